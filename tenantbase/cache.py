@@ -1,0 +1,385 @@
+"""The policy: reads come from memcached when they provably may, writes go to the database first.
+
+A read loads its bucket's tag from the tag file, asks memcached, and believes the frame it gets
+only if it carries exactly this tag. Otherwise it reads the database and stores what it found
+under the tag loaded *before*. A write makes the tag odd, commits, makes it even, and stores the
+new value under the new tag. ``DESIGN.md`` says why each of these is needed; ``tests/test_model.py``
+shows what goes wrong without it. memcached can fail in any way: that costs misses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final, cast
+
+from tenantbase.coalesce import Coalescer
+from tenantbase.entry import Entry
+from tenantbase.errors import (
+    CacheUnavailable,
+    Overloaded,
+    OutcomeUnknown,
+    StoreUnavailable,
+)
+from tenantbase.fence import TagFence, TagTicket
+from tenantbase.found import Counters, Found, Source
+from tenantbase.frame import OVERHEAD, REJECTED, FrameCodec, bucket_of
+from tenantbase.interfaces.memcache import Item, Memcache
+from tenantbase.interfaces.store import (
+    Applied,
+    Change,
+    ChangeEvent,
+    DeletePrefix,
+    Store,
+    Sweep,
+    Transaction,
+    Written,
+)
+from tenantbase.tags import Tag, TagFile
+
+_READ_BATCH: Final = 256
+_READS_PARALLEL: Final = 8
+_WRITE_BATCH: Final = 256
+_FILL_BATCH: Final = 256
+_FILLS_PARALLEL: Final = 4
+_SCAN_ENTRIES: Final = 256
+_SCAN_BYTES: Final = 1 << 20
+_SWEEP_ROWS: Final = 500
+# memcached takes a longer time for an absolute one.
+_MAX_EXPTIME: Final = 30 * 24 * 3600
+
+
+class _Claim:
+    """A transaction in the queue. Who takes it first, the store or its impatient caller, has it."""
+
+    __slots__ = ("transaction", "_unclaimed")
+
+    def __init__(self, transaction: Transaction) -> None:
+        self.transaction = transaction
+        self._unclaimed = threading.Lock()
+
+    def take(self) -> bool:
+        return self._unclaimed.acquire(blocking=False)
+
+
+_Committed = tuple[tuple[Applied, ...], list[Item]]  # what was done, what to write through
+
+
+class Cache:
+    """Reads and writes of one database through one memcached, coherent over processes.
+
+    Args:
+        store: the truth.
+        tags: the tag file beside it.
+        fence: what the store raises around each commit.
+        codec: makes and opens frames.
+        memcache: the accelerator; None: none.
+        clock: the present in Unix seconds.
+        max_item_bytes: frames above this are not offered to memcached.
+        write_timeout: seconds until a write that waits is given up.
+        max_queue: writes waiting at most; more are refused.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        tags: TagFile,
+        fence: TagFence,
+        codec: FrameCodec,
+        memcache: Memcache | None,
+        *,
+        clock: Callable[[], float],
+        max_item_bytes: int = 1 << 20,
+        write_timeout: float = 30.0,
+        max_queue: int = 10_000,
+    ) -> None:
+        self._store = store
+        self._tags = tags
+        self._fence = fence
+        self._codec = codec
+        self._memcache = memcache
+        self._clock = clock
+        self._max_value = max_item_bytes - OVERHEAD
+        self._write_timeout = write_timeout
+        self._max_queue = max_queue
+        self._loads: dict[tuple[bytes, Tag], asyncio.Future[Entry | None]] = {}
+        self._bulk: set[asyncio.Task[list[Found]]] = set()
+        self._reads = Coalescer(self._read, limit=_READ_BATCH, parallel=_READS_PARALLEL)
+        self._writes = Coalescer(self._commit, limit=_WRITE_BATCH, parallel=1)
+        self._fills = Coalescer(self._fill, limit=_FILL_BATCH, parallel=_FILLS_PARALLEL)
+        self.counters = Counters()
+
+    @property
+    def cache_available(self) -> bool | None:
+        """Whether memcached answers; None when there is none."""
+        return None if self._memcache is None else self._memcache.available
+
+    @property
+    def commits(self) -> int:
+        """Changes with every commit of any process on the database."""
+        return self._tags.commits
+
+    def now(self) -> float:
+        """The present in Unix seconds, as the policy sees it."""
+        return self._clock()
+
+    # Reading
+
+    def get(self, key: str) -> asyncio.Future[Found]:
+        """Read one key, together with all others asked for in this turn of the event loop."""
+        return self._reads.submit(key)
+
+    async def get_many(self, keys: Sequence[str]) -> list[Found]:
+        """Read many keys in one round trip to memcached and, for the rest, one query.
+
+        Raises:
+            StoreUnavailable: the database was needed and cannot serve.
+        """
+        # A task of its own: others may join its loads, so no caller may cancel it.
+        task = asyncio.get_running_loop().create_task(self._read(keys))
+        self._bulk.add(task)
+        task.add_done_callback(self._bulk.discard)
+        return await asyncio.shield(task)
+
+    async def _read(self, keys: Sequence[str]) -> list[Found]:
+        found: dict[str, Found] = {}
+        now = self._clock()
+        asked: dict[str, tuple[bytes, Tag]] = {}
+        direct: list[str] = []
+        use_cache = self._memcache is not None and self._memcache.available
+        for key in dict.fromkeys(keys):
+            name = self._codec.name(key)
+            # Before memcached and the database are asked: every caller of this batch has
+            # begun, so the tag is fresh for all of them.
+            tag = self._tags.tag(bucket_of(name))
+            if tag[1] % 2 or not use_cache:
+                direct.append(key)
+            else:
+                asked[key] = (name, tag)
+        frames = await self._ask([name for name, _ in asked.values()])
+        if frames is None:
+            direct.extend(asked)
+            asked.clear()
+        else:
+            for key, (name, tag) in list(asked.items()):
+                data = frames.get(name)
+                if data is None:
+                    continue
+                entry = self._codec.decode(data, key, name, tag)
+                if entry is REJECTED:
+                    self.counters.rejected_frames += 1
+                    continue
+                if entry is not None and not entry.alive(now):
+                    entry = None
+                found[key] = Found(entry, Source.HIT)
+                del asked[key]
+        if asked or direct:
+            await self._load(asked, direct, now, found)
+        results = [found[key] for key in keys]
+        for result in results:
+            if result.source is Source.HIT:
+                self.counters.hits += 1
+            elif result.source is Source.MISS:
+                self.counters.misses += 1
+            else:
+                self.counters.bypasses += 1
+        return results
+
+    async def _ask(self, names: list[bytes]) -> dict[bytes, bytes] | None:
+        if not names or self._memcache is None:
+            return {}
+        try:
+            return await self._memcache.get_many(names)
+        except CacheUnavailable:
+            self.counters.cache_failures += 1
+            return None
+
+    async def _load(
+        self,
+        misses: dict[str, tuple[bytes, Tag]],
+        direct: list[str],
+        now: float,
+        found: dict[str, Found],
+    ) -> None:
+        """Read from the database, each key once however many ask, and fill what missed.
+
+        Joining a load that another batch has begun is sound only under the very same tag: no
+        write was acknowledged between its beginning and ours, or the tag would differ.
+        """
+        loop = asyncio.get_running_loop()
+        joined: dict[str, asyncio.Future[Entry | None]] = {}
+        own: dict[str, tuple[bytes, Tag]] = {}
+        for key, token in misses.items():
+            under_way = self._loads.get(token)
+            if under_way is None:
+                own[key] = token
+                self._loads[token] = loop.create_future()
+            else:
+                joined[key] = under_way
+        wanted = [*own, *direct]
+        try:
+            entries = await self._store.read(wanted, now) if wanted else []
+        except Exception as error:  # whatever it is, nobody who joined may wait for ever
+            for token in own.values():
+                load = self._loads.pop(token)
+                load.set_exception(error)
+                load.exception()  # whether or not anybody joined, it has been seen
+            raise
+        read = dict(zip(wanted, entries, strict=True))
+        items: list[Item] = []
+        for key, token in own.items():
+            self._loads.pop(token).set_result(read[key])
+            self._offer(items, *token, read[key], now)
+        for key in direct:
+            found[key] = Found(read[key], Source.BYPASS)
+        await self._publish(items)
+        for key in own:
+            found[key] = Found(read[key], Source.MISS)
+        for key, load in joined.items():
+            found[key] = Found(await load, Source.MISS)
+
+    # Writing
+
+    async def write(self, *changes: Change) -> tuple[Applied, ...]:
+        """Make the changes in one transaction, all or none; returns when they are on disk.
+
+        Raises:
+            ConditionFailed, WrongType: nothing was done.
+            Overloaded, StoreUnavailable, StoreFull: nothing was done.
+            OutcomeUnknown: it may or may not have been done.
+        """
+        if self._writes.waiting >= self._max_queue:
+            raise Overloaded("too many writes are waiting; try again soon")
+        claim = _Claim(changes)
+        committed = self._writes.submit(claim)
+        try:
+            async with asyncio.timeout(self._write_timeout):
+                applied, items = await committed
+        except TimeoutError as error:
+            if claim.take():
+                raise StoreUnavailable("the database is busy; nothing was written") from error
+            raise OutcomeUnknown(
+                "the database did not finish in time; the write may or may not have been made"
+            ) from error
+        await self._publish(items)
+        return applied
+
+    async def _commit(self, claims: Sequence[_Claim]) -> list[_Committed | Exception]:
+        written = await self._store.write(claims, self._clock(), self._fence)
+        items = self._write_through(claims, written)
+        results: list[_Committed | Exception] = []
+        for index, outcome in enumerate(written.outcomes):
+            if isinstance(outcome, Exception):
+                results.append(outcome)
+            else:  # None: withdrawn, and nobody waits for the answer
+                results.append((outcome or (), items.get(index, [])))
+        return results
+
+    def _write_through(self, claims: Sequence[_Claim], written: Written) -> dict[int, list[Item]]:
+        """The frames that each transaction of a group is to store, by its index in the group.
+
+        The whole group has one tag, so only the last state of a key may be cached under it:
+        an earlier one would pass for the newest.
+        """
+        ticket = cast("TagTicket | None", written.ticket)
+        if ticket is None:
+            return {}
+        self.counters.commits += 1
+        last: dict[str, tuple[int, Entry | None]] = {}
+        for index, (claim, outcome) in enumerate(zip(claims, written.outcomes, strict=True)):
+            if outcome is None or isinstance(outcome, Exception):
+                continue
+            for change, applied in zip(claim.transaction, outcome, strict=True):
+                if isinstance(change, DeletePrefix | Sweep):
+                    last.clear()  # it may have removed any of them
+                elif applied.entry is not None or applied.removed:
+                    last[change.key] = (index, applied.entry)
+        now = self._clock()
+        items: dict[int, list[Item]] = {}
+        for key, (index, entry) in last.items():
+            name = self._codec.name(key)
+            self._offer(items.setdefault(index, []), name, ticket.tag(bucket_of(name)), entry, now)
+        return items
+
+    def _offer(
+        self, items: list[Item], name: bytes, tag: Tag, entry: Entry | None, now: float
+    ) -> None:
+        """Add a frame to what will be stored, if memcached can hold it and is to be asked."""
+        if self._memcache is None or not self._memcache.available:
+            return
+        lifetime = 0
+        if entry is not None:
+            if len(entry.value) > self._max_value:
+                return
+            if entry.expires_at is not None:
+                # The frame says itself when it ends; this only frees memory early.
+                remaining = math.ceil(entry.expires_at - now) + 1
+                lifetime = max(remaining, 1) if remaining <= _MAX_EXPTIME else 0
+        items.append((name, self._codec.encode(name, tag, entry), lifetime))
+
+    async def _publish(self, items: list[Item]) -> None:
+        for stored in [self._fills.submit(item) for item in items]:
+            await stored
+
+    async def _fill(self, items: Sequence[Item]) -> list[None]:
+        assert self._memcache is not None
+        try:
+            await self._memcache.set_many(items)
+        except CacheUnavailable:
+            self.counters.cache_failures += 1
+        return [None] * len(items)
+
+    # Listing, housekeeping, life
+
+    async def scan(
+        self, prefix: str = "", after: str = "", *, limit: int | None = None, values: bool = True
+    ) -> AsyncIterator[tuple[list[Entry], bool]]:
+        """Entries in byte order of keys, in pieces of bounded size, from the database.
+
+        Each piece is a short query of its own, so a long listing holds up nobody. A key that
+        exists throughout is listed exactly once.
+
+        Yields:
+            A piece, and whether there may be entries after it.
+        """
+        more = True
+        while more and (limit is None or limit > 0):
+            size = _SCAN_ENTRIES if limit is None else min(limit, _SCAN_ENTRIES)
+            if values:
+                piece, more = await self._store.scan(
+                    prefix, after, size, _SCAN_BYTES, self._clock()
+                )
+            else:
+                piece, more = await self._store.scan_keys(prefix, after, size, self._clock())
+            if limit is not None:
+                limit -= len(piece)
+            if piece:
+                after = piece[-1].key
+            yield piece, more
+
+    async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
+        """The change log; see ``Store.changes``."""
+        return await self._store.changes(after, limit)
+
+    async def last_version(self) -> int:
+        """The newest version given out."""
+        return await self._store.last_version()
+
+    async def sweep(self) -> bool:
+        """Remove a batch of what has expired; True when there may be more."""
+        (result,) = await self.write(Sweep(_SWEEP_ROWS))
+        return result.removed >= _SWEEP_ROWS
+
+    async def check(self) -> None:
+        """Return if the store can serve. Raises StoreError."""
+        await self._store.check()
+
+    async def drained(self) -> None:
+        """Wait for every read, write and fill under way. Call before the store is closed."""
+        await self._writes.drained()
+        await self._reads.drained()
+        if self._bulk:
+            await asyncio.wait(self._bulk)
+        await self._fills.drained()

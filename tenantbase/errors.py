@@ -1,0 +1,94 @@
+"""Every error that tenantbase raises on purpose.
+
+    TenantbaseError
+    ├── ConfigError              an option or a TENANTBASE_ variable is wrong
+    ├── InvalidRequest           malformed or invalid input; names the field
+    │   └── TooLarge             a value, a batch or a body is over its limit
+    ├── WrongType                the entry is not of the kind the operation needs
+    ├── ConditionFailed          if_version, if_absent, If-Match, If-None-Match
+    ├── Overloaded               more work is queued than is sensible; nothing was done
+    ├── StoreError               the database
+    │   ├── CannotOpen           it cannot be opened, or is not one of ours
+    │   ├── StoreUnavailable     it cannot serve now; nothing was done
+    │   │   └── StoreFull        the disk is full; nothing was done
+    │   └── OutcomeUnknown       a write may or may not have been made durable
+    └── CacheUnavailable         memcached gave no usable answer; never leaves the policy
+
+A missing key is not an error: it is ``None``. How each of these becomes an HTTP answer is
+one table, in ``web/problems.py``.
+"""
+
+from __future__ import annotations
+
+
+class TenantbaseError(Exception):
+    """The root: its text is one sentence, fit to be shown to a user."""
+
+
+class ConfigError(TenantbaseError):
+    """An option, or a variable of the environment, is unknown or has no valid value."""
+
+
+class InvalidRequest(TenantbaseError):
+    """Input that cannot be accepted.
+
+    Args:
+        detail: what is wrong, in one sentence.
+        field: the name of the offending field or parameter, where there is one.
+    """
+
+    def __init__(self, detail: str, field: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+
+
+class TooLarge(InvalidRequest):
+    """A value, a batch or a body over its limit."""
+
+
+class WrongType(TenantbaseError):
+    """The entry exists, but its value is not of the kind the operation works on."""
+
+
+class ConditionFailed(TenantbaseError):
+    """A condition of a write did not hold; the write was not made.
+
+    Args:
+        key: the key whose condition failed.
+        version: the version the entry has, None if it is absent.
+    """
+
+    def __init__(self, key: str, version: int | None) -> None:
+        state = "it is absent" if version is None else f"its version is {version}"
+        super().__init__(f"the condition on key {key!r} does not hold: {state}")
+        self.key = key
+        self.version = version
+
+
+class Overloaded(TenantbaseError):
+    """More requests wait than can be served soon. Nothing was done; try again later."""
+
+
+class StoreError(TenantbaseError):
+    """The database did not do what was asked."""
+
+
+class CannotOpen(StoreError):
+    """The database cannot be opened: locked, read-only, corrupt, foreign, or too new."""
+
+
+class StoreUnavailable(StoreError):
+    """The database cannot serve now. Nothing was done; the request may be sent again."""
+
+
+class StoreFull(StoreUnavailable):
+    """The disk, or the file system's quota, is full. Nothing was done."""
+
+
+class OutcomeUnknown(StoreError):
+    """A commit was begun and its end was not seen: the write may be durable or lost."""
+
+
+class CacheUnavailable(TenantbaseError):
+    """memcached gave no answer that can be used within the deadline."""

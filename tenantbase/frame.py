@@ -1,0 +1,115 @@
+"""What lies in memcached: one entry, or the news that there is none, sealed.
+
+memcached is not trusted. A frame names the key it belongs to and the tag (epoch and sequence)
+it was made under, and carries a MAC over all of it. Whatever else memcached answers with,
+another key's frame, an old one, damaged bytes, a stranger's, is rejected.
+
+Layout, little-endian: MAC (16), magic (4), epoch (16), sequence (8), key's name (32), version
+(8), expiry as a double (8; 0: none), length of the content type (2), id (36; all 0: no such
+key), content type, value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+from enum import Enum
+from typing import Final
+
+from tenantbase.entry import Entry
+from tenantbase.tags import Tag
+
+_MAC: Final = 16
+_MAGIC: Final = b"TBF\x01"
+_HEADER: Final = struct.Struct("<4s16sQ32sQdH36s")
+_BODY: Final = _MAC + _HEADER.size
+_NO_ID: Final = bytes(36)
+
+OVERHEAD: Final = _BODY + 512
+"""An upper bound, in bytes, of what a frame and a memcached item add to a value."""
+
+
+class Verdict(Enum):
+    """What ``decode`` says of bytes that are no frame of this key under this tag."""
+
+    REJECTED = 0
+
+
+REJECTED: Final = Verdict.REJECTED
+
+
+class FrameCodec:
+    """Names keys in memcached, and makes and opens frames.
+
+    Args:
+        secret: 32 random bytes shared by all processes on one database, and by nobody else.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        # Keyed states are copied for each use: half the cost of keying anew.
+        self._name = hashlib.blake2b(key=secret, digest_size=16, person=b"tenantbase key")
+        self._mac = hashlib.blake2b(key=secret, digest_size=_MAC, person=b"tenantbase mac")
+
+    def name(self, key: str) -> bytes:
+        """The key's name in memcached: a keyed hash, 32 hexadecimal digits. No byte of a key
+        that a user chose ever reaches memcached's protocol."""
+        state = self._name.copy()
+        state.update(key.encode())
+        return state.hexdigest().encode()
+
+    def encode(self, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
+        """Seal an entry, or its absence, for the key of this name under this tag."""
+        epoch, sequence = tag
+        if entry is None:
+            body = _HEADER.pack(_MAGIC, epoch, sequence, name, 0, 0.0, 0, _NO_ID)
+        else:
+            content_type = entry.content_type.encode()
+            header = _HEADER.pack(
+                _MAGIC,
+                epoch,
+                sequence,
+                name,
+                entry.version,
+                entry.expires_at or 0.0,
+                len(content_type),
+                entry.id.encode(),
+            )
+            body = b"".join((header, content_type, entry.value))
+        state = self._mac.copy()
+        state.update(body)
+        return state.digest() + body
+
+    def decode(self, data: bytes, key: str, name: bytes, tag: Tag) -> Entry | None | Verdict:
+        """Open a frame.
+
+        Returns:
+            The entry, None if the frame says that there is none, or REJECTED.
+        """
+        if len(data) < _BODY:
+            return REJECTED
+        magic, epoch, sequence, owner, version, expires_at, length, id_ = _HEADER.unpack_from(
+            data, _MAC
+        )
+        if (epoch, sequence) != tag or owner != name or magic != _MAGIC:
+            return REJECTED
+        state = self._mac.copy()
+        state.update(memoryview(data)[_MAC:])
+        if not hmac.compare_digest(state.digest(), data[:_MAC]):
+            return REJECTED
+        if id_ == _NO_ID:
+            return None
+        end = _BODY + length
+        return Entry(
+            key=key,
+            value=data[end:],
+            content_type=data[_BODY:end].decode(),
+            id=id_.decode(),
+            version=version,
+            expires_at=expires_at or None,
+        )
+
+
+def bucket_of(name: bytes) -> int:
+    """The bucket of the key of this name: its first 16 bits, one of ``tags.BUCKETS``."""
+    return int(name[:4], 16)

@@ -1,0 +1,211 @@
+"""What the policy needs from a database.
+
+A write is a *transaction*: a tuple of changes, all made or none. The store takes many
+transactions at a time and commits them as one group; each has its own outcome, so one whose
+condition fails does not touch its neighbours. The *fence* is told what is about to change
+before it can be seen, and when it can be: that is how caches learn of writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import msgspec
+
+from tenantbase.entry import Entry
+from tenantbase.errors import TenantbaseError
+
+
+class Condition(msgspec.Struct, frozen=True, gc=False):
+    """What must hold of a key for a change of it to be made. Everything given must hold.
+
+    Attributes:
+        absent: the key does not exist (``if_absent``, ``If-None-Match: *``).
+        exists: the key exists (``If-Match: *``).
+        versions: the entry's version is one of these (``if_version``, ``If-Match: "7"``).
+        not_versions: the entry is absent or its version is none of these
+            (``If-None-Match: "7"``).
+    """
+
+    absent: bool = False
+    exists: bool = False
+    versions: frozenset[int] | None = None
+    not_versions: frozenset[int] | None = None
+
+    def holds(self, version: int | None) -> bool:
+        """Whether it holds for an entry of this version; None is an absent one."""
+        if self.absent and version is not None:
+            return False
+        if self.exists and version is None:
+            return False
+        if self.versions is not None and version not in self.versions:
+            return False
+        return self.not_versions is None or version not in self.not_versions
+
+
+class Set(msgspec.Struct, frozen=True, gc=False):
+    """Store a value. A new key gets a new id; a key that lives keeps its id."""
+
+    key: str
+    value: bytes
+    content_type: str
+    expires_at: float | None = None
+    condition: Condition | None = None
+
+
+class Delete(msgspec.Struct, frozen=True, gc=False):
+    """Remove a key. Removing an absent one changes nothing."""
+
+    key: str
+    condition: Condition | None = None
+
+
+class Increment(msgspec.Struct, frozen=True, gc=False):
+    """Add ``by`` to the JSON integer stored at ``key``; an absent key counts as ``initial``.
+
+    ``expires_at`` None leaves a living counter's expiry as it is.
+    """
+
+    key: str
+    by: int
+    initial: int
+    expires_at: float | None = None
+    condition: Condition | None = None
+
+
+class DeletePrefix(msgspec.Struct, frozen=True, gc=False):
+    """Remove every key that begins with ``prefix`` (literal text; empty: all keys)."""
+
+    prefix: str
+
+
+class Sweep(msgspec.Struct, frozen=True, gc=False):
+    """Housekeeping, at most ``limit`` rows of it: remove what has expired and what no longer counts."""
+
+    limit: int
+
+
+Change = Set | Delete | Increment | DeletePrefix | Sweep
+Transaction = tuple[Change, ...]
+
+
+class Applied(msgspec.Struct, frozen=True, gc=False):
+    """What one change did.
+
+    Attributes:
+        entry: the entry as it is now; None after a removal or when there is none.
+        created: the key did not exist before.
+        removed: how many entries (for a Sweep: rows) went away.
+    """
+
+    entry: Entry | None = None
+    created: bool = False
+    removed: int = 0
+
+
+class ChangeEvent(msgspec.Struct, frozen=True, gc=False):
+    """One line of the change log.
+
+    Attributes:
+        version: the version the change made.
+        kind: ``set``, ``delete``, ``expire``, or ``reset``: more keys than the log holds were
+            removed at once; ``key`` is then their prefix.
+        key: the key changed.
+    """
+
+    version: int
+    kind: str
+    key: str
+
+
+class Ticket(Protocol):
+    """A fence that was raised: what the caches need to know of this transaction."""
+
+
+class Fence(Protocol):
+    """What surrounds every commit. All methods are called in the store's writing thread."""
+
+    def lock(self) -> AbstractContextManager[object]:
+        """The write lock, shared by all processes on the database; held around a transaction."""
+
+    def raise_(self, keys: Collection[str] | None) -> Ticket:
+        """These keys (None: any key) are about to change. Called before COMMIT, lock held."""
+
+    def lower(self, ticket: Ticket) -> None:
+        """The transaction has ended, either way, and is known to have. Lock still held."""
+
+
+class Claim(Protocol):
+    """A transaction that may be withdrawn until the store begins to apply it."""
+
+    @property
+    def transaction(self) -> Transaction: ...
+
+    def take(self) -> bool:
+        """Called once by the store before it applies the transaction: False if withdrawn."""
+
+
+class Written(msgspec.Struct, frozen=True):
+    """What became of a group.
+
+    Attributes:
+        outcomes: for each transaction, in order, what its changes did, or why it was not made;
+            None for one that was withdrawn.
+        ticket: the fence that was raised around it, None when nothing changed.
+    """
+
+    outcomes: list[tuple[Applied, ...] | TenantbaseError | None]
+    ticket: Ticket | None
+
+
+class Store(Protocol):
+    """A table of entries. ``now`` is Unix seconds; what has expired by then is absent."""
+
+    @property
+    def secret(self) -> bytes:
+        """32 random bytes, made with the database: the root of keyed hashes and MACs."""
+
+    async def read(self, keys: Sequence[str], now: float) -> list[Entry | None]:
+        """The entries of these keys, in their order, from one snapshot."""
+
+    async def scan(
+        self, prefix: str, after: str, limit: int, max_bytes: int, now: float
+    ) -> tuple[list[Entry], bool]:
+        """Entries whose key begins with ``prefix`` and is greater than ``after``, in byte order.
+
+        Stops at ``limit`` entries or once the values reach ``max_bytes`` (at least one entry).
+        The second part is True when there may be more.
+        """
+
+    async def scan_keys(
+        self, prefix: str, after: str, limit: int, now: float
+    ) -> tuple[list[Entry], bool]:
+        """The same without values: each entry's ``value`` is empty."""
+
+    async def write(self, group: Sequence[Claim], now: float, fence: Fence) -> Written:
+        """Commit a group of transactions as one; returns when it is on disk.
+
+        An error of the whole group is the outcome of each of its members. After an
+        OutcomeUnknown the store takes no more writes.
+        """
+
+    async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
+        """The change log after a version, oldest first.
+
+        The second part is False when the log no longer reaches back to ``after``.
+        """
+
+    async def last_version(self) -> int:
+        """The newest version given out."""
+
+    async def check(self) -> None:
+        """Return if the store can serve reads and writes.
+
+        Raises:
+            StoreError: it cannot; the text says why.
+        """
+
+    async def close(self) -> None:
+        """Finish what is under way and close every file."""

@@ -1,0 +1,179 @@
+"""An exhaustive model of the coherence protocol, for one key.
+
+Two writers and three readers, each a process of its own, are interleaved in every possible
+way. A writer commits a group of one or two versions of the key, may be killed at any step, and
+its transaction may roll back. memcached is the worst there could be: it may answer a get with
+any frame that anyone ever made, or with nothing, at any time. That covers late, lost,
+reordered, evicted, resurrected and cross-wired items without modelling any of them.
+
+Property (single-key linearizability; versions grow in commit order): a read never returns a
+version older than one acknowledged, or returned by a read, before it began, and never one that
+is not committed.
+
+Readers are alike, so states that differ only in their order are one state.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+RULES: Final = {
+    "odd-before-commit": "the sequence becomes odd before COMMIT",
+    "even-after-commit": "the sequence becomes even only after COMMIT or ROLLBACK",
+    "one-lock": "one lock covers going odd, COMMIT and going even",
+    "skip-when-odd": "while the sequence is odd a reader neither trusts the cache nor fills it",
+    "compare": "a hit counts only if its tag equals (epoch, sequence)",
+    "fresh-sequence": "the sequence compared with is loaded during the read, not remembered",
+    "load-before-select": "a filler tags with the sequence loaded before its SELECT",
+    "new-epoch": "a new tag file has a new random epoch",
+    "last-of-group": "of a group's versions of a key only the last is stored",
+    "join-same-tag": "a reader joins another's load only under the tag it loaded itself",
+}
+
+Tag = tuple[int, int]
+NOBODY: Final = -1
+NO_TAG: Final = (-1, -1)
+
+
+class Writer(NamedTuple):
+    at: str = "idle"
+    odd: int = 0  # the odd sequence it wrote
+    first: int = 0  # the oldest version of its group
+    last: int = 0  # the newest
+
+
+class Reader(NamedTuple):
+    at: str = "idle"
+    floor: int = 0  # the newest version seen by anybody before it began
+    tag: Tag = NO_TAG
+    value: int = 0
+
+
+class State(NamedTuple):
+    database: int = 1
+    epoch: int = 0
+    sequence: int = 0
+    lock: int = NOBODY
+    seen: int = 1
+    frames: frozenset[tuple[Tag, int]] = frozenset()
+    writers: tuple[Writer, ...] = (Writer(), Writer())
+    readers: tuple[Reader, ...] = (Reader(), Reader(), Reader())
+
+
+class Violation(Exception):
+    """A read returned what it must not."""
+
+
+def _writer_steps(s: State, i: int, broken: str | None) -> Iterator[State]:
+    w = s.writers[i]
+    unlocked = NOBODY if s.lock == i else s.lock
+
+    def move(new: Writer, **changed: object) -> State:
+        writers = s.writers[:i] + (new,) + s.writers[i + 1 :]
+        return s._replace(writers=writers, **changed)  # type: ignore[arg-type]
+
+    def commit(at: str, group: int, **changed: object) -> State:
+        new = Writer(at, w.odd, s.database + 1, s.database + group)
+        return move(new, database=s.database + group, **changed)
+
+    if w.at == "idle" and (s.lock == NOBODY or broken == "one-lock"):
+        yield move(Writer("locked"), lock=i)
+    elif w.at == "locked":
+        odd = s.sequence | 1  # odd already where a writer was killed: this one repairs it
+        sequence = s.sequence if broken == "odd-before-commit" else odd
+        yield move(Writer("odd", odd), sequence=sequence)
+    elif w.at == "odd":
+        if broken == "even-after-commit":
+            yield move(Writer("even too early", w.odd), sequence=w.odd + 1)
+        else:
+            for group in (1, 2):
+                yield commit("committed", group)
+            yield move(Writer("committed", w.odd))  # rolled back
+    elif w.at == "even too early":
+        yield commit("even", 1, lock=unlocked)
+    elif w.at == "committed":
+        yield move(w._replace(at="even"), sequence=w.odd + 1, lock=unlocked)
+    elif w.at == "even":
+        done = w._replace(at="published")
+        yield move(done)
+        versions = {w.first, w.last} if broken == "last-of-group" else {w.last}
+        for version in versions - {0}:
+            yield move(done, frames=s.frames | {((s.epoch, w.odd + 1), version)})
+    elif w.at == "published":
+        yield move(Writer("ended"), seen=max(s.seen, w.last))
+    if w.at not in ("idle", "ended"):
+        yield move(Writer("ended"), lock=unlocked)  # killed
+
+
+def _reader_steps(s: State, i: int, broken: str | None) -> Iterator[State]:
+    r = s.readers[i]
+    now: Tag = (s.epoch, s.sequence)
+    odd = s.sequence % 2 and broken != "skip-when-odd"
+
+    def move(new: Reader, **changed: object) -> State:
+        readers = tuple(sorted(s.readers[:i] + (new,) + s.readers[i + 1 :]))
+        return s._replace(readers=readers, **changed)  # type: ignore[arg-type]
+
+    def answer(version: int, **changed: object) -> State:
+        if version < r.floor:
+            raise Violation(f"returns {version}, but {r.floor} was seen before it began")
+        if version > s.database:
+            raise Violation(f"returns {version}, which is not committed")
+        return move(Reader("ended"), seen=max(s.seen, version), **changed)
+
+    if r.at == "idle":
+        if broken != "fresh-sequence":
+            yield move(Reader("begun", s.seen))
+        elif not odd:
+            yield move(Reader("tag remembered", 0, now))
+    elif r.at == "tag remembered":
+        yield move(Reader("tag loaded", s.seen, r.tag))
+    elif r.at == "begun":
+        yield answer(s.database) if odd else move(Reader("tag loaded", r.floor, now))
+    elif r.at == "tag loaded":
+        for tag, version in s.frames:
+            if tag == r.tag or broken == "compare":
+                yield answer(version)  # a hit
+        for other in s.readers:
+            if other.at == "row read" and (other.tag == r.tag or broken == "join-same-tag"):
+                yield answer(other.value)  # joined its load
+        after = "row read, tag late" if broken == "load-before-select" else "row read"
+        yield move(Reader(after, r.floor, r.tag, s.database))
+    elif r.at == "row read, tag late":
+        yield move(Reader("row read", r.floor, now, r.value))
+    elif r.at == "row read":
+        yield answer(r.value, frames=s.frames | {(r.tag, r.value)})
+        yield answer(r.value)
+
+
+def _steps(s: State, broken: str | None) -> Iterator[State]:
+    for i in range(len(s.writers)):
+        yield from _writer_steps(s, i, broken)
+    for i, reader in enumerate(s.readers):
+        if reader not in s.readers[:i]:
+            yield from _reader_steps(s, i, broken)
+    # Once, every process is stopped and started again: a new tag file.
+    resting = all(p.at in ("idle", "ended") for p in (*s.writers, *s.readers))
+    if s.epoch == 0 and resting and any(p.at == "ended" for p in (*s.writers, *s.readers)):
+        yield s._replace(epoch=0 if broken == "new-epoch" else 1, sequence=0)
+
+
+def explore(broken: str | None = None) -> int:
+    """Visit every state that can be reached; returns how many there are.
+
+    Args:
+        broken: a rule to leave out.
+
+    Raises:
+        Violation: the property does not hold.
+    """
+    reached = {State()}
+    queue = deque(reached)
+    while queue:
+        for state in _steps(queue.popleft(), broken):
+            if state not in reached:
+                reached.add(state)
+                queue.append(state)
+    return len(reached)

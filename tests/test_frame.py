@@ -1,0 +1,106 @@
+"""Frames: what was sealed comes back, and nothing else is ever believed."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenantbase.entry import JSON, MAX_KEY_BYTES, Entry
+from tenantbase.frame import OVERHEAD, REJECTED, FrameCodec, bucket_of
+from tenantbase.tags import BUCKETS, Tag
+
+SECRET = bytes(range(32))
+CODEC = FrameCodec(SECRET)
+TAG: Tag = (b"e" * 16, 4)
+
+keys = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+entries = st.builds(
+    Entry,
+    key=keys,
+    value=st.binary(),
+    content_type=st.sampled_from([JSON, "text/plain; charset=utf-8", "", "x/é"]),
+    id=st.uuids().map(str),
+    version=st.integers(1, 2**63 - 1),
+    expires_at=st.none() | st.floats(1, 2.5e11),
+)
+
+
+def sealed(entry: Entry | None, key: str, tag: Tag = TAG) -> bytes:
+    return CODEC.encode(CODEC.name(key), tag, entry)
+
+
+def opened(data: bytes, key: str, tag: Tag = TAG, codec: FrameCodec = CODEC) -> object:
+    return codec.decode(data, key, codec.name(key), tag)
+
+
+@given(entries)
+def test_an_entry_comes_back_as_it_was(entry: Entry) -> None:
+    assert opened(sealed(entry, entry.key), entry.key) == entry
+
+
+@given(keys)
+def test_an_absence_comes_back(key: str) -> None:
+    assert opened(sealed(None, key), key) is None
+
+
+@given(st.none() | entries, st.data())
+def test_any_byte_changed_is_rejected(entry: Entry | None, data: st.DataObject) -> None:
+    frame = bytearray(sealed(entry, "k"))
+    at = data.draw(st.integers(0, len(frame) - 1))
+    frame[at] ^= data.draw(st.integers(1, 255))
+    assert opened(bytes(frame), "k") is REJECTED
+
+
+@given(entries, st.data())
+def test_any_end_cut_off_or_added_is_rejected(entry: Entry, data: st.DataObject) -> None:
+    frame = sealed(entry, "k")
+    cut = data.draw(st.integers(0, len(frame) - 1))
+    assert opened(frame[:cut], "k") is REJECTED
+    assert opened(frame + data.draw(st.binary(min_size=1)), "k") is REJECTED
+
+
+@given(st.none() | entries, keys, keys)
+def test_another_keys_frame_is_rejected(entry: Entry | None, key: str, other: str) -> None:
+    if key != other:
+        assert opened(sealed(entry, key), other) is REJECTED
+
+
+@pytest.mark.parametrize("tag", [(b"e" * 16, 2), (b"e" * 16, 6), (b"f" * 16, 4)])
+def test_another_tags_frame_is_rejected(tag: Tag) -> None:
+    assert opened(sealed(None, "k", tag), "k") is REJECTED
+
+
+def test_a_strangers_frame_is_rejected() -> None:
+    stranger = FrameCodec(bytes(32))
+    frame = stranger.encode(CODEC.name("k"), TAG, None)
+    assert opened(frame, "k") is REJECTED
+
+
+@given(st.binary(max_size=400))
+def test_rubbish_is_rejected(data: bytes) -> None:
+    assert opened(data, "k") is REJECTED
+
+
+def test_names_are_fixed_length_hexadecimal_and_keyed() -> None:
+    names = {CODEC.name(key) for key in ("a", "b", "a b\r\nset x", "é" * 512)}
+    assert len(names) == 4
+    assert all(len(name) == 32 and set(name) <= set(b"0123456789abcdef") for name in names)
+    assert FrameCodec(bytes(32)).name("a") != CODEC.name("a")
+    assert CODEC.name("a") != hashlib.blake2b(b"a", digest_size=16).hexdigest().encode()
+
+
+def test_buckets_are_spread_over_all_there_are() -> None:
+    buckets = {bucket_of(CODEC.name(str(n))) for n in range(20_000)}
+    assert min(buckets) >= 0 and max(buckets) < BUCKETS
+    # 20,000 balls in 65,536 bins hit about 17,200 of them.
+    assert len(buckets) > 16_500
+
+
+def test_the_overhead_is_an_upper_bound() -> None:
+    entry = Entry("k" * MAX_KEY_BYTES, b"v", "x/" + "y" * 250, str(uuid.uuid4()), 1, 1e9)
+    memcached_item_header = 64 + 32
+    assert len(sealed(entry, entry.key)) - 1 + memcached_item_header <= OVERHEAD

@@ -1,0 +1,137 @@
+"""The tag file: its life, and what processes see of each other through it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tenantbase.errors import CannotOpen
+from tenantbase.tags import BUCKETS, TagFile
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "x.db-tags"
+
+
+def test_a_new_file_is_private_even_and_random(path: Path) -> None:
+    tags = TagFile.open(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert all(sequence == 0 for sequence in tags.sequences)
+    assert len(tags.sequences) == BUCKETS
+    epoch, sequence = tags.tag(BUCKETS - 1)
+    assert len(epoch) == 16 and any(epoch) and sequence == 0
+    tags.close()
+
+
+def test_two_openers_share_epoch_and_sequences(path: Path) -> None:
+    first, second = TagFile.open(path), TagFile.open(path)
+    assert first.tag(7) == second.tag(7)
+    first.sequences[7] = 42
+    first.count_commit()
+    assert second.tag(7)[1] == 42
+    assert second.commits == 1
+    first.close()
+    assert second.tag(7)[1] == 42, "the other's close took nothing away"
+    second.close()
+
+
+def test_one_that_is_alone_starts_a_new_epoch(path: Path) -> None:
+    tags = TagFile.open(path)
+    before = tags.tag(5)
+    tags.sequences[5] = 3
+    # As after kill -9: the file stays, odd, and its lock is gone.
+    kept = path.read_bytes()
+    tags.close()
+    path.write_bytes(kept)
+    again = TagFile.open(path)
+    assert again.tag(5)[0] != before[0]
+    assert again.tag(5)[1] == 0
+    again.close()
+
+
+def test_the_last_one_out_removes_the_files(path: Path, tmp_path: Path) -> None:
+    lock = tmp_path / "x.db-lock"
+    lock.touch()
+    first, second = TagFile.open(path), TagFile.open(path)
+    first.close(lock)
+    assert path.exists() and lock.exists()
+    second.close(lock)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_was_replaced_is_not_removed(path: Path) -> None:
+    first = TagFile.open(path)
+    path.unlink()
+    second = TagFile.open(path)
+    assert second.tag(0)[0] != first.tag(0)[0]
+    first.close()
+    assert path.exists()
+    second.close()
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"x" * 10, b"\0" * (8 * (8 + BUCKETS))])
+def test_rubbish_left_by_others_is_made_new(path: Path, rubbish: bytes) -> None:
+    path.write_bytes(rubbish)
+    tags = TagFile.open(path)
+    assert any(tags.tag(0)[0])
+    tags.close()
+
+
+def test_a_directory_that_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CannotOpen, match="cannot open the tag file .*No such file"):
+        TagFile.open(tmp_path / "missing" / "x.db-tags")
+
+
+def test_a_killed_process_leaves_its_odd_sequence_to_the_others(path: Path) -> None:
+    tags = TagFile.open(path)
+    code = f"""
+        from pathlib import Path
+        from tenantbase.tags import TagFile
+        tags = TagFile.open(Path({str(path)!r}))
+        tags.sequences[9] |= 1
+        print(tags.tag(9)[0].hex(), flush=True)
+        input()
+    """
+    other = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with other:
+        assert other.stdout is not None
+        epoch = other.stdout.readline().strip()
+        os.kill(other.pid, signal.SIGKILL)
+    assert tags.tag(9) == (bytes.fromhex(epoch), 1)
+    tags.close()
+
+
+def test_many_processes_opening_and_closing_at_once_agree(path: Path) -> None:
+    """Whoever has the file open at the same time as another sees the same epoch."""
+    code = f"""
+        from pathlib import Path
+        from tenantbase.tags import TagFile
+        for _ in range(60):
+            tags = TagFile.open(Path({str(path)!r}))
+            epoch = tags.tag(1)[0]
+            other = TagFile.open(Path({str(path)!r}))
+            assert other.tag(1)[0] == epoch
+            other.close()
+            assert tags.tag(1)[0] == epoch
+            tags.close()
+    """
+    crowd = [
+        subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    for process in crowd:
+        with process:
+            _, errors = process.communicate(timeout=50)
+            assert process.returncode == 0, errors.decode()
