@@ -1,0 +1,243 @@
+"""Options: their names, defaults and limits; from the command line and from the environment.
+
+One field of ``Config`` is one option: ``max_value_bytes`` is ``--max-value-bytes`` on the command
+line and ``TENANTBASE_MAX_VALUE_BYTES`` in the environment. The command line wins. Nothing else
+reads the environment.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from tenantbase import option_values as read
+from tenantbase.errors import ConfigError
+from tenantbase.interfaces.memcache_address import MemcacheAddress
+from tenantbase.option_values import LOG_LEVELS, MIB
+
+PREFIX: Final = "TENANTBASE_"
+
+
+def _option(
+    parse: Callable[[str], object],
+    default: object,
+    metavar: str,
+    text: str,
+    *,
+    many: bool = False,
+    shown: str | None = None,
+) -> Any:
+    """A field that is an option. ``parse`` raises ValueError, saying what it wants instead."""
+    return field(
+        default=default,
+        metadata={"parse": parse, "metavar": metavar, "help": text, "many": many, "shown": shown},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Every option, valid. Times are in seconds, sizes in bytes unless the name says otherwise."""
+
+    host: str = _option(
+        read.host, "127.0.0.1", "HOST", "Address to listen on. Any but loopback needs --insecure."
+    )
+    port: int = _option(read.integer(0, 65535), 8000, "PORT", "Port to listen on; 0: any free one.")
+    database: Path = _option(
+        read.file_name,
+        Path("tenantbase.db"),
+        "FILE",
+        "The SQLite database; made when there is none.",
+    )
+    url: str | None = _option(
+        read.url, None, "URL", "Ask the server at this URL instead of opening the database."
+    )
+    memcached: Literal["auto", "off"] | MemcacheAddress = _option(
+        read.memcached,
+        "auto",
+        "auto|off|HOST:PORT|unix:PATH",
+        "The cache. auto: start a private memcached if the program is installed.",
+    )
+    memcached_memory: int = _option(
+        read.integer(1, 1 << 20), 64, "MB", "Memory of the private memcached, in megabytes."
+    )
+    cache_timeout: float = _option(
+        read.seconds(60),
+        0.1,
+        "SECONDS",
+        "What memcached may take to answer before it is passed over.",
+    )
+    max_value_bytes: int = _option(
+        read.size(1, 64 * MIB), MIB, "SIZE", "The largest value, up to 64MiB.", shown="1MiB"
+    )
+    max_request_bytes: int = _option(
+        read.size(1, 1024 * MIB),
+        8 * MIB,
+        "SIZE",
+        "The largest request body; at least --max-value-bytes.",
+        shown="8MiB, or twice --max-value-bytes",
+    )
+    allowed_host: tuple[str, ...] = _option(
+        read.host, (), "HOST", "A further name that requests may give as Host.", many=True
+    )
+    cors_origin: tuple[str, ...] = _option(
+        read.origin, (), "ORIGIN", "An origin whose pages may call this service.", many=True
+    )
+    insecure: bool = _option(
+        read.switch, False, "", "Listen on any address, without encryption or authentication."
+    )
+    workers: int = _option(
+        read.workers, 1, "N|auto", "Processes that serve; auto: as many as there are cores."
+    )
+    drain_timeout: float = _option(
+        read.seconds(3600, zero=True), 30.0, "SECONDS", "What requests under way get to finish in."
+    )
+    write_timeout: float = _option(
+        read.seconds(3600), 10.0, "SECONDS", "What a write may wait for the database."
+    )
+    keepalive_timeout: float = _option(
+        read.seconds(3600), 75.0, "SECONDS", "How long an idle connection is kept open."
+    )
+    body_timeout: float = _option(
+        read.seconds(3600), 30.0, "SECONDS", "What a client may take to send a request."
+    )
+    log_level: str = _option(read.log_level, "warning", "LEVEL", f"One of {', '.join(LOG_LEVELS)}.")
+
+    @classmethod
+    def load(cls, given: Mapping[str, object], environ: Mapping[str, str]) -> Config:
+        """The configuration of one command.
+
+        Args:
+            given: the options that the command takes, and what the command line says of each:
+                text, a tuple of texts where there may be many, True for a switch; None, an
+                empty tuple or False where it says nothing. What it does not take keeps its
+                default and is not looked at.
+            environ: the environment. An empty variable counts as none.
+
+        Raises:
+            ConfigError: names every mistake, each on a line of its own.
+        """
+        values: dict[str, Any] = {}
+        mistakes = _unknown(environ)
+        for option in (option for option in OPTIONS if option.name in given):
+            stated = given[option.name]
+            try:
+                if stated not in (None, (), False):
+                    source = option.flag
+                    values[option.name] = option.read(stated)
+                elif text := environ.get(option.variable):
+                    source = option.variable
+                    values[option.name] = option.read(text.split(",") if option.many else text)
+            except ValueError as error:
+                mistakes.append(f"{source}: {error}")
+        if given.get("database") and not given.get("url"):
+            values.pop("url", None)  # the command line wins over the environment
+        config = cls(**values)
+        if "max_request_bytes" not in values:
+            config = replace(config, max_request_bytes=max(8 * MIB, 2 * config.max_value_bytes))
+        mistakes += _contradictions(config, given)
+        if mistakes:
+            raise ConfigError("\n".join(mistakes))
+        return config
+
+    @property
+    def loopback(self) -> bool:
+        """Whether ``host`` can be reached from this machine only."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What there is to know of one option.
+
+    Attributes:
+        name: the field of ``Config``.
+        default: what help and README show as its default; empty where there is none.
+        metavar: what its value stands for in help; empty for a switch.
+        many: it may be given many times; in the environment, separated by commas.
+    """
+
+    name: str
+    parse: Callable[[str], object]
+    default: str
+    metavar: str
+    help: str
+    many: bool
+
+    @property
+    def flag(self) -> str:
+        """Its name on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """Its name in the environment."""
+        return PREFIX + self.name.upper()
+
+    @property
+    def switch(self) -> bool:
+        """Whether it takes no value on the command line."""
+        return not self.metavar
+
+    def read(self, stated: object) -> object:
+        """The value of a text, of many texts, or of a switch that was given."""
+        if isinstance(stated, str):
+            return self._read(stated)
+        if isinstance(stated, tuple | list):
+            return tuple(self._read(text.strip()) for text in stated if text.strip())
+        return stated
+
+    def _read(self, text: str) -> object:
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            raise ValueError(f"{text!r}: {error}") from None
+
+
+def _options() -> tuple[Option, ...]:
+    options = []
+    for each in fields(Config):
+        shown = each.metadata["shown"]
+        if shown is None:
+            plain = each.default not in (None, False, ())
+            shown = f"{each.default:g}" if isinstance(each.default, float) else str(each.default)
+            shown = shown if plain else ""
+        known = {key: each.metadata[key] for key in ("parse", "metavar", "help", "many")}
+        options.append(Option(name=each.name, default=shown, **known))
+    return tuple(options)
+
+
+OPTIONS: Final = _options()
+
+
+def _unknown(environ: Mapping[str, str]) -> list[str]:
+    known = [option.variable for option in OPTIONS]
+    mistakes = []
+    for variable in sorted(environ):
+        if variable.startswith(PREFIX) and variable not in known:
+            near = get_close_matches(variable, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            mistakes.append(f"{variable}: there is no such variable{hint}")
+    return mistakes
+
+
+def _contradictions(config: Config, given: Mapping[str, object]) -> list[str]:
+    mistakes = []
+    if given.get("database") and given.get("url"):
+        mistakes.append("--database and --url: give one of them, not both")
+    if config.max_request_bytes < config.max_value_bytes:
+        mistakes.append("--max-request-bytes: less than --max-value-bytes")
+    if not (config.loopback or config.insecure):
+        mistakes.append(
+            f"--host: {config.host} can be reached from other machines, and there is neither"
+            " encryption nor authentication; if that is meant, give --insecure as well"
+        )
+    return mistakes
