@@ -62,7 +62,7 @@ class Config:
         "The cache. auto: start a private memcached if the program is installed.",
     )
     memcached_memory: int = _option(
-        read.integer(1, 1 << 20), 64, "MB", "Memory of the private memcached, in megabytes."
+        read.integer(2, 1 << 20), 64, "MB", "Memory of the private memcached, in megabytes."
     )
     cache_timeout: float = _option(
         read.seconds(60),

@@ -8,8 +8,8 @@ can hang, spin, or give an old answer to a new question is replaced:
   after it. After an error, an expired deadline or a cancellation it is cut off;
 - the end of the stream is an error (aiomcache 0.8 reads on for ever, without yielding);
 - many keys travel in one write, and whole reads are parsed at once (`memcache_protocol`);
-- a breaker: a failure opens it, calls then fail at once and without I/O, and one task finds out
-  in the background when memcached is back.
+- a breaker: a failure opens it, calls then fail at once, and one task in the background finds
+  out when memcached is back.
 """
 
 from __future__ import annotations
@@ -18,19 +18,14 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import SupportsIndex, TypeVar
+from typing import SupportsIndex, TypeVar, cast
 
 from aiomcache.pool import Connection, MemcachePool
 
 from tenantbase.errors import CacheUnavailable
 from tenantbase.interfaces.memcache import Item
 from tenantbase.interfaces.memcache_address import MemcacheAddress
-from tenantbase.interfaces.memcache_protocol import (
-    ProtocolError,
-    get_items,
-    get_version,
-    set_items,
-)
+from tenantbase.interfaces.memcache_protocol import ProtocolError, get_items, get_version, set_items
 
 log = logging.getLogger("tenantbase.memcache")
 
@@ -63,6 +58,7 @@ class MemcacheClient:
         self._address = address
         self._timeout = timeout
         self._pool = _Pool(address)
+        # aiomcache's pool keeps callers waiting for connections that have died.
         self._turns = asyncio.Semaphore(pool_size)
         self._available = True
         self._pause = _FIRST_PAUSE
@@ -105,7 +101,8 @@ class MemcacheClient:
         if self._probe is not None:
             self._probe.cancel()
             await asyncio.wait([self._probe])
-        self._pool.close()
+        self._pool.closed = True
+        self._pool.drop_all()
         # A transport that was cut off closes its socket in the next turn of the loop.
         await asyncio.sleep(0)
 
@@ -123,8 +120,7 @@ class MemcacheClient:
                     self._pool.drop_idle()
                     answer = await self._exchange(command)
         except TimeoutError as error:
-            # A call can outlast its deadline by its size, or in the queue, while memcached is
-            # well. Only silence tells that it is not.
+            # Size, or the queue, can take longer than that. Only silence is a failure.
             silence = asyncio.get_running_loop().time() - self._pool.last_heard
             if silence > self._timeout / 2:
                 self._open_breaker(error)
@@ -160,8 +156,7 @@ class MemcacheClient:
     async def _await_return(self) -> None:
         while not self._available:
             await asyncio.sleep(self._pause)
-            # Set back by a successful call only: a memcached that answers the probe and nothing
-            # else must not cost a deadline every tenth of a second.
+            # Set back by a call alone: what answers the probe and nothing else is still away.
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)
             try:
                 async with asyncio.timeout(self._timeout):
@@ -173,36 +168,32 @@ class MemcacheClient:
 
 
 class _Pool(MemcachePool):
-    """Connections, idle or in use. How many there may be, its caller decides.
-
-    aiomcache lets callers wait for a connection to be given back, which a dead one never is.
-    """
+    """Connections, idle or in use; how many there may be is the client's concern."""
 
     def __init__(self, address: MemcacheAddress) -> None:
         super().__init__(address.host, address.port, minsize=0, maxsize=0)
         self._path = address.path
-        self._closed = False
+        self.closed = False
         self.last_heard = -math.inf
         """When any byte was last received, by the clock of the event loop."""
 
     async def acquire(self) -> Connection:
         """An idle connection that is sound, or else a new one."""
-        conn: Connection | None = None
-        while conn is None and not self._pool.empty():
+        while not self._pool.empty():
             conn = self._pool.get_nowait()
-            if conn.reader.at_eof() or conn.reader.exception() or conn.writer.is_closing():
-                self._do_close(conn)
-                conn = None
-        if conn is None:
+            if not (conn.reader.at_eof() or conn.reader.exception() or conn.writer.is_closing()):
+                break
+            self._do_close(conn)
+        else:
             conn = await self._create_new_conn()
-        self._expect_bytes(conn, True)
+        cast(_Reader, conn.reader).expected = True
         self._in_use.add(conn)
         return conn
 
     def release(self, conn: Connection) -> None:
         """Take back a connection whose answer was read to its end."""
         self._in_use.remove(conn)
-        self._expect_bytes(conn, False)
+        cast(_Reader, conn.reader).expected = False
         self._pool.put_nowait(conn)
 
     def discard(self, conn: Connection) -> None:
@@ -211,6 +202,7 @@ class _Pool(MemcachePool):
         self._do_close(conn)
 
     def drop_idle(self) -> None:
+        """Cut off the connections that are not in use."""
         while not self._pool.empty():
             self._do_close(self._pool.get_nowait())
 
@@ -219,10 +211,6 @@ class _Pool(MemcachePool):
         self.drop_idle()
         for conn in self._in_use:
             self._do_close(conn)
-
-    def close(self) -> None:
-        self._closed = True
-        self.drop_all()
 
     async def _create_new_conn(self) -> Connection:
         loop = asyncio.get_running_loop()
@@ -235,7 +223,7 @@ class _Pool(MemcachePool):
             else loop.create_connection(lambda: protocol, self._host, self._port)
         )
         conn = Connection(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
-        if self._closed:
+        if self.closed:
             self._do_close(conn)
             raise ConnectionAbortedError("closed while connecting")
         return conn
@@ -243,22 +231,19 @@ class _Pool(MemcachePool):
     def _do_close(self, conn: Connection) -> None:
         conn.writer.transport.abort()
 
-    def _expect_bytes(self, conn: Connection, expected: bool) -> None:
-        assert isinstance(conn.reader, _Reader)
-        conn.reader.expected = expected
-
 
 class _Reader(asyncio.StreamReader):
     """A stream that breaks when bytes come that nobody waits for."""
 
     def __init__(self, pool: _Pool) -> None:
-        self._loop_time = asyncio.get_running_loop().time
-        super().__init__(limit=_READ_AHEAD, loop=asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        super().__init__(limit=_READ_AHEAD, loop=loop)
+        self._clock = loop.time
         self._pool = pool
         self.expected = True
 
     def feed_data(self, data: Iterable[SupportsIndex]) -> None:
-        self._pool.last_heard = self._loop_time()
+        self._pool.last_heard = self._clock()
         if self.expected:
             super().feed_data(data)
         else:

@@ -42,6 +42,7 @@ _SET_ANSWERS = frozenset(
 _ITEM = re.compile(rb"\r\nVALUE ([0-9a-f]{32}) \d{1,10} (\d{1,9})\r\n")
 _END = b"\r\nEND"
 _INCOMPLETE = re.compile(rb"(?:\r|\r\n[^\r\n]{0,64}\r?)?")
+_LAST_LINE_END = re.compile(rb"(?:\r\n?)?")
 _VERSION = re.compile(rb"VERSION [^\r\n]{1,64}\r\n")
 _LONGEST_LINE = 128
 _WHATEVER_IS_THERE = 1 << 30
@@ -89,8 +90,8 @@ async def get_items(
     writer.write(b"get " + b"\r\nget ".join(lines) + b"\r\n")
 
     found: dict[bytes, bytes] = {}
-    length, ends, missing, unread = 0, 0, 1, b"\r\n"
-    while ends < len(lines) or unread != b"\r\n":
+    unread, open_lines, missing, length = b"\r\n", len(lines), 1, 0
+    while missing > 0:
         # A large value comes in many pieces, which are put together once.
         pieces = [unread]
         while missing > 0:
@@ -100,35 +101,35 @@ async def get_items(
             if length > LONGEST_ANSWER:
                 raise CacheUnavailable("the items asked for are too large to be read at once")
         data = b"".join(pieces)
-        position, new_ends, missing = _parse(data, found)
-        ends, unread = ends + new_ends, data[position:]
+        position, open_lines, missing = _parse(data, found, open_lines)
+        unread = data[position:]
     if not found.keys() <= set(keys):
         raise ProtocolError("an item that was not asked for")
     return found
 
 
-def _parse(data: bytes, found: dict[bytes, bytes]) -> tuple[int, int, int]:
+def _parse(data: bytes, found: dict[bytes, bytes], open_lines: int) -> tuple[int, int, int]:
     """Add all complete items at the front of `data` to `found`.
 
-    Returns: where the rest begins, how many ENDs came before it, and how many bytes, at least,
-    are missing until more can be made of it.
+    Returns: where the rest begins, how many lines' answers have not ended before it, and how many
+    bytes, at least, are missing until more can be made of it; 0: this is the end of the answer.
     """
-    position = ends = 0
-    while True:
+    position = 0
+    while open_lines:
         while item := _ITEM.match(data, position):
             start = item.end()
             end = start + int(item[2])
             if end > len(data):
-                return position, ends, end - len(data)
+                return position, open_lines, end - len(data)
             found[item[1]] = data[start:end]
             position = end
         if not data.startswith(_END, position):
             break
         position += len(_END)
-        ends += 1
-    if not _INCOMPLETE.fullmatch(data, position):
+        open_lines -= 1
+    if not (_INCOMPLETE if open_lines else _LAST_LINE_END).fullmatch(data, position):
         raise ProtocolError(f"unexpected answer {data[position : position + _LONGEST_LINE]!r}")
-    return position, ends, 1
+    return position, open_lines, 1 if open_lines else position + 2 - len(data)
 
 
 async def set_items(
@@ -139,11 +140,13 @@ async def set_items(
     for commands in _slices(items):
         writer.writelines(commands)
         waiting, unread = len(commands), b""
-        while waiting > 0 or unread:
+        while waiting > 0:
             *answers, unread = (unread + await _receive(reader)).split(b"\r\n")
             waiting -= len(answers)
-            if not _SET_ANSWERS.issuperset(answers) or len(unread) > _LONGEST_LINE or waiting < 0:
+            if not _SET_ANSWERS.issuperset(answers):
                 raise ProtocolError(f"unexpected answers to set: {answers[:3]!r}")
+            if waiting < 0 or len(unread) > (_LONGEST_LINE if waiting else 0):
+                raise ProtocolError("more than the answers to set")
 
 
 def _slices(items: Sequence[Item]) -> Iterator[list[bytes]]:

@@ -1,0 +1,1 @@
+"""What the policy needs from outside, and the drivers that provide it."""

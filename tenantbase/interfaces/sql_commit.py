@@ -1,0 +1,159 @@
+"""Committing a group, and what may be claimed when that fails. Run in the writing thread.
+
+An error before COMMIT means that nothing was done. An error of COMMIT itself means so only
+where SQLite can't have written the whole of the transaction; after any other one it may be on
+the disk, and come back when the log is next recovered. Nothing is tried again then: once an
+fsync has failed, the kernel may have dropped the pages, and the next one would succeed without
+having written them. So the connection takes no more commits and makes no more checkpoints.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Final
+
+from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
+from tenantbase.interfaces.sql_changes import Batch, Outcome
+from tenantbase.interfaces.sql_schema import error_code, identity, reason
+from tenantbase.interfaces.store import Claim, Fence, Written
+
+# About so many pages are written to the log between two checkpoints (16 MiB).
+_CHECKPOINT_PAGES: Final = 4_000
+_PAGE: Final = 4_096
+
+# Errors of COMMIT after which the transaction is surely not there. Its last frame is what makes
+# it valid, by a checksum over all of them, and is written last: so it is not where a write
+# failed (wal.c, walWriteOneFrame). SQLite calls a full disk FULL, and a quota or a limit on
+# file sizes IOERR_WRITE.
+_NOT_COMMITTED: Final = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR_WRITE,
+}
+_SYNC_FAILED: Final = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC}
+
+
+class Committer:
+    """Commits groups on one connection for as long as that is safe.
+
+    Attributes:
+        failure: why it takes no more writes, in one sentence; None while it does.
+    """
+
+    def __init__(self, path: str, opened: tuple[int, int], log_size: int) -> None:
+        self._path = path
+        self._opened = opened
+        self._log_size = log_size
+        self._pages = 0
+        self.failure: str | None = None
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        return self._pages >= _CHECKPOINT_PAGES
+
+    def commit(
+        self, connection: sqlite3.Connection, group: Sequence[Claim], now: float, fence: Fence
+    ) -> Written:
+        """See ``Store.write``."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(fence.lock())
+            except OSError:
+                return _all(group, StoreUnavailable, "the write lock cannot be taken")
+            trouble = self.trouble()
+            if trouble is not None:
+                return _all(group, StoreUnavailable, trouble)
+            try:
+                return self._commit(connection, group, now, fence)
+            finally:
+                self._roll_back(connection)  # an error of our own may have left it open
+
+    def checkpoint(self, connection: sqlite3.Connection) -> None:
+        """Copy the log into the database, as far as readers allow. The caller has the lock."""
+        if self.trouble() is not None:
+            return
+        try:
+            _, logged, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            self._pages = 0
+            if not _is_definite(error):
+                self.failure = "the disk failed while the database was written"
+            return
+        # Where a reader was in the way there is something left; the next attempt comes earlier.
+        self._pages = min(logged - copied, _CHECKPOINT_PAGES // 2)
+
+    def trouble(self) -> str | None:
+        """Why no write can be taken now, in one sentence; None if one can."""
+        if self.failure is None:
+            try:
+                replaced = identity(self._path) != self._opened
+            except FileNotFoundError:
+                replaced = True
+            except OSError:
+                return "the database file cannot be reached"
+            if replaced:
+                self.failure = "the database file was replaced or removed"
+        return self.failure
+
+    def _commit(
+        self, connection: sqlite3.Connection, group: Sequence[Claim], now: float, fence: Fence
+    ) -> Written:
+        taken = [claim.take() for claim in group]
+        transactions = [claim.transaction for claim, mine in zip(group, taken, strict=True) if mine]
+        before = connection.total_changes
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            batch = Batch(connection, now, self._log_size)
+            results = iter(batch.apply(transactions))
+        except sqlite3.Error as error:
+            self._roll_back(connection)
+            return self._refused(group, error)
+        outcomes: list[Outcome | None] = [next(results) if mine else None for mine in taken]
+        if not batch.changed:
+            self._roll_back(connection)
+            return Written(outcomes, None)
+        touched = batch.touched
+        ticket = None if touched is not None and not touched else fence.raise_(touched)
+        try:
+            connection.execute("COMMIT")
+        except (sqlite3.Error, MemoryError) as error:
+            if not _is_definite(error):
+                # The fence stays raised: what is the newest value is not known.
+                self.failure = "a commit failed in the disk; no more writes are taken"
+                return _all(group, OutcomeUnknown, "the disk failed while the write was committed")
+            if self._roll_back(connection) and ticket is not None:
+                fence.lower(ticket)
+            return self._refused(group, error)
+        if ticket is not None:
+            fence.lower(ticket)
+        self._pages += connection.total_changes - before + batch.value_bytes // _PAGE
+        return Written(outcomes, ticket)
+
+    def _refused(self, group: Sequence[Claim], error: sqlite3.Error) -> Written:
+        """The outcome for a group of which nothing was done."""
+        if error_code(error) in _SYNC_FAILED:
+            self.failure = "the disk failed; no more writes are taken"
+        kind = StoreFull if error_code(error) == sqlite3.SQLITE_FULL else StoreUnavailable
+        return _all(group, kind, f"the database cannot be written: {reason(error)}")
+
+    def _roll_back(self, connection: sqlite3.Connection) -> bool:
+        """End the transaction if SQLite hasn't done so itself; False if that fails."""
+        if connection.in_transaction:
+            try:
+                connection.execute("ROLLBACK")
+            except sqlite3.Error:
+                self.failure = "a transaction cannot be ended; no more writes are taken"
+                return False
+        return True
+
+
+def _is_definite(error: Exception) -> bool:
+    code = error_code(error)
+    return code in _NOT_COMMITTED or code & 0xFF in _NOT_COMMITTED
+
+
+def _all(group: Sequence[Claim], kind: type[StoreError], text: str) -> Written:
+    # One for each: an exception that many raise collects the tracebacks of all.
+    return Written([kind(text) for _ in group], None)

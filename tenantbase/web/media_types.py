@@ -1,0 +1,39 @@
+"""Media types: which are legal, and which a browser must not be made to run."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from tenantbase.errors import InvalidRequest
+
+_TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED: Final = r'"(?:[\t !#-\[\]-~]|\\[\t !-~])*"'
+# RFC 9110, section 8.3.1. Nothing in it can end a header line.
+_MEDIA_TYPE: Final = re.compile(
+    rf"{_TOKEN}/{_TOKEN}(?:[ \t]*;[ \t]*(?:{_TOKEN}=(?:{_TOKEN}|{_QUOTED}))?)*"
+)
+_LONGEST: Final = 255
+
+_ACTIVE: Final = frozenset(
+    {"text/html", "application/xhtml+xml", "text/xml", "application/xml", "text/xsl"}
+)
+
+
+def check_media_type(text: str, field: str) -> str:
+    """Return ``text`` if it is a media type, parameters allowed, of at most 255 characters.
+
+    Raises:
+        InvalidRequest: it is not.
+    """
+    if len(text) > _LONGEST or not _MEDIA_TYPE.fullmatch(text):
+        raise InvalidRequest(
+            f"a media type such as image/png is wanted, of at most {_LONGEST} characters", field
+        )
+    return text
+
+
+def is_active(content_type: str) -> bool:
+    """Whether a browser that showed it could run code of its author: HTML, XML, SVG, scripts."""
+    essence = content_type.partition(";")[0].strip().lower()
+    return essence in _ACTIVE or essence.endswith("+xml") or "script" in essence

@@ -1,0 +1,158 @@
+"""Errors as HTTP answers: one table, RFC 9457 ``application/problem+json``.
+
+The ``type`` of a problem is stable and meant for programs, the ``detail`` for people. No answer
+holds a trace, a path of this machine or SQL.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+from aiohttp import hdrs, web
+
+from tenantbase.errors import (
+    ConditionFailed,
+    InvalidRequest,
+    OutcomeUnknown,
+    Overloaded,
+    StoreError,
+    StoreFull,
+    TenantbaseError,
+    TooLarge,
+    WrongType,
+)
+
+log = logging.getLogger("tenantbase.web")
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+class HttpError(TenantbaseError):
+    """An error that only HTTP knows.
+
+    Args:
+        detail: what is wrong, in one sentence.
+        headers: what the answer carries besides.
+    """
+
+    def __init__(self, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.headers = headers
+
+
+class NoSuchRoute(HttpError):
+    """Nothing is at this path."""
+
+
+class TooSlow(HttpError):
+    """The body did not arrive in time."""
+
+
+class TargetTooLong(HttpError):
+    """The request line is longer than is accepted."""
+
+
+class HeaderTooLong(HttpError):
+    """A header field is longer than is accepted."""
+
+
+class ContentEncoded(HttpError):
+    """The body is compressed, or encoded otherwise."""
+
+
+class RangeNotSatisfiable(HttpError):
+    """No byte of the requested range exists."""
+
+
+class Misdirected(HttpError):
+    """The request is meant for another host."""
+
+
+class CrossOrigin(HttpError):
+    """A write from a page of another origin."""
+
+
+class _Row(NamedTuple):
+    status: int
+    name: str
+    title: str
+    retry: bool = False
+
+
+NO_SUCH_KEY: Final = _Row(404, "no-such-key", "No such key")
+_INTERNAL: Final = _Row(500, "internal-error", "Internal error")
+
+# The nearest ancestor of an error's class that is listed here decides.
+_TABLE: Final[dict[type[BaseException], _Row]] = {
+    InvalidRequest: _Row(400, "invalid-request", "Invalid request"),
+    CrossOrigin: _Row(403, "cross-origin-write", "Write from another origin"),
+    NoSuchRoute: _Row(404, "no-such-route", "No such route"),
+    web.HTTPNotFound: _Row(404, "no-such-route", "No such route"),
+    web.HTTPMethodNotAllowed: _Row(405, "method-not-allowed", "Method not allowed"),
+    TooSlow: _Row(408, "request-timeout", "Request timeout"),
+    WrongType: _Row(409, "wrong-type", "Wrong type of value"),
+    ConditionFailed: _Row(412, "condition-failed", "Condition failed"),
+    TooLarge: _Row(413, "too-large", "Too large"),
+    TargetTooLong: _Row(414, "uri-too-long", "URI too long"),
+    ContentEncoded: _Row(415, "unsupported-content-encoding", "Unsupported content encoding"),
+    RangeNotSatisfiable: _Row(416, "range-not-satisfiable", "Range not satisfiable"),
+    web.HTTPExpectationFailed: _Row(417, "expectation-failed", "Expectation failed"),
+    Misdirected: _Row(421, "misdirected-request", "Misdirected request"),
+    Overloaded: _Row(429, "overloaded", "Too many requests", retry=True),
+    HeaderTooLong: _Row(431, "header-too-large", "Header too large"),
+    StoreError: _Row(503, "store-unavailable", "The database cannot serve", retry=True),
+    OutcomeUnknown: _Row(503, "outcome-unknown", "The outcome of the write is unknown", retry=True),
+    StoreFull: _Row(507, "disk-full", "The disk is full"),
+}
+
+_ROUTER_DETAILS: Final[dict[type[BaseException], str]] = {
+    web.HTTPNotFound: "there is nothing at this path",
+    web.HTTPMethodNotAllowed: "the path exists, but not for this method; see the Allow header",
+    web.HTTPExpectationFailed: "the only known expectation is 100-continue",
+}
+
+
+def problem(
+    row: _Row,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    **members: str | int | None,
+) -> web.Response:
+    """An answer with a problem document; ``members`` that are not None are added to it."""
+    document: dict[str, str | int] = {
+        "type": f"urn:tenantbase:problem:{row.name}",
+        "title": row.title,
+        "status": row.status,
+        "detail": detail,
+    }
+    document.update((name, value) for name, value in members.items() if value is not None)
+    response = web.Response(
+        status=row.status,
+        body=msgspec.json.encode(document),
+        headers=headers,
+        content_type=MEDIA_TYPE,
+    )
+    if row.retry:
+        response.headers[hdrs.RETRY_AFTER] = "1"
+    return response
+
+
+def answer(error: Exception) -> web.Response:
+    """The answer to a request that ended with this error. What is not listed is logged: 500."""
+    row = next((_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE), None)
+    if row is None:
+        log.error("unexpected error", exc_info=error)
+        return problem(_INTERNAL, "an unexpected error, which has been logged")
+    if isinstance(error, ConditionFailed):
+        return problem(row, str(error), key=error.key, version=error.version)
+    if isinstance(error, InvalidRequest):
+        return problem(row, error.detail, field=error.field)
+    if isinstance(error, HttpError):
+        return problem(row, str(error), error.headers)
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allow = ", ".join(sorted(error.allowed_methods))
+        return problem(row, _ROUTER_DETAILS[type(error)], {hdrs.ALLOW: allow})
+    return problem(row, _ROUTER_DETAILS.get(type(error)) or str(error))

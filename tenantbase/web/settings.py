@@ -1,0 +1,32 @@
+"""What the web layer needs to know of the configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSettings:
+    """Limits and rules of the HTTP side. Sizes in bytes, times in seconds.
+
+    Attributes:
+        loopback: bound to an address that only this machine reaches; ``Host`` is then checked.
+        allowed_hosts: further names for ``Host``, in lower case, without port.
+        cors_origins: origins whose pages may read and write, in lower case.
+        max_value_bytes: a value as it is stored.
+        max_request_bytes: a JSON body; more than a value, which may come in base64.
+        max_batch_entries: keys or entries in one bulk request.
+        body_timeout: until a body must have arrived.
+        keepalive_timeout: until an idle connection, or one that sends no complete head, is closed.
+        drain_timeout: what requests under way get when the server stops.
+    """
+
+    loopback: bool = True
+    allowed_hosts: frozenset[str] = frozenset()
+    cors_origins: frozenset[str] = frozenset()
+    max_value_bytes: int = 1 << 20
+    max_request_bytes: int = 8 << 20
+    max_batch_entries: int = 10_000
+    body_timeout: float = 30.0
+    keepalive_timeout: float = 75.0
+    drain_timeout: float = 30.0

@@ -1,0 +1,96 @@
+"""The target of a request: its query, and the key in its path, each decoded exactly once.
+
+They are taken from the request line as it came. Parsed URLs will not do: they replace invalid
+UTF-8 silently, and whatever follows a ``#``, which belongs to no request, would be cut off, so
+that a key could be taken for a shorter one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from aiohttp import web
+
+from tenantbase.entry import check_key
+from tenantbase.errors import InvalidRequest
+from tenantbase.web.problems import NoSuchRoute
+
+VALUES: Final = "/v1/values/"
+NOTHING: Final[frozenset[str]] = frozenset()
+
+_BROKEN_ESCAPE: Final = re.compile("%(?![0-9A-Fa-f]{2})")
+_NUMBER: Final = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,20})?")
+_INTEGER: Final = re.compile(r"[0-9]{1,19}")
+
+
+def query(request: web.BaseRequest, known: frozenset[str]) -> dict[str, str]:
+    """The query parameters, each of them in ``known`` and given once.
+
+    Raises:
+        InvalidRequest: an unknown or repeated one; not percent-encoded UTF-8.
+    """
+    target = request.raw_path
+    _, _, text = target.partition("?")
+    if "#" in target:
+        raise InvalidRequest("a # in a key or a parameter is written as %23")
+    parameters: dict[str, str] = {}
+    for pair in text.split("&") if text else ():
+        if not pair:
+            continue
+        raw_name, _, raw_value = pair.partition("=")
+        name = _decode(raw_name.replace("+", " "), None)
+        if name not in known:
+            raise InvalidRequest(f"unknown query parameter {name!r}", name)
+        if name in parameters:
+            raise InvalidRequest(f"query parameter {name!r} is given more than once", name)
+        parameters[name] = _decode(raw_value.replace("+", " "), name)
+    return parameters
+
+
+def path_key(request: web.BaseRequest) -> str:
+    """The key in the path: everything after ``/v1/values/``, dots and slashes included.
+
+    Raises:
+        InvalidRequest: no legal key.
+        NoSuchRoute: the path only looks like one of these once it is decoded.
+    """
+    path, _, _ = request.raw_path.partition("?")
+    if not path.startswith("/"):  # absolute form: scheme://authority/path
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    if not path.startswith(VALUES):
+        raise NoSuchRoute("there is nothing at this path")
+    return check_key(_decode(path[len(VALUES) :], "key"))
+
+
+def number(parameters: dict[str, str], name: str) -> float | None:
+    """A parameter that is a decimal number without sign; None if it was not given."""
+    text = parameters.get(name)
+    if text is None:
+        return None
+    if not _NUMBER.fullmatch(text):
+        raise InvalidRequest(f"{name} is a decimal number", name)
+    return float(text)
+
+
+def integer(parameters: dict[str, str], name: str) -> int | None:
+    """A parameter that is an integer without sign; None if it was not given."""
+    text = parameters.get(name)
+    if text is None:
+        return None
+    if not _INTEGER.fullmatch(text):
+        raise InvalidRequest(f"{name} is an integer", name)
+    return int(text)
+
+
+def _decode(text: str, field: str | None) -> str:
+    if "%" not in text and text.isascii():
+        return text
+    if _BROKEN_ESCAPE.search(text):
+        raise InvalidRequest("a % that begins no escape is written as %25", field)
+    try:
+        # The parser hands on bytes that are not UTF-8 as lone surrogates.
+        return unquote_to_bytes(text.encode("utf-8", "surrogateescape")).decode()
+    except UnicodeError as error:
+        raise InvalidRequest("not valid UTF-8", field) from error

@@ -1,0 +1,113 @@
+"""The one place that names the concrete interfaces and puts the parts together."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tenantbase.cache import Cache
+from tenantbase.config import Config
+from tenantbase.errors import CannotOpen
+from tenantbase.fence import TagFence, WriteLock
+from tenantbase.frame import OVERHEAD, FrameCodec, bucket_of
+from tenantbase.interfaces.memcache_address import MemcacheAddress
+from tenantbase.interfaces.sql_interface import SqlStore
+from tenantbase.last_resort import LastResort
+from tenantbase.tags import TagFile
+
+_MEMCACHED_ITEM: Final = 1 << 20  # what a memcached takes unless it was told otherwise
+
+
+class Memcached(msgspec.Struct, frozen=True):
+    """A memcached to be used: where it listens, and the largest item it takes, in bytes."""
+
+    address: MemcacheAddress
+    max_item_bytes: int
+
+
+@contextmanager
+def start_memcached(config: Config) -> Iterator[Memcached | None]:
+    """The memcached that ``--memcached`` names; a private one lives as long as the block.
+
+    Needs no event loop. None: there is none, and the log says why.
+    """
+    if config.memcached == "off":
+        yield None
+    elif isinstance(config.memcached, MemcacheAddress):
+        yield Memcached(config.memcached, _MEMCACHED_ITEM)
+    else:
+        from tenantbase.interfaces.private_memcached import PrivateMemcached
+
+        private = PrivateMemcached.start(
+            config.memcached_memory, max(_MEMCACHED_ITEM, config.max_value_bytes + OVERHEAD)
+        )
+        if private is None:
+            yield None
+        else:
+            with private:
+                yield Memcached(private.address, private.max_item_bytes)
+
+
+@asynccontextmanager
+async def open_cache(
+    config: Config, memcached: Memcached | None = None, *, create: bool = True
+) -> AsyncIterator[Cache]:
+    """Open the database and what belongs to it; close all of it, in reverse order, at the end.
+
+    Args:
+        memcached: the accelerator, if there is one. Without it the cache is as coherent with
+            other processes as with it: it shares their tag file.
+        create: whether to make a database that does not exist.
+
+    Raises:
+        StoreError: it cannot be opened. Nothing is left open.
+    """
+    # SQLite follows links too: the files beside the database must be beside the real one.
+    path = Path(os.path.realpath(config.database))
+    if not (create or path.exists()):
+        raise CannotOpen(f"there is no database {config.database}")
+    if not path.parent.is_dir():
+        raise CannotOpen(f"there is no directory {path.parent} for the database")
+    stuck = LastResort(
+        config.write_timeout,
+        f"{config.database} was not closed in {config.write_timeout:g} s;"
+        " another process may be holding its write lock",
+    )
+    async with AsyncExitStack() as stack:
+        stack.callback(stuck.call_off)
+        tags = TagFile.open(Path(f"{path}-tags"))
+        lock_path = Path(f"{path}-lock")
+        stack.callback(tags.close, lock_path)
+        lock = WriteLock(lock_path)
+        stack.callback(lock.close)
+        store = await SqlStore.open(path, lock)
+        stack.push_async_callback(store.close)
+        codec = FrameCodec(store.secret)
+        client = None
+        if memcached is not None:
+            from tenantbase.interfaces.memcache_interface import MemcacheClient
+
+            client = await stack.enter_async_context(
+                MemcacheClient(memcached.address, timeout=config.cache_timeout)
+            )
+        cache = Cache(
+            store,
+            tags,
+            TagFence(tags, lock, lambda key: bucket_of(codec.name(key))),
+            codec,
+            client,
+            clock=time.time,
+            max_item_bytes=memcached.max_item_bytes if memcached else _MEMCACHED_ITEM,
+            write_timeout=config.write_timeout,
+        )
+        stack.push_async_callback(cache.drained)
+        try:
+            yield cache
+        finally:
+            stuck.start()

@@ -1,0 +1,337 @@
+"""Decides whether the history of one key is linearizable, in nearly linear time.
+
+The versions make it quick: they say in which order the writes that anybody saw took place. What
+is left open is when deletes took effect, and which writes of unknown outcome were made unseen.
+So the sweep goes through the operations' beginnings and ends, and puts each at its end at the
+latest (after Lowe, "Testing for linearizability", just-in-time linearization): it carries the
+few *points* that the key may have reached, and moves them on only when an operation
+ends that needs it.
+
+A delete may take effect twice in the eyes of the sweep: one that was under way while the key
+was absent has its explanation (*excused*), yet may still serve later as the one that ended a life.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from tests.faults.history import Operation, Violation, by_key
+
+_ABSENT: Final = -1
+_UNSEEN: Final = -2  # a life that began with a write nobody saw
+_Class = tuple[str, int, int, bool, int | None]  # writes of unknown outcome that are alike
+
+
+class _Version(NamedTuple):
+    """A version that somebody saw, or was told."""
+
+    version: int
+    value: int | str | None
+    life: int  # which of the key's lives: they differ in the id
+    first: bool  # the first version of its life that was seen
+    writer: Operation | None  # None: an increment of unknown outcome, any that fits
+
+
+class _Point(NamedTuple):
+    """How far the key has come, and what that took."""
+
+    next: int = 0  # index of the next version
+    life: int = _ABSENT
+    seen: bool = False  # it is at version ``next - 1`` exactly
+    value: int | str | None = None
+    done: frozenset[int] = frozenset()  # operations under way that are explained
+    used: frozenset[int] = frozenset()  # deletes under way that ended a life
+    spent: tuple[tuple[_Class, int], ...] = ()  # writes of unknown outcome made unseen
+
+
+def check(operations: Sequence[Operation]) -> None:
+    """Check every key's history; all keys are absent at first.
+
+    Raises:
+        Violation: the first found, with the operations that contradict each other.
+    """
+    for history in by_key(operations).values():
+        _Sweep(history).run()
+
+
+def _class(op: Operation) -> _Class:
+    by, initial = (op.by, op.initial) if op.kind == "increment" else (0, 0)
+    return (op.kind, by, initial, op.if_absent, op.if_version)
+
+
+def _versions(history: Sequence[Operation]) -> list[_Version]:
+    """The versions in order, each with its writer, checked for what needs no times."""
+    sets: dict[int | str | None, Operation] = {}
+    for op in history:
+        if op.kind == "set" and op.outcome != "refused":
+            if op.value in sets:
+                raise ValueError(f"two sets write {op.value!r}; the checker needs them to differ")
+            sets[op.value] = op
+    counter = any(op.kind == "increment" for op in history)
+    if counter and sets:
+        raise ValueError("a key is set or counted, not both")
+    known: dict[int, tuple[Operation, Operation | None]] = {}
+    for op in history:
+        if op.outcome != "ok" or op.version is None:
+            continue
+        witness, writer = known.get(op.version, (op, None))
+        if (witness.value, witness.id) != (op.value, op.id):
+            raise Violation("one version, two contents", witness, op)
+        if op.kind != "get":
+            if writer is not None:
+                raise Violation("one version given to two writes", writer, op)
+            writer = op
+        elif writer is None and not counter:
+            writer = sets.get(op.value)
+            if writer is None:
+                raise Violation("a value that nobody wrote", op)
+            if writer.outcome == "failed":
+                raise Violation("a write that was reported as not made was made", writer, op)
+            if writer.outcome == "ok" and writer.version != op.version:
+                raise Violation("a write was made twice", writer, op)
+        known[op.version] = (op, writer)
+    versions: list[_Version] = []
+    lives: dict[str | None, int] = {}
+    written: dict[int, _Version] = {}
+    for number in sorted(known):
+        witness, writer = known[number]
+        first = witness.id not in lives
+        life = lives.setdefault(witness.id, len(lives))
+        if life != len(lives) - 1:
+            raise Violation("an id came back after another id of the key", witness)
+        if writer is not None and writer.outcome == "ok" and writer.created and not first:
+            raise Violation("a write says it made an entry that was there", writer)
+        if writer is not None and writer.outcome == "unknown":
+            if id(writer) in written:
+                raise Violation("a write was made twice", writer, witness)
+            written[id(writer)] = _Version(number, witness.value, life, first, writer)
+        versions.append(_Version(number, witness.value, life, first, writer))
+    return versions
+
+
+class _Sweep:
+    """One key's history. ``points`` are all that it may have come to, so few as needed."""
+
+    def __init__(self, history: Sequence[Operation]) -> None:
+        self.history = [
+            op
+            for op in history
+            if op.outcome in ("ok", "refused") or (op.outcome == "unknown" and op.kind != "get")
+        ]
+        self.versions = _versions(history)
+        self.index = {each.version: i for i, each in enumerate(self.versions)}
+        writers = {id(each.writer) for each in self.versions if each.writer is not None}
+        self.active: set[int] = set()
+        self.begun: Counter[_Class] = Counter()
+        self.anonymous = {
+            i
+            for i, op in enumerate(self.history)
+            if op.outcome == "unknown" and id(op) not in writers
+        }
+        self.points = {_Point()}
+
+    def run(self) -> None:
+        events: list[tuple[int, int, int]] = []
+        for i, op in enumerate(self.history):
+            events.append((op.start, 0, i))
+            if op.outcome != "unknown":
+                events.append((op.end, 1, i))
+        for time, ends, i in sorted(events):
+            if ends:
+                self._end(i, time)
+            elif i in self.anonymous:
+                self.begun[_class(self.history[i])] += 1
+            elif self.history[i].outcome != "unknown":
+                self.active.add(i)
+                self.points = {self._witness(point) for point in self.points}
+
+    def _end(self, i: int, now: int) -> None:
+        op = self.history[i]
+        reached: set[_Point] = set()
+        for point in self.points:
+            if i in point.done or i in point.used:
+                reached.add(point)
+            if i not in point.done or (op.kind == "delete" and i not in point.used):
+                reached |= self._reach(point, i, now)
+        if not reached:
+            raise Violation(*self._explain(i))
+        self.active.discard(i)
+        gone = frozenset((i,))
+        self.points = _best(p._replace(done=p.done - gone, used=p.used - gone) for p in reached)
+
+    def _reach(self, origin: _Point, i: int, now: int) -> set[_Point]:
+        """The nearest points ahead at which operation ``i`` is explained (a delete: is used)."""
+        newly_done = i not in origin.done
+        found: set[_Point] = set()
+        tried = {origin}
+        queue = [origin]
+        while queue:
+            for point in self._moves(queue.pop(), i, now):
+                if point in tried:
+                    continue
+                tried.add(point)
+                if i in point.used or (newly_done and i in point.done):
+                    found.add(point)
+                if i in point.used or (newly_done and i in point.done and not point.life == _ABSENT):
+                    continue
+                queue.append(point)
+        return found
+
+    def _moves(self, point: _Point, i: int, now: int) -> Iterator[_Point]:
+        """Every single step ahead from a point, on the way to explaining operation ``i``."""
+        upcoming = self.versions[point.next] if point.next < len(self.versions) else None
+        if upcoming is not None:
+            yield from self._advance(point, upcoming, now)
+        if point.life != _ABSENT and (
+            upcoming is None or upcoming.first or point.life == _UNSEEN
+        ):
+            yield from self._delete(point)
+        yield from self._unseen(point, upcoming, self.history[i])
+
+    def _advance(self, point: _Point, upcoming: _Version, now: int) -> Iterator[_Point]:
+        """The next version is written."""
+        writer = upcoming.writer
+        alive = point.life != _ABSENT
+        if upcoming.first:
+            if point.life not in (_ABSENT, _UNSEEN):
+                return
+        elif point.life != upcoming.life:
+            return
+        after = point._replace(
+            next=point.next + 1, life=upcoming.life, seen=True, value=upcoming.value
+        )
+        if writer is None:
+            for kind in self._available(point, "increment"):
+                _, by, initial, if_absent, if_version = kind
+                base = point.value if alive else initial
+                fits = isinstance(base, int) and base + by == upcoming.value
+                if fits and self._permits(point, if_absent, if_version):
+                    yield self._witness(_spend(after, kind))
+            return
+        if writer.start > now or not self._permits(point, writer.if_absent, writer.if_version):
+            return
+        if writer.outcome == "ok":
+            if writer.created == alive:
+                return
+            if writer.kind == "increment":
+                base = point.value if alive else writer.initial
+                if not isinstance(base, int) or base + writer.by != writer.value:
+                    return
+        yield self._witness(after)
+
+    def _delete(self, point: _Point) -> Iterator[_Point]:
+        """The entry is deleted, by the delete under way that ends first, or one unknown."""
+        absent = point._replace(life=_ABSENT, seen=False, value=None)
+        free = [
+            i
+            for i in self.active - point.used
+            if self.history[i].kind == "delete" and self.history[i].outcome == "ok"
+        ]
+        earliest: dict[int | None, int] = {}
+        for i in sorted(free, key=lambda i: self.history[i].end):
+            op = self.history[i]
+            if self._permits(point, op.if_absent, op.if_version):
+                earliest.setdefault(op.if_version, i)
+        for i in earliest.values():
+            yield self._witness(absent._replace(used=point.used | {i}))
+        for kind in self._available(point, "delete"):
+            if self._permits(point, kind[3], kind[4]):
+                yield self._witness(_spend(absent, kind))
+
+    def _unseen(
+        self, point: _Point, upcoming: _Version | None, op: Operation
+    ) -> Iterator[_Point]:
+        """A write of unknown outcome is made, and nobody ever sees its version.
+
+        That can only explain an answer that says what was there before: an entry that was there
+        already, a condition that failed, a counter that skipped. Otherwise it is not tried.
+        """
+        for kind in (*self._available(point, "set"), *self._available(point, "increment")):
+            _, by, initial, if_absent, if_version = kind
+            if not self._permits(point, if_absent, if_version):
+                continue
+            base = point.value if point.life != _ABSENT else initial
+            value = base + by if kind[0] == "increment" and isinstance(base, int) else None
+            life = _UNSEEN if point.life == _ABSENT else point.life
+            after = point._replace(life=life, seen=False, value=value)
+            yield self._witness(_spend(after, kind))
+
+    def _permits(self, point: _Point, if_absent: bool, if_version: int | None) -> bool:
+        if if_absent and point.life != _ABSENT:
+            return False
+        return if_version is None or if_version == self._version(point)
+
+    def _version(self, point: _Point) -> int | None:
+        return self.versions[point.next - 1].version if point.seen else None
+
+    def _available(self, point: _Point, kind: str) -> list[_Class]:
+        spent = dict(point.spent)
+        return [
+            each
+            for each, count in self.begun.items()
+            if each[0] == kind and count > spent.get(each, 0)
+        ]
+
+    def _witness(self, point: _Point) -> _Point:
+        """The point, with what is explained by the key being there."""
+        explained = {i for i in self.active - point.done if self._explains(point, i)}
+        return point._replace(done=point.done | explained) if explained else point
+
+    def _explains(self, point: _Point, i: int) -> bool:
+        op = self.history[i]
+        absent = point.life == _ABSENT
+        if op.outcome == "refused":
+            return not self._permits(point, op.if_absent, op.if_version)
+        if op.kind == "get":
+            return absent if op.version is None else op.version == self._version(point)
+        if op.kind == "delete":
+            return absent and self._permits(point, op.if_absent, op.if_version)
+        return op.version is not None and self.index[op.version] < point.next
+
+    def _explain(self, i: int) -> tuple[str, *tuple[Operation, ...]]:
+        op = self.history[i]
+        if op.version is not None:
+            newer = [
+                other
+                for other in self.history
+                if other.outcome == "ok"
+                and other.end < op.start
+                and other.version is not None
+                and other.version > op.version
+            ]
+            if newer:
+                newest = max(newer, key=lambda other: other.version or 0)
+                return ("a newer version was seen before this began", newest, op)
+        before = [o for o in self.history if o.outcome == "ok" and o.end < op.start]
+        last = max(before, key=lambda o: o.end, default=op)
+        return ("no order of the operations explains this", last, op)
+
+
+def _spend(point: _Point, kind: _Class) -> _Point:
+    spent = Counter(dict(point.spent))
+    spent[kind] += 1
+    return point._replace(spent=tuple(sorted(spent.items(), key=repr)))
+
+
+def _best(points: Iterator[_Point]) -> set[_Point]:
+    """Without those that another one is as good as, or better than, in every way."""
+    groups: dict[tuple[int, int, bool, int | str | None], list[_Point]] = {}
+    for point in set(points):
+        groups.setdefault(point[:4], []).append(point)
+    kept: set[_Point] = set()
+    for group in groups.values():
+        for point in group:
+            if not any(_better(other, point) for other in group if other is not point):
+                kept.add(point)
+    return kept
+
+
+def _better(one: _Point, other: _Point) -> bool:
+    spent = dict(other.spent)
+    return (
+        one.done >= other.done
+        and one.used <= other.used
+        and all(count <= spent.get(kind, 0) for kind, count in one.spent)
+    )

@@ -1,0 +1,319 @@
+"""Real servers as test objects: faults are verbs, readiness is polled with a deadline.
+
+MemcachedProcess    memcached on a Unix socket or a free port, killed, paused, restarted
+FaultProxy          between a client and its server: hangs, delays, cuts, resets, refuses
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tenantbase.interfaces.memcache_address import MemcacheAddress
+
+READY_SECONDS = 10.0
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def connect(address: str) -> socket.socket:
+    """A blocking connection past the code under test. Raises OSError, also when it is slow."""
+    parsed = MemcacheAddress.parse(address)
+    if not parsed.path:
+        return socket.create_connection((parsed.host, parsed.port), READY_SECONDS)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(READY_SECONDS)
+    try:
+        connection.connect(parsed.path)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def poll(condition: Callable[[], bool], what: str, seconds: float = READY_SECONDS) -> None:
+    """Wait until a condition holds; AssertionError after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.005)
+
+
+async def poll_async(
+    condition: Callable[[], bool], what: str, seconds: float = READY_SECONDS
+) -> None:
+    """As `poll`, while the event loop runs."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        await asyncio.sleep(0.005)
+
+
+class MemcachedProcess:
+    """A memcached at a fixed address, started and ended at will.
+
+    As a context manager it is started at the beginning and gone at the end, whatever happened.
+
+    Args:
+        address: where it listens, in the form of `--memcached`; None: a socket in a directory of
+            its own.
+        options: further options of memcached.
+    """
+
+    def __init__(self, address: str | None = None, *options: str) -> None:
+        self._directory = None if address else tempfile.mkdtemp(prefix="tenantbase-test-")
+        self.address = address or f"unix:{self._directory}/memcached"
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> MemcachedProcess:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._process is not None:
+            self.kill()
+        if self._directory is not None:
+            shutil.rmtree(self._directory)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "memcached does not run"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        assert self._process is None, "memcached runs already"
+        program = shutil.which("memcached")
+        assert program, "these tests need the program memcached"
+        address = MemcacheAddress.parse(self.address)
+        if address.path:
+            where = ["-s", address.path, "-a", "0600"]
+        else:
+            where = ["-l", address.host, "-p", str(address.port)]
+        user = ["-u", pwd.getpwuid(0).pw_name] if os.geteuid() == 0 else []
+        command = [program, *where, "-U", "0", "-t", "2", "-m", "64", *user, *self._options]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        poll(self._answers, f"{' '.join(command)} answers")
+
+    def kill(self) -> None:
+        """kill -9, which closes its connections without a word."""
+        self._end(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def pause(self) -> None:
+        """Stop it: connections are still accepted by the kernel, and nothing is answered."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def restart(self) -> None:
+        """Kill it and start it, empty, at the same address."""
+        self.kill()
+        self.start()
+
+    def flush(self) -> None:
+        """Make it forget everything."""
+        assert self.command(b"flush_all\r\n") == b"OK\r\n"
+
+    def command(self, command: bytes) -> bytes:
+        """Send a command past the client under test. Returns: its answer of one line."""
+        with connect(self.address) as connection, connection.makefile("rwb") as stream:
+            stream.write(command)
+            stream.flush()
+            return stream.readline()
+
+    def _answers(self) -> bool:
+        assert self._process is not None and self._process.poll() is None, "memcached has ended"
+        try:
+            return self.command(b"version\r\n").startswith(b"VERSION")
+        except OSError:
+            return False
+
+    def _end(self, by: signal.Signals) -> None:
+        assert self._process is not None, "memcached does not run"
+        self._process.send_signal(by)
+        # A stopped process is not ended by SIGTERM before it goes on.
+        self._process.send_signal(signal.SIGCONT)
+        self._process.wait(READY_SECONDS)
+        self._process = None
+
+
+class FaultProxy:
+    """Stands between a client and its server and does what networks and bad servers do.
+
+    An async context manager in the event loop of the test. A verb holds for the connections that
+    exist and for new ones, until the next verb.
+
+    Args:
+        upstream: the server's address, in the form of `--memcached`.
+        address: where clients connect; None: a free port.
+    """
+
+    def __init__(self, upstream: str, address: str | None = None) -> None:
+        self.address = address or f"127.0.0.1:{free_port()}"
+        self.connections = 0
+        """How many connections were accepted so far."""
+        self.received = bytearray()
+        """All that clients have sent so far, forwarded or not."""
+        self._upstream = MemcacheAddress.parse(upstream)
+        self._address = MemcacheAddress.parse(self.address)
+        self._server: asyncio.Server | None = None
+        self._links: dict[asyncio.Task[None], _Link] = {}
+        self._hangs = False
+        self._resets = False
+        self._delay = 0.0
+        self._reply_bytes: int | None = None
+
+    async def __aenter__(self) -> FaultProxy:
+        await self.pass_through()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.refuse()
+
+    async def pass_through(self) -> None:
+        """Do nothing to connections: how it begins, and the way back."""
+        await self._behave()
+
+    async def hang(self) -> None:
+        """Accept, take what is sent, and never answer."""
+        await self._behave(hangs=True)
+
+    async def delay(self, seconds: float) -> None:
+        """Hold back what the server answers, each piece for so long."""
+        await self._behave(delay=seconds)
+
+    async def cut_after(self, reply_bytes: int) -> None:
+        """Close a connection after so many more bytes of its answers; 0: instead of the first."""
+        await self._behave(reply_bytes=reply_bytes)
+
+    async def reset(self) -> None:
+        """Reset every connection (TCP: RST), new ones as soon as they are accepted."""
+        await self._behave(resets=True)
+        await self._end_links()
+
+    async def refuse(self) -> None:
+        """Close every connection and listen no more."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            if self._address.path:
+                Path(self._address.path).unlink()
+        await self._end_links()
+
+    def say(self, data: bytes) -> None:
+        """Send bytes to all who are connected, without being asked."""
+        for link in self._links.values():
+            link.writer.write(data)
+
+    async def _behave(
+        self,
+        *,
+        hangs: bool = False,
+        resets: bool = False,
+        delay: float = 0.0,
+        reply_bytes: int | None = None,
+    ) -> None:
+        self._hangs, self._resets, self._delay = hangs, resets, delay
+        self._reply_bytes = reply_bytes
+        for link in self._links.values():
+            link.reply_bytes = reply_bytes
+        if self._server is None and self._address.path:
+            self._server = await asyncio.start_unix_server(self._accept, self._address.path)
+        elif self._server is None:
+            host, port = self._address.host, self._address.port
+            self._server = await asyncio.start_server(self._accept, host, port)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        writer.transport.set_write_buffer_limits(0)  # drained is sent
+        link = _Link(reader, writer, self._reply_bytes)
+        task = asyncio.get_running_loop().create_task(self._serve(link))
+        self._links[task] = link
+        task.add_done_callback(self._links.pop)
+
+    async def _serve(self, link: _Link) -> None:
+        try:
+            if not self._resets:
+                await self._join(link)
+        except OSError:
+            pass  # the server refuses: the client hears of it by the end of its connection
+        finally:
+            if self._resets and not self._address.path:
+                # Closing with a linger time of zero sends RST instead of FIN.
+                connection = link.writer.get_extra_info("socket")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            link.writer.transport.abort()
+
+    async def _join(self, link: _Link) -> None:
+        if self._upstream.path:
+            reader, writer = await asyncio.open_unix_connection(self._upstream.path)
+        else:
+            reader, writer = await asyncio.open_connection(self._upstream.host, self._upstream.port)
+        pumps = [
+            asyncio.create_task(self._pass_commands(link, writer)),
+            asyncio.create_task(self._pass_answers(reader, link)),
+        ]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            writer.transport.abort()
+
+    async def _pass_commands(self, link: _Link, server: asyncio.StreamWriter) -> None:
+        while data := await link.reader.read(65536):
+            self.received += data
+            if not self._hangs:
+                server.write(data)
+                await server.drain()
+
+    async def _pass_answers(self, server: asyncio.StreamReader, link: _Link) -> None:
+        while data := await server.read(65536):
+            await asyncio.sleep(self._delay)
+            if self._hangs:
+                continue
+            if link.reply_bytes is not None:
+                data = data[: link.reply_bytes]
+                link.reply_bytes -= len(data)
+            link.writer.write(data)
+            await link.writer.drain()
+            if link.reply_bytes == 0:
+                return
+
+    async def _end_links(self) -> None:
+        tasks = list(self._links)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass
+class _Link:
+    """A client's connection, and how many bytes of answers it may still be given."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    reply_bytes: int | None

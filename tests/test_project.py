@@ -1,0 +1,263 @@
+"""The project itself: its version, lock file and scripts, and which module may import which."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.util import resolve_name
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import tenantbase
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "tenantbase"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LOCK = tomllib.loads((ROOT / "poetry.lock").read_text())
+
+# What each layer holds; a module imports from its own and from lower ones, and the package has
+# no cycle. What is named here may be imported from anywhere above.
+LAYERS = (
+    {"errors", "entry"},
+    {"tags", "frame", "fence", "found", "coalesce", "interfaces.store", "interfaces.memcache"},
+    {"cache"},
+)
+# Of the interfaces, those that are no driver: what others need to speak of one.
+ABSTRACT = {"interfaces", "interfaces.store", "interfaces.memcache", "interfaces.memcache_address"}
+# Who may import a library: modules, or packages with all that is in them.
+LIBRARIES = {
+    "aiosqlite": {"interfaces.sql_interface", "interfaces.sql"},
+    "aiomcache": {"interfaces.memcache_interface"},
+    "aiohttp": {"web", "main", "wiring", "client", "console"},
+}
+READS_ENVIRONMENT = {"config", "main"}
+
+
+def module_name(path: Path) -> str:
+    """The name of a module of the package, without the package's; of the package itself, ""."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+TREES = {
+    module_name(path): ast.parse(path.read_bytes())
+    for path in PACKAGE.rglob("*.py")
+    if "node_modules" not in path.parts
+}
+
+
+def imported(name: str) -> Iterator[str]:
+    """Every module that a module of the package imports, at its top or later, by full name."""
+    is_package = (PACKAGE / name.replace(".", "/") / "__init__.py").exists()
+    full_name = f"tenantbase.{name}".rstrip(".")
+    anchor = full_name if is_package else full_name.rpartition(".")[0]
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            source = resolve_name("." * node.level + (node.module or ""), anchor)
+            for alias in node.names:
+                inner = f"{source}.{alias.name}"
+                yield inner if inner.removeprefix("tenantbase.") in TREES else source
+
+
+def imported_own(name: str) -> set[str]:
+    """The modules of the package that one of them imports, without the package's name."""
+    found = (module.removeprefix("tenantbase.") for module in imported(name))
+    return {module for module in found if module in TREES and module != name}
+
+
+def within(name: str, packages: set[str]) -> bool:
+    """Whether a module is one of these, or inside one of them."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def test_imports_make_no_cycle() -> None:
+    order = graphlib.TopologicalSorter({name: imported_own(name) for name in TREES})
+    order.prepare()  # raises CycleError and names the cycle
+
+
+@pytest.mark.parametrize("height", range(len(LAYERS)))
+def test_layers_import_downwards(height: int) -> None:
+    allowed = set().union(*LAYERS[: height + 1])
+    for name in LAYERS[height]:
+        assert imported_own(name) <= allowed, name
+
+
+def test_drivers_import_nothing_above_them() -> None:
+    below = LAYERS[0] | LAYERS[1]
+    for name in TREES:
+        if within(name, {"interfaces"}):
+            above = {own for own in imported_own(name) if not within(own, below | {"interfaces"})}
+            assert not above, name
+
+
+def test_drivers_are_named_by_the_wiring_alone() -> None:
+    drivers = {name for name in TREES if within(name, {"interfaces"})} - ABSTRACT
+    assert drivers
+    for name in TREES:
+        if not within(name, {"interfaces", "wiring"}):
+            assert not imported_own(name) & drivers, name
+
+
+def test_the_web_does_not_know_who_assembles_it() -> None:
+    for name in TREES:
+        if within(name, {"web"}) and name != "web.__main__":
+            assert not imported_own(name) & {"main", "wiring", "__main__"}, name
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_library_is_imported_in_its_place(library: str) -> None:
+    importers = {name for name in TREES if any(within(m, {library}) for m in imported(name))}
+    assert importers
+    assert {name for name in importers if not within(name, LIBRARIES[library])} == set()
+
+
+def test_the_environment_is_read_in_one_place() -> None:
+    readers = {
+        name
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr in {"environ", "environb", "getenv"}
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "os"
+    }
+    assert readers <= READS_ENVIRONMENT
+
+
+def test_one_version() -> None:
+    assert tenantbase.__version__ == PROJECT["project"]["version"]
+
+
+def test_the_changelog_has_a_place_for_what_comes() -> None:
+    assert "\n## [Unreleased]\n" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("group", "requirements"),
+    [
+        ("main", PROJECT["project"]["dependencies"]),
+        ("dev", PROJECT["dependency-groups"]["dev"]),
+    ],
+)
+def test_the_lock_fits_the_requirements(group: str, requirements: list[str]) -> None:
+    locked = {
+        package["name"]: package["version"]
+        for package in LOCK["package"]
+        if group in package["groups"]
+    }
+    for requirement in map(Requirement, requirements):
+        assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)])
+
+
+def test_the_lock_holds_no_addresses() -> None:
+    for package in LOCK["package"]:
+        assert "source" not in package
+        assert not any("url" in file for file in package["files"])
+
+
+def project_files() -> Iterator[Path]:
+    """What belongs to the project, not environments, caches, build results and databases."""
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [
+            name
+            for name in folders
+            if name in {".ci", ".github"}
+            or not (name.startswith(".") or name in {"__pycache__", "node_modules", "dist"})
+        ]
+        yield from (Path(folder, name) for name in files if ".db" not in name)
+
+
+def test_no_registry_is_named() -> None:
+    # The brackets keep this file from matching itself.
+    hosts = re.compile(rb"pyth[o]nhosted|[/.]py[p]i\.[o]rg|registry\.(np[m]js|y[a]rnpkg)")
+    assert [path for path in project_files() if hosts.search(path.read_bytes())] == []
+
+
+@pytest.mark.parametrize("script", ["scripts/serve", "scripts/test", "scripts/lint", ".ci/run"])
+def test_scripts_can_be_run(script: str) -> None:
+    path = ROOT / script
+    assert os.access(path, os.X_OK)
+    shell = "bash" if script == ".ci/run" else "sh"
+    subprocess.run([shell, "-n", path], check=True)
+
+
+@pytest.fixture
+def fresh_tree(tmp_path: Path) -> Path:
+    """What the scripts need of the project, with no environment made yet."""
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    for name in ("pyproject.toml", "poetry.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "message"),
+    [
+        ("exit 1", "no Python 3.11 or newer (tried: {python})"),
+        ("case $2 in *ensurepip*) exit 1 ;; esac", "run: apt-get install python3-venv"),
+    ],
+    ids=["too old", "without venv"],
+)
+@pytest.mark.parametrize("script", ["serve", "test", "lint"])
+def test_an_unfit_python_is_told_in_one_line(
+    fresh_tree: Path, script: str, behaviour: str, message: str
+) -> None:
+    python = fresh_tree / "python3"
+    python.write_text(f"#!/bin/sh\n{behaviour}\n")
+    python.chmod(0o755)
+    run = subprocess.run(
+        [fresh_tree / "scripts" / script],
+        env={**os.environ, "PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert len(run.stderr.splitlines()) == 1
+    assert message.format(python=python) in run.stderr
+    assert not (fresh_tree / ".venv").exists()
+
+
+def locked_for(groups: str) -> dict[str, str]:
+    """What the scripts give pip to install for these groups: a line for each package's name."""
+    command = f'. "$(dirname -- "$0")/environment"; venv=$1; locked {groups}'
+    run = subprocess.run(
+        ["sh", "-euc", command, ROOT / "scripts" / "serve", sys.prefix],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return {line.partition("==")[0]: line for line in run.stdout.splitlines()}
+
+
+def test_what_is_installed_is_what_is_locked() -> None:
+    runtime, everything = locked_for("main"), locked_for("main dev")
+    assert everything.keys() == {package["name"] for package in LOCK["package"]}
+    assert runtime.keys() == {p["name"] for p in LOCK["package"] if "main" in p["groups"]}
+    assert "pytest" not in runtime
+    for package in LOCK["package"]:
+        line = everything[package["name"]]
+        requirement, *hashes = line.split(" --hash=")
+        assert str(Requirement(requirement).specifier) == f"=={package['version']}"
+        assert hashes == [file["hash"] for file in package["files"]]
+
+
+def test_conditions_of_groups_are_joined() -> None:
+    # Whatever needs a package makes it needed: conditions of two groups are alternatives.
+    marker = Requirement(locked_for("main dev")["colorama"].partition(" --hash=")[0]).marker
+    assert marker is not None
+    assert not marker.evaluate({"platform_system": "Linux", "os_name": "posix"})
+    assert marker.evaluate({"platform_system": "Windows", "os_name": "posix"})
+    assert marker.evaluate({"platform_system": "Linux", "os_name": "nt"})
