@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from tenantbase.cache import Cache
 from tenantbase.entry import check_key, check_text, expiry
 from tenantbase.errors import TooLarge
 from tenantbase.interfaces.store import Condition, Delete, Set
+from tenantbase.web.answers import applied_json, entry_json
 
 
 class Direct:
@@ -36,7 +37,16 @@ class Direct:
         """Store a value. Returns: what ``POST /set-value`` answers."""
         if len(value) > self._max_value_bytes:
             raise TooLarge(f"a value has at most {self._max_value_bytes:,} bytes", "value")
-        ...
+        (applied,) = await self._cache.write(
+            Set(
+                check_key(key),
+                value,
+                content_type,
+                expiry(self._cache.now(), ttl, None),
+                _condition(if_absent, if_version),
+            )
+        )
+        return applied_json(applied)
 
     async def get(self, key: str) -> tuple[bytes, str] | None:
         """Returns: the value and its media type; None: there is no such key."""
@@ -47,10 +57,11 @@ class Direct:
         """Remove a key; that it is absent already is no error."""
         await self._cache.write(Delete(check_key(key), _condition(False, if_version)))
 
-    async def list(self, prefix: str, limit: int | None) -> AsyncIterator[bytes]:
+    async def lines(self, prefix: str, limit: int | None) -> AsyncGenerator[bytes, None]:
         """Entries as lines of JSON, some at a time, in byte order of keys."""
-        async for entries, _ in self._cache.scan(check_text(prefix, "prefix"), limit=limit):
-            yield b""
+        check_text(prefix, "prefix")
+        async for entries, _ in self._cache.scan(prefix, limit=limit):
+            yield b"".join(entry_json(entry) + b"\n" for entry in entries)
 
 
 def _condition(if_absent: bool, if_version: int | None) -> Condition | None:

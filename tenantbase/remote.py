@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -74,7 +74,7 @@ class Remote:
         async with self._answer("DELETE", "/delete-value", query):
             pass
 
-    async def list(self, prefix: str, limit: int | None) -> AsyncIterator[bytes]:
+    async def lines(self, prefix: str, limit: int | None) -> AsyncGenerator[bytes, None]:
         query = {"prefix": prefix}
         if limit is not None:
             query["limit"] = str(limit)

@@ -86,7 +86,7 @@ async def open_cache(
         stack.callback(tags.close, lock_path)
         lock = WriteLock(lock_path)
         stack.callback(lock.close)
-        store = await SqlStore.open(path, lock)
+        store = await SqlStore.open(path, lock.held)
         stack.push_async_callback(store.close)
         codec = FrameCodec(store.secret)
         client = None

@@ -155,8 +155,8 @@ def _steps(s: State, broken: str | None) -> Iterator[State]:
         if reader not in s.readers[:i]:
             yield from _reader_steps(s, i, broken)
     # Once, every process is stopped and started again: a new tag file.
-    resting = all(p.at in ("idle", "ended") for p in (*s.writers, *s.readers))
-    if s.epoch == 0 and resting and any(p.at == "ended" for p in (*s.writers, *s.readers)):
+    places = {w.at for w in s.writers} | {r.at for r in s.readers}
+    if s.epoch == 0 and "ended" in places <= {"idle", "ended"}:
         yield s._replace(epoch=0 if broken == "new-epoch" else 1, sequence=0)
 
 

@@ -183,6 +183,7 @@ class FaultProxy:
         self._hangs = False
         self._resets = False
         self._delay = 0.0
+        self._piece_bytes = 0
         self._reply_bytes: int | None = None
 
     async def __aenter__(self) -> FaultProxy:
@@ -201,12 +202,21 @@ class FaultProxy:
         await self._behave(hangs=True)
 
     async def delay(self, seconds: float) -> None:
-        """Hold back what the server answers, each piece for so long."""
+        """Hold every piece of an answer back for so long."""
         await self._behave(delay=seconds)
+
+    async def drip(self, seconds: float) -> None:
+        """Answer a byte at a time, each after so long."""
+        await self._behave(delay=seconds, piece_bytes=1)
 
     async def cut_after(self, reply_bytes: int) -> None:
         """Close a connection after so many more bytes of its answers; 0: instead of the first."""
         await self._behave(reply_bytes=reply_bytes)
+
+    def cut_existing_after(self, reply_bytes: int) -> None:
+        """As `cut_after`, for the connections that exist now and no others."""
+        for link in self._links.values():
+            link.reply_bytes = reply_bytes
 
     async def reset(self) -> None:
         """Reset every connection (TCP: RST), new ones as soon as they are accepted."""
@@ -222,10 +232,11 @@ class FaultProxy:
                 Path(self._address.path).unlink()
         await self._end_links()
 
-    def say(self, data: bytes) -> None:
+    async def say(self, data: bytes) -> None:
         """Send bytes to all who are connected, without being asked."""
         for link in self._links.values():
             link.writer.write(data)
+            await link.writer.drain()
 
     async def _behave(
         self,
@@ -233,10 +244,11 @@ class FaultProxy:
         hangs: bool = False,
         resets: bool = False,
         delay: float = 0.0,
+        piece_bytes: int = 65536,
         reply_bytes: int | None = None,
     ) -> None:
-        self._hangs, self._resets, self._delay = hangs, resets, delay
-        self._reply_bytes = reply_bytes
+        self._hangs, self._resets, self._reply_bytes = hangs, resets, reply_bytes
+        self._delay, self._piece_bytes = delay, piece_bytes
         for link in self._links.values():
             link.reply_bytes = reply_bytes
         if self._server is None and self._address.path:
@@ -292,22 +304,25 @@ class FaultProxy:
 
     async def _pass_answers(self, server: asyncio.StreamReader, link: _Link) -> None:
         while data := await server.read(65536):
-            await asyncio.sleep(self._delay)
-            if self._hangs:
-                continue
-            if link.reply_bytes is not None:
-                data = data[: link.reply_bytes]
-                link.reply_bytes -= len(data)
-            link.writer.write(data)
-            await link.writer.drain()
+            while data and link.reply_bytes != 0:
+                await asyncio.sleep(self._delay)
+                size = self._piece_bytes if link.reply_bytes is None else link.reply_bytes
+                piece, data = data[:size], data[size:]
+                if link.reply_bytes is not None:
+                    link.reply_bytes -= len(piece)
+                if not self._hangs:
+                    link.writer.write(piece)
+                    await link.writer.drain()
             if link.reply_bytes == 0:
                 return
 
     async def _end_links(self) -> None:
-        tasks = list(self._links)
-        for task in tasks:
+        links = dict(self._links)
+        for task in links:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*links, return_exceptions=True)
+        for link in links.values():
+            link.writer.transport.abort()  # for one whose task had not begun
 
 
 @dataclass

@@ -15,9 +15,10 @@ from contextlib import ExitStack
 from typing import Final
 
 from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
-from tenantbase.interfaces.sql_changes import Batch, Outcome
+from tenantbase.interfaces.sql_changes import Outcome, apply
+from tenantbase.interfaces.sql_log import Log
 from tenantbase.interfaces.sql_schema import error_code, identity, reason
-from tenantbase.interfaces.store import Claim, Fence, Written
+from tenantbase.interfaces.store import Claim, Fence, Set, Transaction, Written
 
 # About so many pages are written to the log between two checkpoints (16 MiB).
 _CHECKPOINT_PAGES: Final = 4_000
@@ -105,17 +106,18 @@ class Committer:
         before = connection.total_changes
         try:
             connection.execute("BEGIN IMMEDIATE")
-            batch = Batch(connection, now, self._log_size)
-            results = iter(batch.apply(transactions))
+            log = Log(connection)
+            results = iter(apply(connection, log, transactions, self._log_size, now))
         except sqlite3.Error as error:
             self._roll_back(connection)
             return self._refused(group, error)
         outcomes: list[Outcome | None] = [next(results) if mine else None for mine in taken]
-        if not batch.changed:
+        rows = connection.total_changes - before
+        if not rows:
             self._roll_back(connection)
             return Written(outcomes, None)
-        touched = batch.touched
-        ticket = None if touched is not None and not touched else fence.raise_(touched)
+        # Sweeping may leave nothing to fence: what it removed was gone for everybody.
+        ticket = fence.raise_(log.keys) if len(log) else None
         try:
             connection.execute("COMMIT")
         except (sqlite3.Error, MemoryError) as error:
@@ -128,15 +130,19 @@ class Committer:
             return self._refused(group, error)
         if ticket is not None:
             fence.lower(ticket)
-        self._pages += connection.total_changes - before + batch.value_bytes // _PAGE
+        self._pages += rows + _value_bytes(transactions) // _PAGE
         return Written(outcomes, ticket)
 
-    def _refused(self, group: Sequence[Claim], error: sqlite3.Error) -> Written:
+    def _refused(self, group: Sequence[Claim], error: Exception) -> Written:
         """The outcome for a group of which nothing was done."""
         if error_code(error) in _SYNC_FAILED:
             self.failure = "the disk failed; no more writes are taken"
-        kind = StoreFull if error_code(error) == sqlite3.SQLITE_FULL else StoreUnavailable
-        return _all(group, kind, f"the database cannot be written: {reason(error)}")
+        text = f"the database cannot be written: {reason(error)}"
+        if error_code(error) != sqlite3.SQLITE_FULL:
+            return _all(group, StoreUnavailable, text)
+        # A checkpoint lets the log be written from its beginning again, which takes no room.
+        self._pages = _CHECKPOINT_PAGES
+        return _all(group, StoreFull, text)
 
     def _roll_back(self, connection: sqlite3.Connection) -> bool:
         """End the transaction if SQLite hasn't done so itself; False if that fails."""
@@ -152,6 +158,12 @@ class Committer:
 def _is_definite(error: Exception) -> bool:
     code = error_code(error)
     return code in _NOT_COMMITTED or code & 0xFF in _NOT_COMMITTED
+
+
+def _value_bytes(transactions: Sequence[Transaction]) -> int:
+    return sum(
+        len(change.value) for each in transactions for change in each if isinstance(change, Set)
+    )
 
 
 def _all(group: Sequence[Claim], kind: type[StoreError], text: str) -> Written:

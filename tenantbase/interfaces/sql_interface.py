@@ -12,10 +12,9 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
-from types import TracebackType
-from typing import Concatenate, Final, ParamSpec, Self, TypeVar
+from contextlib import AbstractContextManager, AsyncExitStack
+from functools import partial
+from typing import Final, Self, TypeVar, TypeVarTuple
 
 import aiosqlite
 
@@ -25,11 +24,12 @@ from tenantbase.interfaces import sql_queries, sql_schema
 from tenantbase.interfaces.sql_commit import Committer
 from tenantbase.interfaces.store import ChangeEvent, Claim, Fence, Written
 
-Parameters = ParamSpec("Parameters")
+Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 WriteLock = Callable[[], AbstractContextManager[object]]
 
 _CHECK_SECONDS: Final = 2.0
+_CLOSED: Final = "the database is closed"
 
 
 class _Connection(aiosqlite.Connection):
@@ -55,10 +55,7 @@ class _Connection(aiosqlite.Connection):
         return self
 
     async def run(
-        self,
-        function: Callable[Concatenate[sqlite3.Connection, Parameters], Result],
-        *args: Parameters.args,
-        **kwargs: Parameters.kwargs,
+        self, function: Callable[[sqlite3.Connection, *Arguments], Result], *args: *Arguments
     ) -> Result:
         """Run a whole function in the thread.
 
@@ -68,7 +65,7 @@ class _Connection(aiosqlite.Connection):
         self.pending += 1
         try:
             result: Result = await self._execute(  # type: ignore[no-untyped-call]
-                function, self._conn, *args, **kwargs
+                function, self._conn, *args
             )
             return result
         finally:
@@ -76,21 +73,14 @@ class _Connection(aiosqlite.Connection):
 
 
 class SqlStore:
-    """The entries of one database file. Make it with ``open``; use it as a context manager."""
+    """The entries of one database file. Made with ``open``."""
 
     def __init__(
-        self,
-        path: str,
-        lock: WriteLock,
-        writer: _Connection,
-        readers: Sequence[_Connection],
-        committer: Committer,
-        secret: bytes,
+        self, lock: WriteLock, writer: _Connection, committer: Committer, secret: bytes
     ) -> None:
-        self._path = path
         self._lock = lock
         self._writer = writer
-        self._readers = readers
+        self._readers: list[_Connection] = []
         self._committer = committer
         self._secret = secret
         self._writing = asyncio.Lock()
@@ -130,3 +120,142 @@ class SqlStore:
             if opening.exception() is None:
                 await opening.result().close()
             raise
+
+    @classmethod
+    async def _open(
+        cls, path: str, lock: WriteLock, change_log_size: int, readers: int, busy_timeout: float
+    ) -> Self:
+        opened: sql_schema.Opened | None = None
+
+        def connect() -> sqlite3.Connection:
+            nonlocal opened
+            try:
+                with lock():
+                    opened = sql_schema.open_writer(path, busy_timeout)
+            except OSError as error:
+                raise CannotOpen(f"cannot lock {path}: {error.strerror}") from error
+            return opened.connection
+
+        writer = await _Connection(connect).start()
+        assert opened is not None
+        committer = Committer(path, opened.identity, change_log_size)
+        store = cls(lock, writer, committer, opened.secret)
+        try:
+            for _ in range(readers):
+                reader = _Connection(partial(sql_schema.open_reader, path, busy_timeout))
+                store._readers.append(await reader.start())
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    @property
+    def secret(self) -> bytes:
+        return self._secret
+
+    async def read(self, keys: Sequence[str], now: float) -> list[Entry | None]:
+        return await self._read(sql_queries.read, keys, now)
+
+    async def scan(
+        self, prefix: str, after: str, limit: int, max_bytes: int, now: float
+    ) -> tuple[list[Entry], bool]:
+        return await self._read(sql_queries.scan, prefix, after, limit, max_bytes, now)
+
+    async def scan_keys(
+        self, prefix: str, after: str, limit: int, now: float
+    ) -> tuple[list[Entry], bool]:
+        return await self._read(sql_queries.scan, prefix, after, limit, None, now)
+
+    async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
+        return await self._read(sql_queries.changes, after, limit)
+
+    async def last_version(self) -> int:
+        return await self._read(sql_queries.last_version)
+
+    async def check(self) -> None:
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                trouble = await self._read(self._probe)
+        except TimeoutError:
+            raise StoreUnavailable("the database does not answer") from None
+        if trouble is not None:
+            raise StoreUnavailable(trouble)
+
+    async def write(self, group: Sequence[Claim], now: float, fence: Fence) -> Written:
+        return await asyncio.shield(self._start(self._write(group, now, fence)))
+
+    async def close(self) -> None:
+        await asyncio.shield(self._start(self._close()))
+
+    def _probe(self, connection: sqlite3.Connection) -> str | None:
+        sql_queries.last_version(connection)
+        return self._committer.trouble()
+
+    async def _read(
+        self,
+        function: Callable[[sqlite3.Connection, *Arguments], Result],
+        *args: *Arguments,
+    ) -> Result:
+        if self._closed:
+            raise StoreUnavailable(_CLOSED)
+        reader = min(self._readers, key=lambda reader: reader.pending)
+        try:
+            return await reader.run(function, *args)
+        except sqlite3.Error as error:
+            text = f"the database cannot be read: {sql_schema.reason(error)}"
+            raise StoreUnavailable(text) from error
+
+    def _start(self, work: Coroutine[None, None, Result]) -> asyncio.Task[Result]:
+        """Run something to its end, whatever becomes of who asked for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _write(self, group: Sequence[Claim], now: float, fence: Fence) -> Written:
+        async with self._writing:
+            if self._closed:
+                return Written([StoreUnavailable(_CLOSED) for _ in group], None)
+            written = await self._writer.run(self._committer.commit, group, now, fence)
+        if self._committer.wants_checkpoint:
+            # After the answer: it takes some fsyncs. The next write waits for its end.
+            self._start(self._checkpoint())
+        return written
+
+    async def _checkpoint(self) -> None:
+        async with self._writing:
+            if not self._closed and self._committer.wants_checkpoint:
+                await self._writer.run(self._checkpoint_locked)
+
+    def _checkpoint_locked(self, connection: sqlite3.Connection) -> bool:
+        """Whether closing the writing connection, which may checkpoint too, is safe as well."""
+        try:
+            with self._lock():
+                self._committer.checkpoint(connection)
+        except OSError:
+            return False
+        return self._committer.failure is None
+
+    def _close_locked(self, connection: sqlite3.Connection) -> None:
+        with self._lock():
+            connection.close()
+
+    async def _close(self) -> None:
+        async with self._writing:
+            if self._closed:
+                return
+            self._closed = True
+            async with AsyncExitStack() as stack:  # closes from the last one added to the first
+                safe = await self._writer.run(self._checkpoint_locked)
+                if safe:
+                    stack.push_async_callback(self._writer.close)
+                    stack.push_async_callback(self._writer.run, self._close_locked)
+                for reader in self._readers:
+                    stack.push_async_callback(reader.close)
+                if not safe:
+                    # Who closes a file last makes a checkpoint and removes the log. While a
+                    # reader has it open the writer isn't last, and readers can't do it.
+                    stack.push_async_callback(self._writer.close)
+        others = self._tasks - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others)

@@ -7,7 +7,7 @@ import secrets
 import sqlite3
 import stat
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from tenantbase.errors import CannotOpen
@@ -76,7 +76,7 @@ _WRITER: Final = (
 _READER: Final = (("query_only", 1), ("cache_size", -8192), ("temp_store", 2))
 
 
-def reason(error: sqlite3.Error) -> str:
+def reason(error: Exception) -> str:
     """What a driver's error means, as the end of a sentence about the database."""
     code = error_code(error)
     return _REASONS.get(code & 0xFF, f"SQLite reports error {code}")
@@ -110,7 +110,15 @@ def identity(path: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def open_writer(path: str, busy_timeout: float) -> sqlite3.Connection:
+class Opened(NamedTuple):
+    """The writing connection, which file it is on, and the random bytes made with the database."""
+
+    connection: sqlite3.Connection
+    identity: tuple[int, int]
+    secret: bytes
+
+
+def open_writer(path: str, busy_timeout: float) -> Opened:
     """Open the writing connection: make the file if there is none, bring its schema up to date.
 
     The caller holds the write lock. ``path`` is absolute, ``busy_timeout`` in seconds.
@@ -118,7 +126,7 @@ def open_writer(path: str, busy_timeout: float) -> sqlite3.Connection:
     Raises:
         CannotOpen: one line that names the file and says why.
     """
-    _make_file(path)
+    opened = _make_file(path)
     try:
         connection = _connect(path, "rw", _OPEN_WAIT)
         try:
@@ -127,14 +135,16 @@ def open_writer(path: str, busy_timeout: float) -> sqlite3.Connection:
                 raise CannotOpen(f"cannot open {path}: no write-ahead log on this file system")
             _configure(path, connection, _WRITER)
             migrate(connection)
-            _check_state(path, connection)
+            secret = _read_secret(path, connection)
             connection.execute(f"PRAGMA busy_timeout = {round(busy_timeout * 1000)}")
+            if identity(path) != opened:
+                raise CannotOpen(f"cannot open {path}: it was replaced meanwhile")
         except BaseException:
             connection.close()
             raise
     except sqlite3.Error as error:
         raise CannotOpen(f"cannot open {path}: {reason(error)}") from error
-    return connection
+    return Opened(connection, opened, secret)
 
 
 def open_reader(path: str, busy_timeout: float) -> sqlite3.Connection:
@@ -150,7 +160,7 @@ def open_reader(path: str, busy_timeout: float) -> sqlite3.Connection:
         connection = _connect(path, "ro", busy_timeout)
         try:
             _configure(path, connection, _READER)
-            _check_state(path, connection)
+            _read_secret(path, connection)
         except BaseException:
             connection.close()
             raise
@@ -175,14 +185,11 @@ def migrate(
                 connection.execute("ROLLBACK")
 
 
-def read_secret(connection: sqlite3.Connection) -> bytes:
-    """The random bytes made with the database."""
-    (secret,) = connection.execute("SELECT secret FROM state").fetchone()
-    return bytes(secret)
+def _make_file(path: str) -> tuple[int, int]:
+    """See that there is a file; a new one only its owner may read. Returns which it is.
 
-
-def _make_file(path: str) -> None:
-    """Make an empty file that only its owner may read; the files beside it get its mode."""
+    SQLite gives the files that it makes beside it the same mode.
+    """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
@@ -192,11 +199,12 @@ def _make_file(path: str) -> None:
     except OSError as error:
         raise CannotOpen(f"cannot make {path}: {error.strerror}") from error
     try:
-        regular = stat.S_ISREG(os.stat(path).st_mode)
+        found = os.stat(path)
     except OSError as error:
         raise CannotOpen(f"cannot open {path}: {error.strerror}") from error
-    if not regular:
+    if not stat.S_ISREG(found.st_mode):
         raise CannotOpen(f"cannot open {path}: it is not a file")
+    return found.st_dev, found.st_ino
 
 
 def _connect(path: str, mode: str, wait: float) -> sqlite3.Connection:
@@ -235,10 +243,11 @@ def _configure(
             raise CannotOpen(f"cannot open {path}: this SQLite refuses {name} = {value}")
 
 
-def _check_state(path: str, connection: sqlite3.Connection) -> None:
-    row = connection.execute("SELECT last_version, length(secret) FROM state").fetchone()
-    if row is None or row[0] < 0 or row[1] != SECRET_BYTES:
+def _read_secret(path: str, connection: sqlite3.Connection) -> bytes:
+    row = connection.execute("SELECT last_version, secret FROM state").fetchone()
+    if row is None or row[0] < 0 or len(row[1]) != SECRET_BYTES:
         raise CannotOpen(f"cannot open {path}: it is damaged")
+    return bytes(row[1])
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

@@ -22,6 +22,7 @@ from tests.faults.history import Operation, Violation, by_key
 _ABSENT: Final = -1
 _UNSEEN: Final = -2  # a life that began with a write nobody saw
 _Class = tuple[str, int, int, bool, int | None]  # writes of unknown outcome that are alike
+_Place = tuple[int, int, bool, int | str | None]
 
 
 class _Version(NamedTuple):
@@ -70,6 +71,8 @@ def _versions(history: Sequence[Operation]) -> list[_Version]:
                 raise ValueError(f"two sets write {op.value!r}; the checker needs them to differ")
             sets[op.value] = op
     counter = any(op.kind == "increment" for op in history)
+    if any(op.by <= 0 for op in history):
+        raise ValueError("counters only grow")
     if counter and sets:
         raise ValueError("a key is set or counted, not both")
     known: dict[int, tuple[Operation, Operation | None]] = {}
@@ -80,7 +83,7 @@ def _versions(history: Sequence[Operation]) -> list[_Version]:
         if (witness.value, witness.id) != (op.value, op.id):
             raise Violation("one version, two contents", witness, op)
         if op.kind != "get":
-            if writer is not None:
+            if writer is not None and writer is not op:
                 raise Violation("one version given to two writes", writer, op)
             writer = op
         elif writer is None and not counter:
@@ -124,7 +127,7 @@ class _Sweep:
         self.index = {each.version: i for i, each in enumerate(self.versions)}
         writers = {id(each.writer) for each in self.versions if each.writer is not None}
         self.active: set[int] = set()
-        self.begun: Counter[_Class] = Counter()
+        self.begun: dict[tuple[str, int | None], Counter[_Class]] = {}
         self.anonymous = {
             i
             for i, op in enumerate(self.history)
@@ -142,7 +145,8 @@ class _Sweep:
             if ends:
                 self._end(i, time)
             elif i in self.anonymous:
-                self.begun[_class(self.history[i])] += 1
+                kind = _class(self.history[i])
+                self.begun.setdefault((kind[0], kind[4]), Counter())[kind] += 1
             elif self.history[i].outcome != "unknown":
                 self.active.add(i)
                 self.points = {self._witness(point) for point in self.points}
@@ -151,7 +155,7 @@ class _Sweep:
         op = self.history[i]
         reached: set[_Point] = set()
         for point in self.points:
-            if i in point.done or i in point.used:
+            if i in point.done:
                 reached.add(point)
             if i not in point.done or (op.kind == "delete" and i not in point.used):
                 reached |= self._reach(point, i, now)
@@ -162,20 +166,24 @@ class _Sweep:
         self.points = _best(p._replace(done=p.done - gone, used=p.used - gone) for p in reached)
 
     def _reach(self, origin: _Point, i: int, now: int) -> set[_Point]:
-        """The nearest points ahead at which operation ``i`` is explained (a delete: is used)."""
-        newly_done = i not in origin.done
+        """The nearest points ahead at which operation ``i`` is explained.
+
+        A delete that is explained already is looked at for its other use, to end a life.
+        """
         found: set[_Point] = set()
-        tried = {origin}
+        tried: dict[_Place, list[_Point]] = {}
         queue = [origin]
         while queue:
-            for point in self._moves(queue.pop(), i, now):
-                if point in tried:
+            here = queue.pop()
+            for point in self._moves(here, i, now):
+                known = tried.setdefault(point[:4], [])
+                if any(_better(other, point) for other in known):
                     continue
-                tried.add(point)
-                if i in point.used or (newly_done and i in point.done):
+                known.append(point)
+                if i in point.used or (i in point.done and i not in here.done):
                     found.add(point)
-                if i in point.used or (newly_done and i in point.done and not point.life == _ABSENT):
-                    continue
+                    if i in point.used or self.history[i].kind != "delete":
+                        continue
                 queue.append(point)
         return found
 
@@ -204,10 +212,8 @@ class _Sweep:
         )
         if writer is None:
             for kind in self._available(point, "increment"):
-                _, by, initial, if_absent, if_version = kind
-                base = point.value if alive else initial
-                fits = isinstance(base, int) and base + by == upcoming.value
-                if fits and self._permits(point, if_absent, if_version):
+                base = point.value if alive else kind[2]
+                if isinstance(base, int) and base + kind[1] == upcoming.value:
                     yield self._witness(_spend(after, kind))
             return
         if writer.start > now or not self._permits(point, writer.if_absent, writer.if_version):
@@ -235,28 +241,42 @@ class _Sweep:
             if self._permits(point, op.if_absent, op.if_version):
                 earliest.setdefault(op.if_version, i)
         for i in earliest.values():
-            yield self._witness(absent._replace(used=point.used | {i}))
+            explained, used = point.done | {i}, point.used | {i}
+            yield self._witness(absent._replace(done=explained, used=used))
         for kind in self._available(point, "delete"):
-            if self._permits(point, kind[3], kind[4]):
-                yield self._witness(_spend(absent, kind))
+            yield self._witness(_spend(absent, kind))
 
     def _unseen(
-        self, point: _Point, upcoming: _Version | None, op: Operation
+        self, point: _Point, upcoming: _Version | None, goal: Operation
     ) -> Iterator[_Point]:
         """A write of unknown outcome is made, and nobody ever sees its version.
 
-        That can only explain an answer that says what was there before: an entry that was there
-        already, a condition that failed, a counter that skipped. Otherwise it is not tried.
+        Tried only where it can explain something: that a write found an entry to replace, that
+        a counter skipped a number, that a condition did not hold.
         """
+        absent = point.life == _ABSENT
+        replaces = (
+            upcoming is not None
+            and upcoming.first
+            and upcoming.writer is not None
+            and upcoming.writer.outcome == "ok"
+            and not upcoming.writer.created
+        )
         for kind in (*self._available(point, "set"), *self._available(point, "increment")):
-            _, by, initial, if_absent, if_version = kind
-            if not self._permits(point, if_absent, if_version):
-                continue
-            base = point.value if point.life != _ABSENT else initial
-            value = base + by if kind[0] == "increment" and isinstance(base, int) else None
-            life = _UNSEEN if point.life == _ABSENT else point.life
-            after = point._replace(life=life, seen=False, value=value)
-            yield self._witness(_spend(after, kind))
+            what, by, initial, *_ = kind
+            value: int | None = None
+            skips = False
+            if what == "increment":
+                base = initial if absent else point.value
+                assert isinstance(base, int)
+                value = base + by
+                if upcoming is not None and isinstance(upcoming.value, int):
+                    skips = value < upcoming.value
+            wanted = (absent and replaces) or skips or goal.outcome == "refused"
+            if wanted:
+                life = _UNSEEN if absent else point.life
+                after = point._replace(life=life, seen=False, value=value)
+                yield self._witness(_spend(after, kind))
 
     def _permits(self, point: _Point, if_absent: bool, if_version: int | None) -> bool:
         if if_absent and point.life != _ABSENT:
@@ -267,12 +287,20 @@ class _Sweep:
         return self.versions[point.next - 1].version if point.seen else None
 
     def _available(self, point: _Point, kind: str) -> list[_Class]:
+        """The writes of unknown outcome that may be made here.
+
+        Of several that would do the same, the one with the narrower condition: it is of less
+        use later.
+        """
         spent = dict(point.spent)
-        return [
-            each
-            for each, count in self.begun.items()
-            if each[0] == kind and count > spent.get(each, 0)
-        ]
+        best: dict[tuple[int, int], _Class] = {}
+        for version in (self._version(point), None):
+            for each, count in self.begun.get((kind, version), {}).items():
+                _, by, initial, if_absent, _ = each
+                if count > spent.get(each, 0) and not (if_absent and point.life != _ABSENT):
+                    if if_absent or (by, initial) not in best:
+                        best[by, initial] = each
+        return list(best.values())
 
     def _witness(self, point: _Point) -> _Point:
         """The point, with what is explained by the key being there."""
@@ -317,7 +345,7 @@ def _spend(point: _Point, kind: _Class) -> _Point:
 
 def _best(points: Iterator[_Point]) -> set[_Point]:
     """Without those that another one is as good as, or better than, in every way."""
-    groups: dict[tuple[int, int, bool, int | str | None], list[_Point]] = {}
+    groups: dict[_Place, list[_Point]] = {}
     for point in set(points):
         groups.setdefault(point[:4], []).append(point)
     kept: set[_Point] = set()

@@ -1,0 +1,140 @@
+"""How requests are spelled, byte for byte, and what a right answer to each is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back; names of header fields in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, parsed."""
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request and what is to come back.
+
+    Attributes:
+        request: as it goes over the connection.
+        status: the status of the right answer.
+        right: whether an answer of that status is the right one.
+    """
+
+    request: bytes
+    status: int
+    right: Callable[[Answer], bool]
+
+
+class Dialect(Protocol):
+    """What is asked of every service. Values are strings; they travel as JSON."""
+
+    def get(self, key: str, value: str | None) -> Exchange:
+        """Read a key that has this value; None: a key that does not exist."""
+
+    def set(self, key: str, value: str) -> Exchange:
+        """Store a value, durably."""
+
+
+class Routes:
+    """The routes of tenantbase, which the services written for the comparison share.
+
+    Args:
+        port: where the service listens.
+        source: what ``X-Cache`` has to say of a read; None where it is not looked at.
+    """
+
+    def __init__(self, port: int, source: str | None = None) -> None:
+        self._port = port
+        self._source = source
+
+    def get(self, key: str, value: str | None) -> Exchange:
+        request = _request(self._port, "GET", f"/get-value?key={key}")
+        if value is None:
+            return Exchange(request, 404, self._from_source)
+        return Exchange(
+            request,
+            200,
+            lambda answer: answer.json["value"] == value and self._from_source(answer),
+        )
+
+    def set(self, key: str, value: str) -> Exchange:
+        request = _request(self._port, "POST", "/set-value", _json({"key": key, "value": value}))
+        return Exchange(request, 200, lambda answer: True)
+
+    def get_many(self, entries: Mapping[str, str]) -> Exchange:
+        """Read many keys at once."""
+        request = _request(self._port, "POST", "/get-values", _json({"keys": list(entries)}))
+        return Exchange(request, 200, lambda answer: _values(answer) == entries)
+
+    def list(self, entries: Mapping[str, str]) -> Exchange:
+        """Read the first entries in the order of their keys."""
+        request = _request(self._port, "GET", f"/get-values?limit={len(entries)}")
+        return Exchange(request, 200, lambda answer: _values(answer) == entries)
+
+    def _from_source(self, answer: Answer) -> bool:
+        return self._source is None or answer.headers.get("x-cache") == self._source
+
+
+class Constant(Routes):
+    """The same requests; what comes back does not depend on what was asked."""
+
+    def get(self, key: str, value: str | None) -> Exchange:
+        request = super().get(key, value).request
+        return Exchange(request, 200, lambda answer: "value" in answer.json)
+
+    def list(self, entries: Mapping[str, str]) -> Exchange:
+        request = super().list(entries).request
+        return Exchange(request, 200, lambda answer: len(_values(answer)) == len(entries))
+
+
+class Webdis:
+    """Redis commands as paths, values as bodies."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def get(self, key: str, value: str | None) -> Exchange:
+        request = _request(self._port, "GET", f"/GET/{key}")
+        return Exchange(request, 200, lambda answer: answer.json == {"GET": value})
+
+    def set(self, key: str, value: str) -> Exchange:
+        request = _request(self._port, "PUT", f"/SET/{key}", value)
+        return Exchange(request, 200, lambda answer: answer.json == {"SET": [True, "OK"]})
+
+    def get_many(self, entries: Mapping[str, str]) -> Exchange:
+        """Read many keys at once."""
+        request = _request(self._port, "GET", "/".join(["/MGET", *entries]))
+        return Exchange(
+            request, 200, lambda answer: answer.json == {"MGET": list(entries.values())}
+        )
+
+
+def _values(answer: Answer) -> dict[str, str]:
+    return {entry["key"]: entry["value"] for entry in answer.json["values"]}
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _request(port: int, method: str, target: str, body: str | None = None) -> bytes:
+    """A request with the header fields that wrk would send, and for a body those it needs."""
+    head = f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+    if body is None:
+        return f"{head}\r\n".encode()
+    length = len(body.encode())
+    return (
+        f"{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}".encode()
+    )

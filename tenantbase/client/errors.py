@@ -1,0 +1,110 @@
+"""Every error of the client.
+
+    ClientError
+    ├── ConnectionFailed         no answer; nothing was written
+    ├── OutcomeUnknown           no answer to a write, or one that says so: it may have been made
+    ├── UnexpectedAnswer         an answer that no tenantbase gives: something else is in between
+    └── Refused                  the server says no, and why; nothing was written
+        ├── ConditionFailed      if_version or if_absent did not hold
+        ├── WrongType            the entry is not of the kind the operation needs
+        ├── TooLarge             the value or the request is over a limit
+        └── Unavailable          it cannot serve now; try again later
+
+A missing key is not an error: it is ``None``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from tenantbase.errors import TenantbaseError
+
+
+class ClientError(TenantbaseError):
+    """The root: its text is one sentence, fit to be shown to a user."""
+
+
+class ConnectionFailed(ClientError):
+    """No answer came. Nothing was written."""
+
+
+class OutcomeUnknown(ClientError):
+    """A write was sent, and nobody can say whether it was made. Read before you send it again."""
+
+
+class UnexpectedAnswer(ClientError):
+    """The answer is none of a tenantbase server. A write was not acknowledged."""
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """What the server says is wrong: the members of an ``application/problem+json`` document.
+
+    Attributes:
+        status: of the HTTP answer.
+        type: a URI that names the kind of problem; stable.
+        title: the kind of problem, for people.
+        detail: what is wrong with this request, for people.
+        field: the offending field or parameter, where there is one.
+        key: the key whose condition failed.
+        version: the version that key has; None: it is absent.
+    """
+
+    status: int
+    type: str = "about:blank"
+    title: str = ""
+    detail: str = ""
+    field: str | None = None
+    key: str | None = None
+    version: int | None = None
+
+
+class Refused(ClientError):
+    """The server refused the request; nothing was written.
+
+    Attributes:
+        problem: what it says.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail or problem.title or f"HTTP status {problem.status}")
+        self.problem = problem
+
+
+class ConditionFailed(Refused):
+    """A condition did not hold. ``problem.version`` is the version the key has."""
+
+
+class WrongType(Refused):
+    """The entry exists, but is not of the kind the operation works on."""
+
+
+class TooLarge(Refused):
+    """A value, a batch or a request is over its limit."""
+
+
+class Unavailable(Refused):
+    """The server cannot do it now: too much to do, stopping, or its disk is full."""
+
+
+_BY_STATUS: Final[dict[int, type[Refused]]] = {
+    409: WrongType,
+    412: ConditionFailed,
+    413: TooLarge,
+    429: Unavailable,
+    503: Unavailable,
+    507: Unavailable,
+}
+
+_PREFIX: Final = "urn:tenantbase:problem:"
+UNKNOWN: Final = _PREFIX + "outcome-unknown"
+# The server did nothing and may do it when asked again. Not so with a full disk: that takes longer.
+PASSING: Final = frozenset({_PREFIX + "overloaded", _PREFIX + "store-unavailable"})
+
+
+def error_of(problem: Problem) -> ClientError:
+    """The error that a problem is raised as."""
+    if problem.type == UNKNOWN:
+        return OutcomeUnknown(problem.detail)
+    return _BY_STATUS.get(problem.status, Refused)(problem)

@@ -1,0 +1,158 @@
+"""One request, one answer: sent once, and again only where that is safe.
+
+A read may be sent again whatever happened. A write may not: if its answer was lost it may have been
+made, and made again it could undo what somebody else wrote in between, also a plain set or delete.
+So a write is sent again only if the connection was not even made, or if the server said that it did
+nothing and may do it later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+import aiohttp
+from aiohttp.client_middlewares import ClientHandlerType
+from yarl import URL
+
+from tenantbase.client.errors import ClientError, ConnectionFailed, OutcomeUnknown
+from tenantbase.client.retrying import Answer, delay, failure_of, may_be_repeated
+
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+
+
+class _Lost(Exception):
+    """The connection was lost after the request was, or may have been, sent."""
+
+
+async def send_once(
+    request: aiohttp.ClientRequest, handler: ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending PUT and DELETE again when their answer is lost.
+
+    It does so by itself, unless the error is one that it does not know.
+    """
+    try:
+        return await handler(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _Lost(str(error)) from error
+
+
+class Exchange:
+    """Sends requests to one server.
+
+    Args:
+        session: where the connections are.
+        base: the URL of the server, without a slash at its end.
+        headers: sent with every request.
+        timeout: seconds for a request with all its repetitions.
+        connect_timeout: seconds for making a connection.
+        attempts: how often a request is sent at most.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        base: str,
+        headers: Mapping[str, str],
+        *,
+        timeout: float,
+        connect_timeout: float,
+        attempts: int,
+    ) -> None:
+        self.session = session
+        self.base = base
+        self.headers = headers
+        self.connect_timeout = connect_timeout
+        self.attempts = attempts
+        self._timeout = timeout
+
+    def url(self, target: str) -> URL:
+        """The URL of a path and query that are percent-encoded. They stay as they are."""
+        return URL(self.base + target, encoded=True)
+
+    async def read(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] = _NO_HEADERS,
+    ) -> Answer:
+        """Send a request that changes nothing. An absent key is an answer, of status 404.
+
+        Raises:
+            ConnectionFailed, Refused, UnexpectedAnswer: in the end, of all attempts.
+        """
+        return await self._exchange(method, target, body, headers, writes=False)
+
+    async def write(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] = _NO_HEADERS,
+    ) -> Answer:
+        """Send a request that may change something.
+
+        Raises:
+            ConnectionFailed, Refused: nothing was changed.
+            OutcomeUnknown, UnexpectedAnswer: it may have been.
+        """
+        return await self._exchange(method, target, body, headers, writes=True)
+
+    async def _exchange(
+        self, method: str, target: str, body: bytes | None, headers: Mapping[str, str], writes: bool
+    ) -> Answer:
+        now = asyncio.get_running_loop().time
+        deadline = now() + self._timeout
+        attempt = 0
+        while True:
+            attempt += 1
+            failure: ClientError
+            try:
+                answer = await self._once(method, target, body, headers, deadline - now(), writes)
+            except ConnectionFailed as error:
+                failure, wait = error, delay(attempt)
+            else:
+                if answer.status < 300 or answer.status == 304:
+                    return answer
+                failure, wait = failure_of(answer, writes), delay(attempt, answer)
+                if not may_be_repeated(answer, failure, writes):
+                    raise failure
+            if attempt == self.attempts or now() + wait >= deadline:
+                raise failure
+            await asyncio.sleep(wait)
+
+    async def _once(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        seconds: float,
+        writes: bool,
+    ) -> Answer:
+        try:
+            async with self.session.request(
+                method,
+                self.url(target),
+                data=body,
+                headers={**self.headers, **headers},
+                timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=self.connect_timeout),
+                allow_redirects=False,
+                middlewares=(send_once,),
+            ) as response:
+                return Answer(response.status, response.headers, await response.read())
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise ConnectionFailed(f"cannot connect to {self.base}: {error}") from error
+        except (_Lost, aiohttp.ClientError, TimeoutError, OSError) as error:
+            what = str(error) or f"no answer within {seconds:.3g} s"
+            if writes:
+                raise OutcomeUnknown(
+                    f"the answer of {self.base} to a write was lost; the write may or may not"
+                    f" have been made: {what}"
+                ) from error
+            raise ConnectionFailed(f"no answer from {self.base}: {what}") from error

@@ -1,0 +1,244 @@
+"""The command line.
+
+Whatever takes long to import is imported by the commands that need it: ``tenantbase get`` is done
+before aiohttp would be there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+import msgspec
+
+from tenantbase import __version__
+from tenantbase.config import OPTIONS, Config
+from tenantbase.entry import JSON, OCTETS, check_key, check_text, expiry, is_json
+from tenantbase.errors import ConfigError, TenantbaseError
+
+if TYPE_CHECKING:
+    from tenantbase.direct import Direct
+    from tenantbase.remote import Remote
+
+Result = TypeVar("Result")
+
+_DATA: Final = ("database", "url", "write_timeout")
+_SERVE: Final = tuple(option.name for option in OPTIONS if option.name != "url")
+
+
+class _Misused(click.ClickException):
+    exit_code = 2
+
+
+def _configured(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command these options; it gets a Config, and its errors become one line each."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            stated = {name: given.pop(name) for name in names}
+            try:
+                command(Config.load(stated, os.environ), **given)
+            except ConfigError as error:
+                raise _Misused(str(error).replace("\n", "\nError: ")) from error
+            except TenantbaseError as error:
+                raise click.ClickException(str(error)) from error
+
+        for option in reversed(OPTIONS):
+            if option.name in names:
+                default = f"  [{option.default}]" if option.default else ""
+                run = click.option(
+                    option.flag,
+                    option.name,
+                    is_flag=option.switch,
+                    multiple=option.many,
+                    metavar=option.metavar or None,
+                    help=option.help + default,
+                )(run)
+        return run
+
+    return decorate
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="tenantbase %(version)s")
+def main() -> None:
+    """A key-value service: durable in SQLite, fast through memcached, never stale.
+
+    Every option is also an environment variable: --cache-timeout is TENANTBASE_CACHE_TIMEOUT.
+    What may be given many times is separated by commas there. The command line wins.
+    """
+
+
+@main.command()
+@_configured(*_SERVE)
+def serve(config: Config) -> None:
+    """Serve over HTTP until SIGTERM or SIGINT; requests under way are finished.
+
+    Prints one line, "listening on URL", once it can serve.
+    """
+    from tenantbase import service, supervisor
+    from tenantbase.listening import listening, url_of
+    from tenantbase.wiring import start_memcached
+
+    logging.basicConfig(
+        level=config.log_level.upper(),
+        format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s",
+    )
+    run = service.run if config.workers == 1 else supervisor.run
+    with listening(config.host, config.port) as sockets, start_memcached(config) as memcached:
+        url = url_of(config.host, sockets)
+        sys.exit(run(config, sockets, memcached, lambda: _announce(url)))
+
+
+def _announce(url: str) -> None:
+    with suppress(OSError):  # whoever started the server may have closed our output
+        print(f"listening on {url}", flush=True)
+
+
+@main.command("set")
+@_configured(*_DATA, "max_value_bytes")
+@click.argument("key", required=False)
+@click.argument("value", required=False)
+@click.option("--text", is_flag=True, help="Store VALUE as a string, even if it is JSON.")
+@click.option("--ttl", type=float, metavar="SECONDS", help="Let it expire after so many seconds.")
+@click.option("--if-absent", is_flag=True, help="Only if there is no such key.")
+@click.option(
+    "--if-version", type=click.IntRange(0), metavar="N", help="Only if that is its version."
+)
+def set_(
+    config: Config,
+    key: str | None,
+    value: str | None,
+    text: bool,
+    ttl: float | None,
+    if_absent: bool,
+    if_version: int | None,
+) -> None:
+    """Store VALUE at KEY; asks for what is missing.
+
+    VALUE is JSON; what is no JSON is stored as a string, and what is no UTF-8 as it is. A dash
+    stands for standard input. Prints what the server would answer.
+    """
+    expiry(0, ttl, None)
+    key = check_key(_asked("Key", key))
+    value = _asked("Value", value)
+    data = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
+    stored, content_type = _as_value(data, text)
+
+    async def work(entries: Direct | Remote) -> bytes:
+        return await entries.set(
+            key, stored, content_type, ttl=ttl, if_absent=if_absent, if_version=if_version
+        )
+
+    _write(_run(config, work, create=True) + b"\n")
+
+
+@main.command()
+@_configured(*_DATA)
+@click.argument("key", required=False)
+def get(config: Config, key: str | None) -> None:
+    """Print the value of KEY; asks for it if it is missing.
+
+    JSON is followed by the end of a line; other values are written as they are. Exit status 1: there
+    is no such key.
+    """
+    key = check_key(_asked("Key", key))
+    found = _run(config, lambda entries: entries.get(key))
+    if found is None:
+        raise TenantbaseError(f"there is no key {key!r}")
+    value, content_type = found
+    _write(value + b"\n" if is_json(content_type) else value)
+
+
+@main.command()
+@_configured(*_DATA)
+@click.argument("key", required=False)
+@click.option(
+    "--if-version", type=click.IntRange(0), metavar="N", help="Only if that is its version."
+)
+def delete(config: Config, key: str | None, if_version: int | None) -> None:
+    """Delete KEY; asks for it if it is missing. Deleting an absent key is no error."""
+    key = check_key(_asked("Key", key))
+    _run(config, lambda entries: entries.delete(key, if_version=if_version))
+
+
+@main.command("list")
+@_configured(*_DATA)
+@click.option("--prefix", default="", metavar="TEXT", help="Only keys that begin so.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many.")
+def list_(config: Config, prefix: str, limit: int | None) -> None:
+    """Print entries, one a line, as JSON, in the byte order of their keys."""
+    check_text(prefix, "prefix")
+
+    async def work(entries: Direct | Remote) -> None:
+        async with aclosing(entries.lines(prefix, limit)) as pieces:
+            async for piece in pieces:
+                _write(piece)
+
+    _run(config, work)
+
+
+def _run(
+    config: Config, work: Callable[[Direct | Remote], Awaitable[Result]], *, create: bool = False
+) -> Result:
+    """Do something with the entries of the database, or of the server at ``--url``."""
+
+    async def session() -> Result:
+        async with _entries(config, create) as entries:
+            return await work(entries)
+
+    return asyncio.run(session())
+
+
+@asynccontextmanager
+async def _entries(config: Config, create: bool) -> AsyncIterator[Direct | Remote]:
+    if config.url is not None:
+        from tenantbase.remote import open_remote
+
+        async with open_remote(config.url) as remote:
+            yield remote
+    else:
+        from tenantbase.direct import Direct
+        from tenantbase.wiring import open_cache
+
+        async with open_cache(config, create=create) as cache:
+            yield Direct(cache, config.max_value_bytes)
+
+
+def _asked(name: str, given: str | None) -> str:
+    """What was given, or what is answered to a question on standard error."""
+    if given is not None:
+        return given
+    try:
+        answer: str = click.prompt(name, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise TenantbaseError(f"{name.upper()} is missing") from None
+    return answer
+
+
+def _as_value(data: bytes, text: bool) -> tuple[bytes, str]:
+    """The bytes to be stored, and their media type."""
+    try:
+        string = data.decode()
+    except UnicodeDecodeError as error:
+        if text:
+            raise TenantbaseError("the value is no UTF-8 text") from error
+        return data, OCTETS
+    if not text:
+        with suppress(msgspec.DecodeError, RecursionError):
+            return bytes(msgspec.json.decode(data, type=msgspec.Raw)), JSON
+    return msgspec.json.encode(string), JSON
+
+
+def _write(data: bytes) -> None:
+    sys.stdout.buffer.write(data)

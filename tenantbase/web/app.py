@@ -1,0 +1,95 @@
+"""The web application: which path is answered by whom, and what surrounds every request."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+from tenantbase.cache import Cache
+from tenantbase.errors import TenantbaseError
+from tenantbase.web.bulk import Bulk
+from tenantbase.web.counters import Counters
+from tenantbase.web.guard import Guard
+from tenantbase.web.health import Health
+from tenantbase.web.life import Life
+from tenantbase.web.lists import Lists
+from tenantbase.web.problems import answer
+from tenantbase.web.raw import Raw
+from tenantbase.web.settings import WebSettings
+from tenantbase.web.values import Values
+
+log = logging.getLogger("tenantbase.web")
+
+SERVER: Final = "tenantbase"
+
+
+def create_app(cache: Cache, settings: WebSettings, life: Life) -> web.Application:
+    """The application; it owns nothing that must be closed."""
+    guard = Guard(settings)
+    values = Values(cache, settings)
+    bulk = Bulk(cache, settings)
+    counters = Counters(cache, settings)
+    lists = Lists(cache)
+    raw = Raw(cache, settings)
+    health = Health(cache, life)
+
+    app = web.Application(middlewares=[_boundary(guard, life)])
+    app.add_routes(
+        [
+            web.post("/set-value", values.set),
+            web.get("/get-value", values.get),
+            web.delete("/delete-value", values.delete),
+            web.get("/get-values", lists.get_values),
+            web.get("/health-check", health.check),
+            web.post("/get-values", bulk.get),
+            web.post("/set-values", bulk.set),
+            web.post("/delete-values", bulk.delete),
+            web.post("/increment-value", counters.increment),
+            web.get("/v1/values", lists.v1_values),
+            # Any character: a key may hold slashes and line ends.
+            web.get(r"/v1/values/{key:[\s\S]*}", raw.get),
+            web.put(r"/v1/values/{key:[\s\S]*}", raw.put),
+            web.delete(r"/v1/values/{key:[\s\S]*}", raw.delete),
+            web.get("/livez", health.alive),
+        ]
+    )
+
+    async def finish(request: web.Request, response: web.StreamResponse) -> None:
+        response.headers[hdrs.SERVER] = SERVER
+        if life.draining:
+            response.headers[hdrs.CONNECTION] = "close"
+            response.force_close()
+        if guard.has_cors:
+            response.headers.extend(guard.may_see(request.headers))
+            response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+
+    app.on_response_prepare.append(finish)
+    return app
+
+
+def _boundary(guard: Guard, life: Life) -> Middleware:
+    """What surrounds every request: counted, checked, and its errors made answers."""
+
+    @web.middleware
+    async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
+        counted = life.begin()
+        try:
+            guard.check(request.method, request.raw_path, request.headers)
+            preflight = guard.preflight(request.method, request.headers)
+            return preflight or await handler(request)
+        except ConnectionError:
+            raise  # the client is gone
+        except Exception as error:
+            if request.writer.output_size:
+                # Too late for another status: cutting the connection says that it failed.
+                known = isinstance(error, TenantbaseError)
+                log.warning("an answer was cut: %s", error, exc_info=None if known else error)
+                raise ConnectionAbortedError("the answer was cut") from error
+            return answer(error)
+        finally:
+            life.end(counted)
+
+    return boundary

@@ -1,0 +1,136 @@
+"""The routes for many values: ``get-values``, ``set-values``, ``delete-values`` by POST."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Final, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from tenantbase.cache import Cache
+from tenantbase.entry import check_key, check_text
+from tenantbase.errors import InvalidRequest, TooLarge
+from tenantbase.interfaces.store import Change, Delete, DeletePrefix, Set
+from tenantbase.web.answers import applied_json, collection, entry_json
+from tenantbase.web.bodies import parse, read_body
+from tenantbase.web.changes import SetValue, set_change
+from tenantbase.web.conditions import write_condition
+from tenantbase.web.settings import WebSettings
+from tenantbase.web.streams import send
+from tenantbase.web.targets import NOTHING, query
+
+Shape = TypeVar("Shape")
+
+
+class GetValues(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of ``get-values``."""
+
+    keys: list[str]
+
+
+class SetValues(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of ``set-values``."""
+
+    values: list[SetValue]
+
+
+class DeleteValues(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of ``delete-values``: exactly one of the two."""
+
+    keys: list[str] | None = None
+    prefix: str | None = None
+
+
+_GET: Final = msgspec.json.Decoder(GetValues)
+_SET: Final = msgspec.json.Decoder(SetValues)
+_DELETE: Final = msgspec.json.Decoder(DeleteValues)
+_READ_ENTRIES: Final = 256
+_READ_BYTES: Final = 128 << 20  # what the values read at a time can come to
+
+
+class Bulk:
+    """Handlers of these routes."""
+
+    def __init__(self, cache: Cache, settings: WebSettings) -> None:
+        self._cache = cache
+        self._settings = settings
+        self._chunk = max(1, min(_READ_ENTRIES, _READ_BYTES // settings.max_value_bytes))
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        """``POST /get-values``"""
+        given = await self._parse(_GET, request)
+        return await send(request, self._found(self._keys(given.keys)))
+
+    async def _found(self, keys: Sequence[str]) -> AsyncGenerator[bytes, None]:
+        missing: list[str] = []
+        separator = b'{"values":['
+        for start in range(0, len(keys), self._chunk):
+            chunk = keys[start : start + self._chunk]
+            values: list[bytes] = []
+            for key, found in zip(chunk, await self._cache.get_many(chunk), strict=True):
+                if found.entry is None:
+                    missing.append(key)
+                else:
+                    values.append(entry_json(found.entry))
+            if values:
+                yield separator + b",".join(values)
+                separator = b","
+        ended = b'],"missing":' + msgspec.json.encode(missing) + b"}"
+        yield ended if separator == b"," else separator + ended
+
+    async def set(self, request: web.Request) -> web.Response:
+        """``POST /set-values``"""
+        given = await self._parse(_SET, request)
+        self._check_count(len(given.values), "values")
+        condition = write_condition(request)
+        now = self._cache.now()
+        changes: dict[str, Set] = {}
+        for index, each in enumerate(given.values):
+            place = f"values[{index}]"
+            try:
+                change = set_change(each, condition, now, self._settings.max_value_bytes)
+            except InvalidRequest as error:
+                error.field = f"{place}.{error.field}" if error.field else place
+                raise
+            if change.key in changes:
+                raise InvalidRequest(f"key {change.key!r} is given twice", f"{place}.key")
+            changes[change.key] = change
+        applied = await self._cache.write(*changes.values()) if changes else ()
+        return collection(request, b'{"values":[%b]}' % b",".join(map(applied_json, applied)))
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """``POST /delete-values``"""
+        given = await self._parse(_DELETE, request)
+        condition = write_condition(request)
+        changes: list[Change]
+        if given.prefix is not None:
+            if given.keys is not None:
+                raise InvalidRequest("give keys or a prefix, not both", "prefix")
+            if condition is not None:
+                raise InvalidRequest("a prefix is deleted without conditions", "prefix")
+            changes = [DeletePrefix(check_text(given.prefix, "prefix"))]
+        elif given.keys is not None:
+            changes = [Delete(key, condition) for key in self._keys(given.keys)]
+        else:
+            raise InvalidRequest("keys or a prefix are required", "keys")
+        applied = await self._cache.write(*changes) if changes else ()
+        return collection(request, b'{"deleted":%d}' % sum(each.removed for each in applied))
+
+    async def _parse(self, decoder: msgspec.json.Decoder[Shape], request: web.Request) -> Shape:
+        query(request, NOTHING)
+        settings = self._settings
+        body = await read_body(request, settings.max_request_bytes, settings.body_timeout)
+        return parse(decoder, body)
+
+    def _keys(self, keys: list[str]) -> list[str]:
+        """The keys, each once, all legal."""
+        self._check_count(len(keys), "keys")
+        for index, key in enumerate(keys):
+            check_key(key, f"keys[{index}]")
+        return list(dict.fromkeys(keys))
+
+    def _check_count(self, count: int, field: str) -> None:
+        limit = self._settings.max_batch_entries
+        if count > limit:
+            raise TooLarge(f"one request has at most {limit:,} entries", field)

@@ -1,0 +1,123 @@
+"""Conditional requests: RFC 9110, sections 8.8.3 and 13, and their counterparts in JSON bodies.
+
+An entity tag is the version in quotes. A weak tag, ``W/"7"``, never satisfies ``If-Match``
+(strong comparison); ``If-None-Match`` compares weakly. There is no ``Last-Modified``, so the
+conditions on dates are ignored, as the RFC asks.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from aiohttp import hdrs, web
+
+from tenantbase.errors import ConditionFailed, InvalidRequest
+from tenantbase.interfaces.store import Condition
+
+_TAG: Final = re.compile(r'(W/)?"([^"\x00-\x20\x7f]*)"')
+_GAP: Final = re.compile(r"[ \t]*(?:,[ \t,]*)?")
+# As a version is written: other text is a legal tag that no entry has.
+_VERSION: Final = re.compile("0|[1-9][0-9]{0,18}")
+
+
+class Tags(NamedTuple):
+    """What an ``If-Match`` or ``If-None-Match`` header says.
+
+    Attributes:
+        any: it is ``*``.
+        strong: the versions whose tag was given as a strong one.
+        all: the versions whose tag was given at all.
+    """
+
+    any: bool
+    strong: frozenset[int]
+    all: frozenset[int]
+
+
+def parse_tags(text: str, field: str) -> Tags:
+    """The tags in a header's value. Raises InvalidRequest."""
+    text = text.strip(" \t")
+    if text == "*":
+        return Tags(True, frozenset(), frozenset())
+    strong, every = set(), set()
+    position = len(text) - len(text.lstrip(" \t,"))
+    if position == len(text):
+        raise InvalidRequest(f"{field} lists no entity tag", field)
+    while position < len(text):
+        tag = _TAG.match(text, position)
+        gap = _GAP.match(text, tag.end()) if tag else None
+        if tag is None or gap is None or (gap.end() < len(text) and "," not in gap[0]):
+            raise InvalidRequest(f'{field} is * or a list of entity tags such as "7"', field)
+        if _VERSION.fullmatch(tag[2]):
+            version = int(tag[2])
+            every.add(version)
+            if not tag[1]:
+                strong.add(version)
+        position = gap.end()
+    return Tags(False, frozenset(strong), frozenset(every))
+
+
+def _header(request: web.BaseRequest, name: str) -> Tags | None:
+    if name not in request.headers:
+        return None
+    return parse_tags(", ".join(request.headers.getall(name)), str(name))
+
+
+def write_condition(
+    request: web.BaseRequest, if_version: int | None = None, if_absent: bool = False
+) -> Condition | None:
+    """What a write depends on: the headers and the body's fields, all of which must hold."""
+    match = _header(request, hdrs.IF_MATCH)
+    none_match = _header(request, hdrs.IF_NONE_MATCH)
+    return combined(header_condition(match, none_match), if_version, if_absent)
+
+
+def header_condition(match: Tags | None, none_match: Tags | None) -> Condition | None:
+    """The condition that these two headers state; None: none."""
+    if match is None and none_match is None:
+        return None
+    return Condition(
+        absent=none_match is not None and none_match.any,
+        exists=match is not None and match.any,
+        versions=match.strong if match is not None and not match.any else None,
+        not_versions=none_match.all if none_match is not None and not none_match.any else None,
+    )
+
+
+def combined(
+    condition: Condition | None, if_version: int | None, if_absent: bool
+) -> Condition | None:
+    """A condition of the headers together with the fields of an entry in the body."""
+    if if_version is None and not if_absent:
+        return condition
+    base = condition or Condition()
+    versions = base.versions
+    if if_version is not None:
+        wanted = frozenset({if_version})
+        versions = wanted if versions is None else versions & wanted
+    return Condition(
+        absent=base.absent or if_absent,
+        exists=base.exists,
+        versions=versions,
+        not_versions=base.not_versions,
+    )
+
+
+def not_modified(request: web.BaseRequest, key: str, version: int) -> bool:
+    """Whether a read of an entry of this version is answered with 304.
+
+    Raises:
+        ConditionFailed: ``If-Match`` does not hold. It comes first (section 13.2.2).
+    """
+    match = _header(request, hdrs.IF_MATCH)
+    if match is not None and not match.any and version not in match.strong:
+        raise ConditionFailed(key, version)
+    none_match = _header(request, hdrs.IF_NONE_MATCH)
+    return none_match is not None and (none_match.any or version in none_match.all)
+
+
+def range_applies(request: web.BaseRequest, version: int) -> bool:
+    """Whether ``Range`` is to be looked at: there is no ``If-Range``, or it has this very tag."""
+    given = request.headers.get(hdrs.IF_RANGE)
+    return given is None or given.strip(" \t") == f'"{version}"'

@@ -1,0 +1,70 @@
+"""Health and liveness, cheap enough to be asked for every second by every load balancer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import msgspec
+from aiohttp import hdrs, web
+
+from tenantbase import __version__
+from tenantbase.cache import Cache
+from tenantbase.entry import JSON
+from tenantbase.errors import StoreError
+from tenantbase.web.life import Life
+
+_TIMEOUT: Final = 2.0
+_HEADERS: Final = {hdrs.CONTENT_TYPE: JSON, hdrs.CACHE_CONTROL: "no-store"}
+_ALIVE: Final = b'{"status":"ok"}'
+
+
+class Health:
+    """Handlers of these routes."""
+
+    def __init__(self, cache: Cache, life: Life) -> None:
+        self._cache = cache
+        self._life = life
+        self._check: asyncio.Task[bool] | None = None
+
+    async def check(self, request: web.Request) -> web.Response:
+        """``GET /health-check``"""
+        serves = await self._store_serves()
+        cached = self._cache.cache_available
+        draining = self._life.draining
+        unavailable = draining or not serves
+        status = "unavailable" if unavailable else "degraded" if cached is False else "ok"
+        document = {
+            "status": status,
+            "store": "ok" if serves else "unavailable",
+            "cache": "off" if cached is None else "ok" if cached else "unavailable",
+            "draining": draining,
+            "version": __version__,
+        }
+        response = web.Response(body=msgspec.json.encode(document), headers=_HEADERS)
+        if unavailable:
+            response.set_status(503)
+            response.headers[hdrs.RETRY_AFTER] = "1"
+        return response
+
+    async def alive(self, request: web.Request) -> web.Response:
+        """``GET /livez``: the event loop runs, whatever else does not."""
+        return web.Response(body=_ALIVE, headers=_HEADERS)
+
+    async def _store_serves(self) -> bool:
+        # One check at a time: while the database hangs, requests must not pile up behind it.
+        if self._check is None:
+            self._check = asyncio.create_task(self._ask_store())
+            self._check.add_done_callback(self._checked)
+        done, _ = await asyncio.wait([self._check], timeout=_TIMEOUT)
+        return any(check.result() for check in done)
+
+    async def _ask_store(self) -> bool:
+        try:
+            await self._cache.check()
+        except StoreError:
+            return False
+        return True
+
+    def _checked(self, check: asyncio.Task[bool]) -> None:
+        self._check = None

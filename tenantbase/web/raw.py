@@ -1,0 +1,82 @@
+"""Raw values: ``/v1/values/{key}``, any bytes with their ``Content-Type``."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import quote
+
+from aiohttp import hdrs, web
+
+from tenantbase.cache import Cache
+from tenantbase.entry import OCTETS, expiry, is_json
+from tenantbase.errors import InvalidRequest
+from tenantbase.interfaces.store import Delete, Set
+from tenantbase.web.answers import NO_CACHE, absent, entry_headers, unchanged, written
+from tenantbase.web.bodies import check_json, read_body
+from tenantbase.web.conditions import not_modified, range_applies, write_condition
+from tenantbase.web.media_types import check_media_type, is_active
+from tenantbase.web.ranges import requested
+from tenantbase.web.settings import WebSettings
+from tenantbase.web.targets import NOTHING, VALUES, number, path_key, query
+
+_PUT_QUERY: Final = frozenset({"ttl", "expires_at"})
+
+
+class Raw:
+    """Handlers of this route."""
+
+    def __init__(self, cache: Cache, settings: WebSettings) -> None:
+        self._cache = cache
+        self._settings = settings
+
+    async def get(self, request: web.Request) -> web.Response:
+        """``GET`` and ``HEAD``"""
+        query(request, NOTHING)
+        found = await self._cache.get(path_key(request))
+        entry = found.entry
+        if entry is None:
+            return absent(found.source)
+        if not_modified(request, entry.key, entry.version):
+            return unchanged(entry, found.source)
+        headers = entry_headers(entry, found.source, entry.content_type)
+        headers["X-Content-Type-Options"] = "nosniff"
+        headers[hdrs.ACCEPT_RANGES] = "bytes"
+        if is_active(entry.content_type):
+            headers[hdrs.CONTENT_DISPOSITION] = "attachment"
+        value = entry.value
+        # Range has a meaning for GET only (section 14.2).
+        if request.method == hdrs.METH_GET and range_applies(request, entry.version):
+            part = requested(request.headers.get(hdrs.RANGE), len(value))
+            if part is not None:
+                headers[hdrs.CONTENT_RANGE] = f"bytes {part.start}-{part.stop - 1}/{len(value)}"
+                return web.Response(status=206, body=value[part], headers=headers)
+        return web.Response(body=value, headers=headers)
+
+    async def put(self, request: web.Request) -> web.Response:
+        """``PUT``"""
+        settings = self._settings
+        parameters = query(request, _PUT_QUERY)
+        key = path_key(request)
+        if hdrs.CONTENT_RANGE in request.headers:
+            # Section 14.4: a part taken for the whole would destroy the rest.
+            raise InvalidRequest("a value is stored as a whole", hdrs.CONTENT_RANGE)
+        content_type = request.headers.get(hdrs.CONTENT_TYPE, OCTETS)
+        check_media_type(content_type, str(hdrs.CONTENT_TYPE))
+        expires_at = expiry(
+            self._cache.now(), number(parameters, "ttl"), number(parameters, "expires_at")
+        )
+        condition = write_condition(request)
+        value = await read_body(request, settings.max_value_bytes, settings.body_timeout)
+        if is_json(content_type):
+            check_json(value, "value")
+        (applied,) = await self._cache.write(Set(key, value, content_type, expires_at, condition))
+        response = written(applied, status=201 if applied.created else 200)
+        if applied.created:
+            response.headers[hdrs.LOCATION] = VALUES + quote(key)
+        return response
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """``DELETE``"""
+        query(request, NOTHING)
+        await self._cache.write(Delete(path_key(request), write_condition(request)))
+        return web.Response(status=204, headers={hdrs.CACHE_CONTROL: NO_CACHE})

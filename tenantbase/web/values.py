@@ -1,0 +1,112 @@
+"""The routes for one value: ``set-value``, ``get-value``, ``delete-value``."""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import msgspec
+from aiohttp import hdrs, web
+
+from tenantbase.cache import Cache
+from tenantbase.entry import JSON, check_key
+from tenantbase.errors import InvalidRequest
+from tenantbase.interfaces.store import Delete
+from tenantbase.web.answers import (
+    NO_CACHE,
+    absent,
+    entry_headers,
+    entry_json,
+    unchanged,
+    written,
+)
+from tenantbase.web.bodies import parse, read_body
+from tenantbase.web.changes import SetValue, set_change
+from tenantbase.web.conditions import not_modified, write_condition
+from tenantbase.web.settings import WebSettings
+from tenantbase.web.targets import NOTHING, integer, query
+
+Given = TypeVar("Given", str, int)
+
+
+class GetValue(msgspec.Struct, forbid_unknown_fields=True):
+    """The body that ``get-value`` may have instead of a query."""
+
+    key: str | None = None
+
+
+class DeleteValue(msgspec.Struct, forbid_unknown_fields=True):
+    """The body that ``delete-value`` may have instead of a query."""
+
+    key: str | None = None
+    if_version: int | None = None
+
+
+_SET: Final = msgspec.json.Decoder(SetValue)
+_GET: Final = msgspec.json.Decoder(GetValue)
+_DELETE: Final = msgspec.json.Decoder(DeleteValue)
+_GET_QUERY: Final = frozenset({"key"})
+_DELETE_QUERY: Final = frozenset({"key", "if_version"})
+
+
+class Values:
+    """Handlers of these routes."""
+
+    def __init__(self, cache: Cache, settings: WebSettings) -> None:
+        self._cache = cache
+        self._settings = settings
+
+    async def set(self, request: web.Request) -> web.Response:
+        """``POST /set-value``"""
+        query(request, NOTHING)
+        given = parse(_SET, await self._body(request))
+        change = set_change(
+            given, write_condition(request), self._cache.now(), self._settings.max_value_bytes
+        )
+        (applied,) = await self._cache.write(change)
+        return written(applied)
+
+    async def get(self, request: web.Request) -> web.Response:
+        """``GET /get-value``"""
+        key = query(request, _GET_QUERY).get("key")
+        if request.body_exists:
+            body = await self._body(request)
+            key = _same(key, parse(_GET, body).key if body else None, "key")
+        found = await self._cache.get(_required(key))
+        entry = found.entry
+        if entry is None:
+            return absent(found.source)
+        if not_modified(request, entry.key, entry.version):
+            return unchanged(entry, found.source)
+        headers = entry_headers(entry, found.source, JSON)
+        return web.Response(body=entry_json(entry), headers=headers)
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """``DELETE /delete-value``"""
+        parameters = query(request, _DELETE_QUERY)
+        key, if_version = parameters.get("key"), integer(parameters, "if_version")
+        if request.body_exists:
+            body = await self._body(request)
+            given = parse(_DELETE, body) if body else DeleteValue()
+            key = _same(key, given.key, "key")
+            if_version = _same(if_version, given.if_version, "if_version")
+        condition = write_condition(request, if_version)
+        await self._cache.write(Delete(_required(key), condition))
+        return web.Response(status=204, headers={hdrs.CACHE_CONTROL: NO_CACHE})
+
+    async def _body(self, request: web.Request) -> bytes:
+        settings = self._settings
+        return await read_body(request, settings.max_request_bytes, settings.body_timeout)
+
+
+def _required(key: str | None) -> str:
+    if key is None:
+        raise InvalidRequest("a key is required, in the query or in a JSON body", "key")
+    return check_key(key)
+
+
+def _same(in_query: Given | None, in_body: Given | None, field: str) -> Given | None:
+    if in_query is None:
+        return in_body
+    if in_body is not None and in_body != in_query:
+        raise InvalidRequest(f"{field} differs between the query and the body", field)
+    return in_query
