@@ -46,45 +46,60 @@ class Dialect(Protocol):
     def set(self, key: str, value: str) -> Exchange:
         """Store a value, durably."""
 
+    def get_many(self, entries: Mapping[str, str]) -> Exchange | None:
+        """Read these entries at once; None: the service has no such thing."""
+
+    def list(self, entries: Mapping[str, str]) -> Exchange | None:
+        """Read the first entries in the order of their keys; None: as above."""
+
 
 class Routes:
-    """The routes of tenantbase, which the services written for the comparison share.
+    """The routes of an afternoon's work: tenantbase's, as far as it goes."""
 
-    Args:
-        port: where the service listens.
-        source: what ``X-Cache`` has to say of a read; None where it is not looked at.
-    """
-
-    def __init__(self, port: int, source: str | None = None) -> None:
+    def __init__(self, port: int) -> None:
         self._port = port
-        self._source = source
 
     def get(self, key: str, value: str | None) -> Exchange:
         request = _request(self._port, "GET", f"/get-value?key={key}")
         if value is None:
-            return Exchange(request, 404, self._from_source)
-        return Exchange(
-            request,
-            200,
-            lambda answer: answer.json["value"] == value and self._from_source(answer),
-        )
+            return Exchange(request, 404, lambda answer: True)
+        return Exchange(request, 200, lambda answer: bool(answer.json["value"] == value))
 
     def set(self, key: str, value: str) -> Exchange:
         request = _request(self._port, "POST", "/set-value", _json({"key": key, "value": value}))
         return Exchange(request, 200, lambda answer: True)
 
-    def get_many(self, entries: Mapping[str, str]) -> Exchange:
-        """Read many keys at once."""
-        request = _request(self._port, "POST", "/get-values", _json({"keys": list(entries)}))
-        return Exchange(request, 200, lambda answer: _values(answer) == entries)
+    def get_many(self, entries: Mapping[str, str]) -> Exchange | None:
+        return None
 
     def list(self, entries: Mapping[str, str]) -> Exchange:
-        """Read the first entries in the order of their keys."""
         request = _request(self._port, "GET", f"/get-values?limit={len(entries)}")
         return Exchange(request, 200, lambda answer: _values(answer) == entries)
 
-    def _from_source(self, answer: Answer) -> bool:
-        return self._source is None or answer.headers.get("x-cache") == self._source
+
+class Tenantbase(Routes):
+    """All of them.
+
+    Args:
+        port: where it listens.
+        source: what ``X-Cache`` has to say of every read.
+    """
+
+    def __init__(self, port: int, source: str) -> None:
+        super().__init__(port)
+        self._source = source
+
+    def get(self, key: str, value: str | None) -> Exchange:
+        plain = super().get(key, value)
+        return Exchange(
+            plain.request,
+            plain.status,
+            lambda answer: answer.headers.get("x-cache") == self._source and plain.right(answer),
+        )
+
+    def get_many(self, entries: Mapping[str, str]) -> Exchange:
+        request = _request(self._port, "POST", "/get-values", _json({"keys": list(entries)}))
+        return Exchange(request, 200, lambda answer: _values(answer) == entries)
 
 
 class Constant(Routes):
@@ -107,18 +122,19 @@ class Webdis:
 
     def get(self, key: str, value: str | None) -> Exchange:
         request = _request(self._port, "GET", f"/GET/{key}")
-        return Exchange(request, 200, lambda answer: answer.json == {"GET": value})
+        return Exchange(request, 200, lambda answer: bool(answer.json == {"GET": value}))
 
     def set(self, key: str, value: str) -> Exchange:
         request = _request(self._port, "PUT", f"/SET/{key}", value)
-        return Exchange(request, 200, lambda answer: answer.json == {"SET": [True, "OK"]})
+        return Exchange(request, 200, lambda answer: bool(answer.json == {"SET": [True, "OK"]}))
 
     def get_many(self, entries: Mapping[str, str]) -> Exchange:
-        """Read many keys at once."""
         request = _request(self._port, "GET", "/".join(["/MGET", *entries]))
-        return Exchange(
-            request, 200, lambda answer: answer.json == {"MGET": list(entries.values())}
-        )
+        values = list(entries.values())
+        return Exchange(request, 200, lambda answer: bool(answer.json == {"MGET": values}))
+
+    def list(self, entries: Mapping[str, str]) -> Exchange | None:
+        return None
 
 
 def _values(answer: Answer) -> dict[str, str]:

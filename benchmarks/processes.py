@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,8 +23,16 @@ class BenchmarkError(Exception):
     """The run cannot go on, or what it measured is worth nothing. The text says why."""
 
 
-def cores() -> tuple[int, int]:
-    """The core for everything that serves, and the one for the load.
+@dataclass(frozen=True)
+class Cores:
+    """The core for everything that serves, and the one for the load."""
+
+    server: int
+    load: int
+
+
+def choose_cores() -> Cores:
+    """Two cores that this process may use.
 
     Raises:
         BenchmarkError: there are not two.
@@ -31,7 +40,7 @@ def cores() -> tuple[int, int]:
     available = sorted(os.sched_getaffinity(0))
     if len(available) < 2:
         raise BenchmarkError("two cores are needed: one for the server, one for the load")
-    return available[0], available[-1]
+    return Cores(available[0], available[-1])
 
 
 def free_port() -> int:
@@ -104,14 +113,13 @@ def _stat(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
-def cpu_seconds(pid: int) -> float:
-    """What a process and its descendants have used since they began."""
-    total = 0
-    for each in tree(pid):
-        with suppress(OSError):
-            fields = _stat(each)
-            total += int(fields[11]) + int(fields[12])
-    return total / _TICKS
+def busy_seconds(core: int) -> float:
+    """How long a core has not been idle since the machine began (proc(5), stat)."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        if line.startswith(f"cpu{core} "):
+            user, nice, system, _idle, _wait, irq, softirq, *_ = map(int, line.split()[1:])
+            return (user + nice + system + irq + softirq) / _TICKS
+    raise BenchmarkError(f"there is no core {core}")
 
 
 def resident(pid: int, *, peak: bool = False) -> int:

@@ -222,6 +222,7 @@ def _asked(name: str, given: str | None) -> str:
     except click.Abort:
         if sys.stdin.isatty():
             raise
+        click.echo(err=True)  # ends the line of the question
         raise TenantbaseError(f"{name.upper()} is missing") from None
     return answer
 

@@ -127,7 +127,7 @@ class Subscription:
         self._beat = False  # whoever asks for more has just taken something
         while True:
             if self._queue:
-                events, self._queue = self._queue, []
+                events, self._queue = self._queue[:BATCH], self._queue[BATCH:]
                 self.position = events[-1].version
                 return events
             if self._ended:

@@ -169,9 +169,9 @@ class _Supervisor:
             status = 0
         except TenantbaseError as error:
             os.write(pipe, str(error).encode())
-        except BaseException:  # the boundary of the process: nothing may unwind into the copy
+        except Exception:  # the boundary of the process
             traceback.print_exc()
-        finally:
+        finally:  # nothing may unwind into the supervisor's code
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)

@@ -290,10 +290,10 @@ class FaultProxy:
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            writer.transport.abort()
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
-            writer.transport.abort()
 
     async def _pass_commands(self, link: _Link, server: asyncio.StreamWriter) -> None:
         while data := await link.reader.read(65536):

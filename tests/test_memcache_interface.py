@@ -37,7 +37,9 @@ async def client(memcached: MemcachedProcess) -> AsyncIterator[MemcacheClient]:
 
 @pytest.fixture
 async def proxy(memcached: MemcachedProcess) -> AsyncIterator[FaultProxy]:
-    async with FaultProxy(memcached.address) as proxy:
+    """In front of memcached, and of the same kind."""
+    address = f"{memcached.address}-proxy" if memcached.address.startswith("unix:") else None
+    async with FaultProxy(memcached.address, address) as proxy:
         yield proxy
 
 
@@ -121,14 +123,16 @@ async def test_many_calls_share_a_few_connections(proxy: FaultProxy) -> None:
         assert proxy.connections == 3
 
 
-async def test_tcp_connections_do_not_wait_to_fill_packets(proxy: FaultProxy) -> None:
+async def test_tcp_connections_do_not_wait_to_fill_packets() -> None:
     # The client leaves it to the event loop, so that has to be true.
-    loop = asyncio.get_running_loop()
-    address = MemcacheAddress.parse(proxy.address)
-    transport, _ = await loop.create_connection(asyncio.Protocol, address.host, address.port)
-    connection = transport.get_extra_info("socket")
-    assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-    transport.abort()
+    with MemcachedProcess(f"127.0.0.1:{free_port()}") as memcached:
+        address = MemcacheAddress.parse(memcached.address)
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(asyncio.Protocol, address.host, address.port)
+        connection = transport.get_extra_info("socket")
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        transport.abort()
+        await turns()
 
 
 # memcached goes away and comes back
@@ -164,8 +168,10 @@ async def test_a_kill_during_calls_ends_all_of_them(memcached: MemcachedProcess)
     async with connect_to(memcached, timeout=PATIENT, pool_size=2) as client:
         await client.set_many([(A, b"1", 0)])
         memcached.pause()
-        calls = [asyncio.create_task(client.get_many([A])) for _ in range(20)]
-        calls += [asyncio.create_task(client.set_many([(A, b"2", 0)])) for _ in range(20)]  # type: ignore[arg-type]
+        calls: list[asyncio.Task[object]] = []
+        for _ in range(20):
+            calls.append(asyncio.create_task(client.get_many([A])))
+            calls.append(asyncio.create_task(client.set_many([(A, b"2", 0)])))
         await turns()
         memcached.kill()
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
@@ -246,18 +252,22 @@ async def test_faults_on_the_way(proxy: FaultProxy, fault: str) -> None:
 
 
 async def test_answers_cut_at_every_byte(proxy: FaultProxy) -> None:
-    answer = b"VALUE %b 0 %d\r\n%b\r\nEND\r\n" % (A, len(AWKWARD), AWKWARD)
     async with connect_to(proxy) as client:
         await client.set_many([(A, AWKWARD, 0)])
-    for size in range(len(answer)):
+    found = b"VALUE %b 0 %d\r\n%b\r\nEND\r\n" % (A, len(AWKWARD), AWKWARD)
+    stored = b"STORED\r\nSTORED\r\n"
+    for size in range(len(found)):
+        await proxy.cut_after(size)
         async with connect_to(proxy, timeout=PATIENT) as client:
-            await proxy.cut_after(size)
             with pytest.raises(CacheUnavailable):
                 await client.get_many([A])
-            await proxy.cut_after(len(b"STORED\r\n") * size // len(answer))
-            await proxy.pass_through()
+        await proxy.cut_after(size % len(stored))
+        async with connect_to(proxy, timeout=PATIENT) as client:
+            with pytest.raises(CacheUnavailable):
+                await client.set_many([(B, b"1", 0), (C, b"2", 0)])
+        await proxy.pass_through()
         async with connect_to(proxy) as client:
-            assert await client.get_many([B, A]) == {A: AWKWARD}
+            assert await client.get_many([key(1), A]) == {A: AWKWARD}
 
 
 async def test_a_connection_cut_once_is_replaced(proxy: FaultProxy) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Final, Literal, overload
+from typing import Any, Final, overload
 from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
-import msgspec
 
-from tenantbase.client.errors import NoSuchKey
+from tenantbase.client.errors import NoSuchKey, UnexpectedAnswer
 from tenantbase.client.exchange import Exchange
 from tenantbase.client.results import (
     NOT_MODIFIED,
@@ -25,7 +23,20 @@ from tenantbase.client.results import (
     Put,
     Written,
 )
+from tenantbase.client.retrying import Answer
 from tenantbase.client.watching import watch
+from tenantbase.client.wire import (
+    Deleted,
+    EntryPage,
+    FoundEntry,
+    Increment,
+    KeyPage,
+    WrittenMany,
+    json_body,
+    parse,
+    put_body,
+)
+from tenantbase.entry import OCTETS
 
 _KEYS_A_REQUEST: Final = 1000
 _PAGE: Final = 1000
@@ -33,61 +44,14 @@ _KEEPALIVE: Final = 15.0  # seconds; less than any server's, or requests meet cl
 _JSON_BODY: Final = {"Content-Type": "application/json"}
 
 
-class _Found(msgspec.Struct):
-    key: str
-    value: msgspec.Raw
-    id: str
-    version: int
-    expires_at: float | None
-    content_type: str = "application/json"
-    encoding: Literal["base64"] | None = None
-
-    def entry(self) -> Entry:
-        raw = bytes(self.value)
-        if self.encoding is not None:
-            raw = msgspec.json.decode(raw, type=bytes)
-        return Entry(self.key, raw, self.content_type, self.id, self.version, self.expires_at)
+def _quoted(text: str) -> str:
+    """Percent-encoded; dots too, as ``..`` would be taken for a step up by what lies between."""
+    return quote(text, safe="").replace(".", "%2E")
 
 
-class _Page(msgspec.Struct):
-    values: list[_Found]
-    cursor: str | None = None
-
-
-class _Key(msgspec.Struct):
-    key: str
-
-
-class _KeyPage(msgspec.Struct):
-    values: list[_Key]
-    cursor: str | None = None
-
-
-class _WrittenMany(msgspec.Struct):
-    values: list[Written]
-
-
-class _Deleted(msgspec.Struct):
-    deleted: int
-
-
-class _Increment(msgspec.Struct, omit_defaults=True):
-    key: str
-    by: int
-    initial: int
-    ttl: float | None = None
-    expires_at: float | None = None
-    if_version: int | None = None
-
-
-_found = msgspec.json.Decoder(_Found)
-_page = msgspec.json.Decoder(_Page)
-_key_page = msgspec.json.Decoder(_KeyPage)
-_written = msgspec.json.Decoder(Written)
-_written_many = msgspec.json.Decoder(_WrittenMany)
-_deleted = msgspec.json.Decoder(_Deleted)
-_count = msgspec.json.Decoder(Count)
-_health = msgspec.json.Decoder(Health)
+def _query(**parameters: str | float | None) -> str:
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return "?" + urlencode(given, quote_via=quote) if given else ""
 
 
 class Client:
@@ -173,3 +137,212 @@ class Client:
         if self._open is None:
             raise RuntimeError("use the client inside its block: async with Client(...) as client")
         return self._open
+
+    async def _read_one(
+        self, target: str, if_none_match: int | None
+    ) -> Answer | NotModified | None:
+        headers = {} if if_none_match is None else {"If-None-Match": f'"{if_none_match}"'}
+        try:
+            answer = await self._exchange.read("GET", target, headers=headers)
+        except NoSuchKey:
+            return None
+        return NOT_MODIFIED if answer.status == 304 else answer
+
+    async def _post(self, path: str, body: bytes) -> bytes:
+        return (await self._exchange.write("POST", path, body, _JSON_BODY)).body
+
+    # One entry
+
+    @overload
+    async def get(self, key: str) -> Entry | None: ...
+
+    @overload
+    async def get(self, key: str, *, if_none_match: int) -> Entry | NotModified | None: ...
+
+    async def get(
+        self, key: str, *, if_none_match: int | None = None
+    ) -> Entry | NotModified | None:
+        """Read an entry; None if there is no such key.
+
+        Args:
+            if_none_match: the version that is known; if it is still the newest, the result is
+                ``NOT_MODIFIED`` and the value is not sent again.
+        """
+        answer = await self._read_one(f"/get-value?key={_quoted(key)}", if_none_match)
+        if answer is None or isinstance(answer, NotModified):
+            return answer
+        return parse(answer.body, FoundEntry).entry()
+
+    async def set(
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: float | None = None,
+        expires_at: float | None = None,
+        if_absent: bool = False,
+        if_version: int | None = None,
+    ) -> Written:
+        """Store a value: anything that is JSON, or ``msgspec.Raw`` with its exact text.
+
+        Args:
+            ttl: seconds until it expires.
+            expires_at: when it expires, in Unix seconds.
+            if_absent: only if there is no such key; else ConditionFailed.
+            if_version: only if the entry has this version; else ConditionFailed.
+
+        Raises:
+            TypeError, ValueError: the value is no JSON. Nothing was sent.
+        """
+        put = Put(
+            key=key,
+            value=value,
+            ttl=ttl,
+            expires_at=expires_at,
+            if_absent=if_absent,
+            if_version=if_version,
+        )
+        return parse(await self._post("/set-value", json_body(put_body(put))), Written)
+
+    async def delete(self, key: str, *, if_version: int | None = None) -> None:
+        """Remove a key; nothing happens if there is none.
+
+        Args:
+            if_version: only if the entry has this version; else ConditionFailed.
+        """
+        condition = "" if if_version is None else f"&if_version={if_version}"
+        await self._exchange.write("DELETE", f"/delete-value?key={_quoted(key)}{condition}")
+
+    async def increment(
+        self,
+        key: str,
+        by: int = 1,
+        *,
+        initial: int = 0,
+        ttl: float | None = None,
+        expires_at: float | None = None,
+        if_version: int | None = None,
+    ) -> Count:
+        """Add to an integer, atomically. The first call stores ``initial + by``.
+
+        Without ``ttl`` and ``expires_at`` a counter expires when it would have anyway. What is no
+        integer raises WrongType.
+        """
+        body = Increment(key, by, initial, ttl, expires_at, if_version)
+        return parse(await self._post("/increment-value", json_body(body)), Count)
+
+    @overload
+    async def get_raw(self, key: str) -> Blob | None: ...
+
+    @overload
+    async def get_raw(self, key: str, *, if_none_match: int) -> Blob | NotModified | None: ...
+
+    async def get_raw(
+        self, key: str, *, if_none_match: int | None = None
+    ) -> Blob | NotModified | None:
+        """Read a value's own bytes and media type; the rest is as with ``get``."""
+        answer = await self._read_one(f"/v1/values/{_quoted(key)}", if_none_match)
+        if answer is None or isinstance(answer, NotModified):
+            return answer
+        version = answer.headers.get("ETag", "").strip('"')
+        if not version.isdecimal():
+            raise UnexpectedAnswer("the answer is none of a tenantbase server: it has no ETag")
+        return Blob(answer.body, answer.headers.get("Content-Type", OCTETS), int(version))
+
+    async def put_raw(
+        self,
+        key: str,
+        content: bytes,
+        content_type: str = OCTETS,
+        *,
+        ttl: float | None = None,
+        expires_at: float | None = None,
+        if_absent: bool = False,
+        if_version: int | None = None,
+    ) -> Written:
+        """Store bytes as they are, with their media type; the rest is as with ``set``."""
+        headers = {"Content-Type": content_type}
+        if if_absent:
+            headers["If-None-Match"] = "*"
+        if if_version is not None:
+            headers["If-Match"] = f'"{if_version}"'
+        target = f"/v1/values/{_quoted(key)}{_query(ttl=ttl, expires_at=expires_at)}"
+        answer = await self._exchange.write("PUT", target, content, headers)
+        return parse(answer.body, Written)
+
+    # Many entries
+
+    async def get_many(self, keys: Iterable[str]) -> dict[str, Entry]:
+        """Read many entries, by key and in the order given; absent ones are left out."""
+        wanted = list(dict.fromkeys(keys))
+        found: dict[str, Entry] = {}
+        for start in range(0, len(wanted), _KEYS_A_REQUEST):
+            body = json_body({"keys": wanted[start : start + _KEYS_A_REQUEST]})
+            answer = await self._exchange.read("POST", "/get-values", body, _JSON_BODY)
+            found.update((each.key, each.entry()) for each in parse(answer.body, EntryPage).values)
+        return found
+
+    async def set_many(self, entries: Mapping[str, Any] | Iterable[Put]) -> Sequence[Written]:
+        """Store many values in one transaction, all or none; by key, or each with its conditions.
+
+        Raises:
+            TypeError, ValueError: a value is no JSON. Nothing was sent.
+        """
+        if isinstance(entries, Mapping):
+            entries = [Put(key=key, value=value) for key, value in entries.items()]
+        body = json_body({"values": [put_body(each) for each in entries]})
+        return parse(await self._post("/set-values", body), WrittenMany).values
+
+    async def delete_many(self, keys: Iterable[str]) -> int:
+        """Remove many keys in one transaction; returns how many of them there were."""
+        body = json_body({"keys": list(dict.fromkeys(keys))})
+        return parse(await self._post("/delete-values", body), Deleted).deleted
+
+    async def delete_prefix(self, prefix: str) -> int:
+        """Remove every key with the prefix, empty: all; returns how many there were."""
+        body = json_body({"prefix": prefix})
+        return parse(await self._post("/delete-values", body), Deleted).deleted
+
+    async def list(self, prefix: str = "") -> AsyncGenerator[Entry, None]:
+        """The entries whose key begins with the prefix, in byte order of keys, page by page.
+
+        It is no snapshot: what others write meanwhile may be in it or not. A key that exists all
+        the time is in it exactly once.
+        """
+        cursor = None
+        while True:
+            target = f"/v1/values{_query(prefix=prefix, limit=_PAGE, cursor=cursor)}"
+            page = parse((await self._exchange.read("GET", target)).body, EntryPage)
+            for each in page.values:
+                yield each.entry()
+            if (cursor := page.cursor) is None:
+                return
+
+    async def list_keys(self, prefix: str = "") -> AsyncGenerator[str, None]:
+        """The keys alone, as ``list``."""
+        cursor = None
+        while True:
+            target = f"/v1/values{_query(prefix=prefix, limit=_PAGE, cursor=cursor, fields='key')}"
+            page = parse((await self._exchange.read("GET", target)).body, KeyPage)
+            for each in page.values:
+                yield each.key
+            if (cursor := page.cursor) is None:
+                return
+
+    # The server
+
+    def watch(self, prefix: str = "", *, after: int | None = None) -> AsyncGenerator[Event, None]:
+        """What happens to keys with the prefix, from now on or after a version seen earlier.
+
+        It goes on over lost connections and restarts of the server, without a gap: either every
+        change comes, in order, or a ``Reset`` that says to read everything under its prefix anew.
+        It ends only with an error: the server cannot be reached from the start, or refuses.
+
+        The version of the last event is what to give as ``after`` to go on from there.
+        """
+        return watch(self._exchange, prefix, after)
+
+    async def health(self) -> Health:
+        """How the server is, also when it is unavailable."""
+        answer = await self._exchange.read("GET", "/health-check", also=503)
+        return parse(answer.body, Health)

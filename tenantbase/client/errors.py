@@ -84,6 +84,10 @@ class TooLarge(Refused):
     """A value, a batch or a request is over its limit."""
 
 
+class NoSuchKey(Refused):
+    """There is no such key. Never leaves the client: there it is None."""
+
+
 class Unavailable(Refused):
     """The server cannot do it now: too much to do, stopping, or its disk is full."""
 
@@ -98,13 +102,16 @@ _BY_STATUS: Final[dict[int, type[Refused]]] = {
 }
 
 _PREFIX: Final = "urn:tenantbase:problem:"
-UNKNOWN: Final = _PREFIX + "outcome-unknown"
+_NO_SUCH_KEY: Final = _PREFIX + "no-such-key"
+_UNKNOWN: Final = _PREFIX + "outcome-unknown"
 # The server did nothing and may do it when asked again. Not so with a full disk: that takes longer.
 PASSING: Final = frozenset({_PREFIX + "overloaded", _PREFIX + "store-unavailable"})
 
 
 def error_of(problem: Problem) -> ClientError:
     """The error that a problem is raised as."""
-    if problem.type == UNKNOWN:
+    if problem.type == _UNKNOWN:
         return OutcomeUnknown(problem.detail)
+    if problem.type == _NO_SUCH_KEY:
+        return NoSuchKey(problem)
     return _BY_STATUS.get(problem.status, Refused)(problem)

@@ -80,13 +80,17 @@ class Exchange:
         target: str,
         body: bytes | None = None,
         headers: Mapping[str, str] = _NO_HEADERS,
+        also: int = 304,
     ) -> Answer:
-        """Send a request that changes nothing. An absent key is an answer, of status 404.
+        """Send a request that changes nothing.
+
+        Args:
+            also: a status above 299 that is an answer and no failure.
 
         Raises:
             ConnectionFailed, Refused, UnexpectedAnswer: in the end, of all attempts.
         """
-        return await self._exchange(method, target, body, headers, writes=False)
+        return await self._exchange(method, target, body, headers, also)
 
     async def write(
         self,
@@ -101,11 +105,17 @@ class Exchange:
             ConnectionFailed, Refused: nothing was changed.
             OutcomeUnknown, UnexpectedAnswer: it may have been.
         """
-        return await self._exchange(method, target, body, headers, writes=True)
+        return await self._exchange(method, target, body, headers, None)
 
     async def _exchange(
-        self, method: str, target: str, body: bytes | None, headers: Mapping[str, str], writes: bool
+        self,
+        method: str,
+        target: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        also: int | None,
     ) -> Answer:
+        writes = also is None
         now = asyncio.get_running_loop().time
         deadline = now() + self._timeout
         attempt = 0
@@ -117,7 +127,7 @@ class Exchange:
             except ConnectionFailed as error:
                 failure, wait = error, delay(attempt)
             else:
-                if answer.status < 300 or answer.status == 304:
+                if answer.status < 300 or answer.status == also:
                     return answer
                 failure, wait = failure_of(answer, writes), delay(attempt, answer)
                 if not may_be_repeated(answer, failure, writes):
@@ -148,7 +158,7 @@ class Exchange:
                 return Answer(response.status, response.headers, await response.read())
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise ConnectionFailed(f"cannot connect to {self.base}: {error}") from error
-        except (_Lost, aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (_Lost, aiohttp.ClientError, OSError) as error:
             what = str(error) or f"no answer within {seconds:.3g} s"
             if writes:
                 raise OutcomeUnknown(

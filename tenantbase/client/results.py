@@ -82,7 +82,7 @@ class Blob(msgspec.Struct, frozen=True, gc=False):
     version: int
 
 
-class Put(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Put(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One entry of ``set_many``.
 
     Attributes:
@@ -118,14 +118,25 @@ class Reset(msgspec.Struct, frozen=True, gc=False):
 
     prefix: str
     version: int
+    kind: Literal["reset"] = "reset"
 
 
 Event = Changed | Reset
 
 
 class Health(msgspec.Struct, frozen=True):
-    """What a server says of itself: ``ok``, ``degraded`` (no cache) or ``unavailable``."""
+    """What a server says of itself.
+
+    Attributes:
+        status: ``ok``, ``degraded`` (memcached is away) or ``unavailable``.
+        store: ``ok`` or ``unavailable``.
+        cache: ``ok``, ``off`` or ``unavailable``.
+        draining: it is about to stop.
+        version: of the server's program.
+    """
 
     status: str
     store: str
     cache: str
+    draining: bool
+    version: str

@@ -36,9 +36,7 @@ class _Data(msgspec.Struct, frozen=True):
 _data = msgspec.json.Decoder(_Data)
 
 
-async def watch(
-    exchange: Exchange, prefix: str, after: int | None
-) -> AsyncGenerator[Event, None]:
+async def watch(exchange: Exchange, prefix: str, after: int | None) -> AsyncGenerator[Event, None]:
     """The events of keys with a prefix; see ``Client.watch``."""
     url = exchange.url(f"/v1/watch?prefix={quote(prefix, safe='')}")
     timeout = aiohttp.ClientTimeout(
@@ -74,7 +72,7 @@ async def watch(
                     failure = failure_of(answer, writes=False)
                     if not may_be_repeated(answer, failure, writes=False):
                         raise failure
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, OSError) as error:
             failure = ConnectionFailed(f"cannot watch {exchange.base}: {error}")
         failures += 1
         if not connected and failures >= exchange.attempts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -76,7 +76,7 @@ class Increment(msgspec.Struct, omit_defaults=True):
     if_version: int | None = None
 
 
-def request_body(body: object) -> bytes:
+def json_body(body: object) -> bytes:
     """A body as JSON; integers may be of any size.
 
     Raises:
@@ -104,8 +104,3 @@ def parse(body: bytes, shape: type[Shape]) -> Shape:
         return msgspec.json.decode(body, type=shape)
     except msgspec.MsgspecError as error:
         raise UnexpectedAnswer(f"the answer is none of a tenantbase server: {error}") from error
-
-
-def any_json(raw: bytes) -> Any:
-    """JSON text as Python objects; integers are exact."""
-    return json.loads(raw)

@@ -10,8 +10,8 @@ having written them. So the connection takes no more commits and makes no more c
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
@@ -20,9 +20,11 @@ from tenantbase.interfaces.sql_log import Log
 from tenantbase.interfaces.sql_schema import error_code, identity, reason
 from tenantbase.interfaces.store import Claim, Fence, Set, Transaction, Written
 
-# About so many pages are written to the log between two checkpoints (16 MiB).
-_CHECKPOINT_PAGES: Final = 4_000
+# So many rows, or pages of large values, are written between two checkpoints. A row dirties
+# about half a page in the end, so the log grows to some 16 MiB.
+_CHECKPOINT_PAGES: Final = 8_000
 _PAGE: Final = 4_096
+_PATIENCE: Final = 0.02  # seconds a checkpoint waits for readers; others wait for the lock
 
 # Errors of COMMIT after which the transaction is surely not there. Its last frame is what makes
 # it valid, by a checksum over all of them, and is written last: so it is not where a write
@@ -75,14 +77,18 @@ class Committer:
         """Copy the log into the database, as far as readers allow. The caller has the lock."""
         if self.trouble() is not None:
             return
+        # RESTART waits for readers of an older state, with new ones going to the database by
+        # then. Otherwise, where reads follow each other closely, there would always be one in
+        # the way and the log would never be written from its beginning again.
         try:
-            _, logged, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            with _busy_timeout(connection, _PATIENCE):
+                _, logged, copied = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
         except sqlite3.Error as error:
             self._pages = 0
             if not _is_definite(error):
                 self.failure = "the disk failed while the database was written"
             return
-        # Where a reader was in the way there is something left; the next attempt comes earlier.
+        # Where a reader was too slow there is something left; the next attempt comes earlier.
         self._pages = min(logged - copied, _CHECKPOINT_PAGES // 2)
 
     def trouble(self) -> str | None:
@@ -153,6 +159,16 @@ class Committer:
                 self.failure = "a transaction cannot be ended; no more writes are taken"
                 return False
         return True
+
+
+@contextmanager
+def _busy_timeout(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
+    (before,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {before}")
 
 
 def _is_definite(error: Exception) -> bool:

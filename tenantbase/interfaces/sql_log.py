@@ -40,18 +40,18 @@ class Log:
         del self._events[length:]
 
     def write(self) -> None:
-        """Write the lines, and the newest version."""
+        """Write the lines."""
         if self._events:
             self._connection.executemany("INSERT INTO changes VALUES (?, ?, ?)", self._events)
-            self._connection.execute("UPDATE state SET last_version = ?", (self.next_version - 1,))
 
     def trim(self, size: int, limit: int) -> int:
-        """Remove old lines, so that ``size`` remain, at most ``limit`` of them; returns how many."""
+        """Remove old lines, ``limit`` at most, so that ``size`` remain; returns how many.
+
+        The newest line stays in any case: it is where the versions go on from.
+        """
         (oldest,) = self._connection.execute("SELECT min(version) FROM changes").fetchone()
-        if oldest is None:
-            return 0
         # Each version has one line, so lines are counted without looking at them.
-        surplus: int = self.next_version - oldest - size
+        surplus = self._first - (oldest or self._first) - max(size, 1)
         count = max(0, min(surplus, limit))
         if count:
             self._connection.execute("DELETE FROM changes WHERE version < ?", (oldest + count,))

@@ -123,7 +123,7 @@ def changes(
     with snapshot(connection):
         newest = last_version(connection)
         (oldest,) = connection.execute("SELECT min(version) FROM changes").fetchone()
-        if not (newest if oldest is None else oldest - 1) <= after <= newest:
+        if not (oldest or 1) - 1 <= after <= newest:
             return [], False
         rows = connection.execute(
             "SELECT version, kind, key FROM changes WHERE version > ? ORDER BY version LIMIT ?",
@@ -134,5 +134,5 @@ def changes(
 
 def last_version(connection: sqlite3.Connection) -> int:
     """See ``Store.last_version``."""
-    (version,) = connection.execute("SELECT last_version FROM state").fetchone()
-    return int(version)
+    (version,) = connection.execute("SELECT max(version) FROM changes").fetchone()
+    return version or 0

@@ -25,17 +25,18 @@ _INTEGER: Final = re.compile(rb"-?(?:0|[1-9][0-9]*)")
 _WHITESPACE: Final = b" \t\n\r"  # what JSON allows around a value (RFC 8259, section 2)
 
 _LOOK_UP: Final = (
-    f"SELECT {ALIVE}, key, {{}}, content_type, id, version, expires_at"
+    f"SELECT created, {ALIVE}, key, {{}}, content_type, id, version, expires_at"
     " FROM entries WHERE key IN ({})"
 )
-_UPSERT: Final = """
-    INSERT INTO entries (created, key, version, expires_at, id, content_type, value)
+_INSERT: Final = """
+    INSERT INTO entries (version, expires_at, id, content_type, value, created, key)
     VALUES (?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (key) DO UPDATE SET
-        version = excluded.version, expires_at = excluded.expires_at, id = excluded.id,
-        content_type = excluded.content_type, value = excluded.value
 """
-_DELETE: Final = "DELETE FROM entries WHERE key = ?"
+_UPDATE: Final = """
+    UPDATE entries SET version = ?, expires_at = ?, id = ?, content_type = ?, value = ?
+    WHERE created = ?
+"""
+_DELETE: Final = "DELETE FROM entries WHERE created = ?"
 
 
 class Rows:
@@ -49,8 +50,9 @@ class Rows:
     ) -> None:
         self._connection = connection
         self._now = now
-        self._entries: dict[str, Entry | None] = {}
-        self._dead: set[str] = set()
+        self._entries: dict[str, Entry] = {}
+        self._created: dict[str, int] = {}
+        self._dead: dict[str, int] = {}
         self._pending: dict[str, Entry | None] = {}
         self._accepted: dict[str, Entry | None] = {}
         counters = {change.key for change in changes if isinstance(change, Increment)}
@@ -61,11 +63,13 @@ class Rows:
     def _look_up(self, keys: Sequence[str], value: str) -> None:
         for marks, batch in key_batches(keys):
             query = _LOOK_UP.format(value, marks)
-            for alive, *row in self._connection.execute(query, (self._now, *batch)):
+            for created, alive, *row in self._connection.execute(query, (self._now, *batch)):
+                key = row[0]
                 if alive:
-                    self._entries[row[0]] = Entry(*row)
+                    self._entries[key] = Entry(*row)
+                    self._created[key] = created
                 else:
-                    self._dead.add(row[0])
+                    self._dead[key] = created
 
     def get(self, key: str) -> Entry | None:
         """The living entry of a key as the transaction under way has left it."""
@@ -93,20 +97,24 @@ class Rows:
 
     def write(self) -> None:
         """Write the last state of every key that was changed."""
-        # A row that no longer counts is replaced and not updated: its successor would be
-        # under the same deleted prefix.
-        gone = [
-            (key,) for key, entry in self._accepted.items() if entry is None or key in self._dead
-        ]
-        stored = [
-            (e.version, e.key, e.version, e.expires_at, e.id, e.content_type, e.value)
-            for e in self._accepted.values()
-            if e is not None
-        ]
-        if gone:
-            self._connection.executemany(_DELETE, gone)
-        if stored:
-            self._connection.executemany(_UPSERT, stored)
+        deleted, updated, inserted = [], [], []
+        for key, entry in self._accepted.items():
+            created = self._created.get(key)
+            if entry is None:
+                if created is not None:
+                    deleted.append((created,))
+                continue
+            row = (entry.version, entry.expires_at, entry.id, entry.content_type, entry.value)
+            if created is not None:
+                updated.append((*row, created))
+                continue
+            inserted.append((*row, entry.version, key))
+            if key in self._dead:
+                # Not updated: it would stay under the deleted prefix.
+                deleted.append((self._dead[key],))
+        for statement, rows in ((_DELETE, deleted), (_UPDATE, updated), (_INSERT, inserted)):
+            if rows:
+                self._connection.executemany(statement, rows)
 
 
 def outcome(change: NamedChange, before: Entry | None, version: int) -> Applied:

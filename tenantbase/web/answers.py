@@ -11,17 +11,17 @@ from typing import Final
 
 import msgspec
 from aiohttp import hdrs, web
-from multidict import istr
 
 from tenantbase.entry import JSON, Entry
 from tenantbase.found import Source
 from tenantbase.interfaces.store import Applied
+from tenantbase.web.media_types import is_active
 from tenantbase.web.negotiation import weights
 from tenantbase.web.problems import NO_SUCH_KEY, problem
 
 NO_CACHE: Final = "no-cache"
-X_CACHE: Final = istr("X-Cache")
-ETAG: Final = istr("ETag")  # as the RFC spells it; aiohttp's constant does not
+X_CACHE: Final = "X-Cache"
+ETAG: Final = "ETag"  # as the RFC spells it; aiohttp's constant does not
 _NULL: Final = b"null"
 _COMPRESSED_FROM: Final = 4096  # bytes; below, the head outweighs what is saved
 
@@ -88,6 +88,16 @@ def entry_headers(entry: Entry, source: Source, content_type: str) -> dict[str, 
         X_CACHE: source.value,
         hdrs.CACHE_CONTROL: NO_CACHE,
     }
+
+
+def raw_headers(entry: Entry, source: Source) -> dict[str, str]:
+    """The headers of an answer that is the value itself."""
+    headers = entry_headers(entry, source, entry.content_type)
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers[hdrs.ACCEPT_RANGES] = "bytes"
+    if is_active(entry.content_type):
+        headers[hdrs.CONTENT_DISPOSITION] = "attachment"
+    return headers
 
 
 def absent(source: Source) -> web.Response:

@@ -10,6 +10,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from tenantbase.cache import Cache
 from tenantbase.errors import TenantbaseError
+from tenantbase.feed import Feed
 from tenantbase.web.bulk import Bulk
 from tenantbase.web.counters import Counters
 from tenantbase.web.guard import Guard
@@ -20,10 +21,15 @@ from tenantbase.web.problems import answer
 from tenantbase.web.raw import Raw
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.values import Values
+from tenantbase.web.watch import Watch
 
 log = logging.getLogger("tenantbase.web")
 
 SERVER: Final = "tenantbase"
+
+CACHE: Final = web.AppKey("cache", Cache)
+GUARD: Final = web.AppKey("guard", Guard)
+HEALTH: Final = web.AppKey("health", Health)
 
 
 def create_app(cache: Cache, settings: WebSettings, life: Life) -> web.Application:
@@ -35,8 +41,10 @@ def create_app(cache: Cache, settings: WebSettings, life: Life) -> web.Applicati
     lists = Lists(cache)
     raw = Raw(cache, settings)
     health = Health(cache, life)
+    watch = Watch(Feed(cache, heartbeat=settings.heartbeat), life)
 
     app = web.Application(middlewares=[_boundary(guard, life)])
+    app[CACHE], app[GUARD], app[HEALTH] = cache, guard, health
     app.add_routes(
         [
             web.post("/set-value", values.set),
@@ -53,9 +61,11 @@ def create_app(cache: Cache, settings: WebSettings, life: Life) -> web.Applicati
             web.get(r"/v1/values/{key:[\s\S]*}", raw.get),
             web.put(r"/v1/values/{key:[\s\S]*}", raw.put),
             web.delete(r"/v1/values/{key:[\s\S]*}", raw.delete),
+            web.get("/v1/watch", watch.watch),
             web.get("/livez", health.alive),
         ]
     )
+    app.cleanup_ctx.append(watch.lifetime)
 
     async def finish(request: web.Request, response: web.StreamResponse) -> None:
         response.headers[hdrs.SERVER] = SERVER

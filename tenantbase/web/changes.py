@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -25,6 +25,9 @@ class SetValue(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     expires_at: float | None = None
     if_version: int | None = None
     if_absent: bool = False
+
+
+SET_VALUE: Final = msgspec.json.Decoder(SetValue)
 
 
 def set_change(

@@ -29,6 +29,10 @@ class Health:
 
     async def check(self, request: web.Request) -> web.Response:
         """``GET /health-check``"""
+        return await self.state()
+
+    async def state(self) -> web.Response:
+        """The answer to how the service is."""
         serves = await self._store_serves()
         cached = self._cache.cache_available
         draining = self._life.draining

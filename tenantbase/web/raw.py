@@ -11,10 +11,10 @@ from tenantbase.cache import Cache
 from tenantbase.entry import OCTETS, expiry, is_json
 from tenantbase.errors import InvalidRequest
 from tenantbase.interfaces.store import Delete, Set
-from tenantbase.web.answers import NO_CACHE, absent, entry_headers, unchanged, written
+from tenantbase.web.answers import NO_CACHE, absent, raw_headers, unchanged, written
 from tenantbase.web.bodies import check_json, read_body
 from tenantbase.web.conditions import not_modified, range_applies, write_condition
-from tenantbase.web.media_types import check_media_type, is_active
+from tenantbase.web.media_types import check_media_type
 from tenantbase.web.ranges import requested
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.targets import NOTHING, VALUES, number, path_key, query
@@ -38,11 +38,7 @@ class Raw:
             return absent(found.source)
         if not_modified(request, entry.key, entry.version):
             return unchanged(entry, found.source)
-        headers = entry_headers(entry, found.source, entry.content_type)
-        headers["X-Content-Type-Options"] = "nosniff"
-        headers[hdrs.ACCEPT_RANGES] = "bytes"
-        if is_active(entry.content_type):
-            headers[hdrs.CONTENT_DISPOSITION] = "attachment"
+        headers = raw_headers(entry, found.source)
         value = entry.value
         # Range has a meaning for GET only (section 14.2).
         if request.method == hdrs.METH_GET and range_applies(request, entry.version):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -13,7 +13,8 @@ from aiohttp import hdrs, web
 from aiohttp.http_exceptions import LineTooLong
 
 from tenantbase.errors import InvalidRequest
-from tenantbase.web.app import SERVER
+from tenantbase.web.app import CACHE, GUARD, HEALTH, SERVER
+from tenantbase.web.fast_lane import FastLane
 from tenantbase.web.life import Life
 from tenantbase.web.problems import HeaderTooLong, TargetTooLong, answer
 from tenantbase.web.settings import WebSettings
@@ -82,7 +83,7 @@ async def serving(
     server = runner.server
     assert server is not None
 
-    def connect() -> Connection:
+    def general() -> Connection:
         return Connection(
             server,
             loop=loop,
@@ -94,6 +95,14 @@ async def serving(
             auto_decompress=False,
         )
 
+    connect: Callable[[], asyncio.Protocol] = general
+    lane = None
+    # Answers to other origins differ from plain ones; with them every request is a general one.
+    if settings.fast_lane and not app[GUARD].has_cors:
+        connect = lane = FastLane(
+            app[CACHE], settings, life, app[GUARD], app[HEALTH], general, SERVER
+        )
+        watch = loop.create_task(lane.watch())
     listeners: list[asyncio.Server] = []
     try:
         for sock in sockets:
@@ -111,6 +120,9 @@ async def serving(
         for listener in listeners:
             listener.close()
         await asyncio.sleep(0)  # requests that have arrived begin
+        if lane is not None:
+            watch.cancel()
+            lane.close()
         server.pre_shutdown()
         # Answers begun since, and those not yet taken by their clients.
         await server.shutdown(max(0.1, deadline - loop.time()))

@@ -18,6 +18,8 @@ class WebSettings:
         max_batch_entries: keys or entries in one bulk request.
         body_timeout: until a body must have arrived.
         keepalive_timeout: until an idle connection, or one that sends no complete head, is closed.
+        heartbeat: between two signs of life to a watcher who has nothing to read.
+        fast_lane: answer plain requests without aiohttp's machinery.
         drain_timeout: what requests under way get when the server stops.
     """
 
@@ -29,4 +31,6 @@ class WebSettings:
     max_batch_entries: int = 10_000
     body_timeout: float = 30.0
     keepalive_timeout: float = 75.0
+    heartbeat: float = 15.0
+    fast_lane: bool = True
     drain_timeout: float = 30.0

@@ -20,7 +20,7 @@ from tenantbase.web.answers import (
     written,
 )
 from tenantbase.web.bodies import parse, read_body
-from tenantbase.web.changes import SetValue, set_change
+from tenantbase.web.changes import SET_VALUE, set_change
 from tenantbase.web.conditions import not_modified, write_condition
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.targets import NOTHING, integer, query
@@ -41,7 +41,6 @@ class DeleteValue(msgspec.Struct, forbid_unknown_fields=True):
     if_version: int | None = None
 
 
-_SET: Final = msgspec.json.Decoder(SetValue)
 _GET: Final = msgspec.json.Decoder(GetValue)
 _DELETE: Final = msgspec.json.Decoder(DeleteValue)
 _GET_QUERY: Final = frozenset({"key"})
@@ -58,7 +57,7 @@ class Values:
     async def set(self, request: web.Request) -> web.Response:
         """``POST /set-value``"""
         query(request, NOTHING)
-        given = parse(_SET, await self._body(request))
+        given = parse(SET_VALUE, await self._body(request))
         change = set_change(
             given, write_condition(request), self._cache.now(), self._settings.max_value_bytes
         )

@@ -1,0 +1,148 @@
+"""The rounds: every service in turn, for each work, again and again."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import throughput
+from benchmarks.client import check, drive, percentile
+from benchmarks.dialect import Exchange
+from benchmarks.launch import PEERS, Server, Setup, Site, serving
+from benchmarks.processes import BenchmarkError, Cores, free_port
+from benchmarks.work import CACHED_GET, DURABLE_SET, SMALL, Data, Work
+
+# Of each load so many requests are made and their answers checked, before and after.
+_CHECKED: Final = 50
+
+# The open loop is for these: a read and a write.
+_LATENCY: Final = (CACHED_GET, DURABLE_SET)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured."""
+
+    rounds: int
+    seconds: int
+    work: Sequence[Work]
+    data: Sequence[Data]
+    peers: Sequence[str]
+    cores: Cores
+    directory: Path
+
+
+def measure(plan: Plan, progress: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Go through all rounds.
+
+    Returns: one record for each load: round, data, work, peer, keys a second (``rate``), and more.
+
+    Raises:
+        BenchmarkError: a service failed, or gave a wrong answer.
+    """
+    records = []
+    for number in range(plan.rounds):
+        for data in plan.data:
+            directory = plan.directory / f"{data.name}-{number}"
+            with ExitStack() as stack:
+                bench = stack.enter_context(_bench(plan, data, directory))
+                for work in plan.work:
+                    if data.name in work.data:
+                        for peer in plan.peers:
+                            progress(f"round {number + 1}: {data.name}, {work.name}, {peer}")
+                            result = bench.load(peer, work)
+                            if result is not None:
+                                about = {"round": number, "data": data.name, "work": work.name}
+                                records.append({**about, "peer": peer, **result})
+    return records
+
+
+@contextmanager
+def _bench(plan: Plan, data: Data, directory: Path) -> Iterator[_Bench]:
+    directory.mkdir()
+    try:
+        with ExitStack() as servers:
+            yield _Bench(plan, data, directory, servers)
+    finally:
+        shutil.rmtree(directory)
+
+
+class _Bench:
+    """The services of one round with the same data, each started when it is first needed.
+
+    Those that wait for their turn cost nothing.
+    """
+
+    def __init__(self, plan: Plan, data: Data, directory: Path, servers: ExitStack) -> None:
+        self._plan = plan
+        self._data = data
+        self._entries = data.entries()
+        self._directory = directory
+        self._stack = servers
+        self._servers: dict[str, Server] = {}
+
+    def load(self, peer: str, work: Work) -> dict[str, Any] | None:
+        """Measure one service at some work; None: it has no such thing."""
+        setup = PEERS[peer](work.needs)
+        if setup is None:
+            return None
+        server = self._server(setup)
+        exchanges = work.exchanges(server.dialect, self._entries)
+        if not exchanges:
+            return None
+        requests = [exchange.request for exchange in exchanges]
+        status = exchanges[0].status
+        size = self._check(server, exchanges)
+        path = self._directory / "requests"
+        throughput.write(path, requests)
+        yielded = throughput.measure(
+            server.port, path, status, self._plan.seconds, self._plan.cores
+        )
+        if yielded.answer_bytes < 0.8 * size:
+            raise BenchmarkError(f"{peer}, {work.name}: answers became smaller under load")
+        result = {
+            "rate": yielded.rate * work.keys,
+            "answers": yielded.answers,
+            "server_busy": yielded.server_busy,
+            "load_busy": yielded.load_busy,
+        }
+        if work in _LATENCY and self._data is SMALL:
+            result |= self._latency(server, requests, status, yielded.rate / 2)
+        self._check(server, exchanges)
+        return result
+
+    def _latency(
+        self, server: Server, requests: list[bytes], status: int, rate: float
+    ) -> dict[str, float]:
+        driven = drive(
+            server.port, requests, status, rate=rate, seconds=max(2, self._plan.seconds)
+        )
+        return {
+            "open_rate": len(driven.latencies) / driven.seconds,
+            "late": driven.late,
+            "p50": statistics.median(driven.latencies),
+            "p99": percentile(driven.latencies, 0.99),
+            "p99.9": percentile(driven.latencies, 0.999),
+        }
+
+    def _check(self, server: Server, exchanges: list[Exchange]) -> float:
+        """See that a service does what is about to be measured, writing and reading included."""
+        size = check(server.port, exchanges[:_CHECKED])
+        key, value = "probe", f"{size}"
+        check(server.port, [server.dialect.set(key, value), server.dialect.get(key, value)])
+        return size
+
+    def _server(self, setup: Setup) -> Server:
+        if setup.name not in self._servers:
+            directory = self._directory / setup.name.replace(" ", "-")
+            directory.mkdir()
+            site = Site(directory, self._plan.cores.server, free_port(), self._data)
+            server = self._stack.enter_context(serving(setup, site))
+            self._servers[setup.name] = server
+        return self._servers[setup.name]
+

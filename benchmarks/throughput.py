@@ -1,0 +1,75 @@
+"""As many requests as a server answers: wrk, a closed loop over 64 connections."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.processes import BenchmarkError, Cores, busy_seconds
+
+CONNECTIONS: Final = 64
+
+_SCRIPT: Final = Path(__file__).with_name("wrk.lua")
+_MARK: Final = "RESULT "
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """What one load yielded.
+
+    Attributes:
+        rate: answers a second.
+        answers: how many there were.
+        answer_bytes: of one answer with its head, on average.
+        server_busy: the share of the time that the server's core was not idle.
+        load_busy: the same of wrk's core. Near 1 it is wrk that is measured.
+    """
+
+    rate: float
+    answers: int
+    answer_bytes: float
+    server_busy: float
+    load_busy: float
+
+
+def measure(port: int, requests: Path, status: int, seconds: int, cores: Cores) -> Throughput:
+    """Send the requests of a file (see `write`) for so many seconds.
+
+    Args:
+        status: the status of every right answer.
+
+    Raises:
+        BenchmarkError: a connection failed, or an answer had another status.
+    """
+    command = ["wrk", "--threads", "1", "--connections", str(CONNECTIONS)]
+    command += ["--duration", f"{seconds}s", "--timeout", "10s"]
+    command += ["--script", str(_SCRIPT), f"http://127.0.0.1:{port}", "--", str(requests)]
+    begun, server, load = time.monotonic(), busy_seconds(cores.server), busy_seconds(cores.load)
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
+    elapsed = time.monotonic() - begun
+    if finished.returncode or _MARK not in finished.stdout:
+        raise BenchmarkError(f"wrk failed:\n{finished.stdout}{finished.stderr}")
+    result = json.loads(finished.stdout.partition(_MARK)[2])
+    # wrk calls every status from 400 on an error: for a key that does not exist it is the answer.
+    refused = result["answers"] if status >= 400 else 0
+    if result["broken"] or result["refused"] != refused or not result["answers"]:
+        raise BenchmarkError(f"not every answer was a {status}: {result}")
+    return Throughput(
+        rate=result["answers"] / result["microseconds"] * 1e6,
+        answers=result["answers"],
+        answer_bytes=result["bytes"] / result["answers"],
+        server_busy=(busy_seconds(cores.server) - server) / elapsed,
+        load_busy=(busy_seconds(cores.load) - load) / elapsed,
+    )
+
+
+def write(path: Path, requests: list[bytes]) -> None:
+    """Put requests into a file for `measure`."""
+    with path.open("wb") as file:
+        for request in requests:
+            file.write(b"%d\n%b" % (len(request), request))
+

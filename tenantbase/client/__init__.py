@@ -1,0 +1,66 @@
+"""An asynchronous client of a tenantbase server.
+
+::
+
+    from tenantbase.client import Client
+
+    async with Client("http://127.0.0.1:8000") as client:
+        await client.set("code", {"a": 1}, ttl=60)
+        entry = await client.get("code")
+        if entry is not None:
+            print(entry.value, entry.version)
+
+``Client`` lists what there is to call, ``errors`` what can go wrong.
+"""
+
+from tenantbase.client.api import Client
+from tenantbase.client.errors import (
+    ClientError,
+    ConditionFailed,
+    ConnectionFailed,
+    OutcomeUnknown,
+    Problem,
+    Refused,
+    TooLarge,
+    Unavailable,
+    UnexpectedAnswer,
+    WrongType,
+)
+from tenantbase.client.results import (
+    NOT_MODIFIED,
+    Blob,
+    Changed,
+    Count,
+    Entry,
+    Event,
+    Health,
+    NotModified,
+    Put,
+    Reset,
+    Written,
+)
+
+__all__ = [
+    "NOT_MODIFIED",
+    "Blob",
+    "Changed",
+    "Client",
+    "ClientError",
+    "ConditionFailed",
+    "ConnectionFailed",
+    "Count",
+    "Entry",
+    "Event",
+    "Health",
+    "NotModified",
+    "OutcomeUnknown",
+    "Problem",
+    "Put",
+    "Refused",
+    "Reset",
+    "TooLarge",
+    "Unavailable",
+    "UnexpectedAnswer",
+    "Written",
+    "WrongType",
+]

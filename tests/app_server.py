@@ -1,0 +1,173 @@
+"""`tenantbase serve` as a test object: a real process on a free port, with faults as verbs."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import msgspec
+
+READY_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """This process's environment without any option of tenantbase, and with these variables."""
+    kept = {name: text for name, text in os.environ.items() if "TENANTBASE" not in name}
+    return kept | variables
+
+
+class AppServer:
+    """A server on 127.0.0.1; as a context manager, started, and gone at the end.
+
+    The first start takes any free port; later ones take the same again.
+
+    Args:
+        database: its file.
+        options: further options of `tenantbase serve`.
+        environment: variables besides those of this process.
+    """
+
+    def __init__(
+        self, database: Path, *options: str, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.database = database
+        self.base_url = ""
+        self._options = options
+        self._environment = clean_environment(**(environment or {}))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stderr = TemporaryFile()
+
+    def __enter__(self) -> AppServer:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._process is not None:
+            self.kill()
+        self._stderr.close()
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "the server does not run"
+        return self._process
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def port(self) -> int:
+        return int(self.base_url.rpartition(":")[2] or 0)
+
+    @property
+    def stderr(self) -> str:
+        """What it has written to standard error so far, in all its lives."""
+        # Not the position of the file: the process writes at that.
+        size = os.fstat(self._stderr.fileno()).st_size
+        return os.pread(self._stderr.fileno(), size, 0).decode()
+
+    def start(self) -> None:
+        """Start it and wait until it says that it can serve."""
+        self.spawn()
+        line = self._output(until=b"\n")
+        match = re.fullmatch(rb"listening on (http://\S+)\n", line)
+        if match is None:
+            self.process.kill()
+            self.process.wait()
+        assert match, f"the server said {line!r} and {self.stderr!r}"
+        self.base_url = match[1].decode()
+
+    def spawn(self) -> None:
+        """Start it and do not wait."""
+        assert self._process is None, "the server runs already"
+        command = [sys.executable, "-W", "error", "-m", "tenantbase", "serve"]
+        command += ["--database", str(self.database), "--port", str(self.port), *self._options]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=self._stderr, env=self._environment
+        )
+
+    def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = READY_SECONDS) -> int:
+        """Wait until it has ended. Returns: its exit status, below 0 for a signal."""
+        process = self.process
+        assert process.stdout is not None
+        with process.stdout:
+            status = process.wait(seconds)
+            rest = self._output()  # to its end, which comes with the last of the workers
+        self._process = None
+        assert rest == b"", f"the server said {rest!r}"
+        return status
+
+    def stop(self) -> int:
+        """SIGTERM, and wait until it has drained. Returns: its exit status."""
+        self.signal()
+        return self.wait()
+
+    def kill(self) -> None:
+        """kill -9, and wait for its workers, if it has any: they are to end by themselves."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def pause(self) -> None:
+        """Stop it: connections are still accepted by the kernel, and nothing is answered."""
+        self.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def ask(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send a request on a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=READY_SECONDS)
+        try:
+            connection.request(method, target, body, headers or {})
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    def _output(self, until: bytes = b"") -> bytes:
+        """What it writes to standard output: to its end, or until that has come."""
+        stream = self.process.stdout
+        assert stream is not None
+        deadline = time.monotonic() + READY_SECONDS
+        output = b""
+        while not (until and output.endswith(until)):
+            left = max(deadline - time.monotonic(), 0)
+            assert select.select([stream], [], [], left)[0], f"no end after {output!r}"
+            piece = os.read(stream.fileno(), 4096)
+            if not piece:
+                break
+            output += piece
+        return output

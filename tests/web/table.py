@@ -1,0 +1,97 @@
+"""Tables of the contract: one row a case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.web.conftest import Server
+from tests.web.wire import TEXT, Answer, Headers
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request. ``$V`` in it stands for the version in the last ``ETag`` seen in the row."""
+
+    method: str
+    target: str
+    body: str | bytes | None = None
+    headers: Headers = ()
+
+    async def send(self, server: Server, version: str) -> Answer:
+        pairs = self.headers.items() if isinstance(self.headers, Mapping) else self.headers
+        headers = [(name, value.replace("$V", version)) for name, value in pairs]
+        body = self.body.replace("$V", version) if isinstance(self.body, str) else self.body
+        return await server.ask(self.method, self.target.replace("$V", version), body, headers)
+
+
+def put(key: str, value: str = '"old"') -> Ask:
+    """Store a JSON value."""
+    return Ask("PUT", f"/v1/values/{key}", value, {"Content-Type": "application/json"})
+
+
+@dataclass(frozen=True)
+class Row:
+    """A case.
+
+    Attributes:
+        given: requests before it, which succeed.
+        status, body, headers: what the answer to ``ask`` must be. A body that is bytes is compared
+            as it is, any other as JSON; of the headers only these are looked at, and None is
+            one that must not be there. ``x-cache`` is what it is while the cache is on.
+        then: a further request, and the JSON it answers with.
+    """
+
+    name: str
+    ask: Ask
+    status: int
+    body: Any = None
+    headers: Mapping[str, object] = field(default_factory=dict)
+    given: Sequence[Ask] = ()
+    then: tuple[Ask, int, Any] | None = None
+
+    async def check(self, server: Server) -> None:
+        version = "0"
+        for ask in self.given:
+            answer = await ask.send(server, version)
+            assert answer.status < 300, answer
+            version = answer.headers.get("etag", f'"{version}"').strip('"')
+        answer = await self.ask.send(server, version)
+        assert answer.status == self.status, answer
+        for name, expected in self.headers.items():
+            if name == "x-cache" and expected is not None and not server.cached:
+                expected = "BYPASS"
+            if isinstance(expected, str):
+                expected = expected.replace("$V", version)
+            assert answer.headers.get(name) == expected, (name, answer)
+        _compare(answer, self.body)
+        if self.then is not None:
+            ask, status, body = self.then
+            later = await ask.send(server, version)
+            assert later.status == status, later
+            _compare(later, body)
+
+
+def _compare(answer: Answer, expected: Any) -> None:
+    assert answer.whole, answer
+    if isinstance(expected, bytes):
+        assert answer.body == expected, answer
+    elif expected is not None:
+        assert answer.json == expected, answer
+
+
+def problem(name: str, status: int, **more: object) -> dict[str, object]:
+    """A problem document; its title and detail may be any text."""
+    return {
+        "type": f"urn:tenantbase:problem:{name}",
+        "title": TEXT,
+        "status": status,
+        "detail": TEXT,
+        **more,
+    }
+
+
+def invalid(field: str | None = None) -> dict[str, object]:
+    """What 400 says."""
+    return problem("invalid-request", 400, **({"field": field} if field else {}))
