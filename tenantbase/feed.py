@@ -72,7 +72,7 @@ class Feed:
         if self._task is None:
             self.position, self._commits = newest, commits
             self._task = asyncio.create_task(self._run(), name="feed")
-        subscription = Subscription(self._log, lambda: self.position, prefix, self.position, on_drop)
+        subscription = Subscription(self._log, lambda: self.position, prefix, newest, on_drop)
         if after is not None:
             subscription.resume(after)
         self._add(subscription)

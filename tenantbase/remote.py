@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from io import BytesIO
 from typing import Final
 
 import aiohttp
@@ -96,7 +97,11 @@ class Remote:
         """The server's answer, if it is a success or has the status ``expected``."""
         try:
             async with self._session.request(
-                method, self._url + path, params=query, data=body, headers=headers
+                method,
+                self._url + path,
+                params=query,
+                data=None if body is None else BytesIO(body),
+                headers=headers,
             ) as answer:
                 if answer.status >= 400 and answer.status != expected:
                     raise TenantbaseError(await _problem(answer))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +23,9 @@ from tenantbase.interfaces.sql_interface import SqlStore
 from tenantbase.last_resort import LastResort
 from tenantbase.tags import TagFile
 
+log = logging.getLogger("tenantbase")
+
+_PATIENCE: Final = 3.0  # seconds that opening may take without a word; foreign locks get 2
 _MEMCACHED_ITEM: Final = 1 << 20  # what a memcached takes unless it was told otherwise
 
 
@@ -86,7 +91,12 @@ async def open_cache(
         stack.callback(tags.close, lock_path)
         lock = WriteLock(lock_path)
         stack.callback(lock.close)
+        waiting = asyncio.get_running_loop().call_later(
+            _PATIENCE, log.warning, "another process holds the write lock of %s; waiting", path
+        )
+        stack.callback(waiting.cancel)
         store = await SqlStore.open(path, lock.held)
+        waiting.cancel()
         stack.push_async_callback(store.close)
         codec = FrameCodec(store.secret)
         client = None

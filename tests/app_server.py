@@ -66,6 +66,10 @@ class AppServer:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it if it still runs."""
         if self._process is not None:
             self.kill()
         self._stderr.close()
@@ -93,6 +97,10 @@ class AppServer:
     def start(self) -> None:
         """Start it and wait until it says that it can serve."""
         self.spawn()
+        self.await_ready()
+
+    def await_ready(self) -> None:
+        """Wait until it says that it can serve, if it was spawned."""
         line = self._output(until=b"\n")
         match = re.fullmatch(rb"listening on (http://\S+)\n", line)
         if match is None:

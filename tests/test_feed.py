@@ -71,11 +71,11 @@ class Database:
         self.stack.push_async_callback(store.close)
         codec = FrameCodec(store.secret)
         fence = TagFence(tags, lock, lambda key: bucket_of(codec.name(key)))
-        cache = Cache(store, tags, fence, codec, None, clock=lambda: node.now)
+        cache = Cache(store, tags, fence, codec, None, clock=lambda: parts.now)
         self.stack.push_async_callback(cache.drained)
-        node = Node(cache)
-        self.stack.push_async_callback(node.feed.close)
-        return node
+        parts = Node(cache)
+        self.stack.push_async_callback(parts.feed.close)
+        return parts
 
 
 @pytest.fixture
@@ -264,6 +264,21 @@ async def test_a_version_from_the_future_is_a_reset(node: Node) -> None:
     async with node.feed.subscribe("k", 1000, never) as watcher:
         assert await take(watcher, 1) == [ChangeEvent(1, "reset", "k")]
         await take_one(node, watcher, "k")
+
+
+async def test_a_reset_outlives_another_one(database: Database) -> None:
+    node = await database.node(change_log_size=10)
+    async with node.feed.subscribe("", None, never) as watcher:
+        await take_one(node, watcher, "k")
+        node.failing = True
+        for _ in range(40):
+            await node.set("k")
+        while await node.cache.sweep():
+            pass
+        async with node.feed.subscribe("k", 1000, never) as late:
+            node.failing = False
+            assert (await take(watcher, 1))[0].kind == "reset"
+            assert await take(late, 1) == [ChangeEvent(41, "reset", "k")]
 
 
 async def test_a_large_prefix_that_goes_at_once_is_a_reset(node: Node) -> None:

@@ -21,8 +21,8 @@ from tenantbase.interfaces.sql_schema import error_code, identity, reason
 from tenantbase.interfaces.store import Claim, Fence, Set, Transaction, Written
 
 # So many rows, or pages of large values, are written between two checkpoints. A row dirties
-# about half a page in the end, so the log grows to some 16 MiB.
-_CHECKPOINT_PAGES: Final = 8_000
+# about half a page in the end, so the log grows to some 8 MiB.
+_CHECKPOINT_PAGES: Final = 4_000
 _PAGE: Final = 4_096
 _PATIENCE: Final = 0.02  # seconds a checkpoint waits for readers; others wait for the lock
 

@@ -114,7 +114,9 @@ class Recogniser:
             return INCOMPLETE if begins else GENERAL
         end = data.find(b"\r\n\r\n", 0, MAX_HEAD)
         if end < 0:
-            return INCOMPLETE if len(data) < MAX_HEAD else GENERAL
+            # Lines that end in a line feed alone would never come to an end here.
+            bare = data.count(b"\n") != data.count(b"\r\n")
+            return GENERAL if bare or len(data) >= MAX_HEAD else INCOMPLETE
         match = line.match(data)
         if match is None:
             return GENERAL

@@ -55,9 +55,9 @@ class Raw:
         key = path_key(request)
         if hdrs.CONTENT_RANGE in request.headers:
             # Section 14.4: a part taken for the whole would destroy the rest.
-            raise InvalidRequest("a value is stored as a whole", hdrs.CONTENT_RANGE)
+            raise InvalidRequest("a value is stored as a whole", "Content-Range")
         content_type = request.headers.get(hdrs.CONTENT_TYPE, OCTETS)
-        check_media_type(content_type, str(hdrs.CONTENT_TYPE))
+        check_media_type(content_type, "Content-Type")
         expires_at = expiry(
             self._cache.now(), number(parameters, "ttl"), number(parameters, "expires_at")
         )

@@ -184,7 +184,12 @@ SET = [
         invalid(),
     ),
     Row("a query parameter", Ask("POST", "/set-value?ttl=1", "{}"), 400, invalid("ttl")),
-    Row("value too large", set_("s", value="x" * (1 << 20)), 413, problem("too-large", 413, field="value")),
+    Row(
+        "value too large",
+        set_("s", value="x" * (1 << 20)),
+        413,
+        problem("too-large", 413, field="value"),
+    ),
     Row(
         "largest value",
         set_("s17", value="x" * ((1 << 20) - 2)),
@@ -400,7 +405,9 @@ DELETE = [
         then=(Ask("GET", "/get-value?key=d2"), 404, None),
     ),
     Row("absent", Ask("DELETE", "/delete-value?key=d3"), 204, b""),
-    Row("both, different", Ask("DELETE", "/delete-value?key=d", '{"key":"e"}'), 400, invalid("key")),
+    Row(
+        "both, different", Ask("DELETE", "/delete-value?key=d", '{"key":"e"}'), 400, invalid("key")
+    ),
     Row("no key", Ask("DELETE", "/delete-value"), 400, invalid("key")),
     Row(
         "if_version in the query",
@@ -577,7 +584,7 @@ TEXTS = [
     r'"\u00e9\/\n"',
     '"é\x7f"',
     "[ ]",
-    "{\n\t\"a\" :\r[null , true]}",
+    '{\n\t"a" :\r[null , true]}',
     "null",
     '""',
 ]

@@ -1,0 +1,267 @@
+"""Cuts the power at every moment of a writer's life, and looks at what is left.
+
+    python -m tests.faults.power_loss [--seed N] [--images N] [--rounds N] [--processes N]
+
+A writer is recorded once, with strace. From the record, images of its disk are made as they may
+be found after a loss of power (see ``disk.py``), thousands of them, and each is opened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import bisect
+import json
+import random
+import sqlite3
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tenantbase.errors import TenantbaseError
+from tenantbase.fence import WriteLock
+from tenantbase.interfaces import sql_queries
+from tenantbase.interfaces.sql_interface import SqlStore
+from tests.faults.disk import Disk, file_of, written_by
+from tests.faults.strace import Call, recorded
+from tests.faults.writer import ACKS, DATABASE
+
+_STORE_EVERY: Final = 20  # images that the product opens as well, which takes longer
+_ALL: Final = 1 << 40
+_Row = tuple[int, str]  # version, value
+
+
+class Lost(Exception):
+    """An image that breaks a promise. The text says which, and how to make the image again."""
+
+
+class Image(NamedTuple):
+    """The files that may be found after a loss of power.
+
+    Attributes:
+        name: seed, call and number: what it takes to make it again.
+        at: the index of the last call made.
+        files: contents by name.
+    """
+
+    name: str
+    at: int
+    files: dict[str, bytes]
+
+
+class _Acknowledged(NamedTuple):
+    """What one line of the writer's log says."""
+
+    at: int  # the index of the call that wrote the line
+    first: int  # the versions of the transaction, from here
+    last: int
+
+
+@dataclass
+class Recording:
+    """A writer's life: its calls, what it was told, and what the database held at each version."""
+
+    directory: Path
+    calls: list[Call]
+    acknowledged: list[_Acknowledged]
+    values: dict[int, str]  # by version
+    changes: list[tuple[str, str]]  # (kind, key) of version 1, 2, ...
+
+    def state(self, version: int) -> dict[str, _Row]:
+        """The entries at a version."""
+        state: dict[str, _Row] = {}
+        for number, (kind, key) in enumerate(self.changes[:version], 1):
+            if kind == "set":
+                state[key] = (number, self.values[number])
+            else:
+                state.pop(key, None)
+        return state
+
+
+def record(
+    directory: Path, *, seed: int = 1, rounds: int = 100, processes: int = 1, bug: str | None = None
+) -> Recording:
+    """Let a writer run in a directory that is empty, and record it.
+
+    Raises:
+        RuntimeError: strace cannot be used here.
+    """
+    command = [sys.executable, "-m", "tests.faults.writer", str(directory)]
+    command += ["--seed", str(seed), "--rounds", str(rounds), "--processes", str(processes)]
+    calls = recorded(command + (["--break", bug] if bug else []))
+    with closing(sqlite3.connect(directory / DATABASE)) as database:
+        events, _ = sql_queries.changes(database, 0, _ALL)
+    assert [each.version for each in events] == list(range(1, len(events) + 1))
+    changes = [(each.kind, each.key) for each in events]
+    acknowledged, values = _acknowledged(directory, calls, changes)
+    return Recording(directory, calls, acknowledged, values, changes)
+
+
+def _acknowledged(
+    directory: Path, calls: Sequence[Call], changes: Sequence[tuple[str, str]]
+) -> tuple[list[_Acknowledged], dict[int, str]]:
+    deletes: dict[str, list[int]] = {}  # versions still to be told of, the newest first
+    for version in range(len(changes), 0, -1):
+        kind, key = changes[version - 1]
+        if kind != "set":
+            deletes.setdefault(key, []).append(version)
+    lines: list[_Acknowledged] = []
+    values: dict[int, str] = {}
+    for at, call in enumerate(calls):
+        if call.name != "write" or file_of(call) != str(directory / ACKS):
+            continue
+        versions = []
+        for key, version, value in json.loads(written_by(call)):
+            if version is None:
+                version = deletes[key].pop()
+            else:
+                values[version] = value
+            versions.append(version)
+        if versions:
+            lines.append(_Acknowledged(at, min(versions), max(versions)))
+    assert sum(line.last - line.first + 1 for line in lines) == len(changes)
+    return lines, values
+
+
+def images(recording: Recording, seed: int, count: int) -> Iterator[Image]:
+    """About ``count`` images, spread over all moments at which something changed."""
+    moments = _moments(recording)
+    chance = random.Random(seed)
+    disk = _disk(recording)
+    for at, call in enumerate(recording.calls):
+        disk.replay(call)
+        if at in moments:
+            for number in range(int(count / len(moments) + chance.random())):
+                name = f"{seed}/{at}/{number}"
+                yield Image(name, at, disk.found(random.Random(name)))
+
+
+def _moments(recording: Recording) -> set[int]:
+    disk = _disk(recording)
+    changed = {at for at, call in enumerate(recording.calls) if disk.replay(call)}
+    return changed | {line.at for line in recording.acknowledged}
+
+
+def _disk(recording: Recording) -> Disk:
+    files = {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-journal"}
+    return Disk(str(recording.directory), files)
+
+
+class Examiner:
+    """Opens images and compares them with what was acknowledged by then."""
+
+    def __init__(self, recording: Recording, scratch: Path) -> None:
+        self._recording = recording
+        self._scratch = scratch
+        self._times = [line.at for line in recording.acknowledged]
+        self._highest = list(accumulate((line.last for line in recording.acknowledged), max))
+        self._within = {
+            version
+            for line in recording.acknowledged
+            for version in range(line.first, line.last)
+        }
+
+    def examine(self, image: Image) -> None:
+        """Raises Lost."""
+        told = bisect.bisect_right(self._times, image.at)
+        least = self._highest[told - 1] if told else 0
+        for name, contents in image.files.items():
+            (self._scratch / name).write_bytes(contents)
+        try:
+            if not told or zlib.crc32(image.name.encode()) % _STORE_EVERY == 0:
+                asyncio.run(self._open(least))
+            if told:
+                self._look(least)
+        except (sqlite3.Error, TenantbaseError) as error:
+            raise Lost(f"image {image.name} cannot be used: {error}") from error
+        except Lost as lost:
+            raise Lost(f"image {image.name}: {lost}") from None
+        finally:
+            for path in self._scratch.iterdir():
+                path.unlink()
+
+    def _look(self, least: int) -> None:
+        with closing(sqlite3.connect(self._scratch / DATABASE)) as database:
+            database.execute("PRAGMA synchronous = OFF")
+            integrity = database.execute("PRAGMA integrity_check").fetchall()
+            if integrity != [("ok",)]:
+                raise Lost(f"the integrity check says {integrity}")
+            version = sql_queries.last_version(database)
+            changes, _ = sql_queries.changes(database, 0, _ALL)
+            entries, _ = sql_queries.scan(database, "", "", _ALL, _ALL, 0.0)
+        if version < least:
+            raise Lost(f"it is at version {version}, though {least} was acknowledged")
+        if version in self._within:
+            raise Lost(f"it is at version {version}, in the middle of a transaction")
+        if [(each.kind, each.key) for each in changes] != self._recording.changes[:version]:
+            raise Lost(f"its change log is not that of version {version}")
+        state = {each.key: (each.version, each.value.decode()) for each in entries}
+        if state != self._recording.state(version):
+            raise Lost(f"its entries are not those of version {version}")
+
+    async def _open(self, least: int) -> None:
+        """Open it as the service would, and write to it."""
+        lock = WriteLock(self._scratch / "lock")
+        try:
+            store = await SqlStore.open(self._scratch / DATABASE, lock.held)
+            try:
+                version = await store.last_version()
+                await store.check()
+            finally:
+                await store.close()
+        finally:
+            lock.close()
+        if version < least:
+            raise Lost(f"opened, it is at version {version}, though {least} was acknowledged")
+
+
+def run(
+    *, seed: int, count: int, rounds: int, processes: int, bug: str | None = None
+) -> tuple[int, list[Lost]]:
+    """Record a writer, and make and open about ``count`` images.
+
+    Returns: how many there were, and what was wrong with some of them.
+    """
+    fast = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    lost: list[Lost] = []
+    number = 0
+    with (
+        tempfile.TemporaryDirectory(prefix="tenantbase-power-") as directory,
+        tempfile.TemporaryDirectory(prefix="tenantbase-power-", dir=fast) as scratch,
+    ):
+        recording = record(
+            Path(directory).resolve(), seed=seed, rounds=rounds, processes=processes, bug=bug
+        )
+        examiner = Examiner(recording, Path(scratch))
+        for number, image in enumerate(images(recording, seed, count), 1):
+            try:
+                examiner.examine(image)
+            except Lost as error:
+                lost.append(error)
+    return number, lost
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--images", type=int, default=2_000)
+    parser.add_argument("--rounds", type=int, default=150, help="of a handful of transactions")
+    parser.add_argument("--processes", type=int, default=2, help="that write")
+    given = parser.parse_args()
+    count, lost = run(
+        seed=given.seed, count=given.images, rounds=given.rounds, processes=given.processes
+    )
+    print(f"power loss: seed {given.seed}, {count:,} images, {len(lost)} broken")
+    for each in lost[:20]:
+        print(f"  {each}")
+    sys.exit(bool(lost))
+
+
+if __name__ == "__main__":
+    main()

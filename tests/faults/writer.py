@@ -1,0 +1,129 @@
+"""Writes to a database as fast as it is acknowledged, and logs every acknowledgement.
+
+    python -m tests.faults.writer DIRECTORY [--seed N] [--rounds N] [--processes N] [--break BUG]
+
+A line of the log, ``DIRECTORY/acks``, is written by one ``write`` once the transaction that it
+tells of was acknowledged: a JSON array of the changes made, each ``[key, version, value]`` or, for a
+delete, ``[key, null, null]``. Each process has keys of its own, and no two transactions under way
+name the same key, so the log of a key is in the order of its versions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from tenantbase.cache import Cache
+from tenantbase.entry import JSON
+from tenantbase.fence import TagFence, WriteLock
+from tenantbase.frame import FrameCodec, bucket_of
+from tenantbase.interfaces import sql_commit
+from tenantbase.interfaces.store import Change, Delete, DeletePrefix, Increment, Set
+from tenantbase.tags import TagFile
+from tests.faults import planted
+
+DATABASE: Final = "x.db"
+ACKS: Final = "acks"
+_KEYS: Final = 12
+
+
+class _Writer:
+    def __init__(self, cache: Cache, acks: int, name: str, chance: random.Random) -> None:
+        self._cache = cache
+        self._acks = acks
+        self._name = name
+        self._chance = chance
+        self._number = 0
+        self._living: set[str] = set()
+
+    async def round(self) -> None:
+        """Some transactions at once, which are committed in one group or a few."""
+        if self._chance.random() < 0.03:
+            gone = sorted(self._living)
+            (applied,) = await self._cache.write(DeletePrefix(f"{self._name}/"))
+            assert applied.removed == len(gone)
+            self._living.clear()
+            self._acknowledge([(key, None, None) for key in gone])
+            return
+        keys = self._chance.sample(range(_KEYS), self._chance.randint(1, 5))
+        await asyncio.gather(*(self._transaction(keys[at : at + 2]) for at in range(0, len(keys), 2)))
+
+    async def _transaction(self, numbers: list[int]) -> None:
+        changes = [self._change(f"{self._name}/{number}") for number in numbers]
+        done: list[tuple[str, int | None, str | None]] = []
+        for change, applied in zip(changes, await self._cache.write(*changes), strict=True):
+            assert isinstance(change, Set | Delete | Increment)
+            if applied.entry is not None:
+                done.append((change.key, applied.entry.version, applied.entry.value.decode()))
+                self._living.add(change.key)
+            elif applied.removed:
+                done.append((change.key, None, None))
+                self._living.discard(change.key)
+        self._acknowledge(done)
+
+    def _change(self, key: str) -> Change:
+        if key.endswith("0"):
+            return Increment(key, by=1, initial=0)
+        if self._chance.random() < 0.2:
+            return Delete(key)
+        self._number += 1
+        size = self._chance.choice((10, 100, 1000, 6000))
+        value = f'"{self._name} {self._number} {"x" * self._chance.randint(0, size)}"'
+        return Set(key, value.encode(), JSON)
+
+    def _acknowledge(self, done: list[tuple[str, int | None, str | None]]) -> None:
+        line = json.dumps(done).encode() + b"\n"
+        written = os.write(self._acks, line)
+        assert written == len(line)
+
+
+async def _write(directory: Path, name: str, seed: int, rounds: int, bug: str | None) -> None:
+    tags = TagFile.open(directory / f"{DATABASE}-tags")
+    lock = WriteLock(directory / f"{DATABASE}-lock")
+    store = await planted.store_class(bug).open(directory / DATABASE, lock.held)
+    codec = FrameCodec(store.secret)
+    fence = TagFence(tags, lock, lambda key: bucket_of(codec.name(key)))
+    cache = Cache(store, tags, fence, codec, None, clock=time.time)
+    acks = os.open(directory / ACKS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    writer = _Writer(cache, acks, name, random.Random(f"{seed} {name}"))
+    for _ in range(rounds):
+        await writer.round()
+    await cache.drained()
+    os.close(acks)
+    await store.close()
+    lock.close()
+    tags.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--name", default="p")
+    parser.add_argument("--break", dest="bug", choices=planted.DURABILITY)
+    given = parser.parse_args()
+    # Seldom in life, often here: the copying of the log into the database.
+    sql_commit._CHECKPOINT_PAGES = 60  # type: ignore[misc]
+    others = [
+        subprocess.Popen([sys.executable, "-m", __spec__.name, *sys.argv[1:], "--processes", "1",
+                          "--name", f"{given.name}{number}"])
+        for number in range(1, given.processes)
+    ]
+    asyncio.run(_write(given.directory, given.name, given.seed, given.rounds, given.bug))
+    for other in others:
+        if other.wait():
+            sys.exit("another writer failed")
+
+
+if __name__ == "__main__":
+    main()
