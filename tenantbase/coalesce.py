@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 class Coalescer(Generic[Item, Result]):
-    """Turns calls into batches.
+    """Turns calls into batches. It belongs to the event loop that first uses it.
 
     Args:
         run: takes a batch and returns one result for each item, in order. A result that is an
@@ -39,13 +39,17 @@ class Coalescer(Generic[Item, Result]):
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def submit(self, item: Item) -> asyncio.Future[Result]:
         """Add an item to the next batch; the future gets its result.
 
         Cancelling the future gives up the result and stops nothing.
         """
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:
+            # Asked for once: until Python 3.12 each time costs a system call.
+            loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         self._waiting.append((item, future))
         if not self._scheduled and len(self._tasks) < self._parallel:

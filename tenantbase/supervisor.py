@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -51,7 +52,8 @@ def run(
     Raises:
         TenantbaseError: a worker could not start; all have ended.
     """
-    return _Supervisor(config, sockets, memcached, ready).run()
+    with closing(_Supervisor(config, sockets, memcached, ready)) as supervisor:
+        return supervisor.run()
 
 
 @dataclass(slots=True)
@@ -109,6 +111,13 @@ class _Supervisor:
         if self._failure is not None:
             raise self._failure
         return self._status
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(-1)
+        self._selector.close()
+        self._wake.close()
+        self._wakeup.close()
+        os.close(self._orders)
 
     def _until_next(self) -> float | None:
         """Seconds until something is due without any event; None: nothing is."""

@@ -10,8 +10,8 @@ having written them. So the connection takes no more commits and makes no more c
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Final
 
 from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
@@ -19,6 +19,8 @@ from tenantbase.interfaces.sql_changes import Outcome, apply
 from tenantbase.interfaces.sql_log import Log
 from tenantbase.interfaces.sql_schema import error_code, identity, reason
 from tenantbase.interfaces.store import Claim, Fence, Set, Transaction, Written
+
+WriteLock = Callable[[], AbstractContextManager[object]]
 
 # So many rows, or pages of large values, are written between two checkpoints. A row dirties
 # about half a page in the end, so the log grows to some 8 MiB.
@@ -45,16 +47,17 @@ class Committer:
         failure: why it takes no more writes, in one sentence; None while it does.
     """
 
-    def __init__(self, path: str, opened: tuple[int, int], log_size: int) -> None:
+    def __init__(self, path: str, opened: tuple[int, int], lock: WriteLock, log_size: int) -> None:
         self._path = path
         self._opened = opened
+        self._lock = lock
         self._log_size = log_size
         self._pages = 0
         self.failure: str | None = None
 
     @property
     def wants_checkpoint(self) -> bool:
-        return self._pages >= _CHECKPOINT_PAGES
+        return self.failure is None and self._pages >= _CHECKPOINT_PAGES
 
     def commit(
         self, connection: sqlite3.Connection, group: Sequence[Claim], now: float, fence: Fence
@@ -64,32 +67,35 @@ class Committer:
             try:
                 stack.enter_context(fence.lock())
             except OSError:
-                return _all(group, StoreUnavailable, "the write lock cannot be taken")
+                return _none_made(
+                    [True] * len(group), StoreUnavailable, "the write lock cannot be taken"
+                )
             trouble = self.trouble()
             if trouble is not None:
-                return _all(group, StoreUnavailable, trouble)
+                return _none_made([True] * len(group), StoreUnavailable, trouble)
             try:
                 return self._commit(connection, group, now, fence)
             finally:
                 self._roll_back(connection)  # an error of our own may have left it open
 
-    def checkpoint(self, connection: sqlite3.Connection) -> None:
-        """Copy the log into the database, as far as readers allow. The caller has the lock."""
-        if self.trouble() is not None:
-            return
-        # RESTART waits for readers of an older state, with new ones going to the database by
-        # then. Otherwise, where reads follow each other closely, there would always be one in
-        # the way and the log would never be written from its beginning again.
+    def checkpoint(self, connection: sqlite3.Connection) -> bool:
+        """Copy the log into the database, as far as readers allow.
+
+        Returns:
+            Whether this may be done again. Closing the last connection does it, too.
+        """
         try:
-            with _busy_timeout(connection, _PATIENCE):
-                _, logged, copied = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
-        except sqlite3.Error as error:
-            self._pages = 0
-            if not _is_definite(error):
-                self.failure = "the disk failed while the database was written"
-            return
-        # Where a reader was too slow there is something left; the next attempt comes earlier.
-        self._pages = min(logged - copied, _CHECKPOINT_PAGES // 2)
+            with self._lock():
+                if self.trouble() is None:
+                    self._checkpoint(connection)
+        except OSError:
+            return False  # never without the lock
+        return self.failure is None
+
+    def close(self, connection: sqlite3.Connection) -> None:
+        """Close the connection with the lock held, for the reason above."""
+        with self._lock():
+            connection.close()
 
     def trouble(self) -> str | None:
         """Why no write can be taken now, in one sentence; None if one can."""
@@ -116,7 +122,7 @@ class Committer:
             results = iter(apply(connection, log, transactions, self._log_size, now))
         except sqlite3.Error as error:
             self._roll_back(connection)
-            return self._refused(group, error)
+            return self._refused(taken, error)
         outcomes: list[Outcome | None] = [next(results) if mine else None for mine in taken]
         rows = connection.total_changes - before
         if not rows:
@@ -130,25 +136,42 @@ class Committer:
             if not _is_definite(error):
                 # The fence stays raised: what is the newest value is not known.
                 self.failure = "a commit failed in the disk; no more writes are taken"
-                return _all(group, OutcomeUnknown, "the disk failed while the write was committed")
+                return _none_made(
+                    taken, OutcomeUnknown, "the disk failed while the write was committed"
+                )
             if self._roll_back(connection) and ticket is not None:
                 fence.lower(ticket)
-            return self._refused(group, error)
+            return self._refused(taken, error)
         if ticket is not None:
             fence.lower(ticket)
         self._pages += rows + _value_bytes(transactions) // _PAGE
         return Written(outcomes, ticket)
 
-    def _refused(self, group: Sequence[Claim], error: Exception) -> Written:
+    def _checkpoint(self, connection: sqlite3.Connection) -> None:
+        # RESTART waits for readers of an older state, with new ones going to the database by
+        # then. Otherwise, where reads follow each other closely, there would always be one in
+        # the way and the log would never be written from its beginning again.
+        try:
+            with _busy_timeout(connection, _PATIENCE):
+                _, logged, copied = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        except sqlite3.Error as error:
+            self._pages = 0
+            if not _is_definite(error):
+                self.failure = "the disk failed while the database was written"
+            return
+        # Where a reader was too slow there is something left; the next attempt comes earlier.
+        self._pages = min(logged - copied, _CHECKPOINT_PAGES // 2)
+
+    def _refused(self, taken: Sequence[bool], error: Exception) -> Written:
         """The outcome for a group of which nothing was done."""
         if error_code(error) in _SYNC_FAILED:
             self.failure = "the disk failed; no more writes are taken"
         text = f"the database cannot be written: {reason(error)}"
         if error_code(error) != sqlite3.SQLITE_FULL:
-            return _all(group, StoreUnavailable, text)
+            return _none_made(taken, StoreUnavailable, text)
         # A checkpoint lets the log be written from its beginning again, which takes no room.
         self._pages = _CHECKPOINT_PAGES
-        return _all(group, StoreFull, text)
+        return _none_made(taken, StoreFull, text)
 
     def _roll_back(self, connection: sqlite3.Connection) -> bool:
         """End the transaction if SQLite hasn't done so itself; False if that fails."""
@@ -182,6 +205,6 @@ def _value_bytes(transactions: Sequence[Transaction]) -> int:
     )
 
 
-def _all(group: Sequence[Claim], kind: type[StoreError], text: str) -> Written:
+def _none_made(taken: Sequence[bool], kind: type[StoreError], text: str) -> Written:
     # One for each: an exception that many raise collects the tracebacks of all.
-    return Written([kind(text) for _ in group], None)
+    return Written([kind(text) if mine else None for mine in taken], None)

@@ -12,7 +12,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final, Self, TypeVar, TypeVarTuple
 
@@ -21,12 +21,11 @@ import aiosqlite
 from tenantbase.entry import Entry
 from tenantbase.errors import CannotOpen, StoreUnavailable
 from tenantbase.interfaces import sql_queries, sql_schema
-from tenantbase.interfaces.sql_commit import Committer
+from tenantbase.interfaces.sql_commit import Committer, WriteLock
 from tenantbase.interfaces.store import ChangeEvent, Claim, Fence, Written
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
-WriteLock = Callable[[], AbstractContextManager[object]]
 
 _CHECK_SECONDS: Final = 2.0
 _CLOSED: Final = "the database is closed"
@@ -75,10 +74,7 @@ class _Connection(aiosqlite.Connection):
 class SqlStore:
     """The entries of one database file. Made with ``open``."""
 
-    def __init__(
-        self, lock: WriteLock, writer: _Connection, committer: Committer, secret: bytes
-    ) -> None:
-        self._lock = lock
+    def __init__(self, writer: _Connection, committer: Committer, secret: bytes) -> None:
         self._writer = writer
         self._readers: list[_Connection] = []
         self._committer = committer
@@ -138,8 +134,8 @@ class SqlStore:
 
         writer = await _Connection(connect).start()
         assert opened is not None
-        committer = Committer(path, opened.identity, change_log_size)
-        store = cls(lock, writer, committer, opened.secret)
+        committer = Committer(path, opened.identity, lock, change_log_size)
+        store = cls(writer, committer, opened.secret)
         try:
             for _ in range(readers):
                 reader = _Connection(partial(sql_schema.open_reader, path, busy_timeout))
@@ -192,9 +188,7 @@ class SqlStore:
         return self._committer.trouble()
 
     async def _read(
-        self,
-        function: Callable[[sqlite3.Connection, *Arguments], Result],
-        *args: *Arguments,
+        self, function: Callable[[sqlite3.Connection, *Arguments], Result], *args: *Arguments
     ) -> Result:
         if self._closed:
             raise StoreUnavailable(_CLOSED)
@@ -225,20 +219,7 @@ class SqlStore:
     async def _checkpoint(self) -> None:
         async with self._writing:
             if not self._closed and self._committer.wants_checkpoint:
-                await self._writer.run(self._checkpoint_locked)
-
-    def _checkpoint_locked(self, connection: sqlite3.Connection) -> bool:
-        """Whether closing the writing connection, which may checkpoint too, is safe as well."""
-        try:
-            with self._lock():
-                self._committer.checkpoint(connection)
-        except OSError:
-            return False
-        return self._committer.failure is None
-
-    def _close_locked(self, connection: sqlite3.Connection) -> None:
-        with self._lock():
-            connection.close()
+                await self._writer.run(self._committer.checkpoint)
 
     async def _close(self) -> None:
         async with self._writing:
@@ -246,10 +227,10 @@ class SqlStore:
                 return
             self._closed = True
             async with AsyncExitStack() as stack:  # closes from the last one added to the first
-                safe = await self._writer.run(self._checkpoint_locked)
+                safe = await self._writer.run(self._committer.checkpoint)
                 if safe:
                     stack.push_async_callback(self._writer.close)
-                    stack.push_async_callback(self._writer.run, self._close_locked)
+                    stack.push_async_callback(self._writer.run, self._committer.close)
                 for reader in self._readers:
                     stack.push_async_callback(reader.close)
                 if not safe:

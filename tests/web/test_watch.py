@@ -324,12 +324,11 @@ async def test_over_servers_workers_and_the_command_line(
             keys.append(f"k/{number}/{server.port}")
             await set_value(server, keys[-1])
     command = [sys.executable, "-m", "tenantbase", "set", "k/command", "1"]
+    command += ["--database", str(tmp_path / "x.db")]
     await asyncio.to_thread(
-        subprocess.run,
-        [*command, "--database", tmp_path / "x.db"],
-        check=True,
-        env=clean_environment(),
-        stdout=subprocess.DEVNULL,
+        lambda: subprocess.run(
+            command, check=True, env=clean_environment(), stdout=subprocess.DEVNULL
+        )
     )
     keys.append("k/command")
     async with asyncio.timeout(SECONDS):
@@ -338,12 +337,12 @@ async def test_over_servers_workers_and_the_command_line(
 
 async def test_going_on_at_another_server(servers: tuple[AppServer, AppServer]) -> None:
     one, two = servers
-    async with watching(one.port) as stream:
-        await set_value(two, "seen")
+    async with watching(two.port) as stream:
+        await set_value(one, "seen")
         assert await stream.events(1) == [("set", "seen")]
-        one.kill()
+        two.kill()
         assert await stream.block() is None
         assert not stream.whole
-    await set_value(two, "missed")
-    async with watching(two.port, headers={"Last-Event-ID": stream.last_id or ""}) as resumed:
+    await set_value(one, "missed")
+    async with watching(one.port, headers={"Last-Event-ID": stream.last_id or ""}) as resumed:
         assert await resumed.events(1) == [("set", "missed")]

@@ -1,0 +1,181 @@
+"""Errors as answers: the same kind of document for all of them, and nothing of the inside."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import pytest
+
+from tenantbase.cache import Cache
+from tenantbase.errors import (
+    CannotOpen,
+    ConditionFailed,
+    OutcomeUnknown,
+    Overloaded,
+    StoreFull,
+    StoreUnavailable,
+    TenantbaseError,
+    WrongType,
+)
+from tenantbase.found import Found
+from tenantbase.interfaces.store import Applied, Change
+from tests.web.conftest import Server, Start
+from tests.web.table import Ask, Row, problem
+from tests.web.wire import VERSION
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+ROUTES = [
+    Row("no such route", Ask("GET", "/nothing"), 404, problem("no-such-route", 404)),
+    Row("the root", Ask("POST", "/", "x"), 404, problem("no-such-route", 404)),
+    Row("a slash too many", Ask("GET", "/get-value/?key=a"), 404, problem("no-such-route", 404)),
+    Row("another case", Ask("GET", "/Get-Value?key=a"), 404, problem("no-such-route", 404)),
+    *(
+        Row(
+            f"{method} {path}",
+            Ask(method, path),
+            405,
+            problem("method-not-allowed", 405),
+            {"allow": allow},
+        )
+        for method, path, allow in [
+            ("GET", "/set-value", "POST"),
+            ("POST", "/get-value", "GET, HEAD"),
+            ("GET", "/delete-value", "DELETE"),
+            ("PUT", "/get-values", "GET, HEAD, POST"),
+            ("DELETE", "/health-check", "GET, HEAD"),
+            ("GET", "/set-values", "POST"),
+            ("GET", "/delete-values", "POST"),
+            ("GET", "/increment-value", "POST"),
+            ("POST", "/v1/values/a/b", "DELETE, GET, HEAD, PUT"),
+            ("PATCH", "/v1/values/a", "DELETE, GET, HEAD, PUT"),
+            ("POST", "/v1/values", "GET, HEAD"),
+            ("OPTIONS", "/livez", "GET, HEAD"),
+            ("PROPFIND", "/livez", "GET, HEAD"),
+        ]
+    ),
+    Row(
+        "an unknown expectation",
+        Ask("GET", "/livez", headers={"Expect": "x"}),
+        417,
+        problem("expectation-failed", 417),
+    ),
+    Row(
+        "an unknown expectation where there is nothing",
+        Ask("GET", "/nothing", headers={"Expect": "x"}),
+        417,
+        problem("expectation-failed", 417),
+    ),
+]
+
+
+@pytest.mark.parametrize("row", ROUTES, ids=lambda row: row.name)
+async def test_routes(server: Server, row: Row) -> None:
+    await row.check(server)
+    answer = await row.ask.send(server, "")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["server"] == "tenantbase"
+
+
+class _Raising(Cache):
+    """Everything that it is asked for ends with an error."""
+
+    error: Exception
+
+    async def _raise(self) -> Found:
+        raise self.error
+
+    def get(self, key: str) -> object:  # type: ignore[override]
+        return self._raise()
+
+    async def get_many(self, keys: Sequence[str]) -> list[Found]:
+        raise self.error
+
+    async def write(self, *changes: Change) -> tuple[Applied, ...]:
+        raise self.error
+
+    async def scan(self, *args: object, **more: object) -> AsyncIterator[object]:  # type: ignore
+        raise self.error
+        yield
+
+
+def raising(error: Exception) -> Callable[[Cache], Cache]:
+    def wrap(cache: Cache) -> Cache:
+        broken = object.__new__(_Raising)
+        broken.__dict__.update(cache.__dict__)
+        broken.error = error
+        return broken
+
+    return wrap
+
+
+ERRORS: list[tuple[Exception, dict[str, object], str | None]] = [
+    (WrongType("no integer"), problem("wrong-type", 409), None),
+    (
+        ConditionFailed("k", 7),
+        problem("condition-failed", 412, key="k", version=VERSION),
+        None,
+    ),
+    (ConditionFailed("k", None), problem("condition-failed", 412, key="k"), None),
+    (Overloaded("too many"), problem("overloaded", 429), "1"),
+    (StoreUnavailable("busy"), problem("store-unavailable", 503), "1"),
+    (CannotOpen("too new"), problem("store-unavailable", 503), "1"),
+    (OutcomeUnknown("may be"), problem("outcome-unknown", 503), "1"),
+    (StoreFull("full"), problem("disk-full", 507), None),
+    (ValueError("/secret/path SELECT"), problem("internal-error", 500), None),
+    (TimeoutError("secret"), problem("internal-error", 500), None),
+    (TenantbaseError("secret"), problem("internal-error", 500), None),
+]
+
+REQUESTS = [
+    Ask("POST", "/set-value", '{"key":"k","value":1}'),
+    Ask("GET", "/get-value?key=k"),
+    Ask("DELETE", "/delete-value?key=k"),
+    Ask("GET", "/get-values"),
+    Ask("POST", "/get-values", '{"keys":["k"]}'),
+    Ask("POST", "/set-values", '{"values":[{"key":"k","value":1}]}'),
+    Ask("POST", "/delete-values", '{"prefix":""}'),
+    Ask("POST", "/increment-value", '{"key":"k"}'),
+    Ask("GET", "/v1/values/k"),
+    Ask("PUT", "/v1/values/k", "x"),
+    Ask("DELETE", "/v1/values/k"),
+    Ask("GET", "/v1/values", headers={"Accept": "application/x-ndjson"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "document", "retry_after"),
+    ERRORS,
+    ids=[f"{type(error).__name__} {error}" for error, _, _ in ERRORS],
+)
+async def test_errors(
+    start: Start,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    document: dict[str, object],
+    retry_after: str | None,
+) -> None:
+    async with start(wrap=raising(error)) as server:
+        for ask in REQUESTS:
+            answer = await ask.send(server, "")
+            assert answer.status == document["status"]
+            assert answer.json == document
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.headers.get("retry-after") == retry_after
+            if document["status"] == 500:
+                assert "secret" not in answer.body.decode() and "SELECT" not in answer.body.decode()
+            else:
+                assert answer.json["detail"] == str(error)
+    logged = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert bool(logged) == (document["status"] == 500)
+
+
+async def test_an_unknown_outcome_does_not_claim_to_have_failed(start: Start) -> None:
+    error = OutcomeUnknown("the write may or may not have been made")
+    async with start(wrap=raising(error)) as server:
+        answer = await server.ask("POST", "/set-value", '{"key":"k","value":1}')
+        said = f'{answer.json["title"]} {answer.json["detail"]}'
+        assert "unknown" in said and "may or may not" in said
+        assert "failed" not in said and "not written" not in said

@@ -1,0 +1,299 @@
+"""Connections: what is no HTTP, what takes too long, and how the server ends."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tenantbase.cache import Cache
+from tenantbase.config import Config
+from tenantbase.interfaces.store import Applied, Change
+from tenantbase.web import Life, WebSettings, create_app, serve
+from tenantbase.wiring import open_cache
+from tests.servers import poll_async
+from tests.web.conftest import Server, Start
+from tests.web.table import invalid, problem
+from tests.web.wire import Wire, request
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+HEAD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
+
+MALFORMED = [
+    ("no HTTP", b"hello\r\n\r\n"),
+    ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"),
+    ("no version", b"GET /livez\r\n\r\n"),
+    ("another version", b"GET /livez HTTP/3.7\r\nHost: localhost\r\n\r\n"),
+    ("an unknown method", b"FROB /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    ("no host", b"GET /livez HTTP/1.1\r\n\r\n"),
+    ("two hosts", HEAD + b"Host: localhost\r\n\r\n"),
+    ("a header without a name", HEAD + b": x\r\n\r\n"),
+    ("a header without a colon", HEAD + b"x\r\n\r\n"),
+    ("a space before the colon", HEAD + b"X : y\r\n\r\n"),
+    ("a folded header", HEAD + b"X: y\r\n z\r\n\r\n"),
+    ("a NUL in a header", HEAD + b"X: a\0b\r\n\r\n"),
+    ("a length that is none", HEAD + b"Content-Length: x\r\n\r\n"),
+    ("a negative length", HEAD + b"Content-Length: -1\r\n\r\n"),
+    ("two lengths", HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
+    (
+        "a length and chunks",
+        HEAD + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    ("another transfer coding", HEAD + b"Transfer-Encoding: gzip\r\n\r\n"),
+    ("too many headers", HEAD + b"X: y\r\n" * 1000 + b"\r\n"),
+]
+
+
+@pytest.mark.parametrize("data", [case[1] for case in MALFORMED], ids=[c[0] for c in MALFORMED])
+async def test_what_is_no_http_gets_a_problem(server: Server, data: bytes) -> None:
+    async with server.wire() as wire:
+        await wire.send(data)
+        answer = await wire.answer()
+        assert answer.status == 400
+        assert answer.json == invalid()
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["server"] == "tenantbase"
+        assert await wire.ended()
+
+
+async def test_a_request_line_too_long(server: Server) -> None:
+    answer = await server.ask("GET", "/get-value?key=" + "x" * 20_000)
+    assert (answer.status, answer.json) == (414, problem("uri-too-long", 414))
+
+
+async def test_a_header_too_long(server: Server) -> None:
+    answer = await server.ask("GET", "/livez", headers={"X": "y" * 10_000})
+    assert (answer.status, answer.json) == (431, problem("header-too-large", 431))
+
+
+async def test_the_longest_key_in_full_escape_fits_in_the_line(server: Server) -> None:
+    escaped = "%41" * 1024
+    assert (await server.ask("PUT", f"/v1/values/{escaped}", "x")).status == 201
+    answer = await server.ask("GET", f"/get-value?key={escaped}")
+    assert answer.json["key"] == "A" * 1024
+    target = f"/get-values?prefix={escaped}&limit=1&cursor="
+    assert (await server.ask("GET", target)).json["field"] == "cursor"
+
+
+async def test_chunked_bodies(server: Server) -> None:
+    headers = {"Transfer-Encoding": "chunked"}
+    body = b'9\r\n{"key":"c\r\n1;x=y\r\nh\r\n b \r\n","value":1}\r\n0\r\nX: y\r\n\r\n'
+    answer = await server.ask("POST", "/set-value", body, headers)
+    assert answer.status == 200 and answer.json["key"] == "ch"
+    broken = await server.ask("POST", "/set-value", b"5\r\nabc\r\nxyz\r\n", headers)
+    assert (broken.status, broken.json) == (400, invalid())
+
+
+async def test_a_chunked_body_too_large_is_not_read_to_its_end(server: Server) -> None:
+    async with server.wire() as wire:
+        head = request("PUT", "/v1/values/big", b"", {"Transfer-Encoding": "chunked"})
+        await wire.send(head + (b"10000\r\n" + b"x" * 0x10000 + b"\r\n") * 17)
+        answer = await wire.answer()
+    assert (answer.status, answer.json) == (413, problem("too-large", 413))
+
+
+async def test_a_body_too_large_is_refused_before_it_comes(server: Server) -> None:
+    async with server.wire() as wire:
+        await wire.send(request("PUT", "/v1/values/big", headers={"Content-Length": str(1 << 30)}))
+        assert (await wire.answer()).status == 413
+
+
+async def test_100_continue(server: Server) -> None:
+    async with server.wire() as wire:
+        headers = {"Expect": "100-continue", "Content-Length": "1"}
+        await wire.send(request("PUT", "/v1/values/expect", headers=headers))
+        assert (await wire.answer()).status == 100
+        await wire.send(b"1")
+        assert (await wire.answer()).status == 201
+
+
+async def test_requests_in_a_row(server: Server) -> None:
+    """All at once and byte by byte, answered in their order."""
+    requests = [
+        request("POST", "/set-value", '{"key":"row","value":1}'),
+        request("GET", "/get-value?key=row"),
+        request("GET", "/nothing"),
+        request("HEAD", "/get-value?key=row"),
+        request("DELETE", "/delete-value?key=row"),
+        request("GET", "/get-value?key=row"),
+    ]
+    statuses = [200, 200, 404, 200, 204, 404]
+    methods = [data.split()[0].decode() for data in requests]
+    async with server.wire() as wire:
+        await wire.send(b"".join(requests))
+        assert [(await wire.answer(method)).status for method in methods] == statuses
+        for byte in b"".join(requests):
+            await wire.send(bytes([byte]))
+        assert [(await wire.answer(method)).status for method in methods] == statuses
+
+
+async def test_connections_are_kept_or_closed_as_the_client_asks(server: Server) -> None:
+    async with server.wire() as wire:
+        await wire.send(request("GET", "/livez", headers={"Connection": "close"}))
+        answer = await wire.answer()
+        assert answer.headers["connection"] == "close" and await wire.ended()
+    async with server.wire() as wire:
+        await wire.send(request("GET", "/livez", version="1.0"))
+        await wire.answer()
+        assert await wire.ended()
+    async with server.wire() as wire:
+        kept = request("GET", "/livez", headers={"Connection": "keep-alive"}, version="1.0")
+        await wire.send(kept)
+        assert (await wire.answer()).headers["connection"] == "keep-alive"
+        await wire.send(kept)
+        await wire.answer()
+
+
+async def test_a_body_that_does_not_come(start: Start) -> None:
+    async with start(WebSettings(body_timeout=0.1)) as server:
+        async with server.wire() as wire:
+            await wire.send(request("PUT", "/v1/values/slow", headers={"Content-Length": "10"}))
+            await wire.send(b"half")
+            answer = await wire.answer()
+            assert (answer.status, answer.json) == (408, problem("request-timeout", 408))
+            assert answer.headers["connection"] == "close"
+        assert (await server.ask("GET", "/v1/values/slow")).status == 404
+
+
+async def test_a_head_that_does_not_come(start: Start) -> None:
+    async with start(WebSettings(keepalive_timeout=0.1)) as server:
+        for begun in (b"", b"GET /livez HTTP/1.1\r\nX: y"):
+            async with server.wire() as wire:
+                await wire.send(begun)
+                assert await wire.ended()
+        async with server.wire() as wire:
+            await wire.send(request("GET", "/livez"))
+            assert (await wire.answer()).status == 200
+            assert await wire.ended()
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_body(server: Server) -> None:
+    async with server.wire() as wire:
+        await wire.send(request("PUT", "/v1/values/left", "half", {"Content-Length": "10"}))
+        await poll_async(lambda: server.life.under_way == 1, "the request has begun")
+    await poll_async(lambda: server.life.under_way == 0, "the request has ended")
+    assert (await server.ask("GET", "/v1/values/left")).status == 404
+
+
+class _Slow(Cache):
+    """Its writes wait for the test."""
+
+    gate: asyncio.Event
+    begun = 0
+
+    async def write(self, *changes: Change) -> tuple[Applied, ...]:
+        type(self).begun += 1
+        await self.gate.wait()
+        return await super().write(*changes)
+
+
+@asynccontextmanager
+async def stoppable(
+    directory: Path, settings: WebSettings
+) -> AsyncIterator[tuple[int, Life, asyncio.Event, asyncio.Task[None]]]:
+    """A server with slow writes. Yields: port, life, what stops it, what ends with it."""
+    async with open_cache(Config(database=directory / "x.db")) as cache:
+        slow = object.__new__(_Slow)
+        slow.__dict__.update(cache.__dict__)
+        _Slow.gate, _Slow.begun = asyncio.Event(), 0
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            life, stop = Life(), asyncio.Event()
+            app = create_app(slow, settings, life)
+            task = asyncio.create_task(serve(app, [listener], life, settings, stop))
+            yield listener.getsockname()[1], life, stop, task
+            stop.set()
+            await task
+
+
+async def test_drain(tmp_path: Path) -> None:
+    async with stoppable(tmp_path, WebSettings()) as (port, life, stop, task):
+        write = request("POST", "/set-value", '{"key":"k","value":1}')
+        async with (
+            await Wire.connect(port) as busy,
+            await Wire.connect(port) as idle,
+            await Wire.connect(port) as kept,
+        ):
+            for wire in (idle, kept):
+                await wire.send(request("GET", "/health-check"))
+                answer = await wire.answer()
+                assert answer.status == 200 and "connection" not in answer.headers
+            await busy.send(write)
+            await poll_async(lambda: _Slow.begun == 1, "the write is under way")
+            stop.set()
+            await poll_async(lambda: life.draining, "it drains")
+
+            await kept.send(request("GET", "/health-check"))
+            async with await Wire.connect(port) as late:
+                await late.send(request("GET", "/health-check"))
+                for wire in (kept, late):
+                    answer = await wire.answer()
+                    assert answer.status == 503
+                    assert answer.json["status"] == "unavailable" and answer.json["draining"]
+                    assert answer.headers["retry-after"] == "1"
+                    assert answer.headers["connection"] == "close"
+                    assert await wire.ended()
+            async with await Wire.connect(port) as reader:
+                await reader.send(request("GET", "/livez"))
+                assert (await reader.answer()).status == 200
+            assert not task.done(), "a request is still under way"
+
+            _Slow.gate.set()
+            answer = await busy.answer()
+            assert answer.status == 200 and answer.json["version"] > 0
+            assert answer.headers["connection"] == "close"
+            assert await busy.ended() and await idle.ended()
+        await task
+        with pytest.raises(ConnectionRefusedError):
+            await Wire.connect(port)
+
+
+async def test_a_drain_ends_though_a_request_does_not(tmp_path: Path) -> None:
+    async with stoppable(tmp_path, WebSettings(drain_timeout=0.2)) as (port, _, stop, task):
+        async with await Wire.connect(port) as wire:
+            await wire.send(request("POST", "/set-value", '{"key":"k","value":1}'))
+            await poll_async(lambda: _Slow.begun == 1, "the write is under way")
+            stop.set()
+            await task
+            assert await wire.ended()
+        _Slow.gate.set()
+
+
+async def test_an_idle_server_ends_at_once(tmp_path: Path) -> None:
+    async with stoppable(tmp_path, WebSettings(drain_timeout=60)) as (port, life, stop, task):
+        async with await Wire.connect(port) as idle:
+            stop.set()
+            await task
+            assert await idle.ended()
+
+
+async def test_answers_to_slow_readers_are_finished_in_a_drain(start: Start) -> None:
+    async with start(WebSettings(max_value_bytes=16 << 20)) as server:
+        await server.ask("PUT", "/v1/values/big", b"x" * (16 << 20))
+        wire = await Wire.connect(server.port)
+        await wire.send(request("GET", "/v1/values/big"))
+        await wire.reader.readexactly(100)
+    async with wire:
+        rest = await wire.reader.read(-1)
+        assert len(rest) < 17 << 20
+
+
+async def test_stalled_readers_do_not_stay_for_ever(server: Server) -> None:
+    """The kernel drops a connection whose peer acknowledges nothing for a minute."""
+    with socket.socket() as listener:
+        from tenantbase.web.server import _drop_stalled
+
+        listener.bind(("127.0.0.1", 0))
+        _drop_stalled(listener)
+        listener.listen()
+        with socket.create_connection(listener.getsockname()) as client:
+            accepted, _ = listener.accept()
+            with accepted, client:
+                option = socket.TCP_USER_TIMEOUT
+                assert accepted.getsockopt(socket.IPPROTO_TCP, option) == 60_000
