@@ -101,6 +101,8 @@ class _Connection:
             self._received = b""
         else:
             self._missing -= len(data)
+        if self._missing < 0:
+            raise BenchmarkError(f"more than one answer to one request: {data[:500]!r}")
         if self._missing:
             return False
         self._missing = -1

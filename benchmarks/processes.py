@@ -122,6 +122,33 @@ def busy_seconds(core: int) -> float:
     raise BenchmarkError(f"there is no core {core}")
 
 
+def settle() -> None:
+    """Return once all processes of the run have had nothing to do for a while.
+
+    Raises:
+        BenchmarkError: they do not come to rest.
+    """
+    deadline = time.monotonic() + READY_SECONDS
+    before = None
+    while (now := _activity()) is None or now != before:
+        if time.monotonic() > deadline:
+            raise BenchmarkError("the servers do not come to rest")
+        before = now
+        time.sleep(0.1)
+
+
+def _activity() -> list[tuple[int, list[str]]] | None:
+    """What each process has used, in ticks; None while one of them works or waits for a disk."""
+    used = []
+    for pid in tree(os.getpid())[1:]:
+        with suppress(OSError):
+            fields = _stat(pid)
+            if fields[0] not in "SZ":
+                return None
+            used.append((pid, fields[11:13]))
+    return used
+
+
 def resident(pid: int, *, peak: bool = False) -> int:
     """The memory of one process in bytes: now, or at most since `reset_peak`."""
     name = "VmHWM:" if peak else "VmRSS:"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,14 +14,11 @@ from benchmarks import throughput
 from benchmarks.client import check, drive, percentile
 from benchmarks.dialect import Exchange
 from benchmarks.launch import PEERS, Server, Setup, Site, serving
-from benchmarks.processes import BenchmarkError, Cores, free_port
+from benchmarks.processes import BenchmarkError, Cores, free_port, settle
 from benchmarks.work import CACHED_GET, DURABLE_SET, SMALL, Data, Work
 
 # Of each load so many requests are made and their answers checked, before and after.
 _CHECKED: Final = 50
-
-# wrk leaves with answers on their way. Webdis gives them to whoever gets the descriptor next.
-_SETTLE_SECONDS: Final = 0.2
 
 # The open loop is for these: a read and a write.
 _LATENCY: Final = (CACHED_GET, DURABLE_SET)
@@ -107,7 +103,8 @@ class _Bench:
         yielded = throughput.measure(
             server.port, path, status, self._plan.seconds, self._plan.cores
         )
-        time.sleep(_SETTLE_SECONDS)
+        # wrk leaves with answers on their way; Webdis would give them to whoever connects next.
+        settle()
         if yielded.answer_bytes < 0.8 * size:
             raise BenchmarkError(f"{peer}, {work.name}: answers became smaller under load")
         result = {

@@ -60,11 +60,11 @@ class Direct:
 
     async def lines(self, prefix: str, limit: int | None) -> AsyncGenerator[bytes, None]:
         """Entries as lines of JSON, some at a time, in byte order of keys."""
-        from tenantbase.web.answers import entry_json
+        from tenantbase.web.answers import as_line, entry_json
 
         check_text(prefix, "prefix")
         async for entries, _ in self._cache.scan(prefix, limit=limit):
-            yield b"".join(entry_json(entry) + b"\n" for entry in entries)
+            yield b"".join(as_line(entry_json(entry)) for entry in entries)
 
 
 def _condition(if_absent: bool, if_version: int | None) -> Condition | None:

@@ -101,7 +101,8 @@ class _Supervisor:
         signal.set_wakeup_fd(self._wakeup.fileno())
         for each in _SIGNALS:
             signal.signal(each, lambda *_: None)
-        self._due = [time.monotonic()] * self._config.workers
+        # One alone first: it makes the database, or finds that it cannot be used.
+        self._due = [time.monotonic()]
         while self._workers or self._deadline is None:
             self._start_due()
             for key, _ in self._selector.select(self._until_next()):
@@ -191,10 +192,13 @@ class _Supervisor:
             self._ended(worker)
             return
         worker.report += data
-        if not self._announced and len(self._workers) == self._config.workers:
-            if all(each.ready for each in self._workers):
-                self._announced = True
-                self._ready()
+        if self._announced or self._deadline is not None:
+            return
+        if missing := self._config.workers - len(self._workers):
+            self._due = [time.monotonic()] * missing
+        elif all(each.ready for each in self._workers):
+            self._announced = True
+            self._ready()
 
     def _ended(self, worker: _Worker) -> None:
         self._selector.unregister(worker.pipe)

@@ -26,7 +26,7 @@ class Answer:
     """What a server answered."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: http.client.HTTPMessage
     body: bytes
 
     @property
@@ -49,14 +49,20 @@ class AppServer:
         database: its file.
         options: further options of `tenantbase serve`.
         environment: variables besides those of this process.
+        own_group: make it the head of a process group, as a shell at a terminal does.
     """
 
     def __init__(
-        self, database: Path, *options: str, environment: Mapping[str, str] | None = None
+        self,
+        database: Path,
+        *options: str,
+        environment: Mapping[str, str] | None = None,
+        own_group: bool = False,
     ) -> None:
         self.database = database
         self.base_url = ""
         self._options = options
+        self._own_group = own_group
         self._environment = clean_environment(**(environment or {}))
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr = TemporaryFile()
@@ -115,7 +121,11 @@ class AppServer:
         command = [sys.executable, "-W", "error", "-m", "tenantbase", "serve"]
         command += ["--database", str(self.database), "--port", str(self.port), *self._options]
         self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=self._stderr, env=self._environment
+            command,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env=self._environment,
+            process_group=0 if self._own_group else None,
         )
 
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:

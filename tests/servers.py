@@ -121,8 +121,10 @@ class MemcachedProcess:
         self._end(signal.SIGTERM)
 
     def pause(self) -> None:
-        """Stop it: connections are still accepted by the kernel, and nothing is answered."""
+        """Stop it: the kernel still accepts connections and commands, nothing is answered."""
         os.kill(self.pid, signal.SIGSTOP)
+        # The signal is under way; its threads may still answer until all of them have stopped.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

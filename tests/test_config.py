@@ -117,7 +117,7 @@ def test_a_mistake_is_named_by_its_source(name: str, text: str) -> None:
     if "\0" in text:
         return  # no environment can hold it
     with pytest.raises(ConfigError) as from_environment:
-        load(**{name.upper(): text})
+        load({}, **{name.upper(): text})
     assert str(from_environment.value).startswith(f"{option.variable}: {text!r}: ")
 
 

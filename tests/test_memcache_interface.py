@@ -318,7 +318,7 @@ async def test_what_answers_only_the_probe_is_asked_less_and_less() -> None:
 
 async def test_a_long_answer_is_no_failure(proxy: FaultProxy) -> None:
     """It is not had within the deadline, but whoever sends it is not away."""
-    async with connect_to(proxy, timeout=0.3) as client:
+    async with connect_to(proxy, timeout=1.0) as client:
         await client.set_many([(A, b"x" * 10_000, 0)])
         await proxy.drip(0.001)
         with pytest.raises(CacheUnavailable):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import http.client
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -45,6 +46,15 @@ def private_directory(tmp_path: Path) -> Path:
     directory = tmp_path / "tmp"
     directory.mkdir()
     return directory
+
+
+@pytest.fixture(scope="module")
+def sound_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database as a server leaves it."""
+    with AppServer(tmp_path_factory.mktemp("sound") / "x.db") as server:
+        set_value(server, "k", 1)
+        assert server.stop() == 0
+    return server.database
 
 
 class SlowRequest:
@@ -278,14 +288,14 @@ TROUBLES: list[tuple[Callable[[Path], AbstractContextManager[None]], str]] = [
 def test_a_database_that_cannot_be_used(
     tmp_path: Path,
     private_directory: Path,
+    sound_database: Path,
     trouble: Callable[[Path], AbstractContextManager[None]],
     message: str,
     workers: tuple[str, ...],
 ) -> None:
     database = tmp_path / "db" / "x.db"
     database.parent.mkdir()
-    with AppServer(database) as first:
-        assert first.stop() == 0
+    shutil.copyfile(sound_database, database)
     with trouble(database):
         before = sorted(database.parent.iterdir())
         server = AppServer(database, *workers, environment={"TMPDIR": str(private_directory)})
@@ -344,9 +354,9 @@ def test_options_from_the_environment(tmp_path: Path) -> None:
 
 
 def test_it_starts_without_its_memcached(tmp_path: Path) -> None:
-    with MemcachedProcess.on_unix(tmp_path) as memcached:
+    with MemcachedProcess() as memcached:
         memcached.kill()
-        with AppServer(tmp_path / "x.db", "--memcached", str(memcached.address)) as server:
+        with AppServer(tmp_path / "x.db", "--memcached", memcached.address) as server:
             set_value(server, "k", 1)
             assert server.ask("GET", "/get-value?key=k").json["value"] == 1
             poll(lambda: health(server) == "degraded", "memcached is found missing")

@@ -33,6 +33,7 @@ from tenantbase.web.settings import WebSettings
 
 _MAX_AHEAD: Final = 1 << 18  # bytes taken in while a request is being answered
 _PATIENCE: Final = 1.0  # seconds that a request may be incomplete here
+_SENDING: Final = 0.01  # seconds until it is looked at again whether answers have been sent
 
 
 class FastLane:
@@ -106,10 +107,17 @@ class FastLane:
             for connection in list(self.connections):
                 connection.look_after(now)
 
-    def close(self) -> None:
-        """End every connection; the last thing when the server stops."""
+    async def close(self, deadline: float) -> None:
+        """End every connection once it has its answer, or at a time of the event loop.
+
+        The last thing when the server stops.
+        """
         for connection in list(self.connections):
             connection.close()
+        while self.connections and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(_SENDING)
+        for connection in list(self.connections):
+            connection.abort()
 
 
 class FastConnection(asyncio.Protocol):
@@ -175,6 +183,10 @@ class FastConnection(asyncio.Protocol):
     def close(self) -> None:
         """End the connection, once what was written has been sent."""
         self._transport.close()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self._transport.abort()
 
     def _advance(self) -> None:
         """Begin the next request, if there is one and it may begin."""

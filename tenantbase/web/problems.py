@@ -151,7 +151,10 @@ def answer(error: Exception) -> web.Response:
     if isinstance(error, InvalidRequest):
         return problem(row, error.detail, field=error.field)
     if isinstance(error, HttpError):
-        return problem(row, str(error), error.headers)
+        response = problem(row, str(error), error.headers)
+        if isinstance(error, TooSlow):  # what is left of its body would be taken for a request
+            response.force_close()
+        return response
     if isinstance(error, web.HTTPMethodNotAllowed):
         allow = ", ".join(sorted(error.allowed_methods))
         return problem(row, _ROUTER_DETAILS[type(error)], {hdrs.ALLOW: allow})

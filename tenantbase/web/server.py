@@ -122,7 +122,7 @@ async def serving(
         await asyncio.sleep(0)  # requests that have arrived begin
         if lane is not None:
             watch.cancel()
-            lane.close()
+            await lane.close(deadline)
         server.pre_shutdown()
         # Answers begun since, and those not yet taken by their clients.
         await server.shutdown(max(0.1, deadline - loop.time()))

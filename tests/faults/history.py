@@ -25,6 +25,8 @@ class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
         created: the write's answer said that it made the entry.
         by, initial: of an increment.
         if_absent, if_version: the condition of a write.
+        client: who asked; ``expires``: when the entry is to expire; ``status``: of the HTTP answer,
+            0 for none; ``cache``: its ``X-Cache``.
     """
 
     key: str
@@ -41,6 +43,9 @@ class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
     if_absent: bool = False
     if_version: int | None = None
     client: str = ""
+    expires: int | None = None
+    status: int = 0
+    cache: str = ""
 
     def condition_holds(self, alive: bool, version: int | None) -> bool:
         """Whether the operation may act on an entry, or an absence (``alive`` False).

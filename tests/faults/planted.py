@@ -1,81 +1,255 @@
 """Bugs planted on purpose: what the torture must find, or it proves nothing.
 
-Each breaks one rule of the coherence protocol (their names are those of ``tests/model.py``), or one
-of durability. They are made by replacing parts of the product from outside; it has no switch.
+Each breaks one rule: of the coherence protocol (named as in ``tests/model.py``), of what makes a frame
+count, or of durability. They are made by replacing parts of the product from outside; the product
+has no such switch.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import sqlite3
-from collections.abc import Sequence
-from typing import Any, Final, Self
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Final
 
-from tenantbase.interfaces.sql_interface import SqlStore, WriteLock
-from tenantbase.interfaces.store import Claim, Fence, Written
+import msgspec
 
-DURABILITY: Final = {
-    "synchronous-off": "commits are not flushed to the disk",
-    "early-acknowledgement": "a write is acknowledged before its commit",
+from tenantbase import tags as tags_module
+from tenantbase.cache import Cache
+from tenantbase.entry import Entry
+from tenantbase.fence import TagFence, TagTicket, WriteLock
+from tenantbase.frame import FrameCodec, Verdict, bucket_of
+from tenantbase.interfaces.memcache import Item
+from tenantbase.interfaces.sql_interface import SqlStore
+from tenantbase.interfaces.store import DeletePrefix, Store, Sweep, Ticket, Written
+from tenantbase.tags import Tag, TagFile
+from tests.faults.planted_durability import Early, Unsynced
+from tests.faults.stepped import Parts
+
+
+class _NotOddBefore(TagFence):
+    """The sequence does not become odd."""
+
+    def raise_(self, keys: Collection[str] | None) -> TagTicket:
+        before = list(self._tags.sequences)
+        ticket = super().raise_(keys)
+        for bucket in ticket.after:
+            self._tags.sequences[bucket] = before[bucket]
+        return ticket
+
+
+class _EvenBefore(TagFence):
+    """The sequence becomes even before COMMIT."""
+
+    def raise_(self, keys: Collection[str] | None) -> TagTicket:
+        ticket = super().raise_(keys)
+        for bucket, even in ticket.after.items():
+            self._tags.sequences[bucket] = even
+        return ticket
+
+
+class _NoLock(TagFence):
+    """Nothing keeps two processes' writes apart but SQLite."""
+
+    def __init__(
+        self, tags: TagFile, write_lock: WriteLock, bucket_of: Callable[[str], int]
+    ) -> None:
+        super().__init__(tags, write_lock, bucket_of)
+
+        @contextmanager
+        def lock() -> Iterator[None]:
+            yield
+
+        self.lock = lock
+
+
+class _Even(int):
+    """A number that denies being odd."""
+
+    def __mod__(self, other: int) -> int:
+        return 0
+
+
+class _OddIsFine(TagFile):
+    """A reader does not see that a sequence is odd."""
+
+    def tag(self, bucket: int) -> Tag:
+        epoch, sequence = super().tag(bucket)
+        return epoch, _Even(sequence)
+
+
+class _Remembering(TagFile):
+    """A sequence is remembered for a while."""
+
+    def tag(self, bucket: int) -> Tag:
+        memory: dict[int, tuple[float, Tag]] = self.__dict__.setdefault("memory", {})
+        now = time.monotonic()
+        loaded, tag = memory.get(bucket, (0.0, None))
+        if tag is None or now - loaded > 0.05:
+            tag = super().tag(bucket)
+            memory[bucket] = now, tag
+        return tag
+
+
+class _SameEpoch(TagFile):
+    """A new tag file has the epoch of the old one."""
+
+    @classmethod
+    def open(cls, path: Any) -> TagFile:
+        random, tags_module.os = tags_module.os, _Predictable()  # type: ignore[attr-defined]
+        try:
+            return super().open(path)
+        finally:
+            tags_module.os = random  # type: ignore[attr-defined]
+
+
+class _Predictable:
+    """The module ``os``, with a source of randomness that has run dry."""
+
+    def __getattr__(self, name: str) -> Any:
+        import os
+
+        return getattr(os, name)
+
+    def urandom(self, size: int) -> bytes:
+        return b"e" * size
+
+
+class _NoComparison(FrameCodec):
+    """A frame counts under whatever tag it was made."""
+
+    def decode(self, data: bytes, key: str, name: bytes, tag: Tag) -> Entry | None | Verdict:
+        epoch, sequence = data[20:36], int.from_bytes(data[36:44], "little")
+        return super().decode(data, key, name, (epoch, sequence))
+
+
+class _LateTag(Cache):
+    """What a reader stores is tagged as of the time after its SELECT."""
+
+    writing = False
+
+    def _write_through(self, *args: Any) -> dict[int, list[Item]]:
+        self.writing = True
+        try:
+            return super()._write_through(*args)
+        finally:
+            self.writing = False
+
+    def _offer(
+        self, items: list[Item], name: bytes, tag: Tag, entry: Entry | None, now: float
+    ) -> None:
+        late = tag if self.writing else self._tags.tag(bucket_of(name))
+        super()._offer(items, name, late, entry, now)
+
+
+class _FoundTag(_LateTag):
+    """What a writer stores is tagged with what the tag file says by then."""
+
+    def _offer(
+        self, items: list[Item], name: bytes, tag: Tag, entry: Entry | None, now: float
+    ) -> None:
+        found = self._tags.tag(bucket_of(name)) if self.writing else tag
+        Cache._offer(self, items, name, found, entry, now)
+
+
+class _NoMac(FrameCodec):
+    """The MAC of a frame is not looked at."""
+
+    def decode(self, data: bytes, key: str, name: bytes, tag: Tag) -> Entry | None | Verdict:
+        state = self._mac.copy()
+        state.update(data[16:])
+        return super().decode(state.digest() + data[16:], key, name, tag)
+
+
+class _AnyOwner(FrameCodec):
+    """A frame counts for whatever key it is found under."""
+
+    def decode(self, data: bytes, key: str, name: bytes, tag: Tag) -> Entry | None | Verdict:
+        return super().decode(data, key, data[44:76], tag)
+
+
+class _Eternal(FrameCodec):
+    """A frame does not say when its entry expires."""
+
+    def encode(self, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
+        if entry is not None:
+            entry = msgspec.structs.replace(entry, expires_at=None)
+        return super().encode(name, tag, entry)
+
+
+class _WholeGroup(Cache):
+    """Every state that a key went through in a group is stored, the newest first."""
+
+    def _write_through(self, claims: Sequence[Any], written: Written) -> dict[int, list[Item]]:
+        items = super()._write_through(claims, written)
+        ticket = written.ticket
+        if not isinstance(ticket, TagTicket):
+            return items
+        for index, (claim, outcome) in reversed(
+            list(enumerate(zip(claims, written.outcomes, strict=True)))
+        ):
+            if outcome is None or isinstance(outcome, Exception):
+                continue
+            for change, applied in zip(claim.transaction, outcome, strict=True):
+                if not isinstance(change, DeletePrefix | Sweep) and applied.entry is not None:
+                    name = self._codec.name(change.key)
+                    tag = ticket.tag(bucket_of(name))
+                    self._offer(
+                        items.setdefault(index, []), name, tag, applied.entry, self._clock()
+                    )
+        return items
+
+
+class _Loads(dict[tuple[bytes, Tag], Any]):
+    """Loads under way, found by key alone."""
+
+    def __getitem__(self, token: tuple[bytes, Tag]) -> Any:
+        return super().__getitem__((token[0], (b"", 0)))
+
+    def __setitem__(self, token: tuple[bytes, Tag], load: Any) -> None:
+        super().__setitem__((token[0], (b"", 0)), load)
+
+    def get(self, token: tuple[bytes, Tag], default: Any = None) -> Any:
+        return super().get((token[0], (b"", 0)), default)
+
+    def pop(self, token: tuple[bytes, Tag], *default: Any) -> Any:
+        return super().pop((token[0], (b"", 0)), *default)
+
+
+class _JoinAny(Cache):
+    """A reader joins another's load under whatever tag that was begun."""
+
+    def __init__(self, store: Store, *args: Any, **settings: Any) -> None:
+        super().__init__(store, *args, **settings)
+        self._loads = _Loads()
+
+
+BUGS: Final[dict[str, dict[str, type]]] = {
+    "odd-before-commit": {"fence": _NotOddBefore},
+    "even-after-commit": {"fence": _EvenBefore},
+    "one-lock": {"fence": _NoLock},
+    "skip-when-odd": {"tags": _OddIsFine},
+    "compare": {"codec": _NoComparison},
+    "fresh-sequence": {"tags": _Remembering},
+    "load-before-select": {"cache": _LateTag},
+    "new-epoch": {"tags": _SameEpoch},
+    "last-of-group": {"cache": _WholeGroup},
+    "join-same-tag": {"cache": _JoinAny},
+    "own-tag": {"cache": _FoundTag},
+    "checked-mac": {"codec": _NoMac},
+    "own-key": {"codec": _AnyOwner},
+    "own-expiry": {"codec": _Eternal},
+    "synchronous-off": {"store": Unsynced},
+    "early-acknowledgement": {"store": Early},
 }
-_LATE: Final = 0.05
+
+
+def plant(parts: Parts, bug: str | None) -> Parts:
+    """The parts with a bug, or without."""
+    return replace(parts, **BUGS[bug]) if bug else parts  # type: ignore[arg-type]
 
 
 def store_class(bug: str | None) -> type[SqlStore]:
-    """The store, with a bug of durability or without."""
-    return {"synchronous-off": _Unsynced, "early-acknowledgement": _Early}.get(bug or "", SqlStore)
-
-
-class _Unsynced(SqlStore):
-    @classmethod
-    async def open(cls, path: str | os.PathLike[str], lock: WriteLock, **settings: Any) -> Self:
-        store = await super().open(path, lock, **settings)
-        await store._writer.run(lambda connection: connection.execute("PRAGMA synchronous = OFF"))
-        return store
-
-
-class _Early(SqlStore):
-    async def _write(self, group: Sequence[Claim], now: float, fence: Fence) -> Written:
-        await self._writing.acquire()
-        written: Written = await self._writer.run(self._prepare, group, now, fence)
-        self._start(self._commit_late())
-        return written
-
-    def _prepare(
-        self, connection: sqlite3.Connection, group: Sequence[Claim], now: float, fence: Fence
-    ) -> Written:
-        return self._committer.commit(_Postponing(connection), group, now, fence)  # type: ignore[arg-type]
-
-    async def _commit_late(self) -> None:
-        try:
-            await asyncio.sleep(_LATE)
-            await self._writer.run(_commit)
-        finally:
-            self._writing.release()
-
-
-class _Postponing:
-    """A connection that says it has committed."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._postponed = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-    @property
-    def in_transaction(self) -> bool:
-        return self._connection.in_transaction and not self._postponed
-
-    def execute(self, statement: str, *args: Any) -> sqlite3.Cursor | None:
-        if statement == "COMMIT":
-            self._postponed = True
-            return None
-        return self._connection.execute(statement, *args)
-
-
-def _commit(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        connection.execute("COMMIT")
+    """The store of these parts."""
+    return plant(Parts(), bug).store

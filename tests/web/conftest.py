@@ -95,16 +95,20 @@ def memcached() -> Iterator[MemcachedProcess]:
         yield process
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["cache", "no-cache"])
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["cache", "no-cache", "one-lane"])
 async def server(
     request: pytest.FixtureRequest,
     memcached: MemcachedProcess,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Server]:
-    """One server for all tests of a module, which use keys of their own; with cache and without."""
+    """One server for all tests of a module, which use keys of their own.
+
+    With the cache, without it, and with it but without the fast lane: the answers are the same.
+    """
     database = tmp_path_factory.mktemp("server") / "x.db"
-    cached = memcached if request.param == "cache" else None
-    async with serve(database, WebSettings(), cached) as server:
+    cached = None if request.param == "no-cache" else memcached
+    settings = WebSettings(fast_lane=request.param != "one-lane")
+    async with serve(database, settings, cached) as server:
         yield server
 
 

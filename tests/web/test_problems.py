@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 import pytest
 
 from tenantbase.cache import Cache
+from tenantbase.entry import Entry
 from tenantbase.errors import (
     CannotOpen,
     ConditionFailed,
@@ -84,11 +86,10 @@ class _Raising(Cache):
 
     error: Exception
 
-    async def _raise(self) -> Found:
-        raise self.error
-
-    def get(self, key: str) -> object:  # type: ignore[override]
-        return self._raise()
+    def get(self, key: str) -> asyncio.Future[Found]:
+        failed: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+        failed.set_exception(self.error)
+        return failed
 
     async def get_many(self, keys: Sequence[str]) -> list[Found]:
         raise self.error
@@ -96,9 +97,11 @@ class _Raising(Cache):
     async def write(self, *changes: Change) -> tuple[Applied, ...]:
         raise self.error
 
-    async def scan(self, *args: object, **more: object) -> AsyncIterator[object]:  # type: ignore
+    async def scan(
+        self, prefix: str = "", after: str = "", *, limit: int | None = None, values: bool = True
+    ) -> AsyncGenerator[tuple[list[Entry], bool], None]:
         raise self.error
-        yield
+        yield [], False
 
 
 def raising(error: Exception) -> Callable[[Cache], Cache]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -615,6 +616,28 @@ async def test_an_id_lives_as_long_as_its_key_and_versions_grow(server: Server) 
         False,
         True,
     )
+
+
+@pytest.mark.parametrize("condition", ["if_version", "if_absent", "If-Match", "If-None-Match"])
+async def test_of_racing_writers_one_wins(server: Server, condition: str) -> None:
+    key = f"race/{condition}"
+    version = 0
+    if condition in ("if_version", "If-Match"):
+        version = int((await put(key).send(server, "")).version)
+    headers = {"If-Match": f'"{version}"', "If-None-Match": "*"}
+    body: dict[str, object] = {"if_version": version, "if_absent": True}
+
+    async def write(number: int) -> int:
+        document: dict[str, object] = {"key": key, "value": number}
+        if condition in body:
+            document[condition] = body[condition]
+        given = {condition: headers[condition]} if condition in headers else {}
+        return (await server.ask("POST", "/set-value", json.dumps(document), given)).status
+
+    statuses = await asyncio.gather(*map(write, range(20)))
+    assert sorted(statuses) == [200] + [412] * 19
+    answer = await server.ask("GET", f"/v1/values/{key}")
+    assert int(answer.body) == statuses.index(200)
 
 
 async def test_what_has_expired_is_absent_everywhere(server: Server) -> None:

@@ -1,0 +1,289 @@
+"""Stand-ins with names: a store in memory that fails on demand, claims, and a fence that tells."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tenantbase.entry import JSON, Entry, is_json
+from tenantbase.errors import (
+    ConditionFailed,
+    InvalidRequest,
+    OutcomeUnknown,
+    StoreUnavailable,
+    TenantbaseError,
+    WrongType,
+)
+from tenantbase.interfaces.store import (
+    Applied,
+    Change,
+    ChangeEvent,
+    Claim,
+    Delete,
+    DeletePrefix,
+    Fence,
+    Increment,
+    Set,
+    Sweep,
+    Transaction,
+    Written,
+)
+
+
+class Granted:
+    """A claim that the store always gets."""
+
+    def __init__(self, *changes: Change) -> None:
+        self.transaction: Transaction = changes
+
+    def take(self) -> bool:
+        return True
+
+
+class Withdrawn(Granted):
+    """A claim whose caller has given up."""
+
+    def take(self) -> bool:
+        return False
+
+
+class RecordingFence:
+    """Writes down what it is told: "lock", the keys raised (None: all), "lower", "unlock".
+
+    Attributes:
+        on_raise: called when it is raised.
+    """
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+        self.on_raise: Callable[[], object] = lambda: None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        self.told.append("lock")
+        yield
+        self.told.append("unlock")
+
+    def raise_(self, keys: Collection[str] | None) -> object:
+        assert self.told[-1] == "lock"
+        self.told.append(keys if keys is None else set(keys))
+        self.on_raise()
+        return object()
+
+    def lower(self, ticket: object) -> None:
+        self.told.append("lower")
+
+
+@dataclass
+class Tables:
+    """What a FakeStore would have on disk."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    log: list[ChangeEvent] = field(default_factory=list)
+    version: int = 0
+    secret: bytes = b"\x07" * 32
+
+    def copy(self) -> Tables:
+        return Tables(dict(self.entries), list(self.log), self.version, self.secret)
+
+    def record(self, kind: str, key: str) -> int:
+        self.version += 1
+        self.log.append(ChangeEvent(self.version, kind, key))
+        return self.version
+
+
+class FakeStore:
+    """A store in memory. Set an attribute, and what it names fails with that error.
+
+    Attributes:
+        read_error: raised by everything that reads.
+        write_error: the outcome of every member of a group. An OutcomeUnknown leaves the
+            fence raised, and from then on the store takes no writes.
+        check_error: raised by ``check``.
+    """
+
+    def __init__(
+        self, tables: Tables, *, change_log_size: int = 65_536, one_by_one: int = 1_000
+    ) -> None:
+        self._tables = tables
+        self._log_size = change_log_size
+        self._one_by_one = one_by_one
+        self._open = True
+        self.read_error: TenantbaseError | None = None
+        self.write_error: TenantbaseError | None = None
+        self.check_error: TenantbaseError | None = None
+
+    @property
+    def secret(self) -> bytes:
+        return self._tables.secret
+
+    async def read(self, keys: Sequence[str], now: float) -> list[Entry | None]:
+        entries = self._living(now)
+        return [entries.get(key) for key in keys]
+
+    async def scan(
+        self, prefix: str, after: str, limit: int, max_bytes: int, now: float
+    ) -> tuple[list[Entry], bool]:
+        entries = self._living(now)
+        found = sorted(key for key in entries if key.startswith(prefix) and key > after)
+        piece: list[Entry] = []
+        size = 0
+        for key in found[:limit]:
+            piece.append(entries[key])
+            size += len(entries[key].value)
+            if size >= max_bytes:
+                return piece, True
+        return piece, len(found) > limit
+
+    async def scan_keys(
+        self, prefix: str, after: str, limit: int, now: float
+    ) -> tuple[list[Entry], bool]:
+        found, more = await self.scan(prefix, after, limit, 1 << 62, now)
+        return [
+            Entry(e.key, b"", e.content_type, e.id, e.version, e.expires_at) for e in found
+        ], more
+
+    async def write(self, group: Sequence[Claim], now: float, fence: Fence) -> Written:
+        if not self._open:
+            self.write_error = StoreUnavailable("closed")
+        with fence.lock():
+            if self.write_error is not None and not isinstance(self.write_error, OutcomeUnknown):
+                return Written([self.write_error for _ in group], None)
+            tables = self._tables.copy()
+            first = tables.version
+            outcomes: list[tuple[Applied, ...] | TenantbaseError | None] = []
+            for claim in group:
+                if not claim.take():
+                    outcomes.append(None)
+                    continue
+                attempt = tables.copy()
+                try:
+                    outcomes.append(self._apply(attempt, claim.transaction, now))
+                    tables = attempt
+                except TenantbaseError as error:
+                    outcomes.append(error)
+            events = [event for event in tables.log if event.version > first]
+            ticket = None
+            if events:
+                everything = any(event.kind == "reset" for event in events)
+                ticket = fence.raise_(None if everything else {event.key for event in events})
+            if self.write_error is not None:
+                unknown, self.write_error = self.write_error, StoreUnavailable("no more writes")
+                self.check_error = self.write_error
+                return Written([unknown for _ in group], None)
+            self._tables.__dict__.update(tables.__dict__)
+            if ticket is not None:
+                fence.lower(ticket)
+            return Written(outcomes, ticket)
+
+    async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
+        self._living(0.0)
+        log = self._tables.log
+        oldest = log[0].version if log else 1
+        if not oldest - 1 <= after <= self._tables.version:
+            return [], False
+        return [event for event in log if event.version > after][:limit], True
+
+    async def last_version(self) -> int:
+        self._living(0.0)
+        return self._tables.version
+
+    async def check(self) -> None:
+        self._living(0.0)
+        if self.check_error is not None:
+            raise self.check_error
+
+    async def close(self) -> None:
+        self._open = False
+
+    def _living(self, now: float) -> dict[str, Entry]:
+        if not self._open:
+            raise StoreUnavailable("closed")
+        if self.read_error is not None:
+            raise self.read_error
+        return {key: entry for key, entry in self._tables.entries.items() if entry.alive(now)}
+
+    def _apply(self, tables: Tables, transaction: Transaction, now: float) -> tuple[Applied, ...]:
+        match transaction:
+            case (DeletePrefix(prefix=prefix),):
+                return (self._delete_prefix(tables, prefix, now),)
+            case (Sweep(limit=limit),):
+                return (self._sweep(tables, limit, now),)
+        for change in transaction:
+            if isinstance(change, DeletePrefix | Sweep):
+                raise InvalidRequest("a transaction of its own")
+            before = _alive(tables.entries.get(change.key), now)
+            version = None if before is None else before.version
+            if change.condition is not None and not change.condition.holds(version):
+                raise ConditionFailed(change.key, version)
+        return tuple(self._change(tables, change, now) for change in transaction)
+
+    def _change(self, tables: Tables, change: Change, now: float) -> Applied:
+        assert isinstance(change, Set | Delete | Increment)
+        before = _alive(tables.entries.get(change.key), now)
+        if isinstance(change, Delete):
+            if before is None:
+                return Applied()
+            del tables.entries[change.key]
+            tables.record("delete", change.key)
+            return Applied(removed=1)
+        expires_at, content_type = change.expires_at, JSON
+        if isinstance(change, Set):
+            value, content_type = change.value, change.content_type
+        elif before is None:
+            value = _digits(change.initial + change.by)
+        else:
+            if not is_json(before.content_type):
+                raise WrongType("not JSON")
+            if re.fullmatch(rb"\s*-?(0|[1-9]\d{0,999})\s*", before.value) is None:
+                raise WrongType("not an integer")
+            value = _digits(int(before.value) + change.by)
+            content_type = before.content_type
+            expires_at = before.expires_at if expires_at is None else expires_at
+        entry = Entry(
+            change.key,
+            value,
+            content_type,
+            str(uuid.uuid4()) if before is None else before.id,
+            tables.record("set", change.key),
+            expires_at,
+        )
+        tables.entries[change.key] = entry
+        return Applied(entry=entry, created=before is None)
+
+    def _delete_prefix(self, tables: Tables, prefix: str, now: float) -> Applied:
+        keys = [key for key in sorted(tables.entries) if key.startswith(prefix)]
+        living = [key for key in keys if tables.entries[key].alive(now)]
+        if len(living) > self._one_by_one:
+            tables.record("reset", prefix)
+            for key in keys:
+                del tables.entries[key]
+        else:
+            for key in living:
+                del tables.entries[key]
+                tables.record("delete", key)
+        return Applied(removed=len(living))
+
+    def _sweep(self, tables: Tables, limit: int, now: float) -> Applied:
+        surplus = len(tables.log) - max(self._log_size, 1)
+        expired = [entry for entry in tables.entries.values() if not entry.alive(now)]
+        expired = sorted(expired, key=lambda entry: entry.expires_at or 0.0)[:limit]
+        for entry in expired:
+            del tables.entries[entry.key]
+            tables.record("expire", entry.key)
+        trimmed = max(0, min(surplus, limit - len(expired)))
+        del tables.log[:trimmed]
+        return Applied(removed=len(expired) + trimmed)
+
+
+def _digits(number: int) -> bytes:
+    if abs(number) >= 10**1_000:
+        raise InvalidRequest("too many digits", "by")
+    return str(number).encode()
+
+
+def _alive(entry: Entry | None, now: float) -> Entry | None:
+    return entry if entry is not None and entry.alive(now) else None

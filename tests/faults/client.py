@@ -1,0 +1,284 @@
+"""Clients of the tortured servers: a process with some of them, which writes down what they saw.
+
+    python -m tests.faults.client CONFIG
+
+The configuration is JSON, see ``Config``. Operations go to standard output, a JSON line each, when they
+have ended. It ends at its time, or when its standard input does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import time
+from typing import Any, Final
+
+import msgspec
+
+from tests.faults.history import NEVER, Kind, Operation, Outcome
+from tests.faults.http_client import Answer, HttpClient, NoAnswer, NotSent
+from tests.faults.values import made, token_of
+
+REGISTERS: Final = 6
+COUNTERS: Final = 2
+MORTALS: Final = 2
+_ANSWERS: Final = 40.0  # seconds, above all deadlines of the service
+
+
+class Config(msgspec.Struct, frozen=True):
+    """What the clients of a process do.
+
+    Attributes:
+        name: begins the names of its clients and of the values they write.
+        ports: of the servers.
+        clients: how many there are.
+        begin: the moment of the monotonic clock, in seconds, at which all processes begin.
+        seconds: for how long.
+        slice_seconds: after so long all go on to new keys, so that no history grows long.
+        pause: seconds between two operations of a client, on average.
+    """
+
+    name: str
+    ports: list[int]
+    seed: int
+    clients: int
+    begin: float
+    seconds: float
+    slice_seconds: float
+    pause: float
+
+
+def keys_of(number: int) -> dict[str, list[str]]:
+    """The keys of a slice: registers, counters, and mortals, which expire."""
+    return {
+        "registers": [f"r{number}/{i}" for i in range(REGISTERS)],
+        "counters": [f"n{number}/{i}" for i in range(COUNTERS)],
+        "mortals": [f"t{number}/{i}" for i in range(MORTALS)],
+    }
+
+
+def slice_of(key: str) -> int:
+    """The number of the slice that a key belongs to."""
+    return int(key[1:].partition("/")[0])
+
+
+class Client:
+    """One client; it does one thing after the other.
+
+    Args:
+        seen: the newest version of each key that any client of this process has been told.
+    """
+
+    def __init__(self, config: Config, name: str, seen: dict[str, int]) -> None:
+        self.name = name
+        self._config = config
+        self._seen = seen
+        self._chance = random.Random(f"{config.seed} {name}")
+        self._number = 0
+        self._servers = [HttpClient(port, _ANSWERS) for port in config.ports]
+        self._wall = time.time() - time.monotonic()
+        self.done: list[Operation] = []
+
+    async def run(self) -> None:
+        """Work until the time is over."""
+        config = self._config
+        await asyncio.sleep(config.begin - time.monotonic())
+        while (now := time.monotonic() - config.begin) < config.seconds:
+            await self.step(keys_of(int(now / config.slice_seconds)))
+            await asyncio.sleep(self._chance.expovariate(1 / config.pause))
+        for server in self._servers:
+            server.close()
+
+    async def step(self, keys: dict[str, list[str]]) -> None:
+        """Do one thing, on one of the servers."""
+        chance = self._chance
+        server = chance.choice(self._servers)
+        register, counter = chance.choice(keys["registers"]), chance.choice(keys["counters"])
+        match chance.choices(range(9), (40, 22, 6, 4, 5, 6, 4, 3, 0.5))[0]:
+            case 0:
+                await self.get(server, chance.choice((register, register, register, counter)))
+            case 1:
+                await self.set(server, register)
+            case 2:
+                await self.delete(server, register)
+            case 3:
+                await self.delete(server, counter)
+            case 4:
+                await self.get_many(server, keys["registers"])
+            case 5:
+                await self.increment(server, counter)
+            case 6:
+                mortal = chance.choice(keys["mortals"])
+                await (self.set if chance.random() < 0.2 else self.get)(server, mortal)
+            case 7:
+                await self.set_many(server, chance.sample(keys["registers"], 2))
+            case _:
+                await self.vanish(server, register)
+                server.close()  # perhaps another worker takes the next connection
+
+    async def get(self, server: HttpClient, key: str) -> None:
+        await self._ask(server, "GET", f"/get-value?key={key}", None, [self._op(key, "get")])
+
+    async def get_many(self, server: HttpClient, keys: list[str]) -> None:
+        operations = [self._op(key, "get") for key in keys]
+        await self._ask(server, "POST", "/get-values", {"keys": keys}, operations)
+
+    async def set(self, server: HttpClient, key: str) -> None:
+        body = self._new_value(key)
+        body |= self._condition(key)
+        await self._ask(server, "POST", "/set-value", body, [self._setting(body)])
+
+    async def set_many(self, server: HttpClient, keys: list[str]) -> None:
+        values = [self._new_value(key) for key in keys]
+        operations = [self._setting(each) for each in values]
+        await self._ask(server, "POST", "/set-values", {"values": values}, operations)
+
+    async def increment(self, server: HttpClient, key: str) -> None:
+        await self._ask(server, "POST", "/increment-value", {"key": key}, [self._op(key, "increment")])
+
+    async def delete(self, server: HttpClient, key: str) -> None:
+        operation = self._op(key, "delete")
+        target = f"/delete-value?key={key}"
+        if key in self._seen and self._chance.random() < 0.3:
+            operation = msgspec.structs.replace(operation, if_version=self._seen[key])
+            target += f"&if_version={self._seen[key]}"
+        await self._ask(server, "DELETE", target, None, [operation])
+
+    async def vanish(self, server: HttpClient, key: str) -> None:
+        """Begin to set a value and go away in the middle, or just before the answer."""
+        body = self._new_value(key)
+        operation = self._setting(body)
+        sent = self._chance.choice((1.0, self._chance.random()))
+        try:
+            await server.vanish("POST", "/set-value", msgspec.json.encode(body), sent)
+        except NotSent:
+            return
+        self._note(operation, "unknown")
+
+    def _op(self, key: str, kind: Kind) -> Operation:
+        return Operation(key, kind, time.monotonic_ns(), NEVER, "unknown", client=self.name)
+
+    def _new_value(self, key: str) -> dict[str, Any]:
+        self._number += 1
+        body: dict[str, Any] = {
+            "key": key,
+            "value": made(f"{self.name}-{self._number}", self._chance),
+        }
+        if key.startswith("t"):
+            body["ttl"] = round(self._chance.uniform(0.2, 2.0), 3)
+        return body
+
+    def _condition(self, key: str) -> dict[str, Any]:
+        if self._chance.random() < 0.1:
+            return {"if_absent": True}
+        if key in self._seen and self._chance.random() < 0.3:
+            return {"if_version": self._seen[key]}
+        return {}
+
+    def _setting(self, body: dict[str, Any]) -> Operation:
+        return msgspec.structs.replace(
+            self._op(body["key"], "set"),
+            value=token_of(body["value"]),
+            if_absent=body.get("if_absent", False),
+            if_version=body.get("if_version"),
+        )
+
+    async def _ask(
+        self, server: HttpClient, method: str, target: str, body: Any, operations: list[Operation]
+    ) -> None:
+        data = b"" if body is None else msgspec.json.encode(body)
+        try:
+            answer = await server.ask(method, target, data)
+        except NotSent:
+            for operation in operations:
+                self._note(operation, "failed")
+            return
+        except NoAnswer:
+            for operation in operations:
+                self._note(operation, "failed" if operation.kind == "get" else "unknown")
+            return
+        entries = _entries(answer, operations)
+        for operation in operations:
+            self._note(operation, _outcome(answer, operation), answer, entries.get(operation.key))
+
+    def _note(
+        self,
+        operation: Operation,
+        outcome: Outcome,
+        answer: Answer | None = None,
+        entry: dict[str, Any] | None = None,
+    ) -> None:
+        now = time.monotonic_ns()
+        told: dict[str, Any] = {"outcome": outcome}
+        told["end"] = NEVER if outcome == "unknown" else now
+        if answer is not None:
+            told |= {"status": answer.status, "cache": answer.cache}
+        if outcome == "ok" and entry is not None:
+            told |= {name: entry[name] for name in ("version", "id")}
+            told["created"] = entry.get("created", False)
+            if "value" in entry:
+                value = entry["value"]
+                told["value"] = value if isinstance(value, int) else token_of(value)
+            if entry["expires_at"] is not None:
+                told["expires"] = int((entry["expires_at"] - self._wall) * 1e9)
+            self._seen[operation.key] = entry["version"]
+        self.done.append(msgspec.structs.replace(operation, **told))
+
+
+def _entries(answer: Answer, operations: list[Operation]) -> dict[str, dict[str, Any]]:
+    """What the answer says of each key."""
+    if answer.status != 200:
+        return {}
+    document = answer.json
+    entries = document["values"] if "values" in document else [document]
+    return {entry["key"]: entry for entry in entries}
+
+
+def _outcome(answer: Answer, operation: Operation) -> Outcome:
+    if answer.status in (200, 201, 204):
+        return "ok"
+    problem = answer.json["type"].rpartition(":")[2]
+    if answer.status == 404 and problem == "no-such-key":
+        return "ok"
+    if problem == "condition-failed":
+        return "refused"
+    if problem == "outcome-unknown" or (answer.status == 500 and operation.kind != "get"):
+        return "unknown"
+    if answer.status in (429, 503, 507) or answer.status == 500:
+        return "failed"
+    raise AssertionError(f"{operation} was answered with {answer}")
+
+
+async def _run(config: Config) -> None:
+    seen: dict[str, int] = {}
+    clients = [Client(config, f"{config.name}{n}", seen) for n in range(config.clients)]
+    working = [asyncio.create_task(client.run()) for client in clients]
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    told_to_end = asyncio.create_task(reader.read())
+    try:
+        running = True
+        while running:
+            finished, _ = await asyncio.wait([*working, told_to_end], timeout=0.2)
+            for task in finished:
+                task.result()
+            running = told_to_end not in finished and not finished.issuperset(working)
+            for client in clients:
+                for operation in client.done:
+                    sys.stdout.buffer.write(msgspec.json.encode(operation) + b"\n")
+                client.done.clear()
+            sys.stdout.buffer.flush()
+    finally:
+        for task in (*working, told_to_end):
+            task.cancel()
+
+
+def main() -> None:
+    asyncio.run(_run(msgspec.json.decode(sys.argv[1], type=Config)))
+
+
+if __name__ == "__main__":
+    main()

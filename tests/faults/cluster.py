@@ -1,0 +1,167 @@
+"""Servers with workers on one database and one memcached, as processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final, Self
+
+from tests.app_server import AppServer
+from tests.faults import stalls, strace
+from tests.faults.control import Control
+from tests.faults.frames import FrameCollector
+from tests.servers import FaultProxy, MemcachedProcess
+
+CACHE_SECONDS: Final = 0.1
+WRITE_SECONDS: Final = 5.0
+
+
+class TorturedServer(AppServer):
+    """The service with the steps of a control in it.
+
+    Args:
+        database: its file.
+        control: the directory of the control.
+        bug: planted in it.
+        injected: a fault of ``strace -e inject=``, for as long as it runs.
+        options: of ``tenantbase serve``.
+    """
+
+    def __init__(
+        self,
+        database: Path,
+        control: Path,
+        *options: str,
+        bug: str | None = None,
+        injected: str | None = None,
+    ) -> None:
+        super().__init__(database, *options)
+        self._control = control
+        self._bug = bug
+        self._injected = injected
+
+    def spawn(self) -> None:
+        assert self._process is None, "the server runs already"
+        command = [sys.executable, "-W", "error", "-m", "tests.faults.server", str(self._control)]
+        command += ["--break", self._bug] if self._bug else []
+        command += ["--", "serve", "--database", str(self.database), "--port", str(self.port)]
+        command += self._options
+        if self._injected:
+            command = strace.injecting(self._injected, command)
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=self._stderr, env=self._environment
+        )
+
+    @property
+    def workers(self) -> list[int]:
+        """The processes that serve: the children of the supervisor, or the only one."""
+        return _children(self.pid) or [self.pid]
+
+    def kill(self) -> None:
+        """kill -9, of what runs under strace as well."""
+        if self._injected:
+            for pid in _children(self.pid):
+                os.kill(pid, signal.SIGKILL)
+        super().kill()
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except FileNotFoundError:
+        return []
+    return [int(child) for child in text.split()]
+
+
+class Cluster:
+    """Everything that is tortured. An async context manager.
+
+    The first server reaches memcached directly, each other one through a proxy of its own.
+
+    Args:
+        directory: for the database and the control; it is empty.
+        servers, workers: how many, and how many each.
+        bug: planted in all of them.
+    """
+
+    def __init__(
+        self, directory: Path, *, servers: int, workers: int, bug: str | None = None
+    ) -> None:
+        self.database = directory / "x.db"
+        self.control = Control(directory / "control")
+        self.memcached = MemcachedProcess()
+        self.proxies = [FaultProxy(self.memcached.address) for _ in range(servers - 1)]
+        self.collector = FrameCollector()
+        self.servers = [
+            self.server(proxy.address, "--workers", str(workers), bug=bug)
+            for proxy in (self.memcached, *self.proxies)
+        ]
+        self._stack = AsyncExitStack()
+
+    def server(
+        self,
+        memcached: str,
+        *options: str,
+        bug: str | None = None,
+        injected: str | None = None,
+    ) -> TorturedServer:
+        """One more server on the same database, not started."""
+        fixed = ["--memcached", memcached, "--cache-timeout", str(CACHE_SECONDS)]
+        fixed += ["--write-timeout", str(WRITE_SECONDS), "--drain-timeout", "5"]
+        return TorturedServer(
+            self.database, self.control.directory, *fixed, *options, bug=bug, injected=injected
+        )
+
+    @property
+    def ports(self) -> list[int]:
+        return [server.port for server in self.servers]
+
+    def stalls(self) -> list[stalls.Stall]:
+        """What the servers' event loops told of themselves."""
+        return stalls.told(self.control.directory)
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self.memcached)
+            for proxy in self.proxies:
+                await stack.enter_async_context(proxy)
+            for server in self.servers:
+                stack.callback(server.close)
+            # One after the other: the first makes the database.
+            for server in self.servers:
+                await asyncio.to_thread(server.start)
+            collecting = asyncio.create_task(self._collect())
+            stack.callback(collecting.cancel)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._stack.aclose()
+
+    async def _collect(self) -> None:
+        while True:
+            await asyncio.sleep(0.1)
+            for proxy in self.proxies:
+                self.collector.collect(proxy)
+
+    def owner_of(self, pid: int) -> TorturedServer | None:
+        """The server that a process belongs to, if it still runs."""
+        return next((each for each in self.servers if pid in (each.pid, *each.workers)), None)
+
+
+def memory_of(pids: Sequence[int]) -> dict[int, int]:
+    """Resident memory of processes in bytes, of those that run."""
+    sizes = {}
+    for pid in pids:
+        try:
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        sizes[pid] = pages * os.sysconf("SC_PAGE_SIZE")
+    return sizes

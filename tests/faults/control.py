@@ -1,0 +1,110 @@
+"""How a torture reaches into the servers it tortures, while they run.
+
+A small file that each of them has mapped: the error of its clock, and how much to dawdle at the steps
+of the protocol. And a directory in which *failpoints* are armed: the next process that comes to a
+step does what is asked there, once. Unarmed, a step costs one failing system call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import os
+import random
+import signal
+import struct
+import time
+from pathlib import Path
+from typing import Final, Literal
+
+# A write, in its order; then a read.
+WRITE_STEPS: Final = ("locked", "applied", "odd", "committed", "even", "unlocked", "publishing")
+READ_STEPS: Final = ("asked", "selected")
+
+Action = Literal["stop", "kill"]
+_WORDS: Final = struct.Struct("ddd")
+_SIZE: Final = mmap.PAGESIZE
+
+
+class Control:
+    """The tortured servers' clock error, their dawdling and their failpoints.
+
+    Args:
+        directory: shared by the torture and all its servers.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(exist_ok=True)
+        fd = os.open(directory / "words", os.O_RDWR | os.O_CREAT, 0o600)
+        os.ftruncate(fd, _SIZE)
+        self._map = mmap.mmap(fd, _SIZE)
+        os.close(fd)
+
+    @property
+    def clock_error(self) -> float:
+        """Seconds by which the servers' clocks are fast."""
+        return self._words[0]
+
+    @clock_error.setter
+    def clock_error(self, seconds: float) -> None:
+        _WORDS.pack_into(self._map, 0, seconds, *self._words[1:])
+
+    @property
+    def dawdling(self) -> tuple[float, float]:
+        """How likely a step is to take longer, and how many seconds it takes then at most."""
+        return self._words[1], self._words[2]
+
+    @dawdling.setter
+    def dawdling(self, how: tuple[float, float]) -> None:
+        _WORDS.pack_into(self._map, 0, self._words[0], *how)
+
+    @property
+    def _words(self) -> tuple[float, float, float]:
+        clock_error, likelihood, longest = _WORDS.unpack_from(self._map)
+        return clock_error, likelihood, longest
+
+    def arm(self, step: str, action: Action) -> None:
+        """Let the next process that comes to the step stop there, or die."""
+        (self.directory / f"{step}.{action}").touch()
+
+    def disarm(self) -> None:
+        """Whatever has not happened yet will not."""
+        for step in (*WRITE_STEPS, *READ_STEPS):
+            for action in ("stop", "kill"):
+                (self.directory / f"{step}.{action}").unlink(missing_ok=True)
+
+    def caught(self) -> list[int]:
+        """The processes that have come to an armed step since the last call."""
+        pids = []
+        for path in self.directory.glob("caught.*"):
+            pids.append(int(path.suffix[1:]))
+            path.unlink()
+        return pids
+
+    def reach(self, step: str) -> None:
+        """A process comes to a step, in a thread that may be held up."""
+        self._spring(step)
+        delay = self._delay()
+        if delay:
+            time.sleep(delay)
+
+    async def reach_async(self, step: str) -> None:
+        """The same in an event loop, which goes on meanwhile."""
+        self._spring(step)
+        delay = self._delay()
+        if delay:
+            await asyncio.sleep(delay)
+
+    def _delay(self) -> float:
+        likelihood, longest = self.dawdling
+        return random.uniform(0, longest) if likelihood and random.random() < likelihood else 0.0
+
+    def _spring(self, step: str) -> None:
+        pid = os.getpid()
+        for action, number in (("stop", signal.SIGSTOP), ("kill", signal.SIGKILL)):
+            try:  # only one process can move it away
+                os.rename(self.directory / f"{step}.{action}", self.directory / f"caught.{pid}")
+            except FileNotFoundError:
+                continue
+            os.kill(pid, number)

@@ -1,0 +1,72 @@
+"""Stores that break a promise of durability, for the torture to find."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Final, Self
+
+from tenantbase.interfaces.sql_interface import SqlStore, WriteLock
+from tenantbase.interfaces.store import Claim, Fence, Written
+
+_LATE: Final = 0.05
+
+
+class Unsynced(SqlStore):
+    """Commits are not flushed to the disk."""
+
+    @classmethod
+    async def open(cls, path: str | os.PathLike[str], lock: WriteLock, **settings: Any) -> Self:
+        store = await super().open(path, lock, **settings)
+        await store._writer.run(lambda connection: connection.execute("PRAGMA synchronous = OFF"))
+        return store
+
+
+class Early(SqlStore):
+    """A write is acknowledged a moment before its commit."""
+
+    async def _write(self, group: Sequence[Claim], now: float, fence: Fence) -> Written:
+        await self._writing.acquire()
+        written: Written = await self._writer.run(self._prepare, group, now, fence)
+        self._start(self._commit_late())
+        return written
+
+    def _prepare(
+        self, connection: sqlite3.Connection, group: Sequence[Claim], now: float, fence: Fence
+    ) -> Written:
+        return self._committer.commit(_Postponing(connection), group, now, fence)  # type: ignore[arg-type]
+
+    async def _commit_late(self) -> None:
+        try:
+            await asyncio.sleep(_LATE)
+            await self._writer.run(_commit)
+        finally:
+            self._writing.release()
+
+
+class _Postponing:
+    """A connection that says it has committed."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._postponed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._connection.in_transaction and not self._postponed
+
+    def execute(self, statement: str, *args: Any) -> sqlite3.Cursor | None:
+        if statement == "COMMIT":
+            self._postponed = True
+            return None
+        return self._connection.execute(statement, *args)
+
+
+def _commit(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("COMMIT")

@@ -1,0 +1,110 @@
+"""The product's parts, with a step of the torture's control at every step of the protocol."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+
+from tenantbase import wiring
+from tenantbase.cache import Cache
+from tenantbase.entry import Entry
+from tenantbase.fence import TagFence, TagTicket, WriteLock
+from tenantbase.frame import FrameCodec
+from tenantbase.interfaces import memcache_interface
+from tenantbase.interfaces.memcache import Item
+from tenantbase.interfaces.memcache_interface import MemcacheClient
+from tenantbase.interfaces.sql_interface import SqlStore
+from tenantbase.interfaces.store import Claim, Fence, Ticket, Written
+from tenantbase.tags import TagFile
+from tests.faults.control import Control
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The classes that ``wiring.py`` puts together."""
+
+    tags: type[TagFile] = TagFile
+    fence: type[TagFence] = TagFence
+    store: type[SqlStore] = SqlStore
+    codec: type[FrameCodec] = FrameCodec
+    memcache: type[MemcacheClient] = MemcacheClient
+    cache: type[Cache] = Cache
+
+    def install(self, control: Control) -> None:
+        """Let the product be made of these, in this process and those forked from it."""
+        for name, part in (
+            ("TagFile", self.tags),
+            ("TagFence", self.fence),
+            ("SqlStore", self.store),
+            ("FrameCodec", self.codec),
+            ("Cache", self.cache),
+        ):
+            assert hasattr(wiring, name)
+            setattr(wiring, name, part)
+        setattr(memcache_interface, "MemcacheClient", self.memcache)
+        setattr(wiring, "time", _Clock(control))
+
+
+class _Clock:
+    """Stands for the module ``time`` where the product asks for the present."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    def time(self) -> float:
+        return time.time() + self._control.clock_error
+
+
+def stepped(parts: Parts, control: Control) -> Parts:
+    """The same parts, coming to a step of the control at every step of the protocol."""
+
+    class Fence_(parts.fence):  # type: ignore[misc,name-defined]
+        def __init__(
+            self, tags: TagFile, write_lock: WriteLock, bucket_of: Callable[[str], int]
+        ) -> None:
+            super().__init__(tags, write_lock, bucket_of)
+            take: Callable[[], AbstractContextManager[None]] = self.lock
+
+            @contextmanager
+            def lock() -> Iterator[None]:
+                with take():
+                    control.reach("locked")
+                    yield
+
+            self.lock = lock
+
+        def raise_(self, keys: Collection[str] | None) -> TagTicket:
+            control.reach("applied")
+            ticket: TagTicket = super().raise_(keys)
+            control.reach("odd")
+            return ticket
+
+        def lower(self, ticket: Ticket) -> None:
+            control.reach("committed")
+            super().lower(ticket)
+            control.reach("even")
+
+    class Store_(parts.store):  # type: ignore[misc,name-defined]
+        async def read(self, keys: Sequence[str], now: float) -> list[Entry | None]:
+            rows: list[Entry | None] = await super().read(keys, now)
+            await control.reach_async("selected")
+            return rows
+
+        async def write(self, group: Sequence[Claim], now: float, fence: Fence) -> Written:
+            written: Written = await super().write(group, now, fence)
+            await control.reach_async("unlocked")
+            return written
+
+    class Memcache_(parts.memcache):  # type: ignore[misc,name-defined]
+        async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+            found: dict[bytes, bytes] = await super().get_many(keys)
+            await control.reach_async("asked")
+            return found
+
+        async def set_many(self, items: Sequence[Item]) -> None:
+            await control.reach_async("publishing")
+            await super().set_many(items)
+
+    return replace(parts, fence=Fence_, store=Store_, memcache=Memcache_)
