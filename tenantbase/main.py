@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn, TypeVar
 
 import click
 import msgspec
@@ -24,6 +24,8 @@ from tenantbase.entry import JSON, OCTETS, check_key, check_text, expiry, is_jso
 from tenantbase.errors import ConfigError, TenantbaseError
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from tenantbase.direct import Direct
     from tenantbase.remote import Remote
 
@@ -173,7 +175,7 @@ def delete(config: Config, key: str | None, if_version: int | None) -> None:
 @main.command("list")
 @_configured(*_DATA)
 @click.option("--prefix", default="", metavar="TEXT", help="Only keys that begin so.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most so many.")
+@click.option("--limit", type=click.IntRange(1, 10_000), metavar="N", help="At most so many.")
 def list_(config: Config, prefix: str, limit: int | None) -> None:
     """Print entries, one a line, as JSON, in the byte order of their keys."""
     check_text(prefix, "prefix")
@@ -184,6 +186,55 @@ def list_(config: Config, prefix: str, limit: int | None) -> None:
                 _write(piece)
 
     _run(config, work)
+
+
+@main.command("import")
+@_configured("database", "max_value_bytes", "write_timeout")
+@click.argument("file", type=click.File("rb"), default="-")
+def import_(config: Config, file: BinaryIO) -> None:
+    """Store the entries in FILE, or standard input: JSON, one entry a line.
+
+    A line has "key" and "value", and may have whatever else /set-value takes, but no conditions.
+    Stops at the first line that cannot be stored; those before it are.
+    """
+    from tenantbase.transfer import import_lines
+    from tenantbase.wiring import open_cache
+
+    async def work() -> None:
+        async with open_cache(config) as cache:
+            with _progress() as progress:
+                async for lines in import_lines(cache, file, config.max_value_bytes):
+                    progress.update(lines)
+
+    asyncio.run(work())
+
+
+@main.command("export")
+@_configured("database", "write_timeout")
+@click.option("--prefix", default="", metavar="TEXT", help="Only keys that begin so.")
+@click.argument("file", type=click.File("wb"), default="-")
+def export(config: Config, prefix: str, file: BinaryIO) -> None:
+    """Write all entries to FILE, or standard output: JSON, one entry a line."""
+    from tenantbase.transfer import export_lines
+    from tenantbase.wiring import open_cache
+
+    check_text(prefix, "prefix")
+
+    async def work() -> None:
+        async with open_cache(config, create=False) as cache:
+            with _progress() as progress:
+                async for lines, count in export_lines(cache, prefix):
+                    file.write(lines)
+                    progress.update(count)
+
+    asyncio.run(work())
+
+
+def _progress() -> tqdm[NoReturn]:
+    """A count of entries on standard error, if that is a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(unit=" entries", unit_scale=True, disable=None)
 
 
 def _run(

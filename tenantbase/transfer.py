@@ -1,9 +1,12 @@
-"""Entries in and out as lines of JSON, many at a time, in constant memory."""
+"""Whole databases as newline-delimited JSON: one entry a line, as the server lists them.
+
+Both directions take the memory of one batch, however large the whole is, and leave others on the
+same database their turns.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator
 from typing import BinaryIO, Final, NamedTuple
 
 import msgspec
@@ -15,20 +18,13 @@ from tenantbase.web.answers import as_line, entry_json
 from tenantbase.web.bodies import parse
 from tenantbase.web.changes import SetValue, set_change
 
-_BATCH_ENTRIES: Final = 2_000
+_BATCH_LINES: Final = 1000
 _BATCH_BYTES: Final = 4 << 20
-# The next batch is read and checked while the one before it is being committed.
-_AHEAD: Final = 2
-# What an entry takes besides its value: the key, escaped, and the other fields. Base64 and
-# escapes make a value up to six times as long.
-_AROUND: Final = 16_384
-_GROWTH: Final = 6
-
-Progress = Callable[[int], object]
+_BESIDES: Final = 64 << 10  # bytes a line may have besides its value
 
 
-class _Line(SetValue):
-    """A line: an entry as the server shows it. Its id and version were of another database."""
+class _Line(SetValue, forbid_unknown_fields=True, gc=False):
+    """``id`` and ``version`` are those of another database; new ones are given here."""
 
     id: str | None = None
     version: int | None = None
@@ -37,98 +33,83 @@ class _Line(SetValue):
 _LINE: Final = msgspec.json.Decoder(_Line)
 
 
-class Imported(NamedTuple):
-    """How many entries were stored, and how many left out because they had expired."""
+class _Batch(NamedTuple):
+    """Lines to be stored together, and what is wrong with the line after them."""
 
-    stored: int
-    expired: int
+    changes: list[Set]
+    lines: int
+    refused: TenantbaseError | None
 
 
-async def import_entries(
-    cache: Cache, lines: BinaryIO, max_value_bytes: int, progress: Progress
-) -> Imported:
-    """Store an entry for each line. A key that exists is replaced.
+async def export_lines(cache: Cache, prefix: str) -> AsyncGenerator[tuple[bytes, int], None]:
+    """Every entry whose key begins with ``prefix``, in byte order of keys.
 
-    Batches are committed as they come, so what precedes a mistake stays stored.
+    Yields: some lines, and how many they are.
+    """
+    async for entries, _ in cache.scan(prefix):
+        yield b"".join(as_line(entry_json(entry)) for entry in entries), len(entries)
+
+
+async def import_lines(
+    cache: Cache, source: BinaryIO, max_value_bytes: int
+) -> AsyncGenerator[int, None]:
+    """Store what the lines say, many in a transaction. What has expired is passed over.
 
     Args:
-        progress: told how many bytes were read, now and then.
+        source: is read while nothing else is under way, so it may block.
+
+    Yields: how many lines each transaction has done.
 
     Raises:
-        TenantbaseError: a line is no entry, or the database refused; says how far it came.
+        TenantbaseError: a line, which is named, cannot be stored. Those before it are.
     """
-    stored = expired = 0
-    under_way: list[tuple[asyncio.Task[object], int]] = []
-
-    async def finish_one() -> None:
-        nonlocal stored
-        task, count = under_way.pop(0)
-        await task
-        stored += count
-
-    try:
-        for batch, left_out, size in _batches(cache, lines, max_value_bytes):
-            expired += left_out
-            if batch:
-                task: asyncio.Task[object] = asyncio.ensure_future(cache.write(*batch))
-                under_way.append((task, len(batch)))
-            # Even with room for more, the loop must turn for the commit to begin.
-            await asyncio.sleep(0)
-            while len(under_way) >= _AHEAD:
-                await finish_one()
-            progress(size)
-        while under_way:
-            await finish_one()
-    except TenantbaseError as error:
-        for task, count in under_way:
-            await asyncio.wait([task])
-            stored += 0 if task.exception() else count
-        raise TenantbaseError(f"{error}; {stored:,} entries were stored") from error
-    return Imported(stored, expired)
+    done = 0
+    while True:
+        batch = _read(source, done, max_value_bytes, cache.now())
+        if batch.changes:
+            try:
+                await cache.write(*batch.changes)
+            except TenantbaseError as error:
+                raise TenantbaseError(
+                    f"lines {done + 1} to {done + batch.lines}: {error}"
+                ) from error
+        if batch.refused is not None:
+            raise batch.refused
+        if not batch.lines:
+            return
+        done += batch.lines
+        yield batch.lines
 
 
-def _batches(
-    cache: Cache, lines: BinaryIO, max_value_bytes: int
-) -> Iterator[tuple[list[Set], int, int]]:
-    """Checked batches: the entries, how many were left out as expired, the bytes read."""
-    longest = _GROWTH * max_value_bytes + _AROUND
-    batch: list[Set] = []
-    expired = size = number = 0
-    while line := lines.readline(longest + 1):
-        number += 1
-        size += len(line)
+def _read(source: BinaryIO, done: int, max_value_bytes: int, now: float) -> _Batch:
+    changes: list[Set] = []
+    longest = 2 * max_value_bytes + _BESIDES
+    lines = size = 0
+    while lines < _BATCH_LINES and size < _BATCH_BYTES:
+        line = source.readline(longest)
+        if not line:
+            break
         try:
-            if len(line) > longest:
-                raise InvalidRequest("the line is too long")
-            if not line.isspace():
-                given = parse(_LINE, line)
-                now = cache.now()
-                if given.expires_at is not None and given.expires_at <= now:
-                    expired += 1
-                else:
-                    batch.append(set_change(given, None, now, max_value_bytes))
+            if len(line) == longest:
+                raise InvalidRequest("it is longer than any value that may be stored")
+            if change := _change(line, max_value_bytes, now):
+                changes.append(change)
         except InvalidRequest as error:
-            if batch:
-                yield batch, expired, size
             field = f"{error.field}: " if error.field else ""
-            raise TenantbaseError(f"line {number:,}: {field}{error.detail}") from error
-        if len(batch) >= _BATCH_ENTRIES or size >= _BATCH_BYTES:
-            yield batch, expired, size
-            batch, expired, size = [], 0, 0
-    yield batch, expired, size
+            text = f"line {done + lines + 1}: {field}{error.detail}; the lines before it are stored"
+            return _Batch(changes, lines, TenantbaseError(text))
+        lines += 1
+        size += len(line)
+    return _Batch(changes, lines, None)
 
 
-async def export_entries(cache: Cache, prefix: str, lines: BinaryIO, progress: Progress) -> int:
-    """Write a line for each entry whose key begins with ``prefix``, in byte order of keys.
-
-    Args:
-        progress: told how many entries were written, now and then.
-
-    Returns: how many were written.
-    """
-    total = 0
-    async for entries, _ in cache.scan(prefix):
-        lines.write(b"".join([as_line(entry_json(entry)) for entry in entries]))
-        total += len(entries)
-        progress(len(entries))
-    return total
+def _change(line: bytes, max_value_bytes: int, now: float) -> Set | None:
+    """What a line asks for; None if it is empty or its entry has expired."""
+    if line.isspace():
+        return None
+    given = parse(_LINE, line)
+    if given.if_absent or given.if_version is not None:
+        raise InvalidRequest("an import has no conditions")
+    if given.expires_at is not None and given.expires_at <= now:
+        return None
+    return set_change(given, None, now, max_value_bytes)

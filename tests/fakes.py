@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -51,15 +51,10 @@ class Withdrawn(Granted):
 
 
 class RecordingFence:
-    """Writes down what it is told: "lock", the keys raised (None: all), "lower", "unlock".
-
-    Attributes:
-        on_raise: called when it is raised.
-    """
+    """Writes down what it is told: "lock", the keys raised (None: all), "lower", "unlock"."""
 
     def __init__(self) -> None:
         self.told: list[object] = []
-        self.on_raise: Callable[[], object] = lambda: None
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -70,7 +65,6 @@ class RecordingFence:
     def raise_(self, keys: Collection[str] | None) -> object:
         assert self.told[-1] == "lock"
         self.told.append(keys if keys is None else set(keys))
-        self.on_raise()
         return object()
 
     def lower(self, ticket: object) -> None:

@@ -154,6 +154,13 @@ def test_list(tenantbase: Tenantbase) -> None:
     assert listed("--prefix", "c") == []
 
 
+def test_a_list_has_one_line_for_each_entry(tenantbase: Tenantbase) -> None:
+    tenantbase("set", "k\nl", '{\n"a":\r\n"b\\n"\n}')
+    (line,) = tenantbase("list").stdout.splitlines()
+    entry = msgspec.json.decode(line)
+    assert (entry["key"], entry["value"]) == ("k\nl", {"a": "b\n"})
+
+
 @pytest.mark.parametrize(
     "key", [".", "..", "a/../b", "a b", "?x=1&y#z", "%2f%", "\u00e9", "+", "'"]
 )

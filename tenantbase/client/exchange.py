@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from io import BytesIO
 from typing import Final
 
 import aiohttp
@@ -19,6 +20,7 @@ from yarl import URL
 from tenantbase.client.errors import ClientError, ConnectionFailed, OutcomeUnknown
 from tenantbase.client.retrying import Answer, delay, failure_of, may_be_repeated
 
+_IN_PIECES_FROM: Final = 64 << 10  # bytes; a larger body in one piece holds up the event loop
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
@@ -149,7 +151,7 @@ class Exchange:
             async with self.session.request(
                 method,
                 self.url(target),
-                data=body,
+                data=BytesIO(body) if body is not None and len(body) >= _IN_PIECES_FROM else body,
                 headers={**self.headers, **headers},
                 timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=self.connect_timeout),
                 allow_redirects=False,

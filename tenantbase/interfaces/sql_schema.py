@@ -206,6 +206,12 @@ def _make_file(path: str) -> tuple[int, int]:
         raise CannotOpen(f"cannot open {path}: {error.strerror}") from error
     if not stat.S_ISREG(found.st_mode):
         raise CannotOpen(f"cannot open {path}: it is not a file")
+    # SQLite would open it for reading only, leave files beside it that belong to us and
+    # that its owner can't use, and complain at the first change.
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise CannotOpen(f"cannot open {path}: it is read-only, or access to it is denied")
+    if not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
+        raise CannotOpen(f"cannot open {path}: its directory is read-only")
     return found.st_dev, found.st_ino
 
 

@@ -3,7 +3,8 @@
     python -m tests.faults.client CONFIG
 
 The configuration is JSON, see ``Config``. Operations go to standard output, a JSON line each, when they
-have ended. It ends at its time, or when its standard input does.
+have ended; a line that is a number says that every operation that began before that moment (in
+nanoseconds of the monotonic clock) has been told. It ends at its time, or when its standard input does.
 """
 
 from __future__ import annotations
@@ -76,24 +77,27 @@ class Client:
         self._seen = seen
         self._chance = random.Random(f"{config.seed} {name}")
         self._number = 0
-        self._servers = [HttpClient(port, _ANSWERS) for port in config.ports]
+        self.servers = [HttpClient(port, _ANSWERS) for port in config.ports]
         self._wall = time.time() - time.monotonic()
         self.done: list[Operation] = []
+        self.busy_since = NEVER
 
     async def run(self) -> None:
         """Work until the time is over."""
         config = self._config
         await asyncio.sleep(config.begin - time.monotonic())
         while (now := time.monotonic() - config.begin) < config.seconds:
+            self.busy_since = time.monotonic_ns()
             await self.step(keys_of(int(now / config.slice_seconds)))
+            self.busy_since = NEVER
             await asyncio.sleep(self._chance.expovariate(1 / config.pause))
-        for server in self._servers:
+        for server in self.servers:
             server.close()
 
     async def step(self, keys: dict[str, list[str]]) -> None:
         """Do one thing, on one of the servers."""
         chance = self._chance
-        server = chance.choice(self._servers)
+        server = chance.choice(self.servers)
         register, counter = chance.choice(keys["registers"]), chance.choice(keys["counters"])
         match chance.choices(range(9), (40, 22, 6, 4, 5, 6, 4, 3, 0.5))[0]:
             case 0:
@@ -154,7 +158,7 @@ class Client:
             await server.vanish("POST", "/set-value", msgspec.json.encode(body), sent)
         except NotSent:
             return
-        self._note(operation, "unknown")
+        self._note(operation, server, "unknown", vanished=True)
 
     def _op(self, key: str, kind: Kind) -> Operation:
         return Operation(key, kind, time.monotonic_ns(), NEVER, "unknown", client=self.name)
@@ -192,26 +196,32 @@ class Client:
             answer = await server.ask(method, target, data)
         except NotSent:
             for operation in operations:
-                self._note(operation, "failed")
+                self._note(operation, server, "failed")
             return
         except NoAnswer:
             for operation in operations:
-                self._note(operation, "failed" if operation.kind == "get" else "unknown")
+                lost: Outcome = "failed" if operation.kind == "get" else "unknown"
+                self._note(operation, server, lost)
             return
-        entries = _entries(answer, operations)
+        entries = _entries(answer)
         for operation in operations:
-            self._note(operation, _outcome(answer, operation), answer, entries.get(operation.key))
+            outcome = _outcome(answer, operation)
+            self._note(operation, server, outcome, answer, entries.get(operation.key))
 
     def _note(
         self,
         operation: Operation,
+        server: HttpClient,
         outcome: Outcome,
         answer: Answer | None = None,
         entry: dict[str, Any] | None = None,
+        *,
+        vanished: bool = False,
     ) -> None:
         now = time.monotonic_ns()
-        told: dict[str, Any] = {"outcome": outcome}
+        told: dict[str, Any] = {"outcome": outcome, "port": server.port, "heard": now}
         told["end"] = NEVER if outcome == "unknown" else now
+        told["vanished"] = vanished
         if answer is not None:
             told |= {"status": answer.status, "cache": answer.cache}
         if outcome == "ok" and entry is not None:
@@ -226,7 +236,7 @@ class Client:
         self.done.append(msgspec.structs.replace(operation, **told))
 
 
-def _entries(answer: Answer, operations: list[Operation]) -> dict[str, dict[str, Any]]:
+def _entries(answer: Answer) -> dict[str, dict[str, Any]]:
     """What the answer says of each key."""
     if answer.status != 200:
         return {}
@@ -266,10 +276,12 @@ async def _run(config: Config) -> None:
             for task in finished:
                 task.result()
             running = told_to_end not in finished and not finished.issuperset(working)
+            told = min(time.monotonic_ns(), *(client.busy_since for client in clients))
             for client in clients:
                 for operation in client.done:
                     sys.stdout.buffer.write(msgspec.json.encode(operation) + b"\n")
                 client.done.clear()
+            sys.stdout.buffer.write(b"%d\n" % (told if running else NEVER))
             sys.stdout.buffer.flush()
     finally:
         for task in (*working, told_to_end):

@@ -45,6 +45,7 @@ class TorturedServer(AppServer):
         self._control = control
         self._bug = bug
         self._injected = injected
+        self.worker_count = int(options[options.index("--workers") + 1]) if "--workers" in options else 1
 
     def spawn(self) -> None:
         assert self._process is None, "the server runs already"
@@ -79,6 +80,16 @@ def _children(pid: int) -> list[int]:
     return [int(child) for child in text.split()]
 
 
+class Memcached(MemcachedProcess):
+    """A memcached that is started with different options at different times."""
+
+    def restart_with(self, *options: str) -> None:
+        """Kill it and start it, empty, with these options and no others."""
+        self.kill()
+        self._options = options
+        self.start()
+
+
 class Cluster:
     """Everything that is tortured. An async context manager.
 
@@ -95,7 +106,7 @@ class Cluster:
     ) -> None:
         self.database = directory / "x.db"
         self.control = Control(directory / "control")
-        self.memcached = MemcachedProcess()
+        self.memcached = Memcached()
         self.proxies = [FaultProxy(self.memcached.address) for _ in range(servers - 1)]
         self.collector = FrameCollector()
         self.servers = [
@@ -149,10 +160,6 @@ class Cluster:
             await asyncio.sleep(0.1)
             for proxy in self.proxies:
                 self.collector.collect(proxy)
-
-    def owner_of(self, pid: int) -> TorturedServer | None:
-        """The server that a process belongs to, if it still runs."""
-        return next((each for each in self.servers if pid in (each.pid, *each.workers)), None)
 
 
 def memory_of(pids: Sequence[int]) -> dict[int, int]:

@@ -6,85 +6,75 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final
 
-from tests.faults import frames
+from tests.faults import frames, guests
 from tests.faults.cluster import Cluster, TorturedServer
-from tests.faults.control import READ_STEPS, WRITE_STEPS
-from tests.faults.excuses import Excuses
+from tests.faults.control import READ_STEPS, WRITE_STEPS, Action
+from tests.faults.scene import Scene
 from tests.servers import FaultProxy
 
-Fault = Callable[[Cluster, random.Random, Excuses], AbstractAsyncContextManager[None]]
-_LONGEST_STOP: Final = 30.0
-_SECOND: Final = 1_000_000_000
+Fault = Callable[[Scene, random.Random], AbstractAsyncContextManager[None]]
 
 
 # memcached
 
 
 @asynccontextmanager
-async def _killed(cluster: Cluster, chance: random.Random, excuses: Excuses) -> AsyncIterator[None]:
-    cluster.memcached.kill()
+async def _killed(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    scene.cluster.memcached.kill()
     yield
-    await asyncio.to_thread(cluster.memcached.start)
+    await asyncio.to_thread(scene.cluster.memcached.start)
 
 
 @asynccontextmanager
-async def _terminated(
-    cluster: Cluster, chance: random.Random, excuses: Excuses
-) -> AsyncIterator[None]:
-    cluster.memcached.terminate()
+async def _terminated(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    scene.cluster.memcached.terminate()
     yield
-    await asyncio.to_thread(cluster.memcached.start)
+    await asyncio.to_thread(scene.cluster.memcached.start)
 
 
 @asynccontextmanager
-async def _stopped(
-    cluster: Cluster, chance: random.Random, excuses: Excuses
-) -> AsyncIterator[None]:
-    cluster.memcached.pause()
+async def _stopped(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    scene.cluster.memcached.pause()
     yield
-    cluster.memcached.resume()
+    scene.cluster.memcached.resume()
 
 
 @asynccontextmanager
-async def _flushed(
-    cluster: Cluster, chance: random.Random, excuses: Excuses
-) -> AsyncIterator[None]:
-    await asyncio.to_thread(cluster.memcached.flush)
+async def _flushed(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    await asyncio.to_thread(scene.cluster.memcached.flush)
     yield
-    await asyncio.to_thread(cluster.memcached.flush)
+    await asyncio.to_thread(scene.cluster.memcached.flush)
 
 
 @asynccontextmanager
-async def _resurrected(
-    cluster: Cluster, chance: random.Random, excuses: Excuses
-) -> AsyncIterator[None]:
+async def _resurrected(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     """Restarted, and back with what it once held."""
-    await asyncio.to_thread(cluster.memcached.restart)
-    async with _putting(cluster, lambda: cluster.collector.old(chance)):
+    await asyncio.to_thread(scene.cluster.memcached.restart)
+    async with _putting(scene.cluster, lambda: scene.cluster.collector.old(chance)):
         yield
 
 
 @asynccontextmanager
-async def _poisoned(
-    cluster: Cluster, chance: random.Random, excuses: Excuses
-) -> AsyncIterator[None]:
+async def _poisoned(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     """Filled with frames that nobody should believe, again and again."""
-    collector = cluster.collector
+    collector = scene.cluster.collector
     kinds = (collector.old, collector.swapped, collector.damaged, collector.foreign)
-    async with _putting(cluster, lambda: chance.choice(kinds)(chance)):
+    async with _putting(scene.cluster, lambda: chance.choice(kinds)(chance)):
         yield
 
 
 @asynccontextmanager
-async def _tiny(cluster: Cluster, chance: random.Random, excuses: Excuses) -> AsyncIterator[None]:
-    """With so little memory that it evicts all the time."""
-    await asyncio.to_thread(cluster.memcached.restart, "-m", "1", "-o", "slab_chunk_max=16384")
-    yield
-    await asyncio.to_thread(cluster.memcached.restart)
+async def _tiny(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    """With little memory, and strangers who use it, so that it evicts all the time."""
+    await asyncio.to_thread(scene.cluster.memcached.restart_with, "-m", "1")
+    async with _putting(scene.cluster, lambda: frames.filling(chance)):
+        yield
+    await asyncio.to_thread(scene.cluster.memcached.restart_with)
 
 
 @asynccontextmanager
@@ -110,10 +100,8 @@ async def _putting(
 
 def _proxied(begin: Callable[[FaultProxy, random.Random], Awaitable[None]]) -> Fault:
     @asynccontextmanager
-    async def fault(
-        cluster: Cluster, chance: random.Random, excuses: Excuses
-    ) -> AsyncIterator[None]:
-        proxy = chance.choice(cluster.proxies)
+    async def fault(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+        proxy = chance.choice(scene.cluster.proxies)
         await begin(proxy, chance)
         yield
         await proxy.pass_through()
@@ -122,11 +110,9 @@ def _proxied(begin: Callable[[FaultProxy, random.Random], Awaitable[None]]) -> F
 
 
 @asynccontextmanager
-async def _cut_everywhere(
-    cluster: Cluster, chance: random.Random, excuses: Excuses
-) -> AsyncIterator[None]:
+async def _cut_everywhere(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     """Answers are cut after every number of bytes in turn."""
-    proxy = chance.choice(cluster.proxies)
+    proxy = chance.choice(scene.cluster.proxies)
 
     async def go_on() -> None:
         after = 0
@@ -150,102 +136,159 @@ def _victim(cluster: Cluster, chance: random.Random) -> TorturedServer:
 
 
 @asynccontextmanager
-async def _worker_killed(
-    cluster: Cluster, chance: random.Random, excuses: Excuses
-) -> AsyncIterator[None]:
-    server = _victim(cluster, chance)
-    with excuses.all_of(server.port):
-        os.kill(chance.choice(server.workers), signal.SIGKILL)
-        await _revived(server)
-        yield
+async def _worker_killed(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    server = _victim(scene.cluster, chance)
+    with scene.excuses.all_of(server.port):
+        pid = chance.choice(server.workers)
+        os.kill(pid, signal.SIGKILL)
+        await _revived(server, [pid])
+    yield
 
 
 @asynccontextmanager
-async def _worker_stopped(
-    cluster: Cluster, chance: random.Random, excuses: Excuses
-) -> AsyncIterator[None]:
-    server = _victim(cluster, chance)
+async def _worker_stopped(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    server = _victim(scene.cluster, chance)
     pid = chance.choice(server.workers)
-    with excuses.all_of(server.port), excuses.writes():
+    with scene.excuses.all_of(server.port), scene.excuses.writes():
         os.kill(pid, signal.SIGSTOP)
         yield
         os.kill(pid, signal.SIGCONT)
 
 
 @asynccontextmanager
-async def _server_killed(
-    cluster: Cluster, chance: random.Random, excuses: Excuses
-) -> AsyncIterator[None]:
-    server = _victim(cluster, chance)
-    with excuses.all_of(server.port):
+async def _server_killed(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    server = _victim(scene.cluster, chance)
+    with scene.excuses.all_of(server.port):
         await asyncio.to_thread(server.kill)
         yield
         await asyncio.to_thread(server.start)
 
 
 @asynccontextmanager
-async def _server_drained(
-    cluster: Cluster, chance: random.Random, excuses: Excuses
-) -> AsyncIterator[None]:
-    server = _victim(cluster, chance)
-    with excuses.all_of(server.port):
+async def _server_drained(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    server = _victim(scene.cluster, chance)
+    with scene.excuses.all_of(server.port):
         await asyncio.to_thread(server.stop)
         yield
         await asyncio.to_thread(server.start)
 
 
 @asynccontextmanager
-async def _all_restarted(
-    cluster: Cluster, chance: random.Random, excuses: Excuses
-) -> AsyncIterator[None]:
+async def _all_restarted(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     """Everybody has gone for a moment, so the tag file is new."""
-    with excuses.everything():
-        await asyncio.gather(*(asyncio.to_thread(server.kill) for server in cluster.servers))
-        for server in cluster.servers:
+    with scene.excuses.everything():
+        await asyncio.gather(*(asyncio.to_thread(server.kill) for server in scene.cluster.servers))
+        for server in scene.cluster.servers:
             await asyncio.to_thread(server.start)
         yield
 
 
-def _at_step(action: str) -> Fault:
-    @asynccontextmanager
-    async def fault(
-        cluster: Cluster, chance: random.Random, excuses: Excuses
-    ) -> AsyncIterator[None]:
-        step = chance.choice((*WRITE_STEPS, *WRITE_STEPS, *READ_STEPS))
-        # Whoever comes to the step may be on any server. While it stands there it may hold the
-        # write lock, so that no write of anybody ends.
-        with excuses.everything() if action == "kill" else excuses.writes():
-            cluster.control.arm(step, "kill" if action == "kill" else "stop")
-            caught: list[int] = []
-            for _ in range(100):
-                await asyncio.sleep(0.02)
-                caught = cluster.control.caught()
-                if caught:
-                    break
-            cluster.control.disarm()
-            servers = [cluster.owner_of(pid) for pid in caught]
-            if action == "kill":
-                for server in servers or cluster.servers:
-                    if server is not None:
-                        await _revived(server)
-                yield
-                return
-            with excuses.all_of(*(server.port for server in servers if server is not None)):
-                yield
-                for pid in caught + cluster.control.caught():
-                    os.kill(pid, signal.SIGCONT)
-
-    return fault
+@asynccontextmanager
+async def _killed_at_step(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    """Some worker dies at some step of the protocol."""
+    with scene.excuses.everything():
+        pids = await _catch(scene.cluster, chance.choice((*WRITE_STEPS, *READ_STEPS)), "kill")
+        for server in scene.cluster.servers:
+            await _revived(server, pids)
+    yield
 
 
-async def _revived(server: TorturedServer) -> None:
-    """Wait until there are as many workers as before, or start the server anew if it was alone."""
-    for _ in range(500):
+@asynccontextmanager
+async def _stopped_at_step(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    """Some worker stands still at some step of the protocol."""
+    # It may hold the write lock, and then no write of anybody ends.
+    with scene.excuses.writes():
+        pids = await _catch(scene.cluster, chance.choice((*WRITE_STEPS, *READ_STEPS)), "stop")
+        ports = [server.port for server in scene.cluster.servers if {*server.workers} & {*pids}]
+        with scene.excuses.all_of(*ports):
+            yield
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
+
+async def _catch(cluster: Cluster, step: str, action: Action) -> list[int]:
+    """Arm a failpoint, and give processes two seconds to come to it. Returns: who did."""
+    cluster.control.arm(step, action)
+    pids: list[int] = []
+    deadline = time.monotonic() + 2.0
+    while not pids and time.monotonic() < deadline:
         await asyncio.sleep(0.02)
+        pids = cluster.control.caught()
+    cluster.control.disarm()
+    return pids or cluster.control.caught()
+
+
+async def _revived(server: TorturedServer, killed: Collection[int]) -> None:
+    """Wait until others are in the place of killed workers; a server that was alone is started."""
+    deadline = time.monotonic() + 30.0
+    while True:
         if server.process.poll() is not None:
             await asyncio.to_thread(server.wait)
             await asyncio.to_thread(server.start)
             return
-        if len(server.workers) >= server.worker_count:
+        workers = server.workers
+        if len(workers) >= server.worker_count and not {*workers} & {*killed}:
             return
-    raise AssertionError("a worker that was killed was not replaced")
+        assert time.monotonic() < deadline, "a worker that was killed was not replaced"
+        await asyncio.sleep(0.02)
+
+
+# Time
+
+
+@asynccontextmanager
+async def _clock_moved(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    """The wall clock jumps forth or back, by a second or by days."""
+    scene.cluster.control.clock_error = chance.choice((-1, 1)) * 10 ** chance.uniform(0, 5.5)
+    yield
+    scene.cluster.control.clock_error = 0.0
+
+
+@asynccontextmanager
+async def _dawdling(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    """Every step of the protocol takes longer now and then, so that rare orders are common."""
+    with scene.excuses.slowness():
+        scene.cluster.control.dawdling = chance.uniform(0.02, 0.3), chance.uniform(0.005, 0.2)
+        yield
+        scene.cluster.control.dawdling = 0.0, 0.0
+
+
+LANES: Final[dict[str, dict[str, Fault]]] = {
+    "cache": {
+        "cache-kill": _killed,
+        "cache-end": _terminated,
+        "cache-stop": _stopped,
+        "cache-flush": _flushed,
+        "cache-resurrect": _resurrected,
+        "cache-poison": _poisoned,
+        "cache-tiny": _tiny,
+    },
+    "net": {
+        "net-hang": _proxied(lambda proxy, chance: proxy.hang()),
+        "net-delay": _proxied(lambda proxy, chance: proxy.delay(chance.uniform(0.001, 0.3))),
+        "net-drip": _proxied(lambda proxy, chance: proxy.drip(0.001)),
+        "net-cut": _proxied(lambda proxy, chance: proxy.cut_after(chance.randrange(2_000))),
+        "net-cut-everywhere": _cut_everywhere,
+        "net-reset": _proxied(lambda proxy, chance: proxy.reset()),
+        "net-refuse": _proxied(lambda proxy, chance: proxy.refuse()),
+    },
+    "process": {
+        "process-kill": _worker_killed,
+        "process-stop": _worker_stopped,
+        "process-kill-server": _server_killed,
+        "process-drain-server": _server_drained,
+        "process-restart-all": _all_restarted,
+        "process-kill-at-step": _killed_at_step,
+        "process-stop-at-step": _stopped_at_step,
+    },
+    "disk": {
+        "disk-kill-at-call": guests.killed_at_call,
+        "disk-sync-fails": guests.sync_failed,
+        "disk-full": guests.disk_full,
+    },
+    "time": {
+        "time-jump": _clock_moved,
+        "time-dawdle": _dawdling,
+    },
+}
+"""The faults. At most one of a lane is under way at a time; the lanes overlap as they may."""

@@ -56,6 +56,14 @@ class FrameCollector:
         return [(name, chance.randbytes(chance.randrange(300))) for name in names]
 
 
+def filling(chance: random.Random) -> list[tuple[bytes, bytes]]:
+    """Items of nobody's, more than a memcached of one megabyte holds."""
+    return [
+        (chance.randbytes(16).hex().encode(), bytes(chance.choice((100, 300, 1_000, 5_000))))
+        for _ in range(1_000)
+    ]
+
+
 def _damaged(frame: bytes, chance: random.Random) -> bytes:
     if not frame:
         return b"?"

@@ -25,8 +25,11 @@ class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
         created: the write's answer said that it made the entry.
         by, initial: of an increment.
         if_absent, if_version: the condition of a write.
-        client: who asked; ``expires``: when the entry is to expire; ``status``: of the HTTP answer,
-            0 for none; ``cache``: its ``X-Cache``.
+        expires: when the entry is to expire.
+        client, port: who asked, and which server.
+        heard: when the answer came, or hope was given up.
+        status, cache: of the HTTP answer: its status, 0 for none, and ``X-Cache``.
+        vanished: the client went away on purpose.
     """
 
     key: str
@@ -42,10 +45,13 @@ class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
     initial: int = 0
     if_absent: bool = False
     if_version: int | None = None
-    client: str = ""
     expires: int | None = None
+    client: str = ""
+    port: int = 0
+    heard: int = 0
     status: int = 0
     cache: str = ""
+    vanished: bool = False
 
     def condition_holds(self, alive: bool, version: int | None) -> bool:
         """Whether the operation may act on an entry, or an absence (``alive`` False).

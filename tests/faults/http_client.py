@@ -43,7 +43,7 @@ class HttpClient:
     """
 
     def __init__(self, port: int, timeout: float) -> None:
-        self._port = port
+        self.port = port
         self._timeout = timeout
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
@@ -92,14 +92,14 @@ class HttpClient:
             try:
                 async with asyncio.timeout(self._timeout):
                     self._streams = await asyncio.open_connection(
-                        "127.0.0.1", self._port, limit=_LIMIT
+                        "127.0.0.1", self.port, limit=_LIMIT
                     )
             except OSError as error:
                 raise NotSent(str(error)) from error
         return self._streams
 
     def _request(self, method: str, target: str, body: bytes) -> bytes:
-        head = f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n"
+        head = f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
         if body:
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         return head.encode() + b"\r\n" + body

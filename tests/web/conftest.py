@@ -76,10 +76,12 @@ async def serve(
     memcached: MemcachedProcess | None,
     wrap: Callable[[Cache], Cache] = lambda cache: cache,
 ) -> AsyncIterator[Server]:
-    address = memcached and Memcached(MemcacheAddress.parse(memcached.address), 1 << 20)
+    accelerator = None
+    if memcached is not None:
+        accelerator = Memcached(MemcacheAddress.parse(memcached.address), 1 << 20)
     # A generous deadline: a slow machine must not turn hits into misses.
     config = Config(database=database, cache_timeout=5.0)
-    async with open_cache(config, address) as cache:
+    async with open_cache(config, accelerator) as cache:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             life = Life()
@@ -95,7 +97,9 @@ def memcached() -> Iterator[MemcachedProcess]:
         yield process
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["cache", "no-cache", "one-lane"])
+@pytest_asyncio.fixture(
+    scope="module", loop_scope="module", params=["cache", "no-cache", "one-lane"]
+)
 async def server(
     request: pytest.FixtureRequest,
     memcached: MemcachedProcess,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Mapping
 
 import pytest
 
@@ -32,7 +33,7 @@ def post(route: str, **document: object) -> Ask:
     return Ask("POST", f"/{route}-values", json.dumps(document))
 
 
-def values(*entries: dict[str, object], **headers: str) -> Ask:
+def values(*entries: Mapping[str, object], **headers: str) -> Ask:
     return Ask("POST", "/set-values", json.dumps({"values": entries}), headers)
 
 

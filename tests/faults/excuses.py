@@ -1,0 +1,86 @@
+"""When which requests may fail or be slow, because of what was done to the server itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from tests.faults.history import NEVER
+
+GRACE: Final = 2_000_000_000  # nanoseconds until a server that is back has caught up
+
+
+@dataclass
+class _Window:
+    begin: int
+    end: int
+    port: int | None  # None: of every server
+    writes_only: bool
+    slow_only: bool
+
+    def concerns(self, begin: int, end: int, port: int) -> bool:
+        overlaps = self.begin <= end and begin <= self.end + GRACE
+        return overlaps and self.port in (None, port)
+
+
+class Excuses:
+    """Windows of time, in nanoseconds of the monotonic clock."""
+
+    def __init__(self) -> None:
+        self._windows: list[_Window] = []
+
+    @contextmanager
+    def all_of(self, *ports: int) -> Iterator[None]:
+        """Whatever is asked of these servers."""
+        with ExitStack() as stack:
+            for port in ports:
+                stack.enter_context(self._window(port))
+            yield
+
+    @contextmanager
+    def writes(self) -> Iterator[None]:
+        """Every write: somebody may be holding the write lock."""
+        with self._window(None, writes_only=True):
+            yield
+
+    @contextmanager
+    def slowness(self) -> Iterator[None]:
+        """Being slow, but not failing."""
+        with self._window(None, slow_only=True):
+            yield
+
+    @contextmanager
+    def everything(self) -> Iterator[None]:
+        """Everything."""
+        with self._window(None):
+            yield
+
+    def failure(self, begin: int, end: int, port: int, *, write: bool) -> bool:
+        """Whether a request from ``begin`` to ``end`` may have failed."""
+        return any(
+            not window.slow_only and (write or not window.writes_only)
+            for window in self._windows
+            if window.concerns(begin, end, port)
+        )
+
+    def delay(self, begin: int, end: int, port: int, *, write: bool) -> bool:
+        """Whether a request from ``begin`` to ``end`` may have taken long."""
+        return any(
+            write or not window.writes_only
+            for window in self._windows
+            if window.concerns(begin, end, port)
+        )
+
+    @contextmanager
+    def _window(
+        self, port: int | None, *, writes_only: bool = False, slow_only: bool = False
+    ) -> Iterator[None]:
+        window = _Window(time.monotonic_ns(), NEVER, port, writes_only, slow_only)
+        self._windows.append(window)
+        try:
+            yield
+        finally:
+            window.end = time.monotonic_ns()

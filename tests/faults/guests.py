@@ -1,0 +1,128 @@
+"""Servers that join the others for a while, on a disk that fails or a machine that kills them.
+
+Their system calls are made to fail by strace, and they get clients of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from tests.faults.client import Client, Config
+from tests.faults.cluster import TorturedServer
+from tests.faults.history import Operation, describe
+from tests.faults.scene import Scene
+
+_WRITES: Final = 60
+# What a writing thread calls between asking for the write lock and giving it back, and more.
+_CALLS: Final = ("pwrite64", "fdatasync", "flock", "fcntl", "pread64")
+
+
+@asynccontextmanager
+async def killed_at_call(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    """A server dies at its N-th call of some kind, which is somewhere in a write."""
+    fault = f"{chance.choice(_CALLS)}:signal=SIGKILL:when={chance.randint(1, _WRITES)}"
+    async with _guest(scene, chance, fault) as operations:
+        scene.done.append(f"killed at a call: {not operations or operations[-1].status == 0}")
+    yield
+
+
+@asynccontextmanager
+async def sync_failed(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    """One fsync fails; those after it would succeed."""
+    fault = f"fdatasync,fsync:error=EIO:when={chance.randint(1, _WRITES // 2)}"
+    async with _guest(scene, chance, fault) as operations:
+        writes = [each for each in operations if each.kind != "get" and not _excused(scene, each)]
+        failed = [i for i, each in enumerate(writes) if each.outcome in ("failed", "unknown")]
+        scene.done.append(f"fsync failed: {bool(failed)}")
+        for later in writes[failed[0] :] if failed else ():
+            if later.outcome == "ok":
+                scene.broken.append(f"acknowledged after a failed fsync: {describe(later)}")
+        if failed and writes[failed[0]].outcome != "unknown":
+            scene.broken.append(f"a failed fsync was not told: {describe(writes[failed[0]])}")
+    yield
+
+
+@asynccontextmanager
+async def disk_full(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    """For some writes there is no room on the disk, then there is room again."""
+    first = chance.randint(1, _WRITES)
+    fault = f"pwrite64:error=ENOSPC:when={first}..{first + chance.randint(0, 20)}"
+    async with _guest(scene, chance, fault) as operations:
+        writes = [each for each in operations if each.kind != "get"]
+        statuses = [each.status for each in writes]
+        scene.done.append(f"disk full: {507 in statuses}")
+        for each in operations:
+            if _excused(scene, each):
+                continue
+            if each.outcome in ("failed", "unknown") and each.status != 507:
+                scene.broken.append(f"a full disk was not told as such: {describe(each)}")
+            elif each.kind == "get" and each.outcome == "failed":
+                scene.broken.append(f"a full disk made a read fail: {describe(each)}")
+        if writes and writes[-1].status == 507:
+            scene.broken.append("writes did not go on once there was room again")
+    yield
+
+
+def _excused(scene: Scene, operation: Operation) -> bool:
+    """Whether what is done to all servers concerns the guest as well."""
+    write = operation.kind != "get"
+    return scene.excuses.failure(operation.start, operation.heard, 0, write=write)
+
+
+@asynccontextmanager
+async def _guest(
+    scene: Scene, chance: random.Random, fault: str
+) -> AsyncIterator[list[Operation]]:
+    """What a server with a fault answered to its clients."""
+    cluster = scene.cluster
+    server = cluster.server(cluster.memcached.address, injected=fault)
+    name = f"guest-{time.monotonic_ns()}-"
+    operations: list[Operation] = []
+    # It is slow, being traced, and may hold the write lock meanwhile.
+    with scene.excuses.slowness(), scene.referee.pending():
+        try:
+            if await _started(server):
+                with scene.excuses.all_of(server.port):
+                    operations = await _asked(scene, server, chance, name)
+        finally:
+            await asyncio.to_thread(server.close)
+        scene.referee.hear(operations)
+    yield operations
+
+
+async def _started(server: TorturedServer) -> bool:
+    try:
+        await asyncio.to_thread(server.start)
+    except AssertionError:
+        return False  # the fault came as early as that
+    return True
+
+
+async def _asked(
+    scene: Scene, server: TorturedServer, chance: random.Random, name: str
+) -> list[Operation]:
+    config = Config(
+        name=name,
+        ports=[server.port],
+        seed=chance.randrange(1 << 32),
+        clients=1,
+        begin=0.0,
+        seconds=0.0,
+        slice_seconds=1.0,
+        pause=0.0,
+    )
+    client = Client(config, name, {})
+    (connection,) = client.servers
+    async with connection:
+        for _ in range(_WRITES):
+            keys = scene.keys()
+            await client.set(connection, chance.choice(keys["registers"]))
+            await client.get(connection, chance.choice(keys["registers"]))
+            if client.done[-1].status == 0:
+                break  # it is dead
+    return client.done

@@ -1,0 +1,85 @@
+"""Holds what the clients saw against what is promised."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.faults.excuses import Excuses
+from tests.faults.history import NEVER, Operation, describe
+
+_MS: Final = 1_000_000
+_BINS: Final = 60  # a latency of 2 ** (n / 3) ms falls into bin n
+
+
+@dataclass
+class Latencies:
+    """A histogram: memory does not grow with the length of a run."""
+
+    counts: Counter[int] = field(default_factory=Counter)
+    longest: int = 0
+
+    def add(self, nanoseconds: int) -> None:
+        self.longest = max(self.longest, nanoseconds)
+        milliseconds = nanoseconds / _MS
+        self.counts[max(0, math.ceil(3 * math.log2(max(milliseconds, 1))))] += 1
+
+    def quantile(self, share: float) -> float:
+        """Milliseconds that this share of all did not exceed, to a quarter or so."""
+        wanted = share * sum(self.counts.values())
+        for place, count in sorted(self.counts.items()):
+            wanted -= count
+            if wanted <= 0:
+                return min(2 ** (place / 3), self.longest / _MS)
+        return 0.0
+
+
+@dataclass
+class Judge:
+    """Counts operations, and collects broken promises.
+
+    Attributes:
+        broken: what was promised and did not hold, a line each.
+        excused: requests that failed, or took long, while their server was being tortured.
+    """
+
+    excuses: Excuses
+    slowest_allowed: float  # seconds
+    operations: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+    reads: Latencies = field(default_factory=Latencies)
+    writes: Latencies = field(default_factory=Latencies)
+    excused: int = 0
+    broken: list[str] = field(default_factory=list)
+
+    def hear(self, operations: Iterable[Operation]) -> None:
+        """Take in what clients saw, any time after it ended and its faults began."""
+        for operation in operations:
+            self._hear(operation)
+
+    def _hear(self, operation: Operation) -> None:
+        self.operations[operation.kind] += 1
+        self.outcomes[operation.outcome] += 1
+        if operation.kind == "get" and operation.cache:
+            self.sources[operation.cache] += 1
+        if operation.vanished:
+            return
+        write = operation.kind != "get"
+        begin, end = operation.start, operation.heard
+        port = operation.port
+        failed = operation.outcome in ("failed", "unknown")
+        if failed:
+            if self.excuses.failure(begin, end, port, write=write):
+                self.excused += 1
+            else:
+                self.broken.append(f"a request failed: {describe(operation)}")
+            return
+        if self.excuses.delay(begin, end, port, write=write):
+            return
+        (self.writes if write else self.reads).add(end - begin)
+        if end - begin > self.slowest_allowed * 1e9:
+            self.broken.append(f"a request took long: {describe(operation)}")

@@ -1,0 +1,171 @@
+"""Collects what all clients have seen, and checks it, slice by slice, in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from typing import Final
+
+import msgspec
+
+from tests.faults import checker, expiry
+from tests.faults.client import keys_of, slice_of
+from tests.faults.history import Operation, Violation, by_key
+from tests.faults.http_client import HttpClient, NoAnswer, NotSent
+from tests.faults.judge import Judge
+from tests.faults.values import token_of
+
+_MARGIN: Final = 200_000_000  # nanoseconds between the choice of a key and its use, at most
+_ANSWERS: Final = 20.0
+_BATCH: Final = 100
+
+
+class _LastSeen(msgspec.Struct, frozen=True):
+    version: int | None
+    value: int | str | None
+    settled: bool  # no write of it is of unknown outcome
+
+
+class Referee:
+    """Knows everything that clients have seen.
+
+    Args:
+        begin: when the first slice began, in nanoseconds of the monotonic clock.
+        slice_seconds: how long each is.
+        pool: where histories are checked.
+        clocks_jump: whether the servers' clocks may be wrong.
+
+    Attributes:
+        violations: texts of what no single copy of the data could have produced.
+        checked: operations that were checked.
+    """
+
+    def __init__(
+        self, judge: Judge, begin: int, slice_seconds: float, pool: Executor, clocks_jump: bool
+    ) -> None:
+        self._judge = judge
+        self._begin = begin
+        self._slice = int(slice_seconds * 1e9)
+        self._pool = pool
+        self._clocks_jump = clocks_jump
+        self._slices: dict[int, list[Operation]] = {}
+        self._told: dict[object, int] = {}
+        self._seen: dict[str, _LastSeen] = {}
+        self.violations: list[str] = []
+        self.checked = 0
+
+    def hear(self, operations: Iterable[Operation]) -> None:
+        """Take in what clients have seen."""
+        for operation in operations:
+            self._slices.setdefault(slice_of(operation.key), []).append(operation)
+            self._judge.hear(operation)
+
+    def told(self, who: object, until: int) -> None:
+        """Somebody has told of everything that began before that moment."""
+        self._told[who] = until
+
+    @contextmanager
+    def pending(self) -> Iterator[None]:
+        """Operations that begin in the block will have been told of at its end."""
+        who = object()
+        self._told[who] = time.monotonic_ns()
+        try:
+            yield
+        finally:
+            del self._told[who]
+
+    def complete(self) -> list[int]:
+        """The slices of which everything is known."""
+        until = min(self._told.values(), default=0)
+        return [
+            number
+            for number in sorted(self._slices)
+            if self._begin + (number + 1) * self._slice + _MARGIN < until
+        ]
+
+    async def check(self, number: int, ports: Sequence[int]) -> None:
+        """Read the keys of a slice from every server, and check what is known of it."""
+        operations = self._slices.pop(number)
+        keys = [key for kind in keys_of(number).values() for key in kind]
+        for port in ports:
+            operations += await self._read(port, keys) or ()
+        for key, history in by_key(operations).items():
+            self._remember(key, history)
+        found = await asyncio.get_running_loop().run_in_executor(
+            self._pool, check_history, operations, self._clocks_jump
+        )
+        self.checked += len(operations)
+        self.violations += found
+
+    async def look_back(self, ports: Sequence[int]) -> None:
+        """At the very end: whether everything is still there, and gone what was gone."""
+        keys = sorted(self._seen)
+        for port in ports:
+            for at in range(0, len(keys), _BATCH):
+                now = await self._read(port, keys[at : at + _BATCH])
+                if now is None:
+                    self.violations.append(f"port {port} does not answer at the end")
+                    return
+                for operation in now:
+                    self._compare(operation)
+
+    def _compare(self, now: Operation) -> None:
+        last = self._seen[now.key]
+        same = (now.version, now.value) == (last.version, last.value)
+        # What had no answer may have been done late; but nothing goes back.
+        if not same and (last.settled or 0 < (now.version or 0) < (last.version or 0)):
+            self.violations.append(f"{now.key}: {last} was seen last, and {now} at the end")
+
+    def _remember(self, key: str, history: Sequence[Operation]) -> None:
+        if key.startswith("t"):
+            return  # may expire at any time
+        reads = [each for each in history if each.kind == "get" and each.outcome == "ok"]
+        settled = not any(each.outcome == "unknown" for each in history)
+        writes = [each for each in history if each.kind != "get" and each.outcome == "ok"]
+        if reads and all(each.end < reads[-1].start for each in writes):
+            self._seen[key] = _LastSeen(reads[-1].version, reads[-1].value, settled)
+
+    async def _read(self, port: int, keys: list[str]) -> list[Operation] | None:
+        start = time.monotonic_ns()
+        async with HttpClient(port, _ANSWERS) as server:
+            try:
+                answer = await server.ask(
+                    "POST", "/get-values", msgspec.json.encode({"keys": keys})
+                )
+            except (NotSent, NoAnswer):
+                return None
+        end = time.monotonic_ns()
+        if answer.status != 200:
+            return None
+        found = {entry["key"]: entry for entry in answer.json["values"]}
+        operations = []
+        for key in keys:
+            operation = Operation(key, "get", start, end, client="referee", port=port)
+            if key in found:
+                value = found[key]["value"]
+                operation = msgspec.structs.replace(
+                    operation,
+                    version=found[key]["version"],
+                    id=found[key]["id"],
+                    value=value if isinstance(value, int) else token_of(value),
+                    expires=None if found[key]["expires_at"] is None else end,
+                )
+            operations.append(operation)
+        return operations
+
+
+def check_history(operations: Sequence[Operation], clocks_jump: bool) -> list[str]:
+    """What is wrong with a history, a text for each key of which something is."""
+    found = []
+    for key, history in by_key(operations).items():
+        try:
+            if key.startswith("t"):
+                expiry.check(history, clocks_jumped=clocks_jump)
+            else:
+                checker.check(history)
+        except Violation as violation:
+            found.append(f"{key}: {violation}")
+    return found

@@ -1,0 +1,662 @@
+"""The Python client, against real servers, networks that fail, and what is no server of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+import msgspec
+import pytest
+
+from tenantbase.client import (
+    NOT_MODIFIED,
+    Changed,
+    Client,
+    ClientError,
+    ConditionFailed,
+    ConnectionFailed,
+    Event,
+    OutcomeUnknown,
+    Put,
+    Refused,
+    Reset,
+    TooLarge,
+    Unavailable,
+    UnexpectedAnswer,
+    WrongType,
+)
+from tenantbase.client.events import BlockReader
+from tests.app_server import AppServer
+from tests.servers import FaultProxy
+
+Item = TypeVar("Item")
+
+SECONDS = 20.0
+KEYS = [
+    *("a", "a/b", "/", "//", "/a/", ".", "..", "../..", "a/../b", "./a", "%", "%2F", "%zz", "a b"),
+    *("a+b", "?a=1&b=2", "#", "a;b", "a\\b", "\n\r\t", '"', "'", "é", "e\u0301", "日本", "🍇"),
+    *("\uffff", "\x7f", "k" * 1024, "ü" * 512),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
+    database = tmp_path_factory.mktemp("server") / "x.db"
+    with AppServer(database, "--memcached", "off", "--write-timeout", "0.2") as server:
+        yield server
+
+
+@pytest.fixture
+async def client(server: AppServer) -> AsyncIterator[Client]:
+    """A client of a server that is empty."""
+    async with Client(server.base_url) as client:
+        await client.delete_prefix("")
+        yield client
+
+
+@pytest.fixture
+async def proxy(server: AppServer) -> AsyncIterator[FaultProxy]:
+    async with FaultProxy(f"127.0.0.1:{server.port}") as proxy:
+        yield proxy
+
+
+class Scripted:
+    """A server that gives the answers it is told, in order, one a connection."""
+
+    def __init__(self) -> None:
+        self.answers: list[bytes] = []
+        self.requests: list[bytes] = []
+        self.url = ""
+
+    async def __aenter__(self) -> Scripted:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = "http://127.0.0.1:{}".format(self._server.sockets[0].getsockname()[1])
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    def will(self, status: int, body: bytes = b"", **headers: str) -> None:
+        """Answer a request so."""
+        fields = {"Content-Length": str(len(body)), "Connection": "close", **headers}
+        head = "".join(f"{name.replace('_', '-')}: {text}\r\n" for name, text in fields.items())
+        self.answers.append(f"HTTP/1.1 {status} Scripted\r\n{head}\r\n".encode() + body)
+
+    def will_refuse(self, status: int, name: str, **headers: str) -> None:
+        """Answer a request with a problem document."""
+        kind = f"urn:tenantbase:problem:{name}"
+        body = json.dumps({"type": kind, "title": "T", "status": status, "detail": "D."}).encode()
+        self.will(status, body, Content_Type="application/problem+json", **headers)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        lines = head.decode().lower().split("\r\n")
+        lengths = [int(line[15:]) for line in lines if line.startswith("content-length:")]
+        self.requests.append(head + await reader.readexactly(sum(lengths)))
+        writer.write(self.answers.pop(0))
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.fixture
+async def scripted() -> AsyncIterator[Scripted]:
+    async with Scripted() as scripted:
+        yield scripted
+        assert not scripted.answers, "not all was asked for"
+
+
+STORED = b'{"key":"k","id":"i","version":7,"created":true,"expires_at":null}'
+
+# What a client can do, by name; whether it writes.
+Call = Callable[[Client], Awaitable[object]]
+READS: dict[str, Call] = {
+    "get": lambda client: client.get("k"),
+    "get_many": lambda client: client.get_many(["k"]),
+    "get_raw": lambda client: client.get_raw("k"),
+    "list": lambda client: collect(client.list("k")),
+    "list_keys": lambda client: collect(client.list_keys("k")),
+    "health": lambda client: client.health(),
+}
+WRITES: dict[str, Call] = {
+    "set": lambda client: client.set("k", 1),
+    "set if absent": lambda client: client.set("k", 1, if_absent=True),
+    "delete": lambda client: client.delete("k"),
+    "increment": lambda client: client.increment("k"),
+    "put_raw": lambda client: client.put_raw("k", b"1"),
+    "set_many": lambda client: client.set_many({"k": 1}),
+    "delete_many": lambda client: client.delete_many(["k"]),
+    "delete_prefix": lambda client: client.delete_prefix("k"),
+}
+
+
+async def collect(items: AsyncIterator[Item]) -> list[Item]:
+    return [item async for item in items]
+
+
+# Values and keys
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, True, 0, -1, 2**200, 1.0, 1e300, 5e-324, "", "é🍇\n\0", [], {}, [1, [2.5, {"a": None}]]],
+)
+async def test_values_come_back_as_they_were(client: Client, value: Any) -> None:
+    written = await client.set("k", value)
+    entry = await client.get("k")
+    assert entry is not None
+    assert entry.value == value and type(entry.value) is type(value)
+    assert (entry.key, entry.id, entry.version) == ("k", written.id, written.version)
+
+
+async def test_exact_text(client: Client) -> None:
+    text = b'{"b": 1.50, "a": 12345678901234567890123, "b": "\\u00e9"}'
+    await client.set("k", msgspec.Raw(text))
+    await client.set_many([Put(key="many", value=msgspec.Raw(text))])
+    for entry in (await client.get("k"), (await client.get_many(["many"]))["many"]):
+        assert entry is not None and entry.raw == text
+
+
+@pytest.mark.parametrize("value", [float("nan"), [float("inf")], b"bytes", {1, 2}, "\ud800"])
+async def test_what_is_no_json_is_not_sent(client: Client, value: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        await client.set("k", value)
+    with pytest.raises((TypeError, ValueError)):
+        await client.set_many({"a": 1, "k": value})
+    assert await collect(client.list()) == []
+
+
+@pytest.mark.parametrize("key", KEYS, ids=ascii)
+async def test_any_key(client: Client, key: str) -> None:
+    written = await client.set(key, key)
+    assert written.key == key and written.created
+    entry = await client.get(key)
+    assert entry is not None and entry.value == key
+    assert await client.get_many([key]) == {key: entry}
+    assert await collect(client.list(key)) == [entry]
+    assert await collect(client.list_keys(key)) == [key]
+    async with aclosing(client.watch(key, after=written.version - 1)) as events:
+        assert await anext(events) == Changed("set", key, written.version)
+    written = await client.put_raw(key, b"raw", "text/plain", if_version=written.version)
+    assert not written.created
+    blob = await client.get_raw(key)
+    assert blob is not None
+    assert (blob.content, blob.content_type, blob.version) == (
+        b"raw",
+        "text/plain",
+        written.version,
+    )
+    await client.delete(key, if_version=written.version)
+    assert await client.get(key) is None and await client.get_raw(key) is None
+    assert (await client.increment(key)).value == 1
+    assert await client.delete_many([key]) == 1
+
+
+@pytest.mark.parametrize("size", [0, 256, 1 << 20])
+async def test_raw_values(client: Client, size: int) -> None:
+    content = bytes(range(256)) * (size // 256)
+    await client.put_raw("k", content)
+    blob = await client.get_raw("k")
+    assert blob is not None and blob.content == content
+    assert blob.content_type == "application/octet-stream"
+    assert await client.get_raw("k", if_none_match=blob.version) is NOT_MODIFIED
+    entry = await client.get("k")
+    assert entry is not None and entry.value == entry.raw == content
+    await client.put_raw("k", b"[1.0]", "application/vnd.x+json; v=1")
+    entry = await client.get("k")
+    assert entry is not None and entry.value == [1.0] and entry.raw == b"[1.0]"
+    assert entry.content_type == "application/vnd.x+json; v=1"
+
+
+# Conditions, expiry, counters
+
+
+async def test_conditions(client: Client) -> None:
+    first = await client.set("k", 1, if_absent=True)
+    with pytest.raises(ConditionFailed) as caught:
+        await client.set("k", 2, if_absent=True)
+    assert (caught.value.problem.key, caught.value.problem.version) == ("k", first.version)
+    second = await client.set("k", 2, if_version=first.version)
+    assert (second.created, second.id) == (False, first.id)
+    stale: list[Awaitable[object]] = [
+        client.set("k", 3, if_version=first.version),
+        client.delete("k", if_version=first.version),
+        client.increment("k", if_version=first.version),
+        client.put_raw("k", b"3", if_version=first.version),
+        client.put_raw("k", b"3", if_absent=True),
+        client.set_many([Put(key="new", value=3), Put(key="k", value=3, if_version=first.version)]),
+    ]
+    for write in stale:
+        with pytest.raises(ConditionFailed):
+            await write
+    assert await client.get("k", if_none_match=second.version) is NOT_MODIFIED
+    entry = await client.get("k", if_none_match=first.version)
+    assert entry is not None and entry is not NOT_MODIFIED and entry.value == 2
+    assert await client.get("new") is None, "all or none"
+    await client.delete("k", if_version=second.version)
+    assert await client.get("k", if_none_match=second.version) is None
+
+
+async def test_expiry(client: Client) -> None:
+    moment = 4_000_000_000.5
+    assert (await client.set("k", 1, expires_at=moment)).expires_at == moment
+    assert (await client.increment("k", expires_at=moment + 1)).expires_at == moment + 1
+    assert (await client.put_raw("k", b"", expires_at=moment)).expires_at == moment
+    (written,) = await client.set_many([Put(key="k", value=1, expires_at=moment)])
+    assert written.expires_at == moment
+    entry = await client.get("k")
+    assert entry is not None and entry.expires_at == moment
+    for write in (
+        client.set("k", 1, ttl=0.001),
+        client.increment("k", ttl=0.001),
+        client.put_raw("k", b"", ttl=0.001),
+        client.set_many([Put(key="k", value=1, ttl=0.001)]),
+    ):
+        await client.delete("k")
+        await write
+        await asyncio.sleep(0.002)
+        assert await client.get("k") is None
+
+
+async def test_counters(client: Client) -> None:
+    assert (await client.increment("n")).value == 1
+    assert (await client.increment("m", 2**100, initial=5)).value == 2**100 + 5
+    count = await client.increment("m", -(2**101))
+    assert (count.value, count.created) == (5 - 2**100, False)
+    await client.set("text", "1")
+    with pytest.raises(WrongType):
+        await client.increment("text")
+    await asyncio.gather(*(client.increment("n") for _ in range(50)))
+    assert (await client.increment("n", 0)).value == 51
+
+
+# Many entries
+
+
+async def test_many_entries(client: Client) -> None:
+    keys = [f"k/{number:04}" for number in range(2500)]
+    written = await client.set_many({key: key for key in keys})
+    assert [each.key for each in written] == keys
+    found = await client.get_many([*reversed(keys), "absent", keys[0]])
+    assert list(found) == keys[::-1]
+    assert all(entry.value == key for key, entry in found.items())
+    assert [entry.key async for entry in client.list("k/")] == keys
+    assert await collect(client.list_keys("k/1")) == keys[1000:2000]
+    assert await collect(client.list("x")) == []
+    assert await client.delete_many([*keys[:3], keys[0], "absent"]) == 3
+    assert await client.delete_prefix("k/") == 2497
+    assert await client.get_many([]) == {}
+    assert await client.set_many({}) == []
+    assert await client.delete_many([]) == 0
+
+
+async def test_refusals_say_why(client: Client) -> None:
+    with pytest.raises(TooLarge) as too_large:
+        await client.set("k", "x" * (1 << 20))
+    assert too_large.value.problem.field == "value"
+    with pytest.raises(Refused) as caught:
+        await client.set("k", 1, ttl=-1)
+    problem = caught.value.problem
+    assert (problem.status, problem.type) == (400, "urn:tenantbase:problem:invalid-request")
+    assert problem.field == "ttl" and problem.title and str(caught.value) == problem.detail
+    with pytest.raises(Refused) as caught:
+        await client.get("k" * 1025)
+    assert caught.value.problem.field == "key"
+
+
+# What may be sent again
+
+
+@pytest.mark.parametrize("name", READS)
+async def test_a_read_is_sent_again(proxy: FaultProxy, name: str) -> None:
+    async with Client(f"http://{proxy.address}") as client:
+        await client.health()  # a connection that stays open
+        proxy.cut_existing_after(0)
+        await READS[name](client)
+        assert proxy.connections == 2
+
+
+@pytest.mark.parametrize("name", WRITES)
+async def test_a_write_whose_answer_is_lost_is_not(proxy: FaultProxy, name: str) -> None:
+    """Also on a connection that was used before, where aiohttp would send it again by itself."""
+    async with Client(f"http://{proxy.address}") as client:
+        await client.health()
+        proxy.received.clear()
+        proxy.cut_existing_after(0)
+        with pytest.raises(OutcomeUnknown):
+            await WRITES[name](client)
+        assert proxy.received.count(b" HTTP/1.1\r\n") == 1
+
+
+@pytest.mark.parametrize("name", ["get", "set"])
+async def test_an_answer_that_is_cut_anywhere(proxy: FaultProxy, name: str) -> None:
+    async with Client(f"http://{proxy.address}") as client:
+        await client.delete("k")
+        for length in range(0, 250, 25):
+            await client.health()
+            proxy.cut_existing_after(length)
+            if name == "get":
+                assert await client.get("k") is None
+            else:
+                with pytest.raises(OutcomeUnknown):
+                    await client.set("k" * 99, 1)
+
+
+@pytest.mark.parametrize("call", [*READS.values(), *WRITES.values()], ids=[*READS, *WRITES])
+async def test_what_was_never_sent_is_sent_again(
+    client: Client, proxy: FaultProxy, call: Call
+) -> None:
+    await client.delete("k")
+    await proxy.refuse()
+    async with Client(f"http://{proxy.address}", attempts=100) as patient:
+        calling = asyncio.ensure_future(call(patient))
+        await asyncio.sleep(0.05)
+        assert not calling.done()
+        await proxy.pass_through()
+        async with asyncio.timeout(SECONDS):
+            await calling
+        assert proxy.received.count(b" HTTP/1.1\r\n") == 1
+
+
+@pytest.mark.parametrize("call", [*READS.values(), *WRITES.values()], ids=[*READS, *WRITES])
+async def test_nobody_there(proxy: FaultProxy, call: Call) -> None:
+    await proxy.refuse()
+    async with Client(f"http://{proxy.address}", attempts=2) as client:
+        with pytest.raises(ConnectionFailed):
+            await call(client)
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [*((call, ConnectionFailed) for call in READS.values())]
+    + [*((call, OutcomeUnknown) for call in WRITES.values())],
+    ids=[*READS, *WRITES],
+)
+async def test_no_answer(proxy: FaultProxy, call: Call, error: type[ClientError]) -> None:
+    await proxy.hang()
+    async with Client(f"http://{proxy.address}", timeout=0.1) as client:
+        with pytest.raises(error):
+            await call(client)
+        assert proxy.received.count(b" HTTP/1.1\r\n") == 1
+
+
+async def test_a_busy_database_is_waited_for(server: AppServer, client: Client) -> None:
+    """The server gives up after 0.2 s and says that nothing was done."""
+    with Path(f"{server.database}-lock").open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        async with Client(server.base_url, attempts=1) as impatient:
+            with pytest.raises(Unavailable):
+                await impatient.set("k", 1)
+        calling = asyncio.ensure_future(client.increment("n"))
+        await asyncio.sleep(0.3)
+        assert not calling.done()
+    async with asyncio.timeout(SECONDS):
+        assert (await calling).value == 1
+
+
+@pytest.mark.parametrize("name", ["overloaded", "store-unavailable"])
+@pytest.mark.parametrize("call", [READS["get_raw"], WRITES["set"]], ids=["read", "write"])
+async def test_waiting_as_long_as_the_server_asks(
+    scripted: Scripted, call: Call, name: str
+) -> None:
+    status = {"overloaded": 429, "store-unavailable": 503}[name]
+    scripted.will_refuse(status, name, Retry_After="1")
+    scripted.will(200, STORED, ETag='"7"')
+    now = asyncio.get_running_loop().time
+    begun = now()
+    async with Client(scripted.url) as client:
+        await call(client)
+    assert now() - begun >= 1
+    assert len(scripted.requests) == 2
+
+
+async def test_waiting_no_longer_than_the_timeout(scripted: Scripted) -> None:
+    scripted.will_refuse(429, "overloaded", Retry_After="3600")
+    async with Client(scripted.url) as client:
+        with pytest.raises(Unavailable) as caught:
+            await client.get("k")
+        assert caught.value.problem.status == 429
+
+
+async def test_no_more_attempts_than_allowed(scripted: Scripted) -> None:
+    for _ in range(3):
+        scripted.will_refuse(503, "store-unavailable")
+    async with Client(scripted.url, attempts=3) as client:
+        with pytest.raises(Unavailable):
+            await client.get("k")
+
+
+@pytest.mark.parametrize(
+    ("status", "name", "error"),
+    [
+        (503, "outcome-unknown", OutcomeUnknown),
+        (507, "disk-full", Unavailable),
+        (409, "wrong-type", WrongType),
+        (421, "misdirected-request", Refused),
+        (404, "no-such-route", Refused),
+        (500, "internal-error", Refused),
+    ],
+)
+async def test_what_the_server_says_is_final(
+    scripted: Scripted, status: int, name: str, error: type[ClientError]
+) -> None:
+    scripted.will_refuse(status, name)
+    async with Client(scripted.url) as client:
+        with pytest.raises(error) as caught:
+            await client.set("k", 1)
+    assert type(caught.value) is error and str(caught.value) == "D."
+
+
+@pytest.mark.parametrize(
+    ("status", "read", "write"),
+    [
+        (302, UnexpectedAnswer, UnexpectedAnswer),
+        (304, UnexpectedAnswer, UnexpectedAnswer),
+        (403, UnexpectedAnswer, UnexpectedAnswer),
+        (500, UnexpectedAnswer, OutcomeUnknown),
+        (502, None, OutcomeUnknown),
+        (503, None, OutcomeUnknown),
+        (504, None, OutcomeUnknown),
+        (200, UnexpectedAnswer, UnexpectedAnswer),
+    ],
+)
+async def test_answers_of_something_in_between(
+    scripted: Scripted, status: int, read: type[ClientError] | None, write: type[ClientError]
+) -> None:
+    page = b"" if status == 304 else b"<html>"
+    async with Client(scripted.url) as client:
+        scripted.will(status, page, Content_Type="text/html", Location="/elsewhere")
+        if read is None:
+            scripted.will(200, b'{"values":[],"cursor":null}')
+            assert await client.get_many(["k"]) == {}
+        else:
+            with pytest.raises(read):
+                await client.get_many(["k"])
+        scripted.will(status, page, Content_Type="text/html", Location="/elsewhere")
+        with pytest.raises(write):
+            await client.delete_many(["k"])
+
+
+async def test_an_unavailable_server_says_so(scripted: Scripted) -> None:
+    said = b'{"status":"unavailable","store":"ok","cache":"ok","draining":true,"version":"1"}'
+    scripted.will(503, said, Retry_After="1")
+    async with Client(scripted.url) as client:
+        health = await client.health()
+    assert health.status == "unavailable" and health.draining
+
+
+# The client itself
+
+
+async def test_connections_are_shared_and_limited(proxy: FaultProxy) -> None:
+    async with Client(f"http://{proxy.address}", connections=3) as client:
+        await asyncio.gather(*(client.get(f"k{number}") for number in range(100)))
+    assert 1 <= proxy.connections <= 3
+
+
+async def test_a_session_of_somebody_else(server: AppServer) -> None:
+    async with aiohttp.ClientSession() as session:
+        async with Client(server.base_url + "/", session=session) as client:
+            assert (await client.health()).status == "ok"
+        assert not session.closed
+
+
+async def test_headers_and_a_path_before_the_routes(scripted: Scripted) -> None:
+    scripted.will(200, STORED)
+    async with Client(scripted.url + "/kv/", headers={"Authorization": "Bearer t"}) as client:
+        await client.put_raw("a/..", b"1")
+    (request,) = scripted.requests
+    assert request.startswith(b"PUT /kv/v1/values/a%2F%2E%2E HTTP/1.1\r\n")
+    assert b"\r\nAuthorization: Bearer t\r\n" in request
+
+
+@pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://x", "http://", "http://x/?a=1"])
+def test_what_is_no_url(url: str) -> None:
+    with pytest.raises(ValueError):
+        Client(url)
+
+
+async def test_it_works_in_its_block_only(server: AppServer) -> None:
+    client = Client(server.base_url)
+    with pytest.raises(RuntimeError):
+        await client.get("k")
+    for _ in range(2):
+        async with client:
+            await client.health()
+    with pytest.raises(RuntimeError):
+        await client.get("k")
+
+
+# Watching
+
+
+async def take(events: AsyncIterator[Event], count: int) -> list[tuple[str, str]]:
+    """Kind and key, or prefix, of the next so many events."""
+    taken: list[tuple[str, str]] = []
+    async with asyncio.timeout(SECONDS):
+        while len(taken) < count:
+            event = await anext(events)
+            taken.append((event.kind, event.key if isinstance(event, Changed) else event.prefix))
+    return taken
+
+
+async def test_watching(client: Client) -> None:
+    begun = await client.set("k", 0)
+    async with aclosing(client.watch("k", after=begun.version)) as events:
+        await client.set("other", 1)
+        await client.set("k/1", 1)
+        await client.delete("k/1")
+        await client.set("k/2", 2, ttl=0.001)
+        assert await take(events, 4) == [
+            ("set", "k/1"),
+            ("delete", "k/1"),
+            ("set", "k/2"),
+            ("expire", "k/2"),
+        ]
+
+
+async def test_watching_from_a_version_of_another_database(client: Client) -> None:
+    await client.set("k", 0)
+    async with aclosing(client.watch("k", after=10**15)) as events:
+        event = await anext(events)
+        assert isinstance(event, Reset) and event.prefix == "k"
+        written = await client.set("k", 1)
+        assert await anext(events) == Changed("set", "k", written.version)
+
+
+async def test_watching_goes_on_over_lost_connections(proxy: FaultProxy, client: Client) -> None:
+    async with Client(f"http://{proxy.address}") as watcher:
+        begun = await client.set("k", 0)
+        versions: list[int] = []
+        disturbed = asyncio.Event()
+
+        async def write() -> int:
+            while not disturbed.is_set():
+                last = await client.set("k", 1)
+                await asyncio.sleep(0.005)
+            return last.version
+
+        async def watch(last: asyncio.Future[int]) -> None:
+            async with aclosing(watcher.watch("k", after=begun.version)) as events:
+                while not last.done() or versions[-1] < last.result():
+                    versions.append((await anext(events)).version)
+
+        async def disturb() -> None:
+            for verb in (proxy.reset, proxy.refuse, lambda: proxy.cut_after(1000)):
+                seen = len(versions)
+                while len(versions) < seen + 10:
+                    await asyncio.sleep(0.01)
+                connections = proxy.connections
+                await verb()
+                await asyncio.sleep(0.1)
+                await proxy.pass_through()
+                while proxy.connections == connections:
+                    await asyncio.sleep(0.01)
+            disturbed.set()
+
+        async with asyncio.timeout(SECONDS):
+            last = asyncio.ensure_future(write())
+            await asyncio.gather(watch(last), disturb())
+        assert versions == list(range(begun.version + 1, last.result() + 1))
+
+
+async def test_watching_goes_on_over_a_restart(tmp_path: Path) -> None:
+    with AppServer(tmp_path / "x.db", "--memcached", "off") as server:
+        async with Client(server.base_url) as client:
+            async with aclosing(client.watch()) as events:
+                first = asyncio.ensure_future(take(events, 1))
+                while not first.done():  # from when on it watches is not to be seen
+                    await client.set("first", 1)
+                    await asyncio.sleep(0.01)
+                assert await asyncio.to_thread(server.stop) == 0
+                await asyncio.to_thread(server.start)
+                await client.set("second", 2)
+                seen: list[tuple[str, str]] = []
+                while not seen or seen[-1] != ("set", "second"):
+                    seen += await take(events, 1)
+                assert set(seen[:-1]) <= {("set", "first")}
+
+
+async def test_a_watch_that_nobody_answers(proxy: FaultProxy) -> None:
+    await proxy.refuse()
+    async with Client(f"http://{proxy.address}", attempts=1) as client:
+        with pytest.raises(ConnectionFailed):
+            await anext(client.watch())
+
+
+async def test_a_watch_that_is_refused(client: Client) -> None:
+    with pytest.raises(Refused) as caught:
+        await anext(client.watch("\0"))
+    assert caught.value.problem.field == "prefix"
+
+
+async def test_a_watch_of_something_else(scripted: Scripted) -> None:
+    scripted.will(200, b"event: set\ndata: nonsense\n\n", Content_Type="text/event-stream")
+    scripted.will(200, b'event: news\ndata: {"version":1}\n\nevent: set\ndata: {}\n\n')
+    async with Client(scripted.url) as client:
+        for _ in range(2):
+            with pytest.raises(UnexpectedAnswer):
+                await anext(client.watch())
+
+
+def test_blocks_of_events() -> None:
+    lines = (
+        b": a comment\r\nretry: 50\n\n"
+        b"event:set\nid: 7\ndata: one\ndata:  two\nunknown: x\nnofield\n\n"
+        b"retry: -1\nid: bad\0\ndata\n\n"
+    )
+    reader = BlockReader()
+    blocks = [block for line in lines.splitlines(True) if (block := reader.take(line)) is not None]
+    first, second, third = blocks
+    assert (first.retry, first.data, first.id) == (0.05, None, None)
+    assert (second.event, second.data, second.id) == ("set", "one\n two", "7")
+    assert (third.event, third.data, third.id, third.retry) == ("message", "", None, None)
+    assert all(one is not other for one, other in pairwise(blocks))
