@@ -156,11 +156,16 @@ def serving(setup: Setup, site: Site) -> Iterator[Server]:
 @contextmanager
 def start_tenantbase(site: Site, options: Sequence[str]) -> Iterator[Process]:
     """A tenantbase on ``tenantbase.db`` in its directory, which may be there already."""
-    database = site.directory / "tenantbase.db"
-    command = [sys.executable, "-m", "tenantbase", "serve", "--port", str(site.port)]
-    with site.run("tenantbase", [*command, "--database", database, *options]) as process:
+    command = tenantbase_command(site, "serve", "--port", str(site.port), *options)
+    with site.run("tenantbase", command) as process:
         wait_for(process, site.log("tenantbase"), port=site.port)
         yield process
+
+
+def tenantbase_command(site: Site, name: str, *arguments: str | Path) -> list[str | Path]:
+    """One of tenantbase's commands, for the database in this directory."""
+    database = site.directory / "tenantbase.db"
+    return [sys.executable, "-m", "tenantbase", name, "--database", database, *arguments]
 
 
 @contextmanager
@@ -177,13 +182,17 @@ def _written(name: str, module: str, needs: Needs) -> Setup:
     def start(site: Site) -> Iterator[Process]:
         database = site.directory / f"{name}.db"
         table.create(database, site.data.entries())
-        command = [sys.executable, "-m", module, "--port", str(site.port), "--database", database]
+        command = [sys.executable, "-m", module, "--port", str(site.port)]
+        command += ["--database", str(database)]
         if needs is Needs.NO_CACHE:
             with site.run(name, command) as process:
                 wait_for(process, site.log(name), port=site.port)
                 yield process
         else:
-            with _memcached(site) as port, site.run(name, [*command, "--memcached", port]) as process:
+            with (
+                _memcached(site) as port,
+                site.run(name, [*command, "--memcached", port]) as process,
+            ):
                 wait_for(process, site.log(name), port=site.port)
                 yield process
 

@@ -122,6 +122,15 @@ def busy_seconds(core: int) -> float:
     raise BenchmarkError(f"there is no core {core}")
 
 
+def cpu_seconds() -> float:
+    """What all processes of the run, this one aside, have used since they began."""
+    total = 0
+    for pid in tree(os.getpid())[1:]:
+        with suppress(OSError):  # it has just ended
+            total += sum(map(int, _stat(pid)[11:13]))
+    return total / _TICKS
+
+
 def settle() -> None:
     """Return once all processes of the run have had nothing to do for a while.
 

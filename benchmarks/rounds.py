@@ -112,6 +112,7 @@ class _Bench:
             "answers": yielded.answers,
             "server_busy": yielded.server_busy,
             "load_busy": yielded.load_busy,
+            "others": yielded.others,
         }
         if work in _LATENCY and self._data is SMALL:
             result |= self._latency(server, requests, status, yielded.rate / 2)
@@ -121,9 +122,7 @@ class _Bench:
     def _latency(
         self, server: Server, requests: list[bytes], status: int, rate: float
     ) -> dict[str, float]:
-        driven = drive(
-            server.port, requests, status, rate=rate, seconds=max(2, self._plan.seconds)
-        )
+        driven = drive(server.port, requests, status, rate=rate, seconds=max(2, self._plan.seconds))
         return {
             "open_rate": len(driven.latencies) / driven.seconds,
             "late": driven.late,
@@ -148,4 +147,3 @@ class _Bench:
             server = self._stack.enter_context(serving(setup, site))
             self._servers[setup.name] = server
         return self._servers[setup.name]
-

@@ -1,0 +1,126 @@
+"""The command line: what is measured, how often, and what comes out. See README.md."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import growth, machine, memory, report, rounds
+from benchmarks.launch import PEERS
+from benchmarks.processes import BenchmarkError, choose_cores
+from benchmarks.throughput import CONNECTIONS
+from benchmarks.work import DATA, SMALL, WORK
+
+_MEMORY_REQUESTS: Final = 1_000_000
+
+
+def main() -> None:
+    """Measure, and print the tables."""
+    options = _options()
+    # Let the context managers end what was started.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    directory = Path(tempfile.mkdtemp(prefix="tenantbase-bench-", dir=options.directory))
+    try:
+        results = _measure(options, directory)
+    except BenchmarkError as error:
+        sys.exit(f"\nbench: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nbench: interrupted")
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    print(report.render(results))
+    if options.json:
+        report.write_json(results, options.json)
+    if options.publish:
+        report.publish(results)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measure tenantbase side by side with its peers. Takes about half an hour.",
+    )
+    parts = [*(work.name for work in WORK), "memory", "growth"]
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
+    parser.add_argument(
+        "--seconds", type=int, default=3, metavar="N", help="that a load lasts; default: 3"
+    )
+    parser.add_argument(
+        "--only", action="append", choices=parts, help="only this; may be given many times"
+    )
+    parser.add_argument(
+        "--data", action="append", choices=[data.name for data in DATA], help="likewise"
+    )
+    parser.add_argument("--peer", action="append", choices=list(PEERS), help="likewise")
+    parser.add_argument(
+        "--quick", action="store_true", help="two rounds of a second on small values, nothing more"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="write results.json, the plot and the section of README.md in benchmarks/",
+    )
+    parser.add_argument(
+        "--directory", metavar="PATH", help="for the databases; a real disk, or fsync is nothing"
+    )
+    options = parser.parse_args()
+    options.only = options.only or parts
+    options.data = options.data or [data.name for data in DATA]
+    options.peer = options.peer or list(PEERS)
+    if options.quick:
+        options.rounds, options.seconds = 2, 1
+        options.data = [SMALL.name]
+        options.only = [part for part in options.only if part not in ("memory", "growth")]
+    if options.rounds < 1 or options.seconds < 1:
+        parser.error("--rounds and --seconds are at least 1")
+    return options
+
+
+def _measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
+    cores = choose_cores()
+    os.sched_setaffinity(0, {cores.load})
+    plan = rounds.Plan(
+        rounds=options.rounds,
+        seconds=options.seconds,
+        work=[work for work in WORK if work.name in options.only],
+        data=[data for data in DATA if data.name in options.data],
+        peers=[peer for peer in PEERS if peer in options.peer],
+        cores=cores,
+        directory=directory,
+    )
+    results: dict[str, Any] = {
+        "machine": machine.describe(directory),
+        "versions": machine.versions(),
+        "settings": {
+            "rounds": plan.rounds,
+            "seconds a load": plan.seconds,
+            "connections": CONNECTIONS,
+            "server core": cores.server,
+            "load core": cores.load,
+        },
+        "loads": rounds.measure(plan, _progress),
+        "memory": [],
+        "growth": [],
+    }
+    if "memory" in options.only:
+        results["memory"] = memory.measure(_MEMORY_REQUESTS, cores, directory, _progress)
+    if "growth" in options.only:
+        results["growth"] = growth.measure(plan.rounds, plan.seconds, cores, directory, _progress)
+    _progress("")
+    return results
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

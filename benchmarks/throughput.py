@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.processes import BenchmarkError, Cores, busy_seconds
+from benchmarks.processes import BenchmarkError, Cores, busy_seconds, cpu_seconds
 
 CONNECTIONS: Final = 64
 
@@ -25,8 +25,11 @@ class Throughput:
         rate: answers a second.
         answers: how many there were.
         answer_bytes: of one answer with its head, on average.
-        server_busy: the share of the time that the server's core was not idle.
-        load_busy: the same of wrk's core. Near 1 it is wrk that is measured.
+        server_busy: the share of its core that the server used, with all that belongs to it.
+        load_busy: the share of the time that wrk's core was not idle. Near 1 it is wrk, or
+            something else there, that is measured.
+        others: the share of the server's core that strangers used. Above a few hundredths the
+            figures are noise.
     """
 
     rate: float
@@ -34,6 +37,7 @@ class Throughput:
     answer_bytes: float
     server_busy: float
     load_busy: float
+    others: float
 
 
 def measure(port: int, requests: Path, status: int, seconds: int, cores: Cores) -> Throughput:
@@ -48,7 +52,8 @@ def measure(port: int, requests: Path, status: int, seconds: int, cores: Cores) 
     command = ["wrk", "--threads", "1", "--connections", str(CONNECTIONS)]
     command += ["--duration", f"{seconds}s", "--timeout", "10s"]
     command += ["--script", str(_SCRIPT), f"http://127.0.0.1:{port}", "--", str(requests)]
-    begun, server, load = time.monotonic(), busy_seconds(cores.server), busy_seconds(cores.load)
+    begun, used = time.monotonic(), cpu_seconds()
+    server, load = busy_seconds(cores.server), busy_seconds(cores.load)
     finished = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
     elapsed = time.monotonic() - begun
     if finished.returncode or _MARK not in finished.stdout:
@@ -58,12 +63,14 @@ def measure(port: int, requests: Path, status: int, seconds: int, cores: Cores) 
     refused = result["answers"] if status >= 400 else 0
     if result["broken"] or result["refused"] != refused or not result["answers"]:
         raise BenchmarkError(f"not every answer was a {status}: {result}")
+    used = (cpu_seconds() - used) / elapsed
     return Throughput(
         rate=result["answers"] / result["microseconds"] * 1e6,
         answers=result["answers"],
         answer_bytes=result["bytes"] / result["answers"],
-        server_busy=(busy_seconds(cores.server) - server) / elapsed,
+        server_busy=used,
         load_busy=(busy_seconds(cores.load) - load) / elapsed,
+        others=max(0.0, (busy_seconds(cores.server) - server) / elapsed - used),
     )
 
 
@@ -72,4 +79,3 @@ def write(path: Path, requests: list[bytes]) -> None:
     with path.open("wb") as file:
         for request in requests:
             file.write(b"%d\n%b" % (len(request), request))
-

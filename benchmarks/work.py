@@ -37,6 +37,14 @@ class Data:
     keys: int
     value_bytes: int
 
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+        size = (
+            f"{self.value_bytes} B" if self.value_bytes < 1024 else f"{self.value_bytes >> 10} KiB"
+        )
+        return f"{self.keys:,} × {size}"
+
     def entries(self) -> dict[str, str]:
         """The same on every call, in the order of the keys."""
         return {key: value(key, self.value_bytes) for key in map(name, range(self.keys))}
@@ -60,14 +68,16 @@ class Work:
     exchange: Callable[[Dialect, Entries, random.Random], Exchange | None]
     keys: int = 1
 
-    def exchanges(self, dialect: Dialect, entries: Entries) -> list[Exchange]:
-        """The requests of one load, the same on every call; empty: it cannot be asked."""
+    def exchanges(
+        self, dialect: Dialect, entries: Entries, count: int = _PREPARED
+    ) -> list[Exchange]:
+        """At most so many requests, the same on every call; empty: it cannot be asked."""
         # Seeded: every service gets the same keys in the same order.
         chance = random.Random(self.name)
         first = self.exchange(dialect, entries, chance)
         if first is None:
             return []
-        count = min(_PREPARED, _PREPARED_BYTES // len(first.request))
+        count = min(count, _PREPARED_BYTES // len(first.request))
         more = (self.exchange(dialect, entries, chance) for _ in range(count - 1))
         return [first, *(exchange for exchange in more if exchange is not None)]
 

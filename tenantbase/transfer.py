@@ -18,7 +18,7 @@ from tenantbase.web.answers import as_line, entry_json
 from tenantbase.web.bodies import parse
 from tenantbase.web.changes import SetValue, set_change
 
-_BATCH_LINES: Final = 1000
+_BATCH_LINES: Final = 4000
 _BATCH_BYTES: Final = 4 << 20
 _BESIDES: Final = 64 << 10  # bytes a line may have besides its value
 

@@ -195,6 +195,10 @@ class FaultProxy:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.refuse()
 
+    @property
+    def open_connections(self) -> int:
+        return len(self._links)
+
     async def pass_through(self) -> None:
         """Do nothing to connections: how it begins, and the way back."""
         await self._behave()

@@ -385,7 +385,7 @@ async def test_no_answer(proxy: FaultProxy, call: Call, error: type[ClientError]
     async with Client(f"http://{proxy.address}", timeout=0.1) as client:
         with pytest.raises(error):
             await call(client)
-        assert proxy.received.count(b" HTTP/1.1\r\n") == 1
+        assert proxy.received.count(b" HTTP/1.1\r\n") <= 1
 
 
 async def test_a_busy_database_is_waited_for(server: AppServer, client: Client) -> None:
@@ -481,8 +481,10 @@ async def test_answers_of_something_in_between(
             with pytest.raises(read):
                 await client.get_many(["k"])
         scripted.will(status, page, Content_Type="text/html", Location="/elsewhere")
+        sent = len(scripted.requests)
         with pytest.raises(write):
             await client.delete_many(["k"])
+        assert len(scripted.requests) == sent + 1
 
 
 async def test_an_unavailable_server_says_so(scripted: Scripted) -> None:
@@ -575,37 +577,42 @@ async def test_watching_from_a_version_of_another_database(client: Client) -> No
 async def test_watching_goes_on_over_lost_connections(proxy: FaultProxy, client: Client) -> None:
     async with Client(f"http://{proxy.address}") as watcher:
         begun = await client.set("k", 0)
-        versions: list[int] = []
+        versions = [begun.version]
         disturbed = asyncio.Event()
 
-        async def write() -> int:
+        async def write() -> None:
             while not disturbed.is_set():
-                last = await client.set("k", 1)
+                await client.set("k", 1)
                 await asyncio.sleep(0.005)
-            return last.version
+            await client.set("k/last", 1)
 
-        async def watch(last: asyncio.Future[int]) -> None:
+        async def watch() -> None:
             async with aclosing(watcher.watch("k", after=begun.version)) as events:
-                while not last.done() or versions[-1] < last.result():
-                    versions.append((await anext(events)).version)
+                async for event in events:
+                    versions.append(event.version)
+                    if event == Changed("set", "k/last", event.version):
+                        return
+
+        async def cut_in_mid_event() -> None:
+            proxy.cut_existing_after(100)
 
         async def disturb() -> None:
-            for verb in (proxy.reset, proxy.refuse, lambda: proxy.cut_after(1000)):
+            for verb in (proxy.reset, proxy.refuse, cut_in_mid_event):
                 seen = len(versions)
                 while len(versions) < seen + 10:
                     await asyncio.sleep(0.01)
                 connections = proxy.connections
                 await verb()
-                await asyncio.sleep(0.1)
-                await proxy.pass_through()
+                if verb != cut_in_mid_event:
+                    await asyncio.sleep(0.05)
+                    await proxy.pass_through()
                 while proxy.connections == connections:
                     await asyncio.sleep(0.01)
             disturbed.set()
 
         async with asyncio.timeout(SECONDS):
-            last = asyncio.ensure_future(write())
-            await asyncio.gather(watch(last), disturb())
-        assert versions == list(range(begun.version + 1, last.result() + 1))
+            await asyncio.gather(write(), watch(), disturb())
+        assert versions == list(range(begun.version, versions[-1] + 1))
 
 
 async def test_watching_goes_on_over_a_restart(tmp_path: Path) -> None:

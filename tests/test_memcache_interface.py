@@ -217,7 +217,9 @@ async def test_a_hang_is_asked_once(proxy: FaultProxy) -> None:
         await recovered(client)
 
 
-async def test_calls_at_the_same_time_share_one_deadline(proxy: FaultProxy) -> None:
+async def test_calls_at_the_same_time_share_one_deadline(
+    proxy: FaultProxy, caplog: pytest.LogCaptureFixture
+) -> None:
     async with connect_to(proxy, timeout=0.2, pool_size=2) as client:
         await asyncio.gather(client.get_many([A]), client.get_many([B]))
         proxy.received.clear()
@@ -226,6 +228,7 @@ async def test_calls_at_the_same_time_share_one_deadline(proxy: FaultProxy) -> N
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [CacheUnavailable] * 50
         assert proxy.received.count(b"get ") == 2, "those in the queue were never sent"
+        assert len(caplog.records) == 1
 
 
 @pytest.mark.parametrize("fault", ["refuse", "reset", "cut", "delay", "hang"])
@@ -278,6 +281,18 @@ async def test_a_connection_cut_once_is_replaced(proxy: FaultProxy) -> None:
             assert await client.get_many([A]) == {A: AWKWARD}
             assert client.available
         assert proxy.connections == 41
+
+
+async def test_idle_connections_that_have_died_unnoticed(proxy: FaultProxy) -> None:
+    """As behind a router that forgets them: each is found dead when it is used."""
+    async with connect_to(proxy) as client:
+        await asyncio.gather(*(client.get_many([key(number)]) for number in range(4)))
+        assert proxy.connections == 4
+        proxy.cut_existing_after(0)
+        await client.set_many([(A, b"1", 0)])
+        assert await client.get_many([A]) == {A: b"1"}
+        assert proxy.connections == 5
+        assert client.available
 
 
 async def test_a_server_that_is_no_memcached(caplog: pytest.LogCaptureFixture) -> None:
@@ -360,6 +375,7 @@ async def test_a_cancelled_set_leaves_no_answer_behind(proxy: FaultProxy) -> Non
                 await call
             assert await client.get_many([B]) == {}
         assert proxy.connections == 3
+        await poll_async(lambda: proxy.open_connections == 1, "the other two are closed")
         assert client.available
 
 

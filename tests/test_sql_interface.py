@@ -335,6 +335,7 @@ def open_directory() -> Iterator[Path]:
     """A directory that others than its owner can reach; tmp_path is in a private one."""
     directory = Path(tempfile.mkdtemp())
     yield directory
+    directory.chmod(0o700)
     shutil.rmtree(directory)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import aiosqlite
 import uvicorn
-from aiocache import MemcachedCache
-from aiocache.serializers import StringSerializer
+from aiocache import MemcachedCache  # type: ignore[import-untyped]
+from aiocache.serializers import StringSerializer  # type: ignore[import-untyped]
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 

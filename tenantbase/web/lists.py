@@ -103,11 +103,9 @@ def after_cursor(cursor: str) -> str:
     """The key that a cursor follows. Raises InvalidRequest."""
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        data = urlsafe_b64decode(padded)
-        if data[:1] == _CURSOR_VERSION:
-            key = check_key(data[1:].decode())
-            if cursor_after(key) == cursor:
-                return key
+        key = check_key(urlsafe_b64decode(padded)[1:].decode())
+        if cursor_after(key) == cursor:
+            return key
     except (ValueError, InvalidRequest):
         pass  # binascii.Error and UnicodeError are ValueErrors
     raise InvalidRequest("this is no cursor that a list has given", "cursor")

@@ -17,10 +17,12 @@ from tests.faults.scene import Scene
 from tests.faults.values import token_of
 
 
-async def use(scene: Scene, chance: random.Random, pause: float) -> None:
-    """Set, list and delete keys, one command at a time, for ever."""
+async def use(
+    scene: Scene, chance: random.Random, pause: float, stop: asyncio.Event
+) -> None:
+    """Set, list and delete keys, one command at a time, until told to stop."""
     number = 0
-    while True:
+    while not stop.is_set():
         await asyncio.sleep(pause * chance.uniform(0.5, 1.5))
         key = chance.choice(scene.keys()["registers"])
         number += 1
@@ -86,10 +88,5 @@ async def _run(*arguments: str) -> tuple[int, bytes]:
         stderr=asyncio.subprocess.DEVNULL,
         env=clean_environment(),
     )
-    try:
-        output, _ = await process.communicate()
-    except asyncio.CancelledError:
-        process.kill()
-        await process.wait()
-        raise
+    output, _ = await process.communicate()
     return process.returncode or 0, output

@@ -224,6 +224,8 @@ class Client:
         told["vanished"] = vanished
         if answer is not None:
             told |= {"status": answer.status, "cache": answer.cache}
+            if outcome in ("failed", "unknown"):
+                told["detail"] = answer.json["detail"]
         if outcome == "ok" and entry is not None:
             told |= {name: entry[name] for name in ("version", "id")}
             told["created"] = entry.get("created", False)

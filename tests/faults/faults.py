@@ -71,7 +71,7 @@ async def _poisoned(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _tiny(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     """With little memory, and strangers who use it, so that it evicts all the time."""
-    await asyncio.to_thread(scene.cluster.memcached.restart_with, "-m", "1")
+    await asyncio.to_thread(scene.cluster.memcached.restart_with, "-m", "2")
     async with _putting(scene.cluster, lambda: frames.filling(chance)):
         yield
     await asyncio.to_thread(scene.cluster.memcached.restart_with)

@@ -57,10 +57,10 @@ class FrameCollector:
 
 
 def filling(chance: random.Random) -> list[tuple[bytes, bytes]]:
-    """Items of nobody's, more than a memcached of one megabyte holds."""
+    """Items of nobody's, more than a memcached of two megabytes holds."""
     return [
         (chance.randbytes(16).hex().encode(), bytes(chance.choice((100, 300, 1_000, 5_000))))
-        for _ in range(1_000)
+        for _ in range(2_000)
     ]
 
 

@@ -28,7 +28,8 @@ class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
         expires: when the entry is to expire.
         client, port: who asked, and which server.
         heard: when the answer came, or hope was given up.
-        status, cache: of the HTTP answer: its status, 0 for none, and ``X-Cache``.
+        status, cache, detail: of the HTTP answer: its status, 0 for none, ``X-Cache``, and what a
+            problem says.
         vanished: the client went away on purpose.
     """
 
@@ -51,6 +52,7 @@ class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
     heard: int = 0
     status: int = 0
     cache: str = ""
+    detail: str = ""
     vanished: bool = False
 
     def condition_holds(self, alive: bool, version: int | None) -> bool:
@@ -88,6 +90,12 @@ def describe(operation: Operation) -> str:
     if operation.if_version is not None:
         told.append(f"if version {operation.if_version}")
     told += ["->", operation.outcome]
+    if operation.status not in (0, 200, 204):
+        told.append(f"with status {operation.status}")
+    if operation.detail:
+        told.append(f"({operation.detail})")
+    if operation.port:
+        told.append(f"from port {operation.port}")
     if operation.version is not None:
         told.append(f"version {operation.version}")
     if operation.value is not None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from tests.faults.excuses import Excuses
-from tests.faults.history import NEVER, Operation, describe
+from tests.faults.history import Operation, describe
 
 _MS: Final = 1_000_000
-_BINS: Final = 60  # a latency of 2 ** (n / 3) ms falls into bin n
 
 
 @dataclass
@@ -56,12 +54,8 @@ class Judge:
     excused: int = 0
     broken: list[str] = field(default_factory=list)
 
-    def hear(self, operations: Iterable[Operation]) -> None:
-        """Take in what clients saw, any time after it ended and its faults began."""
-        for operation in operations:
-            self._hear(operation)
-
-    def _hear(self, operation: Operation) -> None:
+    def hear(self, operation: Operation) -> None:
+        """Take in what a client saw."""
         self.operations[operation.kind] += 1
         self.outcomes[operation.outcome] += 1
         if operation.kind == "get" and operation.cache:
@@ -80,6 +74,8 @@ class Judge:
             return
         if self.excuses.delay(begin, end, port, write=write):
             return
+        if not port:
+            return  # the command line, whose time is that of starting it
         (self.writes if write else self.reads).add(end - begin)
         if end - begin > self.slowest_allowed * 1e9:
             self.broken.append(f"a request took long: {describe(operation)}")

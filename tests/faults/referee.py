@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Final
@@ -15,7 +15,6 @@ from tests.faults import checker, expiry
 from tests.faults.client import keys_of, slice_of
 from tests.faults.history import Operation, Violation, by_key
 from tests.faults.http_client import HttpClient, NoAnswer, NotSent
-from tests.faults.judge import Judge
 from tests.faults.values import token_of
 
 _MARGIN: Final = 200_000_000  # nanoseconds between the choice of a key and its use, at most
@@ -33,6 +32,7 @@ class Referee:
     """Knows everything that clients have seen.
 
     Args:
+        heard: is told of every operation, too.
         begin: when the first slice began, in nanoseconds of the monotonic clock.
         slice_seconds: how long each is.
         pool: where histories are checked.
@@ -44,9 +44,14 @@ class Referee:
     """
 
     def __init__(
-        self, judge: Judge, begin: int, slice_seconds: float, pool: Executor, clocks_jump: bool
+        self,
+        heard: Callable[[Operation], object],
+        begin: int,
+        slice_seconds: float,
+        pool: Executor,
+        clocks_jump: bool,
     ) -> None:
-        self._judge = judge
+        self._heard = heard
         self._begin = begin
         self._slice = int(slice_seconds * 1e9)
         self._pool = pool
@@ -61,7 +66,7 @@ class Referee:
         """Take in what clients have seen."""
         for operation in operations:
             self._slices.setdefault(slice_of(operation.key), []).append(operation)
-            self._judge.hear(operation)
+            self._heard(operation)
 
     def told(self, who: object, until: int) -> None:
         """Somebody has told of everything that began before that moment."""
@@ -79,12 +84,16 @@ class Referee:
 
     def complete(self) -> list[int]:
         """The slices of which everything is known."""
-        until = min(self._told.values(), default=0)
+        until = min(time.monotonic_ns(), *self._told.values())
         return [
             number
-            for number in sorted(self._slices)
+            for number in self.known()
             if self._begin + (number + 1) * self._slice + _MARGIN < until
         ]
+
+    def known(self) -> list[int]:
+        """The slices of which something is known that has not been checked yet."""
+        return sorted(self._slices)
 
     async def check(self, number: int, ports: Sequence[int]) -> None:
         """Read the keys of a slice from every server, and check what is known of it."""

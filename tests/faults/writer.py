@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--name", default="p")
-    parser.add_argument("--break", dest="bug", choices=planted.DURABILITY)
+    parser.add_argument("--break", dest="bug", choices=planted.BUGS)
     given = parser.parse_args()
     # Seldom in life, often here: the copying of the log into the database.
     sql_commit._CHECKPOINT_PAGES = 60  # type: ignore[misc]

@@ -113,6 +113,12 @@ async def test_http_1_0_may_leave_host_out(server: Server) -> None:
     assert (await server.send(evil)).status == 421
 
 
+@pytest.mark.parametrize("origin", ["", "null", "http://", "http://localhost"])
+async def test_without_a_host_no_origin_is_its_own(server: Server, origin: str) -> None:
+    write = request("DELETE", "/v1/values/x", headers={"Origin": origin}, version="1.0")
+    assert (await server.send(write)).status == 403
+
+
 async def test_names_given_by_option_are_accepted(start: Start) -> None:
     settings = WebSettings(allowed_hosts=frozenset({"cache.internal", "10.0.0.1", "fd00::1"}))
     async with start(settings) as server:

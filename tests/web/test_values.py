@@ -113,6 +113,12 @@ SET = [
     ),
     Row("base64 that is none", set_("s", value="?", encoding="base64"), 400, invalid("value")),
     Row("base64 of a number", set_("s", value=1, encoding="base64"), 400, invalid("value")),
+    Row(
+        "base64 of no media type",
+        set_("s", value="AA==", encoding="base64", content_type="text"),
+        400,
+        invalid("content_type"),
+    ),
     Row("another encoding", set_("s", value="x", encoding="hex"), 400, invalid("encoding")),
     Row(
         "base64 of JSON",
@@ -352,6 +358,12 @@ GET = [
         given=[put("g14")],
     ),
     Row(
+        "If-Match compares strongly",
+        Ask("GET", "/get-value?key=g14w", headers={"If-Match": 'W/"$V"'}),
+        412,
+        given=[put("g14w")],
+    ),
+    Row(
         "If-Match comes before If-None-Match",
         Ask("GET", "/get-value?key=g15", headers={"If-Match": '"1"', "If-None-Match": '"$V"'}),
         412,
@@ -541,6 +553,24 @@ CONDITIONS = [
         Ask("POST", "/set-value", '{"key":"c14","value":1}', {"If-Match": "7"}),
         400,
         invalid("If-Match"),
+    ),
+    Row(
+        "a list without commas",
+        Ask("POST", "/set-value", '{"key":"c14","value":1}', {"If-Match": '"1" "2"'}),
+        400,
+        invalid("If-Match"),
+    ),
+    Row(
+        "* in a list",
+        Ask("POST", "/set-value", '{"key":"c14","value":1}', {"If-Match": '*, "1"'}),
+        400,
+        invalid("If-Match"),
+    ),
+    Row(
+        "commas to spare",
+        Ask("POST", "/set-value", '{"key":"c16","value":1}', {"If-Match": ', "$V" , ,'}),
+        200,
+        given=[put("c16")],
     ),
     Row(
         "empty",

@@ -1,0 +1,159 @@
+"""A million entries beside a thousand: what grows with the data, and what does not."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import throughput
+from benchmarks.client import check, drive, percentile
+from benchmarks.dialect import Exchange, Routes
+from benchmarks.launch import Site, start_tenantbase, tenantbase_command
+from benchmarks.processes import BenchmarkError, Cores, free_port, reset_peak, resident
+from benchmarks.work import COLD_GET, Data, name, value
+
+SIZES: Final = (1_000, 1_000_000)
+
+_VALUE_BYTES: Final = 100
+_STARTS: Final = 5
+_IMPORT_SECONDS: Final = 300.0
+
+# Other people's requests while everything is listed: so many a second, for at least so long.
+_BESIDE_RATE: Final = 200.0
+_BESIDE_SECONDS: Final = 3.0
+
+
+def measure(
+    rounds: int, seconds: int, cores: Cores, directory: Path, progress: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Fill a database of each size, then see how it starts, reads and lists; memcached is off.
+
+    Returns: for each size: ``import_rate`` (entries a second), ``database_bytes``,
+        ``start_seconds`` until a new server answers, ``cold_rates`` (reads a second in each
+        round) and what `_listing` says.
+    """
+    with ExitStack() as servers:
+        grown = []
+        for size in SIZES:
+            progress(f"growth: {size:,} entries")
+            grown.append(_Grown(size, cores, directory / f"growth-{size}", servers))
+        for number in range(rounds):
+            for each in grown:
+                progress(f"growth: round {number + 1}, {each.size:,} entries")
+                each.read(seconds)
+        for each in grown:
+            progress(f"growth: listing {each.size:,} entries")
+            each.list()
+        return [each.record for each in grown]
+
+
+class _Grown:
+    """A database of some size, and a server on it."""
+
+    def __init__(self, size: int, cores: Cores, directory: Path, servers: ExitStack) -> None:
+        directory.mkdir()
+        self.size = size
+        self._cores = cores
+        data = Data("growth", size, _VALUE_BYTES)
+        self._site = Site(directory, cores.server, free_port(), data)
+        self._requests = directory / "requests"
+        self.record: dict[str, Any] = {
+            "entries": size,
+            "import_rate": size / self._import(),
+            "database_bytes": (directory / "tenantbase.db").stat().st_size,
+            "start_seconds": statistics.median(self._start() for _ in range(_STARTS)),
+            "cold_rates": [],
+        }
+        process = servers.enter_context(start_tenantbase(self._site, ["--memcached", "off"]))
+        self._pid = process.pid
+        exchanges = COLD_GET.exchanges(Routes(self._site.port), data.entries(), count=100_000)
+        check(self._site.port, exchanges[:100])
+        self._reads = [exchange.request for exchange in exchanges]
+        throughput.write(self._requests, self._reads)
+
+    def _import(self) -> float:
+        """Fill the database; the seconds it took, from the start of the command to its end."""
+        lines = self._site.directory / "entries.ndjson"
+        with lines.open("w") as file:
+            for number in range(self.size):
+                key = name(number)
+                line = json.dumps({"key": key, "value": value(key, _VALUE_BYTES)})
+                file.write(f"{line}\n")
+        begun = time.monotonic()
+        with self._site.run("import", tenantbase_command(self._site, "import", lines)) as process:
+            if process.wait(_IMPORT_SECONDS):
+                raise BenchmarkError(self._site.log("import").read_text())
+        elapsed = time.monotonic() - begun
+        lines.unlink()
+        return elapsed
+
+    def _start(self) -> float:
+        """Start a server as a user would; the seconds until it has answered."""
+        request = b"GET /health-check HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        begun = time.monotonic()
+        with start_tenantbase(self._site, []):
+            check(self._site.port, [Exchange(request, 200, lambda answer: True)])
+            return time.monotonic() - begun
+
+    def read(self, seconds: int) -> None:
+        """One round of cold reads."""
+        read = throughput.measure(self._site.port, self._requests, 200, seconds, self._cores)
+        self.record["cold_rates"].append(read.rate)
+
+    def list(self) -> None:
+        """List everything: first alone, for its memory, then beside other requests, for theirs.
+
+        Records ``listing_rate`` (entries a second), ``listing_bytes`` of memory beyond what was
+        held before, and of other requests the 99th percentile in seconds, with and without.
+        """
+        before = resident(self._pid)
+        reset_peak(self._pid)
+        begun = time.monotonic()
+        self._list_all()
+        elapsed = time.monotonic() - begun
+        self.record["listing_rate"] = self.size / elapsed
+        self.record["listing_bytes"] = resident(self._pid, peak=True) - before
+        self.record["p99_alone"] = self._beside(_BESIDE_SECONDS)
+        done = threading.Event()
+        failures: list[BenchmarkError] = []
+
+        def keep_listing() -> None:
+            try:
+                while not done.is_set():
+                    self._list_all()
+            except BenchmarkError as error:
+                failures.append(error)
+
+        lister = threading.Thread(target=keep_listing)
+        lister.start()
+        try:
+            self.record["p99_listing"] = self._beside(max(_BESIDE_SECONDS, elapsed))
+        finally:
+            done.set()
+            lister.join()
+        if failures:
+            raise failures[0]
+
+    def _beside(self, seconds: float) -> float:
+        driven = drive(self._site.port, self._reads, rate=_BESIDE_RATE, seconds=seconds)
+        return percentile(driven.latencies, 0.99)
+
+    def _list_all(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._site.port, timeout=60)
+        try:
+            connection.request("GET", "/v1/values", headers={"Accept": "application/x-ndjson"})
+            response = connection.getresponse()
+            lines = 0
+            while piece := response.read(1 << 20):
+                lines += piece.count(b"\n")
+        finally:
+            connection.close()
+        if response.status != 200 or lines != self.size:
+            raise BenchmarkError(f"listed {lines:,} of {self.size:,} entries")

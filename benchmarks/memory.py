@@ -1,0 +1,45 @@
+"""What a server process holds: at rest, under load, and after a million requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import throughput
+from benchmarks.launch import PEERS, Site, serving
+from benchmarks.processes import Cores, free_port, reset_peak, resident
+from benchmarks.work import MIXED, SMALL
+
+
+def measure(
+    requests: int, cores: Cores, directory: Path, progress: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Let tenantbase, and the bare framework beside it, answer reads and writes.
+
+    What belongs to it otherwise (memcached) is not counted.
+
+    Returns: for each, in bytes: ``rest`` once the data are stored, ``peak`` under load,
+        ``samples``: pairs of the answers given so far and what is held then.
+    """
+    records = []
+    for peer in ("constant", "tenantbase"):
+        setup = PEERS[peer](MIXED.needs)
+        assert setup is not None
+        place = directory / f"memory-{peer}"
+        place.mkdir()
+        with serving(setup, Site(place, cores.server, free_port(), SMALL)) as server:
+            exchanges = MIXED.exchanges(server.dialect, SMALL.entries())
+            path = place / "requests"
+            throughput.write(path, [exchange.request for exchange in exchanges])
+            pid = server.process.pid
+            rest, answers = resident(pid), 0
+            reset_peak(pid)
+            samples = [(0, rest)]
+            while answers < requests:
+                progress(f"memory: {peer}, {answers:,} of {requests:,} requests")
+                answers += throughput.measure(server.port, path, 200, 2, cores).answers
+                samples.append((answers, resident(pid)))
+            peak = resident(pid, peak=True)
+            records.append({"peer": peer, "rest": rest, "peak": peak, "samples": samples})
+    return records

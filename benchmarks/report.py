@@ -1,0 +1,270 @@
+"""From the results to Markdown: for the terminal, and for the section of README.md.
+
+``python -m benchmarks.report`` makes the section and the plot again from results.json.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.plot import plot
+from benchmarks.summary import BUSY, DISTURBED, GOAL_P99_SECONDS, GOALS, OURS, Loads
+from benchmarks.work import DATA
+
+HERE: Final = Path(__file__).parent
+RESULTS: Final = HERE / "results.json"
+
+_PLOT: Final = "throughput.svg"
+_BEGIN: Final = "<!-- results: written by scripts/bench --publish -->"
+_END: Final = "<!-- end of results -->"
+
+_SIZES: Final = {data.name: data.title for data in DATA}
+
+
+def render(results: dict[str, Any]) -> str:
+    """All tables there are results for."""
+    loads = Loads(results["loads"])
+    parts = []
+    if results["loads"]:
+        parts += ["### Throughput", _throughput(loads), *_notes(loads)]
+        parts += ["### Goals", _goals(loads)]
+        parts += ["### Latency at half the maximum rate", _latency(loads)]
+    if results["memory"]:
+        parts += ["### Memory of the server process", _memory(results["memory"])]
+    if results["growth"]:
+        parts += ["### A thousand entries and a million", _growth(results["growth"])]
+    if results["loads"] and results["growth"]:
+        parts += ["### Questions and answers", _questions(loads, results["growth"])]
+    parts += ["### Machine", _machine(results)]
+    return "\n\n".join(parts)
+
+
+def publish(results: dict[str, Any]) -> None:
+    """Write results.json, the plot, and the section of README.md."""
+    write_json(results, RESULTS)
+    plot(Loads(results["loads"]), HERE / _PLOT)
+    readme = HERE / "README.md"
+    before, begin, rest = readme.read_text().partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    assert begin and end, f"{readme.name} has lost its marks"
+    image = f"![Throughput of each service at each work]({_PLOT})"
+    readme.write_text(f"{before}{_BEGIN}\n\n{image}\n\n{render(results)}\n\n{_END}{after}")
+
+
+def write_json(results: dict[str, Any], path: Path) -> None:
+    """Write the results, one record a line."""
+    parts = []
+    for name, part in results.items():
+        if isinstance(part, list):
+            lines = ",\n".join(json.dumps(record) for record in part)
+            parts.append(f"{json.dumps(name)}: [\n{lines}\n]")
+        else:
+            parts.append(f"{json.dumps(name)}: {json.dumps(part)}")
+    path.write_text("{\n" + ",\n".join(parts) + "\n}\n")
+
+
+def _throughput(loads: Loads) -> str:
+    peers = loads.peers()
+    others = [peer for peer in peers if peer != OURS]
+    rows = []
+    for data, work in loads.lines():
+        row = [_title(work), _SIZES[data]]
+        for peer in peers:
+            rate = loads.median(data, work, peer)
+            mark = "*" if loads.most_busy(data, work, peer) > BUSY else ""
+            row.append("" if rate is None else f"{rate:,.0f}{mark}")
+        for peer in others:
+            ratios = loads.ratios(data, work, peer)
+            row.append(f"{statistics.median(ratios):.2f}" if ratios else "")
+        rows.append(row)
+    ratios_to = [f"{OURS} / {peer}" for peer in others] if OURS in peers else []
+    return _table(["work", "data", *peers, *ratios_to], rows)
+
+
+def _notes(loads: Loads) -> list[str]:
+    notes = [
+        "Answers a second (bulk get: keys a second), medians over the rounds; the ratios are medians"
+        " of the ratios in each round."
+    ]
+    if any(
+        loads.most_busy(data, work, peer) > BUSY
+        for data, work in loads.lines()
+        for peer in loads.peers()
+    ):
+        notes.append(
+            "\\* The core of the load generator was full: the service may be able to do more."
+        )
+    if loads.disturbance() > DISTURBED:
+        notes.append(
+            f"**Something else used {loads.disturbance():.0%} of the server's core during this"
+            " run: these figures are noise.**"
+        )
+    return notes
+
+
+def _goals(loads: Loads) -> str:
+    rows = []
+    for goal in GOALS:
+        ratios = loads.ratios("small", goal.work, goal.peer)
+        if ratios:
+            reached = statistics.median(ratios)
+            rows.append(
+                [
+                    f"{_title(goal.work)} / {goal.peer}",
+                    f"≥ {goal.wanted}",
+                    f"{reached:.2f}",
+                    f"{ratios[0]:.2f} to {ratios[-1]:.2f}",
+                    "yes" if reached >= goal.wanted else "no",
+                ]
+            )
+    for work in ("cached-get", "durable-set"):
+        p99 = loads.median("small", work, OURS, "p99")
+        if p99 is not None:
+            wanted = f"< {_milliseconds(GOAL_P99_SECONDS)}"
+            reached_ = "yes" if p99 < GOAL_P99_SECONDS else "no"
+            rows.append([f"{_title(work)}, p99", wanted, _milliseconds(p99), "", reached_])
+    return _table(["goal", "wanted", "median", "rounds", "reached"], rows)
+
+
+def _latency(loads: Loads) -> str:
+    rows = []
+    for data, work in loads.lines():
+        for peer in loads.peers():
+            rate = loads.median(data, work, peer, "open_rate")
+            if rate is not None:
+                fields = ("p50", "p99", "p99.9", "late")
+                found = [loads.median(data, work, peer, field) or 0.0 for field in fields]
+                rows.append([_title(work), peer, f"{rate:,.0f}", *map(_milliseconds, found)])
+    header = ["work", "service", "requests/s", "p50", "p99", "p99.9", "generator late (p99)"]
+    return _table(header, rows)
+
+
+def _memory(records: list[dict[str, Any]]) -> str:
+    rows = []
+    for each in records:
+        answers, held = each["samples"][-1]
+        # The first sample under load: what is allocated once is there by then.
+        growth = held - each["samples"][1][1]
+        rows.append(
+            [
+                each["peer"],
+                _megabytes(each["rest"]),
+                _megabytes(each["peak"]),
+                f"{_megabytes(held)} after {answers:,}",
+                _megabytes(growth),
+            ]
+        )
+    return _table(["service", "at rest", "peak under load", "after requests", "growth"], rows)
+
+
+def _growth(records: list[dict[str, Any]]) -> str:
+    small, large = records
+    ratios = [b / a for a, b in zip(small["cold_rates"], large["cold_rates"], strict=True)]
+
+    def both(name: str, text: Callable[[dict[str, Any]], str]) -> list[str]:
+        return [name, text(small), text(large), ""]
+
+    def compared(name: str, field: str) -> list[str]:
+        texts = [_milliseconds(each[field]) for each in records]
+        return [name, *texts, f"{large[field] / small[field]:.2f}"]
+
+    cold = both("cold reads", lambda each: f"{statistics.median(each['cold_rates']):,.0f} /s")
+    return _table(
+        ["entries", f"{small['entries']:,}", f"{large['entries']:,}", "ratio"],
+        [
+            [*cold[:-1], f"{statistics.median(ratios):.2f}"],
+            compared("start until the first answer", "start_seconds"),
+            ["import", "", f"{large['import_rate']:,.0f} /s", ""],
+            both("database", lambda each: _megabytes(each["database_bytes"])),
+            both("listing everything", lambda each: f"{each['listing_rate']:,.0f} /s"),
+            both("memory for a listing", lambda each: _megabytes(each["listing_bytes"])),
+            compared("p99 of other requests, no listing", "p99_alone"),
+            compared("p99 of other requests, while listing", "p99_listing"),
+        ],
+    )
+
+
+def _questions(loads: Loads, growth: list[dict[str, Any]]) -> str:
+    small, large = growth
+    ratio = statistics.median(large["cold_rates"]) / statistics.median(small["cold_rates"])
+
+    def rate(work: str) -> str:
+        return f"{loads.median('small', work, OURS) or 0:,.0f}"
+
+    size = large["database_bytes"] / large["entries"]
+    return _table(
+        ["question", "answer"],
+        [
+            [
+                "Does the database support fast key access?",
+                "Yes: the key is the primary key. Without any cache, reads at"
+                f" {large['entries']:,} entries run at {ratio:.2f} of the rate at"
+                f" {small['entries']:,}.",
+            ],
+            [
+                "How much data?",
+                f"{large['entries']:,} entries with values of 100 bytes take"
+                f" {_megabytes(large['database_bytes'])}, {size:,.0f} bytes each. The disk is the"
+                f" limit: a server starts in {large['start_seconds'] * 1e3:,.0f} ms on them, in"
+                f" {small['start_seconds'] * 1e3:,.0f} ms on {small['entries']:,}.",
+            ],
+            [
+                "How many reads and writes does a node take?",
+                f"On one core, which memcached shares: {rate('cached-get')}"
+                f" cached reads, {rate('cold-get')} reads past the cache, {rate('durable-set')}"
+                " writes a second, each on the disk before it is acknowledged.",
+            ],
+            [
+                "How to expand?",
+                "`--workers auto` uses every core for reads. Writes go through one commit at a time"
+                " and so do not multiply with cores. Beyond one machine: split the keys over"
+                " several services; `export --prefix` and `import` move a part.",
+            ],
+            [
+                "What maintenance does it need?",
+                "None to keep running: expired entries are removed and the log is"
+                " checkpointed by the service itself.",
+            ],
+        ],
+    )
+
+
+def _machine(results: dict[str, Any]) -> str:
+    rows = [[name, text] for name, text in results["machine"].items()]
+    rows.append(["versions", ", ".join(f"{k} {v}" for k, v in results["versions"].items())])
+    rows.append(["run", ", ".join(f"{k} {v}" for k, v in results["settings"].items())])
+    return _table(["", ""], rows)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    rule = ["-" * max(3, width) for width in widths]
+    lines = []
+    for row in (header, rule, *rows):
+        cells = [text.ljust(max(3, width)) for text, width in zip(row, widths, strict=True)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _title(work: str) -> str:
+    return work.replace("-", " ")
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.{_digits(seconds * 1e3)}f} ms"
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _digits(number: float) -> int:
+    return 2 if number < 10 else 1 if number < 100 else 0
+
+
+if __name__ == "__main__":
+    publish(json.loads(RESULTS.read_text()))

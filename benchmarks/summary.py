@@ -1,0 +1,79 @@
+"""What the records of a run amount to: medians over its rounds, ratios, goals."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+Record = dict[str, Any]
+
+OURS: Final = "tenantbase"
+
+# Above this share the load generator's core may have been what was measured.
+BUSY: Final = 0.97
+# Above this share of the server's core, others on the machine were measured too.
+DISTURBED: Final = 0.03
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A ratio that is wanted, of tenantbase to a peer, on the small values."""
+
+    work: str
+    peer: str
+    wanted: float
+
+
+GOALS: Final = (
+    Goal("cached-get", "constant", 1.4),
+    Goal("cached-get", "webdis", 1.0),
+    Goal("cached-get", "naive", 4.0),
+    Goal("cold-get", "constant", 0.8),
+    Goal("durable-set", "constant", 0.6),
+    Goal("durable-set", "webdis", 1.0),
+    Goal("bulk-get", "webdis", 0.4),
+)
+GOAL_P99_SECONDS: Final = 0.005
+
+
+class Loads:
+    """The records of `rounds.measure`."""
+
+    def __init__(self, records: list[Record]) -> None:
+        self._records = records
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Each data and work that was measured, in the order it was."""
+        return list(dict.fromkeys((each["data"], each["work"]) for each in self._records))
+
+    def peers(self) -> list[str]:
+        """The services that took part, in order."""
+        return list(dict.fromkeys(each["peer"] for each in self._records))
+
+    def median(self, data: str, work: str, peer: str, field: str = "rate") -> float | None:
+        """The median over the rounds; None if it was not measured."""
+        found = [each[field] for each in self._of(data, work, peer) if field in each]
+        return statistics.median(found) if found else None
+
+    def ratios(self, data: str, work: str, peer: str) -> list[float]:
+        """Of tenantbase to a peer, in each round in which both were measured."""
+        theirs = {each["round"]: each["rate"] for each in self._of(data, work, peer)}
+        ours = self._of(data, work, OURS)
+        return sorted(
+            each["rate"] / theirs[each["round"]] for each in ours if each["round"] in theirs
+        )
+
+    def most_busy(self, data: str, work: str, peer: str) -> float:
+        """How busy the core of the load was, in the median."""
+        return self.median(data, work, peer, "load_busy") or 0.0
+
+    def disturbance(self) -> float:
+        """The share of the server's core that went to strangers, in the median."""
+        return float(statistics.median(each["others"] for each in self._records))
+
+    def _of(self, data: str, work: str, peer: str) -> Iterator[Record]:
+        for each in self._records:
+            if (each["data"], each["work"], each["peer"]) == (data, work, peer):
+                yield each

@@ -1,0 +1,218 @@
+"""One run of the torture: servers, clients, faults by a plan, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tests.faults import beside
+from tests.faults.client import Config, keys_of
+from tests.faults.cluster import CACHE_SECONDS, Cluster
+from tests.faults.excuses import Excuses
+from tests.faults.faults import LANES
+from tests.faults.history import Operation
+from tests.faults.judge import Judge
+from tests.faults.referee import Referee
+from tests.faults.scene import Scene
+from tests.faults.schedule import Event
+from tests.faults.vitals import Vitals
+
+# The deadline of the cache and a read of the database, on a machine with more to do than cores.
+SLOWEST: Final = CACHE_SECONDS + 0.9
+_DISTURBING: Final = ("cache", "net")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run consists of.
+
+    Attributes:
+        events: the faults, by time.
+        servers, workers: how many servers, and workers of each.
+        processes, clients: how many processes of clients, and clients in each.
+        pause: seconds between two operations of a client, on average.
+        slice_seconds: after so long clients go on to new keys.
+        dawdling: how likely a step of the protocol takes longer all the time, and how many
+            seconds at most.
+        bug: planted in the servers.
+    """
+
+    seed: int
+    seconds: float
+    events: Sequence[Event] = ()
+    servers: int = 2
+    workers: int = 2
+    processes: int = 2
+    clients: int = 6
+    pause: float = 0.01
+    slice_seconds: float = 5.0
+    dawdling: tuple[float, float] = (0.0, 0.0)
+    bug: str | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of it.
+
+    Attributes:
+        violations: histories that no single copy of the data could have produced.
+        broken: other promises that did not hold.
+    """
+
+    judge: Judge
+    vitals: Vitals
+    checked: int
+    done: Sequence[str]
+    violations: Sequence[str]
+    broken: Sequence[str]
+
+
+def run(plan: Plan, log: Callable[[str], object] = lambda line: None) -> Result:
+    """Carry a plan out.
+
+    Args:
+        log: is told what happens, a line at a time.
+    """
+    with ExitStack() as stack:
+        directory = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="tenantbase-torture-"))
+        )
+        # Spawned, not forked: a process with threads and an event loop is not copied safely.
+        pool = stack.enter_context(ProcessPoolExecutor(1, get_context("spawn")))
+        return asyncio.run(_run(plan, directory.resolve(), pool, log))
+
+
+async def _run(
+    plan: Plan, directory: Path, pool: ProcessPoolExecutor, log: Callable[[str], object]
+) -> Result:
+    async with Cluster(
+        directory, servers=plan.servers, workers=plan.workers, bug=plan.bug
+    ) as cluster:
+        cluster.control.dawdling = plan.dawdling
+        begin = time.monotonic() + 0.5
+        excuses = Excuses()
+        judge = Judge(excuses, SLOWEST)
+        vitals = Vitals(cluster, excuses)
+        jumps = any(event.fault == "time-jump" for event in plan.events)
+
+        def hear(operation: Operation) -> None:
+            judge.hear(operation)
+            vitals.hear(operation)
+
+        referee = Referee(hear, int(begin * 1e9), plan.slice_seconds, pool, jumps)
+        scene = Scene(
+            cluster,
+            excuses,
+            lambda: keys_of(max(0, int((time.monotonic() - begin) / plan.slice_seconds))),
+            referee,
+        )
+        stop = asyncio.Event()
+        background = [
+            asyncio.create_task(vitals.sample()),
+            asyncio.create_task(_check(referee, cluster)),
+        ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                command_line = group.create_task(
+                    beside.use(scene, random.Random(f"{plan.seed} beside"), 1.0, stop)
+                )
+                for number in range(plan.processes):
+                    group.create_task(_clients(plan, cluster, referee, f"{'abcdefgh'[number]}", begin))
+                for lane in LANES:
+                    events = [event for event in plan.events if event.fault in LANES[lane]]
+                    group.create_task(_lane(scene, vitals, lane, events, begin, plan.seconds, log))
+                await asyncio.sleep(max(0, begin + plan.seconds - time.monotonic()))
+                stop.set()
+                await command_line
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.wait(background)
+        for number in referee.known():
+            await referee.check(number, cluster.ports)
+        await referee.look_back(cluster.ports)
+        broken = [*judge.broken, *scene.broken, *vitals.broken()]
+    return Result(judge, vitals, referee.checked, scene.done, referee.violations, broken)
+
+
+async def _check(referee: Referee, cluster: Cluster) -> None:
+    while True:
+        for number in referee.complete():
+            await referee.check(number, cluster.ports)
+        await asyncio.sleep(0.3)
+
+
+async def _lane(
+    scene: Scene,
+    vitals: Vitals,
+    lane: str,
+    events: Sequence[Event],
+    begin: float,
+    seconds: float,
+    log: Callable[[str], object],
+) -> None:
+    """Bring about the faults of a lane, one after the other."""
+    for event in events:
+        await asyncio.sleep(max(0, begin + event.at - time.monotonic()))
+        if time.monotonic() - begin > seconds:
+            return  # those before have taken longer than planned
+        log(f"{time.monotonic() - begin:8.1f} s  {event.fault} for {event.seconds:.1f} s")
+        if lane in _DISTURBING:
+            vitals.disturb()
+        try:
+            async with LANES[lane][event.fault](scene, random.Random(event.seed)):
+                await asyncio.sleep(event.seconds)
+        finally:
+            if lane in _DISTURBING:
+                vitals.calm()
+
+
+async def _clients(
+    plan: Plan, cluster: Cluster, referee: Referee, name: str, begin: float
+) -> None:
+    """A process of clients, from its start to its end, and everything that it tells."""
+    config = Config(
+        name=name,
+        ports=cluster.ports,
+        seed=plan.seed,
+        clients=plan.clients,
+        begin=begin,
+        seconds=plan.seconds,
+        slice_seconds=plan.slice_seconds,
+        pause=plan.pause,
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.faults.client",
+        msgspec.json.encode(config),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    referee.told(process, 0)
+    try:
+        async for line in process.stdout:
+            if line.startswith(b"{"):
+                referee.hear([msgspec.json.decode(line, type=Operation)])
+            else:
+                referee.told(process, int(line))
+        status = await process.wait()
+        assert status == 0, f"clients ended with status {status}"
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
