@@ -104,6 +104,9 @@ class Config:
     body_timeout: float = _option(
         read.seconds(3600), 30.0, "SECONDS", "What a client may take to send a request."
     )
+    no_fast_lane: bool = _option(
+        read.switch, False, "", "Answer every request through the general HTTP machinery."
+    )
     log_level: str = _option(read.log_level, "warning", "LEVEL", f"One of {', '.join(LOG_LEVELS)}.")
 
     @classmethod

@@ -111,5 +111,6 @@ def _web_settings(config: Config) -> WebSettings:
         max_request_bytes=config.max_request_bytes,
         body_timeout=config.body_timeout,
         keepalive_timeout=config.keepalive_timeout,
+        fast_lane=not config.no_fast_lane,
         drain_timeout=config.drain_timeout,
     )

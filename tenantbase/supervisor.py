@@ -192,7 +192,7 @@ class _Supervisor:
             self._ended(worker)
             return
         worker.report += data
-        if self._announced or self._deadline is not None:
+        if self._announced or self._deadline is not None or not worker.ready:
             return
         if missing := self._config.workers - len(self._workers):
             self._due = [time.monotonic()] * missing

@@ -94,7 +94,7 @@ def test_what_has_expired_is_passed_over(tmp_path: Path) -> None:
         ('{"key":"k","value":"%s"}' % ("x" * 99_999), "it is longer than any value"),
         (b'{"key":"\xff","value":1}', "not valid UTF-8"),
         ("[" * 100_000, "it is longer than any value"),
-        ('{"key":"k","value":' + "[" * 9_000, "the JSON is nested too deeply"),
+        ('{"key":"k","value":' + "[" * 60_000, "the JSON is nested too deeply"),
     ],
 )
 def test_a_bad_line_is_named_and_those_before_it_are_stored(

@@ -23,14 +23,14 @@ from tenantbase.client.results import (
     Put,
     Written,
 )
+from tenantbase.client.listing import lines
 from tenantbase.client.retrying import Answer
 from tenantbase.client.watching import watch
 from tenantbase.client.wire import (
     Deleted,
-    EntryPage,
+    Found,
     FoundEntry,
     Increment,
-    KeyPage,
     WrittenMany,
     json_body,
     parse,
@@ -39,7 +39,6 @@ from tenantbase.client.wire import (
 from tenantbase.entry import OCTETS
 
 _KEYS_A_REQUEST: Final = 1000
-_PAGE: Final = 1000
 _KEEPALIVE: Final = 15.0  # seconds; less than any server's, or requests meet closing connections
 _JSON_BODY: Final = {"Content-Type": "application/json"}
 
@@ -70,7 +69,7 @@ class Client:
         url: the server's, such as ``http://127.0.0.1:8000``; a path in it is kept.
         session: connections to use instead of own ones; it is not closed.
         headers: sent with every request.
-        timeout: seconds for one call, with all its repetitions.
+        timeout: seconds for one call, with all its repetitions; of a list, for each entry.
         connect_timeout: seconds for making a connection.
         attempts: how often a request is sent at most.
         connections: how many are open at most; a watch needs one for itself.
@@ -279,7 +278,7 @@ class Client:
         for start in range(0, len(wanted), _KEYS_A_REQUEST):
             body = json_body({"keys": wanted[start : start + _KEYS_A_REQUEST]})
             answer = await self._exchange.read("POST", "/get-values", body, _JSON_BODY)
-            found.update((each.key, each.entry()) for each in parse(answer.body, EntryPage).values)
+            found.update((each.key, each.entry()) for each in parse(answer.body, Found).values)
         return found
 
     async def set_many(self, entries: Mapping[str, Any] | Iterable[Put]) -> Sequence[Written]:
@@ -303,31 +302,23 @@ class Client:
         body = json_body({"prefix": prefix})
         return parse(await self._post("/delete-values", body), Deleted).deleted
 
-    async def list(self, prefix: str = "") -> AsyncGenerator[Entry, None]:
-        """The entries whose key begins with the prefix, in byte order of keys, page by page.
+    async def list(
+        self, prefix: str = "", *, limit: int | None = None
+    ) -> AsyncGenerator[Entry, None]:
+        """The entries whose key begins with the prefix, in byte order of keys.
 
         It is no snapshot: what others write meanwhile may be in it or not. A key that exists all
         the time is in it exactly once.
         """
-        cursor = None
-        while True:
-            target = f"/v1/values{_query(prefix=prefix, limit=_PAGE, cursor=cursor)}"
-            page = parse((await self._exchange.read("GET", target)).body, EntryPage)
-            for each in page.values:
-                yield each.entry()
-            if (cursor := page.cursor) is None:
-                return
+        async for _, line in lines(self._exchange, prefix, limit):
+            yield parse(line, FoundEntry).entry()
 
-    async def list_keys(self, prefix: str = "") -> AsyncGenerator[str, None]:
+    async def list_keys(
+        self, prefix: str = "", *, limit: int | None = None
+    ) -> AsyncGenerator[str, None]:
         """The keys alone, as ``list``."""
-        cursor = None
-        while True:
-            target = f"/v1/values{_query(prefix=prefix, limit=_PAGE, cursor=cursor, fields='key')}"
-            page = parse((await self._exchange.read("GET", target)).body, KeyPage)
-            for each in page.values:
-                yield each.key
-            if (cursor := page.cursor) is None:
-                return
+        async for key, _ in lines(self._exchange, prefix, limit, fields="key"):
+            yield key
 
     # The server
 

@@ -25,8 +25,8 @@ class BlockReader:
         self._block = Block()
 
     def take(self, line: bytes) -> Block | None:
-        """Take a line with its end; the block that it ended, if it ended one."""
-        text = line.decode("utf-8", "replace").rstrip("\r\n")
+        """Take a line without its LF; the block that it ended, if it ended one."""
+        text = line.decode("utf-8", "replace").removesuffix("\r")
         if not text:
             block, self._block = self._block, Block()
             return block
@@ -39,6 +39,6 @@ class BlockReader:
             block.data = value if block.data is None else f"{block.data}\n{value}"
         elif name == "id" and "\0" not in value:
             block.id = value
-        elif name == "retry" and value.isdecimal():
+        elif name == "retry" and value.isascii() and value.isdecimal():
             block.retry = int(value) / 1000
         return None

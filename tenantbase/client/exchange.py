@@ -9,7 +9,8 @@ nothing and may do it later.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from io import BytesIO
 from typing import Final
 
@@ -18,7 +19,13 @@ from aiohttp.client_middlewares import ClientHandlerType
 from yarl import URL
 
 from tenantbase.client.errors import ClientError, ConnectionFailed, OutcomeUnknown
-from tenantbase.client.retrying import Answer, delay, failure_of, may_be_repeated
+from tenantbase.client.retrying import (
+    Answer,
+    Interrupted,
+    delay,
+    failure_of,
+    may_be_repeated,
+)
 
 _IN_PIECES_FROM: Final = 64 << 10  # bytes; a larger body in one piece holds up the event loop
 _NO_HEADERS: Final[Mapping[str, str]] = {}
@@ -69,12 +76,45 @@ class Exchange:
         self.base = base
         self.headers = headers
         self.connect_timeout = connect_timeout
+        self.timeout = timeout
         self.attempts = attempts
-        self._timeout = timeout
 
     def url(self, target: str) -> URL:
         """The URL of a path and query that are percent-encoded. They stay as they are."""
         return URL(self.base + target, encoded=True)
+
+    @asynccontextmanager
+    async def stream(
+        self, target: str, headers: Mapping[str, str], silence: float
+    ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+        """The lines of an answer to GET, while they come; they are taken inside the block.
+
+        Args:
+            silence: seconds without a byte after which the connection counts as lost.
+
+        Raises:
+            Interrupted: it may be tried again. Taking a line raises it, too.
+            Refused, UnexpectedAnswer: it is of no use.
+        """
+        try:
+            async with self.session.get(
+                self.url(target),
+                headers={**self.headers, **headers},
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=self.connect_timeout, sock_read=silence
+                ),
+                allow_redirects=False,
+            ) as response:
+                if response.status == 200:
+                    async with aclosing(_lines(response.content)) as lines:
+                        yield lines
+                    return
+                answer = Answer(response.status, response.headers, await response.read())
+        except (aiohttp.ClientError, OSError) as error:
+            what = str(error) or f"nothing for {silence:g} s"
+            raise Interrupted(ConnectionFailed(f"no answer from {self.base}: {what}")) from error
+        failure = failure_of(answer, writes=False)
+        raise Interrupted(failure, answer) if may_be_repeated(answer, failure, False) else failure
 
     async def read(
         self,
@@ -119,7 +159,7 @@ class Exchange:
     ) -> Answer:
         writes = also is None
         now = asyncio.get_running_loop().time
-        deadline = now() + self._timeout
+        deadline = now() + self.timeout
         attempt = 0
         while True:
             attempt += 1
@@ -168,3 +208,16 @@ class Exchange:
                     f" have been made: {what}"
                 ) from error
             raise ConnectionFailed(f"no answer from {self.base}: {what}") from error
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
+    """Lines without their ends; aiohttp's own way limits their length. The last one has an end."""
+    begun: list[bytes] = []
+    async for piece in content.iter_any():
+        first, *others = piece.split(b"\n")
+        begun.append(first)
+        if others:
+            yield b"".join(begun)
+            for line in others[:-1]:
+                yield line
+            begun = [others[-1]]

@@ -30,7 +30,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         content_type: its media type; ``application/json`` unless it was stored with another.
         id: a UUID, made when the key was created.
         version: grows with every change in the database.
-        expires_at: Unix seconds, or None.
+        expires_at: Unix seconds, or None; whole or not, as it was given.
     """
 
     key: str
@@ -38,7 +38,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     content_type: str
     id: str
     version: int
-    expires_at: float | None
+    expires_at: int | float | None
 
     @property
     def value(self) -> Any:
@@ -60,7 +60,7 @@ class Written(msgspec.Struct, frozen=True, gc=False):
     id: str
     version: int
     created: bool
-    expires_at: float | None
+    expires_at: int | float | None
 
 
 class Count(msgspec.Struct, frozen=True, gc=False):
@@ -71,7 +71,7 @@ class Count(msgspec.Struct, frozen=True, gc=False):
     id: str
     version: int
     created: bool
-    expires_at: float | None
+    expires_at: int | float | None
 
 
 class Blob(msgspec.Struct, frozen=True, gc=False):

@@ -33,6 +33,15 @@ class Answer(msgspec.Struct, frozen=True):
     body: bytes
 
 
+class Interrupted(Exception):
+    """A stream that ended before its time and may be asked for again. Never leaves the client."""
+
+    def __init__(self, failure: ClientError, answer: Answer | None = None) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+        self.answer = answer
+
+
 def failure_of(answer: Answer, writes: bool) -> ClientError:
     """The error that an answer with a status of 300 and more stands for."""
     if answer.headers.get("Content-Type", "").startswith("application/problem+json"):

@@ -21,7 +21,7 @@ class FoundEntry(msgspec.Struct):
     value: msgspec.Raw
     id: str
     version: int
-    expires_at: float | None
+    expires_at: int | float | None
     content_type: str = JSON
     encoding: Literal["base64"] | None = None
 
@@ -33,24 +33,10 @@ class FoundEntry(msgspec.Struct):
         return Entry(self.key, raw, self.content_type, self.id, self.version, self.expires_at)
 
 
-class EntryPage(msgspec.Struct):
-    """A page of a list, or the answer to a request for many keys."""
+class Found(msgspec.Struct):
+    """The answer to ``get-values``."""
 
     values: list[FoundEntry]
-    cursor: str | None = None
-
-
-class KeyOnly(msgspec.Struct):
-    """An entry of a list of keys."""
-
-    key: str
-
-
-class KeyPage(msgspec.Struct):
-    """A page of a list of keys."""
-
-    values: list[KeyOnly]
-    cursor: str | None = None
 
 
 class WrittenMany(msgspec.Struct):

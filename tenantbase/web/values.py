@@ -80,7 +80,11 @@ class Values:
         return web.Response(body=entry_json(entry), headers=headers)
 
     async def delete(self, request: web.Request) -> web.Response:
-        """``DELETE /delete-value``"""
+        """``DELETE /delete-value``
+
+        204 also when the key was absent, so that a retry does not fail. With ``if_version`` or
+        ``If-Match`` an absent key is 412: nobody can say any more which version was deleted.
+        """
         parameters = query(request, _DELETE_QUERY)
         key, if_version = parameters.get("key"), integer(parameters, "if_version")
         if request.body_exists:

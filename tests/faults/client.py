@@ -25,6 +25,7 @@ REGISTERS: Final = 6
 COUNTERS: Final = 2
 MORTALS: Final = 2
 _ANSWERS: Final = 40.0  # seconds, above all deadlines of the service
+_RETRY: Final = 0.2  # seconds of patience with a server that is not there
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -197,6 +198,7 @@ class Client:
         except NotSent:
             for operation in operations:
                 self._note(operation, server, "failed")
+            await asyncio.sleep(_RETRY)
             return
         except NoAnswer:
             for operation in operations:
