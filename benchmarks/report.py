@@ -22,6 +22,10 @@ _PLOT: Final = "throughput.svg"
 _BEGIN: Final = "<!-- results: written by scripts/bench --publish -->"
 _END: Final = "<!-- end of results -->"
 
+_COST_NOTE: Final = (
+    "What one answer (bulk get: one key) takes of the server's core, memcached and Redis included:"
+    " other programs on the machine disturb it less than they disturb the throughput."
+)
 _SIZES: Final = {data.name: data.title for data in DATA}
 
 
@@ -31,6 +35,7 @@ def render(results: dict[str, Any]) -> str:
     parts = []
     if results["loads"]:
         parts += ["### Throughput", _throughput(loads), *_notes(loads)]
+        parts += ["### Processor time", _COST_NOTE, _costs(loads)]
         parts += ["### Goals", _goals(loads)]
         parts += ["### Latency at half the maximum rate", _latency(loads)]
     if results["memory"]:
@@ -104,6 +109,16 @@ def _notes(loads: Loads) -> list[str]:
             " run: these figures are noise.**"
         )
     return notes
+
+
+def _costs(loads: Loads) -> str:
+    peers = loads.peers()
+    rows = []
+    for data, work in loads.lines():
+        costs = [loads.median(data, work, peer, "cost") for peer in peers]
+        texts = ["" if cost is None else f"{cost * 1e6:,.1f} µs" for cost in costs]
+        rows.append([_title(work), _SIZES[data], *texts])
+    return _table(["work", "data", *peers], rows)
 
 
 def _goals(loads: Loads) -> str:

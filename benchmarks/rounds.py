@@ -110,7 +110,7 @@ class _Bench:
         result = {
             "rate": yielded.rate * work.keys,
             "answers": yielded.answers,
-            "server_busy": yielded.server_busy,
+            "cost": yielded.cost / work.keys,
             "load_busy": yielded.load_busy,
             "others": yielded.others,
         }

@@ -25,7 +25,7 @@ class Throughput:
         rate: answers a second.
         answers: how many there were.
         answer_bytes: of one answer with its head, on average.
-        server_busy: the share of its core that the server used, with all that belongs to it.
+        cost: the processor time, in seconds, that one took the server and what belongs to it.
         load_busy: the share of the time that wrk's core was not idle. Near 1 it is wrk, or
             something else there, that is measured.
         others: the share of the server's core that strangers used. Above a few hundredths the
@@ -35,7 +35,7 @@ class Throughput:
     rate: float
     answers: int
     answer_bytes: float
-    server_busy: float
+    cost: float
     load_busy: float
     others: float
 
@@ -63,14 +63,14 @@ def measure(port: int, requests: Path, status: int, seconds: int, cores: Cores) 
     refused = result["answers"] if status >= 400 else 0
     if result["broken"] or result["refused"] != refused or not result["answers"]:
         raise BenchmarkError(f"not every answer was a {status}: {result}")
-    used = (cpu_seconds() - used) / elapsed
+    used = cpu_seconds() - used
     return Throughput(
         rate=result["answers"] / result["microseconds"] * 1e6,
         answers=result["answers"],
         answer_bytes=result["bytes"] / result["answers"],
-        server_busy=used,
+        cost=used / result["answers"],
         load_busy=(busy_seconds(cores.load) - load) / elapsed,
-        others=max(0.0, (busy_seconds(cores.server) - server) / elapsed - used),
+        others=max(0.0, (busy_seconds(cores.server) - server - used) / elapsed),
     )
 
 

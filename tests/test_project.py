@@ -38,7 +38,7 @@ ABSTRACT = {"interfaces", "interfaces.store", "interfaces.memcache", "interfaces
 LIBRARIES = {
     "aiosqlite": {"interfaces.sql_interface", "interfaces.sql"},
     "aiomcache": {"interfaces.memcache_interface"},
-    "aiohttp": {"web", "main", "wiring", "client", "console"},
+    "aiohttp": {"web", "main", "wiring", "client", "console", "remote"},
 }
 READS_ENVIRONMENT = {"config", "main"}
 
