@@ -257,7 +257,7 @@ async def test_expiry(client: Client) -> None:
     for write in (
         client.set("k", 1, ttl=0.001),
         client.increment("k", ttl=0.001),
-        client.put_raw("k", b"", ttl=0.001),
+        client.put_raw("k", b"", ttl=1e-05),
         client.set_many([Put(key="k", value=1, ttl=0.001)]),
     ):
         await client.delete("k")
@@ -291,11 +291,20 @@ async def test_many_entries(client: Client) -> None:
     assert [entry.key async for entry in client.list("k/")] == keys
     assert await collect(client.list_keys("k/1")) == keys[1000:2000]
     assert await collect(client.list("x")) == []
+    for limit in (0, 1, 16, 17, 2500, 9999):
+        assert await collect(client.list_keys("k/", limit=limit)) == keys[:limit]
     assert await client.delete_many([*keys[:3], keys[0], "absent"]) == 3
     assert await client.delete_prefix("k/") == 2497
     assert await client.get_many([]) == {}
     assert await client.set_many({}) == []
     assert await client.delete_many([]) == 0
+
+
+async def test_a_list_of_large_values(client: Client) -> None:
+    keys = [f"k/{number:02}" for number in range(50)]
+    for key in keys:
+        await client.put_raw(key, key.encode() * 50_000)
+    assert [entry.key async for entry in client.list()] == keys
 
 
 async def test_refusals_say_why(client: Client) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, Final, overload
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 
@@ -23,14 +24,15 @@ from tenantbase.client.results import (
     Put,
     Written,
 )
-from tenantbase.client.listing import lines
+from tenantbase.client.listing import listed
 from tenantbase.client.retrying import Answer
 from tenantbase.client.watching import watch
 from tenantbase.client.wire import (
     Deleted,
-    Found,
+    EntryPage,
     FoundEntry,
     Increment,
+    KeyPage,
     WrittenMany,
     json_body,
     parse,
@@ -48,9 +50,14 @@ def _quoted(text: str) -> str:
     return quote(text, safe="").replace(".", "%2E")
 
 
-def _query(**parameters: str | float | None) -> str:
-    given = {name: value for name, value in parameters.items() if value is not None}
-    return "?" + urlencode(given, quote_via=quote) if given else ""
+def _query(**seconds: float | None) -> str:
+    # A query has decimal numbers; Python writes small and large ones with an exponent.
+    given = [
+        f"{name}={quote(format(Decimal(str(number)), 'f'))}"
+        for name, number in seconds.items()
+        if number is not None
+    ]
+    return "?" + "&".join(given) if given else ""
 
 
 class Client:
@@ -69,7 +76,7 @@ class Client:
         url: the server's, such as ``http://127.0.0.1:8000``; a path in it is kept.
         session: connections to use instead of own ones; it is not closed.
         headers: sent with every request.
-        timeout: seconds for one call, with all its repetitions; of a list, for each entry.
+        timeout: seconds for one call, with all its repetitions; of a list, for a page.
         connect_timeout: seconds for making a connection.
         attempts: how often a request is sent at most.
         connections: how many are open at most; a watch needs one for itself.
@@ -278,7 +285,7 @@ class Client:
         for start in range(0, len(wanted), _KEYS_A_REQUEST):
             body = json_body({"keys": wanted[start : start + _KEYS_A_REQUEST]})
             answer = await self._exchange.read("POST", "/get-values", body, _JSON_BODY)
-            found.update((each.key, each.entry()) for each in parse(answer.body, Found).values)
+            found.update((each.key, each.entry()) for each in parse(answer.body, EntryPage).values)
         return found
 
     async def set_many(self, entries: Mapping[str, Any] | Iterable[Put]) -> Sequence[Written]:
@@ -310,15 +317,15 @@ class Client:
         It is no snapshot: what others write meanwhile may be in it or not. A key that exists all
         the time is in it exactly once.
         """
-        async for _, line in lines(self._exchange, prefix, limit):
-            yield parse(line, FoundEntry).entry()
+        async for found in listed(self._exchange, EntryPage, prefix, limit):
+            yield found.entry()
 
     async def list_keys(
         self, prefix: str = "", *, limit: int | None = None
     ) -> AsyncGenerator[str, None]:
         """The keys alone, as ``list``."""
-        async for key, _ in lines(self._exchange, prefix, limit, fields="key"):
-            yield key
+        async for found in listed(self._exchange, KeyPage, prefix, limit, fields="key"):
+            yield found.key
 
     # The server
 

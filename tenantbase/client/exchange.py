@@ -76,7 +76,7 @@ class Exchange:
         self.base = base
         self.headers = headers
         self.connect_timeout = connect_timeout
-        self.timeout = timeout
+        self._timeout = timeout
         self.attempts = attempts
 
     def url(self, target: str) -> URL:
@@ -112,7 +112,7 @@ class Exchange:
                 answer = Answer(response.status, response.headers, await response.read())
         except (aiohttp.ClientError, OSError) as error:
             what = str(error) or f"nothing for {silence:g} s"
-            raise Interrupted(ConnectionFailed(f"no answer from {self.base}: {what}")) from error
+            raise Interrupted(ConnectionFailed(f"{self.base} does not answer: {what}")) from error
         failure = failure_of(answer, writes=False)
         raise Interrupted(failure, answer) if may_be_repeated(answer, failure, False) else failure
 
@@ -159,7 +159,7 @@ class Exchange:
     ) -> Answer:
         writes = also is None
         now = asyncio.get_running_loop().time
-        deadline = now() + self.timeout
+        deadline = now() + self._timeout
         attempt = 0
         while True:
             attempt += 1
@@ -199,7 +199,7 @@ class Exchange:
             ) as response:
                 return Answer(response.status, response.headers, await response.read())
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise ConnectionFailed(f"cannot connect to {self.base}: {error}") from error
+            raise ConnectionFailed(f"{self.base} does not answer: {error}") from error
         except (_Lost, aiohttp.ClientError, OSError) as error:
             what = str(error) or f"no answer within {seconds:.3g} s"
             if writes:
@@ -207,7 +207,7 @@ class Exchange:
                     f"the answer of {self.base} to a write was lost; the write may or may not"
                     f" have been made: {what}"
                 ) from error
-            raise ConnectionFailed(f"no answer from {self.base}: {what}") from error
+            raise ConnectionFailed(f"{self.base} does not answer: {what}") from error
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:

@@ -33,10 +33,24 @@ class FoundEntry(msgspec.Struct):
         return Entry(self.key, raw, self.content_type, self.id, self.version, self.expires_at)
 
 
-class Found(msgspec.Struct):
-    """The answer to ``get-values``."""
+class EntryPage(msgspec.Struct):
+    """A page of a list; without a cursor, the answer to ``get-values`` by POST."""
 
     values: list[FoundEntry]
+    cursor: str | None = None
+
+
+class KeyOnly(msgspec.Struct):
+    """An entry of a list of keys."""
+
+    key: str
+
+
+class KeyPage(msgspec.Struct):
+    """A page of a list of keys."""
+
+    values: list[KeyOnly]
+    cursor: str | None = None
 
 
 class WrittenMany(msgspec.Struct):

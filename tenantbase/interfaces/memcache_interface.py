@@ -127,7 +127,7 @@ class MemcacheClient:
             raise CacheUnavailable(f"memcached at {self._address} is too slow") from error
         except _FAILURES as error:
             self._open_breaker(error)
-            raise CacheUnavailable(f"memcached at {self._address} failed: {error!r}") from error
+            raise CacheUnavailable(f"memcached at {self._address} has failed") from error
         self._pause = _FIRST_PAUSE
         return answer
 

@@ -45,6 +45,8 @@ _INCOMPLETE = re.compile(rb"(?:\r|\r\n[^\r\n]{0,64}\r?)?")
 _LAST_LINE_END = re.compile(rb"(?:\r\n?)?")
 _VERSION = re.compile(rb"VERSION [^\r\n]{1,64}\r\n")
 _LONGEST_LINE = 128
+# Of what cannot be understood, which may well be somebody's value, a log sees only so much.
+_SHOWN = 40
 _WHATEVER_IS_THERE = 1 << 30
 
 
@@ -128,7 +130,7 @@ def _parse(data: bytes, found: dict[bytes, bytes], open_lines: int) -> tuple[int
         position += len(_END)
         open_lines -= 1
     if not (_INCOMPLETE if open_lines else _LAST_LINE_END).fullmatch(data, position):
-        raise ProtocolError(f"unexpected answer {data[position : position + _LONGEST_LINE]!r}")
+        raise ProtocolError(f"unexpected answer {data[position : position + _SHOWN]!r}")
     return position, open_lines, 1 if open_lines else position + 2 - len(data)
 
 
@@ -143,8 +145,8 @@ async def set_items(
         while waiting > 0:
             *answers, unread = (unread + await _receive(reader)).split(b"\r\n")
             waiting -= len(answers)
-            if not _SET_ANSWERS.issuperset(answers):
-                raise ProtocolError(f"unexpected answers to set: {answers[:3]!r}")
+            if strange := set(answers) - _SET_ANSWERS:
+                raise ProtocolError(f"unexpected answer to set: {min(strange)[:_SHOWN]!r}")
             if waiting < 0 or len(unread) > (_LONGEST_LINE if waiting else 0):
                 raise ProtocolError("more than the answers to set")
 
@@ -169,7 +171,7 @@ async def get_version(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     while not answer.endswith(b"\r\n") and len(answer) < _LONGEST_LINE:
         answer += await _receive(reader)
     if not _VERSION.fullmatch(answer):
-        raise ProtocolError(f"unexpected answer to version: {answer[:_LONGEST_LINE]!r}")
+        raise ProtocolError(f"unexpected answer to version: {answer[:_SHOWN]!r}")
 
 
 async def _receive(reader: asyncio.StreamReader) -> bytes:

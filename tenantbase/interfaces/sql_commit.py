@@ -23,8 +23,8 @@ from tenantbase.interfaces.store import Claim, Fence, Set, Transaction, Written
 WriteLock = Callable[[], AbstractContextManager[object]]
 
 # So many rows, or pages of large values, are written between two checkpoints. A row dirties
-# about half a page in the end, so the log grows to some 8 MiB.
-_CHECKPOINT_PAGES: Final = 4_000
+# about half a page in the end, so the log grows to 4 or 8 MiB.
+_CHECKPOINT_PAGES: Final = 2_000
 _PAGE: Final = 4_096
 _PATIENCE: Final = 0.02  # seconds a checkpoint waits for readers; others wait for the lock
 

@@ -51,6 +51,8 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
+        if isinstance(exc, ConnectionError):
+            raise exc  # nobody is there to be answered
         if request.writer.output_size:
             raise ConnectionAbortedError("an answer was cut")
         error: Exception

@@ -14,6 +14,7 @@ import random
 import signal
 import struct
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final, Literal
 
@@ -22,7 +23,8 @@ WRITE_STEPS: Final = ("locked", "applied", "odd", "committed", "even", "unlocked
 READ_STEPS: Final = ("asked", "selected")
 
 Action = Literal["stop", "kill"]
-_WORDS: Final = struct.Struct("ddd")
+STEPS: Final = (*WRITE_STEPS, *READ_STEPS)
+_WORDS: Final = struct.Struct("dddQ")
 _SIZE: Final = mmap.PAGESIZE
 
 
@@ -50,19 +52,21 @@ class Control:
     def clock_error(self, seconds: float) -> None:
         _WORDS.pack_into(self._map, 0, seconds, *self._words[1:])
 
-    @property
-    def dawdling(self) -> tuple[float, float]:
-        """How likely a step is to take longer, and how many seconds it takes then at most."""
-        return self._words[1], self._words[2]
+    def dawdle(self, likelihood: float, longest: float, steps: Collection[str] = STEPS) -> None:
+        """Let a step take longer now and then.
 
-    @dawdling.setter
-    def dawdling(self, how: tuple[float, float]) -> None:
-        _WORDS.pack_into(self._map, 0, self._words[0], *how)
+        Args:
+            likelihood: how often, from 0 to 1.
+            longest: seconds it takes then, at most.
+            steps: which.
+        """
+        chosen = sum(1 << STEPS.index(step) for step in steps)
+        _WORDS.pack_into(self._map, 0, self.clock_error, likelihood, longest, chosen)
 
     @property
-    def _words(self) -> tuple[float, float, float]:
-        clock_error, likelihood, longest = _WORDS.unpack_from(self._map)
-        return clock_error, likelihood, longest
+    def _words(self) -> tuple[float, float, float, int]:
+        clock_error, likelihood, longest, steps = _WORDS.unpack_from(self._map)
+        return clock_error, likelihood, longest, steps
 
     def arm(self, step: str, action: Action) -> None:
         """Let the next process that comes to the step stop there, or die."""
@@ -70,7 +74,7 @@ class Control:
 
     def disarm(self) -> None:
         """Whatever has not happened yet will not."""
-        for step in (*WRITE_STEPS, *READ_STEPS):
+        for step in STEPS:
             for action in ("stop", "kill"):
                 (self.directory / f"{step}.{action}").unlink(missing_ok=True)
 
@@ -85,20 +89,22 @@ class Control:
     def reach(self, step: str) -> None:
         """A process comes to a step, in a thread that may be held up."""
         self._spring(step)
-        delay = self._delay()
+        delay = self._delay(step)
         if delay:
             time.sleep(delay)
 
     async def reach_async(self, step: str) -> None:
         """The same in an event loop, which goes on meanwhile."""
         self._spring(step)
-        delay = self._delay()
+        delay = self._delay(step)
         if delay:
             await asyncio.sleep(delay)
 
-    def _delay(self) -> float:
-        likelihood, longest = self.dawdling
-        return random.uniform(0, longest) if likelihood and random.random() < likelihood else 0.0
+    def _delay(self, step: str) -> float:
+        _, likelihood, longest, steps = self._words
+        if likelihood and steps >> STEPS.index(step) & 1 and random.random() < likelihood:
+            return random.uniform(0, longest)
+        return 0.0
 
     def _spring(self, step: str) -> None:
         pid = os.getpid()

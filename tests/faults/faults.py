@@ -13,7 +13,7 @@ from typing import Final
 
 from tests.faults import frames, guests
 from tests.faults.cluster import Cluster, TorturedServer
-from tests.faults.control import READ_STEPS, WRITE_STEPS, Action
+from tests.faults.control import STEPS, Action
 from tests.faults.scene import Scene
 from tests.servers import FaultProxy
 
@@ -187,7 +187,7 @@ async def _all_restarted(scene: Scene, chance: random.Random) -> AsyncIterator[N
 async def _killed_at_step(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     """Some worker dies at some step of the protocol."""
     with scene.excuses.everything():
-        pids = await _catch(scene.cluster, chance.choice((*WRITE_STEPS, *READ_STEPS)), "kill")
+        pids = await _catch(scene.cluster, chance.choice(STEPS), "kill")
         for server in scene.cluster.servers:
             await _revived(server, pids)
     yield
@@ -198,7 +198,7 @@ async def _stopped_at_step(scene: Scene, chance: random.Random) -> AsyncIterator
     """Some worker stands still at some step of the protocol."""
     # It may hold the write lock, and then no write of anybody ends.
     with scene.excuses.writes():
-        pids = await _catch(scene.cluster, chance.choice((*WRITE_STEPS, *READ_STEPS)), "stop")
+        pids = await _catch(scene.cluster, chance.choice(STEPS), "stop")
         ports = [server.port for server in scene.cluster.servers if {*server.workers} & {*pids}]
         with scene.excuses.all_of(*ports):
             yield
@@ -248,9 +248,9 @@ async def _clock_moved(scene: Scene, chance: random.Random) -> AsyncIterator[Non
 async def _dawdling(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     """Every step of the protocol takes longer now and then, so that rare orders are common."""
     with scene.excuses.slowness():
-        scene.cluster.control.dawdling = chance.uniform(0.02, 0.3), chance.uniform(0.005, 0.2)
+        scene.cluster.control.dawdle(chance.uniform(0.02, 0.3), chance.uniform(0.005, 0.2))
         yield
-        scene.cluster.control.dawdling = 0.0, 0.0
+        scene.cluster.control.dawdle(0.0, 0.0)
 
 
 LANES: Final[dict[str, dict[str, Fault]]] = {

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -45,8 +45,8 @@ class Plan:
         processes, clients: how many processes of clients, and clients in each.
         pause: seconds between two operations of a client, on average.
         slice_seconds: after so long clients go on to new keys.
-        dawdling: how likely a step of the protocol takes longer all the time, and how many
-            seconds at most.
+        dawdling: how likely a step of the protocol takes longer all the time, how many seconds at
+            most, and which steps.
         bug: planted in the servers.
     """
 
@@ -59,7 +59,7 @@ class Plan:
     clients: int = 6
     pause: float = 0.01
     slice_seconds: float = 5.0
-    dawdling: tuple[float, float] = (0.0, 0.0)
+    dawdling: tuple[float, float, Collection[str]] = (0.0, 0.0, ())
     bug: str | None = None
 
 
@@ -101,7 +101,7 @@ async def _run(
     async with Cluster(
         directory, servers=plan.servers, workers=plan.workers, bug=plan.bug
     ) as cluster:
-        cluster.control.dawdling = plan.dawdling
+        cluster.control.dawdle(*plan.dawdling)
         begin = time.monotonic() + 0.5
         excuses = Excuses()
         judge = Judge(excuses, SLOWEST)
