@@ -139,43 +139,52 @@ def test_nothing_is_left_when_its_guard_was_killed(private: PrivateMemcached) ->
 
 
 OWNER = """
-import os, signal, sys, tempfile, time
+import os, signal, sys, tempfile
 from tenantbase.interfaces.private_memcached import PrivateMemcached
 tempfile.tempdir = sys.argv[1]
 private = PrivateMemcached.start()
 worker = 0
-if sys.argv[2] == "forks":
+if sys.argv[2].startswith("forked"):
+    heard, said = os.pipe()
     worker = os.fork()
     if not worker:
-        private.stop()  # not the child's to stop, nor to keep
+        if sys.argv[2] == "forked and stopped":
+            private.stop()
+        os.write(said, b".")
         signal.pause()
+    os.read(heard, 1)
 print(private.address, worker, flush=True)
 signal.pause()
 """
 
 
-@pytest.mark.parametrize("owner_forks", [False, True])
-@pytest.mark.parametrize("paused", [False, True])
-def test_nothing_outlives_a_killed_owner(temporary: Path, owner_forks: bool, paused: bool) -> None:
-    command = [sys.executable, "-c", OWNER, str(temporary), "forks" if owner_forks else "alone"]
+@pytest.mark.parametrize(
+    "case", ["plain", "forked", "forked and stopped", "paused", "guard killed"]
+)
+def test_nothing_outlives_a_killed_owner(temporary: Path, case: str) -> None:
+    command = [sys.executable, "-c", OWNER, str(temporary), case]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
-        address, worker = owner.stdout.readline().split()
+        address, text = owner.stdout.readline().split()
+        worker = int(text)
         try:
             pid = memcached_pid(address)
             guard = os.getsid(pid)
             assert alive(pid)
             assert alive(guard)
-            if paused:
+            if case == "guard killed":
+                os.kill(guard, signal.SIGKILL)
+            if case in {"guard killed", "paused"}:
                 os.kill(pid, signal.SIGSTOP)
             owner.kill()
             owner.wait(READY_SECONDS)
             poll(lambda: not alive(pid), "memcached is gone")
             poll(lambda: not alive(guard), "its guard is gone")
-            assert not int(worker) or alive(int(worker))
+            assert not worker or alive(worker)
         finally:
-            if int(worker):
-                os.kill(int(worker), signal.SIGKILL)
+            owner.kill()
+            if worker:
+                os.kill(worker, signal.SIGKILL)
 
 
 def test_a_program_that_is_not_there(temporary: Path, caplog: pytest.LogCaptureFixture) -> None:

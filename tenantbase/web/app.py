@@ -17,6 +17,7 @@ from tenantbase.web.guard import Guard
 from tenantbase.web.health import Health
 from tenantbase.web.life import Life
 from tenantbase.web.lists import Lists
+from tenantbase.web.openapi import Description
 from tenantbase.web.problems import answer
 from tenantbase.web.raw import Raw
 from tenantbase.web.settings import WebSettings
@@ -42,6 +43,7 @@ def create_app(cache: Cache, settings: WebSettings, life: Life) -> web.Applicati
     raw = Raw(cache, settings)
     health = Health(cache, life)
     watch = Watch(Feed(cache, heartbeat=settings.heartbeat), life)
+    description = Description(settings)
 
     app = web.Application(middlewares=[_boundary(guard, life)])
     app[CACHE], app[GUARD], app[HEALTH] = cache, guard, health
@@ -63,6 +65,8 @@ def create_app(cache: Cache, settings: WebSettings, life: Life) -> web.Applicati
             web.delete(r"/v1/values/{key:[\s\S]*}", raw.delete),
             web.get("/v1/watch", watch.watch),
             web.get("/livez", health.alive),
+            web.get("/openapi.json", description.openapi),
+            web.get("/docs", description.docs),
         ]
     )
     app.cleanup_ctx.append(watch.lifetime)

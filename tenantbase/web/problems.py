@@ -28,6 +28,7 @@ from tenantbase.errors import (
 log = logging.getLogger("tenantbase.web")
 
 MEDIA_TYPE: Final = "application/problem+json"
+TYPE: Final = "urn:tenantbase:problem:"
 
 
 class HttpError(TenantbaseError):
@@ -75,38 +76,42 @@ class CrossOrigin(HttpError):
     """A write from a page of another origin."""
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
+    """A kind of problem; ``retry``: the answer has a ``Retry-After``."""
+
     status: int
     name: str
     title: str
     retry: bool = False
 
 
-NO_SUCH_KEY: Final = _Row(404, "no-such-key", "No such key")
-_INTERNAL: Final = _Row(500, "internal-error", "Internal error")
+NO_SUCH_KEY: Final = Row(404, "no-such-key", "No such key")
+_INTERNAL: Final = Row(500, "internal-error", "Internal error")
 
 # The nearest ancestor of an error's class that is listed here decides.
-_TABLE: Final[dict[type[BaseException], _Row]] = {
-    InvalidRequest: _Row(400, "invalid-request", "Invalid request"),
-    CrossOrigin: _Row(403, "cross-origin-write", "Write from another origin"),
-    NoSuchRoute: _Row(404, "no-such-route", "No such route"),
-    web.HTTPNotFound: _Row(404, "no-such-route", "No such route"),
-    web.HTTPMethodNotAllowed: _Row(405, "method-not-allowed", "Method not allowed"),
-    TooSlow: _Row(408, "request-timeout", "Request timeout"),
-    WrongType: _Row(409, "wrong-type", "Wrong type of value"),
-    ConditionFailed: _Row(412, "condition-failed", "Condition failed"),
-    TooLarge: _Row(413, "too-large", "Too large"),
-    TargetTooLong: _Row(414, "uri-too-long", "URI too long"),
-    ContentEncoded: _Row(415, "unsupported-content-encoding", "Unsupported content encoding"),
-    RangeNotSatisfiable: _Row(416, "range-not-satisfiable", "Range not satisfiable"),
-    web.HTTPExpectationFailed: _Row(417, "expectation-failed", "Expectation failed"),
-    Misdirected: _Row(421, "misdirected-request", "Misdirected request"),
-    Overloaded: _Row(429, "overloaded", "Too many requests", retry=True),
-    HeaderTooLong: _Row(431, "header-too-large", "Header too large"),
-    StoreError: _Row(503, "store-unavailable", "The database cannot serve", retry=True),
-    OutcomeUnknown: _Row(503, "outcome-unknown", "The outcome of the write is unknown", retry=True),
-    StoreFull: _Row(507, "disk-full", "The disk is full"),
+_TABLE: Final[dict[type[BaseException], Row]] = {
+    InvalidRequest: Row(400, "invalid-request", "Invalid request"),
+    CrossOrigin: Row(403, "cross-origin-write", "Write from another origin"),
+    NoSuchRoute: Row(404, "no-such-route", "No such route"),
+    web.HTTPNotFound: Row(404, "no-such-route", "No such route"),
+    web.HTTPMethodNotAllowed: Row(405, "method-not-allowed", "Method not allowed"),
+    TooSlow: Row(408, "request-timeout", "Request timeout"),
+    WrongType: Row(409, "wrong-type", "Wrong type of value"),
+    ConditionFailed: Row(412, "condition-failed", "Condition failed"),
+    TooLarge: Row(413, "too-large", "Too large"),
+    TargetTooLong: Row(414, "uri-too-long", "URI too long"),
+    ContentEncoded: Row(415, "unsupported-content-encoding", "Unsupported content encoding"),
+    RangeNotSatisfiable: Row(416, "range-not-satisfiable", "Range not satisfiable"),
+    web.HTTPExpectationFailed: Row(417, "expectation-failed", "Expectation failed"),
+    Misdirected: Row(421, "misdirected-request", "Misdirected request"),
+    Overloaded: Row(429, "overloaded", "Too many requests", retry=True),
+    HeaderTooLong: Row(431, "header-too-large", "Header too large"),
+    StoreError: Row(503, "store-unavailable", "The database cannot serve", retry=True),
+    OutcomeUnknown: Row(503, "outcome-unknown", "The outcome of the write is unknown", retry=True),
+    StoreFull: Row(507, "disk-full", "The disk is full"),
 }
+
+KINDS: Final = {row.name: row for row in (NO_SUCH_KEY, _INTERNAL, *_TABLE.values())}
 
 _ROUTER_DETAILS: Final[dict[type[BaseException], str]] = {
     web.HTTPNotFound: "there is nothing at this path",
@@ -116,14 +121,14 @@ _ROUTER_DETAILS: Final[dict[type[BaseException], str]] = {
 
 
 def problem(
-    row: _Row,
+    row: Row,
     detail: str,
     headers: Mapping[str, str] | None = None,
     **members: str | int | None,
 ) -> web.Response:
     """An answer with a problem document; ``members`` that are not None are added to it."""
     document: dict[str, str | int] = {
-        "type": f"urn:tenantbase:problem:{row.name}",
+        "type": TYPE + row.name,
         "title": row.title,
         "status": row.status,
         "detail": detail,

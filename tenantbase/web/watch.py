@@ -90,13 +90,18 @@ class Watch:
 
 def _after(header: str | None, parameter: str | None) -> int | None:
     """The version after which events are wanted; None: from now on."""
+    in_header = _version(header, _LAST_EVENT_ID)
+    in_query = _version(parameter, "last_event_id")
     # A browser that connects anew keeps the query it began with; its header is newer.
-    for text, field in ((header, _LAST_EVENT_ID), (parameter, "last_event_id")):
-        if text:
-            if not _VERSION.fullmatch(text):
-                raise InvalidRequest("the id of an event is a version: an integer", field)
-            return int(text)
-    return None
+    return in_query if in_header is None else in_header
+
+
+def _version(text: str | None, field: str) -> int | None:
+    if text is None:
+        return None
+    if not _VERSION.fullmatch(text):
+        raise InvalidRequest("the id of an event is a version: an integer", field)
+    return int(text)
 
 
 def _block(event: ChangeEvent, prefix: str) -> bytes:

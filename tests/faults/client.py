@@ -25,6 +25,13 @@ REGISTERS: Final = 6
 COUNTERS: Final = 2
 MORTALS: Final = 2
 _ANSWERS: Final = 40.0  # seconds, above all deadlines of the service
+# What stands for an entry in an answer that is no JSON: nobody has written it.
+DAMAGED: Final[dict[str, Any]] = {
+    "version": 0,
+    "id": "damaged",
+    "value": "damaged",
+    "expires_at": None,
+}
 _RETRY: Final = 0.2  # seconds of patience with a server that is not there
 
 
@@ -87,13 +94,15 @@ class Client:
         """Work until the time is over."""
         config = self._config
         await asyncio.sleep(config.begin - time.monotonic())
-        while (now := time.monotonic() - config.begin) < config.seconds:
-            self.busy_since = time.monotonic_ns()
-            await self.step(keys_of(int(now / config.slice_seconds)))
-            self.busy_since = NEVER
-            await asyncio.sleep(self._chance.expovariate(1 / config.pause))
-        for server in self.servers:
-            server.close()
+        try:
+            while (now := time.monotonic() - config.begin) < config.seconds:
+                self.busy_since = time.monotonic_ns()
+                await self.step(keys_of(int(now / config.slice_seconds)))
+                self.busy_since = NEVER
+                await asyncio.sleep(self._chance.expovariate(1 / config.pause))
+        finally:
+            for server in self.servers:
+                server.close()
 
     async def step(self, keys: dict[str, list[str]]) -> None:
         """Do one thing, on one of the servers."""
@@ -205,7 +214,10 @@ class Client:
                 lost: Outcome = "failed" if operation.kind == "get" else "unknown"
                 self._note(operation, server, lost)
             return
-        entries = _entries(answer)
+        try:
+            entries = _entries(answer)
+        except msgspec.DecodeError:
+            entries = {operation.key: DAMAGED for operation in operations}
         for operation in operations:
             outcome = _outcome(answer, operation)
             self._note(operation, server, outcome, answer, entries.get(operation.key))

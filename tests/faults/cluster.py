@@ -99,20 +99,28 @@ class Cluster:
     Args:
         directory: for the database and the control; it is empty.
         servers, workers: how many, and how many each.
+        proxies: how many, if it is not one for each server but the first.
         bug: planted in all of them.
     """
 
     def __init__(
-        self, directory: Path, *, servers: int, workers: int, bug: str | None = None
+        self,
+        directory: Path,
+        *,
+        servers: int = 2,
+        workers: int = 1,
+        proxies: int | None = None,
+        bug: str | None = None,
     ) -> None:
         self.database = directory / "x.db"
         self.control = Control(directory / "control")
         self.memcached = Memcached()
-        self.proxies = [FaultProxy(self.memcached.address) for _ in range(servers - 1)]
+        count = servers - 1 if proxies is None else proxies
+        self.proxies = [FaultProxy(self.memcached.address) for _ in range(count)]
         self.collector = FrameCollector()
         self.servers = [
             self.server(proxy.address, "--workers", str(workers), bug=bug)
-            for proxy in (self.memcached, *self.proxies)
+            for proxy in (self.memcached, *self.proxies)[:servers]
         ]
         self._stack = AsyncExitStack()
 

@@ -85,7 +85,7 @@ async def _putting(
         while True:
             with suppress(OSError):
                 await asyncio.to_thread(frames.put, cluster.memcached.address, chosen())
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.02)
 
     task = asyncio.create_task(go_on())
     try:

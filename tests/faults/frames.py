@@ -35,8 +35,8 @@ class FrameCollector:
                 self._frames.append((name, sent[match.end() : match.end() + int(size)]))
 
     def old(self, chance: random.Random) -> list[tuple[bytes, bytes]]:
-        """All, each under its own name, in any order: of a name any one comes last."""
-        frames = list(self._frames)
+        """The newest few, or all, each under its own name; of a name any one comes last."""
+        frames = list(self._frames)[-chance.choice((10, 50, _KEPT)) :]
         chance.shuffle(frames)
         return frames
 

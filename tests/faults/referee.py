@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from tests.faults import checker, expiry
-from tests.faults.client import keys_of, slice_of
+from tests.faults.client import DAMAGED, keys_of, slice_of
 from tests.faults.history import Operation, Violation, by_key
 from tests.faults.http_client import HttpClient, NoAnswer, NotSent
 from tests.faults.values import token_of
@@ -149,7 +149,10 @@ class Referee:
         end = time.monotonic_ns()
         if answer.status != 200:
             return None
-        found = {entry["key"]: entry for entry in answer.json["values"]}
+        try:
+            found = {entry["key"]: entry for entry in answer.json["values"]}
+        except msgspec.DecodeError:
+            found = dict.fromkeys(keys, DAMAGED)
         operations = []
         for key in keys:
             operation = Operation(key, "get", start, end, client="referee", port=port)

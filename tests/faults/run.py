@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -98,9 +98,10 @@ def run(plan: Plan, log: Callable[[str], object] = lambda line: None) -> Result:
 async def _run(
     plan: Plan, directory: Path, pool: ProcessPoolExecutor, log: Callable[[str], object]
 ) -> Result:
-    async with Cluster(
-        directory, servers=plan.servers, workers=plan.workers, bug=plan.bug
-    ) as cluster:
+    async with AsyncExitStack() as stack:
+        cluster = await stack.enter_async_context(
+            Cluster(directory, servers=plan.servers, workers=plan.workers, bug=plan.bug)
+        )
         cluster.control.dawdle(*plan.dawdling)
         begin = time.monotonic() + 0.5
         excuses = Excuses()
@@ -119,6 +120,8 @@ async def _run(
             lambda: keys_of(max(0, int((time.monotonic() - begin) / plan.slice_seconds))),
             referee,
         )
+        if plan.dawdling[0]:
+            stack.enter_context(excuses.slowness())
         stop = asyncio.Event()
         background = [
             asyncio.create_task(vitals.sample()),

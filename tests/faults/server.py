@@ -25,8 +25,8 @@ def main() -> None:
     given = parser.parse_args(sys.argv[1:at])
     control = Control(given.control)
     parts = stepped(planted.plant(Parts(), given.bug), control)
-    stalls.watched(parts, control).install(control)
-    tenantbase(sys.argv[at + 1 :], prog_name="tenantbase")
+    with stalls.watched(parts, control).installed(control):
+        tenantbase(sys.argv[at + 1 :], prog_name="tenantbase")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from tenantbase import wiring
@@ -32,19 +32,22 @@ class Parts:
     memcache: type[MemcacheClient] = MemcacheClient
     cache: type[Cache] = Cache
 
-    def install(self, control: Control) -> None:
-        """Let the product be made of these, in this process and those forked from it."""
-        for name, part in (
-            ("TagFile", self.tags),
-            ("TagFence", self.fence),
-            ("SqlStore", self.store),
-            ("FrameCodec", self.codec),
-            ("Cache", self.cache),
-        ):
-            assert hasattr(wiring, name)
-            setattr(wiring, name, part)
-        setattr(memcache_interface, "MemcacheClient", self.memcache)
-        setattr(wiring, "time", _Clock(control))
+    @contextmanager
+    def installed(self, control: Control) -> Iterator[None]:
+        """Inside the block the product is made of these, also in processes forked from this."""
+        with ExitStack() as stack:
+            for module, name, part in (
+                (wiring, "TagFile", self.tags),
+                (wiring, "TagFence", self.fence),
+                (wiring, "SqlStore", self.store),
+                (wiring, "FrameCodec", self.codec),
+                (wiring, "Cache", self.cache),
+                (wiring, "time", _Clock(control)),
+                (memcache_interface, "MemcacheClient", self.memcache),
+            ):
+                stack.callback(setattr, module, name, getattr(module, name))
+                setattr(module, name, part)
+            yield
 
 
 class _Clock:

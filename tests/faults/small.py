@@ -1,0 +1,167 @@
+"""The torture in small: servers in one process, for when a second must do.
+
+The same parts, steps, clients, faults and checks as in the large one; only the processes are missing,
+and with them what it means to kill one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tenantbase.config import Config as ServiceConfig
+from tenantbase.interfaces.memcache_address import MemcacheAddress
+from tenantbase.sweeper import sweeping
+from tenantbase.web import Life, WebSettings, create_app, serving
+from tenantbase.wiring import Memcached, open_cache
+from tests.faults.client import Client, Config, keys_of
+from tests.faults.cluster import CACHE_SECONDS, Cluster
+from tests.faults.excuses import Excuses
+from tests.faults.faults import LANES
+from tests.faults.planted import plant
+from tests.faults.referee import Referee
+from tests.faults.scene import Scene
+from tests.faults.stepped import Parts, stepped
+
+_SLICE: Final = 0.7
+_RESTART: Final = 0.5
+_ITEM: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Hunt:
+    """What brings a bug to light.
+
+    Attributes:
+        faults: all of them, all the time.
+        steps: of the protocol, that often take long.
+        longest: seconds they take then.
+        restarts: whether all servers are closed and opened again, now and then.
+    """
+
+    faults: Sequence[str] = ()
+    steps: Collection[str] = ()
+    longest: float = 0.03
+    restarts: bool = False
+
+
+async def hunt(plan: Hunt, *, seed: int, seconds: float, bug: str | None) -> list[str]:
+    """Torture servers until something is found, or the time is over. Returns: what was found."""
+    with tempfile.TemporaryDirectory(prefix="tenantbase-small-") as directory:
+        async with AsyncExitStack() as stack:
+            cluster = await stack.enter_async_context(
+                Cluster(Path(directory).resolve(), servers=0, proxies=1)
+            )
+            cluster.control.dawdle(0.5 if plan.steps else 0.0, plan.longest, plan.steps)
+            parts = stepped(plant(Parts(), bug), cluster.control)
+            stack.enter_context(parts.installed(cluster.control))
+            pool = stack.enter_context(ThreadPoolExecutor(1))
+            return await _hunt(plan, cluster, pool, seed, seconds)
+
+
+async def _hunt(
+    plan: Hunt, cluster: Cluster, pool: ThreadPoolExecutor, seed: int, seconds: float
+) -> list[str]:
+    nodes = [_Node(cluster, address) for address in _addresses(cluster)]
+    for node in nodes:
+        await node.open()
+    begin = time.monotonic()
+    referee = Referee(lambda _: None, int(begin * 1e9), _SLICE, pool, clocks_jump=False)
+    scene = Scene(
+        cluster, Excuses(), lambda: keys_of(int((time.monotonic() - begin) / _SLICE)), referee
+    )
+    clients = _clients(nodes, seed, begin, seconds)
+    async with AsyncExitStack() as stack:
+        for fault in plan.faults:
+            lane = next(faults for faults in LANES.values() if fault in faults)
+            await stack.enter_async_context(lane[fault](scene, random.Random(f"{seed} {fault}")))
+        working = [asyncio.create_task(client.run()) for client in clients]
+        restarted = time.monotonic()
+        while not referee.violations and not all(task.done() for task in working):
+            await asyncio.sleep(0.1)
+            _tell(clients, referee)
+            for number in referee.complete():
+                await referee.check(number, [node.port for node in nodes])
+            if plan.restarts and time.monotonic() > restarted + _RESTART:
+                await _restart(nodes)
+                restarted = time.monotonic()
+        for task in working:
+            task.cancel()
+        outcomes = await asyncio.gather(*working, return_exceptions=True)
+    for node in nodes:
+        await node.close()
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+    return referee.violations
+
+
+def _addresses(cluster: Cluster) -> list[str]:
+    return [cluster.memcached.address, *(proxy.address for proxy in cluster.proxies)]
+
+
+def _clients(nodes: Sequence[_Node], seed: int, begin: float, seconds: float) -> list[Client]:
+    config = Config(
+        name="s",
+        ports=[node.port for node in nodes],
+        seed=seed,
+        clients=16,
+        begin=begin,
+        seconds=seconds,
+        slice_seconds=_SLICE,
+        pause=0.001,
+    )
+    seen: dict[str, int] = {}
+    return [Client(config, f"{config.name}{n}", seen) for n in range(config.clients)]
+
+
+def _tell(clients: Sequence[Client], referee: Referee) -> None:
+    referee.told(None, min(time.monotonic_ns(), *(client.busy_since for client in clients)))
+    for client in clients:
+        referee.hear(client.done)
+        client.done.clear()
+
+
+async def _restart(nodes: Sequence[_Node]) -> None:
+    for node in nodes:
+        await node.close()
+    for node in nodes:
+        await node.open()
+
+
+class _Node:
+    """A server in this process, at a port that it keeps."""
+
+    def __init__(self, cluster: Cluster, memcached: str) -> None:
+        self._config = ServiceConfig(
+            database=cluster.database, cache_timeout=CACHE_SECONDS, drain_timeout=0.2
+        )
+        self._memcached = Memcached(MemcacheAddress.parse(memcached), _ITEM)
+        self._stack = AsyncExitStack()
+        self.port = 0
+
+    async def open(self) -> None:
+        await self._stack.enter_async_context(self._serving())
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+    @asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
+        listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
+        self.port = listener.getsockname()[1]
+        settings = WebSettings(drain_timeout=0.2)
+        life = Life()
+        async with open_cache(self._config, self._memcached) as cache, sweeping(cache):
+            app = create_app(cache, settings, life)
+            async with serving(app, [listener], life, settings):
+                yield
