@@ -59,7 +59,13 @@ class TagFile:
             except OSError as error:
                 raise CannotOpen(f"cannot open the tag file {path}: {error.strerror}") from error
             if _lock(fd, fcntl.LOCK_EX) and _is_at(fd, path):
-                _renew(fd)
+                try:
+                    _renew(fd)
+                except OSError as error:
+                    os.close(fd)
+                    raise CannotOpen(
+                        f"cannot make the tag file {path}: {error.strerror}"
+                    ) from error
             # Turning one lock into the other is not atomic: between the two another process
             # may have been alone, and even have removed the file. Hence the check afterwards.
             if _lock(fd, fcntl.LOCK_SH) and _is_at(fd, path) and _is_complete(fd):
@@ -111,7 +117,11 @@ def _is_at(fd: int, path: Path) -> bool:
 
 def _renew(fd: int) -> None:
     os.ftruncate(fd, 0)  # nobody maps it: everyone who does holds the shared lock
-    os.ftruncate(fd, _SIZE)
+    # Written, not left as a hole: where a map has no block behind it, the first store to it on a
+    # full disk kills the process (SIGBUS).
+    zeros = memoryview(bytes(_SIZE))
+    while zeros:
+        zeros = zeros[os.pwrite(fd, zeros, _SIZE - len(zeros)) :]
     os.pwrite(fd, os.urandom(16), 8)
     os.pwrite(fd, _MAGIC, 0)  # last: its presence says that the file is complete
 

@@ -89,6 +89,32 @@ def test_a_directory_that_is_missing_is_said_in_one_line(tmp_path: Path) -> None
         TagFile.open(tmp_path / "missing" / "x.db-tags")
 
 
+def test_every_block_of_the_file_is_there(path: Path) -> None:
+    """A hole would be filled by the first store to it, which on a full disk is fatal."""
+    tags = TagFile.open(path)
+    assert path.stat().st_blocks * 512 >= path.stat().st_size
+    tags.close()
+
+
+def test_no_room_for_the_file_is_said_in_one_line(path: Path) -> None:
+    code = f"""
+        import resource, signal
+        from pathlib import Path
+        from tenantbase.errors import CannotOpen
+        from tenantbase.tags import TagFile
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            TagFile.open(Path({str(path)!r}))
+        except CannotOpen as error:
+            print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout.startswith("cannot make the tag file"), done
+
+
 def test_a_killed_process_leaves_its_odd_sequence_to_the_others(path: Path) -> None:
     tags = TagFile.open(path)
     code = f"""
