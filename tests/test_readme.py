@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tenantbase.main import main
+from tenantbase.web.operations import OPERATIONS
 from tests.app_server import AppServer
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -48,6 +49,11 @@ def _table(heading: str) -> dict[str, list[str]]:
     rows = re.findall(r"^\|(.*)\|$", section.split("\n#", 1)[0], re.MULTILINE)[2:]
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)] for row in rows]
     return {first.strip("`"): rest for first, *rest in cells}
+
+
+def test_the_table_of_routes_is_that_of_the_application() -> None:
+    described = re.findall(r"`(?:GET|POST|PUT|DELETE) (/[^`]*)`", README.split("## Routes\n", 1)[1])
+    assert set(described) == {operation.path for operation in OPERATIONS}
 
 
 def test_the_table_of_options_is_that_of_serve() -> None:
