@@ -40,7 +40,7 @@ from tenantbase.interfaces.store import (
 from tenantbase.tags import Tag, TagFile
 
 _READ_BATCH: Final = 256
-_READS_PARALLEL: Final = 8
+_SLOW_READS: Final = 7
 _WRITE_BATCH: Final = 256
 _FILL_BATCH: Final = 256
 _FILLS_PARALLEL: Final = 4
@@ -106,7 +106,7 @@ class Cache:
         self._max_queue = max_queue
         self._loads: dict[tuple[bytes, Tag], asyncio.Future[Entry | None]] = {}
         self._bulk: set[asyncio.Task[list[Found]]] = set()
-        self._reads = Coalescer(self._read, limit=_READ_BATCH, parallel=_READS_PARALLEL)
+        self._reads = Coalescer(self._read, limit=_READ_BATCH, parallel=1, overlapping=_SLOW_READS)
         self._writes = Coalescer(self._commit, limit=_WRITE_BATCH, parallel=1)
         self._fills = Coalescer(self._fill, limit=_FILL_BATCH, parallel=_FILLS_PARALLEL)
         self.counters = Counters()
@@ -176,6 +176,9 @@ class Cache:
                 found[key] = Found(entry, Source.HIT)
                 del asked[key]
         if asked or direct:
+            # One question to memcached at a time makes large batches, which cost least. What
+            # has to go to the database must not hold up those who find theirs in memcached.
+            self._reads.overlap()
             await self._load(asked, direct, now, found)
         results = [found[key] for key in keys]
         for result in results:

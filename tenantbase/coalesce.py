@@ -24,6 +24,7 @@ class Coalescer(Generic[Item, Result]):
             goes to all of them. It runs in a task of its own, which no caller can cancel.
         limit: items a batch has at most.
         parallel: batches under way at most.
+        overlapping: further ones that have called ``overlap``, at most.
     """
 
     def __init__(
@@ -32,12 +33,15 @@ class Coalescer(Generic[Item, Result]):
         *,
         limit: int,
         parallel: int,
+        overlapping: int = 0,
     ) -> None:
         self._run = run
         self._limit = limit
         self._parallel = parallel
+        self._overlapping = overlapping
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._slow: set[asyncio.Task[None]] = set()
         self._scheduled = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -57,6 +61,14 @@ class Coalescer(Generic[Item, Result]):
             loop.call_soon(self._send)
         return future
 
+    def overlap(self) -> None:
+        """Called by ``run`` before a slow part of it: the next batch may begin meanwhile."""
+        task = asyncio.current_task()
+        if task in self._tasks and len(self._slow) < self._overlapping:
+            self._tasks.discard(task)
+            self._slow.add(task)
+            self._send()
+
     @property
     def waiting(self) -> int:
         """Items that are in no batch yet."""
@@ -64,8 +76,9 @@ class Coalescer(Generic[Item, Result]):
 
     async def drained(self) -> None:
         """Wait until everything submitted so far, or meanwhile, has its result."""
-        while self._waiting or self._tasks:
-            await asyncio.wait(self._tasks) if self._tasks else await asyncio.sleep(0)
+        while self._waiting or self._tasks or self._slow:
+            tasks = self._tasks | self._slow
+            await asyncio.wait(tasks) if tasks else await asyncio.sleep(0)
 
     def _send(self) -> None:
         self._scheduled = False
@@ -77,6 +90,7 @@ class Coalescer(Generic[Item, Result]):
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._slow.discard(task)
         self._send()
 
     async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:

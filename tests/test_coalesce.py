@@ -96,6 +96,27 @@ async def test_cancelling_a_caller_stops_nothing() -> None:
     assert await patient == 20
 
 
+async def test_a_batch_in_a_slow_part_lets_others_begin_up_to_a_bound() -> None:
+    gate = asyncio.Event()
+    begun: list[list[int]] = []
+
+    async def run(items: Sequence[int]) -> Sequence[int]:
+        begun.append(list(items))
+        if items[0] < 0:
+            coalescer.overlap()
+            await gate.wait()
+        return items
+
+    coalescer: Coalescer[int, int] = Coalescer(run, limit=1, parallel=1, overlapping=2)
+    slow = [coalescer.submit(n) for n in (-1, -2, -3)]
+    fast = coalescer.submit(4)
+    await asyncio.sleep(0.01)
+    assert begun == [[-1], [-2], [-3]], "the third had to stay, and keeps the fourth out"
+    gate.set()
+    assert await asyncio.gather(*slow, fast) == [-1, -2, -3, 4]
+    await coalescer.drained()
+
+
 async def test_drained_waits_for_everything() -> None:
     recorder = Recorder()
     recorder.gate.clear()

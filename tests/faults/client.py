@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from tests.faults.history import NEVER, Kind, Operation, Outcome
-from tests.faults.http_client import Answer, HttpClient, NoAnswer, NotSent
+from tests.faults.http_client import Answer, HttpClient, NoAnswer, NoJson, NotSent
 from tests.faults.values import made, token_of
 
 REGISTERS: Final = 6
@@ -41,7 +41,7 @@ class Config(msgspec.Struct, frozen=True):
     Attributes:
         name: begins the names of its clients and of the values they write.
         ports: of the servers.
-        clients: how many there are.
+        clients, readers: how many there are, and how many of them never write.
         begin: the moment of the monotonic clock, in seconds, at which all processes begin.
         seconds: for how long.
         slice_seconds: after so long all go on to new keys, so that no history grows long.
@@ -52,6 +52,7 @@ class Config(msgspec.Struct, frozen=True):
     ports: list[int]
     seed: int
     clients: int
+    readers: int
     begin: float
     seconds: float
     slice_seconds: float
@@ -76,15 +77,17 @@ class Client:
     """One client; it does one thing after the other.
 
     Args:
+        number: among the clients of its process.
         seen: the newest version of each key that any client of this process has been told.
     """
 
-    def __init__(self, config: Config, name: str, seen: dict[str, int]) -> None:
-        self.name = name
+    def __init__(self, config: Config, number: int, seen: dict[str, int]) -> None:
+        self.name = f"{config.name}{number}"
         self._config = config
         self._seen = seen
-        self._chance = random.Random(f"{config.seed} {name}")
+        self._chance = random.Random(f"{config.seed} {self.name}")
         self._number = 0
+        self._step = self.read if number < config.readers else self.step
         self.servers = [HttpClient(port, _ANSWERS) for port in config.ports]
         self._wall = time.time() - time.monotonic()
         self.done: list[Operation] = []
@@ -97,7 +100,7 @@ class Client:
         try:
             while (now := time.monotonic() - config.begin) < config.seconds:
                 self.busy_since = time.monotonic_ns()
-                await self.step(keys_of(int(now / config.slice_seconds)))
+                await self._step(keys_of(int(now / config.slice_seconds)))
                 self.busy_since = NEVER
                 await asyncio.sleep(self._chance.expovariate(1 / config.pause))
         finally:
@@ -130,6 +133,11 @@ class Client:
             case _:
                 await self.vanish(server, register)
                 server.close()  # perhaps another worker takes the next connection
+
+    async def read(self, keys: dict[str, list[str]]) -> None:
+        """Do one thing that changes nothing."""
+        server = self._chance.choice(self.servers)
+        await self.get(server, self._chance.choice([*keys["registers"], *keys["counters"]]))
 
     async def get(self, server: HttpClient, key: str) -> None:
         await self._ask(server, "GET", f"/get-value?key={key}", None, [self._op(key, "get")])
@@ -216,7 +224,7 @@ class Client:
             return
         try:
             entries = _entries(answer)
-        except msgspec.DecodeError:
+        except NoJson:
             entries = {operation.key: DAMAGED for operation in operations}
         for operation in operations:
             outcome = _outcome(answer, operation)
@@ -278,7 +286,7 @@ def _outcome(answer: Answer, operation: Operation) -> Outcome:
 
 async def _run(config: Config) -> None:
     seen: dict[str, int] = {}
-    clients = [Client(config, f"{config.name}{n}", seen) for n in range(config.clients)]
+    clients = [Client(config, n, seen) for n in range(config.clients)]
     working = [asyncio.create_task(client.run()) for client in clients]
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(

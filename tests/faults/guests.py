@@ -114,12 +114,13 @@ async def _asked(
         ports=[server.port],
         seed=chance.randrange(1 << 32),
         clients=1,
+        readers=0,
         begin=0.0,
         seconds=0.0,
         slice_seconds=1.0,
         pause=0.0,
     )
-    client = Client(config, name, {})
+    client = Client(config, 0, {})
     (connection,) = client.servers
     async with connection:
         for _ in range(_WRITES):

@@ -23,6 +23,10 @@ class NoAnswer(Exception):
     """It was sent, at least in part, and its answer did not come whole."""
 
 
+class NoJson(Exception):
+    """The body of an answer is not what its type says."""
+
+
 @dataclass(frozen=True)
 class Answer:
     status: int
@@ -31,7 +35,11 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        return msgspec.json.decode(self.body)
+        """The body. Raises NoJson."""
+        try:
+            return msgspec.json.decode(self.body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise NoJson(str(error)) from error
 
 
 class HttpClient:

@@ -19,7 +19,7 @@ from tenantbase import tags as tags_module
 from tenantbase.cache import Cache
 from tenantbase.entry import Entry
 from tenantbase.fence import TagFence, TagTicket, WriteLock
-from tenantbase.frame import FrameCodec, Verdict, bucket_of
+from tenantbase.frame import REJECTED, FrameCodec, Verdict, bucket_of
 from tenantbase.interfaces.memcache import Item
 from tenantbase.interfaces.sql_interface import SqlStore
 from tenantbase.interfaces.store import DeletePrefix, Store, Sweep, Ticket, Written
@@ -159,7 +159,10 @@ class _NoMac(FrameCodec):
     def decode(self, data: bytes, key: str, name: bytes, tag: Tag) -> Entry | None | Verdict:
         state = self._mac.copy()
         state.update(data[16:])
-        return super().decode(state.digest() + data[16:], key, name, tag)
+        try:
+            return super().decode(state.digest() + data[16:], key, name, tag)
+        except UnicodeDecodeError:
+            return REJECTED
 
 
 class _AnyOwner(FrameCodec):

@@ -192,6 +192,7 @@ async def _clients(
         ports=cluster.ports,
         seed=plan.seed,
         clients=plan.clients,
+        readers=plan.clients // 6,
         begin=begin,
         seconds=plan.seconds,
         slice_seconds=plan.slice_seconds,

@@ -115,13 +115,14 @@ def _clients(nodes: Sequence[_Node], seed: int, begin: float, seconds: float) ->
         ports=[node.port for node in nodes],
         seed=seed,
         clients=16,
+        readers=8,
         begin=begin,
         seconds=seconds,
         slice_seconds=_SLICE,
         pause=0.001,
     )
     seen: dict[str, int] = {}
-    return [Client(config, f"{config.name}{n}", seen) for n in range(config.clients)]
+    return [Client(config, n, seen) for n in range(config.clients)]
 
 
 def _tell(clients: Sequence[Client], referee: Referee) -> None:

@@ -1,0 +1,28 @@
+"""For each planted bug, what brings it to light within seconds.
+
+They are found by the ordinary mixed torture too, but not by each run of a few seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.faults.small import Hunt
+
+HUNTS: Final = {
+    "odd-before-commit": Hunt(["net-refuse"], ["committed"]),
+    "even-after-commit": Hunt(["net-refuse"], ["odd"]),
+    "one-lock": Hunt(["net-refuse"], ["odd", "committed"]),
+    "skip-when-odd": Hunt(["net-refuse"], ["odd", "committed"], longest=0.1),
+    "compare": Hunt(["net-refuse"]),
+    "fresh-sequence": Hunt(),
+    "load-before-select": Hunt([], ["selected"]),
+    "new-epoch": Hunt(["cache-resurrect"], restarts=True),
+    "last-of-group": Hunt(["cache-resurrect"], ["locked"]),
+    "join-same-tag": Hunt([], ["selected"]),
+    "own-tag": Hunt([], ["unlocked"]),
+    "checked-mac": Hunt(["cache-poison"]),
+    "own-key": Hunt(["cache-poison"]),
+    "own-expiry": Hunt(),
+    "early-acknowledgement": Hunt(),
+}
