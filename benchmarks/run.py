@@ -29,7 +29,7 @@ def main() -> None:
     try:
         results = _measure(options, directory)
     except BenchmarkError as error:
-        sys.exit(f"\nbench: {error}")
+        sys.exit(f"\nbench: {_progress.last}: {error}")
     except KeyboardInterrupt:
         sys.exit("\nbench: interrupted")
     finally:
@@ -117,9 +117,18 @@ def _measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     return results
 
 
-def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+class _Progress:
+    """Says on a terminal what is under way."""
+
+    last = "start"
+
+    def __call__(self, text: str) -> None:
+        self.last = text
+        if sys.stderr.isatty():
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+_progress: Final = _Progress()
 
 
 if __name__ == "__main__":

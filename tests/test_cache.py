@@ -23,7 +23,8 @@ from tenantbase.fence import TagFence, WriteLock
 from tenantbase.found import Source
 from tenantbase.frame import FrameCodec, bucket_of
 from tenantbase.interfaces.memcache import Item
-from tenantbase.interfaces.memcache_interface import MemcacheAddress, MemcacheClient
+from tenantbase.interfaces.memcache_address import MemcacheAddress
+from tenantbase.interfaces.memcache_interface import MemcacheClient
 from tenantbase.interfaces.sql_interface import SqlStore
 from tenantbase.interfaces.store import (
     Claim,
@@ -79,7 +80,7 @@ class Node:
 
     async def get(self, key: str) -> tuple[bytes | None, Source]:
         found = await self.cache.get(key)
-        return found.entry and found.entry.value, found.source
+        return None if found.entry is None else found.entry.value, found.source
 
 
 class Cluster:
@@ -90,7 +91,7 @@ class Cluster:
         self.server = server
         self.stack = stack
 
-    async def node(self, **settings: float) -> Node:
+    async def start(self, **settings: float) -> Node:
         tags = TagFile.open(self.path.with_name("x.db-tags"))
         self.stack.callback(tags.close)
         lock = WriteLock(self.path.with_name("x.db-lock"))
@@ -124,7 +125,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 
 @pytest.fixture
 async def node(cluster: Cluster) -> Node:
-    return await cluster.node()
+    return await cluster.start()
 
 
 async def test_a_write_is_found_in_the_cache(node: Node) -> None:
@@ -262,7 +263,7 @@ async def test_frames_that_are_not_this_keys_newest_are_misses(node: Node) -> No
 
 async def test_two_nodes_never_contradict_each_other(cluster: Cluster) -> None:
     """Random work on both; a read is at least as new as all that was known before it began."""
-    nodes = [await cluster.node(), await cluster.node()]
+    nodes = [await cluster.start(), await cluster.start()]
     rng = random.Random(7)
     keys = [f"k{n}" for n in range(5)]
     seen = dict.fromkeys(keys, 0)
@@ -335,7 +336,7 @@ async def test_a_cancelled_writer_cancels_no_commit(node: Node) -> None:
 
 
 async def test_a_write_that_waits_too_long_is_withdrawn(cluster: Cluster) -> None:
-    node = await cluster.node(write_timeout=0.1)
+    node = await cluster.start(write_timeout=0.1)
     gate = asyncio.Event()
     node.store.before_write = gate.wait
     with pytest.raises(StoreUnavailable, match="nothing was written"):
@@ -348,7 +349,7 @@ async def test_a_write_that_waits_too_long_is_withdrawn(cluster: Cluster) -> Non
 async def test_a_write_begun_and_not_finished_in_time_is_of_unknown_outcome(
     cluster: Cluster,
 ) -> None:
-    node = await cluster.node(write_timeout=0.1)
+    node = await cluster.start(write_timeout=0.1)
     write = StagedStore.write
 
     async def slow(group: Sequence[Claim], now: float, fence: Fence) -> Written:
@@ -364,7 +365,7 @@ async def test_a_write_begun_and_not_finished_in_time_is_of_unknown_outcome(
 
 
 async def test_too_many_waiting_writes_are_refused(cluster: Cluster) -> None:
-    node = await cluster.node(max_queue=3)
+    node = await cluster.start(max_queue=3)
     gate = asyncio.Event()
     node.store.before_write = gate.wait
     first = asyncio.ensure_future(node.set("k", b"1"))

@@ -79,6 +79,11 @@ class Client:
     Args:
         number: among the clients of its process.
         seen: the newest version of each key that any client of this process has been told.
+
+    Attributes:
+        done: operations that have ended, until somebody takes them.
+        busy_since: when the operation under way was begun.
+        go_on: while it is not set, nothing new is begun.
     """
 
     def __init__(self, config: Config, number: int, seen: dict[str, int]) -> None:
@@ -92,6 +97,8 @@ class Client:
         self._wall = time.time() - time.monotonic()
         self.done: list[Operation] = []
         self.busy_since = NEVER
+        self.go_on = asyncio.Event()
+        self.go_on.set()
 
     async def run(self) -> None:
         """Work until the time is over."""
@@ -99,6 +106,7 @@ class Client:
         await asyncio.sleep(config.begin - time.monotonic())
         try:
             while (now := time.monotonic() - config.begin) < config.seconds:
+                await self.go_on.wait()
                 self.busy_since = time.monotonic_ns()
                 await self._step(keys_of(int(now / config.slice_seconds)))
                 self.busy_since = NEVER
