@@ -162,18 +162,12 @@ def _memory(records: list[dict[str, Any]]) -> str:
     rows = []
     for each in records:
         answers, held = each["samples"][-1]
-        # The first sample under load: what is allocated once is there by then.
-        growth = held - each["samples"][1][1]
-        rows.append(
-            [
-                each["peer"],
-                _megabytes(each["rest"]),
-                _megabytes(each["peak"]),
-                f"{_megabytes(held)} after {answers:,}",
-                _megabytes(growth),
-            ]
-        )
-    return _table(["service", "at rest", "peak under load", "after requests", "growth"], rows)
+        later = next(size for count, size in each["samples"] if count >= answers * 3 / 4)
+        sizes = [each["rest"], each["peak"], held, held - later]
+        rows.append([each["peer"], *map(_megabytes, sizes)])
+    answers = records[-1]["samples"][-1][0]
+    header = ["service", "at rest", "peak under load", f"after {answers:,} requests"]
+    return _table([*header, "growth in the last quarter"], rows)
 
 
 def _growth(records: list[dict[str, Any]]) -> str:

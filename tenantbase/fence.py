@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from tenantbase.errors import CannotOpen
@@ -67,7 +67,7 @@ class TagFence:
     ) -> None:
         self._tags = tags
         self._bucket_of = bucket_of
-        self.lock = write_lock.held
+        self.lock: Callable[[], AbstractContextManager[None]] = write_lock.held
 
     def raise_(self, keys: Collection[str] | None) -> TagTicket:
         sequences = self._tags.sequences

@@ -108,12 +108,12 @@ class Cluster:
             fence,
             codec,
             memcache,
-            clock=lambda: node.now,
+            clock=lambda: started.now,
             **settings,  # type: ignore[arg-type]
         )
         self.stack.push_async_callback(cache.drained)
-        node = Node(cache, store, memcache)
-        return node
+        started = Node(cache, store, memcache)
+        return started
 
 
 @pytest.fixture

@@ -46,9 +46,18 @@ class Files:
         self.path = directory / name
         self.wal = directory / f"{name}-wal"
         self.lock = WriteLock(directory / "lock")
+        self._stores: list[SqlStore] = []
 
     async def open(self, **settings: float) -> SqlStore:
-        return await SqlStore.open(self.path, self.lock.held, **settings)  # type: ignore[arg-type]
+        store = await SqlStore.open(self.path, self.lock.held, **settings)  # type: ignore[arg-type]
+        self._stores.append(store)
+        return store
+
+    async def close(self) -> None:
+        """Close what a test has left open, if only because it failed: threads would stay."""
+        for store in self._stores:
+            await store.close()
+        self.lock.close()
 
     def foreign(self) -> contextlib.closing[sqlite3.Connection]:
         """A connection as some other program would have it."""
@@ -59,17 +68,15 @@ class Files:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Iterator[Files]:
+async def files(tmp_path: Path) -> AsyncIterator[Files]:
     files = Files(tmp_path)
     yield files
-    files.lock.close()
+    await files.close()
 
 
 @pytest.fixture
-async def store(files: Files) -> AsyncIterator[SqlStore]:
-    store = await files.open(busy_timeout=0.05)
-    yield store
-    await store.close()
+async def store(files: Files) -> SqlStore:
+    return await files.open(busy_timeout=0.05)
 
 
 async def write(
@@ -163,7 +170,7 @@ async def test_any_file_name(tmp_path: Path, name: str) -> None:
     assert name in files.names()
     await store.close()
     assert files.names() == {name}
-    files.lock.close()
+    await files.close()
 
 
 async def test_a_relative_path_stays_what_it_was(
@@ -316,7 +323,7 @@ async def test_missing_rights_are_named(
         await (await files.open()).close()
         files.path.chmod(mode)
     files.lock.path.unlink()
-    files.lock.close()
+    await files.close()
     open_directory.chmod(directory_mode)
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(OPEN_WITHOUT_RIGHTS), files.path],
@@ -383,7 +390,7 @@ async def test_every_database_has_its_own_secret(tmp_path: Path) -> None:
         store = await files.open()
         secrets.add(store.secret)
         await store.close()
-        files.lock.close()
+        await files.close()
     assert len(secrets) == 2
 
 
@@ -529,7 +536,7 @@ async def test_two_stores_on_one_file(files: Files) -> None:
     await one.close()
     assert await values(two, "n") == [b"600"]
     await two.close()
-    other_files.lock.close()
+    await other_files.close()
     assert files.names() == {"x.db"}
     assert intact(files.path)
 
@@ -634,7 +641,7 @@ async def test_a_reader_never_checkpoints(files: Files) -> None:
     reader.close()
     assert copy.path.read_bytes() == database
     assert copy.wal.read_bytes() == files.wal.read_bytes()
-    copy.lock.close()
+    await copy.close()
     await store.close()
 
 
@@ -951,7 +958,7 @@ async def test_a_replaced_file_is_left_alone(files: Files, tmp_path: Path, by: s
     await put(store, "k")
     other = Files(tmp_path, "other.db")
     await (await other.open()).close()
-    other.lock.close()
+    await other.close()
     if by == "nothing":
         other.path.unlink()
         files.path.unlink()

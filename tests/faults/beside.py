@@ -17,9 +17,7 @@ from tests.faults.scene import Scene
 from tests.faults.values import token_of
 
 
-async def use(
-    scene: Scene, chance: random.Random, pause: float, stop: asyncio.Event
-) -> None:
+async def use(scene: Scene, chance: random.Random, pause: float, stop: asyncio.Event) -> None:
     """Set, list and delete keys, one command at a time, until told to stop."""
     number = 0
     while not stop.is_set():

@@ -192,9 +192,7 @@ class _Sweep:
         upcoming = self.versions[point.next] if point.next < len(self.versions) else None
         if upcoming is not None:
             yield from self._advance(point, upcoming, now)
-        if point.life != _ABSENT and (
-            upcoming is None or upcoming.first or point.life == _UNSEEN
-        ):
+        if point.life != _ABSENT and (upcoming is None or upcoming.first or point.life == _UNSEEN):
             yield from self._delete(point)
         yield from self._unseen(point, upcoming, self.history[i])
 

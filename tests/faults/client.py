@@ -165,7 +165,9 @@ class Client:
         await self._ask(server, "POST", "/set-values", {"values": values}, operations)
 
     async def increment(self, server: HttpClient, key: str) -> None:
-        await self._ask(server, "POST", "/increment-value", {"key": key}, [self._op(key, "increment")])
+        await self._ask(
+            server, "POST", "/increment-value", {"key": key}, [self._op(key, "increment")]
+        )
 
     async def delete(self, server: HttpClient, key: str) -> None:
         operation = self._op(key, "delete")

@@ -45,7 +45,9 @@ class TorturedServer(AppServer):
         self._control = control
         self._bug = bug
         self._injected = injected
-        self.worker_count = int(options[options.index("--workers") + 1]) if "--workers" in options else 1
+        self.worker_count = (
+            int(options[options.index("--workers") + 1]) if "--workers" in options else 1
+        )
 
     def spawn(self) -> None:
         assert self._process is None, "the server runs already"
@@ -118,9 +120,10 @@ class Cluster:
         count = servers - 1 if proxies is None else proxies
         self.proxies = [FaultProxy(self.memcached.address) for _ in range(count)]
         self.collector = FrameCollector()
+        fronts: list[Memcached | FaultProxy] = [self.memcached, *self.proxies]
         self.servers = [
             self.server(proxy.address, "--workers", str(workers), bug=bug)
-            for proxy in (self.memcached, *self.proxies)[:servers]
+            for proxy in fronts[:servers]
         ]
         self._stack = AsyncExitStack()
 

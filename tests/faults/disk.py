@@ -239,7 +239,9 @@ class Disk:
         if path is None:
             return None
         found = PurePosixPath(path)
-        return found.name if found.parent == self._directory and found.name in self._matter else None
+        return (
+            found.name if found.parent == self._directory and found.name in self._matter else None
+        )
 
 
 def _rename(names: dict[str, File], name: str, file: File | None) -> None:

@@ -78,9 +78,7 @@ def _excused(scene: Scene, operation: Operation) -> bool:
 
 
 @asynccontextmanager
-async def _guest(
-    scene: Scene, chance: random.Random, fault: str
-) -> AsyncIterator[list[Operation]]:
+async def _guest(scene: Scene, chance: random.Random, fault: str) -> AsyncIterator[list[Operation]]:
     """What a server with a fault answered to its clients."""
     cluster = scene.cluster
     server = cluster.server(cluster.memcached.address, injected=fault)

@@ -41,6 +41,7 @@ class Judge:
 
     Attributes:
         broken: what was promised and did not hold, a line each.
+        slow: the same, of promises on time. A machine that is busy with other things breaks them.
         excused: requests that failed, or took long, while their server was being tortured.
     """
 
@@ -53,6 +54,7 @@ class Judge:
     writes: Latencies = field(default_factory=Latencies)
     excused: int = 0
     broken: list[str] = field(default_factory=list)
+    slow: list[str] = field(default_factory=list)
 
     def hear(self, operation: Operation) -> None:
         """Take in what a client saw."""
@@ -78,4 +80,4 @@ class Judge:
             return  # the command line, whose time is that of starting it
         (self.writes if write else self.reads).add(end - begin)
         if end - begin > self.slowest_allowed * 1e9:
-            self.broken.append(f"a request took long: {describe(operation)}")
+            self.slow.append(f"a request took long: {describe(operation)}")

@@ -22,7 +22,7 @@ from tenantbase.fence import TagFence, TagTicket, WriteLock
 from tenantbase.frame import REJECTED, FrameCodec, Verdict, bucket_of
 from tenantbase.interfaces.memcache import Item
 from tenantbase.interfaces.sql_interface import SqlStore
-from tenantbase.interfaces.store import DeletePrefix, Store, Sweep, Ticket, Written
+from tenantbase.interfaces.store import DeletePrefix, Store, Sweep, Written
 from tenantbase.tags import Tag, TagFile
 from tests.faults.planted_durability import Early, Unsynced
 from tests.faults.stepped import Parts
@@ -86,7 +86,7 @@ class _Remembering(TagFile):
         memory: dict[int, tuple[float, Tag]] = self.__dict__.setdefault("memory", {})
         now = time.monotonic()
         loaded, tag = memory.get(bucket, (0.0, None))
-        if tag is None or now - loaded > 0.05:
+        if tag is None or now - loaded > 0.3:
             tag = super().tag(bucket)
             memory[bucket] = now, tag
         return tag
@@ -97,7 +97,7 @@ class _SameEpoch(TagFile):
 
     @classmethod
     def open(cls, path: Any) -> TagFile:
-        random, tags_module.os = tags_module.os, _Predictable()  # type: ignore[attr-defined]
+        random, tags_module.os = tags_module.os, _Predictable()  # type: ignore[attr-defined,assignment]
         try:
             return super().open(path)
         finally:
@@ -250,7 +250,7 @@ BUGS: Final[dict[str, dict[str, type]]] = {
 
 def plant(parts: Parts, bug: str | None) -> Parts:
     """The parts with a bug, or without."""
-    return replace(parts, **BUGS[bug]) if bug else parts  # type: ignore[arg-type]
+    return replace(parts, **BUGS[bug]) if bug else parts
 
 
 def store_class(bug: str | None) -> type[SqlStore]:

@@ -8,7 +8,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final, Self
 
-from tenantbase.interfaces.sql_interface import SqlStore, WriteLock
+from tenantbase.interfaces.sql_commit import WriteLock
+from tenantbase.interfaces.sql_interface import SqlStore
 from tenantbase.interfaces.store import Claim, Fence, Written
 
 _LATE: Final = 0.05

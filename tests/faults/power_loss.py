@@ -162,9 +162,7 @@ class Examiner:
         self._times = [line.at for line in recording.acknowledged]
         self._highest = list(accumulate((line.last for line in recording.acknowledged), max))
         self._within = {
-            version
-            for line in recording.acknowledged
-            for version in range(line.first, line.last)
+            version for line in recording.acknowledged for version in range(line.first, line.last)
         }
 
     def examine(self, image: Image) -> None:
@@ -239,7 +237,8 @@ def run(
             Path(directory).resolve(), seed=seed, rounds=rounds, processes=processes, bug=bug
         )
         examiner = Examiner(recording, Path(scratch))
-        for number, image in enumerate(images(recording, seed, count), 1):
+        for image in images(recording, seed, count):
+            number += 1
             try:
                 examiner.examine(image)
             except Lost as error:

@@ -70,6 +70,7 @@ class Result:
     Attributes:
         violations: histories that no single copy of the data could have produced.
         broken: other promises that did not hold.
+        slow: promises on time that did not hold.
     """
 
     judge: Judge
@@ -78,6 +79,7 @@ class Result:
     done: Sequence[str]
     violations: Sequence[str]
     broken: Sequence[str]
+    slow: Sequence[str]
 
 
 def run(plan: Plan, log: Callable[[str], object] = lambda line: None) -> Result:
@@ -133,7 +135,9 @@ async def _run(
                     beside.use(scene, random.Random(f"{plan.seed} beside"), 1.0, stop)
                 )
                 for number in range(plan.processes):
-                    group.create_task(_clients(plan, cluster, referee, f"{'abcdefgh'[number]}", begin))
+                    group.create_task(
+                        _clients(plan, cluster, referee, f"{'abcdefgh'[number]}", begin)
+                    )
                 for lane in LANES:
                     events = [event for event in plan.events if event.fault in LANES[lane]]
                     group.create_task(_lane(scene, vitals, lane, events, begin, plan.seconds, log))
@@ -148,7 +152,8 @@ async def _run(
             await referee.check(number, cluster.ports)
         await referee.look_back(cluster.ports)
         broken = [*judge.broken, *scene.broken, *vitals.broken()]
-    return Result(judge, vitals, referee.checked, scene.done, referee.violations, broken)
+        slow = [*judge.slow, *vitals.slow()]
+    return Result(judge, vitals, referee.checked, scene.done, referee.violations, broken, slow)
 
 
 async def _check(referee: Referee, cluster: Cluster) -> None:
@@ -183,9 +188,7 @@ async def _lane(
                 vitals.calm()
 
 
-async def _clients(
-    plan: Plan, cluster: Cluster, referee: Referee, name: str, begin: float
-) -> None:
+async def _clients(plan: Plan, cluster: Cluster, referee: Referee, name: str, begin: float) -> None:
     """A process of clients, from its start to its end, and everything that it tells."""
     config = Config(
         name=name,

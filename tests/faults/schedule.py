@@ -36,7 +36,9 @@ def drawn(seed: int, seconds: float, names: Sequence[str], longest: float) -> li
         chosen = [
             fault
             for fault in faults
-            if any(fault == name or (name.endswith("-") and fault.startswith(name)) for name in names)
+            if any(
+                fault == name or (name.endswith("-") and fault.startswith(name)) for name in names
+            )
         ]
         chance = random.Random(f"{seed} {lane}")
         at = chance.uniform(0.2, 1.0)

@@ -89,10 +89,7 @@ def _apply(state: _State, op: Operation) -> _State | None:
         if op.outcome == "ok" and value != op.value:
             return None
     created = not state.alive
-    new = state._replace(
-        alive=True, value=value, version=None, id=None if created else state.id
-    )
+    new = state._replace(alive=True, value=value, version=None, id=None if created else state.id)
     if op.outcome == "unknown":
         return new
     return _see(new, op.version, op.id) if op.created == created else None
-

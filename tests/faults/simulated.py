@@ -138,7 +138,9 @@ def mutated(chance: random.Random, history: list[Operation]) -> list[Operation]:
         op = msgspec.structs.replace(op, version=seen.version, value=seen.value, id=seen.id)
     elif lie == 1 and op.outcome != "unknown":
         start = op.start + chance.randint(-3, 3)
-        op = msgspec.structs.replace(op, start=start, end=max(start, op.end + chance.randint(-6, 3)))
+        op = msgspec.structs.replace(
+            op, start=start, end=max(start, op.end + chance.randint(-6, 3))
+        )
     elif lie == 2 and op.kind in ("set", "increment", "delete") and op.outcome == "ok":
         op = msgspec.structs.replace(op, outcome="failed")
     elif lie == 3 and op.kind != "get":

@@ -39,14 +39,16 @@ def watched(parts: Parts, control: Control) -> Parts:
         async def open(cls, *args: Any, **settings: Any) -> Self:
             store: Self = await super().open(*args, **settings)
             # A reference of its own: the event loop keeps none.
-            setattr(store, "watch", asyncio.create_task(_watch(control.directory)))
+            store.watch = asyncio.create_task(_watch(control.directory))
             return store
 
     return replace(parts, store=Store_)
 
 
 async def _watch(directory: Path) -> None:
-    log = os.open(directory / f"stalls.{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log = os.open(
+        directory / f"stalls.{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
+    )
     while True:
         waited, began = _waited(), time.monotonic()
         await asyncio.sleep(_INTERVAL)

@@ -68,7 +68,7 @@ def stepped(parts: Parts, control: Control) -> Parts:
             self, tags: TagFile, write_lock: WriteLock, bucket_of: Callable[[str], int]
         ) -> None:
             super().__init__(tags, write_lock, bucket_of)
-            take: Callable[[], AbstractContextManager[None]] = self.lock
+            take = write_lock.held
 
             @contextmanager
             def lock() -> Iterator[None]:

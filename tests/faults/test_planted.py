@@ -37,4 +37,4 @@ def test_a_planted_loss_is_found_when_the_power_goes(bug: str) -> None:
     ids=["poison", "restarts", "cuts"],
 )
 async def test_without_a_bug_nothing_is_found(plan: Hunt) -> None:
-    assert await hunt(plan, seed=1, seconds=4.0, bug=None) == []
+    assert await hunt(plan, seed=1, seconds=3.0, bug=None) == []

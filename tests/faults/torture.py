@@ -14,7 +14,7 @@ import argparse
 import sys
 import time
 
-from tests.faults import power_loss, run
+from tests.faults import planted, power_loss, run
 from tests.faults.faults import LANES
 from tests.faults.schedule import drawn, known
 
@@ -46,6 +46,9 @@ def main() -> None:
     parser.add_argument("--servers", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2, help="of each server")
     parser.add_argument("--images", type=int, default=2_000, help="of disks after a loss of power")
+    parser.add_argument(
+        "--break", dest="bug", choices=planted.BUGS, help="plant a bug, to see it found"
+    )
     parser.add_argument("--list", action="store_true", help="name the faults and end")
     given = parser.parse_args()
     if given.list:
@@ -59,16 +62,19 @@ def main() -> None:
         events=events,
         servers=given.servers,
         workers=given.workers,
+        bug=given.bug,
     )
     began = time.monotonic()
     result = run.run(plan, _log)
-    images, lost = power_loss.run(seed=given.seed, count=given.images, rounds=150, processes=2)
+    images, lost = power_loss.run(
+        seed=given.seed, count=given.images, rounds=150, processes=2, bug=given.bug
+    )
     _log("")
     for line in _summary(result):
         _log(line)
     _log(f"power loss           {images:,} images, {len(lost)} broken")
     _log(f"took                 {time.monotonic() - began:,.0f} s, seed {given.seed}")
-    found = [*result.violations, *result.broken, *map(str, lost)]
+    found = [*result.violations, *result.broken, *result.slow, *map(str, lost)]
     for each in found[:50]:
         _log(f"FOUND: {each}")
     _log("nothing was found" if not found else f"{len(found)} FOUND")
@@ -93,7 +99,9 @@ def _summary(result: run.Result) -> list[str]:
         )
         lines.append(f"{name} (ms)".ljust(21) + f"{quantiles}  max {latencies.longest / 1e6:.1f}")
     stalls = vitals.stalls()
-    lines.append(f"longest stall        {stalls[0] * 1000 if stalls else 0:.0f} ms of {len(stalls)}")
+    lines.append(
+        f"longest stall        {stalls[0] * 1000 if stalls else 0:.0f} ms of {len(stalls)}"
+    )
     lines.append(f"hits back after      {vitals.slowest_return():.1f} s at most")
     for early, late in vitals.growth():
         lines.append(f"memory of a worker   {early >> 20} MiB early, {late >> 20} MiB late")

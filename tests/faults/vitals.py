@@ -104,14 +104,19 @@ class Vitals:
         return grown
 
     def broken(self) -> list[str]:
-        """What was promised and did not hold, a line each."""
+        """Promises on memory that did not hold, a line each."""
+        return [
+            f"a worker grew from {early:,} to {late:,} bytes"
+            for early, late in self.growth()
+            if late > early * _GROWTH + _SLACK
+        ]
+
+    def slow(self) -> list[str]:
+        """Promises on time that did not hold, a line each."""
         found = []
         stalls = self.stalls()
         if stalls and stalls[0] >= STALL:
             found.append(f"an event loop stood still for {stalls[0] * 1000:.0f} ms")
         if self.slowest_return() > HITS_BACK:
             found.append(f"hits were back only after {self.slowest_return():.1f} s")
-        for early, late in self.growth():
-            if late > early * _GROWTH + _SLACK:
-                found.append(f"a worker grew from {early:,} to {late:,} bytes")
         return found

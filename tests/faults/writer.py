@@ -54,7 +54,9 @@ class _Writer:
             self._acknowledge([(key, None, None) for key in gone])
             return
         keys = self._chance.sample(range(_KEYS), self._chance.randint(1, 5))
-        await asyncio.gather(*(self._transaction(keys[at : at + 2]) for at in range(0, len(keys), 2)))
+        await asyncio.gather(
+            *(self._transaction(keys[at : at + 2]) for at in range(0, len(keys), 2))
+        )
 
     async def _transaction(self, numbers: list[int]) -> None:
         changes = [self._change(f"{self._name}/{number}") for number in numbers]
@@ -115,8 +117,18 @@ def main() -> None:
     # Seldom in life, often here: the copying of the log into the database.
     sql_commit._CHECKPOINT_PAGES = 60  # type: ignore[misc]
     others = [
-        subprocess.Popen([sys.executable, "-m", __spec__.name, *sys.argv[1:], "--processes", "1",
-                          "--name", f"{given.name}{number}"])
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                __spec__.name,
+                *sys.argv[1:],
+                "--processes",
+                "1",
+                "--name",
+                f"{given.name}{number}",
+            ]
+        )
         for number in range(1, given.processes)
     ]
     asyncio.run(_write(given.directory, given.name, given.seed, given.rounds, given.bug))
