@@ -70,7 +70,7 @@ async def test_a_server_stopped_at_a_step_leaves_the_other_reading(cluster: Clus
         writing = asyncio.create_task(set_value(victim, new))
         pids: list[int] = []
 
-        def caught() -> bool:
+        def caught(pids: list[int] = pids) -> bool:
             pids.extend(cluster.control.caught())
             return bool(pids)
 
