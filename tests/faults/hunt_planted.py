@@ -1,4 +1,8 @@
-"""Every bug planted on purpose is found. A torture that finds none of them proves nothing."""
+"""Every bug planted on purpose is found. A torture that finds none of them proves nothing.
+
+Not among the tests that always run: a hunt is a matter of chance and of an idle machine. Run it with
+``scripts/test tests/faults/hunt_planted.py``.
+"""
 
 from __future__ import annotations
 
