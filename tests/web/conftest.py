@@ -16,7 +16,7 @@ from tenantbase.config import Config
 from tenantbase.interfaces.memcache_address import MemcacheAddress
 from tenantbase.web import Life, WebSettings, create_app, serving
 from tenantbase.wiring import Memcached, open_cache
-from tests.servers import MemcachedProcess
+from tests.servers import FaultProxy, MemcachedProcess
 from tests.web.wire import Answer, Headers, Wire, request
 
 
@@ -73,7 +73,7 @@ class Start(Protocol):
 async def serve(
     database: Path,
     settings: WebSettings,
-    memcached: MemcachedProcess | None,
+    memcached: MemcachedProcess | FaultProxy | None,
     wrap: Callable[[Cache], Cache] = lambda cache: cache,
 ) -> AsyncIterator[Server]:
     accelerator = None
@@ -98,7 +98,7 @@ def memcached() -> Iterator[MemcachedProcess]:
 
 
 @pytest_asyncio.fixture(
-    scope="module", loop_scope="module", params=["cache", "no-cache", "one-lane"]
+    scope="module", loop_scope="module", params=["cache", "no-cache", "one-lane", "dying"]
 )
 async def server(
     request: pytest.FixtureRequest,
@@ -107,13 +107,17 @@ async def server(
 ) -> AsyncIterator[Server]:
     """One server for all tests of a module, which use keys of their own.
 
-    With the cache, without it, and with it but without the fast lane: the answers are the same.
+    With the cache, without it, with it but without the fast lane, and with one that dies in the
+    middle of every answer: the answers are the same.
     """
     database = tmp_path_factory.mktemp("server") / "x.db"
-    cached = None if request.param == "no-cache" else memcached
     settings = WebSettings(fast_lane=request.param != "one-lane")
-    async with serve(database, settings, cached) as server:
-        yield server
+    async with FaultProxy(memcached.address) as proxy:
+        await proxy.cut_after(3)
+        cached = {"no-cache": None, "dying": proxy}.get(request.param, memcached)
+        async with serve(database, settings, cached) as server:
+            server.cached = request.param in ("cache", "one-lane")
+            yield server
 
 
 @pytest.fixture

@@ -31,9 +31,12 @@ def document(
 
 
 async def test_ok(server: Server) -> None:
+    await server.ask("GET", "/get-value?key=any")  # a cache that is dying is found out
     answer = await server.ask("GET", "/health-check")
     assert answer.status == 200
-    assert answer.json == document(cache="ok" if server.cached else "off")
+    cache = {None: "off", True: "ok", False: "unavailable"}[server.cache.cache_available]
+    assert (cache == "ok") == server.cached
+    assert answer.json == document("degraded" if cache == "unavailable" else "ok", cache=cache)
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["cache-control"] == "no-store"
 
