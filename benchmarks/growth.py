@@ -73,8 +73,8 @@ class _Grown:
             "start_seconds": statistics.median(self._start() for _ in range(_STARTS)),
             "cold_rates": [],
         }
-        process = servers.enter_context(start_tenantbase(self._site, ["--memcached", "off"]))
-        self._pid = process.pid
+        started = servers.enter_context(start_tenantbase(self._site, ["--memcached", "off"]))
+        self._pid = started.process.pid
         exchanges = COLD_GET.exchanges(Routes(self._site.port), data.entries(), count=100_000)
         check(self._site.port, exchanges[:100])
         self._reads = [exchange.request for exchange in exchanges]

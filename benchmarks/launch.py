@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
@@ -51,6 +51,23 @@ class Site:
         return self.directory / f"{name}.log"
 
 
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Started:
+    """A service that runs.
+
+    Attributes:
+        process: the one that serves.
+        renew: to be called after a load whose clients left before they had all their answers.
+    """
+
+    process: Process
+    renew: Callable[[], None] = _nothing
+
+
 @dataclass(frozen=True)
 class Setup:
     """A service as some work needs it.
@@ -58,23 +75,23 @@ class Setup:
     Attributes:
         name: of its own among all setups of a run.
         dialect: how it is asked, given its port.
-        start: its main process; it serves when the block is entered.
+        start: runs it; it serves when the block is entered.
         load: whether the data are still to be stored through its routes.
         warm: whether there is a cache to be filled by reading.
     """
 
     name: str
     dialect: Callable[[int], dialect.Dialect]
-    start: Callable[[Site], AbstractContextManager[Process]]
+    start: Callable[[Site], AbstractContextManager[Started]]
     load: bool
     warm: bool
 
 
 @dataclass(frozen=True)
 class Server:
-    """A service that runs and holds its data; ``process`` is the one that serves."""
+    """A service that runs and holds its data."""
 
-    process: Process
+    started: Started
     port: int
     dialect: dialect.Dialect
 
@@ -140,8 +157,8 @@ PEERS: Final[dict[str, Callable[[Needs], Setup | None]]] = {
 @contextmanager
 def serving(setup: Setup, site: Site) -> Iterator[Server]:
     """A service with its data stored and in its cache, absent keys included."""
-    with setup.start(site) as process:
-        server = Server(process, site.port, setup.dialect(site.port))
+    with setup.start(site) as started:
+        server = Server(started, site.port, setup.dialect(site.port))
         entries = site.data.entries()
         if setup.load:
             drive(site.port, [server.dialect.set(*entry).request for entry in entries.items()])
@@ -154,12 +171,12 @@ def serving(setup: Setup, site: Site) -> Iterator[Server]:
 
 
 @contextmanager
-def start_tenantbase(site: Site, options: Sequence[str]) -> Iterator[Process]:
+def start_tenantbase(site: Site, options: Sequence[str]) -> Iterator[Started]:
     """A tenantbase on ``tenantbase.db`` in its directory, which may be there already."""
     command = tenantbase_command(site, "serve", "--port", str(site.port), *options)
     with site.run("tenantbase", command) as process:
         wait_for(process, site.log("tenantbase"), port=site.port)
-        yield process
+        yield Started(process)
 
 
 def tenantbase_command(site: Site, name: str, *arguments: str | Path) -> list[str | Path]:
@@ -169,17 +186,17 @@ def tenantbase_command(site: Site, name: str, *arguments: str | Path) -> list[st
 
 
 @contextmanager
-def _constant(site: Site) -> Iterator[Process]:
+def _constant(site: Site) -> Iterator[Started]:
     command = [sys.executable, "-m", "benchmarks.peers.constant", "--port", str(site.port)]
     size = ["--value-bytes", str(site.data.value_bytes), "--entries", str(LIST_ENTRIES)]
     with site.run("constant", [*command, *size]) as process:
         wait_for(process, site.log("constant"), port=site.port)
-        yield process
+        yield Started(process)
 
 
 def _written(name: str, module: str, needs: Needs) -> Setup:
     @contextmanager
-    def start(site: Site) -> Iterator[Process]:
+    def start(site: Site) -> Iterator[Started]:
         database = site.directory / f"{name}.db"
         table.create(database, site.data.entries())
         command = [sys.executable, "-m", module, "--port", str(site.port)]
@@ -187,14 +204,14 @@ def _written(name: str, module: str, needs: Needs) -> Setup:
         if needs is Needs.NO_CACHE:
             with site.run(name, command) as process:
                 wait_for(process, site.log(name), port=site.port)
-                yield process
+                yield Started(process)
         else:
             with (
                 _memcached(site) as port,
                 site.run(name, [*command, "--memcached", port]) as process,
             ):
                 wait_for(process, site.log(name), port=site.port)
-                yield process
+                yield Started(process)
 
     cached = needs is not Needs.NO_CACHE
     full_name = name if cached else f"{name} without cache"
@@ -212,7 +229,7 @@ def _memcached(site: Site) -> Iterator[str]:
 
 
 @contextmanager
-def _webdis(site: Site, persistence: str) -> Iterator[Process]:
+def _webdis(site: Site, persistence: str) -> Iterator[Started]:
     socket = site.directory / "redis.sock"
     redis = site.directory / "redis.conf"
     redis.write_text(f"port 0\nunixsocket {socket}\ndir {site.directory}\n{persistence}")
@@ -227,8 +244,18 @@ def _webdis(site: Site, persistence: str) -> Iterator[Process]:
     }
     config = site.directory / "webdis.json"
     config.write_text(json.dumps(settings))
-    with site.run("redis", ["redis-server", redis]) as process:
+    with site.run("redis", ["redis-server", redis]) as process, ExitStack() as front:
         wait_for(process, site.log("redis"), path=socket)
-        with site.run("webdis", ["webdis", config]) as process:
+
+        def start() -> Process:
+            process = front.enter_context(site.run("webdis", ["webdis", config]))
             wait_for(process, site.log("webdis"), port=site.port)
-            yield process
+            return process
+
+        def renew() -> None:
+            # Webdis gives the answers that a client did not wait for to whoever gets its
+            # descriptor next. It holds no data, so a new one takes its place.
+            front.close()
+            start()
+
+        yield Started(start(), renew)

@@ -32,7 +32,7 @@ def measure(
             exchanges = MIXED.exchanges(server.dialect, SMALL.entries())
             path = place / "requests"
             throughput.write(path, [exchange.request for exchange in exchanges])
-            pid = server.process.pid
+            pid = server.started.process.pid
             rest, answers = resident(pid), 0
             reset_peak(pid)
             samples = [(0, rest)]
