@@ -24,6 +24,7 @@ Tag = tuple[bytes, int]  # (epoch, sequence)
 _MAGIC: Final = b"tbtags1\n"
 _EPOCH: Final = slice(8, 24)
 _COMMITS: Final = 3  # the index of a 64-bit word, as is:
+_LOG_SAFE: Final = 4
 _SEQUENCES: Final = 8
 _SIZE: Final = 8 * (_SEQUENCES + BUCKETS)
 _PATIENCE: Final = 10.0  # seconds for another process to finish opening or closing the file
@@ -88,6 +89,19 @@ class TagFile:
     def count_commit(self) -> None:
         """Add one to ``commits``; the caller holds the write lock."""
         self._words[_COMMITS] += 1
+
+    @property
+    def log_is_safe(self) -> bool:
+        """Whether the database's log was made safe, and no commit was left unfinished since.
+
+        Ask with the write lock held. Where all who had the database open may have ended,
+        though not all who have this file, an odd sequence tells of a commit that may have failed.
+        """
+        return bool(self._words[_LOG_SAFE]) and not any(each & 1 for each in self.sequences)
+
+    def log_was_made_safe(self) -> None:
+        """Remember it for as long as any process has this file open."""
+        self._words[_LOG_SAFE] = 1
 
     def close(self, *companions: Path) -> None:
         """Unmap the file; the last process removes it, and ``companions`` with it."""

@@ -22,6 +22,7 @@ from tenantbase.entry import Entry
 from tenantbase.errors import CannotOpen, StoreUnavailable
 from tenantbase.interfaces import sql_queries, sql_schema
 from tenantbase.interfaces.sql_commit import Committer, WriteLock
+from tenantbase.interfaces.sql_recovery import LogMark
 from tenantbase.interfaces.store import ChangeEvent, Claim, Fence, Written
 
 Arguments = TypeVarTuple("Arguments")
@@ -89,6 +90,7 @@ class SqlStore:
         path: str | os.PathLike[str],
         lock: WriteLock,
         *,
+        mark: LogMark | None = None,
         change_log_size: int = 65_536,
         readers: int = 2,
         busy_timeout: float = 5.0,
@@ -98,6 +100,7 @@ class SqlStore:
         Args:
             path: the file; its directory exists.
             lock: the write lock, shared by all processes on the database.
+            mark: what is known of the database's log; without it the log is always made sure of.
             change_log_size: changes that the log keeps.
             readers: connections that read at the same time.
             busy_timeout: seconds to wait for a foreign program's lock.
@@ -106,7 +109,7 @@ class SqlStore:
             CannotOpen: one line that names the file and says why.
         """
         opening = asyncio.ensure_future(
-            cls._open(os.path.abspath(path), lock, change_log_size, readers, busy_timeout)
+            cls._open(os.path.abspath(path), lock, mark, change_log_size, readers, busy_timeout)
         )
         try:
             return await asyncio.shield(opening)
@@ -119,7 +122,13 @@ class SqlStore:
 
     @classmethod
     async def _open(
-        cls, path: str, lock: WriteLock, change_log_size: int, readers: int, busy_timeout: float
+        cls,
+        path: str,
+        lock: WriteLock,
+        mark: LogMark | None,
+        change_log_size: int,
+        readers: int,
+        busy_timeout: float,
     ) -> Self:
         opened: sql_schema.Opened | None = None
 
@@ -127,7 +136,7 @@ class SqlStore:
             nonlocal opened
             try:
                 with lock():
-                    opened = sql_schema.open_writer(path, busy_timeout)
+                    opened = sql_schema.open_writer(path, busy_timeout, mark)
             except OSError as error:
                 raise CannotOpen(f"cannot lock {path}: {error.strerror}") from error
             return opened.connection

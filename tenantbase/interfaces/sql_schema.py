@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-import stat
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from tenantbase.errors import CannotOpen
+from tenantbase.interfaces.sql_file import make_file, sync_directory
+from tenantbase.interfaces.sql_recovery import LeftLog, LogMark, LogNotSafe
 
 # Written into the file's header, so that nobody's other database is taken for one of ours.
 APPLICATION_ID: Final = 0x746E6264
@@ -120,32 +122,41 @@ class Opened(NamedTuple):
     secret: bytes
 
 
-def open_writer(path: str, busy_timeout: float) -> Opened:
+def open_writer(path: str, busy_timeout: float, mark: LogMark | None = None) -> Opened:
     """Open the writing connection: make the file if there is none, bring its schema up to date.
 
-    The caller holds the write lock. ``path`` is absolute, ``busy_timeout`` in seconds.
+    The caller holds the write lock. ``path`` is absolute, ``busy_timeout`` in seconds. Without
+    a ``mark`` nothing is known of the log that may be there.
 
     Raises:
         CannotOpen: one line that names the file and says why.
     """
-    opened = _make_file(path)
+    opened = make_file(path)
+    left = None if mark is not None and mark.log_is_safe else LeftLog(path)
     try:
         connection = _connect(path, "rw", _OPEN_WAIT)
         try:
-            _recognise(path, connection)
+            _recognise(path, connection, left)
             if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
                 raise CannotOpen(f"cannot open {path}: no write-ahead log on this file system")
             _configure(path, connection, _WRITER)
             migrate(connection)
             secret = _read_secret(path, connection)
             connection.execute(f"PRAGMA busy_timeout = {round(busy_timeout * 1000)}")
+            if left is not None:
+                sync_directory(path)
             if identity(path) != opened:
                 raise CannotOpen(f"cannot open {path}: it was replaced meanwhile")
+        except LogNotSafe:
+            _close_without_checkpoint(path, connection)
+            raise
         except BaseException:
             connection.close()
             raise
     except sqlite3.Error as error:
         raise CannotOpen(f"cannot open {path}: {reason(error)}") from error
+    if mark is not None:
+        mark.log_was_made_safe()
     return Opened(connection, opened, secret)
 
 
@@ -187,34 +198,6 @@ def migrate(
                 connection.execute("ROLLBACK")
 
 
-def _make_file(path: str) -> tuple[int, int]:
-    """See that there is a file; a new one only its owner may read. Returns which it is.
-
-    SQLite gives the files that it makes beside it the same mode.
-    """
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        pass
-    except FileNotFoundError as error:
-        raise CannotOpen(f"cannot open {path}: there is no such directory") from error
-    except OSError as error:
-        raise CannotOpen(f"cannot make {path}: {error.strerror}") from error
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        raise CannotOpen(f"cannot open {path}: {error.strerror}") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise CannotOpen(f"cannot open {path}: it is not a file")
-    # SQLite would open it for reading only, leave files beside it that belong to us and
-    # that its owner can't use, and complain at the first change.
-    if not os.access(path, os.R_OK | os.W_OK):
-        raise CannotOpen(f"cannot open {path}: it is read-only, or access to it is denied")
-    if not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
-        raise CannotOpen(f"cannot open {path}: its directory is read-only")
-    return found.st_dev, found.st_ino
-
-
 def _connect(path: str, mode: str, wait: float) -> sqlite3.Connection:
     return sqlite3.connect(
         f"file:{quote(os.fsencode(path))}?mode={mode}",
@@ -224,17 +207,25 @@ def _connect(path: str, mode: str, wait: float) -> sqlite3.Connection:
     )
 
 
-def _recognise(path: str, connection: sqlite3.Connection) -> None:
+def _close_without_checkpoint(path: str, connection: sqlite3.Connection) -> None:
+    """Close a connection, but not as the last one; who closes last must not write (see above)."""
+    with closing(_connect(path, "ro", 0.0)) as other, closing(connection):
+        other.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+
+def _recognise(path: str, connection: sqlite3.Connection, left: LeftLog | None) -> None:
     """Make sure, before anything is written, that the file is ours and can be written."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         application = _pragma(connection, "application_id")
         version = _pragma(connection, "user_version")
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application != APPLICATION_ID and (application or version or tables):
+            raise CannotOpen(f"cannot open {path}: it is a database of another program")
+        if left is not None:
+            left.write_again()
     finally:
         connection.execute("ROLLBACK")
-    if application != APPLICATION_ID and (application or version or tables):
-        raise CannotOpen(f"cannot open {path}: it is a database of another program")
     if version > len(MIGRATIONS):
         raise CannotOpen(
             f"cannot open {path}: it was made by a newer tenantbase "

@@ -1,0 +1,62 @@
+"""The database file and its directory, as far as they need no SQLite."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from tenantbase.errors import CannotOpen
+
+
+def make_file(path: str) -> tuple[int, int]:
+    """See that there is a file; a new one only its owner may read. Returns which it is.
+
+    SQLite gives the files that it makes beside it the same mode.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        pass
+    except FileNotFoundError as error:
+        raise CannotOpen(f"cannot open {path}: there is no such directory") from error
+    except OSError as error:
+        raise CannotOpen(f"cannot make {path}: {error.strerror}") from error
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise CannotOpen(f"cannot open {path}: {error.strerror}") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise CannotOpen(f"cannot open {path}: it is not a file")
+    if found.st_nlink > 1:
+        # The tag file, the write lock and the log are found by the database's name. Under two
+        # names it would have two of each.
+        raise CannotOpen(
+            f"cannot open {path}: the file has {found.st_nlink} names (hard links), and who opens"
+            " it by another one would share neither its locks nor its log"
+        )
+    # SQLite would open it for reading only, leave files beside it that belong to us and
+    # that its owner can't use, and complain at the first change.
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise CannotOpen(f"cannot open {path}: it is read-only, or access to it is denied")
+    if not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
+        raise CannotOpen(f"cannot open {path}: its directory is read-only")
+    return found.st_dev, found.st_ino
+
+
+def sync_directory(database: str) -> None:
+    """Make the names of the database and its log last; SQLite ignores errors of that.
+
+    Raises:
+        CannotOpen: names the directory and says why.
+    """
+    directory = os.path.dirname(os.path.realpath(database))
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems have no such thing: fsync(2)
+            raise CannotOpen(f"cannot sync the directory {directory}: {error.strerror}") from error

@@ -1,0 +1,116 @@
+"""The log that an earlier process left: when it is written again, and when it is let be."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tenantbase.config import Config
+from tenantbase.entry import JSON
+from tenantbase.errors import CannotOpen
+from tenantbase.interfaces.sql_recovery import LeftLog, LogNotSafe
+from tenantbase.interfaces.store import Set
+from tenantbase.tags import TagFile
+from tenantbase.wiring import open_cache
+
+LONG_AGO = 1_000_000_000
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(database=tmp_path / "x.db")
+
+
+def log_of(config: Config) -> Path:
+    return Path(f"{config.database}-wal")
+
+
+async def opening_writes_the_log(config: Config) -> bool:
+    """Whether opening the database writes its log again. It is the same afterwards."""
+    log = log_of(config)
+    before = log.read_bytes()
+    assert before
+    os.utime(log, (LONG_AGO, LONG_AGO))
+    async with open_cache(config) as cache:
+        assert await cache.get("k") is not None
+        assert log.read_bytes() == before
+        return log.stat().st_mtime != LONG_AGO
+
+
+async def test_beside_others_the_log_is_let_be(config: Config) -> None:
+    async with open_cache(config) as cache:
+        await cache.write(Set("k", b"1", JSON))
+        assert not await opening_writes_the_log(config)
+
+
+async def test_not_so_after_a_commit_that_did_not_end(config: Config) -> None:
+    async with open_cache(config) as cache:
+        await cache.write(Set("k", b"1", JSON))
+        tags = TagFile.open(Path(f"{config.database}-tags"))
+        tags.sequences[1234] |= 1
+        assert await opening_writes_the_log(config)
+        tags.sequences[1234] += 1
+        assert not await opening_writes_the_log(config)
+        tags.close()
+
+
+async def test_nor_when_somebody_has_only_the_tag_file(config: Config) -> None:
+    async with open_cache(config) as cache:
+        await cache.write(Set("k", b"1", JSON))
+        kept = {path: path.read_bytes() for path in (config.database, log_of(config))}
+    for path, contents in kept.items():  # as after kill -9
+        path.write_bytes(contents)
+    starting = TagFile.open(Path(f"{config.database}-tags"))  # of two that start at once the first
+    assert await opening_writes_the_log(config)
+    starting.close()
+
+
+def test_the_same_bytes(tmp_path: Path) -> None:
+    log = tmp_path / "x.db-wal"
+    contents = os.urandom(3_000_001)  # more than is read at once, and no multiple of anything
+    log.write_bytes(contents)
+    os.utime(log, (LONG_AGO, LONG_AGO))
+    (tmp_path / "link.db").symlink_to("x.db")
+    LeftLog(str(tmp_path / "link.db")).write_again()
+    assert log.read_bytes() == contents
+    assert log.stat().st_mtime != LONG_AGO
+
+
+def test_no_log(tmp_path: Path) -> None:
+    LeftLog(str(tmp_path / "x.db")).write_again()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_that_changes_meanwhile_is_not_safe(tmp_path: Path) -> None:
+    log = tmp_path / "x.db-wal"
+    log.write_bytes(b"one")
+    left = LeftLog(str(tmp_path / "x.db"))
+    log.write_bytes(b"two")
+    with pytest.raises(LogNotSafe, match="x.db-wal"):
+        left.write_again()
+
+
+async def test_a_log_that_cannot_be_read_is_named(config: Config) -> None:
+    log_of(config).mkdir()
+    with pytest.raises(CannotOpen, match="x.db-wal: Is a directory"):
+        async with open_cache(config):
+            pass
+
+
+async def test_a_file_with_another_name_is_refused(config: Config, tmp_path: Path) -> None:
+    async with open_cache(config) as cache:
+        await cache.write(Set("k", b"1", JSON))
+    other = tmp_path / "elsewhere.db"
+    other.hardlink_to(config.database)
+    contents = other.read_bytes()
+    for path in (config.database, other):
+        with pytest.raises(CannotOpen, match=f"{path}: the file has 2 names .hard links."):
+            async with open_cache(Config(database=path)):
+                pass
+    assert other.read_bytes() == contents
+    assert {path.name for path in tmp_path.iterdir()} == {"x.db", "elsewhere.db"}
+    other.unlink()
+    async with open_cache(config) as cache:
+        assert await cache.get("k") is not None
