@@ -453,7 +453,6 @@ async def test_no_more_attempts_than_allowed(scripted: Scripted) -> None:
         (409, "wrong-type", WrongType),
         (421, "misdirected-request", Refused),
         (404, "no-such-route", Refused),
-        (500, "internal-error", Refused),
     ],
 )
 async def test_what_the_server_says_is_final(
@@ -464,6 +463,22 @@ async def test_what_the_server_says_is_final(
         with pytest.raises(error) as caught:
             await client.set("k", 1)
     assert type(caught.value) is error and str(caught.value) == "D."
+
+
+@pytest.mark.parametrize(
+    ("status", "name"), [(500, "internal-error"), (502, "of-a-gateway"), (503, "of-a-gateway")]
+)
+async def test_a_failure_leaves_the_outcome_of_a_write_open(
+    scripted: Scripted, status: int, name: str
+) -> None:
+    async with Client(scripted.url) as client:
+        scripted.will_refuse(status, name)
+        with pytest.raises(OutcomeUnknown, match="may or may not have been made"):
+            await client.set("k", 1)
+        assert len(scripted.requests) == 1, "it is not sent again"
+        scripted.will_refuse(status, name)
+        with pytest.raises(Refused):
+            await client.get("k")
 
 
 @pytest.mark.parametrize(

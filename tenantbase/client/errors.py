@@ -2,7 +2,7 @@
 
     ClientError
     ├── ConnectionFailed         no answer; nothing was written
-    ├── OutcomeUnknown           no answer to a write, or one that says so: it may have been made
+    ├── OutcomeUnknown           no answer to a write, or one that leaves it open: perhaps it was made
     ├── UnexpectedAnswer         an answer that no tenantbase gives: something else is in between
     └── Refused                  the server says no, and why; nothing was written
         ├── ConditionFailed      if_version or if_absent did not hold
@@ -106,12 +106,17 @@ _NO_SUCH_KEY: Final = _PREFIX + "no-such-key"
 _UNKNOWN: Final = _PREFIX + "outcome-unknown"
 # The server did nothing and may do it when asked again. Not so with a full disk: that takes longer.
 PASSING: Final = frozenset({_PREFIX + "overloaded", _PREFIX + "store-unavailable"})
+_NOTHING_DONE: Final = PASSING | {_PREFIX + "disk-full"}
 
 
-def error_of(problem: Problem) -> ClientError:
-    """The error that a problem is raised as."""
+def error_of(problem: Problem, writes: bool) -> ClientError:
+    """The error that a problem is raised as; ``writes``: it is the answer to a write."""
     if problem.type == _UNKNOWN:
         return OutcomeUnknown(problem.detail)
+    if writes and problem.status >= 500 and problem.type not in _NOTHING_DONE:
+        # The server failed at some point or other, or something in between lost its answer.
+        what = problem.detail or problem.title or f"HTTP status {problem.status}"
+        return OutcomeUnknown(f"{what}; the write may or may not have been made")
     if problem.type == _NO_SUCH_KEY:
         return NoSuchKey(problem)
     return _BY_STATUS.get(problem.status, Refused)(problem)
