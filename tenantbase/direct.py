@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from tenantbase.cache import Cache
+from tenantbase.documents import applied_json, as_line, entry_json
 from tenantbase.entry import check_key, check_text, expiry
 from tenantbase.errors import TooLarge
 from tenantbase.interfaces.store import Condition, Delete, Set
@@ -34,8 +35,6 @@ class Direct:
         if_version: int | None,
     ) -> bytes:
         """Store a value. Returns: what ``POST /set-value`` answers."""
-        from tenantbase.web.answers import applied_json  # brings aiohttp, which others go without
-
         if len(value) > self._max_value_bytes:
             raise TooLarge(f"a value has at most {self._max_value_bytes:,} bytes", "value")
         (applied,) = await self._cache.write(
@@ -60,8 +59,6 @@ class Direct:
 
     async def lines(self, prefix: str, limit: int | None) -> AsyncGenerator[bytes, None]:
         """Entries as lines of JSON, some at a time, in byte order of keys."""
-        from tenantbase.web.answers import as_line, entry_json
-
         check_text(prefix, "prefix")
         async for entries, _ in self._cache.scan(prefix, limit=limit):
             yield b"".join(as_line(entry_json(entry)) for entry in entries)

@@ -2,6 +2,7 @@
 
     TenantbaseError
     ├── ConfigError              an option or a TENANTBASE_ variable is wrong
+    ├── CannotListen             the address or the port to listen on cannot be had
     ├── InvalidRequest           malformed or invalid input; names the field
     │   └── TooLarge             a value, a batch or a body is over its limit
     ├── WrongType                the entry is not of the kind the operation needs
@@ -27,6 +28,10 @@ class TenantbaseError(Exception):
 
 class ConfigError(TenantbaseError):
     """An option, or a variable of the environment, is unknown or has no valid value."""
+
+
+class CannotListen(TenantbaseError):
+    """No server can be at this address: the port is in use or denied, or the host is elsewhere."""
 
 
 class InvalidRequest(TenantbaseError):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
+import threading
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -28,6 +31,31 @@ class WriteLock:
         except OSError as error:
             raise CannotOpen(f"cannot open the lock file {path}: {error.strerror}") from error
 
+    async def take(self, seconds: float) -> None:
+        """Wait for the lock for at most so long, and have it until the end of the next ``held``.
+
+        That one then waits for nothing: ``flock`` grants a lock to who has it already.
+
+        Raises:
+            CannotOpen: it was not to be had; names the file. All that is left is to close.
+        """
+        # Not polled for: others wait in the kernel's queue, and from busy writers who asks now
+        # and then may never get it. Nothing can interrupt a thread that waits there, so it is
+        # left behind. What it locks is the open file of this object, which ends with the last of
+        # its descriptors: if that is the thread's own, then as soon as it has the lock.
+        taken: Future[None] = Future()
+        taken.set_running_or_notify_cancel()  # the thread goes on whatever becomes of us
+        threading.Thread(target=_wait, args=(os.dup(self._fd), taken), daemon=True).start()
+        try:
+            async with asyncio.timeout(seconds):
+                await asyncio.wrap_future(taken)
+        except TimeoutError:
+            raise CannotOpen(
+                f"cannot lock {self.path} in {seconds:g} s: another process holds it"
+            ) from None
+        except OSError as error:
+            raise CannotOpen(f"cannot lock {self.path}: {error.strerror}") from error
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Wait for the lock and hold it; blocks the calling thread."""
@@ -39,6 +67,18 @@ class WriteLock:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def _wait(fd: int, taken: Future[None]) -> None:
+    """Lock an open file by a descriptor of its own, and close that."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except OSError as error:
+        taken.set_exception(error)
+    else:
+        taken.set_result(None)
+    finally:
+        os.close(fd)
 
 
 class TagTicket:

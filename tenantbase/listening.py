@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
-from tenantbase.errors import TenantbaseError
+from tenantbase.errors import CannotListen
 
 _BACKLOG: Final = 1024
 # A name may stand for an address of a family that this machine does not use.
@@ -20,7 +20,7 @@ def listening(host: str, port: int) -> Iterator[list[socket.socket]]:
     """Listen on the addresses of a host inside the block; port 0 means any free one.
 
     Raises:
-        TenantbaseError: the host is unknown or is not this machine, or the port is in use.
+        CannotListen: the host is unknown or is not this machine, or the port is in use or denied.
     """
     with ExitStack() as stack:
         sockets: list[socket.socket] = []
@@ -38,8 +38,10 @@ def listening(host: str, port: int) -> Iterator[list[socket.socket]]:
                     unusable = error
             if unusable is not None and not sockets:
                 raise unusable
+        except UnicodeError as error:  # it has a label that is empty or too long for DNS
+            raise CannotListen(f"cannot listen on {host}: it is no host name") from error
         except OSError as error:
-            raise TenantbaseError(
+            raise CannotListen(
                 f"cannot listen on {host} port {port}: {error.strerror or error}"
             ) from error
         yield sockets

@@ -9,8 +9,8 @@ from typing import Final
 import msgspec
 
 from tenantbase.client import Client
+from tenantbase.documents import as_line, entry_json
 from tenantbase.entry import JSON, Entry
-from tenantbase.web.answers import as_line, entry_json
 
 _ATTEMPTS: Final = 3  # somebody is waiting for the prompt to come back
 

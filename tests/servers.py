@@ -14,9 +14,11 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +66,28 @@ async def poll_async(
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         await asyncio.sleep(0.005)
+
+
+@contextmanager
+def stopped_writer(database: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that was stopped while it had the write lock; continued, it ends in order."""
+    code = """if True:
+        import os, pathlib, signal, sys
+        from tenantbase.fence import WriteLock
+        from tenantbase.tags import TagFile
+        tags = TagFile.open(pathlib.Path(sys.argv[1] + "-tags"))
+        path = pathlib.Path(sys.argv[1] + "-lock")
+        with WriteLock(path).held():
+            os.kill(os.getpid(), signal.SIGSTOP)
+        tags.close(path)
+    """
+    with subprocess.Popen([sys.executable, "-c", code, str(database)], text=True) as process:
+        try:
+            _, status = os.waitpid(process.pid, os.WUNTRACED)
+            assert os.WIFSTOPPED(status)
+            yield process
+        finally:
+            process.kill()
 
 
 class MemcachedProcess:

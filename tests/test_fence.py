@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +18,7 @@ import pytest
 from tenantbase.errors import CannotOpen
 from tenantbase.fence import TagFence, WriteLock
 from tenantbase.tags import BUCKETS, TagFile
+from tests.servers import poll, poll_async, stopped_writer
 
 
 @pytest.fixture
@@ -89,3 +95,52 @@ def test_the_lock_keeps_other_processes_out(fence: TagFence, tmp_path: Path) -> 
 def test_a_lock_file_that_cannot_be_made_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(CannotOpen, match="cannot open the lock file"):
         WriteLock(tmp_path / "missing" / "x.db-lock")
+
+
+async def test_a_lock_that_is_taken_is_had_until_the_next_hold_ends(tmp_path: Path) -> None:
+    path = tmp_path / "x.db-lock"
+    with closing(WriteLock(path)) as lock, closing(WriteLock(path)) as other:
+        await lock.take(20)
+        with pytest.raises(CannotOpen):
+            await other.take(0.05)
+        with lock.held():
+            pass
+        with other.held():
+            pass
+
+
+async def test_a_stopped_process_that_has_the_lock_is_not_waited_for_for_ever(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "x.db-lock"
+    with stopped_writer(tmp_path / "x.db") as holder:
+        with closing(WriteLock(path)) as lock:
+            with pytest.raises(CannotOpen, match=f"^cannot lock {path} in 0.2 s: another process"):
+                await lock.take(0.2)
+        with closing(WriteLock(path)) as lock:
+            waiting = asyncio.create_task(lock.take(20))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            holder.send_signal(signal.SIGCONT)
+            await waiting  # behind the one that gave up, which must not keep it
+            with lock.held():
+                pass
+        assert holder.wait(20) == 0
+    poll(lambda: threading.active_count() == 1, "whoever was left behind has ended")
+
+
+async def test_a_wait_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "x.db-lock"
+    with closing(WriteLock(path)) as holder:
+        with holder.held():
+            files = len(os.listdir("/dev/fd"))
+            with closing(WriteLock(path)) as lock:
+                waiting = asyncio.create_task(lock.take(20))
+                await poll_async(lambda: threading.active_count() == 2, "somebody waits")
+                waiting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
+        poll(lambda: threading.active_count() == 1, "whoever was left behind has ended")
+        assert len(os.listdir("/dev/fd")) == files
+        with closing(WriteLock(path)) as lock:
+            await lock.take(20)

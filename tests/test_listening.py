@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from tenantbase.errors import TenantbaseError
+from tenantbase.errors import CannotListen
 from tenantbase.listening import listening, url_of
 
 
@@ -41,7 +41,14 @@ def test_a_port_can_be_used_again_at_once() -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "nobody.invalid"])
 def test_a_host_that_is_not_this_machine(host: str) -> None:
-    with pytest.raises(TenantbaseError, match=f"^cannot listen on {host} port 0: "):
+    with pytest.raises(CannotListen, match=f"^cannot listen on {host} port 0: "):
+        with listening(host, 0):
+            pass
+
+
+@pytest.mark.parametrize("host", ["x" * 64, "a..b"])
+def test_a_host_that_no_name_service_is_asked_for(host: str) -> None:
+    with pytest.raises(CannotListen, match=f"^cannot listen on {host}: it is no host name$"):
         with listening(host, 0):
             pass
 
@@ -49,6 +56,6 @@ def test_a_host_that_is_not_this_machine(host: str) -> None:
 def test_a_port_in_use_leaves_nothing_open() -> None:
     with listening("127.0.0.1", 0) as sockets:
         port = sockets[0].getsockname()[1]
-        with pytest.raises(TenantbaseError, match="Address already in use"):
+        with pytest.raises(CannotListen, match="Address already in use"):
             with listening("127.0.0.1", port):
                 pass

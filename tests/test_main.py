@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 from tenantbase import __version__
 from tenantbase.main import main
 from tests.app_server import AppServer, clean_environment
+from tests.servers import stopped_writer
 
 Tenantbase = Callable[..., Result]
 
@@ -281,6 +283,29 @@ def test_a_running_server_never_shows_an_old_value(server: AppServer) -> None:
     assert run("get", "shared", **where).stdout == '"back"\n'
 
 
+@pytest.mark.parametrize("args", [["set", "k", "2"], ["get", "k"]])
+def test_a_writer_that_is_stopped_is_given_up(tmp_path: Path, args: list[str]) -> None:
+    database = tmp_path / "x.db"
+    assert run("set", "k", "1", "--database", str(database)).exit_code == 0
+    with stopped_writer(database) as writer:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "tenantbase", *args],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            env=clean_environment(
+                TENANTBASE_DATABASE=str(database), TENANTBASE_WRITE_TIMEOUT="0.3"
+            ),
+        )
+        message = f"cannot lock {database}-lock in 0.3 s: another process holds it"
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"Error: {message}\n"
+        writer.send_signal(signal.SIGCONT)
+        assert writer.wait(20) == 0
+    assert run("get", "k", "--database", str(database)).stdout == "1\n"
+    assert list(tmp_path.iterdir()) == [database]
+
+
 def test_a_server_that_is_not_there(unused_tcp_port: int) -> None:
     url = f"http://127.0.0.1:{unused_tcp_port}"
     result = run("get", "k", "--url", url)
@@ -353,13 +378,32 @@ def test_modules_are_commands(module: str, args: list[str], text: str) -> None:
     assert done.stdout.startswith(text) and done.stderr == ""
 
 
-def test_reading_does_not_wait_for_the_web_to_be_imported(tmp_path: Path) -> None:
-    database = tmp_path / "x.db"
-    run("set", "k", "1", "--database", str(database))
+@pytest.mark.parametrize(
+    ("args", "output"),
+    [
+        (["--help"], b"Usage: "),
+        (["set", "k", "2"], b'{"key":"k",'),
+        (["get", "k"], b"1\n"),
+        (["delete", "k"], b""),
+        (["list"], b'{"key":"k","value":1,'),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_needs_no_server_does_not_wait_for_aiohttp_to_be_imported(
+    tmp_path: Path, args: list[str], output: bytes
+) -> None:
+    database = str(tmp_path / "x.db")
+    run("set", "k", "1", "--database", database)
     code = (
         "import sys; from tenantbase.main import main; "
-        "main(sys.argv[1:], standalone_mode=False); sys.exit('aiohttp' in sys.modules)"
+        "main(sys.argv[1:], standalone_mode=False); "
+        "sys.exit('aiohttp' in sys.modules or 'tenantbase.web' in sys.modules)"
     )
-    command = [sys.executable, "-c", code, "get", "k", "--database", str(database)]
-    done = subprocess.run(command, capture_output=True, timeout=20, env=clean_environment())
-    assert (done.returncode, done.stdout) == (0, b"1\n")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args],
+        capture_output=True,
+        timeout=20,
+        env=clean_environment(TENANTBASE_DATABASE=database),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(output) and bool(done.stdout) == bool(output)

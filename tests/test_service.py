@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.app_server import AppServer, clean_environment
-from tests.servers import MemcachedProcess, poll
+from tests.servers import MemcachedProcess, poll, stopped_writer
 
 WORKERS = [pytest.param((), id="one"), pytest.param(("--workers", "2"), id="two")]
 
@@ -203,6 +203,19 @@ def test_it_says_what_it_waits_for(tmp_path: Path) -> None:
         server.await_ready()
         set_value(server, "k", 1)
         assert server.stop() == 0
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_it_does_not_wait_for_ever(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    database = tmp_path / "x.db"
+    with (
+        stopped_writer(database),
+        closing(AppServer(database, "--write-timeout", "0.3", *workers)) as server,
+    ):
+        server.spawn()
+        assert server.wait() == 1
+        message = f"cannot lock {database}-lock in 0.3 s: another process holds it"
+        assert server.stderr == f"Error: {message}\n"
 
 
 def sqlite(database: Path, *statements: str) -> None:

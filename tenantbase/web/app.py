@@ -95,8 +95,8 @@ def _boundary(guard: Guard, life: Life) -> Middleware:
             preflight = guard.preflight(request.method, request.headers)
             return preflight or await handler(request)
         except ConnectionError:
-            raise  # the client is gone
-        except Exception as error:
+            raise  # the client is gone; aiohttp's own errors that say so are of this kind
+        except Exception as error:  # the boundary: whatever went wrong, it has an answer
             if request.writer.output_size:
                 # Too late for another status: cutting the connection says that it failed.
                 known = isinstance(error, TenantbaseError)

@@ -10,9 +10,9 @@ import msgspec
 from aiohttp import hdrs, web
 
 from tenantbase.cache import Cache
+from tenantbase.documents import as_line, entry_json
 from tenantbase.entry import JSON, Entry, check_key, check_text
 from tenantbase.errors import InvalidRequest
-from tenantbase.web.answers import as_line, entry_json
 from tenantbase.web.negotiation import weights
 from tenantbase.web.streams import send
 from tenantbase.web.targets import integer, query

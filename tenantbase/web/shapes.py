@@ -1,4 +1,4 @@
-"""The shapes of answers, for their description. They are written as text; see ``answers.py``."""
+"""The shapes of answers, for their description. They are written as text; see ``documents.py``."""
 
 from __future__ import annotations
 
