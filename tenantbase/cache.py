@@ -25,7 +25,7 @@ from tenantbase.errors import (
 )
 from tenantbase.fence import TagFence, TagTicket
 from tenantbase.found import Counters, Found, Source
-from tenantbase.frame import OVERHEAD, REJECTED, FrameCodec, bucket_of
+from tenantbase.frame import OVERHEAD, REJECTED, FrameCodec
 from tenantbase.interfaces.memcache import Item, Memcache
 from tenantbase.interfaces.store import (
     Applied,
@@ -38,12 +38,13 @@ from tenantbase.interfaces.store import (
     Written,
 )
 from tenantbase.tags import Tag, TagFile
+from tenantbase.time_limit import TimeLimit
 
 _READ_BATCH: Final = 256
 _SLOW_READS: Final = 7
 _WRITE_BATCH: Final = 256
 _FILL_BATCH: Final = 256
-_FILLS_PARALLEL: Final = 4
+_SLOW_FILLS: Final = 7
 _SCAN_ENTRIES: Final = 256
 _SCAN_BYTES: Final = 1 << 20
 _SWEEP_ROWS: Final = 500
@@ -54,17 +55,15 @@ _MAX_EXPTIME: Final = 30 * 24 * 3600
 class _Claim:
     """A transaction in the queue. Who takes it first, the store or its impatient caller, has it."""
 
-    __slots__ = ("transaction", "_unclaimed")
+    __slots__ = ("transaction", "settled", "_unclaimed")
 
     def __init__(self, transaction: Transaction) -> None:
         self.transaction = transaction
+        self.settled = False  # what became of it is known
         self._unclaimed = threading.Lock()
 
     def take(self) -> bool:
         return self._unclaimed.acquire(blocking=False)
-
-
-_Committed = tuple[tuple[Applied, ...], list[Item]]  # what was done, what to write through
 
 
 class Cache:
@@ -102,13 +101,14 @@ class Cache:
         self._memcache = memcache
         self._clock = clock
         self._max_value = max_item_bytes - OVERHEAD
-        self._write_timeout = write_timeout
         self._max_queue = max_queue
         self._loads: dict[tuple[bytes, Tag], asyncio.Future[Entry | None]] = {}
         self._bulk: set[asyncio.Task[list[Found]]] = set()
         self._reads = Coalescer(self._read, limit=_READ_BATCH, parallel=1, overlapping=_SLOW_READS)
-        self._writes = Coalescer(self._commit, limit=_WRITE_BATCH, parallel=1)
-        self._fills = Coalescer(self._fill, limit=_FILL_BATCH, parallel=_FILLS_PARALLEL)
+        self._writes = Coalescer(
+            self._commit, limit=_WRITE_BATCH, parallel=1, overlapping=_SLOW_FILLS
+        )
+        self._patience = TimeLimit(write_timeout, _give_up)
         self.counters = Counters()
 
     @property
@@ -144,51 +144,50 @@ class Cache:
         return await asyncio.shield(task)
 
     async def _read(self, keys: Sequence[str]) -> list[Found]:
-        found: dict[str, Found] = {}
         now = self._clock()
+        use_cache = self._memcache is not None and self._memcache.available
+        place, tag_of, decode = self._codec.place, self._tags.tag, self._codec.decode
         asked: dict[str, tuple[bytes, Tag]] = {}
         direct: list[str] = []
-        use_cache = self._memcache is not None and self._memcache.available
         for key in dict.fromkeys(keys):
-            name = self._codec.name(key)
+            name, bucket = place(key)
             # Before memcached and the database are asked: every caller of this batch has
             # begun, so the tag is fresh for all of them.
-            tag = self._tags.tag(bucket_of(name))
+            tag = tag_of(bucket)
             if tag[1] % 2 or not use_cache:
                 direct.append(key)
             else:
                 asked[key] = (name, tag)
         frames = await self._ask([name for name, _ in asked.values()])
+        found: dict[str, Found] = {}
+        missed: dict[str, tuple[bytes, Tag]] = {}
         if frames is None:
             direct.extend(asked)
-            asked.clear()
-        else:
-            for key, (name, tag) in list(asked.items()):
-                data = frames.get(name)
-                if data is None:
-                    continue
-                entry = self._codec.decode(data, key, name, tag)
-                if entry is REJECTED:
-                    self.counters.rejected_frames += 1
-                    continue
-                if entry is not None and not entry.alive(now):
-                    entry = None
-                found[key] = Found(entry, Source.HIT)
-                del asked[key]
-        if asked or direct:
+            asked, frames = {}, {}
+        for key, token in asked.items():
+            data = frames.get(token[0])
+            entry = REJECTED if data is None else decode(data, key, *token)
+            if entry is REJECTED:
+                missed[key] = token
+                self.counters.rejected_frames += data is not None
+            else:
+                living = entry if entry is None or entry.alive(now) else None
+                found[key] = Found(living, Source.HIT)
+        if missed or direct:
             # One question to memcached at a time makes large batches, which cost least. What
             # has to go to the database must not hold up those who find theirs in memcached.
             self._reads.overlap()
-            await self._load(asked, direct, now, found)
+            await self._load(missed, direct, now, found)
         results = [found[key] for key in keys]
-        for result in results:
-            if result.source is Source.HIT:
-                self.counters.hits += 1
-            elif result.source is Source.MISS:
-                self.counters.misses += 1
-            else:
-                self.counters.bypasses += 1
+        self._count(results)
         return results
+
+    def _count(self, results: Sequence[Found]) -> None:
+        sources = [result.source for result in results]
+        hits, misses = sources.count(Source.HIT), sources.count(Source.MISS)
+        self.counters.hits += hits
+        self.counters.misses += misses
+        self.counters.bypasses += len(sources) - hits - misses
 
     async def _ask(self, names: list[bytes]) -> dict[bytes, bytes] | None:
         if not names or self._memcache is None:
@@ -245,65 +244,59 @@ class Cache:
 
     # Writing
 
-    async def write(self, *changes: Change) -> tuple[Applied, ...]:
-        """Make the changes in one transaction, all or none; returns when they are on disk.
+    def write(self, *changes: Change) -> asyncio.Future[tuple[Applied, ...]]:
+        """Make the changes in one transaction, all or none; done when they are on disk.
 
-        Raises:
+        Cancelling the future gives up the result and stops nothing.
+
+        Raises (the future does):
             ConditionFailed, WrongType: nothing was done.
             Overloaded, StoreUnavailable, StoreFull: nothing was done.
             OutcomeUnknown: it may or may not have been done.
         """
         if self._writes.waiting >= self._max_queue:
-            raise Overloaded("too many writes are waiting; try again soon")
+            refused = asyncio.get_running_loop().create_future()
+            refused.set_exception(Overloaded("too many writes are waiting; try again soon"))
+            return refused
         claim = _Claim(changes)
         committed = self._writes.submit(claim)
-        try:
-            async with asyncio.timeout(self._write_timeout):
-                applied, items = await committed
-        except TimeoutError as error:
-            if claim.take():
-                raise StoreUnavailable("the database is busy; nothing was written") from error
-            raise OutcomeUnknown(
-                "the database did not finish in time; the write may or may not have been made"
-            ) from error
-        await self._publish(items)
-        return applied
+        self._patience.watch(committed, claim)
+        return committed
 
-    async def _commit(self, claims: Sequence[_Claim]) -> list[_Committed | Exception]:
+    async def _commit(self, claims: Sequence[_Claim]) -> list[tuple[Applied, ...] | Exception]:
         written = await self._store.write(claims, self._clock(), self._fence)
-        items = self._write_through(claims, written)
-        results: list[_Committed | Exception] = []
-        for index, outcome in enumerate(written.outcomes):
-            if isinstance(outcome, Exception):
-                results.append(outcome)
-            else:  # None: withdrawn, and nobody waits for the answer
-                results.append((outcome or (), items.get(index, [])))
-        return results
+        for claim in claims:
+            claim.settled = True
+        # The next group need not wait for what this one has to say to memcached.
+        self._writes.overlap()
+        await self._publish(self._write_through(claims, written))
+        # None: withdrawn, and nobody waits for the answer.
+        return [() if outcome is None else outcome for outcome in written.outcomes]
 
-    def _write_through(self, claims: Sequence[_Claim], written: Written) -> dict[int, list[Item]]:
-        """The frames that each transaction of a group is to store, by its index in the group.
+    def _write_through(self, claims: Sequence[_Claim], written: Written) -> list[Item]:
+        """The frames that a group is to store.
 
         The whole group has one tag, so only the last state of a key may be cached under it:
         an earlier one would pass for the newest.
         """
         ticket = cast("TagTicket | None", written.ticket)
         if ticket is None:
-            return {}
+            return []
         self.counters.commits += 1
-        last: dict[str, tuple[int, Entry | None]] = {}
-        for index, (claim, outcome) in enumerate(zip(claims, written.outcomes, strict=True)):
+        last: dict[str, Entry | None] = {}
+        for claim, outcome in zip(claims, written.outcomes, strict=True):
             if outcome is None or isinstance(outcome, Exception):
                 continue
             for change, applied in zip(claim.transaction, outcome, strict=True):
                 if isinstance(change, DeletePrefix | Sweep):
                     last.clear()  # it may have removed any of them
                 elif applied.entry is not None or applied.removed:
-                    last[change.key] = (index, applied.entry)
+                    last[change.key] = applied.entry
         now = self._clock()
-        items: dict[int, list[Item]] = {}
-        for key, (index, entry) in last.items():
-            name = self._codec.name(key)
-            self._offer(items.setdefault(index, []), name, ticket.tag(bucket_of(name)), entry, now)
+        items: list[Item] = []
+        for key, entry in last.items():
+            name, bucket = self._codec.place(key)
+            self._offer(items, name, ticket.tag(bucket), entry, now)
         return items
 
     def _offer(
@@ -323,16 +316,14 @@ class Cache:
         items.append((name, self._codec.encode(name, tag, entry), lifetime))
 
     async def _publish(self, items: list[Item]) -> None:
-        for stored in [self._fills.submit(item) for item in items]:
-            await stored
-
-    async def _fill(self, items: Sequence[Item]) -> list[None]:
-        assert self._memcache is not None
+        """Store frames, in one round trip unless they are very many."""
+        if self._memcache is None:
+            return
         try:
-            await self._memcache.set_many(items)
+            for start in range(0, len(items), _FILL_BATCH):
+                await self._memcache.set_many(items[start : start + _FILL_BATCH])
         except CacheUnavailable:
             self.counters.cache_failures += 1
-        return [None] * len(items)
 
     # Listing, housekeeping, life
 
@@ -385,4 +376,17 @@ class Cache:
         await self._reads.drained()
         if self._bulk:
             await asyncio.wait(self._bulk)
-        await self._fills.drained()
+
+
+def _give_up(claim: _Claim, write: asyncio.Future[tuple[Applied, ...]]) -> None:
+    """A write has waited too long; if it is only not in memcached yet, it is not given up."""
+    if claim.settled:
+        return
+    if claim.take():
+        write.set_exception(StoreUnavailable("the database is busy; nothing was written"))
+    else:
+        write.set_exception(
+            OutcomeUnknown(
+                "the database did not finish in time; the write may or may not have been made"
+            )
+        )

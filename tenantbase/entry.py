@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -65,6 +66,17 @@ def check_key(key: str, field: str = "key") -> str:
     if len(key) > MAX_KEY_BYTES or len(key.encode()) > MAX_KEY_BYTES:
         raise InvalidRequest(f"a key has at most {MAX_KEY_BYTES:,} bytes of UTF-8", field)
     return key
+
+
+def check_keys(keys: Sequence[str], field: str) -> Sequence[str]:
+    """Return ``keys`` if all are legal. Raises as ``check_key`` does, with ``field[index]``."""
+    joined = "".join(keys)
+    if joined.isascii() and "\0" not in joined and all(keys):
+        if max(map(len, keys), default=0) <= MAX_KEY_BYTES:
+            return keys  # what nearly all keys are is found out for all of them at once
+    for index, key in enumerate(keys):
+        check_key(key, f"{field}[{index}]")
+    return keys
 
 
 def check_text(text: str, field: str) -> str:

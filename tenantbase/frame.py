@@ -12,9 +12,10 @@ key), content type, value.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import struct
 from enum import Enum
+from functools import lru_cache
+from hmac import compare_digest
 from typing import Final
 
 from tenantbase.entry import Entry
@@ -24,7 +25,10 @@ _MAC: Final = 16
 _MAGIC: Final = b"TBF\x01"
 _HEADER: Final = struct.Struct("<4s16sQ32sQdH36s")
 _BODY: Final = _MAC + _HEADER.size
+_unpack: Final = _HEADER.unpack_from
+_SMALL: Final = 2_048
 _NO_ID: Final = bytes(36)
+_REMEMBERED: Final = 16_384
 
 OVERHEAD: Final = _BODY + 512
 """An upper bound, in bytes, of what a frame and a memcached item add to a value."""
@@ -50,6 +54,8 @@ class FrameCodec:
         # Keyed states are copied for each use: half the cost of keying anew.
         self._name = hashlib.blake2b(key=secret, digest_size=16, person=b"tenantbase key")
         self._mac = hashlib.blake2b(key=secret, digest_size=_MAC, person=b"tenantbase mac")
+        self.place = lru_cache(_REMEMBERED)(self._place)
+        """``name(key)`` and its bucket; those of many keys are remembered."""
 
     def name(self, key: str) -> bytes:
         """The key's name in memcached: a keyed hash, 32 hexadecimal digits. No byte of a key
@@ -57,6 +63,10 @@ class FrameCodec:
         state = self._name.copy()
         state.update(key.encode())
         return state.hexdigest().encode()
+
+    def _place(self, key: str) -> tuple[bytes, int]:
+        name = self.name(key)
+        return name, bucket_of(name)
 
     def encode(self, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
         """Seal an entry, or its absence, for the key of this name under this tag."""
@@ -88,26 +98,19 @@ class FrameCodec:
         """
         if len(data) < _BODY:
             return REJECTED
-        magic, epoch, sequence, owner, version, expires_at, length, id_ = _HEADER.unpack_from(
-            data, _MAC
-        )
-        if (epoch, sequence) != tag or owner != name or magic != _MAGIC:
+        magic, epoch, sequence, owner, version, expires_at, length, id_ = _unpack(data, _MAC)
+        if sequence != tag[1] or epoch != tag[0] or owner != name or magic != _MAGIC:
             return REJECTED
         state = self._mac.copy()
-        state.update(memoryview(data)[_MAC:])
-        if not hmac.compare_digest(state.digest(), data[:_MAC]):
+        # Copied if it is small: that takes less time than to have a view of it.
+        state.update(data[_MAC:] if len(data) < _SMALL else memoryview(data)[_MAC:])
+        if not compare_digest(state.digest(), data[:_MAC]):
             return REJECTED
         if id_ == _NO_ID:
             return None
         end = _BODY + length
-        return Entry(
-            key=key,
-            value=data[end:],
-            content_type=data[_BODY:end].decode(),
-            id=id_.decode(),
-            version=version,
-            expires_at=expires_at or None,
-        )
+        content_type = data[_BODY:end].decode()
+        return Entry(key, data[end:], content_type, id_.decode(), version, expires_at or None)
 
 
 def bucket_of(name: bytes) -> int:

@@ -12,9 +12,9 @@ from typing import BinaryIO, Final, NamedTuple
 import msgspec
 
 from tenantbase.cache import Cache
+from tenantbase.documents import as_line, entry_json
 from tenantbase.errors import InvalidRequest, TenantbaseError
 from tenantbase.interfaces.store import Set
-from tenantbase.web.answers import as_line, entry_json
 from tenantbase.web.bodies import parse
 from tenantbase.web.changes import SetValue, set_change
 

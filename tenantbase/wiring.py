@@ -17,7 +17,7 @@ from tenantbase.cache import Cache
 from tenantbase.config import Config
 from tenantbase.errors import CannotOpen
 from tenantbase.fence import TagFence, WriteLock
-from tenantbase.frame import OVERHEAD, FrameCodec, bucket_of
+from tenantbase.frame import OVERHEAD, FrameCodec
 from tenantbase.interfaces.memcache_address import MemcacheAddress
 from tenantbase.interfaces.sql_interface import SqlStore
 from tenantbase.last_resort import LastResort
@@ -95,7 +95,8 @@ async def open_cache(
             _PATIENCE, log.warning, "another process holds the write lock of %s; waiting", path
         )
         stack.callback(waiting.cancel)
-        store = await SqlStore.open(path, lock.held)
+        await lock.take(config.write_timeout)
+        store = await SqlStore.open(path, lock.held, mark=tags)
         waiting.cancel()
         stack.push_async_callback(store.close)
         codec = FrameCodec(store.secret)
@@ -109,7 +110,7 @@ async def open_cache(
         cache = Cache(
             store,
             tags,
-            TagFence(tags, lock, lambda key: bucket_of(codec.name(key))),
+            TagFence(tags, lock, lambda key: codec.place(key)[1]),
             codec,
             client,
             clock=time.time,

@@ -230,7 +230,7 @@ async def test_of_one_group_only_the_last_state_of_a_key_is_cached(node: Node) -
 
 
 async def test_a_set_is_not_cached_when_its_group_deletes_it_again(node: Node) -> None:
-    await asyncio.gather(node.set("k", b"1"), node.cache.write(DeletePrefix("")))
+    await asyncio.gather(node.cache.write(Set("k", b"1", JSON)), node.cache.write(DeletePrefix("")))
     assert node.store.groups == [2]
     assert (await node.get("k"))[0] is None
 
@@ -362,6 +362,35 @@ async def test_a_write_begun_and_not_finished_in_time_is_of_unknown_outcome(
         await node.set("k", b"1")
     await node.cache.drained()
     assert (await node.get("k"))[0] == b"1"
+
+
+async def test_a_write_that_only_memcached_holds_up_has_been_made(cluster: Cluster) -> None:
+    node = await cluster.start(write_timeout=0.1)
+
+    async def slow(items: object) -> None:
+        await asyncio.sleep(0.3)
+
+    node.memcache.set_many = slow  # type: ignore[method-assign]
+    await node.set("k", b"1")
+    assert (await node.get("k"))[0] == b"1"
+
+
+async def test_the_next_group_is_committed_while_one_is_stored_in_memcached(node: Node) -> None:
+    stored = asyncio.Event()
+
+    async def slow(items: object) -> None:
+        await stored.wait()
+
+    node.memcache.set_many = slow  # type: ignore[method-assign]
+    first = node.cache.write(Set("a", b"1", JSON))
+    while node.cache.counters.commits < 1:
+        await asyncio.sleep(0)
+    second = node.cache.write(Set("b", b"1", JSON))
+    while node.cache.counters.commits < 2:
+        await asyncio.sleep(0)
+    assert not first.done() and not second.done()
+    stored.set()
+    await asyncio.gather(first, second)
 
 
 async def test_too_many_waiting_writes_are_refused(cluster: Cluster) -> None:

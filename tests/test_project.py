@@ -29,7 +29,8 @@ LOCK = tomllib.loads((ROOT / "poetry.lock").read_text())
 # no cycle. What is named here may be imported from anywhere above.
 LAYERS = (
     {"errors", "entry"},
-    {"tags", "frame", "fence", "found", "coalesce", "interfaces.store", "interfaces.memcache"},
+    {"tags", "frame", "fence", "found", "interfaces.store", "interfaces.memcache"},
+    {"coalesce", "time_limit", "documents"},
     {"cache"},
 )
 # Of the interfaces, those that are no driver: what others need to speak of one.

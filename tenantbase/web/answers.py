@@ -1,17 +1,12 @@
-"""Answers: entries as JSON, and the headers that go with them.
-
-A JSON value is put into an answer as the text it was written as. Decoding and encoding it again
-would change numbers that Python has no exact type for.
-"""
+"""Answers that many routes give, and their headers; their bodies are in ``documents.py``."""
 
 from __future__ import annotations
 
-from binascii import b2a_base64
 from typing import Final
 
-import msgspec
 from aiohttp import hdrs, web
 
+from tenantbase.documents import applied_json
 from tenantbase.entry import JSON, Entry
 from tenantbase.found import Source
 from tenantbase.interfaces.store import Applied
@@ -22,62 +17,7 @@ from tenantbase.web.problems import NO_SUCH_KEY, problem
 NO_CACHE: Final = "no-cache"
 X_CACHE: Final = "X-Cache"
 ETAG: Final = "ETag"  # as the RFC spells it; aiohttp's constant does not
-_NULL: Final = b"null"
 _COMPRESSED_FROM: Final = 4096  # bytes; below, the head outweighs what is saved
-
-# Line ends occur in JSON between tokens only, never within strings.
-_ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
-
-_json = msgspec.json.encode
-
-
-def entry_json(entry: Entry) -> bytes:
-    """An entry as a JSON object: ``key``, ``value``, ``id``, ``version``, ``expires_at``.
-
-    What is no JSON comes in base64, with ``encoding`` and ``content_type``; JSON of another
-    type than plain ``application/json`` has its ``content_type``.
-    """
-    content_type = entry.content_type
-    if content_type == JSON:
-        value, more = entry.value, b""
-    elif entry.is_json():
-        value, more = entry.value, b',"content_type":' + _json(content_type)
-    else:
-        value = b'"' + b2a_base64(entry.value, newline=False) + b'"'
-        more = b',"encoding":"base64","content_type":' + _json(content_type)
-    return b'{"key":%b,"value":%b,"id":"%b","version":%d,"expires_at":%b%b}' % (
-        _json(entry.key),
-        value,
-        entry.id.encode(),
-        entry.version,
-        _moment(entry.expires_at),
-        more,
-    )
-
-
-def as_line(document: bytes) -> bytes:
-    """A JSON text as one line."""
-    return document.translate(_ONE_LINE) + b"\n"
-
-
-def applied_json(applied: Applied, with_value: bool = False) -> bytes:
-    """What a write made: ``key``, ``id``, ``version``, ``created``, ``expires_at``."""
-    entry = applied.entry
-    assert entry is not None
-    return b'{"key":%b%b,"id":"%b","version":%d,"created":%b,"expires_at":%b}' % (
-        _json(entry.key),
-        b',"value":' + entry.value if with_value else b"",
-        entry.id.encode(),
-        entry.version,
-        b"true" if applied.created else b"false",
-        _moment(entry.expires_at),
-    )
-
-
-def _moment(expires_at: float | None) -> bytes:
-    if expires_at is None:
-        return _NULL
-    return _json(int(expires_at) if expires_at.is_integer() else expires_at)
 
 
 def entry_headers(entry: Entry, source: Source, content_type: str) -> dict[str, str]:
@@ -115,16 +55,18 @@ def unchanged(entry: Entry, source: Source) -> web.Response:
 
 def written(applied: Applied, *, status: int = 200, with_value: bool = False) -> web.Response:
     """The answer to a write of one entry."""
+    body = applied_json(applied, with_value)
+    return web.Response(status=status, body=body, headers=written_headers(applied))
+
+
+def written_headers(applied: Applied) -> dict[str, str]:
+    """Its headers."""
     assert applied.entry is not None
-    return web.Response(
-        status=status,
-        body=applied_json(applied, with_value),
-        headers={
-            hdrs.CONTENT_TYPE: JSON,
-            ETAG: f'"{applied.entry.version}"',
-            hdrs.CACHE_CONTROL: NO_CACHE,
-        },
-    )
+    return {
+        hdrs.CONTENT_TYPE: JSON,
+        ETAG: f'"{applied.entry.version}"',
+        hdrs.CACHE_CONTROL: NO_CACHE,
+    }
 
 
 def collection(request: web.BaseRequest, body: bytes, content_type: str = JSON) -> web.Response:

@@ -9,10 +9,11 @@ import msgspec
 from aiohttp import web
 
 from tenantbase.cache import Cache
-from tenantbase.entry import check_key, check_text
+from tenantbase.documents import applied_json, entry_json
+from tenantbase.entry import check_keys, check_text
 from tenantbase.errors import InvalidRequest, TooLarge
 from tenantbase.interfaces.store import Change, Delete, DeletePrefix, Set
-from tenantbase.web.answers import applied_json, collection, entry_json
+from tenantbase.web.answers import collection
 from tenantbase.web.bodies import parse, read_body
 from tenantbase.web.changes import SetValue, set_change
 from tenantbase.web.conditions import write_condition
@@ -126,9 +127,7 @@ class Bulk:
     def _keys(self, keys: list[str]) -> list[str]:
         """The keys, each once, all legal."""
         self._check_count(len(keys), "keys")
-        for index, key in enumerate(keys):
-            check_key(key, f"keys[{index}]")
-        return list(dict.fromkeys(keys))
+        return list(dict.fromkeys(check_keys(keys, "keys")))
 
     def _check_count(self, count: int, field: str) -> None:
         limit = self._settings.max_batch_entries

@@ -17,11 +17,12 @@ from typing import Final, cast
 from aiohttp import hdrs, web
 
 from tenantbase.cache import Cache
+from tenantbase.documents import applied_json, entry_json
 from tenantbase.entry import JSON
 from tenantbase.errors import InvalidRequest
 from tenantbase.found import Found
 from tenantbase.interfaces.store import Applied
-from tenantbase.web.answers import absent, entry_headers, entry_json, raw_headers, written
+from tenantbase.web.answers import absent, entry_headers, raw_headers, written_headers
 from tenantbase.web.bodies import parse
 from tenantbase.web.changes import SET_VALUE, set_change
 from tenantbase.web.guard import Guard
@@ -160,8 +161,11 @@ class FastConnection(asyncio.Protocol):
         self._advance()
 
     def data_received(self, data: bytes) -> None:
-        self._touched = True
-        self._buffer = self._buffer + data if self._buffer else data
+        if self._buffer:
+            self._buffer += data
+        else:  # more of a request that began long ago is no sign of life
+            self._touched = True
+            self._buffer = data
         if not self._busy:
             self._advance()
         elif len(self._buffer) > _MAX_AHEAD and self._reading:
@@ -213,6 +217,7 @@ class FastConnection(asyncio.Protocol):
 
     def _begin(self, request: Request) -> None:
         self._busy = True
+        self._touched = True
         self._counted = self._lane.life.begin()
         self._buffer = self._buffer[request.size :]
 
@@ -225,8 +230,7 @@ class FastConnection(asyncio.Protocol):
             self._leave()  # there it is found again, and answered
             return
         self._begin(request)
-        write = asyncio.get_running_loop().create_task(lane.cache.write(change))
-        write.add_done_callback(self._was_set)
+        lane.cache.write(change).add_done_callback(self._was_set)
 
     def _got_value(self, reading: asyncio.Future[Found]) -> None:
         if reading.exception() is not None or (found := reading.result()).entry is None:
@@ -249,8 +253,11 @@ class FastConnection(asyncio.Protocol):
 
     def _was_set(self, write: asyncio.Future[tuple[Applied, ...]]) -> None:
         error = write.exception()
-        response = written(write.result()[0]) if error is None else _failed(error)
-        self._end(self._lane.render_response(response))
+        if error is not None:
+            self._end(self._lane.render_response(_failed(error)))
+            return
+        (applied,) = write.result()
+        self._end(self._lane.render(200, "OK", written_headers(applied), applied_json(applied)))
 
     def _got_response(self, task: asyncio.Future[web.Response]) -> None:
         error = task.exception()

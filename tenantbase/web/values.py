@@ -8,17 +8,11 @@ import msgspec
 from aiohttp import hdrs, web
 
 from tenantbase.cache import Cache
+from tenantbase.documents import entry_json
 from tenantbase.entry import JSON, check_key
 from tenantbase.errors import InvalidRequest
 from tenantbase.interfaces.store import Delete
-from tenantbase.web.answers import (
-    NO_CACHE,
-    absent,
-    entry_headers,
-    entry_json,
-    unchanged,
-    written,
-)
+from tenantbase.web.answers import NO_CACHE, absent, entry_headers, unchanged, written
 from tenantbase.web.bodies import parse, read_body
 from tenantbase.web.changes import SET_VALUE, set_change
 from tenantbase.web.conditions import not_modified, write_condition

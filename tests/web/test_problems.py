@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -87,15 +88,18 @@ class _Raising(Cache):
     error: Exception
 
     def get(self, key: str) -> asyncio.Future[Found]:
-        failed: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
-        failed.set_exception(self.error)
-        return failed
+        return self._failed()
 
     async def get_many(self, keys: Sequence[str]) -> list[Found]:
         raise self.error
 
-    async def write(self, *changes: Change) -> tuple[Applied, ...]:
-        raise self.error
+    def write(self, *changes: Change) -> asyncio.Future[tuple[Applied, ...]]:
+        return self._failed()
+
+    def _failed(self) -> asyncio.Future[Any]:
+        failed = asyncio.get_running_loop().create_future()
+        failed.set_exception(self.error)
+        return failed
 
     async def scan(
         self, prefix: str = "", after: str = "", *, limit: int | None = None, values: bool = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 
 from tenantbase.cache import Cache
 from tenantbase.config import Config
-from tenantbase.interfaces.store import Applied, Change
+from tenantbase.entry import JSON
+from tenantbase.interfaces.store import Applied, Change, Set
 from tenantbase.web import Life, WebSettings, create_app, serve
 from tenantbase.wiring import open_cache
 from tests.servers import poll_async
@@ -180,6 +182,31 @@ async def test_a_head_that_does_not_come(start: Start) -> None:
             assert await wire.ended()
 
 
+@pytest.mark.parametrize("fast_lane", [True, False])
+@pytest.mark.parametrize(
+    ("begun", "status"),
+    [
+        (b"GET /get-value?key=k HTTP/1.1\r\nHost: localhost\r\nUser-Agent: ", None),
+        (request("POST", "/set-value", headers={"Content-Length": "10000"}), 408),
+    ],
+    ids=["head", "body"],
+)
+async def test_a_request_that_comes_byte_by_byte_for_ever(
+    start: Start, fast_lane: bool, begun: bytes, status: int | None
+) -> None:
+    settings = WebSettings(keepalive_timeout=0.5, body_timeout=0.5, fast_lane=fast_lane)
+    async with start(settings) as server, server.wire() as wire:
+        await wire.send(begun)
+        answer = asyncio.create_task(wire.answer())
+        while not answer.done():
+            await wire.send(b" ")
+            await asyncio.sleep(0.1)
+        if status is None:
+            assert isinstance(answer.exception(), (EOFError, ConnectionError))
+        else:
+            assert answer.result().status == status
+
+
 async def test_a_client_that_leaves_in_the_middle_of_its_body(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -191,14 +218,37 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body(
     assert not caplog.records, "it happens every day"
 
 
+@pytest.mark.parametrize("goodbye", ["reset", "closed"])
+async def test_a_client_that_leaves_in_the_middle_of_its_answer(
+    server: Server, caplog: pytest.LogCaptureFixture, goodbye: str
+) -> None:
+    # More than the sockets hold, so that the server waits until the client takes some of it.
+    values = [Set(f"left/{n}", b'"%b"' % (b"x" * 500_000), JSON) for n in range(40)]
+    await server.cache.write(*values)
+    async with server.wire() as wire:
+        await wire.send(request("GET", "/get-values?prefix=left/"))
+        await wire.reader.readexactly(1000)
+        assert server.life.under_way == 1
+        if goodbye == "reset":
+            linger = struct.pack("ii", 1, 0)
+            wire.writer.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, linger
+            )
+    await poll_async(lambda: server.life.under_way == 0, "the request has ended")
+    assert not caplog.records, "it happens every day"
+
+
 class _Slow(Cache):
     """Its writes wait for the test."""
 
     gate: asyncio.Event
     begun = 0
 
-    async def write(self, *changes: Change) -> tuple[Applied, ...]:
+    def write(self, *changes: Change) -> asyncio.Future[tuple[Applied, ...]]:
         type(self).begun += 1
+        return asyncio.ensure_future(self._write(*changes))
+
+    async def _write(self, *changes: Change) -> tuple[Applied, ...]:
         await self.gate.wait()
         return await super().write(*changes)
 

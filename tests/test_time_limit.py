@@ -1,0 +1,88 @@
+"""One timer for many futures: who is told, when, and what is forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from typing import Any
+
+from tenantbase.time_limit import TimeLimit
+
+
+class Expired:
+    """Keeps what expired, and settles its future."""
+
+    def __init__(self) -> None:
+        self.items: list[str] = []
+
+    def __call__(self, item: str, future: asyncio.Future[Any]) -> None:
+        self.items.append(item)
+        future.set_exception(TimeoutError(item))
+
+
+async def outcome(future: asyncio.Future[Any]) -> str:
+    try:
+        return str(await future)
+    except TimeoutError as error:
+        return f"expired: {error}"
+
+
+async def test_what_is_not_done_in_time_expires_and_the_rest_does_not() -> None:
+    expired = Expired()
+    limit = TimeLimit(0.05, expired)
+    loop = asyncio.get_running_loop()
+    futures = {name: loop.create_future() for name in ("done", "late", "cancelled", "slow")}
+    for name, future in futures.items():
+        limit.watch(future, name)
+    futures["done"].set_result("done")
+    futures["cancelled"].cancel()
+    assert await outcome(futures["late"]) == "expired: late"
+    assert await outcome(futures["slow"]) == "expired: slow"
+    assert await outcome(futures["done"]) == "done"
+    assert expired.items == ["late", "slow"]
+
+
+async def test_each_has_its_own_time() -> None:
+    expired = Expired()
+    limit = TimeLimit(0.2, expired)
+    loop = asyncio.get_running_loop()
+    first, second = loop.create_future(), loop.create_future()
+    limit.watch(first, "first")
+    await asyncio.sleep(0.1)
+    begun = loop.time()
+    limit.watch(second, "second")
+    assert await outcome(first) == "expired: first"
+    assert not second.done()
+    assert await outcome(second) == "expired: second"
+    assert loop.time() - begun >= 0.2
+
+
+async def test_it_works_again_after_a_pause() -> None:
+    expired = Expired()
+    limit = TimeLimit(0.02, expired)
+    loop = asyncio.get_running_loop()
+    for name in ("a", "b"):
+        future = loop.create_future()
+        limit.watch(future, name)
+        await outcome(future)
+        await asyncio.sleep(0.05)  # nothing is watched now, so no timer runs
+    assert expired.items == ["a", "b"]
+
+
+async def test_what_is_done_is_not_kept_until_its_time_has_come() -> None:
+    limit = TimeLimit(3600.0, Expired())
+    loop = asyncio.get_running_loop()
+
+    class Item(str):
+        pass
+
+    items = [Item(n) for n in range(100)]
+    known = weakref.WeakSet(items)
+    for item in items:
+        future = loop.create_future()
+        limit.watch(future, item)
+        future.set_result(None)
+    del items, item
+    gc.collect()
+    assert len(known) == 1  # the last one, until the next comes
