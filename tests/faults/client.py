@@ -94,7 +94,6 @@ class Client:
         self._number = 0
         self._step = self.read if number < config.readers else self.step
         self.servers = [HttpClient(port, _ANSWERS) for port in config.ports]
-        self._wall = time.time() - time.monotonic()
         self.done: list[Operation] = []
         self.busy_since = NEVER
         self.go_on = asyncio.Event()
@@ -120,7 +119,7 @@ class Client:
         chance = self._chance
         server = chance.choice(self.servers)
         register, counter = chance.choice(keys["registers"]), chance.choice(keys["counters"])
-        match chance.choices(range(9), (40, 22, 6, 4, 5, 6, 4, 3, 0.5))[0]:
+        match chance.choices(range(11), (40, 22, 6, 4, 5, 6, 4, 3, 1, 0.5, 0.5))[0]:
             case 0:
                 await self.get(server, chance.choice((register, register, register, counter)))
             case 1:
@@ -138,6 +137,13 @@ class Client:
                 await (self.set if chance.random() < 0.2 else self.get)(server, mortal)
             case 7:
                 await self.set_many(server, chance.sample(keys["registers"], 2))
+            case 8:
+                keys_ = chance.sample(keys["registers"], 2)
+                await self.delete_many(server, keys_, {"keys": keys_})
+            case 9:
+                await self.delete_many(
+                    server, keys["registers"], {"prefix": register.partition("/")[0] + "/"}
+                )
             case _:
                 await self.vanish(server, register)
                 server.close()  # perhaps another worker takes the next connection
@@ -176,6 +182,12 @@ class Client:
             operation = msgspec.structs.replace(operation, if_version=self._seen[key])
             target += f"&if_version={self._seen[key]}"
         await self._ask(server, "DELETE", target, None, [operation])
+
+    async def delete_many(
+        self, server: HttpClient, keys: list[str], body: dict[str, str | list[str]]
+    ) -> None:
+        operations = [self._op(key, "delete") for key in keys]
+        await self._ask(server, "POST", "/delete-values", body, operations)
 
     async def vanish(self, server: HttpClient, key: str) -> None:
         """Begin to set a value and go away in the middle, or just before the answer."""
@@ -265,7 +277,9 @@ class Client:
                 value = entry["value"]
                 told["value"] = value if isinstance(value, int) else token_of(value)
             if entry["expires_at"] is not None:
-                told["expires"] = int((entry["expires_at"] - self._wall) * 1e9)
+                # Asked for each time: in an hour one clock drifts from the other.
+                wall = time.time() - time.monotonic()
+                told["expires"] = int((entry["expires_at"] - wall) * 1e9)
             self._seen[operation.key] = entry["version"]
         self.done.append(msgspec.structs.replace(operation, **told))
 
@@ -276,7 +290,7 @@ def _entries(answer: Answer) -> dict[str, dict[str, Any]]:
         return {}
     document = answer.json
     entries = document["values"] if "values" in document else [document]
-    return {entry["key"]: entry for entry in entries}
+    return {entry["key"]: entry for entry in entries if "key" in entry}
 
 
 def _outcome(answer: Answer, operation: Operation) -> Outcome:

@@ -53,6 +53,8 @@ class TorturedServer(AppServer):
         assert self._process is None, "the server runs already"
         command = [sys.executable, "-W", "error", "-m", "tests.faults.server", str(self._control)]
         command += ["--break", self._bug] if self._bug else []
+        # Under strace everything stands still at every system call.
+        command += ["--unwatched"] if self._injected else []
         command += ["--", "serve", "--database", str(self.database), "--port", str(self.port)]
         command += self._options
         if self._injected:
@@ -120,10 +122,10 @@ class Cluster:
         count = servers - 1 if proxies is None else proxies
         self.proxies = [FaultProxy(self.memcached.address) for _ in range(count)]
         self.collector = FrameCollector()
+        self._bug = bug
         fronts: list[Memcached | FaultProxy] = [self.memcached, *self.proxies]
         self.servers = [
-            self.server(proxy.address, "--workers", str(workers), bug=bug)
-            for proxy in fronts[:servers]
+            self.server(proxy.address, "--workers", str(workers)) for proxy in fronts[:servers]
         ]
         self._stack = AsyncExitStack()
 
@@ -131,14 +133,18 @@ class Cluster:
         self,
         memcached: str,
         *options: str,
-        bug: str | None = None,
         injected: str | None = None,
     ) -> TorturedServer:
         """One more server on the same database, not started."""
         fixed = ["--memcached", memcached, "--cache-timeout", str(CACHE_SECONDS)]
         fixed += ["--write-timeout", str(WRITE_SECONDS), "--drain-timeout", "5"]
         return TorturedServer(
-            self.database, self.control.directory, *fixed, *options, bug=bug, injected=injected
+            self.database,
+            self.control.directory,
+            *fixed,
+            *options,
+            bug=self._bug,
+            injected=injected,
         )
 
     @property

@@ -72,6 +72,10 @@ class Control:
         """Let the next process that comes to the step stop there, or die."""
         (self.directory / f"{step}.{action}").touch()
 
+    def armed(self, step: str, action: Action) -> bool:
+        """Whether nobody has come to the armed step yet."""
+        return (self.directory / f"{step}.{action}").exists()
+
     def disarm(self) -> None:
         """Whatever has not happened yet will not."""
         for step in STEPS:

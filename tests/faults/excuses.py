@@ -13,7 +13,7 @@ from tests.faults.history import NEVER
 GRACE: Final = 2_000_000_000  # nanoseconds until a server that is back has caught up
 
 
-@dataclass
+@dataclass(eq=False)
 class _Window:
     begin: int
     end: int
@@ -30,7 +30,8 @@ class Excuses:
     """Windows of time, in nanoseconds of the monotonic clock."""
 
     def __init__(self) -> None:
-        self._windows: list[_Window] = []
+        self._open: list[_Window] = []
+        self._closed: list[_Window] = []  # in the order of their ends
 
     @contextmanager
     def all_of(self, *ports: int) -> Iterator[None]:
@@ -62,25 +63,30 @@ class Excuses:
         """Whether a request from ``begin`` to ``end`` may have failed."""
         return any(
             not window.slow_only and (write or not window.writes_only)
-            for window in self._windows
-            if window.concerns(begin, end, port)
+            for window in self._concerning(begin, end, port)
         )
 
     def delay(self, begin: int, end: int, port: int, *, write: bool) -> bool:
         """Whether a request from ``begin`` to ``end`` may have taken long."""
-        return any(
-            write or not window.writes_only
-            for window in self._windows
-            if window.concerns(begin, end, port)
-        )
+        return any(write or not window.writes_only for window in self._concerning(begin, end, port))
+
+    def _concerning(self, begin: int, end: int, port: int) -> Iterator[_Window]:
+        yield from (window for window in self._open if window.concerns(begin, end, port))
+        for window in reversed(self._closed):
+            if window.end + GRACE < begin:
+                return  # and so are all before it: what is asked of the present stays quick
+            if window.concerns(begin, end, port):
+                yield window
 
     @contextmanager
     def _window(
         self, port: int | None, *, writes_only: bool = False, slow_only: bool = False
     ) -> Iterator[None]:
         window = _Window(time.monotonic_ns(), NEVER, port, writes_only, slow_only)
-        self._windows.append(window)
+        self._open.append(window)
         try:
             yield
         finally:
             window.end = time.monotonic_ns()
+            self._open.remove(window)
+            self._closed.append(window)

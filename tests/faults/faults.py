@@ -239,9 +239,10 @@ async def _revived(server: TorturedServer, killed: Collection[int]) -> None:
 @asynccontextmanager
 async def _clock_moved(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     """The wall clock jumps forth or back, by a second or by days."""
-    scene.cluster.control.clock_error = chance.choice((-1, 1)) * 10 ** chance.uniform(0, 5.5)
-    yield
-    scene.cluster.control.clock_error = 0.0
+    with scene.referee.wrong_clocks():
+        scene.cluster.control.clock_error = chance.choice((-1, 1)) * 10 ** chance.uniform(0, 5.5)
+        yield
+        scene.cluster.control.clock_error = 0.0
 
 
 @asynccontextmanager

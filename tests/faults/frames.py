@@ -87,8 +87,11 @@ def put(address: str, frames: list[tuple[bytes, bytes]]) -> None:
         for commands in _commands(frames):
             connection.sendall(commands)
         connection.sendall(b"version\r\n")
-        while not connection.recv(65_536).startswith(b"VERSION"):
-            pass
+        heard = b""
+        while b"VERSION" not in heard:
+            heard = heard[-len("VERSION") :] + (piece := connection.recv(65_536))
+            if not piece:
+                raise ConnectionResetError("memcached has ended")
 
 
 def _commands(frames: list[tuple[bytes, bytes]]) -> Iterator[bytes]:

@@ -123,8 +123,9 @@ async def _asked(
     async with connection:
         for _ in range(_WRITES):
             keys = scene.keys()
-            await client.set(connection, chance.choice(keys["registers"]))
-            await client.get(connection, chance.choice(keys["registers"]))
+            key = chance.choice(keys["registers"])
+            await client.set(connection, key)
+            await client.get(connection, key)
             if client.done[-1].status == 0:
                 break  # it is dead
     return client.done

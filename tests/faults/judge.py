@@ -20,6 +20,9 @@ class Latencies:
     counts: Counter[int] = field(default_factory=Counter)
     longest: int = 0
 
+    def __len__(self) -> int:
+        return sum(self.counts.values())
+
     def add(self, nanoseconds: int) -> None:
         self.longest = max(self.longest, nanoseconds)
         milliseconds = nanoseconds / _MS
@@ -27,7 +30,7 @@ class Latencies:
 
     def quantile(self, share: float) -> float:
         """Milliseconds that this share of all did not exceed, to a quarter or so."""
-        wanted = share * sum(self.counts.values())
+        wanted = share * len(self)
         for place, count in sorted(self.counts.items()):
             wanted -= count
             if wanted <= 0:
@@ -40,6 +43,10 @@ class Judge:
     """Counts operations, and collects broken promises.
 
     Attributes:
+        operations: by kind and outcome.
+        sources: of reads, by what answered them.
+        reads, writes: how long those took that had no excuse.
+        disturbed: the same, of reads and writes while memcached, or the way to it, was tortured.
         broken: what was promised and did not hold, a line each.
         slow: the same, of promises on time. A machine that is busy with other things breaks them.
         excused: requests that failed, or took long, while their server was being tortured.
@@ -47,24 +54,24 @@ class Judge:
 
     excuses: Excuses
     slowest_allowed: float  # seconds
-    operations: Counter[str] = field(default_factory=Counter)
-    outcomes: Counter[str] = field(default_factory=Counter)
+    operations: Counter[tuple[str, str]] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     reads: Latencies = field(default_factory=Latencies)
     writes: Latencies = field(default_factory=Latencies)
+    disturbed: Latencies = field(default_factory=Latencies)
     excused: int = 0
     broken: list[str] = field(default_factory=list)
     slow: list[str] = field(default_factory=list)
 
-    def hear(self, operation: Operation) -> None:
-        """Take in what a client saw."""
-        self.operations[operation.kind] += 1
-        self.outcomes[operation.outcome] += 1
+    def hear(self, operation: Operation, *, disturbed: bool = False) -> None:
+        """Take in what a client saw, perhaps while memcached was tortured."""
+        self.operations[operation.kind, operation.outcome] += 1
         if operation.kind == "get" and operation.cache:
             self.sources[operation.cache] += 1
         if operation.vanished:
             return
-        write = operation.kind != "get"
+        # The command line has no port. It opens the database, which takes the write lock.
+        write = operation.kind != "get" or not operation.port
         begin, end = operation.start, operation.heard
         port = operation.port
         failed = operation.outcome in ("failed", "unknown")
@@ -79,5 +86,7 @@ class Judge:
         if not port:
             return  # the command line, whose time is that of starting it
         (self.writes if write else self.reads).add(end - begin)
+        if disturbed:
+            self.disturbed.add(end - begin)
         if end - begin > self.slowest_allowed * 1e9:
             self.slow.append(f"a request took long: {describe(operation)}")

@@ -24,7 +24,7 @@ from tenantbase.interfaces.memcache import Item
 from tenantbase.interfaces.sql_interface import SqlStore
 from tenantbase.interfaces.store import DeletePrefix, Store, Sweep, Written
 from tenantbase.tags import Tag, TagFile
-from tests.faults.planted_durability import Early, Unsynced
+from tests.faults.planted_durability import Deaf, Early, Unsynced
 from tests.faults.stepped import Parts
 
 
@@ -129,7 +129,7 @@ class _LateTag(Cache):
 
     writing = False
 
-    def _write_through(self, *args: Any) -> dict[int, list[Item]]:
+    def _write_through(self, *args: Any) -> list[Item]:
         self.writing = True
         try:
             return super()._write_through(*args)
@@ -182,25 +182,19 @@ class _Eternal(FrameCodec):
 
 
 class _WholeGroup(Cache):
-    """Every state that a key went through in a group is stored, the newest first."""
+    """Every state that a key went through in a group is stored, the first one last."""
 
-    def _write_through(self, claims: Sequence[Any], written: Written) -> dict[int, list[Item]]:
+    def _write_through(self, claims: Sequence[Any], written: Written) -> list[Item]:
         items = super()._write_through(claims, written)
-        ticket = written.ticket
-        if not isinstance(ticket, TagTicket):
-            return items
-        for index, (claim, outcome) in reversed(
-            list(enumerate(zip(claims, written.outcomes, strict=True)))
-        ):
-            if outcome is None or isinstance(outcome, Exception):
+        for claim, outcome in reversed(list(zip(claims, written.outcomes, strict=True))):
+            if not items or outcome is None or isinstance(outcome, Exception):
                 continue
+            assert isinstance(written.ticket, TagTicket)
             for change, applied in zip(claim.transaction, outcome, strict=True):
                 if not isinstance(change, DeletePrefix | Sweep) and applied.entry is not None:
                     name = self._codec.name(change.key)
-                    tag = ticket.tag(bucket_of(name))
-                    self._offer(
-                        items.setdefault(index, []), name, tag, applied.entry, self._clock()
-                    )
+                    tag = written.ticket.tag(bucket_of(name))
+                    self._offer(items, name, tag, applied.entry, self._clock())
         return items
 
 
@@ -245,6 +239,7 @@ BUGS: Final[dict[str, dict[str, type]]] = {
     "own-expiry": {"codec": _Eternal},
     "synchronous-off": {"store": Unsynced},
     "early-acknowledgement": {"store": Early},
+    "deaf-to-sync-errors": {"store": Deaf},
 }
 
 

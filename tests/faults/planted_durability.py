@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from typing import Any, Final, Self
 
 from tenantbase.interfaces.sql_commit import WriteLock
@@ -45,6 +46,34 @@ class Early(SqlStore):
             await self._writer.run(_commit)
         finally:
             self._writing.release()
+
+
+class Deaf(SqlStore):
+    """A disk's failure to make a commit last is not heard of."""
+
+    async def _write(self, group: Sequence[Claim], now: float, fence: Fence) -> Written:
+        async with self._writing:
+            return await self._writer.run(self._commit_deaf, group, now, fence)
+
+    def _commit_deaf(
+        self, connection: sqlite3.Connection, group: Sequence[Claim], now: float, fence: Fence
+    ) -> Written:
+        return self._committer.commit(_Deaf(connection), group, now, fence)  # type: ignore[arg-type]
+
+
+class _Deaf:
+    """A connection whose commits succeed, whatever happens."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, *args: Any) -> sqlite3.Cursor | None:
+        with suppress(sqlite3.OperationalError) if statement == "COMMIT" else nullcontext():
+            return self._connection.execute(statement, *args)
+        return None
 
 
 class _Postponing:

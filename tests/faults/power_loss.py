@@ -2,8 +2,8 @@
 
     python -m tests.faults.power_loss [--seed N] [--images N] [--rounds N] [--processes N]
 
-A writer is recorded once, with strace. From the record, images of its disk are made as they may
-be found after a loss of power (see ``disk.py``), thousands of them, and each is opened.
+A writer is recorded with strace. From the record, images of its disk are made as they may be found
+after a loss of power (see ``disk.py``), thousands of them, and each is opened.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import bisect
 import json
+import math
 import random
 import sqlite3
 import sys
@@ -34,6 +35,7 @@ from tests.faults.writer import ACKS, DATABASE
 
 _STORE_EVERY: Final = 20  # images that the product opens as well, which takes longer
 _ALL: Final = 1 << 40
+_PER_WRITER: Final = 2_000  # images, for each of which there is a moment of its own, or nearly
 _Row = tuple[int, str]  # version, value
 
 
@@ -79,6 +81,8 @@ class Recording:
         for number, (kind, key) in enumerate(self.changes[:version], 1):
             if kind == "set":
                 state[key] = (number, self.values[number])
+            elif kind == "reset":  # the key is a prefix
+                state = {other: row for other, row in state.items() if not other.startswith(key)}
             else:
                 state.pop(key, None)
         return state
@@ -222,20 +226,32 @@ class Examiner:
 def run(
     *, seed: int, count: int, rounds: int, processes: int, bug: str | None = None
 ) -> tuple[int, list[Lost]]:
-    """Record a writer, and make and open about ``count`` images.
+    """Make and open about ``count`` images of writers, one recorded for every two thousand.
 
-    Returns: how many there were, and what was wrong with some of them.
+    Args:
+        seed: of the first writer; each further one has the next.
+
+    Returns: how many images there were, and what was wrong with some of them.
     """
-    fast = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    lost: list[Lost] = []
     number = 0
-    with (
-        tempfile.TemporaryDirectory(prefix="tenantbase-power-") as directory,
-        tempfile.TemporaryDirectory(prefix="tenantbase-power-", dir=fast) as scratch,
-    ):
-        recording = record(
-            Path(directory).resolve(), seed=seed, rounds=rounds, processes=processes, bug=bug
-        )
+    lost: list[Lost] = []
+    for each in range(seed, seed + math.ceil(count / _PER_WRITER)):
+        wanted = min(_PER_WRITER, count - _PER_WRITER * (each - seed))
+        with tempfile.TemporaryDirectory(prefix="tenantbase-power-") as directory:
+            recording = record(
+                Path(directory).resolve(), seed=each, rounds=rounds, processes=processes, bug=bug
+            )
+        made, broken = _examined(recording, each, wanted)
+        number += made
+        lost += broken
+    return number, lost
+
+
+def _examined(recording: Recording, seed: int, count: int) -> tuple[int, list[Lost]]:
+    fast = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    number = 0
+    lost: list[Lost] = []
+    with tempfile.TemporaryDirectory(prefix="tenantbase-power-", dir=fast) as scratch:
         examiner = Examiner(recording, Path(scratch))
         for image in images(recording, seed, count):
             number += 1

@@ -13,7 +13,7 @@ import msgspec
 
 from tests.faults import checker, expiry
 from tests.faults.client import DAMAGED, keys_of, slice_of
-from tests.faults.history import Operation, Violation, by_key
+from tests.faults.history import NEVER, Operation, Violation, by_key, describe
 from tests.faults.http_client import HttpClient, NoAnswer, NoJson, NotSent
 from tests.faults.values import token_of
 
@@ -36,11 +36,12 @@ class Referee:
         begin: when the first slice began, in nanoseconds of the monotonic clock.
         slice_seconds: how long each is.
         pool: where histories are checked.
-        clocks_jump: whether the servers' clocks may be wrong.
 
     Attributes:
         violations: texts of what no single copy of the data could have produced.
-        checked: operations that were checked.
+        lost: the same, of what was different at the very end from what was seen last.
+        checked, keys: operations that were checked, and histories of one key each.
+        kept: of how many keys it was looked at the end whether they are as they were left.
     """
 
     def __init__(
@@ -49,23 +50,27 @@ class Referee:
         begin: int,
         slice_seconds: float,
         pool: Executor,
-        clocks_jump: bool,
     ) -> None:
         self._heard = heard
         self._begin = begin
         self._slice = int(slice_seconds * 1e9)
         self._pool = pool
-        self._clocks_jump = clocks_jump
+        self._clocks_right_since = 0
         self._slices: dict[int, list[Operation]] = {}
         self._told: dict[object, int] = {}
         self._seen: dict[str, _LastSeen] = {}
+        self._given = bytearray()  # by version: whether some write was told that it has it
         self.violations: list[str] = []
+        self.lost: list[str] = []
         self.checked = 0
+        self.keys = 0
+        self.kept = 0
 
     def hear(self, operations: Iterable[Operation]) -> None:
         """Take in what clients have seen."""
         for operation in operations:
             self._slices.setdefault(slice_of(operation.key), []).append(operation)
+            self._note_version(operation)
             self._heard(operation)
 
     def told(self, who: object, until: int) -> None:
@@ -82,9 +87,18 @@ class Referee:
         finally:
             del self._told[who]
 
+    @contextmanager
+    def wrong_clocks(self) -> Iterator[None]:
+        """In the block the servers' clocks are wrong: entries expire at other times."""
+        self._clocks_right_since = NEVER
+        try:
+            yield
+        finally:
+            self._clocks_right_since = time.monotonic_ns()
+
     def complete(self) -> list[int]:
         """The slices of which everything is known."""
-        until = min(time.monotonic_ns(), *self._told.values())
+        until = min((time.monotonic_ns(), *self._told.values()))
         return [
             number
             for number in self.known()
@@ -101,32 +115,48 @@ class Referee:
         keys = [key for kind in keys_of(number).values() for key in kind]
         for port in ports:
             operations += await self._read(port, keys) or ()
-        for key, history in by_key(operations).items():
+        histories = by_key(operations)
+        for key, history in histories.items():
             self._remember(key, history)
         found = await asyncio.get_running_loop().run_in_executor(
-            self._pool, check_history, operations, self._clocks_jump
+            self._pool,
+            check_history,
+            operations,
+            self._clocks_right_since > self._begin + number * self._slice,
         )
         self.checked += len(operations)
+        self.keys += len(histories)
         self.violations += found
 
     async def look_back(self, ports: Sequence[int]) -> None:
         """At the very end: whether everything is still there, and gone what was gone."""
         keys = sorted(self._seen)
+        self.kept = len(keys)
         for port in ports:
             for at in range(0, len(keys), _BATCH):
                 now = await self._read(port, keys[at : at + _BATCH])
                 if now is None:
-                    self.violations.append(f"port {port} does not answer at the end")
+                    self.lost.append(f"port {port} does not answer at the end")
                     return
                 for operation in now:
                     self._compare(operation)
+
+    def _note_version(self, write: Operation) -> None:
+        """Versions are the database's own: the one of a lost write is given out again."""
+        if write.kind not in ("set", "increment") or write.outcome != "ok":
+            return
+        version = write.version or 0
+        self._given.extend(bytes(max(0, version + 1 - len(self._given))))
+        if self._given[version]:
+            self.violations.append(f"its version was given to another write: {describe(write)}")
+        self._given[version] = True
 
     def _compare(self, now: Operation) -> None:
         last = self._seen[now.key]
         same = (now.version, now.value) == (last.version, last.value)
         # What had no answer may have been done late; but nothing goes back.
         if not same and (last.settled or 0 < (now.version or 0) < (last.version or 0)):
-            self.violations.append(f"{now.key}: {last} was seen last, and {now} at the end")
+            self.lost.append(f"{now.key}: {last} was seen last, and {now} at the end")
 
     def _remember(self, key: str, history: Sequence[Operation]) -> None:
         if key.startswith("t"):

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
@@ -68,16 +69,20 @@ class Result:
     """What came of it.
 
     Attributes:
-        violations: histories that no single copy of the data could have produced.
+        referee: what it has found: violations and lost writes.
+        faults: how often each was brought about.
+        done: what came of some of them.
+        stalls: of the servers' event loops, the longest first, in seconds.
         broken: other promises that did not hold.
         slow: promises on time that did not hold.
     """
 
     judge: Judge
     vitals: Vitals
-    checked: int
+    referee: Referee
+    faults: Mapping[str, int]
     done: Sequence[str]
-    violations: Sequence[str]
+    stalls: Sequence[float]
     broken: Sequence[str]
     slow: Sequence[str]
 
@@ -109,13 +114,12 @@ async def _run(
         excuses = Excuses()
         judge = Judge(excuses, SLOWEST)
         vitals = Vitals(cluster, excuses)
-        jumps = any(event.fault == "time-jump" for event in plan.events)
 
         def hear(operation: Operation) -> None:
-            judge.hear(operation)
+            judge.hear(operation, disturbed=vitals.disturbed(operation.start, operation.heard))
             vitals.hear(operation)
 
-        referee = Referee(hear, int(begin * 1e9), plan.slice_seconds, pool, jumps)
+        referee = Referee(hear, int(begin * 1e9), plan.slice_seconds, pool)
         scene = Scene(
             cluster,
             excuses,
@@ -125,11 +129,10 @@ async def _run(
         if plan.dawdling[0]:
             stack.enter_context(excuses.slowness())
         stop = asyncio.Event()
-        background = [
-            asyncio.create_task(vitals.sample()),
-            asyncio.create_task(_check(referee, cluster)),
-        ]
-        try:
+        faults: Counter[str] = Counter()
+        async with asyncio.TaskGroup() as background:
+            sampling = background.create_task(vitals.sample())
+            background.create_task(_check(referee, cluster, stop))
             async with asyncio.TaskGroup() as group:
                 command_line = group.create_task(
                     beside.use(scene, random.Random(f"{plan.seed} beside"), 1.0, stop)
@@ -140,43 +143,44 @@ async def _run(
                     )
                 for lane in LANES:
                     events = [event for event in plan.events if event.fault in LANES[lane]]
-                    group.create_task(_lane(scene, vitals, lane, events, begin, plan.seconds, log))
+                    group.create_task(_lane(plan, scene, vitals, lane, events, begin, faults, log))
                 await asyncio.sleep(max(0, begin + plan.seconds - time.monotonic()))
                 stop.set()
                 await command_line
-        finally:
-            for task in background:
-                task.cancel()
-            await asyncio.wait(background)
+            vitals.ended()
+            sampling.cancel()
         for number in referee.known():
             await referee.check(number, cluster.ports)
         await referee.look_back(cluster.ports)
         broken = [*judge.broken, *scene.broken, *vitals.broken()]
-        slow = [*judge.slow, *vitals.slow()]
-    return Result(judge, vitals, referee.checked, scene.done, referee.violations, broken, slow)
+        stalls = vitals.stalls()  # now: what tells of them is in the directory that goes away
+        slow = [*judge.slow, *vitals.slow(stalls)]
+    return Result(judge, vitals, referee, faults, scene.done, stalls, broken, slow)
 
 
-async def _check(referee: Referee, cluster: Cluster) -> None:
-    while True:
+async def _check(referee: Referee, cluster: Cluster, stop: asyncio.Event) -> None:
+    while not stop.is_set():
         for number in referee.complete():
             await referee.check(number, cluster.ports)
         await asyncio.sleep(0.3)
 
 
 async def _lane(
+    plan: Plan,
     scene: Scene,
     vitals: Vitals,
     lane: str,
     events: Sequence[Event],
     begin: float,
-    seconds: float,
+    faults: Counter[str],
     log: Callable[[str], object],
 ) -> None:
     """Bring about the faults of a lane, one after the other."""
     for event in events:
         await asyncio.sleep(max(0, begin + event.at - time.monotonic()))
-        if time.monotonic() - begin > seconds:
+        if time.monotonic() - begin > plan.seconds:
             return  # those before have taken longer than planned
+        faults[event.fault] += 1
         log(f"{time.monotonic() - begin:8.1f} s  {event.fault} for {event.seconds:.1f} s")
         if lane in _DISTURBING:
             vitals.disturb()

@@ -1,6 +1,6 @@
 """A server to be tortured: the real one, whose parts come to the steps of a control.
 
-    python -m tests.faults.server CONTROL [--break BUG] -- serve ...
+    python -m tests.faults.server CONTROL [--break BUG] [--unwatched] -- serve ...
 
 What follows ``--`` is the command line of tenantbase.
 """
@@ -10,11 +10,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Final
 
+from tenantbase.interfaces import sql_schema, sql_sweep
 from tenantbase.main import main as tenantbase
 from tests.faults import planted, stalls
 from tests.faults.control import Control
 from tests.faults.stepped import Parts, stepped
+
+_CACHE_KIB: Final = 512
 
 
 def main() -> None:
@@ -22,10 +26,18 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("control", type=Path)
     parser.add_argument("--break", dest="bug", choices=planted.BUGS)
+    parser.add_argument("--unwatched", action="store_true", help="tell of no stalls")
     given = parser.parse_args(sys.argv[1:at])
     control = Control(given.control)
     parts = stepped(planted.plant(Parts(), given.bug), control)
-    with stalls.watched(parts, control).installed(control):
+    # The way large prefixes are deleted, for those that the clients have.
+    sql_sweep.ONE_BY_ONE = 2  # type: ignore[misc]
+    # SQLite's caches fill up to their limits in the first minute: what grows later is a leak.
+    for name in ("_WRITER", "_READER"):
+        setattr(sql_schema, name, (*getattr(sql_schema, name), ("cache_size", -_CACHE_KIB)))
+    if not given.unwatched:
+        parts = stalls.watched(parts, control)
+    with parts.installed(control):
         tenantbase(sys.argv[at + 1 :], prog_name="tenantbase")
 
 

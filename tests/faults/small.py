@@ -76,7 +76,7 @@ async def _hunt(
     for node in nodes:
         await node.open()
     begin = time.monotonic()
-    referee = Referee(lambda _: None, int(begin * 1e9), _SLICE, pool, clocks_jump=False)
+    referee = Referee(lambda _: None, int(begin * 1e9), _SLICE, pool)
     scene = Scene(
         cluster, Excuses(), lambda: keys_of(int((time.monotonic() - begin) / _SLICE)), referee
     )
@@ -153,7 +153,11 @@ class _Node:
 
     def __init__(self, cluster: Cluster, memcached: str) -> None:
         self._config = ServiceConfig(
-            database=cluster.database, cache_timeout=CACHE_SECONDS, drain_timeout=0.2
+            database=cluster.database,
+            cache_timeout=CACHE_SECONDS,
+            drain_timeout=0.2,
+            # Past this, closing would end the process, and the tests with it.
+            write_timeout=3600.0,
         )
         self._memcached = Memcached(MemcacheAddress.parse(memcached), _ITEM)
         self._stack = AsyncExitStack()

@@ -39,13 +39,14 @@ def watched(parts: Parts, control: Control) -> Parts:
         async def open(cls, *args: Any, **settings: Any) -> Self:
             store: Self = await super().open(*args, **settings)
             # A reference of its own: the event loop keeps none.
-            store.watch = asyncio.create_task(_watch(control.directory))
+            store.watch = asyncio.create_task(watch(control.directory))
             return store
 
     return replace(parts, store=Store_)
 
 
-async def _watch(directory: Path) -> None:
+async def watch(directory: Path) -> None:
+    """Write down, for `told`, when the event loop of this task stands still; for ever."""
     log = os.open(
         directory / f"stalls.{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from tenantbase import wiring
@@ -68,15 +68,8 @@ def stepped(parts: Parts, control: Control) -> Parts:
             self, tags: TagFile, write_lock: WriteLock, bucket_of: Callable[[str], int]
         ) -> None:
             super().__init__(tags, write_lock, bucket_of)
-            take = write_lock.held
-
-            @contextmanager
-            def lock() -> Iterator[None]:
-                with take():
-                    control.reach("locked")
-                    yield
-
-            self.lock = lock
+            # Not write_lock.held: a planted bug may have put another in its place.
+            self.lock = _entered(vars(self)["lock"], control)
 
         def raise_(self, keys: Collection[str] | None) -> TagTicket:
             control.reach("applied")
@@ -111,3 +104,17 @@ def stepped(parts: Parts, control: Control) -> Parts:
             await super().set_many(items)
 
     return replace(parts, fence=Fence_, store=Store_, memcache=Memcache_)
+
+
+def _entered(
+    lock: Callable[[], AbstractContextManager[None]], control: Control
+) -> Callable[[], AbstractContextManager[None]]:
+    """A lock whose holder has come to the step ``locked``."""
+
+    @contextmanager
+    def held() -> Iterator[None]:
+        with lock():
+            control.reach("locked")
+            yield
+
+    return held

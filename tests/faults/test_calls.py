@@ -42,7 +42,8 @@ def killed(directory: Path, name: str, call: str, when: int) -> bool:
 # With how many calls between two deaths.
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
-    ("call", "stride"), [("pwrite64", 5), ("fdatasync", 1), ("flock", 1), ("fcntl", 9)]
+    ("call", "stride"),
+    [("pwrite64", 1), ("fdatasync", 1), ("flock", 1), ("fcntl", 5), ("pread64", 5)],
 )
 async def test_a_writer_killed_at_a_call(
     cache: Cache, tmp_path: Path, call: str, stride: int

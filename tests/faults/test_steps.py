@@ -81,3 +81,23 @@ async def test_a_server_stopped_at_a_step_leaves_the_other_reading(cluster: Clus
             os.kill(pid, signal.SIGCONT)
         assert (await writing).status == 200
         assert [await get_value(server) for server in cluster.servers] == [new, new]
+
+
+async def test_a_write_that_waits_in_vain_for_a_stopped_server_is_not_made(
+    cluster: Cluster,
+) -> None:
+    survivor, victim = cluster.servers
+    assert (await set_value(survivor, 1)).status == 200
+    cluster.control.arm("odd", "stop")
+    writing = asyncio.create_task(set_value(victim, 2))
+    await poll_async(lambda: not cluster.control.armed("odd", "stop"), "the server stops")
+    answer = await set_value(survivor, 3)
+    assert answer.status == 503 and answer.json["type"].endswith(":store-unavailable")
+    assert await get_value(survivor) == 1
+    victim.resume()
+    late = await writing
+    # It has stood still for longer than a write may take; its commit goes on all the same.
+    assert late.status == 200 or late.json["type"].endswith(":outcome-unknown")
+    after = await set_value(survivor, 4)
+    assert after.status == 200 and after.json["version"] == 3
+    assert [await get_value(server) for server in cluster.servers] == [4, 4]

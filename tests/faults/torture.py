@@ -1,6 +1,6 @@
 """Tortures the service, and checks everything that its clients have seen.
 
-    scripts/torture [--seed N] [--seconds N] [--fault NAME]... [--images N]
+    scripts/torture [--seed N] [--seconds N] [--fault NAME]... [--images N] [--plan]
 
 Real servers with several workers, on one database and one memcached, get requests from processes of
 clients, while faults come and go by a schedule that the seed decides. Every history is checked for
@@ -13,10 +13,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator, Mapping
 
-from tests.faults import planted, power_loss, run
+from tests.faults import machine, planted, power_loss, run
 from tests.faults.faults import LANES
-from tests.faults.schedule import drawn, known
+from tests.faults.schedule import Event, drawn, known
+from tests.faults.stalls import WORTH_TELLING
 
 
 def _fault(name: str) -> str:
@@ -49,6 +51,7 @@ def main() -> None:
     parser.add_argument(
         "--break", dest="bug", choices=planted.BUGS, help="plant a bug, to see it found"
     )
+    parser.add_argument("--plan", action="store_true", help="print what would be done, and end")
     parser.add_argument("--list", action="store_true", help="name the faults and end")
     given = parser.parse_args()
     if given.list:
@@ -56,6 +59,9 @@ def main() -> None:
         return
     names = given.fault or [f"{lane}-" for lane in LANES]
     events = drawn(given.seed, given.seconds, names, min(given.longest, given.seconds / 4))
+    if given.plan:
+        print("\n".join(f"{each.at:10.3f} s  {_told(each)}" for each in events))
+        return
     plan = run.Plan(
         seed=given.seed,
         seconds=given.seconds,
@@ -64,6 +70,13 @@ def main() -> None:
         workers=given.workers,
         bug=given.bug,
     )
+    _log(f"seed {given.seed}, {given.seconds:g} s, {len(events)} faults: {' '.join(names)}")
+    _log(
+        f"{given.servers} servers of {given.workers} workers,"
+        f" {plan.processes} processes of {plan.clients} clients"
+    )
+    for line in machine.description():
+        _log(line)
     began = time.monotonic()
     result = run.run(plan, _log)
     images, lost = power_loss.run(
@@ -72,42 +85,71 @@ def main() -> None:
     _log("")
     for line in _summary(result):
         _log(line)
-    _log(f"power loss           {images:,} images, {len(lost)} broken")
-    _log(f"took                 {time.monotonic() - began:,.0f} s, seed {given.seed}")
-    found = [*result.violations, *result.broken, *result.slow, *map(str, lost)]
+    _log(_row("power loss", f"{images:,} images, {len(lost)} broken"))
+    _log(_row("this program", f"{machine.peak_memory() >> 20} MiB at most"))
+    _log(_row("took", f"{time.monotonic() - began:,.0f} s, seed {given.seed}"))
+    referee = result.referee
+    found = [*referee.violations, *referee.lost, *result.broken, *result.slow, *map(str, lost)]
     for each in found[:50]:
         _log(f"FOUND: {each}")
     _log("nothing was found" if not found else f"{len(found)} FOUND")
     sys.exit(bool(found))
 
 
-def _summary(result: run.Result) -> list[str]:
-    judge, vitals = result.judge, result.vitals
+def _told(event: Event) -> str:
+    return f"{event.fault} for {event.seconds:.1f} s"
 
-    def counts(of: dict[str, int]) -> str:
-        return ", ".join(f"{count:,} {name}" for name, count in sorted(of.items()))
 
-    lines = [
-        f"operations           {counts(judge.operations)}",
-        f"outcomes             {counts(judge.outcomes)}; {judge.excused:,} failures excused",
-        f"checked              {result.checked:,} operations, {len(result.violations)} violations",
-        f"reads by source      {counts(judge.sources)}",
-    ]
-    for name, latencies in (("reads", judge.reads), ("writes", judge.writes)):
+def _summary(result: run.Result) -> Iterator[str]:
+    judge, vitals, referee = result.judge, result.vitals, result.referee
+    for name in sorted(result.faults):
+        yield _row(name, f"{result.faults[name]:,} times")
+    for what in sorted(set(result.done)):
+        yield _row("", f"{what}: {result.done.count(what):,} times")
+    kinds = sorted({kind for kind, _ in judge.operations})
+    for kind in kinds:
+        outcomes = {o: n for (k, o), n in sorted(judge.operations.items()) if k == kind}
+        yield _row(kind, f"{sum(outcomes.values()):,}: {_counts(outcomes)}")
+    yield _row("failed with excuse", f"{judge.excused:,}, on servers that were tortured")
+    yield _row("read from", _counts(judge.sources))
+    yield _row(
+        "checked",
+        f"{referee.checked:,} operations on {referee.keys:,} keys,"
+        f" {len(referee.violations)} violations",
+    )
+    yield _row("lost writes", f"{len(referee.lost)}, of {referee.kept:,} keys read at the end")
+    for name, latencies in (
+        ("reads", judge.reads),
+        ("writes", judge.writes),
+        ("while cache faulty", judge.disturbed),
+    ):
         quantiles = "  ".join(
             f"p{share * 100:g} {latencies.quantile(share):.1f}" for share in (0.5, 0.99, 0.999)
         )
-        lines.append(f"{name} (ms)".ljust(21) + f"{quantiles}  max {latencies.longest / 1e6:.1f}")
-    stalls = vitals.stalls()
-    lines.append(
-        f"longest stall        {stalls[0] * 1000 if stalls else 0:.0f} ms of {len(stalls)}"
-    )
-    lines.append(f"hits back after      {vitals.slowest_return():.1f} s at most")
-    for early, late in vitals.growth():
-        lines.append(f"memory of a worker   {early >> 20} MiB early, {late >> 20} MiB late")
-    for what in sorted(set(result.done)):
-        lines.append(f"{what.ljust(21)}{result.done.count(what)} times")
-    return lines
+        most = f"max {latencies.longest / 1e6:.1f} ms"
+        yield _row(name, f"{quantiles}  {most}, of {len(latencies):,} without excuse")
+    longest = max(result.stalls, default=0.0)
+    if longest >= WORTH_TELLING:
+        yield _row("longest stall", f"{longest * 1000:.0f} ms")
+    else:
+        yield _row("longest stall", f"below {WORTH_TELLING * 1000:.0f} ms")
+    returns = vitals.returns()
+    slowest = max(returns, default=0.0)
+    yield _row("hits back", f"after {slowest:.1f} s at most, {len(returns):,} times")
+    for life in vitals.memory()[:4]:
+        yield _row(
+            f"worker {life.pid}",
+            f"{life.early / 2**20:.1f} MiB early, {life.late / 2**20:.1f} MiB late,"
+            f" {life.most / 2**20:.1f} MiB at most in {life.seconds:,.0f} s",
+        )
+
+
+def _counts(of: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(of.items()))
+
+
+def _row(name: str, text: str) -> str:
+    return f"{name:24}{text}"
 
 
 if __name__ == "__main__":

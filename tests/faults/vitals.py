@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from statistics import median
-from typing import Final
+from typing import Final, NamedTuple
 
 from tests.faults.cluster import Cluster, memory_of
 from tests.faults.excuses import Excuses
@@ -13,10 +14,29 @@ from tests.faults.history import NEVER, Operation
 
 STALL: Final = 0.1
 HITS_BACK: Final = 30.0
+REST: Final = 10.0
+"""Seconds of peace at the end of a long run, in which hits must come back."""
 _SAMPLE: Final = 2.0
-_WARM: Final = 60.0  # seconds of a run after which memory is to stay flat
+_WARM: Final = 60.0  # seconds of a process's life after which its memory is to stay flat
 _GROWTH: Final = 1.1
 _SLACK: Final = 8 << 20
+_RECENT: Final = 20  # an operation is told of long before so many faults have come and gone
+
+
+class Memory(NamedTuple):
+    """The resident memory of a worker of the first server, in bytes.
+
+    Attributes:
+        seconds: how long it was watched.
+        judged: whether that was long enough to say that it does not grow.
+    """
+
+    pid: int
+    seconds: float
+    early: int
+    late: int
+    most: int
+    judged: bool
 
 
 class _Calm:
@@ -55,10 +75,18 @@ class Vitals:
         if not self._disturbing:
             self._calms.append(_Calm(time.monotonic_ns()))
 
+    def ended(self) -> None:
+        """Nobody asks for anything any more."""
+        self._calms[-1].end = min(self._calms[-1].end, time.monotonic_ns())
+
+    def disturbed(self, begin: int, end: int) -> bool:
+        """Whether a fault of the cache was under way at any time from ``begin`` to ``end``."""
+        return not any(calm.begin <= begin and end <= calm.end for calm in self._calms[-_RECENT:])
+
     def hear(self, operation: Operation) -> None:
         """Take in what a client saw."""
         if operation.cache == "HIT":
-            for calm in self._calms[-3:]:
+            for calm in self._calms[-_RECENT:]:
                 calm.hear(operation)
 
     async def sample(self) -> None:
@@ -68,16 +96,27 @@ class Vitals:
                 self._memory.setdefault(pid, []).append((time.monotonic() - self._begin, size))
             await asyncio.sleep(_SAMPLE)
 
-    def slowest_return(self) -> float:
-        """Seconds from the end of a fault until every server had a hit, at most."""
-        return max(
-            (
-                (first - calm.begin) / 1e9
-                for calm in self._calms[1:]
-                for first in calm.first_hits.values()
-            ),
-            default=0.0,
-        )
+    def returns(self) -> list[float]:
+        """Seconds from the end of a fault until a server had a hit, wherever one was seen."""
+        return [
+            (first - calm.begin) / 1e9
+            for calm in self._calms[1:]
+            for first in calm.first_hits.values()
+        ]
+
+    def never_back(self) -> list[str]:
+        """Servers that had no hit in a time that was long enough, a line each."""
+        found = []
+        for calm in self._calms:
+            last = calm is self._calms[-1]
+            seconds = (calm.end - calm.begin) / 1e9
+            if seconds < (REST / 2 if last else HITS_BACK):
+                continue
+            for port in self._cluster.ports:
+                away = self._excuses.failure(calm.begin, calm.end, port, write=True)
+                if port not in calm.first_hits and not away:
+                    found.append(f"no hits from port {port} in {seconds:.1f} s without a fault")
+        return found
 
     def stalls(self) -> list[float]:
         """How long event loops stood still by themselves, the longest first, in seconds."""
@@ -92,31 +131,34 @@ class Vitals:
             reverse=True,
         )
 
-    def growth(self) -> list[tuple[int, int]]:
-        """For each worker that lived long: bytes early in its life, and late in it."""
-        grown = []
-        for samples in self._memory.values():
-            warm = [size for at, size in samples if at - samples[0][0] > _WARM]
-            quarter = len(warm) // 4
-            if quarter * _SAMPLE > _WARM:
-                early, late = median(warm[:quarter]), median(warm[-quarter:])
-                grown.append((int(early), int(late)))
-        return grown
+    def memory(self) -> list[Memory]:
+        """Of the workers that lived longest, those first."""
+        lives = []
+        for pid, samples in self._memory.items():
+            born, died = samples[0][0], samples[-1][0]
+            warm = [size for at, size in samples if at - born > _WARM]
+            judged = len(warm) // 4 * _SAMPLE > _WARM
+            sizes = warm if judged else [size for _, size in samples]
+            quarter = max(1, len(sizes) // 4)
+            early, late = median(sizes[:quarter]), median(sizes[-quarter:])
+            most = max(size for _, size in samples)
+            lives.append(Memory(pid, died - born, int(early), int(late), most, judged))
+        return sorted(lives, key=lambda life: life.seconds, reverse=True)
 
     def broken(self) -> list[str]:
         """Promises on memory that did not hold, a line each."""
         return [
-            f"a worker grew from {early:,} to {late:,} bytes"
-            for early, late in self.growth()
-            if late > early * _GROWTH + _SLACK
+            f"worker {life.pid} grew from {life.early:,} to {life.late:,} bytes"
+            for life in self.memory()
+            if life.judged and life.late > life.early * _GROWTH + _SLACK
         ]
 
-    def slow(self) -> list[str]:
-        """Promises on time that did not hold, a line each."""
+    def slow(self, stalls: Sequence[float]) -> list[str]:
+        """Promises on time that did not hold, a line each. ``stalls``: the longest first."""
         found = []
-        stalls = self.stalls()
         if stalls and stalls[0] >= STALL:
             found.append(f"an event loop stood still for {stalls[0] * 1000:.0f} ms")
-        if self.slowest_return() > HITS_BACK:
-            found.append(f"hits were back only after {self.slowest_return():.1f} s")
-        return found
+        slowest = max(self.returns(), default=0.0)
+        if slowest > HITS_BACK:
+            found.append(f"hits were back only after {slowest:.1f} s")
+        return found + self.never_back()

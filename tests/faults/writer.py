@@ -4,8 +4,8 @@
 
 A line of the log, ``DIRECTORY/acks``, is written by one ``write`` once the transaction that it
 tells of was acknowledged: a JSON array of the changes made, each ``[key, version, value]`` or, for a
-delete, ``[key, null, null]``. Each process has keys of its own, and no two transactions under way
-name the same key, so the log of a key is in the order of its versions.
+delete, also of a prefix, ``[key, null, null]``. Each process has keys of its own, and no two
+transactions under way name the same key, so the log of a key is in the order of its versions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tenantbase.cache import Cache
 from tenantbase.entry import JSON
 from tenantbase.fence import TagFence, WriteLock
 from tenantbase.frame import FrameCodec, bucket_of
-from tenantbase.interfaces import sql_commit
+from tenantbase.interfaces import sql_commit, sql_sweep
 from tenantbase.interfaces.store import Change, Delete, DeletePrefix, Increment, Set
 from tenantbase.tags import TagFile
 from tests.faults import planted
@@ -33,6 +33,7 @@ from tests.faults import planted
 DATABASE: Final = "x.db"
 ACKS: Final = "acks"
 _KEYS: Final = 12
+_ONE_BY_ONE: Final = 4
 
 
 class _Writer:
@@ -51,11 +52,15 @@ class _Writer:
             (applied,) = await self._cache.write(DeletePrefix(f"{self._name}/"))
             assert applied.removed == len(gone)
             self._living.clear()
-            self._acknowledge([(key, None, None) for key in gone])
+            # A large prefix is deleted as one change, which has the prefix for its key.
+            keys = gone if len(gone) <= _ONE_BY_ONE else [f"{self._name}/"]
+            self._acknowledge([(key, None, None) for key in keys])
             return
-        keys = self._chance.sample(range(_KEYS), self._chance.randint(1, 5))
+        if self._chance.random() < 0.05:
+            await self._cache.sweep()  # removes the rows of such prefixes
+        numbers = self._chance.sample(range(_KEYS), self._chance.randint(1, 5))
         await asyncio.gather(
-            *(self._transaction(keys[at : at + 2]) for at in range(0, len(keys), 2))
+            *(self._transaction(numbers[at : at + 2]) for at in range(0, len(numbers), 2))
         )
 
     async def _transaction(self, numbers: list[int]) -> None:
@@ -114,8 +119,9 @@ def main() -> None:
     parser.add_argument("--name", default="p")
     parser.add_argument("--break", dest="bug", choices=planted.BUGS)
     given = parser.parse_args()
-    # Seldom in life, often here: the copying of the log into the database.
+    # Seldom in life, often here: copying the log into the database, and large prefixes.
     sql_commit._CHECKPOINT_PAGES = 60  # type: ignore[misc]
+    sql_sweep.ONE_BY_ONE = _ONE_BY_ONE  # type: ignore[misc]
     others = [
         subprocess.Popen(
             [

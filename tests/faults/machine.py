@@ -1,0 +1,38 @@
+"""What machine this is, for those who read what was measured on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sqlite3
+import subprocess
+from pathlib import Path
+from typing import Final
+
+_CPUINFO: Final = Path("/proc/cpuinfo")
+
+
+def description() -> list[str]:
+    """Lines that name the machine and the versions that matter."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    memcached = subprocess.run(["memcached", "-V"], capture_output=True, text=True, check=True)
+    return [
+        f"{os.cpu_count()} x {_processor()}, {memory / 2**30:.0f} GiB, {platform.platform()}",
+        f"{python}, SQLite {sqlite3.sqlite_version}, {memcached.stdout.strip()}",
+    ]
+
+
+def peak_memory() -> int:
+    """The most resident memory that this process has had, in bytes."""
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kib if platform.system() == "Darwin" else kib << 10
+
+
+def _processor() -> str:
+    if _CPUINFO.exists():
+        for line in _CPUINFO.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()

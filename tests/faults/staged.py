@@ -1,0 +1,178 @@
+"""Races staged step by step: each planted bug meets the very schedule that it cannot survive.
+
+Two policies in one process share a database. The first has a memcached, the second has none, like a
+server that is cut off from it. What they answer goes to the history checker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from tenantbase.cache import Cache
+from tenantbase.config import Config
+from tenantbase.entry import JSON
+from tenantbase.frame import FrameCodec
+from tenantbase.interfaces.memcache_address import MemcacheAddress
+from tenantbase.interfaces.memcache_interface import MemcacheClient
+from tenantbase.interfaces.store import Set
+from tenantbase.wiring import Memcached, open_cache
+from tests.faults import frames
+from tests.faults.control import Control
+from tests.faults.history import Operation
+from tests.faults.planted import plant
+from tests.faults.stepped import Parts, stepped
+from tests.servers import MemcachedProcess, poll_async
+
+Result = TypeVar("Result")
+_PATIENCE: Final = 10.0
+_ITEM: Final = 1 << 20
+
+
+class _Gate:
+    """A step at which the next one who comes waits."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+
+
+class _Gates(Control):
+    """A control whose steps can be made to wait."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._gates: dict[str, _Gate] = {}
+
+    def close(self, step: str) -> _Gate:
+        self._gates[step] = _Gate()
+        return self._gates[step]
+
+    def reach(self, step: str) -> None:
+        gate = self._gates.pop(step, None)
+        if gate is not None:
+            gate.reached.set()
+            gate.opened.wait(_PATIENCE)
+
+    async def reach_async(self, step: str) -> None:
+        gate = self._gates.pop(step, None)
+        if gate is not None:
+            gate.reached.set()
+            await poll_async(gate.opened.is_set, f"the gate at {step} opens", _PATIENCE)
+
+
+class Stage:
+    """Where a race is staged.
+
+    Attributes:
+        history: what was asked and answered so far.
+        near, far: the policy with a memcached, and the one without.
+    """
+
+    near: Cache
+    far: Cache
+
+    def __init__(self, gates: _Gates, memcached: MemcachedProcess, database: Path) -> None:
+        self.gates = gates
+        self.history: list[Operation] = []
+        self._address = memcached.address
+        self._database = database
+        self._stack = AsyncExitStack()
+
+    async def open(self) -> None:
+        """Open both policies."""
+        address = MemcacheAddress.parse(self._address)
+        config = Config(database=self._database, cache_timeout=2.0, write_timeout=600.0)
+        self.near, self.far = [
+            await self._stack.enter_async_context(open_cache(config, memcached))
+            for memcached in (Memcached(address, _ITEM), None)
+        ]
+
+    async def close(self) -> None:
+        """Close both; the last one takes the tag file with it."""
+        await self._stack.aclose()
+
+    async def get(self, cache: Cache, key: str = "r0/0") -> None:
+        """Read a key, and note it."""
+        start = time.monotonic_ns()
+        entry = (await cache.get(key)).entry
+        told: dict[str, Any] = {}
+        if entry is not None:
+            expires = None if entry.expires_at is None else start + 10**12
+            value = entry.value.decode(errors="replace")
+            told = {"version": entry.version, "id": entry.id, "value": value, "expires": expires}
+        self.history.append(Operation(key, "get", start, time.monotonic_ns(), **told))
+
+    async def set(
+        self, cache: Cache, value: str, key: str = "r0/0", *, expires_at: float | None = None
+    ) -> None:
+        """Write a key, and note it."""
+        start = time.monotonic_ns()
+        (applied,) = await cache.write(Set(key, value.encode(), JSON, expires_at))
+        assert applied.entry is not None
+        self.history.append(
+            Operation(
+                key,
+                "set",
+                start,
+                time.monotonic_ns(),
+                value=value,
+                version=applied.entry.version,
+                id=applied.entry.id,
+                created=applied.created,
+                expires=None if expires_at is None else start + 10**12,
+            )
+        )
+
+    @asynccontextmanager
+    async def held_at(
+        self, step: str, work: Coroutine[Any, Any, None]
+    ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Let some work come to a step, and wait there while the block runs.
+
+        Yields: lets it go on to its end; done at the end of the block at the latest.
+        """
+        gate = self.gates.close(step)
+        task = asyncio.create_task(work)
+        await poll_async(gate.reached.is_set, f"somebody comes to {step}", _PATIENCE)
+
+        async def go_on() -> None:
+            gate.opened.set()
+            await task
+
+        yield go_on
+        await go_on()
+
+    async def frame(self, key: str = "r0/0") -> tuple[bytes, bytes]:
+        """The name and the frame that memcached has for a key."""
+        name = FrameCodec(await self._secret()).name(key)
+        address = MemcacheAddress.parse(self._address)
+        async with MemcacheClient(address, timeout=2.0) as client:
+            return name, (await client.get_many([name]))[name]
+
+    async def put(self, *items: tuple[bytes, bytes]) -> None:
+        """Put frames into memcached past everybody."""
+        await asyncio.to_thread(frames.put, self._address, list(items))
+
+    async def _secret(self) -> bytes:
+        return self.near._store.secret
+
+
+@asynccontextmanager
+async def staged(directory: Path, bug: str | None) -> AsyncIterator[Stage]:
+    """A stage whose policies have a bug planted in them, or none."""
+    with MemcachedProcess() as memcached:
+        gates = _Gates(directory / "control")
+        parts = stepped(plant(Parts(), bug), gates)
+        with parts.installed(gates):
+            stage = Stage(gates, memcached, directory / "x.db")
+            await stage.open()
+            try:
+                yield stage
+            finally:
+                await stage.close()

@@ -1,0 +1,102 @@
+"""Requests are cancelled at every point where they wait; nobody else is harmed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tenantbase.cache import Cache
+from tenantbase.config import Config
+from tenantbase.entry import JSON
+from tenantbase.interfaces.memcache_address import MemcacheAddress
+from tenantbase.interfaces.store import Change, Delete, Increment, Set
+from tenantbase.wiring import Memcached, open_cache
+from tests.servers import MemcachedProcess
+
+_STEPS = 60  # turns of the event loop, more than any operation takes
+
+
+@pytest.fixture
+async def cache(tmp_path: Path) -> AsyncIterator[Cache]:
+    async with AsyncExitStack() as stack:
+        server = stack.enter_context(MemcachedProcess())
+        memcached = Memcached(MemcacheAddress.parse(server.address), 1 << 20)
+        config = Config(database=tmp_path / "x.db", cache_timeout=2.0)
+        yield await stack.enter_async_context(open_cache(config, memcached))
+
+
+async def cancelled(work: Coroutine[Any, Any, Any], step: int) -> bool:
+    """Begin something and cancel it after some turns; whether it had not ended by itself."""
+    task = asyncio.create_task(work)
+    for turn in range(step):
+        # The threads of the database and memcached need time, too, or no step is ever reached.
+        await asyncio.sleep(0 if turn % 4 else 0.0005)
+    task.cancel()
+    await asyncio.wait([task])
+    return task.cancelled()
+
+
+async def write(cache: Cache, *changes: Change) -> None:
+    await cache.write(*changes)
+
+
+async def of_entry(cache: Cache, key: str) -> bytes | None:
+    entry = (await cache.get(key)).entry
+    return None if entry is None else entry.value
+
+
+async def test_a_cancelled_write_was_made_whole_or_not_at_all(cache: Cache) -> None:
+    ended = 0
+    for step in range(_STEPS):
+        keys = [f"{step}/a", f"{step}/b"]
+        await cache.write(*(Set(key, b"1", JSON) for key in keys))
+        work = write(cache, Set(keys[0], b"2", JSON), Increment(keys[1], 1, 0))
+        ended += not await cancelled(work, step)
+        await cache.write(Set("barrier", b"0", JSON))  # whatever was queued before it is done
+        values = [await of_entry(cache, key) for key in keys]
+        assert values in ([b"1", b"1"], [b"2", b"2"])
+        assert values == [await of_entry(cache, key) for key in keys]
+    assert ended, "no write came to its end, so not every step was tried"
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+async def test_a_cancelled_read_leaves_those_who_joined_it(cache: Cache, bulk: bool) -> None:
+    async def read(key: str) -> bytes | None:
+        if not bulk:
+            return await of_entry(cache, key)
+        (found,) = await cache.get_many([key])
+        return None if found.entry is None else found.entry.value
+
+    ended = 0
+    for step in range(_STEPS):
+        key = f"{step}"
+        await cache.write(Set(key, b"1", JSON))
+        await cache.write(Delete(key))
+        others = [asyncio.create_task(read(key)) for _ in range(3)]
+        ended += not await cancelled(read(key), step)
+        late = read(key)
+        assert await asyncio.gather(*others, late) == [None] * 4
+        await cache.write(Set(key, b"2", JSON))
+        assert await read(key) == b"2"
+    assert ended, "no read came to its end, so not every step was tried"
+
+
+@pytest.mark.parametrize("size", [1, 300])
+async def test_cancelled_crowds_leave_nothing_behind(cache: Cache, size: int) -> None:
+    for step in range(0, _STEPS, 3):
+        works: list[Callable[[str], Coroutine[Any, Any, Any]]] = [
+            lambda key: write(cache, Increment(key, 1, 0)),
+            lambda key: of_entry(cache, key),
+        ]
+        tasks = [cancelled(works[n % 2](f"{step}/{n // 2 % 7}"), step) for n in range(2 * size)]
+        await asyncio.gather(*tasks)
+    async with asyncio.timeout(10):
+        await cache.drained()
+        before = await of_entry(cache, "0/0")
+        await cache.write(Increment("0/0", 1, 0))
+        assert await of_entry(cache, "0/0") == b"%d" % (int(before or b"0") + 1)

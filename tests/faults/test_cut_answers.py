@@ -1,0 +1,85 @@
+"""memcached's answers end after every number of bytes in turn; the policy's never differ."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tenantbase.cache import Cache
+from tenantbase.entry import JSON
+from tenantbase.fence import TagFence, WriteLock
+from tenantbase.found import Source
+from tenantbase.frame import FrameCodec, bucket_of
+from tenantbase.interfaces.memcache_address import MemcacheAddress
+from tenantbase.interfaces.memcache_interface import MemcacheClient
+from tenantbase.interfaces.sql_interface import SqlStore
+from tenantbase.interfaces.store import Set
+from tenantbase.tags import TagFile
+from tests.servers import FaultProxy, MemcachedProcess
+
+
+class Bench:
+    """A database and a memcached, and any number of policies on them."""
+
+    def __init__(self, tags: TagFile, lock: WriteLock, store: SqlStore, proxy: FaultProxy) -> None:
+        self._tags = tags
+        self._store = store
+        self._lock = lock
+        self.proxy = proxy
+
+    @asynccontextmanager
+    async def cache(self) -> AsyncIterator[Cache]:
+        """A policy that has not met its memcached yet."""
+        codec = FrameCodec(self._store.secret)
+        fence = TagFence(self._tags, self._lock, lambda key: bucket_of(codec.name(key)))
+        address = MemcacheAddress.parse(self.proxy.address)
+        async with MemcacheClient(address, timeout=2.0) as memcache:
+            cache = Cache(self._store, self._tags, fence, codec, memcache, clock=time.time)
+            yield cache
+            await cache.drained()
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with AsyncExitStack() as stack:
+        memcached = stack.enter_context(MemcachedProcess())
+        proxy = await stack.enter_async_context(FaultProxy(memcached.address))
+        tags = TagFile.open(tmp_path / "x.db-tags")
+        stack.callback(tags.close)
+        lock = WriteLock(tmp_path / "x.db-lock")
+        stack.callback(lock.close)
+        store = await SqlStore.open(tmp_path / "x.db", lock.held)
+        stack.push_async_callback(store.close)
+        yield Bench(tags, lock, store, proxy)
+
+
+async def test_an_answer_to_a_read_ends_after_any_number_of_bytes(bench: Bench) -> None:
+    async with bench.cache() as cache:
+        await cache.write(Set("k", b'"value"', JSON))
+    sources: list[Source] = []
+    while not sources or sources[-1] is not Source.HIT:
+        await bench.proxy.cut_after(len(sources))
+        async with bench.cache() as cache:
+            found = await cache.get("k")
+            assert found.entry is not None and found.entry.value == b'"value"'
+            sources.append(found.source)
+            await bench.proxy.pass_through()  # so that what was missed can be stored again
+    assert len(sources) > 150, "a frame and its head are longer than that"
+    assert set(sources[:-1]) <= {Source.BYPASS, Source.MISS}
+
+
+async def test_an_answer_to_a_write_ends_after_any_number_of_bytes(bench: Bench) -> None:
+    for after in range(len("STORED\r\n") + 1):
+        await bench.proxy.cut_after(after)
+        value = b"%d" % after
+        async with bench.cache() as cache:
+            await cache.write(Set("k", value, JSON))
+        await bench.proxy.pass_through()
+        async with bench.cache() as cache:
+            for _ in range(2):
+                entry = (await cache.get("k")).entry
+                assert entry is not None and entry.value == value

@@ -1,0 +1,54 @@
+"""Every bug planted on purpose is found, by the schedule that is made for it.
+
+``hunt_planted.py`` lets the torture find them by chance, which takes longer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults import power_loss, run
+from tests.faults.hunts import HUNTS
+from tests.faults.planted import BUGS
+from tests.faults.referee import check_history
+from tests.faults.schedule import Event
+from tests.faults.schedules import SCHEDULES
+from tests.faults.staged import staged
+from tests.model import RULES
+
+
+def test_every_rule_has_its_bug_and_every_bug_its_schedule() -> None:
+    assert RULES.keys() <= SCHEDULES.keys()
+    assert SCHEDULES.keys() == HUNTS.keys()
+    assert {*SCHEDULES, "synchronous-off", "deaf-to-sync-errors"} == BUGS.keys()
+
+
+@pytest.mark.parametrize("bug", SCHEDULES)
+async def test_a_planted_bug_is_found(tmp_path: Path, bug: str) -> None:
+    async with staged(tmp_path, bug) as stage:
+        await SCHEDULES[bug](stage)
+    assert check_history(stage.history, clocks_jump=False)
+
+
+@pytest.mark.parametrize("bug", SCHEDULES)
+async def test_without_it_nothing_is_found(tmp_path: Path, bug: str) -> None:
+    async with staged(tmp_path, None) as stage:
+        await SCHEDULES[bug](stage)
+    assert check_history(stage.history, clocks_jump=False) == []
+
+
+@pytest.mark.parametrize("bug", ["synchronous-off", "early-acknowledgement"])
+def test_a_planted_loss_is_found_when_the_power_goes(bug: str) -> None:
+    _, lost = power_loss.run(seed=1, count=100, rounds=30, processes=1, bug=bug)
+    assert lost
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("bug", [None, "deaf-to-sync-errors"])
+def test_a_write_acknowledged_after_a_failed_sync_is_found(bug: str | None) -> None:
+    events = [Event(0.2, 0.1, "disk-sync-fails", "seed")]
+    result = run.run(run.Plan(seed=1, seconds=3.0, events=events, workers=1, bug=bug))
+    assert result.done == ["fsync failed: True" if bug is None else "fsync failed: False"]
+    assert bool(result.broken or result.referee.violations) is bool(bug)

@@ -1,0 +1,127 @@
+"""The torture in short: real processes and mixed faults; and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.faults import run, stalls, vitals
+from tests.faults.cluster import Cluster
+from tests.faults.excuses import GRACE, Excuses
+from tests.faults.faults import LANES
+from tests.faults.history import Operation
+from tests.faults.judge import Judge
+from tests.faults.schedule import drawn
+from tests.faults.small import Hunt, hunt
+
+
+@pytest.mark.timeout(120)
+def test_a_short_torture_finds_nothing() -> None:
+    events = drawn(1, 15.0, [f"{lane}-" for lane in LANES], 2.0)
+    result = run.run(run.Plan(seed=1, seconds=15.0, events=events))
+    assert result.referee.violations == result.referee.lost == []
+    assert result.broken == []
+    # Promises on time are for a machine that has nothing else to do.
+    assert result.referee.checked > 500 and result.referee.kept > 10
+    assert sum(result.faults.values()) > 5
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Hunt(["net-refuse", "cache-poison"], ["odd", "committed", "selected"]),
+        Hunt(["cache-resurrect"], ["locked", "unlocked"], restarts=True),
+        Hunt(["net-cut-everywhere"]),
+    ],
+    ids=["poison", "restarts", "cuts"],
+)
+async def test_in_small_nothing_is_found_either(plan: Hunt) -> None:
+    assert await hunt(plan, seed=1, seconds=2.5, bug=None) == []
+
+
+@pytest.mark.timeout(120)
+def test_the_torture_says_what_it_has_found() -> None:
+    command = [sys.executable, "-m", "tests.faults.torture", "--seed", "5", "--seconds", "8"]
+    command += ["--fault", "net-refuse", "--images", "0", "--break", "compare"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.startswith("seed 5, 8 s, ")
+    assert "FOUND: r" in done.stdout and "a newer version was seen" in done.stdout
+    assert done.stdout.endswith(" FOUND\n")
+
+
+async def test_an_event_loop_that_stands_still_is_noticed(tmp_path: Path) -> None:
+    watching = asyncio.create_task(stalls.watch(tmp_path))
+    await asyncio.sleep(0.05)
+    time.sleep(0.25)
+    await asyncio.sleep(0.05)
+    watching.cancel()
+    assert max(stall.seconds - stall.waited for stall in stalls.told(tmp_path)) > 0.2
+
+
+async def test_hits_that_do_not_come_back_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vitals, "REST", 0.0)
+    async with Cluster(tmp_path, servers=1) as cluster:
+        watched = vitals.Vitals(cluster, Excuses())
+        watched.disturb()
+        begin = time.monotonic_ns()
+        assert watched.disturbed(begin, begin)
+        watched.calm()
+        begin = time.monotonic_ns()
+        assert not watched.disturbed(begin, begin)
+        watched.ended()
+        assert len(watched.never_back()) == len(watched.slow([])) == 1
+        watched.disturb()
+        watched.calm()
+        begin = time.monotonic_ns()
+        (port,) = cluster.ports
+        watched.hear(Operation("k", "get", begin, begin, cache="HIT", port=port, heard=begin))
+        assert watched.never_back() == watched.slow([]) == []
+        assert len(watched.returns()) == 1
+
+
+def asked(outcome: str, *, began: int = 0, port: int = 1) -> Operation:
+    now = time.monotonic_ns()
+    return Operation("k", "set", now - began, now, outcome, port=port, heard=now)  # type: ignore[arg-type]
+
+
+def test_a_request_that_fails_or_takes_long_breaks_a_promise_unless_excused() -> None:
+    excuses = Excuses()
+    judge = Judge(excuses, slowest_allowed=1.0)
+    judge.hear(asked("ok"))
+    assert not judge.broken and not judge.slow
+    judge.hear(asked("failed"))
+    judge.hear(asked("unknown"))
+    judge.hear(asked("ok", began=2_000_000_000))
+    assert len(judge.broken) == 2 and len(judge.slow) == 1
+    with excuses.all_of(1), excuses.slowness():
+        judge.hear(asked("failed"))
+        judge.hear(asked("ok", began=2_000_000_000, port=2))
+        assert len(judge.broken) == 2 and len(judge.slow) == 1
+        judge.hear(asked("failed", port=2))
+    assert len(judge.broken) == 3
+    end = time.monotonic_ns()
+    assert excuses.failure(end, end, 1, write=False)
+    assert not excuses.failure(end + 2 * GRACE, end + 2 * GRACE, 1, write=False)
+
+
+def test_an_excuse_for_writes_is_none_for_reads() -> None:
+    excuses = Excuses()
+    with excuses.writes():
+        now = time.monotonic_ns()
+    judge = Judge(excuses, slowest_allowed=1.0)
+    read = Operation("k", "get", now, now, "failed", heard=now)
+    judge.hear(read)  # by the command line, which takes the write lock to open the database
+    assert not judge.broken
+    judge.hear(msgspec.structs.replace(read, port=1))
+    assert judge.broken
+    assert excuses.failure(now, now, 1, write=True)
+    assert not excuses.failure(now, now, 1, write=False)
