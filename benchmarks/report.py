@@ -74,7 +74,7 @@ def write_json(results: dict[str, Any], path: Path) -> None:
 
 def _throughput(loads: Loads) -> str:
     peers = loads.peers()
-    others = [peer for peer in peers if peer != OURS]
+    others = [peer for peer in peers if peer != OURS] if OURS in peers else []
     rows = []
     for data, work in loads.lines():
         row = [_title(work), _SIZES[data]]
@@ -86,7 +86,7 @@ def _throughput(loads: Loads) -> str:
             ratios = loads.ratios(data, work, peer)
             row.append(f"{statistics.median(ratios):.2f}" if ratios else "")
         rows.append(row)
-    ratios_to = [f"{OURS} / {peer}" for peer in others] if OURS in peers else []
+    ratios_to = [f"{OURS} / {peer}" for peer in others]
     return _table(["work", "data", *peers, *ratios_to], rows)
 
 
