@@ -6,7 +6,7 @@ import asyncio
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -88,11 +88,12 @@ class TagTicket:
     a frame of an older value under them would pass for the newest.
     """
 
-    __slots__ = ("epoch", "after")
+    __slots__ = ("epoch", "after", "open")
 
-    def __init__(self, epoch: bytes, after: dict[int, int]) -> None:
+    def __init__(self, epoch: bytes, after: dict[int, int], open_: Collection[int]) -> None:
         self.epoch = epoch
         self.after = after
+        self.open = open_  # buckets where the outcome of an earlier transaction is not known
 
     def tag(self, bucket: int) -> Tag:
         """The tag under which what this transaction wrote may be cached."""
@@ -113,17 +114,28 @@ class TagFence:
         sequences = self._tags.sequences
         touched = range(BUCKETS) if keys is None else {self._bucket_of(key) for key in keys}
         after: dict[int, int] = {}
+        still_open = set()
         for bucket in touched:
-            # |, not +: it is odd already where an earlier writer was killed in flight.
-            odd = sequences[bucket] | 1
+            before = sequences[bucket]
+            if before % 2:  # an earlier writer was killed in flight, or its commit failed
+                still_open.add(bucket)
+            odd = before | 1
             sequences[bucket] = odd
             after[bucket] = odd + 1
         epoch, _ = self._tags.tag(0)
-        return TagTicket(epoch, after)
+        return TagTicket(epoch, after, still_open)
 
     def lower(self, ticket: Ticket) -> None:
         assert isinstance(ticket, TagTicket)
-        sequences = self._tags.sequences
-        for bucket, even in ticket.after.items():
-            sequences[bucket] = even
+        self._settle(ticket, ticket.after)
         self._tags.count_commit()
+
+    def withdraw(self, ticket: Ticket) -> None:
+        # What was open stays so: only a commit takes the place of an earlier transaction in the
+        # log, and until then that one may still come to light.
+        assert isinstance(ticket, TagTicket)
+        self._settle(ticket, ticket.after.keys() - ticket.open)
+
+    def _settle(self, ticket: TagTicket, buckets: Iterable[int]) -> None:
+        for bucket in buckets:
+            self._tags.sequences[bucket] = ticket.after[bucket]

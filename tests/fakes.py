@@ -51,7 +51,7 @@ class Withdrawn(Granted):
 
 
 class RecordingFence:
-    """Writes down what it is told: "lock", the keys raised (None: all), "lower", "unlock"."""
+    """Writes down what it is told: "lock", the keys raised (None: all), "lower" or "withdraw", "unlock"."""
 
     def __init__(self) -> None:
         self.told: list[object] = []
@@ -69,6 +69,9 @@ class RecordingFence:
 
     def lower(self, ticket: object) -> None:
         self.told.append("lower")
+
+    def withdraw(self, ticket: object) -> None:
+        self.told.append("withdraw")
 
 
 @dataclass

@@ -52,6 +52,18 @@ def test_a_bucket_left_odd_is_repaired_by_the_next_write(tags: TagFile, fence: T
     assert tags.tag(2)[1] == 2
 
 
+def test_a_bucket_left_odd_stays_so_when_the_next_write_is_not_made(
+    tags: TagFile, fence: TagFence
+) -> None:
+    fence.raise_({"aa"})  # its commit failed: nobody knows whether it will be found on the disk
+    ticket = fence.raise_({"aa", "bbb"})
+    fence.withdraw(ticket)
+    assert [tags.tag(bucket)[1] for bucket in (2, 3)] == [1, 2]
+    assert tags.commits == 0
+    fence.lower(fence.raise_({"aa"}))
+    assert tags.tag(2)[1] == 2
+
+
 def test_the_ticket_keeps_its_own_tag_when_a_successor_commits(
     tags: TagFile, fence: TagFence
 ) -> None:

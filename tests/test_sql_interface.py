@@ -695,7 +695,7 @@ async def test_a_full_disk_passes(store: SqlStore, files: Files) -> None:
         assert isinstance(outcome, StoreFull)
         assert "disk is full" in str(outcome)
     store._committer._lock = lock
-    assert fence.told == ["lock", {"k"}, "lower", "unlock"], "nothing was done, for certain"
+    assert fence.told == ["lock", {"k"}, "withdraw", "unlock"], "nothing was done, for certain"
     await store.check()
     assert await values(store, "k") == [b"1"]
     await put(store, "k", b"3")
@@ -764,7 +764,7 @@ async def test_a_file_that_may_not_grow_is_no_reason_to_give_up(files: Files) ->
     assert run.stderr == ""
     assert run.stdout.splitlines() == [
         "tuple",
-        "StoreUnavailable ['lower', 'unlock']",
+        "StoreUnavailable ['withdraw', 'unlock']",
         "tuple",
         "tuple",
     ]
@@ -888,7 +888,7 @@ async def test_what_an_error_means(
     assert type(outcome) is expected
     assert "driver" not in str(outcome)
     assert ({"k"} in fence.told) == (statement == "COMMIT")
-    assert ("lower" in fence.told) == (statement == "COMMIT" and expected is not OutcomeUnknown)
+    assert ("withdraw" in fence.told) == (statement == "COMMIT" and expected is not OutcomeUnknown)
     assert await values(store, "k") == [b"1"]
     if goes_on:
         await store.check()

@@ -140,7 +140,7 @@ class Committer:
                     taken, OutcomeUnknown, "the disk failed while the write was committed"
                 )
             if self._roll_back(connection) and ticket is not None:
-                fence.lower(ticket)
+                fence.withdraw(ticket)
             return self._refused(taken, error)
         if ticket is not None:
             fence.lower(ticket)

@@ -134,7 +134,10 @@ class Fence(Protocol):
         """These keys (None: any key) are about to change. Called before COMMIT, lock held."""
 
     def lower(self, ticket: Ticket) -> None:
-        """The transaction has ended, either way, and is known to have. Lock still held."""
+        """The transaction was committed. Lock still held."""
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """The transaction was rolled back, for certain. Lock still held."""
 
 
 class Claim(Protocol):
