@@ -96,13 +96,13 @@ class Config:
         read.seconds(3600, zero=True), 30.0, "SECONDS", "What requests under way get to finish in."
     )
     write_timeout: float = _option(
-        read.seconds(3600), 10.0, "SECONDS", "What a write may wait for the database."
+        read.seconds(3600), 10.0, "SECONDS", "What a write, or opening the database, may wait for others."
     )
     keepalive_timeout: float = _option(
-        read.seconds(3600), 75.0, "SECONDS", "How long an idle connection is kept open."
+        read.seconds(3600), 75.0, "SECONDS", "How long a connection may be idle, or take to send a request's head."
     )
     body_timeout: float = _option(
-        read.seconds(3600), 30.0, "SECONDS", "What a client may take to send a request."
+        read.seconds(3600), 30.0, "SECONDS", "What a client may take to send a request's body."
     )
     no_fast_lane: bool = _option(
         read.switch, False, "", "Answer every request through the general HTTP machinery."
