@@ -131,6 +131,21 @@ def cpu_seconds() -> float:
     return total / _TICKS
 
 
+def thread_seconds(pid: int) -> dict[int, tuple[str, float]]:
+    """The name of each thread of a process and of those that descend from it, and what it has used.
+
+    The first thread of a process bears the process's name, its others theirs.
+    """
+    found = {}
+    for process in tree(pid):
+        for entry in Path(f"/proc/{process}/task").iterdir():
+            name, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
+            own = "" if int(entry.name) == process else ", other threads"
+            fields = rest.split()
+            found[int(entry.name)] = (name + own, (int(fields[11]) + int(fields[12])) / _TICKS)
+    return found
+
+
 def settle() -> None:
     """Return once all processes of the run have had nothing to do for a while.
 

@@ -18,6 +18,7 @@ from benchmarks.work import DATA
 HERE: Final = Path(__file__).parent
 RESULTS: Final = HERE / "results.json"
 
+_MODULES: Final = 12  # of a profile, as many as are told
 _PLOT: Final = "throughput.svg"
 _BEGIN: Final = "<!-- results: written by scripts/bench --publish -->"
 _END: Final = "<!-- end of results -->"
@@ -38,6 +39,8 @@ def render(results: dict[str, Any]) -> str:
         parts += ["### Processor time", _COST_NOTE, _costs(loads)]
         parts += ["### Goals", _goals(loads)]
         parts += ["### Latency at half the maximum rate", _latency(loads)]
+    if results["profile"]:
+        parts += ["### Where tenantbase spends its time", _profile(results["profile"])]
     if results["memory"]:
         parts += ["### Memory of the server process", _memory(results["memory"])]
     if results["growth"]:
@@ -155,6 +158,16 @@ def _latency(loads: Loads) -> str:
                 found = [loads.median(data, work, peer, field) or 0.0 for field in fields]
                 rows.append([_title(work), peer, f"{rate:,.0f}", *map(_milliseconds, found)])
     header = ["work", "service", "requests/s", "p50", "p99", "p99.9", "generator late (p99)"]
+    return _table(header, rows)
+
+
+def _profile(records: list[dict[str, Any]]) -> str:
+    rows = []
+    for each in records:
+        threads = [f"{name} {spent * 1e6:.1f} µs" for name, spent in each["threads"]]
+        modules = [f"{module} {share:.0%}" for module, share in each["modules"][:_MODULES]]
+        rows.append([_title(each["work"]), "<br>".join(threads), ", ".join(modules)])
+    header = ["work", "processor time for one key, by thread", "Python, by module"]
     return _table(header, rows)
 
 

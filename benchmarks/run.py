@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import growth, machine, memory, report, rounds
+from benchmarks import growth, machine, memory, profiling, report, rounds
 from benchmarks.launch import PEERS
 from benchmarks.processes import BenchmarkError, choose_cores
 from benchmarks.throughput import CONNECTIONS
@@ -46,7 +46,7 @@ def _options() -> argparse.Namespace:
         prog="scripts/bench",
         description="Measure tenantbase side by side with its peers. Takes about half an hour.",
     )
-    parts = [*(work.name for work in WORK), "memory", "growth"]
+    parts = [*(work.name for work in WORK), "profile", "memory", "growth"]
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
     parser.add_argument(
         "--seconds", type=int, default=3, metavar="N", help="that a load lasts; default: 3"
@@ -77,7 +77,9 @@ def _options() -> argparse.Namespace:
     if options.quick:
         options.rounds, options.seconds = 2, 1
         options.data = [SMALL.name]
-        options.only = [part for part in options.only if part not in ("memory", "growth")]
+        options.only = [
+            part for part in options.only if part not in ("profile", "memory", "growth")
+        ]
     if options.rounds < 1 or options.seconds < 1:
         parser.error("--rounds and --seconds are at least 1")
     return options
@@ -106,9 +108,12 @@ def _measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
             "load core": cores.load,
         },
         "loads": rounds.measure(plan, _progress),
+        "profile": [],
         "memory": [],
         "growth": [],
     }
+    if "profile" in options.only:
+        results["profile"] = profiling.measure(plan.seconds, cores, directory, _progress)
     if "memory" in options.only:
         results["memory"] = memory.measure(_MEMORY_REQUESTS, cores, directory, _progress)
     if "growth" in options.only:
