@@ -43,8 +43,8 @@ from tenantbase.time_limit import TimeLimit
 _READ_BATCH: Final = 256
 _SLOW_READS: Final = 7
 _WRITE_BATCH: Final = 256
-_FILL_BATCH: Final = 256
-_SLOW_FILLS: Final = 7
+_STORE_BATCH: Final = 256
+_WRITE_THROUGHS: Final = 7
 _SCAN_ENTRIES: Final = 256
 _SCAN_BYTES: Final = 1 << 20
 _SWEEP_ROWS: Final = 500
@@ -106,7 +106,7 @@ class Cache:
         self._bulk: set[asyncio.Task[list[Found]]] = set()
         self._reads = Coalescer(self._read, limit=_READ_BATCH, parallel=1, overlapping=_SLOW_READS)
         self._writes = Coalescer(
-            self._commit, limit=_WRITE_BATCH, parallel=1, overlapping=_SLOW_FILLS
+            self._commit, limit=_WRITE_BATCH, parallel=1, overlapping=_WRITE_THROUGHS
         )
         self._patience = TimeLimit(write_timeout, _give_up)
         self.counters = Counters()
@@ -169,7 +169,8 @@ class Cache:
             entry = REJECTED if data is None else decode(data, key, *token)
             if entry is REJECTED:
                 missed[key] = token
-                self.counters.rejected_frames += data is not None
+                if data is not None:
+                    self.counters.rejected_frames += 1
             else:
                 living = entry if entry is None or entry.alive(now) else None
                 found[key] = Found(living, Source.HIT)
@@ -316,14 +317,18 @@ class Cache:
         items.append((name, self._codec.encode(name, tag, entry), lifetime))
 
     async def _publish(self, items: list[Item]) -> None:
-        """Store frames, in one round trip unless they are very many."""
-        if self._memcache is None:
+        """Store frames; however many there are, it takes one deadline at most."""
+        if self._memcache is None or not items:
             return
-        try:
-            for start in range(0, len(items), _FILL_BATCH):
-                await self._memcache.set_many(items[start : start + _FILL_BATCH])
-        except CacheUnavailable:
-            self.counters.cache_failures += 1
+        batches = [items[at : at + _STORE_BATCH] for at in range(0, len(items), _STORE_BATCH)]
+        # All at once: each would have a deadline of its own, and one small write may be waiting
+        # here for a large one of its group.
+        ended = await asyncio.gather(*map(self._memcache.set_many, batches), return_exceptions=True)
+        for result in ended:
+            if isinstance(result, CacheUnavailable):
+                self.counters.cache_failures += 1
+            elif isinstance(result, BaseException):
+                raise result
 
     # Listing, housekeeping, life
 

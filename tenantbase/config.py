@@ -96,10 +96,16 @@ class Config:
         read.seconds(3600, zero=True), 30.0, "SECONDS", "What requests under way get to finish in."
     )
     write_timeout: float = _option(
-        read.seconds(3600), 10.0, "SECONDS", "What a write, or opening the database, may wait for others."
+        read.seconds(3600),
+        10.0,
+        "SECONDS",
+        "What a write, or opening the database, may wait for others.",
     )
     keepalive_timeout: float = _option(
-        read.seconds(3600), 75.0, "SECONDS", "How long a connection may be idle, or take to send a request's head."
+        read.seconds(3600),
+        75.0,
+        "SECONDS",
+        "How long a connection may be idle, or take to send a request's head.",
     )
     body_timeout: float = _option(
         read.seconds(3600), 30.0, "SECONDS", "What a client may take to send a request's body."

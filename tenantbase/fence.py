@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import threading
@@ -45,8 +46,8 @@ class WriteLock:
         # its descriptors: if that is the thread's own, then as soon as it has the lock.
         taken: Future[None] = Future()
         taken.set_running_or_notify_cancel()  # the thread goes on whatever becomes of us
-        threading.Thread(target=_wait, args=(os.dup(self._fd), taken), daemon=True).start()
         try:
+            _start_waiting(os.dup(self._fd), taken)
             async with asyncio.timeout(seconds):
                 await asyncio.wrap_future(taken)
         except TimeoutError:
@@ -69,6 +70,14 @@ class WriteLock:
         os.close(self._fd)
 
 
+def _start_waiting(fd: int, taken: Future[None]) -> None:
+    try:
+        threading.Thread(target=_wait, args=(fd, taken), daemon=True).start()
+    except RuntimeError as error:
+        os.close(fd)
+        raise OSError(errno.EAGAIN, "no thread can be started") from error
+
+
 def _wait(fd: int, taken: Future[None]) -> None:
     """Lock an open file by a descriptor of its own, and close that."""
     try:
@@ -88,12 +97,12 @@ class TagTicket:
     a frame of an older value under them would pass for the newest.
     """
 
-    __slots__ = ("epoch", "after", "open")
+    __slots__ = ("epoch", "after", "in_doubt")
 
-    def __init__(self, epoch: bytes, after: dict[int, int], open_: Collection[int]) -> None:
+    def __init__(self, epoch: bytes, after: dict[int, int], in_doubt: Collection[int]) -> None:
         self.epoch = epoch
         self.after = after
-        self.open = open_  # buckets where the outcome of an earlier transaction is not known
+        self.in_doubt = in_doubt  # buckets where the outcome of an earlier transaction is not known
 
     def tag(self, bucket: int) -> Tag:
         """The tag under which what this transaction wrote may be cached."""
@@ -114,16 +123,16 @@ class TagFence:
         sequences = self._tags.sequences
         touched = range(BUCKETS) if keys is None else {self._bucket_of(key) for key in keys}
         after: dict[int, int] = {}
-        still_open = set()
+        in_doubt = set()
         for bucket in touched:
             before = sequences[bucket]
             if before % 2:  # an earlier writer was killed in flight, or its commit failed
-                still_open.add(bucket)
+                in_doubt.add(bucket)
             odd = before | 1
             sequences[bucket] = odd
             after[bucket] = odd + 1
         epoch, _ = self._tags.tag(0)
-        return TagTicket(epoch, after, still_open)
+        return TagTicket(epoch, after, in_doubt)
 
     def lower(self, ticket: Ticket) -> None:
         assert isinstance(ticket, TagTicket)
@@ -131,10 +140,10 @@ class TagFence:
         self._tags.count_commit()
 
     def withdraw(self, ticket: Ticket) -> None:
-        # What was open stays so: only a commit takes the place of an earlier transaction in the
+        # What was in doubt stays so: only a commit takes the place of an earlier transaction in the
         # log, and until then that one may still come to light.
         assert isinstance(ticket, TagTicket)
-        self._settle(ticket, ticket.after.keys() - ticket.open)
+        self._settle(ticket, ticket.after.keys() - ticket.in_doubt)
 
     def _settle(self, ticket: TagTicket, buckets: Iterable[int]) -> None:
         for bucket in buckets:

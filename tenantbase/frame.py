@@ -28,7 +28,7 @@ _BODY: Final = _MAC + _HEADER.size
 _unpack: Final = _HEADER.unpack_from
 _SMALL: Final = 2_048
 _NO_ID: Final = bytes(36)
-_REMEMBERED: Final = 16_384
+_REMEMBERED: Final = 16_384  # keys; 5 MiB of them, as long as keys usually are
 
 OVERHEAD: Final = _BODY + 512
 """An upper bound, in bytes, of what a frame and a memcached item add to a value."""

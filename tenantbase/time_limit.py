@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 Item = TypeVar("Item")
+
+
+_LOOK_SECONDS: Final = 1.0  # what is done is not kept for longer
 
 
 class TimeLimit(Generic[Item]):
@@ -38,13 +41,15 @@ class TimeLimit(Generic[Item]):
         loop = future.get_loop()
         watched.append((loop.time() + self._seconds, item, future))
         if self._timer is None:
-            self._timer = loop.call_later(self._seconds, self._look, loop)
+            self._timer = loop.call_later(min(self._seconds, _LOOK_SECONDS), self._look, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
         now = loop.time()
         watched = self._watched
         while watched and (watched[0][2].done() or watched[0][0] <= now):
             _, item, future = watched.popleft()
             if not future.done():
                 self._expired(item, future)
-        self._timer = loop.call_at(watched[0][0], self._look, loop) if watched else None
+        if watched:
+            self._timer = loop.call_at(min(watched[0][0], now + _LOOK_SECONDS), self._look, loop)

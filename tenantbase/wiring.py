@@ -96,8 +96,8 @@ async def open_cache(
         )
         stack.callback(waiting.cancel)
         await lock.take(config.write_timeout)
-        store = await SqlStore.open(path, lock.held, mark=tags)
         waiting.cancel()
+        store = await SqlStore.open(path, lock.held, mark=tags)
         stack.push_async_callback(store.close)
         codec = FrameCodec(store.secret)
         client = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -391,6 +393,59 @@ async def test_the_next_group_is_committed_while_one_is_stored_in_memcached(node
     assert not first.done() and not second.done()
     stored.set()
     await asyncio.gather(first, second)
+
+
+async def test_a_small_write_waits_for_a_large_one_of_its_group_no_longer_than_a_deadline(
+    node: Node,
+) -> None:
+    under_way = 0
+    all_at_once = asyncio.Event()
+
+    async def slow(items: object) -> None:
+        nonlocal under_way
+        under_way += 1
+        if under_way == 4:
+            all_at_once.set()
+        await all_at_once.wait()
+
+    node.memcache.set_many = slow  # type: ignore[method-assign]
+    large = node.cache.write(*(Set(f"{n}", b"1", JSON) for n in range(1000)))
+    small = node.cache.write(Set("k", b"1", JSON))
+    async with asyncio.timeout(20):
+        await asyncio.gather(large, small)
+    assert node.store.groups == [2]
+
+
+async def test_what_memcached_refuses_of_a_large_write_is_counted(node: Node) -> None:
+    async def fail_to_store(items: Sequence[Item]) -> None:
+        raise CacheUnavailable("cut off")
+
+    node.memcache.set_many = fail_to_store  # type: ignore[method-assign]
+    await node.cache.write(*(Set(f"{n}", b"1", JSON) for n in range(1000)))
+    assert node.cache.counters.cache_failures == 4
+
+
+async def test_a_failed_condition_keeps_no_value_of_its_group(node: Node) -> None:
+    class Kind(str):
+        """A content type that can be watched; the value beside it is kept for as long."""
+
+    gc.disable()  # what only a collection finds counts as kept
+    try:
+        kind = Kind(JSON)
+        kept = weakref.ref(kind)
+        results = await asyncio.gather(
+            node.cache.write(Set("a", b"1", kind)),
+            node.cache.write(Delete("b", Condition(versions=frozenset({99})))),
+            return_exceptions=True,
+        )
+        assert node.store.groups == [2]
+        assert isinstance(results[1], ConditionFailed)
+        del kind, results
+        await node.cache.write(Delete("c"))
+        await node.cache.drained()
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 async def test_too_many_waiting_writes_are_refused(cluster: Cluster) -> None:

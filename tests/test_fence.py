@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -107,6 +108,24 @@ def test_the_lock_keeps_other_processes_out(fence: TagFence, tmp_path: Path) -> 
 def test_a_lock_file_that_cannot_be_made_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(CannotOpen, match="cannot open the lock file"):
         WriteLock(tmp_path / "missing" / "x.db-lock")
+
+
+@pytest.mark.parametrize("lacking", ["os.dup", "threading.Thread.start"])
+async def test_what_taking_the_lock_needs_may_be_lacking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    def fail(*args: object) -> None:
+        if lacking == "os.dup":
+            raise OSError(errno.EMFILE, "Too many open files")
+        raise RuntimeError("can't start new thread")
+
+    with closing(WriteLock(tmp_path / "x.db-lock")) as lock:
+        descriptors = len(os.listdir("/dev/fd"))
+        with monkeypatch.context() as patch:
+            patch.setattr(lacking, fail)
+            with pytest.raises(CannotOpen, match="cannot lock .*x.db-lock: "):
+                await lock.take(20)
+        assert len(os.listdir("/dev/fd")) == descriptors
 
 
 async def test_a_lock_that_is_taken_is_had_until_the_next_hold_ends(tmp_path: Path) -> None:

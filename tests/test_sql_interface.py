@@ -855,6 +855,19 @@ async def failing(
     await store.close()
 
 
+async def test_a_commit_that_fences_nothing_leaves_a_sign_when_it_fails(
+    failing: tuple[SqlStore, Callable[..., None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, fail = failing
+    monkeypatch.setattr(sql_sweep, "ONE_BY_ONE", 1)
+    await put(store, "l")
+    await write(store, DeletePrefix(""))  # leaves rows, which nobody sees
+    fence = RecordingFence()
+    fail("COMMIT", sqlite3.SQLITE_IOERR_FSYNC)
+    assert type(await write(store, Sweep(100), fence=fence)) is OutcomeUnknown
+    assert fence.told == ["lock", None, "unlock"]
+
+
 @pytest.mark.parametrize(
     ("statement", "code", "expected", "goes_on"),
     [

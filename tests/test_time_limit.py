@@ -79,10 +79,30 @@ async def test_what_is_done_is_not_kept_until_its_time_has_come() -> None:
 
     items = [Item(n) for n in range(100)]
     known = weakref.WeakSet(items)
-    for item in items:
-        future = loop.create_future()
+    futures = [loop.create_future() for _ in items]
+    for future, item in zip(futures, items, strict=True):
         limit.watch(future, item)
+    for future in futures:
         future.set_result(None)
     del items, item
+    limit.watch(last := loop.create_future(), Item("last"))
     gc.collect()
-    assert len(known) == 1  # the last one, until the next comes
+    assert not known, "the next one clears away what is done before it"
+    last.set_result(None)
+
+
+async def test_without_a_next_one_it_is_not_kept_either() -> None:
+    limit = TimeLimit(3600.0, Expired())
+
+    class Item(str):
+        pass
+
+    item = Item("x")
+    kept = weakref.ref(item)
+    future = asyncio.get_running_loop().create_future()
+    limit.watch(future, item)
+    del item
+    future.set_result(None)
+    async with asyncio.timeout(20):
+        while kept() is not None:
+            await asyncio.sleep(0.05)

@@ -109,13 +109,18 @@ PASSING: Final = frozenset({_PREFIX + "overloaded", _PREFIX + "store-unavailable
 _NOTHING_DONE: Final = PASSING | {_PREFIX + "disk-full"}
 
 
-def error_of(problem: Problem, writes: bool) -> ClientError:
-    """The error that a problem is raised as; ``writes``: it is the answer to a write."""
+def error_of(problem: Problem, status: int, writes: bool) -> ClientError:
+    """The error that a problem is raised as.
+
+    Args:
+        status: of the answer that it came with; a proxy's document may have another.
+        writes: whether it is the answer to a write.
+    """
     if problem.type == _UNKNOWN:
         return OutcomeUnknown(problem.detail)
-    if writes and problem.status >= 500 and problem.type not in _NOTHING_DONE:
+    if writes and status >= 500 and problem.type not in _NOTHING_DONE:
         # The server failed at some point or other, or something in between lost its answer.
-        what = problem.detail or problem.title or f"HTTP status {problem.status}"
+        what = problem.detail or problem.title or f"HTTP status {status}"
         return OutcomeUnknown(f"{what}; the write may or may not have been made")
     if problem.type == _NO_SUCH_KEY:
         return NoSuchKey(problem)

@@ -46,7 +46,7 @@ def failure_of(answer: Answer, writes: bool) -> ClientError:
     """The error that an answer with a status of 300 and more stands for."""
     if answer.headers.get("Content-Type", "").startswith("application/problem+json"):
         try:
-            return error_of(_problem.decode(answer.body), writes)
+            return error_of(_problem.decode(answer.body), answer.status, writes)
         except msgspec.MsgspecError:
             pass  # then it is nobody's that we know
     what = f"HTTP status {answer.status} without a problem document"

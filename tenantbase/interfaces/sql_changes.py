@@ -69,7 +69,9 @@ def _apply_run(
             outcomes.append(_apply_named(log, rows, transaction))
             rows.accept()
         except TenantbaseError as error:
-            outcomes.append(error)
+            # Its traceback refers to this frame, and with that to the values of the whole group:
+            # a cycle, which would keep them until the next garbage collection.
+            outcomes.append(error.with_traceback(None))
             rows.reject()
             log.take_back(length)
     rows.write()

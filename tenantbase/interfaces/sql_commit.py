@@ -136,6 +136,8 @@ class Committer:
             if not _is_definite(error):
                 # The fence stays raised: what is the newest value is not known.
                 self.failure = "a commit failed in the disk; no more writes are taken"
+                if ticket is None:
+                    fence.raise_(None)  # the sign for whoever opens the database next
                 return _none_made(
                     taken, OutcomeUnknown, "the disk failed while the write was committed"
                 )

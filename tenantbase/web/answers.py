@@ -60,7 +60,7 @@ def written(applied: Applied, *, status: int = 200, with_value: bool = False) ->
 
 
 def written_headers(applied: Applied) -> dict[str, str]:
-    """Its headers."""
+    """The headers of the answer to a write of one entry."""
     assert applied.entry is not None
     return {
         hdrs.CONTENT_TYPE: JSON,
