@@ -41,6 +41,7 @@ def render(results: dict[str, Any]) -> str:
         parts += ["### Latency at half the maximum rate", _latency(loads)]
     if results["profile"]:
         parts += ["### Where tenantbase spends its time", _profile(results["profile"])]
+        parts += [_steps(results["steps"])]
     if results["memory"]:
         parts += ["### Memory of the server process", _memory(results["memory"])]
     if results["growth"]:
@@ -169,6 +170,11 @@ def _profile(records: list[dict[str, Any]]) -> str:
         rows.append([_title(each["work"]), "<br>".join(threads), ", ".join(modules)])
     header = ["work", "processor time for one key, by thread", "Python, by module"]
     return _table(header, rows)
+
+
+def _steps(records: list[dict[str, Any]]) -> str:
+    rows = [[each["step"], f"{each['seconds'] * 1e6:.2f} µs"] for each in records]
+    return _table(["a step of reading one key", "processor time"], rows)
 
 
 def _memory(records: list[dict[str, Any]]) -> str:

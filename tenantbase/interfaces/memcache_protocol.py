@@ -103,14 +103,14 @@ async def get_items(
             if length > LONGEST_ANSWER:
                 raise CacheUnavailable("the items asked for are too large to be read at once")
         data = b"".join(pieces)
-        position, open_lines, missing = _parse(data, found, open_lines)
+        position, open_lines, missing = parse_items(data, found, open_lines)
         unread = data[position:]
     if not found.keys() <= set(keys):
         raise ProtocolError("an item that was not asked for")
     return found
 
 
-def _parse(data: bytes, found: dict[bytes, bytes], open_lines: int) -> tuple[int, int, int]:
+def parse_items(data: bytes, found: dict[bytes, bytes], open_lines: int) -> tuple[int, int, int]:
     """Add all complete items at the front of `data` to `found`.
 
     Returns: where the rest begins, how many lines' answers have not ended before it, and how many

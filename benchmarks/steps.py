@@ -1,0 +1,69 @@
+"""What each step of reading one key from memcached costs, by itself and from warm caches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from benchmarks.work import BULK_KEYS, SMALL
+from tenantbase.documents import entry_json
+from tenantbase.entry import JSON, Entry, check_keys
+from tenantbase.frame import FrameCodec, bucket_of
+from tenantbase.interfaces.memcache_protocol import parse_items
+from tenantbase.tags import TagFile
+
+_REPEATS: Final = 300
+
+
+def measure(directory: Path) -> list[dict[str, Any]]:
+    """Take the steps of one bulk read one after the other, each for all of its keys.
+
+    Returns: for each step: ``step``, and ``seconds`` for one key, the least of some repeats.
+    """
+    entries = [
+        Entry(key, msgspec.json.encode(text), JSON, "0" * 36, version, None)
+        for version, (key, text) in enumerate(islice(SMALL.entries().items(), BULK_KEYS))
+    ]
+    codec = FrameCodec(bytes(32))
+    tags = TagFile.open(directory / "steps-tags")
+    try:
+        keys = [entry.key for entry in entries]
+        names = [codec.name(key) for key in keys]
+        buckets = [bucket_of(name) for name in names]
+        tokens = [tags.tag(bucket) for bucket in buckets]
+        frames = [codec.encode(*each) for each in zip(names, tokens, entries, strict=True)]
+        answer = b"".join(
+            b"\r\nVALUE %b 0 %d\r\n%b" % (name, len(frame), frame)
+            for name, frame in zip(names, frames, strict=True)
+        )
+        answer += b"\r\nEND\r\n"
+        steps: dict[str, Callable[[], object]] = {
+            "checking the key": lambda: check_keys(keys, "keys"),
+            "its name in memcached, a keyed hash": lambda: [codec.name(key) for key in keys],
+            "the same, remembered": lambda: [codec.place(key) for key in keys],
+            "its tag": lambda: [tags.tag(bucket) for bucket in buckets],
+            "parsing memcached's answer": lambda: parse_items(answer, {}, 1),
+            "opening its frame, MAC included": lambda: [
+                codec.decode(*each) for each in zip(frames, keys, names, tokens, strict=True)
+            ],
+            "its JSON": lambda: [entry_json(entry) for entry in entries],
+        }
+        return [
+            {"step": step, "seconds": _least(work) / len(entries)} for step, work in steps.items()
+        ]
+    finally:
+        tags.close()
+
+
+def _least(work: Callable[[], object]) -> float:
+    used = []
+    for _ in range(_REPEATS):
+        begun = time.perf_counter()
+        work()
+        used.append(time.perf_counter() - begun)
+    return min(used)
