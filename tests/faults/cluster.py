@@ -65,8 +65,11 @@ class TorturedServer(AppServer):
 
     @property
     def workers(self) -> list[int]:
-        """The processes that serve: the children of the supervisor, or the only one."""
-        return _children(self.pid) or [self.pid]
+        """The processes that serve: the children of the supervisor, or the only one, if any."""
+        process = self._process
+        if process is None:  # it is being restarted
+            return []
+        return _children(process.pid) or [process.pid]
 
     def kill(self) -> None:
         """kill -9, of what runs under strace as well."""
@@ -80,7 +83,7 @@ class TorturedServer(AppServer):
 def _children(pid: int) -> list[int]:
     try:
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return []
     return [int(child) for child in text.split()]
 

@@ -51,6 +51,7 @@ async def test_a_server_killed_at_a_step_leaves_the_other_working(cluster: Clust
         with pytest.raises(OSError):
             await set_value(victim, new)
         await asyncio.to_thread(victim.wait)
+        assert victim.workers == []
         committed = number >= _COMMITTED_AFTER
         for _ in range(3):
             assert await get_value(survivor) == (new if committed else old), step
