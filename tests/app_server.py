@@ -110,9 +110,10 @@ class AppServer:
         line = self._output(until=b"\n")
         match = re.fullmatch(rb"listening on (http://\S+)\n", line)
         if match is None:
-            self.process.kill()
-            self.process.wait()
-        assert match, f"the server said {line!r} and {self.stderr!r}"
+            # Nothing of it may outlive this: a test that comes later would be blamed for it.
+            said = self.stderr
+            self.close()
+            raise AssertionError(f"the server said {line!r} and {said!r}")
         self.base_url = match[1].decode()
 
     def spawn(self) -> None:
