@@ -2,7 +2,9 @@
 
 Two writers and three readers, each a process of its own, are interleaved in every possible
 way. A writer commits a group of one or two versions of the key, may be killed at any step, and
-its transaction may roll back. memcached is the worst there could be: it may answer a get with
+its transaction may roll back. Its COMMIT may also fail with an unknown outcome (an fsync that
+fails, say): what it wrote may then come to light at any later time, until another commit takes
+its place in the log. memcached is the worst there could be: it may answer a get with
 any frame that anyone ever made, or with nothing, at any time. That covers late, lost,
 reordered, evicted, resurrected and cross-wired items without modelling any of them.
 
@@ -22,6 +24,7 @@ from typing import Final, NamedTuple
 RULES: Final = {
     "odd-before-commit": "the sequence becomes odd before COMMIT",
     "even-after-commit": "the sequence becomes even only after COMMIT or ROLLBACK",
+    "doubt-stays-odd": "a rollback leaves a sequence odd that an earlier writer had left odd",
     "one-lock": "one lock covers going odd, COMMIT and going even",
     "skip-when-odd": "while the sequence is odd a reader neither trusts the cache nor fills it",
     "compare": "a hit counts only if its tag equals (epoch, sequence)",
@@ -40,6 +43,7 @@ NO_TAG: Final = (-1, -1)
 class Writer(NamedTuple):
     at: str = "idle"
     odd: int = 0  # the odd sequence it wrote
+    found_odd: bool = False  # an earlier writer had left it so
     first: int = 0  # the oldest version of its group
     last: int = 0  # the newest
 
@@ -53,6 +57,7 @@ class Reader(NamedTuple):
 
 class State(NamedTuple):
     database: int = 1
+    doubt: bool = False  # one more version may come to light
     epoch: int = 0
     sequence: int = 0
     lock: int = NOBODY
@@ -75,25 +80,28 @@ def _writer_steps(s: State, i: int, broken: str | None) -> Iterator[State]:
         return s._replace(writers=writers, **changed)  # type: ignore[arg-type]
 
     def commit(at: str, group: int, **changed: object) -> State:
-        new = Writer(at, w.odd, s.database + 1, s.database + group)
-        return move(new, database=s.database + group, **changed)
+        new = Writer(at, w.odd, w.found_odd, s.database + 1, s.database + group)
+        return move(new, database=s.database + group, doubt=False, **changed)
 
     if w.at == "idle" and (s.lock == NOBODY or broken == "one-lock"):
         yield move(Writer("locked"), lock=i)
     elif w.at == "locked":
         odd = s.sequence | 1  # odd already where a writer was killed: this one repairs it
         sequence = s.sequence if broken == "odd-before-commit" else odd
-        yield move(Writer("odd", odd), sequence=sequence)
+        yield move(Writer("odd", odd, s.sequence % 2 == 1), sequence=sequence)
     elif w.at == "odd":
         if broken == "even-after-commit":
             yield move(Writer("even too early", w.odd), sequence=w.odd + 1)
         else:
             for group in (1, 2):
                 yield commit("committed", group)
-            yield move(Writer("committed", w.odd))  # rolled back
+            yield move(Writer("rolled back", w.odd, w.found_odd))
+            yield move(Writer("ended"), lock=unlocked, doubt=True)  # nobody knows the outcome
     elif w.at == "even too early":
         yield commit("even", 1, lock=unlocked)
-    elif w.at == "committed":
+    elif w.at == "rolled back" and w.found_odd and broken != "doubt-stays-odd":
+        yield move(Writer("ended"), lock=unlocked)
+    elif w.at in ("committed", "rolled back"):
         yield move(w._replace(at="even"), sequence=w.odd + 1, lock=unlocked)
     elif w.at == "even":
         done = w._replace(at="published")
@@ -154,10 +162,13 @@ def _steps(s: State, broken: str | None) -> Iterator[State]:
     for i, reader in enumerate(s.readers):
         if reader not in s.readers[:i]:
             yield from _reader_steps(s, i, broken)
-    # Once, every process is stopped and started again: a new tag file.
+    if s.doubt:
+        yield s._replace(database=s.database + 1, doubt=False)
+    # Once, every process is stopped and started again: a new tag file. What was in doubt and has
+    # not come to light by then is gone.
     places = {w.at for w in s.writers} | {r.at for r in s.readers}
     if s.epoch == 0 and "ended" in places <= {"idle", "ended"}:
-        yield s._replace(epoch=0 if broken == "new-epoch" else 1, sequence=0)
+        yield s._replace(epoch=0 if broken == "new-epoch" else 1, sequence=0, doubt=False)
 
 
 def explore(broken: str | None = None) -> int:

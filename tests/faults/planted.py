@@ -22,7 +22,7 @@ from tenantbase.fence import TagFence, TagTicket, WriteLock
 from tenantbase.frame import REJECTED, FrameCodec, Verdict, bucket_of
 from tenantbase.interfaces.memcache import Item
 from tenantbase.interfaces.sql_interface import SqlStore
-from tenantbase.interfaces.store import DeletePrefix, Store, Sweep, Written
+from tenantbase.interfaces.store import DeletePrefix, Store, Sweep, Ticket, Written
 from tenantbase.tags import Tag, TagFile
 from tests.faults.planted_durability import Deaf, Early, Unsynced
 from tests.faults.stepped import Parts
@@ -47,6 +47,15 @@ class _EvenBefore(TagFence):
         for bucket, even in ticket.after.items():
             self._tags.sequences[bucket] = even
         return ticket
+
+
+class _EvenInDoubt(TagFence):
+    """A transaction that is rolled back makes even what an earlier writer had left odd."""
+
+    def withdraw(self, ticket: Ticket) -> None:
+        assert isinstance(ticket, TagTicket)
+        ticket.in_doubt = set()
+        super().withdraw(ticket)
 
 
 class _NoLock(TagFence):
@@ -225,6 +234,7 @@ class _JoinAny(Cache):
 BUGS: Final[dict[str, dict[str, type]]] = {
     "odd-before-commit": {"fence": _NotOddBefore},
     "even-after-commit": {"fence": _EvenBefore},
+    "doubt-stays-odd": {"fence": _EvenInDoubt},
     "one-lock": {"fence": _NoLock},
     "skip-when-odd": {"tags": _OddIsFine},
     "compare": {"codec": _NoComparison},
