@@ -45,7 +45,7 @@ _HEADERS: Final[dict[str, str]] = {
     "X-Content-Type-Options": "`nosniff`",
 }
 
-# What a type of Python does not say of a field, by its name: it means the same everywhere.
+# What a type of Python does not say of a field, by its name: it means the same nearly everywhere.
 _FIELDS: Final[dict[str, Json]] = {
     "key": {**KEY, "description": "1 to 1,024 bytes of UTF-8, any character but U+0000."},
     "keys": {"description": "Keys; one that comes twice counts once."},
@@ -157,6 +157,8 @@ def _explain(schema: Json, settings: WebSettings) -> None:
     """Add to the schema of a type what its fields mean."""
     schema["description"] = schema["description"].replace("``", "`")
     for name, field in schema["properties"].items():
+        if "description" in field:  # the type says it itself: it means something else there
+            continue
         field.update(_FIELDS.get(name, {}))
         if name == "value":
             field["description"] += f" At most {settings.max_value_bytes:,} bytes."

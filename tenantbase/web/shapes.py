@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 
 class Entry(msgspec.Struct):
@@ -39,7 +40,7 @@ class Counted(msgspec.Struct):
     """A counter after an increment."""
 
     key: str
-    value: int
+    value: Annotated[int, Meta(description="The sum.")]
     id: str
     version: int
     created: bool
@@ -49,28 +50,28 @@ class Counted(msgspec.Struct):
 class Page(msgspec.Struct):
     """Entries, and the cursor to what follows them."""
 
-    values: list[Entry]
+    values: Annotated[list[Entry], Meta(description="In byte order of keys.")]
     cursor: str | None
 
 
 class KeyPage(msgspec.Struct):
     """Keys, and the cursor to what follows them."""
 
-    values: list[Key]
+    values: Annotated[list[Key], Meta(description="In byte order of keys.")]
     cursor: str | None
 
 
 class Found(msgspec.Struct):
     """The entries that exist, and the keys of those that do not."""
 
-    values: list[Entry]
+    values: Annotated[list[Entry], Meta(description="In the order of the request.")]
     missing: list[str]
 
 
 class WrittenMany(msgspec.Struct):
     """What a write stored, entry by entry, in the order of the request."""
 
-    values: list[Written]
+    values: Annotated[list[Written], Meta(description="One for each that was sent.")]
 
 
 class Deleted(msgspec.Struct):
@@ -85,8 +86,8 @@ class HealthReport(msgspec.Struct):
     status: Literal["ok", "degraded", "unavailable"]
     store: Literal["ok", "unavailable"]
     cache: Literal["ok", "unavailable", "off"]
-    draining: bool
-    version: str
+    draining: Annotated[bool, Meta(description="It is about to end; send new connections elsewhere.")]
+    version: Annotated[str, Meta(description="Of tenantbase.")]
 
 
 class Alive(msgspec.Struct):
