@@ -86,7 +86,9 @@ class HealthReport(msgspec.Struct):
     status: Literal["ok", "degraded", "unavailable"]
     store: Literal["ok", "unavailable"]
     cache: Literal["ok", "unavailable", "off"]
-    draining: Annotated[bool, Meta(description="It is about to end; send new connections elsewhere.")]
+    draining: Annotated[
+        bool, Meta(description="It is about to end; send new connections elsewhere.")
+    ]
     version: Annotated[str, Meta(description="Of tenantbase.")]
 
 
