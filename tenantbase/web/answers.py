@@ -25,7 +25,7 @@ def entry_headers(entry: Entry, source: Source, content_type: str) -> dict[str, 
     return {
         hdrs.CONTENT_TYPE: content_type,
         ETAG: f'"{entry.version}"',
-        X_CACHE: source.value,
+        X_CACHE: source,
         hdrs.CACHE_CONTROL: NO_CACHE,
     }
 
@@ -42,7 +42,7 @@ def raw_headers(entry: Entry, source: Source) -> dict[str, str]:
 
 def absent(source: Source) -> web.Response:
     """404: there is no such key."""
-    headers = {X_CACHE: source.value, hdrs.CACHE_CONTROL: NO_CACHE}
+    headers = {X_CACHE: source, hdrs.CACHE_CONTROL: NO_CACHE}
     return problem(NO_SUCH_KEY, "there is no such key, or it has expired", headers)
 
 

@@ -87,13 +87,13 @@ class FastLane:
         if now != self._second:
             self._second = now
             self._date = f"Date: {formatdate(now, usegmt=True)}\r\nServer: {self._server}\r\n"
-        fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         last = "Connection: close\r\n" if self.life.draining else ""
         head = (
-            f"HTTP/1.1 {status} {reason}\r\n"
-            f"{fields}Content-Length: {len(body)}\r\n{self._date}{last}\r\n"
+            f"HTTP/1.1 {status} {reason}",
+            *map(": ".join, headers.items()),
+            f"Content-Length: {len(body)}\r\n{self._date}{last}\r\n",
         )
-        return head.encode() + body
+        return "\r\n".join(head).encode() + body
 
     def render_response(self, response: web.Response) -> bytes:
         """The same, of an answer made for aiohttp."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
+import msgspec
 from multidict import CIMultiDict
 
 MAX_HEAD: Final = 8_192
@@ -65,7 +66,7 @@ _LINES: Final = (
 )
 
 
-class Request(NamedTuple):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """A plain request.
 
     Attributes:
