@@ -13,7 +13,7 @@ import msgspec
 from benchmarks.work import BULK_KEYS, SMALL
 from tenantbase.documents import entry_json
 from tenantbase.entry import JSON, Entry, check_keys
-from tenantbase.frame import FrameCodec, bucket_of
+from tenantbase.frame import FrameCodec, Place
 from tenantbase.interfaces.memcache_protocol import parse_items
 from tenantbase.tags import TagFile
 
@@ -34,8 +34,9 @@ def measure(directory: Path) -> list[dict[str, Any]]:
     try:
         keys = [entry.key for entry in entries]
         names = [codec.name(key) for key in keys]
-        buckets = [bucket_of(name) for name in names]
-        tokens = [tags.tag(bucket) for bucket in buckets]
+        places = [codec.place(key) for key in keys]
+        buckets = [place.bucket for place in places]
+        tokens = tags.tags(buckets)
         frames = [codec.encode(*each) for each in zip(names, tokens, entries, strict=True)]
         answer = b"".join(
             b"\r\nVALUE %b 0 %d\r\n%b" % (name, len(frame), frame)
@@ -45,11 +46,17 @@ def measure(directory: Path) -> list[dict[str, Any]]:
         steps: dict[str, Callable[[], object]] = {
             "checking the key": lambda: check_keys(keys, "keys"),
             "its name in memcached, a keyed hash": lambda: [codec.name(key) for key in keys],
-            "the same, remembered": lambda: [codec.place(key) for key in keys],
-            "its tag": lambda: [tags.tag(bucket) for bucket in buckets],
+            "the same, its place remembered": lambda: [codec.place(key) for key in keys],
+            "its tag": lambda: tags.tags(buckets),
             "parsing memcached's answer": lambda: parse_items(answer, {}, 1),
             "opening its frame, MAC included": lambda: [
-                codec.decode(*each) for each in zip(frames, keys, names, tokens, strict=True)
+                codec.decode(frame, Place(key, name, bucket), token)
+                for frame, key, name, bucket, token in zip(
+                    frames, keys, names, buckets, tokens, strict=True
+                )
+            ],
+            "the same, remembered": lambda: [
+                codec.decode(*each) for each in zip(frames, places, tokens, strict=True)
             ],
             "its JSON": lambda: [entry_json(entry) for entry in entries],
         }

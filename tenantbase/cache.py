@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final, cast
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any, Final, cast
 
 from tenantbase.coalesce import Coalescer
 from tenantbase.entry import Entry
@@ -25,7 +26,7 @@ from tenantbase.errors import (
 )
 from tenantbase.fence import TagFence, TagTicket
 from tenantbase.found import Counters, Found, Source
-from tenantbase.frame import OVERHEAD, REJECTED, FrameCodec
+from tenantbase.frame import OVERHEAD, REJECTED, FrameCodec, Place
 from tenantbase.interfaces.memcache import Item, Memcache
 from tenantbase.interfaces.store import (
     Applied,
@@ -103,8 +104,12 @@ class Cache:
         self._max_value = max_item_bytes - OVERHEAD
         self._max_queue = max_queue
         self._loads: dict[tuple[bytes, Tag], asyncio.Future[Entry | None]] = {}
-        self._bulk: set[asyncio.Task[list[Found]]] = set()
-        self._reads = Coalescer(self._read, limit=_READ_BATCH, parallel=1, overlapping=_SLOW_READS)
+        self._reads = Coalescer(
+            self._read_singly, limit=_READ_BATCH, parallel=1, overlapping=_SLOW_READS
+        )
+        self._bulk_reads = Coalescer(
+            self._read_bulks, limit=_READ_BATCH, parallel=1, overlapping=_SLOW_READS, weight=len
+        )
         self._writes = Coalescer(
             self._commit, limit=_WRITE_BATCH, parallel=1, overlapping=_WRITE_THROUGHS
         )
@@ -131,57 +136,81 @@ class Cache:
         """Read one key, together with all others asked for in this turn of the event loop."""
         return self._reads.submit(key)
 
+    def get_then(self, key: str, receive: Callable[[Found | Exception], None]) -> None:
+        """As ``get``, but ``receive`` is called with the result, or the exception."""
+        self._reads.hand_in(key, receive)
+
     async def get_many(self, keys: Sequence[str]) -> list[Found]:
         """Read many keys in one round trip to memcached and, for the rest, one query.
 
         Raises:
             StoreUnavailable: the database was needed and cannot serve.
         """
-        # A task of its own: others may join its loads, so no caller may cancel it.
-        task = asyncio.get_running_loop().create_task(self._read(keys))
-        self._bulk.add(task)
-        task.add_done_callback(self._bulk.discard)
-        return await asyncio.shield(task)
+        return await self._bulk_reads.submit(keys)
 
-    async def _read(self, keys: Sequence[str]) -> list[Found]:
+    async def _read_singly(self, keys: Sequence[str]) -> list[Found]:
+        return await self._read(keys, self._reads)
+
+    async def _read_bulks(self, bulks: Sequence[Sequence[str]]) -> list[list[Found]]:
+        if len(bulks) == 1:
+            return [await self._read(bulks[0], self._bulk_reads)]
+        found = iter(await self._read(list(chain.from_iterable(bulks)), self._bulk_reads))
+        return [list(islice(found, len(keys))) for keys in bulks]
+
+    async def _read(self, keys: Sequence[str], batches: Coalescer[Any, Any]) -> list[Found]:
         now = self._clock()
-        use_cache = self._memcache is not None and self._memcache.available
-        place, tag_of, decode = self._codec.place, self._tags.tag, self._codec.decode
-        asked: dict[str, tuple[bytes, Tag]] = {}
-        direct: list[str] = []
-        for key in dict.fromkeys(keys):
-            name, bucket = place(key)
-            # Before memcached and the database are asked: every caller of this batch has
-            # begun, so the tag is fresh for all of them.
-            tag = tag_of(bucket)
-            if tag[1] % 2 or not use_cache:
-                direct.append(key)
-            else:
-                asked[key] = (name, tag)
-        frames = await self._ask([name for name, _ in asked.values()])
         found: dict[str, Found] = {}
+        # Before memcached and the database are asked: every caller of this batch has begun, so
+        # the tags are fresh for all of them.
+        places = list(map(self._codec.place, dict.fromkeys(keys)))
+        tags = self._tags.tags([place.bucket for place in places])
         missed: dict[str, tuple[bytes, Tag]] = {}
-        if frames is None:
-            direct.extend(asked)
-            asked, frames = {}, {}
-        for key, token in asked.items():
-            data = frames.get(token[0])
-            entry = REJECTED if data is None else decode(data, key, *token)
-            if entry is REJECTED:
-                missed[key] = token
-                if data is not None:
-                    self.counters.rejected_frames += 1
+        direct: list[str] = []
+        if self._memcache is None or not self._memcache.available:
+            direct.extend(place.key for place in places)
+        else:
+            asked: list[tuple[Place, Tag]] = []
+            for place, tag in zip(places, tags, strict=True):
+                if tag[1] % 2:
+                    direct.append(place.key)
+                else:
+                    asked.append((place, tag))
+            frames = await self._ask([place.name for place, _ in asked])
+            if frames is None:
+                direct.extend(place.key for place, _ in asked)
             else:
-                living = entry if entry is None or entry.alive(now) else None
-                found[key] = Found(living, Source.HIT)
+                self._open(asked, frames, now, found, missed)
         if missed or direct:
             # One question to memcached at a time makes large batches, which cost least. What
             # has to go to the database must not hold up those who find theirs in memcached.
-            self._reads.overlap()
+            batches.overlap()
             await self._load(missed, direct, now, found)
-        results = [found[key] for key in keys]
-        self._count(results)
-        return results
+            self._count([found[key] for key in keys])
+        else:
+            self.counters.hits += len(keys)
+        return [found[key] for key in keys]
+
+    def _open(
+        self,
+        asked: Sequence[tuple[Place, Tag]],
+        frames: Mapping[bytes, bytes],
+        now: float,
+        found: dict[str, Found],
+        missed: dict[str, tuple[bytes, Tag]],
+    ) -> None:
+        """Sort what was asked for by whether memcached's frame of it is sound."""
+        frame_of, decode, hit = frames.get, self._codec.decode, Source.HIT
+        for place, tag in asked:
+            data = frame_of(place.name)
+            entry = REJECTED if data is None else decode(data, place, tag)
+            if entry is REJECTED:
+                missed[place.key] = place.name, tag
+                if data is not None:
+                    self.counters.rejected_frames += 1
+            elif entry is None or entry.expires_at is None or entry.alive(now):
+                found[place.key] = Found(entry, hit)
+            else:
+                found[place.key] = Found(None, hit)
 
     def _count(self, results: Sequence[Found]) -> None:
         sources = [result.source for result in results]
@@ -296,8 +325,8 @@ class Cache:
         now = self._clock()
         items: list[Item] = []
         for key, entry in last.items():
-            name, bucket = self._codec.place(key)
-            self._offer(items, name, ticket.tag(bucket), entry, now)
+            place = self._codec.place(key)
+            self._offer(items, place.name, ticket.tag(place.bucket), entry, now)
         return items
 
     def _offer(
@@ -379,8 +408,7 @@ class Cache:
         """Wait for every read, write and fill under way. Call before the store is closed."""
         await self._writes.drained()
         await self._reads.drained()
-        if self._bulk:
-            await asyncio.wait(self._bulk)
+        await self._bulk_reads.drained()
 
 
 def _give_up(claim: _Claim, write: asyncio.Future[tuple[Applied, ...]]) -> None:

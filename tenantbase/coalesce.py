@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Receiver = Callable[[Result | Exception], None]
 
 
 class Coalescer(Generic[Item, Result]):
@@ -22,9 +24,10 @@ class Coalescer(Generic[Item, Result]):
         run: takes a batch and returns one result for each item, in order. A result that is an
             exception is raised to that item's caller alone; an exception raised by ``run``
             goes to all of them. It runs in a task of its own, which no caller can cancel.
-        limit: items a batch has at most.
+        limit: what the items of a batch weigh at most; a heavier one is a batch of its own.
         parallel: batches under way at most.
         overlapping: further ones that have called ``overlap``, at most.
+        weight: what an item weighs; None: 1 each.
     """
 
     def __init__(
@@ -34,12 +37,14 @@ class Coalescer(Generic[Item, Result]):
         limit: int,
         parallel: int,
         overlapping: int = 0,
+        weight: Callable[[Item], int] | None = None,
     ) -> None:
         self._run = run
         self._limit = limit
         self._parallel = parallel
         self._overlapping = overlapping
-        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._weight = weight
+        self._waiting: list[tuple[Item, Receiver[Result]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._slow: set[asyncio.Task[None]] = set()
         self._scheduled = False
@@ -50,16 +55,20 @@ class Coalescer(Generic[Item, Result]):
 
         Cancelling the future gives up the result and stops nothing.
         """
-        loop = self._loop
-        if loop is None:
-            # Asked for once: until Python 3.12 each time costs a system call.
-            loop = self._loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append((item, future))
+        future: asyncio.Future[Result] = self._running_loop().create_future()
+        self.hand_in(item, partial(_resolve, future))
+        return future
+
+    def hand_in(self, item: Item, receive: Receiver[Result]) -> None:
+        """Add an item to the next batch; ``receive`` is called with its result or exception.
+
+        For callers that are many: a future and its callback cost as much as the rest. If
+        ``receive`` raises, the event loop's exception handler is told.
+        """
+        self._waiting.append((item, receive))
         if not self._scheduled and len(self._tasks) < self._parallel:
             self._scheduled = True
-            loop.call_soon(self._send)
-        return future
+            self._running_loop().call_soon(self._send)
 
     def overlap(self) -> None:
         """Called by ``run`` before a slow part of it: the next batch may begin meanwhile."""
@@ -80,29 +89,55 @@ class Coalescer(Generic[Item, Result]):
             tasks = self._tasks | self._slow
             await asyncio.wait(tasks) if tasks else await asyncio.sleep(0)
 
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            # Asked for once: until Python 3.12 each time costs a system call.
+            self._loop = asyncio.get_running_loop()
+        return self._loop
+
     def _send(self) -> None:
         self._scheduled = False
         while self._waiting and len(self._tasks) < self._parallel:
-            batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
-            task = asyncio.get_running_loop().create_task(self._settle(batch))
+            size = self._batch_size()
+            batch, self._waiting = self._waiting[:size], self._waiting[size:]
+            task = self._running_loop().create_task(self._settle(batch))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
+
+    def _batch_size(self) -> int:
+        if self._weight is None:
+            return self._limit
+        total = 0
+        for size, (item, _) in enumerate(self._waiting):
+            total += self._weight(item)
+            if total > self._limit:
+                return max(size, 1)
+        return len(self._waiting)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._slow.discard(task)
         self._send()
 
-    async def _settle(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _settle(self, batch: list[tuple[Item, Receiver[Result]]]) -> None:
         results: Sequence[Result | Exception]
         try:
             results = await self._run([item for item, _ in batch])
         except Exception as error:  # the boundary: it belongs to the callers, all of them
             results = [error] * len(batch)
-        for (_, future), result in zip(batch, results, strict=True):
-            if future.done():
-                continue
-            if isinstance(result, Exception):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+        for (_, receive), result in zip(batch, results, strict=True):
+            try:
+                receive(result)
+            except Exception as error:  # one caller's mistake must not keep the others waiting
+                self._running_loop().call_exception_handler(
+                    {"message": "a batch's result was not received", "exception": error}
+                )
+
+
+def _resolve(future: asyncio.Future[Result], result: Result | Exception) -> None:
+    if future.done():
+        return  # its caller has given up
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

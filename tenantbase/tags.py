@@ -13,6 +13,7 @@ import fcntl
 import mmap
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -76,10 +77,17 @@ class TagFile:
                 raise CannotOpen(f"the tag file {path} stays locked by another process")
             time.sleep(0.01)
 
+    def tags(self, buckets: Sequence[int]) -> list[Tag]:
+        """The (epoch, sequence) of each bucket. An odd sequence: a write is in flight."""
+        # Never remembered from one call to the next: the pairs must be of this moment. The epoch
+        # cannot change while this file is open, so they may share it.
+        epoch, sequences = self._map[_EPOCH], self.sequences
+        return [(epoch, sequences[bucket]) for bucket in buckets]
+
     def tag(self, bucket: int) -> Tag:
-        """The (epoch, sequence) of a bucket. An odd sequence: a write is in flight."""
-        # Never remember the epoch: the pair must be of one moment.
-        return self._map[_EPOCH], self.sequences[bucket]
+        """The tag of one bucket."""
+        (tag,) = self.tags((bucket,))
+        return tag
 
     @property
     def commits(self) -> int:

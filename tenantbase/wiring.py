@@ -110,7 +110,7 @@ async def open_cache(
         cache = Cache(
             store,
             tags,
-            TagFence(tags, lock, lambda key: codec.place(key)[1]),
+            TagFence(tags, lock, lambda key: codec.place(key).bucket),
             codec,
             client,
             clock=time.time,

@@ -153,6 +153,41 @@ async def test_reads_of_one_turn_are_one_query_and_one_load_a_key(node: Node) ->
     assert node.store.reads == [["a", "b"]]
 
 
+async def test_bulk_reads_of_one_turn_are_one_question_and_each_gets_its_own(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("a", "b", "c"):
+        await node.set(key, key.encode())
+    asked: list[int] = []
+    get_many = node.memcache.get_many
+
+    async def counting(keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        asked.append(len(keys))
+        return await get_many(keys)
+
+    monkeypatch.setattr(node.memcache, "get_many", counting)
+    bulks = [["a", "b"], ["absent"], ["b", "c", "a"], []]
+    results = await asyncio.gather(*map(node.cache.get_many, bulks))
+    values = [[found.entry and found.entry.value for found in each] for each in results]
+    assert values == [[b"a", b"b"], [None], [b"b", b"c", b"a"], []]
+    assert asked == [4]
+
+
+async def test_a_bulk_read_from_the_database_holds_up_no_other(cluster: Cluster) -> None:
+    node = await cluster.start()
+    await node.set("cached", b"1")
+    gate = asyncio.Event()
+    node.store.after_select = gate.wait
+    slow = asyncio.ensure_future(node.cache.get_many(["absent"]))
+    while not node.store.reads:
+        await asyncio.sleep(0.001)
+    (found,) = await node.cache.get_many(["cached"])
+    assert found.source is Source.HIT
+    assert not slow.done()
+    gate.set()
+    assert (await slow)[0].entry is None
+
+
 async def test_a_fill_that_a_write_overtook_is_never_believed(node: Node) -> None:
     """The classic stale set: SELECT old, commit new, store old."""
     await node.set("k", b"old")

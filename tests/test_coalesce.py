@@ -41,6 +41,40 @@ async def test_a_batch_has_at_most_its_limit() -> None:
     assert recorder.batches == [[0, 1], [2, 3], [4]]
 
 
+async def test_a_batch_weighs_at_most_its_limit_or_is_one_item() -> None:
+    recorder = Recorder()
+    coalescer = Coalescer(recorder.run, limit=5, parallel=1, weight=abs)
+    await asyncio.gather(*map(coalescer.submit, (1, 2, 3, 9, 2, 2, 1, 1)))
+    assert recorder.batches == [[1, 2], [3], [9], [2, 2, 1], [1]]
+
+
+async def test_receivers_are_called_with_results_and_errors() -> None:
+    coalescer = Coalescer(Recorder().run, limit=100, parallel=1)
+    received: list[object] = []
+    for item in (1, -1, 2):
+        coalescer.hand_in(item, received.append)
+    assert await coalescer.submit(3) == 30
+    one, error, two = received
+    assert (one, two) == (10, 20)
+    assert isinstance(error, KeyError)
+
+
+async def test_a_receiver_that_raises_keeps_nobody_waiting() -> None:
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: told.append(context["exception"])
+    )
+
+    def fail(result: int | Exception) -> None:
+        raise ValueError(result)
+
+    coalescer = Coalescer(Recorder().run, limit=100, parallel=1)
+    coalescer.hand_in(1, fail)
+    assert await coalescer.submit(2) == 20
+    assert await coalescer.submit(3) == 30
+    assert [repr(error) for error in told] == ["ValueError(10)"]
+
+
 async def test_what_arrives_meanwhile_goes_into_the_next_batch() -> None:
     recorder = Recorder()
     recorder.gate.clear()

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenantbase.entry import JSON, MAX_KEY_BYTES, Entry
-from tenantbase.frame import OVERHEAD, REJECTED, FrameCodec, bucket_of
+from tenantbase.frame import OVERHEAD, PLACES, REJECTED, FrameCodec, bucket_of
 from tenantbase.tags import BUCKETS, Tag
 
 SECRET = bytes(range(32))
 CODEC = FrameCodec(SECRET)
 TAG: Tag = (b"e" * 16, 4)
+ID = str(uuid.UUID(int=1))
 
 keys = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 entries = st.builds(
@@ -34,7 +35,7 @@ def sealed(entry: Entry | None, key: str, tag: Tag = TAG) -> bytes:
 
 
 def opened(data: bytes, key: str, tag: Tag = TAG, codec: FrameCodec = CODEC) -> object:
-    return codec.decode(data, key, codec.name(key), tag)
+    return codec.decode(data, codec.place(key), tag)
 
 
 @given(entries)
@@ -72,6 +73,48 @@ def test_another_keys_frame_is_rejected(entry: Entry | None, key: str, other: st
 @pytest.mark.parametrize("tag", [(b"e" * 16, 2), (b"e" * 16, 6), (b"f" * 16, 4)])
 def test_another_tags_frame_is_rejected(tag: Tag) -> None:
     assert opened(sealed(None, "k", tag), "k") is REJECTED
+
+
+@given(st.none() | entries, st.data())
+def test_what_is_remembered_of_a_place_vouches_for_the_same_bytes_alone(
+    entry: Entry | None, data: st.DataObject
+) -> None:
+    frame = sealed(entry, "k")
+    first = opened(frame, "k")
+    changed = bytearray(frame)
+    changed[data.draw(st.integers(0, len(frame) - 1))] ^= data.draw(st.integers(1, 255))
+    assert opened(bytes(changed), "k") is REJECTED
+    assert opened(frame, "other") is REJECTED
+    assert opened(bytes(bytearray(frame)), "k") == first, "and nothing took its place"
+
+
+def test_what_is_remembered_of_a_place_counts_under_its_own_tag_alone() -> None:
+    epoch, sequence = TAG
+    old, new = (sealed(None, "k", (epoch, number)) for number in (sequence, sequence + 2))
+    for _ in range(2):
+        assert opened(old, "k") is None
+        assert opened(old, "k", (epoch, sequence + 2)) is REJECTED
+        assert opened(old, "k", (b"f" * 16, sequence)) is REJECTED
+        assert opened(new, "k", (epoch, sequence + 2)) is None
+
+
+def test_a_bounded_number_of_places_is_remembered() -> None:
+    codec = FrameCodec(SECRET)
+    first = codec.place("first")
+    assert codec.place("first") is first
+    others = [codec.place(f"{number}") for number in range(PLACES)]
+    assert codec.place(f"{PLACES - 1}") is others[-1]
+    assert codec.place("first") is not first
+    assert codec.place("first").name == first.name
+
+
+def test_large_frames_are_not_remembered() -> None:
+    codec = FrameCodec(SECRET)
+    for size in (10, 10_000):
+        place = codec.place(f"{size}")
+        frame = codec.encode(place.name, TAG, Entry(place.key, bytes(size), JSON, ID, 1, None))
+        assert codec.decode(frame, place, TAG) is not REJECTED
+        assert (place.frame is frame) == (size == 10)
 
 
 def test_a_strangers_frame_is_rejected() -> None:

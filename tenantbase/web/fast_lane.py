@@ -9,20 +9,16 @@ request whose end does not come in time goes there too, so limits of time are ke
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
-from email.utils import formatdate
 from typing import Final, cast
 
 from aiohttp import hdrs, web
 
 from tenantbase.cache import Cache
-from tenantbase.documents import applied_json, entry_json
-from tenantbase.entry import JSON
 from tenantbase.errors import InvalidRequest
 from tenantbase.found import Found
 from tenantbase.interfaces.store import Applied
-from tenantbase.web.answers import absent, entry_headers, raw_headers, written_headers
+from tenantbase.web.answers import absent, raw_headers
 from tenantbase.web.bodies import parse
 from tenantbase.web.changes import SET_VALUE, set_change
 from tenantbase.web.guard import Guard
@@ -30,6 +26,7 @@ from tenantbase.web.health import Health
 from tenantbase.web.life import Life
 from tenantbase.web.plain import GENERAL, Other, Recogniser, Request, Route
 from tenantbase.web.problems import HttpError, answer
+from tenantbase.web.rendering import Renderer
 from tenantbase.web.settings import WebSettings
 
 _MAX_AHEAD: Final = 1 << 18  # bytes taken in while a request is being answered
@@ -65,9 +62,7 @@ class FastLane:
         # Checks of the request's head have their place here, and are made once for each block
         # of header fields, not for each request.
         self.recognise = Recogniser(self._allowed).recognise
-        self._server = server
-        self._second = 0
-        self._date = ""
+        self.renderer = Renderer(life, server)
 
     def __call__(self) -> FastConnection:
         """A protocol for a new connection."""
@@ -80,25 +75,6 @@ class FastLane:
             return False
         # A page of an allowed origin has its answers with CORS headers, from the other lane.
         return True
-
-    def render(self, status: int, reason: str, headers: Mapping[str, str], body: bytes) -> bytes:
-        """An answer as aiohttp sends it."""
-        now = int(time.time())
-        if now != self._second:
-            self._second = now
-            self._date = f"Date: {formatdate(now, usegmt=True)}\r\nServer: {self._server}\r\n"
-        last = "Connection: close\r\n" if self.life.draining else ""
-        head = (
-            f"HTTP/1.1 {status} {reason}",
-            *map(": ".join, headers.items()),
-            f"Content-Length: {len(body)}\r\n{self._date}{last}\r\n",
-        )
-        return "\r\n".join(head).encode() + body
-
-    def render_response(self, response: web.Response) -> bytes:
-        """The same, of an answer made for aiohttp."""
-        body = cast(bytes, response.body or b"")
-        return self.render(response.status, response.reason, response.headers, body)
 
     async def watch(self) -> None:
         """Look after connections on which nothing happens; runs until it is cancelled."""
@@ -208,9 +184,9 @@ class FastConnection(asyncio.Protocol):
             return
         self._begin(request)
         if request.route is Route.GET_VALUE:
-            lane.cache.get(request.key).add_done_callback(self._got_value)
+            lane.cache.get_then(request.key, self._got_value)
         elif request.route is Route.RAW_VALUE:
-            lane.cache.get(request.key).add_done_callback(self._got_raw)
+            lane.cache.get_then(request.key, self._got_raw)
         else:
             health = asyncio.get_running_loop().create_task(lane.health.state())
             health.add_done_callback(self._got_response)
@@ -232,37 +208,36 @@ class FastConnection(asyncio.Protocol):
         self._begin(request)
         lane.cache.write(change).add_done_callback(self._was_set)
 
-    def _got_value(self, reading: asyncio.Future[Found]) -> None:
-        if reading.exception() is not None or (found := reading.result()).entry is None:
-            self._got_nothing(reading)
-            return
-        headers = entry_headers(found.entry, found.source, JSON)
-        self._end(self._lane.render(200, "OK", headers, entry_json(found.entry)))
+    def _got_value(self, result: Found | Exception) -> None:
+        if isinstance(result, Exception) or result.entry is None:
+            self._got_nothing(result)
+        else:
+            self._end(self._lane.renderer.value(result.entry, result.source))
 
-    def _got_raw(self, reading: asyncio.Future[Found]) -> None:
-        if reading.exception() is not None or (found := reading.result()).entry is None:
-            self._got_nothing(reading)
-            return
-        headers = raw_headers(found.entry, found.source)
-        self._end(self._lane.render(200, "OK", headers, found.entry.value))
+    def _got_raw(self, result: Found | Exception) -> None:
+        if isinstance(result, Exception) or result.entry is None:
+            self._got_nothing(result)
+        else:
+            entry = result.entry
+            headers = raw_headers(entry, result.source)
+            self._end(self._lane.renderer.answer(200, "OK", headers, entry.value))
 
-    def _got_nothing(self, reading: asyncio.Future[Found]) -> None:
-        error = reading.exception()
-        response = absent(reading.result().source) if error is None else _failed(error)
-        self._end(self._lane.render_response(response))
+    def _got_nothing(self, result: Found | Exception) -> None:
+        response = answer(result) if isinstance(result, Exception) else absent(result.source)
+        self._end(self._lane.renderer.response(response))
 
     def _was_set(self, write: asyncio.Future[tuple[Applied, ...]]) -> None:
         error = write.exception()
         if error is not None:
-            self._end(self._lane.render_response(_failed(error)))
+            self._end(self._lane.renderer.response(_failed(error)))
             return
         (applied,) = write.result()
-        self._end(self._lane.render(200, "OK", written_headers(applied), applied_json(applied)))
+        self._end(self._lane.renderer.written(applied))
 
     def _got_response(self, task: asyncio.Future[web.Response]) -> None:
         error = task.exception()
         response = task.result() if error is None else _failed(error)
-        self._end(self._lane.render_response(response))
+        self._end(self._lane.renderer.response(response))
 
     def _end(self, data: bytes) -> None:
         """Send the answer, and look at what has come meanwhile."""

@@ -19,7 +19,7 @@ from tenantbase import tags as tags_module
 from tenantbase.cache import Cache
 from tenantbase.entry import Entry
 from tenantbase.fence import TagFence, TagTicket, WriteLock
-from tenantbase.frame import REJECTED, FrameCodec, Verdict, bucket_of
+from tenantbase.frame import REJECTED, FrameCodec, Place, Verdict, bucket_of
 from tenantbase.interfaces.memcache import Item
 from tenantbase.interfaces.sql_interface import SqlStore
 from tenantbase.interfaces.store import DeletePrefix, Store, Sweep, Ticket, Written
@@ -83,22 +83,20 @@ class _Even(int):
 class _OddIsFine(TagFile):
     """A reader does not see that a sequence is odd."""
 
-    def tag(self, bucket: int) -> Tag:
-        epoch, sequence = super().tag(bucket)
-        return epoch, _Even(sequence)
+    def tags(self, buckets: Sequence[int]) -> list[Tag]:
+        return [(epoch, _Even(sequence)) for epoch, sequence in super().tags(buckets)]
 
 
 class _Remembering(TagFile):
     """A sequence is remembered for a while."""
 
-    def tag(self, bucket: int) -> Tag:
+    def tags(self, buckets: Sequence[int]) -> list[Tag]:
         memory: dict[int, tuple[float, Tag]] = self.__dict__.setdefault("memory", {})
         now = time.monotonic()
-        loaded, tag = memory.get(bucket, (0.0, None))
-        if tag is None or now - loaded > 0.3:
-            tag = super().tag(bucket)
-            memory[bucket] = now, tag
-        return tag
+        for bucket, tag in zip(buckets, super().tags(buckets), strict=True):
+            if now - memory.get(bucket, (-1.0, tag))[0] > 0.3:
+                memory[bucket] = now, tag
+        return [memory[bucket][1] for bucket in buckets]
 
 
 class _SameEpoch(TagFile):
@@ -128,9 +126,9 @@ class _Predictable:
 class _NoComparison(FrameCodec):
     """A frame counts under whatever tag it was made."""
 
-    def decode(self, data: bytes, key: str, name: bytes, tag: Tag) -> Entry | None | Verdict:
+    def decode(self, data: bytes, place: Place, tag: Tag) -> Entry | None | Verdict:
         epoch, sequence = data[20:36], int.from_bytes(data[36:44], "little")
-        return super().decode(data, key, name, (epoch, sequence))
+        return super().decode(data, place, (epoch, sequence))
 
 
 class _LateTag(Cache):
@@ -165,11 +163,11 @@ class _FoundTag(_LateTag):
 class _NoMac(FrameCodec):
     """The MAC of a frame is not looked at."""
 
-    def decode(self, data: bytes, key: str, name: bytes, tag: Tag) -> Entry | None | Verdict:
+    def decode(self, data: bytes, place: Place, tag: Tag) -> Entry | None | Verdict:
         state = self._mac.copy()
         state.update(data[16:])
         try:
-            return super().decode(state.digest() + data[16:], key, name, tag)
+            return super().decode(state.digest() + data[16:], place, tag)
         except UnicodeDecodeError:
             return REJECTED
 
@@ -177,8 +175,8 @@ class _NoMac(FrameCodec):
 class _AnyOwner(FrameCodec):
     """A frame counts for whatever key it is found under."""
 
-    def decode(self, data: bytes, key: str, name: bytes, tag: Tag) -> Entry | None | Verdict:
-        return super().decode(data, key, data[44:76], tag)
+    def decode(self, data: bytes, place: Place, tag: Tag) -> Entry | None | Verdict:
+        return super().decode(data, Place(place.key, data[44:76], place.bucket), tag)
 
 
 class _Eternal(FrameCodec):
