@@ -171,9 +171,16 @@ def serving(setup: Setup, site: Site) -> Iterator[Server]:
 
 
 @contextmanager
-def start_tenantbase(site: Site, options: Sequence[str]) -> Iterator[Started]:
-    """A tenantbase on ``tenantbase.db`` in its directory, which may be there already."""
-    command = tenantbase_command(site, "serve", "--port", str(site.port), *options)
+def start_tenantbase(
+    site: Site, options: Sequence[str], module: Sequence[str | Path] = ("tenantbase",)
+) -> Iterator[Started]:
+    """A tenantbase on ``tenantbase.db`` in its directory, which may be there already.
+
+    Args:
+        module: what Python is to run, with arguments of its own that come first.
+    """
+    serve = ["serve", "--port", str(site.port), "--database", site.directory / "tenantbase.db"]
+    command = [sys.executable, "-m", *module, *serve, *options]
     with site.run("tenantbase", command) as process:
         wait_for(process, site.log("tenantbase"), port=site.port)
         yield Started(process)

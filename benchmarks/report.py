@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from benchmarks.plot import plot
 from benchmarks.summary import BUSY, DISTURBED, GOAL_P99_SECONDS, GOALS, OURS, Loads
+from benchmarks.waits import LONG_SECONDS, SLOWEST
 from benchmarks.work import DATA
 
 HERE: Final = Path(__file__).parent
@@ -42,6 +43,7 @@ def render(results: dict[str, Any]) -> str:
     if results["profile"]:
         parts += ["### Where tenantbase spends its time", _profile(results["profile"])]
         parts += [_steps(results["steps"])]
+        parts += ["### What the slowest durable sets wait for", *_waits(results["waits"])]
     if results["memory"]:
         parts += ["### Memory of the server process", _memory(results["memory"])]
     if results["growth"]:
@@ -175,6 +177,27 @@ def _profile(records: list[dict[str, Any]]) -> str:
 def _steps(records: list[dict[str, Any]]) -> str:
     rows = [[each["step"], f"{each['seconds'] * 1e6:.2f} µs"] for each in records]
     return _table(["a step of reading one key", "processor time"], rows)
+
+
+def _waits(record: dict[str, Any]) -> list[str]:
+    rows = [
+        [
+            each["name"],
+            f"{each['share']:.0%}",
+            f"{each['a_second']:.1f}",
+            _milliseconds(each["median"]),
+            _milliseconds(each["longest"]),
+        ]
+        for each in record["causes"]
+    ]
+    rows.append(["none of these", f"{record['other']:.0%}", "", "", ""])
+    header = ["at the same time as", "of the slowest", "a second", "median", "longest"]
+    text = (
+        f"The slowest {SLOWEST:.0%} of {record['rate']:,.0f} durable sets a second took"
+        f" {_milliseconds(record['slow'])} or more in the server. A commit, or storing frames in"
+        f" memcached, is called long from {_milliseconds(LONG_SECONDS)} on. One can overlap several."
+    )
+    return [text, _table(header, rows)]
 
 
 def _memory(records: list[dict[str, Any]]) -> str:

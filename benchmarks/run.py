@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import growth, machine, memory, profiling, report, rounds, steps
+from benchmarks import growth, machine, memory, profiling, report, rounds, steps, waits
 from benchmarks.launch import PEERS
 from benchmarks.processes import BenchmarkError, choose_cores
 from benchmarks.throughput import CONNECTIONS
@@ -110,12 +110,14 @@ def _measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
         "loads": rounds.measure(plan, _progress),
         "profile": [],
         "steps": [],
+        "waits": {},
         "memory": [],
         "growth": [],
     }
     if "profile" in options.only:
         results["profile"] = profiling.measure(plan.seconds, cores, directory, _progress)
         results["steps"] = steps.measure(directory)
+        results["waits"] = waits.measure(plan.seconds, cores, directory, _progress)
     if "memory" in options.only:
         results["memory"] = memory.measure(_MEMORY_REQUESTS, cores, directory, _progress)
     if "growth" in options.only:
