@@ -11,19 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, Final, cast
 
+from tenantbase.claim import Claim, give_up
 from tenantbase.coalesce import Coalescer
 from tenantbase.entry import Entry
-from tenantbase.errors import (
-    CacheUnavailable,
-    Overloaded,
-    OutcomeUnknown,
-    StoreUnavailable,
-)
+from tenantbase.errors import CacheUnavailable, Overloaded
 from tenantbase.fence import TagFence, TagTicket
 from tenantbase.found import Counters, Found, Source
 from tenantbase.frame import OVERHEAD, REJECTED, FrameCodec, Place
@@ -35,7 +30,6 @@ from tenantbase.interfaces.store import (
     DeletePrefix,
     Store,
     Sweep,
-    Transaction,
     Written,
 )
 from tenantbase.tags import Tag, TagFile
@@ -51,20 +45,6 @@ _SCAN_BYTES: Final = 1 << 20
 _SWEEP_ROWS: Final = 500
 # memcached takes a longer time for an absolute one.
 _MAX_EXPTIME: Final = 30 * 24 * 3600
-
-
-class _Claim:
-    """A transaction in the queue. Who takes it first, the store or its impatient caller, has it."""
-
-    __slots__ = ("transaction", "settled", "_unclaimed")
-
-    def __init__(self, transaction: Transaction) -> None:
-        self.transaction = transaction
-        self.settled = False  # what became of it is known
-        self._unclaimed = threading.Lock()
-
-    def take(self) -> bool:
-        return self._unclaimed.acquire(blocking=False)
 
 
 class Cache:
@@ -113,7 +93,7 @@ class Cache:
         self._writes = Coalescer(
             self._commit, limit=_WRITE_BATCH, parallel=1, overlapping=_WRITE_THROUGHS
         )
-        self._patience = TimeLimit(write_timeout, _give_up)
+        self._patience = TimeLimit(write_timeout, give_up)
         self.counters = Counters()
 
     @property
@@ -288,12 +268,12 @@ class Cache:
             refused = asyncio.get_running_loop().create_future()
             refused.set_exception(Overloaded("too many writes are waiting; try again soon"))
             return refused
-        claim = _Claim(changes)
+        claim = Claim(changes)
         committed = self._writes.submit(claim)
         self._patience.watch(committed, claim)
         return committed
 
-    async def _commit(self, claims: Sequence[_Claim]) -> list[tuple[Applied, ...] | Exception]:
+    async def _commit(self, claims: Sequence[Claim]) -> list[tuple[Applied, ...] | Exception]:
         written = await self._store.write(claims, self._clock(), self._fence)
         for claim in claims:
             claim.settled = True
@@ -303,7 +283,7 @@ class Cache:
         # None: withdrawn, and nobody waits for the answer.
         return [() if outcome is None else outcome for outcome in written.outcomes]
 
-    def _write_through(self, claims: Sequence[_Claim], written: Written) -> list[Item]:
+    def _write_through(self, claims: Sequence[Claim], written: Written) -> list[Item]:
         """The frames that a group is to store.
 
         The whole group has one tag, so only the last state of a key may be cached under it:
@@ -409,17 +389,3 @@ class Cache:
         await self._writes.drained()
         await self._reads.drained()
         await self._bulk_reads.drained()
-
-
-def _give_up(claim: _Claim, write: asyncio.Future[tuple[Applied, ...]]) -> None:
-    """A write has waited too long; if it is only not in memcached yet, it is not given up."""
-    if claim.settled:
-        return
-    if claim.take():
-        write.set_exception(StoreUnavailable("the database is busy; nothing was written"))
-    else:
-        write.set_exception(
-            OutcomeUnknown(
-                "the database did not finish in time; the write may or may not have been made"
-            )
-        )

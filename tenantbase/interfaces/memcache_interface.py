@@ -17,8 +17,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import SupportsIndex, TypeVar, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar, cast
 
 from aiomcache.pool import Connection, MemcachePool
 
@@ -26,6 +26,7 @@ from tenantbase.errors import CacheUnavailable
 from tenantbase.interfaces.memcache import Item
 from tenantbase.interfaces.memcache_address import MemcacheAddress
 from tenantbase.interfaces.memcache_protocol import ProtocolError, get_items, get_version, set_items
+from tenantbase.interfaces.memcache_reader import PieceReader
 
 log = logging.getLogger("tenantbase.memcache")
 
@@ -37,7 +38,6 @@ _FAILURES = (OSError, EOFError, ProtocolError)
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
-_READ_AHEAD = 1 << 20
 
 
 class MemcacheClient:
@@ -181,19 +181,19 @@ class _Pool(MemcachePool):
         """An idle connection that is sound, or else a new one."""
         while not self._pool.empty():
             conn = self._pool.get_nowait()
-            if not (conn.reader.at_eof() or conn.reader.exception() or conn.writer.is_closing()):
+            if cast(PieceReader, conn.reader).in_step and not conn.writer.is_closing():
                 break
             self._do_close(conn)
         else:
             conn = await self._create_new_conn()
-        cast(_Reader, conn.reader).expected = True
+        cast(PieceReader, conn.reader).expected = True
         self._in_use.add(conn)
         return conn
 
     def release(self, conn: Connection) -> None:
         """Take back a connection whose answer was read to its end."""
         self._in_use.remove(conn)
-        cast(_Reader, conn.reader).expected = False
+        cast(PieceReader, conn.reader).expected = False
         self._pool.put_nowait(conn)
 
     def discard(self, conn: Connection) -> None:
@@ -214,7 +214,7 @@ class _Pool(MemcachePool):
 
     async def _create_new_conn(self) -> Connection:
         loop = asyncio.get_running_loop()
-        reader = _Reader(self)
+        reader = PieceReader(self._heard)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         # Both event loops set TCP_NODELAY on their own.
         transport, _ = await (
@@ -228,23 +228,8 @@ class _Pool(MemcachePool):
             raise ConnectionAbortedError("closed while connecting")
         return conn
 
+    def _heard(self, moment: float) -> None:
+        self.last_heard = moment
+
     def _do_close(self, conn: Connection) -> None:
         conn.writer.transport.abort()
-
-
-class _Reader(asyncio.StreamReader):
-    """A stream that breaks when bytes come that nobody waits for."""
-
-    def __init__(self, pool: _Pool) -> None:
-        loop = asyncio.get_running_loop()
-        super().__init__(limit=_READ_AHEAD, loop=loop)
-        self._clock = loop.time
-        self._pool = pool
-        self.expected = True
-
-    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
-        self._pool.last_heard = self._clock()
-        if self.expected:
-            super().feed_data(data)
-        else:
-            self.set_exception(ProtocolError("bytes that nobody has asked for"))

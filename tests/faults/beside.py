@@ -86,5 +86,10 @@ async def _run(*arguments: str) -> tuple[int, bytes]:
         stderr=asyncio.subprocess.DEVNULL,
         env=clean_environment(),
     )
-    output, _ = await process.communicate()
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     return process.returncode or 0, output

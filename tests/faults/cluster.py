@@ -71,13 +71,23 @@ class TorturedServer(AppServer):
             return []
         return _children(process.pid) or [process.pid]
 
+    def close(self) -> None:
+        """End it with its workers: one that is stopped would stay, and hold its output open."""
+        if self._process is not None:
+            _kill_children(self._process.pid)
+        super().close()
+
     def kill(self) -> None:
         """kill -9, of what runs under strace as well."""
         if self._injected:
-            for pid in _children(self.pid):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            _kill_children(self.pid)
         super().kill()
+
+
+def _kill_children(pid: int) -> None:
+    for child in _children(pid):
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
 
 
 def _children(pid: int) -> list[int]:

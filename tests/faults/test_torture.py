@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -54,6 +57,28 @@ def test_the_torture_says_what_it_has_found() -> None:
     assert done.stdout.startswith("seed 5, 8 s, ")
     assert "FOUND: r" in done.stdout and "a newer version was seen" in done.stdout
     assert done.stdout.endswith(" FOUND\n")
+
+
+def test_a_torture_that_is_ended_leaves_nothing_behind(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.faults.torture", "--fault", "process-stop"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as torture:
+        assert torture.stdout is not None
+        assert any("process-stop for" in line for line in torture.stdout)
+        assert _mentioning(tmp_path), "servers run"
+        torture.terminate()
+        assert torture.wait(30) == 128 + signal.SIGTERM
+    assert _mentioning(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def _mentioning(path: Path) -> list[bytes]:
+    """The command lines of all processes that have this path in theirs."""
+    lines = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            lines.append((process / "cmdline").read_bytes())
+    return [line for line in lines if os.fsencode(path) in line]
 
 
 async def test_an_event_loop_that_stands_still_is_noticed(tmp_path: Path) -> None:

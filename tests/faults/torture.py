@@ -11,6 +11,7 @@ Exit status 1: something was found.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -78,6 +79,8 @@ def main() -> None:
     for line in machine.description():
         _log(line)
     began = time.monotonic()
+    # What was started ends with the run, however that ends.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     result = run.run(plan, _log)
     images, lost = power_loss.run(
         seed=given.seed, count=given.images, rounds=150, processes=2, bug=given.bug

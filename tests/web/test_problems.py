@@ -90,6 +90,9 @@ class _Raising(Cache):
     def get(self, key: str) -> asyncio.Future[Found]:
         return self._failed()
 
+    def get_then(self, key: str, receive: Callable[[Found | Exception], None]) -> None:
+        asyncio.get_running_loop().call_soon(receive, self.error)
+
     async def get_many(self, keys: Sequence[str]) -> list[Found]:
         raise self.error
 
