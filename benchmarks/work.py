@@ -126,18 +126,21 @@ def _list(dialect: Dialect, entries: Entries, chance: random.Random) -> Exchange
 
 
 SMALL: Final = Data("small", 5_000, 100)
+MANY: Final = Data("many", 50_000, 100)  # more than tenantbase remembers the frames of
+FEW: Final = Data("few", 200, 100)  # all of them stay in the processor's caches
 LARGE: Final = Data("large", 5_000, 10_240)
 HOT: Final = Data("hot", 1, 100)
-DATA: Final = (SMALL, LARGE, HOT)
+DATA: Final = (SMALL, MANY, FEW, LARGE, HOT)
 
 _ALL: Final = (SMALL.name, LARGE.name, HOT.name)
-_MANY: Final = (SMALL.name, LARGE.name)
 
-CACHED_GET: Final = Work("cached-get", Needs.CACHE, _ALL, _get)
-COLD_GET: Final = Work("cold-get", Needs.NO_CACHE, _MANY, _get)
+CACHED_GET: Final = Work("cached-get", Needs.CACHE, (*_ALL, MANY.name), _get)
+COLD_GET: Final = Work("cold-get", Needs.NO_CACHE, (SMALL.name, LARGE.name), _get)
 NEGATIVE_GET: Final = Work("negative-get", Needs.CACHE, (SMALL.name,), _absent)
 DURABLE_SET: Final = Work("durable-set", Needs.DURABLE, _ALL, _set)
 MIXED: Final = Work("mixed", Needs.DURABLE, _ALL, _mixed)
-BULK_GET: Final = Work("bulk-get", Needs.CACHE, _MANY, _bulk, BULK_KEYS)
+BULK_GET: Final = Work(
+    "bulk-get", Needs.CACHE, (SMALL.name, FEW.name, LARGE.name), _bulk, BULK_KEYS
+)
 LIST: Final = Work("list", Needs.CACHE, (SMALL.name,), _list)
 WORK: Final = (CACHED_GET, COLD_GET, NEGATIVE_GET, DURABLE_SET, MIXED, BULK_GET, LIST)

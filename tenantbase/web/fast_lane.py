@@ -20,11 +20,20 @@ from tenantbase.found import Found
 from tenantbase.interfaces.store import Applied
 from tenantbase.web.answers import absent, raw_headers
 from tenantbase.web.bodies import parse
-from tenantbase.web.changes import SET_VALUE, set_change
+from tenantbase.web.changes import SET_VALUE as SET_BODY
+from tenantbase.web.changes import set_change
 from tenantbase.web.guard import Guard
 from tenantbase.web.health import Health
 from tenantbase.web.life import Life
-from tenantbase.web.plain import GENERAL, Other, Recogniser, Request, Route
+from tenantbase.web.plain import (
+    GENERAL,
+    GET_VALUE,
+    INCOMPLETE,
+    RAW_VALUE,
+    SET_VALUE,
+    Recogniser,
+    Request,
+)
 from tenantbase.web.problems import HttpError, answer
 from tenantbase.web.rendering import Renderer
 from tenantbase.web.settings import WebSettings
@@ -175,17 +184,19 @@ class FastConnection(asyncio.Protocol):
         lane = self._lane
         # While the server drains, all new requests are for the other lane, which says so.
         request = GENERAL if lane.life.draining else lane.recognise(self._buffer)
-        if isinstance(request, Other):
-            if request is GENERAL:
-                self._leave()
+        if request is GENERAL:
+            self._leave()
             return
-        if request.route is Route.SET_VALUE:
+        if request is INCOMPLETE:
+            return
+        route = request.route
+        if route is SET_VALUE:
             self._set(request)
             return
         self._begin(request)
-        if request.route is Route.GET_VALUE:
+        if route is GET_VALUE:
             lane.cache.get_then(request.key, self._got_value)
-        elif request.route is Route.RAW_VALUE:
+        elif route is RAW_VALUE:
             lane.cache.get_then(request.key, self._got_raw)
         else:
             health = asyncio.get_running_loop().create_task(lane.health.state())
@@ -200,7 +211,7 @@ class FastConnection(asyncio.Protocol):
     def _set(self, request: Request) -> None:
         lane = self._lane
         try:
-            given = parse(SET_VALUE, request.body)
+            given = parse(SET_BODY, request.body)
             change = set_change(given, None, lane.cache.now(), lane.settings.max_value_bytes)
         except InvalidRequest:
             self._leave()  # there it is found again, and answered

@@ -54,15 +54,23 @@ class Route(Enum):
     HEALTH = 3
 
 
-_LINES: Final = (
-    (
-        b"GET /get-value?key=",
-        Route.GET_VALUE,
-        re.compile(rb"GET /get-value\?key=%b HTTP/1\.1" % _KEY),
-    ),
-    (b"GET /v1/values/", Route.RAW_VALUE, re.compile(rb"GET /v1/values/%b HTTP/1\.1" % _KEY)),
-    (b"POST /set-value ", Route.SET_VALUE, re.compile(rb"POST /set-value HTTP/1\.1()")),
-    (b"GET /health-check ", Route.HEALTH, re.compile(rb"GET /health-check HTTP/1\.1()")),
+GET_VALUE: Final = Route.GET_VALUE
+RAW_VALUE: Final = Route.RAW_VALUE
+SET_VALUE: Final = Route.SET_VALUE
+HEALTH: Final = Route.HEALTH
+
+# What a request line begins with, and the route of each. One pattern matches them all: the number of
+# the group that took part, from 1 on, is the route's.
+_BEGINNINGS: Final = (
+    b"GET /get-value?key=",
+    b"GET /v1/values/",
+    b"POST /set-value ",
+    b"GET /health-check ",
+)
+_ROUTES: Final = (GET_VALUE, RAW_VALUE, SET_VALUE, HEALTH)
+_LINE: Final = re.compile(
+    rb"(?:GET /get-value\?key=%b|GET /v1/values/%b|POST /set-value()|GET /health-check()) HTTP/1\.1"
+    % (_KEY, _KEY)
 )
 
 
@@ -106,22 +114,13 @@ class Recogniser:
 
     def recognise(self, data: bytes) -> Request | Other:
         """The plain request at the front of ``data``, which is not empty."""
-        for begin, route, line in _LINES:  # noqa: B007 -- used after the loop
-            if data.startswith(begin):
-                break
-        else:
-            # Shorter than the beginning of a line that it may still become.
-            begins = any(begin.startswith(data) for begin, _, _ in _LINES)
-            return INCOMPLETE if begins else GENERAL
+        line = _LINE.match(data)
+        if line is None:
+            return _without_line(data)
         end = data.find(b"\r\n\r\n", 0, MAX_HEAD)
         if end < 0:
-            # Lines that end in a line feed alone would never come to an end here.
-            bare = data.count(b"\n") != data.count(b"\r\n")
-            return GENERAL if bare or len(data) >= MAX_HEAD else INCOMPLETE
-        match = line.match(data)
-        if match is None:
-            return GENERAL
-        fields = data[match.end() : end]
+            return _without_end(data)
+        fields = data[line.end() : end]
         try:
             length = self._lengths[fields]
         except KeyError:
@@ -129,8 +128,10 @@ class Recogniser:
         if length is None:
             return GENERAL
         size = end + 4
-        if route is not Route.SET_VALUE:
-            return GENERAL if length else Request(route, match[1].decode(), b"", size)
+        number = line.lastindex or 0
+        route = _ROUTES[number - 1]
+        if route is not SET_VALUE:
+            return GENERAL if length else Request(route, line[number].decode(), b"", size)
         if not 0 < length <= MAX_BODY:
             return GENERAL
         if len(data) < size + length:
@@ -162,3 +163,21 @@ class Recogniser:
         if not _LENGTH.fullmatch(length) or not self._allowed(headers):
             return None
         return int(length)
+
+
+def _without_line(data: bytes) -> Other:
+    """What data is that does not begin with the whole line of a plain request."""
+    for begin in _BEGINNINGS:
+        if data.startswith(begin):
+            break
+    else:
+        # Shorter than the beginning of a line that it may still become.
+        return INCOMPLETE if any(begin.startswith(data) for begin in _BEGINNINGS) else GENERAL
+    return GENERAL if b"\r\n\r\n" in data[:MAX_HEAD] else _without_end(data)
+
+
+def _without_end(data: bytes) -> Other:
+    """What data is whose head has no end so far."""
+    # Lines that end in a line feed alone would never come to an end here.
+    bare = data.count(b"\n") != data.count(b"\r\n")
+    return GENERAL if bare or len(data) >= MAX_HEAD else INCOMPLETE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from email.utils import formatdate
@@ -39,7 +40,7 @@ class Renderer:
     def __init__(self, life: Life, server: str) -> None:
         self._life = life
         self._server = server
-        self._second = 0
+        self._fresh_until = 0.0
         self._last_fields = b""
 
     def value(self, entry: Entry, source: Source) -> bytes:
@@ -66,9 +67,9 @@ class Renderer:
 
     def _ending(self) -> bytes:
         """The header fields that come last."""
-        now = int(time.time())
-        if now != self._second:
-            self._second = now
+        now = time.time()
+        if not self._fresh_until - 1 <= now < self._fresh_until:  # a clock can be set back
+            self._fresh_until = math.floor(now) + 1.0
             date = formatdate(now, usegmt=True)
             self._last_fields = f"Date: {date}\r\nServer: {self._server}\r\n".encode()
         if self._life.draining:
