@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from tenantbase.entry import JSON, Entry
@@ -20,7 +22,7 @@ def fields(answer: bytes) -> dict[bytes, bytes]:
 
 def test_the_date_follows_the_clock_forth_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_000_000_000.5
-    monkeypatch.setattr(rendering.time, "time", lambda: now)
+    monkeypatch.setattr(rendering, "time", SimpleNamespace(time=lambda: now))
     renderer = Renderer(Life(), "x")
     dates = []
     for now in (1_000_000_000.5, 1_000_000_000.9, 1_000_000_001.0, 999_999_999.9):
