@@ -39,11 +39,11 @@ def killed(directory: Path, name: str, call: str, when: int) -> bool:
     return subprocess.run(command, timeout=60).returncode != 0
 
 
-# With how many calls between two deaths.
+# With how many calls from one death to the next; the dynamic linker has most of the reads.
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("call", "stride"),
-    [("pwrite64", 1), ("fdatasync", 1), ("flock", 1), ("fcntl", 5), ("pread64", 5)],
+    [("pwrite64", 1), ("fdatasync", 1), ("flock", 1), ("fcntl", 1), ("pread64", 5)],
 )
 async def test_a_writer_killed_at_a_call(
     cache: Cache, tmp_path: Path, call: str, stride: int
