@@ -32,7 +32,7 @@ _NO_ID: Final = bytes(36)
 _REMEMBERED: Final = 1_024  # bytes of a frame that is remembered, at most
 
 PLACES: Final = 8_192
-"""How many keys are remembered; they take 7 MiB with values of 100 bytes, 20 MiB at most."""
+"""How many keys are remembered; they take 7 MiB with values of 100 bytes, 30 MiB at most."""
 
 OVERHEAD: Final = _BODY + 512
 """An upper bound, in bytes, of what a frame and a memcached item add to a value."""
