@@ -103,12 +103,14 @@ def text(printed: str) -> bytes:
     return bytes.fromhex(printed.replace("\\x", ""))
 
 
-def injecting(fault: str, command: Sequence[str | Path]) -> list[str]:
+def injecting(fault: str, command: Sequence[str | Path], files: Sequence[Path] = ()) -> list[str]:
     """The command line that runs a command with a fault in its system calls.
 
     Args:
         fault: what ``strace -e inject=`` takes.
+        files: only calls that concern one of these are counted, and can fail; empty: any call.
     """
     name = fault.partition(":")[0]
     options = ["-f", "-qqq", "-o", "/dev/null", "-e", f"trace={name}", "-e", f"inject={fault}"]
+    options += [option for file in files for option in ("-P", str(file))]
     return [strace(), *options, "--", *map(str, command)]
