@@ -6,5 +6,6 @@ dialect     how a request is spelled for each of them, and what a right answer i
 work        what is asked of them, on which data
 throughput  closed loop, by wrk         latency  open loop, at a fixed rate
 memory      what a server process holds  growth   a million entries beside a thousand
+against     two commits side by side, with a verdict
 report      from the results to the table, the plot and the section of README.md
 """

@@ -172,15 +172,25 @@ def serving(setup: Setup, site: Site) -> Iterator[Server]:
 
 @contextmanager
 def start_tenantbase(
-    site: Site, options: Sequence[str], module: Sequence[str | Path] = ("tenantbase",)
+    site: Site,
+    options: Sequence[str],
+    module: Sequence[str | Path] = ("tenantbase",),
+    interpreter: Sequence[str | Path] = (sys.executable,),
 ) -> Iterator[Started]:
     """A tenantbase on ``tenantbase.db`` in its directory, which may be there already.
 
     Args:
         module: what Python is to run, with arguments of its own that come first.
+        interpreter: the Python, with options of its own.
     """
-    serve = ["serve", "--port", str(site.port), "--database", site.directory / "tenantbase.db"]
-    command = [sys.executable, "-m", *module, *serve, *options]
+    serve: list[str | Path] = [
+        "serve",
+        "--port",
+        str(site.port),
+        "--database",
+        site.directory / "tenantbase.db",
+    ]
+    command = [*interpreter, "-m", *module, *serve, *options]
     with site.run("tenantbase", command) as process:
         wait_for(process, site.log("tenantbase"), port=site.port)
         yield Started(process)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from benchmarks.client import check, drive, percentile
 from benchmarks.dialect import Exchange
 from benchmarks.launch import PEERS, Server, Setup, Site, serving
 from benchmarks.processes import BenchmarkError, Cores, free_port, settle
-from benchmarks.work import CACHED_GET, DURABLE_SET, SMALL, Data, Work
+from benchmarks.work import CACHED_GET, DURABLE_SET, SMALL, Data, Needs, Work
 
 # Of each load so many requests are made and their answers checked, before and after.
 _CHECKED: Final = 50
@@ -26,7 +26,12 @@ _LATENCY: Final = (CACHED_GET, DURABLE_SET)
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured."""
+    """What is to be measured.
+
+    Attributes:
+        peers: names in ``setups``, in the order of the first round; every other round takes them
+            in the opposite order, so that being first favours none of them.
+    """
 
     rounds: int
     seconds: int
@@ -35,6 +40,7 @@ class Plan:
     peers: Sequence[str]
     cores: Cores
     directory: Path
+    setups: Mapping[str, Callable[[Needs], Setup | None]] = field(default_factory=lambda: PEERS)
 
 
 def measure(plan: Plan, progress: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -53,7 +59,7 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> list[dict[str, Any]]
                 bench = stack.enter_context(_bench(plan, data, directory))
                 for work in plan.work:
                     if data.name in work.data:
-                        for peer in plan.peers:
+                        for peer in plan.peers[:: -1 if number % 2 else 1]:
                             progress(f"round {number + 1}: {data.name}, {work.name}, {peer}")
                             result = bench.load(peer, work)
                             if result is not None:
@@ -88,7 +94,7 @@ class _Bench:
 
     def load(self, peer: str, work: Work) -> dict[str, Any] | None:
         """Measure one service at some work; None: it has no such thing."""
-        setup = PEERS[peer](work.needs)
+        setup = self._plan.setups[peer](work.needs)
         if setup is None:
             return None
         server = self._server(setup)

@@ -8,12 +8,14 @@ import shutil
 import signal
 import sys
 import tempfile
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import growth, machine, memory, profiling, report, rounds, steps, waits
+from benchmarks import against, growth, machine, memory, profiling, report, rounds, steps, waits
 from benchmarks.launch import PEERS
-from benchmarks.processes import BenchmarkError, choose_cores
+from benchmarks.processes import BenchmarkError, Cores, choose_cores
 from benchmarks.throughput import CONNECTIONS
 from benchmarks.work import DATA, SMALL, WORK
 
@@ -27,6 +29,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     directory = Path(tempfile.mkdtemp(prefix="tenantbase-bench-", dir=options.directory))
     try:
+        if options.against:
+            print(_compare(options, directory))
+            return
         results = _measure(options, directory)
     except BenchmarkError as error:
         sys.exit(f"\nbench: {_progress.last}: {error}")
@@ -59,6 +64,12 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--peer", action="append", choices=list(PEERS), help="likewise")
     parser.add_argument(
+        "--against",
+        metavar="REV",
+        help="compare this work tree with a commit instead, both in one run; at least"
+        f" {against.MIN_ROUNDS} rounds",
+    )
+    parser.add_argument(
         "--quick", action="store_true", help="two rounds of a second on small values, nothing more"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
@@ -80,15 +91,17 @@ def _options() -> argparse.Namespace:
         options.only = [
             part for part in options.only if part not in ("profile", "memory", "growth")
         ]
+    if options.against:
+        options.rounds = max(options.rounds, against.MIN_ROUNDS)
+        if options.publish or options.json:
+            parser.error("--against prints a table; it goes with neither --json nor --publish")
     if options.rounds < 1 or options.seconds < 1:
         parser.error("--rounds and --seconds are at least 1")
     return options
 
 
-def _measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
-    cores = choose_cores()
-    os.sched_setaffinity(0, {cores.load})
-    plan = rounds.Plan(
+def _plan(options: argparse.Namespace, directory: Path, cores: Cores) -> rounds.Plan:
+    return rounds.Plan(
         rounds=options.rounds,
         seconds=options.seconds,
         work=[work for work in WORK if work.name in options.only],
@@ -97,6 +110,27 @@ def _measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
         cores=cores,
         directory=directory,
     )
+
+
+def _compare(options: argparse.Namespace, directory: Path) -> str:
+    """The table of ``--against``."""
+    cores = choose_cores()
+    os.sched_setaffinity(0, {cores.load})
+    with against.checked_out(options.against, directory) as tree:
+        setups = {
+            against.BEFORE: partial(against.setup, against.BEFORE, tree),
+            against.AFTER: partial(against.setup, against.AFTER, against.ROOT),
+        }
+        plan = replace(_plan(options, directory, cores), peers=list(setups), setups=setups)
+        loads = rounds.measure(plan, _progress)
+    _progress("")
+    return against.table(against.compare(loads), options.against)
+
+
+def _measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
+    cores = choose_cores()
+    os.sched_setaffinity(0, {cores.load})
+    plan = _plan(options, directory, cores)
     results: dict[str, Any] = {
         "machine": machine.describe(directory),
         "versions": machine.versions(),

@@ -1,0 +1,121 @@
+"""Two commits side by side: the working tree against an earlier revision, in one run.
+
+Each round measures both, one right after the other, and swaps their order from round to round, so
+that a machine that slows down or heats up does so for both. What is compared are the ratios of the
+rounds. A verdict is given only when every round agrees on the direction and the median differs by
+more than ``MARGIN``: with six rounds, chance alone agrees so in one comparison of thirty-two.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from benchmarks import dialect
+from benchmarks.launch import MEMCACHED_MEGABYTES, Setup, start_tenantbase
+from benchmarks.processes import BenchmarkError
+from benchmarks.work import Needs
+
+BEFORE: Final = "before"
+AFTER: Final = "after"
+MARGIN: Final = 0.01
+MIN_ROUNDS: Final = 6
+
+ROOT: Final = Path(__file__).parent.parent
+
+
+@contextmanager
+def checked_out(revision: str, directory: Path) -> Iterator[Path]:
+    """A work tree of a revision, removed with the block.
+
+    Raises:
+        BenchmarkError: git does not know the revision.
+    """
+    tree = directory / "revision"
+    _git("worktree", "add", "--detach", str(tree), revision)
+    try:
+        yield tree
+    finally:
+        _git("worktree", "remove", "--force", str(tree))
+
+
+def setup(name: str, tree: Path, needs: Needs) -> Setup:
+    """The tenantbase of a work tree, with the packages of this environment."""
+    cached = needs is not Needs.NO_CACHE
+    memcached = (
+        ["--memcached-memory", str(MEMCACHED_MEGABYTES)] if cached else ["--memcached", "off"]
+    )
+    # -P: the current directory, which has a tenantbase too, is not searched first.
+    interpreter = ["env", f"PYTHONPATH={tree}", sys.executable, "-P"]
+    return Setup(
+        name if cached else f"{name} without cache",
+        lambda port: dialect.Tenantbase(port, "HIT" if cached else "BYPASS"),
+        lambda site: start_tenantbase(site, memcached, interpreter=interpreter),
+        load=True,
+        warm=cached,
+    )
+
+
+def compare(loads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The verdicts, one record for each work and data.
+
+    Returns: ``work``, ``data``, ``rate`` and ``cost`` (median ratio after / before), ``lowest`` and
+        ``highest`` (ratio of rates of any round), ``verdict``.
+    """
+    found: dict[tuple[str, str], dict[int, dict[str, dict[str, Any]]]] = {}
+    for load in loads:
+        rounds = found.setdefault((load["work"], load["data"]), {})
+        rounds.setdefault(load["round"], {})[load["peer"]] = load
+    records = []
+    for (work, data), rounds in found.items():
+        pairs = [each for each in rounds.values() if len(each) == 2]
+        rates = [pair[AFTER]["rate"] / pair[BEFORE]["rate"] for pair in pairs]
+        costs = [pair[AFTER]["cost"] / pair[BEFORE]["cost"] for pair in pairs]
+        records.append(
+            {
+                "work": work,
+                "data": data,
+                "rate": median(rates),
+                "lowest": min(rates),
+                "highest": max(rates),
+                "cost": median(costs),
+                "verdict": verdict(rates),
+            }
+        )
+    return records
+
+
+def verdict(ratios: Sequence[float]) -> str:
+    """``faster``, ``slower`` or ``no difference beyond noise``, from the ratios of the rounds."""
+    if len(ratios) >= MIN_ROUNDS:
+        if min(ratios) > 1 and median(ratios) > 1 + MARGIN:
+            return "faster"
+        if max(ratios) < 1 and median(ratios) < 1 - MARGIN:
+            return "slower"
+    return "no difference beyond noise"
+
+
+def table(records: Sequence[dict[str, Any]], revision: str) -> str:
+    """The comparison as Markdown."""
+    lines = [
+        f"| work | data | throughput / {revision} | rounds | processor time / {revision} | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
+    for each in records:
+        lines.append(
+            f"| {each['work']} | {each['data']} | {each['rate']:.3f} |"
+            f" {each['lowest']:.3f} to {each['highest']:.3f} | {each['cost']:.3f} |"
+            f" {each['verdict']} |"
+        )
+    return "\n".join(lines)
+
+
+def _git(*arguments: str) -> None:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise BenchmarkError(f"git {arguments[0]}: {done.stderr.strip()}")
