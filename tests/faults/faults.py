@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final
 
-from tests.faults import frames, guests
+from tests.faults import frames, guests, hostile
 from tests.faults.cluster import Cluster, TorturedServer
 from tests.faults.control import STEPS, Action
 from tests.faults.scene import Scene
@@ -286,6 +286,14 @@ LANES: Final[dict[str, dict[str, Fault]]] = {
         "disk-kill-at-call": guests.killed_at_call,
         "disk-sync-fails": guests.sync_failed,
         "disk-full": guests.disk_full,
+    },
+    "client": {
+        "client-pipelines-unread": hostile.pipelines_unread,
+        "client-holds-bodies-back": hostile.bodies_held_back,
+        "client-says-nothing": hostile.silent_connections,
+        "client-half-closes": hostile.half_closed,
+        "client-sends-odd-requests": hostile.odd_requests,
+        "client-reads-damaged-row": hostile.damaged_row,
     },
     "time": {
         "time-jump": _clock_moved,

@@ -20,6 +20,8 @@ _SAMPLE: Final = 2.0
 _WARM: Final = 60.0  # seconds of a process's life after which its memory is to stay flat
 _GROWTH: Final = 1.1
 _SLACK: Final = 8 << 20
+ABOVE_REST_BYTES: Final = 100 << 20
+"""What hostile clients may make a worker hold for a while beyond what it held before them."""
 _RECENT: Final = 20  # an operation is told of long before so many faults have come and gone
 
 
@@ -147,11 +149,18 @@ class Vitals:
 
     def broken(self) -> list[str]:
         """Promises on memory that did not hold, a line each."""
-        return [
+        lives = self.memory()
+        grown = [
             f"worker {life.pid} grew from {life.early:,} to {life.late:,} bytes"
-            for life in self.memory()
+            for life in lives
             if life.judged and life.late > life.early * _GROWTH + _SLACK
         ]
+        bloated = [
+            f"worker {life.pid} held {life.most:,} bytes, {life.early:,} in its beginning"
+            for life in lives
+            if life.most > life.early + ABOVE_REST_BYTES
+        ]
+        return grown + bloated
 
     def slow(self, stalls: Sequence[float]) -> list[str]:
         """Promises on time that did not hold, a line each. ``stalls``: the longest first."""
