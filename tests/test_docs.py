@@ -1,0 +1,92 @@
+"""README and docs do what they say: commands run, tables are complete, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tenantbase.main import main
+from tenantbase.web.operations import OPERATIONS
+from tests.app_server import AppServer
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+PAGES = [README, *sorted(DOCS.glob("*.md"))]
+LINKED = [*PAGES, ROOT / "tenantbase" / "DESIGN.md", ROOT / "benchmarks" / "README.md"]
+
+
+def commands(page: Path) -> Iterator[tuple[str, str | None]]:
+    """Each curl line of a page's ``sh`` blocks, with the answer written below it."""
+    for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        lines = block.splitlines()
+        for line, after in zip(lines, [*lines[1:], ""], strict=True):
+            if "curl" in line and not line.startswith("#"):
+                yield line, after[2:] if after.startswith("# ") else None
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if list(commands(page))], ids=lambda page: page.name
+)
+def test_curl_lines_answer_as_written(page: Path, tmp_path: Path) -> None:
+    with AppServer(tmp_path / "x.db") as server:
+        address = server.base_url.removeprefix("http://")
+        for command, expected in commands(page):
+            done = subprocess.run(
+                ["sh", "-c", command.replace("localhost:8000", address)],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            )
+            parts = [re.escape(part) for part in (expected or "").split("...")]
+            pattern = ".*".join(parts)
+            assert re.fullmatch(pattern, done.stdout.strip(), re.DOTALL), (command, done.stdout)
+
+
+def test_there_are_curl_lines_to_run() -> None:
+    assert len(list(commands(README))) > 12
+    assert len(list(commands(DOCS / "api.md"))) > 4
+
+
+def test_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) <= 150
+
+
+def _table(page: Path, heading: str) -> dict[str, list[str]]:
+    """The first table under a heading: the first cell without backquotes, and the others."""
+    section = page.read_text().split(f"# {heading}\n", 1)[1]
+    rows = re.findall(r"^\|(.*)\|$", section.split("\n#", 1)[0], re.MULTILINE)[2:]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)] for row in rows]
+    return {first.strip("`"): rest for first, *rest in cells}
+
+
+def test_routes_are_those_of_the_application() -> None:
+    described = {route.partition(" ")[2] for route in _table(DOCS / "api.md", "Routes")}
+    assert described == {operation.path for operation in OPERATIONS}
+
+
+def test_options_are_those_of_serve() -> None:
+    serve = main.commands["serve"]
+    options = {
+        max(parameter.opts, key=len): parameter
+        for parameter in serve.params
+        if parameter.name != "help"
+    }
+    assert _table(DOCS / "configuration.md", "Options").keys() == options.keys()
+
+
+@pytest.mark.parametrize("command", main.commands)
+def test_every_command_is_named(command: str) -> None:
+    assert re.search(rf"`tenantbase {command}\b", (DOCS / "configuration.md").read_text())
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in link:
+            assert (page.parent / link).exists(), link
