@@ -7,6 +7,7 @@ import logging
 import socket
 import struct
 import sys
+from collections.abc import Iterator
 from typing import Final
 
 from tenantbase.web.lingering import Lingering
@@ -34,6 +35,9 @@ class Connections:
 
     def __len__(self) -> int:
         return len(self._open) + self.expected
+
+    def __iter__(self) -> Iterator[asyncio.Transport]:
+        return iter(self._open)
 
     def made(self, transport: asyncio.Transport) -> None:
         """A protocol has got a connection; more than one may get it in turn."""
