@@ -80,6 +80,19 @@ class Config:
         "The largest request body; at least --max-value-bytes.",
         shown="8MiB, or twice --max-value-bytes",
     )
+    max_inflight_bytes: int = _option(
+        read.size(MIB, 1 << 40),
+        64 * MIB,
+        "SIZE",
+        "Request bodies that a worker holds at a time; at least --max-request-bytes.",
+        shown="64MiB, or twice --max-request-bytes",
+    )
+    max_connections: int = _option(
+        read.integer(1, 1_000_000),
+        10_000,
+        "N",
+        "Connections that a worker serves at a time; further ones get a 503.",
+    )
     allowed_host: tuple[str, ...] = _option(
         read.host, (), "HOST", "A further name that requests may give as Host.", many=True
     )
@@ -91,6 +104,12 @@ class Config:
     )
     workers: int = _option(
         read.workers, 1, "N|auto", "Processes that serve; auto: as many as there are cores."
+    )
+    drain_delay: float = _option(
+        read.seconds(3600, zero=True),
+        0.0,
+        "SECONDS",
+        "How long the port stays open on shutdown while health says 503.",
     )
     drain_timeout: float = _option(
         read.seconds(3600, zero=True), 30.0, "SECONDS", "What requests under way get to finish in."
@@ -109,6 +128,12 @@ class Config:
     )
     body_timeout: float = _option(
         read.seconds(3600), 30.0, "SECONDS", "What a client may take to send a request's body."
+    )
+    send_timeout: float = _option(
+        read.seconds(3600),
+        300.0,
+        "SECONDS",
+        "How long a client may take none of the bytes of its answer.",
     )
     no_fast_lane: bool = _option(
         read.switch, False, "", "Answer every request through the general HTTP machinery."
@@ -147,6 +172,9 @@ class Config:
         config = cls(**values)
         if "max_request_bytes" not in values:
             config = replace(config, max_request_bytes=max(8 * MIB, 2 * config.max_value_bytes))
+        if "max_inflight_bytes" not in values:
+            inflight = max(64 * MIB, 2 * config.max_request_bytes)
+            config = replace(config, max_inflight_bytes=inflight)
         mistakes += _contradictions(config, given)
         if mistakes:
             raise ConfigError("\n".join(mistakes))
@@ -244,6 +272,8 @@ def _contradictions(config: Config, given: Mapping[str, object]) -> list[str]:
         mistakes.append("--database and --url: give one of them, not both")
     if config.max_request_bytes < config.max_value_bytes:
         mistakes.append("--max-request-bytes: less than --max-value-bytes")
+    if config.max_inflight_bytes < config.max_request_bytes:
+        mistakes.append("--max-inflight-bytes: less than --max-request-bytes")
     if not (config.loopback or config.insecure):
         mistakes.append(
             f"--host: {config.host} can be reached from other machines, and there is neither"

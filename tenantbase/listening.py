@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 from tenantbase.errors import CannotListen
+from tenantbase.listener import Listener
 
 _BACKLOG: Final = 1024
 # A name may stand for an address of a family that this machine does not use.
@@ -54,7 +55,7 @@ def url_of(host: str, sockets: Sequence[socket.socket]) -> str:
 
 
 def _listen(family: int, address: Any) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = Listener(family)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

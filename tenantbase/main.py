@@ -87,6 +87,7 @@ def serve(config: Config) -> None:
     Prints one line, "listening on URL", once it can serve.
     """
     from tenantbase import service, supervisor
+    from tenantbase.descriptors import raise_descriptor_limit
     from tenantbase.listening import listening, url_of
     from tenantbase.wiring import start_memcached
 
@@ -94,6 +95,7 @@ def serve(config: Config) -> None:
         level=config.log_level.upper(),
         format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s",
     )
+    raise_descriptor_limit()
     run = service.run if config.workers == 1 else supervisor.run
     with listening(config.host, config.port) as sockets, start_memcached(config) as memcached:
         url = url_of(config.host, sockets)

@@ -62,7 +62,7 @@ async def _live(
     ready: Callable[[], object],
     orders: int | None,
 ) -> None:
-    allowed = config.drain_timeout + config.write_timeout + _GRACE
+    allowed = config.drain_delay + config.drain_timeout + config.write_timeout + _GRACE
     stuck = LastResort(allowed, f"not everything has ended in {allowed:g} s; giving up")
     stop = asyncio.Event()
     _obey(stop, stuck, orders)
@@ -115,8 +115,12 @@ def _web_settings(config: Config) -> WebSettings:
         cors_origins=frozenset(config.cors_origin),
         max_value_bytes=config.max_value_bytes,
         max_request_bytes=config.max_request_bytes,
+        max_inflight_bytes=config.max_inflight_bytes,
+        max_connections=config.max_connections,
         body_timeout=config.body_timeout,
         keepalive_timeout=config.keepalive_timeout,
         fast_lane=not config.no_fast_lane,
+        send_timeout=config.send_timeout,
+        drain_delay=config.drain_delay,
         drain_timeout=config.drain_timeout,
     )

@@ -235,7 +235,8 @@ class _Supervisor:
 
     def _begin_end(self) -> None:
         config = self._config
-        self._deadline = time.monotonic() + config.drain_timeout + config.write_timeout + _GRACE
+        allowed = config.drain_delay + config.drain_timeout + config.write_timeout + _GRACE
+        self._deadline = time.monotonic() + allowed
         for sock in self._sockets:
             sock.close()
         os.close(self._lifeline)

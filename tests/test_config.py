@@ -47,10 +47,14 @@ GOOD: list[tuple[str, str, object]] = [
     ("max_value_bytes", "100kB", 100_000),
     ("max_value_bytes", "512 B", 512),
     ("max_request_bytes", "1GiB", 1 << 30),
+    ("max_inflight_bytes", "100MiB", 100 << 20),
+    ("max_connections", "1", 1),
     ("allowed_host", "a.example", ("a.example",)),
     ("cors_origin", "https://App.example:8443", ("https://app.example:8443",)),
     ("workers", "3", 3),
+    ("drain_delay", "0", 0.0),
     ("drain_timeout", "0", 0.0),
+    ("send_timeout", "0.5", 0.5),
     ("write_timeout", "1e-1", 0.1),
     ("keepalive_timeout", "5", 5.0),
     ("body_timeout", "3600", 3600.0),
@@ -95,7 +99,11 @@ BAD: list[tuple[str, str]] = [
     ("cors_origin", "*"),
     ("workers", "0"),
     ("workers", "all"),
+    ("drain_delay", "-1"),
     ("drain_timeout", "-0.1"),
+    ("send_timeout", "0"),
+    ("max_inflight_bytes", "1MB"),
+    ("max_connections", "0"),
     ("log_level", "loud"),
 ]
 
@@ -204,6 +212,13 @@ def test_requests_hold_values_of_the_largest_size() -> None:
         load({"max_value_bytes": "2MiB", "max_request_bytes": "1MiB"})
 
 
+def test_the_largest_request_fits_into_the_budget() -> None:
+    assert load().max_inflight_bytes == 64 << 20
+    assert load({"max_request_bytes": "100MiB"}).max_inflight_bytes == 200 << 20
+    with pytest.raises(ConfigError, match="--max-inflight-bytes"):
+        load({"max_request_bytes": "8MiB", "max_inflight_bytes": "4MiB"})
+
+
 def test_the_database_or_a_url() -> None:
     with pytest.raises(ConfigError, match="--database and --url"):
         load({"database": "x.db", "url": "http://localhost"})
@@ -221,5 +236,5 @@ def test_defaults_are_shown_as_they_are_written() -> None:
     shown = {option.name: option.default for option in OPTIONS if not option.many}
     config = load()
     for name, text in shown.items():
-        if text and name != "max_request_bytes":
+        if text and name not in ("max_request_bytes", "max_inflight_bytes"):
             assert load({name: text}) == config

@@ -11,8 +11,11 @@ from aiohttp.typedefs import Handler, Middleware
 from tenantbase.cache import Cache
 from tenantbase.errors import TenantbaseError
 from tenantbase.feed import Feed
+from tenantbase.web.bodies import HOLDING
+from tenantbase.web.budget import Budget, Holding
 from tenantbase.web.bulk import Bulk
 from tenantbase.web.counters import Counters
+from tenantbase.web.expectations import check_expectation, is_uninvited, send_nothing
 from tenantbase.web.guard import Guard
 from tenantbase.web.health import Health
 from tenantbase.web.life import Life
@@ -45,30 +48,32 @@ def create_app(cache: Cache, settings: WebSettings, life: Life) -> web.Applicati
     watch = Watch(Feed(cache, heartbeat=settings.heartbeat), life)
     description = Description(settings)
 
-    app = web.Application(middlewares=[_boundary(guard, life)])
+    budget = Budget(settings.max_inflight_bytes)
+    app = web.Application(middlewares=[_boundary(guard, life, budget)])
     app[CACHE], app[GUARD], app[HEALTH] = cache, guard, health
-    app.add_routes(
-        [
-            web.post("/set-value", values.set),
-            web.get("/get-value", values.get),
-            web.delete("/delete-value", values.delete),
-            web.get("/get-values", lists.get_values),
-            web.get("/health-check", health.check),
-            web.post("/get-values", bulk.get),
-            web.post("/set-values", bulk.set),
-            web.post("/delete-values", bulk.delete),
-            web.post("/increment-value", counters.increment),
-            web.get("/v1/values", lists.v1_values),
-            # Any character: a key may hold slashes and line ends.
-            web.get(r"/v1/values/{key:[\s\S]*}", raw.get),
-            web.put(r"/v1/values/{key:[\s\S]*}", raw.put),
-            web.delete(r"/v1/values/{key:[\s\S]*}", raw.delete),
-            web.get("/v1/watch", watch.watch),
-            web.get("/livez", health.alive),
-            web.get("/openapi.json", description.openapi),
-            web.get("/docs", description.docs),
-        ]
-    )
+    routes = [
+        web.post("/set-value", values.set),
+        web.get("/get-value", values.get),
+        web.delete("/delete-value", values.delete),
+        web.get("/get-values", lists.get_values),
+        web.get("/health-check", health.check),
+        web.post("/get-values", bulk.get),
+        web.post("/set-values", bulk.set),
+        web.post("/delete-values", bulk.delete),
+        web.post("/increment-value", counters.increment),
+        web.get("/v1/values", lists.v1_values),
+        # Any character: a key may hold slashes and line ends.
+        web.get(r"/v1/values/{key:[\s\S]*}", raw.get),
+        web.put(r"/v1/values/{key:[\s\S]*}", raw.put),
+        web.delete(r"/v1/values/{key:[\s\S]*}", raw.delete),
+        web.get("/v1/watch", watch.watch),
+        web.get("/livez", health.alive),
+        web.get("/openapi.json", description.openapi),
+        web.get("/docs", description.docs),
+    ]
+    for route in routes:
+        route.kwargs["expect_handler"] = send_nothing
+    app.add_routes(routes)
     app.cleanup_ctx.append(watch.lifetime)
 
     async def finish(request: web.Request, response: web.StreamResponse) -> None:
@@ -84,14 +89,18 @@ def create_app(cache: Cache, settings: WebSettings, life: Life) -> web.Applicati
     return app
 
 
-def _boundary(guard: Guard, life: Life) -> Middleware:
+def _boundary(guard: Guard, life: Life, budget: Budget) -> Middleware:
     """What surrounds every request: counted, checked, and its errors made answers."""
 
     @web.middleware
     async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
         counted = life.begin()
+        holding = None
+        if request.body_exists:
+            holding = request[HOLDING] = Holding(budget)
         try:
             guard.check(request.method, request.raw_path, request.headers)
+            check_expectation(request)
             preflight = guard.preflight(request.method, request.headers)
             return preflight or await handler(request)
         except ConnectionError:
@@ -102,8 +111,14 @@ def _boundary(guard: Guard, life: Life) -> Middleware:
                 known = isinstance(error, TenantbaseError)
                 log.warning("an answer was cut: %s", error, exc_info=None if known else error)
                 raise ConnectionAbortedError("the answer was cut") from error
-            return answer(error)
+            response = answer(error)
+            if is_uninvited(request):
+                # Its body may come or not, so where the next request begins is not known.
+                response.force_close()
+            return response
         finally:
+            if holding is not None:
+                holding.release()
             life.end(counted)
 
     return boundary

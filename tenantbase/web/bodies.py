@@ -10,9 +10,14 @@ import msgspec
 from aiohttp import web
 
 from tenantbase.errors import InvalidRequest, TooLarge
+from tenantbase.web.budget import Holding
+from tenantbase.web.expectations import invite
 from tenantbase.web.problems import TooSlow
 
 Shape = TypeVar("Shape")
+
+HOLDING: Final = web.RequestKey("holding", Holding)
+"""Where a request keeps its ``Holding``: its part of the budget for bodies."""
 
 _RAW: Final = msgspec.json.Decoder(msgspec.Raw)
 _AT: Final = re.compile(r" - at `\$\.?(.*)`$")
@@ -20,7 +25,7 @@ _NAMED: Final = re.compile(r"^Object (?:missing required|contains unknown) field
 
 
 async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> bytes:
-    """The whole body.
+    """The whole body. A client that waits for an invitation to send it is invited here.
 
     Args:
         limit: bytes it has at most.
@@ -29,27 +34,40 @@ async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> byt
     Raises:
         TooLarge: refused by its declared length, or as soon as it is over the limit.
         TooSlow: it did not arrive in time.
+        OverLimit: the bodies of all requests together would take too much memory.
         InvalidRequest: its chunks are malformed.
     """
     length = request.content_length
     if length is not None and length > limit:
         raise _too_large(limit)
+    holding = request.get(HOLDING)
     content = request.content
     try:
         if content.is_eof():
             body = content.read_nowait()
+            if holding is not None:
+                holding.grow(len(body))
         else:
             chunks = bytearray()
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as timeout:
+                if holding is not None:
+                    holding.begin(timeout, length)
+                await invite(request)
                 while len(chunks) <= limit and (chunk := await content.readany()):
+                    if holding is not None:
+                        holding.grow(len(chunk))
                     chunks += chunk
             body = bytes(chunks)
     except TimeoutError as error:
+        if holding is not None and holding.evicted:
+            raise holding.exceeded() from error
         raise TooSlow("the body did not arrive in time") from error
     except web.RequestPayloadError as error:
         raise InvalidRequest("the body ends early or its chunks are malformed") from error
     if len(body) > limit:
         raise _too_large(limit)
+    if holding is not None:
+        holding.arrived()
     return body
 
 

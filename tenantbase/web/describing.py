@@ -134,4 +134,4 @@ WRITE: Final = (
     "outcome-unknown",
     "disk-full",
 )
-BODY: Final = ("request-timeout", "too-large")
+BODY: Final = ("request-timeout", "too-large", "over-limit")

@@ -93,6 +93,14 @@ class FastLane:
             for connection in list(self.connections):
                 connection.look_after(now)
 
+    def drain(self) -> None:
+        """The server is about to stop: hand on what has begun to arrive.
+
+        A request whose rest is still to come is waited for there.
+        """
+        for connection in list(self.connections):
+            connection.drain()
+
     async def close(self, deadline: float) -> None:
         """End every connection once it has its answer, or at a time of the event loop.
 
@@ -134,9 +142,11 @@ class FastConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._lane.connections.add(self)
+        self._lane.life.connections.made(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lane.connections.discard(self)
+        self._lane.life.connections.lost(self._transport, exc)
 
     def pause_writing(self) -> None:
         self._writable = False
@@ -168,6 +178,11 @@ class FastConnection(asyncio.Protocol):
             self._leave()
         elif now - self._quiet_since > self._lane.settings.keepalive_timeout:
             self._transport.close()
+
+    def drain(self) -> None:
+        """Hand on a request that has not arrived as a whole."""
+        if self._buffer and not self._busy and self._writable:
+            self._leave()
 
     def close(self) -> None:
         """End the connection, once what was written has been sent."""

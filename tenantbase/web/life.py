@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from tenantbase.web.connections import Connections
+
 
 class Life:
     """From the first request to the last.
@@ -12,16 +14,24 @@ class Life:
         draining: the server is about to stop. Requests are still answered, with
             ``Connection: close``; its health is 503.
         under_way: requests that began before that and have not ended.
+        active: all requests that have begun and not ended.
+        begun: how many have begun so far.
+        connections: those that are open.
     """
 
     def __init__(self) -> None:
         self.draining = False
         self.under_way = 0
+        self.active = 0
+        self.begun = 0
+        self.connections = Connections()
         self._draining = asyncio.Event()
         self._finished = asyncio.Event()
 
     def begin(self) -> bool:
         """A request has begun. Returns what ``end`` must be given."""
+        self.active += 1
+        self.begun += 1
         if self.draining:
             return False
         self.under_way += 1
@@ -29,6 +39,7 @@ class Life:
 
     def end(self, counted: bool) -> None:
         """A request has ended."""
+        self.active -= 1
         if counted:
             self.under_way -= 1
             if self.draining and not self.under_way:

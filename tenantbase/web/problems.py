@@ -52,6 +52,18 @@ class TooSlow(HttpError):
     """The body did not arrive in time."""
 
 
+class OverLimit(HttpError):
+    """The server has as much to do as it was told to take on. Nothing was done.
+
+    Args:
+        limit: the name of the option that says how much that is.
+    """
+
+    def __init__(self, detail: str, limit: str) -> None:
+        super().__init__(detail)
+        self.limit = limit
+
+
 class TargetTooLong(HttpError):
     """The request line is longer than is accepted."""
 
@@ -106,6 +118,7 @@ _TABLE: Final[dict[type[BaseException], Row]] = {
     Misdirected: Row(421, "misdirected-request", "Misdirected request"),
     Overloaded: Row(429, "overloaded", "Too many requests", retry=True),
     HeaderTooLong: Row(431, "header-too-large", "Header too large"),
+    OverLimit: Row(503, "over-limit", "The server is at one of its limits", retry=True),
     StoreError: Row(503, "store-unavailable", "The database cannot serve", retry=True),
     OutcomeUnknown: Row(503, "outcome-unknown", "The outcome of the write is unknown", retry=True),
     StoreFull: Row(507, "disk-full", "The disk is full"),
@@ -155,6 +168,10 @@ def answer(error: Exception) -> web.Response:
         return problem(row, str(error), key=error.key, version=error.version)
     if isinstance(error, InvalidRequest):
         return problem(row, error.detail, field=error.field)
+    if isinstance(error, OverLimit):
+        response = problem(row, str(error), limit=error.limit)
+        response.force_close()  # it may be answered before its body is there
+        return response
     if isinstance(error, HttpError):
         response = problem(row, str(error), error.headers)
         if isinstance(error, TooSlow):  # what is left of its body would be taken for a request

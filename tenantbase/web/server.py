@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import LineTooLong
 
 from tenantbase.errors import InvalidRequest
+from tenantbase.web.accepting import Acceptor
 from tenantbase.web.app import CACHE, GUARD, HEALTH, SERVER
+from tenantbase.web.connections import Connections
+from tenantbase.web.draining import close_listeners, finish_requests, until_quiet
+from tenantbase.web.expectations import without_early_invitation
 from tenantbase.web.fast_lane import FastLane
 from tenantbase.web.life import Life
 from tenantbase.web.problems import HeaderTooLong, TargetTooLong, answer
 from tenantbase.web.settings import WebSettings
-
-log = logging.getLogger("tenantbase.web")
 
 BACKLOG: Final = 1024
 # A key of 1,024 bytes, each percent-encoded, has 3,072 characters; a cursor has up to 1,368.
@@ -28,14 +29,27 @@ MAX_FIELD: Final = 8_190
 # An answer to a request whose body nobody wanted: so long the rest of it is still taken, as a
 # client that is cut off while it sends does not see the answer.
 _LINGERING: Final = 5.0
-# A client that does not take its answer, and does not even acknowledge a part of it.
-_STALLED_MS: Final = 60_000
+# Added to what a client may take none of its answer, until the kernel gives it up by itself.
+_VANISHED_SECONDS: Final = 30.0
 
 
 class Connection(web.RequestHandler):
     """aiohttp's connection, whose own errors are problem documents as well."""
 
-    __slots__ = ()
+    __slots__ = ("_connections", "_connected")
+
+    def __init__(self, server: web.Server, connections: Connections, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._connections = connections
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._connected = cast(asyncio.Transport, transport)
+        self._connections.made(self._connected)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._connections.lost(self._connected, exc)
+        super().connection_lost(exc)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -74,23 +88,21 @@ class Connection(web.RequestHandler):
 async def serving(
     app: web.Application, sockets: Sequence[socket.socket], life: Life, settings: WebSettings
 ) -> AsyncIterator[None]:
-    """Serve inside the block, on sockets that are bound already; drain at its end.
-
-    To drain: health is 503, requests under way finish, for at most ``drain_timeout`` seconds.
-    Meanwhile new ones are answered too, so that a load balancer learns to send no more.
-    """
+    """Serve inside the block, on sockets that are bound already; drain and close them at its end."""
     loop = asyncio.get_running_loop()
     runner = web.AppRunner(app)
     await runner.setup()
     server = runner.server
     assert server is not None
+    server.request_handler = without_early_invitation(app, server.request_handler)
 
     def general() -> Connection:
         return Connection(
             server,
+            life.connections,
             loop=loop,
             keepalive_timeout=settings.keepalive_timeout,
-            access_log=None,  # type: ignore[arg-type]  # None is how it is turned off
+            access_log=None,  # None is how it is turned off
             max_line_size=MAX_LINE,
             max_field_size=MAX_FIELD,
             lingering_time=_LINGERING,
@@ -99,36 +111,35 @@ async def serving(
 
     connect: Callable[[], asyncio.Protocol] = general
     lane = None
+    tasks = [loop.create_task(life.connections.cut_stalled(settings.send_timeout))]
     # Answers to other origins differ from plain ones; with them every request is a general one.
     if settings.fast_lane and not app[GUARD].has_cors:
         connect = lane = FastLane(
             app[CACHE], settings, life, app[GUARD], app[HEALTH], general, SERVER
         )
-        watch = loop.create_task(lane.watch())
-    listeners: list[asyncio.Server] = []
+        tasks.append(loop.create_task(lane.watch()))
+    acceptor = Acceptor(connect, life.connections, settings.max_connections, SERVER)
     try:
         for sock in sockets:
-            _drop_stalled(sock)
-            listeners.append(await loop.create_server(connect, sock=sock, backlog=BACKLOG))
+            _prepare(sock, settings.send_timeout)
+        acceptor.start(sockets)
         yield
     finally:
         life.drain()
-        deadline = loop.time() + settings.drain_timeout
-        try:
-            async with asyncio.timeout_at(deadline):
-                await life.until_finished()
-        except TimeoutError:
-            log.warning("%d requests did not finish in time", life.under_way)
-        for listener in listeners:
-            listener.close()
-        await asyncio.sleep(0)  # requests that have arrived begin
         if lane is not None:
-            watch.cancel()
+            lane.drain()
+        deadline = await finish_requests(life, settings)
+        await close_listeners(acceptor, sockets)
+        await until_quiet(life, deadline)
+        for task in tasks:
+            task.cancel()
+        if lane is not None:
             await lane.close(deadline)
         server.pre_shutdown()
-        # Answers begun since, and those not yet taken by their clients.
+        # Answers not yet taken by their clients.
         await server.shutdown(max(0.1, deadline - loop.time()))
         await runner.cleanup()
+        await life.connections.lingering.until_closed()
 
 
 async def serve(
@@ -143,7 +154,16 @@ async def serve(
         await stop.wait()
 
 
-def _drop_stalled(sock: socket.socket) -> None:
-    # Inherited by accepted connections. Elsewhere than on Linux only keep-alive probes end them.
-    if sock.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALLED_MS)
+def _prepare(sock: socket.socket, send_timeout: float) -> None:
+    sock.setblocking(False)
+    sock.listen(BACKLOG)
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    # Inherited by accepted connections.
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # For peers that have vanished while the kernel alone holds what they have not taken. A
+        # peer that lives and does not read is cut after this time as well (Linux since 5.11, which
+        # counts from its first closed window), so it must be more than what is allowed.
+        milliseconds = int((send_timeout + _VANISHED_SECONDS) * 1000)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)

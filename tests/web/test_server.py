@@ -354,18 +354,3 @@ async def test_an_answer_is_sent_to_its_end_in_a_drain(tmp_path: Path, fast_lane
             data = begun + await wire.reader.read()
             assert data.endswith(value)
         await task
-
-
-async def test_stalled_readers_do_not_stay_for_ever(server: Server) -> None:
-    """The kernel drops a connection whose peer acknowledges nothing for a minute."""
-    with socket.socket() as listener:
-        from tenantbase.web.server import _drop_stalled
-
-        listener.bind(("127.0.0.1", 0))
-        _drop_stalled(listener)
-        listener.listen()
-        with socket.create_connection(listener.getsockname()) as client:
-            accepted, _ = listener.accept()
-            with accepted, client:
-                option = socket.TCP_USER_TIMEOUT
-                assert accepted.getsockopt(socket.IPPROTO_TCP, option) == 60_000

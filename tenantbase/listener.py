@@ -1,0 +1,84 @@
+"""Listening sockets that several processes share, and that are closed without resetting anybody."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import socket
+import struct
+import sys
+from typing import Final
+
+_SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h; not in Python's socket module
+# Classic BPF (Linux, networking/filter.rst). A socket's filter sees a segment from its TCP header on.
+_LOAD_BYTE: Final = 0x30
+_JUMP_IF_SET: Final = 0x45
+_RETURN: Final = 0x06
+_FLAGS_OFFSET: Final = 13
+_SYN: Final = 0x02
+_WHOLE: Final = 0xFFFF_FFFF
+_DROP_SYN: Final = b"".join(
+    struct.pack("=HBBI", *instruction)
+    for instruction in (
+        (_LOAD_BYTE, 0, 0, _FLAGS_OFFSET),
+        (_JUMP_IF_SET, 0, 1, _SYN),
+        (_RETURN, 0, 0, 0),
+        (_RETURN, 0, 0, _WHOLE),
+    )
+)
+
+
+class Listener(socket.socket):
+    """A socket that knows whether this process is the last to hold it.
+
+    Every process that holds it holds one end of a pipe as well; the kernel says at the other end
+    when the last of those is closed, however the processes ended.
+    """
+
+    def __init__(self, family: int) -> None:
+        super().__init__(family, socket.SOCK_STREAM)
+        self._watched, self._held = os.pipe()
+
+    def is_last(self) -> bool:
+        """Give up this process's share. Returns: whether no other process has one.
+
+        The socket stays open. Of several processes that call this, at least the last is told so.
+        """
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
+        poll = select.poll()
+        poll.register(self._watched, 0)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        super().close()
+        for descriptor in {self._watched, self._held} - {-1}:
+            os.close(descriptor)
+        self._watched = self._held = -1
+
+
+def is_last(sock: socket.socket) -> bool:
+    """Whether closing this socket ends the listening. A plain socket is not shared."""
+    return sock.is_last() if isinstance(sock, Listener) else True
+
+
+def refuse_handshakes(sock: socket.socket) -> bool:
+    """Begin no more connections; those that have begun come to the queue still.
+
+    Else there would always be one that arrives between the last look at the queue and the end of
+    the socket, which resets it. A client whose first segment is ignored sends it again a second
+    later, and is then refused, as at any closed port.
+
+    Returns: whether that is possible here; it is on Linux.
+    """
+    if sys.platform != "linux" or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    code = ctypes.create_string_buffer(_DROP_SYN, len(_DROP_SYN))
+    program = struct.pack("@HP", len(_DROP_SYN) // 8, ctypes.addressof(code))
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    except OSError:
+        return False
+    return True

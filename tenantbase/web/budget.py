@@ -1,0 +1,122 @@
+"""The memory that request bodies may take, all requests together.
+
+A body is charged as it arrives, not by its announced length: who only announces takes nothing from
+others. When the budget is used up, bodies that no longer arrive give way first, so clients that
+hold back the end of theirs do not keep others from writing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from tenantbase.web.problems import OverLimit
+
+STALLED_SECONDS: Final = 0.5
+"""A body of which nothing has arrived for so long gives way to others."""
+
+
+class Budget:
+    """Bytes of request bodies, from their arrival to the end of their requests.
+
+    Args:
+        limit: how many there may be.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._arriving: dict[Holding, float] = {}  # when each grew last, the oldest first
+
+    @property
+    def used(self) -> int:
+        """Bytes that are held now."""
+        return self._used
+
+    def check(self, count: int) -> None:
+        """Raise OverLimit if so many bytes could not be held even if all stalled bodies left."""
+        if count > self._limit - self._used + self._reclaimable():
+            raise self._exceeded()
+
+    def _reclaimable(self) -> int:
+        if not self._arriving:
+            return 0
+        latest = asyncio.get_running_loop().time() - STALLED_SECONDS
+        return sum(each.size for each, grew in self._arriving.items() if grew <= latest)
+
+    def _exceeded(self) -> OverLimit:
+        return OverLimit(
+            f"the request bodies under way would be more than {self._limit:,} bytes;"
+            " send it again later",
+            "max-inflight-bytes",
+        )
+
+    def _take(self, holding: Holding, count: int) -> None:
+        now = asyncio.get_running_loop().time()
+        self._arriving.pop(holding, None)  # it moves to the end
+        while self._used + count > self._limit:
+            oldest = next(iter(self._arriving), None)
+            if oldest is None or now - self._arriving[oldest] < STALLED_SECONDS:
+                raise self._exceeded()
+            oldest.evict()
+        self._used += count
+        holding.size += count
+        self._arriving[holding] = now
+
+    def _settle(self, holding: Holding) -> None:
+        self._arriving.pop(holding, None)
+
+    def _free(self, holding: Holding) -> None:
+        self._settle(holding)
+        self._used -= holding.size
+        holding.size = 0
+
+
+class Holding:
+    """What one request holds of a budget.
+
+    Attributes:
+        size: bytes.
+        evicted: it had to give way.
+    """
+
+    __slots__ = ("size", "evicted", "_budget", "_timeout")
+
+    def __init__(self, budget: Budget) -> None:
+        self.size = 0
+        self.evicted = False
+        self._budget = budget
+        self._timeout: asyncio.Timeout | None = None
+
+    def begin(self, timeout: asyncio.Timeout | None, announced: int | None) -> None:
+        """The body begins to arrive. ``timeout`` is what to end its arrival with.
+
+        Raises:
+            OverLimit: there is no room for what is announced.
+        """
+        self._timeout = timeout
+        self._budget.check(announced or 0)
+
+    def grow(self, count: int) -> None:
+        """So many bytes have arrived. Raises OverLimit: there is no room for them."""
+        self._budget._take(self, count)
+
+    def arrived(self) -> None:
+        """The body is whole: from now on the server is at work, and it does not give way."""
+        self._timeout = None
+        self._budget._settle(self)
+
+    def release(self) -> None:
+        """The request has ended."""
+        self._budget._free(self)
+
+    def evict(self) -> None:
+        """Give way to others: the arrival ends now, and its bytes count no more."""
+        self.evicted = True
+        self._budget._free(self)
+        if self._timeout is not None and not self._timeout.expired():
+            self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    def exceeded(self) -> OverLimit:
+        """The error of a body that had to give way."""
+        return self._budget._exceeded()

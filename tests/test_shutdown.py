@@ -1,0 +1,174 @@
+"""No request that was sent goes without an answer when the server stops under load."""
+
+from __future__ import annotations
+
+import http.client
+import select
+import socket
+import threading
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.app_server import AppServer
+from tests.servers import poll
+
+WORKERS = [pytest.param((), id="one"), pytest.param(("--workers", "2"), id="two")]
+LANES = [pytest.param((), id="fast"), pytest.param(("--no-fast-lane",), id="general")]
+
+
+class Client(threading.Thread):
+    """Sends one request after the other until the port is closed."""
+
+    def __init__(self, server: AppServer, kind: str, number: int, counts: Counter[str]) -> None:
+        super().__init__(daemon=True)
+        self._port = server.port
+        self._kind = kind
+        self._number = number
+        self._counts = counts
+        self.faults: list[str] = []
+        self.started = threading.Event()
+
+    def run(self) -> None:
+        connection: socket.socket | None = None
+        n = 0
+        while True:
+            if connection is None:
+                try:
+                    connection = socket.create_connection(("127.0.0.1", self._port), timeout=20)
+                except ConnectionRefusedError:
+                    return
+                except OSError as error:
+                    self.faults.append(f"connect: {error!r}")
+                    return
+            elif select.select([connection], [], [], 0)[0]:
+                # Closed before anything was sent: as a pool of connections finds it.
+                connection.close()
+                connection = None
+                continue
+            n += 1
+            try:
+                closes = self._exchange(connection, n)
+            except Exception as error:
+                self.faults.append(f"{self._kind}, request {n}: {error!r}")
+                closes = True
+            self.started.set()
+            self._counts[self._kind] += 1
+            if closes or self._kind != "kept":
+                connection.close()
+                connection = None
+
+    def _exchange(self, connection: socket.socket, n: int) -> bool:
+        """Returns: whether the connection ends."""
+        if self._kind == "write":
+            body = b'{"key": "%d/%d", "value": %d}' % (self._number, n, n)
+            head = b"POST /set-value HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+            connection.sendall(head % len(body))
+            connection.sendall(body)
+        else:
+            connection.sendall(b"GET /get-value?key=k HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        with http.client.HTTPResponse(connection) as answer:
+            answer.begin()
+            answer.read()
+            if answer.status != 200:
+                raise AssertionError(f"status {answer.status}")
+            return answer.getheader("Connection") == "close"
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+@pytest.mark.parametrize("lane", LANES)
+def test_every_request_is_answered(
+    tmp_path: Path, workers: tuple[str, ...], lane: tuple[str, ...]
+) -> None:
+    with AppServer(tmp_path / "x.db", *workers, *lane) as server:
+        assert server.ask("POST", "/set-value", b'{"key": "k", "value": 1}').status == 200
+        for _ in range(3):
+            counts: Counter[str] = Counter()
+            kinds = ["fresh"] * 6 + ["kept"] * 5 + ["write"] * 5
+            clients = [Client(server, kind, n, counts) for n, kind in enumerate(kinds)]
+            for client in clients:
+                client.start()
+            for client in clients:
+                assert client.started.wait(20)
+            time.sleep(0.2)
+            assert server.stop() == 0
+            for client in clients:
+                client.join(30)
+            assert [fault for client in clients for fault in client.faults] == []
+            assert set(counts) == {"fresh", "kept", "write"}
+            server.start()
+
+
+@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("size", [100, 10_000], ids=["small", "large"])
+def test_a_body_that_is_still_to_come_is_waited_for(
+    tmp_path: Path, lane: tuple[str, ...], size: int
+) -> None:
+    body = b'{"key": "slow", "value": "%b"}' % (b"x" * size)
+    head = b"POST /set-value HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with AppServer(tmp_path / "x.db", *lane) as server:
+        address = ("127.0.0.1", server.port)
+        with closing(socket.create_connection(address, timeout=20)) as connection:
+            connection.sendall(head + body[:20])
+            time.sleep(0.1)
+            server.signal()
+            poll(lambda: drains(server), "it drains, or has closed the port")
+            time.sleep(0.8)
+            connection.sendall(body[20:])
+            with http.client.HTTPResponse(connection) as answer:
+                answer.begin()
+                assert answer.status == 200 and answer.getheader("Connection") == "close"
+        assert server.wait() == 0
+        server.start()
+        assert server.ask("GET", "/get-value?key=slow").status == 200
+
+
+def drains(server: AppServer) -> bool:
+    try:
+        return server.ask("GET", "/health-check").status == 503
+    except ConnectionRefusedError:
+        return True
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_the_port_stays_open_for_the_drain_delay(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    with AppServer(tmp_path / "x.db", "--drain-delay", "1.5", *workers) as server:
+        assert server.ask("POST", "/set-value", b'{"key": "k", "value": 1}').status == 200
+        before = time.monotonic()
+        server.signal()
+        poll(lambda: server.ask("GET", "/health-check").status == 503, "health says so")
+        while time.monotonic() < before + 1:
+            answer = server.ask("GET", "/get-value?key=k")
+            assert answer.status == 200 and answer.headers["Connection"] == "close"
+            assert server.ask("POST", "/set-value", b'{"key": "k", "value": 2}').status == 200
+        assert server.wait() == 0
+        assert time.monotonic() - before >= 1.5
+        assert server.stderr == ""
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_what_is_pipelined_does_not_destroy_an_answer(
+    tmp_path: Path, lane: tuple[str, ...]
+) -> None:
+    """Each is answered, or not read: none of the answers before that is lost to a reset."""
+    with AppServer(tmp_path / "x.db", "--drain-delay", "1", *lane) as server:
+        assert server.ask("POST", "/set-value", b'{"key": "k", "value": 1}').status == 200
+        server.signal()
+        poll(lambda: server.ask("GET", "/health-check").status == 503, "it drains")
+        address = ("127.0.0.1", server.port)
+        for _ in range(20):
+            with closing(socket.create_connection(address, timeout=20)) as connection:
+                for _ in range(20):
+                    connection.sendall(
+                        b"GET /get-value?key=k HTTP/1.1\r\nHost: localhost\r\nX: %b\r\n\r\n"
+                        % (b"y" * 5000)
+                    )
+                time.sleep(0.02)
+                data = b""
+                while piece := connection.recv(65_536):  # no reset
+                    data += piece
+                assert data.startswith(b"HTTP/1.1 200 OK\r\n") and b'"value":1' in data
+        assert server.wait() == 0
