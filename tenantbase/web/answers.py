@@ -69,6 +69,11 @@ def written_headers(applied: Applied) -> dict[str, str]:
     }
 
 
+def deleted() -> web.Response:
+    """204: the key is absent now, whether or not it was before."""
+    return web.Response(status=204, headers={hdrs.CACHE_CONTROL: NO_CACHE})
+
+
 def collection(request: web.BaseRequest, body: bytes, content_type: str = JSON) -> web.Response:
     """An answer with many entries; compressed if it is large and the client takes that."""
     response = web.Response(body=body, headers=collection_headers(content_type))

@@ -1,9 +1,10 @@
 """The fast lane: plain requests answered without the general HTTP machinery.
 
 Every connection begins here. As long as its requests are plain ones (``plain.py``), they are
-answered through the same policy, with the same bytes, as by aiohttp's handlers. The first that
-is anything else takes the connection, with all bytes not yet answered, to aiohttp for good. A
-request whose end does not come in time goes there too, so limits of time are kept in one place.
+answered through the same policy, with the same bytes, as by aiohttp's handlers. For one that is
+anything else the connection is lent to aiohttp until that request has its answer (``borrowed.py``).
+Where it cannot be told where a request ends (``framing.py``), or its end does not come in time, the
+connection goes to aiohttp for good, so that limits of time are kept in one place.
 """
 
 from __future__ import annotations
@@ -17,20 +18,24 @@ from aiohttp import hdrs, web
 from tenantbase.cache import Cache
 from tenantbase.errors import InvalidRequest
 from tenantbase.found import Found
-from tenantbase.interfaces.store import Applied
-from tenantbase.web.answers import absent, raw_headers
+from tenantbase.interfaces.store import Applied, Delete
+from tenantbase.web.answers import absent, deleted, raw_headers
 from tenantbase.web.bodies import parse
+from tenantbase.web.borrowed import BorrowedTransport, Lendable
 from tenantbase.web.changes import SET_VALUE as SET_BODY
 from tenantbase.web.changes import set_change
+from tenantbase.web.framing import frame
 from tenantbase.web.guard import Guard
 from tenantbase.web.health import Health
 from tenantbase.web.life import Life
 from tenantbase.web.plain import (
+    DELETE_VALUE,
     GENERAL,
     GET_VALUE,
     INCOMPLETE,
     RAW_VALUE,
     SET_VALUE,
+    Other,
     Recogniser,
     Request,
 )
@@ -38,7 +43,8 @@ from tenantbase.web.problems import HttpError, answer
 from tenantbase.web.rendering import Renderer
 from tenantbase.web.settings import WebSettings
 
-_MAX_AHEAD: Final = 1 << 18  # bytes taken in while a request is being answered
+# Bytes that may wait on a connection; when there are more it is not read.
+_MAX_AHEAD_BYTES: Final = 1 << 16
 _PATIENCE: Final = 1.0  # seconds that a request may be incomplete here
 _SENDING: Final = 0.01  # seconds until it is looked at again whether answers have been sent
 
@@ -47,7 +53,7 @@ class FastLane:
     """What all connections of the fast lane share.
 
     Args:
-        general: makes aiohttp's protocol for a connection that leaves the lane.
+        general: makes aiohttp's protocol, for a connection that is lent to it, or given for good.
         server: the ``Server`` header of answers.
     """
 
@@ -58,7 +64,7 @@ class FastLane:
         life: Life,
         guard: Guard,
         health: Health,
-        general: Callable[[], asyncio.Protocol],
+        general: Callable[[bool], asyncio.Protocol],
         server: str,
     ) -> None:
         self.cache = cache
@@ -71,7 +77,7 @@ class FastLane:
         # Checks of the request's head have their place here, and are made once for each block
         # of header fields, not for each request.
         self.recognise = Recogniser(self._allowed).recognise
-        self.renderer = Renderer(life, server)
+        self.renderer = Renderer(life, server, vary_origin=guard.has_cors)
 
     def __call__(self) -> FastConnection:
         """A protocol for a new connection."""
@@ -83,7 +89,7 @@ class FastLane:
         except HttpError:
             return False
         # A page of an allowed origin has its answers with CORS headers, from the other lane.
-        return True
+        return not (self._guard.has_cors and hdrs.ORIGIN in headers)
 
     async def watch(self) -> None:
         """Look after connections on which nothing happens; runs until it is cancelled."""
@@ -115,29 +121,44 @@ class FastLane:
 
 
 class FastConnection(asyncio.Protocol):
-    """One connection in the lane; it answers one request after the other."""
+    """One connection; it answers one request after the other, or lends itself out for it."""
 
     __slots__ = (
         "_lane",
         "_transport",
         "_buffer",
+        "_start",
         "_busy",
         "_counted",
         "_writable",
         "_reading",
+        "_ended",
         "_touched",
         "_quiet_since",
+        "_general",
+        "_loan",
+        "_lent",
+        "_owed",
+        "_answered",
     )
 
     def __init__(self, lane: FastLane) -> None:
         self._lane = lane
-        self._buffer = b""  # received and not answered
-        self._busy = False  # a request is under way
+        self._buffer = b""  # received; what lies before _start is done with
+        self._start = 0
+        self._busy = False  # a request is in flight here
         self._counted = False
         self._writable = True
         self._reading = True
+        self._ended = False  # the client has sent all that it will send
         self._touched = True
         self._quiet_since = 0.0
+        # aiohttp's protocol, once there was a request for it, and its transport.
+        self._general: asyncio.Protocol | None = None
+        self._loan: BorrowedTransport | None = None
+        self._lent = False  # a request is in flight there
+        self._owed = 0  # bytes of that request which have not come yet
+        self._answered = False  # it has its answer, though it may not have come as a whole
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -147,46 +168,66 @@ class FastConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lane.connections.discard(self)
         self._lane.life.connections.lost(self._transport, exc)
+        if self._general is not None:
+            self._general.connection_lost(exc)
 
     def pause_writing(self) -> None:
         self._writable = False
+        if self._general is not None:
+            self._general.pause_writing()
 
     def resume_writing(self) -> None:
         self._writable = True
-        self._advance()
+        if self._general is not None:
+            self._general.resume_writing()
+        self._go_on()
 
     def data_received(self, data: bytes) -> None:
-        if self._buffer:
-            self._buffer += data
+        if self._owed:
+            data = self._pass_on(data)
+            if not data:
+                return
+        if self._start < len(self._buffer):
+            # Copies what waits, which is little: beyond a bound nothing is read.
+            self._buffer = self._buffer[self._start :] + data
         else:  # more of a request that began long ago is no sign of life
             self._touched = True
             self._buffer = data
-        if not self._busy:
-            self._advance()
-        elif len(self._buffer) > _MAX_AHEAD and self._reading:
-            self._reading = False
-            self._transport.pause_reading()
+        self._start = 0
+        self._advance()
+        self._bound()
+
+    def eof_received(self) -> bool:
+        """The client has closed its side, as ``nc -N`` does; it still waits for its answers."""
+        self._ended = True
+        if self._owed:  # the rest will never come
+            self._transport.close()
+        elif not (self._busy or self._lent) and self._writable:
+            self._transport.close()
+        return True
 
     def look_after(self, now: float) -> None:
         """Called now and then: end a connection that is idle, hand on one that is slow."""
-        if self._busy or not self._writable:
+        if self._busy or self._lent or not self._writable:
             return
         if self._touched:
             self._touched = False
             self._quiet_since = now
-        elif self._buffer:
+        elif self._start < len(self._buffer):
             self._leave()
         elif now - self._quiet_since > self._lane.settings.keepalive_timeout:
             self._transport.close()
 
     def drain(self) -> None:
         """Hand on a request that has not arrived as a whole."""
-        if self._buffer and not self._busy and self._writable:
+        waiting = self._start < len(self._buffer)
+        if waiting and not self._busy and not self._lent and self._writable:
             self._leave()
 
     def close(self) -> None:
         """End the connection, once what was written has been sent."""
-        self._transport.close()
+        if not self._lent:  # the borrower closes it after its answer
+            self._transport.close()
 
     def abort(self) -> None:
         """End the connection at once."""
@@ -194,45 +235,152 @@ class FastConnection(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Begin the next request, if there is one and it may begin."""
-        if self._busy or not self._buffer or not self._writable or self._transport.is_closing():
-            return
         lane = self._lane
-        # While the server drains, all new requests are for the other lane, which says so.
-        request = GENERAL if lane.life.draining else lane.recognise(self._buffer)
-        if request is GENERAL:
-            self._leave()
-            return
-        if request is INCOMPLETE:
-            return
-        route = request.route
+        while (
+            self._start < len(self._buffer)
+            and not (self._busy or self._lent)
+            and self._writable
+            and not self._transport.is_closing()
+        ):
+            # While the server drains, all new requests are for the other lane, which says so.
+            request: Request | Other = GENERAL
+            if not lane.life.draining:
+                request = lane.recognise(self._buffer, self._start)
+            if request is INCOMPLETE:
+                return
+            if request is GENERAL or not self._begun(request):
+                if not self._lend():
+                    self._leave()
+
+    def _begun(self, request: Request) -> bool:
+        """Begin a plain request; False: something is wrong with it, and for others to say."""
+        lane, route = self._lane, request.route
         if route is SET_VALUE:
-            self._set(request)
-            return
+            return self._set(request)
         self._begin(request)
         if route is GET_VALUE:
             lane.cache.get_then(request.key, self._got_value)
         elif route is RAW_VALUE:
             lane.cache.get_then(request.key, self._got_raw)
+        elif route is DELETE_VALUE:
+            lane.cache.write(Delete(request.key)).add_done_callback(self._was_deleted)
         else:
             health = asyncio.get_running_loop().create_task(lane.health.state())
             health.add_done_callback(self._got_response)
+        return True
 
     def _begin(self, request: Request) -> None:
         self._busy = True
         self._touched = True
         self._counted = self._lane.life.begin()
-        self._buffer = self._buffer[request.size :]
+        self._taken(request.end)
 
-    def _set(self, request: Request) -> None:
+    def _taken(self, end: int) -> None:
+        """What lies before ``end`` in the buffer is done with."""
+        if end >= len(self._buffer):
+            self._buffer, self._start = b"", 0
+        else:
+            self._start = end
+
+    def _bound(self) -> None:
+        """Read no more while much is waiting, and go on when it is less."""
+        waiting = len(self._buffer) - self._start
+        if self._reading:
+            if waiting > _MAX_AHEAD_BYTES:
+                self._reading = False
+                self._transport.pause_reading()
+        elif waiting <= _MAX_AHEAD_BYTES and not self._transport.is_closing():
+            self._reading = True
+            self._transport.resume_reading()
+
+    def _go_on(self) -> None:
+        """A request has its answer: begin the next, or end the connection."""
+        self._advance()
+        self._bound()
+        # The client sends no more, so what is incomplete stays so.
+        if self._ended and not (self._busy or self._lent) and self._writable:
+            self._transport.close()
+
+    # Requests for the general path
+
+    def _lend(self) -> bool:
+        """Give the next request to aiohttp's protocol; False if its end cannot be told."""
+        framed = frame(self._buffer, self._start)
+        if framed is None:
+            return False
+        if self._general is None:
+            self._general = self._lane.general(True)
+            self._loan = BorrowedTransport(self._transport, self)
+            cast(Lendable, self._general).lender = self
+            self._general.connection_made(self._loan)
+        self._lent = True
+        self._answered = False
+        self._touched = True
+        end = framed.head_end + framed.body_length
+        here = self._buffer[self._start : end]
+        self._owed = end - self._start - len(here)
+        self._taken(end)
+        self._general.data_received(here)
+        return True
+
+    def _pass_on(self, data: bytes) -> bytes:
+        """Give the borrower what is its; returns the rest."""
+        here, rest = data[: self._owed], data[self._owed :]
+        self._owed -= len(here)
+        if self._general is not None:
+            self._general.data_received(here)
+        self._take_back()
+        return rest
+
+    def returned(self, keep: bool) -> None:
+        """The borrower has answered. If it does not keep the connection it is about to close it."""
+        if self._lent and keep:
+            self._answered = True
+            self._take_back()
+
+    def _take_back(self) -> None:
+        if self._answered and not self._owed:
+            self._lent = self._answered = False
+            # Not at once: the borrower has not quite ended with this request.
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def given_up(self, loan: BorrowedTransport) -> None:
+        """The borrower has closed its transport."""
+        if loan is not self._loan:
+            return
+        self._general = self._loan = None
+        if self._lent:
+            self._transport.close()
+        # Otherwise it was idle for too long, which is not for it to say.
+
+    def _leave(self) -> None:
+        """Hand the connection, with what it has sent so far, to aiohttp for good."""
+        self._lane.connections.discard(self)
+        if self._general is not None:
+            general, self._general, self._loan = self._general, None, None
+            general.connection_lost(None)
+        protocol = self._lane.general(False)
+        self._transport.set_protocol(protocol)
+        if not self._reading:
+            self._transport.resume_reading()
+        protocol.connection_made(self._transport)
+        rest, self._buffer = self._buffer[self._start :], b""
+        protocol.data_received(rest)
+        if self._ended:
+            protocol.eof_received()
+
+    # Answers
+
+    def _set(self, request: Request) -> bool:
         lane = self._lane
         try:
             given = parse(SET_BODY, request.body)
             change = set_change(given, None, lane.cache.now(), lane.settings.max_value_bytes)
         except InvalidRequest:
-            self._leave()  # there it is found again, and answered
-            return
+            return False  # on the general path it is found again, and answered
         self._begin(request)
         lane.cache.write(change).add_done_callback(self._was_set)
+        return True
 
     def _got_value(self, result: Found | Exception) -> None:
         if isinstance(result, Exception) or result.entry is None:
@@ -265,6 +413,10 @@ class FastConnection(asyncio.Protocol):
         response = task.result() if error is None else _failed(error)
         self._end(self._lane.renderer.response(response))
 
+    def _was_deleted(self, write: asyncio.Future[tuple[Applied, ...]]) -> None:
+        error = write.exception()
+        self._end(self._lane.renderer.response(deleted() if error is None else _failed(error)))
+
     def _end(self, data: bytes) -> None:
         """Send the answer, and look at what has come meanwhile."""
         self._busy = False
@@ -275,20 +427,8 @@ class FastConnection(asyncio.Protocol):
         if self._lane.life.draining:
             self._transport.close()
             return
-        if not self._reading:
-            self._reading = True
-            self._transport.resume_reading()
-        if self._buffer:
-            self._advance()
-
-    def _leave(self) -> None:
-        """Hand the connection, with what it has sent so far, to aiohttp for good."""
-        self._lane.connections.discard(self)
-        protocol = self._lane.general()
-        self._transport.set_protocol(protocol)
-        protocol.connection_made(self._transport)
-        protocol.data_received(self._buffer)
-        self._buffer = b""
+        if self._buffer or self._ended or not self._reading:
+            self._go_on()
 
 
 def _failed(error: BaseException) -> web.Response:

@@ -11,7 +11,7 @@ from tenantbase.cache import Cache
 from tenantbase.entry import OCTETS, expiry, is_json
 from tenantbase.errors import InvalidRequest
 from tenantbase.interfaces.store import Delete, Set
-from tenantbase.web.answers import NO_CACHE, absent, raw_headers, unchanged, written
+from tenantbase.web.answers import absent, deleted, raw_headers, unchanged, written
 from tenantbase.web.bodies import check_json, read_body
 from tenantbase.web.conditions import not_modified, range_applies, write_condition
 from tenantbase.web.media_types import check_media_type
@@ -75,4 +75,4 @@ class Raw:
         """``DELETE``"""
         query(request, NOTHING)
         await self._cache.write(Delete(path_key(request), write_condition(request)))
-        return web.Response(status=204, headers={hdrs.CACHE_CONTROL: NO_CACHE})
+        return deleted()

@@ -35,11 +35,12 @@ class Renderer:
 
     Args:
         server: their ``Server`` header.
+        vary_origin: whether other origins get other answers.
     """
 
-    def __init__(self, life: Life, server: str) -> None:
+    def __init__(self, life: Life, server: str, *, vary_origin: bool = False) -> None:
         self._life = life
-        self._server = server
+        self._last = f"Server: {server}\r\n" + ("Vary: Origin\r\n" if vary_origin else "")
         self._fresh_until = 0.0
         self._last_fields = b""
 
@@ -57,7 +58,9 @@ class Renderer:
     def answer(self, status: int, reason: str, headers: Mapping[str, str], body: bytes) -> bytes:
         """Any answer that has a body of its own."""
         fields = map(": ".join, headers.items())
-        head = (f"HTTP/1.1 {status} {reason}", *fields, f"Content-Length: {len(body)}\r\n")
+        # A 204 has neither a body nor a length (RFC 9110, section 8.6).
+        length = "" if status == 204 else f"Content-Length: {len(body)}\r\n"
+        head = (f"HTTP/1.1 {status} {reason}", *fields, length)
         return b"%b%b\r\n%b" % ("\r\n".join(head).encode(), self._ending(), body)
 
     def response(self, response: web.Response) -> bytes:
@@ -71,7 +74,7 @@ class Renderer:
         if not self._fresh_until - 1 <= now < self._fresh_until:  # a clock can be set back
             self._fresh_until = math.floor(now) + 1.0
             date = formatdate(now, usegmt=True)
-            self._last_fields = f"Date: {date}\r\nServer: {self._server}\r\n".encode()
+            self._last_fields = f"Date: {date}\r\n{self._last}".encode()
         if self._life.draining:
             return self._last_fields + b"Connection: close\r\n"
         return self._last_fields

@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import LineTooLong
 from tenantbase.errors import InvalidRequest
 from tenantbase.web.accepting import Acceptor
 from tenantbase.web.app import CACHE, GUARD, HEALTH, SERVER
+from tenantbase.web.borrowed import Lender
 from tenantbase.web.connections import Connections
 from tenantbase.web.draining import close_listeners, finish_requests, until_quiet
 from tenantbase.web.expectations import without_early_invitation
@@ -36,27 +37,48 @@ _VANISHED_SECONDS: Final = 30.0
 class Connection(web.RequestHandler):
     """aiohttp's connection, whose own errors are problem documents as well."""
 
-    __slots__ = ("_connections", "_connected")
+    __slots__ = ("_connections", "_connected", "_ended", "_finished", "lender")
 
-    def __init__(self, server: web.Server, connections: Connections, **options: Any) -> None:
+    def __init__(self, server: web.Server, connections: Connections | None, **options: Any) -> None:
         super().__init__(server, **options)
         self._connections = connections
+        self._ended = False  # the client has sent all that it will send
+        self._finished = 0  # answers; aiohttp counts the requests in _request_count
+        self.lender: Lender | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._connected = cast(asyncio.Transport, transport)
-        self._connections.made(self._connected)
+        if self._connections is not None:
+            self._connections.made(self._connected)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._connections.lost(self._connected, exc)
+        if self._connections is not None:
+            self._connections.lost(self._connected, exc)
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio.Protocol has it
+        """The client has closed its side, and waits for its answers."""
+        self._ended = True
+        current = self._current_request
+        incomplete = current is not None and not current.content.is_eof()
+        if incomplete or self._finished == self._request_count:
+            self._connected.close()
+        return True
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         if isinstance(resp, web.HTTPException):  # raised outside the middleware
             resp = answer(resp)
-        return await super().finish_response(request, resp, start_time)
+        self._finished += 1
+        if self._ended and self._finished == self._request_count:
+            resp.force_close()
+        finished = await super().finish_response(request, resp, start_time)
+        if self.lender is not None:
+            response, reset = finished
+            self.lender.returned(bool(response.keep_alive) and not reset)
+        return finished
 
     def handle_error(
         self,
@@ -96,10 +118,10 @@ async def serving(
     assert server is not None
     server.request_handler = without_early_invitation(app, server.request_handler)
 
-    def general() -> Connection:
+    def general(borrowed: bool = False) -> Connection:
         return Connection(
             server,
-            life.connections,
+            None if borrowed else life.connections,  # what is lent is counted by its lender
             loop=loop,
             keepalive_timeout=settings.keepalive_timeout,
             access_log=None,  # None is how it is turned off
@@ -112,8 +134,7 @@ async def serving(
     connect: Callable[[], asyncio.Protocol] = general
     lane = None
     tasks = [loop.create_task(life.connections.cut_stalled(settings.send_timeout))]
-    # Answers to other origins differ from plain ones; with them every request is a general one.
-    if settings.fast_lane and not app[GUARD].has_cors:
+    if settings.fast_lane:
         connect = lane = FastLane(
             app[CACHE], settings, life, app[GUARD], app[HEALTH], general, SERVER
         )

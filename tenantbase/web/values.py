@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Final, TypeVar
 
 import msgspec
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from tenantbase.cache import Cache
 from tenantbase.documents import entry_json
 from tenantbase.entry import JSON, check_key
 from tenantbase.errors import InvalidRequest
 from tenantbase.interfaces.store import Delete
-from tenantbase.web.answers import NO_CACHE, absent, entry_headers, unchanged, written
+from tenantbase.web.answers import absent, deleted, entry_headers, unchanged, written
 from tenantbase.web.bodies import parse, read_body
 from tenantbase.web.changes import SET_VALUE, set_change
 from tenantbase.web.conditions import not_modified, write_condition
@@ -88,7 +88,7 @@ class Values:
             if_version = _same(if_version, given.if_version, "if_version")
         condition = write_condition(request, if_version)
         await self._cache.write(Delete(_required(key), condition))
-        return web.Response(status=204, headers={hdrs.CACHE_CONTROL: NO_CACHE})
+        return deleted()
 
     async def _body(self, request: web.Request) -> bytes:
         settings = self._settings

@@ -1,0 +1,80 @@
+"""aiohttp's protocol on a connection that stays the fast path's.
+
+The fast path reads the connection. For a request that is not plain it lends the connection out:
+aiohttp's protocol gets the bytes of exactly this request, and a transport whose ``close`` concerns
+the request only. When the request has its answer, the fast path goes on reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+
+class Lender(Protocol):
+    """Whoever lends the connection."""
+
+    def returned(self, keep: bool) -> None:
+        """The request has its answer; ``keep``: further requests may follow on the connection."""
+
+    def given_up(self, loan: BorrowedTransport) -> None:
+        """The borrower has closed its transport: after its last answer, or while it was idle."""
+
+
+class Lendable(Protocol):
+    """A protocol that tells its lender of each answer."""
+
+    lender: Lender | None
+
+
+class BorrowedTransport(asyncio.Transport):
+    """The transport of a connection, as its borrower sees it."""
+
+    def __init__(self, transport: asyncio.Transport, lender: Lender) -> None:
+        super().__init__()
+        self._transport = transport
+        self._lender = lender
+        self._closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._transport.write(data)
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        self._transport.writelines(list_of_data)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)
+
+    def is_closing(self) -> bool:
+        return self._closed or self._transport.is_closing()
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._lender.given_up(self)
+
+    def abort(self) -> None:
+        self._closed = True
+        self._transport.abort()
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+    def is_reading(self) -> bool:
+        return self._transport.is_reading()
+
+    def get_write_buffer_size(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        return self._transport.get_write_buffer_limits()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._transport.set_write_buffer_limits(high, low)
+
+    def can_write_eof(self) -> bool:
+        return False
