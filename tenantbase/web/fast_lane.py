@@ -19,7 +19,7 @@ from tenantbase.errors import InvalidRequest
 from tenantbase.found import Found
 from tenantbase.interfaces.store import Applied
 from tenantbase.web.answers import absent, raw_headers
-from tenantbase.web.bodies import parse
+from tenantbase.json_text import parse
 from tenantbase.web.changes import SET_VALUE as SET_BODY
 from tenantbase.web.changes import set_change
 from tenantbase.web.guard import Guard

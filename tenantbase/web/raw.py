@@ -12,7 +12,8 @@ from tenantbase.entry import OCTETS, expiry, is_json
 from tenantbase.errors import InvalidRequest
 from tenantbase.interfaces.store import Delete, Set
 from tenantbase.web.answers import NO_CACHE, absent, raw_headers, unchanged, written
-from tenantbase.web.bodies import check_json, read_body
+from tenantbase.json_text import check_json
+from tenantbase.web.bodies import read_body
 from tenantbase.web.conditions import not_modified, range_applies, write_condition
 from tenantbase.web.media_types import check_media_type
 from tenantbase.web.ranges import requested
