@@ -47,9 +47,11 @@ _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _NO_STEPS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
-# How msgspec says where an error is, and which field is missing or unknown.
-_AT: Final = re.compile(r" - at `\$\.?(.*)`$")
-_NAMED: Final = re.compile(r"^Object (?:missing required|contains unknown) field `(.*)`$")
+# How msgspec says where an error is, and which field is missing or unknown. The name of an unknown
+# field is the client's, of any length and with any characters.
+_AT: Final = " - at `$"
+_NAMED: Final = re.compile(r"Object (?:missing required|contains unknown) field `(.*)`", re.DOTALL)
+_EXCERPT: Final = 100  # characters of a name that are repeated in an error
 
 
 class NotJson(InvalidRequest):
@@ -213,9 +215,15 @@ def _too_deep(field: str | None) -> InvalidRequest:
 
 def _invalid(message: str) -> InvalidRequest:
     """An error of msgspec, whose text names a place like ``$.values[3].ttl``."""
-    at = _AT.search(message)
-    place = at[1] if at else ""
-    detail = message[: at.start()] if at else message
-    if named := _NAMED.match(detail):
-        place = f"{place}.{named[1]}" if place else named[1]
+    detail, at, place = message.rpartition(_AT)
+    if at:
+        place = place.removesuffix("`").removeprefix(".")
+    else:
+        detail, place = message, ""
+    if named := _NAMED.fullmatch(detail):
+        name = named[1]
+        if len(name) > _EXCERPT:
+            name = name[:_EXCERPT] + "..."
+            detail = f"{detail[:named.start(1)]}{name}`"
+        place = f"{place}.{name}" if place else name
     return InvalidRequest(detail[:1].lower() + detail[1:], place or None)

@@ -12,6 +12,7 @@ from tenantbase.cache import Cache
 from tenantbase.errors import TenantbaseError
 from tenantbase.feed import Feed
 from tenantbase.web.bulk import Bulk
+from tenantbase.web.conditions import explained
 from tenantbase.web.counters import Counters
 from tenantbase.web.guard import Guard
 from tenantbase.web.health import Health
@@ -27,6 +28,8 @@ from tenantbase.web.watch import Watch
 log = logging.getLogger("tenantbase.web")
 
 SERVER: Final = "tenantbase"
+
+_WHOLE_SERVER: Final = ("/", "*")  # targets of OPTIONS (RFC 9110, section 9.3.7)
 
 CACHE: Final = web.AppKey("cache", Cache)
 GUARD: Final = web.AppKey("guard", Guard)
@@ -45,7 +48,7 @@ def create_app(cache: Cache, settings: WebSettings, life: Life) -> web.Applicati
     watch = Watch(Feed(cache, heartbeat=settings.heartbeat), life)
     description = Description(settings)
 
-    app = web.Application(middlewares=[_boundary(guard, life)])
+    app = web.Application(middlewares=[_boundary(guard, life, health)])
     app[CACHE], app[GUARD], app[HEALTH] = cache, guard, health
     app.add_routes(
         [
@@ -84,7 +87,7 @@ def create_app(cache: Cache, settings: WebSettings, life: Life) -> web.Applicati
     return app
 
 
-def _boundary(guard: Guard, life: Life) -> Middleware:
+def _boundary(guard: Guard, life: Life, health: Health) -> Middleware:
     """What surrounds every request: counted, checked, and its errors made answers."""
 
     @web.middleware
@@ -92,8 +95,11 @@ def _boundary(guard: Guard, life: Life) -> Middleware:
         counted = life.begin()
         try:
             guard.check(request.method, request.raw_path, request.headers)
-            preflight = guard.preflight(request.method, request.headers)
-            return preflight or await handler(request)
+            if preflight := guard.preflight(request.method, request.headers):
+                return preflight
+            if request.method == hdrs.METH_OPTIONS and request.raw_path in _WHOLE_SERVER:
+                return await health.options()
+            return await handler(request)
         except ConnectionError:
             raise  # the client is gone; aiohttp's own errors that say so are of this kind
         except Exception as error:  # the boundary: whatever went wrong, it has an answer
@@ -102,7 +108,7 @@ def _boundary(guard: Guard, life: Life) -> Middleware:
                 known = isinstance(error, TenantbaseError)
                 log.warning("an answer was cut: %s", error, exc_info=None if known else error)
                 raise ConnectionAbortedError("the answer was cut") from error
-            return answer(error)
+            return answer(explained(request, error))
         finally:
             life.end(counted)
 
