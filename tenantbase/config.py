@@ -94,10 +94,18 @@ class Config:
         "Connections that a worker serves at a time; further ones get a 503.",
     )
     allowed_host: tuple[str, ...] = _option(
-        read.host, (), "HOST", "A further name that requests may give as Host.", many=True
+        read.host,
+        (),
+        "HOST",
+        "A name that requests may give as Host; on loopback, a further one.",
+        many=True,
     )
     cors_origin: tuple[str, ...] = _option(
-        read.origin, (), "ORIGIN", "An origin whose pages may call this service.", many=True
+        read.origin,
+        (),
+        "ORIGIN",
+        "An origin whose pages may call this service; http://localhost:* for any port.",
+        many=True,
     )
     insecure: bool = _option(
         read.switch, False, "", "Listen on any address, without encryption or authentication."

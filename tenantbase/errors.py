@@ -62,13 +62,21 @@ class ConditionFailed(TenantbaseError):
     Args:
         key: the key whose condition failed.
         version: the version the entry has, None if it is absent.
+
+    Attributes:
+        reason: why, where the version does not tell; empty otherwise.
     """
+
+    reason = ""
 
     def __init__(self, key: str, version: int | None) -> None:
         state = "it is absent" if version is None else f"its version is {version}"
         super().__init__(f"the condition on key {key!r} does not hold: {state}")
         self.key = key
         self.version = version
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}. {self.reason}" if self.reason else super().__str__()
 
 
 class Overloaded(TenantbaseError):

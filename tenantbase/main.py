@@ -21,7 +21,8 @@ import msgspec
 from tenantbase import __version__
 from tenantbase.config import OPTIONS, Config
 from tenantbase.entry import JSON, OCTETS, check_key, check_text, expiry, is_json
-from tenantbase.errors import ConfigError, TenantbaseError
+from tenantbase.errors import ConfigError, InvalidRequest, TenantbaseError
+from tenantbase.json_text import NotJson, check_json
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _DATA: Final = ("database", "url", "write_timeout")
+_JSON_SPACE: Final = b" \t\r\n"
 _SERVE: Final = tuple(option.name for option in OPTIONS if option.name != "url")
 
 
@@ -128,8 +130,9 @@ def set_(
 ) -> None:
     """Store VALUE at KEY; asks for what is missing.
 
-    VALUE is JSON; what is no JSON is stored as a string, and what is no UTF-8 as it is. A dash
-    stands for standard input. Prints what the server would answer.
+    VALUE is JSON; what is no JSON is stored as a string, and what is no UTF-8 as it is. JSON that
+    the server would refuse is refused here; --text stores it as a string. A dash stands for
+    standard input. Prints what the server would answer.
     """
     expiry(0, ttl, None)
     key = check_key(_asked("Key", key))
@@ -289,8 +292,14 @@ def _as_value(data: bytes, text: bool) -> tuple[bytes, str]:
             raise TenantbaseError("the value is no UTF-8 text") from error
         return data, OCTETS
     if not text:
-        with suppress(msgspec.DecodeError, RecursionError):
-            return bytes(msgspec.json.decode(data, type=msgspec.Raw)), JSON
+        try:
+            check_json(data, "VALUE")
+            return data.strip(_JSON_SPACE), JSON
+        except NotJson:
+            pass
+        except InvalidRequest as error:
+            detail = f"{error.detail}; with --text it is stored as a string"
+            raise InvalidRequest(detail, "VALUE") from error
     return msgspec.json.encode(string), JSON
 
 

@@ -20,6 +20,14 @@ from tenantbase.interfaces.memcache_address import MemcacheAddress
 MIB: Final = 1 << 20
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
+_HOST: Final = re.compile(r"[^\s/?#@\[\]]{1,253}")
+_SIZE: Final = re.compile("([0-9]{1,15}) ?([kmg]?i?b?)")
+_ORIGIN: Final = re.compile(
+    r"(https?)://([^\s/?#@\[\]:*%]{1,253}|\[[0-9a-f:.]{2,45}\])(:[0-9]{0,9}|:\*)?/?", re.IGNORECASE
+)
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_INTEGER: Final = re.compile("[0-9]{1,9}")
 _UNITS: Final = {
     "": 1,
     "b": 1,
@@ -45,18 +53,42 @@ def host(text: str) -> str:
             ipaddress.IPv6Address(bare)
         except ValueError:
             raise ValueError("a host name or an IP address is wanted") from None
-    elif not re.fullmatch(r"[^\s/?#@\[\]]{1,253}", bare):
+    elif not _HOST.fullmatch(bare):
         raise ValueError("a host name or an IP address is wanted")
     return bare.lower()
 
 
 def origin(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("an origin looks like https://app.example.com")
-    if text.lower() != f"{parts.scheme}://{parts.netloc}".lower() or "@" in parts.netloc:
-        raise ValueError("an origin is a scheme and a host, without a path or anything after it")
-    return text.lower()
+    """An origin as browsers write it: in lower case and ASCII, without the scheme's own port."""
+    match = _ORIGIN.fullmatch(text.strip())
+    if "*" in text and not (match and match[2].lower() in _LOOPBACK and match[3] == ":*"):
+        raise ValueError(
+            "a wildcard stands only for the port of a loopback host, as in http://localhost:*;"
+            " name other origins one by one"
+        )
+    if match is None:
+        raise ValueError(
+            "an origin is a scheme and a host, such as https://app.example.com, without a path or"
+            " anything after it"
+        )
+    scheme, port = match[1].lower(), match[3] or ""
+    digits = port[1:]
+    if digits.isdecimal():
+        if int(digits) > 65535:
+            raise ValueError("a port is a number up to 65535")
+        port = "" if int(digits) == _DEFAULT_PORTS[scheme] else f":{int(digits)}"
+    elif not digits:
+        port = ""
+    return f"{scheme}://{_serialised_host(match[2].lower())}{port}"
+
+
+def _serialised_host(name: str) -> str:
+    try:
+        if name.startswith("["):
+            return f"[{ipaddress.IPv6Address(name[1:-1])}]"
+        return name if name.isascii() else name.encode("idna").decode()
+    except ValueError:  # UnicodeError is one
+        raise ValueError("an origin has a host name or an IP address") from None
 
 
 def url(text: str) -> str:
@@ -68,7 +100,7 @@ def url(text: str) -> str:
 
 def size(lowest: int, highest: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        match = re.fullmatch(r"([0-9]{1,15}) ?([kmg]?i?b?)", text.strip().lower())
+        match = _SIZE.fullmatch(text.strip().lower())
         if not match or match[2] not in _UNITS:
             raise ValueError("a size in bytes is wanted, such as 1048576 or 2MiB")
         count = int(match[1]) * _UNITS[match[2]]
@@ -85,7 +117,7 @@ def _shown(count: int) -> str:
 
 def integer(lowest: int, highest: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,9}", text) or not lowest <= int(text) <= highest:
+        if not _INTEGER.fullmatch(text) or not lowest <= int(text) <= highest:
             raise ValueError(f"a number from {lowest} to {highest} is wanted")
         return int(text)
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import BinaryIO, Final, NamedTuple
 
-import msgspec
-
 from tenantbase.cache import Cache
 from tenantbase.documents import as_line, entry_json
 from tenantbase.errors import InvalidRequest, TenantbaseError
 from tenantbase.interfaces.store import Set
-from tenantbase.web.bodies import parse
-from tenantbase.web.changes import SetValue, set_change
+from tenantbase.json_text import parse
+from tenantbase.web.changes import SetValue, SetValueDecoder, set_change
 
 _BATCH_LINES: Final = 4000
 _BATCH_BYTES: Final = 4 << 20
@@ -30,7 +28,7 @@ class _Line(SetValue, forbid_unknown_fields=True, gc=False):
     version: int | None = None
 
 
-_LINE: Final = msgspec.json.Decoder(_Line)
+_LINE: Final = SetValueDecoder(_Line)
 
 
 class _Batch(NamedTuple):

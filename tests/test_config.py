@@ -51,6 +51,15 @@ GOOD: list[tuple[str, str, object]] = [
     ("max_connections", "1", 1),
     ("allowed_host", "a.example", ("a.example",)),
     ("cors_origin", "https://App.example:8443", ("https://app.example:8443",)),
+    ("cors_origin", "https://app.example:443", ("https://app.example",)),
+    ("cors_origin", "HTTP://app.example:80/", ("http://app.example",)),
+    ("cors_origin", "http://app.example:443", ("http://app.example:443",)),
+    ("cors_origin", "http://app.example:", ("http://app.example",)),
+    ("cors_origin", "http://app.example:08080", ("http://app.example:8080",)),
+    ("cors_origin", "http://[0:0::1]:8000", ("http://[::1]:8000",)),
+    ("cors_origin", "https://b\u00fccher.example", ("https://xn--bcher-kva.example",)),
+    ("cors_origin", "http://localhost:*", ("http://localhost:*",)),
+    ("cors_origin", "https://[::1]:*", ("https://[::1]:*",)),
     ("workers", "3", 3),
     ("drain_delay", "0", 0.0),
     ("drain_timeout", "0", 0.0),
@@ -97,6 +106,16 @@ BAD: list[tuple[str, str]] = [
     ("cors_origin", "https://a.example/path"),
     ("cors_origin", "https://user@a.example"),
     ("cors_origin", "*"),
+    ("cors_origin", "null"),
+    ("cors_origin", "ftp://a.example"),
+    ("cors_origin", "http://a.example:*"),
+    ("cors_origin", "http://localhost.example:*"),
+    ("cors_origin", "https://*.a.example"),
+    ("cors_origin", "http://localhost:80*"),
+    ("cors_origin", "http://a.example:65536"),
+    ("cors_origin", "http://a.example//"),
+    ("cors_origin", "http://[::g]"),
+    ("cors_origin", "http://a.example?"),
     ("workers", "0"),
     ("workers", "all"),
     ("drain_delay", "-1"),
@@ -238,3 +257,10 @@ def test_defaults_are_shown_as_they_are_written() -> None:
     for name, text in shown.items():
         if text and name not in ("max_request_bytes", "max_inflight_bytes"):
             assert load({name: text}) == config
+
+
+def test_a_wildcard_is_refused_with_what_is_possible() -> None:
+    with pytest.raises(
+        ConfigError, match=r"--cors-origin: 'https://\*\.a\.example': .*localhost:\*"
+    ):
+        load({"cors_origin": ("https://*.a.example",)})

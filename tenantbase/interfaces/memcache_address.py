@@ -12,6 +12,8 @@ LONGEST_PATH = 103
 """Bytes in the path of a Unix socket, at most."""
 
 _LABEL = "[A-Za-z0-9_-]{1,63}"
+_HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
+_PORT = re.compile("[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +44,9 @@ class MemcacheAddress:
                 raise ValueError(f"{text!r}: no IPv6 address between the brackets") from None
         elif ":" in host:
             raise ValueError(f"{text!r}: an IPv6 address is written in brackets, [::1]:11211")
-        elif len(host) > 253 or not re.fullmatch(rf"{_LABEL}(\.{_LABEL})*\.?", host):
+        elif len(host) > 253 or not _HOST.fullmatch(host):
             raise ValueError(f"{text!r} is neither HOST:PORT nor unix:PATH")
-        if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        if not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
             raise ValueError(f"{text!r}: a port is a number from 1 to 65535")
         return cls(host=host, port=int(port))
 

@@ -14,6 +14,7 @@ from tenantbase.feed import Feed
 from tenantbase.web.bodies import HOLDING
 from tenantbase.web.budget import Budget, Holding
 from tenantbase.web.bulk import Bulk
+from tenantbase.web.conditions import explained
 from tenantbase.web.counters import Counters
 from tenantbase.web.expectations import check_expectation, is_uninvited, send_nothing
 from tenantbase.web.guard import Guard
@@ -30,6 +31,8 @@ from tenantbase.web.watch import Watch
 log = logging.getLogger("tenantbase.web")
 
 SERVER: Final = "tenantbase"
+
+_WHOLE_SERVER: Final = ("/", "*")  # targets of OPTIONS (RFC 9110, section 9.3.7)
 
 CACHE: Final = web.AppKey("cache", Cache)
 GUARD: Final = web.AppKey("guard", Guard)
@@ -49,7 +52,7 @@ def create_app(cache: Cache, settings: WebSettings, life: Life) -> web.Applicati
     description = Description(settings)
 
     budget = Budget(settings.max_inflight_bytes)
-    app = web.Application(middlewares=[_boundary(guard, life, budget)])
+    app = web.Application(middlewares=[_boundary(guard, life, health, budget)])
     app[CACHE], app[GUARD], app[HEALTH] = cache, guard, health
     routes = [
         web.post("/set-value", values.set),
@@ -89,7 +92,7 @@ def create_app(cache: Cache, settings: WebSettings, life: Life) -> web.Applicati
     return app
 
 
-def _boundary(guard: Guard, life: Life, budget: Budget) -> Middleware:
+def _boundary(guard: Guard, life: Life, health: Health, budget: Budget) -> Middleware:
     """What surrounds every request: counted, checked, and its errors made answers."""
 
     @web.middleware
@@ -101,8 +104,11 @@ def _boundary(guard: Guard, life: Life, budget: Budget) -> Middleware:
         try:
             guard.check(request.method, request.raw_path, request.headers)
             check_expectation(request)
-            preflight = guard.preflight(request.method, request.headers)
-            return preflight or await handler(request)
+            if preflight := guard.preflight(request.method, request.headers):
+                return preflight
+            if request.method == hdrs.METH_OPTIONS and request.raw_path in _WHOLE_SERVER:
+                return await health.options()
+            return await handler(request)
         except ConnectionError:
             raise  # the client is gone; aiohttp's own errors that say so are of this kind
         except Exception as error:  # the boundary: whatever went wrong, it has an answer
@@ -111,7 +117,7 @@ def _boundary(guard: Guard, life: Life, budget: Budget) -> Middleware:
                 known = isinstance(error, TenantbaseError)
                 log.warning("an answer was cut: %s", error, exc_info=None if known else error)
                 raise ConnectionAbortedError("the answer was cut") from error
-            response = answer(error)
+            response = answer(explained(request, error))
             if is_uninvited(request):
                 # Its body may come or not, so where the next request begins is not known.
                 response.force_close()

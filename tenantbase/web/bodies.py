@@ -1,12 +1,10 @@
-"""Request bodies: read within limits of size and time, and turned into checked structures."""
+"""Request bodies: read within limits of size and time."""
 
 from __future__ import annotations
 
 import asyncio
-import re
-from typing import Final, TypeVar
+from typing import Final
 
-import msgspec
 from aiohttp import web
 
 from tenantbase.errors import InvalidRequest, TooLarge
@@ -14,14 +12,8 @@ from tenantbase.web.budget import Holding
 from tenantbase.web.expectations import invite
 from tenantbase.web.problems import TooSlow
 
-Shape = TypeVar("Shape")
-
 HOLDING: Final = web.RequestKey("holding", Holding)
 """Where a request keeps its ``Holding``: its part of the budget for bodies."""
-
-_RAW: Final = msgspec.json.Decoder(msgspec.Raw)
-_AT: Final = re.compile(r" - at `\$\.?(.*)`$")
-_NAMED: Final = re.compile(r"^Object (?:missing required|contains unknown) field `(.*)`$")
 
 
 async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> bytes:
@@ -73,54 +65,3 @@ async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> byt
 
 def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"the body of this request has at most {limit:,} bytes")
-
-
-def parse(decoder: msgspec.json.Decoder[Shape], body: bytes) -> Shape:
-    """The structure that a JSON body describes.
-
-    Raises:
-        InvalidRequest: no JSON, or not of this shape; names the field.
-    """
-    if not body:
-        raise InvalidRequest("a JSON body is required")
-    _check_utf8(body, None)
-    try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from error
-    except msgspec.DecodeError as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from error
-    except RecursionError as error:
-        raise InvalidRequest("the JSON is nested too deeply") from error
-
-
-def check_json(data: bytes, field: str) -> None:
-    """Return if ``data`` is one JSON text in UTF-8. Raises InvalidRequest."""
-    _check_utf8(data, field)
-    try:
-        _RAW.decode(data)
-    except msgspec.DecodeError as error:
-        raise InvalidRequest(f"not valid JSON: {error}", field) from error
-    except RecursionError as error:
-        raise InvalidRequest("the JSON is nested too deeply", field) from error
-
-
-def _check_utf8(data: bytes, field: str | None) -> None:
-    # msgspec does not look at the encoding of what it hands on as raw JSON.
-    if data.isascii():
-        return
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        detail = f"not valid UTF-8 at byte {error.start}"
-        raise InvalidRequest(detail, field) from error
-
-
-def _invalid(message: str) -> InvalidRequest:
-    """An error of msgspec, whose text names a place like ``$.values[3].ttl``."""
-    at = _AT.search(message)
-    place = at[1] if at else ""
-    detail = message[: at.start()] if at else message
-    if named := _NAMED.match(detail):
-        place = f"{place}.{named[1]}" if place else named[1]
-    return InvalidRequest(detail[:1].lower() + detail[1:], place or None)

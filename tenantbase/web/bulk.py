@@ -14,8 +14,9 @@ from tenantbase.entry import check_keys, check_text
 from tenantbase.errors import InvalidRequest, TooLarge
 from tenantbase.interfaces.store import Change, Delete, DeletePrefix, Set
 from tenantbase.web.answers import collection
-from tenantbase.web.bodies import parse, read_body
-from tenantbase.web.changes import SetValue, set_change
+from tenantbase.json_text import Decoder, parse
+from tenantbase.web.bodies import read_body
+from tenantbase.web.changes import SET_VALUE, SetValue, set_change
 from tenantbase.web.conditions import write_condition
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.streams import send
@@ -36,6 +37,12 @@ class SetValues(msgspec.Struct, forbid_unknown_fields=True):
     values: list[SetValue]
 
 
+class _SetValues(msgspec.Struct, forbid_unknown_fields=True):
+    """The same, each entry still as text: so it is decoded as the one of ``set-value`` is."""
+
+    values: list[msgspec.Raw]
+
+
 class DeleteValues(msgspec.Struct, forbid_unknown_fields=True):
     """The body of ``delete-values``: exactly one of the two."""
 
@@ -43,9 +50,9 @@ class DeleteValues(msgspec.Struct, forbid_unknown_fields=True):
     prefix: str | None = None
 
 
-_GET: Final = msgspec.json.Decoder(GetValues)
-_SET: Final = msgspec.json.Decoder(SetValues)
-_DELETE: Final = msgspec.json.Decoder(DeleteValues)
+_GET: Final = Decoder(GetValues)
+_SET: Final = Decoder(_SetValues)
+_DELETE: Final = Decoder(DeleteValues)
 _READ_ENTRIES: Final = 256
 _READ_BYTES: Final = 128 << 20  # what the values read at a time can come to
 
@@ -90,7 +97,8 @@ class Bulk:
         for index, each in enumerate(given.values):
             place = f"values[{index}]"
             try:
-                change = set_change(each, condition, now, self._settings.max_value_bytes)
+                entry = parse(SET_VALUE, bytes(each))
+                change = set_change(entry, condition, now, self._settings.max_value_bytes)
             except InvalidRequest as error:
                 error.field = f"{place}.{error.field}" if error.field else place
                 raise
@@ -118,7 +126,7 @@ class Bulk:
         applied = await self._cache.write(*changes) if changes else ()
         return collection(request, b'{"deleted":%d}' % sum(each.removed for each in applied))
 
-    async def _parse(self, decoder: msgspec.json.Decoder[Shape], request: web.Request) -> Shape:
+    async def _parse(self, decoder: Decoder[Shape], request: web.Request) -> Shape:
         query(request, NOTHING)
         settings = self._settings
         body = await read_body(request, settings.max_request_bytes, settings.body_timeout)

@@ -117,6 +117,19 @@ def not_modified(request: web.BaseRequest, key: str, version: int) -> bool:
     return none_match is not None and (none_match.any or version in none_match.all)
 
 
+def explained(request: web.BaseRequest, error: Exception) -> Exception:
+    """The same error; if ``If-Match`` failed only because its tag is weak, with that reason."""
+    if isinstance(error, ConditionFailed) and error.version is not None:
+        match = _header(request, hdrs.IF_MATCH)
+        if match is not None and error.version in match.all - match.strong:
+            error.reason = (
+                f'If-Match has it as a weak entity tag, W/"{error.version}", and a weak one never'
+                " matches there. Proxies that compress answers make tags weak: send"
+                f' "{error.version}", or if_version in the body'
+            )
+    return error
+
+
 def range_applies(request: web.BaseRequest, version: int) -> bool:
     """Whether ``Range`` is to be looked at: there is no ``If-Range``, or it has this very tag."""
     given = request.headers.get(hdrs.IF_RANGE)

@@ -11,7 +11,8 @@ from tenantbase.cache import Cache
 from tenantbase.entry import check_key, expiry
 from tenantbase.interfaces.store import Increment
 from tenantbase.web.answers import written
-from tenantbase.web.bodies import parse, read_body
+from tenantbase.json_text import Decoder, parse
+from tenantbase.web.bodies import read_body
 from tenantbase.web.conditions import write_condition
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.targets import NOTHING, query
@@ -26,10 +27,10 @@ class IncrementValue(msgspec.Struct, forbid_unknown_fields=True):
     ttl: float | None = None
     expires_at: float | None = None
     if_version: int | None = None
-    if_absent: bool = False
+    if_absent: bool | None = False
 
 
-_INCREMENT: Final = msgspec.json.Decoder(IncrementValue)
+_INCREMENT: Final = Decoder(IncrementValue)
 
 
 class Counters:
@@ -50,7 +51,7 @@ class Counters:
             given.by,
             given.initial,
             expiry(self._cache.now(), given.ttl, given.expires_at),
-            write_condition(request, given.if_version, given.if_absent),
+            write_condition(request, given.if_version, bool(given.if_absent)),
         )
         (applied,) = await self._cache.write(change)
         return written(applied, with_value=True)

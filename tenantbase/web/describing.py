@@ -71,6 +71,8 @@ KEY: Final = {
 }
 _TEXT: Final = {"type": "string", "pattern": r"^[^\u0000]*$"}
 VERSION: Final = {"type": "integer", "minimum": 0, "maximum": 10**19 - 1}
+# Any text: what is not the id of an event is answered with a reset.
+EVENT_ID: Final = {"type": "string", "examples": ["7"]}
 BYTES: Final[Schema] = {}
 _TAG_EXAMPLE: Final = {"type": "string", "examples": ['"7"', '"7", "8"', "*"]}
 

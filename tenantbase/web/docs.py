@@ -11,6 +11,8 @@ from typing import Any, Final
 
 Json = Mapping[str, Any]
 
+_CODE: Final = re.compile("`([^`]+)`")
+
 _STYLE: Final = """
 :root { color-scheme: light dark; --line: #8886; --quiet: #888; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -172,4 +174,4 @@ def _schema(schema: Json) -> str:
 
 def _text(text: str) -> str:
     """Plain text in which `backquotes` mark code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+    return _CODE.sub(r"<code>\1</code>", escape(text))

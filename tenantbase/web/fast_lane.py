@@ -19,8 +19,8 @@ from tenantbase.cache import Cache
 from tenantbase.errors import InvalidRequest
 from tenantbase.found import Found
 from tenantbase.interfaces.store import Applied, Delete
+from tenantbase.json_text import parse
 from tenantbase.web.answers import absent, deleted, raw_headers
-from tenantbase.web.bodies import parse
 from tenantbase.web.borrowed import BorrowedTransport, Lendable
 from tenantbase.web.changes import SET_VALUE as SET_BODY
 from tenantbase.web.changes import set_change

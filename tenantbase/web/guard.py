@@ -10,30 +10,38 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
-from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
-from tenantbase.web.problems import ContentEncoded, CrossOrigin, Misdirected
+from tenantbase.web.problems import (
+    ContentEncoded,
+    CrossOrigin,
+    Misdirected,
+    TransferEncoded,
+)
 from tenantbase.web.settings import WebSettings
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
-_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]@/?#\s]+?)\.?(?::[0-9]*)?")
+_HOST: Final = re.compile(r"(\[[0-9a-f:.]++\]|[^:\[\]@/?#\s]+?)\.?(?::[0-9]*+)?")
+_END_OF_AUTHORITY: Final = re.compile("[/?#]")
 _READABLE: Final = "ETag, X-Cache, Location, Retry-After, Content-Range, Accept-Ranges"
 _METHODS: Final = "GET, HEAD, POST, PUT, DELETE"
 _SENDABLE: Final = (
     "Content-Type, Authorization, If-Match, If-None-Match, If-Range, Range, Last-Event-ID"
 )
 _PREFLIGHT_SECONDS: Final = "600"
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+_EXCERPT: Final = 100  # characters of a header that are repeated in an error
 
 
 class Guard:
     """The rules of ``contract.md``, "Safe from the start", for one server."""
 
     def __init__(self, settings: WebSettings) -> None:
-        self._loopback = settings.loopback
-        self._allowed_hosts = settings.allowed_hosts
+        # On an address that others reach, any name may be right, unless the names are listed.
+        self._checks_host = settings.loopback or bool(settings.allowed_hosts)
+        self._allowed_hosts = frozenset(host.removesuffix(".") for host in settings.allowed_hosts)
         self._cors_origins = settings.cors_origins
         self._may_be_host = lru_cache(maxsize=256)(self._is_host_of_ours)
 
@@ -50,16 +58,23 @@ class Guard:
             headers: case-insensitive.
 
         Raises:
-            Misdirected, CrossOrigin, ContentEncoded: it may not.
+            Misdirected, CrossOrigin, ContentEncoded, TransferEncoded: it may not.
         """
-        if self._loopback:
+        if self._checks_host:
             host = headers.get(hdrs.HOST)  # HTTP/1.0 may leave it out
             if host is not None and not self._may_be_host(host):
-                raise _misdirected()
+                raise _misdirected(host)
             if not target.startswith("/") and "://" in target:
                 # The absolute form goes before Host (RFC 9112, section 3.2.2).
-                if not self._may_be_host(urlsplit(target).netloc):
-                    raise _misdirected()
+                authority = _END_OF_AUTHORITY.split(target.partition("://")[2], 1)[0]
+                if not self._may_be_host(authority):
+                    raise _misdirected(authority)
+        transfer = headers.get(hdrs.TRANSFER_ENCODING)
+        if transfer is not None and transfer.strip().lower() != "chunked":
+            # RFC 9112, section 6.1. Only the chunks would be undone, and what is in them stored.
+            raise TransferEncoded(
+                f"the transfer coding {_excerpt(transfer)} is not supported; only chunked is"
+            )
         coding = headers.get(hdrs.CONTENT_ENCODING)
         if coding is not None and coding.strip().lower() not in ("", "identity"):
             raise ContentEncoded(
@@ -72,13 +87,27 @@ class Guard:
     def _check_origin(self, headers: Mapping[str, str]) -> None:
         origin = headers.get(hdrs.ORIGIN)
         if origin is not None:
-            if origin.lower() in self._cors_origins:
+            if self._is_allowed(origin):
                 return
-            _, _, authority = origin.lower().partition("://")
-            if not authority or authority != headers.get(hdrs.HOST, "").lower():
-                raise CrossOrigin("this origin may not write here")
+            host = headers.get(hdrs.HOST, "")
+            if not _is_origin_of(origin.lower(), host.lower()):
+                raise CrossOrigin(
+                    f"a page of {_excerpt(origin)} may not write to {_excerpt(host)}: allow it with"
+                    " --cors-origin or, if a proxy is in between, have it pass on Host as it came"
+                )
         if headers.get("Sec-Fetch-Site", "").lower() == "cross-site":
-            raise CrossOrigin("another site may not write here")
+            raise CrossOrigin(
+                "a page of another site may not write here: allow its origin with --cors-origin"
+            )
+
+    def _is_allowed(self, origin: str) -> bool:
+        """Whether it is one of ``--cors-origin``."""
+        if not self._cors_origins or "*" in origin:
+            return False
+        origin = origin.lower()
+        base, _, port = origin.rpartition(":")
+        any_port = f"{base if port.isascii() and port.isdecimal() else origin}:*"
+        return origin in self._cors_origins or any_port in self._cors_origins
 
     def _is_host_of_ours(self, host: str) -> bool:
         host = host.strip().lower()
@@ -100,7 +129,7 @@ class Guard:
         """The CORS headers of an answer to a request with these headers."""
         cors: dict[str, str] = {}
         origin = headers.get(hdrs.ORIGIN)
-        if origin is not None and origin.lower() in self._cors_origins:
+        if origin is not None and self._is_allowed(origin):
             cors[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
             cors[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _READABLE
         return cors
@@ -110,7 +139,7 @@ class Guard:
         its origin is not one of ``--cors-origin``."""
         if method != "OPTIONS" or hdrs.ACCESS_CONTROL_REQUEST_METHOD not in headers:
             return None
-        if headers.get(hdrs.ORIGIN, "").lower() not in self._cors_origins:
+        if not self._is_allowed(headers.get(hdrs.ORIGIN, "")):
             return None
         return web.Response(
             status=204,
@@ -122,7 +151,20 @@ class Guard:
         )
 
 
-def _misdirected() -> Misdirected:
+def _is_origin_of(origin: str, host: str) -> bool:
+    """Whether the pages of ``host`` have this origin; the scheme may be a proxy's."""
+    scheme, _, authority = origin.partition("://")
+    # Browsers leave the scheme's own port out of both, some proxies add it to Host.
+    return bool(authority) and authority == host.removesuffix(_DEFAULT_PORTS.get(scheme, ":"))
+
+
+def _misdirected(host: str) -> Misdirected:
     return Misdirected(
-        "this host is not one of this server's: use localhost, or start it with --allowed-host"
+        f"the host {_excerpt(host)} is not one of this server's: use localhost, or allow it with"
+        " --allowed-host"
     )
+
+
+def _excerpt(text: str) -> str:
+    """What a client has sent, safe to be repeated: in quotes, in ASCII and not too long."""
+    return ascii(text if len(text) <= _EXCERPT else text[:_EXCERPT] + "...")

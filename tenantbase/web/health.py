@@ -16,6 +16,10 @@ from tenantbase.web.life import Life
 
 _TIMEOUT: Final = 2.0
 _HEADERS: Final = {hdrs.CONTENT_TYPE: JSON, hdrs.CACHE_CONTROL: "no-store"}
+_OPTIONS_HEADERS: Final = {
+    hdrs.ALLOW: "DELETE, GET, HEAD, OPTIONS, POST, PUT",
+    hdrs.CACHE_CONTROL: "no-store",
+}
 _ALIVE: Final = b'{"status":"ok"}'
 
 
@@ -49,6 +53,13 @@ class Health:
         if unavailable:
             response.set_status(503)
             response.headers[hdrs.RETRY_AFTER] = "1"
+        return response
+
+    async def options(self) -> web.Response:
+        """``OPTIONS`` of the whole server: a health check too, HAProxy's ``option httpchk``."""
+        response = await self.state()
+        if response.status == 200:
+            response = web.Response(status=204, headers=_OPTIONS_HEADERS)
         return response
 
     async def alive(self, request: web.Request) -> web.Response:

@@ -55,7 +55,7 @@ class _Listing:
         if self._limit is not None and not 1 <= self._limit <= MAX_LIMIT:
             raise InvalidRequest(f"limit is a number from 1 to {MAX_LIMIT:,}", "limit")
         cursor = parameters.get("cursor")
-        self._after = "" if cursor is None else after_cursor(cursor)
+        self._after = after_cursor(cursor) if cursor else ""  # an empty one begins
         fields = parameters.get("fields")
         if fields not in (None, "key"):
             raise InvalidRequest("fields is key, or is left out", "fields")

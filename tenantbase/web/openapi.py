@@ -28,6 +28,7 @@ _ANY_REQUEST: Final = (
     "expectation-failed",
     "misdirected-request",
     "header-too-large",
+    "unsupported-transfer-coding",
     "internal-error",
 )
 _HEADERS: Final[dict[str, str]] = {
@@ -37,7 +38,7 @@ _HEADERS: Final[dict[str, str]] = {
     "Content-Range": "Which bytes of how many these are.",
     "Content-Security-Policy": "Nothing may be loaded or run.",
     "ETag": "The entry's version in quotes.",
-    "Location": "The path of the value.",
+    "Location": "Where the value is, relative to the target of the request.",
     "Retry-After": "Seconds after which to try again.",
     "Vary": "`Accept-Encoding`: a large answer is compressed for those who take it.",
     "X-Accel-Buffering": "`no`: proxies are to pass events on as they come.",

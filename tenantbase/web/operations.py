@@ -19,6 +19,7 @@ from tenantbase.web.describing import (
     CONDITIONS,
     DELETED,
     ENTRY_HEADERS,
+    EVENT_ID,
     EXPIRY,
     IN_PATH,
     IN_QUERY,
@@ -246,7 +247,8 @@ OPERATIONS: Final = (
         "Server-sent events without end: `set`, `delete` and `expire` with"
         ' `{"key": ..., "version": ...}`, and `reset` with `{"prefix": ..., "version": ...}`, which'
         " says that everything under the prefix is to be read anew. The id of an event is its"
-        " version. Given as `Last-Event-ID`, all that happened since comes first.",
+        " version. Given as `Last-Event-ID`, all that happened since comes first; an id that is"
+        " not known is answered with `reset`.",
         (
             Reply(
                 200,
@@ -258,8 +260,11 @@ OPERATIONS: Final = (
         "curl -sN --max-time 1 'localhost:8000/v1/watch?prefix=a/&last_event_id=0' || true",
         (
             PREFIX,
-            Parameter("last_event_id", "query", VERSION, "Instead of the header."),
-            Parameter("Last-Event-ID", "header", VERSION, "Begin after this event, not now."),
+            Parameter("last_event_id", "query", EVENT_ID, "Instead of the header."),
+            Parameter(
+                "lastEventId", "query", EVENT_ID, "The same, as polyfills of EventSource do."
+            ),
+            Parameter("Last-Event-ID", "header", EVENT_ID, "Begin after this event, not now."),
         ),
         problems=("store-unavailable",),
     ),

@@ -76,6 +76,10 @@ class ContentEncoded(HttpError):
     """The body is compressed, or encoded otherwise."""
 
 
+class TransferEncoded(HttpError):
+    """The message has a transfer coding other than chunked."""
+
+
 class RangeNotSatisfiable(HttpError):
     """No byte of the requested range exists."""
 
@@ -119,6 +123,7 @@ _TABLE: Final[dict[type[BaseException], Row]] = {
     Overloaded: Row(429, "overloaded", "Too many requests", retry=True),
     HeaderTooLong: Row(431, "header-too-large", "Header too large"),
     OverLimit: Row(503, "over-limit", "The server is at one of its limits", retry=True),
+    TransferEncoded: Row(501, "unsupported-transfer-coding", "Unsupported transfer coding"),
     StoreError: Row(503, "store-unavailable", "The database cannot serve", retry=True),
     OutcomeUnknown: Row(503, "outcome-unknown", "The outcome of the write is unknown", retry=True),
     StoreFull: Row(507, "disk-full", "The disk is full"),
@@ -174,8 +179,8 @@ def answer(error: Exception) -> web.Response:
         return response
     if isinstance(error, HttpError):
         response = problem(row, str(error), error.headers)
-        if isinstance(error, TooSlow):  # what is left of its body would be taken for a request
-            response.force_close()
+        if isinstance(error, TooSlow | TransferEncoded):
+            response.force_close()  # what is left of its body could be taken for a request
         return response
     if isinstance(error, web.HTTPMethodNotAllowed):
         allow = ", ".join(sorted(error.allowed_methods))

@@ -11,14 +11,16 @@ from tenantbase.cache import Cache
 from tenantbase.entry import OCTETS, expiry, is_json
 from tenantbase.errors import InvalidRequest
 from tenantbase.interfaces.store import Delete, Set
+from tenantbase.json_text import check_json
 from tenantbase.web.answers import absent, deleted, raw_headers, unchanged, written
-from tenantbase.web.bodies import check_json, read_body
+from tenantbase.web.bodies import read_body
 from tenantbase.web.conditions import not_modified, range_applies, write_condition
 from tenantbase.web.media_types import check_media_type
 from tenantbase.web.ranges import requested
 from tenantbase.web.settings import WebSettings
-from tenantbase.web.targets import NOTHING, VALUES, number, path_key, query
+from tenantbase.web.targets import NOTHING, number, path_key, query
 
+_SAFE: Final = ":@!$&'()*+,;="  # in a segment of a path (RFC 3986, section 3.3)
 _PUT_QUERY: Final = frozenset({"ttl", "expires_at"})
 
 
@@ -68,7 +70,7 @@ class Raw:
         (applied,) = await self._cache.write(Set(key, value, content_type, expires_at, condition))
         response = written(applied, status=201 if applied.created else 200)
         if applied.created:
-            response.headers[hdrs.LOCATION] = VALUES + quote(key)
+            response.headers[hdrs.LOCATION] = _location(key)
         return response
 
     async def delete(self, request: web.Request) -> web.Response:
@@ -76,3 +78,16 @@ class Raw:
         query(request, NOTHING)
         await self._cache.write(Delete(path_key(request), write_condition(request)))
         return deleted()
+
+
+def _location(key: str) -> str:
+    """Where the value is, relative to the request's target: a proxy may have put that under a
+    prefix.
+
+    The last part of the path will not do if the key has slashes, since a proxy may have unescaped
+    them, nor if it is a dot segment, which clients resolve even if it is escaped. A reference that
+    is an empty query is the target's path as the client knows it.
+    """
+    if "/" in key or key in (".", ".."):
+        return "?"
+    return "./" + quote(key, safe=_SAFE)

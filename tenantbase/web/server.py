@@ -98,6 +98,9 @@ class Connection(web.RequestHandler):
             error = HeaderTooLong(f"a header field has at most {MAX_FIELD:,} bytes")
         elif status < 500:
             error = InvalidRequest("this is not a valid HTTP request")
+        elif isinstance(exc, UnicodeEncodeError) and hdrs.EXPECT in request.headers:
+            # aiohttp puts an expectation it does not know into its answer, whatever is in it.
+            error = web.HTTPExpectationFailed()
         else:
             error = exc if isinstance(exc, Exception) else RuntimeError(f"{status}: {message}")
         response = answer(error)

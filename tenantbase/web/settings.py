@@ -10,9 +10,11 @@ class WebSettings:
     """Limits and rules of the HTTP side. Sizes in bytes, times in seconds.
 
     Attributes:
-        loopback: bound to an address that only this machine reaches; ``Host`` is then checked.
-        allowed_hosts: further names for ``Host``, in lower case, without port.
-        cors_origins: origins whose pages may read and write, in lower case.
+        loopback: bound to an address that only this machine reaches. ``Host`` is then checked.
+        allowed_hosts: names for ``Host`` besides those of loopback, in lower case, without port. If
+            there are any, ``Host`` is checked on every address.
+        cors_origins: origins whose pages may read and write, as browsers write them; ``:*`` in
+            place of a port stands for all of them.
         max_value_bytes: a value as it is stored.
         max_request_bytes: a JSON body; more than a value, which may come in base64.
         max_inflight_bytes: request bodies that are held at a time, by all requests together.

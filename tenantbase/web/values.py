@@ -12,8 +12,9 @@ from tenantbase.documents import entry_json
 from tenantbase.entry import JSON, check_key
 from tenantbase.errors import InvalidRequest
 from tenantbase.interfaces.store import Delete
+from tenantbase.json_text import Decoder, parse
 from tenantbase.web.answers import absent, deleted, entry_headers, unchanged, written
-from tenantbase.web.bodies import parse, read_body
+from tenantbase.web.bodies import read_body
 from tenantbase.web.changes import SET_VALUE, set_change
 from tenantbase.web.conditions import not_modified, write_condition
 from tenantbase.web.settings import WebSettings
@@ -35,8 +36,8 @@ class DeleteValue(msgspec.Struct, forbid_unknown_fields=True):
     if_version: int | None = None
 
 
-_GET: Final = msgspec.json.Decoder(GetValue)
-_DELETE: Final = msgspec.json.Decoder(DeleteValue)
+_GET: Final = Decoder(GetValue)
+_DELETE: Final = Decoder(DeleteValue)
 _GET_QUERY: Final = frozenset({"key"})
 _DELETE_QUERY: Final = frozenset({"key", "if_version"})
 

@@ -13,7 +13,6 @@ import msgspec
 from aiohttp import ClientConnectionError, hdrs, web
 
 from tenantbase.entry import check_text
-from tenantbase.errors import InvalidRequest
 from tenantbase.feed import Feed
 from tenantbase.interfaces.store import ChangeEvent
 from tenantbase.subscription import RESET
@@ -27,8 +26,12 @@ _HEADERS: Final = {
     hdrs.CACHE_CONTROL: "no-store",
     "X-Accel-Buffering": "no",  # nginx, and what copies it, would hold events back
 }
-_QUERY: Final = frozenset({"prefix", "last_event_id"})
 _LAST_EVENT_ID: Final = "Last-Event-ID"
+# The second name is what polyfills of EventSource use, which cannot set the header.
+_IN_QUERY: Final = ("last_event_id", "lastEventId")
+_QUERY: Final = frozenset({"prefix", *_IN_QUERY})
+# Of no event: it is answered with a reset, as the id of an event of another database is.
+_UNKNOWN: Final = (1 << 63) - 1
 _VERSION: Final = re.compile("[0-9]{1,19}")
 _BEGIN: Final = b": watching\nretry: 1000\n%b\n"
 # The place in the log goes with it, or a watcher of quiet keys would fall out of the log's reach.
@@ -60,7 +63,7 @@ class Watch:
         """``GET /v1/watch``"""
         parameters = query(request, _QUERY)
         prefix = check_text(parameters.get("prefix", ""), "prefix")
-        after = _after(request.headers.get(_LAST_EVENT_ID), parameters.get("last_event_id"))
+        after = _after(request.headers.get(_LAST_EVENT_ID), *map(parameters.get, _IN_QUERY))
         if request.method == hdrs.METH_HEAD:
             return web.Response(headers=_HEADERS)
         transport = request.transport
@@ -88,20 +91,17 @@ class Watch:
         return response
 
 
-def _after(header: str | None, parameter: str | None) -> int | None:
-    """The version after which events are wanted; None: from now on."""
-    in_header = _version(header, _LAST_EVENT_ID)
-    in_query = _version(parameter, "last_event_id")
-    # A browser that connects anew keeps the query it began with; its header is newer.
-    return in_query if in_header is None else in_header
+def _after(*ids: str | None) -> int | None:
+    """The version after which events are wanted; None: from now on.
 
-
-def _version(text: str | None, field: str) -> int | None:
+    The first id that was given counts: a browser that connects again keeps the query it began with,
+    and its header is newer. What is not an id of ours gets no error, on which an EventSource would
+    give up for good, but a reset. An empty one says that nothing was seen yet.
+    """
+    text = next(filter(None, ids), None)
     if text is None:
         return None
-    if not _VERSION.fullmatch(text):
-        raise InvalidRequest("the id of an event is a version: an integer", field)
-    return int(text)
+    return min(int(text), _UNKNOWN) if _VERSION.fullmatch(text) else _UNKNOWN
 
 
 def _block(event: ChangeEvent, prefix: str) -> bytes:

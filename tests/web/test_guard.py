@@ -39,6 +39,9 @@ WRITES = [
     ("its own origin", {"Host": "localhost:8000", "Origin": "http://localhost:8000"}, 200),
     ("behind a proxy with TLS", {"Host": "localhost", "Origin": "https://localhost"}, 200),
     ("whatever the case", {"Host": "LocalHost", "Origin": "http://LOCALHOST"}, 200),
+    ("with its own port", {"Host": "localhost:443", "Origin": "https://localhost"}, 200),
+    ("with a port of its own", {"Host": "localhost:80", "Origin": "http://localhost"}, 200),
+    ("with another's own port", {"Host": "localhost:80", "Origin": "https://localhost"}, 403),
     ("another port", {"Host": "localhost:8000", "Origin": "http://localhost:3000"}, 403),
     ("another host", {"Origin": "http://example.com"}, 403),
     ("a name of the same address", {"Host": "localhost", "Origin": "http://127.0.0.1"}, 403),
@@ -133,6 +136,66 @@ async def test_host_is_not_looked_at_on_other_addresses(start: Start) -> None:
         assert (await server.ask("GET", "/livez", headers={"Host": "example.com"})).status == 200
 
 
+async def test_host_is_looked_at_on_every_address_if_names_are_given(start: Start) -> None:
+    """Or a page whose name is made to resolve to this address could write."""
+    settings = WebSettings(loopback=False, allowed_hosts=frozenset({"cache.internal."}))
+    async with start(settings) as server:
+        for host in ("cache.internal:80", "cache.internal.", "localhost:8000", "127.0.0.1"):
+            assert (await server.ask("GET", "/livez", headers={"Host": host})).status == 200
+        for host in ("evil.example", "10.0.0.2", "internal", ""):
+            for method, target, body in METHODS:
+                answer = await server.ask(method, target, body, {"Host": host})
+                assert answer.status == 421
+        for target in ("http://evil.example/livez", "http://evil.example?/livez", "http://[/livez"):
+            assert (await server.ask("GET", target)).status in (400, 421)
+        plain = '{"key": "h", "value": 1}'
+        assert (await server.ask("POST", "/set-value", plain, {"Host": "evil"})).status == 421
+        assert (await server.ask("GET", "/get-value?key=h")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("host", "seen"),
+    [
+        ("kv.example:8000", "'kv.example:8000'"),
+        ('a"\xff', "'a\"\\udcff'"),
+        ("h" * 5000, f"'{'h' * 100}...'"),
+    ],
+)
+async def test_a_refused_host_is_named_with_the_option(
+    server: Server, host: str, seen: str
+) -> None:
+    """Whoever runs the service behind a proxy must find out what to change from this alone."""
+    answer = await server.ask("GET", "/livez", headers={"Host": host})
+    assert answer.status == 421
+    assert answer.json["detail"].isascii() and len(answer.json["detail"]) < 300
+    assert f"the host {seen} " in answer.json["detail"]
+    assert "--allowed-host" in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "seen"),
+    [
+        ("https://app.example", "'https://app.example'"),
+        ("null", "'null'"),
+        ("http://\xff", "'http://\\udcff'"),
+        ("http://" + "o" * 5000, f"'http://{'o' * 93}...'"),
+    ],
+)
+async def test_a_refused_origin_is_named_with_the_option(
+    server: Server, origin: str, seen: str
+) -> None:
+    headers = {"Host": "localhost:1234", "Origin": origin}
+    answer = await server.ask("DELETE", "/v1/values/x", headers=headers)
+    assert answer.status == 403
+    assert answer.json["detail"].isascii() and len(answer.json["detail"]) < 400
+    assert f"a page of {seen}" in answer.json["detail"]
+    assert "'localhost:1234'" in answer.json["detail"]
+    assert "--cors-origin" in answer.json["detail"]
+    fetched = {"Sec-Fetch-Site": "cross-site"}
+    answer = await server.ask("DELETE", "/v1/values/x", headers=fetched)
+    assert answer.status == 403 and "--cors-origin" in answer.json["detail"]
+
+
 @pytest.mark.parametrize(
     ("headers", "status"), [case[1:] for case in WRITES], ids=[case[0] for case in WRITES]
 )
@@ -164,6 +227,47 @@ async def test_a_read_from_a_page_is_answered_and_not_shown_to_it(server: Server
     assert answer.status == 200
     assert not any(name.startswith("access-control") for name in answer.headers)
     assert "vary" not in answer.headers
+
+
+CHUNKED = b"3\r\nabc\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "codings",
+    [
+        ["gzip, chunked"],
+        ["gzip", "chunked"],
+        ["GZIP,chunked"],
+        ["identity, chunked"],
+        ["x, gzip, chunked"],
+        ["chunked, gzip"],
+        ["chunked", "gzip"],
+        ["chunked, chunked"],
+        ["chunked", "chunked"],
+        ["gzip"],
+        ["chunked;q=1"],
+        [", chunked"],
+        ["\xff, chunked"],
+    ],
+)
+async def test_a_transfer_coding_other_than_chunked(server: Server, codings: list[str]) -> None:
+    headers = [("Transfer-Encoding", coding) for coding in codings]
+    for method, target in (("PUT", "/v1/values/te"), ("POST", "/set-value"), ("GET", "/livez")):
+        async with server.wire() as wire:
+            await wire.send(request(method, target, CHUNKED, headers) + request("GET", "/livez"))
+            answer = await wire.answer(method)
+            assert answer.status in (400, 501), answer
+            assert answer.headers["content-type"] == "application/problem+json"
+            with pytest.raises((EOFError, ConnectionError)):  # nothing after it is believed
+                await wire.answer()
+    assert (await server.ask("GET", "/v1/values/te")).status == 404
+
+
+@pytest.mark.parametrize("coding", ["chunked", "Chunked"])
+async def test_chunked(server: Server, coding: str) -> None:
+    headers = {"Transfer-Encoding": coding}
+    assert (await server.ask("PUT", "/v1/values/chunked", CHUNKED, headers)).status < 300
+    assert (await server.ask("GET", "/v1/values/chunked")).body == b"abc"
 
 
 @pytest.mark.parametrize("row", CODINGS, ids=lambda row: row.name)
@@ -220,6 +324,42 @@ async def test_an_origin_named_by_option_may_read_and_write(start: Start) -> Non
             for each in (refused, shown, asked):
                 assert "access-control-allow-origin" not in each.headers
                 assert "Origin" in each.headers["vary"]
+
+
+async def test_any_port_of_a_host(start: Start) -> None:
+    async with start(WebSettings(cors_origins=frozenset({"http://localhost:*"}))) as server:
+        for origin, accepted in [
+            ("http://localhost", True),
+            ("http://localhost:3000", True),
+            ("http://LOCALHOST:5173", True),
+            ("https://localhost:3000", False),
+            ("http://localhost.example:3000", False),
+            ("http://a.localhost:3000", False),
+            ("http://localhost:3000:3000", False),
+            ("http://localhost:", False),
+            ("http://localhost:x", False),
+            ("http://localhost:*", False),
+            ("http://127.0.0.1:3000", False),
+        ]:
+            answer = await server.ask("PUT", "/v1/values/a", "x", {"Origin": origin})
+            shown = answer.headers.get("access-control-allow-origin")
+            assert (answer.status < 300, shown) == (accepted, origin if accepted else None)
+
+
+@pytest.mark.parametrize("target", ["/", "*"])
+async def test_options_of_the_whole_server_is_a_health_check(start: Start, target: str) -> None:
+    async with start() as server:
+        haproxy = request("OPTIONS", target, version="1.0").replace(b"Host: localhost\r\n", b"")
+        for data in (haproxy, request("OPTIONS", target)):
+            answer = await server.send(data, "OPTIONS")
+            assert (answer.status, answer.body) == (204, b"")
+            assert answer.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, POST, PUT"
+        evil = await server.ask("OPTIONS", target, headers={"Host": "evil.example"})
+        assert evil.status == 421
+        async with server.wire() as wire:
+            server.life.drain()
+            await wire.send(haproxy)
+            assert (await wire.answer("OPTIONS")).status == 503
 
 
 async def test_a_preflight_for_another_host_is_misdirected(start: Start) -> None:

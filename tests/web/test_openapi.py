@@ -102,7 +102,7 @@ CASES: list[tuple[int, str, dict[str, Any]]] = [
     (200, "POST /set-values", body(values=[{"key": "many", "value": None}])),
     (200, "POST /delete-values", body(keys=["many"])),
     (200, "HEAD /v1/watch", {}),
-    (400, "GET /v1/watch", query(last_event_id="x")),
+    (400, "GET /v1/watch", query(prefix="\0")),
 ]
 
 

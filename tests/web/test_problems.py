@@ -33,6 +33,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 ROUTES = [
     Row("no such route", Ask("GET", "/nothing"), 404, problem("no-such-route", 404)),
     Row("the root", Ask("POST", "/", "x"), 404, problem("no-such-route", 404)),
+    Row("options of nothing", Ask("OPTIONS", "/x"), 404, problem("no-such-route", 404)),
     Row("a slash too many", Ask("GET", "/get-value/?key=a"), 404, problem("no-such-route", 404)),
     Row("another case", Ask("GET", "/Get-Value?key=a"), 404, problem("no-such-route", 404)),
     *(
@@ -72,6 +73,69 @@ ROUTES = [
         problem("expectation-failed", 417),
     ),
 ]
+
+
+@pytest.mark.parametrize("target", ["/livez", "/nothing", "/v1/values/a", "/set-value"])
+@pytest.mark.parametrize("expect", ["\xff", "100-continue\xff", "x" * 5000, "\udcff", '"'])
+async def test_an_expectation_of_odd_bytes(
+    server: Server, target: str, expect: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = b"GET %b HTTP/1.1\r\nHost: localhost\r\nExpect: %b\r\n\r\n"
+    raw = expect.encode("latin-1" if expect.isprintable() else "utf-8", "surrogateescape")
+    answer = await server.send(data % (target.encode(), raw))
+    assert answer.status == 417
+    assert answer.json == problem("expectation-failed", 417)
+    assert [each for each in caplog.records if each.name == "tenantbase.web"] == []
+
+
+ODD = [b"\xff", b"\xc3\xa9", b"\xed\xa0\xbd", b"\x80" * 100, b"\t", b"a\tb", b'"', b"\\", b"%00"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Accept",
+        "Accept-Encoding",
+        "Authorization",
+        "Content-Encoding",
+        "Content-Range",
+        "Content-Type",
+        "Cookie",
+        "Expect",
+        "Host",
+        "If-Match",
+        "If-None-Match",
+        "If-Range",
+        "Origin",
+        "Range",
+        "Sec-Fetch-Site",
+        "Transfer-Encoding",
+        "X-Request-ID",
+    ],
+)
+async def test_odd_bytes_in_a_header_are_never_an_internal_error(
+    server: Server, header: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each of those that are looked at, and some that are not."""
+    asks = [
+        (b"GET", b"/get-value?key=odd", b""),
+        (b"GET", b"/v1/values?prefix=odd", b""),
+        (b"PUT", b"/v1/values/odd", b"x"),
+        (b"DELETE", b"/v1/values/odd", b""),
+        (b"OPTIONS", b"/", b""),
+    ]
+    for odd in ODD:
+        for method, target, body in asks:
+            fields = {b"Host": b"localhost", b"Content-Length": b"%d" % len(body)}
+            if header == "Transfer-Encoding":
+                del fields[b"Content-Length"]
+            fields[header.encode()] = odd
+            head = b"".join(b"%b: %b\r\n" % field for field in fields.items())
+            answer = await server.send(
+                b"%b %b HTTP/1.1\r\n%b\r\n%b" % (method, target, head, body), method.decode()
+            )
+            assert answer.status < 500 or answer.status == 501, (header, odd, answer)
+    assert [each for each in caplog.records if each.name == "tenantbase.web"] == []
 
 
 @pytest.mark.parametrize("row", ROUTES, ids=lambda row: row.name)

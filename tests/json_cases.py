@@ -1,0 +1,14 @@
+"""Values at the limits of what is stored, for every way in."""
+
+from __future__ import annotations
+
+from tenantbase.json_text import MAX_DEPTH
+
+DEEP = "[" * MAX_DEPTH + "]" * MAX_DEPTH
+# Each with a part of what is said of it.
+REFUSED = {
+    "deep": (f"[{DEEP}]", "nested too deeply"),
+    "deeper": ("[" * 990 + "]" * 990, "nested too deeply"),
+    "deepest": ("[" * 50_000 + "]" * 50_000, "nested too deeply"),
+    "lone surrogate": (r'["\ud83d"]', r"lone surrogate, \ud83d"),
+}

@@ -1,0 +1,182 @@
+"""The rules for JSON from outside, against Python's own parser."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as some
+
+from tenantbase.errors import InvalidRequest
+from tenantbase.json_text import (
+    MAX_DEPTH,
+    Decoder,
+    NotJson,
+    _depth,
+    check_json,
+    check_names,
+    parse,
+)
+from tenantbase.web.changes import SET_VALUE
+
+# Text that is likely to be mistaken for structure.
+TEXT = some.text('ab"\\[]{},: \n\u00e9\U0001f600', max_size=8)
+VALUES: some.SearchStrategy[Any] = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.floats(-1e9, 1e9) | TEXT,
+    lambda inner: some.lists(inner, max_size=4) | some.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+LAYOUTS = [(",", ":"), (", ", ": "), (" ,\n", "\t: ")]
+
+
+def depth(value: object) -> int:
+    if isinstance(value, list | dict):
+        inner = value.values() if isinstance(value, dict) else value
+        return 1 + max(map(depth, inner), default=0)
+    return 0
+
+
+@given(VALUES, some.sampled_from(LAYOUTS), some.booleans())
+def test_depth(value: object, layout: tuple[str, str], ascii_only: bool) -> None:
+    text = json.dumps(value, separators=layout, ensure_ascii=ascii_only).encode()
+    assert _depth(text) == depth(value)
+
+
+@pytest.mark.parametrize(
+    "filler", ["", "x" * 65_530, '"' * 65_533, "\\" * 40_000, '[{\\"]' * 30_000]
+)
+def test_depth_of_long_texts(filler: str) -> None:
+    value: object = filler
+    for _ in range(50):
+        value = [value, filler[:100]]
+    assert _depth(json.dumps(value).encode()) == 50
+
+
+@given(
+    some.lists(some.tuples(some.sampled_from(["key", "value", "ttl", 'a"', ""]), VALUES)),
+    some.sampled_from(LAYOUTS),
+    some.booleans(),
+    some.integers(0, 5),
+)
+@example([("key", [1]), ("value", [1]), ("value", [1])], LAYOUTS[0], False, 1)
+@example([("value", [[1], 2]), ("value", [1])], LAYOUTS[0], False, 1)
+def test_a_name_given_twice_is_found(
+    members: list[tuple[str, object]], layout: tuple[str, str], escaped: bool, known: int
+) -> None:
+    def name(text: str) -> str:
+        return "".join(f"\\u{ord(c):04x}" for c in text) if escaped else json.dumps(text)[1:-1]
+
+    comma, colon = layout
+    written = comma.join(
+        f'"{name(key)}"{colon}{json.dumps(value, separators=layout)}' for key, value in members
+    )
+    text = f" {{{written}}}\n".encode()
+    names = [key for key, _ in members]
+    # What is known of a value saves work, and changes nothing.
+    value = json.dumps(members[known][1], separators=layout) if known < len(members) else ""
+    if len(set(names)) == len(names):
+        check_names(text, value.encode())
+    else:
+        with pytest.raises(InvalidRequest, match="given more than once") as caught:
+            check_names(text, value.encode())
+        assert caught.value.field is not None and names.count(caught.value.field) > 1
+
+
+@given(some.sampled_from(["key", "value", "ttl", "if_absent"]), TEXT, VALUES, some.booleans())
+@example("key", "", 0, False)
+@example("key", "", 0, True)
+@example("value", "", 0, False)
+@example("value", "kkkkkkkkkkkkkkkkkkkk", 0, True)
+def test_every_short_cut_finds_a_field_given_twice(
+    field: str, key: str, value: object, first: bool
+) -> None:
+    shortest = {"key": '""', "value": "0", "ttl": "1", "if_absent": "null"}
+    body = f'"key":{json.dumps(key)},"value":{json.dumps(value)}'
+    again = f'"{field}":{shortest[field]}'
+    body = f"{again},{body}" if first else f"{body},{again}"
+    if field not in ("key", "value"):
+        parse(SET_VALUE, f"{{{body}}}".encode())
+        body += f",{again}"
+    with pytest.raises(InvalidRequest, match="given more than once") as caught:
+        parse(SET_VALUE, f"{{{body}}}".encode())
+    assert caught.value.field == field
+
+
+def test_the_inside_of_a_value_is_not_looked_into() -> None:
+    body = b'{"key":"k","ttl":5,"value":{"a":1,"a":{"key":2,"key":[{"key":3}]}},"if_version":7}'
+    assert bytes(parse(SET_VALUE, body).value) == body[27:-16]
+
+
+@pytest.mark.parametrize("text", [r'"\ud83d"', r'["\\\ud83d"]', r'"\udc00 "', r'"\uDBFF\u0041"'])
+def test_a_lone_surrogate_is_named(text: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"lone surrogate, \\u[dD]") as caught:
+        check_json(text.encode(), "value")
+    assert not isinstance(caught.value, NotJson)
+    assert caught.value.field == "value"
+
+
+@pytest.mark.parametrize("text", [r'"\ud83d\ude00"', r'"\\ud83d"', r'"\\\\udc00"'])
+def test_what_only_looks_like_one_is_not(text: str) -> None:
+    check_json(text.encode(), "value")
+    with pytest.raises(NotJson, match="not valid JSON"):
+        check_json(text.encode()[:-1], "value")
+
+
+@pytest.mark.parametrize(("begin", "end"), [(b"[", b"]"), (b'{"a[":', b"}")])
+def test_the_deepest_value(begin: bytes, end: bytes) -> None:
+    check_json(begin * MAX_DEPTH + b"0" + end * MAX_DEPTH, None)
+    for levels in (MAX_DEPTH + 1, 100_000):
+        with pytest.raises(InvalidRequest, match="nested too deeply") as caught:
+            check_json(begin * levels + b"0" + end * levels, None)
+        assert not isinstance(caught.value, NotJson)
+
+
+def test_much_that_is_not_deep() -> None:
+    check_json(b"[" + b",".join([b"[{}]"] * 10_000) + b"]", None)
+    check_json(b'"' + b"[" * 10_000 + b'"', None)
+
+
+class _Inner(msgspec.Struct, forbid_unknown_fields=True):
+    count: int
+
+
+class _Outer(msgspec.Struct, forbid_unknown_fields=True):
+    inner: list[_Inner]
+    name: str = ""
+
+
+@pytest.mark.parametrize(
+    ("body", "detail", "field"),
+    [
+        (b"[]", "expected `object`, got `array`", None),
+        (b"{}", "object missing required field `inner`", "inner"),
+        (b'{"inner":[],"x":1}', "object contains unknown field `x`", "x"),
+        (b'{"inner":[],"name":1}', "expected `str`, got `int`", "name"),
+        (b'{"inner":[{}]}', "object missing required field `count`", "inner[0].count"),
+        (
+            b'{"inner":[{"count":1},{"count":1,"x":1}]}',
+            "object contains unknown field `x`",
+            "inner[1].x",
+        ),
+        (b'{"inner":[{"count":"1"}]}', "expected `int`, got `str`", "inner[0].count"),
+    ],
+)
+def test_errors_name_the_field(body: bytes, detail: str, field: str | None) -> None:
+    """The place is taken out of msgspec's text. If this fails after an update of msgspec, it words
+    its errors in another way, and ``_invalid`` has to follow."""
+    with pytest.raises(InvalidRequest) as caught:
+        parse(Decoder(_Outer), body)
+    assert (caught.value.detail, caught.value.field) == (detail, field)
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [(b"{", "truncated"), (b"{]", r"\(byte 1\)"), (b'{"inner":[]}x', r"\(byte 13\)")],
+)
+def test_errors_of_grammar_say_where(body: bytes, detail: str) -> None:
+    """As above, for what ``_not_json`` passes on."""
+    with pytest.raises(NotJson, match=f"^the body is not valid JSON: .*{detail}"):
+        parse(Decoder(_Outer), body)

@@ -1,0 +1,347 @@
+"""Whatever a client sends, looking at it takes time in proportion to its length.
+
+Every regular expression of the package is found here by itself; one without worst cases fails the
+test. Times are those of the process, not of the clock, and the inputs are so long that anything
+worse than linear exceeds the limit by orders of magnitude.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+from multidict import CIMultiDict
+
+from tenantbase.entry import is_json
+from tenantbase.errors import TenantbaseError
+from tenantbase.json_text import check_json, check_names, parse
+from tenantbase.web.answers import accepted_coding
+from tenantbase.web.changes import SET_VALUE
+from tenantbase.web.conditions import not_modified, range_applies, write_condition
+from tenantbase.web.guard import Guard
+from tenantbase.web.lists import after_cursor, prefers_ndjson
+from tenantbase.web.media_types import check_media_type, is_active
+from tenantbase.web.ranges import requested
+from tenantbase.web.settings import WebSettings
+from tenantbase.web.targets import VALUES, path_key, query
+from tests.test_project import TREES
+
+LENGTH = 200_000
+CPU_SECONDS = 2.0
+
+
+class TookTooLong(BaseException):
+    """The limit of time is exceeded. No Exception: the code under test is not to catch it."""
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """A limit to the time that this process computes inside the block."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TookTooLong
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def compiled() -> dict[str, re.Pattern[Any]]:
+    """Every pattern of the package, named after its module and its own name."""
+    patterns = {}
+    for module in TREES:
+        if module.rpartition(".")[2] != "__main__":
+            members = vars(importlib.import_module(f"tenantbase.{module}".rstrip(".")))
+            for name, pattern in members.items():
+                if isinstance(pattern, re.Pattern):
+                    patterns[f"{module.rpartition('.')[2]}.{name}"] = pattern
+    return patterns
+
+
+def loose_calls(tree: ast.Module) -> Iterator[ast.Call]:
+    """Calls of ``re`` that do not assign a pattern to a name of the module."""
+    named = {id(node.value) for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)}
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Name)
+            and node.func.value.id == "re"
+            and not (node.func.attr == "compile" and id(node) in named)
+        ):
+            yield node
+
+
+def uses(name: str) -> set[str]:
+    """How the package uses a pattern: the names of methods."""
+    module, _, variable = name.rpartition(".")
+    found = {
+        node.attr
+        for path, tree in TREES.items()
+        if path.rpartition(".")[2] == module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == variable
+    }
+    return found & {"match", "fullmatch", "search", "sub", "split", "finditer", "findall"}
+
+
+# For each pattern a long near miss for each of its repetitions: what it can match in many ways,
+# followed by what it cannot match. Each is a head, a part that is repeated, and a tail.
+Case = tuple[str, str, str]
+NEAR_MISSES: Mapping[str, list[Case]] = {
+    "conditions._GAP": [("", " ", "x"), ("", ", ", "x"), (" ", ",", "x")],
+    "conditions._TAG": [('W/"', "a", "\n"), ('"', "W/", ""), ("W/", '"', " ")],
+    "conditions._VERSION": [("", "1", "x"), ("", "0", "")],
+    "docs._CODE": [("", "`", ""), ("`", "a", ""), ("", "`a", ""), ("", "a`", "")],
+    "guard._END_OF_AUTHORITY": [("", "a", ""), ("", "/", "")],
+    "guard._HOST": [
+        ("", "a", "@"),
+        ("", "a.", ":x"),
+        ("", ".", "/"),
+        ("[", ":", "x"),
+        ("[", "0.", "]x"),
+        ("a:", "1", "x"),
+        ("a", ":", ""),
+    ],
+    "json_text._FLAT": [('"', "\\", ""), ('"', '\\"', ""), ("", '""', '"'), ("", ', "a"', '"')],
+    "json_text._MEMBER": [
+        ("", " ", "x"),
+        ("", "{,", "x"),
+        ('"', "\\a", ""),
+        ('"', 'a"', ""),
+        ('"a"', " ", "x"),
+        ('"a":', " ", ""),
+        ('"a":"', "\\\\", ""),
+        ('"a":', "1", '"'),
+    ],
+    "json_text._NAMED": [
+        ("Object contains unknown field `", "`", "x"),
+        ("Object contains unknown field `", "a\n", ""),
+        ("", "Object contains unknown field `", ""),
+    ],
+    "json_text._PAIR": [("", "\\ud83d", ""), ("", "\\ud83d\\u", ""), ("", "\\", "")],
+    "json_text._SURROGATE": [("", "\\ud83", ""), ("", "\\u", ""), ("", "\\", "")],
+    "media_types._MEDIA_TYPE": [
+        ("a/b", ";  ", "@"),
+        ("a/b", " ", "@"),
+        ("a/b", " ;", "@"),
+        ("a/b", ";\t", "\n"),
+        ("a/b", ";a=b ", "@"),
+        ("a/b", ";a=b", ";a=@"),
+        ('a/b;a="', "\\a", ""),
+        ('a/b;a="', "\\", ""),
+        ("a/b", ';a="b" ', "@"),
+        ("", "a", ""),
+        ("a/", "a", "/"),
+    ],
+    "memcache_address._HOST": [("", "a", "!"), ("", "a.", "."), ("", "a" * 63, "."), ("", ".", "")],
+    "memcache_address._PORT": [("", "1", "x")],
+    "memcache_protocol._INCOMPLETE": [("\r\n", "a", "\n"), ("", "\r", ""), ("", "\r\n", "x")],
+    "memcache_protocol._ITEM": [
+        ("\r\nVALUE ", "0", " "),
+        ("\r\nVALUE " + "0" * 32 + " ", "1", ""),
+        ("", "\r\nVALUE ", ""),
+    ],
+    "memcache_protocol._LAST_LINE_END": [("", "\r", ""), ("", "\r\n", "")],
+    "memcache_protocol._VERSION": [("VERSION ", "a", ""), ("", "VERSION ", "")],
+    "negotiation._WEIGHT": [
+        ("", ";", ""),
+        ("", "; ", "x"),
+        (";", " ", "x"),
+        (";q=1", " ", "x"),
+        ("", ";q=1 ", "x"),
+        ("", ";q=", ""),
+        (";q=1.", "0", "x"),
+    ],
+    "option_values._HOST": [("", "a", " ")],
+    "option_values._INTEGER": [("", "1", "x")],
+    "option_values._ORIGIN": [
+        ("http://", "a", "@"),
+        ("http://[", ":", ""),
+        ("http://a:", "1", "x"),
+        ("http://a", "/", ""),
+    ],
+    "option_values._SIZE": [("", "1", "x"), ("1", " ", ""), ("1k", "i", "")],
+    "plain._FIELD": [
+        ("\r\na: ", "a", "\n"),
+        ("\r\na: a", " ", "\n"),
+        ("\r\na: ", "a ", "\n"),
+        ("\r\n", "a", ""),
+        ("\r\na:", " ", ""),
+    ],
+    "plain._LENGTH": [("", "1", "x")],
+    "plain._LINE": [
+        ("GET /get-value?key=", "a", ""),
+        ("GET /v1/values/", "a/", ""),
+        ("POST /set-value", " ", ""),
+    ],
+    "ranges._RANGE": [("bytes=", " ", "x"), ("bytes=1-1", " ", "x"), ("bytes=", "1", "-")],
+    "sql_rows._INTEGER": [("", "1", "x"), ("-", "0", ""), ("", "-", "")],
+    "targets._BROKEN_ESCAPE": [("", "%a", ""), ("", "%aa", "")],
+    "targets._INTEGER": [("", "1", "x")],
+    "targets._NUMBER": [("", "1", "x"), ("1.", "1", "x"), ("", "1.", "")],
+    "watch._VERSION": [("", "1", "x")],
+}
+
+
+def filled(case: Case) -> str:
+    head, part, tail = case
+    return head + part * (LENGTH // len(part)) + tail
+
+
+def test_every_pattern_has_its_worst_cases() -> None:
+    assert compiled().keys() == NEAR_MISSES.keys()
+
+
+def test_every_pattern_has_a_name() -> None:
+    """Of a module, where it is compiled once and found by the test above."""
+    calls = {name: [call.lineno for call in loose_calls(tree)] for name, tree in TREES.items()}
+    assert {name: lines for name, lines in calls.items() if lines} == {}
+
+
+@pytest.mark.parametrize("name", NEAR_MISSES)
+def test_no_pattern_takes_more_than_linear_time(name: str) -> None:
+    pattern = compiled()[name]
+    for case in NEAR_MISSES[name]:
+        text: Any = filled(case)
+        if isinstance(pattern.pattern, bytes):
+            text = text.encode()
+        for use in uses(name) or {"match", "fullmatch", "search"}:
+            arguments = (text[:0], text) if use == "sub" else (text,)
+            with limited():
+                getattr(pattern, use)(*arguments)
+
+
+def test_the_limit_finds_what_is_not_linear() -> None:
+    with pytest.raises(TookTooLong), limited():
+        re.compile("a*a*b").match("a" * LENGTH)
+
+
+def test_routes_are_matched_by_patterns_that_cannot_backtrack() -> None:
+    """Patterns in paths are aiohttp's to compile."""
+    paths = [
+        node.value
+        for name in TREES
+        if name.startswith("web")
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    patterns = {match[1] for path in paths if (match := re.fullmatch(r"/\S*\{\w+:(.*)\}", path))}
+    assert patterns == {r"[\s\S]*"}
+
+
+# --- What reads headers, targets and bodies, patterns or not.
+
+
+def request(headers: Mapping[str, str], target: str = "/") -> web.Request:
+    return make_mocked_request("PUT", target, CIMultiDict(headers))
+
+
+def check(header: str) -> Callable[[str], object]:
+    """The guard, which sees every request, on one header."""
+    guard = Guard(WebSettings(cors_origins=frozenset({"https://app.example"})))
+
+    def use(text: str) -> object:
+        headers = CIMultiDict({"Host": "localhost", header: text})
+        guard.may_see(headers)
+        guard.preflight("OPTIONS", headers)
+        guard.check("PUT", "/", headers)
+        return None
+
+    return use
+
+
+def absolute(text: str) -> None:
+    Guard(WebSettings()).check("GET", text, CIMultiDict({"Host": "localhost"}))
+
+
+LISTS = [
+    "1",
+    ",",
+    ", ",
+    '"1",',
+    'W/"1" ,',
+    '"',
+    "W/",
+    ";",
+    ";q=",
+    "a;q=1;",
+    "a,b;",
+    " ",
+    "\t,",
+    "\\",
+]
+NAMES = ["a", ".", ":", "[", "]", "@", "//", "a.", "1.", "%", "\udcff", "xn--", "0", "http://"]
+
+READERS: dict[str, tuple[Callable[[str], object], list[str]]] = {
+    "If-Match": (lambda text: write_condition(request({"If-Match": text})), LISTS),
+    "If-None-Match": (lambda text: not_modified(request({"If-None-Match": text}), "k", 1), LISTS),
+    "If-Range": (lambda text: range_applies(request({"If-Range": text}), 1), LISTS),
+    "Range": (lambda text: requested("bytes=" + text, 100), ["0", "0-", "-", "1-1,", " ", "\t"]),
+    "Accept": (prefers_ndjson, LISTS),
+    "Accept-Encoding": (lambda text: accepted_coding(request({"Accept-Encoding": text})), LISTS),
+    "Content-Type": (lambda text: check_media_type("a/b;" + text, "t"), LISTS),
+    "Content-Type, stored": (lambda text: (is_active("a/b;" + text), is_json(text)), LISTS),
+    **{
+        header: (check(header), NAMES + LISTS)
+        for header in ("Host", "Origin", "Content-Encoding", "Transfer-Encoding", "Expect")
+    },
+    "the absolute form": (absolute, NAMES),
+    "the absolute form, with a scheme": (lambda text: absolute("http://" + text), NAMES),
+    "a query": (
+        lambda text: query(request({}, "/?" + text), frozenset({"a"})),
+        ["a", "&", "=", "%", "%41", "+", "a=1&", "#", "&&"],
+    ),
+    "a key in a path": (lambda text: path_key(request({}, VALUES + text)), ["a", "/", "%", "%2f"]),
+    "a cursor": (after_cursor, ["A", "=", "-", "\n"]),
+    "JSON": (
+        lambda text: check_json(text.encode(), "value"),
+        ["[", "{", "[]", '"', "\\ud83d", "\\"],
+    ),
+    "a JSON string": (
+        lambda text: check_json(b'"%b"' % text.encode(), "value"),
+        ["\\ud83d", "\\\\", "\\u", "[", '\\"', "\\ud83d\\ude00"],
+    ),
+    "an object": (
+        lambda text: check_names(b"{%b}" % text.encode()),
+        ['"a":1,', '"a":[{', '"a', "[", "]", '"\\"":[],', "\\", '"\\', ":", "{", " "],
+    ),
+    "an unknown field": (
+        lambda text: parse(SET_VALUE, b'{"%b":1}' % text.encode()),
+        [" - at `$", "`", "\\n", " - at `$\\n", "$"],
+    ),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_no_reader_takes_more_than_linear_time(reader: str) -> None:
+    use, parts = READERS[reader]
+    for part in parts:
+        for tail in ("", "x", "@", "\n"):
+            text = part * (LENGTH // len(part)) + tail
+            with limited():
+                try:
+                    use(text)
+                except (TenantbaseError, UnicodeEncodeError):
+                    pass
+
+
+def test_a_long_name_is_not_repeated_in_full() -> None:
+    with pytest.raises(TenantbaseError) as caught:
+        parse(SET_VALUE, b'{"%b":1}' % (b"x" * LENGTH))
+    assert len(str(caught.value)) < 300 and "unknown field `xxx" in str(caught.value)
