@@ -16,7 +16,6 @@ from tenantbase.found import Found
 from tenantbase.interfaces.store import Applied, Change, Set
 from tenantbase.web import WebSettings
 from tenantbase.web.budget import STALLED_SECONDS
-from tenantbase.web.problems import KINDS
 from tests.servers import poll_async
 from tests.web.conftest import Server, Start
 from tests.web.table import problem
@@ -263,10 +262,6 @@ async def test_a_bulk_read_takes_no_more_at_a_time_than_fits_into_memory(start: 
             answer = await server.ask("POST", "/get-values", body)
             assert answer.json["missing"] == keys
             assert 0 < _Counting.most <= most
-
-
-def test_the_kind_is_listed() -> None:
-    assert KINDS["over-limit"].retry
 
 
 # What the head alone decides, and what is wrong with it.
