@@ -9,6 +9,7 @@ request whose end does not come in time goes there too, so limits of time are ke
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
@@ -37,6 +38,8 @@ from tenantbase.web.plain import (
 from tenantbase.web.problems import HttpError, answer
 from tenantbase.web.rendering import Renderer
 from tenantbase.web.settings import WebSettings
+
+log = logging.getLogger("tenantbase.web")
 
 _MAX_AHEAD: Final = 1 << 18  # bytes taken in while a request is being answered
 _PATIENCE: Final = 1.0  # seconds that a request may be incomplete here
@@ -91,7 +94,11 @@ class FastLane:
             await asyncio.sleep(_PATIENCE)
             now = asyncio.get_running_loop().time()
             for connection in list(self.connections):
-                connection.look_after(now)
+                try:
+                    connection.look_after(now)
+                except Exception:  # the boundary: it must not keep the others from their turn
+                    log.exception("a connection cannot be looked after; it is cut")
+                    connection.abort()
 
     async def close(self, deadline: float) -> None:
         """End every connection once it has its answer, or at a time of the event loop.

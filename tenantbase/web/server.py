@@ -12,6 +12,7 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import LineTooLong
 
+from tenantbase.background import keep_running
 from tenantbase.errors import InvalidRequest
 from tenantbase.web.app import CACHE, GUARD, HEALTH, SERVER
 from tenantbase.web.fast_lane import FastLane
@@ -104,7 +105,7 @@ async def serving(
         connect = lane = FastLane(
             app[CACHE], settings, life, app[GUARD], app[HEALTH], general, SERVER
         )
-        watch = loop.create_task(lane.watch())
+        watch = keep_running(lane.watch, "watchdog of the fast path")
     listeners: list[asyncio.Server] = []
     try:
         for sock in sockets:
