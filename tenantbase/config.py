@@ -95,7 +95,10 @@ class Config:
         read.switch, False, "", "Listen on any address, without encryption or authentication."
     )
     workers: int = _option(
-        read.workers, 1, "N|auto", "Processes that serve; auto: as many as there are cores."
+        read.workers,
+        1,
+        "N|auto",
+        "Processes that serve; auto: as many as the processors it may use.",
     )
     watchdog_seconds: float = _option(
         # The longest thing an event loop does, parsing a body of the largest size that may be

@@ -188,7 +188,7 @@ class AppServer:
         self.signal(signal.SIGCONT)
 
     @staticmethod
-    def _signal_all(pids: Sequence[int], number: signal.Signals) -> None:
+    def _signal_all(pids: Sequence[int], number: int) -> None:
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
