@@ -16,7 +16,14 @@ from benchmarks import throughput
 from benchmarks.client import check, drive, percentile
 from benchmarks.dialect import Exchange, Routes
 from benchmarks.launch import Site, start_tenantbase, tenantbase_command
-from benchmarks.processes import BenchmarkError, Cores, free_port, reset_peak, resident
+from benchmarks.processes import (
+    BenchmarkError,
+    Cores,
+    free_port,
+    reset_peak,
+    resident,
+    worker_of,
+)
 from benchmarks.work import COLD_GET, Data, name, value
 
 SIZES: Final = (1_000, 1_000_000)
@@ -74,7 +81,7 @@ class _Grown:
             "cold_rates": [],
         }
         started = servers.enter_context(start_tenantbase(self._site, ["--memcached", "off"]))
-        self._pid = started.process.pid
+        self._pid = worker_of(started.process.pid)
         exchanges = COLD_GET.exchanges(Routes(self._site.port), data.entries(), count=100_000)
         check(self._site.port, exchanges[:100])
         self._reads = [exchange.request for exchange in exchanges]

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import throughput
 from benchmarks.launch import PEERS, Site, serving
-from benchmarks.processes import Cores, free_port, reset_peak, resident
+from benchmarks.processes import Cores, free_port, reset_peak, resident, worker_of
 from benchmarks.work import MIXED, SMALL
 
 
@@ -32,7 +32,7 @@ def measure(
             exchanges = MIXED.exchanges(server.dialect, SMALL.entries())
             path = place / "requests"
             throughput.write(path, [exchange.request for exchange in exchanges])
-            pid = server.started.process.pid
+            pid = worker_of(server.started.process.pid)
             rest, answers = resident(pid), 0
             reset_peak(pid)
             samples = [(0, rest)]

@@ -108,6 +108,16 @@ def tree(pid: int) -> list[int]:
     return found
 
 
+def worker_of(pid: int) -> int:
+    """The process that serves: one forked from ``pid``, with its command line, or itself."""
+    command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    for each in tree(pid)[1:]:
+        with suppress(OSError):  # it has just ended
+            if Path(f"/proc/{each}/cmdline").read_bytes() == command:
+                return each
+    return pid
+
+
 def _stat(pid: int) -> list[str]:
     """The fields of proc(5)'s stat after the name, which may hold anything: state, parent, ..."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

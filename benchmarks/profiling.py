@@ -12,7 +12,14 @@ from typing import Any, Final
 
 from benchmarks import throughput
 from benchmarks.launch import PEERS, Server, Site, serving
-from benchmarks.processes import BenchmarkError, Cores, free_port, settle, thread_seconds
+from benchmarks.processes import (
+    BenchmarkError,
+    Cores,
+    free_port,
+    settle,
+    thread_seconds,
+    worker_of,
+)
 from benchmarks.summary import OURS
 from benchmarks.work import BULK_GET, CACHED_GET, DURABLE_SET, SMALL, Work
 
@@ -54,10 +61,10 @@ def measure(
 def _threads(
     server: Server, work: Work, requests: Path, seconds: int, cores: Cores
 ) -> list[tuple[str, float]]:
-    before = thread_seconds(server.started.process.pid)
+    before = thread_seconds(worker_of(server.started.process.pid))
     answers = throughput.measure(server.port, requests, 200, seconds, cores).answers
     settle()
-    after = thread_seconds(server.started.process.pid)
+    after = thread_seconds(worker_of(server.started.process.pid))
     used: Counter[str] = Counter()
     for thread, (name, spent) in after.items():
         used[name] += spent - before.get(thread, (name, 0.0))[1]
@@ -68,7 +75,7 @@ def _modules(server: Server, requests: Path, seconds: int, cores: Cores) -> list
     stacks = requests.with_name("stacks")
     command = [Path(sys.executable).with_name("py-spy"), "record", "--gil", "--format", "raw"]
     command += ["--rate", str(_SAMPLES_A_SECOND), "--duration", str(seconds)]
-    command += ["--output", stacks, "--pid", str(server.started.process.pid)]
+    command += ["--output", stacks, "--pid", str(worker_of(server.started.process.pid))]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as spy:

@@ -1,5 +1,17 @@
-"""``python -m tenantbase``: the command line."""
+"""``python -m tenantbase`` and the program ``tenantbase``: the command line."""
 
-from tenantbase.main import main
+from __future__ import annotations
 
-main(prog_name="python -m tenantbase")
+from tenantbase.startup import prepare
+
+
+def run(prog_name: str | None = None) -> None:
+    """Run the command line; does not return."""
+    prepare()
+    from tenantbase.main import main  # takes far longer than prepare(), which must be early
+
+    main(prog_name=prog_name)
+
+
+if __name__ == "__main__":
+    run("python -m tenantbase")

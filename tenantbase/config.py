@@ -8,6 +8,7 @@ reads the environment.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -42,8 +43,12 @@ def _option(
 class Config:
     """Every option, valid. Times are in seconds, sizes in bytes unless the name says otherwise."""
 
-    host: str = _option(
-        read.host, "127.0.0.1", "HOST", "Address to listen on. Any but loopback needs --insecure."
+    host: str | None = _option(
+        read.host,
+        None,
+        "HOST",
+        "Address to listen on, alone. Any but loopback needs --insecure.",
+        shown="127.0.0.1 and ::1",
     )
     port: int = _option(read.integer(0, 65535), 8000, "PORT", "Port to listen on; 0: any free one.")
     database: Path = _option(
@@ -111,7 +116,18 @@ class Config:
         read.switch, False, "", "Listen on any address, without encryption or authentication."
     )
     workers: int = _option(
-        read.workers, 1, "N|auto", "Processes that serve; auto: as many as there are cores."
+        read.workers,
+        1,
+        "N|auto",
+        "Processes that serve; auto: as many as the processors it may use.",
+    )
+    watchdog_seconds: float = _option(
+        # The longest thing an event loop does, parsing a body of the largest size that may be
+        # allowed, takes it about ten seconds; and a machine that swaps is slow, not stuck.
+        read.seconds(3600, zero=True),
+        30.0,
+        "SECONDS",
+        "A worker whose event loop stands still for so long is killed and replaced; 0: never.",
     )
     drain_delay: float = _option(
         read.seconds(3600, zero=True),
@@ -148,6 +164,9 @@ class Config:
     )
     log_level: str = _option(read.log_level, "warning", "LEVEL", f"One of {', '.join(LOG_LEVELS)}.")
 
+    ignored: tuple[str, ...] = field(default=(), compare=False)
+    """No option: what was ignored in the environment, and why, a line each."""
+
     @classmethod
     def load(cls, given: Mapping[str, object], environ: Mapping[str, str]) -> Config:
         """The configuration of one command.
@@ -160,10 +179,12 @@ class Config:
             environ: the environment. An empty variable counts as none.
 
         Raises:
-            ConfigError: names every mistake, each on a line of its own.
+            ConfigError: names every mistake, each on a line of its own. An unknown variable is
+                none: it is told of in ``ignored``.
         """
         values: dict[str, Any] = {}
-        mistakes = _unknown(environ)
+        mistakes = []
+        ignored = _unknown(environ)
         for option in (option for option in OPTIONS if option.name in given):
             stated = given[option.name]
             try:
@@ -172,12 +193,18 @@ class Config:
                     values[option.name] = option.read(stated)
                 elif text := environ.get(option.variable):
                     source = option.variable
+                    if source.endswith("_PORT") and _INJECTED_ADDRESS.fullmatch(text):
+                        ignored.append(
+                            f"{source}: {text!r} is ignored: {_INJECTOR}, and this is no"
+                            f" {option.metavar}; to choose one, use {option.flag}"
+                        )
+                        continue
                     values[option.name] = option.read(text.split(",") if option.many else text)
             except ValueError as error:
                 mistakes.append(f"{source}: {error}")
         if given.get("database") and not given.get("url"):
             values.pop("url", None)  # the command line wins over the environment
-        config = cls(**values)
+        config = cls(**values, ignored=tuple(ignored))
         if "max_request_bytes" not in values:
             config = replace(config, max_request_bytes=max(8 * MIB, 2 * config.max_value_bytes))
         if "max_inflight_bytes" not in values:
@@ -191,7 +218,7 @@ class Config:
     @property
     def loopback(self) -> bool:
         """Whether ``host`` can be reached from this machine only."""
-        if self.host == "localhost":
+        if self.host in (None, "localhost"):
             return True
         try:
             return ipaddress.ip_address(self.host).is_loopback
@@ -250,6 +277,8 @@ class Option:
 def _options() -> tuple[Option, ...]:
     options = []
     for each in fields(Config):
+        if not each.metadata:
+            continue
         shown = each.metadata["shown"]
         if shown is None:
             plain = each.default not in (None, False, ())
@@ -263,15 +292,32 @@ def _options() -> tuple[Option, ...]:
 OPTIONS: Final = _options()
 
 
+# What Kubernetes sets in every pod for each service beside it, and Docker for each link: with a
+# service called tenantbase, all of it has our prefix.
+_INJECTED: Final = re.compile(
+    r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?|NAME|ENV_\w+)"
+)
+_INJECTED_ADDRESS: Final = re.compile(r"(?:tcp|udp|sctp)://\S*")
+_INJECTOR: Final = "Kubernetes and Docker set it beside a service of this name"
+
+
 def _unknown(environ: Mapping[str, str]) -> list[str]:
+    """Of each variable that has our prefix and is no option, a line that says it is ignored."""
     known = [option.variable for option in OPTIONS]
-    mistakes = []
+    lines = []
+    injected = []
     for variable in sorted(environ):
-        if variable.startswith(PREFIX) and variable not in known:
-            near = get_close_matches(variable, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            mistakes.append(f"{variable}: there is no such variable{hint}")
-    return mistakes
+        if not variable.startswith(PREFIX) or variable in known:
+            continue
+        if _INJECTED.fullmatch(variable.removeprefix(PREFIX)):
+            injected.append(variable)
+            continue
+        near = get_close_matches(variable, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        lines.append(f"{variable} is ignored: there is no such variable{hint}")
+    if injected:
+        lines.append(f"{', '.join(injected)}: ignored: {_INJECTOR}")
+    return lines
 
 
 def _contradictions(config: Config, given: Mapping[str, object]) -> list[str]:

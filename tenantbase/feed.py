@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+from tenantbase.background import keep_running
 from tenantbase.errors import StoreError
 from tenantbase.interfaces.store import ChangeEvent
 from tenantbase.subscription import BATCH, RESET, ChangeLog, Subscription
@@ -71,7 +72,7 @@ class Feed:
         # From here no await: the subscription begins exactly where the feed stands.
         if self._task is None:
             self.position, self._commits = newest, commits
-            self._task = asyncio.create_task(self._run(), name="feed")
+            self._task = keep_running(self._run, "change feed")
         subscription = Subscription(self._log, lambda: self.position, prefix, newest, on_drop)
         if after is not None:
             subscription.resume(after)
@@ -87,6 +88,7 @@ class Feed:
         for subscription in self._due:
             subscription.end()
         if self._task is not None:
+            self._task.cancel()  # it may be waiting to be restarted
             await asyncio.wait([self._task])
 
     def _add(self, subscription: Subscription) -> None:
@@ -107,30 +109,29 @@ class Feed:
             self._lengths -= Counter([len(subscription.prefix)])
 
     async def _run(self) -> None:
+        await self._follow()
+        self._task = None  # no await since the last look: the next watcher starts another
+
+    async def _follow(self) -> None:
+        """Hand out events for as long as there are watchers. May be called again if it fails."""
         loop = asyncio.get_running_loop()
         looked = loop.time()
         more = failing = False
-        try:
-            while self._due and not self._closed:
-                self._beat(loop.time())
-                commits = self._log.commits
-                if more or commits != self._commits or loop.time() - looked > _LOOK_ANYWAY:
-                    looked = loop.time()
-                    self._commits = commits
-                    try:
-                        more = await self._read()
-                        failing = False
-                    except StoreError as error:
-                        if not failing:
-                            log.warning("cannot read the change log: %s", error)
-                        more, failing = False, True
-                if not more:
-                    await asyncio.sleep(_INTERVAL)
-        finally:
-            self._task = None
-            # Only after a mistake of ours is there anyone left: nobody is to wait for ever.
-            for subscription in self._due:
-                subscription.end()
+        while self._due and not self._closed:
+            self._beat(loop.time())
+            commits = self._log.commits
+            if more or commits != self._commits or loop.time() - looked > _LOOK_ANYWAY:
+                looked = loop.time()
+                self._commits = commits
+                try:
+                    more = await self._read()
+                    failing = False
+                except StoreError as error:
+                    if not failing:
+                        log.warning("cannot read the change log: %s", error)
+                    more, failing = False, True
+            if not more:
+                await asyncio.sleep(_INTERVAL)
 
     async def _read(self) -> bool:
         """Hand out a batch of events; True when there may be more."""

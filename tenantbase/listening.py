@@ -12,46 +12,84 @@ from tenantbase.errors import CannotListen
 from tenantbase.listener import Listener
 
 _BACKLOG: Final = 1024
+# The addresses of "localhost", in either order: clients that try one of them only must find us.
+_LOOPBACK: Final = ("127.0.0.1", "::1")
 # A name may stand for an address of a family that this machine does not use.
 _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+_ATTEMPTS: Final = 20  # to find a port that is free on every address
+
+_Address = tuple[int, Any]  # its family, and what bind() takes
 
 
 @contextmanager
-def listening(host: str, port: int) -> Iterator[list[socket.socket]]:
-    """Listen on the addresses of a host inside the block; port 0 means any free one.
+def listening(host: str | None, port: int) -> Iterator[list[socket.socket]]:
+    """Listen on the addresses of a host inside the block; all of them have one port.
+
+    Args:
+        host: a name or an address; None: both loopback addresses, or the one there is.
+        port: 0 means any free one.
 
     Raises:
         CannotListen: the host is unknown or is not this machine, or the port is in use or denied.
     """
-    with ExitStack() as stack:
-        sockets: list[socket.socket] = []
-        unusable: OSError | None = None
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            for family, _, _, _, address in dict.fromkeys(found):
-                if sockets:  # all addresses of a name have the port of the first
-                    address = (address[0], sockets[0].getsockname()[1], *address[2:])
-                try:
-                    sockets.append(stack.enter_context(_listen(family, address)))
-                except OSError as error:
-                    if error.errno not in _NOT_HERE:
-                        raise
-                    unusable = error
-            if unusable is not None and not sockets:
-                raise unusable
-        except UnicodeError as error:  # it has a label that is empty or too long for DNS
-            raise CannotListen(f"cannot listen on {host}: it is no host name") from error
-        except OSError as error:
-            raise CannotListen(
-                f"cannot listen on {host} port {port}: {error.strerror or error}"
-            ) from error
-        yield sockets
+    addresses = _addresses(host, port)
+    attempts = _ATTEMPTS if port == 0 else 1
+    while True:
+        attempts -= 1
+        with ExitStack() as stack:
+            try:
+                sockets = _listen_on_all(addresses, host, stack)
+            except CannotListen as error:
+                # The kernel chose a port for the first address that is in use on another.
+                in_use = getattr(error.__cause__, "errno", None) == errno.EADDRINUSE
+                if in_use and attempts:
+                    continue
+                raise
+            yield sockets
+            return
 
 
-def url_of(host: str, sockets: Sequence[socket.socket]) -> str:
+def url_of(host: str | None, sockets: Sequence[socket.socket]) -> str:
     """Where a client on this machine finds the server."""
-    port = sockets[0].getsockname()[1]
+    address, port, *_ = sockets[0].getsockname()
+    host = host or address
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _addresses(host: str | None, port: int) -> list[_Address]:
+    if host is None:
+        return [(socket.AF_INET, (_LOOPBACK[0], port)), (socket.AF_INET6, (_LOOPBACK[1], port))]
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # it has a label that is empty or too long for DNS
+        raise CannotListen(f"cannot listen on {host}: it is no host name") from error
+    except OSError as error:
+        raise _failure(host, port, error) from error
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def _listen_on_all(
+    addresses: Sequence[_Address], host: str | None, stack: ExitStack
+) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    unusable: CannotListen | None = None
+    for family, address in addresses:
+        if sockets:  # the port of the first, also where that was chosen by the kernel
+            address = (address[0], sockets[0].getsockname()[1], *address[2:])
+        try:
+            sockets.append(stack.enter_context(_listen(family, address)))
+        except OSError as error:
+            failure = _failure(host or address[0], address[1], error)
+            if error.errno not in _NOT_HERE:
+                raise failure from error
+            unusable = failure
+    if unusable is not None and not sockets:
+        raise unusable
+    return sockets
+
+
+def _failure(host: str, port: int, error: OSError) -> CannotListen:
+    return CannotListen(f"cannot listen on {host} port {port}: {error.strerror or error}")
 
 
 def _listen(family: int, address: Any) -> socket.socket:

@@ -10,6 +10,7 @@ import asyncio
 import functools
 import logging
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -23,12 +24,15 @@ from tenantbase.config import OPTIONS, Config
 from tenantbase.entry import JSON, OCTETS, check_key, check_text, expiry, is_json
 from tenantbase.errors import ConfigError, InvalidRequest, TenantbaseError
 from tenantbase.json_text import NotJson, check_json
+from tenantbase.startup import end_on
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     from tenantbase.direct import Direct
     from tenantbase.remote import Remote
+
+log = logging.getLogger("tenantbase")
 
 Result = TypeVar("Result")
 
@@ -49,7 +53,11 @@ def _configured(*names: str) -> Callable[[Callable[..., None]], Callable[..., No
         def run(**given: Any) -> None:
             stated = {name: given.pop(name) for name in names}
             try:
-                command(Config.load(stated, os.environ), **given)
+                config = Config.load(stated, os.environ)
+                if "log_level" not in names:  # a command without a log
+                    for line in config.ignored:
+                        click.echo(f"Warning: {line}", err=True)
+                command(config, **given)
             except ConfigError as error:
                 raise _Misused(str(error).replace("\n", "\nError: ")) from error
             except TenantbaseError as error:
@@ -88,7 +96,10 @@ def serve(config: Config) -> None:
 
     Prints one line, "listening on URL", once it can serve.
     """
-    from tenantbase import service, supervisor
+    # Until the supervisor takes over. The terminal may go: nothing here needs it.
+    end_on(0, signal.SIGTERM, signal.SIGINT)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    from tenantbase import supervisor
     from tenantbase.descriptors import raise_descriptor_limit
     from tenantbase.listening import listening, url_of
     from tenantbase.wiring import start_memcached
@@ -98,10 +109,11 @@ def serve(config: Config) -> None:
         format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s",
     )
     raise_descriptor_limit()
-    run = service.run if config.workers == 1 else supervisor.run
+    for line in config.ignored:
+        log.warning("%s", line)
     with listening(config.host, config.port) as sockets, start_memcached(config) as memcached:
         url = url_of(config.host, sockets)
-        sys.exit(run(config, sockets, memcached, lambda: _announce(url)))
+        sys.exit(supervisor.run(config, sockets, memcached, lambda: _announce(url)))
 
 
 def _announce(url: str) -> None:

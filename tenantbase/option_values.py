@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import math
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from tenantbase.interfaces.memcache_address import MemcacheAddress
+from tenantbase.processors import usable_processors
 
 MIB: Final = 1 << 20
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
@@ -146,9 +146,7 @@ def memcached(text: str) -> Literal["auto", "off"] | MemcacheAddress:
 
 def workers(text: str) -> int:
     if text == "auto":
-        # sched_getaffinity knows of containers and taskset, but is not on every system.
-        cores = getattr(os, "sched_getaffinity", None)
-        return len(cores(0)) if cores else os.cpu_count() or 1
+        return usable_processors()
     try:
         return integer(1, 1024)(text)
     except ValueError:

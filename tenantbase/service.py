@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -33,26 +32,28 @@ def run(
     config: Config,
     sockets: Sequence[socket.socket],
     memcached: Memcached | None,
-    ready: Callable[[], object],
     *,
-    orders: int | None = None,
-) -> int:
+    ready: Callable[[], object],
+    beat: Callable[[], object],
+    beat_seconds: float,
+    orders: int,
+) -> None:
     """Serve until told to end, then drain and close.
 
     Args:
         sockets: they listen; closed at the end.
         ready: called when requests are answered.
-        orders: for a worker of a supervisor: a pipe whose end is the order to end. Without it
-            SIGTERM and SIGINT are, and a second one ends the process at once.
-
-    Returns: the exit status, 0.
+        beat: called by the event loop again and again for as long as it turns. Must not raise.
+        beat_seconds: between two of these calls; 0: there are none.
+        orders: a pipe whose end is the order to end; SIGTERM is one as well.
 
     Raises:
         TenantbaseError: the database could not be opened.
     """
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        if beat_seconds:
+            _keep_calling(runner.get_loop(), beat, beat_seconds)
         runner.run(_live(config, sockets, memcached, ready, orders))
-    return 0
 
 
 async def _live(
@@ -60,7 +61,7 @@ async def _live(
     sockets: Sequence[socket.socket],
     memcached: Memcached | None,
     ready: Callable[[], object],
-    orders: int | None,
+    orders: int,
 ) -> None:
     allowed = config.drain_delay + config.drain_timeout + config.write_timeout + _GRACE
     stuck = LastResort(allowed, f"not everything has ended in {allowed:g} s; giving up")
@@ -80,7 +81,17 @@ async def _live(
         stuck.call_off()
 
 
-def _obey(stop: asyncio.Event, stuck: LastResort, orders: int | None) -> None:
+def _keep_calling(
+    loop: asyncio.AbstractEventLoop, function: Callable[[], object], seconds: float
+) -> None:
+    def call() -> None:
+        loop.call_later(seconds, call)
+        function()
+
+    loop.call_soon(call)
+
+
+def _obey(stop: asyncio.Event, stuck: LastResort, orders: int) -> None:
     """Set ``stop`` when the order to end comes; from then on there is a last resort."""
     loop = asyncio.get_running_loop()
 
@@ -88,16 +99,6 @@ def _obey(stop: asyncio.Event, stuck: LastResort, orders: int | None) -> None:
         if not stop.is_set():
             stop.set()
             stuck.start()
-
-    def end_or_exit(number: int) -> None:
-        if stop.is_set():
-            os._exit(128 + number)
-        end()
-
-    if orders is None:
-        loop.add_signal_handler(signal.SIGTERM, end_or_exit, signal.SIGTERM)
-        loop.add_signal_handler(signal.SIGINT, end_or_exit, signal.SIGINT)
-        return
 
     def ordered() -> None:
         loop.remove_reader(orders)

@@ -1,8 +1,10 @@
-"""Many workers, one port: forks them, replaces those that die, and ends with them.
+"""Workers, one port: forks them, replaces those that die or hang, and ends with them.
 
 It has no event loop and no threads, so that a fork copies neither. What tells the workers to end
 is a pipe of which the supervisor alone holds the other end; the kernel closes that however the
-supervisor ends, so no worker outlives it. Each worker in turn holds one end of a pipe of its own.
+supervisor ends, so no worker outlives it. Each worker in turn holds one end of a pipe of its own, on
+which its event loop sends heartbeats. A single worker has a supervisor too: what hangs cannot
+replace itself.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -28,7 +30,13 @@ from tenantbase.wiring import Memcached
 log = logging.getLogger("tenantbase.supervisor")
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+# What a worker says on its pipe; all that follows the last of these is the reason of a failure.
 _READY: Final = b"+"
+_BEAT: Final = b"."
+_FAILED: Final = b"!"
+_BEATS: Final = 6  # in the time after which a silent worker is killed
+# Before its event loop turns, a worker may wait 10 s for others to open or close the tag file.
+_START_SECONDS: Final = 30.0
 _SHORT_LIFE: Final = 10.0  # seconds; workers that die younger are replaced ever more slowly
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 10.0
@@ -58,16 +66,31 @@ def run(
 
 @dataclass(slots=True)
 class _Worker:
-    """A process, and the pipe on which it says that it can serve, or why it cannot."""
+    """A process, and what it has said on its pipe.
+
+    Attributes:
+        silent: seconds for which the supervisor has waited for a word of it.
+        failure: why it cannot serve, in its own words.
+        killed: why it was killed; empty if it was not.
+    """
 
     pid: int
     pipe: int
     born: float
-    report: bytes = b""
+    ready: bool = False
+    silent: float = 0.0
+    failure: bytes | None = None
+    killed: str = ""
 
-    @property
-    def ready(self) -> bool:
-        return self.report.startswith(_READY)
+    def hear(self, data: bytes) -> None:
+        self.silent = 0.0
+        if self.failure is None:
+            signs, failed, data = data.partition(_FAILED)
+            self.ready = self.ready or _READY in signs
+            if failed:
+                self.failure = b""
+        if self.failure is not None:
+            self.failure += data
 
 
 class _Supervisor:
@@ -89,6 +112,8 @@ class _Supervisor:
         self._failure: TenantbaseError | None = None
         self._deadline: float | None = None  # of the end, once it has begun
         self._status = 0
+        self._beat = config.watchdog_seconds / _BEATS
+        self._turned = time.monotonic()
         self._orders, self._lifeline = os.pipe()
         self._wake, self._wakeup = socket.socketpair()
         self._wake.setblocking(False)
@@ -105,8 +130,11 @@ class _Supervisor:
         self._due = [time.monotonic()]
         while self._workers or self._deadline is None:
             self._start_due()
-            for key, _ in self._selector.select(self._until_next()):
+            events = self._selector.select(self._until_next())
+            self._count_silence()
+            for key, _ in events:
                 key.data()
+            self._kill_silent()
             if self._workers:
                 self._end_overdue()
         if self._failure is not None:
@@ -122,9 +150,31 @@ class _Supervisor:
 
     def _until_next(self) -> float | None:
         """Seconds until something is due without any event; None: nothing is."""
+        now = time.monotonic()
+        waits = [due - now for due in self._due[:1]]
         if self._deadline is not None:
-            return max(self._deadline - time.monotonic(), 0)
-        return max(min(self._due) - time.monotonic(), 0) if self._due else None
+            waits = [self._deadline - now]
+        if self._beat:
+            waits.append(self._beat)
+        return max(min(waits), 0) if waits else None
+
+    def _count_silence(self) -> None:
+        # Only time in which the supervisor itself was awake counts: after the machine was suspended,
+        # or the processes were stopped together, every heartbeat is late and none is missing.
+        now = time.monotonic()
+        elapsed = min(now - self._turned, 2 * self._beat)
+        self._turned = now
+        for worker in self._workers:
+            worker.silent += elapsed
+
+    def _kill_silent(self) -> None:
+        for worker in self._workers:
+            limit = self._config.watchdog_seconds
+            if not worker.ready:
+                limit = max(limit, _START_SECONDS)
+            if self._beat and worker.silent > limit and not worker.killed:
+                worker.killed = f"its event loop had not turned for {worker.silent:.1f} s"
+                os.kill(worker.pid, signal.SIGKILL)
 
     def _start_due(self) -> None:
         now = time.monotonic()
@@ -163,6 +213,8 @@ class _Supervisor:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            # A supervisor that is stopped does not read; its worker must not wait for it.
+            os.set_blocking(pipe, False)
             os.close(self._lifeline)
             self._wake.close()
             self._wakeup.close()
@@ -173,25 +225,31 @@ class _Supervisor:
                 self._config,
                 self._sockets,
                 self._memcached,
-                lambda: os.write(pipe, _READY),
+                ready=lambda: _say(pipe, _READY),
+                beat=lambda: _say(pipe, _BEAT),
+                beat_seconds=self._beat,
                 orders=self._orders,
             )
             status = 0
         except TenantbaseError as error:
-            os.write(pipe, str(error).encode())
+            # Names of files may hold bytes that are not UTF-8, as lone surrogates.
+            _say(pipe, _FAILED + str(error).encode(errors="backslashreplace"))
         except Exception:  # the boundary of the process
             traceback.print_exc()
         finally:  # nothing may unwind into the supervisor's code
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
+            try:
+                for stream in (sys.stdout, sys.stderr):
+                    if stream is not None:
+                        stream.flush()
+            finally:
+                os._exit(status)
 
     def _heard(self, worker: _Worker) -> None:
         data = os.read(worker.pipe, 65_536)
         if not data:
             self._ended(worker)
             return
-        worker.report += data
+        worker.hear(data)
         if self._announced or self._deadline is not None or not worker.ready:
             return
         if missing := self._config.workers - len(self._workers):
@@ -206,14 +264,19 @@ class _Supervisor:
         self._workers.remove(worker)
         _, raw = os.waitpid(worker.pid, 0)
         code = os.waitstatus_to_exitcode(raw)
+        how = f"worker {worker.pid} has ended, " + (
+            f"killed by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
+        )
+        if worker.killed:
+            how = f"worker {worker.pid} was killed: {worker.killed}"
         if self._deadline is not None:
             self._status = self._status or int(code != 0)
+            if worker.killed:
+                log.error("%s", how)
             return
         if time.monotonic() - worker.born > _SHORT_LIFE:
             self._pause = _FIRST_PAUSE
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
-        why = worker.report.removeprefix(_READY).decode()
-        self._lost(why or f"worker {worker.pid} has ended, {how}")
+        self._lost((worker.failure or b"").decode() or how)
 
     def _lost(self, reason: str) -> None:
         """A worker is missing: start another soon, or give up if there never were enough."""
@@ -250,3 +313,9 @@ class _Supervisor:
     def _kill(self) -> None:
         for worker in self._workers:
             os.kill(worker.pid, signal.SIGKILL)
+
+
+def _say(pipe: int, words: bytes) -> None:
+    """Tell the supervisor something, unless it is gone or has not listened for ages."""
+    with suppress(OSError):
+        os.write(pipe, words)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
+from tenantbase.background import keep_running
 from tenantbase.errors import Overloaded, StoreError
 
 log = logging.getLogger("tenantbase.sweeper")
@@ -27,7 +28,7 @@ class Sweepable(Protocol):
 @asynccontextmanager
 async def sweeping(cache: Sweepable) -> AsyncIterator[None]:
     """Sweep about once a second inside the block."""
-    task = asyncio.create_task(_sweep(cache), name="sweeper")
+    task = keep_running(lambda: _sweep(cache), "expiry sweeper")
     try:
         yield
     finally:

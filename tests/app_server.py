@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -50,7 +51,12 @@ class AppServer:
         options: further options of `tenantbase serve`.
         environment: variables besides those of this process.
         own_group: make it the head of a process group, as a shell at a terminal does.
+
+    Attributes:
+        program: what Python runs.
     """
+
+    program: Sequence[str] = ("-m", "tenantbase")
 
     def __init__(
         self,
@@ -90,6 +96,23 @@ class AppServer:
         return self.process.pid
 
     @property
+    def workers(self) -> list[int]:
+        """The processes that serve: forked from the first, with the same command line."""
+        shown = subprocess.run(
+            ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="],
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            check=True,
+        )
+        rows = [line.split(maxsplit=3) for line in shown.stdout.splitlines()]
+        return [
+            int(row[0])
+            for row in rows
+            if int(row[1]) == self.pid and not row[2].startswith("Z") and " serve " in row[3]
+        ]
+
+    @property
     def port(self) -> int:
         return int(self.base_url.rpartition(":")[2] or 0)
 
@@ -119,7 +142,7 @@ class AppServer:
     def spawn(self) -> None:
         """Start it and do not wait."""
         assert self._process is None, "the server runs already"
-        command = [sys.executable, "-W", "error", "-m", "tenantbase", "serve"]
+        command = [sys.executable, "-W", "error", *self.program, "serve"]
         command += ["--database", str(self.database), "--port", str(self.port), *self._options]
         self._process = subprocess.Popen(
             command,
@@ -149,16 +172,26 @@ class AppServer:
         return self.wait()
 
     def kill(self) -> None:
-        """kill -9, and wait for its workers, if it has any: they are to end by themselves."""
-        self.signal(signal.SIGKILL)
+        """kill -9, of its workers too, as a machine does that runs out of memory."""
+        workers = self.workers
+        self.signal(signal.SIGKILL)  # first, or it would replace them
+        self._signal_all(workers, signal.SIGKILL)
         self.wait()
 
     def pause(self) -> None:
-        """Stop it: connections are still accepted by the kernel, and nothing is answered."""
+        """Stop all of it: connections are accepted by the kernel, and nothing is answered."""
         self.signal(signal.SIGSTOP)
+        self._signal_all(self.workers, signal.SIGSTOP)
 
     def resume(self) -> None:
+        self._signal_all(self.workers, signal.SIGCONT)
         self.signal(signal.SIGCONT)
+
+    @staticmethod
+    def _signal_all(pids: Sequence[int], number: int) -> None:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def ask(
         self,

@@ -62,6 +62,7 @@ GOOD: list[tuple[str, str, object]] = [
     ("cors_origin", "https://[::1]:*", ("https://[::1]:*",)),
     ("workers", "3", 3),
     ("drain_delay", "0", 0.0),
+    ("watchdog_seconds", "0", 0.0),
     ("drain_timeout", "0", 0.0),
     ("send_timeout", "0.5", 0.5),
     ("write_timeout", "1e-1", 0.1),
@@ -119,6 +120,7 @@ BAD: list[tuple[str, str]] = [
     ("workers", "0"),
     ("workers", "all"),
     ("drain_delay", "-1"),
+    ("watchdog_seconds", "never"),
     ("drain_timeout", "-0.1"),
     ("send_timeout", "0"),
     ("max_inflight_bytes", "1MB"),
@@ -193,27 +195,77 @@ def test_an_option_the_command_does_not_take_is_not_looked_at() -> None:
         ("TENANTBASE_PRT", "; did you mean TENANTBASE_PORT?"),
         ("TENANTBASE_MAX_VALUE_BYTE", "; did you mean TENANTBASE_MAX_VALUE_BYTES?"),
         ("TENANTBASE_", ""),
-        ("TENANTBASE_port", ""),
+        ("TENANTBASE_port", "; did you mean TENANTBASE_PORT?"),
+        ("TENANTBASE_URL_", "; did you mean TENANTBASE_URL?"),
     ],
 )
-def test_an_unknown_variable_is_a_mistake(variable: str, near: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        Config.load({}, {variable: "", "TENANTBASEMENT": "x", "PORT": "x"})
-    message = str(error.value)
-    assert message.startswith(f"{variable}: there is no such variable")
-    assert message.endswith(near)
+def test_an_unknown_variable_is_ignored_with_a_word(variable: str, near: str) -> None:
+    config = Config.load({}, {variable: "", "TENANTBASEMENT": "x", "PORT": "x"})
+    (line,) = config.ignored
+    assert line.startswith(f"{variable} is ignored: there is no such variable")
+    assert variable == "TENANTBASE_port" or line.endswith(near)
+
+
+# What Kubernetes sets in the pods beside a service (its "Service environment variables"), and
+# Docker for a link.
+INJECTED = {
+    "SERVICE_HOST": "10.0.0.1",
+    "SERVICE_PORT": "8000",
+    "SERVICE_PORT_HTTP": "8000",
+    "PORT": "tcp://10.0.0.1:8000",
+    "PORT_8000_TCP": "tcp://10.0.0.1:8000",
+    "PORT_8000_TCP_PROTO": "tcp",
+    "PORT_8000_TCP_PORT": "8000",
+    "PORT_8000_TCP_ADDR": "10.0.0.1",
+    "PORT_8125_UDP_ADDR": "10.0.0.1",
+    "MEMCACHED_PORT": "tcp://10.0.0.2:11211",
+    "MEMCACHED_SERVICE_HOST": "10.0.0.2",
+    "NAME": "/web/tenantbase",
+    "ENV_LANG": "C",
+}
+
+
+def test_what_an_orchestrator_sets_is_ignored_with_two_words() -> None:
+    config = load({}, **INJECTED)
+    assert config == load()
+    all_of_them, address = sorted(config.ignored, key=len, reverse=True)
+    named = {name.strip() for name in all_of_them.partition(":")[0].split(",")}
+    assert named == {f"TENANTBASE_{name}" for name in INJECTED if name != "PORT"}
+    assert "Kubernetes" in all_of_them
+    assert address.startswith("TENANTBASE_PORT: 'tcp://10.0.0.1:8000' is ignored: Kubernetes")
+    assert address.endswith("use --port")
+
+
+@pytest.mark.parametrize("address", ["tcp://10.0.0.1:8000", "udp://[fd00::1]:53", "sctp://h:1"])
+def test_an_address_is_no_port_and_no_mistake_of_the_user(address: str) -> None:
+    assert load(PORT=address) == load()
+    assert load({"port": "1"}, PORT=address).ignored == ()
+
+
+@pytest.mark.parametrize("text", ["tcp:/10.0.0.1:8000", "http://10.0.0.1:8000", "10.0.0.1:8000"])
+def test_what_no_orchestrator_sets_is_a_mistake(text: str) -> None:
+    with pytest.raises(ConfigError, match="^TENANTBASE_PORT: "):
+        load(PORT=text)
+    with pytest.raises(ConfigError, match="^--port: "):
+        load({"port": "tcp://10.0.0.1:8000"})
+    with pytest.raises(ConfigError, match="^TENANTBASE_WORKERS: "):
+        load(WORKERS="tcp://10.0.0.1:8000")
 
 
 def test_every_mistake_is_named_at_once() -> None:
     with pytest.raises(ConfigError) as error:
         load({"port": "x", "workers": "0"}, HOSTS="a", LOG_LEVEL="loud")
     named = [line.partition(":")[0] for line in str(error.value).splitlines()]
-    assert named == ["TENANTBASE_HOSTS", "--port", "--workers", "TENANTBASE_LOG_LEVEL"]
+    assert named == ["--port", "--workers", "TENANTBASE_LOG_LEVEL"]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_loopback_is_allowed(host: str) -> None:
     assert load({"host": host}).loopback
+
+
+def test_without_a_host_it_is_loopback() -> None:
+    assert load().host is None and load().loopback
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.com", "localhost.com"])
@@ -255,7 +307,7 @@ def test_defaults_are_shown_as_they_are_written() -> None:
     shown = {option.name: option.default for option in OPTIONS if not option.many}
     config = load()
     for name, text in shown.items():
-        if text and name not in ("max_request_bytes", "max_inflight_bytes"):
+        if text and name not in ("max_request_bytes", "max_inflight_bytes", "host"):
             assert load({name: text}) == config
 
 

@@ -99,7 +99,7 @@ async def take(watcher: Subscription, count: int) -> list[ChangeEvent]:
 
 
 def feed_runs() -> bool:
-    return any(task.get_name() == "feed" for task in asyncio.all_tasks())
+    return any(task.get_name() == "change feed" for task in asyncio.all_tasks())
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -28,7 +28,7 @@ LOCK = tomllib.loads((ROOT / "poetry.lock").read_text())
 # What each layer holds; a module imports from its own and from lower ones, and the package has
 # no cycle. What is named here may be imported from anywhere above.
 LAYERS = (
-    {"errors", "entry"},
+    {"errors", "entry", "background"},
     {"tags", "frame", "fence", "found", "interfaces.store", "interfaces.memcache"},
     {"claim", "coalesce", "time_limit", "documents"},
     {"cache"},

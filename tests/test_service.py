@@ -19,6 +19,7 @@ import pytest
 
 from tests.app_server import AppServer, clean_environment
 from tests.servers import MemcachedProcess, poll, stopped_writer
+from tests.test_config import INJECTED
 
 WORKERS = [pytest.param((), id="one"), pytest.param(("--workers", "2"), id="two")]
 
@@ -364,6 +365,65 @@ def test_options_from_the_environment(tmp_path: Path) -> None:
         assert server.ask("POST", "/set-value", b'{"key": "k", "value": 123456}').status == 413
     with AppServer(tmp_path / "x.db", "--max-value-bytes", "6", environment=environment) as server:
         assert server.ask("POST", "/set-value", b'{"key": "k", "value": 123456}').status == 200
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_variables_of_an_orchestrator_do_not_stop_it(
+    tmp_path: Path, workers: tuple[str, ...]
+) -> None:
+    environment = {f"TENANTBASE_{name}": text for name, text in INJECTED.items()}
+    with AppServer(tmp_path / "x.db", *workers, environment=environment) as server:
+        set_value(server, "k", 1)
+        assert server.stop() == 0
+        (line,) = server.stderr.splitlines()
+        assert "TENANTBASE_SERVICE_HOST" in line and line.endswith("service of this name")
+
+
+def test_the_port_of_an_orchestrator_is_told_of(tmp_path: Path) -> None:
+    with AppServer(tmp_path / "taken.db") as other:  # its port, so that the default is not needed
+        done = subprocess.run(
+            [sys.executable, "-m", "tenantbase", "serve", "--host", "192.0.2.1", "--insecure"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            cwd=tmp_path,
+            env=clean_environment(TENANTBASE_PORT=f"tcp://10.0.0.1:{other.port}"),
+        )
+    told, refused = done.stderr.splitlines()
+    assert "TENANTBASE_PORT: 'tcp://10.0.0.1:" in told and "is ignored: Kubernetes" in told
+    assert refused.startswith("Error: cannot listen on 192.0.2.1 port 8000: ")
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_reason_that_is_not_utf_8_survives(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    database = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.db"))
+    database.write_bytes(b"something else\n" * 500)
+    assert refusal("--database", str(database), "--port", "0", *workers) == (
+        f"cannot open {tmp_path}/\\udcff.db: it is not a database"
+    )
+
+
+def test_it_is_found_at_either_address_of_this_machine(tmp_path: Path) -> None:
+    with AppServer(tmp_path / "x.db", "--workers", "2") as server:
+        assert server.base_url == f"http://127.0.0.1:{server.port}"
+        for host in ("127.0.0.1", "::1"):
+            for _ in range(4):
+                with closing(http.client.HTTPConnection(host, server.port, timeout=20)) as client:
+                    client.request("GET", "/health-check")
+                    assert client.getresponse().status == 200
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("host", "other"), [("127.0.0.1", "::1"), ("::1", "127.0.0.1"), ("127.0.0.2", "127.0.0.1")]
+)
+def test_a_host_that_is_given_is_the_only_one(tmp_path: Path, host: str, other: str) -> None:
+    with AppServer(tmp_path / "x.db", "--host", host) as server:
+        shown = f"[{host}]" if ":" in host else host
+        assert server.base_url == f"http://{shown}:{server.port}"
+        socket.create_connection((host, server.port), timeout=20).close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((other, server.port), timeout=20)
 
 
 def test_it_starts_without_its_memcached(tmp_path: Path) -> None:

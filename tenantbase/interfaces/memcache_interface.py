@@ -22,6 +22,7 @@ from typing import TypeVar, cast
 
 from aiomcache.pool import Connection, MemcachePool
 
+from tenantbase.background import keep_running
 from tenantbase.errors import CacheUnavailable
 from tenantbase.interfaces.memcache import Item
 from tenantbase.interfaces.memcache_address import MemcacheAddress
@@ -151,7 +152,7 @@ class MemcacheClient:
             self._available = False
             log.warning("memcached at %s is away: %r", self._address, error)
             self._pool.drop_all()
-            self._probe = asyncio.get_running_loop().create_task(self._await_return())
+            self._probe = keep_running(self._await_return, "probe of memcached")
 
     async def _await_return(self) -> None:
         while not self._available:

@@ -49,7 +49,8 @@ end() {
     rm -rf "$directory"
     kill -KILL 0
 } 2>/dev/null
-trap end HUP INT TERM
+trap '' HUP
+trap end INT TERM
 (
     trap '' HUP INT TERM
     while read -r _; do :; done

@@ -1,5 +1,11 @@
 """``python -m tenantbase.web``: starts the server, as ``tenantbase serve`` does."""
 
-from tenantbase.main import serve
+from __future__ import annotations
 
-serve(prog_name="python -m tenantbase.web")
+from tenantbase.startup import prepare
+
+if __name__ == "__main__":
+    prepare()
+    from tenantbase.main import serve  # takes far longer than prepare(), which must be early
+
+    serve(prog_name="python -m tenantbase.web")

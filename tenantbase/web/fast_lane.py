@@ -10,6 +10,7 @@ connection goes to aiohttp for good, so that limits of time are kept in one plac
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
@@ -42,6 +43,8 @@ from tenantbase.web.plain import (
 from tenantbase.web.problems import HttpError, answer
 from tenantbase.web.rendering import Renderer
 from tenantbase.web.settings import WebSettings
+
+log = logging.getLogger("tenantbase.web")
 
 # Bytes that may wait on a connection; when there are more it is not read.
 _MAX_AHEAD_BYTES: Final = 1 << 16
@@ -97,7 +100,11 @@ class FastLane:
             await asyncio.sleep(_PATIENCE)
             now = asyncio.get_running_loop().time()
             for connection in list(self.connections):
-                connection.look_after(now)
+                try:
+                    connection.look_after(now)
+                except Exception:  # the boundary: it must not keep the others from their turn
+                    log.exception("a connection cannot be looked after; it is cut")
+                    connection.abort()
 
     def drain(self) -> None:
         """The server is about to stop: hand on what has begun to arrive.

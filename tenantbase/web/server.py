@@ -6,11 +6,13 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import LineTooLong
 
+from tenantbase.background import keep_running
 from tenantbase.errors import InvalidRequest
 from tenantbase.web.accepting import Acceptor
 from tenantbase.web.app import CACHE, GUARD, HEALTH, SERVER
@@ -136,12 +138,13 @@ async def serving(
 
     connect: Callable[[], asyncio.Protocol] = general
     lane = None
-    tasks = [loop.create_task(life.connections.cut_stalled(settings.send_timeout))]
+    cut_stalled = partial(life.connections.cut_stalled, settings.send_timeout)
+    tasks = [keep_running(cut_stalled, "watchdog of slow readers")]
     if settings.fast_lane:
         connect = lane = FastLane(
             app[CACHE], settings, life, app[GUARD], app[HEALTH], general, SERVER
         )
-        tasks.append(loop.create_task(lane.watch()))
+        tasks.append(keep_running(lane.watch, "watchdog of the fast path"))
     acceptor = Acceptor(connect, life.connections, settings.max_connections, SERVER)
     try:
         for sock in sockets:

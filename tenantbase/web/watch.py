@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 from aiohttp import ClientConnectionError, hdrs, web
 
+from tenantbase.background import keep_running
 from tenantbase.entry import check_text
 from tenantbase.feed import Feed
 from tenantbase.interfaces.store import ChangeEvent
@@ -49,7 +50,7 @@ class Watch:
 
     async def lifetime(self, app: web.Application) -> AsyncIterator[None]:
         """For ``cleanup_ctx`` of the application."""
-        ending = asyncio.create_task(self._end_when_draining(), name="watch-drain")
+        ending = keep_running(self._end_when_draining, "end of watches")
         yield
         ending.cancel()
         await asyncio.wait([ending])

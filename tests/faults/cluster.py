@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final, Self
 
@@ -65,29 +65,18 @@ class TorturedServer(AppServer):
 
     @property
     def workers(self) -> list[int]:
-        """The processes that serve: the children of the supervisor, or the only one, if any."""
+        """The processes that serve, if there are any now: the children of the supervisor."""
         process = self._process
         if process is None:  # it is being restarted
             return []
-        return _children(process.pid) or [process.pid]
-
-    def close(self) -> None:
-        """End it with its workers: one that is stopped would stay, and hold its output open."""
-        if self._process is not None:
-            _kill_children(self._process.pid)
-        super().close()
+        supervisors = _children(process.pid) if self._injected else [process.pid]
+        return [worker for pid in supervisors for worker in _children(pid)]
 
     def kill(self) -> None:
         """kill -9, of what runs under strace as well."""
-        if self._injected:
-            _kill_children(self.pid)
+        supervisors = _children(self.pid) if self._injected else []
+        self._signal_all([*supervisors, *self.workers], signal.SIGKILL)
         super().kill()
-
-
-def _kill_children(pid: int) -> None:
-    for child in _children(pid):
-        with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
 
 
 def _children(pid: int) -> list[int]:

@@ -219,7 +219,7 @@ async def _catch(cluster: Cluster, step: str, action: Action) -> list[int]:
 
 
 async def _revived(server: TorturedServer, killed: Collection[int]) -> None:
-    """Wait until others are in the place of killed workers; a server that was alone is started."""
+    """Wait until others are in the place of killed workers; a server that has ended is started."""
     deadline = time.monotonic() + 30.0
     while True:
         if server.process.poll() is not None:

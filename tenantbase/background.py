@@ -1,0 +1,51 @@
+"""Tasks that run beside requests for as long as the service lives, and must not die in silence."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+log = logging.getLogger("tenantbase.background")
+
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+_LONG_LIFE_SECONDS: Final = 60.0  # work that has run for so long is restarted quickly again
+
+
+def keep_running(work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
+    """Run ``work`` in a task; when it fails, log that and run it again, ever more slowly.
+
+    The task ends when ``work`` returns or the task is cancelled. It never fails. Failures that
+    ``work`` expects are its own business; those that come here are mistakes.
+
+    Args:
+        name: of the task, and in the log.
+    """
+    return asyncio.create_task(_keep_running(work, name), name=name)
+
+
+async def _keep_running(work: Callable[[], Awaitable[None]], name: str) -> None:
+    loop = asyncio.get_running_loop()
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        began = loop.time()
+        try:
+            return await work()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Not an order to end: something that the work waited for was cancelled.
+            _log_failure(name, pause)
+        except Exception:
+            if loop.time() - began > _LONG_LIFE_SECONDS:
+                pause = _FIRST_PAUSE_SECONDS
+            _log_failure(name, pause)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+def _log_failure(name: str, pause: float) -> None:
+    log.exception("the %s failed; it is restarted in %.1f s", name, pause)

@@ -1,0 +1,87 @@
+"""How many processors this process may use: its affinity, and the CPU quota of its cgroups.
+
+A container limited to two CPUs of a machine with 64 sees all 64. The quota is in files of its
+cgroup, or of one above it: ``cpu.max`` in version 2, ``cpu.cfs_quota_us`` in version 1
+(cgroups(7), and the kernel's "CFS Bandwidth Control").
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+_PROC: Final = Path("/proc/self")
+
+
+def usable_processors(proc: Path = _PROC) -> int:
+    """At least 1. A quota is rounded up: one worker fewer would leave a part of it unused.
+
+    Args:
+        proc: where ``cgroup`` and ``mountinfo`` of this process are.
+    """
+    # sched_getaffinity knows of containers and taskset, but is not on every system.
+    affinity = getattr(os, "sched_getaffinity", None)
+    processors = len(affinity(0)) if affinity else os.cpu_count() or 1
+    quotas = [math.ceil(quota) for quota in _quotas(proc)]
+    return max(min([processors, *quotas]), 1)
+
+
+def _quotas(proc: Path) -> Iterator[float]:
+    """The quota of each cgroup that this process is in, where there is one, in processors."""
+    try:
+        mounts = (proc / "mountinfo").read_text(errors="surrogateescape").splitlines()
+        memberships = (proc / "cgroup").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return  # not Linux
+    # "hierarchy:controllers:path"; version 2 names no controllers.
+    paths = {controllers: path for _, controllers, path in (m.split(":", 2) for m in memberships)}
+    of_cpu = next((path for names, path in paths.items() if "cpu" in names.split(",")), None)
+    for mount in mounts:
+        # "36 35 0:31 ROOT POINT rw shared:1 - TYPE SOURCE OPTIONS" (proc(5))
+        own, _, others = mount.partition(" - ")
+        _, _, _, root, point, *_ = own.split(" ")
+        kind, _, options = others.split(" ", 2)
+        if kind == "cgroup2":
+            path = paths.get("")
+        elif kind == "cgroup" and "cpu" in options.split(","):
+            path = of_cpu
+        else:
+            continue
+        if path is not None:
+            yield from _quotas_above(Path(_plain(point)), _plain(root), path)
+
+
+def _plain(field: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), field)
+
+
+def _quotas_above(point: Path, root: str, path: str) -> Iterator[float]:
+    """The quotas from the cgroup at ``path`` up to the one that is mounted."""
+    # A container often sees its own cgroup alone, mounted, and a path that begins elsewhere.
+    inner = PurePosixPath(path)
+    within = inner.is_relative_to(root) and ".." not in inner.parts
+    directory = point / inner.relative_to(root) if within else point
+    while True:
+        with suppress(OSError, ValueError, ZeroDivisionError):
+            yield _quota_of(directory)
+        if directory == point:
+            return
+        directory = directory.parent
+
+
+def _quota_of(directory: Path) -> float:
+    """Raises OSError or ValueError where there is none."""
+    try:
+        quota, period = (directory / "cpu.max").read_text().split()  # "max 100000" is no quota
+    except FileNotFoundError:
+        quota = (directory / "cpu.cfs_quota_us").read_text()
+        period = (directory / "cpu.cfs_period_us").read_text()
+    processors = int(quota) / int(period)
+    if processors <= 0:  # version 1 says -1
+        raise ValueError("no quota")
+    return processors

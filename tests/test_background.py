@@ -1,0 +1,196 @@
+"""Background tasks: what fails is told and goes on, and no task of the package is forgotten."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import logging
+import socket
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import tenantbase
+from tenantbase import background
+from tenantbase.background import keep_running
+from tests.app_server import AppServer
+from tests.servers import MemcachedProcess, poll, poll_async
+
+PACKAGE = Path(tenantbase.__file__).parent
+# Tasks that are started otherwise, by module: how their failures come to light.
+OTHER_TASKS = {
+    "background": "the mechanism itself",
+    "coalesce": "a batch: its failure is raised to the callers whose items it has",
+    "interfaces/sql_interface": "opening, writing, closing: awaited; a checkpoint that fails is"
+    " made again after the next commit, and asyncio logs it",
+    "web/fast_lane": "health: its failure is the answer",
+    "web/health": "the check of the store: its failure is the answer",
+}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "_FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(background, "_LONGEST_PAUSE_SECONDS", 0.004)
+
+
+class Work:
+    """Fails as it is told to, then works until it is cancelled."""
+
+    def __init__(self, *failures: BaseException) -> None:
+        self.runs = 0
+        self.works = False
+        self._failures = list(failures)
+
+    async def __call__(self) -> None:
+        self.runs += 1
+        await asyncio.sleep(0)
+        if self._failures:
+            raise self._failures.pop(0)
+        self.works = True
+        await asyncio.Event().wait()
+
+
+async def test_what_fails_is_told_and_restarted_ever_more_slowly(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    work = Work(ValueError("one"), KeyError("two"), MemoryError(), RuntimeError("four"))
+    task = keep_running(work, "mill")
+    await poll_async(lambda: work.works, "it works in the end")
+    pauses = [record.args[1] for record in caplog.records if isinstance(record.args, tuple)]
+    assert pauses == [0.001, 0.002, 0.004, 0.004]
+    assert caplog.messages[0].startswith("the mill failed; it is restarted in ")
+    assert "ValueError: one" in caplog.text, "with a traceback"
+    assert {record.levelno for record in caplog.records} == {logging.ERROR}
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def test_the_cancellation_of_what_it_waits_for_does_not_end_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    work = Work(asyncio.CancelledError())
+    task = keep_running(work, "mill")
+    await poll_async(lambda: work.works, "it works in the end")
+    assert len(caplog.records) == 1
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def test_it_can_be_cancelled_between_two_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "_FIRST_PAUSE_SECONDS", 3600)
+    work = Work(ValueError())
+    task = keep_running(work, "mill")
+    await poll_async(lambda: work.runs == 1, "it has failed")
+    task.cancel()
+    await asyncio.wait([task], timeout=10)
+    assert task.cancelled()
+
+
+async def test_work_that_is_done_is_not_repeated() -> None:
+    runs = 0
+
+    async def work() -> None:
+        nonlocal runs
+        runs += 1
+
+    await keep_running(work, "mill")
+    assert runs == 1
+
+
+# Started with one of these, the service has a mistake in a task that works in the background: the
+# first run fails.
+FAILING = """if True:
+    import sys
+    from tenantbase import feed, sweeper
+    from tenantbase.interfaces import memcache_interface
+    from tenantbase.main import main
+    from tenantbase.web import fast_lane
+    MISTAKES = {
+        "sweeper": (sweeper, "_sweep"),
+        "feed": (feed.Feed, "_read"),
+        "probe": (memcache_interface, "get_version"),
+        "watchdog": (fast_lane.FastLane, "watch"),
+    }
+    where, name = MISTAKES[sys.argv.pop(1)]
+    right = getattr(where, name)
+    mistakes = [ZeroDivisionError("a mistake")]
+    async def wrong(*args):
+        if mistakes:
+            raise mistakes.pop()
+        return await right(*args)
+    setattr(where, name, wrong)
+    main()
+"""
+
+
+class FailingServer(AppServer):
+    def __init__(self, database: Path, failing: str, *options: str) -> None:
+        super().__init__(database, *options)
+        self.program = ("-c", FAILING, failing)
+
+
+def restarted_once(server: AppServer) -> bool:
+    said = server.stderr
+    return said.count("ZeroDivisionError: a mistake") == said.count("; it is restarted in ") == 1
+
+
+def test_the_sweeper_goes_on_after_a_mistake(tmp_path: Path) -> None:
+    with FailingServer(tmp_path / "x.db", "sweeper") as server:
+        server.ask("POST", "/set-value", b'{"key": "k", "value": 1, "ttl": 0.01}')
+        with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+            count = "SELECT count(*) FROM entries"
+            poll(lambda: connection.execute(count).fetchone() == (0,), "the row is removed")
+        assert restarted_once(server)
+
+
+def test_watchers_get_their_events_after_a_mistake(tmp_path: Path) -> None:
+    with FailingServer(tmp_path / "x.db", "feed") as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as watcher:
+            watcher.sendall(b"GET /v1/watch HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            with watcher.makefile("rb") as stream:
+                while stream.readline() != b": watching\n":
+                    pass
+                server.ask("POST", "/set-value", b'{"key": "k", "value": 1}')
+                while stream.readline() != b"event: set\n":
+                    pass
+        assert restarted_once(server)
+
+
+def test_memcached_is_found_again_after_a_mistake(tmp_path: Path) -> None:
+    with MemcachedProcess() as memcached:
+        options = ("--memcached", memcached.address)
+        with FailingServer(tmp_path / "x.db", "probe", *options) as server:
+            server.ask("POST", "/set-value", b'{"key": "k", "value": 1}')
+            memcached.restart()
+            memcached.kill()
+            server.ask("GET", "/get-value?key=k")
+            memcached.start()
+
+            def hit() -> bool:
+                return server.ask("GET", "/get-value?key=k").headers["X-Cache"] == "HIT"
+
+            poll(hit, "hits are back")
+            assert restarted_once(server)
+
+
+def test_idle_connections_are_closed_after_a_mistake(tmp_path: Path) -> None:
+    options = ("--keepalive-timeout", "0.5")
+    with FailingServer(tmp_path / "x.db", "watchdog", *options) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as idle:
+            assert idle.recv(1) == b""
+        assert restarted_once(server)
+
+
+def test_every_task_is_kept_running_or_has_a_reason() -> None:
+    starters = {
+        path.relative_to(PACKAGE).with_suffix("").as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.Attribute) and node.attr in {"create_task", "ensure_future"}
+    }
+    assert starters - {"client"} == OTHER_TASKS.keys()
