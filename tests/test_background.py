@@ -25,6 +25,7 @@ OTHER_TASKS = {
     "coalesce": "a batch: its failure is raised to the callers whose items it has",
     "interfaces/sql_interface": "opening, writing, closing: awaited; a checkpoint that fails is"
     " made again after the next commit, and asyncio logs it",
+    "web/accepting": "a connection that is begun: without it, the client sees it closed",
     "web/fast_lane": "health: its failure is the answer",
     "web/health": "the check of the store: its failure is the answer",
 }
