@@ -23,7 +23,9 @@ from tenantbase.interfaces.memcache_address import MemcacheAddress
 from tenantbase.interfaces.sql_file import check_file
 from tenantbase.interfaces.sql_foreign import check_companions_kind, check_ours
 from tenantbase.interfaces.sql_interface import SqlStore
+from tenantbase.interfaces.sql_readonly import may_write
 from tenantbase.last_resort import LastResort
+from tenantbase.reading import ReadOnly, reading
 from tenantbase.tags import TagFile
 
 log = logging.getLogger("tenantbase")
@@ -126,6 +128,29 @@ async def open_cache(
             yield cache
         finally:
             stuck.start()
+
+
+@asynccontextmanager
+async def open_to_read(config: Config) -> AsyncIterator[Cache | ReadOnly]:
+    """Open a database that exists for a command that reads, also where it may not write.
+
+    Raises:
+        StoreError: it cannot be opened, or another process wrote while ``ReadOnly`` read.
+    """
+    path = os.path.realpath(config.database)
+    if os.path.exists(path) and not may_write(path):
+        with reading(path) as entries:
+            yield entries
+    else:
+        async with open_cache(config, create=False) as cache:
+            yield cache
+
+
+def files_of(database: Path) -> frozenset[Path]:
+    """The database, and every file that may be beside it."""
+    real = os.path.realpath(database)
+    suffixes = ("", "-tags", "-lock", "-wal", "-shm", "-journal")
+    return frozenset(Path(real + suffix) for suffix in suffixes)
 
 
 def tags_path(database: Path) -> Path:

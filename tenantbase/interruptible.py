@@ -1,0 +1,27 @@
+"""Ctrl-C while a call blocks the thread that the event loop runs in."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the block with KeyboardInterrupt.
+
+    asyncio takes the first one as an order to cancel, which is carried out when the event loop has
+    its next turn; a read that waits for a terminal would go on waiting.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    ignored = before is None or before == signal.SIG_IGN  # as of a job in the background
+    if ignored or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
