@@ -199,7 +199,7 @@ def list_(config: Config, prefix: str, limit: int | None) -> None:
     async def work(entries: Direct | Remote) -> None:
         async with aclosing(entries.lines(prefix, limit)) as pieces:
             async for piece in pieces:
-                output.write(piece)
+                await output.send(piece)
 
     with standard_output() as output:
         _run(config, work, reads=True)
@@ -247,7 +247,7 @@ def export(config: Config, prefix: str, file: str) -> None:
         async with open_to_read(config) as entries:
             with _progress() as progress:
                 async for lines, count in export_lines(entries, prefix):
-                    output.write(lines)
+                    await output.send(lines)
                     progress.update(count)
 
     with output_to(file) as output:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import signal
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +15,7 @@ from types import FrameType
 from typing import BinaryIO, Final
 
 from tenantbase.errors import CannotWrite
-from tenantbase.interruptible import interruptible
+from tenantbase.interruptible import checkpoint, interruptible
 
 _STANDARD_ERROR: Final = 2
 _MODE: Final = 0o666
@@ -36,6 +36,11 @@ class Output:
     def write(self, data: bytes) -> None:
         with _explained(self._name), interruptible():
             self.file.write(data)
+
+    async def send(self, data: bytes) -> None:
+        """As ``write``, from a task that Ctrl-C may have cancelled."""
+        await checkpoint()
+        self.write(data)
 
     def flush(self) -> None:
         with _explained(self._name), interruptible():
@@ -113,8 +118,10 @@ def _explained(name: str) -> Iterator[None]:
 
 @contextmanager
 def _replacing(path: Path, old: os.stat_result | None) -> Iterator[BinaryIO]:
-    fd, beside = tempfile.mkstemp(prefix=".tenantbase-", dir=path.parent)
+    beside = path.with_name(f".tenantbase-{secrets.token_hex(8)}")
     try:
+        # Within the block, as Ctrl-C may come between this and any next line.
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as file:
             yield file
             file.flush()
@@ -122,8 +129,7 @@ def _replacing(path: Path, old: os.stat_result | None) -> Iterator[BinaryIO]:
             os.fsync(fd)
         os.rename(beside, path)
     except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(beside)
+        beside.unlink(missing_ok=True)
         raise
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -150,8 +156,16 @@ def _make_alike(fd: int, old: os.stat_result | None) -> None:
 def _ended_in_order() -> Iterator[None]:
     """Let what ends the process end the block first, so that nothing half-made is left."""
 
+    ended_by: list[int] = []
+
     def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+        # As Ctrl-C, which is asyncio's to obey while its event loop runs.
+        ended_by.append(number)
+        interrupt = signal.getsignal(signal.SIGINT)
+        if callable(interrupt):
+            interrupt(signal.SIGINT, frame)
+        else:
+            raise KeyboardInterrupt
 
     before = {}
     for number in _ENDING:
@@ -160,6 +174,10 @@ def _ended_in_order() -> Iterator[None]:
                 before[number] = signal.signal(number, end)
     try:
         yield
+    except KeyboardInterrupt:
+        if ended_by:
+            raise SystemExit(128 + ended_by[0]) from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

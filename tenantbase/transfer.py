@@ -16,7 +16,7 @@ from tenantbase.cache import Cache
 from tenantbase.documents import as_line, entry_json
 from tenantbase.errors import InvalidRequest, TenantbaseError
 from tenantbase.interfaces.store import Set
-from tenantbase.interruptible import interruptible
+from tenantbase.interruptible import checkpoint, interruptible
 from tenantbase.reading import ReadOnly
 from tenantbase.web.bodies import parse
 from tenantbase.web.changes import SetValue, set_change
@@ -71,6 +71,7 @@ async def import_lines(
     """
     done = 0
     while True:
+        await checkpoint()
         with interruptible():
             batch = _read(source, done, max_value_bytes, cache.now())
         if batch.changes:

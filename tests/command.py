@@ -16,7 +16,6 @@ def command(
     *args: str,
     stdin: bytes | None = b"",
     before: Sequence[str] = (),
-    seconds: float = 2 * READY_SECONDS,
     **options: Any,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a command to its end.
@@ -29,7 +28,7 @@ def command(
     given = {} if stdin is None else {"input": stdin}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": clean_environment()}
     return subprocess.run(
-        [*before, *TENANTBASE, *args], timeout=seconds, **{**pipes, **given, **options}
+        [*before, *TENANTBASE, *args], timeout=2 * READY_SECONDS, **{**pipes, **given, **options}
     )
 
 
