@@ -27,9 +27,7 @@ def test_what_is_lacking_is_named(
         assert command("set", "--database", str(database), "k", "1").returncode == 0
     before = list(tmp_path.iterdir())
     strace = ("strace", "-f", "-qq", "-o", "/dev/null", "-P", f"{database}-tags")
-    done = command(
-        *args, "--database", str(database), before=(*strace, "-e", f"inject={injected}")
-    )
+    done = command(*args, "--database", str(database), before=(*strace, "-e", f"inject={injected}"))
     assert refused(done, f"{database}-tags", *INJECTED[injected])
     assert list(tmp_path.iterdir()) == before
 
