@@ -9,6 +9,7 @@ from tenantbase.documents import applied_json, as_line, entry_json
 from tenantbase.entry import check_key, check_text, expiry
 from tenantbase.errors import TooLarge
 from tenantbase.interfaces.store import Condition, Delete, Set
+from tenantbase.reading import ReadOnly
 
 
 class Direct:
@@ -20,7 +21,7 @@ class Direct:
         max_value_bytes: the largest value that may be set.
     """
 
-    def __init__(self, cache: Cache, max_value_bytes: int) -> None:
+    def __init__(self, cache: Cache | ReadOnly, max_value_bytes: int) -> None:
         self._cache = cache
         self._max_value_bytes = max_value_bytes
 

@@ -3,6 +3,7 @@
     TenantbaseError
     ├── ConfigError              an option or a TENANTBASE_ variable is wrong
     ├── CannotListen             the address or the port to listen on cannot be had
+    ├── CannotWrite              the command line's output does not take what is written to it
     ├── InvalidRequest           malformed or invalid input; names the field
     │   └── TooLarge             a value, a batch or a body is over its limit
     ├── WrongType                the entry is not of the kind the operation needs
@@ -32,6 +33,10 @@ class ConfigError(TenantbaseError):
 
 class CannotListen(TenantbaseError):
     """No server can be at this address: the port is in use or denied, or the host is elsewhere."""
+
+
+class CannotWrite(TenantbaseError):
+    """A file or standard output takes no more, is closed, or cannot be made."""
 
 
 class InvalidRequest(TenantbaseError):

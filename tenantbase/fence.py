@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from tenantbase.beside import LOCK_MARK, MARK_BYTES, foreign, open_beside
 from tenantbase.errors import CannotOpen
 from tenantbase.interfaces.store import Ticket
 from tenantbase.tags import BUCKETS, Tag, TagFile
@@ -23,14 +24,22 @@ class WriteLock:
     Writers wait in the kernel's queue. It also keeps two processes from committing or
     checkpointing at once, which can corrupt a WAL file before SQLite 3.51.3.
     Open it after any fork, for the reason given in ``TagFile.open``.
+
+    Args:
+        like: the database; a new file gets its mode and owner.
+
+    Raises:
+        CannotOpen: the file is not ours, or cannot be made.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, like: Path | None = None) -> None:
         self.path = path
-        try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise CannotOpen(f"cannot open the lock file {path}: {error.strerror}") from error
+        self._fd, _ = open_beside(path, "lock file", LOCK_MARK, like)
+        # An empty one may be what the first version made, or anybody's: it is locked, which
+        # does nothing to it, and stays.
+        if os.pread(self._fd, MARK_BYTES, 0) not in (LOCK_MARK, b""):
+            os.close(self._fd)
+            raise foreign(path, "lock file")
 
     async def take(self, seconds: float) -> None:
         """Wait for the lock for at most so long, and have it until the end of the next ``held``.

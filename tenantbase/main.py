@@ -13,23 +13,30 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn, TypeVar
 
 import click
 import msgspec
 
 from tenantbase import __version__
+from tenantbase.arguments import Group, as_given
 from tenantbase.config import OPTIONS, Config
 from tenantbase.entry import JSON, OCTETS, check_key, check_text, expiry, is_json
-from tenantbase.errors import ConfigError, InvalidRequest, TenantbaseError
+from tenantbase.errors import CannotWrite, ConfigError, InvalidRequest, TenantbaseError
+from tenantbase.input import input_from, read_standard_input
 from tenantbase.json_text import NotJson, check_json
+from tenantbase.output import output_to, standard_output
 from tenantbase.startup import end_on
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from tenantbase.cache import Cache
     from tenantbase.direct import Direct
+    from tenantbase.output import Output
+    from tenantbase.reading import ReadOnly
     from tenantbase.remote import Remote
 
 log = logging.getLogger("tenantbase")
@@ -79,7 +86,7 @@ def _configured(*names: str) -> Callable[[Callable[..., None]], Callable[..., No
     return decorate
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="tenantbase %(version)s")
 def main() -> None:
     """A key-value service: durable in SQLite, fast through memcached, never stale.
@@ -123,8 +130,8 @@ def _announce(url: str) -> None:
 
 @main.command("set")
 @_configured(*_DATA, "max_value_bytes")
-@click.argument("key", required=False)
-@click.argument("value", required=False)
+@click.argument("key", required=False, callback=as_given)
+@click.argument("value", required=False, callback=as_given)
 @click.option("--text", is_flag=True, help="Store VALUE as a string, even if it is JSON.")
 @click.option("--ttl", type=float, metavar="SECONDS", help="Let it expire after so many seconds.")
 @click.option("--if-absent", is_flag=True, help="Only if there is no such key.")
@@ -144,12 +151,13 @@ def set_(
 
     VALUE is JSON; what is no JSON is stored as a string, and what is no UTF-8 as it is. JSON that
     the server would refuse is refused here; --text stores it as a string. A dash stands for
-    standard input. Prints what the server would answer.
+    standard input. Prints what the server would answer. If that cannot be printed the value is
+    stored nevertheless: a line on standard error says so, and the exit status is 0.
     """
     expiry(0, ttl, None)
     key = check_key(_asked("Key", key))
     value = _asked("Value", value)
-    data = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
+    data = read_standard_input() if value == "-" else os.fsencode(value)
     stored, content_type = _as_value(data, text)
 
     async def work(entries: Direct | Remote) -> bytes:
@@ -157,12 +165,18 @@ def set_(
             key, stored, content_type, ttl=ttl, if_absent=if_absent, if_version=if_version
         )
 
-    _write(_run(config, work, create=True) + b"\n")
+    answer = _run(config, work, create=True)
+    try:
+        with suppress(BrokenPipeError), standard_output() as output:
+            output.write(answer + b"\n")
+    except CannotWrite as error:
+        # The exit status says whether the value is stored; who took a lock so must know.
+        click.echo(f"The value is stored, but this could not be said: {error}", err=True)
 
 
 @main.command()
 @_configured(*_DATA)
-@click.argument("key", required=False)
+@click.argument("key", required=False, callback=as_given)
 def get(config: Config, key: str | None) -> None:
     """Print the value of KEY; asks for it if it is missing.
 
@@ -170,16 +184,17 @@ def get(config: Config, key: str | None) -> None:
     is no such key.
     """
     key = check_key(_asked("Key", key))
-    found = _run(config, lambda entries: entries.get(key))
+    found = _run(config, lambda entries: entries.get(key), reads=True)
     if found is None:
         raise TenantbaseError(f"there is no key {key!r}")
     value, content_type = found
-    _write(value + b"\n" if is_json(content_type) else value)
+    with standard_output() as output:
+        output.write(value + b"\n" if is_json(content_type) else value)
 
 
 @main.command()
 @_configured(*_DATA)
-@click.argument("key", required=False)
+@click.argument("key", required=False, callback=as_given)
 @click.option(
     "--if-version", type=click.IntRange(0), metavar="N", help="Only if that is its version."
 )
@@ -200,15 +215,16 @@ def list_(config: Config, prefix: str, limit: int | None) -> None:
     async def work(entries: Direct | Remote) -> None:
         async with aclosing(entries.lines(prefix, limit)) as pieces:
             async for piece in pieces:
-                _write(piece)
+                await output.send(piece)
 
-    _run(config, work)
+    with standard_output() as output:
+        _run(config, work, reads=True)
 
 
 @main.command("import")
 @_configured("database", "max_value_bytes", "write_timeout")
-@click.argument("file", type=click.File("rb"), default="-")
-def import_(config: Config, file: BinaryIO) -> None:
+@click.argument("file", default="-")
+def import_(config: Config, file: str) -> None:
     """Store the entries in FILE, or standard input: JSON, one entry a line.
 
     A line has "key" and "value", and may have whatever else /set-value takes, but no conditions.
@@ -217,34 +233,41 @@ def import_(config: Config, file: BinaryIO) -> None:
     from tenantbase.transfer import import_lines
     from tenantbase.wiring import open_cache
 
-    async def work() -> None:
+    async def work(source: BinaryIO) -> None:
         async with open_cache(config) as cache:
             with _progress() as progress:
-                async for lines in import_lines(cache, file, config.max_value_bytes):
+                async for lines in import_lines(cache, source, config.max_value_bytes):
                     progress.update(lines)
 
-    asyncio.run(work())
+    with input_from(file) as source:
+        asyncio.run(work(source))
 
 
 @main.command("export")
 @_configured("database", "write_timeout")
 @click.option("--prefix", default="", metavar="TEXT", help="Only keys that begin so.")
-@click.argument("file", type=click.File("wb"), default="-")
-def export(config: Config, prefix: str, file: BinaryIO) -> None:
-    """Write all entries to FILE, or standard output: JSON, one entry a line."""
+@click.argument("file", default="-")
+def export(config: Config, prefix: str, file: str) -> None:
+    """Write all entries to FILE, or standard output: JSON, one entry a line.
+
+    FILE is replaced when all of it is written; until then, and if that fails, it is what it was.
+    """
     from tenantbase.transfer import export_lines
-    from tenantbase.wiring import open_cache
+    from tenantbase.wiring import files_of, open_to_read
 
     check_text(prefix, "prefix")
+    if Path(os.path.realpath(file)) in files_of(config.database):
+        raise CannotWrite(f"cannot write to {file}: it is a file of the database")
 
-    async def work() -> None:
-        async with open_cache(config, create=False) as cache:
+    async def work(output: Output) -> None:
+        async with open_to_read(config) as entries:
             with _progress() as progress:
-                async for lines, count in export_lines(cache, prefix):
-                    file.write(lines)
+                async for lines, count in export_lines(entries, prefix):
+                    await output.send(lines)
                     progress.update(count)
 
-    asyncio.run(work())
+    with output_to(file) as output:
+        asyncio.run(work(output))
 
 
 def _progress() -> tqdm[NoReturn]:
@@ -255,19 +278,23 @@ def _progress() -> tqdm[NoReturn]:
 
 
 def _run(
-    config: Config, work: Callable[[Direct | Remote], Awaitable[Result]], *, create: bool = False
+    config: Config,
+    work: Callable[[Direct | Remote], Awaitable[Result]],
+    *,
+    create: bool = False,
+    reads: bool = False,
 ) -> Result:
     """Do something with the entries of the database, or of the server at ``--url``."""
 
     async def session() -> Result:
-        async with _entries(config, create) as entries:
+        async with _entries(config, create, reads) as entries:
             return await work(entries)
 
     return asyncio.run(session())
 
 
 @asynccontextmanager
-async def _entries(config: Config, create: bool) -> AsyncIterator[Direct | Remote]:
+async def _entries(config: Config, create: bool, reads: bool) -> AsyncIterator[Direct | Remote]:
     if config.url is not None:
         from tenantbase.remote import open_remote
 
@@ -275,9 +302,11 @@ async def _entries(config: Config, create: bool) -> AsyncIterator[Direct | Remot
             yield remote
     else:
         from tenantbase.direct import Direct
-        from tenantbase.wiring import open_cache
+        from tenantbase.wiring import open_cache, open_to_read
 
-        async with open_cache(config, create=create) as cache:
+        opened: AbstractAsyncContextManager[Cache | ReadOnly]
+        opened = open_to_read(config) if reads else open_cache(config, create=create)
+        async with opened as cache:
             yield Direct(cache, config.max_value_bytes)
 
 
@@ -313,7 +342,3 @@ def _as_value(data: bytes, text: bool) -> tuple[bytes, str]:
             detail = f"{error.detail}; with --text it is stored as a string"
             raise InvalidRequest(detail, "VALUE") from error
     return msgspec.json.encode(string), JSON
-
-
-def _write(data: bytes) -> None:
-    sys.stdout.buffer.write(data)

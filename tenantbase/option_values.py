@@ -43,6 +43,11 @@ _UNITS: Final = {
 def file_name(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError("a file name is wanted")
+    if text.startswith((":memory:", "file:")):
+        raise ValueError(
+            "the database is shared by processes, and so is a file; its path is wanted"
+            f" (./{text} for a file of that name)"
+        )
     return Path(text)
 
 

@@ -6,6 +6,7 @@ same database their turns.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator
 from typing import BinaryIO, Final, NamedTuple
 
@@ -13,7 +14,9 @@ from tenantbase.cache import Cache
 from tenantbase.documents import as_line, entry_json
 from tenantbase.errors import InvalidRequest, TenantbaseError
 from tenantbase.interfaces.store import Set
+from tenantbase.interruptible import checkpoint, interruptible
 from tenantbase.json_text import parse
+from tenantbase.reading import ReadOnly
 from tenantbase.web.changes import SetValue, SetValueDecoder, set_change
 
 _BATCH_LINES: Final = 4000
@@ -39,7 +42,9 @@ class _Batch(NamedTuple):
     refused: TenantbaseError | None
 
 
-async def export_lines(cache: Cache, prefix: str) -> AsyncGenerator[tuple[bytes, int], None]:
+async def export_lines(
+    cache: Cache | ReadOnly, prefix: str
+) -> AsyncGenerator[tuple[bytes, int], None]:
     """Every entry whose key begins with ``prefix``, in byte order of keys.
 
     Yields: some lines, and how many they are.
@@ -54,7 +59,8 @@ async def import_lines(
     """Store what the lines say, many in a transaction. What has expired is passed over.
 
     Args:
-        source: is read while nothing else is under way, so it may block.
+        source: is read while nothing else is under way, so it may block. A byte order mark at its
+            beginning, as some editors write it, is passed over.
 
     Yields: how many lines each transaction has done.
 
@@ -63,7 +69,9 @@ async def import_lines(
     """
     done = 0
     while True:
-        batch = _read(source, done, max_value_bytes, cache.now())
+        await checkpoint()
+        with interruptible():
+            batch = _read(source, done, max_value_bytes, cache.now())
         if batch.changes:
             try:
                 await cache.write(*batch.changes)
@@ -84,26 +92,35 @@ def _read(source: BinaryIO, done: int, max_value_bytes: int, now: float) -> _Bat
     longest = 2 * max_value_bytes + _BESIDES
     lines = size = 0
     while lines < _BATCH_LINES and size < _BATCH_BYTES:
-        line = source.readline(longest)
+        try:
+            line = source.readline(longest)
+        except OSError as error:
+            return _Batch(changes, lines, _stopped(done + lines + 1, error.strerror or str(error)))
         if not line:
             break
         try:
             if len(line) == longest:
                 raise InvalidRequest("it is longer than any value that may be stored")
+            if done + lines == 0:
+                line = line.removeprefix(BOM_UTF8)
             if change := _change(line, max_value_bytes, now):
                 changes.append(change)
         except InvalidRequest as error:
             field = f"{error.field}: " if error.field else ""
-            text = f"line {done + lines + 1}: {field}{error.detail}; the lines before it are stored"
-            return _Batch(changes, lines, TenantbaseError(text))
+            refused = _stopped(done + lines + 1, f"{field}{error.detail}")
+            return _Batch(changes, lines, refused)
         lines += 1
         size += len(line)
     return _Batch(changes, lines, None)
 
 
+def _stopped(line: int, why: str) -> TenantbaseError:
+    return TenantbaseError(f"line {line}: {why}; the lines before it are stored")
+
+
 def _change(line: bytes, max_value_bytes: int, now: float) -> Set | None:
     """What a line asks for; None if it is empty or its entry has expired."""
-    if line.isspace():
+    if not line or line.isspace():
         return None
     given = parse(_LINE, line)
     if given.if_absent or given.if_version is not None:

@@ -13,14 +13,19 @@ from typing import Final
 
 import msgspec
 
+from tenantbase.beside import is_marked
 from tenantbase.cache import Cache
 from tenantbase.config import Config
 from tenantbase.errors import CannotOpen
 from tenantbase.fence import TagFence, WriteLock
 from tenantbase.frame import OVERHEAD, FrameCodec
 from tenantbase.interfaces.memcache_address import MemcacheAddress
+from tenantbase.interfaces.sql_file import check_file
+from tenantbase.interfaces.sql_foreign import check_companions_kind, check_ours
 from tenantbase.interfaces.sql_interface import SqlStore
+from tenantbase.interfaces.sql_readonly import may_write
 from tenantbase.last_resort import LastResort
+from tenantbase.reading import ReadOnly, reading
 from tenantbase.tags import TagFile
 
 log = logging.getLogger("tenantbase")
@@ -79,6 +84,7 @@ async def open_cache(
         raise CannotOpen(f"there is no database {config.database}")
     if not path.parent.is_dir():
         raise CannotOpen(f"there is no directory {path.parent} for the database")
+    _look_before_touching(path)
     stuck = LastResort(
         config.write_timeout,
         f"{config.database} was not closed in {config.write_timeout:g} s;"
@@ -86,10 +92,10 @@ async def open_cache(
     )
     async with AsyncExitStack() as stack:
         stack.callback(stuck.call_off)
-        tags = TagFile.open(Path(f"{path}-tags"))
+        tags = TagFile.open(tags_path(path), like=path)
         lock_path = Path(f"{path}-lock")
         stack.callback(tags.close, lock_path)
-        lock = WriteLock(lock_path)
+        lock = WriteLock(lock_path, like=path)
         stack.callback(lock.close)
         waiting = asyncio.get_running_loop().call_later(
             _PATIENCE, log.warning, "another process holds the write lock of %s; waiting", path
@@ -122,3 +128,46 @@ async def open_cache(
             yield cache
         finally:
             stuck.start()
+
+
+@asynccontextmanager
+async def open_to_read(config: Config) -> AsyncIterator[Cache | ReadOnly]:
+    """Open a database that exists for a command that reads, also where it may not write.
+
+    Raises:
+        StoreError: it cannot be opened, or another process wrote while ``ReadOnly`` read.
+    """
+    path = os.path.realpath(config.database)
+    if os.path.exists(path) and not may_write(path):
+        with reading(path) as entries:
+            yield entries
+    else:
+        async with open_cache(config, create=False) as cache:
+            yield cache
+
+
+def files_of(database: Path) -> frozenset[Path]:
+    """The database, and every file that may be beside it."""
+    real = os.path.realpath(database)
+    suffixes = ("", "-tags", "-lock", "-wal", "-shm", "-journal")
+    return frozenset(Path(real + suffix) for suffix in suffixes)
+
+
+def tags_path(database: Path) -> Path:
+    """Where the tag file of a database is."""
+    return Path(f"{database}-tags")
+
+
+def _look_before_touching(database: Path) -> None:
+    """Return if it may become, or is, a database of ours, and nothing foreign is in the way.
+
+    Raises:
+        CannotOpen: it is not; nothing was made or changed.
+    """
+    path = str(database)
+    if database.exists():
+        check_file(path)
+    check_companions_kind(path)
+    # A tag file says that the database is ours. It may be open, and then must not be looked into.
+    if not is_marked(tags_path(database)):
+        check_ours(path)

@@ -34,6 +34,7 @@ from tenantbase.client import (
 )
 from tenantbase.client.events import BlockReader
 from tests.app_server import AppServer
+from tests.nginx import Nginx
 from tests.servers import FaultProxy
 
 Item = TypeVar("Item")
@@ -198,6 +199,146 @@ async def test_any_key(client: Client, key: str) -> None:
     assert await client.get(key) is None and await client.get_raw(key) is None
     assert (await client.increment(key)).value == 1
     assert await client.delete_many([key]) == 1
+
+
+@pytest.mark.parametrize("key", ["k", "/", "a/b"])
+@pytest.mark.parametrize(
+    ("content", "content_type"),
+    [
+        (b"", "text/plain"),
+        (bytes(range(256)), "image/png"),
+        ("é\r\n".encode(), "text/plain; charset=utf-8"),
+        (b'\r\n {"value":{"id": "x"},"id":"y"} \t\n', "application/json"),
+        (b" 1.0\n", 'application/ld+json; p=",\\"id\\":\\""'),
+        (b"null", "application/json"),
+    ],
+)
+async def test_raw_bytes_are_exact_whatever_the_key(
+    client: Client, key: str, content: bytes, content_type: str
+) -> None:
+    written = await client.put_raw(key, content, content_type)
+    blob = await client.get_raw(key)
+    assert blob is not None
+    assert (blob.content, blob.content_type) == (content, content_type)
+    assert await client.get_raw(key, if_none_match=written.version) is NOT_MODIFIED
+    with pytest.raises(ConditionFailed):
+        await client.put_raw(key, b"2", if_absent=True)
+    with pytest.raises(ConditionFailed):
+        await client.put_raw(key, b"2", if_version=written.version - 1)
+    written = await client.put_raw(key, b"2", ttl=1e6, if_version=written.version)
+    assert written.expires_at is not None
+
+
+@pytest.mark.parametrize("below", ["", "/kv"])
+async def test_any_key_through_a_proxy(tmp_path: Path, server: AppServer, below: str) -> None:
+    """The proxy decodes paths, merges slashes and resolves dots; every key is its own."""
+    with Nginx(tmp_path, server.port) as nginx:
+        async with Client(nginx.url + below) as client:
+            await client.delete_prefix("")
+            for key in KEYS:
+                raw = await client.put_raw(key, key.encode(), if_absent=True)
+                assert raw.key == key and raw.created
+            for key in KEYS:
+                blob = await client.get_raw(key)
+                assert blob is not None and blob.content == key.encode()
+            found = await client.get_many(KEYS)
+            assert {key: entry.raw for key, entry in found.items()} == {
+                key: key.encode() for key in KEYS
+            }
+            for key in KEYS:
+                assert (await client.set(key, key)).key == key
+                entry = await client.get(key)
+                assert entry is not None and entry.value == key
+            assert await collect(client.list_keys()) == sorted(KEYS)
+            async with aclosing(client.watch("/")) as events:
+                pending = asyncio.ensure_future(anext(events))
+                async with asyncio.timeout(SECONDS):
+                    while not pending.done():
+                        await client.set("//", 1)
+                        await asyncio.sleep(0.05)
+                event = await pending
+                assert isinstance(event, Changed) and event.key == "//"
+            for key in KEYS:
+                await client.delete(key)
+            assert await collect(client.list_keys()) == []
+
+
+OTHER = b'{"key":"other","value":1,"id":"i","version":7,"created":true,"expires_at":null}'
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.get("k"),
+        lambda client: client.get_raw("/k"),
+        lambda client: client.set("k", 1),
+        lambda client: client.put_raw("k", b""),
+        lambda client: client.put_raw("/k", b""),
+        lambda client: client.increment("k"),
+    ],
+)
+async def test_an_answer_about_another_key(scripted: Scripted, call: Call) -> None:
+    scripted.will(200, OTHER)
+    async with Client(scripted.url) as client:
+        with pytest.raises(UnexpectedAnswer, match="about another key, 'other'"):
+            await call(client)
+
+
+@pytest.mark.parametrize(
+    "call", [lambda client: client.get_many(["k"]), lambda client: client.set_many({"k": 1})]
+)
+async def test_answers_about_other_keys(scripted: Scripted, call: Call) -> None:
+    scripted.will(200, b'{"values":[%b]}' % OTHER)
+    async with Client(scripted.url) as client:
+        with pytest.raises(UnexpectedAnswer, match="about another key, 'other'"):
+            await call(client)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["ttl", "expires_at"])
+async def test_a_time_that_is_not_finite_is_not_sent(
+    client: Client, name: str, number: float
+) -> None:
+    time: dict[str, Any] = {name: number}
+    calls: list[Awaitable[object]] = [
+        client.set("k", 1, **time),
+        client.set_many([Put(key="k", value=1, **time)]),
+        client.put_raw("k", b"1", **time),
+        client.put_raw("/k", b"1", **time),
+        client.increment("k", **time),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=f"^{name} is a finite number"):
+            await call
+    assert await collect(client.list()) == []
+
+
+@pytest.mark.parametrize("ttl", [0.0, -1.0, 1e300])
+async def test_a_lifetime_that_is_out_of_range_is_refused(client: Client, ttl: float) -> None:
+    for key in ("k", "/k"):
+        calls: list[Awaitable[object]] = [
+            client.set(key, 1, ttl=ttl),
+            client.put_raw(key, b"1", ttl=ttl),
+            client.increment(key, ttl=ttl),
+        ]
+        for call in calls:
+            with pytest.raises(Refused, match="ttl"):
+                await call
+    assert await collect(client.list()) == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({name: n} for name in ("timeout", "connect_timeout") for n in (0.0, -1.0, float("nan"))),
+        {"timeout": float("inf")},
+        {"connections": 0},
+        {"attempts": 0},
+    ],
+)
+def test_parameters_out_of_range(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        Client("http://127.0.0.1:8000", **given)
 
 
 @pytest.mark.parametrize("size", [0, 256, 1 << 20])
@@ -530,6 +671,21 @@ async def test_connections_are_shared_and_limited(proxy: FaultProxy) -> None:
     assert 1 <= proxy.connections <= 3
 
 
+async def test_watches_take_no_connection_from_calls(server: AppServer) -> None:
+    async with Client(server.base_url, connections=1, timeout=SECONDS) as client:
+        begun = await client.set("k", 0)
+        async with (
+            aclosing(client.watch("k", after=begun.version)) as first,
+            aclosing(client.watch("k", after=begun.version)) as second,
+        ):
+            written = await client.set("k", 1)
+            for events in (first, second):
+                assert await anext(events) == Changed("set", "k", written.version)
+                async with asyncio.timeout(SECONDS / 2):
+                    entry = await client.get("k")
+                assert entry is not None and entry.value == 1
+
+
 async def test_a_session_of_somebody_else(server: AppServer) -> None:
     async with aiohttp.ClientSession() as session:
         async with Client(server.base_url + "/", session=session) as client:
@@ -540,9 +696,9 @@ async def test_a_session_of_somebody_else(server: AppServer) -> None:
 async def test_headers_and_a_path_before_the_routes(scripted: Scripted) -> None:
     scripted.will(200, STORED)
     async with Client(scripted.url + "/kv/", headers={"Authorization": "Bearer t"}) as client:
-        await client.put_raw("a/..", b"1")
+        await client.put_raw("k", b"1")
     (request,) = scripted.requests
-    assert request.startswith(b"PUT /kv/v1/values/a%2F%2E%2E HTTP/1.1\r\n")
+    assert request.startswith(b"PUT /kv/v1/values/k HTTP/1.1\r\n")
     assert b"\r\nAuthorization: Bearer t\r\n" in request
 
 

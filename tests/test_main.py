@@ -407,3 +407,35 @@ def test_what_needs_no_server_does_not_wait_for_aiohttp_to_be_imported(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(output) and bool(done.stdout) == bool(output)
+
+
+@pytest.mark.parametrize("number", ["-5", "-0", "-1.5", "-1e3", "-12.25E-2"])
+def test_a_negative_number_is_no_option(tenantbase: Tenantbase, number: str) -> None:
+    assert tenantbase("set", "counter", number).exit_code == 0
+    assert tenantbase("get", "counter").stdout == f"{number}\n"
+    assert tenantbase("set", number, number, "--ttl", "100").exit_code == 0
+    assert tenantbase("get", number).stdout == f"{number}\n"
+    assert tenantbase("set", "--ttl", number, "k", "1").exit_code == 1
+    assert tenantbase("delete", number).exit_code == 0
+
+
+@pytest.mark.parametrize("value", ["--tll", "-x", "-5x"])
+def test_what_looks_like_an_option_needs_two_dashes(tenantbase: Tenantbase, value: str) -> None:
+    refused = tenantbase("set", "k", value)
+    assert refused.exit_code == 2
+    assert refused.stderr.endswith("To give it as an argument, put -- before it.\n")
+    assert tenantbase("set", "k", "--", value).exit_code == 0
+    assert msgspec.json.decode(tenantbase("get", "k").stdout) == value
+
+
+@pytest.mark.parametrize("name", [":memory:", "file:x.db", "file::memory:?cache=shared"])
+@pytest.mark.parametrize("args", [["set", "k", "1"], ["import"], ["export"], ["serve"]])
+def test_a_database_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, args: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*args, "--database", name)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Error: --database: {name!r}: ")
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -94,7 +94,7 @@ def test_a_log_that_changes_meanwhile_is_not_safe(tmp_path: Path) -> None:
 
 async def test_a_log_that_cannot_be_read_is_named(config: Config) -> None:
     log_of(config).mkdir()
-    with pytest.raises(CannotOpen, match="x.db-wal: Is a directory"):
+    with pytest.raises(CannotOpen, match="x.db-wal is in the way"):
         async with open_cache(config):
             pass
 

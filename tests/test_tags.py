@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tenantbase.beside import TAGS_BEGUN_MARK
 from tenantbase.errors import CannotOpen
+from tenantbase.fence import WriteLock
 from tenantbase.tags import BUCKETS, TagFile
 
 
@@ -58,7 +60,7 @@ def test_one_that_is_alone_starts_a_new_epoch(path: Path) -> None:
 
 def test_the_last_one_out_removes_the_files(path: Path, tmp_path: Path) -> None:
     lock = tmp_path / "x.db-lock"
-    lock.touch()
+    WriteLock(lock).close()
     first, second = TagFile.open(path), TagFile.open(path)
     first.close(lock)
     assert path.exists() and lock.exists()
@@ -76,12 +78,47 @@ def test_a_file_that_was_replaced_is_not_removed(path: Path) -> None:
     second.close()
 
 
-@pytest.mark.parametrize("rubbish", [b"", b"x" * 10, b"\0" * (8 * (8 + BUCKETS))])
-def test_rubbish_left_by_others_is_made_new(path: Path, rubbish: bytes) -> None:
-    path.write_bytes(rubbish)
+@pytest.mark.parametrize("size", [8, 100_000, 8 * (8 + BUCKETS)])
+def test_what_an_interrupted_process_left_is_made_new(path: Path, size: int) -> None:
+    # The first version wrote its mark last, and an epoch before it.
+    path.write_bytes(bytes(8) + os.urandom(16)[: size - 8] + bytes(max(size - 24, 0)))
+    path.chmod(0o600)
     tags = TagFile.open(path)
     assert any(tags.tag(0)[0])
     tags.close()
+    assert not path.exists()
+
+
+def test_a_file_that_was_begun_is_made_new(path: Path) -> None:
+    path.write_bytes(TAGS_BEGUN_MARK + bytes(1000))
+    tags = TagFile.open(path)
+    assert any(tags.tag(0)[0])
+    tags.close()
+    assert not path.exists()
+
+
+def test_an_empty_file_may_be_anybodys_and_is_left_empty(path: Path) -> None:
+    path.touch()
+    first = TagFile.open(path)
+    kept = path.read_bytes()
+    first.close()
+    assert path.read_bytes() == b""
+    path.write_bytes(kept)  # as after kill -9: it is still known that it was empty
+    TagFile.open(path).close()
+    assert path.read_bytes() == b""
+
+
+def test_hard_links_to_what_was_left_keep_what_they_have(path: Path, tmp_path: Path) -> None:
+    tags = TagFile.open(path)
+    kept = path.read_bytes()
+    tags.close()
+    path.write_bytes(kept)
+    (tmp_path / "copy").hardlink_to(path)
+    tags = TagFile.open(path)
+    tags.sequences[1] = 2
+    tags.close()
+    assert not path.exists()
+    assert (tmp_path / "copy").read_bytes() == kept
 
 
 def test_a_directory_that_is_missing_is_said_in_one_line(tmp_path: Path) -> None:

@@ -142,3 +142,34 @@ def test_progress_is_shown_at_a_terminal(tmp_path: Path) -> None:
     os.close(terminal)
     assert (done.returncode, done.stdout) == (0, b"")
     assert b"3.00 entries" in shown
+
+
+@pytest.mark.parametrize("first", ['{"key":"k"', '{"key":"k"}', "x"])
+@pytest.mark.parametrize("before", [0, 4000])
+def test_a_bad_line_at_the_beginning_of_a_batch(tmp_path: Path, first: str, before: int) -> None:
+    """Nothing of its batch is stored, and it must not pass for the end of the input."""
+    database = tmp_path / "x.db"
+    lines = [*(f'{{"key":"{n}","value":1}}' for n in range(before)), first, '{"key":"a","value":1}']
+    result = load(database, *lines)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: line {before + 1}: ")
+    assert len(dump(database)) == before
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    database = tmp_path / "x.db"
+    assert load(database, b'\xef\xbb\xbf{"key":"k","value":"\xef\xbb\xbf"}').exit_code == 0
+    (entry,) = without_own(dump(database))
+    assert (entry["key"], entry["value"]) == ("k", "\ufeff")
+    assert load(database, b"\xef\xbb\xbf", '{"key":"l","value":1}').exit_code == 0
+    assert len(dump(database)) == 2
+    assert "line 2: " in load(database, '{"key":"m","value":1}', b"\xef\xbb\xbf{}").stderr
+
+
+def test_an_input_that_cannot_be_read(tmp_path: Path) -> None:
+    for file in (tmp_path, tmp_path / "missing"):
+        result = run("import", "--database", str(tmp_path / "x.db"), str(file))
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"Error: cannot read {file}: ")
+        assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

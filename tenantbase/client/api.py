@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from decimal import Decimal
@@ -33,7 +34,11 @@ from tenantbase.client.wire import (
     FoundEntry,
     Increment,
     KeyPage,
+    PutRaw,
     WrittenMany,
+    check_finite,
+    check_keys,
+    exact,
     json_body,
     parse,
     put_body,
@@ -42,12 +47,17 @@ from tenantbase.entry import OCTETS
 
 _KEYS_A_REQUEST: Final = 1000
 _KEEPALIVE: Final = 15.0  # seconds; less than any server's, or requests meet closing connections
+_NO_LIMIT: Final = 0  # as aiohttp has it
 _JSON_BODY: Final = {"Content-Type": "application/json"}
 
 
+# Proxies decode paths, merge slashes, resolve dots, and refuse or encode anew what else there is, each
+# in its own way. Only a key that none of them changes is put into a path; queries and bodies pass.
+_PATH_SAFE: Final = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9_~.-]*")
+
+
 def _quoted(text: str) -> str:
-    """Percent-encoded; dots too, as ``..`` would be taken for a step up by what lies between."""
-    return quote(text, safe="").replace(".", "%2E")
+    return quote(text, safe="")
 
 
 def _query(**seconds: float | None) -> str:
@@ -58,6 +68,13 @@ def _query(**seconds: float | None) -> str:
         if number is not None
     ]
     return "?" + "&".join(given) if given else ""
+
+
+def _session(connections: int) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=_KEEPALIVE),
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
 
 
 class Client:
@@ -79,7 +96,8 @@ class Client:
         timeout: seconds for one call, with all its repetitions; of a list, for a page.
         connect_timeout: seconds for making a connection.
         attempts: how often a request is sent at most.
-        connections: how many are open at most; a watch needs one for itself.
+        connections: how many are open at most. A watch has one more for itself, unless the
+            connections are those of a ``session``.
     """
 
     def __init__(
@@ -96,8 +114,11 @@ class Client:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
             raise ValueError("a URL looks like http://127.0.0.1:8000")
-        if attempts < 1:
-            raise ValueError("attempts is at least 1")
+        if attempts < 1 or connections < 1:
+            raise ValueError("attempts and connections are at least 1")
+        check_finite(timeout=timeout, connect_timeout=connect_timeout)
+        if timeout <= 0 or connect_timeout <= 0:
+            raise ValueError("timeout and connect_timeout are above 0")
         self._base = url.rstrip("/")
         self._given = session
         self._headers = dict(headers or {})
@@ -109,18 +130,13 @@ class Client:
         self._open: Exchange | None = None
 
     async def __aenter__(self) -> Client:
-        session = self._given
-        if session is None:
-            session = await self._stack.enter_async_context(
-                aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(
-                        limit=self._connections, keepalive_timeout=_KEEPALIVE
-                    ),
-                    cookie_jar=aiohttp.DummyCookieJar(),
-                )
-            )
+        session = watching = self._given
+        if session is None or watching is None:
+            session = await self._stack.enter_async_context(_session(self._connections))
+            watching = await self._stack.enter_async_context(_session(_NO_LIMIT))
         self._open = Exchange(
             session,
+            watching,
             self._base,
             self._headers,
             timeout=self._timeout,
@@ -154,6 +170,16 @@ class Client:
             return None
         return NOT_MODIFIED if answer.status == 304 else answer
 
+    def _entry(self, key: str, answer: Answer) -> Entry:
+        entry = parse(answer.body, FoundEntry).entry()
+        check_keys((key,), (entry.key,))
+        return entry
+
+    async def _write_one(self, path: str, key: str, body: object) -> Written:
+        written = parse(await self._post(path, json_body(body)), Written)
+        check_keys((key,), (written.key,))
+        return written
+
     async def _post(self, path: str, body: bytes) -> bytes:
         return (await self._exchange.write("POST", path, body, _JSON_BODY)).body
 
@@ -177,7 +203,7 @@ class Client:
         answer = await self._read_one(f"/get-value?key={_quoted(key)}", if_none_match)
         if answer is None or isinstance(answer, NotModified):
             return answer
-        return parse(answer.body, FoundEntry).entry()
+        return self._entry(key, answer)
 
     async def set(
         self,
@@ -198,7 +224,7 @@ class Client:
             if_version: only if the entry has this version; else ConditionFailed.
 
         Raises:
-            TypeError, ValueError: the value is no JSON. Nothing was sent.
+            TypeError, ValueError: the value is no JSON, or a time not finite. Nothing was sent.
         """
         put = Put(
             key=key,
@@ -208,7 +234,7 @@ class Client:
             if_absent=if_absent,
             if_version=if_version,
         )
-        return parse(await self._post("/set-value", json_body(put_body(put))), Written)
+        return await self._write_one("/set-value", key, put_body(put))
 
     async def delete(self, key: str, *, if_version: int | None = None) -> None:
         """Remove a key; nothing happens if there is none.
@@ -234,8 +260,11 @@ class Client:
         Without ``ttl`` and ``expires_at`` a counter expires when it would have anyway. What is no
         integer raises WrongType.
         """
+        check_finite(ttl=ttl, expires_at=expires_at)
         body = Increment(key, by, initial, ttl, expires_at, if_version)
-        return parse(await self._post("/increment-value", json_body(body)), Count)
+        count = parse(await self._post("/increment-value", json_body(body)), Count)
+        check_keys((key,), (count.key,))
+        return count
 
     @overload
     async def get_raw(self, key: str) -> Blob | None: ...
@@ -247,9 +276,14 @@ class Client:
         self, key: str, *, if_none_match: int | None = None
     ) -> Blob | NotModified | None:
         """Read a value's own bytes and media type; the rest is as with ``get``."""
-        answer = await self._read_one(f"/v1/values/{_quoted(key)}", if_none_match)
+        in_path = _PATH_SAFE.fullmatch(key)
+        target = f"/v1/values/{key}" if in_path else f"/get-value?key={_quoted(key)}"
+        answer = await self._read_one(target, if_none_match)
         if answer is None or isinstance(answer, NotModified):
             return answer
+        if not in_path:
+            entry = self._entry(key, answer)
+            return Blob(exact(entry, answer.body), entry.content_type, entry.version)
         version = answer.headers.get("ETag", "").strip('"')
         if not version.isdecimal():
             raise UnexpectedAnswer("the answer is none of a tenantbase server: it has no ETag")
@@ -267,14 +301,22 @@ class Client:
         if_version: int | None = None,
     ) -> Written:
         """Store bytes as they are, with their media type; the rest is as with ``set``."""
+        check_finite(ttl=ttl, expires_at=expires_at)
+        if not _PATH_SAFE.fullmatch(key):
+            body = PutRaw(
+                key, content, content_type, ttl, expires_at, if_absent, if_version, "base64"
+            )
+            return await self._write_one("/set-value", key, body)
         headers = {"Content-Type": content_type}
         if if_absent:
             headers["If-None-Match"] = "*"
         if if_version is not None:
             headers["If-Match"] = f'"{if_version}"'
-        target = f"/v1/values/{_quoted(key)}{_query(ttl=ttl, expires_at=expires_at)}"
+        target = f"/v1/values/{key}{_query(ttl=ttl, expires_at=expires_at)}"
         answer = await self._exchange.write("PUT", target, content, headers)
-        return parse(answer.body, Written)
+        written = parse(answer.body, Written)
+        check_keys((key,), (written.key,))
+        return written
 
     # Many entries
 
@@ -286,18 +328,22 @@ class Client:
             body = json_body({"keys": wanted[start : start + _KEYS_A_REQUEST]})
             answer = await self._exchange.read("POST", "/get-values", body, _JSON_BODY)
             found.update((each.key, each.entry()) for each in parse(answer.body, EntryPage).values)
+        check_keys(wanted, found)
         return found
 
     async def set_many(self, entries: Mapping[str, Any] | Iterable[Put]) -> Sequence[Written]:
         """Store many values in one transaction, all or none; by key, or each with its conditions.
 
         Raises:
-            TypeError, ValueError: a value is no JSON. Nothing was sent.
+            TypeError, ValueError: a value is no JSON, or a time not finite. Nothing was sent.
         """
         if isinstance(entries, Mapping):
             entries = [Put(key=key, value=value) for key, value in entries.items()]
+        entries = list(entries)
         body = json_body({"values": [put_body(each) for each in entries]})
-        return parse(await self._post("/set-values", body), WrittenMany).values
+        written = parse(await self._post("/set-values", body), WrittenMany).values
+        check_keys((each.key for each in entries), (each.key for each in written))
+        return written
 
     async def delete_many(self, keys: Iterable[str]) -> int:
         """Remove many keys in one transaction; returns how many of them there were."""

@@ -55,6 +55,7 @@ class Exchange:
 
     Args:
         session: where the connections are.
+        watching: where those of streams are, which are held for long.
         base: the URL of the server, without a slash at its end.
         headers: sent with every request.
         timeout: seconds for a request with all its repetitions.
@@ -65,6 +66,7 @@ class Exchange:
     def __init__(
         self,
         session: aiohttp.ClientSession,
+        watching: aiohttp.ClientSession,
         base: str,
         headers: Mapping[str, str],
         *,
@@ -73,6 +75,7 @@ class Exchange:
         attempts: int,
     ) -> None:
         self.session = session
+        self.watching = watching
         self.base = base
         self.headers = headers
         self.connect_timeout = connect_timeout
@@ -97,7 +100,7 @@ class Exchange:
             Refused, UnexpectedAnswer: it is of no use.
         """
         try:
-            async with self.session.get(
+            async with self.watching.get(
                 self.url(target),
                 headers={**self.headers, **headers},
                 timeout=aiohttp.ClientTimeout(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterable
 from typing import Literal, TypeVar
 
 import msgspec
@@ -23,14 +25,25 @@ class FoundEntry(msgspec.Struct):
     version: int
     expires_at: int | float | None
     content_type: str = JSON
-    encoding: Literal["base64"] | None = None
+    encoding: Literal["base64", "utf-8"] | None = None
 
     def entry(self) -> Entry:
         """The entry with its value as it is stored."""
         raw = bytes(self.value)
-        if self.encoding is not None:
+        if self.encoding == "base64":
             raw = msgspec.json.decode(raw, type=bytes)
+        elif self.encoding is not None:
+            raw = msgspec.json.decode(raw, type=str).encode()
         return Entry(self.key, raw, self.content_type, self.id, self.version, self.expires_at)
+
+
+def exact(entry: Entry, body: bytes) -> bytes:
+    """The bytes of a value in the answer to ``get-value``, with white space around JSON."""
+    # The server puts JSON text into its answer as it is; the decoder leaves out what is around it.
+    # The quotes of these names cannot be in a string, where they would be escaped.
+    start, end = body.find(b'"value":') + len(b'"value":'), body.rfind(b',"id":"')
+    text = body[start:end]
+    return text if text.strip(b" \t\r\n") == entry.raw else entry.raw
 
 
 class EntryPage(msgspec.Struct):
@@ -65,6 +78,19 @@ class Deleted(msgspec.Struct):
     deleted: int
 
 
+class PutRaw(msgspec.Struct, omit_defaults=True):
+    """The body of ``set-value`` for bytes."""
+
+    key: str
+    value: bytes
+    content_type: str
+    ttl: float | None = None
+    expires_at: float | None = None
+    if_absent: bool = False
+    if_version: int | None = None
+    encoding: Literal["base64", ""] = ""  # to be given, or it would be left out
+
+
 class Increment(msgspec.Struct, omit_defaults=True):
     """The body of ``increment-value``."""
 
@@ -85,12 +111,23 @@ def json_body(body: object) -> bytes:
     return msgspec.json.encode(body)
 
 
+def check_finite(**numbers: float | None) -> None:
+    """Raise ValueError, with its name, for a number that JSON can't express.
+
+    It would become null on its way, and null means that an entry never expires.
+    """
+    for name, number in numbers.items():
+        if number is not None and not math.isfinite(number):
+            raise ValueError(f"{name} is a finite number of seconds, not {number}")
+
+
 def put_body(put: Put) -> Put:
     """The same with its value as JSON text, to be encoded as it is.
 
     Raises:
-        TypeError, ValueError: the value is no JSON; NaN and infinity are none.
+        TypeError, ValueError: the value is no JSON; NaN and infinity are none, nor times.
     """
+    check_finite(ttl=put.ttl, expires_at=put.expires_at)
     if isinstance(put.value, msgspec.Raw):
         return put
     # The standard library's encoder: msgspec's turns NaN into null and bytes into base64.
@@ -104,3 +141,13 @@ def parse(body: bytes, shape: type[Shape]) -> Shape:
         return msgspec.json.decode(body, type=shape)
     except msgspec.MsgspecError as error:
         raise UnexpectedAnswer(f"the answer is none of a tenantbase server: {error}") from error
+
+
+def check_keys(asked: Iterable[str], answered: Iterable[str]) -> None:
+    """Raise UnexpectedAnswer if an answer is about a key that was not asked about."""
+    strangers = set(answered).difference(asked)
+    if strangers:
+        raise UnexpectedAnswer(
+            f"the answer is about another key, {min(strangers)!r}: something between here and the"
+            " server changes requests or mixes up answers"
+        )

@@ -22,6 +22,15 @@ def make_file(path: str) -> tuple[int, int]:
         raise CannotOpen(f"cannot open {path}: there is no such directory") from error
     except OSError as error:
         raise CannotOpen(f"cannot make {path}: {error.strerror}") from error
+    return check_file(path)
+
+
+def check_file(path: str) -> tuple[int, int]:
+    """Return which file a database is, if it is one that can be written. Touches nothing.
+
+    Raises:
+        CannotOpen: says what is wrong with it.
+    """
     try:
         found = os.stat(path)
     except OSError as error:

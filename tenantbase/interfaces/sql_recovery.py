@@ -68,7 +68,7 @@ class LeftLog:
     def _pass(self, mode: int) -> bytes:
         digest = hashlib.blake2b()
         try:
-            fd = os.open(self._path, mode | os.O_CLOEXEC)
+            fd = os.open(self._path, mode | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 at = 0
                 while chunk := os.pread(fd, _CHUNK, at):

@@ -12,10 +12,8 @@ from urllib.parse import quote
 
 from tenantbase.errors import CannotOpen
 from tenantbase.interfaces.sql_file import make_file, sync_directory
+from tenantbase.interfaces.sql_foreign import APPLICATION_ID
 from tenantbase.interfaces.sql_recovery import LeftLog, LogMark, LogNotSafe
-
-# Written into the file's header, so that nobody's other database is taken for one of ours.
-APPLICATION_ID: Final = 0x746E6264
 
 SECRET_BYTES: Final = 32
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -103,10 +104,10 @@ class _SameEpoch(TagFile):
     """A new tag file has the epoch of the old one."""
 
     @classmethod
-    def open(cls, path: Any) -> TagFile:
+    def open(cls, path: Path, like: Path | None = None) -> TagFile:
         random, tags_module.os = tags_module.os, _Predictable()  # type: ignore[attr-defined,assignment]
         try:
-            return super().open(path)
+            return super().open(path, like)
         finally:
             tags_module.os = random  # type: ignore[attr-defined]
 
