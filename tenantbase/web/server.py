@@ -33,7 +33,11 @@ _STALLED_MS: Final = 60_000
 
 
 class Connection(web.RequestHandler):
-    """aiohttp's connection, whose own errors are problem documents as well."""
+    """aiohttp's connection, whose own errors are problem documents as well.
+
+    The two methods are not documented, and are overridden because aiohttp has no other place for
+    this: what goes wrong before a handler is called, or in the middleware, is answered there.
+    """
 
     __slots__ = ()
 
