@@ -33,7 +33,7 @@ MUTATIONS: Final = {
                 "        taken.set_exception(error)",
                 "        taken.set_result(None)",
             ),
-            "the-lock-is-inherited": (
+            "others-may-take-the-lock": (
                 "os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)",
                 "os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)",
             ),

@@ -73,7 +73,7 @@ MUTATIONS: Final = {
                 "if False:",
             ),
             "the-breaker-leaves-connections-in-use": (
-                "        for conn in self._in_use:\n            self._do_close(conn)\n",
+                "        for conn in self._in_use:\n            _cut_off(conn)\n",
                 "",
             ),
         },

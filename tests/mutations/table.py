@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutations import coherence, memcached, watching
+from tests.mutations import clients, coherence, memcached, semantics, watching
 
-TABLES: Final = (memcached.MUTATIONS, coherence.MUTATIONS, watching.MUTATIONS)
+TABLES: Final = tuple(
+    each.MUTATIONS for each in (memcached, coherence, watching, semantics, clients)
+)
 MUTATIONS: Final = {name: each for table in TABLES for name, each in table.items()}
