@@ -6,7 +6,7 @@ from typing import Final
 
 from tests.mutations.mutation import of
 
-_TESTS: Final = ["tests/test_feed.py"]
+_TESTS: Final = ["tests/test_feed_log.py", "tests/test_feed.py"]
 
 MUTATIONS: Final = {
     **of(
@@ -39,10 +39,6 @@ MUTATIONS: Final = {
             "nobody-learns-that-the-log-was-trimmed": (
                 "                subscription.fall_behind()\n",
                 "                pass\n",
-            ),
-            "a-subscriber-after-the-end-waits": (
-                "        if self._closed:\n            subscription.end()\n",
-                "",
             ),
             "a-prefix-is-counted-for-each-watcher": (
                 "        if not watchers:\n            self._lengths[",
