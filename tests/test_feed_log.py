@@ -172,6 +172,16 @@ async def test_a_reset_goes_to_those_whom_it_concerns() -> None:
         assert await taking[2] == ["b/1"]
 
 
+async def test_every_watcher_has_its_heartbeats() -> None:
+    feed = Feed(Log(), heartbeat=0.5)
+
+    async def two() -> None:
+        async with feed.subscribe("", None, never) as watcher, asyncio.timeout(PATIENCE):
+            assert [await anext(watcher), await anext(watcher)] == [[], []]
+
+    await asyncio.gather(two(), two(), two())
+
+
 async def test_who_stops_watching_leaves_nothing_behind() -> None:
     feed = Feed(Log(), heartbeat=3600)
     async with feed.subscribe("a", None, never):

@@ -11,7 +11,7 @@ _ROUTES: Final = ["tests/web/test_raw.py", "tests/web/test_values.py"]
 MUTATIONS: Final = {
     **of(
         "tenantbase/web/conditions.py",
-        _ROUTES,
+        ["tests/web/test_conditions.py"],
         {
             "weak-tags-do-not-keep-writes-away": (
                 "not_versions=none_match.all if none_match",
@@ -64,7 +64,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/web/ranges.py",
-        ["tests/web/test_raw.py"],
+        ["tests/web/test_ranges.py"],
         {
             "a-suffix-longer-than-all": ("max(0, size - int(match[2]))", "size - int(match[2])"),
             "a-range-without-its-last-byte": (
@@ -112,7 +112,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/entry.py",
-        [*_ROUTES, "tests/test_store.py"],
+        ["tests/test_entry.py"],
         {
             "a-key-too-long-in-bytes": (
                 "if len(key) > MAX_KEY_BYTES or len(key.encode()) > MAX_KEY_BYTES:",
@@ -146,12 +146,6 @@ MUTATIONS: Final = {
                 'essence = content_type.partition(";")[0].strip().lower()',
                 'essence = content_type.partition(";")[0].strip()',
             ),
-        },
-    ),
-    **of(
-        "tenantbase/entry.py",
-        ["tests/web/test_bulk.py"],
-        {
             "many-keys-with-a-zero-among-them": (
                 'if joined.isascii() and "\\0" not in joined and all(keys):',
                 "if joined.isascii() and all(keys):",
