@@ -11,6 +11,7 @@ from multidict import CIMultiDict
 from tenantbase.errors import ConditionFailed, InvalidRequest
 from tenantbase.interfaces.store import Condition
 from tenantbase.web.conditions import (
+    Tags,
     combined,
     header_condition,
     not_modified,
@@ -36,7 +37,7 @@ def request(**headers: str) -> Any:
     ],
 )
 def test_lists_of_tags(text: str, strong: set[int], every: set[int]) -> None:
-    assert parse_tags(text, "f") == (False, strong, every)
+    assert parse_tags(text, "f") == Tags(False, frozenset(strong), frozenset(every))
 
 
 @pytest.mark.parametrize("text", ["", " , ", "7", '"7" "8"', '"7', 'w/"7"', '*, "7"', '"a b"'])

@@ -33,4 +33,5 @@ def test_a_range_of_ten_bytes(header: str | None, part: slice | None) -> None:
 def test_bytes_that_are_not_there(header: str) -> None:
     with pytest.raises(RangeNotSatisfiable) as caught:
         requested(header, 10)
+    assert caught.value.headers is not None
     assert caught.value.headers["Content-Range"] == "bytes */10"
