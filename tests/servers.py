@@ -68,6 +68,17 @@ async def poll_async(
         await asyncio.sleep(0.005)
 
 
+def let_pass(seconds: float) -> None:
+    """Put the clock of the running event loop forward: its timers are due so much earlier.
+
+    With limits of many minutes, what a test finds does not depend on how busy the machine is.
+    Not for uvloop, whose clock is out of reach.
+    """
+    loop = asyncio.get_running_loop()
+    time = loop.time
+    loop.time = lambda: time() + seconds  # type: ignore[method-assign]
+
+
 @contextmanager
 def stopped_writer(database: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that was stopped while it had the write lock; continued, it ends in order."""

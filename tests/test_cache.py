@@ -38,7 +38,7 @@ from tenantbase.interfaces.store import (
     Written,
 )
 from tenantbase.tags import TagFile
-from tests.servers import MemcachedProcess
+from tests.servers import MemcachedProcess, let_pass
 
 
 class StagedStore(SqlStore):
@@ -386,26 +386,31 @@ async def test_a_write_that_waits_too_long_is_withdrawn(cluster: Cluster) -> Non
 async def test_a_write_begun_and_not_finished_in_time_is_of_unknown_outcome(
     cluster: Cluster,
 ) -> None:
-    node = await cluster.start(write_timeout=0.1)
+    node = await cluster.start(write_timeout=3600.0)
     write = StagedStore.write
+    told = asyncio.Event()
 
     async def slow(group: Sequence[Claim], now: float, fence: Fence) -> Written:
         written = await write(node.store, group, now, fence)
-        await asyncio.sleep(0.3)
+        let_pass(3600.0)
+        await told.wait()
         return written
 
     node.store.write = slow  # type: ignore[method-assign]
     with pytest.raises(OutcomeUnknown, match="may or may not"):
         await node.set("k", b"1")
+    told.set()
     await node.cache.drained()
     assert (await node.get("k"))[0] == b"1"
 
 
 async def test_a_write_that_only_memcached_holds_up_has_been_made(cluster: Cluster) -> None:
-    node = await cluster.start(write_timeout=0.1)
+    node = await cluster.start(write_timeout=3600.0)
 
     async def slow(items: object) -> None:
-        await asyncio.sleep(0.3)
+        let_pass(3600.0)
+        for _ in range(10):  # turns of the event loop, in which the limit is looked at
+            await asyncio.sleep(0)
 
     node.memcache.set_many = slow  # type: ignore[method-assign]
     await node.set("k", b"1")

@@ -163,3 +163,29 @@ async def test_drained_waits_for_everything() -> None:
     await drained
     assert all(result.done() for result in results)
     await coalescer.drained()
+
+
+async def test_drained_waits_for_what_is_in_no_batch_yet() -> None:
+    coalescer = Coalescer(Recorder().run, limit=1, parallel=1)
+    result = coalescer.submit(1)
+    await coalescer.drained()
+    assert result.done()
+
+
+async def test_drained_waits_for_batches_in_a_slow_part() -> None:
+    gate = asyncio.Event()
+
+    async def run(items: Sequence[int]) -> Sequence[int]:
+        coalescer.overlap()
+        await gate.wait()
+        return items
+
+    coalescer: Coalescer[int, int] = Coalescer(run, limit=1, parallel=1, overlapping=1)
+    result = coalescer.submit(1)
+    await asyncio.sleep(0.01)
+    drained = asyncio.ensure_future(coalescer.drained())
+    await asyncio.sleep(0.01)
+    assert not drained.done()
+    gate.set()
+    await drained
+    assert result.done()

@@ -128,6 +128,27 @@ async def test_what_taking_the_lock_needs_may_be_lacking(
         assert len(os.listdir("/dev/fd")) == descriptors
 
 
+async def test_a_file_system_without_locks_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with closing(WriteLock(tmp_path / "x.db-lock")) as lock:
+        monkeypatch.setattr("fcntl.flock", fail)
+        with pytest.raises(CannotOpen, match="cannot lock .*x.db-lock: No locks available"):
+            await lock.take(20)
+
+
+def test_a_new_lock_file_is_private(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        WriteLock(tmp_path / "x.db-lock").close()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.db-lock").stat().st_mode & 0o777 == 0o600
+
+
 async def test_a_lock_that_is_taken_is_had_until_the_next_hold_ends(tmp_path: Path) -> None:
     path = tmp_path / "x.db-lock"
     with closing(WriteLock(path)) as lock, closing(WriteLock(path)) as other:

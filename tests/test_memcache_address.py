@@ -34,6 +34,7 @@ def test_what_is_an_address(text: str, address: MemcacheAddress) -> None:
         ("localhost\n:11211", "neither HOST:PORT nor unix:PATH"),
         ("http://localhost:11211", "an IPv6 address is written in brackets"),
         ("a..b:11211", "neither HOST:PORT nor unix:PATH"),
+        (".".join(["x" * 63] * 4) + ":11211", "neither HOST:PORT nor unix:PATH"),
         ("x" * 64 + ":11211", "neither HOST:PORT nor unix:PATH"),
         ("::1:11211", "an IPv6 address is written in brackets"),
         ("[localhost]:11211", "no IPv6 address between the brackets"),
@@ -48,6 +49,7 @@ def test_what_is_an_address(text: str, address: MemcacheAddress) -> None:
         ("unix:", "1 to 103 bytes"),
         ("unix:/a\0b", "1 to 103 bytes"),
         ("unix:/" + "\u00e9" * 60, "1 to 103 bytes"),
+        ("unix:/" + "x" * 103, "1 to 103 bytes"),
     ],
 )
 def test_what_is_none(text: str, reason: str) -> None:

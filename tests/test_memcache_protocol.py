@@ -200,7 +200,8 @@ async def test_many_keys_are_short_lines_in_one_write(line: Line) -> None:
 
 async def test_sets_and_their_answers(line: Line) -> None:
     items = [(A, AWKWARD, 0), (B, b"", 2_592_000), (C, b"x", 7)]
-    answers = b"STORED\r\nSERVER_ERROR object too large for cache\r\nSTORED\r\n"
+    answers = b"STORED\r\nSERVER_ERROR object too large for cache\r\n"
+    answers += b"SERVER_ERROR out of memory storing object\r\n"
     for cut in range(1, len(answers)):
         await line.set(items, [answers[:cut], answers[cut:]])
     expected = b"set %b 0 0 %d\r\n%b\r\n" % (A, len(AWKWARD), AWKWARD)
@@ -224,6 +225,13 @@ async def test_sets_and_their_answers(line: Line) -> None:
 async def test_what_is_no_answer_to_set(line: Line, answers: bytes) -> None:
     with pytest.raises(ProtocolError):
         await line.set([(A, b"1", 0), (B, b"2", 0)], [answers])
+
+
+async def test_an_error_shows_little_of_what_may_be_a_value(line: Line) -> None:
+    for ask in (line.get([A], [b"x" * 1000]), line.set([(A, b"1", 0)], [b"x" * 1000])):
+        with pytest.raises(ProtocolError) as caught:
+            await ask
+        assert len(str(caught.value)) < 100
 
 
 async def test_sets_wait_for_the_answers_to_a_slice(line: Line) -> None:

@@ -6,6 +6,7 @@ import ast
 import graphlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -186,7 +187,18 @@ def test_no_registry_is_named() -> None:
     assert [path for path in project_files() if hosts.search(path.read_bytes())] == []
 
 
-@pytest.mark.parametrize("script", ["scripts/serve", "scripts/test", "scripts/lint", ".ci/run"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "scripts/serve",
+        "scripts/test",
+        "scripts/lint",
+        "scripts/mutate",
+        "scripts/torture",
+        "scripts/bench",
+        ".ci/run",
+    ],
+)
 def test_scripts_can_be_run(script: str) -> None:
     path = ROOT / script
     assert os.access(path, os.X_OK)
@@ -229,6 +241,50 @@ def test_an_unfit_python_is_told_in_one_line(
     assert len(run.stderr.splitlines()) == 1
     assert message.format(python=python) in run.stderr
     assert not (fresh_tree / ".venv").exists()
+
+
+@pytest.fixture
+def odd_tree(tmp_path: Path) -> Path:
+    """The project in a path that is long and full of what shells, URLs and C take apart."""
+    tree = tmp_path / ('it\'s a "path" of ünïcödé; $HOME & 100% #1 ' + "x" * 120)
+    left = shutil.ignore_patterns("__pycache__", "node_modules")
+    for name in ("scripts", "tenantbase", "tests"):
+        shutil.copytree(ROOT / name, tree / name, ignore=left)
+    for name in ("pyproject.toml", "poetry.lock"):
+        shutil.copy(ROOT / name, tree)
+    # An environment that seems to have been made there, with what is installed here.
+    programs = tree / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    python = f"PYTHONPATH=$PWD exec {shlex.quote(sys.executable)}"
+    (programs / "python").write_text(f'#!/bin/sh\n{python} "$@"\n')
+    (programs / "python").chmod(0o755)
+    seem = """
+        . "$(dirname -- "$0")/environment"
+        state="$root $(cat "$root/pyproject.toml" "$root/poetry.lock" | cksum)"
+        for group in main dev; do printf '%s\\n' "$state" >"$venv/installed-$group"; done
+    """
+    subprocess.run(["sh", "-euc", seem, tree / "scripts" / "serve"], check=True)
+    return tree
+
+
+def test_scripts_work_in_any_path(odd_tree: Path) -> None:
+    environment = {name: text for name, text in os.environ.items() if name != "PYTHON"}
+    for command, shown in {
+        "serve --help": "--database",
+        "test tests/test_memcache_address.py": " passed",
+        "torture --help": "--seed",
+        "mutate --list": "tenantbase/feed.py: ",
+    }.items():
+        script, *arguments = command.split()
+        run = subprocess.run(
+            [odd_tree / "scripts" / script, *arguments],
+            cwd=odd_tree,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, f"{command}: {run.stdout}{run.stderr}"
+        assert shown in run.stdout, command
 
 
 def locked_for(groups: str) -> dict[str, str]:

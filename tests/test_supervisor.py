@@ -15,9 +15,9 @@ from tests.test_service import SlowRequest, drains, set_value
 
 def processes() -> list[tuple[int, int, str]]:
     """The number, the parent and the command line of every process that runs."""
-    listed = subprocess.run(
-        ["ps", "-A", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True
-    )
+    # Without -ww, ps cuts lines at 80 columns, and the interpreter's path comes first in them.
+    command = ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = [line.split(maxsplit=3) for line in listed.stdout.splitlines()]
     return [
         (int(row[0]), int(row[1]), row[3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tenantbase import tags as tags_module
 from tenantbase.beside import TAGS_BEGUN_MARK
 from tenantbase.errors import CannotOpen
 from tenantbase.fence import WriteLock
@@ -198,3 +200,29 @@ def test_many_processes_opening_and_closing_at_once_agree(path: Path) -> None:
         with process:
             _, errors = process.communicate(timeout=50)
             assert process.returncode == 0, errors.decode()
+
+
+@pytest.mark.parametrize("content", [b"", b"tbtags1\n", b"tbtags1\n" + bytes(4096)])
+def test_a_file_that_another_has_left_incomplete_is_waited_for_and_not_used(
+    path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setattr(tags_module, "_PATIENCE", 0.1)
+    path.write_bytes(content)
+    with path.open() as another:
+        fcntl.flock(another, fcntl.LOCK_SH)  # it is between its two locks
+        with pytest.raises(CannotOpen, match="stays locked by another process"):
+            TagFile.open(path)
+    TagFile.open(path).close()  # it has ended, and all is made new
+
+
+def test_a_log_is_safe_while_it_was_made_so_and_no_commit_is_unfinished(path: Path) -> None:
+    tags, other = TagFile.open(path), TagFile.open(path)
+    assert not other.log_is_safe
+    tags.log_was_made_safe()
+    assert other.log_is_safe
+    tags.sequences[BUCKETS - 1] = 1
+    assert not other.log_is_safe
+    tags.sequences[BUCKETS - 1] = 2
+    assert other.log_is_safe
+    tags.close()
+    other.close()

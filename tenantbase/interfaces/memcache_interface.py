@@ -169,11 +169,15 @@ class MemcacheClient:
 
 
 class _Pool(MemcachePool):
-    """Connections, idle or in use; how many there may be is the client's concern."""
+    """Connections, idle or in use; how many there may be is the client's concern.
+
+    Of what is private in aiomcache, its accounts alone are used: `_pool`, the idle connections,
+    and `_in_use`. `size` counts them, and there is no other way to get at them.
+    """
 
     def __init__(self, address: MemcacheAddress) -> None:
         super().__init__(address.host, address.port, minsize=0, maxsize=0)
-        self._path = address.path
+        self._address = address
         self.closed = False
         self.last_heard = -math.inf
         """When any byte was last received, by the clock of the event loop."""
@@ -184,9 +188,9 @@ class _Pool(MemcachePool):
             conn = self._pool.get_nowait()
             if cast(PieceReader, conn.reader).in_step and not conn.writer.is_closing():
                 break
-            self._do_close(conn)
+            _cut_off(conn)
         else:
-            conn = await self._create_new_conn()
+            conn = await self._connect()
         cast(PieceReader, conn.reader).expected = True
         self._in_use.add(conn)
         return conn
@@ -200,37 +204,38 @@ class _Pool(MemcachePool):
     def discard(self, conn: Connection) -> None:
         """Take back a connection that is out of step, or may be."""
         self._in_use.remove(conn)
-        self._do_close(conn)
+        _cut_off(conn)
 
     def drop_idle(self) -> None:
         """Cut off the connections that are not in use."""
         while not self._pool.empty():
-            self._do_close(self._pool.get_nowait())
+            _cut_off(self._pool.get_nowait())
 
     def drop_all(self) -> None:
         """Cut off all connections. Who waits for an answer on one reads the end of the stream."""
         self.drop_idle()
         for conn in self._in_use:
-            self._do_close(conn)
+            _cut_off(conn)
 
-    async def _create_new_conn(self) -> Connection:
+    async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
         reader = PieceReader(self._heard)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         # Both event loops set TCP_NODELAY on their own.
         transport, _ = await (
-            loop.create_unix_connection(lambda: protocol, self._path)
-            if self._path
-            else loop.create_connection(lambda: protocol, self._host, self._port)
+            loop.create_unix_connection(lambda: protocol, self._address.path)
+            if self._address.path
+            else loop.create_connection(lambda: protocol, self._address.host, self._address.port)
         )
         conn = Connection(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
         if self.closed:
-            self._do_close(conn)
+            _cut_off(conn)
             raise ConnectionAbortedError("closed while connecting")
         return conn
 
     def _heard(self, moment: float) -> None:
         self.last_heard = moment
 
-    def _do_close(self, conn: Connection) -> None:
-        conn.writer.transport.abort()
+
+def _cut_off(conn: Connection) -> None:
+    conn.writer.transport.abort()

@@ -35,6 +35,9 @@ _CLOSED: Final = "the database is closed"
 class _Connection(aiosqlite.Connection):
     """A connection with its thread.
 
+    Private in aiosqlite and used here: `_thread`, to wait for its end, and `_execute` and `_conn`, to
+    run a whole function there.
+
     Attributes:
         pending: calls that wait for their result.
     """

@@ -37,7 +37,11 @@ _VANISHED_SECONDS: Final = 30.0
 
 
 class Connection(web.RequestHandler):
-    """aiohttp's connection, whose own errors are problem documents as well."""
+    """aiohttp's connection, whose own errors are problem documents as well.
+
+    The two methods are not documented, and are overridden because aiohttp has no other place for
+    this: what goes wrong before a handler is called, or in the middleware, is answered there.
+    """
 
     __slots__ = ("_connections", "_connected", "_ended", "_finished", "lender")
 

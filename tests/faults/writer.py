@@ -95,7 +95,9 @@ class _Writer:
 async def _write(directory: Path, name: str, seed: int, rounds: int, bug: str | None) -> None:
     tags = TagFile.open(directory / f"{DATABASE}-tags")
     lock = WriteLock(directory / f"{DATABASE}-lock")
-    store = await planted.store_class(bug).open(directory / DATABASE, lock.held)
+    # As the service does it. Without the mark, a process that starts while another writes would
+    # give the log's sectors the bytes that they hold, and what is being written may be damaged.
+    store = await planted.store_class(bug).open(directory / DATABASE, lock.held, mark=tags)
     codec = FrameCodec(store.secret)
     fence = TagFence(tags, lock, lambda key: bucket_of(codec.name(key)))
     cache = Cache(store, tags, fence, codec, None, clock=time.time)

@@ -1,0 +1,156 @@
+"""Mistakes in the Python client."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutations.mutation import of
+
+_TESTS: Final = ["tests/test_client.py"]
+
+MUTATIONS: Final = {
+    **of(
+        "tenantbase/client/retrying.py",
+        _TESTS,
+        {
+            "a-write-is-sent-again-behind-a-gateway": (
+                "return not writes and answer.status in _GATEWAY",
+                "return answer.status in _GATEWAY",
+            ),
+            "whatever-is-refused-is-sent-again": (
+                "return failure.problem.type in PASSING",
+                "return True",
+            ),
+            "what-the-server-asks-for-is-not-waited-for": (
+                "        wait += int(asked)\n",
+                "        pass\n",
+            ),
+            "a-failed-write-was-not-made": (
+                "    if writes and answer.status >= 500:\n        return Outcome",
+                "    if False:\n        return Outcome",
+            ),
+            "a-problem-that-cannot-be-read-is-raised": (
+                "        except msgspec.MsgspecError:\n            pass",
+                "        except ZeroDivisionError:\n            pass",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/client/errors.py",
+        _TESTS,
+        {
+            "a-full-disk-passes": (
+                '_PREFIX + "store-unavailable"})\n_NOTHING',
+                '_PREFIX + "store-unavailable", _PREFIX + "disk-full"})\n_NOTHING',
+            ),
+            "a-full-disk-leaves-it-open": (
+                '_NOTHING_DONE: Final = PASSING | {_PREFIX + "disk-full"}',
+                "_NOTHING_DONE: Final = PASSING",
+            ),
+            "any-404-is-no-such-key": (
+                "if problem.type == _NO_SUCH_KEY:",
+                "if problem.status == 404:",
+            ),
+            "a-failure-of-the-server-is-final": (
+                "if writes and status >= 500 and problem.type not in _NOTHING_DONE:",
+                "if False:",
+            ),
+            "a-failure-of-a-read-leaves-it-open": (
+                "if writes and status >= 500 and",
+                "if status >= 500 and",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/client/exchange.py",
+        _TESTS,
+        {
+            "put-and-delete-are-sent-again": ("                middlewares=(send_once,),\n", ""),
+            "one-attempt-too-many": (
+                "if attempt == self.attempts or",
+                "if attempt == self.attempts + 1 or",
+            ),
+            "waiting-beyond-the-timeout": (" or now() + wait >= deadline:", ":"),
+            "a-lost-write-failed": (
+                "            if writes:\n                raise OutcomeUnknown(",
+                "            if False:\n                raise OutcomeUnknown(",
+            ),
+            "redirects-are-followed": (
+                "                allow_redirects=False,\n                middlewares",
+                "                middlewares",
+            ),
+            "lines-are-cut-at-pieces": (
+                "            begun = [others[-1]]",
+                "            begun = []",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/client/watching.py",
+        _TESTS,
+        {
+            "a-watch-forgets-its-place": ("if block.id is not None:", "if False:"),
+            "a-watch-keeps-its-own-pace": (
+                "                        retry = block.retry\n",
+                "                        pass\n",
+            ),
+            "a-watch-that-was-connected-gives-up": (
+                "if not connected and failures + 1 >= exchange.attempts:",
+                "if failures + 1 >= exchange.attempts:",
+            ),
+            "a-watch-that-nobody-answers-goes-on": (
+                "if not connected and failures + 1 >= exchange.attempts:",
+                "if False:",
+            ),
+            "events-of-other-kinds-are-changes": (
+                "kind = _KINDS.get(block.event)",
+                'kind = _KINDS.get(block.event, "set")',
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/client/events.py",
+        _TESTS,
+        {
+            "lines-of-data-run-together": ('f"{block.data}\\n{value}"', 'f"{block.data}{value}"'),
+            "all-blanks-are-cut": ('value.removeprefix(" ")', "value.lstrip()"),
+            "an-id-with-a-zero": (' and "\\0" not in value', ""),
+            "carriage-returns-stay": ('.removesuffix("\\r")', ""),
+            "a-block-is-used-again": (
+                "block, self._block = self._block, Block()",
+                "block = self._block",
+            ),
+            "a-pause-in-seconds": ("int(value) / 1000", "int(value)"),
+        },
+    ),
+    **of(
+        "tenantbase/client/listing.py",
+        _TESTS,
+        {
+            "a-limit-for-each-page": (
+                "limit = None if limit is None else limit - len(page.values)",
+                "limit = limit",
+            ),
+            "the-first-page-is-all": ("        if page.cursor is None:", "        if True:"),
+            "a-limit-of-zero-is-none": (
+                "while limit is None or limit > 0:",
+                "while limit is None or limit >= 0:",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/client/wire.py",
+        _TESTS,
+        {
+            "not-a-number-is-null": ("allow_nan=False", "allow_nan=True"),
+            "base64-is-handed-on": (
+                "        if self.encoding is not None:\n",
+                "        if False:\n",
+            ),
+            "texts-are-encoded-again": (
+                "    if isinstance(put.value, msgspec.Raw):\n        return put\n",
+                "",
+            ),
+        },
+    ),
+}

@@ -1,0 +1,139 @@
+"""Mistakes around the coherence protocol; its own rules are broken in ``tests/faults/planted.py``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutations.mutation import of
+
+MUTATIONS: Final = {
+    **of(
+        "tenantbase/fence.py",
+        ["tests/test_fence.py"],
+        {
+            "an-odd-bucket-is-settled-downwards": (
+                "after[bucket] = odd + 1",
+                "after[bucket] = odd - 1 if before % 2 else odd + 1",
+            ),
+            "a-commit-is-not-counted": ("        self._tags.count_commit()\n", ""),
+            "any-key-spares-the-last-bucket": ("range(BUCKETS) if", "range(BUCKETS - 1) if"),
+            "doubt-is-forgotten": (
+                "                in_doubt.add(bucket)\n",
+                "                pass\n",
+            ),
+            "a-thread-that-cannot-start-leaves-a-descriptor": (
+                "    except RuntimeError as error:\n        os.close(fd)\n",
+                "    except RuntimeError as error:\n",
+            ),
+            "the-waiting-thread-leaves-a-descriptor": (
+                "    finally:\n        os.close(fd)\n",
+                "    finally:\n        pass\n",
+            ),
+            "a-failed-lock-is-taken": (
+                "        taken.set_exception(error)",
+                "        taken.set_result(None)",
+            ),
+            "others-may-take-the-lock": (
+                "os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)",
+                "os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/tags.py",
+        ["tests/test_tags.py"],
+        {
+            "the-last-one-out-leaves-the-files": (
+                "            for path in (*companions, self.path):\n"
+                "                path.unlink(missing_ok=True)\n",
+                "            pass\n",
+            ),
+            "the-companions-are-left": (
+                "for path in (*companions, self.path):",
+                "for path in (self.path,):",
+            ),
+            "a-successors-file-is-removed": (
+                "if _lock(self._fd, fcntl.LOCK_EX) and _is_at(self._fd, self.path):",
+                "if _lock(self._fd, fcntl.LOCK_EX):",
+            ),
+            "a-file-in-use-is-removed": (
+                "if _lock(self._fd, fcntl.LOCK_EX) and _is_at(self._fd, self.path):",
+                "if _is_at(self._fd, self.path):",
+            ),
+            "an-incomplete-file-is-used": (
+                " and _is_at(fd, path) and _is_complete(fd):",
+                " and _is_at(fd, path):",
+            ),
+            "a-removed-file-is-used": (
+                " and _is_at(fd, path) and _is_complete(fd):",
+                " and _is_complete(fd):",
+            ),
+            "locked-for-ever": ("if time.monotonic() > deadline:", "if False:"),
+            "a-hole-instead-of-zeros": (
+                "    zeros = memoryview(bytes(_SIZE))\n",
+                "    os.ftruncate(fd, _SIZE)\n    zeros = memoryview(b'')\n",
+            ),
+            "others-may-read-the-tags": ("os.O_CLOEXEC, 0o600)", "os.O_CLOEXEC, 0o644)"),
+            "a-log-with-an-unfinished-commit-is-safe": (
+                " and not any(each & 1 for each in self.sequences)",
+                "",
+            ),
+            "a-log-is-safe-from-the-start": ("bool(self._words[_LOG_SAFE]) and", ""),
+            "the-end-of-a-file-is-not-looked-at": ("os.fstat(fd).st_size == _SIZE and ", ""),
+        },
+    ),
+    **of(
+        "tenantbase/coalesce.py",
+        ["tests/test_coalesce.py"],
+        {
+            "a-batch-too-heavy": ("if total > self._limit:", "if total > self._limit + 1:"),
+            "a-heavy-item-waits-for-ever": ("return max(size, 1)", "return size"),
+            "one-batch-too-many": (
+                "while self._waiting and len(self._tasks) < self._parallel:",
+                "while self._waiting and len(self._tasks) <= self._parallel:",
+            ),
+            "any-number-of-slow-batches": (
+                "if task in self._tasks and len(self._slow) < self._overlapping:",
+                "if task in self._tasks:",
+            ),
+            "drained-with-slow-batches": (
+                "while self._waiting or self._tasks or self._slow:",
+                "while self._waiting or self._tasks:",
+            ),
+            "drained-with-waiting-items": (
+                "while self._waiting or self._tasks or self._slow:",
+                "while self._tasks or self._slow:",
+            ),
+            "what-waits-is-not-sent-when-a-batch-ends": (
+                "        self._slow.discard(task)\n        self._send()",
+                "        self._slow.discard(task)",
+            ),
+            "a-slow-batch-is-never-forgotten": (
+                "        self._slow.discard(task)\n        self._send()",
+                "        self._send()",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/time_limit.py",
+        ["tests/test_time_limit.py"],
+        {
+            "no-timer-after-a-pause": (
+                "        self._timer = None\n        now =",
+                "        now =",
+            ),
+            "no-timer-for-the-rest": (
+                "        if watched:\n            self._timer = loop.call_at",
+                "        if False:\n            self._timer = loop.call_at",
+            ),
+            "what-is-done-expires": (
+                "            if not future.done():\n                self._expired",
+                "            if True:\n                self._expired",
+            ),
+            "what-is-done-waits-for-its-time": (
+                "while watched and watched[0][2].done():",
+                "while False:",
+            ),
+        },
+    ),
+}

@@ -1,0 +1,178 @@
+"""Mistakes in how memcached is spoken to."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutations.mutation import of
+
+_PACKAGE: Final = "tenantbase/interfaces/"
+
+MUTATIONS: Final = {
+    **of(
+        _PACKAGE + "memcache_interface.py",
+        ["tests/test_memcache_breaker.py", "tests/test_memcache_interface.py"],
+        {
+            "the-deadline-begins-with-the-turn": (
+                "async with asyncio.timeout(self._timeout), self._turns:",
+                "async with self._turns, asyncio.timeout(self._timeout):",
+            ),
+            "the-pause-is-never-set-back": (
+                "        self._pause = _FIRST_PAUSE\n        return answer",
+                "        return answer",
+            ),
+            "the-pause-does-not-grow": (
+                "min(self._pause * 2, _LONGEST_PAUSE)",
+                "self._pause",
+            ),
+            "the-pause-grows-without-bound": (
+                "min(self._pause * 2, _LONGEST_PAUSE)",
+                "self._pause * 2",
+            ),
+            "a-slow-answer-opens-the-breaker": (
+                "if silence > self._timeout / 2:",
+                "if True:",
+            ),
+            "silence-does-not-open-the-breaker": (
+                "if silence > self._timeout / 2:",
+                "if False:",
+            ),
+            "a-dead-idle-connection-is-a-failure": (
+                "                    self._pool.drop_idle()\n"
+                "                    answer = await self._exchange(command)",
+                "                    raise",
+            ),
+            "only-one-dead-idle-connection-is-dropped": (
+                "                    self._pool.drop_idle()\n",
+                "",
+            ),
+            "an-answer-left-unread-stays-with-its-connection": (
+                "            self._pool.discard(conn)\n            raise",
+                "            self._pool.release(conn)\n            raise",
+            ),
+            "cancelled-calls-leak-connections": (
+                "        except BaseException:\n            # Cancellation",
+                "        except Exception:\n            # Cancellation",
+            ),
+            "the-probe-has-no-deadline": (
+                "                async with asyncio.timeout(self._timeout):\n"
+                "                    await self._exchange(lambda",
+                "                async with asyncio.timeout(3600):\n"
+                "                    await self._exchange(lambda",
+            ),
+            "closing-leaves-the-probe": (
+                "            self._probe.cancel()\n",
+                "",
+            ),
+            "out-of-step-connections-are-used": (
+                "cast(PieceReader, conn.reader).in_step and not",
+                "not",
+            ),
+            "closing-lets-a-connection-through": (
+                "if self.closed:",
+                "if False:",
+            ),
+            "the-breaker-leaves-connections-in-use": (
+                "        for conn in self._in_use:\n            _cut_off(conn)\n",
+                "",
+            ),
+        },
+    ),
+    **of(
+        _PACKAGE + "memcache_protocol.py",
+        ["tests/test_memcache_protocol.py"],
+        {
+            "an-answer-may-fill-the-memory": ("if length > LONGEST_ANSWER:", "if False:"),
+            "items-that-were-not-asked-for-count": (
+                "if not found.keys() <= set(keys):",
+                "if False:",
+            ),
+            "long-lines-of-keys": ("_KEYS_PER_LINE = 60", "_KEYS_PER_LINE = 64"),
+            "slices-are-not-cut-by-size": ("size >= _SLICE_BYTES or ", ""),
+            "slices-are-not-cut-by-number": (" or len(commands) >= _COMMANDS_PER_SLICE", ""),
+            "no-memory-is-a-failure": (
+                '        b"SERVER_ERROR out of memory storing object",\n',
+                "",
+            ),
+            "too-large-is-a-failure": (
+                '        b"SERVER_ERROR object too large for cache",\n',
+                "",
+            ),
+            "more-answers-to-set-than-sets": ("if waiting < 0 or len(unread)", "if len(unread)"),
+            "an-endless-line-answers-a-set": (
+                "len(unread) > (_LONGEST_LINE if waiting else 0)",
+                "(unread and not waiting)",
+            ),
+            "an-endless-line-answers-version": (
+                " and len(answer) < _LONGEST_LINE:\n        answer",
+                ":\n        answer",
+            ),
+            "a-key-of-another-length": (
+                "        len(joined) != len(keys) * (_KEY_BYTES + 1) - 1\n        or ",
+                "        ",
+            ),
+            "a-key-with-a-space": ('        or joined.count(b" ") != spaces\n', ""),
+            "keys-of-other-lengths-that-add-up": (
+                '        or joined[_KEY_BYTES :: _KEY_BYTES + 1] != b" " * spaces\n',
+                "",
+            ),
+            "a-key-with-capitals": (
+                '_KEY_ALPHABET = b"0123456789abcdef"',
+                '_KEY_ALPHABET = b"0123456789abcdefABCDEF"',
+            ),
+            "rubbish-after-an-item": (
+                "    if not (_INCOMPLETE if open_lines else _LAST_LINE_END).fullmatch(data, position):",
+                "    if False:",
+            ),
+            "the-end-of-the-stream-is-read-for-ever": (
+                "    if not data:\n        raise EOF",
+                "    if False:\n        raise EOF",
+            ),
+            "the-log-sees-whole-values": ("_SHOWN = 40", "_SHOWN = 4000"),
+        },
+    ),
+    **of(
+        _PACKAGE + "memcache_reader.py",
+        ["tests/test_memcache_reader.py"],
+        {
+            "a-reader-wakes-up-late": (
+                "            self._pieces.append(bytes(data))\n            self._wake()",
+                "            self._pieces.append(bytes(data))",
+            ),
+            "the-end-wakes-nobody": (
+                "        super().feed_eof()\n        self._wake()",
+                "        super().feed_eof()",
+            ),
+            "an-error-wakes-nobody": (
+                "        super().set_exception(exc)\n        self._wake()",
+                "        super().set_exception(exc)",
+            ),
+            "left-over-bytes-are-in-step": (
+                "not (self._pieces or self.at_eof()",
+                "not (self.at_eof()",
+            ),
+            "the-end-is-in-step": ("self._pieces or self.at_eof() or", "self._pieces or"),
+            "waking-who-has-given-up": (" and not self._arrival.done()", ""),
+        },
+    ),
+    **of(
+        _PACKAGE + "memcache_address.py",
+        ["tests/test_memcache_address.py"],
+        {
+            "port-zero": ("0 < int(port)", "0 <= int(port)"),
+            "a-port-too-many": ("int(port) < 65536", "int(port) < 65537"),
+            "a-path-too-long": (
+                "len(os.fsencode(path)) > LONGEST_PATH",
+                "len(path) > LONGEST_PATH",
+            ),
+            "a-path-too-long-by-one": (
+                "len(os.fsencode(path)) > LONGEST_PATH",
+                "len(os.fsencode(path)) > LONGEST_PATH + 1",
+            ),
+            "an-empty-path": ('if not path or "\\0" in path', 'if "\\0" in path'),
+            "a-path-with-a-zero": ('not path or "\\0" in path or', "not path or"),
+            "shown-without-brackets": ('if ":" in self.host else', "if False else"),
+            "a-host-too-long": ("len(host) > 253", "len(host) > 999"),
+        },
+    ),
+}

@@ -1,0 +1,55 @@
+"""What a mutation is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parent.parent.parent
+
+
+class Drifted(Exception):
+    """The source is no longer what a mutation was written for."""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A text of one source file that is replaced by another one.
+
+    Attributes:
+        name: what goes wrong then.
+        file: relative to the root of the project.
+        old, new: the texts; ``old`` occurs exactly once.
+        tests: arguments for pytest; some test among these must fail.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    def applied(self, root: Path) -> str:
+        """The file's source with the mutation. Raises Drifted."""
+        try:
+            source = (root / self.file).read_text()
+        except FileNotFoundError:
+            raise Drifted(f"{self.name}: there is no file {self.file}") from None
+        count = source.count(self.old)
+        if count != 1:
+            raise Drifted(
+                f"{self.name}: {self.old!r} occurs {count} times in {self.file}; the mutation must"
+                " follow the source, or go with what it was about"
+            )
+        return source.replace(self.old, self.new)
+
+
+def of(
+    file: str, tests: Sequence[str], changes: Mapping[str, tuple[str, str]]
+) -> dict[str, Mutation]:
+    """Mutations of one file, each found by the same tests: by name, the old and the new text."""
+    return {
+        name: Mutation(name, file, old, new, tuple(tests)) for name, (old, new) in changes.items()
+    }

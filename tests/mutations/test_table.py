@@ -1,0 +1,60 @@
+"""The table of mistakes fits the source. Whether the tests find them, ``scripts/mutate`` tells."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.mutations import run
+from tests.mutations.mutation import ROOT, Drifted, Mutation
+from tests.mutations.table import MUTATIONS, TABLES
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_it_can_be_made(name: str) -> None:
+    mutation = MUTATIONS[name]
+    mutated = mutation.applied(ROOT)  # raises Drifted and says what to do
+    ast.parse(mutated)
+    assert ast.dump(ast.parse(mutated)) != ast.dump(ast.parse((ROOT / mutation.file).read_bytes()))
+
+
+def test_names_are_given_once() -> None:
+    assert len(MUTATIONS) == sum(map(len, TABLES))
+
+
+def test_the_tests_that_must_find_it_are_there() -> None:
+    for mutation in MUTATIONS.values():
+        assert mutation.tests, mutation.name
+        for test in mutation.tests:
+            path, _, name = test.partition("::")
+            assert (ROOT / path).is_file(), mutation.name
+            assert not name or f"def {name}(" in (ROOT / path).read_text(), mutation.name
+
+
+def test_a_source_that_was_rewritten_is_told(tmp_path: Path) -> None:
+    mutation = Mutation("it-adds", "sum.py", "a + b", "a - b", ("tests",))
+    with pytest.raises(Drifted, match="it-adds: there is no file sum.py"):
+        mutation.applied(tmp_path)
+    (tmp_path / "sum.py").write_text("c = a\n")
+    with pytest.raises(Drifted, match="it-adds: 'a \\+ b' occurs 0 times in sum.py"):
+        mutation.applied(tmp_path)
+    (tmp_path / "sum.py").write_text("c = a + b\nd = a + b\n")
+    with pytest.raises(Drifted, match="occurs 2 times"):
+        mutation.applied(tmp_path)
+
+
+@pytest.mark.timeout(180)
+def test_what_is_found_and_what_survives(capsys: pytest.CaptureFixture[str]) -> None:
+    tests = ("tests/test_memcache_address.py",)
+    file = "tenantbase/interfaces/memcache_address.py"
+    found = Mutation("any-port", file, "0 < int(port) < 65536", "True", tests)
+    survives = Mutation(
+        "a-comment", file, '"""Bytes in the path', '"""The bytes in the path', tests
+    )
+    assert run.survivors([found, survives], 1, 60.0) == ["a-comment"]
+    assert capsys.readouterr().out == "found     any-port\nSURVIVED  a-comment\n"
+    broken = Mutation("no-test", file, "0 < int", "0 <= int", (f"{tests[0]}::test_none",))
+    with pytest.raises(run.Unusable, match="fail without any mistake"):
+        run.survivors([broken], 1, 60.0)

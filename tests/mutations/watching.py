@@ -1,0 +1,166 @@
+"""Mistakes in the feed of changes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutations.mutation import of
+
+_TESTS: Final = ["tests/test_feed_log.py", "tests/test_feed.py"]
+
+MUTATIONS: Final = {
+    **of(
+        "tenantbase/feed.py",
+        _TESTS,
+        {
+            "the-counter-is-read-after-the-version": (
+                "        newest = await self._log.last_version()\n        # From",
+                "        newest = await self._log.last_version()\n"
+                "        commits = self._log.commits\n        # From",
+            ),
+            "uncounted-commits-are-never-seen": (" or loop.time() - looked > _LOOK_ANYWAY", ""),
+            "the-log-is-read-all-the-time": (
+                "if more or commits != self._commits or",
+                "if True or",
+            ),
+            "the-rest-of-the-log-waits": ("return len(events) == BATCH", "return False"),
+            "trouble-is-told-each-time": (
+                "                        if not failing:\n",
+                "                        if True:\n",
+            ),
+            "trouble-is-told-once-for-ever": (
+                "                        failing = False\n",
+                "",
+            ),
+            "the-feed-stays-behind-a-trimmed-log": (
+                "            self.position = await self._log.last_version()\n            for",
+                "            for",
+            ),
+            "nobody-learns-that-the-log-was-trimmed": (
+                "                subscription.fall_behind()\n",
+                "                pass\n",
+            ),
+            "a-prefix-is-counted-for-each-watcher": (
+                "        if not watchers:\n            self._lengths[",
+                "        if True:\n            self._lengths[",
+            ),
+            "the-length-of-a-prefix-is-never-forgotten": (
+                "            self._lengths -= Counter([len(subscription.prefix)])\n",
+                "",
+            ),
+            "a-prefix-that-nobody-watches-stays": (
+                "            del self._by_prefix[subscription.prefix]\n",
+                "",
+            ),
+            "a-key-as-long-as-its-prefix": (
+                "if length <= len(event.key):",
+                "if length < len(event.key):",
+            ),
+            "resets-go-to-everyone": (
+                "                if subscription.concerns(event):\n                    yield",
+                "                if True:\n                    yield",
+            ),
+            "one-heartbeat-and-no-more": (
+                "            self._due[subscription] = now + self._heartbeat\n",
+                "            self._due[subscription] = now + 3600\n",
+            ),
+            "heartbeats-for-the-first-one-alone": (
+                "            self._due.move_to_end(subscription)\n",
+                "",
+            ),
+            "the-task-is-not-forgotten": (
+                "        finally:\n            self._task = None\n",
+                "        finally:\n",
+            ),
+            "a-feed-begins-again-where-it-ended": (
+                "            self.position, self._commits = newest, commits\n",
+                "            self._commits = commits\n",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/subscription.py",
+        _TESTS,
+        {
+            "catching-up-ends-at-a-batch-of-others": (
+                "self.position = events[-1].version if events else stands",
+                "mine = [each for each in events if self.concerns(each)]\n"
+                "        self.position = mine[-1].version if mine else stands",
+            ),
+            "catching-up-repeats-the-last-one": (
+                "self.position = events[-1].version if events else stands",
+                "self.position = events[-1].version - 1 if len(events) > 1 else stands",
+            ),
+            "catching-up-stops-one-too-early": (
+                "if self.position >= stands:",
+                "if self.position >= stands - 1:",
+            ),
+            "events-are-delivered-twice": (
+                "if self._behind or event.version <= self.position:",
+                "if self._behind:",
+            ),
+            "events-go-into-the-queue-of-who-reads-the-log": (
+                "if self._behind or event.version <= self.position:",
+                "if event.version <= self.position:",
+            ),
+            "a-queue-without-bound": ("if len(self._queue) == _QUEUE:", "if False:"),
+            "what-was-queued-stays-when-it-falls-behind": (
+                "            self._queue.clear()\n",
+                "",
+            ),
+            "who-falls-behind-sleeps-on": (
+                "            self._behind = True\n            self._wake.set()",
+                "            self._behind = True",
+            ),
+            "an-event-wakes-nobody": (
+                "        self._queue.append(event)\n        self._wake.set()",
+                "        self._queue.append(event)",
+            ),
+            "the-end-wakes-nobody-who-watches": (
+                "        self._ended = True\n        self._wake.set()",
+                "        self._ended = True",
+            ),
+            "who-takes-nothing-stays": (
+                "        if self._beat:\n            self._on_drop()\n            self.end()\n",
+                "",
+            ),
+            "who-takes-something-is-dropped": (
+                "        self._beat = False  # whoever asks for more has just taken something\n",
+                "",
+            ),
+            "a-heartbeat-moves-backwards": (
+                "self.position = max(self.position, self._stands())",
+                "self.position = 0",
+            ),
+            "a-heartbeat-moves-nothing": (
+                "                self.position = max(self.position, self._stands())\n",
+                "",
+            ),
+            "the-future-is-no-reset": ("if after > self.position:", "if False:"),
+            "the-newest-version-is-a-reset": (
+                "if after > self.position:",
+                "if after >= self.position:",
+            ),
+            "a-reset-of-what-lies-above": (
+                "return event.key.startswith(self.prefix) or self.prefix.startswith(event.key)",
+                "return event.key.startswith(self.prefix)",
+            ),
+            "the-end-comes-before-what-is-queued": (
+                "            if self._queue:\n                events,",
+                "            if self._queue and not self._ended:\n                events,",
+            ),
+            "lists-of-any-length": (
+                "events, self._queue = self._queue[:BATCH], self._queue[BATCH:]",
+                "events, self._queue = self._queue, []",
+            ),
+            "a-reset-leaves-the-place-as-it-was": (
+                "            self.position = await self._log.last_version()\n            return [",
+                "            return [",
+            ),
+            "a-long-way-through-others-events-is-taken-for-sleep": (
+                "                self._beat = False  # nothing of interest there, but nobody is stuck\n",
+                "",
+            ),
+        },
+    ),
+}
