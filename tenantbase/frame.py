@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
 from hmac import compare_digest
@@ -67,8 +68,12 @@ class Place:
         self.entry: Entry | None = None
 
 
-class _Places(dict[str, Place]):
-    """The places of as many keys as are remembered, each made when it is first asked for."""
+class _Places(OrderedDict[str, Place]):
+    """The places of as many keys as are remembered, each made when it is first asked for.
+
+    Ordered: the first key of a plain dict is found by walking over the holes of those that were
+    removed before it.
+    """
 
     def __init__(self, locate: Callable[[str], Place]) -> None:
         super().__init__()
@@ -79,7 +84,7 @@ class _Places(dict[str, Place]):
         place = self._locate(key)
         with self._changing:  # the event loop and the writing thread both ask
             if len(self) >= PLACES:
-                del self[next(iter(self))]  # the oldest
+                self.popitem(last=False)  # the oldest
             return self.setdefault(key, place)
 
 
