@@ -16,7 +16,7 @@ from itertools import chain, islice
 from typing import Any, Final, cast
 
 from tenantbase.claim import Claim, give_up
-from tenantbase.coalesce import Coalescer
+from tenantbase.coalesce import Coalescer, Receiver
 from tenantbase.entry import Entry
 from tenantbase.errors import CacheUnavailable, Overloaded
 from tenantbase.fence import TagFence, TagTicket
@@ -34,10 +34,10 @@ from tenantbase.interfaces.store import (
 )
 from tenantbase.tags import Tag, TagFile
 from tenantbase.time_limit import TimeLimit
+from tenantbase.write_queue import QUEUE_BYTES, WriteQueue
 
 _READ_BATCH: Final = 256
 _SLOW_READS: Final = 7
-_WRITE_BATCH: Final = 256
 _STORE_BATCH: Final = 256
 _WRITE_THROUGHS: Final = 7
 _SCAN_ENTRIES: Final = 256
@@ -59,7 +59,8 @@ class Cache:
         clock: the present in Unix seconds.
         max_item_bytes: frames above this are not offered to memcached.
         write_timeout: seconds until a write that waits is given up.
-        max_queue: writes waiting at most; more are refused.
+        max_queue, max_queue_bytes: writes waiting at most, and what they may hold in memory, of
+            large ones and of small ones each; more are refused.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Cache:
         max_item_bytes: int = 1 << 20,
         write_timeout: float = 30.0,
         max_queue: int = 10_000,
+        max_queue_bytes: int = QUEUE_BYTES,
     ) -> None:
         self._store = store
         self._tags = tags
@@ -82,7 +84,6 @@ class Cache:
         self._memcache = memcache
         self._clock = clock
         self._max_value = max_item_bytes - OVERHEAD
-        self._max_queue = max_queue
         self._loads: dict[tuple[bytes, Tag], asyncio.Future[Entry | None]] = {}
         self._reads = Coalescer(
             self._read_singly, limit=_READ_BATCH, parallel=1, overlapping=_SLOW_READS
@@ -90,8 +91,9 @@ class Cache:
         self._bulk_reads = Coalescer(
             self._read_bulks, limit=_READ_BATCH, parallel=1, overlapping=_SLOW_READS, weight=len
         )
+        self._queue = WriteQueue[Claim, Receiver[tuple[Applied, ...]]](max_queue, max_queue_bytes)
         self._writes = Coalescer(
-            self._commit, limit=_WRITE_BATCH, parallel=1, overlapping=_WRITE_THROUGHS
+            self._commit, queue=self._queue, parallel=1, overlapping=_WRITE_THROUGHS
         )
         self._patience = TimeLimit(write_timeout, give_up)
         self.counters = Counters()
@@ -264,14 +266,19 @@ class Cache:
             Overloaded, StoreUnavailable, StoreFull: nothing was done.
             OutcomeUnknown: it may or may not have been done.
         """
-        if self._writes.waiting >= self._max_queue:
+        claim = Claim(changes)
+        if not self._queue.has_room(claim):
             refused = asyncio.get_running_loop().create_future()
             refused.set_exception(Overloaded("too many writes are waiting; try again soon"))
             return refused
-        claim = Claim(changes)
         committed = self._writes.submit(claim)
         self._patience.watch(committed, claim)
         return committed
+
+    @property
+    def waiting_write_bytes(self) -> int:
+        """What the writes hold in memory that the database has not begun with."""
+        return self._queue.bytes
 
     async def _commit(self, claims: Sequence[Claim]) -> list[tuple[Applied, ...] | Exception]:
         written = await self._store.write(claims, self._clock(), self._fence)

@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Final
 
 from tenantbase.errors import OutcomeUnknown, StoreUnavailable
-from tenantbase.interfaces.store import Applied, Transaction
+from tenantbase.interfaces.store import Applied, DeletePrefix, Set, Sweep, Transaction
+
+_CHANGE_BYTES: Final = 512  # a change, its key, and what else of it is kept while it waits
+# How many keys there are is known by then only, and counting them takes time as well.
+_PREFIX_CHANGES: Final = 1_000
 
 
 class Claim:
     """A transaction in the queue. Who takes it first, the store or its impatient caller, has it.
 
     Attributes:
+        changes: how many rows it may change.
+        bytes: what it holds in memory, about.
         settled: what became of it is known.
     """
 
-    __slots__ = ("transaction", "settled", "_unclaimed")
+    __slots__ = ("transaction", "changes", "bytes", "settled", "_unclaimed")
 
     def __init__(self, transaction: Transaction) -> None:
         self.transaction = transaction
+        self.changes = self.bytes = 0
+        for change in transaction:
+            if isinstance(change, Set):
+                self.bytes += len(change.value)
+            elif isinstance(change, Sweep):
+                self.changes += change.limit
+            elif isinstance(change, DeletePrefix):
+                self.changes += _PREFIX_CHANGES
+        self.changes += len(transaction)
+        self.bytes += _CHANGE_BYTES * len(transaction)
         self.settled = False
         self._unclaimed = threading.Lock()
 

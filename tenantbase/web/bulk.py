@@ -12,7 +12,7 @@ from tenantbase.cache import Cache
 from tenantbase.documents import applied_json, entry_json
 from tenantbase.entry import check_keys, check_text
 from tenantbase.errors import InvalidRequest, TooLarge
-from tenantbase.interfaces.store import Change, Delete, DeletePrefix, Set
+from tenantbase.interfaces.store import Change, Condition, Delete, DeletePrefix, Set
 from tenantbase.web.answers import collection
 from tenantbase.web.bodies import parse, read_body
 from tenantbase.web.changes import SetValue, set_change
@@ -82,9 +82,13 @@ class Bulk:
 
     async def set(self, request: web.Request) -> web.Response:
         """``POST /set-values``"""
-        given = await self._parse(_SET, request)
+        # The body is held by nothing while the write waits.
+        changes = self._changes(await self._parse(_SET, request), write_condition(request))
+        applied = await self._cache.write(*changes) if changes else ()
+        return collection(request, b'{"values":[%b]}' % b",".join(map(applied_json, applied)))
+
+    def _changes(self, given: SetValues, condition: Condition | None) -> Sequence[Set]:
         self._check_count(len(given.values), "values")
-        condition = write_condition(request)
         now = self._cache.now()
         changes: dict[str, Set] = {}
         for index, each in enumerate(given.values):
@@ -97,8 +101,7 @@ class Bulk:
             if change.key in changes:
                 raise InvalidRequest(f"key {change.key!r} is given twice", f"{place}.key")
             changes[change.key] = change
-        applied = await self._cache.write(*changes.values()) if changes else ()
-        return collection(request, b'{"values":[%b]}' % b",".join(map(applied_json, applied)))
+        return tuple(changes.values())
 
     async def delete(self, request: web.Request) -> web.Response:
         """``POST /delete-values``"""

@@ -51,9 +51,12 @@ class Values:
     async def set(self, request: web.Request) -> web.Response:
         """``POST /set-value``"""
         query(request, NOTHING)
-        given = parse(SET_VALUE, await self._body(request))
+        # The body is held by nothing while the write waits.
         change = set_change(
-            given, write_condition(request), self._cache.now(), self._settings.max_value_bytes
+            parse(SET_VALUE, await self._body(request)),
+            write_condition(request),
+            self._cache.now(),
+            self._settings.max_value_bytes,
         )
         (applied,) = await self._cache.write(change)
         return written(applied)
