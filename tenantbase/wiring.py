@@ -17,7 +17,7 @@ from tenantbase.cache import Cache
 from tenantbase.config import Config
 from tenantbase.errors import CannotOpen
 from tenantbase.fence import TagFence, WriteLock
-from tenantbase.frame import OVERHEAD, FrameCodec
+from tenantbase.frame import CACHED_BYTES, OVERHEAD, FrameCodec
 from tenantbase.interfaces.memcache_address import MemcacheAddress
 from tenantbase.interfaces.sql_interface import SqlStore
 from tenantbase.last_resort import LastResort
@@ -50,7 +50,8 @@ def start_memcached(config: Config) -> Iterator[Memcached | None]:
         from tenantbase.interfaces.private_memcached import PrivateMemcached
 
         private = PrivateMemcached.start(
-            config.memcached_memory, max(_MEMCACHED_ITEM, config.max_value_bytes + OVERHEAD)
+            config.memcached_memory,
+            max(_MEMCACHED_ITEM, min(config.max_value_bytes, CACHED_BYTES) + OVERHEAD),
         )
         if private is None:
             yield None

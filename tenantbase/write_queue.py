@@ -28,15 +28,15 @@ QUEUE_BYTES: Final = 32 << 20
 
 
 class Weighed(Protocol):
-    """A write that waits.
+    """A write that waits."""
 
-    Attributes:
-        changes: how many rows it may change.
-        bytes: what it holds in memory, about.
-    """
+    @property
+    def changes(self) -> int:
+        """How many rows it may change."""
 
-    changes: int
-    bytes: int
+    @property
+    def bytes(self) -> int:
+        """What it holds in memory, about."""
 
 
 Write = TypeVar("Write", bound=Weighed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -23,8 +24,9 @@ from tenantbase.errors import (
     StoreUnavailable,
 )
 from tenantbase.fence import TagFence, WriteLock
+from tenantbase.filling import HEAVY_BYTES
 from tenantbase.found import Source
-from tenantbase.frame import FrameCodec, bucket_of
+from tenantbase.frame import CACHED_BYTES, FrameCodec, Place, Verdict, bucket_of
 from tenantbase.interfaces.memcache import Item
 from tenantbase.interfaces.memcache_address import MemcacheAddress
 from tenantbase.interfaces.memcache_interface import MemcacheClient
@@ -38,7 +40,7 @@ from tenantbase.interfaces.store import (
     Set,
     Written,
 )
-from tenantbase.tags import TagFile
+from tenantbase.tags import Tag, TagFile
 from tenantbase.write_queue import QUEUE_BYTES
 from tests.servers import MemcachedProcess
 
@@ -122,7 +124,7 @@ class Cluster:
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    with MemcachedProcess() as server:
+    with MemcachedProcess(None, "-I", "2m") as server:
         async with AsyncExitStack() as stack:
             yield Cluster(tmp_path, server, stack)
 
@@ -456,6 +458,48 @@ async def test_a_small_write_waits_for_a_large_one_of_its_group_no_longer_than_a
     assert node.store.groups == [2]
 
 
+@pytest.mark.parametrize("count", [1, 20])
+async def test_large_values_are_sealed_and_opened_beside_the_event_loop(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    node = await cluster.start(max_item_bytes=2 << 20)
+    loop_thread = threading.get_ident()
+    hashed: dict[bool, int] = {True: 0, False: 0}  # bytes, by whether the loop was at it
+    encode, decode = FrameCodec.encode, FrameCodec.decode
+
+    def encoded(self: FrameCodec, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
+        frame = encode(self, name, tag, entry)
+        hashed[threading.get_ident() == loop_thread] += len(frame)
+        return frame
+
+    def decoded(self: FrameCodec, data: bytes, place: Place, tag: Tag) -> Entry | None | Verdict:
+        hashed[threading.get_ident() == loop_thread] += len(data)
+        return decode(self, data, place, tag)
+
+    monkeypatch.setattr(FrameCodec, "encode", encoded)
+    monkeypatch.setattr(FrameCodec, "decode", decoded)
+    size = 20 * 50_000 // count + 65_536
+    changes = [Set(f"{number}", bytes(size), OCTETS) for number in range(count)]
+    await node.cache.write(*changes)
+    found = await node.cache.get_many([*(change.key for change in changes), "none"])
+    assert [each.source for each in found] == [Source.HIT] * count + [Source.MISS]
+    assert all(each.entry is not None and each.entry.value == bytes(size) for each in found[:-1])
+    assert hashed[False] + hashed[True] > 2 * count * size
+    assert hashed[True] <= HEAVY_BYTES, "no more than what makes it worth while"
+
+
+async def test_what_would_take_too_much_of_memcached_is_read_from_the_database(
+    cluster: Cluster,
+) -> None:
+    node = await cluster.start(max_item_bytes=64 << 20)
+    await node.cache.write(Set("k", bytes(CACHED_BYTES + 1), OCTETS))
+    for _ in range(2):
+        found = await node.cache.get("k")
+        assert found.entry is not None and len(found.entry.value) == CACHED_BYTES + 1
+        assert found.source is Source.MISS
+    assert node.cache.counters.cache_failures == 0
+
+
 async def test_what_memcached_refuses_of_a_large_write_is_counted(node: Node) -> None:
     async def fail_to_store(items: Sequence[Item]) -> None:
         raise CacheUnavailable("cut off")
@@ -547,7 +591,7 @@ async def test_waiting_writes_hold_a_bounded_amount_of_memory(cluster: Cluster) 
     for _ in range(110):
         writes.append(node.cache.write(*changes))
         await asyncio.sleep(0)
-        assert node.cache.waiting_write_bytes <= QUEUE_BYTES
+        assert node.cache._queue.bytes <= QUEUE_BYTES
     refused = [write for write in writes if write.done()]
     assert 50 < len(refused) < 110
     assert {type(write.exception()) for write in refused} == {Overloaded}
