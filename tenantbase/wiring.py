@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import time
@@ -20,6 +21,7 @@ from tenantbase.fence import TagFence, WriteLock
 from tenantbase.frame import CACHED_BYTES, OVERHEAD, FrameCodec
 from tenantbase.interfaces.memcache_address import MemcacheAddress
 from tenantbase.interfaces.sql_interface import SqlStore
+from tenantbase.interfaces.sql_reserve import Reserve
 from tenantbase.last_resort import LastResort
 from tenantbase.tags import TagFile
 
@@ -87,7 +89,7 @@ async def open_cache(
     )
     async with AsyncExitStack() as stack:
         stack.callback(stuck.call_off)
-        tags = TagFile.open(Path(f"{path}-tags"))
+        tags = _open_tags(path)
         lock_path = Path(f"{path}-lock")
         stack.callback(tags.close, lock_path)
         lock = WriteLock(lock_path)
@@ -123,3 +125,15 @@ async def open_cache(
             yield cache
         finally:
             stuck.start()
+
+
+def _open_tags(path: Path) -> TagFile:
+    """Open the tag file; on a full disk in the room that was kept for that."""
+    tags_path = Path(f"{path}-tags")
+    try:
+        return TagFile.open(tags_path)
+    except CannotOpen as error:
+        if getattr(error.__cause__, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+    Reserve(str(path)).release()
+    return TagFile.open(tags_path)

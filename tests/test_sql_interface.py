@@ -146,7 +146,7 @@ async def test_only_the_owner_may_read_the_files(files: Files) -> None:
         await put(store, "k")
     finally:
         os.umask(before)
-    assert files.names() == {"x.db", "x.db-wal", "x.db-shm"}
+    assert files.names() == {"x.db", "x.db-wal", "x.db-shm", "x.db-reserve"}
     for name in files.names():
         assert (files.path.parent / name).stat().st_mode & 0o777 == 0o600, name
     await store.close()
