@@ -39,11 +39,14 @@ async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> byt
         if content.is_eof():
             body = content.read_nowait()
         else:
-            chunks = bytearray()
+            chunks: list[bytes] = []
+            size = 0
             async with asyncio.timeout(seconds):
-                while len(chunks) <= limit and (chunk := await content.readany()):
-                    chunks += chunk
-            body = bytes(chunks)
+                while size <= limit and (chunk := await content.readany()):
+                    chunks.append(chunk)
+                    size += len(chunk)
+            body = b"".join(chunks)
+            del chunks, chunk
     except TimeoutError as error:
         raise TooSlow("the body did not arrive in time") from error
     except web.RequestPayloadError as error:

@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from tenantbase.cache import Cache
-from tenantbase.documents import applied_json, entry_json
+from tenantbase.documents import PIECE_BYTES, applied_json, entry_json, entry_pieces
 from tenantbase.entry import check_keys, check_text
 from tenantbase.errors import InvalidRequest, TooLarge
 from tenantbase.interfaces.store import Change, Condition, Delete, DeletePrefix, Set
@@ -66,17 +66,31 @@ class Bulk:
     async def _found(self, keys: Sequence[str]) -> AsyncGenerator[bytes, None]:
         missing: list[str] = []
         separator = b'{"values":['
+        held = bytearray()
         for start in range(0, len(keys), self._chunk):
             chunk = keys[start : start + self._chunk]
-            values: list[bytes] = []
             for key, found in zip(chunk, await self._cache.get_many(chunk), strict=True):
-                if found.entry is None:
+                entry = found.entry
+                if entry is None:
                     missing.append(key)
-                else:
-                    values.append(entry_json(found.entry))
-            if values:
-                yield separator + b",".join(values)
+                    continue
+                held += separator
                 separator = b","
+                if len(entry.value) <= PIECE_BYTES:
+                    held += entry_json(entry)
+                    if len(held) < PIECE_BYTES:
+                        continue
+                else:
+                    for piece in entry_pieces(entry):
+                        held += piece
+                        if len(held) >= PIECE_BYTES:
+                            yield bytes(held)
+                            held.clear()
+                if held:
+                    yield bytes(held)
+                    held.clear()
+        if held:
+            yield bytes(held)
         ended = b'],"missing":' + msgspec.json.encode(missing) + b"}"
         yield ended if separator == b"," else separator + ended
 

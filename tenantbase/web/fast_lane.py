@@ -15,6 +15,7 @@ from typing import Final, cast
 from aiohttp import hdrs, web
 
 from tenantbase.cache import Cache
+from tenantbase.documents import LARGE_BYTES
 from tenantbase.errors import InvalidRequest
 from tenantbase.found import Found
 from tenantbase.interfaces.store import Applied
@@ -113,6 +114,7 @@ class FastConnection(asyncio.Protocol):
         "_lane",
         "_transport",
         "_buffer",
+        "_asked",
         "_busy",
         "_counted",
         "_writable",
@@ -124,6 +126,7 @@ class FastConnection(asyncio.Protocol):
     def __init__(self, lane: FastLane) -> None:
         self._lane = lane
         self._buffer = b""  # received and not answered
+        self._asked = b""  # the request under way
         self._busy = False  # a request is under way
         self._counted = False
         self._writable = True
@@ -206,6 +209,7 @@ class FastConnection(asyncio.Protocol):
         self._busy = True
         self._touched = True
         self._counted = self._lane.life.begin()
+        self._asked = self._buffer[: request.size]
         self._buffer = self._buffer[request.size :]
 
     def _set(self, request: Request) -> None:
@@ -222,12 +226,16 @@ class FastConnection(asyncio.Protocol):
     def _got_value(self, result: Found | Exception) -> None:
         if isinstance(result, Exception) or result.entry is None:
             self._got_nothing(result)
+        elif len(result.entry.value) > LARGE_BYTES:
+            self._hand_on()
         else:
             self._end(self._lane.renderer.value(result.entry, result.source))
 
     def _got_raw(self, result: Found | Exception) -> None:
         if isinstance(result, Exception) or result.entry is None:
             self._got_nothing(result)
+        elif len(result.entry.value) > LARGE_BYTES:
+            self._hand_on()
         else:
             entry = result.entry
             headers = raw_headers(entry, result.source)
@@ -265,6 +273,18 @@ class FastConnection(asyncio.Protocol):
             self._transport.resume_reading()
         if self._buffer:
             self._advance()
+
+    def _hand_on(self) -> None:
+        """Have the request under way answered by aiohttp, where large answers go out in pieces."""
+        self._busy = False
+        self._lane.life.end(self._counted)
+        if self._transport.is_closing():
+            return
+        self._buffer = self._asked + self._buffer
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+        self._leave()
 
     def _leave(self) -> None:
         """Hand the connection, with what it has sent so far, to aiohttp for good."""

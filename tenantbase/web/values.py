@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import hdrs, web
 
 from tenantbase.cache import Cache
-from tenantbase.documents import entry_json
+from tenantbase.documents import LARGE_BYTES, entry_json, entry_pieces, entry_size
 from tenantbase.entry import JSON, check_key
 from tenantbase.errors import InvalidRequest
 from tenantbase.interfaces.store import Delete
@@ -17,6 +17,7 @@ from tenantbase.web.bodies import parse, read_body
 from tenantbase.web.changes import SET_VALUE, set_change
 from tenantbase.web.conditions import not_modified, write_condition
 from tenantbase.web.settings import WebSettings
+from tenantbase.web.streams import send_sized
 from tenantbase.web.targets import NOTHING, integer, query
 
 Given = TypeVar("Given", str, int)
@@ -61,7 +62,7 @@ class Values:
         (applied,) = await self._cache.write(change)
         return written(applied)
 
-    async def get(self, request: web.Request) -> web.Response:
+    async def get(self, request: web.Request) -> web.StreamResponse:
         """``GET /get-value``"""
         key = query(request, _GET_QUERY).get("key")
         if request.body_exists:
@@ -74,6 +75,8 @@ class Values:
         if not_modified(request, entry.key, entry.version):
             return unchanged(entry, found.source)
         headers = entry_headers(entry, found.source, JSON)
+        if len(entry.value) > LARGE_BYTES:
+            return await send_sized(request, entry_pieces(entry), entry_size(entry), headers)
         return web.Response(body=entry_json(entry), headers=headers)
 
     async def delete(self, request: web.Request) -> web.Response:
