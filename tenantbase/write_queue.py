@@ -38,6 +38,10 @@ class Weighed(Protocol):
     def bytes(self) -> int:
         """What it holds in memory, about."""
 
+    @property
+    def large(self) -> bool:
+        """Whether it is above ``LARGE_CHANGES`` or ``LARGE_BYTES``: a group of its own."""
+
 
 Write = TypeVar("Write", bound=Weighed)
 Receiver = TypeVar("Receiver")
@@ -56,6 +60,7 @@ class WriteQueue(Generic[Write, Receiver]):
         self._max_bytes = bytes
         self._small: deque[tuple[Write, Receiver]] = deque()
         self._large: deque[tuple[Write, Receiver]] = deque()
+        self._small_changes = 0
         self._small_bytes = 0
         self._large_bytes = 0
         self._first = 0  # small ones that go before the next large one
@@ -71,7 +76,7 @@ class WriteQueue(Generic[Write, Receiver]):
 
     def has_room(self, write: Write) -> bool:
         """Whether it may be added. One that finds none of its kind always may."""
-        if is_large(write):
+        if write.large:
             waiting, held = len(self._large), self._large_bytes
         else:
             waiting, held = len(self._small), self._small_bytes
@@ -80,11 +85,12 @@ class WriteQueue(Generic[Write, Receiver]):
     def append(self, waiting: tuple[Write, Receiver]) -> None:
         """Add a write at the end."""
         write = waiting[0]
-        if is_large(write):
+        if write.large:
             self._large.append(waiting)
             self._large_bytes += write.bytes
         else:
             self._small.append(waiting)
+            self._small_changes += write.changes
             self._small_bytes += write.bytes
 
     def take(self) -> list[tuple[Write, Receiver]]:
@@ -101,20 +107,26 @@ class WriteQueue(Generic[Write, Receiver]):
 
     def _take_small(self) -> list[tuple[Write, Receiver]]:
         group: list[tuple[Write, Receiver]] = []
-        changes = held = 0
         small = self._small
+        changes = held = 0
+        if (
+            len(small) <= GROUP_WRITES
+            and self._small_changes <= GROUP_CHANGES
+            and self._small_bytes <= GROUP_BYTES
+        ):
+            group.extend(small)  # all of them, as nearly always
+            small.clear()
+            changes, held = self._small_changes, self._small_bytes
         while small and len(group) < GROUP_WRITES:
             write = small[0][0]
-            changes += write.changes
-            if group and (changes > GROUP_CHANGES or held + write.bytes > GROUP_BYTES):
+            if group and (
+                changes + write.changes > GROUP_CHANGES or held + write.bytes > GROUP_BYTES
+            ):
                 break
+            changes += write.changes
             held += write.bytes
             group.append(small.popleft())
+        self._small_changes -= changes
         self._small_bytes -= held
         self._first -= len(group)
         return group
-
-
-def is_large(write: Weighed) -> bool:
-    """Whether a write is a group of its own."""
-    return write.changes > LARGE_CHANGES or write.bytes > LARGE_BYTES

@@ -18,7 +18,6 @@ from tenantbase.write_queue import (
     LARGE_BYTES,
     LARGE_CHANGES,
     WriteQueue,
-    is_large,
 )
 
 
@@ -27,10 +26,11 @@ class Waiting(NamedTuple):
 
     changes: int
     bytes: int
+    large: bool = False
 
 
 SMALL = Waiting(1, 100)
-LARGE = Waiting(LARGE_CHANGES + 1, 100)
+LARGE = Waiting(LARGE_CHANGES + 1, 100, True)
 
 
 def queue_of(*writes: Waiting) -> WriteQueue[Waiting, int]:
@@ -103,4 +103,4 @@ def test_each_small_one_waits_for_one_large_one_and_each_large_one_gets_its_turn
     ],
 )
 def test_what_is_large(changes: Sequence[Set | Delete | DeletePrefix | Sweep], large: bool) -> None:
-    assert is_large(Claim(tuple(changes))) == large
+    assert Claim(tuple(changes)).large == large
