@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,19 @@ def test_what_is_not_a_file_is_left_alone(
     reserve.remove()
     assert os.path.lexists(path)
     assert target.read_bytes() == b"tbspare\nand more"
+
+
+def test_a_disk_that_does_not_let_it_be_made_is_not_a_full_one(
+    reserve: Reserve, path: Path
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        assert reserve.hold(), "the database may grow for all that is known"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    missing = Reserve(str(path.parent / "missing" / "x.db"))
+    assert missing.hold()
 
 
 async def test_without_it_the_service_works_all_the_same(tmp_path: Path, path: Path) -> None:

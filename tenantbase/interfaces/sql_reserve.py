@@ -8,6 +8,7 @@ when the disk is full and something is to be deleted, and taken again as soon as
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -20,6 +21,8 @@ _SHARE: Final = 8  # of a small disk, no more than this part
 # What opening the database takes: the tag file, SQLite's index of the log, and some deletions.
 _LEAST: Final = 640 << 10
 _MARK: Final = b"tbspare\n"
+_LEAST_STEP: Final = 16 << 10
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 _FLAGS: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _ZEROS: Final = bytes(64 << 10)
 
@@ -45,7 +48,8 @@ class Reserve:
     def hold(self) -> bool:
         """Take as much of the room as there is; whether that is all of it.
 
-        True also where there can be none: the database then does without.
+        True also where there can be none, whatever the reason: the database then does without.
+        Only a disk that is full makes it False.
         """
         try:
             if not self._target:
@@ -53,16 +57,18 @@ class Reserve:
             fd = self._open()
             try:
                 held = os.fstat(fd).st_size
-                size = self._target
-                while size > held and not _allocate(fd, size):
-                    size //= 2
+                if held >= self._target or _allocate(fd, self._target):
+                    return True
+                step = self._target // 2
+                while step >= _LEAST_STEP:
+                    if held + step <= self._target and _allocate(fd, held + step):
+                        held += step
+                    step //= 2
             finally:
                 os.close(fd)
-        except FileExistsError:
-            return True  # somebody else's
-        except OSError:
-            return False
-        return max(size, held) >= self._target
+        except OSError as error:
+            return error.errno not in _NO_ROOM
+        return False
 
     def release(self) -> None:
         """Give the room up."""
@@ -111,7 +117,7 @@ class Reserve:
 
 
 def _allocate(fd: int, size: int) -> bool:
-    """Make a file so large, with all its blocks; False if there is no room, and it is as it was."""
+    """Make a file so large, with all its blocks; False if there is no room: it is as it was then."""
     before = os.fstat(fd).st_size
     try:
         if hasattr(os, "posix_fallocate"):
@@ -119,7 +125,9 @@ def _allocate(fd: int, size: int) -> bool:
         else:
             for at in range(before, size, len(_ZEROS)):
                 os.pwrite(fd, _ZEROS[: size - at], at)
-    except OSError:
+    except OSError as error:
         os.ftruncate(fd, before)
+        if error.errno not in _NO_ROOM:
+            raise
         return False
     return True
