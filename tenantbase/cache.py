@@ -16,13 +16,14 @@ from itertools import chain, islice
 from typing import Any, Final, cast
 
 from tenantbase.claim import Claim, give_up
-from tenantbase.coalesce import Coalescer
+from tenantbase.coalesce import Coalescer, Receiver
 from tenantbase.entry import Entry
 from tenantbase.errors import CacheUnavailable, Overloaded
 from tenantbase.fence import TagFence, TagTicket
+from tenantbase.filling import HEAVY_BYTES, Fill, Filler
 from tenantbase.found import Counters, Found, Source
-from tenantbase.frame import OVERHEAD, REJECTED, FrameCodec, Place
-from tenantbase.interfaces.memcache import Item, Memcache
+from tenantbase.frame import CACHED_BYTES, OVERHEAD, REJECTED, FrameCodec, Place, Verdict
+from tenantbase.interfaces.memcache import Memcache
 from tenantbase.interfaces.store import (
     Applied,
     Change,
@@ -34,15 +35,16 @@ from tenantbase.interfaces.store import (
 )
 from tenantbase.tags import Tag, TagFile
 from tenantbase.time_limit import TimeLimit
+from tenantbase.write_queue import QUEUE_BYTES, WriteQueue
 
 _READ_BATCH: Final = 256
 _SLOW_READS: Final = 7
-_WRITE_BATCH: Final = 256
-_STORE_BATCH: Final = 256
 _WRITE_THROUGHS: Final = 7
 _SCAN_ENTRIES: Final = 256
 _SCAN_BYTES: Final = 1 << 20
 _SWEEP_ROWS: Final = 500
+_LARGE_FRAME: Final = 64 << 10  # bytes; smaller ones are opened sooner than handed on
+_NOTHING_OPENED: Final[Mapping[bytes, Entry | None | Verdict]] = {}
 # memcached takes a longer time for an absolute one.
 _MAX_EXPTIME: Final = 30 * 24 * 3600
 
@@ -59,7 +61,8 @@ class Cache:
         clock: the present in Unix seconds.
         max_item_bytes: frames above this are not offered to memcached.
         write_timeout: seconds until a write that waits is given up.
-        max_queue: writes waiting at most; more are refused.
+        max_queue, max_queue_bytes: writes waiting at most, and what they may hold in memory, of
+            large ones and of small ones each; more are refused.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Cache:
         max_item_bytes: int = 1 << 20,
         write_timeout: float = 30.0,
         max_queue: int = 10_000,
+        max_queue_bytes: int = QUEUE_BYTES,
     ) -> None:
         self._store = store
         self._tags = tags
@@ -81,8 +85,7 @@ class Cache:
         self._codec = codec
         self._memcache = memcache
         self._clock = clock
-        self._max_value = max_item_bytes - OVERHEAD
-        self._max_queue = max_queue
+        self._max_value = min(max_item_bytes - OVERHEAD, CACHED_BYTES)
         self._loads: dict[tuple[bytes, Tag], asyncio.Future[Entry | None]] = {}
         self._reads = Coalescer(
             self._read_singly, limit=_READ_BATCH, parallel=1, overlapping=_SLOW_READS
@@ -90,11 +93,13 @@ class Cache:
         self._bulk_reads = Coalescer(
             self._read_bulks, limit=_READ_BATCH, parallel=1, overlapping=_SLOW_READS, weight=len
         )
+        self._queue = WriteQueue[Claim, Receiver[tuple[Applied, ...]]](max_queue, max_queue_bytes)
         self._writes = Coalescer(
-            self._commit, limit=_WRITE_BATCH, parallel=1, overlapping=_WRITE_THROUGHS
+            self._commit, queue=self._queue, parallel=1, overlapping=_WRITE_THROUGHS
         )
         self._patience = TimeLimit(write_timeout, give_up)
         self.counters = Counters()
+        self._filler = None if memcache is None else Filler(codec, memcache, self.counters)
 
     @property
     def cache_available(self) -> bool | None:
@@ -159,7 +164,7 @@ class Cache:
             if frames is None:
                 direct.extend(place.key for place, _ in asked)
             else:
-                self._open(asked, frames, now, found, missed)
+                await self._open(asked, frames, now, found, missed)
         if missed or direct:
             # One question to memcached at a time makes large batches, which cost least. What
             # has to go to the database must not hold up those who find theirs in memcached.
@@ -170,7 +175,7 @@ class Cache:
             self.counters.hits += len(keys)
         return [found[key] for key in keys]
 
-    def _open(
+    async def _open(
         self,
         asked: Sequence[tuple[Place, Tag]],
         frames: Mapping[bytes, bytes],
@@ -180,9 +185,22 @@ class Cache:
     ) -> None:
         """Sort what was asked for by whether memcached's frame of it is sound."""
         frame_of, decode, hit = frames.get, self._codec.decode, Source.HIT
+        opened: Mapping[bytes, Entry | None | Verdict] = _NOTHING_OPENED
+        if sum(map(len, frames.values())) > HEAVY_BYTES:
+            large = [
+                (place, frames[place.name], tag)
+                for place, tag in asked
+                if len(frames.get(place.name, b"")) >= _LARGE_FRAME
+            ]
+            opened = await asyncio.to_thread(self._codec.decode_many, large)
         for place, tag in asked:
             data = frame_of(place.name)
-            entry = REJECTED if data is None else decode(data, place, tag)
+            if data is None:
+                entry: Entry | None | Verdict = REJECTED
+            elif opened and place.name in opened:
+                entry = opened[place.name]
+            else:
+                entry = decode(data, place, tag)
             if entry is REJECTED:
                 missed[place.key] = place.name, tag
                 if data is not None:
@@ -240,13 +258,13 @@ class Cache:
                 load.exception()  # whether or not anybody joined, it has been seen
             raise
         read = dict(zip(wanted, entries, strict=True))
-        items: list[Item] = []
+        fills: list[Fill] = []
         for key, token in own.items():
             self._loads.pop(token).set_result(read[key])
-            self._offer(items, *token, read[key], now)
+            self._offer(fills, *token, read[key], now)
         for key in direct:
             found[key] = Found(read[key], Source.BYPASS)
-        await self._publish(items)
+        await self._publish(fills)
         for key in own:
             found[key] = Found(read[key], Source.MISS)
         for key, load in joined.items():
@@ -264,11 +282,11 @@ class Cache:
             Overloaded, StoreUnavailable, StoreFull: nothing was done.
             OutcomeUnknown: it may or may not have been done.
         """
-        if self._writes.waiting >= self._max_queue:
+        claim = Claim(changes)
+        if not self._queue.has_room(claim):
             refused = asyncio.get_running_loop().create_future()
             refused.set_exception(Overloaded("too many writes are waiting; try again soon"))
             return refused
-        claim = Claim(changes)
         committed = self._writes.submit(claim)
         self._patience.watch(committed, claim)
         return committed
@@ -283,8 +301,8 @@ class Cache:
         # None: withdrawn, and nobody waits for the answer.
         return [() if outcome is None else outcome for outcome in written.outcomes]
 
-    def _write_through(self, claims: Sequence[Claim], written: Written) -> list[Item]:
-        """The frames that a group is to store.
+    def _write_through(self, claims: Sequence[Claim], written: Written) -> list[Fill]:
+        """What a group is to store in memcached.
 
         The whole group has one tag, so only the last state of a key may be cached under it:
         an earlier one would pass for the newest.
@@ -303,16 +321,16 @@ class Cache:
                 elif applied.entry is not None or applied.removed:
                     last[change.key] = applied.entry
         now = self._clock()
-        items: list[Item] = []
+        fills: list[Fill] = []
         for key, entry in last.items():
             place = self._codec.place(key)
-            self._offer(items, place.name, ticket.tag(place.bucket), entry, now)
-        return items
+            self._offer(fills, place.name, ticket.tag(place.bucket), entry, now)
+        return fills
 
     def _offer(
-        self, items: list[Item], name: bytes, tag: Tag, entry: Entry | None, now: float
+        self, fills: list[Fill], name: bytes, tag: Tag, entry: Entry | None, now: float
     ) -> None:
-        """Add a frame to what will be stored, if memcached can hold it and is to be asked."""
+        """Add an entry to what will be stored, if memcached can hold it and is to be asked."""
         if self._memcache is None or not self._memcache.available:
             return
         lifetime = 0
@@ -323,21 +341,11 @@ class Cache:
                 # The frame says itself when it ends; this only frees memory early.
                 remaining = math.ceil(entry.expires_at - now) + 1
                 lifetime = max(remaining, 1) if remaining <= _MAX_EXPTIME else 0
-        items.append((name, self._codec.encode(name, tag, entry), lifetime))
+        fills.append((name, tag, entry, lifetime))
 
-    async def _publish(self, items: list[Item]) -> None:
-        """Store frames; however many there are, it takes one deadline at most."""
-        if self._memcache is None or not items:
-            return
-        batches = [items[at : at + _STORE_BATCH] for at in range(0, len(items), _STORE_BATCH)]
-        # All at once: each would have a deadline of its own, and one small write may be waiting
-        # here for a large one of its group.
-        ended = await asyncio.gather(*map(self._memcache.set_many, batches), return_exceptions=True)
-        for result in ended:
-            if isinstance(result, CacheUnavailable):
-                self.counters.cache_failures += 1
-            elif isinstance(result, BaseException):
-                raise result
+    async def _publish(self, fills: list[Fill]) -> None:
+        if self._filler is not None and fills:
+            await self._filler.store(fills)
 
     # Listing, housekeeping, life
 

@@ -10,11 +10,49 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Receiver = Callable[[Result | Exception], None]
+
+
+class Queue(Protocol[Item, Result]):
+    """Items that wait, and which of them make the next batch."""
+
+    def __len__(self) -> int: ...
+
+    def append(self, waiting: tuple[Item, Receiver[Result]], /) -> None:
+        """Add an item with its receiver."""
+
+    def take(self) -> list[tuple[Item, Receiver[Result]]]:
+        """Remove and return the next batch. Called when something waits."""
+
+
+class Line(list[tuple[Item, Receiver[Result]]], Generic[Item, Result]):
+    """Batches in the order of arrival, of a bounded weight."""
+
+    def __init__(self, limit: int, weight: Callable[[Item], int] | None = None) -> None:
+        super().__init__()
+        self._limit = limit
+        self._weight = weight
+
+    def take(self) -> list[tuple[Item, Receiver[Result]]]:
+        """Remove and return the next batch."""
+        size = self._size()
+        batch = self[:size]
+        del self[:size]
+        return batch
+
+    def _size(self) -> int:
+        if self._weight is None:
+            return self._limit
+        total = 0
+        for size, (item, _) in enumerate(self):
+            total += self._weight(item)
+            if total > self._limit:
+                return max(size, 1)
+        return len(self)
 
 
 class Coalescer(Generic[Item, Result]):
@@ -28,23 +66,23 @@ class Coalescer(Generic[Item, Result]):
         parallel: batches under way at most.
         overlapping: further ones that have called ``overlap``, at most.
         weight: what an item weighs; None: 1 each.
+        queue: decides instead of ``limit`` and ``weight`` which items make a batch.
     """
 
     def __init__(
         self,
         run: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
         *,
-        limit: int,
+        limit: int = 0,
         parallel: int,
         overlapping: int = 0,
         weight: Callable[[Item], int] | None = None,
+        queue: Queue[Item, Result] | None = None,
     ) -> None:
         self._run = run
-        self._limit = limit
+        self._waiting = Line[Item, Result](limit, weight) if queue is None else queue
         self._parallel = parallel
         self._overlapping = overlapping
-        self._weight = weight
-        self._waiting: list[tuple[Item, Receiver[Result]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._slow: set[asyncio.Task[None]] = set()
         self._scheduled = False
@@ -98,21 +136,9 @@ class Coalescer(Generic[Item, Result]):
     def _send(self) -> None:
         self._scheduled = False
         while self._waiting and len(self._tasks) < self._parallel:
-            size = self._batch_size()
-            batch, self._waiting = self._waiting[:size], self._waiting[size:]
-            task = self._running_loop().create_task(self._settle(batch))
+            task = self._running_loop().create_task(self._settle(self._waiting.take()))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
-
-    def _batch_size(self) -> int:
-        if self._weight is None:
-            return self._limit
-        total = 0
-        for size, (item, _) in enumerate(self._waiting):
-            total += self._weight(item)
-            if total > self._limit:
-                return max(size, 1)
-        return len(self._waiting)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

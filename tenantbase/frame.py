@@ -14,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import struct
 import threading
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from enum import Enum
 from hmac import compare_digest
 from typing import Final
@@ -29,10 +30,17 @@ _BODY: Final = _MAC + _HEADER.size
 _unpack: Final = _HEADER.unpack_from
 _SMALL: Final = 2_048
 _NO_ID: Final = bytes(36)
-_REMEMBERED: Final = 1_024  # bytes of a frame that is remembered, at most
+
+REMEMBERED_BYTES: Final = 1_024
+"""How large a frame is that is remembered, at most."""
 
 PLACES: Final = 8_192
 """How many keys are remembered; they take 7 MiB with values of 100 bytes, 30 MiB at most."""
+
+CACHED_BYTES: Final = 8 << 20
+"""The largest value that is cached. It would take memcached's place from thousands of others, and
+on the way there and back it is copied by the event loop, some 3 ms for each MiB in all; the
+deadline of memcached is 100 ms. SQLite reads it as fast."""
 
 OVERHEAD: Final = _BODY + 512
 """An upper bound, in bytes, of what a frame and a memcached item add to a value."""
@@ -67,8 +75,12 @@ class Place:
         self.entry: Entry | None = None
 
 
-class _Places(dict[str, Place]):
-    """The places of as many keys as are remembered, each made when it is first asked for."""
+class _Places(OrderedDict[str, Place]):
+    """The places of as many keys as are remembered, each made when it is first asked for.
+
+    Ordered: the first key of a plain dict is found by walking over the holes of those that were
+    removed before it.
+    """
 
     def __init__(self, locate: Callable[[str], Place]) -> None:
         super().__init__()
@@ -79,7 +91,7 @@ class _Places(dict[str, Place]):
         place = self._locate(key)
         with self._changing:  # the event loop and the writing thread both ask
             if len(self) >= PLACES:
-                del self[next(iter(self))]  # the oldest
+                self.popitem(last=False)  # the oldest
             return self.setdefault(key, place)
 
 
@@ -125,16 +137,26 @@ class FrameCodec:
                 len(content_type),
                 entry.id.encode(),
             )
+            if len(entry.value) > _SMALL:
+                return self._seal_large(header, content_type, entry.value)
             body = b"".join((header, content_type, entry.value))
         state = self._mac.copy()
         state.update(body)
         return state.digest() + body
 
+    def _seal_large(self, *parts: bytes) -> bytes:
+        # Copied once, and Python's lock is not held while the value is hashed.
+        state = self._mac.copy()
+        for part in parts:
+            state.update(part)
+        return b"".join((state.digest(), *parts))
+
     def decode(self, data: bytes, place: Place, tag: Tag) -> Entry | None | Verdict:
         """Open a frame.
 
         The last small one of each place is remembered as it was found sound. When memcached
-        answers with the very same bytes, what is left to compare is the tag.
+        answers with the very same bytes, what is left to compare is the tag. Frames of more than
+        ``REMEMBERED_BYTES`` may be opened in any thread.
 
         Returns:
             The entry, None if the frame says that there is none, or REJECTED.
@@ -142,9 +164,15 @@ class FrameCodec:
         if data == place.frame and tag == place.tag:
             return place.entry
         entry = self._open(data, place.key, place.name, tag)
-        if entry is not REJECTED and len(data) <= _REMEMBERED:
+        if entry is not REJECTED and len(data) <= REMEMBERED_BYTES:
             place.frame, place.tag, place.entry = data, tag, entry
         return entry
+
+    def decode_many(
+        self, frames: Iterable[tuple[Place, bytes, Tag]]
+    ) -> dict[bytes, Entry | None | Verdict]:
+        """What ``decode`` says of each, by the place's name."""
+        return {place.name: self.decode(data, place, tag) for place, data, tag in frames}
 
     def _open(self, data: bytes, key: str, name: bytes, tag: Tag) -> Entry | None | Verdict:
         if len(data) < _BODY:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import time
@@ -18,12 +19,13 @@ from tenantbase.cache import Cache
 from tenantbase.config import Config
 from tenantbase.errors import CannotOpen
 from tenantbase.fence import TagFence, WriteLock
-from tenantbase.frame import OVERHEAD, FrameCodec
+from tenantbase.frame import CACHED_BYTES, OVERHEAD, FrameCodec
 from tenantbase.interfaces.memcache_address import MemcacheAddress
 from tenantbase.interfaces.sql_file import check_file
 from tenantbase.interfaces.sql_foreign import check_companions_kind, check_ours
 from tenantbase.interfaces.sql_interface import SqlStore
 from tenantbase.interfaces.sql_readonly import may_write
+from tenantbase.interfaces.sql_reserve import Reserve
 from tenantbase.last_resort import LastResort
 from tenantbase.reading import ReadOnly, reading
 from tenantbase.tags import TagFile
@@ -55,7 +57,8 @@ def start_memcached(config: Config) -> Iterator[Memcached | None]:
         from tenantbase.interfaces.private_memcached import PrivateMemcached
 
         private = PrivateMemcached.start(
-            config.memcached_memory, max(_MEMCACHED_ITEM, config.max_value_bytes + OVERHEAD)
+            config.memcached_memory,
+            max(_MEMCACHED_ITEM, min(config.max_value_bytes, CACHED_BYTES) + OVERHEAD),
         )
         if private is None:
             yield None
@@ -92,7 +95,7 @@ async def open_cache(
     )
     async with AsyncExitStack() as stack:
         stack.callback(stuck.call_off)
-        tags = TagFile.open(tags_path(path), like=path)
+        tags = _open_tags(path)
         lock_path = Path(f"{path}-lock")
         stack.callback(tags.close, lock_path)
         lock = WriteLock(lock_path, like=path)
@@ -149,7 +152,7 @@ async def open_to_read(config: Config) -> AsyncIterator[Cache | ReadOnly]:
 def files_of(database: Path) -> frozenset[Path]:
     """The database, and every file that may be beside it."""
     real = os.path.realpath(database)
-    suffixes = ("", "-tags", "-lock", "-wal", "-shm", "-journal")
+    suffixes = ("", "-tags", "-lock", "-wal", "-shm", "-journal", "-reserve")
     return frozenset(Path(real + suffix) for suffix in suffixes)
 
 
@@ -171,3 +174,14 @@ def _look_before_touching(database: Path) -> None:
     # A tag file says that the database is ours. It may be open, and then must not be looked into.
     if not is_marked(tags_path(database)):
         check_ours(path)
+
+
+def _open_tags(path: Path) -> TagFile:
+    """Open the tag file; on a full disk in the room that was kept for that."""
+    try:
+        return TagFile.open(tags_path(path), like=path)
+    except CannotOpen as error:
+        if getattr(error.__cause__, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+    Reserve(str(path)).release()
+    return TagFile.open(tags_path(path), like=path)

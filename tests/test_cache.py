@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tenantbase import claim
 from tenantbase.cache import Cache
-from tenantbase.entry import JSON, Entry
+from tenantbase.entry import JSON, OCTETS, Entry
 from tenantbase.errors import (
     CacheUnavailable,
     ConditionFailed,
@@ -22,8 +24,9 @@ from tenantbase.errors import (
     StoreUnavailable,
 )
 from tenantbase.fence import TagFence, WriteLock
+from tenantbase.filling import HEAVY_BYTES
 from tenantbase.found import Source
-from tenantbase.frame import FrameCodec, bucket_of
+from tenantbase.frame import CACHED_BYTES, FrameCodec, Place, Verdict, bucket_of
 from tenantbase.interfaces.memcache import Item
 from tenantbase.interfaces.memcache_address import MemcacheAddress
 from tenantbase.interfaces.memcache_interface import MemcacheClient
@@ -37,7 +40,8 @@ from tenantbase.interfaces.store import (
     Set,
     Written,
 )
-from tenantbase.tags import TagFile
+from tenantbase.tags import Tag, TagFile
+from tenantbase.write_queue import QUEUE_BYTES
 from tests.servers import MemcachedProcess, let_pass
 
 
@@ -120,7 +124,7 @@ class Cluster:
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    with MemcachedProcess() as server:
+    with MemcachedProcess(None, "-I", "2m") as server:
         async with AsyncExitStack() as stack:
             yield Cluster(tmp_path, server, stack)
 
@@ -266,7 +270,10 @@ async def test_of_one_group_only_the_last_state_of_a_key_is_cached(node: Node) -
     assert await node.get("k") == (b"19", Source.HIT)
 
 
-async def test_a_set_is_not_cached_when_its_group_deletes_it_again(node: Node) -> None:
+async def test_a_set_is_not_cached_when_its_group_deletes_it_again(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim, "_PREFIX_CHANGES", 1)  # or it would be a group of its own
     await asyncio.gather(node.cache.write(Set("k", b"1", JSON)), node.cache.write(DeletePrefix("")))
     assert node.store.groups == [2]
     assert (await node.get("k"))[0] is None
@@ -444,16 +451,58 @@ async def test_a_small_write_waits_for_a_large_one_of_its_group_no_longer_than_a
     async def slow(items: object) -> None:
         nonlocal under_way
         under_way += 1
-        if under_way == 4:
+        if under_way == 2:
             all_at_once.set()
         await all_at_once.wait()
 
     node.memcache.set_many = slow  # type: ignore[method-assign]
-    large = node.cache.write(*(Set(f"{n}", b"1", JSON) for n in range(1000)))
+    large = node.cache.write(*(Set(f"{n}", b"1", JSON) for n in range(500)))
     small = node.cache.write(Set("k", b"1", JSON))
     async with asyncio.timeout(20):
         await asyncio.gather(large, small)
     assert node.store.groups == [2]
+
+
+@pytest.mark.parametrize("count", [1, 20])
+async def test_large_values_are_sealed_and_opened_beside_the_event_loop(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    node = await cluster.start(max_item_bytes=2 << 20)
+    loop_thread = threading.get_ident()
+    hashed: dict[bool, int] = {True: 0, False: 0}  # bytes, by whether the loop was at it
+    encode, decode = FrameCodec.encode, FrameCodec.decode
+
+    def encoded(self: FrameCodec, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
+        frame = encode(self, name, tag, entry)
+        hashed[threading.get_ident() == loop_thread] += len(frame)
+        return frame
+
+    def decoded(self: FrameCodec, data: bytes, place: Place, tag: Tag) -> Entry | None | Verdict:
+        hashed[threading.get_ident() == loop_thread] += len(data)
+        return decode(self, data, place, tag)
+
+    monkeypatch.setattr(FrameCodec, "encode", encoded)
+    monkeypatch.setattr(FrameCodec, "decode", decoded)
+    size = 20 * 50_000 // count + 65_536
+    changes = [Set(f"{number}", bytes(size), OCTETS) for number in range(count)]
+    await node.cache.write(*changes)
+    found = await node.cache.get_many([*(change.key for change in changes), "none"])
+    assert [each.source for each in found] == [Source.HIT] * count + [Source.MISS]
+    assert all(each.entry is not None and each.entry.value == bytes(size) for each in found[:-1])
+    assert hashed[False] + hashed[True] > 2 * count * size
+    assert hashed[True] <= HEAVY_BYTES, "no more than what makes it worth while"
+
+
+async def test_what_would_take_too_much_of_memcached_is_read_from_the_database(
+    cluster: Cluster,
+) -> None:
+    node = await cluster.start(max_item_bytes=64 << 20)
+    await node.cache.write(Set("k", bytes(CACHED_BYTES + 1), OCTETS))
+    for _ in range(2):
+        found = await node.cache.get("k")
+        assert found.entry is not None and len(found.entry.value) == CACHED_BYTES + 1
+        assert found.source is Source.MISS
+    assert node.cache.counters.cache_failures == 0
 
 
 async def test_what_memcached_refuses_of_a_large_write_is_counted(node: Node) -> None:
@@ -500,6 +549,85 @@ async def test_too_many_waiting_writes_are_refused(cluster: Cluster) -> None:
         await node.set("k", b"1")
     gate.set()
     await asyncio.gather(first, *waiting)
+
+
+def bulk(name: str, count: int = 10_000) -> list[Set]:
+    return [Set(f"{name}/{n}", b"1", JSON) for n in range(count)]
+
+
+async def test_a_small_write_waits_for_one_large_group_at_most(cluster: Cluster) -> None:
+    node = await cluster.start()
+    done: list[str] = []
+
+    def write(name: str, *changes: Set) -> asyncio.Future[object]:
+        future = node.cache.write(*changes)
+        future.add_done_callback(lambda _: done.append(name))
+        return future  # type: ignore[return-value]
+
+    gate = asyncio.Event()
+    node.store.before_write = gate.wait
+    writes = [write("large", *bulk(f"{number}")) for number in range(4)]
+    await asyncio.sleep(0)  # the first is under way
+    writes += [write(f"{number}", Set(f"{number}", b"1", JSON)) for number in range(600)]
+    gate.set()
+    await asyncio.gather(*writes)
+    assert node.store.groups == [1, 256, 256, 88, 1, 1, 1]
+    assert done.index("599") < done.index("large", 1)
+
+
+async def test_large_writes_get_their_turn_between_small_ones(node: Node) -> None:
+    async def keep_writing() -> None:
+        while not large.done():
+            await node.cache.write(Set("k", b"1", JSON))
+
+    large = asyncio.gather(*(node.cache.write(*bulk(f"{number}", 600)) for number in range(5)))
+    small = [asyncio.create_task(keep_writing()) for _ in range(20)]
+    async with asyncio.timeout(30):
+        await large
+    await asyncio.gather(*small)
+
+
+async def test_waiting_writes_hold_a_bounded_amount_of_memory(cluster: Cluster) -> None:
+    node = await cluster.start()
+    gate = asyncio.Event()
+    node.store.before_write = gate.wait
+    writes = []
+    changes = bulk("same")
+    for _ in range(110):
+        writes.append(node.cache.write(*changes))
+        await asyncio.sleep(0)
+        assert node.cache._queue.bytes <= QUEUE_BYTES
+    refused = [write for write in writes if write.done()]
+    assert 50 < len(refused) < 110
+    assert {type(write.exception()) for write in refused} == {Overloaded}
+    small = node.cache.write(Set("k", b"1", JSON))  # for which there is room all the same
+    await asyncio.sleep(0)
+    assert not small.done()
+    gate.set()
+    await small
+    assert len(node.store.groups) <= 3, "the one under way, perhaps one more, and its own"
+    for write in writes:
+        if write not in refused:
+            write.cancel()
+    await node.cache.drained()
+
+
+async def test_small_writes_with_large_values_are_refused_by_their_bytes(cluster: Cluster) -> None:
+    node = await cluster.start(max_queue_bytes=10 << 20)
+    gate = asyncio.Event()
+    node.store.before_write = gate.wait
+    writes = []
+    for number in range(16):
+        writes.append(node.cache.write(Set(f"{number}", bytes(1 << 20), OCTETS)))
+        await asyncio.sleep(0)
+    assert [write.done() for write in writes] == [False] * 10 + [True] * 6
+    # One that finds no other of its kind may be larger than the queue.
+    huge = node.cache.write(Set("huge", bytes(11 << 20), OCTETS))
+    assert not huge.done()
+    gate.set()
+    await asyncio.gather(huge, *writes[:10])
+    for write in writes[10:]:
+        assert isinstance(write.exception(), Overloaded)
 
 
 async def test_whoever_joined_a_load_hears_of_its_failure(node: Node) -> None:

@@ -53,6 +53,28 @@ def test_a_bucket_left_odd_is_repaired_by_the_next_write(tags: TagFile, fence: T
     assert tags.tag(2)[1] == 2
 
 
+@pytest.mark.parametrize("at", [0, 1, 2, 3, 6, 7, 2**32 - 1])
+def test_a_commit_never_leads_back_to_a_sequence_that_was_in_use(
+    tags: TagFile, fence: TagFence, at: int
+) -> None:
+    tags.sequences[2] = at
+    ticket = fence.raise_({"aa"})
+    raised = tags.tag(2)[1]
+    assert raised % 2 and raised >= at
+    fence.lower(ticket)
+    settled = tags.tag(2)[1]
+    assert settled % 2 == 0 and settled > raised
+    assert ticket.tag(2) == tags.tag(2)
+
+
+def test_a_rollback_never_leads_back_to_a_sequence_that_was_in_use(
+    tags: TagFile, fence: TagFence
+) -> None:
+    tags.sequences[2], tags.sequences[3] = 6, 7
+    fence.withdraw(fence.raise_({"aa", "bbb"}))
+    assert [tags.tag(bucket)[1] for bucket in (2, 3)] == [8, 7]
+
+
 def test_a_bucket_left_odd_stays_so_when_the_next_write_is_not_made(
     tags: TagFile, fence: TagFence
 ) -> None:

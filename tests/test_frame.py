@@ -56,6 +56,17 @@ def test_any_byte_changed_is_rejected(entry: Entry | None, data: st.DataObject) 
     assert opened(bytes(frame), "k") is REJECTED
 
 
+@pytest.mark.parametrize("size", [1_500, 2_047, 2_048, 5_000, 100_000])
+def test_every_part_of_a_large_value_is_covered(size: int) -> None:
+    frame = bytearray(sealed(Entry("k", bytes(size), JSON, ID, 1, None), "k"))
+    assert opened(bytes(frame), "k") is not REJECTED
+    # Each page of it, and its very end.
+    for at in {*range(0, len(frame), 512), len(frame) - 1}:
+        frame[at] ^= 1
+        assert opened(bytes(frame), "k") is REJECTED, at
+        frame[at] ^= 1
+
+
 @given(entries, st.data())
 def test_any_end_cut_off_or_added_is_rejected(entry: Entry, data: st.DataObject) -> None:
     frame = sealed(entry, "k")
@@ -106,6 +117,14 @@ def test_a_bounded_number_of_places_is_remembered() -> None:
     assert codec.place(f"{PLACES - 1}") is others[-1]
     assert codec.place("first") is not first
     assert codec.place("first").name == first.name
+
+
+def test_the_places_forgotten_first_are_the_oldest() -> None:
+    codec = FrameCodec(SECRET)
+    oldest, *rest = [codec.place(f"{number}") for number in range(PLACES)]
+    codec.place("one more")
+    assert all(codec.place(place.key) is place for place in rest)
+    assert codec.place(oldest.key) is not oldest
 
 
 def test_large_frames_are_not_remembered() -> None:

@@ -31,7 +31,7 @@ LOCK = tomllib.loads((ROOT / "poetry.lock").read_text())
 LAYERS = (
     {"errors", "entry", "background"},
     {"tags", "frame", "fence", "found", "interfaces.store", "interfaces.memcache"},
-    {"claim", "coalesce", "time_limit", "documents"},
+    {"claim", "coalesce", "filling", "time_limit", "documents", "write_queue"},
     {"cache"},
 )
 # Of the interfaces, those that are no driver: what others need to speak of one.

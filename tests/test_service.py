@@ -113,7 +113,7 @@ def test_all_files_are_private(tmp_path: Path) -> None:
     with AppServer(tmp_path / "x.db") as server:
         set_value(server, "k", 1)
         modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
-    names = ["x.db", "x.db-lock", "x.db-shm", "x.db-tags", "x.db-wal"]
+    names = ["x.db", "x.db-lock", "x.db-reserve", "x.db-shm", "x.db-tags", "x.db-wal"]
     assert modes == dict.fromkeys(names, 0o600)
 
 

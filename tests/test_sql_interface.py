@@ -32,7 +32,16 @@ from tenantbase.errors import (
 from tenantbase.fence import WriteLock
 from tenantbase.interfaces import sql_commit, sql_queries, sql_rows, sql_schema, sql_sweep
 from tenantbase.interfaces.sql_interface import SqlStore
-from tenantbase.interfaces.store import Applied, Change, DeletePrefix, Increment, Set, Sweep
+from tenantbase.interfaces.store import (
+    Applied,
+    Change,
+    Condition,
+    Delete,
+    DeletePrefix,
+    Increment,
+    Set,
+    Sweep,
+)
 from tests.fakes import Granted, RecordingFence
 
 NOW = 1_000.0
@@ -137,7 +146,7 @@ async def test_only_the_owner_may_read_the_files(files: Files) -> None:
         await put(store, "k")
     finally:
         os.umask(before)
-    assert files.names() == {"x.db", "x.db-wal", "x.db-shm"}
+    assert files.names() == {"x.db", "x.db-wal", "x.db-shm", "x.db-reserve"}
     for name in files.names():
         assert (files.path.parent / name).stat().st_mode & 0o777 == 0o600, name
     await store.close()
@@ -627,6 +636,22 @@ async def test_a_foreign_reader_only_delays_checkpoints(
     assert log_frames(files) < size + 1_000
 
 
+async def test_a_checkpoint_leaves_the_patience_of_writes_as_it_was(files: Files) -> None:
+    def patience(connection: sqlite3.Connection) -> int:
+        return int(connection.execute("PRAGMA busy_timeout").fetchone()[0])
+
+    store = await files.open(busy_timeout=3.0)
+    await put(store, "k")
+    assert await store._writer.run(store._committer.checkpoint)
+    assert await store._writer.run(patience) == 3_000
+    with files.foreign() as reader:  # which the checkpoint waits for in vain
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM entries").fetchone()
+        await put(store, "k")
+        await store._writer.run(store._committer.checkpoint)
+    assert await store._writer.run(patience) == 3_000
+
+
 async def test_a_reader_never_checkpoints(files: Files) -> None:
     store = await files.open()
     await put(store, "k")
@@ -769,6 +794,30 @@ async def test_a_file_that_may_not_grow_is_no_reason_to_give_up(files: Files) ->
         "tuple",
     ]
     assert intact(files.path)
+
+
+def forbid_rollback(connection: sqlite3.Connection) -> None:
+    """Have SQLite itself refuse to end a transaction that way."""
+
+    def authorize(action: int, first: str | None, *rest: str | None) -> int:
+        refused = action == sqlite3.SQLITE_TRANSACTION and first == "ROLLBACK"
+        return sqlite3.SQLITE_DENY if refused else sqlite3.SQLITE_OK
+
+    connection.set_authorizer(authorize)
+
+
+async def test_a_rollback_that_fails_is_not_forgotten(store: SqlStore) -> None:
+    await put(store, "k")
+    await store._writer.run(forbid_rollback)
+    # Its condition does not hold, so nothing is done, and the transaction is to be ended.
+    await refusal(store, Delete("k", Condition(absent=True)))
+    outcome = await refusal(store, Set("k", b"2", JSON))
+    assert isinstance(outcome, StoreUnavailable)
+    assert "cannot be ended" in str(outcome)
+    with pytest.raises(StoreUnavailable, match="cannot be ended"):
+        await store.check()
+    assert await values(store, "k") == [b"1"]
+    await store._writer.run(lambda connection: connection.set_authorizer(None))
 
 
 async def test_a_failed_sync_leaves_the_outcome_open(files: Files) -> None:

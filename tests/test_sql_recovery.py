@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from tenantbase.config import Config
 from tenantbase.entry import JSON
 from tenantbase.errors import CannotOpen
+from tenantbase.interfaces import sql_schema
 from tenantbase.interfaces.sql_recovery import LeftLog, LogNotSafe
 from tenantbase.interfaces.store import Set
 from tenantbase.tags import TagFile
@@ -65,6 +68,48 @@ async def test_nor_when_somebody_has_only_the_tag_file(config: Config) -> None:
     starting = TagFile.open(Path(f"{config.database}-tags"))  # of two that start at once the first
     assert await opening_writes_the_log(config)
     starting.close()
+
+
+class WatchingMark:
+    """Asked and told as a tag file is; writes down whether the log had been written by then."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.written: list[bool] = []
+
+    @property
+    def log_is_safe(self) -> bool:
+        return False
+
+    def log_was_made_safe(self) -> None:
+        self.written.append(self.log.stat().st_mtime != LONG_AGO)
+
+
+async def left_after_a_crash(config: Config) -> None:
+    """A database whose log holds a commit, as it is after ``kill -9``."""
+    async with open_cache(config) as cache:
+        await cache.write(Set("k", b"1", JSON))
+        kept = {path: path.read_bytes() for path in (config.database, log_of(config))}
+    for path, contents in kept.items():
+        path.write_bytes(contents)
+    os.utime(log_of(config), (LONG_AGO, LONG_AGO))
+
+
+async def test_a_log_is_declared_safe_after_it_was_written_again(config: Config) -> None:
+    await left_after_a_crash(config)
+    mark = WatchingMark(log_of(config))
+    sql_schema.open_writer(str(config.database), 1.0, mark).connection.close()
+    assert mark.written == [True]
+
+
+async def test_a_log_that_was_not_written_again_is_not_declared_safe(config: Config) -> None:
+    await left_after_a_crash(config)
+    mark = WatchingMark(log_of(config))
+    with closing(sqlite3.connect(config.database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # nobody can be sure of the log meanwhile
+        with pytest.raises(CannotOpen, match="locked"):
+            sql_schema.open_writer(str(config.database), 0.1, mark)
+    assert mark.written == []
 
 
 def test_the_same_bytes(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ having written them. So the connection takes no more commits and makes no more c
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -17,8 +18,18 @@ from typing import Final
 from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from tenantbase.interfaces.sql_changes import Outcome, apply
 from tenantbase.interfaces.sql_log import Log
+from tenantbase.interfaces.sql_reserve import Reserve
 from tenantbase.interfaces.sql_schema import error_code, identity, reason
-from tenantbase.interfaces.store import Claim, Fence, Set, Transaction, Written
+from tenantbase.interfaces.store import (
+    Claim,
+    Delete,
+    DeletePrefix,
+    Fence,
+    Set,
+    Sweep,
+    Transaction,
+    Written,
+)
 
 WriteLock = Callable[[], AbstractContextManager[object]]
 
@@ -26,6 +37,7 @@ WriteLock = Callable[[], AbstractContextManager[object]]
 # about half a page in the end, so the log grows to 4 or 8 MiB.
 _CHECKPOINT_PAGES: Final = 2_000
 _PAGE: Final = 4_096
+_MOST_PAGES: Final = 1_073_741_823  # of SQLite's own; above, it ignores the order
 _PATIENCE: Final = 0.02  # seconds a checkpoint waits for readers; others wait for the lock
 
 # Errors of COMMIT after which the transaction is surely not there. Its last frame is what makes
@@ -43,6 +55,10 @@ _SYNC_FAILED: Final = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYN
 class Committer:
     """Commits groups on one connection for as long as that is safe.
 
+    On a full disk what only deletes is committed in the room that was kept for that. While that
+    room cannot be taken back, the database may not grow: what is written has to go where
+    something was deleted, or it would use up the room, and the next deletion had none.
+
     Attributes:
         failure: why it takes no more writes, in one sentence; None while it does.
     """
@@ -53,11 +69,28 @@ class Committer:
         self._lock = lock
         self._log_size = log_size
         self._pages = 0
+        self._reserve = Reserve(path)
+        self._tight = False  # not all of the reserve is there
+        self._was_full = False
         self.failure: str | None = None
 
     @property
     def wants_checkpoint(self) -> bool:
-        return self.failure is None and self._pages >= _CHECKPOINT_PAGES
+        return self.failure is None and self._pages >= self._checkpoint_pages
+
+    @property
+    def _checkpoint_pages(self) -> int:
+        # A checkpoint may have the database grow by as much: the reserve must do for it.
+        return min(_CHECKPOINT_PAGES, self._reserve.bytes // _PAGE or _CHECKPOINT_PAGES)
+
+    def keep_room(self, connection: sqlite3.Connection) -> None:
+        """Take the reserve, or what there is of it. Called with the lock held."""
+        self._tight = not self._reserve.hold()
+        if self._tight:
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            connection.execute(f"PRAGMA max_page_count = {pages}")
+        else:
+            connection.execute(f"PRAGMA max_page_count = {_MOST_PAGES}")
 
     def commit(
         self, connection: sqlite3.Connection, group: Sequence[Claim], now: float, fence: Fence
@@ -74,7 +107,13 @@ class Committer:
             if trouble is not None:
                 return _none_made([True] * len(group), StoreUnavailable, trouble)
             try:
-                return self._commit(connection, group, now, fence)
+                if self._tight:
+                    self.keep_room(connection)
+                taken = [claim.take() for claim in group]
+                written = self._commit(connection, group, taken, now, fence)
+                if self._was_full:
+                    written = self._commit_deletions(connection, group, taken, written, now, fence)
+                return written
             finally:
                 self._roll_back(connection)  # an error of our own may have left it open
 
@@ -96,6 +135,8 @@ class Committer:
         """Close the connection with the lock held, for the reason above."""
         with self._lock():
             connection.close()
+            if not os.path.exists(f"{os.path.realpath(self._path)}-wal"):
+                self._reserve.remove()  # it was the last one
 
     def trouble(self) -> str | None:
         """Why no write can be taken now, in one sentence; None if one can."""
@@ -110,10 +151,49 @@ class Committer:
                 self.failure = "the database file was replaced or removed"
         return self.failure
 
-    def _commit(
-        self, connection: sqlite3.Connection, group: Sequence[Claim], now: float, fence: Fence
+    def _commit_deletions(
+        self,
+        connection: sqlite3.Connection,
+        group: Sequence[Claim],
+        taken: Sequence[bool],
+        refused: Written,
+        now: float,
+        fence: Fence,
     ) -> Written:
-        taken = [claim.take() for claim in group]
+        """Commit those of a group refused for want of room that make room, on the reserve."""
+        self._was_full = False
+        deletions = [
+            mine and _only_deletes(claim.transaction)
+            for claim, mine in zip(group, taken, strict=True)
+        ]
+        if not any(deletions):
+            return refused
+        self._reserve.release()
+        try:
+            connection.execute(f"PRAGMA max_page_count = {_MOST_PAGES}")
+            # The log is then written from its beginning again.
+            self._checkpoint(connection)
+            written = self._commit(connection, group, deletions, now, fence)
+            self._checkpoint(connection)
+        finally:
+            self._was_full = False
+            self.keep_room(connection)
+        outcomes = [
+            new if deletion else old
+            for new, old, deletion in zip(
+                written.outcomes, refused.outcomes, deletions, strict=True
+            )
+        ]
+        return Written(outcomes, written.ticket)
+
+    def _commit(
+        self,
+        connection: sqlite3.Connection,
+        group: Sequence[Claim],
+        taken: Sequence[bool],
+        now: float,
+        fence: Fence,
+    ) -> Written:
         transactions = [claim.transaction for claim, mine in zip(group, taken, strict=True) if mine]
         before = connection.total_changes
         try:
@@ -162,7 +242,7 @@ class Committer:
                 self.failure = "the disk failed while the database was written"
             return
         # Where a reader was too slow there is something left; the next attempt comes earlier.
-        self._pages = min(logged - copied, _CHECKPOINT_PAGES // 2)
+        self._pages = min(logged - copied, self._checkpoint_pages // 2)
 
     def _refused(self, taken: Sequence[bool], error: Exception) -> Written:
         """The outcome for a group of which nothing was done."""
@@ -173,6 +253,7 @@ class Committer:
             return _none_made(taken, StoreUnavailable, text)
         # A checkpoint lets the log be written from its beginning again, which takes no room.
         self._pages = _CHECKPOINT_PAGES
+        self._was_full = True
         return _none_made(taken, StoreFull, text)
 
     def _roll_back(self, connection: sqlite3.Connection) -> bool:
@@ -199,6 +280,10 @@ def _busy_timeout(connection: sqlite3.Connection, seconds: float) -> Iterator[No
 def _is_definite(error: Exception) -> bool:
     code = error_code(error)
     return code in _NOT_COMMITTED or code & 0xFF in _NOT_COMMITTED
+
+
+def _only_deletes(transaction: Transaction) -> bool:
+    return all(isinstance(change, Delete | DeletePrefix | Sweep) for change in transaction)
 
 
 def _value_bytes(transactions: Sequence[Transaction]) -> int:

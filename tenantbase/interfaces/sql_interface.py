@@ -133,21 +133,23 @@ class SqlStore:
         readers: int,
         busy_timeout: float,
     ) -> Self:
-        opened: sql_schema.Opened | None = None
+        made: tuple[Committer, bytes] | None = None
 
         def connect() -> sqlite3.Connection:
-            nonlocal opened
+            nonlocal made
             try:
                 with lock():
                     opened = sql_schema.open_writer(path, busy_timeout, mark)
+                    committer = Committer(path, opened.identity, lock, change_log_size)
+                    committer.keep_room(opened.connection)
             except OSError as error:
                 raise CannotOpen(f"cannot lock {path}: {error.strerror}") from error
+            made = committer, opened.secret
             return opened.connection
 
         writer = await _Connection(connect).start()
-        assert opened is not None
-        committer = Committer(path, opened.identity, lock, change_log_size)
-        store = cls(writer, committer, opened.secret)
+        assert made is not None
+        store = cls(writer, *made)
         try:
             for _ in range(readers):
                 reader = _Connection(partial(sql_schema.open_reader, path, busy_timeout))

@@ -15,6 +15,8 @@ from tenantbase.web.problems import TooSlow
 HOLDING: Final = web.RequestKey("holding", Holding)
 """Where a request keeps its ``Holding``: its part of the budget for bodies."""
 
+_LARGE_BYTES: Final = 4 << 20
+
 
 async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> bytes:
     """The whole body. A client that waits for an invitation to send it is invited here.
@@ -40,16 +42,21 @@ async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> byt
             if holding is not None:
                 holding.grow(len(body))
         else:
-            chunks = bytearray()
+            chunks: list[bytes] = []
+            size = 0
             async with asyncio.timeout(seconds) as timeout:
                 if holding is not None:
                     holding.begin(timeout, length)
                 await invite(request)
-                while len(chunks) <= limit and (chunk := await content.readany()):
+                while size <= limit and (chunk := await content.readany()):
                     if holding is not None:
                         holding.grow(len(chunk))
-                    chunks += chunk
-            body = bytes(chunks)
+                    chunks.append(chunk)
+                    size += len(chunk)
+            body = b"".join(chunks)
+            del chunks, chunk
+            if size > _LARGE_BYTES:
+                await asyncio.sleep(0)  # joining took a while, and so will what comes next
     except TimeoutError as error:
         if holding is not None and holding.evicted:
             raise holding.exceeded() from error

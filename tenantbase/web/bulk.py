@@ -9,10 +9,10 @@ import msgspec
 from aiohttp import web
 
 from tenantbase.cache import Cache
-from tenantbase.documents import applied_json, entry_json
+from tenantbase.documents import PIECE_BYTES, applied_json, entry_json, entry_pieces
 from tenantbase.entry import check_keys, check_text
 from tenantbase.errors import InvalidRequest, TooLarge
-from tenantbase.interfaces.store import Change, Delete, DeletePrefix, Set
+from tenantbase.interfaces.store import Change, Condition, Delete, DeletePrefix, Set
 from tenantbase.web.answers import collection
 from tenantbase.json_text import Decoder, parse
 from tenantbase.web.bodies import read_body
@@ -73,25 +73,43 @@ class Bulk:
     async def _found(self, keys: Sequence[str]) -> AsyncGenerator[bytes, None]:
         missing: list[str] = []
         separator = b'{"values":['
+        held = bytearray()
         for start in range(0, len(keys), self._chunk):
             chunk = keys[start : start + self._chunk]
-            values: list[bytes] = []
             for key, found in zip(chunk, await self._cache.get_many(chunk), strict=True):
-                if found.entry is None:
+                entry = found.entry
+                if entry is None:
                     missing.append(key)
-                else:
-                    values.append(entry_json(found.entry))
-            if values:
-                yield separator + b",".join(values)
+                    continue
+                held += separator
                 separator = b","
+                if len(entry.value) <= PIECE_BYTES:
+                    held += entry_json(entry)
+                    if len(held) < PIECE_BYTES:
+                        continue
+                else:
+                    for piece in entry_pieces(entry):
+                        held += piece
+                        if len(held) >= PIECE_BYTES:
+                            yield bytes(held)
+                            held.clear()
+                if held:
+                    yield bytes(held)
+                    held.clear()
+        if held:
+            yield bytes(held)
         ended = b'],"missing":' + msgspec.json.encode(missing) + b"}"
         yield ended if separator == b"," else separator + ended
 
     async def set(self, request: web.Request) -> web.Response:
         """``POST /set-values``"""
-        given = await self._parse(_SET, request)
+        # The body is held by nothing while the write waits.
+        changes = self._changes(await self._parse(_SET, request), write_condition(request))
+        applied = await self._cache.write(*changes) if changes else ()
+        return collection(request, b'{"values":[%b]}' % b",".join(map(applied_json, applied)))
+
+    def _changes(self, given: _SetValues, condition: Condition | None) -> Sequence[Set]:
         self._check_count(len(given.values), "values")
-        condition = write_condition(request)
         now = self._cache.now()
         changes: dict[str, Set] = {}
         for index, each in enumerate(given.values):
@@ -105,8 +123,7 @@ class Bulk:
             if change.key in changes:
                 raise InvalidRequest(f"key {change.key!r} is given twice", f"{place}.key")
             changes[change.key] = change
-        applied = await self._cache.write(*changes.values()) if changes else ()
-        return collection(request, b'{"values":[%b]}' % b",".join(map(applied_json, applied)))
+        return tuple(changes.values())
 
     async def delete(self, request: web.Request) -> web.Response:
         """``POST /delete-values``"""

@@ -17,6 +17,7 @@ from typing import Final, cast
 from aiohttp import hdrs, web
 
 from tenantbase.cache import Cache
+from tenantbase.documents import LARGE_BYTES
 from tenantbase.errors import InvalidRequest
 from tenantbase.found import Found
 from tenantbase.interfaces.store import Applied, Delete
@@ -135,6 +136,7 @@ class FastConnection(asyncio.Protocol):
         "_transport",
         "_buffer",
         "_start",
+        "_asked",
         "_busy",
         "_counted",
         "_writable",
@@ -153,6 +155,7 @@ class FastConnection(asyncio.Protocol):
         self._lane = lane
         self._buffer = b""  # received; what lies before _start is done with
         self._start = 0
+        self._asked = b""  # the request in flight here, if others may have to answer it
         self._busy = False  # a request is in flight here
         self._counted = False
         self._writable = True
@@ -280,6 +283,7 @@ class FastConnection(asyncio.Protocol):
         self._busy = True
         self._touched = True
         self._counted = self._lane.life.begin()
+        self._asked = self._buffer[self._start : request.end]
         self._taken(request.end)
 
     def _taken(self, end: int) -> None:
@@ -392,12 +396,16 @@ class FastConnection(asyncio.Protocol):
     def _got_value(self, result: Found | Exception) -> None:
         if isinstance(result, Exception) or result.entry is None:
             self._got_nothing(result)
+        elif len(result.entry.value) > LARGE_BYTES:
+            self._hand_on()
         else:
             self._end(self._lane.renderer.value(result.entry, result.source))
 
     def _got_raw(self, result: Found | Exception) -> None:
         if isinstance(result, Exception) or result.entry is None:
             self._got_nothing(result)
+        elif len(result.entry.value) > LARGE_BYTES:
+            self._hand_on()
         else:
             entry = result.entry
             headers = raw_headers(entry, result.source)
@@ -436,6 +444,17 @@ class FastConnection(asyncio.Protocol):
             return
         if self._buffer or self._ended or not self._reading:
             self._go_on()
+
+    def _hand_on(self) -> None:
+        """Have the request in flight answered by aiohttp, where large answers go out in pieces."""
+        self._busy = False
+        self._lane.life.end(self._counted)
+        if self._transport.is_closing():
+            return
+        self._buffer = self._asked + self._buffer[self._start :]
+        self._start = 0
+        if not self._lend():
+            self._leave()
 
 
 def _failed(error: BaseException) -> web.Response:

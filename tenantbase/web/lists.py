@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator, Callable
+from itertools import groupby
 from typing import Final
 
 import msgspec
 from aiohttp import hdrs, web
 
 from tenantbase.cache import Cache
-from tenantbase.documents import as_line, entry_json
+from tenantbase.documents import PIECE_BYTES, as_line, entry_json, entry_pieces, in_one_line
 from tenantbase.entry import JSON, Entry, check_key, check_text
 from tenantbase.errors import InvalidRequest
 from tenantbase.web.negotiation import weights
@@ -63,7 +64,8 @@ class _Listing:
         self._encode: Callable[[Entry], bytes] = entry_json if self._values else _key_json
         self._cursor: str | None = None
 
-    async def _pieces(self) -> AsyncGenerator[list[bytes], None]:
+    async def _groups(self) -> AsyncGenerator[list[Entry], None]:
+        """The entries, those with a large value one at a time."""
         last = None
         more = False
         async for entries, more in self._cache.scan(
@@ -71,23 +73,42 @@ class _Listing:
         ):
             if entries:
                 last = entries[-1].key
-                yield [self._encode(entry) for entry in entries]
+                for is_large, group in groupby(entries, _is_large):
+                    if is_large:
+                        for entry in group:
+                            yield [entry]
+                    else:
+                        yield list(group)
         if more and last is not None:
             self._cursor = cursor_after(last)
 
     async def document(self) -> AsyncGenerator[bytes, None]:
         """``{"values": [...], "cursor": ...}``"""
         separator = b'{"values":['
-        async for piece in self._pieces():
-            yield separator + b",".join(piece)
+        async for group in self._groups():
+            if _is_large(group[0]):
+                yield separator
+                for piece in entry_pieces(group[0]):
+                    yield piece
+            else:
+                yield separator + b",".join(map(self._encode, group))
             separator = b","
         ended = b'],"cursor":%b}' % msgspec.json.encode(self._cursor)
         yield ended if separator == b"," else separator + ended
 
     async def lines(self) -> AsyncGenerator[bytes, None]:
         """An entry a line, and nothing else: cursors are for documents."""
-        async for piece in self._pieces():
-            yield b"".join(map(as_line, piece))
+        async for group in self._groups():
+            if _is_large(group[0]):
+                for piece in entry_pieces(group[0]):
+                    yield in_one_line(piece)
+                yield b"\n"
+            else:
+                yield b"".join(as_line(self._encode(entry)) for entry in group)
+
+
+def _is_large(entry: Entry) -> bool:
+    return len(entry.value) > PIECE_BYTES
 
 
 def _key_json(entry: Entry) -> bytes:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from aiohttp import hdrs, web
 
 from tenantbase.cache import Cache
+from tenantbase.documents import LARGE_BYTES, pieces
 from tenantbase.entry import OCTETS, expiry, is_json
 from tenantbase.errors import InvalidRequest
 from tenantbase.interfaces.store import Delete, Set
@@ -18,6 +19,7 @@ from tenantbase.web.conditions import not_modified, range_applies, write_conditi
 from tenantbase.web.media_types import check_media_type
 from tenantbase.web.ranges import requested
 from tenantbase.web.settings import WebSettings
+from tenantbase.web.streams import send_sized
 from tenantbase.web.targets import NOTHING, number, path_key, query
 
 _SAFE: Final = ":@!$&'()*+,;="  # in a segment of a path (RFC 3986, section 3.3)
@@ -31,7 +33,7 @@ class Raw:
         self._cache = cache
         self._settings = settings
 
-    async def get(self, request: web.Request) -> web.Response:
+    async def get(self, request: web.Request) -> web.StreamResponse:
         """``GET`` and ``HEAD``"""
         query(request, NOTHING)
         found = await self._cache.get(path_key(request))
@@ -48,6 +50,8 @@ class Raw:
             if part is not None:
                 headers[hdrs.CONTENT_RANGE] = f"bytes {part.start}-{part.stop - 1}/{len(value)}"
                 return web.Response(status=206, body=value[part], headers=headers)
+        if len(value) > LARGE_BYTES:
+            return await send_sized(request, pieces(value), len(value), headers)
         return web.Response(body=value, headers=headers)
 
     async def put(self, request: web.Request) -> web.Response:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from typing import Final
 
@@ -40,5 +41,21 @@ async def send(
             await response.write(begun)
             async for piece in pieces:
                 await response.write(piece)
+                await asyncio.sleep(0)  # a client that reads fast is not waited for
             await response.write_eof()
         return response
+
+
+async def send_sized(
+    request: web.BaseRequest, pieces: Iterable[bytes], size: int, headers: Mapping[str, str]
+) -> web.StreamResponse:
+    """Answer with pieces that have ``size`` bytes together, no faster than the client takes them."""
+    response = web.StreamResponse(headers=headers)
+    response.content_length = size
+    await response.prepare(request)
+    if request.method != hdrs.METH_HEAD:
+        for piece in pieces:
+            await response.write(piece)
+            await asyncio.sleep(0)  # a client that reads fast is not waited for
+    await response.write_eof()
+    return response

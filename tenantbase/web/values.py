@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from tenantbase.cache import Cache
-from tenantbase.documents import entry_json
+from tenantbase.documents import LARGE_BYTES, entry_json, entry_pieces, entry_size
 from tenantbase.entry import JSON, check_key
 from tenantbase.errors import InvalidRequest
 from tenantbase.interfaces.store import Delete
@@ -18,6 +18,7 @@ from tenantbase.web.bodies import read_body
 from tenantbase.web.changes import SET_VALUE, set_change
 from tenantbase.web.conditions import not_modified, write_condition
 from tenantbase.web.settings import WebSettings
+from tenantbase.web.streams import send_sized
 from tenantbase.web.targets import NOTHING, integer, query
 
 Given = TypeVar("Given", str, int)
@@ -52,14 +53,17 @@ class Values:
     async def set(self, request: web.Request) -> web.Response:
         """``POST /set-value``"""
         query(request, NOTHING)
-        given = parse(SET_VALUE, await self._body(request))
+        # The body is held by nothing while the write waits.
         change = set_change(
-            given, write_condition(request), self._cache.now(), self._settings.max_value_bytes
+            parse(SET_VALUE, await self._body(request)),
+            write_condition(request),
+            self._cache.now(),
+            self._settings.max_value_bytes,
         )
         (applied,) = await self._cache.write(change)
         return written(applied)
 
-    async def get(self, request: web.Request) -> web.Response:
+    async def get(self, request: web.Request) -> web.StreamResponse:
         """``GET /get-value``"""
         key = query(request, _GET_QUERY).get("key")
         if request.body_exists:
@@ -72,6 +76,8 @@ class Values:
         if not_modified(request, entry.key, entry.version):
             return unchanged(entry, found.source)
         headers = entry_headers(entry, found.source, JSON)
+        if len(entry.value) > LARGE_BYTES:
+            return await send_sized(request, entry_pieces(entry), entry_size(entry), headers)
         return web.Response(body=entry_json(entry), headers=headers)
 
     async def delete(self, request: web.Request) -> web.Response:

@@ -181,6 +181,8 @@ class Disk:
                 return self._name(call, _paths(call)[0], None)
             case "unlinkat":
                 return self._name(call, _paths(call)[-1], None)
+            case "fallocate" if self._file(call) is None:
+                return False  # the reserve, in which nothing is ever read
             case _:
                 # Not used by SQLite today. If it ever is, this model must learn of it.
                 if str(self._directory) in text(call.args).decode("latin-1"):

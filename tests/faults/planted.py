@@ -20,8 +20,8 @@ from tenantbase import tags as tags_module
 from tenantbase.cache import Cache
 from tenantbase.entry import Entry
 from tenantbase.fence import TagFence, TagTicket, WriteLock
+from tenantbase.filling import Fill
 from tenantbase.frame import REJECTED, FrameCodec, Place, Verdict, bucket_of
-from tenantbase.interfaces.memcache import Item
 from tenantbase.interfaces.sql_interface import SqlStore
 from tenantbase.interfaces.store import DeletePrefix, Store, Sweep, Ticket, Written
 from tenantbase.tags import Tag, TagFile
@@ -137,7 +137,7 @@ class _LateTag(Cache):
 
     writing = False
 
-    def _write_through(self, *args: Any) -> list[Item]:
+    def _write_through(self, *args: Any) -> list[Fill]:
         self.writing = True
         try:
             return super()._write_through(*args)
@@ -145,7 +145,7 @@ class _LateTag(Cache):
             self.writing = False
 
     def _offer(
-        self, items: list[Item], name: bytes, tag: Tag, entry: Entry | None, now: float
+        self, items: list[Fill], name: bytes, tag: Tag, entry: Entry | None, now: float
     ) -> None:
         late = tag if self.writing else self._tags.tag(bucket_of(name))
         super()._offer(items, name, late, entry, now)
@@ -155,7 +155,7 @@ class _FoundTag(_LateTag):
     """What a writer stores is tagged with what the tag file says by then."""
 
     def _offer(
-        self, items: list[Item], name: bytes, tag: Tag, entry: Entry | None, now: float
+        self, items: list[Fill], name: bytes, tag: Tag, entry: Entry | None, now: float
     ) -> None:
         found = self._tags.tag(bucket_of(name)) if self.writing else tag
         Cache._offer(self, items, name, found, entry, now)
@@ -192,7 +192,7 @@ class _Eternal(FrameCodec):
 class _WholeGroup(Cache):
     """Every state that a key went through in a group is stored, the first one last."""
 
-    def _write_through(self, claims: Sequence[Any], written: Written) -> list[Item]:
+    def _write_through(self, claims: Sequence[Any], written: Written) -> list[Fill]:
         items = super()._write_through(claims, written)
         for claim, outcome in reversed(list(zip(claims, written.outcomes, strict=True))):
             if not items or outcome is None or isinstance(outcome, Exception):

@@ -6,6 +6,7 @@ import asyncio
 import random
 import re
 import socket
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -14,7 +15,8 @@ import pytest
 import pytest_asyncio
 
 from tenantbase.config import Config
-from tenantbase.entry import JSON
+from tenantbase.documents import LARGE_BYTES
+from tenantbase.entry import JSON, OCTETS
 from tenantbase.interfaces.memcache_address import MemcacheAddress
 from tenantbase.interfaces.store import Set
 from tenantbase.web import Life, WebSettings, create_app, serving
@@ -22,6 +24,8 @@ from tenantbase.wiring import Memcached, open_cache
 from tests.servers import MemcachedProcess
 from tests.web.corpus import EVERYTHING, LAST, PLAIN
 from tests.web.wire import Wire
+
+LARGE = random.Random(1).randbytes(LARGE_BYTES + 100_001)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -77,6 +81,8 @@ async def lanes(
         await cache.write(
             Set("plain", b'{"a": 1.50}', JSON),
             Set("page/1", b"<p>", "text/html"),
+            Set("large", LARGE, OCTETS),
+            Set("large-json", b'["' + b"x" * len(LARGE) + b'"]', JSON),
         )
         ports = []
         for fast in (True, False):
@@ -105,6 +111,20 @@ async def test_a_request_may_come_in_any_pieces(lanes: Lanes, name: str) -> None
     for cut in range(1, len(whole), 7):
         fast = await _stream(lanes.fast, (whole[:cut], whole[cut:], LAST), pause=True)
         assert fast == expected
+
+
+@pytest.mark.parametrize("target", ["/get-value?key=large", "/v1/values/large"])
+async def test_a_large_value_goes_out_in_pieces_from_either_lane(lanes: Lanes, target: str) -> None:
+    asked = f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    head = asked.replace(b"GET", b"HEAD", 1)
+    for kind in ("", "-json"):
+        both = asked.replace(b"large", b"large" + kind.encode())
+        fast, general = await lanes.ask_both(PLAIN["value"] + both + PLAIN["value"])
+        assert fast == general
+        assert fast.count(b"HTTP/1.1 200 OK") == 4  # with the one that ends it
+        assert (b"x" * len(LARGE) if kind else b64encode(LARGE)) in fast or LARGE in fast
+    fast, general = await lanes.ask_both(head + PLAIN["value"])
+    assert fast == general and len(fast) < 2_000
 
 
 async def test_pipelined_requests_are_answered_in_their_order(lanes: Lanes) -> None:

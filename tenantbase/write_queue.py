@@ -1,0 +1,132 @@
+"""Which waiting writes make the next group.
+
+A group is one transaction of the database, so everything in it takes as long as the whole. Small
+writes are grouped, up to a bound. A large one is a group of its own, and small ones go first: each
+of them waits for one large group at most, the one that is being committed when it arrives or the
+one that follows. Large ones are not starved either: between two of them go only the small ones
+that had arrived when the first was done.
+
+That takes writes out of their order, which is sound: whoever waits for the answer to one write
+before it sends another has that order, and no other one was promised.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, Generic, Protocol, TypeVar
+
+GROUP_WRITES: Final = 256
+GROUP_CHANGES: Final = 1_024
+GROUP_BYTES: Final = 8 << 20
+
+# What is above either is large. A sweep is small, as is every value up to the default limit.
+LARGE_CHANGES: Final = 512
+LARGE_BYTES: Final = 2 << 20
+
+QUEUE_BYTES: Final = 32 << 20
+"""What waiting writes may hold in memory: large ones, and again as much the small ones."""
+
+
+class Weighed(Protocol):
+    """A write that waits."""
+
+    @property
+    def changes(self) -> int:
+        """How many rows it may change."""
+
+    @property
+    def bytes(self) -> int:
+        """What it holds in memory, about."""
+
+    @property
+    def large(self) -> bool:
+        """Whether it is above ``LARGE_CHANGES`` or ``LARGE_BYTES``: a group of its own."""
+
+
+Write = TypeVar("Write", bound=Weighed)
+Receiver = TypeVar("Receiver")
+
+
+class WriteQueue(Generic[Write, Receiver]):
+    """Waiting writes, each with whatever receives its result.
+
+    Args:
+        writes: of each kind, small and large, that may wait.
+        bytes: that those of each kind may hold together.
+    """
+
+    def __init__(self, writes: int, bytes: int = QUEUE_BYTES) -> None:
+        self._max_writes = writes
+        self._max_bytes = bytes
+        self._small: deque[tuple[Write, Receiver]] = deque()
+        self._large: deque[tuple[Write, Receiver]] = deque()
+        self._small_changes = 0
+        self._small_bytes = 0
+        self._large_bytes = 0
+        self._first = 0  # small ones that go before the next large one
+        self._was_large = True  # the last group
+
+    def __len__(self) -> int:
+        return len(self._small) + len(self._large)
+
+    @property
+    def bytes(self) -> int:
+        """What all waiting writes hold."""
+        return self._small_bytes + self._large_bytes
+
+    def has_room(self, write: Write) -> bool:
+        """Whether it may be added. One that finds none of its kind always may."""
+        if write.large:
+            waiting, held = len(self._large), self._large_bytes
+        else:
+            waiting, held = len(self._small), self._small_bytes
+        return not waiting or (waiting < self._max_writes and held + write.bytes <= self._max_bytes)
+
+    def append(self, waiting: tuple[Write, Receiver]) -> None:
+        """Add a write at the end."""
+        write = waiting[0]
+        if write.large:
+            self._large.append(waiting)
+            self._large_bytes += write.bytes
+        else:
+            self._small.append(waiting)
+            self._small_changes += write.changes
+            self._small_bytes += write.bytes
+
+    def take(self) -> list[tuple[Write, Receiver]]:
+        """Remove and return the next group; there is a write that waits."""
+        if self._was_large:
+            self._was_large = False
+            self._first = len(self._small)
+        if self._large and (self._first <= 0 or not self._small):
+            self._was_large = True
+            waiting = self._large.popleft()
+            self._large_bytes -= waiting[0].bytes
+            return [waiting]
+        return self._take_small()
+
+    def _take_small(self) -> list[tuple[Write, Receiver]]:
+        group: list[tuple[Write, Receiver]] = []
+        small = self._small
+        changes = held = 0
+        if (
+            len(small) <= GROUP_WRITES
+            and self._small_changes <= GROUP_CHANGES
+            and self._small_bytes <= GROUP_BYTES
+        ):
+            group.extend(small)  # all of them, as nearly always
+            small.clear()
+            changes, held = self._small_changes, self._small_bytes
+        while small and len(group) < GROUP_WRITES:
+            write = small[0][0]
+            if group and (
+                changes + write.changes > GROUP_CHANGES or held + write.bytes > GROUP_BYTES
+            ):
+                break
+            changes += write.changes
+            held += write.bytes
+            group.append(small.popleft())
+        self._small_changes -= changes
+        self._small_bytes -= held
+        self._first -= len(group)
+        return group
