@@ -259,10 +259,14 @@ async def test_a_damaged_database_is_refused(files: Files) -> None:
     assert "damaged" in await cannot_open(files)
 
 
-async def test_a_database_without_its_secret_is_refused(files: Files) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    ["DELETE FROM state", "UPDATE state SET secret = 7", "UPDATE state SET secret = x'00'"],
+)
+async def test_a_database_without_its_secret_is_refused(files: Files, damage: str) -> None:
     await (await files.open()).close()
     with files.foreign() as connection:
-        connection.execute("DELETE FROM state")
+        connection.execute(damage)
     assert "damaged" in await cannot_open(files)
 
 

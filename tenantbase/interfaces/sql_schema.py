@@ -242,7 +242,7 @@ def _configure(
 
 def _read_secret(path: str, connection: sqlite3.Connection) -> bytes:
     row = connection.execute("SELECT secret FROM state").fetchone()
-    if row is None or len(row[0]) != SECRET_BYTES:
+    if row is None or not isinstance(row[0], bytes) or len(row[0]) != SECRET_BYTES:
         raise CannotOpen(f"cannot open {path}: it is damaged")
     return bytes(row[0])
 
