@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from tenantbase.cache import Cache
 from tenantbase.documents import applied_json, as_line, entry_json
 from tenantbase.entry import check_key, check_text, expiry
 from tenantbase.errors import TooLarge
 from tenantbase.interfaces.store import Condition, Delete, Set
-from tenantbase.reading import ReadOnly
+from tenantbase.reading import Entries
 
 
 class Direct:
@@ -21,7 +20,7 @@ class Direct:
         max_value_bytes: the largest value that may be set.
     """
 
-    def __init__(self, cache: Cache | ReadOnly, max_value_bytes: int) -> None:
+    def __init__(self, cache: Entries, max_value_bytes: int) -> None:
         self._cache = cache
         self._max_value_bytes = max_value_bytes
 

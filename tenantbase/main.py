@@ -33,10 +33,9 @@ from tenantbase.startup import end_on
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from tenantbase.cache import Cache
     from tenantbase.direct import Direct
     from tenantbase.output import Output
-    from tenantbase.reading import ReadOnly
+    from tenantbase.reading import Entries
     from tenantbase.remote import Remote
 
 log = logging.getLogger("tenantbase")
@@ -304,7 +303,7 @@ async def _entries(config: Config, create: bool, reads: bool) -> AsyncIterator[D
         from tenantbase.direct import Direct
         from tenantbase.wiring import open_cache, open_to_read
 
-        opened: AbstractAsyncContextManager[Cache | ReadOnly]
+        opened: AbstractAsyncContextManager[Entries]
         opened = open_to_read(config) if reads else open_cache(config, create=create)
         async with opened as cache:
             yield Direct(cache, config.max_value_bytes)

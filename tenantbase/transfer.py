@@ -16,7 +16,7 @@ from tenantbase.errors import InvalidRequest, TenantbaseError
 from tenantbase.interfaces.store import Set
 from tenantbase.interruptible import checkpoint, interruptible
 from tenantbase.json_text import parse
-from tenantbase.reading import ReadOnly
+from tenantbase.reading import Entries
 from tenantbase.web.changes import SetValue, SetValueDecoder, set_change
 
 _BATCH_LINES: Final = 4000
@@ -42,9 +42,7 @@ class _Batch(NamedTuple):
     refused: TenantbaseError | None
 
 
-async def export_lines(
-    cache: Cache | ReadOnly, prefix: str
-) -> AsyncGenerator[tuple[bytes, int], None]:
+async def export_lines(cache: Entries, prefix: str) -> AsyncGenerator[tuple[bytes, int], None]:
     """Every entry whose key begins with ``prefix``, in byte order of keys.
 
     Yields: some lines, and how many they are.

@@ -21,13 +21,14 @@ from tenantbase.errors import CannotOpen
 from tenantbase.fence import TagFence, WriteLock
 from tenantbase.frame import CACHED_BYTES, OVERHEAD, FrameCodec
 from tenantbase.interfaces.memcache_address import MemcacheAddress
+from tenantbase.interfaces.read_only import reading
 from tenantbase.interfaces.sql_file import check_file
 from tenantbase.interfaces.sql_foreign import check_companions_kind, check_ours
 from tenantbase.interfaces.sql_interface import SqlStore
 from tenantbase.interfaces.sql_readonly import may_write
 from tenantbase.interfaces.sql_reserve import Reserve
 from tenantbase.last_resort import LastResort
-from tenantbase.reading import ReadOnly, reading
+from tenantbase.reading import Entries
 from tenantbase.tags import TagFile
 
 log = logging.getLogger("tenantbase")
@@ -134,7 +135,7 @@ async def open_cache(
 
 
 @asynccontextmanager
-async def open_to_read(config: Config) -> AsyncIterator[Cache | ReadOnly]:
+async def open_to_read(config: Config) -> AsyncIterator[Entries]:
     """Open a database that exists for a command that reads, also where it may not write.
 
     Raises:

@@ -29,7 +29,7 @@ LOCK = tomllib.loads((ROOT / "poetry.lock").read_text())
 # What each layer holds; a module imports from its own and from lower ones, and the package has
 # no cycle. What is named here may be imported from anywhere above.
 LAYERS = (
-    {"errors", "entry", "background"},
+    {"errors", "entry", "background", "beside"},
     {"tags", "frame", "fence", "found", "interfaces.store", "interfaces.memcache"},
     {"claim", "coalesce", "filling", "time_limit", "documents", "write_queue"},
     {"cache"},
