@@ -126,7 +126,6 @@ MUTATIONS: Final = {
                 "self.expires_at is None or self.expires_at > now",
                 "self.expires_at is None or self.expires_at >= now",
             ),
-            "a-ttl-without-end": ("math.isfinite(ttl) and ttl > 0 and", "ttl > 0 and"),
             "a-ttl-of-zero": (
                 "math.isfinite(ttl) and ttl > 0 and",
                 "math.isfinite(ttl) and ttl >= 0 and",
