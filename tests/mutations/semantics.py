@@ -161,7 +161,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/documents.py",
-        _ROUTES,
+        ["tests/test_documents.py"],
         {
             "expiry-with-a-point": (
                 "int(expires_at) if expires_at.is_integer() else expires_at",

@@ -6,7 +6,11 @@ from typing import Final
 
 from tests.mutations.mutation import of
 
-_TESTS: Final = ["tests/test_feed_log.py", "tests/test_feed.py"]
+_TESTS: Final = [
+    "tests/test_subscription.py",
+    "tests/test_feed_log.py",
+    "tests/test_feed.py",
+]
 
 MUTATIONS: Final = {
     **of(
