@@ -32,6 +32,7 @@ from tenantbase.client import (
     UnexpectedAnswer,
     WrongType,
 )
+from tenantbase.client import exchange, watching
 from tenantbase.client.events import BlockReader
 from tests.app_server import AppServer
 from tests.nginx import Nginx
@@ -849,3 +850,45 @@ def test_blocks_of_events() -> None:
     assert (second.event, second.data, second.id) == ("set", "one\n two", "7")
     assert (third.event, third.data, third.id, third.retry) == ("message", "", None, None)
     assert all(one is not other for one, other in pairwise(blocks))
+
+
+def test_lines_of_events_may_end_as_on_windows() -> None:
+    reader = BlockReader()
+    lines = (b"event: set\r", b"id: 7\r", b"data: one\r", b"\r")
+    assert [reader.take(line) for line in lines[:3]] == [None] * 3
+    block = reader.take(lines[3])
+    assert block is not None and (block.event, block.id, block.data) == ("set", "7", "one")
+
+
+async def test_events_may_come_in_any_pieces() -> None:
+    data = b"event: set\nid: 7\n\ndata: one\n\n"
+
+    class Pieces:
+        async def iter_any(self) -> AsyncIterator[bytes]:
+            for piece in (data[at : at + size] for at in range(0, len(data), size)):
+                yield piece
+
+    for size in range(1, len(data) + 1):
+        lines = [line async for line in exchange._lines(Pieces())]  # type: ignore[arg-type]
+        assert lines == data.split(b"\n")[:-1]
+
+
+async def test_a_problem_that_cannot_be_read(scripted: Scripted) -> None:
+    scripted.will(500, b"{nonsense", Content_Type="application/problem+json")
+    async with Client(scripted.url) as client:
+        with pytest.raises(UnexpectedAnswer):
+            await client.get("k")
+
+
+async def test_a_watch_that_was_connected_goes_on_at_the_pace_of_the_server(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_RETRY", 3600.0)
+    stream = {"Content_Type": "text/event-stream"}
+    scripted.will(200, b"retry: 1\n\n", **stream)
+    scripted.will_refuse(503, "overloaded")
+    event = b'event: set\nid: 7\ndata: {"key":"k","version":7}\n\n'
+    scripted.will(200, event, **stream)
+    async with Client(scripted.url, attempts=1) as client, asyncio.timeout(20):
+        async with aclosing(client.watch()) as events:
+            assert await anext(events) == Changed("set", "k", 7)

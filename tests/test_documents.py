@@ -1,24 +1,26 @@
-"""Documents: what is rendered in pieces is what is rendered at once."""
+"""Entries as JSON documents."""
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from tenantbase.documents import PIECE_BYTES, entry_json, entry_pieces, entry_size
-from tenantbase.entry import JSON, OCTETS, Entry
+from tenantbase.documents import applied_json, entry_json
+from tenantbase.entry import JSON, Entry
+from tenantbase.interfaces.store import Applied
 
-ID = "00000000-0000-4000-8000-000000000001"
 
-
-@pytest.mark.parametrize("content_type", [JSON, "application/geo+json", OCTETS, "text/plain"])
-@pytest.mark.parametrize("expires_at", [None, 2e9, 2e9 + 0.25])
 @pytest.mark.parametrize(
-    "size", [0, 1, 2, 3, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 2_000_000]
+    ("moment", "shown"), [(None, b"null"), (2000.0, b"2000"), (2000.25, b"2000.25")]
 )
-def test_pieces_make_the_whole(content_type: str, expires_at: float | None, size: int) -> None:
-    value = b'"' + b"x" * size + b'"'
-    entry = Entry('a "key", and é', value, content_type, ID, 7, expires_at)
-    pieces = list(entry_pieces(entry))
-    assert b"".join(pieces) == entry_json(entry)
-    assert entry_size(entry) == len(entry_json(entry))
-    assert max(map(len, pieces)) <= PIECE_BYTES * 4 // 3
+def test_whole_seconds_have_no_point(moment: float | None, shown: bytes) -> None:
+    entry = Entry("k", b"1", JSON, "0" * 36, 7, moment)
+    assert b'"expires_at":%b}' % shown in entry_json(entry)
+    assert b'"expires_at":%b}' % shown in applied_json(Applied(entry=entry, created=True))
+
+
+def test_json_of_another_type_says_so() -> None:
+    entry = Entry("k", b"[1.0]", "application/ld+json", "0" * 36, 7, None)
+    document = msgspec.json.decode(entry_json(entry), type=dict[str, msgspec.Raw])
+    assert bytes(document["value"]) == b"[1.0]"
+    assert bytes(document["content_type"]) == b'"application/ld+json"'

@@ -150,7 +150,7 @@ async def test_a_feed_that_nobody_watched_goes_on_from_the_newest() -> None:
         await until(lambda: log.looks > 2)
         log.commit("first")
         assert await taking == ["first"]
-    await until(lambda: not any(task.get_name() == "feed" for task in asyncio.all_tasks()))
+    await until(lambda: not any(task.get_name() == "change feed" for task in asyncio.all_tasks()))
     log.commit("unseen")
     async with feed.subscribe("", None, never) as watcher:
         assert watcher.position == feed.position == 2

@@ -32,9 +32,16 @@ DERIVED = {
     "interfaces.memcache_interface._Pool": {"_pool", "_in_use", "acquire", "release"},
     "interfaces.memcache_reader.PieceReader": {"feed_data", "feed_eof", "set_exception", "read"},
     "interfaces.sql_interface._Connection": {"_execute", "_conn", "_thread"},
-    "web.server.Connection": {"finish_response", "handle_error"},
+    "web.server.Connection": {
+        *("finish_response", "handle_error", "_current_request", "_request_count"),
+        *("connection_made", "connection_lost", "eof_received"),  # of asyncio.Protocol
+    },
 }
-MADE_FOR_THAT = {"builtins", "typing", "typing_extensions", "enum", "abc", "msgspec", "click"}
+MADE_FOR_THAT = {
+    "tenantbase",
+    *("builtins", "typing", "typing_extensions", "enum", "abc", "collections", "contextlib"),
+    *("msgspec", "click", "socket", "_socket", "asyncio.protocols", "asyncio.transports"),
+}
 # Of anything else: os._exit is documented.
 OTHERS = {"os._exit"}
 
@@ -81,12 +88,10 @@ def test_what_is_private_to_a_library_is_listed() -> None:
     for name, cls, node in classes():
         for base in cls.__mro__[1:]:
             root = base.__module__.partition(".")[0]
-            if root in MADE_FOR_THAT | {"tenantbase"} or base in (asyncio.Protocol, Exception):
+            if root in MADE_FOR_THAT or base.__module__ in MADE_FOR_THAT:
                 continue
-            if base.__module__ == "asyncio.protocols":
-                continue
-            source = ast.parse(textwrap.dedent(inspect.getsource(base)))
-            theirs = own_attributes(source)
+            theirs = set(vars(base))
+            theirs |= own_attributes(ast.parse(textwrap.dedent(inspect.getsource(base))))
             private = {each for each in own_attributes(node) & theirs if each.startswith("_")}
             overridden = methods(node) & theirs
             if names := {each for each in private | overridden if not is_dunder(each)}:
@@ -138,6 +143,14 @@ def test_aiohttp_still_calls_what_is_overridden() -> None:
     what = changed("aiohttp", "RequestHandler.handle_error", module)
     assert parameters(handler.handle_error) == ["self", "request", "status", "exc", "message"], what
     assert inspect.getsource(handler).count("self.handle_error(") >= 1, what
+
+
+def test_aiohttp_still_knows_its_requests() -> None:
+    what = changed("aiohttp", "_request_count or _current_request", "web/server.py")
+    source = inspect.getsource(web.RequestHandler)
+    assert "self._request_count += 1" in source, what
+    assert "self._current_request = request" in source, what
+    assert "self._current_request = None" in source, what
 
 
 def test_aiohttp_still_counts_what_it_has_sent() -> None:

@@ -206,9 +206,9 @@ def test_many_processes_opening_and_closing_at_once_agree(path: Path) -> None:
 def test_a_file_that_another_has_left_incomplete_is_waited_for_and_not_used(
     path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
-    monkeypatch.setattr(tags_module, "_PATIENCE", 0.1)
     path.write_bytes(content)
-    with path.open() as another:
+    with path.open() as another, monkeypatch.context() as patch:
+        patch.setattr(tags_module, "_PATIENCE", 0.1)
         fcntl.flock(another, fcntl.LOCK_SH)  # it is between its two locks
         with pytest.raises(CannotOpen, match="stays locked by another process"):
             TagFile.open(path)

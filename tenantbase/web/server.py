@@ -39,7 +39,7 @@ _VANISHED_SECONDS: Final = 30.0
 class Connection(web.RequestHandler):
     """aiohttp's connection, whose own errors are problem documents as well.
 
-    The two methods are not documented, and are overridden because aiohttp has no other place for
+    `finish_response` and `handle_error`, undocumented, are overridden as aiohttp has no other place for
     this: what goes wrong before a handler is called, or in the middleware, is answered there.
     """
 

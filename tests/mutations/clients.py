@@ -144,7 +144,7 @@ MUTATIONS: Final = {
         {
             "not-a-number-is-null": ("allow_nan=False", "allow_nan=True"),
             "base64-is-handed-on": (
-                "        if self.encoding is not None:\n",
+                '        if self.encoding == "base64":\n',
                 "        if False:\n",
             ),
             "texts-are-encoded-again": (

@@ -33,10 +33,6 @@ MUTATIONS: Final = {
                 "        taken.set_exception(error)",
                 "        taken.set_result(None)",
             ),
-            "others-may-take-the-lock": (
-                "os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)",
-                "os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)",
-            ),
         },
     ),
     **of(
@@ -44,13 +40,12 @@ MUTATIONS: Final = {
         ["tests/test_tags.py"],
         {
             "the-last-one-out-leaves-the-files": (
-                "            for path in (*companions, self.path):\n"
-                "                path.unlink(missing_ok=True)\n",
+                "            _remove(self._fd, self.path, was_empty)\n",
                 "            pass\n",
             ),
             "the-companions-are-left": (
-                "for path in (*companions, self.path):",
-                "for path in (self.path,):",
+                "                remove_marked(path)\n",
+                "                pass\n",
             ),
             "a-successors-file-is-removed": (
                 "if _lock(self._fd, fcntl.LOCK_EX) and _is_at(self._fd, self.path):",
@@ -61,25 +56,20 @@ MUTATIONS: Final = {
                 "if _is_at(self._fd, self.path):",
             ),
             "an-incomplete-file-is-used": (
-                " and _is_at(fd, path) and _is_complete(fd):",
-                " and _is_at(fd, path):",
+                " and _is_at(fd, path) and _is_complete(fd)",
+                " and _is_at(fd, path)",
             ),
             "a-removed-file-is-used": (
-                " and _is_at(fd, path) and _is_complete(fd):",
-                " and _is_complete(fd):",
+                " and _is_at(fd, path) and _is_complete(fd)",
+                " and _is_complete(fd)",
             ),
-            "locked-for-ever": ("if time.monotonic() > deadline:", "if False:"),
-            "a-hole-instead-of-zeros": (
-                "    zeros = memoryview(bytes(_SIZE))\n",
-                "    os.ftruncate(fd, _SIZE)\n    zeros = memoryview(b'')\n",
-            ),
-            "others-may-read-the-tags": ("os.O_CLOEXEC, 0o600)", "os.O_CLOEXEC, 0o644)"),
+            "locked-for-ever": ("if waited > _PATIENCE:", "if False:"),
             "a-log-with-an-unfinished-commit-is-safe": (
                 " and not any(each & 1 for each in self.sequences)",
                 "",
             ),
             "a-log-is-safe-from-the-start": ("bool(self._words[_LOG_SAFE]) and", ""),
-            "the-end-of-a-file-is-not-looked-at": ("os.fstat(fd).st_size == _SIZE and ", ""),
+            "an-incomplete-file-is-complete": ("os.fstat(fd).st_size == _SIZE and ", ""),
         },
     ),
     **of(

@@ -6,7 +6,11 @@ from typing import Final
 
 from tests.mutations.mutation import of
 
-_TESTS: Final = ["tests/test_feed_log.py", "tests/test_feed.py"]
+_TESTS: Final = [
+    "tests/test_subscription.py",
+    "tests/test_feed_log.py",
+    "tests/test_feed.py",
+]
 
 MUTATIONS: Final = {
     **of(
@@ -25,11 +29,11 @@ MUTATIONS: Final = {
             ),
             "the-rest-of-the-log-waits": ("return len(events) == BATCH", "return False"),
             "trouble-is-told-each-time": (
-                "                        if not failing:\n",
-                "                        if True:\n",
+                "                    if not failing:\n",
+                "                    if True:\n",
             ),
             "trouble-is-told-once-for-ever": (
-                "                        failing = False\n",
+                "                    failing = False\n",
                 "",
             ),
             "the-feed-stays-behind-a-trimmed-log": (
@@ -67,10 +71,6 @@ MUTATIONS: Final = {
             "heartbeats-for-the-first-one-alone": (
                 "            self._due.move_to_end(subscription)\n",
                 "",
-            ),
-            "the-task-is-not-forgotten": (
-                "        finally:\n            self._task = None\n",
-                "        finally:\n",
             ),
             "a-feed-begins-again-where-it-ended": (
                 "            self.position, self._commits = newest, commits\n",
