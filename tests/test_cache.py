@@ -19,6 +19,7 @@ from tenantbase.errors import (
     ConditionFailed,
     Overloaded,
     OutcomeUnknown,
+    StoreError,
     StoreUnavailable,
 )
 from tenantbase.fence import TagFence, WriteLock
@@ -51,7 +52,7 @@ class StagedStore(SqlStore):
         self.reads: list[list[str]] = []
         self.groups: list[int] = []
 
-    async def read(self, keys: Sequence[str], now: float) -> list[Entry | None]:
+    async def read(self, keys: Sequence[str], now: float) -> list[Entry | None | StoreError]:
         self.reads.append(list(keys))
         rows = await super().read(keys, now)
         if self.after_select is not None:

@@ -9,7 +9,9 @@ from typing import cast
 
 from tenantbase.errors import ConditionFailed, InvalidRequest, TenantbaseError
 from tenantbase.interfaces.sql_log import Log
+from tenantbase.interfaces.sql_queries import concerns_a_row
 from tenantbase.interfaces.sql_rows import NamedChange, Rows, outcome
+from tenantbase.interfaces.sql_schema import unavailable
 from tenantbase.interfaces.sql_sweep import delete_prefix, sweep
 from tenantbase.interfaces.store import Applied, DeletePrefix, Sweep, Transaction
 
@@ -29,13 +31,50 @@ def apply(
     Each sees those before it that were made. Consecutive ones that name their keys are worked
     out together; a prefix delete or a sweep parts them.
     """
+    outcomes = _apply(connection, log, transactions, log_size, now)
+    log.write()
+    return outcomes
+
+
+def apply_singly(
+    connection: sqlite3.Connection,
+    log: Log,
+    transactions: Iterable[Transaction],
+    log_size: int,
+    now: float,
+) -> list[Outcome]:
+    """The same for a group of which one met a damaged row: that one alone is not made."""
+    outcomes: list[Outcome] = []
+    for transaction in transactions:
+        length = len(log)
+        connection.execute("SAVEPOINT member")
+        try:
+            outcomes += _apply(connection, log, [transaction], log_size, now)
+        except sqlite3.Error as error:
+            # Where SQLite has ended the whole transaction there is nothing to go on with.
+            if not (connection.in_transaction and concerns_a_row(error)):
+                raise
+            connection.execute("ROLLBACK TO member")
+            log.take_back(length)
+            outcomes.append(unavailable(error, "the database cannot be written"))
+        connection.execute("RELEASE member")
+    log.write()
+    return outcomes
+
+
+def _apply(
+    connection: sqlite3.Connection,
+    log: Log,
+    transactions: Iterable[Transaction],
+    log_size: int,
+    now: float,
+) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for alone, run in groupby(transactions, _stands_alone):
         if alone:
             outcomes.extend(_apply_alone(connection, log, each, log_size, now) for each in run)
         else:
             outcomes.extend(_apply_run(connection, log, cast("list[_Named]", list(run)), now))
-    log.write()
     return outcomes
 
 
