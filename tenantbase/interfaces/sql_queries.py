@@ -38,6 +38,12 @@ _SCAN: Final = (
 )
 _SCAN_KEYS: Final = _SCAN.replace("value", "x''", 1)
 
+_READ_ERRORS: Final = {
+    sqlite3.SQLITE_IOERR_READ,
+    sqlite3.SQLITE_IOERR_SHORT_READ,
+    sqlite3.SQLITE_IOERR_CORRUPTFS,
+}
+
 
 def prefix_range(prefix: str) -> tuple[str, str]:
     """Bounds ``low <= key < high`` that hold for exactly the keys that begin with ``prefix``.
@@ -94,7 +100,8 @@ def read(
 
 def concerns_a_row(error: sqlite3.Error) -> bool:
     """Whether an error may be one row's alone: a page is damaged or cannot be read."""
-    return error_code(error) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR)
+    code = error_code(error)
+    return code & 0xFF == sqlite3.SQLITE_CORRUPT or code in _READ_ERRORS
 
 
 def _read(
