@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import cast
 
-from tenantbase.errors import ConditionFailed, InvalidRequest, TenantbaseError
+from tenantbase.errors import ConditionFailed, InvalidRequest, StoreUnavailable, TenantbaseError
 from tenantbase.interfaces.sql_log import Log
 from tenantbase.interfaces.sql_queries import concerns_a_row
 from tenantbase.interfaces.sql_rows import NamedChange, Rows, outcome
@@ -31,51 +31,39 @@ def apply(
     Each sees those before it that were made. Consecutive ones that name their keys are worked
     out together; a prefix delete or a sweep parts them.
     """
-    outcomes = _apply(connection, log, transactions, log_size, now)
-    log.write()
-    return outcomes
-
-
-def apply_singly(
-    connection: sqlite3.Connection,
-    log: Log,
-    transactions: Iterable[Transaction],
-    log_size: int,
-    now: float,
-) -> list[Outcome]:
-    """The same for a group of which one met a damaged row: that one alone is not made."""
-    outcomes: list[Outcome] = []
-    for transaction in transactions:
-        length = len(log)
-        connection.execute("SAVEPOINT member")
-        try:
-            outcomes += _apply(connection, log, [transaction], log_size, now)
-        except sqlite3.Error as error:
-            # Where SQLite has ended the whole transaction there is nothing to go on with.
-            if not (connection.in_transaction and concerns_a_row(error)):
-                raise
-            connection.execute("ROLLBACK TO member")
-            log.take_back(length)
-            outcomes.append(unavailable(error, "the database cannot be written"))
-        connection.execute("RELEASE member")
-    log.write()
-    return outcomes
-
-
-def _apply(
-    connection: sqlite3.Connection,
-    log: Log,
-    transactions: Iterable[Transaction],
-    log_size: int,
-    now: float,
-) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for alone, run in groupby(transactions, _stands_alone):
         if alone:
             outcomes.extend(_apply_alone(connection, log, each, log_size, now) for each in run)
         else:
             outcomes.extend(_apply_run(connection, log, cast("list[_Named]", list(run)), now))
+    log.write()
     return outcomes
+
+
+def find_damage(
+    connection: sqlite3.Connection, transactions: Iterable[Transaction], log_size: int, now: float
+) -> list[StoreUnavailable | None]:
+    """Which members of a group meet damaged rows: the error of each, None for sound ones.
+
+    Each is tried in a transaction of its own that is rolled back. Savepoints within one do not do:
+    after an error of this kind and a ROLLBACK TO, SQLite finds damage in sound pages as well,
+    until the whole transaction is rolled back.
+    """
+    found: list[StoreUnavailable | None] = []
+    for transaction in transactions:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            apply(connection, Log(connection), [transaction], log_size, now)
+            found.append(None)
+        except sqlite3.Error as error:
+            if not concerns_a_row(error):
+                raise
+            found.append(unavailable(error, "the database cannot be written"))
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+    return found
 
 
 def _stands_alone(transaction: Transaction) -> bool:

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Final
 
 from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
-from tenantbase.interfaces.sql_changes import Outcome, apply, apply_singly
+from tenantbase.interfaces.sql_changes import Outcome, apply, find_damage
 from tenantbase.interfaces.sql_log import Log
 from tenantbase.interfaces.sql_queries import concerns_a_row
 from tenantbase.interfaces.sql_schema import error_code, identity, unavailable
@@ -125,10 +125,15 @@ class Committer:
             if not self._roll_back(connection) or not concerns_a_row(error):
                 return self._refused(taken, error)
             try:
-                # Which member it was is found by applying each on its own.
+                # One member may be the only one that the damage concerns.
+                damage = find_damage(connection, transactions, self._log_size, now)
+                sound = [
+                    each for each, met in zip(transactions, damage, strict=True) if met is None
+                ]
                 connection.execute("BEGIN IMMEDIATE")
                 log = Log(connection)
-                results = iter(apply_singly(connection, log, transactions, self._log_size, now))
+                made = iter(apply(connection, log, sound, self._log_size, now))
+                results = iter([next(made) if met is None else met for met in damage])
             except sqlite3.Error as again:
                 self._roll_back(connection)
                 return self._refused(taken, again)

@@ -203,7 +203,7 @@ def broken(moment: Moment, scratch: Path) -> str | None:
         return f"the integrity check says {integrity}"
     if version < least:
         return f"it is at version {version}, though {least} was acknowledged"
-    if entry is None or entry.version != version:
+    if not isinstance(entry, Entry) or entry.version != version:
         return f"it is at version {version}, and has not what was written then"
     if entry.value.decode() != moment.acknowledged.get(version, entry.value.decode()):
         return f"of version {version} it has another value than was acknowledged"
