@@ -16,6 +16,7 @@ from tenantbase.entry import JSON
 from tenantbase.errors import StoreUnavailable
 from tenantbase.fence import WriteLock
 from tenantbase.interfaces.sql_interface import SqlStore
+from tenantbase.interfaces.sql_queries import snapshot
 from tenantbase.interfaces.sql_readers import MOST_READERS
 from tenantbase.interfaces.store import Set
 from tests.fakes import Granted, RecordingFence
@@ -121,8 +122,6 @@ async def test_closing_does_not_wait_for_what_hangs(store: SqlStore, hang: Hang)
 
 
 async def test_an_error_inside_a_snapshot_ends_it(store: SqlStore) -> None:
-    from tenantbase.interfaces.sql_queries import snapshot
-
     def fail(connection: sqlite3.Connection) -> None:
         with snapshot(connection):
             connection.execute("SELECT * FROM entries").fetchall()

@@ -28,9 +28,9 @@ LOCK = tomllib.loads((ROOT / "poetry.lock").read_text())
 # What each layer holds; a module imports from its own and from lower ones, and the package has
 # no cycle. What is named here may be imported from anywhere above.
 LAYERS = (
-    {"errors", "entry", "troubles"},
+    {"errors", "entry", "troubles", "time_limit"},
     {"tags", "frame", "fence", "found", "interfaces.store", "interfaces.memcache"},
-    {"claim", "coalesce", "time_limit", "documents"},
+    {"claim", "coalesce", "documents"},
     {"cache"},
 )
 # Of the interfaces, those that are no driver: what others need to speak of one.

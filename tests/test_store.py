@@ -11,6 +11,7 @@ import pytest
 
 from tenantbase.entry import JSON, OCTETS, Entry
 from tenantbase.errors import (
+    StoreError,
     ConditionFailed,
     InvalidRequest,
     StoreUnavailable,

@@ -173,7 +173,7 @@ class Readers:
             reader.since, reader.call = time.monotonic(), call
             try:
                 result = call.function(connection)
-            except BaseException as caught:  # the boundary: it belongs to the caller
+            except Exception as caught:  # the boundary: it belongs to the caller
                 error = caught
             reader.call = None
             if not self._tell(call.deliver, result, error):

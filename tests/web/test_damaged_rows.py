@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from tenantbase.config import Config
+from tenantbase.entry import JSON
+from tenantbase.interfaces.store import Set
+from tenantbase.wiring import open_cache
 from tests.damage import damage
 from tests.servers import MemcachedProcess
 from tests.web.conftest import Server, Start
-from tests.web.conftest import start as start  # noqa: PLC0414  a fixture
-from tenantbase.wiring import open_cache
-from tenantbase.interfaces.store import Set
-from tenantbase.entry import JSON
 
 MARKER = b"damaged!"
 HEALTHY = [f"k{n:02}" for n in range(16)]
