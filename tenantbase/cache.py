@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from itertools import chain, islice
-from typing import Any, Final, cast
+from functools import partial
+from itertools import chain
+from typing import Final, NamedTuple, cast
 
 from tenantbase.claim import Claim, give_up
-from tenantbase.coalesce import Coalescer, Receiver
+from tenantbase.coalesce import LATER, Coalescer, Later, Receiver, Unfinished
 from tenantbase.entry import Entry
-from tenantbase.errors import CacheUnavailable, Overloaded
+from tenantbase.errors import CacheUnavailable, Overloaded, StoreError, StoreUnavailable
 from tenantbase.fence import TagFence, TagTicket
 from tenantbase.filling import HEAVY_BYTES, Fill, Filler
 from tenantbase.found import Counters, Found, Source
@@ -35,16 +36,18 @@ from tenantbase.interfaces.store import (
 )
 from tenantbase.tags import Tag, TagFile
 from tenantbase.time_limit import TimeLimit
+from tenantbase.troubles import Trouble
 from tenantbase.write_queue import QUEUE_BYTES, WriteQueue
 
 _READ_BATCH: Final = 256
-_SLOW_READS: Final = 7
+_SELECTS: Final = 8
 _WRITE_THROUGHS: Final = 7
 _SCAN_ENTRIES: Final = 256
 _SCAN_BYTES: Final = 1 << 20
 _SWEEP_ROWS: Final = 500
 _LARGE_FRAME: Final = 64 << 10  # bytes; smaller ones are opened sooner than handed on
 _NOTHING_OPENED: Final[Mapping[bytes, Entry | None | Verdict]] = {}
+_Loaded = Entry | None | StoreError
 # memcached takes a longer time for an absolute one.
 _MAX_EXPTIME: Final = 30 * 24 * 3600
 
@@ -61,6 +64,7 @@ class Cache:
         clock: the present in Unix seconds.
         max_item_bytes: frames above this are not offered to memcached.
         write_timeout: seconds until a write that waits is given up.
+        read_timeout: seconds until a read that needs the database is given up.
         max_queue, max_queue_bytes: writes waiting at most, and what they may hold in memory, of
             large ones and of small ones each; more are refused.
     """
@@ -76,6 +80,7 @@ class Cache:
         clock: Callable[[], float],
         max_item_bytes: int = 1 << 20,
         write_timeout: float = 30.0,
+        read_timeout: float = 5.0,
         max_queue: int = 10_000,
         max_queue_bytes: int = QUEUE_BYTES,
     ) -> None:
@@ -87,12 +92,12 @@ class Cache:
         self._clock = clock
         self._max_value = min(max_item_bytes - OVERHEAD, CACHED_BYTES)
         self._loads: dict[tuple[bytes, Tag], asyncio.Future[Entry | None]] = {}
-        self._reads = Coalescer(
-            self._read_singly, limit=_READ_BATCH, parallel=1, overlapping=_SLOW_READS
-        )
-        self._bulk_reads = Coalescer(
-            self._read_bulks, limit=_READ_BATCH, parallel=1, overlapping=_SLOW_READS, weight=len
-        )
+        # One question to memcached at a time makes large batches, which cost least. What has to
+        # go to the database never holds up the next question, however long it takes.
+        self._reads = Coalescer(self._read_singly, limit=_READ_BATCH, parallel=1)
+        self._bulk_reads = Coalescer(self._read_bulks, limit=_READ_BATCH, parallel=1, weight=len)
+        self._selects = Coalescer(self._select, limit=_READ_BATCH, parallel=_SELECTS, weight=len)
+        self._read_patience: TimeLimit[None] = TimeLimit(read_timeout, _give_up_read)
         self._queue = WriteQueue[Claim, Receiver[tuple[Applied, ...]]](max_queue, max_queue_bytes)
         self._writes = Coalescer(
             self._commit, queue=self._queue, parallel=1, overlapping=_WRITE_THROUGHS
@@ -105,6 +110,11 @@ class Cache:
     def cache_available(self) -> bool | None:
         """Whether memcached answers; None when there is none."""
         return None if self._memcache is None else self._memcache.available
+
+    @property
+    def troubles(self) -> Sequence[Trouble]:
+        """What is wrong with the database although it serves."""
+        return self._store.troubles
 
     @property
     def commits(self) -> int:
@@ -133,16 +143,55 @@ class Cache:
         """
         return await self._bulk_reads.submit(keys)
 
-    async def _read_singly(self, keys: Sequence[str]) -> list[Found]:
-        return await self._read(keys, self._reads)
+    async def _read_singly(self, keys: Sequence[str]) -> Sequence[Found] | Unfinished[Found]:
+        asked = await self._ask_for(keys)
+        found = asked.found
+        if not (asked.missed or asked.direct):
+            return [found[key] for key in keys]
+        ready: list[Found | Later] = [found.get(key, LATER) for key in keys]
+        late = [key for key in keys if key not in found]
+        return Unfinished(ready, partial(self._finish_singly, asked, late))
 
-    async def _read_bulks(self, bulks: Sequence[Sequence[str]]) -> list[list[Found]]:
-        if len(bulks) == 1:
-            return [await self._read(bulks[0], self._bulk_reads)]
-        found = iter(await self._read(list(chain.from_iterable(bulks)), self._bulk_reads))
-        return [list(islice(found, len(keys))) for keys in bulks]
+    async def _finish_singly(self, asked: _Asked, late: list[str]) -> list[Found | Exception]:
+        loaded = await self._load(asked)
+        return [loaded[key] for key in late]
 
-    async def _read(self, keys: Sequence[str], batches: Coalescer[Any, Any]) -> list[Found]:
+    async def _read_bulks(
+        self, bulks: Sequence[Sequence[str]]
+    ) -> Sequence[list[Found]] | Unfinished[list[Found]]:
+        asked = await self._ask_for(list(chain.from_iterable(bulks)))
+        found = asked.found
+        if not (asked.missed or asked.direct):
+            return [[found[key] for key in keys] for keys in bulks]
+        ready: list[list[Found] | Later] = []
+        late: list[Sequence[str]] = []
+        for keys in bulks:
+            if all(key in found for key in keys):
+                ready.append([found[key] for key in keys])
+            else:
+                ready.append(LATER)
+                late.append(keys)
+        return Unfinished(ready, partial(self._finish_bulks, asked, late))
+
+    async def _finish_bulks(
+        self, asked: _Asked, late: list[Sequence[str]]
+    ) -> list[list[Found] | Exception]:
+        known: dict[str, Found | StoreError] = {**asked.found, **await self._load(asked)}
+        results: list[list[Found] | Exception] = []
+        for keys in late:
+            found = []
+            for key in keys:
+                result = known[key]
+                if isinstance(result, StoreError):
+                    results.append(result)
+                    break
+                found.append(result)
+            else:
+                results.append(found)
+        return results
+
+    async def _ask_for(self, keys: Sequence[str]) -> _Asked:
+        """The first step of a batch of reads: what memcached has of these keys."""
         now = self._clock()
         found: dict[str, Found] = {}
         # Before memcached and the database are asked: every caller of this batch has begun, so
@@ -166,14 +215,13 @@ class Cache:
             else:
                 await self._open(asked, frames, now, found, missed)
         if missed or direct:
-            # One question to memcached at a time makes large batches, which cost least. What
-            # has to go to the database must not hold up those who find theirs in memcached.
-            batches.overlap()
-            await self._load(missed, direct, now, found)
-            self._count([found[key] for key in keys])
+            misses, bypasses = set(missed), set(direct)
+            self.counters.misses += sum(key in misses for key in keys)
+            self.counters.bypasses += sum(key in bypasses for key in keys)
+            self.counters.hits += sum(key in found for key in keys)
         else:
             self.counters.hits += len(keys)
-        return [found[key] for key in keys]
+        return _Asked(found, missed, direct, now)
 
     async def _open(
         self,
@@ -210,13 +258,6 @@ class Cache:
             else:
                 found[place.key] = Found(None, hit)
 
-    def _count(self, results: Sequence[Found]) -> None:
-        sources = [result.source for result in results]
-        hits, misses = sources.count(Source.HIT), sources.count(Source.MISS)
-        self.counters.hits += hits
-        self.counters.misses += misses
-        self.counters.bypasses += len(sources) - hits - misses
-
     async def _ask(self, names: list[bytes]) -> dict[bytes, bytes] | None:
         if not names or self._memcache is None:
             return {}
@@ -226,49 +267,53 @@ class Cache:
             self.counters.cache_failures += 1
             return None
 
-    async def _load(
-        self,
-        misses: dict[str, tuple[bytes, Tag]],
-        direct: list[str],
-        now: float,
-        found: dict[str, Found],
-    ) -> None:
-        """Read from the database, each key once however many ask, and fill what missed.
+    async def _load(self, asked: _Asked) -> dict[str, Found | StoreError]:
+        """The second step: read from the database what memcached did not have, and fill.
 
-        Joining a load that another batch has begun is sound only under the very same tag: no
-        write was acknowledged between its beginning and ours, or the tag would differ.
+        Each key is read once however many ask. Joining a load that another batch has begun is
+        sound only under the very same tag: no write was acknowledged between its beginning and
+        ours, or the tag would differ.
         """
         loop = asyncio.get_running_loop()
         joined: dict[str, asyncio.Future[Entry | None]] = {}
         own: dict[str, tuple[bytes, Tag]] = {}
-        for key, token in misses.items():
+        for key, token in asked.missed.items():
             under_way = self._loads.get(token)
             if under_way is None:
                 own[key] = token
                 self._loads[token] = loop.create_future()
             else:
                 joined[key] = under_way
-        wanted = [*own, *direct]
-        try:
-            entries = await self._store.read(wanted, now) if wanted else []
-        except Exception as error:  # whatever it is, nobody who joined may wait for ever
-            for token in own.values():
-                load = self._loads.pop(token)
-                load.set_exception(error)
-                load.exception()  # whether or not anybody joined, it has been seen
-            raise
-        read = dict(zip(wanted, entries, strict=True))
+        read: Mapping[str, _Loaded] = {}
+        if wanted := [*own, *asked.direct]:
+            try:
+                selected = self._selects.submit(wanted)
+                self._read_patience.watch(selected, None)
+                read = await selected
+            except Exception as error:  # whatever it is, nobody who joined may wait for ever
+                for token in own.values():
+                    _settle_load(self._loads.pop(token), error)
+                raise
         fills: list[Fill] = []
         for key, token in own.items():
-            self._loads.pop(token).set_result(read[key])
-            self._offer(fills, *token, read[key], now)
-        for key in direct:
-            found[key] = Found(read[key], Source.BYPASS)
+            entry = read[key]
+            _settle_load(self._loads.pop(token), entry)
+            if not isinstance(entry, StoreError):
+                self._offer(fills, *token, entry, asked.now)
         await self._publish(fills)
-        for key in own:
-            found[key] = Found(read[key], Source.MISS)
+        loaded = {key: _found(read[key], Source.MISS) for key in own}
+        loaded.update((key, _found(read[key], Source.BYPASS)) for key in asked.direct)
         for key, load in joined.items():
-            found[key] = Found(await load, Source.MISS)
+            try:
+                loaded[key] = Found(await load, Source.MISS)
+            except StoreError as error:
+                loaded[key] = error
+        return loaded
+
+    async def _select(self, wanted: Sequence[list[str]]) -> list[Mapping[str, _Loaded]]:
+        keys = list(dict.fromkeys(chain.from_iterable(wanted)))
+        read = dict(zip(keys, await self._store.read(keys, self._clock()), strict=True))
+        return [read] * len(wanted)
 
     # Writing
 
@@ -397,3 +442,28 @@ class Cache:
         await self._writes.drained()
         await self._reads.drained()
         await self._bulk_reads.drained()
+
+
+class _Asked(NamedTuple):
+    """What the first step of a batch of reads has found, and what is left for the second."""
+
+    found: dict[str, Found]
+    missed: dict[str, tuple[bytes, Tag]]
+    direct: list[str]
+    now: float
+
+
+def _found(entry: _Loaded, source: Source) -> Found | StoreError:
+    return entry if isinstance(entry, StoreError) else Found(entry, source)
+
+
+def _settle_load(load: asyncio.Future[Entry | None], result: Entry | None | Exception) -> None:
+    if isinstance(result, Exception):
+        load.set_exception(result)
+        load.exception()  # whether or not it was joined, it has been seen
+    else:
+        load.set_result(result)
+
+
+def _give_up_read(_: None, read: asyncio.Future[object]) -> None:
+    read.set_exception(StoreUnavailable("the database did not answer in time"))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Literal, Protocol, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -55,13 +56,42 @@ class Line(list[tuple[Item, Receiver[Result]]], Generic[Item, Result]):
         return len(self)
 
 
+class _Mark(Enum):
+    LATER = 0
+
+
+Later = Literal[_Mark.LATER]
+LATER: Final = _Mark.LATER
+
+
+class Unfinished(Generic[Result]):
+    """What the first step of a batch gives when a second, slow one is needed.
+
+    Args:
+        ready: a result for each item, LATER for those that need the second step. The others
+            are delivered at once, and the next batch may begin.
+        finish: the second step; the results of those that are LATER, in order.
+    """
+
+    __slots__ = ("ready", "finish")
+
+    def __init__(
+        self,
+        ready: Sequence[Result | Exception | Later],
+        finish: Callable[[], Awaitable[Sequence[Result | Exception]]],
+    ) -> None:
+        self.ready = ready
+        self.finish = finish
+
+
 class Coalescer(Generic[Item, Result]):
     """Turns calls into batches. It belongs to the event loop that first uses it.
 
     Args:
         run: takes a batch and returns one result for each item, in order. A result that is an
             exception is raised to that item's caller alone; an exception raised by ``run``
-            goes to all of them. It runs in a task of its own, which no caller can cancel.
+            goes to all of them. It runs in a task of its own, which no caller can cancel. It may
+            return ``Unfinished``; second steps are not counted and must end by themselves.
         limit: what the items of a batch weigh at most; a heavier one is a batch of its own.
         parallel: batches under way at most.
         overlapping: further ones that have called ``overlap``, at most.
@@ -71,7 +101,9 @@ class Coalescer(Generic[Item, Result]):
 
     def __init__(
         self,
-        run: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
+        run: Callable[
+            [Sequence[Item]], Awaitable[Sequence[Result | Exception] | Unfinished[Result]]
+        ],
         *,
         limit: int = 0,
         parallel: int,
@@ -148,16 +180,35 @@ class Coalescer(Generic[Item, Result]):
     async def _settle(self, batch: list[tuple[Item, Receiver[Result]]]) -> None:
         results: Sequence[Result | Exception]
         try:
-            results = await self._run([item for item, _ in batch])
+            answer = await self._run([item for item, _ in batch])
+            if isinstance(answer, Unfinished):
+                ready = list(zip(batch, answer.ready, strict=True))
+                batch = [waiting for waiting, result in ready if result is LATER]
+                for (_, receive), result in ready:
+                    if result is not LATER:
+                        self._deliver(receive, result)
+                self._next_may_begin()
+                answer = await answer.finish()
+            results = answer
         except Exception as error:  # the boundary: it belongs to the callers, all of them
             results = [error] * len(batch)
         for (_, receive), result in zip(batch, results, strict=True):
-            try:
-                receive(result)
-            except Exception as error:  # one caller's mistake must not keep the others waiting
-                self._running_loop().call_exception_handler(
-                    {"message": "a batch's result was not received", "exception": error}
-                )
+            self._deliver(receive, result)
+
+    def _next_may_begin(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.discard(task)
+        self._slow.add(task)
+        self._send()
+
+    def _deliver(self, receive: Receiver[Result], result: Result | Exception) -> None:
+        try:
+            receive(result)
+        except Exception as error:  # one caller's mistake must not keep the others waiting
+            self._running_loop().call_exception_handler(
+                {"message": "a batch's result was not received", "exception": error}
+            )
 
 
 def _resolve(future: asyncio.Future[Result], result: Result | Exception) -> None:

@@ -144,6 +144,9 @@ class Config:
         "SECONDS",
         "What a write, or opening the database, may wait for others.",
     )
+    read_timeout: float = _option(
+        read.seconds(3600), 5.0, "SECONDS", "How long a read may wait for the database."
+    )
     keepalive_timeout: float = _option(
         read.seconds(3600),
         75.0,

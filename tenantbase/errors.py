@@ -12,7 +12,9 @@
     ├── StoreError               the database
     │   ├── CannotOpen           it cannot be opened, or is not one of ours
     │   ├── StoreUnavailable     it cannot serve now; nothing was done
-    │   │   └── StoreFull        the disk is full; nothing was done
+    │   │   ├── StoreFull        the disk is full; nothing was done
+    │   │   ├── Damaged          what was asked for is damaged; the rest can be used
+    │   │   └── DiskFailed       the disk reports an error; nothing was done
     │   └── OutcomeUnknown       a write may or may not have been made durable
     └── CacheUnavailable         memcached gave no usable answer; never leaves the policy
 
@@ -21,6 +23,8 @@ one table, in ``web/problems.py``.
 """
 
 from __future__ import annotations
+
+from tenantbase.troubles import Trouble
 
 
 class TenantbaseError(Exception):
@@ -89,7 +93,13 @@ class Overloaded(TenantbaseError):
 
 
 class StoreError(TenantbaseError):
-    """The database did not do what was asked."""
+    """The database did not do what was asked.
+
+    Attributes:
+        trouble: what is wrong with the database if others will meet it, too.
+    """
+
+    trouble: Trouble | None = None
 
 
 class CannotOpen(StoreError):
@@ -103,9 +113,25 @@ class StoreUnavailable(StoreError):
 class StoreFull(StoreUnavailable):
     """The disk, or the file system's quota, is full. Nothing was done."""
 
+    trouble = Trouble.DISK_FULL
+
+
+class Damaged(StoreUnavailable):
+    """A row, or a page, cannot be read. Nothing was done; other entries may be sound."""
+
+    trouble = Trouble.DAMAGED_ROWS
+
+
+class DiskFailed(StoreUnavailable):
+    """The disk reports an error. Nothing was done."""
+
+    trouble = Trouble.DISK_ERRORS
+
 
 class OutcomeUnknown(StoreError):
     """A commit was begun and its end was not seen: the write may be durable or lost."""
+
+    trouble = Trouble.DISK_ERRORS
 
 
 class CacheUnavailable(TenantbaseError):

@@ -107,7 +107,7 @@ async def open_cache(
         stack.callback(waiting.cancel)
         await lock.take(config.write_timeout)
         waiting.cancel()
-        store = await SqlStore.open(path, lock.held, mark=tags)
+        store = await SqlStore.open(path, lock.held, mark=tags, read_timeout=config.read_timeout)
         stack.push_async_callback(store.close)
         codec = FrameCodec(store.secret)
         client = None
@@ -126,6 +126,7 @@ async def open_cache(
             clock=time.time,
             max_item_bytes=memcached.max_item_bytes if memcached else _MEMCACHED_ITEM,
             write_timeout=config.write_timeout,
+            read_timeout=config.read_timeout,
         )
         stack.push_async_callback(cache.drained)
         try:

@@ -13,6 +13,7 @@ from tenantbase.errors import (
     ConditionFailed,
     InvalidRequest,
     OutcomeUnknown,
+    StoreError,
     StoreUnavailable,
     TenantbaseError,
     WrongType,
@@ -31,6 +32,7 @@ from tenantbase.interfaces.store import (
     Transaction,
     Written,
 )
+from tenantbase.troubles import Trouble
 
 
 class Granted:
@@ -117,7 +119,9 @@ class FakeStore:
     def secret(self) -> bytes:
         return self._tables.secret
 
-    async def read(self, keys: Sequence[str], now: float) -> list[Entry | None]:
+    troubles: Sequence[Trouble] = ()
+
+    async def read(self, keys: Sequence[str], now: float) -> list[Entry | None | StoreError]:
         entries = self._living(now)
         return [entries.get(key) for key in keys]
 

@@ -21,6 +21,7 @@ from tenantbase.errors import (
     ConditionFailed,
     Overloaded,
     OutcomeUnknown,
+    StoreError,
     StoreUnavailable,
 )
 from tenantbase.fence import TagFence, WriteLock
@@ -55,7 +56,7 @@ class StagedStore(SqlStore):
         self.reads: list[list[str]] = []
         self.groups: list[int] = []
 
-    async def read(self, keys: Sequence[str], now: float) -> list[Entry | None]:
+    async def read(self, keys: Sequence[str], now: float) -> list[Entry | None | StoreError]:
         self.reads.append(list(keys))
         rows = await super().read(keys, now)
         if self.after_select is not None:
@@ -692,3 +693,22 @@ async def test_a_listing_is_complete_and_in_byte_order(node: Node) -> None:
     assert len(pieces) > 2
     limited = [piece async for piece, _ in node.cache.scan("0", "0007", limit=300)]
     assert [entry.key for piece in limited for entry in piece] == keys[8:308]
+
+
+async def test_hits_never_wait_for_loads(cluster: Cluster) -> None:
+    node = await cluster.start(read_timeout=0.5)
+    await node.set("cached", b"1")
+    gate = asyncio.Event()
+    node.store.after_select = gate.wait
+    misses = []
+    for n in range(20):
+        misses.append(asyncio.ensure_future(node.get(f"absent {n}")))
+        assert await node.get("cached") == (b"1", Source.HIT)
+        assert (await node.cache.get_many(["cached"]))[0].source is Source.HIT
+    for miss in misses:
+        with pytest.raises(StoreUnavailable, match="in time"):
+            await miss
+    assert await node.get("cached") == (b"1", Source.HIT)
+    gate.set()
+    node.store.after_select = None
+    assert await node.get("absent") == (None, Source.MISS)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tenantbase.coalesce import Coalescer
+from tenantbase.coalesce import LATER, Coalescer, Unfinished
 
 
 class Recorder:
@@ -148,6 +148,27 @@ async def test_a_batch_in_a_slow_part_lets_others_begin_up_to_a_bound() -> None:
     assert begun == [[-1], [-2], [-3]], "the third had to stay, and keeps the fourth out"
     gate.set()
     assert await asyncio.gather(*slow, fast) == [-1, -2, -3, 4]
+    await coalescer.drained()
+
+
+async def test_what_is_ready_waits_neither_for_the_second_step_nor_for_that_of_others() -> None:
+    gate = asyncio.Event()
+
+    async def finish() -> list[int]:
+        await gate.wait()
+        return [-10]
+
+    async def run(items: Sequence[int]) -> Unfinished[int]:
+        return Unfinished([LATER if item < 0 else item * 10 for item in items], finish)
+
+    coalescer: Coalescer[int, int] = Coalescer(run, limit=100, parallel=1)
+    slow = []
+    for n in range(20):
+        slow.append(coalescer.submit(-1))
+        assert await coalescer.submit(n) == n * 10
+    assert not any(each.done() for each in slow)
+    gate.set()
+    assert await asyncio.gather(*slow) == [-10] * 20
     await coalescer.drained()
 
 

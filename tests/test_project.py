@@ -29,16 +29,16 @@ LOCK = tomllib.loads((ROOT / "poetry.lock").read_text())
 # What each layer holds; a module imports from its own and from lower ones, and the package has
 # no cycle. What is named here may be imported from anywhere above.
 LAYERS = (
-    {"errors", "entry", "background", "beside"},
+    {"errors", "entry", "background", "beside", "troubles", "time_limit"},
     {"tags", "frame", "fence", "found", "interfaces.store", "interfaces.memcache"},
-    {"claim", "coalesce", "filling", "time_limit", "documents", "write_queue"},
+    {"claim", "coalesce", "filling", "documents", "write_queue"},
     {"cache"},
 )
 # Of the interfaces, those that are no driver: what others need to speak of one.
 ABSTRACT = {"interfaces", "interfaces.store", "interfaces.memcache", "interfaces.memcache_address"}
 # Who may import a library: modules, or packages with all that is in them.
 LIBRARIES = {
-    "aiosqlite": {"interfaces.sql_interface", "interfaces.sql"},
+    "aiosqlite": {"interfaces.sql_connection"},
     "aiomcache": {"interfaces.memcache_interface"},
     "aiohttp": {"web", "main", "wiring", "client", "console", "remote"},
 }

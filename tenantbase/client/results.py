@@ -128,8 +128,8 @@ class Health(msgspec.Struct, frozen=True):
     """What a server says of itself.
 
     Attributes:
-        status: ``ok``, ``degraded`` (memcached is away) or ``unavailable``.
-        store: ``ok`` or ``unavailable``.
+        status: ``ok``, ``degraded`` (memcached is away, or the disk has troubles) or ``unavailable``.
+        store: ``ok``, ``degraded`` or ``unavailable``.
         cache: ``ok``, ``off`` or ``unavailable``.
         draining: it is about to stop.
         version: of the server's program.

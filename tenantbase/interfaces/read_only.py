@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Final, NoReturn
 
 from tenantbase.entry import Entry
-from tenantbase.errors import CannotOpen
+from tenantbase.errors import CannotOpen, StoreError
 from tenantbase.found import Found, Source
 from tenantbase.interfaces import sql_queries
 from tenantbase.interfaces.sql_readonly import open_readonly
@@ -32,8 +32,10 @@ class ReadOnly:
         return time.time()
 
     async def get(self, key: str) -> Found:
-        """Read one entry."""
+        """Read one entry. Raises StoreError if its row is damaged."""
         (entry,) = sql_queries.read(self._connection, [key], self.now())
+        if isinstance(entry, StoreError):
+            raise entry
         return Found(entry, Source.BYPASS)
 
     async def write(self, *changes: object) -> NoReturn:

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import cast
 
-from tenantbase.errors import ConditionFailed, InvalidRequest, TenantbaseError
+from tenantbase.errors import ConditionFailed, InvalidRequest, StoreUnavailable, TenantbaseError
 from tenantbase.interfaces.sql_log import Log
+from tenantbase.interfaces.sql_queries import concerns_a_row
 from tenantbase.interfaces.sql_rows import NamedChange, Rows, outcome
+from tenantbase.interfaces.sql_schema import unavailable
 from tenantbase.interfaces.sql_sweep import delete_prefix, sweep
 from tenantbase.interfaces.store import Applied, DeletePrefix, Sweep, Transaction
 
@@ -37,6 +39,31 @@ def apply(
             outcomes.extend(_apply_run(connection, log, cast("list[_Named]", list(run)), now))
     log.write()
     return outcomes
+
+
+def find_damage(
+    connection: sqlite3.Connection, transactions: Iterable[Transaction], log_size: int, now: float
+) -> list[StoreUnavailable | None]:
+    """Which members of a group meet damaged rows: the error of each, None for sound ones.
+
+    Each is tried in a transaction of its own that is rolled back. Savepoints within one do not do:
+    after an error of this kind and a ROLLBACK TO, SQLite finds damage in sound pages as well,
+    until the whole transaction is rolled back.
+    """
+    found: list[StoreUnavailable | None] = []
+    for transaction in transactions:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            apply(connection, Log(connection), [transaction], log_size, now)
+            found.append(None)
+        except sqlite3.Error as error:
+            if not concerns_a_row(error):
+                raise
+            found.append(unavailable(error, "the database cannot be written"))
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+    return found
 
 
 def _stands_alone(transaction: Transaction) -> bool:

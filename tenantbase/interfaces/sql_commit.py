@@ -16,10 +16,11 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Final
 
 from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
-from tenantbase.interfaces.sql_changes import Outcome, apply
+from tenantbase.interfaces.sql_changes import Outcome, apply, find_damage
 from tenantbase.interfaces.sql_log import Log
+from tenantbase.interfaces.sql_queries import concerns_a_row
 from tenantbase.interfaces.sql_reserve import Reserve
-from tenantbase.interfaces.sql_schema import error_code, identity, reason
+from tenantbase.interfaces.sql_schema import error_code, identity, unavailable
 from tenantbase.interfaces.store import (
     Claim,
     Delete,
@@ -201,8 +202,21 @@ class Committer:
             log = Log(connection)
             results = iter(apply(connection, log, transactions, self._log_size, now))
         except sqlite3.Error as error:
-            self._roll_back(connection)
-            return self._refused(taken, error)
+            if not self._roll_back(connection) or not concerns_a_row(error):
+                return self._refused(taken, error)
+            try:
+                # One member may be the only one that the damage concerns.
+                damage = find_damage(connection, transactions, self._log_size, now)
+                sound = [
+                    each for each, met in zip(transactions, damage, strict=True) if met is None
+                ]
+                connection.execute("BEGIN IMMEDIATE")
+                log = Log(connection)
+                made = iter(apply(connection, log, sound, self._log_size, now))
+                results = iter([next(made) if met is None else met for met in damage])
+            except sqlite3.Error as again:
+                self._roll_back(connection)
+                return self._refused(taken, again)
         outcomes: list[Outcome | None] = [next(results) if mine else None for mine in taken]
         rows = connection.total_changes - before
         if not rows:
@@ -248,13 +262,13 @@ class Committer:
         """The outcome for a group of which nothing was done."""
         if error_code(error) in _SYNC_FAILED:
             self.failure = "the disk failed; no more writes are taken"
-        text = f"the database cannot be written: {reason(error)}"
-        if error_code(error) != sqlite3.SQLITE_FULL:
-            return _none_made(taken, StoreUnavailable, text)
+        refusal = unavailable(error, "the database cannot be written")
+        if not isinstance(refusal, StoreFull):
+            return _none_made(taken, type(refusal), str(refusal))
         # A checkpoint lets the log be written from its beginning again, which takes no room.
         self._pages = _CHECKPOINT_PAGES
         self._was_full = True
-        return _none_made(taken, StoreFull, text)
+        return _none_made(taken, StoreFull, str(refusal))
 
     def _roll_back(self, connection: sqlite3.Connection) -> bool:
         """End the transaction if SQLite hasn't done so itself; False if that fails."""

@@ -11,19 +11,21 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final, Self, TypeVar, TypeVarTuple
 
-import aiosqlite
-
 from tenantbase.entry import Entry
-from tenantbase.errors import CannotOpen, StoreUnavailable
+from tenantbase.errors import CannotOpen, StoreError, StoreUnavailable
 from tenantbase.interfaces import sql_queries, sql_schema
 from tenantbase.interfaces.sql_commit import Committer, WriteLock
+from tenantbase.interfaces.sql_connection import Connection
+from tenantbase.interfaces.sql_readers import NO_ANSWER, Readers
 from tenantbase.interfaces.sql_recovery import LogMark
 from tenantbase.interfaces.store import ChangeEvent, Claim, Fence, Written
+from tenantbase.troubles import Trouble, Troubles
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
@@ -32,55 +34,21 @@ _CHECK_SECONDS: Final = 2.0
 _CLOSED: Final = "the database is closed"
 
 
-class _Connection(aiosqlite.Connection):
-    """A connection with its thread.
-
-    Private in aiosqlite and used here: `_thread`, to wait for its end, and `_execute` and `_conn`, to
-    run a whole function there.
-
-    Attributes:
-        pending: calls that wait for their result.
-    """
-
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
-        super().__init__(connect, iter_chunk_size=1)
-        self.pending = 0
-
-    async def start(self) -> Self:
-        """Start the thread and connect there."""
-        try:
-            await self
-        except BaseException:
-            # aiosqlite tells its thread to stop, and does not wait for it. If the event loop
-            # were closed meanwhile, the thread would die of that, noisily.
-            await asyncio.to_thread(self._thread.join)
-            raise
-        return self
-
-    async def run(
-        self, function: Callable[[sqlite3.Connection, *Arguments], Result], *args: *Arguments
-    ) -> Result:
-        """Run a whole function in the thread.
-
-        aiosqlite's own methods make one trip for each statement, some 60 µs each, and a caller
-        cancelled between two of them would leave half a transaction to whoever comes next.
-        """
-        self.pending += 1
-        try:
-            result: Result = await self._execute(  # type: ignore[no-untyped-call]
-                function, self._conn, *args
-            )
-            return result
-        finally:
-            self.pending -= 1
-
-
 class SqlStore:
     """The entries of one database file. Made with ``open``."""
 
-    def __init__(self, writer: _Connection, committer: Committer, secret: bytes) -> None:
+    def __init__(
+        self,
+        writer: Connection,
+        readers: Readers,
+        committer: Committer,
+        secret: bytes,
+        troubles: Troubles,
+    ) -> None:
         self._writer = writer
-        self._readers: list[_Connection] = []
+        self._readers = readers
+        self._troubles = troubles
+        self._look_again: asyncio.TimerHandle | None = None
         self._committer = committer
         self._secret = secret
         self._writing = asyncio.Lock()
@@ -97,6 +65,7 @@ class SqlStore:
         change_log_size: int = 65_536,
         readers: int = 2,
         busy_timeout: float = 5.0,
+        read_timeout: float = 5.0,
     ) -> Self:
         """Open the database, making it or bringing it up to date as needed.
 
@@ -107,12 +76,21 @@ class SqlStore:
             change_log_size: changes that the log keeps.
             readers: connections that read at the same time.
             busy_timeout: seconds to wait for a foreign program's lock.
+            read_timeout: seconds that anything that reads may take.
 
         Raises:
             CannotOpen: one line that names the file and says why.
         """
         opening = asyncio.ensure_future(
-            cls._open(os.path.abspath(path), lock, mark, change_log_size, readers, busy_timeout)
+            cls._open(
+                os.path.abspath(path),
+                lock,
+                mark,
+                change_log_size,
+                readers,
+                busy_timeout,
+                read_timeout,
+            )
         )
         try:
             return await asyncio.shield(opening)
@@ -132,6 +110,7 @@ class SqlStore:
         change_log_size: int,
         readers: int,
         busy_timeout: float,
+        read_timeout: float,
     ) -> Self:
         made: tuple[Committer, bytes] | None = None
 
@@ -147,13 +126,23 @@ class SqlStore:
             made = committer, opened.secret
             return opened.connection
 
-        writer = await _Connection(connect).start()
+        writer = await Connection(connect).start()
         assert made is not None
-        store = cls(writer, *made)
+        committer, secret = made
+        troubles = Troubles(time.monotonic)
+
+        def hanging(begins: bool) -> None:
+            if begins:
+                troubles.met(Trouble.READS_HANG, "SQLite does not return from a read")
+            else:
+                troubles.over(Trouble.READS_HANG)
+
+        pool = Readers(
+            partial(sql_schema.open_reader, path, busy_timeout), readers, read_timeout, hanging
+        )
+        store = cls(writer, pool, committer, secret, troubles)
         try:
-            for _ in range(readers):
-                reader = _Connection(partial(sql_schema.open_reader, path, busy_timeout))
-                store._readers.append(await reader.start())
+            await pool.start()
         except BaseException:
             await store.close()
             raise
@@ -163,8 +152,16 @@ class SqlStore:
     def secret(self) -> bytes:
         return self._secret
 
-    async def read(self, keys: Sequence[str], now: float) -> list[Entry | None]:
-        return await self._read(sql_queries.read, keys, now)
+    @property
+    def troubles(self) -> list[Trouble]:
+        return self._troubles.lasting
+
+    async def read(self, keys: Sequence[str], now: float) -> list[Entry | None | StoreError]:
+        results = await self._read(sql_queries.read, keys, now)
+        for result in results:
+            if isinstance(result, StoreError):
+                self._notice(result)
+        return results
 
     async def scan(
         self, prefix: str, after: str, limit: int, max_bytes: int, now: float
@@ -187,7 +184,7 @@ class SqlStore:
             async with asyncio.timeout(_CHECK_SECONDS):
                 trouble = await self._read(self._probe)
         except TimeoutError:
-            raise StoreUnavailable("the database does not answer") from None
+            raise StoreUnavailable(NO_ANSWER) from None
         if trouble is not None:
             raise StoreUnavailable(trouble)
 
@@ -206,12 +203,33 @@ class SqlStore:
     ) -> Result:
         if self._closed:
             raise StoreUnavailable(_CLOSED)
-        reader = min(self._readers, key=lambda reader: reader.pending)
         try:
-            return await reader.run(function, *args)
+            return await self._readers.call(lambda connection: function(connection, *args))
         except sqlite3.Error as error:
-            text = f"the database cannot be read: {sql_schema.reason(error)}"
-            raise StoreUnavailable(text) from error
+            failure = sql_schema.unavailable(error, "the database cannot be read")
+            self._notice(failure)
+            raise failure from error
+
+    def _notice(self, error: BaseException) -> None:
+        """Keep the trouble that an error tells of, and have its end noticed, too."""
+        trouble = error.trouble if isinstance(error, StoreError) else None
+        if trouble is None:
+            return
+        self._troubles.met(trouble, str(error))
+        if self._look_again is None:
+            self._schedule_look()
+
+    def _schedule_look(self) -> None:
+        seconds = self._troubles.next_look()
+        if seconds is None:
+            self._look_again = None
+        else:
+            loop = asyncio.get_running_loop()
+            self._look_again = loop.call_later(seconds, self._look_at_troubles)
+
+    def _look_at_troubles(self) -> None:
+        self._troubles.lasting  # noqa: B018  logs what is over
+        self._schedule_look()
 
     def _start(self, work: Coroutine[None, None, Result]) -> asyncio.Task[Result]:
         """Run something to its end, whatever becomes of who asked for it."""
@@ -225,6 +243,9 @@ class SqlStore:
             if self._closed:
                 return Written([StoreUnavailable(_CLOSED) for _ in group], None)
             written = await self._writer.run(self._committer.commit, group, now, fence)
+        for outcome in written.outcomes:
+            if isinstance(outcome, StoreError):
+                self._notice(outcome)
         if self._committer.wants_checkpoint:
             # After the answer: it takes some fsyncs. The next write waits for its end.
             self._start(self._checkpoint())
@@ -240,13 +261,14 @@ class SqlStore:
             if self._closed:
                 return
             self._closed = True
+            if self._look_again is not None:
+                self._look_again.cancel()
             async with AsyncExitStack() as stack:  # closes from the last one added to the first
                 safe = await self._writer.run(self._committer.checkpoint)
                 if safe:
                     stack.push_async_callback(self._writer.close)
                     stack.push_async_callback(self._writer.run, self._committer.close)
-                for reader in self._readers:
-                    stack.push_async_callback(reader.close)
+                stack.push_async_callback(self._readers.close)
                 if not safe:
                     # Who closes a file last makes a checkpoint and removes the log. While a
                     # reader has it open the writer isn't last, and readers can't do it.

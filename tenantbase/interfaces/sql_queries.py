@@ -8,6 +8,8 @@ from contextlib import closing, contextmanager
 from typing import Final
 
 from tenantbase.entry import MAX_KEY_BYTES, Entry
+from tenantbase.errors import StoreError
+from tenantbase.interfaces.sql_schema import error_code, unavailable
 from tenantbase.interfaces.store import ChangeEvent
 
 # Greater than every legal key: the highest character, one time more than fits in a key.
@@ -35,6 +37,12 @@ _SCAN: Final = (
     f"SELECT {_ENTRY} FROM entries WHERE key >= ? AND key < ? AND {ALIVE} ORDER BY key LIMIT ?"
 )
 _SCAN_KEYS: Final = _SCAN.replace("value", "x''", 1)
+
+_READ_ERRORS: Final = {
+    sqlite3.SQLITE_IOERR_READ,
+    sqlite3.SQLITE_IOERR_SHORT_READ,
+    sqlite3.SQLITE_IOERR_CORRUPTFS,
+}
 
 
 def prefix_range(prefix: str) -> tuple[str, str]:
@@ -70,23 +78,50 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # some errors make SQLite end it itself
+            connection.execute("ROLLBACK")
 
 
-def read(connection: sqlite3.Connection, keys: Sequence[str], now: float) -> list[Entry | None]:
+def read(
+    connection: sqlite3.Connection, keys: Sequence[str], now: float
+) -> list[Entry | None | StoreError]:
     """See ``Store.read``."""
-    if len(keys) > _KEYS_A_QUERY:
-        with snapshot(connection):
-            return _read(connection, keys, now)
-    return _read(connection, keys, now)
+    try:
+        if len(keys) > _KEYS_A_QUERY:
+            with snapshot(connection):
+                return _read(connection, keys, now)
+        return _read(connection, keys, now)
+    except sqlite3.DatabaseError as error:
+        if not concerns_a_row(error):
+            raise
+    with snapshot(connection):
+        return [_read_alone(connection, key, now) for key in keys]
 
 
-def _read(connection: sqlite3.Connection, keys: Sequence[str], now: float) -> list[Entry | None]:
+def concerns_a_row(error: sqlite3.Error) -> bool:
+    """Whether an error may be one row's alone: a page is damaged or cannot be read."""
+    code = error_code(error)
+    return code & 0xFF == sqlite3.SQLITE_CORRUPT or code in _READ_ERRORS
+
+
+def _read(
+    connection: sqlite3.Connection, keys: Sequence[str], now: float
+) -> list[Entry | None | StoreError]:
     found: dict[str, Entry] = {}
     for marks, batch in key_batches(keys):
         for row in connection.execute(_READ.format(marks), (*batch, now)):
             found[row[0]] = Entry(*row)
     return [found.get(key) for key in keys]
+
+
+def _read_alone(connection: sqlite3.Connection, key: str, now: float) -> Entry | None | StoreError:
+    try:
+        (result,) = _read(connection, [key], now)
+    except sqlite3.DatabaseError as error:
+        if not concerns_a_row(error):
+            raise
+        return unavailable(error, f"the entry of key {key!r} cannot be read")
+    return result
 
 
 def scan(

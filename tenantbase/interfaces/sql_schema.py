@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from tenantbase.errors import CannotOpen
+from tenantbase.errors import CannotOpen, Damaged, DiskFailed, StoreFull, StoreUnavailable
 from tenantbase.interfaces.sql_file import make_file, sync_directory
 from tenantbase.interfaces.sql_foreign import APPLICATION_ID
 from tenantbase.interfaces.sql_recovery import LeftLog, LogMark, LogNotSafe
@@ -95,6 +95,19 @@ _REASONS: Final = {
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_IOERR: "the disk reports an error",
 }
+
+
+_KINDS: Final[dict[int, type[StoreUnavailable]]] = {
+    sqlite3.SQLITE_FULL: StoreFull,
+    sqlite3.SQLITE_CORRUPT: Damaged,
+    sqlite3.SQLITE_IOERR: DiskFailed,
+}
+
+
+def unavailable(error: Exception, what: str) -> StoreUnavailable:
+    """A driver's error as one of ours; ``what`` begins the sentence."""
+    kind = _KINDS.get(error_code(error) & 0xFF, StoreUnavailable)
+    return kind(f"{what}: {reason(error)}")
 
 
 def error_code(error: Exception) -> int:

@@ -15,7 +15,8 @@ from typing import Protocol
 import msgspec
 
 from tenantbase.entry import Entry
-from tenantbase.errors import TenantbaseError
+from tenantbase.errors import StoreError, TenantbaseError
+from tenantbase.troubles import Trouble
 
 
 class Condition(msgspec.Struct, frozen=True, gc=False):
@@ -170,8 +171,15 @@ class Store(Protocol):
     def secret(self) -> bytes:
         """32 random bytes, made with the database: the root of keyed hashes and MACs."""
 
-    async def read(self, keys: Sequence[str], now: float) -> list[Entry | None]:
-        """The entries of these keys, in their order, from one snapshot."""
+    @property
+    def troubles(self) -> Sequence[Trouble]:
+        """What is wrong with the database at the moment although it serves."""
+
+    async def read(self, keys: Sequence[str], now: float) -> list[Entry | None | StoreError]:
+        """The entries of these keys, in their order, from one snapshot.
+
+        A key whose row is damaged has the error in its place.
+        """
 
     async def scan(
         self, prefix: str, after: str, limit: int, max_bytes: int, now: float

@@ -39,12 +39,16 @@ class Health:
         """The answer to how the service is."""
         serves = await self._store_serves()
         cached = self._cache.cache_available
+        troubles = self._cache.troubles
         draining = self._life.draining
         unavailable = draining or not serves
-        status = "unavailable" if unavailable else "degraded" if cached is False else "ok"
+        status = (
+            "unavailable" if unavailable else "degraded" if troubles or cached is False else "ok"
+        )
         document = {
             "status": status,
-            "store": "ok" if serves else "unavailable",
+            "store": "unavailable" if not serves else "degraded" if troubles else "ok",
+            "troubles": troubles,
             "cache": "off" if cached is None else "ok" if cached else "unavailable",
             "draining": draining,
             "version": __version__,

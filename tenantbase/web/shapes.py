@@ -81,10 +81,14 @@ class Deleted(msgspec.Struct):
 
 
 class HealthReport(msgspec.Struct):
-    """How the server is. ``degraded``: memcached is away, and everything works without it."""
+    """How the server is. ``degraded``: it serves, but memcached is away or the disk has troubles."""
 
     status: Literal["ok", "degraded", "unavailable"]
-    store: Literal["ok", "unavailable"]
+    store: Literal["ok", "degraded", "unavailable"]
+    troubles: Annotated[
+        list[Literal["damaged rows", "disk errors", "disk full", "reads hang"]],
+        Meta(description="What is wrong with the database at the moment."),
+    ]
     cache: Literal["ok", "unavailable", "off"]
     draining: Annotated[
         bool, Meta(description="It is about to end; send new connections elsewhere.")

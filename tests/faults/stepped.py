@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from tenantbase import wiring
 from tenantbase.cache import Cache
 from tenantbase.entry import Entry
+from tenantbase.errors import StoreError
 from tenantbase.fence import TagFence, TagTicket, WriteLock
 from tenantbase.frame import FrameCodec
 from tenantbase.interfaces import memcache_interface
@@ -83,8 +84,8 @@ def stepped(parts: Parts, control: Control) -> Parts:
             control.reach("even")
 
     class Store_(parts.store):  # type: ignore[misc,name-defined]
-        async def read(self, keys: Sequence[str], now: float) -> list[Entry | None]:
-            rows: list[Entry | None] = await super().read(keys, now)
+        async def read(self, keys: Sequence[str], now: float) -> list[Entry | None | StoreError]:
+            rows: list[Entry | None | StoreError] = await super().read(keys, now)
             await control.reach_async("selected")
             return rows
 

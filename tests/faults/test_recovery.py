@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tenantbase.errors import StoreError
 from tenantbase.interfaces import sql_queries
 from tests.faults.disk import SECTOR, Disk, File, file_of, written_by
 from tests.faults.strace import FILE_CALLS, Call, injecting, parsed, strace
@@ -203,7 +204,7 @@ def broken(moment: Moment, scratch: Path) -> str | None:
         return f"the integrity check says {integrity}"
     if version < least:
         return f"it is at version {version}, though {least} was acknowledged"
-    if entry is None or entry.version != version:
+    if entry is None or isinstance(entry, StoreError) or entry.version != version:
         return f"it is at version {version}, and has not what was written then"
     if entry.value.decode() != moment.acknowledged.get(version, entry.value.decode()):
         return f"of version {version} it has another value than was acknowledged"

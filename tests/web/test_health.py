@@ -19,11 +19,16 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def document(
-    status: str = "ok", store: str = "ok", cache: str = "ok", draining: bool = False
+    status: str = "ok",
+    store: str = "ok",
+    cache: str = "ok",
+    draining: bool = False,
+    troubles: tuple[str, ...] = (),
 ) -> dict[str, object]:
     return {
         "status": status,
         "store": store,
+        "troubles": list(troubles),
         "cache": cache,
         "draining": draining,
         "version": __version__,
