@@ -174,10 +174,17 @@ async def test_a_reset_goes_to_those_whom_it_concerns() -> None:
 
 async def test_every_watcher_has_its_heartbeats() -> None:
     feed = Feed(Log(), heartbeat=0.5)
+    all_have_them = asyncio.Barrier(3)
 
     async def two() -> None:
         async with feed.subscribe("", None, never) as watcher, asyncio.timeout(PATIENCE):
             assert [await anext(watcher), await anext(watcher)] == [[], []]
+            # None goes before the others have theirs; it takes what comes meanwhile.
+            staying = asyncio.ensure_future(all_have_them.wait())
+            while not staying.done():
+                more = asyncio.ensure_future(anext(watcher))
+                await asyncio.wait([staying, more], return_when=asyncio.FIRST_COMPLETED)
+                more.cancel()
 
     await asyncio.gather(two(), two(), two())
 

@@ -59,10 +59,6 @@ MUTATIONS: Final = {
                 " and _is_at(fd, path) and _is_complete(fd)",
                 " and _is_at(fd, path)",
             ),
-            "a-removed-file-is-used": (
-                " and _is_at(fd, path) and _is_complete(fd)",
-                " and _is_complete(fd)",
-            ),
             "locked-for-ever": ("if waited > _PATIENCE:", "if False:"),
             "a-log-with-an-unfinished-commit-is-safe": (
                 " and not any(each & 1 for each in self.sequences)",
