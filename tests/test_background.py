@@ -23,6 +23,7 @@ PACKAGE = Path(tenantbase.__file__).parent
 OTHER_TASKS = {
     "background": "the mechanism itself",
     "coalesce": "a batch: its failure is raised to the callers whose items it has",
+    "filling": "storing in memcached: awaited, all of them, where they are started",
     "interfaces/sql_interface": "opening, writing, closing: awaited; a checkpoint that fails is"
     " made again after the next commit, and asyncio logs it",
     "web/accepting": "a connection that is begun: without it, the client sees it closed",

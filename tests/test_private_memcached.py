@@ -138,6 +138,16 @@ def test_nothing_is_left_when_its_guard_was_killed(private: PrivateMemcached) ->
     poll(lambda: not alive(pid), "memcached is gone")
 
 
+def test_its_guard_survives_a_hangup(private: PrivateMemcached) -> None:
+    pid = memcached_pid(str(private.address))
+    guard = os.getsid(pid)
+    for each in (guard, pid):
+        os.kill(each, signal.SIGHUP)
+    os.kill(pid, signal.SIGKILL)  # only a guard that lives starts another
+    poll(lambda: memcached_pid(str(private.address)) not in (0, pid), "a new one answers")
+    assert alive(guard)
+
+
 OWNER = """
 import os, signal, sys, tempfile
 from tenantbase.interfaces.private_memcached import PrivateMemcached

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.app_server import AppServer, clean_environment
+from tests.faults import strace
 from tests.servers import MemcachedProcess, poll, stopped_writer
 from tests.test_config import INJECTED
 
@@ -401,6 +402,24 @@ def test_a_reason_that_is_not_utf_8_survives(tmp_path: Path, workers: tuple[str,
     assert refusal("--database", str(database), "--port", "0", *workers) == (
         f"cannot open {tmp_path}/\\udcff.db: it is not a database"
     )
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_file_system_without_locks(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    database = tmp_path / "x.db"
+    command = [sys.executable, "-W", "error", "-m", "tenantbase", "serve", *workers]
+    command += ["--database", str(database), "--port", "0"]
+    done = subprocess.run(
+        strace.injecting("flock:error=ENOLCK", command),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=clean_environment(),
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"Error: cannot lock the tag file {database}-tags: ")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_it_is_found_at_either_address_of_this_machine(tmp_path: Path) -> None:
