@@ -26,6 +26,8 @@ OTHER_TASKS = {
     "filling": "storing in memcached: awaited, all of them, where they are started",
     "interfaces/sql_interface": "opening, writing, closing: awaited; a checkpoint that fails is"
     " made again after the next commit, and asyncio logs it",
+    "interfaces/sql_readers": "a connection opened in place of one that hangs: the next look opens"
+    " another, and asyncio logs it",
     "web/accepting": "a connection that is begun: without it, the client sees it closed",
     "web/fast_lane": "health: its failure is the answer",
     "web/health": "the check of the store: its failure is the answer",
