@@ -101,7 +101,7 @@ def _make(path: Path, mark: bytes, like: Path | None) -> int:
     fd = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         if like is not None:
-            _make_alike(fd, like)
+            make_alike(fd, like)
         os.pwrite(fd, mark, 0)
     except BaseException:
         path.unlink(missing_ok=True)
@@ -110,7 +110,8 @@ def _make(path: Path, mark: bytes, like: Path | None) -> int:
     return fd
 
 
-def _make_alike(fd: int, like: Path) -> None:
+def make_alike(fd: int, like: Path) -> None:
+    """Give a file the mode and owner of the database, if there is one and as far as may be."""
     with suppress(FileNotFoundError):  # it is about to be made, by us
         database = os.stat(like)
         with suppress(OSError):  # only root may give a file away; SQLite does the same

@@ -273,6 +273,7 @@ def _progress() -> tqdm[NoReturn]:
     """A count of entries on standard error, if that is a terminal."""
     from tqdm import tqdm
 
+    tqdm.monitor_interval = 0  # no thread to watch the count: each batch updates it
     return tqdm(unit=" entries", unit_scale=True, disable=None)
 
 

@@ -74,7 +74,7 @@ class TagFile:
             fd, made = open_beside(path, "tag file", TAGS_BEGUN_MARK, like)
             try:
                 waited = time.monotonic() - begun
-                if _join(fd, path, take_empty=waited > _BEGINNING_SECONDS):
+                if _join(fd, path, take_empty=waited > min(_BEGINNING_SECONDS, _PATIENCE / 2)):
                     return cls(path, fd)
             except OSError as error:
                 _give_up(fd, path, made)

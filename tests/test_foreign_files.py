@@ -19,6 +19,7 @@ from tests.command import command, refused
 
 TAGS_BYTES = 8 * (8 + 65_536)
 OURS = ("-tags", "-lock")
+RESERVE = "-reserve"
 SQLITES = ("-wal", "-shm", "-journal")
 
 
@@ -117,6 +118,19 @@ def test_an_empty_file_stays(tmp_path: Path, suffix: str) -> None:
         assert command("set", "--database", str(database), "k", value).returncode == 0
     assert Path(f"{database}{suffix}").read_bytes() == b""
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("make", FOREIGN)
+def test_a_reserve_that_is_not_ours_is_done_without(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    database = tmp_path / "notes"
+    make(Path(f"{database}{RESERVE}"))
+    before = snapshot(tmp_path)
+    for value in ("1", "2"):
+        assert command("set", "--database", str(database), "k", value).returncode == 0
+    database.unlink()
+    assert snapshot(tmp_path) == before
 
 
 def test_what_a_killed_server_left_is_removed(tmp_path: Path) -> None:

@@ -12,7 +12,10 @@ import errno
 import os
 import stat
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
+
+from tenantbase.beside import make_alike
 
 RESERVE_BYTES: Final = 8 << 20
 """What is kept: as much as the log holds between two checkpoints."""
@@ -37,7 +40,8 @@ class Reserve:
     """
 
     def __init__(self, database: str) -> None:
-        self._path = f"{os.path.realpath(database)}-reserve"
+        self._database = Path(os.path.realpath(database))
+        self._path = f"{self._database}-reserve"
         self._target = 0
 
     @property
@@ -108,6 +112,7 @@ class Reserve:
                 raise
             return fd
         try:
+            make_alike(fd, self._database)
             os.pwrite(fd, _MARK, 0)
         except BaseException:
             os.unlink(self._path)
