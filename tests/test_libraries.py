@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import aiosqlite
@@ -31,7 +31,9 @@ from tests.test_project import PACKAGE, PROJECT, TREES
 DERIVED = {
     "interfaces.memcache_interface._Pool": {"_pool", "_in_use", "acquire", "release"},
     "interfaces.memcache_reader.PieceReader": {"feed_data", "feed_eof", "set_exception", "read"},
-    "interfaces.sql_interface._Connection": {"_execute", "_conn", "_thread"},
+    "interfaces.sql_connection.Connection": {
+        *("_execute", "_conn", "_connection", "_thread", "_tx"),
+    },
     "web.server.Connection": {
         *("finish_response", "handle_error", "_current_request", "_request_count"),
         *("connection_made", "connection_lost", "eof_received"),  # of asyncio.Protocol
@@ -170,13 +172,18 @@ def test_aiohttp_has_an_upper_bound() -> None:
 
 
 async def test_aiosqlite_still_runs_functions_in_its_thread(tmp_path: Path) -> None:
-    what = changed("aiosqlite", "Connection._execute", "interfaces/sql_interface.py")
+    what = changed("aiosqlite", "Connection._execute", "interfaces/sql_connection.py")
     async with aiosqlite.connect(tmp_path / "x.db") as connection:
         assert hasattr(connection, "_execute") and hasattr(connection, "_thread"), what
         called = connection._execute(lambda *args: args, 1, 2)  # type: ignore[no-untyped-call]
         assert await called == (1, 2), what
         assert isinstance(connection._thread, Thread), what
         assert isinstance(connection._conn, sqlite3.Connection), what
+        assert connection._connection is connection._conn, what
+        # What is put into the queue without a future runs there, and nobody is told.
+        ran = Event()
+        connection._tx.put_nowait((None, ran.set))
+        assert await asyncio.to_thread(ran.wait, 10), what
 
 
 def test_aiomcache_still_keeps_its_accounts() -> None:

@@ -294,7 +294,7 @@ TROUBLES: list[tuple[Callable[[Path], AbstractContextManager[None]], str]] = [
     (foreign, "cannot open {}: it is a database of another program"),
     (newer, "cannot open {}: it was made by a newer tenantbase (schema 999, this one knows"),
     (a_directory, "cannot open {}: it is not a file"),
-    (no_tag_file, "cannot open the tag file {}-tags: Is a directory"),
+    (no_tag_file, "{}-tags is in the way"),
 ]
 
 

@@ -14,7 +14,12 @@ Result = TypeVar("Result")
 
 
 class Connection(aiosqlite.Connection):
-    """A connection with its thread, which cannot keep the process from ending."""
+    """A connection with its thread, which cannot keep the process from ending.
+
+    Private in aiosqlite and used here, each noticed by a test when it changes: ``_thread``, to wait
+    for its end or not to; ``_execute`` and ``_conn``, to run a whole function there; ``_tx`` and
+    ``_connection``, to have something done there by a thread that may never come to it.
+    """
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(connect, iter_chunk_size=1)

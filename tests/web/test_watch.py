@@ -91,7 +91,7 @@ async def set_keys(server: Server, *keys: str) -> None:
 
 
 def feed_runs() -> bool:
-    return any(task.get_name() == "feed" for task in asyncio.all_tasks())
+    return any(task.get_name() == "change feed" for task in asyncio.all_tasks())
 
 
 async def until(condition: Callable[[], bool]) -> None:
