@@ -210,6 +210,7 @@ class Committer:
                 sound = [
                     each for each, met in zip(transactions, damage, strict=True) if met is None
                 ]
+                before = connection.total_changes  # it counts what was rolled back, too
                 connection.execute("BEGIN IMMEDIATE")
                 log = Log(connection)
                 made = iter(apply(connection, log, sound, self._log_size, now))
