@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 _PROC: Final = Path("/proc/self")
+_OCTAL: Final = re.compile(r"\\([0-7]{3})")  # as mountinfo writes blanks and the like
 
 
 def usable_processors(proc: Path = _PROC) -> int:
@@ -57,7 +58,7 @@ def _quotas(proc: Path) -> Iterator[float]:
 
 
 def _plain(field: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), field)
+    return _OCTAL.sub(lambda octal: chr(int(octal[1], 8)), field)
 
 
 def _quotas_above(point: Path, root: str, path: str) -> Iterator[float]:

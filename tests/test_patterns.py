@@ -104,10 +104,24 @@ def uses(name: str) -> set[str]:
 # followed by what it cannot match. Each is a head, a part that is repeated, and a tail.
 Case = tuple[str, str, str]
 NEAR_MISSES: Mapping[str, list[Case]] = {
+    "api._PATH_SAFE": [("", "a", "/"), ("a", ".", "/")],
+    "arguments._NEGATIVE": [("-", "1", "x"), ("-1.", "1", "x"), ("-1e", "1", "x")],
+    "config._INJECTED": [
+        ("", "A_", "x"),
+        ("", "PORT_", "-"),
+        ("", "SERVICE_PORT_", "-"),
+        ("PORT_", "1", "x"),
+        ("", "PORT_1_TCP_", "-"),
+        ("ENV_", "A", "-"),
+    ],
+    "config._INJECTED_ADDRESS": [("tcp://", "a", " "), ("", "tcp://", " ")],
     "conditions._GAP": [("", " ", "x"), ("", ", ", "x"), (" ", ",", "x")],
     "conditions._TAG": [('W/"', "a", "\n"), ('"', "W/", ""), ("W/", '"', " ")],
     "conditions._VERSION": [("", "1", "x"), ("", "0", "")],
     "docs._CODE": [("", "`", ""), ("`", "a", ""), ("", "`a", ""), ("", "a`", "")],
+    "framing._FIELD": [("", "a", ""), ("a:", " ", "\n"), ("", "a:", "\n")],
+    "framing._LENGTH": [("", "1", "x")],
+    "framing._LINE": [("", "A", ""), ("GET ", "a", ""), ("GET ", "a HTTP/1.1", "x")],
     "guard._END_OF_AUTHORITY": [("", "a", ""), ("", "/", "")],
     "guard._HOST": [
         ("", "a", "@"),
@@ -190,6 +204,7 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
         ("GET /v1/values/", "a/", ""),
         ("POST /set-value", " ", ""),
     ],
+    "processors._OCTAL": [("", "\\0", ""), ("", "\\", "")],
     "ranges._RANGE": [("bytes=", " ", "x"), ("bytes=1-1", " ", "x"), ("bytes=", "1", "-")],
     "sql_rows._INTEGER": [("", "1", "x"), ("-", "0", ""), ("", "-", "")],
     "targets._BROKEN_ESCAPE": [("", "%a", ""), ("", "%aa", "")],
