@@ -298,7 +298,7 @@ OPTIONS: Final = _options()
 # What Kubernetes sets in every pod for each service beside it, and Docker for each link: with a
 # service called tenantbase, all of it has our prefix.
 _INJECTED: Final = re.compile(
-    r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?|NAME|ENV_\w+)"
+    r"(?:\w{1,128}_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w{1,128})?|PORT|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w{1,128})?|NAME|ENV_\w{1,128})"
 )
 _INJECTED_ADDRESS: Final = re.compile(r"(?:tcp|udp|sctp)://\S*")
 _INJECTOR: Final = "Kubernetes and Docker set it beside a service of this name"
