@@ -296,11 +296,11 @@ class FastConnection(asyncio.Protocol):
     def _bound(self) -> None:
         """Read no more while much is waiting, and go on when it is less."""
         waiting = len(self._buffer) - self._start
-        if self._reading:
-            if waiting > _MAX_AHEAD_BYTES:
-                self._reading = False
-                self._transport.pause_reading()
-        elif waiting <= _MAX_AHEAD_BYTES and not self._transport.is_closing():
+        if waiting > _MAX_AHEAD_BYTES:
+            # Each time: a borrower that had paused it as well may have made it read again.
+            self._reading = False
+            self._transport.pause_reading()
+        elif not self._reading and not self._transport.is_closing():
             self._reading = True
             self._transport.resume_reading()
 

@@ -33,13 +33,30 @@ _GENERAL: Final = frozenset(
         "if-none-match",
         "if-range",
         "range",
+        "sec-websocket-key1",
         "trailer",
         "transfer-encoding",
         "upgrade",
     }
 )
 # Fields that are looked at here or by `allowed`; given twice, they are for the general path.
-_WEIGHED: Final = frozenset({"connection", "content-length", "host", "origin", "sec-fetch-site"})
+_WEIGHED: Final = frozenset(
+    {"connection", "content-length", "host", "origin", "proxy-connection", "sec-fetch-site"}
+)
+# aiohttp refuses these when they are given twice, whatever they say. ``_WEIGHED`` has the others.
+_SINGLE: Final = frozenset(
+    {
+        "content-location",
+        "content-range",
+        "content-type",
+        "etag",
+        "max-forwards",
+        "server",
+        "user-agent",
+    }
+)
+# What says whether the connection goes on; llhttp obeys the second like the first.
+_PERSISTENCE: Final = ("connection", "proxy-connection")
 _FIELD: Final = re.compile(
     rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}):[ \t]*+([\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?"
 )
@@ -201,8 +218,11 @@ class Recogniser:
         headers = CIMultiDict(weighed)
         if len(set(headers)) != len(weighed):
             return None
-        if "host" not in headers or headers.get("connection", "keep-alive").lower() != "keep-alive":
+        if "host" not in headers:
             return None
+        for name in _PERSISTENCE:
+            if headers.get(name, "keep-alive").lower() != "keep-alive":
+                return None
         length = headers.get("content-length", "0")
         if not _LENGTH.fullmatch(length) or not self._allowed(headers):
             return None
@@ -217,6 +237,8 @@ def _classified(line: bytes) -> tuple[str, str] | bool:
     name = field[1].decode().lower()
     if name in _GENERAL:
         return False
+    if name in _SINGLE:
+        return name, ""
     return (name, (field[2] or b"").decode()) if name in _WEIGHED else True
 
 

@@ -24,6 +24,7 @@ from tenantbase.web.fast_lane import FastLane
 from tenantbase.web.life import Life
 from tenantbase.web.problems import HeaderTooLong, TargetTooLong, answer
 from tenantbase.web.settings import WebSettings
+from tenantbase.web.upgrades import pieces
 
 BACKLOG: Final = 1024
 # A key of 1,024 bytes, each percent-encoded, has 3,072 characters; a cursor has up to 1,368.
@@ -62,6 +63,10 @@ class Connection(web.RequestHandler):
         if self._connections is not None:
             self._connections.lost(self._connected, exc)
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        for piece in pieces(data):
+            super().data_received(piece)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio.Protocol has it
         """The client has closed its side, and waits for its answers."""

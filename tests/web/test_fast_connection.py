@@ -269,3 +269,23 @@ async def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(tmp_path
             while len(server.life.connections):
                 await asyncio.sleep(0.01)
         assert server.life.under_way == 0
+
+
+async def test_requests_behind_a_large_body_do_not_pile_up(tmp_path: Path) -> None:
+    """Two may pause the connection: the handler that is behind with a body, and the fast path that
+    holds enough. When the first reads on, the second still holds enough."""
+    async with served(tmp_path, WebSettings()) as server:
+        lock = os.open(f"{server.database}-lock", os.O_RDWR)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the write takes until it is released
+        try:
+            client = socket.create_connection(("127.0.0.1", server.port))
+            client.setblocking(False)
+            put = request("PUT", "/v1/values/p", b"x" * 150_000)
+            many = put + request("GET", "/v1/values/p", headers={"X-Padding": "x" * 6_000}) * 3_000
+            sent = await _send_what_is_taken(client, many)
+            assert sent > len(put)
+            assert _buffered(server) < 1 << 20
+        finally:
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            os.close(lock)
+            client.close()
