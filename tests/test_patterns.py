@@ -211,6 +211,12 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
     "targets._INTEGER": [("", "1", "x")],
     "targets._NUMBER": [("", "1", "x"), ("1.", "1", "x"), ("", "1.", "")],
     "watch._VERSION": [("", "1", "x")],
+    "upgrades._LENGTH": [
+        ("\r\ncontent-length:", " ", "x"),
+        ("\r\ncontent-length:1", " ", "x"),
+        ("", "\r\ncontent-length:1", ""),
+    ],
+    "upgrades._UPGRADE": [("", "\r\nupgrade", "")],
 }
 
 
