@@ -36,7 +36,12 @@ DERIVED = {
     },
     "web.server.Connection": {
         *("finish_response", "handle_error", "_current_request", "_request_count"),
-        *("connection_made", "connection_lost", "eof_received"),  # of asyncio.Protocol
+        *(
+            "connection_made",
+            "connection_lost",
+            "data_received",
+            "eof_received",
+        ),  # asyncio.Protocol
     },
 }
 MADE_FOR_THAT = {
