@@ -51,7 +51,9 @@ def create_app(cache: Cache, settings: WebSettings, life: Life) -> web.Applicati
     watch = Watch(Feed(cache, heartbeat=settings.heartbeat), life)
     description = Description(settings)
 
-    budget = Budget(settings.max_inflight_bytes)
+    # A quarter is for small bodies, if what is left still takes the largest.
+    spare = max(0, settings.max_inflight_bytes - settings.max_request_bytes)
+    budget = Budget(settings.max_inflight_bytes, min(settings.max_inflight_bytes // 4, spare))
     app = web.Application(middlewares=[_boundary(guard, life, health, budget)])
     app[CACHE], app[GUARD], app[HEALTH] = cache, guard, health
     routes = [

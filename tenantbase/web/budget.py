@@ -2,7 +2,8 @@
 
 A body is charged as it arrives, not by its announced length: who only announces takes nothing from
 others. When the budget is used up, bodies that no longer arrive give way first, so clients that
-hold back the end of theirs do not keep others from writing.
+hold back the end of theirs do not keep others from writing. A part of the budget is for small bodies
+alone: however fast large ones arrive, small writes go on.
 """
 
 from __future__ import annotations
@@ -15,16 +16,21 @@ from tenantbase.web.problems import OverLimit
 STALLED_SECONDS: Final = 0.5
 """A body of which nothing has arrived for so long gives way to others."""
 
+SMALL_BYTES: Final = 64 << 10
+"""Bodies up to this size may use the whole budget, larger ones only what is not reserved."""
+
 
 class Budget:
     """Bytes of request bodies, from their arrival to the end of their requests.
 
     Args:
         limit: how many there may be.
+        reserved: how many of them are for small bodies.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, reserved: int = 0) -> None:
         self._limit = limit
+        self._reserved = reserved
         self._used = 0
         self._arriving: dict[Holding, float] = {}  # when each grew last, the oldest first
 
@@ -35,8 +41,11 @@ class Budget:
 
     def check(self, count: int) -> None:
         """Raise OverLimit if so many bytes could not be held even if all stalled bodies left."""
-        if count > self._limit - self._used + self._reclaimable():
+        if count > self._limit_for(count) - self._used + self._reclaimable():
             raise self._exceeded()
+
+    def _limit_for(self, size: int) -> int:
+        return self._limit if size <= SMALL_BYTES else self._limit - self._reserved
 
     def _reclaimable(self) -> int:
         if not self._arriving:
@@ -54,7 +63,8 @@ class Budget:
     def _take(self, holding: Holding, count: int) -> None:
         now = asyncio.get_running_loop().time()
         self._arriving.pop(holding, None)  # it moves to the end
-        while self._used + count > self._limit:
+        limit = self._limit_for(holding.size + count)
+        while self._used + count > limit:
             oldest = next(iter(self._arriving), None)
             if oldest is None or now - self._arriving[oldest] < STALLED_SECONDS:
                 raise self._exceeded()
