@@ -87,10 +87,10 @@ class Config:
     )
     max_inflight_bytes: int = _option(
         read.size(MIB, 1 << 40),
-        64 * MIB,
+        48 * MIB,
         "SIZE",
         "Request bodies that a worker holds at a time; at least --max-request-bytes.",
-        shown="64MiB, or twice --max-request-bytes",
+        shown="48MiB, or twice --max-request-bytes",
     )
     max_connections: int = _option(
         read.integer(1, 1_000_000),
@@ -211,7 +211,7 @@ class Config:
         if "max_request_bytes" not in values:
             config = replace(config, max_request_bytes=max(8 * MIB, 2 * config.max_value_bytes))
         if "max_inflight_bytes" not in values:
-            inflight = max(64 * MIB, 2 * config.max_request_bytes)
+            inflight = max(48 * MIB, 2 * config.max_request_bytes)
             config = replace(config, max_inflight_bytes=inflight)
         mistakes += _contradictions(config, given)
         if mistakes:

@@ -34,7 +34,7 @@ class WebSettings:
     cors_origins: frozenset[str] = frozenset()
     max_value_bytes: int = 1 << 20
     max_request_bytes: int = 8 << 20
-    max_inflight_bytes: int = 64 << 20
+    max_inflight_bytes: int = 48 << 20
     max_connections: int = 10_000
     max_batch_entries: int = 10_000
     body_timeout: float = 30.0

@@ -30,4 +30,5 @@ async def test_large_bodies_leave_room_for_small_ones() -> None:
     with pytest.raises(OverLimit):
         Holding(budget).begin(None, 1)
     large.release()
+    other.release()
     Holding(budget).begin(None, LARGE)
