@@ -1,4 +1,4 @@
-"""A real nginx between clients and a server, configured as people do."""
+"""A real nginx between clients and a server: configured as people do, or as they should."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pathlib import Path
 
 from tests.servers import READY_SECONDS, free_port, poll
 
-# A proxy_pass with a path, if only "/", makes nginx decode the path, merge its slashes, resolve its
-# dots, and encode it anew.
+ROOT = Path(__file__).parent.parent
 _CONFIG = """
 daemon off;
 {user}
@@ -25,18 +24,24 @@ http {{
     fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
-    upstream up {{ server 127.0.0.1:{upstream}; }}
-    server {{
-        listen 127.0.0.1:{port};
+    {site}
+}}
+"""
+# A proxy_pass with a path, if only "/", makes nginx decode the path, merge its slashes, resolve its
+# dots, and encode it anew.
+CARELESS = """
+    upstream up { server 127.0.0.1:8000; }
+    server {
+        listen 80;
         client_max_body_size 64m;
         proxy_set_header Host $http_host;
         proxy_http_version 1.1;
         proxy_buffering off;
-        location /kv/ {{ proxy_pass http://up/; }}
-        location / {{ proxy_pass http://up; }}
-    }}
-}}
+        location /kv/ { proxy_pass http://up/; }
+        location / { proxy_pass http://up; }
+    }
 """
+DEPLOYED = (ROOT / "deploy" / "nginx" / "tenantbase.conf").read_text()
 
 
 class Nginx:
@@ -45,21 +50,26 @@ class Nginx:
     Args:
         directory: for its files; exists.
         upstream: the port of the server on 127.0.0.1.
+        site: what is in the http block, for a server on 127.0.0.1:8000 and clients on port 80.
 
     Attributes:
         url: under which the server is as it is.
         prefix_url: under which the server is below a path that nginx takes away.
     """
 
-    def __init__(self, directory: Path, upstream: int) -> None:
+    def __init__(self, directory: Path, upstream: int, site: str = CARELESS) -> None:
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self.prefix_url = f"{self.url}/kv"
         self._config = directory / "nginx.conf"
         user = "user root;" if os.geteuid() == 0 else ""
-        self._config.write_text(
-            _CONFIG.format(directory=directory, upstream=upstream, port=self._port, user=user)
-        )
+        for written, real in (
+            ("127.0.0.1:8000;", f"127.0.0.1:{upstream};"),
+            ("listen 80;", f"listen 127.0.0.1:{self._port};"),
+        ):
+            assert site.count(written) == 1, written
+            site = site.replace(written, real)
+        self._config.write_text(_CONFIG.format(directory=directory, site=site, user=user))
 
     def __enter__(self) -> Nginx:
         # Debian puts it where only root's PATH looks.

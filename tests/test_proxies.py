@@ -1,0 +1,263 @@
+"""The proxies' configurations in deploy/, run as they are by a real nginx and a real HAProxy."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from urllib.parse import quote, urljoin
+
+import msgspec
+import pytest
+
+from tests.app_server import Answer, AppServer
+from tests.haproxy import HAProxy
+from tests.nginx import DEPLOYED, Nginx
+from tests.servers import READY_SECONDS, poll
+
+# The paths of these are changed by whatever takes paths for those of files.
+KEYS = ["a//b", "/a", "a/", "a/./b", "a/../b", "..", "%2F", "a%2Fb", "a b", "é", "a?b#c", "a;b=c"]
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """Where a service is reached: a port of 127.0.0.1, and what is before every path."""
+
+    port: int
+    below: str
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send a request, with the path as it is."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=READY_SECONDS)
+        with closing(connection):
+            connection.request(method, self.below + path, body, headers or {})
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
+    database = tmp_path_factory.mktemp("server") / "x.db"
+    with AppServer(database, "--memcached", "off", "--allowed-host", "kv.example.org") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def nginx(server: AppServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    with Nginx(tmp_path_factory.mktemp("nginx"), server.port, DEPLOYED) as nginx:
+        yield nginx
+
+
+@pytest.fixture(scope="module")
+def haproxy(server: AppServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HAProxy]:
+    with HAProxy(tmp_path_factory.mktemp("haproxy"), server.port) as haproxy:
+        yield haproxy
+
+
+@pytest.fixture(params=["nginx", "nginx below", "haproxy", "haproxy below"])
+def entrance(request: pytest.FixtureRequest, nginx: Nginx, haproxy: HAProxy) -> Entrance:
+    name, _, below = request.param.partition(" ")
+    port = port_of(nginx.url) if name == "nginx" else haproxy.port
+    return Entrance(port, "/kv" if below else "")
+
+
+def without(*lines: str) -> str:
+    """nginx's configuration without these lines."""
+    text = DEPLOYED
+    for line in lines:
+        assert line in text
+        text = text.replace(line, "")
+    return text
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_key_is_its_own(server: AppServer, entrance: Entrance, key: str) -> None:
+    path = "/v1/values/" + quote(key, safe="/.")
+    server.ask("DELETE", "/delete-value?key=" + quote(key, safe=""))
+    stored = entrance.ask("PUT", path, b"x", {"Content-Type": "text/plain"})
+    assert stored.status == 201 and stored.json["key"] == key
+    location = urljoin(f"http://127.0.0.1{entrance.below}{path}", stored.headers["Location"])
+    whole = Entrance(entrance.port, "")
+    assert whole.ask("GET", location.removeprefix("http://127.0.0.1")).body == b"x"
+    assert entrance.ask("GET", path).body == b"x"
+    assert server.ask("GET", "/get-value?key=" + quote(key, safe="")).status == 200
+    tag = stored.headers["ETag"]
+    assert tag.startswith('"')
+    assert entrance.ask("GET", path, headers={"If-None-Match": tag}).status == 304
+    assert entrance.ask("PUT", path, b"y", {"If-Match": '"0"'}).status == 412
+    assert entrance.ask("PUT", path, b"y", {"If-Match": tag}).status == 200
+    assert entrance.ask("DELETE", path).status == 204
+
+
+def test_a_large_body_and_a_large_list(entrance: Entrance) -> None:
+    values = [{"key": f"large/{number}", "value": "x" * 300_000} for number in range(20)]
+    stored = entrance.ask("POST", "/set-values", msgspec.json.encode({"values": values}))
+    assert stored.status == 200
+    assert len(entrance.ask("GET", "/get-values?prefix=large/").json["values"]) == 20
+
+
+@pytest.mark.parametrize("accepts", ["identity", "gzip"])
+def test_events_arrive_while_the_stream_is_open(
+    server: AppServer, entrance: Entrance, accepts: str
+) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", entrance.port, timeout=READY_SECONDS)
+    with closing(connection):
+        connection.request(
+            "GET", f"{entrance.below}/v1/watch?prefix=w/", headers={"Accept-Encoding": accepts}
+        )
+        stream = connection.getresponse()
+        assert stream.readline() == b": watching\n"  # from here on, nothing is missed
+        for number in range(3):
+            server.ask("PUT", f"/v1/values/w/{number}", b"x")
+            while not (line := stream.readline()).startswith(b"data:"):
+                assert line, "the stream has ended"
+            assert msgspec.json.decode(line[5:])["key"] == f"w/{number}"
+
+
+def test_a_page_of_the_service_itself_may_write(entrance: Entrance) -> None:
+    """Host comes through as it was sent, with its port, or the origin would be another one."""
+    for host in (f"127.0.0.1:{entrance.port}", "kv.example.org", "kv.example.org:8443"):
+        headers = {"Host": host, "Origin": f"https://{host}"}
+        assert entrance.ask("PUT", "/v1/values/page", b"x", headers).status in (200, 201)
+
+
+def test_what_a_foreign_host_or_origin_is_told(entrance: Entrance) -> None:
+    answer = entrance.ask("GET", "/livez", headers={"Host": "www.example.org"})
+    assert answer.status == 421
+    assert "'www.example.org'" in answer.json["detail"]
+    assert "--allowed-host" in answer.json["detail"]
+    answer = entrance.ask("PUT", "/v1/values/page", b"x", {"Origin": "https://app.example.org"})
+    assert answer.status == 403
+    assert "'https://app.example.org'" in answer.json["detail"]
+    assert "--cors-origin" in answer.json["detail"]
+
+
+def test_health_checks_of_haproxy(tmp_path: Path) -> None:
+    """Those of either kind find the server well, and notice when it drains."""
+    with AppServer(
+        tmp_path / "x.db", "--memcached", "off", "--drain-delay", "3600", "--drain-timeout", "1"
+    ) as server:
+        with HAProxy(tmp_path, server.port) as haproxy:
+            assert haproxy.checks() == {
+                "tenantbase": ("L7OK", "200"),
+                "tenantbase-below-kv": ("L7OK", "204"),
+            }
+            server.signal()
+            poll(
+                lambda: {code for _, code in haproxy.checks().values()} == {"503"},
+                "haproxy knows that the server drains",
+                READY_SECONDS,
+            )
+
+
+def test_careless_paths_change_keys(tmp_path: Path, server: AppServer) -> None:
+    """Why the example below a path does not end in `proxy_pass http://tenantbase/`."""
+    with Nginx(tmp_path, server.port) as nginx:
+        stored = Entrance(port_of(nginx.url), "/kv").ask("PUT", "/v1/values/a//b", b"x")
+    assert stored.json["key"] == "a/b"
+
+
+def test_large_bodies_are_refused_without_a_line(tmp_path: Path, server: AppServer) -> None:
+    with Nginx(tmp_path, server.port, without("client_max_body_size 8m;")) as nginx:
+        answer = Entrance(port_of(nginx.url), "").ask("PUT", "/v1/values/l", b"x" * (2 << 20))
+    assert answer.status == 413 and answer.headers["Content-Type"] == "text/html"
+
+
+def test_the_port_belongs_to_the_host(tmp_path: Path, server: AppServer) -> None:
+    site = DEPLOYED.replace("Host $http_host", "Host $host")
+    with Nginx(tmp_path, server.port, site) as nginx:
+        entrance = Entrance(port_of(nginx.url), "")
+        answer = entrance.ask("PUT", "/v1/values/page", b"x", {"Origin": nginx.url})
+    assert answer.status == 403
+
+
+def test_compression_makes_tags_weak_without_its_line(tmp_path: Path, server: AppServer) -> None:
+    site = DEPLOYED.replace("gzip off;", "gzip on; gzip_types application/json;")
+    server.ask("POST", "/set-value", msgspec.json.encode({"key": "zip", "value": "x" * 1000}))
+    path = "/get-value?key=zip"
+    with Nginx(tmp_path, server.port, site) as nginx:
+        tag = Entrance(port_of(nginx.url), "").ask("GET", path, headers={"Accept-Encoding": "gzip"})
+    assert tag.headers["ETag"].startswith("W/")
+    answer = server.ask("DELETE", "/delete-value?key=zip", None, {"If-Match": tag.headers["ETag"]})
+    assert answer.status == 412 and "Proxies that compress" in answer.json["detail"]
+
+
+@contextmanager
+def recorded(heads: list[bytes]) -> Iterator[int]:
+    """A server that answers, but breaks the connection when it is to PUT something.
+
+    Yields: its port. The heads of the requests are added to the list, PUT's alone.
+    """
+
+    def serve(listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rb") as stream:
+                while head := b"".join(iter(stream.readline, b"\r\n")):
+                    if head.startswith(b"PUT"):
+                        heads.append(head)
+                        break
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = Thread(target=serve, args=(listener,))
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(READY_SECONDS)
+
+
+@pytest.mark.parametrize("off", [True, False])
+def test_nginx_sends_a_write_once(tmp_path: Path, off: bool) -> None:
+    """Also when a connection breaks that it had kept: the write may have been made."""
+    site = DEPLOYED if off else without("proxy_next_upstream off;")
+    heads: list[bytes] = []
+    with recorded(heads) as port, Nginx(tmp_path, port, site) as nginx:  # it has asked by now
+        answer = Entrance(port_of(nginx.url), "").ask("PUT", "/v1/values/k", b"")
+    assert answer.status == 502
+    assert (len(heads) == 1) == off
+
+
+def test_what_nginx_passes_on(tmp_path: Path) -> None:
+    heads: list[bytes] = []
+    with recorded(heads) as port, Nginx(tmp_path, port, DEPLOYED) as nginx:
+        Entrance(port_of(nginx.url), "/kv").ask("PUT", "/v1/values/k?ttl=1", b"")
+    line, *fields = heads[0].decode().split("\r\n")
+    assert line == "PUT /v1/values/k?ttl=1 HTTP/1.1"
+    host = nginx.url.removeprefix("http://")
+    assert f"Host: {host}" in fields and f"X-Forwarded-Host: {host}" in fields
+    assert "X-Forwarded-For: 127.0.0.1" in fields and "X-Forwarded-Proto: http" in fields
+    assert not any(field.startswith("Connection:") for field in fields)
+
+
+def test_nginx_chooses_a_location_by_the_path_as_it_came(nginx: Nginx) -> None:
+    answer = Entrance(port_of(nginx.url), "").ask("GET", "//kv/livez")
+    assert answer.status == 404 and answer.json["type"].endswith("no-such-route")
+
+
+def test_events_arrive_although_nginx_is_told_to_buffer(tmp_path: Path, server: AppServer) -> None:
+    # What has no chunks is what nginx keeps until a buffer is full.
+    site = DEPLOYED.replace("proxy_http_version 1.1;", "proxy_ignore_headers X-Accel-Buffering;")
+    with Nginx(tmp_path, server.port, site) as nginx:
+        for below in ("", "/kv"):
+            entrance = Entrance(port_of(nginx.url), below)
+            test_events_arrive_while_the_stream_is_open(server, entrance, "identity")
