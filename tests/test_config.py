@@ -284,7 +284,7 @@ def test_requests_hold_values_of_the_largest_size() -> None:
 
 
 def test_the_largest_request_fits_into_the_budget() -> None:
-    assert load().max_inflight_bytes == 64 << 20
+    assert load().max_inflight_bytes == 48 << 20
     assert load({"max_request_bytes": "100MiB"}).max_inflight_bytes == 200 << 20
     with pytest.raises(ConfigError, match="--max-inflight-bytes"):
         load({"max_request_bytes": "8MiB", "max_inflight_bytes": "4MiB"})
