@@ -20,7 +20,7 @@ from tenantbase.json_text import (
     check_names,
     parse,
 )
-from tenantbase.web.changes import SET_VALUE
+from tenantbase.given import SET_VALUE
 
 # Text that is likely to be mistaken for structure.
 TEXT = some.text('ab"\\[]{},: \n\u00e9\U0001f600', max_size=8)

@@ -11,11 +11,19 @@ from tenantbase.errors import InvalidRequest, TooLarge
 from tenantbase.web.budget import Holding
 from tenantbase.web.expectations import invite
 from tenantbase.web.problems import TooSlow
+from tenantbase.web.settings import WebSettings
 
 HOLDING: Final = web.RequestKey("holding", Holding)
 """Where a request keeps its ``Holding``: its part of the budget for bodies."""
 
+_KEYS_BYTES: Final = 16 << 20
 _LARGE_BYTES: Final = 4 << 20
+
+
+def keys_bytes(settings: WebSettings) -> int:
+    """The largest body that holds no values: as many and as long keys as there may be fit in. It
+    is read by the event loop, in one go."""
+    return min(settings.max_request_bytes, _KEYS_BYTES)
 
 
 async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> bytes:
