@@ -13,24 +13,38 @@ import os
 import pickle
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from itertools import accumulate
+from typing import Final, TypeVar
 
 from tenantbase.checking import Answer, Job, read_at, write_at
 from tenantbase.errors import Overloaded
 from tenantbase.given import Read
 
+Result = TypeVar("Result")
+
 log = logging.getLogger("tenantbase.apart")
 
-APART_BYTES: Final = 8 << 20
-"""A body above this is read apart. JSON takes the event loop up to 4 ms for each MiB, base64 8."""
+APART_BYTES: Final = 2 << 20
+"""A body above this is read apart: it takes the event loop up to 10 ms for each MiB, and up to 50
+if it is nothing but brackets, which base64 may hide."""
+_SMALL_BYTES: Final = 1 << 20
+_AT_ONCE_BYTES: Final = 4 << 20  # up to here one call and a copy take less than many calls
+_MANY_BRACKETS: Final = 1 << 19  # each takes 50 ns or more
 
 _SECONDS: Final = 60  # waiting included; the largest body there can be, 1 GiB, takes ten
 _PROGRAM: Final = (
     "import sys; at = sys.argv.index('--'); sys.path[:] = sys.argv[at + 1:]; del sys.argv[at:]\n"
     "from tenantbase.checking import main; main()"
 )
+
+
+def is_large(text: bytes) -> bool:
+    """Whether a body is one to be read apart."""
+    if len(text) <= _SMALL_BYTES:
+        return False
+    return len(text) > APART_BYTES or text.count(b"[") + text.count(b"{") > _MANY_BRACKETS
 
 
 class Apart:
@@ -44,29 +58,41 @@ class Apart:
         for _ in await self._read(Job.VALUE, text, 0):
             pass
 
-    async def read(self, job: Job, text: bytes, max_entries: int = 1) -> Iterator[Read]:
+    def read(
+        self, job: Job, text: bytes, max_entries: int = 1
+    ) -> Coroutine[None, None, Iterator[Read]]:
         """The entries of a body, as ``given.py`` reads them.
 
-        The body is let go as soon as the other process has it: a caller should not keep it.
+        The body is let go as soon as the other process has it; a caller should not keep it.
 
         Raises:
             Overloaded: it cannot be done now.
         """
-        holder = [text]
-        del text
-        return await self._read(job, holder.pop(), max_entries)
+        return self._read(job, text, max_entries)
 
     async def _read(self, job: Job, text: bytes, max_entries: int) -> Iterator[Read]:
         try:
             async with asyncio.timeout(_SECONDS), self._turn:
                 with _memory() as fd:
-                    await asyncio.to_thread(write_at, fd, text, 0)
+                    await _in_thread(write_at, fd, text, 0)
                     del text
                     answer = await _run(job, fd, max_entries)
-                    return _read_again(answer, await asyncio.to_thread(_values, fd, answer))
-        except (OSError, TimeoutError) as error:
+                    return _read_again(answer, await _in_thread(_values, fd, answer))
+        except OSError as error:  # a timeout is one, too
             log.warning("a large body cannot be read in a process apart: %s", error or "too slow")
             raise Overloaded("there is no room for reading so large a body; try later") from error
+
+
+async def _in_thread(function: Callable[..., Result], *args: object) -> Result:
+    """Run a function in a thread. Even if this is cancelled it does not end before the thread has:
+    the number of a file that was closed under it could be another file's."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    try:
+        return await asyncio.shield(work)
+    finally:
+        while not work.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([work])
 
 
 async def _run(job: Job, fd: int, max_entries: int) -> Answer:
@@ -96,12 +122,12 @@ async def _run(job: Job, fd: int, max_entries: int) -> Answer:
 
 
 def _values(fd: int, answer: Answer) -> list[bytes]:
-    values, at = [], 0
-    for _, size in answer.entries:
-        if isinstance(size, int):
-            values.append(read_at(fd, size, at))
-            at += size
-    return values
+    sizes = [size for _, size in answer.entries if isinstance(size, int)]
+    ends = list(accumulate(sizes))
+    if not ends or ends[-1] > _AT_ONCE_BYTES:
+        return [read_at(fd, size, end - size) for size, end in zip(sizes, ends, strict=True)]
+    together = read_at(fd, ends[-1], 0)
+    return [together[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
 def _read_again(answer: Answer, values: list[bytes]) -> Iterator[Read]:

@@ -9,7 +9,14 @@ import msgspec
 
 from tenantbase.entry import OCTETS, is_json
 from tenantbase.errors import InvalidRequest, TooLarge
-from tenantbase.json_text import Decoder, check_depth, check_json, check_names, parse
+from tenantbase.json_text import (
+    Decoder,
+    check_depth,
+    check_json,
+    check_lone_list,
+    check_names,
+    parse,
+)
 
 
 class SetValue(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -48,7 +55,16 @@ class SetValueDecoder(Decoder[Given]):
 
 
 SET_VALUE: Final = SetValueDecoder(SetValue)
-_SET_VALUES: Final = Decoder(_SetValues)
+
+
+class _SetValuesDecoder(Decoder[_SetValues]):
+    """Decodes lists of entries."""
+
+    def check_once(self, given: _SetValues, text: bytes) -> None:
+        check_lone_list(text, map(bytes, given.values))
+
+
+_SET_VALUES: Final = _SetValuesDecoder(_SetValues)
 
 
 class Read(NamedTuple):

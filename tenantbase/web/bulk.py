@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 import msgspec
 from aiohttp import web
 
-from tenantbase.apart import APART_BYTES, Apart
+from tenantbase.apart import Apart, is_large
 from tenantbase.cache import Cache
 from tenantbase.checking import Job
 from tenantbase.documents import PIECE_BYTES, applied_json, entry_json, entry_pieces
@@ -111,11 +111,11 @@ class Bulk:
 
     async def _read(self, body: bytes) -> Iterator[Read]:
         max_entries = self._settings.max_batch_entries
-        if len(body) <= APART_BYTES:
+        if not is_large(body):
             return read_many(body, max_entries)
-        holder = [body]
+        reading = self._apart.read(Job.ENTRIES, body, max_entries)
         del body
-        return await self._apart.read(Job.ENTRIES, holder.pop(), max_entries)
+        return await reading
 
     def _changes(self, entries: Iterator[Read], condition: Condition | None) -> Sequence[Set]:
         now = self._cache.now()

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from aiohttp import hdrs, web
 
-from tenantbase.apart import APART_BYTES, Apart
+from tenantbase.apart import Apart, is_large
 from tenantbase.cache import Cache
 from tenantbase.documents import LARGE_BYTES, pieces
 from tenantbase.entry import OCTETS, expiry, is_json
@@ -72,7 +72,7 @@ class Raw:
         condition = write_condition(request)
         value = await read_body(request, settings.max_value_bytes, settings.body_timeout)
         if is_json(content_type):
-            if len(value) > APART_BYTES:
+            if is_large(value):
                 await self._apart.check_value(value)
             else:
                 check_json(value, "value")

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 import msgspec
 from aiohttp import web
 
-from tenantbase.apart import APART_BYTES, Apart
+from tenantbase.apart import Apart, is_large
 from tenantbase.cache import Cache
 from tenantbase.checking import Job
 from tenantbase.documents import LARGE_BYTES, entry_json, entry_pieces, entry_size
@@ -68,11 +68,11 @@ class Values:
         return written(applied)
 
     async def _read(self, body: bytes) -> Read:
-        if len(body) <= APART_BYTES:
+        if not is_large(body):
             return Read(parse(SET_VALUE, body))
-        holder = [body]
+        reading = self._apart.read(Job.ENTRY, body)
         del body
-        (read,) = await self._apart.read(Job.ENTRY, holder.pop())
+        (read,) = await reading
         return read
 
     async def get(self, request: web.Request) -> web.StreamResponse:
