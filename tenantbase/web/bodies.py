@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from io import BytesIO
 from typing import Final
 
 from aiohttp import web
@@ -17,7 +18,6 @@ HOLDING: Final = web.RequestKey("holding", Holding)
 """Where a request keeps its ``Holding``: its part of the budget for bodies."""
 
 _KEYS_BYTES: Final = 16 << 20
-_LARGE_BYTES: Final = 4 << 20
 
 
 def keys_bytes(settings: WebSettings) -> int:
@@ -50,7 +50,9 @@ async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> byt
             if holding is not None:
                 holding.grow(len(body))
         else:
-            chunks: list[bytes] = []
+            # It gives up its contents without a copy: to join many chunks would hold up the event
+            # loop, and take the memory twice.
+            arrived = BytesIO()
             size = 0
             async with asyncio.timeout(seconds) as timeout:
                 if holding is not None:
@@ -59,12 +61,10 @@ async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> byt
                 while size <= limit and (chunk := await content.readany()):
                     if holding is not None:
                         holding.grow(len(chunk))
-                    chunks.append(chunk)
+                    arrived.write(chunk)
                     size += len(chunk)
-            body = b"".join(chunks)
-            del chunks, chunk
-            if size > _LARGE_BYTES:
-                await asyncio.sleep(0)  # joining took a while, and so will what comes next
+            body = arrived.getvalue()
+            del arrived
     except TimeoutError as error:
         if holding is not None and holding.evicted:
             raise holding.exceeded() from error
