@@ -20,7 +20,10 @@ LOCK_MARK: Final = b"tblock1\n"
 TAGS_MARK: Final = b"tbtags1\n"
 # A tag file that is being made; nothing in it counts yet.
 TAGS_BEGUN_MARK: Final = b"tbtags0\n"
-_MARKS: Final = (LOCK_MARK, TAGS_MARK, TAGS_BEGUN_MARK)
+RESERVE_MARK: Final = b"tbspare\n"
+# A reserve in a file that was there before, with nothing in it: it stays, and is empty again.
+RESERVE_IN_EMPTY_MARK: Final = b"tbspar0\n"
+_MARKS: Final = (LOCK_MARK, TAGS_MARK, TAGS_BEGUN_MARK, RESERVE_MARK, RESERVE_IN_EMPTY_MARK)
 
 # O_NONBLOCK: opening a FIFO must not wait for its other end.
 _FLAGS: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY

@@ -122,8 +122,8 @@ class Config:
         "Processes that serve; auto: as many as the processors it may use.",
     )
     watchdog_seconds: float = _option(
-        # The longest thing an event loop does, parsing a body of the largest size that may be
-        # allowed, takes it about ten seconds; and a machine that swaps is slow, not stuck.
+        # An event loop does nothing that takes it a second; but a machine that swaps is slow, not
+        # stuck.
         read.seconds(3600, zero=True),
         30.0,
         "SECONDS",

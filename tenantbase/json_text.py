@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections.abc import Iterable
 from itertools import accumulate
 from typing import Final, Generic, TypeVar
 
@@ -40,6 +41,9 @@ _MEMBER: Final = re.compile(
 )
 # Everything up to the next bracket outside strings.
 _FLAT: Final = re.compile(rb'(?:[^"\[\]{}]++|%b)*+' % _STRING, re.DOTALL)
+# Between two items of a list, and from the last item to the end of the object around the list.
+_GAP: Final = re.compile(rb"[\s,]*+")
+_END: Final = re.compile(rb"\s*+\]\s*+\}\s*+")
 _PAIR: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 
@@ -147,13 +151,13 @@ def _depth(text: bytes) -> int:
     return deepest
 
 
-def check_names(text: bytes, value: bytes = b"") -> None:
+def check_names(text: bytes, value: bytes | None = None) -> None:
     """Return if an object has each name once. Nested objects are not looked into.
 
     Args:
         text: a valid JSON object.
-        value: the text of a value in it, where it is known: an array or an object that begins
-            with all of it ends with it, and need not be scanned.
+        value: the text of the last value of the only member that may be an array or an object,
+            where that is known. It may be large, and is not scanned.
 
     Raises:
         InvalidRequest: names the name.
@@ -165,13 +169,47 @@ def check_names(text: bytes, value: bytes = b"") -> None:
         if "\\" in name:
             name = msgspec.json.decode(member[1], type=str)
         if name in seen:
-            raise InvalidRequest(f"field {name!r} is given more than once", name)
+            raise given_twice(name)
         seen.add(name)
         position = member.end()
-        if value[:1] in (b"[", b"{") and text.startswith(value, position):
-            position += len(value)
-        else:
+        if value is None or text[position : position + 1] not in (b"[", b"{"):
             position = _after_value(text, position)
+        elif text.startswith(value, position):
+            position += len(value)
+        else:  # another one comes, which was taken
+            raise given_twice(name)
+
+
+def check_lone_list(text: bytes, items: Iterable[bytes]) -> None:
+    """Return if an object has a single member, which is this list. Raises InvalidRequest.
+
+    Args:
+        text: a valid JSON object whose members all have the same name, and are lists.
+        items: the texts of what is in the last of them. They may be large, and are not scanned.
+    """
+    member = _MEMBER.match(text)
+    assert member is not None
+    position = member.end() + 1
+    for item in items:
+        position = _behind(_GAP, text, position)
+        if not text.startswith(item, position):
+            break
+        position += len(item)
+    else:
+        if _END.fullmatch(text, position):
+            return
+    raise given_twice(msgspec.json.decode(member[1], type=str))
+
+
+def _behind(pattern: re.Pattern[bytes], text: bytes, position: int) -> int:
+    match = pattern.match(text, position)
+    assert match is not None  # these match the empty string
+    return match.end()
+
+
+def given_twice(name: str) -> InvalidRequest:
+    """The error for an object with two members of one name."""
+    return InvalidRequest(f"field {name!r} is given more than once", name)
 
 
 def _after_value(text: bytes, position: int) -> int:
@@ -188,9 +226,7 @@ def _after_value(text: bytes, position: int) -> int:
         position += 1
         if not depth:
             return position
-        match = _FLAT.match(text, position)
-        assert match is not None  # it matches the empty string
-        position = match.end()
+        position = _behind(_FLAT, text, position)
     return position
 
 

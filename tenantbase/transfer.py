@@ -13,11 +13,12 @@ from typing import BinaryIO, Final, NamedTuple
 from tenantbase.cache import Cache
 from tenantbase.documents import as_line, entry_json
 from tenantbase.errors import InvalidRequest, TenantbaseError
+from tenantbase.given import SetValue, SetValueDecoder
 from tenantbase.interfaces.store import Set
 from tenantbase.interruptible import checkpoint, interruptible
 from tenantbase.json_text import parse
 from tenantbase.reading import Entries
-from tenantbase.web.changes import SetValue, SetValueDecoder, set_change
+from tenantbase.web.changes import set_change
 
 _BATCH_LINES: Final = 4000
 _BATCH_BYTES: Final = 4 << 20

@@ -11,16 +11,17 @@ from hypothesis import example, given
 from hypothesis import strategies as some
 
 from tenantbase.errors import InvalidRequest
+from tenantbase.given import SET_VALUE, read_many
 from tenantbase.json_text import (
     MAX_DEPTH,
     Decoder,
     NotJson,
     _depth,
     check_json,
+    check_lone_list,
     check_names,
     parse,
 )
-from tenantbase.web.changes import SET_VALUE
 
 # Text that is likely to be mistaken for structure.
 TEXT = some.text('ab"\\[]{},: \n\u00e9\U0001f600', max_size=8)
@@ -59,12 +60,12 @@ def test_depth_of_long_texts(filler: str) -> None:
     some.lists(some.tuples(some.sampled_from(["key", "value", "ttl", 'a"', ""]), VALUES)),
     some.sampled_from(LAYOUTS),
     some.booleans(),
-    some.integers(0, 5),
+    some.booleans(),
 )
-@example([("key", [1]), ("value", [1]), ("value", [1])], LAYOUTS[0], False, 1)
-@example([("value", [[1], 2]), ("value", [1])], LAYOUTS[0], False, 1)
+@example([("key", [1]), ("value", [1]), ("value", [1])], LAYOUTS[0], False, True)
+@example([("value", [[1], 2]), ("value", [1])], LAYOUTS[0], False, True)
 def test_a_name_given_twice_is_found(
-    members: list[tuple[str, object]], layout: tuple[str, str], escaped: bool, known: int
+    members: list[tuple[str, object]], layout: tuple[str, str], escaped: bool, known: bool
 ) -> None:
     def name(text: str) -> str:
         return "".join(f"\\u{ord(c):04x}" for c in text) if escaped else json.dumps(text)[1:-1]
@@ -76,12 +77,16 @@ def test_a_name_given_twice_is_found(
     text = f" {{{written}}}\n".encode()
     names = [key for key, _ in members]
     # What is known of a value saves work, and changes nothing.
-    value = json.dumps(members[known][1], separators=layout) if known < len(members) else ""
+    value = None
+    if known and len({key for key, value in members if isinstance(value, list | dict)}) == 1:
+        large = next(key for key, value in members if isinstance(value, list | dict))
+        last = [value for key, value in members if key == large][-1]
+        value = json.dumps(last, separators=layout).encode()
     if len(set(names)) == len(names):
-        check_names(text, value.encode())
+        check_names(text, value)
     else:
         with pytest.raises(InvalidRequest, match="given more than once") as caught:
-            check_names(text, value.encode())
+            check_names(text, value)
         assert caught.value.field is not None and names.count(caught.value.field) > 1
 
 
@@ -103,6 +108,56 @@ def test_every_short_cut_finds_a_field_given_twice(
     with pytest.raises(InvalidRequest, match="given more than once") as caught:
         parse(SET_VALUE, f"{{{body}}}".encode())
     assert caught.value.field == field
+
+
+ENTRY = b'{"key":"a","value":[1, {"key":2}]}'
+LISTS = (b"", b" ", b"1", b"[]", b"12", b"1,2", ENTRY, ENTRY + b" ,\n" + ENTRY, b" [ ] , [[]] ")
+
+
+@pytest.mark.parametrize("text", LISTS)
+@pytest.mark.parametrize(
+    "form", [b'{"values":[%b]}', b' { "values" : [ %b ] } ', b'{"values":[%b\n]\n}']
+)
+def test_a_list_given_once_is_no_list_given_twice(form: bytes, text: bytes) -> None:
+    body = form % text
+    check_lone_list(body, map(bytes, msgspec.json.decode(body, type=Lists).values))
+
+
+@pytest.mark.parametrize("second", LISTS)
+@pytest.mark.parametrize("first", LISTS)
+def test_a_list_given_twice_is_found(first: bytes, second: bytes) -> None:
+    for name in (b"values", rb"\u0076alues"):
+        body = b'{"%b":[%b], "values": [%b]}' % (name, first, second)
+        items = map(bytes, msgspec.json.decode(body, type=Lists).values)
+        with pytest.raises(InvalidRequest, match="'values' is given more than once") as caught:
+            check_lone_list(body, items)
+        assert caught.value.field == "values"
+
+
+@pytest.mark.parametrize("last", ["1", "[1]", "[1,2]"])
+def test_a_value_that_is_not_taken_is_not_scanned(
+    last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million brackets take a second."""
+
+    def after_scalar(text: bytes, position: int) -> int:
+        assert text[position : position + 1] not in (b"[", b"{")
+        return position
+
+    monkeypatch.setattr("tenantbase.json_text._after_value", after_scalar)
+    for key in ("", '"key":"k",'):
+        body = f'{{{key}"value":[1],"key":"k","value":{last}}}'
+        with pytest.raises(InvalidRequest, match="given more than once"):
+            parse(SET_VALUE, body.encode())
+    parse(SET_VALUE, f'{{"value":{last},"key":"k","ttl":1,"expires_at":null}}'.encode())
+    entry = f'{{"value":{last},"key":"k","ttl":1,"expires_at":null}}'
+    assert list(read_many(f'{{"values":[{entry}]}}'.encode(), 1))
+
+
+class Lists(msgspec.Struct):
+    """As the body of ``set-values``."""
+
+    values: list[msgspec.Raw]
 
 
 def test_the_inside_of_a_value_is_not_looked_into() -> None:

@@ -25,7 +25,7 @@ from tenantbase.entry import is_json
 from tenantbase.errors import TenantbaseError
 from tenantbase.json_text import check_json, check_names, parse
 from tenantbase.web.answers import accepted_coding
-from tenantbase.web.changes import SET_VALUE
+from tenantbase.given import SET_VALUE
 from tenantbase.web.conditions import not_modified, range_applies, write_condition
 from tenantbase.web.guard import Guard
 from tenantbase.web.lists import after_cursor, prefers_ndjson
@@ -133,6 +133,8 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
         ("a", ":", ""),
     ],
     "json_text._FLAT": [('"', "\\", ""), ('"', '\\"', ""), ("", '""', '"'), ("", ', "a"', '"')],
+    "json_text._END": [("", " ", "x"), ("] ", " ", "x"), ("]}", " ", "x")],
+    "json_text._GAP": [("", " ", "x"), ("", ", ", "x")],
     "json_text._MEMBER": [
         ("", " ", "x"),
         ("", "{,", "x"),

@@ -38,7 +38,7 @@ def test_it_is_taken_given_up_and_taken_again(reserve: Reserve, path: Path) -> N
     assert not path.exists()
 
 
-@pytest.mark.parametrize("contents", [b"", b"notes", b"notes of mine\n" * 1000])
+@pytest.mark.parametrize("contents", [b"notes", bytes(8), b"notes of mine\n" * 1000])
 def test_a_file_of_somebody_else_is_left_alone(
     reserve: Reserve, path: Path, contents: bytes
 ) -> None:
@@ -49,6 +49,27 @@ def test_a_file_of_somebody_else_is_left_alone(
     reserve.remove()
     assert path.read_bytes() == contents
     assert path.stat().st_mtime == 1
+
+
+def test_an_empty_file_is_used_and_stays(reserve: Reserve, path: Path) -> None:
+    """It may be ours: a crash can come between the making of the file and its mark."""
+    path.touch()
+    assert reserve.hold()
+    assert path.stat().st_size == reserve.bytes
+    reserve.release()
+    assert reserve.hold()
+    assert path.stat().st_size == reserve.bytes
+    reserve.remove()
+    assert path.read_bytes() == b""
+
+
+def test_it_can_be_used_by_those_who_can_use_the_database(reserve: Reserve, path: Path) -> None:
+    """The process that makes it, as root perhaps, is not the only one that needs it."""
+    database = path.with_name("x.db")
+    database.touch()
+    database.chmod(0o640)
+    reserve.hold()
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory"])

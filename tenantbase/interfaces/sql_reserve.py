@@ -10,12 +10,18 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from tenantbase.beside import make_alike
+from tenantbase.beside import (
+    MARK_BYTES,
+    RESERVE_IN_EMPTY_MARK,
+    RESERVE_MARK,
+    foreign,
+    open_beside,
+)
+from tenantbase.errors import CannotOpen
 
 RESERVE_BYTES: Final = 8 << 20
 """What is kept: as much as the log holds between two checkpoints."""
@@ -23,10 +29,8 @@ RESERVE_BYTES: Final = 8 << 20
 _SHARE: Final = 8  # of a small disk, no more than this part
 # What opening the database takes: the tag file, SQLite's index of the log, and some deletions.
 _LEAST: Final = 640 << 10
-_MARK: Final = b"tbspare\n"
 _LEAST_STEP: Final = 16 << 10
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
-_FLAGS: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _ZEROS: Final = bytes(64 << 10)
 
 
@@ -34,6 +38,7 @@ class Reserve:
     """The file that keeps the room. All methods are called with the write lock held.
 
     A file of that name that does not begin with our mark is left alone; there is no reserve then.
+    An empty one is used, and empty again in the end.
 
     Args:
         database: the path of the database.
@@ -41,7 +46,7 @@ class Reserve:
 
     def __init__(self, database: str) -> None:
         self._database = Path(os.path.realpath(database))
-        self._path = f"{self._database}-reserve"
+        self._path = Path(f"{self._database}-reserve")
         self._target = 0
 
     @property
@@ -70,16 +75,18 @@ class Reserve:
                     step //= 2
             finally:
                 os.close(fd)
+        except CannotOpen:
+            return True
         except OSError as error:
             return error.errno not in _NO_ROOM
         return False
 
     def release(self) -> None:
         """Give the room up."""
-        with suppress(OSError):
+        with suppress(OSError, CannotOpen):
             fd = self._open()
             try:
-                os.ftruncate(fd, len(_MARK))
+                os.ftruncate(fd, MARK_BYTES)
             finally:
                 os.close(fd)
 
@@ -88,34 +95,43 @@ class Reserve:
 
         For the last process that has the database open.
         """
-        with suppress(OSError):
-            disk = os.statvfs(os.path.dirname(self._path))
+        with suppress(OSError, CannotOpen):
+            disk = os.statvfs(self._path.parent)
             if disk.f_bavail * disk.f_frsize < 2 * self._target:
                 return
-            os.close(self._open())  # raises if it is not ours
-            os.unlink(self._path)
+            fd = self._open()
+            try:
+                if os.pread(fd, MARK_BYTES, 0) == RESERVE_IN_EMPTY_MARK:
+                    os.ftruncate(fd, 0)
+                else:
+                    os.unlink(self._path)
+            finally:
+                os.close(fd)
 
     def _size(self) -> int:
-        disk = os.statvfs(os.path.dirname(self._path))
+        disk = os.statvfs(self._path.parent)
         return max(min(RESERVE_BYTES, disk.f_blocks * disk.f_frsize // _SHARE), _LEAST)
 
     def _open(self) -> int:
-        """Open the file, making it if there is none. Raises FileExistsError: it is not ours."""
+        """Open the file, making it if there is none.
+
+        Raises:
+            OSError: it cannot be opened.
+            CannotOpen: it is not ours.
+        """
         try:
-            fd = os.open(self._path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            if not stat.S_ISREG(os.lstat(self._path).st_mode):
-                raise
-            fd = os.open(self._path, _FLAGS)
-            if os.pread(fd, len(_MARK), 0) != _MARK:
-                os.close(fd)
-                raise
-            return fd
+            fd, made = open_beside(self._path, "reserve", RESERVE_MARK, self._database)
+        except CannotOpen as error:
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            raise
         try:
-            make_alike(fd, self._database)
-            os.pwrite(fd, _MARK, 0)
+            if not made and not os.pread(fd, MARK_BYTES, 0):
+                # Nothing in it can be lost; and it may be ours, if a crash came before its mark.
+                os.pwrite(fd, RESERVE_IN_EMPTY_MARK, 0)
+            elif os.pread(fd, MARK_BYTES, 0) not in (RESERVE_MARK, RESERVE_IN_EMPTY_MARK):
+                raise foreign(self._path, "reserve")
         except BaseException:
-            os.unlink(self._path)
             os.close(fd)
             raise
         return fd

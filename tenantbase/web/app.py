@@ -8,6 +8,7 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from tenantbase.apart import Apart
 from tenantbase.cache import Cache
 from tenantbase.errors import TenantbaseError
 from tenantbase.feed import Feed
@@ -42,11 +43,12 @@ HEALTH: Final = web.AppKey("health", Health)
 def create_app(cache: Cache, settings: WebSettings, life: Life) -> web.Application:
     """The application; it owns nothing that must be closed."""
     guard = Guard(settings)
-    values = Values(cache, settings)
-    bulk = Bulk(cache, settings)
+    apart = Apart()
+    values = Values(cache, settings, apart)
+    bulk = Bulk(cache, settings, apart)
     counters = Counters(cache, settings)
     lists = Lists(cache)
-    raw = Raw(cache, settings)
+    raw = Raw(cache, settings, apart)
     health = Health(cache, life)
     watch = Watch(Feed(cache, heartbeat=settings.heartbeat), life)
     description = Description(settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from io import BytesIO
 from typing import Final
 
 from aiohttp import web
@@ -11,11 +12,18 @@ from tenantbase.errors import InvalidRequest, TooLarge
 from tenantbase.web.budget import Holding
 from tenantbase.web.expectations import invite
 from tenantbase.web.problems import TooSlow
+from tenantbase.web.settings import WebSettings
 
 HOLDING: Final = web.RequestKey("holding", Holding)
 """Where a request keeps its ``Holding``: its part of the budget for bodies."""
 
-_LARGE_BYTES: Final = 4 << 20
+_KEYS_BYTES: Final = 16 << 20
+
+
+def keys_bytes(settings: WebSettings) -> int:
+    """The largest body that holds no values: as many and as long keys as there may be fit in. It
+    is read by the event loop, in one go."""
+    return min(settings.max_request_bytes, _KEYS_BYTES)
 
 
 async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> bytes:
@@ -42,7 +50,9 @@ async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> byt
             if holding is not None:
                 holding.grow(len(body))
         else:
-            chunks: list[bytes] = []
+            # It gives up its contents without a copy: to join many chunks would hold up the event
+            # loop, and take the memory twice.
+            arrived = BytesIO()
             size = 0
             async with asyncio.timeout(seconds) as timeout:
                 if holding is not None:
@@ -51,12 +61,10 @@ async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> byt
                 while size <= limit and (chunk := await content.readany()):
                     if holding is not None:
                         holding.grow(len(chunk))
-                    chunks.append(chunk)
+                    arrived.write(chunk)
                     size += len(chunk)
-            body = b"".join(chunks)
-            del chunks, chunk
-            if size > _LARGE_BYTES:
-                await asyncio.sleep(0)  # joining took a while, and so will what comes next
+            body = arrived.getvalue()
+            del arrived
     except TimeoutError as error:
         if holding is not None and holding.evicted:
             raise holding.exceeded() from error

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import web
 
+from tenantbase.apart import Apart, is_large
 from tenantbase.cache import Cache
+from tenantbase.checking import Job
 from tenantbase.documents import PIECE_BYTES, applied_json, entry_json, entry_pieces
 from tenantbase.entry import check_keys, check_text
-from tenantbase.errors import InvalidRequest, TooLarge
+from tenantbase.errors import InvalidRequest
+from tenantbase.given import Read, SetValue, check_count, place, read_many
 from tenantbase.interfaces.store import Change, Condition, Delete, DeletePrefix, Set
 from tenantbase.web.answers import collection
 from tenantbase.json_text import Decoder, parse
-from tenantbase.web.bodies import read_body
-from tenantbase.web.changes import SET_VALUE, SetValue, set_change
+from tenantbase.web.bodies import keys_bytes, read_body
+from tenantbase.web.changes import set_change
 from tenantbase.web.conditions import write_condition
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.streams import send
@@ -37,12 +40,6 @@ class SetValues(msgspec.Struct, forbid_unknown_fields=True):
     values: list[SetValue]
 
 
-class _SetValues(msgspec.Struct, forbid_unknown_fields=True):
-    """The same, each entry still as text: so it is decoded as the one of ``set-value`` is."""
-
-    values: list[msgspec.Raw]
-
-
 class DeleteValues(msgspec.Struct, forbid_unknown_fields=True):
     """The body of ``delete-values``: exactly one of the two."""
 
@@ -51,7 +48,6 @@ class DeleteValues(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _GET: Final = Decoder(GetValues)
-_SET: Final = Decoder(_SetValues)
 _DELETE: Final = Decoder(DeleteValues)
 _READ_ENTRIES: Final = 256
 _READ_BYTES: Final = 128 << 20  # what the values read at a time can come to
@@ -60,8 +56,9 @@ _READ_BYTES: Final = 128 << 20  # what the values read at a time can come to
 class Bulk:
     """Handlers of these routes."""
 
-    def __init__(self, cache: Cache, settings: WebSettings) -> None:
+    def __init__(self, cache: Cache, settings: WebSettings, apart: Apart) -> None:
         self._cache = cache
+        self._apart = apart
         self._settings = settings
         self._chunk = max(1, min(_READ_ENTRIES, _READ_BYTES // settings.max_value_bytes))
 
@@ -103,25 +100,34 @@ class Bulk:
 
     async def set(self, request: web.Request) -> web.Response:
         """``POST /set-values``"""
+        query(request, NOTHING)
+        condition = write_condition(request)
         # The body is held by nothing while the write waits.
-        changes = self._changes(await self._parse(_SET, request), write_condition(request))
+        entries = await self._read(await self._body(request, self._settings.max_request_bytes))
+        changes = self._changes(entries, condition)
+        del entries
         applied = await self._cache.write(*changes) if changes else ()
         return collection(request, b'{"values":[%b]}' % b",".join(map(applied_json, applied)))
 
-    def _changes(self, given: _SetValues, condition: Condition | None) -> Sequence[Set]:
-        self._check_count(len(given.values), "values")
+    async def _read(self, body: bytes) -> Iterator[Read]:
+        max_entries = self._settings.max_batch_entries
+        if not is_large(body):
+            return read_many(body, max_entries)
+        reading = self._apart.read(Job.ENTRIES, body, max_entries)
+        del body
+        return await reading
+
+    def _changes(self, entries: Iterator[Read], condition: Condition | None) -> Sequence[Set]:
         now = self._cache.now()
         changes: dict[str, Set] = {}
-        for index, each in enumerate(given.values):
-            place = f"values[{index}]"
+        for index, (given, value) in enumerate(entries):
             try:
-                entry = parse(SET_VALUE, bytes(each))
-                change = set_change(entry, condition, now, self._settings.max_value_bytes)
+                change = set_change(given, condition, now, self._settings.max_value_bytes, value)
             except InvalidRequest as error:
-                error.field = f"{place}.{error.field}" if error.field else place
+                place(error, index)
                 raise
             if change.key in changes:
-                raise InvalidRequest(f"key {change.key!r} is given twice", f"{place}.key")
+                raise InvalidRequest(f"key {change.key!r} is given twice", f"values[{index}].key")
             changes[change.key] = change
         return tuple(changes.values())
 
@@ -145,16 +151,12 @@ class Bulk:
 
     async def _parse(self, decoder: Decoder[Shape], request: web.Request) -> Shape:
         query(request, NOTHING)
-        settings = self._settings
-        body = await read_body(request, settings.max_request_bytes, settings.body_timeout)
-        return parse(decoder, body)
+        return parse(decoder, await self._body(request, keys_bytes(self._settings)))
+
+    async def _body(self, request: web.Request, limit: int) -> bytes:
+        return await read_body(request, limit, self._settings.body_timeout)
 
     def _keys(self, keys: list[str]) -> list[str]:
         """The keys, each once, all legal."""
-        self._check_count(len(keys), "keys")
+        check_count(len(keys), self._settings.max_batch_entries, "keys")
         return list(dict.fromkeys(check_keys(keys, "keys")))
-
-    def _check_count(self, count: int, field: str) -> None:
-        limit = self._settings.max_batch_entries
-        if count > limit:
-            raise TooLarge(f"one request has at most {limit:,} entries", field)

@@ -12,7 +12,7 @@ from tenantbase.entry import check_key, expiry
 from tenantbase.interfaces.store import Increment
 from tenantbase.web.answers import written
 from tenantbase.json_text import Decoder, parse
-from tenantbase.web.bodies import read_body
+from tenantbase.web.bodies import keys_bytes, read_body
 from tenantbase.web.conditions import write_condition
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.targets import NOTHING, query
@@ -44,7 +44,7 @@ class Counters:
         """``POST /increment-value``"""
         query(request, NOTHING)
         settings = self._settings
-        body = await read_body(request, settings.max_request_bytes, settings.body_timeout)
+        body = await read_body(request, keys_bytes(settings), settings.body_timeout)
         given = parse(_INCREMENT, body)
         change = Increment(
             check_key(given.key),

@@ -20,11 +20,11 @@ from tenantbase.cache import Cache
 from tenantbase.documents import LARGE_BYTES
 from tenantbase.errors import InvalidRequest
 from tenantbase.found import Found
+from tenantbase.given import SET_VALUE as SET_BODY
 from tenantbase.interfaces.store import Applied, Delete
 from tenantbase.json_text import parse
 from tenantbase.web.answers import absent, deleted, raw_headers
 from tenantbase.web.borrowed import BorrowedTransport, Lendable
-from tenantbase.web.changes import SET_VALUE as SET_BODY
 from tenantbase.web.changes import set_change
 from tenantbase.web.framing import frame
 from tenantbase.web.guard import Guard

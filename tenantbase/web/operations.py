@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from tenantbase.entry import JSON, OCTETS
+from tenantbase.given import SetValue
 from tenantbase.web import shapes
 from tenantbase.web.bulk import DeleteValues, GetValues, SetValues
-from tenantbase.web.changes import SetValue
 from tenantbase.web.counters import IncrementValue
 from tenantbase.web.describing import (
     BODY,

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from aiohttp import hdrs, web
 
+from tenantbase.apart import Apart, is_large
 from tenantbase.cache import Cache
 from tenantbase.documents import LARGE_BYTES, pieces
 from tenantbase.entry import OCTETS, expiry, is_json
@@ -29,8 +30,9 @@ _PUT_QUERY: Final = frozenset({"ttl", "expires_at"})
 class Raw:
     """Handlers of this route."""
 
-    def __init__(self, cache: Cache, settings: WebSettings) -> None:
+    def __init__(self, cache: Cache, settings: WebSettings, apart: Apart) -> None:
         self._cache = cache
+        self._apart = apart
         self._settings = settings
 
     async def get(self, request: web.Request) -> web.StreamResponse:
@@ -70,7 +72,10 @@ class Raw:
         condition = write_condition(request)
         value = await read_body(request, settings.max_value_bytes, settings.body_timeout)
         if is_json(content_type):
-            check_json(value, "value")
+            if is_large(value):
+                await self._apart.check_value(value)
+            else:
+                check_json(value, "value")
         (applied,) = await self._cache.write(Set(key, value, content_type, expires_at, condition))
         response = written(applied, status=201 if applied.created else 200)
         if applied.created:

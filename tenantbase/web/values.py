@@ -7,15 +7,18 @@ from typing import Final, TypeVar
 import msgspec
 from aiohttp import web
 
+from tenantbase.apart import Apart, is_large
 from tenantbase.cache import Cache
+from tenantbase.checking import Job
 from tenantbase.documents import LARGE_BYTES, entry_json, entry_pieces, entry_size
 from tenantbase.entry import JSON, check_key
 from tenantbase.errors import InvalidRequest
+from tenantbase.given import SET_VALUE, Read
 from tenantbase.interfaces.store import Delete
 from tenantbase.json_text import Decoder, parse
 from tenantbase.web.answers import absent, deleted, entry_headers, unchanged, written
-from tenantbase.web.bodies import read_body
-from tenantbase.web.changes import SET_VALUE, set_change
+from tenantbase.web.bodies import keys_bytes, read_body
+from tenantbase.web.changes import set_change
 from tenantbase.web.conditions import not_modified, write_condition
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.streams import send_sized
@@ -46,28 +49,37 @@ _DELETE_QUERY: Final = frozenset({"key", "if_version"})
 class Values:
     """Handlers of these routes."""
 
-    def __init__(self, cache: Cache, settings: WebSettings) -> None:
+    def __init__(self, cache: Cache, settings: WebSettings, apart: Apart) -> None:
         self._cache = cache
+        self._apart = apart
         self._settings = settings
 
     async def set(self, request: web.Request) -> web.Response:
         """``POST /set-value``"""
         query(request, NOTHING)
+        condition = write_condition(request)
         # The body is held by nothing while the write waits.
+        given, value = await self._read(await self._body(request, self._settings.max_request_bytes))
         change = set_change(
-            parse(SET_VALUE, await self._body(request)),
-            write_condition(request),
-            self._cache.now(),
-            self._settings.max_value_bytes,
+            given, condition, self._cache.now(), self._settings.max_value_bytes, value
         )
+        del given, value
         (applied,) = await self._cache.write(change)
         return written(applied)
+
+    async def _read(self, body: bytes) -> Read:
+        if not is_large(body):
+            return Read(parse(SET_VALUE, body))
+        reading = self._apart.read(Job.ENTRY, body)
+        del body
+        (read,) = await reading
+        return read
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """``GET /get-value``"""
         key = query(request, _GET_QUERY).get("key")
         if request.body_exists:
-            body = await self._body(request)
+            body = await self._body(request, keys_bytes(self._settings))
             key = _same(key, parse(_GET, body).key if body else None, "key")
         found = await self._cache.get(_required(key))
         entry = found.entry
@@ -89,7 +101,7 @@ class Values:
         parameters = query(request, _DELETE_QUERY)
         key, if_version = parameters.get("key"), integer(parameters, "if_version")
         if request.body_exists:
-            body = await self._body(request)
+            body = await self._body(request, keys_bytes(self._settings))
             given = parse(_DELETE, body) if body else DeleteValue()
             key = _same(key, given.key, "key")
             if_version = _same(if_version, given.if_version, "if_version")
@@ -97,9 +109,8 @@ class Values:
         await self._cache.write(Delete(_required(key), condition))
         return deleted()
 
-    async def _body(self, request: web.Request) -> bytes:
-        settings = self._settings
-        return await read_body(request, settings.max_request_bytes, settings.body_timeout)
+    async def _body(self, request: web.Request, limit: int) -> bytes:
+        return await read_body(request, limit, self._settings.body_timeout)
 
 
 def _required(key: str | None) -> str:
