@@ -21,6 +21,7 @@ from tests.servers import MemcachedProcess, poll, poll_async
 PACKAGE = Path(tenantbase.__file__).parent
 # Tasks that are started otherwise, by module: how their failures come to light.
 OTHER_TASKS = {
+    "apart": "a body that is checked by a process: awaited, its failure is the answer",
     "background": "the mechanism itself",
     "coalesce": "a batch: its failure is raised to the callers whose items it has",
     "filling": "storing in memcached: awaited, all of them, where they are started",

@@ -88,6 +88,7 @@ def receive(connection: socket.socket) -> tuple[int, bytes]:
 def test_without_descriptors_it_refuses_serves_and_recovers(tmp_path: Path) -> None:
     with AppServer(tmp_path / "x.db") as server, ExitStack() as stack:
         assert server.ask("POST", "/set-value", b'{"key": "k", "value": 1}').status == 200
+        (worker,) = server.workers
 
         def connect() -> socket.socket:
             address = ("127.0.0.1", server.port)
@@ -96,11 +97,11 @@ def test_without_descriptors_it_refuses_serves_and_recovers(tmp_path: Path) -> N
         kept = [connect() for _ in range(4)]
         for each in kept:
             assert exchange(each)[0] == 200
-        limit = lowest_free_descriptor(server.pid)
-        _, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (limit, hard))
+        limit = lowest_free_descriptor(worker)
+        _, hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (limit, hard))
 
-        before = processor_seconds(server.pid)
+        before = processor_seconds(worker)
         for _ in range(5):
             status, body = receive(connect())
             assert status == 503 and json.loads(body)["limit"] == "max-connections"
@@ -109,12 +110,12 @@ def test_without_descriptors_it_refuses_serves_and_recovers(tmp_path: Path) -> N
         # Nothing spins, though connections wait that nobody can accept.
         waiting = [connect() for _ in range(20)]
         time.sleep(0.5)
-        assert processor_seconds(server.pid) - before < 0.4
+        assert processor_seconds(worker) - before < 0.4
         for each in kept:
             assert exchange(each)[0] == 200
         assert server.stderr.count("no more connections can be accepted") == 1
 
-        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (hard, hard))
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (hard, hard))
         for each in waiting:
             each.close()
         poll(lambda: server.ask("GET", "/get-value?key=k").status == 200, "it accepts again")
