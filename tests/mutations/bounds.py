@@ -34,11 +34,6 @@ MUTATIONS: Final = {
                 "elif not (self._busy or self._lent) and self._writable:",
                 "else:",
             ),
-            "a-connection-given-for-good-is-not-read": (
-                "        if not self._reading:\n            self._transport.resume_reading()\n"
-                "        protocol",
-                "        protocol",
-            ),
             "an-idle-borrower-closes-the-connection": (
                 "        if self._lent:\n            self._transport.close()\n        # Otherwise",
                 "        self._transport.close()\n        # Otherwise",

@@ -9,7 +9,11 @@ from tests.mutations.mutation import of
 MUTATIONS: Final = {
     **of(
         "tenantbase/background.py",
-        ["tests/test_background.py"],
+        [
+            "tests/test_background.py::test_what_fails_is_told_and_restarted_ever_more_slowly",
+            "tests/test_background.py::test_the_cancellation_of_what_it_waits_for_does_not_end_it",
+            "tests/test_background.py::test_it_can_be_cancelled_between_two_runs",
+        ],
         {
             "the-pause-before-a-restart-stays": ("min(2 * pause, _LONGEST_PAUSE_SECONDS)", "pause"),
             "an-order-to-end-is-a-failure": ("task is None or task.cancelling()", "False"),
@@ -59,7 +63,11 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/beside.py",
-        ["tests/test_foreign_files.py"],
+        [
+            "tests/test_foreign_files.py::test_an_empty_file_stays",
+            "tests/test_foreign_files.py::test_what_is_in_the_way_is_named_and_untouched",
+            "tests/test_foreign_files.py::test_what_root_makes_belongs_to_the_owner_of_the_database",
+        ],
         {
             "a-file-of-others-is-removed": ("    if is_marked(path):\n", "    if True:\n"),
             "any-mark-is-ours": (" and os.pread(fd, MARK_BYTES, 0) in _MARKS", ""),
@@ -104,7 +112,11 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/supervisor.py",
-        ["tests/test_supervisor.py"],
+        [
+            "tests/test_supervisor.py::test_a_signal_right_after_the_fork_is_the_workers_own",
+            "tests/test_supervisor.py::test_the_pause_before_a_replacement_grows",
+            "tests/test_watchdog.py::test_workers_that_do_not_end_in_time_are_killed",
+        ],
         {
             "signals-are-not-blocked-around-the-fork": (
                 "        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)\n",

@@ -51,4 +51,39 @@ MUTATIONS: Final = {
             ),
         },
     ),
+    **of(
+        "tenantbase/interfaces/sql_queries.py",
+        ["tests/test_sql_queries.py"],
+        {
+            "a-page-of-the-log-is-read-without-a-snapshot": (
+                "    with snapshot(connection):\n        newest",
+                "    if True:\n        newest",
+            ),
+            "an-error-leaves-a-snapshot-open": (
+                "    finally:\n        if connection.in_transaction:  # some",
+                "    except ZeroDivisionError:\n        raise\n    else:\n"
+                "        if connection.in_transaction:  # some",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sql_schema.py",
+        ["tests/test_sql_recovery.py"],
+        {
+            "a-log-is-declared-safe-before-it-was-rewritten": (
+                "    left = None if mark",
+                "    if mark is not None:\n        mark.log_was_made_safe()\n    left = None if mark",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/web/bulk.py",
+        ["tests/web/test_bulk.py::test_values_are_read_no_more_at_a_time_than_memory_is_for"],
+        {
+            "bulk-reads-have-no-bound": (
+                "max(1, min(_READ_ENTRIES, _READ_BYTES // settings.max_value_bytes))",
+                "_READ_ENTRIES",
+            ),
+        },
+    ),
 }
