@@ -38,10 +38,6 @@ MUTATIONS: Final = {
                 "        if self._lent:\n            self._transport.close()\n        # Otherwise",
                 "        self._transport.close()\n        # Otherwise",
             ),
-            "the-rest-of-a-body-is-a-request": (
-                "        if self._answered and not self._owed:\n",
-                "        if self._answered:\n",
-            ),
         },
     ),
     **of(
