@@ -78,7 +78,9 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/web/bulk.py",
-        ["tests/web/test_bulk.py::test_values_are_read_no_more_at_a_time_than_memory_is_for"],
+        [
+            "tests/web/test_limits.py::test_a_bulk_read_takes_no_more_at_a_time_than_fits_into_memory"
+        ],
         {
             "bulk-reads-have-no-bound": (
                 "max(1, min(_READ_ENTRIES, _READ_BYTES // settings.max_value_bytes))",

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pytest
 
-from tenantbase.cache import Cache
-from tenantbase.found import Found
 from tenantbase.web import WebSettings
 from tests.web.conftest import Server, Start
 from tests.web.table import Ask, Row, invalid, problem, put
@@ -275,29 +273,3 @@ async def test_limits_are_those_of_the_settings(start: Start) -> None:
         long = {"key": "a", "value": "x" * 9}
         assert (await values(long).send(server, "")).json["field"] == "values[0].value"
         assert (await server.ask("POST", "/set-values", " " * 201)).status == 413
-
-
-class _Recorded(Cache):
-    """Writes down how many values are read at a time."""
-
-    counts: list[int]
-
-    async def get_many(self, keys: Sequence[str]) -> list[Found]:
-        self.counts.append(len(keys))
-        return await super().get_many(keys)
-
-
-async def test_values_are_read_no_more_at_a_time_than_memory_is_for(start: Start) -> None:
-    counts: list[int] = []
-
-    def wrap(cache: Cache) -> Cache:
-        recorded = object.__new__(_Recorded)
-        recorded.__dict__.update(cache.__dict__, counts=counts)
-        return recorded
-
-    keys = [str(number) for number in range(9)]
-    settings = WebSettings(max_value_bytes=64 << 20, max_request_bytes=128 << 20)
-    async with start(settings, wrap=wrap) as server:
-        assert (await post("get", keys=keys).send(server, "")).json["missing"] == keys
-    assert sum(counts) == len(keys)
-    assert max(counts) * settings.max_value_bytes <= 128 << 20
