@@ -30,10 +30,6 @@ MUTATIONS: Final = {
             ),
             "trouble-with-sweeping-is-told-once-for-ever": ("            failing = False\n", ""),
             "the-rest-waits-a-second": ("_PAUSE if more else", "_INTERVAL if more else"),
-            "after-trouble-there-is-more": (
-                "            more = False\n",
-                "            more = True\n",
-            ),
         },
     ),
     **of(
