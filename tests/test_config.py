@@ -73,6 +73,8 @@ GOOD: list[tuple[str, str, object]] = [
 
 # An option and a text that will not do.
 BAD: list[tuple[str, str]] = [
+    ("database", ":memory:"),
+    ("database", "file:x.db"),
     ("host", "two words"),
     ("host", "http://127.0.0.1"),
     ("host", "127.0.0.1:8000"),

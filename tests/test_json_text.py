@@ -235,3 +235,35 @@ def test_errors_of_grammar_say_where(body: bytes, detail: str) -> None:
     """As above, for what ``_not_json`` passes on."""
     with pytest.raises(NotJson, match=f"^the body is not valid JSON: .*{detail}"):
         parse(Decoder(_Outer), body)
+
+
+def test_depth_is_counted_over_all_of_a_long_text() -> None:
+    half = MAX_DEPTH // 2
+    gap = b" " * (1 << 17)
+    legal = b"[" * half + gap + b"[" * half + b"]" * half + gap + b"]" * half
+    check_json(legal, None)
+    with pytest.raises(InvalidRequest, match="nested too deeply"):
+        check_json(
+            b"[" * half + gap + b"[" + legal[half + len(gap) : -half] + b"]" * (half + 1), None
+        )
+
+
+class _One(msgspec.Struct, forbid_unknown_fields=True):
+    a: int
+
+
+def test_the_only_field_given_twice() -> None:
+    assert Decoder(_One).decode(b'{"a": 1}').a == 1
+    with pytest.raises(InvalidRequest, match="'a' is given more than once"):
+        Decoder(_One).decode(b'{"a": 1, "a": 2}')
+
+
+def test_a_long_name_is_not_repeated_whole() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Decoder(_One).decode(b'{"a": 1, "%b": 2}' % (b"x" * 10_000))
+    assert len(caught.value.detail) < 200 and len(caught.value.field or "") < 200
+
+
+def test_a_value_is_utf_8() -> None:
+    with pytest.raises(NotJson, match="not valid UTF-8 at byte 1"):
+        check_json(b'"\xff"', "value")

@@ -79,6 +79,32 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "x.db"]
 
 
+# Started with this, the service has a worker, the second one, that is told to end as soon as it is
+# forked, before it can have handlers of its own.
+_SIGNALLED = """if True:
+    import os, signal
+    from tenantbase.main import main
+    forks = []
+    def after_fork():
+        if len(forks) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+    os.register_at_fork(before=lambda: forks.append(1), after_in_child=after_fork)
+    main()
+"""
+
+
+def test_a_signal_right_after_the_fork_is_the_workers_own(tmp_path: Path) -> None:
+    with AppServer(tmp_path / "x.db", "--memcached", "off") as server:
+        server.stop()
+        server.program = ("-c", _SIGNALLED)
+        server.start()
+        (first,) = server.workers
+        os.kill(first, signal.SIGKILL)
+        poll(lambda: "killed by SIGTERM" in server.stderr, "the second one has ended")
+        poll(lambda: len(server.workers) == 1, "a third one is there")
+        assert server.stop() == 0
+
+
 def test_a_worker_that_is_told_to_end_finishes_first(tmp_path: Path) -> None:
     with AppServer(tmp_path / "x.db", "--workers", "2") as server:
         before = workers(server)

@@ -37,10 +37,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_it_goes_on_while_there_is_more() -> None:
-    cache = FakeCache(10)
+    cache = FakeCache(50)  # with a second before each it would take longer than this waits
     async with sweeping(cache):
-        await asyncio.wait_for(cache.done.wait(), 10)
-    assert cache.calls >= 10
+        await asyncio.wait_for(cache.done.wait(), 20)
+    assert cache.calls >= 50
 
 
 async def test_it_survives_trouble_and_tells_of_it_once(

@@ -164,6 +164,9 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
     assert load(database, b"\xef\xbb\xbf", '{"key":"l","value":1}').exit_code == 0
     assert len(dump(database)) == 2
     assert "line 2: " in load(database, '{"key":"m","value":1}', b"\xef\xbb\xbf{}").stderr
+    batch = [f'{{"key":"{number}","value":1}}' for number in range(4000)]
+    late = load(database, *batch, b'\xef\xbb\xbf{"key":"k","value":1}')
+    assert late.exit_code == 1 and "line 4001: " in late.stderr
 
 
 def test_an_input_that_cannot_be_read(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def groups(queue: WriteQueue[Waiting, int]) -> list[list[int]]:
     [
         (SMALL, GROUP_WRITES),
         (Waiting(GROUP_CHANGES // 4, 1), 4),
+        (Waiting((GROUP_CHANGES + 1) // 5, 1), 4),
         (Waiting(1, GROUP_BYTES // 8), 8),
     ],
 )

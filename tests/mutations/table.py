@@ -4,9 +4,30 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutations import clients, coherence, memcached, semantics, watching
+from tests.mutations import (
+    bounds,
+    clients,
+    coherence,
+    memcached,
+    parsing,
+    running,
+    semantics,
+    storing,
+    watching,
+)
 
 TABLES: Final = tuple(
-    each.MUTATIONS for each in (memcached, coherence, watching, semantics, clients)
+    each.MUTATIONS
+    for each in (
+        memcached,
+        coherence,
+        watching,
+        semantics,
+        clients,
+        parsing,
+        bounds,
+        running,
+        storing,
+    )
 )
 MUTATIONS: Final = {name: each for table in TABLES for name, each in table.items()}

@@ -117,6 +117,8 @@ async def test_many_ask_and_the_database_is_asked_once(start: Start) -> None:
         assert (await server.ask("GET", "/livez")).status == 200
         _Checked.gate.set()
         assert {(await answer).status for answer in asked} == {503}
+        await server.ask("GET", "/health-check")
+        assert _Checked.checks == 2  # what was found then is not kept
 
 
 async def test_a_database_that_hangs_is_unavailable_in_good_time(start: Start) -> None:

@@ -1,0 +1,89 @@
+"""Mistakes in what keeps clients from taking more than their share."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutations.mutation import of
+
+_FAST: Final = ["tests/web/test_fast_connection.py", "tests/web/test_fast_lane.py"]
+
+MUTATIONS: Final = {
+    **of(
+        "tenantbase/web/fast_lane.py",
+        _FAST,
+        {
+            "reading-is-never-resumed": (
+                "            self._reading = True\n            self._transport.resume_reading()",
+                "            pass",
+            ),
+            "answers-pile-up": (
+                "            and self._writable\n            and not self._transport",
+                "            and not self._transport",
+            ),
+            "what-waits-has-no-bound": ("if waiting > _MAX_AHEAD_BYTES:", "if False:"),
+            "what-waits-for-a-slow-request-has-no-bound": (
+                "if waiting > _MAX_AHEAD_BYTES:",
+                "if waiting > _MAX_AHEAD_BYTES and not self._busy:",
+            ),
+            "a-busy-connection-is-handed-on": (
+                "if self._busy or self._lent or not self._writable:",
+                "if self._lent or not self._writable:",
+            ),
+            "a-half-closed-client-loses-its-answer": (
+                "elif not (self._busy or self._lent) and self._writable:",
+                "else:",
+            ),
+            "an-idle-borrower-closes-the-connection": (
+                "        if self._lent:\n            self._transport.close()\n        # Otherwise",
+                "        self._transport.close()\n        # Otherwise",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/web/budget.py",
+        ["tests/web/test_limits.py"],
+        {
+            "the-budget-has-no-end": (
+                "while self._used + count > self._limit:",
+                "while False:",
+            ),
+            "bytes-are-never-given-back": (
+                "        self._used -= holding.size\n",
+                "",
+            ),
+            "stalled-bodies-stay": (
+                "if oldest is None or now - self._arriving[oldest] < STALLED_SECONDS:",
+                "if True:",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/write_queue.py",
+        ["tests/test_write_queue.py"],
+        {
+            "a-group-of-one-change-too-many": (
+                "changes + write.changes > GROUP_CHANGES",
+                "changes + write.changes > GROUP_CHANGES + 1",
+            ),
+            "a-group-of-any-size": (" or held + write.bytes > GROUP_BYTES\n", "\n"),
+            "a-group-of-one-write-too-many": (
+                "while small and len(group) < GROUP_WRITES:",
+                "while small and len(group) <= GROUP_WRITES:",
+            ),
+            "large-ones-go-first": (
+                "if self._large and (self._first <= 0 or not self._small):",
+                "if self._large:",
+            ),
+            "large-ones-starve": (
+                "if self._large and (self._first <= 0 or not self._small):",
+                "if self._large and not self._small:",
+            ),
+            "a-write-taken-is-still-counted": ("        self._small_bytes -= held\n", ""),
+            "a-large-write-taken-is-still-counted": (
+                "            self._large_bytes -= waiting[0].bytes\n",
+                "",
+            ),
+        },
+    ),
+}

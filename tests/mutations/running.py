@@ -1,0 +1,131 @@
+"""Mistakes in what runs beside requests: workers, background tasks, imports, files of ours."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutations.mutation import of
+
+MUTATIONS: Final = {
+    **of(
+        "tenantbase/background.py",
+        [
+            "tests/test_background.py::test_what_fails_is_told_and_restarted_ever_more_slowly",
+            "tests/test_background.py::test_the_cancellation_of_what_it_waits_for_does_not_end_it",
+            "tests/test_background.py::test_it_can_be_cancelled_between_two_runs",
+        ],
+        {
+            "the-pause-before-a-restart-stays": ("min(2 * pause, _LONGEST_PAUSE_SECONDS)", "pause"),
+            "an-order-to-end-is-a-failure": ("task is None or task.cancelling()", "False"),
+            "any-cancellation-is-an-order": ("task is None or task.cancelling()", "True"),
+        },
+    ),
+    **of(
+        "tenantbase/sweeper.py",
+        ["tests/test_sweeper.py"],
+        {
+            "a-failing-database-floods-the-log": (
+                "            if not failing:\n",
+                "            if True:\n",
+            ),
+            "trouble-with-sweeping-is-told-once-for-ever": ("            failing = False\n", ""),
+            "the-rest-waits-a-second": ("_PAUSE if more else", "_INTERVAL if more else"),
+        },
+    ),
+    **of(
+        "tenantbase/transfer.py",
+        ["tests/test_transfer.py"],
+        {
+            "a-bad-first-line-of-a-batch-ends-an-import": (
+                "        if batch.refused is not None:\n            raise batch.refused\n"
+                "        if not batch.lines:\n            return\n",
+                "        if not batch.lines:\n            return\n"
+                "        if batch.refused is not None:\n            raise batch.refused\n",
+            ),
+            "any-line-may-have-a-mark": ("if done + lines == 0:", "if lines == 0:"),
+            "the-dead-are-imported": (
+                "if given.expires_at is not None and given.expires_at <= now:",
+                "if False:",
+            ),
+            "an-import-with-conditions": (
+                "if given.if_absent or given.if_version is not None:",
+                "if given.if_absent:",
+            ),
+            "the-line-is-counted-in-its-batch": (
+                "refused = _stopped(done + lines + 1,",
+                "refused = _stopped(lines + 1,",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/beside.py",
+        [
+            "tests/test_foreign_files.py::test_an_empty_file_stays",
+            "tests/test_foreign_files.py::test_what_is_in_the_way_is_named_and_untouched",
+            "tests/test_foreign_files.py::test_what_root_makes_belongs_to_the_owner_of_the_database",
+        ],
+        {
+            "a-file-of-others-is-removed": ("    if is_marked(path):\n", "    if True:\n"),
+            "any-mark-is-ours": (" and os.pread(fd, MARK_BYTES, 0) in _MARKS", ""),
+            "what-root-makes-is-roots": (
+                "            _make_alike(fd, like)\n",
+                "            pass\n",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sql_reserve.py",
+        ["tests/test_sql_reserve.py"],
+        {
+            "the-reserve-takes-others-files": (
+                "if os.pread(fd, len(_MARK), 0) != _MARK:",
+                "if False:",
+            ),
+            "the-reserve-is-not-given-up": (
+                "            os.ftruncate(fd, len(_MARK))\n",
+                "            pass\n",
+            ),
+            "the-reserve-stays": (
+                "            os.unlink(self._path)\n\n    def _size",
+                "\n    def _size",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/troubles.py",
+        ["tests/test_troubles.py"],
+        {
+            "trouble-is-told-each-time-it-is-met": (
+                "if trouble not in self._last_met:",
+                "if True:",
+            ),
+            "trouble-lasts-from-its-beginning": (
+                "        self._last_met[trouble] = self._clock()\n",
+                "        self._last_met.setdefault(trouble, self._clock())\n",
+            ),
+            "trouble-that-ends-by-a-sign-ends-at-once": ('float("inf")', "0.0"),
+        },
+    ),
+    **of(
+        "tenantbase/supervisor.py",
+        [
+            "tests/test_supervisor.py::test_a_signal_right_after_the_fork_is_the_workers_own",
+            "tests/test_supervisor.py::test_the_pause_before_a_replacement_grows",
+            "tests/test_watchdog.py::test_workers_that_do_not_end_in_time_are_killed",
+        ],
+        {
+            "signals-are-not-blocked-around-the-fork": (
+                "        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)\n",
+                "",
+            ),
+            "overdue-workers-are-not-killed": (
+                "            self._kill()\n            self._deadline += _GRACE",
+                "            self._deadline += _GRACE",
+            ),
+            "the-pause-before-a-replacement-stays": (
+                "min(self._pause * 2, _LONGEST_PAUSE)",
+                "self._pause",
+            ),
+        },
+    ),
+}

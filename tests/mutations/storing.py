@@ -1,0 +1,91 @@
+"""Mistakes in frames and in the database's transactions."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutations.mutation import of
+
+MUTATIONS: Final = {
+    **of(
+        "tenantbase/frame.py",
+        ["tests/test_frame.py"],
+        {
+            "the-mac-covers-the-first-two-kilobytes": (
+                "memoryview(data)[_MAC:])",
+                "memoryview(data)[_MAC : _MAC + 2048])",
+            ),
+            "the-mac-is-not-compared": (
+                "if not compare_digest(state.digest(), data[:_MAC]):",
+                "if False:",
+            ),
+            "what-is-remembered-has-no-tag": (
+                "if data == place.frame and tag == place.tag:",
+                "if data == place.frame:",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/web/health.py",
+        ["tests/web/test_health.py"],
+        {
+            "the-first-check-is-kept-for-ever": (
+                "    def _checked(self, check: asyncio.Task[bool]) -> None:\n        self._check = None",
+                "    def _checked(self, check: asyncio.Task[bool]) -> None:\n        pass",
+            ),
+            "each-question-is-a-check": ("        if self._check is None:\n", "        if True:\n"),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sql_commit.py",
+        ["tests/test_sql_interface.py", "tests/test_sql_recovery.py"],
+        {
+            "the-patience-of-a-checkpoint-stays": (
+                '    finally:\n        connection.execute(f"PRAGMA busy_timeout = {before}")',
+                "    finally:\n        pass",
+            ),
+            "a-failed-rollback-is-forgotten": (
+                '                self.failure = "a transaction cannot be ended;'
+                ' no more writes are taken"\n                return False',
+                "                return False",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sql_queries.py",
+        ["tests/test_sql_queries.py"],
+        {
+            "a-page-of-the-log-is-read-without-a-snapshot": (
+                "    with snapshot(connection):\n        newest",
+                "    if True:\n        newest",
+            ),
+            "an-error-leaves-a-snapshot-open": (
+                "    finally:\n        if connection.in_transaction:  # some",
+                "    except ZeroDivisionError:\n        raise\n    else:\n"
+                "        if connection.in_transaction:  # some",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sql_schema.py",
+        ["tests/test_sql_recovery.py"],
+        {
+            "a-log-is-declared-safe-before-it-was-rewritten": (
+                "    left = None if mark",
+                "    if mark is not None:\n        mark.log_was_made_safe()\n    left = None if mark",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/web/bulk.py",
+        [
+            "tests/web/test_limits.py::test_a_bulk_read_takes_no_more_at_a_time_than_fits_into_memory"
+        ],
+        {
+            "bulk-reads-have-no-bound": (
+                "max(1, min(_READ_ENTRIES, _READ_BYTES // settings.max_value_bytes))",
+                "_READ_ENTRIES",
+            ),
+        },
+    ),
+}
