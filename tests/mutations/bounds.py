@@ -45,7 +45,7 @@ MUTATIONS: Final = {
         ["tests/web/test_limits.py"],
         {
             "the-budget-has-no-end": (
-                "while self._used + count > self._limit:",
+                "while self._used + count > limit:",
                 "while False:",
             ),
             "bytes-are-never-given-back": (

@@ -68,7 +68,7 @@ MUTATIONS: Final = {
             "a-file-of-others-is-removed": ("    if is_marked(path):\n", "    if True:\n"),
             "any-mark-is-ours": (" and os.pread(fd, MARK_BYTES, 0) in _MARKS", ""),
             "what-root-makes-is-roots": (
-                "            _make_alike(fd, like)\n",
+                "            make_alike(fd, like)\n",
                 "            pass\n",
             ),
         },
@@ -78,16 +78,16 @@ MUTATIONS: Final = {
         ["tests/test_sql_reserve.py"],
         {
             "the-reserve-takes-others-files": (
-                "if os.pread(fd, len(_MARK), 0) != _MARK:",
-                "if False:",
+                "elif os.pread(fd, MARK_BYTES, 0) not in (RESERVE_MARK, RESERVE_IN_EMPTY_MARK):",
+                "elif False:",
             ),
             "the-reserve-is-not-given-up": (
-                "            os.ftruncate(fd, len(_MARK))\n",
-                "            pass\n",
+                "                os.ftruncate(fd, MARK_BYTES)\n",
+                "                pass\n",
             ),
             "the-reserve-stays": (
-                "            os.unlink(self._path)\n\n    def _size",
-                "\n    def _size",
+                "                    os.unlink(self._path)\n",
+                "                    pass\n",
             ),
         },
     ),
