@@ -13,9 +13,9 @@ from tenantbase.sweeper import sweeping
 
 
 class FakeCache:
-    """Has so many batches to sweep; fails as it is told to."""
+    """Has so many batches to sweep; fails as it is told to, with None for a sweep that succeeds."""
 
-    def __init__(self, batches: int, *failures: Exception) -> None:
+    def __init__(self, batches: int, *failures: Exception | None) -> None:
         self.batches = batches
         self.calls = 0
         self.done = asyncio.Event()
@@ -23,8 +23,8 @@ class FakeCache:
 
     async def sweep(self) -> bool:
         self.calls += 1
-        if self._failures:
-            raise self._failures.pop(0)
+        if self._failures and (failure := self._failures.pop(0)) is not None:
+            raise failure
         self.batches = max(self.batches - 1, 0)
         if not self.batches:
             self.done.set()
@@ -53,6 +53,14 @@ async def test_it_survives_trouble_and_tells_of_it_once(
             await asyncio.wait_for(cache.done.wait(), 10)
     assert cache.calls >= 4
     assert caplog.messages == ["cannot remove what has expired: away"]
+
+
+async def test_trouble_that_comes_again_is_told_again(caplog: pytest.LogCaptureFixture) -> None:
+    cache = FakeCache(2, StoreUnavailable("away"), None, StoreUnavailable("away"))
+    with caplog.at_level(logging.WARNING):
+        async with sweeping(cache):
+            await asyncio.wait_for(cache.done.wait(), 10)
+    assert caplog.messages == ["cannot remove what has expired: away"] * 2
 
 
 async def test_it_ends_in_the_middle_of_a_sweep() -> None:
