@@ -425,7 +425,11 @@ async def test_every_database_has_its_own_secret(tmp_path: Path) -> None:
         (sql_rows._UPDATE, 6, "SEARCH entries USING INTEGER PRIMARY KEY (rowid=?)"),
         (sql_sweep._COUNT, 2, "SEARCH entries USING COVERING INDEX {key} (key>? AND key<?)"),
         (sql_sweep._COUNT_EXPIRED, 3, "SEARCH entries USING INDEX entries_expiry (expires_at<?)"),
-        (sql_sweep._EXPIRED, 2, "SEARCH entries USING INDEX entries_expiry (expires_at<?)"),
+        (
+            sql_sweep._EXPIRED,
+            2,
+            "SEARCH entries USING COVERING INDEX entries_expiry (expires_at<?)",
+        ),
         (sql_sweep._ROWS, 3, "SEARCH entries USING COVERING INDEX {key} (key>? AND key<?)"),
         (sql_sweep._IN_PREFIX, 4, "SEARCH entries USING INDEX {key} (key>? AND key<?)"),
     ],

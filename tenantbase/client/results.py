@@ -133,6 +133,7 @@ class Health(msgspec.Struct, frozen=True):
         cache: ``ok``, ``off`` or ``unavailable``.
         draining: it is about to stop.
         version: of the server's program.
+        troubles: what is wrong with the disk, such as ``damaged rows``; empty: nothing.
     """
 
     status: str
@@ -140,3 +141,4 @@ class Health(msgspec.Struct, frozen=True):
     cache: str
     draining: bool
     version: str
+    troubles: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 from typing import cast
 
@@ -25,16 +25,22 @@ def apply(
     transactions: Iterable[Transaction],
     log_size: int,
     now: float,
+    damaged: Collection[int] = (),
 ) -> list[Outcome]:
     """Apply transactions in order, inside one of the connection's.
 
     Each sees those before it that were made. Consecutive ones that name their keys are worked
     out together; a prefix delete or a sweep parts them.
+
+    Args:
+        damaged: rows, by ``created``, that a sweep is to pass over.
     """
     outcomes: list[Outcome] = []
     for alone, run in groupby(transactions, _stands_alone):
         if alone:
-            outcomes.extend(_apply_alone(connection, log, each, log_size, now) for each in run)
+            outcomes.extend(
+                _apply_alone(connection, log, each, log_size, now, damaged) for each in run
+            )
         else:
             outcomes.extend(_apply_run(connection, log, cast("list[_Named]", list(run)), now))
     log.write()
@@ -42,7 +48,11 @@ def apply(
 
 
 def find_damage(
-    connection: sqlite3.Connection, transactions: Iterable[Transaction], log_size: int, now: float
+    connection: sqlite3.Connection,
+    transactions: Iterable[Transaction],
+    log_size: int,
+    now: float,
+    damaged: Collection[int] = (),
 ) -> list[StoreUnavailable | None]:
     """Which members of a group meet damaged rows: the error of each, None for sound ones.
 
@@ -54,7 +64,7 @@ def find_damage(
     for transaction in transactions:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            apply(connection, Log(connection), [transaction], log_size, now)
+            apply(connection, Log(connection), [transaction], log_size, now, damaged)
             found.append(None)
         except sqlite3.Error as error:
             if not concerns_a_row(error):
@@ -76,12 +86,13 @@ def _apply_alone(
     transaction: Transaction,
     log_size: int,
     now: float,
+    damaged: Collection[int],
 ) -> Outcome:
     match transaction:
         case (DeletePrefix(prefix=prefix),):
             return (delete_prefix(connection, log, prefix, now),)
         case (Sweep(limit=limit),):
-            return (sweep(connection, log, log_size, limit, now),)
+            return (sweep(connection, log, log_size, limit, now, damaged),)
     return InvalidRequest("deleting a prefix is a transaction of its own", "prefix")
 
 

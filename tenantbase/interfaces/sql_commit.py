@@ -21,6 +21,7 @@ from tenantbase.interfaces.sql_log import Log
 from tenantbase.interfaces.sql_queries import concerns_a_row
 from tenantbase.interfaces.sql_reserve import Reserve
 from tenantbase.interfaces.sql_schema import error_code, identity, unavailable
+from tenantbase.interfaces.sql_sweep import find_damaged
 from tenantbase.interfaces.store import (
     Claim,
     Delete,
@@ -39,6 +40,7 @@ WriteLock = Callable[[], AbstractContextManager[object]]
 _CHECKPOINT_PAGES: Final = 2_000
 _PAGE: Final = 4_096
 _MOST_PAGES: Final = 1_073_741_823  # of SQLite's own; above, it ignores the order
+_MOST_DAMAGED: Final = 10_000  # rows that are remembered; with more, sweeping stops
 _PATIENCE: Final = 0.02  # seconds a checkpoint waits for readers; others wait for the lock
 
 # Errors of COMMIT after which the transaction is surely not there. Its last frame is what makes
@@ -73,6 +75,7 @@ class Committer:
         self._reserve = Reserve(path)
         self._tight = False  # not all of the reserve is there
         self._was_full = False
+        self._damaged: set[int] = set()  # rows that sweeps pass over
         self.failure: str | None = None
 
     @property
@@ -200,20 +203,21 @@ class Committer:
         try:
             connection.execute("BEGIN IMMEDIATE")
             log = Log(connection)
-            results = iter(apply(connection, log, transactions, self._log_size, now))
+            results = iter(apply(connection, log, transactions, self._log_size, now, self._damaged))
         except sqlite3.Error as error:
             if not self._roll_back(connection) or not concerns_a_row(error):
                 return self._refused(taken, error)
             try:
                 # One member may be the only one that the damage concerns.
-                damage = find_damage(connection, transactions, self._log_size, now)
+                self._remember_damage(connection, transactions, now)
+                damage = find_damage(connection, transactions, self._log_size, now, self._damaged)
                 sound = [
                     each for each, met in zip(transactions, damage, strict=True) if met is None
                 ]
                 before = connection.total_changes  # it counts what was rolled back, too
                 connection.execute("BEGIN IMMEDIATE")
                 log = Log(connection)
-                made = iter(apply(connection, log, sound, self._log_size, now))
+                made = iter(apply(connection, log, sound, self._log_size, now, self._damaged))
                 results = iter([next(made) if met is None else met for met in damage])
             except sqlite3.Error as again:
                 self._roll_back(connection)
@@ -243,6 +247,15 @@ class Committer:
             fence.lower(ticket)
         self._pages += rows + _value_bytes(transactions) // _PAGE
         return Written(outcomes, ticket)
+
+    def _remember_damage(
+        self, connection: sqlite3.Connection, transactions: Sequence[Transaction], now: float
+    ) -> None:
+        """Find the rows that stop a sweep, if there is one, so that those behind go nevertheless."""
+        for transaction in transactions:
+            match transaction:
+                case (Sweep(limit=limit),) if len(self._damaged) < _MOST_DAMAGED:
+                    self._damaged.update(find_damaged(connection, limit, now, self._damaged))
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
         # RESTART waits for readers of an older state, with new ones going to the database by

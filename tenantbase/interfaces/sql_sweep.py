@@ -8,10 +8,11 @@ writers get their turn.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from typing import Final
 
 from tenantbase.interfaces.sql_log import Log
-from tenantbase.interfaces.sql_queries import ALIVE, DELETED, prefix_range
+from tenantbase.interfaces.sql_queries import ALIVE, DELETED, concerns_a_row, prefix_range
 from tenantbase.interfaces.store import Applied
 
 # Up to here a prefix's keys are deleted one by one, each with its line in the change log.
@@ -24,11 +25,11 @@ _COUNT_EXPIRED: Final = (
     "SELECT count(*) FROM entries INDEXED BY entries_expiry"
     f" WHERE expires_at <= ? AND key >= ? AND key < ? AND NOT {DELETED}"
 )
-_EXPIRED: Final = (
-    f"SELECT created, key, {DELETED} FROM entries"
-    " WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"
-)
+# Read from the index alone, so that a damaged row is not touched before it is tried.
+_EXPIRED: Final = "SELECT created FROM entries WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"
+_ROW: Final = f"SELECT key, {DELETED} FROM entries WHERE created = ?"
 _ROWS: Final = "SELECT created, key FROM entries WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
+_PREFIXES: Final = "SELECT version, low, high FROM deleted_prefixes ORDER BY version"
 _DELETE_KEY: Final = "DELETE FROM entries WHERE key = ?"
 _DELETE_ROW: Final = "DELETE FROM entries WHERE created = ?"
 
@@ -53,41 +54,90 @@ def delete_prefix(connection: sqlite3.Connection, log: Log, prefix: str, now: fl
 
 
 def sweep(
-    connection: sqlite3.Connection, log: Log, log_size: int, limit: int, now: float
+    connection: sqlite3.Connection,
+    log: Log,
+    log_size: int,
+    limit: int,
+    now: float,
+    damaged: Collection[int] = (),
 ) -> Applied:
-    """See ``Sweep``; ``log_size`` lines are left in the change log."""
-    removed = _remove_expired(connection, log, limit, now)
-    removed += _remove_deleted(connection, limit - removed)
+    """See ``Sweep``; ``log_size`` lines are left in the change log.
+
+    Args:
+        damaged: rows, by ``created``, that cannot be removed and are passed over.
+    """
+    removed = _remove_expired(connection, log, limit, now, damaged)
+    removed += _remove_deleted(connection, limit - removed, damaged)
     removed += log.trim(log_size, limit - removed)
     return Applied(removed=removed)
 
 
-def _remove_expired(connection: sqlite3.Connection, log: Log, limit: int, now: float) -> int:
-    rows = connection.execute(_EXPIRED, (now, limit)).fetchall()
-    connection.executemany(_DELETE_ROW, [(created,) for created, _, _ in rows])
-    for _, key, deleted in rows:
+def find_damaged(
+    connection: sqlite3.Connection, limit: int, now: float, known: Collection[int]
+) -> list[int]:
+    """The rows, by ``created``, that a sweep which met damage cannot remove.
+
+    Each is tried in a transaction that is rolled back. Called outside of any.
+    """
+    execute = connection.execute
+    rows = [created for (created,) in execute(_EXPIRED, (now, limit + len(known)))]
+    for version, low, high in execute(_PREFIXES).fetchall():
+        under = execute(_ROWS, (low, high, limit + len(known))).fetchall()
+        rows += [created for created, _ in under if created <= version]
+    found = []
+    for created in rows[: 2 * (limit + len(known))]:
+        if created in known:
+            continue
+        execute("BEGIN IMMEDIATE")
+        try:
+            execute(_ROW, (created,)).fetchone()
+            execute(_DELETE_ROW, (created,))
+        except sqlite3.Error as error:
+            if not concerns_a_row(error):
+                raise
+            found.append(created)
+        finally:
+            if connection.in_transaction:
+                execute("ROLLBACK")
+    return found
+
+
+def _remove_expired(
+    connection: sqlite3.Connection, log: Log, limit: int, now: float, damaged: Collection[int]
+) -> int:
+    expired = [row[0] for row in connection.execute(_EXPIRED, (now, limit + len(damaged)))]
+    removed = [created for created in expired if created not in damaged][:limit]
+    for created in removed:
+        key, deleted = connection.execute(_ROW, (created,)).fetchone()
         if not deleted:
             log.record("expire", key)
-    return len(rows)
+    connection.executemany(_DELETE_ROW, [(created,) for created in removed])
+    return len(removed)
 
 
-def _remove_deleted(connection: sqlite3.Connection, limit: int) -> int:
+def _remove_deleted(connection: sqlite3.Connection, limit: int, damaged: Collection[int]) -> int:
     """Remove rows under deleted prefixes. They are gone already for everybody."""
     execute = connection.execute
     done = 0
-    while done < limit and (
-        deleted := execute("SELECT version, low, high FROM deleted_prefixes LIMIT 1").fetchone()
-    ):
-        version, low, high = deleted
+    for version, low, high in execute(_PREFIXES).fetchall():
+        if done >= limit:
+            break
         rows = execute(_ROWS, (low, high, limit - done)).fetchall()
-        connection.executemany(
-            _DELETE_ROW, [(created,) for created, _ in rows if created <= version]
-        )
-        done += len(rows)
-        if done < limit:
+        removed = [
+            (created,) for created, _ in rows if created <= version and created not in damaged
+        ]
+        connection.executemany(_DELETE_ROW, removed)
+        kept = [key for created, key in rows if created in damaged]
+        if kept:
+            # The line stays for as long as the row does, or the row would be there again.
+            execute("UPDATE deleted_prefixes SET low = ? WHERE version = ?", (kept[0], version))
+            done += len(removed)
+        elif len(rows) < limit - done:
             execute("DELETE FROM deleted_prefixes WHERE version = ?", (version,))
+            done += len(rows)
         else:
             # Newer entries stay where they are: the next batch must not walk over them again.
             beyond = rows[-1][1] + "\0"
             execute("UPDATE deleted_prefixes SET low = ? WHERE version = ?", (beyond, version))
+            done += len(rows)
     return done
