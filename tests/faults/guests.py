@@ -19,6 +19,7 @@ from tests.faults.scene import Scene
 
 _WRITES: Final = 60
 _LATER: Final = "no more writes are taken"
+_WORKER_ENDED: Final = " has ended, killed by SIGKILL"
 # What a writing thread calls between asking for the write lock and giving it back, and more.
 _CALLS: Final = ("pwrite64", "fdatasync", "flock", "fcntl", "pread64")
 
@@ -127,6 +128,7 @@ async def _asked(
             key = chance.choice(keys["registers"])
             await client.set(connection, key)
             await client.get(connection, key)
-            if client.done[-1].status == 0:
-                break  # it is dead
+            # Its supervisor replaces a worker that is killed, with one that is killed as well.
+            if client.done[-1].status == 0 or _WORKER_ENDED in server.stderr:
+                break
     return client.done

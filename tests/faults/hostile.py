@@ -11,7 +11,7 @@ import asyncio
 import random
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Final
@@ -33,6 +33,8 @@ _IDLE_CONNECTIONS: Final = 300
 _HALF_CLOSES: Final = 50
 _ODD_REQUESTS: Final = 40
 _ANSWER_SECONDS: Final = 5.0
+# So long a fault may take beyond its time: its server may be stopped meanwhile.
+_PATIENCE_SECONDS: Final = 6.0
 _RETRY_SECONDS: Final = 0.05
 
 
@@ -103,7 +105,7 @@ async def half_closed(scene: Scene, chance: random.Random) -> AsyncIterator[None
     general = chance.random() < 0.5  # what only the general path answers
     target = f"/v1/values?prefix={key}&limit=1" if general else f"/get-value?key={key}"
     request = f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode()
-    for _ in range(_HALF_CLOSES):
+    for _ in _while_time_is_left(_HALF_CLOSES):
         begin = time.monotonic_ns()
         answer = b""
         with suppress(OSError):
@@ -132,7 +134,7 @@ async def odd_requests(scene: Scene, chance: random.Random) -> AsyncIterator[Non
         "Expect: \xff",
         "Transfer-Encoding: gzip, chunked",
     )
-    for _ in range(_ODD_REQUESTS):
+    for _ in _while_time_is_left(_ODD_REQUESTS):
         field = chance.choice(near_misses)
         body = "" if field.startswith("Transfer") else "Content-Length: 1\r\n"
         request = (
@@ -154,7 +156,7 @@ async def damaged_row(scene: Scene, chance: random.Random) -> AsyncIterator[None
     key = f"hostile-damaged-{time.monotonic_ns()}"
     server = chance.choice(scene.cluster.servers)
     await _set(server, key, f"{key} " * 3_000)
-    for _ in range(_CHECKPOINT_SETS):
+    for _ in _while_time_is_left(_CHECKPOINT_SETS):
         await _set(server, "hostile-large", "x" * _LARGE_BYTES)
     database = scene.cluster.database
     place = await asyncio.to_thread(_overflow_page, database, key.encode() + b" ")
@@ -170,6 +172,14 @@ async def damaged_row(scene: Scene, chance: random.Random) -> AsyncIterator[None
     finally:
         _write_at(database, offset, pointer)
     scene.done.append("row damaged: True")
+
+
+def _while_time_is_left(count: int) -> Iterator[int]:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    for number in range(count):
+        if time.monotonic() > deadline:
+            return
+        yield number
 
 
 def _overflow_page(database: Path, marker: bytes) -> tuple[int, bytes] | None:
