@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import asyncio
 from collections.abc import Callable, Mapping
 
@@ -21,3 +22,8 @@ def pytest_asyncio_loop_factories(
     module = item.getparent(pytest.Module)
     names = getattr(module and module.obj, "EVENT_LOOPS", ["asyncio"])
     return {name: EVENT_LOOPS[name] for name in names}
+
+
+# A shell without job control starts what runs in the background with SIGINT ignored, and what a test
+# starts would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
