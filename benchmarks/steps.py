@@ -13,9 +13,9 @@ import msgspec
 from benchmarks.work import BULK_KEYS, SMALL
 from tenantbase.documents import entry_json
 from tenantbase.entry import JSON, Entry, check_keys
-from tenantbase.frame import FrameCodec, Place
-from tenantbase.interfaces.memcache_protocol import parse_items
-from tenantbase.tags import TagFile
+from tenantbase.coherence.sealed_item import FrameCodec, Place
+from tenantbase.interfaces.memcached.protocol import parse_items
+from tenantbase.coherence.tag_file import TagFile
 
 _REPEATS: Final = 300
 

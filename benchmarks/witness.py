@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from tenantbase.cache import Cache
-from tenantbase.interfaces.memcache_interface import MemcacheClient
-from tenantbase.interfaces.sql_commit import Committer
+from tenantbase.coherence.policy import Cache
+from tenantbase.interfaces.memcached.client import MemcacheClient
+from tenantbase.interfaces.sqlite.commit import Committer
 from tenantbase.main import main
 
 Span = tuple[float, float]  # by the monotonic clock, in seconds

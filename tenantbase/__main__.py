@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tenantbase.startup import prepare
+from tenantbase.process.startup import prepare
 
 
 def run(prog_name: str | None = None) -> None:

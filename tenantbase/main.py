@@ -21,22 +21,22 @@ import click
 import msgspec
 
 from tenantbase import __version__
-from tenantbase.arguments import Group, as_given
-from tenantbase.config import OPTIONS, Config
+from tenantbase.cli.arguments import Group, as_given
+from tenantbase.process.config import OPTIONS, Config
 from tenantbase.entry import JSON, OCTETS, check_key, check_text, expiry, is_json
 from tenantbase.errors import CannotWrite, ConfigError, InvalidRequest, TenantbaseError
-from tenantbase.input import input_from, read_standard_input
+from tenantbase.cli.input import input_from, read_standard_input
 from tenantbase.json_text import NotJson, check_json
-from tenantbase.output import output_to, standard_output
-from tenantbase.startup import end_on
+from tenantbase.cli.output import output_to, standard_output
+from tenantbase.process.startup import end_on
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from tenantbase.direct import Direct
-    from tenantbase.output import Output
-    from tenantbase.reading import Entries
-    from tenantbase.remote import Remote
+    from tenantbase.cli.local import Direct
+    from tenantbase.cli.output import Output
+    from tenantbase.cli.reading import Entries
+    from tenantbase.cli.http import Remote
 
 log = logging.getLogger("tenantbase")
 
@@ -105,10 +105,10 @@ def serve(config: Config) -> None:
     # Until the supervisor takes over. The terminal may go: nothing here needs it.
     end_on(0, signal.SIGTERM, signal.SIGINT)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    from tenantbase import supervisor
-    from tenantbase.descriptors import raise_descriptor_limit
-    from tenantbase.listening import listening, url_of
-    from tenantbase.wiring import start_memcached
+    from tenantbase.process import supervisor
+    from tenantbase.web.transport.descriptors import raise_descriptor_limit
+    from tenantbase.process.sockets import listening, url_of
+    from tenantbase.process.wiring import start_memcached
 
     logging.basicConfig(
         level=config.log_level.upper(),
@@ -229,8 +229,8 @@ def import_(config: Config, file: str) -> None:
     A line has "key" and "value", and may have whatever else /set-value takes, but no conditions.
     Stops at the first line that cannot be stored; those before it are.
     """
-    from tenantbase.transfer import import_lines
-    from tenantbase.wiring import open_cache
+    from tenantbase.cli.transfer import import_lines
+    from tenantbase.process.wiring import open_cache
 
     async def work(source: BinaryIO) -> None:
         async with open_cache(config) as cache:
@@ -251,8 +251,8 @@ def export(config: Config, prefix: str, file: str) -> None:
 
     FILE is replaced when all of it is written; until then, and if that fails, it is what it was.
     """
-    from tenantbase.transfer import export_lines
-    from tenantbase.wiring import files_of, open_to_read
+    from tenantbase.cli.transfer import export_lines
+    from tenantbase.process.wiring import files_of, open_to_read
 
     check_text(prefix, "prefix")
     if Path(os.path.realpath(file)) in files_of(config.database):
@@ -296,13 +296,13 @@ def _run(
 @asynccontextmanager
 async def _entries(config: Config, create: bool, reads: bool) -> AsyncIterator[Direct | Remote]:
     if config.url is not None:
-        from tenantbase.remote import open_remote
+        from tenantbase.cli.http import open_remote
 
         async with open_remote(config.url) as remote:
             yield remote
     else:
-        from tenantbase.direct import Direct
-        from tenantbase.wiring import open_cache, open_to_read
+        from tenantbase.cli.local import Direct
+        from tenantbase.process.wiring import open_cache, open_to_read
 
         opened: AbstractAsyncContextManager[Entries]
         opened = open_to_read(config) if reads else open_cache(config, create=create)

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tenantbase.interfaces.memcache_address import MemcacheAddress
+from tenantbase.interfaces.memcached.address import MemcacheAddress
 
 READY_SECONDS = 10.0
 
@@ -84,8 +84,8 @@ def stopped_writer(database: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that was stopped while it had the write lock; continued, it ends in order."""
     code = """if True:
         import os, pathlib, signal, sys
-        from tenantbase.fence import WriteLock
-        from tenantbase.tags import TagFile
+        from tenantbase.coherence.tag_seqlock import WriteLock
+        from tenantbase.coherence.tag_file import TagFile
         tags = TagFile.open(pathlib.Path(sys.argv[1] + "-tags"))
         path = pathlib.Path(sys.argv[1] + "-lock")
         with WriteLock(path).held():

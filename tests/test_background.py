@@ -21,17 +21,17 @@ from tests.servers import MemcachedProcess, poll, poll_async
 PACKAGE = Path(tenantbase.__file__).parent
 # Tasks that are started otherwise, by module: how their failures come to light.
 OTHER_TASKS = {
-    "apart": "a body that is checked by a process: awaited, its failure is the answer",
+    "offload/runner": "a body that is checked by a process: awaited, its failure is the answer",
     "background": "the mechanism itself",
-    "coalesce": "a batch: its failure is raised to the callers whose items it has",
-    "filling": "storing in memcached: awaited, all of them, where they are started",
-    "interfaces/sql_interface": "opening, writing, closing: awaited; a checkpoint that fails is"
+    "coherence/batcher": "a batch: its failure is raised to the callers whose items it has",
+    "coherence/filler": "storing in memcached: awaited, all of them, where they are started",
+    "interfaces/sqlite/store": "opening, writing, closing: awaited; a checkpoint that fails is"
     " made again after the next commit, and asyncio logs it",
-    "interfaces/sql_readers": "a connection opened in place of one that hangs: the next look opens"
+    "interfaces/sqlite/readers": "a connection opened in place of one that hangs: the next look opens"
     " another, and asyncio logs it",
-    "web/accepting": "a connection that is begun: without it, the client sees it closed",
-    "web/fast_lane": "health: its failure is the answer",
-    "web/health": "the check of the store: its failure is the answer",
+    "web/transport/acceptor": "a connection that is begun: without it, the client sees it closed",
+    "web/fast_path/connection": "health: its failure is the answer",
+    "web/handlers/health": "the check of the store: its failure is the answer",
 }
 
 
@@ -111,13 +111,14 @@ async def test_work_that_is_done_is_not_repeated() -> None:
 # first run fails.
 FAILING = """if True:
     import sys
-    from tenantbase import feed, sweeper
-    from tenantbase.interfaces import memcache_interface
+    from tenantbase.changes import feed
+    from tenantbase.interfaces.memcached import client as memcache_interface
     from tenantbase.main import main
-    from tenantbase.web import fast_lane
+    from tenantbase.process import sweeper
+    from tenantbase.web.fast_path import connection as fast_lane
     MISTAKES = {
-        "sweeper": (sweeper, "_sweep"),
-        "feed": (feed.Feed, "_read"),
+        "process/sweeper": (sweeper, "_sweep"),
+        "changes/feed": (feed.Feed, "_read"),
         "probe": (memcache_interface, "get_version"),
         "watchdog": (fast_lane.FastLane, "watch"),
     }
@@ -145,7 +146,7 @@ def restarted_once(server: AppServer) -> bool:
 
 
 def test_the_sweeper_goes_on_after_a_mistake(tmp_path: Path) -> None:
-    with FailingServer(tmp_path / "x.db", "sweeper") as server:
+    with FailingServer(tmp_path / "x.db", "process/sweeper") as server:
         server.ask("POST", "/set-value", b'{"key": "k", "value": 1, "ttl": 0.01}')
         with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
             count = "SELECT count(*) FROM entries"
@@ -154,7 +155,7 @@ def test_the_sweeper_goes_on_after_a_mistake(tmp_path: Path) -> None:
 
 
 def test_watchers_get_their_events_after_a_mistake(tmp_path: Path) -> None:
-    with FailingServer(tmp_path / "x.db", "feed") as server:
+    with FailingServer(tmp_path / "x.db", "changes/feed") as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as watcher:
             watcher.sendall(b"GET /v1/watch HTTP/1.1\r\nHost: localhost\r\n\r\n")
             with watcher.makefile("rb") as stream:

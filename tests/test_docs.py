@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tenantbase.main import main
-from tenantbase.web.operations import OPERATIONS
+from tenantbase.web.openapi.operations import OPERATIONS
 from tests.app_server import AppServer
 
 ROOT = Path(__file__).parent.parent

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as some
 
 from tenantbase.errors import InvalidRequest
-from tenantbase.given import SET_VALUE, read_many
+from tenantbase.json_requests import SET_VALUE, read_many
 from tenantbase.json_text import (
     MAX_DEPTH,
     Decoder,

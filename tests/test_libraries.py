@@ -29,9 +29,9 @@ from tests.test_project import PACKAGE, PROJECT, TREES
 # Of classes that are derived from a library's: its private names that they use or define, and its
 # methods that they override. Protocols, structures and exceptions are made to be derived from.
 DERIVED = {
-    "interfaces.memcache_interface._Pool": {"_pool", "_in_use", "acquire", "release"},
-    "interfaces.memcache_reader.PieceReader": {"feed_data", "feed_eof", "set_exception", "read"},
-    "interfaces.sql_connection.Connection": {
+    "interfaces.memcached.client._Pool": {"_pool", "_in_use", "acquire", "release"},
+    "interfaces.memcached.reader.PieceReader": {"feed_data", "feed_eof", "set_exception", "read"},
+    "interfaces.sqlite.connection.Connection": {
         *("_execute", "_conn", "_connection", "_thread", "_tx"),
     },
     "web.server.Connection": {
@@ -177,7 +177,7 @@ def test_aiohttp_has_an_upper_bound() -> None:
 
 
 async def test_aiosqlite_still_runs_functions_in_its_thread(tmp_path: Path) -> None:
-    what = changed("aiosqlite", "Connection._execute", "interfaces/sql_connection.py")
+    what = changed("aiosqlite", "Connection._execute", "interfaces/sqlite/connection.py")
     async with aiosqlite.connect(tmp_path / "x.db") as connection:
         assert hasattr(connection, "_execute") and hasattr(connection, "_thread"), what
         called = connection._execute(lambda *args: args, 1, 2)  # type: ignore[no-untyped-call]
@@ -192,7 +192,7 @@ async def test_aiosqlite_still_runs_functions_in_its_thread(tmp_path: Path) -> N
 
 
 def test_aiomcache_still_keeps_its_accounts() -> None:
-    what = changed("aiomcache", "MemcachePool's accounts", "interfaces/memcache_interface.py")
+    what = changed("aiomcache", "MemcachePool's accounts", "interfaces/memcached/client.py")
     pool = MemcachePool("127.0.0.1", 1, minsize=0, maxsize=0)
     assert isinstance(pool._pool, asyncio.Queue) and isinstance(pool._in_use, set), what
     assert Connection._fields == ("reader", "writer"), what

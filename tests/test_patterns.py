@@ -24,15 +24,15 @@ from multidict import CIMultiDict
 from tenantbase.entry import is_json
 from tenantbase.errors import TenantbaseError
 from tenantbase.json_text import check_json, check_names, parse
-from tenantbase.web.answers import accepted_coding
-from tenantbase.given import SET_VALUE
-from tenantbase.web.conditions import not_modified, range_applies, write_condition
+from tenantbase.web.responses import accepted_coding
+from tenantbase.json_requests import SET_VALUE
+from tenantbase.web.semantics.conditions import not_modified, range_applies, write_condition
 from tenantbase.web.guard import Guard
-from tenantbase.web.lists import after_cursor, prefers_ndjson
-from tenantbase.web.media_types import check_media_type, is_active
-from tenantbase.web.ranges import requested
+from tenantbase.web.handlers.lists import after_cursor, prefers_ndjson
+from tenantbase.web.semantics.media_types import check_media_type, is_active
+from tenantbase.web.semantics.ranges import requested
 from tenantbase.web.settings import WebSettings
-from tenantbase.web.targets import VALUES, path_key, query
+from tenantbase.web.semantics.targets import VALUES, path_key, query
 from tests.test_project import TREES
 
 LENGTH = 200_000
@@ -118,7 +118,7 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
     "conditions._GAP": [("", " ", "x"), ("", ", ", "x"), (" ", ",", "x")],
     "conditions._TAG": [('W/"', "a", "\n"), ('"', "W/", ""), ("W/", '"', " ")],
     "conditions._VERSION": [("", "1", "x"), ("", "0", "")],
-    "docs._CODE": [("", "`", ""), ("`", "a", ""), ("", "`a", ""), ("", "a`", "")],
+    "page._CODE": [("", "`", ""), ("`", "a", ""), ("", "`a", ""), ("", "a`", "")],
     "framing._FIELD": [("", "a", ""), ("a:", " ", "\n"), ("", "a:", "\n")],
     "framing._LENGTH": [("", "1", "x")],
     "framing._LINE": [("", "A", ""), ("GET ", "a", ""), ("GET ", "a HTTP/1.1", "x")],
@@ -165,16 +165,16 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
         ("", "a", ""),
         ("a/", "a", "/"),
     ],
-    "memcache_address._HOST": [("", "a", "!"), ("", "a.", "."), ("", "a" * 63, "."), ("", ".", "")],
-    "memcache_address._PORT": [("", "1", "x")],
-    "memcache_protocol._INCOMPLETE": [("\r\n", "a", "\n"), ("", "\r", ""), ("", "\r\n", "x")],
-    "memcache_protocol._ITEM": [
+    "address._HOST": [("", "a", "!"), ("", "a.", "."), ("", "a" * 63, "."), ("", ".", "")],
+    "address._PORT": [("", "1", "x")],
+    "protocol._INCOMPLETE": [("\r\n", "a", "\n"), ("", "\r", ""), ("", "\r\n", "x")],
+    "protocol._ITEM": [
         ("\r\nVALUE ", "0", " "),
         ("\r\nVALUE " + "0" * 32 + " ", "1", ""),
         ("", "\r\nVALUE ", ""),
     ],
-    "memcache_protocol._LAST_LINE_END": [("", "\r", ""), ("", "\r\n", "")],
-    "memcache_protocol._VERSION": [("VERSION ", "a", ""), ("", "VERSION ", "")],
+    "protocol._LAST_LINE_END": [("", "\r", ""), ("", "\r\n", "")],
+    "protocol._VERSION": [("VERSION ", "a", ""), ("", "VERSION ", "")],
     "negotiation._WEIGHT": [
         ("", ";", ""),
         ("", "; ", "x"),
@@ -184,31 +184,31 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
         ("", ";q=", ""),
         (";q=1.", "0", "x"),
     ],
-    "option_values._HOST": [("", "a", " ")],
-    "option_values._INTEGER": [("", "1", "x")],
-    "option_values._ORIGIN": [
+    "option_types._HOST": [("", "a", " ")],
+    "option_types._INTEGER": [("", "1", "x")],
+    "option_types._ORIGIN": [
         ("http://", "a", "@"),
         ("http://[", ":", ""),
         ("http://a:", "1", "x"),
         ("http://a", "/", ""),
     ],
-    "option_values._SIZE": [("", "1", "x"), ("1", " ", ""), ("1k", "i", "")],
-    "plain._FIELD": [
+    "option_types._SIZE": [("", "1", "x"), ("1", " ", ""), ("1k", "i", "")],
+    "parser._FIELD": [
         ("\r\na: ", "a", "\n"),
         ("\r\na: a", " ", "\n"),
         ("\r\na: ", "a ", "\n"),
         ("\r\n", "a", ""),
         ("\r\na:", " ", ""),
     ],
-    "plain._LENGTH": [("", "1", "x")],
-    "plain._LINE": [
+    "parser._LENGTH": [("", "1", "x")],
+    "parser._LINE": [
         ("GET /get-value?key=", "a", ""),
         ("GET /v1/values/", "a/", ""),
         ("POST /set-value", " ", ""),
     ],
     "processors._OCTAL": [("", "\\0", ""), ("", "\\", "")],
     "ranges._RANGE": [("bytes=", " ", "x"), ("bytes=1-1", " ", "x"), ("bytes=", "1", "-")],
-    "sql_rows._INTEGER": [("", "1", "x"), ("-", "0", ""), ("", "-", "")],
+    "rows._INTEGER": [("", "1", "x"), ("-", "0", ""), ("", "-", "")],
     "targets._BROKEN_ESCAPE": [("", "%a", ""), ("", "%aa", "")],
     "targets._INTEGER": [("", "1", "x")],
     "targets._NUMBER": [("", "1", "x"), ("1.", "1", "x"), ("", "1.", "")],

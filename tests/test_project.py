@@ -26,23 +26,41 @@ PACKAGE = ROOT / "tenantbase"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCK = tomllib.loads((ROOT / "poetry.lock").read_text())
 
-# What each layer holds; a module imports from its own and from lower ones, and the package has
-# no cycle. What is named here may be imported from anywhere above.
-LAYERS = (
-    {"errors", "entry", "background", "beside", "troubles", "time_limit"},
-    {"tags", "frame", "fence", "found", "interfaces.store", "interfaces.memcache"},
-    {"claim", "coalesce", "filling", "documents", "write_queue"},
-    {"cache"},
-)
+# Modules of the root that anything may import; they know each other only, and the cache's Protocols.
+LEAVES = {
+    *(
+        "background",
+        "deadlines",
+        "documents",
+        "entry",
+        "errors",
+        "json_requests",
+        "json_text",
+        "lookup",
+    ),
+    *("owned_files", "troubles"),
+}
 # Of the interfaces, those that are no driver: what others need to speak of one.
-ABSTRACT = {"interfaces", "interfaces.store", "interfaces.memcache", "interfaces.memcache_address"}
+ABSTRACT = {"interfaces", "interfaces.store", "interfaces.cache", "interfaces.memcached.address"}
+# What each room may import besides itself, the leaves and the abstract interfaces.
+ROOMS: dict[str, set[str]] = {
+    "interfaces": set(),
+    "coherence": set(),
+    "changes": {"coherence"},
+    "client": set(),
+    "offload": set(),
+    "web": {"coherence", "changes", "offload"},
+    "cli": {"client", "coherence", "web.semantics"},
+    "process": {"cli", "coherence", "interfaces", "web"},
+    "main": {"cli", "process", "web.transport"},
+}
 # Who may import a library: modules, or packages with all that is in them.
 LIBRARIES = {
-    "aiosqlite": {"interfaces.sql_connection"},
-    "aiomcache": {"interfaces.memcache_interface"},
-    "aiohttp": {"web", "main", "wiring", "client", "console", "remote"},
+    "aiosqlite": {"interfaces.sqlite.connection"},
+    "aiomcache": {"interfaces.memcached.client"},
+    "aiohttp": {"web", "client"},
 }
-READS_ENVIRONMENT = {"config", "main"}
+READS_ENVIRONMENT = {"process.config", "main"}
 
 
 def module_name(path: Path) -> str:
@@ -89,33 +107,40 @@ def test_imports_make_no_cycle() -> None:
     order.prepare()  # raises CycleError and names the cycle
 
 
-@pytest.mark.parametrize("height", range(len(LAYERS)))
-def test_layers_import_downwards(height: int) -> None:
-    allowed = set().union(*LAYERS[: height + 1])
-    for name in LAYERS[height]:
-        assert imported_own(name) <= allowed, name
+@pytest.mark.parametrize("name", sorted(LEAVES))
+def test_leaves_know_none_of_the_rooms(name: str) -> None:
+    assert imported_own(name) <= LEAVES | ABSTRACT
 
 
-def test_drivers_import_nothing_above_them() -> None:
-    below = LAYERS[0] | LAYERS[1]
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_in_one_direction(room: str) -> None:
+    assert any(within(name, {room}) for name in TREES)
     for name in TREES:
-        if within(name, {"interfaces"}):
-            above = {own for own in imported_own(name) if not within(own, below | {"interfaces"})}
-            assert not above, name
+        if within(name, {room}) and name != "web.__main__":
+            allowed = {room} | ROOMS[room]
+            others = imported_own(name) - LEAVES - ABSTRACT - {""}
+            assert {own for own in others if not within(own, allowed)} == set(), name
+
+
+def test_every_module_is_in_a_room() -> None:
+    outside = {name for name in TREES if not within(name, set(ROOMS))} - LEAVES
+    assert outside == {"", "__main__"}
+
+
+@pytest.mark.parametrize("driver", ["interfaces.sqlite", "interfaces.memcached"])
+def test_drivers_do_not_know_each_other(driver: str) -> None:
+    for name in TREES:
+        if within(name, {driver}):
+            drivers = {own for own in imported_own(name) if within(own, {"interfaces"})} - ABSTRACT
+            assert {own for own in drivers if not within(own, {driver})} == set(), name
 
 
 def test_drivers_are_named_by_the_wiring_alone() -> None:
     drivers = {name for name in TREES if within(name, {"interfaces"})} - ABSTRACT
     assert drivers
     for name in TREES:
-        if not within(name, {"interfaces", "wiring"}):
+        if not within(name, {"interfaces", "process.wiring"}):
             assert not imported_own(name) & drivers, name
-
-
-def test_the_web_does_not_know_who_assembles_it() -> None:
-    for name in TREES:
-        if within(name, {"web"}) and name != "web.__main__":
-            assert not imported_own(name) & {"main", "wiring", "__main__"}, name
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -271,9 +296,9 @@ def test_scripts_work_in_any_path(odd_tree: Path) -> None:
     environment = {name: text for name, text in os.environ.items() if name != "PYTHON"}
     for command, shown in {
         "serve --help": "--database",
-        "test tests/test_memcache_address.py": " passed",
+        "test tests/interfaces/memcached/test_address.py": " passed",
         "torture --help": "--seed",
-        "mutate --list": "tenantbase/feed.py: ",
+        "mutate --list": "tenantbase/changes/feed.py: ",
     }.items():
         script, *arguments = command.split()
         run = subprocess.run(

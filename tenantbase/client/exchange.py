@@ -19,13 +19,7 @@ from aiohttp.client_middlewares import ClientHandlerType
 from yarl import URL
 
 from tenantbase.client.errors import ClientError, ConnectionFailed, OutcomeUnknown
-from tenantbase.client.retrying import (
-    Answer,
-    Interrupted,
-    delay,
-    failure_of,
-    may_be_repeated,
-)
+from tenantbase.client.retrying import Answer, Interrupted, delay, failure_of, may_be_repeated
 
 _IN_PIECES_FROM: Final = 64 << 10  # bytes; a larger body in one piece holds up the event loop
 _NO_HEADERS: Final[Mapping[str, str]] = {}

@@ -5,7 +5,7 @@
 """
 
 from tenantbase.web.app import create_app
-from tenantbase.web.life import Life
+from tenantbase.web.lifecycle import Life
 from tenantbase.web.server import serve, serving
 from tenantbase.web.settings import WebSettings
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tenantbase.startup import prepare
+from tenantbase.process.startup import prepare
 
 if __name__ == "__main__":
     prepare()

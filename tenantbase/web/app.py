@@ -8,26 +8,26 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from tenantbase.apart import Apart
-from tenantbase.cache import Cache
+from tenantbase.offload.runner import Apart
+from tenantbase.coherence.policy import Cache
 from tenantbase.errors import TenantbaseError
-from tenantbase.feed import Feed
-from tenantbase.web.bodies import HOLDING
-from tenantbase.web.budget import Budget, Holding
-from tenantbase.web.bulk import Bulk
-from tenantbase.web.conditions import explained
-from tenantbase.web.counters import Counters
-from tenantbase.web.expectations import check_expectation, is_uninvited, send_nothing
+from tenantbase.changes.feed import Feed
+from tenantbase.web.semantics.bodies import HOLDING
+from tenantbase.web.transport.budget import Budget, Holding
+from tenantbase.web.handlers.bulk import Bulk
+from tenantbase.web.semantics.conditions import explained
+from tenantbase.web.handlers.counters import Counters
+from tenantbase.web.semantics.expectations import check_expectation, is_uninvited, send_nothing
 from tenantbase.web.guard import Guard
-from tenantbase.web.health import Health
-from tenantbase.web.life import Life
-from tenantbase.web.lists import Lists
-from tenantbase.web.openapi import Description
+from tenantbase.web.handlers.health import Health
+from tenantbase.web.lifecycle import Life
+from tenantbase.web.handlers.lists import Lists
+from tenantbase.web.openapi.document import Description
 from tenantbase.web.problems import answer
-from tenantbase.web.raw import Raw
+from tenantbase.web.handlers.raw import Raw
 from tenantbase.web.settings import WebSettings
-from tenantbase.web.values import Values
-from tenantbase.web.watch import Watch
+from tenantbase.web.handlers.values import Values
+from tenantbase.web.handlers.watch import Watch
 
 log = logging.getLogger("tenantbase.web")
 

@@ -13,12 +13,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from tenantbase.web.problems import (
-    ContentEncoded,
-    CrossOrigin,
-    Misdirected,
-    TransferEncoded,
-)
+from tenantbase.web.problems import ContentEncoded, CrossOrigin, Misdirected, TransferEncoded
 from tenantbase.web.settings import WebSettings
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -14,17 +14,17 @@ from aiohttp.http_exceptions import LineTooLong
 
 from tenantbase.background import keep_running
 from tenantbase.errors import InvalidRequest
-from tenantbase.web.accepting import Acceptor
+from tenantbase.web.transport.acceptor import Acceptor
 from tenantbase.web.app import CACHE, GUARD, HEALTH, SERVER
-from tenantbase.web.borrowed import Lender
-from tenantbase.web.connections import Connections
-from tenantbase.web.draining import close_listeners, finish_requests, until_quiet
-from tenantbase.web.expectations import without_early_invitation
-from tenantbase.web.fast_lane import FastLane
-from tenantbase.web.life import Life
+from tenantbase.web.fast_path.borrowed import Lender
+from tenantbase.web.transport.connections import Connections
+from tenantbase.web.transport.draining import close_listeners, finish_requests, until_quiet
+from tenantbase.web.semantics.expectations import without_early_invitation
+from tenantbase.web.fast_path.connection import FastLane
+from tenantbase.web.lifecycle import Life
 from tenantbase.web.problems import HeaderTooLong, TargetTooLong, answer
 from tenantbase.web.settings import WebSettings
-from tenantbase.web.upgrades import pieces
+from tenantbase.web.semantics.upgrades import pieces
 
 BACKLOG: Final = 1024
 # A key of 1,024 bytes, each percent-encoded, has 3,072 characters; a cursor has up to 1,368.

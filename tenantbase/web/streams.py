@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from tenantbase.entry import JSON
-from tenantbase.web.answers import accepted_coding, collection, collection_headers
+from tenantbase.web.responses import accepted_coding, collection, collection_headers
 
 _WHOLE_UP_TO: Final = 256 << 10  # bytes
 

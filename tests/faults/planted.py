@@ -16,15 +16,15 @@ from typing import Any, Final
 
 import msgspec
 
-from tenantbase import tags as tags_module
-from tenantbase.cache import Cache
+from tenantbase.coherence import tag_file as tags_module
+from tenantbase.coherence.policy import Cache
 from tenantbase.entry import Entry
-from tenantbase.fence import TagFence, TagTicket, WriteLock
-from tenantbase.filling import Fill
-from tenantbase.frame import REJECTED, FrameCodec, Place, Verdict, bucket_of
-from tenantbase.interfaces.sql_interface import SqlStore
+from tenantbase.coherence.tag_seqlock import TagFence, TagTicket, WriteLock
+from tenantbase.coherence.filler import Fill
+from tenantbase.coherence.sealed_item import REJECTED, FrameCodec, Place, Verdict, bucket_of
+from tenantbase.interfaces.sqlite.store import SqlStore
 from tenantbase.interfaces.store import DeletePrefix, Store, Sweep, Ticket, Written
-from tenantbase.tags import Tag, TagFile
+from tenantbase.coherence.tag_file import Tag, TagFile
 from tests.faults.planted_durability import Deaf, Early, Unsynced
 from tests.faults.stepped import Parts
 

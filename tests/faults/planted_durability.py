@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from typing import Any, Final, Self
 
-from tenantbase.interfaces.sql_commit import WriteLock
-from tenantbase.interfaces.sql_interface import SqlStore
+from tenantbase.interfaces.sqlite.commit import WriteLock
+from tenantbase.interfaces.sqlite.store import SqlStore
 from tenantbase.interfaces.store import Claim, Fence, Written
 
 _LATE: Final = 0.05

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tenantbase.errors import TenantbaseError
-from tenantbase.fence import WriteLock
-from tenantbase.interfaces import sql_queries
-from tenantbase.interfaces.sql_interface import SqlStore
+from tenantbase.coherence.tag_seqlock import WriteLock
+from tenantbase.interfaces.sqlite import queries as sql_queries
+from tenantbase.interfaces.sqlite.store import SqlStore
 from tests.faults.disk import Disk, file_of, written_by
 from tests.faults.strace import Call, recorded
 from tests.faults.writer import ACKS, DATABASE

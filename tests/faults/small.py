@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tenantbase.config import Config as ServiceConfig
-from tenantbase.interfaces.memcache_address import MemcacheAddress
-from tenantbase.sweeper import sweeping
+from tenantbase.process.config import Config as ServiceConfig
+from tenantbase.interfaces.memcached.address import MemcacheAddress
+from tenantbase.process.sweeper import sweeping
 from tenantbase.web import Life, WebSettings, create_app, serving
-from tenantbase.wiring import Memcached, open_cache
+from tenantbase.process.wiring import Memcached, open_cache
 from tests.faults.client import Client, Config, keys_of
 from tests.faults.cluster import CACHE_SECONDS, Cluster
 from tests.faults.excuses import Excuses

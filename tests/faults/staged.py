@@ -14,14 +14,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from tenantbase.cache import Cache
-from tenantbase.config import Config
+from tenantbase.coherence.policy import Cache
+from tenantbase.process.config import Config
 from tenantbase.entry import JSON
-from tenantbase.frame import FrameCodec
-from tenantbase.interfaces.memcache_address import MemcacheAddress
-from tenantbase.interfaces.memcache_interface import MemcacheClient
+from tenantbase.coherence.sealed_item import FrameCodec
+from tenantbase.interfaces.memcached.address import MemcacheAddress
+from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.interfaces.store import Set
-from tenantbase.wiring import Memcached, open_cache
+from tenantbase.process.wiring import Memcached, open_cache
 from tests.faults import frames
 from tests.faults.control import Control
 from tests.faults.history import Operation

@@ -7,18 +7,18 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
-from tenantbase import wiring
-from tenantbase.cache import Cache
+from tenantbase.process import wiring
+from tenantbase.coherence.policy import Cache
 from tenantbase.entry import Entry
 from tenantbase.errors import StoreError
-from tenantbase.fence import TagFence, TagTicket, WriteLock
-from tenantbase.frame import FrameCodec
-from tenantbase.interfaces import memcache_interface
-from tenantbase.interfaces.memcache import Item
-from tenantbase.interfaces.memcache_interface import MemcacheClient
-from tenantbase.interfaces.sql_interface import SqlStore
+from tenantbase.coherence.tag_seqlock import TagFence, TagTicket, WriteLock
+from tenantbase.coherence.sealed_item import FrameCodec
+from tenantbase.interfaces.memcached import client as memcache_interface
+from tenantbase.interfaces.cache import Item
+from tenantbase.interfaces.memcached.client import MemcacheClient
+from tenantbase.interfaces.sqlite.store import SqlStore
 from tenantbase.interfaces.store import Claim, Fence, Ticket, Written
-from tenantbase.tags import TagFile
+from tenantbase.coherence.tag_file import TagFile
 from tests.faults.control import Control
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tenantbase.cache import Cache
-from tenantbase.config import Config
-from tenantbase.interfaces.memcache_address import MemcacheAddress
-from tenantbase.wiring import Memcached, open_cache
+from tenantbase.coherence.policy import Cache
+from tenantbase.process.config import Config
+from tenantbase.interfaces.memcached.address import MemcacheAddress
+from tenantbase.process.wiring import Memcached, open_cache
 from tests.faults import strace
 from tests.faults.writer import ACKS, DATABASE
 from tests.servers import MemcachedProcess

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from tenantbase.cache import Cache
-from tenantbase.config import Config
+from tenantbase.coherence.policy import Cache
+from tenantbase.process.config import Config
 from tenantbase.entry import JSON
-from tenantbase.interfaces.memcache_address import MemcacheAddress
+from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.store import Change, Delete, Increment, Set
-from tenantbase.wiring import Memcached, open_cache
+from tenantbase.process.wiring import Memcached, open_cache
 from tests.servers import MemcachedProcess
 
 _STEPS = 60  # turns of the event loop, more than any operation takes

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tenantbase.cache import Cache
+from tenantbase.coherence.policy import Cache
 from tenantbase.entry import JSON
-from tenantbase.fence import TagFence, WriteLock
-from tenantbase.found import Source
-from tenantbase.frame import FrameCodec, bucket_of
-from tenantbase.interfaces.memcache_address import MemcacheAddress
-from tenantbase.interfaces.memcache_interface import MemcacheClient
-from tenantbase.interfaces.sql_interface import SqlStore
+from tenantbase.coherence.tag_seqlock import TagFence, WriteLock
+from tenantbase.lookup import Source
+from tenantbase.coherence.sealed_item import FrameCodec, bucket_of
+from tenantbase.interfaces.memcached.address import MemcacheAddress
+from tenantbase.interfaces.memcached.client import MemcacheClient
+from tenantbase.interfaces.sqlite.store import SqlStore
 from tenantbase.interfaces.store import Set
-from tenantbase.tags import TagFile
+from tenantbase.coherence.tag_file import TagFile
 from tests.servers import FaultProxy, MemcachedProcess
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tenantbase.tags import TagFile
+from tenantbase.coherence.tag_file import TagFile
 from tests.app_server import Answer
 from tests.faults.cluster import Cluster, TorturedServer
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import pytest
 
 from tenantbase.errors import StoreError
-from tenantbase.interfaces import sql_queries
+from tenantbase.interfaces.sqlite import queries as sql_queries
 from tests.faults.disk import SECTOR, Disk, File, file_of, written_by
 from tests.faults.strace import FILE_CALLS, Call, injecting, parsed, strace
 
@@ -35,12 +35,12 @@ SERVICE = """
     import asyncio, json, os, sys
     from contextlib import AsyncExitStack
     from pathlib import Path
-    from tenantbase.config import Config
+    from tenantbase.process.config import Config
     from tenantbase.entry import JSON
     from tenantbase.errors import CannotOpen, OutcomeUnknown
-    from tenantbase.interfaces.sql_recovery import LeftLog
+    from tenantbase.interfaces.sqlite.recovery import LeftLog
     from tenantbase.interfaces.store import Set
-    from tenantbase.wiring import open_cache
+    from tenantbase.process.wiring import open_cache
 
     directory, name, how = sys.argv[1:]
     if how == "careless":

@@ -21,13 +21,13 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tenantbase.cache import Cache
+from tenantbase.coherence.policy import Cache
 from tenantbase.entry import JSON
-from tenantbase.fence import TagFence, WriteLock
-from tenantbase.frame import FrameCodec, bucket_of
-from tenantbase.interfaces import sql_commit, sql_sweep
+from tenantbase.coherence.tag_seqlock import TagFence, WriteLock
+from tenantbase.coherence.sealed_item import FrameCodec, bucket_of
+from tenantbase.interfaces.sqlite import commit as sql_commit, sweep as sql_sweep
 from tenantbase.interfaces.store import Change, Delete, DeletePrefix, Increment, Set
-from tenantbase.tags import TagFile
+from tenantbase.coherence.tag_file import TagFile
 from tests.faults import planted
 
 DATABASE: Final = "x.db"

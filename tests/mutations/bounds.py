@@ -6,11 +6,11 @@ from typing import Final
 
 from tests.mutations.mutation import of
 
-_FAST: Final = ["tests/web/test_fast_connection.py", "tests/web/test_fast_lane.py"]
+_FAST: Final = ["tests/web/fast_path/test_borrowing.py", "tests/web/fast_path/test_connection.py"]
 
 MUTATIONS: Final = {
     **of(
-        "tenantbase/web/fast_lane.py",
+        "tenantbase/web/fast_path/connection.py",
         _FAST,
         {
             "reading-is-never-resumed": (
@@ -41,8 +41,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/web/budget.py",
-        ["tests/web/test_limits.py"],
+        "tenantbase/web/transport/budget.py",
+        ["tests/web/transport/test_limits.py"],
         {
             "the-budget-has-no-end": (
                 "while self._used + count > limit:",
@@ -59,8 +59,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/write_queue.py",
-        ["tests/test_write_queue.py"],
+        "tenantbase/coherence/write_queue.py",
+        ["tests/coherence/test_write_queue.py"],
         {
             "a-group-of-one-change-too-many": (
                 "changes + write.changes > GROUP_CHANGES",

@@ -8,8 +8,8 @@ from tests.mutations.mutation import of
 
 MUTATIONS: Final = {
     **of(
-        "tenantbase/fence.py",
-        ["tests/test_fence.py"],
+        "tenantbase/coherence/tag_seqlock.py",
+        ["tests/coherence/test_tag_seqlock.py"],
         {
             "an-odd-bucket-is-settled-downwards": (
                 "after[bucket] = odd + 1",
@@ -36,8 +36,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/tags.py",
-        ["tests/test_tags.py"],
+        "tenantbase/coherence/tag_file.py",
+        ["tests/coherence/test_tag_file.py"],
         {
             "the-last-one-out-leaves-the-files": (
                 "            _remove(self._fd, self.path, was_empty)\n",
@@ -69,8 +69,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/coalesce.py",
-        ["tests/test_coalesce.py"],
+        "tenantbase/coherence/batcher.py",
+        ["tests/coherence/test_batcher.py"],
         {
             "a-batch-too-heavy": ("if total > self._limit:", "if total > self._limit + 1:"),
             "a-heavy-item-waits-for-ever": ("return max(size, 1)", "return size"),
@@ -101,8 +101,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/time_limit.py",
-        ["tests/test_time_limit.py"],
+        "tenantbase/deadlines.py",
+        ["tests/test_deadlines.py"],
         {
             "no-timer-after-a-pause": (
                 "        self._timer = None\n        now =",

@@ -10,8 +10,8 @@ _PACKAGE: Final = "tenantbase/interfaces/"
 
 MUTATIONS: Final = {
     **of(
-        _PACKAGE + "memcache_interface.py",
-        ["tests/test_memcache_breaker.py", "tests/test_memcache_interface.py"],
+        _PACKAGE + "memcached/client.py",
+        ["tests/interfaces/memcached/test_breaker.py", "tests/interfaces/memcached/test_client.py"],
         {
             "the-deadline-begins-with-the-turn": (
                 "async with asyncio.timeout(self._timeout), self._turns:",
@@ -79,8 +79,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        _PACKAGE + "memcache_protocol.py",
-        ["tests/test_memcache_protocol.py"],
+        _PACKAGE + "memcached/protocol.py",
+        ["tests/interfaces/memcached/test_protocol.py"],
         {
             "an-answer-may-fill-the-memory": ("if length > LONGEST_ANSWER:", "if False:"),
             "items-that-were-not-asked-for-count": (
@@ -132,8 +132,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        _PACKAGE + "memcache_reader.py",
-        ["tests/test_memcache_reader.py"],
+        _PACKAGE + "memcached/reader.py",
+        ["tests/interfaces/memcached/test_reader.py"],
         {
             "a-reader-wakes-up-late": (
                 "            self._pieces.append(bytes(data))\n            self._wake()",
@@ -156,8 +156,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        _PACKAGE + "memcache_address.py",
-        ["tests/test_memcache_address.py"],
+        _PACKAGE + "memcached/address.py",
+        ["tests/interfaces/memcached/test_address.py"],
         {
             "port-zero": ("0 < int(port)", "0 <= int(port)"),
             "a-port-too-many": ("int(port) < 65536", "int(port) < 65537"),

@@ -42,8 +42,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/web/framing.py",
-        ["tests/web/test_framing.py"],
+        "tenantbase/web/fast_path/framing.py",
+        ["tests/web/fast_path/test_framing.py"],
         {
             "two-lengths": ("if length is not None or not", "if not"),
             "a-coding-has-a-length": (
@@ -60,8 +60,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/web/media_types.py",
-        ["tests/web/test_raw.py", "tests/web/test_values.py"],
+        "tenantbase/web/semantics/media_types.py",
+        ["tests/web/handlers/test_raw.py", "tests/web/handlers/test_values.py"],
         {
             "svg-is-harmless": ('essence.endswith("+xml") or ', ""),
             "scripts-are-harmless": (' or "script" in essence', ""),
@@ -74,8 +74,12 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/web/targets.py",
-        ["tests/web/test_values.py", "tests/web/test_raw.py", "tests/web/test_lists.py"],
+        "tenantbase/web/semantics/targets.py",
+        [
+            "tests/web/handlers/test_values.py",
+            "tests/web/handlers/test_raw.py",
+            "tests/web/handlers/test_lists.py",
+        ],
         {
             "parameters-repeat": ("        if name in parameters:\n", "        if False:\n"),
             "a-fragment-is-cut-off": ('    if "#" in target:\n', "    if False:\n"),
@@ -109,8 +113,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/option_values.py",
-        ["tests/test_config.py"],
+        "tenantbase/process/option_types.py",
+        ["tests/process/test_config.py"],
         {
             "memory-is-a-file": ('(":memory:", "file:")', '("file:",)'),
             "the-schemes-port-stays": (

@@ -21,8 +21,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/sweeper.py",
-        ["tests/test_sweeper.py"],
+        "tenantbase/process/sweeper.py",
+        ["tests/process/test_sweeper.py"],
         {
             "a-failing-database-floods-the-log": (
                 "            if not failing:\n",
@@ -33,8 +33,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/transfer.py",
-        ["tests/test_transfer.py"],
+        "tenantbase/cli/transfer.py",
+        ["tests/cli/test_transfer.py"],
         {
             "a-bad-first-line-of-a-batch-ends-an-import": (
                 "        if batch.refused is not None:\n            raise batch.refused\n"
@@ -58,11 +58,11 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/beside.py",
+        "tenantbase/owned_files.py",
         [
-            "tests/test_foreign_files.py::test_an_empty_file_stays",
-            "tests/test_foreign_files.py::test_what_is_in_the_way_is_named_and_untouched",
-            "tests/test_foreign_files.py::test_what_root_makes_belongs_to_the_owner_of_the_database",
+            "tests/interfaces/sqlite/test_foreign.py::test_an_empty_file_stays",
+            "tests/interfaces/sqlite/test_foreign.py::test_what_is_in_the_way_is_named_and_untouched",
+            "tests/interfaces/sqlite/test_foreign.py::test_what_root_makes_belongs_to_the_owner_of_the_database",
         ],
         {
             "a-file-of-others-is-removed": ("    if is_marked(path):\n", "    if True:\n"),
@@ -74,8 +74,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/sql_reserve.py",
-        ["tests/test_sql_reserve.py"],
+        "tenantbase/interfaces/sqlite/reserve.py",
+        ["tests/interfaces/sqlite/test_reserve.py"],
         {
             "the-reserve-takes-others-files": (
                 "elif os.pread(fd, MARK_BYTES, 0) not in (RESERVE_MARK, RESERVE_IN_EMPTY_MARK):",
@@ -107,11 +107,11 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/supervisor.py",
+        "tenantbase/process/supervisor.py",
         [
-            "tests/test_supervisor.py::test_a_signal_right_after_the_fork_is_the_workers_own",
-            "tests/test_supervisor.py::test_the_pause_before_a_replacement_grows",
-            "tests/test_watchdog.py::test_workers_that_do_not_end_in_time_are_killed",
+            "tests/process/test_supervisor.py::test_a_signal_right_after_the_fork_is_the_workers_own",
+            "tests/process/test_supervisor.py::test_the_pause_before_a_replacement_grows",
+            "tests/process/test_watchdog.py::test_workers_that_do_not_end_in_time_are_killed",
         ],
         {
             "signals-are-not-blocked-around-the-fork": (

@@ -6,12 +6,12 @@ from typing import Final
 
 from tests.mutations.mutation import of
 
-_ROUTES: Final = ["tests/web/test_raw.py", "tests/web/test_values.py"]
+_ROUTES: Final = ["tests/web/handlers/test_raw.py", "tests/web/handlers/test_values.py"]
 
 MUTATIONS: Final = {
     **of(
-        "tenantbase/web/conditions.py",
-        ["tests/web/test_conditions.py"],
+        "tenantbase/web/semantics/conditions.py",
+        ["tests/web/semantics/test_conditions.py"],
         {
             "weak-tags-do-not-keep-writes-away": (
                 "not_versions=none_match.all if none_match",
@@ -63,8 +63,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/web/ranges.py",
-        ["tests/web/test_ranges.py"],
+        "tenantbase/web/semantics/ranges.py",
+        ["tests/web/semantics/test_ranges.py"],
         {
             "a-suffix-longer-than-all": ("max(0, size - int(match[2]))", "size - int(match[2])"),
             "a-range-without-its-last-byte": (
@@ -88,8 +88,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/web/rendering.py",
-        ["tests/web/test_rendering.py", "tests/web/test_fast_lane.py"],
+        "tenantbase/web/fast_path/writer.py",
+        ["tests/web/fast_path/test_writer.py", "tests/web/fast_path/test_connection.py"],
         {
             "the-date-stands-still": (
                 "if not self._fresh_until - 1 <= now < self._fresh_until:",
@@ -178,8 +178,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/web/answers.py",
-        [*_ROUTES, "tests/web/test_lists.py"],
+        "tenantbase/web/responses.py",
+        [*_ROUTES, "tests/web/handlers/test_lists.py"],
         {
             "no-nosniff": ('    headers["X-Content-Type-Options"] = "nosniff"\n', ""),
             "what-a-browser-runs-is-shown": ("if is_active(entry.content_type):", "if False:"),

@@ -8,8 +8,8 @@ from tests.mutations.mutation import of
 
 MUTATIONS: Final = {
     **of(
-        "tenantbase/frame.py",
-        ["tests/test_frame.py"],
+        "tenantbase/coherence/sealed_item.py",
+        ["tests/coherence/test_sealed_item.py"],
         {
             "the-mac-covers-the-first-two-kilobytes": (
                 "memoryview(data)[_MAC:])",
@@ -26,8 +26,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/web/health.py",
-        ["tests/web/test_health.py"],
+        "tenantbase/web/handlers/health.py",
+        ["tests/web/handlers/test_health.py"],
         {
             "the-first-check-is-kept-for-ever": (
                 "    def _checked(self, check: asyncio.Task[bool]) -> None:\n        self._check = None",
@@ -37,8 +37,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/sql_commit.py",
-        ["tests/test_sql_interface.py", "tests/test_sql_recovery.py"],
+        "tenantbase/interfaces/sqlite/commit.py",
+        ["tests/interfaces/sqlite/test_store.py", "tests/interfaces/sqlite/test_recovery.py"],
         {
             "the-patience-of-a-checkpoint-stays": (
                 '    finally:\n        connection.execute(f"PRAGMA busy_timeout = {before}")',
@@ -52,8 +52,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/sql_queries.py",
-        ["tests/test_sql_queries.py"],
+        "tenantbase/interfaces/sqlite/queries.py",
+        ["tests/interfaces/sqlite/test_queries.py"],
         {
             "a-page-of-the-log-is-read-without-a-snapshot": (
                 "    with snapshot(connection):\n        newest",
@@ -67,8 +67,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/sql_schema.py",
-        ["tests/test_sql_recovery.py"],
+        "tenantbase/interfaces/sqlite/schema.py",
+        ["tests/interfaces/sqlite/test_recovery.py"],
         {
             "a-log-is-declared-safe-before-it-was-rewritten": (
                 "    left = None if mark",
@@ -77,9 +77,9 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/web/bulk.py",
+        "tenantbase/web/handlers/bulk.py",
         [
-            "tests/web/test_limits.py::test_a_bulk_read_takes_no_more_at_a_time_than_fits_into_memory"
+            "tests/web/transport/test_limits.py::test_a_bulk_read_takes_no_more_at_a_time_than_fits_into_memory"
         ],
         {
             "bulk-reads-have-no-bound": (

@@ -47,8 +47,8 @@ def test_a_source_that_was_rewritten_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(180)
 def test_what_is_found_and_what_survives(capsys: pytest.CaptureFixture[str]) -> None:
-    tests = ("tests/test_memcache_address.py",)
-    file = "tenantbase/interfaces/memcache_address.py"
+    tests = ("tests/interfaces/memcached/test_address.py",)
+    file = "tenantbase/interfaces/memcached/address.py"
     found = Mutation("any-port", file, "0 < int(port) < 65536", "True", tests)
     survives = Mutation(
         "a-comment", file, '"""Bytes in the path', '"""The bytes in the path', tests

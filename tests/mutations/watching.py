@@ -7,14 +7,14 @@ from typing import Final
 from tests.mutations.mutation import of
 
 _TESTS: Final = [
-    "tests/test_subscription.py",
-    "tests/test_feed_log.py",
-    "tests/test_feed.py",
+    "tests/changes/test_subscription.py",
+    "tests/changes/test_feed_log.py",
+    "tests/changes/test_feed.py",
 ]
 
 MUTATIONS: Final = {
     **of(
-        "tenantbase/feed.py",
+        "tenantbase/changes/feed.py",
         _TESTS,
         {
             "the-counter-is-read-after-the-version": (
@@ -79,7 +79,7 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/subscription.py",
+        "tenantbase/changes/subscription.py",
         _TESTS,
         {
             "catching-up-ends-at-a-batch-of-others": (

@@ -11,11 +11,11 @@ from typing import Protocol
 import pytest
 import pytest_asyncio
 
-from tenantbase.cache import Cache
-from tenantbase.config import Config
-from tenantbase.interfaces.memcache_address import MemcacheAddress
+from tenantbase.coherence.policy import Cache
+from tenantbase.process.config import Config
+from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.web import Life, WebSettings, create_app, serving
-from tenantbase.wiring import Memcached, open_cache
+from tenantbase.process.wiring import Memcached, open_cache
 from tests.servers import FaultProxy, MemcachedProcess
 from tests.web.wire import Answer, Headers, Wire, request
 

@@ -20,11 +20,11 @@ from schemathesis.checks import (
     status_code_conformance,
 )
 
-from tenantbase.config import Config
+from tenantbase.process.config import Config
 from tenantbase.web import Life, WebSettings, create_app
-from tenantbase.web.openapi import description
+from tenantbase.web.openapi.document import description
 from tenantbase.web.problems import KINDS
-from tenantbase.wiring import open_cache
+from tenantbase.process.wiring import open_cache
 from tests.app_server import AppServer
 
 DOCUMENT = description(WebSettings())

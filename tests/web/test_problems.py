@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tenantbase.cache import Cache
+from tenantbase.coherence.policy import Cache
 from tenantbase.entry import Entry
 from tenantbase.errors import (
     CannotOpen,
@@ -21,7 +21,7 @@ from tenantbase.errors import (
     TenantbaseError,
     WrongType,
 )
-from tenantbase.found import Found
+from tenantbase.lookup import Found
 from tenantbase.interfaces.store import Applied, Change
 from tests.web.conftest import Server, Start
 from tests.web.table import Ask, Row, problem

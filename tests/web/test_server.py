@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tenantbase.cache import Cache
-from tenantbase.config import Config
+from tenantbase.coherence.policy import Cache
+from tenantbase.process.config import Config
 from tenantbase.entry import JSON
 from tenantbase.interfaces.store import Applied, Change, Set
 from tenantbase.web import Life, WebSettings, create_app, serve
-from tenantbase.wiring import open_cache
+from tenantbase.process.wiring import open_cache
 from tests.servers import poll_async
 from tests.web.conftest import Server, Start
 from tests.web.table import invalid, problem

@@ -1,0 +1,1 @@
+"""The change feed: what was written, told to those who watch."""

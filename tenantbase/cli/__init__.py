@@ -1,0 +1,1 @@
+"""The command line's operations, on a database file or a server."""

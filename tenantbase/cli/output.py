@@ -1,0 +1,192 @@
+"""Where the command line writes: standard output, or a file that is there whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import signal
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO, Final
+
+from tenantbase.errors import CannotWrite
+from tenantbase.cli.interruptible import checkpoint, interruptible
+
+_STANDARD_ERROR: Final = 2
+_MODE: Final = 0o666
+_ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
+
+
+class Output:
+    """Something to write bytes to; all its errors are CannotWrite and name it.
+
+    A pipe whose reader has gone is no error to speak of: BrokenPipeError passes, and ends the
+    command without a word.
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self.file = file
+        self._name = name
+
+    def write(self, data: bytes) -> None:
+        with _explained(self._name), interruptible():
+            self.file.write(data)
+
+    async def send(self, data: bytes) -> None:
+        """As ``write``, from a task that Ctrl-C may have cancelled."""
+        await checkpoint()
+        self.write(data)
+
+    def flush(self) -> None:
+        with _explained(self._name), interruptible():
+            self.file.flush()
+
+
+@contextmanager
+def standard_output() -> Iterator[Output]:
+    """Standard output, flushed at the end, so that no error comes after the command's last word.
+
+    Raises:
+        CannotWrite: it is closed, or takes no more.
+    """
+    if sys.stdout is None:
+        raise CannotWrite("cannot write to standard output: it is closed")
+    output = Output(sys.stdout.buffer, "standard output")
+    try:
+        yield output
+        output.flush()
+    except (CannotWrite, BrokenPipeError, KeyboardInterrupt):
+        discard_standard_output()
+        raise
+
+
+@contextmanager
+def output_to(name: str) -> Iterator[Output]:
+    """A file, or standard output for ``-``.
+
+    A regular file is replaced by a new one, of the same mode, when the block has ended without an
+    error, and is what it was before otherwise, also after a loss of power. What is not
+    regular, such as a FIFO, is written directly, and so is /dev/stdout.
+
+    Raises:
+        CannotWrite: one line that says why.
+    """
+    if name == "-":
+        with standard_output() as output:
+            yield output
+        return
+    with _explained(name):
+        try:
+            old = os.stat(name)
+        except FileNotFoundError:
+            old = None
+        if _is_direct(name, old):
+            with interruptible():  # a FIFO waits for its reader
+                fd = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            with open(fd, "wb") as direct:
+                yield Output(direct, name)
+        else:
+            if old is not None and not os.access(name, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            # A link stays a link: what it names is replaced.
+            with _ended_in_order(), _replacing(Path(os.path.realpath(name)), old) as file:
+                yield Output(file, name)
+
+
+def _is_direct(name: str, old: os.stat_result | None) -> bool:
+    """Whether it is no file that can be replaced; /dev/stdout may be a file, but is the shell's."""
+    path = os.path.abspath(name)
+    return old is not None and (
+        not stat.S_ISREG(old.st_mode) or path.startswith(("/dev/", "/proc/"))
+    )
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CannotWrite(f"cannot write to {name}: {error.strerror}") from error
+
+
+@contextmanager
+def _replacing(path: Path, old: os.stat_result | None) -> Iterator[BinaryIO]:
+    beside = path.with_name(f".tenantbase-{secrets.token_hex(8)}")
+    try:
+        # Within the block, as Ctrl-C may come between this and any next line.
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as file:
+            yield file
+            file.flush()
+            _make_alike(fd, old)
+            os.fsync(fd)
+        os.rename(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems have no such thing: fsync(2)
+            raise
+    finally:
+        os.close(directory)
+
+
+def _make_alike(fd: int, old: os.stat_result | None) -> None:
+    if old is None:
+        mask = os.umask(0)
+        os.umask(mask)
+        os.fchmod(fd, _MODE & ~mask)
+        return
+    with suppress(PermissionError):  # of a file of somebody else, only root can make another
+        os.fchown(fd, old.st_uid, old.st_gid)
+    os.fchmod(fd, stat.S_IMODE(old.st_mode))
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let what ends the process end the block first, so that nothing half-made is left."""
+
+    ended_by: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        # As Ctrl-C, which is asyncio's to obey while its event loop runs.
+        ended_by.append(number)
+        interrupt = signal.getsignal(signal.SIGINT)
+        if callable(interrupt):
+            interrupt(signal.SIGINT, frame)
+        else:
+            raise KeyboardInterrupt
+
+    before = {}
+    for number in _ENDING:
+        with suppress(ValueError):  # not the main thread
+            if signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if ended_by:
+            raise SystemExit(128 + ended_by[0]) from None
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def discard_standard_output() -> None:
+    """Give up what is left in its buffer: Python would try once more at its end, and complain."""
+    with suppress(OSError, ValueError):  # it may have no descriptor
+        descriptor = sys.stdout.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)

@@ -1,0 +1,25 @@
+"""What the command line needs to read a database: ``Cache`` has it, and a read-only database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import Protocol
+
+from tenantbase.entry import Entry
+from tenantbase.lookup import Found
+from tenantbase.interfaces.store import Applied, Change
+
+
+class Entries(Protocol):
+    """The entries of a database; see ``Cache``."""
+
+    def now(self) -> float: ...
+
+    def get(self, key: str) -> Awaitable[Found]: ...
+
+    def scan(
+        self, prefix: str = "", after: str = "", *, limit: int | None = None
+    ) -> AsyncIterator[tuple[list[Entry], bool]]: ...
+
+    def write(self, *changes: Change) -> Awaitable[Sequence[Applied]]:
+        """Raises CannotOpen where the database is read-only."""

@@ -1,0 +1,249 @@
+"""The tag file: what tells a reader whether a cached frame is still the truth.
+
+Beside the database lies a file that every process on it maps into its memory. It holds a
+random *epoch* and one 64-bit *sequence* for each of 65,536 buckets of keys. A sequence is even
+at rest and odd while a write to its bucket is in flight: a seqlock, shared by processes
+(``coherence.md`` in the design notes; ``DESIGN.md`` tells it in short). A process that finds
+itself alone makes the file new, with a new epoch, so frames of an earlier life never match.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tenantbase.owned_files import (
+    MARK_BYTES,
+    TAGS_BEGUN_MARK,
+    TAGS_MARK,
+    foreign,
+    open_beside,
+    remove_marked,
+)
+from tenantbase.errors import CannotOpen
+
+BUCKETS: Final = 65_536
+Tag = tuple[bytes, int]  # (epoch, sequence)
+
+_EPOCH: Final = slice(8, 24)
+_COMMITS: Final = 3  # the index of a 64-bit word, as is:
+_LOG_SAFE: Final = 4
+_WAS_EMPTY: Final = 5
+_SEQUENCES: Final = 8
+_SIZE: Final = 8 * (_SEQUENCES + BUCKETS)
+_PATIENCE: Final = 10.0  # seconds for another process to finish opening or closing the file
+# How long an empty file may be one that another process is about to write its mark to.
+_BEGINNING_SECONDS: Final = 0.5
+
+
+class TagFile:
+    """The mapped file. A shared ``flock`` on it is held for as long as it is open.
+
+    A sequence is read and written as one aligned 64-bit word, so no process ever sees half of
+    one. The system calls between the steps of a write (locks, fsync) order its stores.
+    """
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+        self._map = mmap.mmap(fd, _SIZE)
+        self._words = memoryview(self._map).cast("Q")
+        self.sequences = self._words[_SEQUENCES:]
+
+    @classmethod
+    def open(cls, path: Path, like: Path | None = None) -> TagFile:
+        """Open the file, making it new if no other process has it open.
+
+        Open it after any fork: a lock belongs to the open file, which a fork would share.
+
+        Args:
+            like: the database; a new file gets its mode and owner.
+
+        Raises:
+            CannotOpen: the file is not ours, or cannot be made, locked or mapped, or another
+                process holds it exclusively.
+        """
+        begun = time.monotonic()
+        while True:
+            fd, made = open_beside(path, "tag file", TAGS_BEGUN_MARK, like)
+            try:
+                waited = time.monotonic() - begun
+                if _join(fd, path, take_empty=waited > min(_BEGINNING_SECONDS, _PATIENCE / 2)):
+                    return cls(path, fd)
+            except OSError as error:
+                _give_up(fd, path, made)
+                raise CannotOpen(_failure(path, error)) from error
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+            if waited > _PATIENCE:
+                raise CannotOpen(f"the tag file {path} stays locked by another process")
+            time.sleep(0.01)
+
+    def tags(self, buckets: Sequence[int]) -> list[Tag]:
+        """The (epoch, sequence) of each bucket. An odd sequence: a write is in flight."""
+        # Never remembered from one call to the next: the pairs must be of this moment. The epoch
+        # cannot change while this file is open, so they may share it.
+        epoch, sequences = self._map[_EPOCH], self.sequences
+        return [(epoch, sequences[bucket]) for bucket in buckets]
+
+    def tag(self, bucket: int) -> Tag:
+        """The tag of one bucket."""
+        (tag,) = self.tags((bucket,))
+        return tag
+
+    @property
+    def commits(self) -> int:
+        """Grows with every commit of any process: a cheap sign that something changed."""
+        return self._words[_COMMITS]
+
+    def count_commit(self) -> None:
+        """Add one to ``commits``; the caller holds the write lock."""
+        self._words[_COMMITS] += 1
+
+    @property
+    def log_is_safe(self) -> bool:
+        """Whether the database's log was made safe, and no commit was left unfinished since.
+
+        Ask with the write lock held. Where all who had the database open may have ended,
+        though not all who have this file, an odd sequence tells of a commit that may have failed.
+        """
+        return bool(self._words[_LOG_SAFE]) and not any(each & 1 for each in self.sequences)
+
+    def log_was_made_safe(self) -> None:
+        """Remember it for as long as any process has this file open."""
+        self._words[_LOG_SAFE] = 1
+
+    def close(self, *companions: Path) -> None:
+        """Unmap the file; the last process removes it, and ``companions`` of ours with it."""
+        was_empty = bool(self._words[_WAS_EMPTY])
+        self.sequences.release()
+        self._words.release()
+        self._map.close()
+        if _lock(self._fd, fcntl.LOCK_EX) and _is_at(self._fd, self.path):
+            for path in companions:
+                remove_marked(path)
+            _remove(self._fd, self.path, was_empty)
+        os.close(self._fd)
+
+
+def _join(fd: int, path: Path, take_empty: bool) -> bool:
+    """Get the shared lock of a complete file, which is made new if nobody else has it open.
+
+    False: another process is at it; try again, from opening the file on.
+    """
+    contents = _look(fd, path)
+    if _lock(fd, fcntl.LOCK_EX) and _is_at(fd, path):
+        if os.fstat(fd).st_nlink > 1:
+            # A copy made of hard links, as some backups are. It must not change with ours.
+            remove_marked(path)
+            return False
+        contents = _look(fd, path)
+        if not contents and not take_empty:
+            return False
+        _renew(fd, was_empty=not contents or _was_empty(contents))
+    # Turning one lock into the other is not atomic: between the two another process
+    # may have been alone, and even have removed the file. Hence the check afterwards.
+    return _lock(fd, fcntl.LOCK_SH) and _is_at(fd, path) and _is_complete(fd)
+
+
+def _lock(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _look(fd: int, path: Path) -> bytes:
+    """What is in the file, as far as it matters. Raises CannotOpen if it is not one of ours."""
+    head = os.pread(fd, 8 * _SEQUENCES, 0)
+    if not head or head[:MARK_BYTES] in (TAGS_MARK, TAGS_BEGUN_MARK):
+        return head
+    # The first version wrote its mark last. Interrupted, or on a full disk, it left a file without
+    # one, of zeros but for the epoch.
+    found = os.fstat(fd)
+    if found.st_size <= _SIZE and found.st_mode & 0o777 == 0o600:
+        contents = bytearray(os.pread(fd, _SIZE, 0))
+        contents[_EPOCH] = b""
+        if not any(contents):
+            return head
+    raise foreign(path, "tag file")
+
+
+def _was_empty(contents: bytes) -> bool:
+    return any(contents[8 * _WAS_EMPTY : 8 * _WAS_EMPTY + 8])
+
+
+def _renew(fd: int, was_empty: bool) -> None:
+    """Write the file from beginning to end; nobody maps it, as all who do hold the shared lock.
+
+    Args:
+        was_empty: there was an empty file before, which may be anybody's: it will be left so.
+    """
+    os.pwrite(fd, TAGS_BEGUN_MARK, 0)
+    # Written, not left as a hole: where a map has no block behind it, the first store to it on a
+    # full disk kills the process (SIGBUS). Written in place: a full disk may not give back the
+    # blocks that truncating the file would set free.
+    contents = bytearray(_SIZE)
+    contents[_EPOCH] = os.urandom(16)
+    contents[8 * _WAS_EMPTY] = was_empty
+    rest = memoryview(contents)[MARK_BYTES:]
+    while rest:
+        rest = rest[os.pwrite(fd, rest, _SIZE - len(rest)) :]
+    os.ftruncate(fd, _SIZE)
+    os.pwrite(fd, TAGS_MARK, 0)  # last: its presence says that the file is complete
+
+
+def _is_complete(fd: int) -> bool:
+    return os.fstat(fd).st_size == _SIZE and os.pread(fd, MARK_BYTES, 0) == TAGS_MARK
+
+
+def _remove(fd: int, path: Path, was_empty: bool) -> None:
+    """Remove the file, of which this process has the exclusive lock."""
+    if was_empty:
+        os.ftruncate(fd, 0)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _give_up(fd: int, path: Path, made: bool) -> None:
+    """Close a file that is of no use here, and leave nothing that was made of it."""
+    try:
+        # Without locks nobody else can use the file either.
+        if made or (_lock(fd, fcntl.LOCK_EX) and _is_at(fd, path)):
+            contents = _look(fd, path)
+            if contents:
+                _remove(fd, path, _was_empty(contents))
+    except (OSError, CannotOpen):
+        pass
+    finally:
+        os.close(fd)
+
+
+_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
+
+
+def _failure(path: Path, error: OSError) -> str:
+    if error.errno in _NO_LOCKS:
+        return f"cannot lock the tag file {path}: {error.strerror}; the file system has no flock"
+    if error.errno == errno.ENODEV:
+        return (
+            f"cannot map the tag file {path}: {error.strerror}; the file system has no shared"
+            " memory maps"
+        )
+    return f"cannot make the tag file {path}: {error.strerror}"

@@ -1,0 +1,159 @@
+"""The fence around a commit: the write lock, and the sequences of the buckets it touches."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from tenantbase.owned_files import LOCK_MARK, MARK_BYTES, foreign, open_beside
+from tenantbase.errors import CannotOpen
+from tenantbase.interfaces.store import Ticket
+from tenantbase.coherence.tag_file import BUCKETS, Tag, TagFile
+
+
+class WriteLock:
+    """One writer at a time, over all processes: ``flock`` on a file of its own.
+
+    Writers wait in the kernel's queue. It also keeps two processes from committing or
+    checkpointing at once, which can corrupt a WAL file before SQLite 3.51.3.
+    Open it after any fork, for the reason given in ``TagFile.open``.
+
+    Args:
+        like: the database; a new file gets its mode and owner.
+
+    Raises:
+        CannotOpen: the file is not ours, or cannot be made.
+    """
+
+    def __init__(self, path: Path, like: Path | None = None) -> None:
+        self.path = path
+        self._fd, _ = open_beside(path, "lock file", LOCK_MARK, like)
+        # An empty one may be what the first version made, or anybody's: it is locked, which
+        # does nothing to it, and stays.
+        if os.pread(self._fd, MARK_BYTES, 0) not in (LOCK_MARK, b""):
+            os.close(self._fd)
+            raise foreign(path, "lock file")
+
+    async def take(self, seconds: float) -> None:
+        """Wait for the lock for at most so long, and have it until the end of the next ``held``.
+
+        That one then waits for nothing: ``flock`` grants a lock to who has it already.
+
+        Raises:
+            CannotOpen: it was not to be had; names the file. All that is left is to close.
+        """
+        # Not polled for: others wait in the kernel's queue, and from busy writers who asks now
+        # and then may never get it. Nothing can interrupt a thread that waits there, so it is
+        # left behind. What it locks is the open file of this object, which ends with the last of
+        # its descriptors: if that is the thread's own, then as soon as it has the lock.
+        taken: Future[None] = Future()
+        taken.set_running_or_notify_cancel()  # the thread goes on whatever becomes of us
+        try:
+            _start_waiting(os.dup(self._fd), taken)
+            async with asyncio.timeout(seconds):
+                await asyncio.wrap_future(taken)
+        except TimeoutError:
+            raise CannotOpen(
+                f"cannot lock {self.path} in {seconds:g} s: another process holds it"
+            ) from None
+        except OSError as error:
+            raise CannotOpen(f"cannot lock {self.path}: {error.strerror}") from error
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Wait for the lock and hold it; blocks the calling thread."""
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _start_waiting(fd: int, taken: Future[None]) -> None:
+    try:
+        threading.Thread(target=_wait, args=(fd, taken), daemon=True).start()
+    except RuntimeError as error:
+        os.close(fd)
+        raise OSError(errno.EAGAIN, "no thread can be started") from error
+
+
+def _wait(fd: int, taken: Future[None]) -> None:
+    """Lock an open file by a descriptor of its own, and close that."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except OSError as error:
+        taken.set_exception(error)
+    else:
+        taken.set_result(None)
+    finally:
+        os.close(fd)
+
+
+class TagTicket:
+    """The tags that the buckets of one transaction get when it has ended.
+
+    They are this writer's own: read later from the file they might be a successor's, and
+    a frame of an older value under them would pass for the newest.
+    """
+
+    __slots__ = ("epoch", "after", "in_doubt")
+
+    def __init__(self, epoch: bytes, after: dict[int, int], in_doubt: Collection[int]) -> None:
+        self.epoch = epoch
+        self.after = after
+        self.in_doubt = in_doubt  # buckets where the outcome of an earlier transaction is not known
+
+    def tag(self, bucket: int) -> Tag:
+        """The tag under which what this transaction wrote may be cached."""
+        return self.epoch, self.after[bucket]
+
+
+class TagFence:
+    """Makes the sequences of the touched buckets odd before COMMIT, and even after its end."""
+
+    def __init__(
+        self, tags: TagFile, write_lock: WriteLock, bucket_of: Callable[[str], int]
+    ) -> None:
+        self._tags = tags
+        self._bucket_of = bucket_of
+        self.lock: Callable[[], AbstractContextManager[None]] = write_lock.held
+
+    def raise_(self, keys: Collection[str] | None) -> TagTicket:
+        sequences = self._tags.sequences
+        touched = range(BUCKETS) if keys is None else {self._bucket_of(key) for key in keys}
+        after: dict[int, int] = {}
+        in_doubt = set()
+        for bucket in touched:
+            before = sequences[bucket]
+            if before % 2:  # an earlier writer was killed in flight, or its commit failed
+                in_doubt.add(bucket)
+            odd = before | 1
+            sequences[bucket] = odd
+            after[bucket] = odd + 1
+        epoch, _ = self._tags.tag(0)
+        return TagTicket(epoch, after, in_doubt)
+
+    def lower(self, ticket: Ticket) -> None:
+        assert isinstance(ticket, TagTicket)
+        self._settle(ticket, ticket.after)
+        self._tags.count_commit()
+
+    def withdraw(self, ticket: Ticket) -> None:
+        # What was in doubt stays so: only a commit takes the place of an earlier transaction in the
+        # log, and until then that one may still come to light.
+        assert isinstance(ticket, TagTicket)
+        self._settle(ticket, ticket.after.keys() - ticket.in_doubt)
+
+    def _settle(self, ticket: TagTicket, buckets: Iterable[int]) -> None:
+        for bucket in buckets:
+            self._tags.sequences[bucket] = ticket.after[bucket]

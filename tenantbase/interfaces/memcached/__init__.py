@@ -1,0 +1,1 @@
+"""memcached behind the ``CacheServer`` protocol."""

@@ -1,0 +1,198 @@
+"""A memcached of our own, on a Unix socket that nobody else can open: `--memcached auto`.
+
+A small shell process, the guard, runs memcached, starts it again when it dies, and ends it and
+removes its directory when the service goes. The service cannot be relied upon to say so, for it
+may be killed. So the guard reads from a pipe, the lifeline, whose only other end the service
+holds: the kernel closes it with the service, however that ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import weakref
+
+from tenantbase.interfaces.memcached.address import LONGEST_PATH, MemcacheAddress
+
+log = logging.getLogger("tenantbase.memcache")
+
+# Where a service's PATH may not look, but Homebrew, a build from source or a package may install.
+_MORE_PLACES = "/usr/local/bin:/opt/homebrew/bin:/usr/sbin"
+
+# One thread answers more keys a second than several workers ask for; the second is there so that
+# nobody waits while it copies large values for somebody else.
+_THREADS = "2"
+
+_READY_SECONDS = 0.5
+_STOP_SECONDS = 5.0
+_MEBIBYTE = 1 << 20
+
+# "$!" is what was started last: memcached or, when that is dead, the pause. The shell runs traps
+# between commands, so never between the start of memcached and the setting of "$!".
+# Signals go to the whole session ("0"), which cannot be a stranger, as the number of a process
+# that is dead could; the reader's second attempt is for when somebody has killed the guard.
+# A memcached that ends without ever having had a socket would do so again.
+_GUARD = """
+directory=$1 socket=$2
+shift 2
+exec 3<&0 </dev/null >/dev/null
+end() {
+    kill -KILL "$!"
+    wait "$!"
+    rm -rf "$directory"
+    kill -KILL 0
+} 2>/dev/null
+trap '' HUP
+trap end INT TERM
+(
+    trap '' HUP INT TERM
+    while read -r _; do :; done
+    kill -TERM 0
+    sleep 1
+    rm -rf "$directory"
+    kill -KILL 0
+) <&3 2>/dev/null &
+exec 3<&-
+while :; do
+    "$@" &
+    wait "$!" 2>/dev/null
+    [ -S "$socket" ] || end
+    sleep 1 &
+    wait "$!"
+done
+"""
+
+
+class PrivateMemcached:
+    """A running memcached that is watched, and gone when this process is. See `start`.
+
+    A process forked from this one neither stops it nor keeps it alive.
+    """
+
+    def __init__(
+        self, guard: subprocess.Popen[bytes], lifeline: int, path: str, max_item_bytes: int
+    ) -> None:
+        self._guard = guard
+        self._lifeline: int | None = lifeline
+        self._directory = os.path.dirname(path)
+        self.address = MemcacheAddress(path=path)
+        self.max_item_bytes = max_item_bytes
+        """What memcached takes as one item, its own overhead of about 100 bytes included."""
+        _started.add(self)
+
+    @classmethod
+    def start(
+        cls,
+        memory_megabytes: int = 64,
+        max_item_bytes: int = 2 * _MEBIBYTE,
+        program: str = "memcached",
+    ) -> PrivateMemcached | None:
+        """Start memcached in a fresh directory of mode 0700 and wait a moment until it answers.
+
+        Args:
+            memory_megabytes: for items; at least 2.
+            max_item_bytes: rounded up to whole MiB; at most half of the memory.
+            program: a path, or a name to be looked up.
+
+        Returns: None when that is not possible; the log says why, in one line.
+        """
+        found = shutil.which(program) or shutil.which(program, path=_MORE_PLACES)
+        if found is None:
+            log.warning("no cache: the program %s is not installed", program)
+            return None
+        # memcached wants both: a multiple of its chunks, and not above half of the memory.
+        item_megabytes = min(-(-max_item_bytes // _MEBIBYTE), memory_megabytes // 2)
+        options = ["-U", "0", "-a", "0600", "-t", _THREADS]
+        options += ["-m", str(memory_megabytes), "-I", f"{item_megabytes}m"]
+        if os.geteuid() == 0:
+            # memcached refuses to run as root unless it is told to.
+            options += ["-u", pwd.getpwuid(0).pw_name]
+        try:
+            directory = _make_directory()
+        except OSError as error:
+            log.warning("no cache: no directory for the socket of memcached: %s", error)
+            return None
+        path = os.path.join(directory, "memcached")
+        command = [os.path.abspath(found), "-s", path, *options]
+        theirs, ours = os.pipe()
+        try:
+            # A session of its own: Ctrl-C at the terminal is for the service, which drains first.
+            guard = subprocess.Popen(
+                ["sh", "-c", _GUARD, "tenantbase-memcached-guard", directory, path, *command],
+                stdin=theirs,
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(ours)
+            os.rmdir(directory)
+            log.warning("no cache: the shell that guards memcached cannot be started: %s", error)
+            return None
+        finally:
+            os.close(theirs)
+        memcached = cls(guard, ours, path, item_megabytes * _MEBIBYTE)
+        if not memcached._await_ready():
+            memcached.stop()
+            log.warning("no cache: %s does not start", " ".join(command))
+            return None
+        return memcached
+
+    def __enter__(self) -> PrivateMemcached:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End memcached and remove its directory. Takes a few milliseconds, seconds at most."""
+        if self._lifeline is None:
+            return
+        os.close(self._lifeline)
+        self._lifeline = None
+        try:
+            self._guard.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._guard.pid, signal.SIGKILL)
+            self._guard.wait()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _await_ready(self) -> bool:
+        """False if memcached has given up. One that is merely slow is found by its client."""
+        deadline = time.monotonic() + _READY_SECONDS
+        while self._guard.poll() is None:
+            with socket.socket(socket.AF_UNIX) as probe:
+                if probe.connect_ex(self.address.path) == 0 or time.monotonic() > deadline:
+                    return True
+            time.sleep(0.005)
+        return False
+
+    def _close_lifeline_in_child(self) -> None:
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            self._lifeline = None
+
+
+def _make_directory() -> str:
+    """A new directory, short enough for the path of a socket in it."""
+    parent = tempfile.gettempdir()
+    fits = len(os.fsencode(parent)) + len("/tenantbase-12345678/memcached") <= LONGEST_PATH
+    return tempfile.mkdtemp(prefix="tenantbase-", dir=parent if fits else "/tmp")
+
+
+_started: weakref.WeakSet[PrivateMemcached] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    # A forked worker that held the lifeline would keep memcached alive after the service.
+    for memcached in _started:
+        memcached._close_lifeline_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,181 @@
+"""The part of memcached's text protocol that is used here, over an asyncio stream.
+
+Each function sends all it has to say, reads the answer to its last byte and returns; when it
+raises, or is cancelled, the stream is out of step and must not be used again. None has a
+deadline of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator, Sequence
+
+from tenantbase.errors import CacheUnavailable
+from tenantbase.interfaces.cache import Item
+
+LONGEST_ANSWER = 128 << 20
+"""Bytes of one answer that are read, at most: memcached must not fill our memory."""
+
+_KEY_BYTES = 32
+_KEY_ALPHABET = b"0123456789abcdef"
+
+# memcached reads a line above 2,048 bytes by another path, which has lost keys (its issue 849)
+# and holds on to its memory (1046). This many keys stay below; more lines go in the same write.
+_KEYS_PER_LINE = 60
+
+# The answers to a slice of sets are read before the next is sent. They fit in our buffers many
+# times over, so both sides can never be stuck with full buffers, each waiting for the other.
+_COMMANDS_PER_SLICE = 1_000
+_SLICE_BYTES = 256 << 10
+
+# After a refusal memcached is in step: it has read the value and thrown it away.
+_SET_ANSWERS = frozenset(
+    [
+        b"STORED",
+        b"SERVER_ERROR object too large for cache",
+        b"SERVER_ERROR out of memory storing object",
+    ]
+)
+
+# Every piece of an answer is read together with the CRLF that ended the piece before it.
+_ITEM = re.compile(rb"\r\nVALUE ([0-9a-f]{32}) \d{1,10} (\d{1,9})\r\n")
+_END = b"\r\nEND"
+_INCOMPLETE = re.compile(rb"(?:\r|\r\n[^\r\n]{0,64}\r?)?")
+_LAST_LINE_END = re.compile(rb"(?:\r\n?)?")
+_VERSION = re.compile(rb"VERSION [^\r\n]{1,64}\r\n")
+_LONGEST_LINE = 128
+# Of what cannot be understood, which may well be somebody's value, a log sees only so much.
+_SHOWN = 40
+_WHATEVER_IS_THERE = 1 << 30
+
+
+class ProtocolError(Exception):
+    """memcached said something that is no answer to what it was asked."""
+
+
+def join_keys(keys: Sequence[bytes]) -> bytes:
+    """The keys with a space between them.
+
+    Raises:
+        ValueError: a key is not 32 lowercase hexadecimal digits. Nothing else may reach the
+            protocol, where a space or a line end inside a key would be a command.
+    """
+    joined = b" ".join(keys)
+    spaces = len(keys) - 1
+    # Of all joined keys at once, a tenth of the time of a match for each: as many spaces as were
+    # put in, and at every place where there must be one.
+    if (
+        len(joined) != len(keys) * (_KEY_BYTES + 1) - 1
+        or joined.count(b" ") != spaces
+        or joined[_KEY_BYTES :: _KEY_BYTES + 1] != b" " * spaces
+        or joined.translate(None, _KEY_ALPHABET + b" ")
+    ):
+        raise ValueError(f"a key of memcached is {_KEY_BYTES} lowercase hexadecimal digits")
+    return joined
+
+
+async def get_items(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, keys: Sequence[bytes]
+) -> dict[bytes, bytes]:
+    """The values of those keys that memcached has.
+
+    Raises:
+        EOFError, OSError: the connection has ended.
+        ProtocolError: the answer is malformed, or one to another question.
+        CacheUnavailable: the answer is longer than `LONGEST_ANSWER`.
+        ValueError: as `join_keys`.
+    """
+    joined = join_keys(keys)
+    step = _KEYS_PER_LINE * (_KEY_BYTES + 1)
+    lines = [joined[at : at + step - 1] for at in range(0, len(joined), step)]
+    writer.write(b"get " + b"\r\nget ".join(lines) + b"\r\n")
+
+    found: dict[bytes, bytes] = {}
+    unread, open_lines, missing, length = b"\r\n", len(lines), 1, 0
+    while missing > 0:
+        # A large value comes in many pieces, which are put together once.
+        pieces = [unread]
+        while missing > 0:
+            pieces.append(await _receive(reader))
+            missing -= len(pieces[-1])
+            length += len(pieces[-1])
+            if length > LONGEST_ANSWER:
+                raise CacheUnavailable("the items asked for are too large to be read at once")
+        data = b"".join(pieces)
+        position, open_lines, missing = parse_items(data, found, open_lines)
+        unread = data[position:]
+    if not found.keys() <= set(keys):
+        raise ProtocolError("an item that was not asked for")
+    return found
+
+
+def parse_items(data: bytes, found: dict[bytes, bytes], open_lines: int) -> tuple[int, int, int]:
+    """Add all complete items at the front of `data` to `found`.
+
+    Returns: where the rest begins, how many lines' answers have not ended before it, and how many
+    bytes, at least, are missing until more can be made of it; 0: this is the end of the answer.
+    """
+    position = 0
+    while open_lines:
+        while item := _ITEM.match(data, position):
+            start = item.end()
+            end = start + int(item[2])
+            if end > len(data):
+                return position, open_lines, end - len(data)
+            found[item[1]] = data[start:end]
+            position = end
+        if not data.startswith(_END, position):
+            break
+        position += len(_END)
+        open_lines -= 1
+    if not (_INCOMPLETE if open_lines else _LAST_LINE_END).fullmatch(data, position):
+        raise ProtocolError(f"unexpected answer {data[position : position + _SHOWN]!r}")
+    return position, open_lines, 1 if open_lines else position + 2 - len(data)
+
+
+async def set_items(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, items: Sequence[Item]
+) -> None:
+    """Store items; one that memcached has no room for is left out. Raises as `get_items`."""
+    join_keys([key for key, _, _ in items])
+    for commands in _slices(items):
+        writer.writelines(commands)
+        waiting, unread = len(commands), b""
+        while waiting > 0:
+            *answers, unread = (unread + await _receive(reader)).split(b"\r\n")
+            waiting -= len(answers)
+            if strange := set(answers) - _SET_ANSWERS:
+                raise ProtocolError(f"unexpected answer to set: {min(strange)[:_SHOWN]!r}")
+            if waiting < 0 or len(unread) > (_LONGEST_LINE if waiting else 0):
+                raise ProtocolError("more than the answers to set")
+
+
+def _slices(items: Sequence[Item]) -> Iterator[list[bytes]]:
+    commands: list[bytes] = []
+    size = 0
+    for key, value, seconds in items:
+        commands.append(b"set %b 0 %d %d\r\n%b\r\n" % (key, seconds, len(value), value))
+        size += len(value)
+        if size >= _SLICE_BYTES or len(commands) >= _COMMANDS_PER_SLICE:
+            yield commands
+            commands, size = [], 0
+    if commands:
+        yield commands
+
+
+async def get_version(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Ask for the version, to see whether memcached answers. Raises as `get_items`."""
+    writer.write(b"version\r\n")
+    answer = b""
+    while not answer.endswith(b"\r\n") and len(answer) < _LONGEST_LINE:
+        answer += await _receive(reader)
+    if not _VERSION.fullmatch(answer):
+        raise ProtocolError(f"unexpected answer to version: {answer[:_SHOWN]!r}")
+
+
+async def _receive(reader: asyncio.StreamReader) -> bytes:
+    data = await reader.read(_WHATEVER_IS_THERE)
+    if not data:
+        raise EOFError("memcached has closed the connection")
+    return data

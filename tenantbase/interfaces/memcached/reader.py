@@ -1,0 +1,69 @@
+"""The receiving end of a connection to memcached."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import SupportsIndex
+
+from tenantbase.interfaces.memcached.protocol import ProtocolError
+
+
+class PieceReader(asyncio.StreamReader):
+    """A stream that breaks when bytes come that nobody waits for.
+
+    What comes is handed on in the pieces it came in. `asyncio.StreamReader` would copy it into a
+    buffer and out again, a tenth of the time that reading many items takes. Nobody is asked to
+    send no more: who reads an answer reads on until its end, or ends the connection.
+
+    Args:
+        heard: called whenever bytes come, with the time of the event loop.
+
+    Attributes:
+        expected: somebody waits for an answer.
+    """
+
+    def __init__(self, heard: Callable[[float], None]) -> None:
+        self._event_loop = asyncio.get_running_loop()
+        super().__init__(loop=self._event_loop)
+        self._heard = heard
+        self._pieces: deque[bytes] = deque()
+        self._arrival: asyncio.Future[None] | None = None
+        self.expected = True
+
+    @property
+    def in_step(self) -> bool:
+        """Whether what comes next, if anything does, will be the answer to the next question."""
+        return not (self._pieces or self.at_eof() or self.exception())
+
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
+        self._heard(self._event_loop.time())
+        if self.expected:
+            self._pieces.append(bytes(data))
+            self._wake()
+        else:
+            self.set_exception(ProtocolError("bytes that nobody has asked for"))
+
+    def feed_eof(self) -> None:
+        super().feed_eof()
+        self._wake()
+
+    def set_exception(self, exc: Exception) -> None:
+        super().set_exception(exc)
+        self._wake()
+
+    async def read(self, n: int = -1) -> bytes:
+        """The next piece, of whatever size; empty at the end of the stream."""
+        while not self._pieces:
+            if error := self.exception():
+                raise error
+            if self.at_eof():
+                return b""
+            self._arrival = self._event_loop.create_future()
+            await self._arrival
+        return self._pieces.popleft()
+
+    def _wake(self) -> None:
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)

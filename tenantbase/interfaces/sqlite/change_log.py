@@ -1,0 +1,58 @@
+"""The change log: every version that is given out, and what it was for."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection
+
+from tenantbase.interfaces.sqlite.queries import last_version
+
+
+class Log:
+    """The versions given out in one transaction of the connection."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._first = last_version(connection) + 1
+        self._events: list[tuple[int, str, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    @property
+    def next_version(self) -> int:
+        """What the next change will be given."""
+        return self._first + len(self._events)
+
+    @property
+    def keys(self) -> Collection[str] | None:
+        """Every key that changed; None for any key."""
+        if any(kind == "reset" for _, kind, _ in self._events):
+            return None
+        return {key for _, _, key in self._events}
+
+    def record(self, kind: str, key: str) -> None:
+        """Give the next version out; see ``ChangeEvent``."""
+        self._events.append((self.next_version, kind, key))
+
+    def take_back(self, length: int) -> None:
+        """Forget all but the first so many: what they were for was not made."""
+        del self._events[length:]
+
+    def write(self) -> None:
+        """Write the lines."""
+        if self._events:
+            self._connection.executemany("INSERT INTO changes VALUES (?, ?, ?)", self._events)
+
+    def trim(self, size: int, limit: int) -> int:
+        """Remove old lines, ``limit`` at most, so that ``size`` remain; returns how many.
+
+        The newest line stays in any case: it is where the versions go on from.
+        """
+        (oldest,) = self._connection.execute("SELECT min(version) FROM changes").fetchone()
+        # Each version has one line, so lines are counted without looking at them.
+        surplus = self._first - (oldest or self._first) - max(size, 1)
+        count = max(0, min(surplus, limit))
+        if count:
+            self._connection.execute("DELETE FROM changes WHERE version < ?", (oldest + count,))
+        return count

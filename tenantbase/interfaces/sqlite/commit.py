@@ -1,0 +1,325 @@
+"""Committing a group, and what may be claimed when that fails. Run in the writing thread.
+
+An error before COMMIT means that nothing was done. An error of COMMIT itself means so only
+where SQLite can't have written the whole of the transaction; after any other one it may be on
+the disk, and come back when the log is next recovered. Nothing is tried again then: once an
+fsync has failed, the kernel may have dropped the pages, and the next one would succeed without
+having written them. So the connection takes no more commits and makes no more checkpoints.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Final
+
+from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
+from tenantbase.interfaces.sqlite.apply import Outcome, apply, find_damage
+from tenantbase.interfaces.sqlite.change_log import Log
+from tenantbase.interfaces.sqlite.queries import concerns_a_row
+from tenantbase.interfaces.sqlite.reserve import Reserve
+from tenantbase.interfaces.sqlite.schema import error_code, identity, unavailable
+from tenantbase.interfaces.sqlite.sweep import find_damaged
+from tenantbase.interfaces.store import (
+    Claim,
+    Delete,
+    DeletePrefix,
+    Fence,
+    Set,
+    Sweep,
+    Transaction,
+    Written,
+)
+
+WriteLock = Callable[[], AbstractContextManager[object]]
+
+# So many rows, or pages of large values, are written between two checkpoints. A row dirties
+# about half a page in the end, so the log grows to 4 or 8 MiB.
+_CHECKPOINT_PAGES: Final = 2_000
+_PAGE: Final = 4_096
+_MOST_PAGES: Final = 1_073_741_823  # of SQLite's own; above, it ignores the order
+_MOST_DAMAGED: Final = 10_000  # rows that are remembered; with more, sweeping stops
+_PATIENCE: Final = 0.02  # seconds a checkpoint waits for readers; others wait for the lock
+
+# Errors of COMMIT after which the transaction is surely not there. Its last frame is what makes
+# it valid, by a checksum over all of them, and is written last: so it is not where a write
+# failed (wal.c, walWriteOneFrame). SQLite calls a full disk FULL, and a quota or a limit on
+# file sizes IOERR_WRITE.
+_NOT_COMMITTED: Final = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR_WRITE,
+}
+_SYNC_FAILED: Final = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC}
+
+
+class Committer:
+    """Commits groups on one connection for as long as that is safe.
+
+    On a full disk what only deletes is committed in the room that was kept for that. While that
+    room cannot be taken back, the database may not grow: what is written has to go where
+    something was deleted, or it would use up the room, and the next deletion had none.
+
+    Attributes:
+        failure: why it takes no more writes, in one sentence; None while it does.
+    """
+
+    def __init__(self, path: str, opened: tuple[int, int], lock: WriteLock, log_size: int) -> None:
+        self._path = path
+        self._opened = opened
+        self._lock = lock
+        self._log_size = log_size
+        self._pages = 0
+        self._reserve = Reserve(path)
+        self._tight = False  # not all of the reserve is there
+        self._was_full = False
+        self._damaged: set[int] = set()  # rows that sweeps pass over
+        self.failure: str | None = None
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        return self.failure is None and self._pages >= self._checkpoint_pages
+
+    @property
+    def _checkpoint_pages(self) -> int:
+        # A checkpoint may have the database grow by as much: the reserve must do for it.
+        return min(_CHECKPOINT_PAGES, self._reserve.bytes // _PAGE or _CHECKPOINT_PAGES)
+
+    def keep_room(self, connection: sqlite3.Connection) -> None:
+        """Take the reserve, or what there is of it. Called with the lock held."""
+        self._tight = not self._reserve.hold()
+        if self._tight:
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            connection.execute(f"PRAGMA max_page_count = {pages}")
+        else:
+            connection.execute(f"PRAGMA max_page_count = {_MOST_PAGES}")
+
+    def commit(
+        self, connection: sqlite3.Connection, group: Sequence[Claim], now: float, fence: Fence
+    ) -> Written:
+        """See ``Store.write``."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(fence.lock())
+            except OSError:
+                return _none_made(
+                    [True] * len(group), StoreUnavailable, "the write lock cannot be taken"
+                )
+            trouble = self.trouble()
+            if trouble is not None:
+                return _none_made([True] * len(group), StoreUnavailable, trouble)
+            try:
+                if self._tight:
+                    self.keep_room(connection)
+                taken = [claim.take() for claim in group]
+                written = self._commit(connection, group, taken, now, fence)
+                if self._was_full:
+                    written = self._commit_deletions(connection, group, taken, written, now, fence)
+                return written
+            finally:
+                self._roll_back(connection)  # an error of our own may have left it open
+
+    def checkpoint(self, connection: sqlite3.Connection) -> bool:
+        """Copy the log into the database, as far as readers allow.
+
+        Returns:
+            Whether this may be done again. Closing the last connection does it, too.
+        """
+        try:
+            with self._lock():
+                if self.trouble() is None:
+                    self._checkpoint(connection)
+        except OSError:
+            return False  # never without the lock
+        return self.failure is None
+
+    def close(self, connection: sqlite3.Connection) -> None:
+        """Close the connection with the lock held, for the reason above."""
+        with self._lock():
+            connection.close()
+            if not os.path.exists(f"{os.path.realpath(self._path)}-wal"):
+                self._reserve.remove()  # it was the last one
+
+    def trouble(self) -> str | None:
+        """Why no write can be taken now, in one sentence; None if one can."""
+        if self.failure is None:
+            try:
+                replaced = identity(self._path) != self._opened
+            except FileNotFoundError:
+                replaced = True
+            except OSError:
+                return "the database file cannot be reached"
+            if replaced:
+                self.failure = "the database file was replaced or removed"
+        return self.failure
+
+    def _commit_deletions(
+        self,
+        connection: sqlite3.Connection,
+        group: Sequence[Claim],
+        taken: Sequence[bool],
+        refused: Written,
+        now: float,
+        fence: Fence,
+    ) -> Written:
+        """Commit those of a group refused for want of room that make room, on the reserve."""
+        self._was_full = False
+        deletions = [
+            mine and _only_deletes(claim.transaction)
+            for claim, mine in zip(group, taken, strict=True)
+        ]
+        if not any(deletions):
+            return refused
+        self._reserve.release()
+        try:
+            connection.execute(f"PRAGMA max_page_count = {_MOST_PAGES}")
+            # The log is then written from its beginning again.
+            self._checkpoint(connection)
+            written = self._commit(connection, group, deletions, now, fence)
+            self._checkpoint(connection)
+        finally:
+            self._was_full = False
+            self.keep_room(connection)
+        outcomes = [
+            new if deletion else old
+            for new, old, deletion in zip(
+                written.outcomes, refused.outcomes, deletions, strict=True
+            )
+        ]
+        return Written(outcomes, written.ticket)
+
+    def _commit(
+        self,
+        connection: sqlite3.Connection,
+        group: Sequence[Claim],
+        taken: Sequence[bool],
+        now: float,
+        fence: Fence,
+    ) -> Written:
+        transactions = [claim.transaction for claim, mine in zip(group, taken, strict=True) if mine]
+        before = connection.total_changes
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            log = Log(connection)
+            results = iter(apply(connection, log, transactions, self._log_size, now, self._damaged))
+        except sqlite3.Error as error:
+            if not self._roll_back(connection) or not concerns_a_row(error):
+                return self._refused(taken, error)
+            try:
+                # One member may be the only one that the damage concerns.
+                self._remember_damage(connection, transactions, now)
+                damage = find_damage(connection, transactions, self._log_size, now, self._damaged)
+                sound = [
+                    each for each, met in zip(transactions, damage, strict=True) if met is None
+                ]
+                before = connection.total_changes  # it counts what was rolled back, too
+                connection.execute("BEGIN IMMEDIATE")
+                log = Log(connection)
+                made = iter(apply(connection, log, sound, self._log_size, now, self._damaged))
+                results = iter([next(made) if met is None else met for met in damage])
+            except sqlite3.Error as again:
+                self._roll_back(connection)
+                return self._refused(taken, again)
+        outcomes: list[Outcome | None] = [next(results) if mine else None for mine in taken]
+        rows = connection.total_changes - before
+        if not rows:
+            self._roll_back(connection)
+            return Written(outcomes, None)
+        # Sweeping may leave nothing to fence: what it removed was gone for everybody.
+        ticket = fence.raise_(log.keys) if len(log) else None
+        try:
+            connection.execute("COMMIT")
+        except (sqlite3.Error, MemoryError) as error:
+            if not _is_definite(error):
+                # The fence stays raised: what is the newest value is not known.
+                self.failure = "a commit failed in the disk; no more writes are taken"
+                if ticket is None:
+                    fence.raise_(None)  # the sign for whoever opens the database next
+                return _none_made(
+                    taken, OutcomeUnknown, "the disk failed while the write was committed"
+                )
+            if self._roll_back(connection) and ticket is not None:
+                fence.withdraw(ticket)
+            return self._refused(taken, error)
+        if ticket is not None:
+            fence.lower(ticket)
+        self._pages += rows + _value_bytes(transactions) // _PAGE
+        return Written(outcomes, ticket)
+
+    def _remember_damage(
+        self, connection: sqlite3.Connection, transactions: Sequence[Transaction], now: float
+    ) -> None:
+        """Find the rows that stop a sweep, if there is one, so that those behind go nevertheless."""
+        for transaction in transactions:
+            match transaction:
+                case (Sweep(limit=limit),) if len(self._damaged) < _MOST_DAMAGED:
+                    self._damaged.update(find_damaged(connection, limit, now, self._damaged))
+
+    def _checkpoint(self, connection: sqlite3.Connection) -> None:
+        # RESTART waits for readers of an older state, with new ones going to the database by
+        # then. Otherwise, where reads follow each other closely, there would always be one in
+        # the way and the log would never be written from its beginning again.
+        try:
+            with _busy_timeout(connection, _PATIENCE):
+                _, logged, copied = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        except sqlite3.Error as error:
+            self._pages = 0
+            if not _is_definite(error):
+                self.failure = "the disk failed while the database was written"
+            return
+        # Where a reader was too slow there is something left; the next attempt comes earlier.
+        self._pages = min(logged - copied, self._checkpoint_pages // 2)
+
+    def _refused(self, taken: Sequence[bool], error: Exception) -> Written:
+        """The outcome for a group of which nothing was done."""
+        if error_code(error) in _SYNC_FAILED:
+            self.failure = "the disk failed; no more writes are taken"
+        refusal = unavailable(error, "the database cannot be written")
+        if not isinstance(refusal, StoreFull):
+            return _none_made(taken, type(refusal), str(refusal))
+        # A checkpoint lets the log be written from its beginning again, which takes no room.
+        self._pages = _CHECKPOINT_PAGES
+        self._was_full = True
+        return _none_made(taken, StoreFull, str(refusal))
+
+    def _roll_back(self, connection: sqlite3.Connection) -> bool:
+        """End the transaction if SQLite hasn't done so itself; False if that fails."""
+        if connection.in_transaction:
+            try:
+                connection.execute("ROLLBACK")
+            except sqlite3.Error:
+                self.failure = "a transaction cannot be ended; no more writes are taken"
+                return False
+        return True
+
+
+@contextmanager
+def _busy_timeout(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
+    (before,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {before}")
+
+
+def _is_definite(error: Exception) -> bool:
+    code = error_code(error)
+    return code in _NOT_COMMITTED or code & 0xFF in _NOT_COMMITTED
+
+
+def _only_deletes(transaction: Transaction) -> bool:
+    return all(isinstance(change, Delete | DeletePrefix | Sweep) for change in transaction)
+
+
+def _value_bytes(transactions: Sequence[Transaction]) -> int:
+    return sum(
+        len(change.value) for each in transactions for change in each if isinstance(change, Set)
+    )
+
+
+def _none_made(taken: Sequence[bool], kind: type[StoreError], text: str) -> Written:
+    # One for each: an exception that many raise collects the tracebacks of all.
+    return Written([kind(text) if mine else None for mine in taken], None)

@@ -1,0 +1,97 @@
+"""A database that this process may not write, opened so that nothing is made or changed.
+
+Where another process has left or is writing a log, SQLite reads both through the files beside the
+database, with locks. Where there is no log, the file is all there is, and SQLite is told that it is
+immutable: otherwise it would make files beside it, or fail where it can't. Then nothing keeps
+another process from writing meanwhile; whether one did is found out afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Final
+from urllib.parse import quote
+
+from tenantbase.errors import CannotOpen, StoreUnavailable
+from tenantbase.interfaces.sqlite.foreign import APPLICATION_ID
+from tenantbase.interfaces.sqlite.schema import MIGRATIONS, reason
+
+_BUSY_SECONDS: Final = 5.0
+
+
+def may_write(path: str) -> bool:
+    """Whether this process may write the file and its directory."""
+    return os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK | os.X_OK)
+
+
+@contextmanager
+def open_readonly(path: str) -> Iterator[sqlite3.Connection]:
+    """A connection that reads.
+
+    Raises:
+        CannotOpen: it is no database of ours, or of an earlier schema, or can't be read.
+        StoreUnavailable: reading failed, or another process wrote meanwhile.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise CannotOpen(f"cannot open {path}: it is not a file")
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))  # for the reason, if it fails
+        has_log = _size(f"{path}-wal") > 0
+        if has_log and not os.path.exists(f"{path}-shm"):
+            raise CannotOpen(
+                f"cannot open {path}: it is read-only, and what is in its log, {path}-wal, can"
+                " only be read where files can be made beside it"
+            )
+        mode = "mode=ro" if has_log else "mode=ro&immutable=1"
+        before = _state(path)
+        with closing(_connect(path, mode)) as connection:
+            _check(path, connection)
+            yield connection
+        if not has_log and _state(path) != before:
+            raise StoreUnavailable(
+                f"another process wrote to {path} while it was read; what was read may be"
+                " neither old nor new: try again"
+            )
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"cannot read {path}: {reason(error)}") from error
+    except OSError as error:
+        if error.filename not in (path, f"{path}-wal"):
+            raise
+        raise CannotOpen(f"cannot open {path}: {error.strerror}") from error
+
+
+def _connect(path: str, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"file:{quote(os.fsencode(path))}?{mode}",
+        uri=True,
+        timeout=_BUSY_SECONDS,
+        isolation_level=None,
+    )
+
+
+def _check(path: str, connection: sqlite3.Connection) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        raise CannotOpen(f"cannot open {path}: it is a database of another program, or empty")
+    if version != len(MIGRATIONS):
+        raise CannotOpen(
+            f"cannot open {path}: it is read-only, and was made by another version of tenantbase"
+            f" (schema {version}, this one reads {len(MIGRATIONS)})"
+        )
+
+
+def _state(path: str) -> tuple[int, ...]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, _size(f"{path}-wal")
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0

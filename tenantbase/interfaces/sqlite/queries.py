@@ -1,0 +1,173 @@
+"""Reading: which rows count, and the queries for them. Plain functions of a connection."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Final
+
+from tenantbase.entry import MAX_KEY_BYTES, Entry
+from tenantbase.errors import StoreError
+from tenantbase.interfaces.sqlite.schema import error_code, unavailable
+from tenantbase.interfaces.store import ChangeEvent
+
+# Greater than every legal key: the highest character, one time more than fits in a key.
+_ABOVE_ALL: Final = "\U0010ffff" * (MAX_KEY_BYTES // 4 + 1)
+
+# Whether a row is under a deleted prefix. The first comparison settles it for nearly every row
+# without a look into that table: it is usually empty, and never holds many.
+DELETED: Final = """(
+    created <= (SELECT coalesce(max(version), 0) FROM deleted_prefixes)
+    AND EXISTS (
+        SELECT 1 FROM deleted_prefixes
+        WHERE created <= deleted_prefixes.version AND key >= low AND key < high
+    )
+)"""
+
+# Whether a row is an entry at a time, its one parameter. CASE, so that a deleted row's expiry
+# isn't read: all that DELETED needs is in the index on key, and a million such rows are passed
+# over in milliseconds.
+ALIVE: Final = f"CASE WHEN {DELETED} THEN 0 ELSE expires_at IS NULL OR expires_at > ? END"
+
+_ENTRY: Final = "key, value, content_type, id, version, expires_at"
+_KEYS_A_QUERY: Final = 256
+_READ: Final = f"SELECT {_ENTRY} FROM entries WHERE key IN ({{}}) AND {ALIVE}"
+_SCAN: Final = (
+    f"SELECT {_ENTRY} FROM entries WHERE key >= ? AND key < ? AND {ALIVE} ORDER BY key LIMIT ?"
+)
+_SCAN_KEYS: Final = _SCAN.replace("value", "x''", 1)
+
+_READ_ERRORS: Final = {
+    sqlite3.SQLITE_IOERR_READ,
+    sqlite3.SQLITE_IOERR_SHORT_READ,
+    sqlite3.SQLITE_IOERR_CORRUPTFS,
+}
+
+
+def prefix_range(prefix: str) -> tuple[str, str]:
+    """Bounds ``low <= key < high`` that hold for exactly the keys that begin with ``prefix``.
+
+    SQLite compares text as the bytes of its UTF-8, which is the order of code points.
+    """
+    stem = prefix.rstrip("\U0010ffff")
+    if not stem:
+        return prefix, _ABOVE_ALL
+    # The code points U+D800 to U+DFFF are surrogates, which UTF-8 leaves out.
+    successor = "\ue000" if stem[-1] == "\ud7ff" else chr(ord(stem[-1]) + 1)
+    return prefix, stem[:-1] + successor
+
+
+def key_batches(keys: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """The keys in portions for ``key IN (...)``: the placeholders, and what to bind to them.
+
+    Portions are filled up to a power of two with their last key, so that there are few
+    different statements and the driver's cache holds them all.
+    """
+    for start in range(0, len(keys), _KEYS_A_QUERY):
+        batch = list(keys[start : start + _KEYS_A_QUERY])
+        size = 1 << (len(batch) - 1).bit_length()
+        batch.extend(batch[-1:] * (size - len(batch)))
+        yield ",".join("?" * size), batch
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let all statements of the block see one state of the database."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:  # some errors make SQLite end it itself
+            connection.execute("ROLLBACK")
+
+
+def read(
+    connection: sqlite3.Connection, keys: Sequence[str], now: float
+) -> list[Entry | None | StoreError]:
+    """See ``Store.read``."""
+    try:
+        if len(keys) > _KEYS_A_QUERY:
+            with snapshot(connection):
+                return _read(connection, keys, now)
+        return _read(connection, keys, now)
+    except sqlite3.DatabaseError as error:
+        if not concerns_a_row(error):
+            raise
+    with snapshot(connection):
+        return [_read_alone(connection, key, now) for key in keys]
+
+
+def concerns_a_row(error: sqlite3.Error) -> bool:
+    """Whether an error may be one row's alone: a page is damaged or cannot be read."""
+    code = error_code(error)
+    return code & 0xFF == sqlite3.SQLITE_CORRUPT or code in _READ_ERRORS
+
+
+def _read(
+    connection: sqlite3.Connection, keys: Sequence[str], now: float
+) -> list[Entry | None | StoreError]:
+    found: dict[str, Entry] = {}
+    for marks, batch in key_batches(keys):
+        for row in connection.execute(_READ.format(marks), (*batch, now)):
+            found[row[0]] = Entry(*row)
+    return [found.get(key) for key in keys]
+
+
+def _read_alone(connection: sqlite3.Connection, key: str, now: float) -> Entry | None | StoreError:
+    try:
+        (result,) = _read(connection, [key], now)
+    except sqlite3.DatabaseError as error:
+        if not concerns_a_row(error):
+            raise
+        return unavailable(error, f"the entry of key {key!r} cannot be read")
+    return result
+
+
+def scan(
+    connection: sqlite3.Connection,
+    prefix: str,
+    after: str,
+    limit: int,
+    max_bytes: int | None,
+    now: float,
+) -> tuple[list[Entry], bool]:
+    """See ``Store.scan``; ``max_bytes`` None: ``Store.scan_keys``."""
+    low, high = prefix_range(prefix)
+    if after >= low:
+        low = after + "\0"  # the next greater text: no key holds this character
+    query = _SCAN_KEYS if max_bytes is None else _SCAN
+    entries: list[Entry] = []
+    size = 0
+    # A cursor that isn't read to its end would hold its snapshot until it is closed.
+    with closing(connection.execute(query, (low, high, now, limit + 1))) as rows:
+        for row in rows:
+            if len(entries) == limit:
+                return entries, True
+            entries.append(Entry(*row))
+            size += len(row[1])
+            if max_bytes is not None and size >= max_bytes:
+                return entries, True
+    return entries, False
+
+
+def changes(
+    connection: sqlite3.Connection, after: int, limit: int
+) -> tuple[list[ChangeEvent], bool]:
+    """See ``Store.changes``."""
+    with snapshot(connection):
+        newest = last_version(connection)
+        (oldest,) = connection.execute("SELECT min(version) FROM changes").fetchone()
+        if not (oldest or 1) - 1 <= after <= newest:
+            return [], False
+        rows = connection.execute(
+            "SELECT version, kind, key FROM changes WHERE version > ? ORDER BY version LIMIT ?",
+            (after, limit),
+        )
+        return [ChangeEvent(*row) for row in rows], True
+
+
+def last_version(connection: sqlite3.Connection) -> int:
+    """See ``Store.last_version``."""
+    (version,) = connection.execute("SELECT max(version) FROM changes").fetchone()
+    return version or 0

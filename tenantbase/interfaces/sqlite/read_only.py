@@ -1,0 +1,66 @@
+"""Reading a database that this process may not write: without memcached, tags and locks."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Final, NoReturn
+
+from tenantbase.entry import Entry
+from tenantbase.errors import CannotOpen, StoreError
+from tenantbase.lookup import Found, Source
+from tenantbase.interfaces.sqlite import queries as sql_queries
+from tenantbase.interfaces.sqlite.open_read_only import open_readonly
+
+_SCAN_ENTRIES: Final = 1000
+_SCAN_BYTES: Final = 4 << 20
+
+
+class ReadOnly:
+    """What ``Cache`` does for reads, one after the other: it blocks the event loop.
+
+    For the command line, where nothing else is in flight.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def now(self) -> float:
+        """The present, in Unix seconds."""
+        return time.time()
+
+    async def get(self, key: str) -> Found:
+        """Read one entry. Raises StoreError if its row is damaged."""
+        (entry,) = sql_queries.read(self._connection, [key], self.now())
+        if isinstance(entry, StoreError):
+            raise entry
+        return Found(entry, Source.BYPASS)
+
+    async def write(self, *changes: object) -> NoReturn:
+        """Raises CannotOpen."""
+        raise CannotOpen("the database is read-only")
+
+    async def scan(
+        self, prefix: str = "", after: str = "", *, limit: int | None = None
+    ) -> AsyncIterator[tuple[list[Entry], bool]]:
+        """Entries in byte order of keys; as ``Cache.scan``."""
+        more = True
+        while more and (limit is None or limit > 0):
+            size = _SCAN_ENTRIES if limit is None else min(limit, _SCAN_ENTRIES)
+            piece, more = sql_queries.scan(
+                self._connection, prefix, after, size, _SCAN_BYTES, self.now()
+            )
+            if limit is not None:
+                limit -= len(piece)
+            if piece:
+                after = piece[-1].key
+            yield piece, more
+
+
+@contextmanager
+def reading(path: str) -> Iterator[ReadOnly]:
+    """The entries of a database; raises as ``open_readonly`` does."""
+    with open_readonly(path) as connection:
+        yield ReadOnly(connection)

@@ -1,0 +1,259 @@
+"""The connections that read. One that hangs is set aside, and the others go on.
+
+Calls wait in one queue and are taken by the threads that are free, so a call waits behind one
+that hangs only while every thread hangs. A thread in a system call that does not return cannot be
+stopped: it is replaced, up to a bound, and joins again when it returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+from tenantbase.errors import StoreError, StoreUnavailable
+from tenantbase.interfaces.sqlite.connection import Connection
+from tenantbase.deadlines import TimeLimit
+
+Result = TypeVar("Result")
+
+MOST_READERS: Final = 6  # those that hang included
+_HANG_SECONDS: Final = 1.0  # a call that takes longer has its thread replaced
+_LAST_WAIT_SECONDS: Final = 1.0  # for threads that hang when the store is closed
+
+NO_ANSWER: Final = "the database did not answer in time"
+
+
+class _Call(Generic[Result]):
+    """A function to be run on any of the connections, and the future of its result."""
+
+    __slots__ = ("function", "future")
+
+    def __init__(
+        self, function: Callable[[sqlite3.Connection], Result], future: asyncio.Future[Result]
+    ) -> None:
+        self.function = function
+        self.future = future
+
+    def deliver(self, result: Result | None, error: BaseException | None) -> None:
+        if self.future.done():
+            return  # its caller has given up
+        if error is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)  # type: ignore[arg-type]
+
+
+class _Reader:
+    """A connection, and what its thread is doing.
+
+    Attributes:
+        call: what the thread runs, and ``since`` when; both are set by the thread.
+        aside: it hangs, and takes no more calls until it has come back.
+    """
+
+    __slots__ = ("connection", "call", "since", "aside")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.call: _Call[Any] | None = None
+        self.since = 0.0
+        self.aside = False
+
+
+class Readers:
+    """Runs functions on reading connections. Belongs to one event loop.
+
+    Args:
+        connect: opens a connection; called in its thread.
+        count: connections that read at the same time.
+        timeout: seconds that a call may take, its time in the queue included.
+        hanging: told True when the first thread hangs, False when all have come back.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        count: int,
+        timeout: float,
+        hanging: Callable[[bool], None],
+    ) -> None:
+        self._connect = connect
+        self._count = count
+        self._hang_seconds = min(_HANG_SECONDS, timeout / 2)
+        self._hanging = hanging
+        self._limit: TimeLimit[_Call[Any]] = TimeLimit(timeout, self._expired)
+        self._calls: deque[_Call[Any]] = deque()
+        self._readers: set[_Reader] = set()
+        self._idle: list[_Reader] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._opening = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._returned = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+
+    @property
+    def connections(self) -> list[Connection]:
+        """Those that are open."""
+        return [reader.connection for reader in self._readers]
+
+    async def start(self) -> None:
+        """Open the connections. Raises CannotOpen."""
+        for _ in range(self._count):
+            await self._open()
+
+    async def call(self, function: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Run a function on a connection, in its thread.
+
+        Raises:
+            StoreUnavailable: it did not end in time, or every connection hangs.
+        """
+        if not self._opening and all(reader.aside for reader in self._readers):
+            self._replace()
+            if not self._opening:
+                raise StoreUnavailable(NO_ANSWER)
+        future: asyncio.Future[Result] = self._loop.create_future()
+        call = _Call(function, future)
+        self._limit.watch(call.future, call)
+        self._calls.append(call)
+        self._wake()
+        return await future
+
+    async def close(self) -> None:
+        """Let calls end, for as long as they may take, and close what does not hang."""
+        self._closed = True
+        while any(not reader.aside for reader in self._busy()):
+            self._returned.clear()
+            await self._returned.wait()
+        for reader in self._busy():
+            reader.connection.interrupt_now()
+        try:
+            async with asyncio.timeout(_LAST_WAIT_SECONDS):
+                while self._busy() or self._opening:
+                    self._returned.clear()
+                    await self._returned.wait()
+        except TimeoutError:
+            for reader in self._busy():
+                reader.connection.leave_behind()
+                self._readers.discard(reader)
+        if self._timer is not None:
+            self._timer.cancel()
+        for reader in self._readers:
+            await reader.connection.close()
+        for task in self._tasks:
+            task.cancel()
+
+    def _busy(self) -> set[_Reader]:
+        return self._readers.difference(self._idle)
+
+    def _wake(self) -> None:
+        """Have an idle thread look at the queue; one that is busy does so anyway."""
+        if not self._idle:
+            return
+        reader = self._idle.pop()
+        reader.connection.post(partial(self._work, reader))
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._hang_seconds / 2, self._look)
+
+    def _work(self, reader: _Reader, connection: sqlite3.Connection) -> None:
+        """Run calls until none is left. In the reader's thread."""
+        while not reader.aside:
+            try:
+                call = self._calls.popleft()
+            except IndexError:
+                break
+            if call.future.done():
+                continue  # its caller has given up
+            result = error = None
+            reader.since, reader.call = time.monotonic(), call
+            try:
+                result = call.function(connection)
+            except Exception as caught:  # the boundary: it belongs to the caller
+                error = caught
+            reader.call = None
+            if not self._tell(call.deliver, result, error):
+                return
+        self._tell(self._return, reader)
+
+    def _tell(self, function: Callable[..., None], *args: Any) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            return False  # it was left behind, and the event loop is closed
+        return True
+
+    def _return(self, reader: _Reader) -> None:
+        """A thread has come to the end of the queue, or back from where it hung."""
+        if reader not in self._readers:
+            return  # left behind
+        was_aside, reader.aside = reader.aside, False
+        self._idle.append(reader)
+        self._returned.set()
+        if was_aside:
+            if not any(other.aside for other in self._readers):
+                self._hanging(False)
+            if len(self._readers) > self._count and not self._closed:
+                self._idle.remove(reader)
+                self._readers.discard(reader)
+                self._start(reader.connection.close())
+                return
+        if self._calls:
+            self._wake()
+
+    def _look(self) -> None:
+        """Set aside the connections whose threads hang."""
+        self._timer = None
+        now = time.monotonic()
+        for reader in self._busy():
+            call = reader.call
+            if call is not None and not reader.aside and now - reader.since > self._hang_seconds:
+                reader.aside = True
+                self._hanging(True)
+                self._returned.set()
+        self._replace()
+        if self._busy():
+            self._timer = self._loop.call_later(self._hang_seconds / 2, self._look)
+
+    def _replace(self) -> None:
+        free = sum(not reader.aside for reader in self._readers) + self._opening
+        while (
+            not self._closed
+            and free < self._count
+            and len(self._readers) + self._opening < MOST_READERS
+        ):
+            free += 1
+            self._opening += 1
+            self._start(self._open_another())
+
+    async def _open_another(self) -> None:
+        try:
+            await self._open()
+        except StoreError:
+            pass  # the next look tries again, while there is something to look for
+        finally:
+            self._opening -= 1
+            self._returned.set()
+
+    async def _open(self) -> None:
+        reader = _Reader(await Connection(self._connect).start())
+        self._readers.add(reader)
+        self._idle.append(reader)
+        if self._calls:
+            self._wake()
+
+    def _start(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _expired(self, call: _Call[Any], future: asyncio.Future[Any]) -> None:
+        future.set_exception(StoreUnavailable(NO_ANSWER))
+        for reader in self._readers:
+            # Set aside, so that the interruption cannot meet the call after this one.
+            if reader.call is call and reader.aside:
+                reader.connection.interrupt_now()

@@ -1,0 +1,154 @@
+"""Room on the disk that is kept for deleting: a full disk must not stay full for that reason.
+
+Removing rows takes room first: their pages go through the log, every change has its line in the
+change log, and the log is written from its beginning only after what it holds was copied into the
+database, which may grow by that. So a file beside the database holds some room. It is given up
+when the disk is full and something is to be deleted, and taken again as soon as there is room.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from tenantbase.owned_files import (
+    MARK_BYTES,
+    RESERVE_IN_EMPTY_MARK,
+    RESERVE_MARK,
+    foreign,
+    open_beside,
+)
+from tenantbase.errors import CannotOpen
+
+RESERVE_BYTES: Final = 8 << 20
+"""What is kept: as much as the log holds between two checkpoints."""
+
+_SHARE: Final = 8  # of a small disk, no more than this part
+# What opening the database takes: the tag file, SQLite's index of the log, and some deletions.
+_LEAST: Final = 640 << 10
+_LEAST_STEP: Final = 16 << 10
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+_ZEROS: Final = bytes(64 << 10)
+
+
+class Reserve:
+    """The file that keeps the room. All methods are called with the write lock held.
+
+    A file of that name that does not begin with our mark is left alone; there is no reserve then.
+    An empty one is used, and empty again in the end.
+
+    Args:
+        database: the path of the database.
+    """
+
+    def __init__(self, database: str) -> None:
+        self._database = Path(os.path.realpath(database))
+        self._path = Path(f"{self._database}-reserve")
+        self._target = 0
+
+    @property
+    def bytes(self) -> int:
+        """How much is kept where there is room."""
+        return self._target
+
+    def hold(self) -> bool:
+        """Take as much of the room as there is; whether that is all of it.
+
+        True also where there can be none, whatever the reason: the database then does without.
+        Only a disk that is full makes it False.
+        """
+        try:
+            if not self._target:
+                self._target = self._size()
+            fd = self._open()
+            try:
+                held = os.fstat(fd).st_size
+                if held >= self._target or _allocate(fd, self._target):
+                    return True
+                step = self._target // 2
+                while step >= _LEAST_STEP:
+                    if held + step <= self._target and _allocate(fd, held + step):
+                        held += step
+                    step //= 2
+            finally:
+                os.close(fd)
+        except CannotOpen:
+            return True
+        except OSError as error:
+            return error.errno not in _NO_ROOM
+        return False
+
+    def release(self) -> None:
+        """Give the room up."""
+        with suppress(OSError, CannotOpen):
+            fd = self._open()
+            try:
+                os.ftruncate(fd, MARK_BYTES)
+            finally:
+                os.close(fd)
+
+    def remove(self) -> None:
+        """Remove the file where there is room enough; on a disk nearly full it is kept.
+
+        For the last process that has the database open.
+        """
+        with suppress(OSError, CannotOpen):
+            disk = os.statvfs(self._path.parent)
+            if disk.f_bavail * disk.f_frsize < 2 * self._target:
+                return
+            fd = self._open()
+            try:
+                if os.pread(fd, MARK_BYTES, 0) == RESERVE_IN_EMPTY_MARK:
+                    os.ftruncate(fd, 0)
+                else:
+                    os.unlink(self._path)
+            finally:
+                os.close(fd)
+
+    def _size(self) -> int:
+        disk = os.statvfs(self._path.parent)
+        return max(min(RESERVE_BYTES, disk.f_blocks * disk.f_frsize // _SHARE), _LEAST)
+
+    def _open(self) -> int:
+        """Open the file, making it if there is none.
+
+        Raises:
+            OSError: it cannot be opened.
+            CannotOpen: it is not ours.
+        """
+        try:
+            fd, made = open_beside(self._path, "reserve", RESERVE_MARK, self._database)
+        except CannotOpen as error:
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            raise
+        try:
+            if not made and not os.pread(fd, MARK_BYTES, 0):
+                # Nothing in it can be lost; and it may be ours, if a crash came before its mark.
+                os.pwrite(fd, RESERVE_IN_EMPTY_MARK, 0)
+            elif os.pread(fd, MARK_BYTES, 0) not in (RESERVE_MARK, RESERVE_IN_EMPTY_MARK):
+                raise foreign(self._path, "reserve")
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+
+def _allocate(fd: int, size: int) -> bool:
+    """Make a file so large, with all its blocks; False if there is no room: it is as it was then."""
+    before = os.fstat(fd).st_size
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, size)
+        else:
+            for at in range(before, size, len(_ZEROS)):
+                os.pwrite(fd, _ZEROS[: size - at], at)
+    except OSError as error:
+        os.ftruncate(fd, before)
+        if error.errno not in _NO_ROOM:
+            raise
+        return False
+    return True

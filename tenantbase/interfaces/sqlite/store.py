@@ -1,0 +1,278 @@
+"""SQLite behind the ``Store`` protocol, over aiosqlite.
+
+One connection writes; some only read. Each has a thread of its own, and whatever is asked of
+it is one function that runs there from beginning to end. The statements themselves are in
+``sql_queries.py`` and ``sql_changes.py``, the commit and its failures in ``sql_commit.py``,
+opening and the schema in ``sql_schema.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Final, Self, TypeVar, TypeVarTuple
+
+from tenantbase.entry import Entry
+from tenantbase.errors import CannotOpen, StoreError, StoreUnavailable
+from tenantbase.interfaces.sqlite import queries as sql_queries, schema as sql_schema
+from tenantbase.interfaces.sqlite.commit import Committer, WriteLock
+from tenantbase.interfaces.sqlite.connection import Connection
+from tenantbase.interfaces.sqlite.readers import NO_ANSWER, Readers
+from tenantbase.interfaces.sqlite.recovery import LogMark
+from tenantbase.interfaces.store import ChangeEvent, Claim, Fence, Written
+from tenantbase.troubles import Trouble, Troubles
+
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
+
+_CHECK_SECONDS: Final = 2.0
+_CLOSED: Final = "the database is closed"
+
+
+class SqlStore:
+    """The entries of one database file. Made with ``open``."""
+
+    def __init__(
+        self,
+        writer: Connection,
+        readers: Readers,
+        committer: Committer,
+        secret: bytes,
+        troubles: Troubles,
+    ) -> None:
+        self._writer = writer
+        self._readers = readers
+        self._troubles = troubles
+        self._look_again: asyncio.TimerHandle | None = None
+        self._committer = committer
+        self._secret = secret
+        self._writing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._closed = False
+
+    @classmethod
+    async def open(
+        cls,
+        path: str | os.PathLike[str],
+        lock: WriteLock,
+        *,
+        mark: LogMark | None = None,
+        change_log_size: int = 65_536,
+        readers: int = 2,
+        busy_timeout: float = 5.0,
+        read_timeout: float = 5.0,
+    ) -> Self:
+        """Open the database, making it or bringing it up to date as needed.
+
+        Args:
+            path: the file; its directory exists.
+            lock: the write lock, shared by all processes on the database.
+            mark: what is known of the database's log; without it the log is always made sure of.
+            change_log_size: changes that the log keeps.
+            readers: connections that read at the same time.
+            busy_timeout: seconds to wait for a foreign program's lock.
+            read_timeout: seconds that anything that reads may take.
+
+        Raises:
+            CannotOpen: one line that names the file and says why.
+        """
+        opening = asyncio.ensure_future(
+            cls._open(
+                os.path.abspath(path),
+                lock,
+                mark,
+                change_log_size,
+                readers,
+                busy_timeout,
+                read_timeout,
+            )
+        )
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # What the threads have opened by then must be closed by somebody.
+            await asyncio.wait([opening])
+            if opening.exception() is None:
+                await opening.result().close()
+            raise
+
+    @classmethod
+    async def _open(
+        cls,
+        path: str,
+        lock: WriteLock,
+        mark: LogMark | None,
+        change_log_size: int,
+        readers: int,
+        busy_timeout: float,
+        read_timeout: float,
+    ) -> Self:
+        made: tuple[Committer, bytes] | None = None
+
+        def connect() -> sqlite3.Connection:
+            nonlocal made
+            try:
+                with lock():
+                    opened = sql_schema.open_writer(path, busy_timeout, mark)
+                    committer = Committer(path, opened.identity, lock, change_log_size)
+                    committer.keep_room(opened.connection)
+            except OSError as error:
+                raise CannotOpen(f"cannot lock {path}: {error.strerror}") from error
+            made = committer, opened.secret
+            return opened.connection
+
+        writer = await Connection(connect).start()
+        assert made is not None
+        committer, secret = made
+        troubles = Troubles(time.monotonic)
+
+        def hanging(begins: bool) -> None:
+            if begins:
+                troubles.met(Trouble.READS_HANG, "SQLite does not return from a read")
+            else:
+                troubles.over(Trouble.READS_HANG)
+
+        pool = Readers(
+            partial(sql_schema.open_reader, path, busy_timeout), readers, read_timeout, hanging
+        )
+        store = cls(writer, pool, committer, secret, troubles)
+        try:
+            await pool.start()
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    @property
+    def secret(self) -> bytes:
+        return self._secret
+
+    @property
+    def troubles(self) -> list[Trouble]:
+        return self._troubles.lasting
+
+    async def read(self, keys: Sequence[str], now: float) -> list[Entry | None | StoreError]:
+        results = await self._read(sql_queries.read, keys, now)
+        for result in results:
+            if isinstance(result, StoreError):
+                self._notice(result)
+        return results
+
+    async def scan(
+        self, prefix: str, after: str, limit: int, max_bytes: int, now: float
+    ) -> tuple[list[Entry], bool]:
+        return await self._read(sql_queries.scan, prefix, after, limit, max_bytes, now)
+
+    async def scan_keys(
+        self, prefix: str, after: str, limit: int, now: float
+    ) -> tuple[list[Entry], bool]:
+        return await self._read(sql_queries.scan, prefix, after, limit, None, now)
+
+    async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
+        return await self._read(sql_queries.changes, after, limit)
+
+    async def last_version(self) -> int:
+        return await self._read(sql_queries.last_version)
+
+    async def check(self) -> None:
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                trouble = await self._read(self._probe)
+        except TimeoutError:
+            raise StoreUnavailable(NO_ANSWER) from None
+        if trouble is not None:
+            raise StoreUnavailable(trouble)
+
+    async def write(self, group: Sequence[Claim], now: float, fence: Fence) -> Written:
+        return await asyncio.shield(self._start(self._write(group, now, fence)))
+
+    async def close(self) -> None:
+        await asyncio.shield(self._start(self._close()))
+
+    def _probe(self, connection: sqlite3.Connection) -> str | None:
+        sql_queries.last_version(connection)
+        return self._committer.trouble()
+
+    async def _read(
+        self, function: Callable[[sqlite3.Connection, *Arguments], Result], *args: *Arguments
+    ) -> Result:
+        if self._closed:
+            raise StoreUnavailable(_CLOSED)
+        try:
+            return await self._readers.call(lambda connection: function(connection, *args))
+        except sqlite3.Error as error:
+            failure = sql_schema.unavailable(error, "the database cannot be read")
+            self._notice(failure)
+            raise failure from error
+
+    def _notice(self, error: BaseException) -> None:
+        """Keep the trouble that an error tells of, and have its end noticed, too."""
+        trouble = error.trouble if isinstance(error, StoreError) else None
+        if trouble is None:
+            return
+        self._troubles.met(trouble, str(error))
+        if self._look_again is None:
+            self._schedule_look()
+
+    def _schedule_look(self) -> None:
+        seconds = self._troubles.next_look()
+        if seconds is None:
+            self._look_again = None
+        else:
+            loop = asyncio.get_running_loop()
+            self._look_again = loop.call_later(seconds, self._look_at_troubles)
+
+    def _look_at_troubles(self) -> None:
+        self._troubles.lasting  # noqa: B018  logs what is over
+        self._schedule_look()
+
+    def _start(self, work: Coroutine[None, None, Result]) -> asyncio.Task[Result]:
+        """Run something to its end, whatever becomes of who asked for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _write(self, group: Sequence[Claim], now: float, fence: Fence) -> Written:
+        async with self._writing:
+            if self._closed:
+                return Written([StoreUnavailable(_CLOSED) for _ in group], None)
+            written = await self._writer.run(self._committer.commit, group, now, fence)
+        for outcome in written.outcomes:
+            if isinstance(outcome, StoreError):
+                self._notice(outcome)
+        if self._committer.wants_checkpoint:
+            # After the answer: it takes some fsyncs. The next write waits for its end.
+            self._start(self._checkpoint())
+        return written
+
+    async def _checkpoint(self) -> None:
+        async with self._writing:
+            if not self._closed and self._committer.wants_checkpoint:
+                await self._writer.run(self._committer.checkpoint)
+
+    async def _close(self) -> None:
+        async with self._writing:
+            if self._closed:
+                return
+            self._closed = True
+            if self._look_again is not None:
+                self._look_again.cancel()
+            async with AsyncExitStack() as stack:  # closes from the last one added to the first
+                safe = await self._writer.run(self._committer.checkpoint)
+                if safe:
+                    stack.push_async_callback(self._writer.close)
+                    stack.push_async_callback(self._writer.run, self._committer.close)
+                stack.push_async_callback(self._readers.close)
+                if not safe:
+                    # Who closes a file last makes a checkpoint and removes the log. While a
+                    # reader has it open the writer isn't last, and readers can't do it.
+                    stack.push_async_callback(self._writer.close)
+        others = self._tasks - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others)

@@ -1,0 +1,143 @@
+"""Changes of keys nobody has named: deleted prefixes, and what is swept away later.
+
+A large prefix is deleted by one line in ``deleted_prefixes``, however many entries it has. Their
+rows no longer count from then on, and are removed by sweeping, a few at a time, so that other
+writers get their turn.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection
+from typing import Final
+
+from tenantbase.interfaces.sqlite.change_log import Log
+from tenantbase.interfaces.sqlite.queries import ALIVE, DELETED, concerns_a_row, prefix_range
+from tenantbase.interfaces.store import Applied
+
+# Up to here a prefix's keys are deleted one by one, each with its line in the change log.
+ONE_BY_ONE: Final = 1_000
+
+_IN_PREFIX: Final = f"SELECT key FROM entries WHERE key >= ? AND key < ? AND {ALIVE} LIMIT ?"
+# Both are read from indexes alone, but for rows that have expired and were not swept yet.
+_COUNT: Final = f"SELECT count(*) FROM entries WHERE key >= ? AND key < ? AND NOT {DELETED}"
+_COUNT_EXPIRED: Final = (
+    "SELECT count(*) FROM entries INDEXED BY entries_expiry"
+    f" WHERE expires_at <= ? AND key >= ? AND key < ? AND NOT {DELETED}"
+)
+# Read from the index alone, so that a damaged row is not touched before it is tried.
+_EXPIRED: Final = "SELECT created FROM entries WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"
+_ROW: Final = f"SELECT key, {DELETED} FROM entries WHERE created = ?"
+_ROWS: Final = "SELECT created, key FROM entries WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
+_PREFIXES: Final = "SELECT version, low, high FROM deleted_prefixes ORDER BY version"
+_DELETE_KEY: Final = "DELETE FROM entries WHERE key = ?"
+_DELETE_ROW: Final = "DELETE FROM entries WHERE created = ?"
+
+
+def delete_prefix(connection: sqlite3.Connection, log: Log, prefix: str, now: float) -> Applied:
+    """See ``DeletePrefix``."""
+    execute = connection.execute
+    low, high = prefix_range(prefix)
+    keys = execute(_IN_PREFIX, (low, high, now, ONE_BY_ONE + 1)).fetchall()
+    if len(keys) <= ONE_BY_ONE:
+        connection.executemany(_DELETE_KEY, keys)
+        for (key,) in keys:
+            log.record("delete", key)
+        return Applied(removed=len(keys))
+    (count,) = execute(_COUNT, (low, high)).fetchone()
+    (expired,) = execute(_COUNT_EXPIRED, (now, low, high)).fetchone()
+    # What lies within the new range needs no line of its own any more.
+    execute("DELETE FROM deleted_prefixes WHERE low >= ? AND high <= ?", (low, high))
+    execute("INSERT INTO deleted_prefixes VALUES (?, ?, ?)", (log.next_version, low, high))
+    log.record("reset", prefix)
+    return Applied(removed=count - expired)
+
+
+def sweep(
+    connection: sqlite3.Connection,
+    log: Log,
+    log_size: int,
+    limit: int,
+    now: float,
+    damaged: Collection[int] = (),
+) -> Applied:
+    """See ``Sweep``; ``log_size`` lines are left in the change log.
+
+    Args:
+        damaged: rows, by ``created``, that cannot be removed and are passed over.
+    """
+    removed = _remove_expired(connection, log, limit, now, damaged)
+    removed += _remove_deleted(connection, limit - removed, damaged)
+    removed += log.trim(log_size, limit - removed)
+    return Applied(removed=removed)
+
+
+def find_damaged(
+    connection: sqlite3.Connection, limit: int, now: float, known: Collection[int]
+) -> list[int]:
+    """The rows, by ``created``, that a sweep which met damage cannot remove.
+
+    Each is tried in a transaction that is rolled back. Called outside of any.
+    """
+    execute = connection.execute
+    rows = [created for (created,) in execute(_EXPIRED, (now, limit + len(known)))]
+    for version, low, high in execute(_PREFIXES).fetchall():
+        under = execute(_ROWS, (low, high, limit + len(known))).fetchall()
+        rows += [created for created, _ in under if created <= version]
+    found = []
+    for created in rows[: 2 * (limit + len(known))]:
+        if created in known:
+            continue
+        execute("BEGIN IMMEDIATE")
+        try:
+            execute(_ROW, (created,)).fetchone()
+            execute(_DELETE_ROW, (created,))
+        except sqlite3.Error as error:
+            if not concerns_a_row(error):
+                raise
+            found.append(created)
+        finally:
+            if connection.in_transaction:
+                execute("ROLLBACK")
+    return found
+
+
+def _remove_expired(
+    connection: sqlite3.Connection, log: Log, limit: int, now: float, damaged: Collection[int]
+) -> int:
+    expired = [row[0] for row in connection.execute(_EXPIRED, (now, limit + len(damaged)))]
+    removed = [created for created in expired if created not in damaged][:limit]
+    for created in removed:
+        key, deleted = connection.execute(_ROW, (created,)).fetchone()
+        if not deleted:
+            log.record("expire", key)
+    connection.executemany(_DELETE_ROW, [(created,) for created in removed])
+    return len(removed)
+
+
+def _remove_deleted(connection: sqlite3.Connection, limit: int, damaged: Collection[int]) -> int:
+    """Remove rows under deleted prefixes. They are gone already for everybody."""
+    execute = connection.execute
+    done = 0
+    for version, low, high in execute(_PREFIXES).fetchall():
+        if done >= limit:
+            break
+        rows = execute(_ROWS, (low, high, limit - done)).fetchall()
+        removed = [
+            (created,) for created, _ in rows if created <= version and created not in damaged
+        ]
+        connection.executemany(_DELETE_ROW, removed)
+        kept = [key for created, key in rows if created in damaged]
+        if kept:
+            # The line stays for as long as the row does, or the row would be there again.
+            execute("UPDATE deleted_prefixes SET low = ? WHERE version = ?", (kept[0], version))
+            done += len(removed)
+        elif len(rows) < limit - done:
+            execute("DELETE FROM deleted_prefixes WHERE version = ?", (version,))
+            done += len(rows)
+        else:
+            # Newer entries stay where they are: the next batch must not walk over them again.
+            beyond = rows[-1][1] + "\0"
+            execute("UPDATE deleted_prefixes SET low = ? WHERE version = ?", (beyond, version))
+            done += len(rows)
+    return done

@@ -1,0 +1,1 @@
+"""From the configuration to running processes: options, wiring, worker, supervisor, sockets."""

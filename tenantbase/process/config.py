@@ -1,0 +1,339 @@
+"""Options: their names, defaults and limits; from the command line and from the environment.
+
+One field of ``Config`` is one option: ``max_value_bytes`` is ``--max-value-bytes`` on the command
+line and ``TENANTBASE_MAX_VALUE_BYTES`` in the environment. The command line wins. Nothing else
+reads the environment.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from tenantbase.process import option_types as read
+from tenantbase.errors import ConfigError
+from tenantbase.interfaces.memcached.address import MemcacheAddress
+from tenantbase.process.option_types import LOG_LEVELS, MIB
+
+PREFIX: Final = "TENANTBASE_"
+
+
+def _option(
+    parse: Callable[[str], object],
+    default: object,
+    metavar: str,
+    text: str,
+    *,
+    many: bool = False,
+    shown: str | None = None,
+) -> Any:
+    """A field that is an option. ``parse`` raises ValueError, saying what it wants instead."""
+    return field(
+        default=default,
+        metadata={"parse": parse, "metavar": metavar, "help": text, "many": many, "shown": shown},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Every option, valid. Times are in seconds, sizes in bytes unless the name says otherwise."""
+
+    host: str | None = _option(
+        read.host,
+        None,
+        "HOST",
+        "Address to listen on, alone. Any but loopback needs --insecure.",
+        shown="127.0.0.1 and ::1",
+    )
+    port: int = _option(read.integer(0, 65535), 8000, "PORT", "Port to listen on; 0: any free one.")
+    database: Path = _option(
+        read.file_name,
+        Path("tenantbase.db"),
+        "FILE",
+        "The SQLite database; made when there is none.",
+    )
+    url: str | None = _option(
+        read.url, None, "URL", "Ask the server at this URL instead of opening the database."
+    )
+    memcached: Literal["auto", "off"] | MemcacheAddress = _option(
+        read.memcached,
+        "auto",
+        "auto|off|HOST:PORT|unix:PATH",
+        "The cache. auto: start a private memcached if the program is installed.",
+    )
+    memcached_memory: int = _option(
+        read.integer(2, 1 << 20), 64, "MB", "Memory of the private memcached, in megabytes."
+    )
+    cache_timeout: float = _option(
+        read.seconds(60),
+        0.1,
+        "SECONDS",
+        "What memcached may take to answer before it is passed over.",
+    )
+    max_value_bytes: int = _option(
+        read.size(1, 64 * MIB), MIB, "SIZE", "The largest value, up to 64MiB.", shown="1MiB"
+    )
+    max_request_bytes: int = _option(
+        read.size(1, 1024 * MIB),
+        8 * MIB,
+        "SIZE",
+        "The largest request body; at least --max-value-bytes.",
+        shown="8MiB, or twice --max-value-bytes",
+    )
+    max_inflight_bytes: int = _option(
+        read.size(MIB, 1 << 40),
+        48 * MIB,
+        "SIZE",
+        "Request bodies that a worker holds at a time; at least --max-request-bytes.",
+        shown="48MiB, or twice --max-request-bytes",
+    )
+    max_connections: int = _option(
+        read.integer(1, 1_000_000),
+        10_000,
+        "N",
+        "Connections that a worker serves at a time; further ones get a 503.",
+    )
+    allowed_host: tuple[str, ...] = _option(
+        read.host,
+        (),
+        "HOST",
+        "A name that requests may give as Host; on loopback, a further one.",
+        many=True,
+    )
+    cors_origin: tuple[str, ...] = _option(
+        read.origin,
+        (),
+        "ORIGIN",
+        "An origin whose pages may call this service; http://localhost:* for any port.",
+        many=True,
+    )
+    insecure: bool = _option(
+        read.switch, False, "", "Listen on any address, without encryption or authentication."
+    )
+    workers: int = _option(
+        read.workers,
+        1,
+        "N|auto",
+        "Processes that serve; auto: as many as the processors it may use.",
+    )
+    watchdog_seconds: float = _option(
+        # An event loop does nothing that takes it a second; but a machine that swaps is slow, not
+        # stuck.
+        read.seconds(3600, zero=True),
+        30.0,
+        "SECONDS",
+        "A worker whose event loop stands still for so long is killed and replaced; 0: never.",
+    )
+    drain_delay: float = _option(
+        read.seconds(3600, zero=True),
+        0.0,
+        "SECONDS",
+        "How long the port stays open on shutdown while health says 503.",
+    )
+    drain_timeout: float = _option(
+        read.seconds(3600, zero=True), 30.0, "SECONDS", "What requests under way get to finish in."
+    )
+    write_timeout: float = _option(
+        read.seconds(3600),
+        10.0,
+        "SECONDS",
+        "What a write, or opening the database, may wait for others.",
+    )
+    read_timeout: float = _option(
+        read.seconds(3600), 5.0, "SECONDS", "How long a read may wait for the database."
+    )
+    keepalive_timeout: float = _option(
+        read.seconds(3600),
+        75.0,
+        "SECONDS",
+        "How long a connection may be idle, or take to send a request's head.",
+    )
+    body_timeout: float = _option(
+        read.seconds(3600), 30.0, "SECONDS", "What a client may take to send a request's body."
+    )
+    send_timeout: float = _option(
+        read.seconds(3600),
+        300.0,
+        "SECONDS",
+        "How long a client may take none of the bytes of its answer.",
+    )
+    no_fast_lane: bool = _option(
+        read.switch, False, "", "Answer every request through the general HTTP machinery."
+    )
+    log_level: str = _option(read.log_level, "warning", "LEVEL", f"One of {', '.join(LOG_LEVELS)}.")
+
+    ignored: tuple[str, ...] = field(default=(), compare=False)
+    """No option: what was ignored in the environment, and why, a line each."""
+
+    @classmethod
+    def load(cls, given: Mapping[str, object], environ: Mapping[str, str]) -> Config:
+        """The configuration of one command.
+
+        Args:
+            given: the options that the command takes, and what the command line says of each:
+                text, a tuple of texts where there may be many, True for a switch; None, an
+                empty tuple or False where it says nothing. What it does not take keeps its
+                default and is not looked at.
+            environ: the environment. An empty variable counts as none.
+
+        Raises:
+            ConfigError: names every mistake, each on a line of its own. An unknown variable is
+                none: it is told of in ``ignored``.
+        """
+        values: dict[str, Any] = {}
+        mistakes = []
+        ignored = _unknown(environ)
+        for option in (option for option in OPTIONS if option.name in given):
+            stated = given[option.name]
+            try:
+                if stated not in (None, (), False):
+                    source = option.flag
+                    values[option.name] = option.read(stated)
+                elif text := environ.get(option.variable):
+                    source = option.variable
+                    if source.endswith("_PORT") and _INJECTED_ADDRESS.fullmatch(text):
+                        ignored.append(
+                            f"{source}: {text!r} is ignored: {_INJECTOR}, and this is no"
+                            f" {option.metavar}; to choose one, use {option.flag}"
+                        )
+                        continue
+                    values[option.name] = option.read(text.split(",") if option.many else text)
+            except ValueError as error:
+                mistakes.append(f"{source}: {error}")
+        if given.get("database") and not given.get("url"):
+            values.pop("url", None)  # the command line wins over the environment
+        config = cls(**values, ignored=tuple(ignored))
+        if "max_request_bytes" not in values:
+            config = replace(config, max_request_bytes=max(8 * MIB, 2 * config.max_value_bytes))
+        if "max_inflight_bytes" not in values:
+            inflight = max(48 * MIB, 2 * config.max_request_bytes)
+            config = replace(config, max_inflight_bytes=inflight)
+        mistakes += _contradictions(config, given)
+        if mistakes:
+            raise ConfigError("\n".join(mistakes))
+        return config
+
+    @property
+    def loopback(self) -> bool:
+        """Whether ``host`` can be reached from this machine only."""
+        if self.host in (None, "localhost"):
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """What there is to know of one option.
+
+    Attributes:
+        name: the field of ``Config``.
+        default: what help and README show as its default; empty where there is none.
+        metavar: what its value stands for in help; empty for a switch.
+        many: it may be given many times; in the environment, separated by commas.
+    """
+
+    name: str
+    parse: Callable[[str], object]
+    default: str
+    metavar: str
+    help: str
+    many: bool
+
+    @property
+    def flag(self) -> str:
+        """Its name on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """Its name in the environment."""
+        return PREFIX + self.name.upper()
+
+    @property
+    def switch(self) -> bool:
+        """Whether it takes no value on the command line."""
+        return not self.metavar
+
+    def read(self, stated: object) -> object:
+        """The value of a text, of many texts, or of a switch that was given."""
+        if isinstance(stated, str):
+            return self._read(stated)
+        if isinstance(stated, tuple | list):
+            return tuple(self._read(text.strip()) for text in stated if text.strip())
+        return stated
+
+    def _read(self, text: str) -> object:
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            raise ValueError(f"{text!r}: {error}") from None
+
+
+def _options() -> tuple[Option, ...]:
+    options = []
+    for each in fields(Config):
+        if not each.metadata:
+            continue
+        shown = each.metadata["shown"]
+        if shown is None:
+            plain = each.default not in (None, False, ())
+            shown = f"{each.default:g}" if isinstance(each.default, float) else str(each.default)
+            shown = shown if plain else ""
+        known = {key: each.metadata[key] for key in ("parse", "metavar", "help", "many")}
+        options.append(Option(name=each.name, default=shown, **known))
+    return tuple(options)
+
+
+OPTIONS: Final = _options()
+
+
+# What Kubernetes sets in every pod for each service beside it, and Docker for each link: with a
+# service called tenantbase, all of it has our prefix.
+_INJECTED: Final = re.compile(
+    r"(?:\w{1,128}_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w{1,128})?|PORT|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w{1,128})?|NAME|ENV_\w{1,128})"
+)
+_INJECTED_ADDRESS: Final = re.compile(r"(?:tcp|udp|sctp)://\S*")
+_INJECTOR: Final = "Kubernetes and Docker set it beside a service of this name"
+
+
+def _unknown(environ: Mapping[str, str]) -> list[str]:
+    """Of each variable that has our prefix and is no option, a line that says it is ignored."""
+    known = [option.variable for option in OPTIONS]
+    lines = []
+    injected = []
+    for variable in sorted(environ):
+        if not variable.startswith(PREFIX) or variable in known:
+            continue
+        if _INJECTED.fullmatch(variable.removeprefix(PREFIX)):
+            injected.append(variable)
+            continue
+        near = get_close_matches(variable, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        lines.append(f"{variable} is ignored: there is no such variable{hint}")
+    if injected:
+        lines.append(f"{', '.join(injected)}: ignored: {_INJECTOR}")
+    return lines
+
+
+def _contradictions(config: Config, given: Mapping[str, object]) -> list[str]:
+    mistakes = []
+    if given.get("database") and given.get("url"):
+        mistakes.append("--database and --url: give one of them, not both")
+    if config.max_request_bytes < config.max_value_bytes:
+        mistakes.append("--max-request-bytes: less than --max-value-bytes")
+    if config.max_inflight_bytes < config.max_request_bytes:
+        mistakes.append("--max-inflight-bytes: less than --max-request-bytes")
+    if not (config.loopback or config.insecure):
+        mistakes.append(
+            f"--host: {config.host} can be reached from other machines, and there is neither"
+            " encryption nor authentication; if that is meant, give --insecure as well"
+        )
+    return mistakes

@@ -1,0 +1,172 @@
+"""What the text of an option means.
+
+Each function here takes the text of one value and returns what it says, or is called with limits
+and returns such a function. A text that will not do is a ValueError that says what is wanted.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from tenantbase.interfaces.memcached.address import MemcacheAddress
+from tenantbase.process.processors import usable_processors
+
+MIB: Final = 1 << 20
+LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+
+_HOST: Final = re.compile(r"[^\s/?#@\[\]]{1,253}")
+_SIZE: Final = re.compile("([0-9]{1,15}) ?([kmg]?i?b?)")
+_ORIGIN: Final = re.compile(
+    r"(https?)://([^\s/?#@\[\]:*%]{1,253}|\[[0-9a-f:.]{2,45}\])(:[0-9]{0,9}|:\*)?/?", re.IGNORECASE
+)
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_INTEGER: Final = re.compile("[0-9]{1,9}")
+_UNITS: Final = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "kib": 1 << 10,
+    "mib": MIB,
+    "gib": 1 << 30,
+}
+
+
+def file_name(text: str) -> Path:
+    if not text or "\0" in text:
+        raise ValueError("a file name is wanted")
+    if text.startswith((":memory:", "file:")):
+        raise ValueError(
+            "the database is shared by processes, and so is a file; its path is wanted"
+            f" (./{text} for a file of that name)"
+        )
+    return Path(text)
+
+
+def host(text: str) -> str:
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if ":" in bare:
+        try:
+            ipaddress.IPv6Address(bare)
+        except ValueError:
+            raise ValueError("a host name or an IP address is wanted") from None
+    elif not _HOST.fullmatch(bare):
+        raise ValueError("a host name or an IP address is wanted")
+    return bare.lower()
+
+
+def origin(text: str) -> str:
+    """An origin as browsers write it: in lower case and ASCII, without the scheme's own port."""
+    match = _ORIGIN.fullmatch(text.strip())
+    if "*" in text and not (match and match[2].lower() in _LOOPBACK and match[3] == ":*"):
+        raise ValueError(
+            "a wildcard stands only for the port of a loopback host, as in http://localhost:*;"
+            " name other origins one by one"
+        )
+    if match is None:
+        raise ValueError(
+            "an origin is a scheme and a host, such as https://app.example.com, without a path or"
+            " anything after it"
+        )
+    scheme, port = match[1].lower(), match[3] or ""
+    digits = port[1:]
+    if digits.isdecimal():
+        if int(digits) > 65535:
+            raise ValueError("a port is a number up to 65535")
+        port = "" if int(digits) == _DEFAULT_PORTS[scheme] else f":{int(digits)}"
+    elif not digits:
+        port = ""
+    return f"{scheme}://{_serialised_host(match[2].lower())}{port}"
+
+
+def _serialised_host(name: str) -> str:
+    try:
+        if name.startswith("["):
+            return f"[{ipaddress.IPv6Address(name[1:-1])}]"
+        return name if name.isascii() else name.encode("idna").decode()
+    except ValueError:  # UnicodeError is one
+        raise ValueError("an origin has a host name or an IP address") from None
+
+
+def url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("a URL looks like http://127.0.0.1:8000")
+    return text.rstrip("/")
+
+
+def size(lowest: int, highest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        match = _SIZE.fullmatch(text.strip().lower())
+        if not match or match[2] not in _UNITS:
+            raise ValueError("a size in bytes is wanted, such as 1048576 or 2MiB")
+        count = int(match[1]) * _UNITS[match[2]]
+        if not lowest <= count <= highest:
+            raise ValueError(f"a size from {_shown(lowest)} to {_shown(highest)} is wanted")
+        return count
+
+    return parse
+
+
+def _shown(count: int) -> str:
+    return f"{count // MIB}MiB" if count % MIB == 0 else f"{count:,} bytes"
+
+
+def integer(lowest: int, highest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not _INTEGER.fullmatch(text) or not lowest <= int(text) <= highest:
+            raise ValueError(f"a number from {lowest} to {highest} is wanted")
+        return int(text)
+
+    return parse
+
+
+def seconds(highest: float, *, zero: bool = False) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        wanted = f"a number of seconds {'from' if zero else 'above'} 0 to {highest:g} is wanted"
+        try:
+            count = float(text)
+        except ValueError:
+            raise ValueError(wanted) from None
+        if not math.isfinite(count) or not (0 < count <= highest or zero and count == 0):
+            raise ValueError(wanted)
+        return count
+
+    return parse
+
+
+def memcached(text: str) -> Literal["auto", "off"] | MemcacheAddress:
+    if text == "auto":
+        return "auto"
+    return "off" if text == "off" else MemcacheAddress.parse(text)
+
+
+def workers(text: str) -> int:
+    if text == "auto":
+        return usable_processors()
+    try:
+        return integer(1, 1024)(text)
+    except ValueError:
+        raise ValueError("a number from 1 to 1024, or auto, is wanted") from None
+
+
+def switch(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError("true or false is wanted")
+
+
+def log_level(text: str) -> str:
+    if text.lower() not in LOG_LEVELS:
+        raise ValueError(f"one of {', '.join(LOG_LEVELS)} is wanted")
+    return text.lower()

@@ -1,0 +1,189 @@
+"""The one place that names the concrete interfaces and puts the parts together."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tenantbase.owned_files import is_marked
+from tenantbase.coherence.policy import Cache
+from tenantbase.process.config import Config
+from tenantbase.errors import CannotOpen
+from tenantbase.coherence.tag_seqlock import TagFence, WriteLock
+from tenantbase.coherence.sealed_item import CACHED_BYTES, OVERHEAD, FrameCodec
+from tenantbase.interfaces.memcached.address import MemcacheAddress
+from tenantbase.interfaces.sqlite.read_only import reading
+from tenantbase.interfaces.sqlite.file import check_file
+from tenantbase.interfaces.sqlite.foreign import check_companions_kind, check_ours
+from tenantbase.interfaces.sqlite.store import SqlStore
+from tenantbase.interfaces.sqlite.open_read_only import may_write
+from tenantbase.interfaces.sqlite.reserve import Reserve
+from tenantbase.process.exit_timer import LastResort
+from tenantbase.cli.reading import Entries
+from tenantbase.coherence.tag_file import TagFile
+
+log = logging.getLogger("tenantbase")
+
+_PATIENCE: Final = 3.0  # seconds that opening may take without a word; foreign locks get 2
+_MEMCACHED_ITEM: Final = 1 << 20  # what a memcached takes unless it was told otherwise
+
+
+class Memcached(msgspec.Struct, frozen=True):
+    """A memcached to be used: where it listens, and the largest item it takes, in bytes."""
+
+    address: MemcacheAddress
+    max_item_bytes: int
+
+
+@contextmanager
+def start_memcached(config: Config) -> Iterator[Memcached | None]:
+    """The memcached that ``--memcached`` names; a private one lives as long as the block.
+
+    Needs no event loop. None: there is none, and the log says why.
+    """
+    if config.memcached == "off":
+        yield None
+    elif isinstance(config.memcached, MemcacheAddress):
+        yield Memcached(config.memcached, _MEMCACHED_ITEM)
+    else:
+        from tenantbase.interfaces.memcached.private import PrivateMemcached
+
+        private = PrivateMemcached.start(
+            config.memcached_memory,
+            max(_MEMCACHED_ITEM, min(config.max_value_bytes, CACHED_BYTES) + OVERHEAD),
+        )
+        if private is None:
+            yield None
+        else:
+            with private:
+                yield Memcached(private.address, private.max_item_bytes)
+
+
+@asynccontextmanager
+async def open_cache(
+    config: Config, memcached: Memcached | None = None, *, create: bool = True
+) -> AsyncIterator[Cache]:
+    """Open the database and what belongs to it; close all of it, in reverse order, at the end.
+
+    Args:
+        memcached: the accelerator, if there is one. Without it the cache is as coherent with
+            other processes as with it: it shares their tag file.
+        create: whether to make a database that does not exist.
+
+    Raises:
+        StoreError: it cannot be opened. Nothing is left open.
+    """
+    # SQLite follows links too: the files beside the database must be beside the real one.
+    path = Path(os.path.realpath(config.database))
+    if not (create or path.exists()):
+        raise CannotOpen(f"there is no database {config.database}")
+    if not path.parent.is_dir():
+        raise CannotOpen(f"there is no directory {path.parent} for the database")
+    _look_before_touching(path)
+    stuck = LastResort(
+        config.write_timeout,
+        f"{config.database} was not closed in {config.write_timeout:g} s;"
+        " another process may be holding its write lock",
+    )
+    async with AsyncExitStack() as stack:
+        stack.callback(stuck.call_off)
+        tags = _open_tags(path)
+        lock_path = Path(f"{path}-lock")
+        stack.callback(tags.close, lock_path)
+        lock = WriteLock(lock_path, like=path)
+        stack.callback(lock.close)
+        waiting = asyncio.get_running_loop().call_later(
+            _PATIENCE, log.warning, "another process holds the write lock of %s; waiting", path
+        )
+        stack.callback(waiting.cancel)
+        await lock.take(config.write_timeout)
+        waiting.cancel()
+        store = await SqlStore.open(path, lock.held, mark=tags, read_timeout=config.read_timeout)
+        stack.push_async_callback(store.close)
+        codec = FrameCodec(store.secret)
+        client = None
+        if memcached is not None:
+            from tenantbase.interfaces.memcached.client import MemcacheClient
+
+            client = await stack.enter_async_context(
+                MemcacheClient(memcached.address, timeout=config.cache_timeout)
+            )
+        cache = Cache(
+            store,
+            tags,
+            TagFence(tags, lock, lambda key: codec.place(key).bucket),
+            codec,
+            client,
+            clock=time.time,
+            max_item_bytes=memcached.max_item_bytes if memcached else _MEMCACHED_ITEM,
+            write_timeout=config.write_timeout,
+            read_timeout=config.read_timeout,
+        )
+        stack.push_async_callback(cache.drained)
+        try:
+            yield cache
+        finally:
+            stuck.start()
+
+
+@asynccontextmanager
+async def open_to_read(config: Config) -> AsyncIterator[Entries]:
+    """Open a database that exists for a command that reads, also where it may not write.
+
+    Raises:
+        StoreError: it cannot be opened, or another process wrote while ``ReadOnly`` read.
+    """
+    path = os.path.realpath(config.database)
+    if os.path.exists(path) and not may_write(path):
+        with reading(path) as entries:
+            yield entries
+    else:
+        async with open_cache(config, create=False) as cache:
+            yield cache
+
+
+def files_of(database: Path) -> frozenset[Path]:
+    """The database, and every file that may be beside it."""
+    real = os.path.realpath(database)
+    suffixes = ("", "-tags", "-lock", "-wal", "-shm", "-journal", "-reserve")
+    return frozenset(Path(real + suffix) for suffix in suffixes)
+
+
+def tags_path(database: Path) -> Path:
+    """Where the tag file of a database is."""
+    return Path(f"{database}-tags")
+
+
+def _look_before_touching(database: Path) -> None:
+    """Return if it may become, or is, a database of ours, and nothing foreign is in the way.
+
+    Raises:
+        CannotOpen: it is not; nothing was made or changed.
+    """
+    path = str(database)
+    if database.exists():
+        check_file(path)
+    check_companions_kind(path)
+    # A tag file says that the database is ours. It may be open, and then must not be looked into.
+    if not is_marked(tags_path(database)):
+        check_ours(path)
+
+
+def _open_tags(path: Path) -> TagFile:
+    """Open the tag file; on a full disk in the room that was kept for that."""
+    try:
+        return TagFile.open(tags_path(path), like=path)
+    except CannotOpen as error:
+        if getattr(error.__cause__, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+    Reserve(str(path)).release()
+    return TagFile.open(tags_path(path), like=path)

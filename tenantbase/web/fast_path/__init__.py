@@ -1,0 +1,1 @@
+"""Plain requests answered without aiohttp's machinery."""

@@ -1,0 +1,1 @@
+"""A class of handlers for each group of routes."""

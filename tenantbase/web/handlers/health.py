@@ -1,0 +1,89 @@
+"""Health and liveness, cheap enough to be asked for every second by every load balancer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import msgspec
+from aiohttp import hdrs, web
+
+from tenantbase import __version__
+from tenantbase.coherence.policy import Cache
+from tenantbase.entry import JSON
+from tenantbase.errors import StoreError
+from tenantbase.web.lifecycle import Life
+
+_TIMEOUT: Final = 2.0
+_HEADERS: Final = {hdrs.CONTENT_TYPE: JSON, hdrs.CACHE_CONTROL: "no-store"}
+_OPTIONS_HEADERS: Final = {
+    hdrs.ALLOW: "DELETE, GET, HEAD, OPTIONS, POST, PUT",
+    hdrs.CACHE_CONTROL: "no-store",
+}
+_ALIVE: Final = b'{"status":"ok"}'
+
+
+class Health:
+    """Handlers of these routes."""
+
+    def __init__(self, cache: Cache, life: Life) -> None:
+        self._cache = cache
+        self._life = life
+        self._check: asyncio.Task[bool] | None = None
+
+    async def check(self, request: web.Request) -> web.Response:
+        """``GET /health-check``"""
+        return await self.state()
+
+    async def state(self) -> web.Response:
+        """The answer to how the service is."""
+        serves = await self._store_serves()
+        cached = self._cache.cache_available
+        troubles = self._cache.troubles
+        draining = self._life.draining
+        unavailable = draining or not serves
+        status = (
+            "unavailable" if unavailable else "degraded" if troubles or cached is False else "ok"
+        )
+        document = {
+            "status": status,
+            "store": "unavailable" if not serves else "degraded" if troubles else "ok",
+            "troubles": troubles,
+            "cache": "off" if cached is None else "ok" if cached else "unavailable",
+            "draining": draining,
+            "version": __version__,
+        }
+        response = web.Response(body=msgspec.json.encode(document), headers=_HEADERS)
+        if unavailable:
+            response.set_status(503)
+            response.headers[hdrs.RETRY_AFTER] = "1"
+        return response
+
+    async def options(self) -> web.Response:
+        """``OPTIONS`` of the whole server: a health check too, HAProxy's ``option httpchk``."""
+        response = await self.state()
+        if response.status == 200:
+            response = web.Response(status=204, headers=_OPTIONS_HEADERS)
+        return response
+
+    async def alive(self, request: web.Request) -> web.Response:
+        """``GET /livez``: the event loop runs, whatever else does not."""
+        return web.Response(body=_ALIVE, headers=_HEADERS)
+
+    async def _store_serves(self) -> bool:
+        # One check at a time: while the database hangs, requests must not pile up behind it.
+        if self._check is None:
+            self._check = asyncio.create_task(self._ask_store())
+            self._check.add_done_callback(self._checked)
+        done, _ = await asyncio.wait([self._check], timeout=_TIMEOUT)
+        return any(check.result() for check in done)
+
+    async def _ask_store(self) -> bool:
+        try:
+            await self._cache.check()
+        except StoreError:
+            return False
+        return True
+
+    def _checked(self, check: asyncio.Task[bool]) -> None:
+        self._check = None

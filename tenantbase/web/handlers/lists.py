@@ -1,0 +1,139 @@
+"""Lists: ``GET /get-values`` and ``GET /v1/values``, as JSON or a line an entry."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import AsyncGenerator, Callable
+from itertools import groupby
+from typing import Final
+
+import msgspec
+from aiohttp import hdrs, web
+
+from tenantbase.coherence.policy import Cache
+from tenantbase.documents import PIECE_BYTES, as_line, entry_json, entry_pieces, in_one_line
+from tenantbase.entry import JSON, Entry, check_key, check_text
+from tenantbase.errors import InvalidRequest
+from tenantbase.web.semantics.negotiation import weights
+from tenantbase.web.streams import send
+from tenantbase.web.semantics.targets import integer, query
+
+NDJSON: Final = "application/x-ndjson"
+MAX_LIMIT: Final = 10_000
+
+_QUERY: Final = frozenset({"prefix", "limit", "cursor", "fields"})
+_CURSOR_VERSION: Final = b"\x01"
+
+
+class Lists:
+    """Handlers of these routes."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+
+    async def get_values(self, request: web.Request) -> web.StreamResponse:
+        """``GET /get-values``"""
+        return await send(request, _Listing(self._cache, request).document())
+
+    async def v1_values(self, request: web.Request) -> web.StreamResponse:
+        """``GET /v1/values``: the same, or NDJSON if that is what the client prefers."""
+        listing = _Listing(self._cache, request)
+        if prefers_ndjson(request.headers.get(hdrs.ACCEPT, "")):
+            response = await send(request, listing.lines(), NDJSON)
+        else:
+            response = await send(request, listing.document())
+        return response
+
+
+class _Listing:
+    """What one request asks to be listed. Raises InvalidRequest."""
+
+    def __init__(self, cache: Cache, request: web.Request) -> None:
+        parameters = query(request, _QUERY)
+        self._cache = cache
+        self._prefix = check_text(parameters.get("prefix", ""), "prefix")
+        self._limit = integer(parameters, "limit")
+        if self._limit is not None and not 1 <= self._limit <= MAX_LIMIT:
+            raise InvalidRequest(f"limit is a number from 1 to {MAX_LIMIT:,}", "limit")
+        cursor = parameters.get("cursor")
+        self._after = after_cursor(cursor) if cursor else ""  # an empty one begins
+        fields = parameters.get("fields")
+        if fields not in (None, "key"):
+            raise InvalidRequest("fields is key, or is left out", "fields")
+        self._values = fields is None
+        self._encode: Callable[[Entry], bytes] = entry_json if self._values else _key_json
+        self._cursor: str | None = None
+
+    async def _groups(self) -> AsyncGenerator[list[Entry], None]:
+        """The entries, those with a large value one at a time."""
+        last = None
+        more = False
+        async for entries, more in self._cache.scan(
+            self._prefix, self._after, limit=self._limit, values=self._values
+        ):
+            if entries:
+                last = entries[-1].key
+                for is_large, group in groupby(entries, _is_large):
+                    if is_large:
+                        for entry in group:
+                            yield [entry]
+                    else:
+                        yield list(group)
+        if more and last is not None:
+            self._cursor = cursor_after(last)
+
+    async def document(self) -> AsyncGenerator[bytes, None]:
+        """``{"values": [...], "cursor": ...}``"""
+        separator = b'{"values":['
+        async for group in self._groups():
+            if _is_large(group[0]):
+                yield separator
+                for piece in entry_pieces(group[0]):
+                    yield piece
+            else:
+                yield separator + b",".join(map(self._encode, group))
+            separator = b","
+        ended = b'],"cursor":%b}' % msgspec.json.encode(self._cursor)
+        yield ended if separator == b"," else separator + ended
+
+    async def lines(self) -> AsyncGenerator[bytes, None]:
+        """An entry a line, and nothing else: cursors are for documents."""
+        async for group in self._groups():
+            if _is_large(group[0]):
+                for piece in entry_pieces(group[0]):
+                    yield in_one_line(piece)
+                yield b"\n"
+            else:
+                yield b"".join(as_line(self._encode(entry)) for entry in group)
+
+
+def _is_large(entry: Entry) -> bool:
+    return len(entry.value) > PIECE_BYTES
+
+
+def _key_json(entry: Entry) -> bytes:
+    return b'{"key":%b}' % msgspec.json.encode(entry.key)
+
+
+def cursor_after(key: str) -> str:
+    """The cursor to what follows this key. Clients are not meant to look into it."""
+    return urlsafe_b64encode(_CURSOR_VERSION + key.encode()).rstrip(b"=").decode()
+
+
+def after_cursor(cursor: str) -> str:
+    """The key that a cursor follows. Raises InvalidRequest."""
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        key = check_key(urlsafe_b64decode(padded)[1:].decode())
+        if cursor_after(key) == cursor:
+            return key
+    except (ValueError, InvalidRequest):
+        pass  # binascii.Error and UnicodeError are ValueErrors
+    raise InvalidRequest("this is no cursor that a list has given", "cursor")
+
+
+def prefers_ndjson(accept: str) -> bool:
+    """Whether an ``Accept`` header names NDJSON, and does not like JSON better."""
+    accepted = weights(accept)
+    weight = accepted.get(NDJSON, 0.0)
+    return weight > 0 and weight >= accepted.get(JSON, 0.0)

@@ -1,0 +1,102 @@
+"""Raw values: ``/v1/values/{key}``, any bytes with their ``Content-Type``."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import quote
+
+from aiohttp import hdrs, web
+
+from tenantbase.offload.runner import Apart, is_large
+from tenantbase.coherence.policy import Cache
+from tenantbase.documents import LARGE_BYTES, pieces
+from tenantbase.entry import OCTETS, expiry, is_json
+from tenantbase.errors import InvalidRequest
+from tenantbase.interfaces.store import Delete, Set
+from tenantbase.json_text import check_json
+from tenantbase.web.responses import absent, deleted, raw_headers, unchanged, written
+from tenantbase.web.semantics.bodies import read_body
+from tenantbase.web.semantics.conditions import not_modified, range_applies, write_condition
+from tenantbase.web.semantics.media_types import check_media_type
+from tenantbase.web.semantics.ranges import requested
+from tenantbase.web.settings import WebSettings
+from tenantbase.web.streams import send_sized
+from tenantbase.web.semantics.targets import NOTHING, number, path_key, query
+
+_SAFE: Final = ":@!$&'()*+,;="  # in a segment of a path (RFC 3986, section 3.3)
+_PUT_QUERY: Final = frozenset({"ttl", "expires_at"})
+
+
+class Raw:
+    """Handlers of this route."""
+
+    def __init__(self, cache: Cache, settings: WebSettings, apart: Apart) -> None:
+        self._cache = cache
+        self._apart = apart
+        self._settings = settings
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        """``GET`` and ``HEAD``"""
+        query(request, NOTHING)
+        found = await self._cache.get(path_key(request))
+        entry = found.entry
+        if entry is None:
+            return absent(found.source)
+        if not_modified(request, entry.key, entry.version):
+            return unchanged(entry, found.source)
+        headers = raw_headers(entry, found.source)
+        value = entry.value
+        # Range has a meaning for GET only (section 14.2).
+        if request.method == hdrs.METH_GET and range_applies(request, entry.version):
+            part = requested(request.headers.get(hdrs.RANGE), len(value))
+            if part is not None:
+                headers[hdrs.CONTENT_RANGE] = f"bytes {part.start}-{part.stop - 1}/{len(value)}"
+                return web.Response(status=206, body=value[part], headers=headers)
+        if len(value) > LARGE_BYTES:
+            return await send_sized(request, pieces(value), len(value), headers)
+        return web.Response(body=value, headers=headers)
+
+    async def put(self, request: web.Request) -> web.Response:
+        """``PUT``"""
+        settings = self._settings
+        parameters = query(request, _PUT_QUERY)
+        key = path_key(request)
+        if hdrs.CONTENT_RANGE in request.headers:
+            # Section 14.4: a part taken for the whole would destroy the rest.
+            raise InvalidRequest("a value is stored as a whole", "Content-Range")
+        content_type = request.headers.get(hdrs.CONTENT_TYPE, OCTETS)
+        check_media_type(content_type, "Content-Type")
+        expires_at = expiry(
+            self._cache.now(), number(parameters, "ttl"), number(parameters, "expires_at")
+        )
+        condition = write_condition(request)
+        value = await read_body(request, settings.max_value_bytes, settings.body_timeout)
+        if is_json(content_type):
+            if is_large(value):
+                await self._apart.check_value(value)
+            else:
+                check_json(value, "value")
+        (applied,) = await self._cache.write(Set(key, value, content_type, expires_at, condition))
+        response = written(applied, status=201 if applied.created else 200)
+        if applied.created:
+            response.headers[hdrs.LOCATION] = _location(key)
+        return response
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """``DELETE``"""
+        query(request, NOTHING)
+        await self._cache.write(Delete(path_key(request), write_condition(request)))
+        return deleted()
+
+
+def _location(key: str) -> str:
+    """Where the value is, relative to the request's target: a proxy may have put that under a
+    prefix.
+
+    The last part of the path will not do if the key has slashes, since a proxy may have unescaped
+    them, nor if it is a dot segment, which clients resolve even if it is escaped. A reference that
+    is an empty query is the target's path as the client knows it.
+    """
+    if "/" in key or key in (".", ".."):
+        return "?"
+    return "./" + quote(key, safe=_SAFE)

@@ -1,0 +1,127 @@
+"""The routes for one value: ``set-value``, ``get-value``, ``delete-value``."""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from tenantbase.offload.runner import Apart, is_large
+from tenantbase.coherence.policy import Cache
+from tenantbase.offload.child import Job
+from tenantbase.documents import LARGE_BYTES, entry_json, entry_pieces, entry_size
+from tenantbase.entry import JSON, check_key
+from tenantbase.errors import InvalidRequest
+from tenantbase.json_requests import SET_VALUE, Read
+from tenantbase.interfaces.store import Delete
+from tenantbase.json_text import Decoder, parse
+from tenantbase.web.responses import absent, deleted, entry_headers, unchanged, written
+from tenantbase.web.semantics.bodies import keys_bytes, read_body
+from tenantbase.web.semantics.writes import set_change
+from tenantbase.web.semantics.conditions import not_modified, write_condition
+from tenantbase.web.settings import WebSettings
+from tenantbase.web.streams import send_sized
+from tenantbase.web.semantics.targets import NOTHING, integer, query
+
+Given = TypeVar("Given", str, int)
+
+
+class GetValue(msgspec.Struct, forbid_unknown_fields=True):
+    """The body that ``get-value`` may have instead of a query."""
+
+    key: str | None = None
+
+
+class DeleteValue(msgspec.Struct, forbid_unknown_fields=True):
+    """The body that ``delete-value`` may have instead of a query."""
+
+    key: str | None = None
+    if_version: int | None = None
+
+
+_GET: Final = Decoder(GetValue)
+_DELETE: Final = Decoder(DeleteValue)
+_GET_QUERY: Final = frozenset({"key"})
+_DELETE_QUERY: Final = frozenset({"key", "if_version"})
+
+
+class Values:
+    """Handlers of these routes."""
+
+    def __init__(self, cache: Cache, settings: WebSettings, apart: Apart) -> None:
+        self._cache = cache
+        self._apart = apart
+        self._settings = settings
+
+    async def set(self, request: web.Request) -> web.Response:
+        """``POST /set-value``"""
+        query(request, NOTHING)
+        condition = write_condition(request)
+        # The body is held by nothing while the write waits.
+        given, value = await self._read(await self._body(request, self._settings.max_request_bytes))
+        change = set_change(
+            given, condition, self._cache.now(), self._settings.max_value_bytes, value
+        )
+        del given, value
+        (applied,) = await self._cache.write(change)
+        return written(applied)
+
+    async def _read(self, body: bytes) -> Read:
+        if not is_large(body):
+            return Read(parse(SET_VALUE, body))
+        reading = self._apart.read(Job.ENTRY, body)
+        del body
+        (read,) = await reading
+        return read
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        """``GET /get-value``"""
+        key = query(request, _GET_QUERY).get("key")
+        if request.body_exists:
+            body = await self._body(request, keys_bytes(self._settings))
+            key = _same(key, parse(_GET, body).key if body else None, "key")
+        found = await self._cache.get(_required(key))
+        entry = found.entry
+        if entry is None:
+            return absent(found.source)
+        if not_modified(request, entry.key, entry.version):
+            return unchanged(entry, found.source)
+        headers = entry_headers(entry, found.source, JSON)
+        if len(entry.value) > LARGE_BYTES:
+            return await send_sized(request, entry_pieces(entry), entry_size(entry), headers)
+        return web.Response(body=entry_json(entry), headers=headers)
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """``DELETE /delete-value``
+
+        204 also when the key was absent, so that a retry does not fail. With ``if_version`` or
+        ``If-Match`` an absent key is 412: nobody can say any more which version was deleted.
+        """
+        parameters = query(request, _DELETE_QUERY)
+        key, if_version = parameters.get("key"), integer(parameters, "if_version")
+        if request.body_exists:
+            body = await self._body(request, keys_bytes(self._settings))
+            given = parse(_DELETE, body) if body else DeleteValue()
+            key = _same(key, given.key, "key")
+            if_version = _same(if_version, given.if_version, "if_version")
+        condition = write_condition(request, if_version)
+        await self._cache.write(Delete(_required(key), condition))
+        return deleted()
+
+    async def _body(self, request: web.Request, limit: int) -> bytes:
+        return await read_body(request, limit, self._settings.body_timeout)
+
+
+def _required(key: str | None) -> str:
+    if key is None:
+        raise InvalidRequest("a key is required, in the query or in a JSON body", "key")
+    return check_key(key)
+
+
+def _same(in_query: Given | None, in_body: Given | None, field: str) -> Given | None:
+    if in_query is None:
+        return in_body
+    if in_body is not None and in_body != in_query:
+        raise InvalidRequest(f"{field} differs between the query and the body", field)
+    return in_query

@@ -1,0 +1,284 @@
+"""The description of the API: OpenAPI 3.1, made from the types that check requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from tenantbase import __version__
+from tenantbase.web.responses import collection
+from tenantbase.web.openapi.page import POLICY, page
+from tenantbase.web.openapi.model import KEY, Operation, Parameter, Reply, Schema, Shape
+from tenantbase.web.openapi.operations import OPERATIONS
+from tenantbase.web.problems import KINDS, MEDIA_TYPE, TYPE, Row
+from tenantbase.web.settings import WebSettings
+from tenantbase.web.openapi.schemas import Problem
+from tenantbase.web.semantics.targets import NOTHING, query
+
+Json = dict[str, Any]
+
+_ANY_REQUEST: Final = (
+    "invalid-request",
+    "uri-too-long",
+    "unsupported-content-encoding",
+    "expectation-failed",
+    "misdirected-request",
+    "header-too-large",
+    "unsupported-transfer-coding",
+    "internal-error",
+)
+_HEADERS: Final[dict[str, str]] = {
+    "Accept-Ranges": "`bytes`",
+    "Cache-Control": "Nothing may be reused without asking.",
+    "Content-Disposition": "`attachment`, for what a browser might run.",
+    "Content-Range": "Which bytes of how many these are.",
+    "Content-Security-Policy": "Nothing may be loaded or run.",
+    "ETag": "The entry's version in quotes.",
+    "Location": "Where the value is, relative to the target of the request.",
+    "Retry-After": "Seconds after which to try again.",
+    "Vary": "`Accept-Encoding`: a large answer is compressed for those who take it.",
+    "X-Accel-Buffering": "`no`: proxies are to pass events on as they come.",
+    "X-Cache": "`HIT`, `MISS`, or `BYPASS`: the cache was off, away, or a write was in flight.",
+    "X-Content-Type-Options": "`nosniff`",
+}
+
+# What a type of Python does not say of a field, by its name: it means the same nearly everywhere.
+_FIELDS: Final[dict[str, Json]] = {
+    "key": {**KEY, "description": "1 to 1,024 bytes of UTF-8, any character but U+0000."},
+    "keys": {"description": "Keys; one that comes twice counts once."},
+    "prefix": {"description": "Literal text that the keys begin with."},
+    "value": {"description": "Any JSON value, kept as its text; with `encoding`, a string."},
+    "encoding": {"description": "`base64`: the value is no JSON."},
+    "content_type": {"description": "The media type of the value."},
+    "ttl": {"exclusiveMinimum": 0, "description": "Seconds until it expires."},
+    "expires_at": {"description": "When it expires, in Unix seconds."},
+    "if_version": {"description": "Only if the entry has this version."},
+    "if_absent": {"description": "Only if there is no such key."},
+    "by": {"description": "What is added; may be negative."},
+    "initial": {"description": "What an absent key counts as."},
+    "id": {"format": "uuid", "description": "Made with the key, kept while it lives."},
+    "version": {"description": "Grows with every change in the database, never used twice."},
+    "created": {"description": "The key did not exist before."},
+    "cursor": {"description": "What to ask the next page with; null after the last."},
+    "missing": {"description": "The keys that do not exist."},
+    "deleted": {"description": "How many there were."},
+    "type": {"format": "uri", "description": "The kind of problem; stable."},
+    "title": {"description": "The kind of problem, for people."},
+    "detail": {"description": "What is wrong with this request, for people."},
+    "field": {"description": "The offending field, parameter or header."},
+}
+
+
+class Description:
+    """Handlers of ``/openapi.json`` and ``/docs``."""
+
+    def __init__(self, settings: WebSettings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def _document(self) -> Json:
+        return description(self._settings)
+
+    @cached_property
+    def _json(self) -> bytes:
+        return msgspec.json.encode(self._document)
+
+    @cached_property
+    def _page(self) -> bytes:
+        return page(self._document).encode()
+
+    async def openapi(self, request: web.Request) -> web.Response:
+        """``GET /openapi.json``"""
+        query(request, NOTHING)
+        return collection(request, self._json)
+
+    async def docs(self, request: web.Request) -> web.Response:
+        """``GET /docs``"""
+        query(request, NOTHING)
+        response = collection(request, self._page, "text/html; charset=utf-8")
+        response.headers["Content-Security-Policy"] = POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+
+def description(settings: WebSettings) -> Json:
+    """The OpenAPI document of a server with these settings."""
+    shapes = _shapes()
+    _, schemas = msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")
+    for schema in schemas.values():
+        _explain(schema, settings)
+    paths: dict[str, Json] = {}
+    for operation in OPERATIONS:
+        item = paths.setdefault(operation.path, {})
+        item[operation.method] = _operation(operation)
+        if operation.method == "get":
+            item["head"] = _head(item["get"])
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "tenantbase",
+            "version": __version__,
+            "summary": "A key-value service: durable in SQLite, accelerated by memcached.",
+            "description": "Every error is a problem document (RFC 9457), also those that any"
+            " server of HTTP may give. `HEAD` works wherever `GET` does.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "responses": {
+                name: _problem(kinds)
+                for operation in OPERATIONS
+                for name, kinds in _problems(operation).values()
+            },
+        },
+    }
+
+
+def _shapes() -> list[Shape]:
+    """Every type that a request or an answer has."""
+    shapes: dict[Shape, None] = {Problem: None}
+    for operation in OPERATIONS:
+        contents: list[object] = [*operation.body.values()]
+        for reply in operation.replies:
+            contents += reply.content.values()
+        for content in contents:
+            for shape in content if isinstance(content, tuple) else (content,):
+                if isinstance(shape, type):
+                    shapes[shape] = None
+    return list(shapes)
+
+
+def _explain(schema: Json, settings: WebSettings) -> None:
+    """Add to the schema of a type what its fields mean."""
+    schema["description"] = schema["description"].replace("``", "`")
+    for name, field in schema["properties"].items():
+        if "description" in field:  # the type says it itself: it means something else there
+            continue
+        field.update(_FIELDS.get(name, {}))
+        if name == "value":
+            field["description"] += f" At most {settings.max_value_bytes:,} bytes."
+        elif name == "keys":
+            field["items"] = KEY
+            field["description"] += f" At most {settings.max_batch_entries:,}."
+        elif name == "values":
+            field["description"] = f"At most {settings.max_batch_entries:,} in a request."
+
+
+def _operation(operation: Operation) -> Json:
+    document: Json = {
+        "operationId": operation.name,
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "description": operation.text,
+        "parameters": [_parameter(parameter) for parameter in operation.parameters],
+        "responses": {
+            **{str(reply.status): _reply(reply) for reply in operation.replies},
+            **{
+                status: {"$ref": f"#/components/responses/{name}"}
+                for status, (name, _) in _problems(operation).items()
+            },
+        },
+        "x-codeSamples": [{"lang": "Shell", "label": "curl", "source": operation.example}],
+    }
+    if operation.body:
+        document["requestBody"] = {
+            "required": operation.body_required,
+            "content": {kind: {"schema": _schema(body)} for kind, body in operation.body.items()},
+        }
+    return document
+
+
+def _head(get: Json) -> Json:
+    """``HEAD`` of what ``GET`` is: the same without contents."""
+    responses = {
+        status: {name: part for name, part in response.items() if name != "content"}
+        for status, response in get["responses"].items()
+        if status != "206"  # Range has a meaning for GET only
+    }
+    return {
+        **{
+            name: part for name, part in get.items() if name not in ("requestBody", "x-codeSamples")
+        },
+        "operationId": get["operationId"] + "Head",
+        "summary": get["summary"] + ": the headers only",
+        "description": "",
+        "responses": responses,
+    }
+
+
+def _schema(content: Shape | Schema | tuple[Shape, ...]) -> Schema:
+    if isinstance(content, type):
+        return {"$ref": f"#/components/schemas/{content.__name__}"}
+    if isinstance(content, tuple):
+        schemas = [_schema(shape) for shape in content]
+        return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    return content
+
+
+def _parameter(parameter: Parameter) -> Json:
+    return {
+        "name": parameter.name,
+        "in": parameter.place,
+        "required": parameter.required,
+        "description": parameter.text,
+        "schema": parameter.schema,
+    }
+
+
+def _reply(reply: Reply) -> Json:
+    document: Json = {
+        "description": reply.text,
+        "headers": {
+            **{name: _header(name, True) for name in reply.headers},
+            **{name: _header(name, False) for name in reply.sometimes},
+        },
+    }
+    if reply.content:
+        document["content"] = {
+            kind: {"schema": _schema(content)} for kind, content in reply.content.items()
+        }
+    return document
+
+
+def _header(name: str, always: bool) -> Json:
+    return {
+        "description": _HEADERS[name],
+        "required": always,
+        "schema": {"type": "string"},
+    }
+
+
+def _problems(operation: Operation) -> dict[str, tuple[str, list[Row]]]:
+    """By status: the kinds of problem an operation can answer with, and a name for them."""
+    by_status: dict[int, list[Row]] = {}
+    for name in sorted({*_ANY_REQUEST, *operation.problems}):
+        by_status.setdefault(KINDS[name].status, []).append(KINDS[name])
+    return {
+        str(status): ("-or-".join(kind.name for kind in kinds), kinds)
+        for status, kinds in sorted(by_status.items())
+    }
+
+
+def _problem(kinds: Sequence[Row]) -> Json:
+    examples = {
+        kind.name: {
+            "value": {
+                "type": TYPE + kind.name,
+                "title": kind.title,
+                "status": kind.status,
+                "detail": "...",
+            }
+        }
+        for kind in kinds
+    }
+    return {
+        "description": ". ".join(kind.title for kind in kinds) + ".",
+        "headers": {"Retry-After": _header("Retry-After", True)} if kinds[0].retry else {},
+        "content": {MEDIA_TYPE: {"schema": _schema(Problem), "examples": examples}},
+    }

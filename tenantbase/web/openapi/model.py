@@ -1,0 +1,139 @@
+"""What the description of a route is made of, and the parts that many routes share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from tenantbase.entry import MAX_KEY_BYTES
+from tenantbase.web.handlers.lists import MAX_LIMIT
+
+Schema = Mapping[str, Any]
+Shape = type[msgspec.Struct]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter: in ``query``, ``path`` or ``header``."""
+
+    name: str
+    place: str
+    schema: Schema
+    text: str
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A success. ``content``: media type, and shapes or a schema of what comes in it.
+
+    Headers are always there, unless they are named in ``sometimes``.
+    """
+
+    status: int
+    text: str
+    content: Mapping[str, tuple[Shape, ...] | Schema] = field(default_factory=dict)
+    headers: tuple[str, ...] = ("Cache-Control",)
+    sometimes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one path.
+
+    Attributes:
+        problems: the names of the problems it can answer with, besides those of every request.
+        example: a command that shows it, to be run as it stands.
+    """
+
+    method: str
+    path: str
+    name: str
+    tag: str
+    summary: str
+    text: str
+    replies: tuple[Reply, ...]
+    example: str
+    parameters: tuple[Parameter, ...] = ()
+    body: Mapping[str, Shape | Schema] = field(default_factory=dict)
+    body_required: bool = True
+    problems: tuple[str, ...] = ()
+
+
+KEY: Final = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": MAX_KEY_BYTES,
+    "pattern": r"^[^\u0000]+$",
+}
+_TEXT: Final = {"type": "string", "pattern": r"^[^\u0000]*$"}
+VERSION: Final = {"type": "integer", "minimum": 0, "maximum": 10**19 - 1}
+# Any text: what is not the id of an event is answered with a reset.
+EVENT_ID: Final = {"type": "string", "examples": ["7"]}
+BYTES: Final[Schema] = {}
+_TAG_EXAMPLE: Final = {"type": "string", "examples": ['"7"', '"7", "8"', "*"]}
+
+IN_QUERY: Final = Parameter("key", "query", KEY, "The key; or it is in the body.")
+IN_PATH: Final = Parameter(
+    "key", "path", KEY, "The key, percent-encoded; a slash may stay as it is.", True
+)
+PREFIX: Final = Parameter("prefix", "query", _TEXT, "Literal text that the keys begin with.")
+LIST: Final = (
+    PREFIX,
+    Parameter(
+        "limit",
+        "query",
+        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
+        "Entries of a page. Without it all entries come, however many.",
+    ),
+    Parameter("cursor", "query", {"type": "string"}, "The `cursor` of the page before."),
+    Parameter("fields", "query", {"enum": ["key"]}, "`key`: without the values."),
+)
+_IF_MATCH: Final = Parameter(
+    "If-Match", "header", _TAG_EXAMPLE, "Only if the entry has one of these versions, or exists."
+)
+_IF_NONE_MATCH: Final = Parameter(
+    "If-None-Match",
+    "header",
+    _TAG_EXAMPLE,
+    "Only if it has none of these versions; `*`: is absent.",
+)
+CONDITIONS: Final = (_IF_MATCH, _IF_NONE_MATCH)
+EXPIRY: Final = (
+    Parameter(
+        "ttl",
+        "query",
+        {"type": "number", "exclusiveMinimum": 0},
+        "Seconds until the entry expires.",
+    ),
+    Parameter(
+        "expires_at",
+        "query",
+        {"type": "number", "exclusiveMinimum": 0},
+        "When the entry expires, in Unix seconds.",
+    ),
+)
+RANGE: Final = (
+    Parameter("Range", "header", {"type": "string"}, "One range of bytes, such as `bytes=0-99`."),
+    Parameter("If-Range", "header", {"type": "string"}, "The `ETag` for which `Range` counts."),
+)
+
+ENTRY_HEADERS: Final = ("ETag", "X-Cache", "Cache-Control")
+RAW_HEADERS: Final = (*ENTRY_HEADERS, "Accept-Ranges", "X-Content-Type-Options")
+NOT_MODIFIED: Final = Reply(304, "It still has one of these versions.", headers=ENTRY_HEADERS)
+WRITTEN_HEADERS: Final = ("ETag", "Cache-Control")
+MANY_HEADERS: Final = ("Cache-Control", "Vary")
+DELETED: Final = Reply(204, "It is gone, or was absent.")
+
+WRITE: Final = (
+    "cross-origin-write",
+    "condition-failed",
+    "overloaded",
+    "store-unavailable",
+    "outcome-unknown",
+    "disk-full",
+)
+BODY: Final = ("request-timeout", "too-large", "over-limit")

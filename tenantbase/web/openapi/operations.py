@@ -1,0 +1,326 @@
+"""Every route, as its description has it: what it takes and what it answers.
+
+``openapi.py`` makes the document of it. A test compares it with the routes of the application,
+and another one sends requests made from it, whose answers must be as it says.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tenantbase.entry import JSON, OCTETS
+from tenantbase.json_requests import SetValue
+from tenantbase.web.openapi import schemas as shapes
+from tenantbase.web.handlers.bulk import DeleteValues, GetValues, SetValues
+from tenantbase.web.handlers.counters import IncrementValue
+from tenantbase.web.openapi.model import (
+    BODY,
+    BYTES,
+    CONDITIONS,
+    DELETED,
+    ENTRY_HEADERS,
+    EVENT_ID,
+    EXPIRY,
+    IN_PATH,
+    IN_QUERY,
+    LIST,
+    MANY_HEADERS,
+    NOT_MODIFIED,
+    PREFIX,
+    RANGE,
+    RAW_HEADERS,
+    VERSION,
+    WRITE,
+    WRITTEN_HEADERS,
+    Operation,
+    Parameter,
+    Reply,
+)
+from tenantbase.web.handlers.lists import NDJSON
+from tenantbase.web.handlers.values import DeleteValue, GetValue
+from tenantbase.web.handlers.watch import EVENT_STREAM
+
+OPERATIONS: Final = (
+    Operation(
+        "post",
+        "/set-value",
+        "setValue",
+        "One value",
+        "Store a JSON value",
+        "It comes back exactly as its text was. What is no JSON may be given in base64, with"
+        " `encoding` and `content_type`. A key that exists keeps its id.",
+        (Reply(200, "Stored.", {JSON: (shapes.Written,)}, WRITTEN_HEADERS),),
+        'curl -s localhost:8000/set-value -d \'{"key": "code", "value": "test", "ttl": 3600}\'',
+        CONDITIONS,
+        {JSON: SetValue},
+        problems=(*BODY, *WRITE),
+    ),
+    Operation(
+        "get",
+        "/get-value",
+        "getValue",
+        "One value",
+        "Read an entry",
+        "The key is in the query, or in a JSON body, which proxies may drop.",
+        (
+            Reply(200, "The entry.", {JSON: (shapes.Entry,)}, ENTRY_HEADERS),
+            NOT_MODIFIED,
+        ),
+        "curl -s 'localhost:8000/get-value?key=code'",
+        (IN_QUERY, *CONDITIONS),
+        {JSON: GetValue},
+        body_required=False,
+        problems=("no-such-key", "condition-failed", *BODY, "store-unavailable"),
+    ),
+    Operation(
+        "delete",
+        "/delete-value",
+        "deleteValue",
+        "One value",
+        "Remove a key",
+        "The key is in the query, or in a JSON body. Removing an absent key is no error.",
+        (DELETED,),
+        "curl -s -X DELETE 'localhost:8000/delete-value?key=code'",
+        (
+            IN_QUERY,
+            Parameter("if_version", "query", VERSION, "Only if the entry has this version."),
+            *CONDITIONS,
+        ),
+        {JSON: DeleteValue},
+        body_required=False,
+        problems=(*BODY, *WRITE),
+    ),
+    Operation(
+        "get",
+        "/get-values",
+        "getValues",
+        "Many values",
+        "List entries",
+        "In byte order of keys. It is no snapshot, but a key that exists all the time is in it"
+        " exactly once.",
+        (
+            Reply(
+                200,
+                "The entries.",
+                {JSON: (shapes.Page, shapes.KeyPage)},
+                MANY_HEADERS,
+            ),
+        ),
+        "curl -s 'localhost:8000/get-values?prefix=c&limit=100'",
+        LIST,
+        problems=("store-unavailable",),
+    ),
+    Operation(
+        "post",
+        "/get-values",
+        "getManyValues",
+        "Many values",
+        "Read many entries",
+        "",
+        (Reply(200, "Those that exist.", {JSON: (shapes.Found,)}, MANY_HEADERS),),
+        'curl -s localhost:8000/get-values -d \'{"keys": ["code", "nope"]}\'',
+        body={JSON: GetValues},
+        problems=("cross-origin-write", *BODY, "store-unavailable"),
+    ),
+    Operation(
+        "post",
+        "/set-values",
+        "setManyValues",
+        "Many values",
+        "Store many values, all or none",
+        "Each may have its own conditions. If one of them fails, nothing is stored.",
+        (Reply(200, "Stored.", {JSON: (shapes.WrittenMany,)}, MANY_HEADERS),),
+        "curl -s localhost:8000/set-values -d"
+        ' \'{"values": [{"key": "a/1", "value": 1}, {"key": "a/2", "value": 2}]}\'',
+        CONDITIONS,
+        {JSON: SetValues},
+        problems=(*BODY, *WRITE),
+    ),
+    Operation(
+        "post",
+        "/delete-values",
+        "deleteManyValues",
+        "Many values",
+        "Remove many keys, or all with a prefix",
+        "All or none. An empty prefix removes everything.",
+        (Reply(200, "Removed.", {JSON: (shapes.Deleted,)}, MANY_HEADERS),),
+        'curl -s localhost:8000/delete-values -d \'{"prefix": "a/"}\'',
+        CONDITIONS,
+        {JSON: DeleteValues},
+        problems=(*BODY, *WRITE),
+    ),
+    Operation(
+        "post",
+        "/increment-value",
+        "incrementValue",
+        "One value",
+        "Add to an integer",
+        "Atomic. The first call stores `initial + by`. The integers are exact, however large.",
+        (Reply(200, "The sum.", {JSON: (shapes.Counted,)}, WRITTEN_HEADERS),),
+        'curl -s localhost:8000/increment-value -d \'{"key": "visits", "by": 5}\'',
+        CONDITIONS,
+        {JSON: IncrementValue},
+        problems=("wrong-type", *BODY, *WRITE),
+    ),
+    Operation(
+        "put",
+        "/v1/values/{key}",
+        "putRawValue",
+        "Raw values",
+        "Store bytes",
+        "Any bytes, and their `Content-Type`; what is called JSON must be JSON.",
+        (
+            Reply(200, "Replaced.", {JSON: (shapes.Written,)}, WRITTEN_HEADERS),
+            Reply(201, "Made.", {JSON: (shapes.Written,)}, (*WRITTEN_HEADERS, "Location")),
+        ),
+        "printf hello | curl -s -X PUT -H 'Content-Type: text/plain' --data-binary @-"
+        " localhost:8000/v1/values/notes/today",
+        (IN_PATH, *EXPIRY, *CONDITIONS),
+        {OCTETS: BYTES, "text/plain": BYTES, JSON: BYTES},
+        problems=(*BODY, *WRITE),
+    ),
+    Operation(
+        "get",
+        "/v1/values/{key}",
+        "getRawValue",
+        "Raw values",
+        "Read a value's own bytes",
+        "",
+        (
+            Reply(
+                200,
+                "The value, with the `Content-Type` it was stored with.",
+                {"*/*": BYTES},
+                RAW_HEADERS,
+                ("Content-Disposition",),
+            ),
+            Reply(
+                206,
+                "The bytes that were asked for.",
+                {"*/*": BYTES},
+                (*RAW_HEADERS, "Content-Range"),
+                ("Content-Disposition",),
+            ),
+            NOT_MODIFIED,
+        ),
+        "curl -s localhost:8000/v1/values/notes/today",
+        (IN_PATH, *CONDITIONS, *RANGE),
+        problems=("no-such-key", "condition-failed", "range-not-satisfiable", "store-unavailable"),
+    ),
+    Operation(
+        "delete",
+        "/v1/values/{key}",
+        "deleteRawValue",
+        "Raw values",
+        "Remove a key",
+        "Removing an absent key is no error.",
+        (DELETED,),
+        "curl -s -X DELETE localhost:8000/v1/values/notes/today",
+        (IN_PATH, *CONDITIONS),
+        problems=WRITE,
+    ),
+    Operation(
+        "get",
+        "/v1/values",
+        "listValues",
+        "Many values",
+        "List entries, as JSON or a line an entry",
+        f"As `/get-values`; with `Accept: {NDJSON}` one entry a line, without a cursor.",
+        (
+            Reply(
+                200,
+                "The entries.",
+                {JSON: (shapes.Page, shapes.KeyPage), NDJSON: {"type": "string"}},
+                MANY_HEADERS,
+            ),
+        ),
+        f"curl -s -H 'Accept: {NDJSON}' 'localhost:8000/v1/values?fields=key'",
+        LIST,
+        problems=("store-unavailable",),
+    ),
+    Operation(
+        "get",
+        "/v1/watch",
+        "watch",
+        "Changes",
+        "Watch keys",
+        "Server-sent events without end: `set`, `delete` and `expire` with"
+        ' `{"key": ..., "version": ...}`, and `reset` with `{"prefix": ..., "version": ...}`, which'
+        " says that everything under the prefix is to be read anew. The id of an event is its"
+        " version. Given as `Last-Event-ID`, all that happened since comes first; an id that is"
+        " not known is answered with `reset`.",
+        (
+            Reply(
+                200,
+                "Events, and a comment about every 15 seconds.",
+                {EVENT_STREAM: {"type": "string"}},
+                ("Cache-Control", "X-Accel-Buffering"),
+            ),
+        ),
+        "curl -sN --max-time 1 'localhost:8000/v1/watch?prefix=a/&last_event_id=0' || true",
+        (
+            PREFIX,
+            Parameter("last_event_id", "query", EVENT_ID, "Instead of the header."),
+            Parameter(
+                "lastEventId", "query", EVENT_ID, "The same, as polyfills of EventSource do."
+            ),
+            Parameter("Last-Event-ID", "header", EVENT_ID, "Begin after this event, not now."),
+        ),
+        problems=("store-unavailable",),
+    ),
+    Operation(
+        "get",
+        "/health-check",
+        "healthCheck",
+        "Service",
+        "Whether it can serve",
+        "Cheap enough for a load balancer to ask every second.",
+        (
+            Reply(200, "It can.", {JSON: (shapes.HealthReport,)}),
+            Reply(
+                503,
+                "It cannot, or is about to stop.",
+                {JSON: (shapes.HealthReport,)},
+                ("Cache-Control", "Retry-After"),
+            ),
+        ),
+        "curl -s localhost:8000/health-check",
+    ),
+    Operation(
+        "get",
+        "/livez",
+        "alive",
+        "Service",
+        "Whether it lives",
+        "",
+        (Reply(200, "It does.", {JSON: (shapes.Alive,)}),),
+        "curl -s localhost:8000/livez",
+    ),
+    Operation(
+        "get",
+        "/openapi.json",
+        "openapi",
+        "Service",
+        "This description",
+        "",
+        (Reply(200, "OpenAPI 3.1.", {JSON: {"type": "object"}}, MANY_HEADERS),),
+        "curl -s localhost:8000/openapi.json",
+    ),
+    Operation(
+        "get",
+        "/docs",
+        "docs",
+        "Service",
+        "This description as a page",
+        "",
+        (
+            Reply(
+                200,
+                "A page without scripts that loads nothing.",
+                {"text/html": {"type": "string"}},
+                (*MANY_HEADERS, "Content-Security-Policy", "X-Content-Type-Options"),
+            ),
+        ),
+        "curl -s localhost:8000/docs",
+    ),
+)

@@ -1,0 +1,1 @@
+"""What HTTP says of a request: target, body, conditions, ranges, media types."""

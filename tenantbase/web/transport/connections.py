@@ -1,0 +1,112 @@
+"""The open connections of a server, and the end of those whose clients take nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+from tenantbase.web.transport.lingering import Lingering
+
+log = logging.getLogger("tenantbase.web")
+
+_LOOKS_PER_TIMEOUT: Final = 20
+_LONGEST_PAUSE_SECONDS: Final = 5.0
+_ACKNOWLEDGED: Final = struct.Struct("=120xQ")  # tcpi_bytes_acked in the kernel's struct tcp_info
+
+
+class Connections:
+    """What is accepted and not closed, whichever protocol serves it. Belongs to one event loop.
+
+    Attributes:
+        expected: accepted, and not yet made.
+        lingering: connections that have ended and wait for the peer's end.
+    """
+
+    def __init__(self) -> None:
+        self.expected = 0
+        self.lingering = Lingering()
+        self._open: set[asyncio.Transport] = set()
+        self._stalled: dict[asyncio.Transport, tuple[int, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open) + self.expected
+
+    def __iter__(self) -> Iterator[asyncio.Transport]:
+        return iter(self._open)
+
+    def made(self, transport: asyncio.Transport) -> None:
+        """A protocol has got a connection; more than one may get it in turn."""
+        if transport not in self._open:
+            self._open.add(transport)
+            self.expected = max(0, self.expected - 1)
+
+    def failed(self) -> None:
+        """A connection that was expected does not come."""
+        self.expected = max(0, self.expected - 1)
+
+    def lost(self, transport: asyncio.Transport, error: BaseException | None) -> None:
+        """A connection has ended; to be called from ``connection_lost``."""
+        if transport not in self._open:
+            return
+        self._open.discard(transport)
+        self._stalled.pop(transport, None)
+        if error is None:
+            self.lingering.follow(transport)
+
+    async def cut_stalled(self, seconds: float) -> None:
+        """Abort connections whose peers take nothing for so long; runs until it is cancelled.
+
+        Progress counts, not the time that an answer takes: a client may be as slow as it likes, and
+        pause for less than this.
+        """
+        loop = asyncio.get_running_loop()
+        pause = min(_LONGEST_PAUSE_SECONDS, seconds / _LOOKS_PER_TIMEOUT)
+        while True:
+            await asyncio.sleep(pause)
+            self._look(loop.time(), seconds)
+
+    def _look(self, now: float, seconds: float) -> None:
+        for transport in list(self._open):
+            if not transport.get_write_buffer_size():
+                self._stalled.pop(transport, None)
+                continue
+            mark = _progress(transport)
+            seen, since = self._stalled.get(transport, (None, now))
+            if mark != seen:
+                self._stalled[transport] = (mark, now)
+            elif now - since >= seconds:
+                log.warning(
+                    "%s has taken nothing of its answer for %g s; its connection is cut",
+                    peer(transport),
+                    seconds,
+                )
+                transport.abort()
+
+
+def peer(transport: asyncio.BaseTransport) -> str:
+    """A client's address, for the log."""
+    address = transport.get_extra_info("peername")
+    return f"{address[0]} port {address[1]}" if isinstance(address, tuple) else "a client"
+
+
+def _progress(transport: asyncio.Transport) -> int:
+    """A number that changes when the peer takes some of what was written.
+
+    The kernel knows best: what is left in our buffer may be the same twice although much was
+    taken, since it is filled up again.
+    """
+    sock = transport.get_extra_info("socket")
+    if sys.platform == "linux" and sock is not None:
+        try:
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.size)
+        except OSError:  # not TCP, or just closed
+            info = b""
+        if len(info) == _ACKNOWLEDGED.size:  # Linux before 4.1 has less
+            (acknowledged,) = _ACKNOWLEDGED.unpack(info)
+            return int(acknowledged)
+    return transport.get_write_buffer_size()

@@ -1,0 +1,377 @@
+"""The feed of changes, over real databases that others write to at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tenantbase.coherence.policy import Cache
+from tenantbase.entry import JSON
+from tenantbase.errors import StoreError, StoreUnavailable
+from tenantbase.changes.feed import Feed
+from tenantbase.coherence.tag_seqlock import TagFence, WriteLock
+from tenantbase.coherence.sealed_item import FrameCodec, bucket_of
+from tenantbase.interfaces.sqlite.store import SqlStore
+from tenantbase.interfaces.store import ChangeEvent, Delete, DeletePrefix, Set
+from tenantbase.changes.subscription import BATCH, Subscription
+from tenantbase.coherence.tag_file import TagFile
+
+PATIENCE = 20.0
+MORE_THAN_A_QUEUE = 5000
+
+
+class Node:
+    """One process's worth of parts. It is a change log that can be made to fail."""
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
+        self.now = 1_000_000.0
+        self.failing = False
+        self.counting = True
+        self.feed = Feed(self, heartbeat=3600)
+
+    @property
+    def commits(self) -> int:
+        return self.cache.commits if self.counting else 0
+
+    async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
+        if self.failing:
+            raise StoreUnavailable("the disk reports an error")
+        return await self.cache.changes(after, limit)
+
+    async def last_version(self) -> int:
+        return await self.cache.last_version()
+
+    async def set(self, *keys: str, expires_at: float | None = None) -> int:
+        """Set keys in one transaction; the version of the last of them."""
+        applied = await self.cache.write(*(Set(key, b"1", JSON, expires_at) for key in keys))
+        assert applied[-1].entry is not None
+        return applied[-1].entry.version
+
+
+class Database:
+    """One file, opened by any number of nodes."""
+
+    def __init__(self, directory: Path, stack: AsyncExitStack) -> None:
+        self.path = directory / "x.db"
+        self.stack = stack
+
+    async def node(self, change_log_size: int = 65_536) -> Node:
+        tags = TagFile.open(self.path.with_name("x.db-tags"))
+        self.stack.callback(tags.close)
+        lock = WriteLock(self.path.with_name("x.db-lock"))
+        self.stack.callback(lock.close)
+        store = await SqlStore.open(self.path, lock.held, change_log_size=change_log_size)
+        self.stack.push_async_callback(store.close)
+        codec = FrameCodec(store.secret)
+        fence = TagFence(tags, lock, lambda key: bucket_of(codec.name(key)))
+        cache = Cache(store, tags, fence, codec, None, clock=lambda: parts.now)
+        self.stack.push_async_callback(cache.drained)
+        parts = Node(cache)
+        self.stack.push_async_callback(parts.feed.close)
+        return parts
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with AsyncExitStack() as stack:
+        yield Database(tmp_path, stack)
+
+
+@pytest.fixture
+async def node(database: Database) -> Node:
+    return await database.node()
+
+
+async def take(watcher: Subscription, count: int) -> list[ChangeEvent]:
+    """The next so many events, or more if they come together."""
+    events: list[ChangeEvent] = []
+    async with asyncio.timeout(PATIENCE):
+        while len(events) < count:
+            events += await anext(watcher)
+    return events
+
+
+def feed_runs() -> bool:
+    return any(task.get_name() == "change feed" for task in asyncio.all_tasks())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def never() -> None:
+    raise AssertionError("dropped, though it was not slow")
+
+
+async def test_every_kind_of_change_in_order(node: Node) -> None:
+    async with node.feed.subscribe("a/", None, never) as watcher:
+        await node.set("a/1")
+        await node.set("b/1")
+        await node.set("a/2", expires_at=node.now + 1)
+        await node.cache.write(Delete("a/1"))
+        await node.cache.write(Delete("a/1"))
+        node.now += 2
+        assert not await node.cache.sweep()
+        assert await take(watcher, 4) == [
+            ChangeEvent(1, "set", "a/1"),
+            ChangeEvent(3, "set", "a/2"),
+            ChangeEvent(4, "delete", "a/1"),
+            ChangeEvent(5, "expire", "a/2"),
+        ]
+
+
+@pytest.mark.parametrize("prefix", ["", "%", "a_", "é", "k" * 1024])
+async def test_prefixes_are_literal(node: Node, prefix: str) -> None:
+    keys = ["%", "%x", "a_", "ab", "a_/", "é/", "e", "k" * 1024, "k" * 1023]
+    async with (
+        node.feed.subscribe("%x and others", None, never),
+        node.feed.subscribe(prefix, None, never) as watcher,
+    ):
+        await node.set(*keys)
+        wanted = [key for key in keys if key.startswith(prefix)]
+        assert [event.key for event in await take(watcher, len(wanted))] == wanted
+
+
+async def test_what_others_write_is_seen(database: Database, node: Node) -> None:
+    other = await database.node()
+    async with node.feed.subscribe("", None, never) as watcher:
+        version = await other.set("k")
+        assert await take(watcher, 1) == [ChangeEvent(version, "set", "k")]
+
+
+async def test_from_now_on_is_from_now_on(node: Node) -> None:
+    """Also where the feed has yet to hand out what was written before."""
+    async with node.feed.subscribe("", None, never):
+        for _ in range(20):
+            await node.set("old")
+            async with node.feed.subscribe("", None, never) as watcher:
+                assert watcher.position == (version := await node.set("new")) - 1
+                assert (await take(watcher, 1))[0] == ChangeEvent(version, "set", "new")
+
+
+async def test_resuming_leaves_no_gap_and_repeats_nothing(database: Database, node: Node) -> None:
+    """Watchers come and go, at every moment, while two processes write."""
+    other = await database.node()
+    total = 3000
+
+    async def write(writer: Node, count: int) -> None:
+        while count:
+            size = min(count, random.randint(1, 40))
+            await writer.set(*(f"k/{number}" for number in range(size)))
+            count -= size
+
+    async def follow(reader: Node) -> list[int]:
+        seen: list[int] = []
+        after = 0
+        while after < total:
+            async with reader.feed.subscribe("k/", after, never) as watcher:
+                for _ in range(random.randint(1, 3)):
+                    events = await take(watcher, 1)
+                    seen += [event.version for event in events]
+                    assert seen[-1] == watcher.position
+                    if seen[-1] == total:
+                        break
+                after = watcher.position
+        return seen
+
+    writers = asyncio.gather(write(node, total // 2), write(other, total // 2))
+    async with asyncio.timeout(PATIENCE):
+        followers = await asyncio.gather(*(follow(reader) for reader in (node, node, other)))
+    await writers
+    for seen in followers:
+        assert seen == list(range(1, total + 1))
+
+
+async def test_who_is_too_slow_for_the_queue_reads_the_log(node: Node) -> None:
+    async with (
+        node.feed.subscribe("", None, never) as slow,
+        node.feed.subscribe("", None, never) as quick,
+    ):
+        await node.set("first")
+        assert (await take(slow, 1))[0].key == "first"
+        for start in range(0, MORE_THAN_A_QUEUE, 500):
+            await node.set(*(f"k/{number}" for number in range(start, start + 500)))
+            await take(quick, 500 if start else 501)
+        last = await node.set("last")
+        seen = await take(slow, MORE_THAN_A_QUEUE + 1)
+        assert [event.version for event in seen] == list(range(2, last + 1))
+        await node.set("later")
+        assert (await take(slow, 1))[0].key == "later"
+
+
+async def test_lists_are_of_bounded_length(node: Node) -> None:
+    async with node.feed.subscribe("", None, never) as watcher:
+        await take_ready(node, watcher)
+        await node.set(*(f"k/{number}" for number in range(3 * BATCH)))
+        await until(lambda: node.feed.position == 3 * BATCH + 1)
+        async with asyncio.timeout(PATIENCE):
+            assert [len(await anext(watcher)) for _ in range(3)] == [BATCH] * 3
+
+
+async def take_ready(node: Node, watcher: Subscription) -> None:
+    """Have it caught up with the feed, so that it gets its events live."""
+    await node.set("ready")
+    await take(watcher, 1)
+
+
+async def test_asking_for_more_than_the_log_holds_is_a_reset(database: Database) -> None:
+    node = await database.node(change_log_size=10)
+    for _ in range(20):
+        await node.set("k")
+    while await node.cache.sweep():
+        pass
+    async with (
+        node.feed.subscribe("a", 3, never) as lost,
+        node.feed.subscribe("k", 15, never) as found,
+    ):
+        assert await take(lost, 1) == [ChangeEvent(20, "reset", "a")]
+        assert [event.version for event in await take(found, 5)] == [16, 17, 18, 19, 20]
+        await node.set("a")
+        assert await take(lost, 1) == [ChangeEvent(21, "set", "a")]
+
+
+async def test_falling_out_of_the_log_while_watching_is_a_reset(database: Database) -> None:
+    node = await database.node(change_log_size=10)
+    async with node.feed.subscribe("k", None, never) as watcher:
+        await take_one(node, watcher, "k")
+        node.failing = True  # the feed reads nothing while the log moves on
+        for _ in range(40):
+            await node.set("k")
+        while await node.cache.sweep():
+            pass
+        node.failing = False
+        assert await take(watcher, 1) == [ChangeEvent(41, "reset", "k")]
+        await take_one(node, watcher, "k")
+
+
+async def take_one(node: Node, watcher: Subscription, key: str) -> None:
+    version = await node.set(key)
+    assert await take(watcher, 1) == [ChangeEvent(version, "set", key)]
+
+
+async def test_a_version_from_the_future_is_a_reset(node: Node) -> None:
+    """The database was replaced by an older copy of it."""
+    await node.set("k")
+    async with node.feed.subscribe("k", 1000, never) as watcher:
+        assert await take(watcher, 1) == [ChangeEvent(1, "reset", "k")]
+        await take_one(node, watcher, "k")
+
+
+async def test_a_reset_outlives_another_one(database: Database) -> None:
+    node = await database.node(change_log_size=10)
+    async with node.feed.subscribe("", None, never) as watcher:
+        await take_one(node, watcher, "k")
+        node.failing = True
+        for _ in range(40):
+            await node.set("k")
+        while await node.cache.sweep():
+            pass
+        async with node.feed.subscribe("k", 1000, never) as late:
+            node.failing = False
+            assert (await take(watcher, 1))[0].kind == "reset"
+            assert await take(late, 1) == [ChangeEvent(41, "reset", "k")]
+
+
+async def test_a_large_prefix_that_goes_at_once_is_a_reset(node: Node) -> None:
+    for start in range(0, 20_000, 5000):
+        await node.set(*(f"big/{number}" for number in range(start, start + 5000)))
+    async with AsyncExitStack() as stack:
+        watchers = {
+            prefix: await stack.enter_async_context(node.feed.subscribe(prefix, None, never))
+            for prefix in ("", "b", "big/", "big/7", "other")
+        }
+        await node.cache.write(DeletePrefix("big/"))
+        after = await node.set("other")
+        for prefix in ("", "b", "big/", "big/7"):
+            event, *_ = await take(watchers[prefix], 1)
+            assert (event.kind, event.key) == ("reset", "big/"), prefix
+        assert await take(watchers["other"], 1) == [ChangeEvent(after, "set", "other")]
+
+
+async def test_heartbeats_carry_the_place_in_the_log(node: Node) -> None:
+    node.feed = Feed(node, heartbeat=0.05)
+    async with node.feed.subscribe("quiet", None, never) as watcher:
+        version = await node.set("loud")
+        async with asyncio.timeout(PATIENCE):
+            while watcher.position < version:
+                assert await anext(watcher) == []
+        assert watcher.position == version
+        await take_one(node, watcher, "quiet")
+
+
+async def test_who_takes_nothing_is_dropped(node: Node) -> None:
+    node.feed = Feed(node, heartbeat=0.1)
+    dropped = asyncio.Event()
+    async with node.feed.subscribe("", None, dropped.set) as watcher:
+        async with asyncio.timeout(PATIENCE):
+            await dropped.wait()
+            assert await anext(watcher, None) is None, "it has ended"
+
+
+async def test_without_watchers_nothing_runs(node: Node) -> None:
+    assert not feed_runs()
+    async with node.feed.subscribe("a", None, never), node.feed.subscribe("b", None, never):
+        assert node.feed.watchers == 2
+    assert node.feed.watchers == 0
+    await until(lambda: not feed_runs())
+    await node.set("missed")
+    async with node.feed.subscribe("", None, never) as watcher:
+        await take_one(node, watcher, "k")
+
+
+async def test_many_idle_watchers_have_one_task(node: Node) -> None:
+    async with AsyncExitStack() as stack:
+        before = len(asyncio.all_tasks())
+        watchers = [
+            await stack.enter_async_context(node.feed.subscribe(f"user/{number}/", None, never))
+            for number in range(1000)
+        ]
+        assert len(asyncio.all_tasks()) == before + 1
+        version = await node.set("user/777/name")
+        assert await take(watchers[777], 1) == [ChangeEvent(version, "set", "user/777/name")]
+
+
+async def test_a_failing_database_is_survived(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    async with node.feed.subscribe("", None, never) as watcher:
+        await take_one(node, watcher, "k")
+        node.failing = True
+        version = await node.set("missed at first")
+        with caplog.at_level(logging.WARNING, "tenantbase.feed"):
+            await until(lambda: "disk" in caplog.text)
+        async with node.feed.subscribe("", 0, never) as behind:
+            with pytest.raises(StoreError):
+                await anext(behind)
+        node.failing = False
+        assert await take(watcher, 1) == [ChangeEvent(version, "set", "missed at first")]
+    assert caplog.text.count("disk") == 1, "said once, not at each try"
+
+
+async def test_a_commit_that_nobody_counted_is_seen(node: Node) -> None:
+    """Its writer was killed between the two."""
+    node.counting = False
+    async with node.feed.subscribe("", None, never) as watcher:
+        await take_one(node, watcher, "k")
+
+
+async def test_closing_ends_all_after_what_is_queued(node: Node) -> None:
+    async with node.feed.subscribe("", None, never) as watcher:
+        await take_ready(node, watcher)
+        await node.set("last")
+        await until(lambda: node.feed.position == 2)
+        await node.feed.close()
+        assert not feed_runs()
+        async with asyncio.timeout(PATIENCE):
+            assert [event.key for event in await anext(watcher)] == ["last"]
+            assert await anext(watcher, None) is None
+    async with node.feed.subscribe("", None, never) as late:
+        assert await anext(late, None) is None
+    await until(lambda: not feed_runs())

@@ -1,0 +1,199 @@
+"""The feed over a log that does what a test wants: when it is read, how often, and what is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import pytest
+
+from tenantbase.changes import feed as feed_module
+from tenantbase.errors import StoreUnavailable
+from tenantbase.changes.feed import Feed
+from tenantbase.interfaces.store import ChangeEvent
+from tenantbase.changes.subscription import BATCH, RESET, Subscription
+
+PATIENCE = 10.0
+
+
+class Log:
+    """A change log in memory.
+
+    Attributes:
+        looks: how often its counter was looked at.
+        reads: how often it was read.
+        when_asked: called while the newest version is on its way to who has asked for it.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[ChangeEvent] = []
+        self.looks = self.reads = 0
+        self.failing = False
+        self.when_asked: Callable[[], object] = lambda: None
+        self._commits = 0
+
+    @property
+    def commits(self) -> int:
+        self.looks += 1
+        return self._commits
+
+    def commit(self, *keys: str) -> None:
+        """One transaction that sets these keys."""
+        first = len(self.events) + 1
+        self.events += [ChangeEvent(first + at, "set", key) for at, key in enumerate(keys)]
+        self._commits += 1
+
+    def commit_reset(self, prefix: str) -> None:
+        """Remove everything under a prefix at once."""
+        self.events.append(ChangeEvent(len(self.events) + 1, RESET, prefix))
+        self._commits += 1
+
+    async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
+        self.reads += 1
+        if self.failing:
+            raise StoreUnavailable("the disk reports an error")
+        return self.events[after : after + limit], True
+
+    async def last_version(self) -> int:
+        version = len(self.events)
+        self.when_asked()
+        await asyncio.sleep(0)
+        return version
+
+
+def never() -> None:
+    raise AssertionError("dropped, though it was not slow")
+
+
+async def take(watcher: Subscription, count: int) -> list[str]:
+    """The keys of the next so many events."""
+    keys: list[str] = []
+    async with asyncio.timeout(PATIENCE):
+        while len(keys) < count:
+            keys += [event.key for event in await anext(watcher)]
+    return keys
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def by_count_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log is read because of its counter, and not because it is time to."""
+    monkeypatch.setattr(feed_module, "_LOOK_ANYWAY", 3600.0)
+
+
+@pytest.mark.usefixtures("by_count_alone")
+async def test_a_commit_while_a_subscription_begins_is_seen_at_once() -> None:
+    log = Log()
+    log.when_asked = lambda: log.commit("meanwhile")
+    async with Feed(log, heartbeat=3600).subscribe("", None, never) as watcher:
+        assert await take(watcher, 1) == ["meanwhile"]
+
+
+@pytest.mark.usefixtures("by_count_alone")
+async def test_while_nothing_is_committed_the_log_is_not_read() -> None:
+    log = Log()
+    async with Feed(log, heartbeat=3600).subscribe("", None, never):
+        await until(lambda: log.looks > 5)
+        assert log.reads == 0
+
+
+@pytest.mark.usefixtures("by_count_alone")
+async def test_one_commit_of_many_events_is_read_to_its_end() -> None:
+    log = Log()
+    async with Feed(log, heartbeat=3600).subscribe("", None, never) as watcher:
+        taking = asyncio.create_task(take(watcher, 3 * BATCH + 1))
+        await until(lambda: log.looks > 2)
+        keys = [str(number) for number in range(3 * BATCH + 1)]
+        log.commit(*keys)
+        assert await taking == keys
+
+
+async def test_trouble_with_the_log_is_told_once_each_time_that_it_comes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(feed_module, "_LOOK_ANYWAY", 0.0)
+    log = Log()
+    with caplog.at_level(logging.WARNING, "tenantbase.feed"):
+        async with Feed(log, heartbeat=3600).subscribe("", None, never):
+            for times in (1, 2):
+                log.failing = True
+                reads = log.reads
+                await until(lambda reads=reads: log.reads > reads + 5)  # type: ignore[misc]
+                assert caplog.text.count("the disk reports an error") == times
+                log.failing = False
+                reads = log.reads
+                await until(lambda reads=reads: log.reads > reads + 2)  # type: ignore[misc]
+
+
+async def test_what_others_did_is_passed_over_on_the_way_through_the_log() -> None:
+    log = Log()
+    log.commit(*(f"other/{number}" for number in range(2 * BATCH)))
+    log.commit("mine/1")
+    log.commit(*(f"other/{number}" for number in range(BATCH)))
+    log.commit("mine/2")
+    async with Feed(log, heartbeat=3600).subscribe("mine/", 0, never) as watcher:
+        assert await take(watcher, 2) == ["mine/1", "mine/2"]
+        assert watcher.position == len(log.events)
+
+
+async def test_a_feed_that_nobody_watched_goes_on_from_the_newest() -> None:
+    log = Log()
+    feed = Feed(log, heartbeat=3600)
+    async with feed.subscribe("", None, never) as watcher:
+        taking = asyncio.create_task(take(watcher, 1))
+        await until(lambda: log.looks > 2)
+        log.commit("first")
+        assert await taking == ["first"]
+    await until(lambda: not any(task.get_name() == "change feed" for task in asyncio.all_tasks()))
+    log.commit("unseen")
+    async with feed.subscribe("", None, never) as watcher:
+        assert watcher.position == feed.position == 2
+
+
+async def test_a_reset_goes_to_those_whom_it_concerns() -> None:
+    log = Log()
+    feed = Feed(log, heartbeat=3600)
+    async with (
+        feed.subscribe("", None, never) as every,
+        feed.subscribe("a/b/c", None, never) as below,
+        feed.subscribe("b/", None, never) as beside,
+    ):
+        taking = [asyncio.create_task(take(each, 1)) for each in (every, below, beside)]
+        await until(lambda: log.looks > 2)
+        log.commit_reset("a/b/")
+        assert [await each for each in taking[:2]] == [["a/b/"], ["a/b/"]]
+        log.commit("b/1")
+        assert await taking[2] == ["b/1"]
+
+
+async def test_every_watcher_has_its_heartbeats() -> None:
+    feed = Feed(Log(), heartbeat=0.5)
+    all_have_them = asyncio.Barrier(3)
+
+    async def two() -> None:
+        async with feed.subscribe("", None, never) as watcher, asyncio.timeout(PATIENCE):
+            assert [await anext(watcher), await anext(watcher)] == [[], []]
+            # None goes before the others have theirs; it takes what comes meanwhile.
+            staying = asyncio.ensure_future(all_have_them.wait())
+            while not staying.done():
+                more = asyncio.ensure_future(anext(watcher))
+                await asyncio.wait([staying, more], return_when=asyncio.FIRST_COMPLETED)
+                more.cancel()
+
+    await asyncio.gather(two(), two(), two())
+
+
+async def test_who_stops_watching_leaves_nothing_behind() -> None:
+    feed = Feed(Log(), heartbeat=3600)
+    async with feed.subscribe("a", None, never):
+        async with feed.subscribe("a", None, never), feed.subscribe("bc", None, never):
+            assert feed.watchers == 3
+            assert feed._lengths == {1: 1, 2: 1}
+        assert feed.watchers == 1 and feed._lengths == {1: 1} and set(feed._by_prefix) == {"a"}
+    assert feed.watchers == 0 and not feed._lengths and not feed._by_prefix

@@ -1,0 +1,87 @@
+"""One watcher by itself: its queue, its heartbeats, its end."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tenantbase.interfaces.store import ChangeEvent
+from tenantbase.changes.subscription import _QUEUE, BATCH, Subscription
+
+
+class Log:
+    """A log of others' events; the watcher gets a heartbeat whenever it is read."""
+
+    commits = 0
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.watcher: Subscription | None = None
+
+    async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
+        if self.watcher is not None:
+            self.watcher.beat()
+        versions = range(after + 1, min(after + limit, self.length) + 1)
+        return [ChangeEvent(version, "set", "other") for version in versions], True
+
+    async def last_version(self) -> int:
+        return self.length
+
+
+def never() -> None:
+    raise AssertionError("dropped, though it takes what comes")
+
+
+async def waiting(subscription: Subscription) -> asyncio.Task[list[ChangeEvent]]:
+    """Have it wait for its next events."""
+    task = asyncio.ensure_future(anext(subscription))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not task.done()
+    return task
+
+
+def event(version: int) -> ChangeEvent:
+    return ChangeEvent(version, "set", "k")
+
+
+async def test_a_queue_has_a_bound_and_is_let_go_of_beyond_it() -> None:
+    subscription = Subscription(Log(0), lambda: 0, "", 0, never)
+    task = await waiting(subscription)
+    subscription.deliver(event(1))
+    assert await task == [event(1)]
+    for version in range(2, _QUEUE + 3):
+        subscription.deliver(event(version))
+    assert not subscription._queue, "from here on it reads the log"
+
+
+async def test_the_end_wakes_who_waits() -> None:
+    subscription = Subscription(Log(0), lambda: 0, "", 0, never)
+    task = asyncio.ensure_future(anext(subscription, None))
+    await asyncio.sleep(0.01)
+    subscription.end()
+    async with asyncio.timeout(10):
+        assert await task is None
+
+
+async def test_who_takes_events_has_taken_the_heartbeat_as_well() -> None:
+    subscription = Subscription(Log(0), lambda: 0, "", 0, never)
+    task = await waiting(subscription)
+    subscription.deliver(event(1))
+    assert await task == [event(1)]
+    for version in (2, 3, 4):
+        subscription.deliver(event(version))
+        subscription.beat()
+        assert await anext(subscription) == [event(version)]
+
+
+async def test_who_reads_through_what_others_did_is_not_stuck() -> None:
+    log = Log(4 * BATCH)
+    subscription = Subscription(log, lambda: log.length, "mine", log.length, never)
+    subscription.resume(0)
+    log.watcher = subscription
+    task = await waiting(subscription)
+    log.watcher = None
+    assert subscription.position == log.length
+    subscription.deliver(ChangeEvent(log.length + 1, "set", "mine"))
+    async with asyncio.timeout(10):
+        assert [each.key for each in await task] == ["mine"]

@@ -1,0 +1,699 @@
+"""The policy, over a real database and a real memcached, with races staged at will."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tenantbase.coherence import pending as claim
+from tenantbase.coherence.policy import Cache
+from tenantbase.entry import JSON, OCTETS, Entry
+from tenantbase.errors import (
+    CacheUnavailable,
+    ConditionFailed,
+    Overloaded,
+    OutcomeUnknown,
+    StoreError,
+    StoreUnavailable,
+)
+from tenantbase.coherence.tag_seqlock import TagFence, WriteLock
+from tenantbase.coherence.filler import HEAVY_BYTES
+from tenantbase.lookup import Source
+from tenantbase.coherence.sealed_item import CACHED_BYTES, FrameCodec, Place, Verdict, bucket_of
+from tenantbase.interfaces.cache import Item
+from tenantbase.interfaces.memcached.address import MemcacheAddress
+from tenantbase.interfaces.memcached.client import MemcacheClient
+from tenantbase.interfaces.sqlite.store import SqlStore
+from tenantbase.interfaces.store import Claim, Condition, Delete, DeletePrefix, Fence, Set, Written
+from tenantbase.coherence.tag_file import Tag, TagFile
+from tenantbase.coherence.write_queue import QUEUE_BYTES
+from tests.servers import MemcachedProcess, let_pass
+
+
+class StagedStore(SqlStore):
+    """The real store; a test may hold a read after its SELECT, or a write before its commit."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.after_select: Callable[[], object] | None = None
+        self.before_write: Callable[[], object] | None = None
+        self.reads: list[list[str]] = []
+        self.groups: list[int] = []
+
+    async def read(self, keys: Sequence[str], now: float) -> list[Entry | None | StoreError]:
+        self.reads.append(list(keys))
+        rows = await super().read(keys, now)
+        if self.after_select is not None:
+            await self.after_select()  # type: ignore[misc]
+        return rows
+
+    async def write(self, group: Sequence[Claim], now: float, fence: Fence) -> Written:
+        self.groups.append(len(group))
+        if self.before_write is not None:
+            await self.before_write()  # type: ignore[misc]
+        return await super().write(group, now, fence)
+
+
+class Node:
+    """One server's worth of parts, as another process would have them."""
+
+    def __init__(self, cache: Cache, store: StagedStore, memcache: MemcacheClient) -> None:
+        self.cache = cache
+        self.store = store
+        self.memcache = memcache
+        self.codec = FrameCodec(store.secret)
+        self.now = 1_000_000.0
+
+    async def set(self, key: str, value: bytes, **more: object) -> int:
+        (applied,) = await self.cache.write(Set(key, value, JSON, **more))  # type: ignore[arg-type]
+        assert applied.entry is not None
+        return applied.entry.version
+
+    async def get(self, key: str) -> tuple[bytes | None, Source]:
+        found = await self.cache.get(key)
+        return None if found.entry is None else found.entry.value, found.source
+
+
+class Cluster:
+    """Nodes on one database and one memcached."""
+
+    def __init__(self, directory: Path, server: MemcachedProcess, stack: AsyncExitStack) -> None:
+        self.path = directory / "x.db"
+        self.server = server
+        self.stack = stack
+
+    async def start(self, **settings: float) -> Node:
+        tags = TagFile.open(self.path.with_name("x.db-tags"))
+        self.stack.callback(tags.close)
+        lock = WriteLock(self.path.with_name("x.db-lock"))
+        self.stack.callback(lock.close)
+        store = await StagedStore.open(self.path, lock.held)
+        self.stack.push_async_callback(store.close)
+        memcache = MemcacheClient(MemcacheAddress.parse(self.server.address), timeout=2.0)
+        self.stack.push_async_callback(memcache.close)
+        codec = FrameCodec(store.secret)
+        fence = TagFence(tags, lock, lambda key: bucket_of(codec.name(key)))
+        cache = Cache(
+            store,
+            tags,
+            fence,
+            codec,
+            memcache,
+            clock=lambda: started.now,
+            **settings,  # type: ignore[arg-type]
+        )
+        self.stack.push_async_callback(cache.drained)
+        started = Node(cache, store, memcache)
+        return started
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    with MemcachedProcess(None, "-I", "2m") as server:
+        async with AsyncExitStack() as stack:
+            yield Cluster(tmp_path, server, stack)
+
+
+@pytest.fixture
+async def node(cluster: Cluster) -> Node:
+    return await cluster.start()
+
+
+async def test_a_write_is_found_in_the_cache(node: Node) -> None:
+    await node.set("k", b"1")
+    assert await node.get("k") == (b"1", Source.HIT)
+    assert node.store.reads == []
+    await node.cache.write(Delete("k"))
+    assert await node.get("k") == (None, Source.HIT), "an absence is cached too"
+
+
+async def test_a_miss_fills(cluster: Cluster, node: Node) -> None:
+    await node.set("k", b"1")
+    cluster.server.flush()
+    assert await node.get("k") == (b"1", Source.MISS)
+    assert await node.get("k") == (b"1", Source.HIT)
+    assert await node.get("absent") == (None, Source.MISS)
+    assert await node.get("absent") == (None, Source.HIT)
+
+
+async def test_reads_of_one_turn_are_one_query_and_one_load_a_key(node: Node) -> None:
+    results = await asyncio.gather(*map(node.get, ["a", "b", "a", "a"]))
+    assert results == [(None, Source.MISS)] * 4
+    assert node.store.reads == [["a", "b"]]
+
+
+async def test_bulk_reads_of_one_turn_are_one_question_and_each_gets_its_own(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("a", "b", "c"):
+        await node.set(key, key.encode())
+    asked: list[int] = []
+    get_many = node.memcache.get_many
+
+    async def counting(keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        asked.append(len(keys))
+        return await get_many(keys)
+
+    monkeypatch.setattr(node.memcache, "get_many", counting)
+    bulks = [["a", "b"], ["absent"], ["b", "c", "a"], []]
+    results = await asyncio.gather(*map(node.cache.get_many, bulks))
+    values = [[found.entry and found.entry.value for found in each] for each in results]
+    assert values == [[b"a", b"b"], [None], [b"b", b"c", b"a"], []]
+    assert asked == [4]
+
+
+async def test_a_bulk_read_from_the_database_holds_up_no_other(cluster: Cluster) -> None:
+    node = await cluster.start()
+    await node.set("cached", b"1")
+    gate = asyncio.Event()
+    node.store.after_select = gate.wait
+    slow = asyncio.ensure_future(node.cache.get_many(["absent"]))
+    while not node.store.reads:
+        await asyncio.sleep(0.001)
+    (found,) = await node.cache.get_many(["cached"])
+    assert found.source is Source.HIT
+    assert not slow.done()
+    gate.set()
+    assert (await slow)[0].entry is None
+
+
+async def test_a_fill_that_a_write_overtook_is_never_believed(node: Node) -> None:
+    """The classic stale set: SELECT old, commit new, store old."""
+    await node.set("k", b"old")
+    await node.memcache.set_many([(node.codec.name("k"), b"", 0)])
+
+    async def overtake() -> None:
+        node.store.after_select = None
+        await node.set("k", b"new")
+
+    node.store.after_select = overtake
+    assert await node.get("k") == (b"old", Source.MISS)
+    # Its fill came after the write-through and lies in memcached now, under the old tag.
+    assert await node.get("k") == (b"new", Source.MISS)
+    assert await node.get("k") == (b"new", Source.HIT)
+
+
+async def test_while_a_write_is_in_flight_the_cache_is_neither_asked_nor_filled(
+    node: Node,
+) -> None:
+    await node.set("k", b"1")
+    tags = node.cache._tags
+    bucket = bucket_of(node.codec.name("k"))
+    tags.sequences[bucket] |= 1
+    assert await node.get("k") == (b"1", Source.BYPASS)
+    assert await node.get("k") == (b"1", Source.BYPASS)
+    tags.sequences[bucket] += 1
+    assert await node.get("k") == (b"1", Source.MISS)
+    assert await node.get("k") == (b"1", Source.HIT)
+
+
+async def test_a_load_is_shared_by_those_who_come_meanwhile(node: Node) -> None:
+    gate = asyncio.Event()
+    node.store.after_select = gate.wait
+    first = asyncio.ensure_future(node.get("k"))
+    while not node.store.reads:
+        await asyncio.sleep(0)
+    late = [asyncio.ensure_future(node.get("k")) for _ in range(5)]
+    await asyncio.sleep(0.05)
+    gate.set()
+    assert await asyncio.gather(first, *late) == [(None, Source.MISS)] * 6
+    assert node.store.reads == [["k"]]
+
+
+async def test_a_load_begun_before_a_write_is_not_shared_after_it(
+    cluster: Cluster, node: Node
+) -> None:
+    await node.set("k", b"old")
+    cluster.server.flush()
+    gate = asyncio.Event()
+    node.store.after_select = gate.wait
+    early = asyncio.ensure_future(node.get("k"))
+    while not node.store.reads:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.05)  # its SELECT is done
+    node.store.after_select = None
+    await node.set("k", b"new")
+    cluster.server.flush()
+    late = asyncio.ensure_future(node.get("k"))
+    assert await late == (b"new", Source.MISS)
+    gate.set()
+    assert await early == (b"old", Source.MISS), "it began before the write"
+    assert (await node.get("k"))[0] == b"new"
+
+
+async def test_of_one_group_only_the_last_state_of_a_key_is_cached(node: Node) -> None:
+    gate = asyncio.Event()
+    node.store.before_write = gate.wait
+    plug = asyncio.ensure_future(node.set("plug", b"0"))
+    await asyncio.sleep(0.01)
+    writes = [asyncio.ensure_future(node.set("k", b"%d" % n)) for n in range(20)]
+    await asyncio.sleep(0.01)
+    gate.set()
+    versions = await asyncio.gather(plug, *writes)
+    assert node.store.groups == [1, 20]
+    assert sorted(versions) == list(versions)
+    assert await node.get("k") == (b"19", Source.HIT)
+
+
+async def test_a_set_is_not_cached_when_its_group_deletes_it_again(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim, "_PREFIX_CHANGES", 1)  # or it would be a group of its own
+    await asyncio.gather(node.cache.write(Set("k", b"1", JSON)), node.cache.write(DeletePrefix("")))
+    assert node.store.groups == [2]
+    assert (await node.get("k"))[0] is None
+
+
+async def test_a_failed_condition_does_not_touch_its_neighbours(node: Node) -> None:
+    results = await asyncio.gather(
+        node.set("a", b"1"),
+        node.set("b", b"1", condition=Condition(versions=frozenset({99}))),
+        node.set("c", b"1"),
+        return_exceptions=True,
+    )
+    assert node.store.groups == [3]
+    assert [type(result) for result in results] == [int, ConditionFailed, int]
+    assert [(await node.get(key))[0] for key in "abc"] == [b"1", None, b"1"]
+
+
+async def test_frames_that_are_not_this_keys_newest_are_misses(node: Node) -> None:
+    a, b = node.codec.name("a"), node.codec.name("b")
+    await node.set("a", b"1")
+    old = (await node.memcache.get_many([a]))[a]
+    await node.set("a", b"2")
+    await node.set("b", b"3")
+    good = await node.memcache.get_many([a, b])
+    for lie in (old, good[b], b"", b"x" * 500, good[a][:-1], good[a] + b"\0"):
+        await node.memcache.set_many([(a, lie, 0)])
+        assert await node.get("a") == (b"2", Source.MISS)
+    assert node.cache.counters.rejected_frames == 6
+    assert await node.get("a") == (b"2", Source.HIT)
+
+
+async def test_two_nodes_never_contradict_each_other(cluster: Cluster) -> None:
+    """Random work on both; a read is at least as new as all that was known before it began."""
+    nodes = [await cluster.start(), await cluster.start()]
+    rng = random.Random(7)
+    keys = [f"k{n}" for n in range(5)]
+    seen = dict.fromkeys(keys, 0)
+    stop = asyncio.get_running_loop().time() + 3
+
+    async def write() -> None:
+        while asyncio.get_running_loop().time() < stop:
+            key = rng.choice(keys)
+            version = await rng.choice(nodes).set(key, b"%d" % rng.randrange(1 << 30))
+            seen[key] = max(seen[key], version)
+
+    async def read() -> int:
+        hits = 0
+        while asyncio.get_running_loop().time() < stop:
+            key = rng.choice(keys)
+            floor = seen[key]
+            found = await rng.choice(nodes).cache.get(key)
+            version = found.entry.version if found.entry else 0
+            assert version >= floor
+            seen[key] = max(seen[key], version)
+            hits += found.source is Source.HIT
+        return hits
+
+    results = await asyncio.gather(*(write() for _ in range(2)), *(read() for _ in range(4)))
+    assert sum(hits for hits in results if hits) > 100
+
+
+async def test_expiry_is_checked_in_the_frame(node: Node) -> None:
+    await node.set("k", b"1", expires_at=node.now + 10)
+    assert await node.get("k") == (b"1", Source.HIT)
+    node.now += 10
+    assert await node.get("k") == (None, Source.HIT)
+
+
+async def test_sweeping_makes_the_cached_copy_worthless(node: Node) -> None:
+    """A clock set back must not bring back what is gone from the database."""
+    await node.set("k", b"1", expires_at=node.now + 10)
+    node.now += 20
+    assert await node.cache.sweep() is False
+    node.now -= 20
+    assert await node.get("k") == (None, Source.MISS)
+
+
+async def test_what_does_not_fit_is_served_from_the_database(node: Node) -> None:
+    big = b'"' + b"x" * (1 << 20) + b'"'
+    await node.set("k", b"1")
+    await node.set("k", big)
+    assert await node.get("k") == (big, Source.MISS)
+    assert await node.get("k") == (big, Source.MISS)
+
+
+async def test_without_memcached_everything_works(cluster: Cluster, node: Node) -> None:
+    await node.set("k", b"1")
+    cluster.server.kill()
+    await node.set("k", b"2")
+    assert (await node.get("k")) == (b"2", Source.BYPASS)
+    assert node.cache.cache_available is False
+    assert await node.get("absent") == (None, Source.BYPASS)
+
+
+async def test_a_cancelled_writer_cancels_no_commit(node: Node) -> None:
+    gate = asyncio.Event()
+    node.store.before_write = gate.wait
+    write = asyncio.ensure_future(node.set("k", b"1"))
+    await asyncio.sleep(0.01)
+    write.cancel()
+    gate.set()
+    await node.cache.drained()
+    assert (await node.get("k"))[0] == b"1"
+
+
+async def test_a_write_that_waits_too_long_is_withdrawn(cluster: Cluster) -> None:
+    node = await cluster.start(write_timeout=0.1)
+    gate = asyncio.Event()
+    node.store.before_write = gate.wait
+    with pytest.raises(StoreUnavailable, match="nothing was written"):
+        await node.set("k", b"1")
+    gate.set()
+    await node.cache.drained()
+    assert (await node.get("k"))[0] is None
+
+
+async def test_a_write_begun_and_not_finished_in_time_is_of_unknown_outcome(
+    cluster: Cluster,
+) -> None:
+    node = await cluster.start(write_timeout=3600.0)
+    write = StagedStore.write
+    told = asyncio.Event()
+
+    async def slow(group: Sequence[Claim], now: float, fence: Fence) -> Written:
+        written = await write(node.store, group, now, fence)
+        let_pass(3600.0)
+        await told.wait()
+        return written
+
+    node.store.write = slow  # type: ignore[method-assign]
+    with pytest.raises(OutcomeUnknown, match="may or may not"):
+        await node.set("k", b"1")
+    told.set()
+    await node.cache.drained()
+    assert (await node.get("k"))[0] == b"1"
+
+
+async def test_a_write_that_only_memcached_holds_up_has_been_made(cluster: Cluster) -> None:
+    node = await cluster.start(write_timeout=3600.0)
+
+    async def slow(items: object) -> None:
+        let_pass(3600.0)
+        for _ in range(10):  # turns of the event loop, in which the limit is looked at
+            await asyncio.sleep(0)
+
+    node.memcache.set_many = slow  # type: ignore[method-assign]
+    await node.set("k", b"1")
+    assert (await node.get("k"))[0] == b"1"
+
+
+async def test_the_next_group_is_committed_while_one_is_stored_in_memcached(node: Node) -> None:
+    stored = asyncio.Event()
+
+    async def slow(items: object) -> None:
+        await stored.wait()
+
+    node.memcache.set_many = slow  # type: ignore[method-assign]
+    first = node.cache.write(Set("a", b"1", JSON))
+    while node.cache.counters.commits < 1:
+        await asyncio.sleep(0)
+    second = node.cache.write(Set("b", b"1", JSON))
+    while node.cache.counters.commits < 2:
+        await asyncio.sleep(0)
+    assert not first.done() and not second.done()
+    stored.set()
+    await asyncio.gather(first, second)
+
+
+async def test_a_small_write_waits_for_a_large_one_of_its_group_no_longer_than_a_deadline(
+    node: Node,
+) -> None:
+    under_way = 0
+    all_at_once = asyncio.Event()
+
+    async def slow(items: object) -> None:
+        nonlocal under_way
+        under_way += 1
+        if under_way == 2:
+            all_at_once.set()
+        await all_at_once.wait()
+
+    node.memcache.set_many = slow  # type: ignore[method-assign]
+    large = node.cache.write(*(Set(f"{n}", b"1", JSON) for n in range(500)))
+    small = node.cache.write(Set("k", b"1", JSON))
+    async with asyncio.timeout(20):
+        await asyncio.gather(large, small)
+    assert node.store.groups == [2]
+
+
+@pytest.mark.parametrize("count", [1, 20])
+async def test_large_values_are_sealed_and_opened_beside_the_event_loop(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    node = await cluster.start(max_item_bytes=2 << 20)
+    loop_thread = threading.get_ident()
+    hashed: dict[bool, int] = {True: 0, False: 0}  # bytes, by whether the loop was at it
+    encode, decode = FrameCodec.encode, FrameCodec.decode
+
+    def encoded(self: FrameCodec, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
+        frame = encode(self, name, tag, entry)
+        hashed[threading.get_ident() == loop_thread] += len(frame)
+        return frame
+
+    def decoded(self: FrameCodec, data: bytes, place: Place, tag: Tag) -> Entry | None | Verdict:
+        hashed[threading.get_ident() == loop_thread] += len(data)
+        return decode(self, data, place, tag)
+
+    monkeypatch.setattr(FrameCodec, "encode", encoded)
+    monkeypatch.setattr(FrameCodec, "decode", decoded)
+    size = 20 * 50_000 // count + 65_536
+    changes = [Set(f"{number}", bytes(size), OCTETS) for number in range(count)]
+    await node.cache.write(*changes)
+    found = await node.cache.get_many([*(change.key for change in changes), "none"])
+    assert [each.source for each in found] == [Source.HIT] * count + [Source.MISS]
+    assert all(each.entry is not None and each.entry.value == bytes(size) for each in found[:-1])
+    assert hashed[False] + hashed[True] > 2 * count * size
+    assert hashed[True] <= HEAVY_BYTES, "no more than what makes it worth while"
+
+
+async def test_what_would_take_too_much_of_memcached_is_read_from_the_database(
+    cluster: Cluster,
+) -> None:
+    node = await cluster.start(max_item_bytes=64 << 20)
+    await node.cache.write(Set("k", bytes(CACHED_BYTES + 1), OCTETS))
+    for _ in range(2):
+        found = await node.cache.get("k")
+        assert found.entry is not None and len(found.entry.value) == CACHED_BYTES + 1
+        assert found.source is Source.MISS
+    assert node.cache.counters.cache_failures == 0
+
+
+async def test_what_memcached_refuses_of_a_large_write_is_counted(node: Node) -> None:
+    async def fail_to_store(items: Sequence[Item]) -> None:
+        raise CacheUnavailable("cut off")
+
+    node.memcache.set_many = fail_to_store  # type: ignore[method-assign]
+    await node.cache.write(*(Set(f"{n}", b"1", JSON) for n in range(1000)))
+    assert node.cache.counters.cache_failures == 4
+
+
+async def test_a_failed_condition_keeps_no_value_of_its_group(node: Node) -> None:
+    class Kind(str):
+        """A content type that can be watched; the value beside it is kept for as long."""
+
+    gc.disable()  # what only a collection finds counts as kept
+    try:
+        kind = Kind(JSON)
+        kept = weakref.ref(kind)
+        results = await asyncio.gather(
+            node.cache.write(Set("a", b"1", kind)),
+            node.cache.write(Delete("b", Condition(versions=frozenset({99})))),
+            return_exceptions=True,
+        )
+        assert node.store.groups == [2]
+        assert isinstance(results[1], ConditionFailed)
+        del kind, results
+        await node.cache.write(Delete("c"))
+        await node.cache.drained()
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+async def test_too_many_waiting_writes_are_refused(cluster: Cluster) -> None:
+    node = await cluster.start(max_queue=3)
+    gate = asyncio.Event()
+    node.store.before_write = gate.wait
+    first = asyncio.ensure_future(node.set("k", b"1"))
+    await asyncio.sleep(0.01)
+    waiting = [asyncio.ensure_future(node.set("k", b"1")) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await node.set("k", b"1")
+    gate.set()
+    await asyncio.gather(first, *waiting)
+
+
+def bulk(name: str, count: int = 10_000) -> list[Set]:
+    return [Set(f"{name}/{n}", b"1", JSON) for n in range(count)]
+
+
+async def test_a_small_write_waits_for_one_large_group_at_most(cluster: Cluster) -> None:
+    node = await cluster.start()
+    gate = asyncio.Event()
+    node.store.before_write = gate.wait
+    writes = [node.cache.write(*bulk(f"{number}")) for number in range(4)]
+    await asyncio.sleep(0)  # the first is under way
+    writes += [node.cache.write(Set(f"{number}", b"1", JSON)) for number in range(600)]
+    gate.set()
+    await asyncio.gather(*writes)
+    # The large one that had begun, then all small ones, then the other large ones.
+    assert node.store.groups == [1, 256, 256, 88, 1, 1, 1]
+
+
+async def test_large_writes_get_their_turn_between_small_ones(node: Node) -> None:
+    async def keep_writing() -> None:
+        while not large.done():
+            await node.cache.write(Set("k", b"1", JSON))
+
+    large = asyncio.gather(*(node.cache.write(*bulk(f"{number}", 600)) for number in range(5)))
+    small = [asyncio.create_task(keep_writing()) for _ in range(20)]
+    async with asyncio.timeout(30):
+        await large
+    await asyncio.gather(*small)
+
+
+async def test_waiting_writes_hold_a_bounded_amount_of_memory(cluster: Cluster) -> None:
+    node = await cluster.start()
+    gate = asyncio.Event()
+    node.store.before_write = gate.wait
+    writes = []
+    held = 0
+    changes = bulk("same")
+    for _ in range(110):
+        writes.append(node.cache.write(*changes))
+        await asyncio.sleep(0)
+        held = max(held, node.cache._queue.bytes)
+    refused = [write for write in writes if write.done()]
+    if held > QUEUE_BYTES:
+        gate.set()  # or closing would wait for ever
+    assert held <= QUEUE_BYTES
+    assert 50 < len(refused) < 110
+    assert {type(write.exception()) for write in refused} == {Overloaded}
+    small = node.cache.write(Set("k", b"1", JSON))  # for which there is room all the same
+    await asyncio.sleep(0)
+    assert not small.done()
+    gate.set()
+    await small
+    assert len(node.store.groups) <= 3, "the one under way, perhaps one more, and its own"
+    for write in writes:
+        if write not in refused:
+            write.cancel()
+    await node.cache.drained()
+
+
+async def test_small_writes_with_large_values_are_refused_by_their_bytes(cluster: Cluster) -> None:
+    node = await cluster.start(max_queue_bytes=10 << 20)
+    gate = asyncio.Event()
+    node.store.before_write = gate.wait
+    writes = []
+    for number in range(16):
+        writes.append(node.cache.write(Set(f"{number}", bytes(1 << 20), OCTETS)))
+        await asyncio.sleep(0)
+    done = [write.done() for write in writes]
+    # One that finds no other of its kind may be larger than the queue.
+    huge = node.cache.write(Set("huge", bytes(11 << 20), OCTETS))
+    refused = huge.done()
+    gate.set()
+    assert done == [False] * 10 + [True] * 6
+    assert not refused
+    await asyncio.gather(huge, *writes[:10])
+    for write in writes[10:]:
+        assert isinstance(write.exception(), Overloaded)
+
+
+async def test_whoever_joined_a_load_hears_of_its_failure(node: Node) -> None:
+    gate = asyncio.Event()
+
+    async def fail() -> None:
+        await gate.wait()
+        raise StoreUnavailable("gone")
+
+    node.store.after_select = fail
+    first = asyncio.ensure_future(node.get("k"))
+    while not node.store.reads:
+        await asyncio.sleep(0)
+    late = asyncio.ensure_future(node.get("k"))
+    await asyncio.sleep(0.05)
+    gate.set()
+    for read in (first, late):
+        with pytest.raises(StoreUnavailable):
+            await read
+    node.store.after_select = None
+    assert await node.get("k") == (None, Source.MISS)
+
+
+async def test_a_cancelled_bulk_read_leaves_nobody_waiting(node: Node) -> None:
+    gate = asyncio.Event()
+    node.store.after_select = gate.wait
+    bulk = asyncio.ensure_future(node.cache.get_many(["k"]))
+    while not node.store.reads:
+        await asyncio.sleep(0)
+    joined = asyncio.ensure_future(node.get("k"))
+    await asyncio.sleep(0.05)
+    bulk.cancel()
+    gate.set()
+    assert await joined == (None, Source.MISS)
+
+
+async def test_the_cache_failing_in_mid_batch_is_a_bypass(node: Node) -> None:
+    async def fail(keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        raise CacheUnavailable("cut off")
+
+    async def fail_to_store(items: Sequence[Item]) -> None:
+        raise CacheUnavailable("cut off")
+
+    node.memcache.get_many = fail  # type: ignore[method-assign]
+    node.memcache.set_many = fail_to_store  # type: ignore[method-assign]
+    await node.set("k", b"1")
+    assert await node.get("k") == (b"1", Source.BYPASS)
+    assert node.cache.counters.cache_failures == 2
+
+
+async def test_a_listing_is_complete_and_in_byte_order(node: Node) -> None:
+    keys = [f"{n:04}" for n in range(600)] + ["é", "z", "\U0001f600", "Z"]
+    await node.cache.write(*(Set(key, b"1", JSON) for key in keys))
+    pieces = [piece async for piece, _ in node.cache.scan()]
+    assert [entry.key for piece in pieces for entry in piece] == sorted(keys, key=str.encode)
+    assert len(pieces) > 2
+    limited = [piece async for piece, _ in node.cache.scan("0", "0007", limit=300)]
+    assert [entry.key for piece in limited for entry in piece] == keys[8:308]
+
+
+async def test_hits_never_wait_for_loads(cluster: Cluster) -> None:
+    node = await cluster.start(read_timeout=0.5)
+    await node.set("cached", b"1")
+    gate = asyncio.Event()
+    node.store.after_select = gate.wait
+    misses = []
+    for n in range(20):
+        misses.append(asyncio.ensure_future(node.get(f"absent {n}")))
+        assert await node.get("cached") == (b"1", Source.HIT)
+        assert (await node.cache.get_many(["cached"]))[0].source is Source.HIT
+    for miss in misses:
+        with pytest.raises(StoreUnavailable, match="in time"):
+            await miss
+    assert await node.get("cached") == (b"1", Source.HIT)
+    gate.set()
+    node.store.after_select = None
+    assert await node.get("absent") == (None, Source.MISS)

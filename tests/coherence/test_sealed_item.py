@@ -1,0 +1,168 @@
+"""Frames: what was sealed comes back, and nothing else is ever believed."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenantbase.entry import JSON, MAX_KEY_BYTES, Entry
+from tenantbase.coherence.sealed_item import OVERHEAD, PLACES, REJECTED, FrameCodec, bucket_of
+from tenantbase.coherence.tag_file import BUCKETS, Tag
+
+SECRET = bytes(range(32))
+CODEC = FrameCodec(SECRET)
+TAG: Tag = (b"e" * 16, 4)
+ID = str(uuid.UUID(int=1))
+
+keys = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+entries = st.builds(
+    Entry,
+    key=keys,
+    value=st.binary(),
+    content_type=st.sampled_from([JSON, "text/plain; charset=utf-8", "", "x/é"]),
+    id=st.uuids().map(str),
+    version=st.integers(1, 2**63 - 1),
+    expires_at=st.none() | st.floats(1, 2.5e11),
+)
+
+
+def sealed(entry: Entry | None, key: str, tag: Tag = TAG) -> bytes:
+    return CODEC.encode(CODEC.name(key), tag, entry)
+
+
+def opened(data: bytes, key: str, tag: Tag = TAG, codec: FrameCodec = CODEC) -> object:
+    return codec.decode(data, codec.place(key), tag)
+
+
+@given(entries)
+def test_an_entry_comes_back_as_it_was(entry: Entry) -> None:
+    assert opened(sealed(entry, entry.key), entry.key) == entry
+
+
+@given(keys)
+def test_an_absence_comes_back(key: str) -> None:
+    assert opened(sealed(None, key), key) is None
+
+
+@given(st.none() | entries, st.data())
+def test_any_byte_changed_is_rejected(entry: Entry | None, data: st.DataObject) -> None:
+    frame = bytearray(sealed(entry, "k"))
+    at = data.draw(st.integers(0, len(frame) - 1))
+    frame[at] ^= data.draw(st.integers(1, 255))
+    assert opened(bytes(frame), "k") is REJECTED
+
+
+@pytest.mark.parametrize("size", [1_500, 2_047, 2_048, 5_000, 100_000])
+def test_every_part_of_a_large_value_is_covered(size: int) -> None:
+    frame = bytearray(sealed(Entry("k", bytes(size), JSON, ID, 1, None), "k"))
+    assert opened(bytes(frame), "k") is not REJECTED
+    # Each page of it, and its very end.
+    for at in {*range(0, len(frame), 512), len(frame) - 1}:
+        frame[at] ^= 1
+        assert opened(bytes(frame), "k") is REJECTED, at
+        frame[at] ^= 1
+
+
+@given(entries, st.data())
+def test_any_end_cut_off_or_added_is_rejected(entry: Entry, data: st.DataObject) -> None:
+    frame = sealed(entry, "k")
+    cut = data.draw(st.integers(0, len(frame) - 1))
+    assert opened(frame[:cut], "k") is REJECTED
+    assert opened(frame + data.draw(st.binary(min_size=1)), "k") is REJECTED
+
+
+@given(st.none() | entries, keys, keys)
+def test_another_keys_frame_is_rejected(entry: Entry | None, key: str, other: str) -> None:
+    if key != other:
+        assert opened(sealed(entry, key), other) is REJECTED
+
+
+@pytest.mark.parametrize("tag", [(b"e" * 16, 2), (b"e" * 16, 6), (b"f" * 16, 4)])
+def test_another_tags_frame_is_rejected(tag: Tag) -> None:
+    assert opened(sealed(None, "k", tag), "k") is REJECTED
+
+
+@given(st.none() | entries, st.data())
+def test_what_is_remembered_of_a_place_vouches_for_the_same_bytes_alone(
+    entry: Entry | None, data: st.DataObject
+) -> None:
+    frame = sealed(entry, "k")
+    first = opened(frame, "k")
+    changed = bytearray(frame)
+    changed[data.draw(st.integers(0, len(frame) - 1))] ^= data.draw(st.integers(1, 255))
+    assert opened(bytes(changed), "k") is REJECTED
+    assert opened(frame, "other") is REJECTED
+    assert opened(bytes(bytearray(frame)), "k") == first, "and nothing took its place"
+
+
+def test_what_is_remembered_of_a_place_counts_under_its_own_tag_alone() -> None:
+    epoch, sequence = TAG
+    old, new = (sealed(None, "k", (epoch, number)) for number in (sequence, sequence + 2))
+    for _ in range(2):
+        assert opened(old, "k") is None
+        assert opened(old, "k", (epoch, sequence + 2)) is REJECTED
+        assert opened(old, "k", (b"f" * 16, sequence)) is REJECTED
+        assert opened(new, "k", (epoch, sequence + 2)) is None
+
+
+def test_a_bounded_number_of_places_is_remembered() -> None:
+    codec = FrameCodec(SECRET)
+    first = codec.place("first")
+    assert codec.place("first") is first
+    others = [codec.place(f"{number}") for number in range(PLACES)]
+    assert codec.place(f"{PLACES - 1}") is others[-1]
+    assert codec.place("first") is not first
+    assert codec.place("first").name == first.name
+
+
+def test_the_places_forgotten_first_are_the_oldest() -> None:
+    codec = FrameCodec(SECRET)
+    oldest, *rest = [codec.place(f"{number}") for number in range(PLACES)]
+    codec.place("one more")
+    assert all(codec.place(place.key) is place for place in rest)
+    assert codec.place(oldest.key) is not oldest
+
+
+def test_large_frames_are_not_remembered() -> None:
+    codec = FrameCodec(SECRET)
+    for size in (10, 10_000):
+        place = codec.place(f"{size}")
+        frame = codec.encode(place.name, TAG, Entry(place.key, bytes(size), JSON, ID, 1, None))
+        assert codec.decode(frame, place, TAG) is not REJECTED
+        assert (place.frame is frame) == (size == 10)
+
+
+def test_a_strangers_frame_is_rejected() -> None:
+    stranger = FrameCodec(bytes(32))
+    frame = stranger.encode(CODEC.name("k"), TAG, None)
+    assert opened(frame, "k") is REJECTED
+
+
+@given(st.binary(max_size=400))
+def test_rubbish_is_rejected(data: bytes) -> None:
+    assert opened(data, "k") is REJECTED
+
+
+def test_names_are_fixed_length_hexadecimal_and_keyed() -> None:
+    names = {CODEC.name(key) for key in ("a", "b", "a b\r\nset x", "é" * 512)}
+    assert len(names) == 4
+    assert all(len(name) == 32 and set(name) <= set(b"0123456789abcdef") for name in names)
+    assert FrameCodec(bytes(32)).name("a") != CODEC.name("a")
+    assert CODEC.name("a") != hashlib.blake2b(b"a", digest_size=16).hexdigest().encode()
+
+
+def test_buckets_are_spread_over_all_there_are() -> None:
+    buckets = {bucket_of(CODEC.name(str(n))) for n in range(20_000)}
+    assert min(buckets) >= 0 and max(buckets) < BUCKETS
+    # 20,000 balls in 65,536 bins hit about 17,200 of them.
+    assert len(buckets) > 16_500
+
+
+def test_the_overhead_is_an_upper_bound() -> None:
+    entry = Entry("k" * MAX_KEY_BYTES, b"v", "x/" + "y" * 250, str(uuid.uuid4()), 1, 1e9)
+    memcached_item_header = 64 + 32
+    assert len(sealed(entry, entry.key)) - 1 + memcached_item_header <= OVERHEAD

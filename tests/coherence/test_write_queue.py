@@ -1,0 +1,107 @@
+"""The order of waiting writes: small ones soon, large ones surely, all of them within bounds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pytest
+
+from tenantbase.coherence.pending import Claim
+from tenantbase.entry import JSON
+from tenantbase.interfaces.store import Delete, DeletePrefix, Set, Sweep
+from tenantbase.coherence.write_queue import (
+    GROUP_BYTES,
+    GROUP_CHANGES,
+    GROUP_WRITES,
+    LARGE_BYTES,
+    LARGE_CHANGES,
+    WriteQueue,
+)
+
+
+class Waiting(NamedTuple):
+    """A write as the queue sees it."""
+
+    changes: int
+    bytes: int
+    large: bool = False
+
+
+SMALL = Waiting(1, 100)
+LARGE = Waiting(LARGE_CHANGES + 1, 100, True)
+
+
+def queue_of(*writes: Waiting) -> WriteQueue[Waiting, int]:
+    queue = WriteQueue[Waiting, int](10_000)
+    for number, write in enumerate(writes):
+        queue.append((write, number))
+    return queue
+
+
+def groups(queue: WriteQueue[Waiting, int]) -> list[list[int]]:
+    taken = []
+    while queue:
+        taken.append([receiver for _, receiver in queue.take()])
+    assert queue.bytes == 0
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("each", "count"),
+    [
+        (SMALL, GROUP_WRITES),
+        (Waiting(GROUP_CHANGES // 4, 1), 4),
+        (Waiting((GROUP_CHANGES + 1) // 5, 1), 4),
+        (Waiting(1, GROUP_BYTES // 8), 8),
+    ],
+)
+def test_a_group_is_bounded_by_writes_by_changes_and_by_bytes(each: Waiting, count: int) -> None:
+    assert [len(group) for group in groups(queue_of(*[each] * (3 * count)))] == [count] * 3
+
+
+def test_small_ones_keep_their_order() -> None:
+    writes = [Waiting(1, random.Random(1).randrange(LARGE_BYTES)) for _ in range(100)]
+    assert sum(groups(queue_of(*writes)), []) == list(range(100))
+
+
+def test_a_large_one_is_a_group_of_its_own_and_goes_after_the_small_ones() -> None:
+    assert groups(queue_of(LARGE, SMALL, LARGE, SMALL)) == [[1, 3], [0], [2]]
+
+
+def test_each_small_one_waits_for_one_large_one_and_each_large_one_gets_its_turn() -> None:
+    queue = queue_of(*[LARGE] * 50)
+    number = 50
+    large_before: dict[int, int] = {}  # how many large groups there were when it arrived
+    taken_large = 0
+    since_large = 0
+    while taken_large < 50:
+        for _ in range(100):  # more than a third of a group for each that is taken
+            large_before[number] = taken_large
+            queue.append((SMALL, number))
+            number += 1
+        group = [receiver for _, receiver in queue.take()]
+        if group[0] < 50:
+            taken_large += 1
+            since_large = 0
+        else:
+            since_large += 1
+            assert since_large <= 3, "a large one was passed over for what came after"
+            for each in group:
+                assert taken_large - large_before.pop(each) <= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "large"),
+    [
+        ([Set("k", bytes(1 << 20), JSON)], False),
+        ([Set("k", bytes(3 << 20), JSON)], True),
+        ([Delete(f"{number}") for number in range(LARGE_CHANGES)], False),
+        ([Delete(f"{number}") for number in range(LARGE_CHANGES + 1)], True),
+        ([DeletePrefix("")], True),
+        ([Sweep(500)], False),
+    ],
+)
+def test_what_is_large(changes: Sequence[Set | Delete | DeletePrefix | Sweep], large: bool) -> None:
+    assert Claim(tuple(changes)).large == large

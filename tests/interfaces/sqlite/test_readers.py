@@ -1,0 +1,136 @@
+"""Reads that hang in SQLite: others go on, and what cannot is refused in time."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tenantbase.entry import JSON
+from tenantbase.errors import StoreUnavailable
+from tenantbase.coherence.tag_seqlock import WriteLock
+from tenantbase.interfaces.sqlite.store import SqlStore
+from tenantbase.interfaces.sqlite.queries import snapshot
+from tenantbase.interfaces.sqlite.readers import MOST_READERS
+from tenantbase.interfaces.store import Set
+from tests.fakes import Granted, RecordingFence
+from tests.servers import poll_async
+
+NOW = 1_000.0
+PATIENCE = 10.0
+
+
+class Hang:
+    """An SQL function that does not return until it is let to."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.under_way = threading.Semaphore(0)
+
+    def __call__(self, connection: sqlite3.Connection) -> object:
+        connection.create_function("hang", 0, self._hang)
+        return connection.execute("SELECT hang()").fetchone()
+
+    def _hang(self) -> int:
+        self.under_way.release()
+        self.gate.wait()
+        return 1
+
+
+@pytest.fixture
+async def hang() -> AsyncIterator[Hang]:
+    hang = Hang()
+    yield hang
+    hang.gate.set()
+
+
+@pytest.fixture
+async def store(tmp_path: Path, hang: Hang) -> AsyncIterator[SqlStore]:
+    async with AsyncExitStack() as stack:
+        lock = WriteLock(tmp_path / "lock")
+        stack.callback(lock.close)
+        store = await SqlStore.open(tmp_path / "x.db", lock.held, read_timeout=1.0)
+        stack.push_async_callback(store.close)
+        stack.callback(hang.gate.set)
+        written = await store.write([Granted(Set("k", b"1", JSON))], NOW, RecordingFence())
+        assert isinstance(written.outcomes[0], tuple)
+        yield store
+
+
+def hung(store: SqlStore, hang: Hang, count: int) -> list[asyncio.Task[object]]:
+    return [asyncio.create_task(store._read(hang)) for _ in range(count)]
+
+
+async def refused(tasks: list[asyncio.Task[object]]) -> None:
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        assert isinstance(result, StoreUnavailable), result
+
+
+async def test_reads_go_on_while_some_hang(
+    store: SqlStore, hang: Hang, caplog: pytest.LogCaptureFixture
+) -> None:
+    tasks = hung(store, hang, 2)  # as many as there are readers
+    await poll_async(lambda: len(store._readers.connections) > 2, "they were replaced")
+    assert (await store.read(["k"], NOW))[0] is not None
+    await refused(tasks)
+    assert store.troubles == ["reads hang"]
+    for _ in range(20):
+        assert (await store.read(["k"], NOW))[0] is not None, "none waits behind those that hang"
+    hang.gate.set()
+    await poll_async(lambda: not store.troubles, "they are back")
+    await poll_async(lambda: len(store._readers.connections) == 2, "no more than before")
+    assert [record.getMessage() for record in caplog.records] == [
+        "reads hang: SQLite does not return from a read",
+        "reads hang: over",
+    ]
+
+
+async def test_when_all_hang_reads_are_refused_at_once_until_one_is_back(
+    store: SqlStore, hang: Hang
+) -> None:
+    tasks: list[asyncio.Task[object]] = []
+
+    def all_hang() -> bool:
+        readers = store._readers._readers
+        if store._readers._idle:
+            tasks.extend(hung(store, hang, 1))
+        return len(readers) == MOST_READERS and all(reader.aside for reader in readers)
+
+    await poll_async(all_hang, "all hang")
+    begun = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="in time"):
+        await store.read(["k"], NOW)
+    assert time.monotonic() - begun < 0.5, "not after the deadline"
+    await refused(tasks)
+    hang.gate.set()
+    await poll_async(lambda: not store.troubles, "they are back")
+    assert (await store.read(["k"], NOW))[0] is not None
+
+
+async def test_closing_does_not_wait_for_what_hangs(store: SqlStore, hang: Hang) -> None:
+    tasks = hung(store, hang, 1)
+    async with asyncio.timeout(PATIENCE):
+        await store.close()
+    assert not hang.gate.is_set()
+    await refused(tasks)
+
+
+async def test_an_error_inside_a_snapshot_ends_it(store: SqlStore) -> None:
+    def fail(connection: sqlite3.Connection) -> None:
+        with snapshot(connection):
+            connection.execute("SELECT * FROM entries").fetchall()
+            raise ValueError("a mistake of ours")
+
+    for connection in store._readers.connections:
+        with pytest.raises(ValueError):
+            await connection.run(fail)
+    await store.write([Granted(Set("k", b"2", JSON))], NOW, RecordingFence())
+    for _ in range(4):
+        (entry,) = await store.read(["k"], NOW)
+        assert getattr(entry, "value", None) == b"2", "not the state of the snapshot"

@@ -1,0 +1,161 @@
+"""The log that an earlier process left: when it is written again, and when it is let be."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tenantbase.process.config import Config
+from tenantbase.entry import JSON
+from tenantbase.errors import CannotOpen
+from tenantbase.interfaces.sqlite import schema as sql_schema
+from tenantbase.interfaces.sqlite.recovery import LeftLog, LogNotSafe
+from tenantbase.interfaces.store import Set
+from tenantbase.coherence.tag_file import TagFile
+from tenantbase.process.wiring import open_cache
+
+LONG_AGO = 1_000_000_000
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(database=tmp_path / "x.db")
+
+
+def log_of(config: Config) -> Path:
+    return Path(f"{config.database}-wal")
+
+
+async def opening_writes_the_log(config: Config) -> bool:
+    """Whether opening the database writes its log again. It is the same afterwards."""
+    log = log_of(config)
+    before = log.read_bytes()
+    assert before
+    os.utime(log, (LONG_AGO, LONG_AGO))
+    async with open_cache(config) as cache:
+        assert await cache.get("k") is not None
+        assert log.read_bytes() == before
+        return log.stat().st_mtime != LONG_AGO
+
+
+async def test_beside_others_the_log_is_let_be(config: Config) -> None:
+    async with open_cache(config) as cache:
+        await cache.write(Set("k", b"1", JSON))
+        assert not await opening_writes_the_log(config)
+
+
+async def test_not_so_after_a_commit_that_did_not_end(config: Config) -> None:
+    async with open_cache(config) as cache:
+        await cache.write(Set("k", b"1", JSON))
+        tags = TagFile.open(Path(f"{config.database}-tags"))
+        tags.sequences[1234] |= 1
+        assert await opening_writes_the_log(config)
+        tags.sequences[1234] += 1
+        assert not await opening_writes_the_log(config)
+        tags.close()
+
+
+async def test_nor_when_somebody_has_only_the_tag_file(config: Config) -> None:
+    async with open_cache(config) as cache:
+        await cache.write(Set("k", b"1", JSON))
+        kept = {path: path.read_bytes() for path in (config.database, log_of(config))}
+    for path, contents in kept.items():  # as after kill -9
+        path.write_bytes(contents)
+    starting = TagFile.open(Path(f"{config.database}-tags"))  # of two that start at once the first
+    assert await opening_writes_the_log(config)
+    starting.close()
+
+
+class WatchingMark:
+    """Asked and told as a tag file is; writes down whether the log had been written by then."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.written: list[bool] = []
+
+    @property
+    def log_is_safe(self) -> bool:
+        return False
+
+    def log_was_made_safe(self) -> None:
+        self.written.append(self.log.stat().st_mtime != LONG_AGO)
+
+
+async def left_after_a_crash(config: Config) -> None:
+    """A database whose log holds a commit, as it is after ``kill -9``."""
+    async with open_cache(config) as cache:
+        await cache.write(Set("k", b"1", JSON))
+        kept = {path: path.read_bytes() for path in (config.database, log_of(config))}
+    for path, contents in kept.items():
+        path.write_bytes(contents)
+    os.utime(log_of(config), (LONG_AGO, LONG_AGO))
+
+
+async def test_a_log_is_declared_safe_after_it_was_written_again(config: Config) -> None:
+    await left_after_a_crash(config)
+    mark = WatchingMark(log_of(config))
+    sql_schema.open_writer(str(config.database), 1.0, mark).connection.close()
+    assert mark.written == [True]
+
+
+async def test_a_log_that_was_not_written_again_is_not_declared_safe(config: Config) -> None:
+    await left_after_a_crash(config)
+    mark = WatchingMark(log_of(config))
+    with closing(sqlite3.connect(config.database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # nobody can be sure of the log meanwhile
+        with pytest.raises(CannotOpen, match="locked"):
+            sql_schema.open_writer(str(config.database), 0.1, mark)
+    assert mark.written == []
+
+
+def test_the_same_bytes(tmp_path: Path) -> None:
+    log = tmp_path / "x.db-wal"
+    contents = os.urandom(3_000_001)  # more than is read at once, and no multiple of anything
+    log.write_bytes(contents)
+    os.utime(log, (LONG_AGO, LONG_AGO))
+    (tmp_path / "link.db").symlink_to("x.db")
+    LeftLog(str(tmp_path / "link.db")).write_again()
+    assert log.read_bytes() == contents
+    assert log.stat().st_mtime != LONG_AGO
+
+
+def test_no_log(tmp_path: Path) -> None:
+    LeftLog(str(tmp_path / "x.db")).write_again()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_that_changes_meanwhile_is_not_safe(tmp_path: Path) -> None:
+    log = tmp_path / "x.db-wal"
+    log.write_bytes(b"one")
+    left = LeftLog(str(tmp_path / "x.db"))
+    log.write_bytes(b"two")
+    with pytest.raises(LogNotSafe, match="x.db-wal"):
+        left.write_again()
+
+
+async def test_a_log_that_cannot_be_read_is_named(config: Config) -> None:
+    log_of(config).mkdir()
+    with pytest.raises(CannotOpen, match="x.db-wal is in the way"):
+        async with open_cache(config):
+            pass
+
+
+async def test_a_file_with_another_name_is_refused(config: Config, tmp_path: Path) -> None:
+    async with open_cache(config) as cache:
+        await cache.write(Set("k", b"1", JSON))
+    other = tmp_path / "elsewhere.db"
+    other.hardlink_to(config.database)
+    contents = other.read_bytes()
+    for path in (config.database, other):
+        with pytest.raises(CannotOpen, match=f"{path}: the file has 2 names .hard links."):
+            async with open_cache(Config(database=path)):
+                pass
+    assert other.read_bytes() == contents
+    assert {path.name for path in tmp_path.iterdir()} == {"x.db", "elsewhere.db"}
+    other.unlink()
+    async with open_cache(config) as cache:
+        assert await cache.get("k") is not None

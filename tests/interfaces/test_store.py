@@ -1,0 +1,746 @@
+"""The contract of a store: every one passes the same tests."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tenantbase.entry import JSON, OCTETS, Entry
+from tenantbase.errors import (
+    StoreError,
+    ConditionFailed,
+    InvalidRequest,
+    StoreUnavailable,
+    TenantbaseError,
+    WrongType,
+)
+from tenantbase.interfaces.sqlite import sweep as sql_sweep
+from tenantbase.interfaces.sqlite.store import SqlStore
+from tenantbase.interfaces.store import (
+    Applied,
+    Change,
+    ChangeEvent,
+    Condition,
+    Delete,
+    DeletePrefix,
+    Increment,
+    Set,
+    Store,
+    Sweep,
+    Written,
+)
+from tests.fakes import FakeStore, Granted, RecordingFence, Tables, Withdrawn
+
+NOW = 1_000.0
+ABSENT = Condition(absent=True)
+EXISTS = Condition(exists=True)
+Opener = Callable[..., Awaitable[Store]]
+
+
+@pytest.fixture(params=["sqlite", "fake"])
+async def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
+    """Opens the same store again and again; what is open when the test ends is closed."""
+    opened: list[Store] = []
+    tables = Tables()
+
+    async def open_store(*, change_log_size: int = 65_536) -> Store:
+        if opened:
+            await opened[-1].close()
+        if request.param == "sqlite":
+            lock = RecordingFence().lock
+            opened.append(
+                await SqlStore.open(tmp_path / "x.db", lock, change_log_size=change_log_size)
+            )
+        else:
+            opened.append(FakeStore(tables, change_log_size=change_log_size))
+        return opened[-1]
+
+    yield open_store
+    if opened:
+        await opened[-1].close()
+
+
+@pytest.fixture
+async def store(reopen: Opener) -> Store:
+    return await reopen()
+
+
+async def write(store: Store, *changes: Change, now: float = NOW) -> tuple[Applied, ...]:
+    """One transaction, as a group of its own."""
+    (outcome,) = await write_group(store, Granted(*changes), now=now)
+    assert isinstance(outcome, tuple), outcome
+    return outcome
+
+
+async def write_group(
+    store: Store, *group: Granted, now: float = NOW
+) -> list[tuple[Applied, ...] | TenantbaseError | None]:
+    written = await store.write(group, now, RecordingFence())
+    return written.outcomes
+
+
+async def put(store: Store, key: str, value: bytes = b"1", *, now: float = NOW) -> Entry:
+    (applied,) = await write(store, Set(key, value, JSON), now=now)
+    assert applied.entry is not None
+    return applied.entry
+
+
+async def get(store: Store, key: str, *, now: float = NOW) -> Entry | None:
+    (entry,) = await store.read([key], now)
+    assert not isinstance(entry, StoreError)
+    return entry
+
+
+async def keys_of(store: Store, prefix: str = "", *, now: float = NOW) -> list[str]:
+    entries, more = await store.scan_keys(prefix, "", 100_000, now)
+    assert not more
+    return [entry.key for entry in entries]
+
+
+async def refusal(store: Store, *changes: Change) -> TenantbaseError:
+    (outcome,) = await write_group(store, Granted(*changes))
+    assert isinstance(outcome, TenantbaseError), outcome
+    return outcome
+
+
+# Setting and reading
+
+
+async def test_what_is_set_is_read(store: Store) -> None:
+    value = bytes(range(256))
+    (applied,) = await write(store, Set("k", value, "text/x-odd; charset=x", 2_000.5))
+    entry = applied.entry
+    assert entry is not None and applied.created
+    assert (entry.key, entry.value, entry.expires_at) == ("k", value, 2_000.5)
+    assert entry.content_type == "text/x-odd; charset=x"
+    assert len(entry.id) == 36
+    assert await get(store, "k") == entry
+
+
+async def test_reads_keep_their_order(store: Store) -> None:
+    one, two = await put(store, "1"), await put(store, "2", b"")
+    assert await store.read(["2", "no", "1", "2"], NOW) == [two, None, one, two]
+    assert await store.read([], NOW) == []
+
+
+async def test_a_replaced_entry_keeps_its_id(store: Store) -> None:
+    first = await put(store, "k", b"1")
+    (applied,) = await write(store, Set("k", b"x", OCTETS))
+    assert applied.entry is not None and not applied.created
+    assert applied.entry.id == first.id
+    assert applied.entry.version == first.version + 1
+    assert await get(store, "k") == applied.entry
+
+
+async def test_a_set_removes_an_expiry_it_does_not_repeat(store: Store) -> None:
+    await write(store, Set("k", b"1", JSON, NOW + 5))
+    assert (await put(store, "k")).expires_at is None
+    assert await get(store, "k", now=NOW + 10) is not None
+
+
+async def test_a_deleted_key_is_made_anew(store: Store) -> None:
+    first = await put(store, "k")
+    assert await write(store, Delete("k")) == (Applied(removed=1),)
+    assert await get(store, "k") is None
+    assert await write(store, Delete("k")) == (Applied(),)
+    second = await put(store, "k")
+    assert second.id != first.id
+    assert second.version == first.version + 2, "deleting took one, deleting nothing none"
+
+
+async def test_no_version_is_used_twice(reopen: Opener) -> None:
+    store = await reopen()
+    await put(store, "k")
+    await write(store, Delete("k"))
+    store = await reopen()
+    assert await store.last_version() == 2
+    assert (await put(store, "k")).version == 3
+    await write(store, Delete("k"))
+    while (await write(store, Sweep(10)))[0].removed:
+        pass
+    store = await reopen(change_log_size=0)
+    while (await write(store, Sweep(10)))[0].removed:
+        pass
+    store = await reopen()
+    assert (await put(store, "k")).version == 5
+
+
+async def test_the_secret_stays(reopen: Opener) -> None:
+    secret = (await reopen()).secret
+    assert len(secret) == 32
+    assert (await reopen()).secret == secret
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["%", "_", "a'b\"c;--", "/", " ", "\t\n", "é", "e\u0301", "\ud7ff\ue000", "\U0010ffff" * 256],
+)
+async def test_any_key(store: Store, key: str) -> None:
+    entry = await put(store, key)
+    await put(store, "other")
+    assert await get(store, key) == entry
+    assert key in await keys_of(store)
+    await write(store, Delete(key))
+    assert await keys_of(store) == ["other"]
+
+
+# Conditions
+
+
+@pytest.mark.parametrize(
+    ("condition", "of_absent", "of_present"),
+    [
+        (ABSENT, True, False),
+        (EXISTS, False, True),
+        (Condition(versions=frozenset({1})), False, True),
+        (Condition(versions=frozenset({7, 1})), False, True),
+        (Condition(versions=frozenset({2})), False, False),
+        (Condition(versions=frozenset()), False, False),
+        (Condition(not_versions=frozenset({1})), True, False),
+        (Condition(not_versions=frozenset({2})), True, True),
+        (Condition(exists=True, versions=frozenset({2})), False, False),
+    ],
+)
+@pytest.mark.parametrize("present", [False, True])
+@pytest.mark.parametrize("kind", ["set", "delete", "increment"])
+async def test_conditions(
+    store: Store, condition: Condition, of_absent: bool, of_present: bool, present: bool, kind: str
+) -> None:
+    before = await put(store, "k", b"5") if present else None
+    change: Change
+    if kind == "set":
+        change = Set("k", b"6", JSON, None, condition)
+    elif kind == "delete":
+        change = Delete("k", condition)
+    else:
+        change = Increment("k", 1, 5, None, condition)
+    if of_present if present else of_absent:
+        await write(store, change)
+        after = await get(store, "k")
+        assert after is None if kind == "delete" else after is not None and after.value == b"6"
+    else:
+        error = await refusal(store, change)
+        assert isinstance(error, ConditionFailed)
+        assert (error.key, error.version) == ("k", 1 if present else None)
+        assert await get(store, "k") == before
+        assert await store.last_version() == int(present)
+
+
+async def test_a_failing_member_does_not_touch_its_neighbours(store: Store) -> None:
+    outcomes = await write_group(
+        store,
+        Granted(Set("a", b"1", JSON)),
+        Granted(Set("a", b"2", JSON, None, ABSENT)),
+        Granted(Set("b", b"1", JSON), Increment("a", 1, 0), Set("c", b"1", JSON, None, EXISTS)),
+        Granted(Set("t", b'"text"', JSON)),
+        Granted(Set("d", b"1", JSON), Increment("t", 1, 0)),
+        Granted(Set("a", b"3", JSON, None, Condition(versions=frozenset({1})))),
+        Granted(Delete("t", Condition(versions=frozenset({2})))),
+    )
+    kinds = [type(outcome) for outcome in outcomes]
+    assert kinds == [tuple, ConditionFailed, ConditionFailed, tuple, WrongType, tuple, tuple]
+    assert await keys_of(store) == ["a"]
+    entry = await get(store, "a")
+    assert entry is not None and (entry.value, entry.version) == (b"3", 3)
+    assert await store.last_version() == 4
+    events, _ = await store.changes(0, 10)
+    assert [(event.version, event.kind, event.key) for event in events] == [
+        (1, "set", "a"),
+        (2, "set", "t"),
+        (3, "set", "a"),
+        (4, "delete", "t"),
+    ]
+
+
+async def test_a_transaction_sees_the_group_before_it(store: Store) -> None:
+    outcomes = await write_group(
+        store,
+        Granted(Increment("n", 1, 0)),
+        Granted(Increment("n", 10, 0, None, EXISTS)),
+        Granted(Delete("n", EXISTS)),
+        Granted(Increment("n", 100, 0, None, ABSENT)),
+        Granted(Increment("n", 1, 0)),
+    )
+    results = [outcome[0] for outcome in outcomes if isinstance(outcome, tuple)]
+    assert [a.entry and a.entry.value for a in results] == [b"1", b"11", None, b"100", b"101"]
+    assert [applied.created for applied in results] == [True, False, False, True, False]
+    first, second, _, anew, last = [applied.entry and applied.entry.id for applied in results]
+    assert first == second != anew == last
+    assert await get(store, "n") == results[-1].entry
+
+
+async def test_changes_of_a_transaction_follow_each_other(store: Store) -> None:
+    applied = await write(
+        store,
+        Set("k", b"1", JSON),
+        Increment("k", 1, 0),
+        Delete("k"),
+        Delete("k"),
+        Set("k", b"4", JSON),
+    )
+    assert [a.created for a in applied] == [True, False, False, False, True]
+    assert [a.removed for a in applied] == [0, 0, 1, 0, 0]
+    assert await get(store, "k") == applied[4].entry
+    assert await store.last_version() == 4
+
+
+async def test_conditions_speak_of_what_was_before_the_transaction(store: Store) -> None:
+    at = Condition(versions=frozenset({(await put(store, "k")).version}))
+    await write(store, Set("k", b"2", JSON, None, at), Set("k", b"3", JSON, None, at))
+    entry = await get(store, "k")
+    assert entry is not None and entry.value == b"3"
+    await write(store, Set("n", b"2", JSON, None, ABSENT), Set("n", b"3", JSON, None, ABSENT))
+
+
+async def test_what_fails_late_in_a_transaction_undoes_it_all(store: Store) -> None:
+    await put(store, "text", b'"a"')
+    before = await put(store, "k", b"1")
+    error = await refusal(
+        store, Delete("k"), Set("new", b"1", JSON), Increment("k", 1, 0), Increment("text", 1, 0)
+    )
+    assert isinstance(error, WrongType)
+    assert await get(store, "k") == before
+    assert await keys_of(store) == ["k", "text"]
+    assert await store.last_version() == before.version
+
+
+# Expiry
+
+
+async def test_what_has_expired_is_absent(store: Store) -> None:
+    (applied,) = await write(store, Set("k", b"41", JSON, NOW + 1))
+    await put(store, "l")
+    entry = applied.entry
+    assert entry is not None
+    assert await get(store, "k", now=NOW + 0.999) == entry
+    later = NOW + 1
+    assert await get(store, "k", now=later) is None
+    assert await keys_of(store, now=later) == ["l"]
+    assert [e.key for e in (await store.scan("", "", 10, 100, later))[0]] == ["l"]
+    (outcome,) = await write_group(store, Granted(Delete("k", EXISTS)), now=later)
+    assert isinstance(outcome, ConditionFailed) and outcome.version is None
+    assert await write(store, Delete("k"), now=later) == (Applied(),)
+    (applied,) = await write(store, Increment("k", 1, 0, None, ABSENT), now=later)
+    assert applied.entry is not None and applied.created
+    assert (applied.entry.value, applied.entry.expires_at) == (b"1", None)
+    assert applied.entry.id != entry.id
+    assert await get(store, "k", now=later) == applied.entry
+
+
+async def test_what_is_stored_too_late_is_absent_at_once(store: Store) -> None:
+    outcomes = await write_group(
+        store,
+        Granted(Set("k", b"5", JSON, NOW - 1)),
+        Granted(Increment("k", 1, 0, None, ABSENT)),
+    )
+    assert isinstance(outcomes[1], tuple)
+    assert outcomes[1][0].created
+    entry = await get(store, "k")
+    assert entry is not None and entry.value == b"1"
+
+
+async def test_sweeping_removes_what_has_expired(store: Store) -> None:
+    await write(
+        store, *(Set(f"k{n}", b"1", JSON, NOW + n) for n in range(1, 6)), Set("l", b"1", JSON)
+    )
+    later = NOW + 4
+    fence = RecordingFence()
+    (outcome,) = (await store.write([Granted(Sweep(3))], later, fence)).outcomes
+    assert outcome == (Applied(removed=3),)
+    assert fence.told == ["lock", {"k1", "k2", "k3"}, "lower", "unlock"]
+    assert await write(store, Sweep(3), now=later) == (Applied(removed=1),)
+    assert await write(store, Sweep(3), now=later) == (Applied(removed=0),)
+    assert await keys_of(store, now=later) == ["k5", "l"]
+    # It is gone, not hidden: a clock set back brings nothing up again.
+    assert await keys_of(store, now=NOW) == ["k5", "l"]
+    events, _ = await store.changes(6, 10)
+    assert [(event.kind, event.key) for event in events] == [
+        ("expire", "k1"),
+        ("expire", "k2"),
+        ("expire", "k3"),
+        ("expire", "k4"),
+    ]
+
+
+# Counters
+
+
+@pytest.mark.parametrize(
+    ("value", "by", "result"),
+    [
+        (b"0", 1, b"1"),
+        (b"-1", 1, b"0"),
+        (b"-0", -1, b"-1"),
+        (b" 41\r\n", 1, b"42"),
+        (b"9223372036854775807", 1, b"9223372036854775808"),
+        (b"-9223372036854775808", -1, b"-9223372036854775809"),
+        (b"1" + b"0" * 998, 10**999, b"11" + b"0" * 998),
+        (b"9" * 1000, 0, b"9" * 1000),
+        (b"-" + b"9" * 1000, 0, b"-" + b"9" * 1000),
+    ],
+)
+async def test_increment(store: Store, value: bytes, by: int, result: bytes) -> None:
+    before = await put(store, "k", value)
+    (applied,) = await write(store, Increment("k", by, 77))
+    assert applied.entry is not None
+    assert (applied.entry.value, applied.entry.id, applied.created) == (result, before.id, False)
+    assert await get(store, "k") == applied.entry
+
+
+@pytest.mark.parametrize(
+    ("value", "content_type"),
+    [
+        (b'"1"', JSON),
+        (b"1.0", JSON),
+        (b"1e3", JSON),
+        (b"true", JSON),
+        (b"null", JSON),
+        (b"[1]", JSON),
+        (b"01", JSON),
+        (b"+1", JSON),
+        (b"", JSON),
+        (b"1 2", JSON),
+        ("١".encode(), JSON),
+        (b"1", OCTETS),
+        (b"1", "text/plain"),
+        (b"1" * 1001, JSON),
+    ],
+)
+async def test_only_integers_are_incremented(store: Store, value: bytes, content_type: str) -> None:
+    (applied,) = await write(store, Set("k", value, content_type))
+    assert isinstance(await refusal(store, Increment("k", 1, 0)), WrongType)
+    assert await get(store, "k") == applied.entry
+
+
+async def test_a_counter_has_its_limit(store: Store) -> None:
+    await put(store, "k", b"9" * 1000)
+    error = await refusal(store, Increment("k", 1, 0))
+    assert isinstance(error, InvalidRequest) and error.field == "by"
+    assert isinstance(await refusal(store, Increment("new", 10**5000, 0)), InvalidRequest)
+    await write(store, Increment("k", -1, 0))
+
+
+async def test_a_counter_keeps_what_is_not_asked_for(store: Store) -> None:
+    (first,) = await write(store, Increment("k", 5, 10, NOW + 5))
+    assert first.entry is not None and first.created
+    assert (first.entry.value, first.entry.content_type) == (b"15", JSON)
+    (second,) = await write(store, Increment("k", 5, 10))
+    assert second.entry is not None and second.entry.expires_at == NOW + 5
+    (third,) = await write(store, Increment("k", 5, 10, NOW + 9))
+    assert third.entry is not None and third.entry.expires_at == NOW + 9
+    await write(store, Set("j", b"1", "application/vnd.x+json"))
+    (fourth,) = await write(store, Increment("j", 1, 0))
+    assert fourth.entry is not None and fourth.entry.content_type == "application/vnd.x+json"
+
+
+# Prefixes
+
+ODD_KEYS = [
+    "a", "a%", "a%b", "a_", "a_b", "ab", "aab", "A", "b", "a\u00ff", "a\u0100", "a/", "a/b",
+    "\ud7ff", "\ud7ffx", "\ue000", "\ue000x", "\ufffd", "\uffff", "\U00010000", "x\ud7ff",
+    "x\ud7ffy", "x\ue000", "\U0010ffff", "\U0010ffffa", "\U0010ffff\U0010ffff",
+    "a\U0010ffff", "a\U0010ffffz", "a\U0010ffff\U0010ffff", "\U0010ffff" * 256, "\x01", "\x7f",
+]  # fmt: skip
+ODD_PREFIXES = ["", *ODD_KEYS, "%", "_", "a\ud7ff", "nothing"]
+
+
+@pytest.mark.parametrize("prefix", ODD_PREFIXES)
+async def test_a_prefix_is_literal(store: Store, prefix: str) -> None:
+    await write(store, *(Set(key, b"1", JSON) for key in ODD_KEYS))
+    covered = sorted((k for k in ODD_KEYS if k.startswith(prefix)), key=lambda key: key.encode())
+    rest = sorted((k for k in ODD_KEYS if not k.startswith(prefix)), key=lambda key: key.encode())
+    assert await keys_of(store, prefix) == covered
+    assert await write(store, DeletePrefix(prefix)) == (Applied(removed=len(covered)),)
+    assert await keys_of(store) == rest
+
+
+async def test_scanning_in_pieces(store: Store) -> None:
+    await write(store, *(Set(key, b"123", JSON) for key in ODD_KEYS))
+    for limit, max_bytes in [(1, 1 << 20), (7, 1 << 20), (100, 1), (100, 6), (100, 7), (100, 100)]:
+        found: list[str] = []
+        after, more = "", True
+        while more:
+            piece, more = await store.scan("", after, limit, max_bytes, NOW)
+            assert len(piece) <= limit
+            assert len(piece) <= (max_bytes + 2) // 3
+            assert piece or not more
+            found += [entry.key for entry in piece]
+            after = found[-1]
+        assert found == sorted(ODD_KEYS, key=lambda key: key.encode())
+
+
+async def test_the_end_of_a_scan_is_known(store: Store) -> None:
+    await write(store, Set("a1", b"12345", JSON), Set("a2", b"12345", JSON), Set("b", b"1", JSON))
+    one, more = await store.scan("a", "", 1, 100, NOW)
+    assert ([entry.value for entry in one], more) == ([b"12345"], True)
+    both, more = await store.scan("a", "", 2, 100, NOW)
+    assert ([entry.key for entry in both], more) == (["a1", "a2"], False)
+    assert await store.scan("a", "a2", 5, 100, NOW) == ([], False)
+    assert await store.scan("a", "a1\U0010ffff", 5, 100, NOW) == (both[1:], False)
+    assert await store.scan("b", "a", 5, 100, NOW) == (await store.read(["b"], NOW), False)
+    keys, more = await store.scan_keys("", "", 2, NOW)
+    assert ([entry.key for entry in keys], more) == (["a1", "a2"], True)
+    assert [entry.value for entry in keys] == [b"", b""]
+    assert [entry.version for entry in keys] == [1, 2]
+
+
+async def test_a_prefix_is_deleted_key_by_key(store: Store) -> None:
+    await write(
+        store, Set("a/1", b"1", JSON), Set("a/2", b"1", JSON, NOW + 1), Set("b", b"1", JSON)
+    )
+    fence = RecordingFence()
+    written = await store.write([Granted(DeletePrefix("a/"))], NOW + 1, fence)
+    assert written.outcomes == [(Applied(removed=1),)], "the other one has expired"
+    assert fence.told == ["lock", {"a/1"}, "lower", "unlock"]
+    events, _ = await store.changes(3, 10)
+    assert events == [ChangeEvent(4, "delete", "a/1")]
+    assert await write(store, DeletePrefix("a/"), now=NOW + 1) == (Applied(),)
+    assert await store.last_version() == 4
+
+
+async def test_a_large_prefix_is_deleted_at_once(store: Store) -> None:
+    await write(store, *(Set(f"a/{n}", b"1", JSON) for n in range(1_500)), Set("b", b"1", JSON))
+    before = await get(store, "a/7")
+    fence = RecordingFence()
+    written = await store.write(
+        [
+            Granted(Set("a/new", b"1", JSON)),
+            Granted(DeletePrefix("a/")),
+            Granted(Set("a/7", b"2", JSON, None, ABSENT)),
+            Granted(Set("a/8", b"2", JSON, None, EXISTS)),
+            Granted(Increment("a/9", 1, 0)),
+        ],
+        NOW,
+        fence,
+    )
+    assert fence.told == ["lock", None, "lower", "unlock"]
+    assert written.outcomes[1] == (Applied(removed=1_501),)
+    assert isinstance(written.outcomes[3], ConditionFailed)
+    assert await keys_of(store) == ["a/7", "a/9", "b"]
+    assert await get(store, "a/8") is None
+    after = await get(store, "a/7")
+    assert before is not None and after is not None
+    assert (after.value, after.id != before.id) == (b"2", True)
+    counter = await get(store, "a/9")
+    assert counter is not None and counter.value == b"1"
+    events, _ = await store.changes(1_502, 10)
+    assert [(event.kind, event.key) for event in events] == [
+        ("reset", "a/"),
+        ("set", "a/7"),
+        ("set", "a/9"),
+    ]
+    # What was set since then stays, however often it is swept.
+    for _ in range(20):
+        await write(store, Sweep(100))
+    assert await keys_of(store) == ["a/7", "a/9", "b"]
+    assert await get(store, "a/7") == after
+    assert await write(store, Delete("a/7")) == (Applied(removed=1),)
+    assert await write(store, DeletePrefix("a/")) == (Applied(removed=1),)
+    assert await keys_of(store) == ["b"]
+
+
+async def test_a_prefix_is_deleted_in_a_transaction_of_its_own(store: Store) -> None:
+    for alone in (DeletePrefix("k"), Sweep(10)):
+        assert isinstance(await refusal(store, Set("k", b"1", JSON), alone), InvalidRequest)
+        assert isinstance(await refusal(store, alone, alone), InvalidRequest)
+    assert await store.last_version() == 0
+
+
+# Bulk
+
+
+async def test_many_keys_at_once(store: Store) -> None:
+    keys = [f"k{n}" for n in range(1_100)]
+    applied = await write(store, *(Set(key, key.encode(), JSON) for key in keys))
+    assert [a.entry and a.entry.version for a in applied] == list(range(1, 1_101))
+    shuffled = [*keys, "absent"]
+    random.Random(1).shuffle(shuffled)
+    entries = await store.read(shuffled, NOW)
+    assert [getattr(entry, "key", None) for entry in entries] == [
+        None if key == "absent" else key for key in shuffled
+    ]
+    removed = await write(store, *(Delete(key) for key in [*keys[:600], "absent"]))
+    assert sum(a.removed for a in removed) == 600
+    assert await keys_of(store) == sorted(keys[600:])
+
+
+# The change log
+
+
+async def test_the_change_log(reopen: Opener) -> None:
+    store = await reopen()
+    assert await store.changes(0, 10) == ([], True)
+    await write(store, Set("a", b"1", JSON), Set("b", b"1", JSON), Delete("a"), Delete("none"))
+    events = [ChangeEvent(1, "set", "a"), ChangeEvent(2, "set", "b"), ChangeEvent(3, "delete", "a")]
+    store = await reopen()
+    assert await store.changes(0, 10) == (events, True)
+    assert await store.changes(1, 1) == (events[1:2], True)
+    assert await store.changes(3, 10) == ([], True)
+    for impossible in (-1, 4, 1 << 70):
+        assert await store.changes(impossible, 10) == ([], False)
+
+
+async def test_the_change_log_is_bounded(reopen: Opener) -> None:
+    store = await reopen(change_log_size=3)
+    for n in range(10):
+        await put(store, f"k{n}")
+    assert len((await store.changes(0, 100))[0]) == 10
+    fence = RecordingFence()
+    written = await store.write([Granted(Sweep(4))], NOW, fence)
+    assert written.outcomes == [(Applied(removed=4),)]
+    assert (fence.told, written.ticket) == (["lock", "unlock"], None)
+    assert await write(store, Sweep(4)) == (Applied(removed=3),)
+    assert await write(store, Sweep(4)) == (Applied(removed=0),)
+    assert await store.changes(6, 100) == ([], False)
+    events, complete = await store.changes(7, 100)
+    assert complete
+    assert [event.version for event in events] == [8, 9, 10]
+    assert len(await keys_of(store)) == 10
+
+
+# Claims, fences, ends
+
+
+async def test_a_withdrawn_transaction_is_not_made(store: Store) -> None:
+    fence = RecordingFence()
+    group = [Withdrawn(Set("a", b"1", JSON)), Granted(Set("b", b"1", JSON, None, ABSENT))]
+    written = await store.write([*group, Withdrawn(Delete("b"))], NOW, fence)
+    assert written.outcomes[0] is None and written.outcomes[2] is None
+    assert fence.told == ["lock", {"b"}, "lower", "unlock"]
+    assert await keys_of(store) == ["b"]
+    assert await store.last_version() == 1
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        [],
+        [Withdrawn(Set("k", b"1", JSON))],
+        [Granted()],
+        [Granted(Delete("absent"))],
+        [Granted(Set("k", b"1", JSON, None, EXISTS))],
+        [Granted(Set("k", b"1", JSON), Delete("k", EXISTS))],
+        [Granted(DeletePrefix("absent"))],
+        [Granted(Sweep(10))],
+    ],
+    ids=str,
+)
+async def test_who_changes_nothing_raises_no_fence(store: Store, group: list[Granted]) -> None:
+    fence = RecordingFence()
+    written: Written = await store.write(group, NOW, fence)
+    assert written.ticket is None
+    assert len(written.outcomes) == len(group)
+    assert fence.told == ["lock", "unlock"]
+    assert await store.last_version() == 0
+
+
+async def test_the_fence_is_told_what_really_changes(store: Store) -> None:
+    await put(store, "a")
+    fence = RecordingFence()
+    written = await store.write(
+        [
+            Granted(Delete("a"), Set("b", b"1", JSON), Delete("absent")),
+            Granted(Set("c", b"1", JSON, None, EXISTS)),
+            Granted(Increment("d", 1, 0)),
+        ],
+        NOW,
+        fence,
+    )
+    assert fence.told == ["lock", {"a", "b", "d"}, "lower", "unlock"]
+    assert written.ticket is not None
+
+
+async def test_the_store_can_serve_until_it_is_closed(store: Store) -> None:
+    await store.check()
+    await store.close()
+    await store.close()
+    for call in (
+        store.check(),
+        store.read(["k"], NOW),
+        store.scan("", "", 1, 1, NOW),
+        store.scan_keys("", "", 1, NOW),
+        store.changes(0, 1),
+        store.last_version(),
+    ):
+        with pytest.raises(StoreUnavailable):
+            await call
+    assert isinstance(await refusal(store, Set("k", b"1", JSON)), StoreUnavailable)
+
+
+# Against each other
+
+
+def some_change(rng: random.Random, now: float, version: int) -> Change:
+    key = rng.choice("abc") + rng.choice(["", "/", "%", "/x", "/y", "\U0010ffff"])
+    seen = frozenset(rng.randrange(version + 1) for _ in range(5))
+    condition = rng.choice(
+        [None, None, None, ABSENT, EXISTS, Condition(versions=seen), Condition(not_versions=seen)]
+    )
+    # No two entries expire at the same moment: in which order they would go is left open.
+    expires_at = now + rng.uniform(-0.5, 3.0) if rng.random() < 0.3 else None
+    match rng.randrange(10):
+        case 0 | 1 | 2 | 3:
+            value = rng.choice([b"1", b"-7", b'"x"', b"[]"])
+            return Set(key, value, rng.choice([JSON, JSON, OCTETS]), expires_at, condition)
+        case 4 | 5:
+            return Delete(key, condition)
+        case 6 | 7:
+            return Increment(key, rng.randrange(-3, 4), 10, expires_at, condition)
+        case 8:
+            return DeletePrefix(rng.choice(["", "a", "b/", "c", "c/x"]))
+    return Sweep(10_000)
+
+
+def some_claim(rng: random.Random, now: float, version: int) -> Granted:
+    changes = [some_change(rng, now, version) for _ in range(rng.choice([1, 1, 1, 2, 5]))]
+    alone = [change for change in changes if isinstance(change, DeletePrefix | Sweep)]
+    return (Withdrawn if rng.random() < 0.05 else Granted)(*(alone[:1] or changes))
+
+
+async def seen(store: Store, group: list[Granted], now: float, prefix: str) -> str:
+    """All that can be seen of a group and after it, with ids told apart but not shown."""
+    fence = RecordingFence()
+    outcomes = (await store.write(group, now, fence)).outcomes
+    shown = [type(o).__name__ if isinstance(o, Exception) else repr(o) for o in outcomes]
+    for index, claim in enumerate(group):
+        if isinstance(claim.transaction[0], Sweep):
+            shown[index] = ""  # only one of them has rows under deleted prefixes to remove
+    text = repr(
+        (
+            shown,
+            fence.told,
+            await store.scan("", "", 100, 1 << 20, now),
+            await store.scan_keys(prefix, "a/", 3, now),
+            await store.read(["a", "b/", "c/x"], now),
+            await store.changes(max(0, await store.last_version() - 20), 100),
+        )
+    )
+    names: dict[str, str] = {}
+    return re.sub(
+        r"[0-9a-f-]{36}", lambda found: names.setdefault(found[0], f"id {len(names)}"), text
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_two_stores_never_differ(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random groups in both: the same outcomes, the same entries, the same log, at every step."""
+    monkeypatch.setattr(sql_sweep, "ONE_BY_ONE", 2)
+    rng = random.Random(seed)
+    real = await SqlStore.open(tmp_path / "x.db", RecordingFence().lock, change_log_size=40)
+    fake = FakeStore(Tables(), change_log_size=40, one_by_one=2)
+    now = NOW
+    try:
+        for _ in range(150):
+            now += rng.choice([0.0, 0.25, 1.0])
+            version = await fake.last_version()
+            group = [some_claim(rng, now, version) for _ in range(rng.choice([1, 1, 3, 8]))]
+            prefix = rng.choice(["", "a", "c/"])
+            assert await seen(real, group, now, prefix) == await seen(fake, group, now, prefix)
+    finally:
+        await real.close()

@@ -1,0 +1,320 @@
+"""Options: where they come from, which win, and how mistakes are named."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tenantbase.process.config import OPTIONS, Config
+from tenantbase.errors import ConfigError
+from tenantbase.interfaces.memcached.address import MemcacheAddress
+
+# Every option as a command line says nothing of it: click's way.
+SILENT: dict[str, Any] = {
+    option.name: () if option.many else False if option.switch else None for option in OPTIONS
+}
+
+
+def load(given: dict[str, Any] | None = None, **variables: str) -> Config:
+    return Config.load(
+        SILENT | (given or {}), {f"TENANTBASE_{name}": text for name, text in variables.items()}
+    )
+
+
+# An option, a text, and what that means.
+GOOD: list[tuple[str, str, object]] = [
+    ("host", "::1", "::1"),
+    ("host", "[::1]", "::1"),
+    ("host", "LocalHost", "localhost"),
+    ("port", "0", 0),
+    ("port", "65535", 65535),
+    ("database", "/tmp/x y.db", Path("/tmp/x y.db")),
+    ("url", "http://127.0.0.1:8000/", "http://127.0.0.1:8000"),
+    ("url", "https://example.com/base", "https://example.com/base"),
+    ("memcached", "auto", "auto"),
+    ("memcached", "off", "off"),
+    ("memcached", "localhost:11211", MemcacheAddress(host="localhost", port=11211)),
+    ("memcached", "unix:/run/m.sock", MemcacheAddress(path="/run/m.sock")),
+    ("memcached_memory", "2", 2),
+    ("cache_timeout", "0.05", 0.05),
+    ("max_value_bytes", "1048576", 1 << 20),
+    ("max_value_bytes", "2MiB", 2 << 20),
+    ("max_value_bytes", "64 mib", 64 << 20),
+    ("max_value_bytes", "100kB", 100_000),
+    ("max_value_bytes", "512 B", 512),
+    ("max_request_bytes", "1GiB", 1 << 30),
+    ("max_inflight_bytes", "100MiB", 100 << 20),
+    ("max_connections", "1", 1),
+    ("allowed_host", "a.example", ("a.example",)),
+    ("cors_origin", "https://App.example:8443", ("https://app.example:8443",)),
+    ("cors_origin", "https://app.example:443", ("https://app.example",)),
+    ("cors_origin", "HTTP://app.example:80/", ("http://app.example",)),
+    ("cors_origin", "http://app.example:443", ("http://app.example:443",)),
+    ("cors_origin", "http://app.example:", ("http://app.example",)),
+    ("cors_origin", "http://app.example:08080", ("http://app.example:8080",)),
+    ("cors_origin", "http://[0:0::1]:8000", ("http://[::1]:8000",)),
+    ("cors_origin", "https://b\u00fccher.example", ("https://xn--bcher-kva.example",)),
+    ("cors_origin", "http://localhost:*", ("http://localhost:*",)),
+    ("cors_origin", "https://[::1]:*", ("https://[::1]:*",)),
+    ("workers", "3", 3),
+    ("drain_delay", "0", 0.0),
+    ("watchdog_seconds", "0", 0.0),
+    ("drain_timeout", "0", 0.0),
+    ("send_timeout", "0.5", 0.5),
+    ("write_timeout", "1e-1", 0.1),
+    ("keepalive_timeout", "5", 5.0),
+    ("body_timeout", "3600", 3600.0),
+    ("log_level", "INFO", "info"),
+]
+
+# An option and a text that will not do.
+BAD: list[tuple[str, str]] = [
+    ("database", ":memory:"),
+    ("database", "file:x.db"),
+    ("host", "two words"),
+    ("host", "http://127.0.0.1"),
+    ("host", "127.0.0.1:8000"),
+    ("host", "a/b"),
+    ("port", "65536"),
+    ("port", "-1"),
+    ("port", "80.0"),
+    ("port", "\u0663"),
+    ("port", "1_0"),
+    ("database", "a\0b"),
+    ("url", "127.0.0.1:8000"),
+    ("url", "ftp://example.com"),
+    ("url", "http://"),
+    ("memcached", "on"),
+    ("memcached", "localhost:0"),
+    ("memcached", "unix:"),
+    ("memcached_memory", "1"),
+    ("cache_timeout", "0"),
+    ("cache_timeout", "-1"),
+    ("cache_timeout", "nan"),
+    ("cache_timeout", "inf"),
+    ("cache_timeout", "61"),
+    ("cache_timeout", "soon"),
+    ("max_value_bytes", "0"),
+    ("max_value_bytes", "65MiB"),
+    ("max_value_bytes", "1.5MiB"),
+    ("max_value_bytes", "1TiB"),
+    ("max_value_bytes", "1i"),
+    ("max_request_bytes", "-5"),
+    ("allowed_host", "http://a.example"),
+    ("cors_origin", "a.example"),
+    ("cors_origin", "https://a.example/path"),
+    ("cors_origin", "https://user@a.example"),
+    ("cors_origin", "*"),
+    ("cors_origin", "null"),
+    ("cors_origin", "ftp://a.example"),
+    ("cors_origin", "http://a.example:*"),
+    ("cors_origin", "http://localhost.example:*"),
+    ("cors_origin", "https://*.a.example"),
+    ("cors_origin", "http://localhost:80*"),
+    ("cors_origin", "http://a.example:65536"),
+    ("cors_origin", "http://a.example//"),
+    ("cors_origin", "http://[::g]"),
+    ("cors_origin", "http://a.example?"),
+    ("workers", "0"),
+    ("workers", "all"),
+    ("drain_delay", "-1"),
+    ("watchdog_seconds", "never"),
+    ("drain_timeout", "-0.1"),
+    ("send_timeout", "0"),
+    ("max_inflight_bytes", "1MB"),
+    ("max_connections", "0"),
+    ("log_level", "loud"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "value"), GOOD)
+def test_an_option_means_the_same_from_either_source(name: str, text: str, value: object) -> None:
+    more = {"max_request_bytes": "1GiB"} if name == "max_value_bytes" else {}
+    many = isinstance(value, tuple)
+    assert getattr(load(more | {name: (text,) if many else text}), name) == value
+    assert getattr(load(more, **{name.upper(): text}), name) == value
+
+
+@pytest.mark.parametrize(("name", "text"), BAD)
+def test_a_mistake_is_named_by_its_source(name: str, text: str) -> None:
+    option = next(option for option in OPTIONS if option.name == name)
+    with pytest.raises(ConfigError) as from_command_line:
+        load({name: (text,) if option.many else text})
+    assert str(from_command_line.value).startswith(f"{option.flag}: {text!r}: ")
+    if "\0" in text:
+        return  # no environment can hold it
+    with pytest.raises(ConfigError) as from_environment:
+        load({}, **{name.upper(): text})
+    assert str(from_environment.value).startswith(f"{option.variable}: {text!r}: ")
+
+
+def test_as_many_workers_as_cores() -> None:
+    assert 1 <= load({"workers": "auto"}).workers <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize("text", ["1", "true", "Yes", "ON"])
+def test_a_switch_from_the_environment(text: str) -> None:
+    assert load(INSECURE=text).insecure
+    assert load({"insecure": True}, INSECURE="0").insecure
+
+
+@pytest.mark.parametrize("text", ["0", "false", "No", "off", ""])
+def test_a_switch_that_is_off(text: str) -> None:
+    assert not load(INSECURE=text).insecure
+
+
+def test_a_switch_is_nothing_else() -> None:
+    with pytest.raises(ConfigError, match="TENANTBASE_INSECURE: 'maybe': true or false"):
+        load(INSECURE="maybe")
+
+
+def test_the_command_line_wins() -> None:
+    assert load({"port": "1"}, PORT="2").port == 1
+    assert load({"allowed_host": ("a", "b")}, ALLOWED_HOST="c").allowed_host == ("a", "b")
+
+
+def test_many_are_separated_by_commas_in_the_environment() -> None:
+    assert load(ALLOWED_HOST="a.example, b.example ,").allowed_host == ("a.example", "b.example")
+
+
+def test_an_empty_variable_is_none_and_an_empty_option_a_mistake() -> None:
+    assert load(PORT="").port == 8000
+    with pytest.raises(ConfigError, match="--port: ''"):
+        load({"port": ""})
+
+
+def test_an_option_the_command_does_not_take_is_not_looked_at() -> None:
+    assert Config.load({"database": None}, {"TENANTBASE_PORT": "x"}).port == 8000
+
+
+@pytest.mark.parametrize(
+    ("variable", "near"),
+    [
+        ("TENANTBASE_PRT", "; did you mean TENANTBASE_PORT?"),
+        ("TENANTBASE_MAX_VALUE_BYTE", "; did you mean TENANTBASE_MAX_VALUE_BYTES?"),
+        ("TENANTBASE_", ""),
+        ("TENANTBASE_port", "; did you mean TENANTBASE_PORT?"),
+        ("TENANTBASE_URL_", "; did you mean TENANTBASE_URL?"),
+    ],
+)
+def test_an_unknown_variable_is_ignored_with_a_word(variable: str, near: str) -> None:
+    config = Config.load({}, {variable: "", "TENANTBASEMENT": "x", "PORT": "x"})
+    (line,) = config.ignored
+    assert line.startswith(f"{variable} is ignored: there is no such variable")
+    assert variable == "TENANTBASE_port" or line.endswith(near)
+
+
+# What Kubernetes sets in the pods beside a service (its "Service environment variables"), and
+# Docker for a link.
+INJECTED = {
+    "SERVICE_HOST": "10.0.0.1",
+    "SERVICE_PORT": "8000",
+    "SERVICE_PORT_HTTP": "8000",
+    "PORT": "tcp://10.0.0.1:8000",
+    "PORT_8000_TCP": "tcp://10.0.0.1:8000",
+    "PORT_8000_TCP_PROTO": "tcp",
+    "PORT_8000_TCP_PORT": "8000",
+    "PORT_8000_TCP_ADDR": "10.0.0.1",
+    "PORT_8125_UDP_ADDR": "10.0.0.1",
+    "MEMCACHED_PORT": "tcp://10.0.0.2:11211",
+    "MEMCACHED_SERVICE_HOST": "10.0.0.2",
+    "NAME": "/web/tenantbase",
+    "ENV_LANG": "C",
+}
+
+
+def test_what_an_orchestrator_sets_is_ignored_with_two_words() -> None:
+    config = load({}, **INJECTED)
+    assert config == load()
+    all_of_them, address = sorted(config.ignored, key=len, reverse=True)
+    named = {name.strip() for name in all_of_them.partition(":")[0].split(",")}
+    assert named == {f"TENANTBASE_{name}" for name in INJECTED if name != "PORT"}
+    assert "Kubernetes" in all_of_them
+    assert address.startswith("TENANTBASE_PORT: 'tcp://10.0.0.1:8000' is ignored: Kubernetes")
+    assert address.endswith("use --port")
+
+
+@pytest.mark.parametrize("address", ["tcp://10.0.0.1:8000", "udp://[fd00::1]:53", "sctp://h:1"])
+def test_an_address_is_no_port_and_no_mistake_of_the_user(address: str) -> None:
+    assert load(PORT=address) == load()
+    assert load({"port": "1"}, PORT=address).ignored == ()
+
+
+@pytest.mark.parametrize("text", ["tcp:/10.0.0.1:8000", "http://10.0.0.1:8000", "10.0.0.1:8000"])
+def test_what_no_orchestrator_sets_is_a_mistake(text: str) -> None:
+    with pytest.raises(ConfigError, match="^TENANTBASE_PORT: "):
+        load(PORT=text)
+    with pytest.raises(ConfigError, match="^--port: "):
+        load({"port": "tcp://10.0.0.1:8000"})
+    with pytest.raises(ConfigError, match="^TENANTBASE_WORKERS: "):
+        load(WORKERS="tcp://10.0.0.1:8000")
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    with pytest.raises(ConfigError) as error:
+        load({"port": "x", "workers": "0"}, HOSTS="a", LOG_LEVEL="loud")
+    named = [line.partition(":")[0] for line in str(error.value).splitlines()]
+    assert named == ["--port", "--workers", "TENANTBASE_LOG_LEVEL"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_loopback_is_allowed(host: str) -> None:
+    assert load({"host": host}).loopback
+
+
+def test_without_a_host_it_is_loopback() -> None:
+    assert load().host is None and load().loopback
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.com", "localhost.com"])
+def test_another_host_wants_insecure(host: str) -> None:
+    with pytest.raises(ConfigError, match="^--host: .* --insecure"):
+        load({"host": host})
+    config = load({"host": host, "insecure": True})
+    assert config.host == host and not config.loopback
+
+
+def test_requests_hold_values_of_the_largest_size() -> None:
+    assert load().max_request_bytes == 8 << 20
+    assert load({"max_value_bytes": "64MiB"}).max_request_bytes == 128 << 20
+    with pytest.raises(ConfigError, match="--max-request-bytes"):
+        load({"max_value_bytes": "2MiB", "max_request_bytes": "1MiB"})
+
+
+def test_the_largest_request_fits_into_the_budget() -> None:
+    assert load().max_inflight_bytes == 48 << 20
+    assert load({"max_request_bytes": "100MiB"}).max_inflight_bytes == 200 << 20
+    with pytest.raises(ConfigError, match="--max-inflight-bytes"):
+        load({"max_request_bytes": "8MiB", "max_inflight_bytes": "4MiB"})
+
+
+def test_the_database_or_a_url() -> None:
+    with pytest.raises(ConfigError, match="--database and --url"):
+        load({"database": "x.db", "url": "http://localhost"})
+    assert load({"database": "x.db"}, URL="http://localhost").url is None
+    assert load({"url": "http://localhost"}, DATABASE="x.db").url == "http://localhost"
+    assert load(URL="http://localhost", DATABASE="x.db").url == "http://localhost"
+
+
+def test_it_is_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        load().port = 1  # type: ignore[misc]
+
+
+def test_defaults_are_shown_as_they_are_written() -> None:
+    shown = {option.name: option.default for option in OPTIONS if not option.many}
+    config = load()
+    for name, text in shown.items():
+        if text and name not in ("max_request_bytes", "max_inflight_bytes", "host"):
+            assert load({name: text}) == config
+
+
+def test_a_wildcard_is_refused_with_what_is_possible() -> None:
+    with pytest.raises(
+        ConfigError, match=r"--cors-origin: 'https://\*\.a\.example': .*localhost:\*"
+    ):
+        load({"cors_origin": ("https://*.a.example",)})

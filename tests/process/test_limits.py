@@ -1,0 +1,135 @@
+"""A real server at the limits of its process: descriptors, and workers that do not end."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tenantbase.web.transport.lingering import LINGER_SECONDS
+from tests.app_server import AppServer
+from tests.servers import poll
+
+
+@contextmanager
+def soft_limit(count: int) -> Iterator[int]:
+    """For processes started in the block. Yields: the hard limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+    try:
+        yield hard
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_soft_limit_of_open_files_is_raised(tmp_path: Path, workers: str) -> None:
+    with soft_limit(256) as hard:
+        with AppServer(tmp_path / "x.db", "--workers", workers) as server:
+            for pid in (server.pid, *children(server.pid)):
+                assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (hard, hard)
+
+
+def children(pid: int) -> list[int]:
+    """Its children that are servers too, not its memcached."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return [int(each) for each in found if Path(f"/proc/{each}/cmdline").read_bytes() == command]
+
+
+def processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def lowest_free_descriptor(pid: int) -> int:
+    """With this as its limit, a process can open nothing more. Waits until it is at rest."""
+    seen: set[int] = set()
+    since = time.monotonic()
+    while time.monotonic() - since < 2 * LINGER_SECONDS:
+        now = {int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()}
+        if now != seen:
+            seen, since = now, time.monotonic()
+        time.sleep(0.05)
+    return min(set(range(len(seen) + 1)) - seen)
+
+
+def exchange(connection: socket.socket) -> tuple[int, bytes]:
+    """A cached or uncached read on a connection; its status and its head and body."""
+    connection.sendall(b"GET /get-value?key=k HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    return receive(connection)
+
+
+def receive(connection: socket.socket) -> tuple[int, bytes]:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = connection.recv(65_536)
+        assert piece, f"the connection ended after {data!r}"
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    (length,) = (
+        int(line.partition(b":")[2])
+        for line in head.split(b"\r\n")
+        if line.lower().startswith(b"content-length:")
+    )
+    while len(body) < length:
+        body += connection.recv(65_536)
+    return int(head.split(b" ")[1]), body
+
+
+def test_without_descriptors_it_refuses_serves_and_recovers(tmp_path: Path) -> None:
+    with AppServer(tmp_path / "x.db") as server, ExitStack() as stack:
+        assert server.ask("POST", "/set-value", b'{"key": "k", "value": 1}').status == 200
+        (worker,) = server.workers
+
+        def connect() -> socket.socket:
+            address = ("127.0.0.1", server.port)
+            return stack.enter_context(closing(socket.create_connection(address, timeout=20)))
+
+        kept = [connect() for _ in range(4)]
+        for each in kept:
+            assert exchange(each)[0] == 200
+        limit = lowest_free_descriptor(worker)
+        _, hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (limit, hard))
+
+        before = processor_seconds(worker)
+        for _ in range(5):
+            status, body = receive(connect())
+            assert status == 503 and json.loads(body)["limit"] == "max-connections"
+        for each in kept:
+            assert exchange(each)[0] == 200
+        # Nothing spins, though connections wait that nobody can accept.
+        waiting = [connect() for _ in range(20)]
+        time.sleep(0.5)
+        assert processor_seconds(worker) - before < 0.4
+        for each in kept:
+            assert exchange(each)[0] == 200
+        assert server.stderr.count("no more connections can be accepted") == 1
+
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (hard, hard))
+        for each in waiting:
+            each.close()
+        poll(lambda: server.ask("GET", "/get-value?key=k").status == 200, "it accepts again")
+        assert len(server.stderr.splitlines()) == 1
+        for each in kept:
+            assert exchange(each)[0] == 200
+
+
+def test_workers_that_do_not_end_are_killed(tmp_path: Path) -> None:
+    options = ("--workers", "2", "--drain-timeout", "0.1", "--write-timeout", "0.1")
+    with AppServer(tmp_path / "x.db", *options) as server:
+        stopped, *_ = children(server.pid)
+        os.kill(stopped, signal.SIGSTOP)
+        server.signal()
+        assert server.wait(30) == 1
+        assert "1 workers did not end in time and are killed" in server.stderr
+        assert not Path(f"/proc/{stopped}").exists()

@@ -1,0 +1,77 @@
+"""The sweeper: goes on through trouble, and ends when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from tenantbase.process import sweeper
+from tenantbase.errors import Overloaded, StoreUnavailable
+from tenantbase.process.sweeper import sweeping
+
+
+class FakeCache:
+    """Has so many batches to sweep; fails as it is told to, with None for a sweep that succeeds."""
+
+    def __init__(self, batches: int, *failures: Exception | None) -> None:
+        self.batches = batches
+        self.calls = 0
+        self.done = asyncio.Event()
+        self._failures = list(failures)
+
+    async def sweep(self) -> bool:
+        self.calls += 1
+        if self._failures and (failure := self._failures.pop(0)) is not None:
+            raise failure
+        self.batches = max(self.batches - 1, 0)
+        if not self.batches:
+            self.done.set()
+        return self.batches > 0
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeper, "_INTERVAL", 0.01)
+
+
+async def test_it_goes_on_while_there_is_more() -> None:
+    cache = FakeCache(50)  # with a second before each it would take longer than this waits
+    async with sweeping(cache):
+        await asyncio.wait_for(cache.done.wait(), 20)
+    assert cache.calls >= 50
+
+
+async def test_it_survives_trouble_and_tells_of_it_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    trouble = [StoreUnavailable("away"), Overloaded("busy"), StoreUnavailable("away")]
+    cache = FakeCache(1, *trouble)
+    with caplog.at_level(logging.WARNING):
+        async with sweeping(cache):
+            await asyncio.wait_for(cache.done.wait(), 10)
+    assert cache.calls >= 4
+    assert caplog.messages == ["cannot remove what has expired: away"]
+
+
+async def test_trouble_that_comes_again_is_told_again(caplog: pytest.LogCaptureFixture) -> None:
+    cache = FakeCache(2, StoreUnavailable("away"), None, StoreUnavailable("away"))
+    with caplog.at_level(logging.WARNING):
+        async with sweeping(cache):
+            await asyncio.wait_for(cache.done.wait(), 10)
+    assert caplog.messages == ["cannot remove what has expired: away"] * 2
+
+
+async def test_it_ends_in_the_middle_of_a_sweep() -> None:
+    begun, never = asyncio.Event(), asyncio.Event()
+
+    class Hanging(FakeCache):
+        async def sweep(self) -> bool:
+            begun.set()
+            await never.wait()
+            return True
+
+    async with asyncio.timeout(10):
+        async with sweeping(Hanging(1)):
+            await begun.wait()

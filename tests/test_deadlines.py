@@ -1,0 +1,110 @@
+"""One timer for many futures: who is told, when, and what is forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from typing import Any
+
+from tenantbase.deadlines import TimeLimit
+from tests.servers import let_pass
+
+
+class Expired:
+    """Keeps what expired, and settles its future."""
+
+    def __init__(self) -> None:
+        self.items: list[str] = []
+
+    def __call__(self, item: str, future: asyncio.Future[Any]) -> None:
+        self.items.append(item)
+        future.set_exception(TimeoutError(item))
+
+
+async def outcome(future: asyncio.Future[Any]) -> str:
+    try:
+        return str(await future)
+    except TimeoutError as error:
+        return f"expired: {error}"
+
+
+async def test_what_is_not_done_in_time_expires_and_the_rest_does_not() -> None:
+    expired = Expired()
+    limit = TimeLimit(0.05, expired)
+    loop = asyncio.get_running_loop()
+    futures = {name: loop.create_future() for name in ("done", "late", "cancelled", "slow")}
+    for name, future in futures.items():
+        limit.watch(future, name)
+    futures["done"].set_result("done")
+    futures["cancelled"].cancel()
+    assert await outcome(futures["late"]) == "expired: late"
+    assert await outcome(futures["slow"]) == "expired: slow"
+    assert await outcome(futures["done"]) == "done"
+    assert expired.items == ["late", "slow"]
+
+
+async def test_each_has_its_own_time() -> None:
+    expired = Expired()
+    limit = TimeLimit(3600.0, expired)
+    loop = asyncio.get_running_loop()
+    first, second = loop.create_future(), loop.create_future()
+    limit.watch(first, "first")
+    let_pass(1800.0)
+    limit.watch(second, "second")
+    let_pass(1800.0)
+    assert await outcome(first) == "expired: first"
+    assert not second.done()
+    let_pass(1800.0)
+    assert await outcome(second) == "expired: second"
+
+
+async def test_it_works_again_after_a_pause() -> None:
+    expired = Expired()
+    limit = TimeLimit(0.02, expired)
+    loop = asyncio.get_running_loop()
+    for name in ("a", "b"):
+        future = loop.create_future()
+        limit.watch(future, name)
+        await outcome(future)
+        await asyncio.sleep(0.05)  # nothing is watched now, so no timer runs
+    assert expired.items == ["a", "b"]
+
+
+async def test_what_is_done_is_not_kept_until_its_time_has_come() -> None:
+    limit = TimeLimit(3600.0, Expired())
+    loop = asyncio.get_running_loop()
+
+    class Item(str):
+        pass
+
+    items = [Item(n) for n in range(100)]
+    known = weakref.WeakSet(items)
+    futures = [loop.create_future() for _ in items]
+    for future, item in zip(futures, items, strict=True):
+        limit.watch(future, item)
+    for future in futures:
+        future.set_result(None)
+    del items, item
+    assert len(known) == 100
+    limit.watch(last := loop.create_future(), Item("last"))
+    # Without gc.collect(): nothing here is in a cycle, and a test that was before this one may
+    # have left something whose finalizer warns.
+    assert not known, "the next one clears away what is done before it"
+    last.set_result(None)
+
+
+async def test_without_a_next_one_it_is_not_kept_either() -> None:
+    limit = TimeLimit(3600.0, Expired())
+
+    class Item(str):
+        pass
+
+    item = Item("x")
+    kept = weakref.ref(item)
+    future = asyncio.get_running_loop().create_future()
+    limit.watch(future, item)
+    del item
+    future.set_result(None)
+    async with asyncio.timeout(20):
+        while kept() is not None:
+            await asyncio.sleep(0.05)

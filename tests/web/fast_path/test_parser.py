@@ -1,0 +1,154 @@
+"""What is recognised as a plain request, and what is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from tenantbase.web.fast_path.parser import (
+    GENERAL,
+    INCOMPLETE,
+    MAX_BODY,
+    MAX_HEAD,
+    Other,
+    Recogniser,
+    Route,
+)
+from tests.web.corpus import PLAIN, RARE
+from tests.web.wire import request
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_requests_are_recognised(name: str) -> None:
+    found = Recogniser(lambda headers: True).recognise(PLAIN[name])
+    assert not isinstance(found, Other)
+    assert found.end == len(PLAIN[name])
+    # In the middle of a pipeline as well.
+    found = Recogniser(lambda headers: True).recognise(b"GET " + PLAIN[name] + b"GET", 4)
+    assert not isinstance(found, Other)
+    assert found.end == 4 + len(PLAIN[name])
+
+
+@pytest.mark.parametrize("name", RARE)
+def test_rare_requests_are_left_to_the_general_parser(name: str) -> None:
+    """Those that are wrong only in their JSON, or whose Host is refused, look plain at first."""
+    looks_plain = {
+        "foreign host",
+        "set from a page",
+        "set, no JSON",
+        "set, no value",
+        "set, unknown field",
+        "set, condition fails",
+    }
+    found = Recogniser(lambda headers: True).recognise(RARE[name])
+    assert (found is GENERAL) == (name not in looks_plain)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_every_beginning_of_a_plain_request_is_incomplete(name: str) -> None:
+    whole = PLAIN[name]
+    recogniser = Recogniser(lambda headers: True)
+    for cut in range(1, len(whole)):
+        assert recogniser.recognise(whole[:cut]) is INCOMPLETE, whole[:cut]
+
+
+def test_an_endless_head_or_body_is_not_waited_for() -> None:
+    recognise = Recogniser(lambda headers: True).recognise
+    endless = b"GET /get-value?key=" + b"k" * MAX_HEAD
+    assert recognise(endless) is GENERAL
+    assert recognise(request("POST", "/set-value", b"x" * (MAX_BODY + 1))) is GENERAL
+
+
+def test_a_head_is_judged_by_what_allows_it_each_time_it_differs() -> None:
+    asked = []
+
+    def allowed(headers: object) -> bool:
+        asked.append(headers)
+        return len(asked) == 1
+
+    recognise = Recogniser(allowed).recognise
+    good, bad = PLAIN["value"], PLAIN["absent"]
+    for _ in range(3):
+        assert getattr(recognise(good), "route", None) is Route.GET_VALUE
+        assert recognise(bad) is GENERAL
+    assert len(asked) == 2
+
+
+# Fields that clients, proxies and tracers add, and that no answer to a plain request depends on.
+HARMLESS = [
+    "Authorization: Bearer tb_x",
+    "Cookie: a=b",
+    "DNT: 1",
+    "Forwarded: for=192.0.2.1",
+    "If-Modified-Since: Thu, 01 Jan 1970 00:00:00 GMT",
+    "Sec-Fetch-Mode: cors",
+    "TE: trailers",
+    "X-Forwarded-For: 192.0.2.1, 192.0.2.2",
+    "X-Request-ID: 1",
+    "X-Empty:",
+    "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+]
+MATTERS = [
+    "Connection: close",
+    "Connection: upgrade",
+    "Content-Encoding: gzip",
+    "Expect: 100-continue",
+    "If-Match: *",
+    "If-None-Match: *",
+    "If-Range: x",
+    "Range: bytes=0-1",
+    "Trailer: x",
+    "Transfer-Encoding: chunked",
+    "Upgrade: h2c",
+    "X-Odd: \xff",
+    "X Odd: 1",
+    " folded",
+]
+
+
+def with_field(field: str, key: str = "k") -> bytes:
+    head = f"GET /get-value?key={key} HTTP/1.1\r\nHost: localhost\r\n{field}\r\n\r\n"
+    return head.encode("latin-1")
+
+
+@pytest.mark.parametrize("field", HARMLESS)
+def test_fields_that_change_nothing_leave_a_request_plain(field: str) -> None:
+    recognise = Recogniser(lambda headers: True).recognise
+    assert not isinstance(recognise(with_field(field)), Other)
+    assert not isinstance(recognise(with_field(f"{field}\r\n{field}")), Other)
+
+
+@pytest.mark.parametrize("field", MATTERS)
+def test_fields_that_matter_are_for_the_general_parser(field: str) -> None:
+    assert Recogniser(lambda headers: True).recognise(with_field(field)) is GENERAL
+
+
+def test_fields_that_differ_each_time_are_not_remembered_for_ever() -> None:
+    recogniser = Recogniser(lambda headers: True)
+    for number in range(2_000):
+        assert not isinstance(recogniser.recognise(with_field(f"traceparent: {number}")), Other)
+        assert not isinstance(recogniser.recognise(with_field(f"Origin: http://{number}")), Other)
+    assert len(recogniser._blocks) <= 512
+    assert len(recogniser._fields) <= 512
+    assert len(recogniser._judged) <= 512
+
+
+@pytest.mark.parametrize(
+    ("escaped", "key"),
+    [
+        ("a%20b", "a b"),
+        ("%2Fa%2f", "/a/"),
+        ("%E2%82%AC", "\u20ac"),
+        ("100%25", "100%"),
+        ("%2e%2E", ".."),
+        ("%41" * 1024, "A" * 1024),
+    ],
+)
+def test_escaped_keys_are_plain(escaped: str, key: str) -> None:
+    found = Recogniser(lambda headers: True).recognise(with_field("Accept: */*", escaped))
+    assert not isinstance(found, Other)
+    assert found.key == key
+
+
+@pytest.mark.parametrize("escaped", ["a%", "a%2", "a%zz", "%00", "%FF", "%41" * 1025, "a+b", "a&b"])
+def test_odd_keys_are_for_the_general_parser(escaped: str) -> None:
+    assert Recogniser(lambda headers: True).recognise(with_field("A: b", escaped)) is GENERAL

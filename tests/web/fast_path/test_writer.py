@@ -1,0 +1,38 @@
+"""Answers as bytes; that they are aiohttp's is what ``test_fast_lane.py`` compares."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from tenantbase.entry import JSON, Entry
+from tenantbase.lookup import Source
+from tenantbase.web.fast_path import writer as rendering
+from tenantbase.web.lifecycle import Life
+from tenantbase.web.fast_path.writer import Renderer
+
+ENTRY = Entry("k", b"1", JSON, "0" * 36, 7, None)
+
+
+def fields(answer: bytes) -> dict[bytes, bytes]:
+    head = answer.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
+    return {name: text for name, _, text in (line.partition(b": ") for line in head)}
+
+
+def test_the_date_follows_the_clock_forth_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000_000_000.5
+    monkeypatch.setattr(rendering, "time", SimpleNamespace(time=lambda: now))
+    renderer = Renderer(Life(), "x")
+    dates = []
+    for now in (1_000_000_000.5, 1_000_000_000.9, 1_000_000_001.0, 999_999_999.9):
+        dates.append(fields(renderer.value(ENTRY, Source.HIT))[b"Date"][-12:])
+    assert dates == [b"01:46:40 GMT", b"01:46:40 GMT", b"01:46:41 GMT", b"01:46:39 GMT"]
+
+
+def test_who_drains_says_that_the_connection_ends() -> None:
+    life = Life()
+    renderer = Renderer(life, "x")
+    assert b"Connection" not in fields(renderer.value(ENTRY, Source.MISS))
+    life.drain()
+    assert fields(renderer.value(ENTRY, Source.MISS))[b"Connection"] == b"close"

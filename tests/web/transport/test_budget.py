@@ -1,0 +1,34 @@
+"""The budget for bodies by itself: large ones cannot keep small ones out."""
+
+from __future__ import annotations
+
+import pytest
+
+from tenantbase.web.transport.budget import SMALL_BYTES, Budget, Holding
+from tenantbase.web.problems import OverLimit
+
+LARGE = 4 * SMALL_BYTES
+
+
+async def test_large_bodies_leave_room_for_small_ones() -> None:
+    budget = Budget(8 * SMALL_BYTES, reserved=2 * SMALL_BYTES)
+    large = Holding(budget)
+    large.begin(None, LARGE)
+    large.grow(LARGE)
+    other = Holding(budget)
+    with pytest.raises(OverLimit):  # by its announced length
+        other.begin(None, LARGE)
+    other.begin(None, None)
+    other.grow(2 * SMALL_BYTES)
+    with pytest.raises(OverLimit):  # by what has arrived of it
+        other.grow(1)
+    small = [Holding(budget) for _ in range(2)]
+    for each in small:
+        each.begin(None, SMALL_BYTES)
+        each.grow(SMALL_BYTES)
+    assert budget.used == 8 * SMALL_BYTES
+    with pytest.raises(OverLimit):
+        Holding(budget).begin(None, 1)
+    large.release()
+    other.release()
+    Holding(budget).begin(None, LARGE)

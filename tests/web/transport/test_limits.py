@@ -1,0 +1,318 @@
+"""Limits of the server as a whole: bodies in flight, connections, clients that take nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from tenantbase.coherence.policy import Cache
+from tenantbase.entry import JSON
+from tenantbase.lookup import Found
+from tenantbase.interfaces.store import Applied, Change, Set
+from tenantbase.web import WebSettings
+from tenantbase.web.transport.budget import STALLED_SECONDS
+from tests.servers import poll_async
+from tests.web.conftest import Server, Start
+from tests.web.table import problem
+from tests.web.wire import Answer, Wire, request
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+EVENT_LOOPS = ["asyncio", "uvloop"]
+
+MIB = 1 << 20
+
+
+def over_limit(limit: str) -> dict[str, object]:
+    return {**problem("over-limit", 503), "limit": limit}
+
+
+@asynccontextmanager
+async def held_back(server: Server, key: str, size: int) -> AsyncIterator[Wire]:
+    """A write that has sent all of its body but the last byte."""
+    async with server.wire() as wire:
+        await wire.send(request("PUT", f"/v1/values/{key}", b"x" * size)[:-1])
+        yield wire
+
+
+async def test_bodies_held_back_take_no_more_than_the_budget(start: Start) -> None:
+    """Those who hold back give way to a client that goes on; each is told why."""
+    settings = WebSettings(max_inflight_bytes=4 * MIB, max_value_bytes=MIB)
+    async with start(settings) as server, AsyncExitStack() as stack:
+        wires = [
+            await stack.enter_async_context(held_back(server, f"held/{n}", MIB)) for n in range(12)
+        ]
+        answers = [asyncio.create_task(wire.answer()) for wire in wires]
+        written = await server.ask("PUT", "/v1/values/other", b"y" * MIB)
+        while written.status == 503:  # those who hold back have just sent something
+            assert written.headers["retry-after"] == "1"
+            await asyncio.sleep(0.1)
+            written = await server.ask("PUT", "/v1/values/other", b"y" * MIB)
+        assert written.status == 201
+        await poll_async(lambda: sum(each.done() for each in answers) >= 8, "the rest is refused")
+        for each in answers:
+            if each.done():
+                answer = each.result()
+                assert (answer.status, answer.json) == (503, over_limit("max-inflight-bytes"))
+                assert answer.headers["retry-after"] == "1"
+                assert answer.headers["connection"] == "close"
+        kept = [wire for wire, each in zip(wires, answers, strict=True) if not each.done()]
+        for wire in kept:
+            await wire.send(b"x")
+        statuses = [(await each).status for each in answers]
+        assert statuses.count(201) == len(kept)
+        stored = [await server.ask("GET", f"/v1/values/held/{n}") for n in range(12)]
+        assert [each.status for each in stored] == [
+            200 if status == 201 else 404 for status in statuses
+        ]
+        # What was held is free again, all of it.
+        for _ in range(2):
+            writes = [server.ask("PUT", f"/v1/values/again/{n}", b"z" * MIB) for n in range(3)]
+            assert {each.status for each in await asyncio.gather(*writes)} <= {200, 201}
+
+
+async def test_a_body_that_could_not_be_held_is_refused_by_its_head(start: Start) -> None:
+    settings = WebSettings(max_inflight_bytes=MIB, max_value_bytes=2 * MIB)
+    async with start(settings) as server, server.wire() as wire:
+        headers = {"Content-Length": str(2 * MIB), "Expect": "100-continue"}
+        await wire.send(request("PUT", "/v1/values/k", headers=headers))
+        answer = await wire.answer()
+        assert (answer.status, answer.json) == (503, over_limit("max-inflight-bytes"))
+
+
+class _Blocked(Cache):
+    """Its writes wait for the test."""
+
+    gate: asyncio.Event
+    begun = 0
+
+    def write(self, *changes: Change) -> asyncio.Future[tuple[Applied, ...]]:
+        type(self).begun += 1
+        return asyncio.ensure_future(self._write(*changes))
+
+    async def _write(self, *changes: Change) -> tuple[Applied, ...]:
+        await self.gate.wait()
+        return await super().write(*changes)
+
+
+def blocked(cache: Cache) -> Cache:
+    slow = object.__new__(_Blocked)
+    slow.__dict__.update(cache.__dict__)
+    _Blocked.gate, _Blocked.begun = asyncio.Event(), 0
+    return slow
+
+
+async def test_a_queued_request_holds_its_body_and_does_not_give_way(start: Start) -> None:
+    settings = WebSettings(max_inflight_bytes=MIB, max_value_bytes=MIB)
+    async with start(settings, wrap=blocked) as server, server.wire() as queued:
+        await queued.send(request("PUT", "/v1/values/queued", b"x" * (MIB - 10)))
+        await poll_async(lambda: _Blocked.begun == 1, "it is queued")
+        await asyncio.sleep(2 * STALLED_SECONDS)
+        refused = await server.ask("PUT", "/v1/values/other", b"y" * 20_000)
+        assert (refused.status, refused.json) == (503, over_limit("max-inflight-bytes"))
+        _Blocked.gate.set()
+        assert (await queued.answer()).status == 201
+        assert (await server.ask("PUT", "/v1/values/other", b"y" * 20_000)).status == 201
+
+
+@pytest.mark.parametrize("fast_lane", [True, False])
+async def test_one_connection_too_many_is_refused_at_once(start: Start, fast_lane: bool) -> None:
+    async with start(WebSettings(max_connections=3, fast_lane=fast_lane)) as server:
+        async with AsyncExitStack() as stack:
+            wires = [await stack.enter_async_context(server.wire()) for _ in range(3)]
+            for wire in wires:
+                await wire.send(request("GET", "/livez"))
+                assert (await wire.answer()).status == 200
+            async with server.wire() as silent:  # the answer does not wait for a request
+                answer = await silent.answer()
+                assert (answer.status, answer.json) == (503, over_limit("max-connections"))
+                assert answer.headers["connection"] == "close"
+                assert answer.headers["retry-after"] == "1"
+                assert answer.headers["content-type"] == "application/problem+json"
+                assert answer.headers["server"] == "tenantbase"
+                assert await silent.ended()
+            # What it sends meanwhile does not destroy the answer.
+            for _ in range(20):
+                refused = await server.ask("PUT", "/v1/values/k", b"x" * 500_000)
+                assert refused.status == 503
+            for wire in wires:
+                await wire.send(request("GET", "/livez"))
+                assert (await wire.answer()).status == 200
+        await poll_async(lambda: not len(server.life.connections), "they have ended")
+        assert (await server.ask("GET", "/livez")).status == 200
+
+
+async def test_connections_are_counted_once_in_either_lane(start: Start) -> None:
+    async with start() as server:
+        async with server.wire() as one, server.wire() as other:
+            for target in ("/health-check", "/livez", "/nothing", "/health-check"):
+                for wire in (one, other):
+                    await wire.send(request("GET", target))
+                    await wire.answer()
+                assert len(server.life.connections) == 2
+        await poll_async(lambda: not len(server.life.connections), "both have ended")
+
+
+async def _slow_reader(server: Server, target: str) -> Wire:
+    """A client that has sent a request and reads nothing yet, with a small buffer."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", server.port))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=4096)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    wire = Wire(reader, writer)
+    await wire.send(request("GET", target))
+    return wire
+
+
+TARGETS = ["/v1/values/big", "/get-values?prefix=big", "/get-value?key=big"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+async def test_a_client_that_takes_nothing_is_cut_and_that_is_logged(
+    start: Start, caplog: pytest.LogCaptureFixture, target: str
+) -> None:
+    settings = WebSettings(max_value_bytes=16 * MIB, send_timeout=0.5)
+    async with start(settings) as server:
+        await server.cache.write(Set("big", b'"%b"' % (b"x" * (12 * MIB)), JSON))
+        async with await _slow_reader(server, target) as wire:
+            await poll_async(lambda: not len(server.life.connections), "it is cut")
+            assert await _all(wire) < 12 * MIB
+    (record,) = caplog.records
+    assert "has taken nothing of its answer for 0.5 s" in record.message
+
+
+async def _all(wire: Wire) -> int:
+    wire.writer.transport.resume_reading()  # type: ignore[attr-defined]
+    count = 0
+    try:
+        while piece := await wire.reader.read(1 << 16):
+            count += len(piece)
+    except ConnectionResetError:
+        pass
+    return count
+
+
+@pytest.mark.parametrize("target", TARGETS)
+async def test_a_client_that_takes_a_little_now_and_then_is_not_cut(
+    start: Start, caplog: pytest.LogCaptureFixture, target: str
+) -> None:
+    """It takes several times as long as a client may take nothing."""
+    settings = WebSettings(max_value_bytes=16 * MIB, send_timeout=1.0)
+    async with start(settings) as server:
+        await server.cache.write(Set("big", b'"%b"' % (b"x" * (12 * MIB)), JSON))
+        async with await _slow_reader(server, target) as wire:
+            transport = wire.writer.transport
+            count = 0
+            for _ in range(12):
+                await asyncio.sleep(0.25)
+                transport.resume_reading()  # type: ignore[attr-defined]
+                count += len(await wire.reader.readexactly(300_000))
+                transport.pause_reading()  # type: ignore[attr-defined]
+            count += await _all_of(wire, 12 * MIB - count)
+            assert count >= 12 * MIB
+    assert not caplog.records
+
+
+async def _all_of(wire: Wire, least: int) -> int:
+    wire.writer.transport.resume_reading()  # type: ignore[attr-defined]
+    async with asyncio.timeout(20):
+        return len(await wire.reader.readexactly(least))
+
+
+async def test_the_kernel_does_not_cut_before_the_server(start: Start) -> None:
+    async with start(WebSettings(send_timeout=100)) as server, server.wire():
+        await poll_async(lambda: len(server.life.connections) == 1, "it is connected")
+        (transport,) = server.life.connections
+        sock = transport.get_extra_info("socket")
+        milliseconds = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        assert milliseconds > 100_000
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+class _Counting(Cache):
+    """Notes how many entries are asked for at a time."""
+
+    most = 0
+
+    async def get_many(self, keys: Sequence[str]) -> list[Found]:
+        type(self).most = max(self.most, len(keys))
+        return await super().get_many(keys)
+
+
+def counting(cache: Cache) -> Cache:
+    counted = object.__new__(_Counting)
+    counted.__dict__.update(cache.__dict__)
+    _Counting.most = 0
+    return counted
+
+
+async def test_a_bulk_read_takes_no_more_at_a_time_than_fits_into_memory(start: Start) -> None:
+    keys = [f"k{n}" for n in range(300)]
+    body = json.dumps({"keys": keys})
+    for largest, most in ((64 * MIB, 2), (MIB, 128)):
+        settings = WebSettings(max_value_bytes=largest, max_request_bytes=2 * largest)
+        async with start(settings, wrap=counting) as server:
+            answer = await server.ask("POST", "/get-values", body)
+            assert answer.json["missing"] == keys
+            assert 0 < _Counting.most <= most
+
+
+# What the head alone decides, and what is wrong with it.
+REFUSED_BY_HEAD = [
+    (413, "PUT", "/v1/values/k", {"Content-Length": str(1 << 30)}),
+    (415, "PUT", "/v1/values/k", {"Content-Encoding": "gzip"}),
+    (421, "PUT", "/v1/values/k", {"Host": "evil.example"}),
+    (421, "PUT", "/nothing", {"Host": "evil.example"}),
+    (403, "PUT", "/v1/values/k", {"Origin": "http://evil.example"}),
+    (400, "PUT", "/v1/values/k?ttl=x", {}),
+    (400, "PUT", "/v1/values/k", {"Content-Type": "nonsense"}),
+    (400, "PUT", "/v1/values/k", {"If-Match": "nonsense"}),
+    (404, "PUT", "/nothing", {}),
+    (405, "PUT", "/get-value", {}),
+    (400, "POST", "/set-values?x=y", {}),
+    (413, "POST", "/set-value", {"Content-Length": str(1 << 30)}),
+    (413, "POST", "/increment-value", {"Content-Length": str(1 << 30)}),
+]
+
+
+@pytest.mark.parametrize(
+    ("status", "method", "target", "headers"),
+    REFUSED_BY_HEAD,
+    ids=[f"{each[0]} {each[2]} {','.join(each[3])}" for each in REFUSED_BY_HEAD],
+)
+async def test_a_body_is_not_invited_that_the_head_alone_refuses(
+    server: Server, status: int, method: str, target: str, headers: dict[str, str]
+) -> None:
+    headers = {"Content-Length": "5", "Expect": "100-continue", **headers}
+    async with server.wire() as wire:
+        await wire.send(request(method, target, headers=headers))
+        answer = await wire.answer()
+        assert answer.status == status
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["server"] == "tenantbase"
+        assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("expected", ["200-ok", "\xff", "100-continue, x"])
+async def test_an_unknown_expectation(server: Server, expected: str) -> None:
+    for target in ("/v1/values/k", "/nothing"):
+        answer = await server.ask("PUT", target, b"x", {"Expect": expected})
+        assert (answer.status, answer.json) == (417, problem("expectation-failed", 417))
+    answer = await server.ask("GET", "/livez", headers={"Expect": "100-continue"})
+    assert answer.status == 200
+
+
+async def test_a_body_that_came_uninvited_is_taken(server: Server) -> None:
+    async with server.wire() as wire:
+        await wire.send(request("PUT", "/v1/values/uninvited", b"x", {"Expect": "100-continue"}))
+        answers: list[Answer] = [await wire.answer()]
+        if answers[-1].status == 100:  # it was not there yet when the head was read
+            answers.append(await wire.answer())
+        assert answers[-1].status == 201
