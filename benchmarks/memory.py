@@ -26,11 +26,11 @@ def measure(
     for peer in ("constant", "tenantbase"):
         setup = PEERS[peer](MIXED.needs)
         assert setup is not None
-        place = directory / f"memory-{peer}"
-        place.mkdir()
-        with serving(setup, Site(place, cores.server, free_port(), SMALL)) as server:
+        site_directory = directory / f"memory-{peer}"
+        site_directory.mkdir()
+        with serving(setup, Site(site_directory, cores.server, free_port(), SMALL)) as server:
             exchanges = MIXED.exchanges(server.dialect, SMALL.entries())
-            path = place / "requests"
+            path = site_directory / "requests"
             throughput.write(path, [exchange.request for exchange in exchanges])
             pid = worker_of(server.started.process.pid)
             rest, answers = resident(pid), 0

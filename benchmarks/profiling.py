@@ -40,12 +40,12 @@ def measure(
     records = []
     for work in PROFILED:
         progress(f"profile: {work.name}")
-        place = directory / f"profile-{work.name}"
-        place.mkdir()
+        site_directory = directory / f"profile-{work.name}"
+        site_directory.mkdir()
         setup = PEERS[OURS](work.needs)
         assert setup is not None
-        with serving(setup, Site(place, cores.server, free_port(), SMALL)) as server:
-            path = place / "requests"
+        with serving(setup, Site(site_directory, cores.server, free_port(), SMALL)) as server:
+            path = site_directory / "requests"
             exchanges = work.exchanges(server.dialect, SMALL.entries())
             throughput.write(path, [exchange.request for exchange in exchanges])
             records.append(

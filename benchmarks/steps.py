@@ -13,7 +13,7 @@ import msgspec
 from benchmarks.work import BULK_KEYS, SMALL
 from tenantbase.documents import entry_json
 from tenantbase.entry import JSON, Entry, check_keys
-from tenantbase.coherence.sealed_item import FrameCodec, Place
+from tenantbase.coherence.sealed_item import ItemSealer, Slot
 from tenantbase.interfaces.memcached.protocol import parse_items
 from tenantbase.coherence.tag_file import TagFile
 
@@ -29,15 +29,15 @@ def measure(directory: Path) -> list[dict[str, Any]]:
         Entry(key, msgspec.json.encode(text), JSON, "0" * 36, version, None)
         for version, (key, text) in enumerate(islice(SMALL.entries().items(), BULK_KEYS))
     ]
-    codec = FrameCodec(bytes(32))
+    sealer = ItemSealer(bytes(32))
     tags = TagFile.open(directory / "steps-tags")
     try:
         keys = [entry.key for entry in entries]
-        names = [codec.name(key) for key in keys]
-        places = [codec.place(key) for key in keys]
-        buckets = [place.bucket for place in places]
+        names = [sealer.name(key) for key in keys]
+        slots = [sealer.slot(key) for key in keys]
+        buckets = [slot.bucket for slot in slots]
         tokens = tags.tags(buckets)
-        frames = [codec.encode(*each) for each in zip(names, tokens, entries, strict=True)]
+        frames = [sealer.encode(*each) for each in zip(names, tokens, entries, strict=True)]
         answer = b"".join(
             b"\r\nVALUE %b 0 %d\r\n%b" % (name, len(frame), frame)
             for name, frame in zip(names, frames, strict=True)
@@ -45,18 +45,18 @@ def measure(directory: Path) -> list[dict[str, Any]]:
         answer += b"\r\nEND\r\n"
         steps: dict[str, Callable[[], object]] = {
             "checking the key": lambda: check_keys(keys, "keys"),
-            "its name in memcached, a keyed hash": lambda: [codec.name(key) for key in keys],
-            "the same, its place remembered": lambda: [codec.place(key) for key in keys],
+            "its name in memcached, a keyed hash": lambda: [sealer.name(key) for key in keys],
+            "the same, its slot remembered": lambda: [sealer.slot(key) for key in keys],
             "its tag": lambda: tags.tags(buckets),
             "parsing memcached's answer": lambda: parse_items(answer, {}, 1),
             "opening its frame, MAC included": lambda: [
-                codec.decode(frame, Place(key, name, bucket), token)
+                sealer.decode(frame, Slot(key, name, bucket), token)
                 for frame, key, name, bucket, token in zip(
                     frames, keys, names, buckets, tokens, strict=True
                 )
             ],
             "the same, remembered": lambda: [
-                codec.decode(*each) for each in zip(frames, places, tokens, strict=True)
+                sealer.decode(*each) for each in zip(frames, slots, tokens, strict=True)
             ],
             "its JSON": lambda: [entry_json(entry) for entry in entries],
         }

@@ -36,19 +36,19 @@ def measure(
         the share of the slowest that none of them overlapped.
     """
     progress("waits: durable-set")
-    place = directory / "waits"
-    place.mkdir()
+    site_directory = directory / "waits"
+    site_directory.mkdir()
     setup = PEERS[OURS](DURABLE_SET.needs)
     assert setup is not None
-    site = Site(place, cores.server, free_port(), SMALL)
-    report = place / "spans.json"
+    site = Site(site_directory, cores.server, free_port(), SMALL)
+    report = site_directory / "spans.json"
     options = ["--memcached-memory", "256"]
     with start_tenantbase(site, options, ("benchmarks.witness", report)) as started:
         server = Server(started, site.port, setup.dialect(site.port))
         exchanges = DURABLE_SET.exchanges(server.dialect, SMALL.entries())
         requests = [exchange.request for exchange in exchanges]
         drive(site.port, requests)  # stores every key, nearly
-        path = place / "requests"
+        path = site_directory / "requests"
         throughput.write(path, requests)
         rate = throughput.measure(site.port, path, 200, seconds, cores).rate / 2
         settle()

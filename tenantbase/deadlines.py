@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 _LOOK_SECONDS: Final = 1.0  # what is done is not kept for longer
 
 
-class TimeLimit(Generic[Item]):
+class Deadlines(Generic[Item]):
     """Looks after futures of one event loop that are mostly done in the order they were given.
 
     Args:

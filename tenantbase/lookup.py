@@ -9,19 +9,19 @@ import msgspec
 from tenantbase.entry import Entry
 
 
-class Source(StrEnum):
-    """Where an answer came from, as ``X-Cache`` says it."""
+class CacheStatus(StrEnum):
+    """Whether the cache answered a read, as ``X-Cache`` says it."""
 
     HIT = "HIT"
     MISS = "MISS"
     BYPASS = "BYPASS"  # the cache was off or away, or a write was in flight
 
 
-class Found(msgspec.Struct, frozen=True, gc=False):
-    """A read's result: the entry, or None, and where that came from."""
+class Lookup(msgspec.Struct, frozen=True, gc=False):
+    """A read's result: the entry, or None, and whether the cache had it."""
 
     entry: Entry | None
-    source: Source
+    cache_status: CacheStatus
 
 
 class Counters(msgspec.Struct):
@@ -30,6 +30,6 @@ class Counters(msgspec.Struct):
     hits: int = 0
     misses: int = 0
     bypasses: int = 0
-    rejected_frames: int = 0
+    rejected_items: int = 0
     cache_failures: int = 0
     commits: int = 0

@@ -33,10 +33,10 @@ from tenantbase.process.startup import end_on
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from tenantbase.cli.local import Direct
+    from tenantbase.cli.local import LocalBackend
     from tenantbase.cli.output import Output
     from tenantbase.cli.reading import Entries
-    from tenantbase.cli.http import Remote
+    from tenantbase.cli.http import HttpBackend
 
 log = logging.getLogger("tenantbase")
 
@@ -159,7 +159,7 @@ def set_(
     data = read_standard_input() if value == "-" else os.fsencode(value)
     stored, content_type = _as_value(data, text)
 
-    async def work(entries: Direct | Remote) -> bytes:
+    async def work(entries: LocalBackend | HttpBackend) -> bytes:
         return await entries.set(
             key, stored, content_type, ttl=ttl, if_absent=if_absent, if_version=if_version
         )
@@ -211,7 +211,7 @@ def list_(config: Config, prefix: str, limit: int | None) -> None:
     """Print entries, one a line, as JSON, in the byte order of their keys."""
     check_text(prefix, "prefix")
 
-    async def work(entries: Direct | Remote) -> None:
+    async def work(entries: LocalBackend | HttpBackend) -> None:
         async with aclosing(entries.lines(prefix, limit)) as pieces:
             async for piece in pieces:
                 await output.send(piece)
@@ -279,7 +279,7 @@ def _progress() -> tqdm[NoReturn]:
 
 def _run(
     config: Config,
-    work: Callable[[Direct | Remote], Awaitable[Result]],
+    work: Callable[[LocalBackend | HttpBackend], Awaitable[Result]],
     *,
     create: bool = False,
     reads: bool = False,
@@ -294,20 +294,22 @@ def _run(
 
 
 @asynccontextmanager
-async def _entries(config: Config, create: bool, reads: bool) -> AsyncIterator[Direct | Remote]:
+async def _entries(
+    config: Config, create: bool, reads: bool
+) -> AsyncIterator[LocalBackend | HttpBackend]:
     if config.url is not None:
-        from tenantbase.cli.http import open_remote
+        from tenantbase.cli.http import open_http_backend
 
-        async with open_remote(config.url) as remote:
+        async with open_http_backend(config.url) as remote:
             yield remote
     else:
-        from tenantbase.cli.local import Direct
+        from tenantbase.cli.local import LocalBackend
         from tenantbase.process.wiring import open_cache, open_to_read
 
         opened: AbstractAsyncContextManager[Entries]
         opened = open_to_read(config) if reads else open_cache(config, create=create)
         async with opened as cache:
-            yield Direct(cache, config.max_value_bytes)
+            yield LocalBackend(cache, config.max_value_bytes)
 
 
 def _asked(name: str, given: str | None) -> str:

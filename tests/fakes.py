@@ -1,4 +1,4 @@
-"""Stand-ins with names: a store in memory that fails on demand, claims, and a fence that tells."""
+"""Stand-ins with names: a store in memory that fails on demand, group, and a seqlock that tells."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tenantbase.errors import (
 )
 from tenantbase.interfaces.store import (
     Applied,
-    Change,
+    Command,
     ChangeEvent,
-    Claim,
+    PendingWrite,
     Delete,
     DeletePrefix,
-    Fence,
+    Seqlock,
     Increment,
     Set,
     Sweep,
@@ -36,24 +36,24 @@ from tenantbase.troubles import Trouble
 
 
 class Granted:
-    """A claim that the store always gets."""
+    """A pending that the store always gets."""
 
-    def __init__(self, *changes: Change) -> None:
+    def __init__(self, *changes: Command) -> None:
         self.transaction: Transaction = changes
 
-    def take(self) -> bool:
+    def try_start(self) -> bool:
         return True
 
 
 class Withdrawn(Granted):
-    """A claim whose caller has given up."""
+    """A pending whose caller has given up."""
 
-    def take(self) -> bool:
+    def try_start(self) -> bool:
         return False
 
 
-class RecordingFence:
-    """Writes down what it is told: "lock", the keys raised (None: all), "lower" or "withdraw", "unlock"."""
+class RecordingSeqlock:
+    """Writes down what it is told: "lock", the keys raised (None: all), "commit" or "roll_back", "unlock"."""
 
     def __init__(self) -> None:
         self.told: list[object] = []
@@ -64,16 +64,16 @@ class RecordingFence:
         yield
         self.told.append("unlock")
 
-    def raise_(self, keys: Collection[str] | None) -> object:
+    def begin_write(self, keys: Collection[str] | None) -> object:
         assert self.told[-1] == "lock"
         self.told.append(keys if keys is None else set(keys))
         return object()
 
-    def lower(self, ticket: object) -> None:
-        self.told.append("lower")
+    def commit(self, ticket: object) -> None:
+        self.told.append("commit")
 
-    def withdraw(self, ticket: object) -> None:
-        self.told.append("withdraw")
+    def roll_back(self, ticket: object) -> None:
+        self.told.append("roll_back")
 
 
 @dataclass
@@ -100,7 +100,7 @@ class FakeStore:
     Attributes:
         read_error: raised by everything that reads.
         write_error: the outcome of every member of a group. An OutcomeUnknown leaves the
-            fence raised, and from then on the store takes no writes.
+            seqlock raised, and from then on the store takes no writes.
         check_error: raised by ``check``.
     """
 
@@ -147,22 +147,22 @@ class FakeStore:
             Entry(e.key, b"", e.content_type, e.id, e.version, e.expires_at) for e in found
         ], more
 
-    async def write(self, group: Sequence[Claim], now: float, fence: Fence) -> Written:
+    async def write(self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock) -> Written:
         if not self._open:
             self.write_error = StoreUnavailable("closed")
-        with fence.lock():
+        with seqlock.lock():
             if self.write_error is not None and not isinstance(self.write_error, OutcomeUnknown):
                 return Written([self.write_error for _ in group], None)
             tables = self._tables.copy()
             first = tables.version
             outcomes: list[tuple[Applied, ...] | TenantbaseError | None] = []
-            for claim in group:
-                if not claim.take():
+            for pending in group:
+                if not pending.try_start():
                     outcomes.append(None)
                     continue
                 attempt = tables.copy()
                 try:
-                    outcomes.append(self._apply(attempt, claim.transaction, now))
+                    outcomes.append(self._apply(attempt, pending.transaction, now))
                     tables = attempt
                 except TenantbaseError as error:
                     outcomes.append(error)
@@ -170,14 +170,16 @@ class FakeStore:
             ticket = None
             if events:
                 everything = any(event.kind == "reset" for event in events)
-                ticket = fence.raise_(None if everything else {event.key for event in events})
+                ticket = seqlock.begin_write(
+                    None if everything else {event.key for event in events}
+                )
             if self.write_error is not None:
                 unknown, self.write_error = self.write_error, StoreUnavailable("no more writes")
                 self.check_error = self.write_error
                 return Written([unknown for _ in group], None)
             self._tables.__dict__.update(tables.__dict__)
             if ticket is not None:
-                fence.lower(ticket)
+                seqlock.commit(ticket)
             return Written(outcomes, ticket)
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
@@ -222,7 +224,7 @@ class FakeStore:
                 raise ConditionFailed(change.key, version)
         return tuple(self._change(tables, change, now) for change in transaction)
 
-    def _change(self, tables: Tables, change: Change, now: float) -> Applied:
+    def _change(self, tables: Tables, change: Command, now: float) -> Applied:
         assert isinstance(change, Set | Delete | Increment)
         before = _alive(tables.entries.get(change.key), now)
         if isinstance(change, Delete):

@@ -115,12 +115,12 @@ FAILING = """if True:
     from tenantbase.interfaces.memcached import client as memcache_interface
     from tenantbase.main import main
     from tenantbase.process import sweeper
-    from tenantbase.web.fast_path import connection as fast_lane
+    from tenantbase.web.fast_path import connection as fast_path
     MISTAKES = {
         "process/sweeper": (sweeper, "_sweep"),
         "changes/feed": (feed.Feed, "_read"),
         "probe": (memcache_interface, "get_version"),
-        "watchdog": (fast_lane.FastLane, "watch"),
+        "watchdog": (fast_path.FastPath, "watch"),
     }
     where, name = MISTAKES[sys.argv.pop(1)]
     right = getattr(where, name)

@@ -6,7 +6,7 @@ import asyncio
 import weakref
 from typing import Any
 
-from tenantbase.deadlines import TimeLimit
+from tenantbase.deadlines import Deadlines
 from tests.servers import let_pass
 
 
@@ -30,7 +30,7 @@ async def outcome(future: asyncio.Future[Any]) -> str:
 
 async def test_what_is_not_done_in_time_expires_and_the_rest_does_not() -> None:
     expired = Expired()
-    limit = TimeLimit(0.05, expired)
+    limit = Deadlines(0.05, expired)
     loop = asyncio.get_running_loop()
     futures = {name: loop.create_future() for name in ("done", "late", "cancelled", "slow")}
     for name, future in futures.items():
@@ -45,7 +45,7 @@ async def test_what_is_not_done_in_time_expires_and_the_rest_does_not() -> None:
 
 async def test_each_has_its_own_time() -> None:
     expired = Expired()
-    limit = TimeLimit(3600.0, expired)
+    limit = Deadlines(3600.0, expired)
     loop = asyncio.get_running_loop()
     first, second = loop.create_future(), loop.create_future()
     limit.watch(first, "first")
@@ -60,7 +60,7 @@ async def test_each_has_its_own_time() -> None:
 
 async def test_it_works_again_after_a_pause() -> None:
     expired = Expired()
-    limit = TimeLimit(0.02, expired)
+    limit = Deadlines(0.02, expired)
     loop = asyncio.get_running_loop()
     for name in ("a", "b"):
         future = loop.create_future()
@@ -71,7 +71,7 @@ async def test_it_works_again_after_a_pause() -> None:
 
 
 async def test_what_is_done_is_not_kept_until_its_time_has_come() -> None:
-    limit = TimeLimit(3600.0, Expired())
+    limit = Deadlines(3600.0, Expired())
     loop = asyncio.get_running_loop()
 
     class Item(str):
@@ -94,7 +94,7 @@ async def test_what_is_done_is_not_kept_until_its_time_has_come() -> None:
 
 
 async def test_without_a_next_one_it_is_not_kept_either() -> None:
-    limit = TimeLimit(3600.0, Expired())
+    limit = Deadlines(3600.0, Expired())
 
     class Item(str):
         pass

@@ -15,8 +15,8 @@ from tenantbase.entry import JSON, Entry
 _ATTEMPTS: Final = 3  # somebody is waiting for the prompt to come back
 
 
-class Remote:
-    """Does what ``direct.Direct`` does, with the same results.
+class HttpBackend:
+    """Does what ``direct.LocalBackend`` does, with the same results.
 
     Every method raises TenantbaseError when the server cannot be reached or refuses.
     """
@@ -60,7 +60,7 @@ class Remote:
 
 
 @asynccontextmanager
-async def open_remote(url: str) -> AsyncIterator[Remote]:
+async def open_http_backend(url: str) -> AsyncIterator[HttpBackend]:
     """A client of the server at ``url``. Nothing is sent yet."""
     async with Client(url, attempts=_ATTEMPTS) as client:
-        yield Remote(client)
+        yield HttpBackend(client)

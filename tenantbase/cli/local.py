@@ -11,7 +11,7 @@ from tenantbase.interfaces.store import Condition, Delete, Set
 from tenantbase.cli.reading import Entries
 
 
-class Direct:
+class LocalBackend:
     """Operations as the command line has them: values as bytes, answers as lines of JSON.
 
     Every method raises TenantbaseError when the operation cannot be done or is refused.

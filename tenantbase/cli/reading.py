@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Protocol
 
 from tenantbase.entry import Entry
-from tenantbase.lookup import Found
-from tenantbase.interfaces.store import Applied, Change
+from tenantbase.lookup import Lookup
+from tenantbase.interfaces.store import Applied, Command
 
 
 class Entries(Protocol):
@@ -15,11 +15,11 @@ class Entries(Protocol):
 
     def now(self) -> float: ...
 
-    def get(self, key: str) -> Awaitable[Found]: ...
+    def get(self, key: str) -> Awaitable[Lookup]: ...
 
     def scan(
         self, prefix: str = "", after: str = "", *, limit: int | None = None
     ) -> AsyncIterator[tuple[list[Entry], bool]]: ...
 
-    def write(self, *changes: Change) -> Awaitable[Sequence[Applied]]:
+    def write(self, *changes: Command) -> Awaitable[Sequence[Applied]]:
         """Raises CannotOpen where the database is read-only."""

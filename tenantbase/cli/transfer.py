@@ -18,7 +18,7 @@ from tenantbase.interfaces.store import Set
 from tenantbase.cli.interruptible import checkpoint, interruptible
 from tenantbase.json_text import parse
 from tenantbase.cli.reading import Entries
-from tenantbase.web.semantics.writes import set_change
+from tenantbase.web.semantics.writes import set_command
 
 _BATCH_LINES: Final = 4000
 _BATCH_BYTES: Final = 4 << 20
@@ -126,4 +126,4 @@ def _change(line: bytes, max_value_bytes: int, now: float) -> Set | None:
         raise InvalidRequest("an import has no conditions")
     if given.expires_at is not None and given.expires_at <= now:
         return None
-    return set_change(given, None, now, max_value_bytes)
+    return set_command(given, None, now, max_value_bytes)

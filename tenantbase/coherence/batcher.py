@@ -84,7 +84,7 @@ class Unfinished(Generic[Result]):
         self.finish = finish
 
 
-class Coalescer(Generic[Item, Result]):
+class Batcher(Generic[Item, Result]):
     """Turns calls into batches. It belongs to the event loop that first uses it.
 
     Args:
@@ -126,10 +126,10 @@ class Coalescer(Generic[Item, Result]):
         Cancelling the future gives up the result and stops nothing.
         """
         future: asyncio.Future[Result] = self._running_loop().create_future()
-        self.hand_in(item, partial(_resolve, future))
+        self.submit_then(item, partial(_resolve, future))
         return future
 
-    def hand_in(self, item: Item, receive: Receiver[Result]) -> None:
+    def submit_then(self, item: Item, receive: Receiver[Result]) -> None:
         """Add an item to the next batch; ``receive`` is called with its result or exception.
 
         For callers that are many: a future and its callback cost as much as the rest. If

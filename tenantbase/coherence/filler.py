@@ -9,7 +9,7 @@ from typing import Final
 from tenantbase.entry import Entry
 from tenantbase.errors import CacheUnavailable
 from tenantbase.lookup import Counters
-from tenantbase.coherence.sealed_item import FrameCodec
+from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.interfaces.cache import Item, Memcache
 from tenantbase.coherence.tag_file import Tag
 
@@ -30,8 +30,8 @@ class Filler:
         counters: told when memcached fails.
     """
 
-    def __init__(self, codec: FrameCodec, memcache: Memcache, counters: Counters) -> None:
-        self._codec = codec
+    def __init__(self, sealer: ItemSealer, memcache: Memcache, counters: Counters) -> None:
+        self._sealer = sealer
         self._memcache = memcache
         self._counters = counters
 
@@ -55,7 +55,7 @@ class Filler:
                 raise ended
 
     def _seal(self, fills: Sequence[Fill]) -> list[Item]:
-        encode = self._codec.encode
+        encode = self._sealer.encode
         return [(name, encode(name, tag, entry), life) for name, tag, entry, life in fills]
 
     async def _store_items(self, items: Sequence[Item]) -> None:

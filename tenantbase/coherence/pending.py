@@ -15,7 +15,7 @@ _CHANGE_BYTES: Final = 512  # a change, its key, and what else of it is kept whi
 _PREFIX_CHANGES: Final = 1_000
 
 
-class Claim:
+class PendingWrite:
     """A transaction in the queue. Who takes it first, the store or its impatient caller, has it.
 
     Attributes:
@@ -25,7 +25,7 @@ class Claim:
         settled: what became of it is known.
     """
 
-    __slots__ = ("transaction", "changes", "bytes", "large", "settled", "_unclaimed")
+    __slots__ = ("transaction", "changes", "bytes", "large", "settled", "_not_started")
 
     def __init__(self, transaction: Transaction) -> None:
         self.transaction = transaction
@@ -42,18 +42,18 @@ class Claim:
         self.bytes = held
         self.large = changes > LARGE_CHANGES or held > LARGE_BYTES
         self.settled = False
-        self._unclaimed = threading.Lock()
+        self._not_started = threading.Lock()
 
-    def take(self) -> bool:
+    def try_start(self) -> bool:
         """Whether it is the caller's now; True once."""
-        return self._unclaimed.acquire(blocking=False)
+        return self._not_started.acquire(blocking=False)
 
 
-def give_up(claim: Claim, write: asyncio.Future[tuple[Applied, ...]]) -> None:
+def give_up(pending: PendingWrite, write: asyncio.Future[tuple[Applied, ...]]) -> None:
     """A write has waited too long; if it is only not in memcached yet, it is not given up."""
-    if claim.settled:
+    if pending.settled:
         return
-    if claim.take():
+    if pending.try_start():
         write.set_exception(StoreUnavailable("the database is busy; nothing was written"))
     else:
         write.set_exception(

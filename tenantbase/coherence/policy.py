@@ -16,25 +16,25 @@ from functools import partial
 from itertools import chain
 from typing import Final, NamedTuple, cast
 
-from tenantbase.coherence.pending import Claim, give_up
-from tenantbase.coherence.batcher import LATER, Coalescer, Later, Receiver, Unfinished
+from tenantbase.coherence.pending import PendingWrite, give_up
+from tenantbase.coherence.batcher import LATER, Batcher, Later, Receiver, Unfinished
 from tenantbase.entry import Entry
 from tenantbase.errors import CacheUnavailable, Overloaded, StoreError, StoreUnavailable
-from tenantbase.coherence.tag_seqlock import TagFence, TagTicket
+from tenantbase.coherence.tag_seqlock import TagSeqlock, TagTicket
 from tenantbase.coherence.filler import HEAVY_BYTES, Fill, Filler
-from tenantbase.lookup import Counters, Found, Source
+from tenantbase.lookup import CacheStatus, Counters, Lookup
 from tenantbase.coherence.sealed_item import (
     CACHED_BYTES,
     OVERHEAD,
     REJECTED,
-    FrameCodec,
-    Place,
+    ItemSealer,
+    Slot,
     Verdict,
 )
 from tenantbase.interfaces.cache import Memcache
 from tenantbase.interfaces.store import (
     Applied,
-    Change,
+    Command,
     ChangeEvent,
     DeletePrefix,
     Store,
@@ -42,7 +42,7 @@ from tenantbase.interfaces.store import (
     Written,
 )
 from tenantbase.coherence.tag_file import Tag, TagFile
-from tenantbase.deadlines import TimeLimit
+from tenantbase.deadlines import Deadlines
 from tenantbase.troubles import Trouble
 from tenantbase.coherence.write_queue import QUEUE_BYTES, WriteQueue
 
@@ -65,8 +65,8 @@ class Cache:
     Args:
         store: the truth.
         tags: the tag file beside it.
-        fence: what the store raises around each commit.
-        codec: makes and opens frames.
+        seqlock: what the store raises around each commit.
+        sealer: makes and opens frames.
         memcache: the accelerator; None: none.
         clock: the present in Unix seconds.
         max_item_bytes: frames above this are not offered to memcached.
@@ -80,8 +80,8 @@ class Cache:
         self,
         store: Store,
         tags: TagFile,
-        fence: TagFence,
-        codec: FrameCodec,
+        seqlock: TagSeqlock,
+        sealer: ItemSealer,
         memcache: Memcache | None,
         *,
         clock: Callable[[], float],
@@ -93,25 +93,27 @@ class Cache:
     ) -> None:
         self._store = store
         self._tags = tags
-        self._fence = fence
-        self._codec = codec
+        self._seqlock = seqlock
+        self._sealer = sealer
         self._memcache = memcache
         self._clock = clock
         self._max_value = min(max_item_bytes - OVERHEAD, CACHED_BYTES)
         self._loads: dict[tuple[bytes, Tag], asyncio.Future[Entry | None]] = {}
         # One question to memcached at a time makes large batches, which cost least. What has to
         # go to the database never holds up the next question, however long it takes.
-        self._reads = Coalescer(self._read_singly, limit=_READ_BATCH, parallel=1)
-        self._bulk_reads = Coalescer(self._read_bulks, limit=_READ_BATCH, parallel=1, weight=len)
-        self._selects = Coalescer(self._select, limit=_READ_BATCH, parallel=_SELECTS, weight=len)
-        self._read_patience: TimeLimit[None] = TimeLimit(read_timeout, _give_up_read)
-        self._queue = WriteQueue[Claim, Receiver[tuple[Applied, ...]]](max_queue, max_queue_bytes)
-        self._writes = Coalescer(
+        self._reads = Batcher(self._read_singly, limit=_READ_BATCH, parallel=1)
+        self._bulk_reads = Batcher(self._read_bulks, limit=_READ_BATCH, parallel=1, weight=len)
+        self._selects = Batcher(self._select, limit=_READ_BATCH, parallel=_SELECTS, weight=len)
+        self._read_patience: Deadlines[None] = Deadlines(read_timeout, _give_up_read)
+        self._queue = WriteQueue[PendingWrite, Receiver[tuple[Applied, ...]]](
+            max_queue, max_queue_bytes
+        )
+        self._writes = Batcher(
             self._commit, queue=self._queue, parallel=1, overlapping=_WRITE_THROUGHS
         )
-        self._patience = TimeLimit(write_timeout, give_up)
+        self._deadlines = Deadlines(write_timeout, give_up)
         self.counters = Counters()
-        self._filler = None if memcache is None else Filler(codec, memcache, self.counters)
+        self._filler = None if memcache is None else Filler(sealer, memcache, self.counters)
 
     @property
     def cache_available(self) -> bool | None:
@@ -134,15 +136,15 @@ class Cache:
 
     # Reading
 
-    def get(self, key: str) -> asyncio.Future[Found]:
+    def get(self, key: str) -> asyncio.Future[Lookup]:
         """Read one key, together with all others asked for in this turn of the event loop."""
         return self._reads.submit(key)
 
-    def get_then(self, key: str, receive: Callable[[Found | Exception], None]) -> None:
+    def get_then(self, key: str, receive: Callable[[Lookup | Exception], None]) -> None:
         """As ``get``, but ``receive`` is called with the result, or the exception."""
-        self._reads.hand_in(key, receive)
+        self._reads.submit_then(key, receive)
 
-    async def get_many(self, keys: Sequence[str]) -> list[Found]:
+    async def get_many(self, keys: Sequence[str]) -> list[Lookup]:
         """Read many keys in one round trip to memcached and, for the rest, one query.
 
         Raises:
@@ -150,27 +152,27 @@ class Cache:
         """
         return await self._bulk_reads.submit(keys)
 
-    async def _read_singly(self, keys: Sequence[str]) -> Sequence[Found] | Unfinished[Found]:
+    async def _read_singly(self, keys: Sequence[str]) -> Sequence[Lookup] | Unfinished[Lookup]:
         asked = await self._ask_for(keys)
         found = asked.found
         if not (asked.missed or asked.direct):
             return [found[key] for key in keys]
-        ready: list[Found | Later] = [found.get(key, LATER) for key in keys]
+        ready: list[Lookup | Later] = [found.get(key, LATER) for key in keys]
         late = [key for key in keys if key not in found]
         return Unfinished(ready, partial(self._finish_singly, asked, late))
 
-    async def _finish_singly(self, asked: _Asked, late: list[str]) -> list[Found | Exception]:
+    async def _finish_singly(self, asked: _Asked, late: list[str]) -> list[Lookup | Exception]:
         loaded = await self._load(asked)
         return [loaded[key] for key in late]
 
     async def _read_bulks(
         self, bulks: Sequence[Sequence[str]]
-    ) -> Sequence[list[Found]] | Unfinished[list[Found]]:
+    ) -> Sequence[list[Lookup]] | Unfinished[list[Lookup]]:
         asked = await self._ask_for(list(chain.from_iterable(bulks)))
         found = asked.found
         if not (asked.missed or asked.direct):
             return [[found[key] for key in keys] for keys in bulks]
-        ready: list[list[Found] | Later] = []
+        ready: list[list[Lookup] | Later] = []
         late: list[Sequence[str]] = []
         for keys in bulks:
             if all(key in found for key in keys):
@@ -182,9 +184,9 @@ class Cache:
 
     async def _finish_bulks(
         self, asked: _Asked, late: list[Sequence[str]]
-    ) -> list[list[Found] | Exception]:
-        known: dict[str, Found | StoreError] = {**asked.found, **await self._load(asked)}
-        results: list[list[Found] | Exception] = []
+    ) -> list[list[Lookup] | Exception]:
+        known: dict[str, Lookup | StoreError] = {**asked.found, **await self._load(asked)}
+        results: list[list[Lookup] | Exception] = []
         for keys in late:
             found = []
             for key in keys:
@@ -200,25 +202,25 @@ class Cache:
     async def _ask_for(self, keys: Sequence[str]) -> _Asked:
         """The first step of a batch of reads: what memcached has of these keys."""
         now = self._clock()
-        found: dict[str, Found] = {}
+        found: dict[str, Lookup] = {}
         # Before memcached and the database are asked: every caller of this batch has begun, so
         # the tags are fresh for all of them.
-        places = list(map(self._codec.place, dict.fromkeys(keys)))
-        tags = self._tags.tags([place.bucket for place in places])
+        slots = list(map(self._sealer.slot, dict.fromkeys(keys)))
+        tags = self._tags.tags([slot.bucket for slot in slots])
         missed: dict[str, tuple[bytes, Tag]] = {}
         direct: list[str] = []
         if self._memcache is None or not self._memcache.available:
-            direct.extend(place.key for place in places)
+            direct.extend(slot.key for slot in slots)
         else:
-            asked: list[tuple[Place, Tag]] = []
-            for place, tag in zip(places, tags, strict=True):
+            asked: list[tuple[Slot, Tag]] = []
+            for slot, tag in zip(slots, tags, strict=True):
                 if tag[1] % 2:
-                    direct.append(place.key)
+                    direct.append(slot.key)
                 else:
-                    asked.append((place, tag))
-            frames = await self._ask([place.name for place, _ in asked])
+                    asked.append((slot, tag))
+            frames = await self._ask([slot.name for slot, _ in asked])
             if frames is None:
-                direct.extend(place.key for place, _ in asked)
+                direct.extend(slot.key for slot, _ in asked)
             else:
                 await self._open(asked, frames, now, found, missed)
         if missed or direct:
@@ -232,38 +234,38 @@ class Cache:
 
     async def _open(
         self,
-        asked: Sequence[tuple[Place, Tag]],
+        asked: Sequence[tuple[Slot, Tag]],
         frames: Mapping[bytes, bytes],
         now: float,
-        found: dict[str, Found],
+        found: dict[str, Lookup],
         missed: dict[str, tuple[bytes, Tag]],
     ) -> None:
         """Sort what was asked for by whether memcached's frame of it is sound."""
-        frame_of, decode, hit = frames.get, self._codec.decode, Source.HIT
+        frame_of, decode, hit = frames.get, self._sealer.decode, CacheStatus.HIT
         opened: Mapping[bytes, Entry | None | Verdict] = _NOTHING_OPENED
         if sum(map(len, frames.values())) > HEAVY_BYTES:
             large = [
-                (place, frames[place.name], tag)
-                for place, tag in asked
-                if len(frames.get(place.name, b"")) >= _LARGE_FRAME
+                (slot, frames[slot.name], tag)
+                for slot, tag in asked
+                if len(frames.get(slot.name, b"")) >= _LARGE_FRAME
             ]
-            opened = await asyncio.to_thread(self._codec.decode_many, large)
-        for place, tag in asked:
-            data = frame_of(place.name)
+            opened = await asyncio.to_thread(self._sealer.decode_many, large)
+        for slot, tag in asked:
+            data = frame_of(slot.name)
             if data is None:
                 entry: Entry | None | Verdict = REJECTED
-            elif opened and place.name in opened:
-                entry = opened[place.name]
+            elif opened and slot.name in opened:
+                entry = opened[slot.name]
             else:
-                entry = decode(data, place, tag)
+                entry = decode(data, slot, tag)
             if entry is REJECTED:
-                missed[place.key] = place.name, tag
+                missed[slot.key] = slot.name, tag
                 if data is not None:
-                    self.counters.rejected_frames += 1
+                    self.counters.rejected_items += 1
             elif entry is None or entry.expires_at is None or entry.alive(now):
-                found[place.key] = Found(entry, hit)
+                found[slot.key] = Lookup(entry, hit)
             else:
-                found[place.key] = Found(None, hit)
+                found[slot.key] = Lookup(None, hit)
 
     async def _ask(self, names: list[bytes]) -> dict[bytes, bytes] | None:
         if not names or self._memcache is None:
@@ -274,7 +276,7 @@ class Cache:
             self.counters.cache_failures += 1
             return None
 
-    async def _load(self, asked: _Asked) -> dict[str, Found | StoreError]:
+    async def _load(self, asked: _Asked) -> dict[str, Lookup | StoreError]:
         """The second step: read from the database what memcached did not have, and fill.
 
         Each key is read once however many ask. Joining a load that another batch has begun is
@@ -308,11 +310,11 @@ class Cache:
             if not isinstance(entry, StoreError):
                 self._offer(fills, *token, entry, asked.now)
         await self._publish(fills)
-        loaded = {key: _found(read[key], Source.MISS) for key in own}
-        loaded.update((key, _found(read[key], Source.BYPASS)) for key in asked.direct)
+        loaded = {key: _found(read[key], CacheStatus.MISS) for key in own}
+        loaded.update((key, _found(read[key], CacheStatus.BYPASS)) for key in asked.direct)
         for key, load in joined.items():
             try:
-                loaded[key] = Found(await load, Source.MISS)
+                loaded[key] = Lookup(await load, CacheStatus.MISS)
             except StoreError as error:
                 loaded[key] = error
         return loaded
@@ -324,7 +326,7 @@ class Cache:
 
     # Writing
 
-    def write(self, *changes: Change) -> asyncio.Future[tuple[Applied, ...]]:
+    def write(self, *changes: Command) -> asyncio.Future[tuple[Applied, ...]]:
         """Make the changes in one transaction, all or none; done when they are on disk.
 
         Cancelling the future gives up the result and stops nothing.
@@ -334,26 +336,26 @@ class Cache:
             Overloaded, StoreUnavailable, StoreFull: nothing was done.
             OutcomeUnknown: it may or may not have been done.
         """
-        claim = Claim(changes)
-        if not self._queue.has_room(claim):
+        pending = PendingWrite(changes)
+        if not self._queue.has_room(pending):
             refused = asyncio.get_running_loop().create_future()
             refused.set_exception(Overloaded("too many writes are waiting; try again soon"))
             return refused
-        committed = self._writes.submit(claim)
-        self._patience.watch(committed, claim)
+        committed = self._writes.submit(pending)
+        self._deadlines.watch(committed, pending)
         return committed
 
-    async def _commit(self, claims: Sequence[Claim]) -> list[tuple[Applied, ...] | Exception]:
-        written = await self._store.write(claims, self._clock(), self._fence)
-        for claim in claims:
-            claim.settled = True
+    async def _commit(self, group: Sequence[PendingWrite]) -> list[tuple[Applied, ...] | Exception]:
+        written = await self._store.write(group, self._clock(), self._seqlock)
+        for pending in group:
+            pending.settled = True
         # The next group need not wait for what this one has to say to memcached.
         self._writes.overlap()
-        await self._publish(self._write_through(claims, written))
+        await self._publish(self._write_through(group, written))
         # None: withdrawn, and nobody waits for the answer.
         return [() if outcome is None else outcome for outcome in written.outcomes]
 
-    def _write_through(self, claims: Sequence[Claim], written: Written) -> list[Fill]:
+    def _write_through(self, group: Sequence[PendingWrite], written: Written) -> list[Fill]:
         """What a group is to store in memcached.
 
         The whole group has one tag, so only the last state of a key may be cached under it:
@@ -364,10 +366,10 @@ class Cache:
             return []
         self.counters.commits += 1
         last: dict[str, Entry | None] = {}
-        for claim, outcome in zip(claims, written.outcomes, strict=True):
+        for pending, outcome in zip(group, written.outcomes, strict=True):
             if outcome is None or isinstance(outcome, Exception):
                 continue
-            for change, applied in zip(claim.transaction, outcome, strict=True):
+            for change, applied in zip(pending.transaction, outcome, strict=True):
                 if isinstance(change, DeletePrefix | Sweep):
                     last.clear()  # it may have removed any of them
                 elif applied.entry is not None or applied.removed:
@@ -375,8 +377,8 @@ class Cache:
         now = self._clock()
         fills: list[Fill] = []
         for key, entry in last.items():
-            place = self._codec.place(key)
-            self._offer(fills, place.name, ticket.tag(place.bucket), entry, now)
+            slot = self._sealer.slot(key)
+            self._offer(fills, slot.name, ticket.tag(slot.bucket), entry, now)
         return fills
 
     def _offer(
@@ -454,14 +456,14 @@ class Cache:
 class _Asked(NamedTuple):
     """What the first step of a batch of reads has found, and what is left for the second."""
 
-    found: dict[str, Found]
+    found: dict[str, Lookup]
     missed: dict[str, tuple[bytes, Tag]]
     direct: list[str]
     now: float
 
 
-def _found(entry: _Loaded, source: Source) -> Found | StoreError:
-    return entry if isinstance(entry, StoreError) else Found(entry, source)
+def _found(entry: _Loaded, cache_status: CacheStatus) -> Lookup | StoreError:
+    return entry if isinstance(entry, StoreError) else Lookup(entry, cache_status)
 
 
 def _settle_load(load: asyncio.Future[Entry | None], result: Entry | None | Exception) -> None:

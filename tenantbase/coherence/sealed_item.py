@@ -34,11 +34,11 @@ _NO_ID: Final = bytes(36)
 REMEMBERED_BYTES: Final = 1_024
 """How large a frame is that is remembered, at most."""
 
-PLACES: Final = 8_192
+REMEMBERED_SLOTS: Final = 8_192
 """How many keys are remembered; they take 7 MiB with values of 100 bytes, 30 MiB at most."""
 
 CACHED_BYTES: Final = 8 << 20
-"""The largest value that is cached. It would take memcached's place from thousands of others, and
+"""The largest value that is cached. It would take memcached's memory from thousands of others, and
 on the way there and back it is copied by the event loop, some 3 ms for each MiB in all; the
 deadline of memcached is 100 ms. SQLite reads it as fast."""
 
@@ -55,7 +55,7 @@ class Verdict(Enum):
 REJECTED: Final = Verdict.REJECTED
 
 
-class Place:
+class Slot:
     """Where a key's frames belong.
 
     Attributes:
@@ -75,27 +75,27 @@ class Place:
         self.entry: Entry | None = None
 
 
-class _Places(OrderedDict[str, Place]):
-    """The places of as many keys as are remembered, each made when it is first asked for.
+class _Slots(OrderedDict[str, Slot]):
+    """The slots of as many keys as are remembered, each made when it is first asked for.
 
     Ordered: the first key of a plain dict is found by walking over the holes of those that were
     removed before it.
     """
 
-    def __init__(self, locate: Callable[[str], Place]) -> None:
+    def __init__(self, locate: Callable[[str], Slot]) -> None:
         super().__init__()
         self._locate = locate
         self._changing = threading.Lock()
 
-    def __missing__(self, key: str) -> Place:
-        place = self._locate(key)
+    def __missing__(self, key: str) -> Slot:
+        slot = self._locate(key)
         with self._changing:  # the event loop and the writing thread both ask
-            if len(self) >= PLACES:
+            if len(self) >= REMEMBERED_SLOTS:
                 self.popitem(last=False)  # the oldest
-            return self.setdefault(key, place)
+            return self.setdefault(key, slot)
 
 
-class FrameCodec:
+class ItemSealer:
     """Names keys in memcached, and makes and opens frames.
 
     Args:
@@ -106,8 +106,8 @@ class FrameCodec:
         # Keyed states are copied for each use: half the cost of keying anew.
         self._name = hashlib.blake2b(key=secret, digest_size=16, person=b"tenantbase key")
         self._mac = hashlib.blake2b(key=secret, digest_size=_MAC, person=b"tenantbase mac")
-        self.place: Callable[[str], Place] = _Places(self._locate).__getitem__
-        """The key's place. Those of many keys are remembered."""
+        self.slot: Callable[[str], Slot] = _Slots(self._locate).__getitem__
+        """The key's slot. Those of many keys are remembered."""
 
     def name(self, key: str) -> bytes:
         """The key's name in memcached: a keyed hash, 32 hexadecimal digits. No byte of a key
@@ -116,9 +116,9 @@ class FrameCodec:
         state.update(key.encode())
         return state.hexdigest().encode()
 
-    def _locate(self, key: str) -> Place:
+    def _locate(self, key: str) -> Slot:
         name = self.name(key)
-        return Place(key, name, bucket_of(name))
+        return Slot(key, name, bucket_of(name))
 
     def encode(self, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
         """Seal an entry, or its absence, for the key of this name under this tag."""
@@ -151,28 +151,28 @@ class FrameCodec:
             state.update(part)
         return b"".join((state.digest(), *parts))
 
-    def decode(self, data: bytes, place: Place, tag: Tag) -> Entry | None | Verdict:
+    def decode(self, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
         """Open a frame.
 
-        The last small one of each place is remembered as it was found sound. When memcached
+        The last small one of each slot is remembered as it was found sound. When memcached
         answers with the very same bytes, what is left to compare is the tag. Frames of more than
         ``REMEMBERED_BYTES`` may be opened in any thread.
 
         Returns:
             The entry, None if the frame says that there is none, or REJECTED.
         """
-        if data == place.frame and tag == place.tag:
-            return place.entry
-        entry = self._open(data, place.key, place.name, tag)
+        if data == slot.frame and tag == slot.tag:
+            return slot.entry
+        entry = self._open(data, slot.key, slot.name, tag)
         if entry is not REJECTED and len(data) <= REMEMBERED_BYTES:
-            place.frame, place.tag, place.entry = data, tag, entry
+            slot.frame, slot.tag, slot.entry = data, tag, entry
         return entry
 
     def decode_many(
-        self, frames: Iterable[tuple[Place, bytes, Tag]]
+        self, frames: Iterable[tuple[Slot, bytes, Tag]]
     ) -> dict[bytes, Entry | None | Verdict]:
-        """What ``decode`` says of each, by the place's name."""
-        return {place.name: self.decode(data, place, tag) for place, data, tag in frames}
+        """What ``decode`` says of each, by the slot's name."""
+        return {slot.name: self.decode(data, slot, tag) for slot, data, tag in frames}
 
     def _open(self, data: bytes, key: str, name: bytes, tag: Tag) -> Entry | None | Verdict:
         if len(data) < _BODY:

@@ -1,4 +1,4 @@
-"""The fence around a commit: the write lock, and the sequences of the buckets it touches."""
+"""The seqlock around a commit: the write lock, and the sequences of the buckets it touches."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class TagTicket:
         return self.epoch, self.after[bucket]
 
 
-class TagFence:
+class TagSeqlock:
     """Makes the sequences of the touched buckets odd before COMMIT, and even after its end."""
 
     def __init__(
@@ -128,7 +128,7 @@ class TagFence:
         self._bucket_of = bucket_of
         self.lock: Callable[[], AbstractContextManager[None]] = write_lock.held
 
-    def raise_(self, keys: Collection[str] | None) -> TagTicket:
+    def begin_write(self, keys: Collection[str] | None) -> TagTicket:
         sequences = self._tags.sequences
         touched = range(BUCKETS) if keys is None else {self._bucket_of(key) for key in keys}
         after: dict[int, int] = {}
@@ -143,12 +143,12 @@ class TagFence:
         epoch, _ = self._tags.tag(0)
         return TagTicket(epoch, after, in_doubt)
 
-    def lower(self, ticket: Ticket) -> None:
+    def commit(self, ticket: Ticket) -> None:
         assert isinstance(ticket, TagTicket)
         self._settle(ticket, ticket.after)
         self._tags.count_commit()
 
-    def withdraw(self, ticket: Ticket) -> None:
+    def roll_back(self, ticket: Ticket) -> None:
         # What was in doubt stays so: only a commit takes the place of an earlier transaction in the
         # log, and until then that one may still come to light.
         assert isinstance(ticket, TagTicket)

@@ -2,7 +2,7 @@
 
 A write is a *transaction*: a tuple of changes, all made or none. The store takes many
 transactions at a time and commits them as one group; each has its own outcome, so one whose
-condition fails does not touch its neighbours. The *fence* is told what is about to change
+condition fails does not touch its neighbours. The *seqlock* is told what is about to change
 before it can be seen, and when it can be: that is how caches learn of writes.
 """
 
@@ -88,8 +88,8 @@ class Sweep(msgspec.Struct, frozen=True, gc=False):
     limit: int
 
 
-Change = Set | Delete | Increment | DeletePrefix | Sweep
-Transaction = tuple[Change, ...]
+Command = Set | Delete | Increment | DeletePrefix | Sweep
+Transaction = tuple[Command, ...]
 
 
 class Applied(msgspec.Struct, frozen=True, gc=False):
@@ -122,32 +122,32 @@ class ChangeEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class Ticket(Protocol):
-    """A fence that was raised: what the caches need to know of this transaction."""
+    """A seqlock that was raised: what the caches need to know of this transaction."""
 
 
-class Fence(Protocol):
+class Seqlock(Protocol):
     """What surrounds every commit. All methods are called in the store's writing thread."""
 
     def lock(self) -> AbstractContextManager[object]:
         """The write lock, shared by all processes on the database; held around a transaction."""
 
-    def raise_(self, keys: Collection[str] | None) -> Ticket:
+    def begin_write(self, keys: Collection[str] | None) -> Ticket:
         """These keys (None: any key) are about to change. Called before COMMIT, lock held."""
 
-    def lower(self, ticket: Ticket) -> None:
+    def commit(self, ticket: Ticket) -> None:
         """The transaction was committed. Lock still held."""
 
-    def withdraw(self, ticket: Ticket) -> None:
+    def roll_back(self, ticket: Ticket) -> None:
         """The transaction was rolled back, for certain. Lock still held."""
 
 
-class Claim(Protocol):
+class PendingWrite(Protocol):
     """A transaction that may be withdrawn until the store begins to apply it."""
 
     @property
     def transaction(self) -> Transaction: ...
 
-    def take(self) -> bool:
+    def try_start(self) -> bool:
         """Called once by the store before it applies the transaction: False if withdrawn."""
 
 
@@ -157,7 +157,7 @@ class Written(msgspec.Struct, frozen=True):
     Attributes:
         outcomes: for each transaction, in order, what its changes did, or why it was not made;
             None for one that was withdrawn.
-        ticket: the fence that was raised around it, None when nothing changed.
+        ticket: the seqlock that was raised around it, None when nothing changed.
     """
 
     outcomes: list[tuple[Applied, ...] | TenantbaseError | None]
@@ -195,7 +195,7 @@ class Store(Protocol):
     ) -> tuple[list[Entry], bool]:
         """The same without values: each entry's ``value`` is empty."""
 
-    async def write(self, group: Sequence[Claim], now: float, fence: Fence) -> Written:
+    async def write(self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock) -> Written:
         """Commit a group of transactions as one; returns when it is on disk.
 
         An error of the whole group is the outcome of each of its members. After an

@@ -162,7 +162,7 @@ class Config:
         "SECONDS",
         "How long a client may take none of the bytes of its answer.",
     )
-    no_fast_lane: bool = _option(
+    no_fast_path: bool = _option(
         read.switch, False, "", "Answer every request through the general HTTP machinery."
     )
     log_level: str = _option(read.log_level, "warning", "LEVEL", f"One of {', '.join(LOG_LEVELS)}.")

@@ -7,7 +7,7 @@ import sys
 import threading
 
 
-class LastResort:
+class ExitTimer:
     """Ends the process, with status 1 and one line, unless it is called off in time.
 
     A thread that waits for a lock which a stopped process holds can be neither cancelled nor

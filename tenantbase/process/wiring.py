@@ -18,16 +18,16 @@ from tenantbase.owned_files import is_marked
 from tenantbase.coherence.policy import Cache
 from tenantbase.process.config import Config
 from tenantbase.errors import CannotOpen
-from tenantbase.coherence.tag_seqlock import TagFence, WriteLock
-from tenantbase.coherence.sealed_item import CACHED_BYTES, OVERHEAD, FrameCodec
+from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
+from tenantbase.coherence.sealed_item import CACHED_BYTES, OVERHEAD, ItemSealer
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.sqlite.read_only import reading
 from tenantbase.interfaces.sqlite.file import check_file
 from tenantbase.interfaces.sqlite.foreign import check_companions_kind, check_ours
-from tenantbase.interfaces.sqlite.store import SqlStore
+from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.sqlite.open_read_only import may_write
 from tenantbase.interfaces.sqlite.reserve import Reserve
-from tenantbase.process.exit_timer import LastResort
+from tenantbase.process.exit_timer import ExitTimer
 from tenantbase.cli.reading import Entries
 from tenantbase.coherence.tag_file import TagFile
 
@@ -89,7 +89,7 @@ async def open_cache(
     if not path.parent.is_dir():
         raise CannotOpen(f"there is no directory {path.parent} for the database")
     _look_before_touching(path)
-    stuck = LastResort(
+    stuck = ExitTimer(
         config.write_timeout,
         f"{config.database} was not closed in {config.write_timeout:g} s;"
         " another process may be holding its write lock",
@@ -107,9 +107,9 @@ async def open_cache(
         stack.callback(waiting.cancel)
         await lock.take(config.write_timeout)
         waiting.cancel()
-        store = await SqlStore.open(path, lock.held, mark=tags, read_timeout=config.read_timeout)
+        store = await SqliteStore.open(path, lock.held, mark=tags, read_timeout=config.read_timeout)
         stack.push_async_callback(store.close)
-        codec = FrameCodec(store.secret)
+        sealer = ItemSealer(store.secret)
         client = None
         if memcached is not None:
             from tenantbase.interfaces.memcached.client import MemcacheClient
@@ -120,8 +120,8 @@ async def open_cache(
         cache = Cache(
             store,
             tags,
-            TagFence(tags, lock, lambda key: codec.place(key).bucket),
-            codec,
+            TagSeqlock(tags, lock, lambda key: sealer.slot(key).bucket),
+            sealer,
             client,
             clock=time.time,
             max_item_bytes=memcached.max_item_bytes if memcached else _MEMCACHED_ITEM,

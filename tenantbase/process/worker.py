@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from tenantbase.process.config import Config
-from tenantbase.process.exit_timer import LastResort
+from tenantbase.process.exit_timer import ExitTimer
 from tenantbase.process.sweeper import sweeping
-from tenantbase.web import Life, WebSettings, create_app, serving
+from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 from tenantbase.process.wiring import Memcached, open_cache
 
 try:
@@ -64,14 +64,16 @@ async def _live(
     orders: int,
 ) -> None:
     allowed = config.drain_delay + config.drain_timeout + config.write_timeout + _GRACE
-    stuck = LastResort(allowed, f"not everything has ended in {allowed:g} s; giving up")
+    stuck = ExitTimer(allowed, f"not everything has ended in {allowed:g} s; giving up")
     stop = asyncio.Event()
     _obey(stop, stuck, orders)
     settings = _web_settings(config)
-    life = Life()
+    lifecycle = Lifecycle()
     try:
         async with open_cache(config, memcached) as cache, sweeping(cache):
-            async with serving(create_app(cache, settings, life), sockets, life, settings):
+            async with serving(
+                create_app(cache, settings, lifecycle), sockets, lifecycle, settings
+            ):
                 gc.freeze()  # what is there by now stays, and need not be looked through
                 gc.set_threshold(*_GC_THRESHOLDS)
                 if not stop.is_set():
@@ -91,7 +93,7 @@ def _keep_calling(
     loop.call_soon(call)
 
 
-def _obey(stop: asyncio.Event, stuck: LastResort, orders: int) -> None:
+def _obey(stop: asyncio.Event, stuck: ExitTimer, orders: int) -> None:
     """Set ``stop`` when the order to end comes; from then on there is a last resort."""
     loop = asyncio.get_running_loop()
 
@@ -120,7 +122,7 @@ def _web_settings(config: Config) -> WebSettings:
         max_connections=config.max_connections,
         body_timeout=config.body_timeout,
         keepalive_timeout=config.keepalive_timeout,
-        fast_lane=not config.no_fast_lane,
+        fast_path=not config.no_fast_path,
         send_timeout=config.send_timeout,
         drain_delay=config.drain_delay,
         drain_timeout=config.drain_timeout,

@@ -5,8 +5,8 @@
 """
 
 from tenantbase.web.app import create_app
-from tenantbase.web.lifecycle import Life
+from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.server import serve, serving
 from tenantbase.web.settings import WebSettings
 
-__all__ = ["Life", "WebSettings", "create_app", "serve", "serving"]
+__all__ = ["Lifecycle", "WebSettings", "create_app", "serve", "serving"]

@@ -20,7 +20,7 @@ from tenantbase.web.handlers.counters import Counters
 from tenantbase.web.semantics.expectations import check_expectation, is_uninvited, send_nothing
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.health import Health
-from tenantbase.web.lifecycle import Life
+from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.handlers.lists import Lists
 from tenantbase.web.openapi.document import Description
 from tenantbase.web.problems import answer
@@ -40,7 +40,7 @@ GUARD: Final = web.AppKey("guard", Guard)
 HEALTH: Final = web.AppKey("health", Health)
 
 
-def create_app(cache: Cache, settings: WebSettings, life: Life) -> web.Application:
+def create_app(cache: Cache, settings: WebSettings, lifecycle: Lifecycle) -> web.Application:
     """The application; it owns nothing that must be closed."""
     guard = Guard(settings)
     apart = Apart()
@@ -49,14 +49,14 @@ def create_app(cache: Cache, settings: WebSettings, life: Life) -> web.Applicati
     counters = Counters(cache, settings)
     lists = Lists(cache)
     raw = Raw(cache, settings, apart)
-    health = Health(cache, life)
-    watch = Watch(Feed(cache, heartbeat=settings.heartbeat), life)
+    health = Health(cache, lifecycle)
+    watch = Watch(Feed(cache, heartbeat=settings.heartbeat), lifecycle)
     description = Description(settings)
 
     # A quarter is for small bodies, if what is left still takes the largest.
     spare = max(0, settings.max_inflight_bytes - settings.max_request_bytes)
     budget = Budget(settings.max_inflight_bytes, min(settings.max_inflight_bytes // 4, spare))
-    app = web.Application(middlewares=[_boundary(guard, life, health, budget)])
+    app = web.Application(middlewares=[_boundary(guard, lifecycle, health, budget)])
     app[CACHE], app[GUARD], app[HEALTH] = cache, guard, health
     routes = [
         web.post("/set-value", values.set),
@@ -85,7 +85,7 @@ def create_app(cache: Cache, settings: WebSettings, life: Life) -> web.Applicati
 
     async def finish(request: web.Request, response: web.StreamResponse) -> None:
         response.headers[hdrs.SERVER] = SERVER
-        if life.draining:
+        if lifecycle.draining:
             response.headers[hdrs.CONNECTION] = "close"
             response.force_close()
         if guard.has_cors:
@@ -96,12 +96,12 @@ def create_app(cache: Cache, settings: WebSettings, life: Life) -> web.Applicati
     return app
 
 
-def _boundary(guard: Guard, life: Life, health: Health, budget: Budget) -> Middleware:
+def _boundary(guard: Guard, lifecycle: Lifecycle, health: Health, budget: Budget) -> Middleware:
     """What surrounds every request: counted, checked, and its errors made answers."""
 
     @web.middleware
     async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
-        counted = life.begin()
+        counted = lifecycle.begin()
         holding = None
         if request.body_exists:
             holding = request[HOLDING] = Holding(budget)
@@ -129,6 +129,6 @@ def _boundary(guard: Guard, life: Life, health: Health, budget: Budget) -> Middl
         finally:
             if holding is not None:
                 holding.release()
-            life.end(counted)
+            lifecycle.end(counted)
 
     return boundary

@@ -7,13 +7,13 @@ import asyncio
 from tenantbase.web.transport.connections import Connections
 
 
-class Life:
+class Lifecycle:
     """From the first request to the last.
 
     Attributes:
         draining: the server is about to stop. Requests are still answered, with
             ``Connection: close``; its health is 503.
-        under_way: requests that began before that and have not ended.
+        in_flight: requests that began before that and have not ended.
         active: all requests that have begun and not ended.
         begun: how many have begun so far.
         connections: those that are open.
@@ -21,7 +21,7 @@ class Life:
 
     def __init__(self) -> None:
         self.draining = False
-        self.under_way = 0
+        self.in_flight = 0
         self.active = 0
         self.begun = 0
         self.connections = Connections()
@@ -34,22 +34,22 @@ class Life:
         self.begun += 1
         if self.draining:
             return False
-        self.under_way += 1
+        self.in_flight += 1
         return True
 
     def end(self, counted: bool) -> None:
         """A request has ended."""
         self.active -= 1
         if counted:
-            self.under_way -= 1
-            if self.draining and not self.under_way:
+            self.in_flight -= 1
+            if self.draining and not self.in_flight:
                 self._finished.set()
 
     def drain(self) -> None:
         """Begin to stop."""
         self.draining = True
         self._draining.set()
-        if not self.under_way:
+        if not self.in_flight:
             self._finished.set()
 
     async def until_draining(self) -> None:

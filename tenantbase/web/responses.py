@@ -8,7 +8,7 @@ from aiohttp import hdrs, web
 
 from tenantbase.documents import applied_json
 from tenantbase.entry import JSON, Entry
-from tenantbase.lookup import Source
+from tenantbase.lookup import CacheStatus
 from tenantbase.interfaces.store import Applied
 from tenantbase.web.semantics.media_types import is_active
 from tenantbase.web.semantics.negotiation import weights
@@ -20,19 +20,19 @@ ETAG: Final = "ETag"  # as the RFC spells it; aiohttp's constant does not
 _COMPRESSED_FROM: Final = 4096  # bytes; below, the head outweighs what is saved
 
 
-def entry_headers(entry: Entry, source: Source, content_type: str) -> dict[str, str]:
+def entry_headers(entry: Entry, cache_status: CacheStatus, content_type: str) -> dict[str, str]:
     """The headers of an answer to a read of one entry."""
     return {
         hdrs.CONTENT_TYPE: content_type,
         ETAG: f'"{entry.version}"',
-        X_CACHE: source,
+        X_CACHE: cache_status,
         hdrs.CACHE_CONTROL: NO_CACHE,
     }
 
 
-def raw_headers(entry: Entry, source: Source) -> dict[str, str]:
+def raw_headers(entry: Entry, cache_status: CacheStatus) -> dict[str, str]:
     """The headers of an answer that is the value itself."""
-    headers = entry_headers(entry, source, entry.content_type)
+    headers = entry_headers(entry, cache_status, entry.content_type)
     headers["X-Content-Type-Options"] = "nosniff"
     headers[hdrs.ACCEPT_RANGES] = "bytes"
     if is_active(entry.content_type):
@@ -40,15 +40,15 @@ def raw_headers(entry: Entry, source: Source) -> dict[str, str]:
     return headers
 
 
-def absent(source: Source) -> web.Response:
+def absent(cache_status: CacheStatus) -> web.Response:
     """404: there is no such key."""
-    headers = {X_CACHE: source, hdrs.CACHE_CONTROL: NO_CACHE}
+    headers = {X_CACHE: cache_status, hdrs.CACHE_CONTROL: NO_CACHE}
     return problem(NO_SUCH_KEY, "there is no such key, or it has expired", headers)
 
 
-def unchanged(entry: Entry, source: Source) -> web.Response:
+def unchanged(entry: Entry, cache_status: CacheStatus) -> web.Response:
     """304: the client's copy is the newest."""
-    headers = entry_headers(entry, source, entry.content_type)
+    headers = entry_headers(entry, cache_status, entry.content_type)
     del headers[hdrs.CONTENT_TYPE]
     return web.Response(status=304, headers=headers)
 

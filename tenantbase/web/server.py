@@ -20,8 +20,8 @@ from tenantbase.web.fast_path.borrowed import Lender
 from tenantbase.web.transport.connections import Connections
 from tenantbase.web.transport.draining import close_listeners, finish_requests, until_quiet
 from tenantbase.web.semantics.expectations import without_early_invitation
-from tenantbase.web.fast_path.connection import FastLane
-from tenantbase.web.lifecycle import Life
+from tenantbase.web.fast_path.connection import FastPath
+from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.problems import HeaderTooLong, TargetTooLong, answer
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.semantics.upgrades import pieces
@@ -122,7 +122,10 @@ class Connection(web.RequestHandler):
 
 @asynccontextmanager
 async def serving(
-    app: web.Application, sockets: Sequence[socket.socket], life: Life, settings: WebSettings
+    app: web.Application,
+    sockets: Sequence[socket.socket],
+    lifecycle: Lifecycle,
+    settings: WebSettings,
 ) -> AsyncIterator[None]:
     """Serve inside the block, on sockets that are bound already; drain and close them at its end."""
     loop = asyncio.get_running_loop()
@@ -135,7 +138,7 @@ async def serving(
     def general(borrowed: bool = False) -> Connection:
         return Connection(
             server,
-            None if borrowed else life.connections,  # what is lent is counted by its lender
+            None if borrowed else lifecycle.connections,  # what is lent is counted by its lender
             loop=loop,
             keepalive_timeout=settings.keepalive_timeout,
             access_log=None,  # None is how it is turned off
@@ -146,47 +149,47 @@ async def serving(
         )
 
     connect: Callable[[], asyncio.Protocol] = general
-    lane = None
-    cut_stalled = partial(life.connections.cut_stalled, settings.send_timeout)
+    fast_path = None
+    cut_stalled = partial(lifecycle.connections.cut_stalled, settings.send_timeout)
     tasks = [keep_running(cut_stalled, "watchdog of slow readers")]
-    if settings.fast_lane:
-        connect = lane = FastLane(
-            app[CACHE], settings, life, app[GUARD], app[HEALTH], general, SERVER
+    if settings.fast_path:
+        connect = fast_path = FastPath(
+            app[CACHE], settings, lifecycle, app[GUARD], app[HEALTH], general, SERVER
         )
-        tasks.append(keep_running(lane.watch, "watchdog of the fast path"))
-    acceptor = Acceptor(connect, life.connections, settings.max_connections, SERVER)
+        tasks.append(keep_running(fast_path.watch, "watchdog of the fast path"))
+    acceptor = Acceptor(connect, lifecycle.connections, settings.max_connections, SERVER)
     try:
         for sock in sockets:
             _prepare(sock, settings.send_timeout)
         acceptor.start(sockets)
         yield
     finally:
-        life.drain()
-        if lane is not None:
-            lane.drain()
-        deadline = await finish_requests(life, settings)
+        lifecycle.drain()
+        if fast_path is not None:
+            fast_path.drain()
+        deadline = await finish_requests(lifecycle, settings)
         await close_listeners(acceptor, sockets)
-        await until_quiet(life, deadline)
+        await until_quiet(lifecycle, deadline)
         for task in tasks:
             task.cancel()
-        if lane is not None:
-            await lane.close(deadline)
+        if fast_path is not None:
+            await fast_path.close(deadline)
         server.pre_shutdown()
         # Answers not yet taken by their clients.
         await server.shutdown(max(0.1, deadline - loop.time()))
         await runner.cleanup()
-        await life.connections.lingering.until_closed()
+        await lifecycle.connections.lingering.until_closed()
 
 
 async def serve(
     app: web.Application,
     sockets: Sequence[socket.socket],
-    life: Life,
+    lifecycle: Lifecycle,
     settings: WebSettings,
     stop: asyncio.Event,
 ) -> None:
     """Serve until ``stop`` is set, then drain."""
-    async with serving(app, sockets, life, settings):
+    async with serving(app, sockets, lifecycle, settings):
         await stop.wait()
 
 

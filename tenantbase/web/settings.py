@@ -23,7 +23,7 @@ class WebSettings:
         body_timeout: until a body must have arrived.
         keepalive_timeout: until an idle connection, or one that sends no complete head, is closed.
         heartbeat: between two signs of life to a watcher who has nothing to read.
-        fast_lane: answer plain requests without aiohttp's machinery.
+        fast_path: answer plain requests without aiohttp's machinery.
         send_timeout: until a client that takes no byte of its answer is cut.
         drain_delay: how long new connections are accepted after the order to stop.
         drain_timeout: what requests under way get when the server stops.
@@ -40,7 +40,7 @@ class WebSettings:
     body_timeout: float = 30.0
     keepalive_timeout: float = 75.0
     heartbeat: float = 15.0
-    fast_lane: bool = True
+    fast_path: bool = True
     send_timeout: float = 300.0
     drain_delay: float = 0.0
     drain_timeout: float = 30.0

@@ -15,9 +15,9 @@ from tenantbase.coherence.policy import Cache
 from tenantbase.entry import JSON
 from tenantbase.errors import StoreError, StoreUnavailable
 from tenantbase.changes.feed import Feed
-from tenantbase.coherence.tag_seqlock import TagFence, WriteLock
-from tenantbase.coherence.sealed_item import FrameCodec, bucket_of
-from tenantbase.interfaces.sqlite.store import SqlStore
+from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
+from tenantbase.coherence.sealed_item import ItemSealer, bucket_of
+from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.store import ChangeEvent, Delete, DeletePrefix, Set
 from tenantbase.changes.subscription import BATCH, Subscription
 from tenantbase.coherence.tag_file import TagFile
@@ -67,10 +67,10 @@ class Database:
         self.stack.callback(tags.close)
         lock = WriteLock(self.path.with_name("x.db-lock"))
         self.stack.callback(lock.close)
-        store = await SqlStore.open(self.path, lock.held, change_log_size=change_log_size)
+        store = await SqliteStore.open(self.path, lock.held, change_log_size=change_log_size)
         self.stack.push_async_callback(store.close)
-        codec = FrameCodec(store.secret)
-        fence = TagFence(tags, lock, lambda key: bucket_of(codec.name(key)))
+        codec = ItemSealer(store.secret)
+        fence = TagSeqlock(tags, lock, lambda key: bucket_of(codec.name(key)))
         cache = Cache(store, tags, fence, codec, None, clock=lambda: parts.now)
         self.stack.push_async_callback(cache.drained)
         parts = Node(cache)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tenantbase.coherence.batcher import LATER, Coalescer, Unfinished
+from tenantbase.coherence.batcher import LATER, Batcher, Unfinished
 
 
 class Recorder:
@@ -28,7 +28,7 @@ class Recorder:
 
 async def test_calls_of_one_turn_are_one_batch() -> None:
     recorder = Recorder()
-    coalescer = Coalescer(recorder.run, limit=100, parallel=1)
+    coalescer = Batcher(recorder.run, limit=100, parallel=1)
     assert await asyncio.gather(*map(coalescer.submit, (1, 2, 3))) == [10, 20, 30]
     assert await coalescer.submit(4) == 40
     assert recorder.batches == [[1, 2, 3], [4]]
@@ -36,23 +36,23 @@ async def test_calls_of_one_turn_are_one_batch() -> None:
 
 async def test_a_batch_has_at_most_its_limit() -> None:
     recorder = Recorder()
-    coalescer = Coalescer(recorder.run, limit=2, parallel=1)
+    coalescer = Batcher(recorder.run, limit=2, parallel=1)
     await asyncio.gather(*map(coalescer.submit, range(5)))
     assert recorder.batches == [[0, 1], [2, 3], [4]]
 
 
 async def test_a_batch_weighs_at_most_its_limit_or_is_one_item() -> None:
     recorder = Recorder()
-    coalescer = Coalescer(recorder.run, limit=5, parallel=1, weight=abs)
+    coalescer = Batcher(recorder.run, limit=5, parallel=1, weight=abs)
     await asyncio.gather(*map(coalescer.submit, (1, 2, 3, 9, 2, 2, 1, 1)))
     assert recorder.batches == [[1, 2], [3], [9], [2, 2, 1], [1]]
 
 
 async def test_receivers_are_called_with_results_and_errors() -> None:
-    coalescer = Coalescer(Recorder().run, limit=100, parallel=1)
+    coalescer = Batcher(Recorder().run, limit=100, parallel=1)
     received: list[object] = []
     for item in (1, -1, 2):
-        coalescer.hand_in(item, received.append)
+        coalescer.submit_then(item, received.append)
     assert await coalescer.submit(3) == 30
     one, error, two = received
     assert (one, two) == (10, 20)
@@ -68,8 +68,8 @@ async def test_a_receiver_that_raises_keeps_nobody_waiting() -> None:
     def fail(result: int | Exception) -> None:
         raise ValueError(result)
 
-    coalescer = Coalescer(Recorder().run, limit=100, parallel=1)
-    coalescer.hand_in(1, fail)
+    coalescer = Batcher(Recorder().run, limit=100, parallel=1)
+    coalescer.submit_then(1, fail)
     assert await coalescer.submit(2) == 20
     assert await coalescer.submit(3) == 30
     assert [repr(error) for error in told] == ["ValueError(10)"]
@@ -78,7 +78,7 @@ async def test_a_receiver_that_raises_keeps_nobody_waiting() -> None:
 async def test_what_arrives_meanwhile_goes_into_the_next_batch() -> None:
     recorder = Recorder()
     recorder.gate.clear()
-    coalescer = Coalescer(recorder.run, limit=100, parallel=1)
+    coalescer = Batcher(recorder.run, limit=100, parallel=1)
     first = coalescer.submit(1)
     await asyncio.sleep(0.01)
     later = [coalescer.submit(n) for n in (2, 3)]
@@ -93,7 +93,7 @@ async def test_what_arrives_meanwhile_goes_into_the_next_batch() -> None:
 async def test_batches_run_side_by_side_up_to_a_bound() -> None:
     recorder = Recorder()
     recorder.gate.clear()
-    coalescer = Coalescer(recorder.run, limit=1, parallel=2)
+    coalescer = Batcher(recorder.run, limit=1, parallel=2)
     results = [coalescer.submit(n) for n in (1, 2, 3)]
     await asyncio.sleep(0.01)
     assert recorder.batches == [[1], [2]]
@@ -103,7 +103,7 @@ async def test_batches_run_side_by_side_up_to_a_bound() -> None:
 
 
 async def test_one_items_error_is_its_own() -> None:
-    coalescer = Coalescer(Recorder().run, limit=100, parallel=1)
+    coalescer = Batcher(Recorder().run, limit=100, parallel=1)
     good, bad = coalescer.submit(1), coalescer.submit(-1)
     assert await good == 10
     with pytest.raises(KeyError):
@@ -111,7 +111,7 @@ async def test_one_items_error_is_its_own() -> None:
 
 
 async def test_an_error_of_the_batch_is_everybodys_and_not_the_next_ones() -> None:
-    coalescer = Coalescer(Recorder().run, limit=100, parallel=1)
+    coalescer = Batcher(Recorder().run, limit=100, parallel=1)
     doomed = [coalescer.submit(n) for n in (1, 13)]
     for result in doomed:
         with pytest.raises(RuntimeError):
@@ -122,7 +122,7 @@ async def test_an_error_of_the_batch_is_everybodys_and_not_the_next_ones() -> No
 async def test_cancelling_a_caller_stops_nothing() -> None:
     recorder = Recorder()
     recorder.gate.clear()
-    coalescer = Coalescer(recorder.run, limit=100, parallel=1)
+    coalescer = Batcher(recorder.run, limit=100, parallel=1)
     impatient, patient = coalescer.submit(1), coalescer.submit(2)
     await asyncio.sleep(0.01)
     impatient.cancel()
@@ -141,7 +141,7 @@ async def test_a_batch_in_a_slow_part_lets_others_begin_up_to_a_bound() -> None:
             await gate.wait()
         return items
 
-    coalescer: Coalescer[int, int] = Coalescer(run, limit=1, parallel=1, overlapping=2)
+    coalescer: Batcher[int, int] = Batcher(run, limit=1, parallel=1, overlapping=2)
     slow = [coalescer.submit(n) for n in (-1, -2, -3)]
     fast = coalescer.submit(4)
     await asyncio.sleep(0.01)
@@ -161,7 +161,7 @@ async def test_what_is_ready_waits_neither_for_the_second_step_nor_for_that_of_o
     async def run(items: Sequence[int]) -> Unfinished[int]:
         return Unfinished([LATER if item < 0 else item * 10 for item in items], finish)
 
-    coalescer: Coalescer[int, int] = Coalescer(run, limit=100, parallel=1)
+    coalescer: Batcher[int, int] = Batcher(run, limit=100, parallel=1)
     slow = []
     for n in range(20):
         slow.append(coalescer.submit(-1))
@@ -175,7 +175,7 @@ async def test_what_is_ready_waits_neither_for_the_second_step_nor_for_that_of_o
 async def test_drained_waits_for_everything() -> None:
     recorder = Recorder()
     recorder.gate.clear()
-    coalescer = Coalescer(recorder.run, limit=1, parallel=1)
+    coalescer = Batcher(recorder.run, limit=1, parallel=1)
     results = [coalescer.submit(n) for n in (1, 2)]
     drained = asyncio.ensure_future(coalescer.drained())
     await asyncio.sleep(0.01)
@@ -187,7 +187,7 @@ async def test_drained_waits_for_everything() -> None:
 
 
 async def test_drained_waits_for_what_is_in_no_batch_yet() -> None:
-    coalescer = Coalescer(Recorder().run, limit=1, parallel=1)
+    coalescer = Batcher(Recorder().run, limit=1, parallel=1)
     result = coalescer.submit(1)
     await coalescer.drained()
     assert result.done()
@@ -201,7 +201,7 @@ async def test_drained_waits_for_batches_in_a_slow_part() -> None:
         await gate.wait()
         return items
 
-    coalescer: Coalescer[int, int] = Coalescer(run, limit=1, parallel=1, overlapping=1)
+    coalescer: Batcher[int, int] = Batcher(run, limit=1, parallel=1, overlapping=1)
     result = coalescer.submit(1)
     await asyncio.sleep(0.01)
     drained = asyncio.ensure_future(coalescer.drained())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tenantbase.coherence import pending as claim
+from tenantbase.coherence import pending
 from tenantbase.coherence.policy import Cache
 from tenantbase.entry import JSON, OCTETS, Entry
 from tenantbase.errors import (
@@ -24,21 +24,29 @@ from tenantbase.errors import (
     StoreError,
     StoreUnavailable,
 )
-from tenantbase.coherence.tag_seqlock import TagFence, WriteLock
+from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
 from tenantbase.coherence.filler import HEAVY_BYTES
-from tenantbase.lookup import Source
-from tenantbase.coherence.sealed_item import CACHED_BYTES, FrameCodec, Place, Verdict, bucket_of
+from tenantbase.lookup import CacheStatus
+from tenantbase.coherence.sealed_item import CACHED_BYTES, ItemSealer, Slot, Verdict, bucket_of
 from tenantbase.interfaces.cache import Item
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
-from tenantbase.interfaces.sqlite.store import SqlStore
-from tenantbase.interfaces.store import Claim, Condition, Delete, DeletePrefix, Fence, Set, Written
+from tenantbase.interfaces.sqlite.store import SqliteStore
+from tenantbase.interfaces.store import (
+    PendingWrite,
+    Condition,
+    Delete,
+    DeletePrefix,
+    Seqlock,
+    Set,
+    Written,
+)
 from tenantbase.coherence.tag_file import Tag, TagFile
 from tenantbase.coherence.write_queue import QUEUE_BYTES
 from tests.servers import MemcachedProcess, let_pass
 
 
-class StagedStore(SqlStore):
+class StagedStore(SqliteStore):
     """The real store; a test may hold a read after its SELECT, or a write before its commit."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -55,11 +63,11 @@ class StagedStore(SqlStore):
             await self.after_select()  # type: ignore[misc]
         return rows
 
-    async def write(self, group: Sequence[Claim], now: float, fence: Fence) -> Written:
+    async def write(self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock) -> Written:
         self.groups.append(len(group))
         if self.before_write is not None:
             await self.before_write()  # type: ignore[misc]
-        return await super().write(group, now, fence)
+        return await super().write(group, now, seqlock)
 
 
 class Node:
@@ -69,7 +77,7 @@ class Node:
         self.cache = cache
         self.store = store
         self.memcache = memcache
-        self.codec = FrameCodec(store.secret)
+        self.sealer = ItemSealer(store.secret)
         self.now = 1_000_000.0
 
     async def set(self, key: str, value: bytes, **more: object) -> int:
@@ -77,9 +85,9 @@ class Node:
         assert applied.entry is not None
         return applied.entry.version
 
-    async def get(self, key: str) -> tuple[bytes | None, Source]:
+    async def get(self, key: str) -> tuple[bytes | None, CacheStatus]:
         found = await self.cache.get(key)
-        return None if found.entry is None else found.entry.value, found.source
+        return None if found.entry is None else found.entry.value, found.cache_status
 
 
 class Cluster:
@@ -99,13 +107,13 @@ class Cluster:
         self.stack.push_async_callback(store.close)
         memcache = MemcacheClient(MemcacheAddress.parse(self.server.address), timeout=2.0)
         self.stack.push_async_callback(memcache.close)
-        codec = FrameCodec(store.secret)
-        fence = TagFence(tags, lock, lambda key: bucket_of(codec.name(key)))
+        sealer = ItemSealer(store.secret)
+        seqlock = TagSeqlock(tags, lock, lambda key: bucket_of(sealer.name(key)))
         cache = Cache(
             store,
             tags,
-            fence,
-            codec,
+            seqlock,
+            sealer,
             memcache,
             clock=lambda: started.now,
             **settings,  # type: ignore[arg-type]
@@ -129,24 +137,24 @@ async def node(cluster: Cluster) -> Node:
 
 async def test_a_write_is_found_in_the_cache(node: Node) -> None:
     await node.set("k", b"1")
-    assert await node.get("k") == (b"1", Source.HIT)
+    assert await node.get("k") == (b"1", CacheStatus.HIT)
     assert node.store.reads == []
     await node.cache.write(Delete("k"))
-    assert await node.get("k") == (None, Source.HIT), "an absence is cached too"
+    assert await node.get("k") == (None, CacheStatus.HIT), "an absence is cached too"
 
 
 async def test_a_miss_fills(cluster: Cluster, node: Node) -> None:
     await node.set("k", b"1")
     cluster.server.flush()
-    assert await node.get("k") == (b"1", Source.MISS)
-    assert await node.get("k") == (b"1", Source.HIT)
-    assert await node.get("absent") == (None, Source.MISS)
-    assert await node.get("absent") == (None, Source.HIT)
+    assert await node.get("k") == (b"1", CacheStatus.MISS)
+    assert await node.get("k") == (b"1", CacheStatus.HIT)
+    assert await node.get("absent") == (None, CacheStatus.MISS)
+    assert await node.get("absent") == (None, CacheStatus.HIT)
 
 
 async def test_reads_of_one_turn_are_one_query_and_one_load_a_key(node: Node) -> None:
     results = await asyncio.gather(*map(node.get, ["a", "b", "a", "a"]))
-    assert results == [(None, Source.MISS)] * 4
+    assert results == [(None, CacheStatus.MISS)] * 4
     assert node.store.reads == [["a", "b"]]
 
 
@@ -179,7 +187,7 @@ async def test_a_bulk_read_from_the_database_holds_up_no_other(cluster: Cluster)
     while not node.store.reads:
         await asyncio.sleep(0.001)
     (found,) = await node.cache.get_many(["cached"])
-    assert found.source is Source.HIT
+    assert found.cache_status is CacheStatus.HIT
     assert not slow.done()
     gate.set()
     assert (await slow)[0].entry is None
@@ -188,17 +196,17 @@ async def test_a_bulk_read_from_the_database_holds_up_no_other(cluster: Cluster)
 async def test_a_fill_that_a_write_overtook_is_never_believed(node: Node) -> None:
     """The classic stale set: SELECT old, commit new, store old."""
     await node.set("k", b"old")
-    await node.memcache.set_many([(node.codec.name("k"), b"", 0)])
+    await node.memcache.set_many([(node.sealer.name("k"), b"", 0)])
 
     async def overtake() -> None:
         node.store.after_select = None
         await node.set("k", b"new")
 
     node.store.after_select = overtake
-    assert await node.get("k") == (b"old", Source.MISS)
+    assert await node.get("k") == (b"old", CacheStatus.MISS)
     # Its fill came after the write-through and lies in memcached now, under the old tag.
-    assert await node.get("k") == (b"new", Source.MISS)
-    assert await node.get("k") == (b"new", Source.HIT)
+    assert await node.get("k") == (b"new", CacheStatus.MISS)
+    assert await node.get("k") == (b"new", CacheStatus.HIT)
 
 
 async def test_while_a_write_is_in_flight_the_cache_is_neither_asked_nor_filled(
@@ -206,13 +214,13 @@ async def test_while_a_write_is_in_flight_the_cache_is_neither_asked_nor_filled(
 ) -> None:
     await node.set("k", b"1")
     tags = node.cache._tags
-    bucket = bucket_of(node.codec.name("k"))
+    bucket = bucket_of(node.sealer.name("k"))
     tags.sequences[bucket] |= 1
-    assert await node.get("k") == (b"1", Source.BYPASS)
-    assert await node.get("k") == (b"1", Source.BYPASS)
+    assert await node.get("k") == (b"1", CacheStatus.BYPASS)
+    assert await node.get("k") == (b"1", CacheStatus.BYPASS)
     tags.sequences[bucket] += 1
-    assert await node.get("k") == (b"1", Source.MISS)
-    assert await node.get("k") == (b"1", Source.HIT)
+    assert await node.get("k") == (b"1", CacheStatus.MISS)
+    assert await node.get("k") == (b"1", CacheStatus.HIT)
 
 
 async def test_a_load_is_shared_by_those_who_come_meanwhile(node: Node) -> None:
@@ -224,7 +232,7 @@ async def test_a_load_is_shared_by_those_who_come_meanwhile(node: Node) -> None:
     late = [asyncio.ensure_future(node.get("k")) for _ in range(5)]
     await asyncio.sleep(0.05)
     gate.set()
-    assert await asyncio.gather(first, *late) == [(None, Source.MISS)] * 6
+    assert await asyncio.gather(first, *late) == [(None, CacheStatus.MISS)] * 6
     assert node.store.reads == [["k"]]
 
 
@@ -243,9 +251,9 @@ async def test_a_load_begun_before_a_write_is_not_shared_after_it(
     await node.set("k", b"new")
     cluster.server.flush()
     late = asyncio.ensure_future(node.get("k"))
-    assert await late == (b"new", Source.MISS)
+    assert await late == (b"new", CacheStatus.MISS)
     gate.set()
-    assert await early == (b"old", Source.MISS), "it began before the write"
+    assert await early == (b"old", CacheStatus.MISS), "it began before the write"
     assert (await node.get("k"))[0] == b"new"
 
 
@@ -260,13 +268,13 @@ async def test_of_one_group_only_the_last_state_of_a_key_is_cached(node: Node) -
     versions = await asyncio.gather(plug, *writes)
     assert node.store.groups == [1, 20]
     assert sorted(versions) == list(versions)
-    assert await node.get("k") == (b"19", Source.HIT)
+    assert await node.get("k") == (b"19", CacheStatus.HIT)
 
 
 async def test_a_set_is_not_cached_when_its_group_deletes_it_again(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim, "_PREFIX_CHANGES", 1)  # or it would be a group of its own
+    monkeypatch.setattr(pending, "_PREFIX_CHANGES", 1)  # or it would be a group of its own
     await asyncio.gather(node.cache.write(Set("k", b"1", JSON)), node.cache.write(DeletePrefix("")))
     assert node.store.groups == [2]
     assert (await node.get("k"))[0] is None
@@ -285,7 +293,7 @@ async def test_a_failed_condition_does_not_touch_its_neighbours(node: Node) -> N
 
 
 async def test_frames_that_are_not_this_keys_newest_are_misses(node: Node) -> None:
-    a, b = node.codec.name("a"), node.codec.name("b")
+    a, b = node.sealer.name("a"), node.sealer.name("b")
     await node.set("a", b"1")
     old = (await node.memcache.get_many([a]))[a]
     await node.set("a", b"2")
@@ -293,9 +301,9 @@ async def test_frames_that_are_not_this_keys_newest_are_misses(node: Node) -> No
     good = await node.memcache.get_many([a, b])
     for lie in (old, good[b], b"", b"x" * 500, good[a][:-1], good[a] + b"\0"):
         await node.memcache.set_many([(a, lie, 0)])
-        assert await node.get("a") == (b"2", Source.MISS)
-    assert node.cache.counters.rejected_frames == 6
-    assert await node.get("a") == (b"2", Source.HIT)
+        assert await node.get("a") == (b"2", CacheStatus.MISS)
+    assert node.cache.counters.rejected_items == 6
+    assert await node.get("a") == (b"2", CacheStatus.HIT)
 
 
 async def test_two_nodes_never_contradict_each_other(cluster: Cluster) -> None:
@@ -321,7 +329,7 @@ async def test_two_nodes_never_contradict_each_other(cluster: Cluster) -> None:
             version = found.entry.version if found.entry else 0
             assert version >= floor
             seen[key] = max(seen[key], version)
-            hits += found.source is Source.HIT
+            hits += found.cache_status is CacheStatus.HIT
         return hits
 
     results = await asyncio.gather(*(write() for _ in range(2)), *(read() for _ in range(4)))
@@ -330,9 +338,9 @@ async def test_two_nodes_never_contradict_each_other(cluster: Cluster) -> None:
 
 async def test_expiry_is_checked_in_the_frame(node: Node) -> None:
     await node.set("k", b"1", expires_at=node.now + 10)
-    assert await node.get("k") == (b"1", Source.HIT)
+    assert await node.get("k") == (b"1", CacheStatus.HIT)
     node.now += 10
-    assert await node.get("k") == (None, Source.HIT)
+    assert await node.get("k") == (None, CacheStatus.HIT)
 
 
 async def test_sweeping_makes_the_cached_copy_worthless(node: Node) -> None:
@@ -341,24 +349,24 @@ async def test_sweeping_makes_the_cached_copy_worthless(node: Node) -> None:
     node.now += 20
     assert await node.cache.sweep() is False
     node.now -= 20
-    assert await node.get("k") == (None, Source.MISS)
+    assert await node.get("k") == (None, CacheStatus.MISS)
 
 
 async def test_what_does_not_fit_is_served_from_the_database(node: Node) -> None:
     big = b'"' + b"x" * (1 << 20) + b'"'
     await node.set("k", b"1")
     await node.set("k", big)
-    assert await node.get("k") == (big, Source.MISS)
-    assert await node.get("k") == (big, Source.MISS)
+    assert await node.get("k") == (big, CacheStatus.MISS)
+    assert await node.get("k") == (big, CacheStatus.MISS)
 
 
 async def test_without_memcached_everything_works(cluster: Cluster, node: Node) -> None:
     await node.set("k", b"1")
     cluster.server.kill()
     await node.set("k", b"2")
-    assert (await node.get("k")) == (b"2", Source.BYPASS)
+    assert (await node.get("k")) == (b"2", CacheStatus.BYPASS)
     assert node.cache.cache_available is False
-    assert await node.get("absent") == (None, Source.BYPASS)
+    assert await node.get("absent") == (None, CacheStatus.BYPASS)
 
 
 async def test_a_cancelled_writer_cancels_no_commit(node: Node) -> None:
@@ -390,8 +398,8 @@ async def test_a_write_begun_and_not_finished_in_time_is_of_unknown_outcome(
     write = StagedStore.write
     told = asyncio.Event()
 
-    async def slow(group: Sequence[Claim], now: float, fence: Fence) -> Written:
-        written = await write(node.store, group, now, fence)
+    async def slow(group: Sequence[PendingWrite], now: float, seqlock: Seqlock) -> Written:
+        written = await write(node.store, group, now, seqlock)
         let_pass(3600.0)
         await told.wait()
         return written
@@ -463,24 +471,24 @@ async def test_large_values_are_sealed_and_opened_beside_the_event_loop(
     node = await cluster.start(max_item_bytes=2 << 20)
     loop_thread = threading.get_ident()
     hashed: dict[bool, int] = {True: 0, False: 0}  # bytes, by whether the loop was at it
-    encode, decode = FrameCodec.encode, FrameCodec.decode
+    encode, decode = ItemSealer.encode, ItemSealer.decode
 
-    def encoded(self: FrameCodec, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
+    def encoded(self: ItemSealer, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
         frame = encode(self, name, tag, entry)
         hashed[threading.get_ident() == loop_thread] += len(frame)
         return frame
 
-    def decoded(self: FrameCodec, data: bytes, place: Place, tag: Tag) -> Entry | None | Verdict:
+    def decoded(self: ItemSealer, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
         hashed[threading.get_ident() == loop_thread] += len(data)
-        return decode(self, data, place, tag)
+        return decode(self, data, slot, tag)
 
-    monkeypatch.setattr(FrameCodec, "encode", encoded)
-    monkeypatch.setattr(FrameCodec, "decode", decoded)
+    monkeypatch.setattr(ItemSealer, "encode", encoded)
+    monkeypatch.setattr(ItemSealer, "decode", decoded)
     size = 20 * 50_000 // count + 65_536
     changes = [Set(f"{number}", bytes(size), OCTETS) for number in range(count)]
     await node.cache.write(*changes)
     found = await node.cache.get_many([*(change.key for change in changes), "none"])
-    assert [each.source for each in found] == [Source.HIT] * count + [Source.MISS]
+    assert [each.cache_status for each in found] == [CacheStatus.HIT] * count + [CacheStatus.MISS]
     assert all(each.entry is not None and each.entry.value == bytes(size) for each in found[:-1])
     assert hashed[False] + hashed[True] > 2 * count * size
     assert hashed[True] <= HEAVY_BYTES, "no more than what makes it worth while"
@@ -494,7 +502,7 @@ async def test_what_would_take_too_much_of_memcached_is_read_from_the_database(
     for _ in range(2):
         found = await node.cache.get("k")
         assert found.entry is not None and len(found.entry.value) == CACHED_BYTES + 1
-        assert found.source is Source.MISS
+        assert found.cache_status is CacheStatus.MISS
     assert node.cache.counters.cache_failures == 0
 
 
@@ -640,7 +648,7 @@ async def test_whoever_joined_a_load_hears_of_its_failure(node: Node) -> None:
         with pytest.raises(StoreUnavailable):
             await read
     node.store.after_select = None
-    assert await node.get("k") == (None, Source.MISS)
+    assert await node.get("k") == (None, CacheStatus.MISS)
 
 
 async def test_a_cancelled_bulk_read_leaves_nobody_waiting(node: Node) -> None:
@@ -653,7 +661,7 @@ async def test_a_cancelled_bulk_read_leaves_nobody_waiting(node: Node) -> None:
     await asyncio.sleep(0.05)
     bulk.cancel()
     gate.set()
-    assert await joined == (None, Source.MISS)
+    assert await joined == (None, CacheStatus.MISS)
 
 
 async def test_the_cache_failing_in_mid_batch_is_a_bypass(node: Node) -> None:
@@ -666,7 +674,7 @@ async def test_the_cache_failing_in_mid_batch_is_a_bypass(node: Node) -> None:
     node.memcache.get_many = fail  # type: ignore[method-assign]
     node.memcache.set_many = fail_to_store  # type: ignore[method-assign]
     await node.set("k", b"1")
-    assert await node.get("k") == (b"1", Source.BYPASS)
+    assert await node.get("k") == (b"1", CacheStatus.BYPASS)
     assert node.cache.counters.cache_failures == 2
 
 
@@ -688,12 +696,12 @@ async def test_hits_never_wait_for_loads(cluster: Cluster) -> None:
     misses = []
     for n in range(20):
         misses.append(asyncio.ensure_future(node.get(f"absent {n}")))
-        assert await node.get("cached") == (b"1", Source.HIT)
-        assert (await node.cache.get_many(["cached"]))[0].source is Source.HIT
+        assert await node.get("cached") == (b"1", CacheStatus.HIT)
+        assert (await node.cache.get_many(["cached"]))[0].cache_status is CacheStatus.HIT
     for miss in misses:
         with pytest.raises(StoreUnavailable, match="in time"):
             await miss
-    assert await node.get("cached") == (b"1", Source.HIT)
+    assert await node.get("cached") == (b"1", CacheStatus.HIT)
     gate.set()
     node.store.after_select = None
-    assert await node.get("absent") == (None, Source.MISS)
+    assert await node.get("absent") == (None, CacheStatus.MISS)

@@ -10,11 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenantbase.entry import JSON, MAX_KEY_BYTES, Entry
-from tenantbase.coherence.sealed_item import OVERHEAD, PLACES, REJECTED, FrameCodec, bucket_of
+from tenantbase.coherence.sealed_item import (
+    OVERHEAD,
+    REMEMBERED_SLOTS,
+    REJECTED,
+    ItemSealer,
+    bucket_of,
+)
 from tenantbase.coherence.tag_file import BUCKETS, Tag
 
 SECRET = bytes(range(32))
-CODEC = FrameCodec(SECRET)
+CODEC = ItemSealer(SECRET)
 TAG: Tag = (b"e" * 16, 4)
 ID = str(uuid.UUID(int=1))
 
@@ -34,8 +40,8 @@ def sealed(entry: Entry | None, key: str, tag: Tag = TAG) -> bytes:
     return CODEC.encode(CODEC.name(key), tag, entry)
 
 
-def opened(data: bytes, key: str, tag: Tag = TAG, codec: FrameCodec = CODEC) -> object:
-    return codec.decode(data, codec.place(key), tag)
+def opened(data: bytes, key: str, tag: Tag = TAG, sealer: ItemSealer = CODEC) -> object:
+    return sealer.decode(data, sealer.slot(key), tag)
 
 
 @given(entries)
@@ -96,7 +102,7 @@ def test_what_is_remembered_of_a_place_vouches_for_the_same_bytes_alone(
     changed[data.draw(st.integers(0, len(frame) - 1))] ^= data.draw(st.integers(1, 255))
     assert opened(bytes(changed), "k") is REJECTED
     assert opened(frame, "other") is REJECTED
-    assert opened(bytes(bytearray(frame)), "k") == first, "and nothing took its place"
+    assert opened(bytes(bytearray(frame)), "k") == first, "and nothing took its slot"
 
 
 def test_what_is_remembered_of_a_place_counts_under_its_own_tag_alone() -> None:
@@ -110,34 +116,34 @@ def test_what_is_remembered_of_a_place_counts_under_its_own_tag_alone() -> None:
 
 
 def test_a_bounded_number_of_places_is_remembered() -> None:
-    codec = FrameCodec(SECRET)
-    first = codec.place("first")
-    assert codec.place("first") is first
-    others = [codec.place(f"{number}") for number in range(PLACES)]
-    assert codec.place(f"{PLACES - 1}") is others[-1]
-    assert codec.place("first") is not first
-    assert codec.place("first").name == first.name
+    sealer = ItemSealer(SECRET)
+    first = sealer.slot("first")
+    assert sealer.slot("first") is first
+    others = [sealer.slot(f"{number}") for number in range(REMEMBERED_SLOTS)]
+    assert sealer.slot(f"{REMEMBERED_SLOTS - 1}") is others[-1]
+    assert sealer.slot("first") is not first
+    assert sealer.slot("first").name == first.name
 
 
 def test_the_places_forgotten_first_are_the_oldest() -> None:
-    codec = FrameCodec(SECRET)
-    oldest, *rest = [codec.place(f"{number}") for number in range(PLACES)]
-    codec.place("one more")
-    assert all(codec.place(place.key) is place for place in rest)
-    assert codec.place(oldest.key) is not oldest
+    sealer = ItemSealer(SECRET)
+    oldest, *rest = [sealer.slot(f"{number}") for number in range(REMEMBERED_SLOTS)]
+    sealer.slot("one more")
+    assert all(sealer.slot(slot.key) is slot for slot in rest)
+    assert sealer.slot(oldest.key) is not oldest
 
 
 def test_large_frames_are_not_remembered() -> None:
-    codec = FrameCodec(SECRET)
+    sealer = ItemSealer(SECRET)
     for size in (10, 10_000):
-        place = codec.place(f"{size}")
-        frame = codec.encode(place.name, TAG, Entry(place.key, bytes(size), JSON, ID, 1, None))
-        assert codec.decode(frame, place, TAG) is not REJECTED
-        assert (place.frame is frame) == (size == 10)
+        slot = sealer.slot(f"{size}")
+        frame = sealer.encode(slot.name, TAG, Entry(slot.key, bytes(size), JSON, ID, 1, None))
+        assert sealer.decode(frame, slot, TAG) is not REJECTED
+        assert (slot.frame is frame) == (size == 10)
 
 
 def test_a_strangers_frame_is_rejected() -> None:
-    stranger = FrameCodec(bytes(32))
+    stranger = ItemSealer(bytes(32))
     frame = stranger.encode(CODEC.name("k"), TAG, None)
     assert opened(frame, "k") is REJECTED
 
@@ -151,7 +157,7 @@ def test_names_are_fixed_length_hexadecimal_and_keyed() -> None:
     names = {CODEC.name(key) for key in ("a", "b", "a b\r\nset x", "é" * 512)}
     assert len(names) == 4
     assert all(len(name) == 32 and set(name) <= set(b"0123456789abcdef") for name in names)
-    assert FrameCodec(bytes(32)).name("a") != CODEC.name("a")
+    assert ItemSealer(bytes(32)).name("a") != CODEC.name("a")
     assert CODEC.name("a") != hashlib.blake2b(b"a", digest_size=16).hexdigest().encode()
 
 

@@ -1,4 +1,4 @@
-"""The fence: odd before, even after, and one writer at a time."""
+"""The seqlock: odd before, even after, and one writer at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tenantbase.errors import CannotOpen
-from tenantbase.coherence.tag_seqlock import TagFence, WriteLock
+from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
 from tenantbase.coherence.tag_file import BUCKETS, TagFile
 from tests.servers import poll, poll_async, stopped_writer
 
@@ -30,83 +30,87 @@ def tags(tmp_path: Path) -> Iterator[TagFile]:
 
 
 @pytest.fixture
-def fence(tags: TagFile, tmp_path: Path) -> Iterator[TagFence]:
+def seqlock(tags: TagFile, tmp_path: Path) -> Iterator[TagSeqlock]:
     lock = WriteLock(tmp_path / "x.db-lock")
-    yield TagFence(tags, lock, bucket_of=len)
+    yield TagSeqlock(tags, lock, bucket_of=len)
     lock.close()
 
 
-def test_a_bucket_is_odd_until_it_is_lowered(tags: TagFile, fence: TagFence) -> None:
-    ticket = fence.raise_({"aa", "bb", "ccc"})
+def test_a_bucket_is_odd_until_it_is_lowered(tags: TagFile, seqlock: TagSeqlock) -> None:
+    ticket = seqlock.begin_write({"aa", "bb", "ccc"})
     assert [tags.tag(bucket)[1] for bucket in (1, 2, 3, 4)] == [0, 1, 1, 0]
-    fence.lower(ticket)
+    seqlock.commit(ticket)
     assert [tags.tag(bucket)[1] for bucket in (1, 2, 3, 4)] == [0, 2, 2, 0]
     assert ticket.tag(2) == tags.tag(2)
     assert tags.commits == 1
 
 
-def test_a_bucket_left_odd_is_repaired_by_the_next_write(tags: TagFile, fence: TagFence) -> None:
-    fence.raise_({"aa"})  # and killed
-    ticket = fence.raise_({"aa"})
+def test_a_bucket_left_odd_is_repaired_by_the_next_write(
+    tags: TagFile, seqlock: TagSeqlock
+) -> None:
+    seqlock.begin_write({"aa"})  # and killed
+    ticket = seqlock.begin_write({"aa"})
     assert tags.tag(2)[1] == 1
-    fence.lower(ticket)
+    seqlock.commit(ticket)
     assert tags.tag(2)[1] == 2
 
 
 @pytest.mark.parametrize("at", [0, 1, 2, 3, 6, 7, 2**32 - 1])
 def test_a_commit_never_leads_back_to_a_sequence_that_was_in_use(
-    tags: TagFile, fence: TagFence, at: int
+    tags: TagFile, seqlock: TagSeqlock, at: int
 ) -> None:
     tags.sequences[2] = at
-    ticket = fence.raise_({"aa"})
+    ticket = seqlock.begin_write({"aa"})
     raised = tags.tag(2)[1]
     assert raised % 2 and raised >= at
-    fence.lower(ticket)
+    seqlock.commit(ticket)
     settled = tags.tag(2)[1]
     assert settled % 2 == 0 and settled > raised
     assert ticket.tag(2) == tags.tag(2)
 
 
 def test_a_rollback_never_leads_back_to_a_sequence_that_was_in_use(
-    tags: TagFile, fence: TagFence
+    tags: TagFile, seqlock: TagSeqlock
 ) -> None:
     tags.sequences[2], tags.sequences[3] = 6, 7
-    fence.withdraw(fence.raise_({"aa", "bbb"}))
+    seqlock.roll_back(seqlock.begin_write({"aa", "bbb"}))
     assert [tags.tag(bucket)[1] for bucket in (2, 3)] == [8, 7]
 
 
 def test_a_bucket_left_odd_stays_so_when_the_next_write_is_not_made(
-    tags: TagFile, fence: TagFence
+    tags: TagFile, seqlock: TagSeqlock
 ) -> None:
-    fence.raise_({"aa"})  # its commit failed: nobody knows whether it will be found on the disk
-    ticket = fence.raise_({"aa", "bbb"})
-    fence.withdraw(ticket)
+    seqlock.begin_write(
+        {"aa"}
+    )  # its commit failed: nobody knows whether it will be found on the disk
+    ticket = seqlock.begin_write({"aa", "bbb"})
+    seqlock.roll_back(ticket)
     assert [tags.tag(bucket)[1] for bucket in (2, 3)] == [1, 2]
     assert tags.commits == 0
-    fence.lower(fence.raise_({"aa"}))
+    seqlock.commit(seqlock.begin_write({"aa"}))
     assert tags.tag(2)[1] == 2
 
 
 def test_the_ticket_keeps_its_own_tag_when_a_successor_commits(
-    tags: TagFile, fence: TagFence
+    tags: TagFile, seqlock: TagSeqlock
 ) -> None:
-    first = fence.raise_({"aa"})
-    fence.lower(first)
-    second = fence.raise_({"aa"})
-    fence.lower(second)
+    first = seqlock.begin_write({"aa"})
+    seqlock.commit(first)
+    second = seqlock.begin_write({"aa"})
+    seqlock.commit(second)
     assert first.tag(2) != tags.tag(2)
     assert second.tag(2) == tags.tag(2)
 
 
-def test_any_key_means_every_bucket(tags: TagFile, fence: TagFence) -> None:
-    ticket = fence.raise_(None)
+def test_any_key_means_every_bucket(tags: TagFile, seqlock: TagSeqlock) -> None:
+    ticket = seqlock.begin_write(None)
     assert all(sequence % 2 for sequence in tags.sequences)
-    fence.lower(ticket)
+    seqlock.commit(ticket)
     assert set(tags.sequences) == {2}
     assert len(ticket.after) == BUCKETS
 
 
-def test_the_lock_keeps_other_processes_out(fence: TagFence, tmp_path: Path) -> None:
+def test_the_lock_keeps_other_processes_out(seqlock: TagSeqlock, tmp_path: Path) -> None:
     code = f"""
         from pathlib import Path
         from tenantbase.coherence.tag_seqlock import WriteLock
@@ -114,7 +118,7 @@ def test_the_lock_keeps_other_processes_out(fence: TagFence, tmp_path: Path) -> 
         with WriteLock(Path({str(tmp_path / "x.db-lock")!r})).held():
             print("has", flush=True)
     """
-    with fence.lock():
+    with seqlock.lock():
         other = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
         )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tenantbase.coherence.pending import Claim
+from tenantbase.coherence.pending import PendingWrite
 from tenantbase.entry import JSON
 from tenantbase.interfaces.store import Delete, DeletePrefix, Set, Sweep
 from tenantbase.coherence.write_queue import (
@@ -104,4 +104,4 @@ def test_each_small_one_waits_for_one_large_one_and_each_large_one_gets_its_turn
     ],
 )
 def test_what_is_large(changes: Sequence[Set | Delete | DeletePrefix | Sweep], large: bool) -> None:
-    assert Claim(tuple(changes)).large == large
+    assert PendingWrite(tuple(changes)).large == large

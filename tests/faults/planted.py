@@ -19,47 +19,47 @@ import msgspec
 from tenantbase.coherence import tag_file as tags_module
 from tenantbase.coherence.policy import Cache
 from tenantbase.entry import Entry
-from tenantbase.coherence.tag_seqlock import TagFence, TagTicket, WriteLock
+from tenantbase.coherence.tag_seqlock import TagSeqlock, TagTicket, WriteLock
 from tenantbase.coherence.filler import Fill
-from tenantbase.coherence.sealed_item import REJECTED, FrameCodec, Place, Verdict, bucket_of
-from tenantbase.interfaces.sqlite.store import SqlStore
+from tenantbase.coherence.sealed_item import REJECTED, ItemSealer, Slot, Verdict, bucket_of
+from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.store import DeletePrefix, Store, Sweep, Ticket, Written
 from tenantbase.coherence.tag_file import Tag, TagFile
 from tests.faults.planted_durability import Deaf, Early, Unsynced
 from tests.faults.stepped import Parts
 
 
-class _NotOddBefore(TagFence):
+class _NotOddBefore(TagSeqlock):
     """The sequence does not become odd."""
 
-    def raise_(self, keys: Collection[str] | None) -> TagTicket:
+    def begin_write(self, keys: Collection[str] | None) -> TagTicket:
         before = list(self._tags.sequences)
-        ticket = super().raise_(keys)
+        ticket = super().begin_write(keys)
         for bucket in ticket.after:
             self._tags.sequences[bucket] = before[bucket]
         return ticket
 
 
-class _EvenBefore(TagFence):
+class _EvenBefore(TagSeqlock):
     """The sequence becomes even before COMMIT."""
 
-    def raise_(self, keys: Collection[str] | None) -> TagTicket:
-        ticket = super().raise_(keys)
+    def begin_write(self, keys: Collection[str] | None) -> TagTicket:
+        ticket = super().begin_write(keys)
         for bucket, even in ticket.after.items():
             self._tags.sequences[bucket] = even
         return ticket
 
 
-class _EvenInDoubt(TagFence):
+class _EvenInDoubt(TagSeqlock):
     """A transaction that is rolled back makes even what an earlier writer had left odd."""
 
-    def withdraw(self, ticket: Ticket) -> None:
+    def roll_back(self, ticket: Ticket) -> None:
         assert isinstance(ticket, TagTicket)
         ticket.in_doubt = set()
-        super().withdraw(ticket)
+        super().roll_back(ticket)
 
 
-class _NoLock(TagFence):
+class _NoLock(TagSeqlock):
     """Nothing keeps two processes' writes apart but SQLite."""
 
     def __init__(
@@ -124,12 +124,12 @@ class _Predictable:
         return b"e" * size
 
 
-class _NoComparison(FrameCodec):
+class _NoComparison(ItemSealer):
     """A frame counts under whatever tag it was made."""
 
-    def decode(self, data: bytes, place: Place, tag: Tag) -> Entry | None | Verdict:
+    def decode(self, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
         epoch, sequence = data[20:36], int.from_bytes(data[36:44], "little")
-        return super().decode(data, place, (epoch, sequence))
+        return super().decode(data, slot, (epoch, sequence))
 
 
 class _LateTag(Cache):
@@ -161,26 +161,26 @@ class _FoundTag(_LateTag):
         Cache._offer(self, items, name, found, entry, now)
 
 
-class _NoMac(FrameCodec):
+class _NoMac(ItemSealer):
     """The MAC of a frame is not looked at."""
 
-    def decode(self, data: bytes, place: Place, tag: Tag) -> Entry | None | Verdict:
+    def decode(self, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
         state = self._mac.copy()
         state.update(data[16:])
         try:
-            return super().decode(state.digest() + data[16:], place, tag)
+            return super().decode(state.digest() + data[16:], slot, tag)
         except UnicodeDecodeError:
             return REJECTED
 
 
-class _AnyOwner(FrameCodec):
+class _AnyOwner(ItemSealer):
     """A frame counts for whatever key it is found under."""
 
-    def decode(self, data: bytes, place: Place, tag: Tag) -> Entry | None | Verdict:
-        return super().decode(data, Place(place.key, data[44:76], place.bucket), tag)
+    def decode(self, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
+        return super().decode(data, Slot(slot.key, data[44:76], slot.bucket), tag)
 
 
-class _Eternal(FrameCodec):
+class _Eternal(ItemSealer):
     """A frame does not say when its entry expires."""
 
     def encode(self, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
@@ -192,15 +192,15 @@ class _Eternal(FrameCodec):
 class _WholeGroup(Cache):
     """Every state that a key went through in a group is stored, the first one last."""
 
-    def _write_through(self, claims: Sequence[Any], written: Written) -> list[Fill]:
-        items = super()._write_through(claims, written)
-        for claim, outcome in reversed(list(zip(claims, written.outcomes, strict=True))):
+    def _write_through(self, group: Sequence[Any], written: Written) -> list[Fill]:
+        items = super()._write_through(group, written)
+        for pending, outcome in reversed(list(zip(group, written.outcomes, strict=True))):
             if not items or outcome is None or isinstance(outcome, Exception):
                 continue
             assert isinstance(written.ticket, TagTicket)
-            for change, applied in zip(claim.transaction, outcome, strict=True):
+            for change, applied in zip(pending.transaction, outcome, strict=True):
                 if not isinstance(change, DeletePrefix | Sweep) and applied.entry is not None:
-                    name = self._codec.name(change.key)
+                    name = self._sealer.name(change.key)
                     tag = written.ticket.tag(bucket_of(name))
                     self._offer(items, name, tag, applied.entry, self._clock())
         return items
@@ -231,21 +231,21 @@ class _JoinAny(Cache):
 
 
 BUGS: Final[dict[str, dict[str, type]]] = {
-    "odd-before-commit": {"fence": _NotOddBefore},
-    "even-after-commit": {"fence": _EvenBefore},
-    "doubt-stays-odd": {"fence": _EvenInDoubt},
-    "one-lock": {"fence": _NoLock},
+    "odd-before-commit": {"seqlock": _NotOddBefore},
+    "even-after-commit": {"seqlock": _EvenBefore},
+    "doubt-stays-odd": {"seqlock": _EvenInDoubt},
+    "one-lock": {"seqlock": _NoLock},
     "skip-when-odd": {"tags": _OddIsFine},
-    "compare": {"codec": _NoComparison},
+    "compare": {"sealer": _NoComparison},
     "fresh-sequence": {"tags": _Remembering},
     "load-before-select": {"cache": _LateTag},
     "new-epoch": {"tags": _SameEpoch},
     "last-of-group": {"cache": _WholeGroup},
     "join-same-tag": {"cache": _JoinAny},
     "own-tag": {"cache": _FoundTag},
-    "checked-mac": {"codec": _NoMac},
-    "own-key": {"codec": _AnyOwner},
-    "own-expiry": {"codec": _Eternal},
+    "checked-mac": {"sealer": _NoMac},
+    "own-key": {"sealer": _AnyOwner},
+    "own-expiry": {"sealer": _Eternal},
     "synchronous-off": {"store": Unsynced},
     "early-acknowledgement": {"store": Early},
     "deaf-to-sync-errors": {"store": Deaf},
@@ -257,6 +257,6 @@ def plant(parts: Parts, bug: str | None) -> Parts:
     return replace(parts, **BUGS[bug]) if bug else parts
 
 
-def store_class(bug: str | None) -> type[SqlStore]:
+def store_class(bug: str | None) -> type[SqliteStore]:
     """The store of these parts."""
     return plant(Parts(), bug).store

@@ -10,13 +10,13 @@ from contextlib import nullcontext, suppress
 from typing import Any, Final, Self
 
 from tenantbase.interfaces.sqlite.commit import WriteLock
-from tenantbase.interfaces.sqlite.store import SqlStore
-from tenantbase.interfaces.store import Claim, Fence, Written
+from tenantbase.interfaces.sqlite.store import SqliteStore
+from tenantbase.interfaces.store import PendingWrite, Seqlock, Written
 
 _LATE: Final = 0.05
 
 
-class Unsynced(SqlStore):
+class Unsynced(SqliteStore):
     """Commits are not flushed to the disk."""
 
     @classmethod
@@ -26,19 +26,23 @@ class Unsynced(SqlStore):
         return store
 
 
-class Early(SqlStore):
+class Early(SqliteStore):
     """A write is acknowledged a moment before its commit."""
 
-    async def _write(self, group: Sequence[Claim], now: float, fence: Fence) -> Written:
+    async def _write(self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock) -> Written:
         await self._writing.acquire()
-        written: Written = await self._writer.run(self._prepare, group, now, fence)
+        written: Written = await self._writer.run(self._prepare, group, now, seqlock)
         self._start(self._commit_late())
         return written
 
     def _prepare(
-        self, connection: sqlite3.Connection, group: Sequence[Claim], now: float, fence: Fence
+        self,
+        connection: sqlite3.Connection,
+        group: Sequence[PendingWrite],
+        now: float,
+        seqlock: Seqlock,
     ) -> Written:
-        return self._committer.commit(_Postponing(connection), group, now, fence)  # type: ignore[arg-type]
+        return self._committer.commit(_Postponing(connection), group, now, seqlock)  # type: ignore[arg-type]
 
     async def _commit_late(self) -> None:
         try:
@@ -48,17 +52,21 @@ class Early(SqlStore):
             self._writing.release()
 
 
-class Deaf(SqlStore):
+class Deaf(SqliteStore):
     """A disk's failure to make a commit last is not heard of."""
 
-    async def _write(self, group: Sequence[Claim], now: float, fence: Fence) -> Written:
+    async def _write(self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock) -> Written:
         async with self._writing:
-            return await self._writer.run(self._commit_deaf, group, now, fence)
+            return await self._writer.run(self._commit_deaf, group, now, seqlock)
 
     def _commit_deaf(
-        self, connection: sqlite3.Connection, group: Sequence[Claim], now: float, fence: Fence
+        self,
+        connection: sqlite3.Connection,
+        group: Sequence[PendingWrite],
+        now: float,
+        seqlock: Seqlock,
     ) -> Written:
-        return self._committer.commit(_Deaf(connection), group, now, fence)  # type: ignore[arg-type]
+        return self._committer.commit(_Deaf(connection), group, now, seqlock)  # type: ignore[arg-type]
 
 
 class _Deaf:

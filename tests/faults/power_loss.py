@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 from tenantbase.errors import TenantbaseError
 from tenantbase.coherence.tag_seqlock import WriteLock
 from tenantbase.interfaces.sqlite import queries as sql_queries
-from tenantbase.interfaces.sqlite.store import SqlStore
+from tenantbase.interfaces.sqlite.store import SqliteStore
 from tests.faults.disk import Disk, file_of, written_by
 from tests.faults.strace import Call, recorded
 from tests.faults.writer import ACKS, DATABASE
@@ -211,7 +211,7 @@ class Examiner:
         """Open it as the service would, and write to it."""
         lock = WriteLock(self._scratch / "lock")
         try:
-            store = await SqlStore.open(self._scratch / DATABASE, lock.held)
+            store = await SqliteStore.open(self._scratch / DATABASE, lock.held)
             try:
                 version = await store.last_version()
                 await store.check()

@@ -21,7 +21,7 @@ from typing import Final
 from tenantbase.process.config import Config as ServiceConfig
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.process.sweeper import sweeping
-from tenantbase.web import Life, WebSettings, create_app, serving
+from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 from tenantbase.process.wiring import Memcached, open_cache
 from tests.faults.client import Client, Config, keys_of
 from tests.faults.cluster import CACHE_SECONDS, Cluster
@@ -83,8 +83,10 @@ async def _hunt(
     clients = _clients(nodes, seed, begin, seconds)
     async with AsyncExitStack() as stack:
         for fault in plan.faults:
-            lane = next(faults for faults in LANES.values() if fault in faults)
-            await stack.enter_async_context(lane[fault](scene, random.Random(f"{seed} {fault}")))
+            fast_path = next(faults for faults in LANES.values() if fault in faults)
+            await stack.enter_async_context(
+                fast_path[fault](scene, random.Random(f"{seed} {fault}"))
+            )
         working = [asyncio.create_task(client.run()) for client in clients]
         restarted = time.monotonic()
         while not referee.violations and not all(task.done() for task in working):
@@ -174,8 +176,8 @@ class _Node:
         listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
         self.port = listener.getsockname()[1]
         settings = WebSettings(drain_timeout=0.2)
-        life = Life()
+        lifecycle = Lifecycle()
         async with open_cache(self._config, self._memcached) as cache, sweeping(cache):
-            app = create_app(cache, settings, life)
-            async with serving(app, [listener], life, settings):
+            app = create_app(cache, settings, lifecycle)
+            async with serving(app, [listener], lifecycle, settings):
                 yield

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from tenantbase.coherence.policy import Cache
 from tenantbase.process.config import Config
 from tenantbase.entry import JSON
-from tenantbase.coherence.sealed_item import FrameCodec
+from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.interfaces.store import Set
@@ -150,7 +150,7 @@ class Stage:
 
     async def frame(self, key: str = "r0/0") -> tuple[bytes, bytes]:
         """The name and the frame that memcached has for a key."""
-        name = FrameCodec(await self._secret()).name(key)
+        name = ItemSealer(await self._secret()).name(key)
         address = MemcacheAddress.parse(self._address)
         async with MemcacheClient(address, timeout=2.0) as client:
             return name, (await client.get_many([name]))[name]

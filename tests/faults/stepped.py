@@ -11,13 +11,13 @@ from tenantbase.process import wiring
 from tenantbase.coherence.policy import Cache
 from tenantbase.entry import Entry
 from tenantbase.errors import StoreError
-from tenantbase.coherence.tag_seqlock import TagFence, TagTicket, WriteLock
-from tenantbase.coherence.sealed_item import FrameCodec
+from tenantbase.coherence.tag_seqlock import TagSeqlock, TagTicket, WriteLock
+from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.interfaces.memcached import client as memcache_interface
 from tenantbase.interfaces.cache import Item
 from tenantbase.interfaces.memcached.client import MemcacheClient
-from tenantbase.interfaces.sqlite.store import SqlStore
-from tenantbase.interfaces.store import Claim, Fence, Ticket, Written
+from tenantbase.interfaces.sqlite.store import SqliteStore
+from tenantbase.interfaces.store import PendingWrite, Seqlock, Ticket, Written
 from tenantbase.coherence.tag_file import TagFile
 from tests.faults.control import Control
 
@@ -27,9 +27,9 @@ class Parts:
     """The classes that ``wiring.py`` puts together."""
 
     tags: type[TagFile] = TagFile
-    fence: type[TagFence] = TagFence
-    store: type[SqlStore] = SqlStore
-    codec: type[FrameCodec] = FrameCodec
+    seqlock: type[TagSeqlock] = TagSeqlock
+    store: type[SqliteStore] = SqliteStore
+    sealer: type[ItemSealer] = ItemSealer
     memcache: type[MemcacheClient] = MemcacheClient
     cache: type[Cache] = Cache
 
@@ -39,9 +39,9 @@ class Parts:
         with ExitStack() as stack:
             for module, name, part in (
                 (wiring, "TagFile", self.tags),
-                (wiring, "TagFence", self.fence),
-                (wiring, "SqlStore", self.store),
-                (wiring, "FrameCodec", self.codec),
+                (wiring, "TagSeqlock", self.seqlock),
+                (wiring, "SqliteStore", self.store),
+                (wiring, "ItemSealer", self.sealer),
                 (wiring, "Cache", self.cache),
                 (wiring, "time", _Clock(control)),
                 (memcache_interface, "MemcacheClient", self.memcache),
@@ -64,23 +64,23 @@ class _Clock:
 def stepped(parts: Parts, control: Control) -> Parts:
     """The same parts, coming to a step of the control at every step of the protocol."""
 
-    class Fence_(parts.fence):  # type: ignore[misc,name-defined]
+    class Fence_(parts.seqlock):  # type: ignore[misc,name-defined]
         def __init__(
             self, tags: TagFile, write_lock: WriteLock, bucket_of: Callable[[str], int]
         ) -> None:
             super().__init__(tags, write_lock, bucket_of)
-            # Not write_lock.held: a planted bug may have put another in its place.
+            # Not write_lock.held: a planted bug may have put another in its slot.
             self.lock = _entered(vars(self)["lock"], control)
 
-        def raise_(self, keys: Collection[str] | None) -> TagTicket:
+        def begin_write(self, keys: Collection[str] | None) -> TagTicket:
             control.reach("applied")
-            ticket: TagTicket = super().raise_(keys)
+            ticket: TagTicket = super().begin_write(keys)
             control.reach("odd")
             return ticket
 
-        def lower(self, ticket: Ticket) -> None:
+        def commit(self, ticket: Ticket) -> None:
             control.reach("committed")
-            super().lower(ticket)
+            super().commit(ticket)
             control.reach("even")
 
     class Store_(parts.store):  # type: ignore[misc,name-defined]
@@ -89,8 +89,10 @@ def stepped(parts: Parts, control: Control) -> Parts:
             await control.reach_async("selected")
             return rows
 
-        async def write(self, group: Sequence[Claim], now: float, fence: Fence) -> Written:
-            written: Written = await super().write(group, now, fence)
+        async def write(
+            self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock
+        ) -> Written:
+            written: Written = await super().write(group, now, seqlock)
             await control.reach_async("unlocked")
             return written
 
@@ -104,7 +106,7 @@ def stepped(parts: Parts, control: Control) -> Parts:
             await control.reach_async("publishing")
             await super().set_many(items)
 
-    return replace(parts, fence=Fence_, store=Store_, memcache=Memcache_)
+    return replace(parts, seqlock=Fence_, store=Store_, memcache=Memcache_)
 
 
 def _entered(

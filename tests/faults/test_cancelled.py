@@ -14,7 +14,7 @@ from tenantbase.coherence.policy import Cache
 from tenantbase.process.config import Config
 from tenantbase.entry import JSON
 from tenantbase.interfaces.memcached.address import MemcacheAddress
-from tenantbase.interfaces.store import Change, Delete, Increment, Set
+from tenantbase.interfaces.store import Command, Delete, Increment, Set
 from tenantbase.process.wiring import Memcached, open_cache
 from tests.servers import MemcachedProcess
 
@@ -41,7 +41,7 @@ async def cancelled(work: Coroutine[Any, Any, Any], step: int) -> bool:
     return task.cancelled()
 
 
-async def write(cache: Cache, *changes: Change) -> None:
+async def write(cache: Cache, *changes: Command) -> None:
     await cache.write(*changes)
 
 

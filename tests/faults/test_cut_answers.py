@@ -11,12 +11,12 @@ import pytest
 
 from tenantbase.coherence.policy import Cache
 from tenantbase.entry import JSON
-from tenantbase.coherence.tag_seqlock import TagFence, WriteLock
-from tenantbase.lookup import Source
-from tenantbase.coherence.sealed_item import FrameCodec, bucket_of
+from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
+from tenantbase.lookup import CacheStatus
+from tenantbase.coherence.sealed_item import ItemSealer, bucket_of
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
-from tenantbase.interfaces.sqlite.store import SqlStore
+from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.store import Set
 from tenantbase.coherence.tag_file import TagFile
 from tests.servers import FaultProxy, MemcachedProcess
@@ -25,7 +25,9 @@ from tests.servers import FaultProxy, MemcachedProcess
 class Bench:
     """A database and a memcached, and any number of policies on them."""
 
-    def __init__(self, tags: TagFile, lock: WriteLock, store: SqlStore, proxy: FaultProxy) -> None:
+    def __init__(
+        self, tags: TagFile, lock: WriteLock, store: SqliteStore, proxy: FaultProxy
+    ) -> None:
         self._tags = tags
         self._store = store
         self._lock = lock
@@ -34,11 +36,11 @@ class Bench:
     @asynccontextmanager
     async def cache(self) -> AsyncIterator[Cache]:
         """A policy that has not met its memcached yet."""
-        codec = FrameCodec(self._store.secret)
-        fence = TagFence(self._tags, self._lock, lambda key: bucket_of(codec.name(key)))
+        sealer = ItemSealer(self._store.secret)
+        seqlock = TagSeqlock(self._tags, self._lock, lambda key: bucket_of(sealer.name(key)))
         address = MemcacheAddress.parse(self.proxy.address)
         async with MemcacheClient(address, timeout=2.0) as memcache:
-            cache = Cache(self._store, self._tags, fence, codec, memcache, clock=time.time)
+            cache = Cache(self._store, self._tags, seqlock, sealer, memcache, clock=time.time)
             yield cache
             await cache.drained()
 
@@ -52,7 +54,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         stack.callback(tags.close)
         lock = WriteLock(tmp_path / "x.db-lock")
         stack.callback(lock.close)
-        store = await SqlStore.open(tmp_path / "x.db", lock.held)
+        store = await SqliteStore.open(tmp_path / "x.db", lock.held)
         stack.push_async_callback(store.close)
         yield Bench(tags, lock, store, proxy)
 
@@ -60,16 +62,16 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 async def test_an_answer_to_a_read_ends_after_any_number_of_bytes(bench: Bench) -> None:
     async with bench.cache() as cache:
         await cache.write(Set("k", b'"value"', JSON))
-    sources: list[Source] = []
-    while not sources or sources[-1] is not Source.HIT:
+    sources: list[CacheStatus] = []
+    while not sources or sources[-1] is not CacheStatus.HIT:
         await bench.proxy.cut_after(len(sources))
         async with bench.cache() as cache:
             found = await cache.get("k")
             assert found.entry is not None and found.entry.value == b'"value"'
-            sources.append(found.source)
+            sources.append(found.cache_status)
             await bench.proxy.pass_through()  # so that what was missed can be stored again
     assert len(sources) > 150, "a frame and its head are longer than that"
-    assert set(sources[:-1]) <= {Source.BYPASS, Source.MISS}
+    assert set(sources[:-1]) <= {CacheStatus.BYPASS, CacheStatus.MISS}
 
 
 async def test_an_answer_to_a_write_ends_after_any_number_of_bytes(bench: Bench) -> None:

@@ -21,7 +21,7 @@ from tests.faults.schedules import SCHEDULES
 from tests.faults.staged import staged
 from tests.model import RULES
 
-# Found below, and in test_doubt.py: they need a disk that fails.
+# Lookup below, and in test_doubt.py: they need a disk that fails.
 OF_DISKS = {"synchronous-off", "deaf-to-sync-errors", "doubt-stays-odd"}
 
 

@@ -23,10 +23,10 @@ from typing import Final
 
 from tenantbase.coherence.policy import Cache
 from tenantbase.entry import JSON
-from tenantbase.coherence.tag_seqlock import TagFence, WriteLock
-from tenantbase.coherence.sealed_item import FrameCodec, bucket_of
+from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
+from tenantbase.coherence.sealed_item import ItemSealer, bucket_of
 from tenantbase.interfaces.sqlite import commit as sql_commit, sweep as sql_sweep
-from tenantbase.interfaces.store import Change, Delete, DeletePrefix, Increment, Set
+from tenantbase.interfaces.store import Command, Delete, DeletePrefix, Increment, Set
 from tenantbase.coherence.tag_file import TagFile
 from tests.faults import planted
 
@@ -76,7 +76,7 @@ class _Writer:
                 self._living.discard(change.key)
         self._acknowledge(done)
 
-    def _change(self, key: str) -> Change:
+    def _change(self, key: str) -> Command:
         if key.endswith("0"):
             return Increment(key, by=1, initial=0)
         if self._chance.random() < 0.2:
@@ -98,9 +98,9 @@ async def _write(directory: Path, name: str, seed: int, rounds: int, bug: str | 
     # As the service does it. Without the mark, a process that starts while another writes would
     # give the log's sectors the bytes that they hold, and what is being written may be damaged.
     store = await planted.store_class(bug).open(directory / DATABASE, lock.held, mark=tags)
-    codec = FrameCodec(store.secret)
-    fence = TagFence(tags, lock, lambda key: bucket_of(codec.name(key)))
-    cache = Cache(store, tags, fence, codec, None, clock=time.time)
+    sealer = ItemSealer(store.secret)
+    seqlock = TagSeqlock(tags, lock, lambda key: bucket_of(sealer.name(key)))
+    cache = Cache(store, tags, seqlock, sealer, None, clock=time.time)
     acks = os.open(directory / ACKS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     writer = _Writer(cache, acks, name, random.Random(f"{seed} {name}"))
     for _ in range(rounds):

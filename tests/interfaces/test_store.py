@@ -19,10 +19,10 @@ from tenantbase.errors import (
     WrongType,
 )
 from tenantbase.interfaces.sqlite import sweep as sql_sweep
-from tenantbase.interfaces.sqlite.store import SqlStore
+from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.store import (
     Applied,
-    Change,
+    Command,
     ChangeEvent,
     Condition,
     Delete,
@@ -33,7 +33,7 @@ from tenantbase.interfaces.store import (
     Sweep,
     Written,
 )
-from tests.fakes import FakeStore, Granted, RecordingFence, Tables, Withdrawn
+from tests.fakes import FakeStore, Granted, RecordingSeqlock, Tables, Withdrawn
 
 NOW = 1_000.0
 ABSENT = Condition(absent=True)
@@ -51,9 +51,9 @@ async def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         if opened:
             await opened[-1].close()
         if request.param == "sqlite":
-            lock = RecordingFence().lock
+            lock = RecordingSeqlock().lock
             opened.append(
-                await SqlStore.open(tmp_path / "x.db", lock, change_log_size=change_log_size)
+                await SqliteStore.open(tmp_path / "x.db", lock, change_log_size=change_log_size)
             )
         else:
             opened.append(FakeStore(tables, change_log_size=change_log_size))
@@ -69,7 +69,7 @@ async def store(reopen: Opener) -> Store:
     return await reopen()
 
 
-async def write(store: Store, *changes: Change, now: float = NOW) -> tuple[Applied, ...]:
+async def write(store: Store, *changes: Command, now: float = NOW) -> tuple[Applied, ...]:
     """One transaction, as a group of its own."""
     (outcome,) = await write_group(store, Granted(*changes), now=now)
     assert isinstance(outcome, tuple), outcome
@@ -79,7 +79,7 @@ async def write(store: Store, *changes: Change, now: float = NOW) -> tuple[Appli
 async def write_group(
     store: Store, *group: Granted, now: float = NOW
 ) -> list[tuple[Applied, ...] | TenantbaseError | None]:
-    written = await store.write(group, now, RecordingFence())
+    written = await store.write(group, now, RecordingSeqlock())
     return written.outcomes
 
 
@@ -101,7 +101,7 @@ async def keys_of(store: Store, prefix: str = "", *, now: float = NOW) -> list[s
     return [entry.key for entry in entries]
 
 
-async def refusal(store: Store, *changes: Change) -> TenantbaseError:
+async def refusal(store: Store, *changes: Command) -> TenantbaseError:
     (outcome,) = await write_group(store, Granted(*changes))
     assert isinstance(outcome, TenantbaseError), outcome
     return outcome
@@ -211,7 +211,7 @@ async def test_conditions(
     store: Store, condition: Condition, of_absent: bool, of_present: bool, present: bool, kind: str
 ) -> None:
     before = await put(store, "k", b"5") if present else None
-    change: Change
+    change: Command
     if kind == "set":
         change = Set("k", b"6", JSON, None, condition)
     elif kind == "delete":
@@ -348,10 +348,10 @@ async def test_sweeping_removes_what_has_expired(store: Store) -> None:
         store, *(Set(f"k{n}", b"1", JSON, NOW + n) for n in range(1, 6)), Set("l", b"1", JSON)
     )
     later = NOW + 4
-    fence = RecordingFence()
-    (outcome,) = (await store.write([Granted(Sweep(3))], later, fence)).outcomes
+    seqlock = RecordingSeqlock()
+    (outcome,) = (await store.write([Granted(Sweep(3))], later, seqlock)).outcomes
     assert outcome == (Applied(removed=3),)
-    assert fence.told == ["lock", {"k1", "k2", "k3"}, "lower", "unlock"]
+    assert seqlock.told == ["lock", {"k1", "k2", "k3"}, "commit", "unlock"]
     assert await write(store, Sweep(3), now=later) == (Applied(removed=1),)
     assert await write(store, Sweep(3), now=later) == (Applied(removed=0),)
     assert await keys_of(store, now=later) == ["k5", "l"]
@@ -492,10 +492,10 @@ async def test_a_prefix_is_deleted_key_by_key(store: Store) -> None:
     await write(
         store, Set("a/1", b"1", JSON), Set("a/2", b"1", JSON, NOW + 1), Set("b", b"1", JSON)
     )
-    fence = RecordingFence()
-    written = await store.write([Granted(DeletePrefix("a/"))], NOW + 1, fence)
+    seqlock = RecordingSeqlock()
+    written = await store.write([Granted(DeletePrefix("a/"))], NOW + 1, seqlock)
     assert written.outcomes == [(Applied(removed=1),)], "the other one has expired"
-    assert fence.told == ["lock", {"a/1"}, "lower", "unlock"]
+    assert seqlock.told == ["lock", {"a/1"}, "commit", "unlock"]
     events, _ = await store.changes(3, 10)
     assert events == [ChangeEvent(4, "delete", "a/1")]
     assert await write(store, DeletePrefix("a/"), now=NOW + 1) == (Applied(),)
@@ -505,7 +505,7 @@ async def test_a_prefix_is_deleted_key_by_key(store: Store) -> None:
 async def test_a_large_prefix_is_deleted_at_once(store: Store) -> None:
     await write(store, *(Set(f"a/{n}", b"1", JSON) for n in range(1_500)), Set("b", b"1", JSON))
     before = await get(store, "a/7")
-    fence = RecordingFence()
+    seqlock = RecordingSeqlock()
     written = await store.write(
         [
             Granted(Set("a/new", b"1", JSON)),
@@ -515,9 +515,9 @@ async def test_a_large_prefix_is_deleted_at_once(store: Store) -> None:
             Granted(Increment("a/9", 1, 0)),
         ],
         NOW,
-        fence,
+        seqlock,
     )
-    assert fence.told == ["lock", None, "lower", "unlock"]
+    assert seqlock.told == ["lock", None, "commit", "unlock"]
     assert written.outcomes[1] == (Applied(removed=1_501),)
     assert isinstance(written.outcomes[3], ConditionFailed)
     assert await keys_of(store) == ["a/7", "a/9", "b"]
@@ -589,10 +589,10 @@ async def test_the_change_log_is_bounded(reopen: Opener) -> None:
     for n in range(10):
         await put(store, f"k{n}")
     assert len((await store.changes(0, 100))[0]) == 10
-    fence = RecordingFence()
-    written = await store.write([Granted(Sweep(4))], NOW, fence)
+    seqlock = RecordingSeqlock()
+    written = await store.write([Granted(Sweep(4))], NOW, seqlock)
     assert written.outcomes == [(Applied(removed=4),)]
-    assert (fence.told, written.ticket) == (["lock", "unlock"], None)
+    assert (seqlock.told, written.ticket) == (["lock", "unlock"], None)
     assert await write(store, Sweep(4)) == (Applied(removed=3),)
     assert await write(store, Sweep(4)) == (Applied(removed=0),)
     assert await store.changes(6, 100) == ([], False)
@@ -606,11 +606,11 @@ async def test_the_change_log_is_bounded(reopen: Opener) -> None:
 
 
 async def test_a_withdrawn_transaction_is_not_made(store: Store) -> None:
-    fence = RecordingFence()
+    seqlock = RecordingSeqlock()
     group = [Withdrawn(Set("a", b"1", JSON)), Granted(Set("b", b"1", JSON, None, ABSENT))]
-    written = await store.write([*group, Withdrawn(Delete("b"))], NOW, fence)
+    written = await store.write([*group, Withdrawn(Delete("b"))], NOW, seqlock)
     assert written.outcomes[0] is None and written.outcomes[2] is None
-    assert fence.told == ["lock", {"b"}, "lower", "unlock"]
+    assert seqlock.told == ["lock", {"b"}, "commit", "unlock"]
     assert await keys_of(store) == ["b"]
     assert await store.last_version() == 1
 
@@ -630,17 +630,17 @@ async def test_a_withdrawn_transaction_is_not_made(store: Store) -> None:
     ids=str,
 )
 async def test_who_changes_nothing_raises_no_fence(store: Store, group: list[Granted]) -> None:
-    fence = RecordingFence()
-    written: Written = await store.write(group, NOW, fence)
+    seqlock = RecordingSeqlock()
+    written: Written = await store.write(group, NOW, seqlock)
     assert written.ticket is None
     assert len(written.outcomes) == len(group)
-    assert fence.told == ["lock", "unlock"]
+    assert seqlock.told == ["lock", "unlock"]
     assert await store.last_version() == 0
 
 
 async def test_the_fence_is_told_what_really_changes(store: Store) -> None:
     await put(store, "a")
-    fence = RecordingFence()
+    seqlock = RecordingSeqlock()
     written = await store.write(
         [
             Granted(Delete("a"), Set("b", b"1", JSON), Delete("absent")),
@@ -648,9 +648,9 @@ async def test_the_fence_is_told_what_really_changes(store: Store) -> None:
             Granted(Increment("d", 1, 0)),
         ],
         NOW,
-        fence,
+        seqlock,
     )
-    assert fence.told == ["lock", {"a", "b", "d"}, "lower", "unlock"]
+    assert seqlock.told == ["lock", {"a", "b", "d"}, "commit", "unlock"]
     assert written.ticket is not None
 
 
@@ -674,7 +674,7 @@ async def test_the_store_can_serve_until_it_is_closed(store: Store) -> None:
 # Against each other
 
 
-def some_change(rng: random.Random, now: float, version: int) -> Change:
+def some_change(rng: random.Random, now: float, version: int) -> Command:
     key = rng.choice("abc") + rng.choice(["", "/", "%", "/x", "/y", "\U0010ffff"])
     seen = frozenset(rng.randrange(version + 1) for _ in range(5))
     condition = rng.choice(
@@ -703,16 +703,16 @@ def some_claim(rng: random.Random, now: float, version: int) -> Granted:
 
 async def seen(store: Store, group: list[Granted], now: float, prefix: str) -> str:
     """All that can be seen of a group and after it, with ids told apart but not shown."""
-    fence = RecordingFence()
-    outcomes = (await store.write(group, now, fence)).outcomes
+    seqlock = RecordingSeqlock()
+    outcomes = (await store.write(group, now, seqlock)).outcomes
     shown = [type(o).__name__ if isinstance(o, Exception) else repr(o) for o in outcomes]
-    for index, claim in enumerate(group):
-        if isinstance(claim.transaction[0], Sweep):
+    for index, pending in enumerate(group):
+        if isinstance(pending.transaction[0], Sweep):
             shown[index] = ""  # only one of them has rows under deleted prefixes to remove
     text = repr(
         (
             shown,
-            fence.told,
+            seqlock.told,
             await store.scan("", "", 100, 1 << 20, now),
             await store.scan_keys(prefix, "a/", 3, now),
             await store.read(["a", "b/", "c/x"], now),
@@ -732,7 +732,7 @@ async def test_two_stores_never_differ(
     """Random groups in both: the same outcomes, the same entries, the same log, at every step."""
     monkeypatch.setattr(sql_sweep, "ONE_BY_ONE", 2)
     rng = random.Random(seed)
-    real = await SqlStore.open(tmp_path / "x.db", RecordingFence().lock, change_log_size=40)
+    real = await SqliteStore.open(tmp_path / "x.db", RecordingSeqlock().lock, change_log_size=40)
     fake = FakeStore(Tables(), change_log_size=40, one_by_one=2)
     now = NOW
     try:

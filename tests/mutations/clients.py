@@ -89,7 +89,7 @@ MUTATIONS: Final = {
         "tenantbase/client/watching.py",
         _TESTS,
         {
-            "a-watch-forgets-its-place": ("if block.id is not None:", "if False:"),
+            "a-watch-forgets-its-slot": ("if block.id is not None:", "if False:"),
             "a-watch-keeps-its-own-pace": (
                 "                        retry = block.retry\n",
                 "                        pass\n",

@@ -103,7 +103,7 @@ MUTATIONS: Final = {
                 "math.floor(now) + 1.0",
                 "now + 1.0",
             ),
-            "a-drain-keeps-connections": ("if self._life.draining:", "if False:"),
+            "a-drain-keeps-connections": ("if self._lifecycle.draining:", "if False:"),
             "a-write-says-where-it-was-cached": (
                 '_WRITTEN: Final = _VALUE.replace(b"X-Cache: %b\\r\\n", b"")',
                 '_WRITTEN: Final = _VALUE.replace(b"X-Cache: %b\\r\\n", b"X-Cache: MISS\\r\\n")',

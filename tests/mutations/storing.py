@@ -20,8 +20,8 @@ MUTATIONS: Final = {
                 "if False:",
             ),
             "what-is-remembered-has-no-tag": (
-                "if data == place.frame and tag == place.tag:",
-                "if data == place.frame:",
+                "if data == slot.frame and tag == slot.tag:",
+                "if data == slot.frame:",
             ),
         },
     ),

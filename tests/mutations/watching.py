@@ -153,7 +153,7 @@ MUTATIONS: Final = {
                 "events, self._queue = self._queue[:BATCH], self._queue[BATCH:]",
                 "events, self._queue = self._queue, []",
             ),
-            "a-reset-leaves-the-place-as-it-was": (
+            "a-reset-leaves-the-slot-as-it-was": (
                 "            self.position = await self._log.last_version()\n            return [",
                 "            return [",
             ),

@@ -17,7 +17,7 @@ from tests.app_server import AppServer
 from tests.servers import poll
 
 WORKERS = [pytest.param((), id="one"), pytest.param(("--workers", "2"), id="two")]
-LANES = [pytest.param((), id="fast"), pytest.param(("--no-fast-lane",), id="general")]
+LANES = [pytest.param((), id="fast"), pytest.param(("--no-fast-path",), id="general")]
 
 
 class Client(threading.Thread):
@@ -79,11 +79,11 @@ class Client(threading.Thread):
 
 
 @pytest.mark.parametrize("workers", WORKERS)
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("fast_path", LANES)
 def test_every_request_is_answered(
-    tmp_path: Path, workers: tuple[str, ...], lane: tuple[str, ...]
+    tmp_path: Path, workers: tuple[str, ...], fast_path: tuple[str, ...]
 ) -> None:
-    with AppServer(tmp_path / "x.db", *workers, *lane) as server:
+    with AppServer(tmp_path / "x.db", *workers, *fast_path) as server:
         assert server.ask("POST", "/set-value", b'{"key": "k", "value": 1}').status == 200
         for _ in range(3):
             counts: Counter[str] = Counter()
@@ -102,14 +102,14 @@ def test_every_request_is_answered(
             server.start()
 
 
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("fast_path", LANES)
 @pytest.mark.parametrize("size", [100, 10_000], ids=["small", "large"])
 def test_a_body_that_is_still_to_come_is_waited_for(
-    tmp_path: Path, lane: tuple[str, ...], size: int
+    tmp_path: Path, fast_path: tuple[str, ...], size: int
 ) -> None:
     body = b'{"key": "slow", "value": "%b"}' % (b"x" * size)
     head = b"POST /set-value HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
-    with AppServer(tmp_path / "x.db", *lane) as server:
+    with AppServer(tmp_path / "x.db", *fast_path) as server:
         address = ("127.0.0.1", server.port)
         with closing(socket.create_connection(address, timeout=20)) as connection:
             connection.sendall(head + body[:20])
@@ -149,12 +149,12 @@ def test_the_port_stays_open_for_the_drain_delay(tmp_path: Path, workers: tuple[
         assert server.stderr == ""
 
 
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("fast_path", LANES)
 def test_what_is_pipelined_does_not_destroy_an_answer(
-    tmp_path: Path, lane: tuple[str, ...]
+    tmp_path: Path, fast_path: tuple[str, ...]
 ) -> None:
     """Each is answered, or not read: none of the answers before that is lost to a reset."""
-    with AppServer(tmp_path / "x.db", "--drain-delay", "1", *lane) as server:
+    with AppServer(tmp_path / "x.db", "--drain-delay", "1", *fast_path) as server:
         assert server.ask("POST", "/set-value", b'{"key": "k", "value": 1}').status == 200
         server.signal()
         poll(lambda: server.ask("GET", "/health-check").status == 503, "it drains")

@@ -14,7 +14,7 @@ import pytest_asyncio
 from tenantbase.coherence.policy import Cache
 from tenantbase.process.config import Config
 from tenantbase.interfaces.memcached.address import MemcacheAddress
-from tenantbase.web import Life, WebSettings, create_app, serving
+from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 from tenantbase.process.wiring import Memcached, open_cache
 from tests.servers import FaultProxy, MemcachedProcess
 from tests.web.wire import Answer, Headers, Wire, request
@@ -23,10 +23,10 @@ from tests.web.wire import Answer, Headers, Wire, request
 class Server:
     """A server that runs in the test's event loop."""
 
-    def __init__(self, port: int, cache: Cache, life: Life, cached: bool) -> None:
+    def __init__(self, port: int, cache: Cache, lifecycle: Lifecycle, cached: bool) -> None:
         self.port = port
         self.cache = cache
-        self.life = life
+        self.lifecycle = lifecycle
         self.cached = cached
 
     async def ask(
@@ -84,11 +84,11 @@ async def serve(
     async with open_cache(config, accelerator) as cache:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
-            life = Life()
-            app = create_app(wrap(cache), settings, life)
-            async with serving(app, [listener], life, settings):
+            lifecycle = Lifecycle()
+            app = create_app(wrap(cache), settings, lifecycle)
+            async with serving(app, [listener], lifecycle, settings):
                 port = listener.getsockname()[1]
-                yield Server(port, cache, life, memcached is not None)
+                yield Server(port, cache, lifecycle, memcached is not None)
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +98,7 @@ def memcached() -> Iterator[MemcachedProcess]:
 
 
 @pytest_asyncio.fixture(
-    scope="module", loop_scope="module", params=["cache", "no-cache", "one-lane", "dying"]
+    scope="module", loop_scope="module", params=["cache", "no-cache", "general-path", "dying"]
 )
 async def server(
     request: pytest.FixtureRequest,
@@ -107,16 +107,16 @@ async def server(
 ) -> AsyncIterator[Server]:
     """One server for all tests of a module, which use keys of their own.
 
-    With the cache, without it, with it but without the fast lane, and with one that dies in the
+    With the cache, without it, with it but without the fast path, and with one that dies in the
     middle of every answer: the answers are the same.
     """
     database = tmp_path_factory.mktemp("server") / "x.db"
-    settings = WebSettings(fast_lane=request.param != "one-lane")
+    settings = WebSettings(fast_path=request.param != "general-path")
     async with FaultProxy(memcached.address) as proxy:
         await proxy.cut_after(3)
         cached = {"no-cache": None, "dying": proxy}.get(request.param, memcached)
         async with serve(database, settings, cached) as server:
-            server.cached = request.param in ("cache", "one-lane")
+            server.cached = request.param in ("cache", "general-path")
             yield server
 
 

@@ -357,7 +357,7 @@ async def test_options_of_the_whole_server_is_a_health_check(start: Start, targe
         evil = await server.ask("OPTIONS", target, headers={"Host": "evil.example"})
         assert evil.status == 421
         async with server.wire() as wire:
-            server.life.drain()
+            server.lifecycle.drain()
             await wire.send(haproxy)
             assert (await wire.answer("OPTIONS")).status == 503
 

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import asyncio
 
-from tenantbase.web import Life
+from tenantbase.web import Lifecycle
 
 
 async def test_all_that_began_before_must_end() -> None:
-    life = Life()
-    first, second = life.begin(), life.begin()
-    life.end(life.begin())
-    life.drain()
-    late = life.begin()
-    finished = asyncio.ensure_future(life.until_finished())
-    await asyncio.wait_for(life.until_draining(), 5)
-    life.end(first)
+    lifecycle = Lifecycle()
+    first, second = lifecycle.begin(), lifecycle.begin()
+    lifecycle.end(lifecycle.begin())
+    lifecycle.drain()
+    late = lifecycle.begin()
+    finished = asyncio.ensure_future(lifecycle.until_finished())
+    await asyncio.wait_for(lifecycle.until_draining(), 5)
+    lifecycle.end(first)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert not finished.done() and life.under_way == 1
-    life.end(second)
+    assert not finished.done() and lifecycle.in_flight == 1
+    lifecycle.end(second)
     await asyncio.wait_for(finished, 5)
-    life.end(late)
-    assert life.under_way == 0
+    lifecycle.end(late)
+    assert lifecycle.in_flight == 0
 
 
 async def test_nothing_under_way_is_finished_at_once() -> None:
-    life = Life()
-    life.drain()
-    await asyncio.wait_for(life.until_finished(), 5)
+    lifecycle = Lifecycle()
+    lifecycle.drain()
+    await asyncio.wait_for(lifecycle.until_finished(), 5)

@@ -21,7 +21,7 @@ from schemathesis.checks import (
 )
 
 from tenantbase.process.config import Config
-from tenantbase.web import Life, WebSettings, create_app
+from tenantbase.web import Lifecycle, WebSettings, create_app
 from tenantbase.web.openapi.document import description
 from tenantbase.web.problems import KINDS
 from tenantbase.process.wiring import open_cache
@@ -134,7 +134,7 @@ def test_answers_that_need_something_to_be_there(
 
 async def test_every_route_is_described(tmp_path: Path) -> None:
     async with open_cache(Config(database=tmp_path / "x.db")) as cache:
-        app = create_app(cache, WebSettings(), Life())
+        app = create_app(cache, WebSettings(), Lifecycle())
         routes = {
             (route.method, route.resource.canonical)
             for route in app.router.routes()
@@ -179,7 +179,7 @@ def test_what_is_referred_to_is_there() -> None:
 def test_examples_can_be_run(app_server: AppServer) -> None:
     address = app_server.base_url.removeprefix("http://")
     examples = [
-        sample["source"]
+        sample["cache_status"]
         for _, _, operation in OPERATIONS
         for sample in operation.get("x-codeSamples", ())
     ]

@@ -21,8 +21,8 @@ from tenantbase.errors import (
     TenantbaseError,
     WrongType,
 )
-from tenantbase.lookup import Found
-from tenantbase.interfaces.store import Applied, Change
+from tenantbase.lookup import Lookup
+from tenantbase.interfaces.store import Applied, Command
 from tests.web.conftest import Server, Start
 from tests.web.table import Ask, Row, problem
 from tests.web.wire import VERSION
@@ -151,16 +151,16 @@ class _Raising(Cache):
 
     error: Exception
 
-    def get(self, key: str) -> asyncio.Future[Found]:
+    def get(self, key: str) -> asyncio.Future[Lookup]:
         return self._failed()
 
-    def get_then(self, key: str, receive: Callable[[Found | Exception], None]) -> None:
+    def get_then(self, key: str, receive: Callable[[Lookup | Exception], None]) -> None:
         asyncio.get_running_loop().call_soon(receive, self.error)
 
-    async def get_many(self, keys: Sequence[str]) -> list[Found]:
+    async def get_many(self, keys: Sequence[str]) -> list[Lookup]:
         raise self.error
 
-    def write(self, *changes: Change) -> asyncio.Future[tuple[Applied, ...]]:
+    def write(self, *changes: Command) -> asyncio.Future[tuple[Applied, ...]]:
         return self._failed()
 
     def _failed(self) -> asyncio.Future[Any]:

@@ -14,8 +14,8 @@ import pytest
 from tenantbase.coherence.policy import Cache
 from tenantbase.process.config import Config
 from tenantbase.entry import JSON
-from tenantbase.interfaces.store import Applied, Change, Set
-from tenantbase.web import Life, WebSettings, create_app, serve
+from tenantbase.interfaces.store import Applied, Command, Set
+from tenantbase.web import Lifecycle, WebSettings, create_app, serve
 from tenantbase.process.wiring import open_cache
 from tests.servers import poll_async
 from tests.web.conftest import Server, Start
@@ -182,7 +182,7 @@ async def test_a_head_that_does_not_come(start: Start) -> None:
             assert await wire.ended()
 
 
-@pytest.mark.parametrize("fast_lane", [True, False])
+@pytest.mark.parametrize("fast_path", [True, False])
 @pytest.mark.parametrize(
     ("begun", "status"),
     [
@@ -192,9 +192,9 @@ async def test_a_head_that_does_not_come(start: Start) -> None:
     ids=["head", "body"],
 )
 async def test_a_request_that_comes_byte_by_byte_for_ever(
-    start: Start, fast_lane: bool, begun: bytes, status: int | None
+    start: Start, fast_path: bool, begun: bytes, status: int | None
 ) -> None:
-    settings = WebSettings(keepalive_timeout=0.5, body_timeout=0.5, fast_lane=fast_lane)
+    settings = WebSettings(keepalive_timeout=0.5, body_timeout=0.5, fast_path=fast_path)
     async with start(settings) as server, server.wire() as wire:
         await wire.send(begun)
         answer = asyncio.create_task(wire.answer())
@@ -212,8 +212,8 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body(
 ) -> None:
     async with server.wire() as wire:
         await wire.send(request("PUT", "/v1/values/left", "half", {"Content-Length": "10"}))
-        await poll_async(lambda: server.life.under_way == 1, "the request has begun")
-    await poll_async(lambda: server.life.under_way == 0, "the request has ended")
+        await poll_async(lambda: server.lifecycle.in_flight == 1, "the request has begun")
+    await poll_async(lambda: server.lifecycle.in_flight == 0, "the request has ended")
     assert (await server.ask("GET", "/v1/values/left")).status == 404
     assert not caplog.records, "it happens every day"
 
@@ -228,13 +228,13 @@ async def test_a_client_that_leaves_in_the_middle_of_its_answer(
     async with server.wire() as wire:
         await wire.send(request("GET", "/get-values?prefix=left/"))
         await wire.reader.readexactly(1000)
-        assert server.life.under_way == 1
+        assert server.lifecycle.in_flight == 1
         if goodbye == "reset":
             linger = struct.pack("ii", 1, 0)
             wire.writer.get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, linger
             )
-    await poll_async(lambda: server.life.under_way == 0, "the request has ended")
+    await poll_async(lambda: server.lifecycle.in_flight == 0, "the request has ended")
     assert not caplog.records, "it happens every day"
 
 
@@ -244,11 +244,11 @@ class _Slow(Cache):
     gate: asyncio.Event
     begun = 0
 
-    def write(self, *changes: Change) -> asyncio.Future[tuple[Applied, ...]]:
+    def write(self, *changes: Command) -> asyncio.Future[tuple[Applied, ...]]:
         type(self).begun += 1
         return asyncio.ensure_future(self._write(*changes))
 
-    async def _write(self, *changes: Change) -> tuple[Applied, ...]:
+    async def _write(self, *changes: Command) -> tuple[Applied, ...]:
         await self.gate.wait()
         return await super().write(*changes)
 
@@ -256,8 +256,8 @@ class _Slow(Cache):
 @asynccontextmanager
 async def stoppable(
     directory: Path, settings: WebSettings
-) -> AsyncIterator[tuple[int, Life, asyncio.Event, asyncio.Task[None]]]:
-    """A server with slow writes. Yields: port, life, what stops it, what ends with it."""
+) -> AsyncIterator[tuple[int, Lifecycle, asyncio.Event, asyncio.Task[None]]]:
+    """A server with slow writes. Yields: port, lifecycle, what stops it, what ends with it."""
     async with open_cache(Config(database=directory / "x.db")) as cache:
         slow = object.__new__(_Slow)
         slow.__dict__.update(cache.__dict__)
@@ -265,16 +265,16 @@ async def stoppable(
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             listener.listen()
-            life, stop = Life(), asyncio.Event()
-            app = create_app(slow, settings, life)
-            task = asyncio.create_task(serve(app, [listener], life, settings, stop))
-            yield listener.getsockname()[1], life, stop, task
+            lifecycle, stop = Lifecycle(), asyncio.Event()
+            app = create_app(slow, settings, lifecycle)
+            task = asyncio.create_task(serve(app, [listener], lifecycle, settings, stop))
+            yield listener.getsockname()[1], lifecycle, stop, task
             stop.set()
             await task
 
 
 async def test_drain(tmp_path: Path) -> None:
-    async with stoppable(tmp_path, WebSettings()) as (port, life, stop, task):
+    async with stoppable(tmp_path, WebSettings()) as (port, lifecycle, stop, task):
         write = request("POST", "/set-value", '{"key":"k","value":1}')
         async with (
             await Wire.connect(port) as busy,
@@ -288,7 +288,7 @@ async def test_drain(tmp_path: Path) -> None:
             await busy.send(write)
             await poll_async(lambda: _Slow.begun == 1, "the write is under way")
             stop.set()
-            await poll_async(lambda: life.draining, "it drains")
+            await poll_async(lambda: lifecycle.draining, "it drains")
 
             await kept.send(request("GET", "/health-check"))
             async with await Wire.connect(port) as late:
@@ -327,17 +327,17 @@ async def test_a_drain_ends_though_a_request_does_not(tmp_path: Path) -> None:
 
 
 async def test_an_idle_server_ends_at_once(tmp_path: Path) -> None:
-    async with stoppable(tmp_path, WebSettings(drain_timeout=60)) as (port, life, stop, task):
+    async with stoppable(tmp_path, WebSettings(drain_timeout=60)) as (port, lifecycle, stop, task):
         async with await Wire.connect(port) as idle:
             stop.set()
             await task
             assert await idle.ended()
 
 
-@pytest.mark.parametrize("fast_lane", [True, False])
-async def test_an_answer_is_sent_to_its_end_in_a_drain(tmp_path: Path, fast_lane: bool) -> None:
-    settings = WebSettings(max_value_bytes=16 << 20, fast_lane=fast_lane)
-    async with stoppable(tmp_path, settings) as (port, life, stop, task):
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_an_answer_is_sent_to_its_end_in_a_drain(tmp_path: Path, fast_path: bool) -> None:
+    settings = WebSettings(max_value_bytes=16 << 20, fast_path=fast_path)
+    async with stoppable(tmp_path, settings) as (port, lifecycle, stop, task):
         _Slow.gate.set()
         value = b"x" * (16 << 20)
         async with await Wire.connect(port) as wire, await Wire.connect(port) as writer:
@@ -347,7 +347,7 @@ async def test_an_answer_is_sent_to_its_end_in_a_drain(tmp_path: Path, fast_lane
             # The rest of it is more than what the sockets hold, and stays with the server.
             begun = await wire.reader.readexactly(100)
             stop.set()
-            await poll_async(lambda: life.draining, "it drains")
+            await poll_async(lambda: lifecycle.draining, "it drains")
             for _ in range(10):
                 await asyncio.sleep(0.01)
             assert not task.done()

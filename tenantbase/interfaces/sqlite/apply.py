@@ -10,13 +10,13 @@ from typing import cast
 from tenantbase.errors import ConditionFailed, InvalidRequest, StoreUnavailable, TenantbaseError
 from tenantbase.interfaces.sqlite.change_log import Log
 from tenantbase.interfaces.sqlite.queries import concerns_a_row
-from tenantbase.interfaces.sqlite.rows import NamedChange, Rows, outcome
+from tenantbase.interfaces.sqlite.rows import KeyCommand, Rows, outcome
 from tenantbase.interfaces.sqlite.schema import unavailable
 from tenantbase.interfaces.sqlite.sweep import delete_prefix, sweep
 from tenantbase.interfaces.store import Applied, DeletePrefix, Sweep, Transaction
 
 Outcome = tuple[Applied, ...] | TenantbaseError
-_Named = tuple[NamedChange, ...]
+_Named = tuple[KeyCommand, ...]
 
 
 def apply(

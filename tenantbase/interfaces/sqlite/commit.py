@@ -23,10 +23,10 @@ from tenantbase.interfaces.sqlite.reserve import Reserve
 from tenantbase.interfaces.sqlite.schema import error_code, identity, unavailable
 from tenantbase.interfaces.sqlite.sweep import find_damaged
 from tenantbase.interfaces.store import (
-    Claim,
+    PendingWrite,
     Delete,
     DeletePrefix,
-    Fence,
+    Seqlock,
     Set,
     Sweep,
     Transaction,
@@ -97,12 +97,16 @@ class Committer:
             connection.execute(f"PRAGMA max_page_count = {_MOST_PAGES}")
 
     def commit(
-        self, connection: sqlite3.Connection, group: Sequence[Claim], now: float, fence: Fence
+        self,
+        connection: sqlite3.Connection,
+        group: Sequence[PendingWrite],
+        now: float,
+        seqlock: Seqlock,
     ) -> Written:
         """See ``Store.write``."""
         with ExitStack() as stack:
             try:
-                stack.enter_context(fence.lock())
+                stack.enter_context(seqlock.lock())
             except OSError:
                 return _none_made(
                     [True] * len(group), StoreUnavailable, "the write lock cannot be taken"
@@ -113,10 +117,12 @@ class Committer:
             try:
                 if self._tight:
                     self.keep_room(connection)
-                taken = [claim.take() for claim in group]
-                written = self._commit(connection, group, taken, now, fence)
+                taken = [pending.try_start() for pending in group]
+                written = self._commit(connection, group, taken, now, seqlock)
                 if self._was_full:
-                    written = self._commit_deletions(connection, group, taken, written, now, fence)
+                    written = self._commit_deletions(
+                        connection, group, taken, written, now, seqlock
+                    )
                 return written
             finally:
                 self._roll_back(connection)  # an error of our own may have left it open
@@ -158,17 +164,17 @@ class Committer:
     def _commit_deletions(
         self,
         connection: sqlite3.Connection,
-        group: Sequence[Claim],
+        group: Sequence[PendingWrite],
         taken: Sequence[bool],
         refused: Written,
         now: float,
-        fence: Fence,
+        seqlock: Seqlock,
     ) -> Written:
         """Commit those of a group refused for want of room that make room, on the reserve."""
         self._was_full = False
         deletions = [
-            mine and _only_deletes(claim.transaction)
-            for claim, mine in zip(group, taken, strict=True)
+            mine and _only_deletes(pending.transaction)
+            for pending, mine in zip(group, taken, strict=True)
         ]
         if not any(deletions):
             return refused
@@ -177,7 +183,7 @@ class Committer:
             connection.execute(f"PRAGMA max_page_count = {_MOST_PAGES}")
             # The log is then written from its beginning again.
             self._checkpoint(connection)
-            written = self._commit(connection, group, deletions, now, fence)
+            written = self._commit(connection, group, deletions, now, seqlock)
             self._checkpoint(connection)
         finally:
             self._was_full = False
@@ -193,12 +199,14 @@ class Committer:
     def _commit(
         self,
         connection: sqlite3.Connection,
-        group: Sequence[Claim],
+        group: Sequence[PendingWrite],
         taken: Sequence[bool],
         now: float,
-        fence: Fence,
+        seqlock: Seqlock,
     ) -> Written:
-        transactions = [claim.transaction for claim, mine in zip(group, taken, strict=True) if mine]
+        transactions = [
+            pending.transaction for pending, mine in zip(group, taken, strict=True) if mine
+        ]
         before = connection.total_changes
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -227,24 +235,24 @@ class Committer:
         if not rows:
             self._roll_back(connection)
             return Written(outcomes, None)
-        # Sweeping may leave nothing to fence: what it removed was gone for everybody.
-        ticket = fence.raise_(log.keys) if len(log) else None
+        # Sweeping may leave nothing to seqlock: what it removed was gone for everybody.
+        ticket = seqlock.begin_write(log.keys) if len(log) else None
         try:
             connection.execute("COMMIT")
         except (sqlite3.Error, MemoryError) as error:
             if not _is_definite(error):
-                # The fence stays raised: what is the newest value is not known.
+                # The seqlock stays raised: what is the newest value is not known.
                 self.failure = "a commit failed in the disk; no more writes are taken"
                 if ticket is None:
-                    fence.raise_(None)  # the sign for whoever opens the database next
+                    seqlock.begin_write(None)  # the sign for whoever opens the database next
                 return _none_made(
                     taken, OutcomeUnknown, "the disk failed while the write was committed"
                 )
             if self._roll_back(connection) and ticket is not None:
-                fence.withdraw(ticket)
+                seqlock.roll_back(ticket)
             return self._refused(taken, error)
         if ticket is not None:
-            fence.lower(ticket)
+            seqlock.commit(ticket)
         self._pages += rows + _value_bytes(transactions) // _PAGE
         return Written(outcomes, ticket)
 

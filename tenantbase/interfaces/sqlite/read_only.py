@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 
 from tenantbase.entry import Entry
 from tenantbase.errors import CannotOpen, StoreError
-from tenantbase.lookup import Found, Source
+from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.interfaces.sqlite import queries as sql_queries
 from tenantbase.interfaces.sqlite.open_read_only import open_readonly
 
@@ -31,12 +31,12 @@ class ReadOnly:
         """The present, in Unix seconds."""
         return time.time()
 
-    async def get(self, key: str) -> Found:
+    async def get(self, key: str) -> Lookup:
         """Read one entry. Raises StoreError if its row is damaged."""
         (entry,) = sql_queries.read(self._connection, [key], self.now())
         if isinstance(entry, StoreError):
             raise entry
-        return Found(entry, Source.BYPASS)
+        return Lookup(entry, CacheStatus.BYPASS)
 
     async def write(self, *changes: object) -> NoReturn:
         """Raises CannotOpen."""

@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from tenantbase.errors import StoreError, StoreUnavailable
 from tenantbase.interfaces.sqlite.connection import Connection
-from tenantbase.deadlines import TimeLimit
+from tenantbase.deadlines import Deadlines
 
 Result = TypeVar("Result")
 
@@ -86,7 +86,7 @@ class Readers:
         self._count = count
         self._hang_seconds = min(_HANG_SECONDS, timeout / 2)
         self._hanging = hanging
-        self._limit: TimeLimit[_Call[Any]] = TimeLimit(timeout, self._expired)
+        self._limit: Deadlines[_Call[Any]] = Deadlines(timeout, self._expired)
         self._calls: deque[_Call[Any]] = deque()
         self._readers: set[_Reader] = set()
         self._idle: list[_Reader] = []

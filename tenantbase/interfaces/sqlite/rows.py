@@ -17,7 +17,7 @@ from tenantbase.errors import InvalidRequest, WrongType
 from tenantbase.interfaces.sqlite.queries import ALIVE, key_batches
 from tenantbase.interfaces.store import Applied, Delete, Increment, Set
 
-NamedChange = Set | Delete | Increment
+KeyCommand = Set | Delete | Increment
 
 MAX_DIGITS: Final = 1_000
 _TOO_LARGE: Final = 10**MAX_DIGITS
@@ -46,7 +46,7 @@ class Rows:
         self,
         connection: sqlite3.Connection,
         now: float,
-        changes: Sequence[NamedChange],
+        changes: Sequence[KeyCommand],
     ) -> None:
         self._connection = connection
         self._now = now
@@ -83,7 +83,7 @@ class Rows:
         return entry if entry is not None and entry.alive(self._now) else None
 
     def put(self, key: str, entry: Entry | None) -> None:
-        """Change a key in the transaction under way."""
+        """Change one key in the current transaction."""
         self._pending[key] = entry
 
     def accept(self) -> None:
@@ -117,7 +117,7 @@ class Rows:
                 self._connection.executemany(statement, rows)
 
 
-def outcome(change: NamedChange, before: Entry | None, version: int) -> Applied:
+def outcome(change: KeyCommand, before: Entry | None, version: int) -> Applied:
     """What a change makes of the entry that is there."""
     if isinstance(change, Delete):
         return Applied(removed=0 if before is None else 1)

@@ -24,7 +24,7 @@ from tenantbase.interfaces.sqlite.commit import Committer, WriteLock
 from tenantbase.interfaces.sqlite.connection import Connection
 from tenantbase.interfaces.sqlite.readers import NO_ANSWER, Readers
 from tenantbase.interfaces.sqlite.recovery import LogMark
-from tenantbase.interfaces.store import ChangeEvent, Claim, Fence, Written
+from tenantbase.interfaces.store import ChangeEvent, PendingWrite, Seqlock, Written
 from tenantbase.troubles import Trouble, Troubles
 
 Arguments = TypeVarTuple("Arguments")
@@ -34,7 +34,7 @@ _CHECK_SECONDS: Final = 2.0
 _CLOSED: Final = "the database is closed"
 
 
-class SqlStore:
+class SqliteStore:
     """The entries of one database file. Made with ``open``."""
 
     def __init__(
@@ -188,8 +188,8 @@ class SqlStore:
         if trouble is not None:
             raise StoreUnavailable(trouble)
 
-    async def write(self, group: Sequence[Claim], now: float, fence: Fence) -> Written:
-        return await asyncio.shield(self._start(self._write(group, now, fence)))
+    async def write(self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock) -> Written:
+        return await asyncio.shield(self._start(self._write(group, now, seqlock)))
 
     async def close(self) -> None:
         await asyncio.shield(self._start(self._close()))
@@ -238,11 +238,11 @@ class SqlStore:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _write(self, group: Sequence[Claim], now: float, fence: Fence) -> Written:
+    async def _write(self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock) -> Written:
         async with self._writing:
             if self._closed:
                 return Written([StoreUnavailable(_CLOSED) for _ in group], None)
-            written = await self._writer.run(self._committer.commit, group, now, fence)
+            written = await self._writer.run(self._committer.commit, group, now, seqlock)
         for outcome in written.outcomes:
             if isinstance(outcome, StoreError):
                 self._notice(outcome)

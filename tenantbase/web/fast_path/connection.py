@@ -1,4 +1,4 @@
-"""The fast lane: plain requests answered without the general HTTP machinery.
+"""The fast path: plain requests answered without the general HTTP machinery.
 
 Every connection begins here. As long as its requests are plain ones (``plain.py``), they are
 answered through the same policy, with the same bytes, as by aiohttp's handlers. For one that is
@@ -19,17 +19,17 @@ from aiohttp import hdrs, web
 from tenantbase.coherence.policy import Cache
 from tenantbase.documents import LARGE_BYTES
 from tenantbase.errors import InvalidRequest
-from tenantbase.lookup import Found
+from tenantbase.lookup import Lookup
 from tenantbase.json_requests import SET_VALUE as SET_BODY
 from tenantbase.interfaces.store import Applied, Delete
 from tenantbase.json_text import parse
 from tenantbase.web.responses import absent, deleted, raw_headers
 from tenantbase.web.fast_path.borrowed import BorrowedTransport, Lendable
-from tenantbase.web.semantics.writes import set_change
+from tenantbase.web.semantics.writes import set_command
 from tenantbase.web.fast_path.framing import frame
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.health import Health
-from tenantbase.web.lifecycle import Life
+from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.fast_path.parser import (
     DELETE_VALUE,
     GENERAL,
@@ -38,11 +38,11 @@ from tenantbase.web.fast_path.parser import (
     RAW_VALUE,
     SET_VALUE,
     Other,
-    Recogniser,
+    RequestParser,
     Request,
 )
 from tenantbase.web.problems import HttpError, answer
-from tenantbase.web.fast_path.writer import Renderer
+from tenantbase.web.fast_path.writer import ResponseWriter
 from tenantbase.web.settings import WebSettings
 
 log = logging.getLogger("tenantbase.web")
@@ -53,8 +53,8 @@ _PATIENCE: Final = 1.0  # seconds that a request may be incomplete here
 _SENDING: Final = 0.01  # seconds until it is looked at again whether answers have been sent
 
 
-class FastLane:
-    """What all connections of the fast lane share.
+class FastPath:
+    """What all connections of the fast path share.
 
     Args:
         general: makes aiohttp's protocol, for a connection that is lent to it, or given for good.
@@ -65,7 +65,7 @@ class FastLane:
         self,
         cache: Cache,
         settings: WebSettings,
-        life: Life,
+        lifecycle: Lifecycle,
         guard: Guard,
         health: Health,
         general: Callable[[bool], asyncio.Protocol],
@@ -73,15 +73,15 @@ class FastLane:
     ) -> None:
         self.cache = cache
         self.settings = settings
-        self.life = life
+        self.lifecycle = lifecycle
         self.health = health
         self.general = general
         self.connections: set[FastConnection] = set()
         self._guard = guard
         # Checks of the request's head have their place here, and are made once for each block
         # of header fields, not for each request.
-        self.recognise = Recogniser(self._allowed).recognise
-        self.renderer = Renderer(life, server, vary_origin=guard.has_cors)
+        self.parse = RequestParser(self._allowed).parse
+        self.writer = ResponseWriter(lifecycle, server, vary_origin=guard.has_cors)
 
     def __call__(self) -> FastConnection:
         """A protocol for a new connection."""
@@ -92,7 +92,7 @@ class FastLane:
             self._guard.check(hdrs.METH_POST, "/", headers)
         except HttpError:
             return False
-        # A page of an allowed origin has its answers with CORS headers, from the other lane.
+        # A page of an allowed origin has its answers with CORS headers, from the general path.
         return not (self._guard.has_cors and hdrs.ORIGIN in headers)
 
     async def watch(self) -> None:
@@ -132,7 +132,7 @@ class FastConnection(asyncio.Protocol):
     """One connection; it answers one request after the other, or lends itself out for it."""
 
     __slots__ = (
-        "_lane",
+        "_fast_path",
         "_transport",
         "_buffer",
         "_start",
@@ -151,8 +151,8 @@ class FastConnection(asyncio.Protocol):
         "_answered",
     )
 
-    def __init__(self, lane: FastLane) -> None:
-        self._lane = lane
+    def __init__(self, fast_path: FastPath) -> None:
+        self._fast_path = fast_path
         self._buffer = b""  # received; what lies before _start is done with
         self._start = 0
         self._asked = b""  # the request in flight here, if others may have to answer it
@@ -172,12 +172,12 @@ class FastConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._lane.connections.add(self)
-        self._lane.life.connections.made(self._transport)
+        self._fast_path.connections.add(self)
+        self._fast_path.lifecycle.connections.made(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lane.connections.discard(self)
-        self._lane.life.connections.lost(self._transport, exc)
+        self._fast_path.connections.discard(self)
+        self._fast_path.lifecycle.connections.lost(self._transport, exc)
         if self._general is not None:
             self._general.connection_lost(exc)
 
@@ -225,7 +225,7 @@ class FastConnection(asyncio.Protocol):
             self._quiet_since = now
         elif self._start < len(self._buffer):
             self._leave()
-        elif now - self._quiet_since > self._lane.settings.keepalive_timeout:
+        elif now - self._quiet_since > self._fast_path.settings.keepalive_timeout:
             self._transport.close()
 
     def drain(self) -> None:
@@ -245,17 +245,17 @@ class FastConnection(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Begin the next request, if there is one and it may begin."""
-        lane = self._lane
+        fast_path = self._fast_path
         while (
             self._start < len(self._buffer)
             and not (self._busy or self._lent)
             and self._writable
             and not self._transport.is_closing()
         ):
-            # While the server drains, all new requests are for the other lane, which says so.
+            # While the server drains, all new requests are for the general path, which says so.
             request: Request | Other = GENERAL
-            if not lane.life.draining:
-                request = lane.recognise(self._buffer, self._start)
+            if not fast_path.lifecycle.draining:
+                request = fast_path.parse(self._buffer, self._start)
             if request is INCOMPLETE:
                 return
             if request is GENERAL or not self._begun(request):
@@ -264,25 +264,25 @@ class FastConnection(asyncio.Protocol):
 
     def _begun(self, request: Request) -> bool:
         """Begin a plain request; False: something is wrong with it, and for others to say."""
-        lane, route = self._lane, request.route
+        fast_path, route = self._fast_path, request.route
         if route is SET_VALUE:
             return self._set(request)
         self._begin(request)
         if route is GET_VALUE:
-            lane.cache.get_then(request.key, self._got_value)
+            fast_path.cache.get_then(request.key, self._got_value)
         elif route is RAW_VALUE:
-            lane.cache.get_then(request.key, self._got_raw)
+            fast_path.cache.get_then(request.key, self._got_raw)
         elif route is DELETE_VALUE:
-            lane.cache.write(Delete(request.key)).add_done_callback(self._was_deleted)
+            fast_path.cache.write(Delete(request.key)).add_done_callback(self._was_deleted)
         else:
-            health = asyncio.get_running_loop().create_task(lane.health.state())
+            health = asyncio.get_running_loop().create_task(fast_path.health.state())
             health.add_done_callback(self._got_response)
         return True
 
     def _begin(self, request: Request) -> None:
         self._busy = True
         self._touched = True
-        self._counted = self._lane.life.begin()
+        self._counted = self._fast_path.lifecycle.begin()
         self._asked = self._buffer[self._start : request.end]
         self._taken(request.end)
 
@@ -320,7 +320,7 @@ class FastConnection(asyncio.Protocol):
         if framed is None:
             return False
         if self._general is None:
-            self._general = self._lane.general(True)
+            self._general = self._fast_path.general(True)
             self._loan = BorrowedTransport(self._transport, self)
             cast(Lendable, self._general).lender = self
             self._general.connection_made(self._loan)
@@ -366,11 +366,11 @@ class FastConnection(asyncio.Protocol):
 
     def _leave(self) -> None:
         """Hand the connection, with what it has sent so far, to aiohttp for good."""
-        self._lane.connections.discard(self)
+        self._fast_path.connections.discard(self)
         if self._general is not None:
             general, self._general, self._loan = self._general, None, None
             general.connection_lost(None)
-        protocol = self._lane.general(False)
+        protocol = self._fast_path.general(False)
         self._transport.set_protocol(protocol)
         if not self._reading:
             self._transport.resume_reading()
@@ -383,63 +383,65 @@ class FastConnection(asyncio.Protocol):
     # Answers
 
     def _set(self, request: Request) -> bool:
-        lane = self._lane
+        fast_path = self._fast_path
         try:
             given = parse(SET_BODY, request.body)
-            change = set_change(given, None, lane.cache.now(), lane.settings.max_value_bytes)
+            change = set_command(
+                given, None, fast_path.cache.now(), fast_path.settings.max_value_bytes
+            )
         except InvalidRequest:
             return False  # on the general path it is found again, and answered
         self._begin(request)
-        lane.cache.write(change).add_done_callback(self._was_set)
+        fast_path.cache.write(change).add_done_callback(self._was_set)
         return True
 
-    def _got_value(self, result: Found | Exception) -> None:
+    def _got_value(self, result: Lookup | Exception) -> None:
         if isinstance(result, Exception) or result.entry is None:
             self._got_nothing(result)
         elif len(result.entry.value) > LARGE_BYTES:
             self._hand_on()
         else:
-            self._end(self._lane.renderer.value(result.entry, result.source))
+            self._end(self._fast_path.writer.value(result.entry, result.cache_status))
 
-    def _got_raw(self, result: Found | Exception) -> None:
+    def _got_raw(self, result: Lookup | Exception) -> None:
         if isinstance(result, Exception) or result.entry is None:
             self._got_nothing(result)
         elif len(result.entry.value) > LARGE_BYTES:
             self._hand_on()
         else:
             entry = result.entry
-            headers = raw_headers(entry, result.source)
-            self._end(self._lane.renderer.answer(200, "OK", headers, entry.value))
+            headers = raw_headers(entry, result.cache_status)
+            self._end(self._fast_path.writer.answer(200, "OK", headers, entry.value))
 
-    def _got_nothing(self, result: Found | Exception) -> None:
-        response = answer(result) if isinstance(result, Exception) else absent(result.source)
-        self._end(self._lane.renderer.response(response))
+    def _got_nothing(self, result: Lookup | Exception) -> None:
+        response = answer(result) if isinstance(result, Exception) else absent(result.cache_status)
+        self._end(self._fast_path.writer.response(response))
 
     def _was_set(self, write: asyncio.Future[tuple[Applied, ...]]) -> None:
         error = write.exception()
         if error is not None:
-            self._end(self._lane.renderer.response(_failed(error)))
+            self._end(self._fast_path.writer.response(_failed(error)))
             return
         (applied,) = write.result()
-        self._end(self._lane.renderer.written(applied))
+        self._end(self._fast_path.writer.written(applied))
 
     def _got_response(self, task: asyncio.Future[web.Response]) -> None:
         error = task.exception()
         response = task.result() if error is None else _failed(error)
-        self._end(self._lane.renderer.response(response))
+        self._end(self._fast_path.writer.response(response))
 
     def _was_deleted(self, write: asyncio.Future[tuple[Applied, ...]]) -> None:
         error = write.exception()
-        self._end(self._lane.renderer.response(deleted() if error is None else _failed(error)))
+        self._end(self._fast_path.writer.response(deleted() if error is None else _failed(error)))
 
     def _end(self, data: bytes) -> None:
         """Send the answer, and look at what has come meanwhile."""
         self._busy = False
-        self._lane.life.end(self._counted)
+        self._fast_path.lifecycle.end(self._counted)
         if self._transport.is_closing():
             return
         self._transport.write(data)
-        if self._lane.life.draining:
+        if self._fast_path.lifecycle.draining:
             self._transport.close()
             return
         if self._buffer or self._ended or not self._reading:
@@ -448,7 +450,7 @@ class FastConnection(asyncio.Protocol):
     def _hand_on(self) -> None:
         """Have the request in flight answered by aiohttp, where large answers go out in pieces."""
         self._busy = False
-        self._lane.life.end(self._counted)
+        self._fast_path.lifecycle.end(self._counted)
         if self._transport.is_closing():
             return
         self._buffer = self._asked + self._buffer[self._start :]

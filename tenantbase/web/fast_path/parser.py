@@ -132,7 +132,7 @@ GENERAL: Final = Other.GENERAL
 Weighed = tuple[tuple[str, str], ...]
 
 
-class Recogniser:
+class RequestParser:
     """Looks at the bytes of a connection.
 
     Args:
@@ -150,7 +150,7 @@ class Recogniser:
         self._fields: dict[bytes, tuple[str, str] | bool] = {}
         self._judged: dict[Weighed, int | None] = {}
 
-    def recognise(self, data: bytes, start: int = 0) -> Request | Other:
+    def parse(self, data: bytes, start: int = 0) -> Request | Other:
         """The plain request at ``start`` of ``data``, where there is at least one byte."""
         line = _LINE.match(data, start)
         if line is None:

@@ -12,9 +12,9 @@ from aiohttp import web
 
 from tenantbase.documents import applied_json, entry_json
 from tenantbase.entry import Entry
-from tenantbase.lookup import Source
+from tenantbase.lookup import CacheStatus
 from tenantbase.interfaces.store import Applied
-from tenantbase.web.lifecycle import Life
+from tenantbase.web.lifecycle import Lifecycle
 
 # The heads that nearly all answers have, with the headers of ``answers.entry_headers`` and
 # ``written_headers``: to put those together anew for each answer takes as long as all else here.
@@ -30,7 +30,7 @@ _VALUE: Final = (
 _WRITTEN: Final = _VALUE.replace(b"X-Cache: %b\r\n", b"")
 
 
-class Renderer:
+class ResponseWriter:
     """Renders answers.
 
     Args:
@@ -38,16 +38,16 @@ class Renderer:
         vary_origin: whether other origins get other answers.
     """
 
-    def __init__(self, life: Life, server: str, *, vary_origin: bool = False) -> None:
-        self._life = life
+    def __init__(self, lifecycle: Lifecycle, server: str, *, vary_origin: bool = False) -> None:
+        self._lifecycle = lifecycle
         self._last = f"Server: {server}\r\n" + ("Vary: Origin\r\n" if vary_origin else "")
         self._fresh_until = 0.0
         self._last_fields = b""
 
-    def value(self, entry: Entry, source: Source) -> bytes:
+    def value(self, entry: Entry, cache_status: CacheStatus) -> bytes:
         """The answer to ``get-value``."""
         body = entry_json(entry)
-        return _VALUE % (entry.version, source.encode(), len(body), self._ending(), body)
+        return _VALUE % (entry.version, cache_status.encode(), len(body), self._ending(), body)
 
     def written(self, applied: Applied) -> bytes:
         """The answer to ``set-value``."""
@@ -75,6 +75,6 @@ class Renderer:
             self._fresh_until = math.floor(now) + 1.0
             date = formatdate(now, usegmt=True)
             self._last_fields = f"Date: {date}\r\n{self._last}".encode()
-        if self._life.draining:
+        if self._lifecycle.draining:
             return self._last_fields + b"Connection: close\r\n"
         return self._last_fields

@@ -15,11 +15,11 @@ from tenantbase.documents import PIECE_BYTES, applied_json, entry_json, entry_pi
 from tenantbase.entry import check_keys, check_text
 from tenantbase.errors import InvalidRequest
 from tenantbase.json_requests import Read, SetValue, check_count, place, read_many
-from tenantbase.interfaces.store import Change, Condition, Delete, DeletePrefix, Set
+from tenantbase.interfaces.store import Command, Condition, Delete, DeletePrefix, Set
 from tenantbase.web.responses import collection
 from tenantbase.json_text import Decoder, parse
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
-from tenantbase.web.semantics.writes import set_change
+from tenantbase.web.semantics.writes import set_command
 from tenantbase.web.semantics.conditions import write_condition
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.streams import send
@@ -122,7 +122,7 @@ class Bulk:
         changes: dict[str, Set] = {}
         for index, (given, value) in enumerate(entries):
             try:
-                change = set_change(given, condition, now, self._settings.max_value_bytes, value)
+                change = set_command(given, condition, now, self._settings.max_value_bytes, value)
             except InvalidRequest as error:
                 place(error, index)
                 raise
@@ -135,7 +135,7 @@ class Bulk:
         """``POST /delete-values``"""
         given = await self._parse(_DELETE, request)
         condition = write_condition(request)
-        changes: list[Change]
+        changes: list[Command]
         if given.prefix is not None:
             if given.keys is not None:
                 raise InvalidRequest("give keys or a prefix, not both", "prefix")

@@ -12,7 +12,7 @@ from tenantbase import __version__
 from tenantbase.coherence.policy import Cache
 from tenantbase.entry import JSON
 from tenantbase.errors import StoreError
-from tenantbase.web.lifecycle import Life
+from tenantbase.web.lifecycle import Lifecycle
 
 _TIMEOUT: Final = 2.0
 _HEADERS: Final = {hdrs.CONTENT_TYPE: JSON, hdrs.CACHE_CONTROL: "no-store"}
@@ -26,9 +26,9 @@ _ALIVE: Final = b'{"status":"ok"}'
 class Health:
     """Handlers of these routes."""
 
-    def __init__(self, cache: Cache, life: Life) -> None:
+    def __init__(self, cache: Cache, lifecycle: Lifecycle) -> None:
         self._cache = cache
-        self._life = life
+        self._lifecycle = lifecycle
         self._check: asyncio.Task[bool] | None = None
 
     async def check(self, request: web.Request) -> web.Response:
@@ -40,7 +40,7 @@ class Health:
         serves = await self._store_serves()
         cached = self._cache.cache_available
         troubles = self._cache.troubles
-        draining = self._life.draining
+        draining = self._lifecycle.draining
         unavailable = draining or not serves
         status = (
             "unavailable" if unavailable else "degraded" if troubles or cached is False else "ok"

@@ -41,10 +41,10 @@ class Raw:
         found = await self._cache.get(path_key(request))
         entry = found.entry
         if entry is None:
-            return absent(found.source)
+            return absent(found.cache_status)
         if not_modified(request, entry.key, entry.version):
-            return unchanged(entry, found.source)
-        headers = raw_headers(entry, found.source)
+            return unchanged(entry, found.cache_status)
+        headers = raw_headers(entry, found.cache_status)
         value = entry.value
         # Range has a meaning for GET only (section 14.2).
         if request.method == hdrs.METH_GET and range_applies(request, entry.version):

@@ -18,7 +18,7 @@ from tenantbase.interfaces.store import Delete
 from tenantbase.json_text import Decoder, parse
 from tenantbase.web.responses import absent, deleted, entry_headers, unchanged, written
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
-from tenantbase.web.semantics.writes import set_change
+from tenantbase.web.semantics.writes import set_command
 from tenantbase.web.semantics.conditions import not_modified, write_condition
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.streams import send_sized
@@ -60,7 +60,7 @@ class Values:
         condition = write_condition(request)
         # The body is held by nothing while the write waits.
         given, value = await self._read(await self._body(request, self._settings.max_request_bytes))
-        change = set_change(
+        change = set_command(
             given, condition, self._cache.now(), self._settings.max_value_bytes, value
         )
         del given, value
@@ -84,10 +84,10 @@ class Values:
         found = await self._cache.get(_required(key))
         entry = found.entry
         if entry is None:
-            return absent(found.source)
+            return absent(found.cache_status)
         if not_modified(request, entry.key, entry.version):
-            return unchanged(entry, found.source)
-        headers = entry_headers(entry, found.source, JSON)
+            return unchanged(entry, found.cache_status)
+        headers = entry_headers(entry, found.cache_status, JSON)
         if len(entry.value) > LARGE_BYTES:
             return await send_sized(request, entry_pieces(entry), entry_size(entry), headers)
         return web.Response(body=entry_json(entry), headers=headers)

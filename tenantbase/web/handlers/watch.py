@@ -17,7 +17,7 @@ from tenantbase.entry import check_text
 from tenantbase.changes.feed import Feed
 from tenantbase.interfaces.store import ChangeEvent
 from tenantbase.changes.subscription import RESET
-from tenantbase.web.lifecycle import Life
+from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.semantics.targets import query
 
 EVENT_STREAM: Final = "text/event-stream"
@@ -44,9 +44,9 @@ _SEND_BUFFER: Final = 64 << 10
 class Watch:
     """Handler of the route, and the end of all streams when the server drains."""
 
-    def __init__(self, feed: Feed, life: Life) -> None:
+    def __init__(self, feed: Feed, lifecycle: Lifecycle) -> None:
         self._feed = feed
-        self._life = life
+        self._lifecycle = lifecycle
 
     async def lifetime(self, app: web.Application) -> AsyncIterator[None]:
         """For ``cleanup_ctx`` of the application."""
@@ -57,7 +57,7 @@ class Watch:
         await self._feed.close()
 
     async def _end_when_draining(self) -> None:
-        await self._life.until_draining()
+        await self._lifecycle.until_draining()
         await self._feed.close()
 
     async def watch(self, request: web.Request) -> web.StreamResponse:

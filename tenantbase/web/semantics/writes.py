@@ -10,7 +10,7 @@ from tenantbase.web.semantics.conditions import combined
 from tenantbase.web.semantics.media_types import check_media_type
 
 
-def set_change(
+def set_command(
     given: SetValue,
     condition: Condition | None,
     now: float,

@@ -18,7 +18,7 @@ from typing import Final
 
 from tenantbase.web.transport.listener import is_last, refuse_handshakes
 from tenantbase.web.transport.acceptor import Acceptor
-from tenantbase.web.lifecycle import Life
+from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.settings import WebSettings
 
 log = logging.getLogger("tenantbase.web")
@@ -31,7 +31,7 @@ _LEAST_SECONDS: Final = 0.1  # for the last to be accepted, though the deadline 
 _POLL_SECONDS: Final = 0.01
 
 
-async def finish_requests(life: Life, settings: WebSettings) -> float:
+async def finish_requests(lifecycle: Lifecycle, settings: WebSettings) -> float:
     """Wait for the drain delay, and for the requests that began before the draining.
 
     Returns: the deadline of all the rest, as a time of the event loop.
@@ -41,9 +41,9 @@ async def finish_requests(life: Life, settings: WebSettings) -> float:
     deadline = asyncio.get_running_loop().time() + settings.drain_timeout
     try:
         async with asyncio.timeout_at(deadline):
-            await life.until_finished()
+            await lifecycle.until_finished()
     except TimeoutError:
-        log.warning("%d requests did not finish in time", life.under_way)
+        log.warning("%d requests did not finish in time", lifecycle.in_flight)
     return deadline
 
 
@@ -61,15 +61,15 @@ async def close_listeners(acceptor: Acceptor, sockets: Sequence[socket.socket]) 
     await acceptor.until_begun()
 
 
-async def until_quiet(life: Life, deadline: float) -> None:
+async def until_quiet(lifecycle: Lifecycle, deadline: float) -> None:
     """Wait until every connection has ended, or none of those left has anything to say."""
     loop = asyncio.get_running_loop()
     now = since = loop.time()
     deadline = max(deadline, now + _LEAST_SECONDS)
-    begun = life.begun
-    while (life.active or len(life.connections)) and now < deadline:
-        if life.active or life.begun != begun:
-            begun, since = life.begun, now
+    begun = lifecycle.begun
+    while (lifecycle.active or len(lifecycle.connections)) and now < deadline:
+        if lifecycle.active or lifecycle.begun != begun:
+            begun, since = lifecycle.begun, now
         elif now - since >= _QUIET_SECONDS:
             return
         await asyncio.sleep(_POLL_SECONDS)

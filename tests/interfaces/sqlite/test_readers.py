@@ -15,11 +15,11 @@ import pytest
 from tenantbase.entry import JSON
 from tenantbase.errors import StoreUnavailable
 from tenantbase.coherence.tag_seqlock import WriteLock
-from tenantbase.interfaces.sqlite.store import SqlStore
+from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.sqlite.queries import snapshot
 from tenantbase.interfaces.sqlite.readers import MOST_READERS
 from tenantbase.interfaces.store import Set
-from tests.fakes import Granted, RecordingFence
+from tests.fakes import Granted, RecordingSeqlock
 from tests.servers import poll_async
 
 NOW = 1_000.0
@@ -51,19 +51,19 @@ async def hang() -> AsyncIterator[Hang]:
 
 
 @pytest.fixture
-async def store(tmp_path: Path, hang: Hang) -> AsyncIterator[SqlStore]:
+async def store(tmp_path: Path, hang: Hang) -> AsyncIterator[SqliteStore]:
     async with AsyncExitStack() as stack:
         lock = WriteLock(tmp_path / "lock")
         stack.callback(lock.close)
-        store = await SqlStore.open(tmp_path / "x.db", lock.held, read_timeout=1.0)
+        store = await SqliteStore.open(tmp_path / "x.db", lock.held, read_timeout=1.0)
         stack.push_async_callback(store.close)
         stack.callback(hang.gate.set)
-        written = await store.write([Granted(Set("k", b"1", JSON))], NOW, RecordingFence())
+        written = await store.write([Granted(Set("k", b"1", JSON))], NOW, RecordingSeqlock())
         assert isinstance(written.outcomes[0], tuple)
         yield store
 
 
-def hung(store: SqlStore, hang: Hang, count: int) -> list[asyncio.Task[object]]:
+def hung(store: SqliteStore, hang: Hang, count: int) -> list[asyncio.Task[object]]:
     return [asyncio.create_task(store._read(hang)) for _ in range(count)]
 
 
@@ -73,7 +73,7 @@ async def refused(tasks: list[asyncio.Task[object]]) -> None:
 
 
 async def test_reads_go_on_while_some_hang(
-    store: SqlStore, hang: Hang, caplog: pytest.LogCaptureFixture
+    store: SqliteStore, hang: Hang, caplog: pytest.LogCaptureFixture
 ) -> None:
     tasks = hung(store, hang, 2)  # as many as there are readers
     await poll_async(lambda: len(store._readers.connections) > 2, "they were replaced")
@@ -92,7 +92,7 @@ async def test_reads_go_on_while_some_hang(
 
 
 async def test_when_all_hang_reads_are_refused_at_once_until_one_is_back(
-    store: SqlStore, hang: Hang
+    store: SqliteStore, hang: Hang
 ) -> None:
     tasks: list[asyncio.Task[object]] = []
 
@@ -113,7 +113,7 @@ async def test_when_all_hang_reads_are_refused_at_once_until_one_is_back(
     assert (await store.read(["k"], NOW))[0] is not None
 
 
-async def test_closing_does_not_wait_for_what_hangs(store: SqlStore, hang: Hang) -> None:
+async def test_closing_does_not_wait_for_what_hangs(store: SqliteStore, hang: Hang) -> None:
     tasks = hung(store, hang, 1)
     async with asyncio.timeout(PATIENCE):
         await store.close()
@@ -121,7 +121,7 @@ async def test_closing_does_not_wait_for_what_hangs(store: SqlStore, hang: Hang)
     await refused(tasks)
 
 
-async def test_an_error_inside_a_snapshot_ends_it(store: SqlStore) -> None:
+async def test_an_error_inside_a_snapshot_ends_it(store: SqliteStore) -> None:
     def fail(connection: sqlite3.Connection) -> None:
         with snapshot(connection):
             connection.execute("SELECT * FROM entries").fetchall()
@@ -130,7 +130,7 @@ async def test_an_error_inside_a_snapshot_ends_it(store: SqlStore) -> None:
     for connection in store._readers.connections:
         with pytest.raises(ValueError):
             await connection.run(fail)
-    await store.write([Granted(Set("k", b"2", JSON))], NOW, RecordingFence())
+    await store.write([Granted(Set("k", b"2", JSON))], NOW, RecordingSeqlock())
     for _ in range(4):
         (entry,) = await store.read(["k"], NOW)
         assert getattr(entry, "value", None) == b"2", "not the state of the snapshot"

@@ -40,10 +40,10 @@ from tenantbase.interfaces.sqlite import (
     schema as sql_schema,
     sweep as sql_sweep,
 )
-from tenantbase.interfaces.sqlite.store import SqlStore
+from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.store import (
     Applied,
-    Change,
+    Command,
     Condition,
     Delete,
     DeletePrefix,
@@ -51,7 +51,7 @@ from tenantbase.interfaces.store import (
     Set,
     Sweep,
 )
-from tests.fakes import Granted, RecordingFence
+from tests.fakes import Granted, RecordingSeqlock
 
 NOW = 1_000.0
 DISK_ERRORS = "disk errors: the database cannot be written: the disk reports an error"
@@ -65,10 +65,10 @@ class Files:
         self.path = directory / name
         self.wal = directory / f"{name}-wal"
         self.lock = WriteLock(directory / "lock")
-        self._stores: list[SqlStore] = []
+        self._stores: list[SqliteStore] = []
 
-    async def open(self, **settings: float) -> SqlStore:
-        store = await SqlStore.open(self.path, self.lock.held, **settings)  # type: ignore[arg-type]
+    async def open(self, **settings: float) -> SqliteStore:
+        store = await SqliteStore.open(self.path, self.lock.held, **settings)  # type: ignore[arg-type]
         self._stores.append(store)
         return store
 
@@ -94,24 +94,24 @@ async def files(tmp_path: Path) -> AsyncIterator[Files]:
 
 
 @pytest.fixture
-async def store(files: Files) -> SqlStore:
+async def store(files: Files) -> SqliteStore:
     return await files.open(busy_timeout=0.05)
 
 
 async def write(
-    store: SqlStore, *changes: Change, fence: RecordingFence | None = None
+    store: SqliteStore, *changes: Command, seqlock: RecordingSeqlock | None = None
 ) -> tuple[Applied, ...] | TenantbaseError:
-    written = await store.write([Granted(*changes)], NOW, fence or RecordingFence())
+    written = await store.write([Granted(*changes)], NOW, seqlock or RecordingSeqlock())
     (outcome,) = written.outcomes
     assert outcome is not None
     return outcome
 
 
-async def put(store: SqlStore, key: str, value: bytes = b"1") -> None:
+async def put(store: SqliteStore, key: str, value: bytes = b"1") -> None:
     assert isinstance(await write(store, Set(key, value, JSON)), tuple)
 
 
-async def values(store: SqlStore, *keys: str) -> list[bytes | None]:
+async def values(store: SqliteStore, *keys: str) -> list[bytes | None]:
     values: list[bytes | None] = []
     for entry in await store.read(keys, NOW):
         assert not isinstance(entry, StoreError)
@@ -119,7 +119,7 @@ async def values(store: SqlStore, *keys: str) -> list[bytes | None]:
     return values
 
 
-async def refusal(store: SqlStore, *changes: Change) -> TenantbaseError:
+async def refusal(store: SqliteStore, *changes: Command) -> TenantbaseError:
     outcome = await write(store, *changes)
     assert isinstance(outcome, TenantbaseError)
     return outcome
@@ -133,7 +133,7 @@ def intact(path: Path) -> bool:
 # The file
 
 
-async def test_the_settings_are_in_force(store: SqlStore) -> None:
+async def test_the_settings_are_in_force(store: SqliteStore) -> None:
     def settings(connection: sqlite3.Connection, *names: str) -> list[object]:
         return [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
 
@@ -144,7 +144,7 @@ async def test_the_settings_are_in_force(store: SqlStore) -> None:
         assert await reader.run(settings, "journal_mode", "query_only") == ["wal", 1]
 
 
-async def test_readers_cannot_write(store: SqlStore) -> None:
+async def test_readers_cannot_write(store: SqliteStore) -> None:
     def insist(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA query_only = 0")
         connection.execute("DELETE FROM entries")
@@ -200,7 +200,7 @@ async def test_a_relative_path_stays_what_it_was(
     files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    store = await SqlStore.open("x.db", files.lock.held)
+    store = await SqliteStore.open("x.db", files.lock.held)
     monkeypatch.chdir("/")
     await put(store, "k")
     await store.check()
@@ -319,14 +319,14 @@ async def test_a_missing_directory_is_named(files: Files) -> None:
 OPEN_WITHOUT_RIGHTS = """
     import asyncio, concurrent.futures.thread, contextlib, os, sys
     from tenantbase.errors import CannotOpen
-    from tenantbase.interfaces.sqlite.store import SqlStore
+    from tenantbase.interfaces.sqlite.store import SqliteStore
     # Root may write everywhere. What is needed was imported: others may not read it.
     if os.geteuid() == 0:
         os.setgid(65534)
         os.setuid(65534)
     async def main():
         try:
-            await SqlStore.open(sys.argv[1], contextlib.nullcontext)
+            await SqliteStore.open(sys.argv[1], contextlib.nullcontext)
         except CannotOpen as error:
             print(error)
     asyncio.run(main())
@@ -452,40 +452,40 @@ async def test_no_query_walks_a_table(files: Files, query: str, parameters: int,
 # Writing
 
 
-class StagedFence(RecordingFence):
+class StagedFence(RecordingSeqlock):
     """Stops each write just before its COMMIT until it may go on."""
 
     def __init__(self) -> None:
         super().__init__()
         self.raised, self.goes_on = threading.Event(), threading.Event()
 
-    def raise_(self, keys: Collection[str] | None) -> object:
+    def begin_write(self, keys: Collection[str] | None) -> object:
         self.raised.set()
         assert self.goes_on.wait(30)
-        return super().raise_(keys)
+        return super().begin_write(keys)
 
 
-async def test_a_cancelled_write_is_committed(store: SqlStore) -> None:
-    fence = StagedFence()
-    writing = asyncio.create_task(store.write([Granted(Set("k", b"1", JSON))], NOW, fence))
-    await asyncio.to_thread(fence.raised.wait, 30)
+async def test_a_cancelled_write_is_committed(store: SqliteStore) -> None:
+    seqlock = StagedFence()
+    writing = asyncio.create_task(store.write([Granted(Set("k", b"1", JSON))], NOW, seqlock))
+    await asyncio.to_thread(seqlock.raised.wait, 30)
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing
-    fence.goes_on.set()
+    seqlock.goes_on.set()
     await put(store, "next")
-    assert fence.told == ["lock", {"k"}, "lower", "unlock"]
+    assert seqlock.told == ["lock", {"k"}, "commit", "unlock"]
     assert await values(store, "k", "next") == [b"1", b"1"]
 
 
 async def test_closing_waits_for_a_write(files: Files) -> None:
     store = await files.open()
-    fence = StagedFence()
-    writing = asyncio.create_task(store.write([Granted(Set("k", b"1", JSON))], NOW, fence))
-    await asyncio.to_thread(fence.raised.wait, 30)
+    seqlock = StagedFence()
+    writing = asyncio.create_task(store.write([Granted(Set("k", b"1", JSON))], NOW, seqlock))
+    await asyncio.to_thread(seqlock.raised.wait, 30)
     closing = asyncio.create_task(store.close())
     await asyncio.sleep(0)
-    fence.goes_on.set()
+    seqlock.goes_on.set()
     await closing
     assert isinstance((await writing).outcomes[0], tuple)
     store = await files.open()
@@ -519,7 +519,7 @@ async def test_a_cancelled_opening_leaves_nothing_open(files: Files) -> None:
     other.close()
 
 
-async def test_cancelled_reads_disturb_nobody(store: SqlStore) -> None:
+async def test_cancelled_reads_disturb_nobody(store: SqliteStore) -> None:
     await put(store, "k")
     for _ in range(50):
         reads = [asyncio.create_task(values(store, "k")) for _ in range(6)]
@@ -530,13 +530,13 @@ async def test_cancelled_reads_disturb_nobody(store: SqlStore) -> None:
         assert [result for result in results if isinstance(result, list)] == [[b"1"]] * 3
 
 
-async def test_writes_at_the_same_time_queue(store: SqlStore) -> None:
+async def test_writes_at_the_same_time_queue(store: SqliteStore) -> None:
     outcomes = await asyncio.gather(*(write(store, Increment("n", 1, 0)) for _ in range(100)))
     assert all(isinstance(outcome, tuple) for outcome in outcomes)
     assert await values(store, "n") == [b"100"]
 
 
-async def test_an_error_of_ours_ends_the_transaction(store: SqlStore) -> None:
+async def test_an_error_of_ours_ends_the_transaction(store: SqliteStore) -> None:
     with pytest.raises(UnicodeEncodeError):
         await write(store, Set("a", b"1", JSON), Set("lone \ud800", b"1", JSON))
     await put(store, "b")
@@ -548,13 +548,13 @@ async def test_two_stores_on_one_file(files: Files) -> None:
     one, two = await files.open(), await other_files.open()
     stores = {one: files.lock, two: other_files.lock}
 
-    async def count(store: SqlStore, lock: WriteLock) -> list[int]:
-        fence = RecordingFence()
-        fence.lock = lock.held  # type: ignore[method-assign]
-        fence.raise_ = lambda keys: object()  # type: ignore[method-assign]
+    async def count(store: SqliteStore, lock: WriteLock) -> list[int]:
+        seqlock = RecordingSeqlock()
+        seqlock.lock = lock.held  # type: ignore[method-assign]
+        seqlock.begin_write = lambda keys: object()  # type: ignore[method-assign]
         versions = []
         for _ in range(100):
-            written = await store.write([Granted(Increment("n", 1, 0))] * 3, NOW, fence)
+            written = await store.write([Granted(Increment("n", 1, 0))] * 3, NOW, seqlock)
             for outcome in written.outcomes:
                 assert isinstance(outcome, tuple) and outcome[0].entry is not None
                 versions.append(outcome[0].entry.version)
@@ -575,19 +575,19 @@ KILLED_IN_MID_TRANSACTION = """
     import asyncio, os, pathlib, signal, sys
     from tenantbase.entry import JSON
     from tenantbase.coherence.tag_seqlock import WriteLock
-    from tenantbase.interfaces.sqlite.store import SqlStore
+    from tenantbase.interfaces.sqlite.store import SqliteStore
     from tenantbase.interfaces.store import Set
-    from tests.fakes import Granted, RecordingFence
+    from tests.fakes import Granted, RecordingSeqlock
     path = pathlib.Path(sys.argv[1])
-    fence = RecordingFence()
-    fence.lock = WriteLock(path.with_name("lock")).held
-    fence.raise_ = lambda keys: object()
+    seqlock = RecordingSeqlock()
+    seqlock.lock = WriteLock(path.with_name("lock")).held
+    seqlock.begin_write = lambda keys: object()
     async def main():
-        store = await SqlStore.open(path, fence.lock)
+        store = await SqliteStore.open(path, seqlock.lock)
         for n in range(100):
-            await store.write([Granted(Set(f"k{n}", b"1", JSON))], 1.0, fence)
-        fence.raise_ = lambda keys: os.kill(os.getpid(), signal.SIGKILL)
-        await store.write([Granted(*(Set(f"k{n}", b"2", JSON) for n in range(5000)))], 1.0, fence)
+            await store.write([Granted(Set(f"k{n}", b"1", JSON))], 1.0, seqlock)
+        seqlock.begin_write = lambda keys: os.kill(os.getpid(), signal.SIGKILL)
+        await store.write([Granted(*(Set(f"k{n}", b"2", JSON) for n in range(5000)))], 1.0, seqlock)
     asyncio.run(main())
 """
 
@@ -615,14 +615,14 @@ def log_frames(files: Files) -> int:
     return files.wal.stat().st_size // 4_120
 
 
-async def write_pages(store: SqlStore, count: int) -> None:
+async def write_pages(store: SqliteStore, count: int) -> None:
     """Rewrite a value of so many pages as often as that fills the log three times."""
     for _ in range(3 * sql_commit._CHECKPOINT_PAGES // count):
         await put(store, "large", os.urandom(4_096 * count))
 
 
 async def test_the_log_is_written_from_its_beginning_again(
-    files: Files, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+    files: Files, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sql_commit, "_CHECKPOINT_PAGES", 400)
     done = False
@@ -641,7 +641,7 @@ async def test_the_log_is_written_from_its_beginning_again(
 
 
 async def test_a_foreign_reader_only_delays_checkpoints(
-    files: Files, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+    files: Files, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sql_commit, "_CHECKPOINT_PAGES", 400)
     await put(store, "k")
@@ -732,31 +732,31 @@ def limit_pages(connection: sqlite3.Connection, pages: int) -> None:
     connection.execute(f"PRAGMA max_page_count = {pages}")
 
 
-async def test_a_full_disk_passes(store: SqlStore, files: Files) -> None:
+async def test_a_full_disk_passes(store: SqliteStore, files: Files) -> None:
     await put(store, "k")
-    fence = RecordingFence()
+    seqlock = RecordingSeqlock()
     lock, store._committer._lock = store._committer._lock, no_lock  # no checkpoint of such a log
     with replaced(files.wal, "/dev/full"):
-        outcome = await write(store, Set("k", b"2", JSON), fence=fence)
+        outcome = await write(store, Set("k", b"2", JSON), seqlock=seqlock)
         assert isinstance(outcome, StoreFull)
         assert "disk is full" in str(outcome)
     store._committer._lock = lock
-    assert fence.told == ["lock", {"k"}, "withdraw", "unlock"], "nothing was done, for certain"
+    assert seqlock.told == ["lock", {"k"}, "roll_back", "unlock"], "nothing was done, for certain"
     await store.check()
     assert await values(store, "k") == [b"1"]
     await put(store, "k", b"3")
     assert await values(store, "k") == [b"3"]
 
 
-async def test_a_database_that_may_not_grow_is_full(store: SqlStore) -> None:
+async def test_a_database_that_may_not_grow_is_full(store: SqliteStore) -> None:
     await put(store, "k", b"x" * 10_000)
     await store._writer.run(limit_pages, 1)
-    fence = RecordingFence()
+    seqlock = RecordingSeqlock()
     written = await store.write(
-        [Granted(Set("l", b"x" * 100_000, JSON)), Granted(Set("k", b"2", JSON))], NOW, fence
+        [Granted(Set("l", b"x" * 100_000, JSON)), Granted(Set("k", b"2", JSON))], NOW, seqlock
     )
     assert [type(outcome) for outcome in written.outcomes] == [StoreFull, StoreFull]
-    assert fence.told == ["lock", "unlock"]
+    assert seqlock.told == ["lock", "unlock"]
     assert await values(store, "k", "l") == [b"x" * 10_000, None]
     await put(store, "k", b"fits")
     await store._writer.run(limit_pages, 1 << 30)
@@ -764,7 +764,7 @@ async def test_a_database_that_may_not_grow_is_full(store: SqlStore) -> None:
 
 
 async def test_a_full_disk_has_the_log_written_from_its_beginning(
-    store: SqlStore, files: Files
+    store: SqliteStore, files: Files
 ) -> None:
     for _ in range(20):
         await put(store, "k", os.urandom(40_000))
@@ -779,18 +779,18 @@ async def test_a_full_disk_has_the_log_written_from_its_beginning(
 LIMITED = """
     import asyncio, contextlib, resource, sys
     from tenantbase.entry import JSON
-    from tenantbase.interfaces.sqlite.store import SqlStore
+    from tenantbase.interfaces.sqlite.store import SqliteStore
     from tenantbase.interfaces.store import Set
-    from tests.fakes import Granted, RecordingFence
+    from tests.fakes import Granted, RecordingSeqlock
     async def put(store, value):
-        (outcome,) = (await store.write([Granted(Set("k", value, JSON))], 1.0, fence)).outcomes
+        (outcome,) = (await store.write([Granted(Set("k", value, JSON))], 1.0, seqlock)).outcomes
         return type(outcome).__name__
-    fence = RecordingFence()
+    seqlock = RecordingSeqlock()
     async def main():
-        store = await SqlStore.open(sys.argv[1], fence.lock)
+        store = await SqliteStore.open(sys.argv[1], seqlock.lock)
         print(await put(store, b"1"))
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
-        print(await put(store, b"x" * 200_000), fence.told[-2:])
+        print(await put(store, b"x" * 200_000), seqlock.told[-2:])
         await store.check()
         print(await put(store, b"3"))
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
@@ -810,7 +810,7 @@ async def test_a_file_that_may_not_grow_is_no_reason_to_give_up(files: Files) ->
     assert run.stderr.splitlines() == [DISK_ERRORS]
     assert run.stdout.splitlines() == [
         "tuple",
-        "DiskFailed ['withdraw', 'unlock']",
+        "DiskFailed ['roll_back', 'unlock']",
         "tuple",
         "tuple",
     ]
@@ -827,7 +827,7 @@ def forbid_rollback(connection: sqlite3.Connection) -> None:
     connection.set_authorizer(authorize)
 
 
-async def test_a_rollback_that_fails_is_not_forgotten(store: SqlStore) -> None:
+async def test_a_rollback_that_fails_is_not_forgotten(store: SqliteStore) -> None:
     await put(store, "k")
     await store._writer.run(forbid_rollback)
     # Its condition does not hold, so nothing is done, and the transaction is to be ended.
@@ -845,15 +845,15 @@ async def test_a_failed_sync_leaves_the_outcome_open(files: Files) -> None:
     store = await files.open()
     await put(store, "k")
     database = files.path.read_bytes()
-    fence = RecordingFence()
+    seqlock = RecordingSeqlock()
     with replaced(files.wal, "/dev/null"):
         written = await store.write(
-            [Granted(Set("k", b"2", JSON)), Granted(Increment("n", 1, 0))], NOW, fence
+            [Granted(Set("k", b"2", JSON)), Granted(Increment("n", 1, 0))], NOW, seqlock
         )
     assert [type(outcome) for outcome in written.outcomes] == [OutcomeUnknown] * 2
     assert written.outcomes[0] is not written.outcomes[1]
     assert written.ticket is None
-    assert fence.told == ["lock", {"k", "n"}, "unlock"], "the fence stays raised"
+    assert seqlock.told == ["lock", {"k", "n"}, "unlock"], "the seqlock stays raised"
     # The disk works again, and nothing is tried again.
     error = await refusal(store, Set("k", b"3", JSON))
     assert type(error) is StoreUnavailable and "no more writes" in str(error)
@@ -908,7 +908,7 @@ class FailingConnection(sqlite3.Connection):
 @pytest.fixture
 async def failing(
     files: Files, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[SqlStore, Callable[..., None]]]:
+) -> AsyncIterator[tuple[SqliteStore, Callable[..., None]]]:
     """A store, and what makes a statement of it fail."""
     connect = partial(sqlite3.connect, factory=FailingConnection)
     monkeypatch.setattr("tenantbase.interfaces.sqlite.schema.sqlite3.connect", connect)
@@ -926,16 +926,16 @@ async def failing(
 
 
 async def test_a_commit_that_fences_nothing_leaves_a_sign_when_it_fails(
-    failing: tuple[SqlStore, Callable[..., None]], monkeypatch: pytest.MonkeyPatch
+    failing: tuple[SqliteStore, Callable[..., None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, fail = failing
     monkeypatch.setattr(sql_sweep, "ONE_BY_ONE", 1)
     await put(store, "l")
     await write(store, DeletePrefix(""))  # leaves rows, which nobody sees
-    fence = RecordingFence()
+    seqlock = RecordingSeqlock()
     fail("COMMIT", sqlite3.SQLITE_IOERR_FSYNC)
-    assert type(await write(store, Sweep(100), fence=fence)) is OutcomeUnknown
-    assert fence.told == ["lock", None, "unlock"]
+    assert type(await write(store, Sweep(100), seqlock=seqlock)) is OutcomeUnknown
+    assert seqlock.told == ["lock", None, "unlock"]
 
 
 @pytest.mark.parametrize(
@@ -957,21 +957,23 @@ async def test_a_commit_that_fences_nothing_leaves_a_sign_when_it_fails(
     ],
 )
 async def test_what_an_error_means(
-    failing: tuple[SqlStore, Callable[..., None]],
+    failing: tuple[SqliteStore, Callable[..., None]],
     statement: str,
     code: int,
     expected: type[TenantbaseError],
     goes_on: bool,
 ) -> None:
     store, fail = failing
-    fence = RecordingFence()
+    seqlock = RecordingSeqlock()
     fail(statement, code)
-    outcome = await write(store, Set("k", b"2", JSON), fence=fence)
+    outcome = await write(store, Set("k", b"2", JSON), seqlock=seqlock)
     fail("", 0)
     assert type(outcome) is expected
     assert "driver" not in str(outcome)
-    assert ({"k"} in fence.told) == (statement == "COMMIT")
-    assert ("withdraw" in fence.told) == (statement == "COMMIT" and expected is not OutcomeUnknown)
+    assert ({"k"} in seqlock.told) == (statement == "COMMIT")
+    assert ("roll_back" in seqlock.told) == (
+        statement == "COMMIT" and expected is not OutcomeUnknown
+    )
     assert await values(store, "k") == [b"1"]
     if goes_on:
         await store.check()
@@ -984,7 +986,7 @@ async def test_what_an_error_means(
 
 
 async def test_a_commit_that_failed_may_have_been_made(
-    failing: tuple[SqlStore, Callable[..., None]],
+    failing: tuple[SqliteStore, Callable[..., None]],
 ) -> None:
     store, fail = failing
     fail("COMMIT", sqlite3.SQLITE_IOERR_FSYNC, True)
@@ -1003,7 +1005,7 @@ async def test_a_commit_that_failed_may_have_been_made(
     ],
 )
 async def test_a_checkpoint_that_fails(
-    failing: tuple[SqlStore, Callable[..., None]],
+    failing: tuple[SqliteStore, Callable[..., None]],
     monkeypatch: pytest.MonkeyPatch,
     code: int,
     goes_on: bool,
@@ -1025,7 +1027,7 @@ async def test_a_checkpoint_that_fails(
             await store.check()
 
 
-async def test_a_foreign_lock_passes(store: SqlStore, files: Files) -> None:
+async def test_a_foreign_lock_passes(store: SqliteStore, files: Files) -> None:
     with files.foreign() as foreign:
         foreign.execute("BEGIN IMMEDIATE")
         error = await refusal(store, Set("k", b"1", JSON))
@@ -1062,9 +1064,9 @@ async def test_a_replaced_file_is_left_alone(files: Files, tmp_path: Path, by: s
 
 async def test_a_lock_that_cannot_be_had_refuses_the_write(files: Files) -> None:
     store = await files.open()
-    fence = RecordingFence()
-    fence.lock = no_lock  # type: ignore[method-assign]
-    assert type(await write(store, Set("k", b"1", JSON), fence=fence)) is StoreUnavailable
+    seqlock = RecordingSeqlock()
+    seqlock.lock = no_lock  # type: ignore[method-assign]
+    assert type(await write(store, Set("k", b"1", JSON), seqlock=seqlock)) is StoreUnavailable
     await put(store, "k")
     store._committer._lock = no_lock
     log = files.wal.read_bytes()
@@ -1072,7 +1074,7 @@ async def test_a_lock_that_cannot_be_had_refuses_the_write(files: Files) -> None
     assert files.wal.read_bytes() == log, "no checkpoint without the lock"
 
 
-async def test_a_damaged_row_is_an_error_of_the_database(store: SqlStore, files: Files) -> None:
+async def test_a_damaged_row_is_an_error_of_the_database(store: SqliteStore, files: Files) -> None:
     for n in range(400):
         await put(store, f"k{n}", b"x" * 500)
     await store.close()
@@ -1092,7 +1094,7 @@ async def test_a_damaged_row_is_an_error_of_the_database(store: SqlStore, files:
 
 
 async def test_rows_of_a_deleted_prefix_are_removed_a_few_at_a_time(
-    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sql_sweep, "ONE_BY_ONE", 10)
 
@@ -1108,9 +1110,9 @@ async def test_rows_of_a_deleted_prefix_are_removed_a_few_at_a_time(
     assert await store._writer.run(rows) == (100, 1), "the second covers the first"
     await write(store, *(Set(f"a/{n:03}", b"1", JSON) for n in range(0, 100, 2)))
     for left in (85, 70, 55):
-        fence = RecordingFence()
-        assert await write(store, Sweep(30), fence=fence) == (Applied(removed=30),)
-        assert fence.told == ["lock", "unlock"], "nobody saw them any more"
+        seqlock = RecordingSeqlock()
+        assert await write(store, Sweep(30), seqlock=seqlock) == (Applied(removed=30),)
+        assert seqlock.told == ["lock", "unlock"], "nobody saw them any more"
         assert await store._writer.run(rows) == (left, 1)
     assert await write(store, Sweep(30)) == (Applied(removed=10),)
     assert await store._writer.run(rows) == (50, 0)

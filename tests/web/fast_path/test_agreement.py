@@ -17,7 +17,7 @@ from multidict import istr
 from tenantbase.process.config import Config
 from tenantbase.entry import JSON
 from tenantbase.interfaces.store import Set
-from tenantbase.web import Life, WebSettings, create_app, serving
+from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 from tenantbase.process.wiring import open_cache
 from tests.web.wire import SECONDS, Wire, request
 
@@ -42,12 +42,12 @@ async def ports(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple
         await cache.write(Set("plain", b'{"a": 1.50}', JSON), Set("w", b"1", JSON))
         found = []
         for fast in (True, False):
-            settings = replace(WebSettings(), fast_lane=fast)
+            settings = replace(WebSettings(), fast_path=fast)
             listener = stack.enter_context(socket.socket())
             listener.bind(("127.0.0.1", 0))
-            life = Life()
-            app = create_app(cache, settings, life)
-            await stack.enter_async_context(serving(app, [listener], life, settings))
+            lifecycle = Lifecycle()
+            app = create_app(cache, settings, lifecycle)
+            await stack.enter_async_context(serving(app, [listener], lifecycle, settings))
             found.append(listener.getsockname()[1])
         yield found[0], found[1]
 

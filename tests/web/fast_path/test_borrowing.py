@@ -1,4 +1,4 @@
-"""A connection of the fast lane: which path answers, back-pressure, half-closed clients."""
+"""A connection of the fast path: which path answers, back-pressure, half-closed clients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from tenantbase.process.config import Config
-from tenantbase.web import Life, WebSettings, create_app, serving
+from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 from tenantbase.web.fast_path.connection import FastConnection
 from tenantbase.process.wiring import open_cache
 from tests.web.wire import SECONDS, Wire, request
@@ -29,9 +29,9 @@ SET = request("POST", "/set-value", '{"key": "k", "value": 1}')
 class Served:
     """A server, and how many requests its general path has answered."""
 
-    def __init__(self, port: int, life: Life, database: Path) -> None:
+    def __init__(self, port: int, lifecycle: Lifecycle, database: Path) -> None:
         self.port = port
-        self.life = life
+        self.lifecycle = lifecycle
         self.database = database
         self.general = 0
 
@@ -43,9 +43,9 @@ async def served(directory: Path, settings: WebSettings) -> AsyncIterator[Served
         cache = await stack.enter_async_context(open_cache(Config(database=database)))
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
-        life = Life()
-        app = create_app(cache, settings, life)
-        server = Served(listener.getsockname()[1], life, database)
+        lifecycle = Lifecycle()
+        app = create_app(cache, settings, lifecycle)
+        server = Served(listener.getsockname()[1], lifecycle, database)
 
         @web.middleware
         async def counting(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -53,7 +53,7 @@ async def served(directory: Path, settings: WebSettings) -> AsyncIterator[Served
             return await handler(request)
 
         app.middlewares.insert(0, counting)
-        await stack.enter_async_context(serving(app, [listener], life, settings))
+        await stack.enter_async_context(serving(app, [listener], lifecycle, settings))
         async with await Wire.connect(server.port) as wire:
             await wire.send(SET)
             assert (await wire.answer()).status == 200
@@ -138,7 +138,7 @@ async def test_an_idle_connection_is_closed_whoever_had_it_last(tmp_path: Path) 
 async def test_a_half_closed_client_gets_its_answers(
     tmp_path: Path, pending: bytes, fast: bool
 ) -> None:
-    async with served(tmp_path, replace(WebSettings(), fast_lane=True)) as server:
+    async with served(tmp_path, replace(WebSettings(), fast_path=True)) as server:
         if not fast:  # a chunked request, whose end is not told, takes the connection for good
             pending = (
                 request(
@@ -222,7 +222,7 @@ async def _send_what_is_taken(client: socket.socket, data: bytes) -> int:
 
 def _buffered(server: Served) -> int:
     """Bytes that the server holds for its only connection."""
-    (transport,) = server.life.connections._open
+    (transport,) = server.lifecycle.connections._open
     protocol = transport.get_protocol()
     assert isinstance(protocol, FastConnection)
     return transport.get_write_buffer_size() + len(protocol._buffer)
@@ -270,9 +270,9 @@ async def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(tmp_path
                 await wire.send(begun)
                 await asyncio.sleep(0.05)
         async with asyncio.timeout(SECONDS):
-            while len(server.life.connections):
+            while len(server.lifecycle.connections):
                 await asyncio.sleep(0.01)
-        assert server.life.under_way == 0
+        assert server.lifecycle.in_flight == 0
 
 
 async def test_requests_behind_a_large_body_do_not_pile_up(tmp_path: Path) -> None:

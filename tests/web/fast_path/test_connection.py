@@ -1,4 +1,4 @@
-"""Both lanes answer alike: the same bytes for the same bytes, however they are cut and mangled."""
+"""Both paths answer alike: the same bytes for the same bytes, however they are cut and mangled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tenantbase.documents import LARGE_BYTES
 from tenantbase.entry import JSON, OCTETS
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.store import Set
-from tenantbase.web import Life, WebSettings, create_app, serving
+from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 from tenantbase.process.wiring import Memcached, open_cache
 from tests.servers import MemcachedProcess
 from tests.web.corpus import EVERYTHING, LAST, PLAIN
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 class Lanes:
-    """Two servers on one cache: with the fast lane, and without."""
+    """Two servers on one cache: with the fast path, and without."""
 
     def __init__(self, fast: int, general: int) -> None:
         self.fast = fast
@@ -86,12 +86,12 @@ async def lanes(
         )
         ports = []
         for fast in (True, False):
-            settings = replace(WebSettings(), fast_lane=fast)
+            settings = replace(WebSettings(), fast_path=fast)
             listener = stack.enter_context(socket.socket())
             listener.bind(("127.0.0.1", 0))
-            life = Life()
-            app = create_app(cache, settings, life)
-            await stack.enter_async_context(serving(app, [listener], life, settings))
+            lifecycle = Lifecycle()
+            app = create_app(cache, settings, lifecycle)
+            await stack.enter_async_context(serving(app, [listener], lifecycle, settings))
             ports.append(listener.getsockname()[1])
         yield Lanes(*ports)
 

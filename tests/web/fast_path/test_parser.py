@@ -10,7 +10,7 @@ from tenantbase.web.fast_path.parser import (
     MAX_BODY,
     MAX_HEAD,
     Other,
-    Recogniser,
+    RequestParser,
     Route,
 )
 from tests.web.corpus import PLAIN, RARE
@@ -19,11 +19,11 @@ from tests.web.wire import request
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_plain_requests_are_recognised(name: str) -> None:
-    found = Recogniser(lambda headers: True).recognise(PLAIN[name])
+    found = RequestParser(lambda headers: True).parse(PLAIN[name])
     assert not isinstance(found, Other)
     assert found.end == len(PLAIN[name])
     # In the middle of a pipeline as well.
-    found = Recogniser(lambda headers: True).recognise(b"GET " + PLAIN[name] + b"GET", 4)
+    found = RequestParser(lambda headers: True).parse(b"GET " + PLAIN[name] + b"GET", 4)
     assert not isinstance(found, Other)
     assert found.end == 4 + len(PLAIN[name])
 
@@ -39,23 +39,23 @@ def test_rare_requests_are_left_to_the_general_parser(name: str) -> None:
         "set, unknown field",
         "set, condition fails",
     }
-    found = Recogniser(lambda headers: True).recognise(RARE[name])
+    found = RequestParser(lambda headers: True).parse(RARE[name])
     assert (found is GENERAL) == (name not in looks_plain)
 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_every_beginning_of_a_plain_request_is_incomplete(name: str) -> None:
     whole = PLAIN[name]
-    recogniser = Recogniser(lambda headers: True)
+    recogniser = RequestParser(lambda headers: True)
     for cut in range(1, len(whole)):
-        assert recogniser.recognise(whole[:cut]) is INCOMPLETE, whole[:cut]
+        assert recogniser.parse(whole[:cut]) is INCOMPLETE, whole[:cut]
 
 
 def test_an_endless_head_or_body_is_not_waited_for() -> None:
-    recognise = Recogniser(lambda headers: True).recognise
+    parse = RequestParser(lambda headers: True).parse
     endless = b"GET /get-value?key=" + b"k" * MAX_HEAD
-    assert recognise(endless) is GENERAL
-    assert recognise(request("POST", "/set-value", b"x" * (MAX_BODY + 1))) is GENERAL
+    assert parse(endless) is GENERAL
+    assert parse(request("POST", "/set-value", b"x" * (MAX_BODY + 1))) is GENERAL
 
 
 def test_a_head_is_judged_by_what_allows_it_each_time_it_differs() -> None:
@@ -65,11 +65,11 @@ def test_a_head_is_judged_by_what_allows_it_each_time_it_differs() -> None:
         asked.append(headers)
         return len(asked) == 1
 
-    recognise = Recogniser(allowed).recognise
+    parse = RequestParser(allowed).parse
     good, bad = PLAIN["value"], PLAIN["absent"]
     for _ in range(3):
-        assert getattr(recognise(good), "route", None) is Route.GET_VALUE
-        assert recognise(bad) is GENERAL
+        assert getattr(parse(good), "route", None) is Route.GET_VALUE
+        assert parse(bad) is GENERAL
     assert len(asked) == 2
 
 
@@ -112,21 +112,21 @@ def with_field(field: str, key: str = "k") -> bytes:
 
 @pytest.mark.parametrize("field", HARMLESS)
 def test_fields_that_change_nothing_leave_a_request_plain(field: str) -> None:
-    recognise = Recogniser(lambda headers: True).recognise
-    assert not isinstance(recognise(with_field(field)), Other)
-    assert not isinstance(recognise(with_field(f"{field}\r\n{field}")), Other)
+    parse = RequestParser(lambda headers: True).parse
+    assert not isinstance(parse(with_field(field)), Other)
+    assert not isinstance(parse(with_field(f"{field}\r\n{field}")), Other)
 
 
 @pytest.mark.parametrize("field", MATTERS)
 def test_fields_that_matter_are_for_the_general_parser(field: str) -> None:
-    assert Recogniser(lambda headers: True).recognise(with_field(field)) is GENERAL
+    assert RequestParser(lambda headers: True).parse(with_field(field)) is GENERAL
 
 
 def test_fields_that_differ_each_time_are_not_remembered_for_ever() -> None:
-    recogniser = Recogniser(lambda headers: True)
+    recogniser = RequestParser(lambda headers: True)
     for number in range(2_000):
-        assert not isinstance(recogniser.recognise(with_field(f"traceparent: {number}")), Other)
-        assert not isinstance(recogniser.recognise(with_field(f"Origin: http://{number}")), Other)
+        assert not isinstance(recogniser.parse(with_field(f"traceparent: {number}")), Other)
+        assert not isinstance(recogniser.parse(with_field(f"Origin: http://{number}")), Other)
     assert len(recogniser._blocks) <= 512
     assert len(recogniser._fields) <= 512
     assert len(recogniser._judged) <= 512
@@ -144,11 +144,11 @@ def test_fields_that_differ_each_time_are_not_remembered_for_ever() -> None:
     ],
 )
 def test_escaped_keys_are_plain(escaped: str, key: str) -> None:
-    found = Recogniser(lambda headers: True).recognise(with_field("Accept: */*", escaped))
+    found = RequestParser(lambda headers: True).parse(with_field("Accept: */*", escaped))
     assert not isinstance(found, Other)
     assert found.key == key
 
 
 @pytest.mark.parametrize("escaped", ["a%", "a%2", "a%zz", "%00", "%FF", "%41" * 1025, "a+b", "a&b"])
 def test_odd_keys_are_for_the_general_parser(escaped: str) -> None:
-    assert Recogniser(lambda headers: True).recognise(with_field("A: b", escaped)) is GENERAL
+    assert RequestParser(lambda headers: True).parse(with_field("A: b", escaped)) is GENERAL

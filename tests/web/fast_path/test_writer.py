@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from tenantbase.entry import JSON, Entry
-from tenantbase.lookup import Source
+from tenantbase.lookup import CacheStatus
 from tenantbase.web.fast_path import writer as rendering
-from tenantbase.web.lifecycle import Life
-from tenantbase.web.fast_path.writer import Renderer
+from tenantbase.web.lifecycle import Lifecycle
+from tenantbase.web.fast_path.writer import ResponseWriter
 
 ENTRY = Entry("k", b"1", JSON, "0" * 36, 7, None)
 
@@ -23,16 +23,16 @@ def fields(answer: bytes) -> dict[bytes, bytes]:
 def test_the_date_follows_the_clock_forth_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_000_000_000.5
     monkeypatch.setattr(rendering, "time", SimpleNamespace(time=lambda: now))
-    renderer = Renderer(Life(), "x")
+    writer = ResponseWriter(Lifecycle(), "x")
     dates = []
     for now in (1_000_000_000.5, 1_000_000_000.9, 1_000_000_001.0, 999_999_999.9):
-        dates.append(fields(renderer.value(ENTRY, Source.HIT))[b"Date"][-12:])
+        dates.append(fields(writer.value(ENTRY, CacheStatus.HIT))[b"Date"][-12:])
     assert dates == [b"01:46:40 GMT", b"01:46:40 GMT", b"01:46:41 GMT", b"01:46:39 GMT"]
 
 
 def test_who_drains_says_that_the_connection_ends() -> None:
-    life = Life()
-    renderer = Renderer(life, "x")
-    assert b"Connection" not in fields(renderer.value(ENTRY, Source.MISS))
-    life.drain()
-    assert fields(renderer.value(ENTRY, Source.MISS))[b"Connection"] == b"close"
+    lifecycle = Lifecycle()
+    writer = ResponseWriter(lifecycle, "x")
+    assert b"Connection" not in fields(writer.value(ENTRY, CacheStatus.MISS))
+    lifecycle.drain()
+    assert fields(writer.value(ENTRY, CacheStatus.MISS))[b"Connection"] == b"close"

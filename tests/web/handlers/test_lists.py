@@ -319,6 +319,6 @@ async def test_a_client_that_goes_away_ends_the_listing(start: Start) -> None:
         async with server.wire() as wire:
             await wire.send(request("GET", "/get-values"))
             await wire.reader.readexactly(1000)
-        while server.life.under_way:
+        while server.lifecycle.in_flight:
             await asyncio.sleep(0.01)
         assert (await server.ask("GET", "/livez")).status == 200

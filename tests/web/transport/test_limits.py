@@ -12,8 +12,8 @@ import pytest
 
 from tenantbase.coherence.policy import Cache
 from tenantbase.entry import JSON
-from tenantbase.lookup import Found
-from tenantbase.interfaces.store import Applied, Change, Set
+from tenantbase.lookup import Lookup
+from tenantbase.interfaces.store import Applied, Command, Set
 from tenantbase.web import WebSettings
 from tenantbase.web.transport.budget import STALLED_SECONDS
 from tests.servers import poll_async
@@ -91,11 +91,11 @@ class _Blocked(Cache):
     gate: asyncio.Event
     begun = 0
 
-    def write(self, *changes: Change) -> asyncio.Future[tuple[Applied, ...]]:
+    def write(self, *changes: Command) -> asyncio.Future[tuple[Applied, ...]]:
         type(self).begun += 1
         return asyncio.ensure_future(self._write(*changes))
 
-    async def _write(self, *changes: Change) -> tuple[Applied, ...]:
+    async def _write(self, *changes: Command) -> tuple[Applied, ...]:
         await self.gate.wait()
         return await super().write(*changes)
 
@@ -120,9 +120,9 @@ async def test_a_queued_request_holds_its_body_and_does_not_give_way(start: Star
         assert (await server.ask("PUT", "/v1/values/other", b"y" * 20_000)).status == 201
 
 
-@pytest.mark.parametrize("fast_lane", [True, False])
-async def test_one_connection_too_many_is_refused_at_once(start: Start, fast_lane: bool) -> None:
-    async with start(WebSettings(max_connections=3, fast_lane=fast_lane)) as server:
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_one_connection_too_many_is_refused_at_once(start: Start, fast_path: bool) -> None:
+    async with start(WebSettings(max_connections=3, fast_path=fast_path)) as server:
         async with AsyncExitStack() as stack:
             wires = [await stack.enter_async_context(server.wire()) for _ in range(3)]
             for wire in wires:
@@ -143,7 +143,7 @@ async def test_one_connection_too_many_is_refused_at_once(start: Start, fast_lan
             for wire in wires:
                 await wire.send(request("GET", "/livez"))
                 assert (await wire.answer()).status == 200
-        await poll_async(lambda: not len(server.life.connections), "they have ended")
+        await poll_async(lambda: not len(server.lifecycle.connections), "they have ended")
         assert (await server.ask("GET", "/livez")).status == 200
 
 
@@ -154,8 +154,8 @@ async def test_connections_are_counted_once_in_either_lane(start: Start) -> None
                 for wire in (one, other):
                     await wire.send(request("GET", target))
                     await wire.answer()
-                assert len(server.life.connections) == 2
-        await poll_async(lambda: not len(server.life.connections), "both have ended")
+                assert len(server.lifecycle.connections) == 2
+        await poll_async(lambda: not len(server.lifecycle.connections), "both have ended")
 
 
 async def _slow_reader(server: Server, target: str) -> Wire:
@@ -182,7 +182,7 @@ async def test_a_client_that_takes_nothing_is_cut_and_that_is_logged(
     async with start(settings) as server:
         await server.cache.write(Set("big", b'"%b"' % (b"x" * (12 * MIB)), JSON))
         async with await _slow_reader(server, target) as wire:
-            await poll_async(lambda: not len(server.life.connections), "it is cut")
+            await poll_async(lambda: not len(server.lifecycle.connections), "it is cut")
             assert await _all(wire) < 12 * MIB
     (record,) = caplog.records
     assert "has taken nothing of its answer for 0.5 s" in record.message
@@ -228,8 +228,8 @@ async def _all_of(wire: Wire, least: int) -> int:
 
 async def test_the_kernel_does_not_cut_before_the_server(start: Start) -> None:
     async with start(WebSettings(send_timeout=100)) as server, server.wire():
-        await poll_async(lambda: len(server.life.connections) == 1, "it is connected")
-        (transport,) = server.life.connections
+        await poll_async(lambda: len(server.lifecycle.connections) == 1, "it is connected")
+        (transport,) = server.lifecycle.connections
         sock = transport.get_extra_info("socket")
         milliseconds = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
         assert milliseconds > 100_000
@@ -241,7 +241,7 @@ class _Counting(Cache):
 
     most = 0
 
-    async def get_many(self, keys: Sequence[str]) -> list[Found]:
+    async def get_many(self, keys: Sequence[str]) -> list[Lookup]:
         type(self).most = max(self.most, len(keys))
         return await super().get_many(keys)
 
