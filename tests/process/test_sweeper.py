@@ -63,6 +63,17 @@ async def test_trouble_that_comes_again_is_told_again(caplog: pytest.LogCaptureF
     assert caplog.messages == ["cannot remove what has expired: away"] * 2
 
 
+async def test_after_trouble_it_waits_as_if_there_were_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Trouble says nothing of what there is to sweep; without the pause it would be met at once."""
+    monkeypatch.setattr(sweeper, "_PAUSE", 3_600.0)
+    cache = FakeCache(1, StoreUnavailable("away"), Overloaded("busy"))
+    async with sweeping(cache):
+        await asyncio.wait_for(cache.done.wait(), 10)
+    assert cache.calls == 3
+
+
 async def test_it_ends_in_the_middle_of_a_sweep() -> None:
     begun, never = asyncio.Event(), asyncio.Event()
 
