@@ -73,8 +73,12 @@ MUTATIONS: Final = {
                 "self._open.add(transport)\n            self.expected = max(0, self.expected - 1)",
                 "self._open.add(transport)",
             ),
-            "no-connection-lingers": ("if error is None:", "if False:"),
         },
+    ),
+    **of(
+        "tenantbase/web/transport/connections.py",
+        ["tests/process/test_shutdown.py::test_what_is_pipelined_does_not_destroy_an_answer"],
+        {"no-connection-lingers": ("if error is None:", "if False:")},
     ),
     **of(
         "tenantbase/web/transport/acceptor.py",
