@@ -9,7 +9,7 @@ from tests.mutations.mutation import of
 MUTATIONS: Final = {
     **of(
         "tenantbase/web/fast_path/parser.py",
-        ["tests/web/fast_path/test_parser.py"],
+        ["tests/web/fast_path/test_plain_heads.py", "tests/web/fast_path/test_parser.py"],
         {
             "an-expectation-is-harmless": ('        "expect",\n', ""),
             "a-get-has-no-body": ("            if length:\n", "            if False:\n"),

@@ -76,7 +76,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/web/openapi/document.py",
-        ["tests/web/test_openapi.py"],
+        ["tests/web/test_description.py", "tests/web/test_openapi.py::test_the_page"],
         {
             "a-head-has-ranges": ('if status != "206"', "if True"),
             "a-field-means-the-same-everywhere": ('if "description" in field:', "if False:"),
