@@ -48,7 +48,10 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/sqlite/readers.py",
-        ["tests/interfaces/sqlite/test_readers.py"],
+        [
+            "tests/interfaces/sqlite/test_readers.py",
+            "tests/interfaces/sqlite/test_endless_reads.py",
+        ],
         {
             "what-expired-in-the-queue-is-run": (
                 "            if call.future.done():\n                continue",
@@ -151,20 +154,16 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/offload/child.py",
-        ["tests/offload/test_runner.py"],
+        ["tests/offload/test_boundaries.py", "tests/offload/test_runner.py"],
         {
             "a-lost-child-lives-on": ("    signal.alarm(seconds)", "    pass"),
             "values-lie-on-each-other": ("            at += len(value)\n", ""),
-            "what-follows-a-mistake-is-read": (
-                "                entries.append((given, error))\n                break",
-                "                entries.append((given, error))\n                continue",
-            ),
             "half-of-a-body-is-a-body": ("if len(data) != size:", "if False:"),
         },
     ),
     **of(
         "tenantbase/offload/runner.py",
-        ["tests/offload/test_runner.py"],
+        ["tests/offload/test_boundaries.py", "tests/offload/test_runner.py"],
         {
             "many-at-a-time": (
                 "asyncio.timeout(_SECONDS), self._turn:",
