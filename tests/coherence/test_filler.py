@@ -75,13 +75,13 @@ async def test_all_arrive_in_batches(
     memcached: MemcachedProcess, count: int, size: int, batches: int
 ) -> None:
     sealer = Sealer()
-    async with Memcache(memcached) as memcache:
+    async with (memcache := Memcache(memcached)):
         given = fills(sealer, count, size)
         await Filler(sealer, memcache, Counters()).store(given)
         found = await memcache.get_many([name for name, *_ in given])
         for name, tag, entry, _ in given:
             assert found[name] == sealer.encode(name, tag, entry)
-        assert sum(map(len, memcache.batches)) == count
+        assert sum(len(batch) for batch in memcache.batches) == count
         assert len(memcache.batches) == batches
         for batch in memcache.batches:
             assert len(batch) <= 256
@@ -93,7 +93,7 @@ async def test_heavy_ones_are_not_sealed_by_the_event_loop(
     memcached: MemcachedProcess, count: int, size: int
 ) -> None:
     sealer = Sealer()
-    async with Memcache(memcached) as memcache:
+    async with (memcache := Memcache(memcached)):
         await Filler(sealer, memcache, Counters()).store(fills(sealer, count, size))
     assert sealer.threads and threading.get_ident() not in sealer.threads
 
@@ -103,7 +103,7 @@ async def test_a_memcached_that_is_away_is_counted_and_no_error(
     memcached: MemcachedProcess, count: int
 ) -> None:
     sealer, counters = Sealer(), Counters()
-    async with Memcache(memcached) as memcache:
+    async with (memcache := Memcache(memcached)):
         memcached.kill()
         await Filler(sealer, memcache, counters).store(fills(sealer, count, 10))
         assert counters.cache_failures == len(memcache.batches) > 0
@@ -112,7 +112,7 @@ async def test_a_memcached_that_is_away_is_counted_and_no_error(
 @pytest.mark.parametrize("count", [1, 600])
 async def test_any_other_error_is_raised(memcached: MemcachedProcess, count: int) -> None:
     sealer = Sealer()
-    async with Memcache(memcached) as memcache:
+    async with (memcache := Memcache(memcached)):
         memcache.broken = True
         with pytest.raises(RuntimeError, match="a mistake"):
             await Filler(sealer, memcache, Counters()).store(fills(sealer, count, 10))

@@ -108,8 +108,12 @@ MUTATIONS: Final = {
                 "            pass\n",
             ),
             "each-refusal-is-logged": ("now >= self._told.get(what, now)", "True"),
-            "more-connections-than-descriptors": ("min(limit, available)", "limit"),
         },
+    ),
+    **of(
+        "tenantbase/web/transport/acceptor.py",
+        ["tests/process/test_connection_limit.py"],
+        {"more-connections-than-descriptors": ("min(limit, available)", "limit")},
     ),
     **of(
         "tenantbase/web/transport/draining.py",

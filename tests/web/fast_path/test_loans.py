@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from tenantbase.web import WebSettings
+from tenantbase.web import WebSettings, create_app
 from tenantbase.web import server as web_server
 from tenantbase.web.fast_path import connection
 from tests.servers import poll_async
@@ -46,8 +46,6 @@ async def test_a_body_that_is_not_read_is_not_received(
     async def waiting(request: web.Request, handler: Handler) -> web.StreamResponse:
         await gate.wait()
         return await handler(request)
-
-    create_app = borrowing.create_app
 
     def create_waiting(*args: object) -> web.Application:
         app = create_app(*args)  # type: ignore[arg-type]
