@@ -65,7 +65,6 @@ MUTATIONS: Final = {
         ],
         {
             "an-idle-client-is-cut": ("if not transport.get_write_buffer_size():", "if False:"),
-            "progress-does-not-count": ("if mark != seen:", "if seen is None:"),
             "who-takes-nothing-is-not-cut": ("elif now - since >= seconds:", "elif False:"),
             "the-kernel-is-not-asked": ("return int(acknowledged)", "pass"),
             "an-ended-connection-counts": ("self._open.discard(transport)", "pass"),
@@ -102,7 +101,6 @@ MUTATIONS: Final = {
                 "        self._ignore()\n        if error.errno",
                 "        if error.errno",
             ),
-            "accepting-never-begins-again": ("        self._resume_later()\n", ""),
             "the-spare-descriptor-is-used-once": (
                 "            self._reserve = _any_descriptor()\n",
                 "            pass\n",
@@ -117,14 +115,10 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/web/transport/draining.py",
-        ["tests/process/test_shutdown.py"],
+        ["tests/web/transport/test_draining.py", "tests/process/test_shutdown.py"],
         {
             "the-port-is-closed-at-once": ("if settings.drain_delay:", "if False:"),
             "what-is-in-the-queue-is-reset": ("    acceptor.accept_waiting(last)\n", ""),
-            "requests-under-way-are-not-waited-for": (
-                "await lifecycle.until_finished()",
-                "pass",
-            ),
             "closed-at-the-first-quiet-moment": (
                 "elif now - since >= _QUIET_SECONDS:",
                 "else:",
@@ -163,10 +157,6 @@ MUTATIONS: Final = {
             "a-continue-in-capitals-is-unknown": (
                 "expected.lower() != _CONTINUE",
                 "expected != _CONTINUE",
-            ),
-            "a-body-in-capitals-is-not-invited": (
-                "request.headers[hdrs.EXPECT].lower() == _CONTINUE",
-                "request.headers[hdrs.EXPECT] == _CONTINUE",
             ),
             "invited-twice": ("        and _INVITED not in request\n", ""),
             "an-old-client-is-invited": (

@@ -57,16 +57,11 @@ MUTATIONS: Final = {
                 "            if call.future.done():\n                continue",
                 "            if False:\n                continue",
             ),
-            "the-first-one-back-ends-the-trouble": (
-                "if not any(other.aside for other in self._readers):",
-                "if True:",
-            ),
             "those-that-come-back-stay": (
                 "if len(self._readers) > self._count and",
                 "if False and",
             ),
             "readers-without-end": ("len(self._readers) + self._opening < MOST_READERS", "True"),
-            "hanging-is-not-told": ("self._hanging(True)", "pass"),
             "opened-once-and-never-more": ("self._opening -= 1", "pass"),
             "a-hanging-reader-takes-the-next-call": (
                 "if not self._opening and all(reader.aside",
@@ -89,10 +84,6 @@ MUTATIONS: Final = {
             "a-foreign-file-is-a-full-disk": (
                 "        except CannotOpen:\n            return True",
                 "        except CannotOpen:\n            return False",
-            ),
-            "an-error-is-a-full-disk": (
-                "error.errno not in _NO_ROOM\n        return",
-                "False\n        return",
             ),
         },
     ),
@@ -129,15 +120,8 @@ MUTATIONS: Final = {
                 "-(-max_item_bytes // _MEBIBYTE)",
                 "max_item_bytes // _MEBIBYTE",
             ),
-            "an-item-takes-all-of-the-memory": (", memory_megabytes // 2)", ", memory_megabytes)"),
             "a-path-is-relative-to-the-guard": ("os.path.abspath(found)", "found"),
-            "a-path-too-long-for-a-socket": ('parent if fits else "/tmp"', "parent"),
-            "a-failed-start-leaves-its-directory": ("            os.rmdir(directory)\n", ""),
             "what-does-not-work-is-started-for-ever": ('    [ -S "$socket" ] || end\n', ""),
-            "what-gave-up-is-not-stopped": (
-                "            memcached.stop()\n            log",
-                "            log",
-            ),
         },
     ),
     **of(
@@ -169,8 +153,6 @@ MUTATIONS: Final = {
                 "asyncio.timeout(_SECONDS), self._turn:",
                 "asyncio.timeout(_SECONDS):",
             ),
-            "a-child-is-left": ("                process.kill()\n", "                break\n"),
-            "its-status-does-not-matter": ("if process.returncode:", "if False:"),
             "a-thread-is-not-waited-for": ("while not work.done():", "while False:"),
             "ctrl-c-ends-the-child": ("        start_new_session=True,\n", ""),
         },

@@ -1,9 +1,10 @@
-"""Heads that are not plain although their line is."""
+"""Heads that are not plain although their line is, and heads that are too long."""
 
 from __future__ import annotations
 
 import pytest
 
+from tenantbase.web.fast_path.framing import frame
 from tenantbase.web.fast_path.parser import GENERAL, RequestParser
 
 LINE = b"GET /health-check HTTP/1.1\r\n"
@@ -21,3 +22,12 @@ def test_a_connection_that_may_not_go_on_is_for_the_general_path(name: bytes, va
     """llhttp, which parses there, obeys either field."""
     head = b"%bHost: localhost\r\n%b: %b\r\n\r\n" % (LINE, name, value)
     assert RequestParser(lambda headers: True).parse(head) is GENERAL
+
+
+@pytest.mark.parametrize(("fields", "plain"), [(600, True), (700, False)])
+def test_a_head_has_64_kibibytes(fields: int, plain: bool) -> None:
+    """The general parser has a limit for each field, and none for all of them."""
+    head = LINE + b"Host: localhost\r\n" + b"X: %b\r\n" % (b"x" * 95) * fields + b"\r\n"
+    framed = frame(head)
+    assert (framed is not None) == plain == (len(head) <= 65_536)
+    assert framed is None or (framed.head_end, framed.body_length) == (len(head), 0)
