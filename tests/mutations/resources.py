@@ -108,7 +108,10 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/memcached/private.py",
-        ["tests/interfaces/memcached/test_private.py"],
+        [
+            "tests/interfaces/memcached/test_private_program.py",
+            "tests/interfaces/memcached/test_private.py",
+        ],
         {
             "a-forked-worker-keeps-it": (
                 "after_in_child=_after_fork_in_child",
