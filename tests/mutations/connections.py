@@ -57,21 +57,27 @@ MUTATIONS: Final = {
     **of(
         "tenantbase/web/transport/connections.py",
         [
-            "tests/web/transport/test_limits.py::test_one_connection_too_many_is_refused_at_once",
-            "tests/web/transport/test_limits.py::test_connections_are_counted_once_in_either_lane",
-            "tests/web/transport/test_limits.py::test_a_client_that_takes_nothing_is_cut_and_that_is_logged",
-            "tests/web/transport/test_limits.py::test_a_client_that_takes_a_little_now_and_then_is_not_cut",
             "tests/web/transport/test_ends.py",
+            "tests/web/transport/test_limits.py::test_connections_are_counted_once_in_either_lane",
         ],
         {
             "an-idle-client-is-cut": ("if not transport.get_write_buffer_size():", "if False:"),
-            "who-takes-nothing-is-not-cut": ("elif now - since >= seconds:", "elif False:"),
-            "the-kernel-is-not-asked": ("return int(acknowledged)", "pass"),
             "an-ended-connection-counts": ("self._open.discard(transport)", "pass"),
             "a-connection-counts-twice": (
                 "self._open.add(transport)\n            self.expected = max(0, self.expected - 1)",
                 "self._open.add(transport)",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/web/transport/connections.py",
+        [
+            "tests/web/transport/test_limits.py::test_a_client_that_takes_nothing_is_cut_and_that_is_logged",
+            "tests/web/transport/test_limits.py::test_a_client_that_takes_a_little_now_and_then_is_not_cut",
+        ],
+        {
+            "who-takes-nothing-is-not-cut": ("elif now - since >= seconds:", "elif False:"),
+            "the-kernel-is-not-asked": ("return int(acknowledged)", "pass"),
         },
     ),
     **of(
@@ -115,7 +121,11 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/web/transport/draining.py",
-        ["tests/web/transport/test_draining.py", "tests/process/test_shutdown.py"],
+        [
+            "tests/web/transport/test_draining.py",
+            "tests/process/test_shutdown.py::test_the_port_stays_open_for_the_drain_delay",
+            "tests/process/test_shutdown.py::test_every_request_is_answered",
+        ],
         {
             "the-port-is-closed-at-once": ("if settings.drain_delay:", "if False:"),
             "what-is-in-the-queue-is-reset": ("    acceptor.accept_waiting(last)\n", ""),

@@ -25,13 +25,15 @@ async def test_a_cancelled_copy_does_not_end_before_its_thread() -> None:
         ended.set()
 
     copying = asyncio.create_task(runner._in_thread(copy))
-    await asyncio.to_thread(begun.wait, 20)
-    for _ in range(3):  # however often
-        copying.cancel()
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert not copying.done()
-    gate.set()
+    try:
+        await asyncio.to_thread(begun.wait, 20)
+        for _ in range(3):  # however often
+            copying.cancel()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not copying.done()
+    finally:
+        gate.set()
     with pytest.raises(asyncio.CancelledError):
         await copying
     assert ended.is_set()
