@@ -87,7 +87,10 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/web/transport/acceptor.py",
-        ["tests/web/transport/test_limits.py::test_one_connection_too_many_is_refused_at_once"],
+        [
+            "tests/web/transport/test_ends.py",
+            "tests/web/transport/test_limits.py::test_one_connection_too_many_is_refused_at_once",
+        ],
         {
             "one-connection-more": (
                 "len(self._connections) >= self._limit",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
 from tenantbase.web import WebSettings
+from tenantbase.web.transport import lingering
 from tests.web.conftest import Start
 from tests.web.wire import request
 
@@ -19,3 +21,22 @@ async def test_an_idle_client_is_not_one_that_takes_nothing(start: Start) -> Non
             await wire.send(request("GET", target))
             assert (await wire.answer()).status == 200
             await asyncio.sleep(1)
+
+
+async def test_a_client_that_is_refused_may_send_what_it_has(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many look at the answer only after they have sent all, and not if that fails."""
+    monkeypatch.setattr(lingering, "LINGER_SECONDS", 20.0)
+    async with start(WebSettings(max_connections=1)) as server, server.wire() as wire:
+        await wire.send(request("GET", "/livez"))
+        assert (await wire.answer()).status == 200
+
+        def refused() -> bytes:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+                answer = client.recv(4_096)
+                for _ in range(50):
+                    client.sendall(bytes(10_000))
+                return answer
+
+        assert (await asyncio.to_thread(refused)).startswith(b"HTTP/1.1 503 ")
