@@ -131,7 +131,6 @@ MUTATIONS: Final = {
         ],
         {
             "the-port-is-closed-at-once": ("if settings.drain_delay:", "if False:"),
-            "what-is-in-the-queue-is-reset": ("    acceptor.accept_waiting(last)\n", ""),
             "closed-at-the-first-quiet-moment": (
                 "elif now - since >= _QUIET_SECONDS:",
                 "else:",
