@@ -18,10 +18,10 @@ from tenantbase.errors import (
     TenantbaseError,
     WrongType,
 )
+from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.interfaces.store import (
     Applied,
     Command,
-    ChangeEvent,
     PendingWrite,
     Delete,
     DeletePrefix,
@@ -88,7 +88,7 @@ class Tables:
     def copy(self) -> Tables:
         return Tables(dict(self.entries), list(self.log), self.version, self.secret)
 
-    def record(self, kind: str, key: str) -> int:
+    def record(self, kind: EventKind, key: str) -> int:
         self.version += 1
         self.log.append(ChangeEvent(self.version, kind, key))
         return self.version
@@ -169,7 +169,7 @@ class FakeStore:
             events = [event for event in tables.log if event.version > first]
             ticket = None
             if events:
-                everything = any(event.kind == "reset" for event in events)
+                everything = any(event.kind is EventKind.RESET for event in events)
                 ticket = seqlock.begin_write(
                     None if everything else {event.key for event in events}
                 )
@@ -231,7 +231,7 @@ class FakeStore:
             if before is None:
                 return Applied()
             del tables.entries[change.key]
-            tables.record("delete", change.key)
+            tables.record(EventKind.DELETE, change.key)
             return Applied(removed=1)
         expires_at, content_type = change.expires_at, JSON
         if isinstance(change, Set):
@@ -251,7 +251,7 @@ class FakeStore:
             value,
             content_type,
             str(uuid.uuid4()) if before is None else before.id,
-            tables.record("set", change.key),
+            tables.record(EventKind.SET, change.key),
             expires_at,
         )
         tables.entries[change.key] = entry
@@ -261,13 +261,13 @@ class FakeStore:
         keys = [key for key in sorted(tables.entries) if key.startswith(prefix)]
         living = [key for key in keys if tables.entries[key].alive(now)]
         if len(living) > self._one_by_one:
-            tables.record("reset", prefix)
+            tables.record(EventKind.RESET, prefix)
             for key in keys:
                 del tables.entries[key]
         else:
             for key in living:
                 del tables.entries[key]
-                tables.record("delete", key)
+                tables.record(EventKind.DELETE, key)
         return Applied(removed=len(living))
 
     def _sweep(self, tables: Tables, limit: int, now: float) -> Applied:
@@ -276,7 +276,7 @@ class FakeStore:
         expired = sorted(expired, key=lambda entry: entry.expires_at or 0.0)[:limit]
         for entry in expired:
             del tables.entries[entry.key]
-            tables.record("expire", entry.key)
+            tables.record(EventKind.EXPIRE, entry.key)
         trimmed = max(0, min(surplus, limit - len(expired)))
         del tables.log[:trimmed]
         return Applied(removed=len(expired) + trimmed)

@@ -34,6 +34,7 @@ LEAVES = {
         "documents",
         "entry",
         "errors",
+        "events",
         "json_requests",
         "json_text",
         "lookup",

@@ -17,8 +17,8 @@ from typing import Final
 
 from tenantbase.background import keep_running
 from tenantbase.errors import StoreError
-from tenantbase.interfaces.store import ChangeEvent
-from tenantbase.changes.subscription import BATCH, RESET, ChangeLog, Subscription
+from tenantbase.events import ChangeEvent, EventKind
+from tenantbase.changes.subscription import BATCH, ChangeLog, Subscription
 
 log = logging.getLogger("tenantbase.feed")
 
@@ -149,7 +149,7 @@ class Feed:
         return len(events) == BATCH
 
     def _watchers(self, event: ChangeEvent) -> Iterator[Subscription]:
-        if event.kind == RESET:
+        if event.kind is EventKind.RESET:
             for subscription in self._due:
                 if subscription.concerns(event):
                     yield subscription

@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from tenantbase.interfaces.store import ChangeEvent
+from tenantbase.events import ChangeEvent, EventKind
 
-RESET: Final = "reset"
 BATCH: Final = 256  # events read from the log at a time
 _QUEUE: Final = 16 * BATCH  # the events are shared by all watchers: a queue holds references
 
@@ -79,13 +78,13 @@ class Subscription:
     def resume(self, after: int) -> None:
         """Begin after a version that was seen earlier, not at the newest one."""
         if after > self.position:  # not given out yet: it was another database then
-            self._queue.append(ChangeEvent(self.position, RESET, self.prefix))
+            self._queue.append(ChangeEvent(self.position, EventKind.RESET, self.prefix))
         else:
             self.position = after
 
     def concerns(self, event: ChangeEvent) -> bool:
         """Whether the event is about keys with the prefix."""
-        if event.kind == RESET:
+        if event.kind is EventKind.RESET:
             return event.key.startswith(self.prefix) or self.prefix.startswith(event.key)
         return event.key.startswith(self.prefix)
 
@@ -154,6 +153,6 @@ class Subscription:
         events, complete = await self._log.changes(self.position, BATCH)
         if not complete:
             self.position = await self._log.last_version()
-            return [ChangeEvent(self.position, RESET, self.prefix)]
+            return [ChangeEvent(self.position, EventKind.RESET, self.prefix)]
         self.position = events[-1].version if events else stands
         return [event for event in events if self.concerns(event)]

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple, cast
 from tenantbase.coherence.pending import PendingWrite, give_up
 from tenantbase.coherence.batcher import LATER, Batcher, Later, Receiver, Unfinished
 from tenantbase.entry import Entry
+from tenantbase.events import ChangeEvent
 from tenantbase.errors import CacheUnavailable, Overloaded, StoreError, StoreUnavailable
 from tenantbase.coherence.tag_seqlock import TagSeqlock, TagTicket
 from tenantbase.coherence.filler import HEAVY_BYTES, Fill, Filler
@@ -35,7 +36,6 @@ from tenantbase.interfaces.cache import Memcache
 from tenantbase.interfaces.store import (
     Applied,
     Command,
-    ChangeEvent,
     DeletePrefix,
     Store,
     Sweep,

@@ -16,6 +16,7 @@ import msgspec
 
 from tenantbase.entry import Entry
 from tenantbase.errors import StoreError, TenantbaseError
+from tenantbase.events import ChangeEvent
 from tenantbase.troubles import Trouble
 
 
@@ -104,21 +105,6 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
     entry: Entry | None = None
     created: bool = False
     removed: int = 0
-
-
-class ChangeEvent(msgspec.Struct, frozen=True, gc=False):
-    """One line of the change log.
-
-    Attributes:
-        version: the version the change made.
-        kind: ``set``, ``delete``, ``expire``, or ``reset``: more keys than the log holds were
-            removed at once; ``key`` is then their prefix.
-        key: the key changed.
-    """
-
-    version: int
-    kind: str
-    key: str
 
 
 class Ticket(Protocol):

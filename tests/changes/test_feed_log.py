@@ -11,8 +11,8 @@ import pytest
 from tenantbase.changes import feed as feed_module
 from tenantbase.errors import StoreUnavailable
 from tenantbase.changes.feed import Feed
-from tenantbase.interfaces.store import ChangeEvent
-from tenantbase.changes.subscription import BATCH, RESET, Subscription
+from tenantbase.events import ChangeEvent, EventKind
+from tenantbase.changes.subscription import BATCH, Subscription
 
 PATIENCE = 10.0
 
@@ -41,12 +41,12 @@ class Log:
     def commit(self, *keys: str) -> None:
         """One transaction that sets these keys."""
         first = len(self.events) + 1
-        self.events += [ChangeEvent(first + at, "set", key) for at, key in enumerate(keys)]
+        self.events += [ChangeEvent(first + at, EventKind.SET, key) for at, key in enumerate(keys)]
         self._commits += 1
 
     def commit_reset(self, prefix: str) -> None:
         """Remove everything under a prefix at once."""
-        self.events.append(ChangeEvent(len(self.events) + 1, RESET, prefix))
+        self.events.append(ChangeEvent(len(self.events) + 1, EventKind.RESET, prefix))
         self._commits += 1
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:

@@ -18,12 +18,12 @@ from tenantbase.errors import (
     TenantbaseError,
     WrongType,
 )
+from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.interfaces.sqlite import sweep as sql_sweep
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.store import (
     Applied,
     Command,
-    ChangeEvent,
     Condition,
     Delete,
     DeletePrefix,
@@ -497,7 +497,7 @@ async def test_a_prefix_is_deleted_key_by_key(store: Store) -> None:
     assert written.outcomes == [(Applied(removed=1),)], "the other one has expired"
     assert seqlock.told == ["lock", {"a/1"}, "commit", "unlock"]
     events, _ = await store.changes(3, 10)
-    assert events == [ChangeEvent(4, "delete", "a/1")]
+    assert events == [ChangeEvent(4, EventKind.DELETE, "a/1")]
     assert await write(store, DeletePrefix("a/"), now=NOW + 1) == (Applied(),)
     assert await store.last_version() == 4
 
@@ -575,7 +575,11 @@ async def test_the_change_log(reopen: Opener) -> None:
     store = await reopen()
     assert await store.changes(0, 10) == ([], True)
     await write(store, Set("a", b"1", JSON), Set("b", b"1", JSON), Delete("a"), Delete("none"))
-    events = [ChangeEvent(1, "set", "a"), ChangeEvent(2, "set", "b"), ChangeEvent(3, "delete", "a")]
+    events = [
+        ChangeEvent(1, EventKind.SET, "a"),
+        ChangeEvent(2, EventKind.SET, "b"),
+        ChangeEvent(3, EventKind.DELETE, "a"),
+    ]
     store = await reopen()
     assert await store.changes(0, 10) == (events, True)
     assert await store.changes(1, 1) == (events[1:2], True)

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import cast
 
 from tenantbase.errors import ConditionFailed, InvalidRequest, StoreUnavailable, TenantbaseError
+from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.change_log import Log
 from tenantbase.interfaces.sqlite.queries import concerns_a_row
 from tenantbase.interfaces.sqlite.rows import KeyCommand, Rows, outcome
@@ -128,10 +129,10 @@ def _apply_named(log: Log, rows: Rows, transaction: _Named) -> tuple[Applied, ..
     for change in transaction:
         applied = outcome(change, rows.get(change.key), log.next_version)
         if applied.entry is not None:
-            log.record("set", change.key)
+            log.record(EventKind.SET, change.key)
             rows.put(change.key, applied.entry)
         elif applied.removed:
-            log.record("delete", change.key)
+            log.record(EventKind.DELETE, change.key)
             rows.put(change.key, None)
         results.append(applied)
     return tuple(results)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection
 
+from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.queries import last_version
 
 
@@ -27,13 +28,14 @@ class Log:
     @property
     def keys(self) -> Collection[str] | None:
         """Every key that changed; None for any key."""
-        if any(kind == "reset" for _, kind, _ in self._events):
+        if any(kind == EventKind.RESET for _, kind, _ in self._events):
             return None
         return {key for _, _, key in self._events}
 
-    def record(self, kind: str, key: str) -> None:
+    def record(self, kind: EventKind, key: str) -> None:
         """Give the next version out; see ``ChangeEvent``."""
-        self._events.append((self.next_version, kind, key))
+        # As a plain str: sqlite3 searches its adapters for any subclass.
+        self._events.append((self.next_version, kind._value_, key))
 
     def take_back(self, length: int) -> None:
         """Forget all but the first so many: what they were for was not made."""

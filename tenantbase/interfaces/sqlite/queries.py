@@ -9,8 +9,8 @@ from typing import Final
 
 from tenantbase.entry import MAX_KEY_BYTES, Entry
 from tenantbase.errors import StoreError
+from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.interfaces.sqlite.schema import error_code, unavailable
-from tenantbase.interfaces.store import ChangeEvent
 
 # Greater than every legal key: the highest character, one time more than fits in a key.
 _ABOVE_ALL: Final = "\U0010ffff" * (MAX_KEY_BYTES // 4 + 1)
@@ -164,7 +164,7 @@ def changes(
             "SELECT version, kind, key FROM changes WHERE version > ? ORDER BY version LIMIT ?",
             (after, limit),
         )
-        return [ChangeEvent(*row) for row in rows], True
+        return [ChangeEvent(version, EventKind(kind), key) for version, kind, key in rows], True
 
 
 def last_version(connection: sqlite3.Connection) -> int:

@@ -19,12 +19,13 @@ from typing import Final, Self, TypeVar, TypeVarTuple
 
 from tenantbase.entry import Entry
 from tenantbase.errors import CannotOpen, StoreError, StoreUnavailable
+from tenantbase.events import ChangeEvent
 from tenantbase.interfaces.sqlite import queries as sql_queries, schema as sql_schema
 from tenantbase.interfaces.sqlite.commit import Committer, WriteLock
 from tenantbase.interfaces.sqlite.connection import Connection
 from tenantbase.interfaces.sqlite.readers import NO_ANSWER, Readers
 from tenantbase.interfaces.sqlite.recovery import LogMark
-from tenantbase.interfaces.store import ChangeEvent, PendingWrite, Seqlock, Written
+from tenantbase.interfaces.store import PendingWrite, Seqlock, Written
 from tenantbase.troubles import Trouble, Troubles
 
 Arguments = TypeVarTuple("Arguments")

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Collection
 from typing import Final
 
+from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.change_log import Log
 from tenantbase.interfaces.sqlite.queries import ALIVE, DELETED, concerns_a_row, prefix_range
 from tenantbase.interfaces.store import Applied
@@ -42,14 +43,14 @@ def delete_prefix(connection: sqlite3.Connection, log: Log, prefix: str, now: fl
     if len(keys) <= ONE_BY_ONE:
         connection.executemany(_DELETE_KEY, keys)
         for (key,) in keys:
-            log.record("delete", key)
+            log.record(EventKind.DELETE, key)
         return Applied(removed=len(keys))
     (count,) = execute(_COUNT, (low, high)).fetchone()
     (expired,) = execute(_COUNT_EXPIRED, (now, low, high)).fetchone()
     # What lies within the new range needs no line of its own any more.
     execute("DELETE FROM deleted_prefixes WHERE low >= ? AND high <= ?", (low, high))
     execute("INSERT INTO deleted_prefixes VALUES (?, ?, ?)", (log.next_version, low, high))
-    log.record("reset", prefix)
+    log.record(EventKind.RESET, prefix)
     return Applied(removed=count - expired)
 
 
@@ -110,7 +111,7 @@ def _remove_expired(
     for created in removed:
         key, deleted = connection.execute(_ROW, (created,)).fetchone()
         if not deleted:
-            log.record("expire", key)
+            log.record(EventKind.EXPIRE, key)
     connection.executemany(_DELETE_ROW, [(created,) for created in removed])
     return len(removed)
 

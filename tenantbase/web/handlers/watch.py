@@ -15,8 +15,7 @@ from aiohttp import ClientConnectionError, hdrs, web
 from tenantbase.background import keep_running
 from tenantbase.entry import check_text
 from tenantbase.changes.feed import Feed
-from tenantbase.interfaces.store import ChangeEvent
-from tenantbase.changes.subscription import RESET
+from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.semantics.targets import query
 
@@ -106,7 +105,7 @@ def _after(*ids: str | None) -> int | None:
 
 
 def _block(event: ChangeEvent, prefix: str) -> bytes:
-    if event.kind == RESET:
+    if event.kind is EventKind.RESET:
         # Of what was removed and what is watched, one begins with the other.
         key = msgspec.json.encode(max(event.key, prefix, key=len))
         return b'event: reset\nid: %d\ndata: {"prefix":%b,"version":%d}\n\n' % (
