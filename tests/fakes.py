@@ -29,8 +29,9 @@ from tenantbase.interfaces.store import (
     Increment,
     Set,
     Sweep,
+    Ticket,
     Transaction,
-    Written,
+    GroupResult,
 )
 from tenantbase.troubles import Trouble
 
@@ -147,12 +148,14 @@ class FakeStore:
             Entry(e.key, b"", e.content_type, e.id, e.version, e.expires_at) for e in found
         ], more
 
-    async def write(self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock) -> Written:
+    async def write(
+        self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
+    ) -> GroupResult[Ticket]:
         if not self._open:
             self.write_error = StoreUnavailable("closed")
         with seqlock.lock():
             if self.write_error is not None and not isinstance(self.write_error, OutcomeUnknown):
-                return Written([self.write_error for _ in group], None)
+                return GroupResult([self.write_error for _ in group], None)
             tables = self._tables.copy()
             first = tables.version
             outcomes: list[tuple[Applied, ...] | TenantbaseError | None] = []
@@ -176,11 +179,11 @@ class FakeStore:
             if self.write_error is not None:
                 unknown, self.write_error = self.write_error, StoreUnavailable("no more writes")
                 self.check_error = self.write_error
-                return Written([unknown for _ in group], None)
+                return GroupResult([unknown for _ in group], None)
             self._tables.__dict__.update(tables.__dict__)
             if ticket is not None:
                 seqlock.commit(ticket)
-            return Written(outcomes, ticket)
+            return GroupResult(outcomes, ticket)
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         self._living(0.0)

@@ -94,7 +94,8 @@ class Batcher(Generic[Item, Result]):
             return ``Unfinished``; second steps are not counted and must end by themselves.
         limit: what the items of a batch weigh at most; a heavier one is a batch of its own.
         parallel: batches under way at most.
-        overlapping: further ones that have called ``overlap``, at most.
+        finishing: batches in their second step at most; further ones keep their place among
+            ``parallel`` until they have ended. None: no bound.
         weight: what an item weighs; None: 1 each.
         queue: decides instead of ``limit`` and ``weight`` which items make a batch.
     """
@@ -107,16 +108,16 @@ class Batcher(Generic[Item, Result]):
         *,
         limit: int = 0,
         parallel: int,
-        overlapping: int = 0,
+        finishing: int | None = None,
         weight: Callable[[Item], int] | None = None,
         queue: Queue[Item, Result] | None = None,
     ) -> None:
         self._run = run
         self._waiting = Line[Item, Result](limit, weight) if queue is None else queue
         self._parallel = parallel
-        self._overlapping = overlapping
+        self._max_finishing = finishing
         self._tasks: set[asyncio.Task[None]] = set()
-        self._slow: set[asyncio.Task[None]] = set()
+        self._finishing: set[asyncio.Task[None]] = set()
         self._scheduled = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -140,14 +141,6 @@ class Batcher(Generic[Item, Result]):
             self._scheduled = True
             self._running_loop().call_soon(self._send)
 
-    def overlap(self) -> None:
-        """Called by ``run`` before a slow part of it: the next batch may begin meanwhile."""
-        task = asyncio.current_task()
-        if task in self._tasks and len(self._slow) < self._overlapping:
-            self._tasks.discard(task)
-            self._slow.add(task)
-            self._send()
-
     @property
     def waiting(self) -> int:
         """Items that are in no batch yet."""
@@ -155,8 +148,8 @@ class Batcher(Generic[Item, Result]):
 
     async def drained(self) -> None:
         """Wait until everything submitted so far, or meanwhile, has its result."""
-        while self._waiting or self._tasks or self._slow:
-            tasks = self._tasks | self._slow
+        while self._waiting or self._tasks or self._finishing:
+            tasks = self._tasks | self._finishing
             await asyncio.wait(tasks) if tasks else await asyncio.sleep(0)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
@@ -174,7 +167,7 @@ class Batcher(Generic[Item, Result]):
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._slow.discard(task)
+        self._finishing.discard(task)
         self._send()
 
     async def _settle(self, batch: list[tuple[Item, Receiver[Result]]]) -> None:
@@ -187,7 +180,7 @@ class Batcher(Generic[Item, Result]):
                 for (_, receive), result in ready:
                     if result is not LATER:
                         self._deliver(receive, result)
-                self._next_may_begin()
+                self._let_next_begin()
                 answer = await answer.finish()
             results = answer
         except Exception as error:  # the boundary: it belongs to the callers, all of them
@@ -195,11 +188,13 @@ class Batcher(Generic[Item, Result]):
         for (_, receive), result in zip(batch, results, strict=True):
             self._deliver(receive, result)
 
-    def _next_may_begin(self) -> None:
+    def _let_next_begin(self) -> None:
+        if self._max_finishing is not None and len(self._finishing) >= self._max_finishing:
+            return
         task = asyncio.current_task()
         assert task is not None
         self._tasks.discard(task)
-        self._slow.add(task)
+        self._finishing.add(task)
         self._send()
 
     def _deliver(self, receive: Receiver[Result], result: Result | Exception) -> None:

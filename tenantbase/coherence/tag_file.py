@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from tenantbase.coherence.authority import BUCKETS, Tag, Tags
+from tenantbase.errors import CannotOpen
 from tenantbase.owned_files import (
     MARK_BYTES,
     TAGS_BEGUN_MARK,
@@ -26,10 +28,6 @@ from tenantbase.owned_files import (
     open_beside,
     remove_marked,
 )
-from tenantbase.errors import CannotOpen
-
-BUCKETS: Final = 65_536
-Tag = tuple[bytes, int]  # (epoch, sequence)
 
 _EPOCH: Final = slice(8, 24)
 _COMMITS: Final = 3  # the index of a 64-bit word, as is:
@@ -87,17 +85,19 @@ class TagFile:
                 raise CannotOpen(f"the tag file {path} stays locked by another process")
             time.sleep(0.01)
 
-    def tags(self, buckets: Sequence[int]) -> list[Tag]:
-        """The (epoch, sequence) of each bucket. An odd sequence: a write is in flight."""
-        # Never remembered from one call to the next: the pairs must be of this moment. The epoch
-        # cannot change while this file is open, so they may share it.
+    def tags(self, buckets: Sequence[int]) -> Tags:
+        """The tag of each bucket, None while a write to it is in flight. See ``Authority``."""
+        # Never cached between calls: the tags must be of this moment. The epoch cannot change
+        # while this file is open, so they may share it. Each sequence is loaded once, or it could
+        # become odd between the test and its use.
         epoch, sequences = self._map[_EPOCH], self.sequences
-        return [(epoch, sequences[bucket]) for bucket in buckets]
+        return [
+            None if (sequence := sequences[bucket]) & 1 else (epoch, sequence) for bucket in buckets
+        ]
 
     def tag(self, bucket: int) -> Tag:
-        """The tag of one bucket."""
-        (tag,) = self.tags((bucket,))
-        return tag
+        """What the file says of one bucket now; its sequence is odd while a write is in flight."""
+        return self._map[_EPOCH], self.sequences[bucket]
 
     @property
     def commits(self) -> int:

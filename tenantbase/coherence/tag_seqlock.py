@@ -12,10 +12,10 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from tenantbase.coherence.authority import BUCKETS, Tag
 from tenantbase.owned_files import LOCK_MARK, MARK_BYTES, foreign, open_beside
 from tenantbase.errors import CannotOpen
-from tenantbase.interfaces.store import Ticket
-from tenantbase.coherence.tag_file import BUCKETS, Tag, TagFile
+from tenantbase.coherence.tag_file import TagFile
 
 
 class WriteLock:
@@ -143,15 +143,13 @@ class TagSeqlock:
         epoch, _ = self._tags.tag(0)
         return TagTicket(epoch, after, in_doubt)
 
-    def commit(self, ticket: Ticket) -> None:
-        assert isinstance(ticket, TagTicket)
+    def commit(self, ticket: TagTicket) -> None:
         self._settle(ticket, ticket.after)
         self._tags.count_commit()
 
-    def roll_back(self, ticket: Ticket) -> None:
+    def roll_back(self, ticket: TagTicket) -> None:
         # What was in doubt stays so: only a commit takes the place of an earlier transaction in the
         # log, and until then that one may still come to light.
-        assert isinstance(ticket, TagTicket)
         self._settle(ticket, ticket.after.keys() - ticket.in_doubt)
 
     def _settle(self, ticket: TagTicket, buckets: Iterable[int]) -> None:

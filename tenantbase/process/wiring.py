@@ -19,7 +19,7 @@ from tenantbase.coherence.policy import Cache
 from tenantbase.process.config import Config
 from tenantbase.errors import CannotOpen
 from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
-from tenantbase.coherence.sealed_item import CACHED_BYTES, OVERHEAD, ItemSealer
+from tenantbase.coherence.sealed_item import CACHED_BYTES, OVERHEAD_BYTES, ItemSealer
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.sqlite.read_only import reading
 from tenantbase.interfaces.sqlite.file import check_file
@@ -59,7 +59,7 @@ def start_memcached(config: Config) -> Iterator[Memcached | None]:
 
         private = PrivateMemcached.start(
             config.memcached_memory,
-            max(_MEMCACHED_ITEM, min(config.max_value_bytes, CACHED_BYTES) + OVERHEAD),
+            max(_MEMCACHED_ITEM, min(config.max_value_bytes, CACHED_BYTES) + OVERHEAD_BYTES),
         )
         if private is None:
             yield None

@@ -16,7 +16,8 @@ from tenantbase.coherence import tag_file as tags_module
 from tenantbase.owned_files import TAGS_BEGUN_MARK
 from tenantbase.errors import CannotOpen
 from tenantbase.coherence.tag_seqlock import WriteLock
-from tenantbase.coherence.tag_file import BUCKETS, TagFile
+from tenantbase.coherence.authority import BUCKETS
+from tenantbase.coherence.tag_file import TagFile
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from tenantbase.interfaces.store import (
     Set,
     Store,
     Sweep,
-    Written,
+    GroupResult,
 )
 from tests.fakes import FakeStore, Granted, RecordingSeqlock, Tables, Withdrawn
 
@@ -635,7 +635,7 @@ async def test_a_withdrawn_transaction_is_not_made(store: Store) -> None:
 )
 async def test_who_changes_nothing_raises_no_fence(store: Store, group: list[Granted]) -> None:
     seqlock = RecordingSeqlock()
-    written: Written = await store.write(group, NOW, seqlock)
+    written: GroupResult[object] = await store.write(group, NOW, seqlock)
     assert written.ticket is None
     assert len(written.outcomes) == len(group)
     assert seqlock.told == ["lock", "unlock"]

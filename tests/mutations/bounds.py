@@ -62,11 +62,11 @@ MUTATIONS: Final = {
         "tenantbase/coherence/write_queue.py",
         ["tests/coherence/test_write_queue.py"],
         {
-            "a-group-of-one-change-too-many": (
-                "changes + write.changes > GROUP_CHANGES",
-                "changes + write.changes > GROUP_CHANGES + 1",
+            "a-group-of-one-row-too-many": (
+                "rows + write.rows > GROUP_ROWS",
+                "rows + write.rows > GROUP_ROWS + 1",
             ),
-            "a-group-of-any-size": (" or held + write.bytes > GROUP_BYTES\n", "\n"),
+            "a-group-of-any-size": (" or held + write.bytes > GROUP_BYTES", ""),
             "a-group-of-one-write-too-many": (
                 "while small and len(group) < GROUP_WRITES:",
                 "while small and len(group) <= GROUP_WRITES:",

@@ -20,8 +20,8 @@ MUTATIONS: Final = {
                 "if False:",
             ),
             "what-is-remembered-has-no-tag": (
-                "if data == slot.frame and tag == slot.tag:",
-                "if data == slot.frame:",
+                "if data == slot.data and tag == slot.tag:",
+                "if data == slot.data:",
             ),
         },
     ),

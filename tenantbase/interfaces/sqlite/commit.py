@@ -13,7 +13,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Final
+from typing import Final, Never
 
 from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from tenantbase.interfaces.sqlite.apply import Outcome, apply, find_damage
@@ -29,8 +29,9 @@ from tenantbase.interfaces.store import (
     Seqlock,
     Set,
     Sweep,
+    Ticket,
     Transaction,
-    Written,
+    GroupResult,
 )
 
 WriteLock = Callable[[], AbstractContextManager[object]]
@@ -101,8 +102,8 @@ class Committer:
         connection: sqlite3.Connection,
         group: Sequence[PendingWrite],
         now: float,
-        seqlock: Seqlock,
-    ) -> Written:
+        seqlock: Seqlock[Ticket],
+    ) -> GroupResult[Ticket]:
         """See ``Store.write``."""
         with ExitStack() as stack:
             try:
@@ -166,10 +167,10 @@ class Committer:
         connection: sqlite3.Connection,
         group: Sequence[PendingWrite],
         taken: Sequence[bool],
-        refused: Written,
+        refused: GroupResult[Ticket],
         now: float,
-        seqlock: Seqlock,
-    ) -> Written:
+        seqlock: Seqlock[Ticket],
+    ) -> GroupResult[Ticket]:
         """Commit those of a group refused for want of room that make room, on the reserve."""
         self._was_full = False
         deletions = [
@@ -194,7 +195,7 @@ class Committer:
                 written.outcomes, refused.outcomes, deletions, strict=True
             )
         ]
-        return Written(outcomes, written.ticket)
+        return GroupResult(outcomes, written.ticket)
 
     def _commit(
         self,
@@ -202,8 +203,8 @@ class Committer:
         group: Sequence[PendingWrite],
         taken: Sequence[bool],
         now: float,
-        seqlock: Seqlock,
-    ) -> Written:
+        seqlock: Seqlock[Ticket],
+    ) -> GroupResult[Ticket]:
         transactions = [
             pending.transaction for pending, mine in zip(group, taken, strict=True) if mine
         ]
@@ -234,7 +235,7 @@ class Committer:
         rows = connection.total_changes - before
         if not rows:
             self._roll_back(connection)
-            return Written(outcomes, None)
+            return GroupResult(outcomes, None)
         # Sweeping may leave nothing to seqlock: what it removed was gone for everybody.
         ticket = seqlock.begin_write(log.keys) if len(log) else None
         try:
@@ -254,7 +255,7 @@ class Committer:
         if ticket is not None:
             seqlock.commit(ticket)
         self._pages += rows + _value_bytes(transactions) // _PAGE
-        return Written(outcomes, ticket)
+        return GroupResult(outcomes, ticket)
 
     def _remember_damage(
         self, connection: sqlite3.Connection, transactions: Sequence[Transaction], now: float
@@ -280,7 +281,7 @@ class Committer:
         # Where a reader was too slow there is something left; the next attempt comes earlier.
         self._pages = min(logged - copied, self._checkpoint_pages // 2)
 
-    def _refused(self, taken: Sequence[bool], error: Exception) -> Written:
+    def _refused(self, taken: Sequence[bool], error: Exception) -> GroupResult[Never]:
         """The outcome for a group of which nothing was done."""
         if error_code(error) in _SYNC_FAILED:
             self.failure = "the disk failed; no more writes are taken"
@@ -328,6 +329,6 @@ def _value_bytes(transactions: Sequence[Transaction]) -> int:
     )
 
 
-def _none_made(taken: Sequence[bool], kind: type[StoreError], text: str) -> Written:
+def _none_made(taken: Sequence[bool], kind: type[StoreError], text: str) -> GroupResult[Never]:
     # One for each: an exception that many raise collects the tracebacks of all.
-    return Written([kind(text) if mine else None for mine in taken], None)
+    return GroupResult([kind(text) if mine else None for mine in taken], None)

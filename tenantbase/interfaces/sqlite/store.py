@@ -25,7 +25,7 @@ from tenantbase.interfaces.sqlite.commit import Committer, WriteLock
 from tenantbase.interfaces.sqlite.connection import Connection
 from tenantbase.interfaces.sqlite.readers import NO_ANSWER, Readers
 from tenantbase.interfaces.sqlite.recovery import LogMark
-from tenantbase.interfaces.store import PendingWrite, Seqlock, Written
+from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
 from tenantbase.troubles import Trouble, Troubles
 
 Arguments = TypeVarTuple("Arguments")
@@ -189,7 +189,9 @@ class SqliteStore:
         if trouble is not None:
             raise StoreUnavailable(trouble)
 
-    async def write(self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock) -> Written:
+    async def write(
+        self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
+    ) -> GroupResult[Ticket]:
         return await asyncio.shield(self._start(self._write(group, now, seqlock)))
 
     async def close(self) -> None:
@@ -239,11 +241,15 @@ class SqliteStore:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _write(self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock) -> Written:
+    async def _write(
+        self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
+    ) -> GroupResult[Ticket]:
         async with self._writing:
             if self._closed:
-                return Written([StoreUnavailable(_CLOSED) for _ in group], None)
-            written = await self._writer.run(self._committer.commit, group, now, seqlock)
+                return GroupResult([StoreUnavailable(_CLOSED) for _ in group], None)
+            written = await self._writer.run(
+                lambda connection: self._committer.commit(connection, group, now, seqlock)
+            )
         for outcome in written.outcomes:
             if isinstance(outcome, StoreError):
                 self._notice(outcome)

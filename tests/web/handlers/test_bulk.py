@@ -239,9 +239,9 @@ async def test_bulk_reads_use_the_cache(server: Server) -> None:
     if not server.cached:
         return
     await server.ask("PUT", "/v1/values/hit", "x")
-    before = server.cache.counters.hits
+    before = server.cache.counts.hits
     await server.ask("POST", "/get-values", '{"keys":["hit"]}')
-    assert server.cache.counters.hits == before + 1
+    assert server.cache.counts.hits == before + 1
 
 
 async def test_large_answers_come_in_pieces_and_compressed_if_wanted(start: Start) -> None:
