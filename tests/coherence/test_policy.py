@@ -7,7 +7,7 @@ import gc
 import random
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -42,7 +42,7 @@ from tenantbase.interfaces.store import (
     Set,
     GroupResult,
 )
-from tenantbase.coherence.authority import Tag
+from tenantbase.coherence.authority import Tag, Tags
 from tenantbase.coherence.tag_file import TagFile
 from tenantbase.coherence.write_queue import QUEUE_BYTES
 from tests.servers import MemcachedProcess, let_pass
@@ -74,6 +74,30 @@ class StagedStore(SqliteStore):
         return await super().write(group, now, seqlock)
 
 
+class AwaitedTags:
+    """The tag file as an authority that has to be asked, as one in another machine would.
+
+    Attributes:
+        questions: how many it was asked.
+        before_answer: awaited, if given, before a question is answered.
+    """
+
+    def __init__(self, tags: TagFile) -> None:
+        self.file = tags
+        self.questions = 0
+        self.before_answer: Callable[[], Awaitable[object]] | None = None
+
+    @property
+    def commits(self) -> int:
+        return self.file.commits
+
+    async def tags(self, buckets: Sequence[int]) -> Tags:
+        self.questions += 1
+        if self.before_answer is not None:
+            await self.before_answer()
+        return self.file.tags(buckets)
+
+
 class Node:
     """One server's worth of parts, as another process would have them."""
 
@@ -102,7 +126,7 @@ class Cluster:
         self.server = server
         self.stack = stack
 
-    async def start(self, **settings: float) -> Node:
+    async def start(self, *, awaited: bool = False, **settings: float) -> Node:
         tags = TagFile.open(self.path.with_name("x.db-tags"))
         self.stack.callback(tags.close)
         lock = WriteLock(self.path.with_name("x.db-lock"))
@@ -115,7 +139,7 @@ class Cluster:
         seqlock = TagSeqlock(tags, lock, lambda key: bucket_of(sealer.name(key)))
         cache = Cache(
             store,
-            tags,
+            AwaitedTags(tags) if awaited else tags,
             seqlock,
             sealer,
             memcache,
@@ -225,6 +249,62 @@ async def test_while_a_write_is_in_flight_the_cache_is_neither_asked_nor_filled(
     assert await node.get("k") == (b"1", CacheStatus.BYPASS)
     tags.sequences[bucket] += 1
     assert await node.get("k") == (b"1", CacheStatus.MISS)
+    assert await node.get("k") == (b"1", CacheStatus.HIT)
+
+
+async def test_an_authority_may_be_awaited(cluster: Cluster) -> None:
+    node = await cluster.start(awaited=True)
+    authority = node.cache._authority
+    assert isinstance(authority, AwaitedTags)
+    await node.set("k", b"1")
+    assert await node.get("k") == (b"1", CacheStatus.HIT)
+    await node.memcache.set_many([(node.sealer.name("k"), b"", 0)])
+    assert await node.get("k") == (b"1", CacheStatus.MISS)
+    found = await node.cache.get_many(["k", "none"])
+    assert [each.cache_status for each in found] == [CacheStatus.HIT, CacheStatus.MISS]
+    authority.file.sequences[bucket_of(node.sealer.name("k"))] |= 1
+    assert await node.get("k") == (b"1", CacheStatus.BYPASS)
+    assert authority.questions == 4, "one for each batch, however many keys"
+
+
+async def test_an_awaited_answer_decides_though_memcached_answered_first(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await cluster.start(awaited=True)
+    authority = node.cache._authority
+    assert isinstance(authority, AwaitedTags)
+    await node.set("k", b"old")
+    fetched = asyncio.Event()
+    get_many = node.memcache.get_many
+
+    async def fetching(names: Sequence[bytes]) -> dict[bytes, bytes]:
+        items = await get_many(names)
+        fetched.set()
+        return items
+
+    async def overtake() -> None:
+        authority.before_answer = None
+        await fetched.wait()
+        await node.set("k", b"new")
+
+    monkeypatch.setattr(node.memcache, "get_many", fetching)
+    authority.before_answer = overtake
+    assert await node.get("k") == (b"new", CacheStatus.MISS)
+
+
+async def test_reads_fail_with_an_authority_that_cannot_be_asked(cluster: Cluster) -> None:
+    node = await cluster.start(awaited=True)
+    authority = node.cache._authority
+    assert isinstance(authority, AwaitedTags)
+
+    async def fail() -> None:
+        raise StoreUnavailable("cut off")
+
+    await node.set("k", b"1")
+    authority.before_answer = fail
+    with pytest.raises(StoreUnavailable, match="cut off"):
+        await node.get("k")
+    authority.before_answer = None
     assert await node.get("k") == (b"1", CacheStatus.HIT)
 
 

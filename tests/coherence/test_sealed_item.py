@@ -172,3 +172,17 @@ def test_the_overhead_is_an_upper_bound() -> None:
     entry = Entry("k" * MAX_KEY_BYTES, b"v", "x/" + "y" * 250, str(uuid.uuid4()), 1, 1e9)
     memcached_item_header = 64 + 32
     assert len(sealed(entry, entry.key)) - 1 + memcached_item_header <= OVERHEAD_BYTES
+
+
+def test_a_copy_under_another_tag_is_valid_where_the_authority_accepts_it() -> None:
+    def at_or_above(sealed_under: Tag, current: Tag) -> bool:
+        return sealed_under[0] == current[0] and sealed_under[1] >= current[1]
+
+    sealer = ItemSealer(SECRET, at_or_above)
+    epoch, sequence = TAG
+    item = sealed(None, "k", (epoch, sequence))
+    for _ in range(2):  # the second time it is remembered
+        assert opened(item, "k", (epoch, sequence - 2), sealer) is None
+        assert opened(item, "k", (epoch, sequence + 2), sealer) is REJECTED
+        assert opened(item, "k", (b"f" * 16, sequence - 2), sealer) is REJECTED
+    assert opened(item[:-1], "k", (epoch, sequence - 2), sealer) is REJECTED

@@ -12,11 +12,11 @@ MUTATIONS: Final = {
         ["tests/coherence/test_sealed_item.py"],
         {
             "the-mac-covers-the-first-two-kilobytes": (
-                "memoryview(data)[_MAC:])",
-                "memoryview(data)[_MAC : _MAC + 2048])",
+                "memoryview(data)[_MAC_BYTES:]",
+                "memoryview(data)[_MAC_BYTES : _MAC_BYTES + 2048]",
             ),
             "the-mac-is-not-compared": (
-                "if not compare_digest(state.digest(), data[:_MAC]):",
+                "if not compare_digest(state.digest(), data[:_MAC_BYTES]):",
                 "if False:",
             ),
             "what-is-remembered-has-no-tag": (

@@ -50,30 +50,50 @@ def apply(
 
 def find_damage(
     connection: sqlite3.Connection,
-    transactions: Iterable[Transaction],
+    transactions: Sequence[Transaction],
     log_size: int,
     now: float,
     damaged: Collection[int] = (),
 ) -> list[StoreUnavailable | None]:
-    """Which members of a group meet damaged rows: the error of each, None for sound ones.
+    """Which members of a group to leave out for damage: the error of each, None for the others.
 
-    Each is tried in a transaction of its own that is rolled back. Savepoints within one do not do:
-    after an error of this kind and a ROLLBACK TO, SQLite finds damage in sound pages as well,
-    until the whole transaction is rolled back.
+    The others can be applied together. Members that meet damage by themselves are found first.
+    What remains may still meet some together, such as two that fill a page whose neighbour is
+    damaged: the first member that does so after those before it is left out, until none is left.
+
+    Each attempt is a transaction that is rolled back. Savepoints within one won't do: after an
+    error of this kind and a ROLLBACK TO, SQLite finds damage in sound pages as well, until the
+    whole transaction is rolled back.
     """
-    found: list[StoreUnavailable | None] = []
-    for transaction in transactions:
+
+    def attempt(members: Sequence[int]) -> StoreUnavailable | None:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            apply(connection, Log(connection), [transaction], log_size, now, damaged)
-            found.append(None)
+            group = [transactions[at] for at in members]
+            apply(connection, Log(connection), group, log_size, now, damaged)
         except sqlite3.Error as error:
             if not concerns_a_row(error):
                 raise
-            found.append(unavailable(error, "the database cannot be written"))
+            return unavailable(error, "the database cannot be written")
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+        return None
+
+    found = [attempt([at]) for at in range(len(transactions))]
+    while (
+        error := attempt(sound := [at for at, met in enumerate(found) if met is None])
+    ) is not None:
+        # The shortest run from the first one on that meets damage: its last member is the culprit.
+        fine, failing = 0, len(sound)
+        while failing - fine > 1:
+            middle = (fine + failing) // 2
+            met = attempt(sound[:middle])
+            if met is None:
+                fine = middle
+            else:
+                failing, error = middle, met
+        found[sound[failing - 1]] = error
     return found
 
 
