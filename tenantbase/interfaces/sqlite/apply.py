@@ -34,16 +34,18 @@ def apply(
     out together; a prefix delete or a sweep parts them.
 
     Args:
-        damaged: rows, by ``created``, that a sweep is to pass over.
+        damaged: rows, by ``created``, that cannot be removed: sweeps pass over them, and deleting
+            their keys hides them.
     """
     outcomes: list[Outcome] = []
-    for alone, run in groupby(transactions, _stands_alone):
+    for alone, group in groupby(transactions, _stands_alone):
         if alone:
             outcomes.extend(
-                _apply_alone(connection, log, each, log_size, now, damaged) for each in run
+                _apply_alone(connection, log, each, log_size, now, damaged) for each in group
             )
         else:
-            outcomes.extend(_apply_run(connection, log, cast("list[_Named]", list(run)), now))
+            run = cast("list[_Named]", list(group))  # groupby's key is not seen by the checker
+            outcomes.extend(_apply_run(connection, log, run, now, damaged))
     log.write()
     return outcomes
 
@@ -98,7 +100,7 @@ def find_damage(
 
 
 def _stands_alone(transaction: Transaction) -> bool:
-    return any(isinstance(change, DeletePrefix | Sweep) for change in transaction)
+    return any(isinstance(command, DeletePrefix | Sweep) for command in transaction)
 
 
 def _apply_alone(
@@ -118,9 +120,13 @@ def _apply_alone(
 
 
 def _apply_run(
-    connection: sqlite3.Connection, log: Log, transactions: Sequence[_Named], now: float
+    connection: sqlite3.Connection,
+    log: Log,
+    transactions: Sequence[_Named],
+    now: float,
+    damaged: Collection[int],
 ) -> list[Outcome]:
-    rows = Rows(connection, now, [change for each in transactions for change in each])
+    rows = Rows(connection, now, [command for each in transactions for command in each], damaged)
     outcomes: list[Outcome] = []
     for transaction in transactions:
         length = len(log)
@@ -128,7 +134,7 @@ def _apply_run(
             outcomes.append(_apply_named(log, rows, transaction))
             rows.accept()
         except TenantbaseError as error:
-            # Its traceback refers to this frame, and with that to the values of the whole group:
+            # Its traceback refers to this stack frame, and so to the values of the whole group:
             # a cycle, which would keep them until the next garbage collection.
             outcomes.append(error.with_traceback(None))
             rows.reject()
@@ -139,20 +145,20 @@ def _apply_run(
 
 def _apply_named(log: Log, rows: Rows, transaction: _Named) -> tuple[Applied, ...]:
     # Conditions speak of the state that the sender knew: the one before the transaction.
-    for change in transaction:
-        if change.condition is not None:
-            entry = rows.get(change.key)
+    for command in transaction:
+        if command.condition is not None:
+            entry = rows.get(command.key)
             version = None if entry is None else entry.version
-            if not change.condition.holds(version):
-                raise ConditionFailed(change.key, version)
+            if not command.condition.holds(version):
+                raise ConditionFailed(command.key, version)
     results = []
-    for change in transaction:
-        applied = outcome(change, rows.get(change.key), log.next_version)
+    for command in transaction:
+        applied = outcome(command, rows.get(command.key), log.next_version)
         if applied.entry is not None:
-            log.record(EventKind.SET, change.key)
-            rows.put(change.key, applied.entry)
+            log.record(EventKind.SET, command.key)
+            rows.put(command.key, applied.entry)
         elif applied.removed:
-            log.record(EventKind.DELETE, change.key)
-            rows.put(change.key, None)
+            log.record(EventKind.DELETE, command.key)
+            rows.put(command.key, None)
         results.append(applied)
     return tuple(results)

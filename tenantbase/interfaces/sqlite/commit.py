@@ -21,7 +21,7 @@ from tenantbase.interfaces.sqlite.change_log import Log
 from tenantbase.interfaces.sqlite.queries import concerns_a_row
 from tenantbase.interfaces.sqlite.reserve import Reserve
 from tenantbase.interfaces.sqlite.schema import error_code, identity, unavailable
-from tenantbase.interfaces.sqlite.sweep import find_damaged
+from tenantbase.interfaces.sqlite.sweep import find_damaged, find_damaged_keys
 from tenantbase.interfaces.store import (
     PendingWrite,
     Delete,
@@ -41,7 +41,7 @@ WriteLock = Callable[[], AbstractContextManager[object]]
 _CHECKPOINT_PAGES: Final = 2_000
 _PAGE: Final = 4_096
 _MOST_PAGES: Final = 1_073_741_823  # of SQLite's own; above, it ignores the order
-_MOST_DAMAGED: Final = 10_000  # rows that are remembered; with more, sweeping stops
+_MOST_DAMAGED_ROWS: Final = 10_000  # are remembered; with more, sweeping stops
 _PATIENCE: Final = 0.02  # seconds a checkpoint waits for readers; others wait for the lock
 
 # Errors of COMMIT after which the transaction is surely not there. Its last frame is what makes
@@ -76,7 +76,7 @@ class Committer:
         self._reserve = Reserve(path)
         self._tight = False  # not all of the reserve is there
         self._was_full = False
-        self._damaged: set[int] = set()  # rows that sweeps pass over
+        self._damaged: set[int] = set()  # rows that cannot be removed, by ``created``
         self.failure: str | None = None
 
     @property
@@ -260,11 +260,16 @@ class Committer:
     def _remember_damage(
         self, connection: sqlite3.Connection, transactions: Sequence[Transaction], now: float
     ) -> None:
-        """Find the rows that stop a sweep, if there is one, so that those behind go nevertheless."""
+        """Find rows that cannot be removed, so that sweeps pass over them and deletes hide them."""
         for transaction in transactions:
+            if len(self._damaged) >= _MOST_DAMAGED_ROWS:
+                return
             match transaction:
-                case (Sweep(limit=limit),) if len(self._damaged) < _MOST_DAMAGED:
+                case (Sweep(limit=limit),):
                     self._damaged.update(find_damaged(connection, limit, now, self._damaged))
+                case _:
+                    keys = {each.key for each in transaction if isinstance(each, Delete)}
+                    self._damaged.update(find_damaged_keys(connection, keys, self._damaged))
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
         # RESTART waits for readers of an older state, with new ones going to the database by

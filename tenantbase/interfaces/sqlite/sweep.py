@@ -8,7 +8,7 @@ writers get their turn.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from tenantbase.events import EventKind
@@ -28,6 +28,7 @@ _COUNT_EXPIRED: Final = (
 )
 # Read from the index alone, so that a damaged row is not touched before it is tried.
 _EXPIRED: Final = "SELECT created FROM entries WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"
+_ROW_OF_KEY: Final = "SELECT created FROM entries WHERE key = ?"
 _ROW: Final = f"SELECT key, {DELETED} FROM entries WHERE created = ?"
 _ROWS: Final = "SELECT created, key FROM entries WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
 _PREFIXES: Final = "SELECT version, low, high FROM deleted_prefixes ORDER BY version"
@@ -85,10 +86,27 @@ def find_damaged(
     for version, low, high in execute(_PREFIXES).fetchall():
         under = execute(_ROWS, (low, high, limit + len(known))).fetchall()
         rows += [created for created, _ in under if created <= version]
+    tried = rows[: 2 * (limit + len(known))]
+    return _not_removable(connection, [created for created in tried if created not in known])
+
+
+def find_damaged_keys(
+    connection: sqlite3.Connection, keys: Collection[str], known: Collection[int]
+) -> list[int]:
+    """The rows of these keys, by ``created``, that cannot be removed. Called outside of any
+    transaction."""
+    rows = []
+    for key in keys:
+        row = connection.execute(_ROW_OF_KEY, (key,)).fetchone()
+        if row is not None and row[0] not in known:
+            rows.append(row[0])
+    return _not_removable(connection, rows)
+
+
+def _not_removable(connection: sqlite3.Connection, rows: Iterable[int]) -> list[int]:
+    execute = connection.execute
     found = []
-    for created in rows[: 2 * (limit + len(known))]:
-        if created in known:
-            continue
+    for created in rows:
         execute("BEGIN IMMEDIATE")
         try:
             execute(_ROW, (created,)).fetchone()

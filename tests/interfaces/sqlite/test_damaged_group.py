@@ -9,8 +9,18 @@ import pytest
 
 from tenantbase.entry import JSON, OCTETS, Entry
 from tenantbase.errors import Damaged
+from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.store import SqliteStore
-from tenantbase.interfaces.store import Command, Condition, DeletePrefix, Increment, Set
+from tenantbase.interfaces.store import (
+    Applied,
+    Command,
+    Condition,
+    Delete,
+    DeletePrefix,
+    Increment,
+    Set,
+    Sweep,
+)
 from tests.damage import damage, damage_leaf
 from tests.fakes import Granted, RecordingSeqlock
 
@@ -111,3 +121,45 @@ async def test_members_that_meet_damage_only_together(
             assert await values(store, command.key) == [command.value]
     finally:
         await store.close()
+
+
+@pytest.mark.parametrize("at", range(3))
+async def test_a_damaged_key_can_be_deleted(store: SqliteStore, database: Path, at: int) -> None:
+    group = [Granted(Set("a", b"1", JSON)), Granted(Set("c", b"1", JSON))]
+    group.insert(at, Granted(Delete("bad", Condition(exists=True))))
+    seqlock = RecordingSeqlock()
+    result = await store.write(group, NOW, seqlock)
+    deleted = result.outcomes.pop(at)
+    assert deleted == (Applied(removed=1),)
+    assert all(isinstance(outcome, tuple) for outcome in result.outcomes)
+    assert seqlock.told == ["lock", {"a", "bad", "c"}, "commit", "unlock"]
+    events, _ = await store.changes(201, 10)
+    assert sorted((event.kind, event.key) for event in events) == [
+        (EventKind.DELETE, "bad"),
+        (EventKind.SET, "a"),
+        (EventKind.SET, "c"),
+    ]
+    await store.close()
+    reopened = await SqliteStore.open(database, RecordingSeqlock().lock)
+    try:
+        assert await reopened.read(["bad"], NOW) == [None]
+        entries, _ = await reopened.scan("b", "", 10, 1 << 20, NOW)
+        assert entries == []
+        for _ in range(3):  # the first one meets the damage, and remembers it
+            (swept,) = (
+                await reopened.write([Granted(Sweep(100))], NOW, RecordingSeqlock())
+            ).outcomes
+            assert isinstance(swept, tuple | Damaged)
+        assert await reopened.read(["bad"], NOW) == [None], "it stays deleted"
+        again = await reopened.write([Granted(Delete("bad"))], NOW, RecordingSeqlock())
+        assert again.outcomes == [(Applied(),)]
+        # Its row cannot be removed, so its key cannot be given to another.
+        refused = await reopened.write(
+            [Granted(Set("bad", b"2", JSON)), Granted(Set("b", b"2", JSON))],
+            NOW,
+            RecordingSeqlock(),
+        )
+        assert isinstance(refused.outcomes[0], Damaged)
+        assert await values(reopened, "bad", "b") == [None, b"2"]
+    finally:
+        await reopened.close()
