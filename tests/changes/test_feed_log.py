@@ -84,7 +84,7 @@ async def until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def by_count_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The log is read because of its counter, and not because it is time to."""
-    monkeypatch.setattr(feed_module, "_LOOK_ANYWAY", 3600.0)
+    monkeypatch.setattr(feed_module, "_READ_ANYWAY_SECONDS", 3600.0)
 
 
 @pytest.mark.usefixtures("by_count_alone")
@@ -117,7 +117,7 @@ async def test_one_commit_of_many_events_is_read_to_its_end() -> None:
 async def test_trouble_with_the_log_is_told_once_each_time_that_it_comes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(feed_module, "_LOOK_ANYWAY", 0.0)
+    monkeypatch.setattr(feed_module, "_READ_ANYWAY_SECONDS", 0.0)
     log = Log()
     with caplog.at_level(logging.WARNING, "tenantbase.feed"):
         async with Feed(log, heartbeat=3600).subscribe("", None, never):

@@ -59,13 +59,13 @@ MUTATIONS: Final = {
                 " and _is_at(fd, path) and _is_complete(fd)",
                 " and _is_at(fd, path)",
             ),
-            "locked-for-ever": ("if waited > _PATIENCE:", "if False:"),
+            "locked-for-ever": ("if waited > _PATIENCE_SECONDS:", "if False:"),
             "a-log-with-an-unfinished-commit-is-safe": (
                 " and not any(each & 1 for each in self.sequences)",
                 "",
             ),
-            "a-log-is-safe-from-the-start": ("bool(self._words[_LOG_SAFE]) and", ""),
-            "an-incomplete-file-is-complete": ("os.fstat(fd).st_size == _SIZE and ", ""),
+            "a-log-is-safe-from-the-start": ("bool(self._words[_WAL_SAFE]) and", ""),
+            "an-incomplete-file-is-complete": ("os.fstat(fd).st_size == _SIZE_BYTES and ", ""),
         },
     ),
     **of(
