@@ -180,7 +180,7 @@ def _look(fd: int, path: Path) -> bytes:
     # a mark: zeros, except for the epoch.
     found = os.fstat(fd)
     if found.st_size <= _SIZE_BYTES and found.st_mode & 0o777 == 0o600:
-        contents = bytearray(os.pread(fd, _SIZE, 0))
+        contents = bytearray(os.pread(fd, _SIZE_BYTES, 0))
         contents[_EPOCH] = b""
         if not any(contents):
             return head
