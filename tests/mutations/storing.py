@@ -60,9 +60,9 @@ MUTATIONS: Final = {
                 "    if True:\n        newest",
             ),
             "an-error-leaves-a-snapshot-open": (
-                "    finally:\n        if connection.in_transaction:  # some",
+                "    finally:\n        if connection.in_transaction:  # after",
                 "    except ZeroDivisionError:\n        raise\n    else:\n"
-                "        if connection.in_transaction:  # some",
+                "        if connection.in_transaction:  # after",
             ),
         },
     ),

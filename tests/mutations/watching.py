@@ -18,7 +18,7 @@ MUTATIONS: Final = {
         _TESTS,
         {
             "the-counter-is-read-after-the-version": (
-                "        newest = await self._change_log.last_version()\n        # From",
+                "        newest = await self._change_log.last_version()\n        # No",
                 "        newest = await self._change_log.last_version()\n"
                 "        commits = self._change_log.commits\n        # From",
             ),
@@ -88,11 +88,11 @@ MUTATIONS: Final = {
             "catching-up-ends-at-a-batch-of-others": (
                 "self.position = events[-1].version if events else reached",
                 "mine = [each for each in events if self.concerns(each)]\n"
-                "        self.position = mine[-1].version if mine else stands",
+                "        self.position = mine[-1].version if mine else reached",
             ),
             "catching-up-repeats-the-last-one": (
                 "self.position = events[-1].version if events else reached",
-                "self.position = events[-1].version - 1 if len(events) > 1 else stands",
+                "self.position = events[-1].version - 1 if len(events) > 1 else reached",
             ),
             "catching-up-stops-one-too-early": (
                 "if self.position >= reached:",

@@ -1,4 +1,4 @@
-"""What a group of transactions does to the tables. Plain code, run in the writing thread."""
+"""Applies a group of transactions to the tables. Plain code, run in the writing thread."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def apply(
     now: float,
     damaged: Collection[int] = (),
 ) -> list[Outcome]:
-    """Apply transactions in order, inside one of the connection's.
+    """Apply transactions in order, inside one SQLite transaction.
 
-    Each sees those before it that were made. Consecutive ones that name their keys are worked
-    out together; a prefix delete or a sweep parts them.
+    Each sees the effects of those before it. Consecutive ones that name their keys are worked out
+    together; a prefix delete or a sweep separates them.
 
     Args:
         damaged: rows, by ``created``, that cannot be removed: sweeps pass over them, and deleting
@@ -144,7 +144,7 @@ def _apply_run(
 
 
 def _apply_named(log: Log, rows: Rows, transaction: _Named) -> tuple[Applied, ...]:
-    # Conditions speak of the state that the sender knew: the one before the transaction.
+    # Conditions are about the state that the client knew: the one before the transaction.
     for command in transaction:
         if command.condition is not None:
             entry = rows.get(command.key)

@@ -1,8 +1,8 @@
-"""Changes of keys nobody has named: deleted prefixes, and what is swept away later.
+"""Changes of keys that no command names: prefix deletes, and what is swept away later.
 
-A large prefix is deleted by one line in ``deleted_prefixes``, however many entries it has. Their
-rows no longer count from then on, and are removed by sweeping, a few at a time, so that other
-writers get their turn.
+A large prefix is deleted by one row in ``deleted_prefixes``, however many entries it has. From then
+on their rows do not count. Sweeps remove them, a few at a time, so that other writers get their
+turn.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tenantbase.interfaces.store import Applied
 ONE_BY_ONE: Final = 1_000
 
 _IN_PREFIX: Final = f"SELECT key FROM entries WHERE key >= ? AND key < ? AND {ALIVE} LIMIT ?"
-# Both are read from indexes alone, but for rows that have expired and were not swept yet.
+# Both use indexes alone, except for rows that have expired and are not swept yet.
 _COUNT: Final = f"SELECT count(*) FROM entries WHERE key >= ? AND key < ? AND NOT {DELETED}"
 _COUNT_EXPIRED: Final = (
     "SELECT count(*) FROM entries INDEXED BY entries_expiry"
@@ -48,7 +48,7 @@ def delete_prefix(connection: sqlite3.Connection, log: Log, prefix: str, now: fl
         return Applied(removed=len(keys))
     (count,) = execute(_COUNT, (low, high)).fetchone()
     (expired,) = execute(_COUNT_EXPIRED, (now, low, high)).fetchone()
-    # What lies within the new range needs no line of its own any more.
+    # Ranges within the new one are no longer needed.
     execute("DELETE FROM deleted_prefixes WHERE low >= ? AND high <= ?", (low, high))
     execute("INSERT INTO deleted_prefixes VALUES (?, ?, ?)", (log.next_version, low, high))
     log.record(EventKind.RESET, prefix)
@@ -135,7 +135,7 @@ def _remove_expired(
 
 
 def _remove_deleted(connection: sqlite3.Connection, limit: int, damaged: Collection[int]) -> int:
-    """Remove rows under deleted prefixes. They are gone already for everybody."""
+    """Remove rows under deleted prefixes. No reader sees them any more."""
     execute = connection.execute
     done = 0
     for version, low, high in execute(_PREFIXES).fetchall():
@@ -148,14 +148,14 @@ def _remove_deleted(connection: sqlite3.Connection, limit: int, damaged: Collect
         connection.executemany(_DELETE_ROW, removed)
         kept = [key for created, key in rows if created in damaged]
         if kept:
-            # The line stays for as long as the row does, or the row would be there again.
+            # The range stays for as long as the row does, or the row would reappear.
             execute("UPDATE deleted_prefixes SET low = ? WHERE version = ?", (kept[0], version))
             done += len(removed)
         elif len(rows) < limit - done:
             execute("DELETE FROM deleted_prefixes WHERE version = ?", (version,))
             done += len(rows)
         else:
-            # Newer entries stay where they are: the next batch must not walk over them again.
+            # Newer entries stay: the next batch must not walk over them again.
             beyond = rows[-1][1] + "\0"
             execute("UPDATE deleted_prefixes SET low = ? WHERE version = ?", (beyond, version))
             done += len(rows)
