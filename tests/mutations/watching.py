@@ -20,7 +20,7 @@ MUTATIONS: Final = {
             "the-counter-is-read-after-the-version": (
                 "        newest = await self._change_log.last_version()\n        # No",
                 "        newest = await self._change_log.last_version()\n"
-                "        commits = self._change_log.commits\n        # From",
+                "        commits = self._change_log.commits\n        # No",
             ),
             "uncounted-commits-are-never-seen": (
                 " or loop.time() - looked > _READ_ANYWAY_SECONDS",
