@@ -19,7 +19,7 @@ _SCAN_BYTES: Final = 4 << 20
 
 
 class ReadOnly:
-    """What ``Cache`` does for reads, one after the other: it blocks the event loop.
+    """The reading half of ``Cache``, one read after the other. It blocks the event loop.
 
     For the command line, where nothing else is in flight.
     """
@@ -28,7 +28,7 @@ class ReadOnly:
         self._connection = connection
 
     def now(self) -> float:
-        """The present, in Unix seconds."""
+        """The current time in Unix seconds."""
         return time.time()
 
     async def get(self, key: str) -> Lookup:
@@ -38,7 +38,7 @@ class ReadOnly:
             raise entry
         return Lookup(entry, CacheStatus.BYPASS)
 
-    async def write(self, *changes: object) -> NoReturn:
+    async def write(self, *commands: object) -> NoReturn:
         """Raises CannotOpen."""
         raise CannotOpen("the database is read-only")
 

@@ -1,8 +1,8 @@
-"""The connections that read. One that hangs is set aside, and the others go on.
+"""The reading connections. One that hangs is set aside, and the others go on.
 
-Calls wait in one queue and are taken by the threads that are free, so a call waits behind one
-that hangs only while every thread hangs. A thread in a system call that does not return cannot be
-stopped: it is replaced, up to a bound, and joins again when it returns.
+Calls wait in one queue, and free threads take them, so a call waits behind a hanging one only while
+every thread hangs. A thread in a system call that does not return cannot be stopped: it is
+replaced, up to a bound, and joins again when it returns.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from tenantbase.deadlines import Deadlines
 
 Result = TypeVar("Result")
 
-MOST_READERS: Final = 6  # those that hang included
+MOST_READERS: Final = 6  # hanging ones included
 _HANG_SECONDS: Final = 1.0  # a call that takes longer has its thread replaced
-_LAST_WAIT_SECONDS: Final = 1.0  # for threads that hang when the store is closed
+_LAST_WAIT_SECONDS: Final = 1.0  # for hanging threads when the store is closed
 
 NO_ANSWER: Final = "the database did not answer in time"
 
 
 class _Call(Generic[Result]):
-    """A function to be run on any of the connections, and the future of its result."""
+    """A function to run on any of the connections, and the future of its result."""
 
     __slots__ = ("function", "future")
 
@@ -41,7 +41,7 @@ class _Call(Generic[Result]):
 
     def deliver(self, result: Result | None, error: BaseException | None) -> None:
         if self.future.done():
-            return  # its caller has given up
+            return  # its caller gave up
         if error is not None:
             self.future.set_exception(error)
         else:
@@ -52,8 +52,8 @@ class _Reader:
     """A connection, and what its thread is doing.
 
     Attributes:
-        call: what the thread runs, and ``since`` when; both are set by the thread.
-        aside: it hangs, and takes no more calls until it has come back.
+        call, since: what the thread is running, and since when; both are set by the thread.
+        aside: it hangs, and takes no calls until it returns.
     """
 
     __slots__ = ("connection", "call", "since", "aside")
@@ -70,9 +70,9 @@ class Readers:
 
     Args:
         connect: opens a connection; called in its thread.
-        count: connections that read at the same time.
-        timeout: seconds that a call may take, its time in the queue included.
-        hanging: told True when the first thread hangs, False when all have come back.
+        count: how many connections read at the same time.
+        timeout: seconds that a call may take, including its time in the queue.
+        hanging: called with True when the first thread hangs, with False when all have returned.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Readers:
 
     @property
     def connections(self) -> list[Connection]:
-        """Those that are open."""
+        """The open connections."""
         return [reader.connection for reader in self._readers]
 
     async def start(self) -> None:
@@ -125,7 +125,7 @@ class Readers:
         return await future
 
     async def close(self) -> None:
-        """Let calls end, for as long as they may take, and close what does not hang."""
+        """Wait for running calls, within their timeout, and close the connections that respond."""
         self._closed = True
         while any(not reader.aside for reader in self._busy()):
             self._returned.clear()
@@ -152,7 +152,7 @@ class Readers:
         return self._readers.difference(self._idle)
 
     def _wake(self) -> None:
-        """Have an idle thread look at the queue; one that is busy does so anyway."""
+        """Have an idle thread look at the queue; a busy one does so anyway."""
         if not self._idle:
             return
         reader = self._idle.pop()
@@ -161,19 +161,19 @@ class Readers:
             self._timer = self._loop.call_later(self._hang_seconds / 2, self._look)
 
     def _work(self, reader: _Reader, connection: sqlite3.Connection) -> None:
-        """Run calls until none is left. In the reader's thread."""
+        """Run calls until none is left. Runs in the reader's thread."""
         while not reader.aside:
             try:
                 call = self._calls.popleft()
             except IndexError:
                 break
             if call.future.done():
-                continue  # its caller has given up
+                continue  # its caller gave up
             result = error = None
             reader.since, reader.call = time.monotonic(), call
             try:
                 result = call.function(connection)
-            except Exception as caught:  # the boundary: it belongs to the caller
+            except Exception as caught:  # it is for the caller
                 error = caught
             reader.call = None
             if not self._tell(call.deliver, result, error):
@@ -184,13 +184,13 @@ class Readers:
         try:
             self._loop.call_soon_threadsafe(function, *args)
         except RuntimeError:
-            return False  # it was left behind, and the event loop is closed
+            return False  # it was abandoned, and the event loop is closed
         return True
 
     def _return(self, reader: _Reader) -> None:
-        """A thread has come to the end of the queue, or back from where it hung."""
+        """A thread has emptied the queue, or returned from where it hung."""
         if reader not in self._readers:
-            return  # left behind
+            return  # abandoned
         was_aside, reader.aside = reader.aside, False
         self._idle.append(reader)
         self._returned.set()
@@ -206,7 +206,7 @@ class Readers:
             self._wake()
 
     def _look(self) -> None:
-        """Set aside the connections whose threads hang."""
+        """Set hanging connections aside."""
         self._timer = None
         now = time.monotonic()
         for reader in self._busy():
@@ -234,7 +234,7 @@ class Readers:
         try:
             await self._open()
         except StoreError:
-            pass  # the next look tries again, while there is something to look for
+            pass  # the next look tries again, while calls are running
         finally:
             self._opening -= 1
             self._returned.set()
@@ -254,6 +254,6 @@ class Readers:
     def _expired(self, call: _Call[Any], future: asyncio.Future[Any]) -> None:
         future.set_exception(StoreUnavailable(NO_ANSWER))
         for reader in self._readers:
-            # Set aside, so that the interruption cannot meet the call after this one.
+            # Only one set aside, so that the interruption cannot hit the call after this one.
             if reader.call is call and reader.aside:
                 reader.connection.interrupt_now()
