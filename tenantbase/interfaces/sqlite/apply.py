@@ -9,7 +9,7 @@ from typing import cast
 
 from tenantbase.errors import ConditionFailed, InvalidRequest, StoreUnavailable, TenantbaseError
 from tenantbase.events import EventKind
-from tenantbase.interfaces.sqlite.change_log import Log
+from tenantbase.interfaces.sqlite.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.queries import concerns_a_row
 from tenantbase.interfaces.sqlite.rows import KeyCommand, Rows, outcome
 from tenantbase.interfaces.sqlite.schema import unavailable
@@ -22,9 +22,9 @@ _Named = tuple[KeyCommand, ...]
 
 def apply(
     connection: sqlite3.Connection,
-    log: Log,
+    change_log: ChangeLog,
     transactions: Iterable[Transaction],
-    log_size: int,
+    change_log_size: int,
     now: float,
     damaged: Collection[int] = (),
 ) -> list[Outcome]:
@@ -41,19 +41,20 @@ def apply(
     for alone, group in groupby(transactions, _stands_alone):
         if alone:
             outcomes.extend(
-                _apply_alone(connection, log, each, log_size, now, damaged) for each in group
+                _apply_alone(connection, change_log, each, change_log_size, now, damaged)
+                for each in group
             )
         else:
             run = cast("list[_Named]", list(group))  # groupby's key is not seen by the checker
-            outcomes.extend(_apply_run(connection, log, run, now, damaged))
-    log.write()
+            outcomes.extend(_apply_run(connection, change_log, run, now, damaged))
+    change_log.write()
     return outcomes
 
 
 def find_damage(
     connection: sqlite3.Connection,
     transactions: Sequence[Transaction],
-    log_size: int,
+    change_log_size: int,
     now: float,
     damaged: Collection[int] = (),
 ) -> list[StoreUnavailable | None]:
@@ -72,7 +73,7 @@ def find_damage(
         connection.execute("BEGIN IMMEDIATE")
         try:
             group = [transactions[at] for at in members]
-            apply(connection, Log(connection), group, log_size, now, damaged)
+            apply(connection, ChangeLog(connection), group, change_log_size, now, damaged)
         except sqlite3.Error as error:
             if not concerns_a_row(error):
                 raise
@@ -105,23 +106,23 @@ def _stands_alone(transaction: Transaction) -> bool:
 
 def _apply_alone(
     connection: sqlite3.Connection,
-    log: Log,
+    change_log: ChangeLog,
     transaction: Transaction,
-    log_size: int,
+    change_log_size: int,
     now: float,
     damaged: Collection[int],
 ) -> Outcome:
     match transaction:
         case (DeletePrefix(prefix=prefix),):
-            return (delete_prefix(connection, log, prefix, now),)
+            return (delete_prefix(connection, change_log, prefix, now),)
         case (Sweep(limit=limit),):
-            return (sweep(connection, log, log_size, limit, now, damaged),)
+            return (sweep(connection, change_log, change_log_size, limit, now, damaged),)
     return InvalidRequest("deleting a prefix is a transaction of its own", "prefix")
 
 
 def _apply_run(
     connection: sqlite3.Connection,
-    log: Log,
+    change_log: ChangeLog,
     transactions: Sequence[_Named],
     now: float,
     damaged: Collection[int],
@@ -129,21 +130,21 @@ def _apply_run(
     rows = Rows(connection, now, [command for each in transactions for command in each], damaged)
     outcomes: list[Outcome] = []
     for transaction in transactions:
-        length = len(log)
+        length = len(change_log)
         try:
-            outcomes.append(_apply_named(log, rows, transaction))
+            outcomes.append(_apply_named(change_log, rows, transaction))
             rows.accept()
         except TenantbaseError as error:
             # Its traceback refers to this stack frame, and so to the values of the whole group:
             # a cycle, which would keep them until the next garbage collection.
             outcomes.append(error.with_traceback(None))
             rows.reject()
-            log.take_back(length)
+            change_log.take_back(length)
     rows.write()
     return outcomes
 
 
-def _apply_named(log: Log, rows: Rows, transaction: _Named) -> tuple[Applied, ...]:
+def _apply_named(change_log: ChangeLog, rows: Rows, transaction: _Named) -> tuple[Applied, ...]:
     # Conditions are about the state that the client knew: the one before the transaction.
     for command in transaction:
         if command.condition is not None:
@@ -153,12 +154,12 @@ def _apply_named(log: Log, rows: Rows, transaction: _Named) -> tuple[Applied, ..
                 raise ConditionFailed(command.key, version)
     results = []
     for command in transaction:
-        applied = outcome(command, rows.get(command.key), log.next_version)
+        applied = outcome(command, rows.get(command.key), change_log.next_version)
         if applied.entry is not None:
-            log.record(EventKind.SET, command.key)
+            change_log.record(EventKind.SET, command.key)
             rows.put(command.key, applied.entry)
         elif applied.removed:
-            log.record(EventKind.DELETE, command.key)
+            change_log.record(EventKind.DELETE, command.key)
             rows.put(command.key, None)
         results.append(applied)
     return tuple(results)

@@ -9,7 +9,7 @@ from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.queries import last_version
 
 
-class Log:
+class ChangeLog:
     """The versions given out in one SQLite transaction."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:

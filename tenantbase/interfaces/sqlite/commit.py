@@ -17,7 +17,7 @@ from typing import Final, Never
 
 from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from tenantbase.interfaces.sqlite.apply import Outcome, apply, find_damage
-from tenantbase.interfaces.sqlite.change_log import Log
+from tenantbase.interfaces.sqlite.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.queries import concerns_a_row
 from tenantbase.interfaces.sqlite.reserve import Reserve
 from tenantbase.interfaces.sqlite.schema import error_code, identity, unavailable
@@ -67,11 +67,13 @@ class Committer:
         failure: why it takes no more writes, in one sentence; None while it takes them.
     """
 
-    def __init__(self, path: str, opened: tuple[int, int], lock: WriteLock, log_size: int) -> None:
+    def __init__(
+        self, path: str, opened: tuple[int, int], lock: WriteLock, change_log_size: int
+    ) -> None:
         self._path = path
         self._opened = opened
         self._lock = lock
-        self._log_size = log_size
+        self._change_log_size = change_log_size
         self._pages = 0
         self._reserve = Reserve(path)
         self._tight = False  # whether part of the reserve is missing
@@ -211,21 +213,29 @@ class Committer:
         before = connection.total_changes
         try:
             connection.execute("BEGIN IMMEDIATE")
-            log = Log(connection)
-            results = iter(apply(connection, log, transactions, self._log_size, now, self._damaged))
+            change_log = ChangeLog(connection)
+            results = iter(
+                apply(
+                    connection, change_log, transactions, self._change_log_size, now, self._damaged
+                )
+            )
         except sqlite3.Error as error:
             if not self._roll_back(connection) or not concerns_a_row(error):
                 return self._refused(taken, error)
             try:
                 self._remember_damage(connection, transactions, now)
-                damage = find_damage(connection, transactions, self._log_size, now, self._damaged)
+                damage = find_damage(
+                    connection, transactions, self._change_log_size, now, self._damaged
+                )
                 sound = [
                     each for each, met in zip(transactions, damage, strict=True) if met is None
                 ]
                 before = connection.total_changes  # it counts what was rolled back too
                 connection.execute("BEGIN IMMEDIATE")
-                log = Log(connection)
-                made = iter(apply(connection, log, sound, self._log_size, now, self._damaged))
+                change_log = ChangeLog(connection)
+                made = iter(
+                    apply(connection, change_log, sound, self._change_log_size, now, self._damaged)
+                )
                 results = iter([next(made) if met is None else met for met in damage])
             except sqlite3.Error as again:
                 self._roll_back(connection)
@@ -236,7 +246,7 @@ class Committer:
             self._roll_back(connection)
             return GroupResult(outcomes, None)
         # A sweep may change no key: what it removed had already gone for all readers.
-        ticket = seqlock.begin_write(log.keys) if len(log) else None
+        ticket = seqlock.begin_write(change_log.keys) if len(change_log) else None
         try:
             connection.execute("COMMIT")
         except (sqlite3.Error, MemoryError) as error:

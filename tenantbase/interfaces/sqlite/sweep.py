@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from tenantbase.events import EventKind
-from tenantbase.interfaces.sqlite.change_log import Log
+from tenantbase.interfaces.sqlite.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.queries import ALIVE, DELETED, concerns_a_row, prefix_range
 from tenantbase.interfaces.store import Applied
 
@@ -36,7 +36,9 @@ _DELETE_KEY: Final = "DELETE FROM entries WHERE key = ?"
 _DELETE_ROW: Final = "DELETE FROM entries WHERE created = ?"
 
 
-def delete_prefix(connection: sqlite3.Connection, log: Log, prefix: str, now: float) -> Applied:
+def delete_prefix(
+    connection: sqlite3.Connection, change_log: ChangeLog, prefix: str, now: float
+) -> Applied:
     """See ``DeletePrefix``."""
     execute = connection.execute
     low, high = prefix_range(prefix)
@@ -44,33 +46,33 @@ def delete_prefix(connection: sqlite3.Connection, log: Log, prefix: str, now: fl
     if len(keys) <= ONE_BY_ONE:
         connection.executemany(_DELETE_KEY, keys)
         for (key,) in keys:
-            log.record(EventKind.DELETE, key)
+            change_log.record(EventKind.DELETE, key)
         return Applied(removed=len(keys))
     (count,) = execute(_COUNT, (low, high)).fetchone()
     (expired,) = execute(_COUNT_EXPIRED, (now, low, high)).fetchone()
     # Ranges within the new one are no longer needed.
     execute("DELETE FROM deleted_prefixes WHERE low >= ? AND high <= ?", (low, high))
-    execute("INSERT INTO deleted_prefixes VALUES (?, ?, ?)", (log.next_version, low, high))
-    log.record(EventKind.RESET, prefix)
+    execute("INSERT INTO deleted_prefixes VALUES (?, ?, ?)", (change_log.next_version, low, high))
+    change_log.record(EventKind.RESET, prefix)
     return Applied(removed=count - expired)
 
 
 def sweep(
     connection: sqlite3.Connection,
-    log: Log,
-    log_size: int,
+    change_log: ChangeLog,
+    change_log_size: int,
     limit: int,
     now: float,
     damaged: Collection[int] = (),
 ) -> Applied:
-    """See ``Sweep``; ``log_size`` lines are left in the change log.
+    """See ``Sweep``; ``change_log_size`` lines are left in the change log.
 
     Args:
         damaged: rows, by ``created``, that cannot be removed and are passed over.
     """
-    removed = _remove_expired(connection, log, limit, now, damaged)
+    removed = _remove_expired(connection, change_log, limit, now, damaged)
     removed += _remove_deleted(connection, limit - removed, damaged)
-    removed += log.trim(log_size, limit - removed)
+    removed += change_log.trim(change_log_size, limit - removed)
     return Applied(removed=removed)
 
 
@@ -122,14 +124,18 @@ def _not_removable(connection: sqlite3.Connection, rows: Iterable[int]) -> list[
 
 
 def _remove_expired(
-    connection: sqlite3.Connection, log: Log, limit: int, now: float, damaged: Collection[int]
+    connection: sqlite3.Connection,
+    change_log: ChangeLog,
+    limit: int,
+    now: float,
+    damaged: Collection[int],
 ) -> int:
     expired = [row[0] for row in connection.execute(_EXPIRED, (now, limit + len(damaged)))]
     removed = [created for created in expired if created not in damaged][:limit]
     for created in removed:
         key, deleted = connection.execute(_ROW, (created,)).fetchone()
         if not deleted:
-            log.record(EventKind.EXPIRE, key)
+            change_log.record(EventKind.EXPIRE, key)
     connection.executemany(_DELETE_ROW, [(created,) for created in removed])
     return len(removed)
 
