@@ -70,3 +70,17 @@ async def test_what_holds_the_damaged_row_fails_clearly(database: Path, start: S
         assert (await server.ask("GET", "/get-values?prefix=k1")).status == 200
         healthy = await server.ask("POST", "/get-values", '{"keys": ["k01", "k02"]}')
         assert healthy.status == 200
+
+
+@pytest.mark.parametrize("cached", [True, False])
+async def test_the_damaged_key_can_be_deleted(database: Path, start: Start, cached: bool) -> None:
+    with MemcachedProcess() as memcached:
+        async with start(memcached=memcached if cached else None) as server:
+            assert (await server.ask("GET", "/get-value?key=k08-bad")).status == 503
+            deleted = await server.ask("DELETE", "/delete-value?key=k08-bad")
+            assert deleted.status == 204
+            assert (await server.ask("GET", "/get-value?key=k08-bad")).status == 404
+            listing = await server.ask("GET", "/get-values")
+            assert listing.status == 200 and b"k08-bad" not in listing.body
+            again = await server.ask("POST", "/set-value", '{"key": "k08-bad", "value": 1}')
+            assert again.status == 503, "its row still holds the key"
