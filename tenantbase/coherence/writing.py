@@ -106,7 +106,7 @@ class WriteThrough:
         fills = self._fills(group, result)
         if not fills:
             return outcomes
-        # Acknowledged after memcached has it, so that whoever reads next finds it there.
+        # Acknowledged after memcached has it, so that the next reader finds it there.
         return Unfinished([LATER] * len(group), partial(self._store_fills, fills, outcomes))
 
     async def _store_fills(

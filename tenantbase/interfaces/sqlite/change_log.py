@@ -35,7 +35,7 @@ class ChangeLog:
     def record(self, kind: EventKind, key: str) -> None:
         """Give out the next version; see ``ChangeEvent``."""
         # As a plain str: sqlite3 searches its adapters for any subclass.
-        self._events.append((self.next_version, kind._value_, key))
+        self._events.append((self.next_version, str(kind), key))
 
     def take_back(self, length: int) -> None:
         """Forget all but the first ``length`` versions: their changes were not made."""
