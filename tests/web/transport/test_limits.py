@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from tenantbase import json_requests
 from tenantbase.coherence.policy import Cache
 from tenantbase.entry import JSON
+from tenantbase.json_requests import Read
 from tenantbase.lookup import Lookup
 from tenantbase.interfaces.store import Applied, Command, Set
 from tenantbase.web import WebSettings
@@ -316,3 +318,34 @@ async def test_a_body_that_came_uninvited_is_taken(server: Server) -> None:
         if answers[-1].status == 100:  # it was not there yet when the head was read
             answers.append(await wire.answer())
         assert answers[-1].status == 201
+
+
+
+async def test_large_bodies_that_arrive_together_are_parsed_one_in_a_turn(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are, the event loop turns between them, so others get theirs."""
+    parsed: list[int] = []
+    turn = 0
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            await asyncio.sleep(0)
+            turn += 1
+
+    def read_many(text: bytes, max_entries: int) -> Iterator[Read]:
+        parsed.append(turn)
+        return json_requests.read_many(text, max_entries)
+
+    monkeypatch.setattr("tenantbase.web.handlers.bulk.read_many", read_many)
+    body = json.dumps({"values": [{"key": f"k{n}", "value": n} for n in range(4_000)]}).encode()
+    async with start() as server, AsyncExitStack() as stack:
+        wires = [await stack.enter_async_context(server.wire()) for _ in range(8)]
+        for wire in wires:
+            await wire.send(request("POST", "/set-values", body))
+        counting = asyncio.create_task(count())
+        stack.callback(counting.cancel)
+        assert {(await wire.answer()).status for wire in wires} == {200}
+    assert len(parsed) == 8
+    assert len(set(parsed)) == 8, "two of them in one turn of the event loop"
