@@ -208,5 +208,7 @@ def test_deleting_much_takes_little_room(
     body = {"prefix": "k"} if left == "prefix" else {"keys": keys}
     answer = server.ask("POST", "/delete-values", json.dumps(body).encode())
     assert (answer.status, answer.json) == (200, {"deleted": len(keys)})
-    assert server.settled("late", 10_000)
+    assert server.statuses(*keys) == [404] * 2 * len(keys)
+    disk.empty()
+    assert server.settled("late", 100_000)
     assert server.statuses("late") == [200, 200]
