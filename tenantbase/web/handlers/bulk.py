@@ -82,7 +82,9 @@ class Bulk:
             entries = _kept(await self._cache.get_many(chunk))
             start += len(entries)
             # The values turned out to be large: no more than was kept is read next.
-            count = min(count * _GROWTH, self._chunk) if len(entries) == len(chunk) else len(entries)
+            count = (
+                min(count * _GROWTH, self._chunk) if len(entries) == len(chunk) else len(entries)
+            )
             entries.reverse()
             for key in chunk[: len(entries)]:
                 entry = entries.pop()  # it is let go as soon as it is sent

@@ -350,7 +350,6 @@ async def test_a_body_that_came_uninvited_is_taken(server: Server) -> None:
         assert answers[-1].status == 201
 
 
-
 async def test_large_bodies_that_arrive_together_are_parsed_one_in_a_turn(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
