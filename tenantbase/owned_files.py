@@ -25,6 +25,10 @@ RESERVE_MARK: Final = b"tbspare\n"
 RESERVE_IN_EMPTY_MARK: Final = b"tbspar0\n"
 _MARKS: Final = (LOCK_MARK, TAGS_MARK, TAGS_BEGUN_MARK, RESERVE_MARK, RESERVE_IN_EMPTY_MARK)
 
+# Another process may remove or make a file between two calls, but not so often. In some directories,
+# such as /proc, no file can be made, and the error is the same.
+_TRIES: Final = 100
+
 # O_NONBLOCK: opening a FIFO must not wait for its other end.
 _FLAGS: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -44,7 +48,7 @@ def open_beside(path: Path, what: str, mark: bytes, like: Path | None) -> tuple[
     Raises:
         CannotOpen: one line that names the file and says why. No new file is left.
     """
-    while True:
+    for _ in range(_TRIES):
         try:
             try:
                 _check_kind(path, what, os.lstat(path))
@@ -53,9 +57,7 @@ def open_beside(path: Path, what: str, mark: bytes, like: Path | None) -> tuple[
             fd = os.open(path, _FLAGS)
         except (FileNotFoundError, FileExistsError):
             if not path.parent.is_dir():
-                raise CannotOpen(
-                    f"cannot open the {what} {path}: No such file or directory"
-                ) from None
+                break
             continue  # another process removed or made it in between
         except OSError as error:
             raise CannotOpen(f"cannot open the {what} {path}: {error.strerror}") from error
@@ -65,6 +67,7 @@ def open_beside(path: Path, what: str, mark: bytes, like: Path | None) -> tuple[
             os.close(fd)
             raise
         return fd, False
+    raise CannotOpen(f"cannot open the {what} {path}: No such file or directory")
 
 
 def foreign(path: Path, what: str) -> CannotOpen:

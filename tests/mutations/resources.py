@@ -64,8 +64,8 @@ MUTATIONS: Final = {
             "readers-without-end": ("len(self._readers) + self._opening < MOST_READERS", "True"),
             "opened-once-and-never-more": ("self._opening -= 1", "pass"),
             "a-hanging-reader-takes-the-next-call": (
-                "if not self._opening and all(reader.aside",
-                "if False and all(reader.aside",
+                "if not self._opening and all(reader.hangs",
+                "if False and all(reader.hangs",
             ),
             "a-query-without-end-is-left": (
                 "if reader.call is call and reader.aside:",

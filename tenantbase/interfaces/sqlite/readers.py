@@ -22,7 +22,8 @@ from tenantbase.deadlines import Deadlines
 Result = TypeVar("Result")
 
 MOST_READERS: Final = 6  # hanging ones included
-_HANG_SECONDS: Final = 1.0  # a call that takes longer has its thread replaced
+_REPLACE_SECONDS: Final = 0.25  # a call that takes longer has its thread replaced
+_HANG_SECONDS: Final = 1.0  # ... and one that takes this long is reported
 _LAST_WAIT_SECONDS: Final = 1.0  # for hanging threads when the store is closed
 
 NO_ANSWER: Final = "the database did not answer in time"
@@ -53,16 +54,18 @@ class _Reader:
 
     Attributes:
         call, since: what the thread is running, and since when; both are set by the thread.
-        aside: it hangs, and takes no calls until it returns.
+        aside: it is slow or hangs, and takes no calls until it returns.
+        hangs: it has been away for so long that calls do not wait for it.
     """
 
-    __slots__ = ("connection", "call", "since", "aside")
+    __slots__ = ("connection", "call", "since", "aside", "hangs")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.call: _Call[Any] | None = None
         self.since = 0.0
         self.aside = False
+        self.hangs = False
 
 
 class Readers:
@@ -85,6 +88,7 @@ class Readers:
         self._connect = connect
         self._count = count
         self._hang_seconds = min(_HANG_SECONDS, timeout / 2)
+        self._replace_seconds = min(_REPLACE_SECONDS, timeout / 4)
         self._hanging = hanging
         self._limit: Deadlines[_Call[Any]] = Deadlines(timeout, self._expired)
         self._calls: deque[_Call[Any]] = deque()
@@ -113,7 +117,7 @@ class Readers:
         Raises:
             StoreUnavailable: it did not end in time, or every connection hangs.
         """
-        if not self._opening and all(reader.aside for reader in self._readers):
+        if not self._opening and all(reader.hangs for reader in self._readers):
             self._replace()
             if not self._opening:
                 raise StoreUnavailable(NO_ANSWER)
@@ -158,7 +162,7 @@ class Readers:
         reader = self._idle.pop()
         reader.connection.post(partial(self._work, reader))
         if self._timer is None:
-            self._timer = self._loop.call_later(self._hang_seconds / 2, self._look)
+            self._timer = self._loop.call_later(self._replace_seconds / 2, self._look)
 
     def _work(self, reader: _Reader, connection: sqlite3.Connection) -> None:
         """Run calls until none is left. Runs in the reader's thread."""
@@ -191,11 +195,11 @@ class Readers:
         """A thread has emptied the queue, or returned from where it hung."""
         if reader not in self._readers:
             return  # abandoned
-        was_aside, reader.aside = reader.aside, False
+        was_aside, reader.aside, reader.hangs = reader.aside, False, False
         self._idle.append(reader)
         self._returned.set()
         if was_aside:
-            if not any(other.aside for other in self._readers):
+            if not any(other.hangs for other in self._readers):
                 self._hanging(False)
             if len(self._readers) > self._count and not self._closed:
                 self._idle.remove(reader)
@@ -210,14 +214,18 @@ class Readers:
         self._timer = None
         now = time.monotonic()
         for reader in self._busy():
-            call = reader.call
-            if call is not None and not reader.aside and now - reader.since > self._hang_seconds:
+            if reader.call is None:
+                continue
+            lasted = now - reader.since
+            if lasted > self._replace_seconds and not reader.aside:
                 reader.aside = True
-                self._hanging(True)
                 self._returned.set()
+            if lasted > self._hang_seconds:
+                reader.hangs = True
+                self._hanging(True)
         self._replace()
         if self._busy():
-            self._timer = self._loop.call_later(self._hang_seconds / 2, self._look)
+            self._timer = self._loop.call_later(self._replace_seconds / 2, self._look)
 
     def _replace(self) -> None:
         free = sum(not reader.aside for reader in self._readers) + self._opening

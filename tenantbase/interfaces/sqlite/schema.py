@@ -65,7 +65,9 @@ _OPEN_WAIT: Final = 2.0
 
 # synchronous 2 is FULL: a commit is on disk before it returns. The fullfsync pair makes macOS
 # flush the drive's own cache; elsewhere it changes nothing. Checkpoints are made by
-# sql_commit.py: SQLite ignores the errors of automatic ones. cache_size is in KiB.
+# sql_commit.py: SQLite ignores the errors of automatic ones. cache_size is in KiB. With
+# secure_delete, the default of Debian's SQLite, pages are zeroed when they are freed: deleting much
+# would write as much to the log, and on a full disk there is no room for that.
 _WRITER: Final = (
     ("synchronous", 2),
     ("fullfsync", 1),
@@ -74,6 +76,7 @@ _WRITER: Final = (
     ("journal_size_limit", 64 * 1024 * 1024),
     ("cache_size", -16384),
     ("temp_store", 2),
+    ("secure_delete", 0),
 )
 _READER: Final = (("query_only", 1), ("cache_size", -8192), ("temp_store", 2))
 

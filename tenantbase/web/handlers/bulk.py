@@ -12,8 +12,9 @@ from tenantbase.offload.runner import Apart, is_large
 from tenantbase.coherence.policy import Cache
 from tenantbase.offload.child import Job
 from tenantbase.documents import PIECE_BYTES, applied_json, entry_json, entry_pieces
-from tenantbase.entry import check_keys, check_text
+from tenantbase.entry import Entry, check_keys, check_text
 from tenantbase.errors import InvalidRequest
+from tenantbase.lookup import Lookup
 from tenantbase.json_requests import Read, SetValue, check_count, place, read_many
 from tenantbase.interfaces.store import Command, Condition, Delete, DeletePrefix, Set
 from tenantbase.web.responses import collection
@@ -51,6 +52,9 @@ _GET: Final = Decoder(GetValues)
 _DELETE: Final = Decoder(DeleteValues)
 _READ_ENTRIES: Final = 256
 _READ_BYTES: Final = 128 << 20  # what the values read at a time can come to
+# ... and what is kept of them while the client takes the answer; it may take its time.
+_KEPT_BYTES: Final = 4 << 20
+_GROWTH: Final = 8
 
 
 class Bulk:
@@ -61,6 +65,7 @@ class Bulk:
         self._apart = apart
         self._settings = settings
         self._chunk = max(1, min(_READ_ENTRIES, _READ_BYTES // settings.max_value_bytes))
+        self._first_chunk = max(1, min(self._chunk, _KEPT_BYTES // settings.max_value_bytes))
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """``POST /get-values``"""
@@ -71,10 +76,18 @@ class Bulk:
         missing: list[str] = []
         separator = b'{"values":['
         held = bytearray()
-        for start in range(0, len(keys), self._chunk):
-            chunk = keys[start : start + self._chunk]
-            for key, found in zip(chunk, await self._cache.get_many(chunk), strict=True):
-                entry = found.entry
+        start, count = 0, self._first_chunk
+        while start < len(keys):
+            chunk = keys[start : start + count]
+            entries = _kept(await self._cache.get_many(chunk))
+            start += len(entries)
+            # The values turned out to be large: no more than was kept is read next.
+            count = (
+                min(count * _GROWTH, self._chunk) if len(entries) == len(chunk) else len(entries)
+            )
+            entries.reverse()
+            for key in chunk[: len(entries)]:
+                entry = entries.pop()  # it is let go as soon as it is sent
                 if entry is None:
                     missing.append(key)
                     continue
@@ -160,3 +173,15 @@ class Bulk:
         """The keys, each once, all legal."""
         check_count(len(keys), self._settings.max_batch_entries, "keys")
         return list(dict.fromkeys(check_keys(keys, "keys")))
+
+
+def _kept(found: Sequence[Lookup]) -> list[Entry | None]:
+    """The first entries, as many as may be held while they are sent; at least one."""
+    entries: list[Entry | None] = []
+    held = 0
+    for each in found:
+        held += len(each.entry.value) if each.entry is not None else 0
+        if entries and held > _KEPT_BYTES:
+            break
+        entries.append(each.entry)
+    return entries

@@ -75,6 +75,7 @@ async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> byt
         raise _too_large(limit)
     if holding is not None:
         holding.arrived()
+        await holding.turn()
     return body
 
 

@@ -12,6 +12,7 @@ import asyncio
 from typing import Final
 
 from tenantbase.web.problems import OverLimit
+from tenantbase.web.transport.turns import Turns
 
 STALLED_SECONDS: Final = 0.5
 """A body of which nothing has arrived for so long gives way to others."""
@@ -33,6 +34,7 @@ class Budget:
         self._reserved = reserved
         self._used = 0
         self._arriving: dict[Holding, float] = {}  # when each grew last, the oldest first
+        self._turns = Turns()
 
     @property
     def used(self) -> int:
@@ -115,6 +117,11 @@ class Holding:
         """The body is whole: from now on the server is at work, and it does not give way."""
         self._timeout = None
         self._budget._settle(self)
+
+    async def turn(self) -> None:
+        """Wait until it may be parsed: small ones at once, of large ones one after the other."""
+        if self.size > SMALL_BYTES:
+            await self._budget._turns.take()
 
     def release(self) -> None:
         """The request has ended."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Sequence
+import sys
+from base64 import b64encode
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from tenantbase import json_requests
 from tenantbase.coherence.policy import Cache
-from tenantbase.entry import JSON
+from tenantbase.entry import JSON, Entry
+from tenantbase.json_requests import Read
 from tenantbase.lookup import Lookup
 from tenantbase.interfaces.store import Applied, Command, Set
 from tenantbase.web import WebSettings
@@ -237,19 +241,22 @@ async def test_the_kernel_does_not_cut_before_the_server(start: Start) -> None:
 
 
 class _Counting(Cache):
-    """Notes how many entries are asked for at a time."""
+    """Notes how many entries are asked for at a time, and what was found."""
 
     most = 0
+    given: list[Entry] = []
 
     async def get_many(self, keys: Sequence[str]) -> list[Lookup]:
         type(self).most = max(self.most, len(keys))
-        return await super().get_many(keys)
+        found = await super().get_many(keys)
+        self.given.extend(each.entry for each in found if each.entry is not None)
+        return found
 
 
 def counting(cache: Cache) -> Cache:
     counted = object.__new__(_Counting)
     counted.__dict__.update(cache.__dict__)
-    _Counting.most = 0
+    _Counting.most, _Counting.given = 0, []
     return counted
 
 
@@ -262,6 +269,31 @@ async def test_a_bulk_read_takes_no_more_at_a_time_than_fits_into_memory(start: 
             answer = await server.ask("POST", "/get-values", body)
             assert answer.json["missing"] == keys
             assert 0 < _Counting.most <= most
+
+
+async def test_a_bulk_read_keeps_little_for_a_client_that_takes_nothing(start: Start) -> None:
+    """Whatever it asks for first: the small values and absent keys here make it read more at once."""
+    small = [f"small/{n}" for n in range(300)]
+    large = [f"large/{n}" for n in range(24)]
+    async with start(wrap=counting) as server:
+        for key in large:
+            assert (await server.ask("PUT", f"/v1/values/{key}", key[-1] * MIB)).status == 201
+        async with server.wire() as wire:
+            wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            body = json.dumps({"keys": small + large}).encode()
+            await wire.send(request("POST", "/get-values", body))
+            await poll_async(lambda: _Counting.most > 24, "the large ones are read")
+            await asyncio.sleep(0.5)
+            references = [sys.getrefcount(each) for each in _Counting.given]
+            held = sum(count > min(references) for count in references)
+            assert len(references) >= len(large) and held <= 5, "the others are read again later"
+            wire.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            answer = await wire.answer()
+        assert [each["key"] for each in answer.json["values"]] == large
+        assert [each["value"][:4] for each in answer.json["values"]] == [
+            b64encode(key[-1].encode() * 3).decode() for key in large
+        ]
+        assert answer.json["missing"] == small
 
 
 # What the head alone decides, and what is wrong with it.
@@ -316,3 +348,33 @@ async def test_a_body_that_came_uninvited_is_taken(server: Server) -> None:
         if answers[-1].status == 100:  # it was not there yet when the head was read
             answers.append(await wire.answer())
         assert answers[-1].status == 201
+
+
+async def test_large_bodies_that_arrive_together_are_parsed_one_in_a_turn(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are, the event loop turns between them, so others get theirs."""
+    parsed: list[int] = []
+    turn = 0
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            await asyncio.sleep(0)
+            turn += 1
+
+    def read_many(text: bytes, max_entries: int) -> Iterator[Read]:
+        parsed.append(turn)
+        return json_requests.read_many(text, max_entries)
+
+    monkeypatch.setattr("tenantbase.web.handlers.bulk.read_many", read_many)
+    body = json.dumps({"values": [{"key": f"k{n}", "value": n} for n in range(4_000)]}).encode()
+    async with start() as server, AsyncExitStack() as stack:
+        wires = [await stack.enter_async_context(server.wire()) for _ in range(8)]
+        for wire in wires:
+            await wire.send(request("POST", "/set-values", body))
+        counting = asyncio.create_task(count())
+        stack.callback(counting.cancel)
+        assert {(await wire.answer()).status for wire in wires} == {200}
+    assert len(parsed) == 8
+    assert len(set(parsed)) == 8, "two of them in one turn of the event loop"
