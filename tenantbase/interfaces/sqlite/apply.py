@@ -84,8 +84,8 @@ def find_damage(
         return None
 
     found = [attempt([at]) for at in range(len(transactions))]
-    while (
-        error := attempt(sound := [at for at, met in enumerate(found) if met is None])
+    while (sound := [at for at, met in enumerate(found) if met is None]) and (
+        error := attempt(sound)
     ) is not None:
         # The shortest run from the first one on that meets damage: its last member is the culprit.
         fine, failing = 0, len(sound)
