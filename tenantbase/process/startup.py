@@ -19,10 +19,10 @@ def prepare() -> None:
     if os.getpid() == 1:
         # The kernel drops every signal to process 1 for which it has no handler: in a container
         # SIGTERM would do nothing until the runtime loses patience.
-        end_on(128 + signal.SIGTERM, signal.SIGTERM)
+        exit_on(128 + signal.SIGTERM, signal.SIGTERM)
 
 
-def end_on(status: int, *numbers: signal.Signals) -> None:
+def exit_on(status: int, *numbers: signal.Signals) -> None:
     """Let these signals end the process with an exit status, through every ``finally``."""
 
     def end(*_: object) -> NoReturn:

@@ -83,7 +83,7 @@ def test_text_is_always_a_string(tenantbase: Tenantbase) -> None:
     assert tenantbase("set", "k", "--text", "1").exit_code == 0
     assert tenantbase("get", "k").stdout == '"1"\n'
     assert failed(
-        tenantbase("set", "k", "--text", "-", stdin=b"\xff"), "the value is no UTF-8 text"
+        tenantbase("set", "k", "--text", "-", stdin=b"\xff"), "the value is not UTF-8 text"
     )
 
 

@@ -86,7 +86,7 @@ def test_a_hangup_ends_nothing(tmp_path: Path, workers: tuple[str, ...]) -> None
     ("standing_at", "statuses"),
     [
         ("tenantbase.main", {143, -signal.SIGTERM}),  # nothing is known of the command yet
-        ("tenantbase.supervisor", {0}),
+        ("tenantbase.process.supervisor", {0}),
     ],
 )
 def test_a_signal_during_the_start_ends_it(
