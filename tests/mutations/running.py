@@ -29,7 +29,10 @@ MUTATIONS: Final = {
                 "            if True:\n",
             ),
             "trouble-with-sweeping-is-told-once-for-ever": ("            failing = False\n", ""),
-            "the-rest-waits-a-second": ("_PAUSE if more else", "_INTERVAL if more else"),
+            "the-rest-waits-a-second": (
+                "_BATCH_PAUSE_SECONDS if more else",
+                "_INTERVAL_SECONDS if more else",
+            ),
         },
     ),
     **of(
@@ -119,11 +122,11 @@ MUTATIONS: Final = {
                 "",
             ),
             "overdue-workers-are-not-killed": (
-                "            self._kill()\n            self._deadline += _GRACE",
-                "            self._deadline += _GRACE",
+                "            self._kill_all()\n            self._deadline += _SHUTDOWN_GRACE_SECONDS",
+                "            self._deadline += _SHUTDOWN_GRACE_SECONDS",
             ),
             "the-pause-before-a-replacement-stays": (
-                "min(self._pause * 2, _LONGEST_PAUSE)",
+                "min(self._pause * 2, _LONGEST_PAUSE_SECONDS)",
                 "self._pause",
             ),
         },

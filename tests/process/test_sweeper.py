@@ -33,7 +33,7 @@ class FakeCache:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeper, "_INTERVAL", 0.01)
+    monkeypatch.setattr(sweeper, "_INTERVAL_SECONDS", 0.01)
 
 
 async def test_it_goes_on_while_there_is_more() -> None:
@@ -52,7 +52,7 @@ async def test_it_survives_trouble_and_tells_of_it_once(
         async with sweeping(cache):
             await asyncio.wait_for(cache.done.wait(), 10)
     assert cache.calls >= 4
-    assert caplog.messages == ["cannot remove what has expired: away"]
+    assert caplog.messages == ["cannot remove expired entries: away"]
 
 
 async def test_trouble_that_comes_again_is_told_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -60,7 +60,7 @@ async def test_trouble_that_comes_again_is_told_again(caplog: pytest.LogCaptureF
     with caplog.at_level(logging.WARNING):
         async with sweeping(cache):
             await asyncio.wait_for(cache.done.wait(), 10)
-    assert caplog.messages == ["cannot remove what has expired: away"] * 2
+    assert caplog.messages == ["cannot remove expired entries: away"] * 2
 
 
 async def test_it_ends_in_the_middle_of_a_sweep() -> None:
