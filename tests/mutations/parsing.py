@@ -34,7 +34,7 @@ MUTATIONS: Final = {
                 '_PAIR.sub(b"", text.replace(b"\\\\\\\\", b""))',
                 '_PAIR.sub(b"", text)',
             ),
-            "an-error-repeats-any-name": ("if len(name) > _EXCERPT:", "if False:"),
+            "an-error-repeats-any-name": ("if len(name) > _EXCERPT_CHARACTERS:", "if False:"),
             "raw-json-may-be-anything-but-utf-8": (
                 "    check_utf8(text, field)\n    try:\n        _RAW",
                 "    try:\n        _RAW",
