@@ -29,7 +29,7 @@ from tenantbase.json_requests import SET_VALUE
 from tenantbase.web.semantics.conditions import not_modified, range_applies, write_condition
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.lists import after_cursor, prefers_ndjson
-from tenantbase.web.semantics.media_types import check_media_type, is_active
+from tenantbase.media_types import check_media_type, is_active
 from tenantbase.web.semantics.ranges import requested
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.semantics.targets import VALUES, path_key, query
@@ -209,6 +209,7 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
     "processors._OCTAL": [("", "\\0", ""), ("", "\\", "")],
     "ranges._RANGE": [("bytes=", " ", "x"), ("bytes=1-1", " ", "x"), ("bytes=", "1", "-")],
     "rows._INTEGER": [("", "1", "x"), ("-", "0", ""), ("", "-", "")],
+    "scope._TENANT": [("", "a", "/"), ("", "a-", "A")],
     "targets._BROKEN_ESCAPE": [("", "%a", ""), ("", "%aa", "")],
     "targets._INTEGER": [("", "1", "x")],
     "targets._NUMBER": [("", "1", "x"), ("1.", "1", "x"), ("", "1.", "")],

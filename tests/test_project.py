@@ -37,8 +37,9 @@ LEAVES = {
         "json_requests",
         "json_text",
         "lookup",
+        "media_types",
     ),
-    *("owned_files", "troubles"),
+    *("owned_files", "scope", "troubles"),
 }
 # Of the interfaces, those that are no driver: what others need to speak of one.
 ABSTRACT = {"interfaces", "interfaces.store", "interfaces.cache", "interfaces.memcached.address"}
@@ -46,12 +47,12 @@ ABSTRACT = {"interfaces", "interfaces.store", "interfaces.cache", "interfaces.me
 ROOMS: dict[str, set[str]] = {
     "interfaces": set(),
     "coherence": set(),
-    "changes": {"coherence"},
+    "changes": set(),
+    "database": {"changes", "coherence"},
     "client": set(),
     "offload": set(),
-    "web": {"coherence", "changes", "offload"},
-    "process": {"cli.reading", "coherence", "interfaces", "web"},
-    "cli": {"client", "coherence", "process", "web.semantics", "web.transport"},
+    "process": {"coherence", "database", "interfaces", "web"},
+    "cli": {"client", "database", "process", "web.transport"},
     "main": {"cli"},
 }
 # Who may import a library: modules, or packages with all that is in them.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from tenantbase.process.config import Config
 
 if TYPE_CHECKING:
-    from tenantbase.cli.reading import Entries
+    from tenantbase.database import Reader
 
 
 class Backend(Protocol):
@@ -57,9 +57,9 @@ async def open_backend(
             yield http
     else:
         from tenantbase.cli.local import LocalBackend
-        from tenantbase.process.wiring import open_cache, open_to_read
+        from tenantbase.process.wiring import open_database, open_to_read
 
-        opened: AbstractAsyncContextManager[Entries]
-        opened = open_to_read(config) if read_only else open_cache(config, create=create)
-        async with opened as cache:
-            yield LocalBackend(cache, config.max_value_bytes)
+        opened: AbstractAsyncContextManager[Reader]
+        opened = open_to_read(config) if read_only else open_database(config, create=create)
+        async with opened as database:
+            yield LocalBackend(database)

@@ -10,7 +10,7 @@ from tenantbase.documents import applied_json
 from tenantbase.entry import JSON, Entry
 from tenantbase.lookup import CacheStatus
 from tenantbase.interfaces.store import Applied
-from tenantbase.web.semantics.media_types import is_active
+from tenantbase.media_types import is_active
 from tenantbase.web.semantics.negotiation import weights
 from tenantbase.web.problems import NO_SUCH_KEY, problem
 

@@ -29,12 +29,12 @@ def import_(config: Config, file: str) -> None:
     conditions. Stops at the first line that cannot be stored; the lines before it are stored.
     """
     from tenantbase.cli.transfer import import_lines
-    from tenantbase.process.wiring import open_cache
+    from tenantbase.process.wiring import open_database
 
     async def work(source: BinaryIO) -> None:
-        async with open_cache(config) as cache:
+        async with open_database(config) as database:
             with _progress() as progress:
-                async for lines in import_lines(cache, source, config.max_value_bytes):
+                async for lines in import_lines(database, source):
                     progress.update(lines)
 
     with input_from(file) as source:
@@ -58,9 +58,9 @@ def export(config: Config, prefix: str, file: str) -> None:
         raise CannotWrite(f"cannot write to {file}: it is a file of the database")
 
     async def work(output: Output) -> None:
-        async with open_to_read(config) as entries:
+        async with open_to_read(config) as database:
             with _progress() as progress:
-                async for lines, count in export_lines(entries, prefix):
+                async for lines, count in export_lines(database, prefix):
                     await output.send(lines)
                     progress.update(count)
 

@@ -16,16 +16,16 @@ from typing import Final, cast
 
 from aiohttp import hdrs, web
 
-from tenantbase.coherence.policy import Cache
+from tenantbase.database import Database
 from tenantbase.documents import LARGE_BYTES
 from tenantbase.errors import InvalidRequest
 from tenantbase.lookup import Lookup
 from tenantbase.json_requests import SET_VALUE as SET_BODY
-from tenantbase.interfaces.store import Applied, Delete
+from tenantbase.interfaces.store import Applied
 from tenantbase.json_text import parse
+from tenantbase.scope import DEFAULT
 from tenantbase.web.responses import absent, deleted, raw_headers
 from tenantbase.web.fast_path.borrowed import BorrowedTransport, Lendable
-from tenantbase.web.semantics.writes import set_command
 from tenantbase.web.fast_path.framing import frame
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.health import Health
@@ -63,7 +63,7 @@ class FastPath:
 
     def __init__(
         self,
-        cache: Cache,
+        database: Database,
         settings: WebSettings,
         lifecycle: Lifecycle,
         guard: Guard,
@@ -71,7 +71,7 @@ class FastPath:
         general: Callable[[bool], asyncio.Protocol],
         server: str,
     ) -> None:
-        self.cache = cache
+        self.database = database
         self.settings = settings
         self.lifecycle = lifecycle
         self.health = health
@@ -265,18 +265,23 @@ class FastConnection(asyncio.Protocol):
     def _begun(self, request: Request) -> bool:
         """Begin a plain request; False: something is wrong with it, and for others to say."""
         fast_path, route = self._fast_path, request.route
-        if route is SET_VALUE:
-            return self._set(request)
+        database = fast_path.database
+        try:
+            # None of these has its result before it returns.
+            if route is GET_VALUE:
+                database.get_then(DEFAULT, request.key, self._got_value)
+            elif route is RAW_VALUE:
+                database.get_then(DEFAULT, request.key, self._got_raw)
+            elif route is SET_VALUE:
+                database.set_then(DEFAULT, parse(SET_BODY, request.body), self._was_set)
+            elif route is DELETE_VALUE:
+                database.delete_then(DEFAULT, request.key, self._was_deleted)
+            else:
+                health = asyncio.get_running_loop().create_task(fast_path.health.state())
+                health.add_done_callback(self._got_response)
+        except InvalidRequest:
+            return False  # on the general path it is found again, and answered
         self._begin(request)
-        if route is GET_VALUE:
-            fast_path.cache.get_then(request.key, self._got_value)
-        elif route is RAW_VALUE:
-            fast_path.cache.get_then(request.key, self._got_raw)
-        elif route is DELETE_VALUE:
-            fast_path.cache.write(Delete(request.key)).add_done_callback(self._was_deleted)
-        else:
-            health = asyncio.get_running_loop().create_task(fast_path.health.state())
-            health.add_done_callback(self._got_response)
         return True
 
     def _begin(self, request: Request) -> None:
@@ -382,19 +387,6 @@ class FastConnection(asyncio.Protocol):
 
     # Answers
 
-    def _set(self, request: Request) -> bool:
-        fast_path = self._fast_path
-        try:
-            given = parse(SET_BODY, request.body)
-            change = set_command(
-                given, None, fast_path.cache.now(), fast_path.settings.max_value_bytes
-            )
-        except InvalidRequest:
-            return False  # on the general path it is found again, and answered
-        self._begin(request)
-        fast_path.cache.write(change).add_done_callback(self._was_set)
-        return True
-
     def _got_value(self, result: Lookup | Exception) -> None:
         if isinstance(result, Exception) or result.entry is None:
             self._got_nothing(result)
@@ -417,22 +409,20 @@ class FastConnection(asyncio.Protocol):
         response = answer(result) if isinstance(result, Exception) else absent(result.cache_status)
         self._end(self._fast_path.writer.response(response))
 
-    def _was_set(self, write: asyncio.Future[tuple[Applied, ...]]) -> None:
-        error = write.exception()
-        if error is not None:
-            self._end(self._fast_path.writer.response(_failed(error)))
-            return
-        (applied,) = write.result()
-        self._end(self._fast_path.writer.written(applied))
+    def _was_set(self, result: Applied | BaseException) -> None:
+        if isinstance(result, BaseException):
+            self._end(self._fast_path.writer.response(_failed(result)))
+        else:
+            self._end(self._fast_path.writer.written(result))
 
     def _got_response(self, task: asyncio.Future[web.Response]) -> None:
         error = task.exception()
         response = task.result() if error is None else _failed(error)
         self._end(self._fast_path.writer.response(response))
 
-    def _was_deleted(self, write: asyncio.Future[tuple[Applied, ...]]) -> None:
-        error = write.exception()
-        self._end(self._fast_path.writer.response(deleted() if error is None else _failed(error)))
+    def _was_deleted(self, result: Applied | BaseException) -> None:
+        response = _failed(result) if isinstance(result, BaseException) else deleted()
+        self._end(self._fast_path.writer.response(response))
 
     def _end(self, data: bytes) -> None:
         """Send the answer, and look at what has come meanwhile."""

@@ -13,10 +13,11 @@ import msgspec
 from aiohttp import ClientConnectionError, hdrs, web
 
 from tenantbase.background import keep_running
-from tenantbase.entry import check_text
-from tenantbase.changes.feed import Feed
+from tenantbase.database import Database
 from tenantbase.interfaces.store import ChangeEvent
 from tenantbase.changes.subscription import RESET
+from tenantbase.entry import check_text
+from tenantbase.scope import DEFAULT
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.semantics.targets import query
 
@@ -44,8 +45,8 @@ _SEND_BUFFER: Final = 64 << 10
 class Watch:
     """Handler of the route, and the end of all streams when the server drains."""
 
-    def __init__(self, feed: Feed, lifecycle: Lifecycle) -> None:
-        self._feed = feed
+    def __init__(self, database: Database, lifecycle: Lifecycle) -> None:
+        self._database = database
         self._lifecycle = lifecycle
 
     async def lifetime(self, app: web.Application) -> AsyncIterator[None]:
@@ -54,11 +55,11 @@ class Watch:
         yield
         ending.cancel()
         await asyncio.wait([ending])
-        await self._feed.close()
+        await self._database.end_watches()
 
     async def _end_when_draining(self) -> None:
         await self._lifecycle.until_draining()
-        await self._feed.close()
+        await self._database.end_watches()
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
         """``GET /v1/watch``"""
@@ -73,7 +74,7 @@ class Watch:
         connection: socket.socket | None = transport.get_extra_info("socket")
         if connection is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        async with self._feed.subscribe(prefix, after, transport.abort) as changes:
+        async with self._database.watch(DEFAULT, prefix, after, transport.abort) as changes:
             response = web.StreamResponse(headers=_HEADERS)
             response.force_close()  # its buffer is too small for other answers
             await response.prepare(request)
@@ -83,8 +84,7 @@ class Watch:
                 await response.write(_BEGIN % place)
                 async for events in changes:
                     await response.write(
-                        b"".join(_block(event, prefix) for event in events)
-                        or _HEARTBEAT % changes.position
+                        b"".join(_block(event) for event in events) or _HEARTBEAT % changes.position
                     )
                 await response.write_eof()
             except ClientConnectionError as error:
@@ -105,10 +105,9 @@ def _after(*ids: str | None) -> int | None:
     return min(int(text), _UNKNOWN) if _VERSION.fullmatch(text) else _UNKNOWN
 
 
-def _block(event: ChangeEvent, prefix: str) -> bytes:
+def _block(event: ChangeEvent) -> bytes:
     if event.kind == RESET:
-        # Of what was removed and what is watched, one begins with the other.
-        key = msgspec.json.encode(max(event.key, prefix, key=len))
+        key = msgspec.json.encode(event.key)
         return b'event: reset\nid: %d\ndata: {"prefix":%b,"version":%d}\n\n' % (
             event.version,
             key,
