@@ -51,6 +51,7 @@ ROOMS: dict[str, set[str]] = {
     "database": {"changes", "coherence"},
     "client": set(),
     "offload": set(),
+    "web": {"changes", "database", "offload"},
     "process": {"coherence", "database", "interfaces", "web"},
     "cli": {"client", "database", "process", "web.transport"},
     "main": {"cli"},
