@@ -358,7 +358,7 @@ async def test_a_value_as_bytes_is_checked_like_one_in_json(small: Database) -> 
         ({"content_type": OCTETS, "ttl": -1.0}, "ttl"),
     ):
         with pytest.raises(InvalidRequest) as caught:
-            small.draft(A, "k", content_type_field="Content-Type", **more)  # type: ignore[arg-type]
+            small.draft(A, "k", content_type_field="Content-Type", **more)
         assert caught.value.field == field
     with pytest.raises(TooLarge, match="a value has at most 8 bytes") as caught:
         small.put(A, small.draft(A, "k", OCTETS), b"123456789")
