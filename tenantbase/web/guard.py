@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 
+from tenantbase.web.answer import Answer
 from tenantbase.web.problems import ContentEncoded, CrossOrigin, Misdirected, TransferEncoded
 from tenantbase.web.settings import WebSettings
 
@@ -129,16 +130,16 @@ class Guard:
             cors[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _READABLE
         return cors
 
-    def preflight(self, method: str, headers: Mapping[str, str]) -> web.Response | None:
+    def preflight(self, method: str, headers: Mapping[str, str]) -> Answer | None:
         """The answer to a browser's question before it sends a request; None: it is none, or
         its origin is not one of ``--cors-origin``."""
         if method != "OPTIONS" or hdrs.ACCESS_CONTROL_REQUEST_METHOD not in headers:
             return None
         if not self._is_allowed(headers.get(hdrs.ORIGIN, "")):
             return None
-        return web.Response(
-            status=204,
-            headers={
+        return Answer(
+            204,
+            {
                 hdrs.ACCESS_CONTROL_ALLOW_METHODS: _METHODS,
                 hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _SENDABLE,
                 hdrs.ACCESS_CONTROL_MAX_AGE: _PREFLIGHT_SECONDS,

@@ -24,6 +24,7 @@ from tenantbase.errors import (
     TooLarge,
     WrongType,
 )
+from tenantbase.web.answer import Answer
 
 log = logging.getLogger("tenantbase.web")
 
@@ -143,7 +144,7 @@ def problem(
     detail: str,
     headers: Mapping[str, str] | None = None,
     **members: str | int | None,
-) -> web.Response:
+) -> Answer:
     """An answer with a problem document; ``members`` that are not None are added to it."""
     document: dict[str, str | int] = {
         "type": TYPE + row.name,
@@ -152,18 +153,13 @@ def problem(
         "detail": detail,
     }
     document.update((name, value) for name, value in members.items() if value is not None)
-    response = web.Response(
-        status=row.status,
-        body=msgspec.json.encode(document),
-        headers=headers,
-        content_type=MEDIA_TYPE,
-    )
+    every = {**(headers or {}), hdrs.CONTENT_TYPE: MEDIA_TYPE}
     if row.retry:
-        response.headers[hdrs.RETRY_AFTER] = "1"
-    return response
+        every[hdrs.RETRY_AFTER] = "1"
+    return Answer(row.status, every, msgspec.json.encode(document))
 
 
-def answer(error: Exception) -> web.Response:
+def error_answer(error: BaseException) -> Answer:
     """The answer to a request that ended with this error. What is not listed is logged: 500."""
     row = next((_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE), None)
     if row is None:
@@ -174,14 +170,14 @@ def answer(error: Exception) -> web.Response:
     if isinstance(error, InvalidRequest):
         return problem(row, error.detail, field=error.field)
     if isinstance(error, OverLimit):
-        response = problem(row, str(error), limit=error.limit)
-        response.force_close()  # it may be answered before its body is there
-        return response
+        answer = problem(row, str(error), limit=error.limit)
+        answer.closes = True  # it may be answered before its body is there
+        return answer
     if isinstance(error, HttpError):
-        response = problem(row, str(error), error.headers)
-        if isinstance(error, TooSlow | TransferEncoded):
-            response.force_close()  # what is left of its body could be taken for a request
-        return response
+        answer = problem(row, str(error), error.headers)
+        # What is left of its body could be taken for a request.
+        answer.closes = isinstance(error, TooSlow | TransferEncoded)
+        return answer
     if isinstance(error, web.HTTPMethodNotAllowed):
         allow = ", ".join(sorted(error.allowed_methods))
         return problem(row, _ROUTER_DETAILS[type(error)], {hdrs.ALLOW: allow})

@@ -15,14 +15,16 @@ from aiohttp.http_exceptions import LineTooLong
 from tenantbase.background import keep_running
 from tenantbase.errors import InvalidRequest
 from tenantbase.web.transport.acceptor import Acceptor
-from tenantbase.web.app import CACHE, GUARD, HEALTH, SERVER
+from tenantbase.web.app import CACHE, GUARD, HEALTH
 from tenantbase.web.fast_path.borrowed import Lender
 from tenantbase.web.transport.connections import Connections
 from tenantbase.web.transport.draining import close_listeners, finish_requests, until_quiet
 from tenantbase.web.semantics.expectations import without_early_invitation
 from tenantbase.web.fast_path.connection import FastPath
 from tenantbase.web.lifecycle import Lifecycle
-from tenantbase.web.problems import HeaderTooLong, TargetTooLong, answer
+from tenantbase.web.problems import HeaderTooLong, TargetTooLong, error_answer
+from tenantbase.web.responses import common_headers
+from tenantbase.web.sending import whole_response
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.semantics.upgrades import pieces
 
@@ -81,7 +83,7 @@ class Connection(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         if isinstance(resp, web.HTTPException):  # raised outside the middleware
-            resp = answer(resp)
+            resp = whole_response(error_answer(resp))
         self._finished += 1
         if self._ended and self._finished == self._request_count:
             resp.force_close()
@@ -114,8 +116,8 @@ class Connection(web.RequestHandler):
             error = web.HTTPExpectationFailed()
         else:
             error = exc if isinstance(exc, Exception) else RuntimeError(f"{status}: {message}")
-        response = answer(error)
-        response.headers[hdrs.SERVER] = SERVER
+        response = whole_response(error_answer(error))
+        response.headers.update(common_headers())
         response.force_close()
         return response
 
@@ -154,10 +156,10 @@ async def serving(
     tasks = [keep_running(cut_stalled, "watchdog of slow readers")]
     if settings.fast_path:
         connect = fast_path = FastPath(
-            app[CACHE], settings, lifecycle, app[GUARD], app[HEALTH], general, SERVER
+            app[CACHE], settings, lifecycle, app[GUARD], app[HEALTH], general
         )
         tasks.append(keep_running(fast_path.watch, "watchdog of the fast path"))
-    acceptor = Acceptor(connect, lifecycle.connections, settings.max_connections, SERVER)
+    acceptor = Acceptor(connect, lifecycle.connections, settings.max_connections)
     try:
         for sock in sockets:
             _prepare(sock, settings.send_timeout)

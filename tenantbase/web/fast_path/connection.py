@@ -14,35 +14,18 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 
 from tenantbase.coherence.policy import Cache
-from tenantbase.documents import LARGE_BYTES
-from tenantbase.errors import InvalidRequest
-from tenantbase.lookup import Lookup
-from tenantbase.json_requests import SET_VALUE as SET_BODY
-from tenantbase.interfaces.store import Applied, Delete
-from tenantbase.json_text import parse
-from tenantbase.web.responses import absent, deleted, raw_headers
-from tenantbase.web.fast_path.borrowed import BorrowedTransport, Lendable
-from tenantbase.web.semantics.writes import set_command
+from tenantbase.web.fast_path.answering import PlainAnswers
 from tenantbase.web.fast_path.framing import frame
+from tenantbase.web.fast_path.lending import Loan
+from tenantbase.web.fast_path.parser import GENERAL, INCOMPLETE, Other, Request, RequestParser
+from tenantbase.web.fast_path.writer import ResponseWriter
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.health import Health
 from tenantbase.web.lifecycle import Lifecycle
-from tenantbase.web.fast_path.parser import (
-    DELETE_VALUE,
-    GENERAL,
-    GET_VALUE,
-    INCOMPLETE,
-    RAW_VALUE,
-    SET_VALUE,
-    Other,
-    RequestParser,
-    Request,
-)
-from tenantbase.web.problems import HttpError, answer
-from tenantbase.web.fast_path.writer import ResponseWriter
+from tenantbase.web.problems import HttpError
 from tenantbase.web.settings import WebSettings
 
 log = logging.getLogger("tenantbase.web")
@@ -58,7 +41,6 @@ class FastPath:
 
     Args:
         general: makes aiohttp's protocol, for a connection that is lent to it, or given for good.
-        server: the ``Server`` header of answers.
     """
 
     def __init__(
@@ -69,19 +51,17 @@ class FastPath:
         guard: Guard,
         health: Health,
         general: Callable[[bool], asyncio.Protocol],
-        server: str,
     ) -> None:
-        self.cache = cache
         self.settings = settings
         self.lifecycle = lifecycle
-        self.health = health
         self.general = general
         self.connections: set[FastConnection] = set()
         self._guard = guard
         # Checks of the request's head have their place here, and are made once for each block
         # of header fields, not for each request.
         self.parse = RequestParser(self._allowed).parse
-        self.writer = ResponseWriter(lifecycle, server, vary_origin=guard.has_cors)
+        writer = ResponseWriter(lifecycle, varies_by_origin=guard.has_cors)
+        self.answers = PlainAnswers(cache, settings.max_value_bytes, health, writer)
 
     def __call__(self) -> FastConnection:
         """A protocol for a new connection."""
@@ -144,11 +124,7 @@ class FastConnection(asyncio.Protocol):
         "_ended",
         "_touched",
         "_quiet_since",
-        "_general",
         "_loan",
-        "_lent",
-        "_owed",
-        "_answered",
     )
 
     def __init__(self, fast_path: FastPath) -> None:
@@ -156,19 +132,14 @@ class FastConnection(asyncio.Protocol):
         self._buffer = b""  # received; what lies before _start is done with
         self._start = 0
         self._asked = b""  # the request in flight here, if others may have to answer it
-        self._busy = False  # a request is in flight here
+        self._busy = False  # a request is in flight, here or lent out
         self._counted = False
         self._writable = True
         self._reading = True
         self._ended = False  # the client has sent all that it will send
         self._touched = True
         self._quiet_since = 0.0
-        # aiohttp's protocol, once there was a request for it, and its transport.
-        self._general: asyncio.Protocol | None = None
-        self._loan: BorrowedTransport | None = None
-        self._lent = False  # a request is in flight there
-        self._owed = 0  # bytes of that request which have not come yet
-        self._answered = False  # it has its answer, though it may not have come as a whole
+        self._loan: Loan | None = None  # once there was a request for aiohttp
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -178,23 +149,23 @@ class FastConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._fast_path.connections.discard(self)
         self._fast_path.lifecycle.connections.lost(self._transport, exc)
-        if self._general is not None:
-            self._general.connection_lost(exc)
+        if self._loan is not None:
+            self._loan.end(exc)
 
     def pause_writing(self) -> None:
         self._writable = False
-        if self._general is not None:
-            self._general.pause_writing()
+        if self._loan is not None:
+            self._loan.pause_writing()
 
     def resume_writing(self) -> None:
         self._writable = True
-        if self._general is not None:
-            self._general.resume_writing()
+        if self._loan is not None:
+            self._loan.resume_writing()
         self._go_on()
 
     def data_received(self, data: bytes) -> None:
-        if self._owed:
-            data = self._pass_on(data)
+        if self._loan is not None and self._loan.owed:
+            data = self._loan.pass_on(data)
             if not data:
                 return
         if self._start < len(self._buffer):
@@ -210,15 +181,15 @@ class FastConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client has closed its side, as ``nc -N`` does; it still waits for its answers."""
         self._ended = True
-        if self._owed:  # the rest will never come
+        if self._loan is not None and self._loan.owed:  # the rest will never come
             self._transport.close()
-        elif not (self._busy or self._lent) and self._writable:
+        elif not self._busy and self._writable:
             self._transport.close()
         return True
 
     def look_after(self, now: float) -> None:
         """Called now and then: end a connection that is idle, hand on one that is slow."""
-        if self._busy or self._lent or not self._writable:
+        if self._busy or not self._writable:
             return
         if self._touched:
             self._touched = False
@@ -231,12 +202,12 @@ class FastConnection(asyncio.Protocol):
     def drain(self) -> None:
         """Hand on a request that has not arrived as a whole."""
         waiting = self._start < len(self._buffer)
-        if waiting and not self._busy and not self._lent and self._writable:
+        if waiting and not self._busy and self._writable:
             self._leave()
 
     def close(self) -> None:
         """End the connection, once what was written has been sent."""
-        if not self._lent:  # the borrower closes it after its answer
+        if self._loan is None or not self._loan.active:  # the borrower closes it after its answer
             self._transport.close()
 
     def abort(self) -> None:
@@ -248,7 +219,7 @@ class FastConnection(asyncio.Protocol):
         fast_path = self._fast_path
         while (
             self._start < len(self._buffer)
-            and not (self._busy or self._lent)
+            and not self._busy
             and self._writable
             and not self._transport.is_closing()
         ):
@@ -258,33 +229,9 @@ class FastConnection(asyncio.Protocol):
                 request = fast_path.parse(self._buffer, self._start)
             if request is INCOMPLETE:
                 return
-            if request is GENERAL or not self._begun(request):
+            if request is GENERAL or not fast_path.answers.begin(request, self):
                 if not self._lend():
                     self._leave()
-
-    def _begun(self, request: Request) -> bool:
-        """Begin a plain request; False: something is wrong with it, and for others to say."""
-        fast_path, route = self._fast_path, request.route
-        if route is SET_VALUE:
-            return self._set(request)
-        self._begin(request)
-        if route is GET_VALUE:
-            fast_path.cache.get_then(request.key, self._got_value)
-        elif route is RAW_VALUE:
-            fast_path.cache.get_then(request.key, self._got_raw)
-        elif route is DELETE_VALUE:
-            fast_path.cache.write(Delete(request.key)).add_done_callback(self._was_deleted)
-        else:
-            health = asyncio.get_running_loop().create_task(fast_path.health.state())
-            health.add_done_callback(self._got_response)
-        return True
-
-    def _begin(self, request: Request) -> None:
-        self._busy = True
-        self._touched = True
-        self._counted = self._fast_path.lifecycle.begin()
-        self._asked = self._buffer[self._start : request.end]
-        self._taken(request.end)
 
     def _taken(self, end: int) -> None:
         """What lies before ``end`` in the buffer is done with."""
@@ -309,7 +256,7 @@ class FastConnection(asyncio.Protocol):
         self._advance()
         self._bound()
         # The client sends no more, so what is incomplete stays so.
-        if self._ended and not (self._busy or self._lent) and self._writable:
+        if self._ended and not self._busy and self._writable:
             self._transport.close()
 
     # Requests for the general path
@@ -319,57 +266,28 @@ class FastConnection(asyncio.Protocol):
         framed = frame(self._buffer, self._start)
         if framed is None:
             return False
-        if self._general is None:
-            self._general = self._fast_path.general(True)
-            self._loan = BorrowedTransport(self._transport, self)
-            cast(Lendable, self._general).lender = self
-            self._general.connection_made(self._loan)
-        self._lent = True
-        self._answered = False
+        loan = self._loan
+        if loan is None:
+            loan = self._loan = Loan(self._transport, self._fast_path.general, self._returned)
+        self._busy = True
         self._touched = True
         end = framed.head_end + framed.body_length
         here = self._buffer[self._start : end]
-        self._owed = end - self._start - len(here)
+        owed = end - self._start - len(here)
         self._taken(end)
-        self._general.data_received(here)
+        loan.begin(here, owed)
         return True
 
-    def _pass_on(self, data: bytes) -> bytes:
-        """Give the borrower what is its; returns the rest."""
-        here, rest = data[: self._owed], data[self._owed :]
-        self._owed -= len(here)
-        if self._general is not None:
-            self._general.data_received(here)
-        self._take_back()
-        return rest
-
-    def returned(self, keep: bool) -> None:
-        """The borrower has answered. If it does not keep the connection it is about to close it."""
-        if self._lent and keep:
-            self._answered = True
-            self._take_back()
-
-    def _take_back(self) -> None:
-        if self._answered and not self._owed:
-            self._lent = self._answered = False
-            # Not at once: the borrower has not quite ended with this request.
-            asyncio.get_running_loop().call_soon(self._go_on)
-
-    def given_up(self, loan: BorrowedTransport) -> None:
-        """The borrower has closed its transport."""
-        if loan is not self._loan:
-            return
-        self._general = self._loan = None
-        if self._lent:
-            self._transport.close()
-        # Otherwise it was idle for too long, which is not for it to say.
+    def _returned(self) -> None:
+        """The borrower has answered, and its request has arrived as a whole."""
+        self._busy = False
+        self._go_on()
 
     def _leave(self) -> None:
         """Hand the connection, with what it has sent so far, to aiohttp for good."""
         self._fast_path.connections.discard(self)
-        if self._general is not None:
-            general, self._general, self._loan = self._general, None, None
-            general.connection_lost(None)
+        if self._loan is not None:
+            self._loan.end(None)
         protocol = self._fast_path.general(False)
         self._transport.set_protocol(protocol)
         if not self._reading:
@@ -380,75 +298,31 @@ class FastConnection(asyncio.Protocol):
         if self._ended:
             protocol.eof_received()
 
-    # Answers
+    # For the answers
 
-    def _set(self, request: Request) -> bool:
-        fast_path = self._fast_path
-        try:
-            given = parse(SET_BODY, request.body)
-            change = set_command(
-                given, None, fast_path.cache.now(), fast_path.settings.max_value_bytes
-            )
-        except InvalidRequest:
-            return False  # on the general path it is found again, and answered
-        self._begin(request)
-        fast_path.cache.write(change).add_done_callback(self._was_set)
-        return True
+    def begin(self, request: Request) -> None:
+        """A plain request is in flight from now on."""
+        self._busy = True
+        self._touched = True
+        self._counted = self._fast_path.lifecycle.begin()
+        self._asked = self._buffer[self._start : request.end]
+        self._taken(request.end)
 
-    def _got_value(self, result: Lookup | Exception) -> None:
-        if isinstance(result, Exception) or result.entry is None:
-            self._got_nothing(result)
-        elif len(result.entry.value) > LARGE_BYTES:
-            self._hand_on()
-        else:
-            self._end(self._fast_path.writer.value(result.entry, result.cache_status))
-
-    def _got_raw(self, result: Lookup | Exception) -> None:
-        if isinstance(result, Exception) or result.entry is None:
-            self._got_nothing(result)
-        elif len(result.entry.value) > LARGE_BYTES:
-            self._hand_on()
-        else:
-            entry = result.entry
-            headers = raw_headers(entry, result.cache_status)
-            self._end(self._fast_path.writer.answer(200, "OK", headers, entry.value))
-
-    def _got_nothing(self, result: Lookup | Exception) -> None:
-        response = answer(result) if isinstance(result, Exception) else absent(result.cache_status)
-        self._end(self._fast_path.writer.response(response))
-
-    def _was_set(self, write: asyncio.Future[tuple[Applied, ...]]) -> None:
-        error = write.exception()
-        if error is not None:
-            self._end(self._fast_path.writer.response(_failed(error)))
-            return
-        (applied,) = write.result()
-        self._end(self._fast_path.writer.written(applied))
-
-    def _got_response(self, task: asyncio.Future[web.Response]) -> None:
-        error = task.exception()
-        response = task.result() if error is None else _failed(error)
-        self._end(self._fast_path.writer.response(response))
-
-    def _was_deleted(self, write: asyncio.Future[tuple[Applied, ...]]) -> None:
-        error = write.exception()
-        self._end(self._fast_path.writer.response(deleted() if error is None else _failed(error)))
-
-    def _end(self, data: bytes) -> None:
+    def end(self, data: bytes, closes: bool = False) -> None:
         """Send the answer, and look at what has come meanwhile."""
         self._busy = False
         self._fast_path.lifecycle.end(self._counted)
         if self._transport.is_closing():
             return
         self._transport.write(data)
-        if self._fast_path.lifecycle.draining:
+        if closes or self._fast_path.lifecycle.draining:
             self._transport.close()
             return
         if self._buffer or self._ended or not self._reading:
             self._go_on()
 
-    def _hand_on(self) -> None:
-        """Have the request in flight answered by aiohttp, where large answers go out in pieces."""
+    def hand_on(self) -> None:
+        """Have the request in flight answered by aiohttp, which streams large answers."""
         self._busy = False
         self._fast_path.lifecycle.end(self._counted)
         if self._transport.is_closing():
@@ -457,8 +331,3 @@ class FastConnection(asyncio.Protocol):
         self._start = 0
         if not self._lend():
             self._leave()
-
-
-def _failed(error: BaseException) -> web.Response:
-    # The policy's own futures are never cancelled by it, so this is an error and not an order.
-    return answer(error if isinstance(error, Exception) else RuntimeError(repr(error)))

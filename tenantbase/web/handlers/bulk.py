@@ -16,13 +16,13 @@ from tenantbase.entry import check_keys, check_text
 from tenantbase.errors import InvalidRequest
 from tenantbase.json_requests import Read, SetValue, check_count, place, read_many
 from tenantbase.interfaces.store import Command, Condition, Delete, DeletePrefix, Set
+from tenantbase.web.answer import Answer, Stream
 from tenantbase.web.responses import collection
 from tenantbase.json_text import Decoder, parse
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
 from tenantbase.web.semantics.writes import set_command
 from tenantbase.web.semantics.conditions import write_condition
 from tenantbase.web.settings import WebSettings
-from tenantbase.web.streams import send
 from tenantbase.web.semantics.targets import NOTHING, query
 
 Shape = TypeVar("Shape")
@@ -62,10 +62,10 @@ class Bulk:
         self._settings = settings
         self._chunk = max(1, min(_READ_ENTRIES, _READ_BYTES // settings.max_value_bytes))
 
-    async def get(self, request: web.Request) -> web.StreamResponse:
+    async def get(self, request: web.Request) -> Answer:
         """``POST /get-values``"""
         given = await self._parse(_GET, request)
-        return await send(request, self._found(self._keys(given.keys)))
+        return collection(Stream(self._found(self._keys(given.keys))))
 
     async def _found(self, keys: Sequence[str]) -> AsyncGenerator[bytes, None]:
         missing: list[str] = []
@@ -98,7 +98,7 @@ class Bulk:
         ended = b'],"missing":' + msgspec.json.encode(missing) + b"}"
         yield ended if separator == b"," else separator + ended
 
-    async def set(self, request: web.Request) -> web.Response:
+    async def set(self, request: web.Request) -> Answer:
         """``POST /set-values``"""
         query(request, NOTHING)
         condition = write_condition(request)
@@ -107,7 +107,7 @@ class Bulk:
         changes = self._changes(entries, condition)
         del entries
         applied = await self._cache.write(*changes) if changes else ()
-        return collection(request, b'{"values":[%b]}' % b",".join(map(applied_json, applied)))
+        return collection(b'{"values":[%b]}' % b",".join(map(applied_json, applied)))
 
     async def _read(self, body: bytes) -> Iterator[Read]:
         max_entries = self._settings.max_batch_entries
@@ -131,7 +131,7 @@ class Bulk:
             changes[change.key] = change
         return tuple(changes.values())
 
-    async def delete(self, request: web.Request) -> web.Response:
+    async def delete(self, request: web.Request) -> Answer:
         """``POST /delete-values``"""
         given = await self._parse(_DELETE, request)
         condition = write_condition(request)
@@ -147,7 +147,7 @@ class Bulk:
         else:
             raise InvalidRequest("keys or a prefix are required", "keys")
         applied = await self._cache.write(*changes) if changes else ()
-        return collection(request, b'{"deleted":%d}' % sum(each.removed for each in applied))
+        return collection(b'{"deleted":%d}' % sum(each.removed for each in applied))
 
     async def _parse(self, decoder: Decoder[Shape], request: web.Request) -> Shape:
         query(request, NOTHING)

@@ -10,6 +10,7 @@ from aiohttp import web
 from tenantbase.coherence.policy import Cache
 from tenantbase.entry import check_key, expiry
 from tenantbase.interfaces.store import Increment
+from tenantbase.web.answer import Answer
 from tenantbase.web.responses import written
 from tenantbase.json_text import Decoder, parse
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
@@ -40,7 +41,7 @@ class Counters:
         self._cache = cache
         self._settings = settings
 
-    async def increment(self, request: web.Request) -> web.Response:
+    async def increment(self, request: web.Request) -> Answer:
         """``POST /increment-value``"""
         query(request, NOTHING)
         settings = self._settings

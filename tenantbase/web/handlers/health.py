@@ -6,20 +6,16 @@ import asyncio
 from typing import Final
 
 import msgspec
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from tenantbase import __version__
 from tenantbase.coherence.policy import Cache
-from tenantbase.entry import JSON
 from tenantbase.errors import StoreError
+from tenantbase.web.answer import Answer
 from tenantbase.web.lifecycle import Lifecycle
+from tenantbase.web.responses import options, state
 
 _TIMEOUT: Final = 2.0
-_HEADERS: Final = {hdrs.CONTENT_TYPE: JSON, hdrs.CACHE_CONTROL: "no-store"}
-_OPTIONS_HEADERS: Final = {
-    hdrs.ALLOW: "DELETE, GET, HEAD, OPTIONS, POST, PUT",
-    hdrs.CACHE_CONTROL: "no-store",
-}
 _ALIVE: Final = b'{"status":"ok"}'
 
 
@@ -31,11 +27,11 @@ class Health:
         self._lifecycle = lifecycle
         self._check: asyncio.Task[bool] | None = None
 
-    async def check(self, request: web.Request) -> web.Response:
+    async def check(self, request: web.Request) -> Answer:
         """``GET /health-check``"""
         return await self.state()
 
-    async def state(self) -> web.Response:
+    async def state(self) -> Answer:
         """The answer to how the service is."""
         serves = await self._store_serves()
         cached = self._cache.cache_available
@@ -53,22 +49,16 @@ class Health:
             "draining": draining,
             "version": __version__,
         }
-        response = web.Response(body=msgspec.json.encode(document), headers=_HEADERS)
-        if unavailable:
-            response.set_status(503)
-            response.headers[hdrs.RETRY_AFTER] = "1"
-        return response
+        return state(msgspec.json.encode(document), serves=not unavailable)
 
-    async def options(self) -> web.Response:
+    async def options(self) -> Answer:
         """``OPTIONS`` of the whole server: a health check too, HAProxy's ``option httpchk``."""
-        response = await self.state()
-        if response.status == 200:
-            response = web.Response(status=204, headers=_OPTIONS_HEADERS)
-        return response
+        answer = await self.state()
+        return options() if answer.status == 200 else answer
 
-    async def alive(self, request: web.Request) -> web.Response:
+    async def alive(self, request: web.Request) -> Answer:
         """``GET /livez``: the event loop runs, whatever else does not."""
-        return web.Response(body=_ALIVE, headers=_HEADERS)
+        return state(_ALIVE)
 
     async def _store_serves(self) -> bool:
         # One check at a time: while the database hangs, requests must not pile up behind it.

@@ -14,8 +14,9 @@ from tenantbase.coherence.policy import Cache
 from tenantbase.documents import PIECE_BYTES, as_line, entry_json, entry_pieces, in_one_line
 from tenantbase.entry import JSON, Entry, check_key, check_text
 from tenantbase.errors import InvalidRequest
+from tenantbase.web.answer import Answer, Stream
+from tenantbase.web.responses import collection
 from tenantbase.web.semantics.negotiation import weights
-from tenantbase.web.streams import send
 from tenantbase.web.semantics.targets import integer, query
 
 NDJSON: Final = "application/x-ndjson"
@@ -31,18 +32,16 @@ class Lists:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
 
-    async def get_values(self, request: web.Request) -> web.StreamResponse:
+    async def get_values(self, request: web.Request) -> Answer:
         """``GET /get-values``"""
-        return await send(request, _Listing(self._cache, request).document())
+        return collection(Stream(_Listing(self._cache, request).document()))
 
-    async def v1_values(self, request: web.Request) -> web.StreamResponse:
+    async def v1_values(self, request: web.Request) -> Answer:
         """``GET /v1/values``: the same, or NDJSON if that is what the client prefers."""
         listing = _Listing(self._cache, request)
         if prefers_ndjson(request.headers.get(hdrs.ACCEPT, "")):
-            response = await send(request, listing.lines(), NDJSON)
-        else:
-            response = await send(request, listing.document())
-        return response
+            return collection(Stream(listing.lines()), NDJSON)
+        return collection(Stream(listing.document()))
 
 
 class _Listing:

@@ -9,18 +9,17 @@ from aiohttp import hdrs, web
 
 from tenantbase.offload.runner import Apart, is_large
 from tenantbase.coherence.policy import Cache
-from tenantbase.documents import LARGE_BYTES, pieces
 from tenantbase.entry import OCTETS, expiry, is_json
 from tenantbase.errors import InvalidRequest
 from tenantbase.interfaces.store import Delete, Set
 from tenantbase.json_text import check_json
-from tenantbase.web.responses import absent, deleted, raw_headers, unchanged, written
+from tenantbase.web.answer import Answer
+from tenantbase.web.responses import created, deleted, raw_answer, unchanged, written
 from tenantbase.web.semantics.bodies import read_body
 from tenantbase.web.semantics.conditions import not_modified, range_applies, write_condition
 from tenantbase.web.semantics.media_types import check_media_type
 from tenantbase.web.semantics.ranges import requested
 from tenantbase.web.settings import WebSettings
-from tenantbase.web.streams import send_sized
 from tenantbase.web.semantics.targets import NOTHING, number, path_key, query
 
 _SAFE: Final = ":@!$&'()*+,;="  # in a segment of a path (RFC 3986, section 3.3)
@@ -35,28 +34,21 @@ class Raw:
         self._apart = apart
         self._settings = settings
 
-    async def get(self, request: web.Request) -> web.StreamResponse:
+    async def get(self, request: web.Request) -> Answer:
         """``GET`` and ``HEAD``"""
         query(request, NOTHING)
         found = await self._cache.get(path_key(request))
         entry = found.entry
-        if entry is None:
-            return absent(found.cache_status)
-        if not_modified(request, entry.key, entry.version):
-            return unchanged(entry, found.cache_status)
-        headers = raw_headers(entry, found.cache_status)
-        value = entry.value
-        # Range has a meaning for GET only (section 14.2).
-        if request.method == hdrs.METH_GET and range_applies(request, entry.version):
-            part = requested(request.headers.get(hdrs.RANGE), len(value))
-            if part is not None:
-                headers[hdrs.CONTENT_RANGE] = f"bytes {part.start}-{part.stop - 1}/{len(value)}"
-                return web.Response(status=206, body=value[part], headers=headers)
-        if len(value) > LARGE_BYTES:
-            return await send_sized(request, pieces(value), len(value), headers)
-        return web.Response(body=value, headers=headers)
+        part = None
+        if entry is not None:
+            if not_modified(request, entry.key, entry.version):
+                return unchanged(entry, found.cache_status)
+            # Range has a meaning for GET only (section 14.2).
+            if request.method == hdrs.METH_GET and range_applies(request, entry.version):
+                part = requested(request.headers.get(hdrs.RANGE), len(entry.value))
+        return raw_answer(found, part)
 
-    async def put(self, request: web.Request) -> web.Response:
+    async def put(self, request: web.Request) -> Answer:
         """``PUT``"""
         settings = self._settings
         parameters = query(request, _PUT_QUERY)
@@ -77,12 +69,9 @@ class Raw:
             else:
                 check_json(value, "value")
         (applied,) = await self._cache.write(Set(key, value, content_type, expires_at, condition))
-        response = written(applied, status=201 if applied.created else 200)
-        if applied.created:
-            response.headers[hdrs.LOCATION] = _location(key)
-        return response
+        return created(applied, _location(key)) if applied.created else written(applied)
 
-    async def delete(self, request: web.Request) -> web.Response:
+    async def delete(self, request: web.Request) -> Answer:
         """``DELETE``"""
         query(request, NOTHING)
         await self._cache.write(Delete(path_key(request), write_condition(request)))

@@ -10,18 +10,17 @@ from aiohttp import web
 from tenantbase.offload.runner import Apart, is_large
 from tenantbase.coherence.policy import Cache
 from tenantbase.offload.child import Job
-from tenantbase.documents import LARGE_BYTES, entry_json, entry_pieces, entry_size
-from tenantbase.entry import JSON, check_key
+from tenantbase.entry import check_key
 from tenantbase.errors import InvalidRequest
 from tenantbase.json_requests import SET_VALUE, Read
 from tenantbase.interfaces.store import Delete
 from tenantbase.json_text import Decoder, parse
-from tenantbase.web.responses import absent, deleted, entry_headers, unchanged, written
+from tenantbase.web.answer import Answer
+from tenantbase.web.responses import deleted, entry_answer, unchanged, written
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
 from tenantbase.web.semantics.writes import set_command
 from tenantbase.web.semantics.conditions import not_modified, write_condition
 from tenantbase.web.settings import WebSettings
-from tenantbase.web.streams import send_sized
 from tenantbase.web.semantics.targets import NOTHING, integer, query
 
 Given = TypeVar("Given", str, int)
@@ -54,7 +53,7 @@ class Values:
         self._apart = apart
         self._settings = settings
 
-    async def set(self, request: web.Request) -> web.Response:
+    async def set(self, request: web.Request) -> Answer:
         """``POST /set-value``"""
         query(request, NOTHING)
         condition = write_condition(request)
@@ -75,7 +74,7 @@ class Values:
         (read,) = await reading
         return read
 
-    async def get(self, request: web.Request) -> web.StreamResponse:
+    async def get(self, request: web.Request) -> Answer:
         """``GET /get-value``"""
         key = query(request, _GET_QUERY).get("key")
         if request.body_exists:
@@ -83,16 +82,11 @@ class Values:
             key = _same(key, parse(_GET, body).key if body else None, "key")
         found = await self._cache.get(_required(key))
         entry = found.entry
-        if entry is None:
-            return absent(found.cache_status)
-        if not_modified(request, entry.key, entry.version):
+        if entry is not None and not_modified(request, entry.key, entry.version):
             return unchanged(entry, found.cache_status)
-        headers = entry_headers(entry, found.cache_status, JSON)
-        if len(entry.value) > LARGE_BYTES:
-            return await send_sized(request, entry_pieces(entry), entry_size(entry), headers)
-        return web.Response(body=entry_json(entry), headers=headers)
+        return entry_answer(found)
 
-    async def delete(self, request: web.Request) -> web.Response:
+    async def delete(self, request: web.Request) -> Answer:
         """``DELETE /delete-value``
 
         204 also when the key was absent, so that a retry does not fail. With ``if_version`` or

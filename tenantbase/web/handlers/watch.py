@@ -5,28 +5,23 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import lru_cache
 from typing import Final
 
 import msgspec
-from aiohttp import ClientConnectionError, hdrs, web
+from aiohttp import hdrs, web
 
 from tenantbase.background import keep_running
 from tenantbase.entry import check_text
 from tenantbase.changes.feed import Feed
 from tenantbase.interfaces.store import ChangeEvent
 from tenantbase.changes.subscription import RESET
+from tenantbase.web.answer import Answer
 from tenantbase.web.lifecycle import Lifecycle
+from tenantbase.web.responses import events
 from tenantbase.web.semantics.targets import query
 
-EVENT_STREAM: Final = "text/event-stream"
-
-_HEADERS: Final = {
-    hdrs.CONTENT_TYPE: EVENT_STREAM,
-    hdrs.CACHE_CONTROL: "no-store",
-    "X-Accel-Buffering": "no",  # nginx, and what copies it, would hold events back
-}
 _LAST_EVENT_ID: Final = "Last-Event-ID"
 # The second name is what polyfills of EventSource use, which cannot set the header.
 _IN_QUERY: Final = ("last_event_id", "lastEventId")
@@ -60,36 +55,32 @@ class Watch:
         await self._lifecycle.until_draining()
         await self._feed.close()
 
-    async def watch(self, request: web.Request) -> web.StreamResponse:
+    async def watch(self, request: web.Request) -> Answer:
         """``GET /v1/watch``"""
         parameters = query(request, _QUERY)
         prefix = check_text(parameters.get("prefix", ""), "prefix")
         after = _after(request.headers.get(_LAST_EVENT_ID), *map(parameters.get, _IN_QUERY))
         if request.method == hdrs.METH_HEAD:
-            return web.Response(headers=_HEADERS)
+            return events(None)
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client is gone")
         connection: socket.socket | None = transport.get_extra_info("socket")
         if connection is not None:
+            # Too small for other answers, but the connection ends with this one.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        async with self._feed.subscribe(prefix, after, transport.abort) as changes:
-            response = web.StreamResponse(headers=_HEADERS)
-            response.force_close()  # its buffer is too small for other answers
-            await response.prepare(request)
-            try:
-                # Who resumes knows a place already, and keeps it until an event says more.
-                place = b"id: %d\n" % changes.position if after is None else b""
-                await response.write(_BEGIN % place)
-                async for events in changes:
-                    await response.write(
-                        b"".join(_block(event, prefix) for event in events)
-                        or _HEARTBEAT % changes.position
-                    )
-                await response.write_eof()
-            except ClientConnectionError as error:
-                raise ConnectionResetError("the client is gone") from error
-        return response
+        return events(self._blocks(prefix, after, transport.abort))
+
+    async def _blocks(
+        self, prefix: str, after: int | None, drop: Callable[[], object]
+    ) -> AsyncGenerator[bytes, None]:
+        async with self._feed.subscribe(prefix, after, drop) as changes:
+            # Who resumes knows a place already, and keeps it until an event says more.
+            place = b"id: %d\n" % changes.position if after is None else b""
+            yield _BEGIN % place
+            async for batch in changes:
+                blocks = b"".join(_block(event, prefix) for event in batch)
+                yield blocks or _HEARTBEAT % changes.position
 
 
 def _after(*ids: str | None) -> int | None:

@@ -10,7 +10,8 @@ import msgspec
 from aiohttp import web
 
 from tenantbase import __version__
-from tenantbase.web.responses import collection
+from tenantbase.web import responses
+from tenantbase.web.answer import Answer
 from tenantbase.web.openapi.page import POLICY, page
 from tenantbase.web.openapi.model import KEY, Operation, Parameter, Reply, Schema, Shape
 from tenantbase.web.openapi.operations import OPERATIONS
@@ -91,18 +92,15 @@ class Description:
     def _page(self) -> bytes:
         return page(self._document).encode()
 
-    async def openapi(self, request: web.Request) -> web.Response:
+    async def openapi(self, request: web.Request) -> Answer:
         """``GET /openapi.json``"""
         query(request, NOTHING)
-        return collection(request, self._json)
+        return responses.collection(self._json)
 
-    async def docs(self, request: web.Request) -> web.Response:
+    async def docs(self, request: web.Request) -> Answer:
         """``GET /docs``"""
         query(request, NOTHING)
-        response = collection(request, self._page, "text/html; charset=utf-8")
-        response.headers["Content-Security-Policy"] = POLICY
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response
+        return responses.page(self._page, POLICY)
 
 
 def description(settings: WebSettings) -> Json:
@@ -184,7 +182,7 @@ def _operation(operation: Operation) -> Json:
                 for status, (name, _) in _problems(operation).items()
             },
         },
-        "x-codeSamples": [{"lang": "Shell", "label": "curl", "cache_status": operation.example}],
+        "x-codeSamples": [{"lang": "Shell", "label": "curl", "source": operation.example}],
     }
     if operation.body:
         document["requestBody"] = {

@@ -38,7 +38,7 @@ from tenantbase.web.openapi.model import (
 )
 from tenantbase.web.handlers.lists import NDJSON
 from tenantbase.web.handlers.values import DeleteValue, GetValue
-from tenantbase.web.handlers.watch import EVENT_STREAM
+from tenantbase.web.responses import EVENT_STREAM
 
 OPERATIONS: Final = (
     Operation(

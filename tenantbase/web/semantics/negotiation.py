@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, Literal
 
 _WEIGHT: Final = re.compile(r"(?:^|;)[ \t]*q=([01](?:\.[0-9]{0,3})?)[ \t]*(?:$|;)")
+
+_CODINGS: Final[tuple[Literal["gzip", "deflate"], ...]] = ("gzip", "deflate")
 
 
 def weights(text: str) -> dict[str, float]:
@@ -19,3 +21,18 @@ def weights(text: str) -> dict[str, float]:
         weight = _WEIGHT.search(parameters)
         weighted[name.strip()] = float(weight[1]) if weight else 1.0
     return weighted
+
+
+def accepted_coding(accept_encoding: str | None) -> Literal["gzip", "deflate"] | None:
+    """How a client lets an answer be compressed (RFC 9110, section 12.5.3); None: not at all.
+
+    Args:
+        accept_encoding: the value of the header; None: the request has none.
+    """
+    if accept_encoding is None:
+        return None
+    accepted = weights(accept_encoding)
+    for coding in _CODINGS:
+        if accepted.get(coding, accepted.get("*", 0.0)) > 0:
+            return coding
+    return None

@@ -18,7 +18,9 @@ from typing import Final
 
 from tenantbase.web.transport.descriptors import descriptor_limit
 from tenantbase.web.transport.connections import Connections
-from tenantbase.web.problems import OverLimit, answer
+from tenantbase.web.answer import rendered, rendered_fields
+from tenantbase.web.problems import OverLimit, error_answer
+from tenantbase.web.responses import common_headers
 
 log = logging.getLogger("tenantbase.web")
 
@@ -38,7 +40,6 @@ class Acceptor:
         connect: makes the protocol of a connection.
         limit: how many connections there may be. Fewer are let in if there are not enough
             descriptors for that many. One more is answered with a 503, and closed.
-        server: the ``Server`` header of that answer.
     """
 
     def __init__(
@@ -46,13 +47,11 @@ class Acceptor:
         connect: Callable[[], asyncio.Protocol],
         connections: Connections,
         limit: int,
-        server: str,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._connect = connect
         self._connections = connections
         self._limit = _within_descriptors(limit)
-        self._server = server
         self._sockets: list[socket.socket] = []
         self._connecting: set[asyncio.Task[object]] = set()
         # Given up to accept, and refuse, a connection for which there is no descriptor.
@@ -138,15 +137,10 @@ class Acceptor:
         self._connections.lingering.add(accepted, then)
 
     def _refusal(self) -> bytes:
-        response = answer(
+        answer = error_answer(
             OverLimit("there are too many connections; try again later", "max-connections")
         )
-        body = response.body
-        assert isinstance(body, bytes)
-        fields = {**response.headers, "Server": self._server, "Connection": "close"}
-        fields["Content-Length"] = str(len(body))
-        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        return f"HTTP/1.1 {response.status} {response.reason}\r\n{head}\r\n".encode() + body
+        return rendered(answer, rendered_fields(common_headers(closes=True)))
 
     def _failed(self, sock: socket.socket, error: OSError) -> None:
         """It cannot be accepted: refuse it if possible, and try again later.
