@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from tenantbase.cli.local import LocalBackend
     from tenantbase.cli.output import Output
-    from tenantbase.cli.reading import Entries
     from tenantbase.cli.http import HttpBackend
+    from tenantbase.database import Reader
 
 log = logging.getLogger("tenantbase")
 
@@ -230,12 +230,12 @@ def import_(config: Config, file: str) -> None:
     Stops at the first line that cannot be stored; those before it are.
     """
     from tenantbase.cli.transfer import import_lines
-    from tenantbase.process.wiring import open_cache
+    from tenantbase.process.wiring import open_database
 
     async def work(source: BinaryIO) -> None:
-        async with open_cache(config) as cache:
+        async with open_database(config) as database:
             with _progress() as progress:
-                async for lines in import_lines(cache, source, config.max_value_bytes):
+                async for lines in import_lines(database, source):
                     progress.update(lines)
 
     with input_from(file) as source:
@@ -259,9 +259,9 @@ def export(config: Config, prefix: str, file: str) -> None:
         raise CannotWrite(f"cannot write to {file}: it is a file of the database")
 
     async def work(output: Output) -> None:
-        async with open_to_read(config) as entries:
+        async with open_to_read(config) as database:
             with _progress() as progress:
-                async for lines, count in export_lines(entries, prefix):
+                async for lines, count in export_lines(database, prefix):
                     await output.send(lines)
                     progress.update(count)
 
@@ -304,12 +304,12 @@ async def _entries(
             yield remote
     else:
         from tenantbase.cli.local import LocalBackend
-        from tenantbase.process.wiring import open_cache, open_to_read
+        from tenantbase.process.wiring import open_database, open_to_read
 
-        opened: AbstractAsyncContextManager[Entries]
-        opened = open_to_read(config) if reads else open_cache(config, create=create)
-        async with opened as cache:
-            yield LocalBackend(cache, config.max_value_bytes)
+        opened: AbstractAsyncContextManager[Reader]
+        opened = open_to_read(config) if reads else open_database(config, create=create)
+        async with opened as database:
+            yield LocalBackend(database)
 
 
 def _asked(name: str, given: str | None) -> str:

@@ -28,7 +28,7 @@ from tenantbase.json_requests import SET_VALUE
 from tenantbase.web.semantics.conditions import not_modified, range_applies, write_condition
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.lists import after_cursor, prefers_ndjson
-from tenantbase.web.semantics.media_types import check_media_type, is_active
+from tenantbase.media_types import check_media_type, is_active
 from tenantbase.web.semantics.negotiation import accepted_coding
 from tenantbase.web.semantics.ranges import requested
 from tenantbase.web.settings import WebSettings

@@ -37,8 +37,9 @@ LEAVES = {
         "json_requests",
         "json_text",
         "lookup",
+        "media_types",
     ),
-    *("owned_files", "troubles"),
+    *("owned_files", "scope", "troubles"),
 }
 # Of the interfaces, those that are no driver: what others need to speak of one.
 ABSTRACT = {"interfaces", "interfaces.store", "interfaces.cache", "interfaces.memcached.address"}
@@ -46,13 +47,14 @@ ABSTRACT = {"interfaces", "interfaces.store", "interfaces.cache", "interfaces.me
 ROOMS: dict[str, set[str]] = {
     "interfaces": set(),
     "coherence": set(),
-    "changes": {"coherence"},
+    "changes": set(),
+    "database": {"changes", "coherence"},
     "client": set(),
     "offload": set(),
-    "web": {"coherence", "changes", "offload"},
-    "cli": {"client", "coherence", "web.semantics"},
-    "process": {"cli", "coherence", "interfaces", "web"},
-    "main": {"cli", "process", "web.transport"},
+    "web": {"changes", "database", "offload"},
+    "cli": {"client", "database"},
+    "process": {"coherence", "database", "interfaces", "web"},
+    "main": {"cli", "database", "process", "web.transport"},
 }
 # Who may import a library: modules, or packages with all that is in them.
 LIBRARIES = {

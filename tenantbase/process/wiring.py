@@ -16,6 +16,7 @@ import msgspec
 
 from tenantbase.owned_files import is_marked
 from tenantbase.coherence.policy import Cache
+from tenantbase.database import Database, Limits, Reader
 from tenantbase.process.config import Config
 from tenantbase.errors import CannotOpen
 from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
@@ -28,7 +29,6 @@ from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.sqlite.open_read_only import may_write
 from tenantbase.interfaces.sqlite.reserve import Reserve
 from tenantbase.process.exit_timer import ExitTimer
-from tenantbase.cli.reading import Entries
 from tenantbase.coherence.tag_file import TagFile
 
 log = logging.getLogger("tenantbase")
@@ -136,7 +136,16 @@ async def open_cache(
 
 
 @asynccontextmanager
-async def open_to_read(config: Config) -> AsyncIterator[Entries]:
+async def open_database(
+    config: Config, memcached: Memcached | None = None, *, create: bool = True
+) -> AsyncIterator[Database]:
+    """The service over what ``open_cache`` opens. Arguments and errors are the same."""
+    async with open_cache(config, memcached, create=create) as cache:
+        yield Database(cache, Limits(max_value_bytes=config.max_value_bytes))
+
+
+@asynccontextmanager
+async def open_to_read(config: Config) -> AsyncIterator[Reader]:
     """Open a database that exists for a command that reads, also where it may not write.
 
     Raises:
@@ -145,10 +154,10 @@ async def open_to_read(config: Config) -> AsyncIterator[Entries]:
     path = os.path.realpath(config.database)
     if os.path.exists(path) and not may_write(path):
         with reading(path) as entries:
-            yield entries
+            yield Reader(entries)
     else:
-        async with open_cache(config, create=False) as cache:
-            yield cache
+        async with open_database(config, create=False) as database:
+            yield database
 
 
 def files_of(database: Path) -> frozenset[Path]:

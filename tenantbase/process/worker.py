@@ -13,7 +13,7 @@ from tenantbase.process.config import Config
 from tenantbase.process.exit_timer import ExitTimer
 from tenantbase.process.sweeper import sweeping
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
-from tenantbase.process.wiring import Memcached, open_cache
+from tenantbase.process.wiring import Memcached, open_database
 
 try:
     import uvloop
@@ -70,9 +70,9 @@ async def _live(
     settings = _web_settings(config)
     lifecycle = Lifecycle()
     try:
-        async with open_cache(config, memcached) as cache, sweeping(cache):
+        async with open_database(config, memcached) as database, sweeping(database):
             async with serving(
-                create_app(cache, settings, lifecycle), sockets, lifecycle, settings
+                create_app(database, settings, lifecycle), sockets, lifecycle, settings
             ):
                 gc.freeze()  # what is there by now stays, and need not be looked through
                 gc.set_threshold(*_GC_THRESHOLDS)

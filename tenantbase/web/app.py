@@ -9,9 +9,8 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from tenantbase.offload.runner import Apart
-from tenantbase.coherence.policy import Cache
+from tenantbase.database import Database
 from tenantbase.errors import TenantbaseError
-from tenantbase.changes.feed import Feed
 from tenantbase.web.semantics.bodies import HOLDING
 from tenantbase.web.transport.budget import Budget, Holding
 from tenantbase.web.handlers.bulk import Bulk
@@ -35,29 +34,29 @@ log = logging.getLogger("tenantbase.web")
 
 _WHOLE_SERVER: Final = ("/", "*")  # targets of OPTIONS (RFC 9110, section 9.3.7)
 
-CACHE: Final = web.AppKey("cache", Cache)
+DATABASE: Final = web.AppKey("database", Database)
 GUARD: Final = web.AppKey("guard", Guard)
 HEALTH: Final = web.AppKey("health", Health)
 
 
-def create_app(cache: Cache, settings: WebSettings, lifecycle: Lifecycle) -> web.Application:
+def create_app(database: Database, settings: WebSettings, lifecycle: Lifecycle) -> web.Application:
     """The application; it owns nothing that must be closed."""
     guard = Guard(settings)
     apart = Apart()
-    values = Values(cache, settings, apart)
-    bulk = Bulk(cache, settings, apart)
-    counters = Counters(cache, settings)
-    lists = Lists(cache)
-    raw = Raw(cache, settings, apart)
-    health = Health(cache, lifecycle)
-    watch = Watch(Feed(cache, heartbeat=settings.heartbeat), lifecycle)
+    values = Values(database, settings, apart)
+    bulk = Bulk(database, settings, apart)
+    counters = Counters(database, settings)
+    lists = Lists(database)
+    raw = Raw(database, settings, apart)
+    health = Health(database, lifecycle)
+    watch = Watch(database, lifecycle)
     description = Description(settings)
 
     # A quarter is for small bodies, if what is left still takes the largest.
     spare = max(0, settings.max_inflight_bytes - settings.max_request_bytes)
     budget = Budget(settings.max_inflight_bytes, min(settings.max_inflight_bytes // 4, spare))
     app = web.Application(middlewares=[_boundary(guard, lifecycle, health, budget)])
-    app[CACHE], app[GUARD], app[HEALTH] = cache, guard, health
+    app[DATABASE], app[GUARD], app[HEALTH] = database, guard, health
     routes = [
         web.post("/set-value", answering(values.set)),
         web.get("/get-value", answering(values.get)),

@@ -22,8 +22,8 @@ from tenantbase.documents import (
 from tenantbase.entry import JSON, Entry
 from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.interfaces.store import Applied
+from tenantbase.media_types import is_active
 from tenantbase.web.answer import Answer, Pieces, Stream
-from tenantbase.web.semantics.media_types import is_active
 from tenantbase.web.problems import NO_SUCH_KEY, problem
 
 SERVER: Final = "tenantbase"

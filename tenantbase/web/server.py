@@ -15,7 +15,7 @@ from aiohttp.http_exceptions import LineTooLong
 from tenantbase.background import keep_running
 from tenantbase.errors import InvalidRequest
 from tenantbase.web.transport.acceptor import Acceptor
-from tenantbase.web.app import CACHE, GUARD, HEALTH
+from tenantbase.web.app import DATABASE, GUARD, HEALTH
 from tenantbase.web.fast_path.borrowed import Lender
 from tenantbase.web.transport.connections import Connections
 from tenantbase.web.transport.draining import close_listeners, finish_requests, until_quiet
@@ -156,7 +156,7 @@ async def serving(
     tasks = [keep_running(cut_stalled, "watchdog of slow readers")]
     if settings.fast_path:
         connect = fast_path = FastPath(
-            app[CACHE], settings, lifecycle, app[GUARD], app[HEALTH], general
+            app[DATABASE], settings, lifecycle, app[GUARD], app[HEALTH], general
         )
         tasks.append(keep_running(fast_path.watch, "watchdog of the fast path"))
     acceptor = Acceptor(connect, lifecycle.connections, settings.max_connections)

@@ -60,7 +60,7 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/web/semantics/media_types.py",
+        "tenantbase/media_types.py",
         ["tests/web/handlers/test_raw.py", "tests/web/handlers/test_values.py"],
         {
             "svg-is-harmless": ('essence.endswith("+xml") or ', ""),

@@ -10,6 +10,28 @@ _ROUTES: Final = ["tests/web/handlers/test_raw.py", "tests/web/handlers/test_val
 
 MUTATIONS: Final = {
     **of(
+        "tenantbase/database/validation.py",
+        ["tests/web/semantics/test_conditions.py"],
+        {
+            "the-body-goes-before-the-headers": (
+                "wanted if versions is None else versions & wanted",
+                "wanted",
+            ),
+            "a-body-forgets-the-headers-absence": (
+                "absent=base.absent or if_absent,",
+                "absent=if_absent,",
+            ),
+            "a-body-forgets-if-match-star": (
+                "        exists=base.exists,\n        versions=versions,",
+                "        exists=False,\n        versions=versions,",
+            ),
+            "a-body-forgets-if-none-match": (
+                "        not_versions=base.not_versions,\n",
+                "        not_versions=None,\n",
+            ),
+        },
+    ),
+    **of(
         "tenantbase/web/semantics/conditions.py",
         ["tests/web/semantics/test_conditions.py"],
         {
@@ -33,22 +55,6 @@ MUTATIONS: Final = {
             "if-match-star-wants-nothing": (
                 "exists=match is not None and match.any,",
                 "exists=False,",
-            ),
-            "the-body-goes-before-the-headers": (
-                "wanted if versions is None else versions & wanted",
-                "wanted",
-            ),
-            "a-body-forgets-the-headers-absence": (
-                "absent=base.absent or if_absent,",
-                "absent=if_absent,",
-            ),
-            "a-body-forgets-if-match-star": (
-                "        exists=base.exists,\n        versions=versions,",
-                "        exists=False,\n        versions=versions,",
-            ),
-            "a-body-forgets-if-none-match": (
-                "        not_versions=base.not_versions,\n",
-                "        not_versions=None,\n",
             ),
             "tags-without-commas": (' or (gap.end() < len(text) and "," not in gap[0])', ""),
             "a-weak-if-range": (

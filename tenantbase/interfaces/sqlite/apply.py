@@ -14,6 +14,7 @@ from tenantbase.interfaces.sqlite.rows import KeyCommand, Rows, outcome
 from tenantbase.interfaces.sqlite.schema import unavailable
 from tenantbase.interfaces.sqlite.sweep import delete_prefix, sweep
 from tenantbase.interfaces.store import Applied, DeletePrefix, Sweep, Transaction
+from tenantbase.scope import plain_key
 
 Outcome = tuple[Applied, ...] | TenantbaseError
 _Named = tuple[KeyCommand, ...]
@@ -123,7 +124,7 @@ def _apply_named(log: Log, rows: Rows, transaction: _Named) -> tuple[Applied, ..
             entry = rows.get(change.key)
             version = None if entry is None else entry.version
             if not change.condition.holds(version):
-                raise ConditionFailed(change.key, version)
+                raise ConditionFailed(plain_key(change.key), version)
     results = []
     for change in transaction:
         applied = outcome(change, rows.get(change.key), log.next_version)

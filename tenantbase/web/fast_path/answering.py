@@ -7,72 +7,61 @@ import asyncio
 from functools import partial
 from typing import Protocol
 
-from tenantbase.coherence.policy import Cache
+from tenantbase.database import Database
 from tenantbase.documents import LARGE_BYTES
 from tenantbase.errors import InvalidRequest
 from tenantbase.lookup import Lookup
 from tenantbase.json_requests import SET_VALUE as SET_BODY
-from tenantbase.interfaces.store import Applied, Delete
+from tenantbase.interfaces.store import Applied
 from tenantbase.json_text import parse
+from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer
 from tenantbase.web.fast_path.parser import DELETE_VALUE, GET_VALUE, RAW_VALUE, SET_VALUE, Request
 from tenantbase.web.fast_path.writer import ResponseWriter
 from tenantbase.web.handlers.health import Health
 from tenantbase.web.problems import error_answer
 from tenantbase.web.responses import deleted, entry_answer, raw_answer
-from tenantbase.web.semantics.writes import set_command
 
 
 class Asker(Protocol):
     """The connection that a plain request came over. It has one request in flight at a time."""
 
-    def begin(self, request: Request) -> None:
-        """The request is in flight from now on."""
-
     def end(self, data: bytes, closes: bool = False) -> None:
-        """Send its answer; ``closes``: the connection ends with it."""
+        """Send the answer; ``closes``: the connection ends with it."""
 
     def hand_on(self) -> None:
-        """Have it answered by aiohttp instead."""
+        """Have the request answered by aiohttp instead."""
 
 
 class PlainAnswers:
     """Answers the plain requests of all connections."""
 
-    def __init__(
-        self, cache: Cache, max_value_bytes: int, health: Health, writer: ResponseWriter
-    ) -> None:
-        self._cache = cache
-        self._max_value_bytes = max_value_bytes
+    def __init__(self, database: Database, health: Health, writer: ResponseWriter) -> None:
+        self._database = database
         self._health = health
         self._writer = writer
 
     def begin(self, request: Request, asker: Asker) -> bool:
-        """Begin a request; False: it is invalid, which aiohttp's path explains to the client."""
-        route = request.route
-        if route is SET_VALUE:
-            return self._set(request, asker)
-        asker.begin(request)
-        if route is GET_VALUE:
-            self._cache.get_then(request.key, partial(self._got_entry, asker))
-        elif route is RAW_VALUE:
-            self._cache.get_then(request.key, partial(self._got_raw, asker))
-        elif route is DELETE_VALUE:
-            deletion = self._cache.write(Delete(request.key))
-            deletion.add_done_callback(partial(self._deleted, asker))
-        else:
-            health = asyncio.get_running_loop().create_task(self._health.state())
-            health.add_done_callback(partial(self._got_health, asker))
-        return True
+        """Begin a request, whose answer is sent after this has returned.
 
-    def _set(self, request: Request, asker: Asker) -> bool:
+        Returns: False: it is invalid, which aiohttp's path explains to the client.
+        """
+        route = request.route
         try:
-            given = parse(SET_BODY, request.body)
-            command = set_command(given, None, self._cache.now(), self._max_value_bytes)
+            if route is GET_VALUE:
+                self._database.get_then(DEFAULT, request.key, partial(self._got_entry, asker))
+            elif route is RAW_VALUE:
+                self._database.get_then(DEFAULT, request.key, partial(self._got_raw, asker))
+            elif route is SET_VALUE:
+                given = parse(SET_BODY, request.body)
+                self._database.set_then(DEFAULT, given, partial(self._written, asker))
+            elif route is DELETE_VALUE:
+                self._database.delete_then(DEFAULT, request.key, partial(self._deleted, asker))
+            else:
+                health = asyncio.get_running_loop().create_task(self._health.state())
+                health.add_done_callback(partial(self._got_health, asker))
         except InvalidRequest:
             return False
-        asker.begin(request)
-        self._cache.write(command).add_done_callback(partial(self._written, asker))
         return True
 
     def _got_entry(self, asker: Asker, result: Lookup | Exception) -> None:
@@ -91,17 +80,15 @@ class PlainAnswers:
         else:
             self._send(asker, raw_answer(result))
 
-    def _written(self, asker: Asker, write: asyncio.Future[tuple[Applied, ...]]) -> None:
-        error = write.exception()
-        if error is not None:
-            self._send(asker, error_answer(error))
-            return
-        (applied,) = write.result()
-        asker.end(self._writer.written(applied))
+    def _written(self, asker: Asker, result: Applied | BaseException) -> None:
+        if isinstance(result, BaseException):
+            self._send(asker, error_answer(result))
+        else:
+            asker.end(self._writer.written(result))
 
-    def _deleted(self, asker: Asker, write: asyncio.Future[tuple[Applied, ...]]) -> None:
-        error = write.exception()
-        self._send(asker, deleted() if error is None else error_answer(error))
+    def _deleted(self, asker: Asker, result: Applied | BaseException) -> None:
+        answer = error_answer(result) if isinstance(result, BaseException) else deleted()
+        self._send(asker, answer)
 
     def _got_health(self, asker: Asker, state: asyncio.Future[Answer]) -> None:
         error = state.exception()

@@ -16,7 +16,7 @@ from typing import Final, cast
 
 from aiohttp import hdrs
 
-from tenantbase.coherence.policy import Cache
+from tenantbase.database import Database
 from tenantbase.web.fast_path.answering import PlainAnswers
 from tenantbase.web.fast_path.framing import frame
 from tenantbase.web.fast_path.lending import Loan
@@ -45,7 +45,7 @@ class FastPath:
 
     def __init__(
         self,
-        cache: Cache,
+        database: Database,
         settings: WebSettings,
         lifecycle: Lifecycle,
         guard: Guard,
@@ -61,7 +61,7 @@ class FastPath:
         # of header fields, not for each request.
         self.parse = RequestParser(self._allowed).parse
         writer = ResponseWriter(lifecycle, varies_by_origin=guard.has_cors)
-        self.answers = PlainAnswers(cache, settings.max_value_bytes, health, writer)
+        self.answers = PlainAnswers(database, health, writer)
 
     def __call__(self) -> FastConnection:
         """A protocol for a new connection."""
@@ -229,9 +229,17 @@ class FastConnection(asyncio.Protocol):
                 request = fast_path.parse(self._buffer, self._start)
             if request is INCOMPLETE:
                 return
-            if request is GENERAL or not fast_path.answers.begin(request, self):
-                if not self._lend():
-                    self._leave()
+            if request is not GENERAL and fast_path.answers.begin(request, self):
+                self._begin(request)
+            elif not self._lend():
+                self._leave()
+
+    def _begin(self, request: Request) -> None:
+        self._busy = True
+        self._touched = True
+        self._counted = self._fast_path.lifecycle.begin()
+        self._asked = self._buffer[self._start : request.end]
+        self._taken(request.end)
 
     def _taken(self, end: int) -> None:
         """What lies before ``end`` in the buffer is done with."""
@@ -297,16 +305,6 @@ class FastConnection(asyncio.Protocol):
         protocol.data_received(rest)
         if self._ended:
             protocol.eof_received()
-
-    # For the answers
-
-    def begin(self, request: Request) -> None:
-        """A plain request is in flight from now on."""
-        self._busy = True
-        self._touched = True
-        self._counted = self._fast_path.lifecycle.begin()
-        self._asked = self._buffer[self._start : request.end]
-        self._taken(request.end)
 
     def end(self, data: bytes, closes: bool = False) -> None:
         """Send the answer, and look at what has come meanwhile."""

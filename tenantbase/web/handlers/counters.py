@@ -7,9 +7,8 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from tenantbase.coherence.policy import Cache
-from tenantbase.entry import check_key, expiry
-from tenantbase.interfaces.store import Increment
+from tenantbase.database import Database
+from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer
 from tenantbase.web.responses import written
 from tenantbase.json_text import Decoder, parse
@@ -37,8 +36,8 @@ _INCREMENT: Final = Decoder(IncrementValue)
 class Counters:
     """Handler of the route."""
 
-    def __init__(self, cache: Cache, settings: WebSettings) -> None:
-        self._cache = cache
+    def __init__(self, database: Database, settings: WebSettings) -> None:
+        self._database = database
         self._settings = settings
 
     async def increment(self, request: web.Request) -> Answer:
@@ -47,12 +46,15 @@ class Counters:
         settings = self._settings
         body = await read_body(request, keys_bytes(settings), settings.body_timeout)
         given = parse(_INCREMENT, body)
-        change = Increment(
-            check_key(given.key),
+        applied = await self._database.increment(
+            DEFAULT,
+            given.key,
             given.by,
             given.initial,
-            expiry(self._cache.now(), given.ttl, given.expires_at),
-            write_condition(request, given.if_version, bool(given.if_absent)),
+            ttl=given.ttl,
+            expires_at=given.expires_at,
+            condition=write_condition(request),
+            if_version=given.if_version,
+            if_absent=bool(given.if_absent),
         )
-        (applied,) = await self._cache.write(change)
         return written(applied, with_value=True)

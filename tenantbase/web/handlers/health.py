@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from tenantbase import __version__
-from tenantbase.coherence.policy import Cache
+from tenantbase.database import Database
 from tenantbase.errors import StoreError
 from tenantbase.web.answer import Answer
 from tenantbase.web.lifecycle import Lifecycle
@@ -22,8 +22,8 @@ _ALIVE: Final = b'{"status":"ok"}'
 class Health:
     """Handlers of these routes."""
 
-    def __init__(self, cache: Cache, lifecycle: Lifecycle) -> None:
-        self._cache = cache
+    def __init__(self, database: Database, lifecycle: Lifecycle) -> None:
+        self._database = database
         self._lifecycle = lifecycle
         self._check: asyncio.Task[bool] | None = None
 
@@ -34,8 +34,8 @@ class Health:
     async def state(self) -> Answer:
         """The answer to how the service is."""
         serves = await self._store_serves()
-        cached = self._cache.cache_available
-        troubles = self._cache.troubles
+        cached = self._database.cache_available
+        troubles = self._database.troubles
         draining = self._lifecycle.draining
         unavailable = draining or not serves
         status = (
@@ -70,7 +70,7 @@ class Health:
 
     async def _ask_store(self) -> bool:
         try:
-            await self._cache.check()
+            await self._database.check()
         except StoreError:
             return False
         return True

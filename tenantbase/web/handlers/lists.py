@@ -10,17 +10,17 @@ from typing import Final
 import msgspec
 from aiohttp import hdrs, web
 
-from tenantbase.coherence.policy import Cache
+from tenantbase.database import Database
 from tenantbase.documents import PIECE_BYTES, as_line, entry_json, entry_pieces, in_one_line
-from tenantbase.entry import JSON, Entry, check_key, check_text
+from tenantbase.entry import JSON, Entry, check_key
 from tenantbase.errors import InvalidRequest
+from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer, Stream
 from tenantbase.web.responses import collection
 from tenantbase.web.semantics.negotiation import weights
 from tenantbase.web.semantics.targets import integer, query
 
 NDJSON: Final = "application/x-ndjson"
-MAX_LIMIT: Final = 10_000
 
 _QUERY: Final = frozenset({"prefix", "limit", "cursor", "fields"})
 _CURSOR_VERSION: Final = b"\x01"
@@ -29,16 +29,16 @@ _CURSOR_VERSION: Final = b"\x01"
 class Lists:
     """Handlers of these routes."""
 
-    def __init__(self, cache: Cache) -> None:
-        self._cache = cache
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def get_values(self, request: web.Request) -> Answer:
         """``GET /get-values``"""
-        return collection(Stream(_Listing(self._cache, request).document()))
+        return collection(Stream(_Listing(self._database, request).document()))
 
     async def v1_values(self, request: web.Request) -> Answer:
         """``GET /v1/values``: the same, or NDJSON if that is what the client prefers."""
-        listing = _Listing(self._cache, request)
+        listing = _Listing(self._database, request)
         if prefers_ndjson(request.headers.get(hdrs.ACCEPT, "")):
             return collection(Stream(listing.lines()), NDJSON)
         return collection(Stream(listing.document()))
@@ -47,29 +47,25 @@ class Lists:
 class _Listing:
     """What one request asks to be listed. Raises InvalidRequest."""
 
-    def __init__(self, cache: Cache, request: web.Request) -> None:
+    def __init__(self, database: Database, request: web.Request) -> None:
         parameters = query(request, _QUERY)
-        self._cache = cache
-        self._prefix = check_text(parameters.get("prefix", ""), "prefix")
-        self._limit = integer(parameters, "limit")
-        if self._limit is not None and not 1 <= self._limit <= MAX_LIMIT:
-            raise InvalidRequest(f"limit is a number from 1 to {MAX_LIMIT:,}", "limit")
-        cursor = parameters.get("cursor")
-        self._after = after_cursor(cursor) if cursor else ""  # an empty one begins
+        limit, cursor = integer(parameters, "limit"), parameters.get("cursor")
         fields = parameters.get("fields")
         if fields not in (None, "key"):
             raise InvalidRequest("fields is key, or is left out", "fields")
-        self._values = fields is None
-        self._encode: Callable[[Entry], bytes] = entry_json if self._values else _key_json
+        values = fields is None
+        self._encode: Callable[[Entry], bytes] = entry_json if values else _key_json
+        after = after_cursor(cursor) if cursor else ""  # an empty one begins
+        self._pieces = database.scan(
+            DEFAULT, parameters.get("prefix", ""), after, limit=limit, values=values
+        )
         self._cursor: str | None = None
 
     async def _groups(self) -> AsyncGenerator[list[Entry], None]:
         """The entries, those with a large value one at a time."""
         last = None
         more = False
-        async for entries, more in self._cache.scan(
-            self._prefix, self._after, limit=self._limit, values=self._values
-        ):
+        async for entries, more in self._pieces:
             if entries:
                 last = entries[-1].key
                 for is_large, group in groupby(entries, _is_large):

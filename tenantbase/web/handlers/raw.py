@@ -8,16 +8,14 @@ from urllib.parse import quote
 from aiohttp import hdrs, web
 
 from tenantbase.offload.runner import Apart, is_large
-from tenantbase.coherence.policy import Cache
-from tenantbase.entry import OCTETS, expiry, is_json
+from tenantbase.database import Database
+from tenantbase.entry import OCTETS, is_json
 from tenantbase.errors import InvalidRequest
-from tenantbase.interfaces.store import Delete, Set
-from tenantbase.json_text import check_json
+from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer
 from tenantbase.web.responses import created, deleted, raw_answer, unchanged, written
 from tenantbase.web.semantics.bodies import read_body
 from tenantbase.web.semantics.conditions import not_modified, range_applies, write_condition
-from tenantbase.web.semantics.media_types import check_media_type
 from tenantbase.web.semantics.ranges import requested
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.semantics.targets import NOTHING, number, path_key, query
@@ -29,15 +27,15 @@ _PUT_QUERY: Final = frozenset({"ttl", "expires_at"})
 class Raw:
     """Handlers of this route."""
 
-    def __init__(self, cache: Cache, settings: WebSettings, apart: Apart) -> None:
-        self._cache = cache
+    def __init__(self, database: Database, settings: WebSettings, apart: Apart) -> None:
+        self._database = database
         self._apart = apart
         self._settings = settings
 
     async def get(self, request: web.Request) -> Answer:
         """``GET`` and ``HEAD``"""
         query(request, NOTHING)
-        found = await self._cache.get(path_key(request))
+        found = await self._database.get(DEFAULT, path_key(request))
         entry = found.entry
         part = None
         if entry is not None:
@@ -57,24 +55,27 @@ class Raw:
             # Section 14.4: a part taken for the whole would destroy the rest.
             raise InvalidRequest("a value is stored as a whole", "Content-Range")
         content_type = request.headers.get(hdrs.CONTENT_TYPE, OCTETS)
-        check_media_type(content_type, "Content-Type")
-        expires_at = expiry(
-            self._cache.now(), number(parameters, "ttl"), number(parameters, "expires_at")
+        # Before the body: what cannot be stored in any case need not be sent.
+        draft = self._database.draft(
+            DEFAULT,
+            key,
+            content_type,
+            ttl=number(parameters, "ttl"),
+            expires_at=number(parameters, "expires_at"),
+            condition=write_condition(request),
+            content_type_field="Content-Type",
         )
-        condition = write_condition(request)
         value = await read_body(request, settings.max_value_bytes, settings.body_timeout)
-        if is_json(content_type):
-            if is_large(value):
-                await self._apart.check_value(value)
-            else:
-                check_json(value, "value")
-        (applied,) = await self._cache.write(Set(key, value, content_type, expires_at, condition))
+        checked = is_json(content_type) and is_large(value)
+        if checked:
+            await self._apart.check_value(value)
+        applied = await self._database.put(DEFAULT, draft, value, json_checked=checked)
         return created(applied, _location(key)) if applied.created else written(applied)
 
     async def delete(self, request: web.Request) -> Answer:
         """``DELETE``"""
         query(request, NOTHING)
-        await self._cache.write(Delete(path_key(request), write_condition(request)))
+        await self._database.delete(DEFAULT, path_key(request), write_condition(request))
         return deleted()
 
 

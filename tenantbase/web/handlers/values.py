@@ -8,17 +8,15 @@ import msgspec
 from aiohttp import web
 
 from tenantbase.offload.runner import Apart, is_large
-from tenantbase.coherence.policy import Cache
+from tenantbase.database import Database
 from tenantbase.offload.child import Job
-from tenantbase.entry import check_key
 from tenantbase.errors import InvalidRequest
 from tenantbase.json_requests import SET_VALUE, Read
-from tenantbase.interfaces.store import Delete
+from tenantbase.scope import DEFAULT
 from tenantbase.json_text import Decoder, parse
 from tenantbase.web.answer import Answer
 from tenantbase.web.responses import deleted, entry_answer, unchanged, written
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
-from tenantbase.web.semantics.writes import set_command
 from tenantbase.web.semantics.conditions import not_modified, write_condition
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.semantics.targets import NOTHING, integer, query
@@ -48,8 +46,8 @@ _DELETE_QUERY: Final = frozenset({"key", "if_version"})
 class Values:
     """Handlers of these routes."""
 
-    def __init__(self, cache: Cache, settings: WebSettings, apart: Apart) -> None:
-        self._cache = cache
+    def __init__(self, database: Database, settings: WebSettings, apart: Apart) -> None:
+        self._database = database
         self._apart = apart
         self._settings = settings
 
@@ -59,12 +57,9 @@ class Values:
         condition = write_condition(request)
         # The body is held by nothing while the write waits.
         given, value = await self._read(await self._body(request, self._settings.max_request_bytes))
-        change = set_command(
-            given, condition, self._cache.now(), self._settings.max_value_bytes, value
-        )
+        writing = self._database.set(DEFAULT, given, condition, value)
         del given, value
-        (applied,) = await self._cache.write(change)
-        return written(applied)
+        return written(await writing)
 
     async def _read(self, body: bytes) -> Read:
         if not is_large(body):
@@ -80,7 +75,7 @@ class Values:
         if request.body_exists:
             body = await self._body(request, keys_bytes(self._settings))
             key = _same(key, parse(_GET, body).key if body else None, "key")
-        found = await self._cache.get(_required(key))
+        found = await self._database.get(DEFAULT, _required(key))
         entry = found.entry
         if entry is not None and not_modified(request, entry.key, entry.version):
             return unchanged(entry, found.cache_status)
@@ -99,8 +94,8 @@ class Values:
             given = parse(_DELETE, body) if body else DeleteValue()
             key = _same(key, given.key, "key")
             if_version = _same(if_version, given.if_version, "if_version")
-        condition = write_condition(request, if_version)
-        await self._cache.write(Delete(_required(key), condition))
+        condition = write_condition(request)
+        await self._database.delete(DEFAULT, _required(key), condition, if_version=if_version)
         return deleted()
 
     async def _body(self, request: web.Request, limit: int) -> bytes:
@@ -110,7 +105,7 @@ class Values:
 def _required(key: str | None) -> str:
     if key is None:
         raise InvalidRequest("a key is required, in the query or in a JSON body", "key")
-    return check_key(key)
+    return key
 
 
 def _same(in_query: Given | None, in_body: Given | None, field: str) -> Given | None:

@@ -13,10 +13,11 @@ import msgspec
 from aiohttp import hdrs, web
 
 from tenantbase.background import keep_running
-from tenantbase.entry import check_text
-from tenantbase.changes.feed import Feed
+from tenantbase.database import Database
 from tenantbase.interfaces.store import ChangeEvent
 from tenantbase.changes.subscription import RESET
+from tenantbase.entry import check_text
+from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.responses import events
@@ -39,8 +40,8 @@ _SEND_BUFFER: Final = 64 << 10
 class Watch:
     """Handler of the route, and the end of all streams when the server drains."""
 
-    def __init__(self, feed: Feed, lifecycle: Lifecycle) -> None:
-        self._feed = feed
+    def __init__(self, database: Database, lifecycle: Lifecycle) -> None:
+        self._database = database
         self._lifecycle = lifecycle
 
     async def lifetime(self, app: web.Application) -> AsyncIterator[None]:
@@ -49,11 +50,11 @@ class Watch:
         yield
         ending.cancel()
         await asyncio.wait([ending])
-        await self._feed.close()
+        await self._database.end_watches()
 
     async def _end_when_draining(self) -> None:
         await self._lifecycle.until_draining()
-        await self._feed.close()
+        await self._database.end_watches()
 
     async def watch(self, request: web.Request) -> Answer:
         """``GET /v1/watch``"""
@@ -74,13 +75,12 @@ class Watch:
     async def _blocks(
         self, prefix: str, after: int | None, drop: Callable[[], object]
     ) -> AsyncGenerator[bytes, None]:
-        async with self._feed.subscribe(prefix, after, drop) as changes:
+        async with self._database.watch(DEFAULT, prefix, after, drop) as changes:
             # Who resumes knows a place already, and keeps it until an event says more.
             place = b"id: %d\n" % changes.position if after is None else b""
             yield _BEGIN % place
             async for batch in changes:
-                blocks = b"".join(_block(event, prefix) for event in batch)
-                yield blocks or _HEARTBEAT % changes.position
+                yield b"".join(map(_block, batch)) or _HEARTBEAT % changes.position
 
 
 def _after(*ids: str | None) -> int | None:
@@ -96,10 +96,9 @@ def _after(*ids: str | None) -> int | None:
     return min(int(text), _UNKNOWN) if _VERSION.fullmatch(text) else _UNKNOWN
 
 
-def _block(event: ChangeEvent, prefix: str) -> bytes:
+def _block(event: ChangeEvent) -> bytes:
     if event.kind == RESET:
-        # Of what was removed and what is watched, one begins with the other.
-        key = msgspec.json.encode(max(event.key, prefix, key=len))
+        key = msgspec.json.encode(event.key)
         return b'event: reset\nid: %d\ndata: {"prefix":%b,"version":%d}\n\n' % (
             event.version,
             key,

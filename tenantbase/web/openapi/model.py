@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from tenantbase.entry import MAX_KEY_BYTES
-from tenantbase.web.handlers.lists import MAX_LIMIT
+from tenantbase.database import MAX_PAGE_ENTRIES
 
 Schema = Mapping[str, Any]
 Shape = type[msgspec.Struct]
@@ -86,7 +86,7 @@ LIST: Final = (
     Parameter(
         "limit",
         "query",
-        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
+        {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_ENTRIES},
         "Entries of a page. Without it all entries come, however many.",
     ),
     Parameter("cursor", "query", {"type": "string"}, "The `cursor` of the page before."),

@@ -64,13 +64,11 @@ def _header(request: web.BaseRequest, name: str) -> Tags | None:
     return parse_tags(", ".join(request.headers.getall(name)), str(name))
 
 
-def write_condition(
-    request: web.BaseRequest, if_version: int | None = None, if_absent: bool = False
-) -> Condition | None:
-    """What a write depends on: the headers and the body's fields, all of which must hold."""
+def write_condition(request: web.BaseRequest) -> Condition | None:
+    """What the headers of a write demand; None: nothing."""
     match = _header(request, hdrs.IF_MATCH)
     none_match = _header(request, hdrs.IF_NONE_MATCH)
-    return combined(header_condition(match, none_match), if_version, if_absent)
+    return header_condition(match, none_match)
 
 
 def header_condition(match: Tags | None, none_match: Tags | None) -> Condition | None:
@@ -82,25 +80,6 @@ def header_condition(match: Tags | None, none_match: Tags | None) -> Condition |
         exists=match is not None and match.any,
         versions=match.strong if match is not None and not match.any else None,
         not_versions=none_match.all if none_match is not None and not none_match.any else None,
-    )
-
-
-def combined(
-    condition: Condition | None, if_version: int | None, if_absent: bool
-) -> Condition | None:
-    """A condition of the headers together with the fields of an entry in the body."""
-    if if_version is None and not if_absent:
-        return condition
-    base = condition or Condition()
-    versions = base.versions
-    if if_version is not None:
-        wanted = frozenset({if_version})
-        versions = wanted if versions is None else versions & wanted
-    return Condition(
-        absent=base.absent or if_absent,
-        exists=base.exists,
-        versions=versions,
-        not_versions=base.not_versions,
     )
 
 
