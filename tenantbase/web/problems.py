@@ -24,12 +24,10 @@ from tenantbase.errors import (
     TooLarge,
     WrongType,
 )
+from tenantbase.problem_types import MEDIA_TYPE, ProblemType
 from tenantbase.web.answer import Answer
 
 log = logging.getLogger("tenantbase.web")
-
-MEDIA_TYPE: Final = "application/problem+json"
-TYPE: Final = "urn:tenantbase:problem:"
 
 
 class HttpError(TenantbaseError):
@@ -97,40 +95,46 @@ class Row(NamedTuple):
     """A kind of problem; ``retry``: the answer has a ``Retry-After``."""
 
     status: int
-    name: str
+    type: ProblemType
     title: str
     retry: bool = False
 
 
-NO_SUCH_KEY: Final = Row(404, "no-such-key", "No such key")
-_INTERNAL: Final = Row(500, "internal-error", "Internal error")
+NO_SUCH_KEY: Final = Row(404, ProblemType.NO_SUCH_KEY, "No such key")
+_INTERNAL: Final = Row(500, ProblemType.INTERNAL_ERROR, "Internal error")
 
 # The nearest ancestor of an error's class that is listed here decides.
 _TABLE: Final[dict[type[BaseException], Row]] = {
-    InvalidRequest: Row(400, "invalid-request", "Invalid request"),
-    CrossOrigin: Row(403, "cross-origin-write", "Write from another origin"),
-    NoSuchRoute: Row(404, "no-such-route", "No such route"),
-    web.HTTPNotFound: Row(404, "no-such-route", "No such route"),
-    web.HTTPMethodNotAllowed: Row(405, "method-not-allowed", "Method not allowed"),
-    TooSlow: Row(408, "request-timeout", "Request timeout"),
-    WrongType: Row(409, "wrong-type", "Wrong type of value"),
-    ConditionFailed: Row(412, "condition-failed", "Condition failed"),
-    TooLarge: Row(413, "too-large", "Too large"),
-    TargetTooLong: Row(414, "uri-too-long", "URI too long"),
-    ContentEncoded: Row(415, "unsupported-content-encoding", "Unsupported content encoding"),
-    RangeNotSatisfiable: Row(416, "range-not-satisfiable", "Range not satisfiable"),
-    web.HTTPExpectationFailed: Row(417, "expectation-failed", "Expectation failed"),
-    Misdirected: Row(421, "misdirected-request", "Misdirected request"),
-    Overloaded: Row(429, "overloaded", "Too many requests", retry=True),
-    HeaderTooLong: Row(431, "header-too-large", "Header too large"),
-    OverLimit: Row(503, "over-limit", "The server is at one of its limits", retry=True),
-    TransferEncoded: Row(501, "unsupported-transfer-coding", "Unsupported transfer coding"),
-    StoreError: Row(503, "store-unavailable", "The database cannot serve", retry=True),
-    OutcomeUnknown: Row(503, "outcome-unknown", "The outcome of the write is unknown", retry=True),
-    StoreFull: Row(507, "disk-full", "The disk is full"),
+    InvalidRequest: Row(400, ProblemType.INVALID_REQUEST, "Invalid request"),
+    CrossOrigin: Row(403, ProblemType.CROSS_ORIGIN_WRITE, "Write from another origin"),
+    NoSuchRoute: Row(404, ProblemType.NO_SUCH_ROUTE, "No such route"),
+    web.HTTPNotFound: Row(404, ProblemType.NO_SUCH_ROUTE, "No such route"),
+    web.HTTPMethodNotAllowed: Row(405, ProblemType.METHOD_NOT_ALLOWED, "Method not allowed"),
+    TooSlow: Row(408, ProblemType.REQUEST_TIMEOUT, "Request timeout"),
+    WrongType: Row(409, ProblemType.WRONG_TYPE, "Wrong type of value"),
+    ConditionFailed: Row(412, ProblemType.CONDITION_FAILED, "Condition failed"),
+    TooLarge: Row(413, ProblemType.TOO_LARGE, "Too large"),
+    TargetTooLong: Row(414, ProblemType.URI_TOO_LONG, "URI too long"),
+    ContentEncoded: Row(
+        415, ProblemType.UNSUPPORTED_CONTENT_ENCODING, "Unsupported content encoding"
+    ),
+    RangeNotSatisfiable: Row(416, ProblemType.RANGE_NOT_SATISFIABLE, "Range not satisfiable"),
+    web.HTTPExpectationFailed: Row(417, ProblemType.EXPECTATION_FAILED, "Expectation failed"),
+    Misdirected: Row(421, ProblemType.MISDIRECTED_REQUEST, "Misdirected request"),
+    Overloaded: Row(429, ProblemType.OVERLOADED, "Too many requests", retry=True),
+    HeaderTooLong: Row(431, ProblemType.HEADER_TOO_LARGE, "Header too large"),
+    OverLimit: Row(503, ProblemType.OVER_LIMIT, "The server is at one of its limits", retry=True),
+    TransferEncoded: Row(
+        501, ProblemType.UNSUPPORTED_TRANSFER_CODING, "Unsupported transfer coding"
+    ),
+    StoreError: Row(503, ProblemType.STORE_UNAVAILABLE, "The database cannot serve", retry=True),
+    OutcomeUnknown: Row(
+        503, ProblemType.OUTCOME_UNKNOWN, "The outcome of the write is unknown", retry=True
+    ),
+    StoreFull: Row(507, ProblemType.DISK_FULL, "The disk is full"),
 }
 
-KINDS: Final = {row.name: row for row in (NO_SUCH_KEY, _INTERNAL, *_TABLE.values())}
+KINDS: Final[dict[str, Row]] = {row.type: row for row in (NO_SUCH_KEY, _INTERNAL, *_TABLE.values())}
 
 _ROUTER_DETAILS: Final[dict[type[BaseException], str]] = {
     web.HTTPNotFound: "there is nothing at this path",
@@ -147,7 +151,7 @@ def problem(
 ) -> Answer:
     """An answer with a problem document; ``members`` that are not None are added to it."""
     document: dict[str, str | int] = {
-        "type": TYPE + row.name,
+        "type": row.type.uri,
         "title": row.title,
         "status": row.status,
         "detail": detail,

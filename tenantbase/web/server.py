@@ -18,6 +18,7 @@ from tenantbase.web.transport.acceptor import Acceptor
 from tenantbase.web.app import DATABASE, GUARD, HEALTH
 from tenantbase.web.fast_path.borrowed import Lender
 from tenantbase.web.transport.connections import Connections
+from tenantbase.web.transport.listener import BACKLOG
 from tenantbase.web.transport.draining import close_listeners, finish_requests, until_quiet
 from tenantbase.web.semantics.expectations import without_early_invitation
 from tenantbase.web.fast_path.connection import FastPath
@@ -28,7 +29,6 @@ from tenantbase.web.sending import whole_response
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.semantics.upgrades import pieces
 
-BACKLOG: Final = 1024
 # A key of 1,024 bytes, each percent-encoded, has 3,072 characters; a cursor has up to 1,368.
 MAX_LINE: Final = 16_384
 MAX_FIELD: Final = 8_190

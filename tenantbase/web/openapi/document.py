@@ -10,12 +10,13 @@ import msgspec
 from aiohttp import web
 
 from tenantbase import __version__
+from tenantbase.problem_types import MEDIA_TYPE
 from tenantbase.web import responses
 from tenantbase.web.answer import Answer
 from tenantbase.web.openapi.page import POLICY, page
 from tenantbase.web.openapi.model import KEY, Operation, Parameter, Reply, Schema, Shape
 from tenantbase.web.openapi.operations import OPERATIONS
-from tenantbase.web.problems import KINDS, MEDIA_TYPE, TYPE, Row
+from tenantbase.web.problems import KINDS, Row
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.openapi.schemas import Problem
 from tenantbase.web.semantics.targets import NOTHING, query
@@ -258,16 +259,16 @@ def _problems(operation: Operation) -> dict[str, tuple[str, list[Row]]]:
     for name in sorted({*_ANY_REQUEST, *operation.problems}):
         by_status.setdefault(KINDS[name].status, []).append(KINDS[name])
     return {
-        str(status): ("-or-".join(kind.name for kind in kinds), kinds)
+        str(status): ("-or-".join(kind.type for kind in kinds), kinds)
         for status, kinds in sorted(by_status.items())
     }
 
 
 def _problem(kinds: Sequence[Row]) -> Json:
     examples = {
-        kind.name: {
+        kind.type: {
             "value": {
-                "type": TYPE + kind.name,
+                "type": kind.type.uri,
                 "title": kind.title,
                 "status": kind.status,
                 "detail": "...",

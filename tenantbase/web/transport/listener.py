@@ -10,6 +10,9 @@ import struct
 import sys
 from typing import Final
 
+BACKLOG: Final = 1024
+"""Connections that the kernel queues for a listening socket; its own limit may be lower."""
+
 _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h; not in Python's socket module
 # Classic BPF (Linux, networking/filter.rst). A socket's filter sees a segment from its TCP header on.
 _LOAD_BYTE: Final = 0x30
