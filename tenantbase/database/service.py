@@ -17,6 +17,7 @@ import msgspec
 
 from tenantbase.changes.feed import Feed
 from tenantbase.coherence.policy import Cache
+from tenantbase.database.import_batch import ImportBatch
 from tenantbase.database.limits import Limits
 from tenantbase.database.reader import Reader, plain_lookup
 from tenantbase.database.validation import Draft, combined, completed, draft, set_command
@@ -281,7 +282,11 @@ class Database(Reader):
 
     def import_batch(self, scope: Scope) -> ImportBatch:
         """An empty batch of entries from another database."""
-        return ImportBatch(self, scope)
+        return ImportBatch(
+            lambda given: self._set_command(scope, given, None, None),
+            lambda commands: self._write(scope, *commands),
+            self.now,
+        )
 
     # Changes
 
@@ -394,34 +399,6 @@ class Database(Reader):
 
     async def _removed(self, written: asyncio.Future[tuple[Applied, ...]]) -> int:
         return sum(applied.removed for applied in await written)
-
-
-class ImportBatch:
-    """Entries from another database, to be stored together. Made by ``Database.import_batch``."""
-
-    def __init__(self, database: Database, scope: Scope) -> None:
-        self._database = database
-        self._scope = scope
-        self._commands: list[Set] = []
-
-    def __len__(self) -> int:
-        return len(self._commands)
-
-    def add(self, given: SetValue) -> None:
-        """Add an entry; one that has expired is passed over.
-
-        Raises:
-            InvalidRequest, TooLarge: it cannot be stored, or has conditions.
-        """
-        if given.if_absent or given.if_version is not None:
-            raise InvalidRequest("an import has no conditions")
-        if given.expires_at is not None and given.expires_at <= self._database.now():
-            return
-        self._commands.append(self._database._set_command(self._scope, given, None, None))
-
-    async def write(self) -> None:
-        """Store the entries in one transaction. Raises as writes of ``Database`` do."""
-        await self._database._write(self._scope, *self._commands)
 
 
 def _plain_applied(applied: Applied) -> Applied:

@@ -33,6 +33,20 @@ MUTATIONS: Final = {
         },
     ),
     **of(
+        "tenantbase/database/import_batch.py",
+        ["tests/cli/test_transfer.py"],
+        {
+            "the-dead-are-imported": (
+                "if given.expires_at is not None and given.expires_at <= self._now():",
+                "if False:",
+            ),
+            "an-import-with-conditions": (
+                "if given.if_absent or given.if_version is not None:",
+                "if given.if_absent:",
+            ),
+        },
+    ),
+    **of(
         "tenantbase/cli/transfer.py",
         ["tests/cli/test_transfer.py"],
         {
@@ -43,14 +57,6 @@ MUTATIONS: Final = {
                 "        if batch.refused is not None:\n            raise batch.refused\n",
             ),
             "any-line-may-have-a-mark": ("if done + lines == 0:", "if lines == 0:"),
-            "the-dead-are-imported": (
-                "if given.expires_at is not None and given.expires_at <= now:",
-                "if False:",
-            ),
-            "an-import-with-conditions": (
-                "if given.if_absent or given.if_version is not None:",
-                "if given.if_absent:",
-            ),
             "the-line-is-counted-in-its-batch": (
                 "refused = _stopped(done + lines + 1,",
                 "refused = _stopped(lines + 1,",
