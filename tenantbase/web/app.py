@@ -1,4 +1,4 @@
-"""The web application: which path is answered by whom, and what surrounds every request."""
+"""The web application: its routes, and what surrounds every request."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ HEALTH: Final = web.AppKey("health", Health)
 
 
 def create_app(database: Database, settings: WebSettings, lifecycle: Lifecycle) -> web.Application:
-    """The application; it owns nothing that must be closed."""
+    """The application. It owns nothing that must be closed."""
     guard = Guard(settings)
     apart = Apart()
     values = Values(database, settings, apart)
@@ -52,7 +52,7 @@ def create_app(database: Database, settings: WebSettings, lifecycle: Lifecycle) 
     watch = Watch(database, lifecycle)
     description = Description(settings)
 
-    # A quarter is for small bodies, if what is left still takes the largest.
+    # Reserve a quarter for small bodies, unless the rest could not hold the largest body.
     spare = max(0, settings.max_inflight_bytes - settings.max_request_bytes)
     budget = Budget(settings.max_inflight_bytes, min(settings.max_inflight_bytes // 4, spare))
     app = web.Application(middlewares=[_boundary(guard, lifecycle, health, budget)])
@@ -68,7 +68,7 @@ def create_app(database: Database, settings: WebSettings, lifecycle: Lifecycle) 
         web.post("/delete-values", answering(bulk.delete)),
         web.post("/increment-value", answering(counters.increment)),
         web.get("/v1/values", answering(lists.v1_values)),
-        # Any character: a key may hold slashes and line ends.
+        # Any character: a key may contain slashes and line breaks.
         web.get(r"/v1/values/{key:[\s\S]*}", answering(raw.get)),
         web.put(r"/v1/values/{key:[\s\S]*}", answering(raw.put)),
         web.delete(r"/v1/values/{key:[\s\S]*}", answering(raw.delete)),
@@ -98,7 +98,7 @@ def create_app(database: Database, settings: WebSettings, lifecycle: Lifecycle) 
 
 
 def _boundary(guard: Guard, lifecycle: Lifecycle, health: Health, budget: Budget) -> Middleware:
-    """What surrounds every request: counted, checked, and its errors made answers."""
+    """The middleware around every request: counts it, checks it, turns its errors into answers."""
 
     @web.middleware
     async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -115,16 +115,16 @@ def _boundary(guard: Guard, lifecycle: Lifecycle, health: Health, budget: Budget
                 return await respond(request, await health.options())
             return await handler(request)
         except ConnectionError:
-            raise  # the client is gone; aiohttp's own errors that say so are of this kind
-        except Exception as error:  # the boundary: whatever went wrong, it has an answer
+            raise  # the client is gone; aiohttp's own errors for this are subclasses
+        except Exception as error:  # the boundary: every failure has an answer
             if request.writer.output_size:
-                # Too late for another status: cutting the connection says that it failed.
+                # Too late for another status. Cutting the connection tells the client of the failure.
                 known = isinstance(error, TenantbaseError)
                 log.warning("an answer was cut: %s", error, exc_info=None if known else error)
                 raise ConnectionAbortedError("the answer was cut") from error
             response = whole_response(error_answer(explained(request, error)))
             if is_uninvited(request):
-                # Its body may come or not, so where the next request begins is not known.
+                # Its body may or may not follow, so the start of the next request is unknown.
                 response.force_close()
             return response
         finally:

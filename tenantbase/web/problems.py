@@ -1,7 +1,7 @@
 """Errors as HTTP answers: one table, RFC 9457 ``application/problem+json``.
 
 The ``type`` of a problem is stable and meant for programs, the ``detail`` for people. No answer
-holds a trace, a path of this machine or SQL.
+reveals a traceback, a path of this machine, or SQL.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ log = logging.getLogger("tenantbase.web")
 
 
 class HttpError(TenantbaseError):
-    """An error that only HTTP knows.
+    """An error that exists only in HTTP.
 
     Args:
         detail: what is wrong, in one sentence.
-        headers: what the answer carries besides.
+        headers: additional headers of the answer.
     """
 
     def __init__(self, detail: str, headers: Mapping[str, str] | None = None) -> None:
@@ -44,7 +44,7 @@ class HttpError(TenantbaseError):
 
 
 class NoSuchRoute(HttpError):
-    """Nothing is at this path."""
+    """No route has this path."""
 
 
 class TooSlow(HttpError):
@@ -52,10 +52,10 @@ class TooSlow(HttpError):
 
 
 class OverLimit(HttpError):
-    """The server has as much to do as it was told to take on. Nothing was done.
+    """The server is at one of its limits. Nothing was done.
 
     Args:
-        limit: the name of the option that says how much that is.
+        limit: the name of the option that sets the limit.
     """
 
     def __init__(self, detail: str, limit: str) -> None:
@@ -64,35 +64,35 @@ class OverLimit(HttpError):
 
 
 class TargetTooLong(HttpError):
-    """The request line is longer than is accepted."""
+    """The request target is longer than accepted."""
 
 
 class HeaderTooLong(HttpError):
-    """A header field is longer than is accepted."""
+    """A header field is longer than accepted."""
 
 
 class ContentEncoded(HttpError):
-    """The body is compressed, or encoded otherwise."""
+    """The body is compressed, or has another content encoding."""
 
 
 class TransferEncoded(HttpError):
-    """The message has a transfer coding other than chunked."""
+    """The request has a transfer coding other than chunked."""
 
 
 class RangeNotSatisfiable(HttpError):
-    """No byte of the requested range exists."""
+    """The value has no byte in the requested range."""
 
 
 class Misdirected(HttpError):
-    """The request is meant for another host."""
+    """The request is for another host."""
 
 
 class CrossOrigin(HttpError):
-    """A write from a page of another origin."""
+    """A page of another origin tried to write."""
 
 
 class Row(NamedTuple):
-    """A kind of problem; ``retry``: the answer has a ``Retry-After``."""
+    """A type of problem. ``retry``: the answer has a ``Retry-After`` header."""
 
     status: int
     type: ProblemType
@@ -103,7 +103,7 @@ class Row(NamedTuple):
 NO_SUCH_KEY: Final = Row(404, ProblemType.NO_SUCH_KEY, "No such key")
 _INTERNAL: Final = Row(500, ProblemType.INTERNAL_ERROR, "Internal error")
 
-# The nearest ancestor of an error's class that is listed here decides.
+# The first class of an error's MRO that is listed here decides.
 _TABLE: Final[dict[type[BaseException], Row]] = {
     InvalidRequest: Row(400, ProblemType.INVALID_REQUEST, "Invalid request"),
     CrossOrigin: Row(403, ProblemType.CROSS_ORIGIN_WRITE, "Write from another origin"),
@@ -149,7 +149,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
     **members: str | int | None,
 ) -> Answer:
-    """An answer with a problem document; ``members`` that are not None are added to it."""
+    """An answer with a problem document, to which ``members`` other than None are added."""
     document: dict[str, str | int] = {
         "type": row.type.uri,
         "title": row.title,
@@ -164,22 +164,22 @@ def problem(
 
 
 def error_answer(error: BaseException) -> Answer:
-    """The answer to a request that ended with this error. What is not listed is logged: 500."""
+    """The answer to a request that failed with this error; 500 and a log line if it is not listed."""
     row = next((_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE), None)
     if row is None:
         log.error("unexpected error", exc_info=error)
-        return problem(_INTERNAL, "an unexpected error, which has been logged")
+        return problem(_INTERNAL, "an unexpected error occurred; it has been logged")
     if isinstance(error, ConditionFailed):
         return problem(row, str(error), key=error.key, version=error.version)
     if isinstance(error, InvalidRequest):
         return problem(row, error.detail, field=error.field)
     if isinstance(error, OverLimit):
         answer = problem(row, str(error), limit=error.limit)
-        answer.closes = True  # it may be answered before its body is there
+        answer.closes = True  # its body may not have arrived
         return answer
     if isinstance(error, HttpError):
         answer = problem(row, str(error), error.headers)
-        # What is left of its body could be taken for a request.
+        # The rest of its body could be taken for a request.
         answer.closes = isinstance(error, TooSlow | TransferEncoded)
         return answer
     if isinstance(error, web.HTTPMethodNotAllowed):

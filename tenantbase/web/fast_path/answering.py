@@ -1,5 +1,4 @@
-"""Plain requests and their answers, through the same policy and with the same bytes as on aiohttp's
-path."""
+"""Answers to plain requests: the same bytes as on aiohttp's path, without its cost."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ from tenantbase.web.responses import deleted, entry_answer, raw_answer
 
 
 class Asker(Protocol):
-    """The connection that a plain request came over. It has one request in flight at a time."""
+    """The connection of a plain request, which has one request in flight at a time."""
 
     def end(self, data: bytes, closes: bool = False) -> None:
         """Send the answer; ``closes``: the connection ends with it."""
@@ -42,9 +41,9 @@ class PlainAnswers:
         self._writer = writer
 
     def begin(self, request: Request, asker: Asker) -> bool:
-        """Begin a request, whose answer is sent after this has returned.
+        """Begin a request. Its answer is sent after this has returned.
 
-        Returns: False: it is invalid, which aiohttp's path explains to the client.
+        Returns: False if it is invalid. Then aiohttp's path must tell the client why.
         """
         route = request.route
         try:

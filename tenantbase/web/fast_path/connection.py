@@ -1,10 +1,9 @@
-"""The fast path: plain requests answered without the general HTTP machinery.
+"""The connections of the fast path: which requests are answered here, and which by aiohttp.
 
-Every connection begins here. As long as its requests are plain ones (``plain.py``), they are
-answered through the same policy, with the same bytes, as by aiohttp's handlers. For one that is
-anything else the connection is lent to aiohttp until that request has its answer (``borrowed.py``).
-Where it cannot be told where a request ends (``framing.py``), or its end does not come in time, the
-connection goes to aiohttp for good, so that limits of time are kept in one place.
+Every connection begins here. Plain requests (``parser.py``) are answered by ``answering.py``, with
+the same bytes as aiohttp would send. For any other request, the connection is lent to aiohttp until
+that request is answered (``lending.py``). If it is unclear where a request ends (``framing.py``), or
+its end does not arrive in time, aiohttp gets the connection for good, and applies its timeouts.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ from tenantbase.web.settings import WebSettings
 
 log = logging.getLogger("tenantbase.web")
 
-# Bytes that may wait on a connection; when there are more it is not read.
+# With more unprocessed bytes than this, a connection is not read.
 _MAX_AHEAD_BYTES: Final = 1 << 16
-_PATIENCE: Final = 1.0  # seconds that a request may be incomplete here
-_SENDING: Final = 0.01  # seconds until it is looked at again whether answers have been sent
+_PATIENCE_SECONDS: Final = 1.0  # for an incomplete request; then aiohttp gets the connection
+_CLOSE_POLL_SECONDS: Final = 0.01
 
 
 class FastPath:
-    """What all connections of the fast path share.
+    """What all connections of the fast path share. Called, it makes the protocol of a new one.
 
     Args:
-        general: makes aiohttp's protocol, for a connection that is lent to it, or given for good.
+        general: makes aiohttp's protocol; the argument says whether the connection is only lent.
     """
 
     def __init__(
@@ -57,8 +56,8 @@ class FastPath:
         self.general = general
         self.connections: set[FastConnection] = set()
         self._guard = guard
-        # Checks of the request's head have their place here, and are made once for each block
-        # of header fields, not for each request.
+        # The checks of a request's head run once for each block of header fields, not for each
+        # request.
         self.parse = RequestParser(self._allowed).parse
         writer = ResponseWriter(lifecycle, varies_by_origin=guard.has_cors)
         self.answers = PlainAnswers(database, health, writer)
@@ -72,44 +71,41 @@ class FastPath:
             self._guard.check(hdrs.METH_POST, "/", headers)
         except HttpError:
             return False
-        # A page of an allowed origin has its answers with CORS headers, from the general path.
+        # Pages of allowed origins need CORS headers, which aiohttp's path adds.
         return not (self._guard.has_cors and hdrs.ORIGIN in headers)
 
     async def watch(self) -> None:
-        """Look after connections on which nothing happens; runs until it is cancelled."""
+        """Look after idle and slow connections. Runs until cancelled."""
         while True:
-            await asyncio.sleep(_PATIENCE)
+            await asyncio.sleep(_PATIENCE_SECONDS)
             now = asyncio.get_running_loop().time()
             for connection in list(self.connections):
                 try:
                     connection.look_after(now)
-                except Exception:  # the boundary: it must not keep the others from their turn
-                    log.exception("a connection cannot be looked after; it is cut")
+                except Exception:  # the boundary: the others must have their turn
+                    log.exception("a connection could not be checked; it is cut")
                     connection.abort()
 
     def drain(self) -> None:
-        """The server is about to stop: hand on what has begun to arrive.
-
-        A request whose rest is still to come is waited for there.
-        """
+        """The server is shutting down: hand incomplete requests to aiohttp, which waits for them."""
         for connection in list(self.connections):
             connection.drain()
 
     async def close(self, deadline: float) -> None:
-        """End every connection once it has its answer, or at a time of the event loop.
+        """Close every connection after its answer, or at a deadline on the event loop's clock.
 
-        The last thing when the server stops.
+        The last step of a shutdown.
         """
         for connection in list(self.connections):
             connection.close()
         while self.connections and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(_SENDING)
+            await asyncio.sleep(_CLOSE_POLL_SECONDS)
         for connection in list(self.connections):
             connection.abort()
 
 
 class FastConnection(asyncio.Protocol):
-    """One connection; it answers one request after the other, or lends itself out for it."""
+    """One connection. It answers its requests one by one, or lends itself to aiohttp for one."""
 
     __slots__ = (
         "_fast_path",
@@ -129,17 +125,17 @@ class FastConnection(asyncio.Protocol):
 
     def __init__(self, fast_path: FastPath) -> None:
         self._fast_path = fast_path
-        self._buffer = b""  # received; what lies before _start is done with
+        self._buffer = b""  # received data, processed up to _start
         self._start = 0
-        self._asked = b""  # the request in flight here, if others may have to answer it
+        self._asked = b""  # the request in flight, in case aiohttp has to answer it
         self._busy = False  # a request is in flight, here or lent out
         self._counted = False
         self._writable = True
         self._reading = True
-        self._ended = False  # the client has sent all that it will send
+        self._ended = False  # the client has closed its sending side
         self._touched = True
         self._quiet_since = 0.0
-        self._loan: Loan | None = None  # once there was a request for aiohttp
+        self._loan: Loan | None = None  # from the first request for aiohttp on
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -169,9 +165,9 @@ class FastConnection(asyncio.Protocol):
             if not data:
                 return
         if self._start < len(self._buffer):
-            # Copies what waits, which is little: beyond a bound nothing is read.
+            # The copy is small: beyond a bound the connection is not read.
             self._buffer = self._buffer[self._start :] + data
-        else:  # more of a request that began long ago is no sign of life
+        else:  # more of an incomplete request does not count as activity
             self._touched = True
             self._buffer = data
         self._start = 0
@@ -179,16 +175,16 @@ class FastConnection(asyncio.Protocol):
         self._bound()
 
     def eof_received(self) -> bool:
-        """The client has closed its side, as ``nc -N`` does; it still waits for its answers."""
+        """The client has closed its sending side, as ``nc -N`` does. It still waits for answers."""
         self._ended = True
-        if self._loan is not None and self._loan.owed:  # the rest will never come
+        if self._loan is not None and self._loan.owed:  # the rest will not come
             self._transport.close()
         elif not self._busy and self._writable:
             self._transport.close()
         return True
 
     def look_after(self, now: float) -> None:
-        """Called now and then: end a connection that is idle, hand on one that is slow."""
+        """Close the connection if it is idle; hand it to aiohttp if its request is slow."""
         if self._busy or not self._writable:
             return
         if self._touched:
@@ -200,22 +196,22 @@ class FastConnection(asyncio.Protocol):
             self._transport.close()
 
     def drain(self) -> None:
-        """Hand on a request that has not arrived as a whole."""
+        """Hand an incomplete request to aiohttp."""
         waiting = self._start < len(self._buffer)
         if waiting and not self._busy and self._writable:
             self._leave()
 
     def close(self) -> None:
-        """End the connection, once what was written has been sent."""
+        """Close the connection once everything written has been sent."""
         if self._loan is None or not self._loan.active:  # the borrower closes it after its answer
             self._transport.close()
 
     def abort(self) -> None:
-        """End the connection at once."""
+        """Cut the connection at once."""
         self._transport.abort()
 
     def _advance(self) -> None:
-        """Begin the next request, if there is one and it may begin."""
+        """Begin the next request, if there is one and none is in flight."""
         fast_path = self._fast_path
         while (
             self._start < len(self._buffer)
@@ -223,7 +219,7 @@ class FastConnection(asyncio.Protocol):
             and self._writable
             and not self._transport.is_closing()
         ):
-            # While the server drains, all new requests are for the general path, which says so.
+            # While the server drains, aiohttp answers all new requests and closes the connection.
             request: Request | Other = GENERAL
             if not fast_path.lifecycle.draining:
                 request = fast_path.parse(self._buffer, self._start)
@@ -242,17 +238,17 @@ class FastConnection(asyncio.Protocol):
         self._taken(request.end)
 
     def _taken(self, end: int) -> None:
-        """What lies before ``end`` in the buffer is done with."""
+        """The buffer has been processed up to ``end``."""
         if end >= len(self._buffer):
             self._buffer, self._start = b"", 0
         else:
             self._start = end
 
     def _bound(self) -> None:
-        """Read no more while much is waiting, and go on when it is less."""
+        """Pause reading while too much is unprocessed."""
         waiting = len(self._buffer) - self._start
         if waiting > _MAX_AHEAD_BYTES:
-            # Each time: a borrower that had paused it as well may have made it read again.
+            # Repeatedly, since a borrower may have resumed reading.
             self._reading = False
             self._transport.pause_reading()
         elif not self._reading and not self._transport.is_closing():
@@ -260,17 +256,17 @@ class FastConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _go_on(self) -> None:
-        """A request has its answer: begin the next, or end the connection."""
+        """A request was answered: begin the next one, or close the connection."""
         self._advance()
         self._bound()
-        # The client sends no more, so what is incomplete stays so.
+        # The client sends no more, so an incomplete request stays incomplete.
         if self._ended and not self._busy and self._writable:
             self._transport.close()
 
     # Requests for the general path
 
     def _lend(self) -> bool:
-        """Give the next request to aiohttp's protocol; False if its end cannot be told."""
+        """Lend the connection for the next request. Returns: False if its end is unclear."""
         framed = frame(self._buffer, self._start)
         if framed is None:
             return False
@@ -287,12 +283,12 @@ class FastConnection(asyncio.Protocol):
         return True
 
     def _returned(self) -> None:
-        """The borrower has answered, and its request has arrived as a whole."""
+        """The borrower has answered its request, which has arrived completely."""
         self._busy = False
         self._go_on()
 
     def _leave(self) -> None:
-        """Hand the connection, with what it has sent so far, to aiohttp for good."""
+        """Give the connection, with its unprocessed data, to aiohttp for good."""
         self._fast_path.connections.discard(self)
         if self._loan is not None:
             self._loan.end(None)
@@ -307,7 +303,7 @@ class FastConnection(asyncio.Protocol):
             protocol.eof_received()
 
     def end(self, data: bytes, closes: bool = False) -> None:
-        """Send the answer, and look at what has come meanwhile."""
+        """Send the answer, and process what has arrived meanwhile."""
         self._busy = False
         self._fast_path.lifecycle.end(self._counted)
         if self._transport.is_closing():

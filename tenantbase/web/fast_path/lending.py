@@ -14,15 +14,15 @@ from tenantbase.web.fast_path.borrowed import BorrowedTransport, Lendable
 
 
 class Loan:
-    """The loans of one connection.
+    """The loans of one connection, one after the other.
 
     Args:
-        general: makes aiohttp's protocol; called when it is needed first, and again after it has
-            closed its transport.
-        go_on: called when the connection has been returned, and may read its next request.
+        general: makes aiohttp's protocol; called for the first loan, and for the next one after
+            that protocol has closed its transport.
+        go_on: called when the borrower has returned the connection.
 
     Attributes:
-        active: a request is with the borrower.
+        active: the borrower has a request.
         owed: bytes of that request that have yet to arrive.
     """
 
@@ -50,10 +50,10 @@ class Loan:
         self._go_on = go_on
         self._borrower: asyncio.Protocol | None = None
         self._borrowed: BorrowedTransport | None = None
-        self._answered = False  # the request has its answer, though it may not have come as a whole
+        self._answered = False  # the request is answered, but may not have arrived completely
 
     def begin(self, data: bytes, owed: int) -> None:
-        """Lend the connection for a request of which ``data`` has arrived and ``owed`` bytes not."""
+        """Lend the connection for a request: ``data`` has arrived, ``owed`` bytes have not."""
         if self._borrower is None:
             self._borrower = self._general(True)
             self._borrowed = BorrowedTransport(self._transport, self)
@@ -74,7 +74,7 @@ class Loan:
         return rest
 
     def returned(self, keep: bool) -> None:
-        """The borrower has answered. If it does not keep the connection it is about to close it."""
+        """The borrower has answered. Unless ``keep``, it is about to close the connection."""
         if self.active and keep:
             self._answered = True
             self._take_back()
@@ -82,7 +82,7 @@ class Loan:
     def _take_back(self) -> None:
         if self._answered and not self.owed:
             self.active = self._answered = False
-            # Not at once: the borrower has not quite ended with this request.
+            # Not at once: the borrower is still finishing this request.
             asyncio.get_running_loop().call_soon(self._go_on)
 
     def given_up(self, borrowed: BorrowedTransport) -> None:
@@ -92,7 +92,7 @@ class Loan:
         self._borrower = self._borrowed = None
         if self.active:
             self._transport.close()
-        # Otherwise its keep-alive timer ran out; when an idle connection ends is the lender's decision.
+        # Otherwise its keep-alive timer ran out, but only the lender ends an idle connection.
 
     def pause_writing(self) -> None:
         """The transport's buffer is full."""
@@ -105,7 +105,7 @@ class Loan:
             self._borrower.resume_writing()
 
     def end(self, error: Exception | None) -> None:
-        """The connection is lost, or lent no more."""
+        """The connection is lost, or will not be lent again."""
         if self._borrower is not None:
             borrower, self._borrower, self._borrowed = self._borrower, None, None
             borrower.connection_lost(error)

@@ -67,7 +67,7 @@ class Bulk:
         """``POST /set-values``"""
         query(request, NOTHING)
         condition = write_condition(request)
-        # The body is held by nothing while the write waits.
+        # Nothing may hold the body while the write waits.
         entries = await self._read(await self._body(request, self._settings.max_request_bytes))
         writing = self._database.set_many(DEFAULT, entries, condition)
         del entries

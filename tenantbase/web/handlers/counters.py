@@ -1,4 +1,4 @@
-"""``increment-value``: counters that lose no count, over requests and processes."""
+"""``increment-value``: counters that are atomic across requests and processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tenantbase.web.semantics.targets import NOTHING, query
 
 
 class IncrementValue(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``increment-value``. The integers are exact, however long."""
+    """The body of ``increment-value``. Integers are exact, however long."""
 
     key: str
     by: int = 1

@@ -1,4 +1,4 @@
-"""Health and liveness, cheap enough to be asked for every second by every load balancer."""
+"""Health and liveness, cheap enough for every load balancer to poll every second."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tenantbase.web.answer import Answer
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.responses import options, state
 
-_TIMEOUT: Final = 2.0
+_CHECK_SECONDS: Final = 2.0
 _ALIVE: Final = b'{"status":"ok"}'
 
 
@@ -32,7 +32,7 @@ class Health:
         return await self.state()
 
     async def state(self) -> Answer:
-        """The answer to how the service is."""
+        """The state of the service: 200, or 503 if it cannot serve or is draining."""
         serves = await self._store_serves()
         cached = self._database.cache_available
         troubles = self._database.troubles
@@ -52,20 +52,20 @@ class Health:
         return state(msgspec.json.encode(document), serves=not unavailable)
 
     async def options(self) -> Answer:
-        """``OPTIONS`` of the whole server: a health check too, HAProxy's ``option httpchk``."""
+        """``OPTIONS`` for the whole server. HAProxy's ``option httpchk`` uses it as a health check."""
         answer = await self.state()
         return options() if answer.status == 200 else answer
 
     async def alive(self, request: web.Request) -> Answer:
-        """``GET /livez``: the event loop runs, whatever else does not."""
+        """``GET /livez``: the event loop runs, even if nothing else does."""
         return state(_ALIVE)
 
     async def _store_serves(self) -> bool:
-        # One check at a time: while the database hangs, requests must not pile up behind it.
+        # One check at a time: while the database hangs, health checks must not pile up behind it.
         if self._check is None:
             self._check = asyncio.create_task(self._ask_store())
             self._check.add_done_callback(self._checked)
-        done, _ = await asyncio.wait([self._check], timeout=_TIMEOUT)
+        done, _ = await asyncio.wait([self._check], timeout=_CHECK_SECONDS)
         return any(check.result() for check in done)
 
     async def _ask_store(self) -> bool:

@@ -41,7 +41,7 @@ class Raw:
         if entry is not None:
             if not_modified(request, entry.key, entry.version):
                 return unchanged(entry, found.cache_status)
-            # Range has a meaning for GET only (section 14.2).
+            # Range is defined for GET only (RFC 9110, section 14.2).
             if request.method == hdrs.METH_GET and range_applies(request, entry.version):
                 part = requested(request.headers.get(hdrs.RANGE), len(entry.value))
         return raw_answer(found, part)
@@ -52,10 +52,10 @@ class Raw:
         parameters = query(request, _PUT_QUERY)
         key = path_key(request)
         if hdrs.CONTENT_RANGE in request.headers:
-            # Section 14.4: a part taken for the whole would destroy the rest.
+            # RFC 9110, section 14.4: a part stored as the whole would destroy the rest.
             raise InvalidRequest("a value is stored as a whole", "Content-Range")
         content_type = request.headers.get(hdrs.CONTENT_TYPE, OCTETS)
-        # Before the body: what cannot be stored in any case need not be sent.
+        # Before the body is read: the client need not send what cannot be stored anyway.
         draft = self._database.draft(
             DEFAULT,
             key,
@@ -80,12 +80,11 @@ class Raw:
 
 
 def _location(key: str) -> str:
-    """Where the value is, relative to the request's target: a proxy may have put that under a
-    prefix.
+    """The URL of the value, relative to the request target: a proxy may serve it under a prefix.
 
-    The last part of the path will not do if the key has slashes, since a proxy may have unescaped
-    them, nor if it is a dot segment, which clients resolve even if it is escaped. A reference that
-    is an empty query is the target's path as the client knows it.
+    The last path segment does not work if the key has slashes, since a proxy may have unescaped
+    them, or if it is a dot segment, which clients resolve even when escaped. An empty query refers
+    to the path of the target as the client knows it.
     """
     if "/" in key or key in (".", ".."):
         return "?"

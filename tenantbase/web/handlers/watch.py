@@ -24,28 +24,28 @@ from tenantbase.web.responses import events
 from tenantbase.web.semantics.targets import query
 
 _LAST_EVENT_ID: Final = "Last-Event-ID"
-# The second name is what polyfills of EventSource use, which cannot set the header.
+# Polyfills of EventSource cannot set the header. Some use the second name.
 _IN_QUERY: Final = ("last_event_id", "lastEventId")
 _QUERY: Final = frozenset({"prefix", *_IN_QUERY})
-# Of no event: it is answered with a reset, as the id of an event of another database is.
+# No event has this id. Like an id from another database, it is answered with a reset.
 _UNKNOWN: Final = (1 << 63) - 1
 _VERSION: Final = re.compile("[0-9]{1,19}")
 _BEGIN: Final = b": watching\nretry: 1000\n%b\n"
-# The place in the log goes with it, or a watcher of quiet keys would fall out of the log's reach.
+# It carries the position in the log. Otherwise the log could be trimmed past a watcher of quiet keys.
 _HEARTBEAT: Final = b": alive\nid: %d\n\n"
-# The kernel would hold megabytes for each watcher that does not read.
-_SEND_BUFFER: Final = 64 << 10
+# By default the kernel would buffer megabytes for each watcher that does not read.
+_SEND_BUFFER_BYTES: Final = 64 << 10
 
 
 class Watch:
-    """Handler of the route, and the end of all streams when the server drains."""
+    """Handler of the route. It also ends all streams when the server drains."""
 
     def __init__(self, database: Database, lifecycle: Lifecycle) -> None:
         self._database = database
         self._lifecycle = lifecycle
 
     async def lifetime(self, app: web.Application) -> AsyncIterator[None]:
-        """For ``cleanup_ctx`` of the application."""
+        """For the application's ``cleanup_ctx``."""
         ending = keep_running(self._end_when_draining, "end of watches")
         yield
         ending.cancel()
@@ -68,15 +68,15 @@ class Watch:
             raise ConnectionResetError("the client is gone")
         connection: socket.socket | None = transport.get_extra_info("socket")
         if connection is not None:
-            # Too small for other answers, but the connection ends with this one.
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+            # Too small for other answers, so the connection ends with this one.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         return events(self._blocks(prefix, after, transport.abort))
 
     async def _blocks(
         self, prefix: str, after: int | None, drop: Callable[[], object]
     ) -> AsyncGenerator[bytes, None]:
         async with self._database.watch(DEFAULT, prefix, after, drop) as changes:
-            # Who resumes knows a place already, and keeps it until an event says more.
+            # A client that resumes has an id already, and keeps it until the next event.
             place = b"id: %d\n" % changes.position if after is None else b""
             yield _BEGIN % place
             async for batch in changes:
@@ -84,11 +84,11 @@ class Watch:
 
 
 def _after(*ids: str | None) -> int | None:
-    """The version after which events are wanted; None: from now on.
+    """The version after which to send events; None: from now on.
 
-    The first id that was given counts: a browser that connects again keeps the query it began with,
-    and its header is newer. What is not an id of ours gets no error, on which an EventSource would
-    give up for good, but a reset. An empty one says that nothing was seen yet.
+    The first id given counts: a browser that reconnects repeats its original query, and its header
+    is newer. An unknown id is answered with a reset, not with an error, after which an EventSource
+    would not reconnect. An empty id means that the client has not received an event.
     """
     text = next(filter(None, ids), None)
     if text is None:
@@ -107,7 +107,7 @@ def _block(event: ChangeEvent) -> bytes:
     return _change(event)
 
 
-@lru_cache(maxsize=256)  # many watchers get the same events at the same time
+@lru_cache(maxsize=256)  # many watchers get the same event at the same time
 def _change(event: ChangeEvent) -> bytes:
     return b'event: %b\nid: %d\ndata: {"key":%b,"version":%d}\n\n' % (
         event.kind.encode(),

@@ -1,4 +1,4 @@
-"""What a client would rather have: weighted lists (RFC 9110, section 12.4.2)."""
+"""Content negotiation: weighted lists such as ``Accept`` (RFC 9110, section 12.4.2)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _CODINGS: Final[tuple[Literal["gzip", "deflate"], ...]] = ("gzip", "deflate")
 
 
 def weights(text: str) -> dict[str, float]:
-    """The items of a header like ``Accept``, in lower case, each with its weight from 0 to 1.
+    """The items of a header like ``Accept``, in lower case, with their weights from 0 to 1.
 
-    Parameters other than the weight are left out; a malformed weight counts as 1.
+    Parameters other than the weight are ignored. A malformed weight counts as 1.
     """
     weighted = {}
     for item in text.lower().split(","):
@@ -24,10 +24,10 @@ def weights(text: str) -> dict[str, float]:
 
 
 def accepted_coding(accept_encoding: str | None) -> Literal["gzip", "deflate"] | None:
-    """How a client lets an answer be compressed (RFC 9110, section 12.5.3); None: not at all.
+    """The compression that a client accepts (RFC 9110, section 12.5.3), or None.
 
     Args:
-        accept_encoding: the value of the header; None: the request has none.
+        accept_encoding: the value of that header; None if the request does not have it.
     """
     if accept_encoding is None:
         return None
