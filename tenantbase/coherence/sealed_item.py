@@ -24,7 +24,7 @@ from tenantbase.entry import JSON, Entry
 from tenantbase.coherence.tag_file import Tag
 
 _MAC: Final = 16
-_MAGIC: Final = b"TBF\x01"
+_MAGIC: Final = b"TBF\x02"  # 1: keys were not scoped, so two keys could have one name
 _HEADER: Final = struct.Struct("<4s16sQ32sQdH36s")
 _BODY: Final = _MAC + _HEADER.size
 _unpack: Final = _HEADER.unpack_from

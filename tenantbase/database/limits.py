@@ -18,5 +18,5 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         max_batch_entries: keys or entries in one bulk operation.
     """
 
-    max_value_bytes: int = 1 << 20
+    max_value_bytes: int
     max_batch_entries: int = 10_000

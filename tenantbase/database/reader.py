@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
-import msgspec
-
 from tenantbase.database.limits import MAX_PAGE_ENTRIES
+from tenantbase.database.results import plain_entry, plain_lookup
 from tenantbase.entry import Entry, check_key, check_text
 from tenantbase.errors import InvalidRequest
 from tenantbase.lookup import Lookup
-from tenantbase.scope import Scope, plain_key
-
-replace = msgspec.structs.replace
+from tenantbase.scope import Scope
 
 
 class Entries(Protocol):
@@ -96,12 +93,4 @@ async def _plain_pieces(
     pieces: AsyncIterator[tuple[list[Entry], bool]],
 ) -> AsyncIterator[tuple[list[Entry], bool]]:
     async for entries, more in pieces:
-        yield [replace(entry, key=plain_key(entry.key)) for entry in entries], more
-
-
-def plain_lookup(found: Lookup, key: str) -> Lookup:
-    """What was found at a scoped key, by the plain key that it was asked for with."""
-    entry = found.entry
-    if entry is None:
-        return found
-    return Lookup(replace(entry, key=key), found.cache_status)
+        yield [plain_entry(entry) for entry in entries], more

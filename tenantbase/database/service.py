@@ -13,13 +13,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from typing import Final
 
-import msgspec
+from msgspec.structs import replace
 
 from tenantbase.changes.feed import Feed
 from tenantbase.coherence.policy import Cache
 from tenantbase.database.import_batch import ImportBatch
 from tenantbase.database.limits import Limits
-from tenantbase.database.reader import Reader, plain_lookup
+from tenantbase.database.reader import Reader
+from tenantbase.database.results import plain_applied, plain_lookup
 from tenantbase.database.validation import Draft, combined, completed, draft, set_command
 from tenantbase.database.watch import Changes
 from tenantbase.entry import check_keys, expiry
@@ -35,7 +36,7 @@ from tenantbase.interfaces.store import (
 )
 from tenantbase.json_requests import Read, SetValue, check_count, place
 from tenantbase.lookup import Counters, Lookup
-from tenantbase.scope import Scope, ScopedKey, plain_key
+from tenantbase.scope import Scope, ScopedKey
 from tenantbase.troubles import Trouble
 
 _READ_ENTRIES: Final = 256
@@ -60,9 +61,7 @@ class Database(Reader):
         heartbeat: seconds between two signs of life to a watcher that has nothing to read.
     """
 
-    def __init__(
-        self, cache: Cache, limits: Limits = Limits(), *, heartbeat: float = 15.0  # noqa: B008
-    ) -> None:
+    def __init__(self, cache: Cache, limits: Limits, *, heartbeat: float = 15.0) -> None:
         super().__init__(cache)
         self._cache = cache
         self._feed = Feed(cache, heartbeat=heartbeat)
@@ -84,7 +83,9 @@ class Database(Reader):
         """
 
         def deliver(found: Lookup | Exception) -> None:
-            receive(plain_lookup(found, key) if isinstance(found, Lookup) else found)
+            if isinstance(found, Lookup) and found.entry is not None:
+                found = Lookup(replace(found.entry, key=key), found.cache_status)
+            receive(found)
 
         self._cache.get_then(self._scoped(scope, key), deliver)
 
@@ -330,11 +331,6 @@ class Database(Reader):
         """What was done since the start."""
         return self._cache.counters
 
-    @property
-    def watchers(self) -> int:
-        """How many watches there are."""
-        return self._feed.watchers
-
     async def check(self) -> None:
         """Return if the database can serve. Raises StoreError."""
         await self._cache.check()
@@ -384,26 +380,18 @@ class Database(Reader):
     ) -> None:
         def deliver(written: asyncio.Future[tuple[Applied, ...]]) -> None:
             error = written.exception()
-            receive(_plain_applied(*written.result()) if error is None else error)
+            receive(plain_applied(*written.result()) if error is None else error)
 
         self._write(scope, command).add_done_callback(deliver)
 
-    # Not ``async def`` all the way: the value must not be held by a frame that waits.
+    # These wait, so that methods that write need not: their frames would hold the value meanwhile.
 
     async def _one(self, written: asyncio.Future[tuple[Applied, ...]]) -> Applied:
         (applied,) = await written
-        return _plain_applied(applied)
+        return plain_applied(applied)
 
     async def _many(self, written: asyncio.Future[tuple[Applied, ...]]) -> Sequence[Applied]:
-        return [_plain_applied(applied) for applied in await written]
+        return [plain_applied(applied) for applied in await written]
 
     async def _removed(self, written: asyncio.Future[tuple[Applied, ...]]) -> int:
         return sum(applied.removed for applied in await written)
-
-
-def _plain_applied(applied: Applied) -> Applied:
-    entry = applied.entry
-    if entry is None:
-        return applied
-    plain = msgspec.structs.replace(entry, key=plain_key(entry.key))
-    return msgspec.structs.replace(applied, entry=plain)
