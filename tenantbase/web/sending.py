@@ -38,10 +38,13 @@ async def respond(request: web.BaseRequest, answer: Answer) -> web.StreamRespons
     body = answer.body
     if isinstance(body, bytes):
         return whole_response(answer, request)
-    if isinstance(body, Pieces):
-        return await _send_pieces(request, answer, body)
-    async with aclosing(body.pieces):
-        return await _send_stream(request, answer, body)
+    try:
+        if isinstance(body, Pieces):
+            return await _send_pieces(request, answer, body)
+        async with aclosing(body.pieces):
+            return await _send_stream(request, answer, body)
+    except ClientConnectionError as error:
+        raise ConnectionResetError("the client is gone") from error
 
 
 def whole_response(answer: Answer, request: web.BaseRequest | None = None) -> web.Response:
@@ -97,15 +100,12 @@ async def _send_stream(
         return whole_response(answer, request)
     response = _begun(answer)
     _compress(request, answer, response)
-    try:
-        await response.prepare(request)
-        if request.method != hdrs.METH_HEAD:
-            await response.write(collected)
-            async for piece in body.pieces:
-                await response.write(piece)
-                if not body.live:
-                    await asyncio.sleep(0)  # to a client that reads fast, writing never waits
-            await response.write_eof()
-    except ClientConnectionError as error:
-        raise ConnectionResetError("the client is gone") from error
+    await response.prepare(request)
+    if request.method != hdrs.METH_HEAD:
+        await response.write(collected)
+        async for piece in body.pieces:
+            await response.write(piece)
+            if not body.live:
+                await asyncio.sleep(0)  # to a client that reads fast, writing never waits
+        await response.write_eof()
     return response
