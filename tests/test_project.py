@@ -39,7 +39,7 @@ LEAVES = {
         "lookup",
         "media_types",
     ),
-    *("owned_files", "scope", "troubles"),
+    *("owned_files", "problem_types", "scope", "troubles"),
 }
 # Of the interfaces, those that are no driver: what others need to speak of one.
 ABSTRACT = {"interfaces", "interfaces.store", "interfaces.cache", "interfaces.memcached.address"}

@@ -20,6 +20,7 @@ from typing import Final
 import msgspec
 
 from tenantbase.errors import TenantbaseError
+from tenantbase.problem_types import ProblemType
 
 
 class ClientError(TenantbaseError):
@@ -101,12 +102,11 @@ _BY_STATUS: Final[dict[int, type[Refused]]] = {
     507: Unavailable,
 }
 
-_PREFIX: Final = "urn:tenantbase:problem:"
-_NO_SUCH_KEY: Final = _PREFIX + "no-such-key"
-_UNKNOWN: Final = _PREFIX + "outcome-unknown"
+_NO_SUCH_KEY: Final = ProblemType.NO_SUCH_KEY.uri
+_UNKNOWN: Final = ProblemType.OUTCOME_UNKNOWN.uri
 # Nothing was written, and a retry may succeed soon. A full disk takes longer.
-RETRYABLE: Final = frozenset({_PREFIX + "overloaded", _PREFIX + "store-unavailable"})
-_NOTHING_WRITTEN: Final = RETRYABLE | {_PREFIX + "disk-full"}
+RETRYABLE: Final = frozenset({ProblemType.OVERLOADED.uri, ProblemType.STORE_UNAVAILABLE.uri})
+_NOTHING_WRITTEN: Final = RETRYABLE | {ProblemType.DISK_FULL.uri}
 
 
 def error_of(problem: Problem, status: int, writes: bool) -> ClientError:

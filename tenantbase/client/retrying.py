@@ -17,6 +17,7 @@ from tenantbase.client.errors import (
     UnexpectedAnswer,
     error_of,
 )
+from tenantbase.problem_types import MEDIA_TYPE
 
 _BACKOFF_SECONDS: Final = 0.1
 _LONGEST_BACKOFF_SECONDS: Final = 5.0
@@ -44,7 +45,7 @@ class Interrupted(Exception):
 
 def failure_of(answer: Answer, writes: bool) -> ClientError:
     """The error for an answer with a status of 300 or more."""
-    if answer.headers.get("Content-Type", "").startswith("application/problem+json"):
+    if answer.headers.get("Content-Type", "").startswith(MEDIA_TYPE):
         try:
             return error_of(_problem.decode(answer.body), answer.status, writes)
         except msgspec.MsgspecError:

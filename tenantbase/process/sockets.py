@@ -9,9 +9,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 from tenantbase.errors import CannotListen
-from tenantbase.web.transport.listener import Listener
+from tenantbase.web.transport.listener import BACKLOG, Listener
 
-_BACKLOG: Final = 1024
 # "localhost" may resolve to either, in either order, and some clients try only one.
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 # A name may resolve to an address family that this machine does not use.
@@ -101,7 +100,7 @@ def _listen(family: int, address: Any) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.setblocking(False)
         sock.bind(address)
-        sock.listen(_BACKLOG)
+        sock.listen(BACKLOG)
     except BaseException:
         sock.close()
         raise

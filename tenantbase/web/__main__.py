@@ -1,4 +1,4 @@
-"""``python -m tenantbase.web``: starts the server, as ``tenantbase serve`` does."""
+"""``python -m tenantbase.web`` starts the server, as ``tenantbase serve`` does."""
 
 from __future__ import annotations
 

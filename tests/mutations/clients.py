@@ -40,11 +40,11 @@ MUTATIONS: Final = {
         _TESTS,
         {
             "a-full-disk-passes": (
-                '_PREFIX + "store-unavailable"})\n_NOTHING',
-                '_PREFIX + "store-unavailable", _PREFIX + "disk-full"})\n_NOTHING',
+                "ProblemType.STORE_UNAVAILABLE.uri})\n_NOTHING",
+                "ProblemType.STORE_UNAVAILABLE.uri, ProblemType.DISK_FULL.uri})\n_NOTHING",
             ),
             "a-full-disk-leaves-it-open": (
-                '_NOTHING_WRITTEN: Final = RETRYABLE | {_PREFIX + "disk-full"}',
+                "_NOTHING_WRITTEN: Final = RETRYABLE | {ProblemType.DISK_FULL.uri}",
                 "_NOTHING_WRITTEN: Final = RETRYABLE",
             ),
             "any-404-is-no-such-key": (

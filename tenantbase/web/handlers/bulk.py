@@ -16,12 +16,12 @@ from tenantbase.errors import InvalidRequest
 from tenantbase.json_requests import Read, SetValue, read_many
 from tenantbase.lookup import Lookup
 from tenantbase.scope import DEFAULT
+from tenantbase.web.answer import Answer, Stream
 from tenantbase.web.responses import collection
 from tenantbase.json_text import Decoder, parse
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
 from tenantbase.web.semantics.conditions import write_condition
 from tenantbase.web.settings import WebSettings
-from tenantbase.web.streams import send
 from tenantbase.web.semantics.targets import NOTHING, query
 
 Shape = TypeVar("Shape")
@@ -58,21 +58,21 @@ class Bulk:
         self._apart = apart
         self._settings = settings
 
-    async def get(self, request: web.Request) -> web.StreamResponse:
+    async def get(self, request: web.Request) -> Answer:
         """``POST /get-values``"""
         given = await self._parse(_GET, request)
-        return await send(request, _found(self._database.get_many(DEFAULT, given.keys)))
+        return collection(Stream(_found(self._database.get_many(DEFAULT, given.keys))))
 
-    async def set(self, request: web.Request) -> web.Response:
+    async def set(self, request: web.Request) -> Answer:
         """``POST /set-values``"""
         query(request, NOTHING)
         condition = write_condition(request)
-        # The body is held by nothing while the write waits.
+        # Nothing may hold the body while the write waits.
         entries = await self._read(await self._body(request, self._settings.max_request_bytes))
         writing = self._database.set_many(DEFAULT, entries, condition)
         del entries
         applied = await writing
-        return collection(request, b'{"values":[%b]}' % b",".join(map(applied_json, applied)))
+        return collection(b'{"values":[%b]}' % b",".join(map(applied_json, applied)))
 
     async def _read(self, body: bytes) -> Iterator[Read]:
         max_entries = self._database.limits.max_batch_entries
@@ -82,7 +82,7 @@ class Bulk:
         del body
         return await reading
 
-    async def delete(self, request: web.Request) -> web.Response:
+    async def delete(self, request: web.Request) -> Answer:
         """``POST /delete-values``"""
         given = await self._parse(_DELETE, request)
         condition = write_condition(request)
@@ -94,7 +94,7 @@ class Bulk:
             removed = await self._database.delete_many(DEFAULT, given.keys, condition)
         else:
             raise InvalidRequest("keys or a prefix are required", "keys")
-        return collection(request, b'{"deleted":%d}' % removed)
+        return collection(b'{"deleted":%d}' % removed)
 
     async def _parse(self, decoder: Decoder[Shape], request: web.Request) -> Shape:
         query(request, NOTHING)

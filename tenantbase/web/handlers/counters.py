@@ -1,4 +1,4 @@
-"""``increment-value``: counters that lose no count, over requests and processes."""
+"""``increment-value``: counters that are atomic across requests and processes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from aiohttp import web
 
 from tenantbase.database import Database
 from tenantbase.scope import DEFAULT
+from tenantbase.web.answer import Answer
 from tenantbase.web.responses import written
 from tenantbase.json_text import Decoder, parse
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
@@ -18,7 +19,7 @@ from tenantbase.web.semantics.targets import NOTHING, query
 
 
 class IncrementValue(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``increment-value``. The integers are exact, however long."""
+    """The body of ``increment-value``. Integers are exact, however long."""
 
     key: str
     by: int = 1
@@ -39,7 +40,7 @@ class Counters:
         self._database = database
         self._settings = settings
 
-    async def increment(self, request: web.Request) -> web.Response:
+    async def increment(self, request: web.Request) -> Answer:
         """``POST /increment-value``"""
         query(request, NOTHING)
         settings = self._settings

@@ -10,17 +10,15 @@ from aiohttp import web
 from tenantbase.offload.runner import Apart, is_large
 from tenantbase.database import Database
 from tenantbase.offload.child import Job
-from tenantbase.documents import LARGE_BYTES, entry_json, entry_pieces, entry_size
-from tenantbase.entry import JSON
 from tenantbase.errors import InvalidRequest
 from tenantbase.json_requests import SET_VALUE, Read
 from tenantbase.scope import DEFAULT
 from tenantbase.json_text import Decoder, parse
-from tenantbase.web.responses import absent, deleted, entry_headers, unchanged, written
+from tenantbase.web.answer import Answer
+from tenantbase.web.responses import deleted, entry_answer, unchanged, written
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
 from tenantbase.web.semantics.conditions import not_modified, write_condition
 from tenantbase.web.settings import WebSettings
-from tenantbase.web.streams import send_sized
 from tenantbase.web.semantics.targets import NOTHING, integer, query
 
 Given = TypeVar("Given", str, int)
@@ -53,11 +51,11 @@ class Values:
         self._apart = apart
         self._settings = settings
 
-    async def set(self, request: web.Request) -> web.Response:
+    async def set(self, request: web.Request) -> Answer:
         """``POST /set-value``"""
         query(request, NOTHING)
         condition = write_condition(request)
-        # The body is held by nothing while the write waits.
+        # Nothing may hold the body while the write waits.
         given, value = await self._read(await self._body(request, self._settings.max_request_bytes))
         writing = self._database.set(DEFAULT, given, condition, value)
         del given, value
@@ -71,7 +69,7 @@ class Values:
         (read,) = await reading
         return read
 
-    async def get(self, request: web.Request) -> web.StreamResponse:
+    async def get(self, request: web.Request) -> Answer:
         """``GET /get-value``"""
         key = query(request, _GET_QUERY).get("key")
         if request.body_exists:
@@ -79,20 +77,15 @@ class Values:
             key = _same(key, parse(_GET, body).key if body else None, "key")
         found = await self._database.get(DEFAULT, _required(key))
         entry = found.entry
-        if entry is None:
-            return absent(found.cache_status)
-        if not_modified(request, entry.key, entry.version):
+        if entry is not None and not_modified(request, entry.key, entry.version):
             return unchanged(entry, found.cache_status)
-        headers = entry_headers(entry, found.cache_status, JSON)
-        if len(entry.value) > LARGE_BYTES:
-            return await send_sized(request, entry_pieces(entry), entry_size(entry), headers)
-        return web.Response(body=entry_json(entry), headers=headers)
+        return entry_answer(found)
 
-    async def delete(self, request: web.Request) -> web.Response:
+    async def delete(self, request: web.Request) -> Answer:
         """``DELETE /delete-value``
 
-        204 also when the key was absent, so that a retry does not fail. With ``if_version`` or
-        ``If-Match`` an absent key is 412: nobody can say any more which version was deleted.
+        204 also if the key was absent, so that a retry does not fail. With ``if_version`` or
+        ``If-Match``, an absent key is 412: it is unknown which version was deleted.
         """
         parameters = query(request, _DELETE_QUERY)
         key, if_version = parameters.get("key"), integer(parameters, "if_version")

@@ -186,7 +186,7 @@ async def test_a_client_that_takes_nothing_is_cut_and_that_is_logged(
             await poll_async(lambda: not len(server.lifecycle.connections), "it is cut")
             assert await _all(wire) < 12 * MIB
     (record,) = caplog.records
-    assert "has taken nothing of its answer for 0.5 s" in record.message
+    assert "has read nothing of its answer for 0.5 s" in record.message
 
 
 async def _all(wire: Wire) -> int:
