@@ -39,7 +39,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_it_goes_on_while_there_is_more(monkeypatch: pytest.MonkeyPatch) -> None:
     class Long(FakeCache):
         async def sweep(self) -> bool:
-            monkeypatch.setattr(sweeper, "_INTERVAL", 3_600.0)  # from the first batch on
+            monkeypatch.setattr(sweeper, "_INTERVAL_SECONDS", 3_600.0)  # from the first batch on
             return await super().sweep()
 
     cache = Long(20)
@@ -72,7 +72,7 @@ async def test_after_trouble_it_waits_as_if_there_were_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Trouble says nothing of what there is to sweep; without the pause it would be met at once."""
-    monkeypatch.setattr(sweeper, "_PAUSE", 3_600.0)
+    monkeypatch.setattr(sweeper, "_BATCH_PAUSE_SECONDS", 3_600.0)
     cache = FakeCache(1, StoreUnavailable("away"), Overloaded("busy"))
     async with sweeping(cache):
         await asyncio.wait_for(cache.done.wait(), 10)
