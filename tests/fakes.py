@@ -33,6 +33,7 @@ from tenantbase.interfaces.store import (
     Transaction,
     GroupResult,
 )
+from tenantbase.scope import plain_key
 from tenantbase.troubles import Trouble
 
 
@@ -224,7 +225,7 @@ class FakeStore:
             before = _alive(tables.entries.get(change.key), now)
             version = None if before is None else before.version
             if change.condition is not None and not change.condition.holds(version):
-                raise ConditionFailed(change.key, version)
+                raise ConditionFailed(plain_key(change.key), version)
         return tuple(self._change(tables, change, now) for change in transaction)
 
     def _change(self, tables: Tables, change: Command, now: float) -> Applied:

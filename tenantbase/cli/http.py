@@ -1,4 +1,4 @@
-"""The operations of the command line, done by a server over HTTP."""
+"""The ``Backend`` that sends the commands' operations to a server."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from tenantbase.client import Client
 from tenantbase.documents import as_line, entry_json
 from tenantbase.entry import JSON, Entry
 
-_ATTEMPTS: Final = 3  # somebody is waiting for the prompt to come back
+_ATTEMPTS: Final = 3  # few: a user is waiting at the prompt
 
 
 class HttpBackend:
-    """Does what ``direct.LocalBackend`` does, with the same results.
-
-    Every method raises TenantbaseError when the server cannot be reached or refuses.
-    """
+    """See ``backend.Backend``."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

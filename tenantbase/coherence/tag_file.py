@@ -123,6 +123,24 @@ class TagFile:
         """Remember that it is, for as long as any process has this file open."""
         self._words[_WAL_SAFE] = 1
 
+    def is_alone(self) -> bool:
+        """Whether no other process has the file open. Ask before it is used, write lock held.
+
+        Raises:
+            CannotOpen: another process has removed the file meanwhile, or keeps it locked.
+        """
+        alone = _lock(self._fd, fcntl.LOCK_EX)
+        # Without waiting, a lock is turned into another by giving it up first. Another process may
+        # have made the file new in between, which does no harm as long as it was not used here.
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while not _lock(self._fd, fcntl.LOCK_SH):
+            if time.monotonic() > until:
+                raise CannotOpen(f"the tag file {self.path} stays locked by another process")
+            time.sleep(0.01)
+        if not _is_at(self._fd, self.path):
+            raise CannotOpen(f"the tag file {self.path} was removed by another process; try again")
+        return alone
+
     def close(self, *companions: Path) -> None:
         """Unmap the file. The last process removes it, and those of ``companions`` that are ours."""
         was_empty = bool(self._words[_WAS_EMPTY])

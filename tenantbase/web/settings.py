@@ -1,4 +1,4 @@
-"""What the web layer needs to know of the configuration."""
+"""The web layer's part of the configuration."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSettings:
-    """Limits and rules of the HTTP side. Sizes in bytes, times in seconds.
+    """Limits and rules of HTTP. Sizes in bytes, times in seconds.
 
     Attributes:
         loopback: bound to an address that only this machine reaches. ``Host`` is then checked.
-        allowed_hosts: names for ``Host`` besides those of loopback, in lower case, without port. If
-            there are any, ``Host`` is checked on every address.
+        allowed_hosts: names accepted as ``Host`` besides those of loopback, in lower case, without
+            port. If there are any, ``Host`` is checked on every address.
         cors_origins: origins whose pages may read and write, as browsers write them; ``:*`` in
-            place of a port stands for all of them.
-        max_value_bytes: a value as it is stored.
-        max_request_bytes: a JSON body; more than a value, which may come in base64.
-        max_inflight_bytes: request bodies that are held at a time, by all requests together.
-        max_connections: connections that are served at a time.
+            place of a port allows every port.
+        max_value_bytes: the largest value, as stored.
+        max_request_bytes: the largest JSON body. It exceeds the largest value, which base64 makes
+            longer.
+        max_inflight_bytes: request bodies in memory, of all requests together.
+        max_connections: open connections.
         max_batch_entries: keys or entries in one bulk request.
-        body_timeout: until a body must have arrived.
-        keepalive_timeout: until an idle connection, or one that sends no complete head, is closed.
-        heartbeat: between two signs of life to a watcher who has nothing to read.
-        fast_path: answer plain requests without aiohttp's machinery.
-        send_timeout: until a client that takes no byte of its answer is cut.
-        drain_delay: how long new connections are accepted after the order to stop.
-        drain_timeout: what requests under way get when the server stops.
+        body_timeout: for a request body to arrive.
+        keepalive_timeout: for an idle connection, or one whose request head is incomplete.
+        heartbeat: interval of heartbeats to a watcher without events.
+        fast_path: answer plain requests without aiohttp.
+        send_timeout: for a client that reads nothing of its answer.
+        drain_delay: how long new connections are accepted after shutdown begins.
+        drain_timeout: grace period for in-flight requests on shutdown.
     """
 
     loopback: bool = True

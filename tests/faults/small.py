@@ -22,7 +22,7 @@ from tenantbase.process.config import Config as ServiceConfig
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.process.sweeper import sweeping
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
-from tenantbase.process.wiring import Memcached, open_cache
+from tenantbase.process.wiring import Memcached, open_database
 from tests.faults.client import Client, Config, keys_of
 from tests.faults.cluster import CACHE_SECONDS, Cluster
 from tests.faults.excuses import Excuses
@@ -177,7 +177,7 @@ class _Node:
         self.port = listener.getsockname()[1]
         settings = WebSettings(drain_timeout=0.2)
         lifecycle = Lifecycle()
-        async with open_cache(self._config, self._memcached) as cache, sweeping(cache):
-            app = create_app(cache, settings, lifecycle)
+        async with open_database(self._config, self._memcached) as database, sweeping(database):
+            app = create_app(database, settings, lifecycle)
             async with serving(app, [listener], lifecycle, settings):
                 yield

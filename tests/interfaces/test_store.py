@@ -33,6 +33,7 @@ from tenantbase.interfaces.store import (
     Sweep,
     GroupResult,
 )
+from tenantbase.scope import DEFAULT
 from tests.fakes import FakeStore, Granted, RecordingSeqlock, Tables, Withdrawn
 
 NOW = 1_000.0
@@ -210,23 +211,24 @@ async def test_any_key(store: Store, key: str) -> None:
 async def test_conditions(
     store: Store, condition: Condition, of_absent: bool, of_present: bool, present: bool, kind: str
 ) -> None:
-    before = await put(store, "k", b"5") if present else None
+    key = DEFAULT.key("k")
+    before = await put(store, key, b"5") if present else None
     change: Command
     if kind == "set":
-        change = Set("k", b"6", JSON, None, condition)
+        change = Set(key, b"6", JSON, None, condition)
     elif kind == "delete":
-        change = Delete("k", condition)
+        change = Delete(key, condition)
     else:
-        change = Increment("k", 1, 5, None, condition)
+        change = Increment(key, 1, 5, None, condition)
     if of_present if present else of_absent:
         await write(store, change)
-        after = await get(store, "k")
+        after = await get(store, key)
         assert after is None if kind == "delete" else after is not None and after.value == b"6"
     else:
         error = await refusal(store, change)
         assert isinstance(error, ConditionFailed)
         assert (error.key, error.version) == ("k", 1 if present else None)
-        assert await get(store, "k") == before
+        assert await get(store, key) == before
         assert await store.last_version() == int(present)
 
 

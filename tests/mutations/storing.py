@@ -77,13 +77,13 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/web/handlers/bulk.py",
+        "tenantbase/database/service.py",
         [
             "tests/web/transport/test_limits.py::test_a_bulk_read_takes_no_more_at_a_time_than_fits_into_memory"
         ],
         {
             "bulk-reads-have-no-bound": (
-                "max(1, min(_READ_ENTRIES, _READ_BYTES // settings.max_value_bytes))",
+                "max(1, min(_READ_ENTRIES, _READ_BYTES // limits.max_value_bytes))",
                 "_READ_ENTRIES",
             ),
         },

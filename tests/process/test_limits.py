@@ -131,5 +131,5 @@ def test_workers_that_do_not_end_are_killed(tmp_path: Path) -> None:
         os.kill(stopped, signal.SIGSTOP)
         server.signal()
         assert server.wait(30) == 1
-        assert "1 workers did not end in time and are killed" in server.stderr
+        assert "killing 1 workers that did not exit in time" in server.stderr
         assert not Path(f"/proc/{stopped}").exists()

@@ -111,7 +111,7 @@ def test_a_host_that_is_not_this_machine(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["x" * 64, "a..b"])
 def test_a_host_that_no_name_service_is_asked_for(host: str) -> None:
-    with pytest.raises(CannotListen, match=f"^cannot listen on {host}: it is no host name$"):
+    with pytest.raises(CannotListen, match=f"^cannot listen on {host}: it is not a host name$"):
         with listening(host, 0):
             pass
 

@@ -132,7 +132,7 @@ def test_requests_under_way_are_finished(tmp_path: Path, workers: tuple[str, ...
         assert server.stderr == ""
     assert list(tmp_path.iterdir()) == [tmp_path / "x.db"]
     with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
-        assert connection.execute("SELECT key FROM entries").fetchall() == [("slow",)]
+        assert connection.execute("SELECT key FROM entries").fetchall() == [("default/slow",)]
 
 
 def test_an_idle_connection_does_not_hold_it_up(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tenantbase.process.config import Config
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 from tenantbase.process.wiring import Memcached, open_cache
+from tests.service import service
 from tests.servers import FaultProxy, MemcachedProcess
 from tests.web.wire import Answer, Headers, Wire, request
 
@@ -85,7 +86,7 @@ async def serve(
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             lifecycle = Lifecycle()
-            app = create_app(wrap(cache), settings, lifecycle)
+            app = create_app(service(wrap(cache), settings), settings, lifecycle)
             async with serving(app, [listener], lifecycle, settings):
                 port = listener.getsockname()[1]
                 yield Server(port, cache, lifecycle, memcached is not None)

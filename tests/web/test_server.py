@@ -17,6 +17,8 @@ from tenantbase.entry import JSON
 from tenantbase.interfaces.store import Applied, Command, Set
 from tenantbase.web import Lifecycle, WebSettings, create_app, serve
 from tenantbase.process.wiring import open_cache
+from tenantbase.scope import DEFAULT
+from tests.service import service
 from tests.servers import poll_async
 from tests.web.conftest import Server, Start
 from tests.web.table import invalid, problem
@@ -223,7 +225,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_answer(
     server: Server, caplog: pytest.LogCaptureFixture, goodbye: str
 ) -> None:
     # More than the sockets hold, so that the server waits until the client takes some of it.
-    values = [Set(f"left/{n}", b'"%b"' % (b"x" * 500_000), JSON) for n in range(40)]
+    values = [Set(DEFAULT.key(f"left/{n}"), b'"%b"' % (b"x" * 500_000), JSON) for n in range(40)]
     await server.cache.write(*values)
     async with server.wire() as wire:
         await wire.send(request("GET", "/get-values?prefix=left/"))
@@ -266,7 +268,7 @@ async def stoppable(
             listener.bind(("127.0.0.1", 0))
             listener.listen()
             lifecycle, stop = Lifecycle(), asyncio.Event()
-            app = create_app(slow, settings, lifecycle)
+            app = create_app(service(slow, settings), settings, lifecycle)
             task = asyncio.create_task(serve(app, [listener], lifecycle, settings, stop))
             yield listener.getsockname()[1], lifecycle, stop, task
             stop.set()

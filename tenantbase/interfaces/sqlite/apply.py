@@ -15,6 +15,7 @@ from tenantbase.interfaces.sqlite.rows import KeyCommand, Rows, outcome
 from tenantbase.interfaces.sqlite.schema import unavailable
 from tenantbase.interfaces.sqlite.sweep import delete_prefix, sweep
 from tenantbase.interfaces.store import Applied, DeletePrefix, Sweep, Transaction
+from tenantbase.scope import plain_key
 
 Outcome = tuple[Applied, ...] | TenantbaseError
 _Named = tuple[KeyCommand, ...]
@@ -151,7 +152,7 @@ def _apply_named(change_log: ChangeLog, rows: Rows, transaction: _Named) -> tupl
             entry = rows.get(command.key)
             version = None if entry is None else entry.version
             if not command.condition.holds(version):
-                raise ConditionFailed(command.key, version)
+                raise ConditionFailed(plain_key(command.key), version)
     results = []
     for command in transaction:
         applied = outcome(command, rows.get(command.key), change_log.next_version)

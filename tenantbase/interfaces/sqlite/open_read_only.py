@@ -79,9 +79,12 @@ def _check(path: str, connection: sqlite3.Connection) -> None:
     if application != APPLICATION_ID:
         raise CannotOpen(f"cannot open {path}: it is a database of another program, or empty")
     if version != len(MIGRATIONS):
+        newer = version > len(MIGRATIONS)
+        remedy = "" if newer else "; opened where it may be written, it is converted"
         raise CannotOpen(
-            f"cannot open {path}: it is read-only, and was made by another version of tenantbase"
-            f" (schema {version}, this one reads {len(MIGRATIONS)})"
+            f"cannot open {path}: it is read-only, and was made by"
+            f" {'a newer' if newer else 'an earlier'} tenantbase"
+            f" (schema {version}, this one reads {len(MIGRATIONS)}){remedy}"
         )
 
 

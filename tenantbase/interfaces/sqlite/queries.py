@@ -11,6 +11,7 @@ from tenantbase.entry import MAX_KEY_BYTES, Entry
 from tenantbase.errors import StoreError
 from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.interfaces.sqlite.schema import error_code, unavailable
+from tenantbase.scope import plain_key
 
 # Greater than every legal key: the highest character, once more than fits in a key.
 _ABOVE_ALL: Final = "\U0010ffff" * (MAX_KEY_BYTES // 4 + 1)
@@ -120,7 +121,7 @@ def _read_alone(connection: sqlite3.Connection, key: str, now: float) -> Entry |
     except sqlite3.DatabaseError as error:
         if not concerns_a_row(error):
             raise
-        return unavailable(error, f"the entry of key {key!r} cannot be read")
+        return unavailable(error, f"the entry of key {plain_key(key)!r} cannot be read")
     return result
 
 

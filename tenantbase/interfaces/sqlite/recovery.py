@@ -21,7 +21,13 @@ _CHUNK_BYTES: Final = 1 << 20
 
 
 class LogMark(Protocol):
-    """What the processes on a database know of its WAL; used with the write lock held."""
+    """What the processes on a database share, above all the state of its WAL.
+
+    Used with the write lock held.
+    """
+
+    def is_alone(self) -> bool:
+        """Whether no other process has the database open; none may open it meanwhile."""
 
     @property
     def log_is_safe(self) -> bool:

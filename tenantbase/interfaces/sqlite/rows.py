@@ -16,6 +16,7 @@ from tenantbase.entry import JSON, Entry, is_json
 from tenantbase.errors import InvalidRequest, WrongType
 from tenantbase.interfaces.sqlite.queries import ALIVE, key_batches
 from tenantbase.interfaces.store import Applied, Delete, Increment, Set
+from tenantbase.scope import plain_key
 
 KeyCommand = Set | Delete | Increment
 
@@ -154,9 +155,11 @@ def outcome(command: KeyCommand, before: Entry | None, version: int) -> Applied:
 def _integer(entry: Entry) -> int:
     text = entry.value.strip(_WHITESPACE)
     if not is_json(entry.content_type) or _INTEGER.fullmatch(text) is None:
-        raise WrongType(f"the value of key {entry.key!r} is not an integer")
+        raise WrongType(f"the value of key {plain_key(entry.key)!r} is not an integer")
     if len(text.lstrip(b"-")) > MAX_DIGITS:
-        raise WrongType(f"the integer of key {entry.key!r} has more than {MAX_DIGITS:,} digits")
+        raise WrongType(
+            f"the integer of key {plain_key(entry.key)!r} has more than {MAX_DIGITS:,} digits"
+        )
     return int(text)
 
 

@@ -17,8 +17,10 @@ from multidict import istr
 from tenantbase.process.config import Config
 from tenantbase.entry import JSON
 from tenantbase.interfaces.store import Set
+from tenantbase.scope import DEFAULT
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 from tenantbase.process.wiring import open_cache
+from tests.service import service
 from tests.web.wire import SECONDS, Wire, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -39,14 +41,16 @@ async def ports(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple
     database = tmp_path_factory.mktemp("agree") / "x.db"
     async with AsyncExitStack() as stack:
         cache = await stack.enter_async_context(open_cache(Config(database=database)))
-        await cache.write(Set("plain", b'{"a": 1.50}', JSON), Set("w", b"1", JSON))
+        await cache.write(
+            Set(DEFAULT.key("plain"), b'{"a": 1.50}', JSON), Set(DEFAULT.key("w"), b"1", JSON)
+        )
         found = []
         for fast in (True, False):
             settings = replace(WebSettings(), fast_path=fast)
             listener = stack.enter_context(socket.socket())
             listener.bind(("127.0.0.1", 0))
             lifecycle = Lifecycle()
-            app = create_app(cache, settings, lifecycle)
+            app = create_app(service(cache, settings), settings, lifecycle)
             await stack.enter_async_context(serving(app, [listener], lifecycle, settings))
             found.append(listener.getsockname()[1])
         yield found[0], found[1]

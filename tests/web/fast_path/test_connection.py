@@ -19,10 +19,12 @@ from tenantbase.documents import LARGE_BYTES
 from tenantbase.entry import JSON, OCTETS
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.store import Set
+from tenantbase.scope import DEFAULT
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 from tenantbase.process.wiring import Memcached, open_cache
 from tests.servers import MemcachedProcess
 from tests.web.corpus import EVERYTHING, LAST, PLAIN
+from tests.service import service
 from tests.web.wire import Wire
 
 LARGE = random.Random(1).randbytes(LARGE_BYTES + 100_001)
@@ -79,10 +81,10 @@ async def lanes(
         config = Config(database=database, cache_timeout=5.0)
         cache = await stack.enter_async_context(open_cache(config, address))
         await cache.write(
-            Set("plain", b'{"a": 1.50}', JSON),
-            Set("page/1", b"<p>", "text/html"),
-            Set("large", LARGE, OCTETS),
-            Set("large-json", b'["' + b"x" * len(LARGE) + b'"]', JSON),
+            Set(DEFAULT.key("plain"), b'{"a": 1.50}', JSON),
+            Set(DEFAULT.key("page/1"), b"<p>", "text/html"),
+            Set(DEFAULT.key("large"), LARGE, OCTETS),
+            Set(DEFAULT.key("large-json"), b'["' + b"x" * len(LARGE) + b'"]', JSON),
         )
         ports = []
         for fast in (True, False):
@@ -90,7 +92,7 @@ async def lanes(
             listener = stack.enter_context(socket.socket())
             listener.bind(("127.0.0.1", 0))
             lifecycle = Lifecycle()
-            app = create_app(cache, settings, lifecycle)
+            app = create_app(service(cache, settings), settings, lifecycle)
             await stack.enter_async_context(serving(app, [listener], lifecycle, settings))
             ports.append(listener.getsockname()[1])
         yield Lanes(*ports)

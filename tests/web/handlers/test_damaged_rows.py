@@ -11,6 +11,7 @@ from tenantbase.process.config import Config
 from tenantbase.entry import JSON
 from tenantbase.interfaces.store import Set
 from tenantbase.process.wiring import open_cache
+from tenantbase.scope import DEFAULT
 from tests.damage import damage
 from tests.servers import MemcachedProcess
 from tests.web.conftest import Server, Start
@@ -24,8 +25,8 @@ async def database(tmp_path: Path) -> Path:
     path = tmp_path / "x.db"
     async with open_cache(Config(database=path)) as cache:
         for key in HEALTHY:
-            await cache.write(Set(key, b'"%s"' % key.encode(), JSON))
-        await cache.write(Set("k08-bad", MARKER * 8_000, "text/plain"))
+            await cache.write(Set(DEFAULT.key(key), b'"%s"' % key.encode(), JSON))
+        await cache.write(Set(DEFAULT.key("k08-bad"), MARKER * 8_000, "text/plain"))
     damage(path, MARKER)
     return path
 

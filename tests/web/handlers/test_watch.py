@@ -18,6 +18,7 @@ from tenantbase.entry import JSON
 from tenantbase.errors import StoreUnavailable
 from tenantbase.interfaces.store import Set
 from tenantbase.web import WebSettings
+from tenantbase.scope import DEFAULT
 from tests.app_server import AppServer, clean_environment
 from tests.web.conftest import Server, Start
 from tests.web.table import Ask, Row, invalid, problem
@@ -87,7 +88,7 @@ async def watching(
 
 
 async def set_keys(server: Server, *keys: str) -> None:
-    await server.cache.write(*(Set(key, b"1", JSON) for key in keys))
+    await server.cache.write(*(Set(DEFAULT.key(key), b"1", JSON) for key in keys))
 
 
 def feed_runs() -> bool:

@@ -20,6 +20,7 @@ from tenantbase.lookup import Lookup
 from tenantbase.interfaces.store import Applied, Command, Set
 from tenantbase.web import WebSettings
 from tenantbase.web.transport.budget import STALLED_SECONDS
+from tenantbase.scope import DEFAULT
 from tests.servers import poll_async
 from tests.web.conftest import Server, Start
 from tests.web.table import problem
@@ -184,12 +185,12 @@ async def test_a_client_that_takes_nothing_is_cut_and_that_is_logged(
 ) -> None:
     settings = WebSettings(max_value_bytes=16 * MIB, send_timeout=0.5)
     async with start(settings) as server:
-        await server.cache.write(Set("big", b'"%b"' % (b"x" * (12 * MIB)), JSON))
+        await server.cache.write(Set(DEFAULT.key("big"), b'"%b"' % (b"x" * (12 * MIB)), JSON))
         async with await _slow_reader(server, target) as wire:
             await poll_async(lambda: not len(server.lifecycle.connections), "it is cut")
             assert await _all(wire) < 12 * MIB
     (record,) = caplog.records
-    assert "has taken nothing of its answer for 0.5 s" in record.message
+    assert "has read nothing of its answer for 0.5 s" in record.message
 
 
 async def _all(wire: Wire) -> int:
@@ -210,7 +211,7 @@ async def test_a_client_that_takes_a_little_now_and_then_is_not_cut(
     """It takes several times as long as a client may take nothing."""
     settings = WebSettings(max_value_bytes=16 * MIB, send_timeout=1.0)
     async with start(settings) as server:
-        await server.cache.write(Set("big", b'"%b"' % (b"x" * (12 * MIB)), JSON))
+        await server.cache.write(Set(DEFAULT.key("big"), b'"%b"' % (b"x" * (12 * MIB)), JSON))
         async with await _slow_reader(server, target) as wire:
             transport = wire.writer.transport
             count = 0
