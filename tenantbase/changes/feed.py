@@ -36,7 +36,7 @@ class Feed:
             that has not taken the last of them by then is dropped.
     """
 
-    def __init__(self, log: ChangeLog, *, heartbeat: float = 15.0) -> None:
+    def __init__(self, log: ChangeLog, *, heartbeat: float) -> None:
         self._log = log
         self._heartbeat = heartbeat
         self.position = 0  # events up to here have been handed out

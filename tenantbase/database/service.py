@@ -61,7 +61,7 @@ class Database(Reader):
         heartbeat: seconds between two signs of life to a watcher that has nothing to read.
     """
 
-    def __init__(self, cache: Cache, limits: Limits, *, heartbeat: float = 15.0) -> None:
+    def __init__(self, cache: Cache, limits: Limits, *, heartbeat: float) -> None:
         super().__init__(cache)
         self._cache = cache
         self._feed = Feed(cache, heartbeat=heartbeat)
