@@ -179,7 +179,7 @@ def test_what_is_referred_to_is_there() -> None:
 def test_examples_can_be_run(app_server: AppServer) -> None:
     address = app_server.base_url.removeprefix("http://")
     examples = [
-        sample["cache_status"]
+        sample["source"]
         for _, _, operation in OPERATIONS
         for sample in operation.get("x-codeSamples", ())
     ]

@@ -184,7 +184,7 @@ def _operation(operation: Operation) -> Json:
                 for status, (name, _) in _problems(operation).items()
             },
         },
-        "x-codeSamples": [{"lang": "Shell", "label": "curl", "cache_status": operation.example}],
+        "x-codeSamples": [{"lang": "Shell", "label": "curl", "source": operation.example}],
     }
     if operation.body:
         document["requestBody"] = {

@@ -91,7 +91,7 @@ def _operation(path: str, method: str, operation: Json, responses: Json) -> Iter
     yield f" {escape(path)}</code></h3><p><strong>{_text(operation['summary'])}.</strong>"
     yield f" {_text(operation['description'])}</p>"
     for sample in operation["x-codeSamples"]:
-        yield f"<pre>{escape(sample['cache_status'])}</pre>"
+        yield f"<pre>{escape(sample['source'])}</pre>"
     if operation["parameters"]:
         rows = [
             [
