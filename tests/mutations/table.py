@@ -8,8 +8,11 @@ from tests.mutations import (
     bounds,
     clients,
     coherence,
+    connections,
+    inputs,
     memcached,
     parsing,
+    resources,
     running,
     semantics,
     storing,
@@ -28,6 +31,9 @@ TABLES: Final = tuple(
         bounds,
         running,
         storing,
+        connections,
+        inputs,
+        resources,
     )
 )
 MUTATIONS: Final = {name: each for table in TABLES for name, each in table.items()}

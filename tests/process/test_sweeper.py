@@ -36,11 +36,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeper, "_INTERVAL", 0.01)
 
 
-async def test_it_goes_on_while_there_is_more() -> None:
-    cache = FakeCache(50)  # with a second before each it would take longer than this waits
+async def test_it_goes_on_while_there_is_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Long(FakeCache):
+        async def sweep(self) -> bool:
+            monkeypatch.setattr(sweeper, "_INTERVAL", 3_600.0)  # from the first batch on
+            return await super().sweep()
+
+    cache = Long(20)
     async with sweeping(cache):
         await asyncio.wait_for(cache.done.wait(), 20)
-    assert cache.calls >= 50
+    assert cache.calls == 20
 
 
 async def test_it_survives_trouble_and_tells_of_it_once(
@@ -61,6 +66,17 @@ async def test_trouble_that_comes_again_is_told_again(caplog: pytest.LogCaptureF
         async with sweeping(cache):
             await asyncio.wait_for(cache.done.wait(), 10)
     assert caplog.messages == ["cannot remove what has expired: away"] * 2
+
+
+async def test_after_trouble_it_waits_as_if_there_were_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Trouble says nothing of what there is to sweep; without the pause it would be met at once."""
+    monkeypatch.setattr(sweeper, "_PAUSE", 3_600.0)
+    cache = FakeCache(1, StoreUnavailable("away"), Overloaded("busy"))
+    async with sweeping(cache):
+        await asyncio.wait_for(cache.done.wait(), 10)
+    assert cache.calls == 3
 
 
 async def test_it_ends_in_the_middle_of_a_sweep() -> None:

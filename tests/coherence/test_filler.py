@@ -1,0 +1,118 @@
+"""Entries on their way into a real memcached: all arrive, in bounded pieces."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from tenantbase.coherence.filler import HEAVY_BYTES, Fill, Filler
+from tenantbase.coherence.sealed_item import ItemSealer
+from tenantbase.coherence.tag_file import Tag
+from tenantbase.entry import JSON, Entry
+from tenantbase.interfaces.cache import Item
+from tenantbase.interfaces.memcached.address import MemcacheAddress
+from tenantbase.interfaces.memcached.client import MemcacheClient
+from tenantbase.lookup import Counters
+from tests.servers import MemcachedProcess
+
+TAG: Tag = (b"e" * 16, 2)
+ID = "00000000-0000-0000-0000-000000000001"
+KIB = 1 << 10
+
+
+class Sealer(ItemSealer):
+    """Notes which threads it works in."""
+
+    def __init__(self) -> None:
+        super().__init__(bytes(32))
+        self.threads: set[int] = set()
+
+    def encode(self, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
+        self.threads.add(threading.get_ident())
+        return super().encode(name, tag, entry)
+
+
+class Memcache(MemcacheClient):
+    """Notes what it is given at a time. With ``broken`` it fails as only a mistake in it would."""
+
+    broken = False
+
+    def __init__(self, memcached: MemcachedProcess) -> None:
+        super().__init__(MemcacheAddress.parse(memcached.address), timeout=10.0)
+        self.batches: list[list[int]] = []
+
+    async def set_many(self, items: Sequence[Item]) -> None:
+        self.batches.append([len(data) for _, data, _ in items])
+        if self.broken:
+            raise RuntimeError("a mistake")
+        await super().set_many(items)
+
+
+@pytest.fixture
+def memcached() -> Iterator[MemcachedProcess]:
+    with MemcachedProcess() as process:
+        yield process
+
+
+def fills(sealer: ItemSealer, count: int, size: int) -> list[Fill]:
+    made: list[Fill] = []
+    for number in range(count):
+        key = f"k{number}"
+        # Of every third key it is remembered that it does not exist.
+        absent = number % 3 == 2
+        entry = None if absent else Entry(key, b"x" * size, JSON, ID, number + 1, None)
+        made.append((sealer.name(key), TAG, entry, 0))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "batches"),
+    [(1, 10, 1), (256, 10, 1), (257, 10, 2), (1_000, 10, 4), (120, 30 * KIB, 3)],
+)
+async def test_all_arrive_in_batches(
+    memcached: MemcachedProcess, count: int, size: int, batches: int
+) -> None:
+    sealer = Sealer()
+    async with (memcache := Memcache(memcached)):
+        given = fills(sealer, count, size)
+        await Filler(sealer, memcache, Counters()).store(given)
+        found = await memcache.get_many([name for name, *_ in given])
+        for name, tag, entry, _ in given:
+            assert found[name] == sealer.encode(name, tag, entry)
+        assert sum(len(batch) for batch in memcache.batches) == count
+        assert len(memcache.batches) == batches
+        for batch in memcache.batches:
+            assert len(batch) <= 256
+            assert sum(batch) <= (1 << 20) + 256 * KIB  # with what sealing adds
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, HEAVY_BYTES + 1), (100, 30 * KIB)])
+async def test_heavy_ones_are_not_sealed_by_the_event_loop(
+    memcached: MemcachedProcess, count: int, size: int
+) -> None:
+    sealer = Sealer()
+    async with (memcache := Memcache(memcached)):
+        await Filler(sealer, memcache, Counters()).store(fills(sealer, count, size))
+    assert sealer.threads and threading.get_ident() not in sealer.threads
+
+
+@pytest.mark.parametrize("count", [1, 600])
+async def test_a_memcached_that_is_away_is_counted_and_no_error(
+    memcached: MemcachedProcess, count: int
+) -> None:
+    sealer, counters = Sealer(), Counters()
+    async with (memcache := Memcache(memcached)):
+        memcached.kill()
+        await Filler(sealer, memcache, counters).store(fills(sealer, count, 10))
+        assert counters.cache_failures == len(memcache.batches) > 0
+
+
+@pytest.mark.parametrize("count", [1, 600])
+async def test_any_other_error_is_raised(memcached: MemcachedProcess, count: int) -> None:
+    sealer = Sealer()
+    async with (memcache := Memcache(memcached)):
+        memcache.broken = True
+        with pytest.raises(RuntimeError, match="a mistake"):
+            await Filler(sealer, memcache, Counters()).store(fills(sealer, count, 10))

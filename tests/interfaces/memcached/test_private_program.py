@@ -1,0 +1,23 @@
+"""The program that a private memcached runs: found from here, and not from where its guard is."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tenantbase.interfaces.memcached.private import PrivateMemcached
+from tests.interfaces.memcached.test_private import memcached_pid
+
+
+def test_a_relative_path_is_one_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = shutil.which("memcached")
+    assert program is not None
+    (tmp_path / "our-memcached").symlink_to(program)
+    monkeypatch.chdir(tmp_path)
+    private = PrivateMemcached.start(program="./our-memcached")
+    assert private is not None
+    with private:
+        assert memcached_pid(str(private.address))
+    assert not Path(private.address.path).parent.exists()

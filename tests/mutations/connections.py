@@ -1,0 +1,189 @@
+"""Mistakes in how connections begin, what is read from them, and how they end."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutations.mutation import of
+
+MUTATIONS: Final = {
+    **of(
+        "tenantbase/web/fast_path/parser.py",
+        ["tests/web/fast_path/test_plain_heads.py", "tests/web/fast_path/test_parser.py"],
+        {
+            "an-expectation-is-harmless": ('        "expect",\n', ""),
+            "a-get-has-no-body": ("            if length:\n", "            if False:\n"),
+            "an-empty-body-is-a-set": ("not 0 < length <= MAX_BODY", "not 0 <= length <= MAX_BODY"),
+            "two-hosts-are-one": ("len(set(headers)) != len(weighed)", "False"),
+            "no-host-is-needed": ('"host" not in headers', "False"),
+            "a-key-holds-nul": (' or b"\\0" in raw', ""),
+            "a-plain-key-of-any-length": ("elif len(line[number]) > MAX_KEY_BYTES", "elif False"),
+            "an-escaped-key-of-any-length": ("if len(raw) > MAX_KEY_BYTES or", "if"),
+            "a-head-without-fields-is-waited-for": ("fields_at - 2, start", "fields_at, start"),
+            "bare-line-feeds-are-waited-for": (
+                'data.count(b"\\n", start) != data.count(b"\\r\\n", start)',
+                "False",
+            ),
+            "an-endless-head-is-waited-for": (" or len(data) - start >= MAX_HEAD", ""),
+            "a-proxys-connection-field-is-harmless": (
+                '("connection", "proxy-connection")\n',
+                '("connection",)\n',
+            ),
+            "the-guard-is-not-asked": (" or not self._allowed(headers)", ""),
+            "a-verdict-for-all-fields": ("key = tuple(weighed)", "key = tuple(weighed[:1])"),
+        },
+    ),
+    **of(
+        "tenantbase/web/fast_path/borrowed.py",
+        ["tests/web/fast_path/test_loans.py", "tests/web/fast_path/test_borrowing.py"],
+        {
+            "a-borrower-closes-the-connection": (
+                "self._lender.given_up(self)",
+                "self._transport.close()",
+            ),
+            "a-borrower-cannot-pause": ("self._transport.pause_reading()", "pass"),
+        },
+    ),
+    **of(
+        "tenantbase/web/fast_path/connection.py",
+        ["tests/web/fast_path/test_loans.py"],
+        {
+            "the-rest-of-a-body-is-a-request": (
+                "self._answered and not self._owed",
+                "self._answered",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/web/transport/connections.py",
+        [
+            "tests/web/transport/test_ends.py",
+            "tests/web/transport/test_limits.py::test_connections_are_counted_once_in_either_lane",
+        ],
+        {
+            "an-idle-client-is-cut": ("if not transport.get_write_buffer_size():", "if False:"),
+            "an-ended-connection-counts": ("self._open.discard(transport)", "pass"),
+            "a-connection-counts-twice": (
+                "self._open.add(transport)\n            self.expected = max(0, self.expected - 1)",
+                "self._open.add(transport)",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/web/transport/connections.py",
+        [
+            "tests/web/transport/test_limits.py::test_a_client_that_takes_nothing_is_cut_and_that_is_logged",
+            "tests/web/transport/test_limits.py::test_a_client_that_takes_a_little_now_and_then_is_not_cut",
+        ],
+        {
+            "who-takes-nothing-is-not-cut": ("elif now - since >= seconds:", "elif False:"),
+            "the-kernel-is-not-asked": ("return int(acknowledged)", "pass"),
+        },
+    ),
+    **of(
+        "tenantbase/web/transport/connections.py",
+        ["tests/process/test_shutdown.py::test_what_is_pipelined_does_not_destroy_an_answer"],
+        {"no-connection-lingers": ("if error is None:", "if False:")},
+    ),
+    **of(
+        "tenantbase/web/transport/acceptor.py",
+        [
+            "tests/web/transport/test_ends.py",
+            "tests/web/transport/test_limits.py::test_one_connection_too_many_is_refused_at_once",
+        ],
+        {
+            "one-connection-more": (
+                "len(self._connections) >= self._limit",
+                "len(self._connections) > self._limit",
+            ),
+            "a-refusal-is-destroyed": (
+                "self._connections.lingering.add(accepted, then)",
+                "accepted.close()",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/web/transport/acceptor.py",
+        ["tests/process/test_limits.py::test_without_descriptors_it_refuses_serves_and_recovers"],
+        {
+            "accepting-spins": (
+                "        self._ignore()\n        if error.errno",
+                "        if error.errno",
+            ),
+            "the-spare-descriptor-is-used-once": (
+                "            self._reserve = _any_descriptor()\n",
+                "            pass\n",
+            ),
+            "each-refusal-is-logged": ("now >= self._told.get(what, now)", "True"),
+        },
+    ),
+    **of(
+        "tenantbase/web/transport/acceptor.py",
+        ["tests/process/test_connection_limit.py"],
+        {"more-connections-than-descriptors": ("min(limit, available)", "limit")},
+    ),
+    **of(
+        "tenantbase/web/transport/draining.py",
+        [
+            "tests/web/transport/test_draining.py",
+            "tests/process/test_shutdown.py::test_the_port_stays_open_for_the_drain_delay",
+            "tests/process/test_shutdown.py::test_every_request_is_answered",
+        ],
+        {
+            "the-port-is-closed-at-once": ("if settings.drain_delay:", "if False:"),
+            "closed-at-the-first-quiet-moment": (
+                "elif now - since >= _QUIET_SECONDS:",
+                "else:",
+            ),
+            "no-moment-for-the-last": ("max(deadline, now + _LEAST_SECONDS)", "deadline"),
+        },
+    ),
+    **of(
+        "tenantbase/web/transport/budget.py",
+        [
+            "tests/web/transport/test_budget.py",
+            "tests/web/transport/test_giving_way.py",
+            "tests/web/transport/test_limits.py::test_bodies_held_back_take_no_more_than_the_budget",
+            "tests/web/transport/test_limits.py::test_a_queued_request_holds_its_body_and_does_not_give_way",
+        ],
+        {
+            "what-has-arrived-gives-way": ("        self._budget._settle(self)\n", ""),
+            "nothing-is-reserved-for-small-bodies": ("self._limit - self._reserved", "self._limit"),
+            "stalled-bodies-refuse-others": (" + self._reclaimable()", ""),
+            "one-that-goes-on-is-the-oldest": (
+                "        self._arriving.pop(holding, None)  #",
+                "        #",
+            ),
+            "giving-way-is-a-timeout": ("self.evicted = True", "pass"),
+        },
+    ),
+    **of(
+        "tenantbase/web/semantics/expectations.py",
+        [
+            "tests/web/semantics/test_expectations.py",
+            "tests/web/transport/test_limits.py::test_a_body_is_not_invited_that_the_head_alone_refuses",
+            "tests/web/transport/test_limits.py::test_an_unknown_expectation",
+            "tests/web/transport/test_limits.py::test_a_body_that_came_uninvited_is_taken",
+        ],
+        {
+            "a-continue-in-capitals-is-unknown": (
+                "expected.lower() != _CONTINUE",
+                "expected != _CONTINUE",
+            ),
+            "invited-twice": ("        and _INVITED not in request\n", ""),
+            "an-old-client-is-invited": (
+                "        and request.version >= HttpVersion11\n",
+                "",
+            ),
+            "an-old-client-may-not-expect": (
+                "expected and request.version >= HttpVersion11 and",
+                "expected and",
+            ),
+            "an-invitation-is-the-answer": (
+                "        request.writer.output_size = 0",
+                "        pass",
+            ),
+            "a-missing-route-has-no-guard": ("reversed(app.middlewares)", "()"),
+        },
+    ),
+}

@@ -1,0 +1,87 @@
+"""More mistakes in reading what comes from outside, and in describing what may come."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutations.mutation import of
+
+MUTATIONS: Final = {
+    **of(
+        "tenantbase/web/fast_path/framing.py",
+        ["tests/web/fast_path/test_plain_heads.py", "tests/web/fast_path/test_framing.py"],
+        {
+            "a-length-in-capitals-is-none": ("field[1].lower()", "field[1]"),
+            "an-old-version-keeps-the-connection": ('HTTP/1\\.1"', 'HTTP/1\\.[01]"'),
+            "a-head-of-any-size": (", start + _MAX_HEAD_BYTES)", ")"),
+        },
+    ),
+    **of(
+        "tenantbase/web/guard.py",
+        ["tests/web/test_guard.py"],
+        {
+            "an-address-cannot-be-listed": ("if bare in self._allowed_hosts:", "if False:"),
+            "a-listed-host-ends-with-a-dot": ('host.removesuffix(".")', "host"),
+            "any-port-is-a-port": ("base if port.isascii() and port.isdecimal() else", "base or"),
+            "the-schemes-port-makes-a-foreign-host": (
+                'host.removesuffix(_DEFAULT_PORTS.get(scheme, ":"))',
+                "host",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/json_text.py",
+        ["tests/test_json_text.py", "tests/test_json_rules.py"],
+        {
+            "another-value-is-this-one": ("elif text.startswith(value, position):", "elif True:"),
+            "a-place-begins-with-a-dot": ('.removeprefix(".")', ""),
+        },
+    ),
+    **of(
+        "tenantbase/process/config.py",
+        ["tests/process/test_config.py"],
+        {
+            "the-environments-url-wins": ('values.pop("url", None)', "pass"),
+            "an-injected-address-may-be-anything": ('source.endswith("_PORT") and ', ""),
+            "requests-larger-than-the-budget": (
+                "config.max_inflight_bytes < config.max_request_bytes",
+                "False",
+            ),
+            "the-budget-does-not-grow": ("max(48 * MIB, 2 * config.max_request_bytes)", "48 * MIB"),
+            "an-empty-name-in-a-list": (
+                " for text in stated if text.strip())",
+                " for text in stated)",
+            ),
+            "only-one-address-is-loopback": (
+                "ipaddress.ip_address(self.host).is_loopback",
+                'self.host == "127.0.0.1"',
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/web/openapi/document.py",
+        ["tests/web/test_description.py"],
+        {
+            "a-head-has-ranges": ('if status != "206"', "if True"),
+            "a-field-means-the-same-everywhere": ('if "description" in field:', "if False:"),
+            "limits-of-another-server": (
+                "{settings.max_value_bytes:,} bytes",
+                "{1 << 20:,} bytes",
+            ),
+            "every-header-comes-always": ('"required": always', '"required": True'),
+            "no-problem-can-be-retried": ("if kinds[0].retry else", "if False else"),
+            "problems-are-those-of-any-request": (", *operation.problems}", "}"),
+            "every-body-is-required": ("operation.body_required", "True"),
+        },
+    ),
+    **of(
+        "tenantbase/web/openapi/document.py",
+        ["tests/web/test_openapi.py::test_the_page"],
+        {
+            "the-page-may-load-anything": (
+                'response.headers["Content-Security-Policy"] = POLICY',
+                "pass",
+            ),
+        },
+    ),
+}

@@ -1,0 +1,163 @@
+"""Mistakes with what a service holds beside its requests: threads, processes, files, room."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutations.mutation import of
+
+MUTATIONS: Final = {
+    **of(
+        "tenantbase/coherence/filler.py",
+        ["tests/coherence/test_filler.py"],
+        {
+            "an-entry-between-batches-is-lost": ("begin, held = at, 0", "begin, held = at + 1, 0"),
+            "a-batch-of-any-size": (" or held + size > _BATCH_BYTES", ""),
+            "a-batch-of-any-number": ("at - begin >= _BATCH or ", ""),
+            "the-loop-seals-heavy-entries": (
+                "await asyncio.to_thread(self._seal, batch)",
+                "self._seal(batch)",
+            ),
+            "a-failing-cache-is-not-counted": ("self._counters.cache_failures += 1", "pass"),
+            "an-error-in-filling-is-forgotten": ("raise ended", "pass"),
+            "one-heavy-entry-is-sealed-by-the-loop": (
+                " and _value_bytes(fills) <= HEAVY_BYTES",
+                "",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/coherence/tag_file.py",
+        ["tests/coherence/test_replaced_tag_file.py"],
+        {
+            "a-removed-file-is-used": (
+                " and _is_at(fd, path) and _is_complete(fd)",
+                " and _is_complete(fd)",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/process/sweeper.py",
+        ["tests/process/test_sweeper.py"],
+        {
+            "after-trouble-there-is-more": (
+                "            more = False\n",
+                "            more = True\n",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/readers.py",
+        [
+            "tests/interfaces/sqlite/test_readers.py",
+            "tests/interfaces/sqlite/test_endless_reads.py",
+        ],
+        {
+            "what-expired-in-the-queue-is-run": (
+                "            if call.future.done():\n                continue",
+                "            if False:\n                continue",
+            ),
+            "those-that-come-back-stay": (
+                "if len(self._readers) > self._count and",
+                "if False and",
+            ),
+            "readers-without-end": ("len(self._readers) + self._opening < MOST_READERS", "True"),
+            "opened-once-and-never-more": ("self._opening -= 1", "pass"),
+            "a-hanging-reader-takes-the-next-call": (
+                "if not self._opening and all(reader.aside",
+                "if False and all(reader.aside",
+            ),
+            "a-query-without-end-is-left": (
+                "if reader.call is call and reader.aside:",
+                "if False:",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/reserve.py",
+        ["tests/interfaces/sqlite/test_reserve.py"],
+        {
+            "an-empty-file-of-others-is-removed": (
+                "if os.pread(fd, MARK_BYTES, 0) == RESERVE_IN_EMPTY_MARK:",
+                "if False:",
+            ),
+            "a-foreign-file-is-a-full-disk": (
+                "        except CannotOpen:\n            return True",
+                "        except CannotOpen:\n            return False",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/reserve.py",
+        ["tests/interfaces/sqlite/test_full_reserve.py"],
+        {
+            "a-full-disk-is-none": (
+                "error.errno not in _NO_ROOM\n        return",
+                "True\n        return",
+            ),
+            "all-of-the-room-or-nothing": ("while step >= _LEAST_STEP:", "while False:"),
+            "the-reserve-goes-though-there-is-no-room": (
+                "if disk.f_bavail * disk.f_frsize < 2 * self._target:",
+                "if False:",
+            ),
+            "the-reserve-is-as-large-as-the-disk": (
+                "min(RESERVE_BYTES, disk.",
+                "max(RESERVE_BYTES, disk.",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/memcached/private.py",
+        [
+            "tests/interfaces/memcached/test_private_program.py",
+            "tests/interfaces/memcached/test_private.py",
+        ],
+        {
+            "a-forked-worker-keeps-it": (
+                "after_in_child=_after_fork_in_child",
+                "after_in_child=lambda: None",
+            ),
+            "its-socket-is-for-all": ('"-a", "0600"', '"-a", "0666"'),
+            "a-hangup-ends-its-guard": ("trap '' HUP\ntrap end", "trap end"),
+            "items-are-rounded-down": (
+                "-(-max_item_bytes // _MEBIBYTE)",
+                "max_item_bytes // _MEBIBYTE",
+            ),
+            "a-path-is-relative-to-the-guard": ("os.path.abspath(found)", "found"),
+            "what-does-not-work-is-started-for-ever": ('    [ -S "$socket" ] || end\n', ""),
+        },
+    ),
+    **of(
+        "tenantbase/owned_files.py",
+        ["tests/test_owned_files.py"],
+        {
+            "what-could-not-be-marked-is-left": (
+                "    except BaseException:\n        path.unlink(missing_ok=True)\n",
+                "    except BaseException:\n",
+            ),
+            "a-file-is-made-in-no-directory": ("if not path.parent.is_dir():", "if False:"),
+            "our-files-can-be-run": (" & 0o666", ""),
+        },
+    ),
+    **of(
+        "tenantbase/offload/child.py",
+        ["tests/offload/test_boundaries.py", "tests/offload/test_runner.py"],
+        {
+            "a-lost-child-lives-on": ("    signal.alarm(seconds)", "    pass"),
+            "values-lie-on-each-other": ("            at += len(value)\n", ""),
+            "half-of-a-body-is-a-body": ("if len(data) != size:", "if False:"),
+        },
+    ),
+    **of(
+        "tenantbase/offload/runner.py",
+        ["tests/offload/test_boundaries.py", "tests/offload/test_runner.py"],
+        {
+            "many-at-a-time": (
+                "asyncio.timeout(_SECONDS), self._turn:",
+                "asyncio.timeout(_SECONDS):",
+            ),
+            "a-thread-is-not-waited-for": ("while not work.done():", "while False:"),
+            "ctrl-c-ends-the-child": ("        start_new_session=True,\n", ""),
+        },
+    ),
+}

@@ -1,0 +1,68 @@
+"""A connection that is lent out: its reading, its body and its end are still one connection's."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from tenantbase.web import WebSettings, create_app
+from tenantbase.web import server as web_server
+from tenantbase.web.fast_path import connection
+from tests.servers import poll_async
+from tests.web.fast_path import test_borrowing as borrowing
+from tests.web.wire import Wire, request
+
+
+async def test_a_body_whose_answer_came_early_is_not_taken_for_idleness(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is the borrower's until the body has come, however slowly that happens."""
+    monkeypatch.setattr(web_server, "_LINGERING", 60.0)
+    monkeypatch.setattr(connection, "_PATIENCE", 0.02)
+    settings = WebSettings(max_value_bytes=1_000, keepalive_timeout=0.2)
+    async with borrowing.served(tmp_path, settings) as server:
+        async with await Wire.connect(server.port) as wire:
+            put = request("PUT", "/v1/values/p", b"x" * 20_000)
+            await wire.send(put[:1_000])
+            assert (await wire.answer()).status == 413
+            for at in range(1_000, len(put), 2_000):
+                await wire.send(put[at : at + 2_000])
+                await asyncio.sleep(0.1)
+            await wire.send(borrowing.GET)
+            assert (await wire.answer()).json["value"] == 1
+
+
+async def test_a_body_that_is_not_read_is_not_received(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiohttp has the connection paused, which is not its own, and read again."""
+    gate = asyncio.Event()
+
+    @web.middleware
+    async def waiting(request: web.Request, handler: Handler) -> web.StreamResponse:
+        await gate.wait()
+        return await handler(request)
+
+    def create_waiting(*args: object) -> web.Application:
+        app = create_app(*args)  # type: ignore[arg-type]
+        app.middlewares.append(waiting)
+        return app
+
+    monkeypatch.setattr(borrowing, "create_app", create_waiting)
+    settings = WebSettings(max_value_bytes=4 << 20)
+    async with borrowing.served(tmp_path, settings) as server:
+        await poll_async(lambda: not len(server.lifecycle.connections), "the first has ended")
+        async with await Wire.connect(server.port) as wire:
+            body = b"x" * (4 << 20)
+            wire.writer.write(request("PUT", "/v1/values/p", body))
+            await poll_async(lambda: len(server.lifecycle.connections) == 1, "it is there")
+            (transport,) = server.lifecycle.connections
+            await poll_async(lambda: not transport.is_reading(), "it is read no more")
+            gate.set()
+            assert (await wire.answer()).status == 201
+            await wire.send(borrowing.GET)
+            assert (await wire.answer()).json["value"] == 1

@@ -1,0 +1,87 @@
+"""The description of the API says of each server, operation and header what is true of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tenantbase.web import WebSettings
+from tenantbase.web.openapi.document import description
+from tenantbase.web.openapi.operations import OPERATIONS
+from tenantbase.web.problems import KINDS
+
+DOCUMENT = description(WebSettings())
+
+
+def described(method: str, path: str) -> dict[str, Any]:
+    found: dict[str, Any] = DOCUMENT["paths"][path][method]
+    return found
+
+
+def test_the_limits_are_those_of_the_server() -> None:
+    settings = WebSettings(max_value_bytes=12_345, max_batch_entries=678)
+    told = {
+        name: [
+            schema["properties"][name]["description"]
+            for schema in description(settings)["components"]["schemas"].values()
+            if name in schema["properties"]
+        ]
+        for name in ("value", "keys")
+    }
+    # What a type says of its field goes before what the field's name says.
+    assert told["value"].count("The sum.") == 1
+    told["value"].remove("The sum.")
+    assert told["value"] and all("At most 12,345 bytes." in each for each in told["value"])
+    assert told["keys"] and all("At most 678." in each for each in told["keys"])
+
+
+@pytest.mark.parametrize("path", ["/v1/values/{key}", "/get-value", "/v1/values"])
+def test_head_is_get_without_contents_and_ranges(path: str) -> None:
+    get, head = described("get", path), described("head", path)
+    assert head["responses"].keys() == get["responses"].keys() - {"206"}
+    for response in head["responses"].values():
+        assert "content" not in response
+    assert "206" in described("get", "/v1/values/{key}")["responses"]
+
+
+def test_headers_are_required_where_they_always_come() -> None:
+    for operation in OPERATIONS:
+        responses = described(operation.method, operation.path)["responses"]
+        for reply in operation.replies:
+            found = responses[str(reply.status)]["headers"]
+            for name in reply.headers:
+                assert found[name]["required"], (operation.name, name)
+            for name in reply.sometimes:
+                assert not found[name]["required"], (operation.name, name)
+
+
+def test_problems_that_pass_say_when_to_try_again() -> None:
+    responses = DOCUMENT["components"]["responses"]
+    passing = 0
+    for response in responses.values():
+        (content,) = response["content"].values()
+        kinds = [KINDS[name] for name in content["examples"]]
+        assert ("Retry-After" in response["headers"]) == any(kind.retry for kind in kinds)
+        passing += "Retry-After" in response["headers"]
+    assert passing
+
+
+def test_each_operation_has_its_problems() -> None:
+    for operation in OPERATIONS:
+        responses = described(operation.method, operation.path)["responses"]
+        for name in operation.problems:
+            assert str(KINDS[name].status) in responses, (operation.name, name)
+            reference = responses[str(KINDS[name].status)]["$ref"].rpartition("/")[2]
+            (content,) = DOCUMENT["components"]["responses"][reference]["content"].values()
+            assert name in content["examples"]
+
+
+def test_bodies_are_required_where_an_operation_needs_one() -> None:
+    required = {
+        operation.name: described(operation.method, operation.path)["requestBody"]["required"]
+        for operation in OPERATIONS
+        if operation.body
+    }
+    assert required == {each.name: each.body_required for each in OPERATIONS if each.body}
+    assert {True, False} == set(required.values())
