@@ -30,8 +30,8 @@ def test_the_limits_are_those_of_the_server() -> None:
         for name in ("value", "keys")
     }
     # What a type says of its field goes before what the field's name says.
-    assert told["value"].count("The sum.") == 1
-    told["value"].remove("The sum.")
+    assert told["value"].count("The new value.") == 1
+    told["value"].remove("The new value.")
     assert told["value"] and all("At most 12,345 bytes." in each for each in told["value"])
     assert told["keys"] and all("At most 678." in each for each in told["keys"])
 
