@@ -18,7 +18,8 @@ from aiohttp.typedefs import Handler
 from tenantbase.process.config import Config
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 from tenantbase.web.fast_path.connection import FastConnection
-from tenantbase.process.wiring import open_database
+from tenantbase.process.wiring import open_cache
+from tests.service import service
 from tests.web.wire import SECONDS, Wire, request
 
 GET = request("GET", "/get-value?key=k")
@@ -40,11 +41,11 @@ class Served:
 async def served(directory: Path, settings: WebSettings) -> AsyncIterator[Served]:
     async with AsyncExitStack() as stack:
         database = directory / "x.db"
-        service = await stack.enter_async_context(open_database(Config(database=database)))
+        cache = await stack.enter_async_context(open_cache(Config(database=database)))
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
         lifecycle = Lifecycle()
-        app = create_app(service, settings, lifecycle)
+        app = create_app(service(cache, settings), settings, lifecycle)
         server = Served(listener.getsockname()[1], lifecycle, database)
 
         @web.middleware
