@@ -277,7 +277,7 @@ async def test_a_read_only_database_has_tenants_too(config: Config) -> None:
 async def small(config: Config) -> AsyncIterator[Database]:
     """Limits that a test can reach."""
     async with asyncio.timeout(SECONDS), open_cache(config) as cache:
-        yield Database(cache, Limits(max_value_bytes=8, max_batch_entries=2))
+        yield Database(cache, Limits(max_value_bytes=8, max_batch_entries=2), heartbeat=3600)
 
 
 BAD_KEYS = [("", "a key has at least one"), ("a\0", "U+0000"), ("k" * 1_025, "at most 1,024 bytes")]

@@ -31,8 +31,8 @@ from tenantbase.web.handlers.lists import after_cursor, prefers_ndjson
 from tenantbase.media_types import check_media_type, is_active
 from tenantbase.web.semantics.negotiation import accepted_coding
 from tenantbase.web.semantics.ranges import requested
-from tenantbase.web.settings import WebSettings
 from tenantbase.web.semantics.targets import VALUES, path_key, query
+from tests.service import web_settings
 from tests.test_project import TREES
 
 LENGTH = 200_000
@@ -278,7 +278,7 @@ def request(headers: Mapping[str, str], target: str = "/") -> web.Request:
 
 def check(header: str) -> Callable[[str], object]:
     """The guard, which sees every request, on one header."""
-    guard = Guard(WebSettings(cors_origins=frozenset({"https://app.example"})))
+    guard = Guard(web_settings(cors_origins=frozenset({"https://app.example"})))
 
     def use(text: str) -> object:
         headers = CIMultiDict({"Host": "localhost", header: text})
@@ -291,7 +291,7 @@ def check(header: str) -> Callable[[str], object]:
 
 
 def absolute(text: str) -> None:
-    Guard(WebSettings()).check("GET", text, CIMultiDict({"Host": "localhost"}))
+    Guard(web_settings()).check("GET", text, CIMultiDict({"Host": "localhost"}))
 
 
 LISTS = [

@@ -37,7 +37,7 @@ class Feed:
             taken the last one when the next is due is dropped.
     """
 
-    def __init__(self, change_log: ChangeLog, *, heartbeat: float = 15.0) -> None:
+    def __init__(self, change_log: ChangeLog, *, heartbeat: float) -> None:
         self._change_log = change_log
         self._heartbeat = heartbeat
         self.position = 0  # events up to here have been handed out

@@ -19,4 +19,4 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     max_value_bytes: int
-    max_batch_entries: int = 10_000
+    max_batch_entries: int

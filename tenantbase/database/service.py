@@ -64,7 +64,7 @@ class Database(Reader):
         heartbeat: seconds between two signs of life to a watcher that has nothing to read.
     """
 
-    def __init__(self, cache: Cache, limits: Limits, *, heartbeat: float = 15.0) -> None:
+    def __init__(self, cache: Cache, limits: Limits, *, heartbeat: float) -> None:
         super().__init__(cache)
         self._cache = cache
         self._feed = Feed(cache, heartbeat=heartbeat)
@@ -87,7 +87,7 @@ class Database(Reader):
         """
 
         def deliver(found: Lookup | Exception) -> None:
-            if isinstance(found, Lookup) and found.entry is not None:
+            if type(found) is Lookup and found.entry is not None:  # cheaper than isinstance
                 found = Lookup(replace(found.entry, key=key), found.cache_status)
             receive(found)
 

@@ -22,6 +22,10 @@ from tenantbase.process.option_types import LOG_LEVELS, MIB
 
 PREFIX: Final = "TENANTBASE_"
 
+# Not options: no deployment has needed another value.
+MAX_BATCH_ENTRIES: Final = 10_000  # keys or entries in one bulk operation
+HEARTBEAT_SECONDS: Final = 15.0  # between heartbeats to a watcher without events
+
 
 def _option(
     parse: Callable[[str], object],

@@ -17,7 +17,7 @@ import msgspec
 from tenantbase.owned_files import is_marked
 from tenantbase.coherence.policy import Cache
 from tenantbase.database import Database, Limits, Reader
-from tenantbase.process.config import Config
+from tenantbase.process.config import HEARTBEAT_SECONDS, MAX_BATCH_ENTRIES, Config
 from tenantbase.errors import CannotOpen
 from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
 from tenantbase.coherence.sealed_item import CACHED_BYTES, OVERHEAD_BYTES, ItemSealer
@@ -145,7 +145,8 @@ async def open_database(
 ) -> AsyncIterator[Database]:
     """The service over what ``open_cache`` opens. Arguments and errors are the same."""
     async with open_cache(config, memcached, create=create) as cache:
-        yield Database(cache, Limits(max_value_bytes=config.max_value_bytes))
+        limits = Limits(max_value_bytes=config.max_value_bytes, max_batch_entries=MAX_BATCH_ENTRIES)
+        yield Database(cache, limits, heartbeat=HEARTBEAT_SECONDS)
 
 
 @asynccontextmanager

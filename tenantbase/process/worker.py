@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tenantbase.process.config import Config
+from tenantbase.process.config import MAX_BATCH_ENTRIES, Config
 from tenantbase.process.exit_timer import ExitTimer
 from tenantbase.process.sweeper import sweeping
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
@@ -70,7 +70,7 @@ async def _serve_until_stopped(
     last_resort = ExitTimer(allowed, f"shutdown did not finish within {allowed:g} s; giving up")
     stop = asyncio.Event()
     _watch_for_shutdown(stop, last_resort, shutdown_pipe)
-    settings = _web_settings(config)
+    settings = web_settings(config)
     lifecycle = Lifecycle()
     try:
         async with open_database(config, memcached) as database, sweeping(database):
@@ -114,7 +114,8 @@ def _watch_for_shutdown(stop: asyncio.Event, last_resort: ExitTimer, shutdown_pi
     loop.add_reader(shutdown_pipe, pipe_closed)
 
 
-def _web_settings(config: Config) -> WebSettings:
+def web_settings(config: Config) -> WebSettings:
+    """What the web layer is told of the configuration."""
     return WebSettings(
         loopback=config.loopback,
         allowed_hosts=frozenset(config.allowed_host),
@@ -123,6 +124,7 @@ def _web_settings(config: Config) -> WebSettings:
         max_request_bytes=config.max_request_bytes,
         max_inflight_bytes=config.max_inflight_bytes,
         max_connections=config.max_connections,
+        max_batch_entries=MAX_BATCH_ENTRIES,
         body_timeout=config.body_timeout,
         keepalive_timeout=config.keepalive_timeout,
         fast_path=not config.no_fast_path,

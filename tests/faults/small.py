@@ -21,7 +21,7 @@ from typing import Final
 from tenantbase.process.config import Config as ServiceConfig
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.process.sweeper import sweeping
-from tenantbase.web import Lifecycle, WebSettings, create_app, serving
+from tenantbase.web import Lifecycle, create_app, serving
 from tenantbase.process.wiring import Memcached, open_database
 from tests.faults.client import Client, Config, keys_of
 from tests.faults.cluster import CACHE_SECONDS, Cluster
@@ -31,6 +31,7 @@ from tests.faults.planted import plant
 from tests.faults.referee import Referee
 from tests.faults.scene import Scene
 from tests.faults.stepped import Parts, stepped
+from tests.service import web_settings
 
 _SLICE: Final = 0.7
 _RESTART: Final = 0.5
@@ -175,7 +176,7 @@ class _Node:
     async def _serving(self) -> AsyncIterator[None]:
         listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
         self.port = listener.getsockname()[1]
-        settings = WebSettings(drain_timeout=0.2)
+        settings = web_settings(drain_timeout=0.2)
         lifecycle = Lifecycle()
         async with open_database(self._config, self._memcached) as database, sweeping(database):
             app = create_app(database, settings, lifecycle)

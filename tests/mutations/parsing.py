@@ -109,7 +109,7 @@ MUTATIONS: Final = {
             "an-origin-with-a-star": (' or "*" in origin:', ":"),
             "an-empty-authority-is-its-own": ("return bool(authority) and", "return"),
             "hosts-in-capitals": ("host = host.strip().lower()", "host = host.strip()"),
-            "a-refusal-repeats-any-header": ("len(text) <= _EXCERPT", "True"),
+            "a-refusal-repeats-any-header": ("len(text) <= _EXCERPT_CHARACTERS", "True"),
         },
     ),
     **of(

@@ -88,4 +88,62 @@ MUTATIONS: Final = {
             ),
         },
     ),
+    **of(
+        "tenantbase/scope.py",
+        ["tests/test_scope.py", "tests/test_database.py"],
+        {
+            "an-empty-prefix-is-of-all-tenants": (
+                "return self.start + prefix",
+                "return self.start + prefix if prefix else prefix",
+            ),
+            "a-prefix-may-be-of-another-tenant": (
+                "self.start: Final = tenant + _SEPARATOR",
+                "self.start: Final = tenant",
+            ),
+            "a-tenants-name-may-have-a-slash": ("[a-z0-9_-]{0,63}", "[a-z0-9_/-]{0,63}"),
+        },
+    ),
+    **of(
+        "tenantbase/database/watch.py",
+        ["tests/test_database.py"],
+        {
+            "a-reset-names-more-than-is-watched": (
+                "key = max(key, self._subscription.prefix, key=len)",
+                "pass",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/schema.py",
+        ["tests/interfaces/sqlite/test_migration.py"],
+        {
+            "a-migration-beside-others": ("if not mark.is_alone():", "if False:"),
+            "deleted-prefixes-stay-without-a-tenant": (
+                "        \"UPDATE deleted_prefixes SET low = 'default/' || low,"
+                " high = 'default/' || high\",\n",
+                "",
+            ),
+            "a-migration-in-many-transactions": (
+                "            for statement in migrations[version]:\n",
+                "            for statement in migrations[version]:\n"
+                '                connection.execute("COMMIT")\n'
+                '                connection.execute("BEGIN IMMEDIATE")\n',
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/coherence/sealed_item.py",
+        ["tests/interfaces/sqlite/test_migration.py"],
+        {"items-of-schema-1-count": ('b"TBF\\x02"', 'b"TBF\\x01"')},
+    ),
+    **of(
+        "tenantbase/coherence/tag_file.py",
+        ["tests/interfaces/sqlite/test_migration.py"],
+        {
+            "a-lonely-process-shares-no-more": (
+                "        while not _lock(self._fd, fcntl.LOCK_SH):\n",
+                "        while False:\n",
+            ),
+        },
+    ),
 }

@@ -12,11 +12,11 @@ import pytest
 import pytest_asyncio
 
 from tenantbase.coherence.policy import Cache
-from tenantbase.process.config import Config
+from tenantbase.process.config import HEARTBEAT_SECONDS, Config
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 from tenantbase.process.wiring import Memcached, open_cache
-from tests.service import service
+from tests.service import service, web_settings
 from tests.servers import FaultProxy, MemcachedProcess
 from tests.web.wire import Answer, Headers, Wire, request
 
@@ -67,6 +67,7 @@ class Start(Protocol):
         settings: WebSettings = ...,
         memcached: MemcachedProcess | None = ...,
         wrap: Callable[[Cache], Cache] = ...,
+        heartbeat: float = ...,
     ) -> AbstractAsyncContextManager[Server]: ...
 
 
@@ -76,6 +77,7 @@ async def serve(
     settings: WebSettings,
     memcached: MemcachedProcess | FaultProxy | None,
     wrap: Callable[[Cache], Cache] = lambda cache: cache,
+    heartbeat: float = HEARTBEAT_SECONDS,
 ) -> AsyncIterator[Server]:
     accelerator = None
     if memcached is not None:
@@ -86,7 +88,8 @@ async def serve(
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             lifecycle = Lifecycle()
-            app = create_app(service(wrap(cache), settings), settings, lifecycle)
+            wrapped = service(wrap(cache), settings, heartbeat=heartbeat)
+            app = create_app(wrapped, settings, lifecycle)
             async with serving(app, [listener], lifecycle, settings):
                 port = listener.getsockname()[1]
                 yield Server(port, cache, lifecycle, memcached is not None)
@@ -112,7 +115,7 @@ async def server(
     middle of every answer: the answers are the same.
     """
     database = tmp_path_factory.mktemp("server") / "x.db"
-    settings = WebSettings(fast_path=request.param != "general-path")
+    settings = web_settings(fast_path=request.param != "general-path")
     async with FaultProxy(memcached.address) as proxy:
         await proxy.cut_after(3)
         cached = {"no-cache": None, "dying": proxy}.get(request.param, memcached)
@@ -126,10 +129,11 @@ def start(tmp_path: Path) -> Start:
     """For tests that need a server of their own."""
 
     def start(
-        settings: WebSettings = WebSettings(),  # noqa: B008  frozen
+        settings: WebSettings = web_settings(),  # noqa: B008  frozen
         memcached: MemcachedProcess | None = None,
         wrap: Callable[[Cache], Cache] = lambda cache: cache,
+        heartbeat: float = HEARTBEAT_SECONDS,
     ) -> AbstractAsyncContextManager[Server]:
-        return serve(tmp_path / "x.db", settings, memcached, wrap)
+        return serve(tmp_path / "x.db", settings, memcached, wrap, heartbeat)
 
     return start

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tenantbase.entry import Entry
-from tenantbase.web import WebSettings, problems, responses
+from tenantbase.web import problems, responses
 from tenantbase.web.fast_path.writer import head_template
+from tests.service import web_settings
 from tests.web.conftest import Start
 
 pytestmark = pytest.mark.asyncio
@@ -70,7 +71,7 @@ async def test_header_is_added_by_one_edit(
 ) -> None:
     edit(monkeypatch, define)
     concerned = DEFINITIONS[define]
-    async with start(WebSettings(fast_path=fast_path)) as server:
+    async with start(web_settings(fast_path=fast_path)) as server:
         for method, target, body in [PUT, GET, RAW, *concerned]:
             answer = await server.ask(method, target, body)
             expected = "100% new" if (method, target, body) in concerned else None
@@ -81,7 +82,7 @@ async def test_refusal_has_the_headers_of_every_answer(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edit(monkeypatch, responses.common_headers)
-    async with start(WebSettings(max_connections=1)) as server, server.wire():
+    async with start(web_settings(max_connections=1)) as server, server.wire():
         answer = await server.ask("GET", "/livez")
         assert (answer.status, answer.headers["x-added"]) == (503, "100% new")
 

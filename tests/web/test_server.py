@@ -18,7 +18,7 @@ from tenantbase.interfaces.store import Applied, Command, Set
 from tenantbase.web import Lifecycle, WebSettings, create_app, serve
 from tenantbase.process.wiring import open_cache
 from tenantbase.scope import DEFAULT
-from tests.service import service
+from tests.service import service, web_settings
 from tests.servers import poll_async
 from tests.web.conftest import Server, Start
 from tests.web.table import invalid, problem
@@ -162,7 +162,7 @@ async def test_connections_are_kept_or_closed_as_the_client_asks(server: Server)
 
 
 async def test_a_body_that_does_not_come(start: Start) -> None:
-    async with start(WebSettings(body_timeout=0.1)) as server:
+    async with start(web_settings(body_timeout=0.1)) as server:
         async with server.wire() as wire:
             await wire.send(request("PUT", "/v1/values/slow", headers={"Content-Length": "10"}))
             await wire.send(b"half")
@@ -173,7 +173,7 @@ async def test_a_body_that_does_not_come(start: Start) -> None:
 
 
 async def test_a_head_that_does_not_come(start: Start) -> None:
-    async with start(WebSettings(keepalive_timeout=0.1)) as server:
+    async with start(web_settings(keepalive_timeout=0.1)) as server:
         for begun in (b"", b"GET /livez HTTP/1.1\r\nX: y"):
             async with server.wire() as wire:
                 await wire.send(begun)
@@ -196,7 +196,7 @@ async def test_a_head_that_does_not_come(start: Start) -> None:
 async def test_a_request_that_comes_byte_by_byte_for_ever(
     start: Start, fast_path: bool, begun: bytes, status: int | None
 ) -> None:
-    settings = WebSettings(keepalive_timeout=0.5, body_timeout=0.5, fast_path=fast_path)
+    settings = web_settings(keepalive_timeout=0.5, body_timeout=0.5, fast_path=fast_path)
     async with start(settings) as server, server.wire() as wire:
         await wire.send(begun)
         answer = asyncio.create_task(wire.answer())
@@ -276,7 +276,7 @@ async def stoppable(
 
 
 async def test_drain(tmp_path: Path) -> None:
-    async with stoppable(tmp_path, WebSettings()) as (port, lifecycle, stop, task):
+    async with stoppable(tmp_path, web_settings()) as (port, lifecycle, stop, task):
         write = request("POST", "/set-value", '{"key":"k","value":1}')
         async with (
             await Wire.connect(port) as busy,
@@ -318,7 +318,7 @@ async def test_drain(tmp_path: Path) -> None:
 
 
 async def test_a_drain_ends_though_a_request_does_not(tmp_path: Path) -> None:
-    async with stoppable(tmp_path, WebSettings(drain_timeout=0.2)) as (port, _, stop, task):
+    async with stoppable(tmp_path, web_settings(drain_timeout=0.2)) as (port, _, stop, task):
         async with await Wire.connect(port) as wire:
             await wire.send(request("POST", "/set-value", '{"key":"k","value":1}'))
             await poll_async(lambda: _Slow.begun == 1, "the write is under way")
@@ -329,7 +329,7 @@ async def test_a_drain_ends_though_a_request_does_not(tmp_path: Path) -> None:
 
 
 async def test_an_idle_server_ends_at_once(tmp_path: Path) -> None:
-    async with stoppable(tmp_path, WebSettings(drain_timeout=60)) as (port, lifecycle, stop, task):
+    async with stoppable(tmp_path, web_settings(drain_timeout=60)) as (port, lifecycle, stop, task):
         async with await Wire.connect(port) as idle:
             stop.set()
             await task
@@ -338,7 +338,7 @@ async def test_an_idle_server_ends_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fast_path", [True, False])
 async def test_an_answer_is_sent_to_its_end_in_a_drain(tmp_path: Path, fast_path: bool) -> None:
-    settings = WebSettings(max_value_bytes=16 << 20, fast_path=fast_path)
+    settings = web_settings(max_value_bytes=16 << 20, fast_path=fast_path)
     async with stoppable(tmp_path, settings) as (port, lifecycle, stop, task):
         _Slow.gate.set()
         value = b"x" * (16 << 20)

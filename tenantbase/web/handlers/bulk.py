@@ -111,7 +111,9 @@ async def _found(
     separator = b'{"values":['
     held = bytearray()
     async for piece in pieces:
-        for key, found in piece:
+        piece.reverse()
+        while piece:
+            key, found = piece.pop()  # let go of as soon as it is sent
             entry = found.entry
             if entry is None:
                 missing.append(key)

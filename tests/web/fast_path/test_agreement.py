@@ -7,7 +7,6 @@ import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -18,9 +17,9 @@ from tenantbase.process.config import Config
 from tenantbase.entry import JSON
 from tenantbase.interfaces.store import Set
 from tenantbase.scope import DEFAULT
-from tenantbase.web import Lifecycle, WebSettings, create_app, serving
+from tenantbase.web import Lifecycle, create_app, serving
 from tenantbase.process.wiring import open_cache
-from tests.service import service
+from tests.service import service, web_settings
 from tests.web.wire import SECONDS, Wire, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -46,7 +45,7 @@ async def ports(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple
         )
         found = []
         for fast in (True, False):
-            settings = replace(WebSettings(), fast_path=fast)
+            settings = web_settings(fast_path=fast)
             listener = stack.enter_context(socket.socket())
             listener.bind(("127.0.0.1", 0))
             lifecycle = Lifecycle()

@@ -9,7 +9,6 @@ import socket
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -20,11 +19,11 @@ from tenantbase.entry import JSON, OCTETS
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.store import Set
 from tenantbase.scope import DEFAULT
-from tenantbase.web import Lifecycle, WebSettings, create_app, serving
+from tenantbase.web import Lifecycle, create_app, serving
 from tenantbase.process.wiring import Memcached, open_cache
 from tests.servers import MemcachedProcess
 from tests.web.corpus import EVERYTHING, LAST, PLAIN
-from tests.service import service
+from tests.service import service, web_settings
 from tests.web.wire import Wire
 
 LARGE = random.Random(1).randbytes(LARGE_BYTES + 100_001)
@@ -88,7 +87,7 @@ async def lanes(
         )
         ports = []
         for fast in (True, False):
-            settings = replace(WebSettings(), fast_path=fast)
+            settings = web_settings(fast_path=fast)
             listener = stack.enter_context(socket.socket())
             listener.bind(("127.0.0.1", 0))
             lifecycle = Lifecycle()

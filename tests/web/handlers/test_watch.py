@@ -17,9 +17,9 @@ from tenantbase.coherence.policy import Cache
 from tenantbase.entry import JSON
 from tenantbase.errors import StoreUnavailable
 from tenantbase.interfaces.store import Set
-from tenantbase.web import WebSettings
 from tenantbase.scope import DEFAULT
 from tests.app_server import AppServer, clean_environment
+from tests.service import web_settings
 from tests.web.conftest import Server, Start
 from tests.web.table import Ask, Row, invalid, problem
 from tests.web.wire import SECONDS, Headers, Wire, request
@@ -168,7 +168,7 @@ async def test_who_has_seen_nothing_can_resume_too(start: Start) -> None:
 
 
 async def test_a_heartbeat_moves_the_place_to_resume_from(start: Start) -> None:
-    async with start(WebSettings(heartbeat=0.05)) as server:
+    async with start(heartbeat=0.05) as server:
         async with watching(server.port, "/v1/watch?prefix=quiet") as stream:
             await set_keys(server, "loud")
             async with asyncio.timeout(SECONDS):
@@ -257,7 +257,7 @@ async def test_a_reset_names_what_concerns_the_watcher(start: Start) -> None:
 
 
 async def test_streams_end_when_the_server_drains(start: Start) -> None:
-    settings = WebSettings(drain_timeout=3600)
+    settings = web_settings(drain_timeout=3600)
     async with asyncio.timeout(SECONDS):
         async with start(settings) as server:
             wire = await Wire.connect(server.port)
@@ -272,7 +272,7 @@ async def test_streams_end_when_the_server_drains(start: Start) -> None:
 
 async def test_a_reader_who_takes_nothing_is_dropped_and_can_resume(start: Start) -> None:
     keys = [f"{number:04}" + "x" * 1000 for number in range(4000)]
-    async with start(WebSettings(heartbeat=0.2)) as server:
+    async with start(heartbeat=0.2) as server:
         with socket.socket() as lazy:
             lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             lazy.connect(("127.0.0.1", server.port))
@@ -286,7 +286,7 @@ async def test_a_reader_who_takes_nothing_is_dropped_and_can_resume(start: Start
 
 
 async def test_a_reader_who_leaves_is_forgotten(start: Start) -> None:
-    async with start(WebSettings(heartbeat=0.1)) as server:
+    async with start(heartbeat=0.1) as server:
         async with watching(server.port):
             assert feed_runs()
         await until(lambda: not feed_runs())

@@ -18,10 +18,10 @@ from tenantbase.entry import JSON, Entry
 from tenantbase.json_requests import Read
 from tenantbase.lookup import Lookup
 from tenantbase.interfaces.store import Applied, Command, Set
-from tenantbase.web import WebSettings
 from tenantbase.web.transport.budget import STALLED_SECONDS
 from tenantbase.scope import DEFAULT
 from tests.servers import poll_async
+from tests.service import web_settings
 from tests.web.conftest import Server, Start
 from tests.web.table import problem
 from tests.web.wire import Answer, Wire, request
@@ -47,7 +47,7 @@ async def held_back(server: Server, key: str, size: int) -> AsyncIterator[Wire]:
 
 async def test_bodies_held_back_take_no_more_than_the_budget(start: Start) -> None:
     """Those who hold back give way to a client that goes on; each is told why."""
-    settings = WebSettings(max_inflight_bytes=4 * MIB, max_value_bytes=MIB)
+    settings = web_settings(max_inflight_bytes=4 * MIB, max_value_bytes=MIB)
     async with start(settings) as server, AsyncExitStack() as stack:
         wires = [
             await stack.enter_async_context(held_back(server, f"held/{n}", MIB)) for n in range(12)
@@ -82,7 +82,7 @@ async def test_bodies_held_back_take_no_more_than_the_budget(start: Start) -> No
 
 
 async def test_a_body_that_could_not_be_held_is_refused_by_its_head(start: Start) -> None:
-    settings = WebSettings(max_inflight_bytes=MIB, max_value_bytes=2 * MIB)
+    settings = web_settings(max_inflight_bytes=MIB, max_value_bytes=2 * MIB)
     async with start(settings) as server, server.wire() as wire:
         headers = {"Content-Length": str(2 * MIB), "Expect": "100-continue"}
         await wire.send(request("PUT", "/v1/values/k", headers=headers))
@@ -113,7 +113,7 @@ def blocked(cache: Cache) -> Cache:
 
 
 async def test_a_queued_request_holds_its_body_and_does_not_give_way(start: Start) -> None:
-    settings = WebSettings(max_inflight_bytes=MIB, max_value_bytes=MIB)
+    settings = web_settings(max_inflight_bytes=MIB, max_value_bytes=MIB)
     async with start(settings, wrap=blocked) as server, server.wire() as queued:
         await queued.send(request("PUT", "/v1/values/queued", b"x" * (MIB - 10)))
         await poll_async(lambda: _Blocked.begun == 1, "it is queued")
@@ -127,7 +127,7 @@ async def test_a_queued_request_holds_its_body_and_does_not_give_way(start: Star
 
 @pytest.mark.parametrize("fast_path", [True, False])
 async def test_one_connection_too_many_is_refused_at_once(start: Start, fast_path: bool) -> None:
-    async with start(WebSettings(max_connections=3, fast_path=fast_path)) as server:
+    async with start(web_settings(max_connections=3, fast_path=fast_path)) as server:
         async with AsyncExitStack() as stack:
             wires = [await stack.enter_async_context(server.wire()) for _ in range(3)]
             for wire in wires:
@@ -183,7 +183,7 @@ TARGETS = ["/v1/values/big", "/get-values?prefix=big", "/get-value?key=big"]
 async def test_a_client_that_takes_nothing_is_cut_and_that_is_logged(
     start: Start, caplog: pytest.LogCaptureFixture, target: str
 ) -> None:
-    settings = WebSettings(max_value_bytes=16 * MIB, send_timeout=0.5)
+    settings = web_settings(max_value_bytes=16 * MIB, send_timeout=0.5)
     async with start(settings) as server:
         await server.cache.write(Set(DEFAULT.key("big"), b'"%b"' % (b"x" * (12 * MIB)), JSON))
         async with await _slow_reader(server, target) as wire:
@@ -209,7 +209,7 @@ async def test_a_client_that_takes_a_little_now_and_then_is_not_cut(
     start: Start, caplog: pytest.LogCaptureFixture, target: str
 ) -> None:
     """It takes several times as long as a client may take nothing."""
-    settings = WebSettings(max_value_bytes=16 * MIB, send_timeout=1.0)
+    settings = web_settings(max_value_bytes=16 * MIB, send_timeout=1.0)
     async with start(settings) as server:
         await server.cache.write(Set(DEFAULT.key("big"), b'"%b"' % (b"x" * (12 * MIB)), JSON))
         async with await _slow_reader(server, target) as wire:
@@ -232,7 +232,7 @@ async def _all_of(wire: Wire, least: int) -> int:
 
 
 async def test_the_kernel_does_not_cut_before_the_server(start: Start) -> None:
-    async with start(WebSettings(send_timeout=100)) as server, server.wire():
+    async with start(web_settings(send_timeout=100)) as server, server.wire():
         await poll_async(lambda: len(server.lifecycle.connections) == 1, "it is connected")
         (transport,) = server.lifecycle.connections
         sock = transport.get_extra_info("socket")
@@ -265,7 +265,7 @@ async def test_a_bulk_read_takes_no_more_at_a_time_than_fits_into_memory(start: 
     keys = [f"k{n}" for n in range(300)]
     body = json.dumps({"keys": keys})
     for largest, most in ((64 * MIB, 2), (MIB, 128)):
-        settings = WebSettings(max_value_bytes=largest, max_request_bytes=2 * largest)
+        settings = web_settings(max_value_bytes=largest, max_request_bytes=2 * largest)
         async with start(settings, wrap=counting) as server:
             answer = await server.ask("POST", "/get-values", body)
             assert answer.json["missing"] == keys
