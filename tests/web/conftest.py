@@ -17,7 +17,7 @@ from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 from tenantbase.process.wiring import Memcached, open_cache
 from tests.servers import FaultProxy, MemcachedProcess
-from tests.web.wire import Answer, Headers, Wire, request
+from tests.wire import Answer, Headers, Wire, request
 
 
 class Server:

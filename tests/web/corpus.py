@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.web.wire import request
+from tests.wire import request
 
 LAST = request("GET", "/livez", headers={"Connection": "close"})
 AGENT = {"Host": "localhost:8000", "User-Agent": "curl/7.88.1", "Accept": "*/*"}

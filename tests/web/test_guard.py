@@ -7,7 +7,7 @@ import pytest
 from tenantbase.web import WebSettings
 from tests.web.conftest import Server, Start
 from tests.web.table import Ask, Row, problem, put
-from tests.web.wire import request
+from tests.wire import request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

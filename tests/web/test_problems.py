@@ -25,7 +25,7 @@ from tenantbase.lookup import Lookup
 from tenantbase.interfaces.store import Applied, Command
 from tests.web.conftest import Server, Start
 from tests.web.table import Ask, Row, problem
-from tests.web.wire import VERSION
+from tests.web.matchers import VERSION
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -20,7 +20,7 @@ from tenantbase.process.wiring import open_cache
 from tests.servers import poll_async
 from tests.web.conftest import Server, Start
 from tests.web.table import invalid, problem
-from tests.web.wire import Wire, request
+from tests.wire import Wire, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

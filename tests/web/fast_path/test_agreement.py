@@ -19,7 +19,7 @@ from tenantbase.entry import JSON
 from tenantbase.interfaces.store import Set
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 from tenantbase.process.wiring import open_cache
-from tests.web.wire import SECONDS, Wire, request
+from tests.wire import SECONDS, Wire, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

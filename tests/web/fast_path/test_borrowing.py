@@ -19,7 +19,7 @@ from tenantbase.process.config import Config
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 from tenantbase.web.fast_path.connection import FastConnection
 from tenantbase.process.wiring import open_cache
-from tests.web.wire import SECONDS, Wire, request
+from tests.wire import SECONDS, Wire, request
 
 GET = request("GET", "/get-value?key=k")
 LIST = request("GET", "/get-values?prefix=k")

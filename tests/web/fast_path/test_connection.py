@@ -23,7 +23,7 @@ from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 from tenantbase.process.wiring import Memcached, open_cache
 from tests.servers import MemcachedProcess
 from tests.web.corpus import EVERYTHING, LAST, PLAIN
-from tests.web.wire import Wire
+from tests.wire import Wire
 
 LARGE = random.Random(1).randbytes(LARGE_BYTES + 100_001)
 

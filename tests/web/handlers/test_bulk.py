@@ -11,7 +11,7 @@ import pytest
 from tenantbase.web import WebSettings
 from tests.web.conftest import Server, Start
 from tests.web.table import Ask, Row, invalid, problem, put
-from tests.web.wire import ID, VERSION
+from tests.web.matchers import ID, VERSION
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

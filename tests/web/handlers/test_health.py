@@ -13,7 +13,7 @@ from tenantbase.coherence.policy import Cache
 from tenantbase.errors import StoreUnavailable
 from tests.servers import MemcachedProcess, poll_async
 from tests.web.conftest import Server, Start
-from tests.web.wire import Answer
+from tests.wire import Answer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -21,7 +21,7 @@ from tenantbase.web import WebSettings
 from tests.app_server import AppServer, clean_environment
 from tests.web.conftest import Server, Start
 from tests.web.table import Ask, Row, invalid, problem
-from tests.web.wire import SECONDS, Headers, Wire, request
+from tests.wire import SECONDS, Headers, Wire, request
 
 EVENT_LOOPS = ["asyncio", "uvloop"]
 Block = dict[str, str]

@@ -19,7 +19,7 @@ from tenantbase.web.transport.budget import STALLED_SECONDS
 from tests.servers import poll_async
 from tests.web.conftest import Server, Start
 from tests.web.table import problem
-from tests.web.wire import Answer, Wire, request
+from tests.wire import Answer, Wire, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
