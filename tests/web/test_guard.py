@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tenantbase.web import WebSettings
-from tests.web.conftest import Server, Start
+from tests.service import Server
+from tests.web.conftest import Start
 from tests.web.table import Ask, Row, problem, put
 from tests.wire import request
 

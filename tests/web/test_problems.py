@@ -23,7 +23,8 @@ from tenantbase.errors import (
 )
 from tenantbase.lookup import Lookup
 from tenantbase.interfaces.store import Applied, Command
-from tests.web.conftest import Server, Start
+from tests.service import Server
+from tests.web.conftest import Start
 from tests.web.table import Ask, Row, problem
 from tests.web.matchers import VERSION
 

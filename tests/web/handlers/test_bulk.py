@@ -9,7 +9,8 @@ from collections.abc import Mapping
 import pytest
 
 from tenantbase.web import WebSettings
-from tests.web.conftest import Server, Start
+from tests.service import Server
+from tests.web.conftest import Start
 from tests.web.table import Ask, Row, invalid, problem, put
 from tests.web.matchers import ID, VERSION
 

@@ -13,7 +13,8 @@ import pytest
 from tenantbase.coherence.policy import Cache
 from tenantbase.entry import Entry
 from tenantbase.errors import StoreUnavailable
-from tests.web.conftest import Server, Start
+from tests.service import Server
+from tests.web.conftest import Start
 from tests.web.table import Ask, Row, invalid, put
 from tests.web.matchers import ID, VERSION
 from tests.wire import Answer, request

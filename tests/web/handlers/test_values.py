@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.web.conftest import Server
+from tests.service import Server
 from tests.web.table import Ask, Row, invalid, problem, put
 from tests.web.matchers import ID, MOMENT, VERSION
 

@@ -19,7 +19,8 @@ from tenantbase.errors import StoreUnavailable
 from tenantbase.interfaces.store import Set
 from tenantbase.web import WebSettings
 from tests.app_server import AppServer, clean_environment
-from tests.web.conftest import Server, Start
+from tests.service import Server
+from tests.web.conftest import Start
 from tests.web.table import Ask, Row, invalid, problem
 from tests.wire import SECONDS, Headers, Wire, request
 
