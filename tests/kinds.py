@@ -22,7 +22,7 @@ import pytest
 KINDS: Final = ("unit", "integration", "torture")
 _STARTING_NAMES: Final = {
     *("subprocess", "multiprocessing", "fork", "bind"),
-    *("start_server", "start_unix_server", "serving"),
+    *("create_server", "start_server", "start_unix_server", "serving"),
 }
 _STARTING_EVENTS: Final = {
     *("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "socket.bind"),
