@@ -62,7 +62,8 @@ def test_a_unit_test_that_starts_something_fails(tmp_path: Path) -> None:
     # Not named, so that no rule can read it off the code.
     code = "def test_it():\n    __import__('sub' + 'process').run(['true'])\n"
     (tmp_path / "test_it.py").write_text(code)
-    command = [sys.executable, "-m", "pytest", "--rootdir", tmp_path, "-c", ROOT / "pyproject.toml"]
-    run = subprocess.run([*command, tmp_path / "test_it.py"], cwd=ROOT, capture_output=True)
+    command = [sys.executable, "-m", "pytest", f"--rootdir={tmp_path}"]
+    command += ["-c", str(ROOT / "pyproject.toml"), str(tmp_path)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True)
     assert run.returncode == 1
     assert b"a unit test starts something" in run.stdout
