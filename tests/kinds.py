@@ -2,11 +2,12 @@
 
 unit            nothing: functions, files, and sockets that are connected to themselves
 integration     processes, or servers on a socket: memcached, nginx, `tenantbase` itself
-torture         the same, to break it on purpose: all that starts something in tests/faults
+torture         the same, to break it on purpose: all that starts something in tests/faults; and the
+                model of the protocol, which visits every state
 
 What a test starts is read off its code: the names that it, its fixtures, and the helpers in tests/
-that they use refer to. A unit test that starts something all the same fails, see `Watch`; its module
-then says its kind itself (``pytestmark``).
+that they use refer to. A unit test that starts something all the same, through the package, fails (see
+`Watch`): its module must say its kind itself, by ``pytestmark``.
 """
 
 from __future__ import annotations

@@ -15,6 +15,9 @@ from tenantbase.process.sockets import listening, url_of
 _NETWORK = """
 import fcntl, socket, struct, sys
 from tenantbase.process.sockets import listening, url_of
+
+pytestmark = pytest.mark.integration  # the package listens
+
 for setting in sys.argv[1:]:
     path, _, value = setting.partition("=")
     with open(f"/proc/sys/net/{path}", "w") as file:
