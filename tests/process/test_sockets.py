@@ -11,12 +11,12 @@ import pytest
 from tenantbase.errors import CannotListen
 from tenantbase.process.sockets import listening, url_of
 
+pytestmark = pytest.mark.integration  # the package listens
+
 # Run in a network of its own, whose settings it may change.
 _NETWORK = """
 import fcntl, socket, struct, sys
 from tenantbase.process.sockets import listening, url_of
-
-pytestmark = pytest.mark.integration  # the package listens
 
 for setting in sys.argv[1:]:
     path, _, value = setting.partition("=")
