@@ -8,9 +8,10 @@ import pytest
 
 from tenantbase.web import WebSettings
 from tests.servers import poll_async
-from tests.web.conftest import Server, Start
+from tests.service import Server
+from tests.web.conftest import Start
 from tests.web.table import problem
-from tests.web.wire import request
+from tests.wire import request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
