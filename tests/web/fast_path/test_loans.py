@@ -12,6 +12,7 @@ from aiohttp.typedefs import Handler
 from tenantbase.web import WebSettings, create_app
 from tenantbase.web import server as web_server
 from tenantbase.web.fast_path import connection
+from tests import service
 from tests.servers import poll_async
 from tests.web.fast_path import test_borrowing as borrowing
 from tests.wire import Wire, request
@@ -52,7 +53,7 @@ async def test_a_body_that_is_not_read_is_not_received(
         app.middlewares.append(waiting)
         return app
 
-    monkeypatch.setattr(borrowing, "create_app", create_waiting)
+    monkeypatch.setattr(service, "create_app", create_waiting)
     settings = WebSettings(max_value_bytes=4 << 20)
     async with borrowing.serve(tmp_path, settings) as server:
         await poll_async(lambda: not len(server.lifecycle.connections), "the first has ended")
