@@ -19,6 +19,9 @@ from tenantbase.main import main
 from tests.app_server import AppServer, clean_environment
 from tests.servers import stopped_writer
 
+pytestmark = pytest.mark.integration  # some commands serve
+
+
 Tenantbase = Callable[..., Result]
 
 

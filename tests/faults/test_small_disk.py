@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.app_server import Answer, AppServer
+from tests.app_server import AppServer
+from tests.wire import Answer
 
 _MOUNTED = 'mount -t tmpfs -o size=3m none "$0" && echo && exec sleep 1000'
 

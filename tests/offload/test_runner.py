@@ -23,6 +23,9 @@ from tenantbase.json_text import check_json, parse
 from tests.json_cases import REFUSED
 from tests.servers import poll
 
+pytestmark = pytest.mark.integration  # the package starts processes
+
+
 Said = list[object]
 
 

@@ -11,10 +11,13 @@ import pytest
 from tenantbase.errors import CannotListen
 from tenantbase.process.sockets import listening, url_of
 
+pytestmark = pytest.mark.integration  # the package listens
+
 # Run in a network of its own, whose settings it may change.
 _NETWORK = """
 import fcntl, socket, struct, sys
 from tenantbase.process.sockets import listening, url_of
+
 for setting in sys.argv[1:]:
     path, _, value = setting.partition("=")
     with open(f"/proc/sys/net/{path}", "w") as file:

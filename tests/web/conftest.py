@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -12,51 +11,11 @@ import pytest
 import pytest_asyncio
 
 from tenantbase.coherence.policy import Cache
-from tenantbase.process.config import HEARTBEAT_SECONDS, Config
-from tenantbase.interfaces.memcached.address import MemcacheAddress
-from tenantbase.web import Lifecycle, WebSettings, create_app, serving
-from tenantbase.process.wiring import Memcached, open_cache
-from tests.service import service, web_settings
+from tenantbase.web import WebSettings
+from tenantbase.process.config import HEARTBEAT_SECONDS
+from tests.service import web_settings
 from tests.servers import FaultProxy, MemcachedProcess
-from tests.web.wire import Answer, Headers, Wire, request
-
-
-class Server:
-    """A server that runs in the test's event loop."""
-
-    def __init__(self, port: int, cache: Cache, lifecycle: Lifecycle, cached: bool) -> None:
-        self.port = port
-        self.cache = cache
-        self.lifecycle = lifecycle
-        self.cached = cached
-
-    async def ask(
-        self,
-        method: str,
-        target: str | bytes,
-        body: bytes | str | None = None,
-        headers: Headers = (),
-    ) -> Answer:
-        """Send one request over a connection of its own."""
-        async with await Wire.connect(self.port) as wire:
-            await wire.send(request(method, target, body, headers))
-            return await wire.answer(method)
-
-    async def send(self, data: bytes, method: str = "GET") -> Answer:
-        """Send bytes, and take the first answer."""
-        async with await Wire.connect(self.port) as wire:
-            await wire.send(data)
-            return await wire.answer(method)
-
-    def wire(self) -> AbstractAsyncContextManager[Wire]:
-        """A connection, open as long as the block."""
-        return _connected(self.port)
-
-
-@asynccontextmanager
-async def _connected(port: int) -> AsyncIterator[Wire]:
-    async with await Wire.connect(port) as wire:
-        yield wire
+from tests.service import Server, opened, served
 
 
 class Start(Protocol):
@@ -79,20 +38,10 @@ async def serve(
     wrap: Callable[[Cache], Cache] = lambda cache: cache,
     heartbeat: float = HEARTBEAT_SECONDS,
 ) -> AsyncIterator[Server]:
-    accelerator = None
-    if memcached is not None:
-        accelerator = Memcached(MemcacheAddress.parse(memcached.address), 1 << 20)
-    # A generous deadline: a slow machine must not turn hits into misses.
-    config = Config(database=database, cache_timeout=5.0)
-    async with open_cache(config, accelerator) as cache:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            lifecycle = Lifecycle()
-            wrapped = service(wrap(cache), settings, heartbeat=heartbeat)
-            app = create_app(wrapped, settings, lifecycle)
-            async with serving(app, [listener], lifecycle, settings):
-                port = listener.getsockname()[1]
-                yield Server(port, cache, lifecycle, memcached is not None)
+    async with opened(database, memcached) as cache:
+        async with served(wrap(cache), settings, heartbeat=heartbeat) as server:
+            server.cached = memcached is not None
+            yield server
 
 
 @pytest.fixture(scope="session")

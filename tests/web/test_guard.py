@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.service import Server
+from tests.web.conftest import Start
 from tests.service import web_settings
-from tests.web.conftest import Server, Start
 from tests.web.table import Ask, Row, problem, put
-from tests.web.wire import request
+from tests.wire import request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -14,7 +14,7 @@ from tenantbase.web.fast_path.parser import (
     Route,
 )
 from tests.web.corpus import PLAIN, RARE
-from tests.web.wire import request
+from tests.wire import request
 
 
 @pytest.mark.parametrize("name", PLAIN)

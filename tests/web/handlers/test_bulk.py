@@ -8,10 +8,11 @@ from collections.abc import Mapping
 
 import pytest
 
+from tests.service import Server
+from tests.web.conftest import Start
 from tests.service import web_settings
-from tests.web.conftest import Server, Start
 from tests.web.table import Ask, Row, invalid, problem, put
-from tests.web.wire import ID, VERSION
+from tests.web.matchers import ID, VERSION
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

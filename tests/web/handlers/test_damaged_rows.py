@@ -14,7 +14,8 @@ from tenantbase.process.wiring import open_cache
 from tenantbase.scope import DEFAULT
 from tests.damage import damage
 from tests.servers import MemcachedProcess
-from tests.web.conftest import Server, Start
+from tests.service import Server
+from tests.web.conftest import Start
 
 MARKER = b"damaged!"
 HEALTHY = [f"k{n:02}" for n in range(16)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.service import Server
 from tenantbase.scope import DEFAULT
-from tests.web.conftest import Server
 from tests.web.table import Ask, Row, invalid, problem, put
-from tests.web.wire import ID, MOMENT, VERSION
+from tests.web.matchers import ID, MOMENT, VERSION
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -19,10 +19,11 @@ from tenantbase.errors import StoreUnavailable
 from tenantbase.interfaces.store import Set
 from tenantbase.scope import DEFAULT
 from tests.app_server import AppServer, clean_environment
+from tests.service import Server
+from tests.web.conftest import Start
 from tests.service import web_settings
-from tests.web.conftest import Server, Start
 from tests.web.table import Ask, Row, invalid, problem
-from tests.web.wire import SECONDS, Headers, Wire, request
+from tests.wire import SECONDS, Headers, Wire, request
 
 EVENT_LOOPS = ["asyncio", "uvloop"]
 Block = dict[str, str]

@@ -7,10 +7,11 @@ import asyncio
 import pytest
 
 from tests.servers import poll_async
+from tests.service import Server
+from tests.web.conftest import Start
 from tests.service import web_settings
-from tests.web.conftest import Server, Start
 from tests.web.table import problem
-from tests.web.wire import request
+from tests.wire import request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -9,9 +9,10 @@ import pytest
 
 from tenantbase.web.transport import draining
 from tests.servers import poll_async
+from tests.service import Server
+from tests.web.conftest import Start
+from tests.wire import request
 from tests.service import web_settings
-from tests.web.conftest import Server, Start
-from tests.web.wire import request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -11,7 +11,7 @@ import pytest
 from tenantbase.web.transport import lingering
 from tests.service import web_settings
 from tests.web.conftest import Start
-from tests.web.wire import request
+from tests.wire import request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -17,14 +17,16 @@ from tenantbase.coherence.policy import Cache
 from tenantbase.entry import JSON, Entry
 from tenantbase.json_requests import Read
 from tenantbase.lookup import Lookup
-from tenantbase.interfaces.store import Applied, Command, Set
+from tenantbase.interfaces.store import Set
 from tenantbase.web.transport.budget import STALLED_SECONDS
 from tenantbase.scope import DEFAULT
 from tests.servers import poll_async
+from tests.service import Server
+from tests.web.blocked import BlockedCache, blocked
+from tests.web.conftest import Start
 from tests.service import web_settings
-from tests.web.conftest import Server, Start
 from tests.web.table import problem
-from tests.web.wire import Answer, Wire, request
+from tests.wire import Answer, Wire, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -90,37 +92,17 @@ async def test_a_body_that_could_not_be_held_is_refused_by_its_head(start: Start
         assert (answer.status, answer.json) == (503, over_limit("max-inflight-bytes"))
 
 
-class _Blocked(Cache):
-    """Its writes wait for the test."""
-
-    gate: asyncio.Event
-    begun = 0
-
-    def write(self, *changes: Command) -> asyncio.Future[tuple[Applied, ...]]:
-        type(self).begun += 1
-        return asyncio.ensure_future(self._write(*changes))
-
-    async def _write(self, *changes: Command) -> tuple[Applied, ...]:
-        await self.gate.wait()
-        return await super().write(*changes)
-
-
-def blocked(cache: Cache) -> Cache:
-    slow = object.__new__(_Blocked)
-    slow.__dict__.update(cache.__dict__)
-    _Blocked.gate, _Blocked.begun = asyncio.Event(), 0
-    return slow
-
-
 async def test_a_queued_request_holds_its_body_and_does_not_give_way(start: Start) -> None:
     settings = web_settings(max_inflight_bytes=MIB, max_value_bytes=MIB)
     async with start(settings, wrap=blocked) as server, server.wire() as queued:
         await queued.send(request("PUT", "/v1/values/queued", b"x" * (MIB - 10)))
-        await poll_async(lambda: _Blocked.begun == 1, "it is queued")
+        slow = server.cache
+        assert isinstance(slow, BlockedCache)
+        await poll_async(lambda: slow.begun == 1, "it is queued")
         await asyncio.sleep(2 * STALLED_SECONDS)
         refused = await server.ask("PUT", "/v1/values/other", b"y" * 20_000)
         assert (refused.status, refused.json) == (503, over_limit("max-inflight-bytes"))
-        _Blocked.gate.set()
+        slow.gate.set()
         assert (await queued.answer()).status == 201
         assert (await server.ask("PUT", "/v1/values/other", b"y" * 20_000)).status == 201
 
