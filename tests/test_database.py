@@ -383,7 +383,7 @@ async def test_sizes_of_batches(small: Database) -> None:
         (lambda: small.delete_many(A, keys), "keys"),
         (lambda: small.set_many(A, [Read(given(key)) for key in keys]), "values"),
     ):
-        with pytest.raises(TooLarge, match="one request has at most 2 entries") as caught:
+        with pytest.raises(TooLarge, match="a request may have at most 2 entries") as caught:
             call()
         assert caught.value.field == field
     with pytest.raises(InvalidRequest, match="key 'k' is given twice") as twice:
