@@ -111,7 +111,7 @@ class TagFile:
         self._words[_COMMITS] += 1
 
     @property
-    def log_is_safe(self) -> bool:
+    def wal_is_safe(self) -> bool:
         """Whether the write-ahead log was made safe, and no commit was left unfinished since.
 
         Ask with the write lock held. If every process that had the database open has ended while
@@ -119,7 +119,7 @@ class TagFile:
         """
         return bool(self._words[_WAL_SAFE]) and not any(each & 1 for each in self.sequences)
 
-    def log_was_made_safe(self) -> None:
+    def wal_was_made_safe(self) -> None:
         """Remember that it is, for as long as any process has this file open."""
         self._words[_WAL_SAFE] = 1
 

@@ -24,9 +24,9 @@ from tenantbase.json_requests import Read
 
 Result = TypeVar("Result")
 
-log = logging.getLogger("tenantbase.apart")
+log = logging.getLogger("tenantbase.offload")
 
-APART_BYTES: Final = 2 << 20
+OFFLOAD_BYTES: Final = 2 << 20
 """A larger body is parsed in a child process: it would take the event loop up to 10 ms for each MiB,
 and up to 50 if it is nothing but brackets, which base64 may hide."""
 _SMALL_BYTES: Final = 1 << 20
@@ -44,10 +44,10 @@ def is_large(text: bytes) -> bool:
     """Whether a body is to be parsed in a child process."""
     if len(text) <= _SMALL_BYTES:
         return False
-    return len(text) > APART_BYTES or text.count(b"[") + text.count(b"{") > _MANY_BRACKETS
+    return len(text) > OFFLOAD_BYTES or text.count(b"[") + text.count(b"{") > _MANY_BRACKETS
 
 
-class Apart:
+class ParserProcess:
     """Parses the large bodies of one event loop."""
 
     def __init__(self) -> None:

@@ -8,14 +8,14 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from tenantbase.offload.runner import Apart
+from tenantbase.offload.runner import ParserProcess
 from tenantbase.database import Database
 from tenantbase.errors import TenantbaseError
 from tenantbase.web.semantics.bodies import HOLDING
 from tenantbase.web.transport.budget import Budget, Holding
 from tenantbase.web.handlers.bulk import Bulk
 from tenantbase.web.semantics.conditions import explained
-from tenantbase.web.handlers.counters import Counters
+from tenantbase.web.handlers.increment import Increment
 from tenantbase.web.semantics.expectations import check_expectation, is_uninvited, send_nothing
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.health import Health
@@ -42,12 +42,12 @@ HEALTH: Final = web.AppKey("health", Health)
 def create_app(database: Database, settings: WebSettings, lifecycle: Lifecycle) -> web.Application:
     """The application. It owns nothing that must be closed."""
     guard = Guard(settings)
-    apart = Apart()
-    values = Values(database, settings, apart)
-    bulk = Bulk(database, settings, apart)
-    counters = Counters(database, settings)
+    parser = ParserProcess()
+    values = Values(database, settings, parser)
+    bulk = Bulk(database, settings, parser)
+    increment = Increment(database, settings)
     lists = Lists(database)
-    raw = Raw(database, settings, apart)
+    raw = Raw(database, settings, parser)
     health = Health(database, lifecycle)
     watch = Watch(database, lifecycle)
     description = Description(settings)
@@ -66,7 +66,7 @@ def create_app(database: Database, settings: WebSettings, lifecycle: Lifecycle) 
         web.post("/get-values", answering(bulk.get)),
         web.post("/set-values", answering(bulk.set)),
         web.post("/delete-values", answering(bulk.delete)),
-        web.post("/increment-value", answering(counters.increment)),
+        web.post("/increment-value", answering(increment.increment)),
         web.get("/v1/values", answering(lists.v1_values)),
         # Any character: a key may contain slashes and line breaks.
         web.get(r"/v1/values/{key:[\s\S]*}", answering(raw.get)),

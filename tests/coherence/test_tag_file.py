@@ -218,12 +218,12 @@ def test_a_file_that_another_has_left_incomplete_is_waited_for_and_not_used(
 
 def test_a_log_is_safe_while_it_was_made_so_and_no_commit_is_unfinished(path: Path) -> None:
     tags, other = TagFile.open(path), TagFile.open(path)
-    assert not other.log_is_safe
-    tags.log_was_made_safe()
-    assert other.log_is_safe
+    assert not other.wal_is_safe
+    tags.wal_was_made_safe()
+    assert other.wal_is_safe
     tags.sequences[BUCKETS - 1] = 1
-    assert not other.log_is_safe
+    assert not other.wal_is_safe
     tags.sequences[BUCKETS - 1] = 2
-    assert other.log_is_safe
+    assert other.wal_is_safe
     tags.close()
     other.close()

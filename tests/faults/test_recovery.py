@@ -38,13 +38,13 @@ SERVICE = """
     from tenantbase.process.config import Config
     from tenantbase.entry import JSON
     from tenantbase.errors import CannotOpen, OutcomeUnknown
-    from tenantbase.interfaces.sqlite.recovery import LeftLog
+    from tenantbase.interfaces.sqlite.recovery import LeftoverWal
     from tenantbase.interfaces.store import Set
     from tenantbase.process.wiring import open_cache
 
     directory, name, how = sys.argv[1:]
     if how == "careless":
-        LeftLog.write_again = lambda self: None
+        LeftoverWal.rewrite = lambda self: None
 
     async def main():
         acks = os.open(f"{directory}/acks", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -72,7 +72,7 @@ MUTATIONS: Final = {
         {
             "a-log-is-declared-safe-before-it-was-rewritten": (
                 "    left = None if mark",
-                "    if mark is not None:\n        mark.log_was_made_safe()\n    left = None if mark",
+                "    if mark is not None:\n        mark.wal_was_made_safe()\n    left = None if mark",
             ),
         },
     ),

@@ -12,7 +12,7 @@ import pytest
 from tenantbase.errors import Overloaded
 from tenantbase.offload import runner
 from tenantbase.offload.child import read_at, write_at
-from tenantbase.offload.runner import Apart
+from tenantbase.offload.runner import ParserProcess
 
 pytestmark = pytest.mark.integration  # the package starts processes
 
@@ -49,7 +49,7 @@ async def test_the_terminals_signals_are_not_for_the_process_that_reads(
     program += "; raise SystemExit(3)"
     monkeypatch.setattr(runner, "_PROGRAM", program)
     with pytest.raises(Overloaded):
-        await Apart().check_value(b"1")
+        await ParserProcess().check_value(b"1")
     process, session = map(int, told.read_text().split())
     assert session == process != os.getsid(0)
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tenantbase.offload import runner as apart
-from tenantbase.offload.runner import APART_BYTES, Apart, is_large
+from tenantbase.offload import runner
+from tenantbase.offload.runner import OFFLOAD_BYTES, ParserProcess, is_large
 from tenantbase.offload.child import Job
 from tenantbase.errors import InvalidRequest, Overloaded
 from tenantbase.json_requests import SET_VALUE, Read, content, read_many
@@ -99,7 +99,7 @@ async def test_the_same_is_said_as_by_this_process() -> None:
         Job.ENTRIES: lambda text: read_many(text, 3),
         Job.VALUE: checked,
     }
-    reader = Apart()
+    reader = ParserProcess()
     for job, case in CASES:
         text = case.encode(errors="surrogateescape")
         assert said(await reader.read(job, text, 3)) == said(here[job](text)), case
@@ -108,8 +108,8 @@ async def test_the_same_is_said_as_by_this_process() -> None:
 @pytest.mark.parametrize(
     ("text", "large"),
     [
-        (b"a" * APART_BYTES, False),
-        (b"a" * (APART_BYTES + 1), True),
+        (b"a" * OFFLOAD_BYTES, False),
+        (b"a" * (OFFLOAD_BYTES + 1), True),
         (b"[]," * 400_000, False),
         (b"[{" * 600_000, True),
         (b"[" * (1 << 20), False),
@@ -123,7 +123,7 @@ def test_which_are_large(text: bytes, large: bool) -> None:
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Has another program run instead."""
-    return lambda text: monkeypatch.setattr(apart, "_PROGRAM", text)
+    return lambda text: monkeypatch.setattr(runner, "_PROGRAM", text)
 
 
 async def test_one_at_a_time(program: Callable[[str], None], tmp_path: Path) -> None:
@@ -131,9 +131,9 @@ async def test_one_at_a_time(program: Callable[[str], None], tmp_path: Path) -> 
     program(
         f"import os, time; mark = {str(mark)!r}; os.close(os.open(mark, os.O_CREAT | os.O_EXCL))\n"
         "time.sleep(0.05)\n"
-        f"os.remove(mark)\n{apart._PROGRAM}"
+        f"os.remove(mark)\n{runner._PROGRAM}"
     )
-    reader = Apart()
+    reader = ParserProcess()
     texts = [b'{"key":"%d","value":0}' % number for number in range(4)]
     found = await asyncio.gather(*(reader.read(Job.ENTRY, text) for text in texts))
     assert [next(each).given.key for each in found] == ["0", "1", "2", "3"]
@@ -143,9 +143,9 @@ async def test_one_at_a_time(program: Callable[[str], None], tmp_path: Path) -> 
 async def test_one_that_dies_is_a_refusal(
     program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
-    reader = Apart()
+    reader = ParserProcess()
     with monkeypatch.context():
-        usual = apart._PROGRAM
+        usual = runner._PROGRAM
         program(ending)
         with pytest.raises(Overloaded):
             await reader.check_value(b"1")
@@ -156,7 +156,7 @@ async def test_one_that_dies_is_a_refusal(
 async def test_one_that_cannot_be_started_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(Overloaded):
-        await Apart().check_value(b"1")
+        await ParserProcess().check_value(b"1")
 
 
 HANGING = "import os, time; open({!r}, 'w').write(str(os.getpid())); time.sleep(600)"
@@ -165,10 +165,10 @@ HANGING = "import os, time; open({!r}, 'w').write(str(os.getpid())); time.sleep(
 async def test_one_that_hangs_is_killed(
     program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(apart, "_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(runner, "_TIMEOUT_SECONDS", 1)
     program(HANGING.format(str(tmp_path / "pid")))
     with pytest.raises(Overloaded):
-        await Apart().check_value(b"1")
+        await ParserProcess().check_value(b"1")
     written = tmp_path / "pid"
     assert not written.exists() or not alive(int(written.read_text()))
 
@@ -178,7 +178,7 @@ async def test_one_of_which_the_caller_has_gone_is_killed(
 ) -> None:
     written = tmp_path / "pid"
     program(HANGING.format(str(written)))
-    reader = Apart()
+    reader = ParserProcess()
     asking = asyncio.create_task(reader.check_value(b"1"))
     async with asyncio.timeout(20):
         while not written.exists() or not written.read_text():
@@ -195,7 +195,7 @@ def test_it_ends_by_itself_when_it_takes_too_long(tmp_path: Path) -> None:
     body.write_text('{"values": [%s]}' % ",".join([ENTRIES["plain"]] * 50_000))
     reading, writing = os.pipe()
     with body.open("r+b") as file:
-        command = [sys.executable, "-c", apart._PROGRAM, "entries", "1", "100000", "--", *sys.path]
+        command = [sys.executable, "-c", runner._PROGRAM, "entries", "1", "100000", "--", *sys.path]
         process = subprocess.Popen(command, stdin=file, stdout=writing)
     os.close(writing)
     poll(lambda: process.poll() is not None, "its end")

@@ -20,7 +20,7 @@ from tenantbase.errors import CannotOpen
 _CHUNK_BYTES: Final = 1 << 20
 
 
-class LogMark(Protocol):
+class WalMark(Protocol):
     """What the processes on a database share, above all the state of its WAL.
 
     Used with the write lock held.
@@ -30,18 +30,18 @@ class LogMark(Protocol):
         """Whether no other process has the database open; none may open it meanwhile."""
 
     @property
-    def log_is_safe(self) -> bool:
+    def wal_is_safe(self) -> bool:
         """Whether everything readable from the log is certainly on disk."""
 
-    def log_was_made_safe(self) -> None:
+    def wal_was_made_safe(self) -> None:
         """Tell the other processes that it is."""
 
 
-class LogNotSafe(CannotOpen):
+class WalNotSafe(CannotOpen):
     """The log cannot be made safe. It must not be checkpointed either."""
 
 
-class LeftLog:
+class LeftoverWal:
     """The write-ahead log beside a database, before SQLite opens it.
 
     Opening and closing it drops no locks: SQLite's are on the other two files.
@@ -50,26 +50,26 @@ class LeftLog:
         database: the path of the database.
 
     Raises:
-        LogNotSafe: it cannot be read.
+        WalNotSafe: it cannot be read.
     """
 
     def __init__(self, database: str) -> None:
         self._path = f"{os.path.realpath(database)}-wal"
         self._digest = self._pass(os.O_RDONLY)
 
-    def write_again(self) -> None:
+    def rewrite(self) -> None:
         """Write the same bytes in place and sync them.
 
         Call it in a transaction that holds SQLite's write lock, so that no other program writes to
         the file meanwhile.
 
         Raises:
-            LogNotSafe: the disk fails, or the log has changed since this object was made.
+            WalNotSafe: the disk fails, or the log has changed since this object was made.
         """
         if self._pass(os.O_RDWR) != self._digest:
             # Pages that are only in memory may be dropped at any moment, and SQLite has read the
             # log between the two passes: which contents it read is not known.
-            raise LogNotSafe(f"cannot open the log {self._path}: it changes meanwhile")
+            raise WalNotSafe(f"cannot open the log {self._path}: it changes meanwhile")
 
     def _pass(self, mode: int) -> bytes:
         digest = hashlib.blake2b()
@@ -89,7 +89,7 @@ class LeftLog:
         except FileNotFoundError:
             pass  # same as an empty one
         except OSError as error:
-            raise LogNotSafe(
+            raise WalNotSafe(
                 f"cannot make sure of the log {self._path}: {error.strerror}"
             ) from error
         return digest.digest()

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from tenantbase.errors import CannotOpen, Damaged, DiskFailed, StoreFull, StoreUnavailable
 from tenantbase.interfaces.sqlite.file import make_file, sync_directory
 from tenantbase.interfaces.sqlite.foreign import APPLICATION_ID
-from tenantbase.interfaces.sqlite.recovery import LeftLog, LogMark, LogNotSafe
+from tenantbase.interfaces.sqlite.recovery import LeftoverWal, WalMark, WalNotSafe
 
 log = logging.getLogger("tenantbase")
 
@@ -93,7 +93,7 @@ _OPEN_WAIT: Final = 2.0
 
 # synchronous 2 is FULL: a commit is on disk before it returns. The fullfsync pair makes macOS
 # flush the drive's own cache; elsewhere it changes nothing. Checkpoints are made by
-# sql_commit.py: SQLite ignores the errors of automatic ones. cache_size is in KiB. With
+# commit.py: SQLite ignores the errors of automatic ones. cache_size is in KiB. With
 # secure_delete, the default of Debian's SQLite, pages are zeroed when they are freed: deleting much
 # would write as much to the log, and on a full disk there is no room for that.
 _WRITER: Final = (
@@ -164,7 +164,7 @@ class Opened(NamedTuple):
     secret: bytes
 
 
-def open_writer(path: str, busy_timeout: float, mark: LogMark | None = None) -> Opened:
+def open_writer(path: str, busy_timeout: float, mark: WalMark | None = None) -> Opened:
     """Open the writing connection: make the file if there is none, bring its schema up to date.
 
     The caller holds the write lock. ``path`` is absolute, ``busy_timeout`` in seconds. Without
@@ -174,11 +174,11 @@ def open_writer(path: str, busy_timeout: float, mark: LogMark | None = None) -> 
         CannotOpen: one line that names the file and says why.
     """
     opened = make_file(path)
-    left = None if mark is not None and mark.log_is_safe else LeftLog(path)
+    left = None if mark is not None and mark.wal_is_safe else LeftoverWal(path)
     try:
         connection = _connect(path, "rw", _OPEN_WAIT)
         try:
-            _recognise(path, connection, left, mark)
+            _check_ownership(path, connection, left, mark)
             if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
                 raise CannotOpen(f"cannot open {path}: no write-ahead log on this file system")
             _configure(path, connection, _WRITER)
@@ -189,7 +189,7 @@ def open_writer(path: str, busy_timeout: float, mark: LogMark | None = None) -> 
                 sync_directory(path)
             if identity(path) != opened:
                 raise CannotOpen(f"cannot open {path}: it was replaced meanwhile")
-        except LogNotSafe:
+        except WalNotSafe:
             _close_without_checkpoint(path, connection)
             raise
         except BaseException:
@@ -198,7 +198,7 @@ def open_writer(path: str, busy_timeout: float, mark: LogMark | None = None) -> 
     except sqlite3.Error as error:
         raise CannotOpen(f"cannot open {path}: {reason(error)}") from error
     if mark is not None:
-        mark.log_was_made_safe()
+        mark.wal_was_made_safe()
     return Opened(connection, opened, secret)
 
 
@@ -255,8 +255,8 @@ def _close_without_checkpoint(path: str, connection: sqlite3.Connection) -> None
         other.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
-def _recognise(
-    path: str, connection: sqlite3.Connection, left: LeftLog | None, mark: LogMark | None
+def _check_ownership(
+    path: str, connection: sqlite3.Connection, left: LeftoverWal | None, mark: WalMark | None
 ) -> None:
     """Make sure, before anything is written, that the file is ours and can be written."""
     connection.execute("BEGIN IMMEDIATE")
@@ -267,7 +267,7 @@ def _recognise(
         if application != APPLICATION_ID and (application or version or tables):
             raise CannotOpen(f"cannot open {path}: it is a database of another program")
         if left is not None:
-            left.write_again()
+            left.rewrite()
     finally:
         connection.execute("ROLLBACK")
     if version > len(MIGRATIONS):

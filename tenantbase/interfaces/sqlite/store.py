@@ -24,7 +24,7 @@ from tenantbase.interfaces.sqlite import queries as sql_queries, schema as sql_s
 from tenantbase.interfaces.sqlite.commit import Committer, WriteLock
 from tenantbase.interfaces.sqlite.connection import Connection
 from tenantbase.interfaces.sqlite.readers import NO_ANSWER, Readers
-from tenantbase.interfaces.sqlite.recovery import LogMark
+from tenantbase.interfaces.sqlite.recovery import WalMark
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
 from tenantbase.troubles import Trouble, Troubles
 
@@ -62,7 +62,7 @@ class SqliteStore:
         path: str | os.PathLike[str],
         lock: WriteLock,
         *,
-        mark: LogMark | None = None,
+        mark: WalMark | None = None,
         change_log_size: int = 65_536,
         readers: int = 2,
         busy_timeout: float = 5.0,
@@ -107,7 +107,7 @@ class SqliteStore:
         cls,
         path: str,
         lock: WriteLock,
-        mark: LogMark | None,
+        mark: WalMark | None,
         change_log_size: int,
         readers: int,
         busy_timeout: float,

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 import msgspec
 from aiohttp import web
 
-from tenantbase.offload.runner import Apart, is_large
+from tenantbase.offload.runner import ParserProcess, is_large
 from tenantbase.database import Database
 from tenantbase.offload.child import Job
 from tenantbase.documents import PIECE_BYTES, applied_json, entry_json, entry_pieces
@@ -53,9 +53,9 @@ _DELETE: Final = Decoder(DeleteValues)
 class Bulk:
     """Handlers of these routes."""
 
-    def __init__(self, database: Database, settings: WebSettings, apart: Apart) -> None:
+    def __init__(self, database: Database, settings: WebSettings, parser: ParserProcess) -> None:
         self._database = database
-        self._apart = apart
+        self._parser = parser
         self._settings = settings
 
     async def get(self, request: web.Request) -> Answer:
@@ -78,7 +78,7 @@ class Bulk:
         max_entries = self._database.limits.max_batch_entries
         if not is_large(body):
             return read_many(body, max_entries)
-        reading = self._apart.read(Job.ENTRIES, body, max_entries)
+        reading = self._parser.read(Job.ENTRIES, body, max_entries)
         del body
         return await reading
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from aiohttp import hdrs, web
 
-from tenantbase.offload.runner import Apart, is_large
+from tenantbase.offload.runner import ParserProcess, is_large
 from tenantbase.database import Database
 from tenantbase.entry import OCTETS, is_json
 from tenantbase.errors import InvalidRequest
@@ -27,9 +27,9 @@ _PUT_QUERY: Final = frozenset({"ttl", "expires_at"})
 class Raw:
     """Handlers of this route."""
 
-    def __init__(self, database: Database, settings: WebSettings, apart: Apart) -> None:
+    def __init__(self, database: Database, settings: WebSettings, parser: ParserProcess) -> None:
         self._database = database
-        self._apart = apart
+        self._parser = parser
         self._settings = settings
 
     async def get(self, request: web.Request) -> Answer:
@@ -68,7 +68,7 @@ class Raw:
         value = await read_body(request, settings.max_value_bytes, settings.body_timeout)
         checked = is_json(content_type) and is_large(value)
         if checked:
-            await self._apart.check_value(value)
+            await self._parser.check_value(value)
         applied = await self._database.put(DEFAULT, draft, value, json_checked=checked)
         return created(applied, _location(key)) if applied.created else written(applied)
 

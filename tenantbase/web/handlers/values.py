@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 import msgspec
 from aiohttp import web
 
-from tenantbase.offload.runner import Apart, is_large
+from tenantbase.offload.runner import ParserProcess, is_large
 from tenantbase.database import Database
 from tenantbase.offload.child import Job
 from tenantbase.errors import InvalidRequest
@@ -46,9 +46,9 @@ _DELETE_QUERY: Final = frozenset({"key", "if_version"})
 class Values:
     """Handlers of these routes."""
 
-    def __init__(self, database: Database, settings: WebSettings, apart: Apart) -> None:
+    def __init__(self, database: Database, settings: WebSettings, parser: ParserProcess) -> None:
         self._database = database
-        self._apart = apart
+        self._parser = parser
         self._settings = settings
 
     async def set(self, request: web.Request) -> Answer:
@@ -64,7 +64,7 @@ class Values:
     async def _read(self, body: bytes) -> Read:
         if not is_large(body):
             return Read(parse(SET_VALUE, body))
-        reading = self._apart.read(Job.ENTRY, body)
+        reading = self._parser.read(Job.ENTRY, body)
         del body
         (read,) = await reading
         return read

@@ -12,7 +12,7 @@ from tenantbase.entry import JSON, OCTETS
 from tenantbase.json_requests import SetValue
 from tenantbase.web.openapi import schemas as shapes
 from tenantbase.web.handlers.bulk import DeleteValues, GetValues, SetValues
-from tenantbase.web.handlers.counters import IncrementValue
+from tenantbase.web.handlers.increment import IncrementValue
 from tenantbase.web.openapi.model import (
     BODY,
     BYTES,

@@ -13,7 +13,7 @@ from tenantbase.process.config import Config
 from tenantbase.entry import JSON
 from tenantbase.errors import CannotOpen
 from tenantbase.interfaces.sqlite import schema as sql_schema
-from tenantbase.interfaces.sqlite.recovery import LeftLog, LogNotSafe
+from tenantbase.interfaces.sqlite.recovery import LeftoverWal, WalNotSafe
 from tenantbase.interfaces.store import Set
 from tenantbase.coherence.tag_file import TagFile
 from tenantbase.process.wiring import open_cache
@@ -78,13 +78,13 @@ class WatchingMark:
         self.written: list[bool] = []
 
     @property
-    def log_is_safe(self) -> bool:
+    def wal_is_safe(self) -> bool:
         return False
 
     def is_alone(self) -> bool:
         return True
 
-    def log_was_made_safe(self) -> None:
+    def wal_was_made_safe(self) -> None:
         self.written.append(self.log.stat().st_mtime != LONG_AGO)
 
 
@@ -121,23 +121,23 @@ def test_the_same_bytes(tmp_path: Path) -> None:
     log.write_bytes(contents)
     os.utime(log, (LONG_AGO, LONG_AGO))
     (tmp_path / "link.db").symlink_to("x.db")
-    LeftLog(str(tmp_path / "link.db")).write_again()
+    LeftoverWal(str(tmp_path / "link.db")).rewrite()
     assert log.read_bytes() == contents
     assert log.stat().st_mtime != LONG_AGO
 
 
 def test_no_log(tmp_path: Path) -> None:
-    LeftLog(str(tmp_path / "x.db")).write_again()
+    LeftoverWal(str(tmp_path / "x.db")).rewrite()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_log_that_changes_meanwhile_is_not_safe(tmp_path: Path) -> None:
     log = tmp_path / "x.db-wal"
     log.write_bytes(b"one")
-    left = LeftLog(str(tmp_path / "x.db"))
+    left = LeftoverWal(str(tmp_path / "x.db"))
     log.write_bytes(b"two")
-    with pytest.raises(LogNotSafe, match="x.db-wal"):
-        left.write_again()
+    with pytest.raises(WalNotSafe, match="x.db-wal"):
+        left.rewrite()
 
 
 async def test_a_log_that_cannot_be_read_is_named(config: Config) -> None:

@@ -46,9 +46,9 @@ def test_rare_requests_are_left_to_the_general_parser(name: str) -> None:
 @pytest.mark.parametrize("name", PLAIN)
 def test_every_beginning_of_a_plain_request_is_incomplete(name: str) -> None:
     whole = PLAIN[name]
-    recogniser = RequestParser(lambda headers: True)
+    parser = RequestParser(lambda headers: True)
     for cut in range(1, len(whole)):
-        assert recogniser.parse(whole[:cut]) is INCOMPLETE, whole[:cut]
+        assert parser.parse(whole[:cut]) is INCOMPLETE, whole[:cut]
 
 
 def test_an_endless_head_or_body_is_not_waited_for() -> None:
@@ -123,13 +123,13 @@ def test_fields_that_matter_are_for_the_general_parser(field: str) -> None:
 
 
 def test_fields_that_differ_each_time_are_not_remembered_for_ever() -> None:
-    recogniser = RequestParser(lambda headers: True)
+    parser = RequestParser(lambda headers: True)
     for number in range(2_000):
-        assert not isinstance(recogniser.parse(with_field(f"traceparent: {number}")), Other)
-        assert not isinstance(recogniser.parse(with_field(f"Origin: http://{number}")), Other)
-    assert len(recogniser._blocks) <= 512
-    assert len(recogniser._fields) <= 512
-    assert len(recogniser._judged) <= 512
+        assert not isinstance(parser.parse(with_field(f"traceparent: {number}")), Other)
+        assert not isinstance(parser.parse(with_field(f"Origin: http://{number}")), Other)
+    assert len(parser._blocks) <= 512
+    assert len(parser._fields) <= 512
+    assert len(parser._judged) <= 512
 
 
 @pytest.mark.parametrize(

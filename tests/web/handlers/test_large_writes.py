@@ -8,12 +8,12 @@ from collections.abc import Callable
 import pytest
 
 from tenantbase import json_text
-from tenantbase.offload.runner import APART_BYTES, is_large
+from tenantbase.offload.runner import OFFLOAD_BYTES, is_large
 from tenantbase.json_text import check_utf8
 from tests.service import web_settings
 from tests.web.conftest import Start
 
-LARGE = b"[" + b"1234567, " * (APART_BYTES // 9) + b'"\xc3\xa9"]'
+LARGE = b"[" + b"1234567, " * (OFFLOAD_BYTES // 9) + b'"\xc3\xa9"]'
 BRACKETS = b"[" + b"{}, " * (1 << 19) + b"{}]"
 LONE = LARGE[:-1] + rb', "\ud83d"]'
 SETTINGS = web_settings(max_value_bytes=16 << 20, max_request_bytes=24 << 20)

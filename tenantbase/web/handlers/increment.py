@@ -33,7 +33,7 @@ class IncrementValue(msgspec.Struct, forbid_unknown_fields=True):
 _INCREMENT: Final = Decoder(IncrementValue)
 
 
-class Counters:
+class Increment:
     """Handler of the route."""
 
     def __init__(self, database: Database, settings: WebSettings) -> None:
