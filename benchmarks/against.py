@@ -1,9 +1,9 @@
 """Two commits side by side: the working tree against an earlier revision, in one run.
 
 Each round measures both, one right after the other, and swaps their order from round to round, so
-that a machine that slows down or heats up does so for both. What is compared are the ratios of the
-rounds. A verdict is given only when every round agrees on the direction and the median differs by
-more than ``MARGIN``: with six rounds, chance alone agrees so in one comparison of thirty-two.
+that a machine that slows down or heats up affects both. The rounds' ratios are compared. There is a
+verdict only if all rounds agree on the direction and the median differs by more than ``MARGIN``:
+with six rounds, chance alone produces such agreement in one comparison of thirty-two.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ ROOT: Final = Path(__file__).parent.parent
 
 @contextmanager
 def checked_out(revision: str, directory: Path) -> Iterator[Path]:
-    """A work tree of a revision, removed with the block.
+    """A work tree of a revision, removed when the block ends.
 
     Raises:
-        BenchmarkError: git does not know the revision.
+        BenchmarkError: there is no such revision.
     """
     tree = directory / "revision"
     _git("worktree", "add", "--detach", str(tree), revision)
@@ -45,7 +45,7 @@ def checked_out(revision: str, directory: Path) -> Iterator[Path]:
 
 
 def setup(name: str, tree: Path, needs: Needs) -> Setup:
-    """The tenantbase of a work tree, with the packages of this environment."""
+    """Setups for the tenantbase of a work tree, with the packages of this environment."""
     cached = needs is not Needs.NO_CACHE
     memcached = (
         ["--memcached-memory", str(MEMCACHED_MEGABYTES)] if cached else ["--memcached", "off"]

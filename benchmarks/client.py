@@ -1,7 +1,7 @@
-"""A client for the harness itself: checks answers, loads data, and keeps to a schedule.
+"""The harness's own client: checks answers, loads data, and sends requests on a schedule.
 
-Plain sockets and epoll: at tens of thousands of requests a second an event loop would be most of
-what is measured.
+It uses plain sockets and epoll: at tens of thousands of requests per second, an event loop's own
+cost would dominate the measurement.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _LENGTH: Final = b"content-length:"
 
 @dataclass(frozen=True)
 class Driven:
-    """What a load yielded.
+    """The result of a load.
 
     Attributes:
         latencies: of every request in seconds, from the moment it was due to its last byte.
-        seconds: from the first moment to the last answer.
-        late: how long after it was due a request that had a connection was sent, at the
-            99th percentile, in seconds: the error of the measurement.
+        seconds: from the start to the last answer.
+        late: the measurement's error: how late requests were sent although a connection was free,
+            in seconds, at the 99th percentile.
     """
 
     latencies: array[float]
@@ -43,12 +43,12 @@ class Driven:
 
 
 def check(port: int, exchanges: Sequence[Exchange]) -> float:
-    """Make these requests one by one, and see that the answers are right.
+    """Make these requests one by one, and check the answers.
 
     Returns: the size of an answer's body, in bytes, on average.
 
     Raises:
-        BenchmarkError: an answer is wrong, or a tenth of them are not from where they should be.
+        BenchmarkError: an answer is wrong, or a tenth of them come from an unexpected source.
     """
     size = elsewhere = 0
     with socket.create_connection(("127.0.0.1", port), TIMEOUT_SECONDS) as connection:
@@ -69,7 +69,7 @@ def check(port: int, exchanges: Sequence[Exchange]) -> float:
 
 
 class _Connection:
-    """One connection, and the answer that is on its way."""
+    """A connection, and the answer it is receiving."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), TIMEOUT_SECONDS)
@@ -83,7 +83,7 @@ class _Connection:
         self.socket.sendall(request)
 
     def receive(self, status: bytes) -> bool:
-        """Take what has come; whether the answer is complete.
+        """Receive what has arrived. Returns: whether the answer is complete.
 
         Raises:
             BenchmarkError: it has another status, or cannot be understood.
@@ -120,15 +120,16 @@ def drive(
     rate: float | None = None,
     seconds: float | None = None,
 ) -> Driven:
-    """Make requests over 64 connections. At a high rate this takes a core of its own.
+    """Make requests over 64 connections. At a high rate this needs a core to itself.
 
     Args:
-        rate: requests a second, at even distances, whatever the server does: one that finds no
-            free connection waits, and that counts. None: each as soon as one is free.
+        rate: requests per second, at even intervals, whatever the server does: a request that has
+            to wait for a free connection counts with its wait. None: each as soon as a connection
+            is free.
         seconds: how long, repeating the requests; None: each of them once.
 
     Raises:
-        BenchmarkError: an answer has another status, or none comes.
+        BenchmarkError: an answer has another status, or does not arrive.
     """
     total = len(requests) if rate is None or seconds is None else int(rate * seconds)
     wanted = b"%d" % status
@@ -150,7 +151,7 @@ def drive(
                 due = now if rate is None else begun + sent / rate
                 if due > now:
                     break
-                if len(free) > 1:  # this one has not had to wait for a connection
+                if len(free) > 1:  # it did not wait for a connection
                     lates.append(now - due)
                 free.popleft().send(requests[sent % len(requests)], due)
                 sent += 1

@@ -1,4 +1,4 @@
-"""How requests are spelled, byte for byte, and what a right answer to each is."""
+"""Requests in each service's dialect, byte for byte, and the correct answer to each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back; names of header fields in lower case."""
+    """An answer; names of header fields are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -24,13 +24,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request and what is to come back.
+    """A request and its expected answer.
 
     Attributes:
-        request: as it goes over the connection.
-        status: the status of the right answer.
-        right: whether an answer of that status is the right one.
-        source: what ``X-Cache`` should say; a cache may always fail to have something.
+        request: its bytes.
+        status: the status of the correct answer.
+        right: tells whether an answer with that status is correct.
+        source: the expected ``X-Cache``. A few answers may differ: any cache may evict.
     """
 
     request: bytes
@@ -40,7 +40,7 @@ class Exchange:
 
 
 class Dialect(Protocol):
-    """What is asked of every service. Values are strings; they travel as JSON."""
+    """The requests for one service. Values are strings, sent as JSON."""
 
     def get(self, key: str, value: str | None) -> Exchange:
         """Read a key that has this value; None: a key that does not exist."""
@@ -49,14 +49,14 @@ class Dialect(Protocol):
         """Store a value, durably."""
 
     def get_many(self, entries: Mapping[str, str]) -> Exchange | None:
-        """Read these entries at once; None: the service has no such thing."""
+        """Read these entries in one request; None: the service cannot."""
 
     def list(self, entries: Mapping[str, str]) -> Exchange | None:
-        """Read the first entries in the order of their keys; None: as above."""
+        """Read the first entries in order of keys; None: the service cannot."""
 
 
 class Routes:
-    """The routes of an afternoon's work: tenantbase's, as far as it goes."""
+    """The routes of the naive services: a part of tenantbase's."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -80,11 +80,11 @@ class Routes:
 
 
 class Tenantbase(Routes):
-    """All of them.
+    """All of tenantbase's routes.
 
     Args:
         port: where it listens.
-        source: what ``X-Cache`` should say of every read.
+        source: the expected ``X-Cache`` of every read.
     """
 
     def __init__(self, port: int, source: str) -> None:
@@ -100,7 +100,7 @@ class Tenantbase(Routes):
 
 
 class Constant(Routes):
-    """The same requests; what comes back does not depend on what was asked."""
+    """The same requests; the answer does not depend on the request."""
 
     def get(self, key: str, value: str | None) -> Exchange:
         request = super().get(key, value).request
@@ -143,7 +143,7 @@ def _json(value: object) -> str:
 
 
 def _request(port: int, method: str, target: str, body: str | None = None) -> bytes:
-    """A request with the header fields that wrk would send, and for a body those it needs."""
+    """A request with the header fields that wrk would send, and those that a body needs."""
     head = f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
     if body is None:
         return f"{head}\r\n".encode()

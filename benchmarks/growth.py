@@ -1,4 +1,4 @@
-"""A million entries beside a thousand: what grows with the data, and what does not."""
+"""Compares a million entries with a thousand: what grows with the data, and what does not."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ _VALUE_BYTES: Final = 100
 _STARTS: Final = 5
 _IMPORT_SECONDS: Final = 300.0
 
-# Other people's requests while everything is listed: so many a second, for at least so long, and
-# so many times.
+# Other clients' requests during a listing: rate per second, minimum seconds, repeats.
 _BESIDE_RATE: Final = 200.0
 _BESIDE_SECONDS: Final = 3.0
 _BESIDES: Final = 3
@@ -42,11 +41,11 @@ _BESIDES: Final = 3
 def measure(
     rounds: int, seconds: int, cores: Cores, directory: Path, progress: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Fill a database of each size, then see how it starts, reads and lists; memcached is off.
+    """Fill a database of each size, then measure starting, reading and listing; memcached is off.
 
     Returns: for each size: ``import_rate`` (entries a second), ``database_bytes``,
         ``start_seconds`` until a new server answers, ``cold_rates`` (reads a second in each
-        round) and what `_listing` says.
+        round) and the results of `_listing`.
     """
     with ExitStack() as servers:
         grown = []
@@ -64,7 +63,7 @@ def measure(
 
 
 class _Grown:
-    """A database of some size, and a server on it."""
+    """A database of one size, and its server."""
 
     def __init__(self, size: int, cores: Cores, directory: Path, servers: ExitStack) -> None:
         directory.mkdir()
@@ -88,7 +87,7 @@ class _Grown:
         throughput.write(self._requests, self._reads)
 
     def _import(self) -> float:
-        """Fill the database; the seconds it took, from the start of the command to its end."""
+        """Fill the database. Returns: seconds from the start of the command to its end."""
         lines = self._site.directory / "entries.ndjson"
         with lines.open("w") as file:
             for number in range(self.size):
@@ -104,7 +103,7 @@ class _Grown:
         return elapsed
 
     def _start(self) -> float:
-        """Start a server as a user would; the seconds until it has answered."""
+        """Start a server as a user would. Returns: seconds until its first answer."""
         request = b"GET /health-check HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
         begun = time.monotonic()
         with start_tenantbase(self._site, []):
@@ -117,10 +116,10 @@ class _Grown:
         self.record["cold_rates"].append(read.rate)
 
     def list(self) -> None:
-        """List everything: first alone, for its memory, then beside other requests, for theirs.
+        """List everything: first alone, for its memory; then during other requests, to time them.
 
-        Records ``listing_rate`` (entries a second), ``listing_bytes`` of memory beyond what was
-        held before, and of other requests the 99th percentile in seconds, without and with (medians).
+        Records ``listing_rate`` (entries a second), ``listing_bytes`` of additional memory, and
+        other requests' 99th percentile in seconds, without and with a listing (medians).
         """
         before = resident(self._pid)
         reset_peak(self._pid)

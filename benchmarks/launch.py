@@ -1,7 +1,7 @@
-"""The services compared: how each is set up and started, and what it is asked for.
+"""The services compared: how each is set up and started.
 
-Whatever belongs to a service, its memcached or Redis too, runs on the one core for servers: what is
-compared is what a core yields.
+All processes of a service, its memcached or Redis included, run on the one core for servers,
+because throughput per core is compared.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Process = Popen[bytes]
 
 @dataclass(frozen=True)
 class Site:
-    """Where a service is to run.
+    """Where a service runs, and on which data.
 
     Attributes:
         directory: its own, empty.
-        core: the core it is to stay on.
-        port: where it is to listen.
-        data: what it is to hold.
+        core: the core it is pinned to.
+        port: the port it listens on.
+        data: the entries it holds.
     """
 
     directory: Path
@@ -47,7 +47,7 @@ class Site:
         return running(command, self.core, self.log(name))
 
     def log(self, name: str) -> Path:
-        """Where the output of one of its processes goes."""
+        """The file for the output of one of its processes."""
         return self.directory / f"{name}.log"
 
 
@@ -57,11 +57,11 @@ def _nothing() -> None:
 
 @dataclass(frozen=True)
 class Started:
-    """A service that runs.
+    """A running service.
 
     Attributes:
-        process: the one that serves.
-        renew: to be called after a load whose clients left before they had all their answers.
+        process: the serving process.
+        renew: call it after a load whose clients left before they had all answers.
     """
 
     process: Process
@@ -70,14 +70,14 @@ class Started:
 
 @dataclass(frozen=True)
 class Setup:
-    """A service as some work needs it.
+    """A service, configured for a kind of work.
 
     Attributes:
-        name: of its own among all setups of a run.
-        dialect: how it is asked, given its port.
-        start: runs it; it serves when the block is entered.
-        load: whether the data are still to be stored through its routes.
-        warm: whether there is a cache to be filled by reading.
+        name: unique among all setups of a run.
+        dialect: makes its requests, given its port.
+        start: a context manager that runs it; it serves inside the block.
+        load: whether the data must be stored through its routes.
+        warm: whether reads must fill its cache first.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Server:
-    """A service that runs and holds its data."""
+    """A running service that holds its data."""
 
     started: Started
     port: int
@@ -102,7 +102,7 @@ def constant(needs: Needs) -> Setup:
 
 
 def tenantbase(needs: Needs) -> Setup:
-    """One worker, with its private memcached or without any."""
+    """tenantbase with one worker, with or without its private memcached."""
     if needs is Needs.NO_CACHE:
         return Setup(
             "tenantbase without cache",
@@ -121,17 +121,17 @@ def tenantbase(needs: Needs) -> Setup:
 
 
 def naive(needs: Needs) -> Setup:
-    """An afternoon's work."""
+    """The naive service: an afternoon's work."""
     return _written("naive", "benchmarks.peers.naive", needs)
 
 
 def fastapi(needs: Needs) -> Setup:
-    """The same with the usual tools."""
+    """The naive service with the usual tools."""
     return _written("fastapi", "benchmarks.peers.fastapi_service", needs)
 
 
 def webdis(needs: Needs) -> Setup | None:
-    """C: Webdis in front of Redis, one thread each. It cannot be without Redis."""
+    """Webdis, in C, in front of Redis, one thread each. It cannot run without Redis."""
     if needs is Needs.NO_CACHE:
         return None
     durable = needs is Needs.DURABLE
@@ -156,7 +156,7 @@ PEERS: Final[dict[str, Callable[[Needs], Setup | None]]] = {
 
 @contextmanager
 def serving(setup: Setup, site: Site) -> Iterator[Server]:
-    """A service with its data stored and in its cache, absent keys included."""
+    """Run a service with its data stored and cached, absent keys included."""
     with setup.start(site) as started:
         server = Server(started, site.port, setup.dialect(site.port))
         entries = site.data.entries()
@@ -177,11 +177,11 @@ def start_tenantbase(
     module: Sequence[str | Path] = ("tenantbase",),
     interpreter: Sequence[str | Path] = (sys.executable,),
 ) -> Iterator[Started]:
-    """A tenantbase on ``tenantbase.db`` in its directory, which may be there already.
+    """Run tenantbase on ``tenantbase.db`` in its directory; the file may exist already.
 
     Args:
-        module: what Python is to run, with arguments of its own that come first.
-        interpreter: the Python, with options of its own.
+        module: the module that Python runs, and arguments that come before tenantbase's.
+        interpreter: the Python, and its own options.
     """
     serve: list[str | Path] = [
         "serve",
@@ -197,7 +197,7 @@ def start_tenantbase(
 
 
 def tenantbase_command(site: Site, name: str, *arguments: str | Path) -> list[str | Path]:
-    """One of tenantbase's commands, for the database in this directory."""
+    """The command line of a tenantbase command on the database in this directory."""
     database = site.directory / "tenantbase.db"
     return [sys.executable, "-m", "tenantbase", name, "--database", database, *arguments]
 
@@ -270,8 +270,8 @@ def _webdis(site: Site, persistence: str) -> Iterator[Started]:
             return process
 
         def renew() -> None:
-            # Webdis gives the answers that a client did not wait for to whoever gets its
-            # descriptor next. It holds no data, so a new one takes its place.
+            # Webdis sends the answers that a client did not wait for to the next client that gets
+            # the same descriptor. It holds no data, so start a new one.
             front.close()
             start()
 

@@ -1,4 +1,4 @@
-"""What the results came from: the machine, and the versions of everything that took part."""
+"""Describes the machine, and the versions of everything that took part."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _PROGRAMS: Final = {
     "memcached": ["memcached", "-V"],
     "redis": ["redis-server", "--version"],
     "wrk": ["wrk", "--version"],
-    # It cannot say it itself.
+    # It cannot print its version.
     "webdis": ["dpkg-query", "--show", "--showformat", "${Version}", "webdis"],
 }
 
 
 def describe(directory: Path) -> dict[str, str]:
-    """The machine; ``directory`` is where the databases lie."""
+    """Describe the machine; ``directory`` is where the databases are."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "processor": _processor(),
@@ -45,7 +45,7 @@ def describe(directory: Path) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Python, SQLite, and every package and program that took part."""
+    """The versions of Python, SQLite, and every package and program that took part."""
     found = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
     for package in _PACKAGES:
         found[package] = metadata.version(package)
@@ -69,6 +69,6 @@ def _distribution() -> str:
 
 
 def _file_system(directory: Path) -> str:
-    """Its type: fsync means nothing on tmpfs."""
+    """The type of its file system: fsync means nothing on tmpfs."""
     command = ["stat", "--file-system", "--format", "%T", str(directory)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,4 +1,4 @@
-"""What a server process holds: at rest, under load, and after a million requests."""
+"""The memory of a server process: at rest, under load, and after a million requests."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from benchmarks.work import MIXED, SMALL
 def measure(
     requests: int, cores: Cores, directory: Path, progress: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Let tenantbase, and the bare framework beside it, answer reads and writes.
+    """Send reads and writes to tenantbase and, for comparison, to the bare framework.
 
-    What belongs to it otherwise (memcached) is not counted.
+    Other processes, such as memcached, are not counted.
 
     Returns: for each, in bytes: ``rest`` once the data are stored, ``peak`` under load,
-        ``samples``: pairs of the answers given so far and what is held then.
+        ``samples``: pairs of the number of answers so far and the memory then.
     """
     records = []
     for peer in ("constant", "tenantbase"):

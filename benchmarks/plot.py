@@ -1,4 +1,4 @@
-"""The picture of a run: a panel for each work on the small values, a bar for each service."""
+"""Plots a run: a panel for each work on the small values, a bar for each service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processes of a run: pinned to a core, gone when the run is, and what they use."""
+"""The processes of a run: pins them to a core, ends them with the run, and measures their use."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 class BenchmarkError(Exception):
-    """The run cannot go on, or what it measured is worth nothing. The text says why."""
+    """The run cannot continue, or its results are worthless. The text says why."""
 
 
 @dataclass(frozen=True)
 class Cores:
-    """The core for everything that serves, and the one for the load."""
+    """The core for the servers, and the one for the load generator."""
 
     server: int
     load: int
 
 
 def choose_cores() -> Cores:
-    """Two cores that this process may use.
+    """Choose two cores that this process may use.
 
     Raises:
-        BenchmarkError: there are not two.
+        BenchmarkError: there are fewer.
     """
     available = sorted(os.sched_getaffinity(0))
     if len(available) < 2:
@@ -44,7 +44,7 @@ def choose_cores() -> Cores:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    """A free TCP port of 127.0.0.1."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -55,9 +55,9 @@ def free_port() -> int:
 def running(
     command: Sequence[str | Path], core: int, log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process on one core, with its output in ``log``; ended with the block.
+    """Run a process on one core, with its output in ``log``; it ends with the block.
 
-    Should the run itself be killed, the kernel ends the process.
+    If the run itself is killed, the kernel ends the process.
     """
     pinned = ["setpriv", "--pdeathsig", "TERM", "taskset", "--cpu-list", str(core), *command]
     with log.open("ab") as output:
@@ -76,10 +76,10 @@ def running(
 def wait_for(
     process: subprocess.Popen[bytes], log: Path, *, port: int = 0, path: Path | None = None
 ) -> None:
-    """Return once something accepts connections on a port of 127.0.0.1, or on a Unix socket.
+    """Wait until something accepts connections on a port of 127.0.0.1, or on a Unix socket.
 
     Raises:
-        BenchmarkError: the process ended, or time is up; with what it wrote.
+        BenchmarkError: the process ended, or the timeout has passed; the text has its output.
     """
     deadline = time.monotonic() + READY_SECONDS
     while not _accepts(port, path):
@@ -96,7 +96,7 @@ def _accepts(port: int, path: Path | None) -> bool:
 
 
 def tree(pid: int) -> list[int]:
-    """A process and all that descend from it, the oldest first."""
+    """A process and its descendants, the oldest first."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -109,7 +109,7 @@ def tree(pid: int) -> list[int]:
 
 
 def worker_of(pid: int) -> int:
-    """The process that serves: one forked from ``pid``, with its command line, or itself."""
+    """The serving process: a child of ``pid`` with the same command line, or ``pid`` itself."""
     command = Path(f"/proc/{pid}/cmdline").read_bytes()
     for each in tree(pid)[1:]:
         with suppress(OSError):  # it has just ended
@@ -119,12 +119,12 @@ def worker_of(pid: int) -> int:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of proc(5)'s stat after the name, which may hold anything: state, parent, ..."""
+    """The fields of proc(5)'s stat after the name (which may contain anything): state, parent, ..."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def busy_seconds(core: int) -> float:
-    """How long a core has not been idle since the machine began (proc(5), stat)."""
+    """How long a core has been busy since boot (proc(5), stat)."""
     for line in Path("/proc/stat").read_text().splitlines():
         if line.startswith(f"cpu{core} "):
             user, nice, system, _idle, _wait, irq, softirq, *_ = map(int, line.split()[1:])
@@ -133,7 +133,7 @@ def busy_seconds(core: int) -> float:
 
 
 def cpu_seconds() -> float:
-    """What all processes of the run, this one aside, have used since they began."""
+    """The processor time that all processes of the run but this one have used so far."""
     total = 0
     for pid in tree(os.getpid())[1:]:
         with suppress(OSError):  # it has just ended
@@ -142,9 +142,9 @@ def cpu_seconds() -> float:
 
 
 def thread_seconds(pid: int) -> dict[int, tuple[str, float]]:
-    """The name of each thread of a process and of those that descend from it, and what it has used.
+    """Each thread's name and processor time, for a process and its descendants.
 
-    The first thread of a process bears the process's name, its others theirs.
+    The main thread has the process's name, the others their own.
     """
     found = {}
     for process in tree(pid):
@@ -157,22 +157,22 @@ def thread_seconds(pid: int) -> dict[int, tuple[str, float]]:
 
 
 def settle() -> None:
-    """Return once all processes of the run have had nothing to do for a while.
+    """Wait until all processes of the run have been idle for a while.
 
     Raises:
-        BenchmarkError: they do not come to rest.
+        BenchmarkError: they do not become idle.
     """
     deadline = time.monotonic() + READY_SECONDS
     before = None
     while (now := _activity()) is None or now != before:
         if time.monotonic() > deadline:
-            raise BenchmarkError("the servers do not come to rest")
+            raise BenchmarkError("the servers do not become idle")
         before = now
         time.sleep(0.1)
 
 
 def _activity() -> list[tuple[int, list[str]]] | None:
-    """What each process has used, in ticks; None while one of them works or waits for a disk."""
+    """Each process's processor time in ticks; None while one of them runs or waits for a disk."""
     used = []
     for pid in tree(os.getpid())[1:]:
         with suppress(OSError):
@@ -184,14 +184,14 @@ def _activity() -> list[tuple[int, list[str]]] | None:
 
 
 def resident(pid: int, *, peak: bool = False) -> int:
-    """The memory of one process in bytes: now, or at most since `reset_peak`."""
+    """The memory of one process in bytes: now, or its peak since `reset_peak`."""
     name = "VmHWM:" if peak else "VmRSS:"
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(name):
             return int(line.split()[1]) * 1024
-    raise BenchmarkError(f"process {pid} is gone")
+    raise BenchmarkError(f"process {pid} has ended")
 
 
 def reset_peak(pid: int) -> None:
-    """Let `resident` find the peak from now on (proc(5), clear_refs)."""
+    """Restart the peak that `resident` reads (proc(5), clear_refs)."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")

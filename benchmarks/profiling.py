@@ -1,4 +1,4 @@
-"""Where the processor's time goes: by thread, and within Python by module."""
+"""Measures processor time by thread and, within Python, by module."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FRAME: Final = re.compile(r".* \((.*?)(?::\d+)?\)")
 def measure(
     seconds: int, cores: Cores, directory: Path, progress: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Load tenantbase with some work, once as it is and once watched by py-spy.
+    """Load tenantbase twice with each work: unobserved, and sampled by py-spy.
 
     Returns: for each work: ``threads``, pairs of a name and its processor time for one key in
         seconds; ``modules``, pairs of a module and its share of the time in which Python ran.
@@ -92,8 +92,8 @@ def _modules(server: Server, requests: Path, seconds: int, cores: Cores) -> list
 
 
 def _module(frame: str) -> str:
-    """Whose code a frame is: our own file, or somebody's package."""
+    """The module that a stack frame belongs to: a file of ours, or a package."""
     path = match[1] if (match := _FRAME.fullmatch(frame)) else frame
     if path == "asyncio/runners.py":
-        return "event loop (uvloop, in C)"  # which has no frames of its own
+        return "event loop (uvloop, in C)"  # which has no Python frames
     return path if path.startswith("tenantbase/") else path.partition("/")[0]

@@ -1,6 +1,6 @@
-"""From the results to Markdown: for the terminal, and for the section of README.md.
+"""Renders the results as Markdown, for the terminal and for the section of README.md.
 
-``python -m benchmarks.report`` makes the section and the plot again from results.json.
+``python -m benchmarks.report`` regenerates the section and the plot from results.json.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from benchmarks.work import DATA
 HERE: Final = Path(__file__).parent
 RESULTS: Final = HERE / "results.json"
 
-_MODULES: Final = 12  # of a profile, as many as are told
+_MODULES: Final = 12  # shown of a profile
 _PLOT: Final = "throughput.svg"
 _BEGIN: Final = "<!-- results: written by scripts/bench --publish -->"
 _END: Final = "<!-- end of results -->"
 
 _COST_NOTE: Final = (
-    "What one answer (bulk get: one key) takes of the server's core, memcached and Redis included:"
-    " other programs on the machine disturb it less than they disturb the throughput."
+    "Processor time for one answer (bulk get: one key) on the server's core, memcached and Redis"
+    " included. Other programs on the machine disturb it less than they disturb the throughput."
 )
 _SIZES: Final = {data.name: data.title for data in DATA}
 
 
 def render(results: dict[str, Any]) -> str:
-    """All tables there are results for."""
+    """The tables of all results."""
     loads = Loads(results["loads"])
     parts = []
     if results["loads"]:
@@ -61,7 +61,7 @@ def publish(results: dict[str, Any]) -> None:
     readme = HERE / "README.md"
     before, begin, rest = readme.read_text().partition(_BEGIN)
     _, end, after = rest.partition(_END)
-    assert begin and end, f"{readme.name} has lost its marks"
+    assert begin and end, f"{readme.name} has lost the marks of its section"
     image = f"![Throughput of each service at each work]({_PLOT})"
     readme.write_text(f"{before}{_BEGIN}\n\n{image}\n\n{render(results)}\n\n{_END}{after}")
 
@@ -176,7 +176,7 @@ def _profile(records: list[dict[str, Any]]) -> str:
 
 def _steps(records: list[dict[str, Any]]) -> str:
     rows = [[each["step"], f"{each['seconds'] * 1e6:.2f} µs"] for each in records]
-    return _table(["a step of reading one key", "processor time"], rows)
+    return _table(["step of reading one key", "processor time"], rows)
 
 
 def _waits(record: dict[str, Any]) -> list[str]:
@@ -194,7 +194,7 @@ def _waits(record: dict[str, Any]) -> list[str]:
     header = ["at the same time as", "of the slowest", "a second", "median", "longest"]
     text = (
         f"The slowest {SLOWEST:.0%} of {record['rate']:,.0f} durable sets a second took"
-        f" {_milliseconds(record['slow'])} or more in the server. A commit, or storing frames in"
+        f" {_milliseconds(record['slow'])} or more in the server. A commit, or storing items in"
         f" memcached, is called long from {_milliseconds(LONG_SECONDS)} on. One can overlap several."
     )
     return [text, _table(header, rows)]

@@ -1,4 +1,4 @@
-"""The rounds: every service in turn, for each work, again and again."""
+"""The rounds: each measures every service in turn, for each work."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from benchmarks.launch import PEERS, Server, Setup, Site, serving
 from benchmarks.processes import BenchmarkError, Cores, free_port, settle
 from benchmarks.work import CACHED_GET, DURABLE_SET, SMALL, Data, Needs, Work
 
-# Of each load so many requests are made and their answers checked, before and after.
+# How many requests of each load are sent separately, before and after it, to check the answers.
 _CHECKED: Final = 50
 
-# The open loop is for these: a read and a write.
+# Measured by the open loop, too: a read and a write.
 _LATENCY: Final = (CACHED_GET, DURABLE_SET)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured.
+    """What to measure.
 
     Attributes:
-        peers: names in ``setups``, in the order of the first round; every other round takes them
-            in the opposite order, so that being first favours none of them.
+        peers: names in ``setups``, in the order of the first round. The order alternates, so that
+            none profits from being first.
     """
 
     rounds: int
@@ -44,7 +44,7 @@ class Plan:
 
 
 def measure(plan: Plan, progress: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Go through all rounds.
+    """Measure all rounds.
 
     Returns: one record for each load: round, data, work, peer, keys a second (``rate``), and more.
 
@@ -79,9 +79,9 @@ def _bench(plan: Plan, data: Data, directory: Path) -> Iterator[_Bench]:
 
 
 class _Bench:
-    """The services of one round with the same data, each started when it is first needed.
+    """The services of one round with the same data, each started when first needed.
 
-    Those that wait for their turn cost nothing.
+    Waiting services use no processor time.
     """
 
     def __init__(self, plan: Plan, data: Data, directory: Path, servers: ExitStack) -> None:
@@ -93,7 +93,7 @@ class _Bench:
         self._servers: dict[str, Server] = {}
 
     def load(self, peer: str, work: Work) -> dict[str, Any] | None:
-        """Measure one service at some work; None: it has no such thing."""
+        """Measure one service at one work; None: the service cannot do it."""
         setup = self._plan.setups[peer](work.needs)
         if setup is None:
             return None
@@ -109,7 +109,7 @@ class _Bench:
         yielded = throughput.measure(
             server.port, path, status, self._plan.seconds, self._plan.cores
         )
-        # wrk leaves with requests under way.
+        # wrk leaves with requests in flight.
         settle()
         server.started.renew()
         if yielded.answer_bytes < 0.8 * size:
@@ -139,7 +139,7 @@ class _Bench:
         }
 
     def _check(self, server: Server, exchanges: list[Exchange]) -> float:
-        """See that a service does what is about to be measured, writing and reading included."""
+        """Check that a service does what will be measured, writing and reading included."""
         size = check(server.port, exchanges[:_CHECKED])
         key, value = "probe", f"{size}"
         check(server.port, [server.dialect.set(key, value)])

@@ -1,4 +1,4 @@
-"""The command line: what is measured, how often, and what comes out. See README.md."""
+"""The command line of the benchmarks. See README.md."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MEMORY_REQUESTS: Final = 1_000_000
 def main() -> None:
     """Measure, and print the tables."""
     options = _options()
-    # Let the context managers end what was started.
+    # Let the context managers end all processes.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     directory = Path(tempfile.mkdtemp(prefix="tenantbase-bench-", dir=options.directory))
     try:
@@ -54,11 +54,9 @@ def _options() -> argparse.Namespace:
     parts = [*(work.name for work in WORK), "profile", "memory", "growth"]
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
     parser.add_argument(
-        "--seconds", type=int, default=3, metavar="N", help="that a load lasts; default: 3"
+        "--seconds", type=int, default=3, metavar="N", help="duration of a load; default: 3"
     )
-    parser.add_argument(
-        "--only", action="append", choices=parts, help="only this; may be given many times"
-    )
+    parser.add_argument("--only", action="append", choices=parts, help="only this; may be repeated")
     parser.add_argument(
         "--data", action="append", choices=[data.name for data in DATA], help="likewise"
     )
@@ -70,16 +68,18 @@ def _options() -> argparse.Namespace:
         f" {against.MIN_ROUNDS} rounds",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="two rounds of a second on small values, nothing more"
+        "--quick", action="store_true", help="only two rounds of one second, on small values"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file")
     parser.add_argument(
         "--publish",
         action="store_true",
         help="write results.json, the plot and the section of README.md in benchmarks/",
     )
     parser.add_argument(
-        "--directory", metavar="PATH", help="for the databases; a real disk, or fsync is nothing"
+        "--directory",
+        metavar="PATH",
+        help="for the databases; on a real disk, or fsync does nothing",
     )
     options = parser.parse_args()
     options.only = options.only or parts
@@ -94,7 +94,7 @@ def _options() -> argparse.Namespace:
     if options.against:
         options.rounds = max(options.rounds, against.MIN_ROUNDS)
         if options.publish or options.json:
-            parser.error("--against prints a table; it goes with neither --json nor --publish")
+            parser.error("--against prints a table; do not combine it with --json or --publish")
     if options.rounds < 1 or options.seconds < 1:
         parser.error("--rounds and --seconds are at least 1")
     return options
@@ -161,7 +161,7 @@ def _measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
 
 
 class _Progress:
-    """Says on a terminal what is under way."""
+    """Shows progress on a terminal."""
 
     last = "start"
 

@@ -1,4 +1,4 @@
-"""What each step of reading one key from memcached costs, by itself and from warm caches."""
+"""Measures each step of reading one key from memcached by itself, with warm processor caches."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _REPEATS: Final = 300
 
 
 def measure(directory: Path) -> list[dict[str, Any]]:
-    """Take the steps of one bulk read one after the other, each for all of its keys.
+    """Run the steps of one bulk read one after the other, each for all keys.
 
-    Returns: for each step: ``step``, and ``seconds`` for one key, the least of some repeats.
+    Returns: for each step: ``step``, and ``seconds`` for one key, the fastest of several repeats.
     """
     entries = [
         Entry(key, msgspec.json.encode(text), JSON, "0" * 36, version, None)

@@ -1,4 +1,4 @@
-"""What the records of a run amount to: medians over its rounds, ratios, goals."""
+"""Summarises the records of a run: medians over its rounds, ratios, goals."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ Record = dict[str, Any]
 
 OURS: Final = "tenantbase"
 
-# Above this share the load generator's core may have been what was measured.
+# Above this busy share, the load generator may have been the bottleneck.
 BUSY: Final = 0.97
-# Above this share of the server's core, others on the machine were measured too.
+# Above this share of the server's core, other programs distorted the result.
 DISTURBED: Final = 0.03
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A ratio that is wanted, of tenantbase to a peer, on the small values."""
+    """A goal: the ratio of tenantbase to a peer, on the small values."""
 
     work: str
     peer: str
@@ -45,7 +45,7 @@ class Loads:
         self._records = records
 
     def lines(self) -> list[tuple[str, str]]:
-        """Each data and work that was measured, in the order it was."""
+        """Each pair of data and work, in the order of measurement."""
         return list(dict.fromkeys((each["data"], each["work"]) for each in self._records))
 
     def peers(self) -> list[str]:
@@ -58,7 +58,7 @@ class Loads:
         return statistics.median(found) if found else None
 
     def ratios(self, data: str, work: str, peer: str) -> list[float]:
-        """Of tenantbase to a peer, in each round in which both were measured."""
+        """The ratios of tenantbase to a peer, in each round in which both were measured."""
         theirs = {each["round"]: each["rate"] for each in self._of(data, work, peer)}
         ours = self._of(data, work, OURS)
         return sorted(
@@ -66,11 +66,11 @@ class Loads:
         )
 
     def most_busy(self, data: str, work: str, peer: str) -> float:
-        """How busy the core of the load was, in the median."""
+        """The median share of time that the load generator's core was busy."""
         return self.median(data, work, peer, "load_busy") or 0.0
 
     def disturbance(self) -> float:
-        """The share of the server's core that went to strangers, in the median."""
+        """The median share of the server's core that other programs used."""
         return float(statistics.median(each["others"] for each in self._records))
 
     def _of(self, data: str, work: str, peer: str) -> Iterator[Record]:

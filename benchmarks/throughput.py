@@ -1,4 +1,4 @@
-"""As many requests as a server answers: wrk, a closed loop over 64 connections."""
+"""Measures maximum throughput with wrk: a closed loop over 64 connections."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _MARK: Final = "RESULT "
 
 @dataclass(frozen=True)
 class Throughput:
-    """What one load yielded.
+    """The result of one load.
 
     Attributes:
-        rate: answers a second.
-        answers: how many there were.
-        answer_bytes: of one answer with its head, on average.
-        cost: the processor time, in seconds, that one took the server and what belongs to it.
-        load_busy: the share of the time that wrk's core was not idle. Near 1 it is wrk, or
-            something else there, that is measured.
-        others: the share of the server's core that strangers used. Above a few hundredths the
+        rate: answers per second.
+        answers: their number.
+        answer_bytes: the average size of an answer with its head.
+        cost: the processor time of the service's processes for one answer, in seconds.
+        load_busy: the share of time that wrk's core was busy. Near 1, wrk is the bottleneck, or
+            something else on its core.
+        others: the share of the server's core that other programs used. Above a few hundredths the
             figures are noise.
     """
 
@@ -41,10 +41,10 @@ class Throughput:
 
 
 def measure(port: int, requests: Path, status: int, seconds: int, cores: Cores) -> Throughput:
-    """Send the requests of a file (see `write`) for so many seconds.
+    """Send the requests of a file (see `write`) for ``seconds``.
 
     Args:
-        status: the status of every right answer.
+        status: the status of every correct answer.
 
     Raises:
         BenchmarkError: a connection failed, or an answer had another status.
@@ -59,7 +59,8 @@ def measure(port: int, requests: Path, status: int, seconds: int, cores: Cores) 
     if finished.returncode or _MARK not in finished.stdout:
         raise BenchmarkError(f"wrk failed:\n{finished.stdout}{finished.stderr}")
     result = json.loads(finished.stdout.partition(_MARK)[2])
-    # wrk calls every status from 400 on an error: for a key that does not exist it is the answer.
+    # wrk counts every status from 400 on as an error, but for a key that does not exist it is
+    # correct.
     refused = result["answers"] if status >= 400 else 0
     if result["broken"] or result["refused"] != refused or not result["answers"]:
         raise BenchmarkError(f"not every answer was a {status}: {result}")
@@ -75,7 +76,7 @@ def measure(port: int, requests: Path, status: int, seconds: int, cores: Cores) 
 
 
 def write(path: Path, requests: list[bytes]) -> None:
-    """Put requests into a file for `measure`."""
+    """Write requests to a file for `measure`."""
     with path.open("wb") as file:
         for request in requests:
             file.write(b"%d\n%b" % (len(request), request))

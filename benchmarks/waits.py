@@ -1,4 +1,4 @@
-"""What the slowest durable sets waited for."""
+"""Finds out what the slowest durable sets waited for."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from benchmarks.witness import Span
 from benchmarks.work import DURABLE_SET, SMALL
 
 SLOWEST: Final = 0.01
-"""The share of the sets that is asked about."""
+"""The share of the sets that counts as the slowest."""
 LONG_SECONDS: Final = 0.0015
-"""From here on a commit, which usually takes a third of that, is a long one."""
+"""A commit that takes longer is long; it usually takes a third of this."""
 
 _SECONDS_AT_LEAST: Final = 5
 
@@ -28,12 +28,12 @@ _SECONDS_AT_LEAST: Final = 5
 def measure(
     seconds: int, cores: Cores, directory: Path, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Load tenantbase with durable sets, at half of what it can do, and look at the slowest.
+    """Load tenantbase with durable sets at half its maximum rate, and examine the slowest.
 
-    Returns: ``rate``, sets a second; ``slow``, the seconds that each of the slowest took at least,
-        in the server; ``causes``: for each a ``name``, the ``share`` of them that it overlapped,
-        how many ``a_second`` there were, their ``median`` and ``longest`` in seconds; ``other``,
-        the share of the slowest that none of them overlapped.
+    Returns: ``rate``, sets per second; ``slow``, the least seconds that one of the slowest took in
+        the server; ``causes``: for each a ``name``, the ``share`` of them that it overlapped, how
+        many ``a_second`` there were, their ``median`` and ``longest`` in seconds; ``other``, the
+        share of the slowest that none of them overlapped.
     """
     progress("waits: durable-set")
     site_directory = directory / "waits"
@@ -87,7 +87,7 @@ def _explain(spans: dict[str, list[Span]], count: int) -> dict[str, Any]:
 
 
 def _share(slowest: Sequence[Span], causes: Sequence[Span]) -> float:
-    """How many of the slowest overlap any of these."""
+    """The share of the slowest that overlap any of these."""
     overlapped = [
         any(begin < write[1] and end > write[0] for begin, end in causes) for write in slowest
     ]

@@ -1,7 +1,7 @@
-"""Runs tenantbase, and writes down when it did what, for `waits.py`.
+"""Runs tenantbase, and records when it did what, for `waits.py`.
 
-``python -m benchmarks.witness FILE serve ...``: the command line is tenantbase's after FILE. Its parts
-are replaced from outside; that costs about a microsecond for each write.
+``python -m benchmarks.witness FILE serve ...``: after FILE comes tenantbase's command line. It
+wraps some of tenantbase's methods, which costs about a microsecond per write.
 """
 
 from __future__ import annotations

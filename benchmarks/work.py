@@ -1,4 +1,4 @@
-"""What is asked of the services, and on which data."""
+"""The workloads, and the data they run on."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ Entries = Mapping[str, str]
 BULK_KEYS: Final = 100
 LIST_ENTRIES: Final = 1_000
 
-# Each load repeats a list of requests that was made before it: this many bytes of them.
+# Each load repeats a list of prepared requests, of this many bytes.
 _PREPARED_BYTES: Final = 16_000_000
 _PREPARED: Final = 20_000
 
 
 class Needs(Enum):
-    """How the services are to be set up for some work."""
+    """What a work needs of the services."""
 
     CACHE = "a cache; writes need not be durable"
     NO_CACHE = "no cache"
-    DURABLE = "a cache; every write on the disk before it is acknowledged"
+    DURABLE = "a cache; every write durable before it is acknowledged"
 
 
 @dataclass(frozen=True)
 class Data:
-    """So many keys, each with a value of so many bytes."""
+    """A number of keys, each with a value of the same size."""
 
     name: str
     keys: int
@@ -39,27 +39,27 @@ class Data:
 
     @property
     def title(self) -> str:
-        """What it is, in words."""
+        """A description for the tables."""
         size = (
             f"{self.value_bytes} B" if self.value_bytes < 1024 else f"{self.value_bytes >> 10} KiB"
         )
         return f"{self.keys:,} × {size}"
 
     def entries(self) -> dict[str, str]:
-        """The same on every call, in the order of the keys."""
+        """The entries, the same on every call, in order of keys."""
         return {key: value(key, self.value_bytes) for key in map(name, range(self.keys))}
 
 
 @dataclass(frozen=True)
 class Work:
-    """One line of the table.
+    """One workload: a line of the table.
 
     Attributes:
-        name: what it is called there, and for --only.
-        needs: how the services are set up.
-        data: the names of the data it is done on.
-        keys: how many keys one request is about.
-        exchange: makes one request, or None where a service has no such thing.
+        name: its name in the table, and for --only.
+        needs: what the services need for it.
+        data: the names of the data it runs on.
+        keys: keys per request.
+        exchange: makes one request; None if the service cannot do it.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Work:
     def exchanges(
         self, dialect: Dialect, entries: Entries, count: int = _PREPARED
     ) -> list[Exchange]:
-        """At most so many requests, the same on every call; empty: it cannot be asked."""
+        """At most ``count`` requests, the same on every call; none if the service cannot do it."""
         # Seeded: every service gets the same keys in the same order.
         chance = random.Random(self.name)
         first = self.exchange(dialect, entries, chance)
@@ -83,7 +83,7 @@ class Work:
 
 
 def name(number: int) -> str:
-    """The key of this number: the order of keys is that of the numbers."""
+    """The key with this number. Keys sort as their numbers do."""
     return f"key-{number:07d}"
 
 
@@ -93,7 +93,7 @@ def absent_name(number: int) -> str:
 
 
 def value(seed: str, size: int) -> str:
-    """A value of so many bytes that no other seed has."""
+    """A value of this size, different for each seed."""
     return hashlib.shake_128(seed.encode()).hexdigest(size // 2)
 
 
@@ -107,7 +107,7 @@ def _absent(dialect: Dialect, entries: Entries, chance: random.Random) -> Exchan
 
 
 def _set(dialect: Dialect, entries: Entries, chance: random.Random) -> Exchange:
-    # The value it has: whatever is read later on is still what the entries say.
+    # The value it has already: later reads still find what the entries say.
     key = name(chance.randrange(len(entries)))
     return dialect.set(key, entries[key])
 
@@ -126,8 +126,8 @@ def _list(dialect: Dialect, entries: Entries, chance: random.Random) -> Exchange
 
 
 SMALL: Final = Data("small", 5_000, 100)
-MANY: Final = Data("many", 50_000, 100)  # more than tenantbase remembers the frames of
-FEW: Final = Data("few", 200, 100)  # all of them stay in the processor's caches
+MANY: Final = Data("many", 50_000, 100)  # more keys than tenantbase remembers the items of
+FEW: Final = Data("few", 200, 100)  # few enough to stay in the processor's caches
 LARGE: Final = Data("large", 5_000, 10_240)
 HOT: Final = Data("hot", 1, 100)
 DATA: Final = (SMALL, MANY, FEW, LARGE, HOT)

@@ -1,5 +1,5 @@
--- Sends the requests of a file over and over, as they are: each is preceded by its length and the
--- end of a line. At the end it writes one line of JSON.
+-- Repeats the requests of a file, byte for byte; in the file, each follows a line with its length.
+-- At the end it writes one line of JSON.
 
 local requests, count, last = {}, 0, 0
 

@@ -1,1 +1,1 @@
-"""The services compared. Those written for the comparison are programs in this folder."""
+"""Services written for the comparison, each a program of its own."""

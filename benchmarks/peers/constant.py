@@ -1,4 +1,4 @@
-"""The framework's own ceiling: aiohttp and uvloop, answering what was made beforehand."""
+"""The framework's own ceiling: aiohttp and uvloop with prepared answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aiohttp import web
 
 
 def entry(number: int, value_bytes: int) -> dict[str, object]:
-    """What tenantbase says of an entry."""
+    """An entry as tenantbase's answer has it."""
     return {
         "key": f"key-{number:07d}",
         "value": "x" * value_bytes,
@@ -21,7 +21,7 @@ def entry(number: int, value_bytes: int) -> dict[str, object]:
 
 
 def application(value_bytes: int, entries: int) -> web.Application:
-    """Answers of the size of tenantbase's, whatever is asked."""
+    """Answers of the same size as tenantbase's, whatever the request."""
     read = json.dumps(entry(1, value_bytes)).encode()
     everything = {"values": [entry(number, value_bytes) for number in range(entries)]}
     listed = json.dumps(everything | {"cursor": "key"}).encode()

@@ -1,4 +1,4 @@
-"""The same service with the usual tools: FastAPI, uvicorn, aiocache in front of aiosqlite."""
+"""The naive service with the usual tools: FastAPI, uvicorn, aiocache in front of aiosqlite."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Entry(BaseModel):
 
 
 class Entries(BaseModel):
-    """A list of them."""
+    """A list of items."""
 
     values: list[Entry]
 
 
 def application(path: str, memcached: int | None) -> FastAPI:
-    """The service on a database; ``memcached`` is a port, None is no cache."""
+    """The service on a database; ``memcached`` is a port; None: no cache."""
     cache: Any = None
     database: aiosqlite.Connection
 

@@ -1,4 +1,4 @@
-"""What one would write in an afternoon: ask memcached, else SQLite; a commit for every write.
+"""A service written in an afternoon: ask memcached, else SQLite; one commit per write.
 
 One aiomcache client, one aiosqlite connection, JSON as aiohttp does it. Nothing keeps the two
 stores coherent.
@@ -24,7 +24,7 @@ routes = web.RouteTableDef()
 
 @routes.get("/get-value")
 async def get_value(request: web.Request) -> web.Response:
-    """One value, from memcached if it is there."""
+    """Read one value, from memcached if it is there."""
     key = request.query["key"]
     cache = request.app.get(CACHE)
     if cache is not None and (cached := await cache.get(key.encode())) is not None:
@@ -40,7 +40,7 @@ async def get_value(request: web.Request) -> web.Response:
 
 @routes.get("/get-values")
 async def get_values(request: web.Request) -> web.Response:
-    """The first values in the order of their keys."""
+    """List the first values in order of keys."""
     limit = (int(request.query["limit"]),)
     async with request.app[DATABASE].execute(table.SELECT_FIRST, limit) as cursor:
         rows = await cursor.fetchall()
@@ -49,7 +49,7 @@ async def get_values(request: web.Request) -> web.Response:
 
 @routes.post("/set-value")
 async def set_value(request: web.Request) -> web.Response:
-    """Store a value in both."""
+    """Store a value in SQLite and memcached."""
     body = await request.json()
     key, value = body["key"], body["value"]
     await request.app[DATABASE].execute(table.UPSERT, (key, value))

@@ -1,4 +1,4 @@
-"""The table that both Python services written for the comparison keep their values in."""
+"""The table of values of the naive and the FastAPI service."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-# As durable as tenantbase, and the fastest way to be: a commit is one fsync of the log.
+# As durable as tenantbase, and the fastest such setting: a commit is one fsync of the log.
 PRAGMAS: Final = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
 CREATE: Final = "CREATE TABLE entries (key TEXT PRIMARY KEY, value TEXT NOT NULL)"
 SELECT: Final = "SELECT value FROM entries WHERE key = ?"
@@ -17,7 +17,7 @@ UPSERT: Final = "INSERT OR REPLACE INTO entries (key, value) VALUES (?, ?)"
 
 
 def create(path: Path, entries: Mapping[str, str]) -> None:
-    """Make a database that holds these entries."""
+    """Create a database with these entries."""
     with closing(sqlite3.connect(path)) as database:
         database.executescript(PRAGMAS)
         with database:
