@@ -1,4 +1,4 @@
-"""Which JSON is accepted from outside, and how the rest is refused.
+"""Rules for JSON from outside, and the errors for JSON that breaks them.
 
 The same rules hold for request bodies, the lines of an import and the command line:
 

@@ -1,4 +1,4 @@
-"""What a read found, and what the policy counts."""
+"""The result of a read, and the policy's counters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Lookup(msgspec.Struct, frozen=True, gc=False):
 
 
 class PolicyCounts(msgspec.Struct):
-    """What the policy has done since the start.
+    """The policy's counters since the start.
 
     Attributes:
         hits, misses, bypasses: keys read, by cache status.

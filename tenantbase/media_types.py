@@ -1,4 +1,4 @@
-"""Media types: which are legal, and which a browser must not be made to run."""
+"""Media types: which are legal, and which contain code that a browser would run."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def check_media_type(text: str, field: str) -> str:
     """
     if len(text) > _LONGEST or not _MEDIA_TYPE.fullmatch(text):
         raise InvalidRequest(
-            f"a media type such as image/png is wanted, of at most {_LONGEST} characters", field
+            f"expected a media type such as image/png, of at most {_LONGEST} characters", field
         )
     return text
 
 
 def is_active(content_type: str) -> bool:
-    """Whether a browser that showed it could run code of its author: HTML, XML, SVG, scripts."""
+    """Whether a browser that opened it could run code in it: HTML, XML, SVG, scripts."""
     essence = content_type.partition(";")[0].strip().lower()
     return essence in _ACTIVE or essence.endswith("+xml") or "script" in essence

@@ -1,4 +1,4 @@
-"""What is wrong with the database now, for the health check and the log.
+"""Current problems of the database, for the health check and the log.
 
 A full or failing disk affects every request. A trouble is logged once when it begins and once
 when it is over, however many requests meet it in between.
@@ -23,8 +23,9 @@ class Trouble(StrEnum):
     READS_HANG = "reads hang"
 
 
-# A trouble is over when it has not been met for so long. A full disk refuses only writes that need
-# room, so a success in between proves nothing. A damaged row stays damaged and may rarely be read.
+# A trouble that has not been met for this many seconds is over. A full disk refuses only writes
+# that need room, so a success in between proves nothing. A damaged row stays damaged and may rarely
+# be read.
 QUIET_SECONDS: Final[dict[Trouble, float]] = {
     Trouble.DAMAGED_ROWS: 600.0,
     Trouble.DISK_FULL: 10.0,
@@ -51,7 +52,7 @@ class Troubles:
         self._last_met[trouble] = self._clock()
 
     def over(self, trouble: Trouble) -> None:
-        """Note that a trouble is certainly over."""
+        """Note that a trouble is over."""
         if self._last_met.pop(trouble, None) is not None:
             log.warning("%s: over", trouble.value)
 
@@ -62,7 +63,7 @@ class Troubles:
         return sorted(self._last_met)
 
     def next_look(self) -> float | None:
-        """Seconds until a trouble may be over by not being met; None if there is none such."""
+        """Seconds until a trouble may have timed out; None if none can."""
         ends = [
             met + QUIET_SECONDS[trouble]
             for trouble, met in self._last_met.items()

@@ -23,8 +23,8 @@ from tenantbase.changes.subscription import BATCH, ChangeLog, Subscription
 log = logging.getLogger("tenantbase.feed")
 
 _POLL_SECONDS: Final = 0.025
-# Read the change log at least so often: a writer killed between its commit and counting it leaves
-# a change that the counter does not show.
+# Read the change log at least this often: a writer that is killed after its commit, before counting
+# it, leaves a change that the counter does not show.
 _READ_ANYWAY_SECONDS: Final = 1.0
 
 

@@ -89,7 +89,7 @@ class Subscription:
         return event.key.startswith(self.prefix)
 
     def deliver(self, event: ChangeEvent) -> None:
-        """Queue an event that concerns it, unless it is reading the change log by itself."""
+        """Queue an event for this watcher, unless it is reading the change log itself."""
         if self._behind or event.version <= self.position:
             return
         if len(self._queue) == _QUEUE:
@@ -99,7 +99,7 @@ class Subscription:
         self._wake.set()
 
     def fall_behind(self) -> None:
-        """Read the change log by itself, until it has caught up with the feed."""
+        """Read the change log directly, until it has caught up with the feed."""
         if not self._behind:
             self._queue.clear()
             self._behind = True

@@ -9,18 +9,18 @@ import click
 
 from tenantbase.cli.output import discard_standard_output
 
-# How JSON writes numbers below zero. No option of ours begins so.
+# A negative number in JSON's notation. No option looks like one.
 _NEGATIVE: Final = re.compile(r"-\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
-_ESCAPE: Final = "\0"  # which no argument of a process can hold
+_ESCAPE: Final = "\0"  # cannot occur in a process's arguments
 
 
 def as_given(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """The callback of arguments: the text as it was given."""
+    """A click callback that undoes the escaping of negative numbers."""
     return None if value is None else value.removeprefix(_ESCAPE)
 
 
 class _Explained(click.Command):
-    """A command whose help may go to a full disk: that is one line, and no traceback."""
+    """A command that fails with one line, not a traceback, if its help cannot be printed."""
 
     def make_context(
         self,
@@ -40,7 +40,7 @@ class _Explained(click.Command):
 
 
 class Command(_Explained):
-    """A command that takes a negative number as an argument, and says how to give it others."""
+    """Takes negative numbers as arguments; explains how to pass others that look like options."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         takes_value = {
@@ -66,6 +66,6 @@ class Command(_Explained):
 
 
 class Group(_Explained, click.Group):
-    """Commands of the class above."""
+    """A group whose commands are ``Command``."""
 
     command_class = Command

@@ -1,4 +1,4 @@
-"""What the commands work on: a database file or a server, behind one Protocol."""
+"""The Protocol that the commands use, whether they work on a database file or a server."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Backend(Protocol):
 async def open_backend(
     config: Config, *, create: bool = False, read_only: bool = False
 ) -> AsyncIterator[Backend]:
-    """The server at ``--url``, or else the database file.
+    """The server at ``--url`` or, without that option, the database file.
 
     Args:
         create: make the database if it does not exist.
-        read_only: the command only reads, so a database that it may not write will do.
+        read_only: the command only reads, so read access to the database suffices.
     """
     if config.url is not None:
         from tenantbase.cli.http import open_http_backend

@@ -1,4 +1,4 @@
-"""Where the command line reads from: standard input or a file."""
+"""Input of the command line: standard input or a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def input_from(name: str) -> Iterator[BinaryIO]:
     """A file to read, or standard input for ``-``.
 
     Raises:
-        TenantbaseError: there is none.
+        TenantbaseError: it cannot be opened.
     """
     if name == "-":
         yield _standard_input()
@@ -29,7 +29,7 @@ def input_from(name: str) -> Iterator[BinaryIO]:
 
 
 def read_standard_input() -> bytes:
-    """All of standard input. Raises TenantbaseError."""
+    """Read standard input to its end. Raises TenantbaseError."""
     try:
         return _standard_input().read()
     except OSError as error:

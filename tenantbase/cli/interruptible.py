@@ -11,19 +11,19 @@ from contextlib import contextmanager
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C end the block with KeyboardInterrupt.
+    """Let Ctrl-C interrupt the block with KeyboardInterrupt.
 
-    asyncio takes the first one as an order to cancel, which is carried out when the event loop has
-    its next turn; a read that waits for a terminal would go on waiting.
+    On the first Ctrl-C asyncio only cancels the main task, which takes effect in the event loop's
+    next turn; a blocking read from a terminal would go on waiting.
     """
     before = signal.getsignal(signal.SIGINT)
-    ignored = before is None or before == signal.SIG_IGN  # as of a job in the background
+    ignored = before is None or before == signal.SIG_IGN  # for example, of a background job
     if ignored or threading.current_thread() is not threading.main_thread():
         yield
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        if _is_cancelled():  # by a Ctrl-C just before
+        if _is_cancelled():  # by an earlier Ctrl-C
             raise KeyboardInterrupt
         yield
     finally:
@@ -31,13 +31,13 @@ def interruptible() -> Iterator[None]:
 
 
 async def checkpoint() -> None:
-    """Carry out an order to cancel that came since the last await. Call it before what blocks."""
+    """Let a pending cancellation take effect. Call it before a blocking operation."""
     await asyncio.sleep(0)
 
 
 def _is_cancelled() -> bool:
     try:
         task = asyncio.current_task()
-    except RuntimeError:  # no event loop runs
+    except RuntimeError:  # no event loop is running
         return False
     return task is not None and task.cancelling() > 0

@@ -1,4 +1,4 @@
-"""Where the command line writes: standard output, or a file that is there whole or not at all."""
+"""Output of the command line: standard output, or a file that is replaced atomically."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ _ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Output:
-    """Something to write bytes to; all its errors are CannotWrite and name it.
+    """A destination for bytes. Its errors are CannotWrite and name the destination.
 
-    A pipe whose reader has gone is no error to speak of: BrokenPipeError passes, and ends the
-    command without a word.
+    BrokenPipeError is passed on: when a pipe's reader has exited, the command ends silently.
     """
 
     def __init__(self, file: BinaryIO, name: str) -> None:
@@ -49,10 +48,10 @@ class Output:
 
 @contextmanager
 def standard_output() -> Iterator[Output]:
-    """Standard output, flushed at the end, so that no error comes after the command's last word.
+    """Standard output, flushed at the end of the block, so that errors surface inside it.
 
     Raises:
-        CannotWrite: it is closed, or takes no more.
+        CannotWrite: it is closed or cannot be written.
     """
     if sys.stdout is None:
         raise CannotWrite("cannot write to standard output: it is closed")
@@ -69,9 +68,9 @@ def standard_output() -> Iterator[Output]:
 def output_to(name: str) -> Iterator[Output]:
     """A file, or standard output for ``-``.
 
-    A regular file is replaced by a new one, of the same mode, when the block has ended without an
-    error, and is what it was before otherwise, also after a loss of power. What is not
-    regular, such as a FIFO, is written directly, and so is /dev/stdout.
+    A regular file is replaced atomically, keeping its mode, when the block ends without an error.
+    If the block fails, or the power does, it stays as it was. Anything else, such as a FIFO or
+    /dev/stdout, is written directly.
 
     Raises:
         CannotWrite: one line that says why.
@@ -93,13 +92,13 @@ def output_to(name: str) -> Iterator[Output]:
         else:
             if old is not None and not os.access(name, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            # A link stays a link: what it names is replaced.
+            # A symbolic link is kept; its target is replaced.
             with _ended_in_order(), _replacing(Path(os.path.realpath(name)), old) as file:
                 yield Output(file, name)
 
 
 def _is_direct(name: str, old: os.stat_result | None) -> bool:
-    """Whether it is no file that can be replaced; /dev/stdout may be a file, but is the shell's."""
+    """Whether to write to it directly. /dev/stdout may be a regular file, but it is the shell's."""
     path = os.path.abspath(name)
     return old is not None and (
         not stat.S_ISREG(old.st_mode) or path.startswith(("/dev/", "/proc/"))
@@ -120,7 +119,7 @@ def _explained(name: str) -> Iterator[None]:
 def _replacing(path: Path, old: os.stat_result | None) -> Iterator[BinaryIO]:
     beside = path.with_name(f".tenantbase-{secrets.token_hex(8)}")
     try:
-        # Within the block, as Ctrl-C may come between this and any next line.
+        # Inside the try block, because Ctrl-C may come right after the file is created.
         fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as file:
             yield file
@@ -135,7 +134,7 @@ def _replacing(path: Path, old: os.stat_result | None) -> Iterator[BinaryIO]:
     try:
         os.fsync(directory)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems have no such thing: fsync(2)
+        if error.errno != errno.EINVAL:  # some file systems do not support it: fsync(2)
             raise
     finally:
         os.close(directory)
@@ -147,19 +146,19 @@ def _make_alike(fd: int, old: os.stat_result | None) -> None:
         os.umask(mask)
         os.fchmod(fd, _MODE & ~mask)
         return
-    with suppress(PermissionError):  # of a file of somebody else, only root can make another
+    with suppress(PermissionError):  # only root may set another owner
         os.fchown(fd, old.st_uid, old.st_gid)
     os.fchmod(fd, stat.S_IMODE(old.st_mode))
 
 
 @contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """Let what ends the process end the block first, so that nothing half-made is left."""
+    """Handle SIGTERM and SIGHUP like Ctrl-C, so that the block cleans up before the exit."""
 
     ended_by: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        # As Ctrl-C, which is asyncio's to obey while its event loop runs.
+        # Handled like Ctrl-C, for which asyncio has a handler while its event loop runs.
         ended_by.append(number)
         interrupt = signal.getsignal(signal.SIGINT)
         if callable(interrupt):
@@ -184,7 +183,7 @@ def _ended_in_order() -> Iterator[None]:
 
 
 def discard_standard_output() -> None:
-    """Give up what is left in its buffer: Python would try once more at its end, and complain."""
+    """Discard its buffer: Python would flush it again at exit, and print an error."""
     with suppress(OSError, ValueError):  # it may have no descriptor
         descriptor = sys.stdout.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)

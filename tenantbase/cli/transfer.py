@@ -1,7 +1,7 @@
-"""Whole databases as newline-delimited JSON: one entry a line, as the server lists them.
+"""Import and export as newline-delimited JSON: one entry a line, as the server lists them.
 
-Both directions take the memory of one batch, however large the whole is, and leave others on the
-same database their turns.
+Both work in batches. So memory use does not grow with the database, and other processes get their
+turn on it in between.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from tenantbase.scope import DEFAULT
 
 _BATCH_LINES: Final = 4000
 _BATCH_BYTES: Final = 4 << 20
-_BESIDES: Final = 64 << 10  # bytes a line may have besides its value
+_OTHER_FIELDS_BYTES: Final = 64 << 10  # of a line, besides its value
 
 
 class _Line(SetValue, forbid_unknown_fields=True, gc=False):
-    """``id`` and ``version`` are those of another database; new ones are given here."""
+    """An exported entry. Its ``id`` and ``version`` are ignored: this database assigns its own."""
 
     id: str | None = None
     version: int | None = None
@@ -34,7 +34,7 @@ _LINE: Final = SetValueDecoder(_Line)
 
 
 class _Batch(NamedTuple):
-    """Lines to be stored together, and what is wrong with the line after them."""
+    """Lines to store together, and the error in the line after them, if there is one."""
 
     entries: ImportBatch
     lines: int
@@ -44,23 +44,24 @@ class _Batch(NamedTuple):
 async def export_lines(database: Reader, prefix: str) -> AsyncGenerator[tuple[bytes, int], None]:
     """Every entry whose key begins with ``prefix``, in byte order of keys.
 
-    Yields: some lines, and how many they are.
+    Yields: a batch of lines, and their number.
     """
     async for entries, _ in database.scan(DEFAULT, prefix):
         yield b"".join(as_line(entry_json(entry)) for entry in entries), len(entries)
 
 
 async def import_lines(database: Database, source: BinaryIO) -> AsyncGenerator[int, None]:
-    """Store what the lines say, many in a transaction. What has expired is passed over.
+    """Store the entries, many per transaction. Expired entries are skipped.
 
     Args:
-        source: is read while nothing else is under way, so it may block. A byte order mark at its
-            beginning, as some editors write it, is passed over.
+        source: read only while no operation is in flight, so it may block. A byte order mark at the
+            start, as some editors write it, is skipped.
 
-    Yields: how many lines each transaction has done.
+    Yields: the number of lines in each transaction.
 
     Raises:
-        TenantbaseError: a line, which is named, cannot be stored. Those before it are.
+        TenantbaseError: a line cannot be stored; the text gives its number. The lines before it are
+            stored.
     """
     done = 0
     while True:
@@ -84,7 +85,7 @@ async def import_lines(database: Database, source: BinaryIO) -> AsyncGenerator[i
 
 def _read(database: Database, source: BinaryIO, done: int) -> _Batch:
     entries = database.import_batch(DEFAULT)
-    longest = 2 * database.limits.max_value_bytes + _BESIDES
+    longest = 2 * database.limits.max_value_bytes + _OTHER_FIELDS_BYTES
     lines = size = 0
     while lines < _BATCH_LINES and size < _BATCH_BYTES:
         try:
@@ -95,7 +96,7 @@ def _read(database: Database, source: BinaryIO, done: int) -> _Batch:
             break
         try:
             if len(line) == longest:
-                raise InvalidRequest("it is longer than any value that may be stored")
+                raise InvalidRequest("the line is too long for any value that may be stored")
             if done + lines == 0:
                 line = line.removeprefix(BOM_UTF8)
             if line and not line.isspace():

@@ -1,1 +1,1 @@
-"""Which copies in memcached may be believed: the read-through and write-through policy and its parts."""
+"""The read-through and write-through policy: which copies in memcached are valid."""

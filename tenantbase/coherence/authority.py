@@ -1,9 +1,9 @@
-"""Which cached copies are valid: the question that every read asks before it believes memcached.
+"""The authority on cached copies: every read asks it which of them are valid.
 
-Keys fall into buckets. The *authority* gives each bucket a *tag*, which changes with every write
-to the bucket, in whatever process. A copy is sealed under the tag that its bucket had before the
-store was read, or that the write which made it was given; a reader believes it only if it fits
-the tag that the bucket has now.
+Keys fall into buckets. The *authority* gives each bucket a *tag*, which changes with every write to
+the bucket, in whatever process. A copy is sealed under the tag that its bucket had before the store
+was read or, if a write stored it, under the tag of that write. A reader uses it only if it fits the
+bucket's current tag.
 
 On one machine the authority is the tag file: tags lie in shared memory, a look at them is
 immediate, and a copy fits if the tags are equal. With a database shared by several machines the
@@ -31,7 +31,7 @@ None: a write to the bucket is in flight, so no copy is valid and none may be st
 
 
 class Authority(Protocol):
-    """Gives out tags, and tells when to look for changes."""
+    """Knows the buckets' tags, and shows that something was committed."""
 
     def tags(self, buckets: Sequence[int]) -> Tags | Awaitable[Tags]:
         """The buckets' tags as of a moment after this call.

@@ -1,4 +1,4 @@
-"""Entries on their way into memcached: sealed and sent, in pieces that keep the event loop free."""
+"""Fills memcached: seals entries and sends them, in pieces that keep the event loop free."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tenantbase.interfaces.cache import Item, Memcache
 from tenantbase.lookup import PolicyCounts
 
 Fill = tuple[bytes, Tag, Entry | None, int]
-"""What to store: a name, the tag to seal it under, the entry or None, its lifetime in seconds."""
+"""A name, the tag to seal the item under, the entry or None, and the lifetime in seconds."""
 
 HEAVY_BYTES: Final = 512 << 10
 """Values of more than this together are sealed, or opened, in a thread: it takes a millisecond."""

@@ -1,4 +1,4 @@
-"""A write that waits for the store, and may be given up until the store starts it."""
+"""A write that waits for the store, and can be withdrawn until the store starts it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The policy: reads come from memcached where that is provably right, writes go to the store first.
+"""The policy: read from memcached where that is provably correct; write to the store first.
 
-It assembles ``reading.py`` (read-through) and ``writing.py`` (write-through), and passes on what
-needs neither: listings, the change log, housekeeping. memcached can fail in any way: that costs
-misses.
+It combines ``reading.py`` (read-through) and ``writing.py`` (write-through), and passes everything
+else on to the store: listings, the change log, housekeeping. memcached can fail in any way: that
+costs misses.
 """
 
 from __future__ import annotations
@@ -93,17 +93,17 @@ class Cache:
 
     @property
     def troubles(self) -> Sequence[Trouble]:
-        """What is wrong with the database although it serves."""
+        """Problems of a database that still serves."""
         return self._store.troubles
 
     @property
     def commits(self) -> int:
-        """Changes with every commit of any process on the database."""
+        """A number that changes with every commit of any process."""
         return self._authority.commits
 
     @property
     def queued_bytes(self) -> int:
-        """What waiting writes hold in memory."""
+        """The memory that waiting writes hold, in bytes."""
         return self._writing.queue.bytes
 
     def now(self) -> float:

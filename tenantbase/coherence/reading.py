@@ -1,8 +1,8 @@
-"""Read-through: what memcached provably still has right, and the rest from the store.
+"""Read-through: valid copies from memcached, the rest from the store.
 
-A batch of reads asks the authority for its buckets' tags, then memcached, and believes the items
-that fit these tags. For the others it reads the store and fills memcached under the tags asked
-for *before*: had a write come in between, the fill would not fit the tag that it left.
+A batch of reads asks the authority for its buckets' tags, then memcached, and uses the items that
+fit these tags. For the others it reads the store and fills memcached under the tags asked for
+*before*: had a write come in between, the fill would not fit the tag that it left.
 ``DESIGN.md`` says why each rule is needed; ``tests/test_model.py`` shows what goes wrong without it.
 """
 
@@ -233,7 +233,7 @@ class ReadThrough:
                 selected = self._selects.submit(wanted)
                 self._deadlines.watch(selected, None)
                 read = await selected
-            except Exception as error:  # whatever it is, those that joined must not wait for ever
+            except Exception as error:  # any error: callers that joined must not wait forever
                 for load in own.values():
                     _settle(self._loads.pop(load), error)
                 raise
@@ -261,7 +261,7 @@ class ReadThrough:
 
 
 class _Asked(NamedTuple):
-    """What the first step of a batch has found, and what it leaves to the second.
+    """The results of a batch's first step, and what is left for the second.
 
     Attributes:
         missed: keys of which memcached has no valid copy, and under what to load them.

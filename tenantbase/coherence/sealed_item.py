@@ -1,4 +1,4 @@
-"""What lies in memcached: one entry, or the fact that a key is absent, sealed.
+"""Sealed items, the contents of memcached: one entry each, or the fact that a key is absent.
 
 memcached is not trusted. A sealed item names its key and the tag (epoch and sequence) it was made
 under, and carries a MAC over all of it. Anything else that memcached answers with is rejected:
@@ -47,7 +47,7 @@ OVERHEAD_BYTES: Final = _BODY + 512
 
 
 class Verdict(Enum):
-    """What ``ItemSealer.open`` says of bytes that are not a valid copy."""
+    """What ``ItemSealer.open`` returns for bytes that are not a valid copy."""
 
     REJECTED = 0
 
@@ -77,7 +77,7 @@ class Slot:
 
 
 class _Slots(OrderedDict[str, Slot]):
-    """The slots of the keys that were asked for first of late; each is made on first use.
+    """The slots of recently requested keys, each made on first use; the oldest are dropped.
 
     An ordered dict, because finding the first key of a plain one means walking over the holes
     that the keys removed before it left.
@@ -179,7 +179,7 @@ class ItemSealer:
     def open_many(
         self, items: Iterable[tuple[Slot, bytes, Tag]]
     ) -> dict[bytes, Entry | None | Verdict]:
-        """What ``open`` says of each, by the slot's name."""
+        """The result of ``open`` for each, by the slot's name."""
         return {slot.name: self.open(data, slot, tag) for slot, data, tag in items}
 
     def _unseal(self, data: bytes, key: str, name: bytes, tag: Tag) -> Entry | None | Verdict:

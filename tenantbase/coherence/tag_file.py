@@ -98,7 +98,7 @@ class TagFile:
         ]
 
     def tag(self, bucket: int) -> Tag:
-        """What the file says of one bucket now; its sequence is odd while a write is in flight."""
+        """One bucket's tag as it is in the file; its sequence is odd while a write is in flight."""
         return self._map[_EPOCH], self.sequences[bucket]
 
     @property
@@ -120,18 +120,20 @@ class TagFile:
         return bool(self._words[_WAL_SAFE]) and not any(each & 1 for each in self.sequences)
 
     def wal_was_made_safe(self) -> None:
-        """Remember that it is, for as long as any process has this file open."""
+        """Record that it is, for as long as any process has this file open."""
         self._words[_WAL_SAFE] = 1
 
     def is_alone(self) -> bool:
-        """Whether no other process has the file open. Ask before it is used, write lock held.
+        """Whether no other process has the file open.
+
+        Call it before using the file, with the write lock held.
 
         Raises:
             CannotOpen: another process has removed the file meanwhile, or keeps it locked.
         """
         alone = _lock(self._fd, fcntl.LOCK_EX)
-        # Without waiting, a lock is turned into another by giving it up first. Another process may
-        # have made the file new in between, which does no harm as long as it was not used here.
+        # Converting a lock without waiting gives it up first. Another process may have rewritten the
+        # file in between, which does no harm as long as it was not used here.
         until = time.monotonic() + _PATIENCE_SECONDS
         while not _lock(self._fd, fcntl.LOCK_SH):
             if time.monotonic() > until:

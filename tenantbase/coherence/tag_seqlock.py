@@ -42,9 +42,9 @@ class WriteLock:
             raise foreign(path, "lock file")
 
     async def take(self, seconds: float) -> None:
-        """Wait for the lock, at most so long, and hold it until the end of the next ``held``.
+        """Wait for the lock, at most ``seconds``, and hold it until the end of the next ``held``.
 
-        That one does not wait: ``flock`` grants a lock again to the open file that has it.
+        It does not wait: ``flock`` grants a lock again to the open file that has it.
 
         Raises:
             CannotOpen: the lock was not granted; names the file. The object can only be closed.
@@ -148,7 +148,7 @@ class TagSeqlock:
         self._tags.count_commit()
 
     def roll_back(self, ticket: TagTicket) -> None:
-        # What was in doubt stays so: only a commit overwrites an earlier transaction in the
+        # Uncertain outcomes stay uncertain: only a commit overwrites an earlier transaction in the
         # write-ahead log, and until then a recovery may still find that one.
         self._settle(ticket, ticket.after.keys() - ticket.in_doubt)
 

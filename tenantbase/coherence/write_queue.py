@@ -24,11 +24,11 @@ LARGE_ROWS: Final = 512
 LARGE_BYTES: Final = 2 << 20
 
 QUEUE_BYTES: Final = 32 << 20
-"""What waiting writes may hold in memory: the large ones, and as much again the small ones."""
+"""Memory for large waiting writes, and as much again for small ones."""
 
 
 class Weighed(Protocol):
-    """A write that waits."""
+    """A waiting write."""
 
     @property
     def rows(self) -> int:
@@ -75,7 +75,7 @@ class WriteQueue(Generic[Write, Receiver]):
         return self._small_bytes + self._large_bytes
 
     def has_room(self, write: Write) -> bool:
-        """Whether it may be added. The only one of its kind always may."""
+        """Whether it may be added. The first of its kind always may."""
         if write.large:
             waiting, held = len(self._large), self._large_bytes
         else:

@@ -1,4 +1,4 @@
-"""The part of the service that only reads; all there is for a database opened read-only."""
+"""The reading half of the service; for a database opened read-only, the whole of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tenantbase.scope import Scope
 
 
 class Entries(Protocol):
-    """Where entries are read from, by scoped keys: the policy, or a read-only database."""
+    """A source of entries by scoped key: the policy, or a read-only database."""
 
     def now(self) -> float: ...
 

@@ -61,7 +61,7 @@ class Database(Reader):
     Args:
         cache: the policy.
         limits: what one operation may ask for.
-        heartbeat: seconds between two signs of life to a watcher that has nothing to read.
+        heartbeat: seconds between heartbeats to a watcher that has nothing to read.
     """
 
     def __init__(self, cache: Cache, limits: Limits, *, heartbeat: float) -> None:
@@ -309,8 +309,8 @@ class Database(Reader):
 
         Args:
             after: the version after which events are wanted; None: from now on.
-            on_drop: called when events are not taken for too long; it is to break off whatever
-                the watcher waits for.
+            on_drop: called when events are not taken for too long; it must interrupt what the
+                watcher is waiting for.
 
         Raises:
             InvalidRequest: this cannot be a prefix.
@@ -321,7 +321,7 @@ class Database(Reader):
             yield Changes(subscription, scope)
 
     async def end_watches(self) -> None:
-        """End all watches, after what they have queued, and take no more."""
+        """End all watches, after their queued events, and accept no more."""
         await self._feed.close()
 
     # State
@@ -333,12 +333,12 @@ class Database(Reader):
 
     @property
     def troubles(self) -> Sequence[Trouble]:
-        """What is wrong with the database although it serves."""
+        """Problems of a database that still serves."""
         return self._cache.troubles
 
     @property
     def counts(self) -> PolicyCounts:
-        """What was done since the start."""
+        """Counts of what was done since the start."""
         return self._cache.counts
 
     async def check(self) -> None:

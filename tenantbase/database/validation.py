@@ -71,7 +71,7 @@ def set_command(
     condition: Condition | None,
     value: bytes | InvalidRequest | None,
 ) -> Set:
-    """The command that a JSON body, or a line of an import, comes to.
+    """The command for a JSON body or a line of an import.
 
     Args:
         now: the current time, in Unix seconds.

@@ -1,1 +1,1 @@
-"""What the policy needs from outside, and the drivers that provide it."""
+"""The Protocols of third-party systems that the policy needs, and the drivers behind them."""

@@ -14,10 +14,10 @@ class Memcache(Protocol):
 
     @property
     def available(self) -> bool:
-        """False while it is known to be away: calls would fail at once."""
+        """False while it is known to be down; calls then fail at once."""
 
     async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Those of the items that it has. Raises CacheUnavailable."""
+        """The items that it has, by name. Raises CacheUnavailable."""
 
     async def set_many(self, items: Sequence[Item]) -> None:
-        """Store items; those that do not fit are left out. Raises CacheUnavailable."""
+        """Store items; those that do not fit are skipped. Raises CacheUnavailable."""

@@ -162,7 +162,7 @@ class Store(Protocol):
 
     @property
     def troubles(self) -> Sequence[Trouble]:
-        """What is wrong with the database although it serves."""
+        """Problems of a database that still serves."""
 
     async def read(self, keys: Sequence[str], now: float) -> list[Entry | None | StoreError]:
         """The entries of these keys, in their order, from one snapshot.

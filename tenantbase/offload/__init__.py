@@ -1,1 +1,1 @@
-"""Large bodies are parsed in a child process, so that the event loop keeps turning."""
+"""Parses large bodies in a child process, so that the event loop is not blocked."""

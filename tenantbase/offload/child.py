@@ -1,4 +1,4 @@
-"""Parsing a large body in a child process: what runs there. ``runner.py`` starts it.
+"""The program of the child process that parses a large body. ``runner.py`` starts it.
 
 The body comes in an unnamed file, as standard input. The values found in it are written to the
 same file, one after the other; the rest of the answer goes to standard output.
@@ -26,9 +26,9 @@ _NOTHING: Final = msgspec.Raw(b"")
 
 
 class Job(Enum):
-    """What to parse the body as."""
+    """How to parse the body."""
 
-    VALUE = "value"  # a value, only checked to be JSON
+    VALUE = "value"  # a value, only checked to be valid JSON
     ENTRY = "entry"  # of set-value
     ENTRIES = "entries"  # of set-values
 
@@ -46,9 +46,9 @@ class Answer(NamedTuple):
 
 
 def main() -> None:
-    """Do the job named on the command line."""
+    """Do the job that the command line names."""
     job, seconds, max_entries = Job(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    signal.alarm(seconds)  # the parent may have died, or be stopped
+    signal.alarm(seconds)  # the parent may be dead or stopped
     text = read_at(_FILE, os.fstat(_FILE).st_size, 0)
     os.ftruncate(_FILE, 0)  # frees the memory
     answer = pickle.dumps(_done(job, text, max_entries))
@@ -85,15 +85,15 @@ def _read(job: Job, text: bytes, max_entries: int) -> Iterator[Read]:
 
 
 def read_at(fd: int, size: int, at: int) -> bytes:
-    """Read so many bytes of a file, without holding the interpreter's lock."""
+    """Read ``size`` bytes of a file without holding the interpreter's lock."""
     data = os.pread(fd, size, at)
     if len(data) != size:
-        raise OSError(f"{size} bytes were wanted and {len(data)} read")
+        raise OSError(f"{size} bytes were expected and {len(data)} read")
     return data
 
 
 def write_at(fd: int, data: bytes, at: int) -> None:
-    """Write to a file, without holding the interpreter's lock."""
+    """Write to a file without holding the interpreter's lock."""
     rest = memoryview(data)
     while rest:
         written = os.pwrite(fd, rest, at)

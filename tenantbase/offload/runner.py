@@ -79,8 +79,10 @@ class ParserProcess:
                     answer = await _run(job, fd, max_entries)
                     return _read_again(answer, await _in_thread(_values, fd, answer))
         except OSError as error:  # a timeout is one, too
-            log.warning("a large body cannot be read in a process apart: %s", error or "too slow")
-            raise Overloaded("there is no room for reading so large a body; try later") from error
+            log.warning("a large body cannot be parsed in a child process: %s", error or "too slow")
+            raise Overloaded(
+                "there are no resources to parse so large a body; try again later"
+            ) from error
 
 
 async def _in_thread(function: Callable[..., Result], *args: object) -> Result:
@@ -131,7 +133,7 @@ def _values(fd: int, answer: Answer) -> list[bytes]:
 
 
 def _read_again(answer: Answer, values: list[bytes]) -> Iterator[Read]:
-    """Yields and raises what the generator in the child did."""
+    """Yield and raise what the generator in the child did."""
     waiting = iter(values)
     del values
     for given, size in answer.entries:

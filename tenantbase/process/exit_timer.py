@@ -1,4 +1,4 @@
-"""A last resort for shutdown, when a thread hangs in the kernel and cannot be interrupted."""
+"""The last resort of a shutdown: ends the process although a thread hangs in the kernel."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def _quotas_above(point: Path, root: str, path: str) -> Iterator[float]:
 def _quota_of(directory: Path) -> float:
     """Raises OSError or ValueError if there is no quota."""
     try:
-        quota, period = (directory / "cpu.max").read_text().split()  # "max 100000" is no quota
+        quota, period = (directory / "cpu.max").read_text().split()  # "max 100000": no quota
     except FileNotFoundError:
         quota = (directory / "cpu.cfs_quota_us").read_text()
         period = (directory / "cpu.cfs_period_us").read_text()

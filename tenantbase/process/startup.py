@@ -1,4 +1,4 @@
-"""What a process does first: standard descriptors and early signal handlers.
+"""The first steps of a process: standard descriptors and early signal handlers.
 
 Imports next to nothing, so that this is done within milliseconds of the start.
 """

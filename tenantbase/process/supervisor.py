@@ -151,7 +151,7 @@ class _Supervisor:
         os.close(self._shutdown_pipe)
 
     def _seconds_until_next(self) -> float | None:
-        """How long to wait for events at most; None means for ever."""
+        """How long to wait for events at most; None means forever."""
         now = time.monotonic()
         waits = [start - now for start in self._starts_at[:1]]
         if self._deadline is not None:

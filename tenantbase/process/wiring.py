@@ -33,7 +33,8 @@ from tenantbase.coherence.tag_file import TagFile
 
 log = logging.getLogger("tenantbase")
 
-# How long opening may wait before it says so. Waiting for a foreign tool's lock takes up to 2 s of it.
+# Log a message when opening has waited this long. Waiting for a foreign tool's lock takes up to 2 s
+# of it.
 _WAIT_WARNING_SECONDS: Final = 3.0
 _DEFAULT_ITEM_BYTES: Final = 1 << 20  # memcached's own default for the largest item
 

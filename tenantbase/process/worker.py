@@ -115,7 +115,7 @@ def _watch_for_shutdown(stop: asyncio.Event, last_resort: ExitTimer, shutdown_pi
 
 
 def web_settings(config: Config) -> WebSettings:
-    """What the web layer is told of the configuration."""
+    """The web layer's part of the configuration."""
     return WebSettings(
         loopback=config.loopback,
         allowed_hosts=frozenset(config.allowed_host),

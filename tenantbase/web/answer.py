@@ -1,4 +1,4 @@
-"""What a handler returns. Both HTTP paths write it out: aiohttp's (``sending.py``) and the fast path."""
+"""The answer of a handler; aiohttp's path (``sending.py``) and the fast path both send it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NO_BODY: Final = frozenset({204, 304})
 
 
 class Pieces(msgspec.Struct, frozen=True):
-    """A body of ``size`` bytes that is rendered piece by piece, only as fast as the client reads."""
+    """A body of ``size`` bytes, rendered piece by piece, only as fast as the client reads."""
 
     pieces: Iterable[bytes]
     size: int

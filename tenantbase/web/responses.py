@@ -1,4 +1,4 @@
-"""Every answer but the errors, and the headers of each; bodies are rendered in ``documents.py``.
+"""All answers except errors, with their headers; ``documents.py`` renders the bodies.
 
 A header is defined here once. aiohttp's path sends these answers as they are; the fast path makes
 its byte templates from them when it starts.
@@ -151,7 +151,7 @@ def page(html: bytes, policy: str) -> Answer:
 
 
 def state(body: bytes, *, serves: bool = True) -> Answer:
-    """How the server is, as JSON: 200 if it serves, 503 if not."""
+    """The server's health as JSON: 200 if it serves, 503 if not."""
     answer = Answer(200, {hdrs.CONTENT_TYPE: JSON, hdrs.CACHE_CONTROL: _NO_STORE}, body)
     if not serves:
         answer.status = 503

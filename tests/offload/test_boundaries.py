@@ -59,5 +59,5 @@ def test_a_file_that_is_shorter_than_expected_is_an_error(tmp_path: Path) -> Non
         write_at(file.fileno(), b"abcdef", 0)
         write_at(file.fileno(), b"XY", 2)
         assert read_at(file.fileno(), 4, 1) == b"bXYe"
-        with pytest.raises(OSError, match="7 bytes were wanted and 6 read"):
+        with pytest.raises(OSError, match="7 bytes were expected and 6 read"):
             read_at(file.fileno(), 7, 0)

@@ -1,4 +1,4 @@
-"""Large bodies are read in a process apart: the same is said of them, one at a time, and it ends."""
+"""Large bodies are parsed in a child process: same verdicts, one at a time, and it always ends."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def export(config: Config, prefix: str, file: str) -> None:
 
 
 def _progress() -> tqdm[NoReturn]:
-    """A count of entries on standard error, if that is a terminal."""
+    """A progress count on standard error, if that is a terminal."""
     from tqdm import tqdm
 
     tqdm.monitor_interval = 0  # no monitor thread: each batch updates the count

@@ -44,5 +44,5 @@ def serve(config: Config) -> None:
 
 
 def _announce(url: str) -> None:
-    with suppress(OSError):  # the reader of our output may be gone
+    with suppress(OSError):  # the reader of our output may have exited
         print(f"listening on {url}", flush=True)

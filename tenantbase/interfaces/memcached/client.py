@@ -6,7 +6,7 @@ whatever can hang, spin, or give an old answer to a new question is replaced:
 - every call has a timeout, which includes waiting for a turn and connecting;
 - a connection is reused only if its answer was read to the last byte and nothing came after it.
   After an error, a timeout or a cancellation it is aborted;
-- the end of the stream is an error (aiomcache 0.8 reads on for ever, without yielding);
+- the end of the stream is an error (aiomcache 0.8 reads on forever, without yielding);
 - many keys travel in one write, and whole reads are parsed at once (`protocol.py`);
 - a circuit breaker: a failure opens it, calls then fail at once, and one background task finds out
   when memcached is back.

@@ -14,7 +14,7 @@ from tenantbase.errors import CacheUnavailable
 from tenantbase.interfaces.cache import Item
 
 LONGEST_ANSWER_BYTES = 128 << 20
-"""The longest answer that is read: memcached must not fill our memory."""
+"""The longest answer that is read: memcached must not exhaust our memory."""
 
 _KEY_BYTES = 32
 _KEY_ALPHABET = b"0123456789abcdef"
@@ -105,7 +105,7 @@ async def get_items(
         position, open_lines, missing = parse_items(data, found, open_lines)
         unread = data[position:]
     if not found.keys() <= set(keys):
-        raise ProtocolError("an item that was not asked for")
+        raise ProtocolError("an item that was not requested")
     return found
 
 

@@ -43,7 +43,7 @@ class PieceReader(asyncio.StreamReader):
             self._pieces.append(bytes(data))
             self._wake()
         else:
-            self.set_exception(ProtocolError("bytes that were not asked for"))
+            self.set_exception(ProtocolError("unexpected bytes"))
 
     def feed_eof(self) -> None:
         super().feed_eof()

@@ -46,7 +46,7 @@ def apply(
                 for each in group
             )
         else:
-            run = cast("list[_Named]", list(group))  # groupby's key is not seen by the checker
+            run = cast("list[_Named]", list(group))  # the type checker does not see groupby's key
             outcomes.extend(_apply_run(connection, change_log, run, now, damaged))
     change_log.write()
     return outcomes

@@ -1,10 +1,10 @@
-"""Committing a group, and what may be claimed when that fails. Runs in the writing thread.
+"""Commits a group, and decides what its members are told if that fails. Runs in the writing thread.
 
 An error before COMMIT means that nothing was done. An error of COMMIT itself means so only if
-SQLite cannot have written the whole transaction. After any other one the transaction may be on
-disk, and come back when the write-ahead log is next recovered. Nothing is retried then: once an
-fsync has failed, the kernel may have dropped the pages, and the next fsync would succeed without
-having written them. So the connection takes no more commits and makes no more checkpoints.
+SQLite cannot have written the whole transaction. After any other error of COMMIT the transaction
+may be on disk, and reappear when the write-ahead log is next recovered. Nothing is retried then:
+once an fsync has failed, the kernel may have dropped the pages, and the next fsync would succeed
+without having written them. So the connection takes no more commits and makes no more checkpoints.
 """
 
 from __future__ import annotations
@@ -344,5 +344,5 @@ def _value_bytes(transactions: Sequence[Transaction]) -> int:
 
 
 def _none_made(taken: Sequence[bool], kind: type[StoreError], text: str) -> GroupResult[Never]:
-    # One error for each: a shared one would collect the tracebacks of all who raise it.
+    # One error each: a shared one would collect the tracebacks of all that raise it.
     return GroupResult([kind(text) if mine else None for mine in taken], None)

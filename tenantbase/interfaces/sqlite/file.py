@@ -38,11 +38,11 @@ def check_file(path: str) -> tuple[int, int]:
     if not stat.S_ISREG(found.st_mode):
         raise CannotOpen(f"cannot open {path}: it is not a file")
     if found.st_nlink > 1:
-        # The tag file, the write lock and the write-ahead log are found by the database's name.
-        # With two names it would have two of each.
+        # The tag file, the write lock and the write-ahead log are found by the database's name, so
+        # a database with two names would have two of each.
         raise CannotOpen(
-            f"cannot open {path}: the file has {found.st_nlink} names (hard links), and who opens"
-            " it by another one would share neither its locks nor its log"
+            f"cannot open {path}: the file has {found.st_nlink} names (hard links);"
+            " processes that open it by different names share neither its locks nor its log"
         )
     # SQLite would open it for reading only, leave files beside it that belong to us and that its
     # owner cannot use, and fail at the first write.

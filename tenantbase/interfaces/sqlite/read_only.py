@@ -1,4 +1,4 @@
-"""Reading a database that this process may not write: without memcached, tags and locks."""
+"""Reads a database that this process may not write, without memcached, tag file or write lock."""
 
 from __future__ import annotations
 

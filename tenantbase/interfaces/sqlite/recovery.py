@@ -1,4 +1,4 @@
-"""Makes a write-ahead log that an earlier process left safe, before SQLite continues it.
+"""Makes the write-ahead log left by an earlier process safe, before SQLite continues it.
 
 After a failed fsync the kernel may keep pages in memory, as if they had been written, that never
 reached the disk. A process whose commit failed this way takes no more writes, and others overwrite
@@ -21,7 +21,7 @@ _CHUNK_BYTES: Final = 1 << 20
 
 
 class WalMark(Protocol):
-    """What the processes on a database share, above all the state of its WAL.
+    """What the processes on a database share: whether they are alone, and whether the WAL is safe.
 
     Used with the write lock held.
     """
@@ -34,7 +34,7 @@ class WalMark(Protocol):
         """Whether everything readable from the log is certainly on disk."""
 
     def wal_was_made_safe(self) -> None:
-        """Tell the other processes that it is."""
+        """Record for all processes that it is."""
 
 
 class WalNotSafe(CannotOpen):
@@ -67,9 +67,9 @@ class LeftoverWal:
             WalNotSafe: the disk fails, or the log has changed since this object was made.
         """
         if self._pass(os.O_RDWR) != self._digest:
-            # Pages that are only in memory may be dropped at any moment, and SQLite has read the
-            # log between the two passes: which contents it read is not known.
-            raise WalNotSafe(f"cannot open the log {self._path}: it changes meanwhile")
+            # Pages that are only in memory may be dropped at any moment. SQLite has read the log
+            # between the two passes, so it is unknown which contents it read.
+            raise WalNotSafe(f"cannot open the log {self._path}: another program is writing to it")
 
     def _pass(self, mode: int) -> bytes:
         digest = hashlib.blake2b()
@@ -89,9 +89,7 @@ class LeftoverWal:
         except FileNotFoundError:
             pass  # same as an empty one
         except OSError as error:
-            raise WalNotSafe(
-                f"cannot make sure of the log {self._path}: {error.strerror}"
-            ) from error
+            raise WalNotSafe(f"cannot secure the log {self._path}: {error.strerror}") from error
         return digest.digest()
 
 

@@ -96,12 +96,12 @@ class Rows:
         self._pending[key] = entry
 
     def accept(self) -> None:
-        """The transaction is made."""
+        """The transaction succeeded: keep its changes."""
         self._accepted.update(self._pending)
         self._pending.clear()
 
     def reject(self) -> None:
-        """The transaction is not made."""
+        """The transaction failed: drop its changes."""
         self._pending.clear()
 
     def write(self) -> None:

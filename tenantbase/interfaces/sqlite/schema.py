@@ -1,4 +1,4 @@
-"""The database file: its tables, and what is made sure of before it is used."""
+"""The database file: its tables, migrations and connections, and the checks before it is used."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ log = logging.getLogger("tenantbase")
 
 SECRET_BYTES: Final = 32
 
-# One tuple of statements for each step from one schema version to the next; ``:secret`` in one
-# stands for new random bytes. Steps that were released are never edited: a database that has
-# taken them would stay as it was.
+# The migrations: one tuple of statements for each schema version, where ``:secret`` stands for new
+# random bytes. Never edit a released one: databases that have applied it would not change.
 #
 # entries: ``created`` is the version that made the entry. It is also the row's number, so the
 # index on ``key`` holds it, and whether a deleted prefix covers a row is known without
@@ -31,8 +30,8 @@ SECRET_BYTES: Final = 32
 # scans faster but takes new keys at a third of the speed, and large values at a fifth.
 #
 # changes: every version given out has exactly one row here, so versions have no gaps. The newest
-# row is never removed: it says which version was the last. A counter of its own would be one
-# page more in every commit, which for a single write is a third of its pages.
+# row is never removed: it says which version was the last. A separate counter would add a page to
+# every commit, which for a single write is a third of its pages.
 #
 # deleted_prefixes: entries with ``low <= key < high`` made at or before ``version`` are gone,
 # though their rows may still be there. ``low`` rises while they are being removed.
@@ -62,8 +61,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TABLE state (secret BLOB NOT NULL)",
         "INSERT INTO state VALUES (:secret)",
     ),
-    # Keys are scoped: those that were there belong to the tenant "default". The entries are
-    # copied: changed in place, ``a`` would collide with a key that is ``default/a`` already.
+    # Keys become scoped: existing ones belong to the tenant "default". The entries are copied:
+    # changed in place, ``a`` would collide with an existing key ``default/a``.
     (
         """
         CREATE TABLE scoped_entries (
@@ -110,7 +109,7 @@ _READER: Final = (("query_only", 1), ("cache_size", -8192), ("temp_store", 2))
 
 
 def reason(error: Exception) -> str:
-    """What a driver's error means, as the end of a sentence about the database."""
+    """A driver's error in plain words, as the end of a sentence about the database."""
     code = error_code(error)
     return _REASONS.get(code & 0xFF, f"SQLite reports error {code}")
 
@@ -136,7 +135,7 @@ _KINDS: Final[dict[int, type[StoreUnavailable]]] = {
 
 
 def unavailable(error: Exception, what: str) -> StoreUnavailable:
-    """A driver's error as one of ours; ``what`` begins the sentence."""
+    """Translate a driver's error into one of ours; ``what`` begins its sentence."""
     kind = _KINDS.get(error_code(error) & 0xFF, StoreUnavailable)
     return kind(f"{what}: {reason(error)}")
 
@@ -157,7 +156,7 @@ def identity(path: str) -> tuple[int, int]:
 
 
 class Opened(NamedTuple):
-    """The writing connection, which file it is on, and the random bytes made with the database."""
+    """The writing connection, its file's identity, and the database's random bytes."""
 
     connection: sqlite3.Connection
     identity: tuple[int, int]
@@ -165,10 +164,10 @@ class Opened(NamedTuple):
 
 
 def open_writer(path: str, busy_timeout: float, mark: WalMark | None = None) -> Opened:
-    """Open the writing connection: make the file if there is none, bring its schema up to date.
+    """Open the writing connection, creating the file or migrating its schema as needed.
 
-    The caller holds the write lock. ``path`` is absolute, ``busy_timeout`` in seconds. Without
-    a ``mark`` nothing is known of the log that may be there.
+    The caller holds the write lock. ``path`` is absolute, ``busy_timeout`` in seconds. Without a
+    ``mark``, a write-ahead log that is there may be unsafe.
 
     Raises:
         CannotOpen: one line that names the file and says why.
@@ -188,7 +187,7 @@ def open_writer(path: str, busy_timeout: float, mark: WalMark | None = None) -> 
             if left is not None:
                 sync_directory(path)
             if identity(path) != opened:
-                raise CannotOpen(f"cannot open {path}: it was replaced meanwhile")
+                raise CannotOpen(f"cannot open {path}: it was replaced in the meantime")
         except WalNotSafe:
             _close_without_checkpoint(path, connection)
             raise
@@ -203,7 +202,7 @@ def open_writer(path: str, busy_timeout: float, mark: WalMark | None = None) -> 
 
 
 def open_reader(path: str, busy_timeout: float) -> sqlite3.Connection:
-    """Open a connection that only reads, while the writing one is open.
+    """Open a read-only connection, while the writing one is open.
 
     Its descriptor is read-only, so it can't get the exclusive lock that a checkpoint on
     closing needs, whatever the order in which connections are closed.
@@ -227,7 +226,7 @@ def open_reader(path: str, busy_timeout: float) -> sqlite3.Connection:
 def migrate(
     connection: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS
 ) -> None:
-    """Take the steps the database has not taken yet, each in a transaction of its own."""
+    """Apply the migrations that the database lacks, each in its own transaction."""
     for version in range(_pragma(connection, "user_version"), len(migrations)):
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -250,7 +249,7 @@ def _connect(path: str, mode: str, wait: float) -> sqlite3.Connection:
 
 
 def _close_without_checkpoint(path: str, connection: sqlite3.Connection) -> None:
-    """Close a connection, but not as the last one; who closes last must not write (see above)."""
+    """Close a connection, but not as the last one, which would make a checkpoint."""
     with closing(_connect(path, "ro", 0.0)) as other, closing(connection):
         other.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
@@ -258,7 +257,7 @@ def _close_without_checkpoint(path: str, connection: sqlite3.Connection) -> None
 def _check_ownership(
     path: str, connection: sqlite3.Connection, left: LeftoverWal | None, mark: WalMark | None
 ) -> None:
-    """Make sure, before anything is written, that the file is ours and can be written."""
+    """Check, before anything is written, that the file is ours and can be written."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         application = _pragma(connection, "application_id")
@@ -276,11 +275,11 @@ def _check_ownership(
             f"(schema {version}, this one knows {len(MIGRATIONS)})"
         )
     if 0 < version < len(MIGRATIONS) and mark is not None:
-        # A process of the earlier version would go on with the tables it knows.
+        # A process of the earlier version would go on using the old tables.
         if not mark.is_alone():
             raise CannotOpen(
-                f"cannot open {path}: it is to be converted from schema {version} to"
-                f" {len(MIGRATIONS)}, and another process has it open; end that one first"
+                f"cannot open {path}: it must be converted from schema {version} to"
+                f" {len(MIGRATIONS)}, and another process has it open; stop that one first"
             )
         log.warning(
             "converting %s from schema %d to %d; this may take minutes if it is large",

@@ -1,4 +1,4 @@
-"""Changes of keys that no command names: prefix deletes, and what is swept away later.
+"""Changes to keys that commands do not name: prefix deletes, and the sweeps that remove rows later.
 
 A large prefix is deleted by one row in ``deleted_prefixes``, however many entries it has. From then
 on their rows do not count. Sweeps remove them, a few at a time, so that other writers get their

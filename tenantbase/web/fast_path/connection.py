@@ -3,7 +3,7 @@
 Every connection begins here. Plain requests (``parser.py``) are answered by ``answering.py``, with
 the same bytes as aiohttp would send. For any other request, the connection is lent to aiohttp until
 that request is answered (``lending.py``). If it is unclear where a request ends (``framing.py``), or
-its end does not arrive in time, aiohttp gets the connection for good, and applies its timeouts.
+its end does not arrive in time, aiohttp gets the connection permanently, and applies its timeouts.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class FastPath:
             for connection in list(self.connections):
                 try:
                     connection.look_after(now)
-                except Exception:  # the boundary: the others must have their turn
+                except Exception:  # the boundary: other connections must still be checked
                     log.exception("a connection could not be checked; it is cut")
                     connection.abort()
 
@@ -288,7 +288,7 @@ class FastConnection(asyncio.Protocol):
         self._go_on()
 
     def _leave(self) -> None:
-        """Give the connection, with its unprocessed data, to aiohttp for good."""
+        """Give the connection, with its unprocessed data, to aiohttp permanently."""
         self._fast_path.connections.discard(self)
         if self._loan is not None:
             self._loan.end(None)

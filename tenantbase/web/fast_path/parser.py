@@ -120,8 +120,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 class Other(Enum):
     """The verdict on data that is not a plain request."""
 
-    INCOMPLETE = 0  # it may be the beginning of one
-    GENERAL = 1  # it is for the general parser
+    INCOMPLETE = 0  # it may be the start of one
+    GENERAL = 1  # the general parser must decide
 
 
 INCOMPLETE: Final = Other.INCOMPLETE

@@ -51,7 +51,7 @@ _DELETE: Final = Decoder(DeleteValues)
 
 
 class Bulk:
-    """Handlers of these routes."""
+    """The routes for many values."""
 
     def __init__(self, database: Database, settings: WebSettings, parser: ParserProcess) -> None:
         self._database = database
@@ -113,7 +113,7 @@ async def _found(
     async for piece in pieces:
         piece.reverse()
         while piece:
-            key, found = piece.pop()  # let go of as soon as it is sent
+            key, found = piece.pop()  # released as soon as it is sent
             entry = found.entry
             if entry is None:
                 missing.append(key)

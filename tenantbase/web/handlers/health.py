@@ -20,7 +20,7 @@ _ALIVE: Final = b'{"status":"ok"}'
 
 
 class Health:
-    """Handlers of these routes."""
+    """The routes for health checks."""
 
     def __init__(self, database: Database, lifecycle: Lifecycle) -> None:
         self._database = database

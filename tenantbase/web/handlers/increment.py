@@ -1,4 +1,4 @@
-"""``increment-value``: counters that are atomic across requests and processes."""
+"""``POST /increment-value``: atomic across requests and processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _INCREMENT: Final = Decoder(IncrementValue)
 
 
 class Increment:
-    """Handler of the route."""
+    """The route that adds to an integer."""
 
     def __init__(self, database: Database, settings: WebSettings) -> None:
         self._database = database

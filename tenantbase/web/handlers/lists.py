@@ -27,7 +27,7 @@ _CURSOR_VERSION: Final = b"\x01"
 
 
 class Lists:
-    """Handlers of these routes."""
+    """The routes that list entries."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -25,7 +25,7 @@ _PUT_QUERY: Final = frozenset({"ttl", "expires_at"})
 
 
 class Raw:
-    """Handlers of this route."""
+    """The route for one value as raw bytes."""
 
     def __init__(self, database: Database, settings: WebSettings, parser: ParserProcess) -> None:
         self._database = database

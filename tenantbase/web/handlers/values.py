@@ -44,7 +44,7 @@ _DELETE_QUERY: Final = frozenset({"key", "if_version"})
 
 
 class Values:
-    """Handlers of these routes."""
+    """The routes for one value."""
 
     def __init__(self, database: Database, settings: WebSettings, parser: ParserProcess) -> None:
         self._database = database

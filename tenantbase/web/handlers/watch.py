@@ -37,7 +37,7 @@ _SEND_BUFFER_BYTES: Final = 64 << 10
 
 
 class Watch:
-    """Handler of the route. It also ends all streams when the server drains."""
+    """The route that streams changes. It also ends all streams when the server drains."""
 
     def __init__(self, database: Database, lifecycle: Lifecycle) -> None:
         self._database = database

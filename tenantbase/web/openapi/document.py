@@ -79,7 +79,7 @@ _FIELDS: Final[dict[str, Json]] = {
 
 
 class Description:
-    """Handlers of ``/openapi.json`` and ``/docs``."""
+    """The routes ``/openapi.json`` and ``/docs``."""
 
     def __init__(self, settings: WebSettings) -> None:
         self._settings = settings

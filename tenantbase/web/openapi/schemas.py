@@ -90,9 +90,7 @@ class HealthReport(msgspec.Struct):
         Meta(description="Current problems of the database."),
     ]
     cache: Literal["ok", "unavailable", "off"]
-    draining: Annotated[
-        bool, Meta(description="It is shutting down; send new connections elsewhere.")
-    ]
+    draining: Annotated[bool, Meta(description="Shutting down; send new connections elsewhere.")]
     version: Annotated[str, Meta(description="The version of tenantbase.")]
 
 

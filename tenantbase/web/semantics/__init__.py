@@ -1,1 +1,1 @@
-"""What HTTP says of a request: target, body, conditions, ranges, media types."""
+"""The semantics of HTTP: targets, bodies, conditions, ranges, content negotiation."""

@@ -22,7 +22,7 @@ _VERSION: Final = re.compile("0|[1-9][0-9]{0,18}")
 
 
 class Tags(NamedTuple):
-    """What an ``If-Match`` or ``If-None-Match`` header says.
+    """A parsed ``If-Match`` or ``If-None-Match`` header.
 
     Attributes:
         any: it is ``*``.
@@ -65,7 +65,7 @@ def _header(request: web.BaseRequest, name: str) -> Tags | None:
 
 
 def write_condition(request: web.BaseRequest) -> Condition | None:
-    """What the headers of a write demand; None: nothing."""
+    """The condition in a write's headers; None: there is none."""
     match = _header(request, hdrs.IF_MATCH)
     none_match = _header(request, hdrs.IF_NONE_MATCH)
     return header_condition(match, none_match)

@@ -1,4 +1,4 @@
-"""The open connections of a server. Those whose clients read nothing are cut."""
+"""The open connections of a server. It cuts those whose clients read nothing."""
 
 from __future__ import annotations
 
