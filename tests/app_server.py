@@ -1,4 +1,4 @@
-"""`tenantbase serve` as a test object: a real process on a free port, with faults as verbs."""
+"""`tenantbase serve` for tests: a real process on a free port, with faults as verbs."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ READY_SECONDS = 20.0
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """This process's environment without any option of tenantbase, and with these variables."""
+    """This process's environment without tenantbase's options, plus these variables."""
     kept = {name: text for name, text in os.environ.items() if "TENANTBASE" not in name}
     return kept | variables
 
 
 class AppServer:
-    """A server on 127.0.0.1; as a context manager, started, and gone at the end.
+    """A server on 127.0.0.1. As a context manager it is started on entry and stopped on exit.
 
-    The first start takes any free port; later ones take the same again.
+    The first start takes any free port; later starts take the same one.
 
     Args:
         database: its file.
         options: further options of `tenantbase serve`.
         environment: variables besides those of this process.
-        own_group: make it the head of a process group, as a shell at a terminal does.
+        own_group: run it in its own process group, as a shell at a terminal does.
 
     Attributes:
-        program: what Python runs.
+        program: the program that Python runs.
     """
 
     program: Sequence[str] = ("-m", "tenantbase")
@@ -65,7 +65,7 @@ class AppServer:
         self.close()
 
     def close(self) -> None:
-        """End it if it still runs."""
+        """Stop it if it still runs."""
         if self._process is not None:
             self.kill()
         self._stderr.close()
@@ -81,7 +81,7 @@ class AppServer:
 
     @property
     def workers(self) -> list[int]:
-        """The processes that serve: forked from the first, with the same command line."""
+        """The worker processes: children of the first process, with the same command line."""
         shown = subprocess.run(
             ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="],
             capture_output=True,
@@ -102,29 +102,29 @@ class AppServer:
 
     @property
     def stderr(self) -> str:
-        """What it has written to standard error so far, in all its lives."""
-        # Not the position of the file: the process writes at that.
+        """Everything it has written to standard error so far, across restarts."""
+        # Don't move the file's position, where the process writes.
         size = os.fstat(self._stderr.fileno()).st_size
         return os.pread(self._stderr.fileno(), size, 0).decode()
 
     def start(self) -> None:
-        """Start it and wait until it says that it can serve."""
+        """Start it and wait until it reports that it is listening."""
         self.spawn()
         self.await_ready()
 
     def await_ready(self) -> None:
-        """Wait until it says that it can serve, if it was spawned."""
+        """Wait until it reports that it is listening, after ``spawn``."""
         line = self._output(until=b"\n")
         match = re.fullmatch(rb"listening on (http://\S+)\n", line)
         if match is None:
-            # Nothing of it may outlive this: a test that comes later would be blamed for it.
+            # No process may outlive this: a later test would be blamed for it.
             said = self.stderr
             self.close()
             raise AssertionError(f"the server said {line!r} and {said!r}")
         self.base_url = match[1].decode()
 
     def spawn(self) -> None:
-        """Start it and do not wait."""
+        """Start it without waiting."""
         assert self._process is None, "the server runs already"
         command = [sys.executable, "-W", "error", *self.program, "serve"]
         command += ["--database", str(self.database), "--port", str(self.port), *self._options]
@@ -145,7 +145,7 @@ class AppServer:
         assert process.stdout is not None
         with process.stdout:
             status = process.wait(seconds)
-            rest = self._output()  # to its end, which comes with the last of the workers
+            rest = self._output()  # to the end, which comes when the last worker exits
         self._process = None
         assert rest == b"", f"the server said {rest!r}"
         return status
@@ -156,14 +156,14 @@ class AppServer:
         return self.wait()
 
     def kill(self) -> None:
-        """kill -9, of its workers too, as a machine does that runs out of memory."""
+        """Kill it and its workers with SIGKILL, as a machine that is out of memory does."""
         workers = self.workers
-        self.signal(signal.SIGKILL)  # first, or it would replace them
+        self.signal(signal.SIGKILL)  # first, or it would replace the workers
         self._signal_all(workers, signal.SIGKILL)
         self.wait()
 
     def pause(self) -> None:
-        """Stop all of it: connections are accepted by the kernel, and nothing is answered."""
+        """Stop all its processes: the kernel still accepts connections, but there is no answer."""
         self.signal(signal.SIGSTOP)
         self._signal_all(self.workers, signal.SIGSTOP)
 
@@ -188,7 +188,7 @@ class AppServer:
         return wire.ask(self.port, method, target, body, headers)
 
     def _output(self, until: bytes = b"") -> bytes:
-        """What it writes to standard output: to its end, or until that has come."""
+        """Its standard output, up to its end or up to ``until``."""
         stream = self.process.stdout
         assert stream is not None
         deadline = time.monotonic() + READY_SECONDS

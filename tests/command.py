@@ -1,4 +1,4 @@
-"""`tenantbase` as a user runs it: a process of its own."""
+"""Runs `tenantbase` as a user does, in its own process."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def command(
     """Run a command to its end.
 
     Args:
-        stdin: what it reads; None: ``options`` has it.
-        before: a program, with its arguments, to run it under.
-        options: further ones of ``subprocess.run``.
+        stdin: its standard input; None: ``options`` sets it.
+        before: the start of the command line, such as a program to run it under.
+        options: more arguments of ``subprocess.run``.
     """
     given = {} if stdin is None else {"input": stdin}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": clean_environment()}
@@ -33,7 +33,7 @@ def command(
 
 
 def refused(done: subprocess.CompletedProcess[bytes], *parts: str, status: int = 1) -> bool:
-    """Whether a command failed with one line that has these parts, and printed nothing else."""
+    """Whether a command failed with a single line that contains these parts."""
     error = done.stderr.decode()
     assert error.startswith("Error: ") and error.count("\n") == 1, error
     for part in parts:

@@ -13,7 +13,7 @@ _KEY = re.compile(rb"k[0-9]{3}")
 
 
 def damage(path: Path, marker: bytes) -> None:
-    """Damage the row whose value repeats ``marker``; the database is closed."""
+    """Damage the row whose value repeats ``marker``. The database must be closed."""
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() is not None
         assert connection.execute("PRAGMA page_size").fetchone() == (_PAGE,)
@@ -21,7 +21,7 @@ def damage(path: Path, marker: bytes) -> None:
     full = [
         at
         for at in range(_PAGE, len(data), _PAGE)
-        # An overflow page is the number of the next one, and content (sqlite.org/fileformat).
+        # An overflow page holds the next one's number, then content (sqlite.org/fileformat).
         if data[at + 4 : at + _PAGE].count(marker) * len(marker) > _PAGE - 3 * len(marker)
     ]
     assert full, "the row has overflow pages"
@@ -31,11 +31,11 @@ def damage(path: Path, marker: bytes) -> None:
 
 
 def damage_leaf(path: Path, first: bytes) -> list[str]:
-    """Damage a leaf page of the table of entries; the database is closed.
+    """Damage a leaf page of the table of entries. The database must be closed.
 
     Args:
-        first: how the keys of the leaf before it begin, at the latest: the page after the first
-            such leaf is damaged.
+        first: the page after the first leaf whose keys begin with this or a greater text is
+            damaged.
 
     Returns:
         The keys of the rows in the sound leaf before it, in order.

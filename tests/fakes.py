@@ -1,4 +1,4 @@
-"""Stand-ins with names: a store in memory that fails on demand, group, and a seqlock that tells."""
+"""Named fakes: an in-memory store that fails on demand, pending writes, a recording seqlock."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tenantbase.troubles import Trouble
 
 
 class Granted:
-    """A pending that the store always gets."""
+    """A pending write that the store may always start."""
 
     def __init__(self, *changes: Command) -> None:
         self.transaction: Transaction = changes
@@ -48,14 +48,14 @@ class Granted:
 
 
 class Withdrawn(Granted):
-    """A pending whose caller has given up."""
+    """A pending write that its caller has withdrawn."""
 
     def try_start(self) -> bool:
         return False
 
 
 class RecordingSeqlock:
-    """Writes down what it is told: "lock", the keys raised (None: all), "commit" or "roll_back", "unlock"."""
+    """Records its calls: "lock", a write's keys (None: all), "commit" or "roll_back", "unlock"."""
 
     def __init__(self) -> None:
         self.told: list[object] = []
@@ -80,7 +80,7 @@ class RecordingSeqlock:
 
 @dataclass
 class Tables:
-    """What a FakeStore would have on disk."""
+    """The state that a FakeStore would have on disk."""
 
     entries: dict[str, Entry] = field(default_factory=dict)
     log: list[ChangeEvent] = field(default_factory=list)
@@ -97,12 +97,12 @@ class Tables:
 
 
 class FakeStore:
-    """A store in memory. Set an attribute, and what it names fails with that error.
+    """A store in memory that fails with the errors set in its attributes.
 
     Attributes:
-        read_error: raised by everything that reads.
-        write_error: the outcome of every member of a group. An OutcomeUnknown leaves the
-            seqlock raised, and from then on the store takes no writes.
+        read_error: raised by all reads.
+        write_error: the outcome of every member of a group. An OutcomeUnknown leaves the write
+            begun on the seqlock, and the store takes no more writes.
         check_error: raised by ``check``.
     """
 

@@ -1,11 +1,11 @@
-"""Values at the limits of what is stored, for every way in."""
+"""Values at the limits of what may be stored, for every port."""
 
 from __future__ import annotations
 
 from tenantbase.json_text import MAX_DEPTH
 
 DEEP = "[" * MAX_DEPTH + "]" * MAX_DEPTH
-# Each with a part of what is said of it.
+# Each with a part of its error message.
 REFUSED = {
     "deep": (f"[{DEEP}]", "nested too deeply"),
     "deeper": ("[" * 990 + "]" * 990, "nested too deeply"),

@@ -1,12 +1,12 @@
 """An exhaustive model of the coherence protocol, for one key.
 
-Two writers and three readers, each a process of its own, are interleaved in every possible
-way. A writer commits a group of one or two versions of the key, may be killed at any step, and
-its transaction may roll back. Its COMMIT may also fail with an unknown outcome (an fsync that
-fails, say): what it wrote may then come to light at any later time, until another commit takes
-its place in the log. memcached is the worst there could be: it may answer a get with
-any frame that anyone ever made, or with nothing, at any time. That covers late, lost,
-reordered, evicted, resurrected and cross-wired items without modelling any of them.
+Two writers and three readers, each a process of its own, are interleaved in every possible way. A
+writer commits a group of one or two versions of the key, may be killed at any step, and its
+transaction may roll back. Its COMMIT may also fail with an unknown outcome (an fsync that fails,
+say): what it wrote may then come to light at any later time, until another commit takes its place
+in the log. memcached is the worst there could be: it may answer a get with any item that was ever
+made, or with nothing, at any time. That covers late, lost, reordered, evicted, resurrected and
+cross-wired items without modelling any of them.
 
 Property (single-key linearizability; versions grow in commit order): a read never returns a
 version older than one acknowledged, or returned by a read, before it began, and never one that
@@ -50,19 +50,19 @@ class Writer(NamedTuple):
 
 class Reader(NamedTuple):
     at: str = "idle"
-    floor: int = 0  # the newest version seen by anybody before it began
+    floor: int = 0  # the newest version that any reader saw before it began
     tag: Tag = NO_TAG
     value: int = 0
 
 
 class State(NamedTuple):
     database: int = 1
-    doubt: bool = False  # one more version may come to light
+    doubt: bool = False  # one more version may reappear
     epoch: int = 0
     sequence: int = 0
     lock: int = NOBODY
     seen: int = 1
-    frames: frozenset[tuple[Tag, int]] = frozenset()
+    items: frozenset[tuple[Tag, int]] = frozenset()
     writers: tuple[Writer, ...] = (Writer(), Writer())
     readers: tuple[Reader, ...] = (Reader(), Reader(), Reader())
 
@@ -96,7 +96,7 @@ def _writer_steps(s: State, i: int, broken: str | None) -> Iterator[State]:
             for group in (1, 2):
                 yield commit("committed", group)
             yield move(Writer("rolled back", w.odd, w.found_odd))
-            yield move(Writer("ended"), lock=unlocked, doubt=True)  # nobody knows the outcome
+            yield move(Writer("ended"), lock=unlocked, doubt=True)  # the outcome is unknown
     elif w.at == "even too early":
         yield commit("even", 1, lock=unlocked)
     elif w.at == "rolled back" and w.found_odd and broken != "doubt-stays-odd":
@@ -108,7 +108,7 @@ def _writer_steps(s: State, i: int, broken: str | None) -> Iterator[State]:
         yield move(done)
         versions = {w.first, w.last} if broken == "last-of-group" else {w.last}
         for version in versions - {0}:
-            yield move(done, frames=s.frames | {((s.epoch, w.odd + 1), version)})
+            yield move(done, items=s.items | {((s.epoch, w.odd + 1), version)})
     elif w.at == "published":
         yield move(Writer("ended"), seen=max(s.seen, w.last))
     if w.at not in ("idle", "ended"):
@@ -141,7 +141,7 @@ def _reader_steps(s: State, i: int, broken: str | None) -> Iterator[State]:
     elif r.at == "begun":
         yield answer(s.database) if odd else move(Reader("tag loaded", r.floor, now))
     elif r.at == "tag loaded":
-        for tag, version in s.frames:
+        for tag, version in s.items:
             if tag == r.tag or broken == "compare":
                 yield answer(version)  # a hit
         for other in s.readers:
@@ -152,7 +152,7 @@ def _reader_steps(s: State, i: int, broken: str | None) -> Iterator[State]:
     elif r.at == "row read, tag late":
         yield move(Reader("row read", r.floor, now, r.value))
     elif r.at == "row read":
-        yield answer(r.value, frames=s.frames | {(r.tag, r.value)})
+        yield answer(r.value, items=s.items | {(r.tag, r.value)})
         yield answer(r.value)
 
 
@@ -164,15 +164,15 @@ def _steps(s: State, broken: str | None) -> Iterator[State]:
             yield from _reader_steps(s, i, broken)
     if s.doubt:
         yield s._replace(database=s.database + 1, doubt=False)
-    # Once, every process is stopped and started again: a new tag file. What was in doubt and has
-    # not come to light by then is gone.
+    # Once, every process is stopped and started again: a new tag file. A write in doubt that has
+    # not reappeared by then is gone.
     places = {w.at for w in s.writers} | {r.at for r in s.readers}
     if s.epoch == 0 and "ended" in places <= {"idle", "ended"}:
         yield s._replace(epoch=0 if broken == "new-epoch" else 1, sequence=0, doubt=False)
 
 
 def explore(broken: str | None = None) -> int:
-    """Visit every state that can be reached; returns how many there are.
+    """Visit every reachable state. Returns: their number.
 
     Args:
         broken: a rule to leave out.

@@ -1,4 +1,4 @@
-"""Real servers as test objects: faults are verbs, readiness is polled with a deadline.
+"""Real servers for tests: faults are verbs, readiness is polled with a deadline.
 
 MemcachedProcess    memcached on a Unix socket or a free port, killed, paused, restarted
 FaultProxy          between a client and its server: hangs, delays, cuts, resets, refuses
@@ -28,7 +28,7 @@ READY_SECONDS = 10.0
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    """A free TCP port of 127.0.0.1."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -36,7 +36,7 @@ def free_port() -> int:
 
 
 def connect(address: str) -> socket.socket:
-    """A blocking connection past the code under test. Raises OSError, also when it is slow."""
+    """A blocking connection that bypasses the code under test. Raises OSError, on a timeout, too."""
     parsed = MemcacheAddress.parse(address)
     if not parsed.path:
         return socket.create_connection((parsed.host, parsed.port), READY_SECONDS)
@@ -51,7 +51,7 @@ def connect(address: str) -> socket.socket:
 
 
 def poll(condition: Callable[[], bool], what: str, seconds: float = READY_SECONDS) -> None:
-    """Wait until a condition holds; AssertionError after so many seconds."""
+    """Wait until a condition holds; raises AssertionError after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
@@ -61,7 +61,7 @@ def poll(condition: Callable[[], bool], what: str, seconds: float = READY_SECOND
 async def poll_async(
     condition: Callable[[], bool], what: str, seconds: float = READY_SECONDS
 ) -> None:
-    """As `poll`, while the event loop runs."""
+    """As `poll`, without blocking the event loop."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
@@ -69,10 +69,10 @@ async def poll_async(
 
 
 def let_pass(seconds: float) -> None:
-    """Put the clock of the running event loop forward: its timers are due so much earlier.
+    """Set the clock of the running event loop forward, so that its timers are due earlier.
 
-    With limits of many minutes, what a test finds does not depend on how busy the machine is.
-    Not for uvloop, whose clock is out of reach.
+    With limits of many minutes, a test's result does not depend on how busy the machine is. Does
+    not work with uvloop, whose clock cannot be replaced.
     """
     loop = asyncio.get_running_loop()
     time = loop.time
@@ -81,7 +81,7 @@ def let_pass(seconds: float) -> None:
 
 @contextmanager
 def stopped_writer(database: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that was stopped while it had the write lock; continued, it ends in order."""
+    """Stops itself while it holds the write lock; when continued, it ends normally."""
     code = """if True:
         import os, pathlib, signal, sys
         from tenantbase.coherence.tag_seqlock import WriteLock
@@ -102,13 +102,13 @@ def stopped_writer(database: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 class MemcachedProcess:
-    """A memcached at a fixed address, started and ended at will.
+    """A memcached at a fixed address, which can be started and stopped.
 
-    As a context manager it is started at the beginning and gone at the end, whatever happened.
+    As a context manager it is started on entry, and always stopped on exit.
 
     Args:
-        address: where it listens, in the form of `--memcached`; None: a socket in a directory of
-            its own.
+        address: where it listens, in the form of `--memcached`; None: a socket in its own
+            directory.
         options: further options of memcached.
     """
 
@@ -135,7 +135,7 @@ class MemcachedProcess:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        assert self._process is None, "memcached runs already"
+        assert self._process is None, "memcached is already running"
         program = shutil.which("memcached")
         assert program, "these tests need the program memcached"
         address = MemcacheAddress.parse(self.address)
@@ -149,16 +149,16 @@ class MemcachedProcess:
         poll(self._answers, f"{' '.join(command)} answers")
 
     def kill(self) -> None:
-        """kill -9, which closes its connections without a word."""
+        """Kill it with SIGKILL, which closes its connections without a reply."""
         self._end(signal.SIGKILL)
 
     def terminate(self) -> None:
         self._end(signal.SIGTERM)
 
     def pause(self) -> None:
-        """Stop it: the kernel still accepts connections and commands, nothing is answered."""
+        """Stop it: the kernel still accepts connections and commands, but there is no reply."""
         os.kill(self.pid, signal.SIGSTOP)
-        # The signal is under way; its threads may still answer until all of them have stopped.
+        # The signal takes a moment; threads may still answer until all of them have stopped.
         os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
     def resume(self) -> None:
@@ -170,11 +170,11 @@ class MemcachedProcess:
         self.start()
 
     def flush(self) -> None:
-        """Make it forget everything."""
+        """Remove all its items."""
         assert self.command(b"flush_all\r\n") == b"OK\r\n"
 
     def command(self, command: bytes) -> bytes:
-        """Send a command past the client under test. Returns: its answer of one line."""
+        """Send a command, bypassing the client under test. Returns: the answer, one line."""
         with connect(self.address) as connection, connection.makefile("rwb") as stream:
             stream.write(command)
             stream.flush()
@@ -190,17 +190,17 @@ class MemcachedProcess:
     def _end(self, by: signal.Signals) -> None:
         assert self._process is not None, "memcached does not run"
         self._process.send_signal(by)
-        # A stopped process is not ended by SIGTERM before it goes on.
+        # A stopped process handles SIGTERM only when it is continued.
         self._process.send_signal(signal.SIGCONT)
         self._process.wait(READY_SECONDS)
         self._process = None
 
 
 class FaultProxy:
-    """Stands between a client and its server and does what networks and bad servers do.
+    """A proxy between a client and its server that fails as networks and bad servers do.
 
-    An async context manager in the event loop of the test. A verb holds for the connections that
-    exist and for new ones, until the next verb.
+    An async context manager in the event loop of the test. A verb applies to existing and new
+    connections, until the next verb.
 
     Args:
         upstream: the server's address, in the form of `--memcached`.
@@ -212,7 +212,7 @@ class FaultProxy:
         self.connections = 0
         """How many connections were accepted so far."""
         self.received = bytearray()
-        """All that clients have sent so far, forwarded or not."""
+        """Everything that clients have sent so far, forwarded or not."""
         self._upstream = MemcacheAddress.parse(upstream)
         self._address = MemcacheAddress.parse(self.address)
         self._server: asyncio.Server | None = None
@@ -235,27 +235,27 @@ class FaultProxy:
         return len(self._links)
 
     async def pass_through(self) -> None:
-        """Do nothing to connections: how it begins, and the way back."""
+        """Forward unchanged: the initial state, and the way back to it."""
         await self._behave()
 
     async def hang(self) -> None:
-        """Accept, take what is sent, and never answer."""
+        """Accept connections, read everything, and never answer."""
         await self._behave(hangs=True)
 
     async def delay(self, seconds: float) -> None:
-        """Hold every piece of an answer back for so long."""
+        """Delay every piece of an answer by ``seconds``."""
         await self._behave(delay=seconds)
 
     async def drip(self, seconds: float) -> None:
-        """Answer a byte at a time, each after so long."""
+        """Forward answers byte by byte, each after ``seconds``."""
         await self._behave(delay=seconds, piece_bytes=1)
 
     async def cut_after(self, reply_bytes: int) -> None:
-        """Close a connection after so many more bytes of its answers; 0: instead of the first."""
+        """Close a connection after this many more bytes of answers; 0: before the first."""
         await self._behave(reply_bytes=reply_bytes)
 
     def cut_existing_after(self, reply_bytes: int) -> None:
-        """As `cut_after`, for the connections that exist now and no others."""
+        """As `cut_after`, only for the connections that exist now."""
         for link in self._links.values():
             link.reply_bytes = reply_bytes
 
@@ -265,7 +265,7 @@ class FaultProxy:
         await self._end_links()
 
     async def refuse(self) -> None:
-        """Close every connection and listen no more."""
+        """Close every connection and stop listening."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -274,7 +274,7 @@ class FaultProxy:
         await self._end_links()
 
     async def say(self, data: bytes) -> None:
-        """Send bytes to all who are connected, without being asked."""
+        """Send unrequested bytes to every client."""
         for link in self._links.values():
             link.writer.write(data)
             await link.writer.drain()
@@ -300,7 +300,7 @@ class FaultProxy:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        writer.transport.set_write_buffer_limits(0)  # drained is sent
+        writer.transport.set_write_buffer_limits(0)  # drained means sent
         link = _Link(reader, writer, self._reply_bytes)
         task = asyncio.get_running_loop().create_task(self._serve(link))
         self._links[task] = link
@@ -311,7 +311,7 @@ class FaultProxy:
             if not self._resets:
                 await self._join(link)
         except OSError:
-            pass  # the server refuses: the client hears of it by the end of its connection
+            pass  # the server refuses: the client's connection is closed
         finally:
             if self._resets and not self._address.path:
                 # Closing with a linger time of zero sends RST instead of FIN.
@@ -363,12 +363,12 @@ class FaultProxy:
             task.cancel()
         await asyncio.gather(*links, return_exceptions=True)
         for link in links.values():
-            link.writer.transport.abort()  # for one whose task had not begun
+            link.writer.transport.abort()  # for a connection whose task has not started
 
 
 @dataclass
 class _Link:
-    """A client's connection, and how many bytes of answers it may still be given."""
+    """A client's connection, and how many bytes of answers it may still receive."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter

@@ -1,4 +1,4 @@
-"""Background tasks: what fails is told and goes on, and no task of the package is forgotten."""
+"""Background tasks: failures are logged and work restarts; every task of the package is covered."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.app_server import AppServer
 from tests.servers import MemcachedProcess, poll, poll_async
 
 PACKAGE = Path(tenantbase.__file__).parent
-# Tasks that are started otherwise, by module: how their failures come to light.
+# Tasks started in other ways, by module, and how their failures become visible.
 OTHER_TASKS = {
     "offload/runner": "a body that is checked by a process: awaited, its failure is the answer",
     "background": "the mechanism itself",
@@ -42,7 +42,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Work:
-    """Fails as it is told to, then works until it is cancelled."""
+    """Fails with the given errors, then runs until it is cancelled."""
 
     def __init__(self, *failures: BaseException) -> None:
         self.runs = 0
@@ -107,8 +107,7 @@ async def test_work_that_is_done_is_not_repeated() -> None:
     assert runs == 1
 
 
-# Started with one of these, the service has a mistake in a task that works in the background: the
-# first run fails.
+# Starts the service with a bug in one of its background tasks: the first run fails.
 FAILING = """if True:
     import sys
     from tenantbase.changes import feed

@@ -1,4 +1,4 @@
-"""What a comparison of two commits concludes."""
+"""The verdicts of comparing two commits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Python client, against real servers, networks that fail, and what is no server of ours."""
+"""The Python client against real servers, failing networks, and foreign servers."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def proxy(server: AppServer) -> AsyncIterator[FaultProxy]:
 
 
 class Scripted:
-    """A server that gives the answers it is told, in order, one a connection."""
+    """A server that gives scripted answers in order, one per connection."""
 
     def __init__(self) -> None:
         self.answers: list[bytes] = []
@@ -87,13 +87,13 @@ class Scripted:
         await self._server.wait_closed()
 
     def will(self, status: int, body: bytes = b"", **headers: str) -> None:
-        """Answer a request so."""
+        """Script an answer."""
         fields = {"Content-Length": str(len(body)), "Connection": "close", **headers}
         head = "".join(f"{name.replace('_', '-')}: {text}\r\n" for name, text in fields.items())
         self.answers.append(f"HTTP/1.1 {status} Scripted\r\n{head}\r\n".encode() + body)
 
     def will_refuse(self, status: int, name: str, **headers: str) -> None:
-        """Answer a request with a problem document."""
+        """Script an answer with a problem document."""
         kind = f"urn:tenantbase:problem:{name}"
         body = json.dumps({"type": kind, "title": "T", "status": status, "detail": "D."}).encode()
         self.will(status, body, Content_Type="application/problem+json", **headers)
@@ -463,7 +463,7 @@ async def test_refusals_say_why(client: Client) -> None:
     assert caught.value.problem.field == "key"
 
 
-# What may be sent again
+# What may be retried
 
 
 @pytest.mark.parametrize("name", READS)
@@ -477,7 +477,7 @@ async def test_a_read_is_sent_again(proxy: FaultProxy, name: str) -> None:
 
 @pytest.mark.parametrize("name", WRITES)
 async def test_a_write_whose_answer_is_lost_is_not(proxy: FaultProxy, name: str) -> None:
-    """Also on a connection that was used before, where aiohttp would send it again by itself."""
+    """Even on a reused connection, where aiohttp would resend it by itself."""
     async with Client(f"http://{proxy.address}") as client:
         await client.health()
         proxy.received.clear()
@@ -540,7 +540,7 @@ async def test_no_answer(proxy: FaultProxy, call: Call, error: type[ClientError]
 
 
 async def test_a_busy_database_is_waited_for(tmp_path: Path) -> None:
-    """The server gives up after a second and says that nothing was done."""
+    """The server times out after a second and reports that nothing was done."""
     options = ("--memcached", "off", "--write-timeout", "1")
     with AppServer(tmp_path / "x.db", *options) as server:
         async with Client(server.base_url) as client:
@@ -724,7 +724,7 @@ async def test_it_works_in_its_block_only(server: AppServer) -> None:
 
 
 async def take(events: AsyncIterator[Event], count: int) -> list[tuple[str, str]]:
-    """Kind and key, or prefix, of the next so many events."""
+    """Kind and key, or prefix, of the next ``count`` events."""
     taken: list[tuple[str, str]] = []
     async with asyncio.timeout(SECONDS):
         while len(taken) < count:
@@ -803,7 +803,7 @@ async def test_watching_goes_on_over_a_restart(tmp_path: Path) -> None:
         async with Client(server.base_url) as client:
             async with aclosing(client.watch()) as events:
                 first = asyncio.ensure_future(take(events, 1))
-                while not first.done():  # from when on it watches is not to be seen
+                while not first.done():  # when the watch begins is not visible
                     await client.set("first", 1)
                     await asyncio.sleep(0.01)
                 assert await asyncio.to_thread(server.stop) == 0

@@ -45,7 +45,7 @@ def memcached() -> Iterator[MemcachedProcess]:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    # A generous deadline: a slow machine must not turn hits into misses.
+    # A generous timeout: a slow machine must not turn hits into misses.
     return Config(database=tmp_path / "x.db", cache_timeout=5.0)
 
 
@@ -223,7 +223,7 @@ async def test_a_reset_names_what_the_watcher_sees_of_it(database: Database) -> 
         assert [(e.kind, e.key) for e in await anext(everything)] == [("reset", "x/")]
         assert [(e.kind, e.key) for e in await anext(narrow)] == [("reset", "x/1")]
         assert [(e.kind, e.key) for e in await anext(others)] == [("set", "last")]
-    # An id of another database: everything that is watched may have changed.
+    # An id of another database: everything watched may have changed.
     assert await _events(database, A, "x/", 1 << 60) == [("reset", "x/")]
 
 

@@ -1,4 +1,4 @@
-"""One timer for many futures: who is told, when, and what is forgotten."""
+"""One timer for many futures: which expire, when, and which are forgotten."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_it_works_again_after_a_pause() -> None:
         future = loop.create_future()
         limit.watch(future, name)
         await outcome(future)
-        await asyncio.sleep(0.05)  # nothing is watched now, so no timer runs
+        await asyncio.sleep(0.05)  # no future is pending, so no timer runs
     assert expired.items == ["a", "b"]
 
 

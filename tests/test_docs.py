@@ -1,4 +1,4 @@
-"""README and docs do what they say: commands run, tables are complete, links lead somewhere."""
+"""README and docs are correct: commands run, tables are complete, links work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of keys, times and types by themselves."""
+"""The rules for keys, times and types."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tenantbase.json_text import (
     parse,
 )
 
-# Text that is likely to be mistaken for structure.
+# Text that could be mistaken for structure.
 TEXT = some.text('ab"\\[]{},: \n\u00e9\U0001f600', max_size=8)
 VALUES: some.SearchStrategy[Any] = some.recursive(
     some.none() | some.booleans() | some.integers() | some.floats(-1e9, 1e9) | TEXT,
@@ -76,7 +76,7 @@ def test_a_name_given_twice_is_found(
     )
     text = f" {{{written}}}\n".encode()
     names = [key for key, _ in members]
-    # What is known of a value saves work, and changes nothing.
+    # Knowing a value's text saves work, and changes no result.
     value = None
     if known and len({key for key, value in members if isinstance(value, list | dict)}) == 1:
         large = next(key for key, value in members if isinstance(value, list | dict))
@@ -220,8 +220,8 @@ class _Outer(msgspec.Struct, forbid_unknown_fields=True):
     ],
 )
 def test_errors_name_the_field(body: bytes, detail: str, field: str | None) -> None:
-    """The place is taken out of msgspec's text. If this fails after an update of msgspec, it words
-    its errors in another way, and ``_invalid`` has to follow."""
+    """The place comes from msgspec's text. If this fails after an update, msgspec words its errors
+    differently, and ``_invalid`` must be adapted."""
     with pytest.raises(InvalidRequest) as caught:
         parse(Decoder(_Outer), body)
     assert (caught.value.detail, caught.value.field) == (detail, field)
@@ -232,7 +232,7 @@ def test_errors_name_the_field(body: bytes, detail: str, field: str | None) -> N
     [(b"{", "truncated"), (b"{]", r"\(byte 1\)"), (b'{"inner":[]}x', r"\(byte 13\)")],
 )
 def test_errors_of_grammar_say_where(body: bytes, detail: str) -> None:
-    """As above, for what ``_not_json`` passes on."""
+    """As above, for the texts that ``_not_json`` passes on."""
     with pytest.raises(NotJson, match=f"^the body is not valid JSON: .*{detail}"):
         parse(Decoder(_Outer), body)
 

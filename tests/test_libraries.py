@@ -1,6 +1,6 @@
-"""What is used of libraries beyond their documentation: all of it is listed here, and still there.
+"""Every use of undocumented parts of libraries is listed here, and the parts still exist.
 
-When one of these fails after an upgrade, the list says which module has to follow.
+If a test fails after an upgrade, the list shows which module to adapt.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from packaging.requirements import Requirement
 
 from tests.test_project import PACKAGE, PROJECT, TREES
 
-# Of classes that are derived from a library's: its private names that they use or define, and its
-# methods that they override. Protocols, structures and exceptions are made to be derived from.
+# For classes derived from a library's: its private names that they use or define, and its methods
+# that they override. Protocols, structures and exceptions are meant to be derived from.
 DERIVED = {
     "interfaces.memcached.client._Pool": {"_pool", "_in_use", "acquire", "release"},
     "interfaces.memcached.reader.PieceReader": {"feed_data", "feed_eof", "set_exception", "read"},
@@ -49,7 +49,7 @@ MADE_FOR_THAT = {
     *("builtins", "typing", "typing_extensions", "enum", "abc", "collections", "contextlib"),
     *("msgspec", "click", "socket", "_socket", "asyncio.protocols", "asyncio.transports"),
 }
-# Of anything else: os._exit is documented.
+# For everything else. os._exit is documented.
 OTHERS = {"os._exit"}
 
 
@@ -65,7 +65,7 @@ def classes() -> Iterator[tuple[str, type, ast.ClassDef]]:
 
 
 def own_attributes(node: ast.AST) -> set[str]:
-    """What is used of ``self``, and the methods that are defined."""
+    """The names used on ``self``, and the methods defined."""
     used = {
         each.attr
         for each in ast.walk(node)
@@ -185,7 +185,7 @@ async def test_aiosqlite_still_runs_functions_in_its_thread(tmp_path: Path) -> N
         assert isinstance(connection._thread, Thread), what
         assert isinstance(connection._conn, sqlite3.Connection), what
         assert connection._connection is connection._conn, what
-        # What is put into the queue without a future runs there, and nobody is told.
+        # Functions put into the queue without a future run there, and no result is reported.
         ran = Event()
         connection._tx.put_nowait((None, ran.set))
         assert await asyncio.to_thread(ran.wait, 10), what

@@ -1,4 +1,4 @@
-"""The protocol, in every interleaving: right as it is, wrong without any one of its rules."""
+"""The protocol in every interleaving: correct as it is, wrong without any one of its rules."""
 
 from __future__ import annotations
 

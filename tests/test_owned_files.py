@@ -1,4 +1,4 @@
-"""Our own files beside the database: how they are made, and that nothing is left of a failure."""
+"""Our own files beside the database: creating them, and leaving nothing behind on failure."""
 
 from __future__ import annotations
 

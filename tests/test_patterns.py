@@ -1,8 +1,8 @@
-"""Whatever a client sends, looking at it takes time in proportion to its length.
+"""Examining what a client sends takes time proportional to its length.
 
-Every regular expression of the package is found here by itself; one without worst cases fails the
-test. Times are those of the process, not of the clock, and the inputs are so long that anything
-worse than linear exceeds the limit by orders of magnitude.
+This test finds every regular expression of the package, and fails if one has no worst cases listed.
+Times are those of the process, not of the clock, and the inputs are so long that anything worse
+than linear exceeds the limit by orders of magnitude.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CPU_SECONDS = 2.0
 
 
 class TookTooLong(BaseException):
-    """The limit of time is exceeded. No Exception: the code under test is not to catch it."""
+    """The time limit is exceeded. Not an Exception: the code under test must not catch it."""
 
 
 @contextmanager
@@ -100,8 +100,8 @@ def uses(name: str) -> set[str]:
     return found & {"match", "fullmatch", "search", "sub", "split", "finditer", "findall"}
 
 
-# For each pattern a long near miss for each of its repetitions: what it can match in many ways,
-# followed by what it cannot match. Each is a head, a part that is repeated, and a tail.
+# For each pattern, a long near miss for each of its repetitions: text that it can match in many
+# ways, followed by text that it cannot match. Each is a head, a part that is repeated, and a tail.
 Case = tuple[str, str, str]
 NEAR_MISSES: Mapping[str, list[Case]] = {
     "api._PATH_SAFE": [("", "a", "/"), ("a", ".", "/")],
@@ -233,7 +233,7 @@ def test_every_pattern_has_its_worst_cases() -> None:
 
 
 def test_every_pattern_has_a_name() -> None:
-    """Of a module, where it is compiled once and found by the test above."""
+    """Patterns belong in a module, where they are compiled once and the test above finds them."""
     calls = {name: [call.lineno for call in loose_calls(tree)] for name, tree in TREES.items()}
     assert {name: lines for name, lines in calls.items() if lines} == {}
 
@@ -269,7 +269,7 @@ def test_routes_are_matched_by_patterns_that_cannot_backtrack() -> None:
     assert patterns == {r"[\s\S]*"}
 
 
-# --- What reads headers, targets and bodies, patterns or not.
+# --- Code that reads headers, targets and bodies, with patterns or without.
 
 
 def request(headers: Mapping[str, str], target: str = "/") -> web.Request:

@@ -26,7 +26,8 @@ PACKAGE = ROOT / "tenantbase"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCK = tomllib.loads((ROOT / "poetry.lock").read_text())
 
-# Modules of the root that anything may import; they know each other only, and the cache's Protocols.
+# Modules of the root that all others may import; they import only each other and the cache's
+# Protocols.
 LEAVES = {
     *(
         "background",
@@ -42,7 +43,7 @@ LEAVES = {
     ),
     *("owned_files", "problem_types", "scope", "troubles"),
 }
-# Of the interfaces, those that are no driver: what others need to speak of one.
+# The modules of interfaces/ that are not drivers: Protocols and addresses.
 ABSTRACT = {"interfaces", "interfaces.store", "interfaces.cache", "interfaces.memcached.address"}
 # What each room may import besides itself, the leaves and the abstract interfaces.
 ROOMS: dict[str, set[str]] = {
@@ -198,7 +199,7 @@ def test_the_lock_holds_no_addresses() -> None:
 
 
 def project_files() -> Iterator[Path]:
-    """What belongs to the project, not environments, caches, build results and databases."""
+    """The project's own files, without environments, caches, build results and databases."""
     for folder, folders, files in os.walk(ROOT):
         folders[:] = [
             name
@@ -236,7 +237,7 @@ def test_scripts_can_be_run(script: str) -> None:
 
 @pytest.fixture
 def fresh_tree(tmp_path: Path) -> Path:
-    """What the scripts need of the project, with no environment made yet."""
+    """The files that the scripts need, without an environment."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     for name in ("pyproject.toml", "poetry.lock"):
         shutil.copy(ROOT / name, tmp_path)
@@ -273,14 +274,14 @@ def test_an_unfit_python_is_told_in_one_line(
 
 @pytest.fixture
 def odd_tree(tmp_path: Path) -> Path:
-    """The project in a path that is long and full of what shells, URLs and C take apart."""
+    """The project in a long path full of characters that are special to shells, URLs and C."""
     tree = tmp_path / ('it\'s a "path" of ünïcödé; $HOME & 100% #1 ' + "x" * 120)
     left = shutil.ignore_patterns("__pycache__", "node_modules")
     for name in ("scripts", "tenantbase", "tests"):
         shutil.copytree(ROOT / name, tree / name, ignore=left)
     for name in ("pyproject.toml", "poetry.lock"):
         shutil.copy(ROOT / name, tree)
-    # An environment that seems to have been made there, with what is installed here.
+    # An environment that seems to have been made there, with the packages installed here.
     programs = tree / ".venv" / "bin"
     programs.mkdir(parents=True)
     python = f"PYTHONPATH=$PWD exec {shlex.quote(sys.executable)}"
@@ -316,7 +317,7 @@ def test_scripts_work_in_any_path(odd_tree: Path) -> None:
 
 
 def locked_for(groups: str) -> dict[str, str]:
-    """What the scripts give pip to install for these groups: a line for each package's name."""
+    """The scripts' input to pip for these groups: a line for each package, by name."""
     command = f'. "$(dirname -- "$0")/environment"; venv=$1; locked {groups}'
     run = subprocess.run(
         ["sh", "-euc", command, ROOT / "scripts" / "serve", sys.prefix],
@@ -340,7 +341,7 @@ def test_what_is_installed_is_what_is_locked() -> None:
 
 
 def test_conditions_of_groups_are_joined() -> None:
-    # Whatever needs a package makes it needed: conditions of two groups are alternatives.
+    # A package is installed if any group needs it: the groups' conditions are alternatives.
     marker = Requirement(locked_for("main dev")["colorama"].partition(" --hash=")[0]).marker
     assert marker is not None
     assert not marker.evaluate({"platform_system": "Linux", "os_name": "posix"})

@@ -21,13 +21,13 @@ from tests.haproxy import HAProxy
 from tests.nginx import DEPLOYED, Nginx
 from tests.servers import READY_SECONDS, poll
 
-# The paths of these are changed by whatever takes paths for those of files.
+# Keys whose paths are changed by proxies that treat paths like file names.
 KEYS = ["a//b", "/a", "a/", "a/./b", "a/../b", "..", "%2F", "a%2Fb", "a b", "é", "a?b#c", "a;b=c"]
 
 
 @dataclass(frozen=True)
 class Entrance:
-    """Where a service is reached: a port of 127.0.0.1, and what is before every path."""
+    """How to reach a service: a port of 127.0.0.1, and the prefix of every path."""
 
     port: int
     below: str
@@ -39,7 +39,7 @@ class Entrance:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Send a request, with the path as it is."""
+        """Send a request, with the path unchanged."""
         return wire.ask(self.port, method, self.below + path, body, headers)
 
 
@@ -123,7 +123,7 @@ def test_events_arrive_while_the_stream_is_open(
 
 
 def test_a_page_of_the_service_itself_may_write(entrance: Entrance) -> None:
-    """Host comes through as it was sent, with its port, or the origin would be another one."""
+    """Host arrives as it was sent, port included; otherwise the origin would not match."""
     for host in (f"127.0.0.1:{entrance.port}", "kv.example.org", "kv.example.org:8443"):
         headers = {"Host": host, "Origin": f"https://{host}"}
         assert entrance.ask("PUT", "/v1/values/page", b"x", headers).status in (200, 201)
@@ -141,7 +141,7 @@ def test_what_a_foreign_host_or_origin_is_told(entrance: Entrance) -> None:
 
 
 def test_health_checks_of_haproxy(tmp_path: Path) -> None:
-    """Those of either kind find the server well, and notice when it drains."""
+    """Health checks of both kinds find the server healthy, and notice when it drains."""
     with AppServer(
         tmp_path / "x.db", "--memcached", "off", "--drain-delay", "3600", "--drain-timeout", "1"
     ) as server:
@@ -222,10 +222,10 @@ def recorded(heads: list[bytes]) -> Iterator[int]:
 
 @pytest.mark.parametrize("off", [True, False])
 def test_nginx_sends_a_write_once(tmp_path: Path, off: bool) -> None:
-    """Also when a connection breaks that it had kept: the write may have been made."""
+    """Even if a kept-alive connection breaks: the write may have been made."""
     site = DEPLOYED if off else without("proxy_next_upstream off;")
     heads: list[bytes] = []
-    with recorded(heads) as port, Nginx(tmp_path, port, site) as nginx:  # it has asked by now
+    with recorded(heads) as port, Nginx(tmp_path, port, site) as nginx:  # it has checked by now
         answer = Entrance(nginx.port, "").ask("PUT", "/v1/values/k", b"")
     assert answer.status == 502
     assert (len(heads) == 1) == off
@@ -249,7 +249,7 @@ def test_nginx_chooses_a_location_by_the_path_as_it_came(nginx: Nginx) -> None:
 
 
 def test_events_arrive_although_nginx_is_told_to_buffer(tmp_path: Path, server: AppServer) -> None:
-    # What has no chunks is what nginx keeps until a buffer is full.
+    # Without chunks, nginx keeps the answer until a buffer is full.
     site = DEPLOYED.replace("proxy_http_version 1.1;", "proxy_ignore_headers X-Accel-Buffering;")
     with Nginx(tmp_path, server.port, site) as nginx:
         for below in ("", "/kv"):

@@ -1,4 +1,4 @@
-"""Scoped keys by themselves."""
+"""Scoped keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Troubles: told once when they begin and once when they are over."""
+"""Troubles are logged once when they begin and once when they are over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The feed of changes, over real databases that others write to at the same time."""
+"""The change feed over real databases, with concurrent writers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MORE_THAN_A_QUEUE = 5000
 
 
 class Node:
-    """One process's worth of parts. It is a change log that can be made to fail."""
+    """The parts of one process, and a change log that can be made to fail."""
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
@@ -50,7 +50,7 @@ class Node:
         return await self.cache.last_version()
 
     async def set(self, *keys: str, expires_at: float | None = None) -> int:
-        """Set keys in one transaction; the version of the last of them."""
+        """Set keys in one transaction. Returns: the last one's version."""
         applied = await self.cache.write(*(Set(key, b"1", JSON, expires_at) for key in keys))
         assert applied[-1].entry is not None
         return applied[-1].entry.version
@@ -70,9 +70,9 @@ class Database:
         self.stack.callback(lock.close)
         store = await SqliteStore.open(self.path, lock.held, change_log_size=change_log_size)
         self.stack.push_async_callback(store.close)
-        codec = ItemSealer(store.secret)
-        fence = TagSeqlock(tags, lock, lambda key: bucket_of(codec.name(key)))
-        cache = Cache(store, tags, fence, codec, None, clock=lambda: parts.now)
+        sealer = ItemSealer(store.secret)
+        seqlock = TagSeqlock(tags, lock, lambda key: bucket_of(sealer.name(key)))
+        cache = Cache(store, tags, seqlock, sealer, None, clock=lambda: parts.now)
         self.stack.push_async_callback(cache.drained)
         parts = Node(cache)
         self.stack.push_async_callback(parts.feed.close)
@@ -91,7 +91,7 @@ async def node(database: Database) -> Node:
 
 
 async def take(watcher: Subscription, count: int) -> list[ChangeEvent]:
-    """The next so many events, or more if they come together."""
+    """At least the next ``count`` events."""
     events: list[ChangeEvent] = []
     async with asyncio.timeout(PATIENCE):
         while len(events) < count:
@@ -150,7 +150,7 @@ async def test_what_others_write_is_seen(database: Database, node: Node) -> None
 
 
 async def test_from_now_on_is_from_now_on(node: Node) -> None:
-    """Also where the feed has yet to hand out what was written before."""
+    """Even while the feed has yet to hand out earlier changes."""
     async with node.feed.subscribe("", None, never):
         for _ in range(20):
             await node.set("old")
@@ -160,7 +160,7 @@ async def test_from_now_on_is_from_now_on(node: Node) -> None:
 
 
 async def test_resuming_leaves_no_gap_and_repeats_nothing(database: Database, node: Node) -> None:
-    """Watchers come and go, at every moment, while two processes write."""
+    """Watchers come and go at random while two processes write."""
     other = await database.node()
     total = 3000
 
@@ -219,7 +219,7 @@ async def test_lists_are_of_bounded_length(node: Node) -> None:
 
 
 async def take_ready(node: Node, watcher: Subscription) -> None:
-    """Have it caught up with the feed, so that it gets its events live."""
+    """Wait until it has caught up with the feed, so that it gets events live."""
     await node.set("ready")
     await take(watcher, 1)
 
@@ -244,7 +244,7 @@ async def test_falling_out_of_the_log_while_watching_is_a_reset(database: Databa
     node = await database.node(change_log_size=10)
     async with node.feed.subscribe("k", None, never) as watcher:
         await take_one(node, watcher, "k")
-        node.failing = True  # the feed reads nothing while the log moves on
+        node.failing = True  # the feed reads nothing while the log advances
         for _ in range(40):
             await node.set("k")
         while await node.cache.sweep():
@@ -260,7 +260,7 @@ async def take_one(node: Node, watcher: Subscription, key: str) -> None:
 
 
 async def test_a_version_from_the_future_is_a_reset(node: Node) -> None:
-    """The database was replaced by an older copy of it."""
+    """The database was replaced by an older copy of itself."""
     await node.set("k")
     async with node.feed.subscribe("k", 1000, never) as watcher:
         assert await take(watcher, 1) == [ChangeEvent(1, EventKind.RESET, "k")]
@@ -359,7 +359,7 @@ async def test_a_failing_database_is_survived(node: Node, caplog: pytest.LogCapt
 
 
 async def test_a_commit_that_nobody_counted_is_seen(node: Node) -> None:
-    """Its writer was killed between the two."""
+    """Its writer was killed between the commit and the count."""
     node.counting = False
     async with node.feed.subscribe("", None, never) as watcher:
         await take_one(node, watcher, "k")

@@ -1,4 +1,4 @@
-"""The feed over a log that does what a test wants: when it is read, how often, and what is told."""
+"""The feed over a fake log: when and how often it reads, and which events it hands out."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Log:
     """A change log in memory.
 
     Attributes:
-        looks: how often its counter was looked at.
+        looks: how often its counter was read.
         reads: how often it was read.
-        when_asked: called while the newest version is on its way to who has asked for it.
+        when_asked: called while a request for the newest version is in flight.
     """
 
     def __init__(self) -> None:
@@ -39,13 +39,13 @@ class Log:
         return self._commits
 
     def commit(self, *keys: str) -> None:
-        """One transaction that sets these keys."""
+        """Add one transaction that sets these keys."""
         first = len(self.events) + 1
         self.events += [ChangeEvent(first + at, EventKind.SET, key) for at, key in enumerate(keys)]
         self._commits += 1
 
     def commit_reset(self, prefix: str) -> None:
-        """Remove everything under a prefix at once."""
+        """Add one change that removes everything under a prefix."""
         self.events.append(ChangeEvent(len(self.events) + 1, EventKind.RESET, prefix))
         self._commits += 1
 
@@ -67,7 +67,7 @@ def never() -> None:
 
 
 async def take(watcher: Subscription, count: int) -> list[str]:
-    """The keys of the next so many events."""
+    """The keys of the next ``count`` events."""
     keys: list[str] = []
     async with asyncio.timeout(PATIENCE):
         while len(keys) < count:
@@ -83,7 +83,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def by_count_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The log is read because of its counter, and not because it is time to."""
+    """The log is read because its counter moved, not because the interval has passed."""
     monkeypatch.setattr(feed_module, "_READ_ANYWAY_SECONDS", 3600.0)
 
 
@@ -179,7 +179,7 @@ async def test_every_watcher_has_its_heartbeats() -> None:
     async def two() -> None:
         async with feed.subscribe("", None, never) as watcher, asyncio.timeout(PATIENCE):
             assert [await anext(watcher), await anext(watcher)] == [[], []]
-            # None goes before the others have theirs; it takes what comes meanwhile.
+            # A watcher keeps reading until all others have their events.
             staying = asyncio.ensure_future(all_have_them.wait())
             while not staying.done():
                 more = asyncio.ensure_future(anext(watcher))

@@ -1,4 +1,4 @@
-"""One watcher by itself: its queue, its heartbeats, its end."""
+"""A single watcher: its queue, its heartbeats, its end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tenantbase.changes.subscription import _QUEUE, BATCH, Subscription
 
 
 class Log:
-    """A log of others' events; the watcher gets a heartbeat whenever it is read."""
+    """A log with events for other watchers; reading it triggers a heartbeat."""
 
     commits = 0
 
@@ -32,7 +32,7 @@ def never() -> None:
 
 
 async def waiting(subscription: Subscription) -> asyncio.Task[list[ChangeEvent]]:
-    """Have it wait for its next events."""
+    """Start to wait for its next events."""
     task = asyncio.ensure_future(anext(subscription))
     await asyncio.sleep(0)
     await asyncio.sleep(0)

@@ -52,13 +52,13 @@ def tenantbase(
 
 
 def failed(result: Result, message: str, status: int = 1) -> bool:
-    """Whether a command failed with this one line and nothing else."""
+    """Whether a command failed with exactly this line."""
     assert result.stderr == f"Error: {message}\n"
     assert result.stdout == ""
     return result.exit_code == status
 
 
-# What is given as VALUE, and the text that is stored.
+# A VALUE, and the text that is stored for it.
 VALUES = [
     ("1.0", "1.0"),
     ("-0", "-0"),
@@ -201,7 +201,7 @@ def test_a_large_value(tenantbase: Tenantbase) -> None:
 
 def test_what_is_missing_is_asked_for(tenantbase: Tenantbase) -> None:
     asked = tenantbase("set", stdin="k\n[1]\n")
-    # What click's runner answers is seen as if it had been typed.
+    # click's runner echoes its input as if it had been typed.
     assert asked.exit_code == 0 and asked.stderr == "Key: k\nValue: [1]\n"
     assert tenantbase("set", "l", stdin="two\n").stderr == "Value: two\n"
     assert tenantbase("get", stdin="k\n").stdout == "[1]\n"

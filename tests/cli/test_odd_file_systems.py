@@ -1,4 +1,4 @@
-"""File systems that lack what the database needs: one clear line, and nothing is left."""
+"""File systems that lack what the database needs: one clear line, and no files are left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.command import command, refused
 
 INJECTED = {
-    # Every call on the tag file; Python itself needs neither locks nor shared maps of files.
+    # All such calls concern the tag file: Python itself needs neither locks nor shared maps.
     "flock:error=ENOLCK": ("cannot lock the tag file", "No locks available", "flock"),
     "flock:error=EOPNOTSUPP": ("cannot lock the tag file", "flock"),
     "mmap:error=ENODEV": ("cannot map the tag file", "No such device", "shared memory maps"),
@@ -44,7 +44,7 @@ def test_a_lock_file_that_cannot_be_locked(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_takes_no_files() -> None:
-    """The kernel says that the file does not exist, as if another process had removed it."""
+    """The kernel reports that the file does not exist, as if another process had removed it."""
     database = Path("/proc/x.db")
     done = command("set", "--database", str(database), "k", "1")
     assert refused(done, f"{database}-tags", "No such file or directory")

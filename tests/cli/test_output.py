@@ -1,4 +1,4 @@
-"""What the command line writes, and where it cannot."""
+"""The command line's output, and failures to write it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENTRIES = 20_000
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database that takes more than a pipe's buffer to print."""
+    """A database whose listing exceeds a pipe's buffer."""
     database = tmp_path_factory.mktemp("full") / "x.db"
     lines = b"".join(b'{"key":"%05d","value":"%050d"}\n' % (n, n) for n in range(ENTRIES))
     assert command("import", "--database", str(database), stdin=lines).returncode == 0
@@ -45,7 +45,7 @@ def database(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[Path]:
-    """A directory for exported files; at the end there is nothing in it but they."""
+    """A directory for exported files; at the end it must hold nothing else."""
     directory = tmp_path / "out"
     directory.mkdir()
     yield directory
@@ -53,7 +53,7 @@ def directory(tmp_path: Path) -> Iterator[Path]:
 
 
 def small_files() -> None:
-    """In the child: a file may not grow beyond 600 kB. As on a full disk, but it is EFBIG."""
+    """In the child: limit files to 600 kB. Like a full disk, but the error is EFBIG."""
     import resource
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -99,7 +99,7 @@ def test_no_room_leaves_the_old_file(full: Path, directory: Path) -> None:
 def test_a_failed_sync_leaves_the_old_file(database: Path, directory: Path) -> None:
     file = directory / "a.ndjson"
     file.write_text("old\n")
-    # The database's own calls are fdatasync.
+    # The database itself calls fdatasync.
     before = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=fsync:error=EIO")
     done = export(database, file, before=before)
     assert refused(done, "Input/output error")
@@ -125,7 +125,7 @@ def test_what_is_ended_half_way_leaves_the_old_file(
     file.write_text("old\n")
     slow = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=write:delay_enter=300ms")
     process = subprocess.Popen(
-        # Without warnings as errors: what a signal interrupts need not close everything.
+        # Warnings are not errors here: interrupted code need not close everything.
         [*slow, sys.executable, "-m", "tenantbase", "export", "--database", str(full), str(file)],
         env=clean_environment(),
         stderr=subprocess.PIPE,
@@ -195,7 +195,7 @@ def test_standard_output_is_closed(database: Path, args: tuple[str, ...]) -> Non
 
 
 def test_a_set_that_cannot_be_printed_has_stored(database: Path) -> None:
-    """The exit status is about the value: who takes a lock with --if-absent must know."""
+    """The exit status is about the value: a script that takes a lock with --if-absent must know."""
     where = ("--database", str(database))
     with open("/dev/full", "wb") as nowhere:
         done = command("set", *where, "k", "2", stdout=nowhere)
@@ -209,7 +209,7 @@ def test_a_set_that_cannot_be_printed_has_stored(database: Path) -> None:
 
 
 def test_everything_is_closed(database: Path) -> None:
-    """No file of the database is taken for standard output or error."""
+    """No file of the database gets the descriptor of standard output or error."""
 
     def close_all() -> None:
         os.closerange(0, 3)
@@ -257,8 +257,8 @@ def test_ctrl_c_while_an_import_waits_for_its_input(database: Path) -> None:
         env=clean_environment(),
     )
     poll(Path(f"{database}-tags").exists, "it opens the database", READY_SECONDS)
-    time.sleep(0.5)  # until it waits for input; before that Ctrl-C must do no less
-    # The pipe stays open, or the end of the input would end it.
+    time.sleep(0.5)  # until it waits for input; Ctrl-C must work before that, too
+    # Keep the pipe open, or the end of input would end the command.
     process.send_signal(signal.SIGINT)
     assert process.wait(READY_SECONDS) == 1
     assert process.stderr is not None and process.stderr.read().strip() == b"Aborted!"

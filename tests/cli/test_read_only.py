@@ -1,4 +1,4 @@
-"""A database that may not be written is read, and nothing is made beside it."""
+"""A read-only database can be read, and no files are created beside it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CAP_DAC_READ_SEARCH = 2
 
 
 def obey_modes() -> None:
-    """In the child: let the modes of files count, though it may run as root."""
+    """In the child: make file modes effective, even if the tests run as root."""
     if os.geteuid() == 0:
         libc = ctypes.CDLL(None, use_errno=True)
         for capability in (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH):
@@ -29,7 +29,7 @@ def obey_modes() -> None:
 
 @pytest.fixture(params=["file", "directory", "both"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A database of one entry; what of it may not be written."""
+    """A database with one entry, of which some parts are read-only."""
     directory = tmp_path / "data"
     directory.mkdir()
     database = directory / "x.db"
@@ -70,7 +70,7 @@ def test_it_may_not_be_read_either(database: Path) -> None:
 
 
 def test_beside_a_server_that_writes(tmp_path: Path) -> None:
-    """What is in the log alone is seen, and the server goes on."""
+    """Entries that are only in the log are visible, and the server continues."""
     directory = tmp_path / "data"
     directory.mkdir()
     with AppServer(directory / "x.db") as server:
@@ -106,7 +106,7 @@ def test_it_is_no_database_of_ours(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_writer_meanwhile_is_noticed(database: Path) -> None:
-    """Without locks another process may write; then what was read is not vouched for."""
+    """Without locks another process may write meanwhile; then the result is not trusted."""
     code = """if True:
         import os, sys
         from tenantbase.errors import StoreUnavailable

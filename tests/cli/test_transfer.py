@@ -28,7 +28,7 @@ def dump(database: Path, *options: str) -> list[bytes]:
     return result.stdout_bytes.splitlines()
 
 
-# What no import makes anew.
+# The fields that an import does not preserve.
 OWN = ("id", "version")
 
 
@@ -147,7 +147,7 @@ def test_progress_is_shown_at_a_terminal(tmp_path: Path) -> None:
 @pytest.mark.parametrize("first", ['{"key":"k"', '{"key":"k"}', "x"])
 @pytest.mark.parametrize("before", [0, 4000])
 def test_a_bad_line_at_the_beginning_of_a_batch(tmp_path: Path, first: str, before: int) -> None:
-    """Nothing of its batch is stored, and it must not pass for the end of the input."""
+    """Nothing of its batch is stored, and it is not mistaken for the end of the input."""
     database = tmp_path / "x.db"
     lines = [*(f'{{"key":"{n}","value":1}}' for n in range(before)), first, '{"key":"a","value":1}']
     result = load(database, *lines)

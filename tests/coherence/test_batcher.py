@@ -1,4 +1,4 @@
-"""Batches: who shares one, who waits, and who hears of a failure."""
+"""Batches: which calls share one, which wait, and which get its failure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tenantbase.coherence.batcher import LATER, Batcher, Unfinished
 
 
 class Recorder:
-    """Runs batches when it is let to, and keeps them."""
+    """Runs batches when told to, and records them."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []

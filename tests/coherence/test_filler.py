@@ -1,4 +1,4 @@
-"""Entries on their way into a real memcached: all arrive, in bounded pieces."""
+"""Filling a real memcached: all entries arrive, in bounded pieces."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_ITEM_BYTES = 1 << 20
 
 
 class Sealer(ItemSealer):
-    """Notes which threads it works in."""
+    """Records the threads it works in."""
 
     def __init__(self) -> None:
         super().__init__(bytes(32))
@@ -36,7 +36,7 @@ class Sealer(ItemSealer):
 
 
 class Memcache(MemcacheClient):
-    """Notes what it is given at a time. With ``broken`` it fails as only a mistake in it would."""
+    """Records what it stores at a time. With ``broken`` it fails as if it had a bug."""
 
     broken = False
 
@@ -61,7 +61,7 @@ def fills(sealer: ItemSealer, count: int, size: int) -> list[Fill]:
     made: list[Fill] = []
     for number in range(count):
         key = f"k{number}"
-        # Of every third key it is remembered that it does not exist.
+        # Every third key is cached as absent.
         absent = number % 3 == 2
         entry = None if absent else Entry(key, b"x" * size, JSON, ID, number + 1, None)
         made.append((sealer.name(key), TAG, entry, 0))

@@ -1,4 +1,4 @@
-"""The policy, over a real database and a real memcached, with races staged at will."""
+"""The policy over a real database and a real memcached, with staged races."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from tests.servers import MemcachedProcess, let_pass
 
 
 class StagedStore(SqliteStore):
-    """The real store; a test may hold a read after its SELECT, or a write before its commit."""
+    """The real store. A test can hold a read after its SELECT, or a write before its commit."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
@@ -75,11 +75,11 @@ class StagedStore(SqliteStore):
 
 
 class AwaitedTags:
-    """The tag file as an authority that has to be asked, as one in another machine would.
+    """The tag file behind awaited answers, like an authority on another machine.
 
     Attributes:
         questions: how many it was asked.
-        before_answer: awaited, if given, before a question is answered.
+        before_answer: awaited, if given, before each answer.
     """
 
     def __init__(self, tags: TagFile) -> None:
@@ -99,7 +99,7 @@ class AwaitedTags:
 
 
 class Node:
-    """One server's worth of parts, as another process would have them."""
+    """The parts of one server, as another process would have them."""
 
     def __init__(self, cache: Cache, store: StagedStore, memcache: MemcacheClient) -> None:
         self.cache = cache
@@ -232,7 +232,7 @@ async def test_a_fill_that_a_write_overtook_is_never_believed(node: Node) -> Non
 
     node.store.after_select = overtake
     assert await node.get("k") == (b"old", CacheStatus.MISS)
-    # Its fill came after the write-through and lies in memcached now, under the old tag.
+    # Its fill came after the write-through, and is in memcached now under the old tag.
     assert await node.get("k") == (b"new", CacheStatus.MISS)
     assert await node.get("k") == (b"new", CacheStatus.HIT)
 
@@ -377,7 +377,7 @@ async def test_a_failed_condition_does_not_touch_its_neighbours(node: Node) -> N
     assert [(await node.get(key))[0] for key in "abc"] == [b"1", None, b"1"]
 
 
-async def test_frames_that_are_not_this_keys_newest_are_misses(node: Node) -> None:
+async def test_items_that_are_not_this_keys_newest_are_misses(node: Node) -> None:
     a, b = node.sealer.name("a"), node.sealer.name("b")
     await node.set("a", b"1")
     old = (await node.memcache.get_many([a]))[a]
@@ -392,7 +392,7 @@ async def test_frames_that_are_not_this_keys_newest_are_misses(node: Node) -> No
 
 
 async def test_two_nodes_never_contradict_each_other(cluster: Cluster) -> None:
-    """Random work on both; a read is at least as new as all that was known before it began."""
+    """Random work on both nodes: a read is at least as new as everything known before it began."""
     nodes = [await cluster.start(), await cluster.start()]
     rng = random.Random(7)
     keys = [f"k{n}" for n in range(5)]
@@ -421,7 +421,7 @@ async def test_two_nodes_never_contradict_each_other(cluster: Cluster) -> None:
     assert sum(hits for hits in results if hits) > 100
 
 
-async def test_expiry_is_checked_in_the_frame(node: Node) -> None:
+async def test_expiry_is_checked_in_the_item(node: Node) -> None:
     await node.set("k", b"1", expires_at=node.now + 10)
     assert await node.get("k") == (b"1", CacheStatus.HIT)
     node.now += 10
@@ -429,7 +429,7 @@ async def test_expiry_is_checked_in_the_frame(node: Node) -> None:
 
 
 async def test_sweeping_makes_the_cached_copy_worthless(node: Node) -> None:
-    """A clock set back must not bring back what is gone from the database."""
+    """Setting the clock back must not revive entries that are gone from the database."""
     await node.set("k", b"1", expires_at=node.now + 10)
     node.now += 20
     assert await node.cache.sweep() is False
@@ -504,7 +504,7 @@ async def test_a_write_that_only_memcached_holds_up_has_been_made(cluster: Clust
 
     async def slow(items: object) -> None:
         let_pass(3600.0)
-        for _ in range(10):  # turns of the event loop, in which the limit is looked at
+        for _ in range(10):  # turns of the event loop in which the limit is checked
             await asyncio.sleep(0)
 
     node.memcache.set_many = slow  # type: ignore[method-assign]
@@ -604,9 +604,9 @@ async def test_what_memcached_refuses_of_a_large_write_is_counted(node: Node) ->
 
 async def test_a_failed_condition_keeps_no_value_of_its_group(node: Node) -> None:
     class Kind(str):
-        """A content type that can be watched; the value beside it is kept for as long."""
+        """A content type with weak references; its value lives as long as it does."""
 
-    gc.disable()  # what only a collection finds counts as kept
+    gc.disable()  # what only the garbage collector frees counts as kept
     try:
         kind = Kind(JSON)
         kept = weakref.ref(kind)
@@ -648,11 +648,11 @@ async def test_a_small_write_waits_for_one_large_group_at_most(cluster: Cluster)
     gate = asyncio.Event()
     node.store.before_write = gate.wait
     writes = [node.cache.write(*bulk(f"{number}")) for number in range(4)]
-    await asyncio.sleep(0)  # the first is under way
+    await asyncio.sleep(0)  # the first is in flight
     writes += [node.cache.write(Set(f"{number}", b"1", JSON)) for number in range(600)]
     gate.set()
     await asyncio.gather(*writes)
-    # The large one that had begun, then all small ones, then the other large ones.
+    # The large one in flight, then all small ones, then the other large ones.
     assert node.store.groups == [1, 256, 256, 88, 1, 1, 1]
 
 
@@ -681,11 +681,11 @@ async def test_waiting_writes_hold_a_bounded_amount_of_memory(cluster: Cluster) 
         held = max(held, node.cache.queued_bytes)
     refused = [write for write in writes if write.done()]
     if held > QUEUE_BYTES:
-        gate.set()  # or closing would wait for ever
+        gate.set()  # or closing would wait forever
     assert held <= QUEUE_BYTES
     assert 50 < len(refused) < 110
     assert {type(write.exception()) for write in refused} == {Overloaded}
-    small = node.cache.write(Set("k", b"1", JSON))  # for which there is room all the same
+    small = node.cache.write(Set("k", b"1", JSON))  # for which there is still room
     await asyncio.sleep(0)
     assert not small.done()
     gate.set()
@@ -706,7 +706,7 @@ async def test_small_writes_with_large_values_are_refused_by_their_bytes(cluster
         writes.append(node.cache.write(Set(f"{number}", bytes(1 << 20), OCTETS)))
         await asyncio.sleep(0)
     done = [write.done() for write in writes]
-    # One that finds no other of its kind may be larger than the queue.
+    # The first of its kind may be larger than the queue.
     huge = node.cache.write(Set("huge", bytes(11 << 20), OCTETS))
     refused = huge.done()
     gate.set()

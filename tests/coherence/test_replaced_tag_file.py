@@ -14,7 +14,7 @@ from tenantbase.owned_files import open_beside
 def test_a_file_that_is_no_longer_there_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One who uses it would not see what those write who open the file of that name later."""
+    """A process using the old file would miss the writes of processes that open the new one."""
     path, aside = tmp_path / "x.db-tags", tmp_path / "aside"
     first = TagFile.open(path)  # holds its lock, as another process on the database would
     later: list[TagFile] = []

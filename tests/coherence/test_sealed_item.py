@@ -1,4 +1,4 @@
-"""Frames: what was sealed comes back, and nothing else is ever believed."""
+"""Sealed items: what was sealed can be opened, and nothing else is accepted."""
 
 from __future__ import annotations
 
@@ -56,39 +56,39 @@ def test_an_absence_comes_back(key: str) -> None:
 
 @given(st.none() | entries, st.data())
 def test_any_byte_changed_is_rejected(entry: Entry | None, data: st.DataObject) -> None:
-    frame = bytearray(sealed(entry, "k"))
-    at = data.draw(st.integers(0, len(frame) - 1))
-    frame[at] ^= data.draw(st.integers(1, 255))
-    assert opened(bytes(frame), "k") is REJECTED
+    item = bytearray(sealed(entry, "k"))
+    at = data.draw(st.integers(0, len(item) - 1))
+    item[at] ^= data.draw(st.integers(1, 255))
+    assert opened(bytes(item), "k") is REJECTED
 
 
 @pytest.mark.parametrize("size", [1_500, 2_047, 2_048, 5_000, 100_000])
 def test_every_part_of_a_large_value_is_covered(size: int) -> None:
-    frame = bytearray(sealed(Entry("k", bytes(size), JSON, ID, 1, None), "k"))
-    assert opened(bytes(frame), "k") is not REJECTED
-    # Each page of it, and its very end.
-    for at in {*range(0, len(frame), 512), len(frame) - 1}:
-        frame[at] ^= 1
-        assert opened(bytes(frame), "k") is REJECTED, at
-        frame[at] ^= 1
+    item = bytearray(sealed(Entry("k", bytes(size), JSON, ID, 1, None), "k"))
+    assert opened(bytes(item), "k") is not REJECTED
+    # Each page, and the last byte.
+    for at in {*range(0, len(item), 512), len(item) - 1}:
+        item[at] ^= 1
+        assert opened(bytes(item), "k") is REJECTED, at
+        item[at] ^= 1
 
 
 @given(entries, st.data())
 def test_any_end_cut_off_or_added_is_rejected(entry: Entry, data: st.DataObject) -> None:
-    frame = sealed(entry, "k")
-    cut = data.draw(st.integers(0, len(frame) - 1))
-    assert opened(frame[:cut], "k") is REJECTED
-    assert opened(frame + data.draw(st.binary(min_size=1)), "k") is REJECTED
+    item = sealed(entry, "k")
+    cut = data.draw(st.integers(0, len(item) - 1))
+    assert opened(item[:cut], "k") is REJECTED
+    assert opened(item + data.draw(st.binary(min_size=1)), "k") is REJECTED
 
 
 @given(st.none() | entries, keys, keys)
-def test_another_keys_frame_is_rejected(entry: Entry | None, key: str, other: str) -> None:
+def test_another_keys_item_is_rejected(entry: Entry | None, key: str, other: str) -> None:
     if key != other:
         assert opened(sealed(entry, key), other) is REJECTED
 
 
 @pytest.mark.parametrize("tag", [(b"e" * 16, 2), (b"e" * 16, 6), (b"f" * 16, 4)])
-def test_another_tags_frame_is_rejected(tag: Tag) -> None:
+def test_another_tags_item_is_rejected(tag: Tag) -> None:
     assert opened(sealed(None, "k", tag), "k") is REJECTED
 
 
@@ -96,16 +96,16 @@ def test_another_tags_frame_is_rejected(tag: Tag) -> None:
 def test_what_is_remembered_of_a_place_vouches_for_the_same_bytes_alone(
     entry: Entry | None, data: st.DataObject
 ) -> None:
-    frame = sealed(entry, "k")
-    first = opened(frame, "k")
-    changed = bytearray(frame)
-    changed[data.draw(st.integers(0, len(frame) - 1))] ^= data.draw(st.integers(1, 255))
+    item = sealed(entry, "k")
+    first = opened(item, "k")
+    changed = bytearray(item)
+    changed[data.draw(st.integers(0, len(item) - 1))] ^= data.draw(st.integers(1, 255))
     assert opened(bytes(changed), "k") is REJECTED
-    assert opened(frame, "other") is REJECTED
-    assert opened(bytes(bytearray(frame)), "k") == first, "and nothing took its slot"
+    assert opened(item, "other") is REJECTED
+    assert opened(bytes(bytearray(item)), "k") == first, "and nothing took its slot"
 
 
-def test_what_is_remembered_of_a_place_counts_under_its_own_tag_alone() -> None:
+def test_what_is_remembered_in_a_slot_counts_under_its_own_tag_alone() -> None:
     epoch, sequence = TAG
     old, new = (sealed(None, "k", (epoch, number)) for number in (sequence, sequence + 2))
     for _ in range(2):
@@ -133,19 +133,19 @@ def test_the_places_forgotten_first_are_the_oldest() -> None:
     assert sealer.slot(oldest.key) is not oldest
 
 
-def test_large_frames_are_not_remembered() -> None:
+def test_large_items_are_not_remembered() -> None:
     sealer = ItemSealer(SECRET)
     for size in (10, 10_000):
         slot = sealer.slot(f"{size}")
-        frame = sealer.seal(slot.name, TAG, Entry(slot.key, bytes(size), JSON, ID, 1, None))
-        assert sealer.open(frame, slot, TAG) is not REJECTED
-        assert (slot.data is frame) == (size == 10)
+        item = sealer.seal(slot.name, TAG, Entry(slot.key, bytes(size), JSON, ID, 1, None))
+        assert sealer.open(item, slot, TAG) is not REJECTED
+        assert (slot.data is item) == (size == 10)
 
 
-def test_a_strangers_frame_is_rejected() -> None:
+def test_a_strangers_item_is_rejected() -> None:
     stranger = ItemSealer(bytes(32))
-    frame = stranger.seal(SEALER.name("k"), TAG, None)
-    assert opened(frame, "k") is REJECTED
+    item = stranger.seal(SEALER.name("k"), TAG, None)
+    assert opened(item, "k") is REJECTED
 
 
 @given(st.binary(max_size=400))

@@ -1,4 +1,4 @@
-"""The tag file: its life, and what processes see of each other through it."""
+"""The tag file: creation, sharing between processes, and removal."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_one_that_is_alone_starts_a_new_epoch(path: Path) -> None:
     tags = TagFile.open(path)
     before = tags.tag(5)
     tags.sequences[5] = 3
-    # As after kill -9: the file stays, odd, and its lock is gone.
+    # As after SIGKILL: the file stays with an odd sequence, and its lock is gone.
     kept = path.read_bytes()
     tags.close()
     path.write_bytes(kept)
@@ -83,7 +83,7 @@ def test_a_file_that_was_replaced_is_not_removed(path: Path) -> None:
 
 @pytest.mark.parametrize("size", [8, 100_000, 8 * (8 + BUCKETS)])
 def test_what_an_interrupted_process_left_is_made_new(path: Path, size: int) -> None:
-    # The first version wrote its mark last, and an epoch before it.
+    # The first version wrote the epoch first and its mark last.
     path.write_bytes(bytes(8) + os.urandom(16)[: size - 8] + bytes(max(size - 24, 0)))
     path.chmod(0o600)
     tags = TagFile.open(path)
@@ -106,7 +106,7 @@ def test_an_empty_file_may_be_anybodys_and_is_left_empty(path: Path) -> None:
     kept = path.read_bytes()
     first.close()
     assert path.read_bytes() == b""
-    path.write_bytes(kept)  # as after kill -9: it is still known that it was empty
+    path.write_bytes(kept)  # as after SIGKILL: the mark still says that the file was empty
     TagFile.open(path).close()
     assert path.read_bytes() == b""
 
@@ -130,7 +130,7 @@ def test_a_directory_that_is_missing_is_said_in_one_line(tmp_path: Path) -> None
 
 
 def test_every_block_of_the_file_is_there(path: Path) -> None:
-    """A hole would be filled by the first store to it, which on a full disk is fatal."""
+    """The first store into a hole would allocate it, which is fatal on a full disk."""
     tags = TagFile.open(path)
     assert path.stat().st_blocks * 512 >= path.stat().st_size
     tags.close()
@@ -180,7 +180,7 @@ def test_a_killed_process_leaves_its_odd_sequence_to_the_others(path: Path) -> N
 
 
 def test_many_processes_opening_and_closing_at_once_agree(path: Path) -> None:
-    """Whoever has the file open at the same time as another sees the same epoch."""
+    """All processes that have the file open at the same time see the same epoch."""
     code = f"""
         from pathlib import Path
         from tenantbase.coherence.tag_file import TagFile
@@ -213,7 +213,7 @@ def test_a_file_that_another_has_left_incomplete_is_waited_for_and_not_used(
         fcntl.flock(another, fcntl.LOCK_SH)  # it is between its two locks
         with pytest.raises(CannotOpen, match="stays locked by another process"):
             TagFile.open(path)
-    TagFile.open(path).close()  # it has ended, and all is made new
+    TagFile.open(path).close()  # it has ended, so the file is rewritten
 
 
 def test_a_log_is_safe_while_it_was_made_so_and_no_commit_is_unfinished(path: Path) -> None:

@@ -81,9 +81,7 @@ def test_a_rollback_never_leads_back_to_a_sequence_that_was_in_use(
 def test_a_bucket_left_odd_stays_so_when_the_next_write_is_not_made(
     tags: TagFile, seqlock: TagSeqlock
 ) -> None:
-    seqlock.begin_write(
-        {"aa"}
-    )  # its commit failed: nobody knows whether it will be found on the disk
+    seqlock.begin_write({"aa"})  # its commit failed: whether it is on the disk is unknown
     ticket = seqlock.begin_write({"aa", "bbb"})
     seqlock.roll_back(ticket)
     assert [tags.tag(bucket)[1] for bucket in (2, 3)] == [1, 2]
@@ -201,7 +199,7 @@ async def test_a_stopped_process_that_has_the_lock_is_not_waited_for_for_ever(
             await asyncio.sleep(0.05)
             assert not waiting.done()
             holder.send_signal(signal.SIGCONT)
-            await waiting  # behind the one that gave up, which must not keep it
+            await waiting  # queued behind the one that timed out, which must not keep the lock
             with lock.held():
                 pass
         assert holder.wait(20) == 0

@@ -1,4 +1,4 @@
-"""The order of waiting writes: small ones soon, large ones surely, all of them within bounds."""
+"""The order of waiting writes: small ones are fast, large ones do not starve, both are bounded."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ def test_a_large_one_is_a_group_of_its_own_and_goes_after_the_small_ones() -> No
 def test_each_small_one_waits_for_one_large_one_and_each_large_one_gets_its_turn() -> None:
     queue = queue_of(*[LARGE] * 50)
     number = 50
-    large_before: dict[int, int] = {}  # how many large groups there were when it arrived
+    large_before: dict[int, int] = {}  # the number of large groups when it arrived
     taken_large = 0
     since_large = 0
     while taken_large < 50:
-        for _ in range(100):  # more than a third of a group for each that is taken
+        for _ in range(100):  # adds more than a third of a group for each group taken
             large_before[number] = taken_large
             queue.append((SMALL, number))
             number += 1

@@ -1,4 +1,4 @@
-"""The command line, used on the database beside the servers all the time."""
+"""Runs command-line tools on the database, while the servers use it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.faults.values import token_of
 
 
 async def use(scene: Scene, chance: random.Random, pause: float, stop: asyncio.Event) -> None:
-    """Set, list and delete keys, one command at a time, until told to stop."""
+    """Set, list and delete keys, one command at a time, until ``stop`` is set."""
     number = 0
     while not stop.is_set():
         await asyncio.sleep(pause * chance.uniform(0.5, 1.5))
@@ -45,7 +45,7 @@ async def _set(database: Path, key: str, value: str) -> Operation:
 async def _list(database: Path, key: str) -> Operation:
     start = time.monotonic_ns()
     status, output = await _run("list", "--database", str(database), "--prefix", key)
-    # No key begins with another one.
+    # No key is a prefix of another.
     lines = output.splitlines() if status == 0 else []
     return _told(key, "get", start, status, msgspec.json.decode(lines[0]) if lines else {})
 
@@ -58,7 +58,7 @@ async def _delete(database: Path, key: str) -> Operation:
 
 def _told(key: str, kind: Any, start: int, status: int, entry: dict[str, Any]) -> Operation:
     now = time.monotonic_ns()
-    # Its exit status does not say whether anything was done.
+    # The exit status does not show whether anything was done.
     outcome: Outcome = "ok" if status == 0 else "failed" if kind == "get" else "unknown"
     return Operation(
         key,

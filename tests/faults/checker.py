@@ -1,14 +1,13 @@
 """Decides whether the history of one key is linearizable, in nearly linear time.
 
-The versions make it quick: they say in which order the writes that anybody saw took place. What
-is left open is when deletes took effect, and which writes of unknown outcome were made unseen.
-So the sweep goes through the operations' beginnings and ends, and puts each at its end at the
-latest (after Lowe, "Testing for linearizability", just-in-time linearization): it carries the
-few *points* that the key may have reached, and moves them on only when an operation
-ends that needs it.
+The versions make it fast: they give the order of all observed writes. Still open is when deletes
+took effect, and which writes of unknown outcome were made without being observed. So the sweep
+visits the operations' beginnings and ends in order, and linearizes each operation at its end at the
+latest (after Lowe, "Testing for linearizability", just-in-time linearization): it keeps the few
+*points* that the key may have reached, and advances them only when an operation that ends needs it.
 
-A delete may take effect twice in the eyes of the sweep: one that was under way while the key
-was absent has its explanation (*excused*), yet may still serve later as the one that ended a life.
+The sweep may use a delete twice: one that was in flight while the key was absent is explained
+(*excused*), but may still serve later as the one that ended a life.
 """
 
 from __future__ import annotations
@@ -20,38 +19,38 @@ from typing import Final, NamedTuple
 from tests.faults.history import Operation, Violation, by_key
 
 _ABSENT: Final = -1
-_UNSEEN: Final = -2  # a life that began with a write nobody saw
+_UNSEEN: Final = -2  # a life that began with an unobserved write
 _Class = tuple[str, int, int, bool, int | None]  # writes of unknown outcome that are alike
 _Place = tuple[int, int, bool, int | str | None]
 
 
 class _Version(NamedTuple):
-    """A version that somebody saw, or was told."""
+    """A version that a client read, or was told for its write."""
 
     version: int
     value: int | str | None
-    life: int  # which of the key's lives: they differ in the id
-    first: bool  # the first version of its life that was seen
-    writer: Operation | None  # None: an increment of unknown outcome, any that fits
+    life: int  # index of the key's lives, which differ in the id
+    first: bool  # the first observed version of its life
+    writer: Operation | None  # None: any increment of unknown outcome that fits
 
 
 class _Point(NamedTuple):
-    """How far the key has come, and what that took."""
+    """A state that the key may have reached, and the operations used to get there."""
 
     next: int = 0  # index of the next version
     life: int = _ABSENT
     seen: bool = False  # it is at version ``next - 1`` exactly
     value: int | str | None = None
-    done: frozenset[int] = frozenset()  # operations under way that are explained
-    used: frozenset[int] = frozenset()  # deletes under way that ended a life
-    spent: tuple[tuple[_Class, int], ...] = ()  # writes of unknown outcome made unseen
+    done: frozenset[int] = frozenset()  # operations in flight that are explained
+    used: frozenset[int] = frozenset()  # deletes in flight that ended a life
+    spent: tuple[tuple[_Class, int], ...] = ()  # unobserved writes of unknown outcome
 
 
 def check(operations: Sequence[Operation]) -> None:
     """Check every key's history; all keys are absent at first.
 
     Raises:
-        Violation: the first found, with the operations that contradict each other.
+        Violation: the first one found, with the operations that contradict each other.
     """
     for history in by_key(operations).values():
         _Sweep(history).run()
@@ -63,7 +62,7 @@ def _class(op: Operation) -> _Class:
 
 
 def _versions(history: Sequence[Operation]) -> list[_Version]:
-    """The versions in order, each with its writer, checked for what needs no times."""
+    """The versions in order, each with its writer. Runs the checks that need no times."""
     sets: dict[int | str | None, Operation] = {}
     for op in history:
         if op.kind == "set" and op.outcome != "refused":
@@ -115,7 +114,7 @@ def _versions(history: Sequence[Operation]) -> list[_Version]:
 
 
 class _Sweep:
-    """One key's history. ``points`` are all that it may have come to, so few as needed."""
+    """One key's history. ``points`` are the states that the key may have reached."""
 
     def __init__(self, history: Sequence[Operation]) -> None:
         self.history = [
@@ -168,7 +167,7 @@ class _Sweep:
     def _reach(self, origin: _Point, i: int, now: int) -> set[_Point]:
         """The nearest points ahead at which operation ``i`` is explained.
 
-        A delete that is explained already is looked at for its other use, to end a life.
+        For a delete that is already explained, tries its other use: to end a life.
         """
         found: set[_Point] = set()
         tried: dict[_Place, list[_Point]] = {}
@@ -188,7 +187,7 @@ class _Sweep:
         return found
 
     def _moves(self, point: _Point, i: int, now: int) -> Iterator[_Point]:
-        """Every single step ahead from a point, on the way to explaining operation ``i``."""
+        """Every single step from a point towards explaining operation ``i``."""
         upcoming = self.versions[point.next] if point.next < len(self.versions) else None
         if upcoming is not None:
             yield from self._advance(point, upcoming, now)
@@ -226,7 +225,7 @@ class _Sweep:
         yield self._witness(after)
 
     def _delete(self, point: _Point) -> Iterator[_Point]:
-        """The entry is deleted, by the delete under way that ends first, or one unknown."""
+        """Delete the entry, by the first delete in flight to end or one of unknown outcome."""
         absent = point._replace(life=_ABSENT, seen=False, value=None)
         free = [
             i
@@ -247,10 +246,10 @@ class _Sweep:
     def _unseen(
         self, point: _Point, upcoming: _Version | None, goal: Operation
     ) -> Iterator[_Point]:
-        """A write of unknown outcome is made, and nobody ever sees its version.
+        """A write of unknown outcome is made, and its version is never observed.
 
-        Tried only where it can explain something: that a write found an entry to replace, that
-        a counter skipped a number, that a condition did not hold.
+        Tried only where it can explain something: a write that replaced an entry, a counter that
+        skipped a number, a condition that did not hold.
         """
         absent = point.life == _ABSENT
         replaces = (
@@ -287,8 +286,8 @@ class _Sweep:
     def _available(self, point: _Point, kind: str) -> list[_Class]:
         """The writes of unknown outcome that may be made here.
 
-        Of several that would do the same, the one with the narrower condition: it is of less
-        use later.
+        Of several with the same effect, only the one with the narrowest condition, because it is
+        the least useful later.
         """
         spent = dict(point.spent)
         best: dict[tuple[int, int], _Class] = {}
@@ -301,7 +300,7 @@ class _Sweep:
         return list(best.values())
 
     def _witness(self, point: _Point) -> _Point:
-        """The point, with what is explained by the key being there."""
+        """The point, plus the operations that an existing key explains."""
         explained = {i for i in self.active - point.done if self._explains(point, i)}
         return point._replace(done=point.done | explained) if explained else point
 
@@ -342,7 +341,7 @@ def _spend(point: _Point, kind: _Class) -> _Point:
 
 
 def _best(points: Iterator[_Point]) -> set[_Point]:
-    """Without those that another one is as good as, or better than, in every way."""
+    """Remove the points that another point dominates."""
     groups: dict[_Place, list[_Point]] = {}
     for point in set(points):
         groups.setdefault(point[:4], []).append(point)

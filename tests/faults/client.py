@@ -1,10 +1,11 @@
-"""Clients of the tortured servers: a process with some of them, which writes down what they saw.
+"""Clients of the servers under test: one process with several clients, which records what they saw.
 
     python -m tests.faults.client CONFIG
 
-The configuration is JSON, see ``Config``. Operations go to standard output, a JSON line each, when they
-have ended; a line that is a number says that every operation that began before that moment (in
-nanoseconds of the monotonic clock) has been told. It ends at its time, or when its standard input does.
+The configuration is JSON, see ``Config``. Finished operations go to standard output, one line of
+JSON each. A line with a number says that every operation that began before that time (in
+nanoseconds of the monotonic clock) has been written. The process ends after its time, or when its
+standard input ends.
 """
 
 from __future__ import annotations
@@ -25,28 +26,29 @@ from tests.wire import Answer
 REGISTERS: Final = 6
 COUNTERS: Final = 2
 MORTALS: Final = 2
-_ANSWERS: Final = 40.0  # seconds, above all deadlines of the service
-# What stands for an entry in an answer that is no JSON: nobody has written it.
+_ANSWERS: Final = 40.0  # seconds; longer than all deadlines of the service
+# Stands for the entry in an answer that is not JSON; no client has written it.
 DAMAGED: Final[dict[str, Any]] = {
     "version": 0,
     "id": "damaged",
     "value": "damaged",
     "expires_at": None,
 }
-_RETRY: Final = 0.2  # seconds of patience with a server that is not there
+_RETRY: Final = 0.2  # seconds between attempts to reach a server that is down
 
 
 class Config(msgspec.Struct, frozen=True):
-    """What the clients of a process do.
+    """The configuration of one process of clients.
 
     Attributes:
-        name: begins the names of its clients and of the values they write.
+        name: prefix of its clients' names and of the values they write.
         ports: of the servers.
-        clients, readers: how many there are, and how many of them never write.
-        begin: the moment of the monotonic clock, in seconds, at which all processes begin.
+        clients, readers: the number of clients, and how many of them never write.
+        begin: when all processes begin, in seconds of the monotonic clock.
         seconds: for how long.
-        slice_seconds: after so long all go on to new keys, so that no history grows long.
-        pause: seconds between two operations of a client, on average.
+        slice_seconds: after this long all clients move on to new keys, so that no history grows
+            long.
+        pause: average seconds between two operations of a client.
     """
 
     name: str
@@ -75,16 +77,16 @@ def slice_of(key: str) -> int:
 
 
 class Client:
-    """One client; it does one thing after the other.
+    """One client, which sends one request at a time.
 
     Args:
         number: among the clients of its process.
-        seen: the newest version of each key that any client of this process has been told.
+        seen: the newest version of each key that any client of this process knows.
 
     Attributes:
-        done: operations that have ended, until somebody takes them.
-        busy_since: when the operation under way was begun.
-        go_on: while it is not set, nothing new is begun.
+        done: finished operations that were not collected yet.
+        busy_since: when the operation in flight began.
+        go_on: while it is not set, no operation begins.
     """
 
     def __init__(self, config: Config, number: int, seen: dict[str, int]) -> None:
@@ -101,7 +103,7 @@ class Client:
         self.go_on.set()
 
     async def run(self) -> None:
-        """Work until the time is over."""
+        """Send requests until the time is up."""
         config = self._config
         await asyncio.sleep(config.begin - time.monotonic())
         try:
@@ -116,7 +118,7 @@ class Client:
                 server.close()
 
     async def step(self, keys: dict[str, list[str]]) -> None:
-        """Do one thing, on one of the servers."""
+        """Do one operation, on one of the servers."""
         chance = self._chance
         server = chance.choice(self.servers)
         register, counter = chance.choice(keys["registers"]), chance.choice(keys["counters"])
@@ -147,10 +149,10 @@ class Client:
                 )
             case _:
                 await self.vanish(server, register)
-                server.close()  # perhaps another worker takes the next connection
+                server.close()  # another worker may accept the next connection
 
     async def read(self, keys: dict[str, list[str]]) -> None:
-        """Do one thing that changes nothing."""
+        """Do one operation that changes nothing."""
         server = self._chance.choice(self.servers)
         await self.get(server, self._chance.choice([*keys["registers"], *keys["counters"]]))
 
@@ -191,7 +193,7 @@ class Client:
         await self._ask(server, "POST", "/delete-values", body, operations)
 
     async def vanish(self, server: HttpClient, key: str) -> None:
-        """Begin to set a value and go away in the middle, or just before the answer."""
+        """Begin to set a value, and disconnect in the middle or just before the answer."""
         body = self._new_value(key)
         operation = self._setting(body)
         sent = self._chance.choice((1.0, self._chance.random()))
@@ -278,7 +280,7 @@ class Client:
                 value = entry["value"]
                 told["value"] = value if isinstance(value, int) else token_of(value)
             if entry["expires_at"] is not None:
-                # Asked for each time: in an hour one clock drifts from the other.
+                # Computed each time: within an hour, one clock drifts from the other.
                 wall = time.time() - time.monotonic()
                 told["expires"] = int((entry["expires_at"] - wall) * 1e9)
             self._seen[operation.key] = entry["version"]
@@ -286,7 +288,7 @@ class Client:
 
 
 def _entries(answer: Answer) -> dict[str, dict[str, Any]]:
-    """What the answer says of each key."""
+    """The state of each key according to the answer."""
     if answer.status != 200:
         return {}
     document = answer.json

@@ -15,7 +15,7 @@ from typing import Final, Self
 from tests.app_server import AppServer
 from tests.faults import stalls, strace
 from tests.faults.control import Control
-from tests.faults.frames import FrameCollector
+from tests.faults.sealed_items import ItemCollector
 from tests.servers import FaultProxy, MemcachedProcess
 
 CACHE_SECONDS: Final = 0.1
@@ -23,13 +23,13 @@ WRITE_SECONDS: Final = 5.0
 
 
 class TorturedServer(AppServer):
-    """The service with the steps of a control in it.
+    """A server process of the service, with the control's steps in it.
 
     Args:
         database: its file.
         control: the directory of the control.
-        bug: planted in it.
-        injected: a fault of ``strace -e inject=``, for as long as it runs.
+        bug: a planted bug, or None.
+        injected: a fault for ``strace -e inject=``, while the server runs.
         options: of ``tenantbase serve``.
     """
 
@@ -50,10 +50,10 @@ class TorturedServer(AppServer):
         )
 
     def spawn(self) -> None:
-        assert self._process is None, "the server runs already"
+        assert self._process is None, "the server is already running"
         command = [sys.executable, "-W", "error", "-m", "tests.faults.server", str(self._control)]
         command += ["--break", self._bug] if self._bug else []
-        # Under strace everything stands still at every system call.
+        # Under strace, every system call is slow.
         command += ["--unwatched"] if self._injected else []
         command += ["--", "serve", "--database", str(self.database), "--port", str(self.port)]
         command += self._options
@@ -65,7 +65,7 @@ class TorturedServer(AppServer):
 
     @property
     def workers(self) -> list[int]:
-        """The processes that serve, if there are any now: the children of the supervisor."""
+        """The current worker processes, the children of the supervisor; there may be none."""
         process = self._process
         if process is None:  # it is being restarted
             return []
@@ -73,7 +73,7 @@ class TorturedServer(AppServer):
         return [worker for pid in supervisors for worker in _children(pid)]
 
     def kill(self) -> None:
-        """kill -9, of what runs under strace as well."""
+        """Kill it with SIGKILL, and also the process under strace."""
         supervisors = _children(self.pid) if self._injected else []
         self._signal_all([*supervisors, *self.workers], signal.SIGKILL)
         super().kill()
@@ -88,7 +88,7 @@ def _children(pid: int) -> list[int]:
 
 
 class Memcached(MemcachedProcess):
-    """A memcached that is started with different options at different times."""
+    """A memcached that can be restarted with different options."""
 
     def restart_with(self, *options: str) -> None:
         """Kill it and start it, empty, with these options and no others."""
@@ -98,15 +98,15 @@ class Memcached(MemcachedProcess):
 
 
 class Cluster:
-    """Everything that is tortured. An async context manager.
+    """The servers, memcached and proxies of a torture. An async context manager.
 
-    The first server reaches memcached directly, each other one through a proxy of its own.
+    The first server reaches memcached directly, each of the others through its own proxy.
 
     Args:
-        directory: for the database and the control; it is empty.
-        servers, workers: how many, and how many each.
-        proxies: how many, if it is not one for each server but the first.
-        bug: planted in all of them.
+        directory: for the database and the control; empty at first.
+        servers, workers: the number of servers, and of workers in each.
+        proxies: their number, if not one for each server but the first.
+        bug: planted in all servers.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Cluster:
         self.memcached = Memcached()
         count = servers - 1 if proxies is None else proxies
         self.proxies = [FaultProxy(self.memcached.address) for _ in range(count)]
-        self.collector = FrameCollector()
+        self.collector = ItemCollector()
         self._bug = bug
         fronts: list[Memcached | FaultProxy] = [self.memcached, *self.proxies]
         self.servers = [
@@ -154,7 +154,7 @@ class Cluster:
         return [server.port for server in self.servers]
 
     def stalls(self) -> list[stalls.Stall]:
-        """What the servers' event loops told of themselves."""
+        """The stalls that the servers' event loops reported."""
         return stalls.told(self.control.directory)
 
     async def __aenter__(self) -> Self:
@@ -164,7 +164,7 @@ class Cluster:
                 await stack.enter_async_context(proxy)
             for server in self.servers:
                 stack.callback(server.close)
-            # One after the other: the first makes the database.
+            # One after the other, because the first creates the database.
             for server in self.servers:
                 await asyncio.to_thread(server.start)
             collecting = asyncio.create_task(self._collect())
@@ -183,7 +183,7 @@ class Cluster:
 
 
 def memory_of(pids: Sequence[int]) -> dict[int, int]:
-    """Resident memory of processes in bytes, of those that run."""
+    """Resident memory in bytes of each process that still runs."""
     sizes = {}
     for pid in pids:
         try:

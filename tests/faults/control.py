@@ -1,8 +1,8 @@
-"""How a torture reaches into the servers it tortures, while they run.
+"""Controls running servers from a torture: clock errors, delays and failpoints.
 
-A small file that each of them has mapped: the error of its clock, and how much to dawdle at the steps
-of the protocol. And a directory in which *failpoints* are armed: the next process that comes to a
-step does what is asked there, once. Unarmed, a step costs one failing system call.
+All servers map a small file, which has the error of their clocks, and how long to dawdle at the
+steps of the protocol. In a directory, *failpoints* are armed: the next process that reaches the
+step does what the failpoint says, once. An unarmed step costs one failing system call.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final, Literal
 
-# A write, in its order; then a read.
+# The steps of a write, in order; then those of a read.
 WRITE_STEPS: Final = ("locked", "applied", "odd", "committed", "even", "unlocked", "publishing")
 READ_STEPS: Final = ("asked", "selected")
 
@@ -29,7 +29,7 @@ _SIZE: Final = mmap.PAGESIZE
 
 
 class Control:
-    """The tortured servers' clock error, their dawdling and their failpoints.
+    """The servers' clock error, dawdling and failpoints.
 
     Args:
         directory: shared by the torture and all its servers.
@@ -53,12 +53,12 @@ class Control:
         _WORDS.pack_into(self._map, 0, seconds, *self._words[1:])
 
     def dawdle(self, likelihood: float, longest: float, steps: Collection[str] = STEPS) -> None:
-        """Let a step take longer now and then.
+        """Make some steps take longer at random.
 
         Args:
-            likelihood: how often, from 0 to 1.
-            longest: seconds it takes then, at most.
-            steps: which.
+            likelihood: probability, from 0 to 1.
+            longest: the longest delay in seconds.
+            steps: the steps to delay.
         """
         chosen = sum(1 << STEPS.index(step) for step in steps)
         _WORDS.pack_into(self._map, 0, self.clock_error, likelihood, longest, chosen)
@@ -69,21 +69,21 @@ class Control:
         return clock_error, likelihood, longest, steps
 
     def arm(self, step: str, action: Action) -> None:
-        """Let the next process that comes to the step stop there, or die."""
+        """Make the next process that reaches the step stop there, or die."""
         (self.directory / f"{step}.{action}").touch()
 
     def armed(self, step: str, action: Action) -> bool:
-        """Whether nobody has come to the armed step yet."""
+        """Whether the step is still armed, because no process has reached it."""
         return (self.directory / f"{step}.{action}").exists()
 
     def disarm(self) -> None:
-        """Whatever has not happened yet will not."""
+        """Disarm all failpoints."""
         for step in STEPS:
             for action in ("stop", "kill"):
                 (self.directory / f"{step}.{action}").unlink(missing_ok=True)
 
     def caught(self) -> list[int]:
-        """The processes that have come to an armed step since the last call."""
+        """The processes that have reached an armed step since the last call."""
         pids = []
         for path in self.directory.glob("caught.*"):
             pids.append(int(path.suffix[1:]))
@@ -91,14 +91,14 @@ class Control:
         return pids
 
     def reach(self, step: str) -> None:
-        """A process comes to a step, in a thread that may be held up."""
+        """Called when a process reaches a step, in a thread that may block."""
         self._spring(step)
         delay = self._delay(step)
         if delay:
             time.sleep(delay)
 
     async def reach_async(self, step: str) -> None:
-        """The same in an event loop, which goes on meanwhile."""
+        """The same in an event loop, without blocking it."""
         self._spring(step)
         delay = self._delay(step)
         if delay:
@@ -113,7 +113,7 @@ class Control:
     def _spring(self, step: str) -> None:
         pid = os.getpid()
         for action, number in (("stop", signal.SIGSTOP), ("kill", signal.SIGKILL)):
-            try:  # only one process can move it away
+            try:  # only one process can rename it
                 os.rename(self.directory / f"{step}.{action}", self.directory / f"caught.{pid}")
             except FileNotFoundError:
                 continue

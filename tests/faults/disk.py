@@ -1,14 +1,14 @@
-"""A disk that loses power: what a recorded program wrote, as it may be found afterwards.
+"""Models a disk that loses power: which contents a recorded program's writes may leave.
 
-Kept strictly to what POSIX promises, and to sectors of 512 bytes:
+It assumes only what POSIX promises, and sectors of 512 bytes:
 
-- what was written before an fsync of its file began is there once that has returned 0;
-- of everything later each sector may hold its old contents, any of the new ones, or, if it was
-  being written, rubbish; in any order; and the file may be as long as it ever was since;
-- a file that was made or removed is so for certain only after an fsync of its directory.
+- what was written before an fsync of its file began is durable once the fsync has returned 0;
+- after that, each sector may hold its old contents, any of the newer ones or, if it was being
+  written, garbage, in any combination; and the file may have any size that it has had since;
+- a file is certainly created or removed only after an fsync of its directory.
 
-A write does not harm its neighbours within a sector: SQLite assumes so ("powersafe overwrite"), and
-disks of the last decades do it.
+A write does not damage other bytes of its sector: SQLite assumes this ("powersafe overwrite"), and
+disks of the last decades guarantee it.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _Change = _Write | _Resize
 
 @dataclass
 class File:
-    """Contents that are safe, and changes that are not."""
+    """A file's durable contents, and its later changes."""
 
     safe: bytearray = field(default_factory=bytearray)
     pending: list[tuple[int, _Change]] = field(default_factory=list)
 
     def sync(self, began: int) -> None:
-        """An fsync that began then has returned."""
+        """An fsync that began at that moment has returned."""
         for _, change in (each for each in self.pending if each[0] < began):
             _apply(self.safe, change)
         self.pending = [each for each in self.pending if each[0] >= began]
@@ -94,7 +94,7 @@ def _some_lost(chance: random.Random, changes: Sequence[_Change]) -> list[_Chang
 
 
 def _torn(chance: random.Random, changes: Sequence[_Change]) -> list[_Change]:
-    """Each sector by itself: kept, lost, or rubbish."""
+    """Each sector independently: new, old, or garbage."""
     kept, rubbish = chance.random(), chance.choice((0.0, 0.0, 0.1))
     survivors: list[_Change] = []
     for change in changes:
@@ -110,13 +110,13 @@ def _torn(chance: random.Random, changes: Sequence[_Change]) -> list[_Change]:
 
 
 def _size_only(chance: random.Random, changes: Sequence[_Change]) -> list[_Change]:
-    """The file has grown, but what was written there never arrived."""
+    """The file has grown, but the data written there is missing."""
     ends = [c.offset + len(c.data) for c in changes if isinstance(c, _Write)]
     return [_Write(max(ends) - 1, b"\0")] if ends else []
 
 
 def _last_torn(chance: random.Random, changes: Sequence[_Change]) -> list[_Change]:
-    """In order, and cut in the middle of one write."""
+    """Writes arrive in order, and the power goes in the middle of one."""
     if not changes:
         return []
     at = chance.randrange(len(changes))
@@ -146,11 +146,11 @@ def _sectors(write: _Write) -> list[_Write]:
 
 
 class Disk:
-    """One directory's files, as the calls of a trace change them one after the other.
+    """The files of one directory, as the calls of a trace change them.
 
     Args:
-        directory: an absolute path; it is empty at first, and nothing else matters.
-        names: those of the files that matter; the others are as good as lost.
+        directory: an absolute path, empty at first. Everything outside it is ignored.
+        names: the files to model; all others are ignored.
     """
 
     def __init__(self, directory: str, names: Collection[str]) -> None:
@@ -161,7 +161,7 @@ class Disk:
         self._renames: list[tuple[int, str, File | None]] = []
 
     def replay(self, call: Call) -> bool:
-        """Take in one call; returns whether it changed what may be found."""
+        """Apply one call. Returns: whether the possible contents have changed."""
         if call.result < 0:
             return False
         match call.name:
@@ -182,7 +182,7 @@ class Disk:
             case "unlinkat":
                 return self._name(call, _paths(call)[-1], None)
             case "fallocate" if self._file(call) is None:
-                return False  # the reserve, in which nothing is ever read
+                return False  # the reserve, whose contents are never read
             case _:
                 # Not used by SQLite today. If it ever is, this model must learn of it.
                 if str(self._directory) in text(call.args).decode("latin-1"):
@@ -254,7 +254,7 @@ def _rename(names: dict[str, File], name: str, file: File | None) -> None:
 
 
 def file_of(call: Call) -> str | None:
-    """The path of the file that the first argument, a descriptor, is of."""
+    """The path of the file behind the first argument, a descriptor."""
     number, bracket, rest = call.args.partition("<")
     if not bracket or not number.isdigit():
         return None
@@ -262,7 +262,7 @@ def file_of(call: Call) -> str | None:
 
 
 def written_by(call: Call) -> bytes:
-    """What a write or pwrite64 wrote."""
+    """The data of a write or pwrite64."""
     quoted, _, rest = call.args.partition('"')[2].partition('"')
     if rest.startswith("..."):
         raise ValueError("strace has shortened what was written")

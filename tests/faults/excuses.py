@@ -1,4 +1,4 @@
-"""When which requests may fail or be slow, because of what was done to the server itself."""
+"""Excuses: when requests may fail or be slow, because of faults in the server itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 from tests.faults.history import NEVER
 
-GRACE: Final = 2_000_000_000  # nanoseconds until a server that is back has caught up
+GRACE: Final = 2_000_000_000  # nanoseconds that a server needs to recover
 
 
 @dataclass(eq=False)
@@ -35,7 +35,7 @@ class Excuses:
 
     @contextmanager
     def all_of(self, *ports: int) -> Iterator[None]:
-        """Whatever is asked of these servers."""
+        """Excuse all requests to these servers."""
         with ExitStack() as stack:
             for port in ports:
                 stack.enter_context(self._window(port))
@@ -43,19 +43,19 @@ class Excuses:
 
     @contextmanager
     def writes(self) -> Iterator[None]:
-        """Every write: somebody may be holding the write lock."""
+        """Excuse every write, because the write lock may be held."""
         with self._window(None, writes_only=True):
             yield
 
     @contextmanager
     def slowness(self) -> Iterator[None]:
-        """Being slow, but not failing."""
+        """Excuse slow requests, but no failures."""
         with self._window(None, slow_only=True):
             yield
 
     @contextmanager
     def everything(self) -> Iterator[None]:
-        """Everything."""
+        """Excuse everything."""
         with self._window(None):
             yield
 
@@ -74,7 +74,7 @@ class Excuses:
         yield from (window for window in self._open if window.concerns(begin, end, port))
         for window in reversed(self._closed):
             if window.end + GRACE < begin:
-                return  # and so are all before it: what is asked of the present stays quick
+                return  # and so have all before it; this keeps queries about recent times fast
             if window.concerns(begin, end, port):
                 yield window
 

@@ -1,4 +1,4 @@
-"""Checks keys whose entries expire: by versions and times, not by every order that is possible."""
+"""Checks keys whose entries expire, by versions and times instead of all possible orders."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from tests.faults.history import NEVER, Operation, Violation, by_key
 
-# Clocks of one machine are alike, but read a moment before or after.
+# The clocks of one machine agree, but are read at slightly different moments.
 _LEEWAY: Final = 20_000_000
 
 
@@ -37,13 +37,13 @@ def check(operations: Sequence[Operation], *, clocks_jumped: bool = False) -> No
             if newest is not None and read.version < (newest.version or 0):
                 raise Violation("a newer version was seen before this began", newest, read)
             if read.expires is None:
-                raise Violation("an entry has lost its time", read)
+                raise Violation("an entry has lost its expiry", read)
             if not clocks_jumped and read.start > read.expires + _LEEWAY:
                 raise Violation("an entry was seen after its time", read)
 
 
 def _check_absence(newest: Operation, read: Operation, history: Sequence[Operation]) -> None:
-    """Nobody deletes these keys; but a newer entry may have come, and gone sooner."""
+    """No client deletes these keys, but a newer entry may have come and expired sooner."""
     assert newest.expires is not None
     replaced = any(
         op.kind == "set" and op.start < read.end and (op.version or NEVER) > (newest.version or 0)

@@ -1,4 +1,4 @@
-"""What is done to the servers: faults by name, each with its beginning and its end."""
+"""The faults by name. Each is a context manager, from the fault's beginning to its end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Final
 
-from tests.faults import frames, guests, hostile
+from tests.faults import guests, hostile, sealed_items
 from tests.faults.cluster import Cluster, TorturedServer
 from tests.faults.control import STEPS, Action
 from tests.faults.scene import Scene
@@ -53,7 +53,7 @@ async def _flushed(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _resurrected(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """Restarted, and back with what it once held."""
+    """memcached is restarted, and old items are put back."""
     await asyncio.to_thread(scene.cluster.memcached.restart)
     async with _putting(scene.cluster, lambda: scene.cluster.collector.old(chance)):
         yield
@@ -61,7 +61,7 @@ async def _resurrected(scene: Scene, chance: random.Random) -> AsyncIterator[Non
 
 @asynccontextmanager
 async def _poisoned(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """Filled with frames that nobody should believe, again and again."""
+    """memcached is filled again and again with items that must be rejected."""
     collector = scene.cluster.collector
     kinds = (collector.old, collector.swapped, collector.damaged, collector.foreign)
     async with _putting(scene.cluster, lambda: chance.choice(kinds)(chance)):
@@ -70,9 +70,9 @@ async def _poisoned(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _tiny(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """With little memory, and strangers who use it, so that it evicts all the time."""
+    """memcached has little memory and foreign items in it, so it evicts all the time."""
     await asyncio.to_thread(scene.cluster.memcached.restart_with, "-m", "2")
-    async with _putting(scene.cluster, lambda: frames.filling(chance)):
+    async with _putting(scene.cluster, lambda: sealed_items.filling(chance)):
         yield
     await asyncio.to_thread(scene.cluster.memcached.restart_with)
 
@@ -84,7 +84,7 @@ async def _putting(
     async def go_on() -> None:
         while True:
             with suppress(OSError):
-                await asyncio.to_thread(frames.put, cluster.memcached.address, chosen())
+                await asyncio.to_thread(sealed_items.put, cluster.memcached.address, chosen())
             await asyncio.sleep(0.02)
 
     task = asyncio.create_task(go_on())
@@ -111,7 +111,7 @@ def _proxied(begin: Callable[[FaultProxy, random.Random], Awaitable[None]]) -> F
 
 @asynccontextmanager
 async def _cut_everywhere(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """Answers are cut after every number of bytes in turn."""
+    """Connections are cut after an answer's first byte, then its second, and so on."""
     proxy = chance.choice(scene.cluster.proxies)
 
     async def go_on() -> None:
@@ -175,7 +175,7 @@ async def _server_drained(scene: Scene, chance: random.Random) -> AsyncIterator[
 
 @asynccontextmanager
 async def _all_restarted(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """Everybody has gone for a moment, so the tag file is new."""
+    """All processes are gone for a moment, so the tag file is rewritten."""
     with scene.excuses.everything():
         await asyncio.gather(*(asyncio.to_thread(server.kill) for server in scene.cluster.servers))
         for server in scene.cluster.servers:
@@ -185,7 +185,7 @@ async def _all_restarted(scene: Scene, chance: random.Random) -> AsyncIterator[N
 
 @asynccontextmanager
 async def _killed_at_step(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """Some worker dies at some step of the protocol."""
+    """A worker dies at a step of the protocol."""
     with scene.excuses.everything():
         pids = await _catch(scene.cluster, chance.choice(STEPS), "kill")
         for server in scene.cluster.servers:
@@ -195,8 +195,8 @@ async def _killed_at_step(scene: Scene, chance: random.Random) -> AsyncIterator[
 
 @asynccontextmanager
 async def _stopped_at_step(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """Some worker stands still at some step of the protocol."""
-    # It may hold the write lock, and then no write of anybody ends.
+    """A worker is stopped at a step of the protocol."""
+    # It may hold the write lock, which blocks all writes.
     with scene.excuses.writes():
         pids = await _catch(scene.cluster, chance.choice(STEPS), "stop")
         ports = [server.port for server in scene.cluster.servers if {*server.workers} & {*pids}]
@@ -207,7 +207,7 @@ async def _stopped_at_step(scene: Scene, chance: random.Random) -> AsyncIterator
 
 
 async def _catch(cluster: Cluster, step: str, action: Action) -> list[int]:
-    """Arm a failpoint, and give processes two seconds to come to it. Returns: who did."""
+    """Arm a failpoint for two seconds. Returns: the process that reached it, if one did."""
     cluster.control.arm(step, action)
     pids: list[int] = []
     deadline = time.monotonic() + 2.0
@@ -219,7 +219,7 @@ async def _catch(cluster: Cluster, step: str, action: Action) -> list[int]:
 
 
 async def _revived(server: TorturedServer, killed: Collection[int]) -> None:
-    """Wait until others are in the place of killed workers; a server that has ended is started."""
+    """Wait until killed workers are replaced; restart a server that has ended."""
     deadline = time.monotonic() + 30.0
     while True:
         if server.process.poll() is not None:
@@ -238,7 +238,7 @@ async def _revived(server: TorturedServer, killed: Collection[int]) -> None:
 
 @asynccontextmanager
 async def _clock_moved(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """The wall clock jumps forth or back, by a second or by days."""
+    """The wall clock jumps forward or back, by a second or by days."""
     with scene.referee.wrong_clocks():
         scene.cluster.control.clock_error = chance.choice((-1, 1)) * 10 ** chance.uniform(0, 5.5)
         yield
@@ -247,7 +247,7 @@ async def _clock_moved(scene: Scene, chance: random.Random) -> AsyncIterator[Non
 
 @asynccontextmanager
 async def _dawdling(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """Every step of the protocol takes longer now and then, so that rare orders are common."""
+    """Steps of the protocol take longer at random, so that rare interleavings become common."""
     with scene.excuses.slowness():
         scene.cluster.control.dawdle(chance.uniform(0.02, 0.3), chance.uniform(0.005, 0.2))
         yield
@@ -300,4 +300,4 @@ LANES: Final[dict[str, dict[str, Fault]]] = {
         "time-dawdle": _dawdling,
     },
 }
-"""The faults. At most one of a lane is under way at a time; the lanes overlap as they may."""
+"""The faults, by lane. The faults of one lane take turns; different lanes overlap."""

@@ -1,6 +1,6 @@
-"""Servers that join the others for a while, on a disk that fails or a machine that kills them.
+"""Guests: extra servers that join for a while, and whose system calls fail or kill them.
 
-Their system calls are made to fail by strace, and they get clients of their own.
+strace injects the faults. Guests have their own clients.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from tests.faults.scene import Scene
 _WRITES: Final = 60
 _LATER: Final = "no more writes are taken"
 _WORKER_ENDED: Final = " was killed by SIGKILL"
-# What a writing thread calls between asking for the write lock and giving it back, and more.
+# The calls of a writing thread between taking and releasing the write lock, and some more.
 _CALLS: Final = ("pwrite64", "fdatasync", "flock", "fcntl", "pread64")
 
 
 @asynccontextmanager
 async def killed_at_call(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """A server dies at its N-th call of some kind, which is somewhere in a write."""
+    """A server dies at its N-th call of some kind, during a write."""
     fault = f"{chance.choice(_CALLS)}:signal=SIGKILL:when={chance.randint(1, _WRITES)}"
     async with _guest(scene, chance, fault) as operations:
         killed = not operations or any(each.status == 0 for each in operations)
@@ -45,16 +45,18 @@ async def sync_failed(scene: Scene, chance: random.Random) -> AsyncIterator[None
         for later in writes[failed[0] :] if failed else ():
             if later.outcome == "ok":
                 scene.broken.append(f"acknowledged after a failed fsync: {describe(later)}")
-        # It may have been the fsync of the sweeper's commit; then this write was not begun.
+        # It may have been the fsync of the sweeper's commit; then this write was never begun.
         first = writes[failed[0]] if failed else None
         if first is not None and first.outcome == "failed" and _LATER not in first.detail:
-            scene.broken.append(f"a failed fsync was told as something else: {describe(first)}")
+            scene.broken.append(
+                f"a failed fsync was reported as another problem: {describe(first)}"
+            )
     yield
 
 
 @asynccontextmanager
 async def disk_full(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """For some writes there is no room on the disk, then there is room again."""
+    """The disk is full for some writes, then has room again."""
     first = chance.randint(1, _WRITES)
     fault = f"pwrite64:error=ENOSPC:when={first}..{first + chance.randint(0, 20)}"
     async with _guest(scene, chance, fault) as operations:
@@ -65,28 +67,28 @@ async def disk_full(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
             if _excused(scene, each):
                 continue
             if each.outcome in ("failed", "unknown") and each.status != 507:
-                scene.broken.append(f"a full disk was not told as such: {describe(each)}")
+                scene.broken.append(f"a full disk was not reported as such: {describe(each)}")
             elif each.kind == "get" and each.outcome == "failed":
                 scene.broken.append(f"a full disk made a read fail: {describe(each)}")
         if writes and writes[-1].status == 507:
-            scene.broken.append("writes did not go on once there was room again")
+            scene.broken.append("writes did not continue once there was room again")
     yield
 
 
 def _excused(scene: Scene, operation: Operation) -> bool:
-    """Whether what is done to all servers concerns the guest as well."""
+    """Whether faults of all servers apply to the guest, too."""
     write = operation.kind != "get"
     return scene.excuses.failure(operation.start, operation.heard, 0, write=write)
 
 
 @asynccontextmanager
 async def _guest(scene: Scene, chance: random.Random, fault: str) -> AsyncIterator[list[Operation]]:
-    """What a server with a fault answered to its clients."""
+    """The operations of a guest's clients."""
     cluster = scene.cluster
     server = cluster.server(cluster.memcached.address, injected=fault)
     name = f"guest-{time.monotonic_ns()}-"
     operations: list[Operation] = []
-    # It is slow, being traced, and may hold the write lock meanwhile.
+    # It is slow, because it is traced, and may hold the write lock meanwhile.
     with scene.excuses.slowness(), scene.referee.pending():
         try:
             if await _started(server):
@@ -102,7 +104,7 @@ async def _started(server: TorturedServer) -> bool:
     try:
         await asyncio.to_thread(server.start)
     except AssertionError:
-        return False  # the fault came as early as that
+        return False  # the fault came during the start
     return True
 
 
@@ -128,7 +130,7 @@ async def _asked(
             key = chance.choice(keys["registers"])
             await client.set(connection, key)
             await client.get(connection, key)
-            # Its supervisor replaces a worker that is killed, with one that is killed as well.
+            # Its supervisor replaces a killed worker, and the replacement is killed, too.
             if client.done[-1].status == 0 or _WORKER_ENDED in server.stderr:
                 break
     return client.done

@@ -1,4 +1,4 @@
-"""What clients did and saw: operations on keys, each with its beginning, end and outcome."""
+"""Histories: the clients' operations on keys, each with its beginning, end and outcome."""
 
 from __future__ import annotations
 
@@ -16,21 +16,20 @@ class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
     """One request of one client.
 
     Attributes:
-        start, end: nanoseconds of a clock that all clients share.
+        start, end: nanoseconds of a clock shared by all clients.
         outcome: ``ok``; ``refused``: a condition did not hold, nothing was done; ``failed``:
-            nothing was done; ``unknown``: it may have been done, or be done at any later time.
-        value: what a set wrote (no two sets write the same), what a get saw, what a counter
-            was after an increment.
+            nothing was done; ``unknown``: it may have been done, or may still be done later.
+        value: the value that a set wrote (unique to each set), a get saw, or an increment returned.
         version, id: of the entry written or seen; None where a get found nothing.
-        created: the write's answer said that it made the entry.
+        created: the write's answer said that it created the entry.
         by, initial: of an increment.
         if_absent, if_version: the condition of a write.
         expires: when the entry is to expire.
-        client, port: who asked, and which server.
-        heard: when the answer came, or hope was given up.
+        client, port: the client, and the server's port.
+        heard: when the answer arrived, or the client gave up.
         status, cache, detail: of the HTTP answer: its status, 0 for none, ``X-Cache``, and what a
             problem says.
-        vanished: the client went away on purpose.
+        vanished: the client disconnected on purpose.
     """
 
     key: str
@@ -56,9 +55,9 @@ class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
     vanished: bool = False
 
     def condition_holds(self, alive: bool, version: int | None) -> bool:
-        """Whether the operation may act on an entry, or an absence (``alive`` False).
+        """Whether the operation's condition allows an entry, or none (``alive`` False).
 
-        ``version`` None is that of an entry which nobody has seen: it equals no version.
+        ``version`` None stands for an entry that was never observed: it differs from every version.
         """
         if self.if_absent and alive:
             return False
@@ -66,7 +65,7 @@ class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Violation(Exception):
-    """A history that no single copy of the data could have produced.
+    """A history that a single copy of the data could not have produced.
 
     Args:
         why: one sentence.
@@ -81,7 +80,7 @@ class Violation(Exception):
 
 
 def describe(operation: Operation) -> str:
-    """One line for people: times in milliseconds, then what was asked, then what came."""
+    """One line for people: times in milliseconds, the request, the answer."""
     end = "..." if operation.end >= NEVER else f"{operation.end / 1e6:.3f}"
     told = [f"[{operation.start / 1e6:.3f}, {end}] {operation.client}", operation.kind]
     told.append(repr(operation.key))

@@ -1,8 +1,8 @@
-"""Hostile clients: what they do may cost themselves an answer, and other clients nothing.
+"""Hostile clients, which must harm only themselves.
 
-Each is bounded in connections and bytes. Others' requests are judged while they are there, as
-always; that their own well-formed requests are answered is checked here. How much memory they
-make a server hold is judged by ``vitals.py``.
+Each is bounded in connections and bytes. Other clients' requests are judged as always; this module
+checks that hostile clients' own well-formed requests are answered. ``vitals.py`` judges how much
+memory they make a server hold.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.faults.scene import Scene
 from tests.wire import Wire
 
 _LARGE_BYTES: Final = 200_000
-# Enough writes for a checkpoint, which copies what was written before them into the database.
+# Enough writes for a checkpoint, which copies everything written before into the database.
 _CHECKPOINT_SETS: Final = 60
 _PIPELINES: Final = 8
 _PIPELINED_BYTES: Final = 32 << 20
@@ -32,14 +32,14 @@ _IDLE_CONNECTIONS: Final = 300
 _HALF_CLOSES: Final = 50
 _ODD_REQUESTS: Final = 40
 _ANSWER_SECONDS: Final = 5.0
-# So long a fault may take beyond its time: its server may be stopped meanwhile.
+# A fault may overrun its time by this much, because its server may be stopped meanwhile.
 _PATIENCE_SECONDS: Final = 6.0
 _RETRY_SECONDS: Final = 0.05
 
 
 @asynccontextmanager
 async def pipelines_unread(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """Clients pipeline reads of a large value and read none of the answers."""
+    """Clients pipeline requests for a large value and do not read the answers."""
     server = chance.choice(scene.cluster.servers)
     await _set(server, "hostile-large", "x" * _LARGE_BYTES)
     request = f"GET /get-value?key=hostile-large HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n"
@@ -60,7 +60,7 @@ async def pipelines_unread(scene: Scene, chance: random.Random) -> AsyncIterator
 
 @asynccontextmanager
 async def bodies_held_back(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """Clients send large bodies but for their last byte."""
+    """Clients send large bodies, except for the last byte."""
     server = chance.choice(scene.cluster.servers)
     head = (
         f"POST /set-values HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
@@ -71,7 +71,7 @@ async def bodies_held_back(scene: Scene, chance: random.Random) -> AsyncIterator
     async def client() -> None:
         async with _connected(server) as wire:
             wire.writer.write(data)
-            await wire.reader.read()  # an answer, or the end, whichever comes
+            await wire.reader.read()  # an answer or the end of the stream
 
     async with _while_they_run(client, _HELD_BODIES):
         yield
@@ -79,7 +79,7 @@ async def bodies_held_back(scene: Scene, chance: random.Random) -> AsyncIterator
 
 @asynccontextmanager
 async def silent_connections(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """Hundreds of connections say nothing, or send a head a byte at a time."""
+    """Hundreds of connections send nothing, or a head byte by byte."""
     server = chance.choice(scene.cluster.servers)
     head = b"GET /get-value?key=a HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Padding: " + b"x" * 4_000
     dripping = iter(range(_IDLE_CONNECTIONS))
@@ -98,10 +98,10 @@ async def silent_connections(scene: Scene, chance: random.Random) -> AsyncIterat
 
 @asynccontextmanager
 async def half_closed(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """Clients close their side after the request, as ``nc -N`` does, and must get the answer."""
+    """Clients half-close after the request, as ``nc -N`` does, and must get the answer."""
     server = chance.choice(scene.cluster.servers)
     key = chance.choice(scene.keys()["registers"])
-    general = chance.random() < 0.5  # what only the general path answers
+    general = chance.random() < 0.5  # only the general path answers this one
     target = f"/v1/values?prefix={key}&limit=1" if general else f"/get-value?key={key}"
     request = f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode()
     for _ in _while_time_is_left(_HALF_CLOSES):
@@ -123,7 +123,7 @@ async def half_closed(scene: Scene, chance: random.Random) -> AsyncIterator[None
 
 @asynccontextmanager
 async def odd_requests(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """Requests made to keep a parser busy, or to raise in it; each must be refused."""
+    """Requests designed to make a parser slow or fail; each must be refused."""
     server = chance.choice(scene.cluster.servers)
     near_misses = (
         "Content-Type: a/b" + ";  " * 2_000 + "@",
@@ -229,7 +229,7 @@ async def _connected(server: TorturedServer) -> AsyncIterator[Wire]:
 
 @asynccontextmanager
 async def _while_they_run(client: Callable[[], Awaitable[None]], count: int) -> AsyncIterator[None]:
-    """So many clients, each begun again when its server ends its connection."""
+    """Run this many clients, restarting each when its server closes its connection."""
 
     async def again_and_again() -> None:
         while True:

@@ -1,6 +1,6 @@
-"""Every bug planted on purpose is found by chance, too, without a schedule made for it.
+"""Random faults find every planted bug, too, without a schedule made for it.
 
-Not among the tests that always run: a hunt is a matter of chance and of an idle machine. Run it with
+Not part of the regular tests, because a hunt needs luck and an idle machine. Run it with
 ``scripts/test tests/faults/hunt_planted.py``. ``test_planted.py`` stages the races instead.
 """
 

@@ -1,6 +1,6 @@
-"""For each planted bug, what brings it to light within seconds.
+"""For each planted bug, the faults that expose it within seconds.
 
-They are found by the ordinary mixed torture too, but not by each run of a few seconds.
+The ordinary mixed torture finds them, too, but not in every run of a few seconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Holds what the clients saw against what is promised."""
+"""Compares what the clients saw with what is promised."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MS: Final = 1_000_000
 
 @dataclass
 class Latencies:
-    """A histogram: memory does not grow with the length of a run."""
+    """A latency histogram: its memory does not grow with the length of a run."""
 
     counts: Counter[int] = field(default_factory=Counter)
     longest: int = 0
@@ -29,7 +29,7 @@ class Latencies:
         self.counts[max(0, math.ceil(3 * math.log2(max(milliseconds, 1))))] += 1
 
     def quantile(self, share: float) -> float:
-        """Milliseconds that this share of all did not exceed, to a quarter or so."""
+        """The quantile in milliseconds, accurate to about a quarter."""
         wanted = share * len(self)
         for place, count in sorted(self.counts.items()):
             wanted -= count
@@ -44,12 +44,12 @@ class Judge:
 
     Attributes:
         operations: by kind and outcome.
-        sources: of reads, by what answered them.
-        reads, writes: how long those took that had no excuse.
-        disturbed: the same, of reads and writes while memcached, or the way to it, was tortured.
-        broken: what was promised and did not hold, a line each.
-        slow: the same, of promises on time. A machine that is busy with other things breaks them.
-        excused: requests that failed, or took long, while their server was being tortured.
+        sources: reads by cache status.
+        reads, writes: latencies of those without an excuse.
+        disturbed: the same, of reads and writes during faults of memcached or its network.
+        broken: broken promises, a line each.
+        slow: broken promises about time, which a busy machine may cause.
+        excused: requests that failed or were slow during a fault that excuses it.
     """
 
     excuses: Excuses
@@ -64,13 +64,13 @@ class Judge:
     slow: list[str] = field(default_factory=list)
 
     def hear(self, operation: Operation, *, disturbed: bool = False) -> None:
-        """Take in what a client saw, perhaps while memcached was tortured."""
+        """Judge an operation; ``disturbed``: there was a fault of memcached meanwhile."""
         self.operations[operation.kind, operation.outcome] += 1
         if operation.kind == "get" and operation.cache:
             self.sources[operation.cache] += 1
         if operation.vanished:
             return
-        # The command line has no port. It opens the database, which takes the write lock.
+        # The command line has no port. Opening the database takes the write lock.
         write = operation.kind != "get" or not operation.port
         begin, end = operation.start, operation.heard
         port = operation.port
@@ -84,7 +84,7 @@ class Judge:
         if self.excuses.delay(begin, end, port, write=write):
             return
         if not port:
-            return  # the command line, whose time is that of starting it
+            return  # the command line, whose time is mostly startup
         (self.writes if write else self.reads).add(end - begin)
         if disturbed:
             self.disturbed.add(end - begin)

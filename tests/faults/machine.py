@@ -1,4 +1,4 @@
-"""What machine this is, for those who read what was measured on it."""
+"""Describes the machine, for readers of the measurements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CPUINFO: Final = Path("/proc/cpuinfo")
 
 
 def description() -> list[str]:
-    """Lines that name the machine and the versions that matter."""
+    """Lines with the machine and the relevant versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     python = f"{platform.python_implementation()} {platform.python_version()}"
     memcached = subprocess.run(["memcached", "-V"], capture_output=True, text=True, check=True)
@@ -25,7 +25,7 @@ def description() -> list[str]:
 
 
 def peak_memory() -> int:
-    """The most resident memory that this process has had, in bytes."""
+    """The peak resident memory of this process, in bytes."""
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kib if platform.system() == "Darwin" else kib << 10
 

@@ -1,8 +1,8 @@
-"""Bugs planted on purpose: what the torture must find, or it proves nothing.
+"""Planted bugs: the torture proves nothing unless it finds them.
 
-Each breaks one rule: of the coherence protocol (named as in ``tests/model.py``), of what makes a sealed
-item count, or of durability. They are made by replacing parts of the product from outside; the product
-has no such switch.
+Each breaks one rule: of the coherence protocol (named as in ``tests/model.py``), of the validity of
+sealed items, or of durability. They replace parts of the product from outside; the product has no
+switch for them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _EvenBefore(TagSeqlock):
 
 
 class _EvenInDoubt(TagSeqlock):
-    """A transaction that is rolled back makes even what an earlier writer had left odd."""
+    """Rolling back makes a sequence even that an earlier writer had left odd."""
 
     def roll_back(self, ticket: TagTicket) -> None:
         ticket.in_doubt = set()
@@ -61,7 +61,7 @@ class _EvenInDoubt(TagSeqlock):
 
 
 class _NoLock(TagSeqlock):
-    """Nothing keeps two processes' writes apart but SQLite."""
+    """Only SQLite serialises the writes of two processes."""
 
     def __init__(
         self, tags: TagFile, write_lock: WriteLock, bucket_of: Callable[[str], int]
@@ -76,14 +76,14 @@ class _NoLock(TagSeqlock):
 
 
 class _OddIsFine(TagFile):
-    """A reader does not see that a sequence is odd."""
+    """A reader ignores that a sequence is odd."""
 
     def tags(self, buckets: Sequence[int]) -> Tags:
         return [self.tag(bucket) for bucket in buckets]
 
 
 class _Remembering(TagFile):
-    """A sequence is remembered for a while."""
+    """A reader caches sequences for a while."""
 
     def tags(self, buckets: Sequence[int]) -> Tags:
         memory: dict[int, tuple[float, Tag | None]] = self.__dict__.setdefault("memory", {})
@@ -95,7 +95,7 @@ class _Remembering(TagFile):
 
 
 class _SameEpoch(TagFile):
-    """A new tag file has the epoch of the old one."""
+    """A rewritten tag file keeps the old epoch."""
 
     @classmethod
     def open(cls, path: Path, like: Path | None = None) -> TagFile:
@@ -107,7 +107,7 @@ class _SameEpoch(TagFile):
 
 
 class _Predictable:
-    """The module ``os``, with a source of randomness that has run dry."""
+    """The module ``os`` with a constant source of randomness."""
 
     def __getattr__(self, name: str) -> Any:
         import os
@@ -119,7 +119,7 @@ class _Predictable:
 
 
 class _NoComparison(ItemSealer):
-    """A sealed item counts under whatever tag it was made."""
+    """A sealed item is accepted under any tag."""
 
     def open(self, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
         epoch, sequence = data[20:36], int.from_bytes(data[36:44], "little")
@@ -127,7 +127,7 @@ class _NoComparison(ItemSealer):
 
 
 class _LateTag(ReadThrough):
-    """What a reader stores is tagged as of the time after its SELECT."""
+    """A reader fills memcached under the tag from after its SELECT."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -136,7 +136,7 @@ class _LateTag(ReadThrough):
 
 
 class _LateFiller:
-    """A filler that looks the tags up by itself."""
+    """A filler that looks the tags up itself."""
 
     def __init__(self, filler: Filler, tags: TagFile) -> None:
         self._filler = filler
@@ -150,7 +150,7 @@ class _LateFiller:
 
 
 class _FoundTag(TagSeqlock):
-    """What a writer stores is tagged with what the tag file says by then."""
+    """A writer fills memcached under the tag that the tag file has later."""
 
     def begin_write(self, keys: Collection[str] | None) -> TagTicket:
         ticket = super().begin_write(keys)
@@ -181,14 +181,14 @@ class _NoMac(ItemSealer):
 
 
 class _AnyOwner(ItemSealer):
-    """A sealed item counts for whatever key it is found under."""
+    """A sealed item is accepted for any key."""
 
     def open(self, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
         return super().open(data, Slot(slot.key, data[44:76], slot.bucket), tag)
 
 
 class _Eternal(ItemSealer):
-    """A sealed item does not say when its entry expires."""
+    """The expiry in a sealed item is ignored."""
 
     def seal(self, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
         if entry is not None:
@@ -197,7 +197,7 @@ class _Eternal(ItemSealer):
 
 
 class _WholeGroup(WriteThrough):
-    """Every state that a key went through in a group is stored, the first one last."""
+    """Every state that a key had within a group is stored in memcached, the first one last."""
 
     def _fills(self, group: Sequence[Any], result: GroupResult[WriteTags]) -> list[Fill]:
         fills = super()._fills(group, result)
@@ -214,7 +214,7 @@ class _WholeGroup(WriteThrough):
 
 
 class _Loads(dict[tuple[bytes, Tag], Any]):
-    """Loads under way, found by key alone."""
+    """Loads in flight, found by key alone."""
 
     def __getitem__(self, token: tuple[bytes, Tag]) -> Any:
         return super().__getitem__((token[0], (b"", 0)))
@@ -230,7 +230,7 @@ class _Loads(dict[tuple[bytes, Tag], Any]):
 
 
 class _JoinAny(ReadThrough):
-    """A reader joins another's load under whatever tag that was begun."""
+    """A reader joins another's load, whatever the tag that load began under."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -260,10 +260,10 @@ BUGS: Final[dict[str, dict[str, type]]] = {
 
 
 def plant(parts: Parts, bug: str | None) -> Parts:
-    """The parts with a bug, or without."""
+    """The parts, with a bug or without."""
     return replace(parts, **BUGS[bug]) if bug else parts
 
 
 def store_class(bug: str | None) -> type[SqliteStore]:
-    """The store of these parts."""
+    """The store class for these parts."""
     return plant(Parts(), bug).store

@@ -1,4 +1,4 @@
-"""Stores that break a promise of durability, for the torture to find."""
+"""Planted bugs in durability: stores that break a promise."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Early(SqliteStore):
 
 
 class Deaf(SqliteStore):
-    """A disk's failure to make a commit last is not heard of."""
+    """A failed fsync of a commit is ignored."""
 
     async def _write(
         self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
@@ -74,7 +74,7 @@ class Deaf(SqliteStore):
 
 
 class _Deaf:
-    """A connection whose commits succeed, whatever happens."""
+    """A connection whose commits always seem to succeed."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -89,7 +89,7 @@ class _Deaf:
 
 
 class _Postponing:
-    """A connection that says it has committed."""
+    """A connection that acknowledges before it commits."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection

@@ -1,9 +1,9 @@
-"""Cuts the power at every moment of a writer's life, and looks at what is left.
+"""Cuts the power at every moment of a writer's run, and checks what is left.
 
     python -m tests.faults.power_loss [--seed N] [--images N] [--rounds N] [--processes N]
 
-A writer is recorded with strace. From the record, images of its disk are made as they may be found
-after a loss of power (see ``disk.py``), thousands of them, and each is opened.
+A writer's system calls are recorded with strace. From the recording, thousands of disk images are
+made that a loss of power could leave (see ``disk.py``), and each is opened.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from tests.faults.disk import Disk, file_of, written_by
 from tests.faults.strace import Call, recorded
 from tests.faults.writer import ACKS, DATABASE
 
-_STORE_EVERY: Final = 20  # images that the product opens as well, which takes longer
+_STORE_EVERY: Final = 20  # images that the product opens, too, which takes longer
 _ALL: Final = 1 << 40
-_PER_WRITER: Final = 2_000  # images, for each of which there is a moment of its own, or nearly
+_PER_WRITER: Final = 2_000  # images per recording, nearly one for each moment
 _Row = tuple[int, str]  # version, value
 
 
 class Lost(Exception):
-    """An image that breaks a promise. The text says which, and how to make the image again."""
+    """An image that breaks a promise. The text says which, and how to reproduce the image."""
 
 
 class Image(NamedTuple):
-    """The files that may be found after a loss of power.
+    """The files that a loss of power may leave.
 
     Attributes:
-        name: seed, call and number: what it takes to make it again.
+        name: seed, call and number: enough to reproduce it.
         at: the index of the last call made.
         files: contents by name.
     """
@@ -58,16 +58,16 @@ class Image(NamedTuple):
 
 
 class _Acknowledged(NamedTuple):
-    """What one line of the writer's log says."""
+    """One line of the writer's log: an acknowledged transaction."""
 
     at: int  # the index of the call that wrote the line
-    first: int  # the versions of the transaction, from here
+    first: int  # the transaction's first version
     last: int
 
 
 @dataclass
 class Recording:
-    """A writer's life: its calls, what it was told, and what the database held at each version."""
+    """A recorded writer: its calls, its acknowledgements, the contents at each version."""
 
     directory: Path
     calls: list[Call]
@@ -91,7 +91,7 @@ class Recording:
 def record(
     directory: Path, *, seed: int = 1, rounds: int = 100, processes: int = 1, bug: str | None = None
 ) -> Recording:
-    """Let a writer run in a directory that is empty, and record it.
+    """Run a writer in an empty directory, and record it.
 
     Raises:
         RuntimeError: strace cannot be used here.
@@ -110,7 +110,7 @@ def record(
 def _acknowledged(
     directory: Path, calls: Sequence[Call], changes: Sequence[tuple[str, str]]
 ) -> tuple[list[_Acknowledged], dict[int, str]]:
-    deletes: dict[str, list[int]] = {}  # versions still to be told of, the newest first
+    deletes: dict[str, list[int]] = {}  # versions not acknowledged yet, the newest first
     for version in range(len(changes), 0, -1):
         kind, key = changes[version - 1]
         if kind != "set":
@@ -134,7 +134,7 @@ def _acknowledged(
 
 
 def images(recording: Recording, seed: int, count: int) -> Iterator[Image]:
-    """About ``count`` images, spread over all moments at which something changed."""
+    """About ``count`` images, spread over all moments with a change."""
     moments = _moments(recording)
     chance = random.Random(seed)
     disk = _disk(recording)
@@ -158,7 +158,7 @@ def _disk(recording: Recording) -> Disk:
 
 
 class Examiner:
-    """Opens images and compares them with what was acknowledged by then."""
+    """Opens images and compares them with what had been acknowledged."""
 
     def __init__(self, recording: Recording, scratch: Path) -> None:
         self._recording = recording
@@ -208,7 +208,7 @@ class Examiner:
             raise Lost(f"its entries are not those of version {version}")
 
     async def _open(self, least: int) -> None:
-        """Open it as the service would, and write to it."""
+        """Open the image as the service would, and write to it."""
         lock = WriteLock(self._scratch / "lock")
         try:
             store = await SqliteStore.open(self._scratch / DATABASE, lock.held)
@@ -226,12 +226,12 @@ class Examiner:
 def run(
     *, seed: int, count: int, rounds: int, processes: int, bug: str | None = None
 ) -> tuple[int, list[Lost]]:
-    """Make and open about ``count`` images of writers, one recorded for every two thousand.
+    """Make and open about ``count`` images, recording a writer for every two thousand.
 
     Args:
-        seed: of the first writer; each further one has the next.
+        seed: of the first writer; each later one gets the next seed.
 
-    Returns: how many images there were, and what was wrong with some of them.
+    Returns: the number of images, and the errors found.
     """
     number = 0
     lost: list[Lost] = []

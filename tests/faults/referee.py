@@ -1,4 +1,4 @@
-"""Collects what all clients have seen, and checks it, slice by slice, in a process of its own."""
+"""Collects what all clients have seen, and checks it slice by slice in other processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.faults.history import NEVER, Operation, Violation, by_key, describe
 from tests.faults.http_client import HttpClient, NoAnswer, NotSent
 from tests.faults.values import token_of
 
-_MARGIN: Final = 200_000_000  # nanoseconds between the choice of a key and its use, at most
+_MARGIN: Final = 200_000_000  # most nanoseconds between the choice of a key and its use
 _ANSWERS: Final = 20.0
 _BATCH: Final = 100
 
@@ -25,23 +25,24 @@ _BATCH: Final = 100
 class _LastSeen(msgspec.Struct, frozen=True):
     version: int | None
     value: int | str | None
-    settled: bool  # no write of it is of unknown outcome
+    settled: bool  # it has no write of unknown outcome
 
 
 class Referee:
-    """Knows everything that clients have seen.
+    """Collects and checks everything that clients have seen.
 
     Args:
-        heard: is told of every operation, too.
+        heard: called with every operation.
         begin: when the first slice began, in nanoseconds of the monotonic clock.
         slice_seconds: how long each is.
-        pool: where histories are checked.
+        pool: processes that check histories.
 
     Attributes:
-        violations: texts of what no single copy of the data could have produced.
-        lost: the same, of what was different at the very end from what was seen last.
-        checked, keys: operations that were checked, and histories of one key each.
-        kept: of how many keys it was looked at the end whether they are as they were left.
+        violations: descriptions of histories that a single copy of the data could not have
+            produced.
+        lost: the same, of entries that differed at the end from what was seen last.
+        checked, keys: the number of operations checked, and of keys.
+        kept: the number of keys that were checked at the end.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Referee:
         self._slices: dict[int, list[Operation]] = {}
         self._told: dict[object, int] = {}
         self._seen: dict[str, _LastSeen] = {}
-        self._given = bytearray()  # by version: whether some write was told that it has it
+        self._given = bytearray()  # by version: whether it was acknowledged to a write
         self.violations: list[str] = []
         self.lost: list[str] = []
         self.checked = 0
@@ -67,19 +68,19 @@ class Referee:
         self.kept = 0
 
     def hear(self, operations: Iterable[Operation]) -> None:
-        """Take in what clients have seen."""
+        """Add what clients have seen."""
         for operation in operations:
             self._slices.setdefault(slice_of(operation.key), []).append(operation)
             self._note_version(operation)
             self._heard(operation)
 
     def told(self, who: object, until: int) -> None:
-        """Somebody has told of everything that began before that moment."""
+        """A source has reported everything that began before that moment."""
         self._told[who] = until
 
     @contextmanager
     def pending(self) -> Iterator[None]:
-        """Operations that begin in the block will have been told of at its end."""
+        """Operations that begin inside the block are reported by its end."""
         who = object()
         self._told[who] = time.monotonic_ns()
         try:
@@ -89,7 +90,7 @@ class Referee:
 
     @contextmanager
     def wrong_clocks(self) -> Iterator[None]:
-        """In the block the servers' clocks are wrong: entries expire at other times."""
+        """Inside the block the servers' clocks are wrong, so entries expire at other times."""
         self._clocks_right_since = NEVER
         try:
             yield
@@ -97,7 +98,7 @@ class Referee:
             self._clocks_right_since = time.monotonic_ns()
 
     def complete(self) -> list[int]:
-        """The slices of which everything is known."""
+        """The slices that are completely reported."""
         until = min((time.monotonic_ns(), *self._told.values()))
         return [
             number
@@ -106,11 +107,11 @@ class Referee:
         ]
 
     def known(self) -> list[int]:
-        """The slices of which something is known that has not been checked yet."""
+        """The slices with unchecked operations."""
         return sorted(self._slices)
 
     async def check(self, number: int, ports: Sequence[int]) -> None:
-        """Read the keys of a slice from every server, and check what is known of it."""
+        """Read a slice's keys from every server, and check its histories."""
         operations = self._slices.pop(number)
         keys = [key for kind in keys_of(number).values() for key in kind]
         for port in ports:
@@ -129,7 +130,7 @@ class Referee:
         self.violations += found
 
     async def look_back(self, ports: Sequence[int]) -> None:
-        """At the very end: whether everything is still there, and gone what was gone."""
+        """At the end, check that entries are still there, and deleted keys still absent."""
         keys = sorted(self._seen)
         self.kept = len(keys)
         for port in ports:
@@ -142,7 +143,7 @@ class Referee:
                     self._compare(operation)
 
     def _note_version(self, write: Operation) -> None:
-        """Versions are the database's own: the one of a lost write is given out again."""
+        """Find lost writes by version: the version of a lost write is given out again."""
         if write.kind not in ("set", "increment") or write.outcome != "ok":
             return
         version = write.version or 0
@@ -154,7 +155,7 @@ class Referee:
     def _compare(self, now: Operation) -> None:
         last = self._seen[now.key]
         same = (now.version, now.value) == (last.version, last.value)
-        # What had no answer may have been done late; but nothing goes back.
+        # A write without an answer may take effect late, but no key goes back to an older state.
         if not same and (last.settled or 0 < (now.version or 0) < (last.version or 0)):
             self.lost.append(f"{now.key}: {last} was seen last, and {now} at the end")
 
@@ -200,7 +201,7 @@ class Referee:
 
 
 def check_history(operations: Sequence[Operation], clocks_jump: bool) -> list[str]:
-    """What is wrong with a history, a text for each key of which something is."""
+    """The violations in a history, one text for each key that has one."""
     found = []
     for key, history in by_key(operations).items():
         try:

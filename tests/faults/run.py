@@ -1,4 +1,4 @@
-"""One run of the torture: servers, clients, faults by a plan, and what came of it."""
+"""One run of the torture: servers, clients, faults by a plan, and the result."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from tests.faults.scene import Scene
 from tests.faults.schedule import Event
 from tests.faults.vitals import Vitals
 
-# The deadline of the cache and a read of the database, on a machine with more to do than cores.
+# The timeouts of the cache and of a database read, for an overloaded machine.
 SLOWEST: Final = CACHE_SECONDS + 0.9
 _DISTURBING: Final = ("cache", "net")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run consists of.
+    """The plan of a run.
 
     Attributes:
         events: the faults, by time.
-        servers, workers: how many servers, and workers of each.
-        processes, clients: how many processes of clients, and clients in each.
-        pause: seconds between two operations of a client, on average.
-        slice_seconds: after so long clients go on to new keys.
-        dawdling: how likely a step of the protocol takes longer all the time, how many seconds at
-            most, and which steps.
+        servers, workers: the number of servers, and of workers in each.
+        processes, clients: the number of client processes, and of clients in each.
+        pause: average seconds between two operations of a client.
+        slice_seconds: after this long clients move on to new keys.
+        dawdling: delays during the whole run: the probability that a step of the protocol is
+            delayed, the longest delay in seconds, and the steps.
         bug: planted in the servers.
     """
 
@@ -66,15 +66,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of it.
+    """The result of a run.
 
     Attributes:
-        referee: what it has found: violations and lost writes.
-        faults: how often each was brought about.
-        done: what came of some of them.
+        referee: has found violations and lost writes.
+        faults: how often each took place.
+        done: observations that some of them made.
         stalls: of the servers' event loops, the longest first, in seconds.
-        broken: other promises that did not hold.
-        slow: promises on time that did not hold.
+        broken: other broken promises.
+        slow: broken promises about time.
     """
 
     judge: Judge
@@ -91,7 +91,7 @@ def run(plan: Plan, log: Callable[[str], object] = lambda line: None) -> Result:
     """Carry a plan out.
 
     Args:
-        log: is told what happens, a line at a time.
+        log: called with each line of the run's log.
     """
     with ExitStack() as stack:
         directory = Path(
@@ -153,7 +153,7 @@ async def _run(
             await referee.check(number, cluster.ports)
         await referee.look_back(cluster.ports)
         broken = [*judge.broken, *scene.broken, *vitals.broken()]
-        stalls = vitals.stalls()  # now: what tells of them is in the directory that goes away
+        stalls = vitals.stalls()  # read now, because the directory with the stalls is removed
         slow = [*judge.slow, *vitals.slow(stalls)]
     return Result(judge, vitals, referee, faults, scene.done, stalls, broken, slow)
 
@@ -175,11 +175,11 @@ async def _lane(
     faults: Counter[str],
     log: Callable[[str], object],
 ) -> None:
-    """Bring about the faults of a lane, one after the other."""
+    """Run the faults of one lane, one after the other."""
     for event in events:
         await asyncio.sleep(max(0, begin + event.at - time.monotonic()))
         if time.monotonic() - begin > plan.seconds:
-            return  # those before have taken longer than planned
+            return  # earlier faults took longer than planned
         faults[event.fault] += 1
         log(f"{time.monotonic() - begin:8.1f} s  {event.fault} for {event.seconds:.1f} s")
         if lane in _DISTURBING:
@@ -193,7 +193,7 @@ async def _lane(
 
 
 async def _clients(plan: Plan, cluster: Cluster, referee: Referee, name: str, begin: float) -> None:
-    """A process of clients, from its start to its end, and everything that it tells."""
+    """Run a process of clients, and pass on everything that it reports."""
     config = Config(
         name=name,
         ports=cluster.ports,

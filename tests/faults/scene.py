@@ -1,4 +1,4 @@
-"""What faults find, and where they leave what they have to say."""
+"""The context that faults run in, and where they leave their findings."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.faults.referee import Referee
 
 @dataclass
 class Scene:
-    """Where faults take place.
+    """The scene of a fault.
 
     Attributes:
-        keys: the keys that clients work on now.
-        referee: is told what a client of the fault's own has seen.
-        broken: promises that did not hold, a line each.
-        done: how often each fault was brought about, and what came of it.
+        keys: the keys that clients currently use.
+        referee: receives the operations of a fault's own clients.
+        broken: broken promises, a line each.
+        done: counts of each fault's observations.
     """
 
     cluster: Cluster

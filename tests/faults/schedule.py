@@ -1,4 +1,4 @@
-"""What happens when: drawn from a seed, and the same for the same seed."""
+"""The schedule of faults, determined by a seed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Final, NamedTuple
 from tests.faults.faults import LANES
 from tests.faults.vitals import REST
 
-# The others spare the first server. In the last third of a run nothing kills it, so that it lives
-# long enough to show whether its memory grows.
+# The other faults spare the first server. In the last third of a run nothing kills it, so that it
+# runs long enough to show whether its memory grows.
 _SPARE_NOBODY: Final = ("process-restart-all", "process-kill-at-step")
 _SPARED: Final = 2 / 3
-# Seconds. Faults of time excuse slowness, and promises on time are to be measured, too.
+# In seconds. Faults of time excuse slowness, so they need pauses in which latency is judged.
 _REST: Final = (0.2, 1.0, 4.0)
 _RESTS: Final = {"time": (1.0, 4.0, 16.0)}
 
@@ -24,7 +24,7 @@ class Event(NamedTuple):
     Attributes:
         at: seconds from the beginning.
         seconds: how long it lasts.
-        seed: for what is random in it.
+        seed: of its random choices.
     """
 
     at: float
@@ -34,11 +34,12 @@ class Event(NamedTuple):
 
 
 def drawn(seed: int, seconds: float, names: Sequence[str], longest: float) -> list[Event]:
-    """The faults of a run, by time. At its end there is some rest.
+    """The faults of a run, by time. There is some rest at its end.
 
     Args:
-        names: which faults may occur; a name that ends in ``-`` stands for all that begin so.
-        longest: seconds a fault lasts at most.
+        names: which faults may occur; a name that ends in ``-`` stands for all faults with this
+            prefix.
+        longest: the longest duration of a fault, in seconds.
     """
     events: list[Event] = []
     end = seconds - min(REST, seconds / 6)
@@ -50,7 +51,7 @@ def drawn(seed: int, seconds: float, names: Sequence[str], longest: float) -> li
         while at < end - 0.5 and (possible := chosen if at < seconds * _SPARED else sparing):
             duration = min(0.1 * (longest / 0.1) ** chance.random(), end - at)
             events.append(Event(at, duration, chance.choice(possible), f"{seed} {lane} {at}"))
-            # Often soon after, sometimes after a long rest in which everything recovers.
+            # Often soon afterwards, sometimes after a long rest in which everything recovers.
             at += duration + chance.choice(_RESTS.get(lane, _REST)) * chance.uniform(0.5, 1.5)
     return sorted(events)
 

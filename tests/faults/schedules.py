@@ -1,4 +1,4 @@
-"""For each planted bug the schedule that it cannot survive. Without a bug they are harmless."""
+"""For each planted bug, the schedule that exposes it. Without a bug, schedules are harmless."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def _fill_before_the_commit(stage: Stage) -> None:
 async def _second_writer_before_the_first_is_done(stage: Stage) -> None:
     async with stage.held_at("committed", stage.set(stage.near, "old")) as first_goes_on:
         second = asyncio.create_task(stage.set(stage.far, "new"))
-        # It comes to its own COMMIT, unless the lock keeps it from beginning.
+        # It reaches its own COMMIT, unless the lock keeps it from beginning.
         gate = stage.gates.close("odd")
         await asyncio.sleep(0.2)
         await first_goes_on()
@@ -67,11 +67,11 @@ async def _commit_between_select_and_fill(stage: Stage) -> None:
 
 async def _all_restarted_and_old_items_back(stage: Stage) -> None:
     await stage.set(stage.near, "old")
-    frame = await stage.frame()
+    item = await stage.item()
     await stage.close()
     await stage.open()
     await stage.set(stage.far, "new")
-    await stage.put(frame)
+    await stage.put(item)
     await stage.get(stage.near)
 
 
@@ -101,17 +101,17 @@ async def _overtaken_before_it_is_stored(stage: Stage) -> None:
 
 async def _damaged(stage: Stage) -> None:
     await stage.set(stage.near, "whole")
-    name, frame = await stage.frame()
-    await stage.put((name, frame[:-1] + b"?"))
+    name, item = await stage.item()
+    await stage.put((name, item[:-1] + b"?"))
     await stage.get(stage.near)
 
 
 async def _swapped(stage: Stage) -> None:
     await stage.set(stage.near, "one")
     await stage.set(stage.near, "other", "r0/1")
-    _, frame = await stage.frame("r0/1")
-    name, _ = await stage.frame()
-    await stage.put((name, frame))
+    _, item = await stage.item("r0/1")
+    name, _ = await stage.item()
+    await stage.put((name, item))
     await stage.get(stage.near)
 
 

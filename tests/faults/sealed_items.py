@@ -1,4 +1,4 @@
-"""The frames that servers store in memcached, collected on the way, and put back as malice has it."""
+"""Collects the sealed items that servers store in memcached, and puts forged or old ones there."""
 
 from __future__ import annotations
 
@@ -15,64 +15,64 @@ _KEPT: Final = 2_000
 _LARGEST: Final = 4_096
 
 
-class FrameCollector:
-    """Remembers frames that passed a proxy.
+class ItemCollector:
+    """Remembers the items that passed through a proxy.
 
-    Commands of several connections arrive mixed. What is cut by that is collected as well: it is
-    damaged, and that is as good.
+    Commands of several connections arrive interleaved. Items damaged by that are collected, too:
+    damaged items are useful as well.
     """
 
     def __init__(self) -> None:
-        self._frames: deque[tuple[bytes, bytes]] = deque(maxlen=_KEPT)
+        self._items: deque[tuple[bytes, bytes]] = deque(maxlen=_KEPT)
 
     def collect(self, proxy: FaultProxy) -> None:
-        """Take what a proxy has received since the last call."""
+        """Collect from the data that a proxy has received since the last call."""
         sent = bytes(proxy.received)
         proxy.received.clear()
         for match in _SET.finditer(sent):
             name, _, size = match.groups()
             if int(size) <= _LARGEST:
-                self._frames.append((name, sent[match.end() : match.end() + int(size)]))
+                self._items.append((name, sent[match.end() : match.end() + int(size)]))
 
     def old(self, chance: random.Random) -> list[tuple[bytes, bytes]]:
-        """The newest few, or all, each under its own name; of a name any one comes last."""
-        frames = list(self._frames)[-chance.choice((10, 50, _KEPT)) :]
-        chance.shuffle(frames)
-        return frames
+        """The newest items, or all, each under its own name, in random order."""
+        items = list(self._items)[-chance.choice((10, 50, _KEPT)) :]
+        chance.shuffle(items)
+        return items
 
     def swapped(self, chance: random.Random) -> list[tuple[bytes, bytes]]:
-        """Frames under each other's names."""
-        names = [name for name, _ in self._frames]
+        """Items under each other's names."""
+        names = [name for name, _ in self._items]
         chance.shuffle(names)
-        return list(zip(names, (frame for _, frame in self._frames), strict=True))
+        return list(zip(names, (item for _, item in self._items), strict=True))
 
     def damaged(self, chance: random.Random) -> list[tuple[bytes, bytes]]:
-        """Frames with a byte changed, cut, or longer."""
-        return [(name, _damaged(frame, chance)) for name, frame in self._frames]
+        """Items with a changed byte, truncated, or extended."""
+        return [(name, _damaged(item, chance)) for name, item in self._items]
 
     def foreign(self, chance: random.Random) -> list[tuple[bytes, bytes]]:
-        """A stranger's bytes under our names."""
-        names = {name for name, _ in self._frames}
+        """Foreign bytes under our names."""
+        names = {name for name, _ in self._items}
         return [(name, chance.randbytes(chance.randrange(300))) for name in names]
 
 
 def filling(chance: random.Random) -> list[tuple[bytes, bytes]]:
-    """Items of nobody's, more than a memcached of two megabytes holds."""
+    """Foreign items, more than a memcached of two megabytes holds."""
     return [
         (chance.randbytes(16).hex().encode(), bytes(chance.choice((100, 300, 1_000, 5_000))))
         for _ in range(2_000)
     ]
 
 
-def _damaged(frame: bytes, chance: random.Random) -> bytes:
-    if not frame:
+def _damaged(item: bytes, chance: random.Random) -> bytes:
+    if not item:
         return b"?"
-    at = chance.randrange(len(frame))
-    changed = bytearray(frame)
+    at = chance.randrange(len(item))
+    changed = bytearray(item)
     match chance.randrange(3):
         case 0:
-            # Towards the end lies the value, where nothing but the MAC tells.
-            at = max(at, chance.randrange(len(frame)))
+            # The value is near the end; only the MAC reveals a change there.
+            at = max(at, chance.randrange(len(item)))
             changed[at] ^= 1 << chance.randrange(8)
         case 1:
             del changed[at:]
@@ -81,10 +81,10 @@ def _damaged(frame: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
-def put(address: str, frames: list[tuple[bytes, bytes]]) -> None:
-    """Store frames in a memcached past everybody. Blocks; raises OSError if it is not there."""
+def put(address: str, items: list[tuple[bytes, bytes]]) -> None:
+    """Store items in memcached directly. Blocks; raises OSError if memcached is down."""
     with connect(address) as connection:
-        for commands in _commands(frames):
+        for commands in _commands(items):
             connection.sendall(commands)
         connection.sendall(b"version\r\n")
         heard = b""
@@ -94,6 +94,6 @@ def put(address: str, frames: list[tuple[bytes, bytes]]) -> None:
                 raise ConnectionResetError("memcached has ended")
 
 
-def _commands(frames: list[tuple[bytes, bytes]]) -> Iterator[bytes]:
-    for name, frame in frames:
-        yield b"set %b 0 0 %d noreply\r\n%b\r\n" % (name, len(frame), frame)
+def _commands(items: list[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    for name, item in items:
+        yield b"set %b 0 0 %d noreply\r\n%b\r\n" % (name, len(item), item)

@@ -1,7 +1,7 @@
-"""The plain way to decide whether a history of one key is linearizable: try every order.
+"""The obvious way to decide whether a history of one key is linearizable: try every order.
 
-After Wing and Gong, with memory of what was tried (Lowe). Exponential, so for a dozen
-operations at most: it is there to check ``checker.py``, and shares no code with it.
+After Wing and Gong, remembering what was tried (Lowe). It takes exponential time, so it suits a
+dozen operations at most. It exists to check ``checker.py``, and shares no code with it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tests.faults.history import Operation
 
 
 class _State(NamedTuple):
-    """The key, and which versions and ids it has had. None: made by a write nobody has seen."""
+    """The key's state, and the versions and ids it has had. None: made by an unobserved write."""
 
     alive: bool = False
     version: int | None = None
@@ -24,7 +24,7 @@ class _State(NamedTuple):
 
 
 def linearizable(operations: Sequence[Operation]) -> bool:
-    """Whether the operations on one key, absent at first, have an order that explains them."""
+    """Whether some order explains the operations on one key, which is absent at first."""
     relevant = [
         each
         for each in operations
@@ -56,7 +56,7 @@ def _search(
 
 
 def _see(state: _State, version: int | None, id_: str | None) -> _State | None:
-    """The living entry, of which a version and an id are now known; None if they contradict."""
+    """The entry with the version and id that are now known; None if they contradict it."""
     if state.version is None:
         if version is None or version <= state.last:
             return None
@@ -69,7 +69,7 @@ def _see(state: _State, version: int | None, id_: str | None) -> _State | None:
 
 
 def _apply(state: _State, op: Operation) -> _State | None:
-    """The state after the operation, None if it could not have had this outcome."""
+    """The state after the operation; None if it could not have had this outcome."""
     if op.kind == "get":
         if op.version is None:
             return None if state.alive else state

@@ -1,4 +1,4 @@
-"""A server to be tortured: the real one, whose parts come to the steps of a control.
+"""A server under test: the real one, whose parts call a control at each step.
 
     python -m tests.faults.server CONTROL [--break BUG] [--unwatched] -- serve ...
 
@@ -26,13 +26,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("control", type=Path)
     parser.add_argument("--break", dest="bug", choices=planted.BUGS)
-    parser.add_argument("--unwatched", action="store_true", help="tell of no stalls")
+    parser.add_argument("--unwatched", action="store_true", help="do not report stalls")
     given = parser.parse_args(sys.argv[1:at])
     control = Control(given.control)
     parts = stepped(planted.plant(Parts(), given.bug), control)
-    # The way large prefixes are deleted, for those that the clients have.
+    # Delete the clients' small prefixes in the way of large ones.
     sql_sweep.ONE_BY_ONE = 2  # type: ignore[misc]
-    # SQLite's caches fill up to their limits in the first minute: what grows later is a leak.
+    # Small limits, so that SQLite's caches are full within a minute: later growth is a leak.
     for name in ("_WRITER", "_READER"):
         setattr(sql_schema, name, (*getattr(sql_schema, name), ("cache_size", -_CACHE_KIB)))
     if not given.unwatched:

@@ -1,4 +1,4 @@
-"""Histories of an imagined key-value service that is right, and small lies about them."""
+"""Histories of a simulated, correct key-value service, and small lies about them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.faults.history import NEVER, Operation
 
 @dataclass
 class _Register:
-    """One key, as it should be."""
+    """One key of a correct service."""
 
     alive: bool = False
     version: int | None = None
@@ -25,7 +25,7 @@ class _Register:
     told: list[int] = field(default_factory=list)  # versions that some client knows
 
     def apply(self, asked: Operation) -> Operation:
-        """Do what was asked; the operation with its answer."""
+        """Carry the operation out. Returns: the operation with its answer."""
         if asked.kind == "get":
             return msgspec.structs.replace(
                 asked, version=self.version, value=self.value, id=self.id
@@ -81,9 +81,9 @@ def simulated(
     """A linearizable history of about ``size`` operations on one key.
 
     Args:
-        clients: operations under way at most.
+        clients: most operations in flight.
         counter: increments instead of sets.
-        lost: how many writes never hear of their outcome.
+        lost: the share of writes whose outcome remains unknown.
     """
     register = _Register()
     time = 0
@@ -127,7 +127,7 @@ def simulated(
 
 
 def mutated(chance: random.Random, history: list[Operation]) -> list[Operation]:
-    """The history with one thing changed: it may be wrong now, or still be right."""
+    """The history with one change, which may make it wrong."""
     changed = list(history)
     at = chance.randrange(len(changed))
     op = changed[at]

@@ -20,7 +20,7 @@ from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.interfaces.store import Set
-from tests.faults import frames
+from tests.faults import sealed_items
 from tests.faults.control import Control
 from tests.faults.history import Operation
 from tests.faults.planted import plant
@@ -145,16 +145,16 @@ class Stage:
         yield go_on
         await go_on()
 
-    async def frame(self, key: str = "r0/0") -> tuple[bytes, bytes]:
-        """The name and the frame that memcached has for a key."""
+    async def item(self, key: str = "r0/0") -> tuple[bytes, bytes]:
+        """The name and the sealed item that memcached has for a key."""
         name = ItemSealer(await self._secret()).name(key)
         address = MemcacheAddress.parse(self._address)
         async with MemcacheClient(address, timeout=2.0) as client:
             return name, (await client.get_many([name]))[name]
 
     async def put(self, *items: tuple[bytes, bytes]) -> None:
-        """Put frames into memcached past everybody."""
-        await asyncio.to_thread(frames.put, self._address, list(items))
+        """Put items into memcached, bypassing the policies."""
+        await asyncio.to_thread(sealed_items.put, self._address, list(items))
 
     async def _secret(self) -> bytes:
         return self.near._store.secret

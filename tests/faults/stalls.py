@@ -1,4 +1,4 @@
-"""Notices when an event loop stands still."""
+"""Detects stalls of an event loop."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _INTERVAL: Final = 0.01
 
 
 class Stall(NamedTuple):
-    """An event loop stood still.
+    """A stall of an event loop.
 
     Attributes:
-        at: the end of it, in nanoseconds of the monotonic clock.
-        seconds: how long it took.
-        waited: for how many of them it was ready to run, but the kernel let others run.
+        at: its end, in nanoseconds of the monotonic clock.
+        seconds: its duration.
+        waited: how many of them its thread was ready to run, but the kernel ran others.
     """
 
     at: int
@@ -32,13 +32,13 @@ class Stall(NamedTuple):
 
 
 def watched(parts: Parts, control: Control) -> Parts:
-    """The same parts; the event loop in which the store is opened is watched from then on."""
+    """The same parts; opening the store starts to watch its event loop."""
 
     class Store_(parts.store):  # type: ignore[misc,name-defined]
         @classmethod
         async def open(cls, *args: Any, **settings: Any) -> Self:
             store: Self = await super().open(*args, **settings)
-            # A reference of its own: the event loop keeps none.
+            # Keep a reference, because the event loop does not.
             store.watch = asyncio.create_task(watch(control.directory))
             return store
 
@@ -46,7 +46,7 @@ def watched(parts: Parts, control: Control) -> Parts:
 
 
 async def watch(directory: Path) -> None:
-    """Write down, for `told`, when the event loop of this task stands still; for ever."""
+    """Record stalls of this task's event loop, for `told`. Runs forever."""
     log = os.open(
         directory / f"stalls.{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
     )
@@ -60,15 +60,15 @@ async def watch(directory: Path) -> None:
 
 
 def _waited() -> float:
-    """Seconds this thread was ready to run, but did not (proc(5), schedstat)."""
+    """Seconds that this thread was ready to run but did not run (proc(5), schedstat)."""
     try:
         return int(Path("/proc/thread-self/schedstat").read_bytes().split()[1]) / 1e9
     except FileNotFoundError:
-        return 0.0  # not Linux, or a kernel that does not count it
+        return 0.0  # not Linux, or a kernel that does not count this
 
 
 def told(directory: Path) -> list[Stall]:
-    """All stalls that were noticed so far."""
+    """All stalls recorded so far."""
     return [
         Stall(int(at), float(seconds), float(waited), int(pid))
         for path in directory.glob("stalls.*")

@@ -1,4 +1,4 @@
-"""The product's parts, with a step of the torture's control at every step of the protocol."""
+"""The product's parts, instrumented to call the control at every step of the protocol."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Parts:
 
     @contextmanager
     def installed(self, control: Control) -> Iterator[None]:
-        """Inside the block the product is made of these, also in processes forked from this."""
+        """Inside the block the product uses these classes, forked processes included."""
         with ExitStack() as stack:
             for module, name, part in (
                 (wiring, "TagFile", self.tags),
@@ -56,7 +56,7 @@ class Parts:
 
 
 class _Clock:
-    """Stands for the module ``time`` where the product asks for the present."""
+    """Replaces the module ``time`` where the product reads the clock."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
@@ -66,14 +66,14 @@ class _Clock:
 
 
 def stepped(parts: Parts, control: Control) -> Parts:
-    """The same parts, coming to a step of the control at every step of the protocol."""
+    """The same parts, which call the control at every step of the protocol."""
 
     class Fence_(parts.seqlock):  # type: ignore[misc,name-defined]
         def __init__(
             self, tags: TagFile, write_lock: WriteLock, bucket_of: Callable[[str], int]
         ) -> None:
             super().__init__(tags, write_lock, bucket_of)
-            # Not write_lock.held: a planted bug may have put another in its slot.
+            # Not write_lock.held, which a planted bug may have replaced.
             self.lock = _entered(vars(self)["lock"], control)
 
         def begin_write(self, keys: Collection[str] | None) -> TagTicket:
@@ -116,7 +116,7 @@ def stepped(parts: Parts, control: Control) -> Parts:
 def _entered(
     lock: Callable[[], AbstractContextManager[None]], control: Control
 ) -> Callable[[], AbstractContextManager[None]]:
-    """A lock whose holder has come to the step ``locked``."""
+    """A lock whose holder has reached the step ``locked``."""
 
     @contextmanager
     def held() -> Iterator[None]:

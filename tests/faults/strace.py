@@ -1,7 +1,7 @@
-"""Running a program under strace: to see its system calls, or to make them fail.
+"""Runs a program under strace, to record its system calls or to make them fail.
 
-strace(1) is used because it needs no compiler and works on the program as it is. It needs the
-permission to trace one's own children, which some containers take away.
+strace(1) needs no compiler and works on unmodified programs. It needs permission to trace its
+children, which some containers deny.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
-# What can change the files of a database, or make a change of them last.
+# The calls that change a database's files, or make a change durable.
 FILE_CALLS: Final = (
     "openat,write,pwrite64,writev,pwritev,pwritev2,ftruncate,fallocate,copy_file_range,sendfile,"
     "fsync,fdatasync,sync_file_range,msync,unlink,unlinkat,rename,renameat,renameat2"
@@ -30,9 +30,9 @@ class Call(NamedTuple):
     """One finished system call.
 
     Attributes:
-        began: how many lines of the trace came before the one that shows its beginning.
+        began: the number of trace lines before the one that shows its beginning.
         name: as in strace's output.
-        args: its arguments as strace prints them with ``-y -xx``, not taken apart.
+        args: its arguments as strace prints them with ``-y -xx``, unparsed.
         result: what it returned, -1 for an error.
         file: the path that strace gives for a descriptor that was returned, or None.
     """
@@ -46,7 +46,7 @@ class Call(NamedTuple):
 
 @cache
 def strace() -> str:
-    """The program's path. Raises RuntimeError, saying what to do, if it cannot be used."""
+    """The path of strace. Raises RuntimeError, saying what to do, if it cannot be used."""
     program = shutil.which("strace")
     if program is None:
         raise RuntimeError("this needs the program strace; run: apt-get install strace")
@@ -62,7 +62,7 @@ def strace() -> str:
 
 
 def recorded(command: Sequence[str], seconds: float = 120) -> list[Call]:
-    """Run a command to its end and return its calls that concern files, in order.
+    """Run a command, and return its calls that concern files, in order.
 
     Raises:
         RuntimeError: strace cannot be used.
@@ -92,23 +92,23 @@ def parsed(lines: Iterator[str]) -> Iterator[Call]:
             continue
         call = _CALL.fullmatch(rest)
         if call is None or call[3] == "?":
-            continue  # an exit, or a call that a kill cut off
+            continue  # an exit, or a call interrupted by a kill
         name, args, result, more = call.groups()
         file = more[1 : more.rindex(">")] if more.startswith("<") else None
         yield Call(began, name, args, int(result), file and text(file).decode())
 
 
 def text(printed: str) -> bytes:
-    """The bytes that strace printed with ``-xx``."""
+    """Decode the bytes that strace printed with ``-xx``."""
     return bytes.fromhex(printed.replace("\\x", ""))
 
 
 def injecting(fault: str, command: Sequence[str | Path], files: Sequence[Path] = ()) -> list[str]:
-    """The command line that runs a command with a fault in its system calls.
+    """The command line that runs a command with an injected fault.
 
     Args:
         fault: what ``strace -e inject=`` takes.
-        files: only calls that concern one of these are counted, and can fail; empty: any call.
+        files: only calls that concern one of these count and can fail; empty: all calls.
     """
     name = fault.partition(":")[0]
     options = ["-f", "-qqq", "-o", "/dev/null", "-e", f"trace={name}", "-e", f"inject={fault}"]

@@ -1,4 +1,4 @@
-"""A writer dies at its system calls, one after the other; nothing acknowledged is lost by that."""
+"""A writer dies at each of its system calls in turn; no acknowledged write is lost."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.servers import MemcachedProcess
 from tests.service import opened
 
 _ROUNDS = 2
-# Each dead writer leaves a longer log, which the next one reads page by page before it writes: that
-# would never come to an end. Of the other calls there are fewer.
+# A limit for reads: each dead writer leaves a longer log, which the next one reads page by page
+# before it writes, so the series would never end. There are fewer of the other calls.
 _MOST_CALLS = 80
 
 
@@ -30,10 +30,10 @@ async def cache(tmp_path: Path) -> AsyncIterator[Cache]:
 
 
 def killed(directory: Path, name: str, call: str, when: int) -> bool:
-    """Let a writer run until its ``when``-th call of a kind; whether it came to that."""
+    """Run a writer until its ``when``-th call of a kind. Returns: whether it got there."""
     writer = [sys.executable, "-m", "tests.faults.writer", str(directory)]
     writer += ["--name", name, "--rounds", str(_ROUNDS)]
-    # Most of what a program reads is read by the dynamic linker: only the files' own calls count.
+    # The dynamic linker makes most of the read calls, so only calls on the database's files count.
     files = [directory / f"{DATABASE}{suffix}" for suffix in ("", "-wal", "-shm", "-tags", "-lock")]
     command = strace.injecting(f"{call}:signal=SIGKILL:when={when}", writer, files)
     return subprocess.run(command, timeout=60).returncode != 0
@@ -53,7 +53,7 @@ async def test_a_writer_killed_at_a_call(cache: Cache, tmp_path: Path, call: str
 
 
 async def check(cache: Cache, directory: Path) -> None:
-    """Every change that was acknowledged is there, unless a later one came after it."""
+    """Every acknowledged change is there, unless a later one replaced it."""
     acknowledged: dict[str, tuple[int | None, str | None]] = {}
     newest = 0
     if (directory / ACKS).exists():
@@ -66,6 +66,6 @@ async def check(cache: Cache, directory: Path) -> None:
         assert entries[0] == entries[1] == entries[2]
         entry = entries[0]
         found = (None, None) if entry is None else (entry.version, entry.value.decode())
-        # What was under way when it died may have been made.
+        # A write in flight when it died may have been made.
         later = (entry is None or entry.version > newest) and await cache.last_version() > newest
         assert found == (version, value) or later, key

@@ -1,4 +1,4 @@
-"""The history checker, on histories good and bad, and against the plain search."""
+"""The history checker agrees with hand-made verdicts, and with the exhaustive search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""memcached's answers end after every number of bytes in turn; the policy's never differ."""
+"""Cutting memcached's answers after any number of bytes never changes the policy's answers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Bench:
 
     @asynccontextmanager
     async def cache(self) -> AsyncIterator[Cache]:
-        """A policy that has not met its memcached yet."""
+        """A policy that has not connected to its memcached yet."""
         sealer = ItemSealer(self._store.secret)
         seqlock = TagSeqlock(self._tags, self._lock, lambda key: bucket_of(sealer.name(key)))
         address = MemcacheAddress.parse(self.proxy.address)
@@ -69,8 +69,8 @@ async def test_an_answer_to_a_read_ends_after_any_number_of_bytes(bench: Bench) 
             found = await cache.get("k")
             assert found.entry is not None and found.entry.value == b'"value"'
             sources.append(found.cache_status)
-            await bench.proxy.pass_through()  # so that what was missed can be stored again
-    assert len(sources) > 150, "a frame and its head are longer than that"
+            await bench.proxy.pass_through()  # so that missed entries can be stored again
+    assert len(sources) > 150, "a sealed item and its header are longer than that"
     assert set(sources[:-1]) <= {CacheStatus.BYPASS, CacheStatus.MISS}
 
 

@@ -1,4 +1,4 @@
-"""Disks that fail, made of real ones by strace: what is told, and what goes on."""
+"""A failing disk, simulated with strace: errors are reported, and what can continues."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.wire import Answer
 from tests.faults.cluster import Cluster, TorturedServer
 
-VALUE = "x" * 3000  # a page or so, so that every write needs room
+VALUE = "x" * 3000  # about a page, so that every write needs room
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ async def test_after_a_failed_fsync_nothing_is_acknowledged(cluster: Cluster) ->
         assert kinds[told + 1 :] == ["store-unavailable"] * (7 - told)
         health = await ask(server, "GET", "/health-check")
         assert health.status == 503 and health.json["store"] == "unavailable"
-        # It may have been made or not; but all who read agree.
+        # The write may have been made or not, but all readers agree.
         seen = [(await ask(each, "GET", "/get-value?key=k")).json for each in (server, healthy)]
         assert seen[0] == seen[1]
         assert seen[0]["version"] in (told, told + 1)

@@ -1,7 +1,7 @@
-"""A commit of unknown outcome that comes to light after everybody has died.
+"""A commit of unknown outcome that reappears after all processes have died.
 
-Its bytes are in the log though the disk refused to make them last, and a recovery finds them there.
-The tag file outlives those who wrote, if somebody who is just starting has it open already.
+Its bytes are in the log although their fsync failed, and a recovery finds them there. The tag file
+outlives the writers if a starting process has it open already.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ async def test_what_was_read_while_it_was_in_doubt_is_not_believed_afterwards(
     assert (await set_value(healthy, b"old")).status == 200
     assert (await set_value(failing, b"new")).json["type"].endswith(":outcome-unknown")
     assert (await set_value(full, b"refused")).status == 507
-    assert await value(healthy) == "old", "nobody has recovered the log yet"
+    assert await value(healthy) == "old", "no process has recovered the log yet"
 
     starting = TagFile.open(Path(f"{cluster.database}-tags"))
     try:
@@ -69,5 +69,5 @@ async def test_what_was_read_while_it_was_in_doubt_is_not_believed_afterwards(
         cached, uncached = await start(), await start("--memcached", "off")
     finally:
         starting.close()
-    assert await value(uncached) == "new", "the premise of it all"
+    assert await value(uncached) == "new", "the premise of this test"
     assert await value(cached) == believed

@@ -1,4 +1,4 @@
-"""Every bug planted on purpose is found, by the schedule that is made for it.
+"""Every planted bug is found by the schedule that is made for it.
 
 ``hunt_planted.py`` lets the torture find them by chance, which takes longer.
 """
@@ -63,8 +63,8 @@ def test_the_torture_sees_a_failed_sync_and_what_is_told_of_it() -> None:
 async def test_a_write_acknowledged_after_a_failed_sync_is_found(
     tmp_path: Path, bug: str | None
 ) -> None:
-    # Not by the torture: there, the sync that fails can be that of the sweeper's commit, which
-    # nobody misses. Here nothing expires, so that every sync of the writer belongs to a write.
+    # Not by the torture, where the failing sync can be that of the sweeper's commit, which no
+    # client misses. Here nothing expires, so every sync belongs to a client's write.
     async with Cluster(tmp_path, servers=1, workers=1, bug=bug) as cluster:
         (healthy,) = cluster.servers
         fault = "fdatasync,fsync:error=EIO:when=4"
@@ -78,7 +78,7 @@ async def test_a_write_acknowledged_after_a_failed_sync_is_found(
                 statuses[f"k{number}"] = answer.status
         finally:
             await asyncio.to_thread(server.close)
-        cluster.memcached.flush()  # what was lost may be in there
+        cluster.memcached.flush()  # it may hold the lost write
         keys = json.dumps({"keys": list(statuses)}).encode()
         found = await asyncio.to_thread(healthy.ask, "POST", "/get-values", keys)
         acknowledged = {key for key, status in statuses.items() if status == 200}

@@ -1,4 +1,4 @@
-"""Power that goes at any moment takes nothing that was acknowledged; and disks that lose it do."""
+"""A loss of power at any moment loses no acknowledged write, unless the disk lies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_nothing_acknowledged_is_lost_when_the_power_goes() -> None:
 
 
 def printed(data: str | bytes) -> str:
-    """As strace prints it with -xx."""
+    """A text as strace prints it with -xx."""
     data = data.encode() if isinstance(data, str) else data
     return "".join(f"\\x{byte:02x}" for byte in data)
 
@@ -43,7 +43,7 @@ def synced(began: int, what: str = "/d/x") -> Call:
 
 
 def found(*calls: Call) -> set[bytes | None]:
-    """What may be found of the file x: all that a few hundred losses of power leave."""
+    """The possible contents of the file x after a loss of power, from a few hundred samples."""
     disk = Disk("/d", {"x"})
     for call in calls:
         disk.replay(call)
@@ -66,7 +66,7 @@ def test_what_was_synced_is_there_and_nothing_else_is_certain() -> None:
 
 
 def test_a_sync_says_nothing_of_a_write_that_began_after_it() -> None:
-    # The sync has returned after the write had, but it need not have seen it.
+    # The sync returned after the write, but began before it, and need not cover it.
     assert {b"", b"late"} <= found(*MADE, wrote(5, b"late"), synced(4))
 
 

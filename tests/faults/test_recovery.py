@@ -1,7 +1,7 @@
-"""An fsync fails, the service is started again without a restart of the machine, the power goes.
+"""An fsync fails, the service restarts without a reboot, and then the power fails.
 
-The kernel may have kept in memory, as if they had been written, the pages of the fsync that failed. So
-whoever opens the database finds them there, though they are not on the disk.
+The kernel may keep the pages of a failed fsync in memory as if they had been written. So the next
+process to open the database reads them, although they are not on the disk.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SYNCS = ("fsync", "fdatasync")
 FILES = {"x.db", "x.db-wal", "x.db-journal"}
 IMAGES = 20  # for each moment at which something changed
 
-# Writes until it is told that the outcome is unknown, and logs each acknowledgement by one write.
+# Writes until an outcome is unknown, and logs each acknowledgement by one write.
 SERVICE = """
     import asyncio, json, os, sys
     from contextlib import AsyncExitStack
@@ -72,10 +72,10 @@ SERVICE = """
 
 
 class Forgetful(Disk):
-    """A disk under a kernel that takes pages for written whose fsync has failed.
+    """A disk under a kernel that considers pages written although their fsync has failed.
 
-    Of bytes that are written again where they are each sector may arrive or not, but none is
-    spoiled: a sector that is written from one end to the other never holds anything else.
+    When the same bytes are rewritten in place, each sector may arrive or not, but none is damaged:
+    a completely written sector never holds anything else.
     """
 
     def __init__(self, directory: str) -> None:
@@ -132,7 +132,7 @@ def _written(call: Call) -> tuple[int, bytes]:
 
 
 def _put(contents: bytearray, call: Call, chance: random.Random | None = None) -> None:
-    """Write what a call wrote; with ``chance``, only some sectors of it."""
+    """Apply a write call; with ``chance``, only some of its sectors."""
     at, data = _written(call)
     for start in range(0, len(data), SECTOR):  # such writes begin with a sector
         if chance is None or chance.random() < 0.5:
@@ -142,7 +142,7 @@ def _put(contents: bytearray, call: Call, chance: random.Random | None = None) -
 
 
 class Moment(NamedTuple):
-    """What may be found, and what was acknowledged by then: values by version."""
+    """Possible contents, and what had been acknowledged by then: values by version."""
 
     files: dict[str, bytes]
     acknowledged: dict[int, str]
@@ -169,7 +169,7 @@ def output(command: list[str]) -> str:
 
 
 def moments(directory: Path, before: list[Call], after: list[Call]) -> Iterator[Moment]:
-    """Losses of power at every moment of the second of two lives."""
+    """Losses of power at every moment of the second of two runs."""
     disk = Forgetful(str(directory))
     acknowledged: dict[int, str] = {}
     lines = max(call.began for call in before) + 1
@@ -185,7 +185,7 @@ def moments(directory: Path, before: list[Call], after: list[Call]) -> Iterator[
 
 
 def broken(moment: Moment, scratch: Path) -> str | None:
-    """What of an image breaks a promise."""
+    """The promise that an image breaks, or None."""
     for name in FILES:
         (scratch / name).unlink(missing_ok=True)
     (scratch / "x.db-shm").unlink(missing_ok=True)
@@ -212,7 +212,7 @@ def broken(moment: Moment, scratch: Path) -> str | None:
 
 
 def losses(directory: Path, scratch: Path, end: str, start: str) -> list[str]:
-    """What is lost when the power goes after a failed fsync, an end and a new start."""
+    """What a loss of power destroys after a failed fsync and a restart of the service."""
     told, before = serve(directory, "first", end, "fdatasync,fsync:error=EIO:when=12")
     assert told == "unknown\n"
     told, after = serve(directory, "second", start)
@@ -245,7 +245,7 @@ def test_a_log_that_cannot_be_written_again_is_left_as_it_is(directory: Path) ->
     assert output(service(directory, "first", "killed")) == ""
     left = {name: (directory / name).read_bytes() for name in ("x.db", "x.db-wal")}
     assert left["x.db-wal"]
-    # SQLite syncs with fdatasync: this is our own fsync of the log.
+    # SQLite syncs with fdatasync, so this is our own fsync of the log.
     failing = injecting("fsync:error=EIO", service(directory, "second", "careful"))
     assert output(failing) == "not opened\n"
     assert {name: (directory / name).read_bytes() for name in left} == left

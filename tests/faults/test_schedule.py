@@ -1,4 +1,4 @@
-"""The faults of a run: the seed decides them, and a long run has them all."""
+"""The schedule of faults: the seed determines it, and a long run has every fault."""
 
 from __future__ import annotations
 

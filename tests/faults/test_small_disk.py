@@ -1,7 +1,7 @@
-"""A real disk that is full: reads go on, deleting makes room, and with room writes go on too.
+"""A real full disk: reads continue, deleting makes room, and with room writes continue.
 
-The disk is in memory and the server's alone: unshare(1) lets anybody mount one, where the system
-allows that. It outlives the server.
+The disk is in memory and visible to the server alone: unshare(1) lets any user mount one, if the
+system allows that. It outlives the server.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MOUNTED = 'mount -t tmpfs -o size=3m none "$0" && echo && exec sleep 1000'
 
 
 class SmallDisk:
-    """A disk of three megabytes, mounted on a directory for those who enter it."""
+    """A disk of three megabytes, mounted on a directory in its own mount namespace."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -35,22 +35,22 @@ class SmallDisk:
         assert self._holder.stdout.read(1) == b"\n"
 
     def close(self) -> None:
-        """Give it up; it ends with the last process that is in it."""
+        """Release the disk; it disappears with the last process in its namespace."""
         self._holder.kill()
         self._holder.communicate()
 
     @property
     def enter(self) -> list[str]:
-        """What begins a command that runs there."""
+        """The start of a command line that runs in the namespace."""
         return ["nsenter", f"--target={self._holder.pid}", "--user", "--mount", "--"]
 
     @property
     def path(self) -> Path:
-        """It, seen from outside."""
+        """The disk's directory, as seen from outside the namespace."""
         return Path(f"/proc/{self._holder.pid}/root{self._directory}")
 
     def fill(self) -> None:
-        """Leave no byte of room."""
+        """Fill the disk to the last byte."""
         with (self.path / "filling").open("ab", buffering=0) as file:
             for size in (65_536, 4096, 1):
                 try:
@@ -80,7 +80,7 @@ class SmallDiskServer(AppServer):
         )
 
     def set(self, key: str, size: int, ttl: float | None = None) -> Answer:
-        """Set a value of so many bytes."""
+        """Set a value of this many bytes."""
         more = b"" if ttl is None else b', "ttl": %f' % ttl
         body = b'{"key": "%b", "value": "%b"%b}' % (key.encode(), b"x" * size, more)
         return self.ask("POST", "/set-value", body)
@@ -98,11 +98,11 @@ class SmallDiskServer(AppServer):
         return self.ask("DELETE", f"/delete-value?key={key}").status
 
     def statuses(self, *keys: str) -> list[int]:
-        """Of reading these keys, twice each."""
+        """The statuses of reading these keys, twice each."""
         return [self.ask("GET", f"/get-value?key={key}").status for key in keys * 2]
 
     def settled(self, key: str, size: int) -> bool:
-        """Whether a set succeeds within seconds: some room comes back with a checkpoint."""
+        """Whether a set succeeds within seconds: a checkpoint frees some room."""
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             if self.set(key, size).status == 200:
@@ -133,7 +133,7 @@ def test_a_full_disk_refuses_writes_until_there_is_room(
     assert server.set("before", 3000).status == 200
     for again in range(3):
         disk.fill()
-        # There may be room left inside the database's files, for a few.
+        # There may be room for a few inside the database's files.
         answers = [server.set(f"{again}/{number}", 3000) for number in range(200)]
         refused = [answer.status for answer in answers].index(507)
         assert {answer.status for answer in answers} <= {200, 507}
@@ -159,12 +159,12 @@ def test_a_full_disk_is_left_by_deleting(
             assert server.set(key, 10_000).status == 200
         disk.fill()
     keys += server.fill_with("k", 10_000)
-    for number in range(15):  # again and again: no deletion uses up the room of the next
+    for number in range(15):  # repeatedly: no deletion uses up the room of the next
         deleted, keys = keys[:4], keys[4:]
         for key in deleted:
             assert server.delete(key) == 204
         assert server.statuses(*deleted) == [404] * 8
-        assert server.settled(f"again{number}", 10_000), "what was deleted is room for others"
+        assert server.settled(f"again{number}", 10_000), "deleted entries make room for others"
         keys.append(f"again{number}")
         if number % 5 == 4:
             keys += server.fill_with(f"more{number}-", 10_000)
@@ -201,7 +201,7 @@ def test_a_full_disk_is_left_by_deleting_after_a_restart(
 def test_deleting_much_takes_little_room(
     server: SmallDiskServer, disk: SmallDisk, left: str
 ) -> None:
-    """Not as much as it gives: what is deleted is not written once more."""
+    """Less than they free: deleted pages are not written again."""
     keys = [f"k{number}" for number in range(10)]
     for key in keys:
         assert server.set(key, 100_000).status == 200

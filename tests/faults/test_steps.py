@@ -1,4 +1,4 @@
-"""A server dies, or stands still, at each step of a write; the other serves on, and is right."""
+"""A server dies or stops at each step of a write; the other continues to serve, correctly."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def test_a_write_that_waits_in_vain_for_a_stopped_server_is_not_made(
     assert await get_value(survivor) == 1
     victim.resume()
     late = await writing
-    # It has stood still for longer than a write may take; its commit goes on all the same.
+    # It was stopped for longer than the write timeout; its commit continues all the same.
     assert late.status == 200 or late.json["type"].endswith(":outcome-unknown")
     after = await set_value(survivor, 4)
     assert after.status == 200 and after.json["version"] == 3

@@ -1,4 +1,4 @@
-"""The torture in short: real processes and mixed faults; and what it says when something is wrong."""
+"""A short torture with real processes and mixed faults, and its report of a planted bug."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_short_torture_finds_nothing() -> None:
     result = run.run(run.Plan(seed=1, seconds=15.0, events=events))
     assert result.referee.violations == result.referee.lost == []
     assert result.broken == []
-    # Promises on time are for a machine that has nothing else to do.
+    # Promises about time hold only on an idle machine.
     assert result.referee.checked > 500 and result.referee.kept > 10
     assert sum(result.faults.values()) > 5
 

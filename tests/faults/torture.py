@@ -2,10 +2,10 @@
 
     scripts/torture [--seed N] [--seconds N] [--fault NAME]... [--images N] [--plan]
 
-Real servers with several workers, on one database and one memcached, get requests from processes of
-clients, while faults come and go by a schedule that the seed decides. Every history is checked for
-linearizability, and the promises on time and memory are measured. Then the power is cut, many times.
-Exit status 1: something was found.
+Real servers with several workers, on one database and one memcached, get requests from client
+processes, while faults come and go by a schedule that the seed determines. Every history is checked
+for linearizability; time and memory are measured against the promises. Then the power is cut, many
+times. The exit status is 1 if something was found.
 """
 
 from __future__ import annotations
@@ -45,15 +45,19 @@ def main() -> None:
         metavar="NAME",
         help="only this one, or all that begin with NAME if it ends in a dash; may be repeated",
     )
-    parser.add_argument("--longest", type=float, default=30.0, help="seconds a fault lasts at most")
+    parser.add_argument(
+        "--longest", type=float, default=30.0, help="longest duration of a fault, in seconds"
+    )
     parser.add_argument("--servers", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2, help="of each server")
-    parser.add_argument("--images", type=int, default=2_000, help="of disks after a loss of power")
     parser.add_argument(
-        "--break", dest="bug", choices=planted.BUGS, help="plant a bug, to see it found"
+        "--images", type=int, default=2_000, help="disk images after a loss of power"
     )
-    parser.add_argument("--plan", action="store_true", help="print what would be done, and end")
-    parser.add_argument("--list", action="store_true", help="name the faults and end")
+    parser.add_argument(
+        "--break", dest="bug", choices=planted.BUGS, help="plant a bug, to see that it is found"
+    )
+    parser.add_argument("--plan", action="store_true", help="print the schedule and exit")
+    parser.add_argument("--list", action="store_true", help="list the faults and exit")
     given = parser.parse_args()
     if given.list:
         print("\n".join(fault for lane in LANES.values() for fault in lane))
@@ -79,7 +83,7 @@ def main() -> None:
     for line in machine.description():
         _log(line)
     began = time.monotonic()
-    # What was started ends with the run, however that ends.
+    # All processes end with the run, however it ends.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     result = run.run(plan, _log)
     images, lost = power_loss.run(

@@ -1,4 +1,4 @@
-"""Values that are told apart, and that show when they were damaged."""
+"""Unique values that reveal damage."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _LARGE: Final = 1_040_000  # below the limit of a value, above what fits in a me
 
 
 def made(token: str, chance: random.Random) -> str:
-    """A value that begins with a token, of a random size that is mostly small."""
+    """A value that begins with a token, of a random, mostly small size."""
     size = _LARGE if chance.random() < 0.001 else int(chance.choice(_SIZES) * chance.random() ** 3)
     return f"{token} {size} {'x' * size}"
 
 
 def token_of(value: object) -> str:
-    """The token that a value was made with; another text if it was damaged."""
+    """The token of a value; another text if the value is damaged."""
     if isinstance(value, str):
         token, _, rest = value.partition(" ")
         size, _, filling = rest.partition(" ")

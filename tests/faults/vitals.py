@@ -1,4 +1,4 @@
-"""Measures the servers under torture: memory, stalls, and how soon hits are back."""
+"""Measures the servers under test: memory, stalls, and how soon cache hits return."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.faults.history import NEVER, Operation
 STALL: Final = 0.1
 HITS_BACK: Final = 30.0
 REST: Final = 10.0
-"""Seconds of peace at the end of a long run, in which hits must come back."""
+"""Seconds without faults at the end of a long run, in which hits must return."""
 _SAMPLE: Final = 2.0
-_WARM: Final = 60.0  # seconds of a process's life after which its memory is to stay flat
+_WARM: Final = 60.0  # seconds of warm-up, after which a process's memory must not grow
 _GROWTH: Final = 1.1
 _SLACK: Final = 8 << 20
 ABOVE_REST_BYTES: Final = 100 << 20
-"""What hostile clients may make a worker hold for a while beyond what it held before them."""
-_RECENT: Final = 20  # an operation is told of long before so many faults have come and gone
+"""Memory that hostile clients may temporarily add to a worker."""
+_RECENT: Final = 20  # operations are reported long before this many faults have passed
 
 
 class Memory(NamedTuple):
@@ -30,7 +30,7 @@ class Memory(NamedTuple):
 
     Attributes:
         seconds: how long it was watched.
-        judged: whether that was long enough to say that it does not grow.
+        judged: whether that was long enough to judge growth.
     """
 
     pid: int
@@ -42,7 +42,7 @@ class Memory(NamedTuple):
 
 
 class _Calm:
-    """From the end of a fault of the cache to the beginning of the next."""
+    """The time from the end of a cache fault to the beginning of the next."""
 
     def __init__(self, begin: int) -> None:
         self.begin = begin
@@ -56,7 +56,7 @@ class _Calm:
 
 
 class Vitals:
-    """What is measured in one run."""
+    """The measurements of one run."""
 
     def __init__(self, cluster: Cluster, excuses: Excuses) -> None:
         self._cluster = cluster
@@ -67,7 +67,7 @@ class Vitals:
         self._begin = time.monotonic()
 
     def disturb(self) -> None:
-        """A fault of the cache, or of the way to it, begins."""
+        """A fault of memcached or its network begins."""
         self._calms[-1].end = min(self._calms[-1].end, time.monotonic_ns())
         self._disturbing += 1
 
@@ -78,28 +78,28 @@ class Vitals:
             self._calms.append(_Calm(time.monotonic_ns()))
 
     def ended(self) -> None:
-        """Nobody asks for anything any more."""
+        """The clients have stopped."""
         self._calms[-1].end = min(self._calms[-1].end, time.monotonic_ns())
 
     def disturbed(self, begin: int, end: int) -> bool:
-        """Whether a fault of the cache was under way at any time from ``begin`` to ``end``."""
+        """Whether there was a fault of the cache at any time from ``begin`` to ``end``."""
         return not any(calm.begin <= begin and end <= calm.end for calm in self._calms[-_RECENT:])
 
     def hear(self, operation: Operation) -> None:
-        """Take in what a client saw."""
+        """Add what a client saw."""
         if operation.cache == "HIT":
             for calm in self._calms[-_RECENT:]:
                 calm.hear(operation)
 
     async def sample(self) -> None:
-        """Look at memory now and then, for ever."""
+        """Sample memory at intervals. Runs forever."""
         while True:
             for pid, size in memory_of(self._cluster.servers[0].workers).items():
                 self._memory.setdefault(pid, []).append((time.monotonic() - self._begin, size))
             await asyncio.sleep(_SAMPLE)
 
     def returns(self) -> list[float]:
-        """Seconds from the end of a fault until a server had a hit, wherever one was seen."""
+        """Seconds from the end of each fault until a server's first hit, where there was one."""
         return [
             (first - calm.begin) / 1e9
             for calm in self._calms[1:]
@@ -107,7 +107,7 @@ class Vitals:
         ]
 
     def never_back(self) -> list[str]:
-        """Servers that had no hit in a time that was long enough, a line each."""
+        """Servers without a hit in a long enough time, a line each."""
         found = []
         for calm in self._calms:
             last = calm is self._calms[-1]
@@ -121,7 +121,7 @@ class Vitals:
         return found
 
     def stalls(self) -> list[float]:
-        """How long event loops stood still by themselves, the longest first, in seconds."""
+        """How long event loops stalled by their own fault, the longest first, in seconds."""
         return sorted(
             (
                 stall.seconds - stall.waited
@@ -134,7 +134,7 @@ class Vitals:
         )
 
     def memory(self) -> list[Memory]:
-        """Of the workers that lived longest, those first."""
+        """The memory of the workers, the longest-lived first."""
         lives = []
         for pid, samples in self._memory.items():
             born, died = samples[0][0], samples[-1][0]
@@ -148,7 +148,7 @@ class Vitals:
         return sorted(lives, key=lambda life: life.seconds, reverse=True)
 
     def broken(self) -> list[str]:
-        """Promises on memory that did not hold, a line each."""
+        """Broken promises about memory, a line each."""
         lives = self.memory()
         grown = [
             f"worker {life.pid} grew from {life.early:,} to {life.late:,} bytes"
@@ -163,7 +163,7 @@ class Vitals:
         return grown + bloated
 
     def slow(self, stalls: Sequence[float]) -> list[str]:
-        """Promises on time that did not hold, a line each. ``stalls``: the longest first."""
+        """Broken promises about time, a line each. ``stalls``: the longest first."""
         found = []
         if stalls and stalls[0] >= STALL:
             found.append(f"an event loop stood still for {stalls[0] * 1000:.0f} ms")

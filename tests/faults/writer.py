@@ -1,11 +1,11 @@
-"""Writes to a database as fast as it is acknowledged, and logs every acknowledgement.
+"""Writes to a database as fast as its writes are acknowledged, and logs each acknowledgement.
 
     python -m tests.faults.writer DIRECTORY [--seed N] [--rounds N] [--processes N] [--break BUG]
 
-A line of the log, ``DIRECTORY/acks``, is written by one ``write`` once the transaction that it
-tells of was acknowledged: a JSON array of the changes made, each ``[key, version, value]`` or, for a
-delete, also of a prefix, ``[key, null, null]``. Each process has keys of its own, and no two
-transactions under way name the same key, so the log of a key is in the order of its versions.
+A line of the log, ``DIRECTORY/acks``, is written by one ``write`` once its transaction has been
+acknowledged: a JSON array of the changes made, each ``[key, version, value]`` or, for a delete,
+also of a prefix, ``[key, null, null]``. Each process has its own keys, and no two transactions in
+flight name the same key, so each key's log is in the order of its versions.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class _Writer:
         self._living: set[str] = set()
 
     async def round(self) -> None:
-        """Some transactions at once, which are committed in one group or a few."""
+        """Several concurrent transactions, which are committed in one or a few groups."""
         if self._chance.random() < 0.03:
             gone = sorted(self._living)
             (applied,) = await self._cache.write(DeletePrefix(f"{self._name}/"))
             assert applied.removed == len(gone)
             self._living.clear()
-            # A large prefix is deleted as one change, which has the prefix for its key.
+            # A large prefix is deleted as one change, whose key is the prefix.
             keys = gone if len(gone) <= _ONE_BY_ONE else [f"{self._name}/"]
             self._acknowledge([(key, None, None) for key in keys])
             return
@@ -95,8 +95,8 @@ class _Writer:
 async def _write(directory: Path, name: str, seed: int, rounds: int, bug: str | None) -> None:
     tags = TagFile.open(directory / f"{DATABASE}-tags")
     lock = WriteLock(directory / f"{DATABASE}-lock")
-    # As the service does it. Without the mark, a process that starts while another writes would
-    # give the log's sectors the bytes that they hold, and what is being written may be damaged.
+    # As the service does. Without the mark, a process that starts while another writes would
+    # rewrite the log's sectors with the bytes it read, and may damage what is being written.
     store = await planted.store_class(bug).open(directory / DATABASE, lock.held, mark=tags)
     sealer = ItemSealer(store.secret)
     seqlock = TagSeqlock(tags, lock, lambda key: bucket_of(sealer.name(key)))
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--name", default="p")
     parser.add_argument("--break", dest="bug", choices=planted.BUGS)
     given = parser.parse_args()
-    # Seldom in life, often here: copying the log into the database, and large prefixes.
+    # Rare in production, frequent here: checkpoints, and large prefixes.
     sql_commit._CHECKPOINT_PAGES = 60  # type: ignore[misc]
     sql_sweep.ONE_BY_ONE = _ONE_BY_ONE  # type: ignore[misc]
     others = [

@@ -1,4 +1,4 @@
-"""The contract of a store: every one passes the same tests."""
+"""The contract of stores: all implementations pass the same tests."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Opener = Callable[..., Awaitable[Store]]
 
 @pytest.fixture(params=["sqlite", "fake"])
 async def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
-    """Opens the same store again and again; what is open when the test ends is closed."""
+    """Opens the same store repeatedly, and closes the open ones when the test ends."""
     opened: list[Store] = []
     tables = Tables()
 
@@ -71,7 +71,7 @@ async def store(reopen: Opener) -> Store:
 
 
 async def write(store: Store, *changes: Command, now: float = NOW) -> tuple[Applied, ...]:
-    """One transaction, as a group of its own."""
+    """Write one transaction as its own group."""
     (outcome,) = await write_group(store, Granted(*changes), now=now)
     assert isinstance(outcome, tuple), outcome
     return outcome
@@ -357,7 +357,7 @@ async def test_sweeping_removes_what_has_expired(store: Store) -> None:
     assert await write(store, Sweep(3), now=later) == (Applied(removed=1),)
     assert await write(store, Sweep(3), now=later) == (Applied(removed=0),)
     assert await keys_of(store, now=later) == ["k5", "l"]
-    # It is gone, not hidden: a clock set back brings nothing up again.
+    # It is removed, not hidden: setting the clock back does not revive it.
     assert await keys_of(store, now=NOW) == ["k5", "l"]
     events, _ = await store.changes(6, 10)
     assert [(event.kind, event.key) for event in events] == [
@@ -535,7 +535,7 @@ async def test_a_large_prefix_is_deleted_at_once(store: Store) -> None:
         ("set", "a/7"),
         ("set", "a/9"),
     ]
-    # What was set since then stays, however often it is swept.
+    # Entries set since then stay, however often sweeps run.
     for _ in range(20):
         await write(store, Sweep(100))
     assert await keys_of(store) == ["a/7", "a/9", "b"]
@@ -608,7 +608,7 @@ async def test_the_change_log_is_bounded(reopen: Opener) -> None:
     assert len(await keys_of(store)) == 10
 
 
-# Claims, fences, ends
+# Withdrawing, the seqlock, closing
 
 
 async def test_a_withdrawn_transaction_is_not_made(store: Store) -> None:
@@ -677,7 +677,7 @@ async def test_the_store_can_serve_until_it_is_closed(store: Store) -> None:
     assert isinstance(await refusal(store, Set("k", b"1", JSON)), StoreUnavailable)
 
 
-# Against each other
+# Stores against each other
 
 
 def some_change(rng: random.Random, now: float, version: int) -> Command:
@@ -686,7 +686,7 @@ def some_change(rng: random.Random, now: float, version: int) -> Command:
     condition = rng.choice(
         [None, None, None, ABSENT, EXISTS, Condition(versions=seen), Condition(not_versions=seen)]
     )
-    # No two entries expire at the same moment: in which order they would go is left open.
+    # No two entries expire at the same moment, because their order of removal is unspecified.
     expires_at = now + rng.uniform(-0.5, 3.0) if rng.random() < 0.3 else None
     match rng.randrange(10):
         case 0 | 1 | 2 | 3:
@@ -708,7 +708,7 @@ def some_claim(rng: random.Random, now: float, version: int) -> Granted:
 
 
 async def seen(store: Store, group: list[Granted], now: float, prefix: str) -> str:
-    """All that can be seen of a group and after it, with ids told apart but not shown."""
+    """Everything observable of a group and afterwards, with ids numbered instead of shown."""
     seqlock = RecordingSeqlock()
     outcomes = (await store.write(group, now, seqlock)).outcomes
     shown = [type(o).__name__ if isinstance(o, Exception) else repr(o) for o in outcomes]

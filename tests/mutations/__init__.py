@@ -1,1 +1,1 @@
-"""Small mistakes that the tests must find: a table of them, and what tries them one by one."""
+"""Mutation tests: a table of small mistakes that the tests must find, and a runner for them."""

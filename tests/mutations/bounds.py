@@ -1,4 +1,4 @@
-"""Mistakes in what keeps clients from taking more than their share."""
+"""Mistakes in the limits on what clients may use."""
 
 from __future__ import annotations
 

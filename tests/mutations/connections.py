@@ -1,4 +1,4 @@
-"""Mistakes in how connections begin, what is read from them, and how they end."""
+"""Mistakes in accepting, reading and closing connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""More mistakes in reading what comes from outside, and in describing what may come."""
+"""More mistakes in reading input, and in describing it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes in how memcached is spoken to."""
+"""Mistakes in memcached's driver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a mutation is."""
+"""A mutation: one small mistake in a source file."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ ROOT: Final = Path(__file__).parent.parent.parent
 
 
 class Drifted(Exception):
-    """The source is no longer what a mutation was written for."""
+    """The source no longer has the text that a mutation replaces."""
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """A text of one source file that is replaced by another one.
+    """Replaces a text in one source file by another.
 
     Attributes:
-        name: what goes wrong then.
+        name: names the mistake.
         file: relative to the root of the project.
         old, new: the texts; ``old`` occurs exactly once.
-        tests: arguments for pytest; some test among these must fail.
+        tests: arguments for pytest; at least one of these tests must fail.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Mutation:
         if count != 1:
             raise Drifted(
                 f"{self.name}: {self.old!r} occurs {count} times in {self.file}; the mutation must"
-                " follow the source, or go with what it was about"
+                " follow the source, or be removed with the code it was about"
             )
         return source.replace(self.old, self.new)
 

@@ -1,4 +1,4 @@
-"""Mistakes in reading what comes from outside: JSON, heads of requests, targets, options."""
+"""Mistakes in parsing input: JSON, heads of requests, targets, options."""
 
 from __future__ import annotations
 

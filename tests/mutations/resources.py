@@ -1,4 +1,4 @@
-"""Mistakes with what a service holds beside its requests: threads, processes, files, room."""
+"""Mistakes with resources: threads, processes, files, disk space."""
 
 from __future__ import annotations
 

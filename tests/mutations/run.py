@@ -1,10 +1,10 @@
-"""Makes the mistakes of the table, one at a time, and sees whether the tests find them.
+"""Makes the mistakes of the table, one at a time, and checks whether the tests find them.
 
     scripts/mutate [--only PATTERN]... [--jobs N] [--timeout SECONDS] [--list]
 
 Each mistake is made in a copy of the project in a temporary directory, where its tests run. Exit
-status 1: some mistake was not found; 2: the tests fail without any, or the table does not fit the
-source.
+status 1: a mistake was not found; 2: the tests fail without any mistake, or the table does not
+match the source.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Final
 from tests.mutations.mutation import ROOT, Drifted, Mutation
 from tests.mutations.table import MUTATIONS
 
-# What the project consists of; environments, caches and databases are left behind.
+# The parts of the project to copy. Environments, caches and databases are not copied.
 _OTHERS: Final = shutil.ignore_patterns(
     ".venv", ".git", "__pycache__", ".*_cache", ".hypothesis", "node_modules", "dist", "*.db*"
 )
@@ -34,12 +34,12 @@ _CHECK: Final = "import sys, tenantbase; sys.exit(tenantbase.__file__ != sys.arg
 
 
 def _left(folder: str, names: list[str]) -> set[str]:
-    """Names in a folder that are left behind. The databases of ``fixtures`` belong to the project."""
+    """The names in a folder that are not copied. The databases in ``fixtures`` are."""
     return set() if Path(folder).name == "fixtures" else set(_OTHERS(folder, names))
 
 
 class Unusable(Exception):
-    """The run says nothing."""
+    """The run has no result."""
 
 
 class Copy:
@@ -48,7 +48,7 @@ class Copy:
     def __init__(self, directory: Path) -> None:
         self._root = directory / "project"
         shutil.copytree(ROOT, self._root, ignore=_left)
-        # Before what is installed: that is the original.
+        # Comes before the installed package, which is the original.
         self._environment = {
             **os.environ,
             "PYTHONPATH": str(self._root),
@@ -59,7 +59,7 @@ class Copy:
             raise Unusable("the tests would not run against the copy")
 
     def finds(self, mutation: Mutation, seconds: float) -> bool:
-        """Whether its tests fail, or do not come to an end in time."""
+        """Whether its tests fail or time out."""
         path = self._root / mutation.file
         original = path.read_text()
         path.write_text(mutation.applied(self._root))
@@ -72,12 +72,13 @@ class Copy:
         """Whether these tests fail."""
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
         status = self._run(command, seconds)
-        # A mistake can keep a test file from being imported. That is a find; a mistake in the
-        # table, which pytest reports with the same status, shows in the run without mistakes.
+        # A mistake can keep a test file from being imported, which counts as found. pytest reports
+        # an error in the table with the same status, but that shows in the run without mistakes,
+        # too.
         return status != 0
 
     def _run(self, command: Sequence[str], seconds: float) -> int | None:
-        """Its exit status; None: it had to be killed, with all of its group."""
+        """The exit status; None: it timed out, and its process group was killed."""
         with subprocess.Popen(
             command,
             cwd=self._root,
@@ -97,10 +98,10 @@ class Copy:
 
 
 def survivors(mutations: Sequence[Mutation], jobs: int, seconds: float) -> list[str]:
-    """The names of those that the tests do not find.
+    """The names of the mutations that the tests do not find.
 
     Raises:
-        Drifted, Unusable: nothing is known of any.
+        Drifted, Unusable: there is no result.
     """
     for mutation in mutations:
         mutation.applied(ROOT)

@@ -1,4 +1,4 @@
-"""Mistakes in what runs beside requests: workers, background tasks, imports, files of ours."""
+"""Mistakes in workers, background tasks, imports and our own files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes in what requests and answers mean: conditions, ranges, media types, entries."""
+"""Mistakes in the meaning of requests and answers: conditions, ranges, media types, entries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes in frames and in the database's transactions."""
+"""Mistakes in sealed items and in the database's transactions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of mistakes fits the source. Whether the tests find them, ``scripts/mutate`` tells."""
+"""The table of mistakes matches the source. ``scripts/mutate`` checks that tests find them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.mutations.table import MUTATIONS, TABLES
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_it_can_be_made(name: str) -> None:
     mutation = MUTATIONS[name]
-    mutated = mutation.applied(ROOT)  # raises Drifted and says what to do
+    mutated = mutation.applied(ROOT)  # raises Drifted, which says what to do
     ast.parse(mutated)
     assert ast.dump(ast.parse(mutated)) != ast.dump(ast.parse((ROOT / mutation.file).read_bytes()))
 

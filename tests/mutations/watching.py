@@ -1,4 +1,4 @@
-"""Mistakes in the feed of changes."""
+"""Mistakes in the change feed."""
 
 from __future__ import annotations
 

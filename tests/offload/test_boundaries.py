@@ -1,4 +1,4 @@
-"""What the reading of a large body has in common with the rest of the process, and what not."""
+"""Parsing a large body in a child process: descriptors, threads and limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.integration  # the package starts processes
 
 
 async def test_a_cancelled_copy_does_not_end_before_its_thread() -> None:
-    """The file would be closed, and its number be another file's, while the thread writes."""
+    """Otherwise the thread could write to another file that gets the closed file's number."""
     gate, begun, ended = threading.Event(), threading.Event(), threading.Event()
 
     def copy() -> None:

@@ -61,7 +61,7 @@ VALUES = {"JSON": "[1]", "no JSON": "[1", "no UTF-8": '"\udcff"'} | {
 
 
 def said(entries: Iterator[Read]) -> Said:
-    """What is said of entries, errors included, and of their values."""
+    """The parsed entries or their errors, and their values."""
     found: Said = []
     try:
         for given, value in entries:
@@ -122,7 +122,7 @@ def test_which_are_large(text: bytes, large: bool) -> None:
 
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Has another program run instead."""
+    """Runs another program instead."""
     return lambda text: monkeypatch.setattr(runner, "_PROGRAM", text)
 
 
@@ -190,7 +190,7 @@ async def test_one_of_which_the_caller_has_gone_is_killed(
 
 
 def test_it_ends_by_itself_when_it_takes_too_long(tmp_path: Path) -> None:
-    """Whoever started it may have died. Here its answer, which is large, is never read."""
+    """The parent may have died. Here its large answer is never read."""
     body = tmp_path / "body"
     body.write_text('{"values": [%s]}' % ",".join([ENTRIES["plain"]] * 50_000))
     reading, writing = os.pipe()

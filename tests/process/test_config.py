@@ -1,4 +1,4 @@
-"""Options: where they come from, which win, and how mistakes are named."""
+"""Options: their sources, which source wins, and the errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tenantbase.process.config import OPTIONS, Config
 from tenantbase.errors import ConfigError
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 
-# Every option as a command line says nothing of it: click's way.
+# Every option as click passes it if the command line does not have it.
 SILENT: dict[str, Any] = {
     option.name: () if option.many else False if option.switch else None for option in OPTIONS
 }
@@ -25,7 +25,7 @@ def load(given: dict[str, Any] | None = None, **variables: str) -> Config:
     )
 
 
-# An option, a text, and what that means.
+# An option, a text, and the parsed value.
 GOOD: list[tuple[str, str, object]] = [
     ("host", "::1", "::1"),
     ("host", "[::1]", "::1"),
@@ -71,7 +71,7 @@ GOOD: list[tuple[str, str, object]] = [
     ("log_level", "INFO", "info"),
 ]
 
-# An option and a text that will not do.
+# An option and an invalid text.
 BAD: list[tuple[str, str]] = [
     ("database", ":memory:"),
     ("database", "file:x.db"),
@@ -146,7 +146,7 @@ def test_a_mistake_is_named_by_its_source(name: str, text: str) -> None:
         load({name: (text,) if option.many else text})
     assert str(from_command_line.value).startswith(f"{option.flag}: {text!r}: ")
     if "\0" in text:
-        return  # no environment can hold it
+        return  # an environment cannot hold it
     with pytest.raises(ConfigError) as from_environment:
         load({}, **{name.upper(): text})
     assert str(from_environment.value).startswith(f"{option.variable}: {text!r}: ")

@@ -1,4 +1,4 @@
-"""A real server at the limits of its process: descriptors, and workers that do not end."""
+"""A real server at the limits of its process: descriptors, and workers that do not exit."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_soft_limit_of_open_files_is_raised(tmp_path: Path, workers: str) ->
 
 
 def children(pid: int) -> list[int]:
-    """Its children that are servers too, not its memcached."""
+    """Its children that are workers, not its memcached."""
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     command = Path(f"/proc/{pid}/cmdline").read_bytes()
     return [int(each) for each in found if Path(f"/proc/{each}/cmdline").read_bytes() == command]
@@ -52,7 +52,7 @@ def processor_seconds(pid: int) -> float:
 
 
 def lowest_free_descriptor(pid: int) -> int:
-    """With this as its limit, a process can open nothing more. Waits until it is at rest."""
+    """The limit at which a process can open no more files. Waits until it is idle."""
     seen: set[int] = set()
     since = time.monotonic()
     while time.monotonic() - since < 2 * LINGER_SECONDS:
@@ -90,7 +90,7 @@ def test_without_descriptors_it_refuses_serves_and_recovers(tmp_path: Path) -> N
             assert answer.status == 503 and answer.json["limit"] == "max-connections"
         for each in kept:
             assert exchange(each).status == 200
-        # Nothing spins, though connections wait that nobody can accept.
+        # Nothing spins, although connections wait that cannot be accepted.
         waiting = [connect() for _ in range(20)]
         time.sleep(0.5)
         assert processor_seconds(worker) - before < 0.4

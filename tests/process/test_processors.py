@@ -1,4 +1,4 @@
-"""How many workers ``auto`` is: the files of cgroups, as the kernel writes them."""
+"""The number of workers for ``auto``, from cgroup files as the kernel writes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No request that was sent goes without an answer when the server stops under load."""
+"""Every request sent is answered when the server stops under load."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Client(threading.Thread):
                     self.faults.append(f"connect: {error!r}")
                     return
             elif select.select([connection], [], [], 0)[0]:
-                # Closed before anything was sent: as a pool of connections finds it.
+                # Closed before anything was sent, as a connection pool may find it.
                 connection.close()
                 connection = None
                 continue
@@ -148,7 +148,7 @@ def test_the_port_stays_open_for_the_drain_delay(tmp_path: Path, workers: tuple[
 def test_what_is_pipelined_does_not_destroy_an_answer(
     tmp_path: Path, fast_path: tuple[str, ...]
 ) -> None:
-    """Each is answered, or not read: none of the answers before that is lost to a reset."""
+    """Each request is answered or not read; no earlier answer is lost to a reset."""
     with AppServer(tmp_path / "x.db", "--drain-delay", "1", *fast_path) as server:
         assert server.ask("POST", "/set-value", b'{"key": "k", "value": 1}').status == 200
         server.signal()

@@ -16,7 +16,7 @@ from tests.servers import free_port, poll
 from tests.process.test_worker import WORKERS, set_value
 from tests.process.test_supervisor import processes
 
-# Starts the service, and stands still where a module is about to be imported.
+# Starts the service, and pauses where a module is about to be imported.
 _SLOW_START = """
 import sys, time
 slow = sys.argv.pop(1)
@@ -32,7 +32,7 @@ run()
 
 
 class SignalledServer(AppServer):
-    """A server whose next worker gets a SIGTERM in its first moment, when it is asked for."""
+    """A server whose next worker can be made to get SIGTERM right after its fork."""
 
     program = (
         "-c",
@@ -85,7 +85,7 @@ def test_a_hangup_ends_nothing(tmp_path: Path, workers: tuple[str, ...]) -> None
 @pytest.mark.parametrize(
     ("standing_at", "statuses"),
     [
-        ("tenantbase.main", {143, -signal.SIGTERM}),  # nothing is known of the command yet
+        ("tenantbase.main", {143, -signal.SIGTERM}),  # before the command is known
         ("tenantbase.process.supervisor", {0}),
     ],
 )
@@ -150,7 +150,7 @@ class ClosedServer(AppServer):
 
     def _output(self, until: bytes = b"") -> bytes:
         super()._output(until)
-        return b""  # where it can, it says that it listens
+        return b""  # where it can, it reports that it is listening
 
     def serves(self) -> bool:
         assert self.process.poll() is None, self.stderr

@@ -39,7 +39,7 @@ for _ in range(20):
 
 
 def in_a_network(*settings: str) -> list[str]:
-    """The addresses, a line each time that a server listens there without being told where."""
+    """The addresses that a server listens on by default, one line per attempt."""
     command = ["unshare", "--map-root-user", "--net", sys.executable, "-c", _NETWORK, *settings]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
     return done.stdout.splitlines()

@@ -39,7 +39,7 @@ def alive(pid: int) -> bool:
 
 
 def ask_all(server: AppServer, count: int = 50) -> None:
-    """Ask on many connections at once; every answer must be right."""
+    """Send requests on many connections at once; every answer must be correct."""
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: server.ask("GET", "/get-value?key=k"), range(count)))
     assert {answer.status for answer in answers} == {200}
@@ -79,8 +79,8 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "x.db"]
 
 
-# Started with this, the service has a worker, the second one, that is told to end as soon as it is
-# forked, before it can have handlers of its own.
+# Starts the service with a second worker that gets SIGTERM right after its fork, before it can
+# install its own handlers.
 _SIGNALLED = """if True:
     import os, signal
     from tenantbase.main import main
@@ -128,7 +128,7 @@ def test_the_pause_before_a_replacement_grows(tmp_path: Path) -> None:
 
 
 def test_a_signal_to_the_whole_group_drains_too(tmp_path: Path) -> None:
-    # Ctrl-C at a terminal, and what a service manager sends, reach workers and supervisor.
+    # Ctrl-C at a terminal, and a service manager's signals, reach workers and supervisor.
     for number in (signal.SIGINT, signal.SIGTERM):
         with AppServer(tmp_path / "x.db", "--workers", "2", own_group=True) as server:
             requests = [SlowRequest(server) for _ in range(4)]

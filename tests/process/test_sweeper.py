@@ -1,4 +1,4 @@
-"""The sweeper: goes on through trouble, and ends when it is told to."""
+"""The sweeper continues after errors, and ends when told to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tenantbase.process.sweeper import sweeping
 
 
 class FakeCache:
-    """Has so many batches to sweep; fails as it is told to, with None for a sweep that succeeds."""
+    """Has a number of batches to sweep. Fails with the given errors in order; None: succeeds."""
 
     def __init__(self, batches: int, *failures: Exception | None) -> None:
         self.batches = batches
@@ -71,7 +71,7 @@ async def test_trouble_that_comes_again_is_told_again(caplog: pytest.LogCaptureF
 async def test_after_trouble_it_waits_as_if_there_were_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Trouble says nothing of what there is to sweep; without the pause it would be met at once."""
+    """After an error there may still be work. Without the pause the error would recur at once."""
     monkeypatch.setattr(sweeper, "_BATCH_PAUSE_SECONDS", 3_600.0)
     cache = FakeCache(1, StoreUnavailable("away"), Overloaded("busy"))
     async with sweeping(cache):

@@ -1,4 +1,4 @@
-"""Workers that hang are replaced, one alone as well as one of many; those that only waited are not."""
+"""Hanging workers are replaced, a single one and one of many; workers that only waited are not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WATCHED = ("--watchdog-seconds", str(_WATCHDOG_SECONDS))
 
 
 class BlockingServer(AppServer):
-    """A server in which a request for its liveness stops the event loop for good."""
+    """A server in which a request to ``/livez`` blocks the event loop forever."""
 
     program = (
         "-c",
@@ -91,7 +91,7 @@ def test_nothing_is_killed_after_the_machine_was_suspended(
         server.pause()
         time.sleep(2 * _WATCHDOG_SECONDS)
         server.signal(signal.SIGCONT)
-        time.sleep(_WATCHDOG_SECONDS / 5)  # the supervisor is awake, its workers are not yet
+        time.sleep(_WATCHDOG_SECONDS / 5)  # the supervisor runs again, its workers do not yet
         server.resume()
         time.sleep(_WATCHDOG_SECONDS)
         assert server.workers == before

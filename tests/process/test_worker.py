@@ -1,4 +1,4 @@
-"""The life of a server: a real process, from its first line to its last file."""
+"""The lifecycle of a server: a real process, from its first line of output to its last file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def set_value(server: AppServer, key: str, value: int) -> None:
 
 
 def drains(server: AppServer) -> bool:
-    """Whether the server says that it is about to end. One that has just closed says nothing."""
+    """Whether the server's answer says that it is draining. A closed server does not answer."""
     try:
         return server.ask("GET", "/health-check").status == 503
     except (OSError, http.client.HTTPException):
@@ -45,7 +45,7 @@ def health(server: AppServer) -> str:
 
 @pytest.fixture
 def private_directory(tmp_path: Path) -> Path:
-    """Where servers with TMPDIR set to it keep what is theirs alone."""
+    """The TMPDIR in which servers keep their private files."""
     directory = tmp_path / "tmp"
     directory.mkdir()
     return directory
@@ -61,7 +61,7 @@ def sound_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class SlowRequest:
-    """A request whose body comes in two parts; the server has begun it after the first."""
+    """A request whose body is sent in two parts; the server has begun it after the first."""
 
     def __init__(self, server: AppServer) -> None:
         self._body = b'{"key": "slow", "value": "%b"}' % (b"x" * 300_000)
@@ -71,7 +71,7 @@ class SlowRequest:
             f"Content-Length: {len(self._body)}\r\nExpect: 100-continue\r\n\r\n"
         )
         self._connection.sendall(head.encode())
-        # Said by the server when the request has reached its handler.
+        # The server sends this when the request has reached its handler.
         interim = b"HTTP/1.1 100 Continue\r\n\r\n"
         assert self._connection.recv(len(interim), socket.MSG_WAITALL) == interim
         self._connection.sendall(self._body[:1000])
@@ -122,7 +122,7 @@ def test_requests_under_way_are_finished(tmp_path: Path, workers: tuple[str, ...
     with AppServer(tmp_path / "x.db", *workers) as server:
         requests = [SlowRequest(server) for _ in range(3)]
         server.signal()
-        if not workers:  # of two workers, one may have had nothing to finish and be gone
+        if not workers:  # one of two workers may have had nothing to finish, and have exited
             poll(lambda: drains(server), "health says that the server drains")
             answer = server.ask("GET", "/health-check")
             assert answer.status == 503 and answer.headers["Connection"] == "close"
@@ -177,7 +177,7 @@ def test_what_cannot_be_closed_is_given_up(tmp_path: Path, workers: tuple[str, .
     with AppServer(database, "--write-timeout", "0.5", *workers) as server:
         set_value(server, "k", 1)
         with open(f"{database}-lock", "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # as a process does that was stopped in a write
+            fcntl.flock(lock, fcntl.LOCK_EX)  # as a process stopped during a write does
             answer = server.ask("POST", "/set-value", b'{"key": "k", "value": 2}')
             assert answer.status == 503
             assert server.ask("GET", "/get-value?key=k").json["value"] == 1
@@ -238,8 +238,8 @@ def locked(database: Path) -> Iterator[None]:
 
 @contextmanager
 def read_only(database: Path) -> Iterator[None]:
-    # A format that may be read but not written (SQLite file format, section 1.3.3): holds for
-    # root too, whom modes of files do not stop.
+    # A format that may be read but not written (SQLite file format, section 1.3.3): it stops root,
+    # too, unlike file modes.
     overwrite(database, 18, b"\x03")
     yield
 
@@ -281,7 +281,7 @@ def no_tag_file(database: Path) -> Iterator[None]:
     yield
 
 
-# What is wrong with the database, and what the server says of it.
+# A broken database, and the server's message.
 TROUBLES: list[tuple[Callable[[Path], AbstractContextManager[None]], str]] = [
     (locked, "cannot open {}: it is locked by another program"),
     (read_only, "cannot open {}: it is read-only"),
@@ -377,7 +377,7 @@ def test_variables_of_an_orchestrator_do_not_stop_it(
 
 
 def test_the_port_of_an_orchestrator_is_told_of(tmp_path: Path) -> None:
-    with AppServer(tmp_path / "taken.db") as other:  # its port, so that the default is not needed
+    with AppServer(tmp_path / "taken.db") as other:  # a port, so that the default is not used
         done = subprocess.run(
             [sys.executable, "-m", "tenantbase", "serve", "--host", "192.0.2.1", "--insecure"],
             capture_output=True,
@@ -467,7 +467,7 @@ def test_a_private_memcached_goes_with_a_server_that_is_killed(
 
 
 def answers(path: Path) -> bool:
-    """Whether somebody listens on a Unix socket."""
+    """Whether a process listens on a Unix socket."""
     with socket.socket(socket.AF_UNIX) as client:
         return client.connect_ex(str(path)) == 0
 

@@ -1,4 +1,4 @@
-"""The client's deadlines and its breaker over long times, which a clock put forward lets pass."""
+"""The client's timeouts and circuit breaker over long times, with an advanced clock."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def connect_to(server: FaultProxy, *, timeout: float, pool_size: int = 4) -> Mem
 
 
 async def probes(proxy: FaultProxy, count: int, seconds: float) -> None:
-    """Let so many probes fail, each after so long at most."""
+    """Let ``count`` probes fail, each after at most ``seconds``."""
     for _ in range(count):
         before = proxy.connections
         let_pass(seconds)
@@ -38,7 +38,7 @@ async def probes(proxy: FaultProxy, count: int, seconds: float) -> None:
 
 
 async def hour_after_hour(condition: Callable[[], bool], what: str) -> None:
-    """Let hours pass until something holds; the first may have passed before a pause began."""
+    """Let hours pass until a condition holds; the first may pass before a pause begins."""
     for _ in range(20):
         let_pass(3600.0)
         with suppress(AssertionError):
@@ -52,7 +52,7 @@ async def test_waiting_for_a_turn_counts_against_the_deadline(proxy: FaultProxy)
         calls = [asyncio.create_task(client.get_many([KEY])) for _ in range(3)]
         await poll_async(lambda: bool(proxy.received), "the first one has its turn")
         let_pass(3000.0)
-        # Something comes, so that it is slow and not away: the breaker stays closed.
+        # Bytes arrive, so memcached is slow but not down: the breaker stays closed.
         await proxy.say(b"VALUE " + KEY + b" 0 1000\r\n")
         heard = client._pool
         now = asyncio.get_running_loop().time()

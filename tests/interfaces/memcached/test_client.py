@@ -20,9 +20,9 @@ EVENT_LOOPS = ["asyncio", "uvloop"]
 A, B, C = b"a" * 32, b"b" * 32, b"c" * 32
 AWKWARD = b"\r\nEND\r\nVALUE " + A + b" 0 5\r\n\x00\xff\r\n"
 PATIENT = 3600.0
-"""Seconds: a deadline that no test outlives. What ends before it was not ended by it."""
+"""Seconds: a timeout longer than any test, so that nothing ends because of it."""
 HASTY = 0.3
-"""Seconds: a deadline to be waited for. On a busy machine even good answers may miss it."""
+"""Seconds: a timeout that tests wait for. On a busy machine even good answers may exceed it."""
 
 
 @pytest.fixture(params=["unix", "tcp"])
@@ -40,7 +40,7 @@ async def client(memcached: MemcachedProcess) -> AsyncIterator[MemcacheClient]:
 
 @pytest.fixture
 async def proxy(memcached: MemcachedProcess) -> AsyncIterator[FaultProxy]:
-    """In front of memcached, and of the same kind."""
+    """A proxy in front of memcached, on the same kind of address."""
     address = f"{memcached.address}-proxy" if memcached.address.startswith("unix:") else None
     async with FaultProxy(memcached.address, address) as proxy:
         yield proxy
@@ -58,7 +58,7 @@ def key(number: int) -> bytes:
 
 
 async def served(client: MemcacheClient, *keys: bytes) -> dict[bytes, bytes]:
-    """What the client gets, once it gets an answer; it may have to recover before."""
+    """The client's result, once it gets an answer; it may have to recover first."""
     deadline = time.monotonic() + 10
     while True:
         await poll_async(lambda: client.available, "the breaker is closed")
@@ -69,7 +69,7 @@ async def served(client: MemcacheClient, *keys: bytes) -> dict[bytes, bytes]:
 
 
 async def turns(count: int = 10) -> None:
-    """Let the event loop turn: what is in a local socket by now is read."""
+    """Let the event loop turn, so that everything in a local socket is read."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -131,7 +131,7 @@ async def test_many_calls_share_a_few_connections(proxy: FaultProxy) -> None:
 
 
 async def test_tcp_connections_do_not_wait_to_fill_packets() -> None:
-    # The client leaves it to the event loop, so that has to be true.
+    # The client relies on the event loop for this.
     with MemcachedProcess(f"127.0.0.1:{free_port()}") as memcached:
         address = MemcacheAddress.parse(memcached.address)
         loop = asyncio.get_running_loop()
@@ -142,7 +142,7 @@ async def test_tcp_connections_do_not_wait_to_fill_packets() -> None:
         await turns()
 
 
-# memcached goes away and comes back
+# memcached goes down and comes back
 
 
 async def test_memcached_is_down_at_the_start(memcached: MemcachedProcess) -> None:
@@ -171,7 +171,7 @@ async def test_a_restart_between_calls_is_no_failure(memcached: MemcachedProcess
 
 
 async def test_a_kill_during_calls_ends_all_of_them(memcached: MemcachedProcess) -> None:
-    """Those that wait for an answer and those that wait for their turn; nothing spins."""
+    """Calls that wait for an answer and calls that wait for their turn fail, and nothing spins."""
     async with connect_to(memcached, timeout=PATIENT, pool_size=2) as client:
         await client.set_many([(A, b"1", 0)])
         memcached.pause()
@@ -216,7 +216,7 @@ async def test_a_hang_is_asked_once(proxy: FaultProxy) -> None:
             with pytest.raises(CacheUnavailable):
                 await client.get_many([A])
         assert proxy.received.count(b"get ") == 1
-        # The probe asks on its own, again and again, without any call.
+        # The probe keeps asking by itself, without any call.
         await poll_async(lambda: proxy.received.count(b"version") >= 2, "two probes")
         assert proxy.received.count(b"get ") == 1
         await proxy.pass_through()
@@ -290,7 +290,7 @@ async def test_a_connection_cut_once_is_replaced(proxy: FaultProxy) -> None:
 
 
 async def test_idle_connections_that_have_died_unnoticed(proxy: FaultProxy) -> None:
-    """As behind a router that forgets them: each is found dead when it is used."""
+    """As behind a router that drops idle connections: each turns out dead when used."""
     async with connect_to(proxy) as client:
         await asyncio.gather(*(client.get_many([key(number)]) for number in range(4)))
         assert proxy.connections == 4
@@ -316,7 +316,7 @@ async def test_a_server_that_is_no_memcached(caplog: pytest.LogCaptureFixture) -
 
 
 async def test_what_answers_only_the_probe_is_asked_less_and_less() -> None:
-    """Or else it would cost a deadline every tenth of a second."""
+    """Otherwise it would cost a timeout every tenth of a second."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
@@ -338,7 +338,7 @@ async def test_what_answers_only_the_probe_is_asked_less_and_less() -> None:
 
 
 async def test_a_long_answer_is_no_failure(proxy: FaultProxy) -> None:
-    """It is not had within the deadline, but whoever sends it is not away."""
+    """The answer does not arrive within the timeout, but its sender is not down."""
     async with connect_to(proxy, timeout=1.0) as client:
         await client.set_many([(A, b"x" * 10_000, 0)])
         await proxy.drip(0.001)
@@ -349,7 +349,7 @@ async def test_a_long_answer_is_no_failure(proxy: FaultProxy) -> None:
         assert await client.get_many([A]) == {A: b"x" * 10_000}
 
 
-# Answers go to their own questions
+# Answers match their questions
 
 
 async def test_a_cancelled_call_leaves_no_answer_behind(
@@ -358,7 +358,7 @@ async def test_a_cancelled_call_leaves_no_answer_behind(
     async with connect_to(memcached) as other:
         for after in range(8):
             async with connect_to(proxy, pool_size=1) as client:
-                for value in (b"1", b"2"):  # while it connects, and on a connection that exists
+                for value in (b"1", b"2"):  # while it connects, and on an open connection
                     await other.set_many([(A, b"old", 0)])
                     call = asyncio.create_task(client.get_many([A]))
                     await turns(after)

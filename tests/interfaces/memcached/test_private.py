@@ -1,4 +1,4 @@
-"""A memcached of our own: private, watched, and gone with whoever started it."""
+"""The private memcached: guarded, restarted, and stopped with the process that started it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEY = b"a" * 32
 
 @pytest.fixture
 def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where directories for sockets are made; it must be empty in the end."""
+    """The parent of socket directories; it must be empty at the end."""
     with tempfile.TemporaryDirectory(prefix="tb-") as directory:
         monkeypatch.setattr(tempfile, "tempdir", directory)
         yield Path(directory)
@@ -41,7 +41,7 @@ def private(temporary: Path) -> Iterator[PrivateMemcached]:
 
 
 def ask(address: str, command: bytes, end: bytes) -> bytes:
-    """The answer to a command, up to its end; empty when there is none."""
+    """The complete answer to a command; empty if there is none."""
     try:
         with connect(address) as connection, connection.makefile("rwb") as stream:
             stream.write(command)
@@ -65,7 +65,7 @@ def memcached_pid(address: str) -> int:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs: one that has ended and is not yet waited for does not."""
+    """Whether a process runs; a zombie does not."""
     shown = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
     return shown.stdout.strip()[:1] not in {"", "Z"}
 
@@ -145,7 +145,7 @@ def test_its_guard_survives_a_hangup(private: PrivateMemcached) -> None:
     guard = os.getsid(pid)
     for each in (guard, pid):
         os.kill(each, signal.SIGHUP)
-    os.kill(pid, signal.SIGKILL)  # only a guard that lives starts another
+    os.kill(pid, signal.SIGKILL)  # only a running guard starts another
     poll(lambda: memcached_pid(str(private.address)) not in (0, pid), "a new one answers")
     assert alive(guard)
 

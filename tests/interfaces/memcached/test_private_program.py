@@ -1,4 +1,4 @@
-"""The program that a private memcached runs: found from here, and not from where its guard is."""
+"""The private memcached's program is looked up from our directory, not from its guard's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The protocol by itself: answers in any pieces, answers that are none, commands on the wire."""
+"""The protocol: answers in arbitrary pieces, malformed answers, commands on the wire."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Line:
         self._far = far
 
     async def answer(self, pieces: Sequence[bytes]) -> None:
-        """Send pieces so that each is read by itself."""
+        """Send pieces so that each is read separately."""
         for piece in pieces:
             await asyncio.get_running_loop().sock_sendall(self._far, piece)
-            # Into the stream, to its waiting task, and back to the task that will read on.
+            # One turn each: into the stream, to its waiting task, back to the reading task.
             for _ in range(4):
                 await asyncio.sleep(0)
 
@@ -48,7 +48,7 @@ class Line:
         self._far.shutdown(socket.SHUT_WR)
 
     def sent(self) -> bytes:
-        """All that has been written since the last time."""
+        """Everything written since the last call."""
         with suppress(BlockingIOError):
             return self._far.recv(1 << 20)
         return b""

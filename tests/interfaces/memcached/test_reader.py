@@ -1,4 +1,4 @@
-"""The receiving end: pieces as they come, and when it is out of step."""
+"""The receiving end: pieces as they arrive, and detecting that it is out of step."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from tests.fakes import Granted, RecordingSeqlock
 NOW = 1_000_000.0
 MARKER = b"damaged!"
 ROW_BYTES = 460
-GROWTH_BYTES = 200  # a full page of such rows has room for one growth, not for two
+GROWTH_BYTES = 200  # a full page of such rows has room for one row to grow, not for two
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ async def test_a_damaged_key_can_be_deleted(store: SqliteStore, database: Path, 
         assert await reopened.read(["bad"], NOW) == [None], "it stays deleted"
         again = await reopened.write([Granted(Delete("bad"))], NOW, RecordingSeqlock())
         assert again.outcomes == [(Applied(),)]
-        # Its row cannot be removed, so its key cannot be given to another.
+        # Its row cannot be removed, so its key cannot get a new row.
         refused = await reopened.write(
             [Granted(Set("bad", b"2", JSON)), Granted(Set("b", b"2", JSON))],
             NOW,

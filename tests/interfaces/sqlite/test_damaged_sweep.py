@@ -1,4 +1,4 @@
-"""Sweeping goes on past rows that are damaged, and what was deleted with a prefix stays deleted."""
+"""Sweeps pass over damaged rows, and entries deleted with a prefix stay deleted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SOON = 0.001
 
 
 def keys(database: Path) -> set[str]:
-    """Those that have a row."""
+    """The keys that have a row."""
     with closing(sqlite3.connect(database)) as connection:
         return {key for (key,) in connection.execute("SELECT key FROM entries")}
 

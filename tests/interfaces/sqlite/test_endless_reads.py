@@ -1,4 +1,4 @@
-"""Reads that SQLite itself does not come to the end of, and reads that come too late."""
+"""Reads that never end within SQLite, and reads that arrive too late."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_a_read_that_came_too_late_is_not_made(store: SqliteStore, hang: H
         made.append(1)
         return None
 
-    # More than the readers that there are, so that the last ones wait behind those that hang.
+    # More than there are readers, so that the last ones wait behind hanging ones.
     tasks = hung(store, hang, 20)
     tasks += [asyncio.create_task(store._read(note)) for _ in range(5)]
     await refused(tasks)

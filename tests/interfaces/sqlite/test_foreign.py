@@ -24,7 +24,7 @@ SQLITES = ("-wal", "-shm", "-journal")
 
 
 def snapshot(directory: Path) -> dict[str, tuple[int, int, object]]:
-    """Every name in a directory, and what it stands for."""
+    """Every name in a directory, with its contents."""
     found: dict[str, tuple[int, int, object]] = {}
     for path in directory.iterdir():
         status = path.lstat()
@@ -111,7 +111,7 @@ def test_what_is_in_the_way_is_named_and_untouched(
 
 @pytest.mark.parametrize("suffix", OURS)
 def test_an_empty_file_stays(tmp_path: Path, suffix: str) -> None:
-    """The first version could leave one, so it is no obstacle; but it may be a user's."""
+    """The first version could leave one, so it is accepted; but it may be a user's."""
     database = tmp_path / "notes"
     Path(f"{database}{suffix}").touch()
     for value in ("1", "2"):

@@ -1,4 +1,4 @@
-"""The room that is kept for deleting, on a real disk that is small and full."""
+"""The reserve for deletions, on a real disk that is small and full."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def database(tmp_path: Path, disk: SmallDisk) -> Path:
 
 
 def held(disk: SmallDisk, database: Path, then: str = "") -> tuple[bool, int]:
-    """Hold a reserve there: whether it is all of the room, and how much it should be."""
+    """Hold a reserve there. Returns: whether it is complete, and its full size."""
     command = [*disk.enter, sys.executable, "-c", _PROGRAM, str(database), then]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=50).stdout
     whole, size = json.loads(output)

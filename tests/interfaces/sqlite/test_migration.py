@@ -1,4 +1,4 @@
-"""Databases of earlier schemas: brought up to date whole, by one process, or not at all.
+"""Migrating databases of earlier schemas: completely, by one process, or not at all.
 
 ``tests/fixtures/schema-1.db`` was made with the code of the commit before schema 2, by this:
 
@@ -110,7 +110,7 @@ async def test_what_was_written_before_is_known_afterwards(path: Path) -> None:
             events = [(e.version, e.kind, e.key) for e in await anext(changes)]
         assert events == before["changes"], "whoever resumes a watch misses nothing"
         while await database.sweep():
-            pass  # rows under the deleted prefix, and what has expired
+            pass  # rows under the deleted prefix, and expired ones
         newest = before["changes"][-1][0]
         applied = await database.set(DEFAULT, _given("new"))
         assert applied.entry is not None and applied.entry.version > newest
@@ -304,7 +304,7 @@ def test_one_that_may_not_be_written_says_what_to_do(path: Path) -> None:
 
 
 def test_items_of_the_earlier_version_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The key ``default/a`` of before has the name in memcached that ``a`` has now."""
+    """The earlier key ``default/a`` has the name in memcached that ``a`` has now."""
     sealer = ItemSealer(b"s" * 32)
     slot, tag = sealer.slot(DEFAULT.key("a")), (b"e" * 16, 2)
     entry = Entry(slot.key, b'"slashed"', JSON, "0" * 36, 7, None)

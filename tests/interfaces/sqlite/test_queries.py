@@ -1,4 +1,4 @@
-"""What queries see while others write."""
+"""Queries during concurrent writes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_page_of_the_log_is_whole_though_it_is_trimmed_meanwhile(
     reader.set_trace_callback(trim)
     events, complete = sql_queries.changes(reader, 2, 100)
     assert complete and [event.version for event in events] == list(range(3, 11))
-    assert sql_queries.changes(reader, 2, 100) == ([], False)  # what was trimmed is told
+    assert sql_queries.changes(reader, 2, 100) == ([], False)  # that it was trimmed is reported
 
 
 def test_an_error_ends_the_snapshot(path: Path, reader: sqlite3.Connection) -> None:

@@ -1,4 +1,4 @@
-"""Reads that hang in SQLite: others go on, and what cannot is refused in time."""
+"""Reads that hang in SQLite: others continue, and those that cannot are refused in time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PATIENCE = 10.0
 
 
 class Hang:
-    """An SQL function that does not return until it is let to."""
+    """An SQL function that does not return until it is released."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -104,7 +104,7 @@ async def test_a_slow_read_is_passed_before_it_counts_as_one_that_hangs(
 
 
 async def test_reads_wait_for_slow_ones(store: SqliteStore, hang: Hang) -> None:
-    """They are refused at once only when every connection hangs, not when all are slow."""
+    """Calls are refused at once only if every connection hangs, not if all are slow."""
     tasks = hung(store, hang, MOST_READERS)
     readers = store._readers._readers
     for reader in readers:  # as if the last connection had just been taken

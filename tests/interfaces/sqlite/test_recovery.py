@@ -1,4 +1,4 @@
-"""The log that an earlier process left: when it is written again, and when it is let be."""
+"""The log that an earlier process left: when it is rewritten, and when it is not."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def log_of(config: Config) -> Path:
 
 
 async def opening_writes_the_log(config: Config) -> bool:
-    """Whether opening the database writes its log again. It is the same afterwards."""
+    """Whether opening the database rewrites its log. The contents stay the same."""
     log = log_of(config)
     before = log.read_bytes()
     assert before
@@ -65,13 +65,13 @@ async def test_nor_when_somebody_has_only_the_tag_file(config: Config) -> None:
         kept = {path: path.read_bytes() for path in (config.database, log_of(config))}
     for path, contents in kept.items():  # as after kill -9
         path.write_bytes(contents)
-    starting = TagFile.open(Path(f"{config.database}-tags"))  # of two that start at once the first
+    starting = TagFile.open(Path(f"{config.database}-tags"))  # the first of two that start at once
     assert await opening_writes_the_log(config)
     starting.close()
 
 
 class WatchingMark:
-    """Asked and told as a tag file is; writes down whether the log had been written by then."""
+    """Stands for a tag file; records whether the log had been rewritten by then."""
 
     def __init__(self, log: Path) -> None:
         self.log = log
@@ -109,7 +109,7 @@ async def test_a_log_that_was_not_written_again_is_not_declared_safe(config: Con
     await left_after_a_crash(config)
     mark = WatchingMark(log_of(config))
     with closing(sqlite3.connect(config.database, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")  # nobody can be sure of the log meanwhile
+        other.execute("BEGIN IMMEDIATE")  # the log may be unsafe meanwhile
         with pytest.raises(CannotOpen, match="locked"):
             sql_schema.open_writer(str(config.database), 0.1, mark)
     assert mark.written == []
@@ -117,7 +117,7 @@ async def test_a_log_that_was_not_written_again_is_not_declared_safe(config: Con
 
 def test_the_same_bytes(tmp_path: Path) -> None:
     log = tmp_path / "x.db-wal"
-    contents = os.urandom(3_000_001)  # more than is read at once, and no multiple of anything
+    contents = os.urandom(3_000_001)  # more than one chunk, and not a multiple of any size
     log.write_bytes(contents)
     os.utime(log, (LONG_AGO, LONG_AGO))
     (tmp_path / "link.db").symlink_to("x.db")

@@ -1,4 +1,4 @@
-"""The room that is kept for deleting: taken, given up, and never somebody else's file."""
+"""The reserve for deletions: taken, released, and never a foreign file."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_file_of_somebody_else_is_left_alone(
 
 
 def test_an_empty_file_is_used_and_stays(reserve: Reserve, path: Path) -> None:
-    """It may be ours: a crash can come between the making of the file and its mark."""
+    """It may be ours: a crash can come between creating the file and writing its mark."""
     path.touch()
     assert reserve.hold()
     assert path.stat().st_size == reserve.bytes
@@ -64,7 +64,7 @@ def test_an_empty_file_is_used_and_stays(reserve: Reserve, path: Path) -> None:
 
 
 def test_it_can_be_used_by_those_who_can_use_the_database(reserve: Reserve, path: Path) -> None:
-    """The process that makes it, as root perhaps, is not the only one that needs it."""
+    """It may be created by root, but other processes need it, too."""
     database = path.with_name("x.db")
     database.touch()
     database.chmod(0o640)

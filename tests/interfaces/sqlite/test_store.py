@@ -1,4 +1,4 @@
-"""What is particular to SQLite: the file, opening it, its locks, its failures, its speed."""
+"""The SQLite store's own behaviour: the file, opening it, locks, failures, speed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class Files:
-    """A database in a directory of its own, with its write lock, and what is beside it."""
+    """A database in its own directory, with its write lock and the files beside it."""
 
     def __init__(self, directory: Path, name: str = "x.db") -> None:
         self.path = directory / name
@@ -73,13 +73,13 @@ class Files:
         return store
 
     async def close(self) -> None:
-        """Close what a test has left open, if only because it failed: threads would stay."""
+        """Close what a failed test has left open, because threads would remain."""
         for store in self._stores:
             await store.close()
         self.lock.close()
 
     def foreign(self) -> contextlib.closing[sqlite3.Connection]:
-        """A connection as some other program would have it."""
+        """A connection as another program would open it."""
         return contextlib.closing(sqlite3.connect(self.path, isolation_level=None, timeout=0.0))
 
     def names(self) -> set[str]:
@@ -211,7 +211,7 @@ async def test_a_relative_path_stays_what_it_was(
 
 
 async def cannot_open(files: Files) -> str:
-    """The one line that says why; nothing is left open."""
+    """The error's single line; nothing is left open."""
     threads = threading.active_count()
     with pytest.raises(CannotOpen) as raised:
         await files.open()
@@ -366,7 +366,7 @@ async def test_missing_rights_are_named(
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """A directory that others than its owner can reach; tmp_path is in a private one."""
+    """A directory that other users can reach; tmp_path is in a private one."""
     directory = Path(tempfile.mkdtemp())
     yield directory
     directory.chmod(0o700)
@@ -453,7 +453,7 @@ async def test_no_query_walks_a_table(files: Files, query: str, parameters: int,
 
 
 class StagedFence(RecordingSeqlock):
-    """Stops each write just before its COMMIT until it may go on."""
+    """Holds each write just before its COMMIT until it is released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -616,7 +616,7 @@ def log_frames(files: Files) -> int:
 
 
 async def write_pages(store: SqliteStore, count: int) -> None:
-    """Rewrite a value of so many pages as often as that fills the log three times."""
+    """Rewrite a value of this many pages often enough to fill the log three times."""
     for _ in range(3 * sql_commit._CHECKPOINT_PAGES // count):
         await put(store, "large", os.urandom(4_096 * count))
 
@@ -631,7 +631,7 @@ async def test_the_log_is_written_from_its_beginning_again(
         while not done:
             await store.read(["large"], NOW)
 
-    # Reads that follow each other without a gap must not keep the log from starting anew.
+    # Reads that follow each other without a gap must not keep the log from starting over.
     reads = [asyncio.create_task(read()) for _ in range(5)]
     for _ in range(5):
         await write_pages(store, 40)
@@ -665,7 +665,7 @@ async def test_a_checkpoint_leaves_the_patience_of_writes_as_it_was(files: Files
     await put(store, "k")
     assert await store._writer.run(store._committer.checkpoint)
     assert await store._writer.run(patience) == 3_000
-    with files.foreign() as reader:  # which the checkpoint waits for in vain
+    with files.foreign() as reader:  # the checkpoint waits for it in vain
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM entries").fetchone()
         await put(store, "k")
@@ -678,7 +678,7 @@ async def test_a_reader_never_checkpoints(files: Files) -> None:
     await put(store, "k")
     os.link(files.wal, files.wal.with_name("saved"))
     database = files.path.read_bytes()
-    # As after a crash: the log is there, and nobody has it open.
+    # As after a crash: the log is there, and no process has it open.
     copy = Files(files.path.parent, "copy.db")
     copy.path.write_bytes(database)
     copy.wal.write_bytes(files.wal.read_bytes())
@@ -696,11 +696,11 @@ async def test_a_reader_never_checkpoints(files: Files) -> None:
 
 @contextlib.contextmanager
 def replaced(path: Path, by: str, *, writable: bool = True) -> Iterator[None]:
-    """What this process has open at a path is another file for a while, to SQLite too.
+    """For a while, this process's open descriptors of a path refer to another file.
 
-    ``/dev/null`` takes writes and refuses to be synced, ``/dev/full`` refuses writes: errors as
-    the system reports them, not as somebody imagines them. Locks stay as SQLite believes
-    they are; the log, which this is used on, has none.
+    ``/dev/null`` takes writes and refuses to be synced, ``/dev/full`` refuses writes: these are the
+    system's real errors, not imagined ones. SQLite does not notice that locks are lost, but the
+    log, which this is used on, has none.
     """
     target = path.stat()
     found = []
@@ -818,7 +818,7 @@ async def test_a_file_that_may_not_grow_is_no_reason_to_give_up(files: Files) ->
 
 
 def forbid_rollback(connection: sqlite3.Connection) -> None:
-    """Have SQLite itself refuse to end a transaction that way."""
+    """Make SQLite itself refuse to end a transaction that way."""
 
     def authorize(action: int, first: str | None, *rest: str | None) -> int:
         refused = action == sqlite3.SQLITE_TRANSACTION and first == "ROLLBACK"
@@ -830,7 +830,7 @@ def forbid_rollback(connection: sqlite3.Connection) -> None:
 async def test_a_rollback_that_fails_is_not_forgotten(store: SqliteStore) -> None:
     await put(store, "k")
     await store._writer.run(forbid_rollback)
-    # Its condition does not hold, so nothing is done, and the transaction is to be ended.
+    # Its condition does not hold, so nothing is done, and the transaction must be ended.
     await refusal(store, Delete("k", Condition(absent=True)))
     outcome = await refusal(store, Set("k", b"2", JSON))
     assert isinstance(outcome, StoreUnavailable)
@@ -854,7 +854,7 @@ async def test_a_failed_sync_leaves_the_outcome_open(files: Files) -> None:
     assert written.outcomes[0] is not written.outcomes[1]
     assert written.ticket is None
     assert seqlock.told == ["lock", {"k", "n"}, "unlock"], "the seqlock stays raised"
-    # The disk works again, and nothing is tried again.
+    # The disk works again, but nothing is retried.
     error = await refusal(store, Set("k", b"3", JSON))
     assert type(error) is StoreUnavailable and "no more writes" in str(error)
     with pytest.raises(StoreUnavailable, match="no more writes"):
@@ -909,7 +909,7 @@ class FailingConnection(sqlite3.Connection):
 async def failing(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[SqliteStore, Callable[..., None]]]:
-    """A store, and what makes a statement of it fail."""
+    """A store, and a switch that makes one of its statements fail."""
     connect = partial(sqlite3.connect, factory=FailingConnection)
     monkeypatch.setattr("tenantbase.interfaces.sqlite.schema.sqlite3.connect", connect)
     store = await files.open()
@@ -931,7 +931,7 @@ async def test_a_commit_that_fences_nothing_leaves_a_sign_when_it_fails(
     store, fail = failing
     monkeypatch.setattr(sql_sweep, "ONE_BY_ONE", 1)
     await put(store, "l")
-    await write(store, DeletePrefix(""))  # leaves rows, which nobody sees
+    await write(store, DeletePrefix(""))  # leaves rows that are invisible
     seqlock = RecordingSeqlock()
     fail("COMMIT", sqlite3.SQLITE_IOERR_FSYNC)
     assert type(await write(store, Sweep(100), seqlock=seqlock)) is OutcomeUnknown
