@@ -1,4 +1,4 @@
-"""A real HAProxy between clients and a server, configured as the project says."""
+"""A real HAProxy between clients and a server, with the project's configuration."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class HAProxy(Program):
     """HAProxy in front of a server.
 
     Args:
-        directory: for its files; exists.
+        directory: for its files; it exists.
         upstream: the port of the server on 127.0.0.1.
 
     Attributes:
-        port: that it listens on.
+        port: its listening port.
     """
 
     def __init__(self, directory: Path, upstream: int) -> None:
@@ -35,15 +35,15 @@ class HAProxy(Program):
         assert "bind :80\n" in text and "127.0.0.1:8000 " in text
         text = text.replace("bind :80\n", f"bind 127.0.0.1:{self.port}\n")
         text = text.replace("127.0.0.1:8000 ", f"127.0.0.1:{upstream} ")
-        # Checks come often, and still wait for a server that a busy machine slows down.
+        # Checks are frequent, but still wait for a server on a busy machine.
         text = text.replace("check inter 2s\n", "check inter 50ms\n")
         text = text.replace("defaults\n", "defaults\n    timeout check 10s\n")
         (directory / "global.cfg").write_text(f"global\n    stats socket unix@{_STATS}\n")
         (directory / "tenantbase.cfg").write_text(text)
 
     def checks(self) -> dict[str, tuple[str, str]]:
-        """The last health check of each backend: what came of it, and the status."""
-        # Its path is relative to where the process runs, and may be too long for an address.
+        """The last health check of each backend: its result and status."""
+        # The path is relative to the process's directory, and may be too long for an address.
         directory = os.open(self.directory, os.O_RDONLY)
         try:
             with socket.socket(socket.AF_UNIX) as connection:
@@ -55,7 +55,7 @@ class HAProxy(Program):
         finally:
             os.close(directory)
         return {
-            # An asterisk is before the last status while the next check runs.
+            # An asterisk precedes the last status while the next check runs.
             row["# pxname"]: (row["check_status"].removeprefix("* "), row["check_code"])
             for row in rows
             if row["svname"] == "one"

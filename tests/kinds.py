@@ -1,13 +1,13 @@
-"""The kinds of tests: what a test starts decides which one it is.
+"""The kinds of tests. What a test starts decides its kind.
 
 unit            nothing: functions, files, and sockets that are connected to themselves
 integration     processes, or servers on a socket: memcached, nginx, `tenantbase` itself
 torture         the same, to break it on purpose: all that starts something in tests/faults; and the
                 model of the protocol, which visits every state
 
-What a test starts is read off its code: the names that it, its fixtures, and the helpers in tests/
-that they use refer to. A unit test that starts something all the same, through the package, fails (see
-`Watch`): its module must say its kind itself, by ``pytestmark``.
+What a test starts is read from its code: the names used by the test, its fixtures, and their
+helpers in tests/. A unit test that still starts something, through the package, fails (see
+`Watch`): its module must set its kind with ``pytestmark``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def kinds_of(item: pytest.Item) -> list[str]:
 
 
 class Rule:
-    """Finds the kind of a test that is not marked with one."""
+    """Determines the kind of a test that is not marked with one."""
 
     def __init__(self) -> None:
         self._starts: dict[object, bool] = {}
@@ -48,7 +48,7 @@ class Rule:
 
     def _reaches_start(self, function: FunctionType | type) -> bool:
         if function not in self._starts:
-            self._starts[function] = False  # while it is looked at: helpers may call themselves
+            self._starts[function] = False  # before it is examined: helpers may be recursive
             names = set(_names(function))
             self._starts[function] = not names.isdisjoint(_STARTING_NAMES) or any(
                 self._reaches_start(helper) for helper in _helpers(function, names)
@@ -71,7 +71,7 @@ def _unwrapped(function: Callable[..., object]) -> FunctionType:
 
 
 def _helpers(user: FunctionType | type, names: set[str]) -> Iterator[FunctionType | type]:
-    """The functions and classes of tests/ that these names mean where they are used."""
+    """The functions and classes in tests/ that these names refer to."""
     spaces = [vars(sys.modules[user.__module__])]
     if isinstance(user, type):
         yield from (base for base in user.__bases__ if _ours(base))
@@ -106,11 +106,11 @@ def _names_in(code: CodeType) -> Iterator[str]:
 
 
 class Watch:
-    """Sees what this process starts, and where it listens (Python's audit events)."""
+    """Records what this process starts, and where it listens (Python's audit events)."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
-        sys.addaudithook(self._hear)  # there is no way to remove one
+        sys.addaudithook(self._hear)  # audit hooks cannot be removed
 
     def _hear(self, event: str, args: tuple[object, ...]) -> None:
         if event in _STARTING_EVENTS:

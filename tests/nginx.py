@@ -1,4 +1,4 @@
-"""A real nginx between clients and a server: configured as people do, or as they should."""
+"""A real nginx between clients and a server, with common or recommended configurations."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Nginx(Program):
     """nginx in front of a server.
 
     Args:
-        directory: for its files; exists.
+        directory: for its files; it exists.
         upstream: the port of the server on 127.0.0.1.
-        site: what is in the http block, for a server on 127.0.0.1:8000 and clients on port 80.
+        site: the contents of the http block, for a server on 127.0.0.1:8000 and clients on port 80.
 
     Attributes:
-        port: that it listens on.
-        url: under which the server is as it is.
-        prefix_url: under which the server is below a path that nginx takes away.
+        port: its listening port.
+        url: the URL of the server itself.
+        prefix_url: the URL of the server below a path prefix that nginx removes.
     """
 
     def __init__(self, directory: Path, upstream: int, site: str = CARELESS) -> None:

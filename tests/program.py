@@ -1,4 +1,4 @@
-"""A program of the system that runs beside a test until the test ends it."""
+"""An external program that runs during a test."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.servers import READY_SECONDS, poll
 
 
 class Program:
-    """A program in the foreground; as a context manager, started until it answers, ended at the end.
+    """A foreground program. As a context manager it is ready on entry and stopped on exit.
 
-    Subclasses say in `ready` whether it answers.
+    Subclasses define `ready`.
 
     Args:
         command: its name and arguments.
@@ -28,7 +28,7 @@ class Program:
         self._command = command
 
     def ready(self) -> bool:
-        """Whether it answers. May raise OSError or HTTPException: not yet."""
+        """Whether it is ready. OSError and HTTPException mean not yet."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:

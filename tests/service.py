@@ -1,4 +1,4 @@
-"""The service in the test's own process: the policy on a database, and a server on a free port."""
+"""The service within the test's process: the policy on a database, and a server on a free port."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def web_settings(**changes: Any) -> WebSettings:
 def service(
     cache: Cache, settings: WebSettings, *, heartbeat: float = HEARTBEAT_SECONDS
 ) -> Database:
-    """A ``Database`` with the limits that these settings state, over the test's policy."""
+    """A ``Database`` over the test's policy, with the limits of these settings."""
     limits = Limits(
         max_value_bytes=settings.max_value_bytes, max_batch_entries=settings.max_batch_entries
     )
@@ -42,12 +42,12 @@ def service(
 def opened(
     database: Path, memcached: MemcachedProcess | FaultProxy | str | None = None, **options: Any
 ) -> AbstractAsyncContextManager[Cache]:
-    """The cache on a database, which is made if it is not there.
+    """Open the policy on a database, which is created if it does not exist.
 
     Args:
-        memcached: what the cache is kept in, or its address; None: nothing is cached.
-        options: of `Config`. The cache's timeout is generous unless it is given: a slow machine
-            must not turn hits into misses.
+        memcached: the memcached to use, or its address; None: nothing is cached.
+        options: of `Config`. The cache's default timeout is generous: a slow machine must not turn
+            hits into misses.
     """
     config = Config(database=database, **{"cache_timeout": 5.0, **options})
     if memcached is None:
@@ -60,7 +60,7 @@ class Server:
     """A server that runs in the test's event loop.
 
     Attributes:
-        cached: whether what is read may come from memcached.
+        cached: whether reads may be served from memcached.
     """
 
     def __init__(self, cache: Cache, lifecycle: Lifecycle, *, cached: bool = False) -> None:
@@ -76,18 +76,18 @@ class Server:
         body: bytes | str | None = None,
         headers: Headers = (),
     ) -> Answer:
-        """Send one request over a connection of its own."""
+        """Send one request over a new connection."""
         return await self.send(request(method, target, body, headers), method)
 
     async def send(self, data: bytes, method: str = "GET") -> Answer:
-        """Send bytes, and take the first answer."""
+        """Send bytes, and return the first answer."""
         async with self.wire() as wire:
             await wire.send(data)
             return await wire.answer(method)
 
     @asynccontextmanager
     async def wire(self) -> AsyncIterator[Wire]:
-        """A connection, open as long as the block."""
+        """A connection that is open inside the block."""
         async with await Wire.connect(self.port) as wire:
             yield wire
 
@@ -101,11 +101,11 @@ async def served(
     port: int = 0,
     prepare: Callable[[web.Application], None] = lambda app: None,
 ) -> AsyncIterator[Server]:
-    """A server of this cache on 127.0.0.1, which ends with the block.
+    """Run a server of this cache on 127.0.0.1 inside the block.
 
     Args:
-        port: where it listens; 0: a free one.
-        prepare: is given the application before it is served.
+        port: the port to listen on; 0: a free one.
+        prepare: called with the application before it is served.
     """
     settings = settings or web_settings()
     with socket.create_server(("127.0.0.1", port), backlog=128) as listener:

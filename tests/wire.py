@@ -1,4 +1,4 @@
-"""HTTP byte by byte: a test sends the bytes that it says, and gets the answer taken apart.
+"""HTTP byte by byte: a test sends exact bytes, and gets parsed answers.
 
 `Wire` is a connection in the test's event loop; `ask` and `receive` are for blocking sockets.
 """
@@ -44,7 +44,7 @@ class Answer:
     headers: CIMultiDict[str]
     body: bytes
     whole: bool = True
-    """The body came to its declared end."""
+    """Whether the body arrived up to its declared end."""
 
     @property
     def json(self) -> Any:
@@ -76,10 +76,10 @@ class Wire:
         try:
             await self.writer.wait_closed()
         except ConnectionError:
-            pass  # the server was the first to go
+            pass  # the server closed first
 
     def abort(self) -> None:
-        """Drop the connection, with whatever is still to be sent."""
+        """Abort the connection, with everything still unsent."""
         self.writer.transport.abort()
 
     async def send(self, data: bytes) -> None:
@@ -87,11 +87,11 @@ class Wire:
         await self.writer.drain()
 
     async def answer(self, method: str = "GET", seconds: float = SECONDS) -> Answer:
-        """The next answer, to a request with this method.
+        """Read the next answer, to a request with this method.
 
         Raises:
             EOFError: the connection ends before an answer.
-            TimeoutError, OSError, ValueError: no answer comes, or nothing that looks like one.
+            TimeoutError, OSError, ValueError: there is no answer, or not a valid one.
         """
         async with asyncio.timeout(seconds):
             lines = (await self._head()).decode("latin-1").split("\r\n")
@@ -129,7 +129,7 @@ class Wire:
         return bytes(body), True
 
     async def ended(self) -> bool:
-        """Wait for the server to close the connection; True if nothing more came."""
+        """Wait for the server to close the connection. Returns: whether nothing more arrived."""
         async with asyncio.timeout(SECONDS):
             try:
                 return await self.reader.read() == b""
@@ -165,12 +165,12 @@ def connect(port: int) -> socket.socket:
 
 
 def receive(connection: socket.socket, method: str = "GET") -> Answer:
-    """The next answer on a blocking connection, to a request with this method.
+    """Read the next answer on a blocking connection, to a request with this method.
 
-    What follows the answer may be read with it, and is lost.
+    Data after the answer may be read with it, and is lost.
 
     Raises:
-        OSError, http.client.HTTPException: no answer comes, or not all of it.
+        OSError, http.client.HTTPException: there is no complete answer.
     """
     with HTTPResponse(connection, method=method) as response:
         response.begin()
@@ -184,7 +184,7 @@ def ask(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
-    """Send a request on a blocking connection of its own. Raises what `receive` does."""
+    """Send a request on a new blocking connection. Raises as `receive` does."""
     named = {"Host": f"127.0.0.1:{port}"} | dict(headers or {})
     with connect(port) as connection:
         connection.sendall(request(method, target, body, named))

@@ -48,7 +48,7 @@ class HttpClient:
         """Send a request and read its answer.
 
         Raises:
-            NotSent, NoAnswer: the server cannot be reached, or the answer did not come.
+            NotSent, NoAnswer: the server cannot be reached, or there was no answer.
         """
         wire = await self._connected()
         try:

@@ -1,7 +1,7 @@
-"""The torture in small: servers in one process, for when a second must do.
+"""A small torture: servers in one process, for runs of a second.
 
-The same parts, steps, clients, faults and checks as in the large one; only the processes are missing,
-and with them what it means to kill one.
+It has the same parts, steps, clients, faults and checks as the large torture, but a single process,
+so nothing can be killed.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _SETTLE: Final = 0.01
 
 @dataclass(frozen=True)
 class Hunt:
-    """What brings a bug to light.
+    """The plan that exposes a bug.
 
     Attributes:
-        faults: all of them, all the time.
-        steps: of the protocol, that often take long.
-        longest: seconds they take then.
-        restarts: whether all servers are closed and opened again, now and then.
+        faults: all of them run all the time.
+        steps: the steps of the protocol to delay.
+        longest: the longest delay in seconds.
+        restarts: whether all servers restart at intervals.
     """
 
     faults: Sequence[str] = ()
@@ -51,7 +51,7 @@ class Hunt:
 
 
 async def hunt(plan: Hunt, *, seed: int, seconds: float, bug: str | None) -> list[str]:
-    """Torture servers until something is found, or the time is over. Returns: what was found."""
+    """Torture servers until something is found or the time is up. Returns: the findings."""
     with tempfile.TemporaryDirectory(prefix="tenantbase-small-") as directory:
         async with AsyncExitStack() as stack:
             cluster = await stack.enter_async_context(
@@ -78,10 +78,8 @@ async def _hunt(
     clients = _clients(nodes, seed, begin, seconds)
     async with AsyncExitStack() as stack:
         for fault in plan.faults:
-            fast_path = next(faults for faults in LANES.values() if fault in faults)
-            await stack.enter_async_context(
-                fast_path[fault](scene, random.Random(f"{seed} {fault}"))
-            )
+            lane = next(faults for faults in LANES.values() if fault in faults)
+            await stack.enter_async_context(lane[fault](scene, random.Random(f"{seed} {fault}")))
         working = [asyncio.create_task(client.run()) for client in clients]
         restarted = time.monotonic()
         while not referee.violations and not all(task.done() for task in working):
@@ -131,9 +129,9 @@ def _tell(clients: Sequence[Client], referee: Referee) -> None:
 
 
 async def _restart(nodes: Sequence[_Node], clients: Sequence[Client]) -> None:
-    """Close all servers, some with requests under way, and open them again."""
-    # asyncio loses a connection that it accepts in the very moment in which its server is closed,
-    # and complains when the garbage collector finds it. So nobody makes one then.
+    """Close all servers, some with requests in flight, and open them again."""
+    # asyncio loses a connection that it accepts at the very moment its server closes, and warns
+    # when the garbage collector finds it. So clients open none then.
     for client in clients:
         client.go_on.clear()
     await asyncio.sleep(_SETTLE)
@@ -146,7 +144,7 @@ async def _restart(nodes: Sequence[_Node], clients: Sequence[Client]) -> None:
 
 
 class _Node:
-    """A server in this process, at a port that it keeps."""
+    """A server in this process, on a fixed port."""
 
     def __init__(self, cluster: Cluster, memcached: str) -> None:
         self._database = cluster.database
@@ -161,7 +159,7 @@ class _Node:
                 self._memcached,
                 cache_timeout=CACHE_SECONDS,
                 drain_timeout=0.2,
-                # Past this, closing would end the process, and the tests with it.
+                # Beyond this timeout, closing would exit the process, and the tests with it.
                 write_timeout=3600.0,
             )
         )

@@ -1,4 +1,4 @@
-"""A cache whose writes wait for the test."""
+"""A policy whose writes wait for the test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class BlockedCache(Cache):
     """Its writes begin when the gate is set.
 
     Attributes:
-        begun: how many writes have come so far.
+        begun: the number of writes so far.
     """
 
     gate: asyncio.Event
@@ -28,7 +28,7 @@ class BlockedCache(Cache):
 
 
 def blocked(cache: Cache) -> BlockedCache:
-    """The same cache, with its gate closed."""
+    """The same policy, with its gate closed."""
     slow = object.__new__(BlockedCache)
     slow.__dict__.update(cache.__dict__, gate=asyncio.Event(), begun=0)
     return slow

@@ -1,4 +1,4 @@
-"""Two servers on one cache, with the fast path and without, and what they may not differ in."""
+"""Compares two servers on one cache, one with the fast path and one without."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tenantbase.coherence.policy import Cache
 from tests.service import served, web_settings
 from tests.wire import SECONDS, Wire
 
-# What two requests cannot have in common.
+# What differs between any two requests.
 _DIFFERENT: Final = re.compile(
     rb'(?<=\nDate: )[^\r]*|(?<="id":")[^"]*|(?<="version":)\d+|(?<=ETag: ")\d+'
     rb'|(?<="created":)\w+|(?<=X-Cache: )\w+|(?<=Content-Length: )\d+|version is \d+'
@@ -28,13 +28,13 @@ async def both_paths(cache: Cache) -> AsyncIterator[tuple[int, int]]:
 
 
 async def answers(port: int, pieces: Sequence[bytes], *, pause: bool = False) -> bytes:
-    """All that a server answers to these bytes, but for what no two answers have in common.
+    """All answers of a server to these bytes, without the parts that always differ.
 
     b"reset": the server has reset the connection. The bytes should end with `corpus.LAST`, or the
     server waits for more.
 
     Args:
-        pause: let the server take each piece by itself.
+        pause: let the server read each piece separately.
     """
     async with asyncio.timeout(SECONDS), await Wire.connect(port) as wire:
         try:

@@ -1,4 +1,4 @@
-"""Servers in this process, over real databases, with a real memcached and without one."""
+"""Servers in this process, over real databases, with and without a real memcached."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.service import Server, opened, served
 
 
 class Start(Protocol):
-    """Starts a server with these settings, which ends with the block."""
+    """Starts a server with the given settings inside the block."""
 
     def __call__(
         self,
@@ -58,10 +58,10 @@ async def server(
     memcached: MemcachedProcess,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Server]:
-    """One server for all tests of a module, which use keys of their own.
+    """One server for all tests of a module, which use different keys.
 
-    With the cache, without it, with it but without the fast path, and with one that dies in the
-    middle of every answer: the answers are the same.
+    The answers must be the same with memcached, without it, without the fast path, and with a
+    memcached that dies in the middle of every answer.
     """
     database = tmp_path_factory.mktemp("server") / "x.db"
     settings = web_settings(fast_path=request.param != "general-path")
@@ -75,7 +75,7 @@ async def server(
 
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
-    """For tests that need a server of their own."""
+    """For tests that need their own server."""
 
     def start(
         settings: WebSettings = web_settings(),  # noqa: B008  frozen

@@ -1,4 +1,4 @@
-"""Requests as bytes: plain ones, and ones that are anything else."""
+"""Requests as bytes: plain ones, and all other kinds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stand-ins for what differs from answer to answer: equal to every value of their kind."""
+"""Matchers for values that differ between answers: each equals every value of its kind."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 
 class Like:
-    """Equal to any text that a pattern matches as a whole."""
+    """Equal to any text that a pattern matches entirely."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
@@ -19,7 +19,7 @@ class Like:
 
 
 class Is:
-    """Equal to anything of a type."""
+    """Equal to any instance of a type."""
 
     def __init__(self, kind: type) -> None:
         self._kind = kind

@@ -1,4 +1,4 @@
-"""Tables of the contract: one row a case."""
+"""Tables of the contract: one row per case."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Row:
     """A case.
 
     Attributes:
-        given: requests before it, which succeed.
+        given: earlier requests, which succeed.
         status, body, headers: what the answer to ``ask`` must be. A body that is bytes is compared
-            as it is, any other as JSON; of the headers only these are looked at, and None is
-            one that must not be there. ``x-cache`` is what it is while the cache is on.
+            as it is, any other as JSON. Only these headers are checked; None: it must be absent.
+            ``x-cache`` applies while the cache is on.
         then: a further request, and the JSON it answers with.
     """
 
@@ -83,7 +83,7 @@ def _compare(answer: Answer, expected: Any) -> None:
 
 
 def problem(name: str, status: int, **more: object) -> dict[str, object]:
-    """A problem document; its title and detail may be any text."""
+    """A problem document with any title and detail."""
     return {
         "type": f"urn:tenantbase:problem:{name}",
         "title": TEXT,
@@ -94,5 +94,5 @@ def problem(name: str, status: int, **more: object) -> dict[str, object]:
 
 
 def invalid(field: str | None = None) -> dict[str, object]:
-    """What 400 says."""
+    """The problem document of a 400."""
     return problem("invalid-request", 400, **({"field": field} if field else {}))

@@ -1,4 +1,4 @@
-"""The description of the API says of each server, operation and header what is true of it."""
+"""The OpenAPI document is correct about each server, operation and header."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_limits_are_those_of_the_server() -> None:
         ]
         for name in ("value", "keys")
     }
-    # What a type says of its field goes before what the field's name says.
+    # A description in a type takes precedence over the one for the field's name.
     assert told["value"].count("The new value.") == 1
     told["value"].remove("The new value.")
     assert told["value"] and all("At most 12,345 bytes." in each for each in told["value"])

@@ -1,4 +1,4 @@
-"""Safe from the start: who is turned away at the door."""
+"""The guard: which requests are refused before any handler runs."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ async def test_host_is_not_looked_at_on_other_addresses(start: Start) -> None:
 
 
 async def test_host_is_looked_at_on_every_address_if_names_are_given(start: Start) -> None:
-    """Or a page whose name is made to resolve to this address could write."""
+    """Otherwise a page whose name resolves to this address could write (DNS rebinding)."""
     settings = web_settings(loopback=False, allowed_hosts=frozenset({"cache.internal."}))
     async with start(settings) as server:
         for host in ("cache.internal:80", "cache.internal.", "localhost:8000", "127.0.0.1"):
@@ -165,7 +165,7 @@ async def test_host_is_looked_at_on_every_address_if_names_are_given(start: Star
 async def test_a_refused_host_is_named_with_the_option(
     server: Server, host: str, seen: str
 ) -> None:
-    """Whoever runs the service behind a proxy must find out what to change from this alone."""
+    """The error alone must tell operators behind a proxy what to change."""
     answer = await server.ask("GET", "/livez", headers={"Host": host})
     assert answer.status == 421
     assert answer.json["detail"].isascii() and len(answer.json["detail"]) < 300
@@ -259,7 +259,7 @@ async def test_a_transfer_coding_other_than_chunked(server: Server, codings: lis
             answer = await wire.answer(method)
             assert answer.status in (400, 501), answer
             assert answer.headers["content-type"] == "application/problem+json"
-            with pytest.raises((EOFError, ConnectionError)):  # nothing after it is believed
+            with pytest.raises((EOFError, ConnectionError)):  # nothing after it is trusted
                 await wire.answer()
     assert (await server.ask("GET", "/v1/values/te")).status == 404
 

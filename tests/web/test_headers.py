@@ -1,4 +1,4 @@
-"""A header is defined once: a change of one definition is seen in answers on both HTTP paths."""
+"""A header is defined once: changing its definition changes the answers of both HTTP paths."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MALFORMED = ("GET", "no slash", None)
 
 Asked = tuple[str, str, bytes | None]
 
-# Each definition, and what is answered by it.
+# Each definition, and requests whose answers use it.
 DEFINITIONS: dict[Callable[..., Any], list[Asked]] = {
     responses.common_headers: [
         *(PUT, GET, RAW, ABSENT, DELETE, HEALTH, INVALID, LIST, LIVE, ERROR, MALFORMED)

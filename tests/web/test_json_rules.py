@@ -16,7 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 JSON_TYPE = {"Content-Type": "application/json"}
 
-# How a value gets in by HTTP, and the field that is named when it is refused.
+# The ways to write a value by HTTP, and the field that an error names.
 ROUTES: dict[str, tuple[Callable[[str], Ask], str]] = {
     "set-value": (lambda v: Ask("POST", "/set-value", '{"key":"j","value":%s}' % v), "value"),
     "set-value in base64": (

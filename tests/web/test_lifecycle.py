@@ -1,4 +1,4 @@
-"""What is still to be finished when the server stops."""
+"""The lifecycle: counting the requests in flight when the server stops."""
 
 from __future__ import annotations
 

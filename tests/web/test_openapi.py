@@ -1,4 +1,4 @@
-"""The description of the API is true: requests made from it get the answers it names."""
+"""The OpenAPI document is correct: requests generated from it get the answers it describes."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def app_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
 @api.exclude(path="/v1/watch", method="GET").parametrize()
 @settings(max_examples=20, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 def test_requests_made_from_it(case: schemathesis.Case[Any], app_server: AppServer) -> None:
-    """No status, media type, header or shape that is not described, no 5xx, and nothing that the
-    description forbids is accepted. (What it allows may be refused: a ``ttl`` together with
-    ``expires_at``, an ``If-Match`` that is no list of tags.)"""
+    """Every status, media type, header and shape is described, there is no 5xx, and requests that
+    the document forbids are refused. (Some that it allows are refused, too: a ``ttl`` together with
+    ``expires_at``, an ``If-Match`` that is not a list of tags.)"""
     case.call_and_validate(base_url=app_server.base_url, excluded_checks=[positive_data_acceptance])
 
 
@@ -151,7 +151,7 @@ def test_every_problem_is_described() -> None:
         for content in response["content"].values()
         for name in content["examples"]
     }
-    # What has no operation to be described with.
+    # Problem types that belong to no operation.
     assert named == KINDS.keys() - {"no-such-route", "method-not-allowed"}
 
 
@@ -206,7 +206,7 @@ def test_the_document_is_compressed_for_who_takes_that(app_server: AppServer) ->
 
 
 class Page(HTMLParser):
-    """What is in a page; fails where its elements do not nest."""
+    """Parses a page; fails if elements are not nested properly."""
 
     VOID = {"meta", "br"}
 

@@ -1,4 +1,4 @@
-"""Errors as answers: the same kind of document for all of them, and nothing of the inside."""
+"""Errors as answers: always a problem document, which reveals nothing internal."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ ODD = [b"\xff", b"\xc3\xa9", b"\xed\xa0\xbd", b"\x80" * 100, b"\t", b"a\tb", b'"
 async def test_odd_bytes_in_a_header_are_never_an_internal_error(
     server: Server, header: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each of those that are looked at, and some that are not."""
+    """Headers that the server examines, and some that it does not."""
     asks = [
         (b"GET", b"/get-value?key=odd", b""),
         (b"GET", b"/v1/values?prefix=odd", b""),
@@ -148,7 +148,7 @@ async def test_routes(server: Server, row: Row) -> None:
 
 
 class _Raising(Cache):
-    """Everything that it is asked for ends with an error."""
+    """Every operation fails with the given error."""
 
     error: Exception
 

@@ -1,4 +1,4 @@
-"""Connections: what is no HTTP, what takes too long, and how the server ends."""
+"""Connections: invalid HTTP, timeouts, and the shutdown of the server."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ async def test_100_continue(server: Server) -> None:
 
 
 async def test_requests_in_a_row(server: Server) -> None:
-    """All at once and byte by byte, answered in their order."""
+    """Sent at once and byte by byte; the answers come in order."""
     requests = [
         request("POST", "/set-value", '{"key":"row","value":1}'),
         request("GET", "/get-value?key=row"),
@@ -224,7 +224,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body(
 async def test_a_client_that_leaves_in_the_middle_of_its_answer(
     server: Server, caplog: pytest.LogCaptureFixture, goodbye: str
 ) -> None:
-    # More than the sockets hold, so that the server waits until the client takes some of it.
+    # More than the sockets' buffers hold, so that the server waits for the client to read.
     values = [Set(DEFAULT.key(f"left/{n}"), b'"%b"' % (b"x" * 500_000), JSON) for n in range(40)]
     await server.cache.write(*values)
     async with server.wire() as wire:
@@ -343,7 +343,7 @@ async def test_an_answer_is_sent_to_its_end_in_a_drain(tmp_path: Path, fast_path
             await writer.send(request("PUT", "/v1/values/big", value))
             assert (await writer.answer()).status == 201
             await wire.send(request("GET", "/v1/values/big"))
-            # The rest of it is more than what the sockets hold, and stays with the server.
+            # The rest exceeds the sockets' buffers, and stays with the server.
             begun = await wire.reader.readexactly(100)
             server.stop.set()
             await poll_async(lambda: server.lifecycle.draining, "it drains")

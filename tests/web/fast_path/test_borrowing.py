@@ -26,7 +26,7 @@ SET = request("POST", "/set-value", '{"key": "k", "value": 1}')
 
 
 class Served:
-    """A server, and how many requests its general path has answered."""
+    """A server that counts the requests its general path has answered."""
 
     def __init__(self, server: Server, database: Path) -> None:
         self.port = server.port
@@ -94,7 +94,7 @@ async def test_a_body_that_comes_slowly_is_followed_by_a_plain_request(tmp_path:
 
 
 async def test_a_request_refused_by_its_head_leaves_the_connection_in_step(tmp_path: Path) -> None:
-    """The answer comes before the body; what follows the body is answered as well."""
+    """The answer comes before the body; the requests after the body are answered, too."""
     async with serve(tmp_path, web_settings(max_value_bytes=1_000)) as server:
         put = request("PUT", "/v1/values/p", "GET /" * 20_000)
         async with await Wire.connect(server.port) as wire:
@@ -132,7 +132,7 @@ async def test_a_half_closed_client_gets_its_answers(
     tmp_path: Path, pending: bytes, fast: bool
 ) -> None:
     async with serve(tmp_path, web_settings(fast_path=True)) as server:
-        if not fast:  # a chunked request, whose end is not told, takes the connection for good
+        if not fast:  # a chunked request, whose length is unknown, takes the connection permanently
             pending = (
                 request(
                     "POST",
@@ -164,13 +164,13 @@ async def test_an_incomplete_request_of_a_half_closed_client_ends_the_connection
 
 @pytest.mark.parametrize("size", [10_000, 60_000], ids=["answered-here", "answered-there"])
 async def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path, size: int) -> None:
-    """It is stopped after some requests, costs no more memory, and gets every answer in the end."""
+    """Reading pauses after some requests, memory stays bounded, and every answer arrives."""
     value = "x" * size
     async with serve(tmp_path, web_settings()) as server:
         async with await Wire.connect(server.port) as wire:
             await wire.send(request("PUT", "/v1/values/large", value))
             assert (await wire.answer()).status == 201
-        # Long requests: the kernel's buffers hold few of them, and so few answers are to be read.
+        # Long requests: the kernel's buffers hold few of them, so there are few answers to read.
         ask = request("GET", "/v1/values/large", headers={"X-Padding": "x" * 6_000})
         many = ask * 5_000
         client = socket.create_connection(("127.0.0.1", server.port))
@@ -189,19 +189,19 @@ async def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path, size
                 piece = await loop.sock_recv(client, 1 << 20)
             assert piece
             received += piece
-            # Enough is kept to count by; the rest would be gigabytes.
+            # Keep enough to count; all of it would be gigabytes.
             done = received.count(b"HTTP/1.1 200 OK") - 1
             if done > 0:
                 wanted -= done
                 del received[: received.rindex(b"HTTP/1.1 200 OK")]
         await end
-        # Not rescued by the general path, to which a connection without progress is handed on.
+        # Not rescued by the general path, which takes over a connection without progress.
         assert _buffered(server) == 0
         client.close()
 
 
 async def _send_what_is_taken(client: socket.socket, data: bytes) -> int:
-    """Send until nothing more is taken for a while."""
+    """Send until the server stops reading for a while."""
     sent = idle = 0
     while sent < len(data) and idle < 20:
         try:
@@ -214,7 +214,7 @@ async def _send_what_is_taken(client: socket.socket, data: bytes) -> int:
 
 
 def _buffered(server: Served) -> int:
-    """Bytes that the server holds for its only connection."""
+    """Bytes that the server buffers for its only connection."""
     (transport,) = server.lifecycle.connections._open
     protocol = transport.get_protocol()
     assert isinstance(protocol, FastConnection)
@@ -222,7 +222,7 @@ def _buffered(server: Served) -> int:
 
 
 async def test_a_get_waits_for_the_slow_set_before_it(tmp_path: Path) -> None:
-    """Even when it takes so long that an idle connection would be looked after."""
+    """Even if it takes so long that an idle connection would be checked."""
     async with serve(tmp_path, web_settings()) as server:
         lock = os.open(f"{server.database}-lock", os.O_RDWR)
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -231,7 +231,7 @@ async def test_a_get_waits_for_the_slow_set_before_it(tmp_path: Path) -> None:
                 await wire.send(SET + GET[:40])
                 await asyncio.sleep(2.5)
                 await wire.send(GET[40:])
-                await asyncio.sleep(0.3)  # an answer to it would be the first one
+                await asyncio.sleep(0.3)  # an answer to it would come first
                 fcntl.flock(lock, fcntl.LOCK_UN)
                 first, second = await wire.answer(), await wire.answer()
         finally:
@@ -269,8 +269,8 @@ async def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(tmp_path
 
 
 async def test_requests_behind_a_large_body_do_not_pile_up(tmp_path: Path) -> None:
-    """Two may pause the connection: the handler that is behind with a body, and the fast path that
-    holds enough. When the first reads on, the second still holds enough."""
+    """Two parts may pause the connection: a slow handler of a body, and the fast path when its
+    buffer is full. When the handler resumes reading, the buffer is still full."""
     async with serve(tmp_path, web_settings()) as server:
         lock = os.open(f"{server.database}-lock", os.O_RDWR)
         fcntl.flock(lock, fcntl.LOCK_EX)  # the write takes until it is released

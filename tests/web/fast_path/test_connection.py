@@ -1,4 +1,4 @@
-"""Both paths answer alike: the same bytes for the same bytes, however they are cut and mangled."""
+"""Both paths give identical answers to identical bytes, however those are split and mangled."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def test_pipelined_requests_are_answered_in_their_order(lanes: Lanes) -> N
 
 
 async def test_a_deep_pipeline_is_answered_whole(lanes: Lanes) -> None:
-    """More than is taken in at once: reading pauses, and goes on."""
+    """More than is buffered at once: reading pauses and resumes."""
     count = 5_000
     fast, _ = await lanes.ask_both(PLAIN["value"] * count)
     assert fast.count(b"HTTP/1.1 200 OK") == count + 1
@@ -115,8 +115,8 @@ async def test_mangled_requests_are_answered_alike(lanes: Lanes) -> None:
                     data[at:at] = rng.choice(corpus)[:40]
             if not data:
                 break
-        # A body that is announced and never comes would keep both waiting: end the stream.
+        # An announced body that never arrives would keep both waiting: end the stream.
         fast, general = await lanes.ask_both(bytes(data), b"\r\n\r\n" + b" " * 64 + b"\r\n\r\n")
-        # aiohttp forgets good requests when rubbish follows them in the same packet.
+        # aiohttp drops valid requests when garbage follows them in the same packet.
         forgot = general.startswith(b"HTTP/1.0 400") and fast.endswith(general)
         assert fast == general or forgot, bytes(data)

@@ -1,4 +1,4 @@
-"""Where a request ends: told only where it cannot be understood in two ways."""
+"""Framing: the end of a request is known only where it is unambiguous."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A connection that is lent out: its reading, its body and its end are still one connection's."""
+"""Lending a connection: pausing, bodies and closing still work as on a single connection."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.wire import Wire, request
 async def test_a_body_whose_answer_came_early_is_not_taken_for_idleness(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connection is the borrower's until the body has come, however slowly that happens."""
+    """The borrower keeps the connection until the body has arrived, however slowly."""
     monkeypatch.setattr(web_server, "_LINGERING_SECONDS", 60.0)
     monkeypatch.setattr(connection, "_PATIENCE_SECONDS", 0.02)
     settings = web_settings(max_value_bytes=1_000, keepalive_timeout=0.2)
@@ -41,7 +41,7 @@ async def test_a_body_whose_answer_came_early_is_not_taken_for_idleness(
 async def test_a_body_that_is_not_read_is_not_received(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """aiohttp has the connection paused, which is not its own, and read again."""
+    """aiohttp can pause and resume a connection that it has borrowed."""
     gate = asyncio.Event()
 
     @web.middleware

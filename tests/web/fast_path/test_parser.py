@@ -1,4 +1,4 @@
-"""What is recognised as a plain request, and what is not."""
+"""Which requests are plain, and which are not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_plain_requests_are_recognised(name: str) -> None:
     found = RequestParser(lambda headers: True).parse(PLAIN[name])
     assert not isinstance(found, Other)
     assert found.end == len(PLAIN[name])
-    # In the middle of a pipeline as well.
+    # Also in the middle of a pipeline.
     found = RequestParser(lambda headers: True).parse(b"GET " + PLAIN[name] + b"GET", 4)
     assert not isinstance(found, Other)
     assert found.end == 4 + len(PLAIN[name])
@@ -30,7 +30,7 @@ def test_plain_requests_are_recognised(name: str) -> None:
 
 @pytest.mark.parametrize("name", RARE)
 def test_rare_requests_are_left_to_the_general_parser(name: str) -> None:
-    """Those that are wrong only in their JSON, or whose Host is refused, look plain at first."""
+    """Requests whose only fault is their JSON or their Host look plain at first."""
     looks_plain = {
         "foreign host",
         "set from a page",
@@ -73,7 +73,7 @@ def test_a_head_is_judged_by_what_allows_it_each_time_it_differs() -> None:
     assert len(asked) == 2
 
 
-# Fields that clients, proxies and tracers add, and that no answer to a plain request depends on.
+# Fields that clients, proxies and tracers add, and that do not affect answers to plain requests.
 HARMLESS = [
     "Authorization: Bearer tb_x",
     "Cookie: a=b",

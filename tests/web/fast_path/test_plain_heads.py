@@ -1,4 +1,4 @@
-"""Heads that are not plain although their line is, and heads that are too long."""
+"""Heads that are not plain although their request line is, and heads that are too long."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LINE = b"GET /health-check HTTP/1.1\r\n"
 
 @pytest.mark.parametrize("after", [b"", LINE, b"\r\n", LINE + b"Host: localhost\r\n\r\n"])
 def test_a_head_without_fields_is_complete(after: bytes) -> None:
-    """It has its refusal at once; more would be waited for in vain."""
+    """It is refused at once; the server does not wait for more."""
     assert RequestParser(lambda headers: True).parse(LINE + b"\r\n" + after) is GENERAL
 
 
@@ -26,7 +26,7 @@ def test_a_connection_that_may_not_go_on_is_for_the_general_path(name: bytes, va
 
 @pytest.mark.parametrize(("fields", "plain"), [(600, True), (700, False)])
 def test_a_head_has_64_kibibytes(fields: int, plain: bool) -> None:
-    """The general parser has a limit for each field, and none for all of them."""
+    """The general parser limits each field, but not their total."""
     head = LINE + b"Host: localhost\r\n" + b"X: %b\r\n" % (b"x" * 95) * fields + b"\r\n"
     framed = frame(head)
     assert (framed is not None) == plain == (len(head) <= 65_536)

@@ -1,4 +1,4 @@
-"""Answers as bytes; that they are aiohttp's is what ``test_agreement.py`` compares."""
+"""Answers as bytes. ``test_agreement.py`` compares them with aiohttp's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One damaged row: it alone fails, and the damage is told once."""
+"""One damaged row: only its key fails, and the damage is logged once."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def document(
 
 
 async def test_ok(server: Server) -> None:
-    await server.ask("GET", "/get-value?key=any")  # a cache that is dying is found out
+    await server.ask("GET", "/get-value?key=any")  # reads detect that the cache is down
     answer = await server.ask("GET", "/health-check")
     assert answer.status == 200
     cache = {None: "off", True: "ok", False: "unavailable"}[server.cache.cache_available]
@@ -119,7 +119,7 @@ async def test_many_ask_and_the_database_is_asked_once(start: Start) -> None:
         _Checked.gate.set()
         assert {(await answer).status for answer in asked} == {503}
         await server.ask("GET", "/health-check")
-        assert _Checked.checks == 2  # what was found then is not kept
+        assert _Checked.checks == 2  # the result is not cached
 
 
 async def test_a_database_that_hangs_is_unavailable_in_good_time(start: Start) -> None:

@@ -1,4 +1,4 @@
-"""Large bodies of writes are not read by the process that serves, whatever the route."""
+"""Large bodies of writes are never parsed by the serving process, whatever the route."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BRACKETS = b"[" + b"{}, " * (1 << 19) + b"{}]"
 LONE = LARGE[:-1] + rb', "\ud83d"]'
 SETTINGS = web_settings(max_value_bytes=16 << 20, max_request_bytes=24 << 20)
 
-# How a value gets in, by route: method, target, body, content type, field of the value.
+# The ways to write a value, by route: method, target, body, content type, field of the value.
 WAYS: dict[str, Callable[[bytes], tuple[str, str, bytes, str, str]]] = {
     "set-value": lambda v: (
         *("POST", "/set-value", b'{"key":"k","value":%b,"ttl":60}' % v),
@@ -41,7 +41,7 @@ WAYS: dict[str, Callable[[bytes], tuple[str, str, bytes, str, str]]] = {
 
 @pytest.fixture(autouse=True)
 def _no_large_text_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every JSON text that is read begins with this check."""
+    """Every parsed JSON text passes this check first."""
 
     def check(text: bytes, field: str | None) -> None:
         assert not is_large(text), "a large text is read by the event loop"
@@ -67,7 +67,7 @@ async def test_what_is_wrong_is_said(start: Start, way: str) -> None:
         answer = await server.ask(method, target, body, [("Content-Type", content_type)])
         assert answer.status == 400
         assert "lone surrogate" in answer.json["detail"]
-        if way in ("base64", "PUT"):  # otherwise it is found before the place is known
+        if way in ("base64", "PUT"):  # otherwise it is found before the position is known
             assert answer.json["field"] == field
         assert (await server.ask("GET", "/v1/values/k")).status == 404
 

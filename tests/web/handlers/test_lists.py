@@ -207,7 +207,7 @@ async def test_a_large_list_is_streamed(start: Start, accept: dict[str, str]) ->
         )
         assert gzip.decompress(packed.body) == plain.body
         async with server.wire() as wire:
-            for _ in range(2):  # anything but a head would be taken for the second answer
+            for _ in range(2):  # anything after the head would be taken for the second answer
                 await wire.send(request("HEAD", "/v1/values", headers=accept))
                 head = await wire.answer("HEAD")
                 assert head.status == 200 and "transfer-encoding" not in head.headers
@@ -243,7 +243,7 @@ async def test_compression_is_negotiated(server: Server, accept: str, coding: st
 
 @pytest.mark.parametrize("target", ["/get-value?key=y/00000", "/v1/values/y/00000"])
 async def test_one_value_is_never_compressed(server: Server, target: str) -> None:
-    """It has a strong tag, which stands for these very bytes."""
+    """It has a strong tag, which identifies exactly these bytes."""
     await fill(server, "y/", 1, 100_000)
     answer = await server.ask("GET", target, headers={"Accept-Encoding": "gzip"})
     assert "content-encoding" not in answer.headers and "vary" not in answer.headers

@@ -1,4 +1,4 @@
-"""``Location``: where a value is, from whichever side of a proxy it is looked at."""
+"""``Location``: the URL of a value, as seen from either side of a proxy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def test_location_is_the_target_whatever_a_proxy_did_to_its_path(
     assert answer.status == 201
     sent_to = f"http://localhost{prefix}/v1/values/{path}"
     location = answer.headers["location"]
-    # An empty query is that of the target; Python's own function drops it.
+    # An empty query refers to the target's path; Python's own function drops it.
     assert (sent_to if location == "?" else urljoin(sent_to, location)) == sent_to
     again = await server.ask("PUT", f"/v1/values/{proxied}", "x")
     assert (again.status, again.headers.get("location")) == (200, None)

@@ -1,4 +1,4 @@
-"""The routes for one value, as the contract has them."""
+"""The routes for one value, as the contract defines them."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ Block = dict[str, str]
 
 
 class Stream:
-    """A stream of events, taken apart by hand."""
+    """A parser of an event stream, independent of the client's."""
 
     def __init__(self, wire: Wire, headers: dict[str, str]) -> None:
         self.headers = headers
@@ -59,7 +59,7 @@ class Stream:
         return block
 
     async def event(self) -> Block:
-        """The next block that is an event, without its id, which is its version."""
+        """The next event, without its id, which is its version."""
         while True:
             block = await self.block()
             assert block is not None, "the stream has ended"
@@ -68,7 +68,7 @@ class Stream:
                 return block
 
     async def events(self, count: int) -> list[tuple[str, str]]:
-        """Kind and key of the next so many events."""
+        """Kind and key of the next ``count`` events."""
         blocks = [await self.event() for _ in range(count)]
         return [(block["event"], json.loads(block["data"])["key"]) for block in blocks]
 
@@ -232,7 +232,7 @@ async def test_an_id_from_the_future_begins_with_a_reset(start: Start) -> None:
 async def test_an_id_of_another_kind_begins_with_a_reset(
     start: Start, target: str, headers: Headers
 ) -> None:
-    """An error would end an EventSource for good."""
+    """An error would end an EventSource permanently."""
     async with start() as server:
         await set_keys(server, "k1")
         async with watching(server.port, target, headers) as stream:

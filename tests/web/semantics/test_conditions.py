@@ -1,4 +1,4 @@
-"""Conditions by themselves; that the routes keep to them is tested with the routes."""
+"""Conditions; that routes apply them is tested with the routes."""
 
 from __future__ import annotations
 

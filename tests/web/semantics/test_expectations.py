@@ -1,4 +1,4 @@
-"""``Expect: 100-continue``: invited once, by any spelling, and what comes after is an answer."""
+"""``Expect: 100-continue``, in any spelling: one ``100 Continue``, followed by the answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def test_a_body_is_invited_once_and_then_taken(server: Server, expected: str) -> None:
     put = request("PUT", "/v1/values/invited", b"x" * 1_000, {"Expect": expected})
     async with server.wire() as wire:
-        for _ in range(2):  # and each time anew on the same connection
+        for _ in range(2):  # and for each request on the same connection
             await wire.send(put[:-1_000])
             assert (await wire.answer()).status == 100
             await wire.send(put[-1_000:-1])
@@ -29,8 +29,8 @@ async def test_a_body_is_invited_once_and_then_taken(server: Server, expected: s
 
 
 async def test_an_invited_body_may_be_refused(start: Start) -> None:
-    """The invitation is no part of the answer, so there is room for another one. Since the body
-    was invited it comes, and the connection goes on behind it."""
+    """``100 Continue`` does not count as an answer, so an error can follow it. The client then
+    sends the body, and the connection continues after it."""
     async with start(web_settings(max_value_bytes=1_000)) as server, server.wire() as wire:
         headers = {"Expect": "100-continue", "Transfer-Encoding": "chunked"}
         await wire.send(request("PUT", "/v1/values/k", headers=headers))
@@ -56,7 +56,7 @@ async def test_an_invited_body_may_be_wrong(server: Server) -> None:
 
 @pytest.mark.parametrize("expected", ["100-continue", "200-ok"])
 async def test_an_old_client_expects_nothing(server: Server, expected: str) -> None:
-    """HTTP/1.0 has no such thing: the field is ignored (RFC 9110, section 10.1.1)."""
+    """The field is ignored in HTTP/1.0 (RFC 9110, section 10.1.1)."""
     put = request("PUT", "/v1/values/old", b"x" * 1_000, {"Expect": expected}, version="1.0")
     async with server.wire() as wire:
         before = server.lifecycle.active

@@ -1,4 +1,4 @@
-"""Ranges by themselves."""
+"""Parsing ``Range`` headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entity tags in conditions, weak ones above all: proxies that compress answers make them."""
+"""Entity tags in conditions, above all weak ones, which proxies that compress answers produce."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_a_weak_tag_in_if_match_is_explained(
     assert answer.status == 412
     assert answer.json == problem("condition-failed", 412, key="weak", version=version)
     assert f'weak entity tag, W/"{version}"' in answer.json["detail"]
-    # Another reason is not told so.
+    # Other failures do not get this explanation.
     for given in ('W/"0"', '"0"'):
         answer = await server.ask(method, target, body, {"If-Match": given})
         assert answer.status == 412 and "weak entity" not in answer.json["detail"]

@@ -1,4 +1,4 @@
-"""The budget for bodies by itself: large ones cannot keep small ones out."""
+"""The memory budget for bodies: large bodies cannot keep small ones out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def test_large_bodies_leave_room_for_small_ones() -> None:
         other.begin(None, LARGE)
     other.begin(None, None)
     other.grow(2 * SMALL_BYTES)
-    with pytest.raises(OverLimit):  # by what has arrived of it
+    with pytest.raises(OverLimit):  # by the bytes that have arrived
         other.grow(1)
     small = [Holding(budget) for _ in range(2)]
     for each in small:

@@ -1,4 +1,4 @@
-"""The last moments of a server: a request that is on its way when the port closes is answered."""
+"""A request that is on its way when the port closes is answered."""
 
 from __future__ import annotations
 

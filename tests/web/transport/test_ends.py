@@ -1,4 +1,4 @@
-"""Whose connection is ended, and whose is not."""
+"""Which connections are closed after an answer, and which are kept."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def test_an_idle_client_is_not_one_that_takes_nothing(start: Start) -> Non
 async def test_a_client_that_is_refused_may_send_what_it_has(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many look at the answer only after they have sent all, and not if that fails."""
+    """Many clients read the answer only after sending everything, and never if that fails."""
     monkeypatch.setattr(lingering, "LINGER_SECONDS", 20.0)
     async with start(web_settings(max_connections=1)) as server, server.wire() as wire:
         await wire.send(request("GET", "/livez"))

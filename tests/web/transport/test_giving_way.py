@@ -1,4 +1,4 @@
-"""Which bodies give way to others: those that no longer arrive, and no others."""
+"""Evicting bodies: only stalled ones are evicted."""
 
 from __future__ import annotations
 

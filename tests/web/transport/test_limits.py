@@ -1,4 +1,4 @@
-"""Limits of the server as a whole: bodies in flight, connections, clients that take nothing."""
+"""Limits of the whole server: bodies in flight, connections, clients that do not read."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def over_limit(limit: str) -> dict[str, object]:
 
 @asynccontextmanager
 async def held_back(server: Server, key: str, size: int) -> AsyncIterator[Wire]:
-    """A write that has sent all of its body but the last byte."""
+    """A write that has sent its body except for the last byte."""
     async with server.wire() as wire:
         await wire.send(request("PUT", f"/v1/values/{key}", b"x" * size)[:-1])
         yield wire
 
 
 async def test_bodies_held_back_take_no_more_than_the_budget(start: Start) -> None:
-    """Those who hold back give way to a client that goes on; each is told why."""
+    """Stalled clients are evicted in favour of an active one; each is told why."""
     settings = web_settings(max_inflight_bytes=4 * MIB, max_value_bytes=MIB)
     async with start(settings) as server, AsyncExitStack() as stack:
         wires = [
@@ -56,7 +56,7 @@ async def test_bodies_held_back_take_no_more_than_the_budget(start: Start) -> No
         ]
         answers = [asyncio.create_task(wire.answer()) for wire in wires]
         written = await server.ask("PUT", "/v1/values/other", b"y" * MIB)
-        while written.status == 503:  # those who hold back have just sent something
+        while written.status == 503:  # the other clients have just sent something
             assert written.headers["retry-after"] == "1"
             await asyncio.sleep(0.1)
             written = await server.ask("PUT", "/v1/values/other", b"y" * MIB)
@@ -77,7 +77,7 @@ async def test_bodies_held_back_take_no_more_than_the_budget(start: Start) -> No
         assert [each.status for each in stored] == [
             200 if status == 201 else 404 for status in statuses
         ]
-        # What was held is free again, all of it.
+        # All held memory is free again.
         for _ in range(2):
             writes = [server.ask("PUT", f"/v1/values/again/{n}", b"z" * MIB) for n in range(3)]
             assert {each.status for each in await asyncio.gather(*writes)} <= {200, 201}
@@ -123,7 +123,7 @@ async def test_one_connection_too_many_is_refused_at_once(start: Start, fast_pat
                 assert answer.headers["content-type"] == "application/problem+json"
                 assert answer.headers["server"] == "tenantbase"
                 assert await silent.ended()
-            # What it sends meanwhile does not destroy the answer.
+            # Data that it sends meanwhile does not destroy the answer.
             for _ in range(20):
                 refused = await server.ask("PUT", "/v1/values/k", b"x" * 500_000)
                 assert refused.status == 503
@@ -146,7 +146,7 @@ async def test_connections_are_counted_once_in_either_lane(start: Start) -> None
 
 
 async def _slow_reader(server: Server, target: str) -> Wire:
-    """A client that has sent a request and reads nothing yet, with a small buffer."""
+    """A client with a small buffer that has sent a request and does not read yet."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.setblocking(False)
@@ -190,7 +190,7 @@ async def _all(wire: Wire) -> int:
 async def test_a_client_that_takes_a_little_now_and_then_is_not_cut(
     start: Start, caplog: pytest.LogCaptureFixture, target: str
 ) -> None:
-    """It takes several times as long as a client may take nothing."""
+    """It takes several times the send timeout."""
     settings = web_settings(max_value_bytes=16 * MIB, send_timeout=1.0)
     async with start(settings) as server:
         await server.cache.write(Set(DEFAULT.key("big"), b'"%b"' % (b"x" * (12 * MIB)), JSON))
@@ -224,7 +224,7 @@ async def test_the_kernel_does_not_cut_before_the_server(start: Start) -> None:
 
 
 class _Counting(Cache):
-    """Notes how many entries are asked for at a time, and what was found."""
+    """Records the number of entries per read, and what was found."""
 
     most = 0
     given: list[Entry] = []
@@ -255,7 +255,7 @@ async def test_a_bulk_read_takes_no_more_at_a_time_than_fits_into_memory(start: 
 
 
 async def test_a_bulk_read_keeps_little_for_a_client_that_takes_nothing(start: Start) -> None:
-    """Whatever it asks for first: the small values and absent keys here make it read more at once."""
+    """Even if the first keys are absent or have small values, which makes it read more at once."""
     small = [f"small/{n}" for n in range(300)]
     large = [f"large/{n}" for n in range(24)]
     async with start(wrap=counting) as server:
@@ -279,7 +279,7 @@ async def test_a_bulk_read_keeps_little_for_a_client_that_takes_nothing(start: S
         assert answer.json["missing"] == small
 
 
-# What the head alone decides, and what is wrong with it.
+# Requests that are refused for their head alone, with the status.
 REFUSED_BY_HEAD = [
     (413, "PUT", "/v1/values/k", {"Content-Length": str(1 << 30)}),
     (415, "PUT", "/v1/values/k", {"Content-Encoding": "gzip"}),
@@ -328,7 +328,7 @@ async def test_a_body_that_came_uninvited_is_taken(server: Server) -> None:
     async with server.wire() as wire:
         await wire.send(request("PUT", "/v1/values/uninvited", b"x", {"Expect": "100-continue"}))
         answers: list[Answer] = [await wire.answer()]
-        if answers[-1].status == 100:  # it was not there yet when the head was read
+        if answers[-1].status == 100:  # the key did not exist yet when the head was read
             answers.append(await wire.answer())
         assert answers[-1].status == 201
 
@@ -336,7 +336,7 @@ async def test_a_body_that_came_uninvited_is_taken(server: Server) -> None:
 async def test_large_bodies_that_arrive_together_are_parsed_one_in_a_turn(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many there are, the event loop turns between them, so others get theirs."""
+    """However many there are, other connections get their turn in between."""
     parsed: list[int] = []
     turn = 0
 

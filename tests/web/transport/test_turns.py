@@ -1,4 +1,4 @@
-"""Turns for large bodies, by themselves."""
+"""Turns for large bodies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def test_one_each_turn_of_the_event_loop_in_the_order_of_asking() -> None:
         await turns.take()
         order.append((name, turn))
 
-    for _ in range(2):  # it can be used again once all have had their turn
+    for _ in range(2):  # it can be used again after all turns are over
         tasks = [asyncio.create_task(take(n)) for n in range(5)]
         while not all(task.done() for task in tasks):
             await asyncio.sleep(0)
