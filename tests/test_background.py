@@ -58,7 +58,7 @@ class Work:
         await asyncio.Event().wait()
 
 
-async def test_what_fails_is_told_and_restarted_ever_more_slowly(
+async def test_failures_are_logged_and_restarted_with_back_off(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     work = Work(ValueError("one"), KeyError("two"), MemoryError(), RuntimeError("four"))
@@ -144,7 +144,7 @@ def restarted_once(server: AppServer) -> bool:
     return said.count("ZeroDivisionError: a mistake") == said.count("; it is restarted in ") == 1
 
 
-def test_the_sweeper_goes_on_after_a_mistake(tmp_path: Path) -> None:
+def test_the_sweeper_continues_after_a_bug(tmp_path: Path) -> None:
     with FailingServer(tmp_path / "x.db", "process/sweeper") as server:
         server.ask("POST", "/set-value", b'{"key": "k", "value": 1, "ttl": 0.01}')
         with closing(sqlite3.connect(tmp_path / "x.db")) as connection:

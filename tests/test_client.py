@@ -168,7 +168,7 @@ async def test_exact_text(client: Client) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), [float("inf")], b"bytes", {1, 2}, "\ud800"])
-async def test_what_is_no_json_is_not_sent(client: Client, value: Any) -> None:
+async def test_invalid_json_is_not_sent(client: Client, value: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         await client.set("k", value)
     with pytest.raises((TypeError, ValueError)):
@@ -597,7 +597,7 @@ async def test_no_more_attempts_than_allowed(scripted: Scripted) -> None:
         (404, "no-such-route", Refused),
     ],
 )
-async def test_what_the_server_says_is_final(
+async def test_a_refusal_of_the_server_is_final(
     scripted: Scripted, status: int, name: str, error: type[ClientError]
 ) -> None:
     scripted.will_refuse(status, name)
@@ -687,7 +687,7 @@ async def test_watches_take_no_connection_from_calls(server: AppServer) -> None:
                 assert entry is not None and entry.value == 1
 
 
-async def test_a_session_of_somebody_else(server: AppServer) -> None:
+async def test_a_session_of_the_caller(server: AppServer) -> None:
     async with aiohttp.ClientSession() as session:
         async with Client(server.base_url + "/", session=session) as client:
             assert (await client.health()).status == "ok"
@@ -704,7 +704,7 @@ async def test_headers_and_a_path_before_the_routes(scripted: Scripted) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8000", "ftp://x", "http://", "http://x/?a=1"])
-def test_what_is_no_url(url: str) -> None:
+def test_invalid_urls(url: str) -> None:
     with pytest.raises(ValueError):
         Client(url)
 
@@ -757,7 +757,7 @@ async def test_watching_from_a_version_of_another_database(client: Client) -> No
         assert await anext(events) == Changed("set", "k", written.version)
 
 
-async def test_watching_goes_on_over_lost_connections(proxy: FaultProxy, client: Client) -> None:
+async def test_watching_survives_lost_connections(proxy: FaultProxy, client: Client) -> None:
     async with Client(f"http://{proxy.address}") as watcher:
         begun = await client.set("k", 0)
         versions = [begun.version]
@@ -798,7 +798,7 @@ async def test_watching_goes_on_over_lost_connections(proxy: FaultProxy, client:
         assert versions == list(range(begun.version, versions[-1] + 1))
 
 
-async def test_watching_goes_on_over_a_restart(tmp_path: Path) -> None:
+async def test_watching_survives_a_restart(tmp_path: Path) -> None:
     with AppServer(tmp_path / "x.db", "--memcached", "off") as server:
         async with Client(server.base_url) as client:
             async with aclosing(client.watch()) as events:
@@ -815,7 +815,7 @@ async def test_watching_goes_on_over_a_restart(tmp_path: Path) -> None:
                 assert set(seen[:-1]) <= {("set", "first")}
 
 
-async def test_a_watch_that_nobody_answers(proxy: FaultProxy) -> None:
+async def test_a_watch_without_an_answer(proxy: FaultProxy) -> None:
     await proxy.refuse()
     async with Client(f"http://{proxy.address}", attempts=1) as client:
         with pytest.raises(ConnectionFailed):
@@ -880,7 +880,7 @@ async def test_a_problem_that_cannot_be_read(scripted: Scripted) -> None:
             await client.get("k")
 
 
-async def test_a_watch_that_was_connected_goes_on_at_the_pace_of_the_server(
+async def test_a_watch_that_was_connected_retries_at_the_servers_pace(
     scripted: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watching, "_RETRY_SECONDS", 3600.0)

@@ -29,7 +29,7 @@ def test_keys(key: str) -> None:
     "key",
     ["", "\0", "a\0", "k" * (MAX_KEY_BYTES + 1), "é" * (MAX_KEY_BYTES // 2) + "k", "\ud83d"],
 )
-def test_what_is_no_key(key: str) -> None:
+def test_illegal_keys(key: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         check_key(key, "f")
     assert caught.value.field == "f"
@@ -65,7 +65,7 @@ def test_when_an_entry_expires() -> None:
         (1.0, 200.0, "expires_at"),
     ],
 )
-def test_what_is_no_expiry(ttl: float | None, expires_at: float | None, field: str) -> None:
+def test_invalid_expiries(ttl: float | None, expires_at: float | None, field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         expiry(100.0, ttl, expires_at)
     assert caught.value.field == field

@@ -118,7 +118,7 @@ LISTS = (b"", b" ", b"1", b"[]", b"12", b"1,2", ENTRY, ENTRY + b" ,\n" + ENTRY, 
 @pytest.mark.parametrize(
     "form", [b'{"values":[%b]}', b' { "values" : [ %b ] } ', b'{"values":[%b\n]\n}']
 )
-def test_a_list_given_once_is_no_list_given_twice(form: bytes, text: bytes) -> None:
+def test_a_list_given_once_is_not_taken_for_two(form: bytes, text: bytes) -> None:
     body = form % text
     check_lone_list(body, map(bytes, msgspec.json.decode(body, type=Lists).values))
 

@@ -49,7 +49,7 @@ def test_a_file_that_cannot_be_written_is_not_left(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(20)
-def test_a_directory_that_is_missing_is_no_race(tmp_path: Path) -> None:
+def test_a_missing_directory_is_not_a_race(tmp_path: Path) -> None:
     path = tmp_path / "none" / "x.db-reserve"
     with pytest.raises(CannotOpen, match="No such file or directory"):
         open_beside(path, "reserve", RESERVE_MARK, None)

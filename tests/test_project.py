@@ -253,7 +253,7 @@ def fresh_tree(tmp_path: Path) -> Path:
     ids=["too old", "without venv"],
 )
 @pytest.mark.parametrize("script", ["serve", "test", "lint"])
-def test_an_unfit_python_is_told_in_one_line(
+def test_an_unfit_python_is_reported_in_one_line(
     fresh_tree: Path, script: str, behaviour: str, message: str
 ) -> None:
     python = fresh_tree / "python3"

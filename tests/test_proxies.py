@@ -129,7 +129,7 @@ def test_a_page_of_the_service_itself_may_write(entrance: Entrance) -> None:
         assert entrance.ask("PUT", "/v1/values/page", b"x", headers).status in (200, 201)
 
 
-def test_what_a_foreign_host_or_origin_is_told(entrance: Entrance) -> None:
+def test_a_foreign_host_or_origin_gets_an_explanation(entrance: Entrance) -> None:
     answer = entrance.ask("GET", "/livez", headers={"Host": "www.example.org"})
     assert answer.status == 421
     assert "'www.example.org'" in answer.json["detail"]

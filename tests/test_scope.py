@@ -34,7 +34,7 @@ def test_names_of_tenants(tenant: str) -> None:
 
 
 @pytest.mark.parametrize("tenant", ["", "-a", "_", "A", "a/b", "é", "a\n", "a b", "z" * 65, "\0"])
-def test_what_is_no_name_of_a_tenant(tenant: str) -> None:
+def test_illegal_names_of_tenants(tenant: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         Scope(tenant)
     assert caught.value.field == "tenant"

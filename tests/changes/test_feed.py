@@ -192,7 +192,7 @@ async def test_resuming_leaves_no_gap_and_repeats_nothing(database: Database, no
         assert seen == list(range(1, total + 1))
 
 
-async def test_who_is_too_slow_for_the_queue_reads_the_log(node: Node) -> None:
+async def test_a_watcher_too_slow_for_the_queue_reads_the_log(node: Node) -> None:
     async with (
         node.feed.subscribe("", None, never) as slow,
         node.feed.subscribe("", None, never) as quick,
@@ -309,7 +309,7 @@ async def test_heartbeats_carry_the_place_in_the_log(node: Node) -> None:
         await take_one(node, watcher, "quiet")
 
 
-async def test_who_takes_nothing_is_dropped(node: Node) -> None:
+async def test_a_stalled_watcher_is_dropped(node: Node) -> None:
     node.feed = Feed(node, heartbeat=0.1)
     dropped = asyncio.Event()
     async with node.feed.subscribe("", None, dropped.set) as watcher:
@@ -358,7 +358,7 @@ async def test_a_failing_database_is_survived(node: Node, caplog: pytest.LogCapt
     assert caplog.text.count("disk") == 1, "said once, not at each try"
 
 
-async def test_a_commit_that_nobody_counted_is_seen(node: Node) -> None:
+async def test_an_uncounted_commit_is_seen(node: Node) -> None:
     """Its writer was killed between the commit and the count."""
     node.counting = False
     async with node.feed.subscribe("", None, never) as watcher:

@@ -114,7 +114,7 @@ async def test_one_commit_of_many_events_is_read_to_its_end() -> None:
         assert await taking == keys
 
 
-async def test_trouble_with_the_log_is_told_once_each_time_that_it_comes(
+async def test_trouble_with_the_log_is_logged_once_per_occurrence(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(feed_module, "_READ_ANYWAY_SECONDS", 0.0)
@@ -142,7 +142,7 @@ async def test_what_others_did_is_passed_over_on_the_way_through_the_log() -> No
         assert watcher.position == len(log.events)
 
 
-async def test_a_feed_that_nobody_watched_goes_on_from_the_newest() -> None:
+async def test_an_unwatched_feed_continues_from_the_newest_version() -> None:
     log = Log()
     feed = Feed(log, heartbeat=3600)
     async with feed.subscribe("", None, never) as watcher:
@@ -156,7 +156,7 @@ async def test_a_feed_that_nobody_watched_goes_on_from_the_newest() -> None:
         assert watcher.position == feed.position == 2
 
 
-async def test_a_reset_goes_to_those_whom_it_concerns() -> None:
+async def test_a_reset_goes_to_the_watchers_of_its_prefix() -> None:
     log = Log()
     feed = Feed(log, heartbeat=3600)
     async with (
@@ -189,7 +189,7 @@ async def test_every_watcher_has_its_heartbeats() -> None:
     await asyncio.gather(two(), two(), two())
 
 
-async def test_who_stops_watching_leaves_nothing_behind() -> None:
+async def test_a_watcher_that_stops_leaves_nothing_behind() -> None:
     feed = Feed(Log(), heartbeat=3600)
     async with feed.subscribe("a", None, never):
         async with feed.subscribe("a", None, never), feed.subscribe("bc", None, never):

@@ -54,7 +54,7 @@ async def test_a_queue_has_a_bound_and_is_let_go_of_beyond_it() -> None:
     assert not subscription._queue, "from here on it reads the log"
 
 
-async def test_the_end_wakes_who_waits() -> None:
+async def test_closing_wakes_the_waiting_reader() -> None:
     subscription = Subscription(Log(0), lambda: 0, "", 0, never)
     task = asyncio.ensure_future(anext(subscription, None))
     await asyncio.sleep(0.01)
@@ -63,7 +63,7 @@ async def test_the_end_wakes_who_waits() -> None:
         assert await task is None
 
 
-async def test_who_takes_events_has_taken_the_heartbeat_as_well() -> None:
+async def test_taking_events_counts_as_taking_the_heartbeat() -> None:
     subscription = Subscription(Log(0), lambda: 0, "", 0, never)
     task = await waiting(subscription)
     subscription.deliver(event(1))
@@ -74,7 +74,7 @@ async def test_who_takes_events_has_taken_the_heartbeat_as_well() -> None:
         assert await anext(subscription) == [event(version)]
 
 
-async def test_who_reads_through_what_others_did_is_not_stuck() -> None:
+async def test_a_watcher_reading_past_other_keys_is_not_stuck() -> None:
     log = Log(4 * BATCH)
     subscription = Subscription(log, lambda: log.length, "mine", log.length, never)
     subscription.resume(0)

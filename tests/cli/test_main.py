@@ -316,7 +316,7 @@ def test_a_server_that_is_not_there(unused_tcp_port: int) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_server_that_is_none_of_ours(server: AppServer) -> None:
+def test_a_foreign_server(server: AppServer) -> None:
     result = run("get", "k", "--url", f"{server.base_url}/elsewhere")
     assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1
 
@@ -347,7 +347,7 @@ def test_mistakes_are_named(args: list[str], variables: dict[str, str], lines: l
     assert sorted(result.stderr.splitlines()) == sorted(lines)
 
 
-def test_an_unknown_variable_is_told_of_once_and_ignored(tmp_path: Path) -> None:
+def test_an_unknown_variable_is_reported_once_and_ignored(tmp_path: Path) -> None:
     result = run("set", "k", "1", "--database", str(tmp_path / "x.db"), TENANTBASE_DATABSE="x")
     assert result.exit_code == 0 and result.stdout.startswith('{"key":"k"')
     assert result.stderr == (
@@ -413,7 +413,7 @@ def test_what_needs_no_server_does_not_wait_for_aiohttp_to_be_imported(
 
 
 @pytest.mark.parametrize("number", ["-5", "-0", "-1.5", "-1e3", "-12.25E-2"])
-def test_a_negative_number_is_no_option(tenantbase: Tenantbase, number: str) -> None:
+def test_a_negative_number_is_not_an_option(tenantbase: Tenantbase, number: str) -> None:
     assert tenantbase("set", "counter", number).exit_code == 0
     assert tenantbase("get", "counter").stdout == f"{number}\n"
     assert tenantbase("set", number, number, "--ttl", "100").exit_code == 0

@@ -64,7 +64,7 @@ def export(database: Path, file: Path | str, **options: Any) -> subprocess.Compl
     return command("export", "--database", str(database), str(file), **options)
 
 
-def test_a_new_file_is_as_the_umask_says(database: Path, directory: Path) -> None:
+def test_a_new_file_gets_its_mode_from_the_umask(database: Path, directory: Path) -> None:
     file = directory / "a.ndjson"
     assert export(database, file, umask=0o027).returncode == 0
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
@@ -152,7 +152,7 @@ def test_an_export_does_not_overwrite_the_database(database: Path, suffix: str) 
     assert list(database.parent.iterdir()) == [database]
 
 
-def test_a_directory_is_no_file(database: Path, directory: Path) -> None:
+def test_a_directory_is_not_a_file(database: Path, directory: Path) -> None:
     assert refused(export(database, directory), f"cannot write to {directory}: ")
 
 

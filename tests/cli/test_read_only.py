@@ -92,7 +92,7 @@ def test_beside_a_server_that_writes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text", "foreign"])
-def test_it_is_no_database_of_ours(tmp_path: Path, kind: str) -> None:
+def test_it_is_not_our_database(tmp_path: Path, kind: str) -> None:
     database = tmp_path / "x.db"
     if kind == "text":
         database.write_text("notes\n")

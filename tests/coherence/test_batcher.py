@@ -59,7 +59,7 @@ async def test_receivers_are_called_with_results_and_errors() -> None:
     assert isinstance(error, KeyError)
 
 
-async def test_a_receiver_that_raises_keeps_nobody_waiting() -> None:
+async def test_a_receiver_that_raises_keeps_no_caller_waiting() -> None:
     told: list[object] = []
     asyncio.get_running_loop().set_exception_handler(
         lambda _, context: told.append(context["exception"])

@@ -90,7 +90,7 @@ async def test_all_arrive_in_batches(
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, HEAVY_BYTES + 1), (100, 30 * KIB)])
-async def test_heavy_ones_are_not_sealed_by_the_event_loop(
+async def test_large_items_are_not_sealed_by_the_event_loop(
     memcached: MemcachedProcess, count: int, size: int
 ) -> None:
     sealer = Sealer()

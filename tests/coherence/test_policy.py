@@ -221,7 +221,7 @@ async def test_a_bulk_read_from_the_database_holds_up_no_other(cluster: Cluster)
     assert (await slow)[0].entry is None
 
 
-async def test_a_fill_that_a_write_overtook_is_never_believed(node: Node) -> None:
+async def test_a_fill_overtaken_by_a_write_is_never_valid(node: Node) -> None:
     """The classic stale set: SELECT old, commit new, store old."""
     await node.set("k", b"old")
     await node.memcache.set_many([(node.sealer.name("k"), b"", 0)])
@@ -308,7 +308,7 @@ async def test_reads_fail_with_an_authority_that_cannot_be_asked(cluster: Cluste
     assert await node.get("k") == (b"1", CacheStatus.HIT)
 
 
-async def test_a_load_is_shared_by_those_who_come_meanwhile(node: Node) -> None:
+async def test_a_load_is_shared_by_later_readers(node: Node) -> None:
     gate = asyncio.Event()
     node.store.after_select = gate.wait
     first = asyncio.ensure_future(node.get("k"))
@@ -717,7 +717,7 @@ async def test_small_writes_with_large_values_are_refused_by_their_bytes(cluster
         assert isinstance(write.exception(), Overloaded)
 
 
-async def test_whoever_joined_a_load_hears_of_its_failure(node: Node) -> None:
+async def test_readers_that_joined_a_load_get_its_failure(node: Node) -> None:
     gate = asyncio.Event()
 
     async def fail() -> None:
@@ -738,7 +738,7 @@ async def test_whoever_joined_a_load_hears_of_its_failure(node: Node) -> None:
     assert await node.get("k") == (None, CacheStatus.MISS)
 
 
-async def test_a_cancelled_bulk_read_leaves_nobody_waiting(node: Node) -> None:
+async def test_a_cancelled_bulk_read_leaves_no_caller_waiting(node: Node) -> None:
     gate = asyncio.Event()
     node.store.after_select = gate.wait
     bulk = asyncio.ensure_future(node.cache.get_many(["k"]))

@@ -142,7 +142,7 @@ def test_large_items_are_not_remembered() -> None:
         assert (slot.data is item) == (size == 10)
 
 
-def test_a_strangers_item_is_rejected() -> None:
+def test_a_foreign_item_is_rejected() -> None:
     stranger = ItemSealer(bytes(32))
     item = stranger.seal(SEALER.name("k"), TAG, None)
     assert opened(item, "k") is REJECTED

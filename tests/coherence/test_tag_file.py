@@ -124,7 +124,7 @@ def test_hard_links_to_what_was_left_keep_what_they_have(path: Path, tmp_path: P
     assert (tmp_path / "copy").read_bytes() == kept
 
 
-def test_a_directory_that_is_missing_is_said_in_one_line(tmp_path: Path) -> None:
+def test_a_missing_directory_is_reported_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(CannotOpen, match="cannot open the tag file .*No such file"):
         TagFile.open(tmp_path / "missing" / "x.db-tags")
 
@@ -136,7 +136,7 @@ def test_every_block_of_the_file_is_there(path: Path) -> None:
     tags.close()
 
 
-def test_no_room_for_the_file_is_said_in_one_line(path: Path) -> None:
+def test_no_room_for_the_file_is_reported_in_one_line(path: Path) -> None:
     code = f"""
         import resource, signal
         from pathlib import Path

@@ -37,7 +37,7 @@ def seqlock(tags: TagFile, tmp_path: Path) -> Iterator[TagSeqlock]:
     lock.close()
 
 
-def test_a_bucket_is_odd_until_it_is_lowered(tags: TagFile, seqlock: TagSeqlock) -> None:
+def test_a_bucket_is_odd_until_its_write_ends(tags: TagFile, seqlock: TagSeqlock) -> None:
     ticket = seqlock.begin_write({"aa", "bb", "ccc"})
     assert [tags.tag(bucket)[1] for bucket in (1, 2, 3, 4)] == [0, 1, 1, 0]
     seqlock.commit(ticket)
@@ -130,7 +130,7 @@ def test_the_lock_keeps_other_processes_out(seqlock: TagSeqlock, tmp_path: Path)
         assert other.wait(10) == 0
 
 
-def test_a_lock_file_that_cannot_be_made_is_said_in_one_line(tmp_path: Path) -> None:
+def test_a_lock_file_that_cannot_be_made_is_reported_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(CannotOpen, match="cannot open the lock file"):
         WriteLock(tmp_path / "missing" / "x.db-lock")
 
@@ -153,7 +153,7 @@ async def test_what_taking_the_lock_needs_may_be_lacking(
         assert len(os.listdir("/dev/fd")) == descriptors
 
 
-async def test_a_file_system_without_locks_is_said_in_one_line(
+async def test_a_file_system_without_locks_is_reported_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: object) -> None:

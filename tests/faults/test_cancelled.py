@@ -60,7 +60,9 @@ async def test_a_cancelled_write_was_made_whole_or_not_at_all(cache: Cache) -> N
 
 
 @pytest.mark.parametrize("bulk", [False, True])
-async def test_a_cancelled_read_leaves_those_who_joined_it(cache: Cache, bulk: bool) -> None:
+async def test_a_cancelled_read_does_not_cancel_those_that_joined_it(
+    cache: Cache, bulk: bool
+) -> None:
     async def read(key: str) -> bytes | None:
         if not bulk:
             return await of_entry(cache, key)

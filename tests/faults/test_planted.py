@@ -52,7 +52,7 @@ def test_a_planted_loss_is_found_when_the_power_goes(bug: str) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_the_torture_sees_a_failed_sync_and_what_is_told_of_it() -> None:
+def test_the_torture_sees_a_failed_sync_and_its_report() -> None:
     events = [Event(0.2, 0.1, "disk-sync-fails", "seed")]
     result = run.run(run.Plan(seed=1, seconds=3.0, events=events, workers=1))
     assert result.done == ["fsync failed: True"]

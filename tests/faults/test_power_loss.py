@@ -65,7 +65,7 @@ def test_what_was_synced_is_there_and_nothing_else_is_certain() -> None:
     assert found(*old, wrote(4, b"new"), synced(5)) == {b"new"}
 
 
-def test_a_sync_says_nothing_of_a_write_that_began_after_it() -> None:
+def test_a_sync_does_not_cover_a_write_that_began_after_it() -> None:
     # The sync returned after the write, but began before it, and need not cover it.
     assert {b"", b"late"} <= found(*MADE, wrote(5, b"late"), synced(4))
 

@@ -237,11 +237,11 @@ def test_after_a_failed_fsync_and_a_restart_nothing_is_lost(
 
 
 @pytest.mark.timeout(120)
-def test_without_writing_the_log_again_it_is(directory: Path, tmp_path: Path) -> None:
+def test_without_rewriting_the_log_it_is(directory: Path, tmp_path: Path) -> None:
     assert any("acknowledged" in each for each in losses(directory, tmp_path, "closed", "careless"))
 
 
-def test_a_log_that_cannot_be_written_again_is_left_as_it_is(directory: Path) -> None:
+def test_a_log_that_cannot_be_rewritten_is_left_as_it_is(directory: Path) -> None:
     assert output(service(directory, "first", "killed")) == ""
     left = {name: (directory / name).read_bytes() for name in ("x.db", "x.db-wal")}
     assert left["x.db-wal"]

@@ -49,7 +49,7 @@ async def test_in_small_nothing_is_found_either(plan: Hunt) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_the_torture_says_what_it_has_found() -> None:
+def test_the_torture_reports_its_findings() -> None:
     command = [sys.executable, "-m", "tests.faults.torture", "--seed", "5", "--seconds", "8"]
     command += ["--fault", "net-refuse", "--images", "0", "--break", "compare"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -138,7 +138,7 @@ def test_a_request_that_fails_or_takes_long_breaks_a_promise_unless_excused() ->
     assert not excuses.failure(end + 2 * GRACE, end + 2 * GRACE, 1, write=False)
 
 
-def test_an_excuse_for_writes_is_none_for_reads() -> None:
+def test_an_excuse_for_writes_does_not_cover_reads() -> None:
     excuses = Excuses()
     with excuses.writes():
         now = time.monotonic_ns()

@@ -143,7 +143,7 @@ async def test_a_set_removes_an_expiry_it_does_not_repeat(store: Store) -> None:
     assert await get(store, "k", now=NOW + 10) is not None
 
 
-async def test_a_deleted_key_is_made_anew(store: Store) -> None:
+async def test_a_deleted_key_can_be_created_again(store: Store) -> None:
     first = await put(store, "k")
     assert await write(store, Delete("k")) == (Applied(removed=1),)
     assert await get(store, "k") is None
@@ -290,7 +290,7 @@ async def test_changes_of_a_transaction_follow_each_other(store: Store) -> None:
     assert await store.last_version() == 4
 
 
-async def test_conditions_speak_of_what_was_before_the_transaction(store: Store) -> None:
+async def test_conditions_apply_to_the_state_before_the_transaction(store: Store) -> None:
     at = Condition(versions=frozenset({(await put(store, "k")).version}))
     await write(store, Set("k", b"2", JSON, None, at), Set("k", b"3", JSON, None, at))
     entry = await get(store, "k")
@@ -635,7 +635,7 @@ async def test_a_withdrawn_transaction_is_not_made(store: Store) -> None:
     ],
     ids=str,
 )
-async def test_who_changes_nothing_raises_no_fence(store: Store, group: list[Granted]) -> None:
+async def test_a_group_without_changes_begins_no_write(store: Store, group: list[Granted]) -> None:
     seqlock = RecordingSeqlock()
     written: GroupResult[object] = await store.write(group, NOW, seqlock)
     assert written.ticket is None
@@ -644,7 +644,7 @@ async def test_who_changes_nothing_raises_no_fence(store: Store, group: list[Gra
     assert await store.last_version() == 0
 
 
-async def test_the_fence_is_told_what_really_changes(store: Store) -> None:
+async def test_the_seqlock_gets_the_keys_that_really_change(store: Store) -> None:
     await put(store, "a")
     seqlock = RecordingSeqlock()
     written = await store.write(

@@ -61,7 +61,7 @@ MUTATIONS: Final = {
         "tenantbase/web/transport/connections.py",
         [
             "tests/web/transport/test_ends.py",
-            "tests/web/transport/test_limits.py::test_connections_are_counted_once_in_either_lane",
+            "tests/web/transport/test_limits.py::test_connections_are_counted_once_on_either_path",
         ],
         {
             "an-idle-client-is-cut": ("if not transport.get_write_buffer_size():", "if False:"),

@@ -10,7 +10,7 @@ MUTATIONS: Final = {
     **of(
         "tenantbase/background.py",
         [
-            "tests/test_background.py::test_what_fails_is_told_and_restarted_ever_more_slowly",
+            "tests/test_background.py::test_failures_are_logged_and_restarted_with_back_off",
             "tests/test_background.py::test_the_cancellation_of_what_it_waits_for_does_not_end_it",
             "tests/test_background.py::test_it_can_be_cancelled_between_two_runs",
         ],

@@ -33,7 +33,7 @@ def test_the_tests_that_must_find_it_are_there() -> None:
             assert not name or f"def {name}(" in (ROOT / path).read_text(), mutation.name
 
 
-def test_a_source_that_was_rewritten_is_told(tmp_path: Path) -> None:
+def test_a_rewritten_source_is_reported(tmp_path: Path) -> None:
     mutation = Mutation("it-adds", "sum.py", "a + b", "a - b", ("tests",))
     with pytest.raises(Drifted, match="it-adds: there is no file sum.py"):
         mutation.applied(tmp_path)
@@ -46,7 +46,9 @@ def test_a_source_that_was_rewritten_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_what_is_found_and_what_survives(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_run_reports_what_is_found_and_what_survives(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     tests = ("tests/interfaces/memcached/test_address.py",)
     file = "tenantbase/interfaces/memcached/address.py"
     found = Mutation("any-port", file, "0 < int(port) < 65536", "True", tests)

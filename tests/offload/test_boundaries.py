@@ -41,7 +41,7 @@ async def test_a_cancelled_copy_does_not_end_before_its_thread() -> None:
     assert ended.is_set()
 
 
-async def test_the_terminals_signals_are_not_for_the_process_that_reads(
+async def test_the_child_does_not_get_the_terminals_signals(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     told = tmp_path / "session"

@@ -93,7 +93,7 @@ CASES = [
 ]
 
 
-async def test_the_same_is_said_as_by_this_process() -> None:
+async def test_the_child_gives_the_same_verdicts_as_this_process() -> None:
     here: dict[Job, Callable[[bytes], Iterator[Read]]] = {
         Job.ENTRY: one,
         Job.ENTRIES: lambda text: read_many(text, 3),
@@ -173,7 +173,7 @@ async def test_one_that_hangs_is_killed(
     assert not written.exists() or not alive(int(written.read_text()))
 
 
-async def test_one_of_which_the_caller_has_gone_is_killed(
+async def test_a_child_whose_caller_is_gone_is_killed(
     program: Callable[[str], None], tmp_path: Path
 ) -> None:
     written = tmp_path / "pid"

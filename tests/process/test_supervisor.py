@@ -105,7 +105,7 @@ def test_a_signal_right_after_the_fork_is_the_workers_own(tmp_path: Path) -> Non
         assert server.stop() == 0
 
 
-def test_a_worker_that_is_told_to_end_finishes_first(tmp_path: Path) -> None:
+def test_a_worker_that_gets_sigterm_finishes_its_requests(tmp_path: Path) -> None:
     with AppServer(tmp_path / "x.db", "--workers", "2") as server:
         before = workers(server)
         requests = [SlowRequest(server) for _ in range(4)]

@@ -36,7 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeper, "_INTERVAL_SECONDS", 0.01)
 
 
-async def test_it_goes_on_while_there_is_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_continues_while_there_is_more(monkeypatch: pytest.MonkeyPatch) -> None:
     class Long(FakeCache):
         async def sweep(self) -> bool:
             monkeypatch.setattr(sweeper, "_INTERVAL_SECONDS", 3_600.0)  # from the first batch on
@@ -48,7 +48,7 @@ async def test_it_goes_on_while_there_is_more(monkeypatch: pytest.MonkeyPatch) -
     assert cache.calls == 20
 
 
-async def test_it_survives_trouble_and_tells_of_it_once(
+async def test_it_survives_errors_and_logs_them_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     trouble = [StoreUnavailable("away"), Overloaded("busy"), StoreUnavailable("away")]
@@ -60,7 +60,7 @@ async def test_it_survives_trouble_and_tells_of_it_once(
     assert caplog.messages == ["cannot remove expired entries: away"]
 
 
-async def test_trouble_that_comes_again_is_told_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_recurring_trouble_is_logged_again(caplog: pytest.LogCaptureFixture) -> None:
     cache = FakeCache(2, StoreUnavailable("away"), None, StoreUnavailable("away"))
     with caplog.at_level(logging.WARNING):
         async with sweeping(cache):

@@ -118,7 +118,7 @@ def test_all_files_are_private(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", WORKERS)
-def test_requests_under_way_are_finished(tmp_path: Path, workers: tuple[str, ...]) -> None:
+def test_requests_in_flight_are_finished(tmp_path: Path, workers: tuple[str, ...]) -> None:
     with AppServer(tmp_path / "x.db", *workers) as server:
         requests = [SlowRequest(server) for _ in range(3)]
         server.signal()
@@ -376,7 +376,7 @@ def test_variables_of_an_orchestrator_do_not_stop_it(
         assert "TENANTBASE_SERVICE_HOST" in line and line.endswith("service of this name")
 
 
-def test_the_port_of_an_orchestrator_is_told_of(tmp_path: Path) -> None:
+def test_the_variables_of_an_orchestrator_are_reported(tmp_path: Path) -> None:
     with AppServer(tmp_path / "taken.db") as other:  # a port, so that the default is not used
         done = subprocess.run(
             [sys.executable, "-m", "tenantbase", "serve", "--host", "192.0.2.1", "--insecure"],

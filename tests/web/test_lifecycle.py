@@ -25,7 +25,7 @@ async def test_all_that_began_before_must_end() -> None:
     assert lifecycle.in_flight == 0
 
 
-async def test_nothing_under_way_is_finished_at_once() -> None:
+async def test_without_requests_in_flight_it_ends_at_once() -> None:
     lifecycle = Lifecycle()
     lifecycle.drain()
     await asyncio.wait_for(lifecycle.until_finished(), 5)

@@ -198,7 +198,7 @@ def test_examples_can_be_run(app_server: AppServer) -> None:
         assert done.returncode == 0, (example, done)
 
 
-def test_the_document_is_compressed_for_who_takes_that(app_server: AppServer) -> None:
+def test_the_document_is_compressed_if_accepted(app_server: AppServer) -> None:
     plain = app_server.ask("GET", "/openapi.json")
     packed = app_server.ask("GET", "/openapi.json", headers={"Accept-Encoding": "gzip"})
     assert plain.json == DOCUMENT

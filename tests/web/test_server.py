@@ -56,7 +56,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("data", [case[1] for case in MALFORMED], ids=[c[0] for c in MALFORMED])
-async def test_what_is_no_http_gets_a_problem(server: Server, data: bytes) -> None:
+async def test_invalid_http_gets_a_problem(server: Server, data: bytes) -> None:
     async with server.wire() as wire:
         await wire.send(data)
         answer = await wire.answer()
@@ -68,7 +68,7 @@ async def test_what_is_no_http_gets_a_problem(server: Server, data: bytes) -> No
 
 
 @pytest.mark.parametrize("line", [b"CONNECT localhost:80", b"TRACE /nothing"])
-async def test_targets_that_are_no_path_are_no_route(server: Server, line: bytes) -> None:
+async def test_targets_without_a_path_match_no_route(server: Server, line: bytes) -> None:
     answer = await server.send(line + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert (answer.status, answer.json) == (404, problem("no-such-route", 404))
 

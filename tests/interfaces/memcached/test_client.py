@@ -156,7 +156,7 @@ async def test_memcached_is_down_at_the_start(memcached: MemcachedProcess) -> No
         assert await served(client, A) == {}
 
 
-async def test_a_restart_between_calls_is_no_failure(memcached: MemcachedProcess) -> None:
+async def test_a_restart_between_calls_is_not_a_failure(memcached: MemcachedProcess) -> None:
     async with connect_to(memcached) as client:
         # Several idle connections, all of which will be dead.
         await asyncio.gather(*(client.get_many([key(number)]) for number in range(4)))
@@ -301,7 +301,7 @@ async def test_idle_connections_that_have_died_unnoticed(proxy: FaultProxy) -> N
         assert client.available
 
 
-async def test_a_server_that_is_no_memcached(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_server_that_is_not_memcached(caplog: pytest.LogCaptureFixture) -> None:
     def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example ESMTP\r\n")
         writer.close()
@@ -337,7 +337,7 @@ async def test_what_answers_only_the_probe_is_asked_less_and_less() -> None:
             assert clock() - start > 0.1 + 0.2 + 0.4
 
 
-async def test_a_long_answer_is_no_failure(proxy: FaultProxy) -> None:
+async def test_a_long_answer_is_not_a_failure(proxy: FaultProxy) -> None:
     """The answer does not arrive within the timeout, but its sender is not down."""
     async with connect_to(proxy, timeout=1.0) as client:
         await client.set_many([(A, b"x" * 10_000, 0)])
@@ -385,9 +385,7 @@ async def test_a_cancelled_set_leaves_no_answer_behind(proxy: FaultProxy) -> Non
         assert client.available
 
 
-async def test_an_answer_after_its_deadline_goes_to_nobody(
-    memcached: MemcachedProcess, proxy: FaultProxy
-) -> None:
+async def test_a_late_answer_is_dropped(memcached: MemcachedProcess, proxy: FaultProxy) -> None:
     async with (
         connect_to(memcached) as other,
         connect_to(proxy, timeout=HASTY, pool_size=1) as client,
@@ -402,7 +400,7 @@ async def test_an_answer_after_its_deadline_goes_to_nobody(
         assert await served(client, A) == {A: b"new"}
 
 
-async def test_bytes_nobody_asked_for_end_a_connection(proxy: FaultProxy) -> None:
+async def test_unexpected_bytes_end_a_connection(proxy: FaultProxy) -> None:
     async with connect_to(proxy) as client:
         await client.set_many([(A, b"1", 0)])
         await proxy.say(b"VALUE %b 0 5\r\nstale\r\nEND\r\n" % A)

@@ -131,7 +131,7 @@ async def test_a_large_value_in_many_pieces(line: Line) -> None:
     assert await line.get([A], pieces) == {A: data}
 
 
-async def test_flags_of_a_stranger_do_no_harm(line: Line) -> None:
+async def test_foreign_flags_do_no_harm(line: Line) -> None:
     assert await line.get([A], [value(A, b"x", flags=b"4294967295") + b"END\r\n"]) == {A: b"x"}
 
 
@@ -172,7 +172,7 @@ async def test_an_answer_that_ends_early() -> None:
         b"END\r\n" + value(A, b"x") + b"END\r\n",
     ],
 )
-async def test_what_is_no_answer_to_get(line: Line, answer: bytes) -> None:
+async def test_malformed_answers_to_get(line: Line, answer: bytes) -> None:
     with pytest.raises(ProtocolError):
         await line.get([A, B], [answer])
 
@@ -222,7 +222,7 @@ async def test_sets_and_their_answers(line: Line) -> None:
         b"x" * 1000,
     ],
 )
-async def test_what_is_no_answer_to_set(line: Line, answers: bytes) -> None:
+async def test_malformed_answers_to_set(line: Line, answers: bytes) -> None:
     with pytest.raises(ProtocolError):
         await line.set([(A, b"1", 0), (B, b"2", 0)], [answers])
 

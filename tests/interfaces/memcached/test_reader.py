@@ -29,7 +29,7 @@ async def test_pieces_are_read_as_they_came(reader: PieceReader, heard: list[flo
     assert before <= heard[0] <= heard[1] <= asyncio.get_running_loop().time()
 
 
-async def test_who_waits_gets_the_next_piece(reader: PieceReader) -> None:
+async def test_a_waiting_reader_gets_the_next_piece(reader: PieceReader) -> None:
     reading = asyncio.create_task(reader.read())
     await asyncio.sleep(0)
     assert not reading.done()
@@ -43,14 +43,14 @@ async def test_what_came_before_the_end_is_read_first(reader: PieceReader) -> No
     assert [await reader.read() for _ in range(3)] == [b"last", b"", b""]
 
 
-async def test_the_end_wakes_who_waits(reader: PieceReader) -> None:
+async def test_closing_wakes_the_waiting_reader(reader: PieceReader) -> None:
     reading = asyncio.create_task(reader.read())
     await asyncio.sleep(0)
     reader.feed_eof()
     assert await asyncio.wait_for(reading, 5) == b""
 
 
-async def test_an_error_wakes_who_waits(reader: PieceReader) -> None:
+async def test_an_error_wakes_the_waiting_reader(reader: PieceReader) -> None:
     reading = asyncio.create_task(reader.read())
     await asyncio.sleep(0)
     reader.set_exception(ConnectionResetError("gone"))
@@ -58,7 +58,7 @@ async def test_an_error_wakes_who_waits(reader: PieceReader) -> None:
         await asyncio.wait_for(reading, 5)
 
 
-async def test_who_gives_up_takes_nothing_along(reader: PieceReader) -> None:
+async def test_a_cancelled_read_takes_no_data(reader: PieceReader) -> None:
     impatient = asyncio.create_task(reader.read())
     await asyncio.sleep(0)
     impatient.cancel()
@@ -68,7 +68,7 @@ async def test_who_gives_up_takes_nothing_along(reader: PieceReader) -> None:
     assert await reader.read() == b"answer"
 
 
-async def test_bytes_that_nobody_has_asked_for_break_it(reader: PieceReader) -> None:
+async def test_unexpected_bytes_break_it(reader: PieceReader) -> None:
     reader.expected = False
     assert reader.in_step
     reader.feed_data(b"surprise")

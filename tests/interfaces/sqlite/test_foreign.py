@@ -195,7 +195,7 @@ DATABASES = {
 
 @pytest.mark.parametrize("args", [("set", "k", "1"), ("get", "k"), ("import", "-"), ("export",)])
 @pytest.mark.parametrize("kind", DATABASES)
-def test_what_is_no_database_of_ours_is_untouched_and_nothing_is_made_beside_it(
+def test_a_foreign_file_is_untouched_and_nothing_is_made_beside_it(
     tmp_path: Path, kind: str, args: tuple[str, ...]
 ) -> None:
     database = tmp_path / "notes"

@@ -248,7 +248,7 @@ async def test_only_a_process_that_is_alone_migrates(
         assert (await database.get(DEFAULT, "a")).entry is not None
 
 
-def test_who_is_not_alone_stays_one_of_those_who_share(tmp_path: Path) -> None:
+def test_a_process_that_is_not_alone_keeps_its_shared_lock(tmp_path: Path) -> None:
     file = tmp_path / "x.db-tags"
     first = TagFile.open(file)
     assert first.is_alone()
@@ -290,7 +290,7 @@ def test_a_newer_schema_is_refused(path: Path) -> None:
             pass
 
 
-def test_one_that_may_not_be_written_says_what_to_do(path: Path) -> None:
+def test_a_read_only_database_says_what_to_do(path: Path) -> None:
     before = path.read_bytes()
     with pytest.raises(CannotOpen) as caught:
         with reading(str(path)):

@@ -72,7 +72,7 @@ async def refused(tasks: list[asyncio.Task[object]]) -> None:
         assert isinstance(result, StoreUnavailable), result
 
 
-async def test_reads_go_on_while_some_hang(
+async def test_reads_continue_while_some_hang(
     store: SqliteStore, hang: Hang, caplog: pytest.LogCaptureFixture
 ) -> None:
     tasks = hung(store, hang, 2)  # as many as there are readers
@@ -139,7 +139,7 @@ async def test_when_all_hang_reads_are_refused_at_once_until_one_is_back(
     assert (await store.read(["k"], NOW))[0] is not None
 
 
-async def test_closing_does_not_wait_for_what_hangs(store: SqliteStore, hang: Hang) -> None:
+async def test_closing_does_not_wait_for_hanging_reads(store: SqliteStore, hang: Hang) -> None:
     tasks = hung(store, hang, 1)
     async with asyncio.timeout(PATIENCE):
         await store.close()

@@ -59,7 +59,7 @@ async def test_not_so_after_a_commit_that_did_not_end(config: Config) -> None:
         tags.close()
 
 
-async def test_nor_when_somebody_has_only_the_tag_file(config: Config) -> None:
+async def test_nor_when_another_process_has_only_the_tag_file(config: Config) -> None:
     async with open_cache(config) as cache:
         await cache.write(Set("k", b"1", JSON))
         kept = {path: path.read_bytes() for path in (config.database, log_of(config))}
@@ -98,14 +98,14 @@ async def left_after_a_crash(config: Config) -> None:
     os.utime(log_of(config), (LONG_AGO, LONG_AGO))
 
 
-async def test_a_log_is_declared_safe_after_it_was_written_again(config: Config) -> None:
+async def test_a_log_is_declared_safe_after_it_was_rewritten(config: Config) -> None:
     await left_after_a_crash(config)
     mark = WatchingMark(log_of(config))
     sql_schema.open_writer(str(config.database), 1.0, mark).connection.close()
     assert mark.written == [True]
 
 
-async def test_a_log_that_was_not_written_again_is_not_declared_safe(config: Config) -> None:
+async def test_a_log_that_was_not_rewritten_is_not_declared_safe(config: Config) -> None:
     await left_after_a_crash(config)
     mark = WatchingMark(log_of(config))
     with closing(sqlite3.connect(config.database, isolation_level=None)) as other:

@@ -39,9 +39,7 @@ def test_it_is_taken_given_up_and_taken_again(reserve: Reserve, path: Path) -> N
 
 
 @pytest.mark.parametrize("contents", [b"notes", bytes(8), b"notes of mine\n" * 1000])
-def test_a_file_of_somebody_else_is_left_alone(
-    reserve: Reserve, path: Path, contents: bytes
-) -> None:
+def test_a_foreign_file_is_left_alone(reserve: Reserve, path: Path, contents: bytes) -> None:
     path.write_bytes(contents)
     os.utime(path, (1, 1))
     assert reserve.hold()
@@ -63,7 +61,7 @@ def test_an_empty_file_is_used_and_stays(reserve: Reserve, path: Path) -> None:
     assert path.read_bytes() == b""
 
 
-def test_it_can_be_used_by_those_who_can_use_the_database(reserve: Reserve, path: Path) -> None:
+def test_it_has_the_mode_and_owner_of_the_database(reserve: Reserve, path: Path) -> None:
     """It may be created by root, but other processes need it, too."""
     database = path.with_name("x.db")
     database.touch()

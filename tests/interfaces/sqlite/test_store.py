@@ -240,7 +240,7 @@ async def test_a_newer_schema_is_refused(files: Files) -> None:
         ["PRAGMA journal_mode = WAL", "CREATE TABLE entries (x)", "INSERT INTO entries VALUES (1)"],
     ],
 )
-async def test_somebody_elses_database_is_not_touched(files: Files, statements: list[str]) -> None:
+async def test_a_foreign_database_is_not_touched(files: Files, statements: list[str]) -> None:
     with files.foreign() as connection:
         for statement in statements:
             connection.execute(statement)
@@ -257,7 +257,7 @@ async def test_an_empty_file_becomes_a_database(files: Files) -> None:
     await store.close()
 
 
-async def test_what_is_no_database_is_refused(files: Files) -> None:
+async def test_a_file_that_is_not_a_database_is_refused(files: Files) -> None:
     files.path.write_bytes(b"My shopping list.\n" * 1_000)
     assert "not a database" in await cannot_open(files)
     assert files.path.read_bytes() == b"My shopping list.\n" * 1_000
@@ -519,7 +519,7 @@ async def test_a_cancelled_opening_leaves_nothing_open(files: Files) -> None:
     other.close()
 
 
-async def test_cancelled_reads_disturb_nobody(store: SqliteStore) -> None:
+async def test_cancelled_reads_do_not_disturb_others(store: SqliteStore) -> None:
     await put(store, "k")
     for _ in range(50):
         reads = [asyncio.create_task(values(store, "k")) for _ in range(6)]
@@ -536,7 +536,7 @@ async def test_writes_at_the_same_time_queue(store: SqliteStore) -> None:
     assert await values(store, "n") == [b"100"]
 
 
-async def test_an_error_of_ours_ends_the_transaction(store: SqliteStore) -> None:
+async def test_a_bug_of_ours_ends_the_transaction(store: SqliteStore) -> None:
     with pytest.raises(UnicodeEncodeError):
         await write(store, Set("a", b"1", JSON), Set("lone \ud800", b"1", JSON))
     await put(store, "b")
@@ -657,7 +657,7 @@ async def test_a_foreign_reader_only_delays_checkpoints(
     assert log_frames(files) < size + 1_000
 
 
-async def test_a_checkpoint_leaves_the_patience_of_writes_as_it_was(files: Files) -> None:
+async def test_a_checkpoint_does_not_change_the_busy_timeout_of_writes(files: Files) -> None:
     def patience(connection: sqlite3.Connection) -> int:
         return int(connection.execute("PRAGMA busy_timeout").fetchone()[0])
 
@@ -800,7 +800,7 @@ LIMITED = """
 """
 
 
-async def test_a_file_that_may_not_grow_is_no_reason_to_give_up(files: Files) -> None:
+async def test_a_limit_on_file_size_does_not_end_writing(files: Files) -> None:
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(LIMITED), files.path],
         capture_output=True,
@@ -872,7 +872,7 @@ async def test_a_failed_sync_leaves_the_outcome_open(files: Files) -> None:
     assert intact(files.path)
 
 
-async def test_another_process_goes_on_after_a_failed_sync(files: Files) -> None:
+async def test_another_process_continues_after_a_failed_sync(files: Files) -> None:
     store, other = await files.open(), await files.open()
     await put(store, "k")
     with replaced(files.wal, "/dev/null"):
@@ -925,7 +925,7 @@ async def failing(
     await store.close()
 
 
-async def test_a_commit_that_fences_nothing_leaves_a_sign_when_it_fails(
+async def test_a_commit_without_changed_keys_leaves_a_sign_when_it_fails(
     failing: tuple[SqliteStore, Callable[..., None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, fail = failing

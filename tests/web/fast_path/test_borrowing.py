@@ -117,7 +117,7 @@ async def test_an_idle_borrower_does_not_close_a_connection_in_use(tmp_path: Pat
         assert server.general == 2
 
 
-async def test_an_idle_connection_is_closed_whoever_had_it_last(tmp_path: Path) -> None:
+async def test_an_idle_connection_is_closed_whichever_path_had_it_last(tmp_path: Path) -> None:
     async with serve(tmp_path, web_settings(keepalive_timeout=0.5)) as server:
         for last in (GET, LIST):
             async with await Wire.connect(server.port) as wire:

@@ -53,7 +53,7 @@ async def lanes(
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-async def test_both_lanes_answer_alike(lanes: Lanes, name: str) -> None:
+async def test_both_paths_answer_alike(lanes: Lanes, name: str) -> None:
     fast, general = await lanes.ask_both(EVERYTHING[name])
     assert fast == general
     assert fast.startswith(b"HTTP/1.")
@@ -70,7 +70,7 @@ async def test_a_request_may_come_in_any_pieces(lanes: Lanes, name: str) -> None
 
 
 @pytest.mark.parametrize("target", ["/get-value?key=large", "/v1/values/large"])
-async def test_a_large_value_goes_out_in_pieces_from_either_lane(lanes: Lanes, target: str) -> None:
+async def test_a_large_value_is_sent_in_pieces_on_either_path(lanes: Lanes, target: str) -> None:
     asked = f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     head = asked.replace(b"GET", b"HEAD", 1)
     for kind in ("", "-json"):

@@ -40,5 +40,5 @@ def test_a_request_ends_with_its_body() -> None:
         "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, upgrade\r\n\r\n",
     ],
 )
-def test_what_is_not_said_plainly_is_not_told(head: str) -> None:
+def test_ambiguous_framing_is_left_to_the_general_path(head: str) -> None:
     assert frame(head.encode()) is None

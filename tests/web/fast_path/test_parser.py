@@ -122,7 +122,7 @@ def test_fields_that_matter_are_for_the_general_parser(field: str) -> None:
     assert RequestParser(lambda headers: True).parse(with_field(field)) is GENERAL
 
 
-def test_fields_that_differ_each_time_are_not_remembered_for_ever() -> None:
+def test_ever_different_fields_are_not_remembered_forever() -> None:
     parser = RequestParser(lambda headers: True)
     for number in range(2_000):
         assert not isinstance(parser.parse(with_field(f"traceparent: {number}")), Other)

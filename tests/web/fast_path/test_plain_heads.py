@@ -18,7 +18,7 @@ def test_a_head_without_fields_is_complete(after: bytes) -> None:
 
 @pytest.mark.parametrize("name", [b"Connection", b"Proxy-Connection"])
 @pytest.mark.parametrize("value", [b"close", b"Close", b"upgrade", b"keep-alive, close", b""])
-def test_a_connection_that_may_not_go_on_is_for_the_general_path(name: bytes, value: bytes) -> None:
+def test_a_connection_that_must_close_goes_to_the_general_path(name: bytes, value: bytes) -> None:
     """llhttp, which parses there, obeys either field."""
     head = b"%bHost: localhost\r\n%b: %b\r\n\r\n" % (LINE, name, value)
     assert RequestParser(lambda headers: True).parse(head) is GENERAL

@@ -30,7 +30,7 @@ def test_the_date_follows_the_clock_forth_and_back(monkeypatch: pytest.MonkeyPat
     assert dates == [b"01:46:40 GMT", b"01:46:40 GMT", b"01:46:41 GMT", b"01:46:39 GMT"]
 
 
-def test_who_drains_says_that_the_connection_ends() -> None:
+def test_a_draining_server_announces_the_end_of_the_connection() -> None:
     lifecycle = Lifecycle()
     writer = ResponseWriter(lifecycle)
     assert b"Connection" not in fields(writer.entry(ENTRY, CacheStatus.MISS))

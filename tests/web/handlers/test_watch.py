@@ -158,7 +158,7 @@ async def test_what_is_sent(start: Start) -> None:
         assert await chunk() == expected.encode()
 
 
-async def test_who_has_seen_nothing_can_resume_too(start: Start) -> None:
+async def test_a_watcher_without_events_can_resume(start: Start) -> None:
     async with start() as server:
         async with watching(server.port) as stream:
             pass
@@ -271,7 +271,7 @@ async def test_streams_end_when_the_server_drains(start: Start) -> None:
     assert not feed_runs()
 
 
-async def test_a_reader_who_takes_nothing_is_dropped_and_can_resume(start: Start) -> None:
+async def test_a_reader_that_stalls_is_dropped_and_can_resume(start: Start) -> None:
     keys = [f"{number:04}" + "x" * 1000 for number in range(4000)]
     async with start(heartbeat=0.2) as server:
         with socket.socket() as lazy:
@@ -286,14 +286,14 @@ async def test_a_reader_who_takes_nothing_is_dropped_and_can_resume(start: Start
         assert await resumed.events(len(keys)) == [("set", key) for key in keys]
 
 
-async def test_a_reader_who_leaves_is_forgotten(start: Start) -> None:
+async def test_a_reader_that_leaves_is_forgotten(start: Start) -> None:
     async with start(heartbeat=0.1) as server:
         async with watching(server.port):
             assert feed_runs()
         await until(lambda: not feed_runs())
 
 
-async def test_a_database_that_cannot_serve_is_said_before_the_stream(start: Start) -> None:
+async def test_an_unavailable_database_is_reported_before_the_stream(start: Start) -> None:
     class Failing(Cache):
         async def last_version(self) -> int:
             raise StoreUnavailable("the disk reports an error")

@@ -41,7 +41,7 @@ def test_lists_of_tags(text: str, strong: set[int], every: set[int]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", " , ", "7", '"7" "8"', '"7', 'w/"7"', '*, "7"', '"a b"'])
-def test_what_is_no_list_of_tags(text: str) -> None:
+def test_malformed_lists_of_tags(text: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_tags(text, "f")
     assert caught.value.field == "f"

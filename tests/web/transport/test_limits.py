@@ -134,7 +134,7 @@ async def test_one_connection_too_many_is_refused_at_once(start: Start, fast_pat
         assert (await server.ask("GET", "/livez")).status == 200
 
 
-async def test_connections_are_counted_once_in_either_lane(start: Start) -> None:
+async def test_connections_are_counted_once_on_either_path(start: Start) -> None:
     async with start() as server:
         async with server.wire() as one, server.wire() as other:
             for target in ("/health-check", "/livez", "/nothing", "/health-check"):
