@@ -1,4 +1,4 @@
-"""Background tasks that live as long as the service and must not die in silence."""
+"""Background tasks that live as long as the service and must not fail silently."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ log = logging.getLogger("tenantbase.background")
 
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 30.0
-_LONG_LIFE_SECONDS: Final = 60.0  # after running for so long, work is restarted quickly again
+_LONG_LIFE_SECONDS: Final = 60.0  # work that has run this long restarts quickly again
 
 
 def keep_running(work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:

@@ -1,7 +1,8 @@
 """One timeout for many futures, with a single timer.
 
 ``asyncio.timeout`` makes a timer and a context for each future, which takes longer than everything
-else that the event loop does for a write.
+else that the event loop does for a write. (The timeouts themselves are options, in
+``process/config.py``.)
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Deadlines(Generic[Item]):
 
     Args:
         seconds: the timeout.
-        expired: called with the item given for a future that is not done in time, and the future.
+        expired: called with an item and its future if that is not done in time.
     """
 
     def __init__(

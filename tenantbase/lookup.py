@@ -1,4 +1,4 @@
-"""The result of a read, and the policy's counters."""
+"""The result of a read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class CacheStatus(StrEnum):
 
     HIT = "HIT"
     MISS = "MISS"
-    BYPASS = "BYPASS"  # the cache was off or away, or a write was in flight
+    BYPASS = "BYPASS"  # the cache was off or down, or a write was in flight
 
 
 class Lookup(msgspec.Struct, frozen=True, gc=False):
@@ -22,21 +22,3 @@ class Lookup(msgspec.Struct, frozen=True, gc=False):
 
     entry: Entry | None
     cache_status: CacheStatus
-
-
-class PolicyCounts(msgspec.Struct):
-    """The policy's counters since the start.
-
-    Attributes:
-        hits, misses, bypasses: keys read, by cache status.
-        rejected_items: items that memcached had and that were not valid.
-        cache_failures: operations that memcached failed.
-        commits: groups that changed something.
-    """
-
-    hits: int = 0
-    misses: int = 0
-    bypasses: int = 0
-    rejected_items: int = 0
-    cache_failures: int = 0
-    commits: int = 0

@@ -36,7 +36,8 @@ def free_port() -> int:
 
 
 def connect(address: str) -> socket.socket:
-    """A blocking connection that bypasses the code under test. Raises OSError, on a timeout, too."""
+    """A blocking connection that bypasses the code under test. Raises OSError, also on a
+    timeout."""
     parsed = MemcacheAddress.parse(address)
     if not parsed.path:
         return socket.create_connection((parsed.host, parsed.port), READY_SECONDS)

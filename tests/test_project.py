@@ -39,6 +39,7 @@ LEAVES = {
         "json_requests",
         "json_text",
         "lookup",
+        "policy_counts",
         "media_types",
     ),
     *("owned_files", "problem_types", "scope", "troubles"),

@@ -51,7 +51,7 @@ class Feed:
 
     @property
     def watchers(self) -> int:
-        """How many subscriptions there are."""
+        """The number of subscriptions."""
         return len(self._due)
 
     @asynccontextmanager

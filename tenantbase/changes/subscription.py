@@ -77,7 +77,7 @@ class Subscription:
 
     def resume(self, after: int) -> None:
         """Begin after a version seen earlier, instead of at the newest one."""
-        if after > self.position:  # not given out yet: it is another database's
+        if after > self.position:  # not assigned yet: it is from another database
             self._queue.append(ChangeEvent(self.position, EventKind.RESET, self.prefix))
         else:
             self.position = after

@@ -19,7 +19,7 @@ Receiver = Callable[[Result | Exception], None]
 
 
 class Queue(Protocol[Item, Result]):
-    """Waiting items, and the choice of those that make the next batch."""
+    """Holds waiting items, and chooses the next batch."""
 
     def __len__(self) -> int: ...
 

@@ -12,7 +12,7 @@ from tenantbase.coherence.sealed_item import CACHED_BYTES, OVERHEAD_BYTES, ItemS
 from tenantbase.entry import Entry
 from tenantbase.errors import CacheUnavailable
 from tenantbase.interfaces.cache import Item, Memcache
-from tenantbase.lookup import PolicyCounts
+from tenantbase.policy_counts import PolicyCounts
 
 Fill = tuple[bytes, Tag, Entry | None, int]
 """A name, the tag to seal the item under, the entry or None, and the lifetime in seconds."""

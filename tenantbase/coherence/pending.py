@@ -11,7 +11,7 @@ from tenantbase.errors import OutcomeUnknown, StoreUnavailable
 from tenantbase.interfaces.store import Applied, DeletePrefix, Set, Sweep, Transaction
 
 _COMMAND_BYTES: Final = 512  # a command, its key, and what else is kept while it waits
-# How many keys a prefix has is only known once the store has it, and counting them takes time too.
+# The number of keys under a prefix is known only in the store, and counting takes time, too.
 _PREFIX_ROWS: Final = 1_000
 
 
@@ -53,7 +53,7 @@ class PendingWrite:
 
 
 def give_up(pending: PendingWrite, write: asyncio.Future[tuple[Applied, ...]]) -> None:
-    """Fail a write that has waited too long, unless it only has yet to reach memcached."""
+    """Fail a write that has waited too long, unless only its copy in memcached is missing."""
     if pending.settled:
         return
     if pending.try_start():

@@ -21,7 +21,8 @@ from tenantbase.entry import Entry
 from tenantbase.events import ChangeEvent
 from tenantbase.interfaces.cache import Memcache
 from tenantbase.interfaces.store import Applied, Command, Seqlock, Store, Sweep
-from tenantbase.lookup import Lookup, PolicyCounts
+from tenantbase.lookup import Lookup
+from tenantbase.policy_counts import PolicyCounts
 from tenantbase.troubles import Trouble
 
 Ticket = TypeVar("Ticket", bound=WriteTags)

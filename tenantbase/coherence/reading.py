@@ -23,7 +23,8 @@ from tenantbase.entry import Entry
 from tenantbase.errors import CacheUnavailable, StoreError, StoreUnavailable
 from tenantbase.interfaces.cache import Memcache
 from tenantbase.interfaces.store import Store
-from tenantbase.lookup import CacheStatus, Lookup, PolicyCounts
+from tenantbase.lookup import CacheStatus, Lookup
+from tenantbase.policy_counts import PolicyCounts
 
 _BATCH_KEYS: Final = 256
 _SELECTS: Final = 8  # queries in flight at most

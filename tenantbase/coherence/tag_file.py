@@ -115,7 +115,7 @@ class TagFile:
         """Whether the write-ahead log was made safe, and no commit was left unfinished since.
 
         Ask with the write lock held. If every process that had the database open has ended while
-        another still has this file, an odd sequence tells of a commit that may have failed.
+        another still has this file, an odd sequence indicates a commit that may have failed.
         """
         return bool(self._words[_WAL_SAFE]) and not any(each & 1 for each in self.sequences)
 

@@ -31,7 +31,7 @@ from tenantbase.interfaces.store import (
     Store,
     Sweep,
 )
-from tenantbase.lookup import PolicyCounts
+from tenantbase.policy_counts import PolicyCounts
 
 Ticket = TypeVar("Ticket", bound=WriteTags)
 

@@ -35,15 +35,16 @@ from tenantbase.interfaces.store import (
     Set,
 )
 from tenantbase.json_requests import Read, SetValue, check_count, place
-from tenantbase.lookup import Lookup, PolicyCounts
+from tenantbase.lookup import Lookup
+from tenantbase.policy_counts import PolicyCounts
 from tenantbase.scope import Scope, ScopedKey
 from tenantbase.troubles import Trouble
 
 _READ_ENTRIES: Final = 256
 _READ_BYTES: Final = 128 << 20  # an upper bound of the values that a bulk read reads at a time
-# ... and of those that it goes on to hold while the client takes the answer, which may be slow.
+# ... and of those that it keeps while the client reads the answer, perhaps slowly.
 _HELD_BYTES: Final = 4 << 20
-_GROWTH: Final = 8  # times as many keys are read next where values are small
+_GROWTH: Final = 8  # grow the next read by this factor if values are small
 
 
 class Database(Reader):
@@ -56,7 +57,7 @@ class Database(Reader):
         Overloaded, StoreUnavailable, StoreFull: nothing was done; it may be tried again.
         OutcomeUnknown: it may or may not have been done.
 
-    Once a write was called for, cancelling what waits for it stops nothing.
+    Cancelling the wait for a write does not stop the write.
 
     Args:
         cache: the policy.
@@ -115,7 +116,7 @@ class Database(Reader):
             chunk = keys[at : at + count]
             found = _held(await self._cache.get_many(chunk))
             at += len(found)
-            # Where values turn out to be large, no more than could be held is read next.
+            # If values turn out to be large, limit the next read to what can be held.
             count = min(count * _GROWTH, self._chunk) if len(found) == len(chunk) else len(found)
             plain = [key[start:] for key in chunk[: len(found)]]
             piece = [(key, plain_lookup(each, key)) for key, each in zip(plain, found, strict=True)]

@@ -1,4 +1,4 @@
-"""What the policy needs from memcached."""
+"""The Protocol of memcached, as the policy needs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the policy needs from a database.
+"""The Protocol of a database, as the policy needs it.
 
 A write is a *transaction*: a tuple of commands, all carried out or none. The store takes many
 transactions at a time and commits them as one group. Each has its own outcome: one whose
@@ -24,7 +24,7 @@ Ticket_co = TypeVar("Ticket_co", covariant=True)
 
 
 class Condition(msgspec.Struct, frozen=True, gc=False):
-    """What must hold of a key for a command to be carried out. Everything given must hold.
+    """A condition on a key. The command is carried out only if everything given holds.
 
     Attributes:
         absent: the key does not exist (``if_absent``, ``If-None-Match: *``).
@@ -97,12 +97,12 @@ Transaction = tuple[Command, ...]
 
 
 class Applied(msgspec.Struct, frozen=True, gc=False):
-    """What one command did.
+    """The result of one command.
 
     Attributes:
         entry: the entry as it is now; None after a removal or when there is none.
         created: the key did not exist before.
-        removed: how many entries (for a Sweep: rows) went away.
+        removed: the number of removed entries (for a Sweep: rows).
     """
 
     entry: Entry | None = None
@@ -141,7 +141,7 @@ class PendingWrite(Protocol):
 
 
 class GroupResult(msgspec.Struct, Generic[Ticket_co], frozen=True):
-    """What became of a group.
+    """The result of a group.
 
     Attributes:
         outcomes: for each transaction, in order, what its commands did, or why it was not made;

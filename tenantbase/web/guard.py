@@ -1,4 +1,4 @@
-"""Requests that are refused before a handler runs, such as web pages that reach for a private service.
+"""Refuses requests before a handler runs, such as those of web pages that attack a private service.
 
 All checks work on header values alone, so both HTTP paths can use them.
 """

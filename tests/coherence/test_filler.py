@@ -14,7 +14,7 @@ from tenantbase.entry import JSON, Entry
 from tenantbase.interfaces.cache import Item
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
-from tenantbase.lookup import PolicyCounts
+from tenantbase.policy_counts import PolicyCounts
 from tests.servers import MemcachedProcess
 
 TAG: Tag = (b"e" * 16, 2)

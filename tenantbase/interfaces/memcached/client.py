@@ -82,7 +82,7 @@ class MemcacheClient:
         return self._available
 
     async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Those items of these keys that memcached has. A key is 32 lowercase hexadecimal digits.
+        """The items that memcached has under these keys. A key is 32 lowercase hexadecimal digits.
 
         Raises:
             CacheUnavailable: no complete answer within the timeout, or the breaker is open.
@@ -150,19 +150,19 @@ class MemcacheClient:
 
     def _refuse_when_away(self) -> None:
         if not self._available:
-            raise CacheUnavailable(f"memcached at {self._address} is away")
+            raise CacheUnavailable(f"memcached at {self._address} is down")
 
     def _open_breaker(self, error: Exception) -> None:
         if self._available:
             self._available = False
-            log.warning("memcached at %s is away: %r", self._address, error)
+            log.warning("memcached at %s is down: %r", self._address, error)
             self._pool.drop_all()
             self._probe = keep_running(self._await_return, "probe of memcached")
 
     async def _await_return(self) -> None:
         while not self._available:
             await asyncio.sleep(self._pause)
-            # Only a successful call resets it: a memcached that answers nothing but the probe is away.
+            # Only a successful call resets it: a memcached that answers nothing but the probe is down.
             self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
             try:
                 async with asyncio.timeout(self._timeout):

@@ -87,7 +87,7 @@ class Committer:
 
     @property
     def _checkpoint_pages(self) -> int:
-        # A checkpoint may grow the database by as much: the reserve must be enough for it.
+        # A checkpoint may grow the database by the same amount, which the reserve must cover.
         return min(_CHECKPOINT_PAGES, self._reserve.bytes // _PAGE_BYTES or _CHECKPOINT_PAGES)
 
     def keep_room(self, connection: sqlite3.Connection) -> None:

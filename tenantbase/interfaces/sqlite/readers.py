@@ -55,7 +55,7 @@ class _Reader:
     Attributes:
         call, since: what the thread is running, and since when; both are set by the thread.
         aside: it is slow or hangs, and takes no calls until it returns.
-        hangs: it has been away for so long that calls do not wait for it.
+        hangs: it has not returned for so long that calls do not wait for it.
     """
 
     __slots__ = ("connection", "call", "since", "aside", "hangs")

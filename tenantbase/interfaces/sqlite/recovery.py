@@ -34,7 +34,7 @@ class WalMark(Protocol):
         """Whether everything readable from the log is certainly on disk."""
 
     def wal_was_made_safe(self) -> None:
-        """Record for all processes that it is."""
+        """Record, for all processes, that the log is safe."""
 
 
 class WalNotSafe(CannotOpen):

@@ -1,8 +1,8 @@
-"""Accepting connections within limits, even when the process runs out of file descriptors.
+"""Accepts connections within limits, even when the process runs out of file descriptors.
 
-The event loops' own servers do not do. Out of descriptors, asyncio's logs a traceback each time and
-uvloop's drops connections without an answer. Neither empties the kernel's queue before it closes a
-listening socket, which resets every connection in the queue.
+The event loops' own servers cannot do this. Out of descriptors, asyncio's logs a traceback each
+time, and uvloop's drops connections without an answer. Neither empties the kernel's queue before it
+closes a listening socket, which resets every connection in the queue.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def test_a_disk_that_does_not_let_it_be_made_is_not_a_full_one(
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        assert reserve.hold(), "the database may grow for all that is known"
+        assert reserve.hold(), "nothing limits the growth of the database itself"
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     missing = Reserve(str(path.parent / "missing" / "x.db"))
