@@ -159,7 +159,7 @@ def test_health_checks_of_haproxy(tmp_path: Path) -> None:
 
 
 def test_careless_paths_change_keys(tmp_path: Path, server: AppServer) -> None:
-    """Why the example below a path does not end in `proxy_pass http://tenantbase/`."""
+    """Shows why the example under a path prefix does not end in `proxy_pass http://tenantbase/`."""
     with Nginx(tmp_path, server.port) as nginx:
         stored = Entrance(nginx.port, "/kv").ask("PUT", "/v1/values/a//b", b"x")
     assert stored.json["key"] == "a/b"

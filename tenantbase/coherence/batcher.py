@@ -65,7 +65,7 @@ LATER: Final = _Mark.LATER
 
 
 class Unfinished(Generic[Result]):
-    """What the first step of a batch returns when some items need a second, slow one.
+    """The result of a batch's first step, if some items need a slow second step.
 
     Args:
         ready: a result for each item, LATER for those that need the second step. The others are

@@ -70,8 +70,8 @@ class Filler:
         if len(fills) <= _BATCH_ITEMS and _value_bytes(fills) <= HEAVY_BYTES:
             await self._send(memcache, self._seal(fills))
             return
-        # Sealed a batch at a time, so that the event loop gets its turn, and sent at once: sent
-        # one after the other, each would have a timeout of its own.
+        # Seal batch by batch, so that the event loop gets its turn, but send all at once: sent one
+        # after the other, each batch would have its own timeout.
         sending = []
         for batch in _batches(fills):
             if _value_bytes(batch) > HEAVY_BYTES:

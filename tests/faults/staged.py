@@ -1,7 +1,7 @@
-"""Races staged step by step: each planted bug meets the very schedule that it cannot survive.
+"""Races staged step by step: each planted bug meets the schedule that exposes it.
 
 Two policies in one process share a database. The first has a memcached, the second has none, like a
-server that is cut off from it. What they answer goes to the history checker.
+server that is cut off from it. Their answers go to the history checker.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PATIENCE: Final = 10.0
 
 
 class _Gate:
-    """A step at which the next one who comes waits."""
+    """A step that makes the next caller wait."""
 
     def __init__(self) -> None:
         self.reached = threading.Event()
@@ -65,10 +65,10 @@ class _Gates(Control):
 
 
 class Stage:
-    """Where a race is staged.
+    """The stage of a race.
 
     Attributes:
-        history: what was asked and answered so far.
+        history: the operations so far.
         near, far: the policy with a memcached, and the one without.
     """
 
@@ -91,11 +91,11 @@ class Stage:
         ]
 
     async def close(self) -> None:
-        """Close both; the last one takes the tag file with it."""
+        """Close both policies, which removes the tag file."""
         await self._stack.aclose()
 
     async def get(self, cache: Cache, key: str = "r0/0") -> None:
-        """Read a key, and note it."""
+        """Read a key, and record the operation."""
         start = time.monotonic_ns()
         entry = (await cache.get(key)).entry
         told: dict[str, Any] = {}
@@ -108,7 +108,7 @@ class Stage:
     async def set(
         self, cache: Cache, value: str, key: str = "r0/0", *, expires_at: float | None = None
     ) -> None:
-        """Write a key, and note it."""
+        """Write a key, and record the operation."""
         start = time.monotonic_ns()
         (applied,) = await cache.write(Set(key, value.encode(), JSON, expires_at))
         assert applied.entry is not None
@@ -130,13 +130,13 @@ class Stage:
     async def held_at(
         self, step: str, work: Coroutine[Any, Any, None]
     ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-        """Let some work come to a step, and wait there while the block runs.
+        """Let some work reach a step, and wait there while the block runs.
 
-        Yields: lets it go on to its end; done at the end of the block at the latest.
+        Yields: a function that lets it finish; called at the end of the block at the latest.
         """
         gate = self.gates.close(step)
         task = asyncio.create_task(work)
-        await poll_async(gate.reached.is_set, f"somebody comes to {step}", _PATIENCE)
+        await poll_async(gate.reached.is_set, f"work reaches {step}", _PATIENCE)
 
         async def go_on() -> None:
             gate.opened.set()

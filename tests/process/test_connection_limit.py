@@ -1,4 +1,4 @@
-"""As many connections as there are descriptors for, and none of those that the database needs."""
+"""The connection limit follows the descriptors available, less those that the database needs."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Connection(aiosqlite.Connection):
         self._tx.put_nowait((None, lambda: function(connection)))
 
     def interrupt_now(self) -> None:
-        """Interrupt the current statement, if it is SQLite that takes so long."""
+        """Interrupt the current statement, in case SQLite itself is slow."""
         self._conn.interrupt()
 
     def leave_behind(self) -> None:

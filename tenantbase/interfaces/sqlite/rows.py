@@ -43,7 +43,7 @@ _HIDE: Final = "INSERT INTO deleted_prefixes VALUES (?, ?, ?)"
 
 
 class Rows:
-    """The rows that a run of transactions names: as they are, and as they are to be.
+    """The rows that a run of transactions names, as they are and as the transactions leave them.
 
     Args:
         damaged: rows, by ``created``, that cannot be removed: deleting their keys hides them.
