@@ -42,9 +42,9 @@ log = logging.getLogger("tenantbase")
 
 Result = TypeVar("Result")
 
-_DATA: Final = ("database", "url", "write_timeout")
+_DATA: Final = ("database", "url", "tls_ca", "write_timeout")
 _JSON_SPACE: Final = b" \t\r\n"
-_SERVE: Final = tuple(option.name for option in OPTIONS if option.name != "url")
+_SERVE: Final = tuple(option.name for option in OPTIONS if option.name not in ("url", "tls_ca"))
 
 
 class _Misused(click.ClickException):
@@ -108,6 +108,7 @@ def serve(config: Config) -> None:
     from tenantbase.process import supervisor
     from tenantbase.web.transport.descriptors import raise_descriptor_limit
     from tenantbase.process.sockets import listening, url_of
+    from tenantbase.process.tls import certificates_of
     from tenantbase.process.wiring import start_memcached
 
     logging.basicConfig(
@@ -117,9 +118,11 @@ def serve(config: Config) -> None:
     raise_descriptor_limit()
     for line in config.ignored:
         log.warning("%s", line)
+    certificates = certificates_of(config)
     with listening(config.host, config.port) as sockets, start_memcached(config) as memcached:
-        url = url_of(config.host, sockets)
-        sys.exit(supervisor.run(config, sockets, memcached, lambda: _announce(url)))
+        url = url_of(config.host, sockets, "http" if certificates is None else "https")
+        announce = functools.partial(_announce, url)
+        sys.exit(supervisor.run(config, sockets, memcached, announce, certificates))
 
 
 def _announce(url: str) -> None:
@@ -300,7 +303,7 @@ async def _entries(
     if config.url is not None:
         from tenantbase.cli.http import open_http_backend
 
-        async with open_http_backend(config.url) as remote:
+        async with open_http_backend(config.url, config.tls_ca) as remote:
             yield remote
     else:
         from tenantbase.cli.local import LocalBackend

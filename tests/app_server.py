@@ -131,7 +131,7 @@ class AppServer:
     def await_ready(self) -> None:
         """Wait until it says that it can serve, if it was spawned."""
         line = self._output(until=b"\n")
-        match = re.fullmatch(rb"listening on (http://\S+)\n", line)
+        match = re.fullmatch(rb"listening on (https?://\S+)\n", line)
         if match is None:
             # Nothing of it may outlive this: a test that comes later would be blamed for it.
             said = self.stderr

@@ -38,7 +38,7 @@ LEAVES = {
         "json_text",
         "lookup",
     ),
-    *("owned_files", "troubles"),
+    *("owned_files", "pem", "troubles"),
 }
 # Of the interfaces, those that are no driver: what others need to speak of one.
 ABSTRACT = {"interfaces", "interfaces.store", "interfaces.cache", "interfaces.memcached.address"}

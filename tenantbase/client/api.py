@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from decimal import Decimal
+from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Final, overload
 from urllib.parse import quote, urlsplit
@@ -70,9 +71,13 @@ def _query(**seconds: float | None) -> str:
     return "?" + "&".join(given) if given else ""
 
 
-def _session(connections: int) -> aiohttp.ClientSession:
+def _session(connections: int, context: SSLContext | None) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=_KEEPALIVE),
+        connector=aiohttp.TCPConnector(
+            limit=connections,
+            keepalive_timeout=_KEEPALIVE,
+            ssl=True if context is None else context,
+        ),
         cookie_jar=aiohttp.DummyCookieJar(),
     )
 
@@ -92,6 +97,9 @@ class Client:
     Args:
         url: the server's, such as ``http://127.0.0.1:8000``; a path in it is kept.
         session: connections to use instead of own ones; it is not closed.
+        ssl: what the server is verified with, if ``url`` is an https one; None: the certificate
+            authorities of this machine, or those in the file that ``SSL_CERT_FILE`` names. A
+            ``session`` has its own.
         headers: sent with every request.
         timeout: seconds for one call, with all its repetitions; of a list, for a page.
         connect_timeout: seconds for making a connection.
@@ -105,6 +113,7 @@ class Client:
         url: str,
         *,
         session: aiohttp.ClientSession | None = None,
+        ssl: SSLContext | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float = 30.0,
         connect_timeout: float = 5.0,
@@ -114,6 +123,8 @@ class Client:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
             raise ValueError("a URL looks like http://127.0.0.1:8000")
+        if session is not None and ssl is not None:
+            raise ValueError("give session or ssl: a session has its own ssl")
         if attempts < 1 or connections < 1:
             raise ValueError("attempts and connections are at least 1")
         check_finite(timeout=timeout, connect_timeout=connect_timeout)
@@ -121,6 +132,7 @@ class Client:
             raise ValueError("timeout and connect_timeout are above 0")
         self._base = url.rstrip("/")
         self._given = session
+        self._ssl = ssl
         self._headers = dict(headers or {})
         self._timeout = timeout
         self._connect_timeout = connect_timeout
@@ -132,8 +144,8 @@ class Client:
     async def __aenter__(self) -> Client:
         session = watching = self._given
         if session is None or watching is None:
-            session = await self._stack.enter_async_context(_session(self._connections))
-            watching = await self._stack.enter_async_context(_session(_NO_LIMIT))
+            session = await self._stack.enter_async_context(_session(self._connections, self._ssl))
+            watching = await self._stack.enter_async_context(_session(_NO_LIMIT, self._ssl))
         self._open = Exchange(
             session,
             watching,

@@ -2,6 +2,7 @@
 
     ClientError
     ├── ConnectionFailed         no answer; nothing was written
+    │   └── NotTrusted           the server's certificate cannot be verified; nothing was sent
     ├── OutcomeUnknown           no answer to a write, or one that leaves it open: perhaps it was made
     ├── UnexpectedAnswer         an answer that no tenantbase gives: something else is in between
     └── Refused                  the server says no, and why; nothing was written
@@ -28,6 +29,10 @@ class ClientError(TenantbaseError):
 
 class ConnectionFailed(ClientError):
     """No answer came. Nothing was written."""
+
+
+class NotTrusted(ConnectionFailed):
+    """The server's certificate cannot be verified. Nothing was sent, and it is not tried again."""
 
 
 class OutcomeUnknown(ClientError):

@@ -18,7 +18,7 @@ import aiohttp
 from aiohttp.client_middlewares import ClientHandlerType
 from yarl import URL
 
-from tenantbase.client.errors import ClientError, ConnectionFailed, OutcomeUnknown
+from tenantbase.client.errors import ClientError, ConnectionFailed, NotTrusted, OutcomeUnknown
 from tenantbase.client.retrying import Answer, Interrupted, delay, failure_of, may_be_repeated
 
 _IN_PIECES_FROM: Final = 64 << 10  # bytes; a larger body in one piece holds up the event loop
@@ -107,6 +107,8 @@ class Exchange:
                         yield lines
                     return
                 answer = Answer(response.status, response.headers, await response.read())
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise _not_trusted(self.base, error) from error
         except (aiohttp.ClientError, OSError) as error:
             what = str(error) or f"nothing for {silence:g} s"
             raise Interrupted(ConnectionFailed(f"{self.base} does not answer: {what}")) from error
@@ -163,6 +165,8 @@ class Exchange:
             failure: ClientError
             try:
                 answer = await self._once(method, target, body, headers, deadline - now(), writes)
+            except NotTrusted:
+                raise
             except ConnectionFailed as error:
                 failure, wait = error, delay(attempt)
             else:
@@ -195,6 +199,8 @@ class Exchange:
                 middlewares=(send_once,),
             ) as response:
                 return Answer(response.status, response.headers, await response.read())
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise _not_trusted(self.base, error) from error
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise ConnectionFailed(f"{self.base} does not answer: {error}") from error
         except (_Lost, aiohttp.ClientError, OSError) as error:
@@ -205,6 +211,13 @@ class Exchange:
                     f" have been made: {what}"
                 ) from error
             raise ConnectionFailed(f"{self.base} does not answer: {what}") from error
+
+
+def _not_trusted(base: str, error: aiohttp.ClientConnectorCertificateError) -> NotTrusted:
+    reason = error.certificate_error
+    # OpenSSL's text has the name of a source file and a line in it.
+    what = getattr(reason, "verify_message", "") or str(reason)
+    return NotTrusted(f"the certificate of {base} cannot be verified: {what}")
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:

@@ -60,6 +60,12 @@ class Config:
     url: str | None = _option(
         read.url, None, "URL", "Ask the server at this URL instead of opening the database."
     )
+    tls_ca: Path | None = _option(
+        read.pem_file,
+        None,
+        "FILE",
+        "With an https URL: trust only the certificate authorities in this file (PEM).",
+    )
     memcached: Literal["auto", "off"] | MemcacheAddress = _option(
         read.memcached,
         "auto",
@@ -111,6 +117,21 @@ class Config:
         "ORIGIN",
         "An origin whose pages may call this service; http://localhost:* for any port.",
         many=True,
+    )
+    tls_cert: Path | None = _option(
+        read.pem_file,
+        None,
+        "FILE",
+        "Serve HTTPS with this certificate chain (PEM). Read again on SIGHUP, like the key.",
+    )
+    tls_key: Path | None = _option(
+        read.pem_file, None, "FILE", "The private key of --tls-cert (PEM), not encrypted."
+    )
+    tls_client_ca: Path | None = _option(
+        read.pem_file,
+        None,
+        "FILE",
+        "Serve only clients with a certificate of one of these authorities (PEM).",
     )
     insecure: bool = _option(
         read.switch, False, "", "Listen on any address, without encryption or authentication."
@@ -229,6 +250,10 @@ class Config:
             return False
 
 
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """What there is to know of one option.
@@ -250,7 +275,7 @@ class Option:
     @property
     def flag(self) -> str:
         """Its name on the command line."""
-        return "--" + self.name.replace("_", "-")
+        return _flag(self.name)
 
     @property
     def variable(self) -> str:
@@ -331,9 +356,21 @@ def _contradictions(config: Config, given: Mapping[str, object]) -> list[str]:
         mistakes.append("--max-request-bytes: less than --max-value-bytes")
     if config.max_inflight_bytes < config.max_request_bytes:
         mistakes.append("--max-inflight-bytes: less than --max-request-bytes")
+    for one, other in (
+        ("tls_cert", "tls_key"),
+        ("tls_key", "tls_cert"),
+        ("tls_client_ca", "tls_cert"),
+    ):
+        if getattr(config, one) is not None and getattr(config, other) is None:
+            mistakes.append(f"{_flag(one)}: needs {_flag(other)} as well")
+    if given.get("tls_ca") and config.url is None:
+        mistakes.append("--tls-ca: needs --url as well")
     if not (config.loopback or config.insecure):
+        missing = (
+            "no authentication" if config.tls_cert else "neither encryption nor authentication"
+        )
         mistakes.append(
-            f"--host: {config.host} can be reached from other machines, and there is neither"
-            " encryption nor authentication; if that is meant, give --insecure as well"
+            f"--host: {config.host} can be reached from other machines, and there is {missing};"
+            " if that is meant, give --insecure as well"
         )
     return mistakes

@@ -51,6 +51,12 @@ def file_name(text: str) -> Path:
     return Path(text)
 
 
+def pem_file(text: str) -> Path:
+    if not text or "\0" in text:
+        raise ValueError("a file name is wanted")
+    return Path(text)
+
+
 def host(text: str) -> str:
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if ":" in bare:

@@ -25,6 +25,7 @@ from typing import Final, NoReturn
 from tenantbase.process import worker as service
 from tenantbase.process.config import Config
 from tenantbase.errors import TenantbaseError
+from tenantbase.process.tls import Certificates
 from tenantbase.process.wiring import Memcached
 
 log = logging.getLogger("tenantbase.supervisor")
@@ -48,19 +49,21 @@ def run(
     sockets: Sequence[socket.socket],
     memcached: Memcached | None,
     ready: Callable[[], None],
+    certificates: Certificates | None = None,
 ) -> int:
     """Serve with ``config.workers`` processes until told to end.
 
     Args:
         sockets: they listen; closed when the end begins.
         ready: called once, when every worker can serve.
+        certificates: for TLS; on SIGHUP read again, by every worker as well.
 
     Returns: the exit status: 0 if every worker ended in order.
 
     Raises:
         TenantbaseError: a worker could not start; all have ended.
     """
-    with closing(_Supervisor(config, sockets, memcached, ready)) as supervisor:
+    with closing(_Supervisor(config, sockets, memcached, ready, certificates)) as supervisor:
         return supervisor.run()
 
 
@@ -100,11 +103,14 @@ class _Supervisor:
         sockets: Sequence[socket.socket],
         memcached: Memcached | None,
         ready: Callable[[], None],
+        certificates: Certificates | None,
     ) -> None:
         self._config = config
         self._sockets = sockets
         self._memcached = memcached
         self._ready = ready
+        self._certificates = certificates
+        self._handled = _SIGNALS if certificates is None else (*_SIGNALS, signal.SIGHUP)
         self._workers: list[_Worker] = []
         self._due: list[float] = []  # when further workers are to be started
         self._pause = _FIRST_PAUSE
@@ -124,7 +130,7 @@ class _Supervisor:
     def run(self) -> int:
         # The handlers do nothing: the number of each signal arrives at the other end of this.
         signal.set_wakeup_fd(self._wakeup.fileno())
-        for each in _SIGNALS:
+        for each in self._handled:
             signal.signal(each, lambda *_: None)
         # One alone first: it makes the database, or finds that it cannot be used.
         self._due = [time.monotonic()]
@@ -188,7 +194,7 @@ class _Supervisor:
     def _start(self) -> None:
         ours, theirs = os.pipe()
         # A signal that arrives in the child before it has its own handlers would be told to us.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._handled)
         try:
             pid = os.fork()
             if pid == 0:
@@ -198,7 +204,7 @@ class _Supervisor:
             os.close(ours)
             raise
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._handled)
             os.close(theirs)
         worker = _Worker(pid, ours, time.monotonic())
         self._workers.append(worker)
@@ -212,6 +218,7 @@ class _Supervisor:
             # Ctrl-C reaches every process of the terminal, and the supervisor passes it on.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            # SIGHUP stays blocked, and is not lost, until the event loop handles it.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             # A supervisor that is stopped does not read; its worker must not wait for it.
             os.set_blocking(pipe, False)
@@ -225,6 +232,7 @@ class _Supervisor:
                 self._config,
                 self._sockets,
                 self._memcached,
+                self._certificates,
                 ready=lambda: _say(pipe, _READY),
                 beat=lambda: _say(pipe, _BEAT),
                 beat_seconds=self._beat,
@@ -291,10 +299,23 @@ class _Supervisor:
 
     def _signalled(self) -> None:
         for number in self._wake.recv(1024):
+            if number == signal.SIGHUP:
+                self._reload()
+                continue
             if self._deadline is not None:
                 self._kill()
                 os._exit(128 + number)
             self._begin_end()
+
+    def _reload(self) -> None:
+        """Read the certificates again, and have the workers do so unless that fails here.
+
+        Workers to come inherit what was read; so one that is replaced after a failed renewal
+        still has a certificate.
+        """
+        if self._certificates is not None and self._certificates.reload():
+            for worker in self._workers:
+                os.kill(worker.pid, signal.SIGHUP)
 
     def _begin_end(self) -> None:
         config = self._config

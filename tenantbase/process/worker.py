@@ -12,6 +12,7 @@ from typing import Final
 from tenantbase.process.config import Config
 from tenantbase.process.exit_timer import ExitTimer
 from tenantbase.process.sweeper import sweeping
+from tenantbase.process.tls import Certificates
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 from tenantbase.process.wiring import Memcached, open_cache
 
@@ -32,6 +33,7 @@ def run(
     config: Config,
     sockets: Sequence[socket.socket],
     memcached: Memcached | None,
+    certificates: Certificates | None = None,
     *,
     ready: Callable[[], object],
     beat: Callable[[], object],
@@ -42,6 +44,7 @@ def run(
 
     Args:
         sockets: they listen; closed at the end.
+        certificates: for TLS; read again on SIGHUP, which must be blocked until then.
         ready: called when requests are answered.
         beat: called by the event loop again and again for as long as it turns. Must not raise.
         beat_seconds: between two of these calls; 0: there are none.
@@ -53,13 +56,14 @@ def run(
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
         if beat_seconds:
             _keep_calling(runner.get_loop(), beat, beat_seconds)
-        runner.run(_live(config, sockets, memcached, ready, orders))
+        runner.run(_live(config, sockets, memcached, certificates, ready, orders))
 
 
 async def _live(
     config: Config,
     sockets: Sequence[socket.socket],
     memcached: Memcached | None,
+    certificates: Certificates | None,
     ready: Callable[[], object],
     orders: int,
 ) -> None:
@@ -67,7 +71,9 @@ async def _live(
     stuck = ExitTimer(allowed, f"not everything has ended in {allowed:g} s; giving up")
     stop = asyncio.Event()
     _obey(stop, stuck, orders)
-    settings = _web_settings(config)
+    if certificates is not None:
+        certificates.reload_on_hangup()
+    settings = _web_settings(config, certificates)
     lifecycle = Lifecycle()
     try:
         async with open_cache(config, memcached) as cache, sweeping(cache):
@@ -111,8 +117,9 @@ def _obey(stop: asyncio.Event, stuck: ExitTimer, orders: int) -> None:
     loop.add_reader(orders, ordered)
 
 
-def _web_settings(config: Config) -> WebSettings:
+def _web_settings(config: Config, certificates: Certificates | None) -> WebSettings:
     return WebSettings(
+        tls=None if certificates is None else certificates.context,
         loopback=config.loopback,
         allowed_hosts=frozenset(config.allowed_host),
         cors_origins=frozenset(config.cors_origin),

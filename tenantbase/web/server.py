@@ -19,6 +19,7 @@ from tenantbase.web.app import CACHE, GUARD, HEALTH, SERVER
 from tenantbase.web.fast_path.borrowed import Lender
 from tenantbase.web.transport.connections import Connections
 from tenantbase.web.transport.draining import close_listeners, finish_requests, until_quiet
+from tenantbase.web.transport.tls import HANDSHAKE_SECONDS, TlsConnections
 from tenantbase.web.semantics.expectations import without_early_invitation
 from tenantbase.web.fast_path.connection import FastPath
 from tenantbase.web.lifecycle import Lifecycle
@@ -157,7 +158,16 @@ async def serving(
             app[CACHE], settings, lifecycle, app[GUARD], app[HEALTH], general, SERVER
         )
         tasks.append(keep_running(fast_path.watch, "watchdog of the fast path"))
-    acceptor = Acceptor(connect, lifecycle.connections, settings.max_connections, SERVER)
+    if settings.tls is not None:
+        # The head of a request, for which the keep-alive timeout allows, comes after the handshake.
+        handshake = min(HANDSHAKE_SECONDS, settings.keepalive_timeout)
+        connect = TlsConnections(settings.tls, connect, handshake)
+    acceptor = Acceptor(
+        connect,
+        lifecycle.connections,
+        settings.max_connections,
+        SERVER if settings.tls is None else None,
+    )
     try:
         for sock in sockets:
             _prepare(sock, settings.send_timeout)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tenantbase.web.transport.tls import TlsContext
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSettings:
     """Limits and rules of the HTTP side. Sizes in bytes, times in seconds.
 
     Attributes:
+        tls: what connections begin with; None: the server speaks plain HTTP.
         loopback: bound to an address that only this machine reaches. ``Host`` is then checked.
         allowed_hosts: names for ``Host`` besides those of loopback, in lower case, without port. If
             there are any, ``Host`` is checked on every address.
@@ -29,6 +32,7 @@ class WebSettings:
         drain_timeout: what requests under way get when the server stops.
     """
 
+    tls: TlsContext | None = None
     loopback: bool = True
     allowed_hosts: frozenset[str] = frozenset()
     cors_origins: frozenset[str] = frozenset()

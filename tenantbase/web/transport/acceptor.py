@@ -38,7 +38,8 @@ class Acceptor:
         connect: makes the protocol of a connection.
         limit: how many connections there may be. Fewer are let in if there are not enough
             descriptors for that many. One more is answered with a 503, and closed.
-        server: the ``Server`` header of that answer.
+        server: the ``Server`` header of that answer; None: it is closed without one, as plain HTTP
+            in place of a TLS handshake would mean nothing to the client.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Acceptor:
         connect: Callable[[], asyncio.Protocol],
         connections: Connections,
         limit: int,
-        server: str,
+        server: str | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._connect = connect
@@ -132,18 +133,20 @@ class Acceptor:
     def _refuse(self, accepted: socket.socket, then: Callable[[], object] = lambda: None) -> None:
         """Say at once that there is no room. What the client sends is not looked at."""
         try:
-            accepted.send(self._refusal())
+            if self._server is not None:
+                accepted.send(self._refusal(self._server))
         except OSError:  # it has gone
             pass
         self._connections.lingering.add(accepted, then)
 
-    def _refusal(self) -> bytes:
+    @staticmethod
+    def _refusal(server: str) -> bytes:
         response = answer(
             OverLimit("there are too many connections; try again later", "max-connections")
         )
         body = response.body
         assert isinstance(body, bytes)
-        fields = {**response.headers, "Server": self._server, "Connection": "close"}
+        fields = {**response.headers, "Server": server, "Connection": "close"}
         fields["Content-Length"] = str(len(body))
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         return f"HTTP/1.1 {response.status} {response.reason}\r\n{head}\r\n".encode() + body
