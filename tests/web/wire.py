@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,8 +42,10 @@ class Wire:
         self.writer = writer
 
     @classmethod
-    async def connect(cls, port: int) -> Wire:
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
+    async def connect(cls, port: int, tls: ssl.SSLContext | None = None) -> Wire:
+        """Connect to a port of 127.0.0.1; with ``tls``, over TLS."""
+        name = None if tls is None else "localhost"
+        return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name))
 
     async def __aenter__(self) -> Wire:
         return self

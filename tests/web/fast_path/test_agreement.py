@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -52,8 +53,8 @@ async def ports(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple
         yield found[0], found[1]
 
 
-async def answers(port: int, data: bytes) -> bytes:
-    async with asyncio.timeout(SECONDS), await Wire.connect(port) as wire:
+async def answers(port: int, data: bytes, tls: ssl.SSLContext | None = None) -> bytes:
+    async with asyncio.timeout(SECONDS), await Wire.connect(port, tls) as wire:
         await wire.send(data + LAST)
         return DIFFERENT.sub(b"*", await wire.reader.read())
 
