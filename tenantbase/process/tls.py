@@ -17,7 +17,8 @@ from tenantbase.web.transport.tls import TlsContext
 log = logging.getLogger("tenantbase")
 
 _KEY: Final = "PRIVATE KEY-----"
-_MISMATCH: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH")
+# OpenSSL's reasons: the last two, when the keys are of different kinds (RSA and EC).
+_MISMATCH: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 
 
 class Certificates:
