@@ -57,11 +57,18 @@ class TlsWire:
             pieces.append(piece)
         return b"".join(pieces)
 
+    async def ended(self) -> bool:
+        """Wait for the end of the TCP connection, whatever comes before it."""
+        async with asyncio.timeout(SECONDS):
+            while await self.reader.read(_PIECE):
+                pass
+            return True
+
     async def close_notify(self) -> None:
         """Say that nothing more will be sent."""
         try:
             self.tls.unwrap()
-        except ssl.SSLWantReadError:
+        except ssl.SSLError:  # the server's has not come, or data are before it
             pass
         await self._flush()
 

@@ -18,6 +18,7 @@ from tenantbase.changes.feed import Feed
 from tenantbase.interfaces.store import ChangeEvent
 from tenantbase.changes.subscription import RESET
 from tenantbase.web.lifecycle import Lifecycle
+from tenantbase.web.transport.tls import end_with_client
 from tenantbase.web.semantics.targets import query
 
 EVENT_STREAM: Final = "text/event-stream"
@@ -76,6 +77,7 @@ class Watch:
         async with self._feed.subscribe(prefix, after, transport.abort) as changes:
             response = web.StreamResponse(headers=_HEADERS)
             response.force_close()  # its buffer is too small for other answers
+            end_with_client(transport)
             await response.prepare(request)
             try:
                 # Who resumes knows a place already, and keeps it until an event says more.

@@ -29,6 +29,7 @@ _RECORD_BYTES: Final = 1 << 14  # the most that one TLS record holds (RFC 8446, 
 _PIECE_BYTES: Final = 1 << 16
 _QUIET_SECONDS: Final = 60.0  # between two lines in the log about failed handshakes
 _NONE: Final = asyncio.Protocol()
+_SELF: Final = "tls_transport"  # as extra information, also through a borrowed transport
 
 
 class TlsContext:
@@ -109,6 +110,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         "_reading",
         "_held",
         "_ended",
+        "_endless",
         "_closing",
     )
 
@@ -135,6 +137,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._reading = True  # the protocol wants to read
         self._held = False  # not read although it does: see _send
         self._ended = False  # the client has sent all that it will send
+        self._endless = False  # the answer has no end: see end_with_client
         self._closing = False
 
     # The protocol of the TCP transport
@@ -265,6 +268,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             return self._tls.context
         if name == "ssl_object":
             return self._tls
+        if name == _SELF:
+            return self
         if name == "peercert":
             return self._tls.getpeercert() if self._established else default
         return self._raw.get_extra_info(name, default)
@@ -299,7 +304,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
                 pieces.append(piece)
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLError as error:
+        except ssl.SSLError as error:  # a damaged record, or the client's alert
             self._fail(error)
             return
         if self._outgoing.pending:
@@ -312,7 +317,13 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def _end_of_input(self) -> None:
         self._ended = True
-        if not cast(asyncio.Protocol, self._protocol).eof_received():
+        if not cast(asyncio.Protocol, self._protocol).eof_received() or self._endless:
+            self.close()
+
+    def end_with_client(self) -> None:
+        """The answer has no end of its own, so it ends with what the client sends."""
+        self._endless = True
+        if self._ended:
             self.close()
 
     def _send(self) -> None:
@@ -387,6 +398,17 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def _drop_pending(self) -> None:
         self._pending.clear()
         self._pending_bytes = 0
+
+
+def end_with_client(transport: asyncio.BaseTransport) -> None:
+    """To be called for an answer without end, such as a watch, on any transport.
+
+    TLS libraries close a connection by sending close_notify, and many then wait for the peer's for up
+    to half a minute. An answer that ends by itself is worth finishing first; this one never would.
+    """
+    tls = transport.get_extra_info(_SELF)
+    if isinstance(tls, TlsTransport):
+        tls.end_with_client()
 
 
 def _reason(error: ssl.SSLError) -> str:

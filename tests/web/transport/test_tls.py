@@ -198,6 +198,23 @@ async def test_idle_client_that_says_goodbye_is_let_go(
 
 
 @PATHS
+@pytest.mark.parametrize("early", [True, False])
+async def test_watch_ends_with_the_close_notify_of_its_client(
+    start: Start, settings: WebSettings, trusted: ssl.SSLContext, fast_path: bool, early: bool
+) -> None:
+    """Without waiting for a heartbeat. asyncio's clients would keep it open for half a minute."""
+    changed = replace(settings, fast_path=fast_path, heartbeat=3600)
+    async with start(changed) as server:
+        async with await connected(server, trusted) as wire:
+            await wire.send(request("GET", "/v1/watch"))
+            if not early:
+                assert await wire.read()
+            await wire.close_notify()
+            assert await wire.ended()
+        await poll_async(lambda: not len(server.lifecycle.connections), "it is closed")
+
+
+@PATHS
 async def test_what_waits_for_a_slow_reader_is_not_encrypted_ahead(
     start: Start, settings: WebSettings, trusted: ssl.SSLContext, fast_path: bool
 ) -> None:
