@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,9 @@ def test_renewed_certificate_is_used_without_losing_a_connection(
                     failures.append(error)
                     return
 
+        def used(renewed: Pair) -> bool:
+            return serials(server, trusted) == {renewed.serial}
+
         thread = threading.Thread(target=work)
         thread.start()
         try:
@@ -240,9 +244,7 @@ def test_renewed_certificate_is_used_without_losing_a_connection(
                 renewed = authority.issue()
                 install(renewed, pair)
                 server.signal(signal.SIGHUP)
-                poll(
-                    lambda: serials(server, trusted) == {renewed.serial}, "it is used"
-                )  # noqa: B023
+                poll(partial(used, renewed), "it is used")
         finally:
             stop.set()
             thread.join()
