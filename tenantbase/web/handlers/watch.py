@@ -18,7 +18,7 @@ from tenantbase.changes.feed import Feed
 from tenantbase.interfaces.store import ChangeEvent
 from tenantbase.changes.subscription import RESET
 from tenantbase.web.lifecycle import Lifecycle
-from tenantbase.web.transport.tls import end_with_client
+from tenantbase.web.transport.tls_transport import end_with_client
 from tenantbase.web.semantics.targets import query
 
 EVENT_STREAM: Final = "text/event-stream"

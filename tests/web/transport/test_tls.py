@@ -17,8 +17,9 @@ from tenantbase.entry import JSON
 from tenantbase.interfaces.store import Set
 from tenantbase.process.tls import load
 from tenantbase.web import WebSettings
-from tenantbase.web.transport import tls
-from tenantbase.web.transport.tls import TlsContext, TlsTransport
+from tenantbase.web.transport import tls_transport
+from tenantbase.web.transport.tls import TlsContext
+from tenantbase.web.transport.tls_transport import TlsTransport
 from tests.certificates import Authority
 from tests.servers import poll_async
 from tests.web.conftest import Server, Start
@@ -227,7 +228,7 @@ async def test_what_waits_for_a_slow_reader_is_counted_and_not_encrypted_ahead(
         transport.write(b"x" * size)
         transport.write(b"y")
         assert transport.get_write_buffer_size() > size // 2
-        assert transport._raw.get_write_buffer_size() < 4 * tls._PIECE_BYTES
+        assert transport._raw.get_write_buffer_size() < 4 * tls_transport._PIECE_BYTES
         transport.close()
         transport.write(b"z")
         wire.writer.transport.resume_reading()  # type: ignore[attr-defined]
