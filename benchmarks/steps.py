@@ -36,11 +36,11 @@ def measure(directory: Path) -> list[dict[str, Any]]:
         names = [sealer.name(key) for key in keys]
         slots = [sealer.slot(key) for key in keys]
         buckets = [slot.bucket for slot in slots]
-        tokens = tags.tags(buckets)
-        frames = [sealer.encode(*each) for each in zip(names, tokens, entries, strict=True)]
+        tokens = [tags.tag(bucket) for bucket in buckets]
+        items = [sealer.seal(*each) for each in zip(names, tokens, entries, strict=True)]
         answer = b"".join(
-            b"\r\nVALUE %b 0 %d\r\n%b" % (name, len(frame), frame)
-            for name, frame in zip(names, frames, strict=True)
+            b"\r\nVALUE %b 0 %d\r\n%b" % (name, len(item), item)
+            for name, item in zip(names, items, strict=True)
         )
         answer += b"\r\nEND\r\n"
         steps: dict[str, Callable[[], object]] = {
@@ -49,14 +49,14 @@ def measure(directory: Path) -> list[dict[str, Any]]:
             "the same, its slot remembered": lambda: [sealer.slot(key) for key in keys],
             "its tag": lambda: tags.tags(buckets),
             "parsing memcached's answer": lambda: parse_items(answer, {}, 1),
-            "opening its frame, MAC included": lambda: [
-                sealer.decode(frame, Slot(key, name, bucket), token)
-                for frame, key, name, bucket, token in zip(
-                    frames, keys, names, buckets, tokens, strict=True
+            "opening its item, MAC included": lambda: [
+                sealer.open(item, Slot(key, name, bucket), token)
+                for item, key, name, bucket, token in zip(
+                    items, keys, names, buckets, tokens, strict=True
                 )
             ],
             "the same, remembered": lambda: [
-                sealer.decode(*each) for each in zip(frames, slots, tokens, strict=True)
+                sealer.open(*each) for each in zip(items, slots, tokens, strict=True)
             ],
             "its JSON": lambda: [entry_json(entry) for entry in entries],
         }

@@ -1,4 +1,4 @@
-"""Tasks that run beside requests for as long as the service lives, and must not die in silence."""
+"""Background tasks that live as long as the service and must not die in silence."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ log = logging.getLogger("tenantbase.background")
 
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 30.0
-_LONG_LIFE_SECONDS: Final = 60.0  # work that has run for so long is restarted quickly again
+_LONG_LIFE_SECONDS: Final = 60.0  # after running for so long, work is restarted quickly again
 
 
 def keep_running(work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
-    """Run ``work`` in a task; when it fails, log that and run it again, ever more slowly.
+    """Run ``work`` in a task; if it fails, log the failure and run it again, with back-off.
 
-    The task ends when ``work`` returns or the task is cancelled. It never fails. Failures that
-    ``work`` expects are its own business; those that come here are mistakes.
+    The task ends when ``work`` returns or the task is cancelled; it never fails. ``work`` handles
+    the failures it expects: those that arrive here are bugs.
 
     Args:
-        name: of the task, and in the log.
+        name: the task's name, used in log messages.
     """
     return asyncio.create_task(_keep_running(work, name), name=name)
 
@@ -37,7 +37,7 @@ async def _keep_running(work: Callable[[], Awaitable[None]], name: str) -> None:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # Not an order to end: something that the work waited for was cancelled.
+            # The task itself was not cancelled: something that the work awaited was.
             _log_failure(name, pause)
         except Exception:
             if loop.time() - began > _LONG_LIFE_SECONDS:

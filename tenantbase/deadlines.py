@@ -1,7 +1,7 @@
-"""The same time limit for many futures, with one timer for all of them.
+"""One timeout for many futures, with a single timer.
 
-``asyncio.timeout`` makes a timer and a context for each, which takes longer than the rest of what
-the event loop does for a write.
+``asyncio.timeout`` makes a timer and a context for each future, which takes longer than everything
+else that the event loop does for a write.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any, Final, Generic, TypeVar
 Item = TypeVar("Item")
 
 
-_LOOK_SECONDS: Final = 1.0  # what is done is not kept for longer
+_LOOK_SECONDS: Final = 1.0  # finished futures are not kept for longer
 
 
 class Deadlines(Generic[Item]):
-    """Looks after futures of one event loop that are mostly done in the order they were given.
+    """Gives futures of one event loop, which mostly finish in the order given, the same timeout.
 
     Args:
-        seconds: that each may take.
-        expired: called with what was given for a future that is not done by then, and the future.
+        seconds: the timeout.
+        expired: called with the item given for a future that is not done in time, and the future.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Deadlines(Generic[Item]):
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, future: asyncio.Future[Any], item: Item) -> None:
-        """Give the future its time, from now on."""
+        """Start the timeout of a future. The item goes to ``expired``."""
         watched = self._watched
         while watched and watched[0][2].done():
             watched.popleft()

@@ -1,6 +1,6 @@
-"""Entries, and what became of writes, as JSON documents: for answers, files and terminals.
+"""Entries and results of writes as JSON documents, for answers, files and terminals.
 
-A JSON value is put into a document as the text it was written as. Decoding and encoding it again
+A JSON value is copied into a document as the text that was stored. Decoding and re-encoding it
 would change numbers that Python has no exact type for.
 """
 
@@ -17,12 +17,12 @@ from tenantbase.interfaces.store import Applied
 
 _NULL: Final = b"null"
 
-# Line ends occur in JSON between tokens only, never within strings.
+# JSON allows line breaks only between tokens, never inside strings.
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 
 PIECE_BYTES: Final = 3 << 16
 LARGE_BYTES: Final = 1 << 20
-"""A value above this is not rendered at once: base64 of it takes the event loop 2 ms for a MiB."""
+"""A larger value is encoded in pieces: base64 blocks the event loop for 2 ms per MiB."""
 
 _json = msgspec.json.encode
 
@@ -30,8 +30,8 @@ _json = msgspec.json.encode
 def entry_json(entry: Entry) -> bytes:
     """An entry as a JSON object: ``key``, ``value``, ``id``, ``version``, ``expires_at``.
 
-    What is no JSON comes in base64, with ``encoding`` and ``content_type``; JSON of another
-    type than plain ``application/json`` has its ``content_type``.
+    A value that is not JSON is base64, with ``encoding`` and ``content_type``. JSON of a type other
+    than plain ``application/json`` has its ``content_type``.
     """
     content_type = entry.content_type
     if content_type == JSON:
@@ -52,25 +52,25 @@ def entry_json(entry: Entry) -> bytes:
 
 
 def entry_pieces(entry: Entry) -> Iterator[bytes]:
-    """What ``entry_json`` returns, in pieces of bounded size: for values that are large."""
+    """What ``entry_json`` returns, in pieces of bounded size, for large values."""
     as_json = entry.is_json()
     before, after = _around(entry, as_json)
     yield before
     for piece in pieces(entry.value):
-        # The size of a piece can be divided by three, so base64 fills up the last one only.
+        # The size of a piece is divisible by three, so base64 pads only the last one.
         yield piece if as_json else b2a_base64(piece, newline=False)
     yield after
 
 
 def entry_size(entry: Entry) -> int:
-    """How many bytes ``entry_json`` returns."""
+    """The length of what ``entry_json`` returns, in bytes."""
     as_json, size = entry.is_json(), len(entry.value)
     return sum(map(len, _around(entry, as_json))) + (size if as_json else (size + 2) // 3 * 4)
 
 
 def _around(entry: Entry, as_json: bool) -> tuple[bytes, bytes]:
-    """What ``entry_json`` has before the value, and after it."""
-    # Written by the same hand: the value 0 is put where the value would be.
+    """What ``entry_json`` writes before the value, and after it."""
+    # Let entry_json write it, with the value 0 as a placeholder.
     document = entry_json(msgspec.structs.replace(entry, value=b"0", content_type=JSON))
     key = b'{"key":%b,"value":' % _json(entry.key)
     rest = document[len(key) + 1 : -1]
@@ -95,12 +95,12 @@ def as_line(document: bytes) -> bytes:
 
 
 def in_one_line(piece: bytes) -> bytes:
-    """A piece of a JSON text without the ends of lines in it."""
+    """A piece of a JSON text with its line breaks replaced by spaces."""
     return piece.translate(_ONE_LINE)
 
 
 def applied_json(applied: Applied, with_value: bool = False) -> bytes:
-    """What a write made: ``key``, ``id``, ``version``, ``created``, ``expires_at``."""
+    """The result of a write: ``key``, ``id``, ``version``, ``created``, ``expires_at``."""
     entry = applied.entry
     assert entry is not None
     return b'{"key":%b%b,"id":"%b","version":%d,"created":%b,"expires_at":%b}' % (

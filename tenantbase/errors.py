@@ -2,15 +2,15 @@
 
     TenantbaseError
     ├── ConfigError              an option or a TENANTBASE_ variable is wrong
-    ├── CannotListen             the address or the port to listen on cannot be had
-    ├── CannotWrite              the command line's output does not take what is written to it
+    ├── CannotListen             the address or port to listen on is not available
+    ├── CannotWrite              the command line's output cannot be written
     ├── InvalidRequest           malformed or invalid input; names the field
     │   └── TooLarge             a value, a batch or a body is over its limit
     ├── WrongType                the entry is not of the kind the operation needs
     ├── ConditionFailed          if_version, if_absent, If-Match, If-None-Match
-    ├── Overloaded               more work is queued than is sensible; nothing was done
+    ├── Overloaded               too much work is queued; nothing was done
     ├── StoreError               the database
-    │   ├── CannotOpen           it cannot be opened, or is not one of ours
+    │   ├── CannotOpen           it cannot be opened, or is not ours
     │   ├── StoreUnavailable     it cannot serve now; nothing was done
     │   │   ├── StoreFull        the disk is full; nothing was done
     │   │   ├── Damaged          what was asked for is damaged; the rest can be used
@@ -18,8 +18,8 @@
     │   └── OutcomeUnknown       a write may or may not have been made durable
     └── CacheUnavailable         memcached gave no usable answer; never leaves the policy
 
-A missing key is not an error: it is ``None``. How each of these becomes an HTTP answer is
-one table, in ``web/problems.py``.
+A missing key is not an error: it is ``None``. One table, in ``web/problems.py``, translates these
+into HTTP answers.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from tenantbase.troubles import Trouble
 
 
 class TenantbaseError(Exception):
-    """The root: its text is one sentence, fit to be shown to a user."""
+    """The root. Its text is one sentence that can be shown to a user."""
 
 
 class ConfigError(TenantbaseError):
-    """An option, or a variable of the environment, is unknown or has no valid value."""
+    """An option or an environment variable is unknown or has an invalid value."""
 
 
 class CannotListen(TenantbaseError):
-    """No server can be at this address: the port is in use or denied, or the host is elsewhere."""
+    """The address cannot be listened on: the port is in use or denied, or the host is not here."""
 
 
 class CannotWrite(TenantbaseError):
-    """A file or standard output takes no more, is closed, or cannot be made."""
+    """A file or standard output cannot be created or written: it is full, closed, or denied."""
 
 
 class InvalidRequest(TenantbaseError):
@@ -62,7 +62,7 @@ class TooLarge(InvalidRequest):
 
 
 class WrongType(TenantbaseError):
-    """The entry exists, but its value is not of the kind the operation works on."""
+    """The entry exists, but its value is not of the kind that the operation needs."""
 
 
 class ConditionFailed(TenantbaseError):
@@ -73,7 +73,7 @@ class ConditionFailed(TenantbaseError):
         version: the version the entry has, None if it is absent.
 
     Attributes:
-        reason: why, where the version does not tell; empty otherwise.
+        reason: why, where the version does not explain it; otherwise empty.
     """
 
     reason = ""
@@ -89,14 +89,14 @@ class ConditionFailed(TenantbaseError):
 
 
 class Overloaded(TenantbaseError):
-    """More requests wait than can be served soon. Nothing was done; try again later."""
+    """Too many requests are waiting. Nothing was done; try again later."""
 
 
 class StoreError(TenantbaseError):
     """The database did not do what was asked.
 
     Attributes:
-        trouble: what is wrong with the database if others will meet it, too.
+        trouble: what is wrong with the database, if other requests will meet it too.
     """
 
     trouble: Trouble | None = None
@@ -107,7 +107,7 @@ class CannotOpen(StoreError):
 
 
 class StoreUnavailable(StoreError):
-    """The database cannot serve now. Nothing was done; the request may be sent again."""
+    """The database cannot serve now. Nothing was done; the request may be repeated."""
 
 
 class StoreFull(StoreUnavailable):
@@ -129,10 +129,10 @@ class DiskFailed(StoreUnavailable):
 
 
 class OutcomeUnknown(StoreError):
-    """A commit was begun and its end was not seen: the write may be durable or lost."""
+    """A commit was begun but its outcome is not known: the write may be durable or lost."""
 
     trouble = Trouble.DISK_ERRORS
 
 
 class CacheUnavailable(TenantbaseError):
-    """memcached gave no answer that can be used within the deadline."""
+    """memcached gave no usable answer within its timeout."""

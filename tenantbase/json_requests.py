@@ -1,4 +1,4 @@
-"""What a JSON body may ask to be stored. Imports no web framework: see ``checking.py``."""
+"""The JSON body of a write, as structures. Imports no web framework, so ``offload`` can use it."""
 
 from __future__ import annotations
 
@@ -33,21 +33,20 @@ class SetValue(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 class _SetValues(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``set-values``, each entry still as text: so it is decoded as the one of
-    ``set-value`` is."""
+    """The body of ``set-values``. Each entry is still text, to be decoded like ``set-value``'s."""
 
     values: list[msgspec.Raw]
 
 
 Given = TypeVar("Given", bound=SetValue)
 
-# An object with a key and a value takes 19 bytes besides what these two take, and a third field
-# at least 9 more if it is one of the two again.
+# An object with a key and a value takes 19 bytes besides the two, and repeating one of them takes at
+# least 9 more.
 _WITHOUT_REPEATS_BYTES: Final = 27
 
 
 class SetValueDecoder(Decoder[Given]):
-    """Decodes entries to be stored; most have no room for a field given twice."""
+    """Decodes entries to store; most are too short to repeat a field, and are not scanned for it."""
 
     def check_once(self, given: Given, text: bytes) -> None:
         if len(text) - len(given.value) - len(given.key) > _WITHOUT_REPEATS_BYTES:
@@ -68,10 +67,10 @@ _SET_VALUES: Final = _SetValuesDecoder(_SetValues)
 
 
 class Read(NamedTuple):
-    """An entry as it was given.
+    """An entry of a request.
 
     Attributes:
-        value: the bytes to be stored, what is wrong with them, or None: not looked at so far.
+        value: the bytes to store, or what is wrong with them; None if they are not decoded yet.
     """
 
     given: SetValue
@@ -79,10 +78,10 @@ class Read(NamedTuple):
 
 
 def read_many(text: bytes, max_entries: int) -> Iterator[Read]:
-    """The entries of a body of ``set-values``.
+    """The entries of a ``set-values`` body.
 
     Raises:
-        InvalidRequest, TooLarge: at the first entry that is no such thing, or before any.
+        InvalidRequest, TooLarge: before any entry, or at the first invalid one.
     """
     values = parse(_SET_VALUES, text).values
     check_count(len(values), max_entries, "values")
@@ -96,33 +95,33 @@ def read_many(text: bytes, max_entries: int) -> Iterator[Read]:
 
 
 def place(error: InvalidRequest, index: int) -> None:
-    """Say that the field an error names is one of this entry of ``set-values``."""
+    """Prefix the field that an error names with the entry's place in ``set-values``."""
     entry = f"values[{index}]"
     error.field = f"{entry}.{error.field}" if error.field else entry
 
 
 def check_count(count: int, max_entries: int, field: str) -> None:
-    """Return if one request may have so many entries. Raises TooLarge."""
+    """Check the number of entries in a request. Raises TooLarge."""
     if count > max_entries:
-        raise TooLarge(f"one request has at most {max_entries:,} entries", field)
+        raise TooLarge(f"a request may have at most {max_entries:,} entries", field)
 
 
 def content(given: SetValue) -> bytes:
-    """The bytes to be stored. Raises InvalidRequest."""
+    """The bytes to store. Raises InvalidRequest."""
     content_type = given.content_type
     if given.encoding is None:
         value = bytes(given.value)
         check_depth(value, "value")
         if content_type is not None and not is_json(content_type):
             raise InvalidRequest(
-                "a value of another type than JSON comes in base64, with an encoding that says so",
+                'a value that is not JSON must be in base64, with "encoding": "base64"',
                 "encoding",
             )
         return value
     try:
         value = msgspec.json.decode(given.value, type=bytes)
     except msgspec.ValidationError as error:
-        raise InvalidRequest("a string of base64 is wanted", "value") from error
+        raise InvalidRequest("expected a base64 string", "value") from error
     if is_json(OCTETS if content_type is None else content_type):
         check_json(value, "value")
     return value

@@ -1,4 +1,4 @@
-"""What a read found, and the counts of it."""
+"""What a read found, and what the policy counts."""
 
 from __future__ import annotations
 
@@ -24,8 +24,15 @@ class Lookup(msgspec.Struct, frozen=True, gc=False):
     cache_status: CacheStatus
 
 
-class Counters(msgspec.Struct):
-    """What the policy did since the start."""
+class PolicyCounts(msgspec.Struct):
+    """What the policy has done since the start.
+
+    Attributes:
+        hits, misses, bypasses: keys read, by cache status.
+        rejected_items: items that memcached had and that were not valid.
+        cache_failures: operations that memcached failed.
+        commits: groups that changed something.
+    """
 
     hits: int = 0
     misses: int = 0

@@ -1,7 +1,7 @@
-"""Our own files beside the database: known by their mark, and opened without following links.
+"""Our own files beside the database: identified by a mark, opened without following links.
 
-``notes-tags`` and ``notes-lock`` are plausible names for a user's own files. So a file there is
-looked at before it is touched, and only one that begins with a mark of ours is ever written,
+``notes-tags`` and ``notes-lock`` are plausible names for a user's own files. So such a file is
+examined before it is touched, and only one that begins with a mark of ours is ever written,
 truncated or removed.
 """
 
@@ -18,33 +18,37 @@ from tenantbase.errors import CannotOpen
 MARK_BYTES: Final = 8
 LOCK_MARK: Final = b"tblock1\n"
 TAGS_MARK: Final = b"tbtags1\n"
-# A tag file that is being made; nothing in it counts yet.
+# A tag file that is being created; its contents do not count yet.
 TAGS_BEGUN_MARK: Final = b"tbtags0\n"
 RESERVE_MARK: Final = b"tbspare\n"
-# A reserve in a file that was there before, with nothing in it: it stays, and is empty again.
+# A reserve in an empty file that was there before: it is kept, and emptied in the end.
 RESERVE_IN_EMPTY_MARK: Final = b"tbspar0\n"
 _MARKS: Final = (LOCK_MARK, TAGS_MARK, TAGS_BEGUN_MARK, RESERVE_MARK, RESERVE_IN_EMPTY_MARK)
+
+# Another process may remove or make a file between two calls, but not so often. In some directories,
+# such as /proc, no file can be made, and the error is the same.
+_TRIES: Final = 100
 
 # O_NONBLOCK: opening a FIFO must not wait for its other end.
 _FLAGS: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
 def open_beside(path: Path, what: str, mark: bytes, like: Path | None) -> tuple[int, bool]:
-    """Open a file of ours, or make it with nothing but its mark.
+    """Open a file of ours, or create it with only its mark.
 
-    The caller looks at what is in a file that was there before.
+    The caller checks the contents of a file that was there before.
 
     Args:
         what: what the file is, for messages.
-        like: the database, whose mode and owner a new file gets if it exists. Otherwise other
-            users of the database, the service among them, could not open what root made.
+        like: the database, whose mode and owner a new file gets if the database exists. Otherwise
+            its other users, the service among them, could not open what root had created.
 
-    Returns: a descriptor for reading and writing, and whether the file was made.
+    Returns: a descriptor for reading and writing, and whether the file was created.
 
     Raises:
-        CannotOpen: one line that names the file and says why. Nothing is left.
+        CannotOpen: one line that names the file and says why. No new file is left.
     """
-    while True:
+    for _ in range(_TRIES):
         try:
             try:
                 _check_kind(path, what, os.lstat(path))
@@ -53,9 +57,7 @@ def open_beside(path: Path, what: str, mark: bytes, like: Path | None) -> tuple[
             fd = os.open(path, _FLAGS)
         except (FileNotFoundError, FileExistsError):
             if not path.parent.is_dir():
-                raise CannotOpen(
-                    f"cannot open the {what} {path}: No such file or directory"
-                ) from None
+                break
             continue  # another process removed or made it in between
         except OSError as error:
             raise CannotOpen(f"cannot open the {what} {path}: {error.strerror}") from error
@@ -65,10 +67,11 @@ def open_beside(path: Path, what: str, mark: bytes, like: Path | None) -> tuple[
             os.close(fd)
             raise
         return fd, False
+    raise CannotOpen(f"cannot open the {what} {path}: No such file or directory")
 
 
 def foreign(path: Path, what: str) -> CannotOpen:
-    """The error for a file that has a name of ours and is not one of ours."""
+    """The error for a file that has one of our names but is not ours."""
     return CannotOpen(
         f"{path} is in the way: it was not made by tenantbase, which keeps its {what} there;"
         " move it, or give the database another name"
@@ -76,7 +79,7 @@ def foreign(path: Path, what: str) -> CannotOpen:
 
 
 def is_marked(path: Path) -> bool:
-    """Whether a regular file of ours is there. Follows no link."""
+    """Whether the path is a regular file of ours. Does not follow links."""
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             return False
@@ -114,8 +117,8 @@ def _make(path: Path, mark: bytes, like: Path | None) -> int:
 
 
 def make_alike(fd: int, like: Path) -> None:
-    """Give a file the mode and owner of the database, if there is one and as far as may be."""
-    with suppress(FileNotFoundError):  # it is about to be made, by us
+    """Give a file the mode and owner of the database, if it exists and as far as permitted."""
+    with suppress(FileNotFoundError):  # we are about to create it
         database = os.stat(like)
         with suppress(OSError):  # only root may give a file away; SQLite does the same
             os.fchown(fd, database.st_uid if os.geteuid() == 0 else -1, database.st_gid)

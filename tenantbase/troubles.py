@@ -1,7 +1,7 @@
-"""What is wrong with the database at the moment, for the health check and the log.
+"""What is wrong with the database now, for the health check and the log.
 
-A disk that is full or fails meets every request. The log gets a line when a trouble begins and
-one when it is over, however many requests meet it in between.
+A full or failing disk affects every request. A trouble is logged once when it begins and once
+when it is over, however many requests meet it in between.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ log = logging.getLogger("tenantbase.troubles")
 
 
 class Trouble(StrEnum):
-    """The kinds, as the health check and the log name them."""
+    """Kinds of trouble, as the health check and the log name them."""
 
     DAMAGED_ROWS = "damaged rows"
     DISK_FULL = "disk full"
@@ -24,7 +24,7 @@ class Trouble(StrEnum):
 
 
 # A trouble is over when it has not been met for so long. A full disk refuses only writes that need
-# room, so success in between proves nothing. A damaged row stays damaged, and may be read seldom.
+# room, so a success in between proves nothing. A damaged row stays damaged and may rarely be read.
 QUIET_SECONDS: Final[dict[Trouble, float]] = {
     Trouble.DAMAGED_ROWS: 600.0,
     Trouble.DISK_FULL: 10.0,
@@ -33,7 +33,7 @@ QUIET_SECONDS: Final[dict[Trouble, float]] = {
 
 
 class Troubles:
-    """The troubles that last. Belongs to one thread.
+    """Keeps track of current troubles. Belongs to one thread.
 
     Args:
         clock: seconds, monotonic.
@@ -44,25 +44,25 @@ class Troubles:
         self._last_met: dict[Trouble, float] = {}
 
     def met(self, trouble: Trouble, detail: str) -> None:
-        """It has been met; the log is told if that is new."""
+        """Note that a request met a trouble; logs it if it is new."""
         self._forget_old()
         if trouble not in self._last_met:
             log.error("%s: %s", trouble.value, detail)
         self._last_met[trouble] = self._clock()
 
     def over(self, trouble: Trouble) -> None:
-        """It is over, for certain."""
+        """Note that a trouble is certainly over."""
         if self._last_met.pop(trouble, None) is not None:
             log.warning("%s: over", trouble.value)
 
     @property
     def lasting(self) -> list[Trouble]:
-        """Those that last, in a fixed order."""
+        """Current troubles, in a fixed order."""
         self._forget_old()
         return sorted(self._last_met)
 
     def next_look(self) -> float | None:
-        """Seconds until one of them may be over; None while there are none of that kind."""
+        """Seconds until a trouble may be over by not being met; None if there is none such."""
         ends = [
             met + QUIET_SECONDS[trouble]
             for trouble, met in self._last_met.items()

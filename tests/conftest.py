@@ -1,18 +1,47 @@
-"""What concerns all tests."""
+"""What holds for all tests: their kind, their event loop, their signals."""
 
 from __future__ import annotations
 
-import signal
 import asyncio
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Generator, Mapping
+from typing import Final
 
 import pytest
 import uvloop
+
+from tests import kinds
 
 EVENT_LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
 }
+_WATCH: Final = kinds.Watch()
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test its kind, unless its module says it."""
+    rule = kinds.Rule()
+    for item in items:
+        if not kinds.kinds_of(item):
+            item.add_marker(rule.kind(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None]:
+    """Note what a test starts from here on."""
+    _WATCH.started.clear()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """Fail a unit test that has started something."""
+    result = yield
+    if kinds.kinds_of(item) == ["unit"] and _WATCH.started:
+        pytest.fail(f"a unit test starts something: {_WATCH.started}; see tests/kinds.py")
+    return result
 
 
 def pytest_asyncio_loop_factories(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import struct
 from contextlib import closing
 from pathlib import Path
 
 _PAGE = 4_096
+_KEY = re.compile(rb"k[0-9]{3}")
 
 
 def damage(path: Path, marker: bytes) -> None:
@@ -26,3 +28,31 @@ def damage(path: Path, marker: bytes) -> None:
     for at in full:
         data[at : at + 4] = struct.pack(">I", 0x7FFFFFF0)
     path.write_bytes(data)
+
+
+def damage_leaf(path: Path, first: bytes) -> list[str]:
+    """Damage a leaf page of the table of entries; the database is closed.
+
+    Args:
+        first: how the keys of the leaf before it begin, at the latest: the page after the first
+            such leaf is damaged.
+
+    Returns:
+        The keys of the rows in the sound leaf before it, in order.
+    """
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() is not None
+    data = bytearray(path.read_bytes())
+    # The leaf pages of a table begin with 0x0d (sqlite.org/fileformat); rows are in order of
+    # creation, which here is that of the keys.
+    leaves = {}
+    for at in range(_PAGE, len(data), _PAGE):
+        keys = sorted(set(_KEY.findall(data, at, at + _PAGE)))
+        if data[at] == 0x0D and data[at : at + _PAGE].count(b"\0" * 400) > 2 and keys:
+            leaves[keys[0]] = at, [key.decode() for key in keys]
+    order = sorted(leaves)
+    sound = next(number for number, key in enumerate(order) if key >= first)
+    at, _ = leaves[order[sound + 1]]
+    data[at : at + 200] = b"\xff" * 200
+    path.write_bytes(data)
+    return leaves[order[sound]][1]

@@ -18,10 +18,10 @@ from tenantbase.errors import (
     TenantbaseError,
     WrongType,
 )
+from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.interfaces.store import (
     Applied,
     Command,
-    ChangeEvent,
     PendingWrite,
     Delete,
     DeletePrefix,
@@ -29,9 +29,11 @@ from tenantbase.interfaces.store import (
     Increment,
     Set,
     Sweep,
+    Ticket,
     Transaction,
-    Written,
+    GroupResult,
 )
+from tenantbase.scope import plain_key
 from tenantbase.troubles import Trouble
 
 
@@ -88,7 +90,7 @@ class Tables:
     def copy(self) -> Tables:
         return Tables(dict(self.entries), list(self.log), self.version, self.secret)
 
-    def record(self, kind: str, key: str) -> int:
+    def record(self, kind: EventKind, key: str) -> int:
         self.version += 1
         self.log.append(ChangeEvent(self.version, kind, key))
         return self.version
@@ -147,12 +149,14 @@ class FakeStore:
             Entry(e.key, b"", e.content_type, e.id, e.version, e.expires_at) for e in found
         ], more
 
-    async def write(self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock) -> Written:
+    async def write(
+        self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
+    ) -> GroupResult[Ticket]:
         if not self._open:
             self.write_error = StoreUnavailable("closed")
         with seqlock.lock():
             if self.write_error is not None and not isinstance(self.write_error, OutcomeUnknown):
-                return Written([self.write_error for _ in group], None)
+                return GroupResult([self.write_error for _ in group], None)
             tables = self._tables.copy()
             first = tables.version
             outcomes: list[tuple[Applied, ...] | TenantbaseError | None] = []
@@ -169,18 +173,18 @@ class FakeStore:
             events = [event for event in tables.log if event.version > first]
             ticket = None
             if events:
-                everything = any(event.kind == "reset" for event in events)
+                everything = any(event.kind is EventKind.RESET for event in events)
                 ticket = seqlock.begin_write(
                     None if everything else {event.key for event in events}
                 )
             if self.write_error is not None:
                 unknown, self.write_error = self.write_error, StoreUnavailable("no more writes")
                 self.check_error = self.write_error
-                return Written([unknown for _ in group], None)
+                return GroupResult([unknown for _ in group], None)
             self._tables.__dict__.update(tables.__dict__)
             if ticket is not None:
                 seqlock.commit(ticket)
-            return Written(outcomes, ticket)
+            return GroupResult(outcomes, ticket)
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         self._living(0.0)
@@ -221,7 +225,7 @@ class FakeStore:
             before = _alive(tables.entries.get(change.key), now)
             version = None if before is None else before.version
             if change.condition is not None and not change.condition.holds(version):
-                raise ConditionFailed(change.key, version)
+                raise ConditionFailed(plain_key(change.key), version)
         return tuple(self._change(tables, change, now) for change in transaction)
 
     def _change(self, tables: Tables, change: Command, now: float) -> Applied:
@@ -231,7 +235,7 @@ class FakeStore:
             if before is None:
                 return Applied()
             del tables.entries[change.key]
-            tables.record("delete", change.key)
+            tables.record(EventKind.DELETE, change.key)
             return Applied(removed=1)
         expires_at, content_type = change.expires_at, JSON
         if isinstance(change, Set):
@@ -251,7 +255,7 @@ class FakeStore:
             value,
             content_type,
             str(uuid.uuid4()) if before is None else before.id,
-            tables.record("set", change.key),
+            tables.record(EventKind.SET, change.key),
             expires_at,
         )
         tables.entries[change.key] = entry
@@ -261,13 +265,13 @@ class FakeStore:
         keys = [key for key in sorted(tables.entries) if key.startswith(prefix)]
         living = [key for key in keys if tables.entries[key].alive(now)]
         if len(living) > self._one_by_one:
-            tables.record("reset", prefix)
+            tables.record(EventKind.RESET, prefix)
             for key in keys:
                 del tables.entries[key]
         else:
             for key in living:
                 del tables.entries[key]
-                tables.record("delete", key)
+                tables.record(EventKind.DELETE, key)
         return Applied(removed=len(living))
 
     def _sweep(self, tables: Tables, limit: int, now: float) -> Applied:
@@ -276,7 +280,7 @@ class FakeStore:
         expired = sorted(expired, key=lambda entry: entry.expires_at or 0.0)[:limit]
         for entry in expired:
             del tables.entries[entry.key]
-            tables.record("expire", entry.key)
+            tables.record(EventKind.EXPIRE, entry.key)
         trimmed = max(0, min(surplus, limit - len(expired)))
         del tables.log[:trimmed]
         return Applied(removed=len(expired) + trimmed)

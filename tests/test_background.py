@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import asyncio
 import logging
-import socket
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import tenantbase
 from tenantbase import background
 from tenantbase.background import keep_running
+from tests import wire
 from tests.app_server import AppServer
 from tests.servers import MemcachedProcess, poll, poll_async
 
@@ -156,7 +156,7 @@ def test_the_sweeper_goes_on_after_a_mistake(tmp_path: Path) -> None:
 
 def test_watchers_get_their_events_after_a_mistake(tmp_path: Path) -> None:
     with FailingServer(tmp_path / "x.db", "changes/feed") as server:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as watcher:
+        with wire.connect(server.port) as watcher:
             watcher.sendall(b"GET /v1/watch HTTP/1.1\r\nHost: localhost\r\n\r\n")
             with watcher.makefile("rb") as stream:
                 while stream.readline() != b": watching\n":
@@ -187,7 +187,7 @@ def test_memcached_is_found_again_after_a_mistake(tmp_path: Path) -> None:
 def test_idle_connections_are_closed_after_a_mistake(tmp_path: Path) -> None:
     options = ("--keepalive-timeout", "0.5")
     with FailingServer(tmp_path / "x.db", "watchdog", *options) as server:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as idle:
+        with wire.connect(server.port) as idle:
             assert idle.recv(1) == b""
         assert restarted_once(server)
 

@@ -33,7 +33,7 @@ from tenantbase.client import (
     WrongType,
 )
 from tenantbase.client import exchange, watching
-from tenantbase.client.events import BlockReader
+from tenantbase.client.sse import BlockReader
 from tests.app_server import AppServer
 from tests.nginx import Nginx
 from tests.servers import FaultProxy
@@ -309,7 +309,7 @@ async def test_a_time_that_is_not_finite_is_not_sent(
         client.increment("k", **time),
     ]
     for call in calls:
-        with pytest.raises(ValueError, match=f"^{name} is a finite number"):
+        with pytest.raises(ValueError, match=f"^{name} must be a finite number"):
             await call
     assert await collect(client.list()) == []
 
@@ -883,7 +883,7 @@ async def test_a_problem_that_cannot_be_read(scripted: Scripted) -> None:
 async def test_a_watch_that_was_connected_goes_on_at_the_pace_of_the_server(
     scripted: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "_RETRY", 3600.0)
+    monkeypatch.setattr(watching, "_RETRY_SECONDS", 3600.0)
     stream = {"Content_Type": "text/event-stream"}
     scripted.will(200, b"retry: 1\n\n", **stream)
     scripted.will_refuse(503, "overloaded")

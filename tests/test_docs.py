@@ -17,7 +17,12 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
-LINKED = [*PAGES, ROOT / "tenantbase" / "DESIGN.md", ROOT / "benchmarks" / "README.md"]
+LINKED = [
+    *PAGES,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "tenantbase" / "DESIGN.md",
+    ROOT / "benchmarks" / "README.md",
+]
 
 
 def commands(page: Path) -> Iterator[tuple[str, str | None]]:

@@ -6,6 +6,8 @@ import pytest
 
 from tests.model import RULES, Violation, explore
 
+pytestmark = pytest.mark.torture  # starts nothing, and visits every state
+
 
 @pytest.mark.timeout(300)
 def test_no_interleaving_breaks_the_protocol() -> None:

@@ -34,11 +34,13 @@ LEAVES = {
         "documents",
         "entry",
         "errors",
+        "events",
         "json_requests",
         "json_text",
         "lookup",
+        "media_types",
     ),
-    *("owned_files", "pem", "troubles"),
+    *("owned_files", "pem", "problem_types", "scope", "troubles"),
 }
 # Of the interfaces, those that are no driver: what others need to speak of one.
 ABSTRACT = {"interfaces", "interfaces.store", "interfaces.cache", "interfaces.memcached.address"}
@@ -46,13 +48,14 @@ ABSTRACT = {"interfaces", "interfaces.store", "interfaces.cache", "interfaces.me
 ROOMS: dict[str, set[str]] = {
     "interfaces": set(),
     "coherence": set(),
-    "changes": {"coherence"},
+    "changes": set(),
+    "database": {"changes", "coherence"},
     "client": set(),
     "offload": set(),
-    "web": {"coherence", "changes", "offload"},
-    "cli": {"client", "coherence", "web.semantics"},
-    "process": {"cli", "coherence", "interfaces", "web"},
-    "main": {"cli", "process", "web.transport"},
+    "web": {"changes", "database", "offload"},
+    "process": {"coherence", "database", "interfaces", "web"},
+    "cli": {"client", "database", "process", "web.transport"},
+    "main": {"cli"},
 }
 # Who may import a library: modules, or packages with all that is in them.
 LIBRARIES = {
@@ -60,7 +63,7 @@ LIBRARIES = {
     "aiomcache": {"interfaces.memcached.client"},
     "aiohttp": {"web", "client"},
 }
-READS_ENVIRONMENT = {"process.config", "main"}
+READS_ENVIRONMENT = {"process.config", "cli.options"}
 
 
 def module_name(path: Path) -> str:

@@ -14,7 +14,9 @@ from urllib.parse import quote, urljoin
 import msgspec
 import pytest
 
-from tests.app_server import Answer, AppServer
+from tests import wire
+from tests.app_server import AppServer
+from tests.wire import Answer
 from tests.haproxy import HAProxy
 from tests.nginx import DEPLOYED, Nginx
 from tests.servers import READY_SECONDS, poll
@@ -38,15 +40,7 @@ class Entrance:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Send a request, with the path as it is."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=READY_SECONDS)
-        with closing(connection):
-            connection.request(method, self.below + path, body, headers or {})
-            answer = connection.getresponse()
-            return Answer(answer.status, answer.headers, answer.read())
-
-
-def port_of(url: str) -> int:
-    return int(url.rpartition(":")[2])
+        return wire.ask(self.port, method, self.below + path, body, headers)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +65,7 @@ def haproxy(server: AppServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture(params=["nginx", "nginx below", "haproxy", "haproxy below"])
 def entrance(request: pytest.FixtureRequest, nginx: Nginx, haproxy: HAProxy) -> Entrance:
     name, _, below = request.param.partition(" ")
-    port = port_of(nginx.url) if name == "nginx" else haproxy.port
+    port = nginx.port if name == "nginx" else haproxy.port
     return Entrance(port, "/kv" if below else "")
 
 
@@ -167,20 +161,20 @@ def test_health_checks_of_haproxy(tmp_path: Path) -> None:
 def test_careless_paths_change_keys(tmp_path: Path, server: AppServer) -> None:
     """Why the example below a path does not end in `proxy_pass http://tenantbase/`."""
     with Nginx(tmp_path, server.port) as nginx:
-        stored = Entrance(port_of(nginx.url), "/kv").ask("PUT", "/v1/values/a//b", b"x")
+        stored = Entrance(nginx.port, "/kv").ask("PUT", "/v1/values/a//b", b"x")
     assert stored.json["key"] == "a/b"
 
 
 def test_large_bodies_are_refused_without_a_line(tmp_path: Path, server: AppServer) -> None:
     with Nginx(tmp_path, server.port, without("client_max_body_size 8m;")) as nginx:
-        answer = Entrance(port_of(nginx.url), "").ask("PUT", "/v1/values/l", b"x" * (2 << 20))
+        answer = Entrance(nginx.port, "").ask("PUT", "/v1/values/l", b"x" * (2 << 20))
     assert answer.status == 413 and answer.headers["Content-Type"] == "text/html"
 
 
 def test_the_port_belongs_to_the_host(tmp_path: Path, server: AppServer) -> None:
     site = DEPLOYED.replace("Host $http_host", "Host $host")
     with Nginx(tmp_path, server.port, site) as nginx:
-        entrance = Entrance(port_of(nginx.url), "")
+        entrance = Entrance(nginx.port, "")
         answer = entrance.ask("PUT", "/v1/values/page", b"x", {"Origin": nginx.url})
     assert answer.status == 403
 
@@ -190,7 +184,7 @@ def test_compression_makes_tags_weak_without_its_line(tmp_path: Path, server: Ap
     server.ask("POST", "/set-value", msgspec.json.encode({"key": "zip", "value": "x" * 1000}))
     path = "/get-value?key=zip"
     with Nginx(tmp_path, server.port, site) as nginx:
-        tag = Entrance(port_of(nginx.url), "").ask("GET", path, headers={"Accept-Encoding": "gzip"})
+        tag = Entrance(nginx.port, "").ask("GET", path, headers={"Accept-Encoding": "gzip"})
     assert tag.headers["ETag"].startswith("W/")
     answer = server.ask("DELETE", "/delete-value?key=zip", None, {"If-Match": tag.headers["ETag"]})
     assert answer.status == 412 and "Proxies that compress" in answer.json["detail"]
@@ -232,7 +226,7 @@ def test_nginx_sends_a_write_once(tmp_path: Path, off: bool) -> None:
     site = DEPLOYED if off else without("proxy_next_upstream off;")
     heads: list[bytes] = []
     with recorded(heads) as port, Nginx(tmp_path, port, site) as nginx:  # it has asked by now
-        answer = Entrance(port_of(nginx.url), "").ask("PUT", "/v1/values/k", b"")
+        answer = Entrance(nginx.port, "").ask("PUT", "/v1/values/k", b"")
     assert answer.status == 502
     assert (len(heads) == 1) == off
 
@@ -240,7 +234,7 @@ def test_nginx_sends_a_write_once(tmp_path: Path, off: bool) -> None:
 def test_what_nginx_passes_on(tmp_path: Path) -> None:
     heads: list[bytes] = []
     with recorded(heads) as port, Nginx(tmp_path, port, DEPLOYED) as nginx:
-        Entrance(port_of(nginx.url), "/kv").ask("PUT", "/v1/values/k?ttl=1", b"")
+        Entrance(nginx.port, "/kv").ask("PUT", "/v1/values/k?ttl=1", b"")
     line, *fields = heads[0].decode().split("\r\n")
     assert line == "PUT /v1/values/k?ttl=1 HTTP/1.1"
     host = nginx.url.removeprefix("http://")
@@ -250,7 +244,7 @@ def test_what_nginx_passes_on(tmp_path: Path) -> None:
 
 
 def test_nginx_chooses_a_location_by_the_path_as_it_came(nginx: Nginx) -> None:
-    answer = Entrance(port_of(nginx.url), "").ask("GET", "//kv/livez")
+    answer = Entrance(nginx.port, "").ask("GET", "//kv/livez")
     assert answer.status == 404 and answer.json["type"].endswith("no-such-route")
 
 
@@ -259,5 +253,5 @@ def test_events_arrive_although_nginx_is_told_to_buffer(tmp_path: Path, server: 
     site = DEPLOYED.replace("proxy_http_version 1.1;", "proxy_ignore_headers X-Accel-Buffering;")
     with Nginx(tmp_path, server.port, site) as nginx:
         for below in ("", "/kv"):
-            entrance = Entrance(port_of(nginx.url), below)
+            entrance = Entrance(nginx.port, below)
             test_events_arrive_while_the_stream_is_open(server, entrance, "identity")

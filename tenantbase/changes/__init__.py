@@ -1,1 +1,1 @@
-"""The change feed: what was written, told to those who watch."""
+"""The change feed: tells watchers what was written."""

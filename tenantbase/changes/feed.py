@@ -1,9 +1,9 @@
-"""One feed of changes a process, for any number of watchers.
+"""One change feed per process, for any number of watchers.
 
-The change log lies in the database, so whoever writes, in whatever process, is seen. While there
-are watchers, the feed looks at a counter in shared memory and reads the log when it has moved; it
-hands each event to the watchers of its key. A watcher who asks for the past, or who reads too
-slowly for its queue, reads the log by itself until it has caught up. Without watchers nothing runs.
+The change log is in the database, so the writes of every process are seen. While there are
+watchers, the feed polls a counter in shared memory and reads the change log when it has moved; it
+hands each event to the watchers of its key. A watcher that asks for the past, or reads too slowly
+for its queue, reads the change log by itself until it has caught up. Without watchers nothing runs.
 """
 
 from __future__ import annotations
@@ -17,33 +17,34 @@ from typing import Final
 
 from tenantbase.background import keep_running
 from tenantbase.errors import StoreError
-from tenantbase.interfaces.store import ChangeEvent
-from tenantbase.changes.subscription import BATCH, RESET, ChangeLog, Subscription
+from tenantbase.events import ChangeEvent, EventKind
+from tenantbase.changes.subscription import BATCH, ChangeLog, Subscription
 
 log = logging.getLogger("tenantbase.feed")
 
-_INTERVAL: Final = 0.025
-# A writer that is killed between its commit and the count of it leaves a change uncounted.
-_LOOK_ANYWAY: Final = 1.0
+_POLL_SECONDS: Final = 0.025
+# Read the change log at least so often: a writer killed between its commit and counting it leaves
+# a change that the counter does not show.
+_READ_ANYWAY_SECONDS: Final = 1.0
 
 
 class Feed:
     """Hands the events of a change log to subscriptions.
 
     Args:
-        log: the change log.
-        heartbeat: seconds between two signs of life for a watcher that has nothing to read; one
-            that has not taken the last of them by then is dropped.
+        change_log: where the events come from.
+        heartbeat: seconds between heartbeats for a watcher without events. A watcher that has not
+            taken the last one when the next is due is dropped.
     """
 
-    def __init__(self, log: ChangeLog, *, heartbeat: float = 15.0) -> None:
-        self._log = log
+    def __init__(self, change_log: ChangeLog, *, heartbeat: float) -> None:
+        self._change_log = change_log
         self._heartbeat = heartbeat
         self.position = 0  # events up to here have been handed out
         self._commits = 0
         self._by_prefix: dict[str, set[Subscription]] = {}
         self._lengths: Counter[int] = Counter()  # of the prefixes in _by_prefix
-        # With the time of the next heartbeat, soonest first: one timer for all of them.
+        # With the time of the next heartbeat, soonest first.
         self._due: OrderedDict[Subscription, float] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -60,20 +61,24 @@ class Feed:
         """Watch the keys that begin with ``prefix`` for as long as the block lasts.
 
         Args:
-            after: the version after which events are wanted; None: from now on.
-            on_drop: called when the watcher takes nothing in for too long; it is to break off
-                whatever the watcher waits for.
+            after: only events after this version; None: from now on.
+            on_drop: called when the watcher has taken nothing for too long. It must interrupt
+                what the watcher is waiting for.
 
         Raises:
             StoreError: the database cannot serve.
         """
-        commits = self._log.commits  # before the version: what comes between is seen as a change
-        newest = await self._log.last_version()
-        # From here no await: the subscription begins exactly where the feed stands.
+        commits = (
+            self._change_log.commits
+        )  # before the version, so that a commit in between is seen
+        newest = await self._change_log.last_version()
+        # No await from here on: the subscription begins exactly where the feed is.
         if self._task is None:
             self.position, self._commits = newest, commits
             self._task = keep_running(self._run, "change feed")
-        subscription = Subscription(self._log, lambda: self.position, prefix, newest, on_drop)
+        subscription = Subscription(
+            self._change_log, lambda: self.position, prefix, newest, on_drop
+        )
         if after is not None:
             subscription.resume(after)
         self._add(subscription)
@@ -83,7 +88,7 @@ class Feed:
             self._remove(subscription)
 
     async def close(self) -> None:
-        """End every subscription, after what it has queued, and take no more."""
+        """End every subscription, after its queued events, and accept no more."""
         self._closed = True
         for subscription in self._due:
             subscription.end()
@@ -110,17 +115,17 @@ class Feed:
 
     async def _run(self) -> None:
         await self._follow()
-        self._task = None  # no await since the last look: the next watcher starts another
+        self._task = None  # no await since the last check: the next watcher starts a new task
 
     async def _follow(self) -> None:
-        """Hand out events for as long as there are watchers. May be called again if it fails."""
+        """Hand out events while there are watchers. May be called again if it fails."""
         loop = asyncio.get_running_loop()
         looked = loop.time()
         more = failing = False
         while self._due and not self._closed:
             self._beat(loop.time())
-            commits = self._log.commits
-            if more or commits != self._commits or loop.time() - looked > _LOOK_ANYWAY:
+            commits = self._change_log.commits
+            if more or commits != self._commits or loop.time() - looked > _READ_ANYWAY_SECONDS:
                 looked = loop.time()
                 self._commits = commits
                 try:
@@ -131,13 +136,13 @@ class Feed:
                         log.warning("cannot read the change log: %s", error)
                     more, failing = False, True
             if not more:
-                await asyncio.sleep(_INTERVAL)
+                await asyncio.sleep(_POLL_SECONDS)
 
     async def _read(self) -> bool:
         """Hand out a batch of events; True when there may be more."""
-        events, complete = await self._log.changes(self.position, BATCH)
+        events, complete = await self._change_log.changes(self.position, BATCH)
         if not complete:
-            self.position = await self._log.last_version()
+            self.position = await self._change_log.last_version()
             for subscription in self._due:
                 subscription.fall_behind()
             return False
@@ -149,12 +154,12 @@ class Feed:
         return len(events) == BATCH
 
     def _watchers(self, event: ChangeEvent) -> Iterator[Subscription]:
-        if event.kind == RESET:
+        if event.kind is EventKind.RESET:
             for subscription in self._due:
                 if subscription.concerns(event):
                     yield subscription
             return
-        # As many look-ups as there are lengths of prefixes, however many watchers there are.
+        # One look-up for each length of prefix, however many watchers there are.
         for length in self._lengths:
             if length <= len(event.key):
                 yield from self._by_prefix.get(event.key[:length], ())

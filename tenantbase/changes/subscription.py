@@ -1,4 +1,4 @@
-"""One watcher: the events it has yet to take, and its place in the change log."""
+"""One watcher: the events it has yet to take, and its position in the change log."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from tenantbase.interfaces.store import ChangeEvent
+from tenantbase.events import ChangeEvent, EventKind
 
-RESET: Final = "reset"
-BATCH: Final = 256  # events read from the log at a time
-_QUEUE: Final = 16 * BATCH  # the events are shared by all watchers: a queue holds references
+BATCH: Final = 256  # events read from the change log at a time
+_QUEUE: Final = 16 * BATCH  # events; watchers share them, so a queue holds only references
 
 
 class ChangeLog(Protocol):
-    """Where the changes of all processes are."""
+    """The changes that all processes made."""
 
     @property
     def commits(self) -> int:
-        """Changes with every commit. Cheap: it is read all the time."""
+        """Changes with every commit. Cheap: the feed polls it."""
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
-        """Events after a version, oldest first; False: the log no longer reaches back to it."""
+        """Events after a version, oldest first; False: it no longer reaches back that far."""
 
     async def last_version(self) -> int:
         """The newest version given out."""
@@ -30,25 +29,25 @@ class ChangeLog(Protocol):
 class Subscription:
     """An async iterator of lists of events, oldest first. An empty list is a heartbeat.
 
-    It ends when the feed is closed or drops it. A ``reset`` event says that what changed up to its
-    version is not known: everything under its key, a prefix, may have.
+    It ends when the feed is closed or drops it. A ``reset`` event says that the changes up to its
+    version are not known one by one: everything under its key, a prefix, may have changed.
 
     Args:
-        stands: the version up to which the feed has handed out events.
-        position: the newest version at present: it begins there.
-        on_drop: called when nobody takes its events for too long.
+        feed_position: returns the version up to which the feed has handed out events.
+        position: the newest version; the subscription begins there.
+        on_drop: called when its events have not been taken for too long.
 
     Attributes:
-        prefix: literal; empty: all keys.
-        position: every event up to this version has been returned. Ask for events after it to
-            go on from there.
+        prefix: literal text; empty: all keys.
+        position: every event up to this version has been returned. To resume, ask for the events
+            after it.
     """
 
     __slots__ = (
         "prefix",
         "position",
-        "_log",
-        "_stands",
+        "_change_log",
+        "_feed_position",
         "_on_drop",
         "_queue",
         "_behind",
@@ -59,16 +58,16 @@ class Subscription:
 
     def __init__(
         self,
-        log: ChangeLog,
-        stands: Callable[[], int],
+        change_log: ChangeLog,
+        feed_position: Callable[[], int],
         prefix: str,
         position: int,
         on_drop: Callable[[], object],
     ) -> None:
         self.prefix = prefix
         self.position = position
-        self._log = log
-        self._stands = stands
+        self._change_log = change_log
+        self._feed_position = feed_position
         self._on_drop = on_drop
         self._queue: list[ChangeEvent] = []
         self._behind = True
@@ -77,20 +76,20 @@ class Subscription:
         self._wake = asyncio.Event()
 
     def resume(self, after: int) -> None:
-        """Begin after a version that was seen earlier, not at the newest one."""
-        if after > self.position:  # not given out yet: it was another database then
-            self._queue.append(ChangeEvent(self.position, RESET, self.prefix))
+        """Begin after a version seen earlier, instead of at the newest one."""
+        if after > self.position:  # not given out yet: it is another database's
+            self._queue.append(ChangeEvent(self.position, EventKind.RESET, self.prefix))
         else:
             self.position = after
 
     def concerns(self, event: ChangeEvent) -> bool:
         """Whether the event is about keys with the prefix."""
-        if event.kind == RESET:
+        if event.kind is EventKind.RESET:
             return event.key.startswith(self.prefix) or self.prefix.startswith(event.key)
         return event.key.startswith(self.prefix)
 
     def deliver(self, event: ChangeEvent) -> None:
-        """Queue an event that concerns it, unless it reads the log by itself."""
+        """Queue an event that concerns it, unless it is reading the change log by itself."""
         if self._behind or event.version <= self.position:
             return
         if len(self._queue) == _QUEUE:
@@ -100,14 +99,14 @@ class Subscription:
         self._wake.set()
 
     def fall_behind(self) -> None:
-        """Read the log from now on, until the feed has been caught up with."""
+        """Read the change log by itself, until it has caught up with the feed."""
         if not self._behind:
             self._queue.clear()
             self._behind = True
             self._wake.set()
 
     def beat(self) -> None:
-        """Have a heartbeat returned; drop it if the last one has not been taken."""
+        """Return a heartbeat next; drop the watcher if it has not taken the last one."""
         if self._beat:
             self._on_drop()
             self.end()
@@ -115,7 +114,7 @@ class Subscription:
         self._wake.set()
 
     def end(self) -> None:
-        """Let it end after what is queued."""
+        """End it after the events that are queued."""
         self._ended = True
         self._wake.set()
 
@@ -123,8 +122,8 @@ class Subscription:
         return self
 
     async def __anext__(self) -> list[ChangeEvent]:
-        """Raises StoreError: the log was needed and cannot be read."""
-        self._beat = False  # whoever asks for more has just taken something
+        """Raises StoreError: the change log was needed and cannot be read."""
+        self._beat = False  # asking for more means that the last one was taken
         while True:
             if self._queue:
                 events, self._queue = self._queue[:BATCH], self._queue[BATCH:]
@@ -135,25 +134,25 @@ class Subscription:
             if self._behind:
                 if events := await self._catch_up():
                     return events
-                self._beat = False  # nothing of interest there, but nobody is stuck
+                self._beat = False  # no event for it there, but the watcher is not stuck
                 continue
             if self._beat:
                 self._beat = False
-                self.position = max(self.position, self._stands())
+                self.position = max(self.position, self._feed_position())
                 return []
             self._wake.clear()
             await self._wake.wait()
 
     async def _catch_up(self) -> list[ChangeEvent]:
-        """Read on in the log, or, having come to where the feed stands, stop reading it."""
-        stands = self._stands()
-        if self.position >= stands:
-            # No await since the comparison: the feed's next event is the next one here, too.
+        """Read on in the change log, or stop reading it once level with the feed."""
+        reached = self._feed_position()
+        if self.position >= reached:
+            # No await since the comparison: the feed's next event is the next one here too.
             self._behind = False
             return []
-        events, complete = await self._log.changes(self.position, BATCH)
+        events, complete = await self._change_log.changes(self.position, BATCH)
         if not complete:
-            self.position = await self._log.last_version()
-            return [ChangeEvent(self.position, RESET, self.prefix)]
-        self.position = events[-1].version if events else stands
+            self.position = await self._change_log.last_version()
+            return [ChangeEvent(self.position, EventKind.RESET, self.prefix)]
+        self.position = events[-1].version if events else reached
         return [event for event in events if self.concerns(event)]

@@ -1,4 +1,4 @@
-"""The operations of the command line, done by a server over HTTP."""
+"""The ``Backend`` that sends the commands' operations to a server."""
 
 from __future__ import annotations
 
@@ -14,14 +14,11 @@ from tenantbase.documents import as_line, entry_json
 from tenantbase.entry import JSON, Entry
 from tenantbase.pem import client_context
 
-_ATTEMPTS: Final = 3  # somebody is waiting for the prompt to come back
+_ATTEMPTS: Final = 3  # few: a user is waiting at the prompt
 
 
 class HttpBackend:
-    """Does what ``direct.LocalBackend`` does, with the same results.
-
-    Every method raises TenantbaseError when the server cannot be reached or refuses.
-    """
+    """See ``backend.Backend``."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -68,7 +65,7 @@ async def open_http_backend(
     """A client of the server at ``url``. Nothing is sent yet.
 
     Args:
-        authorities: the certificate authorities to trust; None: those of this machine.
+        authorities: a PEM file of the certificate authorities to trust; None: this machine's.
     """
     context = None if authorities is None else client_context(authorities)
     async with Client(url, ssl=context, attempts=_ATTEMPTS) as client:

@@ -10,15 +10,13 @@ from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator
 from typing import BinaryIO, Final, NamedTuple
 
-from tenantbase.coherence.policy import Cache
+from tenantbase.database import Database, ImportBatch, Reader
 from tenantbase.documents import as_line, entry_json
 from tenantbase.errors import InvalidRequest, TenantbaseError
 from tenantbase.json_requests import SetValue, SetValueDecoder
-from tenantbase.interfaces.store import Set
 from tenantbase.cli.interruptible import checkpoint, interruptible
 from tenantbase.json_text import parse
-from tenantbase.cli.reading import Entries
-from tenantbase.web.semantics.writes import set_command
+from tenantbase.scope import DEFAULT
 
 _BATCH_LINES: Final = 4000
 _BATCH_BYTES: Final = 4 << 20
@@ -38,23 +36,21 @@ _LINE: Final = SetValueDecoder(_Line)
 class _Batch(NamedTuple):
     """Lines to be stored together, and what is wrong with the line after them."""
 
-    changes: list[Set]
+    entries: ImportBatch
     lines: int
     refused: TenantbaseError | None
 
 
-async def export_lines(cache: Entries, prefix: str) -> AsyncGenerator[tuple[bytes, int], None]:
+async def export_lines(database: Reader, prefix: str) -> AsyncGenerator[tuple[bytes, int], None]:
     """Every entry whose key begins with ``prefix``, in byte order of keys.
 
     Yields: some lines, and how many they are.
     """
-    async for entries, _ in cache.scan(prefix):
+    async for entries, _ in database.scan(DEFAULT, prefix):
         yield b"".join(as_line(entry_json(entry)) for entry in entries), len(entries)
 
 
-async def import_lines(
-    cache: Cache, source: BinaryIO, max_value_bytes: int
-) -> AsyncGenerator[int, None]:
+async def import_lines(database: Database, source: BinaryIO) -> AsyncGenerator[int, None]:
     """Store what the lines say, many in a transaction. What has expired is passed over.
 
     Args:
@@ -70,10 +66,10 @@ async def import_lines(
     while True:
         await checkpoint()
         with interruptible():
-            batch = _read(source, done, max_value_bytes, cache.now())
-        if batch.changes:
+            batch = _read(database, source, done)
+        if batch.entries:
             try:
-                await cache.write(*batch.changes)
+                await batch.entries.write()
             except TenantbaseError as error:
                 raise TenantbaseError(
                     f"lines {done + 1} to {done + batch.lines}: {error}"
@@ -86,15 +82,15 @@ async def import_lines(
         yield batch.lines
 
 
-def _read(source: BinaryIO, done: int, max_value_bytes: int, now: float) -> _Batch:
-    changes: list[Set] = []
-    longest = 2 * max_value_bytes + _BESIDES
+def _read(database: Database, source: BinaryIO, done: int) -> _Batch:
+    entries = database.import_batch(DEFAULT)
+    longest = 2 * database.limits.max_value_bytes + _BESIDES
     lines = size = 0
     while lines < _BATCH_LINES and size < _BATCH_BYTES:
         try:
             line = source.readline(longest)
         except OSError as error:
-            return _Batch(changes, lines, _stopped(done + lines + 1, error.strerror or str(error)))
+            return _Batch(entries, lines, _stopped(done + lines + 1, error.strerror or str(error)))
         if not line:
             break
         try:
@@ -102,28 +98,16 @@ def _read(source: BinaryIO, done: int, max_value_bytes: int, now: float) -> _Bat
                 raise InvalidRequest("it is longer than any value that may be stored")
             if done + lines == 0:
                 line = line.removeprefix(BOM_UTF8)
-            if change := _change(line, max_value_bytes, now):
-                changes.append(change)
+            if line and not line.isspace():
+                entries.add(parse(_LINE, line))
         except InvalidRequest as error:
             field = f"{error.field}: " if error.field else ""
             refused = _stopped(done + lines + 1, f"{field}{error.detail}")
-            return _Batch(changes, lines, refused)
+            return _Batch(entries, lines, refused)
         lines += 1
         size += len(line)
-    return _Batch(changes, lines, None)
+    return _Batch(entries, lines, None)
 
 
 def _stopped(line: int, why: str) -> TenantbaseError:
     return TenantbaseError(f"line {line}: {why}; the lines before it are stored")
-
-
-def _change(line: bytes, max_value_bytes: int, now: float) -> Set | None:
-    """What a line asks for; None if it is empty or its entry has expired."""
-    if not line or line.isspace():
-        return None
-    given = parse(_LINE, line)
-    if given.if_absent or given.if_version is not None:
-        raise InvalidRequest("an import has no conditions")
-    if given.expires_at is not None and given.expires_at <= now:
-        return None
-    return set_command(given, None, now, max_value_bytes)

@@ -1,4 +1,4 @@
-"""An asynchronous client of a tenantbase server.
+"""The asyncio client of a tenantbase server.
 
 ::
 
@@ -10,7 +10,7 @@
         if entry is not None:
             print(entry.value, entry.version)
 
-``Client`` lists what there is to call, ``errors`` what can go wrong.
+``Client`` has one method for each operation; ``errors`` lists what can go wrong.
 """
 
 from tenantbase.client.api import Client

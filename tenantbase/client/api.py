@@ -1,15 +1,13 @@
-"""The client: one method for each thing a server does."""
+"""``Client``: one method for each operation of a server."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from decimal import Decimal
 from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Final, overload
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -28,6 +26,8 @@ from tenantbase.client.results import (
 )
 from tenantbase.client.listing import listed
 from tenantbase.client.retrying import Answer
+from tenantbase.client.session import open_session
+from tenantbase.client.targets import PATH_SAFE, quoted, seconds_query
 from tenantbase.client.watching import watch
 from tenantbase.client.wire import (
     Deleted,
@@ -46,40 +46,9 @@ from tenantbase.client.wire import (
 )
 from tenantbase.entry import OCTETS
 
-_KEYS_A_REQUEST: Final = 1000
-_KEEPALIVE: Final = 15.0  # seconds; less than any server's, or requests meet closing connections
-_NO_LIMIT: Final = 0  # as aiohttp has it
+_KEYS_PER_REQUEST: Final = 1000
+_NO_LIMIT: Final = 0  # to aiohttp
 _JSON_BODY: Final = {"Content-Type": "application/json"}
-
-
-# Proxies decode paths, merge slashes, resolve dots, and refuse or encode anew what else there is, each
-# in its own way. Only a key that none of them changes is put into a path; queries and bodies pass.
-_PATH_SAFE: Final = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9_~.-]*")
-
-
-def _quoted(text: str) -> str:
-    return quote(text, safe="")
-
-
-def _query(**seconds: float | None) -> str:
-    # A query has decimal numbers; Python writes small and large ones with an exponent.
-    given = [
-        f"{name}={quote(format(Decimal(str(number)), 'f'))}"
-        for name, number in seconds.items()
-        if number is not None
-    ]
-    return "?" + "&".join(given) if given else ""
-
-
-def _session(connections: int, context: SSLContext | None) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
-            limit=connections,
-            keepalive_timeout=_KEEPALIVE,
-            ssl=True if context is None else context,
-        ),
-        cookie_jar=aiohttp.DummyCookieJar(),
-    )
 
 
 class Client:
@@ -91,21 +60,20 @@ class Client:
             await client.set("code", {"a": 1})
             entry = await client.get("code")
 
-    Every method raises ``ClientError``; ``tenantbase.client.errors`` says which and what it means.
-    Reads are sent again when they fail; writes only where it is certain that nothing was done.
+    Every method raises ``ClientError``; see ``tenantbase.client.errors``. Failed reads are retried;
+    writes only when it is certain that nothing was written.
 
     Args:
-        url: the server's, such as ``http://127.0.0.1:8000``; a path in it is kept.
-        session: connections to use instead of own ones; it is not closed.
-        ssl: what the server is verified with, if ``url`` is an https one; None: the certificate
-            authorities of this machine, or those in the file that ``SSL_CERT_FILE`` names. A
-            ``session`` has its own.
+        url: the server's URL, such as ``http://127.0.0.1:8000``; it may have a path.
+        session: the session to use instead of a new one. It is not closed.
+        ssl: how to verify a server with an https URL; None: with this machine's certificate
+            authorities, or those in the file that ``SSL_CERT_FILE`` names. Not for a ``session``.
         headers: sent with every request.
-        timeout: seconds for one call, with all its repetitions; of a list, for a page.
-        connect_timeout: seconds for making a connection.
-        attempts: how often a request is sent at most.
-        connections: how many are open at most. A watch has one more for itself, unless the
-            connections are those of a ``session``.
+        timeout: seconds for one call, including its retries; for a list, for each page.
+        connect_timeout: seconds for opening a connection.
+        attempts: how many times a request is sent at most.
+        connections: how many connections may be open. Each watch opens one more of its own, unless
+            you give a ``session``.
     """
 
     def __init__(
@@ -122,14 +90,14 @@ class Client:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-            raise ValueError("a URL looks like http://127.0.0.1:8000")
+            raise ValueError("url must look like http://127.0.0.1:8000")
         if session is not None and ssl is not None:
-            raise ValueError("give session or ssl: a session has its own ssl")
+            raise ValueError("give session or ssl, not both: a session has its own ssl")
         if attempts < 1 or connections < 1:
-            raise ValueError("attempts and connections are at least 1")
+            raise ValueError("attempts and connections must be at least 1")
         check_finite(timeout=timeout, connect_timeout=connect_timeout)
         if timeout <= 0 or connect_timeout <= 0:
-            raise ValueError("timeout and connect_timeout are above 0")
+            raise ValueError("timeout and connect_timeout must be positive")
         self._base = url.rstrip("/")
         self._given = session
         self._ssl = ssl
@@ -144,8 +112,10 @@ class Client:
     async def __aenter__(self) -> Client:
         session = watching = self._given
         if session is None or watching is None:
-            session = await self._stack.enter_async_context(_session(self._connections, self._ssl))
-            watching = await self._stack.enter_async_context(_session(_NO_LIMIT, self._ssl))
+            session = await self._stack.enter_async_context(
+                open_session(self._connections, self._ssl)
+            )
+            watching = await self._stack.enter_async_context(open_session(_NO_LIMIT, self._ssl))
         self._open = Exchange(
             session,
             watching,
@@ -169,7 +139,7 @@ class Client:
     @property
     def _exchange(self) -> Exchange:
         if self._open is None:
-            raise RuntimeError("use the client inside its block: async with Client(...) as client")
+            raise RuntimeError("use the client inside: async with Client(...) as client")
         return self._open
 
     async def _read_one(
@@ -206,13 +176,13 @@ class Client:
     async def get(
         self, key: str, *, if_none_match: int | None = None
     ) -> Entry | NotModified | None:
-        """Read an entry; None if there is no such key.
+        """Read an entry; None if the key does not exist.
 
         Args:
-            if_none_match: the version that is known; if it is still the newest, the result is
-                ``NOT_MODIFIED`` and the value is not sent again.
+            if_none_match: the version that you have. If it is still the newest, the result is
+                ``NOT_MODIFIED`` and the value is not transferred.
         """
-        answer = await self._read_one(f"/get-value?key={_quoted(key)}", if_none_match)
+        answer = await self._read_one(f"/get-value?key={quoted(key)}", if_none_match)
         if answer is None or isinstance(answer, NotModified):
             return answer
         return self._entry(key, answer)
@@ -227,16 +197,17 @@ class Client:
         if_absent: bool = False,
         if_version: int | None = None,
     ) -> Written:
-        """Store a value: anything that is JSON, or ``msgspec.Raw`` with its exact text.
+        """Store a value: anything that JSON can express, or ``msgspec.Raw`` with its exact text.
 
         Args:
             ttl: seconds until it expires.
             expires_at: when it expires, in Unix seconds.
-            if_absent: only if there is no such key; else ConditionFailed.
-            if_version: only if the entry has this version; else ConditionFailed.
+            if_absent: only if the key does not exist; otherwise ConditionFailed.
+            if_version: only if the entry has this version; otherwise ConditionFailed.
 
         Raises:
-            TypeError, ValueError: the value is no JSON, or a time not finite. Nothing was sent.
+            TypeError, ValueError: JSON cannot express the value, or a time is not finite. Nothing
+                was sent.
         """
         put = Put(
             key=key,
@@ -249,13 +220,13 @@ class Client:
         return await self._write_one("/set-value", key, put_body(put))
 
     async def delete(self, key: str, *, if_version: int | None = None) -> None:
-        """Remove a key; nothing happens if there is none.
+        """Delete a key. Deleting an absent key does nothing.
 
         Args:
-            if_version: only if the entry has this version; else ConditionFailed.
+            if_version: only if the entry has this version; otherwise ConditionFailed.
         """
         condition = "" if if_version is None else f"&if_version={if_version}"
-        await self._exchange.write("DELETE", f"/delete-value?key={_quoted(key)}{condition}")
+        await self._exchange.write("DELETE", f"/delete-value?key={quoted(key)}{condition}")
 
     async def increment(
         self,
@@ -269,8 +240,10 @@ class Client:
     ) -> Count:
         """Add to an integer, atomically. The first call stores ``initial + by``.
 
-        Without ``ttl`` and ``expires_at`` a counter expires when it would have anyway. What is no
-        integer raises WrongType.
+        Without ``ttl`` and ``expires_at``, the counter keeps its expiry.
+
+        Raises:
+            WrongType: the entry is not an integer.
         """
         check_finite(ttl=ttl, expires_at=expires_at)
         body = Increment(key, by, initial, ttl, expires_at, if_version)
@@ -287,9 +260,9 @@ class Client:
     async def get_raw(
         self, key: str, *, if_none_match: int | None = None
     ) -> Blob | NotModified | None:
-        """Read a value's own bytes and media type; the rest is as with ``get``."""
-        in_path = _PATH_SAFE.fullmatch(key)
-        target = f"/v1/values/{key}" if in_path else f"/get-value?key={_quoted(key)}"
+        """Read a value's exact bytes and media type; otherwise like ``get``."""
+        in_path = PATH_SAFE.fullmatch(key)
+        target = f"/v1/values/{key}" if in_path else f"/get-value?key={quoted(key)}"
         answer = await self._read_one(target, if_none_match)
         if answer is None or isinstance(answer, NotModified):
             return answer
@@ -298,7 +271,7 @@ class Client:
             return Blob(exact(entry, answer.body), entry.content_type, entry.version)
         version = answer.headers.get("ETag", "").strip('"')
         if not version.isdecimal():
-            raise UnexpectedAnswer("the answer is none of a tenantbase server: it has no ETag")
+            raise UnexpectedAnswer("the answer is not from a tenantbase server: it has no ETag")
         return Blob(answer.body, answer.headers.get("Content-Type", OCTETS), int(version))
 
     async def put_raw(
@@ -312,9 +285,9 @@ class Client:
         if_absent: bool = False,
         if_version: int | None = None,
     ) -> Written:
-        """Store bytes as they are, with their media type; the rest is as with ``set``."""
+        """Store bytes as they are, with their media type; otherwise like ``set``."""
         check_finite(ttl=ttl, expires_at=expires_at)
-        if not _PATH_SAFE.fullmatch(key):
+        if not PATH_SAFE.fullmatch(key):
             body = PutRaw(
                 key, content, content_type, ttl, expires_at, if_absent, if_version, "base64"
             )
@@ -324,7 +297,7 @@ class Client:
             headers["If-None-Match"] = "*"
         if if_version is not None:
             headers["If-Match"] = f'"{if_version}"'
-        target = f"/v1/values/{key}{_query(ttl=ttl, expires_at=expires_at)}"
+        target = f"/v1/values/{key}{seconds_query(ttl=ttl, expires_at=expires_at)}"
         answer = await self._exchange.write("PUT", target, content, headers)
         written = parse(answer.body, Written)
         check_keys((key,), (written.key,))
@@ -333,21 +306,25 @@ class Client:
     # Many entries
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, Entry]:
-        """Read many entries, by key and in the order given; absent ones are left out."""
+        """Read many entries. Returns: those that exist, by key, in the order of ``keys``."""
         wanted = list(dict.fromkeys(keys))
         found: dict[str, Entry] = {}
-        for start in range(0, len(wanted), _KEYS_A_REQUEST):
-            body = json_body({"keys": wanted[start : start + _KEYS_A_REQUEST]})
+        for start in range(0, len(wanted), _KEYS_PER_REQUEST):
+            body = json_body({"keys": wanted[start : start + _KEYS_PER_REQUEST]})
             answer = await self._exchange.read("POST", "/get-values", body, _JSON_BODY)
             found.update((each.key, each.entry()) for each in parse(answer.body, EntryPage).values)
         check_keys(wanted, found)
         return found
 
     async def set_many(self, entries: Mapping[str, Any] | Iterable[Put]) -> Sequence[Written]:
-        """Store many values in one transaction, all or none; by key, or each with its conditions.
+        """Store many values in one transaction, all or none.
+
+        Args:
+            entries: values by key; or a ``Put`` for each, which may have conditions.
 
         Raises:
-            TypeError, ValueError: a value is no JSON, or a time not finite. Nothing was sent.
+            TypeError, ValueError: JSON cannot express a value, or a time is not finite. Nothing was
+                sent.
         """
         if isinstance(entries, Mapping):
             entries = [Put(key=key, value=value) for key, value in entries.items()]
@@ -358,22 +335,22 @@ class Client:
         return written
 
     async def delete_many(self, keys: Iterable[str]) -> int:
-        """Remove many keys in one transaction; returns how many of them there were."""
+        """Delete many keys in one transaction. Returns: how many of them existed."""
         body = json_body({"keys": list(dict.fromkeys(keys))})
         return parse(await self._post("/delete-values", body), Deleted).deleted
 
     async def delete_prefix(self, prefix: str) -> int:
-        """Remove every key with the prefix, empty: all; returns how many there were."""
+        """Delete every key with the prefix; an empty one deletes all. Returns: how many existed."""
         body = json_body({"prefix": prefix})
         return parse(await self._post("/delete-values", body), Deleted).deleted
 
     async def list(
         self, prefix: str = "", *, limit: int | None = None
     ) -> AsyncGenerator[Entry, None]:
-        """The entries whose key begins with the prefix, in byte order of keys.
+        """The entries whose keys have the prefix, in byte order of keys.
 
-        It is no snapshot: what others write meanwhile may be in it or not. A key that exists all
-        the time is in it exactly once.
+        This is not a snapshot: a key written in the meantime may or may not be listed. A key that
+        exists throughout is listed exactly once.
         """
         async for found in listed(self._exchange, EntryPage, prefix, limit):
             yield found.entry()
@@ -381,24 +358,27 @@ class Client:
     async def list_keys(
         self, prefix: str = "", *, limit: int | None = None
     ) -> AsyncGenerator[str, None]:
-        """The keys alone, as ``list``."""
+        """Like ``list``, but only the keys."""
         async for found in listed(self._exchange, KeyPage, prefix, limit, fields="key"):
             yield found.key
 
     # The server
 
     def watch(self, prefix: str = "", *, after: int | None = None) -> AsyncGenerator[Event, None]:
-        """What happens to keys with the prefix, from now on or after a version seen earlier.
+        """The changes of keys with the prefix.
 
-        It goes on over lost connections and restarts of the server, without a gap: either every
-        change comes, in order, or a ``Reset`` that says to read everything under its prefix anew.
-        It ends only with an error: the server cannot be reached from the start, or refuses.
+        The stream survives lost connections and restarts of the server, without a gap: it yields
+        either every change, in order, or a ``Reset`` that says to read everything under its prefix
+        again. It ends only with an error: the server refuses, or could not be reached in the first
+        place.
 
-        The version of the last event is what to give as ``after`` to go on from there.
+        Args:
+            after: resume after this version, such as that of the last event you have seen; None
+                starts now.
         """
         return watch(self._exchange, prefix, after)
 
     async def health(self) -> Health:
-        """How the server is, also when it is unavailable."""
+        """The server's health, also when that is ``unavailable``."""
         answer = await self._exchange.read("GET", "/health-check", also=503)
         return parse(answer.body, Health)

@@ -2,14 +2,14 @@
 
     ClientError
     ├── ConnectionFailed         no answer; nothing was written
-    │   └── NotTrusted           the server's certificate cannot be verified; nothing was sent
-    ├── OutcomeUnknown           no answer to a write, or one that leaves it open: perhaps it was made
-    ├── UnexpectedAnswer         an answer that no tenantbase gives: something else is in between
-    └── Refused                  the server says no, and why; nothing was written
+    │   └── NotTrusted           the server's certificate could not be verified; nothing was sent
+    ├── OutcomeUnknown           a write whose answer was lost or is inconclusive: it may have been made
+    ├── UnexpectedAnswer         not an answer of tenantbase: something in between gave it
+    └── Refused                  the server refused, and says why; nothing was written
         ├── ConditionFailed      if_version or if_absent did not hold
-        ├── WrongType            the entry is not of the kind the operation needs
-        ├── TooLarge             the value or the request is over a limit
-        └── Unavailable          it cannot serve now; try again later
+        ├── WrongType            the operation does not work on this kind of entry
+        ├── TooLarge             the value or the request exceeds a limit
+        └── Unavailable          the server cannot do it now; try again later
 
 A missing key is not an error: it is ``None``.
 """
@@ -21,10 +21,11 @@ from typing import Final
 import msgspec
 
 from tenantbase.errors import TenantbaseError
+from tenantbase.problem_types import ProblemType
 
 
 class ClientError(TenantbaseError):
-    """The root: its text is one sentence, fit to be shown to a user."""
+    """The root. Its text is one sentence that can be shown to a user."""
 
 
 class ConnectionFailed(ClientError):
@@ -36,24 +37,24 @@ class NotTrusted(ConnectionFailed):
 
 
 class OutcomeUnknown(ClientError):
-    """A write was sent, and nobody can say whether it was made. Read before you send it again."""
+    """A write was sent, and whether it was made is unknown. Read before you send it again."""
 
 
 class UnexpectedAnswer(ClientError):
-    """The answer is none of a tenantbase server. A write was not acknowledged."""
+    """The answer is not from a tenantbase server. A write was not acknowledged."""
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """What the server says is wrong: the members of an ``application/problem+json`` document.
+    """The server's explanation: the members of an ``application/problem+json`` document.
 
     Attributes:
-        status: of the HTTP answer.
-        type: a URI that names the kind of problem; stable.
+        status: the HTTP status.
+        type: a stable URI for the kind of problem.
         title: the kind of problem, for people.
         detail: what is wrong with this request, for people.
-        field: the offending field or parameter, where there is one.
+        field: the offending field or parameter, if there is one.
         key: the key whose condition failed.
-        version: the version that key has; None: it is absent.
+        version: that key's current version; None if the key is absent.
     """
 
     status: int
@@ -69,7 +70,7 @@ class Refused(ClientError):
     """The server refused the request; nothing was written.
 
     Attributes:
-        problem: what it says.
+        problem: the server's explanation.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -78,23 +79,23 @@ class Refused(ClientError):
 
 
 class ConditionFailed(Refused):
-    """A condition did not hold. ``problem.version`` is the version the key has."""
+    """A condition did not hold. ``problem.version`` is the key's current version."""
 
 
 class WrongType(Refused):
-    """The entry exists, but is not of the kind the operation works on."""
+    """The operation does not work on this kind of entry, such as incrementing a string."""
 
 
 class TooLarge(Refused):
-    """A value, a batch or a request is over its limit."""
+    """A value, a batch or a request exceeds its limit."""
 
 
 class NoSuchKey(Refused):
-    """There is no such key. Never leaves the client: there it is None."""
+    """The key does not exist. Internal: callers of the client get None."""
 
 
 class Unavailable(Refused):
-    """The server cannot do it now: too much to do, stopping, or its disk is full."""
+    """The server cannot do it now: it is overloaded or stopping, or its disk is full."""
 
 
 _BY_STATUS: Final[dict[int, type[Refused]]] = {
@@ -106,25 +107,24 @@ _BY_STATUS: Final[dict[int, type[Refused]]] = {
     507: Unavailable,
 }
 
-_PREFIX: Final = "urn:tenantbase:problem:"
-_NO_SUCH_KEY: Final = _PREFIX + "no-such-key"
-_UNKNOWN: Final = _PREFIX + "outcome-unknown"
-# The server did nothing and may do it when asked again. Not so with a full disk: that takes longer.
-PASSING: Final = frozenset({_PREFIX + "overloaded", _PREFIX + "store-unavailable"})
-_NOTHING_DONE: Final = PASSING | {_PREFIX + "disk-full"}
+_NO_SUCH_KEY: Final = ProblemType.NO_SUCH_KEY.uri
+_UNKNOWN: Final = ProblemType.OUTCOME_UNKNOWN.uri
+# Nothing was written, and a retry may succeed soon. A full disk takes longer.
+RETRYABLE: Final = frozenset({ProblemType.OVERLOADED.uri, ProblemType.STORE_UNAVAILABLE.uri})
+_NOTHING_WRITTEN: Final = RETRYABLE | {ProblemType.DISK_FULL.uri}
 
 
 def error_of(problem: Problem, status: int, writes: bool) -> ClientError:
-    """The error that a problem is raised as.
+    """The error to raise for a problem.
 
     Args:
-        status: of the answer that it came with; a proxy's document may have another.
-        writes: whether it is the answer to a write.
+        status: the answer's HTTP status, which may differ from the one in a proxy's document.
+        writes: whether the request was a write.
     """
     if problem.type == _UNKNOWN:
         return OutcomeUnknown(problem.detail)
-    if writes and status >= 500 and problem.type not in _NOTHING_DONE:
-        # The server failed at some point or other, or something in between lost its answer.
+    if writes and status >= 500 and problem.type not in _NOTHING_WRITTEN:
+        # The server may have failed after writing, or something in between lost its answer.
         what = problem.detail or problem.title or f"HTTP status {status}"
         return OutcomeUnknown(f"{what}; the write may or may not have been made")
     if problem.type == _NO_SUCH_KEY:

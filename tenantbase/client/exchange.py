@@ -1,9 +1,9 @@
-"""One request, one answer: sent once, and again only where that is safe.
+"""Sends a request and returns its answer, retrying only where that is safe.
 
-A read may be sent again whatever happened. A write may not: if its answer was lost it may have been
-made, and made again it could undo what somebody else wrote in between, also a plain set or delete.
-So a write is sent again only if the connection was not even made, or if the server said that it did
-nothing and may do it later.
+Reads are always safe to retry. Writes are not: if the answer was lost, the write may have been made,
+and repeating it could undo what another client wrote in between; that holds for a plain set or delete,
+too. So a write is retried only if the connection could not be opened, or if the server said that it
+wrote nothing and to try again.
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ from aiohttp.client_middlewares import ClientHandlerType
 from yarl import URL
 
 from tenantbase.client.errors import ClientError, ConnectionFailed, NotTrusted, OutcomeUnknown
-from tenantbase.client.retrying import Answer, Interrupted, delay, failure_of, may_be_repeated
+from tenantbase.client.retrying import Answer, Interrupted, retry_delay, failure_of, may_retry
 
-_IN_PIECES_FROM: Final = 64 << 10  # bytes; a larger body in one piece holds up the event loop
+_PIECEWISE_FROM_BYTES: Final = 64 << 10  # sending a larger body in one piece blocks the event loop
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
-class _Lost(Exception):
+class _ConnectionLost(Exception):
     """The connection was lost after the request was, or may have been, sent."""
 
 
-async def send_once(
+async def _no_resend(
     request: aiohttp.ClientRequest, handler: ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Keep aiohttp from sending PUT and DELETE again when their answer is lost.
+    """Keep aiohttp from resending PUT and DELETE when their answer is lost.
 
-    It does so by itself, unless the error is one that it does not know.
+    aiohttp resends idempotent methods after the errors that it knows, so raise one that it does not.
     """
     try:
         return await handler(request)
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _Lost(str(error)) from error
+        raise _ConnectionLost(str(error)) from error
 
 
 class Exchange:
     """Sends requests to one server.
 
     Args:
-        session: where the connections are.
-        watching: where those of streams are, which are held for long.
-        base: the URL of the server, without a slash at its end.
+        session: the connections for requests.
+        watching: the connections for streams, which are held for long.
+        base: the server's URL, without a trailing slash.
         headers: sent with every request.
-        timeout: seconds for a request with all its repetitions.
-        connect_timeout: seconds for making a connection.
-        attempts: how often a request is sent at most.
+        timeout: seconds for a request, including its retries.
+        connect_timeout: seconds for opening a connection.
+        attempts: how many times a request is sent at most.
     """
 
     def __init__(
@@ -77,21 +77,21 @@ class Exchange:
         self.attempts = attempts
 
     def url(self, target: str) -> URL:
-        """The URL of a path and query that are percent-encoded. They stay as they are."""
+        """The full URL for a path and query that are percent-encoded already."""
         return URL(self.base + target, encoded=True)
 
     @asynccontextmanager
     async def stream(
         self, target: str, headers: Mapping[str, str], silence: float
     ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
-        """The lines of an answer to GET, while they come; they are taken inside the block.
+        """The lines of an answer to GET as they arrive, to be read inside the block.
 
         Args:
             silence: seconds without a byte after which the connection counts as lost.
 
         Raises:
-            Interrupted: it may be tried again. Taking a line raises it, too.
-            Refused, UnexpectedAnswer: it is of no use.
+            Interrupted: a retry may succeed. Reading a line raises it, too.
+            Refused, UnexpectedAnswer: a retry is useless.
         """
         try:
             async with self.watching.get(
@@ -113,7 +113,7 @@ class Exchange:
             what = str(error) or f"nothing for {silence:g} s"
             raise Interrupted(ConnectionFailed(f"{self.base} does not answer: {what}")) from error
         failure = failure_of(answer, writes=False)
-        raise Interrupted(failure, answer) if may_be_repeated(answer, failure, False) else failure
+        raise Interrupted(failure, answer) if may_retry(answer, failure, False) else failure
 
     async def read(
         self,
@@ -126,12 +126,12 @@ class Exchange:
         """Send a request that changes nothing.
 
         Args:
-            also: a status above 299 that is an answer and no failure.
+            also: a status above 299 that counts as success.
 
         Raises:
-            ConnectionFailed, Refused, UnexpectedAnswer: in the end, of all attempts.
+            ConnectionFailed, Refused, UnexpectedAnswer: the failure of the last attempt.
         """
-        return await self._exchange(method, target, body, headers, also)
+        return await self._send(method, target, body, headers, also)
 
     async def write(
         self,
@@ -144,11 +144,11 @@ class Exchange:
 
         Raises:
             ConnectionFailed, Refused: nothing was changed.
-            OutcomeUnknown, UnexpectedAnswer: it may have been.
+            OutcomeUnknown, UnexpectedAnswer: something may have been changed.
         """
-        return await self._exchange(method, target, body, headers, None)
+        return await self._send(method, target, body, headers, None)
 
-    async def _exchange(
+    async def _send(
         self,
         method: str,
         target: str,
@@ -164,22 +164,24 @@ class Exchange:
             attempt += 1
             failure: ClientError
             try:
-                answer = await self._once(method, target, body, headers, deadline - now(), writes)
-            except NotTrusted:
+                answer = await self._send_once(
+                    method, target, body, headers, deadline - now(), writes
+                )
+            except NotTrusted:  # a retry would get the same certificate
                 raise
             except ConnectionFailed as error:
-                failure, wait = error, delay(attempt)
+                failure, wait = error, retry_delay(attempt)
             else:
                 if answer.status < 300 or answer.status == also:
                     return answer
-                failure, wait = failure_of(answer, writes), delay(attempt, answer)
-                if not may_be_repeated(answer, failure, writes):
+                failure, wait = failure_of(answer, writes), retry_delay(attempt, answer)
+                if not may_retry(answer, failure, writes):
                     raise failure
             if attempt == self.attempts or now() + wait >= deadline:
                 raise failure
             await asyncio.sleep(wait)
 
-    async def _once(
+    async def _send_once(
         self,
         method: str,
         target: str,
@@ -192,18 +194,22 @@ class Exchange:
             async with self.session.request(
                 method,
                 self.url(target),
-                data=BytesIO(body) if body is not None and len(body) >= _IN_PIECES_FROM else body,
+                data=(
+                    BytesIO(body)
+                    if body is not None and len(body) >= _PIECEWISE_FROM_BYTES
+                    else body
+                ),
                 headers={**self.headers, **headers},
                 timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=self.connect_timeout),
                 allow_redirects=False,
-                middlewares=(send_once,),
+                middlewares=(_no_resend,),
             ) as response:
                 return Answer(response.status, response.headers, await response.read())
         except aiohttp.ClientConnectorCertificateError as error:
             raise _not_trusted(self.base, error) from error
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise ConnectionFailed(f"{self.base} does not answer: {error}") from error
-        except (_Lost, aiohttp.ClientError, OSError) as error:
+        except (_ConnectionLost, aiohttp.ClientError, OSError) as error:
             what = str(error) or f"no answer within {seconds:.3g} s"
             if writes:
                 raise OutcomeUnknown(
@@ -221,13 +227,16 @@ def _not_trusted(base: str, error: aiohttp.ClientConnectorCertificateError) -> N
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
-    """Lines without their ends; aiohttp's own way limits their length. The last one has an end."""
-    begun: list[bytes] = []
+    """Lines without their LF, dropping an unfinished last one.
+
+    aiohttp's ``readline`` limits the length of a line; this does not.
+    """
+    unfinished: list[bytes] = []
     async for piece in content.iter_any():
         first, *others = piece.split(b"\n")
-        begun.append(first)
+        unfinished.append(first)
         if others:
-            yield b"".join(begun)
+            yield b"".join(unfinished)
             for line in others[:-1]:
                 yield line
-            begun = [others[-1]]
+            unfinished = [others[-1]]

@@ -1,4 +1,4 @@
-"""Listing: page after page, each read to its end before anything of it is handed out."""
+"""Lists, page by page. A page is received whole before any of it is yielded."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tenantbase.client.wire import parse
 
 Each = TypeVar("Each", covariant=True)
 
-_FIRST_PAGE = 16  # entries: they may be large
-_LARGEST_PAGE = 1000
-_ENOUGH = 1 << 20  # bytes; pages grow and shrink towards this
+_FIRST_PAGE_ENTRIES = 16  # few, because entries may be large
+_LARGEST_PAGE_ENTRIES = 1000
+_TARGET_PAGE_BYTES = 1 << 20  # pages grow and shrink towards this
 
 
 class Page(Protocol[Each]):
-    """What a page is decoded to."""
+    """A decoded page."""
 
     @property
     def values(self) -> Sequence[Each]: ...
@@ -29,9 +29,9 @@ class Page(Protocol[Each]):
 async def listed(
     exchange: Exchange, shape: type[Page[Each]], prefix: str, limit: int | None, **fields: str
 ) -> AsyncGenerator[Each, None]:
-    """What the pages of a list hold, ``limit`` of it at most."""
+    """The items of all pages, at most ``limit``."""
     query: dict[str, str | int] = {"prefix": prefix, **fields}
-    size = _FIRST_PAGE
+    size = _FIRST_PAGE_ENTRIES
     while limit is None or limit > 0:
         query["limit"] = size if limit is None else min(size, limit)
         answer = await exchange.read("GET", f"/v1/values?{urlencode(query, quote_via=quote)}")
@@ -42,7 +42,7 @@ async def listed(
             return
         query["cursor"] = page.cursor
         limit = None if limit is None else limit - len(page.values)
-        if len(answer.body) < _ENOUGH // 4:
-            size = min(size * 4, _LARGEST_PAGE)
-        elif len(answer.body) > _ENOUGH:
+        if len(answer.body) < _TARGET_PAGE_BYTES // 4:
+            size = min(size * 4, _LARGEST_PAGE_ENTRIES)
+        elif len(answer.body) > _TARGET_PAGE_BYTES:
             size = max(size // 4, 1)

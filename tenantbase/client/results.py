@@ -17,7 +17,7 @@ class NotModified(Enum):
     NOT_MODIFIED = "not modified"
 
 
-# The entry still has the version that was given as if_none_match.
+# The entry still has the version given as if_none_match.
 NOT_MODIFIED: Final = NotModified.NOT_MODIFIED
 
 
@@ -25,12 +25,11 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     """One entry.
 
     Attributes:
-        key: its key.
-        raw: of a JSON value its exact text, of any other value its bytes.
-        content_type: its media type; ``application/json`` unless it was stored with another.
-        id: a UUID, made when the key was created.
+        raw: the exact text of a JSON value, the bytes of any other.
+        content_type: the media type; ``application/json`` unless stored with another.
+        id: a UUID, assigned when the key was created.
         version: grows with every change in the database.
-        expires_at: Unix seconds, or None; whole or not, as it was given.
+        expires_at: Unix seconds, or None; an int or a float, as it was given.
     """
 
     key: str
@@ -42,9 +41,9 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def value(self) -> Any:
-        """The JSON value as Python objects, integers exact; bytes if it is no JSON.
+        """The JSON value as Python objects, with exact integers; other values as bytes.
 
-        Decoded anew at each use.
+        Decoded on every access.
         """
         return json.loads(self.raw) if is_json(self.content_type) else self.raw
 
@@ -86,10 +85,10 @@ class Put(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One entry of ``set_many``.
 
     Attributes:
-        value: anything that is JSON; ``msgspec.Raw`` for a text to be stored as it is.
+        value: anything that JSON can express, or ``msgspec.Raw`` with its exact text.
         ttl: seconds until it expires.
         expires_at: when it expires, in Unix seconds.
-        if_absent: only if there is no such key.
+        if_absent: only if the key does not exist.
         if_version: only if the entry has this version.
     """
 
@@ -110,10 +109,10 @@ class Changed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reset(msgspec.Struct, frozen=True, gc=False):
-    """What happened up to ``version`` is not known in detail: read all keys with the prefix anew.
+    """Changes up to ``version`` are not available one by one: read all keys with the prefix again.
 
-    It comes when a watcher was away for longer than the server's log of changes reaches back, when
-    many keys were removed at once, and when the database was replaced by an older copy.
+    Sent when a watcher was away for longer than the change log reaches back, when many keys were
+    deleted at once, and when the database was replaced by an older copy.
     """
 
     prefix: str
@@ -125,15 +124,15 @@ Event = Changed | Reset
 
 
 class Health(msgspec.Struct, frozen=True):
-    """What a server says of itself.
+    """A server's health.
 
     Attributes:
-        status: ``ok``, ``degraded`` (memcached is away, or the disk has troubles) or ``unavailable``.
+        status: ``ok``, ``degraded`` (without memcached, or with ``troubles``) or ``unavailable``.
         store: ``ok``, ``degraded`` or ``unavailable``.
         cache: ``ok``, ``off`` or ``unavailable``.
-        draining: it is about to stop.
-        version: of the server's program.
-        troubles: what is wrong with the disk, such as ``damaged rows``; empty: nothing.
+        draining: the server is shutting down.
+        version: the version of the server's software.
+        troubles: what is wrong with the database, such as ``damaged rows``; empty if nothing is.
     """
 
     status: str

@@ -1,4 +1,4 @@
-"""What an answer means, and whether and when its request may be sent again."""
+"""What an answer means, and whether and when to retry its request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from tenantbase.client.errors import (
-    PASSING,
+    RETRYABLE,
     ClientError,
     OutcomeUnknown,
     Problem,
@@ -17,16 +17,17 @@ from tenantbase.client.errors import (
     UnexpectedAnswer,
     error_of,
 )
+from tenantbase.problem_types import MEDIA_TYPE
 
-_BACKOFF: Final = 0.1
-_LONGEST_BACKOFF: Final = 5.0
-_GATEWAY: Final = frozenset({502, 503, 504})  # a proxy that does not reach the server
+_BACKOFF_SECONDS: Final = 0.1
+_LONGEST_BACKOFF_SECONDS: Final = 5.0
+_GATEWAY: Final = frozenset({502, 503, 504})  # from a proxy that cannot reach the server
 
 _problem = msgspec.json.Decoder(Problem)
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """An answer, read to its end."""
+    """A complete answer."""
 
     status: int
     headers: Mapping[str, str]
@@ -34,7 +35,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Interrupted(Exception):
-    """A stream that ended before its time and may be asked for again. Never leaves the client."""
+    """A stream broke off, and a retry may succeed. Internal: callers never see it."""
 
     def __init__(self, failure: ClientError, answer: Answer | None = None) -> None:
         super().__init__(str(failure))
@@ -43,29 +44,30 @@ class Interrupted(Exception):
 
 
 def failure_of(answer: Answer, writes: bool) -> ClientError:
-    """The error that an answer with a status of 300 and more stands for."""
-    if answer.headers.get("Content-Type", "").startswith("application/problem+json"):
+    """The error for an answer with a status of 300 or more."""
+    if answer.headers.get("Content-Type", "").startswith(MEDIA_TYPE):
         try:
             return error_of(_problem.decode(answer.body), answer.status, writes)
         except msgspec.MsgspecError:
-            pass  # then it is nobody's that we know
+            pass  # not a document of ours
     what = f"HTTP status {answer.status} without a problem document"
     if writes and answer.status >= 500:
         return OutcomeUnknown(f"{what}; the write may or may not have been made")
     return UnexpectedAnswer(what)
 
 
-def may_be_repeated(answer: Answer, failure: ClientError, writes: bool) -> bool:
-    """Whether the same request, sent again, may have another end and can do no harm."""
+def may_retry(answer: Answer, failure: ClientError, writes: bool) -> bool:
+    """Whether a retry may succeed and can do no harm."""
     if isinstance(failure, Refused):
-        return failure.problem.type in PASSING
+        return failure.problem.type in RETRYABLE
     return not writes and answer.status in _GATEWAY
 
 
-def delay(attempt: int, answer: Answer | None = None) -> float:
-    """Seconds to wait after an attempt, counted from 1: what the server asks for, or longer."""
-    # Random, so that clients that failed together do not come back together.
-    wait = random.uniform(0.5, 1.0) * min(_BACKOFF * 2.0 ** min(attempt, 16), _LONGEST_BACKOFF)
+def retry_delay(attempt: int, answer: Answer | None = None) -> float:
+    """Seconds to wait after attempt number ``attempt``, from 1: at least what the server asks for."""
+    # Jitter keeps clients that failed together from retrying together.
+    backoff = min(_BACKOFF_SECONDS * 2.0 ** min(attempt, 16), _LONGEST_BACKOFF_SECONDS)
+    wait = random.uniform(0.5, 1.0) * backoff
     asked = answer.headers.get("Retry-After", "") if answer is not None else ""
     if asked.isascii() and asked.isdecimal():
         wait += int(asked)

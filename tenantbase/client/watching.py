@@ -1,4 +1,4 @@
-"""Watching: a stream of events that outlives the connections it comes over."""
+"""Watching: a stream of events that survives lost connections."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from urllib.parse import quote
 import msgspec
 
 from tenantbase.client.errors import UnexpectedAnswer
-from tenantbase.client.events import Block, BlockReader
 from tenantbase.client.exchange import Exchange
 from tenantbase.client.results import Changed, Event, Reset
-from tenantbase.client.retrying import Interrupted, delay
+from tenantbase.client.retrying import Interrupted, retry_delay
+from tenantbase.client.sse import Block, BlockReader
 
-_SILENCE: Final = 45.0  # seconds; the server gives a sign of life about every 15
-_RETRY: Final = 1.0  # seconds, until the server says something else
+_SILENCE_SECONDS: Final = 45.0  # the server sends a comment about every 15 s
+_RETRY_SECONDS: Final = 1.0  # unless the server sends another
 
 _LAST_EVENT_ID: Final = "Last-Event-ID"
 
@@ -38,24 +38,24 @@ _data = msgspec.json.Decoder(_Data)
 
 
 async def watch(exchange: Exchange, prefix: str, after: int | None) -> AsyncGenerator[Event, None]:
-    """The events of keys with a prefix; see ``Client.watch``."""
+    """The changes of keys with a prefix; see ``Client.watch``."""
     target = f"/v1/watch?prefix={quote(prefix, safe='')}"
     headers = {"Accept": "text/event-stream"}
     if after is not None:
         headers[_LAST_EVENT_ID] = str(after)
     connected = False
-    retry = _RETRY
+    retry = _RETRY_SECONDS
     failures = 0  # in a row
     while True:
         answer = None
         try:
-            async with exchange.stream(target, headers, _SILENCE) as lines:
+            async with exchange.stream(target, headers, _SILENCE_SECONDS) as lines:
                 connected, failures = True, 0
                 reader = BlockReader()
                 async for line in lines:
                     if (block := reader.take(line)) is None:
                         continue
-                    # Before the event is handed out: whoever has it is past it.
+                    # Before yielding: once the caller has the event, don't ask for it again.
                     if block.id is not None:
                         headers[_LAST_EVENT_ID] = block.id
                     if block.retry is not None:
@@ -67,17 +67,17 @@ async def watch(exchange: Exchange, prefix: str, after: int | None) -> AsyncGene
                 raise interrupted.failure from interrupted
             answer = interrupted.answer
         failures += 1
-        await asyncio.sleep(retry * random.uniform(0.5, 1.0) + delay(failures, answer))
+        await asyncio.sleep(retry * random.uniform(0.5, 1.0) + retry_delay(failures, answer))
 
 
 def _event(block: Block) -> Event | None:
-    """The event in a block; None: there is none, or none of a kind that is known."""
+    """The event in a block; None if it holds none, or one of an unknown kind."""
     if block.data is None:
         return None
     try:
         data = _data.decode(block.data)
     except msgspec.MsgspecError as error:
-        raise UnexpectedAnswer(f"an event that cannot be read: {error}") from error
+        raise UnexpectedAnswer(f"the event cannot be read: {error}") from error
     if block.event == "reset":
         return Reset(data.prefix, data.version)
     kind = _KINDS.get(block.event)

@@ -1,4 +1,4 @@
-"""The JSON that goes over the wire, and how it is made and read."""
+"""The JSON on the wire: shapes, encoding, decoding and checks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FoundEntry(msgspec.Struct):
     encoding: Literal["base64", "utf-8"] | None = None
 
     def entry(self) -> Entry:
-        """The entry with its value as it is stored."""
+        """The entry, with its value decoded from base64."""
         raw = bytes(self.value)
         if self.encoding == "base64":
             raw = msgspec.json.decode(raw, type=bytes)
@@ -38,23 +38,23 @@ class FoundEntry(msgspec.Struct):
 
 
 def exact(entry: Entry, body: bytes) -> bytes:
-    """The bytes of a value in the answer to ``get-value``, with white space around JSON."""
-    # The server puts JSON text into its answer as it is; the decoder leaves out what is around it.
-    # The quotes of these names cannot be in a string, where they would be escaped.
+    """A value's exact bytes in an answer to ``get-value``, including white space around JSON."""
+    # The server copies JSON text into its answer unchanged, but the decoder strips white space.
+    # These markers cannot occur inside a string, where their quotation marks would be escaped.
     start, end = body.find(b'"value":') + len(b'"value":'), body.rfind(b',"id":"')
     text = body[start:end]
     return text if text.strip(b" \t\r\n") == entry.raw else entry.raw
 
 
 class EntryPage(msgspec.Struct):
-    """A page of a list; without a cursor, the answer to ``get-values`` by POST."""
+    """A page of a list; or, without a cursor, the answer to ``POST /get-values``."""
 
     values: list[FoundEntry]
     cursor: str | None = None
 
 
 class KeyOnly(msgspec.Struct):
-    """An entry of a list of keys."""
+    """An item of a list of keys."""
 
     key: str
 
@@ -88,7 +88,7 @@ class PutRaw(msgspec.Struct, omit_defaults=True):
     expires_at: float | None = None
     if_absent: bool = False
     if_version: int | None = None
-    encoding: Literal["base64", ""] = ""  # to be given, or it would be left out
+    encoding: Literal["base64", ""] = ""  # always pass "base64": a default is omitted
 
 
 class Increment(msgspec.Struct, omit_defaults=True):
@@ -106,48 +106,48 @@ def json_body(body: object) -> bytes:
     """A body as JSON; integers may be of any size.
 
     Raises:
-        TypeError, ValueError: it holds something that is no JSON.
+        TypeError, ValueError: JSON cannot express it.
     """
     return msgspec.json.encode(body)
 
 
 def check_finite(**numbers: float | None) -> None:
-    """Raise ValueError, with its name, for a number that JSON can't express.
+    """Raise ValueError, naming it, for a number that JSON cannot express.
 
-    It would become null on its way, and null means that an entry never expires.
+    It would be sent as null, and null means that an entry never expires.
     """
     for name, number in numbers.items():
         if number is not None and not math.isfinite(number):
-            raise ValueError(f"{name} is a finite number of seconds, not {number}")
+            raise ValueError(f"{name} must be a finite number of seconds, not {number}")
 
 
 def put_body(put: Put) -> Put:
-    """The same with its value as JSON text, to be encoded as it is.
+    """The same ``Put`` with its value encoded as JSON text.
 
     Raises:
-        TypeError, ValueError: the value is no JSON; NaN and infinity are none, nor times.
+        TypeError, ValueError: JSON cannot express the value, or a time is not finite.
     """
     check_finite(ttl=put.ttl, expires_at=put.expires_at)
     if isinstance(put.value, msgspec.Raw):
         return put
-    # The standard library's encoder: msgspec's turns NaN into null and bytes into base64.
+    # The standard library's encoder, because msgspec's turns NaN into null and bytes into base64.
     text = json.dumps(put.value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     return msgspec.structs.replace(put, value=msgspec.Raw(text.encode()))
 
 
 def parse(body: bytes, shape: type[Shape]) -> Shape:
-    """The structure in an answer. Raises UnexpectedAnswer."""
+    """Decode an answer. Raises UnexpectedAnswer."""
     try:
         return msgspec.json.decode(body, type=shape)
     except msgspec.MsgspecError as error:
-        raise UnexpectedAnswer(f"the answer is none of a tenantbase server: {error}") from error
+        raise UnexpectedAnswer(f"the answer is not from a tenantbase server: {error}") from error
 
 
 def check_keys(asked: Iterable[str], answered: Iterable[str]) -> None:
-    """Raise UnexpectedAnswer if an answer is about a key that was not asked about."""
-    strangers = set(answered).difference(asked)
-    if strangers:
+    """Raise UnexpectedAnswer if an answer is about a key that was not asked for."""
+    others = set(answered).difference(asked)
+    if others:
         raise UnexpectedAnswer(
-            f"the answer is about another key, {min(strangers)!r}: something between here and the"
-            " server changes requests or mixes up answers"
+            f"the answer is about another key, {min(others)!r}: something between client and server"
+            " changes requests or mixes up answers"
         )

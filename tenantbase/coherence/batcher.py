@@ -1,8 +1,8 @@
 """Many concurrent callers, one batch.
 
-Calls made in the same turn of the event loop are handed on together. A call that finds nobody
-else waits for nobody: the batch is sent at the end of the turn, whatever its size. While
-``parallel`` batches are under way, later calls gather for the next one.
+Calls made in the same turn of the event loop are handed on together. A lone call is not delayed:
+the batch is sent at the end of the turn, whatever its size. While ``parallel`` batches are in
+flight, later calls gather for the next one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Receiver = Callable[[Result | Exception], None]
 
 
 class Queue(Protocol[Item, Result]):
-    """Items that wait, and which of them make the next batch."""
+    """Waiting items, and the choice of those that make the next batch."""
 
     def __len__(self) -> int: ...
 
@@ -27,11 +27,11 @@ class Queue(Protocol[Item, Result]):
         """Add an item with its receiver."""
 
     def take(self) -> list[tuple[Item, Receiver[Result]]]:
-        """Remove and return the next batch. Called when something waits."""
+        """Remove and return the next batch. Called when an item waits."""
 
 
 class Line(list[tuple[Item, Receiver[Result]]], Generic[Item, Result]):
-    """Batches in the order of arrival, of a bounded weight."""
+    """Items in order of arrival, taken in batches of a bounded weight."""
 
     def __init__(self, limit: int, weight: Callable[[Item], int] | None = None) -> None:
         super().__init__()
@@ -65,12 +65,12 @@ LATER: Final = _Mark.LATER
 
 
 class Unfinished(Generic[Result]):
-    """What the first step of a batch gives when a second, slow one is needed.
+    """What the first step of a batch returns when some items need a second, slow one.
 
     Args:
-        ready: a result for each item, LATER for those that need the second step. The others
-            are delivered at once, and the next batch may begin.
-        finish: the second step; the results of those that are LATER, in order.
+        ready: a result for each item, LATER for those that need the second step. The others are
+            delivered at once, and the next batch may begin.
+        finish: the second step; returns the results of the items marked LATER, in order.
     """
 
     __slots__ = ("ready", "finish")
@@ -85,18 +85,19 @@ class Unfinished(Generic[Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Turns calls into batches. It belongs to the event loop that first uses it.
+    """Turns calls into batches. Belongs to the event loop that first uses it.
 
     Args:
-        run: takes a batch and returns one result for each item, in order. A result that is an
-            exception is raised to that item's caller alone; an exception raised by ``run``
-            goes to all of them. It runs in a task of its own, which no caller can cancel. It may
-            return ``Unfinished``; second steps are not counted and must end by themselves.
-        limit: what the items of a batch weigh at most; a heavier one is a batch of its own.
-        parallel: batches under way at most.
-        overlapping: further ones that have called ``overlap``, at most.
+        run: takes a batch and returns one result for each item, in order. An exception among the
+            results is raised to that item's caller alone; an exception that ``run`` raises goes
+            to all of them. It runs in a task of its own, which no caller can cancel. It may
+            return ``Unfinished``; the second step must end by itself.
+        limit: the most that a batch may weigh; a heavier item is a batch of its own.
+        parallel: how many batches may be in their first step.
+        finishing: how many more may be in their second step; beyond it, a batch keeps its place
+            among ``parallel`` until it has ended. None: no bound.
         weight: what an item weighs; None: 1 each.
-        queue: decides instead of ``limit`` and ``weight`` which items make a batch.
+        queue: chooses the items of a batch, instead of ``limit`` and ``weight``.
     """
 
     def __init__(
@@ -107,16 +108,16 @@ class Batcher(Generic[Item, Result]):
         *,
         limit: int = 0,
         parallel: int,
-        overlapping: int = 0,
+        finishing: int | None = None,
         weight: Callable[[Item], int] | None = None,
         queue: Queue[Item, Result] | None = None,
     ) -> None:
         self._run = run
         self._waiting = Line[Item, Result](limit, weight) if queue is None else queue
         self._parallel = parallel
-        self._overlapping = overlapping
+        self._max_finishing = finishing
         self._tasks: set[asyncio.Task[None]] = set()
-        self._slow: set[asyncio.Task[None]] = set()
+        self._finishing: set[asyncio.Task[None]] = set()
         self._scheduled = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -132,7 +133,7 @@ class Batcher(Generic[Item, Result]):
     def submit_then(self, item: Item, receive: Receiver[Result]) -> None:
         """Add an item to the next batch; ``receive`` is called with its result or exception.
 
-        For callers that are many: a future and its callback cost as much as the rest. If
+        For hot paths: a future and its callback cost as much as everything else here. If
         ``receive`` raises, the event loop's exception handler is told.
         """
         self._waiting.append((item, receive))
@@ -140,28 +141,20 @@ class Batcher(Generic[Item, Result]):
             self._scheduled = True
             self._running_loop().call_soon(self._send)
 
-    def overlap(self) -> None:
-        """Called by ``run`` before a slow part of it: the next batch may begin meanwhile."""
-        task = asyncio.current_task()
-        if task in self._tasks and len(self._slow) < self._overlapping:
-            self._tasks.discard(task)
-            self._slow.add(task)
-            self._send()
-
     @property
     def waiting(self) -> int:
-        """Items that are in no batch yet."""
+        """How many items are not in a batch yet."""
         return len(self._waiting)
 
     async def drained(self) -> None:
-        """Wait until everything submitted so far, or meanwhile, has its result."""
-        while self._waiting or self._tasks or self._slow:
-            tasks = self._tasks | self._slow
+        """Wait until every item has its result, those submitted meanwhile included."""
+        while self._waiting or self._tasks or self._finishing:
+            tasks = self._tasks | self._finishing
             await asyncio.wait(tasks) if tasks else await asyncio.sleep(0)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            # Asked for once: until Python 3.12 each time costs a system call.
+            # Looked up once: until Python 3.12 each time costs a system call.
             self._loop = asyncio.get_running_loop()
         return self._loop
 
@@ -174,7 +167,7 @@ class Batcher(Generic[Item, Result]):
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._slow.discard(task)
+        self._finishing.discard(task)
         self._send()
 
     async def _settle(self, batch: list[tuple[Item, Receiver[Result]]]) -> None:
@@ -187,25 +180,27 @@ class Batcher(Generic[Item, Result]):
                 for (_, receive), result in ready:
                     if result is not LATER:
                         self._deliver(receive, result)
-                self._next_may_begin()
+                self._let_next_begin()
                 answer = await answer.finish()
             results = answer
-        except Exception as error:  # the boundary: it belongs to the callers, all of them
+        except Exception as error:  # it is for the callers, all of them
             results = [error] * len(batch)
         for (_, receive), result in zip(batch, results, strict=True):
             self._deliver(receive, result)
 
-    def _next_may_begin(self) -> None:
+    def _let_next_begin(self) -> None:
+        if self._max_finishing is not None and len(self._finishing) >= self._max_finishing:
+            return
         task = asyncio.current_task()
         assert task is not None
         self._tasks.discard(task)
-        self._slow.add(task)
+        self._finishing.add(task)
         self._send()
 
     def _deliver(self, receive: Receiver[Result], result: Result | Exception) -> None:
         try:
             receive(result)
-        except Exception as error:  # one caller's mistake must not keep the others waiting
+        except Exception as error:  # one caller's bug must not keep the others waiting
             self._running_loop().call_exception_handler(
                 {"message": "a batch's result was not received", "exception": error}
             )
@@ -213,7 +208,7 @@ class Batcher(Generic[Item, Result]):
 
 def _resolve(future: asyncio.Future[Result], result: Result | Exception) -> None:
     if future.done():
-        return  # its caller has given up
+        return  # its caller gave up
     if isinstance(result, Exception):
         future.set_exception(result)
     else:

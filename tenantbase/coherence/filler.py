@@ -3,66 +3,96 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from tenantbase.coherence.authority import Tag
+from tenantbase.coherence.sealed_item import CACHED_BYTES, OVERHEAD_BYTES, ItemSealer
 from tenantbase.entry import Entry
 from tenantbase.errors import CacheUnavailable
-from tenantbase.lookup import Counters
-from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.interfaces.cache import Item, Memcache
-from tenantbase.coherence.tag_file import Tag
+from tenantbase.lookup import PolicyCounts
 
 Fill = tuple[bytes, Tag, Entry | None, int]
-"""What is to be stored: a name, the tag it goes under, the entry or None, and its lifetime."""
+"""What to store: a name, the tag to seal it under, the entry or None, its lifetime in seconds."""
 
 HEAVY_BYTES: Final = 512 << 10
-"""More than that is sealed or opened by another thread: it takes a millisecond or more."""
+"""Values of more than this together are sealed, or opened, in a thread: it takes a millisecond."""
 
-_BATCH: Final = 256
+_BATCH_ITEMS: Final = 256
 _BATCH_BYTES: Final = 1 << 20
+_MAX_LIFETIME_SECONDS: Final = 30 * 24 * 3600  # memcached takes more for an absolute time
 
 
 class Filler:
-    """Seals entries and stores them.
+    """Decides what memcached is offered, seals it and stores it.
 
     Args:
-        counters: told when memcached fails.
+        memcache: None: there is none, and nothing is stored.
+        counts: told when memcached fails.
+        max_item_bytes: larger sealed items are not offered.
     """
 
-    def __init__(self, sealer: ItemSealer, memcache: Memcache, counters: Counters) -> None:
+    def __init__(
+        self,
+        sealer: ItemSealer,
+        memcache: Memcache | None,
+        counts: PolicyCounts,
+        max_item_bytes: int,
+    ) -> None:
         self._sealer = sealer
         self._memcache = memcache
-        self._counters = counters
+        self._counts = counts
+        self._max_value_bytes = min(max_item_bytes - OVERHEAD_BYTES, CACHED_BYTES)
+
+    def offer(
+        self, fills: list[Fill], name: bytes, tag: Tag, entry: Entry | None, now: float
+    ) -> None:
+        """Add an entry to what will be stored, if memcached is there and can hold it."""
+        if self._memcache is None or not self._memcache.available:
+            return
+        lifetime = 0
+        if entry is not None:
+            if len(entry.value) > self._max_value_bytes:
+                return
+            if entry.expires_at is not None:
+                # The item itself says when it expires; this only frees memory early.
+                remaining = math.ceil(entry.expires_at - now) + 1
+                lifetime = max(remaining, 1) if remaining <= _MAX_LIFETIME_SECONDS else 0
+        fills.append((name, tag, entry, lifetime))
 
     async def store(self, fills: Sequence[Fill]) -> None:
-        """Store entries; however many there are, it takes one deadline at most."""
-        if len(fills) <= _BATCH and _value_bytes(fills) <= HEAVY_BYTES:
-            await self._store_items(self._seal(fills))
+        """Store entries; however many there are, it takes one timeout of memcached at most."""
+        if self._memcache is None or not fills:
             return
-        # A batch at a time is sealed, so that the event loop gets its turn, and sent at once:
-        # each would have a deadline of its own if they were sent one after the other.
-        storing = []
+        memcache = self._memcache
+        if len(fills) <= _BATCH_ITEMS and _value_bytes(fills) <= HEAVY_BYTES:
+            await self._send(memcache, self._seal(fills))
+            return
+        # Sealed a batch at a time, so that the event loop gets its turn, and sent at once: sent
+        # one after the other, each would have a timeout of its own.
+        sending = []
         for batch in _batches(fills):
             if _value_bytes(batch) > HEAVY_BYTES:
                 items = await asyncio.to_thread(self._seal, batch)
             else:
                 items = self._seal(batch)
-            storing.append(asyncio.ensure_future(self._store_items(items)))
+            sending.append(asyncio.ensure_future(self._send(memcache, items)))
             await asyncio.sleep(0)
-        for ended in await asyncio.gather(*storing, return_exceptions=True):
+        for ended in await asyncio.gather(*sending, return_exceptions=True):
             if isinstance(ended, BaseException):
                 raise ended
 
     def _seal(self, fills: Sequence[Fill]) -> list[Item]:
-        encode = self._sealer.encode
-        return [(name, encode(name, tag, entry), life) for name, tag, entry, life in fills]
+        seal = self._sealer.seal
+        return [(name, seal(name, tag, entry), lifetime) for name, tag, entry, lifetime in fills]
 
-    async def _store_items(self, items: Sequence[Item]) -> None:
+    async def _send(self, memcache: Memcache, items: Sequence[Item]) -> None:
         try:
-            await self._memcache.set_many(items)
+            await memcache.set_many(items)
         except CacheUnavailable:
-            self._counters.cache_failures += 1
+            self._counts.cache_failures += 1
 
 
 def _value_bytes(fills: Sequence[Fill]) -> int:
@@ -74,7 +104,7 @@ def _batches(fills: Sequence[Fill]) -> Iterator[Sequence[Fill]]:
     begin = held = 0
     for at, (_, _, entry, _) in enumerate(fills):
         size = 0 if entry is None else len(entry.value)
-        if at > begin and (at - begin >= _BATCH or held + size > _BATCH_BYTES):
+        if at > begin and (at - begin >= _BATCH_ITEMS or held + size > _BATCH_BYTES):
             yield fills[begin:at]
             begin, held = at, 0
         held += size

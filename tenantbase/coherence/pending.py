@@ -1,4 +1,4 @@
-"""A write that waits for the store, and may be given up until the store begins with it."""
+"""A write that waits for the store, and may be given up until the store starts it."""
 
 from __future__ import annotations
 
@@ -6,51 +6,54 @@ import asyncio
 import threading
 from typing import Final
 
+from tenantbase.coherence.write_queue import LARGE_BYTES, LARGE_ROWS
 from tenantbase.errors import OutcomeUnknown, StoreUnavailable
 from tenantbase.interfaces.store import Applied, DeletePrefix, Set, Sweep, Transaction
-from tenantbase.coherence.write_queue import LARGE_BYTES, LARGE_CHANGES
 
-_CHANGE_BYTES: Final = 512  # a change, its key, and what else of it is kept while it waits
-# How many keys there are is known by then only, and counting them takes time as well.
-_PREFIX_CHANGES: Final = 1_000
+_COMMAND_BYTES: Final = 512  # a command, its key, and what else is kept while it waits
+# How many keys a prefix has is only known once the store has it, and counting them takes time too.
+_PREFIX_ROWS: Final = 1_000
 
 
 class PendingWrite:
-    """A transaction in the queue. Who takes it first, the store or its impatient caller, has it.
+    """A transaction in the queue.
+
+    Either the store starts it or the caller's timeout cancels it, whichever calls ``try_start``
+    first.
 
     Attributes:
-        changes: how many rows it may change.
-        bytes: what it holds in memory, about.
-        large: it is a group of its own.
-        settled: what became of it is known.
+        rows: how many rows it may change.
+        bytes: about what it holds in memory.
+        large: it is committed as a group of its own.
+        settled: its outcome is known.
     """
 
-    __slots__ = ("transaction", "changes", "bytes", "large", "settled", "_not_started")
+    __slots__ = ("transaction", "rows", "bytes", "large", "settled", "_not_started")
 
     def __init__(self, transaction: Transaction) -> None:
         self.transaction = transaction
-        changes = len(transaction)
-        held = _CHANGE_BYTES * changes
-        for change in transaction:
-            if isinstance(change, Set):
-                held += len(change.value)
-            elif isinstance(change, Sweep):
-                changes += change.limit
-            elif isinstance(change, DeletePrefix):
-                changes += _PREFIX_CHANGES
-        self.changes = changes
+        rows = len(transaction)
+        held = _COMMAND_BYTES * rows
+        for command in transaction:
+            if isinstance(command, Set):
+                held += len(command.value)
+            elif isinstance(command, Sweep):
+                rows += command.limit
+            elif isinstance(command, DeletePrefix):
+                rows += _PREFIX_ROWS
+        self.rows = rows
         self.bytes = held
-        self.large = changes > LARGE_CHANGES or held > LARGE_BYTES
+        self.large = rows > LARGE_ROWS or held > LARGE_BYTES
         self.settled = False
         self._not_started = threading.Lock()
 
     def try_start(self) -> bool:
-        """Whether it is the caller's now; True once."""
+        """Claim the write, to make it or to give it up. True for the first call only."""
         return self._not_started.acquire(blocking=False)
 
 
 def give_up(pending: PendingWrite, write: asyncio.Future[tuple[Applied, ...]]) -> None:
-    """A write has waited too long; if it is only not in memcached yet, it is not given up."""
+    """Fail a write that has waited too long, unless it only has yet to reach memcached."""
     if pending.settled:
         return
     if pending.try_start():

@@ -1,8 +1,8 @@
-"""What lies in memcached: one entry, or the news that there is none, sealed.
+"""What lies in memcached: one entry, or the fact that a key is absent, sealed.
 
-memcached is not trusted. A frame names the key it belongs to and the tag (epoch and sequence)
-it was made under, and carries a MAC over all of it. Whatever else memcached answers with,
-another key's frame, an old one, damaged bytes, a stranger's, is rejected.
+memcached is not trusted. A sealed item names its key and the tag (epoch and sequence) it was made
+under, and carries a MAC over all of it. Anything else that memcached answers with is rejected:
+another key's item, an old one, damaged bytes, something that another program stored.
 
 Layout, little-endian: MAC (16), magic (4), epoch (16), sequence (8), key's name (32), version
 (8), expiry as a double (8; 0: none), length of the content type (2), id (36; all 0: no such
@@ -20,34 +20,34 @@ from enum import Enum
 from hmac import compare_digest
 from typing import Final
 
+from tenantbase.coherence.authority import Tag
 from tenantbase.entry import JSON, Entry
-from tenantbase.coherence.tag_file import Tag
 
-_MAC: Final = 16
-_MAGIC: Final = b"TBF\x01"
+_MAC_BYTES: Final = 16
+_MAGIC: Final = b"TBF\x02"  # 1: keys were not scoped, so two keys could have one name
 _HEADER: Final = struct.Struct("<4s16sQ32sQdH36s")
-_BODY: Final = _MAC + _HEADER.size
+_BODY: Final = _MAC_BYTES + _HEADER.size  # where the content type begins
 _unpack: Final = _HEADER.unpack_from
-_SMALL: Final = 2_048
+_SMALL_BYTES: Final = 2_048
 _NO_ID: Final = bytes(36)
 
 REMEMBERED_BYTES: Final = 1_024
-"""How large a frame is that is remembered, at most."""
+"""The largest sealed item that a slot remembers."""
 
 REMEMBERED_SLOTS: Final = 8_192
-"""How many keys are remembered; they take 7 MiB with values of 100 bytes, 30 MiB at most."""
+"""How many slots are remembered: 7 MiB with values of 100 bytes, 30 MiB at most."""
 
 CACHED_BYTES: Final = 8 << 20
-"""The largest value that is cached. It would take memcached's memory from thousands of others, and
-on the way there and back it is copied by the event loop, some 3 ms for each MiB in all; the
-deadline of memcached is 100 ms. SQLite reads it as fast."""
+"""The largest value that is cached. A larger one would push thousands of others out of memcached;
+the event loop copies it on the way there and back, about 3 ms for each MiB in all, and an operation
+of memcached times out after 100 ms. SQLite reads it as fast."""
 
-OVERHEAD: Final = _BODY + 512
-"""An upper bound, in bytes, of what a frame and a memcached item add to a value."""
+OVERHEAD_BYTES: Final = _BODY + 512
+"""An upper bound on what a sealed item, and memcached's own header, add to a value."""
 
 
 class Verdict(Enum):
-    """What ``decode`` says of bytes that are no frame of this key under this tag."""
+    """What ``ItemSealer.open`` says of bytes that are not a valid copy."""
 
     REJECTED = 0
 
@@ -56,30 +56,31 @@ REJECTED: Final = Verdict.REJECTED
 
 
 class Slot:
-    """Where a key's frames belong.
+    """Where a key's sealed items are kept.
 
     Attributes:
         name: the key's name in memcached.
-        bucket: its bucket in the tag file.
-        frame, tag, entry: a frame that was found here, what it was made under, and what is in it.
+        bucket: the bucket whose tag the items are sealed under.
+        data, tag, entry: the last small item found valid here, the tag it was valid under, and
+            what it says.
     """
 
-    __slots__ = ("key", "name", "bucket", "frame", "tag", "entry")
+    __slots__ = ("key", "name", "bucket", "data", "tag", "entry")
 
     def __init__(self, key: str, name: bytes, bucket: int) -> None:
         self.key = key
         self.name = name
         self.bucket = bucket
-        self.frame: bytes | None = None
+        self.data: bytes | None = None
         self.tag: Tag | None = None
         self.entry: Entry | None = None
 
 
 class _Slots(OrderedDict[str, Slot]):
-    """The slots of as many keys as are remembered, each made when it is first asked for.
+    """The slots of the keys that were asked for first of late; each is made on first use.
 
-    Ordered: the first key of a plain dict is found by walking over the holes of those that were
-    removed before it.
+    An ordered dict, because finding the first key of a plain one means walking over the holes
+    that the keys removed before it left.
     """
 
     def __init__(self, locate: Callable[[str], Slot]) -> None:
@@ -89,29 +90,36 @@ class _Slots(OrderedDict[str, Slot]):
 
     def __missing__(self, key: str) -> Slot:
         slot = self._locate(key)
-        with self._changing:  # the event loop and the writing thread both ask
+        with self._changing:  # both the event loop and the writing thread look slots up
             if len(self) >= REMEMBERED_SLOTS:
                 self.popitem(last=False)  # the oldest
             return self.setdefault(key, slot)
 
 
+def _never(sealed: Tag, current: Tag) -> bool:
+    return False
+
+
 class ItemSealer:
-    """Names keys in memcached, and makes and opens frames.
+    """Names keys in memcached, seals entries and opens sealed items.
 
     Args:
-        secret: 32 random bytes shared by all processes on one database, and by nobody else.
+        secret: 32 random bytes shared by all processes on one database, and with nothing else.
+        accepts: whether a copy sealed under the first tag is valid while its bucket has the
+            second, a different one. Equal tags are always accepted.
     """
 
-    def __init__(self, secret: bytes) -> None:
-        # Keyed states are copied for each use: half the cost of keying anew.
+    def __init__(self, secret: bytes, accepts: Callable[[Tag, Tag], bool] = _never) -> None:
+        # Keyed states are copied for each use: half the cost of keying a new one.
         self._name = hashlib.blake2b(key=secret, digest_size=16, person=b"tenantbase key")
-        self._mac = hashlib.blake2b(key=secret, digest_size=_MAC, person=b"tenantbase mac")
+        self._mac = hashlib.blake2b(key=secret, digest_size=_MAC_BYTES, person=b"tenantbase mac")
+        self._accepts = accepts
         self.slot: Callable[[str], Slot] = _Slots(self._locate).__getitem__
-        """The key's slot. Those of many keys are remembered."""
+        """The key's slot. The slots of many keys are remembered."""
 
     def name(self, key: str) -> bytes:
-        """The key's name in memcached: a keyed hash, 32 hexadecimal digits. No byte of a key
-        that a user chose ever reaches memcached's protocol."""
+        """The key's name in memcached: a keyed hash, 32 hexadecimal digits. No byte of a key that
+        a user chose ever reaches memcached's protocol."""
         state = self._name.copy()
         state.update(key.encode())
         return state.hexdigest().encode()
@@ -120,7 +128,7 @@ class ItemSealer:
         name = self.name(key)
         return Slot(key, name, bucket_of(name))
 
-    def encode(self, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
+    def seal(self, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
         """Seal an entry, or its absence, for the key of this name under this tag."""
         epoch, sequence = tag
         if entry is None:
@@ -137,7 +145,7 @@ class ItemSealer:
                 len(content_type),
                 entry.id.encode(),
             )
-            if len(entry.value) > _SMALL:
+            if len(entry.value) > _SMALL_BYTES:
                 return self._seal_large(header, content_type, entry.value)
             body = b"".join((header, content_type, entry.value))
         state = self._mac.copy()
@@ -145,45 +153,49 @@ class ItemSealer:
         return state.digest() + body
 
     def _seal_large(self, *parts: bytes) -> bytes:
-        # Copied once, and Python's lock is not held while the value is hashed.
+        # The value is copied once, and hashed without holding Python's lock.
         state = self._mac.copy()
         for part in parts:
             state.update(part)
         return b"".join((state.digest(), *parts))
 
-    def decode(self, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
-        """Open a frame.
+    def open(self, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
+        """Open what memcached has for a slot whose bucket has this tag now.
 
-        The last small one of each slot is remembered as it was found sound. When memcached
-        answers with the very same bytes, what is left to compare is the tag. Frames of more than
-        ``REMEMBERED_BYTES`` may be opened in any thread.
+        The last small item found valid is remembered in its slot. When memcached answers with the
+        very same bytes, only the tag is left to compare. Items of more than ``REMEMBERED_BYTES``
+        may be opened in any thread.
 
         Returns:
-            The entry, None if the frame says that there is none, or REJECTED.
+            The entry, None if the item says that the key is absent, or REJECTED.
         """
-        if data == slot.frame and tag == slot.tag:
+        if data == slot.data and tag == slot.tag:
             return slot.entry
-        entry = self._open(data, slot.key, slot.name, tag)
+        entry = self._unseal(data, slot.key, slot.name, tag)
         if entry is not REJECTED and len(data) <= REMEMBERED_BYTES:
-            slot.frame, slot.tag, slot.entry = data, tag, entry
+            slot.data, slot.tag, slot.entry = data, tag, entry
         return entry
 
-    def decode_many(
-        self, frames: Iterable[tuple[Slot, bytes, Tag]]
+    def open_many(
+        self, items: Iterable[tuple[Slot, bytes, Tag]]
     ) -> dict[bytes, Entry | None | Verdict]:
-        """What ``decode`` says of each, by the slot's name."""
-        return {slot.name: self.decode(data, slot, tag) for slot, data, tag in frames}
+        """What ``open`` says of each, by the slot's name."""
+        return {slot.name: self.open(data, slot, tag) for slot, data, tag in items}
 
-    def _open(self, data: bytes, key: str, name: bytes, tag: Tag) -> Entry | None | Verdict:
+    def _unseal(self, data: bytes, key: str, name: bytes, tag: Tag) -> Entry | None | Verdict:
         if len(data) < _BODY:
             return REJECTED
-        magic, epoch, sequence, owner, version, expires_at, length, id_ = _unpack(data, _MAC)
-        if sequence != tag[1] or epoch != tag[0] or owner != name or magic != _MAGIC:
+        magic, epoch, sequence, owner, version, expires_at, length, id_ = _unpack(data, _MAC_BYTES)
+        if owner != name or magic != _MAGIC:
+            return REJECTED
+        if (sequence != tag[1] or epoch != tag[0]) and not self._accepts((epoch, sequence), tag):
             return REJECTED
         state = self._mac.copy()
-        # Copied if it is small: that takes less time than to have a view of it.
-        state.update(data[_MAC:] if len(data) < _SMALL else memoryview(data)[_MAC:])
-        if not compare_digest(state.digest(), data[:_MAC]):
+        # Small ones are copied: that is faster than making a view.
+        state.update(
+            data[_MAC_BYTES:] if len(data) < _SMALL_BYTES else memoryview(data)[_MAC_BYTES:]
+        )
+        if not compare_digest(state.digest(), data[:_MAC_BYTES]):
             return REJECTED
         if id_ == _NO_ID:
             return None
@@ -195,5 +207,5 @@ class ItemSealer:
 
 
 def bucket_of(name: bytes) -> int:
-    """The bucket of the key of this name: its first 16 bits, one of ``tags.BUCKETS``."""
+    """The bucket of the key of this name, one of ``authority.BUCKETS``: its first 16 bits."""
     return int(name[:4], 16)

@@ -1,10 +1,9 @@
-"""The tag file: what tells a reader whether a cached frame is still the truth.
+"""The tag file: the authority of one machine, in shared memory.
 
-Beside the database lies a file that every process on it maps into its memory. It holds a
-random *epoch* and one 64-bit *sequence* for each of 65,536 buckets of keys. A sequence is even
-at rest and odd while a write to its bucket is in flight: a seqlock, shared by processes
-(``coherence.md`` in the design notes; ``DESIGN.md`` tells it in short). A process that finds
-itself alone makes the file new, with a new epoch, so frames of an earlier life never match.
+Every process on a database maps a file beside it into its memory. It holds a random *epoch* and
+one 64-bit *sequence* for each of 65,536 buckets of keys. A sequence is even at rest and odd while
+a write to its bucket is in flight: a seqlock shared by processes (``DESIGN.md`` explains it). The
+first process to open the file rewrites it with a new epoch, so items sealed earlier never match.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from tenantbase.coherence.authority import BUCKETS, Tag, Tags
+from tenantbase.errors import CannotOpen
 from tenantbase.owned_files import (
     MARK_BYTES,
     TAGS_BEGUN_MARK,
@@ -26,24 +27,21 @@ from tenantbase.owned_files import (
     open_beside,
     remove_marked,
 )
-from tenantbase.errors import CannotOpen
-
-BUCKETS: Final = 65_536
-Tag = tuple[bytes, int]  # (epoch, sequence)
 
 _EPOCH: Final = slice(8, 24)
-_COMMITS: Final = 3  # the index of a 64-bit word, as is:
-_LOG_SAFE: Final = 4
+# Indices of 64-bit words.
+_COMMITS: Final = 3
+_WAL_SAFE: Final = 4
 _WAS_EMPTY: Final = 5
 _SEQUENCES: Final = 8
-_SIZE: Final = 8 * (_SEQUENCES + BUCKETS)
-_PATIENCE: Final = 10.0  # seconds for another process to finish opening or closing the file
-# How long an empty file may be one that another process is about to write its mark to.
+_SIZE_BYTES: Final = 8 * (_SEQUENCES + BUCKETS)
+_PATIENCE_SECONDS: Final = 10.0  # for another process to finish opening or closing the file
+# Until then an empty file may be one that another process is about to write its mark to.
 _BEGINNING_SECONDS: Final = 0.5
 
 
 class TagFile:
-    """The mapped file. A shared ``flock`` on it is held for as long as it is open.
+    """The mapped file. It is held open under a shared ``flock``.
 
     A sequence is read and written as one aligned 64-bit word, so no process ever sees half of
     one. The system calls between the steps of a write (locks, fsync) order its stores.
@@ -52,13 +50,13 @@ class TagFile:
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self._fd = fd
-        self._map = mmap.mmap(fd, _SIZE)
+        self._map = mmap.mmap(fd, _SIZE_BYTES)
         self._words = memoryview(self._map).cast("Q")
         self.sequences = self._words[_SEQUENCES:]
 
     @classmethod
     def open(cls, path: Path, like: Path | None = None) -> TagFile:
-        """Open the file, making it new if no other process has it open.
+        """Open the file, rewriting it if no other process has it open.
 
         Open it after any fork: a lock belongs to the open file, which a fork would share.
 
@@ -74,7 +72,9 @@ class TagFile:
             fd, made = open_beside(path, "tag file", TAGS_BEGUN_MARK, like)
             try:
                 waited = time.monotonic() - begun
-                if _join(fd, path, take_empty=waited > min(_BEGINNING_SECONDS, _PATIENCE / 2)):
+                if _join(
+                    fd, path, take_empty=waited > min(_BEGINNING_SECONDS, _PATIENCE_SECONDS / 2)
+                ):
                     return cls(path, fd)
             except OSError as error:
                 _give_up(fd, path, made)
@@ -83,21 +83,23 @@ class TagFile:
                 os.close(fd)
                 raise
             os.close(fd)
-            if waited > _PATIENCE:
+            if waited > _PATIENCE_SECONDS:
                 raise CannotOpen(f"the tag file {path} stays locked by another process")
             time.sleep(0.01)
 
-    def tags(self, buckets: Sequence[int]) -> list[Tag]:
-        """The (epoch, sequence) of each bucket. An odd sequence: a write is in flight."""
-        # Never remembered from one call to the next: the pairs must be of this moment. The epoch
-        # cannot change while this file is open, so they may share it.
+    def tags(self, buckets: Sequence[int]) -> Tags:
+        """The tag of each bucket, None while a write to it is in flight. See ``Authority``."""
+        # Never cached between calls: the tags must be of this moment. The epoch cannot change
+        # while this file is open, so they may share it. Each sequence is loaded once, or it could
+        # become odd between the test and its use.
         epoch, sequences = self._map[_EPOCH], self.sequences
-        return [(epoch, sequences[bucket]) for bucket in buckets]
+        return [
+            None if (sequence := sequences[bucket]) & 1 else (epoch, sequence) for bucket in buckets
+        ]
 
     def tag(self, bucket: int) -> Tag:
-        """The tag of one bucket."""
-        (tag,) = self.tags((bucket,))
-        return tag
+        """What the file says of one bucket now; its sequence is odd while a write is in flight."""
+        return self._map[_EPOCH], self.sequences[bucket]
 
     @property
     def commits(self) -> int:
@@ -110,19 +112,37 @@ class TagFile:
 
     @property
     def log_is_safe(self) -> bool:
-        """Whether the database's log was made safe, and no commit was left unfinished since.
+        """Whether the write-ahead log was made safe, and no commit was left unfinished since.
 
-        Ask with the write lock held. Where all who had the database open may have ended,
-        though not all who have this file, an odd sequence tells of a commit that may have failed.
+        Ask with the write lock held. If every process that had the database open has ended while
+        another still has this file, an odd sequence tells of a commit that may have failed.
         """
-        return bool(self._words[_LOG_SAFE]) and not any(each & 1 for each in self.sequences)
+        return bool(self._words[_WAL_SAFE]) and not any(each & 1 for each in self.sequences)
 
     def log_was_made_safe(self) -> None:
-        """Remember it for as long as any process has this file open."""
-        self._words[_LOG_SAFE] = 1
+        """Remember that it is, for as long as any process has this file open."""
+        self._words[_WAL_SAFE] = 1
+
+    def is_alone(self) -> bool:
+        """Whether no other process has the file open. Ask before it is used, write lock held.
+
+        Raises:
+            CannotOpen: another process has removed the file meanwhile, or keeps it locked.
+        """
+        alone = _lock(self._fd, fcntl.LOCK_EX)
+        # Without waiting, a lock is turned into another by giving it up first. Another process may
+        # have made the file new in between, which does no harm as long as it was not used here.
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while not _lock(self._fd, fcntl.LOCK_SH):
+            if time.monotonic() > until:
+                raise CannotOpen(f"the tag file {self.path} stays locked by another process")
+            time.sleep(0.01)
+        if not _is_at(self._fd, self.path):
+            raise CannotOpen(f"the tag file {self.path} was removed by another process; try again")
+        return alone
 
     def close(self, *companions: Path) -> None:
-        """Unmap the file; the last process removes it, and ``companions`` of ours with it."""
+        """Unmap the file. The last process removes it, and those of ``companions`` that are ours."""
         was_empty = bool(self._words[_WAS_EMPTY])
         self.sequences.release()
         self._words.release()
@@ -135,22 +155,22 @@ class TagFile:
 
 
 def _join(fd: int, path: Path, take_empty: bool) -> bool:
-    """Get the shared lock of a complete file, which is made new if nobody else has it open.
+    """Get the shared lock of a complete file, rewriting it if no other process has it open.
 
-    False: another process is at it; try again, from opening the file on.
+    False: another process is opening or closing it; open the file again.
     """
     contents = _look(fd, path)
     if _lock(fd, fcntl.LOCK_EX) and _is_at(fd, path):
         if os.fstat(fd).st_nlink > 1:
-            # A copy made of hard links, as some backups are. It must not change with ours.
+            # Some backups are made of hard links. The copy must not change with ours.
             remove_marked(path)
             return False
         contents = _look(fd, path)
         if not contents and not take_empty:
             return False
         _renew(fd, was_empty=not contents or _was_empty(contents))
-    # Turning one lock into the other is not atomic: between the two another process
-    # may have been alone, and even have removed the file. Hence the check afterwards.
+    # Converting a lock is not atomic: in between, another process may have had the file to itself,
+    # and may even have removed it. Hence the checks afterwards.
     return _lock(fd, fcntl.LOCK_SH) and _is_at(fd, path) and _is_complete(fd)
 
 
@@ -170,15 +190,15 @@ def _is_at(fd: int, path: Path) -> bool:
 
 
 def _look(fd: int, path: Path) -> bytes:
-    """What is in the file, as far as it matters. Raises CannotOpen if it is not one of ours."""
+    """The head of the file; empty if it is. Raises CannotOpen if the file is not ours."""
     head = os.pread(fd, 8 * _SEQUENCES, 0)
     if not head or head[:MARK_BYTES] in (TAGS_MARK, TAGS_BEGUN_MARK):
         return head
     # The first version wrote its mark last. Interrupted, or on a full disk, it left a file without
-    # one, of zeros but for the epoch.
+    # a mark: zeros, except for the epoch.
     found = os.fstat(fd)
-    if found.st_size <= _SIZE and found.st_mode & 0o777 == 0o600:
-        contents = bytearray(os.pread(fd, _SIZE, 0))
+    if found.st_size <= _SIZE_BYTES and found.st_mode & 0o777 == 0o600:
+        contents = bytearray(os.pread(fd, _SIZE_BYTES, 0))
         contents[_EPOCH] = b""
         if not any(contents):
             return head
@@ -190,31 +210,32 @@ def _was_empty(contents: bytes) -> bool:
 
 
 def _renew(fd: int, was_empty: bool) -> None:
-    """Write the file from beginning to end; nobody maps it, as all who do hold the shared lock.
+    """Write the whole file. No process maps it: those that do hold the shared lock.
 
     Args:
-        was_empty: there was an empty file before, which may be anybody's: it will be left so.
+        was_empty: there was an empty file before. It may belong to the user, so an empty one is
+            left in the end.
     """
     os.pwrite(fd, TAGS_BEGUN_MARK, 0)
-    # Written, not left as a hole: where a map has no block behind it, the first store to it on a
-    # full disk kills the process (SIGBUS). Written in place: a full disk may not give back the
-    # blocks that truncating the file would set free.
-    contents = bytearray(_SIZE)
+    # Written, not left as a hole: a store to a mapped page without a block behind it kills the
+    # process on a full disk (SIGBUS). Written in place: a full disk may not give back the blocks
+    # that truncating the file would free.
+    contents = bytearray(_SIZE_BYTES)
     contents[_EPOCH] = os.urandom(16)
     contents[8 * _WAS_EMPTY] = was_empty
     rest = memoryview(contents)[MARK_BYTES:]
     while rest:
-        rest = rest[os.pwrite(fd, rest, _SIZE - len(rest)) :]
-    os.ftruncate(fd, _SIZE)
+        rest = rest[os.pwrite(fd, rest, _SIZE_BYTES - len(rest)) :]
+    os.ftruncate(fd, _SIZE_BYTES)
     os.pwrite(fd, TAGS_MARK, 0)  # last: its presence says that the file is complete
 
 
 def _is_complete(fd: int) -> bool:
-    return os.fstat(fd).st_size == _SIZE and os.pread(fd, MARK_BYTES, 0) == TAGS_MARK
+    return os.fstat(fd).st_size == _SIZE_BYTES and os.pread(fd, MARK_BYTES, 0) == TAGS_MARK
 
 
 def _remove(fd: int, path: Path, was_empty: bool) -> None:
-    """Remove the file, of which this process has the exclusive lock."""
+    """Remove the file. This process holds its exclusive lock."""
     if was_empty:
         os.ftruncate(fd, 0)
     else:
@@ -222,9 +243,9 @@ def _remove(fd: int, path: Path, was_empty: bool) -> None:
 
 
 def _give_up(fd: int, path: Path, made: bool) -> None:
-    """Close a file that is of no use here, and leave nothing that was made of it."""
+    """Close a file that cannot be used, and remove what was made of it."""
     try:
-        # Without locks nobody else can use the file either.
+        # Without locks no other process can use the file either.
         if made or (_lock(fd, fcntl.LOCK_EX) and _is_at(fd, path)):
             contents = _look(fd, path)
             if contents:

@@ -12,16 +12,16 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from tenantbase.coherence.authority import BUCKETS, Tag
 from tenantbase.owned_files import LOCK_MARK, MARK_BYTES, foreign, open_beside
 from tenantbase.errors import CannotOpen
-from tenantbase.interfaces.store import Ticket
-from tenantbase.coherence.tag_file import BUCKETS, Tag, TagFile
+from tenantbase.coherence.tag_file import TagFile
 
 
 class WriteLock:
-    """One writer at a time, over all processes: ``flock`` on a file of its own.
+    """One writer at a time, across all processes: ``flock`` on a file of its own.
 
-    Writers wait in the kernel's queue. It also keeps two processes from committing or
+    Writers wait in the kernel's queue. The lock also keeps two processes from committing or
     checkpointing at once, which can corrupt a WAL file before SQLite 3.51.3.
     Open it after any fork, for the reason given in ``TagFile.open``.
 
@@ -35,26 +35,26 @@ class WriteLock:
     def __init__(self, path: Path, like: Path | None = None) -> None:
         self.path = path
         self._fd, _ = open_beside(path, "lock file", LOCK_MARK, like)
-        # An empty one may be what the first version made, or anybody's: it is locked, which
-        # does nothing to it, and stays.
+        # An empty file may be the first version's, or the user's: locking does not change it, and
+        # it is left in place.
         if os.pread(self._fd, MARK_BYTES, 0) not in (LOCK_MARK, b""):
             os.close(self._fd)
             raise foreign(path, "lock file")
 
     async def take(self, seconds: float) -> None:
-        """Wait for the lock for at most so long, and have it until the end of the next ``held``.
+        """Wait for the lock, at most so long, and hold it until the end of the next ``held``.
 
-        That one then waits for nothing: ``flock`` grants a lock to who has it already.
+        That one does not wait: ``flock`` grants a lock again to the open file that has it.
 
         Raises:
-            CannotOpen: it was not to be had; names the file. All that is left is to close.
+            CannotOpen: the lock was not granted; names the file. The object can only be closed.
         """
-        # Not polled for: others wait in the kernel's queue, and from busy writers who asks now
-        # and then may never get it. Nothing can interrupt a thread that waits there, so it is
-        # left behind. What it locks is the open file of this object, which ends with the last of
-        # its descriptors: if that is the thread's own, then as soon as it has the lock.
+        # Don't poll: the kernel queues waiters in order, and a poller could starve. A thread that
+        # waits there cannot be interrupted, so on a timeout it is left behind. It locks this
+        # object's open file by a descriptor of its own. If that is the last one, the thread
+        # closes it, and so gives the lock back, as soon as it has it.
         taken: Future[None] = Future()
-        taken.set_running_or_notify_cancel()  # the thread goes on whatever becomes of us
+        taken.set_running_or_notify_cancel()  # the thread goes on if we are cancelled
         try:
             _start_waiting(os.dup(self._fd), taken)
             async with asyncio.timeout(seconds):
@@ -102,8 +102,8 @@ def _wait(fd: int, taken: Future[None]) -> None:
 class TagTicket:
     """The tags that the buckets of one transaction get when it has ended.
 
-    They are this writer's own: read later from the file they might be a successor's, and
-    a frame of an older value under them would pass for the newest.
+    They are this writer's own. Read from the file later they might be a successor's, and an older
+    value sealed under them would pass for the newest.
     """
 
     __slots__ = ("epoch", "after", "in_doubt")
@@ -111,7 +111,7 @@ class TagTicket:
     def __init__(self, epoch: bytes, after: dict[int, int], in_doubt: Collection[int]) -> None:
         self.epoch = epoch
         self.after = after
-        self.in_doubt = in_doubt  # buckets where the outcome of an earlier transaction is not known
+        self.in_doubt = in_doubt  # buckets in which an earlier transaction's outcome is not known
 
     def tag(self, bucket: int) -> Tag:
         """The tag under which what this transaction wrote may be cached."""
@@ -119,7 +119,7 @@ class TagTicket:
 
 
 class TagSeqlock:
-    """Makes the sequences of the touched buckets odd before COMMIT, and even after its end."""
+    """Makes the sequences of the touched buckets odd before COMMIT, and even after it."""
 
     def __init__(
         self, tags: TagFile, write_lock: WriteLock, bucket_of: Callable[[str], int]
@@ -143,15 +143,13 @@ class TagSeqlock:
         epoch, _ = self._tags.tag(0)
         return TagTicket(epoch, after, in_doubt)
 
-    def commit(self, ticket: Ticket) -> None:
-        assert isinstance(ticket, TagTicket)
+    def commit(self, ticket: TagTicket) -> None:
         self._settle(ticket, ticket.after)
         self._tags.count_commit()
 
-    def roll_back(self, ticket: Ticket) -> None:
-        # What was in doubt stays so: only a commit takes the place of an earlier transaction in the
-        # log, and until then that one may still come to light.
-        assert isinstance(ticket, TagTicket)
+    def roll_back(self, ticket: TagTicket) -> None:
+        # What was in doubt stays so: only a commit overwrites an earlier transaction in the
+        # write-ahead log, and until then a recovery may still find that one.
         self._settle(ticket, ticket.after.keys() - ticket.in_doubt)
 
     def _settle(self, ticket: TagTicket, buckets: Iterable[int]) -> None:

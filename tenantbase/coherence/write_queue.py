@@ -1,13 +1,13 @@
 """Which waiting writes make the next group.
 
-A group is one transaction of the database, so everything in it takes as long as the whole. Small
-writes are grouped, up to a bound. A large one is a group of its own, and small ones go first: each
-of them waits for one large group at most, the one that is being committed when it arrives or the
-one that follows. Large ones are not starved either: between two of them go only the small ones
+A group is one transaction of the database, so each of its members takes as long as the whole.
+Small writes are grouped, up to a bound. A large one is a group of its own, and small ones go first:
+each small write waits for one large group at most, the one being committed when it arrives or the
+one that follows. Large writes are not starved either: between two of them go only the small ones
 that had arrived when the first was done.
 
-That takes writes out of their order, which is sound: whoever waits for the answer to one write
-before it sends another has that order, and no other one was promised.
+This reorders writes, which is sound: a client that waits for one answer before it sends the next
+write gets that order, and no other order is promised.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from collections import deque
 from typing import Final, Generic, Protocol, TypeVar
 
 GROUP_WRITES: Final = 256
-GROUP_CHANGES: Final = 1_024
+GROUP_ROWS: Final = 1_024
 GROUP_BYTES: Final = 8 << 20
 
-# What is above either is large. A sweep is small, as is every value up to the default limit.
-LARGE_CHANGES: Final = 512
+# A write above either is large. A sweep is small, and so is any value up to the default limit.
+LARGE_ROWS: Final = 512
 LARGE_BYTES: Final = 2 << 20
 
 QUEUE_BYTES: Final = 32 << 20
-"""What waiting writes may hold in memory: large ones, and again as much the small ones."""
+"""What waiting writes may hold in memory: the large ones, and as much again the small ones."""
 
 
 class Weighed(Protocol):
     """A write that waits."""
 
     @property
-    def changes(self) -> int:
+    def rows(self) -> int:
         """How many rows it may change."""
 
     @property
     def bytes(self) -> int:
-        """What it holds in memory, about."""
+        """About what it holds in memory."""
 
     @property
     def large(self) -> bool:
-        """Whether it is above ``LARGE_CHANGES`` or ``LARGE_BYTES``: a group of its own."""
+        """Whether it is above ``LARGE_ROWS`` or ``LARGE_BYTES``: a group of its own."""
 
 
 Write = TypeVar("Write", bound=Weighed)
@@ -48,11 +48,11 @@ Receiver = TypeVar("Receiver")
 
 
 class WriteQueue(Generic[Write, Receiver]):
-    """Waiting writes, each with whatever receives its result.
+    """Waiting writes, each with the receiver of its result.
 
     Args:
-        writes: of each kind, small and large, that may wait.
-        bytes: that those of each kind may hold together.
+        writes: how many of each kind, small and large, may wait.
+        bytes: how much those of each kind may hold in memory together.
     """
 
     def __init__(self, writes: int, bytes: int = QUEUE_BYTES) -> None:
@@ -60,11 +60,11 @@ class WriteQueue(Generic[Write, Receiver]):
         self._max_bytes = bytes
         self._small: deque[tuple[Write, Receiver]] = deque()
         self._large: deque[tuple[Write, Receiver]] = deque()
-        self._small_changes = 0
+        self._small_rows = 0
         self._small_bytes = 0
         self._large_bytes = 0
-        self._first = 0  # small ones that go before the next large one
-        self._was_large = True  # the last group
+        self._first = 0  # how many small ones go before the next large one
+        self._was_large = True  # whether the last group was
 
     def __len__(self) -> int:
         return len(self._small) + len(self._large)
@@ -75,7 +75,7 @@ class WriteQueue(Generic[Write, Receiver]):
         return self._small_bytes + self._large_bytes
 
     def has_room(self, write: Write) -> bool:
-        """Whether it may be added. One that finds none of its kind always may."""
+        """Whether it may be added. The only one of its kind always may."""
         if write.large:
             waiting, held = len(self._large), self._large_bytes
         else:
@@ -90,11 +90,11 @@ class WriteQueue(Generic[Write, Receiver]):
             self._large_bytes += write.bytes
         else:
             self._small.append(waiting)
-            self._small_changes += write.changes
+            self._small_rows += write.rows
             self._small_bytes += write.bytes
 
     def take(self) -> list[tuple[Write, Receiver]]:
-        """Remove and return the next group; there is a write that waits."""
+        """Remove and return the next group. Called when a write waits."""
         if self._was_large:
             self._was_large = False
             self._first = len(self._small)
@@ -108,25 +108,23 @@ class WriteQueue(Generic[Write, Receiver]):
     def _take_small(self) -> list[tuple[Write, Receiver]]:
         group: list[tuple[Write, Receiver]] = []
         small = self._small
-        changes = held = 0
+        rows = held = 0
         if (
             len(small) <= GROUP_WRITES
-            and self._small_changes <= GROUP_CHANGES
+            and self._small_rows <= GROUP_ROWS
             and self._small_bytes <= GROUP_BYTES
         ):
-            group.extend(small)  # all of them, as nearly always
+            group.extend(small)  # all of them, which is the usual case
             small.clear()
-            changes, held = self._small_changes, self._small_bytes
+            rows, held = self._small_rows, self._small_bytes
         while small and len(group) < GROUP_WRITES:
             write = small[0][0]
-            if group and (
-                changes + write.changes > GROUP_CHANGES or held + write.bytes > GROUP_BYTES
-            ):
+            if group and (rows + write.rows > GROUP_ROWS or held + write.bytes > GROUP_BYTES):
                 break
-            changes += write.changes
+            rows += write.rows
             held += write.bytes
             group.append(small.popleft())
-        self._small_changes -= changes
+        self._small_rows -= rows
         self._small_bytes -= held
         self._first -= len(group)
         return group

@@ -1,26 +1,30 @@
 """What the policy needs from a database.
 
-A write is a *transaction*: a tuple of changes, all made or none. The store takes many
-transactions at a time and commits them as one group; each has its own outcome, so one whose
-condition fails does not touch its neighbours. The *seqlock* is told what is about to change
-before it can be seen, and when it can be: that is how caches learn of writes.
+A write is a *transaction*: a tuple of commands, all carried out or none. The store takes many
+transactions at a time and commits them as one group. Each has its own outcome: one whose
+condition fails does not affect its neighbours. Before a change can be seen the store begins a
+write on the *seqlock*, naming the keys, and afterwards ends it: that is how caches learn of writes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
 from tenantbase.entry import Entry
 from tenantbase.errors import StoreError, TenantbaseError
+from tenantbase.events import ChangeEvent
 from tenantbase.troubles import Trouble
+
+Ticket = TypeVar("Ticket")
+Ticket_co = TypeVar("Ticket_co", covariant=True)
 
 
 class Condition(msgspec.Struct, frozen=True, gc=False):
-    """What must hold of a key for a change of it to be made. Everything given must hold.
+    """What must hold of a key for a command to be carried out. Everything given must hold.
 
     Attributes:
         absent: the key does not exist (``if_absent``, ``If-None-Match: *``).
@@ -36,7 +40,7 @@ class Condition(msgspec.Struct, frozen=True, gc=False):
     not_versions: frozenset[int] | None = None
 
     def holds(self, version: int | None) -> bool:
-        """Whether it holds for an entry of this version; None is an absent one."""
+        """Whether it holds for an entry of this version; None: the entry is absent."""
         if self.absent and version is not None:
             return False
         if self.exists and version is None:
@@ -47,7 +51,7 @@ class Condition(msgspec.Struct, frozen=True, gc=False):
 
 
 class Set(msgspec.Struct, frozen=True, gc=False):
-    """Store a value. A new key gets a new id; a key that lives keeps its id."""
+    """Store a value. A new key gets a new id; a living one keeps its id."""
 
     key: str
     value: bytes
@@ -83,7 +87,7 @@ class DeletePrefix(msgspec.Struct, frozen=True, gc=False):
 
 
 class Sweep(msgspec.Struct, frozen=True, gc=False):
-    """Housekeeping, at most ``limit`` rows of it: remove what has expired and what no longer counts."""
+    """Housekeeping: remove at most ``limit`` rows that have expired or no longer count."""
 
     limit: int
 
@@ -93,7 +97,7 @@ Transaction = tuple[Command, ...]
 
 
 class Applied(msgspec.Struct, frozen=True, gc=False):
-    """What one change did.
+    """What one command did.
 
     Attributes:
         entry: the entry as it is now; None after a removal or when there is none.
@@ -106,27 +110,12 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
     removed: int = 0
 
 
-class ChangeEvent(msgspec.Struct, frozen=True, gc=False):
-    """One line of the change log.
+class Seqlock(Protocol[Ticket]):
+    """Surrounds every commit. All methods are called in the store's writing thread.
 
-    Attributes:
-        version: the version the change made.
-        kind: ``set``, ``delete``, ``expire``, or ``reset``: more keys than the log holds were
-            removed at once; ``key`` is then their prefix.
-        key: the key changed.
+    A ticket stands for one write. The store only passes it on; the caches learn from it what they
+    may keep.
     """
-
-    version: int
-    kind: str
-    key: str
-
-
-class Ticket(Protocol):
-    """A seqlock that was raised: what the caches need to know of this transaction."""
-
-
-class Seqlock(Protocol):
-    """What surrounds every commit. All methods are called in the store's writing thread."""
 
     def lock(self) -> AbstractContextManager[object]:
         """The write lock, shared by all processes on the database; held around a transaction."""
@@ -142,7 +131,7 @@ class Seqlock(Protocol):
 
 
 class PendingWrite(Protocol):
-    """A transaction that may be withdrawn until the store begins to apply it."""
+    """A transaction that may be withdrawn until the store starts it."""
 
     @property
     def transaction(self) -> Transaction: ...
@@ -151,17 +140,17 @@ class PendingWrite(Protocol):
         """Called once by the store before it applies the transaction: False if withdrawn."""
 
 
-class Written(msgspec.Struct, frozen=True):
+class GroupResult(msgspec.Struct, Generic[Ticket_co], frozen=True):
     """What became of a group.
 
     Attributes:
-        outcomes: for each transaction, in order, what its changes did, or why it was not made;
+        outcomes: for each transaction, in order, what its commands did, or why it was not made;
             None for one that was withdrawn.
-        ticket: the seqlock that was raised around it, None when nothing changed.
+        ticket: the write that was committed on the seqlock; None when nothing changed.
     """
 
     outcomes: list[tuple[Applied, ...] | TenantbaseError | None]
-    ticket: Ticket | None
+    ticket: Ticket_co | None
 
 
 class Store(Protocol):
@@ -173,7 +162,7 @@ class Store(Protocol):
 
     @property
     def troubles(self) -> Sequence[Trouble]:
-        """What is wrong with the database at the moment although it serves."""
+        """What is wrong with the database although it serves."""
 
     async def read(self, keys: Sequence[str], now: float) -> list[Entry | None | StoreError]:
         """The entries of these keys, in their order, from one snapshot.
@@ -195,7 +184,9 @@ class Store(Protocol):
     ) -> tuple[list[Entry], bool]:
         """The same without values: each entry's ``value`` is empty."""
 
-    async def write(self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock) -> Written:
+    async def write(
+        self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
+    ) -> GroupResult[Ticket]:
         """Commit a group of transactions as one; returns when it is on disk.
 
         An error of the whole group is the outcome of each of its members. After an
@@ -219,4 +210,4 @@ class Store(Protocol):
         """
 
     async def close(self) -> None:
-        """Finish what is under way and close every file."""
+        """Finish what is in flight and close every file."""

@@ -1,7 +1,7 @@
-"""Reading a large body in a process apart: what runs in that process. ``apart.py`` starts it.
+"""Parsing a large body in a child process: what runs there. ``runner.py`` starts it.
 
-The body comes in a file without a name, as standard input. The values that were found in it are
-left in the same file, one after the other; standard output gets the rest of the answer.
+The body comes in an unnamed file, as standard input. The values found in it are written to the
+same file, one after the other; the rest of the answer goes to standard output.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _NOTHING: Final = msgspec.Raw(b"")
 
 
 class Job(Enum):
-    """What the body is."""
+    """What to parse the body as."""
 
-    VALUE = "value"  # a value that has to be JSON; nothing is found in it
+    VALUE = "value"  # a value, only checked to be JSON
     ENTRY = "entry"  # of set-value
     ENTRIES = "entries"  # of set-values
 
 
 class Answer(NamedTuple):
-    """What was found, in the order of the body.
+    """The parsed body, in its order.
 
     Attributes:
-        entries: each without its value, and the value's size, or what is wrong with it.
-        refused: what is wrong with what follows these, or None.
+        entries: each without its value, with the value's size or what is wrong with it.
+        refused: what is wrong with the rest of the body, or None.
     """
 
     entries: list[tuple[SetValue, int | InvalidRequest]]
@@ -46,9 +46,9 @@ class Answer(NamedTuple):
 
 
 def main() -> None:
-    """Do the job that the command line names."""
+    """Do the job named on the command line."""
     job, seconds, max_entries = Job(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    signal.alarm(seconds)  # who started this may have died, or be stopped
+    signal.alarm(seconds)  # the parent may have died, or be stopped
     text = read_at(_FILE, os.fstat(_FILE).st_size, 0)
     os.ftruncate(_FILE, 0)  # frees the memory
     answer = pickle.dumps(_done(job, text, max_entries))
@@ -85,7 +85,7 @@ def _read(job: Job, text: bytes, max_entries: int) -> Iterator[Read]:
 
 
 def read_at(fd: int, size: int, at: int) -> bytes:
-    """So many bytes of a file. The interpreter's lock is not held while they are copied."""
+    """Read so many bytes of a file, without holding the interpreter's lock."""
     data = os.pread(fd, size, at)
     if len(data) != size:
         raise OSError(f"{size} bytes were wanted and {len(data)} read")

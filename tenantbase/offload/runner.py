@@ -1,8 +1,8 @@
-"""Large bodies are read in a process apart, one at a time: no parser lets go of the interpreter's
-lock, and a thread that held it for so long would hold up the event loop, too.
+"""Parses large bodies in a child process, one at a time: no parser releases the interpreter's lock,
+so a thread would hold up the event loop as well.
 
-The very same functions read them there, so the same is accepted and the same is said of the rest.
-A process is started for each: that takes some 60 ms, and bodies as large as that are rare.
+The child runs the same functions, so it accepts the same bodies and reports the same errors. Each
+body gets a new process, which takes about 60 ms; bodies of that size are rare.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Result = TypeVar("Result")
 log = logging.getLogger("tenantbase.apart")
 
 APART_BYTES: Final = 2 << 20
-"""A body above this is read apart: it takes the event loop up to 10 ms for each MiB, and up to 50
-if it is nothing but brackets, which base64 may hide."""
+"""A larger body is parsed in a child process: it would take the event loop up to 10 ms for each MiB,
+and up to 50 if it is nothing but brackets, which base64 may hide."""
 _SMALL_BYTES: Final = 1 << 20
-_AT_ONCE_BYTES: Final = 4 << 20  # up to here one call and a copy take less than many calls
+_AT_ONCE_BYTES: Final = 4 << 20  # up to here one read and copying are faster than many reads
 _MANY_BRACKETS: Final = 1 << 19  # each takes 50 ns or more
 
-_SECONDS: Final = 60  # waiting included; the largest body there can be, 1 GiB, takes ten
+_TIMEOUT_SECONDS: Final = 60  # waiting included; the largest possible body, 1 GiB, takes ten
 _PROGRAM: Final = (
     "import sys; at = sys.argv.index('--'); sys.path[:] = sys.argv[at + 1:]; del sys.argv[at:]\n"
     "from tenantbase.offload.child import main; main()"
@@ -41,29 +41,29 @@ _PROGRAM: Final = (
 
 
 def is_large(text: bytes) -> bool:
-    """Whether a body is one to be read apart."""
+    """Whether a body is to be parsed in a child process."""
     if len(text) <= _SMALL_BYTES:
         return False
     return len(text) > APART_BYTES or text.count(b"[") + text.count(b"{") > _MANY_BRACKETS
 
 
 class Apart:
-    """Reads the large bodies of one event loop."""
+    """Parses the large bodies of one event loop."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Semaphore(1)
 
     async def check_value(self, text: bytes) -> None:
-        """Return if it is JSON that may be stored as a value. Raises as ``check_json`` does."""
+        """Return if the text is JSON that may be stored. Raises as ``check_json`` does."""
         for _ in await self._read(Job.VALUE, text, 0):
             pass
 
     def read(
         self, job: Job, text: bytes, max_entries: int = 1
     ) -> Coroutine[None, None, Iterator[Read]]:
-        """The entries of a body, as ``given.py`` reads them.
+        """The entries of a body, as ``json_requests.py`` reads them.
 
-        The body is let go as soon as the other process has it; a caller should not keep it.
+        The body is released as soon as the child has it; callers should not keep it either.
 
         Raises:
             Overloaded: it cannot be done now.
@@ -72,7 +72,7 @@ class Apart:
 
     async def _read(self, job: Job, text: bytes, max_entries: int) -> Iterator[Read]:
         try:
-            async with asyncio.timeout(_SECONDS), self._turn:
+            async with asyncio.timeout(_TIMEOUT_SECONDS), self._turn:
                 with _memory() as fd:
                     await _in_thread(write_at, fd, text, 0)
                     del text
@@ -84,8 +84,8 @@ class Apart:
 
 
 async def _in_thread(function: Callable[..., Result], *args: object) -> Result:
-    """Run a function in a thread. Even if this is cancelled it does not end before the thread has:
-    the number of a file that was closed under it could be another file's."""
+    """Run a function in a thread. Waits for the thread even if cancelled: the descriptor it uses
+    would be closed, and could by then be another file's."""
     work = asyncio.ensure_future(asyncio.to_thread(function, *args))
     try:
         return await asyncio.shield(work)
@@ -96,7 +96,7 @@ async def _in_thread(function: Callable[..., Result], *args: object) -> Result:
 
 
 async def _run(job: Job, fd: int, max_entries: int) -> Answer:
-    arguments = (job.value, str(_SECONDS), str(max_entries), "--", *sys.path)
+    arguments = (job.value, str(_TIMEOUT_SECONDS), str(max_entries), "--", *sys.path)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -131,7 +131,7 @@ def _values(fd: int, answer: Answer) -> list[bytes]:
 
 
 def _read_again(answer: Answer, values: list[bytes]) -> Iterator[Read]:
-    """What the generator that ran in the other process yields, and raises."""
+    """Yields and raises what the generator in the child did."""
     waiting = iter(values)
     del values
     for given, size in answer.entries:
@@ -142,7 +142,7 @@ def _read_again(answer: Answer, values: list[bytes]) -> Iterator[Read]:
 
 @contextmanager
 def _memory() -> Iterator[int]:
-    """A file without a name; in memory where the system has such files."""
+    """An unnamed file; in memory where the system supports it."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("tenantbase-body", os.MFD_CLOEXEC)
         try:

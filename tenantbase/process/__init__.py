@@ -1,1 +1,1 @@
-"""From the configuration to running processes: options, wiring, worker, supervisor, sockets."""
+"""From options to running processes: configuration, wiring, worker, supervisor, sockets."""

@@ -1,8 +1,8 @@
-"""Options: their names, defaults and limits; from the command line and from the environment.
+"""The options: names, defaults, limits and help, read from the command line and the environment.
 
 One field of ``Config`` is one option: ``max_value_bytes`` is ``--max-value-bytes`` on the command
-line and ``TENANTBASE_MAX_VALUE_BYTES`` in the environment. The command line wins. Nothing else
-reads the environment.
+line and ``TENANTBASE_MAX_VALUE_BYTES`` in the environment. The command line wins. To add an option,
+add a field. Nothing else interprets environment variables.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ from tenantbase.process.option_types import LOG_LEVELS, MIB
 
 PREFIX: Final = "TENANTBASE_"
 
+# Not options: no deployment has needed another value.
+MAX_BATCH_ENTRIES: Final = 10_000  # keys or entries in one bulk operation
+HEARTBEAT_SECONDS: Final = 15.0  # between heartbeats to a watcher without events
+
 
 def _option(
     parse: Callable[[str], object],
@@ -32,7 +36,14 @@ def _option(
     many: bool = False,
     shown: str | None = None,
 ) -> Any:
-    """A field that is an option. ``parse`` raises ValueError, saying what it wants instead."""
+    """A field that is an option.
+
+    Args:
+        parse: reads one value's text; its ValueError says what was expected.
+        text: the help.
+        many: the option may be repeated.
+        shown: the default as help shows it, where that is not the text of ``default``.
+    """
     return field(
         default=default,
         metadata={"parse": parse, "metavar": metavar, "help": text, "many": many, "shown": shown},
@@ -47,30 +58,32 @@ class Config:
         read.host,
         None,
         "HOST",
-        "Address to listen on, alone. Any but loopback needs --insecure.",
+        "The only address to listen on; anything but loopback needs --insecure.",
         shown="127.0.0.1 and ::1",
     )
-    port: int = _option(read.integer(0, 65535), 8000, "PORT", "Port to listen on; 0: any free one.")
+    port: int = _option(
+        read.integer(0, 65535), 8000, "PORT", "Port to listen on; 0 picks a free one."
+    )
     database: Path = _option(
         read.file_name,
         Path("tenantbase.db"),
         "FILE",
-        "The SQLite database; made when there is none.",
+        "The SQLite database; created if it does not exist.",
     )
     url: str | None = _option(
-        read.url, None, "URL", "Ask the server at this URL instead of opening the database."
+        read.url, None, "URL", "Use the server at this URL instead of opening the database."
     )
     tls_ca: Path | None = _option(
         read.pem_file,
         None,
         "FILE",
-        "With an https URL: trust only the certificate authorities in this file (PEM).",
+        "For an https URL: trust only the certificate authorities in this file (PEM).",
     )
     memcached: Literal["auto", "off"] | MemcacheAddress = _option(
         read.memcached,
         "auto",
         "auto|off|HOST:PORT|unix:PATH",
-        "The cache. auto: start a private memcached if the program is installed.",
+        "The cache; auto starts a private memcached if the program is installed.",
     )
     memcached_memory: int = _option(
         read.integer(2, 1 << 20), 64, "MB", "Memory of the private memcached, in megabytes."
@@ -79,91 +92,97 @@ class Config:
         read.seconds(60),
         0.1,
         "SECONDS",
-        "What memcached may take to answer before it is passed over.",
+        "Timeout for a memcached operation; the database answers instead.",
     )
     max_value_bytes: int = _option(
-        read.size(1, 64 * MIB), MIB, "SIZE", "The largest value, up to 64MiB.", shown="1MiB"
+        read.size(1, 64 * MIB), MIB, "SIZE", "Largest value, up to 64MiB.", shown="1MiB"
     )
     max_request_bytes: int = _option(
         read.size(1, 1024 * MIB),
         8 * MIB,
         "SIZE",
-        "The largest request body; at least --max-value-bytes.",
+        "Largest request body; at least --max-value-bytes.",
         shown="8MiB, or twice --max-value-bytes",
     )
     max_inflight_bytes: int = _option(
         read.size(MIB, 1 << 40),
         48 * MIB,
         "SIZE",
-        "Request bodies that a worker holds at a time; at least --max-request-bytes.",
+        "Memory for the request bodies in flight in a worker; at least --max-request-bytes.",
         shown="48MiB, or twice --max-request-bytes",
     )
     max_connections: int = _option(
         read.integer(1, 1_000_000),
         10_000,
         "N",
-        "Connections that a worker serves at a time; further ones get a 503.",
+        "Open connections per worker; further ones get a 503.",
     )
     allowed_host: tuple[str, ...] = _option(
         read.host,
         (),
         "HOST",
-        "A name that requests may give as Host; on loopback, a further one.",
+        "A name to accept as Host, besides loopback names.",
         many=True,
     )
     cors_origin: tuple[str, ...] = _option(
         read.origin,
         (),
         "ORIGIN",
-        "An origin whose pages may call this service; http://localhost:* for any port.",
+        "An origin whose pages may call the service; http://localhost:* allows any port.",
         many=True,
     )
     tls_cert: Path | None = _option(
         read.pem_file,
         None,
         "FILE",
-        "Serve HTTPS with this certificate chain (PEM). Read again on SIGHUP, like the key.",
+        "Serve HTTPS with this certificate chain (PEM); SIGHUP reloads it and the key.",
     )
     tls_key: Path | None = _option(
-        read.pem_file, None, "FILE", "The private key of --tls-cert (PEM), not encrypted."
+        read.pem_file, None, "FILE", "Private key of --tls-cert (PEM), unencrypted."
     )
     tls_client_ca: Path | None = _option(
         read.pem_file,
         None,
         "FILE",
-        "Serve only clients with a certificate of one of these authorities (PEM).",
+        "Accept only clients with a certificate from one of these authorities (PEM).",
     )
     insecure: bool = _option(
-        read.switch, False, "", "Listen on any address, without encryption or authentication."
+        read.switch,
+        False,
+        "",
+        "Allow other addresses, without authentication, and without encryption unless TLS is on.",
     )
     workers: int = _option(
         read.workers,
         1,
         "N|auto",
-        "Processes that serve; auto: as many as the processors it may use.",
+        "Worker processes; auto starts one for each available processor.",
     )
     watchdog_seconds: float = _option(
-        # An event loop does nothing that takes it a second; but a machine that swaps is slow, not
-        # stuck.
+        # Nothing blocks an event loop for as much as a second, but a machine that swaps is slow
+        # rather than stuck.
         read.seconds(3600, zero=True),
         30.0,
         "SECONDS",
-        "A worker whose event loop stands still for so long is killed and replaced; 0: never.",
+        "Kill and replace a worker whose event loop blocks for this long; 0 turns this off.",
     )
     drain_delay: float = _option(
         read.seconds(3600, zero=True),
         0.0,
         "SECONDS",
-        "How long the port stays open on shutdown while health says 503.",
+        "On shutdown, how long the port stays open while the health check says 503.",
     )
     drain_timeout: float = _option(
-        read.seconds(3600, zero=True), 30.0, "SECONDS", "What requests under way get to finish in."
+        read.seconds(3600, zero=True),
+        30.0,
+        "SECONDS",
+        "Grace period for in-flight requests on shutdown.",
     )
     write_timeout: float = _option(
         read.seconds(3600),
         10.0,
         "SECONDS",
-        "What a write, or opening the database, may wait for others.",
+        "How long a write, or opening the database, may wait for a lock.",
     )
     read_timeout: float = _option(
         read.seconds(3600), 5.0, "SECONDS", "How long a read may wait for the database."
@@ -172,39 +191,37 @@ class Config:
         read.seconds(3600),
         75.0,
         "SECONDS",
-        "How long a connection may be idle, or take to send a request's head.",
+        "How long a connection may be idle, or take to send a request's headers.",
     )
     body_timeout: float = _option(
-        read.seconds(3600), 30.0, "SECONDS", "What a client may take to send a request's body."
+        read.seconds(3600), 30.0, "SECONDS", "How long a client may take to send a request body."
     )
     send_timeout: float = _option(
         read.seconds(3600),
         300.0,
         "SECONDS",
-        "How long a client may take none of the bytes of its answer.",
+        "How long a client may read nothing of its response before it is cut off.",
     )
-    no_fast_path: bool = _option(
-        read.switch, False, "", "Answer every request through the general HTTP machinery."
-    )
+    no_fast_path: bool = _option(read.switch, False, "", "Answer every request through aiohttp.")
     log_level: str = _option(read.log_level, "warning", "LEVEL", f"One of {', '.join(LOG_LEVELS)}.")
 
     ignored: tuple[str, ...] = field(default=(), compare=False)
-    """No option: what was ignored in the environment, and why, a line each."""
+    """Not an option: the environment variables that were ignored, and why, a line each."""
 
     @classmethod
     def load(cls, given: Mapping[str, object], environ: Mapping[str, str]) -> Config:
         """The configuration of one command.
 
         Args:
-            given: the options that the command takes, and what the command line says of each:
-                text, a tuple of texts where there may be many, True for a switch; None, an
-                empty tuple or False where it says nothing. What it does not take keeps its
-                default and is not looked at.
-            environ: the environment. An empty variable counts as none.
+            given: the options that the command takes, each with its value on the command line:
+                text, a tuple of texts where it may be repeated, True for a switch; or None, an
+                empty tuple or False if it was not given. Other options keep their defaults, and
+                their variables are not read.
+            environ: the environment. An empty variable counts as unset.
 
         Raises:
-            ConfigError: names every mistake, each on a line of its own. An unknown variable is
-                none: it is told of in ``ignored``.
+            ConfigError: one line for every mistake. An unknown variable is not a mistake; it goes
+                to ``ignored``.
         """
         values: dict[str, Any] = {}
         mistakes = []
@@ -219,7 +236,7 @@ class Config:
                     source = option.variable
                     if source.endswith("_PORT") and _INJECTED_ADDRESS.fullmatch(text):
                         ignored.append(
-                            f"{source}: {text!r} is ignored: {_INJECTOR}, and this is no"
+                            f"{source}: {text!r} is ignored: {_INJECTOR}, and it is not a"
                             f" {option.metavar}; to choose one, use {option.flag}"
                         )
                         continue
@@ -256,13 +273,13 @@ def _flag(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What there is to know of one option.
+    """An option, as the command line and the docs need it.
 
     Attributes:
         name: the field of ``Config``.
-        default: what help and README show as its default; empty where there is none.
-        metavar: what its value stands for in help; empty for a switch.
-        many: it may be given many times; in the environment, separated by commas.
+        default: the default as help and docs show it; empty if there is none.
+        metavar: the placeholder of its value in help; empty for a switch.
+        many: it may be repeated; in the environment, its values are separated by commas.
     """
 
     name: str
@@ -288,7 +305,7 @@ class Option:
         return not self.metavar
 
     def read(self, stated: object) -> object:
-        """The value of a text, of many texts, or of a switch that was given."""
+        """The value of a text, of several texts, or of a switch that was given."""
         if isinstance(stated, str):
             return self._read(stated)
         if isinstance(stated, tuple | list):
@@ -320,17 +337,17 @@ def _options() -> tuple[Option, ...]:
 OPTIONS: Final = _options()
 
 
-# What Kubernetes sets in every pod for each service beside it, and Docker for each link: with a
-# service called tenantbase, all of it has our prefix.
+# Kubernetes sets these in every pod for each service of the namespace, and Docker for each link: if
+# the service is called tenantbase, they all have our prefix.
 _INJECTED: Final = re.compile(
     r"(?:\w{1,128}_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w{1,128})?|PORT|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w{1,128})?|NAME|ENV_\w{1,128})"
 )
 _INJECTED_ADDRESS: Final = re.compile(r"(?:tcp|udp|sctp)://\S*")
-_INJECTOR: Final = "Kubernetes and Docker set it beside a service of this name"
+_INJECTOR: Final = "Kubernetes and Docker set it for a service of this name"
 
 
 def _unknown(environ: Mapping[str, str]) -> list[str]:
-    """Of each variable that has our prefix and is no option, a line that says it is ignored."""
+    """For each variable that has our prefix but is not an option, a line saying it is ignored."""
     known = [option.variable for option in OPTIONS]
     lines = []
     injected = []
@@ -351,7 +368,7 @@ def _unknown(environ: Mapping[str, str]) -> list[str]:
 def _contradictions(config: Config, given: Mapping[str, object]) -> list[str]:
     mistakes = []
     if given.get("database") and given.get("url"):
-        mistakes.append("--database and --url: give one of them, not both")
+        mistakes.append("--database and --url: give one, not both")
     if config.max_request_bytes < config.max_value_bytes:
         mistakes.append("--max-request-bytes: less than --max-value-bytes")
     if config.max_inflight_bytes < config.max_request_bytes:
@@ -370,7 +387,7 @@ def _contradictions(config: Config, given: Mapping[str, object]) -> list[str]:
             "no authentication" if config.tls_cert else "neither encryption nor authentication"
         )
         mistakes.append(
-            f"--host: {config.host} can be reached from other machines, and there is {missing};"
-            " if that is meant, give --insecure as well"
+            f"--host: {config.host} is reachable from other machines, and there is {missing};"
+            " if that is intended, add --insecure"
         )
     return mistakes

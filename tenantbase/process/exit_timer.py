@@ -1,4 +1,4 @@
-"""The way out when a thread hangs in the kernel, where nothing can interrupt it."""
+"""A last resort for shutdown, when a thread hangs in the kernel and cannot be interrupted."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import threading
 
 
 class ExitTimer:
-    """Ends the process, with status 1 and one line, unless it is called off in time.
+    """Exits with status 1 and one line on standard error, unless cancelled in time.
 
-    A thread that waits for a lock which a stopped process holds can be neither cancelled nor
-    joined, and Python does not exit without joining it.
+    A thread that waits for a lock held by a stopped process can be neither cancelled nor joined,
+    and Python does not exit without joining it.
 
     Args:
-        seconds: from ``start`` to the end.
+        seconds: from ``start`` to the exit.
         reason: the line on standard error.
     """
 
     def __init__(self, seconds: float, reason: str) -> None:
-        self._timer = threading.Timer(seconds, _end, [reason])
-        self._timer.daemon = True  # else it would be joined itself
+        self._timer = threading.Timer(seconds, _exit, [reason])
+        self._timer.daemon = True  # otherwise Python would join the timer itself
 
     def start(self) -> None:
         self._timer.start()
 
-    def call_off(self) -> None:
-        """Never mind; also if it was never started."""
+    def cancel(self) -> None:
+        """May be called before ``start``, too."""
         self._timer.cancel()
 
 
-def _end(reason: str) -> None:
+def _exit(reason: str) -> None:
     print(f"Error: {reason}", file=sys.stderr, flush=True)
     os._exit(1)

@@ -1,7 +1,7 @@
-"""What the text of an option means.
+"""Parsers of the options' values.
 
-Each function here takes the text of one value and returns what it says, or is called with limits
-and returns such a function. A text that will not do is a ValueError that says what is wanted.
+Each function takes the text of one value and returns the value, or takes limits and returns such a
+function. Its ValueError says what was expected.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _UNITS: Final = {
 
 def file_name(text: str) -> Path:
     if not text or "\0" in text:
-        raise ValueError("a file name is wanted")
+        raise ValueError("expected a file name")
     if text.startswith((":memory:", "file:")):
         raise ValueError(
-            "the database is shared by processes, and so is a file; its path is wanted"
-            f" (./{text} for a file of that name)"
+            "expected the path of a file, because processes share the database"
+            f" (use ./{text} for a file of that name)"
         )
     return Path(text)
 
@@ -63,9 +63,9 @@ def host(text: str) -> str:
         try:
             ipaddress.IPv6Address(bare)
         except ValueError:
-            raise ValueError("a host name or an IP address is wanted") from None
+            raise ValueError("expected a host name or an IP address") from None
     elif not _HOST.fullmatch(bare):
-        raise ValueError("a host name or an IP address is wanted")
+        raise ValueError("expected a host name or an IP address")
     return bare.lower()
 
 
@@ -74,19 +74,18 @@ def origin(text: str) -> str:
     match = _ORIGIN.fullmatch(text.strip())
     if "*" in text and not (match and match[2].lower() in _LOOPBACK and match[3] == ":*"):
         raise ValueError(
-            "a wildcard stands only for the port of a loopback host, as in http://localhost:*;"
-            " name other origins one by one"
+            "only the port of a loopback host can be a wildcard, as in http://localhost:*;"
+            " list other origins one by one"
         )
     if match is None:
         raise ValueError(
-            "an origin is a scheme and a host, such as https://app.example.com, without a path or"
-            " anything after it"
+            "expected a scheme and a host, such as https://app.example.com, with nothing after them"
         )
     scheme, port = match[1].lower(), match[3] or ""
     digits = port[1:]
     if digits.isdecimal():
         if int(digits) > 65535:
-            raise ValueError("a port is a number up to 65535")
+            raise ValueError("expected a port up to 65535")
         port = "" if int(digits) == _DEFAULT_PORTS[scheme] else f":{int(digits)}"
     elif not digits:
         port = ""
@@ -99,13 +98,13 @@ def _serialised_host(name: str) -> str:
             return f"[{ipaddress.IPv6Address(name[1:-1])}]"
         return name if name.isascii() else name.encode("idna").decode()
     except ValueError:  # UnicodeError is one
-        raise ValueError("an origin has a host name or an IP address") from None
+        raise ValueError("expected an origin with a host name or an IP address") from None
 
 
 def url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("a URL looks like http://127.0.0.1:8000")
+        raise ValueError("expected a URL such as http://127.0.0.1:8000")
     return text.rstrip("/")
 
 
@@ -113,10 +112,10 @@ def size(lowest: int, highest: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         match = _SIZE.fullmatch(text.strip().lower())
         if not match or match[2] not in _UNITS:
-            raise ValueError("a size in bytes is wanted, such as 1048576 or 2MiB")
+            raise ValueError("expected a size such as 1048576 or 2MiB")
         count = int(match[1]) * _UNITS[match[2]]
         if not lowest <= count <= highest:
-            raise ValueError(f"a size from {_shown(lowest)} to {_shown(highest)} is wanted")
+            raise ValueError(f"expected a size from {_shown(lowest)} to {_shown(highest)}")
         return count
 
     return parse
@@ -129,7 +128,7 @@ def _shown(count: int) -> str:
 def integer(lowest: int, highest: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not _INTEGER.fullmatch(text) or not lowest <= int(text) <= highest:
-            raise ValueError(f"a number from {lowest} to {highest} is wanted")
+            raise ValueError(f"expected a number from {lowest} to {highest}")
         return int(text)
 
     return parse
@@ -137,13 +136,14 @@ def integer(lowest: int, highest: int) -> Callable[[str], int]:
 
 def seconds(highest: float, *, zero: bool = False) -> Callable[[str], float]:
     def parse(text: str) -> float:
-        wanted = f"a number of seconds {'from' if zero else 'above'} 0 to {highest:g} is wanted"
+        lowest = "0" if zero else "more than 0"
+        expected = f"expected a number of seconds from {lowest} to {highest:g}"
         try:
             count = float(text)
         except ValueError:
-            raise ValueError(wanted) from None
+            raise ValueError(expected) from None
         if not math.isfinite(count) or not (0 < count <= highest or zero and count == 0):
-            raise ValueError(wanted)
+            raise ValueError(expected)
         return count
 
     return parse
@@ -161,7 +161,7 @@ def workers(text: str) -> int:
     try:
         return integer(1, 1024)(text)
     except ValueError:
-        raise ValueError("a number from 1 to 1024, or auto, is wanted") from None
+        raise ValueError("expected auto or a number from 1 to 1024") from None
 
 
 def switch(text: str) -> bool:
@@ -169,10 +169,10 @@ def switch(text: str) -> bool:
         return True
     if text.lower() in ("0", "false", "no", "off"):
         return False
-    raise ValueError("true or false is wanted")
+    raise ValueError("expected true or false")
 
 
 def log_level(text: str) -> str:
     if text.lower() not in LOG_LEVELS:
-        raise ValueError(f"one of {', '.join(LOG_LEVELS)} is wanted")
+        raise ValueError(f"expected one of {', '.join(LOG_LEVELS)}")
     return text.lower()

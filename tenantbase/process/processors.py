@@ -1,8 +1,8 @@
-"""How many processors this process may use: its affinity, and the CPU quota of its cgroups.
+"""How many processors this process may use, by its affinity and the CPU quota of its cgroups.
 
 A container limited to two CPUs of a machine with 64 sees all 64. The quota is in files of its
-cgroup, or of one above it: ``cpu.max`` in version 2, ``cpu.cfs_quota_us`` in version 1
-(cgroups(7), and the kernel's "CFS Bandwidth Control").
+cgroup or of an ancestor: ``cpu.max`` in version 2, ``cpu.cfs_quota_us`` in version 1 (cgroups(7),
+and the kernel's "CFS Bandwidth Control").
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 _PROC: Final = Path("/proc/self")
-_OCTAL: Final = re.compile(r"\\([0-7]{3})")  # as mountinfo writes blanks and the like
+_OCTAL: Final = re.compile(r"\\([0-7]{3})")  # how mountinfo escapes spaces and the like
 
 
 def usable_processors(proc: Path = _PROC) -> int:
-    """At least 1. A quota is rounded up: one worker fewer would leave a part of it unused.
+    """At least 1. A quota is rounded up, as rounding down would leave part of it unused.
 
     Args:
-        proc: where ``cgroup`` and ``mountinfo`` of this process are.
+        proc: the directory with this process's ``cgroup`` and ``mountinfo``.
     """
-    # sched_getaffinity knows of containers and taskset, but is not on every system.
+    # sched_getaffinity respects cpusets and taskset, but not every system has it.
     affinity = getattr(os, "sched_getaffinity", None)
     processors = len(affinity(0)) if affinity else os.cpu_count() or 1
     quotas = [math.ceil(quota) for quota in _quotas(proc)]
@@ -33,7 +33,7 @@ def usable_processors(proc: Path = _PROC) -> int:
 
 
 def _quotas(proc: Path) -> Iterator[float]:
-    """The quota of each cgroup that this process is in, where there is one, in processors."""
+    """The quotas of the cgroups that this process is in, in processors."""
     try:
         mounts = (proc / "mountinfo").read_text(errors="surrogateescape").splitlines()
         memberships = (proc / "cgroup").read_text(errors="surrogateescape").splitlines()
@@ -54,16 +54,16 @@ def _quotas(proc: Path) -> Iterator[float]:
         else:
             continue
         if path is not None:
-            yield from _quotas_above(Path(_plain(point)), _plain(root), path)
+            yield from _quotas_above(Path(_unescaped(point)), _unescaped(root), path)
 
 
-def _plain(field: str) -> str:
+def _unescaped(field: str) -> str:
     return _OCTAL.sub(lambda octal: chr(int(octal[1], 8)), field)
 
 
 def _quotas_above(point: Path, root: str, path: str) -> Iterator[float]:
-    """The quotas from the cgroup at ``path`` up to the one that is mounted."""
-    # A container often sees its own cgroup alone, mounted, and a path that begins elsewhere.
+    """The quotas of the cgroup at ``path`` and its ancestors, up to the mount's root."""
+    # A container often sees only its own cgroup mounted, but a path relative to the host's root.
     inner = PurePosixPath(path)
     within = inner.is_relative_to(root) and ".." not in inner.parts
     directory = point / inner.relative_to(root) if within else point
@@ -76,7 +76,7 @@ def _quotas_above(point: Path, root: str, path: str) -> Iterator[float]:
 
 
 def _quota_of(directory: Path) -> float:
-    """Raises OSError or ValueError where there is none."""
+    """Raises OSError or ValueError if there is no quota."""
     try:
         quota, period = (directory / "cpu.max").read_text().split()  # "max 100000" is no quota
     except FileNotFoundError:

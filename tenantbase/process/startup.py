@@ -1,6 +1,6 @@
-"""What a process does before anything else: its descriptors and its first signal handlers.
+"""What a process does first: standard descriptors and early signal handlers.
 
-Imports next to nothing, so that it is done within milliseconds of the start.
+Imports next to nothing, so that this is done within milliseconds of the start.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import signal
 import sys
 from typing import Final, NoReturn
 
-_STANDARD: Final = (0, 1, 2)
+_STANDARD_DESCRIPTORS: Final = (0, 1, 2)
 
 
 def prepare() -> None:
-    """Make the process fit to run; called once, before other modules are imported."""
+    """Prepare the process; called once, before other modules are imported."""
     _reserve_descriptors()
     if os.getpid() == 1:
-        # The kernel drops every signal to process 1 for which it has no handler: in a container
-        # SIGTERM would do nothing until the runtime loses patience.
-        end_on(128 + signal.SIGTERM, signal.SIGTERM)
+        # The kernel drops signals to process 1 that it has no handler for: in a container, SIGTERM
+        # would do nothing until the runtime resorts to SIGKILL.
+        exit_on(128 + signal.SIGTERM, signal.SIGTERM)
 
 
-def end_on(status: int, *numbers: signal.Signals) -> None:
-    """Let these signals end the process with an exit status, through every ``finally``."""
+def exit_on(status: int, *numbers: signal.Signals) -> None:
+    """Make these signals exit the process with a status, running every ``finally``."""
 
     def end(*_: object) -> NoReturn:
         sys.exit(status)
@@ -33,16 +33,16 @@ def end_on(status: int, *numbers: signal.Signals) -> None:
 
 
 def _reserve_descriptors() -> None:
-    """Open /dev/null where a standard stream was closed by whatever started the process.
+    """Open /dev/null for each standard stream that the parent process closed.
 
-    Otherwise the database or a connection gets that number, and the next message is written into
-    it. Python's own stream stays None: there is nothing to read from or to print to.
+    Otherwise the database or a connection would get that number, and the next message printed would
+    be written into it. Python's own stream stays None: it has nothing to read from or print to.
     """
-    for fd in _STANDARD:
+    for fd in _STANDARD_DESCRIPTORS:
         try:
             os.fstat(fd)
         except OSError:
-            # The lowest free number is taken, which is this one: those below are in use.
+            # open() returns the lowest free number, which is this one: those below are in use.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    if sys.stderr is None:  # print() to None goes to standard output
+    if sys.stderr is None:  # print(file=None) would write to standard output
         sys.stderr = open(2, "w", closefd=False)

@@ -1,10 +1,9 @@
-"""Workers, one port: forks them, replaces those that die or hang, and ends with them.
+"""Forks the workers, replaces those that die or hang (the watchdog), and shuts them down.
 
-It has no event loop and no threads, so that a fork copies neither. What tells the workers to end
-is a pipe of which the supervisor alone holds the other end; the kernel closes that however the
-supervisor ends, so no worker outlives it. Each worker in turn holds one end of a pipe of its own, on
-which its event loop sends heartbeats. A single worker has a supervisor too: what hangs cannot
-replace itself.
+The supervisor has no event loop and no threads, so that a fork copies neither. It holds the only
+write end of the shutdown pipe. However the supervisor ends, the kernel closes that, which tells the
+workers to shut down, so that none outlives it. Each worker sends heartbeats from its event loop on a
+pipe of its own. A single worker has a supervisor too: a process that hangs cannot replace itself.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from tenantbase.process import worker as service
+from tenantbase.process import worker as worker_process
 from tenantbase.process.config import Config
 from tenantbase.errors import TenantbaseError
 from tenantbase.process.tls import Certificates
@@ -31,17 +30,17 @@ from tenantbase.process.wiring import Memcached
 log = logging.getLogger("tenantbase.supervisor")
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-# What a worker says on its pipe; all that follows the last of these is the reason of a failure.
+# A worker's messages on its pipe. Everything after _FAILED is the reason.
 _READY: Final = b"+"
 _BEAT: Final = b"."
 _FAILED: Final = b"!"
-_BEATS: Final = 6  # in the time after which a silent worker is killed
-# Before its event loop turns, a worker may wait 10 s for others to open or close the tag file.
-_START_SECONDS: Final = 30.0
-_SHORT_LIFE: Final = 10.0  # seconds; workers that die younger are replaced ever more slowly
-_FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 10.0
-_GRACE: Final = 5.0  # seconds a worker gets beyond its own deadlines
+_BEATS_PER_TIMEOUT: Final = 6  # heartbeats within --watchdog-seconds
+# Before its event loop runs, a worker may wait 10 s for others to open or close the tag file.
+_STARTUP_SECONDS: Final = 30.0
+_SHORT_LIFE_SECONDS: Final = 10.0  # the pause doubles when a worker dies younger than this
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_LONGEST_PAUSE_SECONDS: Final = 10.0
+_SHUTDOWN_GRACE_SECONDS: Final = 5.0  # on top of a worker's own timeouts
 
 
 def run(
@@ -51,17 +50,17 @@ def run(
     ready: Callable[[], None],
     certificates: Certificates | None = None,
 ) -> int:
-    """Serve with ``config.workers`` processes until told to end.
+    """Run ``config.workers`` workers until SIGTERM or SIGINT. A second signal kills them.
 
     Args:
-        sockets: they listen; closed when the end begins.
-        ready: called once, when every worker can serve.
-        certificates: for TLS; on SIGHUP read again, by every worker as well.
+        sockets: listening sockets; closed when the shutdown begins.
+        ready: called once, when every worker accepts requests.
+        certificates: for TLS. SIGHUP reloads them here and in every worker.
 
-    Returns: the exit status: 0 if every worker ended in order.
+    Returns: the exit status, 0 if every worker shut down gracefully.
 
     Raises:
-        TenantbaseError: a worker could not start; all have ended.
+        TenantbaseError: a worker could not start. All have exited.
     """
     with closing(_Supervisor(config, sockets, memcached, ready, certificates)) as supervisor:
         return supervisor.run()
@@ -69,12 +68,14 @@ def run(
 
 @dataclass(slots=True)
 class _Worker:
-    """A process, and what it has said on its pipe.
+    """A worker process, and what it has reported on its pipe.
 
     Attributes:
-        silent: seconds for which the supervisor has waited for a word of it.
-        failure: why it cannot serve, in its own words.
-        killed: why it was killed; empty if it was not.
+        pipe: the read end.
+        born: when it was forked, by the monotonic clock.
+        silent: seconds since its last message, while the supervisor was awake.
+        failure: why it cannot serve, as it reported.
+        killed: why the watchdog killed it; empty if it did not.
     """
 
     pid: int
@@ -85,11 +86,11 @@ class _Worker:
     failure: bytes | None = None
     killed: str = ""
 
-    def hear(self, data: bytes) -> None:
+    def receive(self, data: bytes) -> None:
         self.silent = 0.0
         if self.failure is None:
-            signs, failed, data = data.partition(_FAILED)
-            self.ready = self.ready or _READY in signs
+            messages, failed, data = data.partition(_FAILED)
+            self.ready = self.ready or _READY in messages
             if failed:
                 self.failure = b""
         if self.failure is not None:
@@ -112,37 +113,38 @@ class _Supervisor:
         self._certificates = certificates
         self._handled = _SIGNALS if certificates is None else (*_SIGNALS, signal.SIGHUP)
         self._workers: list[_Worker] = []
-        self._due: list[float] = []  # when further workers are to be started
-        self._pause = _FIRST_PAUSE
+        self._starts_at: list[float] = []  # when to start further workers, in order
+        self._pause = _FIRST_PAUSE_SECONDS
         self._announced = False
         self._failure: TenantbaseError | None = None
-        self._deadline: float | None = None  # of the end, once it has begun
+        self._deadline: float | None = None  # of the shutdown, once it has begun
         self._status = 0
-        self._beat = config.watchdog_seconds / _BEATS
-        self._turned = time.monotonic()
-        self._orders, self._lifeline = os.pipe()
-        self._wake, self._wakeup = socket.socketpair()
-        self._wake.setblocking(False)
-        self._wakeup.setblocking(False)
+        self._beat_seconds = config.watchdog_seconds / _BEATS_PER_TIMEOUT
+        self._last_turn = time.monotonic()
+        # Closing the write end tells the workers to shut down.
+        self._shutdown_pipe, self._shutdown_writer = os.pipe()
+        self._signals, self._signal_writer = socket.socketpair()
+        self._signals.setblocking(False)
+        self._signal_writer.setblocking(False)
         self._selector = selectors.PollSelector()
-        self._selector.register(self._wake, selectors.EVENT_READ, self._signalled)
+        self._selector.register(self._signals, selectors.EVENT_READ, self._signalled)
 
     def run(self) -> int:
-        # The handlers do nothing: the number of each signal arrives at the other end of this.
-        signal.set_wakeup_fd(self._wakeup.fileno())
+        # The handlers do nothing: Python writes each signal's number to the socket.
+        signal.set_wakeup_fd(self._signal_writer.fileno())
         for each in self._handled:
             signal.signal(each, lambda *_: None)
-        # One alone first: it makes the database, or finds that it cannot be used.
-        self._due = [time.monotonic()]
+        # Start one alone: it creates the database, or finds that it cannot be used.
+        self._starts_at = [time.monotonic()]
         while self._workers or self._deadline is None:
             self._start_due()
-            events = self._selector.select(self._until_next())
+            events = self._selector.select(self._seconds_until_next())
             self._count_silence()
             for key, _ in events:
                 key.data()
             self._kill_silent()
             if self._workers:
-                self._end_overdue()
+                self._kill_overdue()
         if self._failure is not None:
             raise self._failure
         return self._status
@@ -150,26 +152,26 @@ class _Supervisor:
     def close(self) -> None:
         signal.set_wakeup_fd(-1)
         self._selector.close()
-        self._wake.close()
-        self._wakeup.close()
-        os.close(self._orders)
+        self._signals.close()
+        self._signal_writer.close()
+        os.close(self._shutdown_pipe)
 
-    def _until_next(self) -> float | None:
-        """Seconds until something is due without any event; None: nothing is."""
+    def _seconds_until_next(self) -> float | None:
+        """How long to wait for events at most; None means for ever."""
         now = time.monotonic()
-        waits = [due - now for due in self._due[:1]]
+        waits = [start - now for start in self._starts_at[:1]]
         if self._deadline is not None:
             waits = [self._deadline - now]
-        if self._beat:
-            waits.append(self._beat)
+        if self._beat_seconds:
+            waits.append(self._beat_seconds)
         return max(min(waits), 0) if waits else None
 
     def _count_silence(self) -> None:
-        # Only time in which the supervisor itself was awake counts: after the machine was suspended,
-        # or the processes were stopped together, every heartbeat is late and none is missing.
+        # Count only time in which the supervisor itself was awake. After the machine was suspended,
+        # or the processes were stopped together, every heartbeat is late but none is missing.
         now = time.monotonic()
-        elapsed = min(now - self._turned, 2 * self._beat)
-        self._turned = now
+        elapsed = min(now - self._last_turn, 2 * self._beat_seconds)
+        self._last_turn = now
         for worker in self._workers:
             worker.silent += elapsed
 
@@ -177,29 +179,29 @@ class _Supervisor:
         for worker in self._workers:
             limit = self._config.watchdog_seconds
             if not worker.ready:
-                limit = max(limit, _START_SECONDS)
-            if self._beat and worker.silent > limit and not worker.killed:
-                worker.killed = f"its event loop had not turned for {worker.silent:.1f} s"
+                limit = max(limit, _STARTUP_SECONDS)
+            if self._beat_seconds and worker.silent > limit and not worker.killed:
+                worker.killed = f"its event loop was blocked for {worker.silent:.1f} s"
                 os.kill(worker.pid, signal.SIGKILL)
 
     def _start_due(self) -> None:
         now = time.monotonic()
-        while self._deadline is None and self._due and self._due[0] <= now:
-            self._due.pop(0)
+        while self._deadline is None and self._starts_at and self._starts_at[0] <= now:
+            self._starts_at.pop(0)
             try:
                 self._start()
             except OSError as error:
-                self._lost(f"a worker cannot be started: {error.strerror}")
+                self._replace(f"cannot start a worker: {error.strerror}")
 
     def _start(self) -> None:
         ours, theirs = os.pipe()
-        # A signal that arrives in the child before it has its own handlers would be told to us.
+        # A signal that reached the child before it has its own handlers would be reported to us.
         signal.pthread_sigmask(signal.SIG_BLOCK, self._handled)
         try:
             pid = os.fork()
             if pid == 0:
                 os.close(ours)
-                self._work(theirs)
+                self._run_worker(theirs)
         except OSError:
             os.close(ours)
             raise
@@ -208,10 +210,10 @@ class _Supervisor:
             os.close(theirs)
         worker = _Worker(pid, ours, time.monotonic())
         self._workers.append(worker)
-        self._selector.register(ours, selectors.EVENT_READ, lambda: self._heard(worker))
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._receive(worker))
 
-    def _work(self, pipe: int) -> NoReturn:
-        """The life of a worker, from fork to exit; nothing of the supervisor's may run in it."""
+    def _run_worker(self, pipe: int) -> NoReturn:
+        """The child, from fork to exit. It must never return into the supervisor's code."""
         status = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -220,31 +222,31 @@ class _Supervisor:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             # SIGHUP stays blocked, and is not lost, until the event loop handles it.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-            # A supervisor that is stopped does not read; its worker must not wait for it.
+            # A stopped supervisor does not read, and its workers must not block on it.
             os.set_blocking(pipe, False)
-            os.close(self._lifeline)
-            self._wake.close()
-            self._wakeup.close()
+            os.close(self._shutdown_writer)
+            self._signals.close()
+            self._signal_writer.close()
             self._selector.close()
             for sibling in self._workers:
                 os.close(sibling.pipe)
-            service.run(
+            worker_process.run(
                 self._config,
                 self._sockets,
                 self._memcached,
                 self._certificates,
-                ready=lambda: _say(pipe, _READY),
-                beat=lambda: _say(pipe, _BEAT),
-                beat_seconds=self._beat,
-                orders=self._orders,
+                ready=lambda: _report(pipe, _READY),
+                beat=lambda: _report(pipe, _BEAT),
+                beat_seconds=self._beat_seconds,
+                shutdown_pipe=self._shutdown_pipe,
             )
             status = 0
         except TenantbaseError as error:
-            # Names of files may hold bytes that are not UTF-8, as lone surrogates.
-            _say(pipe, _FAILED + str(error).encode(errors="backslashreplace"))
+            # A file name that is not UTF-8 holds lone surrogates.
+            _report(pipe, _FAILED + str(error).encode(errors="backslashreplace"))
         except Exception:  # the boundary of the process
             traceback.print_exc()
-        finally:  # nothing may unwind into the supervisor's code
+        finally:  # the exception must not unwind into the supervisor's code
             try:
                 for stream in (sys.stdout, sys.stderr):
                     if stream is not None:
@@ -252,28 +254,28 @@ class _Supervisor:
             finally:
                 os._exit(status)
 
-    def _heard(self, worker: _Worker) -> None:
+    def _receive(self, worker: _Worker) -> None:
         data = os.read(worker.pipe, 65_536)
         if not data:
-            self._ended(worker)
+            self._reap(worker)
             return
-        worker.hear(data)
+        worker.receive(data)
         if self._announced or self._deadline is not None or not worker.ready:
             return
         if missing := self._config.workers - len(self._workers):
-            self._due = [time.monotonic()] * missing
+            self._starts_at = [time.monotonic()] * missing
         elif all(each.ready for each in self._workers):
             self._announced = True
             self._ready()
 
-    def _ended(self, worker: _Worker) -> None:
+    def _reap(self, worker: _Worker) -> None:
         self._selector.unregister(worker.pipe)
         os.close(worker.pipe)
         self._workers.remove(worker)
         _, raw = os.waitpid(worker.pid, 0)
         code = os.waitstatus_to_exitcode(raw)
-        how = f"worker {worker.pid} has ended, " + (
-            f"killed by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
+        how = f"worker {worker.pid} " + (
+            f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         )
         if worker.killed:
             how = f"worker {worker.pid} was killed: {worker.killed}"
@@ -282,61 +284,61 @@ class _Supervisor:
             if worker.killed:
                 log.error("%s", how)
             return
-        if time.monotonic() - worker.born > _SHORT_LIFE:
-            self._pause = _FIRST_PAUSE
-        self._lost((worker.failure or b"").decode() or how)
+        if time.monotonic() - worker.born > _SHORT_LIFE_SECONDS:
+            self._pause = _FIRST_PAUSE_SECONDS
+        self._replace((worker.failure or b"").decode() or how)
 
-    def _lost(self, reason: str) -> None:
-        """A worker is missing: start another soon, or give up if there never were enough."""
+    def _replace(self, reason: str) -> None:
+        """Schedule a worker for one that is missing; give up if they never all started."""
         if not self._announced:
             self._failure = TenantbaseError(reason)
-            self._begin_end()
+            self._begin_shutdown()
             return
-        log.warning("%s; another follows in %.1f s", reason, self._pause)
-        self._due.append(time.monotonic() + self._pause)
-        self._due.sort()
-        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        log.warning("%s; starting another in %.1f s", reason, self._pause)
+        self._starts_at.append(time.monotonic() + self._pause)
+        self._starts_at.sort()
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
 
     def _signalled(self) -> None:
-        for number in self._wake.recv(1024):
+        for number in self._signals.recv(1024):
             if number == signal.SIGHUP:
                 self._reload()
                 continue
             if self._deadline is not None:
-                self._kill()
+                self._kill_all()
                 os._exit(128 + number)
-            self._begin_end()
+            self._begin_shutdown()
 
     def _reload(self) -> None:
-        """Read the certificates again, and have the workers do so unless that fails here.
+        """Reload the certificates and, unless that fails, tell the workers to do the same.
 
-        Workers to come inherit what was read; so one that is replaced after a failed renewal
-        still has a certificate.
+        Workers started later inherit what was loaded here, so a worker that is replaced after a
+        failed reload still has a certificate.
         """
         if self._certificates is not None and self._certificates.reload():
             for worker in self._workers:
                 os.kill(worker.pid, signal.SIGHUP)
 
-    def _begin_end(self) -> None:
+    def _begin_shutdown(self) -> None:
         config = self._config
-        allowed = config.drain_delay + config.drain_timeout + config.write_timeout + _GRACE
-        self._deadline = time.monotonic() + allowed
+        timeouts = config.drain_delay + config.drain_timeout + config.write_timeout
+        self._deadline = time.monotonic() + timeouts + _SHUTDOWN_GRACE_SECONDS
         for sock in self._sockets:
             sock.close()
-        os.close(self._lifeline)
+        os.close(self._shutdown_writer)
 
-    def _end_overdue(self) -> None:
+    def _kill_overdue(self) -> None:
         if self._deadline is not None and time.monotonic() >= self._deadline:
-            log.error("%d workers did not end in time and are killed", len(self._workers))
-            self._kill()
-            self._deadline += _GRACE
+            log.error("killing %d workers that did not exit in time", len(self._workers))
+            self._kill_all()
+            self._deadline += _SHUTDOWN_GRACE_SECONDS
 
-    def _kill(self) -> None:
+    def _kill_all(self) -> None:
         for worker in self._workers:
             os.kill(worker.pid, signal.SIGKILL)
 
 
-def _say(pipe: int, words: bytes) -> None:
-    """Tell the supervisor something, unless it is gone or has not listened for ages."""
+def _report(pipe: int, message: bytes) -> None:
+    """Send the supervisor a message, unless it is gone or the pipe is full."""
     with suppress(OSError):
-        os.write(pipe, words)
+        os.write(pipe, message)

@@ -1,4 +1,4 @@
-"""Removes what has expired, in the background, a small batch at a time."""
+"""Removes expired entries in the background, in small batches."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ from tenantbase.errors import Overloaded, StoreError
 
 log = logging.getLogger("tenantbase.sweeper")
 
-_INTERVAL: Final = 1.0
-_PAUSE: Final = 0.02  # between batches, so that the writes of requests get their turn
+_INTERVAL_SECONDS: Final = 1.0
+_BATCH_PAUSE_SECONDS: Final = 0.02  # between batches, so that writes of requests get a turn
 
 
 class Sweepable(Protocol):
-    """What has expired entries."""
+    """Holds entries that may expire."""
 
     async def sweep(self) -> bool:
-        """Remove a batch of them; True when there may be more. Raises StoreError, Overloaded."""
+        """Remove a batch of expired entries.
+
+        Returns: whether there may be more.
+
+        Raises:
+            StoreError, Overloaded: nothing was removed.
+        """
 
 
 @asynccontextmanager
@@ -41,12 +47,13 @@ async def _sweep(cache: Sweepable) -> None:
     more = False
     while True:
         # Jitter keeps many processes on one database from sweeping in step.
-        await asyncio.sleep(_PAUSE if more else _INTERVAL * random.uniform(0.5, 1.5))
+        pause = _BATCH_PAUSE_SECONDS if more else _INTERVAL_SECONDS * random.uniform(0.5, 1.5)
+        await asyncio.sleep(pause)
         try:
             more = await cache.sweep()
             failing = False
         except (StoreError, Overloaded) as error:
             more = False
             if not failing:
-                log.warning("cannot remove what has expired: %s", error)
+                log.warning("cannot remove expired entries: %s", error)
             failing = True

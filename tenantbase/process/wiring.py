@@ -16,10 +16,11 @@ import msgspec
 
 from tenantbase.owned_files import is_marked
 from tenantbase.coherence.policy import Cache
-from tenantbase.process.config import Config
+from tenantbase.database import Database, Limits, Reader
+from tenantbase.process.config import HEARTBEAT_SECONDS, MAX_BATCH_ENTRIES, Config
 from tenantbase.errors import CannotOpen
 from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
-from tenantbase.coherence.sealed_item import CACHED_BYTES, OVERHEAD, ItemSealer
+from tenantbase.coherence.sealed_item import CACHED_BYTES, OVERHEAD_BYTES, ItemSealer
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.sqlite.read_only import reading
 from tenantbase.interfaces.sqlite.file import check_file
@@ -28,17 +29,17 @@ from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.sqlite.open_read_only import may_write
 from tenantbase.interfaces.sqlite.reserve import Reserve
 from tenantbase.process.exit_timer import ExitTimer
-from tenantbase.cli.reading import Entries
 from tenantbase.coherence.tag_file import TagFile
 
 log = logging.getLogger("tenantbase")
 
-_PATIENCE: Final = 3.0  # seconds that opening may take without a word; foreign locks get 2
-_MEMCACHED_ITEM: Final = 1 << 20  # what a memcached takes unless it was told otherwise
+# How long opening may wait before it says so. Waiting for a foreign tool's lock takes up to 2 s of it.
+_WAIT_WARNING_SECONDS: Final = 3.0
+_DEFAULT_ITEM_BYTES: Final = 1 << 20  # memcached's own default for the largest item
 
 
 class Memcached(msgspec.Struct, frozen=True):
-    """A memcached to be used: where it listens, and the largest item it takes, in bytes."""
+    """The memcached to use: where it listens, and the size of the largest item it takes."""
 
     address: MemcacheAddress
     max_item_bytes: int
@@ -46,20 +47,20 @@ class Memcached(msgspec.Struct, frozen=True):
 
 @contextmanager
 def start_memcached(config: Config) -> Iterator[Memcached | None]:
-    """The memcached that ``--memcached`` names; a private one lives as long as the block.
+    """The memcached that ``--memcached`` names; a private one runs for as long as the block.
 
-    Needs no event loop. None: there is none, and the log says why.
+    Needs no event loop. Yields None if there is none to use; the log says why.
     """
     if config.memcached == "off":
         yield None
     elif isinstance(config.memcached, MemcacheAddress):
-        yield Memcached(config.memcached, _MEMCACHED_ITEM)
+        yield Memcached(config.memcached, _DEFAULT_ITEM_BYTES)
     else:
         from tenantbase.interfaces.memcached.private import PrivateMemcached
 
         private = PrivateMemcached.start(
             config.memcached_memory,
-            max(_MEMCACHED_ITEM, min(config.max_value_bytes, CACHED_BYTES) + OVERHEAD),
+            max(_DEFAULT_ITEM_BYTES, min(config.max_value_bytes, CACHED_BYTES) + OVERHEAD_BYTES),
         )
         if private is None:
             yield None
@@ -72,37 +73,40 @@ def start_memcached(config: Config) -> Iterator[Memcached | None]:
 async def open_cache(
     config: Config, memcached: Memcached | None = None, *, create: bool = True
 ) -> AsyncIterator[Cache]:
-    """Open the database and what belongs to it; close all of it, in reverse order, at the end.
+    """Open the database and everything that belongs to it; at the end, close it in reverse order.
 
     Args:
-        memcached: the accelerator, if there is one. Without it the cache is as coherent with
-            other processes as with it: it shares their tag file.
-        create: whether to make a database that does not exist.
+        memcached: None for no cache. Writes stay coherent with other processes' caches all the
+            same, because all share the tag file.
+        create: create the database if it does not exist.
 
     Raises:
         StoreError: it cannot be opened. Nothing is left open.
     """
-    # SQLite follows links too: the files beside the database must be beside the real one.
+    # SQLite follows symbolic links, so the files beside the database go beside its real path.
     path = Path(os.path.realpath(config.database))
     if not (create or path.exists()):
         raise CannotOpen(f"there is no database {config.database}")
     if not path.parent.is_dir():
         raise CannotOpen(f"there is no directory {path.parent} for the database")
     _look_before_touching(path)
-    stuck = ExitTimer(
+    last_resort = ExitTimer(
         config.write_timeout,
         f"{config.database} was not closed in {config.write_timeout:g} s;"
         " another process may be holding its write lock",
     )
     async with AsyncExitStack() as stack:
-        stack.callback(stuck.call_off)
+        stack.callback(last_resort.cancel)
         tags = _open_tags(path)
         lock_path = Path(f"{path}-lock")
         stack.callback(tags.close, lock_path)
         lock = WriteLock(lock_path, like=path)
         stack.callback(lock.close)
         waiting = asyncio.get_running_loop().call_later(
-            _PATIENCE, log.warning, "another process holds the write lock of %s; waiting", path
+            _WAIT_WARNING_SECONDS,
+            log.warning,
+            "another process holds the write lock of %s; waiting",
+            path,
         )
         stack.callback(waiting.cancel)
         await lock.take(config.write_timeout)
@@ -124,7 +128,7 @@ async def open_cache(
             sealer,
             client,
             clock=time.time,
-            max_item_bytes=memcached.max_item_bytes if memcached else _MEMCACHED_ITEM,
+            max_item_bytes=memcached.max_item_bytes if memcached else _DEFAULT_ITEM_BYTES,
             write_timeout=config.write_timeout,
             read_timeout=config.read_timeout,
         )
@@ -132,12 +136,22 @@ async def open_cache(
         try:
             yield cache
         finally:
-            stuck.start()
+            last_resort.start()
 
 
 @asynccontextmanager
-async def open_to_read(config: Config) -> AsyncIterator[Entries]:
-    """Open a database that exists for a command that reads, also where it may not write.
+async def open_database(
+    config: Config, memcached: Memcached | None = None, *, create: bool = True
+) -> AsyncIterator[Database]:
+    """The service over what ``open_cache`` opens. Arguments and errors are the same."""
+    async with open_cache(config, memcached, create=create) as cache:
+        limits = Limits(max_value_bytes=config.max_value_bytes, max_batch_entries=MAX_BATCH_ENTRIES)
+        yield Database(cache, limits, heartbeat=HEARTBEAT_SECONDS)
+
+
+@asynccontextmanager
+async def open_to_read(config: Config) -> AsyncIterator[Reader]:
+    """Open an existing database for a command that only reads, even if it is read-only.
 
     Raises:
         StoreError: it cannot be opened, or another process wrote while ``ReadOnly`` read.
@@ -145,41 +159,41 @@ async def open_to_read(config: Config) -> AsyncIterator[Entries]:
     path = os.path.realpath(config.database)
     if os.path.exists(path) and not may_write(path):
         with reading(path) as entries:
-            yield entries
+            yield Reader(entries)
     else:
-        async with open_cache(config, create=False) as cache:
-            yield cache
+        async with open_database(config, create=False) as database:
+            yield database
 
 
 def files_of(database: Path) -> frozenset[Path]:
-    """The database, and every file that may be beside it."""
+    """The database file, and every file that may belong to it."""
     real = os.path.realpath(database)
     suffixes = ("", "-tags", "-lock", "-wal", "-shm", "-journal", "-reserve")
     return frozenset(Path(real + suffix) for suffix in suffixes)
 
 
 def tags_path(database: Path) -> Path:
-    """Where the tag file of a database is."""
+    """The path of a database's tag file."""
     return Path(f"{database}-tags")
 
 
 def _look_before_touching(database: Path) -> None:
-    """Return if it may become, or is, a database of ours, and nothing foreign is in the way.
+    """Check that the path is free or holds our database, with no foreign files beside it.
 
     Raises:
-        CannotOpen: it is not; nothing was made or changed.
+        CannotOpen: it is not. Nothing was created or changed.
     """
     path = str(database)
     if database.exists():
         check_file(path)
     check_companions_kind(path)
-    # A tag file says that the database is ours. It may be open, and then must not be looked into.
+    # A tag file proves that the database is ours. It may be open, and then must not be inspected.
     if not is_marked(tags_path(database)):
         check_ours(path)
 
 
 def _open_tags(path: Path) -> TagFile:
-    """Open the tag file; on a full disk in the room that was kept for that."""
+    """Open the tag file; on a full disk, give up the reserve to make room for it."""
     try:
         return TagFile.open(tags_path(path), like=path)
     except CannotOpen as error:

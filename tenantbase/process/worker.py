@@ -1,4 +1,4 @@
-"""The life of one worker: open, serve, drain, close."""
+"""One worker process: open the database, serve, drain, close."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tenantbase.process.config import Config
+from tenantbase.process.config import MAX_BATCH_ENTRIES, Config
 from tenantbase.process.exit_timer import ExitTimer
 from tenantbase.process.sweeper import sweeping
 from tenantbase.process.tls import Certificates
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
-from tenantbase.process.wiring import Memcached, open_cache
+from tenantbase.process.wiring import Memcached, open_database
 
 try:
     import uvloop
-except ImportError:  # there is none for this Python or this system
+except ImportError:  # it does not support this Python or this system
     _new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
 else:
     _new_event_loop = uvloop.new_event_loop
 
-# A read of many keys makes many containers that live for a moment. With the thresholds that Python
-# begins with, a quarter of its time goes into looking through them for cycles.
+# A bulk read creates many short-lived containers. With Python's default thresholds, a quarter of its
+# time goes into searching them for cycles.
 _GC_THRESHOLDS: Final = (10_000, 20, 50)
-_GRACE: Final = 5.0  # seconds for what has no deadline of its own when the service ends
+_SHUTDOWN_GRACE_SECONDS: Final = (
+    5.0  # for the parts of a shutdown that have no timeout of their own
+)
 
 
 def run(
@@ -38,58 +40,61 @@ def run(
     ready: Callable[[], object],
     beat: Callable[[], object],
     beat_seconds: float,
-    orders: int,
+    shutdown_pipe: int,
 ) -> None:
-    """Serve until told to end, then drain and close.
+    """Serve until SIGTERM or until ``shutdown_pipe`` is closed, then drain and close.
 
     Args:
-        sockets: they listen; closed at the end.
-        certificates: for TLS; read again on SIGHUP, which must be blocked until then.
-        ready: called when requests are answered.
-        beat: called by the event loop again and again for as long as it turns. Must not raise.
-        beat_seconds: between two of these calls; 0: there are none.
-        orders: a pipe whose end is the order to end; SIGTERM is one as well.
+        sockets: listening sockets; closed at the end.
+        certificates: for TLS. SIGHUP reloads them; it must be blocked when this is called.
+        ready: called once requests are answered.
+        beat: the heartbeat, called by the event loop at intervals. Must not raise.
+        beat_seconds: the interval; 0 turns heartbeats off.
+        shutdown_pipe: the read end of a pipe. End of file there means: shut down.
 
     Raises:
         TenantbaseError: the database could not be opened.
     """
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
         if beat_seconds:
-            _keep_calling(runner.get_loop(), beat, beat_seconds)
-        runner.run(_live(config, sockets, memcached, certificates, ready, orders))
+            _call_repeatedly(runner.get_loop(), beat, beat_seconds)
+        runner.run(
+            _serve_until_stopped(config, sockets, memcached, certificates, ready, shutdown_pipe)
+        )
 
 
-async def _live(
+async def _serve_until_stopped(
     config: Config,
     sockets: Sequence[socket.socket],
     memcached: Memcached | None,
     certificates: Certificates | None,
     ready: Callable[[], object],
-    orders: int,
+    shutdown_pipe: int,
 ) -> None:
-    allowed = config.drain_delay + config.drain_timeout + config.write_timeout + _GRACE
-    stuck = ExitTimer(allowed, f"not everything has ended in {allowed:g} s; giving up")
+    timeouts = config.drain_delay + config.drain_timeout + config.write_timeout
+    allowed = timeouts + _SHUTDOWN_GRACE_SECONDS
+    last_resort = ExitTimer(allowed, f"shutdown did not finish within {allowed:g} s; giving up")
     stop = asyncio.Event()
-    _obey(stop, stuck, orders)
+    _watch_for_shutdown(stop, last_resort, shutdown_pipe)
     if certificates is not None:
         certificates.reload_on_hangup()
-    settings = _web_settings(config, certificates)
+    settings = web_settings(config, certificates)
     lifecycle = Lifecycle()
     try:
-        async with open_cache(config, memcached) as cache, sweeping(cache):
+        async with open_database(config, memcached) as database, sweeping(database):
             async with serving(
-                create_app(cache, settings, lifecycle), sockets, lifecycle, settings
+                create_app(database, settings, lifecycle), sockets, lifecycle, settings
             ):
-                gc.freeze()  # what is there by now stays, and need not be looked through
+                gc.freeze()  # what exists by now is permanent, so the collector can skip it
                 gc.set_threshold(*_GC_THRESHOLDS)
                 if not stop.is_set():
                     ready()
                 await stop.wait()
     finally:
-        stuck.call_off()
+        last_resort.cancel()
 
 
-def _keep_calling(
+def _call_repeatedly(
     loop: asyncio.AbstractEventLoop, function: Callable[[], object], seconds: float
 ) -> None:
     def call() -> None:
@@ -99,25 +104,26 @@ def _keep_calling(
     loop.call_soon(call)
 
 
-def _obey(stop: asyncio.Event, stuck: ExitTimer, orders: int) -> None:
-    """Set ``stop`` when the order to end comes; from then on there is a last resort."""
+def _watch_for_shutdown(stop: asyncio.Event, last_resort: ExitTimer, shutdown_pipe: int) -> None:
+    """Set ``stop``, and start the last resort, on SIGTERM or when the pipe is closed."""
     loop = asyncio.get_running_loop()
 
-    def end() -> None:
+    def shut_down() -> None:
+        # Service managers signal all processes at once, so a second cause is not a second request.
         if not stop.is_set():
             stop.set()
-            stuck.start()
+            last_resort.start()
 
-    def ordered() -> None:
-        loop.remove_reader(orders)
-        end()
+    def pipe_closed() -> None:
+        loop.remove_reader(shutdown_pipe)
+        shut_down()
 
-    # A signal to all processes at once, as service managers send it, is no second order here.
-    loop.add_signal_handler(signal.SIGTERM, end)
-    loop.add_reader(orders, ordered)
+    loop.add_signal_handler(signal.SIGTERM, shut_down)
+    loop.add_reader(shutdown_pipe, pipe_closed)
 
 
-def _web_settings(config: Config, certificates: Certificates | None) -> WebSettings:
+def web_settings(config: Config, certificates: Certificates | None = None) -> WebSettings:
+    """What the web layer is told of the configuration."""
     return WebSettings(
         tls=None if certificates is None else certificates.context,
         loopback=config.loopback,
@@ -127,6 +133,7 @@ def _web_settings(config: Config, certificates: Certificates | None) -> WebSetti
         max_request_bytes=config.max_request_bytes,
         max_inflight_bytes=config.max_inflight_bytes,
         max_connections=config.max_connections,
+        max_batch_entries=MAX_BATCH_ENTRIES,
         body_timeout=config.body_timeout,
         keepalive_timeout=config.keepalive_timeout,
         fast_path=not config.no_fast_path,

@@ -1,7 +1,8 @@
 """The HTTP side: routes, limits, and errors as problem documents.
 
-``app.py`` says which path is answered by whom, ``problems.py`` which error becomes which status,
-``guard.py`` what is refused at the door, ``server.py`` how connections begin and end.
+``app.py`` has the routes, ``responses.py`` the answers and their headers, ``problems.py`` the status
+of each error, ``guard.py`` what is refused before any handler runs, ``server.py`` the life of a
+connection.
 """
 
 from tenantbase.web.app import create_app

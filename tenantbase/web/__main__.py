@@ -1,4 +1,4 @@
-"""``python -m tenantbase.web``: starts the server, as ``tenantbase serve`` does."""
+"""``python -m tenantbase.web`` starts the server, as ``tenantbase serve`` does."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from tenantbase.process.startup import prepare
 
 if __name__ == "__main__":
     prepare()
-    from tenantbase.main import serve  # takes far longer than prepare(), which must be early
+    from tenantbase.cli.commands.serve import (
+        serve,
+    )  # takes far longer than prepare(), which must be early
 
     serve(prog_name="python -m tenantbase.web")

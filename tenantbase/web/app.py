@@ -1,4 +1,4 @@
-"""The web application: which path is answered by whom, and what surrounds every request."""
+"""The web application: its routes, and what surrounds every request."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from tenantbase.offload.runner import Apart
-from tenantbase.coherence.policy import Cache
+from tenantbase.database import Database
 from tenantbase.errors import TenantbaseError
-from tenantbase.changes.feed import Feed
 from tenantbase.web.semantics.bodies import HOLDING
 from tenantbase.web.transport.budget import Budget, Holding
 from tenantbase.web.handlers.bulk import Bulk
@@ -23,60 +22,60 @@ from tenantbase.web.handlers.health import Health
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.handlers.lists import Lists
 from tenantbase.web.openapi.document import Description
-from tenantbase.web.problems import answer
+from tenantbase.web.problems import error_answer
 from tenantbase.web.handlers.raw import Raw
+from tenantbase.web.responses import common_headers
+from tenantbase.web.sending import answering, respond, whole_response
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.handlers.values import Values
 from tenantbase.web.handlers.watch import Watch
 
 log = logging.getLogger("tenantbase.web")
 
-SERVER: Final = "tenantbase"
-
 _WHOLE_SERVER: Final = ("/", "*")  # targets of OPTIONS (RFC 9110, section 9.3.7)
 
-CACHE: Final = web.AppKey("cache", Cache)
+DATABASE: Final = web.AppKey("database", Database)
 GUARD: Final = web.AppKey("guard", Guard)
 HEALTH: Final = web.AppKey("health", Health)
 
 
-def create_app(cache: Cache, settings: WebSettings, lifecycle: Lifecycle) -> web.Application:
-    """The application; it owns nothing that must be closed."""
+def create_app(database: Database, settings: WebSettings, lifecycle: Lifecycle) -> web.Application:
+    """The application. It owns nothing that must be closed."""
     guard = Guard(settings)
     apart = Apart()
-    values = Values(cache, settings, apart)
-    bulk = Bulk(cache, settings, apart)
-    counters = Counters(cache, settings)
-    lists = Lists(cache)
-    raw = Raw(cache, settings, apart)
-    health = Health(cache, lifecycle)
-    watch = Watch(Feed(cache, heartbeat=settings.heartbeat), lifecycle)
+    values = Values(database, settings, apart)
+    bulk = Bulk(database, settings, apart)
+    counters = Counters(database, settings)
+    lists = Lists(database)
+    raw = Raw(database, settings, apart)
+    health = Health(database, lifecycle)
+    watch = Watch(database, lifecycle)
     description = Description(settings)
 
-    # A quarter is for small bodies, if what is left still takes the largest.
+    # Reserve a quarter for small bodies, unless the rest could not hold the largest body.
     spare = max(0, settings.max_inflight_bytes - settings.max_request_bytes)
     budget = Budget(settings.max_inflight_bytes, min(settings.max_inflight_bytes // 4, spare))
     app = web.Application(middlewares=[_boundary(guard, lifecycle, health, budget)])
-    app[CACHE], app[GUARD], app[HEALTH] = cache, guard, health
+    app[DATABASE], app[GUARD], app[HEALTH] = database, guard, health
     routes = [
-        web.post("/set-value", values.set),
-        web.get("/get-value", values.get),
-        web.delete("/delete-value", values.delete),
-        web.get("/get-values", lists.get_values),
-        web.get("/health-check", health.check),
-        web.post("/get-values", bulk.get),
-        web.post("/set-values", bulk.set),
-        web.post("/delete-values", bulk.delete),
-        web.post("/increment-value", counters.increment),
-        web.get("/v1/values", lists.v1_values),
-        # Any character: a key may hold slashes and line ends.
-        web.get(r"/v1/values/{key:[\s\S]*}", raw.get),
-        web.put(r"/v1/values/{key:[\s\S]*}", raw.put),
-        web.delete(r"/v1/values/{key:[\s\S]*}", raw.delete),
-        web.get("/v1/watch", watch.watch),
-        web.get("/livez", health.alive),
-        web.get("/openapi.json", description.openapi),
-        web.get("/docs", description.docs),
+        web.post("/set-value", answering(values.set)),
+        web.get("/get-value", answering(values.get)),
+        web.delete("/delete-value", answering(values.delete)),
+        web.get("/get-values", answering(lists.get_values)),
+        web.get("/health-check", answering(health.check)),
+        web.post("/get-values", answering(bulk.get)),
+        web.post("/set-values", answering(bulk.set)),
+        web.post("/delete-values", answering(bulk.delete)),
+        web.post("/increment-value", answering(counters.increment)),
+        web.get("/v1/values", answering(lists.v1_values)),
+        # Any character: a key may contain slashes and line breaks.
+        web.get(r"/v1/values/{key:[\s\S]*}", answering(raw.get)),
+        web.put(r"/v1/values/{key:[\s\S]*}", answering(raw.put)),
+        web.delete(r"/v1/values/{key:[\s\S]*}", answering(raw.delete)),
+        web.get("/v1/watch", answering(watch.watch)),
+        web.get("/livez", answering(health.alive)),
+        web.get("/openapi.json", answering(description.openapi)),
+        web.get("/docs", answering(description.docs)),
     ]
     for route in routes:
         route.kwargs["expect_handler"] = send_nothing
@@ -84,20 +83,22 @@ def create_app(cache: Cache, settings: WebSettings, lifecycle: Lifecycle) -> web
     app.cleanup_ctx.append(watch.lifetime)
 
     async def finish(request: web.Request, response: web.StreamResponse) -> None:
-        response.headers[hdrs.SERVER] = SERVER
         if lifecycle.draining:
-            response.headers[hdrs.CONNECTION] = "close"
             response.force_close()
+        common = common_headers(varies_by_origin=guard.has_cors, closes=lifecycle.draining)
+        vary = common.pop(hdrs.VARY, None)
+        response.headers.update(common)
         if guard.has_cors:
             response.headers.extend(guard.may_see(request.headers))
-            response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+        if vary is not None:
+            response.headers.add(hdrs.VARY, vary)  # the answer may vary by other headers, too
 
     app.on_response_prepare.append(finish)
     return app
 
 
 def _boundary(guard: Guard, lifecycle: Lifecycle, health: Health, budget: Budget) -> Middleware:
-    """What surrounds every request: counted, checked, and its errors made answers."""
+    """The middleware around every request: counts it, checks it, turns its errors into answers."""
 
     @web.middleware
     async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -109,21 +110,21 @@ def _boundary(guard: Guard, lifecycle: Lifecycle, health: Health, budget: Budget
             guard.check(request.method, request.raw_path, request.headers)
             check_expectation(request)
             if preflight := guard.preflight(request.method, request.headers):
-                return preflight
+                return await respond(request, preflight)
             if request.method == hdrs.METH_OPTIONS and request.raw_path in _WHOLE_SERVER:
-                return await health.options()
+                return await respond(request, await health.options())
             return await handler(request)
         except ConnectionError:
-            raise  # the client is gone; aiohttp's own errors that say so are of this kind
-        except Exception as error:  # the boundary: whatever went wrong, it has an answer
+            raise  # the client is gone; aiohttp's own errors for this are subclasses
+        except Exception as error:  # the boundary: every failure has an answer
             if request.writer.output_size:
-                # Too late for another status: cutting the connection says that it failed.
+                # Too late for another status. Cutting the connection tells the client of the failure.
                 known = isinstance(error, TenantbaseError)
                 log.warning("an answer was cut: %s", error, exc_info=None if known else error)
                 raise ConnectionAbortedError("the answer was cut") from error
-            response = answer(explained(request, error))
+            response = whole_response(error_answer(explained(request, error)))
             if is_uninvited(request):
-                # Its body may come or not, so where the next request begins is not known.
+                # Its body may or may not follow, so the start of the next request is unknown.
                 response.force_close()
             return response
         finally:

@@ -1,6 +1,6 @@
-"""What is refused before any handler sees it: pages of the web that reach for a private service.
+"""Requests that are refused before a handler runs, such as web pages that reach for a private service.
 
-Everything here works on header values alone, so that whatever parses requests can use it.
+All checks work on header values alone, so both HTTP paths can use them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 
+from tenantbase.web.answer import Answer
 from tenantbase.web.problems import ContentEncoded, CrossOrigin, Misdirected, TransferEncoded
 from tenantbase.web.settings import WebSettings
 
@@ -27,14 +28,14 @@ _SENDABLE: Final = (
 )
 _PREFLIGHT_SECONDS: Final = "600"
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
-_EXCERPT: Final = 100  # characters of a header that are repeated in an error
+_EXCERPT_CHARACTERS: Final = 100  # of a header, repeated in an error
 
 
 class Guard:
-    """The rules of ``contract.md``, "Safe from the start", for one server."""
+    """The rules for one server: which hosts, origins and codings it accepts."""
 
     def __init__(self, settings: WebSettings) -> None:
-        # On an address that others reach, any name may be right, unless the names are listed.
+        # On an address that other machines reach, any name may be valid, unless names are listed.
         self._checks_host = settings.loopback or bool(settings.allowed_hosts)
         self._allowed_hosts = frozenset(host.removesuffix(".") for host in settings.allowed_hosts)
         self._cors_origins = settings.cors_origins
@@ -43,38 +44,38 @@ class Guard:
 
     @property
     def has_cors(self) -> bool:
-        """Whether any origin may see answers."""
+        """Whether pages of any other origin may read answers."""
         return bool(self._cors_origins)
 
     def check(self, method: str, target: str, headers: Mapping[str, str]) -> None:
-        """Return if the request may go on.
+        """Raise unless the request is acceptable.
 
         Args:
-            target: the request target as it came.
+            target: the request target as received.
             headers: case-insensitive.
 
         Raises:
-            Misdirected, CrossOrigin, ContentEncoded, TransferEncoded: it may not.
+            Misdirected, CrossOrigin, ContentEncoded, TransferEncoded: why it is not.
         """
         if self._checks_host:
-            host = headers.get(hdrs.HOST)  # HTTP/1.0 may leave it out
+            host = headers.get(hdrs.HOST)  # optional in HTTP/1.0
             if host is not None and not self._may_be_host(host):
                 raise _misdirected(host)
             if not target.startswith("/") and "://" in target:
-                # The absolute form goes before Host (RFC 9112, section 3.2.2).
+                # The absolute form takes precedence over Host (RFC 9112, section 3.2.2).
                 authority = _END_OF_AUTHORITY.split(target.partition("://")[2], 1)[0]
                 if not self._may_be_host(authority):
                     raise _misdirected(authority)
         transfer = headers.get(hdrs.TRANSFER_ENCODING)
         if transfer is not None and transfer.strip().lower() != "chunked":
-            # RFC 9112, section 6.1. Only the chunks would be undone, and what is in them stored.
+            # RFC 9112, section 6.1. Only the chunks would be decoded, and their content stored as is.
             raise TransferEncoded(
                 f"the transfer coding {_excerpt(transfer)} is not supported; only chunked is"
             )
         coding = headers.get(hdrs.CONTENT_ENCODING)
         if coding is not None and coding.strip().lower() not in ("", "identity"):
             raise ContentEncoded(
-                "send the body as it is, without a content encoding",
+                "send the body without a content encoding",
                 {hdrs.ACCEPT_ENCODING: "identity"},
             )
         if method not in SAFE_METHODS:
@@ -89,7 +90,7 @@ class Guard:
             if not _is_origin_of(origin.lower(), host.lower(), self._secure):
                 raise CrossOrigin(
                     f"a page of {_excerpt(origin)} may not write to {_excerpt(host)}: allow it with"
-                    " --cors-origin or, if a proxy is in between, have it pass on Host as it came"
+                    " --cors-origin or, behind a proxy, have the proxy pass Host on unchanged"
                 )
         if headers.get("Sec-Fetch-Site", "").lower() == "cross-site":
             raise CrossOrigin(
@@ -97,7 +98,7 @@ class Guard:
             )
 
     def _is_allowed(self, origin: str) -> bool:
-        """Whether it is one of ``--cors-origin``."""
+        """Whether this origin is one of ``--cors-origin``."""
         if not self._cors_origins or "*" in origin:
             return False
         origin = origin.lower()
@@ -122,7 +123,7 @@ class Guard:
             return False
 
     def may_see(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """The CORS headers of an answer to a request with these headers."""
+        """The CORS headers of the answer to a request with these headers."""
         cors: dict[str, str] = {}
         origin = headers.get(hdrs.ORIGIN)
         if origin is not None and self._is_allowed(origin):
@@ -130,16 +131,15 @@ class Guard:
             cors[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _READABLE
         return cors
 
-    def preflight(self, method: str, headers: Mapping[str, str]) -> web.Response | None:
-        """The answer to a browser's question before it sends a request; None: it is none, or
-        its origin is not one of ``--cors-origin``."""
+    def preflight(self, method: str, headers: Mapping[str, str]) -> Answer | None:
+        """The answer to a CORS preflight; None if this is not one, or its origin is not allowed."""
         if method != "OPTIONS" or hdrs.ACCESS_CONTROL_REQUEST_METHOD not in headers:
             return None
         if not self._is_allowed(headers.get(hdrs.ORIGIN, "")):
             return None
-        return web.Response(
-            status=204,
-            headers={
+        return Answer(
+            204,
+            {
                 hdrs.ACCESS_CONTROL_ALLOW_METHODS: _METHODS,
                 hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _SENDABLE,
                 hdrs.ACCESS_CONTROL_MAX_AGE: _PREFLIGHT_SECONDS,
@@ -148,15 +148,15 @@ class Guard:
 
 
 def _is_origin_of(origin: str, host: str, secure: bool) -> bool:
-    """Whether the pages of ``host`` have this origin.
+    """Whether pages of ``host`` have this origin.
 
-    The scheme may be a proxy's. With TLS it is never http: an attacker on the network can change
-    a page that comes over plain HTTP.
+    The scheme may be a proxy's. With TLS it must be https: an attacker on the network can change a
+    page that was loaded over plain HTTP.
     """
     scheme, _, authority = origin.partition("://")
     if secure and scheme != "https":
         return False
-    # Browsers leave the scheme's own port out of both, some proxies add it to Host.
+    # Browsers omit the scheme's default port from both; some proxies add it to Host.
     return bool(authority) and authority == host.removesuffix(_DEFAULT_PORTS.get(scheme, ":"))
 
 
@@ -168,5 +168,5 @@ def _misdirected(host: str) -> Misdirected:
 
 
 def _excerpt(text: str) -> str:
-    """What a client has sent, safe to be repeated: in quotes, in ASCII and not too long."""
-    return ascii(text if len(text) <= _EXCERPT else text[:_EXCERPT] + "...")
+    """Text from a client, made safe for an error message: quoted, ASCII, and short."""
+    return ascii(text if len(text) <= _EXCERPT_CHARACTERS else text[:_EXCERPT_CHARACTERS] + "...")

@@ -1,4 +1,4 @@
-"""Whether the server is on its way out, and what it still has to finish."""
+"""Graceful shutdown: whether the server is draining, and which requests are still in flight."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from tenantbase.web.transport.connections import Connections
 
 
 class Lifecycle:
-    """From the first request to the last.
+    """Counts requests, and knows when the last one has ended.
 
     Attributes:
-        draining: the server is about to stop. Requests are still answered, with
-            ``Connection: close``; its health is 503.
-        in_flight: requests that began before that and have not ended.
+        draining: the server is shutting down. It still answers requests, with
+            ``Connection: close``, and its health is 503.
+        in_flight: requests that began before the draining and have not ended.
         active: all requests that have begun and not ended.
-        begun: how many have begun so far.
-        connections: those that are open.
+        begun: requests so far.
+        connections: the open connections.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Lifecycle:
         self._finished = asyncio.Event()
 
     def begin(self) -> bool:
-        """A request has begun. Returns what ``end`` must be given."""
+        """Count a request that begins. Pass the result to ``end``."""
         self.active += 1
         self.begun += 1
         if self.draining:
@@ -38,7 +38,7 @@ class Lifecycle:
         return True
 
     def end(self, counted: bool) -> None:
-        """A request has ended."""
+        """Count a request that has ended."""
         self.active -= 1
         if counted:
             self.in_flight -= 1
@@ -46,16 +46,16 @@ class Lifecycle:
                 self._finished.set()
 
     def drain(self) -> None:
-        """Begin to stop."""
+        """Start the shutdown."""
         self.draining = True
         self._draining.set()
         if not self.in_flight:
             self._finished.set()
 
     async def until_draining(self) -> None:
-        """Wait until the server begins to stop: for answers that would never end by themselves."""
+        """Wait until the shutdown starts: for answers that would never end by themselves."""
         await self._draining.wait()
 
     async def until_finished(self) -> None:
-        """Wait until every request that began before the draining has ended."""
+        """Wait until every request that began before the shutdown has ended."""
         await self._finished.wait()

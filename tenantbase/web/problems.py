@@ -1,7 +1,7 @@
 """Errors as HTTP answers: one table, RFC 9457 ``application/problem+json``.
 
 The ``type`` of a problem is stable and meant for programs, the ``detail`` for people. No answer
-holds a trace, a path of this machine or SQL.
+reveals a traceback, a path of this machine, or SQL.
 """
 
 from __future__ import annotations
@@ -24,19 +24,18 @@ from tenantbase.errors import (
     TooLarge,
     WrongType,
 )
+from tenantbase.problem_types import MEDIA_TYPE, ProblemType
+from tenantbase.web.answer import Answer
 
 log = logging.getLogger("tenantbase.web")
 
-MEDIA_TYPE: Final = "application/problem+json"
-TYPE: Final = "urn:tenantbase:problem:"
-
 
 class HttpError(TenantbaseError):
-    """An error that only HTTP knows.
+    """An error that exists only in HTTP.
 
     Args:
         detail: what is wrong, in one sentence.
-        headers: what the answer carries besides.
+        headers: additional headers of the answer.
     """
 
     def __init__(self, detail: str, headers: Mapping[str, str] | None = None) -> None:
@@ -45,7 +44,7 @@ class HttpError(TenantbaseError):
 
 
 class NoSuchRoute(HttpError):
-    """Nothing is at this path."""
+    """No route has this path."""
 
 
 class TooSlow(HttpError):
@@ -53,10 +52,10 @@ class TooSlow(HttpError):
 
 
 class OverLimit(HttpError):
-    """The server has as much to do as it was told to take on. Nothing was done.
+    """The server is at one of its limits. Nothing was done.
 
     Args:
-        limit: the name of the option that says how much that is.
+        limit: the name of the option that sets the limit.
     """
 
     def __init__(self, detail: str, limit: str) -> None:
@@ -65,71 +64,77 @@ class OverLimit(HttpError):
 
 
 class TargetTooLong(HttpError):
-    """The request line is longer than is accepted."""
+    """The request target is longer than accepted."""
 
 
 class HeaderTooLong(HttpError):
-    """A header field is longer than is accepted."""
+    """A header field is longer than accepted."""
 
 
 class ContentEncoded(HttpError):
-    """The body is compressed, or encoded otherwise."""
+    """The body is compressed, or has another content encoding."""
 
 
 class TransferEncoded(HttpError):
-    """The message has a transfer coding other than chunked."""
+    """The request has a transfer coding other than chunked."""
 
 
 class RangeNotSatisfiable(HttpError):
-    """No byte of the requested range exists."""
+    """The value has no byte in the requested range."""
 
 
 class Misdirected(HttpError):
-    """The request is meant for another host."""
+    """The request is for another host."""
 
 
 class CrossOrigin(HttpError):
-    """A write from a page of another origin."""
+    """A page of another origin tried to write."""
 
 
 class Row(NamedTuple):
-    """A kind of problem; ``retry``: the answer has a ``Retry-After``."""
+    """A type of problem. ``retry``: the answer has a ``Retry-After`` header."""
 
     status: int
-    name: str
+    type: ProblemType
     title: str
     retry: bool = False
 
 
-NO_SUCH_KEY: Final = Row(404, "no-such-key", "No such key")
-_INTERNAL: Final = Row(500, "internal-error", "Internal error")
+NO_SUCH_KEY: Final = Row(404, ProblemType.NO_SUCH_KEY, "No such key")
+_INTERNAL: Final = Row(500, ProblemType.INTERNAL_ERROR, "Internal error")
 
-# The nearest ancestor of an error's class that is listed here decides.
+# The first class of an error's MRO that is listed here decides.
 _TABLE: Final[dict[type[BaseException], Row]] = {
-    InvalidRequest: Row(400, "invalid-request", "Invalid request"),
-    CrossOrigin: Row(403, "cross-origin-write", "Write from another origin"),
-    NoSuchRoute: Row(404, "no-such-route", "No such route"),
-    web.HTTPNotFound: Row(404, "no-such-route", "No such route"),
-    web.HTTPMethodNotAllowed: Row(405, "method-not-allowed", "Method not allowed"),
-    TooSlow: Row(408, "request-timeout", "Request timeout"),
-    WrongType: Row(409, "wrong-type", "Wrong type of value"),
-    ConditionFailed: Row(412, "condition-failed", "Condition failed"),
-    TooLarge: Row(413, "too-large", "Too large"),
-    TargetTooLong: Row(414, "uri-too-long", "URI too long"),
-    ContentEncoded: Row(415, "unsupported-content-encoding", "Unsupported content encoding"),
-    RangeNotSatisfiable: Row(416, "range-not-satisfiable", "Range not satisfiable"),
-    web.HTTPExpectationFailed: Row(417, "expectation-failed", "Expectation failed"),
-    Misdirected: Row(421, "misdirected-request", "Misdirected request"),
-    Overloaded: Row(429, "overloaded", "Too many requests", retry=True),
-    HeaderTooLong: Row(431, "header-too-large", "Header too large"),
-    OverLimit: Row(503, "over-limit", "The server is at one of its limits", retry=True),
-    TransferEncoded: Row(501, "unsupported-transfer-coding", "Unsupported transfer coding"),
-    StoreError: Row(503, "store-unavailable", "The database cannot serve", retry=True),
-    OutcomeUnknown: Row(503, "outcome-unknown", "The outcome of the write is unknown", retry=True),
-    StoreFull: Row(507, "disk-full", "The disk is full"),
+    InvalidRequest: Row(400, ProblemType.INVALID_REQUEST, "Invalid request"),
+    CrossOrigin: Row(403, ProblemType.CROSS_ORIGIN_WRITE, "Write from another origin"),
+    NoSuchRoute: Row(404, ProblemType.NO_SUCH_ROUTE, "No such route"),
+    web.HTTPNotFound: Row(404, ProblemType.NO_SUCH_ROUTE, "No such route"),
+    web.HTTPMethodNotAllowed: Row(405, ProblemType.METHOD_NOT_ALLOWED, "Method not allowed"),
+    TooSlow: Row(408, ProblemType.REQUEST_TIMEOUT, "Request timeout"),
+    WrongType: Row(409, ProblemType.WRONG_TYPE, "Wrong type of value"),
+    ConditionFailed: Row(412, ProblemType.CONDITION_FAILED, "Condition failed"),
+    TooLarge: Row(413, ProblemType.TOO_LARGE, "Too large"),
+    TargetTooLong: Row(414, ProblemType.URI_TOO_LONG, "URI too long"),
+    ContentEncoded: Row(
+        415, ProblemType.UNSUPPORTED_CONTENT_ENCODING, "Unsupported content encoding"
+    ),
+    RangeNotSatisfiable: Row(416, ProblemType.RANGE_NOT_SATISFIABLE, "Range not satisfiable"),
+    web.HTTPExpectationFailed: Row(417, ProblemType.EXPECTATION_FAILED, "Expectation failed"),
+    Misdirected: Row(421, ProblemType.MISDIRECTED_REQUEST, "Misdirected request"),
+    Overloaded: Row(429, ProblemType.OVERLOADED, "Too many requests", retry=True),
+    HeaderTooLong: Row(431, ProblemType.HEADER_TOO_LARGE, "Header too large"),
+    OverLimit: Row(503, ProblemType.OVER_LIMIT, "The server is at one of its limits", retry=True),
+    TransferEncoded: Row(
+        501, ProblemType.UNSUPPORTED_TRANSFER_CODING, "Unsupported transfer coding"
+    ),
+    StoreError: Row(503, ProblemType.STORE_UNAVAILABLE, "The database cannot serve", retry=True),
+    OutcomeUnknown: Row(
+        503, ProblemType.OUTCOME_UNKNOWN, "The outcome of the write is unknown", retry=True
+    ),
+    StoreFull: Row(507, ProblemType.DISK_FULL, "The disk is full"),
 }
 
-KINDS: Final = {row.name: row for row in (NO_SUCH_KEY, _INTERNAL, *_TABLE.values())}
+KINDS: Final[dict[str, Row]] = {row.type: row for row in (NO_SUCH_KEY, _INTERNAL, *_TABLE.values())}
 
 _ROUTER_DETAILS: Final[dict[type[BaseException], str]] = {
     web.HTTPNotFound: "there is nothing at this path",
@@ -143,45 +148,40 @@ def problem(
     detail: str,
     headers: Mapping[str, str] | None = None,
     **members: str | int | None,
-) -> web.Response:
-    """An answer with a problem document; ``members`` that are not None are added to it."""
+) -> Answer:
+    """An answer with a problem document, to which ``members`` other than None are added."""
     document: dict[str, str | int] = {
-        "type": TYPE + row.name,
+        "type": row.type.uri,
         "title": row.title,
         "status": row.status,
         "detail": detail,
     }
     document.update((name, value) for name, value in members.items() if value is not None)
-    response = web.Response(
-        status=row.status,
-        body=msgspec.json.encode(document),
-        headers=headers,
-        content_type=MEDIA_TYPE,
-    )
+    every = {**(headers or {}), hdrs.CONTENT_TYPE: MEDIA_TYPE}
     if row.retry:
-        response.headers[hdrs.RETRY_AFTER] = "1"
-    return response
+        every[hdrs.RETRY_AFTER] = "1"
+    return Answer(row.status, every, msgspec.json.encode(document))
 
 
-def answer(error: Exception) -> web.Response:
-    """The answer to a request that ended with this error. What is not listed is logged: 500."""
+def error_answer(error: BaseException) -> Answer:
+    """The answer to a request that failed with this error; 500 and a log line if it is not listed."""
     row = next((_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE), None)
     if row is None:
         log.error("unexpected error", exc_info=error)
-        return problem(_INTERNAL, "an unexpected error, which has been logged")
+        return problem(_INTERNAL, "an unexpected error occurred; it has been logged")
     if isinstance(error, ConditionFailed):
         return problem(row, str(error), key=error.key, version=error.version)
     if isinstance(error, InvalidRequest):
         return problem(row, error.detail, field=error.field)
     if isinstance(error, OverLimit):
-        response = problem(row, str(error), limit=error.limit)
-        response.force_close()  # it may be answered before its body is there
-        return response
+        answer = problem(row, str(error), limit=error.limit)
+        answer.closes = True  # its body may not have arrived
+        return answer
     if isinstance(error, HttpError):
-        response = problem(row, str(error), error.headers)
-        if isinstance(error, TooSlow | TransferEncoded):
-            response.force_close()  # what is left of its body could be taken for a request
-        return response
+        answer = problem(row, str(error), error.headers)
+        # The rest of its body could be taken for a request.
+        answer.closes = isinstance(error, TooSlow | TransferEncoded)
+        return answer
     if isinstance(error, web.HTTPMethodNotAllowed):
         allow = ", ".join(sorted(error.allowed_methods))
         return problem(row, _ROUTER_DETAILS[type(error)], {hdrs.ALLOW: allow})

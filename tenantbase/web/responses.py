@@ -1,23 +1,54 @@
-"""Answers that many routes give, and their headers; their bodies are in ``documents.py``."""
+"""Every answer but the errors, and the headers of each; bodies are rendered in ``documents.py``.
+
+A header is defined here once. aiohttp's path sends these answers as they are; the fast path makes
+its byte templates from them when it starts.
+"""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 
-from tenantbase.documents import applied_json
+from tenantbase.documents import (
+    LARGE_BYTES,
+    applied_json,
+    entry_json,
+    entry_pieces,
+    entry_size,
+    pieces,
+)
 from tenantbase.entry import JSON, Entry
-from tenantbase.lookup import CacheStatus
+from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.interfaces.store import Applied
-from tenantbase.web.semantics.media_types import is_active
-from tenantbase.web.semantics.negotiation import weights
+from tenantbase.media_types import is_active
+from tenantbase.web.answer import Answer, Pieces, Stream
 from tenantbase.web.problems import NO_SUCH_KEY, problem
 
-NO_CACHE: Final = "no-cache"
+SERVER: Final = "tenantbase"
+EVENT_STREAM: Final = "text/event-stream"
 X_CACHE: Final = "X-Cache"
 ETAG: Final = "ETag"  # as the RFC spells it; aiohttp's constant does not
-_COMPRESSED_FROM: Final = 4096  # bytes; below, the head outweighs what is saved
+NO_SNIFF: Final = ("X-Content-Type-Options", "nosniff")
+_NO_CACHE: Final = "no-cache"  # may be stored, but must be revalidated before each use
+_NO_STORE: Final = "no-store"
+_METHODS: Final = "DELETE, GET, HEAD, OPTIONS, POST, PUT"
+
+
+def common_headers(*, varies_by_origin: bool = False, closes: bool = False) -> dict[str, str]:
+    """The headers of every answer, errors and refusals included.
+
+    Args:
+        varies_by_origin: some origins get CORS headers.
+        closes: the connection ends after this answer.
+    """
+    headers: dict[str, str] = {hdrs.SERVER: SERVER}
+    if closes:
+        headers[hdrs.CONNECTION] = "close"
+    if varies_by_origin:
+        headers[hdrs.VARY] = hdrs.ORIGIN
+    return headers
 
 
 def entry_headers(entry: Entry, cache_status: CacheStatus, content_type: str) -> dict[str, str]:
@@ -25,80 +56,121 @@ def entry_headers(entry: Entry, cache_status: CacheStatus, content_type: str) ->
     return {
         hdrs.CONTENT_TYPE: content_type,
         ETAG: f'"{entry.version}"',
-        X_CACHE: cache_status,
-        hdrs.CACHE_CONTROL: NO_CACHE,
+        X_CACHE: cache_status.value,
+        hdrs.CACHE_CONTROL: _NO_CACHE,
     }
 
 
-def raw_headers(entry: Entry, cache_status: CacheStatus) -> dict[str, str]:
-    """The headers of an answer that is the value itself."""
-    headers = entry_headers(entry, cache_status, entry.content_type)
-    headers["X-Content-Type-Options"] = "nosniff"
+def written_headers(entry: Entry) -> dict[str, str]:
+    """The headers of an answer to a write of one entry."""
+    return {
+        hdrs.CONTENT_TYPE: JSON,
+        ETAG: f'"{entry.version}"',
+        hdrs.CACHE_CONTROL: _NO_CACHE,
+    }
+
+
+def entry_answer(lookup: Lookup) -> Answer:
+    """200 with the entry as JSON, or 404."""
+    entry = lookup.entry
+    if entry is None:
+        return absent(lookup.cache_status)
+    headers = entry_headers(entry, lookup.cache_status, JSON)
+    if len(entry.value) > LARGE_BYTES:
+        return Answer(200, headers, Pieces(entry_pieces(entry), entry_size(entry)))
+    return Answer(200, headers, entry_json(entry))
+
+
+def raw_answer(lookup: Lookup, part: slice | None = None) -> Answer:
+    """200 with the value itself, or 404; with ``part``, 206 and those of its bytes."""
+    entry = lookup.entry
+    if entry is None:
+        return absent(lookup.cache_status)
+    value = entry.value
+    headers = entry_headers(entry, lookup.cache_status, entry.content_type)
+    headers.update([NO_SNIFF])
     headers[hdrs.ACCEPT_RANGES] = "bytes"
     if is_active(entry.content_type):
         headers[hdrs.CONTENT_DISPOSITION] = "attachment"
-    return headers
+    if part is not None:
+        headers[hdrs.CONTENT_RANGE] = f"bytes {part.start}-{part.stop - 1}/{len(value)}"
+        return Answer(206, headers, value[part])
+    if len(value) > LARGE_BYTES:
+        return Answer(200, headers, Pieces(pieces(value), len(value)))
+    return Answer(200, headers, value)
 
 
-def absent(cache_status: CacheStatus) -> web.Response:
+def absent(cache_status: CacheStatus) -> Answer:
     """404: there is no such key."""
-    headers = {X_CACHE: cache_status, hdrs.CACHE_CONTROL: NO_CACHE}
+    headers: dict[str, str] = {X_CACHE: cache_status.value, hdrs.CACHE_CONTROL: _NO_CACHE}
     return problem(NO_SUCH_KEY, "there is no such key, or it has expired", headers)
 
 
-def unchanged(entry: Entry, cache_status: CacheStatus) -> web.Response:
-    """304: the client's copy is the newest."""
+def unchanged(entry: Entry, cache_status: CacheStatus) -> Answer:
+    """304: the client's copy is current."""
     headers = entry_headers(entry, cache_status, entry.content_type)
     del headers[hdrs.CONTENT_TYPE]
-    return web.Response(status=304, headers=headers)
+    return Answer(304, headers)
 
 
-def written(applied: Applied, *, status: int = 200, with_value: bool = False) -> web.Response:
-    """The answer to a write of one entry."""
-    body = applied_json(applied, with_value)
-    return web.Response(status=status, body=body, headers=written_headers(applied))
-
-
-def written_headers(applied: Applied) -> dict[str, str]:
-    """The headers of the answer to a write of one entry."""
+def written(applied: Applied, *, with_value: bool = False) -> Answer:
+    """200 after a write of one entry."""
     assert applied.entry is not None
-    return {
-        hdrs.CONTENT_TYPE: JSON,
-        ETAG: f'"{applied.entry.version}"',
-        hdrs.CACHE_CONTROL: NO_CACHE,
-    }
+    return Answer(200, written_headers(applied.entry), applied_json(applied, with_value))
 
 
-def deleted() -> web.Response:
-    """204: the key is absent now, whether or not it was before."""
-    return web.Response(status=204, headers={hdrs.CACHE_CONTROL: NO_CACHE})
+def created(applied: Applied, location: str) -> Answer:
+    """201 after a write that created the key at a URL of its own."""
+    answer = written(applied)
+    answer.status = 201
+    answer.headers[hdrs.LOCATION] = location
+    return answer
 
 
-def collection(request: web.BaseRequest, body: bytes, content_type: str = JSON) -> web.Response:
-    """An answer with many entries; compressed if it is large and the client takes that."""
-    response = web.Response(body=body, headers=collection_headers(content_type))
-    coding = accepted_coding(request)
-    if coding is not None and len(body) >= _COMPRESSED_FROM:
-        response.enable_compression(coding)
-    return response
+def deleted() -> Answer:
+    """204: the key is absent now, whether or not it existed."""
+    return Answer(204, {hdrs.CACHE_CONTROL: _NO_CACHE})
 
 
-def collection_headers(content_type: str) -> dict[str, str]:
-    """The headers of an answer with many entries."""
-    return {
+def collection(body: bytes | Stream, content_type: str = JSON) -> Answer:
+    """200 with many entries, or with another document that may be long."""
+    headers: dict[str, str] = {
         hdrs.CONTENT_TYPE: content_type,
-        hdrs.CACHE_CONTROL: NO_CACHE,
+        hdrs.CACHE_CONTROL: _NO_CACHE,
         hdrs.VARY: hdrs.ACCEPT_ENCODING,
     }
+    return Answer(200, headers, body, compressible=True)
 
 
-def accepted_coding(request: web.BaseRequest) -> web.ContentCoding | None:
-    """How an answer may be compressed (RFC 9110, section 12.5.3); None: not at all."""
-    text = request.headers.get(hdrs.ACCEPT_ENCODING)
-    if text is None:
-        return None
-    accepted = weights(text)
-    for coding in (web.ContentCoding.gzip, web.ContentCoding.deflate):
-        if accepted.get(coding.value, accepted.get("*", 0.0)) > 0:
-            return coding
-    return None
+def page(html: bytes, policy: str) -> Answer:
+    """200 with a page for browsers, and what its content security policy allows it."""
+    answer = collection(html, "text/html; charset=utf-8")
+    answer.headers["Content-Security-Policy"] = policy
+    answer.headers.update([NO_SNIFF])
+    return answer
+
+
+def state(body: bytes, *, serves: bool = True) -> Answer:
+    """How the server is, as JSON: 200 if it serves, 503 if not."""
+    answer = Answer(200, {hdrs.CONTENT_TYPE: JSON, hdrs.CACHE_CONTROL: _NO_STORE}, body)
+    if not serves:
+        answer.status = 503
+        answer.headers[hdrs.RETRY_AFTER] = "1"
+    return answer
+
+
+def options() -> Answer:
+    """204: the methods of the whole server."""
+    return Answer(204, {hdrs.ALLOW: _METHODS, hdrs.CACHE_CONTROL: _NO_STORE})
+
+
+def events(blocks: AsyncGenerator[bytes, None] | None) -> Answer:
+    """200 with server-sent events without end; None: only the headers, for ``HEAD``."""
+    headers: dict[str, str] = {
+        hdrs.CONTENT_TYPE: EVENT_STREAM,
+        hdrs.CACHE_CONTROL: _NO_STORE,
+        "X-Accel-Buffering": "no",  # nginx, and proxies that copy it, would hold events back
+    }
+    if blocks is None:
+        return Answer(200, headers)
+    return Answer(200, headers, Stream(blocks, live=True), closes=True)

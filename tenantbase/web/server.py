@@ -1,4 +1,4 @@
-"""The server: from bound sockets to the last answer."""
+"""The server: from bound sockets to the last answer, and aiohttp's connections."""
 
 from __future__ import annotations
 
@@ -15,34 +15,36 @@ from aiohttp.http_exceptions import LineTooLong
 from tenantbase.background import keep_running
 from tenantbase.errors import InvalidRequest
 from tenantbase.web.transport.acceptor import Acceptor
-from tenantbase.web.app import CACHE, GUARD, HEALTH, SERVER
+from tenantbase.web.app import DATABASE, GUARD, HEALTH
 from tenantbase.web.fast_path.borrowed import Lender
 from tenantbase.web.transport.connections import Connections
+from tenantbase.web.transport.listener import BACKLOG
 from tenantbase.web.transport.draining import close_listeners, finish_requests, until_quiet
 from tenantbase.web.transport.tls import HANDSHAKE_SECONDS, TlsConnections
 from tenantbase.web.semantics.expectations import without_early_invitation
 from tenantbase.web.fast_path.connection import FastPath
 from tenantbase.web.lifecycle import Lifecycle
-from tenantbase.web.problems import HeaderTooLong, TargetTooLong, answer
+from tenantbase.web.problems import HeaderTooLong, TargetTooLong, error_answer
+from tenantbase.web.responses import common_headers
+from tenantbase.web.sending import whole_response
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.semantics.upgrades import pieces
 
-BACKLOG: Final = 1024
 # A key of 1,024 bytes, each percent-encoded, has 3,072 characters; a cursor has up to 1,368.
-MAX_LINE: Final = 16_384
-MAX_FIELD: Final = 8_190
-# An answer to a request whose body nobody wanted: so long the rest of it is still taken, as a
-# client that is cut off while it sends does not see the answer.
-_LINGERING: Final = 5.0
-# Added to what a client may take none of its answer, until the kernel gives it up by itself.
+MAX_LINE_BYTES: Final = 16_384
+MAX_FIELD_BYTES: Final = 8_190
+# How long the rest of a body is still read after its request was refused: a client that is cut off
+# while it sends does not see the answer.
+_LINGERING_SECONDS: Final = 5.0
+# Added to the send timeout before the kernel gives a peer up.
 _VANISHED_SECONDS: Final = 30.0
 
 
 class Connection(web.RequestHandler):
-    """aiohttp's connection, whose own errors are problem documents as well.
+    """aiohttp's connection, with problem documents for its own errors, too.
 
-    `finish_response` and `handle_error`, undocumented, are overridden as aiohttp has no other place for
-    this: what goes wrong before a handler is called, or in the middleware, is answered there.
+    `finish_response` and `handle_error` are undocumented. They are overridden because aiohttp answers
+    failures before a handler, or in the middleware, nowhere else.
     """
 
     __slots__ = ("_connections", "_connected", "_ended", "_finished", "lender")
@@ -50,7 +52,7 @@ class Connection(web.RequestHandler):
     def __init__(self, server: web.Server, connections: Connections | None, **options: Any) -> None:
         super().__init__(server, **options)
         self._connections = connections
-        self._ended = False  # the client has sent all that it will send
+        self._ended = False  # the client has closed its sending side
         self._finished = 0  # answers; aiohttp counts the requests in _request_count
         self.lender: Lender | None = None
 
@@ -70,7 +72,7 @@ class Connection(web.RequestHandler):
             super().data_received(piece)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio.Protocol has it
-        """The client has closed its side, and waits for its answers."""
+        """The client has closed its sending side and waits for its answers."""
         self._ended = True
         current = self._current_request
         incomplete = current is not None and not current.content.is_eof()
@@ -82,7 +84,7 @@ class Connection(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         if isinstance(resp, web.HTTPException):  # raised outside the middleware
-            resp = answer(resp)
+            resp = whole_response(error_answer(resp))
         self._finished += 1
         if self._ended and self._finished == self._request_count:
             resp.force_close()
@@ -100,23 +102,23 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         if isinstance(exc, ConnectionError):
-            raise exc  # nobody is there to be answered
+            raise exc  # the client is gone
         if request.writer.output_size:
             raise ConnectionAbortedError("an answer was cut")
         error: Exception
-        if isinstance(exc, LineTooLong) and exc.args[1] == MAX_LINE:
-            error = TargetTooLong(f"a request target has at most {MAX_LINE:,} bytes")
+        if isinstance(exc, LineTooLong) and exc.args[1] == MAX_LINE_BYTES:
+            error = TargetTooLong(f"a request target has at most {MAX_LINE_BYTES:,} bytes")
         elif isinstance(exc, LineTooLong):
-            error = HeaderTooLong(f"a header field has at most {MAX_FIELD:,} bytes")
+            error = HeaderTooLong(f"a header field has at most {MAX_FIELD_BYTES:,} bytes")
         elif status < 500:
             error = InvalidRequest("this is not a valid HTTP request")
         elif isinstance(exc, UnicodeEncodeError) and hdrs.EXPECT in request.headers:
-            # aiohttp puts an expectation it does not know into its answer, whatever is in it.
+            # aiohttp repeats an unknown expectation in its answer, even if that cannot be encoded.
             error = web.HTTPExpectationFailed()
         else:
             error = exc if isinstance(exc, Exception) else RuntimeError(f"{status}: {message}")
-        response = answer(error)
-        response.headers[hdrs.SERVER] = SERVER
+        response = whole_response(error_answer(error))
+        response.headers.update(common_headers())
         response.force_close()
         return response
 
@@ -128,7 +130,7 @@ async def serving(
     lifecycle: Lifecycle,
     settings: WebSettings,
 ) -> AsyncIterator[None]:
-    """Serve inside the block, on sockets that are bound already; drain and close them at its end."""
+    """Serve on bound sockets inside the block; drain and close them when it ends."""
     loop = asyncio.get_running_loop()
     runner = web.AppRunner(app)
     await runner.setup()
@@ -139,13 +141,13 @@ async def serving(
     def general(borrowed: bool = False) -> Connection:
         return Connection(
             server,
-            None if borrowed else lifecycle.connections,  # what is lent is counted by its lender
+            None if borrowed else lifecycle.connections,  # the lender counts what it lends
             loop=loop,
             keepalive_timeout=settings.keepalive_timeout,
-            access_log=None,  # None is how it is turned off
-            max_line_size=MAX_LINE,
-            max_field_size=MAX_FIELD,
-            lingering_time=_LINGERING,
+            access_log=None,  # turns it off
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_FIELD_BYTES,
+            lingering_time=_LINGERING_SECONDS,
             auto_decompress=False,
         )
 
@@ -155,18 +157,18 @@ async def serving(
     tasks = [keep_running(cut_stalled, "watchdog of slow readers")]
     if settings.fast_path:
         connect = fast_path = FastPath(
-            app[CACHE], settings, lifecycle, app[GUARD], app[HEALTH], general, SERVER
+            app[DATABASE], settings, lifecycle, app[GUARD], app[HEALTH], general
         )
         tasks.append(keep_running(fast_path.watch, "watchdog of the fast path"))
     if settings.tls is not None:
-        # The head of a request, for which the keep-alive timeout allows, comes after the handshake.
+        # The keep-alive timeout bounds the wait for a request's headers, which follow the handshake.
         handshake = min(HANDSHAKE_SECONDS, settings.keepalive_timeout)
         connect = TlsConnections(settings.tls, connect, handshake)
     acceptor = Acceptor(
         connect,
         lifecycle.connections,
         settings.max_connections,
-        SERVER if settings.tls is None else None,
+        plain_text=settings.tls is None,
     )
     try:
         for sock in sockets:
@@ -185,7 +187,7 @@ async def serving(
         if fast_path is not None:
             await fast_path.close(deadline)
         server.pre_shutdown()
-        # Answers not yet taken by their clients.
+        # Answers that clients have yet to read.
         await server.shutdown(max(0.1, deadline - loop.time()))
         await runner.cleanup()
         await lifecycle.connections.lingering.until_closed()
@@ -211,8 +213,8 @@ def _prepare(sock: socket.socket, send_timeout: float) -> None:
     # Inherited by accepted connections.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # For peers that have vanished while the kernel alone holds what they have not taken. A
-        # peer that lives and does not read is cut after this time as well (Linux since 5.11, which
-        # counts from its first closed window), so it must be more than what is allowed.
+        # For peers that vanish when all unread data is in the kernel's buffers. It also cuts a live
+        # peer that does not read (Linux since 5.11, which counts from the first closed window), so
+        # it must be longer than the send timeout.
         milliseconds = int((send_timeout + _VANISHED_SECONDS) * 1000)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)

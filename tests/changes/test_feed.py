@@ -18,7 +18,8 @@ from tenantbase.changes.feed import Feed
 from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
 from tenantbase.coherence.sealed_item import ItemSealer, bucket_of
 from tenantbase.interfaces.sqlite.store import SqliteStore
-from tenantbase.interfaces.store import ChangeEvent, Delete, DeletePrefix, Set
+from tenantbase.events import ChangeEvent, EventKind
+from tenantbase.interfaces.store import Delete, DeletePrefix, Set
 from tenantbase.changes.subscription import BATCH, Subscription
 from tenantbase.coherence.tag_file import TagFile
 
@@ -122,10 +123,10 @@ async def test_every_kind_of_change_in_order(node: Node) -> None:
         node.now += 2
         assert not await node.cache.sweep()
         assert await take(watcher, 4) == [
-            ChangeEvent(1, "set", "a/1"),
-            ChangeEvent(3, "set", "a/2"),
-            ChangeEvent(4, "delete", "a/1"),
-            ChangeEvent(5, "expire", "a/2"),
+            ChangeEvent(1, EventKind.SET, "a/1"),
+            ChangeEvent(3, EventKind.SET, "a/2"),
+            ChangeEvent(4, EventKind.DELETE, "a/1"),
+            ChangeEvent(5, EventKind.EXPIRE, "a/2"),
         ]
 
 
@@ -145,7 +146,7 @@ async def test_what_others_write_is_seen(database: Database, node: Node) -> None
     other = await database.node()
     async with node.feed.subscribe("", None, never) as watcher:
         version = await other.set("k")
-        assert await take(watcher, 1) == [ChangeEvent(version, "set", "k")]
+        assert await take(watcher, 1) == [ChangeEvent(version, EventKind.SET, "k")]
 
 
 async def test_from_now_on_is_from_now_on(node: Node) -> None:
@@ -155,7 +156,7 @@ async def test_from_now_on_is_from_now_on(node: Node) -> None:
             await node.set("old")
             async with node.feed.subscribe("", None, never) as watcher:
                 assert watcher.position == (version := await node.set("new")) - 1
-                assert (await take(watcher, 1))[0] == ChangeEvent(version, "set", "new")
+                assert (await take(watcher, 1))[0] == ChangeEvent(version, EventKind.SET, "new")
 
 
 async def test_resuming_leaves_no_gap_and_repeats_nothing(database: Database, node: Node) -> None:
@@ -233,10 +234,10 @@ async def test_asking_for_more_than_the_log_holds_is_a_reset(database: Database)
         node.feed.subscribe("a", 3, never) as lost,
         node.feed.subscribe("k", 15, never) as found,
     ):
-        assert await take(lost, 1) == [ChangeEvent(20, "reset", "a")]
+        assert await take(lost, 1) == [ChangeEvent(20, EventKind.RESET, "a")]
         assert [event.version for event in await take(found, 5)] == [16, 17, 18, 19, 20]
         await node.set("a")
-        assert await take(lost, 1) == [ChangeEvent(21, "set", "a")]
+        assert await take(lost, 1) == [ChangeEvent(21, EventKind.SET, "a")]
 
 
 async def test_falling_out_of_the_log_while_watching_is_a_reset(database: Database) -> None:
@@ -249,20 +250,20 @@ async def test_falling_out_of_the_log_while_watching_is_a_reset(database: Databa
         while await node.cache.sweep():
             pass
         node.failing = False
-        assert await take(watcher, 1) == [ChangeEvent(41, "reset", "k")]
+        assert await take(watcher, 1) == [ChangeEvent(41, EventKind.RESET, "k")]
         await take_one(node, watcher, "k")
 
 
 async def take_one(node: Node, watcher: Subscription, key: str) -> None:
     version = await node.set(key)
-    assert await take(watcher, 1) == [ChangeEvent(version, "set", key)]
+    assert await take(watcher, 1) == [ChangeEvent(version, EventKind.SET, key)]
 
 
 async def test_a_version_from_the_future_is_a_reset(node: Node) -> None:
     """The database was replaced by an older copy of it."""
     await node.set("k")
     async with node.feed.subscribe("k", 1000, never) as watcher:
-        assert await take(watcher, 1) == [ChangeEvent(1, "reset", "k")]
+        assert await take(watcher, 1) == [ChangeEvent(1, EventKind.RESET, "k")]
         await take_one(node, watcher, "k")
 
 
@@ -278,7 +279,7 @@ async def test_a_reset_outlives_another_one(database: Database) -> None:
         async with node.feed.subscribe("k", 1000, never) as late:
             node.failing = False
             assert (await take(watcher, 1))[0].kind == "reset"
-            assert await take(late, 1) == [ChangeEvent(41, "reset", "k")]
+            assert await take(late, 1) == [ChangeEvent(41, EventKind.RESET, "k")]
 
 
 async def test_a_large_prefix_that_goes_at_once_is_a_reset(node: Node) -> None:
@@ -294,7 +295,7 @@ async def test_a_large_prefix_that_goes_at_once_is_a_reset(node: Node) -> None:
         for prefix in ("", "b", "big/", "big/7"):
             event, *_ = await take(watchers[prefix], 1)
             assert (event.kind, event.key) == ("reset", "big/"), prefix
-        assert await take(watchers["other"], 1) == [ChangeEvent(after, "set", "other")]
+        assert await take(watchers["other"], 1) == [ChangeEvent(after, EventKind.SET, "other")]
 
 
 async def test_heartbeats_carry_the_place_in_the_log(node: Node) -> None:
@@ -337,7 +338,9 @@ async def test_many_idle_watchers_have_one_task(node: Node) -> None:
         ]
         assert len(asyncio.all_tasks()) == before + 1
         version = await node.set("user/777/name")
-        assert await take(watchers[777], 1) == [ChangeEvent(version, "set", "user/777/name")]
+        assert await take(watchers[777], 1) == [
+            ChangeEvent(version, EventKind.SET, "user/777/name")
+        ]
 
 
 async def test_a_failing_database_is_survived(node: Node, caplog: pytest.LogCaptureFixture) -> None:
@@ -351,7 +354,7 @@ async def test_a_failing_database_is_survived(node: Node, caplog: pytest.LogCapt
             with pytest.raises(StoreError):
                 await anext(behind)
         node.failing = False
-        assert await take(watcher, 1) == [ChangeEvent(version, "set", "missed at first")]
+        assert await take(watcher, 1) == [ChangeEvent(version, EventKind.SET, "missed at first")]
     assert caplog.text.count("disk") == 1, "said once, not at each try"
 
 

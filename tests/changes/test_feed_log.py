@@ -11,8 +11,8 @@ import pytest
 from tenantbase.changes import feed as feed_module
 from tenantbase.errors import StoreUnavailable
 from tenantbase.changes.feed import Feed
-from tenantbase.interfaces.store import ChangeEvent
-from tenantbase.changes.subscription import BATCH, RESET, Subscription
+from tenantbase.events import ChangeEvent, EventKind
+from tenantbase.changes.subscription import BATCH, Subscription
 
 PATIENCE = 10.0
 
@@ -41,12 +41,12 @@ class Log:
     def commit(self, *keys: str) -> None:
         """One transaction that sets these keys."""
         first = len(self.events) + 1
-        self.events += [ChangeEvent(first + at, "set", key) for at, key in enumerate(keys)]
+        self.events += [ChangeEvent(first + at, EventKind.SET, key) for at, key in enumerate(keys)]
         self._commits += 1
 
     def commit_reset(self, prefix: str) -> None:
         """Remove everything under a prefix at once."""
-        self.events.append(ChangeEvent(len(self.events) + 1, RESET, prefix))
+        self.events.append(ChangeEvent(len(self.events) + 1, EventKind.RESET, prefix))
         self._commits += 1
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
@@ -84,7 +84,7 @@ async def until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def by_count_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The log is read because of its counter, and not because it is time to."""
-    monkeypatch.setattr(feed_module, "_LOOK_ANYWAY", 3600.0)
+    monkeypatch.setattr(feed_module, "_READ_ANYWAY_SECONDS", 3600.0)
 
 
 @pytest.mark.usefixtures("by_count_alone")
@@ -117,7 +117,7 @@ async def test_one_commit_of_many_events_is_read_to_its_end() -> None:
 async def test_trouble_with_the_log_is_told_once_each_time_that_it_comes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(feed_module, "_LOOK_ANYWAY", 0.0)
+    monkeypatch.setattr(feed_module, "_READ_ANYWAY_SECONDS", 0.0)
     log = Log()
     with caplog.at_level(logging.WARNING, "tenantbase.feed"):
         async with Feed(log, heartbeat=3600).subscribe("", None, never):

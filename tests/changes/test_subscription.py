@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tenantbase.interfaces.store import ChangeEvent
+from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.changes.subscription import _QUEUE, BATCH, Subscription
 
 
@@ -21,7 +21,7 @@ class Log:
         if self.watcher is not None:
             self.watcher.beat()
         versions = range(after + 1, min(after + limit, self.length) + 1)
-        return [ChangeEvent(version, "set", "other") for version in versions], True
+        return [ChangeEvent(version, EventKind.SET, "other") for version in versions], True
 
     async def last_version(self) -> int:
         return self.length
@@ -41,7 +41,7 @@ async def waiting(subscription: Subscription) -> asyncio.Task[list[ChangeEvent]]
 
 
 def event(version: int) -> ChangeEvent:
-    return ChangeEvent(version, "set", "k")
+    return ChangeEvent(version, EventKind.SET, "k")
 
 
 async def test_a_queue_has_a_bound_and_is_let_go_of_beyond_it() -> None:
@@ -82,6 +82,6 @@ async def test_who_reads_through_what_others_did_is_not_stuck() -> None:
     task = await waiting(subscription)
     log.watcher = None
     assert subscription.position == log.length
-    subscription.deliver(ChangeEvent(log.length + 1, "set", "mine"))
+    subscription.deliver(ChangeEvent(log.length + 1, EventKind.SET, "mine"))
     async with asyncio.timeout(10):
         assert [each.key for each in await task] == ["mine"]

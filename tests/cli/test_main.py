@@ -19,6 +19,9 @@ from tenantbase.main import main
 from tests.app_server import AppServer, clean_environment
 from tests.servers import stopped_writer
 
+pytestmark = pytest.mark.integration  # some commands serve
+
+
 Tenantbase = Callable[..., Result]
 
 
@@ -83,7 +86,7 @@ def test_text_is_always_a_string(tenantbase: Tenantbase) -> None:
     assert tenantbase("set", "k", "--text", "1").exit_code == 0
     assert tenantbase("get", "k").stdout == '"1"\n'
     assert failed(
-        tenantbase("set", "k", "--text", "-", stdin=b"\xff"), "the value is no UTF-8 text"
+        tenantbase("set", "k", "--text", "-", stdin=b"\xff"), "the value is not UTF-8 text"
     )
 
 
@@ -321,19 +324,19 @@ def test_a_server_that_is_none_of_ours(server: AppServer) -> None:
 @pytest.mark.parametrize(
     ("args", "variables", "lines"),
     [
-        (["serve", "--port", "x"], {}, ["Error: --port: 'x': a number from 0 to 65535 is wanted"]),
+        (["serve", "--port", "x"], {}, ["Error: --port: 'x': expected a number from 0 to 65535"]),
         (
             ["serve"],
             {"TENANTBASE_WORKERS": "0"},
-            ["Error: TENANTBASE_WORKERS: '0': a number from 1 to 1024, or auto, is wanted"],
+            ["Error: TENANTBASE_WORKERS: '0': expected auto or a number from 1 to 1024"],
         ),
         (
             ["serve", "--host", "0.0.0.0", "--log-level", "x"],
             {},
             [
-                "Error: --log-level: 'x': one of debug, info, warning, error, critical is wanted",
-                "Error: --host: 0.0.0.0 can be reached from other machines, and there is neither"
-                " encryption nor authentication; if that is meant, give --insecure as well",
+                "Error: --log-level: 'x': expected one of debug, info, warning, error, critical",
+                "Error: --host: 0.0.0.0 is reachable from other machines, and there is neither"
+                " encryption nor authentication; if that is intended, add --insecure",
             ],
         ),
     ],

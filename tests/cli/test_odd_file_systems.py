@@ -41,3 +41,10 @@ def test_a_lock_file_that_cannot_be_locked(tmp_path: Path) -> None:
     )
     assert refused(done, f"cannot lock {database}-lock: No locks available")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_takes_no_files() -> None:
+    """The kernel says that the file does not exist, as if another process had removed it."""
+    database = Path("/proc/x.db")
+    done = command("set", "--database", str(database), "k", "1")
+    assert refused(done, f"{database}-tags", "No such file or directory")

@@ -87,7 +87,7 @@ def test_what_has_expired_is_passed_over(tmp_path: Path) -> None:
         ('{"key":"k","value":1,"tll":5}', "tll: object contains unknown field `tll`"),
         ('{"key":"","value":1}', "key: a key has at least one character"),
         ('{"key":"k","value":1,"ttl":0}', "ttl: "),
-        ('{"key":"k","value":"*","encoding":"base64"}', "value: a string of base64 is wanted"),
+        ('{"key":"k","value":"*","encoding":"base64"}', "value: expected a base64 string"),
         ('{"key":"k","value":1,"if_absent":true}', "an import has no conditions"),
         ('{"key":"k","value":1,"if_version":1}', "an import has no conditions"),
         ('{"key":"k","value":"%s"}' % ("x" * 20), "value: a value has at most 20 bytes"),

@@ -28,32 +28,32 @@ class Recorder:
 
 async def test_calls_of_one_turn_are_one_batch() -> None:
     recorder = Recorder()
-    coalescer = Batcher(recorder.run, limit=100, parallel=1)
-    assert await asyncio.gather(*map(coalescer.submit, (1, 2, 3))) == [10, 20, 30]
-    assert await coalescer.submit(4) == 40
+    batcher = Batcher(recorder.run, limit=100, parallel=1)
+    assert await asyncio.gather(*map(batcher.submit, (1, 2, 3))) == [10, 20, 30]
+    assert await batcher.submit(4) == 40
     assert recorder.batches == [[1, 2, 3], [4]]
 
 
 async def test_a_batch_has_at_most_its_limit() -> None:
     recorder = Recorder()
-    coalescer = Batcher(recorder.run, limit=2, parallel=1)
-    await asyncio.gather(*map(coalescer.submit, range(5)))
+    batcher = Batcher(recorder.run, limit=2, parallel=1)
+    await asyncio.gather(*map(batcher.submit, range(5)))
     assert recorder.batches == [[0, 1], [2, 3], [4]]
 
 
 async def test_a_batch_weighs_at_most_its_limit_or_is_one_item() -> None:
     recorder = Recorder()
-    coalescer = Batcher(recorder.run, limit=5, parallel=1, weight=abs)
-    await asyncio.gather(*map(coalescer.submit, (1, 2, 3, 9, 2, 2, 1, 1)))
+    batcher = Batcher(recorder.run, limit=5, parallel=1, weight=abs)
+    await asyncio.gather(*map(batcher.submit, (1, 2, 3, 9, 2, 2, 1, 1)))
     assert recorder.batches == [[1, 2], [3], [9], [2, 2, 1], [1]]
 
 
 async def test_receivers_are_called_with_results_and_errors() -> None:
-    coalescer = Batcher(Recorder().run, limit=100, parallel=1)
+    batcher = Batcher(Recorder().run, limit=100, parallel=1)
     received: list[object] = []
     for item in (1, -1, 2):
-        coalescer.submit_then(item, received.append)
-    assert await coalescer.submit(3) == 30
+        batcher.submit_then(item, received.append)
+    assert await batcher.submit(3) == 30
     one, error, two = received
     assert (one, two) == (10, 20)
     assert isinstance(error, KeyError)
@@ -68,23 +68,23 @@ async def test_a_receiver_that_raises_keeps_nobody_waiting() -> None:
     def fail(result: int | Exception) -> None:
         raise ValueError(result)
 
-    coalescer = Batcher(Recorder().run, limit=100, parallel=1)
-    coalescer.submit_then(1, fail)
-    assert await coalescer.submit(2) == 20
-    assert await coalescer.submit(3) == 30
+    batcher = Batcher(Recorder().run, limit=100, parallel=1)
+    batcher.submit_then(1, fail)
+    assert await batcher.submit(2) == 20
+    assert await batcher.submit(3) == 30
     assert [repr(error) for error in told] == ["ValueError(10)"]
 
 
 async def test_what_arrives_meanwhile_goes_into_the_next_batch() -> None:
     recorder = Recorder()
     recorder.gate.clear()
-    coalescer = Batcher(recorder.run, limit=100, parallel=1)
-    first = coalescer.submit(1)
+    batcher = Batcher(recorder.run, limit=100, parallel=1)
+    first = batcher.submit(1)
     await asyncio.sleep(0.01)
-    later = [coalescer.submit(n) for n in (2, 3)]
+    later = [batcher.submit(n) for n in (2, 3)]
     await asyncio.sleep(0.01)
     assert recorder.batches == [[1]]
-    assert coalescer.waiting == 2
+    assert batcher.waiting == 2
     recorder.gate.set()
     assert await asyncio.gather(first, *later) == [10, 20, 30]
     assert recorder.batches == [[1], [2, 3]]
@@ -93,8 +93,8 @@ async def test_what_arrives_meanwhile_goes_into_the_next_batch() -> None:
 async def test_batches_run_side_by_side_up_to_a_bound() -> None:
     recorder = Recorder()
     recorder.gate.clear()
-    coalescer = Batcher(recorder.run, limit=1, parallel=2)
-    results = [coalescer.submit(n) for n in (1, 2, 3)]
+    batcher = Batcher(recorder.run, limit=1, parallel=2)
+    results = [batcher.submit(n) for n in (1, 2, 3)]
     await asyncio.sleep(0.01)
     assert recorder.batches == [[1], [2]]
     recorder.gate.set()
@@ -103,52 +103,54 @@ async def test_batches_run_side_by_side_up_to_a_bound() -> None:
 
 
 async def test_one_items_error_is_its_own() -> None:
-    coalescer = Batcher(Recorder().run, limit=100, parallel=1)
-    good, bad = coalescer.submit(1), coalescer.submit(-1)
+    batcher = Batcher(Recorder().run, limit=100, parallel=1)
+    good, bad = batcher.submit(1), batcher.submit(-1)
     assert await good == 10
     with pytest.raises(KeyError):
         await bad
 
 
 async def test_an_error_of_the_batch_is_everybodys_and_not_the_next_ones() -> None:
-    coalescer = Batcher(Recorder().run, limit=100, parallel=1)
-    doomed = [coalescer.submit(n) for n in (1, 13)]
+    batcher = Batcher(Recorder().run, limit=100, parallel=1)
+    doomed = [batcher.submit(n) for n in (1, 13)]
     for result in doomed:
         with pytest.raises(RuntimeError):
             await result
-    assert await coalescer.submit(2) == 20
+    assert await batcher.submit(2) == 20
 
 
 async def test_cancelling_a_caller_stops_nothing() -> None:
     recorder = Recorder()
     recorder.gate.clear()
-    coalescer = Batcher(recorder.run, limit=100, parallel=1)
-    impatient, patient = coalescer.submit(1), coalescer.submit(2)
+    batcher = Batcher(recorder.run, limit=100, parallel=1)
+    impatient, patient = batcher.submit(1), batcher.submit(2)
     await asyncio.sleep(0.01)
     impatient.cancel()
     recorder.gate.set()
     assert await patient == 20
 
 
-async def test_a_batch_in_a_slow_part_lets_others_begin_up_to_a_bound() -> None:
+async def test_a_batch_in_its_second_step_lets_others_begin_up_to_a_bound() -> None:
     gate = asyncio.Event()
     begun: list[list[int]] = []
 
-    async def run(items: Sequence[int]) -> Sequence[int]:
+    async def run(items: Sequence[int]) -> Sequence[int] | Unfinished[int]:
         begun.append(list(items))
-        if items[0] < 0:
-            coalescer.overlap()
-            await gate.wait()
-        return items
 
-    coalescer: Batcher[int, int] = Batcher(run, limit=1, parallel=1, overlapping=2)
-    slow = [coalescer.submit(n) for n in (-1, -2, -3)]
-    fast = coalescer.submit(4)
+        async def finish() -> Sequence[int]:
+            await gate.wait()
+            return items
+
+        return Unfinished([LATER], finish) if items[0] < 0 else items
+
+    batcher: Batcher[int, int] = Batcher(run, limit=1, parallel=1, finishing=2)
+    slow = [batcher.submit(n) for n in (-1, -2, -3)]
+    fast = batcher.submit(4)
     await asyncio.sleep(0.01)
     assert begun == [[-1], [-2], [-3]], "the third had to stay, and keeps the fourth out"
     gate.set()
     assert await asyncio.gather(*slow, fast) == [-1, -2, -3, 4]
-    await coalescer.drained()
+    await batcher.drained()
 
 
 async def test_what_is_ready_waits_neither_for_the_second_step_nor_for_that_of_others() -> None:
@@ -161,50 +163,52 @@ async def test_what_is_ready_waits_neither_for_the_second_step_nor_for_that_of_o
     async def run(items: Sequence[int]) -> Unfinished[int]:
         return Unfinished([LATER if item < 0 else item * 10 for item in items], finish)
 
-    coalescer: Batcher[int, int] = Batcher(run, limit=100, parallel=1)
+    batcher: Batcher[int, int] = Batcher(run, limit=100, parallel=1)
     slow = []
     for n in range(20):
-        slow.append(coalescer.submit(-1))
-        assert await coalescer.submit(n) == n * 10
+        slow.append(batcher.submit(-1))
+        assert await batcher.submit(n) == n * 10
     assert not any(each.done() for each in slow)
     gate.set()
     assert await asyncio.gather(*slow) == [-10] * 20
-    await coalescer.drained()
+    await batcher.drained()
 
 
 async def test_drained_waits_for_everything() -> None:
     recorder = Recorder()
     recorder.gate.clear()
-    coalescer = Batcher(recorder.run, limit=1, parallel=1)
-    results = [coalescer.submit(n) for n in (1, 2)]
-    drained = asyncio.ensure_future(coalescer.drained())
+    batcher = Batcher(recorder.run, limit=1, parallel=1)
+    results = [batcher.submit(n) for n in (1, 2)]
+    drained = asyncio.ensure_future(batcher.drained())
     await asyncio.sleep(0.01)
     assert not drained.done()
     recorder.gate.set()
     await drained
     assert all(result.done() for result in results)
-    await coalescer.drained()
+    await batcher.drained()
 
 
 async def test_drained_waits_for_what_is_in_no_batch_yet() -> None:
-    coalescer = Batcher(Recorder().run, limit=1, parallel=1)
-    result = coalescer.submit(1)
-    await coalescer.drained()
+    batcher = Batcher(Recorder().run, limit=1, parallel=1)
+    result = batcher.submit(1)
+    await batcher.drained()
     assert result.done()
 
 
-async def test_drained_waits_for_batches_in_a_slow_part() -> None:
+async def test_drained_waits_for_batches_in_their_second_step() -> None:
     gate = asyncio.Event()
 
-    async def run(items: Sequence[int]) -> Sequence[int]:
-        coalescer.overlap()
+    async def finish() -> list[int]:
         await gate.wait()
-        return items
+        return [1]
 
-    coalescer: Batcher[int, int] = Batcher(run, limit=1, parallel=1, overlapping=1)
-    result = coalescer.submit(1)
+    async def run(items: Sequence[int]) -> Unfinished[int]:
+        return Unfinished([LATER], finish)
+
+    batcher: Batcher[int, int] = Batcher(run, limit=1, parallel=1, finishing=1)
+    result = batcher.submit(1)
     await asyncio.sleep(0.01)
-    drained = asyncio.ensure_future(coalescer.drained())
+    drained = asyncio.ensure_future(batcher.drained())
     await asyncio.sleep(0.01)
     assert not drained.done()
     gate.set()

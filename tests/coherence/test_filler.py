@@ -7,19 +7,20 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from tenantbase.coherence.authority import Tag
 from tenantbase.coherence.filler import HEAVY_BYTES, Fill, Filler
 from tenantbase.coherence.sealed_item import ItemSealer
-from tenantbase.coherence.tag_file import Tag
 from tenantbase.entry import JSON, Entry
 from tenantbase.interfaces.cache import Item
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
-from tenantbase.lookup import Counters
+from tenantbase.lookup import PolicyCounts
 from tests.servers import MemcachedProcess
 
 TAG: Tag = (b"e" * 16, 2)
 ID = "00000000-0000-0000-0000-000000000001"
 KIB = 1 << 10
+MAX_ITEM_BYTES = 1 << 20
 
 
 class Sealer(ItemSealer):
@@ -29,9 +30,9 @@ class Sealer(ItemSealer):
         super().__init__(bytes(32))
         self.threads: set[int] = set()
 
-    def encode(self, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
+    def seal(self, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
         self.threads.add(threading.get_ident())
-        return super().encode(name, tag, entry)
+        return super().seal(name, tag, entry)
 
 
 class Memcache(MemcacheClient):
@@ -77,10 +78,10 @@ async def test_all_arrive_in_batches(
     sealer = Sealer()
     async with (memcache := Memcache(memcached)):
         given = fills(sealer, count, size)
-        await Filler(sealer, memcache, Counters()).store(given)
+        await Filler(sealer, memcache, PolicyCounts(), MAX_ITEM_BYTES).store(given)
         found = await memcache.get_many([name for name, *_ in given])
         for name, tag, entry, _ in given:
-            assert found[name] == sealer.encode(name, tag, entry)
+            assert found[name] == sealer.seal(name, tag, entry)
         assert sum(len(batch) for batch in memcache.batches) == count
         assert len(memcache.batches) == batches
         for batch in memcache.batches:
@@ -94,7 +95,9 @@ async def test_heavy_ones_are_not_sealed_by_the_event_loop(
 ) -> None:
     sealer = Sealer()
     async with (memcache := Memcache(memcached)):
-        await Filler(sealer, memcache, Counters()).store(fills(sealer, count, size))
+        await Filler(sealer, memcache, PolicyCounts(), MAX_ITEM_BYTES).store(
+            fills(sealer, count, size)
+        )
     assert sealer.threads and threading.get_ident() not in sealer.threads
 
 
@@ -102,11 +105,11 @@ async def test_heavy_ones_are_not_sealed_by_the_event_loop(
 async def test_a_memcached_that_is_away_is_counted_and_no_error(
     memcached: MemcachedProcess, count: int
 ) -> None:
-    sealer, counters = Sealer(), Counters()
+    sealer, counts = Sealer(), PolicyCounts()
     async with (memcache := Memcache(memcached)):
         memcached.kill()
-        await Filler(sealer, memcache, counters).store(fills(sealer, count, 10))
-        assert counters.cache_failures == len(memcache.batches) > 0
+        await Filler(sealer, memcache, counts, MAX_ITEM_BYTES).store(fills(sealer, count, 10))
+        assert counts.cache_failures == len(memcache.batches) > 0
 
 
 @pytest.mark.parametrize("count", [1, 600])
@@ -115,4 +118,6 @@ async def test_any_other_error_is_raised(memcached: MemcachedProcess, count: int
     async with (memcache := Memcache(memcached)):
         memcache.broken = True
         with pytest.raises(RuntimeError, match="a mistake"):
-            await Filler(sealer, memcache, Counters()).store(fills(sealer, count, 10))
+            await Filler(sealer, memcache, PolicyCounts(), MAX_ITEM_BYTES).store(
+                fills(sealer, count, 10)
+            )

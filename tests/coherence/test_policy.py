@@ -7,7 +7,7 @@ import gc
 import random
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -38,10 +38,12 @@ from tenantbase.interfaces.store import (
     Delete,
     DeletePrefix,
     Seqlock,
+    Ticket,
     Set,
-    Written,
+    GroupResult,
 )
-from tenantbase.coherence.tag_file import Tag, TagFile
+from tenantbase.coherence.authority import Tag, Tags
+from tenantbase.coherence.tag_file import TagFile
 from tenantbase.coherence.write_queue import QUEUE_BYTES
 from tests.servers import MemcachedProcess, let_pass
 
@@ -63,11 +65,37 @@ class StagedStore(SqliteStore):
             await self.after_select()  # type: ignore[misc]
         return rows
 
-    async def write(self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock) -> Written:
+    async def write(
+        self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
+    ) -> GroupResult[Ticket]:
         self.groups.append(len(group))
         if self.before_write is not None:
             await self.before_write()  # type: ignore[misc]
         return await super().write(group, now, seqlock)
+
+
+class AwaitedTags:
+    """The tag file as an authority that has to be asked, as one in another machine would.
+
+    Attributes:
+        questions: how many it was asked.
+        before_answer: awaited, if given, before a question is answered.
+    """
+
+    def __init__(self, tags: TagFile) -> None:
+        self.file = tags
+        self.questions = 0
+        self.before_answer: Callable[[], Awaitable[object]] | None = None
+
+    @property
+    def commits(self) -> int:
+        return self.file.commits
+
+    async def tags(self, buckets: Sequence[int]) -> Tags:
+        self.questions += 1
+        if self.before_answer is not None:
+            await self.before_answer()
+        return self.file.tags(buckets)
 
 
 class Node:
@@ -98,7 +126,7 @@ class Cluster:
         self.server = server
         self.stack = stack
 
-    async def start(self, **settings: float) -> Node:
+    async def start(self, *, awaited: bool = False, **settings: float) -> Node:
         tags = TagFile.open(self.path.with_name("x.db-tags"))
         self.stack.callback(tags.close)
         lock = WriteLock(self.path.with_name("x.db-lock"))
@@ -111,7 +139,7 @@ class Cluster:
         seqlock = TagSeqlock(tags, lock, lambda key: bucket_of(sealer.name(key)))
         cache = Cache(
             store,
-            tags,
+            AwaitedTags(tags) if awaited else tags,
             seqlock,
             sealer,
             memcache,
@@ -213,13 +241,70 @@ async def test_while_a_write_is_in_flight_the_cache_is_neither_asked_nor_filled(
     node: Node,
 ) -> None:
     await node.set("k", b"1")
-    tags = node.cache._tags
+    tags = node.cache._authority
+    assert isinstance(tags, TagFile)
     bucket = bucket_of(node.sealer.name("k"))
     tags.sequences[bucket] |= 1
     assert await node.get("k") == (b"1", CacheStatus.BYPASS)
     assert await node.get("k") == (b"1", CacheStatus.BYPASS)
     tags.sequences[bucket] += 1
     assert await node.get("k") == (b"1", CacheStatus.MISS)
+    assert await node.get("k") == (b"1", CacheStatus.HIT)
+
+
+async def test_an_authority_may_be_awaited(cluster: Cluster) -> None:
+    node = await cluster.start(awaited=True)
+    authority = node.cache._authority
+    assert isinstance(authority, AwaitedTags)
+    await node.set("k", b"1")
+    assert await node.get("k") == (b"1", CacheStatus.HIT)
+    await node.memcache.set_many([(node.sealer.name("k"), b"", 0)])
+    assert await node.get("k") == (b"1", CacheStatus.MISS)
+    found = await node.cache.get_many(["k", "none"])
+    assert [each.cache_status for each in found] == [CacheStatus.HIT, CacheStatus.MISS]
+    authority.file.sequences[bucket_of(node.sealer.name("k"))] |= 1
+    assert await node.get("k") == (b"1", CacheStatus.BYPASS)
+    assert authority.questions == 4, "one for each batch, however many keys"
+
+
+async def test_an_awaited_answer_decides_though_memcached_answered_first(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await cluster.start(awaited=True)
+    authority = node.cache._authority
+    assert isinstance(authority, AwaitedTags)
+    await node.set("k", b"old")
+    fetched = asyncio.Event()
+    get_many = node.memcache.get_many
+
+    async def fetching(names: Sequence[bytes]) -> dict[bytes, bytes]:
+        items = await get_many(names)
+        fetched.set()
+        return items
+
+    async def overtake() -> None:
+        authority.before_answer = None
+        await fetched.wait()
+        await node.set("k", b"new")
+
+    monkeypatch.setattr(node.memcache, "get_many", fetching)
+    authority.before_answer = overtake
+    assert await node.get("k") == (b"new", CacheStatus.MISS)
+
+
+async def test_reads_fail_with_an_authority_that_cannot_be_asked(cluster: Cluster) -> None:
+    node = await cluster.start(awaited=True)
+    authority = node.cache._authority
+    assert isinstance(authority, AwaitedTags)
+
+    async def fail() -> None:
+        raise StoreUnavailable("cut off")
+
+    await node.set("k", b"1")
+    authority.before_answer = fail
+    with pytest.raises(StoreUnavailable, match="cut off"):
+        await node.get("k")
+    authority.before_answer = None
     assert await node.get("k") == (b"1", CacheStatus.HIT)
 
 
@@ -274,7 +359,7 @@ async def test_of_one_group_only_the_last_state_of_a_key_is_cached(node: Node) -
 async def test_a_set_is_not_cached_when_its_group_deletes_it_again(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pending, "_PREFIX_CHANGES", 1)  # or it would be a group of its own
+    monkeypatch.setattr(pending, "_PREFIX_ROWS", 1)  # or it would be a group of its own
     await asyncio.gather(node.cache.write(Set("k", b"1", JSON)), node.cache.write(DeletePrefix("")))
     assert node.store.groups == [2]
     assert (await node.get("k"))[0] is None
@@ -302,7 +387,7 @@ async def test_frames_that_are_not_this_keys_newest_are_misses(node: Node) -> No
     for lie in (old, good[b], b"", b"x" * 500, good[a][:-1], good[a] + b"\0"):
         await node.memcache.set_many([(a, lie, 0)])
         assert await node.get("a") == (b"2", CacheStatus.MISS)
-    assert node.cache.counters.rejected_items == 6
+    assert node.cache.counts.rejected_items == 6
     assert await node.get("a") == (b"2", CacheStatus.HIT)
 
 
@@ -398,7 +483,9 @@ async def test_a_write_begun_and_not_finished_in_time_is_of_unknown_outcome(
     write = StagedStore.write
     told = asyncio.Event()
 
-    async def slow(group: Sequence[PendingWrite], now: float, seqlock: Seqlock) -> Written:
+    async def slow(
+        group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
+    ) -> GroupResult[Ticket]:
         written = await write(node.store, group, now, seqlock)
         let_pass(3600.0)
         await told.wait()
@@ -433,10 +520,10 @@ async def test_the_next_group_is_committed_while_one_is_stored_in_memcached(node
 
     node.memcache.set_many = slow  # type: ignore[method-assign]
     first = node.cache.write(Set("a", b"1", JSON))
-    while node.cache.counters.commits < 1:
+    while node.cache.counts.commits < 1:
         await asyncio.sleep(0)
     second = node.cache.write(Set("b", b"1", JSON))
-    while node.cache.counters.commits < 2:
+    while node.cache.counts.commits < 2:
         await asyncio.sleep(0)
     assert not first.done() and not second.done()
     stored.set()
@@ -471,19 +558,19 @@ async def test_large_values_are_sealed_and_opened_beside_the_event_loop(
     node = await cluster.start(max_item_bytes=2 << 20)
     loop_thread = threading.get_ident()
     hashed: dict[bool, int] = {True: 0, False: 0}  # bytes, by whether the loop was at it
-    encode, decode = ItemSealer.encode, ItemSealer.decode
+    seal, open_ = ItemSealer.seal, ItemSealer.open
 
     def encoded(self: ItemSealer, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
-        frame = encode(self, name, tag, entry)
-        hashed[threading.get_ident() == loop_thread] += len(frame)
-        return frame
+        item = seal(self, name, tag, entry)
+        hashed[threading.get_ident() == loop_thread] += len(item)
+        return item
 
     def decoded(self: ItemSealer, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
         hashed[threading.get_ident() == loop_thread] += len(data)
-        return decode(self, data, slot, tag)
+        return open_(self, data, slot, tag)
 
-    monkeypatch.setattr(ItemSealer, "encode", encoded)
-    monkeypatch.setattr(ItemSealer, "decode", decoded)
+    monkeypatch.setattr(ItemSealer, "seal", encoded)
+    monkeypatch.setattr(ItemSealer, "open", decoded)
     size = 20 * 50_000 // count + 65_536
     changes = [Set(f"{number}", bytes(size), OCTETS) for number in range(count)]
     await node.cache.write(*changes)
@@ -503,7 +590,7 @@ async def test_what_would_take_too_much_of_memcached_is_read_from_the_database(
         found = await node.cache.get("k")
         assert found.entry is not None and len(found.entry.value) == CACHED_BYTES + 1
         assert found.cache_status is CacheStatus.MISS
-    assert node.cache.counters.cache_failures == 0
+    assert node.cache.counts.cache_failures == 0
 
 
 async def test_what_memcached_refuses_of_a_large_write_is_counted(node: Node) -> None:
@@ -512,7 +599,7 @@ async def test_what_memcached_refuses_of_a_large_write_is_counted(node: Node) ->
 
     node.memcache.set_many = fail_to_store  # type: ignore[method-assign]
     await node.cache.write(*(Set(f"{n}", b"1", JSON) for n in range(1000)))
-    assert node.cache.counters.cache_failures == 4
+    assert node.cache.counts.cache_failures == 4
 
 
 async def test_a_failed_condition_keeps_no_value_of_its_group(node: Node) -> None:
@@ -591,7 +678,7 @@ async def test_waiting_writes_hold_a_bounded_amount_of_memory(cluster: Cluster) 
     for _ in range(110):
         writes.append(node.cache.write(*changes))
         await asyncio.sleep(0)
-        held = max(held, node.cache._queue.bytes)
+        held = max(held, node.cache.queued_bytes)
     refused = [write for write in writes if write.done()]
     if held > QUEUE_BYTES:
         gate.set()  # or closing would wait for ever
@@ -675,7 +762,7 @@ async def test_the_cache_failing_in_mid_batch_is_a_bypass(node: Node) -> None:
     node.memcache.set_many = fail_to_store  # type: ignore[method-assign]
     await node.set("k", b"1")
     assert await node.get("k") == (b"1", CacheStatus.BYPASS)
-    assert node.cache.counters.cache_failures == 2
+    assert node.cache.counts.cache_failures == 2
 
 
 async def test_a_listing_is_complete_and_in_byte_order(node: Node) -> None:

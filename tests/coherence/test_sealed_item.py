@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 
 from tenantbase.entry import JSON, MAX_KEY_BYTES, Entry
 from tenantbase.coherence.sealed_item import (
-    OVERHEAD,
+    OVERHEAD_BYTES,
     REMEMBERED_SLOTS,
     REJECTED,
     ItemSealer,
     bucket_of,
 )
-from tenantbase.coherence.tag_file import BUCKETS, Tag
+from tenantbase.coherence.authority import BUCKETS, Tag
 
 SECRET = bytes(range(32))
-CODEC = ItemSealer(SECRET)
+SEALER = ItemSealer(SECRET)
 TAG: Tag = (b"e" * 16, 4)
 ID = str(uuid.UUID(int=1))
 
@@ -37,11 +37,11 @@ entries = st.builds(
 
 
 def sealed(entry: Entry | None, key: str, tag: Tag = TAG) -> bytes:
-    return CODEC.encode(CODEC.name(key), tag, entry)
+    return SEALER.seal(SEALER.name(key), tag, entry)
 
 
-def opened(data: bytes, key: str, tag: Tag = TAG, sealer: ItemSealer = CODEC) -> object:
-    return sealer.decode(data, sealer.slot(key), tag)
+def opened(data: bytes, key: str, tag: Tag = TAG, sealer: ItemSealer = SEALER) -> object:
+    return sealer.open(data, sealer.slot(key), tag)
 
 
 @given(entries)
@@ -137,14 +137,14 @@ def test_large_frames_are_not_remembered() -> None:
     sealer = ItemSealer(SECRET)
     for size in (10, 10_000):
         slot = sealer.slot(f"{size}")
-        frame = sealer.encode(slot.name, TAG, Entry(slot.key, bytes(size), JSON, ID, 1, None))
-        assert sealer.decode(frame, slot, TAG) is not REJECTED
-        assert (slot.frame is frame) == (size == 10)
+        frame = sealer.seal(slot.name, TAG, Entry(slot.key, bytes(size), JSON, ID, 1, None))
+        assert sealer.open(frame, slot, TAG) is not REJECTED
+        assert (slot.data is frame) == (size == 10)
 
 
 def test_a_strangers_frame_is_rejected() -> None:
     stranger = ItemSealer(bytes(32))
-    frame = stranger.encode(CODEC.name("k"), TAG, None)
+    frame = stranger.seal(SEALER.name("k"), TAG, None)
     assert opened(frame, "k") is REJECTED
 
 
@@ -154,15 +154,15 @@ def test_rubbish_is_rejected(data: bytes) -> None:
 
 
 def test_names_are_fixed_length_hexadecimal_and_keyed() -> None:
-    names = {CODEC.name(key) for key in ("a", "b", "a b\r\nset x", "é" * 512)}
+    names = {SEALER.name(key) for key in ("a", "b", "a b\r\nset x", "é" * 512)}
     assert len(names) == 4
     assert all(len(name) == 32 and set(name) <= set(b"0123456789abcdef") for name in names)
-    assert ItemSealer(bytes(32)).name("a") != CODEC.name("a")
-    assert CODEC.name("a") != hashlib.blake2b(b"a", digest_size=16).hexdigest().encode()
+    assert ItemSealer(bytes(32)).name("a") != SEALER.name("a")
+    assert SEALER.name("a") != hashlib.blake2b(b"a", digest_size=16).hexdigest().encode()
 
 
 def test_buckets_are_spread_over_all_there_are() -> None:
-    buckets = {bucket_of(CODEC.name(str(n))) for n in range(20_000)}
+    buckets = {bucket_of(SEALER.name(str(n))) for n in range(20_000)}
     assert min(buckets) >= 0 and max(buckets) < BUCKETS
     # 20,000 balls in 65,536 bins hit about 17,200 of them.
     assert len(buckets) > 16_500
@@ -171,4 +171,18 @@ def test_buckets_are_spread_over_all_there_are() -> None:
 def test_the_overhead_is_an_upper_bound() -> None:
     entry = Entry("k" * MAX_KEY_BYTES, b"v", "x/" + "y" * 250, str(uuid.uuid4()), 1, 1e9)
     memcached_item_header = 64 + 32
-    assert len(sealed(entry, entry.key)) - 1 + memcached_item_header <= OVERHEAD
+    assert len(sealed(entry, entry.key)) - 1 + memcached_item_header <= OVERHEAD_BYTES
+
+
+def test_a_copy_under_another_tag_is_valid_where_the_authority_accepts_it() -> None:
+    def at_or_above(sealed_under: Tag, current: Tag) -> bool:
+        return sealed_under[0] == current[0] and sealed_under[1] >= current[1]
+
+    sealer = ItemSealer(SECRET, at_or_above)
+    epoch, sequence = TAG
+    item = sealed(None, "k", (epoch, sequence))
+    for _ in range(2):  # the second time it is remembered
+        assert opened(item, "k", (epoch, sequence - 2), sealer) is None
+        assert opened(item, "k", (epoch, sequence + 2), sealer) is REJECTED
+        assert opened(item, "k", (b"f" * 16, sequence - 2), sealer) is REJECTED
+    assert opened(item[:-1], "k", (epoch, sequence - 2), sealer) is REJECTED

@@ -16,7 +16,8 @@ from tenantbase.coherence import tag_file as tags_module
 from tenantbase.owned_files import TAGS_BEGUN_MARK
 from tenantbase.errors import CannotOpen
 from tenantbase.coherence.tag_seqlock import WriteLock
-from tenantbase.coherence.tag_file import BUCKETS, TagFile
+from tenantbase.coherence.authority import BUCKETS
+from tenantbase.coherence.tag_file import TagFile
 
 
 @pytest.fixture
@@ -208,7 +209,7 @@ def test_a_file_that_another_has_left_incomplete_is_waited_for_and_not_used(
 ) -> None:
     path.write_bytes(content)
     with path.open() as another, monkeypatch.context() as patch:
-        patch.setattr(tags_module, "_PATIENCE", 0.1)
+        patch.setattr(tags_module, "_PATIENCE_SECONDS", 0.1)
         fcntl.flock(another, fcntl.LOCK_SH)  # it is between its two locks
         with pytest.raises(CannotOpen, match="stays locked by another process"):
             TagFile.open(path)

@@ -18,7 +18,8 @@ import pytest
 
 from tenantbase.errors import CannotOpen
 from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
-from tenantbase.coherence.tag_file import BUCKETS, TagFile
+from tenantbase.coherence.authority import BUCKETS
+from tenantbase.coherence.tag_file import TagFile
 from tests.servers import poll, poll_async, stopped_writer
 
 

@@ -13,10 +13,10 @@ from tenantbase.entry import JSON
 from tenantbase.interfaces.store import Delete, DeletePrefix, Set, Sweep
 from tenantbase.coherence.write_queue import (
     GROUP_BYTES,
-    GROUP_CHANGES,
+    GROUP_ROWS,
     GROUP_WRITES,
     LARGE_BYTES,
-    LARGE_CHANGES,
+    LARGE_ROWS,
     WriteQueue,
 )
 
@@ -24,13 +24,13 @@ from tenantbase.coherence.write_queue import (
 class Waiting(NamedTuple):
     """A write as the queue sees it."""
 
-    changes: int
+    rows: int
     bytes: int
     large: bool = False
 
 
 SMALL = Waiting(1, 100)
-LARGE = Waiting(LARGE_CHANGES + 1, 100, True)
+LARGE = Waiting(LARGE_ROWS + 1, 100, True)
 
 
 def queue_of(*writes: Waiting) -> WriteQueue[Waiting, int]:
@@ -52,8 +52,8 @@ def groups(queue: WriteQueue[Waiting, int]) -> list[list[int]]:
     ("each", "count"),
     [
         (SMALL, GROUP_WRITES),
-        (Waiting(GROUP_CHANGES // 4, 1), 4),
-        (Waiting((GROUP_CHANGES + 1) // 5, 1), 4),
+        (Waiting(GROUP_ROWS // 4, 1), 4),
+        (Waiting((GROUP_ROWS + 1) // 5, 1), 4),
         (Waiting(1, GROUP_BYTES // 8), 8),
     ],
 )
@@ -97,8 +97,8 @@ def test_each_small_one_waits_for_one_large_one_and_each_large_one_gets_its_turn
     [
         ([Set("k", bytes(1 << 20), JSON)], False),
         ([Set("k", bytes(3 << 20), JSON)], True),
-        ([Delete(f"{number}") for number in range(LARGE_CHANGES)], False),
-        ([Delete(f"{number}") for number in range(LARGE_CHANGES + 1)], True),
+        ([Delete(f"{number}") for number in range(LARGE_ROWS)], False),
+        ([Delete(f"{number}") for number in range(LARGE_ROWS + 1)], True),
         ([DeletePrefix("")], True),
         ([Sweep(500)], False),
     ],

@@ -18,8 +18,9 @@ from typing import Any, Final
 import msgspec
 
 from tests.faults.history import NEVER, Kind, Operation, Outcome
-from tests.faults.http_client import Answer, HttpClient, NoAnswer, NoJson, NotSent
+from tests.faults.http_client import HttpClient, NoAnswer, NotSent
 from tests.faults.values import made, token_of
+from tests.wire import Answer
 
 REGISTERS: Final = 6
 COUNTERS: Final = 2
@@ -246,7 +247,7 @@ class Client:
             return
         try:
             entries = _entries(answer)
-        except NoJson:
+        except ValueError:  # not JSON
             entries = {operation.key: DAMAGED for operation in operations}
         for operation in operations:
             outcome = _outcome(answer, operation)
@@ -267,7 +268,7 @@ class Client:
         told["end"] = NEVER if outcome == "unknown" else now
         told["vanished"] = vanished
         if answer is not None:
-            told |= {"status": answer.status, "cache": answer.cache}
+            told |= {"status": answer.status, "cache": answer.headers.get("X-Cache", "")}
             if outcome in ("failed", "unknown"):
                 told["detail"] = answer.json["detail"]
         if outcome == "ok" and entry is not None:

@@ -19,7 +19,7 @@ from tests.faults.scene import Scene
 
 _WRITES: Final = 60
 _LATER: Final = "no more writes are taken"
-_WORKER_ENDED: Final = " has ended, killed by SIGKILL"
+_WORKER_ENDED: Final = " was killed by SIGKILL"
 # What a writing thread calls between asking for the write lock and giving it back, and more.
 _CALLS: Final = ("pwrite64", "fdatasync", "flock", "fcntl", "pread64")
 

@@ -19,8 +19,7 @@ from typing import Final
 from tests.faults.cluster import TorturedServer
 from tests.faults.http_client import HttpClient, NoAnswer, NotSent
 from tests.faults.scene import Scene
-
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+from tests.wire import Wire
 
 _LARGE_BYTES: Final = 200_000
 # Enough writes for a checkpoint, which copies what was written before them into the database.
@@ -47,12 +46,12 @@ async def pipelines_unread(scene: Scene, chance: random.Random) -> AsyncIterator
     many = request.encode() * 1_000
 
     async def client() -> None:
-        async with _connected(server) as (_, writer):
+        async with _connected(server) as wire:
             sent = 0
             while sent < _PIPELINED_BYTES:
-                writer.write(many)
+                wire.writer.write(many)
                 sent += len(many)
-                await writer.drain()  # never returns once the server stops reading
+                await wire.writer.drain()  # never returns once the server stops reading
             await asyncio.Event().wait()
 
     async with _while_they_run(client, _PIPELINES):
@@ -70,9 +69,9 @@ async def bodies_held_back(scene: Scene, chance: random.Random) -> AsyncIterator
     data = head.encode() + b"[" * (_BODY_BYTES - 1)
 
     async def client() -> None:
-        async with _connected(server) as (reader, writer):
-            writer.write(data)
-            await reader.read()  # an answer, or the end, whichever comes
+        async with _connected(server) as wire:
+            wire.writer.write(data)
+            await wire.reader.read()  # an answer, or the end, whichever comes
 
     async with _while_they_run(client, _HELD_BODIES):
         yield
@@ -86,11 +85,11 @@ async def silent_connections(scene: Scene, chance: random.Random) -> AsyncIterat
     dripping = iter(range(_IDLE_CONNECTIONS))
 
     async def client() -> None:
-        async with _connected(server) as (reader, writer):
+        async with _connected(server) as wire:
             if next(dripping) % 4:
-                await reader.read()
+                await wire.reader.read()
             for byte in head:
-                writer.write(bytes((byte,)))
+                wire.writer.write(bytes((byte,)))
                 await asyncio.sleep(0.1)
 
     async with _while_they_run(client, _IDLE_CONNECTIONS):
@@ -109,12 +108,12 @@ async def half_closed(scene: Scene, chance: random.Random) -> AsyncIterator[None
         begin = time.monotonic_ns()
         answer = b""
         with suppress(OSError):
-            async with _connected(server) as (reader, writer):
-                writer.write(request)
-                writer.write_eof()
+            async with _connected(server) as wire:
+                wire.writer.write(request)
+                wire.writer.write_eof()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_ANSWER_SECONDS):
-                        answer = await reader.read()
+                        answer = await wire.reader.read()
         end = time.monotonic_ns()
         if not answer.startswith(b"HTTP/1.1 "):
             if not scene.excuses.failure(begin, end, server.port, write=False):
@@ -142,9 +141,9 @@ async def odd_requests(scene: Scene, chance: random.Random) -> AsyncIterator[Non
             f"Connection: close\r\n{body}{field}\r\n\r\n1"
         )
         with suppress(OSError, TimeoutError):
-            async with _connected(server) as (reader, writer), asyncio.timeout(_ANSWER_SECONDS):
-                writer.write(request.encode("latin-1"))
-                answer = await reader.read()
+            async with _connected(server) as wire, asyncio.timeout(_ANSWER_SECONDS):
+                wire.writer.write(request.encode("latin-1"))
+                answer = await wire.reader.read()
                 if answer.startswith(b"HTTP/1.1 500"):
                     scene.broken.append(f"an odd request was answered with 500: {field[:40]!r}")
     yield
@@ -220,12 +219,12 @@ async def _set(server: TorturedServer, key: str, value: str) -> None:
 
 
 @asynccontextmanager
-async def _connected(server: TorturedServer) -> AsyncIterator[Streams]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+async def _connected(server: TorturedServer) -> AsyncIterator[Wire]:
+    wire = await Wire.connect(server.port)
     try:
-        yield reader, writer
+        yield wire
     finally:
-        writer.transport.abort()
+        wire.abort()
 
 
 @asynccontextmanager

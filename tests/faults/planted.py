@@ -1,7 +1,7 @@
 """Bugs planted on purpose: what the torture must find, or it proves nothing.
 
-Each breaks one rule: of the coherence protocol (named as in ``tests/model.py``), of what makes a frame
-count, or of durability. They are made by replacing parts of the product from outside; the product
+Each breaks one rule: of the coherence protocol (named as in ``tests/model.py``), of what makes a sealed
+item count, or of durability. They are made by replacing parts of the product from outside; the product
 has no such switch.
 """
 
@@ -17,14 +17,16 @@ from typing import Any, Final
 import msgspec
 
 from tenantbase.coherence import tag_file as tags_module
-from tenantbase.coherence.policy import Cache
+from tenantbase.coherence.authority import Tag, Tags, WriteTags
 from tenantbase.entry import Entry
 from tenantbase.coherence.tag_seqlock import TagSeqlock, TagTicket, WriteLock
-from tenantbase.coherence.filler import Fill
+from tenantbase.coherence.filler import Fill, Filler
+from tenantbase.coherence.reading import ReadThrough
 from tenantbase.coherence.sealed_item import REJECTED, ItemSealer, Slot, Verdict, bucket_of
 from tenantbase.interfaces.sqlite.store import SqliteStore
-from tenantbase.interfaces.store import DeletePrefix, Store, Sweep, Ticket, Written
-from tenantbase.coherence.tag_file import Tag, TagFile
+from tenantbase.interfaces.store import DeletePrefix, GroupResult, Sweep
+from tenantbase.coherence.tag_file import TagFile
+from tenantbase.coherence.writing import WriteThrough
 from tests.faults.planted_durability import Deaf, Early, Unsynced
 from tests.faults.stepped import Parts
 
@@ -53,8 +55,7 @@ class _EvenBefore(TagSeqlock):
 class _EvenInDoubt(TagSeqlock):
     """A transaction that is rolled back makes even what an earlier writer had left odd."""
 
-    def roll_back(self, ticket: Ticket) -> None:
-        assert isinstance(ticket, TagTicket)
+    def roll_back(self, ticket: TagTicket) -> None:
         ticket.in_doubt = set()
         super().roll_back(ticket)
 
@@ -74,25 +75,18 @@ class _NoLock(TagSeqlock):
         self.lock = lock
 
 
-class _Even(int):
-    """A number that denies being odd."""
-
-    def __mod__(self, other: int) -> int:
-        return 0
-
-
 class _OddIsFine(TagFile):
     """A reader does not see that a sequence is odd."""
 
-    def tags(self, buckets: Sequence[int]) -> list[Tag]:
-        return [(epoch, _Even(sequence)) for epoch, sequence in super().tags(buckets)]
+    def tags(self, buckets: Sequence[int]) -> Tags:
+        return [self.tag(bucket) for bucket in buckets]
 
 
 class _Remembering(TagFile):
     """A sequence is remembered for a while."""
 
-    def tags(self, buckets: Sequence[int]) -> list[Tag]:
-        memory: dict[int, tuple[float, Tag]] = self.__dict__.setdefault("memory", {})
+    def tags(self, buckets: Sequence[int]) -> Tags:
+        memory: dict[int, tuple[float, Tag | None]] = self.__dict__.setdefault("memory", {})
         now = time.monotonic()
         for bucket, tag in zip(buckets, super().tags(buckets), strict=True):
             if now - memory.get(bucket, (-1.0, tag))[0] > 0.3:
@@ -125,85 +119,98 @@ class _Predictable:
 
 
 class _NoComparison(ItemSealer):
-    """A frame counts under whatever tag it was made."""
+    """A sealed item counts under whatever tag it was made."""
 
-    def decode(self, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
+    def open(self, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
         epoch, sequence = data[20:36], int.from_bytes(data[36:44], "little")
-        return super().decode(data, slot, (epoch, sequence))
+        return super().open(data, slot, (epoch, sequence))
 
 
-class _LateTag(Cache):
+class _LateTag(ReadThrough):
     """What a reader stores is tagged as of the time after its SELECT."""
 
-    writing = False
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        assert isinstance(self._authority, TagFile)
+        self._filler = _LateFiller(self._filler, self._authority)  # type: ignore[assignment]
 
-    def _write_through(self, *args: Any) -> list[Fill]:
-        self.writing = True
-        try:
-            return super()._write_through(*args)
-        finally:
-            self.writing = False
 
-    def _offer(
-        self, items: list[Fill], name: bytes, tag: Tag, entry: Entry | None, now: float
+class _LateFiller:
+    """A filler that looks the tags up by itself."""
+
+    def __init__(self, filler: Filler, tags: TagFile) -> None:
+        self._filler = filler
+        self._tags = tags
+        self.store = filler.store
+
+    def offer(
+        self, fills: list[Fill], name: bytes, tag: Tag, entry: Entry | None, now: float
     ) -> None:
-        late = tag if self.writing else self._tags.tag(bucket_of(name))
-        super()._offer(items, name, late, entry, now)
+        self._filler.offer(fills, name, self._tags.tag(bucket_of(name)), entry, now)
 
 
-class _FoundTag(_LateTag):
+class _FoundTag(TagSeqlock):
     """What a writer stores is tagged with what the tag file says by then."""
 
-    def _offer(
-        self, items: list[Fill], name: bytes, tag: Tag, entry: Entry | None, now: float
-    ) -> None:
-        found = self._tags.tag(bucket_of(name)) if self.writing else tag
-        Cache._offer(self, items, name, found, entry, now)
+    def begin_write(self, keys: Collection[str] | None) -> TagTicket:
+        ticket = super().begin_write(keys)
+        return _FoundTicket(ticket, self._tags)
+
+
+class _FoundTicket(TagTicket):
+    """A ticket that reads its tags from the file."""
+
+    def __init__(self, ticket: TagTicket, tags: TagFile) -> None:
+        super().__init__(ticket.epoch, ticket.after, ticket.in_doubt)
+        self._tags = tags
+
+    def tag(self, bucket: int) -> Tag:
+        return self._tags.tag(bucket)
 
 
 class _NoMac(ItemSealer):
-    """The MAC of a frame is not looked at."""
+    """The MAC of a sealed item is not checked."""
 
-    def decode(self, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
+    def open(self, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
         state = self._mac.copy()
         state.update(data[16:])
         try:
-            return super().decode(state.digest() + data[16:], slot, tag)
+            return super().open(state.digest() + data[16:], slot, tag)
         except UnicodeDecodeError:
             return REJECTED
 
 
 class _AnyOwner(ItemSealer):
-    """A frame counts for whatever key it is found under."""
+    """A sealed item counts for whatever key it is found under."""
 
-    def decode(self, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
-        return super().decode(data, Slot(slot.key, data[44:76], slot.bucket), tag)
+    def open(self, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
+        return super().open(data, Slot(slot.key, data[44:76], slot.bucket), tag)
 
 
 class _Eternal(ItemSealer):
-    """A frame does not say when its entry expires."""
+    """A sealed item does not say when its entry expires."""
 
-    def encode(self, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
+    def seal(self, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
         if entry is not None:
             entry = msgspec.structs.replace(entry, expires_at=None)
-        return super().encode(name, tag, entry)
+        return super().seal(name, tag, entry)
 
 
-class _WholeGroup(Cache):
+class _WholeGroup(WriteThrough):
     """Every state that a key went through in a group is stored, the first one last."""
 
-    def _write_through(self, group: Sequence[Any], written: Written) -> list[Fill]:
-        items = super()._write_through(group, written)
-        for pending, outcome in reversed(list(zip(group, written.outcomes, strict=True))):
-            if not items or outcome is None or isinstance(outcome, Exception):
+    def _fills(self, group: Sequence[Any], result: GroupResult[WriteTags]) -> list[Fill]:
+        fills = super()._fills(group, result)
+        for pending, outcome in reversed(list(zip(group, result.outcomes, strict=True))):
+            if not fills or outcome is None or isinstance(outcome, Exception):
                 continue
-            assert isinstance(written.ticket, TagTicket)
-            for change, applied in zip(pending.transaction, outcome, strict=True):
-                if not isinstance(change, DeletePrefix | Sweep) and applied.entry is not None:
-                    name = self._sealer.name(change.key)
-                    tag = written.ticket.tag(bucket_of(name))
-                    self._offer(items, name, tag, applied.entry, self._clock())
-        return items
+            assert result.ticket is not None
+            for command, applied in zip(pending.transaction, outcome, strict=True):
+                if not isinstance(command, DeletePrefix | Sweep) and applied.entry is not None:
+                    name = self._sealer.name(command.key)
+                    tag = result.ticket.tag(bucket_of(name))
+                    self._filler.offer(fills, name, tag, applied.entry, self._clock())
+        return fills
 
 
 class _Loads(dict[tuple[bytes, Tag], Any]):
@@ -222,11 +229,11 @@ class _Loads(dict[tuple[bytes, Tag], Any]):
         return super().pop((token[0], (b"", 0)), *default)
 
 
-class _JoinAny(Cache):
+class _JoinAny(ReadThrough):
     """A reader joins another's load under whatever tag that was begun."""
 
-    def __init__(self, store: Store, *args: Any, **settings: Any) -> None:
-        super().__init__(store, *args, **settings)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self._loads = _Loads()
 
 
@@ -238,11 +245,11 @@ BUGS: Final[dict[str, dict[str, type]]] = {
     "skip-when-odd": {"tags": _OddIsFine},
     "compare": {"sealer": _NoComparison},
     "fresh-sequence": {"tags": _Remembering},
-    "load-before-select": {"cache": _LateTag},
+    "load-before-select": {"reading": _LateTag},
     "new-epoch": {"tags": _SameEpoch},
-    "last-of-group": {"cache": _WholeGroup},
-    "join-same-tag": {"cache": _JoinAny},
-    "own-tag": {"cache": _FoundTag},
+    "last-of-group": {"writing": _WholeGroup},
+    "join-same-tag": {"reading": _JoinAny},
+    "own-tag": {"seqlock": _FoundTag},
     "checked-mac": {"sealer": _NoMac},
     "own-key": {"sealer": _AnyOwner},
     "own-expiry": {"sealer": _Eternal},

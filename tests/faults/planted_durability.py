@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 from tenantbase.interfaces.sqlite.commit import WriteLock
 from tenantbase.interfaces.sqlite.store import SqliteStore
-from tenantbase.interfaces.store import PendingWrite, Seqlock, Written
+from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
 
 _LATE: Final = 0.05
 
@@ -29,9 +29,11 @@ class Unsynced(SqliteStore):
 class Early(SqliteStore):
     """A write is acknowledged a moment before its commit."""
 
-    async def _write(self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock) -> Written:
+    async def _write(
+        self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
+    ) -> GroupResult[Ticket]:
         await self._writing.acquire()
-        written: Written = await self._writer.run(self._prepare, group, now, seqlock)
+        written: GroupResult[Ticket] = await self._writer.run(self._prepare, group, now, seqlock)
         self._start(self._commit_late())
         return written
 
@@ -40,8 +42,8 @@ class Early(SqliteStore):
         connection: sqlite3.Connection,
         group: Sequence[PendingWrite],
         now: float,
-        seqlock: Seqlock,
-    ) -> Written:
+        seqlock: Seqlock[Ticket],
+    ) -> GroupResult[Ticket]:
         return self._committer.commit(_Postponing(connection), group, now, seqlock)  # type: ignore[arg-type]
 
     async def _commit_late(self) -> None:
@@ -55,7 +57,9 @@ class Early(SqliteStore):
 class Deaf(SqliteStore):
     """A disk's failure to make a commit last is not heard of."""
 
-    async def _write(self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock) -> Written:
+    async def _write(
+        self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
+    ) -> GroupResult[Ticket]:
         async with self._writing:
             return await self._writer.run(self._commit_deaf, group, now, seqlock)
 
@@ -64,8 +68,8 @@ class Deaf(SqliteStore):
         connection: sqlite3.Connection,
         group: Sequence[PendingWrite],
         now: float,
-        seqlock: Seqlock,
-    ) -> Written:
+        seqlock: Seqlock[Ticket],
+    ) -> GroupResult[Ticket]:
         return self._committer.commit(_Deaf(connection), group, now, seqlock)  # type: ignore[arg-type]
 
 

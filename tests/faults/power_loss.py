@@ -73,7 +73,7 @@ class Recording:
     calls: list[Call]
     acknowledged: list[_Acknowledged]
     values: dict[int, str]  # by version
-    changes: list[tuple[str, str]]  # (kind, key) of version 1, 2, ...
+    changes: Sequence[tuple[str, str]]  # (kind, key) of version 1, 2, ...
 
     def state(self, version: int) -> dict[str, _Row]:
         """The entries at a version."""

@@ -14,7 +14,7 @@ import msgspec
 from tests.faults import checker, expiry
 from tests.faults.client import DAMAGED, keys_of, slice_of
 from tests.faults.history import NEVER, Operation, Violation, by_key, describe
-from tests.faults.http_client import HttpClient, NoAnswer, NoJson, NotSent
+from tests.faults.http_client import HttpClient, NoAnswer, NotSent
 from tests.faults.values import token_of
 
 _MARGIN: Final = 200_000_000  # nanoseconds between the choice of a key and its use, at most
@@ -181,7 +181,7 @@ class Referee:
             return None
         try:
             found = {entry["key"]: entry for entry in answer.json["values"]}
-        except NoJson:
+        except ValueError:  # not JSON
             found = dict.fromkeys(keys, DAMAGED)
         operations = []
         for key in keys:

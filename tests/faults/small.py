@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tenantbase.process.config import Config as ServiceConfig
-from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.process.sweeper import sweeping
-from tenantbase.web import Lifecycle, WebSettings, create_app, serving
-from tenantbase.process.wiring import Memcached, open_cache
 from tests.faults.client import Client, Config, keys_of
 from tests.faults.cluster import CACHE_SECONDS, Cluster
 from tests.faults.excuses import Excuses
@@ -31,11 +26,11 @@ from tests.faults.planted import plant
 from tests.faults.referee import Referee
 from tests.faults.scene import Scene
 from tests.faults.stepped import Parts, stepped
+from tests.service import opened, served, web_settings
 
 _SLICE: Final = 0.7
 _RESTART: Final = 0.5
 _SETTLE: Final = 0.01
-_ITEM: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -154,30 +149,26 @@ class _Node:
     """A server in this process, at a port that it keeps."""
 
     def __init__(self, cluster: Cluster, memcached: str) -> None:
-        self._config = ServiceConfig(
-            database=cluster.database,
-            cache_timeout=CACHE_SECONDS,
-            drain_timeout=0.2,
-            # Past this, closing would end the process, and the tests with it.
-            write_timeout=3600.0,
-        )
-        self._memcached = Memcached(MemcacheAddress.parse(memcached), _ITEM)
+        self._database = cluster.database
+        self._memcached = memcached
         self._stack = AsyncExitStack()
         self.port = 0
 
     async def open(self) -> None:
-        await self._stack.enter_async_context(self._serving())
+        cache = await self._stack.enter_async_context(
+            opened(
+                self._database,
+                self._memcached,
+                cache_timeout=CACHE_SECONDS,
+                drain_timeout=0.2,
+                # Past this, closing would end the process, and the tests with it.
+                write_timeout=3600.0,
+            )
+        )
+        await self._stack.enter_async_context(sweeping(cache))
+        settings = web_settings(drain_timeout=0.2)
+        server = await self._stack.enter_async_context(served(cache, settings, port=self.port))
+        self.port = server.port
 
     async def close(self) -> None:
         await self._stack.aclose()
-
-    @asynccontextmanager
-    async def _serving(self) -> AsyncIterator[None]:
-        listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
-        self.port = listener.getsockname()[1]
-        settings = WebSettings(drain_timeout=0.2)
-        lifecycle = Lifecycle()
-        async with open_cache(self._config, self._memcached) as cache, sweeping(cache):
-            app = create_app(cache, settings, lifecycle)
-            async with serving(app, [listener], lifecycle, settings):
-                yield

@@ -15,23 +15,21 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from tenantbase.coherence.policy import Cache
-from tenantbase.process.config import Config
 from tenantbase.entry import JSON
 from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.interfaces.store import Set
-from tenantbase.process.wiring import Memcached, open_cache
 from tests.faults import frames
 from tests.faults.control import Control
 from tests.faults.history import Operation
 from tests.faults.planted import plant
 from tests.faults.stepped import Parts, stepped
 from tests.servers import MemcachedProcess, poll_async
+from tests.service import opened
 
 Result = TypeVar("Result")
 _PATIENCE: Final = 10.0
-_ITEM: Final = 1 << 20
 
 
 class _Gate:
@@ -86,11 +84,10 @@ class Stage:
 
     async def open(self) -> None:
         """Open both policies."""
-        address = MemcacheAddress.parse(self._address)
-        config = Config(database=self._database, cache_timeout=2.0, write_timeout=600.0)
+        options = {"cache_timeout": 2.0, "write_timeout": 600.0}
         self.near, self.far = [
-            await self._stack.enter_async_context(open_cache(config, memcached))
-            for memcached in (Memcached(address, _ITEM), None)
+            await self._stack.enter_async_context(opened(self._database, memcached, **options))
+            for memcached in (self._address, None)
         ]
 
     async def close(self) -> None:

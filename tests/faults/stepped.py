@@ -7,8 +7,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
+from tenantbase.coherence import policy
+from tenantbase.coherence.reading import ReadThrough
+from tenantbase.coherence.writing import WriteThrough
 from tenantbase.process import wiring
-from tenantbase.coherence.policy import Cache
 from tenantbase.entry import Entry
 from tenantbase.errors import StoreError
 from tenantbase.coherence.tag_seqlock import TagSeqlock, TagTicket, WriteLock
@@ -17,21 +19,22 @@ from tenantbase.interfaces.memcached import client as memcache_interface
 from tenantbase.interfaces.cache import Item
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.interfaces.sqlite.store import SqliteStore
-from tenantbase.interfaces.store import PendingWrite, Seqlock, Ticket, Written
+from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
 from tenantbase.coherence.tag_file import TagFile
 from tests.faults.control import Control
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The classes that ``wiring.py`` puts together."""
+    """The classes that ``wiring.py`` and ``policy.py`` put together."""
 
     tags: type[TagFile] = TagFile
     seqlock: type[TagSeqlock] = TagSeqlock
     store: type[SqliteStore] = SqliteStore
     sealer: type[ItemSealer] = ItemSealer
     memcache: type[MemcacheClient] = MemcacheClient
-    cache: type[Cache] = Cache
+    reading: type[ReadThrough] = ReadThrough
+    writing: type[WriteThrough] = WriteThrough
 
     @contextmanager
     def installed(self, control: Control) -> Iterator[None]:
@@ -42,7 +45,8 @@ class Parts:
                 (wiring, "TagSeqlock", self.seqlock),
                 (wiring, "SqliteStore", self.store),
                 (wiring, "ItemSealer", self.sealer),
-                (wiring, "Cache", self.cache),
+                (policy, "ReadThrough", self.reading),
+                (policy, "WriteThrough", self.writing),
                 (wiring, "time", _Clock(control)),
                 (memcache_interface, "MemcacheClient", self.memcache),
             ):
@@ -78,7 +82,7 @@ def stepped(parts: Parts, control: Control) -> Parts:
             control.reach("odd")
             return ticket
 
-        def commit(self, ticket: Ticket) -> None:
+        def commit(self, ticket: TagTicket) -> None:
             control.reach("committed")
             super().commit(ticket)
             control.reach("even")
@@ -90,9 +94,9 @@ def stepped(parts: Parts, control: Control) -> Parts:
             return rows
 
         async def write(
-            self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock
-        ) -> Written:
-            written: Written = await super().write(group, now, seqlock)
+            self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
+        ) -> GroupResult[Ticket]:
+            written: GroupResult[Ticket] = await super().write(group, now, seqlock)
             await control.reach_async("unlocked")
             return written
 

@@ -6,18 +6,15 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from tenantbase.coherence.policy import Cache
-from tenantbase.process.config import Config
-from tenantbase.interfaces.memcached.address import MemcacheAddress
-from tenantbase.process.wiring import Memcached, open_cache
 from tests.faults import strace
 from tests.faults.writer import ACKS, DATABASE
 from tests.servers import MemcachedProcess
+from tests.service import opened
 
 _ROUNDS = 2
 # Each dead writer leaves a longer log, which the next one reads page by page before it writes: that
@@ -27,11 +24,9 @@ _MOST_CALLS = 80
 
 @pytest.fixture
 async def cache(tmp_path: Path) -> AsyncIterator[Cache]:
-    async with AsyncExitStack() as stack:
-        server = stack.enter_context(MemcachedProcess())
-        memcached = Memcached(MemcacheAddress.parse(server.address), 1 << 20)
-        config = Config(database=tmp_path / DATABASE, cache_timeout=2.0)
-        yield await stack.enter_async_context(open_cache(config, memcached))
+    with MemcachedProcess() as memcached:
+        async with opened(tmp_path / DATABASE, memcached, cache_timeout=2.0) as cache:
+            yield cache
 
 
 def killed(directory: Path, name: str, call: str, when: int) -> bool:

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tenantbase.coherence.policy import Cache
-from tenantbase.process.config import Config
 from tenantbase.entry import JSON
-from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.store import Command, Delete, Increment, Set
-from tenantbase.process.wiring import Memcached, open_cache
 from tests.servers import MemcachedProcess
+from tests.service import opened
 
 _STEPS = 60  # turns of the event loop, more than any operation takes
 
 
 @pytest.fixture
 async def cache(tmp_path: Path) -> AsyncIterator[Cache]:
-    async with AsyncExitStack() as stack:
-        server = stack.enter_context(MemcachedProcess())
-        memcached = Memcached(MemcacheAddress.parse(server.address), 1 << 20)
-        config = Config(database=tmp_path / "x.db", cache_timeout=2.0)
-        yield await stack.enter_async_context(open_cache(config, memcached))
+    with MemcachedProcess() as memcached:
+        async with opened(tmp_path / "x.db", memcached, cache_timeout=2.0) as cache:
+            yield cache
 
 
 async def cancelled(work: Coroutine[Any, Any, Any], step: int) -> bool:

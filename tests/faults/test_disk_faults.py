@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.app_server import Answer
+from tests.wire import Answer
 from tests.faults.cluster import Cluster, TorturedServer
 
 VALUE = "x" * 3000  # a page or so, so that every write needs room

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tenantbase.coherence.tag_file import TagFile
-from tests.app_server import Answer
+from tests.wire import Answer
 from tests.faults.cluster import Cluster, TorturedServer
 
 Start = Callable[..., Awaitable[TorturedServer]]

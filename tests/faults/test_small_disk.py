@@ -7,6 +7,7 @@ allows that. It outlives the server.
 from __future__ import annotations
 
 import errno
+import json
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.app_server import Answer, AppServer
+from tests.app_server import AppServer
+from tests.wire import Answer
 
 _MOUNTED = 'mount -t tmpfs -o size=3m none "$0" && echo && exec sleep 1000'
 
@@ -193,3 +195,23 @@ def test_a_full_disk_is_left_by_deleting_after_a_restart(
         assert server.delete(key) == 204
     assert server.settled("late", 10_000)
     assert server.statuses(keys[0], keys[-1], "late") == [404, 200, 200] * 2
+
+
+@pytest.mark.parametrize("left", ["prefix", "keys"])
+def test_deleting_much_takes_little_room(
+    server: SmallDiskServer, disk: SmallDisk, left: str
+) -> None:
+    """Not as much as it gives: what is deleted is not written once more."""
+    keys = [f"k{number}" for number in range(10)]
+    for key in keys:
+        assert server.set(key, 100_000).status == 200
+    server.stop()
+    disk.fill()
+    server.start()
+    body = {"prefix": "k"} if left == "prefix" else {"keys": keys}
+    answer = server.ask("POST", "/delete-values", json.dumps(body).encode())
+    assert (answer.status, answer.json) == (200, {"deleted": len(keys)})
+    assert server.statuses(*keys) == [404] * 2 * len(keys)
+    disk.empty()
+    assert server.settled("late", 100_000)
+    assert server.statuses("late") == [200, 200]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.app_server import Answer
+from tests.wire import Answer
 from tests.faults.cluster import Cluster, TorturedServer
 from tests.faults.control import WRITE_STEPS
 from tests.servers import poll_async

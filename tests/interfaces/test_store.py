@@ -18,12 +18,12 @@ from tenantbase.errors import (
     TenantbaseError,
     WrongType,
 )
+from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.interfaces.sqlite import sweep as sql_sweep
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.store import (
     Applied,
     Command,
-    ChangeEvent,
     Condition,
     Delete,
     DeletePrefix,
@@ -31,8 +31,9 @@ from tenantbase.interfaces.store import (
     Set,
     Store,
     Sweep,
-    Written,
+    GroupResult,
 )
+from tenantbase.scope import DEFAULT
 from tests.fakes import FakeStore, Granted, RecordingSeqlock, Tables, Withdrawn
 
 NOW = 1_000.0
@@ -210,23 +211,24 @@ async def test_any_key(store: Store, key: str) -> None:
 async def test_conditions(
     store: Store, condition: Condition, of_absent: bool, of_present: bool, present: bool, kind: str
 ) -> None:
-    before = await put(store, "k", b"5") if present else None
+    key = DEFAULT.key("k")
+    before = await put(store, key, b"5") if present else None
     change: Command
     if kind == "set":
-        change = Set("k", b"6", JSON, None, condition)
+        change = Set(key, b"6", JSON, None, condition)
     elif kind == "delete":
-        change = Delete("k", condition)
+        change = Delete(key, condition)
     else:
-        change = Increment("k", 1, 5, None, condition)
+        change = Increment(key, 1, 5, None, condition)
     if of_present if present else of_absent:
         await write(store, change)
-        after = await get(store, "k")
+        after = await get(store, key)
         assert after is None if kind == "delete" else after is not None and after.value == b"6"
     else:
         error = await refusal(store, change)
         assert isinstance(error, ConditionFailed)
         assert (error.key, error.version) == ("k", 1 if present else None)
-        assert await get(store, "k") == before
+        assert await get(store, key) == before
         assert await store.last_version() == int(present)
 
 
@@ -497,7 +499,7 @@ async def test_a_prefix_is_deleted_key_by_key(store: Store) -> None:
     assert written.outcomes == [(Applied(removed=1),)], "the other one has expired"
     assert seqlock.told == ["lock", {"a/1"}, "commit", "unlock"]
     events, _ = await store.changes(3, 10)
-    assert events == [ChangeEvent(4, "delete", "a/1")]
+    assert events == [ChangeEvent(4, EventKind.DELETE, "a/1")]
     assert await write(store, DeletePrefix("a/"), now=NOW + 1) == (Applied(),)
     assert await store.last_version() == 4
 
@@ -575,7 +577,11 @@ async def test_the_change_log(reopen: Opener) -> None:
     store = await reopen()
     assert await store.changes(0, 10) == ([], True)
     await write(store, Set("a", b"1", JSON), Set("b", b"1", JSON), Delete("a"), Delete("none"))
-    events = [ChangeEvent(1, "set", "a"), ChangeEvent(2, "set", "b"), ChangeEvent(3, "delete", "a")]
+    events = [
+        ChangeEvent(1, EventKind.SET, "a"),
+        ChangeEvent(2, EventKind.SET, "b"),
+        ChangeEvent(3, EventKind.DELETE, "a"),
+    ]
     store = await reopen()
     assert await store.changes(0, 10) == (events, True)
     assert await store.changes(1, 1) == (events[1:2], True)
@@ -631,7 +637,7 @@ async def test_a_withdrawn_transaction_is_not_made(store: Store) -> None:
 )
 async def test_who_changes_nothing_raises_no_fence(store: Store, group: list[Granted]) -> None:
     seqlock = RecordingSeqlock()
-    written: Written = await store.write(group, NOW, seqlock)
+    written: GroupResult[object] = await store.write(group, NOW, seqlock)
     assert written.ticket is None
     assert len(written.outcomes) == len(group)
     assert seqlock.told == ["lock", "unlock"]

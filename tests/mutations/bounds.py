@@ -27,15 +27,21 @@ MUTATIONS: Final = {
                 "if waiting > _MAX_AHEAD_BYTES and not self._busy:",
             ),
             "a-busy-connection-is-handed-on": (
-                "if self._busy or self._lent or not self._writable:",
-                "if self._lent or not self._writable:",
+                "if self._busy or not self._writable:",
+                "if not self._writable:",
             ),
             "a-half-closed-client-loses-its-answer": (
-                "elif not (self._busy or self._lent) and self._writable:",
+                "elif not self._busy and self._writable:",
                 "else:",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/web/fast_path/lending.py",
+        _FAST,
+        {
             "an-idle-borrower-closes-the-connection": (
-                "        if self._lent:\n            self._transport.close()\n        # Otherwise",
+                "        if self.active:\n            self._transport.close()\n        # Otherwise",
                 "        self._transport.close()\n        # Otherwise",
             ),
         },
@@ -62,11 +68,11 @@ MUTATIONS: Final = {
         "tenantbase/coherence/write_queue.py",
         ["tests/coherence/test_write_queue.py"],
         {
-            "a-group-of-one-change-too-many": (
-                "changes + write.changes > GROUP_CHANGES",
-                "changes + write.changes > GROUP_CHANGES + 1",
+            "a-group-of-one-row-too-many": (
+                "rows + write.rows > GROUP_ROWS",
+                "rows + write.rows > GROUP_ROWS + 1",
             ),
-            "a-group-of-any-size": (" or held + write.bytes > GROUP_BYTES\n", "\n"),
+            "a-group-of-any-size": (" or held + write.bytes > GROUP_BYTES", ""),
             "a-group-of-one-write-too-many": (
                 "while small and len(group) < GROUP_WRITES:",
                 "while small and len(group) <= GROUP_WRITES:",

@@ -18,7 +18,7 @@ MUTATIONS: Final = {
                 "return answer.status in _GATEWAY",
             ),
             "whatever-is-refused-is-sent-again": (
-                "return failure.problem.type in PASSING",
+                "return failure.problem.type in RETRYABLE",
                 "return True",
             ),
             "what-the-server-asks-for-is-not-waited-for": (
@@ -40,19 +40,19 @@ MUTATIONS: Final = {
         _TESTS,
         {
             "a-full-disk-passes": (
-                '_PREFIX + "store-unavailable"})\n_NOTHING',
-                '_PREFIX + "store-unavailable", _PREFIX + "disk-full"})\n_NOTHING',
+                "ProblemType.STORE_UNAVAILABLE.uri})\n_NOTHING",
+                "ProblemType.STORE_UNAVAILABLE.uri, ProblemType.DISK_FULL.uri})\n_NOTHING",
             ),
             "a-full-disk-leaves-it-open": (
-                '_NOTHING_DONE: Final = PASSING | {_PREFIX + "disk-full"}',
-                "_NOTHING_DONE: Final = PASSING",
+                "_NOTHING_WRITTEN: Final = RETRYABLE | {ProblemType.DISK_FULL.uri}",
+                "_NOTHING_WRITTEN: Final = RETRYABLE",
             ),
             "any-404-is-no-such-key": (
                 "if problem.type == _NO_SUCH_KEY:",
                 "if problem.status == 404:",
             ),
             "a-failure-of-the-server-is-final": (
-                "if writes and status >= 500 and problem.type not in _NOTHING_DONE:",
+                "if writes and status >= 500 and problem.type not in _NOTHING_WRITTEN:",
                 "if False:",
             ),
             "a-failure-of-a-read-leaves-it-open": (
@@ -65,7 +65,7 @@ MUTATIONS: Final = {
         "tenantbase/client/exchange.py",
         _TESTS,
         {
-            "put-and-delete-are-sent-again": ("                middlewares=(send_once,),\n", ""),
+            "put-and-delete-are-sent-again": ("                middlewares=(_no_resend,),\n", ""),
             "one-attempt-too-many": (
                 "if attempt == self.attempts or",
                 "if attempt == self.attempts + 1 or",
@@ -80,8 +80,8 @@ MUTATIONS: Final = {
                 "                middlewares",
             ),
             "lines-are-cut-at-pieces": (
-                "            begun = [others[-1]]",
-                "            begun = []",
+                "            unfinished = [others[-1]]",
+                "            unfinished = []",
             ),
         },
     ),
@@ -109,7 +109,7 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/client/events.py",
+        "tenantbase/client/sse.py",
         _TESTS,
         {
             "lines-of-data-run-together": ('f"{block.data}\\n{value}"', 'f"{block.data}{value}"'),

@@ -59,13 +59,13 @@ MUTATIONS: Final = {
                 " and _is_at(fd, path) and _is_complete(fd)",
                 " and _is_at(fd, path)",
             ),
-            "locked-for-ever": ("if waited > _PATIENCE:", "if False:"),
+            "locked-for-ever": ("if waited > _PATIENCE_SECONDS:", "if False:"),
             "a-log-with-an-unfinished-commit-is-safe": (
                 " and not any(each & 1 for each in self.sequences)",
                 "",
             ),
-            "a-log-is-safe-from-the-start": ("bool(self._words[_LOG_SAFE]) and", ""),
-            "an-incomplete-file-is-complete": ("os.fstat(fd).st_size == _SIZE and ", ""),
+            "a-log-is-safe-from-the-start": ("bool(self._words[_WAL_SAFE]) and", ""),
+            "an-incomplete-file-is-complete": ("os.fstat(fd).st_size == _SIZE_BYTES and ", ""),
         },
     ),
     **of(
@@ -78,24 +78,24 @@ MUTATIONS: Final = {
                 "while self._waiting and len(self._tasks) < self._parallel:",
                 "while self._waiting and len(self._tasks) <= self._parallel:",
             ),
-            "any-number-of-slow-batches": (
-                "if task in self._tasks and len(self._slow) < self._overlapping:",
-                "if task in self._tasks:",
+            "any-number-of-batches-in-their-second-step": (
+                " and len(self._finishing) >= self._max_finishing:",
+                " and False:",
             ),
             "drained-with-slow-batches": (
-                "while self._waiting or self._tasks or self._slow:",
+                "while self._waiting or self._tasks or self._finishing:",
                 "while self._waiting or self._tasks:",
             ),
             "drained-with-waiting-items": (
-                "while self._waiting or self._tasks or self._slow:",
-                "while self._tasks or self._slow:",
+                "while self._waiting or self._tasks or self._finishing:",
+                "while self._tasks or self._finishing:",
             ),
             "what-waits-is-not-sent-when-a-batch-ends": (
-                "        self._slow.discard(task)\n        self._send()",
-                "        self._slow.discard(task)",
+                "        self._finishing.discard(task)\n        self._send()",
+                "        self._finishing.discard(task)",
             ),
             "a-slow-batch-is-never-forgotten": (
-                "        self._slow.discard(task)\n        self._send()",
+                "        self._finishing.discard(task)\n        self._send()",
                 "        self._send()",
             ),
         },

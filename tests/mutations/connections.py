@@ -13,7 +13,10 @@ MUTATIONS: Final = {
         {
             "an-expectation-is-harmless": ('        "expect",\n', ""),
             "a-get-has-no-body": ("            if length:\n", "            if False:\n"),
-            "an-empty-body-is-a-set": ("not 0 < length <= MAX_BODY", "not 0 <= length <= MAX_BODY"),
+            "an-empty-body-is-a-set": (
+                "not 0 < length <= MAX_BODY_BYTES",
+                "not 0 <= length <= MAX_BODY_BYTES",
+            ),
             "two-hosts-are-one": ("len(set(headers)) != len(weighed)", "False"),
             "no-host-is-needed": ('"host" not in headers', "False"),
             "a-key-holds-nul": (' or b"\\0" in raw', ""),
@@ -24,7 +27,7 @@ MUTATIONS: Final = {
                 'data.count(b"\\n", start) != data.count(b"\\r\\n", start)',
                 "False",
             ),
-            "an-endless-head-is-waited-for": (" or len(data) - start >= MAX_HEAD", ""),
+            "an-endless-head-is-waited-for": (" or len(data) - start >= MAX_HEAD_BYTES", ""),
             "a-proxys-connection-field-is-harmless": (
                 '("connection", "proxy-connection")\n',
                 '("connection",)\n',
@@ -45,11 +48,11 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/web/fast_path/connection.py",
+        "tenantbase/web/fast_path/lending.py",
         ["tests/web/fast_path/test_loans.py"],
         {
             "the-rest-of-a-body-is-a-request": (
-                "self._answered and not self._owed",
+                "self._answered and not self.owed",
                 "self._answered",
             ),
         },

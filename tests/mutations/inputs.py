@@ -75,11 +75,11 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/web/openapi/document.py",
+        "tenantbase/web/responses.py",
         ["tests/web/test_openapi.py::test_the_page"],
         {
             "the-page-may-load-anything": (
-                'response.headers["Content-Security-Policy"] = POLICY',
+                'answer.headers["Content-Security-Policy"] = policy',
                 "pass",
             ),
         },

@@ -18,15 +18,15 @@ MUTATIONS: Final = {
                 "async with self._turns, asyncio.timeout(self._timeout):",
             ),
             "the-pause-is-never-set-back": (
-                "        self._pause = _FIRST_PAUSE\n        return answer",
+                "        self._pause = _FIRST_PAUSE_SECONDS\n        return answer",
                 "        return answer",
             ),
             "the-pause-does-not-grow": (
-                "min(self._pause * 2, _LONGEST_PAUSE)",
+                "min(self._pause * 2, _LONGEST_PAUSE_SECONDS)",
                 "self._pause",
             ),
             "the-pause-grows-without-bound": (
-                "min(self._pause * 2, _LONGEST_PAUSE)",
+                "min(self._pause * 2, _LONGEST_PAUSE_SECONDS)",
                 "self._pause * 2",
             ),
             "a-slow-answer-opens-the-breaker": (
@@ -51,7 +51,7 @@ MUTATIONS: Final = {
                 "            self._pool.release(conn)\n            raise",
             ),
             "cancelled-calls-leak-connections": (
-                "        except BaseException:\n            # Cancellation",
+                "        except BaseException:\n            # Even",
                 "        except Exception:\n            # Cancellation",
             ),
             "the-probe-has-no-deadline": (
@@ -73,7 +73,7 @@ MUTATIONS: Final = {
                 "if False:",
             ),
             "the-breaker-leaves-connections-in-use": (
-                "        for conn in self._in_use:\n            _cut_off(conn)\n",
+                "        for conn in self._in_use:\n            _abort(conn)\n",
                 "",
             ),
         },
@@ -82,7 +82,7 @@ MUTATIONS: Final = {
         _PACKAGE + "memcached/protocol.py",
         ["tests/interfaces/memcached/test_protocol.py"],
         {
-            "an-answer-may-fill-the-memory": ("if length > LONGEST_ANSWER:", "if False:"),
+            "an-answer-may-fill-the-memory": ("if length > LONGEST_ANSWER_BYTES:", "if False:"),
             "items-that-were-not-asked-for-count": (
                 "if not found.keys() <= set(keys):",
                 "if False:",
@@ -100,11 +100,11 @@ MUTATIONS: Final = {
             ),
             "more-answers-to-set-than-sets": ("if waiting < 0 or len(unread)", "if len(unread)"),
             "an-endless-line-answers-a-set": (
-                "len(unread) > (_LONGEST_LINE if waiting else 0)",
+                "len(unread) > (_LONGEST_LINE_BYTES if waiting else 0)",
                 "(unread and not waiting)",
             ),
             "an-endless-line-answers-version": (
-                " and len(answer) < _LONGEST_LINE:\n        answer",
+                " and len(answer) < _LONGEST_LINE_BYTES:\n        answer",
                 ":\n        answer",
             ),
             "a-key-of-another-length": (
@@ -128,7 +128,7 @@ MUTATIONS: Final = {
                 "    if not data:\n        raise EOF",
                 "    if False:\n        raise EOF",
             ),
-            "the-log-sees-whole-values": ("_SHOWN = 40", "_SHOWN = 4000"),
+            "the-log-sees-whole-values": ("_EXCERPT_BYTES = 40", "_EXCERPT_BYTES = 4000"),
         },
     ),
     **of(

@@ -34,7 +34,7 @@ MUTATIONS: Final = {
                 '_PAIR.sub(b"", text.replace(b"\\\\\\\\", b""))',
                 '_PAIR.sub(b"", text)',
             ),
-            "an-error-repeats-any-name": ("if len(name) > _EXCERPT:", "if False:"),
+            "an-error-repeats-any-name": ("if len(name) > _EXCERPT_CHARACTERS:", "if False:"),
             "raw-json-may-be-anything-but-utf-8": (
                 "    check_utf8(text, field)\n    try:\n        _RAW",
                 "    try:\n        _RAW",
@@ -60,7 +60,7 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/web/semantics/media_types.py",
+        "tenantbase/media_types.py",
         ["tests/web/handlers/test_raw.py", "tests/web/handlers/test_values.py"],
         {
             "svg-is-harmless": ('essence.endswith("+xml") or ', ""),
@@ -109,7 +109,7 @@ MUTATIONS: Final = {
             "an-origin-with-a-star": (' or "*" in origin:', ":"),
             "an-empty-authority-is-its-own": ("return bool(authority) and", "return"),
             "hosts-in-capitals": ("host = host.strip().lower()", "host = host.strip()"),
-            "a-refusal-repeats-any-header": ("len(text) <= _EXCERPT", "True"),
+            "a-refusal-repeats-any-header": ("len(text) <= _EXCERPT_CHARACTERS", "True"),
         },
     ),
     **of(

@@ -13,12 +13,12 @@ MUTATIONS: Final = {
         {
             "an-entry-between-batches-is-lost": ("begin, held = at, 0", "begin, held = at + 1, 0"),
             "a-batch-of-any-size": (" or held + size > _BATCH_BYTES", ""),
-            "a-batch-of-any-number": ("at - begin >= _BATCH or ", ""),
+            "a-batch-of-any-number": ("at - begin >= _BATCH_ITEMS or ", ""),
             "the-loop-seals-heavy-entries": (
                 "await asyncio.to_thread(self._seal, batch)",
                 "self._seal(batch)",
             ),
-            "a-failing-cache-is-not-counted": ("self._counters.cache_failures += 1", "pass"),
+            "a-failing-cache-is-not-counted": ("self._counts.cache_failures += 1", "pass"),
             "an-error-in-filling-is-forgotten": ("raise ended", "pass"),
             "one-heavy-entry-is-sealed-by-the-loop": (
                 " and _value_bytes(fills) <= HEAVY_BYTES",
@@ -64,8 +64,8 @@ MUTATIONS: Final = {
             "readers-without-end": ("len(self._readers) + self._opening < MOST_READERS", "True"),
             "opened-once-and-never-more": ("self._opening -= 1", "pass"),
             "a-hanging-reader-takes-the-next-call": (
-                "if not self._opening and all(reader.aside",
-                "if False and all(reader.aside",
+                "if not self._opening and all(reader.hangs",
+                "if False and all(reader.hangs",
             ),
             "a-query-without-end-is-left": (
                 "if reader.call is call and reader.aside:",
@@ -95,7 +95,7 @@ MUTATIONS: Final = {
                 "error.errno not in _NO_ROOM\n        return",
                 "True\n        return",
             ),
-            "all-of-the-room-or-nothing": ("while step >= _LEAST_STEP:", "while False:"),
+            "all-of-the-room-or-nothing": ("while step >= _LEAST_STEP_BYTES:", "while False:"),
             "the-reserve-goes-though-there-is-no-room": (
                 "if disk.f_bavail * disk.f_frsize < 2 * self._target:",
                 "if False:",
@@ -153,8 +153,8 @@ MUTATIONS: Final = {
         ["tests/offload/test_boundaries.py", "tests/offload/test_runner.py"],
         {
             "many-at-a-time": (
-                "asyncio.timeout(_SECONDS), self._turn:",
-                "asyncio.timeout(_SECONDS):",
+                "asyncio.timeout(_TIMEOUT_SECONDS), self._turn:",
+                "asyncio.timeout(_TIMEOUT_SECONDS):",
             ),
             "a-thread-is-not-waited-for": ("while not work.done():", "while False:"),
             "ctrl-c-ends-the-child": ("        start_new_session=True,\n", ""),

@@ -27,10 +27,15 @@ from tests.mutations.mutation import ROOT, Drifted, Mutation
 from tests.mutations.table import MUTATIONS
 
 # What the project consists of; environments, caches and databases are left behind.
-_LEFT: Final = shutil.ignore_patterns(
+_OTHERS: Final = shutil.ignore_patterns(
     ".venv", ".git", "__pycache__", ".*_cache", ".hypothesis", "node_modules", "dist", "*.db*"
 )
 _CHECK: Final = "import sys, tenantbase; sys.exit(tenantbase.__file__ != sys.argv[1])"
+
+
+def _left(folder: str, names: list[str]) -> set[str]:
+    """Names in a folder that are left behind. The databases of ``fixtures`` belong to the project."""
+    return set() if Path(folder).name == "fixtures" else set(_OTHERS(folder, names))
 
 
 class Unusable(Exception):
@@ -42,7 +47,7 @@ class Copy:
 
     def __init__(self, directory: Path) -> None:
         self._root = directory / "project"
-        shutil.copytree(ROOT, self._root, ignore=_LEFT)
+        shutil.copytree(ROOT, self._root, ignore=_left)
         # Before what is installed: that is the original.
         self._environment = {
             **os.environ,

@@ -29,7 +29,24 @@ MUTATIONS: Final = {
                 "            if True:\n",
             ),
             "trouble-with-sweeping-is-told-once-for-ever": ("            failing = False\n", ""),
-            "the-rest-waits-a-second": ("_PAUSE if more else", "_INTERVAL if more else"),
+            "the-rest-waits-a-second": (
+                "_BATCH_PAUSE_SECONDS if more else",
+                "_INTERVAL_SECONDS if more else",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/database/import_batch.py",
+        ["tests/cli/test_transfer.py"],
+        {
+            "the-dead-are-imported": (
+                "if given.expires_at is not None and given.expires_at <= self._now():",
+                "if False:",
+            ),
+            "an-import-with-conditions": (
+                "if given.if_absent or given.if_version is not None:",
+                "if given.if_absent:",
+            ),
         },
     ),
     **of(
@@ -43,14 +60,6 @@ MUTATIONS: Final = {
                 "        if batch.refused is not None:\n            raise batch.refused\n",
             ),
             "any-line-may-have-a-mark": ("if done + lines == 0:", "if lines == 0:"),
-            "the-dead-are-imported": (
-                "if given.expires_at is not None and given.expires_at <= now:",
-                "if False:",
-            ),
-            "an-import-with-conditions": (
-                "if given.if_absent or given.if_version is not None:",
-                "if given.if_absent:",
-            ),
             "the-line-is-counted-in-its-batch": (
                 "refused = _stopped(done + lines + 1,",
                 "refused = _stopped(lines + 1,",
@@ -119,11 +128,11 @@ MUTATIONS: Final = {
                 "",
             ),
             "overdue-workers-are-not-killed": (
-                "            self._kill()\n            self._deadline += _GRACE",
-                "            self._deadline += _GRACE",
+                "            self._kill_all()\n            self._deadline += _SHUTDOWN_GRACE_SECONDS",
+                "            self._deadline += _SHUTDOWN_GRACE_SECONDS",
             ),
             "the-pause-before-a-replacement-stays": (
-                "min(self._pause * 2, _LONGEST_PAUSE)",
+                "min(self._pause * 2, _LONGEST_PAUSE_SECONDS)",
                 "self._pause",
             ),
         },

@@ -12,16 +12,16 @@ MUTATIONS: Final = {
         ["tests/coherence/test_sealed_item.py"],
         {
             "the-mac-covers-the-first-two-kilobytes": (
-                "memoryview(data)[_MAC:])",
-                "memoryview(data)[_MAC : _MAC + 2048])",
+                "memoryview(data)[_MAC_BYTES:]",
+                "memoryview(data)[_MAC_BYTES : _MAC_BYTES + 2048]",
             ),
             "the-mac-is-not-compared": (
-                "if not compare_digest(state.digest(), data[:_MAC]):",
+                "if not compare_digest(state.digest(), data[:_MAC_BYTES]):",
                 "if False:",
             ),
             "what-is-remembered-has-no-tag": (
-                "if data == slot.frame and tag == slot.tag:",
-                "if data == slot.frame:",
+                "if data == slot.data and tag == slot.tag:",
+                "if data == slot.data:",
             ),
         },
     ),
@@ -60,9 +60,9 @@ MUTATIONS: Final = {
                 "    if True:\n        newest",
             ),
             "an-error-leaves-a-snapshot-open": (
-                "    finally:\n        if connection.in_transaction:  # some",
+                "    finally:\n        if connection.in_transaction:  # after",
                 "    except ZeroDivisionError:\n        raise\n    else:\n"
-                "        if connection.in_transaction:  # some",
+                "        if connection.in_transaction:  # after",
             ),
         },
     ),
@@ -77,14 +77,72 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/web/handlers/bulk.py",
+        "tenantbase/database/service.py",
         [
             "tests/web/transport/test_limits.py::test_a_bulk_read_takes_no_more_at_a_time_than_fits_into_memory"
         ],
         {
             "bulk-reads-have-no-bound": (
-                "max(1, min(_READ_ENTRIES, _READ_BYTES // settings.max_value_bytes))",
+                "max(1, min(_READ_ENTRIES, _READ_BYTES // limits.max_value_bytes))",
                 "_READ_ENTRIES",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/scope.py",
+        ["tests/test_scope.py", "tests/test_database.py"],
+        {
+            "an-empty-prefix-is-of-all-tenants": (
+                "return self.start + prefix",
+                "return self.start + prefix if prefix else prefix",
+            ),
+            "a-prefix-may-be-of-another-tenant": (
+                "self.start: Final = tenant + _SEPARATOR",
+                "self.start: Final = tenant",
+            ),
+            "a-tenants-name-may-have-a-slash": ("[a-z0-9_-]{0,63}", "[a-z0-9_/-]{0,63}"),
+        },
+    ),
+    **of(
+        "tenantbase/database/watch.py",
+        ["tests/test_database.py"],
+        {
+            "a-reset-names-more-than-is-watched": (
+                "key = max(key, self._subscription.prefix, key=len)",
+                "pass",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/schema.py",
+        ["tests/interfaces/sqlite/test_migration.py"],
+        {
+            "a-migration-beside-others": ("if not mark.is_alone():", "if False:"),
+            "deleted-prefixes-stay-without-a-tenant": (
+                "        \"UPDATE deleted_prefixes SET low = 'default/' || low,"
+                " high = 'default/' || high\",\n",
+                "",
+            ),
+            "a-migration-in-many-transactions": (
+                "            for statement in migrations[version]:\n",
+                "            for statement in migrations[version]:\n"
+                '                connection.execute("COMMIT")\n'
+                '                connection.execute("BEGIN IMMEDIATE")\n',
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/coherence/sealed_item.py",
+        ["tests/interfaces/sqlite/test_migration.py"],
+        {"items-of-schema-1-count": ('b"TBF\\x02"', 'b"TBF\\x01"')},
+    ),
+    **of(
+        "tenantbase/coherence/tag_file.py",
+        ["tests/interfaces/sqlite/test_migration.py"],
+        {
+            "a-lonely-process-shares-no-more": (
+                "        while not _lock(self._fd, fcntl.LOCK_SH):\n",
+                "        while False:\n",
             ),
         },
     ),

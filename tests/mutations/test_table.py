@@ -50,9 +50,7 @@ def test_what_is_found_and_what_survives(capsys: pytest.CaptureFixture[str]) -> 
     tests = ("tests/interfaces/memcached/test_address.py",)
     file = "tenantbase/interfaces/memcached/address.py"
     found = Mutation("any-port", file, "0 < int(port) < 65536", "True", tests)
-    survives = Mutation(
-        "a-comment", file, '"""Bytes in the path', '"""The bytes in the path', tests
-    )
+    survives = Mutation("a-comment", file, '"""The longest path', '"""Longest path', tests)
     assert run.survivors([found, survives], 1, 60.0) == ["a-comment"]
     assert capsys.readouterr().out == "found     any-port\nSURVIVED  a-comment\n"
     broken = Mutation("no-test", file, "0 < int", "0 <= int", (f"{tests[0]}::test_none",))

@@ -18,11 +18,14 @@ MUTATIONS: Final = {
         _TESTS,
         {
             "the-counter-is-read-after-the-version": (
-                "        newest = await self._log.last_version()\n        # From",
-                "        newest = await self._log.last_version()\n"
-                "        commits = self._log.commits\n        # From",
+                "        newest = await self._change_log.last_version()\n        # No",
+                "        newest = await self._change_log.last_version()\n"
+                "        commits = self._change_log.commits\n        # No",
             ),
-            "uncounted-commits-are-never-seen": (" or loop.time() - looked > _LOOK_ANYWAY", ""),
+            "uncounted-commits-are-never-seen": (
+                " or loop.time() - looked > _READ_ANYWAY_SECONDS",
+                "",
+            ),
             "the-log-is-read-all-the-time": (
                 "if more or commits != self._commits or",
                 "if True or",
@@ -37,7 +40,7 @@ MUTATIONS: Final = {
                 "",
             ),
             "the-feed-stays-behind-a-trimmed-log": (
-                "            self.position = await self._log.last_version()\n            for",
+                "            self.position = await self._change_log.last_version()\n            for",
                 "            for",
             ),
             "nobody-learns-that-the-log-was-trimmed": (
@@ -83,17 +86,17 @@ MUTATIONS: Final = {
         _TESTS,
         {
             "catching-up-ends-at-a-batch-of-others": (
-                "self.position = events[-1].version if events else stands",
+                "self.position = events[-1].version if events else reached",
                 "mine = [each for each in events if self.concerns(each)]\n"
-                "        self.position = mine[-1].version if mine else stands",
+                "        self.position = mine[-1].version if mine else reached",
             ),
             "catching-up-repeats-the-last-one": (
-                "self.position = events[-1].version if events else stands",
-                "self.position = events[-1].version - 1 if len(events) > 1 else stands",
+                "self.position = events[-1].version if events else reached",
+                "self.position = events[-1].version - 1 if len(events) > 1 else reached",
             ),
             "catching-up-stops-one-too-early": (
-                "if self.position >= stands:",
-                "if self.position >= stands - 1:",
+                "if self.position >= reached:",
+                "if self.position >= reached - 1:",
             ),
             "events-are-delivered-twice": (
                 "if self._behind or event.version <= self.position:",
@@ -125,15 +128,15 @@ MUTATIONS: Final = {
                 "",
             ),
             "who-takes-something-is-dropped": (
-                "        self._beat = False  # whoever asks for more has just taken something\n",
+                "        self._beat = False  # asking for more means that the last one was taken\n",
                 "",
             ),
             "a-heartbeat-moves-backwards": (
-                "self.position = max(self.position, self._stands())",
+                "self.position = max(self.position, self._feed_position())",
                 "self.position = 0",
             ),
             "a-heartbeat-moves-nothing": (
-                "                self.position = max(self.position, self._stands())\n",
+                "                self.position = max(self.position, self._feed_position())\n",
                 "",
             ),
             "the-future-is-no-reset": ("if after > self.position:", "if False:"),
@@ -154,11 +157,11 @@ MUTATIONS: Final = {
                 "events, self._queue = self._queue, []",
             ),
             "a-reset-leaves-the-slot-as-it-was": (
-                "            self.position = await self._log.last_version()\n            return [",
+                "            self.position = await self._change_log.last_version()\n            return [",
                 "            return [",
             ),
             "a-long-way-through-others-events-is-taken-for-sleep": (
-                "                self._beat = False  # nothing of interest there, but nobody is stuck\n",
+                "                self._beat = False  # no event for it there, but the watcher is not stuck\n",
                 "",
             ),
         },

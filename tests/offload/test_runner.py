@@ -23,6 +23,9 @@ from tenantbase.json_text import check_json, parse
 from tests.json_cases import REFUSED
 from tests.servers import poll
 
+pytestmark = pytest.mark.integration  # the package starts processes
+
+
 Said = list[object]
 
 
@@ -162,7 +165,7 @@ HANGING = "import os, time; open({!r}, 'w').write(str(os.getpid())); time.sleep(
 async def test_one_that_hangs_is_killed(
     program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(apart, "_SECONDS", 1)
+    monkeypatch.setattr(apart, "_TIMEOUT_SECONDS", 1)
     program(HANGING.format(str(tmp_path / "pid")))
     with pytest.raises(Overloaded):
         await Apart().check_value(b"1")

@@ -168,7 +168,7 @@ def test_a_switch_that_is_off(text: str) -> None:
 
 
 def test_a_switch_is_nothing_else() -> None:
-    with pytest.raises(ConfigError, match="TENANTBASE_INSECURE: 'maybe': true or false"):
+    with pytest.raises(ConfigError, match="TENANTBASE_INSECURE: 'maybe': expected true or false"):
         load(INSECURE="maybe")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import subprocess
 import sys
@@ -10,7 +9,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from tests.app_server import AppServer
-from tests.process.test_limits import exchange, receive
+from tests.process.test_limits import exchange
+from tests.wire import receive
 
 LIMIT = 128
 
@@ -42,13 +42,13 @@ def test_connections_leave_descriptors_to_the_database(tmp_path: Path) -> None:
             b"POST /set-value HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b"
             % (len(body), body)
         )
-        assert receive(served[0])[0] == 200
+        assert receive(served[0]).status == 200
         for each in served:
-            assert exchange(each)[0] == 200
+            assert exchange(each).status == 200
         for _ in range(LIMIT):
             with connect() as refused:
-                status, answer = receive(refused)
-            assert status == 503 and json.loads(answer)["limit"] == "max-connections"
-        assert exchange(served[-1])[0] == 200
+                answer = receive(refused)
+            assert answer.status == 503 and answer.json["limit"] == "max-connections"
+        assert exchange(served[-1]).status == 200
         assert f"there are {LIMIT // 2} connections" in server.stderr
         assert len(server.stderr.splitlines()) == 1, "once, and no trouble with descriptors"

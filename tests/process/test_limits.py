@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tenantbase.web.transport.lingering import LINGER_SECONDS
+from tests import wire
 from tests.app_server import AppServer
 from tests.servers import poll
+from tests.wire import Answer
 
 
 @contextmanager
@@ -62,27 +63,10 @@ def lowest_free_descriptor(pid: int) -> int:
     return min(set(range(len(seen) + 1)) - seen)
 
 
-def exchange(connection: socket.socket) -> tuple[int, bytes]:
-    """A cached or uncached read on a connection; its status and its head and body."""
-    connection.sendall(b"GET /get-value?key=k HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    return receive(connection)
-
-
-def receive(connection: socket.socket) -> tuple[int, bytes]:
-    data = b""
-    while b"\r\n\r\n" not in data:
-        piece = connection.recv(65_536)
-        assert piece, f"the connection ended after {data!r}"
-        data += piece
-    head, _, body = data.partition(b"\r\n\r\n")
-    (length,) = (
-        int(line.partition(b":")[2])
-        for line in head.split(b"\r\n")
-        if line.lower().startswith(b"content-length:")
-    )
-    while len(body) < length:
-        body += connection.recv(65_536)
-    return int(head.split(b" ")[1]), body
+def exchange(connection: socket.socket) -> Answer:
+    """A cached or uncached read on a connection."""
+    connection.sendall(wire.request("GET", "/get-value?key=k"))
+    return wire.receive(connection)
 
 
 def test_without_descriptors_it_refuses_serves_and_recovers(tmp_path: Path) -> None:
@@ -91,28 +75,27 @@ def test_without_descriptors_it_refuses_serves_and_recovers(tmp_path: Path) -> N
         (worker,) = server.workers
 
         def connect() -> socket.socket:
-            address = ("127.0.0.1", server.port)
-            return stack.enter_context(closing(socket.create_connection(address, timeout=20)))
+            return stack.enter_context(wire.connect(server.port))
 
         kept = [connect() for _ in range(4)]
         for each in kept:
-            assert exchange(each)[0] == 200
+            assert exchange(each).status == 200
         limit = lowest_free_descriptor(worker)
         _, hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)
         resource.prlimit(worker, resource.RLIMIT_NOFILE, (limit, hard))
 
         before = processor_seconds(worker)
         for _ in range(5):
-            status, body = receive(connect())
-            assert status == 503 and json.loads(body)["limit"] == "max-connections"
+            answer = wire.receive(connect())
+            assert answer.status == 503 and answer.json["limit"] == "max-connections"
         for each in kept:
-            assert exchange(each)[0] == 200
+            assert exchange(each).status == 200
         # Nothing spins, though connections wait that nobody can accept.
         waiting = [connect() for _ in range(20)]
         time.sleep(0.5)
         assert processor_seconds(worker) - before < 0.4
         for each in kept:
-            assert exchange(each)[0] == 200
+            assert exchange(each).status == 200
         assert server.stderr.count("no more connections can be accepted") == 1
 
         resource.prlimit(worker, resource.RLIMIT_NOFILE, (hard, hard))
@@ -121,7 +104,7 @@ def test_without_descriptors_it_refuses_serves_and_recovers(tmp_path: Path) -> N
         poll(lambda: server.ask("GET", "/get-value?key=k").status == 200, "it accepts again")
         assert len(server.stderr.splitlines()) == 1
         for each in kept:
-            assert exchange(each)[0] == 200
+            assert exchange(each).status == 200
 
 
 def test_workers_that_do_not_end_are_killed(tmp_path: Path) -> None:
@@ -131,5 +114,5 @@ def test_workers_that_do_not_end_are_killed(tmp_path: Path) -> None:
         os.kill(stopped, signal.SIGSTOP)
         server.signal()
         assert server.wait(30) == 1
-        assert "1 workers did not end in time and are killed" in server.stderr
+        assert "killing 1 workers that did not exit in time" in server.stderr
         assert not Path(f"/proc/{stopped}").exists()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import http.client
 import select
 import socket
 import threading
 import time
 from collections import Counter
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests import wire
 from tests.app_server import AppServer
 from tests.servers import poll
 
@@ -38,7 +37,7 @@ class Client(threading.Thread):
         while True:
             if connection is None:
                 try:
-                    connection = socket.create_connection(("127.0.0.1", self._port), timeout=20)
+                    connection = wire.connect(self._port)
                 except ConnectionRefusedError:
                     return
                 except OSError as error:
@@ -65,17 +64,15 @@ class Client(threading.Thread):
         """Returns: whether the connection ends."""
         if self._kind == "write":
             body = b'{"key": "%d/%d", "value": %d}' % (self._number, n, n)
-            head = b"POST /set-value HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
-            connection.sendall(head % len(body))
+            data = wire.request("POST", "/set-value", body)
+            connection.sendall(data[: -len(body)])
             connection.sendall(body)
         else:
-            connection.sendall(b"GET /get-value?key=k HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        with http.client.HTTPResponse(connection) as answer:
-            answer.begin()
-            answer.read()
-            if answer.status != 200:
-                raise AssertionError(f"status {answer.status}")
-            return answer.getheader("Connection") == "close"
+            connection.sendall(wire.request("GET", "/get-value?key=k"))
+        answer = wire.receive(connection)
+        if answer.status != 200:
+            raise AssertionError(f"status {answer.status}")
+        return answer.headers.get("Connection") == "close"
 
 
 @pytest.mark.parametrize("workers", WORKERS)
@@ -110,17 +107,15 @@ def test_a_body_that_is_still_to_come_is_waited_for(
     body = b'{"key": "slow", "value": "%b"}' % (b"x" * size)
     head = b"POST /set-value HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
     with AppServer(tmp_path / "x.db", *fast_path) as server:
-        address = ("127.0.0.1", server.port)
-        with closing(socket.create_connection(address, timeout=20)) as connection:
+        with wire.connect(server.port) as connection:
             connection.sendall(head + body[:20])
             time.sleep(0.1)
             server.signal()
             poll(lambda: drains(server), "it drains, or has closed the port")
             time.sleep(0.8)
             connection.sendall(body[20:])
-            with http.client.HTTPResponse(connection) as answer:
-                answer.begin()
-                assert answer.status == 200 and answer.getheader("Connection") == "close"
+            answer = wire.receive(connection)
+            assert answer.status == 200 and answer.headers["Connection"] == "close"
         assert server.wait() == 0
         server.start()
         assert server.ask("GET", "/get-value?key=slow").status == 200
@@ -158,9 +153,8 @@ def test_what_is_pipelined_does_not_destroy_an_answer(
         assert server.ask("POST", "/set-value", b'{"key": "k", "value": 1}').status == 200
         server.signal()
         poll(lambda: server.ask("GET", "/health-check").status == 503, "it drains")
-        address = ("127.0.0.1", server.port)
         for _ in range(20):
-            with closing(socket.create_connection(address, timeout=20)) as connection:
+            with wire.connect(server.port) as connection:
                 for _ in range(20):
                     connection.sendall(
                         b"GET /get-value?key=k HTTP/1.1\r\nHost: localhost\r\nX: %b\r\n\r\n"

@@ -56,7 +56,7 @@ def test_a_signal_to_a_new_worker_is_not_taken_for_one_to_the_supervisor(tmp_pat
         Path(f"{database}.signal").touch()
         os.kill(server.workers[0], signal.SIGKILL)
         poll(lambda: len(server.stderr.splitlines()) == 2, "both have died")
-        assert "killed by SIGTERM; another follows in" in server.stderr.splitlines()[1]
+        assert "was killed by SIGTERM; starting another in" in server.stderr.splitlines()[1]
         set_value(server, "k", 1)
         assert server.stop() == 0
 
@@ -86,7 +86,7 @@ def test_a_hangup_ends_nothing(tmp_path: Path, workers: tuple[str, ...]) -> None
     ("standing_at", "statuses"),
     [
         ("tenantbase.main", {143, -signal.SIGTERM}),  # nothing is known of the command yet
-        ("tenantbase.supervisor", {0}),
+        ("tenantbase.process.supervisor", {0}),
     ],
 )
 def test_a_signal_during_the_start_ends_it(

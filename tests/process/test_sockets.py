@@ -11,10 +11,13 @@ import pytest
 from tenantbase.errors import CannotListen
 from tenantbase.process.sockets import listening, url_of
 
+pytestmark = pytest.mark.integration  # the package listens
+
 # Run in a network of its own, whose settings it may change.
 _NETWORK = """
 import fcntl, socket, struct, sys
 from tenantbase.process.sockets import listening, url_of
+
 for setting in sys.argv[1:]:
     path, _, value = setting.partition("=")
     with open(f"/proc/sys/net/{path}", "w") as file:
@@ -111,7 +114,7 @@ def test_a_host_that_is_not_this_machine(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["x" * 64, "a..b"])
 def test_a_host_that_no_name_service_is_asked_for(host: str) -> None:
-    with pytest.raises(CannotListen, match=f"^cannot listen on {host}: it is no host name$"):
+    with pytest.raises(CannotListen, match=f"^cannot listen on {host}: it is not a host name$"):
         with listening(host, 0):
             pass
 

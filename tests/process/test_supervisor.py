@@ -74,8 +74,8 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
         assert server.stop() == 0
         lines = server.stderr.splitlines()
         assert len(lines) == 2
-        assert f"worker {victim} has ended, killed by SIGKILL; another follows in" in lines[0]
-        assert f"worker {survivor} has ended, killed by SIGKILL; another follows in" in lines[1]
+        assert f"worker {victim} was killed by SIGKILL; starting another in" in lines[0]
+        assert f"worker {survivor} was killed by SIGKILL; starting another in" in lines[1]
     assert list(tmp_path.iterdir()) == [tmp_path / "x.db"]
 
 

@@ -33,13 +33,13 @@ class FakeCache:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeper, "_INTERVAL", 0.01)
+    monkeypatch.setattr(sweeper, "_INTERVAL_SECONDS", 0.01)
 
 
 async def test_it_goes_on_while_there_is_more(monkeypatch: pytest.MonkeyPatch) -> None:
     class Long(FakeCache):
         async def sweep(self) -> bool:
-            monkeypatch.setattr(sweeper, "_INTERVAL", 3_600.0)  # from the first batch on
+            monkeypatch.setattr(sweeper, "_INTERVAL_SECONDS", 3_600.0)  # from the first batch on
             return await super().sweep()
 
     cache = Long(20)
@@ -57,7 +57,7 @@ async def test_it_survives_trouble_and_tells_of_it_once(
         async with sweeping(cache):
             await asyncio.wait_for(cache.done.wait(), 10)
     assert cache.calls >= 4
-    assert caplog.messages == ["cannot remove what has expired: away"]
+    assert caplog.messages == ["cannot remove expired entries: away"]
 
 
 async def test_trouble_that_comes_again_is_told_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -65,14 +65,14 @@ async def test_trouble_that_comes_again_is_told_again(caplog: pytest.LogCaptureF
     with caplog.at_level(logging.WARNING):
         async with sweeping(cache):
             await asyncio.wait_for(cache.done.wait(), 10)
-    assert caplog.messages == ["cannot remove what has expired: away"] * 2
+    assert caplog.messages == ["cannot remove expired entries: away"] * 2
 
 
 async def test_after_trouble_it_waits_as_if_there_were_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Trouble says nothing of what there is to sweep; without the pause it would be met at once."""
-    monkeypatch.setattr(sweeper, "_PAUSE", 3_600.0)
+    monkeypatch.setattr(sweeper, "_BATCH_PAUSE_SECONDS", 3_600.0)
     cache = FakeCache(1, StoreUnavailable("away"), Overloaded("busy"))
     async with sweeping(cache):
         await asyncio.wait_for(cache.done.wait(), 10)

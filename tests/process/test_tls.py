@@ -59,7 +59,7 @@ def connect(server: AppServer, context: ssl.SSLContext) -> ssl.SSLSocket:
 def serial(server: AppServer, context: ssl.SSLContext) -> object:
     """Of the certificate that a new connection is given, after it was used."""
     with connect(server, context) as connection:
-        assert exchange(connection)[0] in (200, 404)
+        assert exchange(connection).status in (200, 404)
         certificate = connection.getpeercert()
         assert certificate is not None
         return certificate["serialNumber"]
@@ -228,7 +228,7 @@ def test_renewed_certificate_is_used_without_losing_a_connection(
                 try:
                     serial(server, trusted)
                     for connection in kept:
-                        assert exchange(connection)[0] == 404
+                        assert exchange(connection).status == 404
                     rounds.append(1)
                 except Exception as error:
                     failures.append(error)
@@ -335,12 +335,12 @@ def test_renewed_authority_of_clients(tmp_path: Path, authority: Authority, pair
                 with context.wrap_socket(
                     plain, server_hostname="localhost", session=session
                 ) as connection:
-                    return exchange(connection)[0] == 404
+                    return exchange(connection).status == 404
             except (ssl.SSLError, ConnectionError):
                 return False
 
         with connect(server, old) as connection:
-            assert exchange(connection)[0] == 404
+            assert exchange(connection).status == 404
             session = connection.session
             assert session is not None and admitted(old, session)
             assert not admitted(new) and not admitted(authority.trusted())
@@ -348,7 +348,7 @@ def test_renewed_authority_of_clients(tmp_path: Path, authority: Authority, pair
             server.signal(signal.SIGHUP)
             poll(lambda: admitted(new), "the new authority is trusted")
             assert not admitted(old) and not admitted(old, session)
-            assert exchange(connection)[0] == 404, "what is connected stays so"
+            assert exchange(connection).status == 404, "what is connected stays so"
 
 
 def test_hangup_does_not_cut_draining_short(
@@ -371,7 +371,7 @@ def test_without_descriptors_it_serves_and_recovers(
         (worker,) = server.workers
         kept = [stack.enter_context(connect(server, trusted)) for _ in range(4)]
         for each in kept:
-            assert exchange(each)[0] == 404
+            assert exchange(each).status == 404
         limit = lowest_free_descriptor(worker)
         _, hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)
         resource.prlimit(worker, resource.RLIMIT_NOFILE, (limit, hard))
@@ -385,7 +385,7 @@ def test_without_descriptors_it_serves_and_recovers(
             "there is none for the files either",
         )
         for each in kept:
-            assert exchange(each)[0] == 404
+            assert exchange(each).status == 404
         resource.prlimit(worker, resource.RLIMIT_NOFILE, (hard, hard))
 
         def again() -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import wire
 from tests.app_server import AppServer, clean_environment
 from tests.faults import strace
 from tests.servers import MemcachedProcess, poll, stopped_writer
@@ -64,7 +65,7 @@ class SlowRequest:
 
     def __init__(self, server: AppServer) -> None:
         self._body = b'{"key": "slow", "value": "%b"}' % (b"x" * 300_000)
-        self._connection = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+        self._connection = wire.connect(server.port)
         head = (
             f"POST /set-value HTTP/1.1\r\nHost: localhost:{server.port}\r\n"
             f"Content-Length: {len(self._body)}\r\nExpect: 100-continue\r\n\r\n"
@@ -78,10 +79,8 @@ class SlowRequest:
     def finish(self) -> int:
         """Send the rest. Returns: the status of the answer."""
         self._connection.sendall(self._body[1000:])
-        with closing(self._connection), http.client.HTTPResponse(self._connection) as answer:
-            answer.begin()
-            answer.read()
-            return answer.status
+        with self._connection:
+            return wire.receive(self._connection).status
 
     def abandon(self) -> None:
         self._connection.close()
@@ -132,20 +131,17 @@ def test_requests_under_way_are_finished(tmp_path: Path, workers: tuple[str, ...
         assert server.stderr == ""
     assert list(tmp_path.iterdir()) == [tmp_path / "x.db"]
     with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
-        assert connection.execute("SELECT key FROM entries").fetchall() == [("slow",)]
+        assert connection.execute("SELECT key FROM entries").fetchall() == [("default/slow",)]
 
 
 def test_an_idle_connection_does_not_hold_it_up(tmp_path: Path) -> None:
     with AppServer(tmp_path / "x.db") as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-        with closing(connection):
-            connection.request("GET", "/livez")
-            assert connection.getresponse().read()
-            unused = socket.create_connection(("127.0.0.1", server.port), timeout=20)
-            with closing(unused):
-                server.signal()
-                assert server.wait(seconds=10) == 0
-                assert unused.recv(1) == b""
+        with wire.connect(server.port) as used, wire.connect(server.port) as unused:
+            used.sendall(wire.request("GET", "/livez"))
+            assert wire.receive(used).status == 200
+            server.signal()
+            assert server.wait(seconds=10) == 0
+            assert unused.recv(1) == b""
 
 
 @pytest.mark.parametrize("workers", WORKERS)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tests.web.wire import request
+from tests.wire import request
 
 LAST = request("GET", "/livez", headers={"Connection": "close"})
+"""A request that ends the connection."""
 AGENT = {"Host": "localhost:8000", "User-Agent": "curl/7.88.1", "Accept": "*/*"}
 
 PLAIN = {

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.web.conftest import Server
-from tests.web.wire import TEXT, Answer, Headers
+from tests.service import Server
+from tests.web.matchers import TEXT
+from tests.wire import Answer, Headers
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from tenantbase.web import WebSettings
 from tenantbase.web.openapi.document import description
 from tenantbase.web.openapi.operations import OPERATIONS
 from tenantbase.web.problems import KINDS
+from tests.service import web_settings
 
-DOCUMENT = description(WebSettings())
+DOCUMENT = description(web_settings())
 
 
 def described(method: str, path: str) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def described(method: str, path: str) -> dict[str, Any]:
 
 
 def test_the_limits_are_those_of_the_server() -> None:
-    settings = WebSettings(max_value_bytes=12_345, max_batch_entries=678)
+    settings = web_settings(max_value_bytes=12_345, max_batch_entries=678)
     told = {
         name: [
             schema["properties"][name]["description"]
@@ -30,8 +30,8 @@ def test_the_limits_are_those_of_the_server() -> None:
         for name in ("value", "keys")
     }
     # What a type says of its field goes before what the field's name says.
-    assert told["value"].count("The sum.") == 1
-    told["value"].remove("The sum.")
+    assert told["value"].count("The new value.") == 1
+    told["value"].remove("The new value.")
     assert told["value"] and all("At most 12,345 bytes." in each for each in told["value"])
     assert told["keys"] and all("At most 678." in each for each in told["keys"])
 

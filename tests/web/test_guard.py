@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tenantbase.web import WebSettings
-from tests.web.conftest import Server, Start
+from tests.service import Server
+from tests.web.conftest import Start
+from tests.service import web_settings
 from tests.web.table import Ask, Row, problem, put
-from tests.web.wire import request
+from tests.wire import request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -123,7 +124,7 @@ async def test_without_a_host_no_origin_is_its_own(server: Server, origin: str) 
 
 
 async def test_names_given_by_option_are_accepted(start: Start) -> None:
-    settings = WebSettings(allowed_hosts=frozenset({"cache.internal", "10.0.0.1", "fd00::1"}))
+    settings = web_settings(allowed_hosts=frozenset({"cache.internal", "10.0.0.1", "fd00::1"}))
     async with start(settings) as server:
         for host in ("cache.internal:80", "Cache.Internal", "10.0.0.1", "[fd00::1]:80"):
             assert (await server.ask("GET", "/livez", headers={"Host": host})).status == 200
@@ -132,13 +133,13 @@ async def test_names_given_by_option_are_accepted(start: Start) -> None:
 
 
 async def test_host_is_not_looked_at_on_other_addresses(start: Start) -> None:
-    async with start(WebSettings(loopback=False)) as server:
+    async with start(web_settings(loopback=False)) as server:
         assert (await server.ask("GET", "/livez", headers={"Host": "example.com"})).status == 200
 
 
 async def test_host_is_looked_at_on_every_address_if_names_are_given(start: Start) -> None:
     """Or a page whose name is made to resolve to this address could write."""
-    settings = WebSettings(loopback=False, allowed_hosts=frozenset({"cache.internal."}))
+    settings = web_settings(loopback=False, allowed_hosts=frozenset({"cache.internal."}))
     async with start(settings) as server:
         for host in ("cache.internal:80", "cache.internal.", "localhost:8000", "127.0.0.1"):
             assert (await server.ask("GET", "/livez", headers={"Host": host})).status == 200
@@ -283,7 +284,7 @@ async def test_no_preflight_without_an_option(server: Server) -> None:
 
 
 async def test_an_origin_named_by_option_may_read_and_write(start: Start) -> None:
-    async with start(WebSettings(cors_origins=frozenset({OPEN}))) as server:
+    async with start(web_settings(cors_origins=frozenset({OPEN}))) as server:
         preflight = await server.ask(
             "OPTIONS",
             "/v1/values/a",
@@ -327,7 +328,7 @@ async def test_an_origin_named_by_option_may_read_and_write(start: Start) -> Non
 
 
 async def test_any_port_of_a_host(start: Start) -> None:
-    async with start(WebSettings(cors_origins=frozenset({"http://localhost:*"}))) as server:
+    async with start(web_settings(cors_origins=frozenset({"http://localhost:*"}))) as server:
         for origin, accepted in [
             ("http://localhost", True),
             ("http://localhost:3000", True),
@@ -363,6 +364,6 @@ async def test_options_of_the_whole_server_is_a_health_check(start: Start, targe
 
 
 async def test_a_preflight_for_another_host_is_misdirected(start: Start) -> None:
-    async with start(WebSettings(cors_origins=frozenset({OPEN}))) as server:
+    async with start(web_settings(cors_origins=frozenset({OPEN}))) as server:
         headers = {"Host": "evil", "Origin": OPEN, "Access-Control-Request-Method": "PUT"}
         assert (await server.ask("OPTIONS", "/v1/values/a", headers=headers)).status == 421

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.json_cases import DEEP, REFUSED
-from tests.web.conftest import Server
+from tests.service import Server
 from tests.web.table import Ask, invalid
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -21,13 +21,14 @@ from schemathesis.checks import (
 )
 
 from tenantbase.process.config import Config
-from tenantbase.web import Lifecycle, WebSettings, create_app
+from tenantbase.web import Lifecycle, create_app
 from tenantbase.web.openapi.document import description
 from tenantbase.web.problems import KINDS
-from tenantbase.process.wiring import open_cache
+from tenantbase.process.wiring import open_database
 from tests.app_server import AppServer
+from tests.service import web_settings
 
-DOCUMENT = description(WebSettings())
+DOCUMENT = description(web_settings())
 OPERATIONS = [
     (method, path, operation)
     for path, item in DOCUMENT["paths"].items()
@@ -133,8 +134,8 @@ def test_answers_that_need_something_to_be_there(
 
 
 async def test_every_route_is_described(tmp_path: Path) -> None:
-    async with open_cache(Config(database=tmp_path / "x.db")) as cache:
-        app = create_app(cache, WebSettings(), Lifecycle())
+    async with open_database(Config(database=tmp_path / "x.db")) as database:
+        app = create_app(database, web_settings(), Lifecycle())
         routes = {
             (route.method, route.resource.canonical)
             for route in app.router.routes()

@@ -23,9 +23,10 @@ from tenantbase.errors import (
 )
 from tenantbase.lookup import Lookup
 from tenantbase.interfaces.store import Applied, Command
-from tests.web.conftest import Server, Start
+from tests.service import Server
+from tests.web.conftest import Start
 from tests.web.table import Ask, Row, problem
-from tests.web.wire import VERSION
+from tests.web.matchers import VERSION
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

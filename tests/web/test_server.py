@@ -7,20 +7,22 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tenantbase.coherence.policy import Cache
-from tenantbase.process.config import Config
 from tenantbase.entry import JSON
-from tenantbase.interfaces.store import Applied, Command, Set
+from tenantbase.interfaces.store import Set
 from tenantbase.web import Lifecycle, WebSettings, create_app, serve
-from tenantbase.process.wiring import open_cache
+from tenantbase.scope import DEFAULT
+from tests.service import service, web_settings
 from tests.servers import poll_async
-from tests.web.conftest import Server, Start
+from tests.service import Server, opened
+from tests.web.blocked import BlockedCache, blocked
+from tests.web.conftest import Start
 from tests.web.table import invalid, problem
-from tests.web.wire import Wire, request
+from tests.wire import Wire, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -160,7 +162,7 @@ async def test_connections_are_kept_or_closed_as_the_client_asks(server: Server)
 
 
 async def test_a_body_that_does_not_come(start: Start) -> None:
-    async with start(WebSettings(body_timeout=0.1)) as server:
+    async with start(web_settings(body_timeout=0.1)) as server:
         async with server.wire() as wire:
             await wire.send(request("PUT", "/v1/values/slow", headers={"Content-Length": "10"}))
             await wire.send(b"half")
@@ -171,7 +173,7 @@ async def test_a_body_that_does_not_come(start: Start) -> None:
 
 
 async def test_a_head_that_does_not_come(start: Start) -> None:
-    async with start(WebSettings(keepalive_timeout=0.1)) as server:
+    async with start(web_settings(keepalive_timeout=0.1)) as server:
         for begun in (b"", b"GET /livez HTTP/1.1\r\nX: y"):
             async with server.wire() as wire:
                 await wire.send(begun)
@@ -194,7 +196,7 @@ async def test_a_head_that_does_not_come(start: Start) -> None:
 async def test_a_request_that_comes_byte_by_byte_for_ever(
     start: Start, fast_path: bool, begun: bytes, status: int | None
 ) -> None:
-    settings = WebSettings(keepalive_timeout=0.5, body_timeout=0.5, fast_path=fast_path)
+    settings = web_settings(keepalive_timeout=0.5, body_timeout=0.5, fast_path=fast_path)
     async with start(settings) as server, server.wire() as wire:
         await wire.send(begun)
         answer = asyncio.create_task(wire.answer())
@@ -223,7 +225,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_answer(
     server: Server, caplog: pytest.LogCaptureFixture, goodbye: str
 ) -> None:
     # More than the sockets hold, so that the server waits until the client takes some of it.
-    values = [Set(f"left/{n}", b'"%b"' % (b"x" * 500_000), JSON) for n in range(40)]
+    values = [Set(DEFAULT.key(f"left/{n}"), b'"%b"' % (b"x" * 500_000), JSON) for n in range(40)]
     await server.cache.write(*values)
     async with server.wire() as wire:
         await wire.send(request("GET", "/get-values?prefix=left/"))
@@ -238,60 +240,54 @@ async def test_a_client_that_leaves_in_the_middle_of_its_answer(
     assert not caplog.records, "it happens every day"
 
 
-class _Slow(Cache):
-    """Its writes wait for the test."""
+@dataclass(frozen=True)
+class Stoppable:
+    """A server whose writes are blocked.
 
-    gate: asyncio.Event
-    begun = 0
+    Attributes:
+        stop: stops it.
+        task: ends when it has.
+    """
 
-    def write(self, *changes: Command) -> asyncio.Future[tuple[Applied, ...]]:
-        type(self).begun += 1
-        return asyncio.ensure_future(self._write(*changes))
-
-    async def _write(self, *changes: Command) -> tuple[Applied, ...]:
-        await self.gate.wait()
-        return await super().write(*changes)
+    cache: BlockedCache
+    port: int
+    lifecycle: Lifecycle
+    stop: asyncio.Event
+    task: asyncio.Task[None]
 
 
 @asynccontextmanager
-async def stoppable(
-    directory: Path, settings: WebSettings
-) -> AsyncIterator[tuple[int, Lifecycle, asyncio.Event, asyncio.Task[None]]]:
-    """A server with slow writes. Yields: port, lifecycle, what stops it, what ends with it."""
-    async with open_cache(Config(database=directory / "x.db")) as cache:
-        slow = object.__new__(_Slow)
-        slow.__dict__.update(cache.__dict__)
-        _Slow.gate, _Slow.begun = asyncio.Event(), 0
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            listener.listen()
+async def stoppable(directory: Path, settings: WebSettings) -> AsyncIterator[Stoppable]:
+    async with opened(directory / "x.db") as cache:
+        slow = blocked(cache)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
             lifecycle, stop = Lifecycle(), asyncio.Event()
-            app = create_app(slow, settings, lifecycle)
+            app = create_app(service(slow, settings), settings, lifecycle)
             task = asyncio.create_task(serve(app, [listener], lifecycle, settings, stop))
-            yield listener.getsockname()[1], lifecycle, stop, task
+            yield Stoppable(slow, listener.getsockname()[1], lifecycle, stop, task)
             stop.set()
             await task
 
 
 async def test_drain(tmp_path: Path) -> None:
-    async with stoppable(tmp_path, WebSettings()) as (port, lifecycle, stop, task):
+    async with stoppable(tmp_path, web_settings()) as server:
         write = request("POST", "/set-value", '{"key":"k","value":1}')
         async with (
-            await Wire.connect(port) as busy,
-            await Wire.connect(port) as idle,
-            await Wire.connect(port) as kept,
+            await Wire.connect(server.port) as busy,
+            await Wire.connect(server.port) as idle,
+            await Wire.connect(server.port) as kept,
         ):
             for wire in (idle, kept):
                 await wire.send(request("GET", "/health-check"))
                 answer = await wire.answer()
                 assert answer.status == 200 and "connection" not in answer.headers
             await busy.send(write)
-            await poll_async(lambda: _Slow.begun == 1, "the write is under way")
-            stop.set()
-            await poll_async(lambda: lifecycle.draining, "it drains")
+            await poll_async(lambda: server.cache.begun == 1, "the write is under way")
+            server.stop.set()
+            await poll_async(lambda: server.lifecycle.draining, "it drains")
 
             await kept.send(request("GET", "/health-check"))
-            async with await Wire.connect(port) as late:
+            async with await Wire.connect(server.port) as late:
                 await late.send(request("GET", "/health-check"))
                 for wire in (kept, late):
                     answer = await wire.answer()
@@ -300,57 +296,60 @@ async def test_drain(tmp_path: Path) -> None:
                     assert answer.headers["retry-after"] == "1"
                     assert answer.headers["connection"] == "close"
                     assert await wire.ended()
-            async with await Wire.connect(port) as reader:
+            async with await Wire.connect(server.port) as reader:
                 await reader.send(request("GET", "/livez"))
                 assert (await reader.answer()).status == 200
-            assert not task.done(), "a request is still under way"
+            assert not server.task.done(), "a request is still under way"
 
-            _Slow.gate.set()
+            server.cache.gate.set()
             answer = await busy.answer()
             assert answer.status == 200 and answer.json["version"] > 0
             assert answer.headers["connection"] == "close"
             assert await busy.ended() and await idle.ended()
-        await task
+        await server.task
         with pytest.raises(ConnectionRefusedError):
-            await Wire.connect(port)
+            await Wire.connect(server.port)
 
 
 async def test_a_drain_ends_though_a_request_does_not(tmp_path: Path) -> None:
-    async with stoppable(tmp_path, WebSettings(drain_timeout=0.2)) as (port, _, stop, task):
-        async with await Wire.connect(port) as wire:
+    async with stoppable(tmp_path, web_settings(drain_timeout=0.2)) as server:
+        async with await Wire.connect(server.port) as wire:
             await wire.send(request("POST", "/set-value", '{"key":"k","value":1}'))
-            await poll_async(lambda: _Slow.begun == 1, "the write is under way")
-            stop.set()
-            await task
+            await poll_async(lambda: server.cache.begun == 1, "the write is under way")
+            server.stop.set()
+            await server.task
             assert await wire.ended()
-        _Slow.gate.set()
+        server.cache.gate.set()
 
 
 async def test_an_idle_server_ends_at_once(tmp_path: Path) -> None:
-    async with stoppable(tmp_path, WebSettings(drain_timeout=60)) as (port, lifecycle, stop, task):
-        async with await Wire.connect(port) as idle:
-            stop.set()
-            await task
+    async with stoppable(tmp_path, web_settings(drain_timeout=60)) as server:
+        async with await Wire.connect(server.port) as idle:
+            server.stop.set()
+            await server.task
             assert await idle.ended()
 
 
 @pytest.mark.parametrize("fast_path", [True, False])
 async def test_an_answer_is_sent_to_its_end_in_a_drain(tmp_path: Path, fast_path: bool) -> None:
-    settings = WebSettings(max_value_bytes=16 << 20, fast_path=fast_path)
-    async with stoppable(tmp_path, settings) as (port, lifecycle, stop, task):
-        _Slow.gate.set()
+    settings = web_settings(max_value_bytes=16 << 20, fast_path=fast_path)
+    async with stoppable(tmp_path, settings) as server:
+        server.cache.gate.set()
         value = b"x" * (16 << 20)
-        async with await Wire.connect(port) as wire, await Wire.connect(port) as writer:
+        async with (
+            await Wire.connect(server.port) as wire,
+            await Wire.connect(server.port) as writer,
+        ):
             await writer.send(request("PUT", "/v1/values/big", value))
             assert (await writer.answer()).status == 201
             await wire.send(request("GET", "/v1/values/big"))
             # The rest of it is more than what the sockets hold, and stays with the server.
             begun = await wire.reader.readexactly(100)
-            stop.set()
-            await poll_async(lambda: lifecycle.draining, "it drains")
+            server.stop.set()
+            await poll_async(lambda: server.lifecycle.draining, "it drains")
             for _ in range(10):
                 await asyncio.sleep(0.01)
-            assert not task.done()
+            assert not server.task.done()
             data = begun + await wire.reader.read()
             assert data.endswith(value)
-        await task
+        await server.task

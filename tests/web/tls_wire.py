@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 
-from tests.web.wire import SECONDS
+from tests.wire import SECONDS
 
 _PIECE = 1 << 16
 

@@ -1,4 +1,4 @@
-"""Where a memcached listens. A leaf, so that the configuration can read it without a driver."""
+"""Where a memcached listens. A leaf, so that the configuration needs no driver to parse it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 # sockaddr_un holds 108 bytes with the closing zero on Linux, 104 on macOS and the BSDs.
 LONGEST_PATH = 103
-"""Bytes in the path of a Unix socket, at most."""
+"""The longest path of a Unix socket, in bytes."""
 
 _LABEL = "[A-Za-z0-9_-]{1,63}"
 _HOST = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
@@ -29,7 +29,7 @@ class MemcacheAddress:
         """Read `HOST:PORT`, `[IPv6]:PORT` or `unix:PATH`.
 
         Raises:
-            ValueError: it is none of these; the text says what is wrong.
+            ValueError: it is none of these; the text says why.
         """
         if text.startswith("unix:"):
             path = text.removeprefix("unix:")

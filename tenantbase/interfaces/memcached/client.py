@@ -1,15 +1,15 @@
-"""memcached, held so that whatever it does costs one deadline and some cache misses.
+"""memcached behind guards: any failure costs at most one timeout and some cache misses.
 
-The only importer of aiomcache. Its connection and its pool's accounts are used as they are; what
-can hang, spin, or give an old answer to a new question is replaced:
+The only importer of aiomcache. Its connection and its pool's bookkeeping are used as they are;
+whatever can hang, spin, or give an old answer to a new question is replaced:
 
-- every call has a deadline, which waiting for its turn and connecting count against;
-- a connection is used again only after its answer was read to the last byte and nothing came
-  after it. After an error, an expired deadline or a cancellation it is cut off;
+- every call has a timeout, which includes waiting for a turn and connecting;
+- a connection is reused only if its answer was read to the last byte and nothing came after it.
+  After an error, a timeout or a cancellation it is aborted;
 - the end of the stream is an error (aiomcache 0.8 reads on for ever, without yielding);
-- many keys travel in one write, and whole reads are parsed at once (`memcache_protocol`);
-- a breaker: a failure opens it, calls then fail at once, and one task in the background finds
-  out when memcached is back.
+- many keys travel in one write, and whole reads are parsed at once (`protocol.py`);
+- a circuit breaker: a failure opens it, calls then fail at once, and one background task finds out
+  when memcached is back.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ log = logging.getLogger("tenantbase.memcache")
 
 _T = TypeVar("_T")
 
-# memcached, or the way to it, has failed (TimeoutError is an OSError). Whatever else is raised is
-# a mistake of ours and not hidden.
+# memcached, or the way to it, has failed (TimeoutError is an OSError). Any other exception is a bug
+# of ours and not hidden.
 _FAILURES = (OSError, EOFError, ProtocolError)
 
-_FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 2.0
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 2.0
 
 
 class MemcacheClient:
-    """One memcached behind a few connections; the Protocol `Memcache` says what the calls mean.
+    """One memcached behind a few connections; the Protocol `Memcache` documents the calls.
 
-    Making a client neither connects nor fails: memcached may be down. It belongs to the event
+    Creating a client neither connects nor fails: memcached may be down. It belongs to the event
     loop that first uses it, and as an async context manager it closes itself.
 
     Args:
         address: where memcached listens.
-        timeout: seconds that a call may take, whatever it has to wait for.
-        pool_size: how many calls are made at a time; further ones wait for their turn.
+        timeout: seconds that a call may take, all its waiting included.
+        pool_size: how many calls run at a time; others wait for a turn.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class MemcacheClient:
         # aiomcache's pool keeps callers waiting for connections that have died.
         self._turns = asyncio.Semaphore(pool_size)
         self._available = True
-        self._pause = _FIRST_PAUSE
+        self._pause = _FIRST_PAUSE_SECONDS
         self._probe: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> MemcacheClient:
@@ -82,10 +82,10 @@ class MemcacheClient:
         return self._available
 
     async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The items memcached has of these keys, each of 32 lowercase hexadecimal digits.
+        """Those items of these keys that memcached has. A key is 32 lowercase hexadecimal digits.
 
         Raises:
-            CacheUnavailable: no complete answer within the deadline, or the breaker is open.
+            CacheUnavailable: no complete answer within the timeout, or the breaker is open.
             ValueError: a key has another form; nothing was sent.
         """
         if not keys:
@@ -95,21 +95,21 @@ class MemcacheClient:
     async def set_many(self, items: Sequence[Item]) -> None:
         """Store `(key, value, seconds)`; 0 seconds: no limit, otherwise up to 30 days.
 
-        What memcached refuses, as too large or for lack of memory, is left out without an error.
-        Raises as `get_many` does; some of the items may be stored then.
+        Items that memcached refuses, as too large or for lack of memory, are left out silently.
+        Raises as `get_many` does; some of the items may have been stored then.
         """
         if items:
             await self._call(lambda conn: set_items(conn.reader, conn.writer, items))
 
     async def close(self) -> None:
-        """End the probe and all connections. Calls under way and later ones fail."""
+        """End the probe and all connections. Calls in flight and later ones fail."""
         self._available = False
         if self._probe is not None:
             self._probe.cancel()
             await asyncio.wait([self._probe])
         self._pool.closed = True
         self._pool.drop_all()
-        # A transport that was cut off closes its socket in the next turn of the loop.
+        # An aborted transport closes its socket in the next turn of the loop.
         await asyncio.sleep(0)
 
     async def _call(self, command: Callable[[Connection], Awaitable[_T]]) -> _T:
@@ -120,13 +120,13 @@ class MemcacheClient:
                 try:
                     answer = await self._exchange(command)
                 except (EOFError, ConnectionError):
-                    # A memcached that was restarted has closed all connections, the idle ones
-                    # too. That is no failure yet: once more, on a new one.
+                    # A restart of memcached closes all connections, idle ones included. That is
+                    # not a failure yet: try once more, on a new one.
                     self._refuse_when_away()
                     self._pool.drop_idle()
                     answer = await self._exchange(command)
         except TimeoutError as error:
-            # Size, or the queue, can take longer than that. Only silence is a failure.
+            # A large answer, or the queue, may just take longer. Only silence is a failure.
             silence = asyncio.get_running_loop().time() - self._pool.last_heard
             if silence > self._timeout / 2:
                 self._open_breaker(error)
@@ -134,7 +134,7 @@ class MemcacheClient:
         except _FAILURES as error:
             self._open_breaker(error)
             raise CacheUnavailable(f"memcached at {self._address} has failed") from error
-        self._pause = _FIRST_PAUSE
+        self._pause = _FIRST_PAUSE_SECONDS
         return answer
 
     async def _exchange(self, command: Callable[[Connection], Awaitable[_T]]) -> _T:
@@ -142,7 +142,7 @@ class MemcacheClient:
         try:
             answer = await command(conn)
         except BaseException:
-            # Cancellation included: the answer, or the rest of it, may still come.
+            # Even after a cancellation: the rest of the answer may still arrive.
             self._pool.discard(conn)
             raise
         self._pool.release(conn)
@@ -162,8 +162,8 @@ class MemcacheClient:
     async def _await_return(self) -> None:
         while not self._available:
             await asyncio.sleep(self._pause)
-            # Set back by a call alone: what answers the probe and nothing else is still away.
-            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+            # Only a successful call resets it: a memcached that answers nothing but the probe is away.
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
             try:
                 async with asyncio.timeout(self._timeout):
                     await self._exchange(lambda conn: get_version(conn.reader, conn.writer))
@@ -174,10 +174,13 @@ class MemcacheClient:
 
 
 class _Pool(MemcachePool):
-    """Connections, idle or in use; how many there may be is the client's concern.
+    """Connections, idle or in use. The client bounds how many there are.
 
-    Of what is private in aiomcache, its accounts alone are used: `_pool`, the idle connections,
-    and `_in_use`. `size` counts them, and there is no other way to get at them.
+    Of aiomcache's private attributes it uses only the bookkeeping: `_pool`, the idle connections,
+    and `_in_use`. `size` counts them, and there is no other way to reach them.
+
+    aiomcache declares any `StreamReader` in a connection. `_connect` makes all of ours, with a
+    `PieceReader`; hence the casts.
     """
 
     def __init__(self, address: MemcacheAddress) -> None:
@@ -185,15 +188,15 @@ class _Pool(MemcachePool):
         self._address = address
         self.closed = False
         self.last_heard = -math.inf
-        """When any byte was last received, by the clock of the event loop."""
+        """When a byte was last received, by the event loop's clock."""
 
     async def acquire(self) -> Connection:
-        """An idle connection that is sound, or else a new one."""
+        """A usable idle connection, or a new one."""
         while not self._pool.empty():
             conn = self._pool.get_nowait()
             if cast(PieceReader, conn.reader).in_step and not conn.writer.is_closing():
                 break
-            _cut_off(conn)
+            _abort(conn)
         else:
             conn = await self._connect()
         cast(PieceReader, conn.reader).expected = True
@@ -201,32 +204,32 @@ class _Pool(MemcachePool):
         return conn
 
     def release(self, conn: Connection) -> None:
-        """Take back a connection whose answer was read to its end."""
+        """Take back a connection whose answer was read completely."""
         self._in_use.remove(conn)
         cast(PieceReader, conn.reader).expected = False
         self._pool.put_nowait(conn)
 
     def discard(self, conn: Connection) -> None:
-        """Take back a connection that is out of step, or may be."""
+        """Take back a connection that is, or may be, out of step."""
         self._in_use.remove(conn)
-        _cut_off(conn)
+        _abort(conn)
 
     def drop_idle(self) -> None:
-        """Cut off the connections that are not in use."""
+        """Abort idle connections."""
         while not self._pool.empty():
-            _cut_off(self._pool.get_nowait())
+            _abort(self._pool.get_nowait())
 
     def drop_all(self) -> None:
-        """Cut off all connections. Who waits for an answer on one reads the end of the stream."""
+        """Abort all connections. Callers that wait for an answer read the end of the stream."""
         self.drop_idle()
         for conn in self._in_use:
-            _cut_off(conn)
+            _abort(conn)
 
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
         reader = PieceReader(self._heard)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-        # Both event loops set TCP_NODELAY on their own.
+        # asyncio and uvloop both set TCP_NODELAY.
         transport, _ = await (
             loop.create_unix_connection(lambda: protocol, self._address.path)
             if self._address.path
@@ -234,7 +237,7 @@ class _Pool(MemcachePool):
         )
         conn = Connection(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
         if self.closed:
-            _cut_off(conn)
+            _abort(conn)
             raise ConnectionAbortedError("closed while connecting")
         return conn
 
@@ -242,5 +245,5 @@ class _Pool(MemcachePool):
         self.last_heard = moment
 
 
-def _cut_off(conn: Connection) -> None:
+def _abort(conn: Connection) -> None:
     conn.writer.transport.abort()

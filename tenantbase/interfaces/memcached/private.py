@@ -1,9 +1,9 @@
-"""A memcached of our own, on a Unix socket that nobody else can open: `--memcached auto`.
+"""A private memcached, on a Unix socket that no other user can open: `--memcached auto`.
 
-A small shell process, the guard, runs memcached, starts it again when it dies, and ends it and
-removes its directory when the service goes. The service cannot be relied upon to say so, for it
-may be killed. So the guard reads from a pipe, the lifeline, whose only other end the service
-holds: the kernel closes it with the service, however that ends.
+A small shell process, the guard, runs memcached and restarts it when it dies. When the service
+ends, the guard stops memcached and removes its directory. The service may be killed and unable to
+tell it, so the guard reads from a pipe, the lifeline, of which the service holds the only other
+end: the kernel closes it when the service ends, in whatever way.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from tenantbase.interfaces.memcached.address import LONGEST_PATH, MemcacheAddres
 
 log = logging.getLogger("tenantbase.memcache")
 
-# Where a service's PATH may not look, but Homebrew, a build from source or a package may install.
+# Where Homebrew, a source build or a package may install it, and a service's PATH may not look.
 _MORE_PLACES = "/usr/local/bin:/opt/homebrew/bin:/usr/sbin"
 
-# One thread answers more keys a second than several workers ask for; the second is there so that
-# nobody waits while it copies large values for somebody else.
+# One thread answers more keys per second than several workers ask for. With a second one, requests
+# do not wait while large values are copied for another connection.
 _THREADS = "2"
 
 _READY_SECONDS = 0.5
 _STOP_SECONDS = 5.0
 _MEBIBYTE = 1 << 20
 
-# "$!" is what was started last: memcached or, when that is dead, the pause. The shell runs traps
+# "$!" is the last process started: memcached or, after its death, the pause. The shell runs traps
 # between commands, so never between the start of memcached and the setting of "$!".
-# Signals go to the whole session ("0"), which cannot be a stranger, as the number of a process
-# that is dead could; the reader's second attempt is for when somebody has killed the guard.
-# A memcached that ends without ever having had a socket would do so again.
+# Signals go to the whole process group ("0"): the pid of a dead process could belong to another
+# program by now. The reader's second attempt is for when the guard itself has been killed.
+# A memcached that ends before it has made its socket would do so again, so the guard ends too.
 _GUARD = """
 directory=$1 socket=$2
 shift 2
@@ -71,7 +71,7 @@ done
 
 
 class PrivateMemcached:
-    """A running memcached that is watched, and gone when this process is. See `start`.
+    """A running memcached, supervised, that ends with this process. See `start`.
 
     A process forked from this one neither stops it nor keeps it alive.
     """
@@ -84,7 +84,7 @@ class PrivateMemcached:
         self._directory = os.path.dirname(path)
         self.address = MemcacheAddress(path=path)
         self.max_item_bytes = max_item_bytes
-        """What memcached takes as one item, its own overhead of about 100 bytes included."""
+        """The largest item memcached takes, including its own overhead of about 100 bytes."""
         _started.add(self)
 
     @classmethod
@@ -94,7 +94,7 @@ class PrivateMemcached:
         max_item_bytes: int = 2 * _MEBIBYTE,
         program: str = "memcached",
     ) -> PrivateMemcached | None:
-        """Start memcached in a fresh directory of mode 0700 and wait a moment until it answers.
+        """Start memcached in a new directory of mode 0700 and wait briefly until it answers.
 
         Args:
             memory_megabytes: for items; at least 2.
@@ -112,7 +112,7 @@ class PrivateMemcached:
         options = ["-U", "0", "-a", "0600", "-t", _THREADS]
         options += ["-m", str(memory_megabytes), "-I", f"{item_megabytes}m"]
         if os.geteuid() == 0:
-            # memcached refuses to run as root unless it is told to.
+            # memcached refuses to run as root unless told to.
             options += ["-u", pwd.getpwuid(0).pw_name]
         try:
             directory = _make_directory()
@@ -123,7 +123,7 @@ class PrivateMemcached:
         command = [os.path.abspath(found), "-s", path, *options]
         theirs, ours = os.pipe()
         try:
-            # A session of its own: Ctrl-C at the terminal is for the service, which drains first.
+            # In its own session: Ctrl-C at the terminal is for the service, which drains first.
             guard = subprocess.Popen(
                 ["sh", "-c", _GUARD, "tenantbase-memcached-guard", directory, path, *command],
                 stdin=theirs,
@@ -151,7 +151,7 @@ class PrivateMemcached:
         self.stop()
 
     def stop(self) -> None:
-        """End memcached and remove its directory. Takes a few milliseconds, seconds at most."""
+        """Stop memcached and remove its directory. Takes milliseconds, at most seconds."""
         if self._lifeline is None:
             return
         os.close(self._lifeline)
@@ -164,7 +164,7 @@ class PrivateMemcached:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _await_ready(self) -> bool:
-        """False if memcached has given up. One that is merely slow is found by its client."""
+        """False if memcached has ended. If it is merely slow, its client will find it later."""
         deadline = time.monotonic() + _READY_SECONDS
         while self._guard.poll() is None:
             with socket.socket(socket.AF_UNIX) as probe:

@@ -1,8 +1,7 @@
 """The part of memcached's text protocol that is used here, over an asyncio stream.
 
-Each function sends all it has to say, reads the answer to its last byte and returns; when it
-raises, or is cancelled, the stream is out of step and must not be used again. None has a
-deadline of its own.
+Each function sends its commands, reads the answer to the last byte and returns. If it raises or is
+cancelled, the stream is out of step and must not be used again. None of them has a timeout.
 """
 
 from __future__ import annotations
@@ -14,22 +13,22 @@ from collections.abc import Iterator, Sequence
 from tenantbase.errors import CacheUnavailable
 from tenantbase.interfaces.cache import Item
 
-LONGEST_ANSWER = 128 << 20
-"""Bytes of one answer that are read, at most: memcached must not fill our memory."""
+LONGEST_ANSWER_BYTES = 128 << 20
+"""The longest answer that is read: memcached must not fill our memory."""
 
 _KEY_BYTES = 32
 _KEY_ALPHABET = b"0123456789abcdef"
 
-# memcached reads a line above 2,048 bytes by another path, which has lost keys (its issue 849)
-# and holds on to its memory (1046). This many keys stay below; more lines go in the same write.
+# memcached reads lines above 2,048 bytes by another path, which has lost keys (its issue 849) and
+# leaks memory (1046). This many keys stay below that; more lines go in the same write.
 _KEYS_PER_LINE = 60
 
-# The answers to a slice of sets are read before the next is sent. They fit in our buffers many
-# times over, so both sides can never be stuck with full buffers, each waiting for the other.
+# The answers to a slice of sets are read before the next slice is sent. They fit in our buffers
+# many times over, so the two sides cannot deadlock with full buffers, each waiting for the other.
 _COMMANDS_PER_SLICE = 1_000
 _SLICE_BYTES = 256 << 10
 
-# After a refusal memcached is in step: it has read the value and thrown it away.
+# After a refusal memcached is in step: it has read the value and discarded it.
 _SET_ANSWERS = frozenset(
     [
         b"STORED",
@@ -38,20 +37,20 @@ _SET_ANSWERS = frozenset(
     ]
 )
 
-# Every piece of an answer is read together with the CRLF that ended the piece before it.
+# Each part of an answer is matched together with the CRLF that ended the part before it.
 _ITEM = re.compile(rb"\r\nVALUE ([0-9a-f]{32}) \d{1,10} (\d{1,9})\r\n")
 _END = b"\r\nEND"
 _INCOMPLETE = re.compile(rb"(?:\r|\r\n[^\r\n]{0,64}\r?)?")
 _LAST_LINE_END = re.compile(rb"(?:\r\n?)?")
 _VERSION = re.compile(rb"VERSION [^\r\n]{1,64}\r\n")
-_LONGEST_LINE = 128
-# Of what cannot be understood, which may well be somebody's value, a log sees only so much.
-_SHOWN = 40
-_WHATEVER_IS_THERE = 1 << 30
+_LONGEST_LINE_BYTES = 128
+# An answer that is not understood may contain a user's value, so the log shows only this much.
+_EXCERPT_BYTES = 40
+_READ_BYTES = 1 << 30  # as much as has arrived
 
 
 class ProtocolError(Exception):
-    """memcached said something that is no answer to what it was asked."""
+    """memcached's answer does not fit the question."""
 
 
 def join_keys(keys: Sequence[bytes]) -> bytes:
@@ -63,8 +62,8 @@ def join_keys(keys: Sequence[bytes]) -> bytes:
     """
     joined = b" ".join(keys)
     spaces = len(keys) - 1
-    # Of all joined keys at once, a tenth of the time of a match for each: as many spaces as were
-    # put in, and at every place where there must be one.
+    # One check of all joined keys takes a tenth of the time of a match for each: there are as many
+    # spaces as were put in, and each is where it must be.
     if (
         len(joined) != len(keys) * (_KEY_BYTES + 1) - 1
         or joined.count(b" ") != spaces
@@ -82,8 +81,8 @@ async def get_items(
 
     Raises:
         EOFError, OSError: the connection has ended.
-        ProtocolError: the answer is malformed, or one to another question.
-        CacheUnavailable: the answer is longer than `LONGEST_ANSWER`.
+        ProtocolError: the answer is malformed, or answers another question.
+        CacheUnavailable: the answer is longer than `LONGEST_ANSWER_BYTES`.
         ValueError: as `join_keys`.
     """
     joined = join_keys(keys)
@@ -94,13 +93,13 @@ async def get_items(
     found: dict[bytes, bytes] = {}
     unread, open_lines, missing, length = b"\r\n", len(lines), 1, 0
     while missing > 0:
-        # A large value comes in many pieces, which are put together once.
+        # A large value arrives in many pieces, which are joined once.
         pieces = [unread]
         while missing > 0:
             pieces.append(await _receive(reader))
             missing -= len(pieces[-1])
             length += len(pieces[-1])
-            if length > LONGEST_ANSWER:
+            if length > LONGEST_ANSWER_BYTES:
                 raise CacheUnavailable("the items asked for are too large to be read at once")
         data = b"".join(pieces)
         position, open_lines, missing = parse_items(data, found, open_lines)
@@ -113,8 +112,8 @@ async def get_items(
 def parse_items(data: bytes, found: dict[bytes, bytes], open_lines: int) -> tuple[int, int, int]:
     """Add all complete items at the front of `data` to `found`.
 
-    Returns: where the rest begins, how many lines' answers have not ended before it, and how many
-    bytes, at least, are missing until more can be made of it; 0: this is the end of the answer.
+    Returns: where the rest begins; how many lines' answers have not ended before it; and how many
+    bytes at least are missing to parse more, 0 at the end of the answer.
     """
     position = 0
     while open_lines:
@@ -130,14 +129,14 @@ def parse_items(data: bytes, found: dict[bytes, bytes], open_lines: int) -> tupl
         position += len(_END)
         open_lines -= 1
     if not (_INCOMPLETE if open_lines else _LAST_LINE_END).fullmatch(data, position):
-        raise ProtocolError(f"unexpected answer {data[position : position + _SHOWN]!r}")
+        raise ProtocolError(f"unexpected answer {data[position : position + _EXCERPT_BYTES]!r}")
     return position, open_lines, 1 if open_lines else position + 2 - len(data)
 
 
 async def set_items(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, items: Sequence[Item]
 ) -> None:
-    """Store items; one that memcached has no room for is left out. Raises as `get_items`."""
+    """Store items; those that memcached has no room for are left out. Raises as `get_items`."""
     join_keys([key for key, _, _ in items])
     for commands in _slices(items):
         writer.writelines(commands)
@@ -146,8 +145,8 @@ async def set_items(
             *answers, unread = (unread + await _receive(reader)).split(b"\r\n")
             waiting -= len(answers)
             if strange := set(answers) - _SET_ANSWERS:
-                raise ProtocolError(f"unexpected answer to set: {min(strange)[:_SHOWN]!r}")
-            if waiting < 0 or len(unread) > (_LONGEST_LINE if waiting else 0):
+                raise ProtocolError(f"unexpected answer to set: {min(strange)[:_EXCERPT_BYTES]!r}")
+            if waiting < 0 or len(unread) > (_LONGEST_LINE_BYTES if waiting else 0):
                 raise ProtocolError("more than the answers to set")
 
 
@@ -168,14 +167,14 @@ async def get_version(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     """Ask for the version, to see whether memcached answers. Raises as `get_items`."""
     writer.write(b"version\r\n")
     answer = b""
-    while not answer.endswith(b"\r\n") and len(answer) < _LONGEST_LINE:
+    while not answer.endswith(b"\r\n") and len(answer) < _LONGEST_LINE_BYTES:
         answer += await _receive(reader)
     if not _VERSION.fullmatch(answer):
-        raise ProtocolError(f"unexpected answer to version: {answer[:_SHOWN]!r}")
+        raise ProtocolError(f"unexpected answer to version: {answer[:_EXCERPT_BYTES]!r}")
 
 
 async def _receive(reader: asyncio.StreamReader) -> bytes:
-    data = await reader.read(_WHATEVER_IS_THERE)
+    data = await reader.read(_READ_BYTES)
     if not data:
         raise EOFError("memcached has closed the connection")
     return data

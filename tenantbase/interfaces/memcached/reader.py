@@ -11,17 +11,17 @@ from tenantbase.interfaces.memcached.protocol import ProtocolError
 
 
 class PieceReader(asyncio.StreamReader):
-    """A stream that breaks when bytes come that nobody waits for.
+    """A stream that breaks when unexpected bytes arrive.
 
-    What comes is handed on in the pieces it came in. `asyncio.StreamReader` would copy it into a
-    buffer and out again, a tenth of the time that reading many items takes. Nobody is asked to
-    send no more: who reads an answer reads on until its end, or ends the connection.
+    Data is handed on in the pieces it arrived in. `asyncio.StreamReader` would copy it into a
+    buffer and out again, a tenth of the time it takes to read many items. There is no flow
+    control: an answer is read to its end, or the connection is aborted.
 
     Args:
-        heard: called whenever bytes come, with the time of the event loop.
+        heard: called whenever bytes arrive, with the event loop's time.
 
     Attributes:
-        expected: somebody waits for an answer.
+        expected: an answer is being waited for.
     """
 
     def __init__(self, heard: Callable[[float], None]) -> None:
@@ -34,7 +34,7 @@ class PieceReader(asyncio.StreamReader):
 
     @property
     def in_step(self) -> bool:
-        """Whether what comes next, if anything does, will be the answer to the next question."""
+        """Whether the next bytes, if any, will be the answer to the next question."""
         return not (self._pieces or self.at_eof() or self.exception())
 
     def feed_data(self, data: Iterable[SupportsIndex]) -> None:
@@ -43,7 +43,7 @@ class PieceReader(asyncio.StreamReader):
             self._pieces.append(bytes(data))
             self._wake()
         else:
-            self.set_exception(ProtocolError("bytes that nobody has asked for"))
+            self.set_exception(ProtocolError("bytes that were not asked for"))
 
     def feed_eof(self) -> None:
         super().feed_eof()
@@ -54,7 +54,7 @@ class PieceReader(asyncio.StreamReader):
         self._wake()
 
     async def read(self, n: int = -1) -> bytes:
-        """The next piece, of whatever size; empty at the end of the stream."""
+        """The next piece, of any size; empty at the end of the stream."""
         while not self._pieces:
             if error := self.exception():
                 raise error

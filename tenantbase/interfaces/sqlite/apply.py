@@ -1,4 +1,4 @@
-"""What a group of transactions does to the tables. Plain code, run in the writing thread."""
+"""Applies a group of transactions to the tables. Plain code, run in the writing thread."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from itertools import groupby
 from typing import cast
 
 from tenantbase.errors import ConditionFailed, InvalidRequest, StoreUnavailable, TenantbaseError
-from tenantbase.interfaces.sqlite.change_log import Log
+from tenantbase.events import EventKind
+from tenantbase.interfaces.sqlite.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.queries import concerns_a_row
 from tenantbase.interfaces.sqlite.rows import KeyCommand, Rows, outcome
 from tenantbase.interfaces.sqlite.schema import unavailable
 from tenantbase.interfaces.sqlite.sweep import delete_prefix, sweep
 from tenantbase.interfaces.store import Applied, DeletePrefix, Sweep, Transaction
+from tenantbase.scope import plain_key
 
 Outcome = tuple[Applied, ...] | TenantbaseError
 _Named = tuple[KeyCommand, ...]
@@ -21,117 +23,144 @@ _Named = tuple[KeyCommand, ...]
 
 def apply(
     connection: sqlite3.Connection,
-    log: Log,
+    change_log: ChangeLog,
     transactions: Iterable[Transaction],
-    log_size: int,
+    change_log_size: int,
     now: float,
     damaged: Collection[int] = (),
 ) -> list[Outcome]:
-    """Apply transactions in order, inside one of the connection's.
+    """Apply transactions in order, inside one SQLite transaction.
 
-    Each sees those before it that were made. Consecutive ones that name their keys are worked
-    out together; a prefix delete or a sweep parts them.
+    Each sees the effects of those before it. Consecutive ones that name their keys are worked out
+    together; a prefix delete or a sweep separates them.
 
     Args:
-        damaged: rows, by ``created``, that a sweep is to pass over.
+        damaged: rows, by ``created``, that cannot be removed: sweeps pass over them, and deleting
+            their keys hides them.
     """
     outcomes: list[Outcome] = []
-    for alone, run in groupby(transactions, _stands_alone):
+    for alone, group in groupby(transactions, _stands_alone):
         if alone:
             outcomes.extend(
-                _apply_alone(connection, log, each, log_size, now, damaged) for each in run
+                _apply_alone(connection, change_log, each, change_log_size, now, damaged)
+                for each in group
             )
         else:
-            outcomes.extend(_apply_run(connection, log, cast("list[_Named]", list(run)), now))
-    log.write()
+            run = cast("list[_Named]", list(group))  # groupby's key is not seen by the checker
+            outcomes.extend(_apply_run(connection, change_log, run, now, damaged))
+    change_log.write()
     return outcomes
 
 
 def find_damage(
     connection: sqlite3.Connection,
-    transactions: Iterable[Transaction],
-    log_size: int,
+    transactions: Sequence[Transaction],
+    change_log_size: int,
     now: float,
     damaged: Collection[int] = (),
 ) -> list[StoreUnavailable | None]:
-    """Which members of a group meet damaged rows: the error of each, None for sound ones.
+    """Which members of a group to leave out for damage: the error of each, None for the others.
 
-    Each is tried in a transaction of its own that is rolled back. Savepoints within one do not do:
-    after an error of this kind and a ROLLBACK TO, SQLite finds damage in sound pages as well,
-    until the whole transaction is rolled back.
+    The others can be applied together. Members that meet damage by themselves are found first.
+    What remains may still meet some together, such as two that fill a page whose neighbour is
+    damaged: the first member that does so after those before it is left out, until none is left.
+
+    Each attempt is a transaction that is rolled back. Savepoints within one won't do: after an
+    error of this kind and a ROLLBACK TO, SQLite finds damage in sound pages as well, until the
+    whole transaction is rolled back.
     """
-    found: list[StoreUnavailable | None] = []
-    for transaction in transactions:
+
+    def attempt(members: Sequence[int]) -> StoreUnavailable | None:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            apply(connection, Log(connection), [transaction], log_size, now, damaged)
-            found.append(None)
+            group = [transactions[at] for at in members]
+            apply(connection, ChangeLog(connection), group, change_log_size, now, damaged)
         except sqlite3.Error as error:
             if not concerns_a_row(error):
                 raise
-            found.append(unavailable(error, "the database cannot be written"))
+            return unavailable(error, "the database cannot be written")
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+        return None
+
+    found = [attempt([at]) for at in range(len(transactions))]
+    while (sound := [at for at, met in enumerate(found) if met is None]) and (
+        error := attempt(sound)
+    ) is not None:
+        # The shortest run from the first one on that meets damage: its last member is the culprit.
+        fine, failing = 0, len(sound)
+        while failing - fine > 1:
+            middle = (fine + failing) // 2
+            met = attempt(sound[:middle])
+            if met is None:
+                fine = middle
+            else:
+                failing, error = middle, met
+        found[sound[failing - 1]] = error
     return found
 
 
 def _stands_alone(transaction: Transaction) -> bool:
-    return any(isinstance(change, DeletePrefix | Sweep) for change in transaction)
+    return any(isinstance(command, DeletePrefix | Sweep) for command in transaction)
 
 
 def _apply_alone(
     connection: sqlite3.Connection,
-    log: Log,
+    change_log: ChangeLog,
     transaction: Transaction,
-    log_size: int,
+    change_log_size: int,
     now: float,
     damaged: Collection[int],
 ) -> Outcome:
     match transaction:
         case (DeletePrefix(prefix=prefix),):
-            return (delete_prefix(connection, log, prefix, now),)
+            return (delete_prefix(connection, change_log, prefix, now),)
         case (Sweep(limit=limit),):
-            return (sweep(connection, log, log_size, limit, now, damaged),)
+            return (sweep(connection, change_log, change_log_size, limit, now, damaged),)
     return InvalidRequest("deleting a prefix is a transaction of its own", "prefix")
 
 
 def _apply_run(
-    connection: sqlite3.Connection, log: Log, transactions: Sequence[_Named], now: float
+    connection: sqlite3.Connection,
+    change_log: ChangeLog,
+    transactions: Sequence[_Named],
+    now: float,
+    damaged: Collection[int],
 ) -> list[Outcome]:
-    rows = Rows(connection, now, [change for each in transactions for change in each])
+    rows = Rows(connection, now, [command for each in transactions for command in each], damaged)
     outcomes: list[Outcome] = []
     for transaction in transactions:
-        length = len(log)
+        length = len(change_log)
         try:
-            outcomes.append(_apply_named(log, rows, transaction))
+            outcomes.append(_apply_named(change_log, rows, transaction))
             rows.accept()
         except TenantbaseError as error:
-            # Its traceback refers to this frame, and with that to the values of the whole group:
+            # Its traceback refers to this stack frame, and so to the values of the whole group:
             # a cycle, which would keep them until the next garbage collection.
             outcomes.append(error.with_traceback(None))
             rows.reject()
-            log.take_back(length)
+            change_log.take_back(length)
     rows.write()
     return outcomes
 
 
-def _apply_named(log: Log, rows: Rows, transaction: _Named) -> tuple[Applied, ...]:
-    # Conditions speak of the state that the sender knew: the one before the transaction.
-    for change in transaction:
-        if change.condition is not None:
-            entry = rows.get(change.key)
+def _apply_named(change_log: ChangeLog, rows: Rows, transaction: _Named) -> tuple[Applied, ...]:
+    # Conditions are about the state that the client knew: the one before the transaction.
+    for command in transaction:
+        if command.condition is not None:
+            entry = rows.get(command.key)
             version = None if entry is None else entry.version
-            if not change.condition.holds(version):
-                raise ConditionFailed(change.key, version)
+            if not command.condition.holds(version):
+                raise ConditionFailed(plain_key(command.key), version)
     results = []
-    for change in transaction:
-        applied = outcome(change, rows.get(change.key), log.next_version)
+    for command in transaction:
+        applied = outcome(command, rows.get(command.key), change_log.next_version)
         if applied.entry is not None:
-            log.record("set", change.key)
-            rows.put(change.key, applied.entry)
+            change_log.record(EventKind.SET, command.key)
+            rows.put(command.key, applied.entry)
         elif applied.removed:
-            log.record("delete", change.key)
-            rows.put(change.key, None)
+            change_log.record(EventKind.DELETE, command.key)
+            rows.put(command.key, None)
         results.append(applied)
     return tuple(results)

@@ -1,15 +1,16 @@
-"""The change log: every version that is given out, and what it was for."""
+"""The change log: every version given out, and the change that it was given to."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
 
+from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.queries import last_version
 
 
-class Log:
-    """The versions given out in one transaction of the connection."""
+class ChangeLog:
+    """The versions given out in one SQLite transaction."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -21,36 +22,37 @@ class Log:
 
     @property
     def next_version(self) -> int:
-        """What the next change will be given."""
+        """The version that the next change will get."""
         return self._first + len(self._events)
 
     @property
     def keys(self) -> Collection[str] | None:
-        """Every key that changed; None for any key."""
-        if any(kind == "reset" for _, kind, _ in self._events):
+        """Every key that changed; None: any key may have."""
+        if any(kind == EventKind.RESET for _, kind, _ in self._events):
             return None
         return {key for _, _, key in self._events}
 
-    def record(self, kind: str, key: str) -> None:
-        """Give the next version out; see ``ChangeEvent``."""
-        self._events.append((self.next_version, kind, key))
+    def record(self, kind: EventKind, key: str) -> None:
+        """Give out the next version; see ``ChangeEvent``."""
+        # As a plain str: sqlite3 searches its adapters for any subclass.
+        self._events.append((self.next_version, str(kind), key))
 
     def take_back(self, length: int) -> None:
-        """Forget all but the first so many: what they were for was not made."""
+        """Forget all but the first ``length`` versions: their changes were not made."""
         del self._events[length:]
 
     def write(self) -> None:
-        """Write the lines."""
+        """Write the lines to the table."""
         if self._events:
             self._connection.executemany("INSERT INTO changes VALUES (?, ?, ?)", self._events)
 
     def trim(self, size: int, limit: int) -> int:
         """Remove old lines, ``limit`` at most, so that ``size`` remain; returns how many.
 
-        The newest line stays in any case: it is where the versions go on from.
+        The newest line always stays: versions continue from it.
         """
         (oldest,) = self._connection.execute("SELECT min(version) FROM changes").fetchone()
-        # Each version has one line, so lines are counted without looking at them.
+        # Each version has one line, so they are counted without reading them.
         surplus = self._first - (oldest or self._first) - max(size, 1)
         count = max(0, min(surplus, limit))
         if count:

@@ -1,9 +1,9 @@
-"""Committing a group, and what may be claimed when that fails. Run in the writing thread.
+"""Committing a group, and what may be claimed when that fails. Runs in the writing thread.
 
-An error before COMMIT means that nothing was done. An error of COMMIT itself means so only
-where SQLite can't have written the whole of the transaction; after any other one it may be on
-the disk, and come back when the log is next recovered. Nothing is tried again then: once an
-fsync has failed, the kernel may have dropped the pages, and the next one would succeed without
+An error before COMMIT means that nothing was done. An error of COMMIT itself means so only if
+SQLite cannot have written the whole transaction. After any other one the transaction may be on
+disk, and come back when the write-ahead log is next recovered. Nothing is retried then: once an
+fsync has failed, the kernel may have dropped the pages, and the next fsync would succeed without
 having written them. So the connection takes no more commits and makes no more checkpoints.
 """
 
@@ -13,15 +13,15 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Final
+from typing import Final, Never
 
 from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from tenantbase.interfaces.sqlite.apply import Outcome, apply, find_damage
-from tenantbase.interfaces.sqlite.change_log import Log
+from tenantbase.interfaces.sqlite.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.queries import concerns_a_row
 from tenantbase.interfaces.sqlite.reserve import Reserve
 from tenantbase.interfaces.sqlite.schema import error_code, identity, unavailable
-from tenantbase.interfaces.sqlite.sweep import find_damaged
+from tenantbase.interfaces.sqlite.sweep import find_damaged, find_damaged_keys
 from tenantbase.interfaces.store import (
     PendingWrite,
     Delete,
@@ -29,24 +29,25 @@ from tenantbase.interfaces.store import (
     Seqlock,
     Set,
     Sweep,
+    Ticket,
     Transaction,
-    Written,
+    GroupResult,
 )
 
 WriteLock = Callable[[], AbstractContextManager[object]]
 
-# So many rows, or pages of large values, are written between two checkpoints. A row dirties
-# about half a page in the end, so the log grows to 4 or 8 MiB.
+# Rows, or pages of large values, written between two checkpoints. In the end a row dirties about
+# half a page, so the write-ahead log grows to 4 or 8 MiB.
 _CHECKPOINT_PAGES: Final = 2_000
-_PAGE: Final = 4_096
-_MOST_PAGES: Final = 1_073_741_823  # of SQLite's own; above, it ignores the order
-_MOST_DAMAGED: Final = 10_000  # rows that are remembered; with more, sweeping stops
-_PATIENCE: Final = 0.02  # seconds a checkpoint waits for readers; others wait for the lock
+_PAGE_BYTES: Final = 4_096
+_MOST_PAGES: Final = 1_073_741_823  # SQLite's own limit; it ignores a higher one
+_MOST_DAMAGED_ROWS: Final = 10_000  # are remembered; with more, sweeping stops
+_PATIENCE_SECONDS: Final = 0.02  # a checkpoint waits for readers; other writers wait for it
 
-# Errors of COMMIT after which the transaction is surely not there. Its last frame is what makes
-# it valid, by a checksum over all of them, and is written last: so it is not where a write
-# failed (wal.c, walWriteOneFrame). SQLite calls a full disk FULL, and a quota or a limit on
-# file sizes IOERR_WRITE.
+# Errors of COMMIT after which the transaction is certainly not there. What makes it valid is its
+# last WAL frame, with a checksum over all of them. It is written last, so if a write failed, it is
+# missing (wal.c, walWriteOneFrame). SQLite calls a full disk FULL, and a quota or a limit on file
+# sizes IOERR_WRITE.
 _NOT_COMMITTED: Final = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_FULL,
@@ -58,24 +59,26 @@ _SYNC_FAILED: Final = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYN
 class Committer:
     """Commits groups on one connection for as long as that is safe.
 
-    On a full disk what only deletes is committed in the room that was kept for that. While that
-    room cannot be taken back, the database may not grow: what is written has to go where
-    something was deleted, or it would use up the room, and the next deletion had none.
+    On a full disk, deletions are committed in the space reserved for them. Until the reserve can be
+    taken back, the database must not grow: writes have to reuse the space of what was deleted, or
+    they would use up the reserve and leave none for the next deletion.
 
     Attributes:
-        failure: why it takes no more writes, in one sentence; None while it does.
+        failure: why it takes no more writes, in one sentence; None while it takes them.
     """
 
-    def __init__(self, path: str, opened: tuple[int, int], lock: WriteLock, log_size: int) -> None:
+    def __init__(
+        self, path: str, opened: tuple[int, int], lock: WriteLock, change_log_size: int
+    ) -> None:
         self._path = path
         self._opened = opened
         self._lock = lock
-        self._log_size = log_size
+        self._change_log_size = change_log_size
         self._pages = 0
         self._reserve = Reserve(path)
-        self._tight = False  # not all of the reserve is there
+        self._tight = False  # whether part of the reserve is missing
         self._was_full = False
-        self._damaged: set[int] = set()  # rows that sweeps pass over
+        self._damaged: set[int] = set()  # rows that cannot be removed, by ``created``
         self.failure: str | None = None
 
     @property
@@ -84,11 +87,11 @@ class Committer:
 
     @property
     def _checkpoint_pages(self) -> int:
-        # A checkpoint may have the database grow by as much: the reserve must do for it.
-        return min(_CHECKPOINT_PAGES, self._reserve.bytes // _PAGE or _CHECKPOINT_PAGES)
+        # A checkpoint may grow the database by as much: the reserve must be enough for it.
+        return min(_CHECKPOINT_PAGES, self._reserve.bytes // _PAGE_BYTES or _CHECKPOINT_PAGES)
 
     def keep_room(self, connection: sqlite3.Connection) -> None:
-        """Take the reserve, or what there is of it. Called with the lock held."""
+        """Take the reserve, or as much of it as the disk allows. Called with the lock held."""
         self._tight = not self._reserve.hold()
         if self._tight:
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
@@ -101,8 +104,8 @@ class Committer:
         connection: sqlite3.Connection,
         group: Sequence[PendingWrite],
         now: float,
-        seqlock: Seqlock,
-    ) -> Written:
+        seqlock: Seqlock[Ticket],
+    ) -> GroupResult[Ticket]:
         """See ``Store.write``."""
         with ExitStack() as stack:
             try:
@@ -125,24 +128,24 @@ class Committer:
                     )
                 return written
             finally:
-                self._roll_back(connection)  # an error of our own may have left it open
+                self._roll_back(connection)  # a bug of ours may have left it open
 
     def checkpoint(self, connection: sqlite3.Connection) -> bool:
-        """Copy the log into the database, as far as readers allow.
+        """Copy the write-ahead log into the database, as far as readers allow.
 
         Returns:
-            Whether this may be done again. Closing the last connection does it, too.
+            Whether it may be done again. Closing the last connection does it too.
         """
         try:
             with self._lock():
                 if self.trouble() is None:
                     self._checkpoint(connection)
         except OSError:
-            return False  # never without the lock
+            return False  # never checkpoint without the lock
         return self.failure is None
 
     def close(self, connection: sqlite3.Connection) -> None:
-        """Close the connection with the lock held, for the reason above."""
+        """Close the connection with the lock held: closing the last one makes a checkpoint."""
         with self._lock():
             connection.close()
             if not os.path.exists(f"{os.path.realpath(self._path)}-wal"):
@@ -166,11 +169,11 @@ class Committer:
         connection: sqlite3.Connection,
         group: Sequence[PendingWrite],
         taken: Sequence[bool],
-        refused: Written,
+        refused: GroupResult[Ticket],
         now: float,
-        seqlock: Seqlock,
-    ) -> Written:
-        """Commit those of a group refused for want of room that make room, on the reserve."""
+        seqlock: Seqlock[Ticket],
+    ) -> GroupResult[Ticket]:
+        """Of a group that a full disk refused, commit the deletions, in the reserve."""
         self._was_full = False
         deletions = [
             mine and _only_deletes(pending.transaction)
@@ -181,7 +184,7 @@ class Committer:
         self._reserve.release()
         try:
             connection.execute(f"PRAGMA max_page_count = {_MOST_PAGES}")
-            # The log is then written from its beginning again.
+            # After it the write-ahead log is written from its beginning again.
             self._checkpoint(connection)
             written = self._commit(connection, group, deletions, now, seqlock)
             self._checkpoint(connection)
@@ -194,7 +197,7 @@ class Committer:
                 written.outcomes, refused.outcomes, deletions, strict=True
             )
         ]
-        return Written(outcomes, written.ticket)
+        return GroupResult(outcomes, written.ticket)
 
     def _commit(
         self,
@@ -202,30 +205,37 @@ class Committer:
         group: Sequence[PendingWrite],
         taken: Sequence[bool],
         now: float,
-        seqlock: Seqlock,
-    ) -> Written:
+        seqlock: Seqlock[Ticket],
+    ) -> GroupResult[Ticket]:
         transactions = [
             pending.transaction for pending, mine in zip(group, taken, strict=True) if mine
         ]
         before = connection.total_changes
         try:
             connection.execute("BEGIN IMMEDIATE")
-            log = Log(connection)
-            results = iter(apply(connection, log, transactions, self._log_size, now, self._damaged))
+            change_log = ChangeLog(connection)
+            results = iter(
+                apply(
+                    connection, change_log, transactions, self._change_log_size, now, self._damaged
+                )
+            )
         except sqlite3.Error as error:
             if not self._roll_back(connection) or not concerns_a_row(error):
                 return self._refused(taken, error)
             try:
-                # One member may be the only one that the damage concerns.
                 self._remember_damage(connection, transactions, now)
-                damage = find_damage(connection, transactions, self._log_size, now, self._damaged)
+                damage = find_damage(
+                    connection, transactions, self._change_log_size, now, self._damaged
+                )
                 sound = [
                     each for each, met in zip(transactions, damage, strict=True) if met is None
                 ]
-                before = connection.total_changes  # it counts what was rolled back, too
+                before = connection.total_changes  # it counts what was rolled back too
                 connection.execute("BEGIN IMMEDIATE")
-                log = Log(connection)
-                made = iter(apply(connection, log, sound, self._log_size, now, self._damaged))
+                change_log = ChangeLog(connection)
+                made = iter(
+                    apply(connection, change_log, sound, self._change_log_size, now, self._damaged)
+                )
                 results = iter([next(made) if met is None else met for met in damage])
             except sqlite3.Error as again:
                 self._roll_back(connection)
@@ -234,17 +244,17 @@ class Committer:
         rows = connection.total_changes - before
         if not rows:
             self._roll_back(connection)
-            return Written(outcomes, None)
-        # Sweeping may leave nothing to seqlock: what it removed was gone for everybody.
-        ticket = seqlock.begin_write(log.keys) if len(log) else None
+            return GroupResult(outcomes, None)
+        # A sweep may change no key: what it removed had already gone for all readers.
+        ticket = seqlock.begin_write(change_log.keys) if len(change_log) else None
         try:
             connection.execute("COMMIT")
         except (sqlite3.Error, MemoryError) as error:
             if not _is_definite(error):
-                # The seqlock stays raised: what is the newest value is not known.
+                # The write stays begun on the seqlock: the newest value is not known.
                 self.failure = "a commit failed in the disk; no more writes are taken"
                 if ticket is None:
-                    seqlock.begin_write(None)  # the sign for whoever opens the database next
+                    seqlock.begin_write(None)  # tells the next process to open the database
                 return _none_made(
                     taken, OutcomeUnknown, "the disk failed while the write was committed"
                 )
@@ -253,47 +263,52 @@ class Committer:
             return self._refused(taken, error)
         if ticket is not None:
             seqlock.commit(ticket)
-        self._pages += rows + _value_bytes(transactions) // _PAGE
-        return Written(outcomes, ticket)
+        self._pages += rows + _value_bytes(transactions) // _PAGE_BYTES
+        return GroupResult(outcomes, ticket)
 
     def _remember_damage(
         self, connection: sqlite3.Connection, transactions: Sequence[Transaction], now: float
     ) -> None:
-        """Find the rows that stop a sweep, if there is one, so that those behind go nevertheless."""
+        """Find rows that cannot be removed, so that sweeps pass over them and deletes hide them."""
         for transaction in transactions:
+            if len(self._damaged) >= _MOST_DAMAGED_ROWS:
+                return
             match transaction:
-                case (Sweep(limit=limit),) if len(self._damaged) < _MOST_DAMAGED:
+                case (Sweep(limit=limit),):
                     self._damaged.update(find_damaged(connection, limit, now, self._damaged))
+                case _:
+                    keys = {each.key for each in transaction if isinstance(each, Delete)}
+                    self._damaged.update(find_damaged_keys(connection, keys, self._damaged))
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
-        # RESTART waits for readers of an older state, with new ones going to the database by
-        # then. Otherwise, where reads follow each other closely, there would always be one in
-        # the way and the log would never be written from its beginning again.
+        # RESTART waits for readers of an older state, while new ones read from the database alone.
+        # Otherwise, with reads following each other closely, one would always be in the way, and
+        # the write-ahead log would never be written from its beginning again.
         try:
-            with _busy_timeout(connection, _PATIENCE):
+            with _busy_timeout(connection, _PATIENCE_SECONDS):
                 _, logged, copied = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
         except sqlite3.Error as error:
             self._pages = 0
             if not _is_definite(error):
                 self.failure = "the disk failed while the database was written"
             return
-        # Where a reader was too slow there is something left; the next attempt comes earlier.
+        # If a reader was too slow, something is left, and the next attempt comes earlier.
         self._pages = min(logged - copied, self._checkpoint_pages // 2)
 
-    def _refused(self, taken: Sequence[bool], error: Exception) -> Written:
-        """The outcome for a group of which nothing was done."""
+    def _refused(self, taken: Sequence[bool], error: Exception) -> GroupResult[Never]:
+        """The result for a group of which nothing was done."""
         if error_code(error) in _SYNC_FAILED:
             self.failure = "the disk failed; no more writes are taken"
         refusal = unavailable(error, "the database cannot be written")
         if not isinstance(refusal, StoreFull):
             return _none_made(taken, type(refusal), str(refusal))
-        # A checkpoint lets the log be written from its beginning again, which takes no room.
+        # After a checkpoint the write-ahead log is written from its beginning again, in no new space.
         self._pages = _CHECKPOINT_PAGES
         self._was_full = True
         return _none_made(taken, StoreFull, str(refusal))
 
     def _roll_back(self, connection: sqlite3.Connection) -> bool:
-        """End the transaction if SQLite hasn't done so itself; False if that fails."""
+        """End the transaction if SQLite has not done so itself; False if that fails."""
         if connection.in_transaction:
             try:
                 connection.execute("ROLLBACK")
@@ -319,15 +334,15 @@ def _is_definite(error: Exception) -> bool:
 
 
 def _only_deletes(transaction: Transaction) -> bool:
-    return all(isinstance(change, Delete | DeletePrefix | Sweep) for change in transaction)
+    return all(isinstance(command, Delete | DeletePrefix | Sweep) for command in transaction)
 
 
 def _value_bytes(transactions: Sequence[Transaction]) -> int:
     return sum(
-        len(change.value) for each in transactions for change in each if isinstance(change, Set)
+        len(command.value) for each in transactions for command in each if isinstance(command, Set)
     )
 
 
-def _none_made(taken: Sequence[bool], kind: type[StoreError], text: str) -> Written:
-    # One for each: an exception that many raise collects the tracebacks of all.
-    return Written([kind(text) if mine else None for mine in taken], None)
+def _none_made(taken: Sequence[bool], kind: type[StoreError], text: str) -> GroupResult[Never]:
+    # One error for each: a shared one would collect the tracebacks of all who raise it.
+    return GroupResult([kind(text) if mine else None for mine in taken], None)

@@ -1,4 +1,4 @@
-"""A connection to SQLite in a thread of its own. The only importer of aiosqlite."""
+"""A connection to SQLite in its own thread. The only importer of aiosqlite."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Result = TypeVar("Result")
 class Connection(aiosqlite.Connection):
     """A connection with its thread, which cannot keep the process from ending.
 
-    Private in aiosqlite and used here, each noticed by a test when it changes: ``_thread``, to wait
-    for its end or not to; ``_execute`` and ``_conn``, to run a whole function there; ``_tx`` and
-    ``_connection``, to have something done there by a thread that may never come to it.
+    It uses private attributes of aiosqlite; a test notices when one changes. ``_thread``: to wait
+    for its end, or not to. ``_execute`` and ``_conn``: to run a whole function in it. ``_tx`` and
+    ``_connection``: to queue work for a thread that may never get to it.
     """
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(connect, iter_chunk_size=1)
-        # Nothing interrupts a thread that hangs in a system call; the interpreter would wait
-        # for it at exit. Every connection that answers is closed before that.
+        # A thread that hangs in a system call cannot be interrupted, and at exit the interpreter
+        # would wait for it. Connections that respond are closed before that.
         self._thread.daemon = True
 
     async def start(self) -> Self:
@@ -32,8 +32,8 @@ class Connection(aiosqlite.Connection):
         try:
             await self
         except BaseException:
-            # aiosqlite tells its thread to stop, and does not wait for it. If the event loop
-            # were closed meanwhile, the thread would die of that, noisily.
+            # aiosqlite tells its thread to stop but does not wait for it. If the event loop were
+            # closed meanwhile, the thread would fail noisily.
             await asyncio.to_thread(self._thread.join)
             raise
         return self
@@ -43,8 +43,8 @@ class Connection(aiosqlite.Connection):
     ) -> Result:
         """Run a whole function in the thread.
 
-        aiosqlite's own methods make one trip for each statement, some 60 µs each, and a caller
-        cancelled between two of them would leave half a transaction to whoever comes next.
+        aiosqlite's own methods make a round trip per statement, about 60 µs each, and a caller
+        cancelled between two of them would leave half a transaction to the next one.
         """
         result: Result = await self._execute(  # type: ignore[no-untyped-call]
             function, self._conn, *args
@@ -52,16 +52,16 @@ class Connection(aiosqlite.Connection):
         return result
 
     def post(self, function: Callable[[sqlite3.Connection], object]) -> None:
-        """Run a function in the thread; it delivers its own result, and raises nothing."""
+        """Run a function in the thread. It delivers its own result, and must not raise."""
         connection = self._conn
         self._tx.put_nowait((None, lambda: function(connection)))
 
     def interrupt_now(self) -> None:
-        """End the statement under way, if it is SQLite that takes so long."""
+        """Interrupt the current statement, if it is SQLite that takes so long."""
         self._conn.interrupt()
 
     def leave_behind(self) -> None:
-        """Give the connection up to its thread, which hangs and closes it if it ever returns."""
+        """Abandon the connection to its hanging thread, which closes it if it ever returns."""
         if self._connection is not None:
             self._tx.put_nowait((None, self._connection.close))
             self._connection = None

@@ -1,4 +1,4 @@
-"""The database file and its directory, as far as they need no SQLite."""
+"""Checks of the database file and its directory that do not need SQLite."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tenantbase.errors import CannotOpen
 
 
 def make_file(path: str) -> tuple[int, int]:
-    """See that there is a file; a new one only its owner may read. Returns which it is.
+    """Create the file if it does not exist, readable by its owner alone. Returns (device, inode).
 
-    SQLite gives the files that it makes beside it the same mode.
+    SQLite gives the files that it creates beside it the same mode.
     """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -26,7 +26,7 @@ def make_file(path: str) -> tuple[int, int]:
 
 
 def check_file(path: str) -> tuple[int, int]:
-    """Return which file a database is, if it is one that can be written. Touches nothing.
+    """Return the (device, inode) of a database that can be written. Changes nothing.
 
     Raises:
         CannotOpen: says what is wrong with it.
@@ -38,14 +38,14 @@ def check_file(path: str) -> tuple[int, int]:
     if not stat.S_ISREG(found.st_mode):
         raise CannotOpen(f"cannot open {path}: it is not a file")
     if found.st_nlink > 1:
-        # The tag file, the write lock and the log are found by the database's name. Under two
-        # names it would have two of each.
+        # The tag file, the write lock and the write-ahead log are found by the database's name.
+        # With two names it would have two of each.
         raise CannotOpen(
             f"cannot open {path}: the file has {found.st_nlink} names (hard links), and who opens"
             " it by another one would share neither its locks nor its log"
         )
-    # SQLite would open it for reading only, leave files beside it that belong to us and
-    # that its owner can't use, and complain at the first change.
+    # SQLite would open it for reading only, leave files beside it that belong to us and that its
+    # owner cannot use, and fail at the first write.
     if not os.access(path, os.R_OK | os.W_OK):
         raise CannotOpen(f"cannot open {path}: it is read-only, or access to it is denied")
     if not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
@@ -54,7 +54,7 @@ def check_file(path: str) -> tuple[int, int]:
 
 
 def sync_directory(database: str) -> None:
-    """Make the names of the database and its log last; SQLite ignores errors of that.
+    """Make the names of the database and its write-ahead log durable; SQLite ignores such errors.
 
     Raises:
         CannotOpen: names the directory and says why.
@@ -67,5 +67,5 @@ def sync_directory(database: str) -> None:
         finally:
             os.close(fd)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems have no such thing: fsync(2)
+        if error.errno != errno.EINVAL:  # some file systems do not support it: fsync(2)
             raise CannotOpen(f"cannot sync the directory {directory}: {error.strerror}") from error

@@ -1,11 +1,11 @@
-"""Is a file a database of ours, and what lies beside it SQLite's? Told without SQLite.
+"""Checks without SQLite that a database is ours, and that the files beside it are SQLite's.
 
-SQLite writes before it can be asked: opened on another program's database it makes, rolls back or
-removes files beside it, and beside a new database it takes for its own, follows and removes
-whatever has the name of one of its files. So the bytes are looked at first.
+SQLite writes before it can be asked: on another program's database it creates, rolls back or
+removes files, and beside a new one it follows and removes any file that has the name of one of its
+own. So the bytes are examined first.
 
-Only for when no process has the database open: closing a file drops every lock that this process
-holds on it (fcntl(2), "Advisory record locking").
+Call it only while no process has the database open: closing a file drops every lock that this
+process holds on it (fcntl(2), "Advisory record locking").
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 
 from tenantbase.errors import CannotOpen
 
-# Written into the file's header, so that nobody's other database is taken for one of ours.
+# Written into the file's header, so that another program's database is not taken for ours.
 APPLICATION_ID: Final = 0x746E6264
 
 _HEADER_BYTES: Final = 108  # of the file, 100, and of the tree of its schema
@@ -43,7 +43,7 @@ _LOOK_BYTES: Final = 8192
 
 
 def check_companions_kind(database: str) -> None:
-    """Return if SQLite's files beside the database are plain files, those that are there.
+    """Return if those of SQLite's files that are beside the database are plain files.
 
     Looks at names only, so it may be called at any time.
 
@@ -61,7 +61,7 @@ def check_ours(database: str) -> None:
     """Return if a file is a database of ours, or is empty or absent and may become one.
 
     Raises:
-        CannotOpen: it is none, or something beside it is in the way.
+        CannotOpen: it is neither, or something beside it is in the way.
     """
     try:
         header = _read(database, _HEADER_BYTES)
@@ -70,7 +70,7 @@ def check_ours(database: str) -> None:
             _check_header(database, header)
         for suffix, starts in _COMPANIONS.items():
             head = _read(database + suffix, _LOOK_BYTES)
-            # A loss of power may damage what is beside a database of ours, but hardly into text.
+            # A loss of power may damage the files beside our database, but hardly turn them into text.
             ours = not any(head) if new else b"\0" in head or not head
             if not ours and head[:4] not in starts:
                 raise _in_the_way(database + suffix)
@@ -79,7 +79,7 @@ def check_ours(database: str) -> None:
 
 
 def _check_header(database: str, header: bytes) -> None:
-    # The newest header may be in the log alone.
+    # The newest header may be in the write-ahead log alone.
     in_log = _headers_in_log(database)
     if True in in_log:
         return
@@ -91,7 +91,7 @@ def _check_header(database: str, header: bytes) -> None:
 
 
 def _headers_in_log(database: str) -> set[bool]:
-    """Of each header in the write-ahead log, whether it is ours."""
+    """Whether each header in the write-ahead log is ours."""
     seen: set[bool] = set()
     try:
         fd = os.open(f"{database}-wal", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -1,9 +1,9 @@
-"""A database that this process may not write, opened so that nothing is made or changed.
+"""Opens a database that this process may not write, creating and changing nothing.
 
-Where another process has left or is writing a log, SQLite reads both through the files beside the
-database, with locks. Where there is no log, the file is all there is, and SQLite is told that it is
-immutable: otherwise it would make files beside it, or fail where it can't. Then nothing keeps
-another process from writing meanwhile; whether one did is found out afterwards.
+If there is a write-ahead log, SQLite reads both through the files beside the database, with locks.
+If there is none, the file is everything, and SQLite is told that it is immutable: otherwise it
+would create files beside it, or fail where it cannot. Then nothing keeps another process from
+writing in between; whether one did is checked afterwards.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def open_readonly(path: str) -> Iterator[sqlite3.Connection]:
     """A connection that reads.
 
     Raises:
-        CannotOpen: it is no database of ours, or of an earlier schema, or can't be read.
-        StoreUnavailable: reading failed, or another process wrote meanwhile.
+        CannotOpen: it is not one of our databases, has another schema, or cannot be read.
+        StoreUnavailable: reading failed, or another process wrote in between.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise CannotOpen(f"cannot open {path}: it is not a file")
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))  # for the reason, if it fails
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))  # if it fails, it says why
         has_log = _size(f"{path}-wal") > 0
         if has_log and not os.path.exists(f"{path}-shm"):
             raise CannotOpen(
@@ -79,9 +79,12 @@ def _check(path: str, connection: sqlite3.Connection) -> None:
     if application != APPLICATION_ID:
         raise CannotOpen(f"cannot open {path}: it is a database of another program, or empty")
     if version != len(MIGRATIONS):
+        newer = version > len(MIGRATIONS)
+        remedy = "" if newer else "; opened where it may be written, it is converted"
         raise CannotOpen(
-            f"cannot open {path}: it is read-only, and was made by another version of tenantbase"
-            f" (schema {version}, this one reads {len(MIGRATIONS)})"
+            f"cannot open {path}: it is read-only, and was made by"
+            f" {'a newer' if newer else 'an earlier'} tenantbase"
+            f" (schema {version}, this one reads {len(MIGRATIONS)}){remedy}"
         )
 
 

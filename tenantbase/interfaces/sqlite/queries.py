@@ -9,14 +9,15 @@ from typing import Final
 
 from tenantbase.entry import MAX_KEY_BYTES, Entry
 from tenantbase.errors import StoreError
+from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.interfaces.sqlite.schema import error_code, unavailable
-from tenantbase.interfaces.store import ChangeEvent
+from tenantbase.scope import plain_key
 
-# Greater than every legal key: the highest character, one time more than fits in a key.
+# Greater than every legal key: the highest character, once more than fits in a key.
 _ABOVE_ALL: Final = "\U0010ffff" * (MAX_KEY_BYTES // 4 + 1)
 
 # Whether a row is under a deleted prefix. The first comparison settles it for nearly every row
-# without a look into that table: it is usually empty, and never holds many.
+# without searching that table, which is usually empty and never large.
 DELETED: Final = """(
     created <= (SELECT coalesce(max(version), 0) FROM deleted_prefixes)
     AND EXISTS (
@@ -25,9 +26,9 @@ DELETED: Final = """(
     )
 )"""
 
-# Whether a row is an entry at a time, its one parameter. CASE, so that a deleted row's expiry
-# isn't read: all that DELETED needs is in the index on key, and a million such rows are passed
-# over in milliseconds.
+# Whether a row is an entry at a time, its one parameter. CASE keeps SQLite from reading a deleted
+# row's expiry: all that DELETED needs is in the index on key, so a million such rows are skipped
+# in milliseconds.
 ALIVE: Final = f"CASE WHEN {DELETED} THEN 0 ELSE expires_at IS NULL OR expires_at > ? END"
 
 _ENTRY: Final = "key, value, content_type, id, version, expires_at"
@@ -59,10 +60,10 @@ def prefix_range(prefix: str) -> tuple[str, str]:
 
 
 def key_batches(keys: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """The keys in portions for ``key IN (...)``: the placeholders, and what to bind to them.
+    """The keys in batches for ``key IN (...)``: the placeholders, and the values to bind.
 
-    Portions are filled up to a power of two with their last key, so that there are few
-    different statements and the driver's cache holds them all.
+    A batch is padded to a power of two with its last key. So there are few different statements,
+    and the driver's cache holds them all.
     """
     for start in range(0, len(keys), _KEYS_A_QUERY):
         batch = list(keys[start : start + _KEYS_A_QUERY])
@@ -73,12 +74,12 @@ def key_batches(keys: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 
 @contextmanager
 def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
-    """Let all statements of the block see one state of the database."""
+    """Run the block's statements on one state of the database."""
     connection.execute("BEGIN")
     try:
         yield
     finally:
-        if connection.in_transaction:  # some errors make SQLite end it itself
+        if connection.in_transaction:  # after some errors SQLite has ended it
             connection.execute("ROLLBACK")
 
 
@@ -99,7 +100,7 @@ def read(
 
 
 def concerns_a_row(error: sqlite3.Error) -> bool:
-    """Whether an error may be one row's alone: a page is damaged or cannot be read."""
+    """Whether an error may concern a single row: a page is damaged or cannot be read."""
     code = error_code(error)
     return code & 0xFF == sqlite3.SQLITE_CORRUPT or code in _READ_ERRORS
 
@@ -120,7 +121,7 @@ def _read_alone(connection: sqlite3.Connection, key: str, now: float) -> Entry |
     except sqlite3.DatabaseError as error:
         if not concerns_a_row(error):
             raise
-        return unavailable(error, f"the entry of key {key!r} cannot be read")
+        return unavailable(error, f"the entry of key {plain_key(key)!r} cannot be read")
     return result
 
 
@@ -139,7 +140,7 @@ def scan(
     query = _SCAN_KEYS if max_bytes is None else _SCAN
     entries: list[Entry] = []
     size = 0
-    # A cursor that isn't read to its end would hold its snapshot until it is closed.
+    # A cursor that is not read to its end holds its snapshot until it is closed.
     with closing(connection.execute(query, (low, high, now, limit + 1))) as rows:
         for row in rows:
             if len(entries) == limit:
@@ -164,7 +165,7 @@ def changes(
             "SELECT version, kind, key FROM changes WHERE version > ? ORDER BY version LIMIT ?",
             (after, limit),
         )
-        return [ChangeEvent(*row) for row in rows], True
+        return [ChangeEvent(version, EventKind(kind), key) for version, kind, key in rows], True
 
 
 def last_version(connection: sqlite3.Connection) -> int:

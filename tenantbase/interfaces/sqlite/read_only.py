@@ -6,10 +6,10 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import Final, NoReturn
+from typing import Final
 
 from tenantbase.entry import Entry
-from tenantbase.errors import CannotOpen, StoreError
+from tenantbase.errors import StoreError
 from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.interfaces.sqlite import queries as sql_queries
 from tenantbase.interfaces.sqlite.open_read_only import open_readonly
@@ -19,7 +19,7 @@ _SCAN_BYTES: Final = 4 << 20
 
 
 class ReadOnly:
-    """What ``Cache`` does for reads, one after the other: it blocks the event loop.
+    """The reading half of ``Cache``, one read after the other. It blocks the event loop.
 
     For the command line, where nothing else is in flight.
     """
@@ -28,7 +28,7 @@ class ReadOnly:
         self._connection = connection
 
     def now(self) -> float:
-        """The present, in Unix seconds."""
+        """The current time in Unix seconds."""
         return time.time()
 
     async def get(self, key: str) -> Lookup:
@@ -38,19 +38,20 @@ class ReadOnly:
             raise entry
         return Lookup(entry, CacheStatus.BYPASS)
 
-    async def write(self, *changes: object) -> NoReturn:
-        """Raises CannotOpen."""
-        raise CannotOpen("the database is read-only")
-
     async def scan(
-        self, prefix: str = "", after: str = "", *, limit: int | None = None
+        self,
+        prefix: str = "",
+        after: str = "",
+        *,
+        limit: int | None = None,
+        values: bool = True,
     ) -> AsyncIterator[tuple[list[Entry], bool]]:
         """Entries in byte order of keys; as ``Cache.scan``."""
         more = True
         while more and (limit is None or limit > 0):
             size = _SCAN_ENTRIES if limit is None else min(limit, _SCAN_ENTRIES)
             piece, more = sql_queries.scan(
-                self._connection, prefix, after, size, _SCAN_BYTES, self.now()
+                self._connection, prefix, after, size, _SCAN_BYTES if values else None, self.now()
             )
             if limit is not None:
                 limit -= len(piece)

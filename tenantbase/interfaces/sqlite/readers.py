@@ -1,8 +1,8 @@
-"""The connections that read. One that hangs is set aside, and the others go on.
+"""The reading connections. One that hangs is set aside, and the others go on.
 
-Calls wait in one queue and are taken by the threads that are free, so a call waits behind one
-that hangs only while every thread hangs. A thread in a system call that does not return cannot be
-stopped: it is replaced, up to a bound, and joins again when it returns.
+Calls wait in one queue, and free threads take them, so a call waits behind a hanging one only while
+every thread hangs. A thread in a system call that does not return cannot be stopped: it is
+replaced, up to a bound, and joins again when it returns.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from tenantbase.deadlines import Deadlines
 
 Result = TypeVar("Result")
 
-MOST_READERS: Final = 6  # those that hang included
-_HANG_SECONDS: Final = 1.0  # a call that takes longer has its thread replaced
-_LAST_WAIT_SECONDS: Final = 1.0  # for threads that hang when the store is closed
+MOST_READERS: Final = 6  # hanging ones included
+_REPLACE_SECONDS: Final = 0.25  # a call that takes longer has its thread replaced
+_HANG_SECONDS: Final = 1.0  # ... and one that takes this long is reported
+_LAST_WAIT_SECONDS: Final = 1.0  # for hanging threads when the store is closed
 
 NO_ANSWER: Final = "the database did not answer in time"
 
 
 class _Call(Generic[Result]):
-    """A function to be run on any of the connections, and the future of its result."""
+    """A function to run on any of the connections, and the future of its result."""
 
     __slots__ = ("function", "future")
 
@@ -41,7 +42,7 @@ class _Call(Generic[Result]):
 
     def deliver(self, result: Result | None, error: BaseException | None) -> None:
         if self.future.done():
-            return  # its caller has given up
+            return  # its caller gave up
         if error is not None:
             self.future.set_exception(error)
         else:
@@ -52,17 +53,19 @@ class _Reader:
     """A connection, and what its thread is doing.
 
     Attributes:
-        call: what the thread runs, and ``since`` when; both are set by the thread.
-        aside: it hangs, and takes no more calls until it has come back.
+        call, since: what the thread is running, and since when; both are set by the thread.
+        aside: it is slow or hangs, and takes no calls until it returns.
+        hangs: it has been away for so long that calls do not wait for it.
     """
 
-    __slots__ = ("connection", "call", "since", "aside")
+    __slots__ = ("connection", "call", "since", "aside", "hangs")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.call: _Call[Any] | None = None
         self.since = 0.0
         self.aside = False
+        self.hangs = False
 
 
 class Readers:
@@ -70,9 +73,9 @@ class Readers:
 
     Args:
         connect: opens a connection; called in its thread.
-        count: connections that read at the same time.
-        timeout: seconds that a call may take, its time in the queue included.
-        hanging: told True when the first thread hangs, False when all have come back.
+        count: how many connections read at the same time.
+        timeout: seconds that a call may take, including its time in the queue.
+        hanging: called with True when the first thread hangs, with False when all have returned.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Readers:
         self._connect = connect
         self._count = count
         self._hang_seconds = min(_HANG_SECONDS, timeout / 2)
+        self._replace_seconds = min(_REPLACE_SECONDS, timeout / 4)
         self._hanging = hanging
         self._limit: Deadlines[_Call[Any]] = Deadlines(timeout, self._expired)
         self._calls: deque[_Call[Any]] = deque()
@@ -99,7 +103,7 @@ class Readers:
 
     @property
     def connections(self) -> list[Connection]:
-        """Those that are open."""
+        """The open connections."""
         return [reader.connection for reader in self._readers]
 
     async def start(self) -> None:
@@ -113,7 +117,7 @@ class Readers:
         Raises:
             StoreUnavailable: it did not end in time, or every connection hangs.
         """
-        if not self._opening and all(reader.aside for reader in self._readers):
+        if not self._opening and all(reader.hangs for reader in self._readers):
             self._replace()
             if not self._opening:
                 raise StoreUnavailable(NO_ANSWER)
@@ -125,7 +129,7 @@ class Readers:
         return await future
 
     async def close(self) -> None:
-        """Let calls end, for as long as they may take, and close what does not hang."""
+        """Wait for running calls, within their timeout, and close the connections that respond."""
         self._closed = True
         while any(not reader.aside for reader in self._busy()):
             self._returned.clear()
@@ -152,28 +156,28 @@ class Readers:
         return self._readers.difference(self._idle)
 
     def _wake(self) -> None:
-        """Have an idle thread look at the queue; one that is busy does so anyway."""
+        """Have an idle thread look at the queue; a busy one does so anyway."""
         if not self._idle:
             return
         reader = self._idle.pop()
         reader.connection.post(partial(self._work, reader))
         if self._timer is None:
-            self._timer = self._loop.call_later(self._hang_seconds / 2, self._look)
+            self._timer = self._loop.call_later(self._replace_seconds / 2, self._look)
 
     def _work(self, reader: _Reader, connection: sqlite3.Connection) -> None:
-        """Run calls until none is left. In the reader's thread."""
+        """Run calls until none is left. Runs in the reader's thread."""
         while not reader.aside:
             try:
                 call = self._calls.popleft()
             except IndexError:
                 break
             if call.future.done():
-                continue  # its caller has given up
+                continue  # its caller gave up
             result = error = None
             reader.since, reader.call = time.monotonic(), call
             try:
                 result = call.function(connection)
-            except Exception as caught:  # the boundary: it belongs to the caller
+            except Exception as caught:  # it is for the caller
                 error = caught
             reader.call = None
             if not self._tell(call.deliver, result, error):
@@ -184,18 +188,18 @@ class Readers:
         try:
             self._loop.call_soon_threadsafe(function, *args)
         except RuntimeError:
-            return False  # it was left behind, and the event loop is closed
+            return False  # it was abandoned, and the event loop is closed
         return True
 
     def _return(self, reader: _Reader) -> None:
-        """A thread has come to the end of the queue, or back from where it hung."""
+        """A thread has emptied the queue, or returned from where it hung."""
         if reader not in self._readers:
-            return  # left behind
-        was_aside, reader.aside = reader.aside, False
+            return  # abandoned
+        was_aside, reader.aside, reader.hangs = reader.aside, False, False
         self._idle.append(reader)
         self._returned.set()
         if was_aside:
-            if not any(other.aside for other in self._readers):
+            if not any(other.hangs for other in self._readers):
                 self._hanging(False)
             if len(self._readers) > self._count and not self._closed:
                 self._idle.remove(reader)
@@ -206,18 +210,22 @@ class Readers:
             self._wake()
 
     def _look(self) -> None:
-        """Set aside the connections whose threads hang."""
+        """Set hanging connections aside."""
         self._timer = None
         now = time.monotonic()
         for reader in self._busy():
-            call = reader.call
-            if call is not None and not reader.aside and now - reader.since > self._hang_seconds:
+            if reader.call is None:
+                continue
+            lasted = now - reader.since
+            if lasted > self._replace_seconds and not reader.aside:
                 reader.aside = True
-                self._hanging(True)
                 self._returned.set()
+            if lasted > self._hang_seconds:
+                reader.hangs = True
+                self._hanging(True)
         self._replace()
         if self._busy():
-            self._timer = self._loop.call_later(self._hang_seconds / 2, self._look)
+            self._timer = self._loop.call_later(self._replace_seconds / 2, self._look)
 
     def _replace(self) -> None:
         free = sum(not reader.aside for reader in self._readers) + self._opening
@@ -234,7 +242,7 @@ class Readers:
         try:
             await self._open()
         except StoreError:
-            pass  # the next look tries again, while there is something to look for
+            pass  # the next look tries again, while calls are running
         finally:
             self._opening -= 1
             self._returned.set()
@@ -254,6 +262,6 @@ class Readers:
     def _expired(self, call: _Call[Any], future: asyncio.Future[Any]) -> None:
         future.set_exception(StoreUnavailable(NO_ANSWER))
         for reader in self._readers:
-            # Set aside, so that the interruption cannot meet the call after this one.
+            # Only one set aside, so that the interruption cannot hit the call after this one.
             if reader.call is call and reader.aside:
                 reader.connection.interrupt_now()

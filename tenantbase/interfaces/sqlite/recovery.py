@@ -1,12 +1,12 @@
-"""Before SQLite goes on with a log that an earlier process left: is it on the disk?
+"""Makes a write-ahead log that an earlier process left safe, before SQLite continues it.
 
-After a failed fsync the kernel may keep in memory, as if they had been written, pages that never
-reached the disk. A process whose commit failed so takes no more writes, and others overwrite its
-frames. But once all have ended, the next one to open the database reads the log from memory,
-accepts these frames, and appends to them or copies them into the database; a loss of power then
-breaks the log where they are missing, and what was acknowledged after them is gone. So the bytes
-of the log are first written again where they are: that makes the pages dirty, and an fsync that
-succeeds means something again. Whatever a crash leaves of this is the same bytes.
+After a failed fsync the kernel may keep pages in memory, as if they had been written, that never
+reached the disk. A process whose commit failed this way takes no more writes, and others overwrite
+its WAL frames. But once all processes have ended, the next one to open the database reads the log
+from memory, accepts these frames, and appends to them or copies them into the database. A loss of
+power then breaks the log where they are missing, and everything acknowledged after them is lost.
+So the log is first rewritten in place with the same bytes: that makes the pages dirty, and a
+successful fsync is meaningful again. A crash in between leaves the same bytes.
 """
 
 from __future__ import annotations
@@ -17,28 +17,34 @@ from typing import Final, Protocol
 
 from tenantbase.errors import CannotOpen
 
-_CHUNK: Final = 1 << 20
+_CHUNK_BYTES: Final = 1 << 20
 
 
 class LogMark(Protocol):
-    """What the processes on a database know of its log; used with the write lock held."""
+    """What the processes on a database share, above all the state of its WAL.
+
+    Used with the write lock held.
+    """
+
+    def is_alone(self) -> bool:
+        """Whether no other process has the database open; none may open it meanwhile."""
 
     @property
     def log_is_safe(self) -> bool:
-        """Whether all that may be read from the log is on the disk, for certain."""
+        """Whether everything readable from the log is certainly on disk."""
 
     def log_was_made_safe(self) -> None:
-        """Let the others know that it is."""
+        """Tell the other processes that it is."""
 
 
 class LogNotSafe(CannotOpen):
-    """The log can't be made sure of. A checkpoint must not be made of it either."""
+    """The log cannot be made safe. It must not be checkpointed either."""
 
 
 class LeftLog:
-    """The log beside a database, as it is before SQLite opens it.
+    """The write-ahead log beside a database, before SQLite opens it.
 
-    Opening and closing the file drops no lock: SQLite's are on the two files beside it.
+    Opening and closing it drops no locks: SQLite's are on the other two files.
 
     Args:
         database: the path of the database.
@@ -54,15 +60,15 @@ class LeftLog:
     def write_again(self) -> None:
         """Write the same bytes in place and sync them.
 
-        Called in a transaction of ours that holds SQLite's own lock for writers, so that no other
-        program writes to the file meanwhile.
+        Call it in a transaction that holds SQLite's write lock, so that no other program writes to
+        the file meanwhile.
 
         Raises:
-            LogNotSafe: the disk fails, or the log is not what it was when this object was made.
+            LogNotSafe: the disk fails, or the log has changed since this object was made.
         """
         if self._pass(os.O_RDWR) != self._digest:
-            # Pages that are only in memory may leave it at any moment, and SQLite has read the
-            # log between the two passes: nobody knows which contents.
+            # Pages that are only in memory may be dropped at any moment, and SQLite has read the
+            # log between the two passes: which contents it read is not known.
             raise LogNotSafe(f"cannot open the log {self._path}: it changes meanwhile")
 
     def _pass(self, mode: int) -> bytes:
@@ -71,7 +77,7 @@ class LeftLog:
             fd = os.open(self._path, mode | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 at = 0
-                while chunk := os.pread(fd, _CHUNK, at):
+                while chunk := os.pread(fd, _CHUNK_BYTES, at):
                     digest.update(chunk)
                     if mode == os.O_RDWR:
                         _write(fd, chunk, at)
@@ -81,7 +87,7 @@ class LeftLog:
             finally:
                 os.close(fd)
         except FileNotFoundError:
-            pass  # as good as empty
+            pass  # same as an empty one
         except OSError as error:
             raise LogNotSafe(
                 f"cannot make sure of the log {self._path}: {error.strerror}"

@@ -1,9 +1,9 @@
-"""Room on the disk that is kept for deleting: a full disk must not stay full for that reason.
+"""Disk space reserved for deletions, so that a full disk can be freed again.
 
-Removing rows takes room first: their pages go through the log, every change has its line in the
-change log, and the log is written from its beginning only after what it holds was copied into the
-database, which may grow by that. So a file beside the database holds some room. It is given up
-when the disk is full and something is to be deleted, and taken again as soon as there is room.
+Removing rows takes space first: their pages go through the write-ahead log, every change has a line
+in the change log, and the write-ahead log starts over only after its contents were copied into the
+database, which may grow by that. So a file beside the database reserves some space. It is released
+when the disk is full and something is to be deleted, and taken back as soon as there is space.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from tenantbase.owned_files import (
 from tenantbase.errors import CannotOpen
 
 RESERVE_BYTES: Final = 8 << 20
-"""What is kept: as much as the log holds between two checkpoints."""
+"""Size of the reserve: as much as the write-ahead log holds between two checkpoints."""
 
-_SHARE: Final = 8  # of a small disk, no more than this part
-# What opening the database takes: the tag file, SQLite's index of the log, and some deletions.
-_LEAST: Final = 640 << 10
-_LEAST_STEP: Final = 16 << 10
+_SHARE: Final = 8  # at most this fraction (one eighth) of a small disk
+# What opening the database takes: the tag file, SQLite's index of the WAL, and some deletions.
+_LEAST_BYTES: Final = 640 << 10
+_LEAST_STEP_BYTES: Final = 16 << 10
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 _ZEROS: Final = bytes(64 << 10)
 
 
 class Reserve:
-    """The file that keeps the room. All methods are called with the write lock held.
+    """The file that reserves the space. All methods are called with the write lock held.
 
-    A file of that name that does not begin with our mark is left alone; there is no reserve then.
-    An empty one is used, and empty again in the end.
+    A file of that name without our mark is left alone, and there is no reserve then. An empty one
+    is used, and emptied in the end.
 
     Args:
         database: the path of the database.
@@ -51,14 +51,14 @@ class Reserve:
 
     @property
     def bytes(self) -> int:
-        """How much is kept where there is room."""
+        """Size of the whole reserve."""
         return self._target
 
     def hold(self) -> bool:
-        """Take as much of the room as there is; whether that is all of it.
+        """Take the reserve, or as much as the disk allows. Returns whether it is complete.
 
-        True also where there can be none, whatever the reason: the database then does without.
-        Only a disk that is full makes it False.
+        Also True if there can be no reserve for another reason than a full disk: the database then
+        does without.
         """
         try:
             if not self._target:
@@ -69,7 +69,7 @@ class Reserve:
                 if held >= self._target or _allocate(fd, self._target):
                     return True
                 step = self._target // 2
-                while step >= _LEAST_STEP:
+                while step >= _LEAST_STEP_BYTES:
                     if held + step <= self._target and _allocate(fd, held + step):
                         held += step
                     step //= 2
@@ -82,7 +82,7 @@ class Reserve:
         return False
 
     def release(self) -> None:
-        """Give the room up."""
+        """Release the space."""
         with suppress(OSError, CannotOpen):
             fd = self._open()
             try:
@@ -91,9 +91,9 @@ class Reserve:
                 os.close(fd)
 
     def remove(self) -> None:
-        """Remove the file where there is room enough; on a disk nearly full it is kept.
+        """Remove the file, unless the disk is nearly full.
 
-        For the last process that has the database open.
+        Called by the last process that has the database open.
         """
         with suppress(OSError, CannotOpen):
             disk = os.statvfs(self._path.parent)
@@ -110,10 +110,10 @@ class Reserve:
 
     def _size(self) -> int:
         disk = os.statvfs(self._path.parent)
-        return max(min(RESERVE_BYTES, disk.f_blocks * disk.f_frsize // _SHARE), _LEAST)
+        return max(min(RESERVE_BYTES, disk.f_blocks * disk.f_frsize // _SHARE), _LEAST_BYTES)
 
     def _open(self) -> int:
-        """Open the file, making it if there is none.
+        """Open the file, or create it.
 
         Raises:
             OSError: it cannot be opened.
@@ -127,7 +127,7 @@ class Reserve:
             raise
         try:
             if not made and not os.pread(fd, MARK_BYTES, 0):
-                # Nothing in it can be lost; and it may be ours, if a crash came before its mark.
+                # It holds nothing, and may be ours: a crash may have come before the mark.
                 os.pwrite(fd, RESERVE_IN_EMPTY_MARK, 0)
             elif os.pread(fd, MARK_BYTES, 0) not in (RESERVE_MARK, RESERVE_IN_EMPTY_MARK):
                 raise foreign(self._path, "reserve")
@@ -138,7 +138,7 @@ class Reserve:
 
 
 def _allocate(fd: int, size: int) -> bool:
-    """Make a file so large, with all its blocks; False if there is no room: it is as it was then."""
+    """Grow a file to a size, with all its blocks. False if the disk is full; it is unchanged then."""
     before = os.fstat(fd).st_size
     try:
         if hasattr(os, "posix_fallocate"):

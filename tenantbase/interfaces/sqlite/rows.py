@@ -1,6 +1,6 @@
-"""Changes of keys by name: worked out in memory, written in a few statements.
+"""Commands that name their keys: worked out in memory, written in a few statements.
 
-The rows that some transactions name are read in one query and written at the end, so each
+The rows that a run of transactions names are read in one query and written at the end. So a
 transaction costs no statement of its own, and one that fails leaves nothing behind.
 """
 
@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 import sqlite3
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from tenantbase.entry import JSON, Entry, is_json
 from tenantbase.errors import InvalidRequest, WrongType
 from tenantbase.interfaces.sqlite.queries import ALIVE, key_batches
 from tenantbase.interfaces.store import Applied, Delete, Increment, Set
+from tenantbase.scope import plain_key
 
 KeyCommand = Set | Delete | Increment
 
@@ -37,28 +38,36 @@ _UPDATE: Final = """
     WHERE created = ?
 """
 _DELETE: Final = "DELETE FROM entries WHERE created = ?"
+# As a deleted prefix that covers this row alone, made by the same version: no other line has it.
+_HIDE: Final = "INSERT INTO deleted_prefixes VALUES (?, ?, ?)"
 
 
 class Rows:
-    """The rows that a run of transactions names: as they are, and as they are to be."""
+    """The rows that a run of transactions names: as they are, and as they are to be.
+
+    Args:
+        damaged: rows, by ``created``, that cannot be removed: deleting their keys hides them.
+    """
 
     def __init__(
         self,
         connection: sqlite3.Connection,
         now: float,
-        changes: Sequence[KeyCommand],
+        commands: Sequence[KeyCommand],
+        damaged: Collection[int] = (),
     ) -> None:
         self._connection = connection
         self._now = now
+        self._damaged = damaged
         self._entries: dict[str, Entry] = {}
         self._created: dict[str, int] = {}
         self._dead: dict[str, int] = {}
         self._pending: dict[str, Entry | None] = {}
         self._accepted: dict[str, Entry | None] = {}
-        counters = {change.key for change in changes if isinstance(change, Increment)}
+        counters = {command.key for command in commands if isinstance(command, Increment)}
         self._look_up(sorted(counters), "value")
-        # A value that nobody computes with may be large, and is left where it is.
-        self._look_up(sorted({change.key for change in changes} - counters), "x''")
+        # A value that is not needed may be large, and is left where it is.
+        self._look_up(sorted({command.key for command in commands} - counters), "x''")
 
     def _look_up(self, keys: Sequence[str], value: str) -> None:
         for marks, batch in key_batches(keys):
@@ -72,14 +81,14 @@ class Rows:
                     self._dead[key] = created
 
     def get(self, key: str) -> Entry | None:
-        """The living entry of a key as the transaction under way has left it."""
+        """The living entry of a key, as the current transaction has left it."""
         if key in self._pending:
             entry = self._pending[key]
         elif key in self._accepted:
             entry = self._accepted[key]
         else:
             return self._entries.get(key)
-        # It may have been stored a moment after the end of its time.
+        # It may have been stored a moment after it expired.
         return entry if entry is not None and entry.alive(self._now) else None
 
     def put(self, key: str, entry: Entry | None) -> None:
@@ -97,11 +106,13 @@ class Rows:
 
     def write(self) -> None:
         """Write the last state of every key that was changed."""
-        deleted, updated, inserted = [], [], []
+        deleted, updated, inserted, hidden = [], [], [], []
         for key, entry in self._accepted.items():
             created = self._created.get(key)
             if entry is None:
-                if created is not None:
+                if created in self._damaged:
+                    hidden.append((created, key, key + "\0"))
+                elif created is not None:
                     deleted.append((created,))
                 continue
             row = (entry.version, entry.expires_at, entry.id, entry.content_type, entry.value)
@@ -110,28 +121,33 @@ class Rows:
                 continue
             inserted.append((*row, entry.version, key))
             if key in self._dead:
-                # Not updated: it would stay under the deleted prefix.
+                # Not updated: the deleted prefix would still cover it.
                 deleted.append((self._dead[key],))
-        for statement, rows in ((_DELETE, deleted), (_UPDATE, updated), (_INSERT, inserted)):
+        for statement, rows in (
+            (_DELETE, deleted),
+            (_UPDATE, updated),
+            (_INSERT, inserted),
+            (_HIDE, hidden),
+        ):
             if rows:
                 self._connection.executemany(statement, rows)
 
 
-def outcome(change: KeyCommand, before: Entry | None, version: int) -> Applied:
-    """What a change makes of the entry that is there."""
-    if isinstance(change, Delete):
+def outcome(command: KeyCommand, before: Entry | None, version: int) -> Applied:
+    """What a command makes of the entry that is there."""
+    if isinstance(command, Delete):
         return Applied(removed=0 if before is None else 1)
-    content_type, expires_at = JSON, change.expires_at
-    if isinstance(change, Set):
-        value, content_type = change.value, change.content_type
+    content_type, expires_at = JSON, command.expires_at
+    if isinstance(command, Set):
+        value, content_type = command.value, command.content_type
     elif before is None:
-        value = _sum(change.initial, change.by)
+        value = _sum(command.initial, command.by)
     else:
-        value, content_type = _sum(_integer(before), change.by), before.content_type
+        value, content_type = _sum(_integer(before), command.by), before.content_type
         expires_at = before.expires_at if expires_at is None else expires_at
     identifier = str(uuid.uuid4()) if before is None else before.id
     return Applied(
-        entry=Entry(change.key, value, content_type, identifier, version, expires_at),
+        entry=Entry(command.key, value, content_type, identifier, version, expires_at),
         created=before is None,
     )
 
@@ -139,9 +155,11 @@ def outcome(change: KeyCommand, before: Entry | None, version: int) -> Applied:
 def _integer(entry: Entry) -> int:
     text = entry.value.strip(_WHITESPACE)
     if not is_json(entry.content_type) or _INTEGER.fullmatch(text) is None:
-        raise WrongType(f"the value of key {entry.key!r} is not an integer")
+        raise WrongType(f"the value of key {plain_key(entry.key)!r} is not an integer")
     if len(text.lstrip(b"-")) > MAX_DIGITS:
-        raise WrongType(f"the integer of key {entry.key!r} has more than {MAX_DIGITS:,} digits")
+        raise WrongType(
+            f"the integer of key {plain_key(entry.key)!r} has more than {MAX_DIGITS:,} digits"
+        )
     return int(text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import sqlite3
@@ -14,6 +15,8 @@ from tenantbase.errors import CannotOpen, Damaged, DiskFailed, StoreFull, StoreU
 from tenantbase.interfaces.sqlite.file import make_file, sync_directory
 from tenantbase.interfaces.sqlite.foreign import APPLICATION_ID
 from tenantbase.interfaces.sqlite.recovery import LeftLog, LogMark, LogNotSafe
+
+log = logging.getLogger("tenantbase")
 
 SECRET_BYTES: Final = 32
 
@@ -59,13 +62,40 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TABLE state (secret BLOB NOT NULL)",
         "INSERT INTO state VALUES (:secret)",
     ),
+    # Keys are scoped: those that were there belong to the tenant "default". The entries are
+    # copied: changed in place, ``a`` would collide with a key that is ``default/a`` already.
+    (
+        """
+        CREATE TABLE scoped_entries (
+            created INTEGER PRIMARY KEY,
+            key TEXT NOT NULL UNIQUE,
+            version INTEGER NOT NULL,
+            expires_at REAL,
+            id TEXT NOT NULL,
+            content_type TEXT NOT NULL,
+            value BLOB NOT NULL
+        )
+        """,
+        """
+        INSERT INTO scoped_entries
+        SELECT created, 'default/' || key, version, expires_at, id, content_type, value
+        FROM entries ORDER BY created
+        """,
+        "DROP TABLE entries",
+        "ALTER TABLE scoped_entries RENAME TO entries",
+        "CREATE INDEX entries_expiry ON entries (expires_at) WHERE expires_at IS NOT NULL",
+        "UPDATE changes SET key = 'default/' || key",
+        "UPDATE deleted_prefixes SET low = 'default/' || low, high = 'default/' || high",
+    ),
 )
 
 _OPEN_WAIT: Final = 2.0
 
 # synchronous 2 is FULL: a commit is on disk before it returns. The fullfsync pair makes macOS
 # flush the drive's own cache; elsewhere it changes nothing. Checkpoints are made by
-# sql_commit.py: SQLite ignores the errors of automatic ones. cache_size is in KiB.
+# sql_commit.py: SQLite ignores the errors of automatic ones. cache_size is in KiB. With
+# secure_delete, the default of Debian's SQLite, pages are zeroed when they are freed: deleting much
+# would write as much to the log, and on a full disk there is no room for that.
 _WRITER: Final = (
     ("synchronous", 2),
     ("fullfsync", 1),
@@ -74,6 +104,7 @@ _WRITER: Final = (
     ("journal_size_limit", 64 * 1024 * 1024),
     ("cache_size", -16384),
     ("temp_store", 2),
+    ("secure_delete", 0),
 )
 _READER: Final = (("query_only", 1), ("cache_size", -8192), ("temp_store", 2))
 
@@ -147,7 +178,7 @@ def open_writer(path: str, busy_timeout: float, mark: LogMark | None = None) -> 
     try:
         connection = _connect(path, "rw", _OPEN_WAIT)
         try:
-            _recognise(path, connection, left)
+            _recognise(path, connection, left, mark)
             if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
                 raise CannotOpen(f"cannot open {path}: no write-ahead log on this file system")
             _configure(path, connection, _WRITER)
@@ -224,7 +255,9 @@ def _close_without_checkpoint(path: str, connection: sqlite3.Connection) -> None
         other.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
-def _recognise(path: str, connection: sqlite3.Connection, left: LeftLog | None) -> None:
+def _recognise(
+    path: str, connection: sqlite3.Connection, left: LeftLog | None, mark: LogMark | None
+) -> None:
     """Make sure, before anything is written, that the file is ours and can be written."""
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -241,6 +274,19 @@ def _recognise(path: str, connection: sqlite3.Connection, left: LeftLog | None) 
         raise CannotOpen(
             f"cannot open {path}: it was made by a newer tenantbase "
             f"(schema {version}, this one knows {len(MIGRATIONS)})"
+        )
+    if 0 < version < len(MIGRATIONS) and mark is not None:
+        # A process of the earlier version would go on with the tables it knows.
+        if not mark.is_alone():
+            raise CannotOpen(
+                f"cannot open {path}: it is to be converted from schema {version} to"
+                f" {len(MIGRATIONS)}, and another process has it open; end that one first"
+            )
+        log.warning(
+            "converting %s from schema %d to %d; this may take minutes if it is large",
+            path,
+            version,
+            len(MIGRATIONS),
         )
 
 

@@ -1,9 +1,9 @@
 """SQLite behind the ``Store`` protocol, over aiosqlite.
 
-One connection writes; some only read. Each has a thread of its own, and whatever is asked of
-it is one function that runs there from beginning to end. The statements themselves are in
-``sql_queries.py`` and ``sql_changes.py``, the commit and its failures in ``sql_commit.py``,
-opening and the schema in ``sql_schema.py``.
+One connection writes; others only read. Each has a thread of its own, and every request to it is
+one function that runs there from beginning to end. Reading is in ``queries.py``, applying commands
+in ``apply.py``, committing and its failures in ``commit.py``, opening and the schema in
+``schema.py``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from typing import Final, Self, TypeVar, TypeVarTuple
 
 from tenantbase.entry import Entry
 from tenantbase.errors import CannotOpen, StoreError, StoreUnavailable
+from tenantbase.events import ChangeEvent
 from tenantbase.interfaces.sqlite import queries as sql_queries, schema as sql_schema
 from tenantbase.interfaces.sqlite.commit import Committer, WriteLock
 from tenantbase.interfaces.sqlite.connection import Connection
 from tenantbase.interfaces.sqlite.readers import NO_ANSWER, Readers
 from tenantbase.interfaces.sqlite.recovery import LogMark
-from tenantbase.interfaces.store import ChangeEvent, PendingWrite, Seqlock, Written
+from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
 from tenantbase.troubles import Trouble, Troubles
 
 Arguments = TypeVarTuple("Arguments")
@@ -72,11 +73,11 @@ class SqliteStore:
         Args:
             path: the file; its directory exists.
             lock: the write lock, shared by all processes on the database.
-            mark: what is known of the database's log; without it the log is always made sure of.
-            change_log_size: changes that the log keeps.
-            readers: connections that read at the same time.
+            mark: what is known of the write-ahead log; without it the log is always made safe.
+            change_log_size: how many changes the change log keeps.
+            readers: how many connections read at the same time.
             busy_timeout: seconds to wait for a foreign program's lock.
-            read_timeout: seconds that anything that reads may take.
+            read_timeout: seconds that a read may take.
 
         Raises:
             CannotOpen: one line that names the file and says why.
@@ -95,7 +96,7 @@ class SqliteStore:
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            # What the threads have opened by then must be closed by somebody.
+            # What the threads have opened by then has to be closed.
             await asyncio.wait([opening])
             if opening.exception() is None:
                 await opening.result().close()
@@ -188,7 +189,9 @@ class SqliteStore:
         if trouble is not None:
             raise StoreUnavailable(trouble)
 
-    async def write(self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock) -> Written:
+    async def write(
+        self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
+    ) -> GroupResult[Ticket]:
         return await asyncio.shield(self._start(self._write(group, now, seqlock)))
 
     async def close(self) -> None:
@@ -211,7 +214,7 @@ class SqliteStore:
             raise failure from error
 
     def _notice(self, error: BaseException) -> None:
-        """Keep the trouble that an error tells of, and have its end noticed, too."""
+        """Note the trouble behind an error, and schedule noticing its end."""
         trouble = error.trouble if isinstance(error, StoreError) else None
         if trouble is None:
             return
@@ -228,26 +231,30 @@ class SqliteStore:
             self._look_again = loop.call_later(seconds, self._look_at_troubles)
 
     def _look_at_troubles(self) -> None:
-        self._troubles.lasting  # noqa: B018  logs what is over
+        self._troubles.lasting  # noqa: B018  logs the troubles that are over
         self._schedule_look()
 
     def _start(self, work: Coroutine[None, None, Result]) -> asyncio.Task[Result]:
-        """Run something to its end, whatever becomes of who asked for it."""
+        """Run something to its end, even if its caller is cancelled."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _write(self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock) -> Written:
+    async def _write(
+        self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
+    ) -> GroupResult[Ticket]:
         async with self._writing:
             if self._closed:
-                return Written([StoreUnavailable(_CLOSED) for _ in group], None)
-            written = await self._writer.run(self._committer.commit, group, now, seqlock)
+                return GroupResult([StoreUnavailable(_CLOSED) for _ in group], None)
+            written = await self._writer.run(
+                lambda connection: self._committer.commit(connection, group, now, seqlock)
+            )
         for outcome in written.outcomes:
             if isinstance(outcome, StoreError):
                 self._notice(outcome)
         if self._committer.wants_checkpoint:
-            # After the answer: it takes some fsyncs. The next write waits for its end.
+            # After the answer, because it takes some fsyncs. The next write waits for it.
             self._start(self._checkpoint())
         return written
 
@@ -263,15 +270,15 @@ class SqliteStore:
             self._closed = True
             if self._look_again is not None:
                 self._look_again.cancel()
-            async with AsyncExitStack() as stack:  # closes from the last one added to the first
+            async with AsyncExitStack() as stack:  # closes in reverse order
                 safe = await self._writer.run(self._committer.checkpoint)
                 if safe:
                     stack.push_async_callback(self._writer.close)
                     stack.push_async_callback(self._writer.run, self._committer.close)
                 stack.push_async_callback(self._readers.close)
                 if not safe:
-                    # Who closes a file last makes a checkpoint and removes the log. While a
-                    # reader has it open the writer isn't last, and readers can't do it.
+                    # The last connection to close makes a checkpoint and removes the write-ahead
+                    # log. Close the writer while readers are open: they cannot do either.
                     stack.push_async_callback(self._writer.close)
         others = self._tasks - {asyncio.current_task()}
         if others:

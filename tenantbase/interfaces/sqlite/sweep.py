@@ -1,17 +1,18 @@
-"""Changes of keys nobody has named: deleted prefixes, and what is swept away later.
+"""Changes of keys that no command names: prefix deletes, and what is swept away later.
 
-A large prefix is deleted by one line in ``deleted_prefixes``, however many entries it has. Their
-rows no longer count from then on, and are removed by sweeping, a few at a time, so that other
-writers get their turn.
+A large prefix is deleted by one row in ``deleted_prefixes``, however many entries it has. From then
+on their rows do not count. Sweeps remove them, a few at a time, so that other writers get their
+turn.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 
-from tenantbase.interfaces.sqlite.change_log import Log
+from tenantbase.events import EventKind
+from tenantbase.interfaces.sqlite.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.queries import ALIVE, DELETED, concerns_a_row, prefix_range
 from tenantbase.interfaces.store import Applied
 
@@ -19,7 +20,7 @@ from tenantbase.interfaces.store import Applied
 ONE_BY_ONE: Final = 1_000
 
 _IN_PREFIX: Final = f"SELECT key FROM entries WHERE key >= ? AND key < ? AND {ALIVE} LIMIT ?"
-# Both are read from indexes alone, but for rows that have expired and were not swept yet.
+# Both use indexes alone, except for rows that have expired and are not swept yet.
 _COUNT: Final = f"SELECT count(*) FROM entries WHERE key >= ? AND key < ? AND NOT {DELETED}"
 _COUNT_EXPIRED: Final = (
     "SELECT count(*) FROM entries INDEXED BY entries_expiry"
@@ -27,6 +28,7 @@ _COUNT_EXPIRED: Final = (
 )
 # Read from the index alone, so that a damaged row is not touched before it is tried.
 _EXPIRED: Final = "SELECT created FROM entries WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"
+_ROW_OF_KEY: Final = "SELECT created FROM entries WHERE key = ?"
 _ROW: Final = f"SELECT key, {DELETED} FROM entries WHERE created = ?"
 _ROWS: Final = "SELECT created, key FROM entries WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
 _PREFIXES: Final = "SELECT version, low, high FROM deleted_prefixes ORDER BY version"
@@ -34,7 +36,9 @@ _DELETE_KEY: Final = "DELETE FROM entries WHERE key = ?"
 _DELETE_ROW: Final = "DELETE FROM entries WHERE created = ?"
 
 
-def delete_prefix(connection: sqlite3.Connection, log: Log, prefix: str, now: float) -> Applied:
+def delete_prefix(
+    connection: sqlite3.Connection, change_log: ChangeLog, prefix: str, now: float
+) -> Applied:
     """See ``DeletePrefix``."""
     execute = connection.execute
     low, high = prefix_range(prefix)
@@ -42,33 +46,33 @@ def delete_prefix(connection: sqlite3.Connection, log: Log, prefix: str, now: fl
     if len(keys) <= ONE_BY_ONE:
         connection.executemany(_DELETE_KEY, keys)
         for (key,) in keys:
-            log.record("delete", key)
+            change_log.record(EventKind.DELETE, key)
         return Applied(removed=len(keys))
     (count,) = execute(_COUNT, (low, high)).fetchone()
     (expired,) = execute(_COUNT_EXPIRED, (now, low, high)).fetchone()
-    # What lies within the new range needs no line of its own any more.
+    # Ranges within the new one are no longer needed.
     execute("DELETE FROM deleted_prefixes WHERE low >= ? AND high <= ?", (low, high))
-    execute("INSERT INTO deleted_prefixes VALUES (?, ?, ?)", (log.next_version, low, high))
-    log.record("reset", prefix)
+    execute("INSERT INTO deleted_prefixes VALUES (?, ?, ?)", (change_log.next_version, low, high))
+    change_log.record(EventKind.RESET, prefix)
     return Applied(removed=count - expired)
 
 
 def sweep(
     connection: sqlite3.Connection,
-    log: Log,
-    log_size: int,
+    change_log: ChangeLog,
+    change_log_size: int,
     limit: int,
     now: float,
     damaged: Collection[int] = (),
 ) -> Applied:
-    """See ``Sweep``; ``log_size`` lines are left in the change log.
+    """See ``Sweep``; ``change_log_size`` lines are left in the change log.
 
     Args:
         damaged: rows, by ``created``, that cannot be removed and are passed over.
     """
-    removed = _remove_expired(connection, log, limit, now, damaged)
+    removed = _remove_expired(connection, change_log, limit, now, damaged)
     removed += _remove_deleted(connection, limit - removed, damaged)
-    removed += log.trim(log_size, limit - removed)
+    removed += change_log.trim(change_log_size, limit - removed)
     return Applied(removed=removed)
 
 
@@ -84,10 +88,27 @@ def find_damaged(
     for version, low, high in execute(_PREFIXES).fetchall():
         under = execute(_ROWS, (low, high, limit + len(known))).fetchall()
         rows += [created for created, _ in under if created <= version]
+    tried = rows[: 2 * (limit + len(known))]
+    return _not_removable(connection, [created for created in tried if created not in known])
+
+
+def find_damaged_keys(
+    connection: sqlite3.Connection, keys: Collection[str], known: Collection[int]
+) -> list[int]:
+    """The rows of these keys, by ``created``, that cannot be removed. Called outside of any
+    transaction."""
+    rows = []
+    for key in keys:
+        row = connection.execute(_ROW_OF_KEY, (key,)).fetchone()
+        if row is not None and row[0] not in known:
+            rows.append(row[0])
+    return _not_removable(connection, rows)
+
+
+def _not_removable(connection: sqlite3.Connection, rows: Iterable[int]) -> list[int]:
+    execute = connection.execute
     found = []
-    for created in rows[: 2 * (limit + len(known))]:
-        if created in known:
-            continue
+    for created in rows:
         execute("BEGIN IMMEDIATE")
         try:
             execute(_ROW, (created,)).fetchone()
@@ -103,20 +124,24 @@ def find_damaged(
 
 
 def _remove_expired(
-    connection: sqlite3.Connection, log: Log, limit: int, now: float, damaged: Collection[int]
+    connection: sqlite3.Connection,
+    change_log: ChangeLog,
+    limit: int,
+    now: float,
+    damaged: Collection[int],
 ) -> int:
     expired = [row[0] for row in connection.execute(_EXPIRED, (now, limit + len(damaged)))]
     removed = [created for created in expired if created not in damaged][:limit]
     for created in removed:
         key, deleted = connection.execute(_ROW, (created,)).fetchone()
         if not deleted:
-            log.record("expire", key)
+            change_log.record(EventKind.EXPIRE, key)
     connection.executemany(_DELETE_ROW, [(created,) for created in removed])
     return len(removed)
 
 
 def _remove_deleted(connection: sqlite3.Connection, limit: int, damaged: Collection[int]) -> int:
-    """Remove rows under deleted prefixes. They are gone already for everybody."""
+    """Remove rows under deleted prefixes. No reader sees them any more."""
     execute = connection.execute
     done = 0
     for version, low, high in execute(_PREFIXES).fetchall():
@@ -129,14 +154,14 @@ def _remove_deleted(connection: sqlite3.Connection, limit: int, damaged: Collect
         connection.executemany(_DELETE_ROW, removed)
         kept = [key for created, key in rows if created in damaged]
         if kept:
-            # The line stays for as long as the row does, or the row would be there again.
+            # The range stays for as long as the row does, or the row would reappear.
             execute("UPDATE deleted_prefixes SET low = ? WHERE version = ?", (kept[0], version))
             done += len(removed)
         elif len(rows) < limit - done:
             execute("DELETE FROM deleted_prefixes WHERE version = ?", (version,))
             done += len(rows)
         else:
-            # Newer entries stay where they are: the next batch must not walk over them again.
+            # Newer entries stay: the next batch must not walk over them again.
             beyond = rows[-1][1] + "\0"
             execute("UPDATE deleted_prefixes SET low = ? WHERE version = ?", (beyond, version))
             done += len(rows)

@@ -1,1 +1,1 @@
-"""Plain requests answered without aiohttp's machinery."""
+"""The fast path: plain requests answered without aiohttp."""

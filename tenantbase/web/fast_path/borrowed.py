@@ -1,8 +1,6 @@
-"""aiohttp's protocol on a connection that stays the fast path's.
+"""The transport that aiohttp's protocol gets when the fast path lends it a connection.
 
-The fast path reads the connection. For a request that is not plain it lends the connection out:
-aiohttp's protocol gets the bytes of exactly this request, and a transport whose ``close`` concerns
-the request only. When the request has its answer, the fast path goes on reading.
+Its ``close`` ends the loan, not the connection. ``lending.py`` has the lender's side.
 """
 
 from __future__ import annotations
@@ -13,23 +11,23 @@ from typing import Any, Protocol
 
 
 class Lender(Protocol):
-    """Whoever lends the connection."""
+    """The owner of the connection."""
 
     def returned(self, keep: bool) -> None:
-        """The request has its answer; ``keep``: further requests may follow on the connection."""
+        """The request is answered; ``keep``: more requests may follow on the connection."""
 
     def given_up(self, loan: BorrowedTransport) -> None:
         """The borrower has closed its transport: after its last answer, or while it was idle."""
 
 
 class Lendable(Protocol):
-    """A protocol that tells its lender of each answer."""
+    """A protocol that reports each answer to its lender."""
 
     lender: Lender | None
 
 
 class BorrowedTransport(asyncio.Transport):
-    """The transport of a connection, as its borrower sees it."""
+    """A connection's transport, as the borrower sees it."""
 
     def __init__(self, transport: asyncio.Transport, lender: Lender) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Where a request ends, for requests whose head says so plainly (RFC 9112, section 6).
+"""Where a request ends, if its head leaves no doubt (RFC 9112, section 6).
 
-Stricter than any HTTP parser: a head that this accepts has one length only, whoever reads it.
+Stricter than an HTTP parser: every parser agrees on the length of a request accepted here.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _LENGTH: Final = re.compile(rb"[0-9]{1,15}")
 
 
 class Framed(NamedTuple):
-    """The head of a request.
+    """The bounds of a request.
 
     Attributes:
-        head_end: where it ends in the data.
-        body_length: how many bytes follow it.
+        head_end: where the head ends in the data.
+        body_length: how many bytes of body follow.
     """
 
     head_end: int
@@ -27,9 +27,9 @@ class Framed(NamedTuple):
 
 
 def frame(data: bytes, start: int = 0) -> Framed | None:
-    """The frame of the request at ``start``.
+    """The bounds of the request at ``start``.
 
-    None: its head is not complete, or does not say plainly where the request ends.
+    None if its head is incomplete, or leaves any doubt about where the request ends.
     """
     end = data.find(b"\r\n\r\n", start, start + _MAX_HEAD_BYTES)
     if end < 0:
@@ -43,7 +43,7 @@ def frame(data: bytes, start: int = 0) -> Framed | None:
         if field is None:
             return None
         name, value = field[1].lower(), field[2].strip(b" \t")
-        # A coding has an end of its own; after other connection options no request may follow.
+        # A transfer coding marks its own end. After other connection options, no request may follow.
         if name == b"transfer-encoding" or (
             name == b"connection" and value.lower() != b"keep-alive"
         ):

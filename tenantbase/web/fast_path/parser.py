@@ -1,8 +1,7 @@
-"""Recognises the plain requests that make up nearly all traffic, and nothing else.
+"""Parses the plain requests that make up nearly all traffic, and nothing else.
 
-A match is strict and complete: the exact bytes of a request that has one meaning only, and for
-which none of the rarer rules of HTTP matters. Whatever does not match is not wrong; it is for
-the general parser to judge.
+A match is strict and complete: the bytes of a request with exactly one meaning, to which none of
+HTTP's rarer rules apply. A request that does not match may be valid. aiohttp's parser decides.
 """
 
 from __future__ import annotations
@@ -18,13 +17,12 @@ from multidict import CIMultiDict
 
 from tenantbase.entry import MAX_KEY_BYTES
 
-MAX_HEAD: Final = 8_192
-"""Bytes of a request line and its header fields."""
-MAX_BODY: Final = 16_384
-"""Bytes of a body."""
+MAX_HEAD_BYTES: Final = 8_192
+"""Of a request line and its header fields."""
+MAX_BODY_BYTES: Final = 16_384
 
-# Header fields that change what happens to a request in a way that only the general path knows.
-# Every other field is harmless: the handlers of the plain routes never look at it.
+# Header fields with an effect that only the general path implements. All others are harmless: the
+# handlers of the plain routes ignore them.
 _GENERAL: Final = frozenset(
     {
         "content-encoding",
@@ -39,11 +37,11 @@ _GENERAL: Final = frozenset(
         "upgrade",
     }
 )
-# Fields that are looked at here or by `allowed`; given twice, they are for the general path.
+# Fields that this module or `allowed` examines. Repeated, they are for the general path.
 _WEIGHED: Final = frozenset(
     {"connection", "content-length", "host", "origin", "proxy-connection", "sec-fetch-site"}
 )
-# aiohttp refuses these when they are given twice, whatever they say. ``_WEIGHED`` has the others.
+# aiohttp refuses these when repeated, whatever their value. ``_WEIGHED`` has the others.
 _SINGLE: Final = frozenset(
     {
         "content-location",
@@ -55,15 +53,15 @@ _SINGLE: Final = frozenset(
         "user-agent",
     }
 )
-# What says whether the connection goes on; llhttp obeys the second like the first.
+# Both decide whether the connection persists; llhttp treats the second like the first.
 _PERSISTENCE: Final = ("connection", "proxy-connection")
 _FIELD: Final = re.compile(
     rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}):[ \t]*+([\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?"
 )
 _LENGTH: Final = re.compile(r"[0-9]{1,5}")
-_REMEMBERED: Final = 512
+_CACHED_FIELDS: Final = 512
 
-# A key as clients send it. Of what is left out some has a meaning in a query (``+``, ``&``).
+# A key as clients send it. Some of the omitted characters have a meaning in a query (``+``, ``&``).
 # Possessive, so that a near miss costs no more than a match.
 _KEY: Final = (
     rb"((?:[A-Za-z0-9_.~:@,;!$'()*-]|%[0-9A-Fa-f]{2})"
@@ -87,8 +85,8 @@ SET_VALUE: Final = Route.SET_VALUE
 HEALTH: Final = Route.HEALTH
 DELETE_VALUE: Final = Route.DELETE_VALUE
 
-# What a request line begins with, and the route of each. One pattern matches them all: the number of
-# the group that took part, from 1 on, is the route's.
+# The beginnings of request lines, and their routes. One pattern matches them all: the number of the
+# group that matched, counted from 1, is the route's position.
 _BEGINNINGS: Final = (
     b"GET /get-value?key=",
     b"GET /v1/values/",
@@ -108,9 +106,9 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """A plain request.
 
     Attributes:
-        key: for the routes that have one, otherwise empty.
-        body: for SET_VALUE, otherwise empty.
-        end: where it ends in the data.
+        key: empty for routes without one.
+        body: empty except for SET_VALUE.
+        end: where the request ends in the data.
     """
 
     route: Route
@@ -120,9 +118,9 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
 
 class Other(Enum):
-    """What data is that is no plain request."""
+    """The verdict on data that is not a plain request."""
 
-    INCOMPLETE = 0  # so far it looks like the beginning of one
+    INCOMPLETE = 0  # it may be the beginning of one
     GENERAL = 1  # it is for the general parser
 
 
@@ -133,19 +131,18 @@ Weighed = tuple[tuple[str, str], ...]
 
 
 class RequestParser:
-    """Looks at the bytes of a connection.
+    """Parses the bytes of connections.
 
     Args:
-        allowed: whether a request with these header fields may be answered here at all. It is
-            asked once for each combination of the fields that matter; clients send the same ones
-            again and again.
+        allowed: whether a request with these header fields may be answered on the fast path. It is
+            called once for each combination of relevant fields, which clients keep repeating.
     """
 
     def __init__(self, allowed: Callable[[Mapping[str, str]], bool]) -> None:
         self._allowed = allowed
-        # Three memories, each for what varies less than the one before: whole blocks of fields,
-        # since most clients repeat them; single fields, for clients whose blocks differ by an id
-        # or a date; and the fields that matter together.
+        # Three caches, each of what varies less than the one before: whole blocks of fields, which
+        # most clients repeat; single fields, for clients whose blocks differ by an id or a date;
+        # and combinations of relevant fields.
         self._blocks: dict[bytes, int | None] = {}
         self._fields: dict[bytes, tuple[str, str] | bool] = {}
         self._judged: dict[Weighed, int | None] = {}
@@ -156,7 +153,7 @@ class RequestParser:
         if line is None:
             return _without_line(data, start)
         fields_at = line.end()
-        end = data.find(b"\r\n\r\n", fields_at - 2, start + MAX_HEAD)
+        end = data.find(b"\r\n\r\n", fields_at - 2, start + MAX_HEAD_BYTES)
         if end < 0:
             return _without_end(data, start)
         fields = data[fields_at:end]
@@ -178,15 +175,15 @@ class RequestParser:
             elif len(line[number]) > MAX_KEY_BYTES:
                 key = None
             return GENERAL if key is None else Request(route, key, b"", end)
-        if not 0 < length <= MAX_BODY:
+        if not 0 < length <= MAX_BODY_BYTES:
             return GENERAL
         if len(data) < end + length:
             return INCOMPLETE
         return Request(route, "", data[end : end + length], end + length)
 
     def _look_at(self, fields: bytes) -> int | None:
-        """The length of the body that these header fields announce; None: not plain."""
-        if len(self._blocks) >= _REMEMBERED:
+        """The length of the body that these header fields announce; None if they are not plain."""
+        if len(self._blocks) >= _CACHED_FIELDS:
             self._blocks.clear()
         length = self._blocks[fields] = self._judge(fields)
         return length
@@ -203,13 +200,13 @@ class RequestParser:
                 weighed.append(field)
         key = tuple(weighed)
         if key not in self._judged:
-            if len(self._judged) >= _REMEMBERED:
+            if len(self._judged) >= _CACHED_FIELDS:
                 self._judged.clear()
             self._judged[key] = self._weigh(key)
         return self._judged[key]
 
     def _remember(self, line: bytes) -> tuple[str, str] | bool:
-        if len(self._fields) >= _REMEMBERED:
+        if len(self._fields) >= _CACHED_FIELDS:
             self._fields.clear()
         field = self._fields[line] = _classified(line)
         return field
@@ -230,7 +227,7 @@ class RequestParser:
 
 
 def _classified(line: bytes) -> tuple[str, str] | bool:
-    """A field that is weighed; True: it is harmless; False: it is for the general path."""
+    """A relevant field; True for a harmless one; False if only the general path handles it."""
     field = _FIELD.fullmatch(line)
     if field is None:
         return False
@@ -243,7 +240,7 @@ def _classified(line: bytes) -> tuple[str, str] | bool:
 
 
 def _unescaped(escaped: bytes) -> str | None:
-    """A percent-encoded key; None: the general path has something to say about it."""
+    """A percent-encoded key; None if it is invalid, which the general path reports."""
     raw = unquote_to_bytes(escaped)
     if len(raw) > MAX_KEY_BYTES or b"\0" in raw:
         return None
@@ -254,20 +251,20 @@ def _unescaped(escaped: bytes) -> str | None:
 
 
 def _without_line(data: bytes, start: int) -> Other:
-    """What data is that does not begin with the whole line of a plain request."""
+    """The verdict on data that does not begin with a complete line of a plain request."""
     for begin in _BEGINNINGS:
         if data.startswith(begin, start):
             break
     else:
-        # Shorter than the beginning of a line that it may still become.
+        # It may be shorter than the beginning of a line that it can still become.
         rest = data[start : start + max(map(len, _BEGINNINGS))]
         return INCOMPLETE if any(begin.startswith(rest) for begin in _BEGINNINGS) else GENERAL
-    end = data.find(b"\r\n\r\n", start, start + MAX_HEAD)
+    end = data.find(b"\r\n\r\n", start, start + MAX_HEAD_BYTES)
     return GENERAL if end >= 0 else _without_end(data, start)
 
 
 def _without_end(data: bytes, start: int) -> Other:
-    """What data is whose head has no end so far."""
-    # Lines that end in a line feed alone would never come to an end here.
+    """The verdict on data whose head has not ended so far."""
+    # A head whose lines end in a bare line feed would never end here.
     bare = data.count(b"\n", start) != data.count(b"\r\n", start)
-    return GENERAL if bare or len(data) - start >= MAX_HEAD else INCOMPLETE
+    return GENERAL if bare or len(data) - start >= MAX_HEAD_BYTES else INCOMPLETE

@@ -1,80 +1,98 @@
-"""Answers as bytes, as aiohttp sends them: for connections that are not aiohttp's."""
+"""The fast path's side of the answer model: an ``Answer`` as the bytes that aiohttp would send."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from email.utils import formatdate
-from typing import Final, cast
+from functools import partial
+from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs
 
 from tenantbase.documents import applied_json, entry_json
-from tenantbase.entry import Entry
+from tenantbase.entry import JSON, Entry
 from tenantbase.lookup import CacheStatus
 from tenantbase.interfaces.store import Applied
+from tenantbase.web import responses
+from tenantbase.web.answer import Answer, rendered, rendered_fields, rendered_head
 from tenantbase.web.lifecycle import Lifecycle
 
-# The heads that nearly all answers have, with the headers of ``answers.entry_headers`` and
-# ``written_headers``: to put those together anew for each answer takes as long as all else here.
-_VALUE: Final = (
-    b"HTTP/1.1 200 OK\r\n"
-    b"Content-Type: application/json\r\n"
-    b'ETag: "%d"\r\n'
-    b"X-Cache: %b\r\n"
-    b"Cache-Control: no-cache\r\n"
-    b"Content-Length: %d\r\n"
-    b"%b\r\n%b"
-)
-_WRITTEN: Final = _VALUE.replace(b"X-Cache: %b\r\n", b"")
+# Two entries that differ in everything but the type of their values: what a template is made of,
+# and what it is checked with.
+_SAMPLE: Final = Entry("k", b"1", JSON, "0" * 36, 1_234_567_890_123_456_789, None)
+_OTHER: Final = Entry("other", b"22", "text/plain", "f" * 36, 7, 1e9)
 
 
 class ResponseWriter:
     """Renders answers.
 
     Args:
-        server: their ``Server`` header.
-        vary_origin: whether other origins get other answers.
+        varies_by_origin: whether some origins get CORS headers.
     """
 
-    def __init__(self, lifecycle: Lifecycle, server: str, *, vary_origin: bool = False) -> None:
+    def __init__(self, lifecycle: Lifecycle, *, varies_by_origin: bool = False) -> None:
         self._lifecycle = lifecycle
-        self._last = f"Server: {server}\r\n" + ("Vary: Origin\r\n" if vary_origin else "")
+        self._varies_by_origin = varies_by_origin
         self._fresh_until = 0.0
         self._last_fields = b""
+        self._closing_fields = b""
+        # Most answers are one of these. To render their headers each time would take as long as
+        # everything else here.
+        self._entry = {status: head_template(_entry_headers(status)) for status in CacheStatus}
+        self._written = head_template(responses.written_headers)
 
-    def value(self, entry: Entry, cache_status: CacheStatus) -> bytes:
-        """The answer to ``get-value``."""
+    def entry(self, entry: Entry, cache_status: CacheStatus) -> bytes:
+        """What ``responses.entry_answer`` returns for an entry that is not large."""
         body = entry_json(entry)
-        return _VALUE % (entry.version, cache_status.encode(), len(body), self._ending(), body)
+        return self._entry[cache_status] % (entry.version, len(body), self._ending(), body)
 
     def written(self, applied: Applied) -> bytes:
-        """The answer to ``set-value``."""
+        """What ``responses.written`` returns."""
         assert applied.entry is not None
         body = applied_json(applied)
-        return _WRITTEN % (applied.entry.version, len(body), self._ending(), body)
+        return self._written % (applied.entry.version, len(body), self._ending(), body)
 
-    def answer(self, status: int, reason: str, headers: Mapping[str, str], body: bytes) -> bytes:
-        """Any answer that has a body of its own."""
-        fields = map(": ".join, headers.items())
-        # A 204 has neither a body nor a length (RFC 9110, section 8.6).
-        length = "" if status == 204 else f"Content-Length: {len(body)}\r\n"
-        head = (f"HTTP/1.1 {status} {reason}", *fields, length)
-        return b"%b%b\r\n%b" % ("\r\n".join(head).encode(), self._ending(), body)
+    def answer(self, answer: Answer) -> bytes:
+        """Any answer whose body is bytes."""
+        return rendered(answer, self._ending(answer.closes))
 
-    def response(self, response: web.Response) -> bytes:
-        """An answer that was made for aiohttp."""
-        body = cast(bytes, response.body or b"")
-        return self.answer(response.status, response.reason, response.headers, body)
-
-    def _ending(self) -> bytes:
+    def _ending(self, closes: bool = False) -> bytes:
         """The header fields that come last."""
         now = time.time()
         if not self._fresh_until - 1 <= now < self._fresh_until:  # a clock can be set back
             self._fresh_until = math.floor(now) + 1.0
-            date = formatdate(now, usegmt=True)
-            self._last_fields = f"Date: {date}\r\n{self._last}".encode()
-        if self._lifecycle.draining:
-            return self._last_fields + b"Connection: close\r\n"
+            date = {hdrs.DATE: formatdate(now, usegmt=True)}
+            common = partial(responses.common_headers, varies_by_origin=self._varies_by_origin)
+            self._last_fields = rendered_fields(date | common())
+            self._closing_fields = rendered_fields(date | common(closes=True))
+        if closes or self._lifecycle.draining:
+            return self._closing_fields
         return self._last_fields
+
+
+def head_template(headers_of: Callable[[Entry], dict[str, str]]) -> bytes:
+    """A format of a 200 answer: filled in with version, size of the body, last fields and body.
+
+    Args:
+        headers_of: the headers of the answer for an entry, in which its version appears once.
+
+    Raises:
+        ValueError: a header depends on more of the entry than its version.
+    """
+    head = rendered_head(200, headers_of(_SAMPLE), 0).removesuffix(b"0\r\n")
+    version = str(_SAMPLE.version).encode()
+    template = head.replace(b"%", b"%%").replace(version, b"%d") + b"%d\r\n%b\r\n%b"
+    expected = rendered_head(200, headers_of(_OTHER), 2) + b"\r\n22"
+    try:
+        made = template % (_OTHER.version, 2, b"", b"22")
+    except TypeError:  # the version is missing, or is there twice
+        made = b""
+    if made != expected:
+        raise ValueError(f"a template must have the version as its only variable: {expected!r}")
+    return template
+
+
+def _entry_headers(cache_status: CacheStatus) -> Callable[[Entry], dict[str, str]]:
+    return lambda entry: responses.entry_headers(entry, cache_status, JSON)

@@ -1,1 +1,1 @@
-"""A class of handlers for each group of routes."""
+"""Handlers: one class for each group of routes. They call ``Database`` and return an ``Answer``."""

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from tenantbase.offload.runner import Apart, is_large
-from tenantbase.coherence.policy import Cache
+from tenantbase.database import Database
 from tenantbase.offload.child import Job
 from tenantbase.documents import PIECE_BYTES, applied_json, entry_json, entry_pieces
-from tenantbase.entry import check_keys, check_text
 from tenantbase.errors import InvalidRequest
-from tenantbase.json_requests import Read, SetValue, check_count, place, read_many
-from tenantbase.interfaces.store import Command, Condition, Delete, DeletePrefix, Set
+from tenantbase.json_requests import Read, SetValue, read_many
+from tenantbase.lookup import Lookup
+from tenantbase.scope import DEFAULT
+from tenantbase.web.answer import Answer, Stream
 from tenantbase.web.responses import collection
 from tenantbase.json_text import Decoder, parse
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
-from tenantbase.web.semantics.writes import set_command
 from tenantbase.web.semantics.conditions import write_condition
 from tenantbase.web.settings import WebSettings
-from tenantbase.web.streams import send
 from tenantbase.web.semantics.targets import NOTHING, query
 
 Shape = TypeVar("Shape")
@@ -49,105 +48,53 @@ class DeleteValues(msgspec.Struct, forbid_unknown_fields=True):
 
 _GET: Final = Decoder(GetValues)
 _DELETE: Final = Decoder(DeleteValues)
-_READ_ENTRIES: Final = 256
-_READ_BYTES: Final = 128 << 20  # what the values read at a time can come to
 
 
 class Bulk:
     """Handlers of these routes."""
 
-    def __init__(self, cache: Cache, settings: WebSettings, apart: Apart) -> None:
-        self._cache = cache
+    def __init__(self, database: Database, settings: WebSettings, apart: Apart) -> None:
+        self._database = database
         self._apart = apart
         self._settings = settings
-        self._chunk = max(1, min(_READ_ENTRIES, _READ_BYTES // settings.max_value_bytes))
 
-    async def get(self, request: web.Request) -> web.StreamResponse:
+    async def get(self, request: web.Request) -> Answer:
         """``POST /get-values``"""
         given = await self._parse(_GET, request)
-        return await send(request, self._found(self._keys(given.keys)))
+        return collection(Stream(_found(self._database.get_many(DEFAULT, given.keys))))
 
-    async def _found(self, keys: Sequence[str]) -> AsyncGenerator[bytes, None]:
-        missing: list[str] = []
-        separator = b'{"values":['
-        held = bytearray()
-        for start in range(0, len(keys), self._chunk):
-            chunk = keys[start : start + self._chunk]
-            for key, found in zip(chunk, await self._cache.get_many(chunk), strict=True):
-                entry = found.entry
-                if entry is None:
-                    missing.append(key)
-                    continue
-                held += separator
-                separator = b","
-                if len(entry.value) <= PIECE_BYTES:
-                    held += entry_json(entry)
-                    if len(held) < PIECE_BYTES:
-                        continue
-                else:
-                    for piece in entry_pieces(entry):
-                        held += piece
-                        if len(held) >= PIECE_BYTES:
-                            yield bytes(held)
-                            held.clear()
-                if held:
-                    yield bytes(held)
-                    held.clear()
-        if held:
-            yield bytes(held)
-        ended = b'],"missing":' + msgspec.json.encode(missing) + b"}"
-        yield ended if separator == b"," else separator + ended
-
-    async def set(self, request: web.Request) -> web.Response:
+    async def set(self, request: web.Request) -> Answer:
         """``POST /set-values``"""
         query(request, NOTHING)
         condition = write_condition(request)
-        # The body is held by nothing while the write waits.
+        # Nothing may hold the body while the write waits.
         entries = await self._read(await self._body(request, self._settings.max_request_bytes))
-        changes = self._changes(entries, condition)
+        writing = self._database.set_many(DEFAULT, entries, condition)
         del entries
-        applied = await self._cache.write(*changes) if changes else ()
-        return collection(request, b'{"values":[%b]}' % b",".join(map(applied_json, applied)))
+        applied = await writing
+        return collection(b'{"values":[%b]}' % b",".join(map(applied_json, applied)))
 
     async def _read(self, body: bytes) -> Iterator[Read]:
-        max_entries = self._settings.max_batch_entries
+        max_entries = self._database.limits.max_batch_entries
         if not is_large(body):
             return read_many(body, max_entries)
         reading = self._apart.read(Job.ENTRIES, body, max_entries)
         del body
         return await reading
 
-    def _changes(self, entries: Iterator[Read], condition: Condition | None) -> Sequence[Set]:
-        now = self._cache.now()
-        changes: dict[str, Set] = {}
-        for index, (given, value) in enumerate(entries):
-            try:
-                change = set_command(given, condition, now, self._settings.max_value_bytes, value)
-            except InvalidRequest as error:
-                place(error, index)
-                raise
-            if change.key in changes:
-                raise InvalidRequest(f"key {change.key!r} is given twice", f"values[{index}].key")
-            changes[change.key] = change
-        return tuple(changes.values())
-
-    async def delete(self, request: web.Request) -> web.Response:
+    async def delete(self, request: web.Request) -> Answer:
         """``POST /delete-values``"""
         given = await self._parse(_DELETE, request)
         condition = write_condition(request)
-        changes: list[Command]
         if given.prefix is not None:
             if given.keys is not None:
                 raise InvalidRequest("give keys or a prefix, not both", "prefix")
-            if condition is not None:
-                raise InvalidRequest("a prefix is deleted without conditions", "prefix")
-            changes = [DeletePrefix(check_text(given.prefix, "prefix"))]
+            removed = await self._database.delete_prefix(DEFAULT, given.prefix, condition)
         elif given.keys is not None:
-            changes = [Delete(key, condition) for key in self._keys(given.keys)]
+            removed = await self._database.delete_many(DEFAULT, given.keys, condition)
         else:
             raise InvalidRequest("keys or a prefix are required", "keys")
-        applied = await self._cache.write(*changes) if changes else ()
-        return collection(request, b'{"deleted":%d}' % sum(each.removed for each in applied))
+        return collection(b'{"deleted":%d}' % removed)
 
     async def _parse(self, decoder: Decoder[Shape], request: web.Request) -> Shape:
         query(request, NOTHING)
@@ -156,7 +103,37 @@ class Bulk:
     async def _body(self, request: web.Request, limit: int) -> bytes:
         return await read_body(request, limit, self._settings.body_timeout)
 
-    def _keys(self, keys: list[str]) -> list[str]:
-        """The keys, each once, all legal."""
-        check_count(len(keys), self._settings.max_batch_entries, "keys")
-        return list(dict.fromkeys(check_keys(keys, "keys")))
+
+async def _found(
+    pieces: AsyncIterator[list[tuple[str, Lookup]]],
+) -> AsyncGenerator[bytes, None]:
+    missing: list[str] = []
+    separator = b'{"values":['
+    held = bytearray()
+    async for piece in pieces:
+        piece.reverse()
+        while piece:
+            key, found = piece.pop()  # let go of as soon as it is sent
+            entry = found.entry
+            if entry is None:
+                missing.append(key)
+                continue
+            held += separator
+            separator = b","
+            if len(entry.value) <= PIECE_BYTES:
+                held += entry_json(entry)
+                if len(held) < PIECE_BYTES:
+                    continue
+            else:
+                for part in entry_pieces(entry):
+                    held += part
+                    if len(held) >= PIECE_BYTES:
+                        yield bytes(held)
+                        held.clear()
+            if held:
+                yield bytes(held)
+                held.clear()
+    if held:
+        yield bytes(held)
+    ended = b'],"missing":' + msgspec.json.encode(missing) + b"}"
+    yield ended if separator == b"," else separator + ended

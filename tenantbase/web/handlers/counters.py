@@ -1,4 +1,4 @@
-"""``increment-value``: counters that lose no count, over requests and processes."""
+"""``increment-value``: counters that are atomic across requests and processes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from tenantbase.coherence.policy import Cache
-from tenantbase.entry import check_key, expiry
-from tenantbase.interfaces.store import Increment
+from tenantbase.database import Database
+from tenantbase.scope import DEFAULT
+from tenantbase.web.answer import Answer
 from tenantbase.web.responses import written
 from tenantbase.json_text import Decoder, parse
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
@@ -19,7 +19,7 @@ from tenantbase.web.semantics.targets import NOTHING, query
 
 
 class IncrementValue(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``increment-value``. The integers are exact, however long."""
+    """The body of ``increment-value``. Integers are exact, however long."""
 
     key: str
     by: int = 1
@@ -36,22 +36,25 @@ _INCREMENT: Final = Decoder(IncrementValue)
 class Counters:
     """Handler of the route."""
 
-    def __init__(self, cache: Cache, settings: WebSettings) -> None:
-        self._cache = cache
+    def __init__(self, database: Database, settings: WebSettings) -> None:
+        self._database = database
         self._settings = settings
 
-    async def increment(self, request: web.Request) -> web.Response:
+    async def increment(self, request: web.Request) -> Answer:
         """``POST /increment-value``"""
         query(request, NOTHING)
         settings = self._settings
         body = await read_body(request, keys_bytes(settings), settings.body_timeout)
         given = parse(_INCREMENT, body)
-        change = Increment(
-            check_key(given.key),
+        applied = await self._database.increment(
+            DEFAULT,
+            given.key,
             given.by,
             given.initial,
-            expiry(self._cache.now(), given.ttl, given.expires_at),
-            write_condition(request, given.if_version, bool(given.if_absent)),
+            ttl=given.ttl,
+            expires_at=given.expires_at,
+            condition=write_condition(request),
+            if_version=given.if_version,
+            if_absent=bool(given.if_absent),
         )
-        (applied,) = await self._cache.write(change)
         return written(applied, with_value=True)

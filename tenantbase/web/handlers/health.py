@@ -1,4 +1,4 @@
-"""Health and liveness, cheap enough to be asked for every second by every load balancer."""
+"""Health and liveness, cheap enough for every load balancer to poll every second."""
 
 from __future__ import annotations
 
@@ -6,40 +6,36 @@ import asyncio
 from typing import Final
 
 import msgspec
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from tenantbase import __version__
-from tenantbase.coherence.policy import Cache
-from tenantbase.entry import JSON
+from tenantbase.database import Database
 from tenantbase.errors import StoreError
+from tenantbase.web.answer import Answer
 from tenantbase.web.lifecycle import Lifecycle
+from tenantbase.web.responses import options, state
 
-_TIMEOUT: Final = 2.0
-_HEADERS: Final = {hdrs.CONTENT_TYPE: JSON, hdrs.CACHE_CONTROL: "no-store"}
-_OPTIONS_HEADERS: Final = {
-    hdrs.ALLOW: "DELETE, GET, HEAD, OPTIONS, POST, PUT",
-    hdrs.CACHE_CONTROL: "no-store",
-}
+_CHECK_SECONDS: Final = 2.0
 _ALIVE: Final = b'{"status":"ok"}'
 
 
 class Health:
     """Handlers of these routes."""
 
-    def __init__(self, cache: Cache, lifecycle: Lifecycle) -> None:
-        self._cache = cache
+    def __init__(self, database: Database, lifecycle: Lifecycle) -> None:
+        self._database = database
         self._lifecycle = lifecycle
         self._check: asyncio.Task[bool] | None = None
 
-    async def check(self, request: web.Request) -> web.Response:
+    async def check(self, request: web.Request) -> Answer:
         """``GET /health-check``"""
         return await self.state()
 
-    async def state(self) -> web.Response:
-        """The answer to how the service is."""
+    async def state(self) -> Answer:
+        """The state of the service: 200, or 503 if it cannot serve or is draining."""
         serves = await self._store_serves()
-        cached = self._cache.cache_available
-        troubles = self._cache.troubles
+        cached = self._database.cache_available
+        troubles = self._database.troubles
         draining = self._lifecycle.draining
         unavailable = draining or not serves
         status = (
@@ -53,34 +49,28 @@ class Health:
             "draining": draining,
             "version": __version__,
         }
-        response = web.Response(body=msgspec.json.encode(document), headers=_HEADERS)
-        if unavailable:
-            response.set_status(503)
-            response.headers[hdrs.RETRY_AFTER] = "1"
-        return response
+        return state(msgspec.json.encode(document), serves=not unavailable)
 
-    async def options(self) -> web.Response:
-        """``OPTIONS`` of the whole server: a health check too, HAProxy's ``option httpchk``."""
-        response = await self.state()
-        if response.status == 200:
-            response = web.Response(status=204, headers=_OPTIONS_HEADERS)
-        return response
+    async def options(self) -> Answer:
+        """``OPTIONS`` for the whole server. HAProxy's ``option httpchk`` uses it as a health check."""
+        answer = await self.state()
+        return options() if answer.status == 200 else answer
 
-    async def alive(self, request: web.Request) -> web.Response:
-        """``GET /livez``: the event loop runs, whatever else does not."""
-        return web.Response(body=_ALIVE, headers=_HEADERS)
+    async def alive(self, request: web.Request) -> Answer:
+        """``GET /livez``: the event loop runs, even if nothing else does."""
+        return state(_ALIVE)
 
     async def _store_serves(self) -> bool:
-        # One check at a time: while the database hangs, requests must not pile up behind it.
+        # One check at a time: while the database hangs, health checks must not pile up behind it.
         if self._check is None:
             self._check = asyncio.create_task(self._ask_store())
             self._check.add_done_callback(self._checked)
-        done, _ = await asyncio.wait([self._check], timeout=_TIMEOUT)
+        done, _ = await asyncio.wait([self._check], timeout=_CHECK_SECONDS)
         return any(check.result() for check in done)
 
     async def _ask_store(self) -> bool:
         try:
-            await self._cache.check()
+            await self._database.check()
         except StoreError:
             return False
         return True

@@ -1,4 +1,4 @@
-"""Lists: ``GET /get-values`` and ``GET /v1/values``, as JSON or a line an entry."""
+"""Lists: ``GET /get-values`` and ``GET /v1/values``, as JSON or as NDJSON."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Final
 import msgspec
 from aiohttp import hdrs, web
 
-from tenantbase.coherence.policy import Cache
+from tenantbase.database import Database
 from tenantbase.documents import PIECE_BYTES, as_line, entry_json, entry_pieces, in_one_line
-from tenantbase.entry import JSON, Entry, check_key, check_text
+from tenantbase.entry import JSON, Entry, check_key
 from tenantbase.errors import InvalidRequest
+from tenantbase.scope import DEFAULT
+from tenantbase.web.answer import Answer, Stream
+from tenantbase.web.responses import collection
 from tenantbase.web.semantics.negotiation import weights
-from tenantbase.web.streams import send
 from tenantbase.web.semantics.targets import integer, query
 
 NDJSON: Final = "application/x-ndjson"
-MAX_LIMIT: Final = 10_000
 
 _QUERY: Final = frozenset({"prefix", "limit", "cursor", "fields"})
 _CURSOR_VERSION: Final = b"\x01"
@@ -28,49 +29,43 @@ _CURSOR_VERSION: Final = b"\x01"
 class Lists:
     """Handlers of these routes."""
 
-    def __init__(self, cache: Cache) -> None:
-        self._cache = cache
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
-    async def get_values(self, request: web.Request) -> web.StreamResponse:
+    async def get_values(self, request: web.Request) -> Answer:
         """``GET /get-values``"""
-        return await send(request, _Listing(self._cache, request).document())
+        return collection(Stream(_Listing(self._database, request).document()))
 
-    async def v1_values(self, request: web.Request) -> web.StreamResponse:
-        """``GET /v1/values``: the same, or NDJSON if that is what the client prefers."""
-        listing = _Listing(self._cache, request)
+    async def v1_values(self, request: web.Request) -> Answer:
+        """``GET /v1/values``: the same, or NDJSON if the client prefers it."""
+        listing = _Listing(self._database, request)
         if prefers_ndjson(request.headers.get(hdrs.ACCEPT, "")):
-            response = await send(request, listing.lines(), NDJSON)
-        else:
-            response = await send(request, listing.document())
-        return response
+            return collection(Stream(listing.lines()), NDJSON)
+        return collection(Stream(listing.document()))
 
 
 class _Listing:
-    """What one request asks to be listed. Raises InvalidRequest."""
+    """The list that one request asks for. Raises InvalidRequest."""
 
-    def __init__(self, cache: Cache, request: web.Request) -> None:
+    def __init__(self, database: Database, request: web.Request) -> None:
         parameters = query(request, _QUERY)
-        self._cache = cache
-        self._prefix = check_text(parameters.get("prefix", ""), "prefix")
-        self._limit = integer(parameters, "limit")
-        if self._limit is not None and not 1 <= self._limit <= MAX_LIMIT:
-            raise InvalidRequest(f"limit is a number from 1 to {MAX_LIMIT:,}", "limit")
-        cursor = parameters.get("cursor")
-        self._after = after_cursor(cursor) if cursor else ""  # an empty one begins
+        limit, cursor = integer(parameters, "limit"), parameters.get("cursor")
         fields = parameters.get("fields")
         if fields not in (None, "key"):
             raise InvalidRequest("fields is key, or is left out", "fields")
-        self._values = fields is None
-        self._encode: Callable[[Entry], bytes] = entry_json if self._values else _key_json
+        values = fields is None
+        self._encode: Callable[[Entry], bytes] = entry_json if values else _key_json
+        after = after_cursor(cursor) if cursor else ""  # empty: from the start
+        self._pieces = database.scan(
+            DEFAULT, parameters.get("prefix", ""), after, limit=limit, values=values
+        )
         self._cursor: str | None = None
 
     async def _groups(self) -> AsyncGenerator[list[Entry], None]:
-        """The entries, those with a large value one at a time."""
+        """The entries in groups; an entry with a large value is a group of its own."""
         last = None
         more = False
-        async for entries, more in self._cache.scan(
-            self._prefix, self._after, limit=self._limit, values=self._values
-        ):
+        async for entries, more in self._pieces:
             if entries:
                 last = entries[-1].key
                 for is_large, group in groupby(entries, _is_large):
@@ -97,7 +92,7 @@ class _Listing:
         yield ended if separator == b"," else separator + ended
 
     async def lines(self) -> AsyncGenerator[bytes, None]:
-        """An entry a line, and nothing else: cursors are for documents."""
+        """One entry per line, without a cursor."""
         async for group in self._groups():
             if _is_large(group[0]):
                 for piece in entry_pieces(group[0]):
@@ -116,7 +111,7 @@ def _key_json(entry: Entry) -> bytes:
 
 
 def cursor_after(key: str) -> str:
-    """The cursor to what follows this key. Clients are not meant to look into it."""
+    """The cursor for the entries after this key. It is opaque to clients."""
     return urlsafe_b64encode(_CURSOR_VERSION + key.encode()).rstrip(b"=").decode()
 
 
@@ -129,11 +124,11 @@ def after_cursor(cursor: str) -> str:
             return key
     except (ValueError, InvalidRequest):
         pass  # binascii.Error and UnicodeError are ValueErrors
-    raise InvalidRequest("this is no cursor that a list has given", "cursor")
+    raise InvalidRequest("this is not a cursor from a list", "cursor")
 
 
 def prefers_ndjson(accept: str) -> bool:
-    """Whether an ``Accept`` header names NDJSON, and does not like JSON better."""
+    """Whether an ``Accept`` header names NDJSON and does not prefer JSON."""
     accepted = weights(accept)
     weight = accepted.get(NDJSON, 0.0)
     return weight > 0 and weight >= accepted.get(JSON, 0.0)

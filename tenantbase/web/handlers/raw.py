@@ -8,19 +8,16 @@ from urllib.parse import quote
 from aiohttp import hdrs, web
 
 from tenantbase.offload.runner import Apart, is_large
-from tenantbase.coherence.policy import Cache
-from tenantbase.documents import LARGE_BYTES, pieces
-from tenantbase.entry import OCTETS, expiry, is_json
+from tenantbase.database import Database
+from tenantbase.entry import OCTETS, is_json
 from tenantbase.errors import InvalidRequest
-from tenantbase.interfaces.store import Delete, Set
-from tenantbase.json_text import check_json
-from tenantbase.web.responses import absent, deleted, raw_headers, unchanged, written
+from tenantbase.scope import DEFAULT
+from tenantbase.web.answer import Answer
+from tenantbase.web.responses import created, deleted, raw_answer, unchanged, written
 from tenantbase.web.semantics.bodies import read_body
 from tenantbase.web.semantics.conditions import not_modified, range_applies, write_condition
-from tenantbase.web.semantics.media_types import check_media_type
 from tenantbase.web.semantics.ranges import requested
 from tenantbase.web.settings import WebSettings
-from tenantbase.web.streams import send_sized
 from tenantbase.web.semantics.targets import NOTHING, number, path_key, query
 
 _SAFE: Final = ":@!$&'()*+,;="  # in a segment of a path (RFC 3986, section 3.3)
@@ -30,72 +27,64 @@ _PUT_QUERY: Final = frozenset({"ttl", "expires_at"})
 class Raw:
     """Handlers of this route."""
 
-    def __init__(self, cache: Cache, settings: WebSettings, apart: Apart) -> None:
-        self._cache = cache
+    def __init__(self, database: Database, settings: WebSettings, apart: Apart) -> None:
+        self._database = database
         self._apart = apart
         self._settings = settings
 
-    async def get(self, request: web.Request) -> web.StreamResponse:
+    async def get(self, request: web.Request) -> Answer:
         """``GET`` and ``HEAD``"""
         query(request, NOTHING)
-        found = await self._cache.get(path_key(request))
+        found = await self._database.get(DEFAULT, path_key(request))
         entry = found.entry
-        if entry is None:
-            return absent(found.cache_status)
-        if not_modified(request, entry.key, entry.version):
-            return unchanged(entry, found.cache_status)
-        headers = raw_headers(entry, found.cache_status)
-        value = entry.value
-        # Range has a meaning for GET only (section 14.2).
-        if request.method == hdrs.METH_GET and range_applies(request, entry.version):
-            part = requested(request.headers.get(hdrs.RANGE), len(value))
-            if part is not None:
-                headers[hdrs.CONTENT_RANGE] = f"bytes {part.start}-{part.stop - 1}/{len(value)}"
-                return web.Response(status=206, body=value[part], headers=headers)
-        if len(value) > LARGE_BYTES:
-            return await send_sized(request, pieces(value), len(value), headers)
-        return web.Response(body=value, headers=headers)
+        part = None
+        if entry is not None:
+            if not_modified(request, entry.key, entry.version):
+                return unchanged(entry, found.cache_status)
+            # Range is defined for GET only (RFC 9110, section 14.2).
+            if request.method == hdrs.METH_GET and range_applies(request, entry.version):
+                part = requested(request.headers.get(hdrs.RANGE), len(entry.value))
+        return raw_answer(found, part)
 
-    async def put(self, request: web.Request) -> web.Response:
+    async def put(self, request: web.Request) -> Answer:
         """``PUT``"""
         settings = self._settings
         parameters = query(request, _PUT_QUERY)
         key = path_key(request)
         if hdrs.CONTENT_RANGE in request.headers:
-            # Section 14.4: a part taken for the whole would destroy the rest.
+            # RFC 9110, section 14.4: a part stored as the whole would destroy the rest.
             raise InvalidRequest("a value is stored as a whole", "Content-Range")
         content_type = request.headers.get(hdrs.CONTENT_TYPE, OCTETS)
-        check_media_type(content_type, "Content-Type")
-        expires_at = expiry(
-            self._cache.now(), number(parameters, "ttl"), number(parameters, "expires_at")
+        # Before the body is read: the client need not send what cannot be stored anyway.
+        draft = self._database.draft(
+            DEFAULT,
+            key,
+            content_type,
+            ttl=number(parameters, "ttl"),
+            expires_at=number(parameters, "expires_at"),
+            condition=write_condition(request),
+            content_type_field="Content-Type",
         )
-        condition = write_condition(request)
         value = await read_body(request, settings.max_value_bytes, settings.body_timeout)
-        if is_json(content_type):
-            if is_large(value):
-                await self._apart.check_value(value)
-            else:
-                check_json(value, "value")
-        (applied,) = await self._cache.write(Set(key, value, content_type, expires_at, condition))
-        response = written(applied, status=201 if applied.created else 200)
-        if applied.created:
-            response.headers[hdrs.LOCATION] = _location(key)
-        return response
+        checked = is_json(content_type) and is_large(value)
+        if checked:
+            await self._apart.check_value(value)
+        applied = await self._database.put(DEFAULT, draft, value, json_checked=checked)
+        return created(applied, _location(key)) if applied.created else written(applied)
 
-    async def delete(self, request: web.Request) -> web.Response:
+    async def delete(self, request: web.Request) -> Answer:
         """``DELETE``"""
         query(request, NOTHING)
-        await self._cache.write(Delete(path_key(request), write_condition(request)))
+        await self._database.delete(DEFAULT, path_key(request), write_condition(request))
         return deleted()
 
 
 def _location(key: str) -> str:
-    """Where the value is, relative to the request's target: a proxy may have put that under a
-    prefix.
+    """The URL of the value, relative to the request target: a proxy may serve it under a prefix.
 
-    The last part of the path will not do if the key has slashes, since a proxy may have unescaped
-    them, nor if it is a dot segment, which clients resolve even if it is escaped. A reference that
-    is an empty query is the target's path as the client knows it.
+    The last path segment does not work if the key has slashes, since a proxy may have unescaped
+    them, or if it is a dot segment, which clients resolve even when escaped. An empty query refers
+    to the path of the target as the client knows it.
     """
     if "/" in key or key in (".", ".."):
         return "?"

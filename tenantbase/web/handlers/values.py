@@ -8,20 +8,17 @@ import msgspec
 from aiohttp import web
 
 from tenantbase.offload.runner import Apart, is_large
-from tenantbase.coherence.policy import Cache
+from tenantbase.database import Database
 from tenantbase.offload.child import Job
-from tenantbase.documents import LARGE_BYTES, entry_json, entry_pieces, entry_size
-from tenantbase.entry import JSON, check_key
 from tenantbase.errors import InvalidRequest
 from tenantbase.json_requests import SET_VALUE, Read
-from tenantbase.interfaces.store import Delete
+from tenantbase.scope import DEFAULT
 from tenantbase.json_text import Decoder, parse
-from tenantbase.web.responses import absent, deleted, entry_headers, unchanged, written
+from tenantbase.web.answer import Answer
+from tenantbase.web.responses import deleted, entry_answer, unchanged, written
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
-from tenantbase.web.semantics.writes import set_command
 from tenantbase.web.semantics.conditions import not_modified, write_condition
 from tenantbase.web.settings import WebSettings
-from tenantbase.web.streams import send_sized
 from tenantbase.web.semantics.targets import NOTHING, integer, query
 
 Given = TypeVar("Given", str, int)
@@ -49,23 +46,20 @@ _DELETE_QUERY: Final = frozenset({"key", "if_version"})
 class Values:
     """Handlers of these routes."""
 
-    def __init__(self, cache: Cache, settings: WebSettings, apart: Apart) -> None:
-        self._cache = cache
+    def __init__(self, database: Database, settings: WebSettings, apart: Apart) -> None:
+        self._database = database
         self._apart = apart
         self._settings = settings
 
-    async def set(self, request: web.Request) -> web.Response:
+    async def set(self, request: web.Request) -> Answer:
         """``POST /set-value``"""
         query(request, NOTHING)
         condition = write_condition(request)
-        # The body is held by nothing while the write waits.
+        # Nothing may hold the body while the write waits.
         given, value = await self._read(await self._body(request, self._settings.max_request_bytes))
-        change = set_command(
-            given, condition, self._cache.now(), self._settings.max_value_bytes, value
-        )
+        writing = self._database.set(DEFAULT, given, condition, value)
         del given, value
-        (applied,) = await self._cache.write(change)
-        return written(applied)
+        return written(await writing)
 
     async def _read(self, body: bytes) -> Read:
         if not is_large(body):
@@ -75,28 +69,23 @@ class Values:
         (read,) = await reading
         return read
 
-    async def get(self, request: web.Request) -> web.StreamResponse:
+    async def get(self, request: web.Request) -> Answer:
         """``GET /get-value``"""
         key = query(request, _GET_QUERY).get("key")
         if request.body_exists:
             body = await self._body(request, keys_bytes(self._settings))
             key = _same(key, parse(_GET, body).key if body else None, "key")
-        found = await self._cache.get(_required(key))
+        found = await self._database.get(DEFAULT, _required(key))
         entry = found.entry
-        if entry is None:
-            return absent(found.cache_status)
-        if not_modified(request, entry.key, entry.version):
+        if entry is not None and not_modified(request, entry.key, entry.version):
             return unchanged(entry, found.cache_status)
-        headers = entry_headers(entry, found.cache_status, JSON)
-        if len(entry.value) > LARGE_BYTES:
-            return await send_sized(request, entry_pieces(entry), entry_size(entry), headers)
-        return web.Response(body=entry_json(entry), headers=headers)
+        return entry_answer(found)
 
-    async def delete(self, request: web.Request) -> web.Response:
+    async def delete(self, request: web.Request) -> Answer:
         """``DELETE /delete-value``
 
-        204 also when the key was absent, so that a retry does not fail. With ``if_version`` or
-        ``If-Match`` an absent key is 412: nobody can say any more which version was deleted.
+        204 also if the key was absent, so that a retry does not fail. With ``if_version`` or
+        ``If-Match``, an absent key is 412: it is unknown which version was deleted.
         """
         parameters = query(request, _DELETE_QUERY)
         key, if_version = parameters.get("key"), integer(parameters, "if_version")
@@ -105,8 +94,8 @@ class Values:
             given = parse(_DELETE, body) if body else DeleteValue()
             key = _same(key, given.key, "key")
             if_version = _same(if_version, given.if_version, "if_version")
-        condition = write_condition(request, if_version)
-        await self._cache.write(Delete(_required(key), condition))
+        condition = write_condition(request)
+        await self._database.delete(DEFAULT, _required(key), condition, if_version=if_version)
         return deleted()
 
     async def _body(self, request: web.Request, limit: int) -> bytes:
@@ -116,7 +105,7 @@ class Values:
 def _required(key: str | None) -> str:
     if key is None:
         raise InvalidRequest("a key is required, in the query or in a JSON body", "key")
-    return check_key(key)
+    return key
 
 
 def _same(in_query: Given | None, in_body: Given | None, field: str) -> Given | None:

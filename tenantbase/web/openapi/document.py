@@ -1,4 +1,4 @@
-"""The description of the API: OpenAPI 3.1, made from the types that check requests."""
+"""The OpenAPI 3.1 document, generated from the types that validate requests."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import msgspec
 from aiohttp import web
 
 from tenantbase import __version__
-from tenantbase.web.responses import collection
+from tenantbase.problem_types import MEDIA_TYPE
+from tenantbase.web import responses
+from tenantbase.web.answer import Answer
 from tenantbase.web.openapi.page import POLICY, page
 from tenantbase.web.openapi.model import KEY, Operation, Parameter, Reply, Schema, Shape
 from tenantbase.web.openapi.operations import OPERATIONS
-from tenantbase.web.problems import KINDS, MEDIA_TYPE, TYPE, Row
+from tenantbase.web.problems import KINDS, Row
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.openapi.schemas import Problem
 from tenantbase.web.semantics.targets import NOTHING, query
@@ -33,42 +35,45 @@ _ANY_REQUEST: Final = (
 )
 _HEADERS: Final[dict[str, str]] = {
     "Accept-Ranges": "`bytes`",
-    "Cache-Control": "Nothing may be reused without asking.",
-    "Content-Disposition": "`attachment`, for what a browser might run.",
-    "Content-Range": "Which bytes of how many these are.",
-    "Content-Security-Policy": "Nothing may be loaded or run.",
-    "ETag": "The entry's version in quotes.",
-    "Location": "Where the value is, relative to the target of the request.",
-    "Retry-After": "Seconds after which to try again.",
-    "Vary": "`Accept-Encoding`: a large answer is compressed for those who take it.",
-    "X-Accel-Buffering": "`no`: proxies are to pass events on as they come.",
-    "X-Cache": "`HIT`, `MISS`, or `BYPASS`: the cache was off, away, or a write was in flight.",
+    "Cache-Control": "Revalidate before each use, or do not store.",
+    "Content-Disposition": "`attachment`, for content that a browser might run.",
+    "Content-Range": "The range of bytes, and the size of the value.",
+    "Content-Security-Policy": "The page may not load or run anything.",
+    "ETag": "The version of the entry, in quotes.",
+    "Location": "The URL of the value, relative to the request target.",
+    "Retry-After": "Seconds to wait before the next attempt.",
+    "Vary": "`Accept-Encoding`: a large answer is compressed if the client accepts that.",
+    "X-Accel-Buffering": "`no`: proxies must not buffer events.",
+    "X-Cache": "`HIT`, `MISS`, or `BYPASS`: the cache was off or unavailable, or a write was in flight.",
     "X-Content-Type-Options": "`nosniff`",
 }
 
-# What a type of Python does not say of a field, by its name: it means the same nearly everywhere.
+# What the Python types do not say about fields, by name: a name means the same nearly everywhere.
 _FIELDS: Final[dict[str, Json]] = {
-    "key": {**KEY, "description": "1 to 1,024 bytes of UTF-8, any character but U+0000."},
-    "keys": {"description": "Keys; one that comes twice counts once."},
+    "key": {**KEY, "description": "1 to 1,024 bytes of UTF-8; any character except U+0000."},
+    "keys": {"description": "Keys. Duplicates count once."},
     "prefix": {"description": "Literal text that the keys begin with."},
     "value": {"description": "Any JSON value, kept as its text; with `encoding`, a string."},
-    "encoding": {"description": "`base64`: the value is no JSON."},
+    "encoding": {"description": "`base64`: the value is a string of encoded bytes, not JSON."},
     "content_type": {"description": "The media type of the value."},
     "ttl": {"exclusiveMinimum": 0, "description": "Seconds until it expires."},
     "expires_at": {"description": "When it expires, in Unix seconds."},
     "if_version": {"description": "Only if the entry has this version."},
-    "if_absent": {"description": "Only if there is no such key."},
-    "by": {"description": "What is added; may be negative."},
-    "initial": {"description": "What an absent key counts as."},
-    "id": {"format": "uuid", "description": "Made with the key, kept while it lives."},
+    "if_absent": {"description": "Only if the key does not exist."},
+    "by": {"description": "The amount to add; may be negative."},
+    "initial": {"description": "The value that an absent key counts as."},
+    "id": {
+        "format": "uuid",
+        "description": "Created with the key, and kept until it is deleted or expires.",
+    },
     "version": {"description": "Grows with every change in the database, never used twice."},
-    "created": {"description": "The key did not exist before."},
-    "cursor": {"description": "What to ask the next page with; null after the last."},
+    "created": {"description": "Whether the key is new."},
+    "cursor": {"description": "The `cursor` parameter of the next page; null after the last."},
     "missing": {"description": "The keys that do not exist."},
-    "deleted": {"description": "How many there were."},
-    "type": {"format": "uri", "description": "The kind of problem; stable."},
-    "title": {"description": "The kind of problem, for people."},
-    "detail": {"description": "What is wrong with this request, for people."},
+    "deleted": {"description": "The number of removed entries."},
+    "type": {"format": "uri", "description": "The type of problem; stable."},
+    "title": {"description": "The type of problem, for people."},
+    "detail": {"description": "What went wrong with this request, for people."},
     "field": {"description": "The offending field, parameter or header."},
 }
 
@@ -91,18 +96,15 @@ class Description:
     def _page(self) -> bytes:
         return page(self._document).encode()
 
-    async def openapi(self, request: web.Request) -> web.Response:
+    async def openapi(self, request: web.Request) -> Answer:
         """``GET /openapi.json``"""
         query(request, NOTHING)
-        return collection(request, self._json)
+        return responses.collection(self._json)
 
-    async def docs(self, request: web.Request) -> web.Response:
+    async def docs(self, request: web.Request) -> Answer:
         """``GET /docs``"""
         query(request, NOTHING)
-        response = collection(request, self._page, "text/html; charset=utf-8")
-        response.headers["Content-Security-Policy"] = POLICY
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response
+        return responses.page(self._page, POLICY)
 
 
 def description(settings: WebSettings) -> Json:
@@ -123,8 +125,8 @@ def description(settings: WebSettings) -> Json:
             "title": "tenantbase",
             "version": __version__,
             "summary": "A key-value service: durable in SQLite, accelerated by memcached.",
-            "description": "Every error is a problem document (RFC 9457), also those that any"
-            " server of HTTP may give. `HEAD` works wherever `GET` does.",
+            "description": "Every error is a problem document (RFC 9457), including the general"
+            " errors of HTTP. `HEAD` works wherever `GET` does.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
@@ -141,7 +143,7 @@ def description(settings: WebSettings) -> Json:
 
 
 def _shapes() -> list[Shape]:
-    """Every type that a request or an answer has."""
+    """Every type of a request or an answer."""
     shapes: dict[Shape, None] = {Problem: None}
     for operation in OPERATIONS:
         contents: list[object] = [*operation.body.values()]
@@ -155,10 +157,10 @@ def _shapes() -> list[Shape]:
 
 
 def _explain(schema: Json, settings: WebSettings) -> None:
-    """Add to the schema of a type what its fields mean."""
+    """Describe the fields in the schema of a type."""
     schema["description"] = schema["description"].replace("``", "`")
     for name, field in schema["properties"].items():
-        if "description" in field:  # the type says it itself: it means something else there
+        if "description" in field:  # the type describes a field with another meaning itself
             continue
         field.update(_FIELDS.get(name, {}))
         if name == "value":
@@ -195,11 +197,11 @@ def _operation(operation: Operation) -> Json:
 
 
 def _head(get: Json) -> Json:
-    """``HEAD`` of what ``GET`` is: the same without contents."""
+    """The ``HEAD`` operation of a ``GET`` operation: the same without content."""
     responses = {
         status: {name: part for name, part in response.items() if name != "content"}
         for status, response in get["responses"].items()
-        if status != "206"  # Range has a meaning for GET only
+        if status != "206"  # Range is defined for GET only
     }
     return {
         **{
@@ -255,21 +257,21 @@ def _header(name: str, always: bool) -> Json:
 
 
 def _problems(operation: Operation) -> dict[str, tuple[str, list[Row]]]:
-    """By status: the kinds of problem an operation can answer with, and a name for them."""
+    """The problems of an operation by status: a name for them, and their types."""
     by_status: dict[int, list[Row]] = {}
     for name in sorted({*_ANY_REQUEST, *operation.problems}):
         by_status.setdefault(KINDS[name].status, []).append(KINDS[name])
     return {
-        str(status): ("-or-".join(kind.name for kind in kinds), kinds)
+        str(status): ("-or-".join(kind.type for kind in kinds), kinds)
         for status, kinds in sorted(by_status.items())
     }
 
 
 def _problem(kinds: Sequence[Row]) -> Json:
     examples = {
-        kind.name: {
+        kind.type: {
             "value": {
-                "type": TYPE + kind.name,
+                "type": kind.type.uri,
                 "title": kind.title,
                 "status": kind.status,
                 "detail": "...",

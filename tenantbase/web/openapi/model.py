@@ -1,4 +1,4 @@
-"""What the description of a route is made of, and the parts that many routes share."""
+"""The model of a route's description, and the parts that many routes share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from tenantbase.entry import MAX_KEY_BYTES
-from tenantbase.web.handlers.lists import MAX_LIMIT
+from tenantbase.database import MAX_PAGE_ENTRIES
 
 Schema = Mapping[str, Any]
 Shape = type[msgspec.Struct]
@@ -28,9 +28,12 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Reply:
-    """A success. ``content``: media type, and shapes or a schema of what comes in it.
+    """A successful answer.
 
-    Headers are always there, unless they are named in ``sometimes``.
+    Attributes:
+        content: shapes, or a schema, by media type.
+        headers: present in every such answer.
+        sometimes: headers that may be absent.
     """
 
     status: int
@@ -45,8 +48,8 @@ class Operation:
     """One method of one path.
 
     Attributes:
-        problems: the names of the problems it can answer with, besides those of every request.
-        example: a command that shows it, to be run as it stands.
+        problems: the types of problem it can answer with, besides those of every request.
+        example: a shell command that can be run as it is.
     """
 
     method: str
@@ -71,14 +74,14 @@ KEY: Final = {
 }
 _TEXT: Final = {"type": "string", "pattern": r"^[^\u0000]*$"}
 VERSION: Final = {"type": "integer", "minimum": 0, "maximum": 10**19 - 1}
-# Any text: what is not the id of an event is answered with a reset.
+# Any text: an unknown id is answered with a reset.
 EVENT_ID: Final = {"type": "string", "examples": ["7"]}
 BYTES: Final[Schema] = {}
 _TAG_EXAMPLE: Final = {"type": "string", "examples": ['"7"', '"7", "8"', "*"]}
 
-IN_QUERY: Final = Parameter("key", "query", KEY, "The key; or it is in the body.")
+IN_QUERY: Final = Parameter("key", "query", KEY, "The key, unless it is in the body.")
 IN_PATH: Final = Parameter(
-    "key", "path", KEY, "The key, percent-encoded; a slash may stay as it is.", True
+    "key", "path", KEY, "The key, percent-encoded. Slashes need not be encoded.", True
 )
 PREFIX: Final = Parameter("prefix", "query", _TEXT, "Literal text that the keys begin with.")
 LIST: Final = (
@@ -86,20 +89,23 @@ LIST: Final = (
     Parameter(
         "limit",
         "query",
-        {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT},
-        "Entries of a page. Without it all entries come, however many.",
+        {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_ENTRIES},
+        "The most entries in the answer. Without it, all entries are listed.",
     ),
-    Parameter("cursor", "query", {"type": "string"}, "The `cursor` of the page before."),
-    Parameter("fields", "query", {"enum": ["key"]}, "`key`: without the values."),
+    Parameter("cursor", "query", {"type": "string"}, "The `cursor` of the previous page."),
+    Parameter("fields", "query", {"enum": ["key"]}, "`key`: list keys without values."),
 )
 _IF_MATCH: Final = Parameter(
-    "If-Match", "header", _TAG_EXAMPLE, "Only if the entry has one of these versions, or exists."
+    "If-Match",
+    "header",
+    _TAG_EXAMPLE,
+    "Only if the entry has one of these versions; `*`: only if it exists.",
 )
 _IF_NONE_MATCH: Final = Parameter(
     "If-None-Match",
     "header",
     _TAG_EXAMPLE,
-    "Only if it has none of these versions; `*`: is absent.",
+    "Only if the entry has none of these versions; `*`: only if the key is absent.",
 )
 CONDITIONS: Final = (_IF_MATCH, _IF_NONE_MATCH)
 EXPIRY: Final = (
@@ -118,15 +124,19 @@ EXPIRY: Final = (
 )
 RANGE: Final = (
     Parameter("Range", "header", {"type": "string"}, "One range of bytes, such as `bytes=0-99`."),
-    Parameter("If-Range", "header", {"type": "string"}, "The `ETag` for which `Range` counts."),
+    Parameter(
+        "If-Range", "header", {"type": "string"}, "Apply `Range` only if this is still the `ETag`."
+    ),
 )
 
 ENTRY_HEADERS: Final = ("ETag", "X-Cache", "Cache-Control")
 RAW_HEADERS: Final = (*ENTRY_HEADERS, "Accept-Ranges", "X-Content-Type-Options")
-NOT_MODIFIED: Final = Reply(304, "It still has one of these versions.", headers=ENTRY_HEADERS)
+NOT_MODIFIED: Final = Reply(
+    304, "The entry still has one of these versions.", headers=ENTRY_HEADERS
+)
 WRITTEN_HEADERS: Final = ("ETag", "Cache-Control")
 MANY_HEADERS: Final = ("Cache-Control", "Vary")
-DELETED: Final = Reply(204, "It is gone, or was absent.")
+DELETED: Final = Reply(204, "Removed, or absent already.")
 
 WRITE: Final = (
     "cross-origin-write",

@@ -1,7 +1,7 @@
-"""Every route, as its description has it: what it takes and what it answers.
+"""The description of every route: what it accepts and how it answers.
 
-``openapi.py`` makes the document of it. A test compares it with the routes of the application,
-and another one sends requests made from it, whose answers must be as it says.
+``document.py`` generates the OpenAPI document from it. One test compares it with the application's
+routes; another generates requests from it and checks the answers against it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tenantbase.web.openapi.model import (
 )
 from tenantbase.web.handlers.lists import NDJSON
 from tenantbase.web.handlers.values import DeleteValue, GetValue
-from tenantbase.web.handlers.watch import EVENT_STREAM
+from tenantbase.web.responses import EVENT_STREAM
 
 OPERATIONS: Final = (
     Operation(
@@ -47,8 +47,8 @@ OPERATIONS: Final = (
         "setValue",
         "One value",
         "Store a JSON value",
-        "It comes back exactly as its text was. What is no JSON may be given in base64, with"
-        " `encoding` and `content_type`. A key that exists keeps its id.",
+        "The JSON text is preserved exactly. Other values are encoded in base64, with `encoding`"
+        " and `content_type`. An existing key keeps its id.",
         (Reply(200, "Stored.", {JSON: (shapes.Written,)}, WRITTEN_HEADERS),),
         'curl -s localhost:8000/set-value -d \'{"key": "code", "value": "test", "ttl": 3600}\'',
         CONDITIONS,
@@ -61,7 +61,7 @@ OPERATIONS: Final = (
         "getValue",
         "One value",
         "Read an entry",
-        "The key is in the query, or in a JSON body, which proxies may drop.",
+        "The key is in the query, or in a JSON body, which some proxies drop.",
         (
             Reply(200, "The entry.", {JSON: (shapes.Entry,)}, ENTRY_HEADERS),
             NOT_MODIFIED,
@@ -78,7 +78,7 @@ OPERATIONS: Final = (
         "deleteValue",
         "One value",
         "Remove a key",
-        "The key is in the query, or in a JSON body. Removing an absent key is no error.",
+        "The key is in the query, or in a JSON body. Removing an absent key succeeds.",
         (DELETED,),
         "curl -s -X DELETE 'localhost:8000/delete-value?key=code'",
         (
@@ -96,8 +96,8 @@ OPERATIONS: Final = (
         "getValues",
         "Many values",
         "List entries",
-        "In byte order of keys. It is no snapshot, but a key that exists all the time is in it"
-        " exactly once.",
+        "In byte order of keys. The list is not a snapshot, but a key that exists throughout is"
+        " listed exactly once.",
         (
             Reply(
                 200,
@@ -117,7 +117,7 @@ OPERATIONS: Final = (
         "Many values",
         "Read many entries",
         "",
-        (Reply(200, "Those that exist.", {JSON: (shapes.Found,)}, MANY_HEADERS),),
+        (Reply(200, "The entries that exist.", {JSON: (shapes.Found,)}, MANY_HEADERS),),
         'curl -s localhost:8000/get-values -d \'{"keys": ["code", "nope"]}\'',
         body={JSON: GetValues},
         problems=("cross-origin-write", *BODY, "store-unavailable"),
@@ -128,7 +128,7 @@ OPERATIONS: Final = (
         "setManyValues",
         "Many values",
         "Store many values, all or none",
-        "Each may have its own conditions. If one of them fails, nothing is stored.",
+        "Each entry may have its own conditions. If any of them fails, nothing is stored.",
         (Reply(200, "Stored.", {JSON: (shapes.WrittenMany,)}, MANY_HEADERS),),
         "curl -s localhost:8000/set-values -d"
         ' \'{"values": [{"key": "a/1", "value": 1}, {"key": "a/2", "value": 2}]}\'',
@@ -141,8 +141,8 @@ OPERATIONS: Final = (
         "/delete-values",
         "deleteManyValues",
         "Many values",
-        "Remove many keys, or all with a prefix",
-        "All or none. An empty prefix removes everything.",
+        "Remove many keys, or all keys with a prefix",
+        "All or none. An empty prefix removes every key.",
         (Reply(200, "Removed.", {JSON: (shapes.Deleted,)}, MANY_HEADERS),),
         'curl -s localhost:8000/delete-values -d \'{"prefix": "a/"}\'',
         CONDITIONS,
@@ -155,8 +155,8 @@ OPERATIONS: Final = (
         "incrementValue",
         "One value",
         "Add to an integer",
-        "Atomic. The first call stores `initial + by`. The integers are exact, however large.",
-        (Reply(200, "The sum.", {JSON: (shapes.Counted,)}, WRITTEN_HEADERS),),
+        "Atomic. An absent key counts as `initial`. Integers are exact, however large.",
+        (Reply(200, "The new value.", {JSON: (shapes.Counted,)}, WRITTEN_HEADERS),),
         'curl -s localhost:8000/increment-value -d \'{"key": "visits", "by": 5}\'',
         CONDITIONS,
         {JSON: IncrementValue},
@@ -168,10 +168,10 @@ OPERATIONS: Final = (
         "putRawValue",
         "Raw values",
         "Store bytes",
-        "Any bytes, and their `Content-Type`; what is called JSON must be JSON.",
+        "Any bytes, with their `Content-Type`. If that is JSON, the bytes must be valid JSON.",
         (
             Reply(200, "Replaced.", {JSON: (shapes.Written,)}, WRITTEN_HEADERS),
-            Reply(201, "Made.", {JSON: (shapes.Written,)}, (*WRITTEN_HEADERS, "Location")),
+            Reply(201, "Created.", {JSON: (shapes.Written,)}, (*WRITTEN_HEADERS, "Location")),
         ),
         "printf hello | curl -s -X PUT -H 'Content-Type: text/plain' --data-binary @-"
         " localhost:8000/v1/values/notes/today",
@@ -184,7 +184,7 @@ OPERATIONS: Final = (
         "/v1/values/{key}",
         "getRawValue",
         "Raw values",
-        "Read a value's own bytes",
+        "Read a value as bytes",
         "",
         (
             Reply(
@@ -196,7 +196,7 @@ OPERATIONS: Final = (
             ),
             Reply(
                 206,
-                "The bytes that were asked for.",
+                "The requested bytes.",
                 {"*/*": BYTES},
                 (*RAW_HEADERS, "Content-Range"),
                 ("Content-Disposition",),
@@ -213,7 +213,7 @@ OPERATIONS: Final = (
         "deleteRawValue",
         "Raw values",
         "Remove a key",
-        "Removing an absent key is no error.",
+        "Removing an absent key succeeds.",
         (DELETED,),
         "curl -s -X DELETE localhost:8000/v1/values/notes/today",
         (IN_PATH, *CONDITIONS),
@@ -224,8 +224,8 @@ OPERATIONS: Final = (
         "/v1/values",
         "listValues",
         "Many values",
-        "List entries, as JSON or a line an entry",
-        f"As `/get-values`; with `Accept: {NDJSON}` one entry a line, without a cursor.",
+        "List entries, as JSON or NDJSON",
+        f"As `/get-values`. With `Accept: {NDJSON}`, one entry per line, without a cursor.",
         (
             Reply(
                 200,
@@ -244,11 +244,11 @@ OPERATIONS: Final = (
         "watch",
         "Changes",
         "Watch keys",
-        "Server-sent events without end: `set`, `delete` and `expire` with"
-        ' `{"key": ..., "version": ...}`, and `reset` with `{"prefix": ..., "version": ...}`, which'
-        " says that everything under the prefix is to be read anew. The id of an event is its"
-        " version. Given as `Last-Event-ID`, all that happened since comes first; an id that is"
-        " not known is answered with `reset`.",
+        "An endless stream of server-sent events: `set`, `delete` and `expire` with"
+        ' `{"key": ..., "version": ...}`, and `reset` with `{"prefix": ..., "version": ...}`, after'
+        " which every key with the prefix must be read again. The id of an event is its version."
+        " With `Last-Event-ID`, the stream begins with the events since that one, or with `reset`"
+        " if the id is unknown.",
         (
             Reply(
                 200,
@@ -261,10 +261,10 @@ OPERATIONS: Final = (
         (
             PREFIX,
             Parameter("last_event_id", "query", EVENT_ID, "Instead of the header."),
+            Parameter("lastEventId", "query", EVENT_ID, "The same, for polyfills of EventSource."),
             Parameter(
-                "lastEventId", "query", EVENT_ID, "The same, as polyfills of EventSource do."
+                "Last-Event-ID", "header", EVENT_ID, "Begin after this event instead of now."
             ),
-            Parameter("Last-Event-ID", "header", EVENT_ID, "Begin after this event, not now."),
         ),
         problems=("store-unavailable",),
     ),
@@ -273,13 +273,13 @@ OPERATIONS: Final = (
         "/health-check",
         "healthCheck",
         "Service",
-        "Whether it can serve",
+        "Whether the server can serve",
         "Cheap enough for a load balancer to ask every second.",
         (
-            Reply(200, "It can.", {JSON: (shapes.HealthReport,)}),
+            Reply(200, "It can serve.", {JSON: (shapes.HealthReport,)}),
             Reply(
                 503,
-                "It cannot, or is about to stop.",
+                "It cannot serve, or is shutting down.",
                 {JSON: (shapes.HealthReport,)},
                 ("Cache-Control", "Retry-After"),
             ),
@@ -291,9 +291,9 @@ OPERATIONS: Final = (
         "/livez",
         "alive",
         "Service",
-        "Whether it lives",
+        "Whether the process is alive",
         "",
-        (Reply(200, "It does.", {JSON: (shapes.Alive,)}),),
+        (Reply(200, "It is alive.", {JSON: (shapes.Alive,)}),),
         "curl -s localhost:8000/livez",
     ),
     Operation(
@@ -301,7 +301,7 @@ OPERATIONS: Final = (
         "/openapi.json",
         "openapi",
         "Service",
-        "This description",
+        "This document",
         "",
         (Reply(200, "OpenAPI 3.1.", {JSON: {"type": "object"}}, MANY_HEADERS),),
         "curl -s localhost:8000/openapi.json",
@@ -311,12 +311,12 @@ OPERATIONS: Final = (
         "/docs",
         "docs",
         "Service",
-        "This description as a page",
+        "This document as a page",
         "",
         (
             Reply(
                 200,
-                "A page without scripts that loads nothing.",
+                "A page without scripts or external resources.",
                 {"text/html": {"type": "string"}},
                 (*MANY_HEADERS, "Content-Security-Policy", "X-Content-Type-Options"),
             ),

@@ -1,4 +1,4 @@
-"""The description of the API as a page to read: no script, and nothing is loaded from anywhere."""
+"""The OpenAPI document as an HTML page without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ nav ul { columns: 18rem; list-style: none; padding: 0; }
 summary { cursor: pointer; }
 """
 
-# The hash lets this style in, and the rest of the policy keeps everything else out.
+# The hash admits this style sheet; the rest of the policy blocks everything else.
 POLICY: Final = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src"
     f" 'sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'"
@@ -49,7 +49,7 @@ def page(document: Json) -> str:
             f"<title>{escape(info['title'])}</title><style>{_STYLE}</style></head><body>",
             f"<h1>{escape(info['title'])} <small class=quiet>{escape(info['version'])}</small></h1>",
             f"<p>{_text(info['summary'])} {_text(info['description'])}",
-            ' The same for programs: <a href="openapi.json">openapi.json</a>.</p>',
+            ' For programs: <a href="openapi.json">openapi.json</a>.</p>',
             *_contents(document),
             *_operations(document),
             "<h2>Shapes</h2>",
@@ -60,7 +60,7 @@ def page(document: Json) -> str:
 
 
 def _listed(document: Json) -> Iterator[tuple[str, str, Json]]:
-    """Path, method and operation of all, without those of HEAD."""
+    """Path, method and operation of each operation except HEAD."""
     for path, item in document["paths"].items():
         for method, operation in item.items():
             if method != "head":
@@ -104,7 +104,7 @@ def _operation(path: str, method: str, operation: Json, responses: Json) -> Iter
         ]
         yield from _table(["parameter", "in", "", ""], rows)
     if "requestBody" in operation:
-        need = "" if operation["requestBody"]["required"] else " (may be left out)"
+        need = "" if operation["requestBody"]["required"] else " (optional)"
         rows = [
             [f"<code>{escape(kind)}</code>", _schema(content["schema"])]
             for kind, content in operation["requestBody"]["content"].items()
@@ -159,7 +159,7 @@ def _table(heads: list[str], rows: list[list[str]]) -> Iterator[str]:
 
 
 def _schema(schema: Json) -> str:
-    """A schema in a few words; what is a shape of its own links to it."""
+    """A schema in a few words, with links to shapes."""
     if "$ref" in schema:
         name = escape(schema["$ref"].rpartition("/")[2])
         return f'<a href="#{name}">{name}</a>'
@@ -173,5 +173,5 @@ def _schema(schema: Json) -> str:
 
 
 def _text(text: str) -> str:
-    """Plain text in which `backquotes` mark code."""
+    """Plain text as HTML; `backquotes` mark code."""
     return _CODE.sub(r"<code>\1</code>", escape(text))

@@ -1,4 +1,4 @@
-"""The shapes of answers, for their description. They are written as text; see ``documents.py``."""
+"""The shapes of answers, for the OpenAPI document. ``documents.py`` renders them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Meta
 
 
 class Entry(msgspec.Struct):
-    """One entry. A value that is no JSON comes in base64."""
+    """One entry. A value that is not JSON is encoded in base64."""
 
     key: str
     value: msgspec.Raw
@@ -21,13 +21,13 @@ class Entry(msgspec.Struct):
 
 
 class Key(msgspec.Struct):
-    """An entry of which only the key was asked for."""
+    """An entry without its value."""
 
     key: str
 
 
 class Written(msgspec.Struct):
-    """What a write stored."""
+    """The result of a write."""
 
     key: str
     id: str
@@ -40,7 +40,7 @@ class Counted(msgspec.Struct):
     """A counter after an increment."""
 
     key: str
-    value: Annotated[int, Meta(description="The sum.")]
+    value: Annotated[int, Meta(description="The new value.")]
     id: str
     version: int
     created: bool
@@ -48,62 +48,62 @@ class Counted(msgspec.Struct):
 
 
 class Page(msgspec.Struct):
-    """Entries, and the cursor to what follows them."""
+    """Entries, and the cursor of the next page."""
 
     values: Annotated[list[Entry], Meta(description="In byte order of keys.")]
     cursor: str | None
 
 
 class KeyPage(msgspec.Struct):
-    """Keys, and the cursor to what follows them."""
+    """Keys, and the cursor of the next page."""
 
     values: Annotated[list[Key], Meta(description="In byte order of keys.")]
     cursor: str | None
 
 
 class Found(msgspec.Struct):
-    """The entries that exist, and the keys of those that do not."""
+    """The entries that exist, and the keys that do not."""
 
     values: Annotated[list[Entry], Meta(description="In the order of the request.")]
     missing: list[str]
 
 
 class WrittenMany(msgspec.Struct):
-    """What a write stored, entry by entry, in the order of the request."""
+    """The results of a write, in the order of the request."""
 
-    values: Annotated[list[Written], Meta(description="One for each that was sent.")]
+    values: Annotated[list[Written], Meta(description="One for each entry of the request.")]
 
 
 class Deleted(msgspec.Struct):
-    """How many entries a deletion removed."""
+    """The result of a deletion."""
 
     deleted: int
 
 
 class HealthReport(msgspec.Struct):
-    """How the server is. ``degraded``: it serves, but memcached is away or the disk has troubles."""
+    """The state of the server. ``degraded``: it serves, but memcached or the disk has a problem."""
 
     status: Literal["ok", "degraded", "unavailable"]
     store: Literal["ok", "degraded", "unavailable"]
     troubles: Annotated[
         list[Literal["damaged rows", "disk errors", "disk full", "reads hang"]],
-        Meta(description="What is wrong with the database at the moment."),
+        Meta(description="Current problems of the database."),
     ]
     cache: Literal["ok", "unavailable", "off"]
     draining: Annotated[
-        bool, Meta(description="It is about to end; send new connections elsewhere.")
+        bool, Meta(description="It is shutting down; send new connections elsewhere.")
     ]
-    version: Annotated[str, Meta(description="Of tenantbase.")]
+    version: Annotated[str, Meta(description="The version of tenantbase.")]
 
 
 class Alive(msgspec.Struct):
-    """The process lives."""
+    """The process is alive."""
 
     status: Literal["ok"]
 
 
 class Problem(msgspec.Struct):
-    """What is wrong with a request (RFC 9457)."""
+    """Why a request failed (RFC 9457)."""
 
     type: str
     title: str

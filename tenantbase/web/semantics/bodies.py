@@ -1,4 +1,4 @@
-"""Request bodies: read within limits of size and time."""
+"""Reading request bodies within limits of size and time."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from tenantbase.web.problems import TooSlow
 from tenantbase.web.settings import WebSettings
 
 HOLDING: Final = web.RequestKey("holding", Holding)
-"""Where a request keeps its ``Holding``: its part of the budget for bodies."""
+"""Where a request keeps its ``Holding``, its share of the memory budget for bodies."""
 
 _KEYS_BYTES: Final = 16 << 20
 
 
 def keys_bytes(settings: WebSettings) -> int:
-    """The largest body that holds no values: as many and as long keys as there may be fit in. It
-    is read by the event loop, in one go."""
+    """The largest body without values. The largest legal batch of keys fits.
+
+    The event loop parses it in one go."""
     return min(settings.max_request_bytes, _KEYS_BYTES)
 
 
 async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> bytes:
-    """The whole body. A client that waits for an invitation to send it is invited here.
+    """Read the whole body. Sends ``100 Continue`` first if the client waits for it.
 
     Args:
-        limit: bytes it has at most.
-        seconds: until it must have arrived.
+        limit: the largest size in bytes.
+        seconds: timeout for the whole body.
 
     Raises:
-        TooLarge: refused by its declared length, or as soon as it is over the limit.
+        TooLarge: its declared length, or what has arrived, exceeds the limit.
         TooSlow: it did not arrive in time.
-        OverLimit: the bodies of all requests together would take too much memory.
-        InvalidRequest: its chunks are malformed.
+        OverLimit: the bodies of all requests together would exceed the memory budget.
+        InvalidRequest: it ends early or its chunks are malformed.
     """
     length = request.content_length
     if length is not None and length > limit:
@@ -50,8 +51,8 @@ async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> byt
             if holding is not None:
                 holding.grow(len(body))
         else:
-            # It gives up its contents without a copy: to join many chunks would hold up the event
-            # loop, and take the memory twice.
+            # BytesIO hands out its contents without a copy. Joining many chunks would block the
+            # event loop and double the memory.
             arrived = BytesIO()
             size = 0
             async with asyncio.timeout(seconds) as timeout:
@@ -75,6 +76,7 @@ async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> byt
         raise _too_large(limit)
     if holding is not None:
         holding.arrived()
+        await holding.turn()
     return body
 
 

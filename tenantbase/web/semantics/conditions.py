@@ -1,8 +1,8 @@
 """Conditional requests: RFC 9110, sections 8.8.3 and 13, and their counterparts in JSON bodies.
 
 An entity tag is the version in quotes. A weak tag, ``W/"7"``, never satisfies ``If-Match``
-(strong comparison); ``If-None-Match`` compares weakly. There is no ``Last-Modified``, so the
-conditions on dates are ignored, as the RFC asks.
+(strong comparison); ``If-None-Match`` compares weakly. There is no ``Last-Modified``, so conditions
+on dates are ignored, as the RFC requires.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tenantbase.interfaces.store import Condition
 
 _TAG: Final = re.compile(r'(W/)?"([^"\x00-\x20\x7f]*)"')
 _GAP: Final = re.compile(r"[ \t]*(?:,[ \t,]*)?")
-# As a version is written: other text is a legal tag that no entry has.
+# The form of a version. Any other text is a legal tag that matches no entry.
 _VERSION: Final = re.compile("0|[1-9][0-9]{0,18}")
 
 
@@ -26,8 +26,8 @@ class Tags(NamedTuple):
 
     Attributes:
         any: it is ``*``.
-        strong: the versions whose tag was given as a strong one.
-        all: the versions whose tag was given at all.
+        strong: the versions with a strong tag in the list.
+        all: the versions with a tag in the list, strong or weak.
     """
 
     any: bool
@@ -64,13 +64,11 @@ def _header(request: web.BaseRequest, name: str) -> Tags | None:
     return parse_tags(", ".join(request.headers.getall(name)), str(name))
 
 
-def write_condition(
-    request: web.BaseRequest, if_version: int | None = None, if_absent: bool = False
-) -> Condition | None:
-    """What a write depends on: the headers and the body's fields, all of which must hold."""
+def write_condition(request: web.BaseRequest) -> Condition | None:
+    """What the headers of a write demand; None: nothing."""
     match = _header(request, hdrs.IF_MATCH)
     none_match = _header(request, hdrs.IF_NONE_MATCH)
-    return combined(header_condition(match, none_match), if_version, if_absent)
+    return header_condition(match, none_match)
 
 
 def header_condition(match: Tags | None, none_match: Tags | None) -> Condition | None:
@@ -85,30 +83,11 @@ def header_condition(match: Tags | None, none_match: Tags | None) -> Condition |
     )
 
 
-def combined(
-    condition: Condition | None, if_version: int | None, if_absent: bool
-) -> Condition | None:
-    """A condition of the headers together with the fields of an entry in the body."""
-    if if_version is None and not if_absent:
-        return condition
-    base = condition or Condition()
-    versions = base.versions
-    if if_version is not None:
-        wanted = frozenset({if_version})
-        versions = wanted if versions is None else versions & wanted
-    return Condition(
-        absent=base.absent or if_absent,
-        exists=base.exists,
-        versions=versions,
-        not_versions=base.not_versions,
-    )
-
-
 def not_modified(request: web.BaseRequest, key: str, version: int) -> bool:
-    """Whether a read of an entry of this version is answered with 304.
+    """Whether to answer a read of an entry of this version with 304.
 
     Raises:
-        ConditionFailed: ``If-Match`` does not hold. It comes first (section 13.2.2).
+        ConditionFailed: ``If-Match`` does not hold. It takes precedence (section 13.2.2).
     """
     match = _header(request, hdrs.IF_MATCH)
     if match is not None and not match.any and version not in match.strong:
@@ -118,19 +97,19 @@ def not_modified(request: web.BaseRequest, key: str, version: int) -> bool:
 
 
 def explained(request: web.BaseRequest, error: Exception) -> Exception:
-    """The same error; if ``If-Match`` failed only because its tag is weak, with that reason."""
+    """The same error, with the reason added if ``If-Match`` failed only because its tag is weak."""
     if isinstance(error, ConditionFailed) and error.version is not None:
         match = _header(request, hdrs.IF_MATCH)
         if match is not None and error.version in match.all - match.strong:
             error.reason = (
-                f'If-Match has it as a weak entity tag, W/"{error.version}", and a weak one never'
-                " matches there. Proxies that compress answers make tags weak: send"
+                f'If-Match has it as a weak entity tag, W/"{error.version}", and a weak tag never'
+                " matches. Proxies that compress answers make tags weak: send"
                 f' "{error.version}", or if_version in the body'
             )
     return error
 
 
 def range_applies(request: web.BaseRequest, version: int) -> bool:
-    """Whether ``Range`` is to be looked at: there is no ``If-Range``, or it has this very tag."""
+    """Whether ``Range`` applies: ``If-Range`` is absent or has exactly this tag."""
     given = request.headers.get(hdrs.IF_RANGE)
     return given is None or given.strip(" \t") == f'"{version}"'

@@ -1,7 +1,7 @@
 """``Expect: 100-continue``: a client asks before it sends a large body (RFC 9110, section 10.1.1).
 
-The invitation is sent when the body is about to be read, so whatever the head alone decides is
-answered without it, and the client need not send the body in vain.
+``100 Continue`` is sent just before the body is read. A request that is refused for its head alone
+is answered first, and the client need not send the body.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ _INVITED: Final = web.RequestKey("invited", bool)
 
 
 async def send_nothing(request: web.Request) -> None:
-    """aiohttp's hook for requests with ``Expect``: it comes too early for an invitation."""
+    """Replaces aiohttp's hook for ``Expect``, which would send ``100 Continue`` too early."""
 
 
 def check_expectation(request: web.BaseRequest) -> None:
-    """Raise HTTPExpectationFailed if the client expects what is not known here."""
+    """Raise HTTPExpectationFailed if the expectation is not ``100-continue``."""
     expected = request.headers.get(hdrs.EXPECT)
     if expected and request.version >= HttpVersion11 and expected.lower() != _CONTINUE:
         raise web.HTTPExpectationFailed
 
 
 async def invite(request: web.BaseRequest) -> None:
-    """Ask for the body, if the client waits for that. To be called before it is read."""
+    """Send ``100 Continue`` if the client waits for it. Call this before reading the body."""
     if is_uninvited(request):
         request[_INVITED] = True
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the answer proper has not begun
+        request.writer.output_size = 0  # the final answer has not begun
 
 
 def is_uninvited(request: web.BaseRequest) -> bool:
-    """Whether the client still waits before it sends the body."""
+    """Whether the client is still waiting for ``100 Continue``."""
     return (
         hdrs.EXPECT in request.headers
         and request.version >= HttpVersion11
@@ -50,14 +50,14 @@ def is_uninvited(request: web.BaseRequest) -> bool:
 def without_early_invitation(
     app: web.Application, handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 ) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
-    """The handler of all requests, without aiohttp's invitation to a route that does not exist.
+    """The handler of all requests, without aiohttp's ``100 Continue`` for routes that do not exist.
 
-    Such a request has a route of aiohttp's own, whose hook for ``Expect`` cannot be set.
+    aiohttp serves these with a route of its own, whose hook for ``Expect`` cannot be set.
     """
 
     async def careful(request: web.BaseRequest) -> web.StreamResponse:
         if hdrs.EXPECT in request.headers:
-            assert isinstance(request, web.Request)  # the requests of an application are
+            assert isinstance(request, web.Request)  # as all requests of an application
             match = await app.router.resolve(request)
             if match.http_exception is not None:
                 handler: Handler = match.handler

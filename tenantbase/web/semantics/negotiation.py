@@ -1,17 +1,19 @@
-"""What a client would rather have: weighted lists (RFC 9110, section 12.4.2)."""
+"""Content negotiation: weighted lists such as ``Accept`` (RFC 9110, section 12.4.2)."""
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, Literal
 
 _WEIGHT: Final = re.compile(r"(?:^|;)[ \t]*q=([01](?:\.[0-9]{0,3})?)[ \t]*(?:$|;)")
 
+_CODINGS: Final[tuple[Literal["gzip", "deflate"], ...]] = ("gzip", "deflate")
+
 
 def weights(text: str) -> dict[str, float]:
-    """The items of a header like ``Accept``, in lower case, each with its weight from 0 to 1.
+    """The items of a header like ``Accept``, in lower case, with their weights from 0 to 1.
 
-    Parameters other than the weight are left out; a malformed weight counts as 1.
+    Parameters other than the weight are ignored. A malformed weight counts as 1.
     """
     weighted = {}
     for item in text.lower().split(","):
@@ -19,3 +21,18 @@ def weights(text: str) -> dict[str, float]:
         weight = _WEIGHT.search(parameters)
         weighted[name.strip()] = float(weight[1]) if weight else 1.0
     return weighted
+
+
+def accepted_coding(accept_encoding: str | None) -> Literal["gzip", "deflate"] | None:
+    """The compression that a client accepts (RFC 9110, section 12.5.3), or None.
+
+    Args:
+        accept_encoding: the value of that header; None if the request does not have it.
+    """
+    if accept_encoding is None:
+        return None
+    accepted = weights(accept_encoding)
+    for coding in _CODINGS:
+        if accepted.get(coding, accepted.get("*", 0.0)) > 0:
+            return coding
+    return None

@@ -1,4 +1,4 @@
-"""``Range`` requests: RFC 9110, section 14. One range of bytes; of several, the whole is sent."""
+"""``Range`` requests (RFC 9110, section 14) for one range of bytes; for several, all is sent."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _RANGE: Final = re.compile(r"bytes=[ \t]*([0-9]{0,19})-([0-9]{0,19})[ \t]*", re.
 
 
 def requested(header: str | None, size: int) -> slice | None:
-    """The part of a representation of ``size`` bytes that is asked for; None: all of it.
+    """The requested part of a representation of ``size`` bytes; None for all of it.
 
-    A header that is malformed, has other units or several ranges is ignored, as the RFC allows.
+    A header that is malformed, has other units, or several ranges is ignored, as the RFC allows.
 
     Raises:
-        RangeNotSatisfiable: there is no such byte.
+        RangeNotSatisfiable: the range begins after the last byte.
     """
     match = _RANGE.fullmatch(header) if header is not None else None
     if match is None or not (match[1] or match[2]):

@@ -1,8 +1,8 @@
 """The target of a request: its query, and the key in its path, each decoded exactly once.
 
-They are taken from the request line as it came. Parsed URLs will not do: they replace invalid
-UTF-8 silently, and whatever follows a ``#``, which belongs to no request, would be cut off, so
-that a key could be taken for a shorter one.
+They are taken from the raw request line. Parsed URLs silently replace invalid UTF-8 and drop
+everything after a ``#``, which is illegal in a request, so that a key could be taken for a shorter
+one.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _INTEGER: Final = re.compile(r"[0-9]{1,19}")
 
 
 def query(request: web.BaseRequest, known: frozenset[str]) -> dict[str, str]:
-    """The query parameters, each of them in ``known`` and given once.
+    """The query parameters.
 
     Raises:
-        InvalidRequest: an unknown or repeated one; not percent-encoded UTF-8.
+        InvalidRequest: a parameter is not in ``known``, is repeated, or is not percent-encoded UTF-8.
     """
     target = request.raw_path
     _, _, text = target.partition("?")
     if "#" in target:
-        raise InvalidRequest("a # in a key or a parameter is written as %23")
+        raise InvalidRequest("write a # in a key or a parameter as %23")
     parameters: dict[str, str] = {}
     for pair in text.split("&") if text else ():
         if not pair:
@@ -53,8 +53,8 @@ def path_key(request: web.BaseRequest) -> str:
     """The key in the path: everything after ``/v1/values/``, dots and slashes included.
 
     Raises:
-        InvalidRequest: no legal key.
-        NoSuchRoute: the path only looks like one of these once it is decoded.
+        InvalidRequest: the key is not legal.
+        NoSuchRoute: the path matches the route only after decoding.
     """
     path, _, _ = request.raw_path.partition("?")
     if not path.startswith("/"):  # absolute form: scheme://authority/path
@@ -65,22 +65,22 @@ def path_key(request: web.BaseRequest) -> str:
 
 
 def number(parameters: dict[str, str], name: str) -> float | None:
-    """A parameter that is a decimal number without sign; None if it was not given."""
+    """A parameter as an unsigned decimal number; None if it is absent."""
     text = parameters.get(name)
     if text is None:
         return None
     if not _NUMBER.fullmatch(text):
-        raise InvalidRequest(f"{name} is a decimal number", name)
+        raise InvalidRequest(f"{name} must be an unsigned decimal number", name)
     return float(text)
 
 
 def integer(parameters: dict[str, str], name: str) -> int | None:
-    """A parameter that is an integer without sign; None if it was not given."""
+    """A parameter as an unsigned integer; None if it is absent."""
     text = parameters.get(name)
     if text is None:
         return None
     if not _INTEGER.fullmatch(text):
-        raise InvalidRequest(f"{name} is an integer", name)
+        raise InvalidRequest(f"{name} must be an unsigned integer", name)
     return int(text)
 
 
@@ -88,9 +88,9 @@ def _decode(text: str, field: str | None) -> str:
     if "%" not in text and text.isascii():
         return text
     if _BROKEN_ESCAPE.search(text):
-        raise InvalidRequest("a % that begins no escape is written as %25", field)
+        raise InvalidRequest("write a % that does not begin an escape as %25", field)
     try:
-        # The parser hands on bytes that are not UTF-8 as lone surrogates.
+        # The parser passes on bytes that are not UTF-8 as lone surrogates.
         return unquote_to_bytes(text.encode("utf-8", "surrogateescape")).decode()
     except UnicodeError as error:
         raise InvalidRequest("not valid UTF-8", field) from error

@@ -1,7 +1,7 @@
-"""Requests to upgrade the connection, which is never done: what follows them is HTTP/1.1 still.
+"""Requests to upgrade the connection. It is never upgraded, so HTTP/1.1 continues after them.
 
-aiohttp's parser drops what comes behind such a request in the same piece of data, unless it is for
-a protocol that it knows. So it must get such pieces cut where the request ends.
+aiohttp's parser drops the data behind such a request in the same piece, unless it knows the
+protocol. So pieces are cut where the request ends.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _END: Final = b"\r\n\r\n"
 def pieces(data: bytes) -> Iterator[bytes]:
     """``data``, cut at least where a request that asks for an upgrade ends.
 
-    To cut where none ends does no harm, so the text need not be parsed to be sure.
+    A cut anywhere else is harmless, so a search suffices and the text need not be parsed.
     """
     at = 0
     while asked := _UPGRADE.search(data, at):

@@ -1,9 +1,8 @@
-"""How connections come in: accepted within limits, whatever the process runs out of.
+"""Accepting connections within limits, even when the process runs out of file descriptors.
 
-The event loops' own servers are not used, since they differ in what matters here: out of
-descriptors, asyncio's logs a traceback each time and uvloop's drops connections without an answer;
-and neither empties the kernel's queue before it closes a listening socket, which resets every
-connection in it.
+The event loops' own servers do not do. Out of descriptors, asyncio's logs a traceback each time and
+uvloop's drops connections without an answer. Neither empties the kernel's queue before it closes a
+listening socket, which resets every connection in the queue.
 """
 
 from __future__ import annotations
@@ -18,28 +17,30 @@ from typing import Final
 
 from tenantbase.web.transport.descriptors import descriptor_limit
 from tenantbase.web.transport.connections import Connections
-from tenantbase.web.problems import OverLimit, answer
+from tenantbase.web.answer import rendered, rendered_fields
+from tenantbase.web.problems import OverLimit, error_answer
+from tenantbase.web.responses import common_headers
 
 log = logging.getLogger("tenantbase.web")
 
-# Taken from a queue at a time, so that those connected already are not kept waiting.
+# Connections accepted in one turn of the event loop, so that open ones are not kept waiting.
 _BATCH: Final = 64
 _RETRY_SECONDS: Final = 0.1
-_QUIET_SECONDS: Final = 60.0  # between two lines in the log about the same trouble
-# Descriptors that are left for the database, memcached and the like.
+_QUIET_SECONDS: Final = 60.0  # between two log lines about the same problem
+# Descriptors kept free for the database, memcached and the like.
 _SPARE_DESCRIPTORS: Final = 64
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Acceptor:
-    """Accepts the connections of some listening sockets.
+    """Accepts connections on listening sockets.
 
     Args:
         connect: makes the protocol of a connection.
-        limit: how many connections there may be. Fewer are let in if there are not enough
-            descriptors for that many. One more is answered with a 503, and closed.
-        server: the ``Server`` header of that answer; None: it is closed without one, as plain HTTP
-            in place of a TLS handshake would mean nothing to the client.
+        limit: the most open connections; fewer if there are not enough descriptors. Further ones
+            are answered with a 503 and closed.
+        plain_text: connections speak plain HTTP. Otherwise further ones are closed without the 503,
+            which would mean nothing to a client that expects a TLS handshake.
     """
 
     def __init__(
@@ -47,40 +48,40 @@ class Acceptor:
         connect: Callable[[], asyncio.Protocol],
         connections: Connections,
         limit: int,
-        server: str | None,
+        plain_text: bool,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._connect = connect
         self._connections = connections
         self._limit = _within_descriptors(limit)
-        self._server = server
+        self._plain_text = plain_text
         self._sockets: list[socket.socket] = []
         self._connecting: set[asyncio.Task[object]] = set()
-        # Given up to accept, and refuse, a connection for which there is no descriptor.
+        # Closed to free the descriptor with which a connection is accepted, and refused.
         self._reserve: int | None = _any_descriptor()
         self._retry: asyncio.TimerHandle | None = None
         self._told: dict[str, float] = {}
 
     def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Accept from these sockets, which are non-blocking and listen."""
+        """Accept on these non-blocking, listening sockets."""
         self._sockets = list(sockets)
         self._listen()
 
     def accept_waiting(self, sockets: Sequence[socket.socket]) -> None:
-        """Take all that wait in the queues of these sockets now."""
+        """Accept everything that is in the queues of these sockets now."""
         for sock in sockets:
             while self._accept(sock):
                 pass
 
     def stop(self) -> None:
-        """Accept no more; the listening sockets are left open."""
+        """Stop accepting. The listening sockets stay open."""
         if self._retry is not None:
             self._retry.cancel()
         self._ignore()
         self._sockets.clear()
 
     async def until_begun(self) -> None:
-        """Wait until the last that were accepted have begun."""
+        """Wait until every accepted connection has its protocol."""
         if self._connecting:
             await asyncio.wait(self._connecting)
         if self._reserve is not None:
@@ -101,19 +102,19 @@ class Acceptor:
                 return
 
     def _accept(self, sock: socket.socket) -> bool:
-        """Take one connection. Returns: whether to go on."""
+        """Accept one connection. Returns: whether to try another."""
         try:
             accepted, _ = sock.accept()
         except (BlockingIOError, InterruptedError):
             return False
-        except ConnectionAbortedError:  # it has gone while it waited
+        except ConnectionAbortedError:  # the client left while it was queued
             return True
         except OSError as error:
             self._failed(sock, error)
             return False
         accepted.setblocking(False)
         if len(self._connections) >= self._limit:
-            self._tell("limit", "there are %d connections; further ones are refused", self._limit)
+            self._tell("limit", "%d connections are open; further ones are refused", self._limit)
             self._refuse(accepted)
             return True
         self._connections.expected += 1
@@ -125,48 +126,42 @@ class Acceptor:
     async def _begin(self, accepted: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(self._connect, accepted)
-        except Exception as error:  # of one connection; the others go on
-            log.error("a connection could not begin", exc_info=error)
+        except Exception as error:  # only this connection fails
+            log.error("a connection could not be set up", exc_info=error)
             self._connections.failed()
             accepted.close()
 
     def _refuse(self, accepted: socket.socket, then: Callable[[], object] = lambda: None) -> None:
-        """Say at once that there is no room. What the client sends is not looked at."""
+        """Answer 503 at once, without reading a request."""
         try:
-            if self._server is not None:
-                accepted.send(self._refusal(self._server))
-        except OSError:  # it has gone
+            if self._plain_text:
+                accepted.send(self._refusal())
+        except OSError:  # the client is gone
             pass
         self._connections.lingering.add(accepted, then)
 
-    @staticmethod
-    def _refusal(server: str) -> bytes:
-        response = answer(
+    def _refusal(self) -> bytes:
+        answer = error_answer(
             OverLimit("there are too many connections; try again later", "max-connections")
         )
-        body = response.body
-        assert isinstance(body, bytes)
-        fields = {**response.headers, "Server": server, "Connection": "close"}
-        fields["Content-Length"] = str(len(body))
-        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        return f"HTTP/1.1 {response.status} {response.reason}\r\n{head}\r\n".encode() + body
+        return rendered(answer, rendered_fields(common_headers(closes=True)))
 
     def _failed(self, sock: socket.socket, error: OSError) -> None:
-        """It cannot be accepted: refuse it if possible, and try again later.
+        """Handle a failed ``accept``: refuse the connection if possible, and try again later.
 
-        The socket stays readable meanwhile, so it is not looked at: the loop would spin.
+        The socket stays readable, so it must not be watched meanwhile: the event loop would spin.
         """
         self._ignore()
         if error.errno in _EXHAUSTED:
             self._tell("exhausted", "no more connections can be accepted: %s", error.strerror)
-        else:  # the network's errors are those of one connection (accept(2))
+        else:  # network errors concern one connection only (accept(2))
             self._tell("accept", "a connection could not be accepted: %s", error.strerror)
         if error.errno == errno.EMFILE and self._reserve is not None:
             os.close(self._reserve)
             self._reserve = None
             try:
                 accepted, _ = sock.accept()
-            except OSError:  # another thread was faster
+            except OSError:  # another thread took the descriptor
                 pass
             else:
                 accepted.setblocking(False)
@@ -184,11 +179,11 @@ class Acceptor:
             return
         if self._reserve is None:
             self._reserve = _any_descriptor()
-        # Without a reserve it is tried again only now and then.
+        # Without a reserve, the next failure waits again.
         self._listen()
 
     def _tell(self, what: str, message: str, detail: object) -> None:
-        """Log a trouble that may come a thousand times a second."""
+        """Log a problem that may occur thousands of times per second."""
         now = self._loop.time()
         if now >= self._told.get(what, now):
             self._told[what] = now + _QUIET_SECONDS
@@ -203,7 +198,7 @@ def _any_descriptor() -> int | None:
 
 
 def _within_descriptors(limit: int) -> int:
-    """As many connections as there are descriptors for."""
+    """The limit, or fewer if there are not enough descriptors."""
     descriptors = descriptor_limit()
     if descriptors is None:
         return limit

@@ -1,9 +1,9 @@
-"""The memory that request bodies may take, all requests together.
+"""The memory budget for the bodies of all requests together.
 
-A body is charged as it arrives, not by its announced length: who only announces takes nothing from
-others. When the budget is used up, bodies that no longer arrive give way first, so clients that
-hold back the end of theirs do not keep others from writing. A part of the budget is for small bodies
-alone: however fast large ones arrive, small writes go on.
+A body is charged as it arrives, not by its announced length, so an announcement alone takes nothing
+from others. When the budget is used up, stalled bodies are evicted first: a client that holds back
+the end of its body cannot keep others from writing. Part of the budget is reserved for small
+bodies, so that small writes continue however fast large ones arrive.
 """
 
 from __future__ import annotations
@@ -12,35 +12,37 @@ import asyncio
 from typing import Final
 
 from tenantbase.web.problems import OverLimit
+from tenantbase.web.transport.turns import Turns
 
 STALLED_SECONDS: Final = 0.5
-"""A body of which nothing has arrived for so long gives way to others."""
+"""A body that has not grown for this long is stalled, and may be evicted."""
 
 SMALL_BYTES: Final = 64 << 10
-"""Bodies up to this size may use the whole budget, larger ones only what is not reserved."""
+"""Bodies up to this size may use the whole budget; larger ones only the unreserved part."""
 
 
 class Budget:
-    """Bytes of request bodies, from their arrival to the end of their requests.
+    """Counts the bytes of request bodies from their arrival to the end of their requests.
 
     Args:
-        limit: how many there may be.
-        reserved: how many of them are for small bodies.
+        limit: the most bytes.
+        reserved: how many of them are for small bodies only.
     """
 
     def __init__(self, limit: int, reserved: int = 0) -> None:
         self._limit = limit
         self._reserved = reserved
         self._used = 0
-        self._arriving: dict[Holding, float] = {}  # when each grew last, the oldest first
+        self._arriving: dict[Holding, float] = {}  # when each last grew, oldest first
+        self._turns = Turns()
 
     @property
     def used(self) -> int:
-        """Bytes that are held now."""
+        """Bytes held now."""
         return self._used
 
     def check(self, count: int) -> None:
-        """Raise OverLimit if so many bytes could not be held even if all stalled bodies left."""
+        """Raise OverLimit if these bytes would not fit even if all stalled bodies were evicted."""
         if count > self._limit_for(count) - self._used + self._reclaimable():
             raise self._exceeded()
 
@@ -55,8 +57,8 @@ class Budget:
 
     def _exceeded(self) -> OverLimit:
         return OverLimit(
-            f"the request bodies under way would be more than {self._limit:,} bytes;"
-            " send it again later",
+            f"the bodies of all requests in flight would exceed {self._limit:,} bytes;"
+            " try again later",
             "max-inflight-bytes",
         )
 
@@ -83,11 +85,11 @@ class Budget:
 
 
 class Holding:
-    """What one request holds of a budget.
+    """One request's share of a budget.
 
     Attributes:
         size: bytes.
-        evicted: it had to give way.
+        evicted: the body was stalled, and others needed its bytes.
     """
 
     __slots__ = ("size", "evicted", "_budget", "_timeout")
@@ -99,34 +101,39 @@ class Holding:
         self._timeout: asyncio.Timeout | None = None
 
     def begin(self, timeout: asyncio.Timeout | None, announced: int | None) -> None:
-        """The body begins to arrive. ``timeout`` is what to end its arrival with.
+        """The body begins to arrive. Eviction ends its arrival through ``timeout``.
 
         Raises:
-            OverLimit: there is no room for what is announced.
+            OverLimit: there is no room for the announced length.
         """
         self._timeout = timeout
         self._budget.check(announced or 0)
 
     def grow(self, count: int) -> None:
-        """So many bytes have arrived. Raises OverLimit: there is no room for them."""
+        """Charge bytes that have arrived. Raises OverLimit if there is no room for them."""
         self._budget._take(self, count)
 
     def arrived(self) -> None:
-        """The body is whole: from now on the server is at work, and it does not give way."""
+        """The body is complete. From now on it cannot be evicted."""
         self._timeout = None
         self._budget._settle(self)
 
+    async def turn(self) -> None:
+        """Wait until it may be parsed: small ones at once, of large ones one after the other."""
+        if self.size > SMALL_BYTES:
+            await self._budget._turns.take()
+
     def release(self) -> None:
-        """The request has ended."""
+        """The request has ended: give its bytes back."""
         self._budget._free(self)
 
     def evict(self) -> None:
-        """Give way to others: the arrival ends now, and its bytes count no more."""
+        """Give the bytes back to others, and end the arrival of the body now."""
         self.evicted = True
         self._budget._free(self)
         if self._timeout is not None and not self._timeout.expired():
             self._timeout.reschedule(asyncio.get_running_loop().time())
 
     def exceeded(self) -> OverLimit:
-        """The error of a body that had to give way."""
+        """The error of an evicted body."""
         return self._budget._exceeded()

@@ -1,4 +1,4 @@
-"""The open connections of a server, and the end of those whose clients take nothing."""
+"""The open connections of a server. Those whose clients read nothing are cut."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ _ACKNOWLEDGED: Final = struct.Struct("=120xQ")  # tcpi_bytes_acked in the kernel
 
 
 class Connections:
-    """What is accepted and not closed, whichever protocol serves it. Belongs to one event loop.
+    """Accepted connections that are not closed, whichever protocol serves them.
+
+    Belongs to one event loop.
 
     Attributes:
-        expected: accepted, and not yet made.
-        lingering: connections that have ended and wait for the peer's end.
+        expected: accepted connections without a protocol so far.
+        lingering: connections that have ended, and wait for the peer to close.
     """
 
     def __init__(self) -> None:
@@ -40,17 +42,17 @@ class Connections:
         return iter(self._open)
 
     def made(self, transport: asyncio.Transport) -> None:
-        """A protocol has got a connection; more than one may get it in turn."""
+        """A protocol has taken the connection over. Several may do so in turn."""
         if transport not in self._open:
             self._open.add(transport)
             self.expected = max(0, self.expected - 1)
 
     def failed(self) -> None:
-        """A connection that was expected does not come."""
+        """An expected connection could not be set up."""
         self.expected = max(0, self.expected - 1)
 
     def lost(self, transport: asyncio.Transport, error: BaseException | None) -> None:
-        """A connection has ended; to be called from ``connection_lost``."""
+        """A connection has ended. Call this from ``connection_lost``."""
         if transport not in self._open:
             return
         self._open.discard(transport)
@@ -59,10 +61,9 @@ class Connections:
             self.lingering.follow(transport)
 
     async def cut_stalled(self, seconds: float) -> None:
-        """Abort connections whose peers take nothing for so long; runs until it is cancelled.
+        """Abort connections whose peers read nothing for ``seconds``. Runs until cancelled.
 
-        Progress counts, not the time that an answer takes: a client may be as slow as it likes, and
-        pause for less than this.
+        Only progress counts, not the total time: a client may read as slowly as it likes.
         """
         loop = asyncio.get_running_loop()
         pause = min(_LONGEST_PAUSE_SECONDS, seconds / _LOOKS_PER_TIMEOUT)
@@ -81,7 +82,7 @@ class Connections:
                 self._stalled[transport] = (mark, now)
             elif now - since >= seconds:
                 log.warning(
-                    "%s has taken nothing of its answer for %g s; its connection is cut",
+                    "%s has read nothing of its answer for %g s; its connection is cut",
                     peer(transport),
                     seconds,
                 )
@@ -95,10 +96,9 @@ def peer(transport: asyncio.BaseTransport) -> str:
 
 
 def _progress(transport: asyncio.Transport) -> int:
-    """A number that changes when the peer takes some of what was written.
+    """A number that changes when the peer reads some of what was written.
 
-    The kernel knows best: what is left in our buffer may be the same twice although much was
-    taken, since it is filled up again.
+    The kernel's count is exact. The size of our buffer is not: it may be refilled to the same size.
     """
     sock = transport.get_extra_info("socket")
     if sys.platform == "linux" and sock is not None:

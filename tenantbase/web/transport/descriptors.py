@@ -1,4 +1,4 @@
-"""How many files this process may have open."""
+"""The limit of open files of this process."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ log = logging.getLogger("tenantbase")
 
 
 def raise_descriptor_limit() -> None:
-    """Raise the soft limit of open files to the hard one; processes started later inherit it.
+    """Raise the soft limit of open files to the hard limit. Child processes inherit it.
 
-    Soft limits are low (often 1,024) for the sake of programs that use ``select``, which cannot
-    name higher descriptors. Nothing here does.
+    Soft limits are low (often 1,024) for programs that use ``select``, which cannot handle higher
+    descriptors. This program does not use it.
     """
     if resource is None:
         return
@@ -25,12 +25,12 @@ def raise_descriptor_limit() -> None:
         return
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError) as error:  # macOS: "unlimited" is more than its kernel allows
+    except (OSError, ValueError) as error:  # macOS: its kernel rejects "unlimited"
         log.info("the limit of open files stays at %d: %s", soft, error)
 
 
 def descriptor_limit() -> int | None:
-    """How many files may be open at a time; None: as many as one likes."""
+    """How many files may be open at a time; None: unlimited."""
     if resource is None:
         return None
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

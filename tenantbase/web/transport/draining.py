@@ -1,11 +1,11 @@
-"""The end of a server, in an order that leaves no request without an answer.
+"""Graceful shutdown, in an order that leaves no request without an answer.
 
-1. Health is 503 and every answer says ``Connection: close``; all is served as before, for the
-   drain delay and until the requests that were under way have ended.
-2. The port is closed: no handshake begins any more, and what has arrived in the kernel's queue is
-   accepted, as closing the socket would reset it.
-3. Connections that are still open may have sent a request that is on its way. Each gets its answer,
-   and ends with it; after a moment without any request the idle ones are closed.
+1. Health turns 503, and every answer says ``Connection: close``. Requests are served as before for
+   the drain delay, and until those in flight have ended.
+2. The port is closed. No new handshake begins, and connections in the kernel's queue are accepted,
+   since closing the socket would reset them.
+3. A request may still be on its way over an open connection. Its answer ends the connection. After a
+   moment without any request, the idle connections are closed.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from tenantbase.web.settings import WebSettings
 
 log = logging.getLogger("tenantbase.web")
 
-# A handshake that has begun takes one more round trip to come to its end.
+# A handshake that has begun needs one more round trip.
 _HANDSHAKE_SECONDS: Final = 0.05
-# So long without a request, and what is open is idle.
+# Without a request for this long, the open connections count as idle.
 _QUIET_SECONDS: Final = 0.5
-_LEAST_SECONDS: Final = 0.1  # for the last to be accepted, though the deadline is over
+_LEAST_SECONDS: Final = 0.1  # for the connections accepted last, even after the deadline
 _POLL_SECONDS: Final = 0.01
 
 
 async def finish_requests(lifecycle: Lifecycle, settings: WebSettings) -> float:
-    """Wait for the drain delay, and for the requests that began before the draining.
+    """Wait for the drain delay, then for the requests that were in flight when it began.
 
-    Returns: the deadline of all the rest, as a time of the event loop.
+    Returns: the deadline of the remaining steps, on the event loop's clock.
     """
     if settings.drain_delay:
         await asyncio.sleep(settings.drain_delay)
@@ -48,8 +48,8 @@ async def finish_requests(lifecycle: Lifecycle, settings: WebSettings) -> float:
 
 
 async def close_listeners(acceptor: Acceptor, sockets: Sequence[socket.socket]) -> None:
-    """Close the port, and begin every connection that was made before."""
-    # Connections to a socket that another process serves too are in good hands there.
+    """Close the port, after accepting every connection in its queue."""
+    # If another process serves a socket, too, that one accepts its queue.
     last = [sock for sock in sockets if is_last(sock)]
     refused = [refuse_handshakes(sock) for sock in last]
     if any(refused):
@@ -62,7 +62,7 @@ async def close_listeners(acceptor: Acceptor, sockets: Sequence[socket.socket]) 
 
 
 async def until_quiet(lifecycle: Lifecycle, deadline: float) -> None:
-    """Wait until every connection has ended, or none of those left has anything to say."""
+    """Wait until every connection has ended, or those left are idle."""
     loop = asyncio.get_running_loop()
     now = since = loop.time()
     deadline = max(deadline, now + _LEAST_SECONDS)

@@ -1,9 +1,9 @@
-"""Lingering close: the end of a connection that does not destroy the last answer.
+"""Lingering close: ending a connection without destroying its last answer.
 
-A socket that is closed while it holds bytes nobody has read, or to which more bytes come, is
-reset by the kernel, and a reset makes the peer's kernel throw away what the peer has not read yet
-(RFC 9112, section 9.6). So the sending side is closed first, and what still comes is read and
-thrown away, until the peer closes too or a short time is over.
+The kernel resets a connection that is closed with unread bytes, or that receives more bytes later,
+and a reset makes the peer's kernel discard what the peer has not read yet (RFC 9112, section 9.6).
+So the sending side is closed first, and further input is read and discarded until the peer closes,
+too, or a short time has passed.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Callable
 from typing import Final
 
 LINGER_SECONDS: Final = 1.0
-_MOST: Final = 1_024  # connections that linger at a time; the oldest gives way
+_MAX_LINGERING: Final = 1_024  # connections; beyond, the oldest is closed
 _POLL_SECONDS: Final = 0.01
 _PIECE_BYTES: Final = 1 << 16
-_ESTABLISHED: Final = 1  # of the kernel's states: neither side has closed yet
+_ESTABLISHED: Final = 1  # a TCP state of the kernel's: neither side has closed
 
 
 class Lingering:
-    """The sockets that are about to be closed. Belongs to one event loop."""
+    """The sockets that are being closed. Belongs to one event loop."""
 
     def __init__(self) -> None:
         self._sockets: dict[socket.socket, tuple[asyncio.TimerHandle, Callable[[], object]]] = {}
@@ -34,12 +34,12 @@ class Lingering:
     def follow(self, transport: asyncio.BaseTransport) -> None:
         """Linger on the socket of a transport that is about to close it.
 
-        To be called from ``connection_lost``: the socket is still open, and all that was written
-        is with the kernel.
+        Call this from ``connection_lost``: the socket is still open, and everything written has
+        reached the kernel.
         """
         sock = transport.get_extra_info("socket")
         if sock is None or not _is_established(sock):
-            return  # the peer has closed as well, so it sends no more
+            return  # the peer has closed, too, and sends no more
         try:
             descriptor = os.dup(sock.fileno())
         except OSError:
@@ -47,8 +47,8 @@ class Lingering:
         self.add(socket.socket(sock.family, sock.type, sock.proto, descriptor))
 
     def add(self, sock: socket.socket, then: Callable[[], object] = lambda: None) -> None:
-        """Close a non-blocking socket in an orderly way; call ``then`` once it is closed."""
-        if len(self._sockets) >= _MOST:
+        """Close a non-blocking socket without a reset; call ``then`` once it is closed."""
+        if len(self._sockets) >= _MAX_LINGERING:
             self._close(next(iter(self._sockets)))
         timer = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._close, sock)
         self._sockets[sock] = (timer, then)
@@ -60,12 +60,12 @@ class Lingering:
         asyncio.get_running_loop().add_reader(sock.fileno(), self._readable, sock)
 
     async def until_closed(self) -> None:
-        """Wait until none is left, which takes ``LINGER_SECONDS`` at most."""
+        """Wait until none is left: ``LINGER_SECONDS`` at most."""
         while self._sockets:
             await asyncio.sleep(_POLL_SECONDS)
 
     def close(self) -> None:
-        """Close what is left at once."""
+        """Close all of them at once."""
         for sock in list(self._sockets):
             self._close(sock)
 
@@ -91,7 +91,7 @@ class Lingering:
 
 
 def _is_established(sock: socket.socket) -> bool:
-    """Whether the peer may still send. Not known on every system; then it is assumed."""
+    """Whether the peer may still send; assumed where the system cannot tell."""
     if not hasattr(socket, "TCP_INFO"):
         return True
     try:

@@ -1,4 +1,4 @@
-"""Listening sockets that several processes share, and that are closed without resetting anybody."""
+"""Listening sockets that several processes share, and that close without resetting a connection."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import struct
 import sys
 from typing import Final
 
+BACKLOG: Final = 1024
+"""Connections that the kernel queues for a listening socket; its own limit may be lower."""
+
 _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h; not in Python's socket module
-# Classic BPF (Linux, networking/filter.rst). A socket's filter sees a segment from its TCP header on.
+# Classic BPF (Linux, networking/filter.rst). A socket's filter sees segments from the TCP header on.
 _LOAD_BYTE: Final = 0x30
 _JUMP_IF_SET: Final = 0x45
 _RETURN: Final = 0x06
@@ -32,8 +35,8 @@ _DROP_SYN: Final = b"".join(
 class Listener(socket.socket):
     """A socket that knows whether this process is the last to hold it.
 
-    Every process that holds it holds one end of a pipe as well; the kernel says at the other end
-    when the last of those is closed, however the processes ended.
+    Every process that holds it also holds the write end of a pipe. The kernel reports at the read
+    end when the last write end is closed, however the processes ended.
     """
 
     def __init__(self, family: int) -> None:
@@ -43,7 +46,7 @@ class Listener(socket.socket):
     def is_last(self) -> bool:
         """Give up this process's share. Returns: whether no other process has one.
 
-        The socket stays open. Of several processes that call this, at least the last is told so.
+        The socket stays open. If several processes call this, at least the last gets True.
         """
         if self._held >= 0:
             os.close(self._held)
@@ -60,18 +63,18 @@ class Listener(socket.socket):
 
 
 def is_last(sock: socket.socket) -> bool:
-    """Whether closing this socket ends the listening. A plain socket is not shared."""
+    """Whether closing this socket closes the port. A plain socket is not shared."""
     return sock.is_last() if isinstance(sock, Listener) else True
 
 
 def refuse_handshakes(sock: socket.socket) -> bool:
-    """Begin no more connections; those that have begun come to the queue still.
+    """Ignore new handshakes; those that have begun still reach the queue.
 
-    Else there would always be one that arrives between the last look at the queue and the end of
-    the socket, which resets it. A client whose first segment is ignored sends it again a second
-    later, and is then refused, as at any closed port.
+    Otherwise a connection could always arrive between the last look at the queue and the close of
+    the socket, which would reset it. A client whose SYN is ignored repeats it a second later, and is
+    then refused, as at any closed port.
 
-    Returns: whether that is possible here; it is on Linux.
+    Returns: whether this system supports it; Linux does.
     """
     if sys.platform != "linux" or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return False

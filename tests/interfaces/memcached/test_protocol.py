@@ -180,7 +180,7 @@ async def test_what_is_no_answer_to_get(line: Line, answer: bytes) -> None:
 async def test_an_answer_that_would_fill_the_memory(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memcache_protocol, "LONGEST_ANSWER", 1000)
+    monkeypatch.setattr(memcache_protocol, "LONGEST_ANSWER_BYTES", 1000)
     announced = b"VALUE %b 0 999999999\r\n" % A
     with pytest.raises(CacheUnavailable):
         await line.get([A], [announced, b"x" * 500, b"x" * 500])

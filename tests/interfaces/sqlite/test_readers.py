@@ -91,6 +91,32 @@ async def test_reads_go_on_while_some_hang(
     ]
 
 
+async def test_a_slow_read_is_passed_before_it_counts_as_one_that_hangs(
+    store: SqliteStore, hang: Hang
+) -> None:
+    readers = store._readers
+    tasks = hung(store, hang, MOST_READERS - 1)
+    await poll_async(lambda: len(readers.connections) == MOST_READERS, "all are replaced")
+    assert (await store.read(["k"], NOW))[0] is not None
+    hang.gate.set()
+    await asyncio.gather(*tasks)
+    assert (await store.read(["k"], NOW))[0] is not None
+
+
+async def test_reads_wait_for_slow_ones(store: SqliteStore, hang: Hang) -> None:
+    """They are refused at once only when every connection hangs, not when all are slow."""
+    tasks = hung(store, hang, MOST_READERS)
+    readers = store._readers._readers
+    for reader in readers:  # as if the last connection had just been taken
+        reader.aside = True
+    read = asyncio.create_task(store.read(["k"], NOW))
+    await asyncio.sleep(0.05)
+    assert not read.done()
+    hang.gate.set()
+    assert (await read)[0] is not None
+    await asyncio.gather(*tasks)
+
+
 async def test_when_all_hang_reads_are_refused_at_once_until_one_is_back(
     store: SqliteStore, hang: Hang
 ) -> None:
@@ -100,7 +126,7 @@ async def test_when_all_hang_reads_are_refused_at_once_until_one_is_back(
         readers = store._readers._readers
         if store._readers._idle:
             tasks.extend(hung(store, hang, 1))
-        return len(readers) == MOST_READERS and all(reader.aside for reader in readers)
+        return len(readers) == MOST_READERS and all(reader.hangs for reader in readers)
 
     await poll_async(all_hang, "all hang")
     begun = time.monotonic()

@@ -81,6 +81,9 @@ class WatchingMark:
     def log_is_safe(self) -> bool:
         return False
 
+    def is_alone(self) -> bool:
+        return True
+
     def log_was_made_safe(self) -> None:
         self.written.append(self.log.stat().st_mtime != LONG_AGO)
 

@@ -2,61 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
-import socket
-import ssl
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from dataclasses import replace
 
 import pytest
 import pytest_asyncio
 from aiohttp import hdrs
 from multidict import istr
 
-from tenantbase.process.config import Config
 from tenantbase.entry import JSON
 from tenantbase.interfaces.store import Set
-from tenantbase.web import Lifecycle, WebSettings, create_app, serving
-from tenantbase.process.wiring import open_cache
-from tests.web.wire import SECONDS, Wire, request
+from tenantbase.scope import DEFAULT
+from tests.service import opened
+from tests.web.both_paths import answers, both_paths
+from tests.web.corpus import LAST
+from tests.wire import request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-LAST = request("GET", "/livez", headers={"Connection": "close"})
 NAMES = sorted({str(name) for name in vars(hdrs).values() if isinstance(name, istr)})
 # With these a request has another end, or the connection has.
 FRAMING = {"Connection", "Content-Length", "Expect", "Host", "Transfer-Encoding"}
-DIFFERENT = re.compile(
-    rb'(?<=\nDate: )[^\r]*|(?<="id":")[^"]*|(?<="version":)\d+|(?<=ETag: ")\d+'
-    rb'|(?<="created":)\w+|(?<=X-Cache: )\w+|(?<=Content-Length: )\d+|version is \d+'
-)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def ports(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[int, int]]:
     """Two servers on one database: with the fast path, and without."""
-    database = tmp_path_factory.mktemp("agree") / "x.db"
-    async with AsyncExitStack() as stack:
-        cache = await stack.enter_async_context(open_cache(Config(database=database)))
-        await cache.write(Set("plain", b'{"a": 1.50}', JSON), Set("w", b"1", JSON))
-        found = []
-        for fast in (True, False):
-            settings = replace(WebSettings(), fast_path=fast)
-            listener = stack.enter_context(socket.socket())
-            listener.bind(("127.0.0.1", 0))
-            lifecycle = Lifecycle()
-            app = create_app(cache, settings, lifecycle)
-            await stack.enter_async_context(serving(app, [listener], lifecycle, settings))
-            found.append(listener.getsockname()[1])
-        yield found[0], found[1]
-
-
-async def answers(port: int, data: bytes, tls: ssl.SSLContext | None = None) -> bytes:
-    async with asyncio.timeout(SECONDS), await Wire.connect(port, tls) as wire:
-        await wire.send(data + LAST)
-        return DIFFERENT.sub(b"*", await wire.reader.read())
+    async with opened(tmp_path_factory.mktemp("agree") / "x.db") as cache:
+        await cache.write(
+            Set(DEFAULT.key("plain"), b'{"a": 1.50}', JSON), Set(DEFAULT.key("w"), b"1", JSON)
+        )
+        async with both_paths(cache) as ports:
+            yield ports
 
 
 @pytest.mark.parametrize("value", ["x", '"1"', "*", "bytes=0-0", "", "a, b", "\xe9"])
@@ -75,8 +51,8 @@ async def test_every_header_field_means_the_same_to_both(
             request("DELETE", "/v1/values/absent", headers=fields),
             request("POST", "/set-value", '{"key": "w", "value": 1}', fields),
         ):
-            fast, general = [await answers(port, data) for port in ports]
-            assert fast == general, data
+            fast, general = [await answers(port, [data + LAST]) for port in ports]
+            assert fast == general != b"reset", data
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -86,15 +62,17 @@ async def test_every_header_field_may_come_twice_for_both_or_for_neither(
     if name in FRAMING:
         return
     data = request("GET", "/get-value?key=plain", headers=[(name, "x"), (name.lower(), "x")])
-    fast, general = [await answers(port, data) for port in ports]
-    assert fast == general
+    fast, general = [await answers(port, [data + LAST]) for port in ports]
+    assert fast == general != b"reset"
 
 
 @pytest.mark.parametrize("target", ["/get-value?key=e%{:02x}", "/v1/values/%{:02X}e"])
 async def test_every_escape_means_the_same_to_both(ports: tuple[int, int], target: str) -> None:
     for code in range(256):
-        fast, general = [await answers(port, request("GET", target.format(code))) for port in ports]
-        assert fast == general, code
+        fast, general = [
+            await answers(port, [request("GET", target.format(code)) + LAST]) for port in ports
+        ]
+        assert fast == general != b"reset", code
 
 
 @pytest.mark.parametrize("body", [None, '{"key": "w", "value": 1}'])
@@ -108,4 +86,4 @@ async def test_request_behind_a_declined_upgrade_is_answered_by_both(
     }
     asked = request("POST" if body else "GET", "/set-value" if body else "/livez", body, fields)
     for port in ports:
-        assert (await answers(port, asked + asked)).count(b"HTTP/1.1 200") == 3
+        assert (await answers(port, [asked + asked + LAST])).count(b"HTTP/1.1 200") == 3

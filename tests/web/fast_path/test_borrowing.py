@@ -7,19 +7,18 @@ import fcntl
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from tenantbase.process.config import Config
-from tenantbase.web import Lifecycle, WebSettings, create_app, serving
+from tenantbase.web import WebSettings
 from tenantbase.web.fast_path.connection import FastConnection
-from tenantbase.process.wiring import open_cache
-from tests.web.wire import SECONDS, Wire, request
+from tests.service import Server, opened, served
+from tests.wire import SECONDS, Wire, request
+from tests.service import web_settings
 
 GET = request("GET", "/get-value?key=k")
 LIST = request("GET", "/get-values?prefix=k")
@@ -29,36 +28,30 @@ SET = request("POST", "/set-value", '{"key": "k", "value": 1}')
 class Served:
     """A server, and how many requests its general path has answered."""
 
-    def __init__(self, port: int, lifecycle: Lifecycle, database: Path) -> None:
-        self.port = port
-        self.lifecycle = lifecycle
+    def __init__(self, server: Server, database: Path) -> None:
+        self.port = server.port
+        self.lifecycle = server.lifecycle
         self.database = database
         self.general = 0
 
 
 @asynccontextmanager
-async def served(directory: Path, settings: WebSettings) -> AsyncIterator[Served]:
-    async with AsyncExitStack() as stack:
-        database = directory / "x.db"
-        cache = await stack.enter_async_context(open_cache(Config(database=database)))
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        lifecycle = Lifecycle()
-        app = create_app(cache, settings, lifecycle)
-        server = Served(listener.getsockname()[1], lifecycle, database)
+async def serve(directory: Path, settings: WebSettings) -> AsyncIterator[Served]:
+    database = directory / "x.db"
 
-        @web.middleware
-        async def counting(request: web.Request, handler: Handler) -> web.StreamResponse:
-            server.general += 1
-            return await handler(request)
+    @web.middleware
+    async def counting(request: web.Request, handler: Handler) -> web.StreamResponse:
+        result.general += 1
+        return await handler(request)
 
+    def prepare(app: web.Application) -> None:
         app.middlewares.insert(0, counting)
-        await stack.enter_async_context(serving(app, [listener], lifecycle, settings))
-        async with await Wire.connect(server.port) as wire:
-            await wire.send(SET)
-            assert (await wire.answer()).status == 200
-        assert server.general == 0
-        yield server
+
+    async with opened(database) as cache, served(cache, settings, prepare=prepare) as server:
+        result = Served(server, database)
+        assert (await server.send(SET)).status == 200
+        assert result.general == 0
+        yield result
 
 
 @pytest.mark.parametrize(
@@ -74,7 +67,7 @@ async def served(directory: Path, settings: WebSettings) -> AsyncIterator[Served
     ids=["list", "put", "condition", "404", "invalid", "upgrade"],
 )
 async def test_a_connection_comes_back_to_the_fast_path(tmp_path: Path, general: bytes) -> None:
-    async with served(tmp_path, WebSettings()) as server:
+    async with serve(tmp_path, web_settings()) as server:
         for pieces in ((general, GET, general, GET), (general + GET + general + GET,)):
             server.general = 0
             async with await Wire.connect(server.port) as wire:
@@ -88,7 +81,7 @@ async def test_a_connection_comes_back_to_the_fast_path(tmp_path: Path, general:
 
 
 async def test_a_body_that_comes_slowly_is_followed_by_a_plain_request(tmp_path: Path) -> None:
-    async with served(tmp_path, WebSettings()) as server:
+    async with serve(tmp_path, web_settings()) as server:
         put = request("PUT", "/v1/values/p", "x" * 1_000)
         async with await Wire.connect(server.port) as wire:
             for cut in range(0, len(put), 300):
@@ -102,7 +95,7 @@ async def test_a_body_that_comes_slowly_is_followed_by_a_plain_request(tmp_path:
 
 async def test_a_request_refused_by_its_head_leaves_the_connection_in_step(tmp_path: Path) -> None:
     """The answer comes before the body; what follows the body is answered as well."""
-    async with served(tmp_path, WebSettings(max_value_bytes=1_000)) as server:
+    async with serve(tmp_path, web_settings(max_value_bytes=1_000)) as server:
         put = request("PUT", "/v1/values/p", "GET /" * 20_000)
         async with await Wire.connect(server.port) as wire:
             await wire.send(put + GET)
@@ -111,7 +104,7 @@ async def test_a_request_refused_by_its_head_leaves_the_connection_in_step(tmp_p
 
 
 async def test_an_idle_borrower_does_not_close_a_connection_in_use(tmp_path: Path) -> None:
-    async with served(tmp_path, WebSettings(keepalive_timeout=0.5)) as server:
+    async with serve(tmp_path, web_settings(keepalive_timeout=0.5)) as server:
         async with await Wire.connect(server.port) as wire:
             await wire.send(LIST)
             assert (await wire.answer()).status == 200
@@ -125,7 +118,7 @@ async def test_an_idle_borrower_does_not_close_a_connection_in_use(tmp_path: Pat
 
 
 async def test_an_idle_connection_is_closed_whoever_had_it_last(tmp_path: Path) -> None:
-    async with served(tmp_path, WebSettings(keepalive_timeout=0.5)) as server:
+    async with serve(tmp_path, web_settings(keepalive_timeout=0.5)) as server:
         for last in (GET, LIST):
             async with await Wire.connect(server.port) as wire:
                 await wire.send(last)
@@ -138,7 +131,7 @@ async def test_an_idle_connection_is_closed_whoever_had_it_last(tmp_path: Path) 
 async def test_a_half_closed_client_gets_its_answers(
     tmp_path: Path, pending: bytes, fast: bool
 ) -> None:
-    async with served(tmp_path, replace(WebSettings(), fast_path=True)) as server:
+    async with serve(tmp_path, web_settings(fast_path=True)) as server:
         if not fast:  # a chunked request, whose end is not told, takes the connection for good
             pending = (
                 request(
@@ -160,7 +153,7 @@ async def test_a_half_closed_client_gets_its_answers(
 async def test_an_incomplete_request_of_a_half_closed_client_ends_the_connection(
     tmp_path: Path,
 ) -> None:
-    async with served(tmp_path, WebSettings()) as server:
+    async with serve(tmp_path, web_settings()) as server:
         for beginning in (GET[:20], GET + GET[:20], SET[:-1], LIST[:30]):
             async with await Wire.connect(server.port) as wire:
                 await wire.send(beginning)
@@ -173,7 +166,7 @@ async def test_an_incomplete_request_of_a_half_closed_client_ends_the_connection
 async def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path, size: int) -> None:
     """It is stopped after some requests, costs no more memory, and gets every answer in the end."""
     value = "x" * size
-    async with served(tmp_path, WebSettings()) as server:
+    async with serve(tmp_path, web_settings()) as server:
         async with await Wire.connect(server.port) as wire:
             await wire.send(request("PUT", "/v1/values/large", value))
             assert (await wire.answer()).status == 201
@@ -230,7 +223,7 @@ def _buffered(server: Served) -> int:
 
 async def test_a_get_waits_for_the_slow_set_before_it(tmp_path: Path) -> None:
     """Even when it takes so long that an idle connection would be looked after."""
-    async with served(tmp_path, WebSettings()) as server:
+    async with serve(tmp_path, web_settings()) as server:
         lock = os.open(f"{server.database}-lock", os.O_RDWR)
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
@@ -250,8 +243,8 @@ async def test_a_get_waits_for_the_slow_set_before_it(tmp_path: Path) -> None:
 
 async def test_with_cors_only_pages_use_the_general_path(tmp_path: Path) -> None:
     origin = "http://app.example"
-    settings = replace(WebSettings(), cors_origins=frozenset({origin}))
-    async with served(tmp_path, settings) as server:
+    settings = web_settings(cors_origins=frozenset({origin}))
+    async with serve(tmp_path, settings) as server:
         async with await Wire.connect(server.port) as wire:
             await wire.send(GET)
             answer = await wire.answer()
@@ -264,7 +257,7 @@ async def test_with_cors_only_pages_use_the_general_path(tmp_path: Path) -> None
 
 
 async def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
-    async with served(tmp_path, WebSettings()) as server:
+    async with serve(tmp_path, web_settings()) as server:
         for begun in (GET[:10], LIST[:30], SET[:-3], request("PUT", "/v1/values/a", "abc")[:-1]):
             async with await Wire.connect(server.port) as wire:
                 await wire.send(begun)
@@ -278,7 +271,7 @@ async def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(tmp_path
 async def test_requests_behind_a_large_body_do_not_pile_up(tmp_path: Path) -> None:
     """Two may pause the connection: the handler that is behind with a body, and the fast path that
     holds enough. When the first reads on, the second still holds enough."""
-    async with served(tmp_path, WebSettings()) as server:
+    async with serve(tmp_path, web_settings()) as server:
         lock = os.open(f"{server.database}-lock", os.O_RDWR)
         fcntl.flock(lock, fcntl.LOCK_EX)  # the write takes until it is released
         try:

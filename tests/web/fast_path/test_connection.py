@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-import re
-import socket
 from base64 import b64encode
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from dataclasses import replace
 
 import pytest
 import pytest_asyncio
 
-from tenantbase.process.config import Config
 from tenantbase.documents import LARGE_BYTES
 from tenantbase.entry import JSON, OCTETS
-from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.store import Set
-from tenantbase.web import Lifecycle, WebSettings, create_app, serving
-from tenantbase.process.wiring import Memcached, open_cache
+from tenantbase.scope import DEFAULT
 from tests.servers import MemcachedProcess
+from tests.service import opened
+from tests.web.both_paths import answers, both_paths
 from tests.web.corpus import EVERYTHING, LAST, PLAIN
-from tests.web.wire import Wire
 
 LARGE = random.Random(1).randbytes(LARGE_BYTES + 100_001)
 
@@ -37,63 +30,26 @@ class Lanes:
         self.fast = fast
         self.general = general
 
-    async def ask_both(self, *pieces: bytes, pause: bool = False) -> tuple[bytes, bytes]:
+    async def ask_both(self, *pieces: bytes) -> tuple[bytes, bytes]:
         """All that each answers to these bytes, and a last request that ends the connection."""
-        first = await _stream(self.fast, (*pieces, LAST), pause)
-        second = await _stream(self.general, (*pieces, LAST), pause)
+        first = await answers(self.fast, (*pieces, LAST))
+        second = await answers(self.general, (*pieces, LAST))
         return first, second
-
-
-async def _stream(port: int, pieces: tuple[bytes, ...], pause: bool) -> bytes:
-    async with asyncio.timeout(20), await Wire.connect(port) as wire:
-        try:
-            for piece in pieces:
-                await wire.send(piece)
-                if pause:
-                    await asyncio.sleep(0.001)
-            received = await wire.reader.read()
-        except ConnectionResetError:
-            received = b"reset"
-    # What two requests cannot have in common.
-    for pattern in (
-        rb"(?<=\nDate: )[^\r]*",
-        rb'(?<="id":")[^"]*',
-        rb'(?<="version":)\d+',
-        rb'(?<=ETag: ")\d+',
-        rb'(?<="created":)\w+',
-        rb"(?<=X-Cache: )\w+",
-        rb"(?<=Content-Length: )\d+",
-        rb"version is \d+",
-    ):
-        received = re.sub(pattern, b"*", received)
-    return received
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def lanes(
     memcached: MemcachedProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Lanes]:
-    database = tmp_path_factory.mktemp("lanes") / "x.db"
-    address = Memcached(MemcacheAddress.parse(memcached.address), 1 << 20)
-    async with AsyncExitStack() as stack:
-        config = Config(database=database, cache_timeout=5.0)
-        cache = await stack.enter_async_context(open_cache(config, address))
+    async with opened(tmp_path_factory.mktemp("lanes") / "x.db", memcached) as cache:
         await cache.write(
-            Set("plain", b'{"a": 1.50}', JSON),
-            Set("page/1", b"<p>", "text/html"),
-            Set("large", LARGE, OCTETS),
-            Set("large-json", b'["' + b"x" * len(LARGE) + b'"]', JSON),
+            Set(DEFAULT.key("plain"), b'{"a": 1.50}', JSON),
+            Set(DEFAULT.key("page/1"), b"<p>", "text/html"),
+            Set(DEFAULT.key("large"), LARGE, OCTETS),
+            Set(DEFAULT.key("large-json"), b'["' + b"x" * len(LARGE) + b'"]', JSON),
         )
-        ports = []
-        for fast in (True, False):
-            settings = replace(WebSettings(), fast_path=fast)
-            listener = stack.enter_context(socket.socket())
-            listener.bind(("127.0.0.1", 0))
-            lifecycle = Lifecycle()
-            app = create_app(cache, settings, lifecycle)
-            await stack.enter_async_context(serving(app, [listener], lifecycle, settings))
-            ports.append(listener.getsockname()[1])
-        yield Lanes(*ports)
+        async with both_paths(cache) as ports:
+            yield Lanes(*ports)
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
@@ -109,7 +65,7 @@ async def test_a_request_may_come_in_any_pieces(lanes: Lanes, name: str) -> None
     expected, general = await lanes.ask_both(whole)
     assert expected == general
     for cut in range(1, len(whole), 7):
-        fast = await _stream(lanes.fast, (whole[:cut], whole[cut:], LAST), pause=True)
+        fast = await answers(lanes.fast, (whole[:cut], whole[cut:], LAST), pause=True)
         assert fast == expected
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tenantbase.web.fast_path.framing import frame
-from tests.web.wire import request
+from tests.wire import request
 
 
 def test_a_request_ends_with_its_body() -> None:

@@ -9,22 +9,24 @@ import pytest
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from tenantbase.web import WebSettings, create_app
+from tenantbase.web import create_app
 from tenantbase.web import server as web_server
 from tenantbase.web.fast_path import connection
+from tests import service
 from tests.servers import poll_async
+from tests.service import web_settings
 from tests.web.fast_path import test_borrowing as borrowing
-from tests.web.wire import Wire, request
+from tests.wire import Wire, request
 
 
 async def test_a_body_whose_answer_came_early_is_not_taken_for_idleness(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection is the borrower's until the body has come, however slowly that happens."""
-    monkeypatch.setattr(web_server, "_LINGERING", 60.0)
-    monkeypatch.setattr(connection, "_PATIENCE", 0.02)
-    settings = WebSettings(max_value_bytes=1_000, keepalive_timeout=0.2)
-    async with borrowing.served(tmp_path, settings) as server:
+    monkeypatch.setattr(web_server, "_LINGERING_SECONDS", 60.0)
+    monkeypatch.setattr(connection, "_PATIENCE_SECONDS", 0.02)
+    settings = web_settings(max_value_bytes=1_000, keepalive_timeout=0.2)
+    async with borrowing.serve(tmp_path, settings) as server:
         async with await Wire.connect(server.port) as wire:
             put = request("PUT", "/v1/values/p", b"x" * 20_000)
             await wire.send(put[:1_000])
@@ -52,9 +54,9 @@ async def test_a_body_that_is_not_read_is_not_received(
         app.middlewares.append(waiting)
         return app
 
-    monkeypatch.setattr(borrowing, "create_app", create_waiting)
-    settings = WebSettings(max_value_bytes=4 << 20)
-    async with borrowing.served(tmp_path, settings) as server:
+    monkeypatch.setattr(service, "create_app", create_waiting)
+    settings = web_settings(max_value_bytes=4 << 20)
+    async with borrowing.serve(tmp_path, settings) as server:
         await poll_async(lambda: not len(server.lifecycle.connections), "the first has ended")
         async with await Wire.connect(server.port) as wire:
             body = b"x" * (4 << 20)

@@ -7,14 +7,14 @@ import pytest
 from tenantbase.web.fast_path.parser import (
     GENERAL,
     INCOMPLETE,
-    MAX_BODY,
-    MAX_HEAD,
+    MAX_BODY_BYTES,
+    MAX_HEAD_BYTES,
     Other,
     RequestParser,
     Route,
 )
 from tests.web.corpus import PLAIN, RARE
-from tests.web.wire import request
+from tests.wire import request
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -53,9 +53,9 @@ def test_every_beginning_of_a_plain_request_is_incomplete(name: str) -> None:
 
 def test_an_endless_head_or_body_is_not_waited_for() -> None:
     parse = RequestParser(lambda headers: True).parse
-    endless = b"GET /get-value?key=" + b"k" * MAX_HEAD
+    endless = b"GET /get-value?key=" + b"k" * MAX_HEAD_BYTES
     assert parse(endless) is GENERAL
-    assert parse(request("POST", "/set-value", b"x" * (MAX_BODY + 1))) is GENERAL
+    assert parse(request("POST", "/set-value", b"x" * (MAX_BODY_BYTES + 1))) is GENERAL
 
 
 def test_a_head_is_judged_by_what_allows_it_each_time_it_differs() -> None:

@@ -1,4 +1,4 @@
-"""Answers as bytes; that they are aiohttp's is what ``test_fast_lane.py`` compares."""
+"""Answers as bytes; that they are aiohttp's is what ``test_agreement.py`` compares."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def fields(answer: bytes) -> dict[bytes, bytes]:
 def test_the_date_follows_the_clock_forth_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_000_000_000.5
     monkeypatch.setattr(rendering, "time", SimpleNamespace(time=lambda: now))
-    writer = ResponseWriter(Lifecycle(), "x")
+    writer = ResponseWriter(Lifecycle())
     dates = []
     for now in (1_000_000_000.5, 1_000_000_000.9, 1_000_000_001.0, 999_999_999.9):
-        dates.append(fields(writer.value(ENTRY, CacheStatus.HIT))[b"Date"][-12:])
+        dates.append(fields(writer.entry(ENTRY, CacheStatus.HIT))[b"Date"][-12:])
     assert dates == [b"01:46:40 GMT", b"01:46:40 GMT", b"01:46:41 GMT", b"01:46:39 GMT"]
 
 
 def test_who_drains_says_that_the_connection_ends() -> None:
     lifecycle = Lifecycle()
-    writer = ResponseWriter(lifecycle, "x")
-    assert b"Connection" not in fields(writer.value(ENTRY, CacheStatus.MISS))
+    writer = ResponseWriter(lifecycle)
+    assert b"Connection" not in fields(writer.entry(ENTRY, CacheStatus.MISS))
     lifecycle.drain()
-    assert fields(writer.value(ENTRY, CacheStatus.MISS))[b"Connection"] == b"close"
+    assert fields(writer.entry(ENTRY, CacheStatus.MISS))[b"Connection"] == b"close"

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from tenantbase.web import WebSettings
-from tests.web.conftest import Server, Start
+from tests.service import Server
+from tests.web.conftest import Start
+from tests.service import web_settings
 from tests.web.table import Ask, Row, invalid, problem, put
-from tests.web.wire import ID, VERSION
+from tests.web.matchers import ID, VERSION
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -239,14 +240,14 @@ async def test_bulk_reads_use_the_cache(server: Server) -> None:
     if not server.cached:
         return
     await server.ask("PUT", "/v1/values/hit", "x")
-    before = server.cache.counters.hits
+    before = server.cache.counts.hits
     await server.ask("POST", "/get-values", '{"keys":["hit"]}')
-    assert server.cache.counters.hits == before + 1
+    assert server.cache.counts.hits == before + 1
 
 
 async def test_large_answers_come_in_pieces_and_compressed_if_wanted(start: Start) -> None:
     # The values that are read at a time, and those that fit into an answer sent as one, are fewer.
-    async with start(WebSettings(max_value_bytes=32 << 20, max_request_bytes=64 << 20)) as server:
+    async with start(web_settings(max_value_bytes=32 << 20, max_request_bytes=64 << 20)) as server:
         entries = [{"key": f"k{index}", "value": "x" * 100_000} for index in range(20)]
         assert (await values(*entries).send(server, "")).status == 200
         keys = [str(entry["key"]) for entry in entries]
@@ -264,7 +265,7 @@ async def test_large_answers_come_in_pieces_and_compressed_if_wanted(start: Star
 
 
 async def test_limits_are_those_of_the_settings(start: Start) -> None:
-    settings = WebSettings(max_value_bytes=10, max_request_bytes=200, max_batch_entries=2)
+    settings = web_settings(max_value_bytes=10, max_request_bytes=200, max_batch_entries=2)
     async with start(settings) as server:
         entries = [{"key": str(index), "value": 1} for index in range(3)]
         assert (await values(*entries).send(server, "")).json["field"] == "values"

@@ -11,9 +11,11 @@ from tenantbase.process.config import Config
 from tenantbase.entry import JSON
 from tenantbase.interfaces.store import Set
 from tenantbase.process.wiring import open_cache
+from tenantbase.scope import DEFAULT
 from tests.damage import damage
 from tests.servers import MemcachedProcess
-from tests.web.conftest import Server, Start
+from tests.service import Server
+from tests.web.conftest import Start
 
 MARKER = b"damaged!"
 HEALTHY = [f"k{n:02}" for n in range(16)]
@@ -24,8 +26,8 @@ async def database(tmp_path: Path) -> Path:
     path = tmp_path / "x.db"
     async with open_cache(Config(database=path)) as cache:
         for key in HEALTHY:
-            await cache.write(Set(key, b'"%s"' % key.encode(), JSON))
-        await cache.write(Set("k08-bad", MARKER * 8_000, "text/plain"))
+            await cache.write(Set(DEFAULT.key(key), b'"%s"' % key.encode(), JSON))
+        await cache.write(Set(DEFAULT.key("k08-bad"), MARKER * 8_000, "text/plain"))
     damage(path, MARKER)
     return path
 
@@ -70,3 +72,17 @@ async def test_what_holds_the_damaged_row_fails_clearly(database: Path, start: S
         assert (await server.ask("GET", "/get-values?prefix=k1")).status == 200
         healthy = await server.ask("POST", "/get-values", '{"keys": ["k01", "k02"]}')
         assert healthy.status == 200
+
+
+@pytest.mark.parametrize("cached", [True, False])
+async def test_the_damaged_key_can_be_deleted(database: Path, start: Start, cached: bool) -> None:
+    with MemcachedProcess() as memcached:
+        async with start(memcached=memcached if cached else None) as server:
+            assert (await server.ask("GET", "/get-value?key=k08-bad")).status == 503
+            deleted = await server.ask("DELETE", "/delete-value?key=k08-bad")
+            assert deleted.status == 204
+            assert (await server.ask("GET", "/get-value?key=k08-bad")).status == 404
+            listing = await server.ask("GET", "/get-values")
+            assert listing.status == 200 and b"k08-bad" not in listing.body
+            again = await server.ask("POST", "/set-value", '{"key": "k08-bad", "value": 1}')
+            assert again.status == 503, "its row still holds the key"

@@ -12,8 +12,9 @@ from tenantbase import __version__
 from tenantbase.coherence.policy import Cache
 from tenantbase.errors import StoreUnavailable
 from tests.servers import MemcachedProcess, poll_async
-from tests.web.conftest import Server, Start
-from tests.web.wire import Answer
+from tests.service import Server
+from tests.web.conftest import Start
+from tests.wire import Answer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -10,13 +10,13 @@ import pytest
 from tenantbase import json_text
 from tenantbase.offload.runner import APART_BYTES, is_large
 from tenantbase.json_text import check_utf8
-from tenantbase.web import WebSettings
+from tests.service import web_settings
 from tests.web.conftest import Start
 
 LARGE = b"[" + b"1234567, " * (APART_BYTES // 9) + b'"\xc3\xa9"]'
 BRACKETS = b"[" + b"{}, " * (1 << 19) + b"{}]"
 LONE = LARGE[:-1] + rb', "\ud83d"]'
-SETTINGS = WebSettings(max_value_bytes=16 << 20, max_request_bytes=24 << 20)
+SETTINGS = web_settings(max_value_bytes=16 << 20, max_request_bytes=24 << 20)
 
 # How a value gets in, by route: method, target, body, content type, field of the value.
 WAYS: dict[str, Callable[[bytes], tuple[str, str, bytes, str, str]]] = {
@@ -73,7 +73,7 @@ async def test_what_is_wrong_is_said(start: Start, way: str) -> None:
 
 
 async def test_a_large_body_that_is_too_large_a_value(start: Start) -> None:
-    async with start(WebSettings()) as server:
+    async with start(web_settings()) as server:
         body = b'{"values":[{"key":"k","value":%b}]}' % LARGE
         answer = await server.ask("POST", "/set-values", body)
         assert answer.status == 413

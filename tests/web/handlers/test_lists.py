@@ -13,9 +13,11 @@ import pytest
 from tenantbase.coherence.policy import Cache
 from tenantbase.entry import Entry
 from tenantbase.errors import StoreUnavailable
-from tests.web.conftest import Server, Start
+from tests.service import Server
+from tests.web.conftest import Start
 from tests.web.table import Ask, Row, invalid, put
-from tests.web.wire import ID, VERSION, Answer, request
+from tests.web.matchers import ID, VERSION
+from tests.wire import Answer, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

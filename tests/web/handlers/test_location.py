@@ -6,7 +6,7 @@ from urllib.parse import urljoin
 
 import pytest
 
-from tests.web.conftest import Server
+from tests.service import Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

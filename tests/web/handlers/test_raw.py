@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.web.conftest import Server
+from tests.service import Server
+from tenantbase.scope import DEFAULT
 from tests.web.table import Ask, Row, invalid, problem, put
-from tests.web.wire import ID, MOMENT, VERSION
+from tests.web.matchers import ID, MOMENT, VERSION
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -360,9 +361,9 @@ async def test_the_key_is_the_rest_of_the_path_decoded_once(
     assert (await server.ask("GET", target)).body == b"x"
     shown = await server.ask("POST", "/get-values", '{"keys":["no"]}')
     assert shown.json["missing"] == ["no"]
-    assert (await server.cache.get(key)).entry is not None
+    assert (await server.cache.get(DEFAULT.key(key))).entry is not None
     assert (await server.ask("DELETE", target)).status == 204
-    assert (await server.cache.get(key)).entry is None
+    assert (await server.cache.get(DEFAULT.key(key))).entry is None
 
 
 @pytest.mark.parametrize(

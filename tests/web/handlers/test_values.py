@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from tests.web.conftest import Server
+from tests.service import Server
 from tests.web.table import Ask, Row, invalid, problem, put
-from tests.web.wire import ID, MOMENT, VERSION
+from tests.web.matchers import ID, MOMENT, VERSION
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -17,11 +17,13 @@ from tenantbase.coherence.policy import Cache
 from tenantbase.entry import JSON
 from tenantbase.errors import StoreUnavailable
 from tenantbase.interfaces.store import Set
-from tenantbase.web import WebSettings
+from tenantbase.scope import DEFAULT
 from tests.app_server import AppServer, clean_environment
-from tests.web.conftest import Server, Start
+from tests.service import Server
+from tests.web.conftest import Start
+from tests.service import web_settings
 from tests.web.table import Ask, Row, invalid, problem
-from tests.web.wire import SECONDS, Headers, Wire, request
+from tests.wire import SECONDS, Headers, Wire, request
 
 EVENT_LOOPS = ["asyncio", "uvloop"]
 Block = dict[str, str]
@@ -87,7 +89,7 @@ async def watching(
 
 
 async def set_keys(server: Server, *keys: str) -> None:
-    await server.cache.write(*(Set(key, b"1", JSON) for key in keys))
+    await server.cache.write(*(Set(DEFAULT.key(key), b"1", JSON) for key in keys))
 
 
 def feed_runs() -> bool:
@@ -167,7 +169,7 @@ async def test_who_has_seen_nothing_can_resume_too(start: Start) -> None:
 
 
 async def test_a_heartbeat_moves_the_place_to_resume_from(start: Start) -> None:
-    async with start(WebSettings(heartbeat=0.05)) as server:
+    async with start(heartbeat=0.05) as server:
         async with watching(server.port, "/v1/watch?prefix=quiet") as stream:
             await set_keys(server, "loud")
             async with asyncio.timeout(SECONDS):
@@ -256,7 +258,7 @@ async def test_a_reset_names_what_concerns_the_watcher(start: Start) -> None:
 
 
 async def test_streams_end_when_the_server_drains(start: Start) -> None:
-    settings = WebSettings(drain_timeout=3600)
+    settings = web_settings(drain_timeout=3600)
     async with asyncio.timeout(SECONDS):
         async with start(settings) as server:
             wire = await Wire.connect(server.port)
@@ -271,7 +273,7 @@ async def test_streams_end_when_the_server_drains(start: Start) -> None:
 
 async def test_a_reader_who_takes_nothing_is_dropped_and_can_resume(start: Start) -> None:
     keys = [f"{number:04}" + "x" * 1000 for number in range(4000)]
-    async with start(WebSettings(heartbeat=0.2)) as server:
+    async with start(heartbeat=0.2) as server:
         with socket.socket() as lazy:
             lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             lazy.connect(("127.0.0.1", server.port))
@@ -285,7 +287,7 @@ async def test_a_reader_who_takes_nothing_is_dropped_and_can_resume(start: Start
 
 
 async def test_a_reader_who_leaves_is_forgotten(start: Start) -> None:
-    async with start(WebSettings(heartbeat=0.1)) as server:
+    async with start(heartbeat=0.1) as server:
         async with watching(server.port):
             assert feed_runs()
         await until(lambda: not feed_runs())

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
+from tenantbase.database.validation import combined
 from tenantbase.errors import ConditionFailed, InvalidRequest
 from tenantbase.interfaces.store import Condition
 from tenantbase.web.semantics.conditions import (
     Tags,
-    combined,
     header_condition,
     not_modified,
     parse_tags,
@@ -57,11 +57,11 @@ def test_what_the_headers_of_a_write_state() -> None:
 
 
 def test_the_headers_and_the_body_of_a_write_must_both_hold() -> None:
-    headers = request(If_Match='"7", "8"', If_None_Match='"9"')
-    both = write_condition(headers, if_version=8, if_absent=True)
+    headers = write_condition(request(If_Match='"7", "8"', If_None_Match='"9"'))
+    both = combined(headers, 8, True)
     eight, nine = frozenset({8}), frozenset({9})
     assert both == Condition(absent=True, versions=eight, not_versions=nine)
-    neither = write_condition(headers, if_version=9)
+    neither = combined(headers, 9, False)
     assert neither == Condition(versions=frozenset(), not_versions=nine)
     star = combined(Condition(exists=True), 7, False)
     assert star == Condition(exists=True, versions=frozenset({7}))

@@ -6,11 +6,12 @@ import asyncio
 
 import pytest
 
-from tenantbase.web import WebSettings
 from tests.servers import poll_async
-from tests.web.conftest import Server, Start
+from tests.service import Server
+from tests.web.conftest import Start
+from tests.service import web_settings
 from tests.web.table import problem
-from tests.web.wire import request
+from tests.wire import request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -30,7 +31,7 @@ async def test_a_body_is_invited_once_and_then_taken(server: Server, expected: s
 async def test_an_invited_body_may_be_refused(start: Start) -> None:
     """The invitation is no part of the answer, so there is room for another one. Since the body
     was invited it comes, and the connection goes on behind it."""
-    async with start(WebSettings(max_value_bytes=1_000)) as server, server.wire() as wire:
+    async with start(web_settings(max_value_bytes=1_000)) as server, server.wire() as wire:
         headers = {"Expect": "100-continue", "Transfer-Encoding": "chunked"}
         await wire.send(request("PUT", "/v1/values/k", headers=headers))
         assert (await wire.answer()).status == 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.web.conftest import Server
+from tests.service import Server
 from tests.web.table import problem
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -7,11 +7,12 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from tenantbase.web import WebSettings
 from tenantbase.web.transport import draining
 from tests.servers import poll_async
-from tests.web.conftest import Server, Start
-from tests.web.wire import request
+from tests.service import Server
+from tests.web.conftest import Start
+from tests.wire import request
+from tests.service import web_settings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -32,7 +33,7 @@ async def test_a_request_on_an_idle_connection_is_answered_when_the_port_is_clos
 ) -> None:
     monkeypatch.setattr(draining, "_QUIET_SECONDS", 10.0)
     monkeypatch.setattr(draining, "_LEAST_SECONDS", 10.0)
-    settings = WebSettings(drain_timeout=drain_timeout, fast_path=fast_path)
+    settings = web_settings(drain_timeout=drain_timeout, fast_path=fast_path)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(start(settings))
         async with server.wire() as wire, server.wire() as other:

@@ -8,16 +8,16 @@ import time
 
 import pytest
 
-from tenantbase.web import WebSettings
 from tenantbase.web.transport import lingering
+from tests.service import web_settings
 from tests.web.conftest import Start
-from tests.web.wire import request
+from tests.wire import request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def test_an_idle_client_is_not_one_that_takes_nothing(start: Start) -> None:
-    async with start(WebSettings(send_timeout=0.2)) as server, server.wire() as wire:
+    async with start(web_settings(send_timeout=0.2)) as server, server.wire() as wire:
         for target in ("/livez", "/health-check", "/livez"):
             await wire.send(request("GET", target))
             assert (await wire.answer()).status == 200
@@ -29,7 +29,7 @@ async def test_a_client_that_is_refused_may_send_what_it_has(
 ) -> None:
     """Many look at the answer only after they have sent all, and not if that fails."""
     monkeypatch.setattr(lingering, "LINGER_SECONDS", 20.0)
-    async with start(WebSettings(max_connections=1)) as server, server.wire() as wire:
+    async with start(web_settings(max_connections=1)) as server, server.wire() as wire:
         await wire.send(request("GET", "/livez"))
         assert (await wire.answer()).status == 200
 

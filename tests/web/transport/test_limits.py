@@ -5,21 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Sequence
+import sys
+from base64 import b64encode
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from tenantbase import json_requests
 from tenantbase.coherence.policy import Cache
-from tenantbase.entry import JSON
+from tenantbase.entry import JSON, Entry
+from tenantbase.json_requests import Read
 from tenantbase.lookup import Lookup
-from tenantbase.interfaces.store import Applied, Command, Set
-from tenantbase.web import WebSettings
+from tenantbase.interfaces.store import Set
 from tenantbase.web.transport.budget import STALLED_SECONDS
+from tenantbase.scope import DEFAULT
 from tests.servers import poll_async
-from tests.web.conftest import Server, Start
+from tests.service import Server
+from tests.web.blocked import BlockedCache, blocked
+from tests.web.conftest import Start
+from tests.service import web_settings
 from tests.web.table import problem
-from tests.web.wire import Answer, Wire, request
+from tests.wire import Answer, Wire, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -42,7 +49,7 @@ async def held_back(server: Server, key: str, size: int) -> AsyncIterator[Wire]:
 
 async def test_bodies_held_back_take_no_more_than_the_budget(start: Start) -> None:
     """Those who hold back give way to a client that goes on; each is told why."""
-    settings = WebSettings(max_inflight_bytes=4 * MIB, max_value_bytes=MIB)
+    settings = web_settings(max_inflight_bytes=4 * MIB, max_value_bytes=MIB)
     async with start(settings) as server, AsyncExitStack() as stack:
         wires = [
             await stack.enter_async_context(held_back(server, f"held/{n}", MIB)) for n in range(12)
@@ -77,7 +84,7 @@ async def test_bodies_held_back_take_no_more_than_the_budget(start: Start) -> No
 
 
 async def test_a_body_that_could_not_be_held_is_refused_by_its_head(start: Start) -> None:
-    settings = WebSettings(max_inflight_bytes=MIB, max_value_bytes=2 * MIB)
+    settings = web_settings(max_inflight_bytes=MIB, max_value_bytes=2 * MIB)
     async with start(settings) as server, server.wire() as wire:
         headers = {"Content-Length": str(2 * MIB), "Expect": "100-continue"}
         await wire.send(request("PUT", "/v1/values/k", headers=headers))
@@ -85,44 +92,24 @@ async def test_a_body_that_could_not_be_held_is_refused_by_its_head(start: Start
         assert (answer.status, answer.json) == (503, over_limit("max-inflight-bytes"))
 
 
-class _Blocked(Cache):
-    """Its writes wait for the test."""
-
-    gate: asyncio.Event
-    begun = 0
-
-    def write(self, *changes: Command) -> asyncio.Future[tuple[Applied, ...]]:
-        type(self).begun += 1
-        return asyncio.ensure_future(self._write(*changes))
-
-    async def _write(self, *changes: Command) -> tuple[Applied, ...]:
-        await self.gate.wait()
-        return await super().write(*changes)
-
-
-def blocked(cache: Cache) -> Cache:
-    slow = object.__new__(_Blocked)
-    slow.__dict__.update(cache.__dict__)
-    _Blocked.gate, _Blocked.begun = asyncio.Event(), 0
-    return slow
-
-
 async def test_a_queued_request_holds_its_body_and_does_not_give_way(start: Start) -> None:
-    settings = WebSettings(max_inflight_bytes=MIB, max_value_bytes=MIB)
+    settings = web_settings(max_inflight_bytes=MIB, max_value_bytes=MIB)
     async with start(settings, wrap=blocked) as server, server.wire() as queued:
         await queued.send(request("PUT", "/v1/values/queued", b"x" * (MIB - 10)))
-        await poll_async(lambda: _Blocked.begun == 1, "it is queued")
+        slow = server.cache
+        assert isinstance(slow, BlockedCache)
+        await poll_async(lambda: slow.begun == 1, "it is queued")
         await asyncio.sleep(2 * STALLED_SECONDS)
         refused = await server.ask("PUT", "/v1/values/other", b"y" * 20_000)
         assert (refused.status, refused.json) == (503, over_limit("max-inflight-bytes"))
-        _Blocked.gate.set()
+        slow.gate.set()
         assert (await queued.answer()).status == 201
         assert (await server.ask("PUT", "/v1/values/other", b"y" * 20_000)).status == 201
 
 
 @pytest.mark.parametrize("fast_path", [True, False])
 async def test_one_connection_too_many_is_refused_at_once(start: Start, fast_path: bool) -> None:
-    async with start(WebSettings(max_connections=3, fast_path=fast_path)) as server:
+    async with start(web_settings(max_connections=3, fast_path=fast_path)) as server:
         async with AsyncExitStack() as stack:
             wires = [await stack.enter_async_context(server.wire()) for _ in range(3)]
             for wire in wires:
@@ -178,14 +165,14 @@ TARGETS = ["/v1/values/big", "/get-values?prefix=big", "/get-value?key=big"]
 async def test_a_client_that_takes_nothing_is_cut_and_that_is_logged(
     start: Start, caplog: pytest.LogCaptureFixture, target: str
 ) -> None:
-    settings = WebSettings(max_value_bytes=16 * MIB, send_timeout=0.5)
+    settings = web_settings(max_value_bytes=16 * MIB, send_timeout=0.5)
     async with start(settings) as server:
-        await server.cache.write(Set("big", b'"%b"' % (b"x" * (12 * MIB)), JSON))
+        await server.cache.write(Set(DEFAULT.key("big"), b'"%b"' % (b"x" * (12 * MIB)), JSON))
         async with await _slow_reader(server, target) as wire:
             await poll_async(lambda: not len(server.lifecycle.connections), "it is cut")
             assert await _all(wire) < 12 * MIB
     (record,) = caplog.records
-    assert "has taken nothing of its answer for 0.5 s" in record.message
+    assert "has read nothing of its answer for 0.5 s" in record.message
 
 
 async def _all(wire: Wire) -> int:
@@ -204,9 +191,9 @@ async def test_a_client_that_takes_a_little_now_and_then_is_not_cut(
     start: Start, caplog: pytest.LogCaptureFixture, target: str
 ) -> None:
     """It takes several times as long as a client may take nothing."""
-    settings = WebSettings(max_value_bytes=16 * MIB, send_timeout=1.0)
+    settings = web_settings(max_value_bytes=16 * MIB, send_timeout=1.0)
     async with start(settings) as server:
-        await server.cache.write(Set("big", b'"%b"' % (b"x" * (12 * MIB)), JSON))
+        await server.cache.write(Set(DEFAULT.key("big"), b'"%b"' % (b"x" * (12 * MIB)), JSON))
         async with await _slow_reader(server, target) as wire:
             transport = wire.writer.transport
             count = 0
@@ -227,7 +214,7 @@ async def _all_of(wire: Wire, least: int) -> int:
 
 
 async def test_the_kernel_does_not_cut_before_the_server(start: Start) -> None:
-    async with start(WebSettings(send_timeout=100)) as server, server.wire():
+    async with start(web_settings(send_timeout=100)) as server, server.wire():
         await poll_async(lambda: len(server.lifecycle.connections) == 1, "it is connected")
         (transport,) = server.lifecycle.connections
         sock = transport.get_extra_info("socket")
@@ -237,19 +224,22 @@ async def test_the_kernel_does_not_cut_before_the_server(start: Start) -> None:
 
 
 class _Counting(Cache):
-    """Notes how many entries are asked for at a time."""
+    """Notes how many entries are asked for at a time, and what was found."""
 
     most = 0
+    given: list[Entry] = []
 
     async def get_many(self, keys: Sequence[str]) -> list[Lookup]:
         type(self).most = max(self.most, len(keys))
-        return await super().get_many(keys)
+        found = await super().get_many(keys)
+        self.given.extend(each.entry for each in found if each.entry is not None)
+        return found
 
 
 def counting(cache: Cache) -> Cache:
     counted = object.__new__(_Counting)
     counted.__dict__.update(cache.__dict__)
-    _Counting.most = 0
+    _Counting.most, _Counting.given = 0, []
     return counted
 
 
@@ -257,11 +247,36 @@ async def test_a_bulk_read_takes_no_more_at_a_time_than_fits_into_memory(start: 
     keys = [f"k{n}" for n in range(300)]
     body = json.dumps({"keys": keys})
     for largest, most in ((64 * MIB, 2), (MIB, 128)):
-        settings = WebSettings(max_value_bytes=largest, max_request_bytes=2 * largest)
+        settings = web_settings(max_value_bytes=largest, max_request_bytes=2 * largest)
         async with start(settings, wrap=counting) as server:
             answer = await server.ask("POST", "/get-values", body)
             assert answer.json["missing"] == keys
             assert 0 < _Counting.most <= most
+
+
+async def test_a_bulk_read_keeps_little_for_a_client_that_takes_nothing(start: Start) -> None:
+    """Whatever it asks for first: the small values and absent keys here make it read more at once."""
+    small = [f"small/{n}" for n in range(300)]
+    large = [f"large/{n}" for n in range(24)]
+    async with start(wrap=counting) as server:
+        for key in large:
+            assert (await server.ask("PUT", f"/v1/values/{key}", key[-1] * MIB)).status == 201
+        async with server.wire() as wire:
+            wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            body = json.dumps({"keys": small + large}).encode()
+            await wire.send(request("POST", "/get-values", body))
+            await poll_async(lambda: _Counting.most > 24, "the large ones are read")
+            await asyncio.sleep(0.5)
+            references = [sys.getrefcount(each) for each in _Counting.given]
+            held = sum(count > min(references) for count in references)
+            assert len(references) >= len(large) and held <= 5, "the others are read again later"
+            wire.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            answer = await wire.answer()
+        assert [each["key"] for each in answer.json["values"]] == large
+        assert [each["value"][:4] for each in answer.json["values"]] == [
+            b64encode(key[-1].encode() * 3).decode() for key in large
+        ]
+        assert answer.json["missing"] == small
 
 
 # What the head alone decides, and what is wrong with it.
@@ -316,3 +331,33 @@ async def test_a_body_that_came_uninvited_is_taken(server: Server) -> None:
         if answers[-1].status == 100:  # it was not there yet when the head was read
             answers.append(await wire.answer())
         assert answers[-1].status == 201
+
+
+async def test_large_bodies_that_arrive_together_are_parsed_one_in_a_turn(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are, the event loop turns between them, so others get theirs."""
+    parsed: list[int] = []
+    turn = 0
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            await asyncio.sleep(0)
+            turn += 1
+
+    def read_many(text: bytes, max_entries: int) -> Iterator[Read]:
+        parsed.append(turn)
+        return json_requests.read_many(text, max_entries)
+
+    monkeypatch.setattr("tenantbase.web.handlers.bulk.read_many", read_many)
+    body = json.dumps({"values": [{"key": f"k{n}", "value": n} for n in range(4_000)]}).encode()
+    async with start() as server, AsyncExitStack() as stack:
+        wires = [await stack.enter_async_context(server.wire()) for _ in range(8)]
+        for wire in wires:
+            await wire.send(request("POST", "/set-values", body))
+        counting = asyncio.create_task(count())
+        stack.callback(counting.cancel)
+        assert {(await wire.answer()).status for wire in wires} == {200}
+    assert len(parsed) == 8
+    assert len(set(parsed)) == 8, "two of them in one turn of the event loop"

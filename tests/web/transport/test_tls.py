@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, nullcontext
@@ -16,17 +15,19 @@ import pytest_asyncio
 from tenantbase.entry import JSON
 from tenantbase.interfaces.store import Set
 from tenantbase.process.tls import load
+from tenantbase.scope import DEFAULT
 from tenantbase.web import WebSettings
 from tenantbase.web.transport import tls_transport
 from tenantbase.web.transport.tls import TlsContext
 from tenantbase.web.transport.tls_transport import TlsTransport
 from tests.certificates import Authority
 from tests.servers import poll_async
-from tests.web.conftest import Server, Start
+from tests.service import Server, opened, served, web_settings
+from tests.web.both_paths import answers
+from tests.web.conftest import Start
 from tests.web.corpus import EVERYTHING, LAST
-from tests.web.fast_path.test_agreement import answers
 from tests.web.tls_wire import TlsWire
-from tests.web.wire import SECONDS, Wire, request
+from tests.wire import SECONDS, Wire, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -51,7 +52,7 @@ def trusted(authority: Authority) -> ssl.SSLContext:
 def settings(authority: Authority) -> WebSettings:
     pair = authority.issue()
     context = TlsContext(load(pair.certificate, pair.key, None))
-    return WebSettings(tls=context, max_value_bytes=16 * MIB)
+    return web_settings(tls=context, max_value_bytes=16 * MIB)
 
 
 @pytest.fixture
@@ -62,7 +63,10 @@ def quick_handshake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 async def fill(server: Server) -> None:
-    await server.cache.write(Set("k", b"1", JSON), Set("big", b'"%b"' % (b"x" * (12 * MIB)), JSON))
+    await server.cache.write(
+        Set(DEFAULT.key("k"), b"1", JSON),
+        Set(DEFAULT.key("big"), b'"%b"' % (b"x" * (12 * MIB)), JSON),
+    )
 
 
 async def connected(server: Server, context: ssl.SSLContext) -> TlsWire:
@@ -75,32 +79,19 @@ async def connected(server: Server, context: ssl.SSLContext) -> TlsWire:
 async def ports(
     settings: WebSettings, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[tuple[int, int, int]]:
-    """The fast path over TLS, the general one over TLS, and the fast one in plain HTTP."""
-    from tenantbase.process.config import Config
-    from tenantbase.process.wiring import open_cache
-    from tenantbase.web import Lifecycle, create_app, serving
-
-    database = tmp_path_factory.mktemp("agree") / "x.db"
-    async with AsyncExitStack() as stack:
-        cache = await stack.enter_async_context(open_cache(Config(database=database)))
+    """The fast path over TLS, aiohttp over TLS, and the fast path in plain HTTP."""
+    async with opened(tmp_path_factory.mktemp("agree") / "x.db") as cache:
         await cache.write(
-            Set("plain", b'{"a": 1.50}', JSON),
-            Set("w", b"1", JSON),
-            Set("page/1", b"x", "text/html"),
+            Set(DEFAULT.key("plain"), b'{"a": 1.50}', JSON),
+            Set(DEFAULT.key("w"), b"1", JSON),
+            Set(DEFAULT.key("page/1"), b"x", "text/html"),
         )
-        found = []
-        for each in (
-            settings,
-            replace(settings, fast_path=False),
-            WebSettings(max_value_bytes=settings.max_value_bytes),
+        async with (
+            served(cache, settings) as fast,
+            served(cache, replace(settings, fast_path=False)) as general,
+            served(cache, replace(settings, tls=None)) as plain,
         ):
-            listener = stack.enter_context(socket.socket())
-            listener.bind(("127.0.0.1", 0))
-            lifecycle = Lifecycle()
-            app = create_app(cache, each, lifecycle)
-            await stack.enter_async_context(serving(app, [listener], lifecycle, each))
-            found.append(listener.getsockname()[1])
-        yield found[0], found[1], found[2]
+            yield fast.port, general.port, plain.port
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
@@ -108,9 +99,9 @@ async def test_answers_are_those_of_plain_http(
     ports: tuple[int, int, int], trusted: ssl.SSLContext, name: str
 ) -> None:
     data = EVERYTHING[name]
-    fast = await answers(ports[0], data, trusted)
-    assert fast == await answers(ports[1], data, trusted)
-    plain = await answers(ports[2], data)
+    fast = await answers(ports[0], [data + LAST], tls=trusted)
+    assert fast == await answers(ports[1], [data + LAST], tls=trusted)
+    plain = await answers(ports[2], [data + LAST])
     if b"Origin: http://localhost" in data:
         assert b" 200 " in plain and b" 403 " in fast
     else:
@@ -124,7 +115,7 @@ async def test_pages_of_the_same_host_may_write(
     for port in ports[:2]:
         for origin, status in (("https://localhost", b"200"), ("http://localhost", b"403")):
             data = request("POST", "/set-value", body, {"Origin": origin})
-            answer = await answers(port, data, trusted)
+            answer = await answers(port, [data + LAST], tls=trusted)
             assert answer.startswith(b"HTTP/1.1 %b " % status), (origin, answer)
 
 
@@ -204,8 +195,8 @@ async def test_watch_ends_with_the_close_notify_of_its_client(
     start: Start, settings: WebSettings, trusted: ssl.SSLContext, fast_path: bool, early: bool
 ) -> None:
     """Without waiting for a heartbeat. asyncio's clients would keep it open for half a minute."""
-    changed = replace(settings, fast_path=fast_path, heartbeat=3600)
-    async with start(changed) as server:
+    changed = replace(settings, fast_path=fast_path)
+    async with start(changed, heartbeat=3600) as server:
         async with await connected(server, trusted) as wire:
             await wire.send(request("GET", "/v1/watch"))
             if not early:
@@ -262,7 +253,7 @@ async def test_pipelined_requests_beyond_the_buffers_are_all_answered(
 ) -> None:
     """Reading is paused and resumed in both directions."""
     async with start(replace(settings, fast_path=fast_path)) as server:
-        await server.cache.write(Set("k", b'"%b"' % (b"x" * 10_000), JSON))
+        await server.cache.write(Set(DEFAULT.key("k"), b'"%b"' % (b"x" * 10_000), JSON))
         async with await connected(server, trusted) as wire:
             sending = asyncio.create_task(wire.send(GET * 3_000 + LAST))
             assert (await wire.read_all()).count(b"HTTP/1.1 200 OK") == 3_001
@@ -342,7 +333,7 @@ async def test_draining_answers_what_is_on_its_way(
     async with AsyncExitStack() as stack:
         changed = replace(settings, fast_path=fast_path, drain_delay=0.3)
         async with start(changed) as server:
-            await server.cache.write(Set("k", b"1", JSON))
+            await server.cache.write(Set(DEFAULT.key("k"), b"1", JSON))
             idle = await stack.enter_async_context(await connected(server, trusted))
             fresh = await stack.enter_async_context(await TlsWire.connect(server.port, trusted))
             silent = await stack.enter_async_context(await TlsWire.connect(server.port, trusted))
@@ -371,7 +362,7 @@ async def test_certificates_of_clients_are_asked_for(
     pair = authority.issue()
     context = TlsContext(load(pair.certificate, pair.key, authority.certificate))
     other = Authority(authority.certificate.parent / "other", "another authority")
-    async with start(WebSettings(tls=context)) as server:
+    async with start(web_settings(tls=context)) as server:
         for client, reason in (
             (authority.issue("client"), None),
             (None, "CERTIFICATE_REQUIRED"),
@@ -400,7 +391,7 @@ async def test_renewed_certificate_is_for_new_connections(
         assert certificate is not None
         return certificate["serialNumber"]
 
-    async with start(WebSettings(tls=context)) as server:
+    async with start(web_settings(tls=context)) as server:
         async with await connected(server, trusted) as old:
             context.current = load(second.certificate, second.key, None)
             async with await connected(server, trusted) as new:

@@ -1,33 +1,56 @@
-"""HTTP byte by byte: what is sent is what the test says, and what comes is taken apart by hand."""
+"""HTTP byte by byte: a test sends the bytes that it says, and gets the answer taken apart.
+
+`Wire` is a connection in the test's event loop; `ask` and `receive` are for blocking sockets.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
+import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPResponse
 from typing import Any
 
+from multidict import CIMultiDict
+
 SECONDS = 20.0
+"""Timeout for one answer."""
 
 Headers = Mapping[str, str] | Sequence[tuple[str, str]]
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse)
+
+
+def fields(pairs: Iterable[tuple[str, str]]) -> CIMultiDict[str]:
+    """Header fields by name in any case; several of one name are joined by commas."""
+    found: CIMultiDict[str] = CIMultiDict()
+    for name, value in pairs:
+        found[name] = f"{found[name]}, {value.strip()}" if name in found else value.strip()
+    return found
+
+
 @dataclass(frozen=True)
 class Answer:
-    """One answer. Header names are in lower case; several of a name are joined by commas."""
+    """One answer."""
 
     status: int
-    headers: dict[str, str]
+    headers: CIMultiDict[str]
     body: bytes
     whole: bool = True
     """The body came to its declared end."""
 
     @property
     def json(self) -> Any:
-        return json.loads(self.body)
+        """The body. Raises ValueError if it is not JSON."""
+        return _JSON.decode(self.body.decode())
 
     @property
     def version(self) -> str:
@@ -35,7 +58,7 @@ class Answer:
 
 
 class Wire:
-    """A connection to the server under test."""
+    """A connection to a server on 127.0.0.1; as a context manager, closed at the end."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -43,7 +66,7 @@ class Wire:
 
     @classmethod
     async def connect(cls, port: int, tls: ssl.SSLContext | None = None) -> Wire:
-        """Connect to a port of 127.0.0.1; with ``tls``, over TLS."""
+        """Connect, over TLS if there is a context for it. Raises OSError."""
         name = None if tls is None else "localhost"
         return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name))
 
@@ -57,21 +80,26 @@ class Wire:
         except ConnectionError:
             pass  # the server was the first to go
 
+    def abort(self) -> None:
+        """Drop the connection, with whatever is still to be sent."""
+        self.writer.transport.abort()
+
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def answer(self, method: str = "GET") -> Answer:
-        """The next answer. Raises EOFError if the connection ends before one."""
-        async with asyncio.timeout(SECONDS):
-            head = await self._head()
-            lines = head.decode("latin-1").split("\r\n")
+    async def answer(self, method: str = "GET", seconds: float = SECONDS) -> Answer:
+        """The next answer, to a request with this method.
+
+        Raises:
+            EOFError: the connection ends before an answer.
+            TimeoutError, OSError, ValueError: no answer comes, or nothing that looks like one.
+        """
+        async with asyncio.timeout(seconds):
+            lines = (await self._head()).decode("latin-1").split("\r\n")
             status = int(lines[0].split(" ")[1])
-            headers: dict[str, str] = {}
-            for line in filter(None, lines[1:]):
-                name, _, value = line.partition(":")
-                name, value = name.lower(), value.strip()
-                headers[name] = f"{headers[name]}, {value}" if name in headers else value
+            parted = (line.partition(":") for line in lines[1:] if line)
+            headers = fields((name, value) for name, _, value in parted)
             if status == 100:
                 return Answer(status, headers, b"")
             body, whole = await self._body(method, status, headers)
@@ -84,7 +112,7 @@ class Wire:
             raise EOFError("the connection ended") from error
 
     async def _body(
-        self, method: str, status: int, headers: Mapping[str, str]
+        self, method: str, status: int, headers: CIMultiDict[str]
     ) -> tuple[bytes, bool]:
         if method == "HEAD" or status in (204, 304):
             return b"", True
@@ -133,33 +161,33 @@ def request(
     return head + b"\r\n" + (body or b"")
 
 
-class Like:
-    """Equal to any text that a pattern matches as a whole."""
-
-    def __init__(self, pattern: str) -> None:
-        self._pattern = pattern
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, str) and re.fullmatch(self._pattern, other) is not None
-
-    def __repr__(self) -> str:
-        return f"<like {self._pattern}>"
+def connect(port: int) -> socket.socket:
+    """A blocking connection to a server on 127.0.0.1. Raises OSError."""
+    return socket.create_connection(("127.0.0.1", port), SECONDS)
 
 
-class Is:
-    """Equal to anything of a type."""
+def receive(connection: socket.socket, method: str = "GET") -> Answer:
+    """The next answer on a blocking connection, to a request with this method.
 
-    def __init__(self, kind: type) -> None:
-        self._kind = kind
+    What follows the answer may be read with it, and is lost.
 
-    def __eq__(self, other: object) -> bool:
-        return type(other) is self._kind
+    Raises:
+        OSError, http.client.HTTPException: no answer comes, or not all of it.
+    """
+    with HTTPResponse(connection, method=method) as response:
+        response.begin()
+        return Answer(response.status, fields(response.getheaders()), response.read())
 
-    def __repr__(self) -> str:
-        return f"<any {self._kind.__name__}>"
 
-
-ID = Like("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-VERSION = Is(int)
-MOMENT = Is(float)
-TEXT = Is(str)
+def ask(
+    port: int,
+    method: str,
+    target: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    """Send a request on a blocking connection of its own. Raises what `receive` does."""
+    named = {"Host": f"127.0.0.1:{port}"} | dict(headers or {})
+    with connect(port) as connection:
+        connection.sendall(request(method, target, body, named))
+        return receive(connection, method)

@@ -1,4 +1,4 @@
-"""Server-sent events: from lines to blocks (HTML Living Standard, section 9.2)."""
+"""A parser of server-sent events: lines to blocks (HTML Living Standard, section 9.2)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import msgspec
 
 
 class Block(msgspec.Struct):
-    """What lies between two empty lines; None: the field was not there.
+    """The fields between two empty lines; None if a field is missing.
 
     Attributes:
-        retry: seconds to wait before connecting anew.
+        retry: seconds to wait before reconnecting.
     """
 
     event: str = "message"
@@ -19,13 +19,13 @@ class Block(msgspec.Struct):
 
 
 class BlockReader:
-    """Puts lines together."""
+    """Collects lines into blocks."""
 
     def __init__(self) -> None:
         self._block = Block()
 
     def take(self, line: bytes) -> Block | None:
-        """Take a line without its LF; the block that it ended, if it ended one."""
+        """Take a line without its LF. Returns: the block that the line ends, if it ends one."""
         text = line.decode("utf-8", "replace").removesuffix("\r")
         if not text:
             block, self._block = self._block, Block()

@@ -1,0 +1,76 @@
+"""``tenantbase import`` and ``export``: a whole database, or a prefix of it, as lines of JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
+
+import click
+
+from tenantbase.cli.input import input_from
+from tenantbase.cli.options import command
+from tenantbase.cli.output import Output, output_to
+from tenantbase.entry import check_text
+from tenantbase.errors import CannotWrite
+from tenantbase.process.config import Config
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+@command("import", "database", "max_value_bytes", "write_timeout")
+@click.argument("file", default="-")
+def import_(config: Config, file: str) -> None:
+    """Store the entries in FILE, or standard input: JSON, one entry a line.
+
+    A line has "key" and "value" and may have the other fields that /set-value takes, except
+    conditions. Stops at the first line that cannot be stored; the lines before it are stored.
+    """
+    from tenantbase.cli.transfer import import_lines
+    from tenantbase.process.wiring import open_database
+
+    async def work(source: BinaryIO) -> None:
+        async with open_database(config) as database:
+            with _progress() as progress:
+                async for lines in import_lines(database, source):
+                    progress.update(lines)
+
+    with input_from(file) as source:
+        asyncio.run(work(source))
+
+
+@command("export", "database", "write_timeout")
+@click.option("--prefix", default="", metavar="TEXT", help="Only keys with this prefix.")
+@click.argument("file", default="-")
+def export(config: Config, prefix: str, file: str) -> None:
+    """Write all entries to FILE, or standard output: JSON, one entry a line.
+
+    FILE is replaced once everything is written. Until then, and if the export fails, it stays as
+    it was.
+    """
+    from tenantbase.cli.transfer import export_lines
+    from tenantbase.process.wiring import files_of, open_to_read
+
+    check_text(prefix, "prefix")
+    if Path(os.path.realpath(file)) in files_of(config.database):
+        raise CannotWrite(f"cannot write to {file}: it is a file of the database")
+
+    async def work(output: Output) -> None:
+        async with open_to_read(config) as database:
+            with _progress() as progress:
+                async for lines, count in export_lines(database, prefix):
+                    await output.send(lines)
+                    progress.update(count)
+
+    with output_to(file) as output:
+        asyncio.run(work(output))
+
+
+def _progress() -> tqdm[NoReturn]:
+    """A count of entries on standard error, if that is a terminal."""
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0  # no monitor thread: each batch updates the count
+    return tqdm(unit=" entries", unit_scale=True, disable=None)

@@ -1,0 +1,165 @@
+"""``tenantbase set``, ``get``, ``delete`` and ``list``: on a database file, or a server with --url."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
+from typing import Final, TypeVar
+
+import click
+import msgspec
+
+from tenantbase.cli.arguments import as_given
+from tenantbase.cli.backend import Backend, open_backend
+from tenantbase.cli.input import read_standard_input
+from tenantbase.cli.options import command
+from tenantbase.cli.output import standard_output
+from tenantbase.entry import JSON, OCTETS, check_key, check_text, expiry, is_json
+from tenantbase.errors import CannotWrite, InvalidRequest, TenantbaseError
+from tenantbase.json_text import NotJson, check_json
+from tenantbase.process.config import Config
+
+Result = TypeVar("Result")
+
+_OPTIONS: Final = ("database", "url", "tls_ca", "write_timeout")
+_JSON_SPACE: Final = b" \t\r\n"
+
+
+@command("set", *_OPTIONS, "max_value_bytes")
+@click.argument("key", required=False, callback=as_given)
+@click.argument("value", required=False, callback=as_given)
+@click.option("--text", is_flag=True, help="Store VALUE as a string, even if it is JSON.")
+@click.option("--ttl", type=float, metavar="SECONDS", help="Expire after this many seconds.")
+@click.option("--if-absent", is_flag=True, help="Only if the key does not exist.")
+@click.option(
+    "--if-version", type=click.IntRange(0), metavar="N", help="Only if this is its version."
+)
+def set_(
+    config: Config,
+    key: str | None,
+    value: str | None,
+    text: bool,
+    ttl: float | None,
+    if_absent: bool,
+    if_version: int | None,
+) -> None:
+    """Store VALUE at KEY, prompting for whichever is missing.
+
+    VALUE is stored as JSON if it is JSON, as a string if it is other text, and as it is if it is not
+    UTF-8. JSON that the server would refuse is refused here too; --text stores it as a string. A dash
+    reads VALUE from standard input. Prints the server's answer. If that cannot be printed, the value
+    is stored all the same: a line on standard error says so, and the exit status is 0.
+    """
+    expiry(0, ttl, None)
+    key = check_key(_given_or_prompted("Key", key))
+    value = _given_or_prompted("Value", value)
+    data = read_standard_input() if value == "-" else os.fsencode(value)
+    stored, content_type = _as_value(data, text)
+
+    async def work(backend: Backend) -> bytes:
+        return await backend.set(
+            key, stored, content_type, ttl=ttl, if_absent=if_absent, if_version=if_version
+        )
+
+    answer = _run(config, work, create=True)
+    try:
+        with suppress(BrokenPipeError), standard_output() as output:
+            output.write(answer + b"\n")
+    except CannotWrite as error:
+        # The exit status says whether the value is stored: a script that takes a lock relies on it.
+        click.echo(f"The value is stored, but the answer could not be printed: {error}", err=True)
+
+
+@command("get", *_OPTIONS)
+@click.argument("key", required=False, callback=as_given)
+def get(config: Config, key: str | None) -> None:
+    """Print the value of KEY, prompting for it if it is missing.
+
+    Adds a newline to JSON and writes other values as they are. The exit status is 1 if the key does
+    not exist.
+    """
+    key = check_key(_given_or_prompted("Key", key))
+    found = _run(config, lambda backend: backend.get(key), read_only=True)
+    if found is None:
+        raise TenantbaseError(f"there is no key {key!r}")
+    value, content_type = found
+    with standard_output() as output:
+        output.write(value + b"\n" if is_json(content_type) else value)
+
+
+@command("delete", *_OPTIONS)
+@click.argument("key", required=False, callback=as_given)
+@click.option(
+    "--if-version", type=click.IntRange(0), metavar="N", help="Only if this is its version."
+)
+def delete(config: Config, key: str | None, if_version: int | None) -> None:
+    """Delete KEY, prompting for it if it is missing. Deleting an absent key is not an error."""
+    key = check_key(_given_or_prompted("Key", key))
+    _run(config, lambda backend: backend.delete(key, if_version=if_version))
+
+
+@command("list", *_OPTIONS)
+@click.option("--prefix", default="", metavar="TEXT", help="Only keys with this prefix.")
+@click.option("--limit", type=click.IntRange(1, 10_000), metavar="N", help="At most this many.")
+def list_(config: Config, prefix: str, limit: int | None) -> None:
+    """Print entries as JSON, one a line, in byte order of keys."""
+    check_text(prefix, "prefix")
+
+    async def work(backend: Backend) -> None:
+        async with aclosing(backend.lines(prefix, limit)) as pieces:
+            async for piece in pieces:
+                await output.send(piece)
+
+    with standard_output() as output:
+        _run(config, work, read_only=True)
+
+
+def _run(
+    config: Config,
+    work: Callable[[Backend], Awaitable[Result]],
+    *,
+    create: bool = False,
+    read_only: bool = False,
+) -> Result:
+    async def session() -> Result:
+        async with open_backend(config, create=create, read_only=read_only) as backend:
+            return await work(backend)
+
+    return asyncio.run(session())
+
+
+def _given_or_prompted(name: str, given: str | None) -> str:
+    """The argument, or the answer to a prompt on standard error."""
+    if given is not None:
+        return given
+    try:
+        answer: str = click.prompt(name, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        click.echo(err=True)  # ends the prompt's line
+        raise TenantbaseError(f"{name.upper()} is missing") from None
+    return answer
+
+
+def _as_value(data: bytes, text: bool) -> tuple[bytes, str]:
+    """The bytes to store, and their media type."""
+    try:
+        string = data.decode()
+    except UnicodeDecodeError as error:
+        if text:
+            raise TenantbaseError("the value is not UTF-8 text") from error
+        return data, OCTETS
+    if not text:
+        try:
+            check_json(data, "VALUE")
+            return data.strip(_JSON_SPACE), JSON
+        except NotJson:
+            pass
+        except InvalidRequest as error:
+            detail = f"{error.detail}; --text stores it as a string"
+            raise InvalidRequest(detail, "VALUE") from error
+    return msgspec.json.encode(string), JSON

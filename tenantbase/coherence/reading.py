@@ -1,0 +1,290 @@
+"""Read-through: what memcached provably still has right, and the rest from the store.
+
+A batch of reads asks the authority for its buckets' tags, then memcached, and believes the items
+that fit these tags. For the others it reads the store and fills memcached under the tags asked
+for *before*: had a write come in between, the fill would not fit the tag that it left.
+``DESIGN.md`` says why each rule is needed; ``tests/test_model.py`` shows what goes wrong without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from typing import Final, NamedTuple
+
+from tenantbase.coherence.authority import Authority, Tag
+from tenantbase.coherence.batcher import LATER, Batcher, Later, Unfinished
+from tenantbase.coherence.filler import HEAVY_BYTES, Fill, Filler
+from tenantbase.coherence.sealed_item import REJECTED, ItemSealer, Slot, Verdict
+from tenantbase.deadlines import Deadlines
+from tenantbase.entry import Entry
+from tenantbase.errors import CacheUnavailable, StoreError, StoreUnavailable
+from tenantbase.interfaces.cache import Memcache
+from tenantbase.interfaces.store import Store
+from tenantbase.lookup import CacheStatus, Lookup, PolicyCounts
+
+_BATCH_KEYS: Final = 256
+_SELECTS: Final = 8  # queries in flight at most
+_LARGE_ITEM_BYTES: Final = 64 << 10  # smaller ones are opened sooner than handed to a thread
+_NONE_OPENED: Final[Mapping[bytes, Entry | None | Verdict]] = {}
+_Loaded = Entry | None | StoreError
+_Load = tuple[bytes, Tag]  # a key's name, and the tag its bucket had before the store was read
+
+
+class ReadThrough:
+    """Reads keys, in batches.
+
+    Args:
+        store: the truth.
+        authority: says which cached copies are valid.
+        memcache: None: there is none.
+        filler: stores in memcached what was read from the store.
+        timeout: seconds until a read that needs the store is given up.
+
+    Attributes:
+        single, bulk: take one key, or many keys at a time; see ``Cache.get`` and ``get_many``.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        authority: Authority,
+        sealer: ItemSealer,
+        memcache: Memcache | None,
+        filler: Filler,
+        counts: PolicyCounts,
+        clock: Callable[[], float],
+        timeout: float,
+    ) -> None:
+        self._store = store
+        self._authority = authority
+        self._sealer = sealer
+        self._memcache = memcache
+        self._filler = filler
+        self._counts = counts
+        self._clock = clock
+        self._loads: dict[_Load, asyncio.Future[Entry | None]] = {}
+        # One question to memcached at a time makes large batches, which cost least. Reading the
+        # store never holds up the next question, however long it takes.
+        self.single = Batcher(self._read_single, limit=_BATCH_KEYS, parallel=1)
+        self.bulk = Batcher(self._read_bulk, limit=_BATCH_KEYS, parallel=1, weight=len)
+        self._selects = Batcher(self._select, limit=_BATCH_KEYS, parallel=_SELECTS, weight=len)
+        self._deadlines: Deadlines[None] = Deadlines(timeout, _time_out)
+
+    async def drained(self) -> None:
+        """Wait for every read in flight, and for what it stores in memcached."""
+        await self.single.drained()
+        await self.bulk.drained()
+
+    async def _read_single(self, keys: Sequence[str]) -> Sequence[Lookup] | Unfinished[Lookup]:
+        asked = await self._ask(keys)
+        found = asked.found
+        if not (asked.missed or asked.direct):
+            return [found[key] for key in keys]
+        ready: list[Lookup | Later] = [found.get(key, LATER) for key in keys]
+        late = [key for key in keys if key not in found]
+        return Unfinished(ready, partial(self._finish_single, asked, late))
+
+    async def _finish_single(self, asked: _Asked, late: list[str]) -> list[Lookup | Exception]:
+        loaded = await self._load(asked)
+        return [loaded[key] for key in late]
+
+    async def _read_bulk(
+        self, bulks: Sequence[Sequence[str]]
+    ) -> Sequence[list[Lookup]] | Unfinished[list[Lookup]]:
+        asked = await self._ask(list(chain.from_iterable(bulks)))
+        found = asked.found
+        if not (asked.missed or asked.direct):
+            return [[found[key] for key in keys] for keys in bulks]
+        ready: list[list[Lookup] | Later] = []
+        late: list[Sequence[str]] = []
+        for keys in bulks:
+            if all(key in found for key in keys):
+                ready.append([found[key] for key in keys])
+            else:
+                ready.append(LATER)
+                late.append(keys)
+        return Unfinished(ready, partial(self._finish_bulk, asked, late))
+
+    async def _finish_bulk(
+        self, asked: _Asked, late: list[Sequence[str]]
+    ) -> list[list[Lookup] | Exception]:
+        known: dict[str, Lookup | StoreError] = {**asked.found, **await self._load(asked)}
+        results: list[list[Lookup] | Exception] = []
+        for keys in late:
+            found = []
+            for key in keys:
+                result = known[key]
+                if isinstance(result, StoreError):
+                    results.append(result)
+                    break
+                found.append(result)
+            else:
+                results.append(found)
+        return results
+
+    async def _ask(self, keys: Sequence[str]) -> _Asked:
+        """The first step of a batch: what memcached has of these keys."""
+        now = self._clock()
+        found: dict[str, Lookup] = {}
+        missed: dict[str, _Load] = {}
+        slots = list(map(self._sealer.slot, dict.fromkeys(keys)))
+        memcache = self._memcache
+        if memcache is None or not memcache.available:
+            direct = [slot.key for slot in slots]
+        else:
+            # Every caller of this batch has begun by now, so the tags are fresh for all of them.
+            answer = self._authority.tags([slot.bucket for slot in slots])
+            if isinstance(answer, list):
+                tags = answer
+                names = [
+                    slot.name for slot, tag in zip(slots, tags, strict=True) if tag is not None
+                ]
+                items = await self._fetch(memcache, names)
+            else:
+                tags, items = await asyncio.gather(
+                    answer, self._fetch(memcache, [slot.name for slot in slots])
+                )
+            direct = []
+            asked: list[tuple[Slot, Tag]] = []
+            for slot, tag in zip(slots, tags, strict=True):
+                if tag is None or items is None:
+                    direct.append(slot.key)
+                else:
+                    asked.append((slot, tag))
+            if items is not None:
+                await self._open(asked, items, now, found, missed)
+        if missed or direct:
+            misses, bypasses = set(missed), set(direct)
+            self._counts.misses += sum(key in misses for key in keys)
+            self._counts.bypasses += sum(key in bypasses for key in keys)
+            self._counts.hits += sum(key in found for key in keys)
+        else:
+            self._counts.hits += len(keys)
+        return _Asked(found, missed, direct, now)
+
+    async def _fetch(self, memcache: Memcache, names: list[bytes]) -> dict[bytes, bytes] | None:
+        """What memcached has under these names; None if it cannot be asked."""
+        if not names:
+            return {}
+        try:
+            return await memcache.get_many(names)
+        except CacheUnavailable:
+            self._counts.cache_failures += 1
+            return None
+
+    async def _open(
+        self,
+        asked: Sequence[tuple[Slot, Tag]],
+        items: Mapping[bytes, bytes],
+        now: float,
+        found: dict[str, Lookup],
+        missed: dict[str, _Load],
+    ) -> None:
+        """Sort what was asked for by whether memcached has a valid copy of it."""
+        item_of, open_item, hit = items.get, self._sealer.open, CacheStatus.HIT
+        opened = _NONE_OPENED
+        if sum(map(len, items.values())) > HEAVY_BYTES:
+            large = [
+                (slot, items[slot.name], tag)
+                for slot, tag in asked
+                if len(items.get(slot.name, b"")) >= _LARGE_ITEM_BYTES
+            ]
+            opened = await asyncio.to_thread(self._sealer.open_many, large)
+        for slot, tag in asked:
+            data = item_of(slot.name)
+            if data is None:
+                entry: Entry | None | Verdict = REJECTED
+            elif opened and slot.name in opened:
+                entry = opened[slot.name]
+            else:
+                entry = open_item(data, slot, tag)
+            if entry is REJECTED:
+                missed[slot.key] = slot.name, tag
+                if data is not None:
+                    self._counts.rejected_items += 1
+            elif entry is None or entry.expires_at is None or entry.alive(now):
+                found[slot.key] = Lookup(entry, hit)
+            else:
+                found[slot.key] = Lookup(None, hit)
+
+    async def _load(self, asked: _Asked) -> dict[str, Lookup | StoreError]:
+        """The second step: read from the store what memcached did not have, and fill.
+
+        Each key is read once, however many callers want it. Joining a load that another batch has
+        begun is sound only under the very same tag: then no write was acknowledged between the
+        beginning of that load and ours, or the tag would differ.
+        """
+        loop = asyncio.get_running_loop()
+        joined: dict[str, asyncio.Future[Entry | None]] = {}
+        own: dict[str, _Load] = {}
+        for key, load in asked.missed.items():
+            in_flight = self._loads.get(load)
+            if in_flight is None:
+                own[key] = load
+                self._loads[load] = loop.create_future()
+            else:
+                joined[key] = in_flight
+        read: Mapping[str, _Loaded] = {}
+        if wanted := [*own, *asked.direct]:
+            try:
+                selected = self._selects.submit(wanted)
+                self._deadlines.watch(selected, None)
+                read = await selected
+            except Exception as error:  # whatever it is, those that joined must not wait for ever
+                for load in own.values():
+                    _settle(self._loads.pop(load), error)
+                raise
+        fills: list[Fill] = []
+        for key, load in own.items():
+            entry = read[key]
+            _settle(self._loads.pop(load), entry)
+            if not isinstance(entry, StoreError):
+                self._filler.offer(fills, *load, entry, asked.now)
+        if fills:
+            await self._filler.store(fills)
+        loaded = {key: _lookup(read[key], CacheStatus.MISS) for key in own}
+        loaded.update((key, _lookup(read[key], CacheStatus.BYPASS)) for key in asked.direct)
+        for key, future in joined.items():
+            try:
+                loaded[key] = Lookup(await future, CacheStatus.MISS)
+            except StoreError as error:
+                loaded[key] = error
+        return loaded
+
+    async def _select(self, wanted: Sequence[list[str]]) -> list[Mapping[str, _Loaded]]:
+        keys = list(dict.fromkeys(chain.from_iterable(wanted)))
+        read = dict(zip(keys, await self._store.read(keys, self._clock()), strict=True))
+        return [read] * len(wanted)
+
+
+class _Asked(NamedTuple):
+    """What the first step of a batch has found, and what it leaves to the second.
+
+    Attributes:
+        missed: keys of which memcached has no valid copy, and under what to load them.
+        direct: keys that have to bypass memcached.
+    """
+
+    found: dict[str, Lookup]
+    missed: dict[str, _Load]
+    direct: list[str]
+    now: float
+
+
+def _lookup(entry: _Loaded, cache_status: CacheStatus) -> Lookup | StoreError:
+    return entry if isinstance(entry, StoreError) else Lookup(entry, cache_status)
+
+
+def _settle(load: asyncio.Future[Entry | None], result: Entry | None | Exception) -> None:
+    if isinstance(result, Exception):
+        load.set_exception(result)
+        load.exception()  # joined or not, it counts as retrieved
+    else:
+        load.set_result(result)
+
+
+def _time_out(_: None, read: asyncio.Future[object]) -> None:
+    read.set_exception(StoreUnavailable("the database did not answer in time"))

@@ -1,0 +1,142 @@
+"""Write-through: the store first, then memcached, under the tags that the write was given.
+
+Writes that wait are committed in groups. The store begins a write on the seqlock before COMMIT,
+so that copies of what is about to change stop being valid, and ends it after; the ticket says
+which tags the buckets have then. Storing the new values in memcached is a second step: the next
+group does not wait for it. memcached can fail in any way: that costs misses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Final, TypeVar
+
+from tenantbase.coherence.authority import WriteTags
+from tenantbase.coherence.batcher import LATER, Batcher, Receiver, Unfinished
+from tenantbase.coherence.filler import Fill, Filler
+from tenantbase.coherence.pending import PendingWrite, give_up
+from tenantbase.coherence.sealed_item import ItemSealer
+from tenantbase.coherence.write_queue import WriteQueue
+from tenantbase.deadlines import Deadlines
+from tenantbase.entry import Entry
+from tenantbase.errors import Overloaded
+from tenantbase.interfaces.store import (
+    Applied,
+    Command,
+    DeletePrefix,
+    GroupResult,
+    Seqlock,
+    Store,
+    Sweep,
+)
+from tenantbase.lookup import PolicyCounts
+
+Ticket = TypeVar("Ticket", bound=WriteTags)
+
+_WRITE_THROUGHS: Final = 7
+"""Groups that may be on their way to memcached while the next one is committed."""
+
+
+class WriteThrough:
+    """Commits transactions, in groups.
+
+    Args:
+        store: the truth.
+        seqlock: begun and ended by the store around each commit.
+        filler: stores in memcached what was written.
+        timeout: seconds until a write that waits is given up.
+        max_queue, max_queue_bytes: writes waiting at most, and what they may hold in memory, of
+            large ones and of small ones each; more are refused.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        seqlock: Seqlock[Ticket],
+        sealer: ItemSealer,
+        filler: Filler,
+        counts: PolicyCounts,
+        clock: Callable[[], float],
+        timeout: float,
+        max_queue: int,
+        max_queue_bytes: int,
+    ) -> None:
+        self._commit: Callable[
+            [Sequence[PendingWrite], float], Awaitable[GroupResult[WriteTags]]
+        ] = lambda group, now: store.write(group, now, seqlock)
+        self._sealer = sealer
+        self._filler = filler
+        self._counts = counts
+        self._clock = clock
+        self.queue = WriteQueue[PendingWrite, Receiver[tuple[Applied, ...]]](
+            max_queue, max_queue_bytes
+        )
+        self._writes = Batcher(
+            self._write_group, queue=self.queue, parallel=1, finishing=_WRITE_THROUGHS
+        )
+        self._deadlines = Deadlines(timeout, give_up)
+
+    def write(self, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
+        """See ``Cache.write``."""
+        pending = PendingWrite(commands)
+        if not self.queue.has_room(pending):
+            refused = asyncio.get_running_loop().create_future()
+            refused.set_exception(Overloaded("too many writes are waiting; try again soon"))
+            return refused
+        committed = self._writes.submit(pending)
+        self._deadlines.watch(committed, pending)
+        return committed
+
+    async def drained(self) -> None:
+        """Wait for every write in flight, and for what it stores in memcached."""
+        await self._writes.drained()
+
+    async def _write_group(
+        self, group: Sequence[PendingWrite]
+    ) -> Sequence[tuple[Applied, ...] | Exception] | Unfinished[tuple[Applied, ...]]:
+        result = await self._commit(group, self._clock())
+        for pending in group:
+            pending.settled = True
+        # None: withdrawn, and no caller waits for the answer.
+        outcomes: list[tuple[Applied, ...] | Exception] = [
+            () if outcome is None else outcome for outcome in result.outcomes
+        ]
+        fills = self._fills(group, result)
+        if not fills:
+            return outcomes
+        # Acknowledged after memcached has it, so that the next reader finds it there.
+        return Unfinished([LATER] * len(group), partial(self._store_fills, fills, outcomes))
+
+    async def _store_fills(
+        self, fills: list[Fill], outcomes: list[tuple[Applied, ...] | Exception]
+    ) -> list[tuple[Applied, ...] | Exception]:
+        await self._filler.store(fills)
+        return outcomes
+
+    def _fills(self, group: Sequence[PendingWrite], result: GroupResult[WriteTags]) -> list[Fill]:
+        """What to store in memcached of what a group has written.
+
+        The whole group has one tag for each bucket, so only the last state of a key may be cached
+        under it: an earlier one would pass for the newest.
+        """
+        ticket = result.ticket
+        if ticket is None:
+            return []
+        self._counts.commits += 1
+        last: dict[str, Entry | None] = {}
+        for pending, outcome in zip(group, result.outcomes, strict=True):
+            if outcome is None or isinstance(outcome, Exception):
+                continue
+            for command, applied in zip(pending.transaction, outcome, strict=True):
+                if isinstance(command, DeletePrefix | Sweep):
+                    last.clear()  # it may have removed any of them
+                elif applied.entry is not None or applied.removed:
+                    last[command.key] = applied.entry
+        now = self._clock()
+        fills: list[Fill] = []
+        for key, entry in last.items():
+            slot = self._sealer.slot(key)
+            self._filler.offer(fills, slot.name, ticket.tag(slot.bucket), entry, now)
+        return fills

@@ -1,0 +1,96 @@
+"""The part of the service that only reads; all there is for a database opened read-only."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
+
+from tenantbase.database.limits import MAX_PAGE_ENTRIES
+from tenantbase.database.results import plain_entry, plain_lookup
+from tenantbase.entry import Entry, check_key, check_text
+from tenantbase.errors import InvalidRequest
+from tenantbase.lookup import Lookup
+from tenantbase.scope import Scope
+
+
+class Entries(Protocol):
+    """Where entries are read from, by scoped keys: the policy, or a read-only database."""
+
+    def now(self) -> float: ...
+
+    def get(self, key: str) -> Awaitable[Lookup]: ...
+
+    def scan(
+        self,
+        prefix: str = "",
+        after: str = "",
+        *,
+        limit: int | None = None,
+        values: bool = True,
+    ) -> AsyncIterator[tuple[list[Entry], bool]]: ...
+
+
+class Reader:
+    """Reads of one key and lists. Keys are plain, in arguments and in results."""
+
+    def __init__(self, entries: Entries) -> None:
+        self._entries = entries
+        self.now: Callable[[], float] = entries.now
+        """The current time in Unix seconds, as expiry sees it."""
+
+    async def get(self, scope: Scope, key: str) -> Lookup:
+        """Read one entry.
+
+        Raises:
+            InvalidRequest: this cannot be a key.
+            StoreError: the database was needed and cannot serve.
+        """
+        return plain_lookup(await self._entries.get(self._scoped(scope, key)), key)
+
+    def scan(
+        self,
+        scope: Scope,
+        prefix: str = "",
+        after: str = "",
+        *,
+        limit: int | None = None,
+        values: bool = True,
+    ) -> AsyncIterator[tuple[list[Entry], bool]]:
+        """Entries whose key begins with ``prefix`` and is greater than ``after``.
+
+        They come in the byte order of keys, in pieces of bounded size. A key that exists throughout
+        is listed exactly once.
+
+        Args:
+            limit: entries at most, 1 to 10,000; None: all of them.
+            values: whether entries come with their value; without, it is empty.
+
+        Yields:
+            A piece, and whether there may be entries after it.
+
+        Raises:
+            InvalidRequest: at once, before anything is read.
+            StoreError: the database cannot serve.
+        """
+        check_text(after, "cursor")
+        if limit is not None and not 1 <= limit <= MAX_PAGE_ENTRIES:
+            raise InvalidRequest(f"limit is a number from 1 to {MAX_PAGE_ENTRIES:,}", "limit")
+        pieces = self._entries.scan(
+            self._scoped_prefix(scope, prefix), scope.prefix(after), limit=limit, values=values
+        )
+        return _plain_pieces(pieces)
+
+    # Every operation passes through one of these.
+
+    def _scoped(self, scope: Scope, key: str) -> str:
+        return scope.start + check_key(key)  # scope.key, without a call: reads are many
+
+    def _scoped_prefix(self, scope: Scope, prefix: str) -> str:
+        return scope.prefix(check_text(prefix, "prefix"))
+
+
+async def _plain_pieces(
+    pieces: AsyncIterator[tuple[list[Entry], bool]],
+) -> AsyncIterator[tuple[list[Entry], bool]]:
+    async for entries, more in pieces:
+        yield [plain_entry(entry) for entry in entries], more

@@ -1,0 +1,417 @@
+"""``Database``: the one service that every port calls, and nothing below it.
+
+Each operation takes a ``Scope`` and plain keys. It is validated here, its keys are scoped, its size
+is limited, and what comes back has plain keys again. Every operation passes through one of the
+``_scoped`` methods, every write through ``_write``: a check, a quota or a count that concerns all
+of them is one edit there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from msgspec.structs import replace
+
+from tenantbase.changes.feed import Feed
+from tenantbase.coherence.policy import Cache
+from tenantbase.database.import_batch import ImportBatch
+from tenantbase.database.limits import Limits
+from tenantbase.database.reader import Reader
+from tenantbase.database.results import plain_applied, plain_lookup
+from tenantbase.database.validation import Draft, combined, completed, draft, set_command
+from tenantbase.database.watch import Changes
+from tenantbase.entry import check_keys, expiry
+from tenantbase.errors import InvalidRequest
+from tenantbase.interfaces.store import (
+    Applied,
+    Command,
+    Condition,
+    Delete,
+    DeletePrefix,
+    Increment,
+    Set,
+)
+from tenantbase.json_requests import Read, SetValue, check_count, place
+from tenantbase.lookup import Lookup, PolicyCounts
+from tenantbase.scope import Scope, ScopedKey
+from tenantbase.troubles import Trouble
+
+_READ_ENTRIES: Final = 256
+_READ_BYTES: Final = 128 << 20  # an upper bound of the values that a bulk read reads at a time
+# ... and of those that it goes on to hold while the client takes the answer, which may be slow.
+_HELD_BYTES: Final = 4 << 20
+_GROWTH: Final = 8  # times as many keys are read next where values are small
+
+
+class Database(Reader):
+    """All operations on the entries of one database.
+
+    Methods that write check their input before they return: they raise InvalidRequest or TooLarge
+    at once, and nothing is done. What they return is awaited for the outcome, and raises:
+
+        ConditionFailed, WrongType: nothing was done.
+        Overloaded, StoreUnavailable, StoreFull: nothing was done; it may be tried again.
+        OutcomeUnknown: it may or may not have been done.
+
+    Once a write was called for, cancelling what waits for it stops nothing.
+
+    Args:
+        cache: the policy.
+        limits: what one operation may ask for.
+        heartbeat: seconds between two signs of life to a watcher that has nothing to read.
+    """
+
+    def __init__(self, cache: Cache, limits: Limits, *, heartbeat: float) -> None:
+        super().__init__(cache)
+        self._cache = cache
+        self._feed = Feed(cache, heartbeat=heartbeat)
+        self.limits: Final = limits
+        self._chunk = max(1, min(_READ_ENTRIES, _READ_BYTES // limits.max_value_bytes))
+        self._first_chunk = max(1, min(self._chunk, _HELD_BYTES // limits.max_value_bytes))
+
+    # Reading: see also Reader
+
+    def get_then(
+        self, scope: Scope, key: str, receive: Callable[[Lookup | Exception], None]
+    ) -> None:
+        """As ``get``, but ``receive`` is called with the result or the exception.
+
+        For callers that are many: this takes neither a future nor a task. ``receive`` is never
+        called before this returns.
+
+        Raises:
+            InvalidRequest: this cannot be a key; ``receive`` is not called.
+        """
+
+        def deliver(found: Lookup | Exception) -> None:
+            if type(found) is Lookup and found.entry is not None:  # cheaper than isinstance
+                found = Lookup(replace(found.entry, key=key), found.cache_status)
+            receive(found)
+
+        self._cache.get_then(self._scoped(scope, key), deliver)
+
+    def get_many(
+        self, scope: Scope, keys: Sequence[str]
+    ) -> AsyncIterator[list[tuple[str, Lookup]]]:
+        """Read many entries, some at a time, so that the values held are bounded.
+
+        Yields: keys with what was found there, each key once, in the order of ``keys``.
+
+        Raises:
+            InvalidRequest, TooLarge: at once, before anything is read.
+            StoreError: the database was needed and cannot serve.
+        """
+        return self._get_many(scope, self._scoped_many(scope, keys))
+
+    async def _get_many(
+        self, scope: Scope, keys: Sequence[ScopedKey]
+    ) -> AsyncIterator[list[tuple[str, Lookup]]]:
+        start = len(scope.start)
+        at, count = 0, self._first_chunk
+        while at < len(keys):
+            chunk = keys[at : at + count]
+            found = _held(await self._cache.get_many(chunk))
+            at += len(found)
+            # Where values turn out to be large, no more than could be held is read next.
+            count = min(count * _GROWTH, self._chunk) if len(found) == len(chunk) else len(found)
+            plain = [key[start:] for key in chunk[: len(found)]]
+            piece = [(key, plain_lookup(each, key)) for key, each in zip(plain, found, strict=True)]
+            del found
+            yield piece
+
+    # Writing
+
+    def set(
+        self,
+        scope: Scope,
+        given: SetValue,
+        condition: Condition | None = None,
+        value: bytes | InvalidRequest | None = None,
+    ) -> Awaitable[Applied]:
+        """Store one entry that was given as JSON.
+
+        Args:
+            condition: what must hold besides ``given.if_version`` and ``given.if_absent``.
+            value: the decoded value, or what is wrong with it, where that is already known.
+        """
+        return self._one(self._write(scope, self._set_command(scope, given, condition, value)))
+
+    def set_then(
+        self, scope: Scope, given: SetValue, receive: Callable[[Applied | BaseException], None]
+    ) -> None:
+        """As ``set``, but ``receive`` is called, later, with the outcome or the exception.
+
+        Raises:
+            InvalidRequest, TooLarge: nothing was done; ``receive`` is not called.
+        """
+        self._write_then(scope, self._set_command(scope, given, None, None), receive)
+
+    def draft(
+        self,
+        scope: Scope,
+        key: str,
+        content_type: str,
+        *,
+        ttl: float | None = None,
+        expires_at: float | None = None,
+        condition: Condition | None = None,
+        if_version: int | None = None,
+        if_absent: bool = False,
+        content_type_field: str = "content_type",
+    ) -> Draft:
+        """Check a write whose value has yet to arrive; ``put`` makes it.
+
+        Args:
+            ttl, expires_at: seconds from now, or Unix seconds; at most one of them.
+            condition, if_version, if_absent: what must hold, all of it.
+            content_type_field: the name of the content type in error messages.
+
+        Raises:
+            InvalidRequest: it cannot be made whatever the value is.
+        """
+        return draft(
+            scope,
+            key,
+            content_type,
+            self.now(),
+            ttl=ttl,
+            expires_at=expires_at,
+            condition=combined(condition, if_version, if_absent),
+            content_type_field=content_type_field,
+        )
+
+    def put(
+        self, scope: Scope, drafted: Draft, value: bytes, *, json_checked: bool = False
+    ) -> Awaitable[Applied]:
+        """Store a value as bytes.
+
+        Args:
+            json_checked: the value is known to be valid JSON. Otherwise it is looked at if its
+                content type says that it is JSON.
+        """
+        limit = self.limits.max_value_bytes
+        command = completed(drafted, value, limit, json_checked=json_checked)
+        return self._one(self._write(scope, command))
+
+    def set_many(
+        self, scope: Scope, entries: Iterable[Read], condition: Condition | None = None
+    ) -> Awaitable[Sequence[Applied]]:
+        """Store entries that were given as JSON, in one transaction.
+
+        Args:
+            condition: what must hold of each besides its own fields.
+        """
+        commands: dict[str, Set] = {}
+        for index, (given, value) in enumerate(entries):
+            try:
+                command = self._set_command(scope, given, condition, value)
+                if command.key in commands:
+                    raise InvalidRequest(f"key {given.key!r} is given twice", "key")
+            except InvalidRequest as error:
+                place(error, index)
+                raise
+            commands[command.key] = command
+        check_count(len(commands), self.limits.max_batch_entries, "values")
+        return self._many(self._write(scope, *commands.values()))
+
+    def delete(
+        self,
+        scope: Scope,
+        key: str,
+        condition: Condition | None = None,
+        *,
+        if_version: int | None = None,
+    ) -> Awaitable[int]:
+        """Remove an entry. Returns: how many were removed, 0 or 1."""
+        command = Delete(self._scoped(scope, key), combined(condition, if_version, False))
+        return self._removed(self._write(scope, command))
+
+    def delete_then(
+        self, scope: Scope, key: str, receive: Callable[[Applied | BaseException], None]
+    ) -> None:
+        """As ``delete``, but ``receive`` is called, later, with the outcome or the exception.
+
+        Raises:
+            InvalidRequest: this cannot be a key; ``receive`` is not called.
+        """
+        self._write_then(scope, Delete(self._scoped(scope, key)), receive)
+
+    def delete_many(
+        self, scope: Scope, keys: Sequence[str], condition: Condition | None = None
+    ) -> Awaitable[int]:
+        """Remove entries in one transaction. Returns: how many were removed.
+
+        Args:
+            condition: what must hold of each.
+        """
+        commands = [Delete(key, condition) for key in self._scoped_many(scope, keys)]
+        return self._removed(self._write(scope, *commands))
+
+    def delete_prefix(
+        self, scope: Scope, prefix: str, condition: Condition | None = None
+    ) -> Awaitable[int]:
+        """Remove every entry whose key begins with ``prefix``. Returns: how many were removed.
+
+        Args:
+            condition: must be None.
+        """
+        if condition is not None:
+            raise InvalidRequest("a prefix is deleted without conditions", "prefix")
+        command = DeletePrefix(self._scoped_prefix(scope, prefix))
+        return self._removed(self._write(scope, command))
+
+    def increment(
+        self,
+        scope: Scope,
+        key: str,
+        by: int = 1,
+        initial: int = 0,
+        *,
+        ttl: float | None = None,
+        expires_at: float | None = None,
+        condition: Condition | None = None,
+        if_version: int | None = None,
+        if_absent: bool = False,
+    ) -> Awaitable[Applied]:
+        """Add to the JSON integer at a key; an absent key counts as ``initial``.
+
+        Args:
+            ttl, expires_at: as for ``draft``; without them a living counter keeps its expiry.
+            condition, if_version, if_absent: what must hold, all of it.
+        """
+        command = Increment(
+            self._scoped(scope, key),
+            by,
+            initial,
+            expiry(self.now(), ttl, expires_at),
+            combined(condition, if_version, if_absent),
+        )
+        return self._one(self._write(scope, command))
+
+    def import_batch(self, scope: Scope) -> ImportBatch:
+        """An empty batch of entries from another database."""
+        return ImportBatch(
+            lambda given: self._set_command(scope, given, None, None),
+            lambda commands: self._write(scope, *commands),
+            self.now,
+        )
+
+    # Changes
+
+    @asynccontextmanager
+    async def watch(
+        self, scope: Scope, prefix: str, after: int | None, on_drop: Callable[[], object]
+    ) -> AsyncIterator[Changes]:
+        """Watch the keys that begin with ``prefix`` for as long as the block lasts.
+
+        Args:
+            after: the version after which events are wanted; None: from now on.
+            on_drop: called when events are not taken for too long; it is to break off whatever
+                the watcher waits for.
+
+        Raises:
+            InvalidRequest: this cannot be a prefix.
+            StoreError: the database cannot serve.
+        """
+        scoped = self._scoped_prefix(scope, prefix)
+        async with self._feed.subscribe(scoped, after, on_drop) as subscription:
+            yield Changes(subscription, scope)
+
+    async def end_watches(self) -> None:
+        """End all watches, after what they have queued, and take no more."""
+        await self._feed.close()
+
+    # State
+
+    @property
+    def cache_available(self) -> bool | None:
+        """Whether memcached answers; None when there is none."""
+        return self._cache.cache_available
+
+    @property
+    def troubles(self) -> Sequence[Trouble]:
+        """What is wrong with the database although it serves."""
+        return self._cache.troubles
+
+    @property
+    def counts(self) -> PolicyCounts:
+        """What was done since the start."""
+        return self._cache.counts
+
+    async def check(self) -> None:
+        """Return if the database can serve. Raises StoreError."""
+        await self._cache.check()
+
+    async def sweep(self) -> bool:
+        """Remove a batch of what has expired; True when there may be more.
+
+        Raises StoreError, Overloaded."""
+        return await self._cache.sweep()
+
+    # What all operations share
+
+    def _scoped_many(self, scope: Scope, keys: Sequence[str]) -> list[ScopedKey]:
+        """Each key once, in order."""
+        check_count(len(keys), self.limits.max_batch_entries, "keys")
+        return [scope.key(key) for key in dict.fromkeys(check_keys(keys, "keys"))]
+
+    def _set_command(
+        self,
+        scope: Scope,
+        given: SetValue,
+        condition: Condition | None,
+        value: bytes | InvalidRequest | None,
+    ) -> Set:
+        return set_command(
+            scope,
+            given,
+            self.now(),
+            self.limits.max_value_bytes,
+            condition=condition,
+            value=value,
+        )
+
+    def _write(self, scope: Scope, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
+        """Make valid commands in one transaction. The results have scoped keys."""
+        if not commands:
+            nothing = asyncio.get_running_loop().create_future()
+            nothing.set_result(())
+            return nothing
+        return self._cache.write(*commands)
+
+    def _write_then(
+        self,
+        scope: Scope,
+        command: Command,
+        receive: Callable[[Applied | BaseException], None],
+    ) -> None:
+        def deliver(written: asyncio.Future[tuple[Applied, ...]]) -> None:
+            error = written.exception()
+            receive(plain_applied(*written.result()) if error is None else error)
+
+        self._write(scope, command).add_done_callback(deliver)
+
+    # These wait, so that methods that write need not: their frames would hold the value meanwhile.
+
+    async def _one(self, written: asyncio.Future[tuple[Applied, ...]]) -> Applied:
+        (applied,) = await written
+        return plain_applied(applied)
+
+    async def _many(self, written: asyncio.Future[tuple[Applied, ...]]) -> Sequence[Applied]:
+        return [plain_applied(applied) for applied in await written]
+
+    async def _removed(self, written: asyncio.Future[tuple[Applied, ...]]) -> int:
+        return sum(applied.removed for applied in await written)
+
+
+def _held(found: Sequence[Lookup]) -> Sequence[Lookup]:
+    """The first results, as many as may be held while they are sent; at least one."""
+    held = 0
+    for count, each in enumerate(found):
+        held += len(each.entry.value) if each.entry is not None else 0
+        if count and held > _HELD_BYTES:
+            return found[:count]
+    return found

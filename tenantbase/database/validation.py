@@ -1,0 +1,122 @@
+"""From outside input to commands: every rule that a write must satisfy, each in one place.
+
+All functions raise InvalidRequest, or TooLarge, with the name of the offending field.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from tenantbase.entry import JSON, OCTETS, check_key, expiry, is_json
+from tenantbase.errors import InvalidRequest, TooLarge
+from tenantbase.interfaces.store import Condition, Set
+from tenantbase.json_requests import SetValue, content
+from tenantbase.json_text import check_json
+from tenantbase.media_types import check_media_type
+from tenantbase.scope import Scope, ScopedKey
+
+
+class Draft(msgspec.Struct, frozen=True, gc=False):
+    """A valid write that lacks only its value, which may still be on its way."""
+
+    key: ScopedKey
+    content_type: str
+    expires_at: float | None
+    condition: Condition | None
+
+
+def draft(
+    scope: Scope,
+    key: str,
+    content_type: str,
+    now: float,
+    *,
+    ttl: float | None,
+    expires_at: float | None,
+    condition: Condition | None,
+    content_type_field: str = "content_type",
+) -> Draft:
+    """Check everything about a write but its value.
+
+    Args:
+        now: the current time, in Unix seconds.
+        content_type_field: what the caller's clients call the content type.
+    """
+    return Draft(
+        scope.key(check_key(key)),
+        check_media_type(content_type, content_type_field),
+        expiry(now, ttl, expires_at),
+        condition,
+    )
+
+
+def completed(draft: Draft, value: bytes, max_value_bytes: int, *, json_checked: bool) -> Set:
+    """The command that stores this value.
+
+    Args:
+        json_checked: the value is known to be JSON that may be stored.
+    """
+    check_size(value, max_value_bytes)
+    if not json_checked and is_json(draft.content_type):
+        check_json(value, "value")
+    return Set(draft.key, value, draft.content_type, draft.expires_at, draft.condition)
+
+
+def set_command(
+    scope: Scope,
+    given: SetValue,
+    now: float,
+    max_value_bytes: int,
+    *,
+    condition: Condition | None,
+    value: bytes | InvalidRequest | None,
+) -> Set:
+    """The command that a JSON body, or a line of an import, comes to.
+
+    Args:
+        now: the current time, in Unix seconds.
+        condition: what the request demands besides the fields of the entry.
+        value: the bytes to store, or what is wrong with them, where that is already known.
+    """
+    content_type = given.content_type
+    if content_type is None:
+        content_type = JSON if given.encoding is None else OCTETS
+    else:
+        check_media_type(content_type, "content_type")
+    if value is None:
+        value = content(given)
+    elif isinstance(value, InvalidRequest):
+        raise value
+    check_size(value, max_value_bytes)
+    return Set(
+        scope.key(check_key(given.key)),
+        value,
+        content_type,
+        expiry(now, given.ttl, given.expires_at),
+        combined(condition, given.if_version, bool(given.if_absent)),
+    )
+
+
+def check_size(value: bytes, max_value_bytes: int) -> None:
+    """Return if a value of this size may be stored. Raises TooLarge."""
+    if len(value) > max_value_bytes:
+        raise TooLarge(f"a value has at most {max_value_bytes:,} bytes", "value")
+
+
+def combined(
+    condition: Condition | None, if_version: int | None, if_absent: bool
+) -> Condition | None:
+    """A condition together with ``if_version`` and ``if_absent``: all of them must hold."""
+    if if_version is None and not if_absent:
+        return condition
+    base = condition or Condition()
+    versions = base.versions
+    if if_version is not None:
+        wanted = frozenset({if_version})
+        versions = wanted if versions is None else versions & wanted
+    return Condition(
+        absent=base.absent or if_absent,
+        exists=base.exists,
+        versions=versions,
+        not_versions=base.not_versions,
+    )

@@ -1,0 +1,41 @@
+"""A watcher's view of the change feed: the events of its scope, with plain keys."""
+
+from __future__ import annotations
+
+from tenantbase.changes.subscription import Subscription
+from tenantbase.events import ChangeEvent, EventKind
+from tenantbase.scope import Scope
+
+
+class Changes:
+    """An async iterator of lists of events, oldest first. An empty list is a heartbeat.
+
+    It ends when the service ends it, or drops it because its events are not taken. A ``reset``
+    event says that what changed up to its version is not known: everything under its key, a prefix
+    that begins with the watched one, may have.
+    """
+
+    __slots__ = ("_subscription", "_start")
+
+    def __init__(self, subscription: Subscription, scope: Scope) -> None:
+        self._subscription = subscription
+        self._start = len(scope.start)
+
+    @property
+    def position(self) -> int:
+        """Every event up to this version has been returned."""
+        return self._subscription.position
+
+    def __aiter__(self) -> Changes:
+        return self
+
+    async def __anext__(self) -> list[ChangeEvent]:
+        """Raises StoreError: the change log was needed and cannot be read."""
+        return [self._plain(event) for event in await self._subscription.__anext__()]
+
+    def _plain(self, event: ChangeEvent) -> ChangeEvent:
+        key = event.key
+        if event.kind is EventKind.RESET:
+            # One of the two begins with the other. The longer one is within the scope.
+            key = max(key, self._subscription.prefix, key=len)
+        return ChangeEvent(event.version, event.kind, key[self._start :])

@@ -1,0 +1,31 @@
+"""Change events: what the change log, the feed and its watchers speak of."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class EventKind(StrEnum):
+    """What happened to a key. The values are stored in the change log and sent to watchers."""
+
+    SET = "set"
+    DELETE = "delete"
+    EXPIRE = "expire"
+    RESET = "reset"
+    """More keys than the change log holds may have changed; the event's key is their prefix."""
+
+
+class ChangeEvent(msgspec.Struct, frozen=True, gc=False):
+    """One line of the change log.
+
+    Attributes:
+        version: the version that the change was given.
+        kind: what happened.
+        key: the key that changed; for ``RESET`` the prefix of all that may have.
+    """
+
+    version: int
+    kind: EventKind
+    key: str

@@ -1,0 +1,117 @@
+"""The kinds of tests: what a test starts decides which one it is.
+
+unit            nothing: functions, files, and sockets that are connected to themselves
+integration     processes, or servers on a socket: memcached, nginx, `tenantbase` itself
+torture         the same, to break it on purpose: all that starts something in tests/faults; and the
+                model of the protocol, which visits every state
+
+What a test starts is read off its code: the names that it, its fixtures, and the helpers in tests/
+that they use refer to. A unit test that starts something all the same, through the package, fails (see
+`Watch`): its module must say its kind itself, by ``pytestmark``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from types import CodeType, FunctionType, ModuleType
+from typing import Final
+
+import pytest
+
+KINDS: Final = ("unit", "integration", "torture")
+_STARTING_NAMES: Final = {
+    *("subprocess", "multiprocessing", "fork", "bind"),
+    *("create_server", "start_server", "start_unix_server", "serving"),
+}
+_STARTING_EVENTS: Final = {
+    *("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "socket.bind"),
+}
+
+
+def kinds_of(item: pytest.Item) -> list[str]:
+    """The kinds that a test is marked with."""
+    return [mark.name for mark in item.iter_markers() if mark.name in KINDS]
+
+
+class Rule:
+    """Finds the kind of a test that is not marked with one."""
+
+    def __init__(self) -> None:
+        self._starts: dict[object, bool] = {}
+
+    def kind(self, item: pytest.Item) -> str:
+        if not any(self._reaches_start(function) for function in _functions(item)):
+            return "unit"
+        return "torture" if item.nodeid.startswith("tests/faults/") else "integration"
+
+    def _reaches_start(self, function: FunctionType | type) -> bool:
+        if function not in self._starts:
+            self._starts[function] = False  # while it is looked at: helpers may call themselves
+            names = set(_names(function))
+            self._starts[function] = not names.isdisjoint(_STARTING_NAMES) or any(
+                self._reaches_start(helper) for helper in _helpers(function, names)
+            )
+        return self._starts[function]
+
+
+def _functions(item: pytest.Item) -> Iterator[FunctionType]:
+    """A test's function, then those of its fixtures."""
+    if isinstance(item, pytest.Function):
+        yield _unwrapped(item.function)
+        for definitions in item._fixtureinfo.name2fixturedefs.values():
+            for definition in definitions:
+                yield _unwrapped(definition.func)
+
+
+def _unwrapped(function: Callable[..., object]) -> FunctionType:
+    inner = inspect.unwrap(function)
+    return getattr(inner, "__func__", inner)  # type: ignore[no-any-return]
+
+
+def _helpers(user: FunctionType | type, names: set[str]) -> Iterator[FunctionType | type]:
+    """The functions and classes of tests/ that these names mean where they are used."""
+    spaces = [vars(sys.modules[user.__module__])]
+    if isinstance(user, type):
+        yield from (base for base in user.__bases__ if _ours(base))
+    for name in names:
+        found = spaces[0].get(name)
+        if isinstance(found, ModuleType) and found.__name__.startswith("tests."):
+            spaces.append(vars(found))
+    for space in spaces:
+        for name in names & space.keys():
+            if isinstance(space[name], FunctionType | type) and _ours(space[name]):
+                yield inspect.unwrap(space[name])
+
+
+def _ours(value: FunctionType | type) -> bool:
+    return value.__module__.startswith("tests.")
+
+
+def _names(user: object) -> Iterator[str]:
+    """All names that a function, or a class's methods, refer to."""
+    if isinstance(user, type):
+        for value in vars(user).values():
+            yield from _names(getattr(value, "fget", None) or getattr(value, "__func__", value))
+    elif isinstance(user, FunctionType):
+        yield from _names_in(inspect.unwrap(user).__code__)
+
+
+def _names_in(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names_in(constant)
+
+
+class Watch:
+    """Sees what this process starts, and where it listens (Python's audit events)."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        sys.addaudithook(self._hear)  # there is no way to remove one
+
+    def _hear(self, event: str, args: tuple[object, ...]) -> None:
+        if event in _STARTING_EVENTS:
+            self.started.append(f"{event}{args[:1]}")

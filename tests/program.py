@@ -1,0 +1,58 @@
+"""A program of the system that runs beside a test until the test ends it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from http.client import HTTPException
+from pathlib import Path
+from typing import Self
+
+from tests.servers import READY_SECONDS, poll
+
+
+class Program:
+    """A program in the foreground; as a context manager, started until it answers, ended at the end.
+
+    Subclasses say in `ready` whether it answers.
+
+    Args:
+        command: its name and arguments.
+        directory: where it runs.
+    """
+
+    def __init__(self, command: Sequence[str | Path], directory: Path) -> None:
+        self.directory = directory
+        self._command = command
+
+    def ready(self) -> bool:
+        """Whether it answers. May raise OSError or HTTPException: not yet."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        name, *arguments = self._command
+        # Debian puts servers where only root's PATH looks.
+        program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+        assert program, f"these tests need the program {name}"
+        self._process = subprocess.Popen(
+            [program, *arguments], stdin=subprocess.DEVNULL, cwd=self.directory
+        )
+        try:
+            poll(self._answers, f"{name} answers", 2 * READY_SECONDS)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._process.terminate()
+        self._process.wait(READY_SECONDS)
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None, f"{self._command[0]} has ended"
+        try:
+            return self.ready()
+        except (OSError, HTTPException):
+            return False

@@ -1,0 +1,117 @@
+"""The service in the test's own process: the policy on a database, and a server on a free port."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+
+from tenantbase.coherence.policy import Cache
+from tenantbase.database import Database, Limits
+from tenantbase.interfaces.memcached.address import MemcacheAddress
+from tenantbase.process.config import HEARTBEAT_SECONDS, Config
+from tenantbase.process.wiring import Memcached, open_cache
+from tenantbase.process.worker import web_settings as settings_of
+from tenantbase.web import Lifecycle, WebSettings, create_app, serving
+from tests.servers import FaultProxy, MemcachedProcess
+from tests.wire import Answer, Headers, Wire, request
+
+_MAX_ITEM_BYTES: Final = 1 << 20
+
+
+def web_settings(**changes: Any) -> WebSettings:
+    """The default settings with these fields changed."""
+    return replace(settings_of(Config()), **changes)
+
+
+def service(
+    cache: Cache, settings: WebSettings, *, heartbeat: float = HEARTBEAT_SECONDS
+) -> Database:
+    """A ``Database`` with the limits that these settings state, over the test's policy."""
+    limits = Limits(
+        max_value_bytes=settings.max_value_bytes, max_batch_entries=settings.max_batch_entries
+    )
+    return Database(cache, limits, heartbeat=heartbeat)
+
+
+def opened(
+    database: Path, memcached: MemcachedProcess | FaultProxy | str | None = None, **options: Any
+) -> AbstractAsyncContextManager[Cache]:
+    """The cache on a database, which is made if it is not there.
+
+    Args:
+        memcached: what the cache is kept in, or its address; None: nothing is cached.
+        options: of `Config`. The cache's timeout is generous unless it is given: a slow machine
+            must not turn hits into misses.
+    """
+    config = Config(database=database, **{"cache_timeout": 5.0, **options})
+    if memcached is None:
+        return open_cache(config)
+    address = memcached if isinstance(memcached, str) else memcached.address
+    return open_cache(config, Memcached(MemcacheAddress.parse(address), _MAX_ITEM_BYTES))
+
+
+class Server:
+    """A server that runs in the test's event loop.
+
+    Attributes:
+        cached: whether what is read may come from memcached.
+    """
+
+    def __init__(self, cache: Cache, lifecycle: Lifecycle, *, cached: bool = False) -> None:
+        self.port = 0
+        self.cache = cache
+        self.lifecycle = lifecycle
+        self.cached = cached
+
+    async def ask(
+        self,
+        method: str,
+        target: str | bytes,
+        body: bytes | str | None = None,
+        headers: Headers = (),
+    ) -> Answer:
+        """Send one request over a connection of its own."""
+        return await self.send(request(method, target, body, headers), method)
+
+    async def send(self, data: bytes, method: str = "GET") -> Answer:
+        """Send bytes, and take the first answer."""
+        async with self.wire() as wire:
+            await wire.send(data)
+            return await wire.answer(method)
+
+    @asynccontextmanager
+    async def wire(self) -> AsyncIterator[Wire]:
+        """A connection, open as long as the block."""
+        async with await Wire.connect(self.port) as wire:
+            yield wire
+
+
+@asynccontextmanager
+async def served(
+    cache: Cache,
+    settings: WebSettings | None = None,
+    *,
+    heartbeat: float = HEARTBEAT_SECONDS,
+    port: int = 0,
+    prepare: Callable[[web.Application], None] = lambda app: None,
+) -> AsyncIterator[Server]:
+    """A server of this cache on 127.0.0.1, which ends with the block.
+
+    Args:
+        port: where it listens; 0: a free one.
+        prepare: is given the application before it is served.
+    """
+    settings = settings or web_settings()
+    with socket.create_server(("127.0.0.1", port), backlog=128) as listener:
+        server = Server(cache, Lifecycle())
+        server.port = listener.getsockname()[1]
+        app = create_app(service(cache, settings, heartbeat=heartbeat), settings, server.lifecycle)
+        prepare(app)
+        async with serving(app, [listener], server.lifecycle, settings):
+            yield server

@@ -1,0 +1,69 @@
+"""Each test has one kind, and a unit test starts nothing."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import kinds
+from tests.servers import MemcachedProcess
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_program() -> None:
+    subprocess.run([sys.executable, "-c", ""], check=True)
+
+
+@pytest.fixture
+def memcached() -> type[MemcachedProcess]:
+    return MemcachedProcess
+
+
+def test_every_test_has_one_kind(request: pytest.FixtureRequest) -> None:
+    wrong = {
+        item.nodeid: found
+        for item in request.session.items
+        if len(found := kinds.kinds_of(item)) != 1
+    }
+    assert not wrong
+
+
+def test_a_test_that_starts_nothing_is_unit(request: pytest.FixtureRequest) -> None:
+    assert kinds.kinds_of(request.node) == ["unit"]
+
+
+def test_what_a_helper_starts_counts(request: pytest.FixtureRequest) -> None:
+    assert kinds.kinds_of(request.node) == ["integration"]
+    run_program()
+
+
+def test_what_a_fixture_names_counts(
+    request: pytest.FixtureRequest, memcached: type[MemcachedProcess]
+) -> None:
+    assert kinds.kinds_of(request.node) == ["integration"]
+
+
+def test_the_watch_sees_processes_and_listeners() -> None:
+    watch = kinds.Watch()
+    run_program()
+    with socket.create_server(("127.0.0.1", 0)):
+        pass
+    started = " ".join(watch.started)
+    assert "subprocess.Popen" in started and "socket.bind" in started
+
+
+def test_a_unit_test_that_starts_something_fails(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
+    # Not named, so that no rule can read it off the code.
+    code = "def test_it():\n    __import__('sub' + 'process').run(['true'])\n"
+    (tmp_path / "test_it.py").write_text(code)
+    command = [sys.executable, "-m", "pytest", f"--rootdir={tmp_path}"]
+    command += ["-c", str(ROOT / "pyproject.toml"), str(tmp_path)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True)
+    assert run.returncode == 1
+    assert b"a unit test starts something" in run.stdout

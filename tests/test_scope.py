@@ -1,0 +1,40 @@
+"""Scoped keys by themselves."""
+
+from __future__ import annotations
+
+import pytest
+
+from tenantbase.errors import InvalidRequest
+from tenantbase.scope import DEFAULT, Scope, plain_key, tenant_of
+
+
+@pytest.mark.parametrize("key", ["k", "a/b", "/", "default/a", "é\U0010ffff", "\x01"])
+def test_a_key_comes_back_as_it_was(key: str) -> None:
+    for scope in (DEFAULT, Scope("a"), Scope("0-_z")):
+        scoped = scope.key(key)
+        assert plain_key(scoped) == key
+        assert tenant_of(scoped) == scope.tenant
+        assert scoped.startswith(scope.prefix(""))
+
+
+def test_no_two_pairs_of_tenant_and_key_have_one_scoped_key() -> None:
+    tenants = ["a", "a-b", "a0", "aa", "b", "default"]
+    keys = ["k", "b/k", "a/k", "/k", "-b/k", "0"]
+    scoped = {Scope(tenant).key(key) for tenant in tenants for key in keys}
+    assert len(scoped) == len(tenants) * len(keys)
+    for tenant in tenants:
+        mine = {key for key in scoped if key.startswith(Scope(tenant).prefix(""))}
+        assert mine == {Scope(tenant).key(key) for key in keys}
+
+
+@pytest.mark.parametrize("tenant", ["a", "0", "a-b_c", "z" * 64])
+def test_names_of_tenants(tenant: str) -> None:
+    assert Scope(tenant).key("k") == f"{tenant}/k"
+    assert repr(Scope(tenant)) == f"Scope({tenant!r})"
+
+
+@pytest.mark.parametrize("tenant", ["", "-a", "_", "A", "a/b", "é", "a\n", "a b", "z" * 65, "\0"])
+def test_what_is_no_name_of_a_tenant(tenant: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Scope(tenant)
+    assert caught.value.field == "tenant"

@@ -1,0 +1,34 @@
+"""A cache whose writes wait for the test."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tenantbase.coherence.policy import Cache
+from tenantbase.interfaces.store import Applied, Command
+
+
+class BlockedCache(Cache):
+    """Its writes begin when the gate is set.
+
+    Attributes:
+        begun: how many writes have come so far.
+    """
+
+    gate: asyncio.Event
+    begun: int
+
+    def write(self, *changes: Command) -> asyncio.Future[tuple[Applied, ...]]:
+        self.begun += 1
+        return asyncio.ensure_future(self._write(*changes))
+
+    async def _write(self, *changes: Command) -> tuple[Applied, ...]:
+        await self.gate.wait()
+        return await super().write(*changes)
+
+
+def blocked(cache: Cache) -> BlockedCache:
+    """The same cache, with its gate closed."""
+    slow = object.__new__(BlockedCache)
+    slow.__dict__.update(cache.__dict__, gate=asyncio.Event(), begun=0)
+    return slow

@@ -1,0 +1,54 @@
+"""Turns for large bodies, by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tenantbase.web.transport.budget import SMALL_BYTES, Budget, Holding
+from tenantbase.web.transport.turns import Turns
+
+
+async def test_one_each_turn_of_the_event_loop_in_the_order_of_asking() -> None:
+    turns = Turns()
+    order: list[tuple[int, int]] = []
+    turn = 0
+
+    async def take(name: int) -> None:
+        await turns.take()
+        order.append((name, turn))
+
+    for _ in range(2):  # it can be used again once all have had their turn
+        tasks = [asyncio.create_task(take(n)) for n in range(5)]
+        while not all(task.done() for task in tasks):
+            await asyncio.sleep(0)
+            turn += 1
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert [name for name, _ in order] == [0, 1, 2, 3, 4] * 2
+    assert len({at for _, at in order}) == 10, order
+
+
+async def test_a_request_that_is_cancelled_keeps_no_turn() -> None:
+    turns = Turns()
+    await turns.take()
+    waiting = [asyncio.create_task(turns.take()) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    waiting[1].cancel()
+    async with asyncio.timeout(10):
+        await waiting[2]
+        await turns.take()
+
+
+async def test_small_bodies_wait_for_no_turn() -> None:
+    budget = Budget(8 * SMALL_BYTES)
+    large, small = Holding(budget), Holding(budget)
+    large.begin(None, None)
+    large.grow(SMALL_BYTES + 1)
+    small.begin(None, None)
+    small.grow(SMALL_BYTES)
+    await large.turn()
+    waiting = asyncio.create_task(large.turn())
+    await small.turn()
+    assert not waiting.done()
+    await waiting
