@@ -1,4 +1,4 @@
-"""Certificates in PEM files, and errors that name the option to blame."""
+"""Certificates in PEM files; errors name the option that gave the file."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def read_pem(option: str, path: Path) -> str:
 
 
 def trust(context: ssl.SSLContext, option: str, path: Path) -> None:
-    """Let a context trust every certificate in a file.
+    """Make a context trust every certificate in a file.
 
     Raises:
-        ConfigError: it cannot be read, or what it holds are not certificates.
+        ConfigError: the file cannot be read, or does not hold certificates.
     """
     text = read_pem(option, path)
     if _CERTIFICATE not in text:
@@ -36,10 +36,10 @@ def trust(context: ssl.SSLContext, option: str, path: Path) -> None:
 
 
 def client_context(authorities: Path) -> ssl.SSLContext:
-    """A client's TLS configuration that trusts only the certificate authorities in a file.
+    """A TLS configuration for clients that trusts only the certificate authorities in a file.
 
     Raises:
-        ConfigError: the file cannot be used; names ``--tls-ca``.
+        ConfigError: the file cannot be used. It names ``--tls-ca``.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

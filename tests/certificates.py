@@ -1,4 +1,4 @@
-"""Certificates for tests, made by the program ``openssl``: an authority, and what it vouches for."""
+"""Certificates for tests, made by the program ``openssl``: an authority and what it signs."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Pair:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """What makes ``tenantbase serve`` use it."""
+        """The options that make ``tenantbase serve`` use it."""
         return ("--tls-cert", str(self.certificate), "--tls-key", str(self.key))
 
 
 class Authority:
-    """A certificate authority of its own, in a directory."""
+    """A certificate authority, in a directory."""
 
     def __init__(self, directory: Path, name: str = "test authority") -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ class Authority:
         return Pair(certificate, key, shown.strip().rpartition("=")[2])
 
     def trusted(self, client: Pair | None = None) -> ssl.SSLContext:
-        """What a client has that trusts this authority, and may have a certificate itself."""
+        """A context for clients that trust this authority, and may have a certificate of their own."""
         context = ssl.create_default_context(cafile=str(self.certificate))
         if client is not None:
             context.load_cert_chain(client.certificate, client.key)

@@ -65,7 +65,7 @@ class Config:
         read.integer(0, 65535), 8000, "PORT", "Port to listen on; 0 picks a free one."
     )
     database: Path = _option(
-        read.file_name,
+        read.database_file,
         Path("tenantbase.db"),
         "FILE",
         "The SQLite database; created if it does not exist.",
@@ -74,7 +74,7 @@ class Config:
         read.url, None, "URL", "Use the server at this URL instead of opening the database."
     )
     tls_ca: Path | None = _option(
-        read.pem_file,
+        read.file_name,
         None,
         "FILE",
         "For an https URL: trust only the certificate authorities in this file (PEM).",
@@ -132,16 +132,16 @@ class Config:
         many=True,
     )
     tls_cert: Path | None = _option(
-        read.pem_file,
+        read.file_name,
         None,
         "FILE",
         "Serve HTTPS with this certificate chain (PEM); SIGHUP reloads it and the key.",
     )
     tls_key: Path | None = _option(
-        read.pem_file, None, "FILE", "Private key of --tls-cert (PEM), unencrypted."
+        read.file_name, None, "FILE", "Private key of --tls-cert (PEM), unencrypted."
     )
     tls_client_ca: Path | None = _option(
-        read.pem_file,
+        read.file_name,
         None,
         "FILE",
         "Accept only clients with a certificate from one of these authorities (PEM).",

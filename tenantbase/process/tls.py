@@ -1,4 +1,4 @@
-"""The server's certificates: read and checked at the start, and again on SIGHUP."""
+"""The server's certificates: loaded and checked at startup, reloaded on SIGHUP."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tenantbase.web.transport.tls import TlsContext
 log = logging.getLogger("tenantbase")
 
 _KEY: Final = "PRIVATE KEY-----"
-# OpenSSL's reasons: the last two, when the keys are of different kinds (RSA and EC).
+# OpenSSL's reasons; the last two if the keys are of different kinds (RSA and EC).
 _MISMATCH: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 
 
 class Certificates:
-    """What ``--tls-cert``, ``--tls-key`` and ``--tls-client-ca`` name.
+    """The files of ``--tls-cert``, ``--tls-key`` and ``--tls-client-ca``, loaded.
 
     Attributes:
-        context: what new connections begin with.
+        context: the configuration of new connections.
 
     Raises:
-        ConfigError: they cannot be used; names the option to blame.
+        ConfigError: a file cannot be used. It names the option.
     """
 
     def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
@@ -36,20 +36,20 @@ class Certificates:
         self.context = TlsContext(load(certificate, key, client_ca))
 
     def reload(self) -> bool:
-        """Read the files again. If they cannot be used, the old ones stay and the log says why.
+        """Load the files again. If that fails, keep the old configuration and log why.
 
-        Returns: whether they were replaced.
+        Returns: whether it was replaced.
         """
         try:
             self.context.current = load(*self._files)
         except ConfigError as error:
-            log.error("the certificate is not replaced, the old one stays in use: %s", error)
+            log.error("the certificates were not reloaded, the old ones stay in use: %s", error)
             return False
-        log.info("the certificate was read again")
+        log.info("the certificates were reloaded")
         return True
 
     def reload_on_hangup(self) -> None:
-        """Let SIGHUP, blocked since the fork, mean to the running event loop: read them again."""
+        """Make the running event loop reload on SIGHUP, which has been blocked since the fork."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP,))
 
@@ -68,24 +68,24 @@ def certificates_of(config: Config) -> Certificates | None:
 def load(certificate: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
     """A server's TLS configuration: TLS 1.2 or newer, HTTP/1.1 by ALPN.
 
-    Always a new context: its session tickets are worth nothing to another, so a client cannot
-    resume a session past a client CA that is no longer trusted.
+    Each call makes a new context, which rejects the session tickets of others. So a client cannot
+    resume a session to get around a change of the client CA.
 
     Raises:
-        ConfigError: a file cannot be read or used, or the two do not belong together.
+        ConfigError: a file cannot be used, or the key is not the certificate's.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # TLS 1.2 lets a client demand one handshake after the other on its connection.
+    # In TLS 1.2 a client may demand handshake after handshake on one connection.
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
-    # Decoded apart from the key, so that the error names the one to blame.
+    # Decode it without the key first, so that an error names the right file.
     trust(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "--tls-cert", certificate)
     if _KEY not in read_pem("--tls-key", key):
         raise ConfigError(f"--tls-key: {key} holds no private key in PEM form")
 
-    def passphrase() -> NoReturn:  # OpenSSL would ask for it at the terminal, and wait
-        raise ConfigError(f"--tls-key: {key} is encrypted; a key without passphrase is wanted")
+    def passphrase() -> NoReturn:  # OpenSSL would prompt at the terminal, and block
+        raise ConfigError(f"--tls-key: {key} is encrypted; give a key without a passphrase")
 
     try:
         context.load_cert_chain(certificate, key, passphrase)
@@ -94,12 +94,12 @@ def load(certificate: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext
             raise ConfigError(
                 f"--tls-key: {key} is not the key of the certificate in {certificate}"
             ) from error
-        if error.reason in (None, "PEM_LIB"):  # the certificates have been decoded already
+        if error.reason in (None, "PEM_LIB"):  # the certificates were decoded above
             raise ConfigError(f"--tls-key: {key} holds no usable private key") from error
         raise ConfigError(
             f"--tls-cert: {certificate} and {key} cannot be used: {_words(error)}"
         ) from error
-    except OSError as error:  # replaced since it was read
+    except OSError as error:  # it was replaced in between
         raise ConfigError(f"--tls-cert: {certificate} or {key}: {error.strerror}") from error
     if client_ca is not None:
         trust(context, "--tls-client-ca", client_ca)

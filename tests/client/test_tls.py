@@ -1,4 +1,4 @@
-"""The Python client and the command line over HTTPS: which servers are trusted, and what is said."""
+"""The Python client and the command line over HTTPS: which servers they trust, and how they fail."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def test_client_with_a_context(url: str, authority: Authority) -> None:
 async def test_server_of_an_unknown_authority_is_not_trusted(
     server: AppServer, url: str, stranger: Authority
 ) -> None:
-    """It is said at once: the certificate will be no other at the next attempt."""
+    """The call fails without a retry, which would get the same certificate."""
     for context in (None, stranger.trusted()):
         async with Client(url, ssl=context, timeout=3600, attempts=1000) as client:
             for step in (client.get("k"), client.set("k", 2), anext(client.watch())):
@@ -137,7 +137,7 @@ def test_authority_without_a_url_is_refused(tmp_path: Path, authority: Authority
 
 
 def test_certificate_for_another_host(tmp_path: Path, authority: Authority) -> None:
-    """Of the right authority, but not for the name in the URL."""
+    """It is from the right authority, but not for the name in the URL."""
     pair = authority.issue("other.example")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair.certificate, pair.key)

@@ -1,4 +1,4 @@
-"""Certificates in the life of a server: refused at the start, renewed while it runs, never lost."""
+"""A server's certificates: checked at startup, reloaded while it runs, never lost."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def connect(server: AppServer, context: ssl.SSLContext) -> ssl.SSLSocket:
 
 
 def serial(server: AppServer, context: ssl.SSLContext) -> object:
-    """Of the certificate that a new connection is given, after it was used."""
+    """The serial number of a new connection's certificate, once a request was answered."""
     with connect(server, context) as connection:
         assert exchange(connection).status in (200, 404)
         certificate = connection.getpeercert()
@@ -66,7 +66,7 @@ def serial(server: AppServer, context: ssl.SSLContext) -> object:
 
 
 def serials(server: AppServer, context: ssl.SSLContext) -> set[object]:
-    """Of so many new connections that with two workers both have had some."""
+    """Those of so many new connections that each of two workers has accepted some."""
     return {serial(server, context) for _ in range(16)}
 
 
@@ -109,7 +109,7 @@ def test_certificate_from_the_environment(tmp_path: Path, authority: Authority, 
 
 
 def _with(index: int, text: str | bytes | None) -> Spoil:
-    """One of the three files is another: with this content, or absent."""
+    """One of the three files has this content, or does not exist."""
 
     def spoil(authority: Authority, directory: Path) -> tuple[str, ...]:
         made = authority.issue()
@@ -187,8 +187,8 @@ NO_KEY = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"
         (_directory, ("--tls-cert: ", "cannot be read: Is a directory")),
         (_other_key, ("--tls-key: ", "is not the key of the certificate in ")),
         (_key_of_another_kind, ("--tls-key: ", "is not the key of the certificate in ")),
-        (_encrypted, ("--tls-key: ", "is encrypted; a key without passphrase is wanted")),
-        (_encrypted_pkcs8, ("--tls-key: ", "is encrypted; a key without passphrase is wanted")),
+        (_encrypted, ("--tls-key: ", "is encrypted; give a key without a passphrase")),
+        (_encrypted_pkcs8, ("--tls-key: ", "is encrypted; give a key without a passphrase")),
         (_swapped, ("--tls-cert: ", "holds no certificate in PEM form")),
         (_weak, ("--tls-cert: ", "cannot be used: ee key too small")),
     ],
@@ -257,7 +257,7 @@ def test_renewed_certificate_is_used_without_losing_a_connection(
 def test_failed_renewal_keeps_the_old_certificate(
     tmp_path: Path, authority: Authority, pair: Pair
 ) -> None:
-    """Also for a worker that is started afterwards."""
+    """Even for a worker that starts afterwards."""
     trusted = authority.trusted()
     options = (*pair.options, "--workers", "2")
     with AppServer(tmp_path / "x.db", *options) as server:
@@ -266,7 +266,7 @@ def test_failed_renewal_keeps_the_old_certificate(
         poll(lambda: server.stderr != "", "it says so")
         assert serials(server, trusted) == {pair.serial}
         (line,) = server.stderr.splitlines()
-        assert "ERROR" in line and "--tls-key: " in line and "the old one stays in use" in line
+        assert "ERROR" in line and "--tls-key: " in line and "the old ones stay in use" in line
         killed = server.workers[0]
         os.kill(killed, signal.SIGKILL)
         poll(lambda: killed not in server.workers and len(server.workers) == 2, "it is replaced")
@@ -280,7 +280,7 @@ def test_failed_renewal_keeps_the_old_certificate(
 
 
 class RenewedAtFork(AppServer):
-    """A server whose next worker finds a renewed certificate, and a SIGHUP, in its first moment."""
+    """A server whose next worker gets a renewed certificate, and a SIGHUP, right after the fork."""
 
     program = (
         "-c",
@@ -300,7 +300,7 @@ class RenewedAtFork(AppServer):
     )
 
 
-def test_hangup_of_a_worker_that_is_about_to_start_is_not_lost(
+def test_hangup_of_a_worker_that_is_starting_is_not_lost(
     tmp_path: Path, authority: Authority, pair: Pair
 ) -> None:
     trusted = authority.trusted()
@@ -321,7 +321,7 @@ def test_hangup_of_a_worker_that_is_about_to_start_is_not_lost(
 
 
 def test_renewed_authority_of_clients(tmp_path: Path, authority: Authority, pair: Pair) -> None:
-    """A session from before is not resumed past it."""
+    """An old session cannot be resumed to get around it."""
     other = Authority(tmp_path / "other", "another authority")
     clients = tmp_path / "clients.pem"
     clients.write_bytes(authority.certificate.read_bytes())
@@ -351,9 +351,7 @@ def test_renewed_authority_of_clients(tmp_path: Path, authority: Authority, pair
             assert exchange(connection).status == 404, "what is connected stays so"
 
 
-def test_hangup_does_not_cut_draining_short(
-    tmp_path: Path, authority: Authority, pair: Pair
-) -> None:
+def test_hangup_does_not_shorten_draining(tmp_path: Path, authority: Authority, pair: Pair) -> None:
     trusted = authority.trusted()
     options = (*pair.options, "--drain-delay", "1")
     with AppServer(tmp_path / "x.db", *options) as server:
@@ -363,7 +361,7 @@ def test_hangup_does_not_cut_draining_short(
         assert server.wait() == 0
 
 
-def test_without_descriptors_it_serves_and_recovers(
+def test_server_without_descriptors_serves_and_recovers(
     tmp_path: Path, authority: Authority, pair: Pair
 ) -> None:
     trusted = authority.trusted()
@@ -381,7 +379,7 @@ def test_without_descriptors_it_serves_and_recovers(
         install(authority.issue(), pair)
         os.kill(worker, signal.SIGHUP)
         poll(
-            lambda: "the old one stays in use" in server.stderr,
+            lambda: "the old ones stay in use" in server.stderr,
             "there is none for the files either",
         )
         for each in kept:
@@ -399,7 +397,7 @@ def test_without_descriptors_it_serves_and_recovers(
         assert len(server.stderr.splitlines()) == 2
 
 
-def test_connections_that_say_nothing_do_not_keep_their_places(
+def test_silent_connections_do_not_keep_their_places(
     tmp_path: Path, authority: Authority, pair: Pair
 ) -> None:
     trusted = authority.trusted()

@@ -1,4 +1,4 @@
-"""A TLS client whose steps a test takes one by one: asyncio's own closes both directions at once."""
+"""A TLS client that a test drives step by step; asyncio's own closes both directions at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PIECE = 1 << 16
 
 
 class TlsWire:
-    """A TCP connection, and TLS on it as far as it has been asked for."""
+    """A TCP connection, with as much of TLS on it as the test has asked for."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, context: ssl.SSLContext
@@ -25,7 +25,7 @@ class TlsWire:
 
     @classmethod
     async def connect(cls, port: int, context: ssl.SSLContext) -> TlsWire:
-        """A TCP connection that says nothing yet."""
+        """A TCP connection on which nothing has been sent."""
         return cls(*await asyncio.open_connection("127.0.0.1", port), context)
 
     async def __aenter__(self) -> TlsWire:
@@ -42,7 +42,7 @@ class TlsWire:
         await self._flush()
 
     async def read(self) -> bytes:
-        """Some of what comes; nothing after the server's close_notify."""
+        """Some of the answer; empty after the server's close_notify."""
         found: list[bytes] = []
         try:
             await self._until_done(lambda: found.append(self.tls.read(_PIECE)))
@@ -51,7 +51,7 @@ class TlsWire:
         return found[0]
 
     async def read_all(self) -> bytes:
-        """What comes, up to close_notify. Raises EOFError: the connection ended without one."""
+        """Everything up to close_notify. Raises EOFError: the connection ended without one."""
         pieces = []
         while piece := await self.read():
             pieces.append(piece)
@@ -65,10 +65,10 @@ class TlsWire:
             return True
 
     async def close_notify(self) -> None:
-        """Say that nothing more will be sent."""
+        """Tell the server that nothing more will be sent."""
         try:
             self.tls.unwrap()
-        except ssl.SSLError:  # the server's has not come, or data are before it
+        except ssl.SSLError:  # the server's has not come yet, or data precede it
             pass
         await self._flush()
 

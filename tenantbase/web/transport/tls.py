@@ -1,4 +1,4 @@
-"""The connections of a port that speaks TLS: with which certificate, and what is said of failures."""
+"""The connections of a port that speaks TLS: their certificate, and the log of failed handshakes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tenantbase.web.transport.tls_transport import TlsTransport
 log = logging.getLogger("tenantbase.web")
 
 HANDSHAKE_SECONDS: Final = 10.0
-"""A client must have finished the handshake by then; less if ``--keepalive-timeout`` is."""
+"""Timeout for a handshake; ``--keepalive-timeout`` if that is less."""
 
-_QUIET_SECONDS: Final = 60.0  # between two lines in the log about failed handshakes
+_LOG_INTERVAL_SECONDS: Final = 60.0  # between two lines about failed handshakes
 
 
 class TlsContext:
-    """The TLS configuration that the next connection begins with.
+    """The TLS configuration of new connections.
 
     Attributes:
-        current: replaced when the certificates are renewed. Connections that have begun keep theirs.
+        current: replaced when the certificates are reloaded. Open connections keep the old one.
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
@@ -35,7 +35,7 @@ class TlsConnections:
 
     Args:
         connect: makes the protocol that gets the decrypted bytes.
-        handshake_seconds: the time limit of a handshake.
+        handshake_seconds: timeout for a handshake.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class TlsConnections:
         return TlsTransport(self._context.current, self._connect(), self._seconds, self._failed)
 
     def _failed(self, transport: TlsTransport, reason: str) -> None:
-        """Log a failed handshake, but not each: a scanner or a wrong URL makes thousands."""
+        """Log failed handshakes, but not every one: a scanner or a wrong URL causes thousands."""
         self._failures += 1
         now = asyncio.get_running_loop().time()
         if now >= self._quiet_until:
-            self._quiet_until = now + _QUIET_SECONDS
+            self._quiet_until = now + _LOG_INTERVAL_SECONDS
             log.info(
-                "the TLS handshake of %s failed: %s (%d failed since the last such line)",
+                "the TLS handshake of %s failed: %s (%d failures since the last such line)",
                 peer(transport),
                 reason,
                 self._failures,

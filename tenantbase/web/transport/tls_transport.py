@@ -1,10 +1,10 @@
-"""TLS between a TCP transport and a protocol that knows nothing of it.
+"""TLS between a TCP transport and a protocol that is unaware of it.
 
-The event loops' own TLS is not used, since both lose what the limits here rest on: their write buffer
-leaves out what waits in the TCP transport, so a client that reads nothing looks as if it had read all;
-they drop the answer to a client that has sent its close_notify and waits for it; asyncio closes the
-socket before ``connection_lost``, which defeats the lingering close; and a connection counts, and can be
-ended, only after its handshake.
+The TLS of asyncio and uvloop would defeat the limits on connections. The size of its write buffer omits
+what the TCP transport holds, so a client that reads nothing seems to have read everything. It drops the
+answer to a client that has sent close_notify and waits. asyncio closes the socket before it calls
+``connection_lost``, which prevents the lingering close. A connection is counted, and can be closed, only
+after its handshake.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
-_RECORD_BYTES: Final = 1 << 14  # the most that one TLS record holds (RFC 8446, section 5.1)
-# Encrypted at a time: about what a transport buffers before it pauses writing, so that a large answer
-# is held once, in the clear, and not a second time as ciphertext.
+_RECORD_BYTES: Final = 1 << 14  # the largest plaintext of a TLS record (RFC 8446, section 5.1)
+# Encrypted at a time. About as much as a transport buffers before it pauses writing, so a large answer
+# is in memory once, as plaintext, and not a second time as ciphertext.
 _PIECE_BYTES: Final = 1 << 16
 _NONE: Final = asyncio.Protocol()
-_SELF: Final = "tls_transport"  # as extra information, also through a borrowed transport
+_SELF: Final = "tls_transport"  # name of the extra info; borrowed transports pass it on
 
 
 class TlsTransport(asyncio.Transport, asyncio.Protocol):
     """One connection: the protocol of a TCP transport, and the transport of an HTTP protocol.
 
-    The HTTP protocol gets its connection before the handshake, so that it is counted, is closed
-    when idle, and drains like any other. It may write at once; that is sent after the handshake.
+    The HTTP protocol gets its connection before the handshake, so the connection is counted, closed
+    when idle, and drained like any other. What it writes early is sent after the handshake.
 
-    Each direction may end by itself: a client that has sent close_notify, or closed its side of the
-    TCP connection, still gets its answer. A missing close_notify is no truncation here, because
-    HTTP requests have an end of their own.
+    The directions end separately: a client that has sent close_notify, or has closed its side of
+    the TCP connection, still gets its answer. A missing close_notify does not hide a truncation,
+    because HTTP requests state where they end.
     """
 
     __slots__ = (
@@ -74,11 +74,11 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._pending: deque[memoryview] = deque()  # to be encrypted
         self._pending_bytes = 0
         self._raw_writable = True
-        self._paused = False  # the protocol was told not to write
+        self._paused = False  # the protocol was told to pause writing
         self._reading = True  # the protocol wants to read
-        self._held = False  # not read although it does: see _send
-        self._ended = False  # the client has sent all that it will send
-        self._endless = False  # the answer has no end: see end_with_client
+        self._held = False  # reading is suspended even so; see _send
+        self._ended = False  # the client will send nothing more
+        self._endless = False  # the answer has no end; see end_with_client
         self._closing = False
 
     # The protocol of the TCP transport
@@ -93,7 +93,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._stop_timer()
         self._closing = True
         self._drop_pending()
-        protocol, self._protocol = self._protocol, _NONE  # they refer to each other
+        protocol, self._protocol = self._protocol, _NONE  # break the reference cycle
         protocol.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -138,14 +138,14 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         ):
             self._encrypt(data)
             return
-        # A copy only of what may change: these are the answer's own bytes.
+        # Copy only what may change; usually these are the answer's own bytes.
         self._pending.append(memoryview(data if isinstance(data, bytes) else bytes(data)))
         self._pending_bytes += len(self._pending[-1])
         self._flush()
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         pieces = list(list_of_data)
-        if sum(map(len, pieces)) <= _PIECE_BYTES:  # head and body in one record, at best
+        if sum(map(len, pieces)) <= _PIECE_BYTES:  # head and body in one record, if they fit
             self.write(b"".join(pieces))
             return
         for piece in pieces:
@@ -218,7 +218,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     # Between the two
 
     def _shake_hands(self) -> bool:
-        """Go on with the handshake. Returns: whether it is finished."""
+        """Continue the handshake. Returns: whether it is finished."""
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
@@ -262,17 +262,17 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self.close()
 
     def end_with_client(self) -> None:
-        """The answer has no end of its own, so it ends with what the client sends."""
+        """Close once the client has finished sending: the answer has no end of its own."""
         self._endless = True
         if self._ended:
             self.close()
 
     def _send(self) -> None:
-        """Send what TLS itself has to say."""
+        """Send TLS's own messages, such as those of the handshake."""
         if data := self._outgoing.read():
             self._raw.write(data)
             if not self._raw_writable and not self._held and not self._raw.is_closing():
-                # A client could ask for new keys for ever and never read the answers.
+                # Otherwise a client could request new keys for ever without reading the answers.
                 self._held = True
                 self._raw.pause_reading()
 
@@ -285,7 +285,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._raw.write(self._outgoing.read())
 
     def _flush(self) -> None:
-        """Encrypt what waits, as far as the TCP transport takes it."""
+        """Encrypt pending data while the TCP transport accepts more."""
         if not self._established or self._raw.is_closing():
             return
         while self._pending and self._raw_writable:
@@ -304,21 +304,21 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._protocol.resume_writing()
 
     def _shut(self) -> None:
-        """Send close_notify, and close the TCP connection without waiting for the client's.
+        """Send close_notify and close the TCP connection, without waiting for the client's.
 
-        What the client still sends is read by the lingering close.
+        The lingering close reads what the client still sends.
         """
         if self._raw.is_closing():
             return
         try:
             self._tls.unwrap()
-        except ssl.SSLError:  # the client's close_notify has not come, or data before it
+        except ssl.SSLError:  # the client's close_notify has not come yet, or data precede it
             pass
         self._raw.write(self._outgoing.read())
         self._raw.close()
 
     def _fail(self, error: ssl.SSLError) -> None:
-        """The client does not speak TLS, or not as agreed: send the alert, if any, and close."""
+        """The client broke the protocol, or does not speak TLS: send the alert, if any, and close."""
         if not self._established:
             self._failed(self, _reason(error))
         self._closing = True
@@ -342,10 +342,10 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
 
 def end_with_client(transport: asyncio.BaseTransport) -> None:
-    """To be called for an answer without end, such as a watch, on any transport.
+    """Call this, on any transport, before an endless answer such as a watch.
 
-    TLS libraries close a connection by sending close_notify, and many then wait for the peer's for up
-    to half a minute. An answer that ends by itself is worth finishing first; this one never would.
+    TLS libraries close a connection by sending close_notify, and many then wait up to half a minute
+    for the peer's. A finite answer is worth finishing first; an endless one would never finish.
     """
     tls = transport.get_extra_info(_SELF)
     if isinstance(tls, TlsTransport):
@@ -353,7 +353,7 @@ def end_with_client(transport: asyncio.BaseTransport) -> None:
 
 
 def _reason(error: ssl.SSLError) -> str:
-    """In words: OpenSSL has ``HTTP_REQUEST``, and of certificates a message."""
+    """In words: OpenSSL says ``HTTP_REQUEST``, but has a message for certificates."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return str(error.verify_message)
     return (error.reason or str(error)).lower().replace("_", " ")

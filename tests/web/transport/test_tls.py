@@ -1,4 +1,4 @@
-"""HTTPS, on both event loops and both HTTP paths: the limits of connections hold under TLS too."""
+"""HTTPS on both event loops and both HTTP paths: the limits on connections hold under TLS, too."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def settings(authority: Authority) -> WebSettings:
 
 @pytest.fixture
 def quick_handshake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """So that no test waits ten seconds. A handshake takes some milliseconds."""
+    """No test should wait ten seconds. A handshake takes a few milliseconds."""
     monkeypatch.setattr("tenantbase.web.server.HANDSHAKE_SECONDS", 1.0)
     yield
 
@@ -135,7 +135,7 @@ async def test_alpn_chooses_http_1_1(
 
 
 @pytest.mark.parametrize("version", ["TLSv1_1", "TLSv1_2", "TLSv1_3"])
-async def test_tls_1_2_is_the_least(
+async def test_older_tls_than_1_2_is_refused(
     ports: tuple[int, int, int], authority: Authority, version: str
 ) -> None:
     context = authority.trusted()
@@ -179,7 +179,7 @@ async def test_half_closed_client_gets_its_answers(
 
 
 @PATHS
-async def test_idle_client_that_says_goodbye_is_let_go(
+async def test_idle_client_that_sends_close_notify_is_closed(
     start: Start, settings: WebSettings, trusted: ssl.SSLContext, fast_path: bool
 ) -> None:
     async with start(replace(settings, fast_path=fast_path)) as server:
@@ -194,7 +194,7 @@ async def test_idle_client_that_says_goodbye_is_let_go(
 async def test_watch_ends_with_the_close_notify_of_its_client(
     start: Start, settings: WebSettings, trusted: ssl.SSLContext, fast_path: bool, early: bool
 ) -> None:
-    """Without waiting for a heartbeat. asyncio's clients would keep it open for half a minute."""
+    """Not with the next heartbeat: asyncio's clients would keep it open for half a minute."""
     changed = replace(settings, fast_path=fast_path)
     async with start(changed, heartbeat=3600) as server:
         async with await connected(server, trusted) as wire:
@@ -206,15 +206,15 @@ async def test_watch_ends_with_the_close_notify_of_its_client(
         await poll_async(lambda: not len(server.lifecycle.connections), "it is closed")
 
 
-async def test_what_waits_for_a_slow_reader_is_counted_and_not_encrypted_ahead(
+async def test_answer_to_a_slow_reader_is_counted_and_not_encrypted_ahead(
     start: Start, settings: WebSettings, trusted: ssl.SSLContext
 ) -> None:
     size = 12 * MIB
     async with start(settings) as server, await connected(server, trusted) as wire:
         (transport,) = server.lifecycle.connections
         assert isinstance(transport, TlsTransport)
-        # The client is through with the handshake of TLS 1.3 before the server is.
-        await poll_async(lambda: transport._established, "the server is through with it")
+        # In TLS 1.3 the client finishes the handshake before the server does.
+        await poll_async(lambda: transport._established, "the server has finished, too")
         wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
         transport.write(b"x" * size)
         transport.write(b"y")
@@ -244,14 +244,14 @@ async def test_slow_reader_is_cut(
             await wire.send(request("GET", target))
             await poll_async(lambda: not len(server.lifecycle.connections), "it is cut")
     (record,) = caplog.records
-    assert "has taken nothing of its answer for 0.5 s" in record.message
+    assert "has read nothing of its answer for 0.5 s" in record.message
 
 
 @PATHS
 async def test_pipelined_requests_beyond_the_buffers_are_all_answered(
     start: Start, settings: WebSettings, trusted: ssl.SSLContext, fast_path: bool
 ) -> None:
-    """Reading is paused and resumed in both directions."""
+    """Reading is paused and resumed at both ends."""
     async with start(replace(settings, fast_path=fast_path)) as server:
         await server.cache.write(Set(DEFAULT.key("k"), b'"%b"' % (b"x" * 10_000), JSON))
         async with await connected(server, trusted) as wire:
@@ -262,7 +262,7 @@ async def test_pipelined_requests_beyond_the_buffers_are_all_answered(
 
 @PATHS
 @pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00", GET[:4]], ids=repr)
-async def test_client_that_does_not_shake_hands_loses_its_place(
+async def test_client_without_a_handshake_does_not_keep_its_place(
     start: Start,
     settings: WebSettings,
     trusted: ssl.SSLContext,
@@ -285,7 +285,7 @@ async def test_client_that_does_not_shake_hands_loses_its_place(
 
 
 @PATHS
-async def test_plain_http_is_closed_without_noise(
+async def test_plain_http_is_closed_with_one_line_in_the_log(
     start: Start,
     settings: WebSettings,
     caplog: pytest.LogCaptureFixture,
@@ -326,10 +326,10 @@ async def test_garbage_after_the_handshake_ends_the_connection(
 
 
 @PATHS
-async def test_draining_answers_what_is_on_its_way(
+async def test_draining_answers_requests_in_flight(
     start: Start, settings: WebSettings, trusted: ssl.SSLContext, fast_path: bool
 ) -> None:
-    """Of a connection whose handshake has not begun, too."""
+    """Even on a connection whose handshake has not begun."""
     async with AsyncExitStack() as stack:
         changed = replace(settings, fast_path=fast_path, drain_delay=0.3)
         async with start(changed) as server:
@@ -356,7 +356,7 @@ async def test_draining_answers_what_is_on_its_way(
             await silent.shake_hands()
 
 
-async def test_certificates_of_clients_are_asked_for(
+async def test_clients_need_a_certificate_of_the_authority(
     start: Start, authority: Authority, tmp_path: object
 ) -> None:
     pair = authority.issue()
