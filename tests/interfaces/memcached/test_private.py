@@ -18,6 +18,8 @@ import pytest
 from tenantbase.interfaces.memcached.private import PrivateMemcached
 from tests.servers import READY_SECONDS, connect, poll
 
+pytestmark = pytest.mark.integration  # the package starts processes
+
 KEY = b"a" * 32
 
 

@@ -10,6 +10,8 @@ import pytest
 from tenantbase.interfaces.memcached.private import PrivateMemcached
 from tests.interfaces.memcached.test_private import memcached_pid
 
+pytestmark = pytest.mark.integration  # the package starts processes
+
 
 def test_a_relative_path_is_one_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = shutil.which("memcached")
