@@ -30,7 +30,7 @@ OTHER_TASKS = {
     "interfaces/sqlite/readers": "a connection opened in place of one that hangs: the next look opens"
     " another, and asyncio logs it",
     "web/transport/acceptor": "a connection that is begun: without it, the client sees it closed",
-    "web/fast_path/connection": "health: its failure is the answer",
+    "web/fast_path/answering": "health: its failure is the answer",
     "web/handlers/health": "the check of the store: its failure is the answer",
 }
 

@@ -14,6 +14,8 @@ from tenantbase.offload import runner
 from tenantbase.offload.child import read_at, write_at
 from tenantbase.offload.runner import Apart
 
+pytestmark = pytest.mark.integration  # the package starts processes
+
 
 async def test_a_cancelled_copy_does_not_end_before_its_thread() -> None:
     """The file would be closed, and its number be another file's, while the thread writes."""

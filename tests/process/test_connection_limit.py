@@ -50,5 +50,5 @@ def test_connections_leave_descriptors_to_the_database(tmp_path: Path) -> None:
                 answer = receive(refused)
             assert answer.status == 503 and answer.json["limit"] == "max-connections"
         assert exchange(served[-1]).status == 200
-        assert f"there are {LIMIT // 2} connections" in server.stderr
+        assert f"{LIMIT // 2} connections are open" in server.stderr
         assert len(server.stderr.splitlines()) == 1, "once, and no trouble with descriptors"
