@@ -77,7 +77,8 @@ MUTATIONS: Final = {
         ["tests/client/test_tls.py::test_server_of_an_unknown_authority_is_not_trusted"],
         {
             "an-untrusted-server-is-asked-again": (
-                "            except NotTrusted:  # a retry would get the same certificate\n                raise\n",
+                "            except NotTrusted:  # a retry would get the same certificate\n"
+                "                raise\n",
                 "",
             ),
         },
