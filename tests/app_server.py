@@ -115,7 +115,7 @@ class AppServer:
     def await_ready(self) -> None:
         """Wait until it reports that it is listening, after ``spawn``."""
         line = self._output(until=b"\n")
-        match = re.fullmatch(rb"listening on (http://\S+)\n", line)
+        match = re.fullmatch(rb"listening on (https?://\S+)\n", line)
         if match is None:
             # No process may outlive this: a later test would be blamed for it.
             said = self.stderr

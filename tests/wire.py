@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPResponse
@@ -64,9 +65,10 @@ class Wire:
         self.writer = writer
 
     @classmethod
-    async def connect(cls, port: int) -> Wire:
-        """Raises OSError."""
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
+    async def connect(cls, port: int, tls: ssl.SSLContext | None = None) -> Wire:
+        """Connect, over TLS if there is a context for it. Raises OSError."""
+        name = None if tls is None else "localhost"
+        return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name))
 
     async def __aenter__(self) -> Wire:
         return self

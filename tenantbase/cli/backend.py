@@ -53,7 +53,7 @@ async def open_backend(
     if config.url is not None:
         from tenantbase.cli.http import open_http_backend
 
-        async with open_http_backend(config.url) as http:
+        async with open_http_backend(config.url, config.tls_ca) as http:
             yield http
     else:
         from tenantbase.cli.local import LocalBackend

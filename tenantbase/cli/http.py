@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from tenantbase.client import Client
 from tenantbase.documents import as_line, entry_json
 from tenantbase.entry import JSON, Entry
+from tenantbase.pem import client_context
 
 _ATTEMPTS: Final = 3  # few: a user is waiting at the prompt
 
@@ -57,7 +59,14 @@ class HttpBackend:
 
 
 @asynccontextmanager
-async def open_http_backend(url: str) -> AsyncIterator[HttpBackend]:
-    """A client of the server at ``url``. Nothing is sent yet."""
-    async with Client(url, attempts=_ATTEMPTS) as client:
+async def open_http_backend(
+    url: str, authorities: Path | None = None
+) -> AsyncIterator[HttpBackend]:
+    """A client of the server at ``url``. Nothing is sent yet.
+
+    Args:
+        authorities: a PEM file of the certificate authorities to trust; None: this machine's.
+    """
+    context = None if authorities is None else client_context(authorities)
+    async with Client(url, ssl=context, attempts=_ATTEMPTS) as client:
         yield HttpBackend(client)

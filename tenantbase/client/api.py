@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from decimal import Decimal
+from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Final, overload
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -27,6 +26,8 @@ from tenantbase.client.results import (
 )
 from tenantbase.client.listing import listed
 from tenantbase.client.retrying import Answer
+from tenantbase.client.session import open_session
+from tenantbase.client.targets import PATH_SAFE, quoted, seconds_query
 from tenantbase.client.watching import watch
 from tenantbase.client.wire import (
     Deleted,
@@ -46,36 +47,8 @@ from tenantbase.client.wire import (
 from tenantbase.entry import OCTETS
 
 _KEYS_PER_REQUEST: Final = 1000
-# Shorter than a server's or proxy's, so that a request never meets a connection being closed.
-_KEEPALIVE_SECONDS: Final = 15.0
 _NO_LIMIT: Final = 0  # to aiohttp
 _JSON_BODY: Final = {"Content-Type": "application/json"}
-
-
-# Proxies decode paths, merge slashes, resolve dots, and refuse or re-encode other characters, each in
-# its own way. Only a key that none of them changes goes into a path; queries and bodies are left alone.
-_PATH_SAFE: Final = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9_~.-]*")
-
-
-def _quoted(text: str) -> str:
-    return quote(text, safe="")
-
-
-def _query(**seconds: float | None) -> str:
-    # A query takes decimal numbers; Python writes small and large ones with an exponent.
-    given = [
-        f"{name}={quote(format(Decimal(str(number)), 'f'))}"
-        for name, number in seconds.items()
-        if number is not None
-    ]
-    return "?" + "&".join(given) if given else ""
-
-
-def _session(connections: int) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=_KEEPALIVE_SECONDS),
-        cookie_jar=aiohttp.DummyCookieJar(),
-    )
 
 
 class Client:
@@ -93,6 +66,8 @@ class Client:
     Args:
         url: the server's URL, such as ``http://127.0.0.1:8000``; it may have a path.
         session: the session to use instead of a new one. It is not closed.
+        ssl: how to verify a server with an https URL; None: with this machine's certificate
+            authorities, or those in the file that ``SSL_CERT_FILE`` names. Not for a ``session``.
         headers: sent with every request.
         timeout: seconds for one call, including its retries; for a list, for each page.
         connect_timeout: seconds for opening a connection.
@@ -106,6 +81,7 @@ class Client:
         url: str,
         *,
         session: aiohttp.ClientSession | None = None,
+        ssl: SSLContext | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float = 30.0,
         connect_timeout: float = 5.0,
@@ -115,6 +91,8 @@ class Client:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
             raise ValueError("url must look like http://127.0.0.1:8000")
+        if session is not None and ssl is not None:
+            raise ValueError("give session or ssl, not both: a session has its own ssl")
         if attempts < 1 or connections < 1:
             raise ValueError("attempts and connections must be at least 1")
         check_finite(timeout=timeout, connect_timeout=connect_timeout)
@@ -122,6 +100,7 @@ class Client:
             raise ValueError("timeout and connect_timeout must be positive")
         self._base = url.rstrip("/")
         self._given = session
+        self._ssl = ssl
         self._headers = dict(headers or {})
         self._timeout = timeout
         self._connect_timeout = connect_timeout
@@ -133,8 +112,10 @@ class Client:
     async def __aenter__(self) -> Client:
         session = watching = self._given
         if session is None or watching is None:
-            session = await self._stack.enter_async_context(_session(self._connections))
-            watching = await self._stack.enter_async_context(_session(_NO_LIMIT))
+            session = await self._stack.enter_async_context(
+                open_session(self._connections, self._ssl)
+            )
+            watching = await self._stack.enter_async_context(open_session(_NO_LIMIT, self._ssl))
         self._open = Exchange(
             session,
             watching,
@@ -201,7 +182,7 @@ class Client:
             if_none_match: the version that you have. If it is still the newest, the result is
                 ``NOT_MODIFIED`` and the value is not transferred.
         """
-        answer = await self._read_one(f"/get-value?key={_quoted(key)}", if_none_match)
+        answer = await self._read_one(f"/get-value?key={quoted(key)}", if_none_match)
         if answer is None or isinstance(answer, NotModified):
             return answer
         return self._entry(key, answer)
@@ -245,7 +226,7 @@ class Client:
             if_version: only if the entry has this version; otherwise ConditionFailed.
         """
         condition = "" if if_version is None else f"&if_version={if_version}"
-        await self._exchange.write("DELETE", f"/delete-value?key={_quoted(key)}{condition}")
+        await self._exchange.write("DELETE", f"/delete-value?key={quoted(key)}{condition}")
 
     async def increment(
         self,
@@ -280,8 +261,8 @@ class Client:
         self, key: str, *, if_none_match: int | None = None
     ) -> Blob | NotModified | None:
         """Read a value's exact bytes and media type; otherwise like ``get``."""
-        in_path = _PATH_SAFE.fullmatch(key)
-        target = f"/v1/values/{key}" if in_path else f"/get-value?key={_quoted(key)}"
+        in_path = PATH_SAFE.fullmatch(key)
+        target = f"/v1/values/{key}" if in_path else f"/get-value?key={quoted(key)}"
         answer = await self._read_one(target, if_none_match)
         if answer is None or isinstance(answer, NotModified):
             return answer
@@ -306,7 +287,7 @@ class Client:
     ) -> Written:
         """Store bytes as they are, with their media type; otherwise like ``set``."""
         check_finite(ttl=ttl, expires_at=expires_at)
-        if not _PATH_SAFE.fullmatch(key):
+        if not PATH_SAFE.fullmatch(key):
             body = PutRaw(
                 key, content, content_type, ttl, expires_at, if_absent, if_version, "base64"
             )
@@ -316,7 +297,7 @@ class Client:
             headers["If-None-Match"] = "*"
         if if_version is not None:
             headers["If-Match"] = f'"{if_version}"'
-        target = f"/v1/values/{key}{_query(ttl=ttl, expires_at=expires_at)}"
+        target = f"/v1/values/{key}{seconds_query(ttl=ttl, expires_at=expires_at)}"
         answer = await self._exchange.write("PUT", target, content, headers)
         written = parse(answer.body, Written)
         check_keys((key,), (written.key,))

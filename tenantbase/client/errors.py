@@ -2,6 +2,7 @@
 
     ClientError
     ├── ConnectionFailed         no answer; nothing was written
+    │   └── NotTrusted           the server's certificate could not be verified; nothing was sent
     ├── OutcomeUnknown           a write whose answer was lost or is inconclusive: it may have been made
     ├── UnexpectedAnswer         not an answer of tenantbase: something in between gave it
     └── Refused                  the server refused, and says why; nothing was written
@@ -29,6 +30,10 @@ class ClientError(TenantbaseError):
 
 class ConnectionFailed(ClientError):
     """No answer came. Nothing was written."""
+
+
+class NotTrusted(ConnectionFailed):
+    """The server's certificate cannot be verified. Nothing was sent, and it is not tried again."""
 
 
 class OutcomeUnknown(ClientError):

@@ -18,7 +18,7 @@ import aiohttp
 from aiohttp.client_middlewares import ClientHandlerType
 from yarl import URL
 
-from tenantbase.client.errors import ClientError, ConnectionFailed, OutcomeUnknown
+from tenantbase.client.errors import ClientError, ConnectionFailed, NotTrusted, OutcomeUnknown
 from tenantbase.client.retrying import Answer, Interrupted, retry_delay, failure_of, may_retry
 
 _PIECEWISE_FROM_BYTES: Final = 64 << 10  # sending a larger body in one piece blocks the event loop
@@ -107,6 +107,8 @@ class Exchange:
                         yield lines
                     return
                 answer = Answer(response.status, response.headers, await response.read())
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise _not_trusted(self.base, error) from error
         except (aiohttp.ClientError, OSError) as error:
             what = str(error) or f"nothing for {silence:g} s"
             raise Interrupted(ConnectionFailed(f"{self.base} does not answer: {what}")) from error
@@ -165,6 +167,8 @@ class Exchange:
                 answer = await self._send_once(
                     method, target, body, headers, deadline - now(), writes
                 )
+            except NotTrusted:  # a retry would get the same certificate
+                raise
             except ConnectionFailed as error:
                 failure, wait = error, retry_delay(attempt)
             else:
@@ -201,6 +205,8 @@ class Exchange:
                 middlewares=(_no_resend,),
             ) as response:
                 return Answer(response.status, response.headers, await response.read())
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise _not_trusted(self.base, error) from error
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise ConnectionFailed(f"{self.base} does not answer: {error}") from error
         except (_ConnectionLost, aiohttp.ClientError, OSError) as error:
@@ -211,6 +217,13 @@ class Exchange:
                     f" have been made: {what}"
                 ) from error
             raise ConnectionFailed(f"{self.base} does not answer: {what}") from error
+
+
+def _not_trusted(base: str, error: aiohttp.ClientConnectorCertificateError) -> NotTrusted:
+    reason = error.certificate_error
+    # OpenSSL's text has the name of a source file and a line in it.
+    what = getattr(reason, "verify_message", "") or str(reason)
+    return NotTrusted(f"the certificate of {base} cannot be verified: {what}")
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:

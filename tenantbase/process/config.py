@@ -65,13 +65,19 @@ class Config:
         read.integer(0, 65535), 8000, "PORT", "Port to listen on; 0 picks a free one."
     )
     database: Path = _option(
-        read.file_name,
+        read.database_file,
         Path("tenantbase.db"),
         "FILE",
         "The SQLite database; created if it does not exist.",
     )
     url: str | None = _option(
         read.url, None, "URL", "Use the server at this URL instead of opening the database."
+    )
+    tls_ca: Path | None = _option(
+        read.file_name,
+        None,
+        "FILE",
+        "For an https URL: trust only the certificate authorities in this file (PEM).",
     )
     memcached: Literal["auto", "off"] | MemcacheAddress = _option(
         read.memcached,
@@ -125,8 +131,26 @@ class Config:
         "An origin whose pages may call the service; http://localhost:* allows any port.",
         many=True,
     )
+    tls_cert: Path | None = _option(
+        read.file_name,
+        None,
+        "FILE",
+        "Serve HTTPS with this certificate chain (PEM); SIGHUP reloads it and the key.",
+    )
+    tls_key: Path | None = _option(
+        read.file_name, None, "FILE", "Private key of --tls-cert (PEM), unencrypted."
+    )
+    tls_client_ca: Path | None = _option(
+        read.file_name,
+        None,
+        "FILE",
+        "Accept only clients with a certificate from one of these authorities (PEM).",
+    )
     insecure: bool = _option(
-        read.switch, False, "", "Allow other addresses, without encryption or authentication."
+        read.switch,
+        False,
+        "",
+        "Allow other addresses, without authentication, and without encryption unless TLS is on.",
     )
     workers: int = _option(
         read.workers,
@@ -243,6 +267,10 @@ class Config:
             return False
 
 
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """An option, as the command line and the docs need it.
@@ -264,7 +292,7 @@ class Option:
     @property
     def flag(self) -> str:
         """Its name on the command line."""
-        return "--" + self.name.replace("_", "-")
+        return _flag(self.name)
 
     @property
     def variable(self) -> str:
@@ -345,9 +373,21 @@ def _contradictions(config: Config, given: Mapping[str, object]) -> list[str]:
         mistakes.append("--max-request-bytes: less than --max-value-bytes")
     if config.max_inflight_bytes < config.max_request_bytes:
         mistakes.append("--max-inflight-bytes: less than --max-request-bytes")
+    for one, other in (
+        ("tls_cert", "tls_key"),
+        ("tls_key", "tls_cert"),
+        ("tls_client_ca", "tls_cert"),
+    ):
+        if getattr(config, one) is not None and getattr(config, other) is None:
+            mistakes.append(f"{_flag(one)}: needs {_flag(other)} as well")
+    if given.get("tls_ca") and config.url is None:
+        mistakes.append("--tls-ca: needs --url as well")
     if not (config.loopback or config.insecure):
+        missing = (
+            "no authentication" if config.tls_cert else "neither encryption nor authentication"
+        )
         mistakes.append(
-            f"--host: {config.host} is reachable from other machines, and there is neither"
-            " encryption nor authentication; if that is intended, add --insecure"
+            f"--host: {config.host} is reachable from other machines, and there is {missing};"
+            " if that is intended, add --insecure"
         )
     return mistakes

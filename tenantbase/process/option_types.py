@@ -43,12 +43,16 @@ _UNITS: Final = {
 def file_name(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError("expected a file name")
+    return Path(text)
+
+
+def database_file(text: str) -> Path:
     if text.startswith((":memory:", "file:")):
         raise ValueError(
             "expected the path of a file, because processes share the database"
             f" (use ./{text} for a file of that name)"
         )
-    return Path(text)
+    return file_name(text)
 
 
 def host(text: str) -> str:

@@ -48,11 +48,11 @@ def listening(host: str | None, port: int) -> Iterator[list[socket.socket]]:
             return
 
 
-def url_of(host: str | None, sockets: Sequence[socket.socket]) -> str:
+def url_of(host: str | None, sockets: Sequence[socket.socket], scheme: str = "http") -> str:
     """The server's URL for clients on this machine."""
     address, port, *_ = sockets[0].getsockname()
     host = host or address
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _addresses(host: str | None, port: int) -> list[_Address]:

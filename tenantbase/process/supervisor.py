@@ -24,6 +24,7 @@ from typing import Final, NoReturn
 from tenantbase.process import worker as worker_process
 from tenantbase.process.config import Config
 from tenantbase.errors import TenantbaseError
+from tenantbase.process.tls import Certificates
 from tenantbase.process.wiring import Memcached
 
 log = logging.getLogger("tenantbase.supervisor")
@@ -47,19 +48,21 @@ def run(
     sockets: Sequence[socket.socket],
     memcached: Memcached | None,
     ready: Callable[[], None],
+    certificates: Certificates | None = None,
 ) -> int:
     """Run ``config.workers`` workers until SIGTERM or SIGINT. A second signal kills them.
 
     Args:
         sockets: listening sockets; closed when the shutdown begins.
         ready: called once, when every worker accepts requests.
+        certificates: for TLS. SIGHUP reloads them here and in every worker.
 
     Returns: the exit status, 0 if every worker shut down gracefully.
 
     Raises:
         TenantbaseError: a worker could not start. All have exited.
     """
-    with closing(_Supervisor(config, sockets, memcached, ready)) as supervisor:
+    with closing(_Supervisor(config, sockets, memcached, ready, certificates)) as supervisor:
         return supervisor.run()
 
 
@@ -101,11 +104,14 @@ class _Supervisor:
         sockets: Sequence[socket.socket],
         memcached: Memcached | None,
         ready: Callable[[], None],
+        certificates: Certificates | None,
     ) -> None:
         self._config = config
         self._sockets = sockets
         self._memcached = memcached
         self._ready = ready
+        self._certificates = certificates
+        self._handled = _SIGNALS if certificates is None else (*_SIGNALS, signal.SIGHUP)
         self._workers: list[_Worker] = []
         self._starts_at: list[float] = []  # when to start further workers, in order
         self._pause = _FIRST_PAUSE_SECONDS
@@ -126,7 +132,7 @@ class _Supervisor:
     def run(self) -> int:
         # The handlers do nothing: Python writes each signal's number to the socket.
         signal.set_wakeup_fd(self._signal_writer.fileno())
-        for each in _SIGNALS:
+        for each in self._handled:
             signal.signal(each, lambda *_: None)
         # Start one alone: it creates the database, or finds that it cannot be used.
         self._starts_at = [time.monotonic()]
@@ -190,7 +196,7 @@ class _Supervisor:
     def _start(self) -> None:
         ours, theirs = os.pipe()
         # A signal that reached the child before it has its own handlers would be reported to us.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._handled)
         try:
             pid = os.fork()
             if pid == 0:
@@ -200,7 +206,7 @@ class _Supervisor:
             os.close(ours)
             raise
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._handled)
             os.close(theirs)
         worker = _Worker(pid, ours, time.monotonic())
         self._workers.append(worker)
@@ -214,6 +220,7 @@ class _Supervisor:
             # Ctrl-C reaches every process of the terminal, and the supervisor passes it on.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            # SIGHUP stays blocked, and is not lost, until the event loop handles it.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             # A stopped supervisor does not read, and its workers must not block on it.
             os.set_blocking(pipe, False)
@@ -227,6 +234,7 @@ class _Supervisor:
                 self._config,
                 self._sockets,
                 self._memcached,
+                self._certificates,
                 ready=lambda: _report(pipe, _READY),
                 beat=lambda: _report(pipe, _BEAT),
                 beat_seconds=self._beat_seconds,
@@ -293,10 +301,23 @@ class _Supervisor:
 
     def _signalled(self) -> None:
         for number in self._signals.recv(1024):
+            if number == signal.SIGHUP:
+                self._reload()
+                continue
             if self._deadline is not None:
                 self._kill_all()
                 os._exit(128 + number)
             self._begin_shutdown()
+
+    def _reload(self) -> None:
+        """Reload the certificates and, unless that fails, tell the workers to do the same.
+
+        Workers started later inherit what was loaded here, so a worker that is replaced after a
+        failed reload still has a certificate.
+        """
+        if self._certificates is not None and self._certificates.reload():
+            for worker in self._workers:
+                os.kill(worker.pid, signal.SIGHUP)
 
     def _begin_shutdown(self) -> None:
         config = self._config

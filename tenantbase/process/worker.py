@@ -12,6 +12,7 @@ from typing import Final
 from tenantbase.process.config import MAX_BATCH_ENTRIES, Config
 from tenantbase.process.exit_timer import ExitTimer
 from tenantbase.process.sweeper import sweeping
+from tenantbase.process.tls import Certificates
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 from tenantbase.process.wiring import Memcached, open_database
 
@@ -34,6 +35,7 @@ def run(
     config: Config,
     sockets: Sequence[socket.socket],
     memcached: Memcached | None,
+    certificates: Certificates | None = None,
     *,
     ready: Callable[[], object],
     beat: Callable[[], object],
@@ -44,6 +46,7 @@ def run(
 
     Args:
         sockets: listening sockets; closed at the end.
+        certificates: for TLS. SIGHUP reloads them; it must be blocked when this is called.
         ready: called once requests are answered.
         beat: the heartbeat, called by the event loop at intervals. Must not raise.
         beat_seconds: the interval; 0 turns heartbeats off.
@@ -55,13 +58,16 @@ def run(
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
         if beat_seconds:
             _call_repeatedly(runner.get_loop(), beat, beat_seconds)
-        runner.run(_serve_until_stopped(config, sockets, memcached, ready, shutdown_pipe))
+        runner.run(
+            _serve_until_stopped(config, sockets, memcached, certificates, ready, shutdown_pipe)
+        )
 
 
 async def _serve_until_stopped(
     config: Config,
     sockets: Sequence[socket.socket],
     memcached: Memcached | None,
+    certificates: Certificates | None,
     ready: Callable[[], object],
     shutdown_pipe: int,
 ) -> None:
@@ -70,7 +76,9 @@ async def _serve_until_stopped(
     last_resort = ExitTimer(allowed, f"shutdown did not finish within {allowed:g} s; giving up")
     stop = asyncio.Event()
     _watch_for_shutdown(stop, last_resort, shutdown_pipe)
-    settings = web_settings(config)
+    if certificates is not None:
+        certificates.reload_on_hangup()
+    settings = web_settings(config, certificates)
     lifecycle = Lifecycle()
     try:
         async with open_database(config, memcached) as database, sweeping(database):
@@ -114,9 +122,10 @@ def _watch_for_shutdown(stop: asyncio.Event, last_resort: ExitTimer, shutdown_pi
     loop.add_reader(shutdown_pipe, pipe_closed)
 
 
-def web_settings(config: Config) -> WebSettings:
+def web_settings(config: Config, certificates: Certificates | None = None) -> WebSettings:
     """The web layer's part of the configuration."""
     return WebSettings(
+        tls=None if certificates is None else certificates.context,
         loopback=config.loopback,
         allowed_hosts=frozenset(config.allowed_host),
         cors_origins=frozenset(config.cors_origin),

@@ -39,6 +39,7 @@ class Guard:
         self._checks_host = settings.loopback or bool(settings.allowed_hosts)
         self._allowed_hosts = frozenset(host.removesuffix(".") for host in settings.allowed_hosts)
         self._cors_origins = settings.cors_origins
+        self._secure = settings.tls is not None
         self._may_be_host = lru_cache(maxsize=256)(self._is_host_of_ours)
 
     @property
@@ -86,7 +87,7 @@ class Guard:
             if self._is_allowed(origin):
                 return
             host = headers.get(hdrs.HOST, "")
-            if not _is_origin_of(origin.lower(), host.lower()):
+            if not _is_origin_of(origin.lower(), host.lower(), self._secure):
                 raise CrossOrigin(
                     f"a page of {_excerpt(origin)} may not write to {_excerpt(host)}: allow it with"
                     " --cors-origin or, behind a proxy, have the proxy pass Host on unchanged"
@@ -146,9 +147,15 @@ class Guard:
         )
 
 
-def _is_origin_of(origin: str, host: str) -> bool:
-    """Whether pages of ``host`` have this origin. The scheme may be a proxy's."""
+def _is_origin_of(origin: str, host: str, secure: bool) -> bool:
+    """Whether pages of ``host`` have this origin.
+
+    The scheme may be a proxy's. With TLS it must be https: an attacker on the network can change a
+    page that was loaded over plain HTTP.
+    """
     scheme, _, authority = origin.partition("://")
+    if secure and scheme != "https":
+        return False
     # Browsers omit the scheme's default port from both; some proxies add it to Host.
     return bool(authority) and authority == host.removesuffix(_DEFAULT_PORTS.get(scheme, ":"))
 

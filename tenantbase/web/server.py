@@ -20,6 +20,7 @@ from tenantbase.web.fast_path.borrowed import Lender
 from tenantbase.web.transport.connections import Connections
 from tenantbase.web.transport.listener import BACKLOG
 from tenantbase.web.transport.draining import close_listeners, finish_requests, until_quiet
+from tenantbase.web.transport.tls import HANDSHAKE_SECONDS, TlsConnections
 from tenantbase.web.semantics.expectations import without_early_invitation
 from tenantbase.web.fast_path.connection import FastPath
 from tenantbase.web.lifecycle import Lifecycle
@@ -159,7 +160,16 @@ async def serving(
             app[DATABASE], settings, lifecycle, app[GUARD], app[HEALTH], general
         )
         tasks.append(keep_running(fast_path.watch, "watchdog of the fast path"))
-    acceptor = Acceptor(connect, lifecycle.connections, settings.max_connections)
+    if settings.tls is not None:
+        # The keep-alive timeout bounds the wait for a request's headers, which follow the handshake.
+        handshake = min(HANDSHAKE_SECONDS, settings.keepalive_timeout)
+        connect = TlsConnections(settings.tls, connect, handshake)
+    acceptor = Acceptor(
+        connect,
+        lifecycle.connections,
+        settings.max_connections,
+        plain_text=settings.tls is None,
+    )
     try:
         for sock in sockets:
             _prepare(sock, settings.send_timeout)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tenantbase.web.transport.tls import TlsContext
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSettings:
     """Limits and rules of HTTP. Sizes in bytes, times in seconds. Defaults are in ``Config``.
 
     Attributes:
+        tls: the TLS configuration; None: the server speaks plain HTTP.
         loopback: bound to an address that only this machine reaches. ``Host`` is then checked.
         allowed_hosts: names accepted as ``Host`` besides those of loopback, in lower case, without
             port. If there are any, ``Host`` is checked on every address.
@@ -29,6 +32,7 @@ class WebSettings:
         drain_timeout: grace period for in-flight requests on shutdown.
     """
 
+    tls: TlsContext | None
     loopback: bool
     allowed_hosts: frozenset[str]
     cors_origins: frozenset[str]

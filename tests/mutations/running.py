@@ -124,7 +124,7 @@ MUTATIONS: Final = {
         ],
         {
             "signals-are-not-blocked-around-the-fork": (
-                "        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)\n",
+                "        signal.pthread_sigmask(signal.SIG_BLOCK, self._handled)\n",
                 "",
             ),
             "overdue-workers-are-not-killed": (

@@ -16,6 +16,7 @@ from tests.mutations import (
     running,
     semantics,
     storing,
+    tls,
     watching,
 )
 
@@ -31,6 +32,7 @@ TABLES: Final = tuple(
         bounds,
         running,
         storing,
+        tls,
         connections,
         inputs,
         resources,

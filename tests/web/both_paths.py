@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -27,7 +28,9 @@ async def both_paths(cache: Cache) -> AsyncIterator[tuple[int, int]]:
             yield fast.port, general.port
 
 
-async def answers(port: int, pieces: Sequence[bytes], *, pause: bool = False) -> bytes:
+async def answers(
+    port: int, pieces: Sequence[bytes], *, pause: bool = False, tls: ssl.SSLContext | None = None
+) -> bytes:
     """All answers of a server to these bytes, without the parts that always differ.
 
     b"reset": the server has reset the connection. The bytes should end with `corpus.LAST`, or the
@@ -35,8 +38,9 @@ async def answers(port: int, pieces: Sequence[bytes], *, pause: bool = False) ->
 
     Args:
         pause: let the server read each piece separately.
+        tls: for a server that speaks TLS.
     """
-    async with asyncio.timeout(SECONDS), await Wire.connect(port) as wire:
+    async with asyncio.timeout(SECONDS), await Wire.connect(port, tls) as wire:
         try:
             for piece in pieces:
                 await wire.send(piece)

@@ -14,7 +14,8 @@ from tenantbase.process.startup import exit_on
 
 log = logging.getLogger("tenantbase")
 
-_OPTIONS: Final = tuple(option.name for option in OPTIONS if option.name != "url")
+_OF_CLIENTS: Final = ("url", "tls_ca")
+_OPTIONS: Final = tuple(option.name for option in OPTIONS if option.name not in _OF_CLIENTS)
 
 
 @command("serve", *_OPTIONS)
@@ -28,6 +29,7 @@ def serve(config: Config) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from tenantbase.process import supervisor
     from tenantbase.process.sockets import listening, url_of
+    from tenantbase.process.tls import certificates_of
     from tenantbase.process.wiring import start_memcached
     from tenantbase.web.transport.descriptors import raise_descriptor_limit
 
@@ -38,9 +40,10 @@ def serve(config: Config) -> None:
     raise_descriptor_limit()
     for line in config.ignored:
         log.warning("%s", line)
+    certificates = certificates_of(config)
     with listening(config.host, config.port) as sockets, start_memcached(config) as memcached:
-        url = url_of(config.host, sockets)
-        sys.exit(supervisor.run(config, sockets, memcached, lambda: _announce(url)))
+        url = url_of(config.host, sockets, "http" if certificates is None else "https")
+        sys.exit(supervisor.run(config, sockets, memcached, lambda: _announce(url), certificates))
 
 
 def _announce(url: str) -> None:

@@ -24,7 +24,7 @@ from tenantbase.process.config import Config
 
 Result = TypeVar("Result")
 
-_OPTIONS: Final = ("database", "url", "write_timeout")
+_OPTIONS: Final = ("database", "url", "tls_ca", "write_timeout")
 _JSON_SPACE: Final = b" \t\r\n"
 
 

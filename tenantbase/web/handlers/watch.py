@@ -20,6 +20,7 @@ from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.responses import events
+from tenantbase.web.transport.tls_transport import end_with_client
 from tenantbase.web.semantics.targets import query
 
 _LAST_EVENT_ID: Final = "Last-Event-ID"
@@ -69,6 +70,7 @@ class Watch:
         if connection is not None:
             # Too small for other answers, so the connection ends with this one.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        end_with_client(transport)
         return events(self._blocks(prefix, after, transport.abort))
 
     async def _blocks(

@@ -39,6 +39,8 @@ class Acceptor:
         connect: makes the protocol of a connection.
         limit: the most open connections; fewer if there are not enough descriptors. Further ones
             are answered with a 503 and closed.
+        plain_text: connections speak plain HTTP. Otherwise further ones are closed without the 503,
+            which would mean nothing to a client that expects a TLS handshake.
     """
 
     def __init__(
@@ -46,11 +48,13 @@ class Acceptor:
         connect: Callable[[], asyncio.Protocol],
         connections: Connections,
         limit: int,
+        plain_text: bool,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._connect = connect
         self._connections = connections
         self._limit = _within_descriptors(limit)
+        self._plain_text = plain_text
         self._sockets: list[socket.socket] = []
         self._connecting: set[asyncio.Task[object]] = set()
         # Closed to free the descriptor with which a connection is accepted, and refused.
@@ -130,7 +134,8 @@ class Acceptor:
     def _refuse(self, accepted: socket.socket, then: Callable[[], object] = lambda: None) -> None:
         """Answer 503 at once, without reading a request."""
         try:
-            accepted.send(self._refusal())
+            if self._plain_text:
+                accepted.send(self._refusal())
         except OSError:  # the client is gone
             pass
         self._connections.lingering.add(accepted, then)

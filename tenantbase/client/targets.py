@@ -1,0 +1,28 @@
+"""The targets of a client's requests: what of a key or a time goes into a URL, and how."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Final
+from urllib.parse import quote
+
+# Proxies decode paths, merge slashes, resolve dots, and refuse or re-encode other characters, each in
+# its own way. Only a key that none of them changes goes into a path; queries and bodies are left alone.
+PATH_SAFE: Final = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9_~.-]*")
+
+
+def quoted(text: str) -> str:
+    """A key or prefix as a value in a query."""
+    return quote(text, safe="")
+
+
+def seconds_query(**seconds: float | None) -> str:
+    """A query of those times that are given; empty if there are none."""
+    # A query takes decimal numbers; Python writes small and large ones with an exponent.
+    given = [
+        f"{name}={quote(format(Decimal(str(number)), 'f'))}"
+        for name, number in seconds.items()
+        if number is not None
+    ]
+    return "?" + "&".join(given) if given else ""
