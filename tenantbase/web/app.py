@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -11,6 +12,7 @@ from aiohttp.typedefs import Handler, Middleware
 from tenantbase.offload.runner import ParserProcess
 from tenantbase.database import Database
 from tenantbase.errors import TenantbaseError
+from tenantbase.web import sending
 from tenantbase.web.semantics.bodies import HOLDING
 from tenantbase.web.transport.budget import Budget, Holding
 from tenantbase.web.handlers.bulk import Bulk
@@ -25,7 +27,7 @@ from tenantbase.web.openapi.document import Description
 from tenantbase.web.problems import error_answer
 from tenantbase.web.handlers.raw import Raw
 from tenantbase.web.responses import common_headers
-from tenantbase.web.sending import answering, respond, whole_response
+from tenantbase.web.sending import respond, whole_response
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.handlers.values import Values
 from tenantbase.web.handlers.watch import Watch
@@ -42,12 +44,15 @@ HEALTH: Final = web.AppKey("health", Health)
 def create_app(database: Database, settings: WebSettings, lifecycle: Lifecycle) -> web.Application:
     """The application. It owns nothing that must be closed."""
     guard = Guard(settings)
-    parser = ParserProcess()
-    values = Values(database, settings, parser)
-    bulk = Bulk(database, settings, parser)
-    increment = Increment(database, settings)
-    lists = Lists(database)
-    raw = Raw(database, settings, parser)
+    unread = lifecycle.connections.unread
+    unread.limit = settings.max_inflight_bytes
+    answering = partial(sending.answering, unread=unread)
+    apart = Apart()
+    values = Values(database, settings, apart)
+    bulk = Bulk(database, settings, apart, unread)
+    counters = Counters(database, settings)
+    lists = Lists(database, unread)
+    raw = Raw(database, settings, apart)
     health = Health(database, lifecycle)
     watch = Watch(database, lifecycle)
     description = Description(settings)

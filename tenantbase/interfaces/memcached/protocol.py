@@ -11,10 +11,13 @@ import re
 from collections.abc import Iterator, Sequence
 
 from tenantbase.errors import CacheUnavailable
-from tenantbase.interfaces.cache import Item
+from tenantbase.interfaces.cache import LEFT_OUT, Item
 
 LONGEST_ANSWER_BYTES = 128 << 20
-"""The longest answer that is read: memcached must not exhaust our memory."""
+"""The longest answer that is read."""
+
+KEPT_BYTES = 8 << 20
+"""What is kept of an answer, but for the item that exceeds it: memcached must not fill our memory."""
 
 _KEY_BYTES = 32
 _KEY_ALPHABET = b"0123456789abcdef"
@@ -79,6 +82,8 @@ async def get_items(
 ) -> dict[bytes, bytes]:
     """The values of those keys that memcached has.
 
+    Once they have ``KEPT_BYTES`` together, the others are ``LEFT_OUT``.
+
     Raises:
         EOFError, OSError: the connection has ended.
         ProtocolError: the answer is malformed, or answers another question.
@@ -91,7 +96,7 @@ async def get_items(
     writer.write(b"get " + b"\r\nget ".join(lines) + b"\r\n")
 
     found: dict[bytes, bytes] = {}
-    unread, open_lines, missing, length = b"\r\n", len(lines), 1, 0
+    unread, open_lines, missing, length, kept = b"\r\n", len(lines), 1, 0, KEPT_BYTES
     while missing > 0:
         # A large value arrives in many pieces, which are joined once.
         pieces = [unread]
@@ -102,15 +107,20 @@ async def get_items(
             if length > LONGEST_ANSWER_BYTES:
                 raise CacheUnavailable("the items asked for are too large to be read at once")
         data = b"".join(pieces)
-        position, open_lines, missing = parse_items(data, found, open_lines)
+        position, open_lines, missing = parse_items(data, found, open_lines, kept)
+        kept -= position
         unread = data[position:]
     if not found.keys() <= set(keys):
         raise ProtocolError("an item that was not requested")
     return found
 
 
-def parse_items(data: bytes, found: dict[bytes, bytes], open_lines: int) -> tuple[int, int, int]:
+def parse_items(
+    data: bytes, found: dict[bytes, bytes], open_lines: int, kept: int = KEPT_BYTES
+) -> tuple[int, int, int]:
     """Add all complete items at the front of `data` to `found`.
+
+    Those that begin after the first `kept` bytes are added as `LEFT_OUT`.
 
     Returns: where the rest begins; how many lines' answers have not ended before it; and how many
     bytes at least are missing to parse more, 0 at the end of the answer.
@@ -122,7 +132,7 @@ def parse_items(data: bytes, found: dict[bytes, bytes], open_lines: int) -> tupl
             end = start + int(item[2])
             if end > len(data):
                 return position, open_lines, end - len(data)
-            found[item[1]] = data[start:end]
+            found[item[1]] = data[start:end] if position < kept else LEFT_OUT
             position = end
         if not data.startswith(_END, position):
             break

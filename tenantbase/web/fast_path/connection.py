@@ -16,6 +16,7 @@ from typing import Final, cast
 from aiohttp import hdrs
 
 from tenantbase.database import Database
+from tenantbase.documents import PIECE_BYTES
 from tenantbase.web.fast_path.answering import PlainAnswers
 from tenantbase.web.fast_path.framing import frame
 from tenantbase.web.fast_path.lending import Loan
@@ -26,6 +27,7 @@ from tenantbase.web.handlers.health import Health
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.problems import HttpError
 from tenantbase.web.settings import WebSettings
+from tenantbase.web.transport.unread import Share
 
 log = logging.getLogger("tenantbase.web")
 
@@ -54,13 +56,14 @@ class FastPath:
         self.settings = settings
         self.lifecycle = lifecycle
         self.general = general
+        self.unread = lifecycle.connections.unread
         self.connections: set[FastConnection] = set()
         self._guard = guard
         # The checks of a request's head run once for each block of header fields, not for each
         # request.
         self.parse = RequestParser(self._allowed).parse
         writer = ResponseWriter(lifecycle, varies_by_origin=guard.has_cors)
-        self.answers = PlainAnswers(database, health, writer)
+        self.answers = PlainAnswers(database, health, writer, self.unread)
 
     def __call__(self) -> FastConnection:
         """A protocol for a new connection."""
@@ -121,6 +124,7 @@ class FastConnection(asyncio.Protocol):
         "_touched",
         "_quiet_since",
         "_loan",
+        "_share",
     )
 
     def __init__(self, fast_path: FastPath) -> None:
@@ -136,6 +140,7 @@ class FastConnection(asyncio.Protocol):
         self._touched = True
         self._quiet_since = 0.0
         self._loan: Loan | None = None  # from the first request for aiohttp on
+        self._share: Share | None = None  # of the budget for unread answers, once it had one
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -145,19 +150,30 @@ class FastConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._fast_path.connections.discard(self)
         self._fast_path.lifecycle.connections.lost(self._transport, exc)
+        if self._share is not None:
+            self._share.release()
         if self._loan is not None:
             self._loan.end(exc)
 
     def pause_writing(self) -> None:
         self._writable = False
+        self._hold(max(self._transport.get_write_buffer_size(), PIECE_BYTES))
         if self._loan is not None:
             self._loan.pause_writing()
 
     def resume_writing(self) -> None:
         self._writable = True
+        if self._share is not None:
+            self._share.release()
         if self._loan is not None:
             self._loan.resume_writing()
         self._go_on()
+
+    def _hold(self, size: int) -> None:
+        """Charge what is held for a client that does not read as fast as it asks."""
+        if self._share is None:
+            self._share = Share(self._fast_path.unread, self._transport)
+        self._share.charge(size)
 
     def data_received(self, data: bytes) -> None:
         if self._loan is not None and self._loan.owed:
@@ -309,6 +325,8 @@ class FastConnection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         self._transport.write(data)
+        if not self._writable:  # all of it stays in memory until its last byte is sent
+            self._hold(len(data))
         if closes or self._fast_path.lifecycle.draining:
             self._transport.close()
             return
