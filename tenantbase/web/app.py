@@ -19,6 +19,7 @@ from tenantbase.web.handlers.bulk import Bulk
 from tenantbase.web.semantics.conditions import explained
 from tenantbase.web.handlers.increment import Increment
 from tenantbase.web.semantics.expectations import check_expectation, is_uninvited, send_nothing
+from tenantbase.web.fast_path.borrowed import BorrowedTransport
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.health import Health
 from tenantbase.web.lifecycle import Lifecycle
@@ -39,6 +40,7 @@ _WHOLE_SERVER: Final = ("/", "*")  # targets of OPTIONS (RFC 9110, section 9.3.7
 DATABASE: Final = web.AppKey("database", Database)
 GUARD: Final = web.AppKey("guard", Guard)
 HEALTH: Final = web.AppKey("health", Health)
+BUDGET: Final = web.AppKey("budget", Budget)
 
 
 def create_app(database: Database, settings: WebSettings, lifecycle: Lifecycle) -> web.Application:
@@ -62,6 +64,7 @@ def create_app(database: Database, settings: WebSettings, lifecycle: Lifecycle) 
     budget = Budget(settings.max_inflight_bytes, min(settings.max_inflight_bytes // 4, spare))
     app = web.Application(middlewares=[_boundary(guard, lifecycle, health, budget)])
     app[DATABASE], app[GUARD], app[HEALTH] = database, guard, health
+    app[BUDGET] = budget
     routes = [
         web.post("/set-value", answering(values.set)),
         web.get("/get-value", answering(values.get)),
@@ -111,6 +114,8 @@ def _boundary(guard: Guard, lifecycle: Lifecycle, health: Health, budget: Budget
         holding = None
         if request.body_exists:
             holding = request[HOLDING] = Holding(budget)
+            if isinstance(request.transport, BorrowedTransport):
+                request.transport.judged()
         try:
             guard.check(request.method, request.raw_path, request.headers)
             check_expectation(request)

@@ -16,7 +16,7 @@ from tenantbase.background import keep_running
 from tenantbase.documents import PIECE_BYTES
 from tenantbase.errors import InvalidRequest
 from tenantbase.web.transport.acceptor import Acceptor
-from tenantbase.web.app import DATABASE, GUARD, HEALTH
+from tenantbase.web.app import BUDGET, DATABASE, GUARD, HEALTH
 from tenantbase.web.fast_path.borrowed import Lender
 from tenantbase.web.transport.connections import Connections
 from tenantbase.web.transport.listener import BACKLOG
@@ -172,7 +172,7 @@ async def serving(
     tasks = [keep_running(cut_stalled, "watchdog of slow readers")]
     if settings.fast_path:
         connect = fast_path = FastPath(
-            app[DATABASE], settings, lifecycle, app[GUARD], app[HEALTH], general
+            app[DATABASE], settings, lifecycle, app[GUARD], app[HEALTH], app[BUDGET], general
         )
         tasks.append(keep_running(fast_path.watch, "watchdog of the fast path"))
     acceptor = Acceptor(connect, lifecycle.connections, settings.max_connections)

@@ -25,8 +25,9 @@ from tenantbase.web.fast_path.writer import ResponseWriter
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.health import Health
 from tenantbase.web.lifecycle import Lifecycle
-from tenantbase.web.problems import HttpError
+from tenantbase.web.problems import HttpError, error_answer
 from tenantbase.web.settings import WebSettings
+from tenantbase.web.transport.budget import Budget
 from tenantbase.web.transport.unread import Share
 
 log = logging.getLogger("tenantbase.web")
@@ -51,6 +52,7 @@ class FastPath:
         lifecycle: Lifecycle,
         guard: Guard,
         health: Health,
+        budget: Budget,
         general: Callable[[bool], asyncio.Protocol],
     ) -> None:
         self.settings = settings
@@ -64,10 +66,16 @@ class FastPath:
         self.parse = RequestParser(self._allowed).parse
         writer = ResponseWriter(lifecycle, varies_by_origin=guard.has_cors)
         self.answers = PlainAnswers(database, health, writer, self.unread)
+        self.budget = budget
+        self._writer = writer
 
     def __call__(self) -> FastConnection:
         """A protocol for a new connection."""
         return FastConnection(self)
+
+    def no_room(self) -> bytes:
+        """The answer to a request for whose body there is no room."""
+        return self._writer.answer(error_answer(self.budget.exceeded()))
 
     def _allowed(self, headers: Mapping[str, str]) -> bool:
         try:
@@ -288,14 +296,20 @@ class FastConnection(asyncio.Protocol):
             return False
         loan = self._loan
         if loan is None:
-            loan = self._loan = Loan(self._transport, self._fast_path.general, self._returned)
+            fast_path = self._fast_path
+            loan = self._loan = Loan(
+                self._transport, fast_path.general, self._returned, fast_path.budget
+            )
         self._busy = True
         self._touched = True
         end = framed.head_end + framed.body_length
         here = self._buffer[self._start : end]
         owed = end - self._start - len(here)
         self._taken(end)
-        loan.begin(here, owed)
+        if not loan.begin(here, owed, framed.body_length):
+            self._counted = self._fast_path.lifecycle.begin()
+            # The rest of the body is read, and discarded, while the connection lingers.
+            self.end(self._fast_path.no_room(), closes=True)
         return True
 
     def _returned(self) -> None:

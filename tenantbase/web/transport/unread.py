@@ -52,6 +52,11 @@ class Unread:
         self._timer: asyncio.TimerHandle | None = None
         self._looked = -math.inf
 
+    @property
+    def waiting(self) -> int:
+        """How many large answers wait for room."""
+        return len(self._waiting)
+
     def has_room(self, size: int) -> bool:
         """Whether so many more bytes may be held, if need be after cutting stalled clients.
 
