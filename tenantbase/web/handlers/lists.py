@@ -25,7 +25,7 @@ from tenantbase.web.transport.unread import WAIT_SECONDS, Share, Unread
 
 NDJSON: Final = "application/x-ndjson"
 
-_PAGE_BYTES: Final = 1 << 20  # of values that ``Cache.scan`` reads at a time, but for the last one
+_PAGE_BYTES: Final = 2 << 20  # ``Cache.scan`` stops at half, but the last value may exceed that
 _QUERY: Final = frozenset({"prefix", "limit", "cursor", "fields"})
 _CURSOR_VERSION: Final = b"\x01"
 

@@ -54,18 +54,18 @@ class Budget:
         hundreds of requests that begin in the same turn of the event loop would each bring
         some, before the first of them is looked at.
         """
-        if size > SMALL_BYTES and not self._has_room(size, self._unjudged + arrived):
-            return False
+        if arrived and size > SMALL_BYTES:
+            limit = self._limit_for(size)
+            room = limit - self._used + self._reclaimable()
+            # A body that never fits is refused by its route, which says so.
+            if room < size <= limit or room < self._unjudged + arrived:
+                return False
         self._unjudged += arrived
         return True
 
     def judged(self, arrived: int) -> None:
         """The request's body is charged from now on, or has been refused."""
         self._unjudged -= arrived
-
-    def _has_room(self, size: int, unjudged: int) -> bool:
-        room = self._limit_for(size) - self._used + self._reclaimable()
-        return size <= room and unjudged <= room
 
     def _limit_for(self, size: int) -> int:
         return self._limit if size <= SMALL_BYTES else self._limit - self._reserved
