@@ -30,6 +30,7 @@ _KEYS_PER_LINE = 60
 # many times over, so the two sides cannot deadlock with full buffers, each waiting for the other.
 _COMMANDS_PER_SLICE = 1_000
 _SLICE_BYTES = 256 << 10
+_LARGE_BYTES = 64 << 10
 
 # After a refusal memcached is in step: it has read the value and discarded it.
 _SET_ANSWERS = frozenset(
@@ -148,9 +149,9 @@ async def set_items(
 ) -> None:
     """Store items; those that memcached has no room for are left out. Raises as `get_items`."""
     join_keys([key for key, _, _ in items])
-    for commands in _slices(items):
-        writer.writelines(commands)
-        waiting, unread = len(commands), b""
+    for waiting, parts in _slices(items):
+        writer.writelines(parts)
+        unread = b""
         while waiting > 0:
             *answers, unread = (unread + await _receive(reader)).split(b"\r\n")
             waiting -= len(answers)
@@ -160,17 +161,22 @@ async def set_items(
                 raise ProtocolError("more than the answers to set")
 
 
-def _slices(items: Sequence[Item]) -> Iterator[list[bytes]]:
-    commands: list[bytes] = []
-    size = 0
+def _slices(items: Sequence[Item]) -> Iterator[tuple[int, list[bytes]]]:
+    """The commands in slices: how many there are, and their parts."""
+    parts: list[bytes] = []
+    count = size = 0
     for key, value, seconds in items:
-        commands.append(b"set %b 0 %d %d\r\n%b\r\n" % (key, seconds, len(value), value))
+        if len(value) < _LARGE_BYTES:
+            parts.append(b"set %b 0 %d %d\r\n%b\r\n" % (key, seconds, len(value), value))
+        else:  # without a copy of the value
+            parts += (b"set %b 0 %d %d\r\n" % (key, seconds, len(value)), value, b"\r\n")
+        count += 1
         size += len(value)
-        if size >= _SLICE_BYTES or len(commands) >= _COMMANDS_PER_SLICE:
-            yield commands
-            commands, size = [], 0
-    if commands:
-        yield commands
+        if size >= _SLICE_BYTES or count >= _COMMANDS_PER_SLICE:
+            yield count, parts
+            parts, count, size = [], 0, 0
+    if parts:
+        yield count, parts
 
 
 async def get_version(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -14,10 +14,11 @@ from tenantbase.interfaces.store import Set
 from tenantbase.scope import DEFAULT
 from tests.servers import poll_async
 from tests.service import web_settings
-from tests.web.conftest import Server, Start
+from tests.service import Server
+from tests.web.conftest import Start
 from tenantbase.web.transport.unread import Share
 from tests.web.table import problem
-from tests.web.wire import Wire, request
+from tests.wire import Wire, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
