@@ -57,7 +57,7 @@ class Bulk:
     """The routes for many values."""
 
     def __init__(
-        self, database: Database, settings: WebSettings, apart: Apart, unread: Unread
+        self, database: Database, settings: WebSettings, parser: ParserProcess, unread: Unread
     ) -> None:
         self._unread = unread
         self._database = database
