@@ -102,6 +102,10 @@ class StoreError(TenantbaseError):
     trouble: Trouble | None = None
 
 
+class LeftOut(StoreError):
+    """An entry did not fit into what is read at once. It is read again, and no client sees this."""
+
+
 class CannotOpen(StoreError):
     """The database cannot be opened: locked, read-only, corrupt, foreign, or too new."""
 

@@ -58,10 +58,15 @@ class Line(list[tuple[Item, Receiver[Result]]], Generic[Item, Result]):
 
 class _Mark(Enum):
     LATER = 0
+    AGAIN = 1
 
 
 Later = Literal[_Mark.LATER]
 LATER: Final = _Mark.LATER
+
+Again = Literal[_Mark.AGAIN]
+AGAIN: Final = _Mark.AGAIN
+"""In place of a result: the item goes into another batch, behind those that wait."""
 
 
 class Unfinished(Generic[Result]):
@@ -77,8 +82,8 @@ class Unfinished(Generic[Result]):
 
     def __init__(
         self,
-        ready: Sequence[Result | Exception | Later],
-        finish: Callable[[], Awaitable[Sequence[Result | Exception]]],
+        ready: Sequence[Result | Exception | Later | Again],
+        finish: Callable[[], Awaitable[Sequence[Result | Exception | Again]]],
     ) -> None:
         self.ready = ready
         self.finish = finish
@@ -103,7 +108,7 @@ class Batcher(Generic[Item, Result]):
     def __init__(
         self,
         run: Callable[
-            [Sequence[Item]], Awaitable[Sequence[Result | Exception] | Unfinished[Result]]
+            [Sequence[Item]], Awaitable[Sequence[Result | Exception | Again] | Unfinished[Result]]
         ],
         *,
         limit: int = 0,
@@ -171,22 +176,22 @@ class Batcher(Generic[Item, Result]):
         self._send()
 
     async def _settle(self, batch: list[tuple[Item, Receiver[Result]]]) -> None:
-        results: Sequence[Result | Exception]
+        results: Sequence[Result | Exception | Again]
         try:
             answer = await self._run([item for item, _ in batch])
             if isinstance(answer, Unfinished):
                 ready = list(zip(batch, answer.ready, strict=True))
                 batch = [waiting for waiting, result in ready if result is LATER]
-                for (_, receive), result in ready:
+                for (item, receive), result in ready:
                     if result is not LATER:
-                        self._deliver(receive, result)
+                        self._deliver(item, receive, result)
                 self._let_next_begin()
                 answer = await answer.finish()
             results = answer
         except Exception as error:  # it is for the callers, all of them
             results = [error] * len(batch)
-        for (_, receive), result in zip(batch, results, strict=True):
-            self._deliver(receive, result)
+        for (item, receive), result in zip(batch, results, strict=True):
+            self._deliver(item, receive, result)
 
     def _let_next_begin(self) -> None:
         if self._max_finishing is not None and len(self._finishing) >= self._max_finishing:
@@ -197,7 +202,12 @@ class Batcher(Generic[Item, Result]):
         self._finishing.add(task)
         self._send()
 
-    def _deliver(self, receive: Receiver[Result], result: Result | Exception) -> None:
+    def _deliver(
+        self, item: Item, receive: Receiver[Result], result: Result | Exception | Again
+    ) -> None:
+        if result is AGAIN:
+            self.submit_then(item, receive)
+            return
         try:
             receive(result)
         except Exception as error:  # one caller's bug must not keep the others waiting

@@ -122,6 +122,9 @@ class Cache:
     async def get_many(self, keys: Sequence[str]) -> list[Lookup]:
         """Read many keys in one round trip to memcached and, for the rest, one query.
 
+        Returns: what was found at the first of the keys. It is all of them, unless their values
+            are too large to be read at once.
+
         Raises:
             StoreUnavailable: the database was needed and cannot serve.
         """

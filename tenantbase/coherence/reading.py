@@ -9,19 +9,19 @@ fit these tags. For the others it reads the store and fills memcached under the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from itertools import chain
 from typing import Final, NamedTuple
 
 from tenantbase.coherence.authority import Authority, Tag
-from tenantbase.coherence.batcher import LATER, Batcher, Later, Unfinished
+from tenantbase.coherence.batcher import AGAIN, LATER, Again, Batcher, Later, Unfinished
 from tenantbase.coherence.filler import HEAVY_BYTES, Fill, Filler
 from tenantbase.coherence.sealed_item import REJECTED, ItemSealer, Slot, Verdict
 from tenantbase.deadlines import Deadlines
 from tenantbase.entry import Entry
-from tenantbase.errors import CacheUnavailable, StoreError, StoreUnavailable
-from tenantbase.interfaces.cache import Memcache
+from tenantbase.errors import CacheUnavailable, LeftOut, StoreError, StoreUnavailable
+from tenantbase.interfaces.cache import LEFT_OUT, Memcache
 from tenantbase.interfaces.store import Store
 from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.policy_counts import PolicyCounts
@@ -79,51 +79,52 @@ class ReadThrough:
         await self.single.drained()
         await self.bulk.drained()
 
-    async def _read_single(self, keys: Sequence[str]) -> Sequence[Lookup] | Unfinished[Lookup]:
+    async def _read_single(
+        self, keys: Sequence[str]
+    ) -> Sequence[Lookup | Exception | Again] | Unfinished[Lookup]:
         asked = await self._ask(keys)
         found = asked.found
-        if not (asked.missed or asked.direct):
+        if asked.complete:
             return [found[key] for key in keys]
-        ready: list[Lookup | Later] = [found.get(key, LATER) for key in keys]
-        late = [key for key in keys if key not in found]
+        ready = [found.get(key, AGAIN if key in asked.left_out else LATER) for key in keys]
+        late = [key for key, result in zip(keys, ready, strict=True) if result is LATER]
         return Unfinished(ready, partial(self._finish_single, asked, late))
 
-    async def _finish_single(self, asked: _Asked, late: list[str]) -> list[Lookup | Exception]:
+    async def _finish_single(
+        self, asked: _Asked, late: list[str]
+    ) -> list[Lookup | Exception | Again]:
+        if not late:
+            return []
         loaded = await self._load(asked)
-        return [loaded[key] for key in late]
+        return [AGAIN if isinstance(loaded[key], LeftOut) else loaded[key] for key in late]
 
     async def _read_bulk(
         self, bulks: Sequence[Sequence[str]]
-    ) -> Sequence[list[Lookup]] | Unfinished[list[Lookup]]:
+    ) -> Sequence[list[Lookup] | Exception | Again] | Unfinished[list[Lookup]]:
         asked = await self._ask(list(chain.from_iterable(bulks)))
         found = asked.found
-        if not (asked.missed or asked.direct):
+        if asked.complete:
             return [[found[key] for key in keys] for keys in bulks]
-        ready: list[list[Lookup] | Later] = []
+        ready: list[list[Lookup] | Exception | Later | Again] = []
         late: list[Sequence[str]] = []
         for keys in bulks:
-            if all(key in found for key in keys):
-                ready.append([found[key] for key in keys])
-            else:
-                ready.append(LATER)
+            result = _bulk(keys, found, asked.left_out)
+            if result is LATER:
                 late.append(keys)
+            ready.append(result)
         return Unfinished(ready, partial(self._finish_bulk, asked, late))
 
     async def _finish_bulk(
         self, asked: _Asked, late: list[Sequence[str]]
-    ) -> list[list[Lookup] | Exception]:
+    ) -> list[list[Lookup] | Exception | Again]:
+        if not late:
+            return []
         known: dict[str, Lookup | StoreError] = {**asked.found, **await self._load(asked)}
-        results: list[list[Lookup] | Exception] = []
+        results: list[list[Lookup] | Exception | Again] = []
         for keys in late:
-            found = []
-            for key in keys:
-                result = known[key]
-                if isinstance(result, StoreError):
-                    results.append(result)
-                    break
-                found.append(result)
-            else:
-                results.append(found)
+            result = _bulk(keys, known, asked.left_out)
+            assert result is not LATER
+            results.append(result)
         return results
 
     async def _ask(self, keys: Sequence[str]) -> _Asked:
@@ -131,6 +132,7 @@ class ReadThrough:
         now = self._clock()
         found: dict[str, Lookup] = {}
         missed: dict[str, _Load] = {}
+        left_out: set[str] = set()
         slots = list(map(self._sealer.slot, dict.fromkeys(keys)))
         memcache = self._memcache
         if memcache is None or not memcache.available:
@@ -156,15 +158,15 @@ class ReadThrough:
                 else:
                     asked.append((slot, tag))
             if items is not None:
-                await self._open(asked, items, now, found, missed)
-        if missed or direct:
+                await self._open(asked, items, now, found, missed, left_out)
+        if missed or direct or left_out:
             misses, bypasses = set(missed), set(direct)
             self._counts.misses += sum(key in misses for key in keys)
             self._counts.bypasses += sum(key in bypasses for key in keys)
             self._counts.hits += sum(key in found for key in keys)
         else:
             self._counts.hits += len(keys)
-        return _Asked(found, missed, direct, now)
+        return _Asked(found, missed, direct, left_out, now)
 
     async def _fetch(self, memcache: Memcache, names: list[bytes]) -> dict[bytes, bytes] | None:
         """What memcached has under these names; None if it cannot be asked."""
@@ -183,6 +185,7 @@ class ReadThrough:
         now: float,
         found: dict[str, Lookup],
         missed: dict[str, _Load],
+        left_out: set[str],
     ) -> None:
         """Sort what was asked for by whether memcached has a valid copy of it."""
         item_of, open_item, hit = items.get, self._sealer.open, CacheStatus.HIT
@@ -191,7 +194,7 @@ class ReadThrough:
             large = [
                 (slot, items[slot.name], tag)
                 for slot, tag in asked
-                if len(items.get(slot.name, b"")) >= _LARGE_ITEM_BYTES
+                if len(items.get(slot.name, LEFT_OUT)) >= _LARGE_ITEM_BYTES
             ]
             opened = await asyncio.to_thread(self._sealer.open_many, large)
         for slot, tag in asked:
@@ -202,7 +205,9 @@ class ReadThrough:
                 entry = opened[slot.name]
             else:
                 entry = open_item(data, slot, tag)
-            if entry is REJECTED:
+            if data is LEFT_OUT:
+                left_out.add(slot.key)
+            elif entry is REJECTED:
                 missed[slot.key] = slot.name, tag
                 if data is not None:
                     self._counts.rejected_items += 1
@@ -267,12 +272,39 @@ class _Asked(NamedTuple):
     Attributes:
         missed: keys of which memcached has no valid copy, and under what to load them.
         direct: keys that have to bypass memcached.
+        left_out: keys that memcached has, but that are to be asked for again.
     """
 
     found: dict[str, Lookup]
     missed: dict[str, _Load]
     direct: list[str]
+    left_out: set[str]
     now: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing left to do."""
+        return not (self.missed or self.direct or self.left_out)
+
+
+def _bulk(
+    keys: Sequence[str], known: Mapping[str, Lookup | StoreError], left_out: Set[str]
+) -> list[Lookup] | StoreError | Later | Again:
+    """The result of a bulk read: up to the first key that was left out, or the first error.
+
+    LATER: it takes a key that is not known yet. AGAIN: its first key was left out.
+    """
+    results: list[Lookup] = []
+    for key in keys:
+        result = known.get(key)
+        if key in left_out or isinstance(result, LeftOut):
+            return results or AGAIN
+        if result is None:
+            return LATER
+        if isinstance(result, StoreError):
+            return result
+        results.append(result)
+    return results
 
 
 def _lookup(entry: _Loaded, cache_status: CacheStatus) -> Lookup | StoreError:

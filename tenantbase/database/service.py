@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from tenantbase.changes.feed import Feed
 from tenantbase.coherence.policy import Cache
+from tenantbase.database.bulk_read import Room, Unlimited, read_in_chunks
 from tenantbase.database.import_batch import ImportBatch
 from tenantbase.database.limits import Limits
 from tenantbase.database.reader import Reader
@@ -40,11 +41,7 @@ from tenantbase.policy_counts import PolicyCounts
 from tenantbase.scope import Scope, ScopedKey
 from tenantbase.troubles import Trouble
 
-_READ_ENTRIES: Final = 256
-_READ_BYTES: Final = 128 << 20  # an upper bound of the values that a bulk read reads at a time
-# ... and of those that it keeps while the client reads the answer, perhaps slowly.
-_HELD_BYTES: Final = 4 << 20
-_GROWTH: Final = 8  # grow the next read by this factor if values are small
+_UNLIMITED: Final = Unlimited()
 
 
 class Database(Reader):
@@ -70,8 +67,6 @@ class Database(Reader):
         self._cache = cache
         self._feed = Feed(cache, heartbeat=heartbeat)
         self.limits: Final = limits
-        self._chunk = max(1, min(_READ_ENTRIES, _READ_BYTES // limits.max_value_bytes))
-        self._first_chunk = max(1, min(self._chunk, _HELD_BYTES // limits.max_value_bytes))
 
     # Reading: see also Reader
 
@@ -95,9 +90,12 @@ class Database(Reader):
         self._cache.get_then(self._scoped(scope, key), deliver)
 
     def get_many(
-        self, scope: Scope, keys: Sequence[str]
+        self, scope: Scope, keys: Sequence[str], room: Room = _UNLIMITED
     ) -> AsyncIterator[list[tuple[str, Lookup]]]:
         """Read many entries, some at a time, so that the values held are bounded.
+
+        Args:
+            room: holds the values of what was yielded last.
 
         Yields: keys with what was found there, each key once, in the order of ``keys``.
 
@@ -105,22 +103,15 @@ class Database(Reader):
             InvalidRequest, TooLarge: at once, before anything is read.
             StoreError: the database was needed and cannot serve.
         """
-        return self._get_many(scope, self._scoped_many(scope, keys))
+        return self._get_many(scope, self._scoped_many(scope, keys), room)
 
     async def _get_many(
-        self, scope: Scope, keys: Sequence[ScopedKey]
+        self, scope: Scope, keys: Sequence[ScopedKey], room: Room
     ) -> AsyncIterator[list[tuple[str, Lookup]]]:
         start = len(scope.start)
-        at, count = 0, self._first_chunk
-        while at < len(keys):
-            chunk = keys[at : at + count]
-            found = _held(await self._cache.get_many(chunk))
-            at += len(found)
-            # If values turn out to be large, limit the next read to what can be held.
-            count = min(count * _GROWTH, self._chunk) if len(found) == len(chunk) else len(found)
-            plain = [key[start:] for key in chunk[: len(found)]]
-            piece = [(key, plain_lookup(each, key)) for key, each in zip(plain, found, strict=True)]
-            del found
+        async for pairs in read_in_chunks(self._cache.get_many, keys, room):
+            piece = [(key[start:], plain_lookup(found, key[start:])) for key, found in pairs]
+            pairs.clear()  # what is let go of by the receiver of the piece is free
             yield piece
 
     # Writing
@@ -406,13 +397,3 @@ class Database(Reader):
 
     async def _removed(self, written: asyncio.Future[tuple[Applied, ...]]) -> int:
         return sum(applied.removed for applied in await written)
-
-
-def _held(found: Sequence[Lookup]) -> Sequence[Lookup]:
-    """The first results, as many as may be held while they are sent; at least one."""
-    held = 0
-    for count, each in enumerate(found):
-        held += len(each.entry.value) if each.entry is not None else 0
-        if count and held > _HELD_BYTES:
-            return found[:count]
-    return found

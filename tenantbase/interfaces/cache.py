@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
+
+LEFT_OUT: Final = b"left out"
+"""This very object is in place of an item that did not fit into what is read at once."""
 
 Item = tuple[bytes, bytes, int]
 """A name (32 hexadecimal digits), a sealed item, and its lifetime in seconds (0: no limit)."""
@@ -17,7 +20,10 @@ class Memcache(Protocol):
         """False while it is known to be down; calls then fail at once."""
 
     async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The items that it has, by name. Raises CacheUnavailable."""
+        """Those of the items that it has. Raises CacheUnavailable.
+
+        Beyond a size in all, items are ``LEFT_OUT``; never the first.
+        """
 
     async def set_many(self, items: Sequence[Item]) -> None:
         """Store items; those that do not fit are skipped. Raises CacheUnavailable."""

@@ -167,7 +167,8 @@ class Store(Protocol):
     async def read(self, keys: Sequence[str], now: float) -> list[Entry | None | StoreError]:
         """The entries of these keys, in their order, from one snapshot.
 
-        A key whose row is damaged has the error in its place.
+        A key whose row is damaged has the error in its place. Beyond a size in all, keys have
+        ``LeftOut`` in their place; never the first.
         """
 
     async def scan(

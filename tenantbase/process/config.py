@@ -108,7 +108,8 @@ class Config:
         read.size(MIB, 1 << 40),
         48 * MIB,
         "SIZE",
-        "Memory for the request bodies in flight in a worker; at least --max-request-bytes.",
+        "Memory for the request bodies in flight in a worker, and as much again for answers that"
+        " clients have yet to read; at least --max-request-bytes.",
         shown="48MiB, or twice --max-request-bytes",
     )
     max_connections: int = _option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -11,12 +12,14 @@ from aiohttp.typedefs import Handler, Middleware
 from tenantbase.offload.runner import ParserProcess
 from tenantbase.database import Database
 from tenantbase.errors import TenantbaseError
+from tenantbase.web import sending
 from tenantbase.web.semantics.bodies import HOLDING
 from tenantbase.web.transport.budget import Budget, Holding
 from tenantbase.web.handlers.bulk import Bulk
 from tenantbase.web.semantics.conditions import explained
 from tenantbase.web.handlers.increment import Increment
 from tenantbase.web.semantics.expectations import check_expectation, is_uninvited, send_nothing
+from tenantbase.web.fast_path.borrowed import BorrowedTransport
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.health import Health
 from tenantbase.web.lifecycle import Lifecycle
@@ -25,7 +28,7 @@ from tenantbase.web.openapi.document import Description
 from tenantbase.web.problems import error_answer
 from tenantbase.web.handlers.raw import Raw
 from tenantbase.web.responses import common_headers
-from tenantbase.web.sending import answering, respond, whole_response
+from tenantbase.web.sending import respond, whole_response
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.handlers.values import Values
 from tenantbase.web.handlers.watch import Watch
@@ -37,16 +40,20 @@ _WHOLE_SERVER: Final = ("/", "*")  # targets of OPTIONS (RFC 9110, section 9.3.7
 DATABASE: Final = web.AppKey("database", Database)
 GUARD: Final = web.AppKey("guard", Guard)
 HEALTH: Final = web.AppKey("health", Health)
+BUDGET: Final = web.AppKey("budget", Budget)
 
 
 def create_app(database: Database, settings: WebSettings, lifecycle: Lifecycle) -> web.Application:
     """The application. It owns nothing that must be closed."""
     guard = Guard(settings)
+    unread = lifecycle.connections.unread
+    unread.limit = settings.max_inflight_bytes
+    answering = partial(sending.answering, unread=unread)
     parser = ParserProcess()
     values = Values(database, settings, parser)
-    bulk = Bulk(database, settings, parser)
+    bulk = Bulk(database, settings, parser, unread)
     increment = Increment(database, settings)
-    lists = Lists(database)
+    lists = Lists(database, unread)
     raw = Raw(database, settings, parser)
     health = Health(database, lifecycle)
     watch = Watch(database, lifecycle)
@@ -57,6 +64,7 @@ def create_app(database: Database, settings: WebSettings, lifecycle: Lifecycle) 
     budget = Budget(settings.max_inflight_bytes, min(settings.max_inflight_bytes // 4, spare))
     app = web.Application(middlewares=[_boundary(guard, lifecycle, health, budget)])
     app[DATABASE], app[GUARD], app[HEALTH] = database, guard, health
+    app[BUDGET] = budget
     routes = [
         web.post("/set-value", answering(values.set)),
         web.get("/get-value", answering(values.get)),
@@ -106,6 +114,8 @@ def _boundary(guard: Guard, lifecycle: Lifecycle, health: Health, budget: Budget
         holding = None
         if request.body_exists:
             holding = request[HOLDING] = Holding(budget)
+            if isinstance(request.transport, BorrowedTransport):
+                request.transport.judged()
         try:
             guard.check(request.method, request.raw_path, request.headers)
             check_expectation(request)

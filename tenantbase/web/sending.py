@@ -3,27 +3,69 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Final
 
 from aiohttp import ClientConnectionError, hdrs, web
 from aiohttp.typedefs import Handler
 
+from tenantbase.documents import pieces
 from tenantbase.web.answer import Answer, Pieces, Stream
 from tenantbase.web.semantics.negotiation import accepted_coding
+from tenantbase.web.transport.unread import SMALL_ANSWER_BYTES, WAIT_SECONDS, Share, Unread
 
+_READS: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})  # what may be done again
 _COLLECTED_BYTES: Final = 256 << 10  # of a stream; a shorter one is sent with its length
 _COMPRESSED_FROM_BYTES: Final = 4096  # below, the head outweighs what is saved
 
 
-def answering(handle: Callable[[web.Request], Awaitable[Answer]]) -> Handler:
-    """A handler of aiohttp's that sends what ``handle`` returns."""
+def answering(handle: Callable[[web.Request], Awaitable[Answer]], unread: Unread) -> Handler:
+    """A handler of aiohttp's that sends what ``handle`` returns.
+
+    Args:
+        unread: charged for large answers. If there is no room for one, it is let go of, and
+            ``handle`` is called again once there is.
+    """
 
     async def handler(request: web.Request) -> web.StreamResponse:
-        return await respond(request, await handle(request))
+        answer = await handle(request)
+        if _held_bytes(answer) <= SMALL_ANSWER_BYTES:
+            return await respond(request, answer)
+        with share_of(request, unread) as share:
+            size = _held_bytes(answer)
+            if request.method in _READS and not share.keep(size):
+                if request.body_exists:  # it cannot be read again
+                    raise unread.exceeded()
+                del answer
+                await share.reserve(size, WAIT_SECONDS)
+                answer = await handle(request)
+            share.charge(_held_bytes(answer))
+            return await respond(request, answer)
 
     return handler
+
+
+@contextmanager
+def share_of(request: web.BaseRequest, unread: Unread) -> Iterator[Share]:
+    """A share of the budget for one answer, released at the end of the block.
+
+    Raises:
+        ConnectionError: the client is gone.
+    """
+    if request.transport is None:
+        raise ConnectionResetError("the client is gone")
+    share = Share(unread, request.transport)
+    try:
+        yield share
+    finally:
+        share.release()
+
+
+def _held_bytes(answer: Answer) -> int:
+    """About what an answer holds until it is sent. A stream charges that itself."""
+    body = answer.body
+    return 0 if isinstance(body, Stream) else body.size if isinstance(body, Pieces) else len(body)
 
 
 async def respond(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
@@ -37,7 +79,9 @@ async def respond(request: web.BaseRequest, answer: Answer) -> web.StreamRespons
     """
     body = answer.body
     if isinstance(body, bytes):
-        return whole_response(answer, request)
+        if len(body) <= SMALL_ANSWER_BYTES or answer.compressible:
+            return whole_response(answer, request)
+        body = Pieces(pieces(body), len(body))  # so that this returns only when it is sent
     try:
         if isinstance(body, Pieces):
             return await _send_pieces(request, answer, body)
@@ -103,6 +147,7 @@ async def _send_stream(
     await response.prepare(request)
     if request.method != hdrs.METH_HEAD:
         await response.write(collected)
+        del collected  # it would be held as long as the client reads
         async for piece in body.pieces:
             await response.write(piece)
             if not body.live:

@@ -13,9 +13,10 @@ from aiohttp import hdrs, web
 from aiohttp.http_exceptions import LineTooLong
 
 from tenantbase.background import keep_running
+from tenantbase.documents import PIECE_BYTES
 from tenantbase.errors import InvalidRequest
 from tenantbase.web.transport.acceptor import Acceptor
-from tenantbase.web.app import DATABASE, GUARD, HEALTH
+from tenantbase.web.app import BUDGET, DATABASE, GUARD, HEALTH
 from tenantbase.web.fast_path.borrowed import Lender
 from tenantbase.web.transport.connections import Connections
 from tenantbase.web.transport.listener import BACKLOG
@@ -29,6 +30,7 @@ from tenantbase.web.responses import common_headers
 from tenantbase.web.sending import whole_response
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.semantics.upgrades import pieces
+from tenantbase.web.transport.unread import Share
 
 # A key of 1,024 bytes, each percent-encoded, has 3,072 characters; a cursor has up to 1,368.
 MAX_LINE_BYTES: Final = 16_384
@@ -47,25 +49,39 @@ class Connection(web.RequestHandler):
     failures before a handler, or in the middleware, nowhere else.
     """
 
-    __slots__ = ("_connections", "_connected", "_ended", "_finished", "lender")
+    __slots__ = ("_connections", "_connected", "_ended", "_finished", "_share", "lender")
 
     def __init__(self, server: web.Server, connections: Connections | None, **options: Any) -> None:
         super().__init__(server, **options)
         self._connections = connections
         self._ended = False  # the client has closed its sending side
         self._finished = 0  # answers; aiohttp counts the requests in _request_count
+        self._share: Share | None = None  # of the budget for unread answers; None: the lender's
         self.lender: Lender | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._connected = cast(asyncio.Transport, transport)
         if self._connections is not None:
             self._connections.made(self._connected)
+            self._share = Share(self._connections.unread, self._connected)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._connections is not None:
             self._connections.lost(self._connected, exc)
+        if self._share is not None:
+            self._share.release()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        if self._share is not None:
+            self._share.charge(max(self._connected.get_write_buffer_size(), PIECE_BYTES))
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._share is not None:
+            self._share.release()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         for piece in pieces(data):
@@ -157,7 +173,7 @@ async def serving(
     tasks = [keep_running(cut_stalled, "watchdog of slow readers")]
     if settings.fast_path:
         connect = fast_path = FastPath(
-            app[DATABASE], settings, lifecycle, app[GUARD], app[HEALTH], general
+            app[DATABASE], settings, lifecycle, app[GUARD], app[HEALTH], app[BUDGET], general
         )
         tasks.append(keep_running(fast_path.watch, "watchdog of the fast path"))
     if settings.tls is not None:

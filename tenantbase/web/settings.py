@@ -21,7 +21,8 @@ class WebSettings:
         max_value_bytes: the largest value, as stored.
         max_request_bytes: the largest JSON body. It exceeds the largest value, which base64 makes
             longer.
-        max_inflight_bytes: request bodies in memory, of all requests together.
+        max_inflight_bytes: request bodies in memory, of all requests together; and as much again
+            for answers that clients have yet to read.
         max_connections: open connections.
         max_batch_entries: keys or entries in one bulk request.
         body_timeout: for a request body to arrive.

@@ -67,8 +67,9 @@ MUTATIONS: Final = {
             "an-idle-client-is-cut": ("if not transport.get_write_buffer_size():", "if False:"),
             "an-ended-connection-counts": ("self._open.discard(transport)", "pass"),
             "a-connection-counts-twice": (
-                "self._open.add(transport)\n            self.expected = max(0, self.expected - 1)",
-                "self._open.add(transport)",
+                "            transport.set_write_buffer_limits(HIGH_WATER_BYTES)\n"
+                "            self.expected = max(0, self.expected - 1)",
+                "            transport.set_write_buffer_limits(HIGH_WATER_BYTES)",
             ),
         },
     ),
@@ -80,7 +81,26 @@ MUTATIONS: Final = {
         ],
         {
             "who-takes-nothing-is-not-cut": ("elif now - since >= seconds:", "elif False:"),
-            "the-kernel-is-not-asked": ("return int(acknowledged)", "pass"),
+        },
+    ),
+    **of(
+        "tenantbase/web/transport/progress.py",
+        [
+            "tests/web/transport/test_limits.py::test_a_client_that_takes_a_little_now_and_then_is_not_cut",
+        ],
+        {"the-kernel-is-not-asked": ("return int(acknowledged)", "pass")},
+    ),
+    **of(
+        "tenantbase/web/transport/unread.py",
+        [
+            "tests/web/transport/test_unread.py",
+        ],
+        {
+            "unread-answers-have-no-bound": (
+                "return self.used + size <= self.limit or",
+                "return True or",
+            ),
+            "slow-readers-are-cut": ("if mark != self.mark:", "if False:"),
         },
     ),
     **of(
@@ -152,7 +172,10 @@ MUTATIONS: Final = {
         {
             "what-has-arrived-gives-way": ("        self._budget._settle(self)\n", ""),
             "nothing-is-reserved-for-small-bodies": ("self._limit - self._reserved", "self._limit"),
-            "stalled-bodies-refuse-others": (" + self._reclaimable()", ""),
+            "stalled-bodies-refuse-others": (
+                "self._limit_for(count) - self._used + self._reclaimable()",
+                "self._limit_for(count) - self._used",
+            ),
             "one-that-goes-on-is-the-oldest": (
                 "        self._arriving.pop(holding, None)  #",
                 "        #",

@@ -89,7 +89,7 @@ MUTATIONS: Final = {
             ),
             "long-lines-of-keys": ("_KEYS_PER_LINE = 60", "_KEYS_PER_LINE = 64"),
             "slices-are-not-cut-by-size": ("size >= _SLICE_BYTES or ", ""),
-            "slices-are-not-cut-by-number": (" or len(commands) >= _COMMANDS_PER_SLICE", ""),
+            "slices-are-not-cut-by-number": (" or count >= _COMMANDS_PER_SLICE", ""),
             "no-memory-is-a-failure": (
                 '        b"SERVER_ERROR out of memory storing object",\n',
                 "",

@@ -11,10 +11,13 @@ import re
 from collections.abc import Iterator, Sequence
 
 from tenantbase.errors import CacheUnavailable
-from tenantbase.interfaces.cache import Item
+from tenantbase.interfaces.cache import LEFT_OUT, Item
 
 LONGEST_ANSWER_BYTES = 128 << 20
-"""The longest answer that is read: memcached must not exhaust our memory."""
+"""The longest answer that is read."""
+
+KEPT_BYTES = 8 << 20
+"""What is kept of an answer, but for the item that exceeds it: memcached must not fill our memory."""
 
 _KEY_BYTES = 32
 _KEY_ALPHABET = b"0123456789abcdef"
@@ -27,6 +30,7 @@ _KEYS_PER_LINE = 60
 # many times over, so the two sides cannot deadlock with full buffers, each waiting for the other.
 _COMMANDS_PER_SLICE = 1_000
 _SLICE_BYTES = 256 << 10
+_LARGE_BYTES = 64 << 10
 
 # After a refusal memcached is in step: it has read the value and discarded it.
 _SET_ANSWERS = frozenset(
@@ -79,6 +83,8 @@ async def get_items(
 ) -> dict[bytes, bytes]:
     """The values of those keys that memcached has.
 
+    Once they have ``KEPT_BYTES`` together, the others are ``LEFT_OUT``.
+
     Raises:
         EOFError, OSError: the connection has ended.
         ProtocolError: the answer is malformed, or answers another question.
@@ -91,7 +97,7 @@ async def get_items(
     writer.write(b"get " + b"\r\nget ".join(lines) + b"\r\n")
 
     found: dict[bytes, bytes] = {}
-    unread, open_lines, missing, length = b"\r\n", len(lines), 1, 0
+    unread, open_lines, missing, length, kept = b"\r\n", len(lines), 1, 0, KEPT_BYTES
     while missing > 0:
         # A large value arrives in many pieces, which are joined once.
         pieces = [unread]
@@ -102,15 +108,20 @@ async def get_items(
             if length > LONGEST_ANSWER_BYTES:
                 raise CacheUnavailable("the items asked for are too large to be read at once")
         data = b"".join(pieces)
-        position, open_lines, missing = parse_items(data, found, open_lines)
+        position, open_lines, missing = parse_items(data, found, open_lines, kept)
+        kept -= position
         unread = data[position:]
     if not found.keys() <= set(keys):
         raise ProtocolError("an item that was not requested")
     return found
 
 
-def parse_items(data: bytes, found: dict[bytes, bytes], open_lines: int) -> tuple[int, int, int]:
+def parse_items(
+    data: bytes, found: dict[bytes, bytes], open_lines: int, kept: int = KEPT_BYTES
+) -> tuple[int, int, int]:
     """Add all complete items at the front of `data` to `found`.
+
+    Those that begin after the first `kept` bytes are added as `LEFT_OUT`.
 
     Returns: where the rest begins; how many lines' answers have not ended before it; and how many
     bytes at least are missing to parse more, 0 at the end of the answer.
@@ -122,7 +133,7 @@ def parse_items(data: bytes, found: dict[bytes, bytes], open_lines: int) -> tupl
             end = start + int(item[2])
             if end > len(data):
                 return position, open_lines, end - len(data)
-            found[item[1]] = data[start:end]
+            found[item[1]] = data[start:end] if position < kept else LEFT_OUT
             position = end
         if not data.startswith(_END, position):
             break
@@ -138,9 +149,9 @@ async def set_items(
 ) -> None:
     """Store items; those that memcached has no room for are left out. Raises as `get_items`."""
     join_keys([key for key, _, _ in items])
-    for commands in _slices(items):
-        writer.writelines(commands)
-        waiting, unread = len(commands), b""
+    for waiting, parts in _slices(items):
+        writer.writelines(parts)
+        unread = b""
         while waiting > 0:
             *answers, unread = (unread + await _receive(reader)).split(b"\r\n")
             waiting -= len(answers)
@@ -150,17 +161,22 @@ async def set_items(
                 raise ProtocolError("more than the answers to set")
 
 
-def _slices(items: Sequence[Item]) -> Iterator[list[bytes]]:
-    commands: list[bytes] = []
-    size = 0
+def _slices(items: Sequence[Item]) -> Iterator[tuple[int, list[bytes]]]:
+    """The commands in slices: how many there are, and their parts."""
+    parts: list[bytes] = []
+    count = size = 0
     for key, value, seconds in items:
-        commands.append(b"set %b 0 %d %d\r\n%b\r\n" % (key, seconds, len(value), value))
+        if len(value) < _LARGE_BYTES:
+            parts.append(b"set %b 0 %d %d\r\n%b\r\n" % (key, seconds, len(value), value))
+        else:  # without a copy of the value
+            parts += (b"set %b 0 %d %d\r\n" % (key, seconds, len(value)), value, b"\r\n")
+        count += 1
         size += len(value)
-        if size >= _SLICE_BYTES or len(commands) >= _COMMANDS_PER_SLICE:
-            yield commands
-            commands, size = [], 0
-    if commands:
-        yield commands
+        if size >= _SLICE_BYTES or count >= _COMMANDS_PER_SLICE:
+            yield count, parts
+            parts, count, size = [], 0, 0
+    if parts:
+        yield count, parts
 
 
 async def get_version(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

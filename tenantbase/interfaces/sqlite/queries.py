@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from typing import Final
 
 from tenantbase.entry import MAX_KEY_BYTES, Entry
-from tenantbase.errors import StoreError
+from tenantbase.errors import LeftOut, StoreError
 from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.interfaces.sqlite.schema import error_code, unavailable
 from tenantbase.scope import plain_key
@@ -33,6 +33,7 @@ ALIVE: Final = f"CASE WHEN {DELETED} THEN 0 ELSE expires_at IS NULL OR expires_a
 
 _ENTRY: Final = "key, value, content_type, id, version, expires_at"
 _KEYS_A_QUERY: Final = 256
+_READ_BYTES: Final = 4 << 20  # of values that are read at once, but for the last one
 _READ: Final = f"SELECT {_ENTRY} FROM entries WHERE key IN ({{}}) AND {ALIVE}"
 _SCAN: Final = (
     f"SELECT {_ENTRY} FROM entries WHERE key >= ? AND key < ? AND {ALIVE} ORDER BY key LIMIT ?"
@@ -87,16 +88,20 @@ def read(
     connection: sqlite3.Connection, keys: Sequence[str], now: float
 ) -> list[Entry | None | StoreError]:
     """See ``Store.read``."""
+    found = None
     try:
         if len(keys) > _KEYS_A_QUERY:
             with snapshot(connection):
-                return _read(connection, keys, now)
-        return _read(connection, keys, now)
+                found = _read(connection, keys, now)
+        else:
+            found = _read(connection, keys, now)
     except sqlite3.DatabaseError as error:
         if not concerns_a_row(error):
             raise
+    if found is not None:
+        return [found.get(key) for key in keys]
     with snapshot(connection):
-        return [_read_alone(connection, key, now) for key in keys]
+        return list(_read_in_order(connection, keys, now))
 
 
 def concerns_a_row(error: sqlite3.Error) -> bool:
@@ -107,22 +112,43 @@ def concerns_a_row(error: sqlite3.Error) -> bool:
 
 def _read(
     connection: sqlite3.Connection, keys: Sequence[str], now: float
-) -> list[Entry | None | StoreError]:
+) -> dict[str, Entry] | None:
+    """The entries of these keys; None: they are too large to be read at once."""
     found: dict[str, Entry] = {}
+    size = 0
     for marks, batch in key_batches(keys):
-        for row in connection.execute(_READ.format(marks), (*batch, now)):
-            found[row[0]] = Entry(*row)
-    return [found.get(key) for key in keys]
+        with closing(connection.execute(_READ.format(marks), (*batch, now))) as rows:
+            for row in rows:
+                found[row[0]] = Entry(*row)
+                size += len(row[1])
+                if size > _READ_BYTES and len(keys) > 1:
+                    return None
+    return found
+
+
+def _read_in_order(
+    connection: sqlite3.Connection, keys: Sequence[str], now: float
+) -> Iterator[Entry | None | StoreError]:
+    """Reads one key after the other: each has its own error, and the first ones always fit."""
+    size = 0
+    for key in keys:
+        if size > _READ_BYTES:
+            yield LeftOut("it did not fit into what is read at once")
+            continue
+        result = _read_alone(connection, key, now)
+        size += len(result.value) if isinstance(result, Entry) else 0
+        yield result
 
 
 def _read_alone(connection: sqlite3.Connection, key: str, now: float) -> Entry | None | StoreError:
     try:
-        (result,) = _read(connection, [key], now)
+        found = _read(connection, [key], now)
     except sqlite3.DatabaseError as error:
         if not concerns_a_row(error):
             raise
         return unavailable(error, f"the entry of key {plain_key(key)!r} cannot be read")
-    return result
+    assert found is not None  # a single entry is never too large
+    return found.get(key)
 
 
 def scan(

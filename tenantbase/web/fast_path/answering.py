@@ -20,6 +20,7 @@ from tenantbase.web.fast_path.writer import ResponseWriter
 from tenantbase.web.handlers.health import Health
 from tenantbase.web.problems import error_answer
 from tenantbase.web.responses import deleted, entry_answer, raw_answer
+from tenantbase.web.transport.unread import SMALL_ANSWER_BYTES, Unread
 
 
 class Asker(Protocol):
@@ -35,7 +36,10 @@ class Asker(Protocol):
 class PlainAnswers:
     """Answers the plain requests of all connections."""
 
-    def __init__(self, database: Database, health: Health, writer: ResponseWriter) -> None:
+    def __init__(
+        self, database: Database, health: Health, writer: ResponseWriter, unread: Unread
+    ) -> None:
+        self._unread = unread
         self._database = database
         self._health = health
         self._writer = writer
@@ -68,7 +72,7 @@ class PlainAnswers:
             self._send(asker, error_answer(result))
         elif result.entry is None:
             self._send(asker, entry_answer(result))
-        elif len(result.entry.value) > LARGE_BYTES:
+        elif len(result.entry.value) > SMALL_ANSWER_BYTES and self._waits(result.entry.value):
             asker.hand_on()
         else:
             asker.end(self._writer.entry(result.entry, result.cache_status))
@@ -94,7 +98,12 @@ class PlainAnswers:
         self._send(asker, state.result() if error is None else error_answer(error))
 
     def _send(self, asker: Asker, answer: Answer) -> None:
-        if isinstance(answer.body, bytes):
+        body = answer.body
+        if isinstance(body, bytes) and (len(body) <= SMALL_ANSWER_BYTES or not self._waits(body)):
             asker.end(self._writer.answer(answer), answer.closes)
-        else:  # large: only aiohttp's path streams
+        else:
             asker.hand_on()
+
+    def _waits(self, value: bytes) -> bool:
+        """Whether only aiohttp's path can answer with this: in pieces, or after a wait for room."""
+        return len(value) > LARGE_BYTES or not self._unread.has_room(len(value))

@@ -13,6 +13,9 @@ from typing import Any, Protocol
 class Lender(Protocol):
     """The owner of the connection."""
 
+    def judged(self) -> None:
+        """The request has begun, and answers for its body from now on."""
+
     def returned(self, keep: bool) -> None:
         """The request is answered; ``keep``: more requests may follow on the connection."""
 
@@ -34,6 +37,10 @@ class BorrowedTransport(asyncio.Transport):
         self._transport = transport
         self._lender = lender
         self._closed = False
+
+    def judged(self) -> None:
+        """The request has begun, and answers for its body from now on."""
+        self._lender.judged()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self._transport.write(data)

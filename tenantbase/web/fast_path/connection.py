@@ -16,6 +16,7 @@ from typing import Final, cast
 from aiohttp import hdrs
 
 from tenantbase.database import Database
+from tenantbase.documents import PIECE_BYTES
 from tenantbase.web.fast_path.answering import PlainAnswers
 from tenantbase.web.fast_path.framing import frame
 from tenantbase.web.fast_path.lending import Loan
@@ -24,8 +25,10 @@ from tenantbase.web.fast_path.writer import ResponseWriter
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.health import Health
 from tenantbase.web.lifecycle import Lifecycle
-from tenantbase.web.problems import HttpError
+from tenantbase.web.problems import HttpError, error_answer
 from tenantbase.web.settings import WebSettings
+from tenantbase.web.transport.budget import Budget
+from tenantbase.web.transport.unread import Share
 
 log = logging.getLogger("tenantbase.web")
 
@@ -49,22 +52,30 @@ class FastPath:
         lifecycle: Lifecycle,
         guard: Guard,
         health: Health,
+        budget: Budget,
         general: Callable[[bool], asyncio.Protocol],
     ) -> None:
         self.settings = settings
         self.lifecycle = lifecycle
         self.general = general
+        self.unread = lifecycle.connections.unread
         self.connections: set[FastConnection] = set()
         self._guard = guard
         # The checks of a request's head run once for each block of header fields, not for each
         # request.
         self.parse = RequestParser(self._allowed).parse
         writer = ResponseWriter(lifecycle, varies_by_origin=guard.has_cors)
-        self.answers = PlainAnswers(database, health, writer)
+        self.answers = PlainAnswers(database, health, writer, self.unread)
+        self.budget = budget
+        self._writer = writer
 
     def __call__(self) -> FastConnection:
         """A protocol for a new connection."""
         return FastConnection(self)
+
+    def no_room(self) -> bytes:
+        """The answer to a request for whose body there is no room."""
+        return self._writer.answer(error_answer(self.budget.exceeded()))
 
     def _allowed(self, headers: Mapping[str, str]) -> bool:
         try:
@@ -121,6 +132,7 @@ class FastConnection(asyncio.Protocol):
         "_touched",
         "_quiet_since",
         "_loan",
+        "_share",
     )
 
     def __init__(self, fast_path: FastPath) -> None:
@@ -136,6 +148,7 @@ class FastConnection(asyncio.Protocol):
         self._touched = True
         self._quiet_since = 0.0
         self._loan: Loan | None = None  # from the first request for aiohttp on
+        self._share: Share | None = None  # of the budget for unread answers, once it had one
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -145,19 +158,30 @@ class FastConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._fast_path.connections.discard(self)
         self._fast_path.lifecycle.connections.lost(self._transport, exc)
+        if self._share is not None:
+            self._share.release()
         if self._loan is not None:
             self._loan.end(exc)
 
     def pause_writing(self) -> None:
         self._writable = False
+        self._hold(max(self._transport.get_write_buffer_size(), PIECE_BYTES))
         if self._loan is not None:
             self._loan.pause_writing()
 
     def resume_writing(self) -> None:
         self._writable = True
+        if self._share is not None:
+            self._share.release()
         if self._loan is not None:
             self._loan.resume_writing()
         self._go_on()
+
+    def _hold(self, size: int) -> None:
+        """Charge what is held for a client that does not read as fast as it asks."""
+        if self._share is None:
+            self._share = Share(self._fast_path.unread, self._transport)
+        self._share.charge(size)
 
     def data_received(self, data: bytes) -> None:
         if self._loan is not None and self._loan.owed:
@@ -272,14 +296,20 @@ class FastConnection(asyncio.Protocol):
             return False
         loan = self._loan
         if loan is None:
-            loan = self._loan = Loan(self._transport, self._fast_path.general, self._returned)
+            fast_path = self._fast_path
+            loan = self._loan = Loan(
+                self._transport, fast_path.general, self._returned, fast_path.budget
+            )
         self._busy = True
         self._touched = True
         end = framed.head_end + framed.body_length
         here = self._buffer[self._start : end]
         owed = end - self._start - len(here)
         self._taken(end)
-        loan.begin(here, owed)
+        if not loan.begin(here, owed, framed.body_length):
+            self._counted = self._fast_path.lifecycle.begin()
+            # The rest of the body is read, and discarded, while the connection lingers.
+            self.end(self._fast_path.no_room(), closes=True)
         return True
 
     def _returned(self) -> None:
@@ -309,6 +339,8 @@ class FastConnection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         self._transport.write(data)
+        if not self._writable:  # all of it stays in memory until its last byte is sent
+            self._hold(len(data))
         if closes or self._fast_path.lifecycle.draining:
             self._transport.close()
             return

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import cast
 
 from tenantbase.web.fast_path.borrowed import BorrowedTransport, Lendable
+from tenantbase.web.transport.budget import Budget
 
 
 class Loan:
@@ -19,6 +20,7 @@ class Loan:
     Args:
         general: makes aiohttp's protocol; called for the first loan, and for the next one after
             that protocol has closed its transport.
+        budget: for bodies; what arrives together with a head is charged here.
         go_on: called when the borrower has returned the connection.
 
     Attributes:
@@ -35,6 +37,8 @@ class Loan:
         "_borrower",
         "_borrowed",
         "_answered",
+        "_budget",
+        "_unjudged",
     )
 
     def __init__(
@@ -42,9 +46,12 @@ class Loan:
         transport: asyncio.Transport,
         general: Callable[[bool], asyncio.Protocol],
         go_on: Callable[[], None],
+        budget: Budget,
     ) -> None:
         self.active = False
         self.owed = 0
+        self._budget = budget
+        self._unjudged = 0  # bytes of the body that arrived with the head
         self._transport = transport
         self._general = general
         self._go_on = go_on
@@ -52,8 +59,19 @@ class Loan:
         self._borrowed: BorrowedTransport | None = None
         self._answered = False  # the request is answered, but may not have arrived completely
 
-    def begin(self, data: bytes, owed: int) -> None:
-        """Lend the connection for a request: ``data`` has arrived, ``owed`` bytes have not."""
+    def begin(self, data: bytes, owed: int, body: int) -> bool:
+        """Lend the connection for a request: ``data`` has arrived, ``owed`` bytes have not.
+
+        Args:
+            body: the length of the request's body.
+
+        Returns: False if there is no room for the body; nothing was done.
+        """
+        if body:
+            arrived = body - owed
+            if not self._budget.admit(body, arrived):
+                return False
+            self._unjudged = arrived
         if self._borrower is None:
             self._borrower = self._general(True)
             self._borrowed = BorrowedTransport(self._transport, self)
@@ -63,6 +81,12 @@ class Loan:
         self.owed = owed
         self._answered = False
         self._borrower.data_received(data)
+        return True
+
+    def judged(self) -> None:
+        """The request has begun, and answers for its body from now on."""
+        self._budget.judged(self._unjudged)
+        self._unjudged = 0
 
     def pass_on(self, data: bytes) -> bytes:
         """Give the borrower the bytes that belong to its request; returns the rest."""
@@ -75,6 +99,7 @@ class Loan:
 
     def returned(self, keep: bool) -> None:
         """The borrower has answered. Unless ``keep``, it is about to close the connection."""
+        self.judged()
         if self.active and keep:
             self._answered = True
             self._take_back()
@@ -89,6 +114,7 @@ class Loan:
         """The borrower has closed its transport."""
         if borrowed is not self._borrowed:
             return
+        self.judged()
         self._borrower = self._borrowed = None
         if self.active:
             self._transport.close()
@@ -106,6 +132,7 @@ class Loan:
 
     def end(self, error: Exception | None) -> None:
         """The connection is lost, or will not be lent again."""
+        self.judged()
         if self._borrower is not None:
             borrower, self._borrower, self._borrowed = self._borrower, None, None
             borrower.connection_lost(error)

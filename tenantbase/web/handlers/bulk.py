@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
 from typing import Final, TypeVar
 
 import msgspec
@@ -21,8 +22,10 @@ from tenantbase.web.responses import collection
 from tenantbase.json_text import Decoder, parse
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
 from tenantbase.web.semantics.conditions import write_condition
+from tenantbase.web.sending import share_of
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.semantics.targets import NOTHING, query
+from tenantbase.web.transport.unread import Share, Unread
 
 Shape = TypeVar("Shape")
 
@@ -53,7 +56,10 @@ _DELETE: Final = Decoder(DeleteValues)
 class Bulk:
     """The routes for many values."""
 
-    def __init__(self, database: Database, settings: WebSettings, parser: ParserProcess) -> None:
+    def __init__(
+        self, database: Database, settings: WebSettings, parser: ParserProcess, unread: Unread
+    ) -> None:
+        self._unread = unread
         self._database = database
         self._parser = parser
         self._settings = settings
@@ -61,7 +67,14 @@ class Bulk:
     async def get(self, request: web.Request) -> Answer:
         """``POST /get-values``"""
         given = await self._parse(_GET, request)
-        return collection(Stream(_found(self._database.get_many(DEFAULT, given.keys))))
+        return collection(Stream(self._found(request, given.keys)))
+
+    async def _found(self, request: web.Request, keys: list[str]) -> AsyncGenerator[bytes, None]:
+        with share_of(request, self._unread) as share:
+            found = self._database.get_many(DEFAULT, keys, share)
+            async with aclosing(_document(found, share)) as document:
+                async for piece in document:
+                    yield piece
 
     async def set(self, request: web.Request) -> Answer:
         """``POST /set-values``"""
@@ -104,20 +117,22 @@ class Bulk:
         return await read_body(request, limit, self._settings.body_timeout)
 
 
-async def _found(
-    pieces: AsyncIterator[list[tuple[str, Lookup]]],
+async def _document(
+    pieces: AsyncIterator[list[tuple[str, Lookup]]], share: Share
 ) -> AsyncGenerator[bytes, None]:
     missing: list[str] = []
     separator = b'{"values":['
     held = bytearray()
     async for piece in pieces:
         piece.reverse()
+        rest = sum(len(found.entry.value) for _, found in piece if found.entry is not None)
         while piece:
             key, found = piece.pop()  # released as soon as it is sent
             entry = found.entry
             if entry is None:
                 missing.append(key)
                 continue
+            rest -= len(entry.value)
             held += separator
             separator = b","
             if len(entry.value) <= PIECE_BYTES:
@@ -133,6 +148,8 @@ async def _found(
             if held:
                 yield bytes(held)
                 held.clear()
+            del entry, found
+            share.charge(rest)
     if held:
         yield bytes(held)
     ended = b'],"missing":' + msgspec.json.encode(missing) + b"}"

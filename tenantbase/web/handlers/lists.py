@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from itertools import groupby
 from typing import Final
 
@@ -18,10 +19,13 @@ from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer, Stream
 from tenantbase.web.responses import collection
 from tenantbase.web.semantics.negotiation import weights
+from tenantbase.web.sending import share_of
 from tenantbase.web.semantics.targets import integer, query
+from tenantbase.web.transport.unread import WAIT_SECONDS, Share, Unread
 
 NDJSON: Final = "application/x-ndjson"
 
+_PAGE_BYTES: Final = 2 << 20  # ``Cache.scan`` stops at half, but the last value may exceed that
 _QUERY: Final = frozenset({"prefix", "limit", "cursor", "fields"})
 _CURSOR_VERSION: Final = b"\x01"
 
@@ -29,19 +33,30 @@ _CURSOR_VERSION: Final = b"\x01"
 class Lists:
     """The routes that list entries."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, unread: Unread) -> None:
         self._database = database
+        self._unread = unread
 
     async def get_values(self, request: web.Request) -> Answer:
         """``GET /get-values``"""
-        return collection(Stream(_Listing(self._database, request).document()))
+        listing = _Listing(self._database, request)
+        return collection(Stream(self._charged(request, listing, listing.document())))
 
     async def v1_values(self, request: web.Request) -> Answer:
         """``GET /v1/values``: the same, or NDJSON if the client prefers it."""
         listing = _Listing(self._database, request)
         if prefers_ndjson(request.headers.get(hdrs.ACCEPT, "")):
-            return collection(Stream(listing.lines()), NDJSON)
-        return collection(Stream(listing.document()))
+            return collection(Stream(self._charged(request, listing, listing.lines())), NDJSON)
+        return collection(Stream(self._charged(request, listing, listing.document())))
+
+    async def _charged(
+        self, request: web.Request, listing: _Listing, pieces: AsyncGenerator[bytes, None]
+    ) -> AsyncGenerator[bytes, None]:
+        """The same pieces, with what the list holds charged until the client has read it."""
+        with share_of(request, self._unread) as listing.share:
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    yield piece
 
 
 class _Listing:
@@ -60,12 +75,22 @@ class _Listing:
             DEFAULT, parameters.get("prefix", ""), after, limit=limit, values=values
         )
         self._cursor: str | None = None
+        self.share: Share
 
     async def _groups(self) -> AsyncGenerator[list[Entry], None]:
         """The entries in groups; an entry with a large value is a group of its own."""
         last = None
         more = False
-        async for entries, more in self._pieces:
+        seconds: float | None = WAIT_SECONDS  # before the first piece; a later one has all the time
+        while True:
+            # Room for a page of the usual size, before it is read.
+            await self.share.reserve(_PAGE_BYTES, seconds)
+            seconds = None
+            page = await anext(self._pieces, None)
+            if page is None:
+                break
+            entries, more = page
+            self.share.charge(sum(len(entry.value) for entry in entries))
             if entries:
                 last = entries[-1].key
                 for is_large, group in groupby(entries, _is_large):

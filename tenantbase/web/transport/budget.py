@@ -33,6 +33,7 @@ class Budget:
         self._limit = limit
         self._reserved = reserved
         self._used = 0
+        self._unjudged = 0
         self._arriving: dict[Holding, float] = {}  # when each last grew, oldest first
         self._turns = Turns()
 
@@ -44,7 +45,27 @@ class Budget:
     def check(self, count: int) -> None:
         """Raise OverLimit if these bytes would not fit even if all stalled bodies were evicted."""
         if count > self._limit_for(count) - self._used + self._reclaimable():
-            raise self._exceeded()
+            raise self.exceeded()
+
+    def admit(self, size: int, arrived: int) -> bool:
+        """Whether a request with a body of ``size`` bytes may begin.
+
+        Its first bytes have ``arrived``, and count until ``judged`` takes them off. Otherwise
+        hundreds of requests that begin in the same turn of the event loop would each bring
+        some, before the first of them is looked at.
+        """
+        if arrived and size > SMALL_BYTES:
+            limit = self._limit_for(size)
+            room = limit - self._used + self._reclaimable()
+            # A body that never fits is refused by its route, which says so.
+            if room < size <= limit or room < self._unjudged + arrived:
+                return False
+        self._unjudged += arrived
+        return True
+
+    def judged(self, arrived: int) -> None:
+        """The request's body is charged from now on, or has been refused."""
+        self._unjudged -= arrived
 
     def _limit_for(self, size: int) -> int:
         return self._limit if size <= SMALL_BYTES else self._limit - self._reserved
@@ -55,7 +76,8 @@ class Budget:
         latest = asyncio.get_running_loop().time() - STALLED_SECONDS
         return sum(each.size for each, grew in self._arriving.items() if grew <= latest)
 
-    def _exceeded(self) -> OverLimit:
+    def exceeded(self) -> OverLimit:
+        """The error of a body for which there is no room."""
         return OverLimit(
             f"the bodies of all requests in flight would exceed {self._limit:,} bytes;"
             " try again later",
@@ -69,7 +91,7 @@ class Budget:
         while self._used + count > limit:
             oldest = next(iter(self._arriving), None)
             if oldest is None or now - self._arriving[oldest] < STALLED_SECONDS:
-                raise self._exceeded()
+                raise self.exceeded()
             oldest.evict()
         self._used += count
         holding.size += count
@@ -136,4 +158,4 @@ class Holding:
 
     def exceeded(self) -> OverLimit:
         """The error of an evicted body."""
-        return self._budget._exceeded()
+        return self._budget.exceeded()

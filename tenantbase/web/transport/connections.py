@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import struct
-import sys
 from collections.abc import Iterator
 from typing import Final
 
 from tenantbase.web.transport.lingering import Lingering
+from tenantbase.web.transport.progress import progress
+from tenantbase.web.transport.unread import HIGH_WATER_BYTES, Unread
 
 log = logging.getLogger("tenantbase.web")
 
 _LOOKS_PER_TIMEOUT: Final = 20
 _LONGEST_PAUSE_SECONDS: Final = 5.0
-_ACKNOWLEDGED: Final = struct.Struct("=120xQ")  # tcpi_bytes_acked in the kernel's struct tcp_info
 
 
 class Connections:
@@ -27,11 +25,13 @@ class Connections:
     Attributes:
         expected: accepted connections without a protocol so far.
         lingering: connections that have ended, and wait for the peer to close.
+        unread: the budget for answers that clients have yet to read.
     """
 
     def __init__(self) -> None:
         self.expected = 0
         self.lingering = Lingering()
+        self.unread = Unread()
         self._open: set[asyncio.Transport] = set()
         self._stalled: dict[asyncio.Transport, tuple[int, float]] = {}
 
@@ -45,6 +45,7 @@ class Connections:
         """A protocol has taken the connection over. Several may do so in turn."""
         if transport not in self._open:
             self._open.add(transport)
+            transport.set_write_buffer_limits(HIGH_WATER_BYTES)
             self.expected = max(0, self.expected - 1)
 
     def failed(self) -> None:
@@ -76,7 +77,7 @@ class Connections:
             if not transport.get_write_buffer_size():
                 self._stalled.pop(transport, None)
                 continue
-            mark = _progress(transport)
+            mark = progress(transport)
             seen, since = self._stalled.get(transport, (None, now))
             if mark != seen:
                 self._stalled[transport] = (mark, now)
@@ -93,20 +94,3 @@ def peer(transport: asyncio.BaseTransport) -> str:
     """A client's address, for the log."""
     address = transport.get_extra_info("peername")
     return f"{address[0]} port {address[1]}" if isinstance(address, tuple) else "a client"
-
-
-def _progress(transport: asyncio.Transport) -> int:
-    """A number that changes when the peer reads some of what was written.
-
-    The kernel's count is exact. The size of our buffer is not: it may be refilled to the same size.
-    """
-    sock = transport.get_extra_info("socket")
-    if sys.platform == "linux" and sock is not None:
-        try:
-            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.size)
-        except OSError:  # not TCP, or just closed
-            info = b""
-        if len(info) == _ACKNOWLEDGED.size:  # Linux before 4.1 has less
-            (acknowledged,) = _ACKNOWLEDGED.unpack(info)
-            return int(acknowledged)
-    return transport.get_write_buffer_size()

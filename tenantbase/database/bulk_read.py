@@ -1,0 +1,80 @@
+"""Reading many keys, some at a time, in memory that does not grow with what is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Awaitable, Sequence
+from typing import Final, Protocol
+
+from tenantbase.lookup import Lookup
+from tenantbase.scope import ScopedKey
+
+CHUNK_KEYS: Final = 256  # read at a time
+_HELD_BYTES: Final = 4 << 20  # of values, while the receiver takes them, which may be slow
+_LEAST_BYTES: Final = 64 << 10  # room to ask for before the size is known
+_WAIT_SECONDS: Final = 5.0  # for the first values; then the receiver has some, and can wait
+_GROWTH: Final = 8  # times as many keys are read next where values are small
+
+
+class Room(Protocol):
+    """A share of the memory for values that are held while a slow receiver takes them."""
+
+    async def reserve(self, size: int, seconds: float | None) -> None:
+        """Hold so many bytes from now on, once there is room; raises if there is none in time."""
+
+    def keep(self, size: int) -> bool:
+        """Hold so many bytes from now on, if there is room. Returns: whether there is."""
+
+
+class Unlimited:
+    """As much room as is asked for."""
+
+    async def reserve(self, size: int, seconds: float | None) -> None:
+        """Return at once."""
+
+    def keep(self, size: int) -> bool:
+        """True."""
+        return True
+
+
+async def read_in_chunks(
+    get_many: Callable[[Sequence[ScopedKey]], Awaitable[Sequence[Lookup]]],
+    keys: Sequence[ScopedKey],
+    room: Room,
+) -> AsyncIterator[list[tuple[ScopedKey, Lookup]]]:
+    """Yields keys with what was found there, in order. The receiver owns the lists.
+
+    Args:
+        get_many: reads the first of the keys it is given; at least one.
+        room: for values. Without room for what was read, it is let go of and read again later.
+    """
+    at, count, wanted = 0, CHUNK_KEYS, _LEAST_BYTES
+    while at < len(keys):
+        await room.reserve(wanted, None if at else _WAIT_SECONDS)
+        chunk = keys[at : at + count]
+        found = _held(await get_many(chunk))
+        size = sum(map(_size, found))
+        if not room.keep(size):
+            del found
+            wanted = size
+            continue
+        wanted = _LEAST_BYTES
+        at += len(found)
+        # Where values turn out to be large, no more than could be held is read next.
+        count = min(count * _GROWTH, CHUNK_KEYS) if len(found) == len(chunk) else len(found)
+        pairs = list(zip(chunk, found))  # there may be fewer results than keys
+        del found
+        yield pairs
+
+
+def _size(found: Lookup) -> int:
+    return 0 if found.entry is None else len(found.entry.value)
+
+
+def _held(found: Sequence[Lookup]) -> Sequence[Lookup]:
+    """The first results, as many as may be held while they are sent; at least one."""
+    held = 0
+    for count, each in enumerate(found):
+        held += _size(each)
+        if count and held > _HELD_BYTES:
+            return found[:count]
+    return found

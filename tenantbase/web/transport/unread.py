@@ -1,0 +1,223 @@
+"""The memory budget for answers that clients have yet to read, of all connections together.
+
+What the kernel takes at once costs nothing here. The rest is charged until the client has read it:
+what lies in a connection's write buffer, and the values that an answer is rendered from piece by
+piece. When the budget is used up, the clients that have read nothing for longest are cut, and
+large answers wait until there is room, without holding their values meanwhile. A client that reads,
+however slowly, is never cut here; small answers never wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from operator import attrgetter
+from typing import Final
+
+from tenantbase.web.problems import OverLimit
+from tenantbase.web.transport.progress import progress
+
+log = logging.getLogger("tenantbase.web")
+
+STALLED_SECONDS: Final = 0.5
+"""A client that has read nothing of its answer for this long may be cut for the sake of others."""
+
+SMALL_ANSWER_BYTES: Final = 64 << 10
+"""Answers up to this size never wait."""
+
+WAIT_SECONDS: Final = 5.0
+"""How long a large answer waits for room, before its request is refused."""
+
+HIGH_WATER_BYTES: Final = 8 << 10
+"""Unread bytes of a connection from which it is charged, and not served any more."""
+
+_LOOK_SECONDS: Final = 0.05  # between two looks at all clients
+
+
+class Unread:
+    """Counts the bytes held for clients that have yet to read them. Belongs to one event loop.
+
+    Attributes:
+        limit: the most bytes.
+        used: bytes held now. Small answers, and the last large one, may exceed the limit.
+    """
+
+    def __init__(self, limit: float = math.inf) -> None:
+        self.limit = limit
+        self.used = 0
+        self._shares: set[Share] = set()
+        self._waiting: deque[tuple[Share, int, asyncio.Future[None]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._looked = -math.inf
+
+    @property
+    def waiting(self) -> int:
+        """How many large answers wait for room."""
+        return len(self._waiting)
+
+    def has_room(self, size: int) -> bool:
+        """Whether so many more bytes may be held, if need be after cutting stalled clients.
+
+        A single answer may be larger than the limit. Those that wait already go first.
+        """
+        if self._waiting:
+            return False
+        if not self._fits(size):
+            self._cut_stalled(size)
+        return self._fits(size)
+
+    def exceeded(self) -> OverLimit:
+        """The error of an answer for which there is no room."""
+        return OverLimit(
+            f"the answers that clients have yet to read would exceed {self.limit:,} bytes;"
+            " try again later",
+            "max-inflight-bytes",
+        )
+
+    def _fits(self, size: int) -> bool:
+        return self.used + size <= self.limit or not self.used
+
+    def _charge(self, share: Share, size: int) -> None:
+        if size and not share.size:
+            self._shares.add(share)
+            share.mark = progress(share.transport)
+            share.since = asyncio.get_running_loop().time()
+        elif not size:
+            self._shares.discard(share)
+        freed = size < share.size
+        self.used += size - share.size
+        share.size = size
+        if freed:
+            self._admit()
+        elif self.used > self.limit:
+            self._cut_stalled(0)
+
+    async def _reserve(self, share: Share, size: int, seconds: float | None) -> None:
+        if self.has_room(size):
+            share.charge(size)
+            return
+        room = asyncio.get_running_loop().create_future()
+        waiting = (share, size, room)
+        self._waiting.append(waiting)
+        self._look_later()
+        try:
+            async with asyncio.timeout(seconds):
+                await room
+        except TimeoutError:
+            raise self.exceeded() from None
+        finally:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+                self._admit()
+
+    def _admit(self) -> None:
+        """Let those go on that wait, in order, as far as there is room."""
+        while self._waiting:
+            share, size, room = self._waiting[0]
+            if room.done():
+                self._waiting.popleft()
+            elif self._fits(size):
+                self._waiting.popleft()
+                room.set_result(None)
+                share.charge(size)
+            else:
+                return
+
+    def _look_later(self) -> None:
+        """Clients become stalled as time passes, so while answers wait, look at them."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(2 * _LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        self._admit()
+        if self._waiting:
+            self._cut_stalled(self._waiting[0][1])
+            self._admit()
+            self._look_later()
+
+    def _cut_stalled(self, needed: int) -> None:
+        """Cut clients that read nothing, those first that have not for longest, to make room."""
+        now = asyncio.get_running_loop().time()
+        if now - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = now
+        stalled = [share for share in self._shares if share.stalled(now)]
+        stalled.sort(key=attrgetter("since"))
+        cut = 0
+        for share in stalled:
+            if self.used + needed <= self.limit:
+                break
+            # Not by _charge: those that wait are admitted by the caller, or when it frees more.
+            self._shares.discard(share)
+            self.used -= share.size
+            share.size = 0
+            share.transport.abort()
+            cut += 1
+        if cut:
+            log.warning(
+                "%d connections were cut: their clients had read nothing for %g s, and unread"
+                " answers had used up the memory for them",
+                cut,
+                STALLED_SECONDS,
+            )
+
+
+class Share:
+    """What one connection, or one answer, holds of the budget.
+
+    Attributes:
+        size: bytes.
+        transport: the connection to the client.
+        mark, since: the client's progress, and when it was first seen.
+    """
+
+    __slots__ = ("size", "transport", "mark", "since", "_unread")
+
+    def __init__(self, unread: Unread, transport: asyncio.Transport) -> None:
+        self.size = 0
+        self.transport = transport
+        self.mark: int | None = None
+        self.since = 0.0
+        self._unread = unread
+
+    def charge(self, size: int) -> None:
+        """Hold so many bytes from now on, whether or not there is room."""
+        if size != self.size:
+            self._unread._charge(self, size)
+
+    def keep(self, size: int) -> bool:
+        """Hold so many bytes from now on if there is room. Returns: whether there is."""
+        if size > self.size and not self._unread.has_room(size - self.size):
+            return False
+        self.charge(size)
+        return True
+
+    async def reserve(self, size: int, seconds: float | None) -> None:
+        """Hold so many bytes from now on, once there is room; until then, none.
+
+        Args:
+            seconds: how long to wait; None: as long as it takes.
+
+        Raises:
+            OverLimit: there was no room in time.
+        """
+        self.release()
+        await self._unread._reserve(self, size, seconds)
+
+    def release(self) -> None:
+        """Hold nothing."""
+        self.charge(0)
+
+    def stalled(self, now: float) -> bool:
+        """Whether the client has read nothing for a while although there is something to read."""
+        if not self.transport.get_write_buffer_size():
+            self.mark, self.since = None, now
+            return False
+        mark = progress(self.transport)
+        if mark != self.mark:
+            self.mark, self.since = mark, now
+            return False
+        return now - self.since >= STALLED_SECONDS
