@@ -124,10 +124,25 @@ MUTATIONS: Final = {
                 "",
             ),
             "a-migration-in-many-transactions": (
-                "            for statement in migrations[version]:\n",
-                "            for statement in migrations[version]:\n"
-                '                connection.execute("COMMIT")\n'
-                '                connection.execute("BEGIN IMMEDIATE")\n',
+                "        for statement in statements:\n",
+                "        for statement in statements:\n"
+                '            connection.execute("COMMIT")\n'
+                '            connection.execute("BEGIN IMMEDIATE")\n',
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/salvage.py",
+        ["tests/interfaces/sqlite/test_damaged_migration.py"],
+        {
+            "rows-after-the-damage-are-lost": (
+                'for order in ("ASC", "DESC")',
+                'for order in ("ASC",)',
+            ),
+            "what-is-lost-is-not-named": ("sound.lost.append(key)", "pass"),
+            "a-damaged-index-is-dropped": (
+                "DELETE FROM sqlite_master WHERE type = 'index' AND name = ?\", (name,)",
+                'DROP INDEX entries_expiry"',
             ),
         },
     ),

@@ -18,9 +18,8 @@ from typing import Final, Never
 from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from tenantbase.interfaces.sqlite.apply import Outcome, apply, find_damage
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
-from tenantbase.interfaces.sqlite.queries import concerns_a_row
 from tenantbase.interfaces.sqlite.reserve import Reserve
-from tenantbase.interfaces.sqlite.schema import error_code, identity, unavailable
+from tenantbase.interfaces.sqlite.schema import concerns_a_row, error_code, identity, unavailable
 from tenantbase.interfaces.sqlite.sweep import find_damaged, find_damaged_keys
 from tenantbase.interfaces.store import (
     PendingWrite,
