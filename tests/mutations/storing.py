@@ -132,6 +132,16 @@ MUTATIONS: Final = {
         },
     ),
     **of(
+        "tenantbase/interfaces/sqlite/commit.py",
+        ["tests/interfaces/sqlite/test_damaged_index.py"],
+        {
+            "a-damaged-index-stays": (
+                "                self._rebuild_index(connection, seqlock)\n",
+                "",
+            ),
+        },
+    ),
+    **of(
         "tenantbase/interfaces/sqlite/salvage.py",
         ["tests/interfaces/sqlite/test_damaged_migration.py"],
         {

@@ -9,8 +9,10 @@ without having written them. So the connection takes no more commits and makes n
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Final, Never
@@ -19,7 +21,15 @@ from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavai
 from tenantbase.interfaces.sqlite.apply import Outcome, apply, find_damage
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.reserve import Reserve
-from tenantbase.interfaces.sqlite.schema import concerns_a_row, error_code, identity, unavailable
+from tenantbase.interfaces.sqlite.salvage import begin_rebuilding
+from tenantbase.interfaces.sqlite.schema import (
+    EXPIRY_INDEX,
+    busy_timeout,
+    concerns_a_row,
+    error_code,
+    identity,
+    unavailable,
+)
 from tenantbase.interfaces.sqlite.sweep import find_damaged, find_damaged_keys
 from tenantbase.interfaces.store import (
     PendingWrite,
@@ -33,6 +43,8 @@ from tenantbase.interfaces.store import (
     GroupResult,
 )
 
+log = logging.getLogger("tenantbase")
+
 WriteLock = Callable[[], AbstractContextManager[object]]
 
 # Rows, or pages of large values, written between two checkpoints. In the end a row dirties about
@@ -40,6 +52,7 @@ WriteLock = Callable[[], AbstractContextManager[object]]
 _CHECKPOINT_PAGES: Final = 2_000
 _PAGE_BYTES: Final = 4_096
 _MOST_PAGES: Final = 1_073_741_823  # SQLite's own limit; it ignores a higher one
+_INDEX_LOOK_SECONDS: Final = 600.0
 _MOST_DAMAGED_ROWS: Final = 10_000  # are remembered; with more, sweeping stops
 _PATIENCE_SECONDS: Final = 0.02  # a checkpoint waits for readers; other writers wait for it
 
@@ -58,10 +71,9 @@ _SYNC_FAILED: Final = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYN
 class Committer:
     """Commits groups on one connection for as long as that is safe.
 
-    On a full disk, the write-ahead log is copied and begins again, in the space reserved for that;
-    what can be written then without more space, or deletes, is committed. While part of the reserve
-    is missing, the database grows only into space that is not part of it: writes would use up the
-    reserve otherwise, and leave none for the next deletion.
+    On a full disk, deletions are committed in the space reserved for them. While part of the reserve
+    is missing, the database grows only into space beyond it: other writes would use up what the
+    next deletion needs.
 
     Attributes:
         failure: why it takes no more writes, in one sentence; None while it takes them.
@@ -80,6 +92,7 @@ class Committer:
         self._was_full = False  # whether the disk has just refused the group
         self._refused_full = False  # ... and no room was made since
         self._damaged: set[int] = set()  # rows that cannot be removed, by ``created``
+        self._next_look_at_index = 0.0  # by the monotonic clock
         self.failure: str | None = None
 
     @property
@@ -176,8 +189,7 @@ class Committer:
     def _make_room(self, connection: sqlite3.Connection) -> None:
         """Copy the write-ahead log into the database within the reserve, and have it begin again.
 
-        Its file then has room for writes into pages that were freed. It loses at least as much as
-        the database gains, so the reserve is soon whole again.
+        Its file then has room for writes into freed pages. It loses what the database gains.
         """
         with self._in_reserve(connection):
             self._checkpoint(connection, "TRUNCATE")
@@ -247,6 +259,7 @@ class Committer:
             if not self._roll_back(connection) or not concerns_a_row(error):
                 return self._refused(taken, error)
             try:
+                self._rebuild_index(connection, seqlock)
                 self._remember_damage(connection, transactions, now)
                 damage = find_damage(
                     connection, transactions, self._change_log_size, now, self._damaged
@@ -290,6 +303,22 @@ class Committer:
         self._pages += rows + _value_bytes(transactions) // _PAGE_BYTES
         return GroupResult(outcomes, ticket)
 
+    def _rebuild_index(self, connection: sqlite3.Connection, seqlock: Seqlock[Ticket]) -> None:
+        """Rebuild the expiry index if it is what is damaged. It is looked at seldom: that is slow."""
+        if time.monotonic() < self._next_look_at_index:
+            return
+        self._next_look_at_index = time.monotonic() + _INDEX_LOOK_SECONDS
+        if not begin_rebuilding(connection, EXPIRY_INDEX, concerns_a_row):
+            return
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if not _is_definite(error):
+                self.failure = "a commit failed in the disk; no more writes are taken"
+                seqlock.begin_write(None)
+            raise
+        log.error("the index of expiry times was damaged, and has been rebuilt")
+
     def _remember_damage(
         self, connection: sqlite3.Connection, transactions: Sequence[Transaction], now: float
     ) -> None:
@@ -316,7 +345,7 @@ class Committer:
             False if the disk is too full for it.
         """
         try:
-            with _busy_timeout(connection, _PATIENCE_SECONDS):
+            with busy_timeout(connection, _PATIENCE_SECONDS):
                 _, logged, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         except sqlite3.Error as error:
             self._pages = 0
@@ -348,16 +377,6 @@ class Committer:
                 self.failure = "a transaction cannot be ended; no more writes are taken"
                 return False
         return True
-
-
-@contextmanager
-def _busy_timeout(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
-    (before,) = connection.execute("PRAGMA busy_timeout").fetchone()
-    connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
-    try:
-        yield
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {before}")
 
 
 def _is_definite(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""What can be saved of damaged tables and indexes while the schema is brought up to date.
+"""What can be saved of damaged tables and indexes.
 
 SQLite reports damage only when it meets it, and frees no page that it cannot read. So a damaged
 table cannot be dropped, nor a damaged index rebuilt in place: they are set aside.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 log = logging.getLogger("tenantbase")
 
@@ -76,6 +76,36 @@ def set_aside_entries(connection: sqlite3.Connection, copy: str, sound: Sound) -
     )
 
 
+def begin_rebuilding(connection: sqlite3.Connection, create: str, concerns: Concerns) -> bool:
+    """Build the expiry index again if it is damaged and the table is not.
+
+    Called outside of any transaction. Looking reads the whole index, building it every row.
+
+    Args:
+        create: the statement that builds it.
+
+    Returns:
+        Whether it was built, in a transaction that the caller has to commit.
+    """
+    query = (
+        "SELECT count(expires_at) FROM entries INDEXED BY entries_expiry"
+        " WHERE expires_at IS NOT NULL"
+    )
+    if list(_until_damage(connection, query, concerns)):
+        return False
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        forget_index(connection, "entries_expiry")
+        connection.execute(create)
+    except sqlite3.Error as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        if not concerns(error):
+            raise
+        return False
+    return True
+
+
 def forget_index(connection: sqlite3.Connection, name: str) -> None:
     """Drop an index though it may be damaged; its pages are then used for nothing any more.
 
@@ -106,9 +136,7 @@ def _rows(connection: sqlite3.Connection, concerns: Concerns) -> dict[int, str |
     return found
 
 
-def _until_damage(
-    connection: sqlite3.Connection, query: str, concerns: Concerns
-) -> Iterator[tuple[int, str | None]]:
+def _until_damage(connection: sqlite3.Connection, query: str, concerns: Concerns) -> Iterator[Any]:
     try:
         yield from connection.execute(query)
     except sqlite3.Error as error:

@@ -6,8 +6,8 @@ import logging
 import os
 import secrets
 import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
@@ -25,6 +25,9 @@ log = logging.getLogger("tenantbase")
 
 SECRET_BYTES: Final = 32
 
+EXPIRY_INDEX: Final = (
+    "CREATE INDEX entries_expiry ON entries (expires_at) WHERE expires_at IS NOT NULL"
+)
 _COPY_ENTRIES: Final = """
         INSERT INTO scoped_entries
         SELECT created, 'default/' || key, version, expires_at, id, content_type, value
@@ -61,7 +64,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             value BLOB NOT NULL
         )
         """,
-        "CREATE INDEX entries_expiry ON entries (expires_at) WHERE expires_at IS NOT NULL",
+        EXPIRY_INDEX,
         "CREATE TABLE changes (version INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL)",
         """
         CREATE TABLE deleted_prefixes (
@@ -90,7 +93,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         _COPY_ENTRIES,
         _DROP_ENTRIES,
         "ALTER TABLE scoped_entries RENAME TO entries",
-        "CREATE INDEX entries_expiry ON entries (expires_at) WHERE expires_at IS NOT NULL",
+        EXPIRY_INDEX,
         "UPDATE changes SET key = 'default/' || key",
         "UPDATE deleted_prefixes SET low = 'default/' || low, high = 'default/' || high",
     ),
@@ -242,6 +245,17 @@ def open_reader(path: str, busy_timeout: float) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise CannotOpen(f"cannot open {path}: {reason(error)}") from error
     return connection
+
+
+@contextmanager
+def busy_timeout(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
+    """Use another busy timeout in the block."""
+    (before,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {before}")
 
 
 def migrate(
