@@ -37,13 +37,19 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/sqlite/commit.py",
+        "tenantbase/interfaces/sqlite/schema.py",
         ["tests/interfaces/sqlite/test_store.py", "tests/interfaces/sqlite/test_recovery.py"],
         {
             "the-patience-of-a-checkpoint-stays": (
                 '    finally:\n        connection.execute(f"PRAGMA busy_timeout = {before}")',
                 "    finally:\n        pass",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/commit.py",
+        ["tests/interfaces/sqlite/test_store.py", "tests/interfaces/sqlite/test_recovery.py"],
+        {
             "a-failed-rollback-is-forgotten": (
                 '                self.failure = "a transaction cannot be ended;'
                 ' no more writes are taken"\n                return False',
