@@ -118,8 +118,12 @@ async def _run(job: Job, fd: int, max_entries: int) -> Answer:
             await process.wait()
     if process.returncode:
         raise OSError(f"it ended with status {process.returncode}")
-    answer = pickle.loads(told)  # written by our own program
-    assert isinstance(answer, Answer)
+    try:
+        answer = pickle.loads(told)  # written by our own program
+    except (EOFError, pickle.UnpicklingError) as error:
+        raise OSError("it ended without a complete answer") from error
+    if not isinstance(answer, Answer):
+        raise OSError("it gave another answer")
     return answer
 
 

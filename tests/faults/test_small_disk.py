@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 import time
@@ -58,6 +59,11 @@ class SmallDisk:
                         pass
                 except OSError as error:
                     assert error.errno == errno.ENOSPC
+
+    def free(self, size: int) -> None:
+        """Make so many bytes of room again."""
+        filling = self.path / "filling"
+        os.truncate(filling, filling.stat().st_size - size)
 
     def empty(self) -> None:
         """Make room again."""
@@ -215,3 +221,41 @@ def test_deleting_much_takes_little_room(
     disk.empty()
     assert server.settled("late", 100_000)
     assert server.statuses("late") == [200, 200]
+
+
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_a_little_room_is_room_for_small_writes(
+    server: SmallDiskServer, disk: SmallDisk, end: str
+) -> None:
+    """The reserve, missing since the restart, does not take all of it."""
+    (disk.path / "filling").write_bytes(bytes(700_000))
+    keys = server.fill_with("k", 3_000)
+    disk.fill()
+    server.stop() if end == "stopped" else server.kill()
+    disk.fill()
+    server.start()
+    disk.free(540_000)
+    for number in range(30):
+        assert server.settled(f"small{number}", 10)
+    assert server.settled("larger", 20_000)
+    assert server.statuses(keys[0], keys[-1], "small0", "small29") == [200] * 8
+    assert server.delete(keys[0]) == 204
+
+
+def test_values_fit_into_freed_pages_though_another_program_took_the_rest(
+    server: SmallDiskServer, disk: SmallDisk
+) -> None:
+    keys = [f"k{number}" for number in range(14)]
+    for key in keys:
+        assert server.set(key, 100_000).status == 200
+    server.stop()  # what the log holds is copied, and it begins with an empty file
+    server.start()
+    disk.fill()
+    body = {"keys": keys[1:]}
+    assert server.ask("POST", "/delete-values", json.dumps(body).encode()).status == 200
+    disk.fill()
+    for number in range(20):
+        assert server.settled(f"small{number % 5}", 10_000)
+        assert server.settled("larger", 80_000 + number)
+    assert server.statuses("k0", "small0", "larger") == [200] * 6
+    assert server.delete("k0") == 204

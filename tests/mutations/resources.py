@@ -92,18 +92,29 @@ MUTATIONS: Final = {
         ["tests/interfaces/sqlite/test_full_reserve.py"],
         {
             "a-full-disk-is-none": (
-                "error.errno not in _NO_ROOM\n        return",
-                "True\n        return",
+                "return error.errno not in _NO_ROOM",
+                "return True",
             ),
             "all-of-the-room-or-nothing": ("while step >= _LEAST_STEP_BYTES:", "while False:"),
             "the-reserve-goes-though-there-is-no-room": (
-                "if disk.f_bavail * disk.f_frsize < 2 * self._target:",
+                "if self.free_bytes() < 2 * self._target:",
                 "if False:",
             ),
             "the-reserve-is-as-large-as-the-disk": (
                 "min(RESERVE_BYTES, disk.",
                 "max(RESERVE_BYTES, disk.",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/reserve.py",
+        ["tests/faults/test_small_disk.py"],
+        {
+            "the-reserve-takes-all-there-is": (
+                "(held + self.free_bytes()) * 3 // 4",
+                "held + self.free_bytes()",
+            ),
+            "the-log-gets-no-room": ("size = min(self.log_bytes, max(", "size = min(0, max("),
         },
     ),
     **of(

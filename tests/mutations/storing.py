@@ -37,13 +37,19 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/sqlite/commit.py",
+        "tenantbase/interfaces/sqlite/schema.py",
         ["tests/interfaces/sqlite/test_store.py", "tests/interfaces/sqlite/test_recovery.py"],
         {
             "the-patience-of-a-checkpoint-stays": (
                 '    finally:\n        connection.execute(f"PRAGMA busy_timeout = {before}")',
                 "    finally:\n        pass",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/commit.py",
+        ["tests/interfaces/sqlite/test_store.py", "tests/interfaces/sqlite/test_recovery.py"],
+        {
             "a-failed-rollback-is-forgotten": (
                 '                self.failure = "a transaction cannot be ended;'
                 ' no more writes are taken"\n                return False',
@@ -121,10 +127,35 @@ MUTATIONS: Final = {
                 "",
             ),
             "a-migration-in-many-transactions": (
-                "            for statement in migrations[version]:\n",
-                "            for statement in migrations[version]:\n"
-                '                connection.execute("COMMIT")\n'
-                '                connection.execute("BEGIN IMMEDIATE")\n',
+                "        for statement in statements:\n",
+                "        for statement in statements:\n"
+                '            connection.execute("COMMIT")\n'
+                '            connection.execute("BEGIN IMMEDIATE")\n',
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/commit.py",
+        ["tests/interfaces/sqlite/test_damaged_index.py"],
+        {
+            "a-damaged-index-stays": (
+                "                self._rebuild_index(connection, seqlock)\n",
+                "",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/salvage.py",
+        ["tests/interfaces/sqlite/test_damaged_migration.py"],
+        {
+            "rows-after-the-damage-are-lost": (
+                'for order in ("ASC", "DESC")',
+                'for order in ("ASC",)',
+            ),
+            "what-is-lost-is-not-named": ("sound.lost.append(key)", "pass"),
+            "a-damaged-index-is-dropped": (
+                "DELETE FROM sqlite_master WHERE type = 'index' AND name = ?\", (name,)",
+                'DROP INDEX entries_expiry"',
             ),
         },
     ),

@@ -139,7 +139,16 @@ async def test_one_at_a_time(program: Callable[[str], None], tmp_path: Path) -> 
     assert [next(each).given.key for each in found] == ["0", "1", "2", "3"]
 
 
-@pytest.mark.parametrize("ending", ["import os; os.kill(os.getpid(), 9)", "raise SystemExit(3)"])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "import os; os.kill(os.getpid(), 9)",
+        "raise SystemExit(3)",
+        "pass",  # it ends well, but says nothing
+        "import os; os.write(1, bytes([128, 4, 149]))",  # the beginning of an answer
+        "import os, pickle; os.write(1, pickle.dumps([]))",
+    ],
+)
 async def test_one_that_dies_is_a_refusal(
     program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:

@@ -18,8 +18,9 @@ from tests.process.test_supervisor import processes
 
 # Starts the service, and pauses where a module is about to be imported.
 _SLOW_START = """
-import sys, time
+import importlib.util, sys, time
 slow = sys.argv.pop(1)
+assert importlib.util.find_spec(slow), slow
 class Slow:
     def find_spec(name, path=None, target=None):
         if name == slow:
@@ -97,16 +98,36 @@ def test_a_signal_during_the_start_ends_it(
     command = [*alone, sys.executable, "-c", _SLOW_START, standing_at]
     command += ["serve", "--database", str(tmp_path / "x.db"), "--port", "0"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, env=clean_environment(), text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,  # says why, should it not get there
+        env=clean_environment(),
+        text=True,
+        errors="surrogateescape",
     ) as process:
         try:
-            assert process.stdout is not None and process.stdout.readline() == "here\n"
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line == "here\n", line + process.stdout.read()
             (pid,) = children(process.pid) if first else [process.pid]
             os.kill(pid, signal.SIGTERM)
             assert process.wait(READY_SECONDS) in statuses
         finally:
             process.kill()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_comes_first_imports_next_to_nothing() -> None:
+    """As process 1, it cannot be ended until then."""
+    program = """if True:
+        import sys
+        before = {*sys.modules}
+        import tenantbase.process.startup
+        print(*sorted({*sys.modules} - before - {"__future__", "_signal"}))
+    """
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    package = "tenantbase.process.startup"
+    assert run.stdout.split() == ["tenantbase", "tenantbase.process", package], run.stderr
 
 
 def test_process_1_drains(tmp_path: Path) -> None:

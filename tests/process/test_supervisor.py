@@ -17,7 +17,9 @@ def processes() -> list[tuple[int, int, str]]:
     """The number, the parent and the command line of every process that runs."""
     # Without -ww, ps cuts lines at 80 columns, and the interpreter's path comes first in them.
     command = ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        command, capture_output=True, text=True, errors="surrogateescape", check=True
+    )
     rows = [line.split(maxsplit=3) for line in listed.stdout.splitlines()]
     return [
         (int(row[0]), int(row[1]), row[3])

@@ -10,9 +10,8 @@ from typing import cast
 from tenantbase.errors import ConditionFailed, InvalidRequest, StoreUnavailable, TenantbaseError
 from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
-from tenantbase.interfaces.sqlite.queries import concerns_a_row
 from tenantbase.interfaces.sqlite.rows import KeyCommand, Rows, outcome
-from tenantbase.interfaces.sqlite.schema import unavailable
+from tenantbase.interfaces.sqlite.schema import concerns_a_row, unavailable
 from tenantbase.interfaces.sqlite.sweep import delete_prefix, sweep
 from tenantbase.interfaces.store import Applied, DeletePrefix, Sweep, Transaction
 from tenantbase.scope import plain_key

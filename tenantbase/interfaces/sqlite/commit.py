@@ -9,18 +9,27 @@ without having written them. So the connection takes no more commits and makes n
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Final, Never
 
 from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from tenantbase.interfaces.sqlite.apply import Outcome, apply, find_damage
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
-from tenantbase.interfaces.sqlite.queries import concerns_a_row
 from tenantbase.interfaces.sqlite.reserve import Reserve
-from tenantbase.interfaces.sqlite.schema import error_code, identity, unavailable
+from tenantbase.interfaces.sqlite.salvage import begin_rebuilding
+from tenantbase.interfaces.sqlite.schema import (
+    EXPIRY_INDEX,
+    busy_timeout,
+    concerns_a_row,
+    error_code,
+    identity,
+    unavailable,
+)
 from tenantbase.interfaces.sqlite.sweep import find_damaged, find_damaged_keys
 from tenantbase.interfaces.store import (
     PendingWrite,
@@ -34,6 +43,8 @@ from tenantbase.interfaces.store import (
     GroupResult,
 )
 
+log = logging.getLogger("tenantbase")
+
 WriteLock = Callable[[], AbstractContextManager[object]]
 
 # Rows, or pages of large values, written between two checkpoints. In the end a row dirties about
@@ -41,6 +52,7 @@ WriteLock = Callable[[], AbstractContextManager[object]]
 _CHECKPOINT_PAGES: Final = 2_000
 _PAGE_BYTES: Final = 4_096
 _MOST_PAGES: Final = 1_073_741_823  # SQLite's own limit; it ignores a higher one
+_INDEX_LOOK_SECONDS: Final = 600.0
 _MOST_DAMAGED_ROWS: Final = 10_000  # are remembered; with more, sweeping stops
 _PATIENCE_SECONDS: Final = 0.02  # a checkpoint waits for readers; other writers wait for it
 
@@ -59,9 +71,9 @@ _SYNC_FAILED: Final = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYN
 class Committer:
     """Commits groups on one connection for as long as that is safe.
 
-    On a full disk, deletions are committed in the space reserved for them. Until the reserve can be
-    taken back, the database must not grow: writes have to reuse the space of what was deleted, or
-    they would use up the reserve and leave none for the next deletion.
+    On a full disk, deletions are committed in the space reserved for them. While part of the reserve
+    is missing, the database grows only into space beyond it: other writes would use up what the
+    next deletion needs.
 
     Attributes:
         failure: why it takes no more writes, in one sentence; None while it takes them.
@@ -77,8 +89,10 @@ class Committer:
         self._pages = 0
         self._reserve = Reserve(path)
         self._tight = False  # whether part of the reserve is missing
-        self._was_full = False
+        self._was_full = False  # whether the disk has just refused the group
+        self._refused_full = False  # ... and no room was made since
         self._damaged: set[int] = set()  # rows that cannot be removed, by ``created``
+        self._next_look_at_index = 0.0  # by the monotonic clock
         self.failure: str | None = None
 
     @property
@@ -87,17 +101,22 @@ class Committer:
 
     @property
     def _checkpoint_pages(self) -> int:
+        if self._tight:
+            # Before the log fills its file. A lone write of a row takes some pages more.
+            return self._reserve.log_bytes // _PAGE_BYTES // 8
         # A checkpoint may grow the database by the same amount, which the reserve must cover.
         return min(_CHECKPOINT_PAGES, self._reserve.bytes // _PAGE_BYTES or _CHECKPOINT_PAGES)
 
     def keep_room(self, connection: sqlite3.Connection) -> None:
         """Take the reserve, or as much of it as the disk allows. Called with the lock held."""
         self._tight = not self._reserve.hold()
+        pages = _MOST_PAGES
         if self._tight:
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
-            connection.execute(f"PRAGMA max_page_count = {pages}")
-        else:
-            connection.execute(f"PRAGMA max_page_count = {_MOST_PAGES}")
+            with suppress(OSError):
+                size = os.stat(self._path).st_size + self._reserve.free_bytes()
+                pages = max(pages, size // _PAGE_BYTES)
+        connection.execute(f"PRAGMA max_page_count = {pages}")
 
     def commit(
         self,
@@ -120,6 +139,7 @@ class Committer:
             try:
                 if self._tight:
                     self.keep_room(connection)
+                self._was_full = False
                 taken = [pending.try_start() for pending in group]
                 written = self._commit(connection, group, taken, now, seqlock)
                 if self._was_full:
@@ -139,7 +159,9 @@ class Committer:
         try:
             with self._lock():
                 if self.trouble() is None:
-                    self._checkpoint(connection)
+                    full, self._refused_full = self._refused_full, False
+                    if full or not self._checkpoint(connection, "RESTART"):
+                        self._make_room(connection)
         except OSError:
             return False  # never checkpoint without the lock
         return self.failure is None
@@ -164,6 +186,26 @@ class Committer:
                 self.failure = "the database file was replaced or removed"
         return self.failure
 
+    def _make_room(self, connection: sqlite3.Connection) -> None:
+        """Copy the write-ahead log into the database within the reserve, and have it begin again.
+
+        Its file then has room for writes into freed pages. It loses what the database gains.
+        """
+        with self._in_reserve(connection):
+            self._checkpoint(connection, "TRUNCATE")
+
+    @contextmanager
+    def _in_reserve(self, connection: sqlite3.Connection) -> Iterator[None]:
+        """Use the reserve for the block, which ends by truncating the log, and take it back."""
+        size = self._reserve.log_size()
+        self._reserve.release()
+        try:
+            connection.execute(f"PRAGMA max_page_count = {_MOST_PAGES}")
+            yield
+            self._reserve.give_to_log(size)
+        finally:
+            self.keep_room(connection)
+
     def _commit_deletions(
         self,
         connection: sqlite3.Connection,
@@ -174,23 +216,17 @@ class Committer:
         seqlock: Seqlock[Ticket],
     ) -> GroupResult[Ticket]:
         """Of a group that a full disk refused, commit the deletions, in the reserve."""
-        self._was_full = False
         deletions = [
             mine and _only_deletes(pending.transaction)
             for pending, mine in zip(group, taken, strict=True)
         ]
         if not any(deletions):
             return refused
-        self._reserve.release()
-        try:
-            connection.execute(f"PRAGMA max_page_count = {_MOST_PAGES}")
+        with self._in_reserve(connection):
             # After it the write-ahead log is written from its beginning again.
-            self._checkpoint(connection)
+            self._checkpoint(connection, "RESTART")
             written = self._commit(connection, group, deletions, now, seqlock)
-            self._checkpoint(connection)
-        finally:
-            self._was_full = False
-            self.keep_room(connection)
+            self._checkpoint(connection, "TRUNCATE")
         outcomes = [
             new if deletion else old
             for new, old, deletion in zip(
@@ -223,6 +259,7 @@ class Committer:
             if not self._roll_back(connection) or not concerns_a_row(error):
                 return self._refused(taken, error)
             try:
+                self._rebuild_index(connection, seqlock)
                 self._remember_damage(connection, transactions, now)
                 damage = find_damage(
                     connection, transactions, self._change_log_size, now, self._damaged
@@ -266,6 +303,22 @@ class Committer:
         self._pages += rows + _value_bytes(transactions) // _PAGE_BYTES
         return GroupResult(outcomes, ticket)
 
+    def _rebuild_index(self, connection: sqlite3.Connection, seqlock: Seqlock[Ticket]) -> None:
+        """Rebuild the expiry index if it is what is damaged. It is looked at seldom: that is slow."""
+        if time.monotonic() < self._next_look_at_index:
+            return
+        self._next_look_at_index = time.monotonic() + _INDEX_LOOK_SECONDS
+        if not begin_rebuilding(connection, EXPIRY_INDEX, concerns_a_row):
+            return
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if not _is_definite(error):
+                self.failure = "a commit failed in the disk; no more writes are taken"
+                seqlock.begin_write(None)
+            raise
+        log.error("the index of expiry times was damaged, and has been rebuilt")
+
     def _remember_damage(
         self, connection: sqlite3.Connection, transactions: Sequence[Transaction], now: float
     ) -> None:
@@ -280,20 +333,28 @@ class Committer:
                     keys = {each.key for each in transaction if isinstance(each, Delete)}
                     self._damaged.update(find_damaged_keys(connection, keys, self._damaged))
 
-    def _checkpoint(self, connection: sqlite3.Connection) -> None:
-        # RESTART waits for readers of an older state, while new ones read from the database alone.
-        # Otherwise, with reads following each other closely, one would always be in the way, and
-        # the write-ahead log would never be written from its beginning again.
+    def _checkpoint(self, connection: sqlite3.Connection, mode: str) -> bool:
+        """Copy the write-ahead log as far as readers allow.
+
+        RESTART waits for readers of an older state, while new ones read from the database alone.
+        Otherwise, with reads following each other closely, one would always be in the way, and
+        the write-ahead log would never be written from its beginning again. TRUNCATE also gives
+        its space back.
+
+        Returns:
+            False if the disk is too full for it.
+        """
         try:
-            with _busy_timeout(connection, _PATIENCE_SECONDS):
-                _, logged, copied = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            with busy_timeout(connection, _PATIENCE_SECONDS):
+                _, logged, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         except sqlite3.Error as error:
             self._pages = 0
             if not _is_definite(error):
                 self.failure = "the disk failed while the database was written"
-            return
+            return not isinstance(unavailable(error, ""), StoreFull)
         # If a reader was too slow, something is left, and the next attempt comes earlier.
         self._pages = min(logged - copied, self._checkpoint_pages // 2)
+        return True
 
     def _refused(self, taken: Sequence[bool], error: Exception) -> GroupResult[Never]:
         """The result for a group of which nothing was done."""
@@ -304,7 +365,7 @@ class Committer:
             return _none_made(taken, type(refusal), str(refusal))
         # After a checkpoint the write-ahead log is written from its beginning again, in no new space.
         self._pages = _CHECKPOINT_PAGES
-        self._was_full = True
+        self._was_full = self._refused_full = True
         return _none_made(taken, StoreFull, str(refusal))
 
     def _roll_back(self, connection: sqlite3.Connection) -> bool:
@@ -316,16 +377,6 @@ class Committer:
                 self.failure = "a transaction cannot be ended; no more writes are taken"
                 return False
         return True
-
-
-@contextmanager
-def _busy_timeout(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
-    (before,) = connection.execute("PRAGMA busy_timeout").fetchone()
-    connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
-    try:
-        yield
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {before}")
 
 
 def _is_definite(error: Exception) -> bool:

@@ -10,7 +10,7 @@ from typing import Final
 from tenantbase.entry import MAX_KEY_BYTES, Entry
 from tenantbase.errors import LeftOut, StoreError
 from tenantbase.events import ChangeEvent, EventKind
-from tenantbase.interfaces.sqlite.schema import error_code, unavailable
+from tenantbase.interfaces.sqlite.schema import concerns_a_row, unavailable
 from tenantbase.scope import plain_key
 
 # Greater than every legal key: the highest character, once more than fits in a key.
@@ -39,12 +39,6 @@ _SCAN: Final = (
     f"SELECT {_ENTRY} FROM entries WHERE key >= ? AND key < ? AND {ALIVE} ORDER BY key LIMIT ?"
 )
 _SCAN_KEYS: Final = _SCAN.replace("value", "x''", 1)
-
-_READ_ERRORS: Final = {
-    sqlite3.SQLITE_IOERR_READ,
-    sqlite3.SQLITE_IOERR_SHORT_READ,
-    sqlite3.SQLITE_IOERR_CORRUPTFS,
-}
 
 
 def prefix_range(prefix: str) -> tuple[str, str]:
@@ -102,12 +96,6 @@ def read(
         return [found.get(key) for key in keys]
     with snapshot(connection):
         return list(_read_in_order(connection, keys, now))
-
-
-def concerns_a_row(error: sqlite3.Error) -> bool:
-    """Whether an error may concern a single row: a page is damaged or cannot be read."""
-    code = error_code(error)
-    return code & 0xFF == sqlite3.SQLITE_CORRUPT or code in _READ_ERRORS
 
 
 def _read(

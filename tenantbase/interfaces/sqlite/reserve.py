@@ -4,6 +4,9 @@ Removing rows takes space first: their pages go through the write-ahead log, eve
 in the change log, and the write-ahead log starts over only after its contents were copied into the
 database, which may grow by that. So a file beside the database reserves some space. It is released
 when the disk is full and something is to be deleted, and taken back as soon as there is space.
+
+Part of it is moved into the write-ahead log's own file when the disk is full: then values can be
+written into pages that were freed.
 """
 
 from __future__ import annotations
@@ -26,9 +29,13 @@ from tenantbase.errors import CannotOpen
 RESERVE_BYTES: Final = 8 << 20
 """Size of the reserve: as much as the write-ahead log holds between two checkpoints."""
 
+LOG_BYTES: Final = 1 << 20
+"""How much of the reserve the write-ahead log gets on a full disk; of a small reserve, a quarter."""
+
 _SHARE: Final = 8  # at most this fraction (one eighth) of a small disk
-# What opening the database takes: the tag file, SQLite's index of the WAL, and some deletions.
-_LEAST_BYTES: Final = 640 << 10
+# What opening the database takes: the tag file, SQLite's index of the WAL, and some deletions; and
+# what the log keeps.
+_LEAST_BYTES: Final = 832 << 10
 _LEAST_STEP_BYTES: Final = 16 << 10
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 _ZEROS: Final = bytes(64 << 10)
@@ -47,7 +54,9 @@ class Reserve:
     def __init__(self, database: str) -> None:
         self._database = Path(os.path.realpath(database))
         self._path = Path(f"{self._database}-reserve")
+        self._log = Path(f"{self._database}-wal")
         self._target = 0
+        self._released = 0
 
     @property
     def bytes(self) -> int:
@@ -55,49 +64,92 @@ class Reserve:
         return self._target
 
     def hold(self) -> bool:
-        """Take the reserve, or as much as the disk allows. Returns whether it is complete.
+        """Take the reserve, or part of it on a disk that is nearly full. Returns whether it is whole.
+
+        A part is what was held before, or three quarters of the space, whichever is more: the rest
+        is for writes, which would fail until the reserve is whole otherwise.
 
         Also True if there can be no reserve for another reason than a full disk: the database then
         does without.
         """
+        before, self._released = self._released, 0
         try:
             if not self._target:
                 self._target = self._size()
             fd = self._open()
             try:
                 held = os.fstat(fd).st_size
-                if held >= self._target or _allocate(fd, self._target):
-                    return True
-                step = self._target // 2
-                while step >= _LEAST_STEP_BYTES:
-                    if held + step <= self._target and _allocate(fd, held + step):
-                        held += step
-                    step //= 2
+                before = max(before, held)
+                part = max(before, (held + self.free_bytes()) * 3 // 4)
+                if held < self._target and not _allocate(fd, min(self._target, part)):
+                    # The space was less than the file system says, as with a quota.
+                    held = _allocate_in_steps(fd, self._target)
+                    os.ftruncate(fd, min(held, max(before, held * 3 // 4)))
+                return os.fstat(fd).st_size >= self._target
             finally:
                 os.close(fd)
         except CannotOpen:
             return True
         except OSError as error:
             return error.errno not in _NO_ROOM
-        return False
 
     def release(self) -> None:
-        """Release the space."""
+        """Release the space. ``hold`` takes back as much before it leaves any to writes."""
         with suppress(OSError, CannotOpen):
             fd = self._open()
             try:
+                self._released = os.fstat(fd).st_size
                 os.ftruncate(fd, MARK_BYTES)
             finally:
                 os.close(fd)
 
+    @property
+    def log_bytes(self) -> int:
+        """Size that the write-ahead log's file shall have at least on a full disk."""
+        return min(LOG_BYTES, self._target // 4)
+
+    def log_size(self) -> int:
+        """Size of the write-ahead log's file in bytes; 0 if there is none."""
+        try:
+            return os.stat(self._log).st_size
+        except OSError:
+            return 0
+
+    def give_to_log(self, had: int) -> None:
+        """Grow the write-ahead log's file in the space just released. SQLite writes over the zeros.
+
+        Called after a checkpoint that truncated the log. The log gets half of what the reserve had,
+        at most.
+
+        Args:
+            had: size of the log's file before, in bytes, which is not taken from the reserve.
+        """
+        with suppress(OSError):
+            fd = os.open(self._log, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                size = min(self.log_bytes, max(had, self._released // 2))
+                if os.fstat(fd).st_size < size and _allocate(fd, size):
+                    self._released -= max(0, size - had)
+            finally:
+                os.close(fd)
+
+    def free_bytes(self) -> int:
+        """Space that the disk has left for this process.
+
+        Raises:
+            OSError: it does not say.
+        """
+        disk = os.statvfs(self._path.parent)
+        return disk.f_bavail * disk.f_frsize
+
     def remove(self) -> None:
-        """Remove the file, unless the disk is nearly full.
+        """Remove the file; on a disk that is nearly full, take what the log has just given back.
 
         Called by the last process that has the database open.
         """
         with suppress(OSError, CannotOpen):
-            disk = os.statvfs(self._path.parent)
-            if disk.f_bavail * disk.f_frsize < 2 * self._target:
+            if self.free_bytes() < 2 * self._target:
+                self.hold()
                 return
             fd = self._open()
             try:
@@ -135,6 +187,17 @@ class Reserve:
             os.close(fd)
             raise
         return fd
+
+
+def _allocate_in_steps(fd: int, target: int) -> int:
+    """Grow a file as far as the disk allows, up to a size. Returns its size."""
+    held = os.fstat(fd).st_size
+    step = target // 2
+    while step >= _LEAST_STEP_BYTES:
+        if held + step <= target and _allocate(fd, held + step):
+            held += step
+        step //= 2
+    return held
 
 
 def _allocate(fd: int, size: int) -> bool:

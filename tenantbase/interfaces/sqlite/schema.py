@@ -6,8 +6,8 @@ import logging
 import os
 import secrets
 import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
@@ -15,10 +15,25 @@ from tenantbase.errors import CannotOpen, Damaged, DiskFailed, StoreFull, StoreU
 from tenantbase.interfaces.sqlite.file import make_file, sync_directory
 from tenantbase.interfaces.sqlite.foreign import APPLICATION_ID
 from tenantbase.interfaces.sqlite.recovery import LeftoverWal, WalMark, WalNotSafe
+from tenantbase.interfaces.sqlite.salvage import (
+    Sound,
+    find_sound_entries,
+    set_aside_entries,
+)
 
 log = logging.getLogger("tenantbase")
 
 SECRET_BYTES: Final = 32
+
+EXPIRY_INDEX: Final = (
+    "CREATE INDEX entries_expiry ON entries (expires_at) WHERE expires_at IS NOT NULL"
+)
+_COPY_ENTRIES: Final = """
+        INSERT INTO scoped_entries
+        SELECT created, 'default/' || key, version, expires_at, id, content_type, value
+        FROM entries ORDER BY created
+        """
+_DROP_ENTRIES: Final = "DROP TABLE entries"
 
 # The migrations: one tuple of statements for each schema version, where ``:secret`` stands for new
 # random bytes. Never edit a released one: databases that have applied it would not change.
@@ -49,7 +64,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             value BLOB NOT NULL
         )
         """,
-        "CREATE INDEX entries_expiry ON entries (expires_at) WHERE expires_at IS NOT NULL",
+        EXPIRY_INDEX,
         "CREATE TABLE changes (version INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL)",
         """
         CREATE TABLE deleted_prefixes (
@@ -75,14 +90,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             value BLOB NOT NULL
         )
         """,
-        """
-        INSERT INTO scoped_entries
-        SELECT created, 'default/' || key, version, expires_at, id, content_type, value
-        FROM entries ORDER BY created
-        """,
-        "DROP TABLE entries",
+        _COPY_ENTRIES,
+        _DROP_ENTRIES,
         "ALTER TABLE scoped_entries RENAME TO entries",
-        "CREATE INDEX entries_expiry ON entries (expires_at) WHERE expires_at IS NOT NULL",
+        EXPIRY_INDEX,
         "UPDATE changes SET key = 'default/' || key",
         "UPDATE deleted_prefixes SET low = 'default/' || low, high = 'default/' || high",
     ),
@@ -134,6 +145,13 @@ _KINDS: Final[dict[int, type[StoreUnavailable]]] = {
 }
 
 
+_READ_ERRORS: Final = {
+    sqlite3.SQLITE_IOERR_READ,
+    sqlite3.SQLITE_IOERR_SHORT_READ,
+    sqlite3.SQLITE_IOERR_CORRUPTFS,
+}
+
+
 def unavailable(error: Exception, what: str) -> StoreUnavailable:
     """Translate a driver's error into one of ours; ``what`` begins its sentence."""
     kind = _KINDS.get(error_code(error) & 0xFF, StoreUnavailable)
@@ -143,6 +161,12 @@ def unavailable(error: Exception, what: str) -> StoreUnavailable:
 def error_code(error: Exception) -> int:
     """SQLite's extended result code; 1 (SQLITE_ERROR) where an error has none."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+
+
+def concerns_a_row(error: sqlite3.Error) -> bool:
+    """Whether an error may concern a single row: a page is damaged or cannot be read."""
+    code = error_code(error)
+    return code & 0xFF == sqlite3.SQLITE_CORRUPT or code in _READ_ERRORS
 
 
 def identity(path: str) -> tuple[int, int]:
@@ -223,20 +247,50 @@ def open_reader(path: str, busy_timeout: float) -> sqlite3.Connection:
     return connection
 
 
+@contextmanager
+def busy_timeout(connection: sqlite3.Connection, seconds: float) -> Iterator[None]:
+    """Use another busy timeout in the block."""
+    (before,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {before}")
+
+
 def migrate(
     connection: sqlite3.Connection, migrations: Sequence[Sequence[str]] = MIGRATIONS
 ) -> None:
     """Apply the migrations that the database lacks, each in its own transaction."""
     for version in range(_pragma(connection, "user_version"), len(migrations)):
-        connection.execute("BEGIN IMMEDIATE")
         try:
-            for statement in migrations[version]:
+            _step(connection, migrations[version], version + 1)
+        except sqlite3.Error as error:
+            if version + 1 != 2 or not concerns_a_row(error):
+                raise
+            sound = find_sound_entries(connection, concerns_a_row)
+            _step(connection, migrations[version], version + 1, sound)
+
+
+def _step(
+    connection: sqlite3.Connection,
+    statements: Sequence[str],
+    version: int,
+    sound: Sound | None = None,
+) -> None:
+    """Take a step in one transaction; if something is damaged, with what is ``sound``."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in statements:
+            if sound is not None and statement == _COPY_ENTRIES:
+                set_aside_entries(connection, statement, sound)
+            elif sound is None or statement != _DROP_ENTRIES:
                 connection.execute(statement, {"secret": secrets.token_bytes(SECRET_BYTES)})
-            connection.execute(f"PRAGMA user_version = {version + 1}")
-            connection.execute("COMMIT")
-        finally:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+        connection.execute(f"PRAGMA user_version = {version}")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _connect(path: str, mode: str, wait: float) -> sqlite3.Connection:

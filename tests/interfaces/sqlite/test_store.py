@@ -40,6 +40,7 @@ from tenantbase.interfaces.sqlite import (
     schema as sql_schema,
     sweep as sql_sweep,
 )
+from tenantbase.interfaces.sqlite.reserve import LOG_BYTES
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.store import (
     Applied,
@@ -773,7 +774,7 @@ async def test_a_full_disk_has_the_log_written_from_its_beginning(
     size = files.wal.stat().st_size
     for _ in range(10):
         await put(store, "k", os.urandom(40_000))
-    assert files.wal.stat().st_size == size
+    assert files.wal.stat().st_size <= max(size, LOG_BYTES)
 
 
 LIMITED = """

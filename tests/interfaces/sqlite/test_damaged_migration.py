@@ -1,0 +1,128 @@
+"""A damaged database of schema 1 is converted around the damage: what was served is served."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from tenantbase.entry import JSON
+from tenantbase.interfaces.sqlite.salvage import SET_ASIDE
+from tenantbase.json_requests import SetValue
+from tenantbase.process.config import Config
+from tenantbase.process.wiring import open_database
+from tenantbase.scope import DEFAULT
+from tests.app_server import AppServer
+from tests.damage import damage, damage_leaf
+
+FIXTURE: Final = Path(__file__).parents[2] / "fixtures" / "schema-1.db"
+MARKER: Final = b"damaged!"
+OLD: Final = {"a": b'"plain"', "default/a": b'"slashed"', "gone/1": b'"again"'}
+FIRST: Final = 1_000  # the version of the first entry added here
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The fixture, with the rows k000 to k199, of which k100 has a large value."""
+    path = tmp_path / "x.db"
+    shutil.copyfile(FIXTURE, path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for number in range(200):
+            value = MARKER * 4_000 if number == 100 else b'"%d"' % number + b"\0" * 600
+            row = (FIRST + number, f"k{number:03}", FIRST + number, None, "0" * 36, JSON, value)
+            connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            change = (FIRST + number, "set", f"k{number:03}")
+            connection.execute("INSERT INTO changes VALUES (?, ?, ?)", change)
+    return path
+
+
+def one_row(path: Path) -> set[str]:
+    damage(path, MARKER)
+    return {"k100"}
+
+
+def a_leaf(path: Path) -> set[str]:
+    """Returns: the keys on it, which are those after the leaf that is named."""
+    last = int(damage_leaf(path, b"k02")[-1][1:])
+    with closing(sqlite3.connect(path)) as connection:
+        lost = set()
+        for number in range(200):
+            query = "SELECT value FROM entries WHERE created = ?"
+            try:
+                connection.execute(query, (FIRST + number,)).fetchall()
+            except sqlite3.DatabaseError:
+                lost.add(f"k{number:03}")
+    assert f"k{last + 1:03}" in lost and 2 < len(lost) < 20
+    return lost
+
+
+def an_index(path: Path) -> set[str]:
+    """The expiry index, whose only page is overwritten; no row."""
+    with closing(sqlite3.connect(path)) as connection:
+        query = "SELECT rootpage FROM sqlite_master WHERE name = 'entries_expiry'"
+        (page,) = connection.execute(query).fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4_096)
+        file.write(b"\xff" * 4_096)
+    return set()
+
+
+@pytest.mark.parametrize("spoil", [one_row, a_leaf, an_index])
+async def test_every_sound_row_is_carried_over(
+    path: Path, spoil: Callable[[Path], set[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = spoil(path)
+    keys = [f"k{number:03}" for number in range(200)]
+    with caplog.at_level(logging.ERROR):
+        async with open_database(Config(database=path)) as database:
+            for key, value in OLD.items():
+                found = (await database.get(DEFAULT, key)).entry
+                assert found is not None and found.value == value
+            present = set()
+            for number, key in enumerate(keys):
+                found = (await database.get(DEFAULT, key)).entry
+                if found is not None:
+                    assert found.value.startswith(b'"%d"' % number) or number == 100
+                    assert found.version == FIRST + number
+                    present.add(key)
+            assert present == set(keys) - lost
+            assert (await database.get(DEFAULT, "gone/0")).entry is None
+            for key in keys:  # absent ones, too
+                applied = await database.set(DEFAULT, SetValue(key, msgspec.Raw(b"1"), ttl=60))
+                assert applied.created == (key in lost)
+            while await database.sweep():
+                pass
+            listed = {e.key async for piece, _ in database.scan(DEFAULT) for e in piece}
+            assert listed >= {*keys, *OLD}
+    (line,) = [record.getMessage() for record in caplog.records if "damaged" in record.message]
+    assert f" {len(lost)} cannot be read" in line and SET_ASIDE in line
+    assert all(repr(key) in line for key in sorted(lost)[:10])
+    assert _rows(path, "PRAGMA user_version") == [(2,)]
+    query = (
+        "SELECT count(*) FROM sqlite_master WHERE name = 'entries_expiry' AND tbl_name = 'entries'"
+    )
+    assert _rows(path, query) == [(1,)]
+
+
+def test_a_server_with_a_damaged_row_is_upgraded(path: Path) -> None:
+    one_row(path)
+    with AppServer(path) as server:
+        assert server.ask("GET", "/get-value?key=a").json["value"] == "plain"
+        assert server.ask("GET", "/get-value?key=k100").status == 404
+        assert server.stop() == 0
+        server.start()  # there is nothing left to convert
+        assert server.ask("GET", "/get-value?key=k199").status == 200
+        assert server.stop() == 0
+        assert server.stderr.count("k100") == 1
+
+
+def _rows(path: Path, query: str) -> list[Any]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(query).fetchall()
