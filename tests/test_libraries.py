@@ -41,6 +41,8 @@ DERIVED = {
             "connection_lost",
             "data_received",
             "eof_received",
+            "pause_writing",
+            "resume_writing",
         ),  # asyncio.Protocol
     },
 }
