@@ -60,13 +60,19 @@ def limited() -> Iterator[None]:
 
 
 def compiled() -> dict[str, re.Pattern[Any]]:
-    """Every pattern of the package, named after its module and its own name."""
+    """Every pattern of the package, named after the module that defines it and its own name."""
     patterns = {}
-    for module in TREES:
+    for module, tree in TREES.items():
         if module.rpartition(".")[2] != "__main__":
+            imported = {
+                alias.asname or alias.name
+                for node in ast.walk(tree)
+                if isinstance(node, ast.ImportFrom)
+                for alias in node.names
+            }
             members = vars(importlib.import_module(f"tenantbase.{module}".rstrip(".")))
             for name, pattern in members.items():
-                if isinstance(pattern, re.Pattern):
+                if isinstance(pattern, re.Pattern) and name not in imported:
                     patterns[f"{module.rpartition('.')[2]}.{name}"] = pattern
     return patterns
 
@@ -104,7 +110,7 @@ def uses(name: str) -> set[str]:
 # ways, followed by text that it cannot match. Each is a head, a part that is repeated, and a tail.
 Case = tuple[str, str, str]
 NEAR_MISSES: Mapping[str, list[Case]] = {
-    "api._PATH_SAFE": [("", "a", "/"), ("a", ".", "/")],
+    "targets.PATH_SAFE": [("", "a", "/"), ("a", ".", "/")],
     "arguments._NEGATIVE": [("-", "1", "x"), ("-1.", "1", "x"), ("-1e", "1", "x")],
     "config._INJECTED": [
         ("", "A_", "x"),
