@@ -111,14 +111,14 @@ async def test_work_that_is_done_is_not_repeated() -> None:
 FAILING = """if True:
     import sys
     from tenantbase.changes import feed
-    from tenantbase.interfaces.memcached import client as memcache_interface
+    from tenantbase.interfaces.memcached import client as memcached_client
     from tenantbase.main import main
     from tenantbase.process import sweeper
     from tenantbase.web.fast_path import connection as fast_path
     MISTAKES = {
         "process/sweeper": (sweeper, "_sweep"),
         "changes/feed": (feed.Feed, "_read"),
-        "probe": (memcache_interface, "get_version"),
+        "probe": (memcached_client, "get_version"),
         "watchdog": (fast_path.FastPath, "watch"),
     }
     where, name = MISTAKES[sys.argv.pop(1)]

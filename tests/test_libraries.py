@@ -218,5 +218,5 @@ def test_aiomcache_still_keeps_its_accounts() -> None:
 def test_asyncios_streams_are_made_as_before(
     function: Callable[..., Any], expected: list[str]
 ) -> None:
-    module = "interfaces/memcache_reader.py and memcache_interface.py"
+    module = "interfaces/memcached/reader.py and client.py"
     assert parameters(function) == expected, f"asyncio's streams have changed; see {module}"

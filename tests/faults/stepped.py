@@ -15,7 +15,7 @@ from tenantbase.entry import Entry
 from tenantbase.errors import StoreError
 from tenantbase.coherence.tag_seqlock import TagSeqlock, TagTicket, WriteLock
 from tenantbase.coherence.sealed_item import ItemSealer
-from tenantbase.interfaces.memcached import client as memcache_interface
+from tenantbase.interfaces.memcached import client as memcached_client
 from tenantbase.interfaces.cache import Item
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.interfaces.sqlite.store import SqliteStore
@@ -48,7 +48,7 @@ class Parts:
                 (policy, "ReadThrough", self.reading),
                 (policy, "WriteThrough", self.writing),
                 (wiring, "time", _Clock(control)),
-                (memcache_interface, "MemcacheClient", self.memcache),
+                (memcached_client, "MemcacheClient", self.memcache),
             ):
                 stack.callback(setattr, module, name, getattr(module, name))
                 setattr(module, name, part)

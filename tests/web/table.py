@@ -74,6 +74,11 @@ class Row:
             _compare(later, body)
 
 
+def name_of(row: Row) -> str:
+    """The id of a case in pytest's output."""
+    return row.name
+
+
 def _compare(answer: Answer, expected: Any) -> None:
     assert answer.whole, answer
     if isinstance(expected, bytes):

@@ -7,7 +7,7 @@ import pytest
 from tests.service import Server
 from tests.web.conftest import Start
 from tests.service import web_settings
-from tests.web.table import Ask, Row, problem, put
+from tests.web.table import Ask, Row, name_of, problem, put
 from tests.wire import request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -271,7 +271,7 @@ async def test_chunked(server: Server, coding: str) -> None:
     assert (await server.ask("GET", "/v1/values/chunked")).body == b"abc"
 
 
-@pytest.mark.parametrize("row", CODINGS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", CODINGS, ids=name_of)
 async def test_content_encoding(server: Server, row: Row) -> None:
     await row.check(server)
 

@@ -25,7 +25,7 @@ from tenantbase.lookup import Lookup
 from tenantbase.interfaces.store import Applied, Command
 from tests.service import Server
 from tests.web.conftest import Start
-from tests.web.table import Ask, Row, problem
+from tests.web.table import Ask, Row, name_of, problem
 from tests.web.matchers import VERSION
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -139,7 +139,7 @@ async def test_odd_bytes_in_a_header_are_never_an_internal_error(
     assert [each for each in caplog.records if each.name == "tenantbase.web"] == []
 
 
-@pytest.mark.parametrize("row", ROUTES, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", ROUTES, ids=name_of)
 async def test_routes(server: Server, row: Row) -> None:
     await row.check(server)
     answer = await row.ask.send(server, "")

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from tenantbase.errors import CacheUnavailable
-from tenantbase.interfaces.memcached import client as memcache_interface
+from tenantbase.interfaces.memcached import client as memcached_client
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tests.servers import FaultProxy, MemcachedProcess, let_pass, poll_async
@@ -76,7 +76,7 @@ async def test_the_pause_between_probes_has_a_bound(proxy: FaultProxy) -> None:
 async def test_after_a_call_that_succeeded_the_pause_is_short_again(
     proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memcache_interface, "_LONGEST_PAUSE_SECONDS", 3600.0)
+    monkeypatch.setattr(memcached_client, "_LONGEST_PAUSE_SECONDS", 3600.0)
     async with connect_to(proxy, timeout=10.0) as client:
         await proxy.reset()
         with pytest.raises(CacheUnavailable):

@@ -11,7 +11,7 @@ import pytest
 from tests.service import Server
 from tests.web.conftest import Start
 from tests.service import web_settings
-from tests.web.table import Ask, Row, invalid, problem, put
+from tests.web.table import Ask, Row, invalid, name_of, problem, put
 from tests.web.matchers import ID, VERSION
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -208,21 +208,17 @@ DELETE = [
 ]
 
 
-def _ids(row: Row) -> str:
-    return row.name
-
-
-@pytest.mark.parametrize("row", GET, ids=_ids)
+@pytest.mark.parametrize("row", GET, ids=name_of)
 async def test_get(server: Server, row: Row) -> None:
     await row.check(server)
 
 
-@pytest.mark.parametrize("row", SET, ids=_ids)
+@pytest.mark.parametrize("row", SET, ids=name_of)
 async def test_set(server: Server, row: Row) -> None:
     await row.check(server)
 
 
-@pytest.mark.parametrize("row", DELETE, ids=_ids)
+@pytest.mark.parametrize("row", DELETE, ids=name_of)
 async def test_delete(server: Server, row: Row) -> None:
     await row.check(server)
 

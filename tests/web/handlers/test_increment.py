@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tests.service import Server
-from tests.web.table import Ask, Row, invalid, problem, put
+from tests.web.table import Ask, Row, invalid, name_of, problem, put
 from tests.web.matchers import ID, MOMENT, VERSION
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -95,7 +95,7 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", ROWS, ids=name_of)
 async def test_increment(server: Server, row: Row) -> None:
     await row.check(server)
 

@@ -15,7 +15,7 @@ from tenantbase.entry import Entry
 from tenantbase.errors import StoreUnavailable
 from tests.service import Server
 from tests.web.conftest import Start
-from tests.web.table import Ask, Row, invalid, put
+from tests.web.table import Ask, Row, invalid, name_of, put
 from tests.web.matchers import ID, VERSION
 from tests.wire import Answer, request
 
@@ -125,7 +125,7 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", ROWS, ids=name_of)
 async def test_list(server: Server, row: Row) -> None:
     await row.check(server)
 

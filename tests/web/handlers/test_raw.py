@@ -6,7 +6,7 @@ import pytest
 
 from tests.service import Server
 from tenantbase.scope import DEFAULT
-from tests.web.table import Ask, Row, invalid, problem, put
+from tests.web.table import Ask, Row, invalid, name_of, problem, put
 from tests.web.matchers import ID, MOMENT, VERSION
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -332,21 +332,17 @@ DELETE = [
 ]
 
 
-def _ids(row: Row) -> str:
-    return row.name
-
-
-@pytest.mark.parametrize("row", PUT, ids=_ids)
+@pytest.mark.parametrize("row", PUT, ids=name_of)
 async def test_put(server: Server, row: Row) -> None:
     await row.check(server)
 
 
-@pytest.mark.parametrize("row", GET, ids=_ids)
+@pytest.mark.parametrize("row", GET, ids=name_of)
 async def test_get(server: Server, row: Row) -> None:
     await row.check(server)
 
 
-@pytest.mark.parametrize("row", DELETE, ids=_ids)
+@pytest.mark.parametrize("row", DELETE, ids=name_of)
 async def test_delete(server: Server, row: Row) -> None:
     await row.check(server)
 

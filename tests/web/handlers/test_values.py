@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tests.service import Server
-from tests.web.table import Ask, Row, invalid, problem, put
+from tests.web.table import Ask, Row, invalid, name_of, problem, put
 from tests.web.matchers import ID, MOMENT, VERSION
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -581,26 +581,22 @@ CONDITIONS = [
 ]
 
 
-def _ids(row: Row) -> str:
-    return row.name
-
-
-@pytest.mark.parametrize("row", SET, ids=_ids)
+@pytest.mark.parametrize("row", SET, ids=name_of)
 async def test_set(server: Server, row: Row) -> None:
     await row.check(server)
 
 
-@pytest.mark.parametrize("row", GET, ids=_ids)
+@pytest.mark.parametrize("row", GET, ids=name_of)
 async def test_get(server: Server, row: Row) -> None:
     await row.check(server)
 
 
-@pytest.mark.parametrize("row", DELETE, ids=_ids)
+@pytest.mark.parametrize("row", DELETE, ids=name_of)
 async def test_delete(server: Server, row: Row) -> None:
     await row.check(server)
 
 
-@pytest.mark.parametrize("row", CONDITIONS, ids=_ids)
+@pytest.mark.parametrize("row", CONDITIONS, ids=name_of)
 async def test_conditional_set(server: Server, row: Row) -> None:
     await row.check(server)
 

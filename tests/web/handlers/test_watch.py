@@ -22,7 +22,7 @@ from tests.app_server import AppServer, clean_environment
 from tests.service import Server
 from tests.web.conftest import Start
 from tests.service import web_settings
-from tests.web.table import Ask, Row, invalid, problem
+from tests.web.table import Ask, Row, invalid, name_of, problem
 from tests.wire import SECONDS, Headers, Wire, request
 
 EVENT_LOOPS = ["asyncio", "uvloop"]
@@ -125,7 +125,7 @@ ROWS = [
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", ROWS, ids=name_of)
 async def test_table(server: Server, row: Row) -> None:
     await row.check(server)
 
