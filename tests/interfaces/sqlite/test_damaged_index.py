@@ -15,6 +15,7 @@ from tenantbase.json_requests import Read, SetValue
 from tenantbase.process.config import Config
 from tenantbase.process.wiring import open_database
 from tenantbase.scope import DEFAULT
+from tests.servers import poll_async
 
 _PAGE: Final = 4_096
 _ENTRIES: Final = 1_500
@@ -43,6 +44,7 @@ async def test_it_is_rebuilt(tmp_path: Path, caplog: pytest.LogCaptureFixture, r
             given = [Read(_given(key, 3_600 + at)) for key in keys[at : at + 500]]
             await database.set_many(DEFAULT, given)
         await database.set(DEFAULT, _given("short", 0.05))
+        expired_from = database.now() + 0.05
     _damage(path, root=root)
     with caplog.at_level(logging.ERROR):
         async with open_database(Config(database=path)) as database:
@@ -50,6 +52,7 @@ async def test_it_is_rebuilt(tmp_path: Path, caplog: pytest.LogCaptureFixture, r
                 await database.set(DEFAULT, _given(key, 10_000))
                 await database.delete(DEFAULT, key)
                 await database.set(DEFAULT, SetValue(key, msgspec.Raw(b"2")))
+            await poll_async(lambda: database.now() >= expired_from, "the short one has expired")
             while await database.sweep():
                 pass
             for key in keys:
