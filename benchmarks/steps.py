@@ -11,11 +11,11 @@ from typing import Any, Final
 import msgspec
 
 from benchmarks.work import BULK_KEYS, SMALL
+from tenantbase.coherence.sealed_item import ItemSealer, Slot
+from tenantbase.coherence.tag_file import TagFile
 from tenantbase.documents import entry_json
 from tenantbase.entry import JSON, Entry, check_keys
-from tenantbase.coherence.sealed_item import ItemSealer, Slot
 from tenantbase.interfaces.memcached.protocol import parse_items
-from tenantbase.coherence.tag_file import TagFile
 
 _REPEATS: Final = 300
 

@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
+from tenantbase.commands import Applied
 from tenantbase.entry import JSON, Entry
-from tenantbase.interfaces.store import Applied
 
 _NULL: Final = b"null"
 

@@ -8,6 +8,12 @@
     │   └── TooLarge             a value, a batch or a body is over its limit
     ├── WrongType                the entry is not of the kind the operation needs
     ├── ConditionFailed          if_version, if_absent, If-Match, If-None-Match
+    ├── Unauthenticated          no valid token, and the database is closed
+    ├── Forbidden                the caller's token does not allow it; nothing was done
+    ├── NoSuchTenant             the tenant does not exist; nothing was done
+    ├── TenantRequired           the tenant ``default`` cannot be deleted
+    ├── QuotaExceeded            a tenant's limit for entries or bytes; nothing was done
+    ├── RateLimited              a tenant's limit for requests; nothing was done
     ├── Overloaded               too much work is queued; nothing was done
     ├── StoreError               the database
     │   ├── CannotOpen           it cannot be opened, or is not ours
@@ -86,6 +92,58 @@ class ConditionFailed(TenantbaseError):
 
     def __str__(self) -> str:
         return f"{super().__str__()}. {self.reason}" if self.reason else super().__str__()
+
+
+class Unauthenticated(TenantbaseError):
+    """The database is closed, and the request has no valid token. One text for every reason."""
+
+    def __init__(self) -> None:
+        super().__init__("a valid token is required: send it as Authorization: Bearer TOKEN")
+
+
+class Forbidden(TenantbaseError):
+    """The caller's token does not allow this. Nothing was done."""
+
+
+class NoSuchTenant(TenantbaseError):
+    """There is no tenant of this name. Nothing was done."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no tenant {name!r}")
+        self.name = name
+
+
+class TenantRequired(TenantbaseError):
+    """The tenant ``default`` always exists, and cannot be deleted."""
+
+
+class QuotaExceeded(TenantbaseError):
+    """A write would take a tenant over its limit. Nothing was done.
+
+    Args:
+        limit: ``"max_entries"`` or ``"max_bytes"``.
+        allowed: the limit.
+    """
+
+    def __init__(self, limit: str, allowed: int) -> None:
+        kind = "entries" if limit == "max_entries" else "bytes of keys and values"
+        super().__init__(f"the tenant may have {allowed:,} {kind}, and this would be more")
+        self.limit = limit
+        self.allowed = allowed
+
+
+class RateLimited(TenantbaseError):
+    """A tenant has made too many requests. Nothing was done.
+
+    Args:
+        rate: requests per second that it may make.
+        retry_after: seconds until one more is allowed.
+    """
+
+    def __init__(self, rate: int, retry_after: float) -> None:
+        super().__init__(f"the tenant may make {rate:,} requests per second")
+        self.rate = rate
+        self.retry_after = retry_after
 
 
 class Overloaded(TenantbaseError):

@@ -8,6 +8,17 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from tenantbase.commands import (
+    Applied,
+    Command,
+    Delete,
+    DeletePrefix,
+    Increment,
+    KeyCommand,
+    Set,
+    Sweep,
+    Transaction,
+)
 from tenantbase.entry import JSON, Entry, is_json
 from tenantbase.errors import (
     ConditionFailed,
@@ -19,20 +30,7 @@ from tenantbase.errors import (
     WrongType,
 )
 from tenantbase.events import ChangeEvent, EventKind
-from tenantbase.interfaces.store import (
-    Applied,
-    Command,
-    PendingWrite,
-    Delete,
-    DeletePrefix,
-    Seqlock,
-    Increment,
-    Set,
-    Sweep,
-    Ticket,
-    Transaction,
-    GroupResult,
-)
+from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
 from tenantbase.scope import plain_key
 from tenantbase.troubles import Trouble
 
@@ -220,7 +218,7 @@ class FakeStore:
             case (Sweep(limit=limit),):
                 return (self._sweep(tables, limit, now),)
         for change in transaction:
-            if isinstance(change, DeletePrefix | Sweep):
+            if not isinstance(change, KeyCommand):
                 raise InvalidRequest("a transaction of its own")
             before = _alive(tables.entries.get(change.key), now)
             version = None if before is None else before.version

@@ -31,8 +31,9 @@ from tenantbase.client import (
     Unavailable,
     UnexpectedAnswer,
     WrongType,
+    exchange,
+    watching,
 )
-from tenantbase.client import exchange, watching
 from tenantbase.client.sse import BlockReader
 from tests.app_server import AppServer
 from tests.nginx import Nginx

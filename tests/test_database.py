@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from tenantbase.coherence.sealed_item import ItemSealer
+from tenantbase.commands import Applied, Condition
 from tenantbase.database import Database, Limits
 from tenantbase.entry import JSON, OCTETS, Entry
 from tenantbase.errors import (
@@ -24,7 +25,6 @@ from tenantbase.errors import (
 )
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
-from tenantbase.interfaces.store import Applied, Condition
 from tenantbase.json_requests import Read, SetValue
 from tenantbase.json_text import NotJson
 from tenantbase.lookup import CacheStatus, Lookup

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from tenantbase.commands import Applied
 from tenantbase.documents import applied_json, entry_json
 from tenantbase.entry import JSON, Entry
-from tenantbase.interfaces.store import Applied
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,9 @@ LOCK = tomllib.loads((ROOT / "poetry.lock").read_text())
 # Protocols.
 LEAVES = {
     *(
+        "access",
         "background",
+        "commands",
         "deadlines",
         "documents",
         "entry",

@@ -16,10 +16,10 @@ import pytest
 
 from tests import wire
 from tests.app_server import AppServer
-from tests.wire import Answer
 from tests.haproxy import HAProxy
 from tests.nginx import DEPLOYED, Nginx
 from tests.servers import READY_SECONDS, poll
+from tests.wire import Answer
 
 # Keys whose paths are changed by proxies that treat paths like file names.
 KEYS = ["a//b", "/a", "a/", "a/./b", "a/../b", "..", "%2F", "a%2Fb", "a b", "é", "a?b#c", "a;b=c"]

@@ -16,9 +16,9 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from tenantbase.background import keep_running
+from tenantbase.changes.subscription import BATCH, ChangeLog, Subscription
 from tenantbase.errors import StoreError
 from tenantbase.events import ChangeEvent, EventKind
-from tenantbase.changes.subscription import BATCH, ChangeLog, Subscription
 
 log = logging.getLogger("tenantbase.feed")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from tenantbase.documents import applied_json, as_line, entry_json
 from tenantbase.database import Database, Reader
+from tenantbase.documents import applied_json, as_line, entry_json
 from tenantbase.scope import DEFAULT
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO, Final
 
-from tenantbase.errors import CannotWrite
 from tenantbase.cli.interruptible import checkpoint, interruptible
+from tenantbase.errors import CannotWrite
 
 _STANDARD_ERROR: Final = 2
 _MODE: Final = 0o666

@@ -10,11 +10,11 @@ from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator
 from typing import BinaryIO, Final, NamedTuple
 
+from tenantbase.cli.interruptible import checkpoint, interruptible
 from tenantbase.database import Database, ImportBatch, Reader
 from tenantbase.documents import as_line, entry_json
 from tenantbase.errors import InvalidRequest, TenantbaseError
 from tenantbase.json_requests import SetValue, SetValueDecoder
-from tenantbase.cli.interruptible import checkpoint, interruptible
 from tenantbase.json_text import parse
 from tenantbase.scope import DEFAULT
 

@@ -13,6 +13,7 @@ import aiohttp
 
 from tenantbase.client.errors import NoSuchKey, UnexpectedAnswer
 from tenantbase.client.exchange import Exchange
+from tenantbase.client.listing import listed
 from tenantbase.client.results import (
     NOT_MODIFIED,
     Blob,
@@ -24,7 +25,6 @@ from tenantbase.client.results import (
     Put,
     Written,
 )
-from tenantbase.client.listing import listed
 from tenantbase.client.retrying import Answer
 from tenantbase.client.session import open_session
 from tenantbase.client.targets import PATH_SAFE, quoted, seconds_query

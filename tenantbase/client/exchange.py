@@ -19,7 +19,7 @@ from aiohttp.client_middlewares import ClientHandlerType
 from yarl import URL
 
 from tenantbase.client.errors import ClientError, ConnectionFailed, NotTrusted, OutcomeUnknown
-from tenantbase.client.retrying import Answer, Interrupted, retry_delay, failure_of, may_retry
+from tenantbase.client.retrying import Answer, Interrupted, failure_of, may_retry, retry_delay
 
 _PIECEWISE_FROM_BYTES: Final = 64 << 10  # sending a larger body in one piece blocks the event loop
 _NO_HEADERS: Final[Mapping[str, str]] = {}

@@ -7,8 +7,8 @@ import threading
 from typing import Final
 
 from tenantbase.coherence.write_queue import LARGE_BYTES, LARGE_ROWS
+from tenantbase.commands import Applied, DeletePrefix, Set, Sweep, Transaction
 from tenantbase.errors import OutcomeUnknown, StoreUnavailable
-from tenantbase.interfaces.store import Applied, DeletePrefix, Set, Sweep, Transaction
 
 _COMMAND_BYTES: Final = 512  # a command, its key, and what else is kept while it waits
 # The number of keys under a prefix is known only in the store, and counting takes time, too.

@@ -17,10 +17,11 @@ from tenantbase.coherence.reading import ReadThrough
 from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.coherence.write_queue import QUEUE_BYTES
 from tenantbase.coherence.writing import WriteThrough
+from tenantbase.commands import Applied, Command, Sweep
 from tenantbase.entry import Entry
 from tenantbase.events import ChangeEvent
 from tenantbase.interfaces.cache import Memcache
-from tenantbase.interfaces.store import Applied, Command, Seqlock, Store, Sweep
+from tenantbase.interfaces.store import Seqlock, Store
 from tenantbase.lookup import Lookup
 from tenantbase.policy_counts import PolicyCounts
 from tenantbase.troubles import Trouble

@@ -13,9 +13,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from tenantbase.coherence.authority import BUCKETS, Tag
-from tenantbase.owned_files import LOCK_MARK, MARK_BYTES, foreign, open_beside
-from tenantbase.errors import CannotOpen
 from tenantbase.coherence.tag_file import TagFile
+from tenantbase.errors import CannotOpen
+from tenantbase.owned_files import LOCK_MARK, MARK_BYTES, foreign, open_beside
 
 
 class WriteLock:

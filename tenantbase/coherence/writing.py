@@ -19,18 +19,11 @@ from tenantbase.coherence.filler import Fill, Filler
 from tenantbase.coherence.pending import PendingWrite, give_up
 from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.coherence.write_queue import WriteQueue
+from tenantbase.commands import Applied, Command, KeyCommand
 from tenantbase.deadlines import Deadlines
 from tenantbase.entry import Entry
 from tenantbase.errors import Overloaded
-from tenantbase.interfaces.store import (
-    Applied,
-    Command,
-    DeletePrefix,
-    GroupResult,
-    Seqlock,
-    Store,
-    Sweep,
-)
+from tenantbase.interfaces.store import GroupResult, Seqlock, Store
 from tenantbase.policy_counts import PolicyCounts
 
 Ticket = TypeVar("Ticket", bound=WriteTags)
@@ -130,7 +123,7 @@ class WriteThrough:
             if outcome is None or isinstance(outcome, Exception):
                 continue
             for command, applied in zip(pending.transaction, outcome, strict=True):
-                if isinstance(command, DeletePrefix | Sweep):
+                if not isinstance(command, KeyCommand):
                     last.clear()  # it may have removed any of them
                 elif applied.entry is not None or applied.removed:
                     last[command.key] = applied.entry

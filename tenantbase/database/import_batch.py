@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from tenantbase.commands import Applied, Set
 from tenantbase.errors import InvalidRequest
-from tenantbase.interfaces.store import Applied, Set
 from tenantbase.json_requests import SetValue
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from tenantbase.commands import Applied
 from tenantbase.entry import Entry
-from tenantbase.interfaces.store import Applied
 from tenantbase.lookup import Lookup
 from tenantbase.scope import plain_key
 

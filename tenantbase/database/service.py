@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from tenantbase.changes.feed import Feed
 from tenantbase.coherence.policy import Cache
+from tenantbase.commands import Applied, Command, Condition, Delete, DeletePrefix, Increment, Set
 from tenantbase.database.bulk_read import Room, Unlimited, read_in_chunks
 from tenantbase.database.import_batch import ImportBatch
 from tenantbase.database.limits import Limits
@@ -26,15 +27,6 @@ from tenantbase.database.validation import Draft, combined, completed, draft, se
 from tenantbase.database.watch import Changes
 from tenantbase.entry import check_keys, expiry
 from tenantbase.errors import InvalidRequest
-from tenantbase.interfaces.store import (
-    Applied,
-    Command,
-    Condition,
-    Delete,
-    DeletePrefix,
-    Increment,
-    Set,
-)
 from tenantbase.json_requests import Read, SetValue, check_count, place
 from tenantbase.lookup import Lookup
 from tenantbase.policy_counts import PolicyCounts

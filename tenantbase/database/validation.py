@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import msgspec
 
+from tenantbase.commands import Condition, Set
 from tenantbase.entry import JSON, OCTETS, check_key, expiry, is_json
 from tenantbase.errors import InvalidRequest, TooLarge
-from tenantbase.interfaces.store import Condition, Set
 from tenantbase.json_requests import SetValue, content
 from tenantbase.json_text import check_json
 from tenantbase.media_types import check_media_type

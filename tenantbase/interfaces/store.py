@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
+from tenantbase.commands import Applied, Transaction
 from tenantbase.entry import Entry
 from tenantbase.errors import StoreError, TenantbaseError
 from tenantbase.events import ChangeEvent
@@ -21,93 +22,6 @@ from tenantbase.troubles import Trouble
 
 Ticket = TypeVar("Ticket")
 Ticket_co = TypeVar("Ticket_co", covariant=True)
-
-
-class Condition(msgspec.Struct, frozen=True, gc=False):
-    """A condition on a key. The command is carried out only if everything given holds.
-
-    Attributes:
-        absent: the key does not exist (``if_absent``, ``If-None-Match: *``).
-        exists: the key exists (``If-Match: *``).
-        versions: the entry's version is one of these (``if_version``, ``If-Match: "7"``).
-        not_versions: the entry is absent or its version is none of these
-            (``If-None-Match: "7"``).
-    """
-
-    absent: bool = False
-    exists: bool = False
-    versions: frozenset[int] | None = None
-    not_versions: frozenset[int] | None = None
-
-    def holds(self, version: int | None) -> bool:
-        """Whether it holds for an entry of this version; None: the entry is absent."""
-        if self.absent and version is not None:
-            return False
-        if self.exists and version is None:
-            return False
-        if self.versions is not None and version not in self.versions:
-            return False
-        return self.not_versions is None or version not in self.not_versions
-
-
-class Set(msgspec.Struct, frozen=True, gc=False):
-    """Store a value. A new key gets a new id; a living one keeps its id."""
-
-    key: str
-    value: bytes
-    content_type: str
-    expires_at: float | None = None
-    condition: Condition | None = None
-
-
-class Delete(msgspec.Struct, frozen=True, gc=False):
-    """Remove a key. Removing an absent one changes nothing."""
-
-    key: str
-    condition: Condition | None = None
-
-
-class Increment(msgspec.Struct, frozen=True, gc=False):
-    """Add ``by`` to the JSON integer stored at ``key``; an absent key counts as ``initial``.
-
-    ``expires_at`` None leaves a living counter's expiry as it is.
-    """
-
-    key: str
-    by: int
-    initial: int
-    expires_at: float | None = None
-    condition: Condition | None = None
-
-
-class DeletePrefix(msgspec.Struct, frozen=True, gc=False):
-    """Remove every key that begins with ``prefix`` (literal text; empty: all keys)."""
-
-    prefix: str
-
-
-class Sweep(msgspec.Struct, frozen=True, gc=False):
-    """Housekeeping: remove at most ``limit`` rows that have expired or no longer count."""
-
-    limit: int
-
-
-Command = Set | Delete | Increment | DeletePrefix | Sweep
-Transaction = tuple[Command, ...]
-
-
-class Applied(msgspec.Struct, frozen=True, gc=False):
-    """The result of one command.
-
-    Attributes:
-        entry: the entry as it is now; None after a removal or when there is none.
-        created: the key did not exist before.
-        removed: the number of removed entries (for a Sweep: rows).
-    """
-
-    entry: Entry | None = None
-    created: bool = False
-    removed: int = 0
 
 
 class Seqlock(Protocol[Ticket]):

@@ -18,9 +18,9 @@ from contextlib import contextmanager, suppress
 from itertools import accumulate
 from typing import Final, TypeVar
 
-from tenantbase.offload.child import Answer, Job, read_at, write_at
 from tenantbase.errors import Overloaded
 from tenantbase.json_requests import Read
+from tenantbase.offload.child import Answer, Job, read_at, write_at
 
 Result = TypeVar("Result")
 

@@ -15,9 +15,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from tenantbase.process import option_types as read
 from tenantbase.errors import ConfigError
 from tenantbase.interfaces.memcached.address import MemcacheAddress
+from tenantbase.process import option_types as read
 from tenantbase.process.option_types import LOG_LEVELS, MIB
 
 PREFIX: Final = "TENANTBASE_"

@@ -21,9 +21,9 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from tenantbase.errors import TenantbaseError
 from tenantbase.process import worker as worker_process
 from tenantbase.process.config import Config
-from tenantbase.errors import TenantbaseError
 from tenantbase.process.tls import Certificates
 from tenantbase.process.wiring import Memcached
 

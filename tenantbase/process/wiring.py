@@ -14,22 +14,22 @@ from typing import Final
 
 import msgspec
 
-from tenantbase.owned_files import is_marked
 from tenantbase.coherence.policy import Cache
-from tenantbase.database import Database, Limits, Reader
-from tenantbase.process.config import HEARTBEAT_SECONDS, MAX_BATCH_ENTRIES, Config
-from tenantbase.errors import CannotOpen
-from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
 from tenantbase.coherence.sealed_item import CACHED_BYTES, OVERHEAD_BYTES, ItemSealer
+from tenantbase.coherence.tag_file import TagFile
+from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
+from tenantbase.database import Database, Limits, Reader
+from tenantbase.errors import CannotOpen
 from tenantbase.interfaces.memcached.address import MemcacheAddress
-from tenantbase.interfaces.sqlite.read_only import reading
 from tenantbase.interfaces.sqlite.file import check_file
 from tenantbase.interfaces.sqlite.foreign import check_companions_kind, check_ours
-from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.sqlite.open_read_only import may_write
+from tenantbase.interfaces.sqlite.read_only import reading
 from tenantbase.interfaces.sqlite.reserve import Reserve
+from tenantbase.interfaces.sqlite.store import SqliteStore
+from tenantbase.owned_files import is_marked
+from tenantbase.process.config import HEARTBEAT_SECONDS, MAX_BATCH_ENTRIES, Config
 from tenantbase.process.exit_timer import ExitTimer
-from tenantbase.coherence.tag_file import TagFile
 
 log = logging.getLogger("tenantbase")
 

@@ -13,8 +13,8 @@ from tenantbase.process.config import MAX_BATCH_ENTRIES, Config
 from tenantbase.process.exit_timer import ExitTimer
 from tenantbase.process.sweeper import sweeping
 from tenantbase.process.tls import Certificates
-from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 from tenantbase.process.wiring import Memcached, open_database
+from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 
 try:
     import uvloop

@@ -6,8 +6,8 @@ from tenantbase.process.startup import prepare
 
 if __name__ == "__main__":
     prepare()
-    from tenantbase.cli.commands.serve import (
+    from tenantbase.cli.commands.serve import (  # takes far longer than prepare(), which must be early
         serve,
-    )  # takes far longer than prepare(), which must be early
+    )
 
     serve(prog_name="python -m tenantbase.web")

@@ -9,29 +9,29 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
-from tenantbase.offload.runner import ParserProcess
 from tenantbase.database import Database
 from tenantbase.errors import TenantbaseError
+from tenantbase.offload.runner import ParserProcess
 from tenantbase.web import sending
-from tenantbase.web.semantics.bodies import HOLDING
-from tenantbase.web.transport.budget import Budget, Holding
-from tenantbase.web.handlers.bulk import Bulk
-from tenantbase.web.semantics.conditions import explained
-from tenantbase.web.handlers.increment import Increment
-from tenantbase.web.semantics.expectations import check_expectation, is_uninvited, send_nothing
 from tenantbase.web.fast_path.borrowed import BorrowedTransport
 from tenantbase.web.guard import Guard
+from tenantbase.web.handlers.bulk import Bulk
 from tenantbase.web.handlers.health import Health
-from tenantbase.web.lifecycle import Lifecycle
+from tenantbase.web.handlers.increment import Increment
 from tenantbase.web.handlers.lists import Lists
-from tenantbase.web.openapi.document import Description
-from tenantbase.web.problems import error_answer
 from tenantbase.web.handlers.raw import Raw
-from tenantbase.web.responses import common_headers
-from tenantbase.web.sending import respond, whole_response
-from tenantbase.web.settings import WebSettings
 from tenantbase.web.handlers.values import Values
 from tenantbase.web.handlers.watch import Watch
+from tenantbase.web.lifecycle import Lifecycle
+from tenantbase.web.openapi.document import Description
+from tenantbase.web.problems import error_answer
+from tenantbase.web.responses import common_headers
+from tenantbase.web.semantics.bodies import HOLDING
+from tenantbase.web.semantics.conditions import explained
+from tenantbase.web.semantics.expectations import check_expectation, is_uninvited, send_nothing
+from tenantbase.web.sending import respond, whole_response
+from tenantbase.web.settings import WebSettings
+from tenantbase.web.transport.budget import Budget, Holding
 
 log = logging.getLogger("tenantbase.web")
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from aiohttp import hdrs
 
+from tenantbase.commands import Applied
 from tenantbase.documents import (
     LARGE_BYTES,
     applied_json,
@@ -21,7 +22,6 @@ from tenantbase.documents import (
 )
 from tenantbase.entry import JSON, Entry
 from tenantbase.lookup import CacheStatus, Lookup
-from tenantbase.interfaces.store import Applied
 from tenantbase.media_types import is_active
 from tenantbase.web.answer import Answer, Pieces, Stream
 from tenantbase.web.problems import NO_SUCH_KEY, problem

@@ -15,21 +15,21 @@ from aiohttp.http_exceptions import LineTooLong
 from tenantbase.background import keep_running
 from tenantbase.documents import PIECE_BYTES
 from tenantbase.errors import InvalidRequest
-from tenantbase.web.transport.acceptor import Acceptor
 from tenantbase.web.app import BUDGET, DATABASE, GUARD, HEALTH
 from tenantbase.web.fast_path.borrowed import Lender
-from tenantbase.web.transport.connections import Connections
-from tenantbase.web.transport.listener import BACKLOG
-from tenantbase.web.transport.draining import close_listeners, finish_requests, until_quiet
-from tenantbase.web.transport.tls import HANDSHAKE_SECONDS, TlsConnections
-from tenantbase.web.semantics.expectations import without_early_invitation
 from tenantbase.web.fast_path.connection import FastPath
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.problems import HeaderTooLong, TargetTooLong, error_answer
 from tenantbase.web.responses import common_headers
+from tenantbase.web.semantics.expectations import without_early_invitation
+from tenantbase.web.semantics.upgrades import pieces
 from tenantbase.web.sending import whole_response
 from tenantbase.web.settings import WebSettings
-from tenantbase.web.semantics.upgrades import pieces
+from tenantbase.web.transport.acceptor import Acceptor
+from tenantbase.web.transport.connections import Connections
+from tenantbase.web.transport.draining import close_listeners, finish_requests, until_quiet
+from tenantbase.web.transport.listener import BACKLOG
+from tenantbase.web.transport.tls import HANDSHAKE_SECONDS, TlsConnections
 from tenantbase.web.transport.unread import Share
 
 # A key of 1,024 bytes, each percent-encoded, has 3,072 characters; a cursor has up to 1,368.

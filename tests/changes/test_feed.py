@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from tenantbase.changes.feed import Feed
+from tenantbase.changes.subscription import BATCH, Subscription
 from tenantbase.coherence.policy import Cache
+from tenantbase.coherence.sealed_item import ItemSealer, bucket_of
+from tenantbase.coherence.tag_file import TagFile
+from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
+from tenantbase.commands import Delete, DeletePrefix, Set
 from tenantbase.entry import JSON
 from tenantbase.errors import StoreError, StoreUnavailable
-from tenantbase.changes.feed import Feed
-from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
-from tenantbase.coherence.sealed_item import ItemSealer, bucket_of
-from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.events import ChangeEvent, EventKind
-from tenantbase.interfaces.store import Delete, DeletePrefix, Set
-from tenantbase.changes.subscription import BATCH, Subscription
-from tenantbase.coherence.tag_file import TagFile
+from tenantbase.interfaces.sqlite.store import SqliteStore
 
 PATIENCE = 20.0
 MORE_THAN_A_QUEUE = 5000

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import pytest
 
 from tenantbase.changes import feed as feed_module
-from tenantbase.errors import StoreUnavailable
 from tenantbase.changes.feed import Feed
-from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.changes.subscription import BATCH, Subscription
+from tenantbase.errors import StoreUnavailable
+from tenantbase.events import ChangeEvent, EventKind
 
 PATIENCE = 10.0
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.changes.subscription import _QUEUE, BATCH, Subscription
+from tenantbase.events import ChangeEvent, EventKind
 
 
 class Log:

@@ -14,37 +14,29 @@ from pathlib import Path
 import pytest
 
 from tenantbase.coherence import pending
+from tenantbase.coherence.authority import Tag, Tags
+from tenantbase.coherence.filler import HEAVY_BYTES
 from tenantbase.coherence.policy import Cache
+from tenantbase.coherence.sealed_item import CACHED_BYTES, ItemSealer, Slot, Verdict, bucket_of
+from tenantbase.coherence.tag_file import TagFile
+from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
+from tenantbase.coherence.write_queue import QUEUE_BYTES
+from tenantbase.commands import Condition, Delete, DeletePrefix, Set
 from tenantbase.entry import JSON, OCTETS, Entry
 from tenantbase.errors import (
     CacheUnavailable,
     ConditionFailed,
-    Overloaded,
     OutcomeUnknown,
+    Overloaded,
     StoreError,
     StoreUnavailable,
 )
-from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
-from tenantbase.coherence.filler import HEAVY_BYTES
-from tenantbase.lookup import CacheStatus
-from tenantbase.coherence.sealed_item import CACHED_BYTES, ItemSealer, Slot, Verdict, bucket_of
 from tenantbase.interfaces.cache import Item
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.interfaces.sqlite.store import SqliteStore
-from tenantbase.interfaces.store import (
-    PendingWrite,
-    Condition,
-    Delete,
-    DeletePrefix,
-    Seqlock,
-    Ticket,
-    Set,
-    GroupResult,
-)
-from tenantbase.coherence.authority import Tag, Tags
-from tenantbase.coherence.tag_file import TagFile
-from tenantbase.coherence.write_queue import QUEUE_BYTES
+from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
+from tenantbase.lookup import CacheStatus
 from tests.servers import MemcachedProcess, let_pass
 
 

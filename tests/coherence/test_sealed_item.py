@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenantbase.entry import JSON, MAX_KEY_BYTES, Entry
+from tenantbase.coherence.authority import BUCKETS, Tag
 from tenantbase.coherence.sealed_item import (
     OVERHEAD_BYTES,
-    REMEMBERED_SLOTS,
     REJECTED,
+    REMEMBERED_SLOTS,
     ItemSealer,
     bucket_of,
 )
-from tenantbase.coherence.authority import BUCKETS, Tag
+from tenantbase.entry import JSON, MAX_KEY_BYTES, Entry
 
 SECRET = bytes(range(32))
 SEALER = ItemSealer(SECRET)

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from tenantbase.coherence import tag_file as tags_module
-from tenantbase.owned_files import TAGS_BEGUN_MARK
-from tenantbase.errors import CannotOpen
-from tenantbase.coherence.tag_seqlock import WriteLock
 from tenantbase.coherence.authority import BUCKETS
 from tenantbase.coherence.tag_file import TagFile
+from tenantbase.coherence.tag_seqlock import WriteLock
+from tenantbase.errors import CannotOpen
+from tenantbase.owned_files import TAGS_BEGUN_MARK
 
 
 @pytest.fixture

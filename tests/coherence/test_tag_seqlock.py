@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tenantbase.errors import CannotOpen
-from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
 from tenantbase.coherence.authority import BUCKETS
 from tenantbase.coherence.tag_file import TagFile
+from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
+from tenantbase.errors import CannotOpen
 from tests.servers import poll, poll_async, stopped_writer
 
 

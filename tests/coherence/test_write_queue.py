@@ -9,8 +9,6 @@ from typing import NamedTuple
 import pytest
 
 from tenantbase.coherence.pending import PendingWrite
-from tenantbase.entry import JSON
-from tenantbase.interfaces.store import Delete, DeletePrefix, Set, Sweep
 from tenantbase.coherence.write_queue import (
     GROUP_BYTES,
     GROUP_ROWS,
@@ -19,6 +17,8 @@ from tenantbase.coherence.write_queue import (
     LARGE_ROWS,
     WriteQueue,
 )
+from tenantbase.commands import Delete, DeletePrefix, Set, Sweep
+from tenantbase.entry import JSON
 
 
 class Waiting(NamedTuple):

@@ -18,15 +18,16 @@ import msgspec
 
 from tenantbase.coherence import tag_file as tags_module
 from tenantbase.coherence.authority import Tag, Tags, WriteTags
-from tenantbase.entry import Entry
-from tenantbase.coherence.tag_seqlock import TagSeqlock, TagTicket, WriteLock
 from tenantbase.coherence.filler import Fill, Filler
 from tenantbase.coherence.reading import ReadThrough
 from tenantbase.coherence.sealed_item import REJECTED, ItemSealer, Slot, Verdict, bucket_of
-from tenantbase.interfaces.sqlite.store import SqliteStore
-from tenantbase.interfaces.store import DeletePrefix, GroupResult, Sweep
 from tenantbase.coherence.tag_file import TagFile
+from tenantbase.coherence.tag_seqlock import TagSeqlock, TagTicket, WriteLock
 from tenantbase.coherence.writing import WriteThrough
+from tenantbase.commands import DeletePrefix, Sweep
+from tenantbase.entry import Entry
+from tenantbase.interfaces.sqlite.store import SqliteStore
+from tenantbase.interfaces.store import GroupResult
 from tests.faults.planted_durability import Deaf, Early, Unsynced
 from tests.faults.stepped import Parts
 

@@ -25,8 +25,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tenantbase.errors import TenantbaseError
 from tenantbase.coherence.tag_seqlock import WriteLock
+from tenantbase.errors import TenantbaseError
 from tenantbase.interfaces.sqlite import queries as sql_queries
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tests.faults.disk import Disk, file_of, written_by

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from tenantbase.interfaces.sqlite import schema as sql_schema, sweep as sql_sweep
+from tenantbase.interfaces.sqlite import schema as sql_schema
+from tenantbase.interfaces.sqlite import sweep as sql_sweep
 from tenantbase.main import main as tenantbase
 from tests.faults import planted, stalls
 from tests.faults.control import Control

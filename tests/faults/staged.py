@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from tenantbase.coherence.policy import Cache
-from tenantbase.entry import JSON
 from tenantbase.coherence.sealed_item import ItemSealer
+from tenantbase.commands import Set
+from tenantbase.entry import JSON
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
-from tenantbase.interfaces.store import Set
 from tests.faults import sealed_items
 from tests.faults.control import Control
 from tests.faults.history import Operation

@@ -9,18 +9,18 @@ from dataclasses import dataclass, replace
 
 from tenantbase.coherence import policy
 from tenantbase.coherence.reading import ReadThrough
+from tenantbase.coherence.sealed_item import ItemSealer
+from tenantbase.coherence.tag_file import TagFile
+from tenantbase.coherence.tag_seqlock import TagSeqlock, TagTicket, WriteLock
 from tenantbase.coherence.writing import WriteThrough
-from tenantbase.process import wiring
 from tenantbase.entry import Entry
 from tenantbase.errors import StoreError
-from tenantbase.coherence.tag_seqlock import TagSeqlock, TagTicket, WriteLock
-from tenantbase.coherence.sealed_item import ItemSealer
-from tenantbase.interfaces.memcached import client as memcached_client
 from tenantbase.interfaces.cache import Item
+from tenantbase.interfaces.memcached import client as memcached_client
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
-from tenantbase.coherence.tag_file import TagFile
+from tenantbase.process import wiring
 from tests.faults.control import Control
 
 

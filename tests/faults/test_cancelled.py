@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tenantbase.coherence.policy import Cache
+from tenantbase.commands import Command, Delete, Increment, Set
 from tenantbase.entry import JSON
-from tenantbase.interfaces.store import Command, Delete, Increment, Set
 from tests.servers import MemcachedProcess
 from tests.service import opened
 

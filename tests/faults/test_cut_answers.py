@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from tenantbase.coherence.policy import Cache
-from tenantbase.entry import JSON
-from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
-from tenantbase.lookup import CacheStatus
 from tenantbase.coherence.sealed_item import ItemSealer, bucket_of
+from tenantbase.coherence.tag_file import TagFile
+from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
+from tenantbase.commands import Set
+from tenantbase.entry import JSON
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.interfaces.sqlite.store import SqliteStore
-from tenantbase.interfaces.store import Set
-from tenantbase.coherence.tag_file import TagFile
+from tenantbase.lookup import CacheStatus
 from tests.servers import FaultProxy, MemcachedProcess
 
 

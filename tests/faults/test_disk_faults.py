@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.wire import Answer
 from tests.faults.cluster import Cluster, TorturedServer
+from tests.wire import Answer
 
 VALUE = "x" * 3000  # about a page, so that every write needs room
 

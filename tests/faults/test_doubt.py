@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tenantbase.coherence.tag_file import TagFile
-from tests.wire import Answer
 from tests.faults.cluster import Cluster, TorturedServer
+from tests.wire import Answer
 
 Start = Callable[..., Awaitable[TorturedServer]]
 

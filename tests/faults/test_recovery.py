@@ -39,7 +39,7 @@ SERVICE = """
     from tenantbase.entry import JSON
     from tenantbase.errors import CannotOpen, OutcomeUnknown
     from tenantbase.interfaces.sqlite.recovery import LeftoverWal
-    from tenantbase.interfaces.store import Set
+    from tenantbase.commands import Set
     from tenantbase.process.wiring import open_cache
 
     directory, name, how = sys.argv[1:]

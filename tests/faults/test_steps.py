@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.wire import Answer
 from tests.faults.cluster import Cluster, TorturedServer
 from tests.faults.control import WRITE_STEPS
 from tests.servers import poll_async
+from tests.wire import Answer
 
 _COMMITTED_AFTER = WRITE_STEPS.index("committed")
 

@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Final
 
 from tenantbase.coherence.policy import Cache
-from tenantbase.entry import JSON
-from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
 from tenantbase.coherence.sealed_item import ItemSealer, bucket_of
-from tenantbase.interfaces.sqlite import commit as sql_commit, sweep as sql_sweep
-from tenantbase.interfaces.store import Command, Delete, DeletePrefix, Increment, Set
 from tenantbase.coherence.tag_file import TagFile
+from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
+from tenantbase.commands import Command, Delete, DeletePrefix, Increment, Set
+from tenantbase.entry import JSON
+from tenantbase.interfaces.sqlite import commit as sql_commit
+from tenantbase.interfaces.sqlite import sweep as sql_sweep
 from tests.faults import planted
 
 DATABASE: Final = "x.db"

@@ -9,19 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tenantbase.entry import JSON, OCTETS, Entry
-from tenantbase.errors import (
-    StoreError,
-    ConditionFailed,
-    InvalidRequest,
-    StoreUnavailable,
-    TenantbaseError,
-    WrongType,
-)
-from tenantbase.events import ChangeEvent, EventKind
-from tenantbase.interfaces.sqlite import sweep as sql_sweep
-from tenantbase.interfaces.sqlite.store import SqliteStore
-from tenantbase.interfaces.store import (
+from tenantbase.commands import (
     Applied,
     Command,
     Condition,
@@ -29,10 +17,21 @@ from tenantbase.interfaces.store import (
     DeletePrefix,
     Increment,
     Set,
-    Store,
     Sweep,
-    GroupResult,
 )
+from tenantbase.entry import JSON, OCTETS, Entry
+from tenantbase.errors import (
+    ConditionFailed,
+    InvalidRequest,
+    StoreError,
+    StoreUnavailable,
+    TenantbaseError,
+    WrongType,
+)
+from tenantbase.events import ChangeEvent, EventKind
+from tenantbase.interfaces.sqlite import sweep as sql_sweep
+from tenantbase.interfaces.sqlite.store import SqliteStore
+from tenantbase.interfaces.store import GroupResult, Store
 from tenantbase.scope import DEFAULT
 from tests.fakes import FakeStore, Granted, RecordingSeqlock, Tables, Withdrawn
 

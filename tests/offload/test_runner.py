@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from tenantbase.offload import runner
-from tenantbase.offload.runner import OFFLOAD_BYTES, ParserProcess, is_large
-from tenantbase.offload.child import Job
 from tenantbase.errors import InvalidRequest, Overloaded
 from tenantbase.json_requests import SET_VALUE, Read, content, read_many
 from tenantbase.json_text import check_json, parse
+from tenantbase.offload import runner
+from tenantbase.offload.child import Job
+from tenantbase.offload.runner import OFFLOAD_BYTES, ParserProcess, is_large
 from tests.json_cases import REFUSED
 from tests.servers import poll
 

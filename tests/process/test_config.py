@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tenantbase.process.config import OPTIONS, Config
 from tenantbase.errors import ConfigError
 from tenantbase.interfaces.memcached.address import MemcacheAddress
+from tenantbase.process.config import OPTIONS, Config
 
 # Every option as click passes it if the command line does not have it.
 SILENT: dict[str, Any] = {

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.app_server import READY_SECONDS, AppServer, clean_environment
-from tests.servers import free_port, poll
-from tests.process.test_worker import WORKERS, set_value
 from tests.process.test_supervisor import processes
+from tests.process.test_worker import WORKERS, set_value
+from tests.servers import free_port, poll
 
 # Starts the service, and pauses where a module is about to be imported.
 _SLOW_START = """

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.app_server import AppServer
-from tests.servers import poll
 from tests.process.test_worker import SlowRequest, drains, set_value
+from tests.servers import poll
 
 
 def processes() -> list[tuple[int, int, str]]:

@@ -7,8 +7,8 @@ import logging
 
 import pytest
 
-from tenantbase.process import sweeper
 from tenantbase.errors import Overloaded, StoreUnavailable
+from tenantbase.process import sweeper
 from tenantbase.process.sweeper import sweeping
 
 

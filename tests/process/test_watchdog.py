@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.app_server import AppServer
-from tests.servers import poll
 from tests.process.test_worker import WORKERS, set_value
+from tests.servers import poll
 
 _WATCHDOG_SECONDS = 1.5
 _WATCHED = ("--watchdog-seconds", str(_WATCHDOG_SECONDS))

@@ -20,8 +20,8 @@ import pytest
 from tests import wire
 from tests.app_server import AppServer, clean_environment
 from tests.faults import strace
-from tests.servers import MemcachedProcess, poll, stopped_writer
 from tests.process.test_config import INJECTED
+from tests.servers import MemcachedProcess, poll, stopped_writer
 
 WORKERS = [pytest.param((), id="one"), pytest.param(("--workers", "2"), id="two")]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tenantbase.coherence.policy import Cache
-from tenantbase.interfaces.store import Applied, Command
+from tenantbase.commands import Applied, Command
 
 
 class BlockedCache(Cache):

@@ -11,11 +11,10 @@ import pytest
 import pytest_asyncio
 
 from tenantbase.coherence.policy import Cache
-from tenantbase.web import WebSettings
 from tenantbase.process.config import HEARTBEAT_SECONDS
-from tests.service import web_settings
+from tenantbase.web import WebSettings
 from tests.servers import FaultProxy, MemcachedProcess
-from tests.service import Server, opened, served
+from tests.service import Server, opened, served, web_settings
 
 
 class Start(Protocol):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.service import Server
+from tests.service import Server, web_settings
 from tests.web.conftest import Start
-from tests.service import web_settings
 from tests.web.table import Ask, Row, name_of, problem, put
 from tests.wire import request
 

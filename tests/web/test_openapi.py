@@ -21,10 +21,10 @@ from schemathesis.checks import (
 )
 
 from tenantbase.process.config import Config
+from tenantbase.process.wiring import open_database
 from tenantbase.web import Lifecycle, create_app
 from tenantbase.web.openapi.document import description
 from tenantbase.web.problems import KINDS
-from tenantbase.process.wiring import open_database
 from tests.app_server import AppServer
 from tests.service import web_settings
 

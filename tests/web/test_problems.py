@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tenantbase.coherence.policy import Cache
+from tenantbase.commands import Applied, Command
 from tenantbase.entry import Entry
 from tenantbase.errors import (
     CannotOpen,
@@ -22,11 +23,10 @@ from tenantbase.errors import (
     WrongType,
 )
 from tenantbase.lookup import Lookup
-from tenantbase.interfaces.store import Applied, Command
 from tests.service import Server
 from tests.web.conftest import Start
-from tests.web.table import Ask, Row, name_of, problem
 from tests.web.matchers import VERSION
+from tests.web.table import Ask, Row, name_of, problem
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from tenantbase.commands import Set
 from tenantbase.entry import JSON
-from tenantbase.interfaces.store import Set
-from tenantbase.web import Lifecycle, WebSettings, create_app, serve
 from tenantbase.scope import DEFAULT
-from tests.service import service, web_settings
+from tenantbase.web import Lifecycle, WebSettings, create_app, serve
 from tests.servers import poll_async
-from tests.service import Server, opened
+from tests.service import Server, opened, service, web_settings
 from tests.web.blocked import BlockedCache, blocked
 from tests.web.conftest import Start
 from tests.web.table import invalid, problem

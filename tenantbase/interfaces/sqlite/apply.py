@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 from typing import cast
 
+from tenantbase.commands import Applied, DeletePrefix, KeyCommand, Sweep, Transaction
 from tenantbase.errors import ConditionFailed, InvalidRequest, StoreUnavailable, TenantbaseError
 from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
-from tenantbase.interfaces.sqlite.rows import KeyCommand, Rows, outcome
+from tenantbase.interfaces.sqlite.rows import Rows, outcome
 from tenantbase.interfaces.sqlite.schema import concerns_a_row, unavailable
 from tenantbase.interfaces.sqlite.sweep import delete_prefix, sweep
-from tenantbase.interfaces.store import Applied, DeletePrefix, Sweep, Transaction
 from tenantbase.scope import plain_key
 
 Outcome = tuple[Applied, ...] | TenantbaseError

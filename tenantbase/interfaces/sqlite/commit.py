@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Final, Never
 
+from tenantbase.commands import Delete, DeletePrefix, Set, Sweep, Transaction
 from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from tenantbase.interfaces.sqlite.apply import Outcome, apply, find_damage
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
@@ -31,17 +32,7 @@ from tenantbase.interfaces.sqlite.schema import (
     unavailable,
 )
 from tenantbase.interfaces.sqlite.sweep import find_damaged, find_damaged_keys
-from tenantbase.interfaces.store import (
-    PendingWrite,
-    Delete,
-    DeletePrefix,
-    Seqlock,
-    Set,
-    Sweep,
-    Ticket,
-    Transaction,
-    GroupResult,
-)
+from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
 
 log = logging.getLogger("tenantbase")
 

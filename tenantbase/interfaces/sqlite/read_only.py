@@ -10,9 +10,9 @@ from typing import Final
 
 from tenantbase.entry import Entry
 from tenantbase.errors import StoreError
-from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.interfaces.sqlite import queries as sql_queries
 from tenantbase.interfaces.sqlite.open_read_only import open_readonly
+from tenantbase.lookup import CacheStatus, Lookup
 
 _SCAN_ENTRIES: Final = 1000
 _SCAN_BYTES: Final = 4 << 20

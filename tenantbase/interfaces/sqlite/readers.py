@@ -15,9 +15,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
+from tenantbase.deadlines import Deadlines
 from tenantbase.errors import StoreError, StoreUnavailable
 from tenantbase.interfaces.sqlite.connection import Connection
-from tenantbase.deadlines import Deadlines
 
 Result = TypeVar("Result")
 

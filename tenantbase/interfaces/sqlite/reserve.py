@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from tenantbase.errors import CannotOpen
 from tenantbase.owned_files import (
     MARK_BYTES,
     RESERVE_IN_EMPTY_MARK,
@@ -24,7 +25,6 @@ from tenantbase.owned_files import (
     foreign,
     open_beside,
 )
-from tenantbase.errors import CannotOpen
 
 RESERVE_BYTES: Final = 8 << 20
 """Size of the reserve: as much as the write-ahead log holds between two checkpoints."""

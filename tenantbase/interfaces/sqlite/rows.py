@@ -12,13 +12,11 @@ import uuid
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from tenantbase.commands import Applied, Delete, Increment, KeyCommand, Set
 from tenantbase.entry import JSON, Entry, is_json
 from tenantbase.errors import InvalidRequest, WrongType
 from tenantbase.interfaces.sqlite.queries import ALIVE, key_batches
-from tenantbase.interfaces.store import Applied, Delete, Increment, Set
 from tenantbase.scope import plain_key
-
-KeyCommand = Set | Delete | Increment
 
 MAX_DIGITS: Final = 1_000
 _TOO_LARGE: Final = 10**MAX_DIGITS

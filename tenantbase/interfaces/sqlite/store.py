@@ -20,7 +20,8 @@ from typing import Final, Self, TypeVar, TypeVarTuple
 from tenantbase.entry import Entry
 from tenantbase.errors import CannotOpen, StoreError, StoreUnavailable
 from tenantbase.events import ChangeEvent
-from tenantbase.interfaces.sqlite import queries as sql_queries, schema as sql_schema
+from tenantbase.interfaces.sqlite import queries as sql_queries
+from tenantbase.interfaces.sqlite import schema as sql_schema
 from tenantbase.interfaces.sqlite.commit import Committer, WriteLock
 from tenantbase.interfaces.sqlite.connection import Connection
 from tenantbase.interfaces.sqlite.readers import NO_ANSWER, Readers

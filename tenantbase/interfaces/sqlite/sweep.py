@@ -11,11 +11,11 @@ import sqlite3
 from collections.abc import Collection, Iterable
 from typing import Final
 
+from tenantbase.commands import Applied
 from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.queries import ALIVE, DELETED, prefix_range
 from tenantbase.interfaces.sqlite.schema import concerns_a_row
-from tenantbase.interfaces.store import Applied
 
 # Up to here a prefix's keys are deleted one by one, each with its line in the change log.
 ONE_BY_ONE: Final = 1_000

@@ -6,13 +6,13 @@ import asyncio
 from functools import partial
 from typing import Protocol
 
+from tenantbase.commands import Applied
 from tenantbase.database import Database
 from tenantbase.documents import LARGE_BYTES
 from tenantbase.errors import InvalidRequest
-from tenantbase.lookup import Lookup
 from tenantbase.json_requests import SET_VALUE as SET_BODY
-from tenantbase.interfaces.store import Applied
 from tenantbase.json_text import parse
+from tenantbase.lookup import Lookup
 from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer
 from tenantbase.web.fast_path.parser import DELETE_VALUE, GET_VALUE, RAW_VALUE, SET_VALUE, Request

@@ -11,10 +11,10 @@ from typing import Final
 
 from aiohttp import hdrs
 
+from tenantbase.commands import Applied
 from tenantbase.documents import applied_json, entry_json
 from tenantbase.entry import JSON, Entry
 from tenantbase.lookup import CacheStatus
-from tenantbase.interfaces.store import Applied
 from tenantbase.web import responses
 from tenantbase.web.answer import Answer, rendered, rendered_fields, rendered_head
 from tenantbase.web.lifecycle import Lifecycle

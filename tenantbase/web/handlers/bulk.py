@@ -9,22 +9,22 @@ from typing import Final, TypeVar
 import msgspec
 from aiohttp import web
 
-from tenantbase.offload.runner import ParserProcess, is_large
 from tenantbase.database import Database
-from tenantbase.offload.child import Job
 from tenantbase.documents import PIECE_BYTES, applied_json, entry_json, entry_pieces
 from tenantbase.errors import InvalidRequest
 from tenantbase.json_requests import Read, SetValue, read_many
+from tenantbase.json_text import Decoder, parse
 from tenantbase.lookup import Lookup
+from tenantbase.offload.child import Job
+from tenantbase.offload.runner import ParserProcess, is_large
 from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer, Stream
 from tenantbase.web.responses import collection
-from tenantbase.json_text import Decoder, parse
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
 from tenantbase.web.semantics.conditions import write_condition
+from tenantbase.web.semantics.targets import NOTHING, query
 from tenantbase.web.sending import share_of
 from tenantbase.web.settings import WebSettings
-from tenantbase.web.semantics.targets import NOTHING, query
 from tenantbase.web.transport.unread import Share, Unread
 
 Shape = TypeVar("Shape")

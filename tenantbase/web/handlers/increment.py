@@ -8,14 +8,14 @@ import msgspec
 from aiohttp import web
 
 from tenantbase.database import Database
+from tenantbase.json_text import Decoder, parse
 from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer
 from tenantbase.web.responses import written
-from tenantbase.json_text import Decoder, parse
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
 from tenantbase.web.semantics.conditions import write_condition
-from tenantbase.web.settings import WebSettings
 from tenantbase.web.semantics.targets import NOTHING, query
+from tenantbase.web.settings import WebSettings
 
 
 class IncrementValue(msgspec.Struct, forbid_unknown_fields=True):

@@ -19,8 +19,8 @@ from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer, Stream
 from tenantbase.web.responses import collection
 from tenantbase.web.semantics.negotiation import weights
-from tenantbase.web.sending import share_of
 from tenantbase.web.semantics.targets import integer, query
+from tenantbase.web.sending import share_of
 from tenantbase.web.transport.unread import WAIT_SECONDS, Share, Unread
 
 NDJSON: Final = "application/x-ndjson"

@@ -7,18 +7,18 @@ from urllib.parse import quote
 
 from aiohttp import hdrs, web
 
-from tenantbase.offload.runner import ParserProcess, is_large
 from tenantbase.database import Database
 from tenantbase.entry import OCTETS, is_json
 from tenantbase.errors import InvalidRequest
+from tenantbase.offload.runner import ParserProcess, is_large
 from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer
 from tenantbase.web.responses import created, deleted, raw_answer, unchanged, written
 from tenantbase.web.semantics.bodies import read_body
 from tenantbase.web.semantics.conditions import not_modified, range_applies, write_condition
 from tenantbase.web.semantics.ranges import requested
-from tenantbase.web.settings import WebSettings
 from tenantbase.web.semantics.targets import NOTHING, number, path_key, query
+from tenantbase.web.settings import WebSettings
 
 _SAFE: Final = ":@!$&'()*+,;="  # in a segment of a path (RFC 3986, section 3.3)
 _PUT_QUERY: Final = frozenset({"ttl", "expires_at"})

@@ -7,19 +7,19 @@ from typing import Final, TypeVar
 import msgspec
 from aiohttp import web
 
-from tenantbase.offload.runner import ParserProcess, is_large
 from tenantbase.database import Database
-from tenantbase.offload.child import Job
 from tenantbase.errors import InvalidRequest
 from tenantbase.json_requests import SET_VALUE, Read
-from tenantbase.scope import DEFAULT
 from tenantbase.json_text import Decoder, parse
+from tenantbase.offload.child import Job
+from tenantbase.offload.runner import ParserProcess, is_large
+from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer
 from tenantbase.web.responses import deleted, entry_answer, unchanged, written
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
 from tenantbase.web.semantics.conditions import not_modified, write_condition
-from tenantbase.web.settings import WebSettings
 from tenantbase.web.semantics.targets import NOTHING, integer, query
+from tenantbase.web.settings import WebSettings
 
 Given = TypeVar("Given", str, int)
 

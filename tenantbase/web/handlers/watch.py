@@ -20,8 +20,8 @@ from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.responses import events
-from tenantbase.web.transport.tls_transport import end_with_client
 from tenantbase.web.semantics.targets import query
+from tenantbase.web.transport.tls_transport import end_with_client
 
 _LAST_EVENT_ID: Final = "Last-Event-ID"
 # Polyfills of EventSource cannot set the header. Some use the second name.

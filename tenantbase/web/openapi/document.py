@@ -13,13 +13,13 @@ from tenantbase import __version__
 from tenantbase.problem_types import MEDIA_TYPE
 from tenantbase.web import responses
 from tenantbase.web.answer import Answer
-from tenantbase.web.openapi.page import POLICY, page
 from tenantbase.web.openapi.model import KEY, Operation, Parameter, Reply, Schema, Shape
 from tenantbase.web.openapi.operations import OPERATIONS
-from tenantbase.web.problems import KINDS, Row
-from tenantbase.web.settings import WebSettings
+from tenantbase.web.openapi.page import POLICY, page
 from tenantbase.web.openapi.schemas import Problem
+from tenantbase.web.problems import KINDS, Row
 from tenantbase.web.semantics.targets import NOTHING, query
+from tenantbase.web.settings import WebSettings
 
 Json = dict[str, Any]
 

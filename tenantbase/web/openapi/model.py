@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from tenantbase.entry import MAX_KEY_BYTES
 from tenantbase.database import MAX_PAGE_ENTRIES
+from tenantbase.entry import MAX_KEY_BYTES
 
 Schema = Mapping[str, Any]
 Shape = type[msgspec.Struct]

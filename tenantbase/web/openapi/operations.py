@@ -10,9 +10,11 @@ from typing import Final
 
 from tenantbase.entry import JSON, OCTETS
 from tenantbase.json_requests import SetValue
-from tenantbase.web.openapi import schemas as shapes
 from tenantbase.web.handlers.bulk import DeleteValues, GetValues, SetValues
 from tenantbase.web.handlers.increment import IncrementValue
+from tenantbase.web.handlers.lists import NDJSON
+from tenantbase.web.handlers.values import DeleteValue, GetValue
+from tenantbase.web.openapi import schemas as shapes
 from tenantbase.web.openapi.model import (
     BODY,
     BYTES,
@@ -36,8 +38,6 @@ from tenantbase.web.openapi.model import (
     Parameter,
     Reply,
 )
-from tenantbase.web.handlers.lists import NDJSON
-from tenantbase.web.handlers.values import DeleteValue, GetValue
 from tenantbase.web.responses import EVENT_STREAM
 
 OPERATIONS: Final = (

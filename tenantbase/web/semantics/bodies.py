@@ -9,10 +9,10 @@ from typing import Final
 from aiohttp import web
 
 from tenantbase.errors import InvalidRequest, TooLarge
-from tenantbase.web.transport.budget import Holding
-from tenantbase.web.semantics.expectations import invite
 from tenantbase.web.problems import TooSlow
+from tenantbase.web.semantics.expectations import invite
 from tenantbase.web.settings import WebSettings
+from tenantbase.web.transport.budget import Holding
 
 HOLDING: Final = web.RequestKey("holding", Holding)
 """Where a request keeps its ``Holding``, its share of the memory budget for bodies."""

@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 from aiohttp import hdrs, web
 
+from tenantbase.commands import Condition
 from tenantbase.errors import ConditionFailed, InvalidRequest
-from tenantbase.interfaces.store import Condition
 
 _TAG: Final = re.compile(r'(W/)?"([^"\x00-\x20\x7f]*)"')
 _GAP: Final = re.compile(r"[ \t]*(?:,[ \t,]*)?")

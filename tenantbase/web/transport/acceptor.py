@@ -15,11 +15,11 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tenantbase.web.transport.descriptors import descriptor_limit
-from tenantbase.web.transport.connections import Connections
 from tenantbase.web.answer import rendered, rendered_fields
 from tenantbase.web.problems import OverLimit, error_answer
 from tenantbase.web.responses import common_headers
+from tenantbase.web.transport.connections import Connections
+from tenantbase.web.transport.descriptors import descriptor_limit
 
 log = logging.getLogger("tenantbase.web")
 

@@ -16,10 +16,10 @@ import socket
 from collections.abc import Sequence
 from typing import Final
 
-from tenantbase.web.transport.listener import is_last, refuse_handshakes
-from tenantbase.web.transport.acceptor import Acceptor
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.settings import WebSettings
+from tenantbase.web.transport.acceptor import Acceptor
+from tenantbase.web.transport.listener import is_last, refuse_handshakes
 
 log = logging.getLogger("tenantbase.web")
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenantbase.errors import CacheUnavailable
-from tenantbase.interfaces.memcached import protocol as memcache_protocol
 from tenantbase.interfaces.cache import Item
+from tenantbase.interfaces.memcached import protocol as memcache_protocol
 from tenantbase.interfaces.memcached.protocol import (
     ProtocolError,
     get_items,

@@ -7,11 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tenantbase.entry import JSON, OCTETS, Entry
-from tenantbase.errors import Damaged
-from tenantbase.events import EventKind
-from tenantbase.interfaces.sqlite.store import SqliteStore
-from tenantbase.interfaces.store import (
+from tenantbase.commands import (
     Applied,
     Command,
     Condition,
@@ -21,6 +17,10 @@ from tenantbase.interfaces.store import (
     Set,
     Sweep,
 )
+from tenantbase.entry import JSON, OCTETS, Entry
+from tenantbase.errors import Damaged
+from tenantbase.events import EventKind
+from tenantbase.interfaces.sqlite.store import SqliteStore
 from tests.damage import damage, damage_leaf
 from tests.fakes import Granted, RecordingSeqlock
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tenantbase.coherence.policy import Cache
-from tenantbase.process.config import Config
+from tenantbase.commands import DeletePrefix, Set
 from tenantbase.errors import StoreUnavailable
 from tenantbase.interfaces.sqlite import sweep as sql_sweep
-from tenantbase.interfaces.store import DeletePrefix, Set
+from tenantbase.process.config import Config
 from tenantbase.process.wiring import open_cache
 from tests.damage import damage
 

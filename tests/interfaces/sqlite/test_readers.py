@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from tenantbase.coherence.tag_seqlock import WriteLock
+from tenantbase.commands import Set
 from tenantbase.entry import JSON
 from tenantbase.errors import StoreUnavailable
-from tenantbase.coherence.tag_seqlock import WriteLock
-from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.sqlite.queries import snapshot
 from tenantbase.interfaces.sqlite.readers import MOST_READERS
-from tenantbase.interfaces.store import Set
+from tenantbase.interfaces.sqlite.store import SqliteStore
 from tests.fakes import Granted, RecordingSeqlock
 from tests.servers import poll_async
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tenantbase.process.config import Config
+from tenantbase.coherence.tag_file import TagFile
+from tenantbase.commands import Set
 from tenantbase.entry import JSON
 from tenantbase.errors import CannotOpen
 from tenantbase.interfaces.sqlite import schema as sql_schema
 from tenantbase.interfaces.sqlite.recovery import LeftoverWal, WalNotSafe
-from tenantbase.interfaces.store import Set
-from tenantbase.coherence.tag_file import TagFile
+from tenantbase.process.config import Config
 from tenantbase.process.wiring import open_cache
 
 LONG_AGO = 1_000_000_000

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tenantbase.process.config import Config
+from tenantbase.commands import Delete, Set
 from tenantbase.entry import JSON
 from tenantbase.interfaces.sqlite.reserve import RESERVE_BYTES, Reserve
-from tenantbase.interfaces.store import Delete, Set
+from tenantbase.process.config import Config
 from tenantbase.process.wiring import open_cache
 
 

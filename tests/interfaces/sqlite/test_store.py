@@ -21,6 +21,17 @@ from pathlib import Path
 
 import pytest
 
+from tenantbase.coherence.tag_seqlock import WriteLock
+from tenantbase.commands import (
+    Applied,
+    Command,
+    Condition,
+    Delete,
+    DeletePrefix,
+    Increment,
+    Set,
+    Sweep,
+)
 from tenantbase.entry import JSON
 from tenantbase.errors import (
     CannotOpen,
@@ -32,26 +43,13 @@ from tenantbase.errors import (
     StoreUnavailable,
     TenantbaseError,
 )
-from tenantbase.coherence.tag_seqlock import WriteLock
-from tenantbase.interfaces.sqlite import (
-    commit as sql_commit,
-    queries as sql_queries,
-    rows as sql_rows,
-    schema as sql_schema,
-    sweep as sql_sweep,
-)
+from tenantbase.interfaces.sqlite import commit as sql_commit
+from tenantbase.interfaces.sqlite import queries as sql_queries
+from tenantbase.interfaces.sqlite import rows as sql_rows
+from tenantbase.interfaces.sqlite import schema as sql_schema
+from tenantbase.interfaces.sqlite import sweep as sql_sweep
 from tenantbase.interfaces.sqlite.reserve import LOG_BYTES
 from tenantbase.interfaces.sqlite.store import SqliteStore
-from tenantbase.interfaces.store import (
-    Applied,
-    Command,
-    Condition,
-    Delete,
-    DeletePrefix,
-    Increment,
-    Set,
-    Sweep,
-)
 from tests.fakes import Granted, RecordingSeqlock
 
 NOW = 1_000.0
@@ -577,7 +575,7 @@ KILLED_IN_MID_TRANSACTION = """
     from tenantbase.entry import JSON
     from tenantbase.coherence.tag_seqlock import WriteLock
     from tenantbase.interfaces.sqlite.store import SqliteStore
-    from tenantbase.interfaces.store import Set
+    from tenantbase.commands import Set
     from tests.fakes import Granted, RecordingSeqlock
     path = pathlib.Path(sys.argv[1])
     seqlock = RecordingSeqlock()
@@ -781,7 +779,7 @@ LIMITED = """
     import asyncio, contextlib, resource, sys
     from tenantbase.entry import JSON
     from tenantbase.interfaces.sqlite.store import SqliteStore
-    from tenantbase.interfaces.store import Set
+    from tenantbase.commands import Set
     from tests.fakes import Granted, RecordingSeqlock
     async def put(store, value):
         (outcome,) = (await store.write([Granted(Set("k", value, JSON))], 1.0, seqlock)).outcomes

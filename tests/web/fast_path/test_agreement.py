@@ -9,8 +9,8 @@ import pytest_asyncio
 from aiohttp import hdrs
 from multidict import istr
 
+from tenantbase.commands import Set
 from tenantbase.entry import JSON
-from tenantbase.interfaces.store import Set
 from tenantbase.scope import DEFAULT
 from tests.service import opened
 from tests.web.both_paths import answers, both_paths

@@ -16,9 +16,8 @@ from aiohttp.typedefs import Handler
 
 from tenantbase.web import WebSettings
 from tenantbase.web.fast_path.connection import FastConnection
-from tests.service import Server, opened, served
+from tests.service import Server, opened, served, web_settings
 from tests.wire import SECONDS, Wire, request
-from tests.service import web_settings
 
 GET = request("GET", "/get-value?key=k")
 LIST = request("GET", "/get-values?prefix=k")

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from tenantbase.commands import Set
 from tenantbase.documents import LARGE_BYTES
 from tenantbase.entry import JSON, OCTETS
-from tenantbase.interfaces.store import Set
 from tenantbase.scope import DEFAULT
 from tests.servers import MemcachedProcess
 from tests.service import opened

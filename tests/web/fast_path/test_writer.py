@@ -9,8 +9,8 @@ import pytest
 from tenantbase.entry import JSON, Entry
 from tenantbase.lookup import CacheStatus
 from tenantbase.web.fast_path import writer as rendering
-from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.fast_path.writer import ResponseWriter
+from tenantbase.web.lifecycle import Lifecycle
 
 ENTRY = Entry("k", b"1", JSON, "0" * 36, 7, None)
 

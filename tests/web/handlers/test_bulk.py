@@ -8,11 +8,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.service import Server
+from tests.service import Server, web_settings
 from tests.web.conftest import Start
-from tests.service import web_settings
-from tests.web.table import Ask, Row, invalid, name_of, problem, put
 from tests.web.matchers import ID, VERSION
+from tests.web.table import Ask, Row, invalid, name_of, problem, put
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

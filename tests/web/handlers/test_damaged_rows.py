@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tenantbase.process.config import Config
+from tenantbase.commands import Set
 from tenantbase.entry import JSON
-from tenantbase.interfaces.store import Set
+from tenantbase.process.config import Config
 from tenantbase.process.wiring import open_cache
 from tenantbase.scope import DEFAULT
 from tests.damage import damage

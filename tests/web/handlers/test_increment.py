@@ -8,8 +8,8 @@ import json
 import pytest
 
 from tests.service import Server
-from tests.web.table import Ask, Row, invalid, name_of, problem, put
 from tests.web.matchers import ID, MOMENT, VERSION
+from tests.web.table import Ask, Row, invalid, name_of, problem, put
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from tenantbase import json_text
-from tenantbase.offload.runner import OFFLOAD_BYTES, is_large
 from tenantbase.json_text import check_utf8
+from tenantbase.offload.runner import OFFLOAD_BYTES, is_large
 from tests.service import web_settings
 from tests.web.conftest import Start
 

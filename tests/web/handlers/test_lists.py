@@ -15,8 +15,8 @@ from tenantbase.entry import Entry
 from tenantbase.errors import StoreUnavailable
 from tests.service import Server
 from tests.web.conftest import Start
-from tests.web.table import Ask, Row, invalid, name_of, put
 from tests.web.matchers import ID, VERSION
+from tests.web.table import Ask, Row, invalid, name_of, put
 from tests.wire import Answer, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

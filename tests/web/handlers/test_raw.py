@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.service import Server
 from tenantbase.scope import DEFAULT
-from tests.web.table import Ask, Row, invalid, name_of, problem, put
+from tests.service import Server
 from tests.web.matchers import ID, MOMENT, VERSION
+from tests.web.table import Ask, Row, invalid, name_of, problem, put
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -14,14 +14,13 @@ from pathlib import Path
 import pytest
 
 from tenantbase.coherence.policy import Cache
+from tenantbase.commands import Set
 from tenantbase.entry import JSON
 from tenantbase.errors import StoreUnavailable
-from tenantbase.interfaces.store import Set
 from tenantbase.scope import DEFAULT
 from tests.app_server import AppServer, clean_environment
-from tests.service import Server
+from tests.service import Server, web_settings
 from tests.web.conftest import Start
-from tests.service import web_settings
 from tests.web.table import Ask, Row, invalid, name_of, problem
 from tests.wire import SECONDS, Headers, Wire, request
 

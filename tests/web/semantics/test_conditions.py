@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
+from tenantbase.commands import Condition
 from tenantbase.database.validation import combined
 from tenantbase.errors import ConditionFailed, InvalidRequest
-from tenantbase.interfaces.store import Condition
 from tenantbase.web.semantics.conditions import (
     Tags,
     header_condition,

@@ -7,9 +7,8 @@ import asyncio
 import pytest
 
 from tests.servers import poll_async
-from tests.service import Server
+from tests.service import Server, web_settings
 from tests.web.conftest import Start
-from tests.service import web_settings
 from tests.web.table import problem
 from tests.wire import request
 

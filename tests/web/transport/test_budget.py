@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tenantbase.web.transport.budget import SMALL_BYTES, Budget, Holding
 from tenantbase.web.problems import OverLimit
+from tenantbase.web.transport.budget import SMALL_BYTES, Budget, Holding
 
 LARGE = 4 * SMALL_BYTES
 

@@ -9,10 +9,9 @@ import pytest
 
 from tenantbase.web.transport import draining
 from tests.servers import poll_async
-from tests.service import Server
+from tests.service import Server, web_settings
 from tests.web.conftest import Start
 from tests.wire import request
-from tests.service import web_settings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -14,17 +14,16 @@ import pytest
 
 from tenantbase import json_requests
 from tenantbase.coherence.policy import Cache
+from tenantbase.commands import Set
 from tenantbase.entry import JSON, Entry
 from tenantbase.json_requests import Read
 from tenantbase.lookup import Lookup
-from tenantbase.interfaces.store import Set
-from tenantbase.web.transport.budget import STALLED_SECONDS
 from tenantbase.scope import DEFAULT
+from tenantbase.web.transport.budget import STALLED_SECONDS
 from tests.servers import MemcachedProcess, poll_async
-from tests.service import Server
+from tests.service import Server, web_settings
 from tests.web.blocked import BlockedCache, blocked
 from tests.web.conftest import Start
-from tests.service import web_settings
 from tests.web.table import problem
 from tests.wire import Answer, Wire, request
 

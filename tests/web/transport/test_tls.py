@@ -12,8 +12,8 @@ from dataclasses import replace
 import pytest
 import pytest_asyncio
 
+from tenantbase.commands import Set
 from tenantbase.entry import JSON
-from tenantbase.interfaces.store import Set
 from tenantbase.process.tls import load
 from tenantbase.scope import DEFAULT
 from tenantbase.web import WebSettings

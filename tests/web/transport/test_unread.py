@@ -9,14 +9,13 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from tenantbase.commands import Set
 from tenantbase.entry import OCTETS
-from tenantbase.interfaces.store import Set
 from tenantbase.scope import DEFAULT
-from tests.servers import poll_async
-from tests.service import web_settings
-from tests.service import Server
-from tests.web.conftest import Start
 from tenantbase.web.transport.unread import Share
+from tests.servers import poll_async
+from tests.service import Server, web_settings
+from tests.web.conftest import Start
 from tests.web.table import problem
 from tests.wire import Wire, request
 

@@ -1,0 +1,141 @@
+"""What the database can be asked to do, and what it did.
+
+A *transaction* is a tuple of commands: all are carried out, or none. Their keys and prefixes are
+scoped (``scope.py``).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from tenantbase.access import Token
+from tenantbase.entry import Entry
+
+
+class Condition(msgspec.Struct, frozen=True, gc=False):
+    """A condition on a key. The command is carried out only if everything given holds.
+
+    Attributes:
+        absent: the key does not exist (``if_absent``, ``If-None-Match: *``).
+        exists: the key exists (``If-Match: *``).
+        versions: the entry's version is one of these (``if_version``, ``If-Match: "7"``).
+        not_versions: the entry is absent or its version is none of these
+            (``If-None-Match: "7"``).
+    """
+
+    absent: bool = False
+    exists: bool = False
+    versions: frozenset[int] | None = None
+    not_versions: frozenset[int] | None = None
+
+    def holds(self, version: int | None) -> bool:
+        """Whether it holds for an entry of this version; None: the entry is absent."""
+        if self.absent and version is not None:
+            return False
+        if self.exists and version is None:
+            return False
+        if self.versions is not None and version not in self.versions:
+            return False
+        return self.not_versions is None or version not in self.not_versions
+
+
+class Set(msgspec.Struct, frozen=True, gc=False):
+    """Store a value. A new key gets a new id; a living one keeps its id."""
+
+    key: str
+    value: bytes
+    content_type: str
+    expires_at: float | None = None
+    condition: Condition | None = None
+
+
+class Delete(msgspec.Struct, frozen=True, gc=False):
+    """Remove a key. Removing an absent one changes nothing."""
+
+    key: str
+    condition: Condition | None = None
+
+
+class Increment(msgspec.Struct, frozen=True, gc=False):
+    """Add ``by`` to the JSON integer stored at ``key``; an absent key counts as ``initial``.
+
+    ``expires_at`` None leaves a living counter's expiry as it is.
+    """
+
+    key: str
+    by: int
+    initial: int
+    expires_at: float | None = None
+    condition: Condition | None = None
+
+
+class DeletePrefix(msgspec.Struct, frozen=True, gc=False):
+    """Remove every key that begins with ``prefix`` (literal text; empty: all keys)."""
+
+    prefix: str
+
+
+class Sweep(msgspec.Struct, frozen=True, gc=False):
+    """Housekeeping: remove at most ``limit`` rows that have expired or no longer count."""
+
+    limit: int
+
+
+class PutTenant(msgspec.Struct, frozen=True, gc=False):
+    """Create a tenant, or change its limits; one that is UNSET stays as it is (None when new)."""
+
+    name: str
+    max_entries: int | None | msgspec.UnsetType = msgspec.UNSET
+    max_bytes: int | None | msgspec.UnsetType = msgspec.UNSET
+    max_requests_per_second: int | None | msgspec.UnsetType = msgspec.UNSET
+
+
+class DeleteTenant(msgspec.Struct, frozen=True, gc=False):
+    """Remove a tenant, its entries and its tokens. Removing an absent one changes nothing."""
+
+    name: str
+
+
+class CreateToken(msgspec.Struct, frozen=True, gc=False):
+    """Store a token, and close the database if it is open. Its tenant must exist.
+
+    ``digest`` is the SHA-256 of the secret.
+    """
+
+    token: Token
+    digest: bytes
+
+
+class RevokeToken(msgspec.Struct, frozen=True, gc=False):
+    """Remove a token by its id. Removing an absent one changes nothing."""
+
+    id: str
+
+
+class DisableTokens(msgspec.Struct, frozen=True, gc=False):
+    """Remove all tokens and open the database to everyone."""
+
+
+KeyCommand = Set | Delete | Increment
+"""Those that name their key."""
+
+AdminCommand = PutTenant | DeleteTenant | CreateToken | RevokeToken | DisableTokens
+"""Each is a transaction of its own."""
+
+Command = KeyCommand | DeletePrefix | Sweep | AdminCommand
+Transaction = tuple[Command, ...]
+
+
+class Applied(msgspec.Struct, frozen=True, gc=False):
+    """The result of one command.
+
+    Attributes:
+        entry: the entry as it is now; None after a removal or when there is none.
+        created: the key, or the tenant, did not exist before.
+        removed: the number of removed entries (for a Sweep: rows; for tenants and tokens: how
+            many of them).
+    """
+
+    entry: Entry | None = None
+    created: bool = False
+    removed: int = 0
