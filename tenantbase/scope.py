@@ -9,7 +9,8 @@ them apart.
 from __future__ import annotations
 
 import re
-from typing import Final, NewType
+from collections.abc import Iterable
+from typing import Final, NewType, cast
 
 from tenantbase.errors import InvalidRequest
 
@@ -49,6 +50,11 @@ class Scope:
     def key(self, key: str) -> ScopedKey:
         """The scoped form of a key."""
         return ScopedKey(self.start + key)
+
+    def keys(self, keys: Iterable[str]) -> dict[str, ScopedKey]:
+        """Keys, each once and in order, with their scoped forms."""
+        start = self.start
+        return cast(dict[str, ScopedKey], {key: start + key for key in keys})
 
     def prefix(self, prefix: str) -> str:
         """The scoped form of a prefix. An empty one covers this tenant's keys, not all keys."""
