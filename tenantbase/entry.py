@@ -23,7 +23,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         key: 1 to 1,024 bytes of UTF-8, no U+0000.
-        value: its bytes; for a JSON content type the JSON text as it was written.
+        value: its bytes; for a JSON content type, the JSON text as it was written.
         content_type: the media type with its parameters, as given.
         id: a UUID in its 36-character form, made when the key is created and kept while it lives.
         version: grows with every change in the database; never reused.
@@ -61,7 +61,7 @@ def check_key(key: str, field: str = "key") -> str:
         InvalidRequest: it is empty, too long, holds U+0000 or a lone surrogate.
     """
     if key.isascii() and 0 < len(key) <= MAX_KEY_BYTES and "\0" not in key:
-        return key  # nearly all keys are, and their reads are many
+        return key  # the fast way for nearly all keys
     if not key:
         raise InvalidRequest("a key has at least one character", field)
     check_text(key, field)
@@ -75,7 +75,7 @@ def check_keys(keys: Sequence[str], field: str) -> Sequence[str]:
     joined = "".join(keys)
     if joined.isascii() and "\0" not in joined and all(keys):
         if max(map(len, keys), default=0) <= MAX_KEY_BYTES:
-            return keys  # one check for all of them passes nearly always
+            return keys  # a single check of all of them nearly always passes
     for index, key in enumerate(keys):
         check_key(key, f"{field}[{index}]")
     return keys

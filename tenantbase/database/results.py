@@ -1,4 +1,4 @@
-"""Results of the policy, which have scoped keys, as results with plain keys."""
+"""Turns results of the policy, which have scoped keys, into results with plain keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def plain_entry(entry: Entry) -> Entry:
 
 
 def plain_lookup(found: Lookup, key: str) -> Lookup:
-    """What was found at a scoped key, with the plain key that it was asked for by."""
+    """The same result, with the plain key of the request."""
     entry = found.entry
     if entry is None:
         return found
@@ -24,7 +24,7 @@ def plain_lookup(found: Lookup, key: str) -> Lookup:
 
 
 def plain_applied(applied: Applied) -> Applied:
-    """What a command did, with the plain key in its entry."""
+    """The same result, with the plain key in its entry."""
     entry = applied.entry
     if entry is None:
         return applied
