@@ -14,7 +14,7 @@ from tenantbase.documents import as_line, entry_json
 from tenantbase.entry import JSON, Entry
 from tenantbase.pem import client_context
 
-_ATTEMPTS: Final = 3  # few: a user is waiting at the prompt
+_ATTEMPTS: Final = 3  # only a few: a user is waiting at the prompt
 
 
 class HttpBackend:

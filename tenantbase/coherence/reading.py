@@ -28,9 +28,7 @@ from tenantbase.policy_counts import PolicyCounts
 
 _BATCH_KEYS: Final = 256
 _SELECTS: Final = 8  # the most queries in flight
-_LARGE_ITEM_BYTES: Final = (
-    64 << 10
-)  # opening a smaller one is faster than handing it to a thread
+_LARGE_ITEM_BYTES: Final = 64 << 10  # opening a smaller one is faster than handing it to a thread
 _NONE_OPENED: Final[Mapping[bytes, Entry | None | Verdict]] = {}
 _Loaded = Entry | None | StoreError
 _Load = tuple[bytes, Tag]  # a key's name, and the tag its bucket had before the store was read
@@ -241,9 +239,7 @@ class ReadThrough:
                 selected = self._selects.submit(wanted)
                 self._deadlines.watch(selected, None)
                 read = await selected
-            except (
-                Exception
-            ) as error:  # of any kind: callers that joined must not wait forever
+            except Exception as error:  # of any kind: callers that joined must not wait forever
                 for load in own.values():
                     _settle(self._loads.pop(load), error)
                 raise

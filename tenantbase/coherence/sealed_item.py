@@ -24,9 +24,7 @@ from tenantbase.coherence.authority import Tag
 from tenantbase.entry import JSON, Entry
 
 _MAC_BYTES: Final = 16
-_MAGIC: Final = (
-    b"TBF\x02"  # in version 1 keys were not scoped, so two keys could share a name
-)
+_MAGIC: Final = b"TBF\x02"  # in version 1 keys were not scoped, so two keys could share a name
 _HEADER: Final = struct.Struct("<4s16sQ32sQdH36s")
 _BODY: Final = _MAC_BYTES + _HEADER.size  # where the content type begins
 _unpack: Final = _HEADER.unpack_from

@@ -110,9 +110,7 @@ class TagTicket:
     def __init__(self, epoch: bytes, after: dict[int, int], in_doubt: Collection[int]) -> None:
         self.epoch = epoch
         self.after = after
-        self.in_doubt = (
-            in_doubt  # buckets in which an earlier transaction's outcome is unknown
-        )
+        self.in_doubt = in_doubt  # buckets in which an earlier transaction's outcome is unknown
 
     def tag(self, bucket: int) -> Tag:
         """The tag under which what this transaction wrote may be cached."""

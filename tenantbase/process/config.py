@@ -42,7 +42,7 @@ def _option(
         parse: reads one value's text; its ValueError says what was expected.
         text: the help.
         many: the option may be repeated.
-        shown: the default as help shows it, where that is not the text of ``default``.
+        shown: the default as help shows it, if that is not the text of ``default``.
     """
     return field(
         default=default,
@@ -151,7 +151,7 @@ class Config:
         read.switch,
         False,
         "",
-        "Allow other addresses, without authentication, and without encryption unless TLS is on.",
+        "Allow any --host, without authentication, and without encryption unless TLS is on.",
     )
     workers: int = _option(
         read.workers,
@@ -160,8 +160,8 @@ class Config:
         "Worker processes; auto starts one for each available processor.",
     )
     watchdog_seconds: float = _option(
-        # Nothing blocks an event loop for as much as a second, but a machine that swaps is slow
-        # rather than stuck.
+        # Nothing blocks an event loop for even a second, but on a machine that swaps, one may be
+        # slow and not stuck.
         read.seconds(3600, zero=True),
         30.0,
         "SECONDS",
@@ -207,7 +207,7 @@ class Config:
     log_level: str = _option(read.log_level, "warning", "LEVEL", f"One of {', '.join(LOG_LEVELS)}.")
 
     ignored: tuple[str, ...] = field(default=(), compare=False)
-    """Not an option: the environment variables that were ignored, and why, a line each."""
+    """Not an option: a line for each environment variable that was ignored, and why."""
 
     @classmethod
     def load(cls, given: Mapping[str, object], environ: Mapping[str, str]) -> Config:
@@ -215,9 +215,9 @@ class Config:
 
         Args:
             given: the options that the command takes, each with its value on the command line:
-                text, a tuple of texts where it may be repeated, True for a switch; or None, an
-                empty tuple or False if it was not given. Other options keep their defaults, and
-                their variables are not read.
+                text, a tuple of texts if it may be repeated, or True for a switch. If it was not
+                given: None, an empty tuple or False. Other options keep their defaults, and their
+                variables are not read.
             environ: the environment. An empty variable counts as unset.
 
         Raises:
