@@ -3,8 +3,8 @@
     ClientError
     ├── ConnectionFailed         no answer; nothing was written
     │   └── NotTrusted           the server's certificate could not be verified; nothing was sent
-    ├── OutcomeUnknown           a write whose answer was lost or is inconclusive; it may have taken effect
-    ├── UnexpectedAnswer         not an answer of tenantbase: it came from something in between
+    ├── OutcomeUnknown           a write without a conclusive answer: it may have taken effect
+    ├── UnexpectedAnswer         not from a tenantbase server: something in between answered
     └── Refused                  the server refused, and says why; nothing was written
         ├── ConditionFailed      if_version or if_absent did not hold
         ├── WrongType            the operation does not work on this kind of entry
@@ -41,7 +41,7 @@ class OutcomeUnknown(ClientError):
 
 
 class UnexpectedAnswer(ClientError):
-    """The answer is not from a tenantbase server. If it was to a write, that is unacknowledged."""
+    """The answer is not from a tenantbase server. A write may have taken effect."""
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -19,8 +19,8 @@ from tenantbase.web import responses
 from tenantbase.web.answer import Answer, rendered, rendered_fields, rendered_head
 from tenantbase.web.lifecycle import Lifecycle
 
-# Two entries that differ in everything but the type of their values: what a template is made of,
-# and what it is checked with.
+# Two entries that differ in everything but the type of their values: one to make a template from,
+# one to check it with.
 _SAMPLE: Final = Entry("k", b"1", JSON, "0" * 36, 1_234_567_890_123_456_789, None)
 _OTHER: Final = Entry("other", b"22", "text/plain", "f" * 36, 7, 1e9)
 
@@ -38,7 +38,7 @@ class ResponseWriter:
         self._fresh_until = 0.0
         self._last_fields = b""
         self._closing_fields = b""
-        # Most answers are one of these. To render their headers each time would take as long as
+        # Most answers are one of these. Rendering their headers every time would take as long as
         # everything else here.
         self._entry = {status: head_template(_entry_headers(status)) for status in CacheStatus}
         self._written = head_template(responses.written_headers)
@@ -73,7 +73,8 @@ class ResponseWriter:
 
 
 def head_template(headers_of: Callable[[Entry], dict[str, str]]) -> bytes:
-    """A format of a 200 answer: filled in with version, size of the body, last fields and body.
+    """A template of a 200 answer, to be filled in with version, size of the body, last fields and
+    body.
 
     Args:
         headers_of: the headers of the answer for an entry, in which its version appears once.
