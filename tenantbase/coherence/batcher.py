@@ -66,7 +66,7 @@ LATER: Final = _Mark.LATER
 
 Again = Literal[_Mark.AGAIN]
 AGAIN: Final = _Mark.AGAIN
-"""In place of a result: the item goes into another batch, behind those that wait."""
+"""In place of a result: the item goes into another batch, behind the waiting items."""
 
 
 class Unfinished(Generic[Result]):
@@ -97,12 +97,12 @@ class Batcher(Generic[Item, Result]):
             results is raised to that item's caller alone; an exception that ``run`` raises goes
             to all of them. It runs in a task of its own, which no caller can cancel. It may
             return ``Unfinished``; the second step must end by itself.
-        limit: the most that a batch may weigh; a heavier item is a batch of its own.
+        limit: the maximum weight of a batch; a heavier item is a batch of its own.
         parallel: how many batches may be in their first step.
         finishing: how many more may be in their second step; beyond it, a batch keeps its place
             among ``parallel`` until it has ended. None: no bound.
         weight: what an item weighs; None: 1 each.
-        queue: chooses the items of a batch, instead of ``limit`` and ``weight``.
+        queue: chooses the items of a batch; replaces ``limit`` and ``weight``.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Batcher(Generic[Item, Result]):
         """Add an item to the next batch; ``receive`` is called with its result or exception.
 
         For hot paths: a future and its callback cost as much as everything else here. If
-        ``receive`` raises, the event loop's exception handler is told.
+            ``receive`` raises, the event loop's exception handler is called.
         """
         self._waiting.append((item, receive))
         if not self._scheduled and len(self._tasks) < self._parallel:
@@ -148,7 +148,7 @@ class Batcher(Generic[Item, Result]):
 
     @property
     def waiting(self) -> int:
-        """How many items are not in a batch yet."""
+        """The number of items not yet in a batch."""
         return len(self._waiting)
 
     async def drained(self) -> None:
@@ -159,7 +159,7 @@ class Batcher(Generic[Item, Result]):
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            # Looked up once: until Python 3.12 each time costs a system call.
+            # Looked up once: before Python 3.12, every look-up is a system call.
             self._loop = asyncio.get_running_loop()
         return self._loop
 
@@ -187,7 +187,7 @@ class Batcher(Generic[Item, Result]):
                 self._let_next_begin()
                 answer = await answer.finish()
             results = answer
-        except Exception as error:  # it is for the callers, all of them
+        except Exception as error:  # every caller of the batch gets it
             results = [error] * len(batch)
         self._deliver(batch, results)
 

@@ -1,4 +1,4 @@
-"""The reading half of the service; for a database opened read-only, the whole of it."""
+"""The reading half of the service, and all of it for a database opened read-only."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Reader:
 
         Args:
             limit: entries at most, 1 to 10,000; None: all of them.
-            values: whether entries come with their value; without, it is empty.
+            values: whether to read values; if not, they are empty.
 
         Yields:
             A piece, of keys and their entries, and whether there may be entries after it.
@@ -82,7 +82,7 @@ class Reader:
     # Every operation passes through one of these.
 
     def _scoped(self, scope: Scope, key: str) -> str:
-        return scope.start + check_key(key)  # scope.key, without a call: reads are many
+        return scope.start + check_key(key)  # inlined scope.key, because reads are frequent
 
     def _scoped_prefix(self, scope: Scope, prefix: str) -> str:
         return scope.prefix(check_text(prefix, "prefix"))
