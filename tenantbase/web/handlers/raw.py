@@ -68,7 +68,9 @@ class Raw:
         value = await read_body(request, settings.max_value_bytes, settings.body_timeout)
         checked = is_json(content_type) and is_large(value)
         if checked:
-            await self._parser.check_value(value)
+            checking = self._parser.checked(value)
+            del value
+            value = await checking
         applied = await self._database.put(DEFAULT, draft, value, json_checked=checked)
         return created(applied, _location(key)) if applied.created else written(applied)
 
