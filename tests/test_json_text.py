@@ -16,10 +16,12 @@ from tenantbase.json_text import (
     MAX_DEPTH,
     Decoder,
     NotJson,
+    Text,
     _depth,
     check_json,
     check_lone_list,
     check_names,
+    check_utf8,
     parse,
 )
 
@@ -43,7 +45,7 @@ def depth(value: object) -> int:
 @given(VALUES, some.sampled_from(LAYOUTS), some.booleans())
 def test_depth(value: object, layout: tuple[str, str], ascii_only: bool) -> None:
     text = json.dumps(value, separators=layout, ensure_ascii=ascii_only).encode()
-    assert _depth(text) == depth(value)
+    assert _depth(text) == _depth(memoryview(text)) == depth(value)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,24 @@ def test_depth_of_long_texts(filler: str) -> None:
     for _ in range(50):
         value = [value, filler[:100]]
     assert _depth(json.dumps(value).encode()) == 50
+
+
+@pytest.mark.parametrize("shift", range(5))
+def test_escapes_across_pieces(shift: int) -> None:
+    """Wherever a text is cut, a backslash belongs to what follows it."""
+    text = b'[%b["%b", "]"]]' % (b" " * shift, rb"[\"\\" * 50_000)
+    assert _depth(text) == _depth(memoryview(text)) == 2
+
+
+@pytest.mark.parametrize("shift", range(4))
+def test_characters_across_pieces(shift: int) -> None:
+    text = b" " * shift + "é€😀".encode() * 30_000
+    check_utf8(text, None)
+    check_utf8(memoryview(text), None)
+    for wrong, at in ((text[:-1], len(text) - 4), (text + b"\xff ", len(text))):
+        for form in (wrong, memoryview(wrong)):
+            with pytest.raises(NotJson, match=f"not valid UTF-8 at byte {at}$"):
+                check_utf8(form, None)
 
 
 @given(
@@ -84,6 +104,7 @@ def test_a_name_given_twice_is_found(
         value = json.dumps(last, separators=layout).encode()
     if len(set(names)) == len(names):
         check_names(text, value)
+        check_names(memoryview(text), None if value is None else memoryview(value))
     else:
         with pytest.raises(InvalidRequest, match="given more than once") as caught:
             check_names(text, value)
@@ -120,7 +141,9 @@ LISTS = (b"", b" ", b"1", b"[]", b"12", b"1,2", ENTRY, ENTRY + b" ,\n" + ENTRY, 
 )
 def test_a_list_given_once_is_not_taken_for_two(form: bytes, text: bytes) -> None:
     body = form % text
-    check_lone_list(body, map(bytes, msgspec.json.decode(body, type=Lists).values))
+    values = msgspec.json.decode(body, type=Lists).values
+    check_lone_list(body, [bytes(value) for value in values])
+    check_lone_list(body, [memoryview(value) for value in values])
 
 
 @pytest.mark.parametrize("second", LISTS)
@@ -128,10 +151,13 @@ def test_a_list_given_once_is_not_taken_for_two(form: bytes, text: bytes) -> Non
 def test_a_list_given_twice_is_found(first: bytes, second: bytes) -> None:
     for name in (b"values", rb"\u0076alues"):
         body = b'{"%b":[%b], "values": [%b]}' % (name, first, second)
-        items = map(bytes, msgspec.json.decode(body, type=Lists).values)
-        with pytest.raises(InvalidRequest, match="'values' is given more than once") as caught:
-            check_lone_list(body, items)
-        assert caught.value.field == "values"
+        values = msgspec.json.decode(body, type=Lists).values
+        forms: list[list[Text]] = [[bytes(value) for value in values]]
+        forms.append([memoryview(value) for value in values])
+        for items in forms:
+            with pytest.raises(InvalidRequest, match="'values' is given more than once") as caught:
+                check_lone_list(body, items)
+            assert caught.value.field == "values"
 
 
 @pytest.mark.parametrize("last", ["1", "[1]", "[1,2]"])

@@ -23,8 +23,8 @@ MUTATIONS: Final = {
             "a-piece-begins-at-depth-zero": ("            depth += sum(steps)\n", ""),
             "escaped-names-differ": ('if "\\\\" in name:', "if False:"),
             "a-colon-in-any-text-is-a-second-name": (
-                'if text.count(b":") > 1:',
-                'if text.count(b":") > 2:',
+                'if count(text, b":") > 1:',
+                'if count(text, b":") > 2:',
             ),
             "a-pair-of-surrogates-is-two-lone-ones": (
                 '_PAIR.sub(b"", text.replace(b"\\\\\\\\", b""))',

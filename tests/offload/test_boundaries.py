@@ -49,7 +49,7 @@ async def test_the_child_does_not_get_the_terminals_signals(
     program += "; raise SystemExit(3)"
     monkeypatch.setattr(runner, "_PROGRAM", program)
     with pytest.raises(Overloaded):
-        await ParserProcess().check_value(b"1")
+        await ParserProcess().checked(b"1")
     process, session = map(int, told.read_text().split())
     assert session == process != os.getsid(0)
 

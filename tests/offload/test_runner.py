@@ -12,10 +12,11 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tenantbase.errors import InvalidRequest, Overloaded
-from tenantbase.json_requests import SET_VALUE, Read, content, read_many
+from tenantbase.json_requests import SET_VALUE, Read, SetValue, content, read_many
 from tenantbase.json_text import check_json, parse
 from tenantbase.offload import runner
 from tenantbase.offload.child import Job
@@ -83,7 +84,7 @@ def one(text: bytes) -> Iterator[Read]:
 
 def checked(text: bytes) -> Iterator[Read]:
     check_json(text, "value")
-    yield from ()
+    yield Read(SetValue("", msgspec.Raw(b"")), text)
 
 
 CASES = [
@@ -157,15 +158,15 @@ async def test_one_that_dies_is_a_refusal(
         usual = runner._PROGRAM
         program(ending)
         with pytest.raises(Overloaded):
-            await reader.check_value(b"1")
+            await reader.checked(b"1")
         program(usual)
-    await reader.check_value(b"1")
+    await reader.checked(b"1")
 
 
 async def test_one_that_cannot_be_started_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(Overloaded):
-        await ParserProcess().check_value(b"1")
+        await ParserProcess().checked(b"1")
 
 
 HANGING = "import os, time; open({!r}, 'w').write(str(os.getpid())); time.sleep(600)"
@@ -177,7 +178,7 @@ async def test_one_that_hangs_is_killed(
     monkeypatch.setattr(runner, "_TIMEOUT_SECONDS", 1)
     program(HANGING.format(str(tmp_path / "pid")))
     with pytest.raises(Overloaded):
-        await ParserProcess().check_value(b"1")
+        await ParserProcess().checked(b"1")
     written = tmp_path / "pid"
     assert not written.exists() or not alive(int(written.read_text()))
 
@@ -188,7 +189,7 @@ async def test_a_child_whose_caller_is_gone_is_killed(
     written = tmp_path / "pid"
     program(HANGING.format(str(written)))
     reader = ParserProcess()
-    asking = asyncio.create_task(reader.check_value(b"1"))
+    asking = asyncio.create_task(reader.checked(b"1"))
     async with asyncio.timeout(20):
         while not written.exists() or not written.read_text():
             await asyncio.sleep(0.01)

@@ -69,7 +69,9 @@ class Raw:
         value = await read_body(request, settings.limits.max_value_bytes, settings.body_timeout)
         checked = is_json(content_type) and is_large(value)
         if checked:
-            await self._parser.check_value(value)
+            checking = self._parser.checked(value)
+            del value
+            value = await checking
         applied = await self._database.put(DEFAULT, draft, value, json_checked=checked)
         if applied.created:
             return created(key, applied, _location(key))
