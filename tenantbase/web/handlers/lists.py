@@ -90,15 +90,20 @@ class _Listing:
             if page is None:
                 break
             entries, more = page
-            self.share.charge(sum(len(entry.value) for _, entry in entries))
-            if entries:
-                last = entries[-1][0]
-                for is_large, group in groupby(entries, _is_large):
-                    if is_large:
-                        for entry in group:
-                            yield [entry]
-                    else:
-                        yield list(group)
+            sizes = [len(entry.value) for _, entry in entries]
+            self.share.charge(sum(sizes))
+            if not entries:
+                continue
+            last = entries[-1][0]
+            if max(sizes) <= PIECE_BYTES:  # nearly always
+                yield entries
+                continue
+            for is_large, group in groupby(entries, _is_large):
+                if is_large:
+                    for entry in group:
+                        yield [entry]
+                else:
+                    yield list(group)
         if more and last is not None:
             self._cursor = cursor_after(last)
 
