@@ -31,12 +31,13 @@ class Scope:
     Attributes:
         tenant: the name.
         start: what every scoped key of this tenant begins with, and no other tenant's does.
+        plain: the part of a scoped key that clients know: ``entry.key[scope.plain]``.
 
     Raises:
         InvalidRequest: this cannot be the name of a tenant.
     """
 
-    __slots__ = ("tenant", "start")
+    __slots__ = ("tenant", "start", "plain")
 
     def __init__(self, tenant: str = "default") -> None:
         if not _TENANT.fullmatch(tenant):
@@ -46,6 +47,7 @@ class Scope:
             )
         self.tenant: Final = tenant
         self.start: Final = tenant + _SEPARATOR
+        self.plain: Final = slice(len(self.start), None)
 
     def key(self, key: str) -> ScopedKey:
         """The scoped form of a key."""
