@@ -284,7 +284,7 @@ class _Asked(NamedTuple):
 def _split(slots: list[Slot], tags: Tags) -> tuple[list[tuple[Slot, Tag]], list[str]]:
     """Slots with their tags, and the keys of those that have none, which bypass memcached."""
     pairs = zip(slots, tags, strict=True)
-    if None not in tags:  # nearly always
+    if all(tags):  # nearly always
         return cast("list[tuple[Slot, Tag]]", list(pairs)), []
     asked: list[tuple[Slot, Tag]] = []
     direct: list[str] = []
