@@ -48,7 +48,7 @@ def entry_json(key: str, entry: Entry) -> bytes:
         value,
         entry.id.encode(),
         entry.version,
-        _moment(entry.expires_at),
+        _NULL if entry.expires_at is None else _moment(entry.expires_at),
         more,
     )
 
@@ -111,11 +111,9 @@ def applied_json(key: str, applied: Applied, with_value: bool = False) -> bytes:
         entry.id.encode(),
         entry.version,
         b"true" if applied.created else b"false",
-        _moment(entry.expires_at),
+        _NULL if entry.expires_at is None else _moment(entry.expires_at),
     )
 
 
-def _moment(expires_at: float | None) -> bytes:
-    if expires_at is None:
-        return _NULL
+def _moment(expires_at: float) -> bytes:
     return _json(int(expires_at) if expires_at.is_integer() else expires_at)

@@ -1,8 +1,9 @@
 """Scoped keys: the tenant, a slash, and the key as clients write it.
 
 Below ``database`` every key and every prefix is scoped: in commands, entries, cached items, the
-change log, the feed and the tables. So the keys of two tenants never collide, and none of that code
-needs to know what a tenant is. Only this module joins a tenant and a key, or splits them.
+change log, the feed and the tables. Tenants' keys can therefore not meet, and none of that code
+needs to know what a tenant is. This module is the only one that puts the two together or takes
+them apart.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ class Scope:
     Attributes:
         tenant: the name.
         start: the prefix of every scoped key of this tenant, and of no other tenant's.
+        plain: the part of a scoped key that clients know: ``entry.key[scope.plain]``.
 
     Raises:
         InvalidRequest: this cannot be the name of a tenant.
     """
 
-    __slots__ = ("tenant", "start")
+    __slots__ = ("tenant", "start", "plain")
 
     def __init__(self, tenant: str = "default") -> None:
         if not _TENANT.fullmatch(tenant):
@@ -45,6 +47,7 @@ class Scope:
             )
         self.tenant: Final = tenant
         self.start: Final = tenant + _SEPARATOR
+        self.plain: Final = slice(len(self.start), None)
 
     def key(self, key: str) -> ScopedKey:
         """The scoped form of a key."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from itertools import starmap
 
 from tenantbase.database import Database, Reader
 from tenantbase.documents import applied_json, as_line, entry_json
@@ -45,7 +44,9 @@ class LocalBackend:
 
     async def lines(self, prefix: str, limit: int | None) -> AsyncGenerator[bytes, None]:
         async for entries, _ in self._database.scan(DEFAULT, prefix, limit=limit):
-            yield b"".join(map(as_line, starmap(entry_json, entries)))
+            yield b"".join(
+                as_line(entry_json(entry.key[DEFAULT.plain], entry)) for entry in entries
+            )
 
     def _writable(self) -> Database:
         assert isinstance(self._database, Database)  # commands that write open one

@@ -12,9 +12,9 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
-from tenantbase.coherence.authority import Authority, Tag
+from tenantbase.coherence.authority import Authority, Tag, Tags
 from tenantbase.coherence.batcher import AGAIN, LATER, Again, Batcher, Later, Unfinished
 from tenantbase.coherence.filler import HEAVY_BYTES, Fill, Filler
 from tenantbase.coherence.sealed_item import REJECTED, ItemSealer, Slot, Verdict
@@ -141,23 +141,16 @@ class ReadThrough:
             # Every caller of this batch has begun by now, so the tags are fresh for all of them.
             answer = self._authority.tags([slot.bucket for slot in slots])
             if isinstance(answer, list):
-                tags = answer
-                names = [
-                    slot.name for slot, tag in zip(slots, tags, strict=True) if tag is not None
-                ]
-                items = await self._fetch(memcache, names)
+                asked, direct = _split(slots, answer)
+                items = await self._fetch(memcache, [slot.name for slot, _ in asked])
             else:
                 tags, items = await asyncio.gather(
                     answer, self._fetch(memcache, [slot.name for slot in slots])
                 )
-            direct = []
-            asked: list[tuple[Slot, Tag]] = []
-            for slot, tag in zip(slots, tags, strict=True):
-                if tag is None or items is None:
-                    direct.append(slot.key)
-                else:
-                    asked.append((slot, tag))
-            if items is not None:
+                asked, direct = _split(slots, tags)
+            if items is None:
+                direct += [slot.key for slot, _ in asked]
+            else:
                 await self._open(asked, items, now, found, missed, left_out)
         if missed or direct or left_out:
             misses, bypasses = set(missed), set(direct)
@@ -200,17 +193,18 @@ class ReadThrough:
         for slot, tag in asked:
             data = item_of(slot.name)
             if data is None:
-                entry: Entry | None | Verdict = REJECTED
-            elif opened and slot.name in opened:
+                missed[slot.key] = slot.name, tag
+                continue
+            if data is LEFT_OUT:
+                left_out.add(slot.key)
+                continue
+            if opened and slot.name in opened:
                 entry = opened[slot.name]
             else:
                 entry = open_item(data, slot, tag)
-            if data is LEFT_OUT:
-                left_out.add(slot.key)
-            elif entry is REJECTED:
+            if entry is REJECTED:
                 missed[slot.key] = slot.name, tag
-                if data is not None:
-                    self._counts.rejected_items += 1
+                self._counts.rejected_items += 1
             elif entry is None or entry.expires_at is None or entry.alive(now):
                 found[slot.key] = Lookup(entry, hit)
             else:
@@ -285,6 +279,21 @@ class _Asked(NamedTuple):
     def complete(self) -> bool:
         """Whether there is nothing left to do."""
         return not (self.missed or self.direct or self.left_out)
+
+
+def _split(slots: list[Slot], tags: Tags) -> tuple[list[tuple[Slot, Tag]], list[str]]:
+    """Slots with their tags, and the keys of those that have none, which bypass memcached."""
+    pairs = zip(slots, tags, strict=True)
+    if all(tags):  # nearly always
+        return cast("list[tuple[Slot, Tag]]", list(pairs)), []
+    asked: list[tuple[Slot, Tag]] = []
+    direct: list[str] = []
+    for slot, tag in pairs:
+        if tag is None:
+            direct.append(slot.key)
+        else:
+            asked.append((slot, tag))
+    return asked, direct
 
 
 def _bulk(

@@ -1,10 +1,10 @@
 """``Database``: the one service that every port calls, and nothing below it.
 
 Each operation takes a ``Scope`` and plain keys. It is validated here, its keys are scoped, and its
-size is limited. A result that needs its key has the plain one beside it; the key in an ``Entry``
-stays scoped, because changing it would take a copy. Every operation passes through one of the
-``_scoped`` methods, every write through ``_write``: a check, a quota or a count that concerns all
-of them is one edit there.
+size is limited. The key in an ``Entry`` stays scoped, because changing it would take a copy: ports
+show the key that they asked for, or ``entry.key[scope.plain]``. Every operation passes through one
+of the ``_scoped`` methods, every write through ``_write``: a check, a quota or a count that
+concerns all of them is one edit there.
 """
 
 from __future__ import annotations
