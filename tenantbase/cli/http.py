@@ -15,7 +15,7 @@ from tenantbase.entry import JSON, Entry
 from tenantbase.pem import client_context
 from tenantbase.scope import DEFAULT
 
-_ATTEMPTS: Final = 3  # few: a user is waiting at the prompt
+_ATTEMPTS: Final = 3  # only a few: a user is waiting at the prompt
 
 
 class HttpBackend:

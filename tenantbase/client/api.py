@@ -71,7 +71,7 @@ class Client:
         headers: sent with every request.
         timeout: seconds for one call, including its retries; for a list, for each page.
         connect_timeout: seconds for opening a connection.
-        attempts: how many times a request is sent at most.
+        attempts: the most times that a request is sent.
         connections: how many connections may be open. Each watch opens one more of its own, unless
             you give a ``session``.
     """
@@ -369,8 +369,7 @@ class Client:
 
         The stream survives lost connections and restarts of the server, without a gap: it yields
         either every change, in order, or a ``Reset`` that says to read everything under its prefix
-        again. It ends only with an error: the server refuses, or could not be reached in the first
-        place.
+        again. It ends only with an error: the server refuses, or cannot be reached at the start.
 
         Args:
             after: resume after this version, such as that of the last event you have seen; None
@@ -379,6 +378,6 @@ class Client:
         return watch(self._exchange, prefix, after)
 
     async def health(self) -> Health:
-        """The server's health, also when that is ``unavailable``."""
+        """The server's health, even if that is ``unavailable``."""
         answer = await self._exchange.read("GET", "/health-check", also=503)
         return parse(answer.body, Health)

@@ -1,4 +1,4 @@
-"""The web application: its routes, and what surrounds every request."""
+"""The web application: its routes, and the middleware around every request."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _boundary(
             return await handler(request)
         except ConnectionError:
             raise  # the client is gone; aiohttp's own errors for this are subclasses
-        except Exception as error:  # the boundary: every failure has an answer
+        except Exception as error:  # the outermost handler: every failure has an answer
             if request.writer.output_size:
                 # Too late for another status. Cutting the connection tells the client of the failure.
                 known = isinstance(error, TenantbaseError)

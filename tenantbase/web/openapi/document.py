@@ -49,7 +49,7 @@ _HEADERS: Final[dict[str, str]] = {
     "X-Content-Type-Options": "`nosniff`",
 }
 
-# What the Python types do not say about fields, by name: a name means the same nearly everywhere.
+# Descriptions of fields, by name, since a name means the same nearly everywhere.
 _FIELDS: Final[dict[str, Json]] = {
     "key": {**KEY, "description": "1 to 1,024 bytes of UTF-8; any character except U+0000."},
     "keys": {"description": "Keys. Duplicates count once."},
@@ -161,7 +161,7 @@ def _explain(schema: Json, limits: Limits) -> None:
     """Describe the fields in the schema of a type."""
     schema["description"] = schema["description"].replace("``", "`")
     for name, field in schema["properties"].items():
-        if "description" in field:  # the type describes a field with another meaning itself
+        if "description" in field:  # a type describes any field whose meaning differs
             continue
         field.update(_FIELDS.get(name, {}))
         if name == "value":
