@@ -122,6 +122,9 @@ KeyCommand = Set | Delete | Increment
 AdminCommand = PutTenant | DeleteTenant | CreateToken | RevokeToken | DisableTokens
 """Commands that are each a transaction of their own."""
 
+Removal = Delete | DeletePrefix | Sweep | DeleteTenant | RevokeToken
+"""Those that only remove. They are carried out on a full disk, too."""
+
 Command = KeyCommand | DeletePrefix | Sweep | AdminCommand
 Transaction = tuple[Command, ...]
 
@@ -131,7 +134,7 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         entry: the entry as it is now, or None if there is none.
-        created: whether the key, or the tenant, is new.
+        created: whether the key, the tenant or the token is new.
         removed: the number of removed entries (of rows for a Sweep; of tenants or tokens for
             theirs).
     """

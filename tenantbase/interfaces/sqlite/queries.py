@@ -10,8 +10,8 @@ from typing import Any, Final
 from tenantbase.entry import MAX_KEY_BYTES, Entry
 from tenantbase.errors import LeftOut, StoreError
 from tenantbase.events import ChangeEvent, EventKind
+from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, unavailable
 from tenantbase.interfaces.sqlite.large_values import UNLESS_LARGE, read_large
-from tenantbase.interfaces.sqlite.schema import concerns_a_row, unavailable
 from tenantbase.scope import plain_key
 
 # Greater than every legal key: the highest character, once more than fits in a key.

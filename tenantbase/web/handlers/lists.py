@@ -15,8 +15,8 @@ from tenantbase.database import Database
 from tenantbase.documents import PIECE_BYTES, as_line, entry_json, entry_pieces, in_one_line
 from tenantbase.entry import JSON, Entry, check_key
 from tenantbase.errors import InvalidRequest
-from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer, Stream
+from tenantbase.web.caller import CALLER, Callers, scope_of
 from tenantbase.web.responses import collection
 from tenantbase.web.semantics.negotiation import weights
 from tenantbase.web.semantics.targets import integer, query
@@ -33,8 +33,9 @@ _CURSOR_VERSION: Final = b"\x01"
 class Lists:
     """The routes that list entries."""
 
-    def __init__(self, database: Database, unread: Unread) -> None:
+    def __init__(self, database: Database, unread: Unread, callers: Callers) -> None:
         self._database = database
+        self._callers = callers
         self._unread = unread
 
     async def get_values(self, request: web.Request) -> Answer:
@@ -55,8 +56,9 @@ class Lists:
         """The same pieces, charging what the list holds until the client has read it."""
         with share_of(request, self._unread) as listing.share:
             async with aclosing(pieces):
-                async for piece in pieces:
-                    yield piece
+                with self._callers.holding(request[CALLER], listing.share.transport.abort):
+                    async for piece in pieces:
+                        yield piece
 
 
 class _Listing:
@@ -71,8 +73,10 @@ class _Listing:
         values = fields is None
         self._encode: Callable[[str, Entry], bytes] = entry_json if values else _key_json
         after = after_cursor(cursor) if cursor else ""  # empty: from the start
+        scope = scope_of(request)
+        self._plain = scope.plain
         self._pieces = database.scan(
-            DEFAULT, parameters.get("prefix", ""), after, limit=limit, values=values
+            scope, parameters.get("prefix", ""), after, limit=limit, values=values
         )
         self._cursor: str | None = None
         self.share: Share
@@ -94,7 +98,7 @@ class _Listing:
             self.share.charge(sum(sizes))
             if not entries:
                 continue
-            last = entries[-1].key[DEFAULT.plain]
+            last = entries[-1].key[self._plain]
             if max(sizes) <= PIECE_BYTES:  # nearly always
                 yield entries
                 continue
@@ -132,11 +136,11 @@ class _Listing:
                 yield b"".join(map(as_line, self._documents(group)))
 
     def _documents(self, entries: list[Entry]) -> list[bytes]:
-        encode, plain = self._encode, DEFAULT.plain
+        encode, plain = self._encode, self._plain
         return [encode(entry.key[plain], entry) for entry in entries]
 
     def _pieces_of(self, entry: Entry) -> Iterator[bytes]:
-        return entry_pieces(entry.key[DEFAULT.plain], entry)
+        return entry_pieces(entry.key[self._plain], entry)
 
 
 def _is_large(entry: Entry) -> bool:
