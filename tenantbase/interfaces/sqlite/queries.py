@@ -31,6 +31,9 @@ DELETED: Final = """(
 # in milliseconds.
 ALIVE: Final = f"CASE WHEN {DELETED} THEN 0 ELSE expires_at IS NULL OR expires_at > ? END"
 
+# The same, but NULL for a row under a deleted prefix.
+STATE: Final = ALIVE.replace("THEN 0", "THEN NULL")
+
 _ENTRY: Final = "key, value, content_type, id, version, expires_at"
 _KEYS_A_QUERY: Final = 256
 _READ_BYTES: Final = 4 << 20  # of values that are read at once, but for the last one
