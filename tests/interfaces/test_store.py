@@ -31,6 +31,7 @@ from tenantbase.errors import (
     ConditionFailed,
     InvalidRequest,
     NoSuchTenant,
+    QuotaExceeded,
     StoreError,
     StoreUnavailable,
     TenantbaseError,
@@ -859,6 +860,128 @@ async def test_neighbours_of_a_refused_command_are_made(store: Store) -> None:
     assert isinstance(outcomes[1], TenantRequired)
     assert all(isinstance(outcomes[at], tuple) for at in (0, 2, 3))
     assert await keys_of(store) == ["default/a", "t/b"]
+
+
+# Usage and limits
+
+
+async def usage(store: Store, tenant: str = "t") -> tuple[int, int]:
+    found = (await access(store)).tenants[tenant]
+    return found.entries, found.bytes
+
+
+async def test_keys_and_values_are_counted(store: Store) -> None:
+    await write(store, PutTenant("t"))
+    for commands, expected in (
+        ((Set("t/é", b"123", OCTETS),), (1, 5)),
+        ((Set("t/é", b"", OCTETS),), (1, 2)),
+        ((Set("t/k", b"12", OCTETS), Set("t/k", b"1", OCTETS)), (2, 4)),
+        ((Increment("t/n", 99, 0),), (3, 7)),
+        ((Increment("t/n", 1, 0),), (3, 8)),
+        ((Delete("t/k"), Delete("t/k"), Delete("t/absent")), (2, 6)),
+        ((Set("t/k", b"12", OCTETS, NOW + 1),), (3, 9)),
+        ((DeletePrefix("t/n"),), (2, 5)),
+        ((DeletePrefix("t/"),), (0, 0)),
+    ):
+        await write(store, *commands)
+        assert await usage(store) == expected, commands
+    assert await usage(store, "default") == (0, 0)
+
+
+async def test_what_has_expired_counts_until_it_is_removed(store: Store) -> None:
+    await write(store, PutTenant("t"))
+    await write(store, *(Set(f"t/{n}", b"1", JSON, NOW + 1) for n in range(4)))
+    later = NOW + 1
+    assert await write(store, Delete("t/0"), now=later) == (Applied(),)
+    assert await write(store, DeletePrefix("t/"), now=later) == (Applied(),)
+    assert await usage(store) == (4, 8)
+    await write(store, Set("t/0", b"12", JSON), now=later)
+    assert await usage(store) == (4, 9)
+    await write(store, Sweep(10), now=later)
+    assert await usage(store) == (1, 3)
+
+
+@pytest.mark.parametrize("everything", [True, False])
+async def test_a_large_prefix_is_counted_at_once(store: Store, everything: bool) -> None:
+    await write(store, PutTenant("t"))
+    await write(store, *(Set(f"t/a/{n:04}", b"1", JSON) for n in range(1_500)))
+    expiring = [Set(f"t/a/x{n}", b"1", JSON, NOW + 1) for n in range(3)]
+    await write(store, *expiring, Set("t/b", b"1", JSON), Set("default/k", b"1", JSON))
+    later = NOW + 1
+    applied = await write(store, DeletePrefix("t/" if everything else "t/a/"), now=later)
+    assert applied == (Applied(removed=1_501 if everything else 1_500),)
+    assert await usage(store) == ((0, 0) if everything else (1, 2))
+    await write(store, Set("t/a/0001", b"12", JSON), now=later)
+    kept = await usage(store)
+    assert kept == ((1, 8) if everything else (2, 10))
+    while (await write(store, Sweep(400), now=later))[0].removed:
+        pass
+    assert await usage(store) == kept
+    assert await usage(store, "default") == (1, 2)
+
+
+async def test_a_limit_is_exact(store: Store) -> None:
+    await write_group(
+        store, Granted(PutTenant("t", max_entries=2)), Granted(PutTenant("u", max_bytes=6))
+    )
+    outcomes = await write_group(
+        store,
+        Granted(Set("t/a", b"1", JSON), Set("u/a", b"123", JSON)),
+        Granted(Set("t/b", b"1", JSON), Set("t/c", b"1", JSON)),
+        Granted(Set("t/b", b"1", JSON), Set("u/b", b"12", JSON)),
+        Granted(Set("t/b", b"1", JSON), Set("u/b", b"1", JSON)),
+        Granted(Set("t/c", b"1", JSON)),
+        Granted(Set("t/c", b"1", JSON), Delete("t/a")),
+        Granted(Set("u/c", b"", JSON)),
+        Granted(Set("u/b", b"12", JSON)),
+        Granted(Set("default/k", bytes(100), OCTETS)),
+        Granted(Increment("u/c", 1, 0)),
+        Granted(Set("u/a", b"", JSON), Increment("u/c", 1, 0)),
+    )
+    refused = [at for at, each in enumerate(outcomes) if isinstance(each, QuotaExceeded)]
+    assert refused == [1, 2, 4, 6, 7, 9]
+    assert all(isinstance(outcomes[at], tuple) for at in (0, 3, 5, 8, 10))
+    assert await usage(store, "t") == (2, 4)
+    assert await usage(store, "u") == (3, 5)
+    assert await keys_of(store) == ["default/k", "t/b", "t/c", "u/a", "u/b", "u/c"]
+    events, _ = await store.changes(0, 100)
+    assert [event.version for event in events] == list(range(1, 10)), "refused ones leave no gaps"
+
+
+async def test_what_does_not_grow_passes_above_a_limit(store: Store) -> None:
+    await write(store, PutTenant("t"))
+    await write(store, *(Set(f"t/{n}", b"1234", JSON) for n in range(5)))
+    await write(store, PutTenant("t", max_entries=2, max_bytes=10))
+    for commands in (
+        (Set("t/0", b"4321", JSON),),
+        (Set("t/0", b"1", JSON),),
+        (Delete("t/1"),),
+        (Set("t/new", b"123", JSON), Delete("t/2"), Delete("t/3")),
+    ):
+        await write(store, *commands)
+    assert await usage(store) == (3, 2 + 6 + 5)
+    assert isinstance(await refusal(store, Set("t/0", b"12", JSON)), QuotaExceeded)
+    assert isinstance(await refusal(store, Set("t/5", b"", JSON)), QuotaExceeded)
+    assert await write(store, DeletePrefix("t/")) == (Applied(removed=3),)
+
+
+async def test_what_has_expired_takes_no_room(store: Store) -> None:
+    await write(store, PutTenant("t", max_entries=2, max_bytes=8))
+    await write(store, Set("t/a", b"1", JSON, NOW + 1), Set("t/b", b"1", JSON, NOW + 1))
+    later = NOW + 1
+    outcomes = await write_group(
+        store,
+        Granted(Set("t/c", b"1", JSON)),
+        Granted(Set("t/a", b"1", JSON)),  # in place of an expired one
+        Granted(Set("t/b", b"1", JSON)),
+        Granted(Set("t/a", bytes(5), OCTETS)),
+        Granted(Set("t/d", b"1", JSON, NOW)),  # expires before it is stored
+        Granted(Set("t/a", bytes(6), OCTETS)),
+        now=later,
+    )
+    refused = [at for at, each in enumerate(outcomes) if isinstance(each, QuotaExceeded)]
+    assert refused == [2, 5]
+    assert await keys_of(store, "t/", now=later) == ["t/a", "t/c"]
 
 
 # Withdrawing, the seqlock, closing
