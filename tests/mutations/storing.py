@@ -216,8 +216,8 @@ MUTATIONS: Final = {
         ["tests/interfaces/test_store.py", "tests/interfaces/sqlite/test_usage.py"],
         {
             "keys-are-counted-in-characters": (
-                "return len(plain) if plain.isascii() else len(plain.encode())",
-                "return len(plain)",
+                "return (len(key) if key.isascii() else len(key.encode())) - self._start_bytes",
+                "return len(key) - self._start_bytes",
             ),
         },
     ),

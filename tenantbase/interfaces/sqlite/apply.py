@@ -170,7 +170,8 @@ def _apply_run(
 
 
 def _apply_named(change_log: ChangeLog, rows: Rows, transaction: _Named) -> tuple[Applied, ...]:
-    rows.check_tenants(transaction)
+    if rows.missing_tenants:
+        rows.check_tenants(transaction)
     # Conditions are about the state that the client knew: the one before the transaction.
     for command in transaction:
         if command.condition is not None:

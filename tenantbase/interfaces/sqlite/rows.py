@@ -16,7 +16,7 @@ from tenantbase.commands import Applied, Delete, Increment, KeyCommand, Set
 from tenantbase.entry import JSON, Entry, is_json
 from tenantbase.errors import InvalidRequest, NoSuchTenant, QuotaExceeded, WrongType
 from tenantbase.interfaces.sqlite.queries import STATE, key_batches
-from tenantbase.interfaces.sqlite.usage import TenantUsage, Usage, expired_rows, key_bytes
+from tenantbase.interfaces.sqlite.usage import TenantUsage, Usage, expired_rows
 from tenantbase.scope import plain_key, tenant_of, tenants_of
 
 MAX_DIGITS: Final = 1_000
@@ -47,6 +47,9 @@ class Rows:
     Args:
         usage: counts what the transactions change.
         damaged: rows, by ``created``, that cannot be removed: deleting their keys hides them.
+
+    Attributes:
+        missing_tenants: those of the commands that do not exist, or not any more.
     """
 
     def __init__(
@@ -72,15 +75,15 @@ class Rows:
         ordered = sorted(counters)
         others = sorted({command.key for command in commands} - counters)
         self._tenants: dict[str, TenantUsage] = {}
-        self._missing: set[str] = set()
+        self.missing_tenants: set[str] = set()
         for name in tenants_of(others) | tenants_of(ordered):
             tenant = usage.of(name)
             if tenant is None:
-                self._missing.add(name)
+                self.missing_tenants.add(name)
             else:
                 self._tenants[name] = tenant
         self._only = None
-        if len(self._tenants) == 1 and not self._missing:
+        if len(self._tenants) == 1 and not self.missing_tenants:
             (self._only,) = self._tenants.values()
         self._look_up(ordered, "value")
         # A value that is not needed may be large, and is left where it is.
@@ -100,11 +103,10 @@ class Rows:
                     self._dead[key] = created
 
     def check_tenants(self, transaction: Sequence[KeyCommand]) -> None:
-        """Raises NoSuchTenant if a key's tenant does not exist (any more)."""
-        if self._missing:
-            for command in transaction:
-                if (name := tenant_of(command.key)) in self._missing:
-                    raise NoSuchTenant(name)
+        """Raises NoSuchTenant if a key's tenant does not exist."""
+        for command in transaction:
+            if (name := tenant_of(command.key)) in self.missing_tenants:
+                raise NoSuchTenant(name)
 
     def get(self, key: str) -> Entry | None:
         """The living entry of a key, as the current transaction has left it."""
@@ -127,47 +129,54 @@ class Rows:
         Raises:
             QuotaExceeded: it would take a tenant over a limit; nothing is counted or kept.
         """
-        if self._only is not None:
-            shares = [(self._only, self._pending)]
-        else:
-            shares = self._shares()
-        grown = []
-        for tenant, share in shares:
-            entries, size = self._growth(share)
-            if tenant.limited:
-                self._check_limits(tenant, share, tenant.entries + entries, tenant.bytes + size)
-            grown.append((tenant, entries, size))
-        for tenant, entries, size in grown:
+        tenant = self._only
+        if tenant is not None:
+            entries, size = self._growth(tenant, self._pending)
             tenant.entries += entries
             tenant.bytes += size
+        else:
+            self._count_shares()
         self._accepted.update(self._pending)
         self._pending.clear()
 
-    def _shares(self) -> list[tuple[TenantUsage, dict[str, Entry | None]]]:
-        """The current transaction's changes, by tenant."""
+    def _count_shares(self) -> None:
+        """Count a transaction that may concern several tenants, or none."""
         shares: dict[str, dict[str, Entry | None]] = {}
         for key, entry in self._pending.items():
             shares.setdefault(tenant_of(key), {})[key] = entry
-        return [(self._tenants[name], share) for name, share in shares.items()]
+        grown = [
+            (self._tenants[name], self._growth(self._tenants[name], share))
+            for name, share in shares.items()
+        ]
+        for tenant, (entries, size) in grown:
+            tenant.entries += entries
+            tenant.bytes += size
 
-    def _growth(self, share: Mapping[str, Entry | None]) -> tuple[int, int]:
-        """By how many entries and bytes the rows that count grow with these changes."""
+    def _growth(self, tenant: TenantUsage, share: Mapping[str, Entry | None]) -> tuple[int, int]:
+        """By how many entries and bytes the tenant's rows that count grow with these changes.
+
+        Raises QuotaExceeded.
+        """
+        accepted = self._accepted
         entries = size = 0
         for key, entry in share.items():
-            before = self._sizes.get(key)
-            if key in self._accepted:
-                last = self._accepted[key]
+            if key in accepted:
+                last = accepted[key]
                 before = None if last is None else len(last.value)
+            else:
+                before = self._sizes.get(key)
             if entry is not None:
                 size += len(entry.value)
                 if before is None:
                     entries += 1
-                    size += key_bytes(key)
+                    size += tenant.key_bytes(key)
                 else:
                     size -= before
             elif before is not None:
                 entries -= 1
-                size -= before + key_bytes(key)
+                size -= before + tenant.key_bytes(key)
+        if tenant.limited:
+            self._check_limits(tenant, share, tenant.entries + entries, tenant.bytes + size)
         return entries, size
 
     def _check_limits(
@@ -182,7 +191,7 @@ class Rows:
         too_large = tenant.max_bytes is not None and size > tenant.max_bytes
         if not too_many and not too_large:
             return
-        more_entries, more_bytes = self._living_growth(share)
+        more_entries, more_bytes = self._living_growth(tenant, share)
         if too_many and more_entries > 0:
             absent, _ = self._absent(tenant)
             if entries - absent > (allowed := cast("int", tenant.max_entries)):
@@ -192,7 +201,9 @@ class Rows:
             if size - absent > (allowed := cast("int", tenant.max_bytes)):
                 raise QuotaExceeded("max_bytes", allowed)
 
-    def _living_growth(self, share: Mapping[str, Entry | None]) -> tuple[int, int]:
+    def _living_growth(
+        self, tenant: TenantUsage, share: Mapping[str, Entry | None]
+    ) -> tuple[int, int]:
         """As ``_growth``, of what readers see."""
         entries = size = 0
         for key, entry in share.items():
@@ -207,7 +218,7 @@ class Rows:
             for sign, value in ((-1, before), (1, after)):
                 if value is not None:
                     entries += sign
-                    size += sign * (key_bytes(key) + value)
+                    size += sign * (tenant.key_bytes(key) + value)
         return entries, size
 
     def _absent(self, tenant: TenantUsage) -> tuple[int, int]:
@@ -220,10 +231,10 @@ class Rows:
                 continue
             if key in self._dead and key in self._sizes:  # replaced
                 entries -= 1
-                size -= key_bytes(key) + self._sizes[key]
+                size -= tenant.key_bytes(key) + self._sizes[key]
             if entry is not None and not entry.alive(self._now):
                 entries += 1
-                size += key_bytes(key) + len(entry.value)
+                size += tenant.key_bytes(key) + len(entry.value)
         return entries, size
 
     def reject(self) -> None:

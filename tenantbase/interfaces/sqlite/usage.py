@@ -12,7 +12,7 @@ import sqlite3
 from typing import Final, NamedTuple
 
 from tenantbase.interfaces.sqlite.queries import DELETED, prefix_range, snapshot
-from tenantbase.scope import plain_key
+from tenantbase.scope import Scope
 
 _TENANT: Final = "SELECT entries, bytes, max_entries, max_bytes FROM tenants WHERE name = ?"
 _UPDATE: Final = "UPDATE tenants SET entries = ?, bytes = ? WHERE name = ?"
@@ -42,7 +42,16 @@ class TenantUsage:
         max_entries, max_bytes: its limits; None: no limit.
     """
 
-    __slots__ = ("name", "entries", "bytes", "max_entries", "max_bytes", "limited", "_stored")
+    __slots__ = (
+        "name",
+        "entries",
+        "bytes",
+        "max_entries",
+        "max_bytes",
+        "limited",
+        "_stored",
+        "_start_bytes",
+    )
 
     def __init__(
         self, name: str, entries: int, bytes: int, max_entries: int | None, max_bytes: int | None
@@ -54,16 +63,21 @@ class TenantUsage:
         self.max_bytes = max_bytes
         self.limited = max_entries is not None or max_bytes is not None
         self._stored = entries, bytes
+        self._start_bytes = len(Scope(name).start)
 
     @property
     def changed(self) -> bool:
         """Whether it differs from what is stored."""
         return (self.entries, self.bytes) != self._stored
 
+    def key_bytes(self, key: str) -> int:
+        """The size of the plain key of one of its scoped keys."""
+        return (len(key) if key.isascii() else len(key.encode())) - self._start_bytes
+
     def remove(self, key: str, value_bytes: int) -> None:
         """Count a row that is gone."""
         self.entries -= 1
-        self.bytes -= key_bytes(key) + value_bytes
+        self.bytes -= self.key_bytes(key) + value_bytes
 
 
 class Usage:
@@ -88,12 +102,6 @@ class Usage:
         self._tenants.clear()
 
 
-def key_bytes(key: str) -> int:
-    """The size of the plain key of a scoped one."""
-    plain = plain_key(key)
-    return len(plain) if plain.isascii() else len(plain.encode())
-
-
 def rows_under(connection: sqlite3.Connection, tenant: str, prefix: str) -> tuple[int, int]:
     """Entries and bytes of a tenant's rows under a scoped prefix, expired ones included."""
     return _plain(connection.execute(_IN_RANGE, prefix_range(prefix)).fetchone(), tenant)
@@ -101,13 +109,13 @@ def rows_under(connection: sqlite3.Connection, tenant: str, prefix: str) -> tupl
 
 def expired_rows(connection: sqlite3.Connection, tenant: str, now: float) -> tuple[int, int]:
     """Entries and bytes of a tenant's rows that have expired and still count."""
-    row = connection.execute(_EXPIRED, (now, *prefix_range(f"{tenant}/"))).fetchone()
+    row = connection.execute(_EXPIRED, (now, *prefix_range(Scope(tenant).start))).fetchone()
     return _plain(row, tenant)
 
 
 def _plain(row: tuple[int, int], tenant: str) -> tuple[int, int]:
     entries, size = row
-    return entries, size - entries * (len(tenant) + 1)
+    return entries, size - entries * len(Scope(tenant).start)
 
 
 class Mismatch(NamedTuple):
