@@ -32,6 +32,9 @@ DELETED: Final = """(
 # in milliseconds.
 ALIVE: Final = f"CASE WHEN {DELETED} THEN 0 ELSE expires_at IS NULL OR expires_at > ? END"
 
+# The same, but NULL for a row under a deleted prefix.
+STATE: Final = ALIVE.replace("THEN 0", "THEN NULL")
+
 _NO_VALUE: Final = "x''"
 _ENTRY: Final = "key, {}, content_type, id, version, expires_at"
 _KEYS_A_QUERY: Final = 256
