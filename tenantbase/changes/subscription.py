@@ -23,7 +23,7 @@ class ChangeLog(Protocol):
         """Events after a version, oldest first, and whether the log reaches back that far."""
 
     async def last_version(self) -> int:
-        """The newest version given out."""
+        """The newest version assigned."""
 
 
 class Subscription:

@@ -44,8 +44,8 @@ _CHECKPOINT_PAGES: Final = 2_000
 _PAGE_BYTES: Final = 4_096
 _MOST_PAGES: Final = 1_073_741_823  # SQLite's own limit; it ignores a higher one
 _INDEX_LOOK_SECONDS: Final = 600.0
-_MOST_DAMAGED_ROWS: Final = 10_000  # are remembered; with more, sweeping stops
-_PATIENCE_SECONDS: Final = 0.02  # a checkpoint waits for readers; other writers wait for it
+_MOST_DAMAGED_ROWS: Final = 10_000  # the most damaged rows remembered; with more, sweeping stops
+_PATIENCE_SECONDS: Final = 0.02  # a checkpoint's wait for readers, during which writers wait for it
 
 # Errors of COMMIT after which the transaction is certainly not there. What makes it valid is its
 # last WAL frame, with a checksum over all of them. It is written last, so if a write failed, it is
@@ -81,7 +81,7 @@ class Committer:
         self._reserve = Reserve(path)
         self._tight = False  # whether part of the reserve is missing
         self._was_full = False  # whether the disk has just refused the group
-        self._refused_full = False  # ... and no room was made since
+        self._refused_full = False  # whether it did, and no room was made since
         self._damaged: set[int] = set()  # rows that cannot be removed, by ``created``
         self._next_look_at_index = 0.0  # by the monotonic clock
         self.failure: str | None = None
@@ -165,7 +165,7 @@ class Committer:
                 self._reserve.remove()  # it was the last one
 
     def trouble(self) -> str | None:
-        """Why no write can be taken now, in one sentence; None if one can."""
+        """Why no write can be accepted now, in one sentence; None if one can."""
         if self.failure is None:
             try:
                 replaced = identity(self._path) != self._opened
@@ -180,7 +180,8 @@ class Committer:
     def _make_room(self, connection: sqlite3.Connection) -> None:
         """Copy the write-ahead log into the database within the reserve, and have it begin again.
 
-        Its file then has room for writes into freed pages. It loses what the database gains.
+        Its file then has room for writes into freed pages. The log's file shrinks by as much as the
+        database grows.
         """
         with self._in_reserve(connection):
             self._checkpoint(connection, "TRUNCATE")
@@ -295,7 +296,7 @@ class Committer:
         return GroupResult(outcomes, ticket)
 
     def _rebuild_index(self, connection: sqlite3.Connection, seqlock: Seqlock[Ticket]) -> None:
-        """Rebuild the expiry index if it is what is damaged. It is looked at seldom: that is slow."""
+        """Rebuild the expiry index if it is damaged. Checked seldom, because checking is slow."""
         if time.monotonic() < self._next_look_at_index:
             return
         self._next_look_at_index = time.monotonic() + _INDEX_LOOK_SECONDS
@@ -343,7 +344,7 @@ class Committer:
             if not _is_definite(error):
                 self.failure = "the disk failed while the database was written"
             return not isinstance(unavailable(error, ""), StoreFull)
-        # If a reader was too slow, something is left, and the next attempt comes earlier.
+        # If a reader was too slow, part of the log is left, and the next attempt comes earlier.
         self._pages = min(logged - copied, self._checkpoint_pages // 2)
         return True
 

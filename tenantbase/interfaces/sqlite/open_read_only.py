@@ -1,9 +1,9 @@
 """Opens a database that this process may not write, creating and changing nothing.
 
-If there is a write-ahead log, SQLite reads both through the files beside the database, with locks.
-If there is none, the file is everything, and SQLite is told that it is immutable: otherwise it
-would create files beside it, or fail where it cannot. Then nothing keeps another process from
-writing in between; whether one did is checked afterwards.
+If there is a write-ahead log, SQLite reads it and the database, with locks, through the files
+beside them. If there is none, the database file has everything, and SQLite is told that it is
+immutable: otherwise it would create files beside it, or fail if it cannot. Then nothing keeps
+another process from writing during the read; afterwards it is checked whether one did.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def open_readonly(path: str) -> Iterator[sqlite3.Connection]:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise CannotOpen(f"cannot open {path}: it is not a file")
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))  # if it fails, it says why
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))  # connecting fails with a reason
         has_log = _size(f"{path}-wal") > 0
         if has_log and not os.path.exists(f"{path}-shm"):
             raise CannotOpen(

@@ -1,4 +1,4 @@
-"""Commands that name their keys: worked out in memory, written in a few statements.
+"""Commands that name their keys: computed in memory, written in a few statements.
 
 The rows that a run of transactions names are read in one query and written at the end. So a
 transaction costs no statement of its own, and one that fails leaves nothing behind.
@@ -36,7 +36,7 @@ _UPDATE: Final = """
     WHERE created = ?
 """
 _DELETE: Final = "DELETE FROM entries WHERE created = ?"
-# As a deleted prefix that covers this row alone, made by the same version: no other line has it.
+# A deleted prefix that covers only this row, with the row's own version, which no other line has.
 _HIDE: Final = "INSERT INTO deleted_prefixes VALUES (?, ?, ?)"
 
 
@@ -64,7 +64,7 @@ class Rows:
         self._accepted: dict[str, Entry | None] = {}
         counters = {command.key for command in commands if isinstance(command, Increment)}
         self._look_up(sorted(counters), "value")
-        # A value that is not needed may be large, and is left where it is.
+        # A value may be large, so it is not read if it is not needed.
         self._look_up(sorted({command.key for command in commands} - counters), "x''")
 
     def _look_up(self, keys: Sequence[str], value: str) -> None:
@@ -86,7 +86,7 @@ class Rows:
             entry = self._accepted[key]
         else:
             return self._entries.get(key)
-        # It may have been stored a moment after it expired.
+        # The entry may have expired a moment before it was stored.
         return entry if entry is not None and entry.alive(self._now) else None
 
     def put(self, key: str, entry: Entry | None) -> None:
@@ -119,7 +119,7 @@ class Rows:
                 continue
             inserted.append((*row, entry.version, key))
             if key in self._dead:
-                # Not updated: the deleted prefix would still cover it.
+                # Insert instead of updating: the deleted prefix would still cover the old row.
                 deleted.append((self._dead[key],))
         for statement, rows in (
             (_DELETE, deleted),
@@ -132,7 +132,7 @@ class Rows:
 
 
 def outcome(command: KeyCommand, before: Entry | None, version: int) -> Applied:
-    """What a command makes of the entry that is there."""
+    """The result of a command for the current entry."""
     if isinstance(command, Delete):
         return Applied(removed=0 if before is None else 1)
     content_type, expires_at = JSON, command.expires_at

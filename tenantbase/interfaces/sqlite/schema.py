@@ -120,7 +120,7 @@ _READER: Final = (("query_only", 1), ("cache_size", -8192), ("temp_store", 2))
 
 
 def reason(error: Exception) -> str:
-    """A driver's error in plain words, as the end of a sentence about the database."""
+    """A driver's error in plain words, to end a sentence about the database."""
     code = error_code(error)
     return _REASONS.get(code & 0xFF, f"SQLite reports error {code}")
 
@@ -278,7 +278,7 @@ def _step(
     version: int,
     sound: Sound | None = None,
 ) -> None:
-    """Take a step in one transaction; if something is damaged, with what is ``sound``."""
+    """Take a step in one transaction; if the database is damaged, only with the ``sound`` rows."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         for statement in statements:
@@ -329,7 +329,7 @@ def _check_ownership(
             f"(schema {version}, this one knows {len(MIGRATIONS)})"
         )
     if 0 < version < len(MIGRATIONS) and mark is not None:
-        # A process of the earlier version would go on using the old tables.
+        # A process of the earlier version would continue to use the old tables.
         if not mark.is_alone():
             raise CannotOpen(
                 f"cannot open {path}: it must be converted from schema {version} to"
