@@ -8,7 +8,8 @@ needs to know what a tenant is. Only this module joins a tenant and a key, or sp
 from __future__ import annotations
 
 import re
-from typing import Final, NewType
+from collections.abc import Iterable
+from typing import Final, NewType, cast
 
 from tenantbase.errors import InvalidRequest
 
@@ -48,6 +49,11 @@ class Scope:
     def key(self, key: str) -> ScopedKey:
         """The scoped form of a key."""
         return ScopedKey(self.start + key)
+
+    def keys(self, keys: Iterable[str]) -> dict[str, ScopedKey]:
+        """Keys, each once and in order, with their scoped forms."""
+        start = self.start
+        return cast(dict[str, ScopedKey], {key: start + key for key in keys})
 
     def prefix(self, prefix: str) -> str:
         """The scoped form of a prefix. An empty one covers this tenant's keys, not all keys."""

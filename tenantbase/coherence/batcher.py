@@ -74,7 +74,7 @@ class Unfinished(Generic[Result]):
 
     Args:
         ready: a result for each item, LATER for those that need the second step. The others are
-            delivered at once, and the next batch may begin.
+            delivered at once, and the next batch may begin. None: all need the second step.
         finish: the second step; returns the results of the items marked LATER, in order.
     """
 
@@ -82,7 +82,7 @@ class Unfinished(Generic[Result]):
 
     def __init__(
         self,
-        ready: Sequence[Result | Exception | Later | Again],
+        ready: Sequence[Result | Exception | Later | Again] | None,
         finish: Callable[[], Awaitable[Sequence[Result | Exception | Again]]],
     ) -> None:
         self.ready = ready
@@ -180,18 +180,16 @@ class Batcher(Generic[Item, Result]):
         try:
             answer = await self._run([item for item, _ in batch])
             if isinstance(answer, Unfinished):
-                ready = list(zip(batch, answer.ready, strict=True))
-                batch = [waiting for waiting, result in ready if result is LATER]
-                for (item, receive), result in ready:
-                    if result is not LATER:
-                        self._deliver(item, receive, result)
+                if answer.ready is not None:
+                    self._deliver(batch, answer.ready)
+                    each = zip(batch, answer.ready, strict=True)
+                    batch = [waiting for waiting, result in each if result is LATER]
                 self._let_next_begin()
                 answer = await answer.finish()
             results = answer
         except Exception as error:  # every caller of the batch gets it
             results = [error] * len(batch)
-        for (item, receive), result in zip(batch, results, strict=True):
-            self._deliver(item, receive, result)
+        self._deliver(batch, results)
 
     def _let_next_begin(self) -> None:
         if self._max_finishing is not None and len(self._finishing) >= self._max_finishing:
@@ -203,17 +201,20 @@ class Batcher(Generic[Item, Result]):
         self._send()
 
     def _deliver(
-        self, item: Item, receive: Receiver[Result], result: Result | Exception | Again
+        self,
+        batch: Sequence[tuple[Item, Receiver[Result]]],
+        results: Sequence[Result | Exception | Later | Again],
     ) -> None:
-        if result is AGAIN:
-            self.submit_then(item, receive)
-            return
-        try:
-            receive(result)
-        except Exception as error:  # one caller's bug must not affect the others
-            self._running_loop().call_exception_handler(
-                {"message": "a batch's result was not received", "exception": error}
-            )
+        for (item, receive), result in zip(batch, results, strict=True):
+            if result is AGAIN:
+                self.submit_then(item, receive)
+            elif result is not LATER:
+                try:
+                    receive(result)
+                except Exception as error:  # one caller's bug must not keep the others waiting
+                    self._running_loop().call_exception_handler(
+                        {"message": "a batch's result was not received", "exception": error}
+                    )
 
 
 def _resolve(future: asyncio.Future[Result], result: Result | Exception) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from tenantbase.coherence.authority import WriteTags
-from tenantbase.coherence.batcher import LATER, Batcher, Receiver, Unfinished
+from tenantbase.coherence.batcher import Batcher, Receiver, Unfinished
 from tenantbase.coherence.filler import Fill, Filler
 from tenantbase.coherence.pending import PendingWrite, give_up
 from tenantbase.coherence.sealed_item import ItemSealer
@@ -100,7 +100,7 @@ class WriteThrough:
         if not fills:
             return outcomes
         # Acknowledged after memcached has it, so that the next reader finds it there.
-        return Unfinished([LATER] * len(group), partial(self._store_fills, fills, outcomes))
+        return Unfinished(None, partial(self._store_fills, fills, outcomes))
 
     async def _store_fills(
         self, fills: list[Fill], outcomes: list[tuple[Applied, ...] | Exception]

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 from tenantbase.database.limits import MAX_PAGE_ENTRIES
-from tenantbase.database.results import plain_entry, plain_lookup
 from tenantbase.entry import Entry, check_key, check_text
 from tenantbase.errors import InvalidRequest
 from tenantbase.lookup import Lookup
@@ -31,7 +30,7 @@ class Entries(Protocol):
 
 
 class Reader:
-    """Reads of one key and lists. Keys are plain, in arguments and in results."""
+    """Reads of one key and lists. Keys are plain; only the key in an ``Entry`` is scoped."""
 
     def __init__(self, entries: Entries) -> None:
         self._entries = entries
@@ -45,7 +44,7 @@ class Reader:
             InvalidRequest: this cannot be a key.
             StoreError: the database was needed and cannot serve.
         """
-        return plain_lookup(await self._entries.get(self._scoped(scope, key)), key)
+        return await self._entries.get(self._scoped(scope, key))
 
     def scan(
         self,
@@ -55,7 +54,7 @@ class Reader:
         *,
         limit: int | None = None,
         values: bool = True,
-    ) -> AsyncIterator[tuple[list[Entry], bool]]:
+    ) -> AsyncIterator[tuple[list[tuple[str, Entry]], bool]]:
         """Entries whose key begins with ``prefix`` and is greater than ``after``.
 
         They come in the byte order of keys, in pieces of bounded size. A key that exists throughout
@@ -66,7 +65,7 @@ class Reader:
             values: whether to read values; if not, they are empty.
 
         Yields:
-            A piece, and whether there may be entries after it.
+            A piece, of keys and their entries, and whether there may be entries after it.
 
         Raises:
             InvalidRequest: at once, before anything is read.
@@ -78,7 +77,7 @@ class Reader:
         pieces = self._entries.scan(
             self._scoped_prefix(scope, prefix), scope.prefix(after), limit=limit, values=values
         )
-        return _plain_pieces(pieces)
+        return _with_plain_keys(scope, pieces)
 
     # Every operation passes through one of these.
 
@@ -89,8 +88,9 @@ class Reader:
         return scope.prefix(check_text(prefix, "prefix"))
 
 
-async def _plain_pieces(
-    pieces: AsyncIterator[tuple[list[Entry], bool]],
-) -> AsyncIterator[tuple[list[Entry], bool]]:
+async def _with_plain_keys(
+    scope: Scope, pieces: AsyncIterator[tuple[list[Entry], bool]]
+) -> AsyncIterator[tuple[list[tuple[str, Entry]], bool]]:
+    start = len(scope.start)
     async for entries, more in pieces:
-        yield [plain_entry(entry) for entry in entries], more
+        yield [(entry.key[start:], entry) for entry in entries], more

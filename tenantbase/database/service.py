@@ -1,9 +1,10 @@
 """``Database``: the one service that every port calls, and nothing below it.
 
-Each operation takes a ``Scope`` and plain keys. Here it is validated, its keys are scoped, its size
-is limited, and its results get plain keys again. Every operation passes through one of the
-``_scoped`` methods, every write through ``_write``: a check, a quota or a count for all of them is
-one edit there.
+Each operation takes a ``Scope`` and plain keys. It is validated here, its keys are scoped, and its
+size is limited. A result that needs its key has the plain one beside it; the key in an ``Entry``
+stays scoped, because changing it would take a copy. Every operation passes through one of the
+``_scoped`` methods, every write through ``_write``: a check, a quota or a count that concerns all
+of them is one edit there.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from typing import Final
 
-from msgspec.structs import replace
-
 from tenantbase.changes.feed import Feed
 from tenantbase.coherence.policy import Cache
 from tenantbase.commands import Applied, Command, Condition, Delete, DeletePrefix, Increment, Set
@@ -22,7 +21,6 @@ from tenantbase.database.bulk_read import Room, Unlimited, read_in_chunks
 from tenantbase.database.import_batch import ImportBatch
 from tenantbase.database.limits import Limits
 from tenantbase.database.reader import Reader
-from tenantbase.database.results import plain_applied, plain_lookup
 from tenantbase.database.validation import Draft, combined, completed, draft, set_command
 from tenantbase.database.watch import Changes
 from tenantbase.entry import check_keys, expiry
@@ -73,13 +71,7 @@ class Database(Reader):
         Raises:
             InvalidRequest: this cannot be a key; ``receive`` is not called.
         """
-
-        def deliver(found: Lookup | Exception) -> None:
-            if type(found) is Lookup and found.entry is not None:  # cheaper than isinstance
-                found = Lookup(replace(found.entry, key=key), found.cache_status)
-            receive(found)
-
-        self._cache.get_then(self._scoped(scope, key), deliver)
+        self._cache.get_then(self._scoped(scope, key), receive)
 
     def get_many(
         self, scope: Scope, keys: Sequence[str], room: Room = _UNLIMITED
@@ -95,16 +87,7 @@ class Database(Reader):
             InvalidRequest, TooLarge: at once, before anything is read.
             StoreError: the database was needed and cannot serve.
         """
-        return self._get_many(scope, self._scoped_many(scope, keys), room)
-
-    async def _get_many(
-        self, scope: Scope, keys: Sequence[ScopedKey], room: Room
-    ) -> AsyncIterator[list[tuple[str, Lookup]]]:
-        start = len(scope.start)
-        async for pairs in read_in_chunks(self._cache.get_many, keys, room):
-            piece = [(key[start:], plain_lookup(found, key[start:])) for key, found in pairs]
-            pairs.clear()  # values that the piece's receiver has released can be freed
-            yield piece
+        return read_in_chunks(self._cache.get_many, self._scoped_many(scope, keys), room)
 
     # Writing
 
@@ -182,24 +165,26 @@ class Database(Reader):
 
     def set_many(
         self, scope: Scope, entries: Iterable[Read], condition: Condition | None = None
-    ) -> Awaitable[Sequence[Applied]]:
+    ) -> Awaitable[list[tuple[str, Applied]]]:
         """Store entries that were given as JSON, in one transaction.
+
+        Returns: keys with what was done there, in order.
 
         Args:
             condition: what must hold of each besides its own fields.
         """
-        commands: dict[str, Set] = {}
+        commands: dict[str, Set] = {}  # by plain key
         for index, (given, value) in enumerate(entries):
             try:
                 command = self._set_command(scope, given, condition, value)
-                if command.key in commands:
+                if given.key in commands:
                     raise InvalidRequest(f"key {given.key!r} is given twice", "key")
             except InvalidRequest as error:
                 place(error, index)
                 raise
-            commands[command.key] = command
+            commands[given.key] = command
         check_count(len(commands), self.limits.max_batch_entries, "values")
-        return self._many(self._write(scope, *commands.values()))
+        return self._many(list(commands), self._write(scope, *commands.values()))
 
     def delete(
         self,
@@ -231,7 +216,7 @@ class Database(Reader):
         Args:
             condition: what must hold of each.
         """
-        commands = [Delete(key, condition) for key in self._scoped_many(scope, keys)]
+        commands = [Delete(key, condition) for key in self._scoped_many(scope, keys).values()]
         return self._removed(self._write(scope, *commands))
 
     def delete_prefix(
@@ -337,10 +322,10 @@ class Database(Reader):
 
     # Shared by all operations
 
-    def _scoped_many(self, scope: Scope, keys: Sequence[str]) -> list[ScopedKey]:
-        """Each key once, in order."""
+    def _scoped_many(self, scope: Scope, keys: Sequence[str]) -> dict[str, ScopedKey]:
+        """Each key once, in order, with its scoped form."""
         check_count(len(keys), self.limits.max_batch_entries, "keys")
-        return [scope.key(key) for key in dict.fromkeys(check_keys(keys, "keys"))]
+        return scope.keys(check_keys(keys, "keys"))
 
     def _set_command(
         self,
@@ -359,7 +344,7 @@ class Database(Reader):
         )
 
     def _write(self, scope: Scope, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
-        """Carry out valid commands in one transaction. The results have scoped keys."""
+        """Make valid commands in one transaction."""
         if not commands:
             nothing = asyncio.get_running_loop().create_future()
             nothing.set_result(())
@@ -374,7 +359,7 @@ class Database(Reader):
     ) -> None:
         def deliver(written: asyncio.Future[tuple[Applied, ...]]) -> None:
             error = written.exception()
-            receive(plain_applied(*written.result()) if error is None else error)
+            receive(written.result()[0] if error is None else error)
 
         self._write(scope, command).add_done_callback(deliver)
 
@@ -383,10 +368,12 @@ class Database(Reader):
 
     async def _one(self, written: asyncio.Future[tuple[Applied, ...]]) -> Applied:
         (applied,) = await written
-        return plain_applied(applied)
+        return applied
 
-    async def _many(self, written: asyncio.Future[tuple[Applied, ...]]) -> Sequence[Applied]:
-        return [plain_applied(applied) for applied in await written]
+    async def _many(
+        self, keys: Sequence[str], written: asyncio.Future[tuple[Applied, ...]]
+    ) -> list[tuple[str, Applied]]:
+        return list(zip(keys, await written, strict=True))
 
     async def _removed(self, written: asyncio.Future[tuple[Applied, ...]]) -> int:
         return sum(applied.removed for applied in await written)

@@ -150,7 +150,7 @@ async def test_what_others_write_is_seen(database: Database, node: Node) -> None
 
 
 async def test_from_now_on_is_from_now_on(node: Node) -> None:
-    """Even while the feed has yet to hand out earlier changes."""
+    """Even if the feed has yet to hand out earlier changes."""
     async with node.feed.subscribe("", None, never):
         for _ in range(20):
             await node.set("old")

@@ -22,7 +22,7 @@ class Log:
 
     Attributes:
         looks: how often its counter was read.
-        reads: how often it was read.
+        reads: how often the log itself was read.
         when_asked: called while a request for the newest version is in flight.
     """
 

@@ -19,7 +19,7 @@ from tenantbase.main import main
 from tests.app_server import AppServer, clean_environment
 from tests.servers import stopped_writer
 
-pytestmark = pytest.mark.integration  # some commands serve
+pytestmark = pytest.mark.integration  # some commands start a server
 
 
 Tenantbase = Callable[..., Result]
@@ -58,7 +58,7 @@ def failed(result: Result, message: str, status: int = 1) -> bool:
     return result.exit_code == status
 
 
-# A VALUE, and the text that is stored for it.
+# A VALUE on the command line, and the text that is stored for it.
 VALUES = [
     ("1.0", "1.0"),
     ("-0", "-0"),

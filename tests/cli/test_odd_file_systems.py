@@ -9,7 +9,7 @@ import pytest
 from tests.command import command, refused
 
 INJECTED = {
-    # All such calls concern the tag file: Python itself needs neither locks nor shared maps.
+    # All these calls are for the tag file: Python itself needs neither locks nor shared maps.
     "flock:error=ENOLCK": ("cannot lock the tag file", "No locks available", "flock"),
     "flock:error=EOPNOTSUPP": ("cannot lock the tag file", "flock"),
     "mmap:error=ENODEV": ("cannot map the tag file", "No such device", "shared memory maps"),

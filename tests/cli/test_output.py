@@ -45,7 +45,7 @@ def database(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[Path]:
-    """A directory for exported files; at the end it must hold nothing else."""
+    """A directory for exported files, which must hold nothing else at the end."""
     directory = tmp_path / "out"
     directory.mkdir()
     yield directory
@@ -195,7 +195,7 @@ def test_standard_output_is_closed(database: Path, args: tuple[str, ...]) -> Non
 
 
 def test_a_set_that_cannot_be_printed_has_stored(database: Path) -> None:
-    """The exit status is about the value: a script that takes a lock with --if-absent must know."""
+    """The exit status says whether the value is stored: a script that takes a lock relies on it."""
     where = ("--database", str(database))
     with open("/dev/full", "wb") as nowhere:
         done = command("set", *where, "k", "2", stdout=nowhere)
@@ -257,7 +257,7 @@ def test_ctrl_c_while_an_import_waits_for_its_input(database: Path) -> None:
         env=clean_environment(),
     )
     poll(Path(f"{database}-tags").exists, "it opens the database", READY_SECONDS)
-    time.sleep(0.5)  # until it waits for input; Ctrl-C must work before that, too
+    time.sleep(0.5)  # give it time to wait for input; Ctrl-C must work before that, too
     # Keep the pipe open, or the end of input would end the command.
     process.send_signal(signal.SIGINT)
     assert process.wait(READY_SECONDS) == 1

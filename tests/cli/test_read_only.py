@@ -29,7 +29,7 @@ def obey_modes() -> None:
 
 @pytest.fixture(params=["file", "directory", "both"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A database with one entry, of which some parts are read-only."""
+    """A database with one entry; the file, its directory or both are read-only."""
     directory = tmp_path / "data"
     directory.mkdir()
     database = directory / "x.db"
@@ -106,7 +106,7 @@ def test_it_is_not_our_database(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_writer_meanwhile_is_noticed(database: Path) -> None:
-    """Without locks another process may write meanwhile; then the result is not trusted."""
+    """Without locks, another process may write during the read; then the result is not trusted."""
     code = """if True:
         import os, sys
         from tenantbase.errors import StoreUnavailable

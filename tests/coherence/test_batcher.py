@@ -1,4 +1,4 @@
-"""Batches: which calls share one, which wait, and which get its failure."""
+"""Batches: which calls share one, which wait, and which get its error."""
 
 from __future__ import annotations
 

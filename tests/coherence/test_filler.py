@@ -15,6 +15,7 @@ from tenantbase.interfaces.cache import Item
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.policy_counts import PolicyCounts
+from tenantbase.scope import ScopedKey
 from tests.servers import MemcachedProcess
 
 TAG: Tag = (b"e" * 16, 2)
@@ -36,7 +37,7 @@ class Sealer(ItemSealer):
 
 
 class Memcache(MemcacheClient):
-    """Records what it stores at a time. With ``broken`` it fails as if it had a bug."""
+    """Records the items of each call. With ``broken`` it fails as if it had a bug."""
 
     broken = False
 
@@ -63,7 +64,7 @@ def fills(sealer: ItemSealer, count: int, size: int) -> list[Fill]:
         key = f"k{number}"
         # Every third key is cached as absent.
         absent = number % 3 == 2
-        entry = None if absent else Entry(key, b"x" * size, JSON, ID, number + 1, None)
+        entry = None if absent else Entry(ScopedKey(key), b"x" * size, JSON, ID, number + 1, None)
         made.append((sealer.name(key), TAG, entry, 0))
     return made
 
@@ -86,7 +87,7 @@ async def test_all_arrive_in_batches(
         assert len(memcache.batches) == batches
         for batch in memcache.batches:
             assert len(batch) <= 256
-            assert sum(batch) <= (1 << 20) + 256 * KIB  # with what sealing adds
+            assert sum(batch) <= (1 << 20) + 256 * KIB  # with the overhead of sealing
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, HEAVY_BYTES + 1), (100, 30 * KIB)])

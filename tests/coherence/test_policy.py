@@ -70,8 +70,8 @@ class AwaitedTags:
     """The tag file behind awaited answers, like an authority on another machine.
 
     Attributes:
-        questions: how many it was asked.
-        before_answer: awaited, if given, before each answer.
+        questions: how many queries it has received.
+        before_answer: awaited before each answer, if given.
     """
 
     def __init__(self, tags: TagFile) -> None:
@@ -224,7 +224,7 @@ async def test_a_fill_overtaken_by_a_write_is_never_valid(node: Node) -> None:
 
     node.store.after_select = overtake
     assert await node.get("k") == (b"old", CacheStatus.MISS)
-    # Its fill came after the write-through, and is in memcached now under the old tag.
+    # Its fill came after the write-through, so memcached now has its item, under the old tag.
     assert await node.get("k") == (b"new", CacheStatus.MISS)
     assert await node.get("k") == (b"new", CacheStatus.HIT)
 
@@ -384,7 +384,7 @@ async def test_items_that_are_not_this_keys_newest_are_misses(node: Node) -> Non
 
 
 async def test_two_nodes_never_contradict_each_other(cluster: Cluster) -> None:
-    """Random work on both nodes: a read is at least as new as everything known before it began."""
+    """Random work on both nodes: a read is at least as new as all that was known before it."""
     nodes = [await cluster.start(), await cluster.start()]
     rng = random.Random(7)
     keys = [f"k{n}" for n in range(5)]
@@ -496,7 +496,7 @@ async def test_a_write_that_only_memcached_holds_up_has_been_made(cluster: Clust
 
     async def slow(items: object) -> None:
         let_pass(3600.0)
-        for _ in range(10):  # turns of the event loop in which the limit is checked
+        for _ in range(10):  # enough turns of the event loop for the timeout to be checked
             await asyncio.sleep(0)
 
     node.memcache.set_many = slow  # type: ignore[method-assign]
@@ -549,7 +549,10 @@ async def test_large_values_are_sealed_and_opened_beside_the_event_loop(
 ) -> None:
     node = await cluster.start(max_item_bytes=2 << 20)
     loop_thread = threading.get_ident()
-    hashed: dict[bool, int] = {True: 0, False: 0}  # bytes, by whether the loop was at it
+    hashed: dict[bool, int] = {
+        True: 0,
+        False: 0,
+    }  # bytes, by whether the event loop's thread did it
     seal, open_ = ItemSealer.seal, ItemSealer.open
 
     def encoded(self: ItemSealer, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
@@ -596,9 +599,9 @@ async def test_what_memcached_refuses_of_a_large_write_is_counted(node: Node) ->
 
 async def test_a_failed_condition_keeps_no_value_of_its_group(node: Node) -> None:
     class Kind(str):
-        """A content type with weak references; its value lives as long as it does."""
+        """A content type that allows weak references, and lives exactly as long as its value."""
 
-    gc.disable()  # what only the garbage collector frees counts as kept
+    gc.disable()  # a value that only the garbage collector would free counts as kept
     try:
         kind = Kind(JSON)
         kept = weakref.ref(kind)
@@ -644,7 +647,7 @@ async def test_a_small_write_waits_for_one_large_group_at_most(cluster: Cluster)
     writes += [node.cache.write(Set(f"{number}", b"1", JSON)) for number in range(600)]
     gate.set()
     await asyncio.gather(*writes)
-    # The large one in flight, then all small ones, then the other large ones.
+    # First the large one in flight, then all small ones, then the other large ones.
     assert node.store.groups == [1, 256, 256, 88, 1, 1, 1]
 
 
@@ -677,7 +680,7 @@ async def test_waiting_writes_hold_a_bounded_amount_of_memory(cluster: Cluster) 
     assert held <= QUEUE_BYTES
     assert 50 < len(refused) < 110
     assert {type(write.exception()) for write in refused} == {Overloaded}
-    small = node.cache.write(Set("k", b"1", JSON))  # for which there is still room
+    small = node.cache.write(Set("k", b"1", JSON))  # a write for which there is still room
     await asyncio.sleep(0)
     assert not small.done()
     gate.set()
@@ -698,7 +701,7 @@ async def test_small_writes_with_large_values_are_refused_by_their_bytes(cluster
         writes.append(node.cache.write(Set(f"{number}", bytes(1 << 20), OCTETS)))
         await asyncio.sleep(0)
     done = [write.done() for write in writes]
-    # The first of its kind may be larger than the queue.
+    # The first write of its kind may be larger than the queue's bound.
     huge = node.cache.write(Set("huge", bytes(11 << 20), OCTETS))
     refused = huge.done()
     gate.set()

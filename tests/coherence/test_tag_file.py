@@ -130,7 +130,7 @@ def test_a_missing_directory_is_reported_in_one_line(tmp_path: Path) -> None:
 
 
 def test_every_block_of_the_file_is_there(path: Path) -> None:
-    """The first store into a hole would allocate it, which is fatal on a full disk."""
+    """A hole would be allocated by the first store into it, which is fatal on a full disk."""
     tags = TagFile.open(path)
     assert path.stat().st_blocks * 512 >= path.stat().st_size
     tags.close()
@@ -210,10 +210,10 @@ def test_a_file_that_another_has_left_incomplete_is_waited_for_and_not_used(
     path.write_bytes(content)
     with path.open() as another, monkeypatch.context() as patch:
         patch.setattr(tags_module, "_PATIENCE_SECONDS", 0.1)
-        fcntl.flock(another, fcntl.LOCK_SH)  # it is between its two locks
+        fcntl.flock(another, fcntl.LOCK_SH)  # another process is between taking its two locks
         with pytest.raises(CannotOpen, match="stays locked by another process"):
             TagFile.open(path)
-    TagFile.open(path).close()  # it has ended, so the file is rewritten
+    TagFile.open(path).close()  # that process has ended, so the file is rewritten
 
 
 def test_a_log_is_safe_while_it_was_made_so_and_no_commit_is_unfinished(path: Path) -> None:

@@ -49,7 +49,7 @@ def test_a_bucket_is_odd_until_its_write_ends(tags: TagFile, seqlock: TagSeqlock
 def test_a_bucket_left_odd_is_repaired_by_the_next_write(
     tags: TagFile, seqlock: TagSeqlock
 ) -> None:
-    seqlock.begin_write({"aa"})  # and killed
+    seqlock.begin_write({"aa"})  # as if the writer had been killed
     ticket = seqlock.begin_write({"aa"})
     assert tags.tag(2)[1] == 1
     seqlock.commit(ticket)
@@ -81,7 +81,7 @@ def test_a_rollback_never_leads_back_to_a_sequence_that_was_in_use(
 def test_a_bucket_left_odd_stays_so_when_the_next_write_is_not_made(
     tags: TagFile, seqlock: TagSeqlock
 ) -> None:
-    seqlock.begin_write({"aa"})  # its commit failed: whether it is on the disk is unknown
+    seqlock.begin_write({"aa"})  # its commit failed, so it may or may not be on the disk
     ticket = seqlock.begin_write({"aa", "bbb"})
     seqlock.roll_back(ticket)
     assert [tags.tag(bucket)[1] for bucket in (2, 3)] == [1, 2]

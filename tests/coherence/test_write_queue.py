@@ -22,7 +22,7 @@ from tenantbase.entry import JSON
 
 
 class Waiting(NamedTuple):
-    """A write as the queue sees it."""
+    """A waiting write, with the attributes that the queue uses."""
 
     rows: int
     bytes: int
@@ -77,7 +77,7 @@ def test_each_small_one_waits_for_one_large_one_and_each_large_one_gets_its_turn
     taken_large = 0
     since_large = 0
     while taken_large < 50:
-        for _ in range(100):  # adds more than a third of a group for each group taken
+        for _ in range(100):  # adds more than a third of a group's writes for each group taken
             large_before[number] = taken_large
             queue.append((SMALL, number))
             number += 1

@@ -15,8 +15,9 @@ from typing import Final
 from tenantbase.commands import Applied, Delete, Increment, KeyCommand, Set
 from tenantbase.entry import JSON, Entry, is_json
 from tenantbase.errors import InvalidRequest, WrongType
+from tenantbase.interfaces.sqlite.large_values import write_rows
 from tenantbase.interfaces.sqlite.queries import ALIVE, key_batches
-from tenantbase.scope import plain_key
+from tenantbase.scope import ScopedKey, plain_key
 
 MAX_DIGITS: Final = 1_000
 _TOO_LARGE: Final = 10**MAX_DIGITS
@@ -29,10 +30,10 @@ _LOOK_UP: Final = (
 )
 _INSERT: Final = """
     INSERT INTO entries (version, expires_at, id, content_type, value, created, key)
-    VALUES (?, ?, ?, ?, ?, ?, ?)
+    VALUES (?, ?, ?, ?, {}, ?, ?)
 """
 _UPDATE: Final = """
-    UPDATE entries SET version = ?, expires_at = ?, id = ?, content_type = ?, value = ?
+    UPDATE entries SET version = ?, expires_at = ?, id = ?, content_type = ?, value = {}
     WHERE created = ?
 """
 _DELETE: Final = "DELETE FROM entries WHERE created = ?"
@@ -121,14 +122,12 @@ class Rows:
             if key in self._dead:
                 # Insert instead of updating: the deleted prefix would still cover the old row.
                 deleted.append((self._dead[key],))
-        for statement, rows in (
-            (_DELETE, deleted),
-            (_UPDATE, updated),
-            (_INSERT, inserted),
-            (_HIDE, hidden),
-        ):
-            if rows:
-                self._connection.executemany(statement, rows)
+        if deleted:
+            self._connection.executemany(_DELETE, deleted)
+        write_rows(self._connection, _UPDATE, updated)
+        write_rows(self._connection, _INSERT, inserted)
+        if hidden:
+            self._connection.executemany(_HIDE, hidden)
 
 
 def outcome(command: KeyCommand, before: Entry | None, version: int) -> Applied:
@@ -145,7 +144,7 @@ def outcome(command: KeyCommand, before: Entry | None, version: int) -> Applied:
         expires_at = before.expires_at if expires_at is None else expires_at
     identifier = str(uuid.uuid4()) if before is None else before.id
     return Applied(
-        entry=Entry(command.key, value, content_type, identifier, version, expires_at),
+        entry=Entry(ScopedKey(command.key), value, content_type, identifier, version, expires_at),
         created=before is None,
     )
 

@@ -22,9 +22,9 @@ EVENT_LOOPS = ["asyncio", "uvloop"]
 A, B, C = b"a" * 32, b"b" * 32, b"c" * 32
 AWKWARD = b"\r\nEND\r\nVALUE " + A + b" 0 5\r\n\x00\xff\r\n"
 PATIENT = 3600.0
-"""Seconds: a timeout longer than any test, so that nothing ends because of it."""
+"""Seconds: a timeout longer than any test, so that it never expires."""
 HASTY = 0.3
-"""Seconds: a timeout that tests wait for. On a busy machine even good answers may exceed it."""
+"""Seconds: a timeout that tests wait for. On a busy machine, even good answers may exceed it."""
 
 
 @pytest.fixture(params=["unix", "tcp"])
@@ -71,7 +71,7 @@ async def served(client: MemcacheClient, *keys: bytes) -> dict[bytes, bytes]:
 
 
 async def turns(count: int = 10) -> None:
-    """Let the event loop turn, so that everything in a local socket is read."""
+    """Let the event loop take enough turns to read everything in a local socket."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -308,7 +308,7 @@ async def test_a_connection_cut_once_is_replaced(proxy: FaultProxy) -> None:
 
 
 async def test_idle_connections_that_have_died_unnoticed(proxy: FaultProxy) -> None:
-    """As behind a router that drops idle connections: each turns out dead when used."""
+    """As behind a router that drops idle connections: each turns out to be dead when it is used."""
     async with connect_to(proxy) as client:
         await asyncio.gather(*(client.get_many([key(number)]) for number in range(4)))
         assert proxy.connections == 4
@@ -334,7 +334,7 @@ async def test_a_server_that_is_not_memcached(caplog: pytest.LogCaptureFixture) 
 
 
 async def test_what_answers_only_the_probe_is_asked_less_and_less() -> None:
-    """Otherwise it would cost a timeout every tenth of a second."""
+    """Otherwise, such a server would cost a timeout every tenth of a second."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():

@@ -29,7 +29,7 @@ def keys(database: Path) -> set[str]:
 
 
 async def swept(cache: Cache) -> None:
-    """Sweep until nothing is left; the first sweep to meet a damaged row may fail."""
+    """Sweep until nothing is left to remove; the first sweep to meet a damaged row may fail."""
     for _ in range(20):
         try:
             if not await cache.sweep():

@@ -37,7 +37,7 @@ async def test_a_read_that_came_too_late_is_not_made(store: SqliteStore, hang: H
         made.append(1)
         return None
 
-    # More than there are readers, so that the last ones wait behind hanging ones.
+    # More reads than readers, so that the last ones wait behind hanging ones.
     tasks = hung(store, hang, 20)
     tasks += [asyncio.create_task(store._read(note)) for _ in range(5)]
     await refused(tasks)

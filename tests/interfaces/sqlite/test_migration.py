@@ -88,7 +88,7 @@ async def test_every_entry_is_where_it_was(path: Path) -> None:
     async with open_database(Config(database=path)) as database:
         found: dict[str, Entry] = {}
         async for piece, _ in database.scan(DEFAULT):
-            found.update((entry.key, entry) for entry in piece)
+            found.update(piece)
         assert {key: entry.value for key, entry in found.items()} == VALUES
         assert list(found) == sorted(found, key=str.encode)
         for key, entry in found.items():
@@ -110,7 +110,7 @@ async def test_what_was_written_before_is_known_afterwards(path: Path) -> None:
             events = [(e.version, e.kind, e.key) for e in await anext(changes)]
         assert events == before["changes"], "whoever resumes a watch misses nothing"
         while await database.sweep():
-            pass  # rows under the deleted prefix, and expired ones
+            pass  # the remaining rows are under the deleted prefix, or expired
         newest = before["changes"][-1][0]
         applied = await database.set(DEFAULT, _given("new"))
         assert applied.entry is not None and applied.entry.version > newest
@@ -153,7 +153,7 @@ async def test_a_migrated_database_has_the_schema_of_a_new_one(path: Path, tmp_p
 async def test_the_second_opening_changes_nothing(path: Path) -> None:
     for _ in range(2):
         async with open_database(Config(database=path)) as database:
-            keys = [e.key async for piece, _ in database.scan(DEFAULT) for e in piece]
+            keys = [key async for piece, _ in database.scan(DEFAULT) for key, _ in piece]
         assert sorted(keys) == sorted(VALUES)
 
 
@@ -304,7 +304,7 @@ def test_a_read_only_database_says_what_to_do(path: Path) -> None:
 
 
 def test_items_of_the_earlier_version_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The earlier key ``default/a`` has the name in memcached that ``a`` has now."""
+    """The earlier version's key ``default/a`` has the same name in memcached as ``a`` has now."""
     sealer = ItemSealer(b"s" * 32)
     slot, tag = sealer.slot(DEFAULT.key("a")), (b"e" * 16, 2)
     entry = Entry(slot.key, b'"slashed"', JSON, "0" * 36, 7, None)

@@ -71,7 +71,7 @@ async def test_nor_when_another_process_has_only_the_tag_file(config: Config) ->
 
 
 class WatchingMark:
-    """Stands for a tag file; records whether the log had been rewritten by then."""
+    """Stands for a tag file; records whether the log was rewritten before it was called safe."""
 
     def __init__(self, log: Path) -> None:
         self.log = log
@@ -117,7 +117,7 @@ async def test_a_log_that_was_not_rewritten_is_not_declared_safe(config: Config)
 
 def test_the_same_bytes(tmp_path: Path) -> None:
     log = tmp_path / "x.db-wal"
-    contents = os.urandom(3_000_001)  # more than one chunk, and not a multiple of any size
+    contents = os.urandom(3_000_001)  # more than one chunk, and not a multiple of any block size
     log.write_bytes(contents)
     os.utime(log, (LONG_AGO, LONG_AGO))
     (tmp_path / "link.db").symlink_to("x.db")
