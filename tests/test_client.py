@@ -58,7 +58,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
 
 @pytest.fixture
 async def client(server: AppServer) -> AsyncIterator[Client]:
-    """A client of a server that is empty."""
+    """A client of an empty server."""
     async with Client(server.base_url) as client:
         await client.delete_prefix("")
         yield client
@@ -119,7 +119,7 @@ async def scripted() -> AsyncIterator[Scripted]:
 
 STORED = b'{"key":"k","id":"i","version":7,"created":true,"expires_at":null}'
 
-# What a client can do, by name; whether it writes.
+# A client's operations, by name, and whether they write.
 Call = Callable[[Client], Awaitable[object]]
 READS: dict[str, Call] = {
     "get": lambda client: client.get("k"),
@@ -470,7 +470,7 @@ async def test_refusals_say_why(client: Client) -> None:
 @pytest.mark.parametrize("name", READS)
 async def test_a_read_is_sent_again(proxy: FaultProxy, name: str) -> None:
     async with Client(f"http://{proxy.address}") as client:
-        await client.health()  # a connection that stays open
+        await client.health()  # opens a connection that stays open
         proxy.cut_existing_after(0)
         await READS[name](client)
         assert proxy.connections == 2
@@ -553,7 +553,7 @@ async def test_a_busy_database_is_waited_for(tmp_path: Path) -> None:
                         with pytest.raises(Unavailable):
                             await impatient.set("k", 1)
                     # The lock is released early in an attempt. Late in one, the write could begin
-                    # just in time and not be finished in time: its outcome would be unknown.
+                    # in time but not finish in time: its outcome would be unknown.
                     async with asyncio.timeout(SECONDS):
                         while proxy.received.count(b"POST /increment-value ") < 2:
                             await asyncio.sleep(0.01)
@@ -810,7 +810,7 @@ async def test_watching_survives_a_restart(tmp_path: Path) -> None:
         async with Client(server.base_url) as client:
             async with aclosing(client.watch()) as events:
                 first = asyncio.ensure_future(take(events, 1))
-                while not first.done():  # when the watch begins is not visible
+                while not first.done():  # it is not visible when the watch begins
                     await client.set("first", 1)
                     await asyncio.sleep(0.01)
                 assert await asyncio.to_thread(server.stop) == 0

@@ -1,4 +1,4 @@
-"""The service over the real store, with a real memcached and without: scopes and validation."""
+"""The service over the real store, with and without a real memcached: scopes and validation."""
 
 from __future__ import annotations
 
@@ -441,7 +441,7 @@ async def test_an_import_passes_over_the_expired_and_takes_no_conditions(
     batch.add(given("expired", expires_at=1.0))
     assert not batch
     batch.add(given("k", "1"))
-    batch.add(given("k", "2"))  # as lines of a file may: the last one counts
+    batch.add(given("k", "2"))  # lines of a file may repeat a key; the last one counts
     assert len(batch) == 2
     await batch.write()
     assert await value(database, A, "k") == b"2"

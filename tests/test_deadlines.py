@@ -11,7 +11,7 @@ from tests.servers import let_pass
 
 
 class Expired:
-    """Keeps what expired, and settles its future."""
+    """Records the items that expire, and settles their futures."""
 
     def __init__(self) -> None:
         self.items: list[str] = []
@@ -87,8 +87,8 @@ async def test_what_is_done_is_not_kept_until_its_time_has_come() -> None:
     del items, item
     assert len(known) == 100
     limit.watch(last := loop.create_future(), Item("last"))
-    # Without gc.collect(): nothing here is in a cycle, and a test that was before this one may
-    # have left something whose finalizer warns.
+    # No gc.collect(): nothing here is in a cycle, and an earlier test may have left an object whose
+    # finalizer warns.
     assert not known, "the next one clears away what is done before it"
     last.set_result(None)
 

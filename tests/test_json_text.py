@@ -76,7 +76,7 @@ def test_a_name_given_twice_is_found(
     )
     text = f" {{{written}}}\n".encode()
     names = [key for key, _ in members]
-    # Knowing a value's text saves work, and changes no result.
+    # Passing a value's text saves work but changes no result.
     value = None
     if known and len({key for key, value in members if isinstance(value, list | dict)}) == 1:
         large = next(key for key, value in members if isinstance(value, list | dict))
@@ -220,8 +220,8 @@ class _Outer(msgspec.Struct, forbid_unknown_fields=True):
     ],
 )
 def test_errors_name_the_field(body: bytes, detail: str, field: str | None) -> None:
-    """The place comes from msgspec's text. If this fails after an update, msgspec words its errors
-    differently, and ``_invalid`` must be adapted."""
+    """The field comes from the text of msgspec's error. If this fails after an update, msgspec
+    words its errors differently, and ``_invalid`` must be adapted."""
     with pytest.raises(InvalidRequest) as caught:
         parse(Decoder(_Outer), body)
     assert (caught.value.detail, caught.value.field) == (detail, field)
@@ -232,7 +232,7 @@ def test_errors_name_the_field(body: bytes, detail: str, field: str | None) -> N
     [(b"{", "truncated"), (b"{]", r"\(byte 1\)"), (b'{"inner":[]}x', r"\(byte 13\)")],
 )
 def test_errors_of_grammar_say_where(body: bytes, detail: str) -> None:
-    """As above, for the texts that ``_not_json`` passes on."""
+    """As above, for the error texts that ``_not_json`` passes on."""
     with pytest.raises(NotJson, match=f"^the body is not valid JSON: .*{detail}"):
         parse(Decoder(_Outer), body)
 

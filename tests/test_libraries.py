@@ -187,7 +187,7 @@ async def test_aiosqlite_still_runs_functions_in_its_thread(tmp_path: Path) -> N
         assert isinstance(connection._thread, Thread), what
         assert isinstance(connection._conn, sqlite3.Connection), what
         assert connection._connection is connection._conn, what
-        # Functions put into the queue without a future run there, and no result is reported.
+        # Functions that are queued without a future run in the thread, and report no result.
         ran = Event()
         connection._tx.put_nowait((None, ran.set))
         assert await asyncio.to_thread(ran.wait, 10), what

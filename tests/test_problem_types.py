@@ -1,4 +1,4 @@
-"""Problem types have one table of names, which the server uses up and the client draws on."""
+"""Problem types have one table of names: the server uses all of them, the client some."""
 
 from __future__ import annotations
 

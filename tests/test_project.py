@@ -26,7 +26,7 @@ PACKAGE = ROOT / "tenantbase"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCK = tomllib.loads((ROOT / "poetry.lock").read_text())
 
-# Modules of the root that all others may import; they import only each other and the cache's
+# Modules of the root that all others may import. They import only each other and the cache's
 # Protocols.
 LEAVES = {
     *(
@@ -48,7 +48,7 @@ LEAVES = {
 }
 # The modules of interfaces/ that are not drivers: Protocols and addresses.
 ABSTRACT = {"interfaces", "interfaces.store", "interfaces.cache", "interfaces.memcached.address"}
-# What each room may import besides itself, the leaves and the abstract interfaces.
+# The rooms that each room may import, besides itself, the leaves and the abstract interfaces.
 ROOMS: dict[str, set[str]] = {
     "interfaces": set(),
     "coherence": set(),
@@ -61,7 +61,7 @@ ROOMS: dict[str, set[str]] = {
     "cli": {"client", "database", "process", "web.transport"},
     "main": {"cli"},
 }
-# Who may import a library: modules, or packages with all that is in them.
+# Who may import a library: modules, or packages with everything in them.
 LIBRARIES = {
     "aiosqlite": {"interfaces.sqlite.connection"},
     "aiomcache": {"interfaces.memcached.client"},
@@ -71,7 +71,7 @@ READS_ENVIRONMENT = {"process.config", "cli.options"}
 
 
 def module_name(path: Path) -> str:
-    """The name of a module of the package, without the package's; of the package itself, ""."""
+    """The name of a module, without the package's name; "" for the package itself."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -240,7 +240,7 @@ def test_scripts_can_be_run(script: str) -> None:
 
 @pytest.fixture
 def fresh_tree(tmp_path: Path) -> Path:
-    """The files that the scripts need, without an environment."""
+    """A copy of the files that the scripts need, without an environment."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     for name in ("pyproject.toml", "poetry.lock"):
         shutil.copy(ROOT / name, tmp_path)
@@ -320,7 +320,7 @@ def test_scripts_work_in_any_path(odd_tree: Path) -> None:
 
 
 def locked_for(groups: str) -> dict[str, str]:
-    """The scripts' input to pip for these groups: a line for each package, by name."""
+    """The scripts' input to pip for these groups: the line of each package, by its name."""
     command = f'. "$(dirname -- "$0")/environment"; venv=$1; locked {groups}'
     run = subprocess.run(
         ["sh", "-euc", command, ROOT / "scripts" / "serve", sys.prefix],

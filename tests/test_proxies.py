@@ -21,7 +21,7 @@ from tests.nginx import DEPLOYED, Nginx
 from tests.servers import READY_SECONDS, poll
 from tests.wire import Answer
 
-# Keys whose paths are changed by proxies that treat paths like file names.
+# Keys that change if a proxy treats paths like file names.
 KEYS = ["a//b", "/a", "a/", "a/./b", "a/../b", "..", "%2F", "a%2Fb", "a b", "é", "a?b#c", "a;b=c"]
 
 
@@ -192,9 +192,8 @@ def test_compression_makes_tags_weak_without_its_line(tmp_path: Path, server: Ap
 
 @contextmanager
 def recorded(heads: list[bytes]) -> Iterator[int]:
-    """A server that answers, but breaks the connection when it is to PUT something.
-
-    Yields: its port. The heads of the requests are added to the list, PUT's alone.
+    """A server that breaks the connection at a PUT, and answers any other request. Yields: its
+    port. It adds the heads of the PUT requests to the list.
     """
 
     def serve(listener: socket.socket) -> None:
@@ -222,7 +221,7 @@ def recorded(heads: list[bytes]) -> Iterator[int]:
 
 @pytest.mark.parametrize("off", [True, False])
 def test_nginx_sends_a_write_once(tmp_path: Path, off: bool) -> None:
-    """Even if a kept-alive connection breaks: the write may have been made."""
+    """Even if a kept-alive connection breaks, because the write may have taken effect."""
     site = DEPLOYED if off else without("proxy_next_upstream off;")
     heads: list[bytes] = []
     with recorded(heads) as port, Nginx(tmp_path, port, site) as nginx:  # it has checked by now

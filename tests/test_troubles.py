@@ -1,4 +1,4 @@
-"""Troubles are logged once when they begin and once when they are over."""
+"""Troubles are logged once when they begin and once when they end."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ async def cancelled(work: Coroutine[Any, Any, Any], step: int) -> bool:
     """Start a task and cancel it after some turns. Returns: whether it was still running."""
     task = asyncio.create_task(work)
     for turn in range(step):
-        # The database's threads and memcached need time, too, or no step is ever reached.
+        # Give the database's threads and memcached time, too, or no step is ever reached.
         await asyncio.sleep(0 if turn % 4 else 0.0005)
     task.cancel()
     await asyncio.wait([task])
@@ -52,7 +52,7 @@ async def test_a_cancelled_write_was_made_whole_or_not_at_all(cache: Cache) -> N
         await cache.write(*(Set(key, b"1", JSON) for key in keys))
         work = write(cache, Set(keys[0], b"2", JSON), Increment(keys[1], 1, 0))
         ended += not await cancelled(work, step)
-        await cache.write(Set("barrier", b"0", JSON))  # everything queued before it is done
+        await cache.write(Set("barrier", b"0", JSON))  # by now, everything queued before it is done
         values = [await of_entry(cache, key) for key in keys]
         assert values in ([b"1", b"1"], [b"2", b"2"])
         assert values == [await of_entry(cache, key) for key in keys]

@@ -1,7 +1,7 @@
 """A commit of unknown outcome that reappears after all processes have died.
 
 Its bytes are in the log although their fsync failed, and a recovery finds them there. The tag file
-outlives the writers if a starting process has it open already.
+outlives the writers if a process that is starting already has it open.
 """
 
 from __future__ import annotations

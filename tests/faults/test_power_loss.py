@@ -1,4 +1,4 @@
-"""A loss of power at any moment loses no acknowledged write, unless the disk lies."""
+"""A power loss at any moment loses no acknowledged write, unless the disk lies."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def synced(began: int, what: str = "/d/x") -> Call:
 
 
 def found(*calls: Call) -> set[bytes | None]:
-    """The possible contents of the file x after a loss of power, from a few hundred samples."""
+    """The possible contents of the file x after a power loss, from a few hundred samples."""
     disk = Disk("/d", {"x"})
     for call in calls:
         disk.replay(call)

@@ -1,4 +1,4 @@
-"""A real full disk: reads continue, deleting makes room, and with room writes continue.
+"""A real full disk: reads continue, and once deleting has made room, so do writes.
 
 The disk is in memory and visible to the server alone: unshare(1) lets any user mount one, if the
 system allows that. It outlives the server.
@@ -165,7 +165,7 @@ def test_a_full_disk_is_left_by_deleting(
             assert server.set(key, 10_000).status == 200
         disk.fill()
     keys += server.fill_with("k", 10_000)
-    for number in range(15):  # repeatedly: no deletion uses up the room of the next
+    for number in range(15):  # repeatedly, because no deletion may use up the room of the next
         deleted, keys = keys[:4], keys[4:]
         for key in deleted:
             assert server.delete(key) == 204
@@ -207,7 +207,7 @@ def test_a_full_disk_is_left_by_deleting_after_a_restart(
 def test_deleting_much_takes_little_room(
     server: SmallDiskServer, disk: SmallDisk, left: str
 ) -> None:
-    """Less than they free: deleted pages are not written again."""
+    """Deleting takes less room than it frees: deleted pages are not written again."""
     keys = [f"k{number}" for number in range(10)]
     for key in keys:
         assert server.set(key, 100_000).status == 200
@@ -227,7 +227,7 @@ def test_deleting_much_takes_little_room(
 def test_a_little_room_is_room_for_small_writes(
     server: SmallDiskServer, disk: SmallDisk, end: str
 ) -> None:
-    """The reserve, missing since the restart, does not take all of it."""
+    """The reserve, which is missing since the restart, does not take all of it."""
     (disk.path / "filling").write_bytes(bytes(700_000))
     keys = server.fill_with("k", 3_000)
     disk.fill()
@@ -248,7 +248,7 @@ def test_values_fit_into_freed_pages_though_another_program_took_the_rest(
     keys = [f"k{number}" for number in range(14)]
     for key in keys:
         assert server.set(key, 100_000).status == 200
-    server.stop()  # what the log holds is copied, and it begins with an empty file
+    server.stop()  # this copies the log's contents, so that it begins with an empty file
     server.start()
     disk.fill()
     body = {"keys": keys[1:]}

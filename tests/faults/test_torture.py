@@ -1,4 +1,4 @@
-"""A short torture with real processes and mixed faults, and its report of a planted bug."""
+"""A short torture test with real processes and mixed faults, and its report of a planted bug."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_torture_that_is_ended_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def _mentioning(path: Path) -> list[bytes]:
-    """The command lines of all processes that have this path in theirs."""
+    """The command lines, of all processes, that contain this path."""
     lines = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -144,7 +144,7 @@ def test_an_excuse_for_writes_does_not_cover_reads() -> None:
         now = time.monotonic_ns()
     judge = Judge(excuses, slowest_allowed=1.0)
     read = Operation("k", "get", now, now, "failed", heard=now)
-    judge.hear(read)  # by the command line, which takes the write lock to open the database
+    judge.hear(read)  # the command line takes the write lock to open the database
     assert not judge.broken
     judge.hear(msgspec.structs.replace(read, port=1))
     assert judge.broken

@@ -356,7 +356,7 @@ async def test_sweeping_removes_what_has_expired(store: Store) -> None:
     assert await write(store, Sweep(3), now=later) == (Applied(removed=1),)
     assert await write(store, Sweep(3), now=later) == (Applied(removed=0),)
     assert await keys_of(store, now=later) == ["k5", "l"]
-    # It is removed, not hidden: setting the clock back does not revive it.
+    # The row is removed, not hidden: setting the clock back does not revive it.
     assert await keys_of(store, now=NOW) == ["k5", "l"]
     events, _ = await store.changes(6, 10)
     assert [(event.kind, event.key) for event in events] == [
@@ -534,7 +534,7 @@ async def test_a_large_prefix_is_deleted_at_once(store: Store) -> None:
         ("set", "a/7"),
         ("set", "a/9"),
     ]
-    # Entries set since then stay, however often sweeps run.
+    # Entries set after the deletion stay, however often sweeps run.
     for _ in range(20):
         await write(store, Sweep(100))
     assert await keys_of(store) == ["a/7", "a/9", "b"]
@@ -707,13 +707,13 @@ def some_claim(rng: random.Random, now: float, version: int) -> Granted:
 
 
 async def seen(store: Store, group: list[Granted], now: float, prefix: str) -> str:
-    """Everything observable of a group and afterwards, with ids numbered instead of shown."""
+    """All that is observable of a group, and of the store afterwards. Ids become numbers."""
     seqlock = RecordingSeqlock()
     outcomes = (await store.write(group, now, seqlock)).outcomes
     shown = [type(o).__name__ if isinstance(o, Exception) else repr(o) for o in outcomes]
     for index, pending in enumerate(group):
         if isinstance(pending.transaction[0], Sweep):
-            shown[index] = ""  # only one of them has rows under deleted prefixes to remove
+            shown[index] = ""  # only one keeps rows under deleted prefixes
     text = repr(
         (
             shown,
@@ -734,7 +734,7 @@ async def seen(store: Store, group: list[Granted], now: float, prefix: str) -> s
 async def test_two_stores_never_differ(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Random groups in both: the same outcomes, the same entries, the same log, at every step."""
+    """Random groups in both: the same outcomes, entries and change log at every step."""
     monkeypatch.setattr(sql_sweep, "ONE_BY_ONE", 2)
     rng = random.Random(seed)
     real = await SqliteStore.open(tmp_path / "x.db", RecordingSeqlock().lock, change_log_size=40)

@@ -122,7 +122,7 @@ def test_which_are_large(text: bytes, large: bool) -> None:
 
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Runs another program instead."""
+    """Runs another program instead of the child's."""
     return lambda text: monkeypatch.setattr(runner, "_PROGRAM", text)
 
 
@@ -144,7 +144,7 @@ async def test_one_at_a_time(program: Callable[[str], None], tmp_path: Path) -> 
     [
         "import os; os.kill(os.getpid(), 9)",
         "raise SystemExit(3)",
-        "pass",  # it ends well, but says nothing
+        "pass",  # it exits with status 0, but without an answer
         "import os; os.write(1, bytes([128, 4, 149]))",  # the beginning of an answer
         "import os, pickle; os.write(1, pickle.dumps([]))",
     ],
@@ -199,7 +199,7 @@ async def test_a_child_whose_caller_is_gone_is_killed(
 
 
 def test_it_ends_by_itself_when_it_takes_too_long(tmp_path: Path) -> None:
-    """The parent may have died. Here its large answer is never read."""
+    """For a parent that hangs or has died: here, its large answer is never read."""
     body = tmp_path / "body"
     body.write_text('{"values": [%s]}' % ",".join([ENTRIES["plain"]] * 50_000))
     reading, writing = os.pipe()

@@ -146,7 +146,7 @@ def test_a_mistake_is_named_by_its_source(name: str, text: str) -> None:
         load({name: (text,) if option.many else text})
     assert str(from_command_line.value).startswith(f"{option.flag}: {text!r}: ")
     if "\0" in text:
-        return  # an environment cannot hold it
+        return  # an environment variable cannot hold a NUL
     with pytest.raises(ConfigError) as from_environment:
         load({}, **{name.upper(): text})
     assert str(from_environment.value).startswith(f"{option.variable}: {text!r}: ")

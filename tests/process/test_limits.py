@@ -22,7 +22,7 @@ from tests.wire import Answer
 
 @contextmanager
 def soft_limit(count: int) -> Iterator[int]:
-    """For processes started in the block. Yields: the hard limit."""
+    """Set the soft limit for processes started in the block. Yields: the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
     try:
@@ -52,7 +52,7 @@ def processor_seconds(pid: int) -> float:
 
 
 def lowest_free_descriptor(pid: int) -> int:
-    """The limit at which a process can open no more files. Waits until it is idle."""
+    """The limit of open files at which an idle process can open no more. Waits until it is idle."""
     seen: set[int] = set()
     since = time.monotonic()
     while time.monotonic() - since < 2 * LINGER_SECONDS:

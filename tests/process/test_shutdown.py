@@ -44,7 +44,8 @@ class Client(threading.Thread):
                     self.faults.append(f"connect: {error!r}")
                     return
             elif select.select([connection], [], [], 0)[0]:
-                # Closed before anything was sent, as a connection pool may find it.
+                # The server closed the connection before anything was sent, as a connection pool
+                # may find.
                 connection.close()
                 connection = None
                 continue

@@ -122,7 +122,7 @@ def test_requests_in_flight_are_finished(tmp_path: Path, workers: tuple[str, ...
     with AppServer(tmp_path / "x.db", *workers) as server:
         requests = [SlowRequest(server) for _ in range(3)]
         server.signal()
-        if not workers:  # one of two workers may have had nothing to finish, and have exited
+        if not workers:  # one of the two workers may have had no request, and have exited
             poll(lambda: drains(server), "health says that the server drains")
             answer = server.ask("GET", "/health-check")
             assert answer.status == 503 and answer.headers["Connection"] == "close"
@@ -177,7 +177,7 @@ def test_what_cannot_be_closed_is_given_up(tmp_path: Path, workers: tuple[str, .
     with AppServer(database, "--write-timeout", "0.5", *workers) as server:
         set_value(server, "k", 1)
         with open(f"{database}-lock", "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # as a process stopped during a write does
+            fcntl.flock(lock, fcntl.LOCK_EX)  # as a process that is stopped during a write would
             answer = server.ask("POST", "/set-value", b'{"key": "k", "value": 2}')
             assert answer.status == 503
             assert server.ask("GET", "/get-value?key=k").json["value"] == 1
@@ -281,7 +281,7 @@ def no_tag_file(database: Path) -> Iterator[None]:
     yield
 
 
-# A broken database, and the server's message.
+# An unusable database, and the server's message.
 TROUBLES: list[tuple[Callable[[Path], AbstractContextManager[None]], str]] = [
     (locked, "cannot open {}: it is locked by another program"),
     (read_only, "cannot open {}: it is read-only"),
@@ -377,7 +377,7 @@ def test_variables_of_an_orchestrator_do_not_stop_it(
 
 
 def test_the_variables_of_an_orchestrator_are_reported(tmp_path: Path) -> None:
-    with AppServer(tmp_path / "taken.db") as other:  # a port, so that the default is not used
+    with AppServer(tmp_path / "taken.db") as other:  # an explicit port, not the default
         done = subprocess.run(
             [sys.executable, "-m", "tenantbase", "serve", "--host", "192.0.2.1", "--insecure"],
             capture_output=True,

@@ -53,7 +53,7 @@ async def test_what_is_refused_is_refused_by_each(server: Server, route: str, na
     await ask("1").send(server, "")
     answer = await ask(value).send(server, "")
     assert answer.status == 400 and detail in answer.json["detail"], answer
-    assert answer.json.get("field") in (field, None)  # None: it stopped the body's parser
+    assert answer.json.get("field") in (field, None)  # None from the body's parser
     assert (await server.ask("GET", "/v1/values/j")).body == b"1"
 
 

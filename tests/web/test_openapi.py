@@ -43,7 +43,7 @@ def app_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
         yield server
 
 
-# Without the one route whose answer does not end.
+# All operations except the one whose answer does not end.
 @api.exclude(path="/v1/watch", method="GET").parametrize()
 @settings(max_examples=20, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 def test_requests_made_from_it(case: schemathesis.Case[Any], app_server: AppServer) -> None:
@@ -151,7 +151,7 @@ def test_every_problem_is_described() -> None:
         for content in response["content"].values()
         for name in content["examples"]
     }
-    # Problem types that belong to no operation.
+    # Problem types that do not belong to an operation.
     assert named == KINDS.keys() - {"no-such-route", "method-not-allowed"}
 
 

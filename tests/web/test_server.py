@@ -223,7 +223,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body(
 async def test_a_client_that_leaves_in_the_middle_of_its_answer(
     server: Server, caplog: pytest.LogCaptureFixture, goodbye: str
 ) -> None:
-    # More than the sockets' buffers hold, so that the server waits for the client to read.
+    # More than the sockets' buffers hold, so that the server has to wait for the client to read.
     values = [Set(DEFAULT.key(f"left/{n}"), b'"%b"' % (b"x" * 500_000), JSON) for n in range(40)]
     await server.cache.write(*values)
     async with server.wire() as wire:

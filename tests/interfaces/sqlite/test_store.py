@@ -1,4 +1,4 @@
-"""The SQLite store's own behaviour: the file, opening it, locks, failures, speed."""
+"""The SQLite store's own behaviour: the file, opening, locks, failures, queries."""
 
 from __future__ import annotations
 
@@ -630,7 +630,7 @@ async def test_the_log_is_written_from_its_beginning_again(
         while not done:
             await store.read(["large"], NOW)
 
-    # Reads that follow each other without a gap must not keep the log from starting over.
+    # Uninterrupted reads must not keep the log from starting over.
     reads = [asyncio.create_task(read()) for _ in range(5)]
     for _ in range(5):
         await write_pages(store, 40)
@@ -664,7 +664,7 @@ async def test_a_checkpoint_does_not_change_the_busy_timeout_of_writes(files: Fi
     await put(store, "k")
     assert await store._writer.run(store._committer.checkpoint)
     assert await store._writer.run(patience) == 3_000
-    with files.foreign() as reader:  # the checkpoint waits for it in vain
+    with files.foreign() as reader:  # the checkpoint waits in vain for this reader
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM entries").fetchone()
         await put(store, "k")
@@ -695,11 +695,11 @@ async def test_a_reader_never_checkpoints(files: Files) -> None:
 
 @contextlib.contextmanager
 def replaced(path: Path, by: str, *, writable: bool = True) -> Iterator[None]:
-    """For a while, this process's open descriptors of a path refer to another file.
+    """Inside the block, this process's open descriptors of a path refer to another file.
 
     ``/dev/null`` takes writes and refuses to be synced, ``/dev/full`` refuses writes: these are the
-    system's real errors, not imagined ones. SQLite does not notice that locks are lost, but the
-    log, which this is used on, has none.
+    system's real errors, not imagined ones. This is used only on the log, which has no locks;
+    SQLite would not notice that they are lost.
     """
     target = path.stat()
     found = []
@@ -734,7 +734,7 @@ def limit_pages(connection: sqlite3.Connection, pages: int) -> None:
 async def test_a_full_disk_passes(store: SqliteStore, files: Files) -> None:
     await put(store, "k")
     seqlock = RecordingSeqlock()
-    lock, store._committer._lock = store._committer._lock, no_lock  # no checkpoint of such a log
+    lock, store._committer._lock = store._committer._lock, no_lock  # the log cannot be checkpointed
     with replaced(files.wal, "/dev/full"):
         outcome = await write(store, Set("k", b"2", JSON), seqlock=seqlock)
         assert isinstance(outcome, StoreFull)
@@ -817,7 +817,7 @@ async def test_a_limit_on_file_size_does_not_end_writing(files: Files) -> None:
 
 
 def forbid_rollback(connection: sqlite3.Connection) -> None:
-    """Make SQLite itself refuse to end a transaction that way."""
+    """Make SQLite itself refuse to roll back."""
 
     def authorize(action: int, first: str | None, *rest: str | None) -> int:
         refused = action == sqlite3.SQLITE_TRANSACTION and first == "ROLLBACK"
@@ -930,7 +930,7 @@ async def test_a_commit_without_changed_keys_leaves_a_sign_when_it_fails(
     store, fail = failing
     monkeypatch.setattr(sql_sweep, "ONE_BY_ONE", 1)
     await put(store, "l")
-    await write(store, DeletePrefix(""))  # leaves rows that are invisible
+    await write(store, DeletePrefix(""))  # leaves rows that readers do not see
     seqlock = RecordingSeqlock()
     fail("COMMIT", sqlite3.SQLITE_IOERR_FSYNC)
     assert type(await write(store, Sweep(100), seqlock=seqlock)) is OutcomeUnknown

@@ -111,7 +111,7 @@ async def test_an_idle_borrower_does_not_close_a_connection_in_use(tmp_path: Pat
                 await wire.send(GET)
                 assert (await wire.answer()).status == 200
                 await asyncio.sleep(0.1)
-            await wire.send(LIST)  # by a new borrower
+            await wire.send(LIST)  # answered by a new borrower
             assert (await wire.answer()).status == 200
         assert server.general == 2
 
@@ -163,7 +163,7 @@ async def test_an_incomplete_request_of_a_half_closed_client_ends_the_connection
 
 @pytest.mark.parametrize("size", [10_000, 60_000], ids=["answered-here", "answered-there"])
 async def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path, size: int) -> None:
-    """Reading pauses after some requests, memory stays bounded, and every answer arrives."""
+    """After some requests, reading pauses; memory stays bounded, and every answer arrives."""
     value = "x" * size
     async with serve(tmp_path, web_settings()) as server:
         async with await Wire.connect(server.port) as wire:
@@ -188,13 +188,13 @@ async def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path, size
                 piece = await loop.sock_recv(client, 1 << 20)
             assert piece
             received += piece
-            # Keep enough to count; all of it would be gigabytes.
+            # Keep only what is needed to count: everything would be gigabytes.
             done = received.count(b"HTTP/1.1 200 OK") - 1
             if done > 0:
                 wanted -= done
                 del received[: received.rindex(b"HTTP/1.1 200 OK")]
         await end
-        # Not rescued by the general path, which takes over a connection without progress.
+        # The general path, which takes over connections without progress, must not have rescued it.
         assert _buffered(server) == 0
         client.close()
 
@@ -230,7 +230,7 @@ async def test_a_get_waits_for_the_slow_set_before_it(tmp_path: Path) -> None:
                 await wire.send(SET + GET[:40])
                 await asyncio.sleep(2.5)
                 await wire.send(GET[40:])
-                await asyncio.sleep(0.3)  # an answer to it would come first
+                await asyncio.sleep(0.3)  # an answer to the get would come first
                 fcntl.flock(lock, fcntl.LOCK_UN)
                 first, second = await wire.answer(), await wire.answer()
         finally:

@@ -41,7 +41,7 @@ async def test_a_body_whose_answer_came_early_is_not_taken_for_idleness(
 async def test_a_body_that_is_not_read_is_not_received(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """aiohttp can pause and resume a connection that it has borrowed."""
+    """aiohttp can pause and resume a borrowed connection."""
     gate = asyncio.Event()
 
     @web.middleware

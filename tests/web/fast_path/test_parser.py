@@ -22,7 +22,7 @@ def test_plain_requests_are_recognised(name: str) -> None:
     found = RequestParser(lambda headers: True).parse(PLAIN[name])
     assert not isinstance(found, Other)
     assert found.end == len(PLAIN[name])
-    # Also in the middle of a pipeline.
+    # The same in the middle of a pipeline.
     found = RequestParser(lambda headers: True).parse(b"GET " + PLAIN[name] + b"GET", 4)
     assert not isinstance(found, Other)
     assert found.end == 4 + len(PLAIN[name])

@@ -85,4 +85,4 @@ async def test_the_damaged_key_can_be_deleted(database: Path, start: Start, cach
             listing = await server.ask("GET", "/get-values")
             assert listing.status == 200 and b"k08-bad" not in listing.body
             again = await server.ask("POST", "/set-value", '{"key": "k08-bad", "value": 1}')
-            assert again.status == 503, "its row still holds the key"
+            assert again.status == 503, "its row still occupies the key"

@@ -89,7 +89,7 @@ async def test_unavailable_when_the_database_is_replaced(start: Start, tmp_path:
 
 
 class _Checked(Cache):
-    """Its check waits for the test."""
+    """A database whose check waits for the test."""
 
     checks = 0
     gate: asyncio.Event

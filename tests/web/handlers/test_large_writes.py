@@ -41,7 +41,7 @@ WAYS: dict[str, Callable[[bytes], tuple[str, str, bytes, str, str]]] = {
 
 @pytest.fixture(autouse=True)
 def _no_large_text_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every parsed JSON text passes this check first."""
+    """Every JSON text to be parsed passes this check first."""
 
     def check(text: bytes, field: str | None) -> None:
         assert not is_large(text), "a large text is read by the event loop"
@@ -67,7 +67,7 @@ async def test_what_is_wrong_is_said(start: Start, way: str) -> None:
         answer = await server.ask(method, target, body, [("Content-Type", content_type)])
         assert answer.status == 400
         assert "lone surrogate" in answer.json["detail"]
-        if way in ("base64", "PUT"):  # otherwise it is found before the position is known
+        if way in ("base64", "PUT"):  # otherwise the error is found before its position is known
             assert answer.json["field"] == field
         assert (await server.ask("GET", "/v1/values/k")).status == 404
 

@@ -207,7 +207,7 @@ async def test_a_large_list_is_streamed(start: Start, accept: dict[str, str]) ->
         )
         assert gzip.decompress(packed.body) == plain.body
         async with server.wire() as wire:
-            for _ in range(2):  # anything after the head would be taken for the second answer
+            for _ in range(2):  # any bytes after the head would be taken for the second answer
                 await wire.send(request("HEAD", "/v1/values", headers=accept))
                 head = await wire.answer("HEAD")
                 assert head.status == 200 and "transfer-encoding" not in head.headers
@@ -282,7 +282,7 @@ async def test_what_exists_throughout_is_listed_once_while_others_write(start: S
 
 
 class _Failing(Cache):
-    """Its second piece fails."""
+    """A list whose second piece fails."""
 
     def scan(
         self, prefix: str = "", after: str = "", *, limit: int | None = None, values: bool = True

@@ -1,4 +1,4 @@
-"""The routes for one value, as the contract defines them."""
+"""The routes for one value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conditions; that routes apply them is tested with the routes."""
+"""Parsing conditions. The tests of the routes check that they are applied."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ async def test_a_client_that_is_refused_may_send_what_it_has(
         def refused() -> bytes:
             with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
                 answer = client.recv(4_096)
-                for _ in range(20):  # slowly, so that it learns of a reset
+                for _ in range(20):  # slowly, so that a reset is noticed
                     client.sendall(bytes(10_000))
                     time.sleep(0.02)
                 return answer

@@ -76,7 +76,7 @@ async def test_bodies_held_back_take_no_more_than_the_budget(start: Start) -> No
         assert [each.status for each in stored] == [
             200 if status == 201 else 404 for status in statuses
         ]
-        # All held memory is free again.
+        # All memory is free again.
         for _ in range(2):
             writes = [server.ask("PUT", f"/v1/values/again/{n}", b"z" * MIB) for n in range(3)]
             assert {each.status for each in await asyncio.gather(*writes)} <= {200, 201}
@@ -189,7 +189,7 @@ async def _all(wire: Wire) -> int:
 async def test_a_client_that_takes_a_little_now_and_then_is_not_cut(
     start: Start, caplog: pytest.LogCaptureFixture, target: str
 ) -> None:
-    """It takes several times the send timeout."""
+    """The whole answer takes several times the send timeout."""
     settings = web_settings(max_value_bytes=16 * MIB, send_timeout=1.0)
     async with start(settings) as server:
         await server.cache.write(Set(DEFAULT.key("big"), b'"%b"' % (b"x" * (12 * MIB)), JSON))
@@ -223,7 +223,7 @@ async def test_the_kernel_does_not_cut_before_the_server(start: Start) -> None:
 
 
 class _Counting(Cache):
-    """Records the number of entries per read, and what was found."""
+    """Records the number and size of the entries that each read returns."""
 
     asked: list[int] = []
     read: list[int] = []  # bytes
@@ -249,14 +249,14 @@ def counting(cache: Cache) -> Cache:
 async def test_a_bulk_read_takes_no_more_at_a_time_than_fits_into_memory(
     start: Start, memcached: MemcachedProcess, cached: bool
 ) -> None:
-    """Whatever it asks for first: small values and absent keys do not make it read more at once."""
+    """Even after small values and absent keys, it does not read too many large ones at once."""
     small = [f"small/{n}" for n in range(200)]
     large = [f"large/{n:02}" for n in range(24)]
-    value = b"x" * (MIB - 1000)  # memcached takes it
+    value = b"x" * (MIB - 1000)  # small enough for memcached
     async with start(wrap=counting, memcached=memcached if cached else None) as server:
         for key in large:
             assert (await server.ask("PUT", f"/v1/values/{key}", value)).status == 201
-        # In two orders: in that of the rows, and against it.
+        # In the order of the rows, and in reverse.
         for keys in (small + large, [*reversed(large), *small]):
             answer = await server.ask("POST", "/get-values", json.dumps({"keys": keys}))
             assert [each["key"] for each in answer.json["values"]] == [
@@ -302,7 +302,7 @@ async def test_a_bulk_read_keeps_little_for_a_client_that_takes_nothing(start: S
         assert answer.json["missing"] == small
 
 
-# Requests that are refused for their head alone, with the status.
+# Requests that are refused because of their head, with the status.
 REFUSED_BY_HEAD = [
     (413, "PUT", "/v1/values/k", {"Content-Length": str(1 << 30)}),
     (415, "PUT", "/v1/values/k", {"Content-Encoding": "gzip"}),
@@ -359,7 +359,7 @@ async def test_a_body_that_came_uninvited_is_taken(server: Server) -> None:
 async def test_large_bodies_that_arrive_together_are_parsed_one_in_a_turn(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many there are, other connections get their turn in between."""
+    """However many there are, other connections are served in between."""
     parsed: list[int] = []
     turn = 0
 

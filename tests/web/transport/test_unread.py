@@ -1,4 +1,5 @@
-"""Answers that clients do not read: bounded in all, and paid for by those that read nothing."""
+"""Answers that clients do not read: their total is bounded, and only those that read nothing
+suffer."""
 
 from __future__ import annotations
 
@@ -74,7 +75,7 @@ async def test_clients_that_read_nothing_make_the_server_hold_no_more_than_the_b
                 assert small.status == 404, "small answers do not wait"
                 await asyncio.sleep(0.02)
         assert "had read nothing" in caplog.records[0].message
-        assert most <= 2 * LIMIT  # a small answer, or a piece of a large one, for each client
+        assert most <= 2 * LIMIT  # allow a small answer, or a piece of a large one, for each client
         # A client that reads is served, even if it asks for as much.
         answer = await server.ask("GET", "/v1/values/big/3")
         assert (answer.status, len(answer.body)) == (200, VALUE)
@@ -83,7 +84,7 @@ async def test_clients_that_read_nothing_make_the_server_hold_no_more_than_the_b
 
 
 async def test_a_slow_reader_is_not_cut_for_the_sake_of_others(start: Start) -> None:
-    """It takes a little now and then, while others read nothing and use the budget up."""
+    """It reads a little now and then, while others read nothing and use up the budget."""
     settings = web_settings(max_value_bytes=8 * MIB, max_inflight_bytes=LIMIT)
     async with start(settings) as server, AsyncExitStack() as stack:
         await _fill(server)
