@@ -74,9 +74,7 @@ async def test_failures_are_logged_and_restarted_with_back_off(
     assert task.cancelled()
 
 
-async def test_the_cancellation_of_what_it_waits_for_does_not_end_it(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_cancelling_what_it_awaits_does_not_end_it(caplog: pytest.LogCaptureFixture) -> None:
     work = Work(asyncio.CancelledError())
     task = keep_running(work, "mill")
     await poll_async(lambda: work.works, "it works in the end")
@@ -96,7 +94,7 @@ async def test_it_can_be_cancelled_between_two_runs(monkeypatch: pytest.MonkeyPa
     assert task.cancelled()
 
 
-async def test_work_that_is_done_is_not_repeated() -> None:
+async def test_finished_work_is_not_repeated() -> None:
     runs = 0
 
     async def work() -> None:

@@ -15,7 +15,7 @@ def test_uri_is_stable() -> None:
     assert ProblemType.NO_SUCH_KEY.uri == "urn:tenantbase:problem:no-such-key"
 
 
-def test_client_retries_only_what_was_not_done() -> None:
+def test_client_retries_only_if_nothing_was_done() -> None:
     assert errors.RETRYABLE == {
         "urn:tenantbase:problem:overloaded",
         "urn:tenantbase:problem:store-unavailable",

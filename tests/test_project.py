@@ -115,7 +115,7 @@ def test_imports_make_no_cycle() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(LEAVES))
-def test_leaves_know_none_of_the_rooms(name: str) -> None:
+def test_leaves_do_not_import_rooms(name: str) -> None:
     assert imported_own(name) <= LEAVES | ABSTRACT
 
 
@@ -135,14 +135,14 @@ def test_every_module_is_in_a_room() -> None:
 
 
 @pytest.mark.parametrize("driver", ["interfaces.sqlite", "interfaces.memcached"])
-def test_drivers_do_not_know_each_other(driver: str) -> None:
+def test_drivers_do_not_import_each_other(driver: str) -> None:
     for name in TREES:
         if within(name, {driver}):
             drivers = {own for own in imported_own(name) if within(own, {"interfaces"})} - ABSTRACT
             assert {own for own in drivers if not within(own, {driver})} == set(), name
 
 
-def test_drivers_are_named_by_the_wiring_alone() -> None:
+def test_only_the_wiring_imports_drivers() -> None:
     drivers = {name for name in TREES if within(name, {"interfaces"})} - ABSTRACT
     assert drivers
     for name in TREES:
@@ -174,7 +174,7 @@ def test_one_version() -> None:
     assert tenantbase.__version__ == PROJECT["project"]["version"]
 
 
-def test_the_changelog_has_a_place_for_what_comes() -> None:
+def test_the_changelog_has_an_unreleased_section() -> None:
     assert "\n## [Unreleased]\n" in (ROOT / "CHANGELOG.md").read_text()
 
 
@@ -331,7 +331,7 @@ def locked_for(groups: str) -> dict[str, str]:
     return {line.partition("==")[0]: line for line in run.stdout.splitlines()}
 
 
-def test_what_is_installed_is_what_is_locked() -> None:
+def test_installed_versions_are_the_locked_ones() -> None:
     runtime, everything = locked_for("main"), locked_for("main dev")
     assert everything.keys() == {package["name"] for package in LOCK["package"]}
     assert runtime.keys() == {p["name"] for p in LOCK["package"] if "main" in p["groups"]}

@@ -142,14 +142,14 @@ async def test_prefixes_are_literal(node: Node, prefix: str) -> None:
         assert [event.key for event in await take(watcher, len(wanted))] == wanted
 
 
-async def test_what_others_write_is_seen(database: Database, node: Node) -> None:
+async def test_writes_of_other_processes_are_seen(database: Database, node: Node) -> None:
     other = await database.node()
     async with node.feed.subscribe("", None, never) as watcher:
         version = await other.set("k")
         assert await take(watcher, 1) == [ChangeEvent(version, EventKind.SET, "k")]
 
 
-async def test_from_now_on_is_from_now_on(node: Node) -> None:
+async def test_watching_from_now_skips_earlier_changes(node: Node) -> None:
     """Even if the feed has yet to hand out earlier changes."""
     async with node.feed.subscribe("", None, never):
         for _ in range(20):
@@ -282,7 +282,7 @@ async def test_a_reset_outlives_another_one(database: Database) -> None:
             assert await take(late, 1) == [ChangeEvent(41, EventKind.RESET, "k")]
 
 
-async def test_a_large_prefix_that_goes_at_once_is_a_reset(node: Node) -> None:
+async def test_deleting_a_large_prefix_is_a_reset(node: Node) -> None:
     for start in range(0, 20_000, 5000):
         await node.set(*(f"big/{number}" for number in range(start, start + 5000)))
     async with AsyncExitStack() as stack:
@@ -298,7 +298,7 @@ async def test_a_large_prefix_that_goes_at_once_is_a_reset(node: Node) -> None:
         assert await take(watchers["other"], 1) == [ChangeEvent(after, EventKind.SET, "other")]
 
 
-async def test_heartbeats_carry_the_place_in_the_log(node: Node) -> None:
+async def test_heartbeats_carry_the_position_in_the_log(node: Node) -> None:
     node.feed = Feed(node, heartbeat=0.05)
     async with node.feed.subscribe("quiet", None, never) as watcher:
         version = await node.set("loud")
@@ -318,7 +318,7 @@ async def test_a_stalled_watcher_is_dropped(node: Node) -> None:
             assert await anext(watcher, None) is None, "it has ended"
 
 
-async def test_without_watchers_nothing_runs(node: Node) -> None:
+async def test_without_watchers_no_task_runs(node: Node) -> None:
     assert not feed_runs()
     async with node.feed.subscribe("a", None, never), node.feed.subscribe("b", None, never):
         assert node.feed.watchers == 2
@@ -343,7 +343,9 @@ async def test_many_idle_watchers_have_one_task(node: Node) -> None:
         ]
 
 
-async def test_a_failing_database_is_survived(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_feed_survives_a_failing_database(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
     async with node.feed.subscribe("", None, never) as watcher:
         await take_one(node, watcher, "k")
         node.failing = True
@@ -365,7 +367,7 @@ async def test_an_uncounted_commit_is_seen(node: Node) -> None:
         await take_one(node, watcher, "k")
 
 
-async def test_closing_ends_all_after_what_is_queued(node: Node) -> None:
+async def test_closing_ends_watchers_after_queued_events(node: Node) -> None:
     async with node.feed.subscribe("", None, never) as watcher:
         await take_ready(node, watcher)
         await node.set("last")

@@ -172,13 +172,13 @@ async def test_a_miss_fills(cluster: Cluster, node: Node) -> None:
     assert await node.get("absent") == (None, CacheStatus.HIT)
 
 
-async def test_reads_of_one_turn_are_one_query_and_one_load_a_key(node: Node) -> None:
+async def test_reads_of_one_turn_share_one_query(node: Node) -> None:
     results = await asyncio.gather(*map(node.get, ["a", "b", "a", "a"]))
     assert results == [(None, CacheStatus.MISS)] * 4
     assert node.store.reads == [["a", "b"]]
 
 
-async def test_bulk_reads_of_one_turn_are_one_question_and_each_gets_its_own(
+async def test_bulk_reads_of_one_turn_share_one_request(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for key in ("a", "b", "c"):
@@ -198,7 +198,7 @@ async def test_bulk_reads_of_one_turn_are_one_question_and_each_gets_its_own(
     assert asked == [4]
 
 
-async def test_a_bulk_read_from_the_database_holds_up_no_other(cluster: Cluster) -> None:
+async def test_a_bulk_read_from_the_database_does_not_delay_others(cluster: Cluster) -> None:
     node = await cluster.start()
     await node.set("cached", b"1")
     gate = asyncio.Event()
@@ -229,9 +229,7 @@ async def test_a_fill_overtaken_by_a_write_is_never_valid(node: Node) -> None:
     assert await node.get("k") == (b"new", CacheStatus.HIT)
 
 
-async def test_while_a_write_is_in_flight_the_cache_is_neither_asked_nor_filled(
-    node: Node,
-) -> None:
+async def test_during_a_write_the_cache_is_neither_read_nor_filled(node: Node) -> None:
     await node.set("k", b"1")
     tags = node.cache._authority
     assert isinstance(tags, TagFile)
@@ -259,7 +257,7 @@ async def test_an_authority_may_be_awaited(cluster: Cluster) -> None:
     assert authority.questions == 4, "one for each batch, however many keys"
 
 
-async def test_an_awaited_answer_decides_though_memcached_answered_first(
+async def test_tags_that_arrive_after_the_items_decide(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = await cluster.start(awaited=True)
@@ -284,7 +282,7 @@ async def test_an_awaited_answer_decides_though_memcached_answered_first(
     assert await node.get("k") == (b"new", CacheStatus.MISS)
 
 
-async def test_reads_fail_with_an_authority_that_cannot_be_asked(cluster: Cluster) -> None:
+async def test_reads_fail_if_the_authority_does(cluster: Cluster) -> None:
     node = await cluster.start(awaited=True)
     authority = node.cache._authority
     assert isinstance(authority, AwaitedTags)
@@ -369,7 +367,7 @@ async def test_a_failed_condition_does_not_touch_its_neighbours(node: Node) -> N
     assert [(await node.get(key))[0] for key in "abc"] == [b"1", None, b"1"]
 
 
-async def test_items_that_are_not_this_keys_newest_are_misses(node: Node) -> None:
+async def test_stale_and_foreign_items_are_misses(node: Node) -> None:
     a, b = node.sealer.name("a"), node.sealer.name("b")
     await node.set("a", b"1")
     old = (await node.memcache.get_many([a]))[a]
@@ -420,7 +418,7 @@ async def test_expiry_is_checked_in_the_item(node: Node) -> None:
     assert await node.get("k") == (None, CacheStatus.HIT)
 
 
-async def test_sweeping_makes_the_cached_copy_worthless(node: Node) -> None:
+async def test_sweeping_invalidates_the_cached_copy(node: Node) -> None:
     """Setting the clock back must not revive entries that are gone from the database."""
     await node.set("k", b"1", expires_at=node.now + 10)
     node.now += 20
@@ -429,7 +427,7 @@ async def test_sweeping_makes_the_cached_copy_worthless(node: Node) -> None:
     assert await node.get("k") == (None, CacheStatus.MISS)
 
 
-async def test_what_does_not_fit_is_served_from_the_database(node: Node) -> None:
+async def test_values_too_large_to_cache_are_served_from_the_database(node: Node) -> None:
     big = b'"' + b"x" * (1 << 20) + b'"'
     await node.set("k", b"1")
     await node.set("k", big)
@@ -468,9 +466,7 @@ async def test_a_write_that_waits_too_long_is_withdrawn(cluster: Cluster) -> Non
     assert (await node.get("k"))[0] is None
 
 
-async def test_a_write_begun_and_not_finished_in_time_is_of_unknown_outcome(
-    cluster: Cluster,
-) -> None:
+async def test_a_write_not_finished_in_time_has_an_unknown_outcome(cluster: Cluster) -> None:
     node = await cluster.start(write_timeout=3600.0)
     write = StagedStore.write
     told = asyncio.Event()
@@ -491,7 +487,7 @@ async def test_a_write_begun_and_not_finished_in_time_is_of_unknown_outcome(
     assert (await node.get("k"))[0] == b"1"
 
 
-async def test_a_write_that_only_memcached_holds_up_has_been_made(cluster: Cluster) -> None:
+async def test_a_write_that_waits_only_for_memcached_succeeds(cluster: Cluster) -> None:
     node = await cluster.start(write_timeout=3600.0)
 
     async def slow(items: object) -> None:
@@ -522,9 +518,7 @@ async def test_the_next_group_is_committed_while_one_is_stored_in_memcached(node
     await asyncio.gather(first, second)
 
 
-async def test_a_small_write_waits_for_a_large_one_of_its_group_no_longer_than_a_deadline(
-    node: Node,
-) -> None:
+async def test_all_items_of_a_group_are_sent_to_memcached_at_once(node: Node) -> None:
     under_way = 0
     all_at_once = asyncio.Event()
 
@@ -576,9 +570,7 @@ async def test_large_values_are_sealed_and_opened_beside_the_event_loop(
     assert hashed[True] <= HEAVY_BYTES, "no more than what makes it worth while"
 
 
-async def test_what_would_take_too_much_of_memcached_is_read_from_the_database(
-    cluster: Cluster,
-) -> None:
+async def test_values_above_the_cache_limit_are_read_from_the_database(cluster: Cluster) -> None:
     node = await cluster.start(max_item_bytes=64 << 20)
     await node.cache.write(Set("k", bytes(CACHED_BYTES + 1), OCTETS))
     for _ in range(2):
@@ -588,7 +580,7 @@ async def test_what_would_take_too_much_of_memcached_is_read_from_the_database(
     assert node.cache.counts.cache_failures == 0
 
 
-async def test_what_memcached_refuses_of_a_large_write_is_counted(node: Node) -> None:
+async def test_failures_to_store_a_large_write_are_counted(node: Node) -> None:
     async def fail_to_store(items: Sequence[Item]) -> None:
         raise CacheUnavailable("cut off")
 
@@ -597,7 +589,7 @@ async def test_what_memcached_refuses_of_a_large_write_is_counted(node: Node) ->
     assert node.cache.counts.cache_failures == 4
 
 
-async def test_a_failed_condition_keeps_no_value_of_its_group(node: Node) -> None:
+async def test_a_failed_condition_does_not_keep_its_groups_values_alive(node: Node) -> None:
     class Kind(str):
         """A content type that allows weak references, and lives exactly as long as its value."""
 
@@ -651,7 +643,7 @@ async def test_a_small_write_waits_for_one_large_group_at_most(cluster: Cluster)
     assert node.store.groups == [1, 256, 256, 88, 1, 1, 1]
 
 
-async def test_large_writes_get_their_turn_between_small_ones(node: Node) -> None:
+async def test_large_writes_are_not_starved_by_small_ones(node: Node) -> None:
     async def keep_writing() -> None:
         while not large.done():
             await node.cache.write(Set("k", b"1", JSON))

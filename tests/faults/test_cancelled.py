@@ -45,7 +45,7 @@ async def of_entry(cache: Cache, key: str) -> bytes | None:
     return None if entry is None else entry.value
 
 
-async def test_a_cancelled_write_was_made_whole_or_not_at_all(cache: Cache) -> None:
+async def test_a_cancelled_write_is_atomic(cache: Cache) -> None:
     ended = 0
     for step in range(_STEPS):
         keys = [f"{step}/a", f"{step}/b"]

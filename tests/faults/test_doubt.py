@@ -51,7 +51,7 @@ async def value(server: TorturedServer) -> object:
 
 
 @pytest.mark.parametrize(("bug", "believed"), [(None, "new"), ("doubt-stays-odd", "old")])
-async def test_what_was_cached_while_in_doubt_is_invalid_afterwards(
+async def test_items_cached_in_doubt_are_invalid_afterwards(
     cluster: Cluster, start: Start, believed: str
 ) -> None:
     (healthy,) = cluster.servers

@@ -39,14 +39,14 @@ async def test_a_planted_bug_is_found(tmp_path: Path, bug: str) -> None:
 
 
 @pytest.mark.parametrize("bug", SCHEDULES)
-async def test_without_it_nothing_is_found(tmp_path: Path, bug: str) -> None:
+async def test_without_the_bug_nothing_is_found(tmp_path: Path, bug: str) -> None:
     async with staged(tmp_path, None) as stage:
         await SCHEDULES[bug](stage)
     assert check_history(stage.history, clocks_jump=False) == []
 
 
 @pytest.mark.parametrize("bug", ["synchronous-off", "early-acknowledgement"])
-def test_a_planted_loss_is_found_when_the_power_goes(bug: str) -> None:
+def test_a_planted_durability_bug_is_found_by_a_power_loss(bug: str) -> None:
     _, lost = power_loss.run(seed=1, count=100, rounds=30, processes=1, bug=bug)
     assert lost
 

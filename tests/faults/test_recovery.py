@@ -237,7 +237,7 @@ def test_after_a_failed_fsync_and_a_restart_nothing_is_lost(
 
 
 @pytest.mark.timeout(120)
-def test_without_rewriting_the_log_it_is(directory: Path, tmp_path: Path) -> None:
+def test_without_rewriting_the_log_writes_are_lost(directory: Path, tmp_path: Path) -> None:
     assert any("acknowledged" in each for each in losses(directory, tmp_path, "closed", "careless"))
 
 

@@ -155,7 +155,7 @@ def test_a_full_disk_refuses_writes_until_there_is_room(
 
 
 @pytest.mark.parametrize("filler", ["its own data", "another program"])
-def test_a_full_disk_is_left_by_deleting(
+def test_deleting_makes_room_on_a_full_disk(
     server: SmallDiskServer, disk: SmallDisk, filler: str
 ) -> None:
     keys = []
@@ -180,7 +180,7 @@ def test_a_full_disk_is_left_by_deleting(
     assert server.statuses("k") == [200] * 2
 
 
-def test_what_expires_makes_room(server: SmallDiskServer, disk: SmallDisk) -> None:
+def test_expired_entries_make_room(server: SmallDiskServer, disk: SmallDisk) -> None:
     for number in range(20):
         assert server.set(f"short{number}", 20_000, ttl=3).status == 200
     disk.fill()
@@ -189,7 +189,7 @@ def test_what_expires_makes_room(server: SmallDiskServer, disk: SmallDisk) -> No
 
 
 @pytest.mark.parametrize("end", ["stopped", "killed"])
-def test_a_full_disk_is_left_by_deleting_after_a_restart(
+def test_deleting_makes_room_after_a_restart(
     server: SmallDiskServer, disk: SmallDisk, end: str
 ) -> None:
     keys = server.fill_with("k", 10_000)
@@ -224,7 +224,7 @@ def test_deleting_much_takes_little_room(
 
 
 @pytest.mark.parametrize("end", ["stopped", "killed"])
-def test_a_little_room_is_room_for_small_writes(
+def test_small_writes_use_the_little_room_there_is(
     server: SmallDiskServer, disk: SmallDisk, end: str
 ) -> None:
     """The reserve, which is missing since the restart, does not take all of it."""
@@ -242,7 +242,7 @@ def test_a_little_room_is_room_for_small_writes(
     assert server.delete(keys[0]) == 204
 
 
-def test_values_fit_into_freed_pages_though_another_program_took_the_rest(
+def test_values_fit_into_freed_pages_of_an_otherwise_full_disk(
     server: SmallDiskServer, disk: SmallDisk
 ) -> None:
     keys = [f"k{number}" for number in range(14)]

@@ -81,9 +81,7 @@ async def test_a_server_stopped_at_a_step_leaves_the_other_reading(cluster: Clus
         assert [await get_value(server) for server in cluster.servers] == [new, new]
 
 
-async def test_a_write_that_waits_in_vain_for_a_stopped_server_is_not_made(
-    cluster: Cluster,
-) -> None:
+async def test_a_write_that_times_out_behind_a_stopped_server_is_not_made(cluster: Cluster) -> None:
     survivor, victim = cluster.servers
     assert (await set_value(survivor, 1)).status == 200
     cluster.control.arm("odd", "stop")

@@ -297,7 +297,7 @@ async def test_conditions_apply_to_the_state_before_the_transaction(store: Store
     await write(store, Set("n", b"2", JSON, None, ABSENT), Set("n", b"3", JSON, None, ABSENT))
 
 
-async def test_what_fails_late_in_a_transaction_undoes_it_all(store: Store) -> None:
+async def test_a_late_failure_undoes_the_whole_transaction(store: Store) -> None:
     await put(store, "text", b'"a"')
     before = await put(store, "k", b"1")
     error = await refusal(
@@ -312,7 +312,7 @@ async def test_what_fails_late_in_a_transaction_undoes_it_all(store: Store) -> N
 # Expiry
 
 
-async def test_what_has_expired_is_absent(store: Store) -> None:
+async def test_expired_entries_are_absent(store: Store) -> None:
     (applied,) = await write(store, Set("k", b"41", JSON, NOW + 1))
     await put(store, "l")
     entry = applied.entry
@@ -332,7 +332,7 @@ async def test_what_has_expired_is_absent(store: Store) -> None:
     assert await get(store, "k", now=later) == applied.entry
 
 
-async def test_what_is_stored_too_late_is_absent_at_once(store: Store) -> None:
+async def test_an_entry_stored_after_its_expiry_is_absent(store: Store) -> None:
     outcomes = await write_group(
         store,
         Granted(Set("k", b"5", JSON, NOW - 1)),
@@ -344,7 +344,7 @@ async def test_what_is_stored_too_late_is_absent_at_once(store: Store) -> None:
     assert entry is not None and entry.value == b"1"
 
 
-async def test_sweeping_removes_what_has_expired(store: Store) -> None:
+async def test_sweeping_removes_expired_entries(store: Store) -> None:
     await write(
         store, *(Set(f"k{n}", b"1", JSON, NOW + n) for n in range(1, 6)), Set("l", b"1", JSON)
     )
@@ -425,7 +425,7 @@ async def test_a_counter_has_its_limit(store: Store) -> None:
     await write(store, Increment("k", -1, 0))
 
 
-async def test_a_counter_keeps_what_is_not_asked_for(store: Store) -> None:
+async def test_a_counter_keeps_its_expiry_and_type(store: Store) -> None:
     (first,) = await write(store, Increment("k", 5, 10, NOW + 5))
     assert first.entry is not None and first.created
     assert (first.entry.value, first.entry.content_type) == (b"15", JSON)
@@ -610,7 +610,7 @@ async def test_the_change_log_is_bounded(reopen: Opener) -> None:
 # Withdrawing, the seqlock, closing
 
 
-async def test_a_withdrawn_transaction_is_not_made(store: Store) -> None:
+async def test_a_withdrawn_transaction_is_not_committed(store: Store) -> None:
     seqlock = RecordingSeqlock()
     group = [Withdrawn(Set("a", b"1", JSON)), Granted(Set("b", b"1", JSON, None, ABSENT))]
     written = await store.write([*group, Withdrawn(Delete("b"))], NOW, seqlock)

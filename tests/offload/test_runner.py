@@ -116,7 +116,7 @@ async def test_the_child_gives_the_same_verdicts_as_this_process() -> None:
     ],
     ids=["at the bound", "above", "some brackets", "many brackets", "small"],
 )
-def test_which_are_large(text: bytes, large: bool) -> None:
+def test_which_bodies_are_large(text: bytes, large: bool) -> None:
     assert is_large(text) is large
 
 
@@ -149,7 +149,7 @@ async def test_one_at_a_time(program: Callable[[str], None], tmp_path: Path) -> 
         "import os, pickle; os.write(1, pickle.dumps([]))",
     ],
 )
-async def test_one_that_dies_is_a_refusal(
+async def test_a_child_that_dies_means_overloaded(
     program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     reader = ParserProcess()
@@ -162,7 +162,7 @@ async def test_one_that_dies_is_a_refusal(
     await reader.check_value(b"1")
 
 
-async def test_one_that_cannot_be_started_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_child_that_cannot_start_means_overloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(Overloaded):
         await ParserProcess().check_value(b"1")
@@ -171,7 +171,7 @@ async def test_one_that_cannot_be_started_is_a_refusal(monkeypatch: pytest.Monke
 HANGING = "import os, time; open({!r}, 'w').write(str(os.getpid())); time.sleep(600)"
 
 
-async def test_one_that_hangs_is_killed(
+async def test_a_hanging_child_is_killed(
     program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(runner, "_TIMEOUT_SECONDS", 1)
@@ -198,7 +198,7 @@ async def test_a_child_whose_caller_is_gone_is_killed(
     assert not alive(int(written.read_text()))
 
 
-def test_it_ends_by_itself_when_it_takes_too_long(tmp_path: Path) -> None:
+def test_a_child_exits_when_it_takes_too_long(tmp_path: Path) -> None:
     """For a parent that hangs or has died: here, its large answer is never read."""
     body = tmp_path / "body"
     body.write_text('{"values": [%s]}' % ",".join([ENTRIES["plain"]] * 50_000))

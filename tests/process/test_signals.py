@@ -63,7 +63,7 @@ def test_a_signal_to_a_new_worker_is_not_taken_for_one_to_the_supervisor(tmp_pat
 
 
 @pytest.mark.parametrize("workers", WORKERS)
-def test_a_hangup_ends_nothing(tmp_path: Path, workers: tuple[str, ...]) -> None:
+def test_a_hangup_is_ignored(tmp_path: Path, workers: tuple[str, ...]) -> None:
     with AppServer(tmp_path / "x.db", *workers) as server:
         set_value(server, "k", 1)
         tree = [server.pid]
@@ -117,7 +117,7 @@ def test_a_signal_during_the_start_ends_it(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_comes_first_imports_next_to_nothing() -> None:
+def test_startup_imports_next_to_nothing() -> None:
     """Until then, process 1 cannot be ended."""
     program = """if True:
         import sys

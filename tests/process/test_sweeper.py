@@ -49,9 +49,7 @@ async def test_it_continues_while_there_is_more(monkeypatch: pytest.MonkeyPatch)
     assert cache.calls == 20
 
 
-async def test_it_survives_errors_and_logs_them_once(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_it_survives_errors_and_logs_them_once(caplog: pytest.LogCaptureFixture) -> None:
     trouble = [StoreUnavailable("away"), Overloaded("busy"), StoreUnavailable("away")]
     cache = FakeCache(1, *trouble)
     with caplog.at_level(logging.WARNING):

@@ -67,7 +67,7 @@ def test_a_worker_with_a_blocked_event_loop_is_replaced(
         assert "its event loop was blocked for " in server.stderr
 
 
-def test_a_worker_that_hangs_at_the_end_is_killed(tmp_path: Path) -> None:
+def test_a_worker_that_hangs_while_closing_is_killed(tmp_path: Path) -> None:
     with AppServer(tmp_path / "x.db", *_WATCHED) as server:
         os.kill(server.workers[0], signal.SIGSTOP)
         assert server.stop() == 1
@@ -120,7 +120,7 @@ def test_an_idle_worker_is_left_alone(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
-def test_without_a_watchdog_a_stopped_worker_is_waited_for(tmp_path: Path) -> None:
+def test_without_a_watchdog_a_stopped_worker_is_not_replaced(tmp_path: Path) -> None:
     with AppServer(tmp_path / "x.db", "--watchdog-seconds", "0") as server:
         before = server.workers
         os.kill(before[0], signal.SIGSTOP)

@@ -108,7 +108,7 @@ CASES: list[tuple[int, str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("status", "route", "given"), CASES)
-def test_answers_that_need_something_to_be_there(
+def test_answers_that_need_an_entry(
     app_server: AppServer, status: int, route: str, given: dict[str, Any]
 ) -> None:
     for key, kind, value in (
@@ -155,7 +155,7 @@ def test_every_problem_is_described() -> None:
     assert named == KINDS.keys() - {"no-such-route", "method-not-allowed"}
 
 
-def test_what_is_referred_to_is_there() -> None:
+def test_references_resolve() -> None:
     def references(part: Any) -> Iterator[str]:
         if isinstance(part, dict):
             if "$ref" in part:

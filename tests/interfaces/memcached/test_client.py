@@ -92,7 +92,7 @@ async def test_thousands_of_keys_in_one_call(client: MemcacheClient) -> None:
     assert await client.get_many(list(items)) == items
 
 
-async def test_nothing_to_do_needs_no_memcached(memcached: MemcachedProcess) -> None:
+async def test_empty_calls_do_not_need_memcached(memcached: MemcachedProcess) -> None:
     memcached.kill()
     async with connect_to(memcached) as client:
         assert await client.get_many([]) == {}
@@ -225,7 +225,7 @@ async def test_a_stopped_memcached_costs_one_deadline(
     assert memcached.address in caplog.text
 
 
-async def test_a_hang_is_asked_once(proxy: FaultProxy) -> None:
+async def test_a_hanging_memcached_is_asked_once(proxy: FaultProxy) -> None:
     async with connect_to(proxy, timeout=HASTY) as client:
         await served(client, A)
         proxy.received.clear()
@@ -254,7 +254,7 @@ async def test_calls_at_the_same_time_share_one_deadline(
 
 
 @pytest.mark.parametrize("fault", ["refuse", "reset", "cut", "delay", "hang"])
-async def test_faults_on_the_way(
+async def test_network_faults_cost_misses_only(
     memcached: MemcachedProcess, proxy: FaultProxy, fault: str
 ) -> None:
     async with connect_to(memcached) as other, connect_to(proxy, timeout=HASTY) as client:
@@ -333,7 +333,7 @@ async def test_a_server_that_is_not_memcached(caplog: pytest.LogCaptureFixture) 
     assert "220 mail.example" in caplog.text
 
 
-async def test_what_answers_only_the_probe_is_asked_less_and_less() -> None:
+async def test_a_server_that_answers_only_probes_is_asked_less_often() -> None:
     """Otherwise, such a server would cost a timeout every tenth of a second."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -56,7 +56,7 @@ async def test_expired_rows_behind_a_damaged_one_are_removed(tmp_path: Path) -> 
         assert (await cache.get("bad")).entry is None
 
 
-async def test_what_was_deleted_with_a_prefix_stays_deleted(
+async def test_entries_deleted_by_prefix_stay_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sql_sweep, "ONE_BY_ONE", 1)

@@ -103,7 +103,7 @@ async def test_every_entry_is_where_it_was(path: Path) -> None:
     assert rows(path, "PRAGMA integrity_check") == [("ok",)]
 
 
-async def test_what_was_written_before_is_known_afterwards(path: Path) -> None:
+async def test_versions_and_the_change_log_survive(path: Path) -> None:
     before = contents(path)
     async with open_database(Config(database=path)) as database:
         async with database.watch(DEFAULT, "", 0, lambda: None) as changes:

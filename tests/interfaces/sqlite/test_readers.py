@@ -91,7 +91,7 @@ async def test_reads_continue_while_some_hang(
     ]
 
 
-async def test_a_slow_read_is_passed_before_it_counts_as_one_that_hangs(
+async def test_reads_bypass_a_slow_one_before_it_counts_as_hanging(
     store: SqliteStore, hang: Hang
 ) -> None:
     readers = store._readers

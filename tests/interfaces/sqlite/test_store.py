@@ -165,7 +165,7 @@ async def test_only_the_owner_may_read_the_files(files: Files) -> None:
     await store.close()
 
 
-async def test_the_mode_of_an_existing_file_is_its_owners_business(files: Files) -> None:
+async def test_the_mode_of_an_existing_file_is_kept(files: Files) -> None:
     await (await files.open()).close()
     files.path.chmod(0o640)
     store = await files.open()
@@ -375,7 +375,7 @@ def open_directory() -> Iterator[Path]:
 # The schema
 
 
-async def test_migrations_are_taken_forward_one_by_one(files: Files) -> None:
+async def test_migrations_are_applied_one_by_one(files: Files) -> None:
     store = await files.open()
     await put(store, "k")
     await store.close()
@@ -439,7 +439,7 @@ async def test_every_database_has_its_own_secret(tmp_path: Path) -> None:
         (sql_sweep._IN_PREFIX, 4, "SEARCH entries USING INDEX {key} (key>? AND key<?)"),
     ],
 )
-async def test_no_query_walks_a_table(files: Files, query: str, parameters: int, plan: str) -> None:
+async def test_no_query_scans_a_table(files: Files, query: str, parameters: int, plan: str) -> None:
     await (await files.open()).close()
     with files.foreign() as connection:
         rows = connection.execute(f"EXPLAIN QUERY PLAN {query}", [1] * parameters).fetchall()
@@ -535,7 +535,7 @@ async def test_writes_at_the_same_time_queue(store: SqliteStore) -> None:
     assert await values(store, "n") == [b"100"]
 
 
-async def test_a_bug_of_ours_ends_the_transaction(store: SqliteStore) -> None:
+async def test_an_unexpected_error_ends_the_transaction(store: SqliteStore) -> None:
     with pytest.raises(UnicodeEncodeError):
         await write(store, Set("a", b"1", JSON), Set("lone \ud800", b"1", JSON))
     await put(store, "b")
@@ -620,7 +620,7 @@ async def write_pages(store: SqliteStore, count: int) -> None:
         await put(store, "large", os.urandom(4_096 * count))
 
 
-async def test_the_log_is_written_from_its_beginning_again(
+async def test_the_log_starts_over(
     files: Files, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sql_commit, "_CHECKPOINT_PAGES", 400)
@@ -731,7 +731,7 @@ def limit_pages(connection: sqlite3.Connection, pages: int) -> None:
     connection.execute(f"PRAGMA max_page_count = {pages}")
 
 
-async def test_a_full_disk_passes(store: SqliteStore, files: Files) -> None:
+async def test_writes_resume_after_a_full_disk(store: SqliteStore, files: Files) -> None:
     await put(store, "k")
     seqlock = RecordingSeqlock()
     lock, store._committer._lock = store._committer._lock, no_lock  # the log cannot be checkpointed
@@ -762,9 +762,7 @@ async def test_a_database_that_may_not_grow_is_full(store: SqliteStore) -> None:
     await put(store, "l", b"x" * 100_000)
 
 
-async def test_a_full_disk_has_the_log_written_from_its_beginning(
-    store: SqliteStore, files: Files
-) -> None:
+async def test_on_a_full_disk_the_log_starts_over(store: SqliteStore, files: Files) -> None:
     for _ in range(20):
         await put(store, "k", os.urandom(40_000))
     await store._writer.run(limit_pages, 1)
@@ -984,7 +982,7 @@ async def test_what_an_error_means(
             await store.check()
 
 
-async def test_a_commit_that_failed_may_have_been_made(
+async def test_which_failed_commits_have_an_unknown_outcome(
     failing: tuple[SqliteStore, Callable[..., None]],
 ) -> None:
     store, fail = failing
@@ -1061,7 +1059,7 @@ async def test_a_replaced_file_is_left_alone(files: Files, tmp_path: Path, by: s
         assert files.path.read_bytes() == before
 
 
-async def test_a_lock_that_cannot_be_had_refuses_the_write(files: Files) -> None:
+async def test_without_the_lock_a_write_is_refused(files: Files) -> None:
     store = await files.open()
     seqlock = RecordingSeqlock()
     seqlock.lock = no_lock  # type: ignore[method-assign]

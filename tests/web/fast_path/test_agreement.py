@@ -56,7 +56,7 @@ async def test_every_header_field_means_the_same_to_both(
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_every_header_field_may_come_twice_for_both_or_for_neither(
+async def test_both_paths_agree_on_repeated_header_fields(
     ports: tuple[int, int], name: str
 ) -> None:
     if name in FRAMING:

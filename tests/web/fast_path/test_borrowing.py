@@ -79,7 +79,7 @@ async def test_a_connection_comes_back_to_the_fast_path(tmp_path: Path, general:
             assert server.general == 2
 
 
-async def test_a_body_that_comes_slowly_is_followed_by_a_plain_request(tmp_path: Path) -> None:
+async def test_a_plain_request_may_follow_a_slow_body(tmp_path: Path) -> None:
     async with serve(tmp_path, web_settings()) as server:
         put = request("PUT", "/v1/values/p", "x" * 1_000)
         async with await Wire.connect(server.port) as wire:
@@ -116,7 +116,7 @@ async def test_an_idle_borrower_does_not_close_a_connection_in_use(tmp_path: Pat
         assert server.general == 2
 
 
-async def test_an_idle_connection_is_closed_whichever_path_had_it_last(tmp_path: Path) -> None:
+async def test_idle_connections_are_closed_on_either_path(tmp_path: Path) -> None:
     async with serve(tmp_path, web_settings(keepalive_timeout=0.5)) as server:
         for last in (GET, LIST):
             async with await Wire.connect(server.port) as wire:
@@ -255,7 +255,7 @@ async def test_with_cors_only_pages_use_the_general_path(tmp_path: Path) -> None
             assert server.general == 1
 
 
-async def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_client_that_disconnects_midway_leaves_nothing_behind(tmp_path: Path) -> None:
     async with serve(tmp_path, web_settings()) as server:
         for begun in (GET[:10], LIST[:30], SET[:-3], request("PUT", "/v1/values/a", "abc")[:-1]):
             async with await Wire.connect(server.port) as wire:

@@ -61,7 +61,7 @@ async def test_it_is_stored(start: Start, way: str, value: bytes) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_what_is_wrong_is_said(start: Start, way: str) -> None:
+async def test_errors_name_the_problem(start: Start, way: str) -> None:
     method, target, body, content_type, field = WAYS[way](LONE)
     async with start(SETTINGS) as server:
         answer = await server.ask(method, target, body, [("Content-Type", content_type)])
@@ -72,7 +72,7 @@ async def test_what_is_wrong_is_said(start: Start, way: str) -> None:
         assert (await server.ask("GET", "/v1/values/k")).status == 404
 
 
-async def test_a_large_body_that_is_too_large_a_value(start: Start) -> None:
+async def test_a_large_body_with_too_large_a_value(start: Start) -> None:
     async with start(web_settings()) as server:
         body = b'{"values":[{"key":"k","value":%b}]}' % LARGE
         answer = await server.ask("POST", "/set-values", body)
@@ -90,7 +90,7 @@ async def test_a_large_body_that_is_too_large_a_value(start: Start) -> None:
         ("DELETE", "/delete-value"),
     ],
 )
-async def test_what_holds_no_values_has_a_bound(start: Start, method: str, target: str) -> None:
+async def test_bodies_without_values_are_bounded(start: Start, method: str, target: str) -> None:
     async with start(SETTINGS) as server:
         answer = await server.ask(method, target, b" " * (1 << 24) + b"1")
         assert answer.status == 413
