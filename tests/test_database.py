@@ -65,7 +65,7 @@ def given(key: str, value: str = "1", **more: Any) -> SetValue:
 
 
 async def value(database: Database, scope: Scope, key: str) -> bytes | None:
-    """The value of a key, the same for both ways to get it."""
+    """The value of a key; checks that both ways to get it agree."""
     entry = (await database.get(scope, key)).entry
     future: asyncio.Future[Lookup | Exception] = asyncio.get_running_loop().create_future()
     database.get_then(scope, key, future.set_result)

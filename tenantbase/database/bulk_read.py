@@ -41,7 +41,7 @@ async def read_in_chunks(
     keys: Mapping[str, ScopedKey],
     room: Room,
 ) -> AsyncIterator[list[tuple[str, Lookup]]]:
-    """Yields plain keys with what was found there, in order. The receiver owns the lists.
+    """Yields plain keys with their results, in order. The receiver owns the lists.
 
     Args:
         get_many: reads the first of the keys it is given; at least one.

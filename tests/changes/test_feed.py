@@ -50,7 +50,7 @@ class Node:
         return await self.cache.last_version()
 
     async def set(self, *keys: str, expires_at: float | None = None) -> int:
-        """Set keys in one transaction. Returns: the last one's version."""
+        """Set keys in one transaction. Returns: the version of the last one."""
         applied = await self.cache.write(*(Set(key, b"1", JSON, expires_at) for key in keys))
         assert applied[-1].entry is not None
         return applied[-1].entry.version

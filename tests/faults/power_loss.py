@@ -33,7 +33,7 @@ from tests.faults.disk import Disk, file_of, written_by
 from tests.faults.strace import Call, recorded
 from tests.faults.writer import ACKS, DATABASE
 
-_STORE_EVERY: Final = 20  # the product also opens one in this many
+_STORE_EVERY: Final = 20  # the product also opens one of this many images
 _ALL: Final = 1 << 40
 _PER_WRITER: Final = 2_000  # images per recording, close to one for each moment
 _Row = tuple[int, str]  # version, value
@@ -158,7 +158,7 @@ def _disk(recording: Recording) -> Disk:
 
 
 class Examiner:
-    """Opens images and compares them with what had been acknowledged."""
+    """Opens images and compares them with the acknowledged writes."""
 
     def __init__(self, recording: Recording, scratch: Path) -> None:
         self._recording = recording

@@ -60,7 +60,7 @@ class Referee:
         self._slices: dict[int, list[Operation]] = {}
         self._told: dict[object, int] = {}
         self._seen: dict[str, _LastSeen] = {}
-        self._given = bytearray()  # by version: whether it was acknowledged to a write
+        self._given = bytearray()  # by version: whether a write was acknowledged with it
         self.violations: list[str] = []
         self.lost: list[str] = []
         self.checked = 0

@@ -90,7 +90,7 @@ def test_without_descriptors_it_refuses_serves_and_recovers(tmp_path: Path) -> N
             assert answer.status == 503 and answer.json["limit"] == "max-connections"
         for each in kept:
             assert exchange(each).status == 200
-        # Nothing spins, although connections wait that cannot be accepted.
+        # The process does not spin, although connections that it cannot accept are waiting.
         waiting = [connect() for _ in range(20)]
         time.sleep(0.5)
         assert processor_seconds(worker) - before < 0.4

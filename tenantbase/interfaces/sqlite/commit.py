@@ -145,7 +145,7 @@ class Committer:
         """Copy the write-ahead log into the database, as far as readers allow.
 
         Returns:
-            Whether it may be done again. Closing the last connection does it too.
+            Whether another checkpoint may be made, such as by closing the last connection.
         """
         try:
             with self._lock():
@@ -188,7 +188,7 @@ class Committer:
 
     @contextmanager
     def _in_reserve(self, connection: sqlite3.Connection) -> Iterator[None]:
-        """Use the reserve for the block, which ends by truncating the log, and take it back."""
+        """Release the reserve for the block, which must end by truncating the log."""
         size = self._reserve.log_size()
         self._reserve.release()
         try:

@@ -43,8 +43,8 @@ def open_readonly(path: str) -> Iterator[sqlite3.Connection]:
         has_log = _size(f"{path}-wal") > 0
         if has_log and not os.path.exists(f"{path}-shm"):
             raise CannotOpen(
-                f"cannot open {path}: it is read-only, and what is in its log, {path}-wal, can"
-                " only be read where files can be made beside it"
+                f"cannot open {path}: it is read-only, and its log, {path}-wal, can only be"
+                " read if files can be created beside it"
             )
         mode = "mode=ro" if has_log else "mode=ro&immutable=1"
         before = _state(path)
@@ -53,8 +53,8 @@ def open_readonly(path: str) -> Iterator[sqlite3.Connection]:
             yield connection
         if not has_log and _state(path) != before:
             raise StoreUnavailable(
-                f"another process wrote to {path} while it was read; what was read may be"
-                " neither old nor new: try again"
+                f"another process wrote to {path} while it was read; the result may mix old"
+                " and new values: try again"
             )
     except sqlite3.Error as error:
         raise StoreUnavailable(f"cannot read {path}: {reason(error)}") from error
@@ -80,7 +80,7 @@ def _check(path: str, connection: sqlite3.Connection) -> None:
         raise CannotOpen(f"cannot open {path}: it is a database of another program, or empty")
     if version != len(MIGRATIONS):
         newer = version > len(MIGRATIONS)
-        remedy = "" if newer else "; opened where it may be written, it is converted"
+        remedy = "" if newer else "; to convert it, open it where it may be written"
         raise CannotOpen(
             f"cannot open {path}: it is read-only, and was made by"
             f" {'a newer' if newer else 'an earlier'} tenantbase"

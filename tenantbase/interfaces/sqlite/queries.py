@@ -75,7 +75,7 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        if connection.in_transaction:  # after some errors SQLite has ended it
+        if connection.in_transaction:  # after some errors, SQLite itself has ended it
             connection.execute("ROLLBACK")
 
 

@@ -191,7 +191,7 @@ def open_writer(path: str, busy_timeout: float, mark: WalMark | None = None) -> 
     """Open the writing connection, creating the file or migrating its schema as needed.
 
     The caller holds the write lock. ``path`` is absolute, ``busy_timeout`` in seconds. Without a
-    ``mark``, a write-ahead log that is there may be unsafe.
+    ``mark``, an existing write-ahead log is taken to be unsafe.
 
     Raises:
         CannotOpen: one line that names the file and says why.

@@ -69,7 +69,7 @@ class SqliteStore:
         busy_timeout: float = 5.0,
         read_timeout: float = 5.0,
     ) -> Self:
-        """Open the database, making it or bringing it up to date as needed.
+        """Open the database, creating or upgrading it as needed.
 
         Args:
             path: the file; its directory exists.

@@ -61,7 +61,7 @@ class Unread:
     def has_room(self, size: int) -> bool:
         """Whether this many more bytes may be held, after cutting off stalled clients if necessary.
 
-        A single answer may be larger than the limit. Those that wait already go first.
+        A single answer may be larger than the limit. Answers that already wait go first.
         """
         if self._waiting:
             return False

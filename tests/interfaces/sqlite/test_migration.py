@@ -1,6 +1,6 @@
 """Migrating databases of earlier schemas: completely, by one process, or not at all.
 
-``tests/fixtures/schema-1.db`` was made with the code of the commit before schema 2, by this:
+``tests/fixtures/schema-1.db`` was made with the code of the commit before schema 2, by this script:
 
     FAR = 4102444800.0
     sweep.ONE_BY_ONE = 2  # three entries are a large prefix
@@ -298,7 +298,7 @@ def test_a_read_only_database_says_what_to_do(path: Path) -> None:
     line = str(caught.value)
     assert line.endswith(
         "it is read-only, and was made by an earlier tenantbase (schema 1, this one reads 2);"
-        " opened where it may be written, it is converted"
+        " to convert it, open it where it may be written"
     )
     assert path.read_bytes() == before
 

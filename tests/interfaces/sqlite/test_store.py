@@ -698,8 +698,8 @@ def replaced(path: Path, by: str, *, writable: bool = True) -> Iterator[None]:
     """Inside the block, this process's open descriptors of a path refer to another file.
 
     ``/dev/null`` takes writes and refuses to be synced, ``/dev/full`` refuses writes: these are the
-    system's real errors, not imagined ones. This is used only on the log, which has no locks;
-    SQLite would not notice that they are lost.
+    system's real errors, not imagined ones. This drops a file's locks, and SQLite does not notice;
+    so use it only on the log, which has none.
     """
     target = path.stat()
     found = []
@@ -886,7 +886,7 @@ async def test_another_process_continues_after_a_failed_sync(files: Files) -> No
 
 
 class FailingConnection(sqlite3.Connection):
-    """Fails at one statement with a result code, before or after it was executed."""
+    """Fails at one statement with a result code, before or after executing it."""
 
     statement = ""
     code = 0

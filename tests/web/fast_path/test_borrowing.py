@@ -272,7 +272,7 @@ async def test_requests_behind_a_large_body_do_not_pile_up(tmp_path: Path) -> No
     buffer is full. When the handler resumes reading, the buffer is still full."""
     async with serve(tmp_path, web_settings()) as server:
         lock = os.open(f"{server.database}-lock", os.O_RDWR)
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the write takes until it is released
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the write waits until it is released
         try:
             client = socket.create_connection(("127.0.0.1", server.port))
             client.setblocking(False)
