@@ -3,8 +3,8 @@
 Each operation takes a ``Scope`` and plain keys. It is validated here, its keys are scoped, and its
 size is limited. A result that needs its key has the plain one beside it; the key in an ``Entry``
 stays scoped, because changing it would take a copy. Every operation passes through one of the
-``_scoped`` methods, every write through ``_write``: a check, a quota or a count that concerns all
-of them is one edit there.
+``_scoped`` methods, every write through ``_write``: a check, a quota or a count for all of them is
+one edit there.
 """
 
 from __future__ import annotations
@@ -344,7 +344,7 @@ class Database(Reader):
         )
 
     def _write(self, scope: Scope, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
-        """Make valid commands in one transaction."""
+        """Carry out valid commands in one transaction."""
         if not commands:
             nothing = asyncio.get_running_loop().create_future()
             nothing.set_result(())

@@ -20,7 +20,7 @@ from tests.faults.scene import Scene
 _WRITES: Final = 60
 _LATER: Final = "no more writes are taken"
 _WORKER_ENDED: Final = " was killed by SIGKILL"
-# The calls of a writing thread between taking and releasing the write lock, and some more.
+# The system calls that a writing thread makes while it holds the write lock, and some others.
 _CALLS: Final = ("pwrite64", "fdatasync", "flock", "fcntl", "pread64")
 
 

@@ -134,7 +134,7 @@ def _written(call: Call) -> tuple[int, bytes]:
 def _put(contents: bytearray, call: Call, chance: random.Random | None = None) -> None:
     """Apply a write call; with ``chance``, only to some of its sectors."""
     at, data = _written(call)
-    for start in range(0, len(data), SECTOR):  # such writes begin with a sector
+    for start in range(0, len(data), SECTOR):  # such writes begin at a sector boundary
         if chance is None or chance.random() < 0.5:
             piece = data[start : start + SECTOR]
             contents.extend(bytes(max(0, at + start - len(contents))))

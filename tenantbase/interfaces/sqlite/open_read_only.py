@@ -39,7 +39,7 @@ def open_readonly(path: str) -> Iterator[sqlite3.Connection]:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise CannotOpen(f"cannot open {path}: it is not a file")
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))  # connecting fails with a reason
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))  # connecting then fails, and says why
         has_log = _size(f"{path}-wal") > 0
         if has_log and not os.path.exists(f"{path}-shm"):
             raise CannotOpen(

@@ -70,7 +70,7 @@ class _Listing:
             raise InvalidRequest("fields is key, or is left out", "fields")
         values = fields is None
         self._encode: Callable[[str, Entry], bytes] = entry_json if values else _key_json
-        after = after_cursor(cursor) if cursor else ""  # empty: from the start
+        after = after_cursor(cursor) if cursor else ""  # empty means from the start
         self._pieces = database.scan(
             DEFAULT, parameters.get("prefix", ""), after, limit=limit, values=values
         )

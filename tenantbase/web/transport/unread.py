@@ -191,7 +191,7 @@ class Share:
             self._unread._charge(self, size)
 
     def keep(self, size: int) -> bool:
-        """Change the share to this size if there is room. Returns: whether there is."""
+        """Change the share to this size if there is room. Returns: whether it did."""
         if size > self.size and not self._unread.has_room(size - self.size):
             return False
         self.charge(size)
