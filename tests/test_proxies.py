@@ -224,7 +224,7 @@ def test_nginx_sends_a_write_once(tmp_path: Path, off: bool) -> None:
     """Even if a kept-alive connection breaks, because the write may have taken effect."""
     site = DEPLOYED if off else without("proxy_next_upstream off;")
     heads: list[bytes] = []
-    with recorded(heads) as port, Nginx(tmp_path, port, site) as nginx:  # HAProxy has checked
+    with recorded(heads) as port, Nginx(tmp_path, port, site) as nginx:  # its check is over
         answer = Entrance(nginx.port, "").ask("PUT", "/v1/values/k", b"")
     assert answer.status == 502
     assert (len(heads) == 1) == off

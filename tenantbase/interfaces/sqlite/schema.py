@@ -172,8 +172,8 @@ def concerns_a_row(error: sqlite3.Error) -> bool:
 def identity(path: str) -> tuple[int, int]:
     """Device and inode: which file a path names now.
 
-    A look at the path only. Opening and closing the file would drop every lock this process
-    holds on it (fcntl(2), "Advisory record locking").
+    Looks at the path only. Opening and closing the file would drop every lock this process holds on
+    it (fcntl(2), "Advisory record locking").
     """
     found = os.stat(path)
     return found.st_dev, found.st_ino
