@@ -32,8 +32,8 @@ _json = msgspec.json.encode
 def entry_json(key: str, entry: Entry) -> bytes:
     """An entry as a JSON object: ``key``, ``value``, ``id``, ``version``, ``expires_at``.
 
-    A value that is not JSON is base64, with ``encoding`` and ``content_type``. JSON of a type other
-    than plain ``application/json`` has its ``content_type``.
+    A value that is not JSON is base64, with ``encoding`` and ``content_type``. ``content_type`` is
+    also included if the type is JSON other than plain ``application/json``.
     """
     content_type = entry.content_type
     if content_type == JSON:

@@ -211,7 +211,7 @@ class Batcher(Generic[Item, Result]):
             elif result is not LATER:
                 try:
                     receive(result)
-                except Exception as error:  # one caller's bug must not keep the others waiting
+                except Exception as error:  # one caller's bug must not affect the others
                     self._running_loop().call_exception_handler(
                         {"message": "a batch's result was not received", "exception": error}
                     )

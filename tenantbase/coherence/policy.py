@@ -175,7 +175,7 @@ class Cache:
         return await self._store.changes(after, limit)
 
     async def last_version(self) -> int:
-        """The newest version given out."""
+        """The newest version assigned."""
         return await self._store.last_version()
 
     async def access(self, known: int | None) -> Access | None:

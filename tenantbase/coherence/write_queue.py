@@ -75,7 +75,7 @@ class WriteQueue(Generic[Write, Receiver]):
         return self._small_bytes + self._large_bytes
 
     def has_room(self, write: Write) -> bool:
-        """Whether it may be added. The first of its kind always may."""
+        """Whether a write is accepted. The first write of its kind always is."""
         if write.large:
             waiting, held = len(self._large), self._large_bytes
         else:

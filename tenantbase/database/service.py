@@ -171,7 +171,7 @@ class Database(Reader, Administration):
     ) -> Awaitable[list[tuple[str, Applied]]]:
         """Store entries that were given as JSON, in one transaction.
 
-        Returns: keys with what was done there, in order.
+        Returns: keys with their results, in order.
 
         Args:
             condition: what must hold of each besides its own fields.

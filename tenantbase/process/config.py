@@ -135,8 +135,8 @@ class Config:
         "Worker processes; auto starts one for each available processor.",
     )
     watchdog_seconds: float = option(
-        # Nothing blocks an event loop for as much as a second, but a machine that swaps is slow
-        # rather than stuck.
+        # Nothing blocks an event loop for even a second, but on a machine that swaps, one may be
+        # slow and not stuck.
         read.seconds(3600, zero=True),
         30.0,
         "SECONDS",

@@ -152,8 +152,8 @@ class Guard:
 def _is_origin_of(origin: str, host: str, secure: bool) -> bool:
     """Whether pages of ``host`` have this origin.
 
-    The scheme may be a proxy's. With TLS it must be https: an attacker on the network can change a
-    page that was loaded over plain HTTP.
+    A proxy may use another scheme than this server. With TLS it must be https: an attacker on the
+    network can change a page that was loaded over plain HTTP.
     """
     scheme, _, authority = origin.partition("://")
     if secure and scheme != "https":

@@ -26,7 +26,7 @@ class WebSettings:
         max_inflight_bytes: memory for the request bodies of all requests together, and as much
             again for answers that clients have yet to read.
         max_connections: open connections.
-        body_timeout: for a request body to arrive.
+        body_timeout: seconds for a request body to arrive.
         keepalive_timeout: for an idle connection, or one whose request head is incomplete.
         fast_path: answer plain requests without aiohttp.
         send_timeout: for a client that reads nothing of its answer.

@@ -51,7 +51,7 @@ class Node:
         return await self.cache.last_version()
 
     async def set(self, *keys: str, expires_at: float | None = None) -> int:
-        """Set keys in one transaction. Returns: the last one's version."""
+        """Set keys in one transaction. Returns: the version of the last one."""
         applied = await self.cache.write(*(Set(key, b"1", JSON, expires_at) for key in keys))
         assert applied[-1].entry is not None
         return applied[-1].entry.version
@@ -147,15 +147,15 @@ async def test_prefixes_are_literal(node: Node, prefix: str) -> None:
         assert [event.key for event in await take(watcher, len(wanted))] == wanted
 
 
-async def test_what_others_write_is_seen(database: Database, node: Node) -> None:
+async def test_writes_of_other_processes_are_seen(database: Database, node: Node) -> None:
     other = await database.node()
     async with node.feed.subscribe("", None, never) as watcher:
         version = await other.set("default/k")
         assert await take(watcher, 1) == [ChangeEvent(version, EventKind.SET, "default/k")]
 
 
-async def test_from_now_on_is_from_now_on(node: Node) -> None:
-    """Even while the feed has yet to hand out earlier changes."""
+async def test_watching_from_now_skips_earlier_changes(node: Node) -> None:
+    """Even if the feed has yet to hand out earlier changes."""
     async with node.feed.subscribe("", None, never):
         for _ in range(20):
             await node.set("default/old")
@@ -289,7 +289,7 @@ async def test_a_reset_outlives_another_one(database: Database) -> None:
             assert await take(late, 1) == [ChangeEvent(41, EventKind.RESET, "default/k")]
 
 
-async def test_a_large_prefix_that_goes_at_once_is_a_reset(node: Node) -> None:
+async def test_deleting_a_large_prefix_is_a_reset(node: Node) -> None:
     for start in range(0, 20_000, 5000):
         await node.set(*(f"default/big/{number}" for number in range(start, start + 5000)))
     async with AsyncExitStack() as stack:
@@ -307,7 +307,7 @@ async def test_a_large_prefix_that_goes_at_once_is_a_reset(node: Node) -> None:
         ]
 
 
-async def test_heartbeats_carry_the_place_in_the_log(node: Node) -> None:
+async def test_heartbeats_carry_the_position_in_the_log(node: Node) -> None:
     node.feed = Feed(node, heartbeat=0.05)
     async with node.feed.subscribe("default/quiet", None, never) as watcher:
         version = await node.set("default/loud")
@@ -327,7 +327,7 @@ async def test_a_stalled_watcher_is_dropped(node: Node) -> None:
             assert await anext(watcher, None) is None, "it has ended"
 
 
-async def test_without_watchers_nothing_runs(node: Node) -> None:
+async def test_without_watchers_no_task_runs(node: Node) -> None:
     assert not feed_runs()
     async with (
         node.feed.subscribe("default/a", None, never),
@@ -357,7 +357,9 @@ async def test_many_idle_watchers_have_one_task(node: Node) -> None:
         ]
 
 
-async def test_a_failing_database_is_survived(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_feed_survives_a_failing_database(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
     async with node.feed.subscribe("", None, never) as watcher:
         await take_one(node, watcher, "default/k")
         node.failing = True
@@ -381,7 +383,7 @@ async def test_an_uncounted_commit_is_seen(node: Node) -> None:
         await take_one(node, watcher, "default/k")
 
 
-async def test_closing_ends_all_after_what_is_queued(node: Node) -> None:
+async def test_closing_ends_watchers_after_queued_events(node: Node) -> None:
     async with node.feed.subscribe("", None, never) as watcher:
         await take_ready(node, watcher)
         await node.set("default/last")

@@ -70,8 +70,8 @@ class AwaitedTags:
     """The tag file behind awaited answers, like an authority on another machine.
 
     Attributes:
-        questions: how many it was asked.
-        before_answer: awaited, if given, before each answer.
+        questions: how many queries it has received.
+        before_answer: awaited before each answer, if given.
     """
 
     def __init__(self, tags: TagFile) -> None:
@@ -180,7 +180,7 @@ async def test_reads_of_one_turn_are_one_query_and_one_load_a_key(node: Node) ->
     assert node.store.reads == [["default/a", "default/b"]]
 
 
-async def test_bulk_reads_of_one_turn_are_one_question_and_each_gets_its_own(
+async def test_bulk_reads_of_one_turn_share_one_request(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for key in ("default/a", "default/b", "default/c"):
@@ -210,7 +210,7 @@ async def test_bulk_reads_of_one_turn_are_one_question_and_each_gets_its_own(
     assert asked == [4]
 
 
-async def test_a_bulk_read_from_the_database_holds_up_no_other(cluster: Cluster) -> None:
+async def test_a_bulk_read_from_the_database_does_not_delay_others(cluster: Cluster) -> None:
     node = await cluster.start()
     await node.set("default/cached", b"1")
     gate = asyncio.Event()
@@ -271,7 +271,7 @@ async def test_an_authority_may_be_awaited(cluster: Cluster) -> None:
     assert authority.questions == 4, "one for each batch, however many keys"
 
 
-async def test_an_awaited_answer_decides_though_memcached_answered_first(
+async def test_tags_that_arrive_after_the_items_decide(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = await cluster.start(awaited=True)
@@ -296,7 +296,7 @@ async def test_an_awaited_answer_decides_though_memcached_answered_first(
     assert await node.get("default/k") == (b"new", CacheStatus.MISS)
 
 
-async def test_reads_fail_with_an_authority_that_cannot_be_asked(cluster: Cluster) -> None:
+async def test_reads_fail_if_the_authority_does(cluster: Cluster) -> None:
     node = await cluster.start(awaited=True)
     authority = node.cache._authority
     assert isinstance(authority, AwaitedTags)
@@ -402,7 +402,7 @@ async def test_items_that_are_not_this_keys_newest_are_misses(node: Node) -> Non
 
 
 async def test_two_nodes_never_contradict_each_other(cluster: Cluster) -> None:
-    """Random work on both nodes: a read is at least as new as everything known before it began."""
+    """Random work on both nodes: a read is at least as new as all that was known before it."""
     nodes = [await cluster.start(), await cluster.start()]
     rng = random.Random(7)
     keys = [f"default/k{n}" for n in range(5)]
@@ -438,7 +438,7 @@ async def test_expiry_is_checked_in_the_item(node: Node) -> None:
     assert await node.get("default/k") == (None, CacheStatus.HIT)
 
 
-async def test_sweeping_makes_the_cached_copy_worthless(node: Node) -> None:
+async def test_sweeping_invalidates_the_cached_copy(node: Node) -> None:
     """Setting the clock back must not revive entries that are gone from the database."""
     await node.set("default/k", b"1", expires_at=node.now + 10)
     node.now += 20
@@ -447,7 +447,7 @@ async def test_sweeping_makes_the_cached_copy_worthless(node: Node) -> None:
     assert await node.get("default/k") == (None, CacheStatus.MISS)
 
 
-async def test_what_does_not_fit_is_served_from_the_database(node: Node) -> None:
+async def test_values_too_large_to_cache_are_served_from_the_database(node: Node) -> None:
     big = b'"' + b"x" * (1 << 20) + b'"'
     await node.set("default/k", b"1")
     await node.set("default/k", big)
@@ -486,9 +486,7 @@ async def test_a_write_that_waits_too_long_is_withdrawn(cluster: Cluster) -> Non
     assert (await node.get("default/k"))[0] is None
 
 
-async def test_a_write_begun_and_not_finished_in_time_is_of_unknown_outcome(
-    cluster: Cluster,
-) -> None:
+async def test_a_write_not_finished_in_time_has_an_unknown_outcome(cluster: Cluster) -> None:
     node = await cluster.start(write_timeout=3600.0)
     write = StagedStore.write
     told = asyncio.Event()
@@ -509,12 +507,12 @@ async def test_a_write_begun_and_not_finished_in_time_is_of_unknown_outcome(
     assert (await node.get("default/k"))[0] == b"1"
 
 
-async def test_a_write_that_only_memcached_holds_up_has_been_made(cluster: Cluster) -> None:
+async def test_a_write_that_waits_only_for_memcached_succeeds(cluster: Cluster) -> None:
     node = await cluster.start(write_timeout=3600.0)
 
     async def slow(items: object) -> None:
         let_pass(3600.0)
-        for _ in range(10):  # turns of the event loop in which the limit is checked
+        for _ in range(10):  # enough turns of the event loop for the timeout to be checked
             await asyncio.sleep(0)
 
     node.memcache.set_many = slow  # type: ignore[method-assign]
@@ -540,9 +538,7 @@ async def test_the_next_group_is_committed_while_one_is_stored_in_memcached(node
     await asyncio.gather(first, second)
 
 
-async def test_a_small_write_waits_for_a_large_one_of_its_group_no_longer_than_a_deadline(
-    node: Node,
-) -> None:
+async def test_all_items_of_a_group_are_sent_to_memcached_at_once(node: Node) -> None:
     under_way = 0
     all_at_once = asyncio.Event()
 
@@ -567,7 +563,10 @@ async def test_large_values_are_sealed_and_opened_beside_the_event_loop(
 ) -> None:
     node = await cluster.start(max_item_bytes=2 << 20)
     loop_thread = threading.get_ident()
-    hashed: dict[bool, int] = {True: 0, False: 0}  # bytes, by whether the loop was at it
+    hashed: dict[bool, int] = {
+        True: 0,
+        False: 0,
+    }  # bytes, by whether the event loop's thread did it
     seal, open_ = ItemSealer.seal, ItemSealer.open
 
     def encoded(self: ItemSealer, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
@@ -591,9 +590,7 @@ async def test_large_values_are_sealed_and_opened_beside_the_event_loop(
     assert hashed[True] <= HEAVY_BYTES, "no more than what makes it worth while"
 
 
-async def test_what_would_take_too_much_of_memcached_is_read_from_the_database(
-    cluster: Cluster,
-) -> None:
+async def test_values_above_the_cache_limit_are_read_from_the_database(cluster: Cluster) -> None:
     node = await cluster.start(max_item_bytes=64 << 20)
     await node.cache.write(Set("default/k", bytes(CACHED_BYTES + 1), OCTETS))
     for _ in range(2):
@@ -603,7 +600,7 @@ async def test_what_would_take_too_much_of_memcached_is_read_from_the_database(
     assert node.cache.counts.cache_failures == 0
 
 
-async def test_what_memcached_refuses_of_a_large_write_is_counted(node: Node) -> None:
+async def test_failures_to_store_a_large_write_are_counted(node: Node) -> None:
     async def fail_to_store(items: Sequence[Item]) -> None:
         raise CacheUnavailable("cut off")
 
@@ -612,11 +609,11 @@ async def test_what_memcached_refuses_of_a_large_write_is_counted(node: Node) ->
     assert node.cache.counts.cache_failures == 4
 
 
-async def test_a_failed_condition_keeps_no_value_of_its_group(node: Node) -> None:
+async def test_a_failed_condition_does_not_keep_its_groups_values_alive(node: Node) -> None:
     class Kind(str):
-        """A content type with weak references; its value lives as long as it does."""
+        """A content type that allows weak references, and lives exactly as long as its value."""
 
-    gc.disable()  # what only the garbage collector frees counts as kept
+    gc.disable()  # a value that only the garbage collector would free counts as kept
     try:
         kind = Kind(JSON)
         kept = weakref.ref(kind)
@@ -662,11 +659,11 @@ async def test_a_small_write_waits_for_one_large_group_at_most(cluster: Cluster)
     writes += [node.cache.write(Set(f"default/{number}", b"1", JSON)) for number in range(600)]
     gate.set()
     await asyncio.gather(*writes)
-    # The large one in flight, then all small ones, then the other large ones.
+    # First the large one in flight, then all small ones, then the other large ones.
     assert node.store.groups == [1, 256, 256, 88, 1, 1, 1]
 
 
-async def test_large_writes_get_their_turn_between_small_ones(node: Node) -> None:
+async def test_large_writes_are_not_starved_by_small_ones(node: Node) -> None:
     async def keep_writing() -> None:
         while not large.done():
             await node.cache.write(Set("default/k", b"1", JSON))

@@ -22,7 +22,7 @@ from tenantbase.entry import JSON
 
 
 class Waiting(NamedTuple):
-    """A write as the queue sees it."""
+    """A waiting write, with the attributes that the queue uses."""
 
     rows: int
     bytes: int
@@ -57,7 +57,7 @@ def groups(queue: WriteQueue[Waiting, int]) -> list[list[int]]:
         (Waiting(1, GROUP_BYTES // 8), 8),
     ],
 )
-def test_a_group_is_bounded_by_writes_by_changes_and_by_bytes(each: Waiting, count: int) -> None:
+def test_a_group_is_bounded_in_writes_rows_and_bytes(each: Waiting, count: int) -> None:
     assert [len(group) for group in groups(queue_of(*[each] * (3 * count)))] == [count] * 3
 
 
@@ -77,7 +77,7 @@ def test_each_small_one_waits_for_one_large_one_and_each_large_one_gets_its_turn
     taken_large = 0
     since_large = 0
     while taken_large < 50:
-        for _ in range(100):  # adds more than a third of a group for each group taken
+        for _ in range(100):  # adds more than a third of a group's writes for each group taken
             large_before[number] = taken_large
             queue.append((SMALL, number))
             number += 1
@@ -103,5 +103,7 @@ def test_each_small_one_waits_for_one_large_one_and_each_large_one_gets_its_turn
         ([Sweep(500)], False),
     ],
 )
-def test_what_is_large(changes: Sequence[Set | Delete | DeletePrefix | Sweep], large: bool) -> None:
+def test_which_writes_are_large(
+    changes: Sequence[Set | Delete | DeletePrefix | Sweep], large: bool
+) -> None:
     assert PendingWrite(tuple(changes)).large == large

@@ -132,9 +132,8 @@ class Stage:
     async def held_at(
         self, step: str, work: Coroutine[Any, Any, None]
     ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-        """Let some work reach a step, and wait there while the block runs.
-
-        Yields: a function that lets it finish; called at the end of the block at the latest.
+        """Let some work reach a step, and hold it there while the block runs. Yields: a function
+        that lets it finish, which is called at the end of the block at the latest.
         """
         gate = self.gates.close(step)
         task = asyncio.create_task(work)
@@ -164,7 +163,7 @@ class Stage:
 
 @asynccontextmanager
 async def staged(directory: Path, bug: str | None) -> AsyncIterator[Stage]:
-    """A stage whose policies have a bug planted in them, or none."""
+    """A stage whose policies have a planted bug, or none."""
     with MemcachedProcess() as memcached:
         gates = _Gates(directory / "control")
         parts = stepped(plant(Parts(), bug), gates)

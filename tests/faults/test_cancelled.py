@@ -29,7 +29,7 @@ async def cancelled(work: Coroutine[Any, Any, Any], step: int) -> bool:
     """Start a task and cancel it after some turns. Returns: whether it was still running."""
     task = asyncio.create_task(work)
     for turn in range(step):
-        # The database's threads and memcached need time, too, or no step is ever reached.
+        # Give the database's threads and memcached time, too, or no step is ever reached.
         await asyncio.sleep(0 if turn % 4 else 0.0005)
     task.cancel()
     await asyncio.wait([task])
@@ -45,7 +45,7 @@ async def of_entry(cache: Cache, key: str) -> bytes | None:
     return None if entry is None else entry.value
 
 
-async def test_a_cancelled_write_was_made_whole_or_not_at_all(cache: Cache) -> None:
+async def test_a_cancelled_write_is_atomic(cache: Cache) -> None:
     ended = 0
     for step in range(_STEPS):
         keys = [f"default/{step}/a", f"default/{step}/b"]

@@ -35,7 +35,7 @@ class Bench:
 
     @asynccontextmanager
     async def cache(self) -> AsyncIterator[Cache]:
-        """A policy that has not connected to its memcached yet."""
+        """A policy that has yet to connect to its memcached."""
         sealer = ItemSealer(self._store.secret)
         seqlock = TagSeqlock(self._tags, self._lock, lambda key: bucket_of(sealer.name(key)))
         address = MemcacheAddress.parse(self.proxy.address)

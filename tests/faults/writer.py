@@ -58,7 +58,7 @@ class _Writer:
             self._acknowledge([(key, None, None) for key in keys])
             return
         if self._chance.random() < 0.05:
-            await self._cache.sweep()  # removes the rows of such prefixes
+            await self._cache.sweep()  # removes the rows of deleted prefixes
         numbers = self._chance.sample(range(_KEYS), self._chance.randint(1, 5))
         await asyncio.gather(
             *(self._transaction(numbers[at : at + 2]) for at in range(0, len(numbers), 2))
@@ -97,7 +97,7 @@ async def _write(directory: Path, name: str, seed: int, rounds: int, bug: str | 
     tags = TagFile.open(directory / f"{DATABASE}-tags")
     lock = WriteLock(directory / f"{DATABASE}-lock")
     # As the service does. Without the mark, a process that starts while another writes would
-    # rewrite the log's sectors with the bytes it read, and may damage what is being written.
+    # rewrite the log's sectors with the bytes it read, and might damage data that is being written.
     store = await planted.store_class(bug).open(directory / DATABASE, lock.held, mark=tags)
     sealer = ItemSealer(store.secret)
     seqlock = TagSeqlock(tags, lock, lambda key: bucket_of(sealer.name(key)))

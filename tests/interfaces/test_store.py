@@ -362,7 +362,7 @@ async def test_what_has_expired_is_absent(store: Store) -> None:
     assert await get(store, "default/k", now=later) == applied.entry
 
 
-async def test_what_is_stored_too_late_is_absent_at_once(store: Store) -> None:
+async def test_an_entry_stored_after_its_expiry_is_absent(store: Store) -> None:
     outcomes = await write_group(
         store,
         Granted(Set("default/k", b"5", JSON, NOW - 1)),
@@ -374,7 +374,7 @@ async def test_what_is_stored_too_late_is_absent_at_once(store: Store) -> None:
     assert entry is not None and entry.value == b"1"
 
 
-async def test_sweeping_removes_what_has_expired(store: Store) -> None:
+async def test_sweeping_removes_expired_entries(store: Store) -> None:
     await write(
         store,
         *(Set(f"default/k{n}", b"1", JSON, NOW + n) for n in range(1, 6)),
@@ -583,7 +583,7 @@ async def test_a_large_prefix_is_deleted_at_once(store: Store) -> None:
         ("set", "default/a/7"),
         ("set", "default/a/9"),
     ]
-    # Entries set since then stay, however often sweeps run.
+    # Entries set after the deletion stay, however often sweeps run.
     for _ in range(20):
         await write(store, Sweep(100))
     assert await keys_of(store) == ["default/a/7", "default/a/9", "default/b"]
@@ -987,7 +987,7 @@ async def test_what_has_expired_takes_no_room(store: Store) -> None:
 # Withdrawing, the seqlock, closing
 
 
-async def test_a_withdrawn_transaction_is_not_made(store: Store) -> None:
+async def test_a_withdrawn_transaction_is_not_committed(store: Store) -> None:
     seqlock = RecordingSeqlock()
     group = [
         Withdrawn(Set("default/a", b"1", JSON)),
@@ -1102,13 +1102,13 @@ def some_claim(rng: random.Random, now: float, version: int) -> Granted:
 
 
 async def seen(store: Store, group: list[Granted], now: float, prefix: str) -> str:
-    """Everything observable of a group and afterwards, with ids numbered instead of shown."""
+    """All that is observable of a group, and of the store afterwards. Ids become numbers."""
     seqlock = RecordingSeqlock()
     outcomes = (await store.write(group, now, seqlock)).outcomes
     shown = [type(o).__name__ if isinstance(o, Exception) else repr(o) for o in outcomes]
     for index, pending in enumerate(group):
         if isinstance(pending.transaction[0], Sweep):
-            shown[index] = ""  # only one of them has rows under deleted prefixes to remove
+            shown[index] = ""  # only one keeps rows under deleted prefixes
     text = repr(
         (
             shown,

@@ -1,4 +1,4 @@
-"""More mistakes in reading input, and in describing it."""
+"""More mistakes in reading input, and in describing it in the OpenAPI document."""
 
 from __future__ import annotations
 

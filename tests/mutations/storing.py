@@ -84,9 +84,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/sqlite/queries.py",
-        [
-            "tests/web/transport/test_limits.py::test_a_bulk_read_takes_no_more_at_a_time_than_fits_into_memory"
-        ],
+        ["tests/web/transport/test_limits.py::test_a_bulk_read_stays_within_its_memory"],
         {
             "bulk-reads-have-no-bound": (
                 "                if size > _READ_BYTES:",

@@ -43,7 +43,7 @@ def app_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
         yield server
 
 
-# Without the one route whose answer does not end.
+# All operations except the one whose answer does not end.
 @api.exclude(path="/v1/watch", method="GET").parametrize()
 @settings(max_examples=20, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 def test_requests_made_from_it(case: schemathesis.Case[Any], app_server: AppServer) -> None:
@@ -108,7 +108,7 @@ CASES: list[tuple[int, str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("status", "route", "given"), CASES)
-def test_answers_that_need_something_to_be_there(
+def test_answers_that_need_an_entry(
     app_server: AppServer, status: int, route: str, given: dict[str, Any]
 ) -> None:
     for key, kind, value in (
@@ -151,11 +151,11 @@ def test_every_problem_is_described() -> None:
         for content in response["content"].values()
         for name in content["examples"]
     }
-    # Problem types that belong to no operation.
+    # Problem types that do not belong to an operation.
     assert named == KINDS.keys() - {"no-such-route", "method-not-allowed"}
 
 
-def test_what_is_referred_to_is_there() -> None:
+def test_references_resolve() -> None:
     def references(part: Any) -> Iterator[str]:
         if isinstance(part, dict):
             if "$ref" in part:

@@ -73,11 +73,11 @@ def find_damage(
     now: float,
     damaged: Collection[int] = (),
 ) -> list[StoreUnavailable | None]:
-    """Which members of a group to leave out for damage: the error of each, None for the others.
-
-    The others can be applied together. Members that meet damage by themselves are found first.
-    What remains may still meet some together, such as two that fill a page whose neighbour is
-    damaged: the first member that does so after those before it is left out, until none is left.
+    """Which members of a group to leave out because of damage: the error for each of those, None
+    for the others, which can be applied together. Members that meet damage by themselves are found
+    first. The rest may still meet some together, such as two that fill a page whose neighbour is
+    damaged. So, repeatedly, the first member that meets damage after those before it is left out,
+    until none does.
 
     Each attempt is a transaction that is rolled back. Savepoints within one won't do: after an
     error of this kind and a ROLLBACK TO, SQLite finds damage in sound pages as well, until the
@@ -102,7 +102,8 @@ def find_damage(
     while (sound := [at for at, met in enumerate(found) if met is None]) and (
         error := attempt(sound)
     ) is not None:
-        # The shortest run from the first one on that meets damage: its last member is the culprit.
+        # Find the shortest run from the first member on that meets damage: its last member is the
+        # culprit.
         fine, failing = 0, len(sound)
         while failing - fine > 1:
             middle = (fine + failing) // 2

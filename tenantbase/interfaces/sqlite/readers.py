@@ -1,6 +1,6 @@
-"""The reading connections. One that hangs is set aside, and the others go on.
+"""The reading connections. One that hangs is set aside, and the others continue.
 
-Calls wait in one queue, and free threads take them, so a call waits behind a hanging one only while
+Calls wait in one queue and are taken by idle threads, so a hanging call holds up others only if
 every thread hangs. A thread in a system call that does not return cannot be stopped: it is
 replaced, up to a bound, and joins again when it returns.
 """
@@ -21,10 +21,10 @@ from tenantbase.interfaces.sqlite.connection import Connection
 
 Result = TypeVar("Result")
 
-MOST_READERS: Final = 6  # hanging ones included
+MOST_READERS: Final = 6  # the most threads, including hanging ones
 _REPLACE_SECONDS: Final = 0.25  # a call that takes longer has its thread replaced
 _HANG_SECONDS: Final = 1.0  # ... and one that takes this long is reported
-_LAST_WAIT_SECONDS: Final = 1.0  # for hanging threads when the store is closed
+_LAST_WAIT_SECONDS: Final = 1.0  # wait for hanging threads when the store is closed
 
 NO_ANSWER: Final = "the database did not answer in time"
 
@@ -54,8 +54,8 @@ class _Reader:
 
     Attributes:
         call, since: what the thread is running, and since when; both are set by the thread.
-        aside: it is slow or hangs, and takes no calls until it returns.
-        hangs: it has not returned for so long that calls do not wait for it.
+        aside: its call is slow or hangs, and it takes no calls until that returns.
+        hangs: its call has taken so long that other calls do not wait for it.
     """
 
     __slots__ = ("connection", "call", "since", "aside", "hangs")
@@ -177,7 +177,7 @@ class Readers:
             reader.since, reader.call = time.monotonic(), call
             try:
                 result = call.function(connection)
-            except Exception as caught:  # it is for the caller
+            except Exception as caught:  # the caller gets it
                 error = caught
             reader.call = None
             if not self._tell(call.deliver, result, error):
@@ -262,6 +262,6 @@ class Readers:
     def _expired(self, call: _Call[Any], future: asyncio.Future[Any]) -> None:
         future.set_exception(StoreUnavailable(NO_ANSWER))
         for reader in self._readers:
-            # Only one set aside, so that the interruption cannot hit the call after this one.
+            # Interrupt only a reader that is set aside: otherwise this could hit its next call.
             if reader.call is call and reader.aside:
                 reader.connection.interrupt_now()

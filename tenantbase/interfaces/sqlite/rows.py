@@ -1,4 +1,4 @@
-"""Commands that name their keys: worked out in memory, written in a few statements.
+"""Commands that name their keys: computed in memory, written in a few statements.
 
 The rows that a run of transactions names are read in one query and written at the end. So a
 transaction costs no statement of its own, and one that fails leaves nothing behind.
@@ -38,7 +38,7 @@ _UPDATE: Final = """
     WHERE created = ?
 """
 _DELETE: Final = "DELETE FROM entries WHERE created = ?"
-# As a deleted prefix that covers this row alone, made by the same version: no other line has it.
+# A deleted prefix that covers only this row, with the row's own version, which no other line has.
 _HIDE: Final = "INSERT INTO deleted_prefixes VALUES (?, ?, ?)"
 
 
@@ -117,7 +117,7 @@ class Rows:
             entry = self._accepted[key]
         else:
             return self._entries.get(key)
-        # It may have been stored a moment after it expired.
+        # The entry may have expired a moment before it was stored.
         return entry if entry is not None and entry.alive(self._now) else None
 
     def put(self, key: str, entry: Entry | None) -> None:
@@ -261,7 +261,7 @@ class Rows:
                 continue
             inserted.append((*row, entry.version, key))
             if key in self._dead:
-                # Not updated: the deleted prefix would still cover it.
+                # Insert instead of updating: the deleted prefix would still cover the old row.
                 deleted.append((self._dead[key],))
         if deleted:
             self._connection.executemany(_DELETE, deleted)
@@ -272,7 +272,7 @@ class Rows:
 
 
 def outcome(command: KeyCommand, before: Entry | None, version: int) -> Applied:
-    """What a command makes of the entry that is there."""
+    """The result of a command for the current entry."""
     if isinstance(command, Delete):
         return Applied(removed=0 if before is None else 1)
     content_type, expires_at = JSON, command.expires_at

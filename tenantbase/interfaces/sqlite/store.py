@@ -72,12 +72,12 @@ class SqliteStore:
         busy_timeout: float = 5.0,
         read_timeout: float = 5.0,
     ) -> Self:
-        """Open the database, making it or bringing it up to date as needed.
+        """Open the database, creating or upgrading it as needed.
 
         Args:
             path: the file; its directory exists.
             lock: the write lock, shared by all processes on the database.
-            mark: what is known of the write-ahead log; without it the log is always made safe.
+            mark: says whether the write-ahead log is safe; without it, the log is always made safe.
             change_log_size: how many changes the change log keeps.
             readers: how many connections read at the same time.
             busy_timeout: seconds to wait for a foreign program's lock.
@@ -100,7 +100,7 @@ class SqliteStore:
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            # What the threads have opened by then has to be closed.
+            # Close whatever the threads have opened by then.
             await asyncio.wait([opening])
             if opening.exception() is None:
                 await opening.result().close()
@@ -221,7 +221,7 @@ class SqliteStore:
             raise failure from error
 
     def _notice(self, error: BaseException) -> None:
-        """Note the trouble behind an error, and schedule noticing its end."""
+        """Note the trouble behind an error, and schedule the check for its end."""
         trouble = error.trouble if isinstance(error, StoreError) else None
         if trouble is None:
             return
@@ -242,7 +242,7 @@ class SqliteStore:
         self._schedule_look()
 
     def _start(self, work: Coroutine[None, None, Result]) -> asyncio.Task[Result]:
-        """Run something to its end, even if its caller is cancelled."""
+        """Run a coroutine to its end, even if its caller is cancelled."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

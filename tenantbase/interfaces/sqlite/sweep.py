@@ -19,7 +19,8 @@ from tenantbase.interfaces.sqlite.queries import ALIVE, DELETED, prefix_range
 from tenantbase.interfaces.sqlite.usage import Usage, rows_under
 from tenantbase.scope import Scope, tenant_of
 
-# Up to here a prefix's keys are deleted one by one, each with its line in the change log.
+# A prefix with no more keys than this has them deleted one by one, each with a line in the change
+# log.
 ONE_BY_ONE: Final = 1_000
 
 _IN_PREFIX: Final = (
@@ -29,7 +30,7 @@ _COUNT_EXPIRED: Final = (
     "SELECT count(*) FROM entries INDEXED BY entries_expiry"
     f" WHERE expires_at <= ? AND key >= ? AND key < ? AND NOT {DELETED}"
 )
-# Read from the index alone, so that a damaged row is not touched before it is tried.
+# Reads only the index, so that no damaged row is touched before it is tested.
 _EXPIRED: Final = "SELECT created FROM entries WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"
 _ROW_OF_KEY: Final = "SELECT created FROM entries WHERE key = ?"
 _ROW: Final = f"SELECT key, {DELETED}, length(value) FROM entries WHERE created = ?"
@@ -105,7 +106,8 @@ def find_damaged(
 ) -> list[int]:
     """The rows, by ``created``, that a sweep which met damage cannot remove.
 
-    Each is tried in a transaction that is rolled back. Called outside of any.
+    Each is removed on trial in a transaction that is rolled back. Called outside of any
+    transaction.
     """
     execute = connection.execute
     rows = [created for (created,) in execute(_EXPIRED, (now, limit + len(known)))]
@@ -189,7 +191,7 @@ def _remove_deleted(connection: sqlite3.Connection, limit: int, damaged: Collect
             execute("DELETE FROM deleted_prefixes WHERE version = ?", (version,))
             done += len(rows)
         else:
-            # Newer entries stay: the next batch must not walk over them again.
+            # Newer entries stay, so move the range past them for the next batch.
             beyond = rows[-1][1] + "\0"
             execute("UPDATE deleted_prefixes SET low = ? WHERE version = ?", (beyond, version))
             done += len(rows)

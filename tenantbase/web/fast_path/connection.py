@@ -141,7 +141,7 @@ class FastConnection(asyncio.Protocol):
 
     def __init__(self, fast_path: FastPath) -> None:
         self._fast_path = fast_path
-        self._buffer = b""  # received data, processed up to _start
+        self._buffer = b""  # received data, already processed up to _start
         self._start = 0
         self._asked = b""  # the request in flight, in case aiohttp has to answer it
         self._busy = False  # a request is in flight, here or lent out

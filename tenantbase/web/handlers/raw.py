@@ -85,7 +85,8 @@ class Raw:
 
 
 def _location(key: str) -> str:
-    """The URL of the value, relative to the request target: a proxy may serve it under a prefix.
+    """The URL of the value, relative to the request target, because a proxy may serve it under a
+    prefix.
 
     The last path segment does not work if the key has slashes, since a proxy may have unescaped
     them, or if it is a dot segment, which clients resolve even when escaped. An empty query refers

@@ -27,7 +27,7 @@ from tests.fakes import Granted, RecordingSeqlock
 NOW = 1_000_000.0
 MARKER = b"damaged!"
 ROW_BYTES = 460
-GROWTH_BYTES = 200  # a full page of such rows has room for one row to grow, not for two
+GROWTH_BYTES = 200  # a full page of such rows has room for one row to grow, but not for two
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ async def test_a_damaged_key_can_be_deleted(store: SqliteStore, database: Path, 
         assert await reopened.read(["default/bad"], NOW) == [None]
         entries, _ = await reopened.scan("default/b", "", 10, 1 << 20, NOW)
         assert entries == []
-        for _ in range(3):  # the first one meets the damage, and remembers it
+        for _ in range(3):  # the first one meets the damage, which is then remembered
             (swept,) = (
                 await reopened.write([Granted(Sweep(100))], NOW, RecordingSeqlock())
             ).outcomes

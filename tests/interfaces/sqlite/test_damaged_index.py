@@ -30,7 +30,7 @@ def _damage(path: Path, *, root: bool) -> None:
     with path.open("r+b") as file:
         if not root:
             file.seek((page - 1) * _PAGE + 8)
-            page = int.from_bytes(file.read(4), "big")  # the rightmost: where later times belong
+            page = int.from_bytes(file.read(4), "big")  # the rightmost leaf
         file.seek((page - 1) * _PAGE)
         file.write(b"\xff" * _PAGE)
 

@@ -50,7 +50,7 @@ def one_row(path: Path) -> set[str]:
 
 
 def a_leaf(path: Path) -> set[str]:
-    """Returns: the keys on it, which are those after the leaf that is named."""
+    """Damage a leaf page of the entries. Returns: the keys that cannot be read any more."""
     last = int(damage_leaf(path, b"k02")[-1][1:])
     with closing(sqlite3.connect(path)) as connection:
         lost = set()
@@ -65,7 +65,7 @@ def a_leaf(path: Path) -> set[str]:
 
 
 def an_index(path: Path) -> set[str]:
-    """The expiry index, whose only page is overwritten; no row."""
+    """Damage the only page of the expiry index, but no row."""
     with closing(sqlite3.connect(path)) as connection:
         query = "SELECT rootpage FROM sqlite_master WHERE name = 'entries_expiry'"
         (page,) = connection.execute(query).fetchone()

@@ -29,7 +29,7 @@ def keys(database: Path) -> set[str]:
 
 
 async def swept(cache: Cache) -> None:
-    """Sweep until nothing is left; the first sweep to meet a damaged row may fail."""
+    """Sweep until nothing is left to remove; the first sweep to meet a damaged row may fail."""
     for _ in range(20):
         try:
             if not await cache.sweep():
@@ -58,7 +58,7 @@ async def test_expired_rows_behind_a_damaged_one_are_removed(tmp_path: Path) -> 
         assert (await cache.get("default/bad")).entry is None
 
 
-async def test_what_was_deleted_with_a_prefix_stays_deleted(
+async def test_entries_deleted_by_prefix_stay_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sql_sweep, "ONE_BY_ONE", 1)

@@ -1,6 +1,6 @@
 """Migrating databases of earlier schemas: completely, by one process, or not at all.
 
-``tests/fixtures/schema-1.db`` was made with the code of the commit before schema 2, by this:
+``tests/fixtures/schema-1.db`` was made with the code of the commit before schema 2, by this script:
 
     FAR = 4102444800.0
     sweep.ONE_BY_ONE = 2  # three entries are a large prefix
@@ -130,14 +130,14 @@ async def test_every_entry_is_where_it_was(path: Path) -> None:
     assert rows(path, "PRAGMA integrity_check") == [("ok",)]
 
 
-async def test_what_was_written_before_is_known_afterwards(path: Path) -> None:
+async def test_versions_and_the_change_log_survive(path: Path) -> None:
     before = contents(path)
     async with open_database(Config(database=path)) as database:
         async with database.watch(DEFAULT, "", 0, lambda: None) as changes:
             events = [(e.version, e.kind, e.key) for e in await anext(changes)]
         assert events == before["changes"], "whoever resumes a watch misses nothing"
         while await database.sweep():
-            pass  # rows under the deleted prefix, and expired ones
+            pass  # the remaining rows are under the deleted prefix, or expired
         newest = before["changes"][-1][0]
         applied = await database.set(DEFAULT, _given("new"))
         assert applied.entry is not None and applied.entry.version > newest
@@ -394,7 +394,7 @@ async def test_an_empty_database_of_schema_2_has_the_tenant_default(tmp_path: Pa
 
 
 def test_items_of_the_earlier_version_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The earlier key ``default/a`` has the name in memcached that ``a`` has now."""
+    """The earlier version's key ``default/a`` has the same name in memcached as ``a`` has now."""
     sealer = ItemSealer(b"s" * 32)
     slot, tag = sealer.slot(DEFAULT.key("a")), (b"e" * 16, 2)
     entry = Entry(slot.key, b'"slashed"', JSON, "0" * 36, 7, None)

@@ -1,4 +1,4 @@
-"""Reads that hang in SQLite: others continue, and those that cannot are refused in time."""
+"""Reads that hang in SQLite: other reads continue, or are refused in time."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def test_reads_continue_while_some_hang(
     ]
 
 
-async def test_a_slow_read_is_passed_before_it_counts_as_one_that_hangs(
+async def test_reads_bypass_a_slow_one_before_it_counts_as_hanging(
     store: SqliteStore, hang: Hang
 ) -> None:
     readers = store._readers
@@ -111,7 +111,7 @@ async def test_reads_wait_for_slow_ones(store: SqliteStore, hang: Hang) -> None:
     """Calls are refused at once only if every connection hangs, not if all are slow."""
     tasks = hung(store, hang, MOST_READERS)
     readers = store._readers._readers
-    for reader in readers:  # as if the last connection had just been taken
+    for reader in readers:  # as if the last connection had just been put to use
         reader.aside = True
     read = asyncio.create_task(store.read(["default/k"], NOW))
     await asyncio.sleep(0.05)

@@ -42,13 +42,13 @@ async def opening_writes_the_log(config: Config) -> bool:
         return log.stat().st_mtime != LONG_AGO
 
 
-async def test_beside_others_the_log_is_let_be(config: Config) -> None:
+async def test_beside_other_processes_the_log_is_not_rewritten(config: Config) -> None:
     async with open_cache(config) as cache:
         await cache.write(Set("default/k", b"1", JSON))
         assert not await opening_writes_the_log(config)
 
 
-async def test_not_so_after_a_commit_that_did_not_end(config: Config) -> None:
+async def test_after_an_unfinished_commit_the_log_is_rewritten(config: Config) -> None:
     async with open_cache(config) as cache:
         await cache.write(Set("default/k", b"1", JSON))
         tags = TagFile.open(Path(f"{config.database}-tags"))
@@ -59,7 +59,7 @@ async def test_not_so_after_a_commit_that_did_not_end(config: Config) -> None:
         tags.close()
 
 
-async def test_nor_when_another_process_has_only_the_tag_file(config: Config) -> None:
+async def test_with_only_the_tag_file_open_elsewhere_the_log_is_rewritten(config: Config) -> None:
     async with open_cache(config) as cache:
         await cache.write(Set("default/k", b"1", JSON))
         kept = {path: path.read_bytes() for path in (config.database, log_of(config))}
@@ -71,7 +71,7 @@ async def test_nor_when_another_process_has_only_the_tag_file(config: Config) ->
 
 
 class WatchingMark:
-    """Stands for a tag file; records whether the log had been rewritten by then."""
+    """Stands for a tag file; records whether the log was rewritten before it was called safe."""
 
     def __init__(self, log: Path) -> None:
         self.log = log
@@ -117,7 +117,7 @@ async def test_a_log_that_was_not_rewritten_is_not_declared_safe(config: Config)
 
 def test_the_same_bytes(tmp_path: Path) -> None:
     log = tmp_path / "x.db-wal"
-    contents = os.urandom(3_000_001)  # more than one chunk, and not a multiple of any size
+    contents = os.urandom(3_000_001)  # more than one chunk, and not a multiple of any block size
     log.write_bytes(contents)
     os.utime(log, (LONG_AGO, LONG_AGO))
     (tmp_path / "link.db").symlink_to("x.db")

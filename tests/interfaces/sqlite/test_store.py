@@ -1,4 +1,4 @@
-"""The SQLite store's own behaviour: the file, opening it, locks, failures, speed."""
+"""The SQLite store's own behaviour: the file, opening, locks, failures, queries."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ async def test_only_the_owner_may_read_the_files(files: Files) -> None:
     await store.close()
 
 
-async def test_the_mode_of_an_existing_file_is_its_owners_business(files: Files) -> None:
+async def test_the_mode_of_an_existing_file_is_kept(files: Files) -> None:
     await (await files.open()).close()
     files.path.chmod(0o640)
     store = await files.open()
@@ -377,7 +377,7 @@ def open_directory() -> Iterator[Path]:
 # The schema
 
 
-async def test_migrations_are_taken_forward_one_by_one(files: Files) -> None:
+async def test_migrations_are_applied_one_by_one(files: Files) -> None:
     store = await files.open()
     await put(store, "default/k")
     await store.close()
@@ -442,7 +442,7 @@ async def test_every_database_has_its_own_secret(tmp_path: Path) -> None:
         (sql_sweep._IN_PREFIX, 4, "SEARCH entries USING INDEX {key} (key>? AND key<?)"),
     ],
 )
-async def test_no_query_walks_a_table(files: Files, query: str, parameters: int, plan: str) -> None:
+async def test_no_query_scans_a_table(files: Files, query: str, parameters: int, plan: str) -> None:
     await (await files.open()).close()
     with files.foreign() as connection:
         rows = connection.execute(f"EXPLAIN QUERY PLAN {query}", [1] * parameters).fetchall()
@@ -544,7 +544,7 @@ async def test_writes_at_the_same_time_queue(store: SqliteStore) -> None:
     assert await values(store, "default/n") == [b"100"]
 
 
-async def test_a_bug_of_ours_ends_the_transaction(store: SqliteStore) -> None:
+async def test_an_unexpected_error_ends_the_transaction(store: SqliteStore) -> None:
     with pytest.raises(UnicodeEncodeError):
         await write(store, Set("default/a", b"1", JSON), Set("default/lone \ud800", b"1", JSON))
     await put(store, "default/b")
@@ -631,7 +631,7 @@ async def write_pages(store: SqliteStore, count: int) -> None:
         await put(store, "default/large", os.urandom(4_096 * count))
 
 
-async def test_the_log_is_written_from_its_beginning_again(
+async def test_the_log_starts_over(
     files: Files, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sql_commit, "_CHECKPOINT_PAGES", 400)
@@ -641,7 +641,7 @@ async def test_the_log_is_written_from_its_beginning_again(
         while not done:
             await store.read(["default/large"], NOW)
 
-    # Reads that follow each other without a gap must not keep the log from starting over.
+    # Uninterrupted reads must not keep the log from starting over.
     reads = [asyncio.create_task(read()) for _ in range(5)]
     for _ in range(5):
         await write_pages(store, 40)
@@ -675,7 +675,7 @@ async def test_a_checkpoint_does_not_change_the_busy_timeout_of_writes(files: Fi
     await put(store, "default/k")
     assert await store._writer.run(store._committer.checkpoint)
     assert await store._writer.run(patience) == 3_000
-    with files.foreign() as reader:  # the checkpoint waits for it in vain
+    with files.foreign() as reader:  # the checkpoint waits in vain for this reader
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM entries").fetchone()
         await put(store, "default/k")
@@ -706,11 +706,11 @@ async def test_a_reader_never_checkpoints(files: Files) -> None:
 
 @contextlib.contextmanager
 def replaced(path: Path, by: str, *, writable: bool = True) -> Iterator[None]:
-    """For a while, this process's open descriptors of a path refer to another file.
+    """Inside the block, this process's open descriptors of a path refer to another file.
 
     ``/dev/null`` takes writes and refuses to be synced, ``/dev/full`` refuses writes: these are the
-    system's real errors, not imagined ones. SQLite does not notice that locks are lost, but the
-    log, which this is used on, has none.
+    system's real errors, not imagined ones. This drops a file's locks, and SQLite does not notice;
+    so use it only on the log, which has none.
     """
     target = path.stat()
     found = []
@@ -745,7 +745,7 @@ def limit_pages(connection: sqlite3.Connection, pages: int) -> None:
 async def test_a_full_disk_passes(store: SqliteStore, files: Files) -> None:
     await put(store, "default/k")
     seqlock = RecordingSeqlock()
-    lock, store._committer._lock = store._committer._lock, no_lock  # no checkpoint of such a log
+    lock, store._committer._lock = store._committer._lock, no_lock  # the log cannot be checkpointed
     with replaced(files.wal, "/dev/full"):
         outcome = await write(store, Set("default/k", b"2", JSON), seqlock=seqlock)
         assert isinstance(outcome, StoreFull)
@@ -780,9 +780,7 @@ async def test_a_database_that_may_not_grow_is_full(store: SqliteStore) -> None:
     await put(store, "default/l", b"x" * 100_000)
 
 
-async def test_a_full_disk_has_the_log_written_from_its_beginning(
-    store: SqliteStore, files: Files
-) -> None:
+async def test_on_a_full_disk_the_log_starts_over(store: SqliteStore, files: Files) -> None:
     for _ in range(20):
         await put(store, "default/k", os.urandom(40_000))
     await store._writer.run(limit_pages, 1)
@@ -835,7 +833,7 @@ async def test_a_limit_on_file_size_does_not_end_writing(files: Files) -> None:
 
 
 def forbid_rollback(connection: sqlite3.Connection) -> None:
-    """Make SQLite itself refuse to end a transaction that way."""
+    """Make SQLite itself refuse to roll back."""
 
     def authorize(action: int, first: str | None, *rest: str | None) -> int:
         refused = action == sqlite3.SQLITE_TRANSACTION and first == "ROLLBACK"
@@ -912,7 +910,7 @@ async def test_another_process_continues_after_a_failed_sync(files: Files) -> No
 
 
 class FailingConnection(sqlite3.Connection):
-    """Fails at one statement with a result code, before or after it was executed."""
+    """Fails at one statement with a result code, before or after executing it."""
 
     statement = ""
     code = 0
@@ -1008,7 +1006,7 @@ async def test_what_an_error_means(
             await store.check()
 
 
-async def test_a_commit_that_failed_may_have_been_made(
+async def test_which_failed_commits_have_an_unknown_outcome(
     failing: tuple[SqliteStore, Callable[..., None]],
 ) -> None:
     store, fail = failing
@@ -1085,7 +1083,7 @@ async def test_a_replaced_file_is_left_alone(files: Files, tmp_path: Path, by: s
         assert files.path.read_bytes() == before
 
 
-async def test_a_lock_that_cannot_be_had_refuses_the_write(files: Files) -> None:
+async def test_without_the_lock_a_write_is_refused(files: Files) -> None:
     store = await files.open()
     seqlock = RecordingSeqlock()
     seqlock.lock = no_lock  # type: ignore[method-assign]

@@ -22,7 +22,7 @@ def test_plain_requests_are_recognised(name: str) -> None:
     found = RequestParser(lambda headers: True).parse(PLAIN[name])
     assert not isinstance(found, Other)
     assert found.end == len(PLAIN[name])
-    # Also in the middle of a pipeline.
+    # The same in the middle of a pipeline.
     found = RequestParser(lambda headers: True).parse(b"GET " + PLAIN[name] + b"GET", 4)
     assert not isinstance(found, Other)
     assert found.end == 4 + len(PLAIN[name])
@@ -58,7 +58,7 @@ def test_an_endless_head_or_body_is_not_waited_for() -> None:
     assert parse(request("POST", "/set-value", b"x" * (MAX_BODY_BYTES + 1))) is GENERAL
 
 
-def test_a_head_is_judged_by_what_allows_it_each_time_it_differs() -> None:
+def test_each_different_head_is_checked_once() -> None:
     asked = []
 
     def allowed(headers: object) -> bool:
@@ -118,7 +118,7 @@ def test_fields_that_change_nothing_leave_a_request_plain(field: str) -> None:
 
 
 @pytest.mark.parametrize("field", MATTERS)
-def test_fields_that_matter_are_for_the_general_parser(field: str) -> None:
+def test_relevant_fields_are_left_to_the_general_parser(field: str) -> None:
     assert RequestParser(lambda headers: True).parse(with_field(field)) is GENERAL
 
 
@@ -150,5 +150,5 @@ def test_escaped_keys_are_plain(escaped: str, key: str) -> None:
 
 
 @pytest.mark.parametrize("escaped", ["a%", "a%2", "a%zz", "%00", "%FF", "%41" * 1025, "a+b", "a&b"])
-def test_odd_keys_are_for_the_general_parser(escaped: str) -> None:
+def test_odd_keys_are_left_to_the_general_parser(escaped: str) -> None:
     assert RequestParser(lambda headers: True).parse(with_field("A: b", escaped)) is GENERAL
