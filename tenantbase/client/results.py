@@ -141,3 +141,82 @@ class Health(msgspec.Struct, frozen=True):
     draining: bool
     version: str
     troubles: tuple[str, ...] = ()
+
+
+class Tenant(msgspec.Struct, frozen=True):
+    """A tenant, its usage and its limits; a limit of None is no limit.
+
+    Attributes:
+        entries: how many it has. Expired ones count until they are removed, shortly after.
+        bytes: of its keys and values together.
+        max_requests_per_second: over all workers of a server.
+    """
+
+    name: str
+    entries: int
+    bytes: int
+    max_entries: int | None
+    max_bytes: int | None
+    max_requests_per_second: int | None
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """A token, without its secret.
+
+    Attributes:
+        id: a UUID, by which it is revoked.
+        name: what it is for, as its maker called it.
+        scope: ``read``, ``write``, ``metrics`` or ``admin``.
+        tenant: whose keys a ``read`` or ``write`` token is for; None for the others.
+        prefix: what those keys begin with; None: any key.
+        created_at, expires_at: Unix seconds; None: it does not expire.
+    """
+
+    id: str
+    name: str
+    scope: str
+    tenant: str | None
+    prefix: str | None
+    created_at: float
+    expires_at: float | None
+
+
+class NewToken(Token, frozen=True, kw_only=True):
+    """A token that was just made.
+
+    Attributes:
+        token: the secret, to be given to its user. The server does not know it any more. It is not
+            in the ``repr``.
+    """
+
+    token: str
+
+    def __repr__(self) -> str:
+        return f"NewToken(id={self.id!r}, name={self.name!r}, scope={self.scope!r}, token='***')"
+
+
+class OwnToken(msgspec.Struct, frozen=True):
+    """The token that a client sends; see ``Token``."""
+
+    id: str
+    name: str
+    expires_at: float | None
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """What a server takes a client for.
+
+    Attributes:
+        scope: ``read``, ``write``, ``metrics`` or ``admin``. While the server is open, everyone is
+            ``admin``.
+        tenant: whose keys it works on; None if it may work on none.
+        prefix: what those keys must begin with; None: any key.
+        max_value_bytes: the largest value that the server takes.
+        token: None while the server is open.
+    """
+
+    scope: str
+    tenant: str | None
+    prefix: str | None
+    max_value_bytes: int
+    token: OwnToken | None
