@@ -43,6 +43,7 @@ class Reader:
 
         Raises:
             InvalidRequest: this cannot be a key.
+            Forbidden: the scope does not include it.
             StoreError: the database was needed and cannot serve.
         """
         return plain_lookup(await self._entries.get(self._scoped(scope, key)), key)
@@ -58,6 +59,8 @@ class Reader:
     ) -> AsyncIterator[tuple[list[Entry], bool]]:
         """Entries whose key begins with ``prefix`` and is greater than ``after``.
 
+        Without a prefix: all that the scope includes.
+
         They come in the byte order of keys, in pieces of bounded size. A key that exists throughout
         is listed exactly once.
 
@@ -69,7 +72,7 @@ class Reader:
             A piece, and whether there may be entries after it.
 
         Raises:
-            InvalidRequest: at once, before anything is read.
+            InvalidRequest, Forbidden: at once, before anything is read.
             StoreError: the database cannot serve.
         """
         check_text(after, "cursor")
@@ -80,13 +83,15 @@ class Reader:
         )
         return _plain_pieces(pieces)
 
-    # Every operation passes through one of these.
+    # Every read passes through one of these, which check what the scope allows.
 
     def _scoped(self, scope: Scope, key: str) -> str:
-        return scope.start + check_key(key)  # scope.key, without a call: reads are many
+        if scope.reads_all:
+            return scope.start + check_key(key)  # without a call: reads are many
+        return scope.to_read(check_key(key))
 
     def _scoped_prefix(self, scope: Scope, prefix: str) -> str:
-        return scope.prefix(check_text(prefix, "prefix"))
+        return scope.prefix_to_read(check_text(prefix, "prefix"))
 
 
 async def _plain_pieces(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Sequence
+
 from msgspec.structs import replace
 
 from tenantbase.commands import Applied
@@ -29,3 +31,22 @@ def plain_applied(applied: Applied) -> Applied:
     if entry is None:
         return applied
     return replace(applied, entry=plain_entry(entry))
+
+
+# These wait, so that methods that write need not: their frames would hold the value meanwhile.
+
+
+async def one(written: Awaitable[tuple[Applied, ...]]) -> Applied:
+    """What the only command of a transaction did."""
+    (applied,) = await written
+    return plain_applied(applied)
+
+
+async def many(written: Awaitable[tuple[Applied, ...]]) -> Sequence[Applied]:
+    """What each command of a transaction did."""
+    return [plain_applied(applied) for applied in await written]
+
+
+async def removed(written: Awaitable[tuple[Applied, ...]]) -> int:
+    """How many entries a transaction removed."""
+    return sum(applied.removed for applied in await written)

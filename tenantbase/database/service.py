@@ -1,9 +1,10 @@
 """``Database``: the one service that every port calls, and nothing below it.
 
-Each operation takes a ``Scope`` and plain keys. It is validated here, its keys are scoped, its size
-is limited, and what comes back has plain keys again. Every operation passes through one of the
-``_scoped`` methods, every write through ``_write``: a check, a quota or a count that concerns all
-of them is one edit there.
+Each operation takes a ``Scope`` and plain keys. It is validated here, checked against what the scope
+allows, its keys are scoped, its size is limited, and what comes back has plain keys again. Keys become
+scoped in the ``_scoped`` methods and ``validation.py`` alone, where the scope checks them, and every
+write passes through ``_write``: a check or a count that concerns all of them is one edit there.
+Tenants and tokens are in ``administration.py``.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from msgspec.structs import replace
 from tenantbase.changes.feed import Feed
 from tenantbase.coherence.policy import Cache
 from tenantbase.commands import Applied, Command, Condition, Delete, DeletePrefix, Increment, Set
+from tenantbase.database.administration import Administration
 from tenantbase.database.bulk_read import Room, Unlimited, read_in_chunks
 from tenantbase.database.import_batch import ImportBatch
 from tenantbase.database.limits import Limits
 from tenantbase.database.reader import Reader
-from tenantbase.database.results import plain_applied, plain_lookup
+from tenantbase.database.results import many, one, plain_applied, plain_lookup, removed
 from tenantbase.database.validation import Draft, combined, completed, draft, set_command
 from tenantbase.database.watch import Changes
-from tenantbase.entry import check_keys, expiry
-from tenantbase.errors import InvalidRequest
+from tenantbase.entry import check_key, check_keys, check_text, expiry
+from tenantbase.errors import Forbidden, InvalidRequest
 from tenantbase.json_requests import Read, SetValue, check_count, place
 from tenantbase.lookup import Lookup
 from tenantbase.policy_counts import PolicyCounts
@@ -36,13 +38,13 @@ from tenantbase.troubles import Trouble
 _UNLIMITED: Final = Unlimited()
 
 
-class Database(Reader):
-    """All operations on the entries of one database.
+class Database(Reader, Administration):
+    """All operations on one database.
 
-    Methods that write check their input before they return: they raise InvalidRequest or TooLarge
-    at once, and nothing is done. What they return is awaited for the outcome, and raises:
+    Methods that write check their input before they return: they raise InvalidRequest, TooLarge or
+    Forbidden at once, and nothing is done. What they return is awaited for the outcome, and raises:
 
-        ConditionFailed, WrongType: nothing was done.
+        ConditionFailed, WrongType, NoSuchTenant, QuotaExceeded: nothing was done.
         Overloaded, StoreUnavailable, StoreFull: nothing was done; it may be tried again.
         OutcomeUnknown: it may or may not have been done.
 
@@ -71,7 +73,7 @@ class Database(Reader):
         called before this returns.
 
         Raises:
-            InvalidRequest: this cannot be a key; ``receive`` is not called.
+            InvalidRequest, Forbidden: it cannot be done; ``receive`` is not called.
         """
 
         def deliver(found: Lookup | Exception) -> None:
@@ -92,10 +94,10 @@ class Database(Reader):
         Yields: keys with what was found there, each key once, in the order of ``keys``.
 
         Raises:
-            InvalidRequest, TooLarge: at once, before anything is read.
+            InvalidRequest, TooLarge, Forbidden: at once, before anything is read.
             StoreError: the database was needed and cannot serve.
         """
-        return self._get_many(scope, self._scoped_many(scope, keys), room)
+        return self._get_many(scope, self._scoped_many(scope.to_read, keys), room)
 
     async def _get_many(
         self, scope: Scope, keys: Sequence[ScopedKey], room: Room
@@ -121,7 +123,7 @@ class Database(Reader):
             condition: what must hold besides ``given.if_version`` and ``given.if_absent``.
             value: the decoded value, or what is wrong with it, where that is already known.
         """
-        return self._one(self._write(scope, self._set_command(scope, given, condition, value)))
+        return one(self._write(scope, self._set_command(scope, given, condition, value)))
 
     def set_then(
         self, scope: Scope, given: SetValue, receive: Callable[[Applied | BaseException], None]
@@ -129,7 +131,7 @@ class Database(Reader):
         """As ``set``, but ``receive`` is called, later, with the outcome or the exception.
 
         Raises:
-            InvalidRequest, TooLarge: nothing was done; ``receive`` is not called.
+            InvalidRequest, TooLarge, Forbidden: nothing was done; ``receive`` is not called.
         """
         self._write_then(scope, self._set_command(scope, given, None, None), receive)
 
@@ -178,7 +180,7 @@ class Database(Reader):
         """
         limit = self.limits.max_value_bytes
         command = completed(drafted, value, limit, json_checked=json_checked)
-        return self._one(self._write(scope, command))
+        return one(self._write(scope, command))
 
     def set_many(
         self, scope: Scope, entries: Iterable[Read], condition: Condition | None = None
@@ -199,7 +201,7 @@ class Database(Reader):
                 raise
             commands[command.key] = command
         check_count(len(commands), self.limits.max_batch_entries, "values")
-        return self._many(self._write(scope, *commands.values()))
+        return many(self._write(scope, *commands.values()))
 
     def delete(
         self,
@@ -210,8 +212,8 @@ class Database(Reader):
         if_version: int | None = None,
     ) -> Awaitable[int]:
         """Remove an entry. Returns: how many were removed, 0 or 1."""
-        command = Delete(self._scoped(scope, key), combined(condition, if_version, False))
-        return self._removed(self._write(scope, command))
+        command = Delete(self._scoped_write(scope, key), combined(condition, if_version, False))
+        return removed(self._write(scope, command))
 
     def delete_then(
         self, scope: Scope, key: str, receive: Callable[[Applied | BaseException], None]
@@ -219,9 +221,9 @@ class Database(Reader):
         """As ``delete``, but ``receive`` is called, later, with the outcome or the exception.
 
         Raises:
-            InvalidRequest: this cannot be a key; ``receive`` is not called.
+            InvalidRequest, Forbidden: it cannot be done; ``receive`` is not called.
         """
-        self._write_then(scope, Delete(self._scoped(scope, key)), receive)
+        self._write_then(scope, Delete(self._scoped_write(scope, key)), receive)
 
     def delete_many(
         self, scope: Scope, keys: Sequence[str], condition: Condition | None = None
@@ -231,21 +233,23 @@ class Database(Reader):
         Args:
             condition: what must hold of each.
         """
-        commands = [Delete(key, condition) for key in self._scoped_many(scope, keys)]
-        return self._removed(self._write(scope, *commands))
+        commands = [Delete(key, condition) for key in self._scoped_many(scope.to_write, keys)]
+        return removed(self._write(scope, *commands))
 
     def delete_prefix(
         self, scope: Scope, prefix: str, condition: Condition | None = None
     ) -> Awaitable[int]:
         """Remove every entry whose key begins with ``prefix``. Returns: how many were removed.
 
+        Without a prefix: all that the scope includes.
+
         Args:
             condition: must be None.
         """
         if condition is not None:
             raise InvalidRequest("a prefix is deleted without conditions", "prefix")
-        command = DeletePrefix(self._scoped_prefix(scope, prefix))
-        return self._removed(self._write(scope, command))
+        command = DeletePrefix(scope.prefix_to_write(check_text(prefix, "prefix")))
+        return removed(self._write(scope, command))
 
     def increment(
         self,
@@ -267,13 +271,13 @@ class Database(Reader):
             condition, if_version, if_absent: what must hold, all of it.
         """
         command = Increment(
-            self._scoped(scope, key),
+            self._scoped_write(scope, key),
             by,
             initial,
             expiry(self.now(), ttl, expires_at),
             combined(condition, if_version, if_absent),
         )
-        return self._one(self._write(scope, command))
+        return one(self._write(scope, command))
 
     def import_batch(self, scope: Scope) -> ImportBatch:
         """An empty batch of entries from another database."""
@@ -291,6 +295,8 @@ class Database(Reader):
     ) -> AsyncIterator[Changes]:
         """Watch the keys that begin with ``prefix`` for as long as the block lasts.
 
+        Without a prefix: all that the scope includes.
+
         Args:
             after: the version after which events are wanted; None: from now on.
             on_drop: called when events are not taken for too long; it must interrupt what the
@@ -298,6 +304,7 @@ class Database(Reader):
 
         Raises:
             InvalidRequest: this cannot be a prefix.
+            Forbidden: the scope does not include it.
             StoreError: the database cannot serve.
         """
         scoped = self._scoped_prefix(scope, prefix)
@@ -337,10 +344,15 @@ class Database(Reader):
 
     # What all operations share
 
-    def _scoped_many(self, scope: Scope, keys: Sequence[str]) -> list[ScopedKey]:
+    def _scoped_write(self, scope: Scope, key: str) -> ScopedKey:
+        return scope.to_write(check_key(key))
+
+    def _scoped_many(
+        self, scoped: Callable[[str], ScopedKey], keys: Sequence[str]
+    ) -> list[ScopedKey]:
         """Each key once, in order."""
         check_count(len(keys), self.limits.max_batch_entries, "keys")
-        return [scope.key(key) for key in dict.fromkeys(check_keys(keys, "keys"))]
+        return list(map(scoped, dict.fromkeys(check_keys(keys, "keys"))))
 
     def _set_command(
         self,
@@ -360,6 +372,8 @@ class Database(Reader):
 
     def _write(self, scope: Scope, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
         """Make valid commands in one transaction. The results have scoped keys."""
+        if not scope.may_write:
+            raise Forbidden("the token's scope does not allow this")
         if not commands:
             nothing = asyncio.get_running_loop().create_future()
             nothing.set_result(())
@@ -377,15 +391,3 @@ class Database(Reader):
             receive(plain_applied(*written.result()) if error is None else error)
 
         self._write(scope, command).add_done_callback(deliver)
-
-    # These wait, so that methods that write need not: their frames would hold the value meanwhile.
-
-    async def _one(self, written: asyncio.Future[tuple[Applied, ...]]) -> Applied:
-        (applied,) = await written
-        return plain_applied(applied)
-
-    async def _many(self, written: asyncio.Future[tuple[Applied, ...]]) -> Sequence[Applied]:
-        return [plain_applied(applied) for applied in await written]
-
-    async def _removed(self, written: asyncio.Future[tuple[Applied, ...]]) -> int:
-        return sum(applied.removed for applied in await written)

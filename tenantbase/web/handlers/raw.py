@@ -65,7 +65,7 @@ class Raw:
             condition=write_condition(request),
             content_type_field="Content-Type",
         )
-        value = await read_body(request, settings.max_value_bytes, settings.body_timeout)
+        value = await read_body(request, settings.limits.max_value_bytes, settings.body_timeout)
         checked = is_json(content_type) and is_large(value)
         if checked:
             await self._parser.check_value(value)
