@@ -13,6 +13,7 @@
 ``Client`` has one method for each operation; ``errors`` lists what can go wrong.
 """
 
+from tenantbase.access import Token, TokenScope
 from tenantbase.client.api import Client
 from tenantbase.client.errors import (
     ClientError,
@@ -47,7 +48,6 @@ from tenantbase.client.results import (
     Put,
     Reset,
     Tenant,
-    Token,
     Written,
 )
 
@@ -79,6 +79,7 @@ __all__ = [
     "Reset",
     "Tenant",
     "Token",
+    "TokenScope",
     "TooLarge",
     "Unauthenticated",
     "Unavailable",

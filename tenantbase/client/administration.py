@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from msgspec import UNSET, UnsetType
 
+from tenantbase.access import Token
 from tenantbase.client.exchange import Exchange
 from tenantbase.client.identity import check_tenant
-from tenantbase.client.results import Caller, NewToken, Tenant, Token
+from tenantbase.client.results import Caller, NewToken, Tenant
 from tenantbase.client.targets import PATH_SAFE
 from tenantbase.client.wire import (
     JSON_HEADERS,

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
+from tenantbase import scope
 from tenantbase.errors import InvalidRequest
-from tenantbase.scope import Scope
+from tenantbase.secret import Secret, bearer_token
 
 _AUTHORIZATION: Final = "Authorization"
 _TENANT: Final = "X-Tenant"
-_BEARER: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750
-
-
-class _Secret(str):
-    """The value of a field that no ``repr`` shows: aiohttp's errors, and reports of errors with the
-    variables of each frame, show whole headers."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
 
 
 def check_tenant(name: str) -> str:
     """Return the name of a tenant. Raises ValueError if it cannot be one."""
     try:
-        return Scope(name).tenant
+        return scope.check_tenant(name)
     except InvalidRequest as error:
         raise ValueError(str(error)) from error
 
@@ -47,17 +36,15 @@ def header_fields(
     fields = dict(headers or {})
     given = {name.lower() for name in fields}
     if token is not None:
-        if not _BEARER.fullmatch(token):
-            raise ValueError("token must be letters, digits and -._~+/, without white space around")
         if _AUTHORIZATION.lower() in given:
             raise ValueError(f"give token or the header {_AUTHORIZATION}, not both")
-        fields[_AUTHORIZATION] = f"Bearer {token}"
+        fields[_AUTHORIZATION] = f"Bearer {bearer_token(token)}"
     if tenant is not None:
         check_tenant(tenant)
         if _TENANT.lower() in given:
             raise ValueError(f"give tenant or the header {_TENANT}, not both")
         fields[_TENANT] = tenant
     return {
-        name: _Secret(text) if name.lower() == _AUTHORIZATION.lower() else text
+        name: Secret(text) if name.lower() == _AUTHORIZATION.lower() else text
         for name, text in fields.items()
     }

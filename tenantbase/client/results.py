@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from tenantbase.access import Token, TokenScope
 from tenantbase.entry import is_json
 
 
@@ -160,27 +161,6 @@ class Tenant(msgspec.Struct, frozen=True):
     max_requests_per_second: int | None
 
 
-class Token(msgspec.Struct, frozen=True, kw_only=True):
-    """A token, without its secret.
-
-    Attributes:
-        id: a UUID, by which it is revoked.
-        name: what it is for, as its maker called it.
-        scope: ``read``, ``write``, ``metrics`` or ``admin``.
-        tenant: whose keys a ``read`` or ``write`` token is for; None for the others.
-        prefix: what those keys begin with; None: any key.
-        created_at, expires_at: Unix seconds; None: it does not expire.
-    """
-
-    id: str
-    name: str
-    scope: str
-    tenant: str | None
-    prefix: str | None
-    created_at: float
-    expires_at: float | None
-
-
 class NewToken(Token, frozen=True, kw_only=True):
     """A token that was just made.
 
@@ -192,7 +172,9 @@ class NewToken(Token, frozen=True, kw_only=True):
     token: str
 
     def __repr__(self) -> str:
-        return f"NewToken(id={self.id!r}, name={self.name!r}, scope={self.scope!r}, token='***')"
+        return (
+            f"NewToken(id={self.id!r}, name={self.name!r}, scope={str(self.scope)!r}, token='***')"
+        )
 
 
 class OwnToken(msgspec.Struct, frozen=True):
@@ -207,15 +189,14 @@ class Caller(msgspec.Struct, frozen=True):
     """What a server takes a client for.
 
     Attributes:
-        scope: ``read``, ``write``, ``metrics`` or ``admin``. While the server is open, everyone is
-            ``admin``.
+        scope: what it may do. While the server is open, everyone is ``ADMIN``.
         tenant: whose keys it works on; None if it may work on none.
         prefix: what those keys must begin with; None: any key.
         max_value_bytes: the largest value that the server takes.
         token: None while the server is open.
     """
 
-    scope: str
+    scope: TokenScope
     tenant: str | None
     prefix: str | None
     max_value_bytes: int

@@ -9,8 +9,9 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
+from tenantbase.access import Token
 from tenantbase.client.errors import UnexpectedAnswer
-from tenantbase.client.results import Entry, Put, Tenant, Token, Written
+from tenantbase.client.results import Entry, Put, Tenant, Written
 from tenantbase.entry import JSON
 
 Shape = TypeVar("Shape")
