@@ -69,8 +69,7 @@ class Config:
         read.tenant,
         None,
         "NAME",
-        "The tenant to work on.",
-        shown="that of the token, or default",
+        "The tenant to work on; if it is not given, that of the token, or default.",
     )
     memcached: Literal["auto", "off"] | MemcacheAddress = option(
         read.memcached,
