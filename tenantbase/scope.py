@@ -9,7 +9,8 @@ them apart.
 from __future__ import annotations
 
 import re
-from typing import Final, NewType
+from collections.abc import Iterable
+from typing import Final, NewType, cast
 
 from tenantbase.errors import Forbidden, InvalidRequest
 
@@ -75,6 +76,11 @@ class Scope:
         """The scoped form of a key, whether or not it may be reached."""
         return ScopedKey(self.start + key)
 
+    def keys(self, keys: Iterable[str]) -> dict[str, ScopedKey]:
+        """Keys, each once and in order, with their scoped forms."""
+        start = self.start
+        return cast(dict[str, ScopedKey], {key: start + key for key in keys})
+
     def prefix(self, prefix: str) -> str:
         """The scoped form of a prefix. An empty one covers this tenant's keys, not all keys."""
         return self.start + prefix
@@ -91,6 +97,18 @@ class Scope:
             self._check(self.may_write, key)
         return ScopedKey(self.start + key)
 
+    def keys_to_read(self, keys: Iterable[str]) -> dict[str, ScopedKey]:
+        """As ``keys``, for keys that are to be read. Raises Forbidden."""
+        if not self.reads_all:
+            keys = [self._check(self.may_read, key) for key in keys]
+        return self.keys(keys)
+
+    def keys_to_write(self, keys: Iterable[str]) -> dict[str, ScopedKey]:
+        """As ``keys``, for keys that are to be changed. Raises Forbidden."""
+        if not self.writes_all:
+            keys = [self._check(self.may_write, key) for key in keys]
+        return self.keys(keys)
+
     def prefix_to_read(self, prefix: str) -> str:
         """The scoped form of a prefix whose keys are to be read; empty: all that may be reached.
 
@@ -98,7 +116,7 @@ class Scope:
         """
         if not self.reads_all:
             prefix = self._check(self.may_read, prefix or self.allowed)
-        return self.start + prefix
+        return self.prefix(prefix)
 
     def prefix_to_write(self, prefix: str) -> str:
         """The scoped form of a prefix whose keys are to be changed; empty: all that may be reached.
@@ -107,7 +125,7 @@ class Scope:
         """
         if not self.writes_all:
             prefix = self._check(self.may_write, prefix or self.allowed)
-        return self.start + prefix
+        return self.prefix(prefix)
 
     def _check(self, permitted: bool, text: str) -> str:
         if not permitted:

@@ -42,7 +42,7 @@ from tenantbase.errors import (
 )
 from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
-from tenantbase.scope import plain_key, tenant_of
+from tenantbase.scope import ScopedKey, plain_key, tenant_of
 from tenantbase.troubles import Trouble
 
 
@@ -283,7 +283,7 @@ class FakeStore:
             content_type = before.content_type
             expires_at = before.expires_at if expires_at is None else expires_at
         entry = Entry(
-            change.key,
+            ScopedKey(change.key),
             value,
             content_type,
             str(uuid.uuid4()) if before is None else before.id,

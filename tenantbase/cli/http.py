@@ -15,6 +15,7 @@ from tenantbase.entry import JSON, Entry
 from tenantbase.errors import ConfigError, TenantbaseError
 from tenantbase.pem import client_context
 from tenantbase.process.config import Config
+from tenantbase.scope import DEFAULT
 from tenantbase.secret import Secret, bearer_token
 
 _ATTEMPTS: Final = 3  # few: a user is waiting at the prompt
@@ -58,9 +59,14 @@ class HttpBackend:
     async def lines(self, prefix: str, limit: int | None) -> AsyncGenerator[bytes, None]:
         async for each in self._client.list(prefix, limit=limit):
             entry = Entry(
-                each.key, each.raw, each.content_type, each.id, each.version, each.expires_at
+                DEFAULT.key(each.key),
+                each.raw,
+                each.content_type,
+                each.id,
+                each.version,
+                each.expires_at,
             )
-            yield as_line(entry_json(entry))
+            yield as_line(entry_json(each.key, entry))
 
     async def tenants(self) -> Sequence[Tenant]:
         return [

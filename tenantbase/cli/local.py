@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from itertools import starmap
 
 from tenantbase.access import Access, Tenant, Token, TokenScope
 from tenantbase.database import Database, Reader
@@ -46,7 +47,7 @@ class LocalBackend:
         draft = database.draft(
             self._scope, key, content_type, ttl=ttl, if_absent=if_absent, if_version=if_version
         )
-        return applied_json(await database.put(self._scope, draft, value))
+        return applied_json(key, await database.put(self._scope, draft, value))
 
     async def get(self, key: str) -> tuple[bytes, str] | None:
         entry = (await self._database.get(self._scope, key)).entry
@@ -57,7 +58,7 @@ class LocalBackend:
 
     async def lines(self, prefix: str, limit: int | None) -> AsyncGenerator[bytes, None]:
         async for entries, _ in self._database.scan(self._scope, prefix, limit=limit):
-            yield b"".join(as_line(entry_json(entry)) for entry in entries)
+            yield b"".join(map(as_line, starmap(entry_json, entries)))
 
     async def tenants(self) -> Sequence[Tenant]:
         return list((await _access(self._database)).tenants.values())

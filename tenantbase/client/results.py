@@ -190,8 +190,8 @@ class Caller(msgspec.Struct, frozen=True):
 
     Attributes:
         scope: what it may do. While the server is open, everyone is ``ADMIN``.
-        tenant: whose keys it works on; None if it may work on none.
-        prefix: what those keys must begin with; None: any key.
+        tenant: the tenant that its token belongs to; None: to none.
+        prefix: what its keys must begin with; None: any key.
         max_value_bytes: the largest value that the server takes.
         token: None while the server is open.
     """

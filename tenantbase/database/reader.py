@@ -7,7 +7,6 @@ from typing import Protocol
 
 from tenantbase.access import Access
 from tenantbase.database.limits import MAX_PAGE_ENTRIES
-from tenantbase.database.results import plain_entry, plain_lookup
 from tenantbase.entry import Entry, check_key, check_text
 from tenantbase.errors import InvalidRequest
 from tenantbase.lookup import Lookup
@@ -34,7 +33,7 @@ class Entries(Protocol):
 
 
 class Reader:
-    """Reads of one key and lists. Keys are plain, in arguments and in results."""
+    """Reads of one key and lists. Keys are plain; only the key in an ``Entry`` is scoped."""
 
     def __init__(self, entries: Entries) -> None:
         self._entries = entries
@@ -49,7 +48,7 @@ class Reader:
             Forbidden: the scope does not include it.
             StoreError: the database was needed and cannot serve.
         """
-        return plain_lookup(await self._entries.get(self._scoped(scope, key)), key)
+        return await self._entries.get(self._scoped(scope, key))
 
     def scan(
         self,
@@ -59,7 +58,7 @@ class Reader:
         *,
         limit: int | None = None,
         values: bool = True,
-    ) -> AsyncIterator[tuple[list[Entry], bool]]:
+    ) -> AsyncIterator[tuple[list[tuple[str, Entry]], bool]]:
         """Entries whose key begins with ``prefix`` and is greater than ``after``.
 
         Without a prefix: all that the scope includes.
@@ -72,7 +71,7 @@ class Reader:
             values: whether entries come with their value; without, it is empty.
 
         Yields:
-            A piece, and whether there may be entries after it.
+            A piece, of keys and their entries, and whether there may be entries after it.
 
         Raises:
             InvalidRequest, Forbidden: at once, before anything is read.
@@ -84,7 +83,7 @@ class Reader:
         pieces = self._entries.scan(
             self._scoped_prefix(scope, prefix), scope.prefix(after), limit=limit, values=values
         )
-        return _plain_pieces(pieces)
+        return _with_plain_keys(scope, pieces)
 
     async def access(self, known: int | None) -> Access | None:
         """Tenants and tokens; None if their version is still ``known``, which costs little.
@@ -105,8 +104,9 @@ class Reader:
         return scope.prefix_to_read(check_text(prefix, "prefix"))
 
 
-async def _plain_pieces(
-    pieces: AsyncIterator[tuple[list[Entry], bool]],
-) -> AsyncIterator[tuple[list[Entry], bool]]:
+async def _with_plain_keys(
+    scope: Scope, pieces: AsyncIterator[tuple[list[Entry], bool]]
+) -> AsyncIterator[tuple[list[tuple[str, Entry]], bool]]:
+    start = len(scope.start)
     async for entries, more in pieces:
-        yield [plain_entry(entry) for entry in entries], more
+        yield [(entry.key[start:], entry) for entry in entries], more

@@ -1,10 +1,11 @@
 """``Database``: the one service that every port calls, and nothing below it.
 
-Each operation takes a ``Scope`` and plain keys. It is validated here, checked against what the scope
-allows, its keys are scoped, its size is limited, and what comes back has plain keys again. Keys become
-scoped in the ``_scoped`` methods and ``validation.py`` alone, where the scope checks them, and every
-write passes through ``_write``: a check or a count that concerns all of them is one edit there.
-Tenants and tokens are in ``administration.py``.
+Each operation takes a ``Scope`` and plain keys. It is validated here, its keys are scoped, which checks
+that the scope includes them, and its size is limited. A result that needs its key has the plain one
+beside it; the key in an ``Entry`` stays scoped, because changing it would take a copy. Keys become
+scoped in the ``_scoped`` methods and ``validation.py`` alone, and every write passes through ``_write``:
+a check or a count that concerns all of them is one edit there. Tenants and tokens are in
+``administration.py``.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from typing import Final
 
-from msgspec.structs import replace
-
 from tenantbase.changes.feed import Feed
 from tenantbase.coherence.policy import Cache
 from tenantbase.commands import Applied, Command, Condition, Delete, DeletePrefix, Increment, Set
@@ -24,7 +23,6 @@ from tenantbase.database.bulk_read import Room, Unlimited, read_in_chunks
 from tenantbase.database.import_batch import ImportBatch
 from tenantbase.database.limits import Limits
 from tenantbase.database.reader import Reader
-from tenantbase.database.results import many, one, plain_applied, plain_lookup, removed
 from tenantbase.database.validation import Draft, combined, completed, draft, set_command
 from tenantbase.database.watch import Changes
 from tenantbase.entry import check_key, check_keys, check_text, expiry
@@ -75,13 +73,7 @@ class Database(Reader, Administration):
         Raises:
             InvalidRequest, Forbidden: it cannot be done; ``receive`` is not called.
         """
-
-        def deliver(found: Lookup | Exception) -> None:
-            if type(found) is Lookup and found.entry is not None:  # cheaper than isinstance
-                found = Lookup(replace(found.entry, key=key), found.cache_status)
-            receive(found)
-
-        self._cache.get_then(self._scoped(scope, key), deliver)
+        self._cache.get_then(self._scoped(scope, key), receive)
 
     def get_many(
         self, scope: Scope, keys: Sequence[str], room: Room = _UNLIMITED
@@ -97,16 +89,8 @@ class Database(Reader, Administration):
             InvalidRequest, TooLarge, Forbidden: at once, before anything is read.
             StoreError: the database was needed and cannot serve.
         """
-        return self._get_many(scope, self._scoped_many(scope.to_read, keys), room)
-
-    async def _get_many(
-        self, scope: Scope, keys: Sequence[ScopedKey], room: Room
-    ) -> AsyncIterator[list[tuple[str, Lookup]]]:
-        start = len(scope.start)
-        async for pairs in read_in_chunks(self._cache.get_many, keys, room):
-            piece = [(key[start:], plain_lookup(found, key[start:])) for key, found in pairs]
-            pairs.clear()  # what is let go of by the receiver of the piece is free
-            yield piece
+        scoped = scope.keys_to_read(self._checked_keys(keys))
+        return read_in_chunks(self._cache.get_many, scoped, room)
 
     # Writing
 
@@ -123,7 +107,7 @@ class Database(Reader, Administration):
             condition: what must hold besides ``given.if_version`` and ``given.if_absent``.
             value: the decoded value, or what is wrong with it, where that is already known.
         """
-        return one(self._write(scope, self._set_command(scope, given, condition, value)))
+        return self._one(self._write(scope, self._set_command(scope, given, condition, value)))
 
     def set_then(
         self, scope: Scope, given: SetValue, receive: Callable[[Applied | BaseException], None]
@@ -180,28 +164,30 @@ class Database(Reader, Administration):
         """
         limit = self.limits.max_value_bytes
         command = completed(drafted, value, limit, json_checked=json_checked)
-        return one(self._write(scope, command))
+        return self._one(self._write(scope, command))
 
     def set_many(
         self, scope: Scope, entries: Iterable[Read], condition: Condition | None = None
-    ) -> Awaitable[Sequence[Applied]]:
+    ) -> Awaitable[list[tuple[str, Applied]]]:
         """Store entries that were given as JSON, in one transaction.
+
+        Returns: keys with what was done there, in order.
 
         Args:
             condition: what must hold of each besides its own fields.
         """
-        commands: dict[str, Set] = {}
+        commands: dict[str, Set] = {}  # by plain key
         for index, (given, value) in enumerate(entries):
             try:
                 command = self._set_command(scope, given, condition, value)
-                if command.key in commands:
+                if given.key in commands:
                     raise InvalidRequest(f"key {given.key!r} is given twice", "key")
             except InvalidRequest as error:
                 place(error, index)
                 raise
-            commands[command.key] = command
+            commands[given.key] = command
         check_count(len(commands), self.limits.max_batch_entries, "values")
-        return many(self._write(scope, *commands.values()))
+        return self._many(list(commands), self._write(scope, *commands.values()))
 
     def delete(
         self,
@@ -213,7 +199,7 @@ class Database(Reader, Administration):
     ) -> Awaitable[int]:
         """Remove an entry. Returns: how many were removed, 0 or 1."""
         command = Delete(self._scoped_write(scope, key), combined(condition, if_version, False))
-        return removed(self._write(scope, command))
+        return self._removed(self._write(scope, command))
 
     def delete_then(
         self, scope: Scope, key: str, receive: Callable[[Applied | BaseException], None]
@@ -233,8 +219,9 @@ class Database(Reader, Administration):
         Args:
             condition: what must hold of each.
         """
-        commands = [Delete(key, condition) for key in self._scoped_many(scope.to_write, keys)]
-        return removed(self._write(scope, *commands))
+        scoped = scope.keys_to_write(self._checked_keys(keys))
+        commands = [Delete(key, condition) for key in scoped.values()]
+        return self._removed(self._write(scope, *commands))
 
     def delete_prefix(
         self, scope: Scope, prefix: str, condition: Condition | None = None
@@ -249,7 +236,7 @@ class Database(Reader, Administration):
         if condition is not None:
             raise InvalidRequest("a prefix is deleted without conditions", "prefix")
         command = DeletePrefix(scope.prefix_to_write(check_text(prefix, "prefix")))
-        return removed(self._write(scope, command))
+        return self._removed(self._write(scope, command))
 
     def increment(
         self,
@@ -277,7 +264,7 @@ class Database(Reader, Administration):
             expiry(self.now(), ttl, expires_at),
             combined(condition, if_version, if_absent),
         )
-        return one(self._write(scope, command))
+        return self._one(self._write(scope, command))
 
     def import_batch(self, scope: Scope) -> ImportBatch:
         """An empty batch of entries from another database."""
@@ -347,12 +334,9 @@ class Database(Reader, Administration):
     def _scoped_write(self, scope: Scope, key: str) -> ScopedKey:
         return scope.to_write(check_key(key))
 
-    def _scoped_many(
-        self, scoped: Callable[[str], ScopedKey], keys: Sequence[str]
-    ) -> list[ScopedKey]:
-        """Each key once, in order."""
+    def _checked_keys(self, keys: Sequence[str]) -> Sequence[str]:
         check_count(len(keys), self.limits.max_batch_entries, "keys")
-        return list(map(scoped, dict.fromkeys(check_keys(keys, "keys"))))
+        return check_keys(keys, "keys")
 
     def _set_command(
         self,
@@ -371,7 +355,7 @@ class Database(Reader, Administration):
         )
 
     def _write(self, scope: Scope, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
-        """Make valid commands in one transaction. The results have scoped keys."""
+        """Make valid commands in one transaction."""
         if not scope.may_write:
             raise Forbidden("the token's scope does not allow this")
         if not commands:
@@ -388,6 +372,20 @@ class Database(Reader, Administration):
     ) -> None:
         def deliver(written: asyncio.Future[tuple[Applied, ...]]) -> None:
             error = written.exception()
-            receive(plain_applied(*written.result()) if error is None else error)
+            receive(written.result()[0] if error is None else error)
 
         self._write(scope, command).add_done_callback(deliver)
+
+    # These wait, so that methods that write need not: their frames would hold the value meanwhile.
+
+    async def _one(self, written: asyncio.Future[tuple[Applied, ...]]) -> Applied:
+        (applied,) = await written
+        return applied
+
+    async def _many(
+        self, keys: Sequence[str], written: asyncio.Future[tuple[Applied, ...]]
+    ) -> list[tuple[str, Applied]]:
+        return list(zip(keys, await written, strict=True))
+
+    async def _removed(self, written: asyncio.Future[tuple[Applied, ...]]) -> int:
+        return sum(applied.removed for applied in await written)

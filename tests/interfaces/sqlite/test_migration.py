@@ -115,7 +115,7 @@ async def test_every_entry_is_where_it_was(path: Path) -> None:
     async with open_database(Config(database=path)) as database:
         found: dict[str, Entry] = {}
         async for piece, _ in database.scan(DEFAULT):
-            found.update((entry.key, entry) for entry in piece)
+            found.update(piece)
         assert {key: entry.value for key, entry in found.items()} == VALUES
         assert list(found) == sorted(found, key=str.encode)
         for key, entry in found.items():
@@ -184,7 +184,7 @@ async def test_a_migrated_database_has_the_schema_of_a_new_one(
 async def test_the_second_opening_changes_nothing(path: Path) -> None:
     for _ in range(2):
         async with open_database(Config(database=path)) as database:
-            keys = [e.key async for piece, _ in database.scan(DEFAULT) for e in piece]
+            keys = [key async for piece, _ in database.scan(DEFAULT) for key, _ in piece]
         assert sorted(keys) == sorted(VALUES)
 
 
