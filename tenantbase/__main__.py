@@ -8,7 +8,7 @@ from tenantbase.process.startup import prepare
 def run(prog_name: str | None = None) -> None:
     """Run the command line; does not return."""
     prepare()
-    from tenantbase.main import main  # takes far longer than prepare(), which must be early
+    from tenantbase.main import main  # imported late: it is slow, and prepare() must run early
 
     main(prog_name=prog_name)
 

@@ -22,7 +22,7 @@ class TokenScope(enum.StrEnum):
 
 
 class TenantLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits of a tenant; None: no limit.
+    """The limits of a tenant; None means no limit.
 
     Attributes:
         max_entries: entries.
@@ -39,8 +39,8 @@ class Tenant(msgspec.Struct, frozen=True):
     """A tenant and its usage.
 
     Attributes:
-        entries: how many it has. What has expired counts until it is removed.
-        bytes: their keys and values, as stored.
+        entries: how many it has. Expired entries count until they are removed.
+        bytes: the size of their keys and values, as stored.
     """
 
     name: str
@@ -54,9 +54,9 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: a UUID.
-        name: what it is for, as its maker called it.
+        name: a description, chosen by whoever created it.
         tenant, prefix: what a ``READ`` or ``WRITE`` token is limited to; the prefix is plain, None
-            for the whole tenant. Both are None for the others.
+            for the whole tenant. An ``ADMIN`` token has neither.
         created_at, expires_at: Unix seconds; None: it does not expire.
     """
 
@@ -73,11 +73,10 @@ class Access(msgspec.Struct, frozen=True):
     """The state of a database's access control.
 
     Attributes:
-        version: changes with every change to anything here but the tenants' usage.
-        closed: every request needs a token.
+        version: changes whenever anything here changes, except the tenants' usage.
+        closed: whether every request needs a token.
         tenants: by name, in order of names; always includes ``default``.
-        tokens: by the SHA-256 of the token, in order of their creation. Expired ones may be among
-            them.
+        tokens: by the SHA-256 of the token, in order of creation, expired ones included.
     """
 
     version: int

@@ -11,14 +11,14 @@ log = logging.getLogger("tenantbase.background")
 
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 30.0
-_LONG_LIFE_SECONDS: Final = 60.0  # work that has run this long restarts quickly again
+_LONG_LIFE_SECONDS: Final = 60.0  # the back-off starts over for work that has run this long
 
 
 def keep_running(work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
     """Run ``work`` in a task; if it fails, log the failure and run it again, with back-off.
 
     The task ends when ``work`` returns or the task is cancelled; it never fails. ``work`` handles
-    the failures it expects: those that arrive here are bugs.
+    the failures it expects; any that reach this function are bugs.
 
     Args:
         name: the task's name, used in log messages.

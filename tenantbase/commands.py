@@ -13,7 +13,7 @@ from tenantbase.entry import Entry
 
 
 class Condition(msgspec.Struct, frozen=True, gc=False):
-    """A condition on a key. The command is carried out only if everything given holds.
+    """A condition on a key. The command is carried out only if every attribute that is given holds.
 
     Attributes:
         absent: the key does not exist (``if_absent``, ``If-None-Match: *``).
@@ -29,7 +29,7 @@ class Condition(msgspec.Struct, frozen=True, gc=False):
     not_versions: frozenset[int] | None = None
 
     def holds(self, version: int | None) -> bool:
-        """Whether it holds for an entry of this version; None: the entry is absent."""
+        """Whether the condition holds for an entry of this version, or for an absent one (None)."""
         if self.absent and version is not None:
             return False
         if self.exists and version is None:
@@ -40,7 +40,7 @@ class Condition(msgspec.Struct, frozen=True, gc=False):
 
 
 class Set(msgspec.Struct, frozen=True, gc=False):
-    """Store a value. A new key gets a new id; a living one keeps its id."""
+    """Store a value. A new key gets a new id; an existing one keeps its id."""
 
     key: str
     value: bytes
@@ -59,7 +59,7 @@ class Delete(msgspec.Struct, frozen=True, gc=False):
 class Increment(msgspec.Struct, frozen=True, gc=False):
     """Add ``by`` to the JSON integer stored at ``key``; an absent key counts as ``initial``.
 
-    ``expires_at`` None leaves a living counter's expiry as it is.
+    ``expires_at`` None keeps an existing counter's expiry.
     """
 
     key: str
@@ -76,13 +76,13 @@ class DeletePrefix(msgspec.Struct, frozen=True, gc=False):
 
 
 class Sweep(msgspec.Struct, frozen=True, gc=False):
-    """Housekeeping: remove at most ``limit`` rows that have expired or no longer count."""
+    """Remove at most ``limit`` rows that have expired or whose prefix was deleted."""
 
     limit: int
 
 
 class PutTenant(msgspec.Struct, frozen=True, gc=False):
-    """Create a tenant, or change its limits; one that is UNSET stays as it is (None when new)."""
+    """Create a tenant, or change its limits. UNSET keeps a limit; in a new tenant it is None."""
 
     name: str
     max_entries: int | None | msgspec.UnsetType = msgspec.UNSET
@@ -117,10 +117,10 @@ class DisableTokens(msgspec.Struct, frozen=True, gc=False):
 
 
 KeyCommand = Set | Delete | Increment
-"""Those that name their key."""
+"""Commands that name their key."""
 
 AdminCommand = PutTenant | DeleteTenant | CreateToken | RevokeToken | DisableTokens
-"""Each is a transaction of its own."""
+"""Commands that are each a transaction of their own."""
 
 Removal = Delete | DeletePrefix | Sweep | DeleteTenant | RevokeToken
 """Those that only remove. They are carried out on a full disk, too."""
@@ -133,10 +133,10 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
     """The result of one command.
 
     Attributes:
-        entry: the entry as it is now; None after a removal or when there is none.
-        created: the key, the tenant or the token did not exist before.
-        removed: the number of removed entries (for a Sweep: rows; for tenants and tokens: how
-            many of them).
+        entry: the entry as it is now, or None if there is none.
+        created: whether the key, the tenant or the token is new.
+        removed: the number of removed entries (of rows for a Sweep; of tenants or tokens for
+            theirs).
     """
 
     entry: Entry | None = None

@@ -1,6 +1,6 @@
 """One timeout for many futures, with a single timer.
 
-``asyncio.timeout`` makes a timer and a context for each future, which takes longer than everything
+``asyncio.timeout`` makes a timer and a context for each future. That takes longer than everything
 else that the event loop does for a write. (The timeouts themselves are options, in
 ``process/config.py``.)
 """
@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 Item = TypeVar("Item")
 
 
-_LOOK_SECONDS: Final = 1.0  # finished futures are not kept for longer
+_LOOK_SECONDS: Final = 1.0  # how often finished futures are let go
 
 
 class Deadlines(Generic[Item]):
@@ -23,7 +23,7 @@ class Deadlines(Generic[Item]):
 
     Args:
         seconds: the timeout.
-        expired: called with an item and its future if that is not done in time.
+        expired: called with an item and its future if the future is not done in time.
     """
 
     def __init__(

@@ -63,7 +63,7 @@ def check_key(key: str, field: str = "key") -> str:
         InvalidRequest: it is empty, too long, holds U+0000 or a lone surrogate.
     """
     if key.isascii() and 0 < len(key) <= MAX_KEY_BYTES and "\0" not in key:
-        return key  # nearly all keys are, and their reads are many
+        return key  # the fast way for nearly all keys
     if not key:
         raise InvalidRequest("a key has at least one character", field)
     check_text(key, field)
@@ -77,7 +77,7 @@ def check_keys(keys: Sequence[str], field: str) -> Sequence[str]:
     joined = "".join(keys)
     if joined.isascii() and "\0" not in joined and all(keys):
         if max(map(len, keys), default=0) <= MAX_KEY_BYTES:
-            return keys  # one check for all of them passes nearly always
+            return keys  # a single check of all of them nearly always passes
     for index, key in enumerate(keys):
         check_key(key, f"{field}[{index}]")
     return keys

@@ -34,7 +34,7 @@ from tenantbase.troubles import Trouble
 
 
 class TenantbaseError(Exception):
-    """The root. Its text is one sentence that can be shown to a user."""
+    """The root. Its text is one sentence, fit to be shown to a user."""
 
 
 class ConfigError(TenantbaseError):
@@ -72,14 +72,14 @@ class WrongType(TenantbaseError):
 
 
 class ConditionFailed(TenantbaseError):
-    """A condition of a write did not hold; the write was not made.
+    """A condition of a write did not hold. Nothing was done.
 
     Args:
         key: the key whose condition failed.
         version: the version the entry has, None if it is absent.
 
     Attributes:
-        reason: why, where the version does not explain it; otherwise empty.
+        reason: the reason, if the version does not explain it; otherwise empty.
     """
 
     reason = ""
@@ -161,7 +161,7 @@ class StoreError(TenantbaseError):
 
 
 class LeftOut(StoreError):
-    """An entry did not fit into what is read at once. It is read again, and no client sees this."""
+    """An entry did not fit into a batch's memory. It is read again; clients never see this."""
 
 
 class CannotOpen(StoreError):

@@ -40,13 +40,12 @@ class _SetValues(msgspec.Struct, forbid_unknown_fields=True):
 
 Given = TypeVar("Given", bound=SetValue)
 
-# An object with a key and a value takes 19 bytes besides the two, and repeating one of them takes at
-# least 9 more.
+# An object takes 19 bytes besides its key and value; repeating a field takes at least 9 more.
 _WITHOUT_REPEATS_BYTES: Final = 27
 
 
 class SetValueDecoder(Decoder[Given]):
-    """Decodes entries to store; most are too short to repeat a field, and are not scanned for it."""
+    """Decodes entries to store. Most are too short to repeat a field and are not scanned for it."""
 
     def check_once(self, given: Given, text: bytes) -> None:
         if len(text) - len(given.value) - len(given.key) > _WITHOUT_REPEATS_BYTES:
@@ -70,7 +69,7 @@ class Read(NamedTuple):
     """An entry of a request.
 
     Attributes:
-        value: the bytes to store, or what is wrong with them; None if they are not decoded yet.
+        value: the bytes to store, or the error in them; None if they are not decoded yet.
     """
 
     given: SetValue
@@ -95,7 +94,7 @@ def read_many(text: bytes, max_entries: int) -> Iterator[Read]:
 
 
 def place(error: InvalidRequest, index: int) -> None:
-    """Prefix the field that an error names with the entry's place in ``set-values``."""
+    """Put the entry's place in ``set-values`` before the field that an error names."""
     entry = f"values[{index}]"
     error.field = f"{entry}.{error.field}" if error.field else entry
 

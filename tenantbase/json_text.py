@@ -2,11 +2,11 @@
 
 The same rules hold for request bodies, the lines of an import and the command line:
 
-- The input is UTF-8, and one JSON text.
+- The input is a single JSON text in UTF-8.
 - Strings hold no lone surrogates (half of a pair, such as ``\\ud83d`` alone). UTF-8 cannot encode
   them, and parsers disagree about them (RFC 8259, section 8.2).
 - Values are nested at most ``MAX_DEPTH`` levels deep.
-- Our own objects do not repeat a field. Inside a value names may repeat, and are kept as written.
+- Our own objects do not repeat a field. Inside a value, names may repeat, and are kept as written.
 - Conditions and options may be null, which means the same as leaving them out. Amounts must be
   numbers.
 """
@@ -26,11 +26,11 @@ from tenantbase.errors import InvalidRequest
 Shape = TypeVar("Shape")
 
 MAX_DEPTH: Final = 512
-"""Levels of arrays and objects in a value. The parser's own limit is the rest of Python's stack:
-always more than this, but different for every caller."""
+"""Levels of arrays and objects in a value. The parser's own limit is what is left of Python's
+stack: always more than this, but different for every caller."""
 
 _RAW: Final = msgspec.json.Decoder(msgspec.Raw)
-_SCAN_BYTES: Final = 65_536  # scanned at a time, in constant memory
+_SCAN_BYTES: Final = 65_536  # how much is scanned at a time, for constant memory
 
 # Possessive quantifiers do not backtrack, so matching takes linear time.
 _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
@@ -54,11 +54,11 @@ _NO_STEPS: Final = bytes(set(range(256)) - set(b"[]{}"))
 # field comes from the client: it can have any length and any characters.
 _AT: Final = " - at `$"
 _NAMED: Final = re.compile(r"Object (?:missing required|contains unknown) field `(.*)`", re.DOTALL)
-_EXCERPT_CHARACTERS: Final = 100  # of a field's name, in an error
+_EXCERPT_CHARACTERS: Final = 100  # how much of a field's name an error quotes
 
 
 class NotJson(InvalidRequest):
-    """The text is not JSON at all, rather than JSON that breaks one of the rules above."""
+    """The text is not JSON at all (JSON that breaks one of the rules above is another error)."""
 
 
 class Decoder(Generic[Shape]):
@@ -157,7 +157,7 @@ def check_names(text: bytes, value: bytes | None = None) -> None:
     Args:
         text: a valid JSON object.
         value: if only one name may have an array or an object as its value, the text of the last
-            such value. It may be large, and is skipped instead of scanned.
+            such value. Since it may be large, it is skipped, not scanned.
 
     Raises:
         InvalidRequest: with the name that is repeated.
@@ -185,7 +185,7 @@ def check_lone_list(text: bytes, items: Iterable[bytes]) -> None:
 
     Args:
         text: a valid JSON object whose members all have the same name, and are lists.
-        items: the texts of the last list's items. They may be large, and are skipped instead of
+        items: the texts of the last list's items. Since they may be large, they are skipped, not
             scanned.
     """
     member = _MEMBER.match(text)
@@ -251,7 +251,7 @@ def _too_deep(field: str | None) -> InvalidRequest:
 
 
 def _invalid(message: str) -> InvalidRequest:
-    """The error for one of msgspec's, whose text ends with a place such as ``$.values[3].ttl``."""
+    """Translate an error of msgspec, whose text ends with a place such as ``$.values[3].ttl``."""
     detail, at, place = message.rpartition(_AT)
     if at:
         place = place.removesuffix("`").removeprefix(".")

@@ -10,7 +10,7 @@ from tenantbase.entry import Entry
 
 
 class CacheStatus(StrEnum):
-    """Whether the cache answered a read, as ``X-Cache`` says it."""
+    """Whether the cache answered a read, as reported in ``X-Cache``."""
 
     HIT = "HIT"
     MISS = "MISS"

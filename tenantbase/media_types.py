@@ -10,8 +10,8 @@ from tenantbase.errors import InvalidRequest
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED: Final = r'"(?:[\t !#-\[\]-~]|\\[\t !-~])*"'
 # RFC 9110, section 8.3.1. Nothing in it can end a header line. Blanks may stand on either side of
-# an empty parameter: without the possessive quantifiers, a long row of these that does not match
-# in the end is tried in every way to divide the blanks, which takes exponential time.
+# an empty parameter. Without the possessive quantifiers, a long row of these that fails to match
+# would be tried with every division of the blanks, which takes exponential time.
 _MEDIA_TYPE: Final = re.compile(
     rf"{_TOKEN}/{_TOKEN}(?:[ \t]*+;[ \t]*+(?:{_TOKEN}=(?:{_TOKEN}|{_QUOTED}))?+)*+"
 )

@@ -21,12 +21,12 @@ TAGS_MARK: Final = b"tbtags1\n"
 # A tag file that is being created; its contents do not count yet.
 TAGS_BEGUN_MARK: Final = b"tbtags0\n"
 RESERVE_MARK: Final = b"tbspare\n"
-# A reserve in an empty file that was there before: it is kept, and emptied in the end.
+# A reserve in an empty file that was there before: it is kept, and emptied on closing.
 RESERVE_IN_EMPTY_MARK: Final = b"tbspar0\n"
 _MARKS: Final = (LOCK_MARK, TAGS_MARK, TAGS_BEGUN_MARK, RESERVE_MARK, RESERVE_IN_EMPTY_MARK)
 
-# Another process may remove or make a file between two calls, but not so often. In some directories,
-# such as /proc, no file can be made, and the error is the same.
+# Another process may remove or create the file between two calls, but hardly this often. In some
+# directories, such as /proc, no file can be made, and the error is the same.
 _TRIES: Final = 100
 
 # O_NONBLOCK: opening a FIFO must not wait for its other end.
@@ -41,7 +41,8 @@ def open_beside(path: Path, what: str, mark: bytes, like: Path | None) -> tuple[
     Args:
         what: what the file is, for messages.
         like: the database, whose mode and owner a new file gets if the database exists. Otherwise
-            its other users, the service among them, could not open what root had created.
+            the database's other users, such as the service, could not open a file that root
+            created.
 
     Returns: a descriptor for reading and writing, and whether the file was created.
 
@@ -58,7 +59,7 @@ def open_beside(path: Path, what: str, mark: bytes, like: Path | None) -> tuple[
         except (FileNotFoundError, FileExistsError):
             if not path.parent.is_dir():
                 break
-            continue  # another process removed or made it in between
+            continue  # another process removed or created it in between
         except OSError as error:
             raise CannotOpen(f"cannot open the {what} {path}: {error.strerror}") from error
         try:
@@ -120,6 +121,6 @@ def make_alike(fd: int, like: Path) -> None:
     """Give a file the mode and owner of the database, if it exists and as far as permitted."""
     with suppress(FileNotFoundError):  # we are about to create it
         database = os.stat(like)
-        with suppress(OSError):  # only root may give a file away; SQLite does the same
+        with suppress(OSError):  # only root may change a file's owner; SQLite does the same
             os.fchown(fd, database.st_uid if os.geteuid() == 0 else -1, database.st_gid)
         os.fchmod(fd, stat.S_IMODE(database.st_mode) & 0o666)

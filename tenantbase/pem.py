@@ -12,7 +12,7 @@ _CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
 
 
 def read_pem(option: str, path: Path) -> str:
-    """The text of a file in PEM form. Raises ConfigError: it cannot be read."""
+    """The text of a PEM file. Raises ConfigError if it cannot be read."""
     try:
         # Comments around the PEM blocks may be in any encoding.
         return path.read_text("ascii", "replace").replace("\ufffd", "?")
@@ -39,7 +39,7 @@ def client_context(authorities: Path) -> ssl.SSLContext:
     """A TLS configuration for clients that trusts only the certificate authorities in a file.
 
     Raises:
-        ConfigError: the file cannot be used. It names ``--tls-ca``.
+        ConfigError: the file cannot be used. The text names ``--tls-ca``.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

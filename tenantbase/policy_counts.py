@@ -10,8 +10,8 @@ class PolicyCounts(msgspec.Struct):
 
     Attributes:
         hits, misses, bypasses: keys read, by cache status.
-        rejected_items: items that memcached had and that were not valid.
-        cache_failures: operations that memcached failed.
+        rejected_items: items from memcached that were not valid.
+        cache_failures: memcached operations that failed.
         commits: groups that changed something.
     """
 

@@ -1,9 +1,8 @@
 """Scoped keys: the tenant, a slash, and the key as clients write it.
 
 Below ``database`` every key and every prefix is scoped: in commands, entries, cached items, the
-change log, the feed and the tables. Tenants' keys can therefore not meet, and none of that code
-needs to know what a tenant is. This module is the only one that puts the two together or takes
-them apart.
+change log, the feed and the tables. So the keys of two tenants never collide, and none of that code
+needs to know what a tenant is. Only this module joins a tenant and a key, or splits them.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class Scope:
 
     Attributes:
         tenant: the name.
-        start: what every scoped key of this tenant begins with, and no other tenant's does.
+        start: the prefix of every scoped key of this tenant, and of no other tenant's.
         reads_all, writes_all: every key of the tenant may be read, or written, so that a key need
             not be looked at.
 

@@ -1,7 +1,7 @@
 """Current problems of the database, for the health check and the log.
 
-A full or failing disk affects every request. A trouble is logged once when it begins and once
-when it is over, however many requests meet it in between.
+A full or failing disk affects every request. A trouble is logged once when it begins and once when
+it ends, however many requests meet it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Trouble(StrEnum):
 
 
 # A trouble that has not been met for this many seconds is over. A full disk refuses only writes
-# that need room, so a success in between proves nothing. A damaged row stays damaged and may rarely
-# be read.
+# that need room, so a success in between proves nothing. A damaged row stays damaged, but may be
+# read only rarely.
 QUIET_SECONDS: Final[dict[Trouble, float]] = {
     Trouble.DAMAGED_ROWS: 600.0,
     Trouble.DISK_FULL: 10.0,

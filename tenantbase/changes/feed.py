@@ -1,9 +1,10 @@
 """One change feed per process, for any number of watchers.
 
 The change log is in the database, so the writes of every process are seen. While there are
-watchers, the feed polls a counter in shared memory and reads the change log when it has moved; it
-hands each event to the watchers of its key. A watcher that asks for the past, or reads too slowly
-for its queue, reads the change log by itself until it has caught up. Without watchers nothing runs.
+watchers, the feed polls a counter in shared memory, reads the change log when the counter has
+moved, and hands each event to the watchers of its key. A watcher that asks for past events, or lets
+its queue fill up, reads the change log by itself until it has caught up. Without watchers, no task
+runs.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from tenantbase.events import ChangeEvent, EventKind
 log = logging.getLogger("tenantbase.feed")
 
 _POLL_SECONDS: Final = 0.025
-# Read the change log at least this often: a writer that is killed after its commit, before counting
-# it, leaves a change that the counter does not show.
+# Read the change log at least this often: a writer that is killed between its commit and counting
+# it leaves a change that the counter does not show.
 _READ_ANYWAY_SECONDS: Final = 1.0
 
 
@@ -34,7 +35,7 @@ class Feed:
     Args:
         change_log: where the events come from.
         heartbeat: seconds between heartbeats for a watcher without events. A watcher that has not
-            taken the last one when the next is due is dropped.
+            taken one heartbeat when the next is due is dropped.
     """
 
     def __init__(self, change_log: ChangeLog, *, heartbeat: float) -> None:
@@ -43,7 +44,7 @@ class Feed:
         self.position = 0  # events up to here have been handed out
         self._commits = 0
         self._by_prefix: dict[str, set[Subscription]] = {}
-        self._lengths: Counter[int] = Counter()  # of the prefixes in _by_prefix
+        self._lengths: Counter[int] = Counter()  # the lengths of the prefixes in _by_prefix
         # With the time of the next heartbeat, soonest first.
         self._due: OrderedDict[Subscription, float] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
@@ -70,7 +71,7 @@ class Feed:
         """
         commits = (
             self._change_log.commits
-        )  # before the version, so that a commit in between is seen
+        )  # read before the version, so that a commit in between is noticed
         newest = await self._change_log.last_version()
         # No await from here on: the subscription begins exactly where the feed is.
         if self._task is None:

@@ -20,7 +20,7 @@ class ChangeLog(Protocol):
         """Changes with every commit. Cheap: the feed polls it."""
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
-        """Events after a version, oldest first; False: it no longer reaches back that far."""
+        """Events after a version, oldest first, and whether the log reaches back that far."""
 
     async def last_version(self) -> int:
         """The newest version given out."""
@@ -29,16 +29,16 @@ class ChangeLog(Protocol):
 class Subscription:
     """An async iterator of lists of events, oldest first. An empty list is a heartbeat.
 
-    It ends when the feed is closed or drops it. A ``reset`` event says that the changes up to its
-    version are not known one by one: everything under its key, a prefix, may have changed.
+    It ends when the feed is closed or drops it. The key of a ``reset`` event is a prefix: any key
+    under it may have changed, up to the event's version.
 
     Args:
         feed_position: returns the version up to which the feed has handed out events.
         position: the newest version; the subscription begins there.
-        on_drop: called when its events have not been taken for too long.
+        on_drop: called when the watcher has not taken its events for too long.
 
     Attributes:
-        prefix: literal text; empty: all keys.
+        prefix: literal text; an empty one means all keys.
         position: every event up to this version has been returned. To resume, ask for the events
             after it.
     """
@@ -77,7 +77,7 @@ class Subscription:
 
     def resume(self, after: int) -> None:
         """Begin after a version seen earlier, instead of at the newest one."""
-        if after > self.position:  # not assigned yet: it is from another database
+        if after > self.position:  # not assigned here yet, so it is from another database
             self._queue.append(ChangeEvent(self.position, EventKind.RESET, self.prefix))
         else:
             self.position = after
@@ -114,7 +114,7 @@ class Subscription:
         self._wake.set()
 
     def end(self) -> None:
-        """End it after the events that are queued."""
+        """End the subscription after its queued events."""
         self._ended = True
         self._wake.set()
 

@@ -51,7 +51,7 @@ def given_or_prompted(name: str, given: str | None) -> str:
     except click.Abort:
         if sys.stdin.isatty():
             raise
-        click.echo(err=True)  # ends the prompt's line
+        click.echo(err=True)  # moves past the prompt's line
         raise TenantbaseError(f"{name.upper()} is missing") from None
     return answer
 

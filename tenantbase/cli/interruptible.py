@@ -17,13 +17,13 @@ def interruptible() -> Iterator[None]:
     next turn; a blocking read from a terminal would go on waiting.
     """
     before = signal.getsignal(signal.SIGINT)
-    ignored = before is None or before == signal.SIG_IGN  # for example, of a background job
+    ignored = before is None or before == signal.SIG_IGN  # for example, in a background job
     if ignored or threading.current_thread() is not threading.main_thread():
         yield
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        if _is_cancelled():  # by an earlier Ctrl-C
+        if _is_cancelled():  # cancelled by an earlier Ctrl-C
             raise KeyboardInterrupt
         yield
     finally:

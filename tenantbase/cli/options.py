@@ -21,8 +21,8 @@ class _UsageError(click.ClickException):
 def command(name: str, *options: str) -> Callable[[Callable[..., None]], Command]:
     """Make a function a command: it is called with a ``Config`` and its own parameters.
 
-    Its ``TenantbaseError`` becomes one line on standard error and exit status 1; a wrong option, one
-    line for each mistake and exit status 2.
+    Its ``TenantbaseError`` becomes one line on standard error and exit status 1; wrong options
+    become one line each and exit status 2.
 
     Args:
         options: the fields of ``Config`` that the command takes as options.

@@ -69,7 +69,7 @@ def output_to(name: str) -> Iterator[Output]:
     """A file, or standard output for ``-``.
 
     A regular file is replaced atomically, keeping its mode, when the block ends without an error.
-    If the block fails, or the power does, it stays as it was. Anything else, such as a FIFO or
+    If the block fails, or power is lost, it stays as it was. Anything else, such as a FIFO or
     /dev/stdout, is written directly.
 
     Raises:
@@ -98,7 +98,7 @@ def output_to(name: str) -> Iterator[Output]:
 
 
 def _is_direct(name: str, old: os.stat_result | None) -> bool:
-    """Whether to write to it directly. /dev/stdout may be a regular file, but it is the shell's."""
+    """Whether to write to it directly. /dev/stdout may be a regular file, but is not ours."""
     path = os.path.abspath(name)
     return old is not None and (
         not stat.S_ISREG(old.st_mode) or path.startswith(("/dev/", "/proc/"))
@@ -184,7 +184,7 @@ def _ended_in_order() -> Iterator[None]:
 
 def discard_standard_output() -> None:
     """Discard its buffer: Python would flush it again at exit, and print an error."""
-    with suppress(OSError, ValueError):  # it may have no descriptor
+    with suppress(OSError, ValueError):  # the stream may have no descriptor
         descriptor = sys.stdout.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, descriptor)

@@ -1,7 +1,7 @@
 """Import and export as newline-delimited JSON: one entry a line, as the server lists them.
 
-Both work in batches. So memory use does not grow with the database, and other processes get their
-turn on it in between.
+Both work in batches, so memory use does not grow with the database, and other processes can write
+to it in between.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tenantbase.scope import Scope
 
 _BATCH_LINES: Final = 4000
 _BATCH_BYTES: Final = 4 << 20
-_OTHER_FIELDS_BYTES: Final = 64 << 10  # of a line, besides its value
+_OTHER_FIELDS_BYTES: Final = 64 << 10  # the rest of a line, besides its value
 
 
 class _Line(SetValue, forbid_unknown_fields=True, gc=False):
@@ -101,7 +101,7 @@ def _read(database: Database, scope: Scope, source: BinaryIO, done: int) -> _Bat
             break
         try:
             if len(line) == longest:
-                raise InvalidRequest("the line is too long for any value that may be stored")
+                raise InvalidRequest("the line is too long: no value of that size may be stored")
             if done + lines == 0:
                 line = line.removeprefix(BOM_UTF8)
             if line and not line.isspace():

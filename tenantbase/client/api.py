@@ -75,7 +75,7 @@ class Client(Administration):
         headers: sent with every request.
         timeout: seconds for one call, including its retries; for a list, for each page.
         connect_timeout: seconds for opening a connection.
-        attempts: how many times a request is sent at most, not counting refusals for a rate limit.
+        attempts: the most times that a request is sent, not counting refusals for a rate limit.
         wait_when_limited: seconds that a call may wait, in all and within ``timeout``, when the
             tenant has made too many requests; 0: RateLimited at once.
         connections: how many connections may be open. Each watch opens one more of its own, unless
@@ -365,8 +365,7 @@ class Client(Administration):
 
         The stream survives lost connections and restarts of the server, without a gap: it yields
         either every change, in order, or a ``Reset`` that says to read everything under its prefix
-        again. It ends only with an error: the server refuses, or could not be reached in the first
-        place.
+        again. It ends only with an error: the server refuses, or cannot be reached at the start.
 
         Args:
             after: resume after this version, such as that of the last event you have seen; None
@@ -375,6 +374,6 @@ class Client(Administration):
         return watch(self._exchange, prefix, after)
 
     async def health(self) -> Health:
-        """The server's health, also when that is ``unavailable``."""
+        """The server's health, even if that is ``unavailable``."""
         answer = await self._exchange.read("GET", "/health-check", also=503)
         return parse(answer.body, Health)

@@ -3,8 +3,8 @@
     ClientError
     ├── ConnectionFailed         no answer; nothing was written
     │   └── NotTrusted           the server's certificate could not be verified; nothing was sent
-    ├── OutcomeUnknown           a write whose answer was lost or is inconclusive: it may have been made
-    ├── UnexpectedAnswer         not an answer of tenantbase: something in between gave it
+    ├── OutcomeUnknown           a write without a conclusive answer: it may have taken effect
+    ├── UnexpectedAnswer         not from a tenantbase server: something in between answered
     └── Refused                  the server refused, and says why; nothing was written
         ├── ConditionFailed      if_version or if_absent did not hold
         ├── WrongType            the operation does not work on this kind of entry
@@ -30,7 +30,7 @@ from tenantbase.problem_types import ProblemType
 
 
 class ClientError(TenantbaseError):
-    """The root. Its text is one sentence that can be shown to a user."""
+    """The root. Its text is one sentence, fit to be shown to a user."""
 
 
 class ConnectionFailed(ClientError):
@@ -42,11 +42,11 @@ class NotTrusted(ConnectionFailed):
 
 
 class OutcomeUnknown(ClientError):
-    """A write was sent, and whether it was made is unknown. Read before you send it again."""
+    """A write was sent, but its outcome is unknown. Read before you send it again."""
 
 
 class UnexpectedAnswer(ClientError):
-    """The answer is not from a tenantbase server. A write was not acknowledged."""
+    """The answer is not from a tenantbase server. A write may have taken effect."""
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -1,9 +1,9 @@
 """Sends a request and returns its answer, retrying only where that is safe.
 
-Reads are always safe to retry. Writes are not: if the answer was lost, the write may have been made,
-and repeating it could undo what another client wrote in between; that holds for a plain set or delete,
-too. So a write is retried only if the connection could not be opened, or if the server said that it
-wrote nothing and to try again.
+Reads are always safe to retry. Writes are not: if the answer was lost, the write may have taken
+effect, and repeating it could undo what another client wrote in between. That holds for a plain set
+or delete, too. So a write is retried only if the connection could not be opened, or if the server
+says that it wrote nothing and that the client should try again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ async def _no_resend(
 ) -> aiohttp.ClientResponse:
     """Keep aiohttp from resending PUT and DELETE when their answer is lost.
 
-    aiohttp resends idempotent methods after the errors that it knows, so raise one that it does not.
+    aiohttp resends idempotent methods after certain errors, so raise another one.
     """
     try:
         return await handler(request)
@@ -50,7 +50,7 @@ class Exchange:
 
     Args:
         session: the connections for requests.
-        watching: the connections for streams, which are held for long.
+        watching: the connections for streams, which stay open for long.
         settings: of the client.
     """
 
@@ -67,7 +67,7 @@ class Exchange:
         self._settings = settings
 
     def url(self, target: str) -> URL:
-        """The full URL for a path and query that are percent-encoded already."""
+        """The full URL of a path and query that are already percent-encoded."""
         return URL(self._base + target, encoded=True)
 
     def retries(self) -> Retries:
@@ -218,7 +218,7 @@ class Exchange:
 
 def _not_trusted(base: str, error: aiohttp.ClientConnectorCertificateError) -> NotTrusted:
     reason = error.certificate_error
-    # OpenSSL's text has the name of a source file and a line in it.
+    # OpenSSL's text includes the name and line of a C source file.
     what = getattr(reason, "verify_message", "") or str(reason)
     return NotTrusted(f"the certificate of {base} cannot be verified: {what}")
 

@@ -110,7 +110,7 @@ class Changed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reset(msgspec.Struct, frozen=True, gc=False):
-    """Changes up to ``version`` are not available one by one: read all keys with the prefix again.
+    """The single changes up to ``version`` are not available: read all keys with the prefix again.
 
     Sent when a watcher was away for longer than the change log reaches back, when many keys were
     deleted at once, and when the database was replaced by an older copy.

@@ -60,7 +60,7 @@ def failure_of(answer: Answer, writes: bool) -> ClientError:
 
 
 def may_retry(answer: Answer, failure: ClientError, writes: bool) -> bool:
-    """Whether a retry may succeed and can do no harm."""
+    """Whether a retry may succeed and is harmless."""
     if isinstance(failure, RateLimited):
         return True
     if isinstance(failure, Refused):

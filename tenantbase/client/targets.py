@@ -1,4 +1,4 @@
-"""The targets of a client's requests: what of a key or a time goes into a URL, and how."""
+"""The targets of a client's requests: how keys and times are put into a URL."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def quoted(text: str) -> str:
 
 
 def seconds_query(**seconds: float | None) -> str:
-    """A query of those times that are given; empty if there are none."""
+    """A query with the times that are given; empty if there are none."""
     # A query takes decimal numbers; Python writes small and large ones with an exponent.
     given = [
         f"{name}={quote(format(Decimal(str(number)), 'f'))}"

@@ -17,7 +17,7 @@ from tenantbase.client.retrying import Interrupted, retry_delay
 from tenantbase.client.sse import Block, BlockReader
 
 _SILENCE_SECONDS: Final = 45.0  # the server sends a comment about every 15 s
-_RETRY_SECONDS: Final = 1.0  # unless the server sends another
+_RETRY_SECONDS: Final = 1.0  # unless the server sets another
 
 _LAST_EVENT_ID: Final = "Last-Event-ID"
 

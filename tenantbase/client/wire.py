@@ -1,4 +1,4 @@
-"""The JSON on the wire: shapes, encoding, decoding and checks."""
+"""The JSON of requests and answers: shapes, encoding, decoding and checks."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def json_body(body: object) -> bytes:
 
 
 def check_finite(**numbers: float | None) -> None:
-    """Raise ValueError, naming it, for a number that JSON cannot express.
+    """Raise a ValueError that names the number if JSON cannot express it.
 
     It would be sent as null, and null means that an entry never expires.
     """
@@ -177,7 +177,7 @@ def parse(body: bytes, shape: type[Shape]) -> Shape:
 
 
 def check_keys(asked: Iterable[str], answered: Iterable[str]) -> None:
-    """Raise UnexpectedAnswer if an answer is about a key that was not asked for."""
+    """Raise UnexpectedAnswer if an answer is about a key that was not requested."""
     others = set(answered).difference(asked)
     if others:
         raise UnexpectedAnswer(

@@ -66,7 +66,7 @@ LATER: Final = _Mark.LATER
 
 Again = Literal[_Mark.AGAIN]
 AGAIN: Final = _Mark.AGAIN
-"""In place of a result: the item goes into another batch, behind those that wait."""
+"""In place of a result: the item goes into another batch, behind the waiting items."""
 
 
 class Unfinished(Generic[Result]):
@@ -74,7 +74,7 @@ class Unfinished(Generic[Result]):
 
     Args:
         ready: a result for each item, LATER for those that need the second step. The others are
-            delivered at once, and the next batch may begin.
+            delivered at once, and the next batch may begin. None: all need the second step.
         finish: the second step; returns the results of the items marked LATER, in order.
     """
 
@@ -82,7 +82,7 @@ class Unfinished(Generic[Result]):
 
     def __init__(
         self,
-        ready: Sequence[Result | Exception | Later | Again],
+        ready: Sequence[Result | Exception | Later | Again] | None,
         finish: Callable[[], Awaitable[Sequence[Result | Exception | Again]]],
     ) -> None:
         self.ready = ready
@@ -97,12 +97,12 @@ class Batcher(Generic[Item, Result]):
             results is raised to that item's caller alone; an exception that ``run`` raises goes
             to all of them. It runs in a task of its own, which no caller can cancel. It may
             return ``Unfinished``; the second step must end by itself.
-        limit: the most that a batch may weigh; a heavier item is a batch of its own.
+        limit: the maximum weight of a batch; a heavier item is a batch of its own.
         parallel: how many batches may be in their first step.
         finishing: how many more may be in their second step; beyond it, a batch keeps its place
             among ``parallel`` until it has ended. None: no bound.
         weight: what an item weighs; None: 1 each.
-        queue: chooses the items of a batch, instead of ``limit`` and ``weight``.
+        queue: chooses the items of a batch; replaces ``limit`` and ``weight``.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Batcher(Generic[Item, Result]):
         """Add an item to the next batch; ``receive`` is called with its result or exception.
 
         For hot paths: a future and its callback cost as much as everything else here. If
-        ``receive`` raises, the event loop's exception handler is told.
+            ``receive`` raises, the event loop's exception handler is called.
         """
         self._waiting.append((item, receive))
         if not self._scheduled and len(self._tasks) < self._parallel:
@@ -148,7 +148,7 @@ class Batcher(Generic[Item, Result]):
 
     @property
     def waiting(self) -> int:
-        """How many items are not in a batch yet."""
+        """The number of items not yet in a batch."""
         return len(self._waiting)
 
     async def drained(self) -> None:
@@ -159,7 +159,7 @@ class Batcher(Generic[Item, Result]):
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            # Looked up once: until Python 3.12 each time costs a system call.
+            # Looked up once: before Python 3.12, every look-up is a system call.
             self._loop = asyncio.get_running_loop()
         return self._loop
 
@@ -180,18 +180,16 @@ class Batcher(Generic[Item, Result]):
         try:
             answer = await self._run([item for item, _ in batch])
             if isinstance(answer, Unfinished):
-                ready = list(zip(batch, answer.ready, strict=True))
-                batch = [waiting for waiting, result in ready if result is LATER]
-                for (item, receive), result in ready:
-                    if result is not LATER:
-                        self._deliver(item, receive, result)
+                if answer.ready is not None:
+                    self._deliver(batch, answer.ready)
+                    each = zip(batch, answer.ready, strict=True)
+                    batch = [waiting for waiting, result in each if result is LATER]
                 self._let_next_begin()
                 answer = await answer.finish()
             results = answer
-        except Exception as error:  # it is for the callers, all of them
+        except Exception as error:  # every caller of the batch gets it
             results = [error] * len(batch)
-        for (item, receive), result in zip(batch, results, strict=True):
-            self._deliver(item, receive, result)
+        self._deliver(batch, results)
 
     def _let_next_begin(self) -> None:
         if self._max_finishing is not None and len(self._finishing) >= self._max_finishing:
@@ -203,17 +201,20 @@ class Batcher(Generic[Item, Result]):
         self._send()
 
     def _deliver(
-        self, item: Item, receive: Receiver[Result], result: Result | Exception | Again
+        self,
+        batch: Sequence[tuple[Item, Receiver[Result]]],
+        results: Sequence[Result | Exception | Later | Again],
     ) -> None:
-        if result is AGAIN:
-            self.submit_then(item, receive)
-            return
-        try:
-            receive(result)
-        except Exception as error:  # one caller's bug must not keep the others waiting
-            self._running_loop().call_exception_handler(
-                {"message": "a batch's result was not received", "exception": error}
-            )
+        for (item, receive), result in zip(batch, results, strict=True):
+            if result is AGAIN:
+                self.submit_then(item, receive)
+            elif result is not LATER:
+                try:
+                    receive(result)
+                except Exception as error:  # one caller's bug must not keep the others waiting
+                    self._running_loop().call_exception_handler(
+                        {"message": "a batch's result was not received", "exception": error}
+                    )
 
 
 def _resolve(future: asyncio.Future[Result], result: Result | Exception) -> None:

@@ -15,22 +15,22 @@ from tenantbase.interfaces.cache import Item, Memcache
 from tenantbase.policy_counts import PolicyCounts
 
 Fill = tuple[bytes, Tag, Entry | None, int]
-"""A name, the tag to seal the item under, the entry or None, and the lifetime in seconds."""
+"""A name, the tag to seal the item under, the entry or None, and memcached's expiry in seconds."""
 
 HEAVY_BYTES: Final = 512 << 10
-"""Values of more than this together are sealed, or opened, in a thread: it takes a millisecond."""
+"""Values that add up to more are sealed, or opened, in a thread: that takes a millisecond."""
 
 _BATCH_ITEMS: Final = 256
 _BATCH_BYTES: Final = 1 << 20
-_MAX_LIFETIME_SECONDS: Final = 30 * 24 * 3600  # memcached takes more for an absolute time
+_MAX_LIFETIME_SECONDS: Final = 30 * 24 * 3600  # memcached reads a larger number as an absolute time
 
 
 class Filler:
-    """Decides what memcached is offered, seals it and stores it.
+    """Decides what to store in memcached, seals it and stores it.
 
     Args:
-        memcache: None: there is none, and nothing is stored.
-        counts: told when memcached fails.
+        memcache: None if there is none; then nothing is stored.
+        counts: records failures of memcached.
         max_item_bytes: larger sealed items are not offered.
     """
 
@@ -70,8 +70,8 @@ class Filler:
         if len(fills) <= _BATCH_ITEMS and _value_bytes(fills) <= HEAVY_BYTES:
             await self._send(memcache, self._seal(fills))
             return
-        # Seal batch by batch, so that the event loop gets its turn, but send all at once: sent one
-        # after the other, each batch would have its own timeout.
+        # Seal batch by batch, so that the event loop gets its turn, but send all batches at once:
+        # otherwise each would have its own timeout.
         sending = []
         for batch in _batches(fills):
             if _value_bytes(batch) > HEAVY_BYTES:
@@ -100,7 +100,7 @@ def _value_bytes(fills: Sequence[Fill]) -> int:
 
 
 def _batches(fills: Sequence[Fill]) -> Iterator[Sequence[Fill]]:
-    """The same in order, in pieces of bounded size."""
+    """The same fills in order, in pieces of bounded size."""
     begin = held = 0
     for at, (_, _, entry, _) in enumerate(fills):
         size = 0 if entry is None else len(entry.value)

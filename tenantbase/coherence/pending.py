@@ -10,8 +10,8 @@ from tenantbase.coherence.write_queue import LARGE_BYTES, LARGE_ROWS
 from tenantbase.commands import Applied, DeletePrefix, Set, Sweep, Transaction
 from tenantbase.errors import OutcomeUnknown, StoreUnavailable
 
-_COMMAND_BYTES: Final = 512  # a command, its key, and what else is kept while it waits
-# The number of keys under a prefix is known only in the store, and counting takes time, too.
+_COMMAND_BYTES: Final = 512  # a command, its key, and the bookkeeping while it waits
+# Only the store knows how many keys a prefix has, and counting them takes time, too.
 _PREFIX_ROWS: Final = 1_000
 
 
@@ -23,7 +23,7 @@ class PendingWrite:
 
     Attributes:
         rows: how many rows it may change.
-        bytes: about what it holds in memory.
+        bytes: approximately how much memory it holds.
         large: it is committed as a group of its own.
         settled: its outcome is known.
     """
@@ -48,7 +48,7 @@ class PendingWrite:
         self._not_started = threading.Lock()
 
     def try_start(self) -> bool:
-        """Claim the write, to make it or to give it up. True for the first call only."""
+        """Claim the write, to carry it out or to give it up. True for the first call only."""
         return self._not_started.acquire(blocking=False)
 
 

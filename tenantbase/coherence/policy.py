@@ -40,15 +40,15 @@ class Cache:
     Args:
         store: the truth.
         authority: says which cached copies are valid.
-        seqlock: begun and ended by the store around each commit; moves the authority's tags.
+        seqlock: begun and ended by the store around each commit; advances the authority's tags.
         sealer: seals and opens the items in memcached.
-        memcache: the accelerator; None: there is none.
+        memcache: the accelerator, or None.
         clock: the current time in Unix seconds.
         max_item_bytes: larger sealed items are not offered to memcached.
         write_timeout: seconds until a write that waits is given up.
         read_timeout: seconds until a read that needs the database is given up.
-        max_queue, max_queue_bytes: writes waiting at most, and what they may hold in memory, of
-            large ones and of small ones each; more are refused.
+        max_queue, max_queue_bytes: how many writes may wait, and how much memory they may hold;
+            large and small writes are counted separately, and any more are refused.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Cache:
 
     @property
     def troubles(self) -> Sequence[Trouble]:
-        """Problems of a database that still serves."""
+        """Current problems of the database, while it still serves."""
         return self._store.troubles
 
     @property
@@ -124,8 +124,8 @@ class Cache:
     async def get_many(self, keys: Sequence[str]) -> list[Lookup]:
         """Read many keys in one round trip to memcached and, for the rest, one query.
 
-        Returns: what was found at the first of the keys. It is all of them, unless their values
-            are too large to be read at once.
+        Returns: the results for the first of the keys: for all of them, unless their values are too
+            large to be read at once.
 
         Raises:
             StoreUnavailable: the database was needed and cannot serve.
@@ -133,9 +133,9 @@ class Cache:
         return await self._bulk_reads.submit(keys)
 
     def write(self, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
-        """Carry the commands out in one transaction, all or none; done when they are on disk.
+        """Carry out the commands in one transaction; the future is done when they are on disk.
 
-        Cancelling the future gives up the result and stops nothing.
+        Cancelling the future discards the result but does not stop the write.
 
         Raises (the future does):
             ConditionFailed, WrongType, NoSuchTenant, QuotaExceeded: nothing was done.
@@ -183,12 +183,12 @@ class Cache:
         return await self._store.access(known)
 
     async def sweep(self) -> bool:
-        """Remove a batch of what has expired; True when there may be more."""
+        """Remove a batch of expired rows; True when there may be more."""
         (result,) = await self.write(Sweep(_SWEEP_ROWS))
         return result.removed >= _SWEEP_ROWS
 
     async def check(self) -> None:
-        """Return if the store can serve. Raises StoreError."""
+        """Check that the store can serve. Raises StoreError."""
         await self._store.check()
 
     async def drained(self) -> None:

@@ -1,9 +1,9 @@
 """Read-through: valid copies from memcached, the rest from the store.
 
 A batch of reads asks the authority for its buckets' tags, then memcached, and uses the items that
-fit these tags. For the others it reads the store and fills memcached under the tags asked for
-*before*: had a write come in between, the fill would not fit the tag that it left.
-``DESIGN.md`` says why each rule is needed; ``tests/test_model.py`` shows what goes wrong without it.
+fit these tags. For the others it reads the store and fills memcached under the tags from *before*
+that: if a write came in between, it changed the tag, and the fill does not fit. ``DESIGN.md`` says
+why each rule is needed; ``tests/test_model.py`` shows what goes wrong without it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.policy_counts import PolicyCounts
 
 _BATCH_KEYS: Final = 256
-_SELECTS: Final = 8  # queries in flight at most
-_LARGE_ITEM_BYTES: Final = 64 << 10  # smaller ones are opened sooner than handed to a thread
+_SELECTS: Final = 8  # the most queries in flight
+_LARGE_ITEM_BYTES: Final = 64 << 10  # opening a smaller one is faster than handing it to a thread
 _NONE_OPENED: Final[Mapping[bytes, Entry | None | Verdict]] = {}
 _Loaded = Entry | None | StoreError
 _Load = tuple[bytes, Tag]  # a key's name, and the tag its bucket had before the store was read
@@ -40,7 +40,7 @@ class ReadThrough:
     Args:
         store: the truth.
         authority: says which cached copies are valid.
-        memcache: None: there is none.
+        memcache: None if there is none.
         filler: stores in memcached what was read from the store.
         timeout: seconds until a read that needs the store is given up.
 
@@ -67,8 +67,8 @@ class ReadThrough:
         self._counts = counts
         self._clock = clock
         self._loads: dict[_Load, asyncio.Future[Entry | None]] = {}
-        # One question to memcached at a time makes large batches, which cost least. Reading the
-        # store never holds up the next question, however long it takes.
+        # One request to memcached at a time makes large batches, which cost least per key. Reading
+        # the store never holds up the next request, however long it takes.
         self.single = Batcher(self._read_single, limit=_BATCH_KEYS, parallel=1)
         self.bulk = Batcher(self._read_bulk, limit=_BATCH_KEYS, parallel=1, weight=len)
         self._selects = Batcher(self._select, limit=_BATCH_KEYS, parallel=_SELECTS, weight=len)
@@ -187,7 +187,7 @@ class ReadThrough:
         missed: dict[str, _Load],
         left_out: set[str],
     ) -> None:
-        """Sort what was asked for by whether memcached has a valid copy of it."""
+        """Sort the requested keys by whether memcached has a valid copy."""
         item_of, open_item, hit = items.get, self._sealer.open, CacheStatus.HIT
         opened = _NONE_OPENED
         if sum(map(len, items.values())) > HEAVY_BYTES:
@@ -217,11 +217,11 @@ class ReadThrough:
                 found[slot.key] = Lookup(None, hit)
 
     async def _load(self, asked: _Asked) -> dict[str, Lookup | StoreError]:
-        """The second step: read from the store what memcached did not have, and fill.
+        """The second step: read from the store what memcached did not have, and fill memcached.
 
         Each key is read once, however many callers want it. Joining a load that another batch has
-        begun is sound only under the very same tag: then no write was acknowledged between the
-        beginning of that load and ours, or the tag would differ.
+        begun is sound only under the same tag: a write acknowledged between the beginning of that
+        load and ours would have changed it.
         """
         loop = asyncio.get_running_loop()
         joined: dict[str, asyncio.Future[Entry | None]] = {}
@@ -239,7 +239,7 @@ class ReadThrough:
                 selected = self._selects.submit(wanted)
                 self._deadlines.watch(selected, None)
                 read = await selected
-            except Exception as error:  # any error: callers that joined must not wait forever
+            except Exception as error:  # of any kind: callers that joined must not wait forever
                 for load in own.values():
                     _settle(self._loads.pop(load), error)
                 raise
@@ -270,9 +270,9 @@ class _Asked(NamedTuple):
     """The results of a batch's first step, and what is left for the second.
 
     Attributes:
-        missed: keys of which memcached has no valid copy, and under what to load them.
+        missed: keys of which memcached has no valid copy, with the tags to load them under.
         direct: keys that have to bypass memcached.
-        left_out: keys that memcached has, but that are to be asked for again.
+        left_out: keys that memcached has, but whose items did not fit; they are requested again.
     """
 
     found: dict[str, Lookup]
@@ -292,7 +292,7 @@ def _bulk(
 ) -> list[Lookup] | StoreError | Later | Again:
     """The result of a bulk read: up to the first key that was left out, or the first error.
 
-    LATER: it takes a key that is not known yet. AGAIN: its first key was left out.
+    LATER if it needs a key that is not loaded yet; AGAIN if its first key was left out.
     """
     results: list[Lookup] = []
     for key in keys:
@@ -314,7 +314,7 @@ def _lookup(entry: _Loaded, cache_status: CacheStatus) -> Lookup | StoreError:
 def _settle(load: asyncio.Future[Entry | None], result: Entry | None | Exception) -> None:
     if isinstance(result, Exception):
         load.set_exception(result)
-        load.exception()  # joined or not, it counts as retrieved
+        load.exception()  # marks the exception as retrieved, even if no caller joined
     else:
         load.set_result(result)
 

@@ -1,4 +1,4 @@
-"""Sealed items, the contents of memcached: one entry each, or the fact that a key is absent.
+"""Sealed items, the contents of memcached: each holds one entry, or says that a key is absent.
 
 memcached is not trusted. A sealed item names its key and the tag (epoch and sequence) it was made
 under, and carries a MAC over all of it. Anything else that memcached answers with is rejected:
@@ -25,7 +25,7 @@ from tenantbase.entry import JSON, Entry
 from tenantbase.scope import ScopedKey
 
 _MAC_BYTES: Final = 16
-_MAGIC: Final = b"TBF\x02"  # 1: keys were not scoped, so two keys could have one name
+_MAGIC: Final = b"TBF\x02"  # in version 1 keys were not scoped, so two keys could share a name
 _HEADER: Final = struct.Struct("<4s16sQ32sQdH36s")
 _BODY: Final = _MAC_BYTES + _HEADER.size  # where the content type begins
 _unpack: Final = _HEADER.unpack_from
@@ -39,9 +39,9 @@ REMEMBERED_SLOTS: Final = 8_192
 """How many slots are remembered: 7 MiB with values of 100 bytes, 30 MiB at most."""
 
 CACHED_BYTES: Final = 8 << 20
-"""The largest value that is cached. A larger one would push thousands of others out of memcached;
-the event loop copies it on the way there and back, about 3 ms for each MiB in all, and an operation
-of memcached times out after 100 ms. SQLite reads it as fast."""
+"""The largest value that is cached. A larger one would push thousands of others out of memcached.
+The event loop copies it on the way there and back, which takes about 3 ms for each MiB, and a
+memcached operation times out after 100 ms. SQLite reads it just as fast."""
 
 OVERHEAD_BYTES: Final = _BODY + 512
 """An upper bound on what a sealed item, and memcached's own header, add to a value."""
@@ -57,13 +57,13 @@ REJECTED: Final = Verdict.REJECTED
 
 
 class Slot:
-    """Where a key's sealed items are kept.
+    """A key's place in memcached, and its last valid item.
 
     Attributes:
         name: the key's name in memcached.
         bucket: the bucket whose tag the items are sealed under.
-        data, tag, entry: the last small item found valid here, the tag it was valid under, and
-            what it says.
+        data, tag, entry: the last small item found valid here, the tag it was valid under, and its
+            decoded entry.
     """
 
     __slots__ = ("key", "name", "bucket", "data", "tag", "entry")
@@ -80,8 +80,8 @@ class Slot:
 class _Slots(OrderedDict[str, Slot]):
     """The slots of recently requested keys, each made on first use; the oldest are dropped.
 
-    An ordered dict, because finding the first key of a plain one means walking over the holes
-    that the keys removed before it left.
+    An ordered dict: to find its first key, a plain dict has to skip the holes left by all removed
+        keys.
     """
 
     def __init__(self, locate: Callable[[str], Slot]) -> None:
@@ -106,17 +106,17 @@ class ItemSealer:
 
     Args:
         secret: 32 random bytes shared by all processes on one database, and with nothing else.
-        accepts: whether a copy sealed under the first tag is valid while its bucket has the
-            second, a different one. Equal tags are always accepted.
+        accepts: whether a copy sealed under the first tag is valid while its bucket has the second.
+            Called only for different tags; equal ones are always accepted.
     """
 
     def __init__(self, secret: bytes, accepts: Callable[[Tag, Tag], bool] = _never) -> None:
-        # Keyed states are copied for each use: half the cost of keying a new one.
+        # A keyed hash state is copied for each use, at half the cost of making a new one.
         self._name = hashlib.blake2b(key=secret, digest_size=16, person=b"tenantbase key")
         self._mac = hashlib.blake2b(key=secret, digest_size=_MAC_BYTES, person=b"tenantbase mac")
         self._accepts = accepts
         self.slot: Callable[[str], Slot] = _Slots(self._locate).__getitem__
-        """The key's slot. The slots of many keys are remembered."""
+        """The key's slot, remembered or new."""
 
     def name(self, key: str) -> bytes:
         """The key's name in memcached: a keyed hash, 32 hexadecimal digits. No byte of a key that
@@ -161,14 +161,13 @@ class ItemSealer:
         return b"".join((state.digest(), *parts))
 
     def open(self, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
-        """Open what memcached has for a slot whose bucket has this tag now.
+        """Open the item that memcached returned for a slot whose bucket has this tag now.
 
-        The last small item found valid is remembered in its slot. When memcached answers with the
-        very same bytes, only the tag is left to compare. Items of more than ``REMEMBERED_BYTES``
-        may be opened in any thread.
+        The last small item found valid is remembered in its slot. If memcached returns the very
+        same bytes again, only the tag is compared. Items of more than ``REMEMBERED_BYTES`` may be
+        opened in any thread.
 
-        Returns:
-            The entry, None if the item says that the key is absent, or REJECTED.
+        Returns: The entry; None if the item says that the key is absent; or REJECTED.
         """
         if data == slot.data and tag == slot.tag:
             return slot.entry
@@ -192,7 +191,7 @@ class ItemSealer:
         if (sequence != tag[1] or epoch != tag[0]) and not self._accepts((epoch, sequence), tag):
             return REJECTED
         state = self._mac.copy()
-        # Small ones are copied: that is faster than making a view.
+        # Copying a small one is faster than making a view.
         state.update(
             data[_MAC_BYTES:] if len(data) < _SMALL_BYTES else memoryview(data)[_MAC_BYTES:]
         )

@@ -36,7 +36,7 @@ _WAS_EMPTY: Final = 5
 _SEQUENCES: Final = 8
 _SIZE_BYTES: Final = 8 * (_SEQUENCES + BUCKETS)
 _PATIENCE_SECONDS: Final = 10.0  # for another process to finish opening or closing the file
-# Until then an empty file may be one that another process is about to write its mark to.
+# Another process may be about to write its mark to an empty file; wait this long.
 _BEGINNING_SECONDS: Final = 0.5
 
 
@@ -89,9 +89,9 @@ class TagFile:
 
     def tags(self, buckets: Sequence[int]) -> Tags:
         """The tag of each bucket, None while a write to it is in flight. See ``Authority``."""
-        # Never cached between calls: the tags must be of this moment. The epoch cannot change
-        # while this file is open, so they may share it. Each sequence is loaded once, or it could
-        # become odd between the test and its use.
+        # Never cached between calls: the tags must be current. The epoch cannot change while this
+        # file is open, so they may share it. Each sequence is loaded once, or it could become odd
+        # between the test and its use.
         epoch, sequences = self._map[_EPOCH], self.sequences
         return [
             None if (sequence := sequences[bucket]) & 1 else (epoch, sequence) for bucket in buckets
@@ -114,13 +114,13 @@ class TagFile:
     def wal_is_safe(self) -> bool:
         """Whether the write-ahead log was made safe, and no commit was left unfinished since.
 
-        Ask with the write lock held. If every process that had the database open has ended while
-        another still has this file, an odd sequence indicates a commit that may have failed.
+        Call it with the write lock held. If every process that had the database open has ended
+        while another still has this file, an odd sequence indicates a commit that may have failed.
         """
         return bool(self._words[_WAL_SAFE]) and not any(each & 1 for each in self.sequences)
 
     def wal_was_made_safe(self) -> None:
-        """Record that it is, for as long as any process has this file open."""
+        """Record that the log is safe, for as long as any process has this file open."""
         self._words[_WAL_SAFE] = 1
 
     def is_alone(self) -> bool:
@@ -132,8 +132,8 @@ class TagFile:
             CannotOpen: another process has removed the file meanwhile, or keeps it locked.
         """
         alone = _lock(self._fd, fcntl.LOCK_EX)
-        # Converting a lock without waiting gives it up first. Another process may have rewritten the
-        # file in between, which does no harm as long as it was not used here.
+        # Converting a lock without waiting gives it up first. Another process may have rewritten
+        # the file in between, which is harmless as long as this process has not used it.
         until = time.monotonic() + _PATIENCE_SECONDS
         while not _lock(self._fd, fcntl.LOCK_SH):
             if time.monotonic() > until:
@@ -164,7 +164,7 @@ def _join(fd: int, path: Path, take_empty: bool) -> bool:
     contents = _look(fd, path)
     if _lock(fd, fcntl.LOCK_EX) and _is_at(fd, path):
         if os.fstat(fd).st_nlink > 1:
-            # Some backups are made of hard links. The copy must not change with ours.
+            # Some backups are made of hard links. Such a copy must not change when our file does.
             remove_marked(path)
             return False
         contents = _look(fd, path)
@@ -216,12 +216,12 @@ def _renew(fd: int, was_empty: bool) -> None:
 
     Args:
         was_empty: there was an empty file before. It may belong to the user, so an empty one is
-            left in the end.
+            left behind on closing.
     """
     os.pwrite(fd, TAGS_BEGUN_MARK, 0)
-    # Written, not left as a hole: a store to a mapped page without a block behind it kills the
-    # process on a full disk (SIGBUS). Written in place: a full disk may not give back the blocks
-    # that truncating the file would free.
+    # Write zeros instead of leaving a hole: on a full disk, a store to a mapped page without a
+    # block behind it kills the process (SIGBUS). Write in place: blocks freed by truncating might
+    # not be available again.
     contents = bytearray(_SIZE_BYTES)
     contents[_EPOCH] = os.urandom(16)
     contents[8 * _WAS_EMPTY] = was_empty
@@ -245,7 +245,7 @@ def _remove(fd: int, path: Path, was_empty: bool) -> None:
 
 
 def _give_up(fd: int, path: Path, made: bool) -> None:
-    """Close a file that cannot be used, and remove what was made of it."""
+    """Close a file that cannot be used, and remove it if this process made it."""
     try:
         # Without locks no other process can use the file either.
         if made or (_lock(fd, fcntl.LOCK_EX) and _is_at(fd, path)):

@@ -43,18 +43,17 @@ class WriteLock:
 
     async def take(self, seconds: float) -> None:
         """Wait for the lock, at most ``seconds``, and hold it until the end of the next ``held``.
-
-        It does not wait: ``flock`` grants a lock again to the open file that has it.
+        That ``held`` does not wait: ``flock`` grants a lock again to the open file that has it.
 
         Raises:
             CannotOpen: the lock was not granted; names the file. The object can only be closed.
         """
         # Don't poll: the kernel queues waiters in order, and a poller could starve. A thread that
         # waits there cannot be interrupted, so on a timeout it is left behind. It locks this
-        # object's open file by a descriptor of its own. If that is the last one, the thread
-        # closes it, and so gives the lock back, as soon as it has it.
+        # object's open file through a descriptor of its own, and closes that once it has the lock.
+        # If it is the last descriptor, this releases the lock.
         taken: Future[None] = Future()
-        taken.set_running_or_notify_cancel()  # the thread goes on if we are cancelled
+        taken.set_running_or_notify_cancel()  # the thread continues if we are cancelled
         try:
             _start_waiting(os.dup(self._fd), taken)
             async with asyncio.timeout(seconds):
@@ -88,7 +87,7 @@ def _start_waiting(fd: int, taken: Future[None]) -> None:
 
 
 def _wait(fd: int, taken: Future[None]) -> None:
-    """Lock an open file by a descriptor of its own, and close that."""
+    """Lock an open file through a duplicate descriptor, then close the duplicate."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
     except OSError as error:
@@ -102,8 +101,8 @@ def _wait(fd: int, taken: Future[None]) -> None:
 class TagTicket:
     """The tags that the buckets of one transaction get when it has ended.
 
-    They are this writer's own. Read from the file later they might be a successor's, and an older
-    value sealed under them would pass for the newest.
+    They are kept by this writer, not read from the file later: by then they might be a later
+        writer's, and an older value sealed under them would pass for the newest.
     """
 
     __slots__ = ("epoch", "after", "in_doubt")
@@ -111,7 +110,7 @@ class TagTicket:
     def __init__(self, epoch: bytes, after: dict[int, int], in_doubt: Collection[int]) -> None:
         self.epoch = epoch
         self.after = after
-        self.in_doubt = in_doubt  # buckets in which an earlier transaction's outcome is not known
+        self.in_doubt = in_doubt  # buckets in which an earlier transaction's outcome is unknown
 
     def tag(self, bucket: int) -> Tag:
         """The tag under which what this transaction wrote may be cached."""
@@ -148,8 +147,8 @@ class TagSeqlock:
         self._tags.count_commit()
 
     def roll_back(self, ticket: TagTicket) -> None:
-        # Uncertain outcomes stay uncertain: only a commit overwrites an earlier transaction in the
-        # write-ahead log, and until then a recovery may still find that one.
+        # Unknown outcomes stay unknown: only a commit overwrites an earlier transaction in the
+        # write-ahead log, and until then a recovery may still find it.
         self._settle(ticket, ticket.after.keys() - ticket.in_doubt)
 
     def _settle(self, ticket: TagTicket, buckets: Iterable[int]) -> None:

@@ -1,10 +1,10 @@
 """Which waiting writes make the next group.
 
-A group is one transaction of the database, so each of its members takes as long as the whole.
-Small writes are grouped, up to a bound. A large one is a group of its own, and small ones go first:
-each small write waits for one large group at most, the one being committed when it arrives or the
-one that follows. Large writes are not starved either: between two of them go only the small ones
-that had arrived when the first was done.
+A group is one database transaction, so each of its writes takes as long as the whole group. Small
+writes are grouped, up to a bound. A large one is a group of its own, and small ones go first: each
+small write waits for one large group at most, the one being committed when it arrives or the one
+that follows. Large writes are not starved either: between two of them, only those small ones are
+written that had arrived when the first was done.
 
 This reorders writes, which is sound: a client that waits for one answer before it sends the next
 write gets that order, and no other order is promised.
@@ -36,7 +36,7 @@ class Weighed(Protocol):
 
     @property
     def bytes(self) -> int:
-        """About what it holds in memory."""
+        """Approximately how much memory it holds."""
 
     @property
     def large(self) -> bool:

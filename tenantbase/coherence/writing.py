@@ -1,8 +1,8 @@
-"""Write-through: the store first, then memcached, under the tags that the write was given.
+"""Write-through: first to the store, then to memcached, under the tags that the write was given.
 
 Writes that wait are committed in groups. The store begins a write on the seqlock before COMMIT,
-so that copies of what is about to change stop being valid, and ends it after; the ticket says
-which tags the buckets have then. Storing the new values in memcached is a second step: the next
+which invalidates copies of the keys that are about to change, and ends it afterwards; the ticket
+has the buckets' tags from then on. Storing the new values in memcached is a second step: the next
 group does not wait for it. memcached can fail in any way: that costs misses.
 """
 
@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from tenantbase.coherence.authority import WriteTags
-from tenantbase.coherence.batcher import LATER, Batcher, Receiver, Unfinished
+from tenantbase.coherence.batcher import Batcher, Receiver, Unfinished
 from tenantbase.coherence.filler import Fill, Filler
 from tenantbase.coherence.pending import PendingWrite, give_up
 from tenantbase.coherence.sealed_item import ItemSealer
@@ -29,7 +29,7 @@ from tenantbase.policy_counts import PolicyCounts
 Ticket = TypeVar("Ticket", bound=WriteTags)
 
 _WRITE_THROUGHS: Final = 7
-"""Groups that may be on their way to memcached while the next one is committed."""
+"""How many groups may be on their way to memcached while the next one is committed."""
 
 
 class WriteThrough:
@@ -100,7 +100,7 @@ class WriteThrough:
         if not fills:
             return outcomes
         # Acknowledged after memcached has it, so that the next reader finds it there.
-        return Unfinished([LATER] * len(group), partial(self._store_fills, fills, outcomes))
+        return Unfinished(None, partial(self._store_fills, fills, outcomes))
 
     async def _store_fills(
         self, fills: list[Fill], outcomes: list[tuple[Applied, ...] | Exception]
@@ -109,7 +109,7 @@ class WriteThrough:
         return outcomes
 
     def _fills(self, group: Sequence[PendingWrite], result: GroupResult[WriteTags]) -> list[Fill]:
-        """What to store in memcached of what a group has written.
+        """The entries of a group to store in memcached.
 
         The whole group has one tag for each bucket, so only the last state of a key may be cached
         under it: an earlier one would pass for the newest.
@@ -124,7 +124,7 @@ class WriteThrough:
                 continue
             for command, applied in zip(pending.transaction, outcome, strict=True):
                 if not isinstance(command, KeyCommand):
-                    last.clear()  # it may have removed any of them
+                    last.clear()  # it may have removed any of the group's keys
                 elif applied.entry is not None or applied.removed:
                     last[command.key] = applied.entry
         now = self._clock()

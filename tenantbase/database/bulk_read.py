@@ -1,4 +1,4 @@
-"""Reading many keys, some at a time, in memory that does not grow with what is asked for."""
+"""Reads many keys in chunks, in memory that does not grow with their number."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Final, Protocol
 from tenantbase.lookup import Lookup
 from tenantbase.scope import ScopedKey
 
-CHUNK_KEYS: Final = 256  # read at a time
-_HELD_BYTES: Final = 4 << 20  # of values, while the receiver takes them, which may be slow
-_LEAST_BYTES: Final = 64 << 10  # room to ask for before the size is known
-_WAIT_SECONDS: Final = 5.0  # for the first values; then the receiver has some, and can wait
-_GROWTH: Final = 8  # times as many keys are read next where values are small
+CHUNK_KEYS: Final = 256  # keys read at a time
+_HELD_BYTES: Final = 4 << 20  # values held while a receiver, perhaps a slow one, takes them
+_LEAST_BYTES: Final = 64 << 10  # room requested before the size is known
+_WAIT_SECONDS: Final = 5.0  # for the first values only; later, the receiver has some, and can wait
+_GROWTH: Final = 8  # the next chunk is this many times larger if values are small
 
 
 class Room(Protocol):
-    """A share of the memory for values that are held while a slow receiver takes them."""
+    """A share of the memory budget for values held while a slow receiver takes them."""
 
     async def reserve(self, size: int, seconds: float | None) -> None:
-        """Hold so many bytes from now on, once there is room; raises if there is none in time."""
+        """Change the share to this size, waiting for room; raises if there is none in time."""
 
     def keep(self, size: int) -> bool:
-        """Hold so many bytes from now on, if there is room. Returns: whether there is."""
+        """Change the share to this size if there is room. Returns: whether there is."""
 
 
 class Unlimited:
-    """As much room as is asked for."""
+    """Unlimited room."""
 
     async def reserve(self, size: int, seconds: float | None) -> None:
         """Return at once."""
@@ -62,7 +62,7 @@ async def read_in_chunks(
         # There may be fewer results than keys.
         pairs = list(zip(plain[at : at + len(found)], found, strict=True))
         at += len(found)
-        # Where values turn out to be large, no more than could be held is read next.
+        # If values turn out to be large, read no more next than can be held.
         count = min(count * _GROWTH, CHUNK_KEYS) if len(found) == len(chunk) else len(found)
         del found
         yield pairs

@@ -1,4 +1,4 @@
-"""Entries from another database, stored many in a transaction."""
+"""Entries from another database, stored many per transaction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ImportBatch:
 
     Args:
         to_command: validates an entry and scopes its key.
-        write: makes commands in one transaction.
+        write: carries out commands in one transaction.
         now: the current time in Unix seconds.
     """
 
@@ -33,7 +33,7 @@ class ImportBatch:
         return len(self._commands)
 
     def add(self, given: SetValue) -> None:
-        """Add an entry; one that has expired is passed over.
+        """Add an entry, unless it has expired.
 
         Raises:
             InvalidRequest, TooLarge: it cannot be stored, or has conditions.
@@ -45,5 +45,5 @@ class ImportBatch:
         self._commands.append(self._to_command(given))
 
     async def write(self) -> None:
-        """Store the entries, all or none. Raises as the writes of ``Database`` do."""
+        """Store the entries in one transaction. Raises as the writes of ``Database`` do."""
         await self._write(self._commands)

@@ -14,8 +14,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What the operations of a ``Database`` accept.
 
     Attributes:
-        max_value_bytes: a value as it is stored.
-        max_batch_entries: keys or entries in one bulk operation.
+        max_value_bytes: the size of a value, as it is stored.
+        max_batch_entries: the number of keys or entries in one bulk operation.
     """
 
     max_value_bytes: int

@@ -1,4 +1,4 @@
-"""The reading half of the service; for a database opened read-only, the whole of it."""
+"""The reading half of the service, and all of it for a database opened read-only."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Reader:
 
         Args:
             limit: entries at most, 1 to 10,000; None: all of them.
-            values: whether entries come with their value; without, it is empty.
+            values: whether to read values; if not, they are empty.
 
         Yields:
             A piece, of keys and their entries, and whether there may be entries after it.
@@ -97,7 +97,7 @@ class Reader:
 
     def _scoped(self, scope: Scope, key: str) -> str:
         if scope.reads_all:
-            return scope.start + check_key(key)  # without a call: reads are many
+            return scope.start + check_key(key)  # inlined scope.to_read, because reads are frequent
         return scope.to_read(check_key(key))
 
     def _scoped_prefix(self, scope: Scope, prefix: str) -> str:

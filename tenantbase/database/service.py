@@ -50,8 +50,8 @@ class Database(Reader, Administration):
 
     Args:
         cache: the policy.
-        limits: what one operation may ask for.
-        heartbeat: seconds between heartbeats to a watcher that has nothing to read.
+        limits: the limits of one operation.
+        heartbeat: seconds between heartbeats for a watcher without events.
     """
 
     def __init__(self, cache: Cache, limits: Limits, *, heartbeat: float) -> None:
@@ -67,8 +67,8 @@ class Database(Reader, Administration):
     ) -> None:
         """As ``get``, but ``receive`` is called with the result or the exception.
 
-        For callers that are many: this takes neither a future nor a task. ``receive`` is never
-        called before this returns.
+        For frequent calls: this needs neither a future nor a task. ``receive`` is never called
+        before this returns.
 
         Raises:
             InvalidRequest, Forbidden: it cannot be done; ``receive`` is not called.
@@ -81,9 +81,9 @@ class Database(Reader, Administration):
         """Read many entries, some at a time, so that the values held are bounded.
 
         Args:
-            room: holds the values of what was yielded last.
+            room: for the values that were yielded last.
 
-        Yields: keys with what was found there, each key once, in the order of ``keys``.
+        Yields: keys with their results, each key once, in the order of ``keys``.
 
         Raises:
             InvalidRequest, TooLarge, Forbidden: at once, before anything is read.
@@ -105,7 +105,7 @@ class Database(Reader, Administration):
 
         Args:
             condition: what must hold besides ``given.if_version`` and ``given.if_absent``.
-            value: the decoded value, or what is wrong with it, where that is already known.
+            value: the decoded value, or the error in it, if already known.
         """
         return self._one(self._write(scope, self._set_command(scope, given, condition, value)))
 
@@ -132,15 +132,15 @@ class Database(Reader, Administration):
         if_absent: bool = False,
         content_type_field: str = "content_type",
     ) -> Draft:
-        """Check a write whose value has yet to arrive; ``put`` makes it.
+        """Check a write whose value has yet to arrive; ``put`` then stores it.
 
         Args:
             ttl, expires_at: seconds from now, or Unix seconds; at most one of them.
-            condition, if_version, if_absent: what must hold, all of it.
+            condition, if_version, if_absent: conditions that must all hold.
             content_type_field: the name of the content type in error messages.
 
         Raises:
-            InvalidRequest: it cannot be made whatever the value is.
+            InvalidRequest: the write is invalid, whatever its value.
         """
         return draft(
             scope,
@@ -159,8 +159,8 @@ class Database(Reader, Administration):
         """Store a value as bytes.
 
         Args:
-            json_checked: the value is known to be valid JSON. Otherwise it is looked at if its
-                content type says that it is JSON.
+            json_checked: the value is known to be valid JSON. Otherwise it is checked if its
+                content type is JSON.
         """
         limit = self.limits.max_value_bytes
         command = completed(drafted, value, limit, json_checked=json_checked)
@@ -254,8 +254,8 @@ class Database(Reader, Administration):
         """Add to the JSON integer at a key; an absent key counts as ``initial``.
 
         Args:
-            ttl, expires_at: as for ``draft``; without them a living counter keeps its expiry.
-            condition, if_version, if_absent: what must hold, all of it.
+            ttl, expires_at: as for ``draft``; without them, an existing counter keeps its expiry.
+            condition, if_version, if_absent: conditions that must all hold.
         """
         command = Increment(
             self._scoped_write(scope, key),
@@ -285,7 +285,7 @@ class Database(Reader, Administration):
         Without a prefix: all that the scope includes.
 
         Args:
-            after: the version after which events are wanted; None: from now on.
+            after: only events after this version; None: from now on.
             on_drop: called when events are not taken for too long; it must interrupt what the
                 watcher is waiting for.
 
@@ -311,7 +311,7 @@ class Database(Reader, Administration):
 
     @property
     def troubles(self) -> Sequence[Trouble]:
-        """Problems of a database that still serves."""
+        """Current problems of the database, while it still serves."""
         return self._cache.troubles
 
     @property
@@ -320,16 +320,16 @@ class Database(Reader, Administration):
         return self._cache.counts
 
     async def check(self) -> None:
-        """Return if the database can serve. Raises StoreError."""
+        """Check that the database can serve. Raises StoreError."""
         await self._cache.check()
 
     async def sweep(self) -> bool:
-        """Remove a batch of what has expired; True when there may be more.
+        """Remove a batch of expired rows; True when there may be more.
 
         Raises StoreError, Overloaded."""
         return await self._cache.sweep()
 
-    # What all operations share
+    # Shared by all operations
 
     def _scoped_write(self, scope: Scope, key: str) -> ScopedKey:
         return scope.to_write(check_key(key))
@@ -376,7 +376,8 @@ class Database(Reader, Administration):
 
         self._write(scope, command).add_done_callback(deliver)
 
-    # These wait, so that methods that write need not: their frames would hold the value meanwhile.
+    # These await the outcome for the methods that write, whose own frames would hold the value
+    # meanwhile.
 
     async def _one(self, written: asyncio.Future[tuple[Applied, ...]]) -> Applied:
         (applied,) = await written

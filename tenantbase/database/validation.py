@@ -76,8 +76,8 @@ def set_command(
 
     Args:
         now: the current time, in Unix seconds.
-        condition: what the request demands besides the fields of the entry.
-        value: the bytes to store, or what is wrong with them, where that is already known.
+        condition: the request's condition, besides the entry's own fields.
+        value: the bytes to store, or the error in them, if already known.
     """
     content_type = given.content_type
     if content_type is None:
@@ -99,7 +99,7 @@ def set_command(
 
 
 def check_size(value: bytes, max_value_bytes: int) -> None:
-    """Return if a value of this size may be stored. Raises TooLarge."""
+    """Check that a value of this size may be stored. Raises TooLarge."""
     if len(value) > max_value_bytes:
         raise TooLarge(f"a value has at most {max_value_bytes:,} bytes", "value")
 

@@ -10,9 +10,9 @@ from tenantbase.scope import Scope
 class Changes:
     """An async iterator of lists of events, oldest first. An empty list is a heartbeat.
 
-    It ends when the service ends it, or drops it because its events are not taken. A ``reset``
-    event says that what changed up to its version is not known: everything under its key, a prefix
-    that begins with the watched one, may have.
+    It ends when the service ends it, or drops it because it does not take its events. The key of a
+    ``reset`` event is a prefix, which begins with the watched one: any key under it may have
+    changed, up to the event's version.
     """
 
     __slots__ = ("_subscription", "_start")

@@ -1,7 +1,7 @@
 """The program of the child process that parses a large body. ``runner.py`` starts it.
 
-The body comes in an unnamed file, as standard input. The values found in it are written to the
-same file, one after the other; the rest of the answer goes to standard output.
+The body comes in an unnamed file, as standard input. The values found in the body are written back
+to that file, one after the other; the rest of the answer goes to standard output.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ class Job(Enum):
 
 
 class Answer(NamedTuple):
-    """The parsed body, in its order.
+    """The parsed body.
 
     Attributes:
-        entries: each without its value, with the value's size or what is wrong with it.
-        refused: what is wrong with the rest of the body, or None.
+        entries: in the body's order; each has its value's size, or the error in it, in place of the
+            value.
+        refused: the error in the rest of the body, or None.
     """
 
     entries: list[tuple[SetValue, int | InvalidRequest]]

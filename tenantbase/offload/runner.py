@@ -27,13 +27,13 @@ Result = TypeVar("Result")
 log = logging.getLogger("tenantbase.offload")
 
 OFFLOAD_BYTES: Final = 2 << 20
-"""A larger body is parsed in a child process: it would take the event loop up to 10 ms for each MiB,
-and up to 50 if it is nothing but brackets, which base64 may hide."""
+"""A larger body is parsed in a child process. In the event loop it would take up to 10 ms for each
+MiB, or 50 if it is nothing but brackets, which base64 may hide."""
 _SMALL_BYTES: Final = 1 << 20
-_AT_ONCE_BYTES: Final = 4 << 20  # up to here one read and copying are faster than many reads
-_MANY_BRACKETS: Final = 1 << 19  # each takes 50 ns or more
+_AT_ONCE_BYTES: Final = 4 << 20  # below this, one read and copying it are faster than many reads
+_MANY_BRACKETS: Final = 1 << 19  # each bracket takes 50 ns or more
 
-_TIMEOUT_SECONDS: Final = 60  # waiting included; the largest possible body, 1 GiB, takes ten
+_TIMEOUT_SECONDS: Final = 60  # includes waiting; the largest possible body, 1 GiB, takes ten
 _PROGRAM: Final = (
     "import sys; at = sys.argv.index('--'); sys.path[:] = sys.argv[at + 1:]; del sys.argv[at:]\n"
     "from tenantbase.offload.child import main; main()"
@@ -54,7 +54,7 @@ class ParserProcess:
         self._turn = asyncio.Semaphore(1)
 
     async def check_value(self, text: bytes) -> None:
-        """Return if the text is JSON that may be stored. Raises as ``check_json`` does."""
+        """Check that the text is JSON that may be stored. Raises as ``check_json`` does."""
         for _ in await self._read(Job.VALUE, text, 0):
             pass
 
@@ -66,7 +66,7 @@ class ParserProcess:
         The body is released as soon as the child has it; callers should not keep it either.
 
         Raises:
-            Overloaded: it cannot be done now.
+            Overloaded: there are no resources for it now.
         """
         return self._read(job, text, max_entries)
 
@@ -78,7 +78,7 @@ class ParserProcess:
                     del text
                     answer = await _run(job, fd, max_entries)
                     return _read_again(answer, await _in_thread(_values, fd, answer))
-        except OSError as error:  # a timeout is one, too
+        except OSError as error:  # TimeoutError is an OSError
             log.warning("a large body cannot be parsed in a child process: %s", error or "too slow")
             raise Overloaded(
                 "there are no resources to parse so large a body; try again later"
@@ -137,7 +137,7 @@ def _values(fd: int, answer: Answer) -> list[bytes]:
 
 
 def _read_again(answer: Answer, values: list[bytes]) -> Iterator[Read]:
-    """Yield and raise what the generator in the child did."""
+    """Replay the child's generator: yield what it yielded, raise what it raised."""
     waiting = iter(values)
     del values
     for given, size in answer.entries:

@@ -143,7 +143,7 @@ class Config:
         read.switch,
         False,
         "",
-        "Allow other addresses, without authentication, and without encryption unless TLS is on.",
+        "Allow any --host, without authentication, and without encryption unless TLS is on.",
     )
     workers: int = option(
         read.workers,
@@ -199,7 +199,7 @@ class Config:
     log_level: str = option(read.log_level, "warning", "LEVEL", f"One of {', '.join(LOG_LEVELS)}.")
 
     ignored: tuple[str, ...] = field(default=(), compare=False)
-    """Not an option: the environment variables that were ignored, and why, a line each."""
+    """Not an option: a line for each environment variable that was ignored, and why."""
 
     @classmethod
     def load(cls, given: Mapping[str, object], environ: Mapping[str, str]) -> Config:
@@ -207,9 +207,9 @@ class Config:
 
         Args:
             given: the options that the command takes, each with its value on the command line:
-                text, a tuple of texts where it may be repeated, True for a switch; or None, an
-                empty tuple or False if it was not given. Other options keep their defaults, and
-                their variables are not read.
+                text, a tuple of texts if it may be repeated, or True for a switch. If it was not
+                given: None, an empty tuple or False. Other options keep their defaults, and their
+                variables are not read.
             environ: the environment. An empty variable counts as unset.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The last resort of a shutdown: ends the process although a thread hangs in the kernel."""
+"""The last resort of a shutdown: ends the process even if a thread hangs in the kernel."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class ExitTimer:
     and Python does not exit without joining it.
 
     Args:
-        seconds: from ``start`` to the exit.
+        seconds: the time from ``start`` to the exit.
         reason: the line on standard error.
     """
 
     def __init__(self, seconds: float, reason: str) -> None:
         self._timer = threading.Timer(seconds, _exit, [reason])
-        self._timer.daemon = True  # otherwise Python would join the timer itself
+        self._timer.daemon = True  # otherwise Python would wait for the timer itself to end
 
     def start(self) -> None:
         self._timer.start()

@@ -33,7 +33,7 @@ def usable_processors(proc: Path = _PROC) -> int:
 
 
 def _quotas(proc: Path) -> Iterator[float]:
-    """The quotas of the cgroups that this process is in, in processors."""
+    """The quotas of this process's cgroups, in processors."""
     try:
         mounts = (proc / "mountinfo").read_text(errors="surrogateescape").splitlines()
         memberships = (proc / "cgroup").read_text(errors="surrogateescape").splitlines()
@@ -83,6 +83,6 @@ def _quota_of(directory: Path) -> float:
         quota = (directory / "cpu.cfs_quota_us").read_text()
         period = (directory / "cpu.cfs_period_us").read_text()
     processors = int(quota) / int(period)
-    if processors <= 0:  # version 1 says -1
+    if processors <= 0:  # version 1 has -1 for no quota
         raise ValueError("no quota")
     return processors

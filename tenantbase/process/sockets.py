@@ -15,7 +15,7 @@ from tenantbase.web.transport.listener import BACKLOG, Listener
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 # A name may resolve to an address family that this machine does not use.
 _UNAVAILABLE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-_FREE_PORT_ATTEMPTS: Final = 20  # to find one that is free on every address
+_FREE_PORT_ATTEMPTS: Final = 20  # to find a port that is free on every address
 
 _Address = tuple[int, Any]  # the family, and the argument of bind()
 

@@ -1,8 +1,8 @@
 """The first steps of a process: standard descriptors and early signal handlers.
 
-Imports only what the interpreter has loaded by then, so that this is done within a few milliseconds
-of its first line: ``signal`` and ``typing`` alone take 10 to 50 ms, in which process 1 cannot be
-ended. Nothing can be done about the time before, 10 to 25 ms, in which the interpreter starts.
+Imports only what the interpreter has loaded by then, so that it takes only a few milliseconds:
+    importing ``signal`` and ``typing`` alone takes 10 to 50 ms, during which process 1 cannot be
+    ended. Nothing can be done about the 10 to 25 ms before, in which the interpreter starts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import signal as _signal
     from typing import Final, NoReturn
 else:
-    import _signal  # what ``signal`` wraps in enumerations; a test notices when it changes
+    import _signal  # the module that ``signal`` wraps; a test notices if that changes
 
 _STANDARD_DESCRIPTORS: Final = (0, 1, 2)
 
@@ -43,7 +43,7 @@ def _reserve_descriptors() -> None:
     """Open /dev/null for each standard stream that the parent process closed.
 
     Otherwise the database or a connection would get that number, and the next message printed would
-    be written into it. Python's own stream stays None: it has nothing to read from or print to.
+    be written into it. Python's own stream stays None, and cannot be used.
     """
     for fd in _STANDARD_DESCRIPTORS:
         try:

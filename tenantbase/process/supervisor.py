@@ -1,9 +1,10 @@
 """Forks the workers, replaces those that die or hang (the watchdog), and shuts them down.
 
 The supervisor has no event loop and no threads, so that a fork copies neither. It holds the only
-write end of the shutdown pipe. However the supervisor ends, the kernel closes that, which tells the
-workers to shut down, so that none outlives it. Each worker sends heartbeats from its event loop on a
-pipe of its own. A single worker has a supervisor too: a process that hangs cannot replace itself.
+write end of the shutdown pipe. However the supervisor ends, the kernel closes that end, which tells
+the workers to shut down, so that none outlives it. Each worker sends heartbeats from its event loop
+on a pipe of its own. A single worker has a supervisor too: a process that hangs cannot replace
+itself.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ _FAILED: Final = b"!"
 _BEATS_PER_TIMEOUT: Final = 6  # heartbeats within --watchdog-seconds
 # Before its event loop runs, a worker may wait 10 s for others to open or close the tag file.
 _STARTUP_SECONDS: Final = 30.0
-_SHORT_LIFE_SECONDS: Final = 10.0  # the pause doubles when a worker dies younger than this
+_SHORT_LIFE_SECONDS: Final = 10.0  # the pause doubles if a worker dies sooner than this
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 10.0
-_SHUTDOWN_GRACE_SECONDS: Final = 5.0  # on top of a worker's own timeouts
+_SHUTDOWN_GRACE_SECONDS: Final = 5.0  # added to a worker's own timeouts
 
 
 def run(
@@ -75,7 +76,7 @@ class _Worker:
         born: when it was forked, by the monotonic clock.
         silent: seconds since its last message, while the supervisor was awake.
         failure: why it cannot serve, as it reported.
-        killed: why the watchdog killed it; empty if it did not.
+        killed: why the watchdog killed the worker; empty if it did not.
     """
 
     pid: int
@@ -117,7 +118,7 @@ class _Supervisor:
         self._pause = _FIRST_PAUSE_SECONDS
         self._announced = False
         self._failure: TenantbaseError | None = None
-        self._deadline: float | None = None  # of the shutdown, once it has begun
+        self._deadline: float | None = None  # the deadline of the shutdown, once it has begun
         self._status = 0
         self._beat_seconds = config.watchdog_seconds / _BEATS_PER_TIMEOUT
         self._last_turn = time.monotonic()
@@ -134,7 +135,7 @@ class _Supervisor:
         signal.set_wakeup_fd(self._signal_writer.fileno())
         for each in self._handled:
             signal.signal(each, lambda *_: None)
-        # Start one alone: it creates the database, or finds that it cannot be used.
+        # Start the first worker alone: it creates the database, or finds that it cannot be used.
         self._starts_at = [time.monotonic()]
         while self._workers or self._deadline is None:
             self._start_due()
@@ -244,7 +245,7 @@ class _Supervisor:
         except TenantbaseError as error:
             # A file name that is not UTF-8 holds lone surrogates.
             _report(pipe, _FAILED + str(error).encode(errors="backslashreplace"))
-        except Exception:  # the boundary of the process
+        except Exception:  # the outermost handler of the process
             traceback.print_exc()
         finally:  # the exception must not unwind into the supervisor's code
             try:
@@ -289,7 +290,7 @@ class _Supervisor:
         self._replace((worker.failure or b"").decode() or how)
 
     def _replace(self, reason: str) -> None:
-        """Schedule a worker for one that is missing; give up if they never all started."""
+        """Schedule a worker to replace a missing one; give up if the workers never all started."""
         if not self._announced:
             self._failure = TenantbaseError(reason)
             self._begin_shutdown()

@@ -17,7 +17,7 @@ from tenantbase.web.transport.tls import TlsContext
 log = logging.getLogger("tenantbase")
 
 _KEY: Final = "PRIVATE KEY-----"
-# OpenSSL's reasons; the last two if the keys are of different kinds (RSA and EC).
+# OpenSSL's reasons; the last two occur if the keys are of different kinds (RSA and EC).
 _MISMATCH: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 
 
@@ -76,7 +76,7 @@ def load(certificate: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # In TLS 1.2 a client may demand handshake after handshake on one connection.
+    # With TLS 1.2, a client could demand any number of handshakes on one connection.
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     # Decode it without the key first, so that an error names the right file.
@@ -99,7 +99,7 @@ def load(certificate: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext
         raise ConfigError(
             f"--tls-cert: {certificate} and {key} cannot be used: {_words(error)}"
         ) from error
-    except OSError as error:  # it was replaced in between
+    except OSError as error:  # the file was replaced in between
         raise ConfigError(f"--tls-cert: {certificate} or {key}: {error.strerror}") from error
     if client_ca is not None:
         trust(context, "--tls-client-ca", client_ca)

@@ -33,14 +33,14 @@ from tenantbase.process.exit_timer import ExitTimer
 
 log = logging.getLogger("tenantbase")
 
-# Log a message when opening has waited this long. Waiting for a foreign tool's lock takes up to 2 s
-# of it.
+# Log a message when opening has waited this long. It may wait up to 2 s for a foreign tool's lock
+# before.
 _WAIT_WARNING_SECONDS: Final = 3.0
 _DEFAULT_ITEM_BYTES: Final = 1 << 20  # memcached's own default for the largest item
 
 
 class Memcached(msgspec.Struct, frozen=True):
-    """The memcached to use: where it listens, and the size of the largest item it takes."""
+    """The memcached to use: where it listens, and its largest item size."""
 
     address: MemcacheAddress
     max_item_bytes: int
@@ -77,8 +77,8 @@ async def open_cache(
     """Open the database and everything that belongs to it; at the end, close it in reverse order.
 
     Args:
-        memcached: None for no cache. Writes stay coherent with other processes' caches all the
-            same, because all share the tag file.
+        memcached: None for no cache. Writes stay coherent with other processes' caches even then,
+            because all share the tag file.
         create: create the database if it does not exist.
 
     Raises:
@@ -159,7 +159,7 @@ async def open_to_read(config: Config) -> AsyncIterator[Reader]:
     """Open an existing database for a command that only reads, even if it is read-only.
 
     Raises:
-        StoreError: it cannot be opened, or another process wrote while ``ReadOnly`` read.
+        StoreError: it cannot be opened, or another process wrote to it during the read.
     """
     path = os.path.realpath(config.database)
     if os.path.exists(path) and not may_write(path):
@@ -192,7 +192,8 @@ def _look_before_touching(database: Path) -> None:
     if database.exists():
         check_file(path)
     check_companions_kind(path)
-    # A tag file proves that the database is ours. It may be open, and then must not be inspected.
+    # A tag file proves that the database is ours. The database may be in use, and then must not be
+    # inspected.
     if not is_marked(tags_path(database)):
         check_ours(path)
 

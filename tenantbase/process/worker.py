@@ -18,7 +18,7 @@ from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 
 try:
     import uvloop
-except ImportError:  # it does not support this Python or this system
+except ImportError:  # uvloop does not support this Python or this system
     _new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
 else:
     _new_event_loop = uvloop.new_event_loop
@@ -26,9 +26,7 @@ else:
 # A bulk read creates many short-lived containers. With Python's default thresholds, a quarter of its
 # time goes into searching them for cycles.
 _GC_THRESHOLDS: Final = (10_000, 20, 50)
-_SHUTDOWN_GRACE_SECONDS: Final = (
-    5.0  # for the parts of a shutdown that have no timeout of their own
-)
+_SHUTDOWN_GRACE_SECONDS: Final = 5.0  # for the parts of a shutdown without a timeout of their own
 
 
 def run(
@@ -85,7 +83,7 @@ async def _serve_until_stopped(
             async with serving(
                 create_app(database, settings, lifecycle), sockets, lifecycle, settings
             ):
-                gc.freeze()  # what exists by now is permanent, so the collector can skip it
+                gc.freeze()  # all objects so far are permanent, so the collector can skip them
                 gc.set_threshold(*_GC_THRESHOLDS)
                 if not stop.is_set():
                     ready()

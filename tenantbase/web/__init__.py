@@ -1,7 +1,7 @@
 """The HTTP side: routes, limits, and errors as problem documents.
 
 ``app.py`` has the routes, ``responses.py`` the answers and their headers, ``problems.py`` the status
-of each error, ``guard.py`` what is refused before any handler runs, ``server.py`` the life of a
+of each error, ``guard.py`` the checks before any handler runs, ``server.py`` the life of a
 connection.
 """
 

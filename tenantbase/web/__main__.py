@@ -6,8 +6,7 @@ from tenantbase.process.startup import prepare
 
 if __name__ == "__main__":
     prepare()
-    from tenantbase.cli.commands.serve import (  # takes far longer than prepare(), which must be early
-        serve,
-    )
+    # Imported late: it is slow, and prepare() must run early.
+    from tenantbase.cli.commands.serve import serve
 
     serve(prog_name="python -m tenantbase.web")

@@ -22,9 +22,9 @@ class Stream(msgspec.Struct, frozen=True):
     """A body of unknown size, produced while it is sent.
 
     Attributes:
-        pieces: closed when the answer ends, however it ends. An error before anything was sent
-            becomes an error answer; a later one cuts the connection, so that no client takes a
-            part for the whole.
+        pieces: closed when the answer ends, even by an error. An error before anything was sent
+            becomes an error answer; a later one cuts the connection, so that no client takes part
+            of the answer for all of it.
         live: send each piece as soon as it comes. Otherwise a short body is collected first and
             sent with its length.
     """
@@ -63,7 +63,7 @@ def rendered(answer: Answer, last_fields: bytes) -> bytes:
 def rendered_head(status: int, headers: Mapping[str, str], size: int) -> bytes:
     """The status line and the header lines, up to ``Content-Length``."""
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *map(": ".join, headers.items())]
-    if status not in _NO_BODY:  # they have neither a body nor a length (RFC 9110, section 8.6)
+    if status not in _NO_BODY:  # these have neither a body nor a length (RFC 9110, section 8.6)
         lines.append(f"Content-Length: {size}")
     return ("\r\n".join(lines) + "\r\n").encode()
 

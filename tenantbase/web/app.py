@@ -1,4 +1,4 @@
-"""The web application: its routes, and what surrounds every request."""
+"""The web application: its routes, and the middleware around every request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tenantbase.database import Database
 from tenantbase.errors import TenantbaseError
 from tenantbase.offload.runner import ParserProcess
 from tenantbase.web import sending
-from tenantbase.web.caller import CALLER, Callers, of_request
+from tenantbase.web.caller import Callers, identify
 from tenantbase.web.fast_path.borrowed import BorrowedTransport
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.administration import Administration
@@ -38,13 +38,6 @@ from tenantbase.web.transport.budget import Budget, Holding
 log = logging.getLogger("tenantbase.web")
 
 _WHOLE_SERVER: Final = ("/", "*")  # targets of OPTIONS (RFC 9110, section 9.3.7)
-
-PUBLIC: Final = frozenset({"/health-check", "/livez", "/openapi.json", "/docs"})
-"""Routes that need no token."""
-ADMINISTRATIVE: Final = frozenset(
-    {"/v1/tenants", "/v1/tenants/{name}", "/v1/tokens", "/v1/tokens/{id}"}
-)
-"""Routes that are not requests of a tenant, and do not count against its rate."""
 
 DATABASE: Final = web.AppKey("database", Database)
 CALLERS: Final = web.AppKey("callers", Callers)
@@ -152,12 +145,12 @@ def _boundary(
             if request.method == hdrs.METH_OPTIONS and request.raw_path in _WHOLE_SERVER:
                 check_expectation(request)
                 return await respond(request, await health.options())
-            _identify(request, callers)
+            identify(request, callers)
             check_expectation(request)
             return await handler(request)
         except ConnectionError:
             raise  # the client is gone; aiohttp's own errors for this are subclasses
-        except Exception as error:  # the boundary: every failure has an answer
+        except Exception as error:  # the outermost handler: every failure has an answer
             if request.writer.output_size:
                 # Too late for another status. Cutting the connection tells the client of the failure.
                 known = isinstance(error, TenantbaseError)
@@ -174,18 +167,3 @@ def _boundary(
             lifecycle.end(counted)
 
     return boundary
-
-
-def _identify(request: web.Request, callers: Callers) -> None:
-    """Find the caller, unless the route is for everybody, and count the request for its tenant.
-
-    Raises:
-        Unauthenticated, Forbidden, NoSuchTenant, InvalidRequest, RateLimited: it may not go on.
-    """
-    resource = request.match_info.route.resource
-    route = "" if resource is None else resource.canonical
-    if route in PUBLIC:
-        return
-    caller = request[CALLER] = of_request(callers, request)
-    if route not in ADMINISTRATIVE:
-        caller.count()

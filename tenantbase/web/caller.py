@@ -33,6 +33,13 @@ from tenantbase.scope import Scope
 
 log = logging.getLogger("tenantbase.web")
 
+PUBLIC: Final = frozenset({"/health-check", "/livez", "/openapi.json", "/docs"})
+"""Routes that need no token."""
+ADMINISTRATIVE: Final = frozenset(
+    {"/v1/tenants", "/v1/tenants/{name}", "/v1/tokens", "/v1/tokens/{id}"}
+)
+"""Routes that are not requests of a tenant, and do not count against its rate."""
+
 X_TENANT: Final = "X-Tenant"
 # Four in a second, of which one may be late: what the contract promises is one second.
 REFRESH_SECONDS: Final = 0.25
@@ -215,7 +222,18 @@ class Credentials:
             self.caller = None
 
 
-def of_request(callers: Callers, request: web.BaseRequest) -> Caller:
-    """The caller of a request. Raises as ``Callers.of`` does."""
+def identify(request: web.Request, callers: Callers) -> None:
+    """Find the caller, unless the route is for everybody, and count the request for its tenant.
+
+    Raises:
+        Unauthenticated, Forbidden, NoSuchTenant, InvalidRequest, RateLimited: it may not go on.
+    """
+    resource = request.match_info.route.resource
+    route = "" if resource is None else resource.canonical
+    if route in PUBLIC:
+        return
     headers = request.headers
-    return callers.of(headers.getall(hdrs.AUTHORIZATION, ()), headers.getall(X_TENANT, ()))
+    caller = callers.of(headers.getall(hdrs.AUTHORIZATION, ()), headers.getall(X_TENANT, ()))
+    request[CALLER] = caller
+    if route not in ADMINISTRATIVE:
+        caller.count()

@@ -31,7 +31,7 @@ _SENDABLE: Final = (
 )
 _PREFLIGHT_SECONDS: Final = "600"
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
-_EXCERPT_CHARACTERS: Final = 100  # of a header, repeated in an error
+_EXCERPT_CHARACTERS: Final = 100  # how much of a header an error quotes
 
 
 class Guard:
@@ -57,8 +57,7 @@ class Guard:
             target: the request target as received.
             headers: case-insensitive.
 
-        Raises:
-            Misdirected, CrossOrigin, ContentEncoded, TransferEncoded: why it is not.
+        Raises: Misdirected, CrossOrigin, ContentEncoded, TransferEncoded: it is not.
         """
         if self._checks_host:
             host = headers.get(hdrs.HOST)  # optional in HTTP/1.0

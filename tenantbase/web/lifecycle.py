@@ -15,7 +15,7 @@ class Lifecycle:
             ``Connection: close``, and its health is 503.
         in_flight: requests that began before the draining and have not ended.
         active: all requests that have begun and not ended.
-        begun: requests so far.
+        begun: all requests so far.
         connections: the open connections.
     """
 
@@ -53,7 +53,7 @@ class Lifecycle:
             self._finished.set()
 
     async def until_draining(self) -> None:
-        """Wait until the shutdown starts: for answers that would never end by themselves."""
+        """Wait until the shutdown starts. For answers that would never end by themselves."""
         await self._draining.wait()
 
     async def until_finished(self) -> None:

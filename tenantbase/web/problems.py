@@ -110,7 +110,7 @@ class Row(NamedTuple):
 NO_SUCH_KEY: Final = Row(404, ProblemType.NO_SUCH_KEY, "No such key")
 _INTERNAL: Final = Row(500, ProblemType.INTERNAL_ERROR, "Internal error")
 
-# The first class of an error's MRO that is listed here decides.
+# The first class of an error's MRO that is listed here counts.
 _TABLE: Final[dict[type[BaseException], Row]] = {
     InvalidRequest: Row(400, ProblemType.INVALID_REQUEST, "Invalid request"),
     Unauthenticated: Row(401, ProblemType.UNAUTHENTICATED, "A token is required"),
@@ -194,7 +194,7 @@ def error_answer(error: BaseException) -> Answer:
         return problem(row, str(error), _rate_headers(error))
     if isinstance(error, OverLimit):
         answer = problem(row, str(error), limit=error.limit)
-        answer.closes = True  # its body may not have arrived
+        answer.closes = True  # the request's body may not have arrived
         return answer
     if isinstance(error, HttpError):
         answer = problem(row, str(error), error.headers)

@@ -89,7 +89,7 @@ def entry_answer(key: str, lookup: Lookup) -> Answer:
 
 
 def raw_answer(lookup: Lookup, part: slice | None = None) -> Answer:
-    """200 with the value itself, or 404; with ``part``, 206 and those of its bytes."""
+    """200 with the value itself, or 404; with ``part``, 206 and that part of its bytes."""
     entry = lookup.entry
     if entry is None:
         return absent(lookup.cache_status)
@@ -155,7 +155,7 @@ def secret(body: bytes) -> Answer:
 
 
 def page(html: bytes, policy: str) -> Answer:
-    """200 with a page for browsers, and what its content security policy allows it."""
+    """200 with a page for browsers and its content security policy."""
     answer = collection(html, "text/html; charset=utf-8")
     answer.headers["Content-Security-Policy"] = policy
     answer.headers.update([NO_SNIFF])
@@ -181,7 +181,7 @@ def events(blocks: AsyncGenerator[bytes, None] | None) -> Answer:
     headers: dict[str, str] = {
         hdrs.CONTENT_TYPE: EVENT_STREAM,
         hdrs.CACHE_CONTROL: _NO_STORE,
-        "X-Accel-Buffering": "no",  # nginx, and proxies that copy it, would hold events back
+        "X-Accel-Buffering": "no",  # or nginx, and proxies that imitate it, buffer events
     }
     if blocks is None:
         return Answer(200, headers)

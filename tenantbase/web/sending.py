@@ -17,17 +17,17 @@ from tenantbase.web.responses import make_private
 from tenantbase.web.semantics.negotiation import accepted_coding
 from tenantbase.web.transport.unread import SMALL_ANSWER_BYTES, WAIT_SECONDS, Share, Unread
 
-_READS: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})  # what may be done again
-_COLLECTED_BYTES: Final = 256 << 10  # of a stream; a shorter one is sent with its length
-_COMPRESSED_FROM_BYTES: Final = 4096  # below, the head outweighs what is saved
+_READS: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})  # safe to handle a second time
+_COLLECTED_BYTES: Final = 256 << 10  # of a stream; a shorter stream is sent with its length
+_COMPRESSED_FROM_BYTES: Final = 4096  # compressing less would not pay off
 
 
 def answering(handle: Callable[[web.Request], Awaitable[Answer]], unread: Unread) -> Handler:
     """A handler of aiohttp's that sends what ``handle`` returns.
 
     Args:
-        unread: charged for large answers. If there is no room for one, it is let go of, and
-            ``handle`` is called again once there is.
+        unread: charged for large answers. An answer without room is dropped, and ``handle`` is
+            called again once there is room.
     """
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -37,7 +37,7 @@ def answering(handle: Callable[[web.Request], Awaitable[Answer]], unread: Unread
         with share_of(request, unread) as share:
             size = _held_bytes(answer)
             if request.method in _READS and not share.keep(size):
-                if request.body_exists:  # it cannot be read again
+                if request.body_exists:  # a body that has been read cannot be read again
                     raise unread.exceeded()
                 del answer
                 await share.reserve(size, WAIT_SECONDS)
@@ -65,7 +65,7 @@ def share_of(request: web.BaseRequest, unread: Unread) -> Iterator[Share]:
 
 
 def _held_bytes(answer: Answer) -> int:
-    """About what an answer holds until it is sent. A stream charges that itself."""
+    """Approximately how much memory an answer holds until it is sent. A stream charges its own."""
     body = answer.body
     return 0 if isinstance(body, Stream) else body.size if isinstance(body, Pieces) else len(body)
 
@@ -85,7 +85,7 @@ async def respond(request: web.BaseRequest, answer: Answer) -> web.StreamRespons
     if isinstance(body, bytes):
         if len(body) <= SMALL_ANSWER_BYTES or answer.compressible:
             return whole_response(answer, request)
-        body = Pieces(pieces(body), len(body))  # so that this returns only when it is sent
+        body = Pieces(pieces(body), len(body))  # so that this returns only once everything is sent
     try:
         if isinstance(body, Pieces):
             return await _send_pieces(request, answer, body)
@@ -104,7 +104,7 @@ def error_response(request: web.BaseRequest, error: BaseException) -> web.Respon
 
 
 def whole_response(answer: Answer, request: web.BaseRequest | None = None) -> web.Response:
-    """aiohttp's response for an answer whose body is bytes; compressed only for a request."""
+    """aiohttp's response for an answer whose body is bytes. Compresses only for a request."""
     body = answer.body
     assert isinstance(body, bytes)
     response = web.Response(status=answer.status, headers=answer.headers, body=body)
@@ -159,7 +159,7 @@ async def _send_stream(
     await response.prepare(request)
     if request.method != hdrs.METH_HEAD:
         await response.write(collected)
-        del collected  # it would be held as long as the client reads
+        del collected  # a reference would keep it for as long as the client reads
         async for piece in body.pieces:
             await response.write(piece)
             if not body.live:

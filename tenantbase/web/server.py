@@ -45,8 +45,8 @@ _VANISHED_SECONDS: Final = 30.0
 class Connection(web.RequestHandler):
     """aiohttp's connection, with problem documents for its own errors, too.
 
-    `finish_response` and `handle_error` are undocumented. They are overridden because aiohttp answers
-    failures before a handler, or in the middleware, nowhere else.
+    `finish_response` and `handle_error` are undocumented. They are overridden because only there
+    does aiohttp answer failures before a handler or in the middleware.
     """
 
     __slots__ = ("_connections", "_connected", "_ended", "_finished", "_share", "lender")
@@ -55,8 +55,8 @@ class Connection(web.RequestHandler):
         super().__init__(server, **options)
         self._connections = connections
         self._ended = False  # the client has closed its sending side
-        self._finished = 0  # answers; aiohttp counts the requests in _request_count
-        self._share: Share | None = None  # of the budget for unread answers; None: the lender's
+        self._finished = 0  # counts answers; aiohttp counts requests in _request_count
+        self._share: Share | None = None  # of the budget for unread answers; else the lender's
         self.lender: Lender | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -160,7 +160,7 @@ async def serving(
             None if borrowed else lifecycle.connections,  # the lender counts what it lends
             loop=loop,
             keepalive_timeout=settings.keepalive_timeout,
-            access_log=None,  # turns it off
+            access_log=None,  # no access log
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_FIELD_BYTES,
             lingering_time=_LINGERING_SECONDS,
@@ -236,8 +236,8 @@ def _prepare(sock: socket.socket, send_timeout: float) -> None:
     # Inherited by accepted connections.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # For peers that vanish when all unread data is in the kernel's buffers. It also cuts a live
-        # peer that does not read (Linux since 5.11, which counts from the first closed window), so
+        # For peers that vanish when all unread data is in the kernel's buffers. It also cuts off a
+        # live peer that does not read (since Linux 5.11, counted from the first closed window), so
         # it must be longer than the send timeout.
         milliseconds = int((send_timeout + _VANISHED_SECONDS) * 1000)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)

@@ -13,18 +13,18 @@ class WebSettings:
     """Limits and rules of HTTP. Sizes in bytes, times in seconds. Defaults are in ``Config``.
 
     Attributes:
-        tls: the TLS configuration; None: the server speaks plain HTTP.
+        tls: the TLS configuration; None means plain HTTP.
         loopback: bound to an address that only this machine reaches. ``Host`` is then checked.
         may_be_open: whether a database without tokens lets everybody in; otherwise, nobody.
-        allowed_hosts: names accepted as ``Host`` besides those of loopback, in lower case, without
+        allowed_hosts: names accepted as ``Host`` besides loopback names, in lower case, without
             port. If there are any, ``Host`` is checked on every address.
         cors_origins: origins whose pages may read and write, as browsers write them; ``:*`` in
             place of a port allows every port.
         limits: of operations, which the database applies too.
         max_request_bytes: the largest JSON body. It exceeds the largest value, which base64 makes
             longer.
-        max_inflight_bytes: request bodies in memory, of all requests together; and as much again
-            for answers that clients have yet to read.
+        max_inflight_bytes: memory for the request bodies of all requests together, and as much
+            again for answers that clients have yet to read.
         max_connections: open connections.
         body_timeout: for a request body to arrive.
         keepalive_timeout: for an idle connection, or one whose request head is incomplete.

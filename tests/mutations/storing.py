@@ -88,7 +88,25 @@ MUTATIONS: Final = {
             "tests/web/transport/test_limits.py::test_a_bulk_read_takes_no_more_at_a_time_than_fits_into_memory"
         ],
         {
-            "bulk-reads-have-no-bound": ("if size > _READ_BYTES and len(keys) > 1:", "if False:"),
+            "bulk-reads-have-no-bound": (
+                "                if size > _READ_BYTES:",
+                "                if False:",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/large_values.py",
+        ["tests/interfaces/sqlite/test_large_values.py"],
+        {
+            "a-large-value-is-bound-to-the-statement": (
+                "(large if len(row[_VALUE_AT]) > LARGE_BYTES else small).append(row)",
+                "small.append(row)",
+            ),
+            "a-large-value-is-read-as-a-column": (
+                'UNLESS_LARGE: Final = f"CASE WHEN length(value) > {LARGE_BYTES} THEN',
+                'UNLESS_LARGE: Final = f"CASE WHEN length(value) < 0 THEN',
+            ),
+            "a-large-value-stays-zeros": ("            blob.write(value)", "            pass"),
         },
     ),
     **of(

@@ -47,5 +47,5 @@ def serve(config: Config) -> None:
 
 
 def _announce(url: str) -> None:
-    with suppress(OSError):  # the reader of our output may have exited
+    with suppress(OSError):  # stdout's reader may have exited
         print(f"listening on {url}", flush=True)

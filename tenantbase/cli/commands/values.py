@@ -45,9 +45,9 @@ def set_(
 
     VALUE is stored as JSON if it is JSON, as a string if it is other text, and byte for byte if it
     is not UTF-8. JSON that the server would refuse is refused here too; --text stores it as a
-    string. A dash reads VALUE from standard input. Prints the server's answer. If that cannot be
-    printed, the value is stored all the same: a line on standard error says so, and the exit status
-    is 0.
+    string. A dash reads VALUE from standard input. Prints the server's answer. If the answer cannot
+    be printed, the value is still stored: a line on standard error says so, and the exit status is
+    0.
     """
     expiry(0, ttl, None)
     key = check_key(given_or_prompted("Key", key))

@@ -113,7 +113,10 @@ def find_damage(
 
 
 def _stands_alone(transaction: Transaction) -> bool:
-    return any(not isinstance(command, _NAMED) for command in transaction)
+    for command in transaction:  # a generator would take longer than the rest, and writes are many
+        if not isinstance(command, _NAMED):
+            return True
+    return False
 
 
 def _apply_alone(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Final
+from typing import Any, Final
 
 from tenantbase.entry import MAX_KEY_BYTES, Entry
 from tenantbase.errors import LeftOut, StoreError
 from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, unavailable
+from tenantbase.interfaces.sqlite.large_values import UNLESS_LARGE, read_large
 from tenantbase.scope import plain_key
 
 # Greater than every legal key: the highest character, once more than fits in a key.
@@ -31,14 +32,14 @@ DELETED: Final = """(
 # in milliseconds.
 ALIVE: Final = f"CASE WHEN {DELETED} THEN 0 ELSE expires_at IS NULL OR expires_at > ? END"
 
-_ENTRY: Final = "key, value, content_type, id, version, expires_at"
+_NO_VALUE: Final = "x''"
+_ENTRY: Final = "key, {}, content_type, id, version, expires_at"
 _KEYS_A_QUERY: Final = 256
 _READ_BYTES: Final = 4 << 20  # of values that are read at once, but for the last one
-_READ: Final = f"SELECT {_ENTRY} FROM entries WHERE key IN ({{}}) AND {ALIVE}"
-_SCAN: Final = (
-    f"SELECT {_ENTRY} FROM entries WHERE key >= ? AND key < ? AND {ALIVE} ORDER BY key LIMIT ?"
-)
-_SCAN_KEYS: Final = _SCAN.replace("value", "x''", 1)
+_READ: Final = f"SELECT {_ENTRY.format(UNLESS_LARGE)} FROM entries WHERE key IN ({{}}) AND {ALIVE}"
+_RANGE: Final = f"FROM entries WHERE key >= ? AND key < ? AND {ALIVE} ORDER BY key LIMIT ?"
+_SCAN: Final = f"SELECT {_ENTRY.format(UNLESS_LARGE)} {_RANGE}"
+_SCAN_KEYS: Final = f"SELECT {_ENTRY.format(_NO_VALUE)} {_RANGE}"
 
 
 def prefix_range(prefix: str) -> tuple[str, str]:
@@ -107,9 +108,11 @@ def _read(
     for marks, batch in key_batches(keys):
         with closing(connection.execute(_READ.format(marks), (*batch, now))) as rows:
             for row in rows:
+                if row[1] is None:
+                    return None
                 found[row[0]] = Entry(*row)
                 size += len(row[1])
-                if size > _READ_BYTES and len(keys) > 1:
+                if size > _READ_BYTES:
                     return None
     return found
 
@@ -130,13 +133,18 @@ def _read_in_order(
 
 def _read_alone(connection: sqlite3.Connection, key: str, now: float) -> Entry | None | StoreError:
     try:
-        found = _read(connection, [key], now)
+        row = connection.execute(_READ.format("?"), (key, now)).fetchone()
+        return None if row is None else _entry(connection, row)
     except sqlite3.DatabaseError as error:
         if not concerns_a_row(error):
             raise
         return unavailable(error, f"the entry of key {plain_key(key)!r} cannot be read")
-    assert found is not None  # a single entry is never too large
-    return found.get(key)
+
+
+def _entry(connection: sqlite3.Connection, row: Sequence[Any]) -> Entry:
+    """The entry of a row, in the snapshot in which it was read."""
+    key, value, *rest = row
+    return Entry(key, read_large(connection, key) if value is None else value, *rest)
 
 
 def scan(
@@ -159,8 +167,8 @@ def scan(
         for row in rows:
             if len(entries) == limit:
                 return entries, True
-            entries.append(Entry(*row))
-            size += len(row[1])
+            entries.append(entry := _entry(connection, row))
+            size += len(entry.value)
             if max_bytes is not None and size >= max_bytes:
                 return entries, True
     return entries, False

@@ -15,6 +15,7 @@ from typing import Final
 from tenantbase.commands import Applied, Delete, Increment, KeyCommand, Set
 from tenantbase.entry import JSON, Entry, is_json
 from tenantbase.errors import InvalidRequest, WrongType
+from tenantbase.interfaces.sqlite.large_values import write_rows
 from tenantbase.interfaces.sqlite.queries import ALIVE, key_batches
 from tenantbase.scope import ScopedKey, plain_key
 
@@ -29,10 +30,10 @@ _LOOK_UP: Final = (
 )
 _INSERT: Final = """
     INSERT INTO entries (version, expires_at, id, content_type, value, created, key)
-    VALUES (?, ?, ?, ?, ?, ?, ?)
+    VALUES (?, ?, ?, ?, {}, ?, ?)
 """
 _UPDATE: Final = """
-    UPDATE entries SET version = ?, expires_at = ?, id = ?, content_type = ?, value = ?
+    UPDATE entries SET version = ?, expires_at = ?, id = ?, content_type = ?, value = {}
     WHERE created = ?
 """
 _DELETE: Final = "DELETE FROM entries WHERE created = ?"
@@ -121,14 +122,12 @@ class Rows:
             if key in self._dead:
                 # Not updated: the deleted prefix would still cover it.
                 deleted.append((self._dead[key],))
-        for statement, rows in (
-            (_DELETE, deleted),
-            (_UPDATE, updated),
-            (_INSERT, inserted),
-            (_HIDE, hidden),
-        ):
-            if rows:
-                self._connection.executemany(statement, rows)
+        if deleted:
+            self._connection.executemany(_DELETE, deleted)
+        write_rows(self._connection, _UPDATE, updated)
+        write_rows(self._connection, _INSERT, inserted)
+        if hidden:
+            self._connection.executemany(_HIDE, hidden)
 
 
 def outcome(command: KeyCommand, before: Entry | None, version: int) -> Applied:

@@ -142,7 +142,7 @@ class PlainAnswers:
             asker.hand_on()
 
     def _waits(self, value: bytes) -> bool:
-        """Whether only aiohttp's path can answer with this: in pieces, or after a wait for room."""
+        """Whether only aiohttp's path can send this answer: in pieces, or after a wait for room."""
         return len(value) > LARGE_BYTES or not self._unread.has_room(len(value))
 
 

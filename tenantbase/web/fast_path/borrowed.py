@@ -17,7 +17,7 @@ class Lender(Protocol):
         """The request has begun, and answers for its body from now on."""
 
     def returned(self, keep: bool) -> None:
-        """The request is answered; ``keep``: more requests may follow on the connection."""
+        """The request is answered. With ``keep``, more requests may follow on the connection."""
 
     def given_up(self, loan: BorrowedTransport) -> None:
         """The borrower has closed its transport: after its last answer, or while it was idle."""

@@ -35,7 +35,7 @@ log = logging.getLogger("tenantbase.web")
 
 # With more unprocessed bytes than this, a connection is not read.
 _MAX_AHEAD_BYTES: Final = 1 << 16
-_PATIENCE_SECONDS: Final = 1.0  # for an incomplete request; then aiohttp gets the connection
+_PATIENCE_SECONDS: Final = 1.0  # timeout of an incomplete request; then aiohttp gets the connection
 _CLOSE_POLL_SECONDS: Final = 0.01
 
 
@@ -97,7 +97,7 @@ class FastPath:
             for connection in list(self.connections):
                 try:
                     connection.look_after(now)
-                except Exception:  # the boundary: other connections must still be checked
+                except Exception:  # of any kind: other connections must still be checked
                     log.exception("a connection could not be checked; it is cut")
                     connection.abort()
 
@@ -151,8 +151,8 @@ class FastConnection(asyncio.Protocol):
         self._ended = False  # the client has closed its sending side
         self._touched = True
         self._quiet_since = 0.0
-        self._loan: Loan | None = None  # from the first request for aiohttp on
-        self._share: Share | None = None  # of the budget for unread answers, once it had one
+        self._loan: Loan | None = None  # made for the first request that aiohttp answers
+        self._share: Share | None = None  # of the budget for unread answers, once needed
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -182,7 +182,7 @@ class FastConnection(asyncio.Protocol):
         self._go_on()
 
     def _hold(self, size: int) -> None:
-        """Charge what is held for a client that does not read as fast as it asks."""
+        """Charge the bytes held for a client that sends requests faster than it reads answers."""
         if self._share is None:
             self._share = Share(self._fast_path.unread, self._transport)
         self._share.charge(size)
@@ -193,9 +193,9 @@ class FastConnection(asyncio.Protocol):
             if not data:
                 return
         if self._start < len(self._buffer):
-            # The copy is small: beyond a bound the connection is not read.
+            # The copy is small: with more data than a bound, the connection is not read.
             self._buffer = self._buffer[self._start :] + data
-        else:  # more of an incomplete request does not count as activity
+        else:  # receiving more of an incomplete request does not count as activity
             self._touched = True
             self._buffer = data
         self._start = 0
@@ -205,7 +205,7 @@ class FastConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client has closed its sending side, as ``nc -N`` does. It still waits for answers."""
         self._ended = True
-        if self._loan is not None and self._loan.owed:  # the rest will not come
+        if self._loan is not None and self._loan.owed:  # the rest of the request will not come
             self._transport.close()
         elif not self._busy and self._writable:
             self._transport.close()
@@ -276,7 +276,7 @@ class FastConnection(asyncio.Protocol):
         """Pause reading while too much is unprocessed."""
         waiting = len(self._buffer) - self._start
         if waiting > _MAX_AHEAD_BYTES:
-            # Repeatedly, since a borrower may have resumed reading.
+            # Every time, since a borrower may have resumed reading.
             self._reading = False
             self._transport.pause_reading()
         elif not self._reading and not self._transport.is_closing():

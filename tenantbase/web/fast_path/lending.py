@@ -20,7 +20,7 @@ class Loan:
     Args:
         general: makes aiohttp's protocol; called for the first loan, and for the next one after
             that protocol has closed its transport.
-        budget: for bodies; what arrives together with a head is charged here.
+        budget: for bodies; the part of a body that arrives together with its head is charged here.
         go_on: called when the borrower has returned the connection.
 
     Attributes:
@@ -107,7 +107,7 @@ class Loan:
     def _take_back(self) -> None:
         if self._answered and not self.owed:
             self.active = self._answered = False
-            # Not at once: the borrower is still finishing this request.
+            # In a later turn: the borrower is still finishing this request.
             asyncio.get_running_loop().call_soon(self._go_on)
 
     def given_up(self, borrowed: BorrowedTransport) -> None:
@@ -118,7 +118,8 @@ class Loan:
         self._borrower = self._borrowed = None
         if self.active:
             self._transport.close()
-        # Otherwise its keep-alive timer ran out, but only the lender ends an idle connection.
+        # Otherwise the borrower's keep-alive timer ran out, but only the lender ends idle
+        # connections.
 
     def pause_writing(self) -> None:
         """The transport's buffer is full."""

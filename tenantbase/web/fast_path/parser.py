@@ -1,7 +1,7 @@
 """Parses the plain requests that make up nearly all traffic, and nothing else.
 
-A match is strict and complete: the bytes of a request with exactly one meaning, to which none of
-HTTP's rarer rules apply. A request that does not match may be valid. aiohttp's parser decides.
+A match is strict and complete: the request has exactly one meaning, and none of HTTP's rarer rules
+    apply to it. A request that does not match may still be valid; aiohttp's parser decides.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from multidict import CIMultiDict
 from tenantbase.entry import MAX_KEY_BYTES
 
 MAX_HEAD_BYTES: Final = 8_192
-"""Of a request line and its header fields."""
+"""The largest size of a request line and its header fields."""
 MAX_BODY_BYTES: Final = 16_384
 
 # Header fields with an effect that only the general path implements. All others are harmless: the
@@ -50,7 +50,8 @@ _WEIGHED: Final = frozenset(
         "x-tenant",
     }
 )
-# aiohttp refuses these when repeated, whatever their value. ``_WEIGHED`` has the others.
+# aiohttp refuses requests that repeat one of these, whatever the value. The other such fields are
+# in ``_WEIGHED``.
 _SINGLE: Final = frozenset(
     {
         "content-location",
@@ -154,7 +155,7 @@ class RequestParser(Generic[Verdict]):
 
     def __init__(self, judge: Callable[[Mapping[str, str]], Verdict | None]) -> None:
         self._judge = judge
-        # Three caches, each of what varies less than the one before: whole blocks of fields, which
+        # Three caches, from the most varied contents to the least: whole blocks of fields, which
         # most clients repeat; single fields, for clients whose blocks differ by an id or a date;
         # and combinations of relevant fields.
         self._blocks: dict[bytes, tuple[int, Verdict] | None] = {}
@@ -275,7 +276,7 @@ def _without_line(data: bytes, start: int) -> Other:
         if data.startswith(begin, start):
             break
     else:
-        # It may be shorter than the beginning of a line that it can still become.
+        # Perhaps only part of a plain request's line has arrived.
         rest = data[start : start + max(map(len, _BEGINNINGS))]
         return INCOMPLETE if any(begin.startswith(rest) for begin in _BEGINNINGS) else GENERAL
     end = data.find(b"\r\n\r\n", start, start + MAX_HEAD_BYTES)
@@ -283,7 +284,7 @@ def _without_line(data: bytes, start: int) -> Other:
 
 
 def _without_end(data: bytes, start: int) -> Other:
-    """The verdict on data whose head has not ended so far."""
+    """The verdict on data whose head is incomplete."""
     # A head whose lines end in a bare line feed would never end here.
     bare = data.count(b"\n", start) != data.count(b"\r\n", start)
     return GENERAL if bare or len(data) - start >= MAX_HEAD_BYTES else INCOMPLETE

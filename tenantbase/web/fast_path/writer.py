@@ -39,7 +39,7 @@ class ResponseWriter:
         self._fresh_until = 0.0
         self._last_fields = b""
         self._closing_fields = b""
-        # Most answers are one of these. To render their headers each time would take as long as
+        # Most answers are one of these. Rendering their headers every time would take as long as
         # everything else here.
         self._entry = {
             private: {
@@ -87,7 +87,8 @@ class ResponseWriter:
 
 
 def head_template(headers_of: Callable[[Entry], dict[str, str]]) -> bytes:
-    """A format of a 200 answer: filled in with version, size of the body, last fields and body.
+    """A template of a 200 answer, to be filled in with version, size of the body, last fields and
+    body.
 
     Args:
         headers_of: the headers of the answer for an entry, in which its version appears once.

@@ -88,7 +88,7 @@ class Bulk:
         """``POST /set-values``"""
         query(request, NOTHING)
         condition = write_condition(request)
-        # Nothing may hold the body while the write waits.
+        # Keep no reference to the body while the write waits.
         entries = await self._read(await self._body(request, self._settings.max_request_bytes))
         writing = self._database.set_many(scope_of(request), entries, condition)
         del entries

@@ -57,7 +57,7 @@ class Health:
         return options() if answer.status == 200 else answer
 
     async def alive(self, request: web.Request) -> Answer:
-        """``GET /livez``: the event loop runs, even if nothing else does."""
+        """``GET /livez``: shows that the event loop runs, even if nothing else works."""
         return state(_ALIVE)
 
     async def _store_serves(self) -> bool:

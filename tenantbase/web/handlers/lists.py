@@ -53,7 +53,7 @@ class Lists:
     async def _charged(
         self, request: web.Request, listing: _Listing, pieces: AsyncGenerator[bytes, None]
     ) -> AsyncGenerator[bytes, None]:
-        """The same pieces, with what the list holds charged until the client has read it."""
+        """The same pieces, charging what the list holds until the client has read it."""
         with share_of(request, self._unread) as listing.share:
             async with aclosing(pieces):
                 with self._callers.holding(request[CALLER], listing.share.transport.abort):
@@ -83,9 +83,9 @@ class _Listing:
         """The entries in groups; an entry with a large value is a group of its own."""
         last = None
         more = False
-        seconds: float | None = WAIT_SECONDS  # before the first piece; a later one has all the time
+        seconds: float | None = WAIT_SECONDS  # only the first piece has a timeout
         while True:
-            # Room for a page of the usual size, before it is read.
+            # Reserve room for a page of the usual size before reading it.
             await self.share.reserve(_PAGE_BYTES, seconds)
             seconds = None
             page = await anext(self._pieces, None)

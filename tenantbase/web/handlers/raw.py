@@ -56,7 +56,7 @@ class Raw:
             # RFC 9110, section 14.4: a part stored as the whole would destroy the rest.
             raise InvalidRequest("a value is stored as a whole", "Content-Range")
         content_type = request.headers.get(hdrs.CONTENT_TYPE, OCTETS)
-        # Before the body is read: the client need not send what cannot be stored anyway.
+        # Check before reading the body: the client need not send one that cannot be stored anyway.
         draft = self._database.draft(
             scope_of(request),
             key,

@@ -55,7 +55,7 @@ class Values:
         """``POST /set-value``"""
         query(request, NOTHING)
         condition = write_condition(request)
-        # Nothing may hold the body while the write waits.
+        # Keep no reference to the body while the write waits.
         given, value = await self._read(await self._body(request, self._settings.max_request_bytes))
         writing = self._database.set(scope_of(request), given, condition, value)
         key = given.key
@@ -86,8 +86,8 @@ class Values:
     async def delete(self, request: web.Request) -> Answer:
         """``DELETE /delete-value``
 
-        204 also if the key was absent, so that a retry does not fail. With ``if_version`` or
-        ``If-Match``, an absent key is 412: it is unknown which version was deleted.
+        The answer is 204 even if the key was absent, so that a retry does not fail. With
+        ``if_version`` or ``If-Match`` it is 412, because it is unknown which version was deleted.
         """
         parameters = query(request, _DELETE_QUERY)
         key, if_version = parameters.get("key"), integer(parameters, "if_version")

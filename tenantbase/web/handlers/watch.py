@@ -27,13 +27,14 @@ _LAST_EVENT_ID: Final = "Last-Event-ID"
 # Polyfills of EventSource cannot set the header. Some use the second name.
 _IN_QUERY: Final = ("last_event_id", "lastEventId")
 _QUERY: Final = frozenset({"prefix", *_IN_QUERY})
-# No event has this id. Like an id from another database, it is answered with a reset.
+# An id that no event has. Like an id from another database, it leads to a reset.
 _UNKNOWN: Final = (1 << 63) - 1
 _VERSION: Final = re.compile("[0-9]{1,19}")
 _BEGIN: Final = b": watching\nretry: 1000\n%b\n"
-# It carries the position in the log. Otherwise the log could be trimmed past a watcher of quiet keys.
+# A comment that carries the position in the log. Without it, the log could be trimmed past the
+# position of a client that watches quiet keys.
 _HEARTBEAT: Final = b": alive\nid: %d\n\n"
-# By default the kernel would buffer megabytes for each watcher that does not read.
+# By default, the kernel would buffer megabytes for each watcher that does not read.
 _SEND_BUFFER_BYTES: Final = 64 << 10
 
 
@@ -70,7 +71,7 @@ class Watch:
             raise ConnectionResetError("the client is gone")
         connection: socket.socket | None = transport.get_extra_info("socket")
         if connection is not None:
-            # Too small for other answers, so the connection ends with this one.
+            # The buffer is too small for other answers, so the connection ends with this one.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         end_with_client(transport)
         return events(self._blocks(request[CALLER], prefix, after, transport.abort))
@@ -111,7 +112,7 @@ def _block(event: ChangeEvent) -> bytes:
     return _change(event)
 
 
-@lru_cache(maxsize=256)  # many watchers get the same event at the same time
+@lru_cache(maxsize=256)  # rendered once for the many watchers that get the same event
 def _change(event: ChangeEvent) -> bytes:
     return b'event: %b\nid: %d\ndata: {"key":%b,"version":%d}\n\n' % (
         event.kind.encode(),

@@ -14,6 +14,7 @@ from tenantbase.database import Limits
 from tenantbase.problem_types import MEDIA_TYPE
 from tenantbase.web import responses
 from tenantbase.web.answer import Answer
+from tenantbase.web.caller import PUBLIC
 from tenantbase.web.openapi.model import KEY, Operation, Parameter, Reply, Schema, Shape
 from tenantbase.web.openapi.operations import OPERATIONS
 from tenantbase.web.openapi.page import POLICY, page
@@ -34,6 +35,8 @@ _ANY_REQUEST: Final = (
     "unsupported-transfer-coding",
     "internal-error",
 )
+# Of routes that need a token while the database is closed.
+_ANY_CALLER: Final = ("unauthenticated", "forbidden", "no-such-tenant", "rate-limited")
 _HEADERS: Final[dict[str, str]] = {
     "Accept-Ranges": "`bytes`",
     "Cache-Control": "Revalidate before each use, or do not store.",
@@ -49,7 +52,7 @@ _HEADERS: Final[dict[str, str]] = {
     "X-Content-Type-Options": "`nosniff`",
 }
 
-# What the Python types do not say about fields, by name: a name means the same nearly everywhere.
+# Descriptions of fields, by name, since a name means the same nearly everywhere.
 _FIELDS: Final[dict[str, Json]] = {
     "key": {**KEY, "description": "1 to 1,024 bytes of UTF-8; any character except U+0000."},
     "keys": {"description": "Keys. Duplicates count once."},
@@ -132,7 +135,9 @@ def description(settings: WebSettings) -> Json:
         },
         "servers": [{"url": "/"}],
         "paths": paths,
+        "security": [{}, {"token": []}],
         "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": schemas,
             "responses": {
                 name: _problem(kinds)
@@ -160,8 +165,8 @@ def _shapes() -> list[Shape]:
 def _explain(schema: Json, limits: Limits) -> None:
     """Describe the fields in the schema of a type."""
     schema["description"] = schema["description"].replace("``", "`")
-    for name, field in schema["properties"].items():
-        if "description" in field:  # the type describes a field with another meaning itself
+    for name, field in schema.get("properties", {}).items():
+        if "description" in field:  # a type describes any field whose meaning differs
             continue
         field.update(_FIELDS.get(name, {}))
         if name == "value":
@@ -260,12 +265,16 @@ def _header(name: str, always: bool) -> Json:
 def _problems(operation: Operation) -> dict[str, tuple[str, list[Row]]]:
     """The problems of an operation by status: a name for them, and their types."""
     by_status: dict[int, list[Row]] = {}
-    for name in sorted({*_ANY_REQUEST, *operation.problems}):
+    for name in sorted({*_ANY_REQUEST, *_caller_problems(operation), *operation.problems}):
         by_status.setdefault(KINDS[name].status, []).append(KINDS[name])
     return {
         str(status): ("-or-".join(kind.type for kind in kinds), kinds)
         for status, kinds in sorted(by_status.items())
     }
+
+
+def _caller_problems(operation: Operation) -> tuple[str, ...]:
+    return () if operation.path in PUBLIC else _ANY_CALLER
 
 
 def _problem(kinds: Sequence[Row]) -> Json:

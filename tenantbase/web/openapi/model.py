@@ -83,6 +83,13 @@ IN_QUERY: Final = Parameter("key", "query", KEY, "The key, unless it is in the b
 IN_PATH: Final = Parameter(
     "key", "path", KEY, "The key, percent-encoded. Slashes need not be encoded.", True
 )
+TENANT_NAME: Final = Parameter(
+    "name",
+    "path",
+    {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"},
+    "The tenant's name.",
+    True,
+)
 PREFIX: Final = Parameter("prefix", "query", _TEXT, "Literal text that the keys begin with.")
 LIST: Final = (
     PREFIX,
@@ -141,6 +148,14 @@ DELETED: Final = Reply(204, "Removed, or absent already.")
 WRITE: Final = (
     "cross-origin-write",
     "condition-failed",
+    "overloaded",
+    "store-unavailable",
+    "outcome-unknown",
+    "disk-full",
+    "quota-exceeded",
+)
+ADMINISTRATION: Final = (
+    "cross-origin-write",
     "overloaded",
     "store-unavailable",
     "outcome-unknown",

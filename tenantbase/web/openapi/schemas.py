@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from tenantbase.access import TokenScope
+
 
 class Entry(msgspec.Struct):
     """One entry. A value that is not JSON is encoded in base64."""
@@ -94,6 +96,65 @@ class HealthReport(msgspec.Struct):
     version: Annotated[str, Meta(description="The version of tenantbase.")]
 
 
+class CallersToken(msgspec.Struct):
+    """The token that a request was made with."""
+
+    id: Annotated[str, Meta(description="The token's id.")]
+    name: str
+    expires_at: float | None
+
+
+class Caller(msgspec.Struct):
+    """What a caller may do."""
+
+    scope: TokenScope
+    tenant: str | None
+    prefix: str | None
+    max_value_bytes: Annotated[int, Meta(description="The largest value, in bytes.")]
+    token: CallersToken | None
+
+
+class Tenant(msgspec.Struct):
+    """A tenant, its usage and its limits; null: no limit."""
+
+    name: str
+    entries: Annotated[int, Meta(description="How many it has.")]
+    bytes: Annotated[int, Meta(description="Its keys and values.")]
+    max_entries: int | None
+    max_bytes: int | None
+    max_requests_per_second: int | None
+
+
+class Tenants(msgspec.Struct):
+    """All tenants."""
+
+    tenants: Annotated[list[Tenant], Meta(description="In order of their names.")]
+
+
+class Token(msgspec.Struct):
+    """A token, without its secret."""
+
+    id: Annotated[str, Meta(description="A UUID.")]
+    name: str
+    scope: TokenScope
+    tenant: str | None
+    prefix: str | None
+    created_at: Annotated[float, Meta(description="In Unix seconds.")]
+    expires_at: float | None
+
+
+class NewToken(Token):
+    """A token with its secret, which is shown only once."""
+
+    token: Annotated[str, Meta(description="The secret: `tb_` and 43 characters of base64url.")]
+
+
+class Tokens(msgspec.Struct):
+    """All tokens."""
+
+    tokens: Annotated[list[Token], Meta(description="In order of their creation.")]
+
+
 class Alive(msgspec.Struct):
     """The process is alive."""
 
@@ -110,3 +171,6 @@ class Problem(msgspec.Struct):
     field: str | msgspec.UnsetType = msgspec.UNSET
     key: str | msgspec.UnsetType = msgspec.UNSET
     version: int | msgspec.UnsetType = msgspec.UNSET
+    limit: Annotated[str, Meta(description="The limit that was reached.")] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )

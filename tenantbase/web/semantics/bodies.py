@@ -21,9 +21,7 @@ _KEYS_BYTES: Final = 16 << 20
 
 
 def keys_bytes(settings: WebSettings) -> int:
-    """The largest body without values. The largest legal batch of keys fits.
-
-    The event loop parses it in one go."""
+    """The largest body without values: the largest legal batch of keys fits."""
     return min(settings.max_request_bytes, _KEYS_BYTES)
 
 

@@ -17,7 +17,7 @@ from tenantbase.errors import ConditionFailed, InvalidRequest
 
 _TAG: Final = re.compile(r'(W/)?"([^"\x00-\x20\x7f]*)"')
 _GAP: Final = re.compile(r"[ \t]*(?:,[ \t,]*)?")
-# The form of a version. Any other text is a legal tag that matches no entry.
+# The form of a version. A tag with any other text is legal, but matches no entry.
 _VERSION: Final = re.compile("0|[1-9][0-9]{0,18}")
 
 
@@ -26,8 +26,8 @@ class Tags(NamedTuple):
 
     Attributes:
         any: it is ``*``.
-        strong: the versions with a strong tag in the list.
-        all: the versions with a tag in the list, strong or weak.
+        strong: the versions of the strong tags in the list.
+        all: the versions of all tags in the list, strong or weak.
     """
 
     any: bool
@@ -65,14 +65,14 @@ def _header(request: web.BaseRequest, name: str) -> Tags | None:
 
 
 def write_condition(request: web.BaseRequest) -> Condition | None:
-    """The condition in a write's headers; None: there is none."""
+    """The condition in a write's headers, or None."""
     match = _header(request, hdrs.IF_MATCH)
     none_match = _header(request, hdrs.IF_NONE_MATCH)
     return header_condition(match, none_match)
 
 
 def header_condition(match: Tags | None, none_match: Tags | None) -> Condition | None:
-    """The condition that these two headers state; None: none."""
+    """The condition in these two headers, or None."""
     if match is None and none_match is None:
         return None
     return Condition(

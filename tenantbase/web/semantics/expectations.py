@@ -1,7 +1,7 @@
 """``Expect: 100-continue``: a client asks before it sends a large body (RFC 9110, section 10.1.1).
 
-``100 Continue`` is sent just before the body is read. A request that is refused for its head alone
-is answered first, and the client need not send the body.
+``100 Continue`` is sent just before the body is read. A request that is refused because of its head
+is answered before that, and the client need not send the body.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ async def invite(request: web.BaseRequest) -> None:
     if is_uninvited(request):
         request[_INVITED] = True
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the final answer has not begun
+        request.writer.output_size = 0  # only while the final answer has not begun
 
 
 def is_uninvited(request: web.BaseRequest) -> bool:

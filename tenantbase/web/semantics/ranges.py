@@ -1,4 +1,5 @@
-"""``Range`` requests (RFC 9110, section 14) for one range of bytes; for several, all is sent."""
+"""``Range`` requests (RFC 9110, section 14) for one range of bytes; a request for several gets the
+whole value."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Requests to upgrade the connection. It is never upgraded, so HTTP/1.1 continues after them.
+"""Requests to upgrade the connection: it never is, so HTTP/1.1 continues after them.
 
-aiohttp's parser drops the data behind such a request in the same piece, unless it knows the
-protocol. So pieces are cut where the request ends.
+If more data follow such a request in the same piece, aiohttp's parser drops them unless it knows
+the protocol. So pieces are cut where the request ends.
 """
 
 from __future__ import annotations

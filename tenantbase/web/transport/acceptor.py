@@ -57,7 +57,7 @@ class Acceptor:
         self._plain_text = plain_text
         self._sockets: list[socket.socket] = []
         self._connecting: set[asyncio.Task[object]] = set()
-        # Closed to free the descriptor with which a connection is accepted, and refused.
+        # A spare descriptor: closed to free one for a connection that is to be refused.
         self._reserve: int | None = _any_descriptor()
         self._retry: asyncio.TimerHandle | None = None
         self._told: dict[str, float] = {}
@@ -68,7 +68,7 @@ class Acceptor:
         self._listen()
 
     def accept_waiting(self, sockets: Sequence[socket.socket]) -> None:
-        """Accept everything that is in the queues of these sockets now."""
+        """Accept all connections that are in the queues of these sockets now."""
         for sock in sockets:
             while self._accept(sock):
                 pass
@@ -161,7 +161,7 @@ class Acceptor:
             self._reserve = None
             try:
                 accepted, _ = sock.accept()
-            except OSError:  # another thread took the descriptor
+            except OSError:  # another thread took the freed descriptor
                 pass
             else:
                 accepted.setblocking(False)
@@ -183,7 +183,7 @@ class Acceptor:
         self._listen()
 
     def _tell(self, what: str, message: str, detail: object) -> None:
-        """Log a problem that may occur thousands of times per second."""
+        """Log a problem, but not each of thousands of occurrences per second."""
         now = self._loop.time()
         if now >= self._told.get(what, now):
             self._told[what] = now + _QUIET_SECONDS

@@ -1,6 +1,6 @@
 """The memory budget for the bodies of all requests together.
 
-A body is charged as it arrives, not by its announced length, so an announcement alone takes nothing
+A body is charged as it arrives, not by its announced length, so an announcement alone takes no room
 from others. When the budget is used up, stalled bodies are evicted first: a client that holds back
 the end of its body cannot keep others from writing. Part of the budget is reserved for small
 bodies, so that small writes continue however fast large ones arrive.
@@ -34,7 +34,7 @@ class Budget:
         self._reserved = reserved
         self._used = 0
         self._unjudged = 0
-        self._arriving: dict[Holding, float] = {}  # when each last grew, oldest first
+        self._arriving: dict[Holding, float] = {}  # when each body last grew, oldest first
         self._turns = Turns()
 
     @property
@@ -50,14 +50,14 @@ class Budget:
     def admit(self, size: int, arrived: int) -> bool:
         """Whether a request with a body of ``size`` bytes may begin.
 
-        Its first bytes have ``arrived``, and count until ``judged`` takes them off. Otherwise
-        hundreds of requests that begin in the same turn of the event loop would each bring
-        some, before the first of them is looked at.
+        Its first bytes have ``arrived``; they count until ``judged`` is called. Otherwise the first
+        bytes of hundreds of requests that begin in the same turn of the event loop would go
+        uncounted.
         """
         if arrived and size > SMALL_BYTES:
             limit = self._limit_for(size)
             room = limit - self._used + self._reclaimable()
-            # A body that never fits is refused by its route, which says so.
+            # A body that can never fit is refused by its route, with an error that says so.
             if room < size <= limit or room < self._unjudged + arrived:
                 return False
         self._unjudged += arrived
@@ -86,7 +86,7 @@ class Budget:
 
     def _take(self, holding: Holding, count: int) -> None:
         now = asyncio.get_running_loop().time()
-        self._arriving.pop(holding, None)  # it moves to the end
+        self._arriving.pop(holding, None)  # moves it to the end
         limit = self._limit_for(holding.size + count)
         while self._used + count > limit:
             oldest = next(iter(self._arriving), None)
@@ -141,7 +141,7 @@ class Holding:
         self._budget._settle(self)
 
     async def turn(self) -> None:
-        """Wait until it may be parsed: small ones at once, of large ones one after the other."""
+        """Wait until it may be parsed: a small body at once, large ones one after the other."""
         if self.size > SMALL_BYTES:
             await self._budget._turns.take()
 

@@ -1,4 +1,4 @@
-"""The open connections of a server. It cuts those whose clients read nothing."""
+"""The open connections of a server; those whose clients read nothing are cut off."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Connections:
     Belongs to one event loop.
 
     Attributes:
-        expected: accepted connections without a protocol so far.
-        lingering: connections that have ended, and wait for the peer to close.
+        expected: accepted connections that have no protocol yet.
+        lingering: connections that have ended and wait for the peer to close.
         unread: the budget for answers that clients have yet to read.
     """
 
@@ -42,7 +42,7 @@ class Connections:
         return iter(self._open)
 
     def made(self, transport: asyncio.Transport) -> None:
-        """A protocol has taken the connection over. Several may do so in turn."""
+        """A protocol has taken over the connection. Several may do so in turn."""
         if transport not in self._open:
             self._open.add(transport)
             transport.set_write_buffer_limits(HIGH_WATER_BYTES)

@@ -25,7 +25,7 @@ def raise_descriptor_limit() -> None:
         return
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError) as error:  # macOS: its kernel rejects "unlimited"
+    except (OSError, ValueError) as error:  # the kernel of macOS rejects "unlimited"
         log.info("the limit of open files stays at %d: %s", soft, error)
 
 

@@ -27,7 +27,7 @@ log = logging.getLogger("tenantbase.web")
 _HANDSHAKE_SECONDS: Final = 0.05
 # Without a request for this long, the open connections count as idle.
 _QUIET_SECONDS: Final = 0.5
-_LEAST_SECONDS: Final = 0.1  # for the connections accepted last, even after the deadline
+_LEAST_SECONDS: Final = 0.1  # granted to the connections accepted last, even after the deadline
 _POLL_SECONDS: Final = 0.01
 
 
@@ -49,7 +49,7 @@ async def finish_requests(lifecycle: Lifecycle, settings: WebSettings) -> float:
 
 async def close_listeners(acceptor: Acceptor, sockets: Sequence[socket.socket]) -> None:
     """Close the port, after accepting every connection in its queue."""
-    # If another process serves a socket, too, that one accepts its queue.
+    # If another process also serves a socket, that process accepts its queue.
     last = [sock for sock in sockets if is_last(sock)]
     refused = [refuse_handshakes(sock) for sock in last]
     if any(refused):

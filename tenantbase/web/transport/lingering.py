@@ -16,10 +16,10 @@ from collections.abc import Callable
 from typing import Final
 
 LINGER_SECONDS: Final = 1.0
-_MAX_LINGERING: Final = 1_024  # connections; beyond, the oldest is closed
+_MAX_LINGERING: Final = 1_024  # how many connections may linger; beyond that, the oldest is closed
 _POLL_SECONDS: Final = 0.01
 _PIECE_BYTES: Final = 1 << 16
-_ESTABLISHED: Final = 1  # a TCP state of the kernel's: neither side has closed
+_ESTABLISHED: Final = 1  # the kernel's TCP state in which neither side has closed
 
 
 class Lingering:
@@ -91,7 +91,7 @@ class Lingering:
 
 
 def _is_established(sock: socket.socket) -> bool:
-    """Whether the peer may still send; assumed where the system cannot tell."""
+    """Whether the peer may still send; True if the system cannot tell."""
     if not hasattr(socket, "TCP_INFO"):
         return True
     try:

@@ -35,8 +35,8 @@ _DROP_SYN: Final = b"".join(
 class Listener(socket.socket):
     """A socket that knows whether this process is the last to hold it.
 
-    Every process that holds it also holds the write end of a pipe. The kernel reports at the read
-    end when the last write end is closed, however the processes ended.
+    Every process that holds it also holds the write end of a pipe. When the last write end is
+    closed, however the processes ended, the kernel reports it at the read end.
     """
 
     def __init__(self, family: int) -> None:

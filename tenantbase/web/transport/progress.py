@@ -14,7 +14,8 @@ _ACKNOWLEDGED: Final = struct.Struct("=120xQ")  # tcpi_bytes_acked in the kernel
 def progress(transport: asyncio.Transport) -> int:
     """A number that changes when the peer reads some of what was written.
 
-    The kernel's count is exact. The size of our buffer is not: it may be refilled to the same size.
+    The kernel's count is exact. The size of our write buffer is not enough: it may be refilled to
+    the same size.
     """
     sock = transport.get_extra_info("socket")
     if sys.platform == "linux" and sock is not None:

@@ -14,7 +14,7 @@ from tenantbase.web.transport.tls_transport import TlsTransport
 log = logging.getLogger("tenantbase.web")
 
 HANDSHAKE_SECONDS: Final = 10.0
-"""Timeout for a handshake; ``--keepalive-timeout`` if that is less."""
+"""Timeout for a handshake; ``--keepalive-timeout`` applies if it is less."""
 
 _LOG_INTERVAL_SECONDS: Final = 60.0  # between two lines about failed handshakes
 

@@ -1,10 +1,10 @@
 """TLS between a TCP transport and a protocol that is unaware of it.
 
-The TLS of asyncio and uvloop would defeat the limits on connections. The size of its write buffer omits
-what the TCP transport holds, so a client that reads nothing seems to have read everything. It drops the
-answer to a client that has sent close_notify and waits. asyncio closes the socket before it calls
-``connection_lost``, which prevents the lingering close. A connection is counted, and can be closed, only
-after its handshake.
+The TLS of asyncio and uvloop would defeat the limits on connections. Its reported write buffer
+omits the bytes that the TCP transport holds, so a client that reads nothing seems to have read
+everything. A client that has sent close_notify and waits gets no answer. asyncio's closes the
+socket before it calls ``connection_lost``, which prevents the lingering close. A connection is
+counted, and can be closed, only after its handshake.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
 _RECORD_BYTES: Final = 1 << 14  # the largest plaintext of a TLS record (RFC 8446, section 5.1)
-# Encrypted at a time. About as much as a transport buffers before it pauses writing, so a large answer
-# is in memory once, as plaintext, and not a second time as ciphertext.
+# How much is encrypted at a time: about as much as a transport buffers before it pauses writing, so
+# a large answer is not in memory twice, as plaintext and as ciphertext.
 _PIECE_BYTES: Final = 1 << 16
 _NONE: Final = asyncio.Protocol()
-_SELF: Final = "tls_transport"  # name of the extra info; borrowed transports pass it on
+_SELF: Final = "tls_transport"  # a name for get_extra_info; borrowed transports pass it on
 
 
 class TlsTransport(asyncio.Transport, asyncio.Protocol):
@@ -30,8 +30,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     when idle, and drained like any other. What it writes early is sent after the handshake.
 
     The directions end separately: a client that has sent close_notify, or has closed its side of
-    the TCP connection, still gets its answer. A missing close_notify does not hide a truncation,
-    because HTTP requests state where they end.
+    the TCP connection, still gets its answer. A truncated request is noticed even without
+    close_notify, because HTTP requests state where they end.
     """
 
     __slots__ = (
@@ -76,7 +76,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._raw_writable = True
         self._paused = False  # the protocol was told to pause writing
         self._reading = True  # the protocol wants to read
-        self._held = False  # reading is suspended even so; see _send
+        self._held = False  # reading is suspended nonetheless; see _send
         self._ended = False  # the client will send nothing more
         self._endless = False  # the answer has no end; see end_with_client
         self._closing = False
@@ -138,7 +138,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         ):
             self._encrypt(data)
             return
-        # Copy only what may change; usually these are the answer's own bytes.
+        # Copy only data that may change; usually these are the answer's own, immutable bytes.
         self._pending.append(memoryview(data if isinstance(data, bytes) else bytes(data)))
         self._pending_bytes += len(self._pending[-1])
         self._flush()
@@ -272,7 +272,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         if data := self._outgoing.read():
             self._raw.write(data)
             if not self._raw_writable and not self._held and not self._raw.is_closing():
-                # Otherwise a client could request new keys for ever without reading the answers.
+                # Otherwise a client could request new keys forever without reading the answers.
                 self._held = True
                 self._raw.pause_reading()
 
@@ -353,7 +353,7 @@ def end_with_client(transport: asyncio.BaseTransport) -> None:
 
 
 def _reason(error: ssl.SSLError) -> str:
-    """In words: OpenSSL says ``HTTP_REQUEST``, but has a message for certificates."""
+    """The reason in words: a message for certificates, or such as ``HTTP_REQUEST`` made legible."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return str(error.verify_message)
     return (error.reason or str(error)).lower().replace("_", " ")

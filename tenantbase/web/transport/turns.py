@@ -1,4 +1,4 @@
-"""One large body for each turn of the event loop.
+"""Parses at most one large body in each turn of the event loop.
 
 Parsing a body of some hundred KiB takes the event loop tens of milliseconds. If a hundred of
 them arrive together, their requests are all ready in the same turn, and every other client would
@@ -16,7 +16,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._taken = False  # by a request in this turn of the event loop, or the one before
+        self._taken = False  # whether a request took this turn of the event loop, or the one before
 
     async def take(self) -> None:
         """Return at once, or in a later turn of the event loop that is free."""
@@ -34,7 +34,7 @@ class Turns:
             future = self._waiting.popleft()
             if not future.done():  # otherwise its request has been cancelled
                 future.set_result(None)
-                # Runs after the request, and what has arrived meanwhile comes in between.
+                # Runs after the request; the events that have arrived meanwhile come in between.
                 asyncio.get_running_loop().call_soon(self._next)
                 return
         self._taken = False

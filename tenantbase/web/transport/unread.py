@@ -1,10 +1,10 @@
 """The memory budget for answers that clients have yet to read, of all connections together.
 
-What the kernel takes at once costs nothing here. The rest is charged until the client has read it:
-what lies in a connection's write buffer, and the values that an answer is rendered from piece by
-piece. When the budget is used up, the clients that have read nothing for longest are cut, and
-large answers wait until there is room, without holding their values meanwhile. A client that reads,
-however slowly, is never cut here; small answers never wait.
+Bytes that the kernel takes at once are not charged. All others are charged until the client has
+read them: those in a connection's write buffer, and the values from which an answer is rendered
+piece by piece. When the budget is used up, the clients that have read nothing for longest are cut
+off, and large answers wait until there is room, without holding their values meanwhile. A client
+that reads, however slowly, is never cut off here; small answers never wait.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from tenantbase.web.transport.progress import progress
 log = logging.getLogger("tenantbase.web")
 
 STALLED_SECONDS: Final = 0.5
-"""A client that has read nothing of its answer for this long may be cut for the sake of others."""
+"""A client that has read nothing of its answer for this long may be cut off to make room for
+others."""
 
 SMALL_ANSWER_BYTES: Final = 64 << 10
 """Answers up to this size never wait."""
@@ -31,9 +32,9 @@ WAIT_SECONDS: Final = 5.0
 """How long a large answer waits for room, before its request is refused."""
 
 HIGH_WATER_BYTES: Final = 8 << 10
-"""Unread bytes of a connection from which it is charged, and not served any more."""
+"""A connection with this many unread bytes is charged for them, and its next requests wait."""
 
-_LOOK_SECONDS: Final = 0.05  # between two looks at all clients
+_LOOK_SECONDS: Final = 0.05  # the interval between checks of all clients
 
 
 class Unread:
@@ -58,7 +59,7 @@ class Unread:
         return len(self._waiting)
 
     def has_room(self, size: int) -> bool:
-        """Whether so many more bytes may be held, if need be after cutting stalled clients.
+        """Whether this many more bytes may be held, after cutting off stalled clients if necessary.
 
         A single answer may be larger than the limit. Those that wait already go first.
         """
@@ -113,7 +114,7 @@ class Unread:
                 self._admit()
 
     def _admit(self) -> None:
-        """Let those go on that wait, in order, as far as there is room."""
+        """Let waiting answers continue, in order, as far as there is room."""
         while self._waiting:
             share, size, room = self._waiting[0]
             if room.done():
@@ -126,7 +127,7 @@ class Unread:
                 return
 
     def _look_later(self) -> None:
-        """Clients become stalled as time passes, so while answers wait, look at them."""
+        """Check the clients while answers wait: some become stalled as time passes."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(2 * _LOOK_SECONDS, self._look)
 
@@ -139,7 +140,7 @@ class Unread:
             self._look_later()
 
     def _cut_stalled(self, needed: int) -> None:
-        """Cut clients that read nothing, those first that have not for longest, to make room."""
+        """Cut off clients that read nothing, longest first, to make room."""
         now = asyncio.get_running_loop().time()
         if now - self._looked < _LOOK_SECONDS:
             return
@@ -150,7 +151,8 @@ class Unread:
         for share in stalled:
             if self.used + needed <= self.limit:
                 break
-            # Not by _charge: those that wait are admitted by the caller, or when it frees more.
+            # Don't use _charge: the caller admits the waiting answers, or does so after freeing
+            # more.
             self._shares.discard(share)
             self.used -= share.size
             share.size = 0
@@ -166,7 +168,7 @@ class Unread:
 
 
 class Share:
-    """What one connection, or one answer, holds of the budget.
+    """The share of the budget that one connection, or one answer, holds.
 
     Attributes:
         size: bytes.
@@ -184,19 +186,19 @@ class Share:
         self._unread = unread
 
     def charge(self, size: int) -> None:
-        """Hold so many bytes from now on, whether or not there is room."""
+        """Change the share to this size, whether or not there is room."""
         if size != self.size:
             self._unread._charge(self, size)
 
     def keep(self, size: int) -> bool:
-        """Hold so many bytes from now on if there is room. Returns: whether there is."""
+        """Change the share to this size if there is room. Returns: whether there is."""
         if size > self.size and not self._unread.has_room(size - self.size):
             return False
         self.charge(size)
         return True
 
     async def reserve(self, size: int, seconds: float | None) -> None:
-        """Hold so many bytes from now on, once there is room; until then, none.
+        """Change the share to this size once there is room; until then, it is 0.
 
         Args:
             seconds: how long to wait; None: as long as it takes.

@@ -427,7 +427,7 @@ async def test_every_database_has_its_own_secret(tmp_path: Path) -> None:
         (sql_queries._SCAN, 4, "SEARCH entries USING INDEX {key} (key>? AND key<?)"),
         (sql_queries._SCAN_KEYS, 4, "SEARCH entries USING INDEX {key} (key>? AND key<?)"),
         (sql_rows._LOOK_UP.format("value", "?, ?"), 3, "SEARCH entries USING INDEX {key} (key=?)"),
-        (sql_rows._UPDATE, 6, "SEARCH entries USING INTEGER PRIMARY KEY (rowid=?)"),
+        (sql_rows._UPDATE.format("?"), 6, "SEARCH entries USING INTEGER PRIMARY KEY (rowid=?)"),
         (sql_sweep._COUNT, 2, "SEARCH entries USING COVERING INDEX {key} (key>? AND key<?)"),
         (sql_sweep._COUNT_EXPIRED, 3, "SEARCH entries USING INDEX entries_expiry (expires_at<?)"),
         (

@@ -1,0 +1,54 @@
+"""Large values, copied between Python and the pages of the database without further copies.
+
+A value that is bound to a statement is in memory three times: ours, SQLite's copy of the parameter, and
+the row that it assembles. The parameter even stays until the statement is used again. A value in
+a result is there twice. So the row is written with zeros in place of the value, and SQLite's blob interface
+(https://sqlite.org/c3ref/blob_open.html) fills them in, in the same transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, Final
+
+LARGE_BYTES: Final = 4 << 20
+"""A larger value is written and read by itself."""
+
+UNLESS_LARGE: Final = f"CASE WHEN length(value) > {LARGE_BYTES} THEN NULL ELSE value END"
+"""SQL for the value of an entry, or null if ``read_large`` is to read it.
+
+SQLite knows the length from the front of the row, without touching the value's pages."""
+
+_CREATED: Final = "SELECT created FROM entries WHERE key = ?"
+_VALUE_AT: Final = 4
+_CREATED_AT: Final = 5
+
+
+def write_rows(connection: sqlite3.Connection, statement: str, rows: Iterable[Any]) -> None:
+    """Insert or update rows of ``entries``, within a transaction.
+
+    Args:
+        statement: with ``{}`` in place of the value's parameter.
+        rows: parameters: the fifth is the value, the sixth the row's ``created``.
+    """
+    small: list[Any] = []
+    large: list[Any] = []
+    for row in rows:
+        (large if len(row[_VALUE_AT]) > LARGE_BYTES else small).append(row)
+    if small:
+        connection.executemany(statement.format("?"), small)
+    for row in large:
+        value, created = row[_VALUE_AT], row[_CREATED_AT]
+        connection.execute(
+            statement.format("zeroblob(?)"), (*row[:_VALUE_AT], len(value), *row[_CREATED_AT:])
+        )
+        with connection.blobopen("entries", "value", created) as blob:
+            blob.write(value)
+
+
+def read_large(connection: sqlite3.Connection, key: str) -> bytes:
+    """The value of a key that has a row. Called in the snapshot in which the row was read."""
+    (created,) = connection.execute(_CREATED, (key,)).fetchone()
+    with connection.blobopen("entries", "value", created, readonly=True) as blob:
+        return blob.read()
