@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from itertools import pairwise
@@ -37,6 +36,7 @@ from tenantbase.client import (
 from tenantbase.client.sse import BlockReader
 from tests.app_server import AppServer
 from tests.nginx import Nginx
+from tests.scripted import Scripted
 from tests.servers import FaultProxy
 
 Item = TypeVar("Item")
@@ -68,46 +68,6 @@ async def client(server: AppServer) -> AsyncIterator[Client]:
 async def proxy(server: AppServer) -> AsyncIterator[FaultProxy]:
     async with FaultProxy(f"127.0.0.1:{server.port}") as proxy:
         yield proxy
-
-
-class Scripted:
-    """A server that gives scripted answers in order, one per connection."""
-
-    def __init__(self) -> None:
-        self.answers: list[bytes] = []
-        self.requests: list[bytes] = []
-        self.url = ""
-
-    async def __aenter__(self) -> Scripted:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = "http://127.0.0.1:{}".format(self._server.sockets[0].getsockname()[1])
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._server.close()
-        await self._server.wait_closed()
-
-    def will(self, status: int, body: bytes = b"", **headers: str) -> None:
-        """Script an answer."""
-        fields = {"Content-Length": str(len(body)), "Connection": "close", **headers}
-        head = "".join(f"{name.replace('_', '-')}: {text}\r\n" for name, text in fields.items())
-        self.answers.append(f"HTTP/1.1 {status} Scripted\r\n{head}\r\n".encode() + body)
-
-    def will_refuse(self, status: int, name: str, **headers: str) -> None:
-        """Script an answer with a problem document."""
-        kind = f"urn:tenantbase:problem:{name}"
-        body = json.dumps({"type": kind, "title": "T", "status": status, "detail": "D."}).encode()
-        self.will(status, body, Content_Type="application/problem+json", **headers)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        lines = head.decode().lower().split("\r\n")
-        lengths = [int(line[15:]) for line in lines if line.startswith("content-length:")]
-        self.requests.append(head + await reader.readexactly(sum(lengths)))
-        writer.write(self.answers.pop(0))
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
 
 
 @pytest.fixture

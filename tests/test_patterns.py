@@ -217,6 +217,7 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
     "ranges._RANGE": [("bytes=", " ", "x"), ("bytes=1-1", " ", "x"), ("bytes=", "1", "-")],
     "rows._INTEGER": [("", "1", "x"), ("-", "0", ""), ("", "-", "")],
     "scope._TENANT": [("", "a", "/"), ("", "a-", "A")],
+    "secret._BEARER": [("", "a", " "), ("a", "=", " "), ("", "a=", "")],
     "targets._BROKEN_ESCAPE": [("", "%a", ""), ("", "%aa", "")],
     "targets._INTEGER": [("", "1", "x")],
     "targets._NUMBER": [("", "1", "x"), ("1.", "1", "x"), ("", "1.", "")],

@@ -44,7 +44,7 @@ LEAVES = {
         "policy_counts",
         "media_types",
     ),
-    *("owned_files", "pem", "problem_types", "scope", "troubles"),
+    *("owned_files", "pem", "problem_types", "scope", "secret", "troubles"),
 }
 # The modules of interfaces/ that are not drivers: Protocols and addresses.
 ABSTRACT = {"interfaces", "interfaces.store", "interfaces.cache", "interfaces.memcached.address"}

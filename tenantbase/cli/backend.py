@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
+from tenantbase.access import Tenant, Token, TokenScope
 from tenantbase.process.config import Config
 
 if TYPE_CHECKING:
     from tenantbase.database import Reader
+
+Result = TypeVar("Result")
+
+WHERE: Final = ("database", "url", "tls_ca", "token", "token_file", "write_timeout")
+"""The options of every command that works on a backend."""
 
 
 class Backend(Protocol):
@@ -39,6 +46,32 @@ class Backend(Protocol):
     def lines(self, prefix: str, limit: int | None) -> AsyncGenerator[bytes, None]:
         """Entries as lines of JSON, several in each piece, in byte order of keys."""
 
+    async def tenants(self) -> Sequence[Tenant]:
+        """All tenants, in the order of their names."""
+
+    async def put_tenant(self, name: str, limits: Mapping[str, int | None]) -> None:
+        """Create a tenant, or change those of its limits that are given, by their names."""
+
+    async def delete_tenant(self, name: str) -> None:
+        """Remove a tenant, its entries and its tokens; removing an absent one is not an error."""
+
+    async def tokens(self) -> Sequence[Token]:
+        """All tokens, in the order of their creation."""
+
+    async def create_token(
+        self,
+        name: str,
+        scope: TokenScope,
+        *,
+        tenant: str | None,
+        prefix: str | None,
+        ttl: float | None,
+    ) -> tuple[str, str]:
+        """Make a token. Returns: its id, and its secret."""
+
+    async def revoke_token(self, id: str) -> None:
+        """Remove a token; removing an absent one is not an error."""
+
 
 @asynccontextmanager
 async def open_backend(
@@ -53,13 +86,31 @@ async def open_backend(
     if config.url is not None:
         from tenantbase.cli.http import open_http_backend
 
-        async with open_http_backend(config.url, config.tls_ca) as http:
+        async with open_http_backend(config) as http:
             yield http
     else:
-        from tenantbase.cli.local import LocalBackend
+        from tenantbase.cli.local import LocalBackend, scope_of
         from tenantbase.process.wiring import open_database, open_to_read
+        from tenantbase.scope import DEFAULT
 
+        create = create and config.tenant in (None, DEFAULT.tenant)  # it has no other tenant then
         opened: AbstractAsyncContextManager[Reader]
         opened = open_to_read(config) if read_only else open_database(config, create=create)
         async with opened as database:
-            yield LocalBackend(database)
+            yield LocalBackend(database, await scope_of(database, config.tenant))
+
+
+def run(
+    config: Config,
+    work: Callable[[Backend], Awaitable[Result]],
+    *,
+    create: bool = False,
+    read_only: bool = False,
+) -> Result:
+    """Run a command's work on the backend that ``open_backend`` opens, in an event loop of its own."""
+
+    async def session() -> Result:
+        async with open_backend(config, create=create, read_only=read_only) as backend:
+            return await work(backend)
+
+    return asyncio.run(session())

@@ -1,4 +1,4 @@
-"""Input of the command line: standard input or a file."""
+"""Input of the command line: standard input, a file, or what somebody types."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
+
+import click
 
 from tenantbase.errors import TenantbaseError
 
@@ -34,6 +36,24 @@ def read_standard_input() -> bytes:
         return _standard_input().read()
     except OSError as error:
         raise TenantbaseError(f"cannot read standard input: {error.strerror}") from error
+
+
+def given_or_prompted(name: str, given: str | None) -> str:
+    """The argument, or the answer to a prompt on standard error.
+
+    Raises:
+        TenantbaseError: it is not given, and there is no answer.
+    """
+    if given is not None:
+        return given
+    try:
+        answer: str = click.prompt(name, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        click.echo(err=True)  # moves past the prompt's line
+        raise TenantbaseError(f"{name.upper()} is missing") from None
+    return answer
 
 
 def _standard_input() -> BinaryIO:

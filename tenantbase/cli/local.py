@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
+from tenantbase.access import Access, Tenant, Token, TokenScope
 from tenantbase.database import Database, Reader
 from tenantbase.documents import applied_json, as_line, entry_json
-from tenantbase.scope import DEFAULT
+from tenantbase.errors import NoSuchTenant
+from tenantbase.scope import DEFAULT, Scope
+
+
+async def scope_of(database: Reader, tenant: str | None) -> Scope:
+    """The keys of a tenant; None: those of ``default``. Raises NoSuchTenant."""
+    if tenant is None:
+        return DEFAULT
+    if tenant not in (await _access(database)).tenants:
+        raise NoSuchTenant(tenant)
+    return Scope(tenant)
 
 
 class LocalBackend:
@@ -14,10 +25,12 @@ class LocalBackend:
 
     Args:
         database: for the methods that read, a ``Reader`` is enough.
+        scope: whose keys the commands work on.
     """
 
-    def __init__(self, database: Reader) -> None:
+    def __init__(self, database: Reader, scope: Scope) -> None:
         self._database = database
+        self._scope = scope
 
     async def set(
         self,
@@ -31,23 +44,55 @@ class LocalBackend:
     ) -> bytes:
         database = self._writable()
         draft = database.draft(
-            DEFAULT, key, content_type, ttl=ttl, if_absent=if_absent, if_version=if_version
+            self._scope, key, content_type, ttl=ttl, if_absent=if_absent, if_version=if_version
         )
-        return applied_json(key, await database.put(DEFAULT, draft, value))
+        return applied_json(key, await database.put(self._scope, draft, value))
 
     async def get(self, key: str) -> tuple[bytes, str] | None:
-        entry = (await self._database.get(DEFAULT, key)).entry
+        entry = (await self._database.get(self._scope, key)).entry
         return None if entry is None else (entry.value, entry.content_type)
 
     async def delete(self, key: str, *, if_version: int | None) -> None:
-        await self._writable().delete(DEFAULT, key, if_version=if_version)
+        await self._writable().delete(self._scope, key, if_version=if_version)
 
     async def lines(self, prefix: str, limit: int | None) -> AsyncGenerator[bytes, None]:
-        async for entries, _ in self._database.scan(DEFAULT, prefix, limit=limit):
-            yield b"".join(
-                as_line(entry_json(entry.key[DEFAULT.plain], entry)) for entry in entries
-            )
+        plain = self._scope.plain
+        async for entries, _ in self._database.scan(self._scope, prefix, limit=limit):
+            yield b"".join(as_line(entry_json(each.key[plain], each)) for each in entries)
+
+    async def tenants(self) -> Sequence[Tenant]:
+        return list((await _access(self._database)).tenants.values())
+
+    async def put_tenant(self, name: str, limits: Mapping[str, int | None]) -> None:
+        await self._writable().put_tenant(name, **limits)
+
+    async def delete_tenant(self, name: str) -> None:
+        await self._writable().delete_tenant(name)
+
+    async def tokens(self) -> Sequence[Token]:
+        return list((await _access(self._database)).tokens.values())
+
+    async def create_token(
+        self,
+        name: str,
+        scope: TokenScope,
+        *,
+        tenant: str | None,
+        prefix: str | None,
+        ttl: float | None,
+    ) -> tuple[str, str]:
+        token, secret = await self._writable().create_token(name, scope, tenant, prefix, ttl)
+        return token.id, secret
+
+    async def revoke_token(self, id: str) -> None:
+        await self._writable().revoke_token(id)
 
     def _writable(self) -> Database:
         assert isinstance(self._database, Database)  # commands that write open one
         return self._database
+
+
+async def _access(database: Reader) -> Access:
+    access = await database.access(None)
+    assert access is not None  # no version of it is known
+    return access

@@ -16,7 +16,7 @@ from tenantbase.documents import as_line, entry_json
 from tenantbase.errors import InvalidRequest, TenantbaseError
 from tenantbase.json_requests import SetValue, SetValueDecoder
 from tenantbase.json_text import parse
-from tenantbase.scope import DEFAULT
+from tenantbase.scope import Scope
 
 _BATCH_LINES: Final = 4000
 _BATCH_BYTES: Final = 4 << 20
@@ -41,18 +41,22 @@ class _Batch(NamedTuple):
     refused: TenantbaseError | None
 
 
-async def export_lines(database: Reader, prefix: str) -> AsyncGenerator[tuple[bytes, int], None]:
-    """Every entry whose key begins with ``prefix``, in byte order of keys.
+async def export_lines(
+    database: Reader, scope: Scope, prefix: str
+) -> AsyncGenerator[tuple[bytes, int], None]:
+    """Every entry in the scope whose key begins with ``prefix``, in byte order of keys.
 
     Yields: a batch of lines, and their number.
     """
-    async for entries, _ in database.scan(DEFAULT, prefix):
-        yield b"".join(
-            as_line(entry_json(entry.key[DEFAULT.plain], entry)) for entry in entries
-        ), len(entries)
+    plain = scope.plain
+    async for entries, _ in database.scan(scope, prefix):
+        lines = b"".join(as_line(entry_json(each.key[plain], each)) for each in entries)
+        yield lines, len(entries)
 
 
-async def import_lines(database: Database, source: BinaryIO) -> AsyncGenerator[int, None]:
+async def import_lines(
+    database: Database, scope: Scope, source: BinaryIO
+) -> AsyncGenerator[int, None]:
     """Store the entries, many per transaction. Expired entries are skipped.
 
     Args:
@@ -69,7 +73,7 @@ async def import_lines(database: Database, source: BinaryIO) -> AsyncGenerator[i
     while True:
         await checkpoint()
         with interruptible():
-            batch = _read(database, source, done)
+            batch = _read(database, scope, source, done)
         if batch.entries:
             try:
                 await batch.entries.write()
@@ -85,8 +89,8 @@ async def import_lines(database: Database, source: BinaryIO) -> AsyncGenerator[i
         yield batch.lines
 
 
-def _read(database: Database, source: BinaryIO, done: int) -> _Batch:
-    entries = database.import_batch(DEFAULT)
+def _read(database: Database, scope: Scope, source: BinaryIO, done: int) -> _Batch:
+    entries = database.import_batch(scope)
     longest = 2 * database.limits.max_value_bytes + _OTHER_FIELDS_BYTES
     lines = size = 0
     while lines < _BATCH_LINES and size < _BATCH_BYTES:

@@ -7,12 +7,13 @@ from contextlib import AsyncExitStack
 from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Final, overload
-from urllib.parse import urlsplit
 
 import aiohttp
 
+from tenantbase.client.administration import Administration
 from tenantbase.client.errors import NoSuchKey, UnexpectedAnswer
 from tenantbase.client.exchange import Exchange
+from tenantbase.client.identity import header_fields
 from tenantbase.client.listing import listed
 from tenantbase.client.results import (
     NOT_MODIFIED,
@@ -27,9 +28,11 @@ from tenantbase.client.results import (
 )
 from tenantbase.client.retrying import Answer
 from tenantbase.client.session import open_session
+from tenantbase.client.settings import Settings
 from tenantbase.client.targets import PATH_SAFE, quoted, seconds_query
 from tenantbase.client.watching import watch
 from tenantbase.client.wire import (
+    JSON_HEADERS,
     Deleted,
     EntryPage,
     FoundEntry,
@@ -48,10 +51,9 @@ from tenantbase.entry import OCTETS
 
 _KEYS_PER_REQUEST: Final = 1000
 _NO_LIMIT: Final = 0  # to aiohttp
-_JSON_BODY: Final = {"Content-Type": "application/json"}
 
 
-class Client:
+class Client(Administration):
     """A connection pool to one server.
 
     ::
@@ -65,13 +67,17 @@ class Client:
 
     Args:
         url: the server's URL, such as ``http://127.0.0.1:8000``; it may have a path.
+        token: sent to this server alone, as ``Authorization: Bearer``.
+        tenant: the tenant to work on; None: that of the token, or ``default`` for an ``admin``.
         session: the session to use instead of a new one. It is not closed.
         ssl: how to verify a server with an https URL; None: with this machine's certificate
             authorities, or those in the file that ``SSL_CERT_FILE`` names. Not for a ``session``.
         headers: sent with every request.
         timeout: seconds for one call, including its retries; for a list, for each page.
         connect_timeout: seconds for opening a connection.
-        attempts: the most times that a request is sent.
+        attempts: the most times that a request is sent, not counting refusals for a rate limit.
+        wait_when_limited: seconds that a call may wait, in all and within ``timeout``, when the
+            tenant has made too many requests; 0: RateLimited at once.
         connections: how many connections may be open. Each watch opens one more of its own, unless
             you give a ``session``.
     """
@@ -80,51 +86,41 @@ class Client:
         self,
         url: str,
         *,
+        token: str | None = None,
+        tenant: str | None = None,
         session: aiohttp.ClientSession | None = None,
         ssl: SSLContext | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float = 30.0,
         connect_timeout: float = 5.0,
         attempts: int = 5,
+        wait_when_limited: float = 0.0,
         connections: int = 100,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
-            raise ValueError("url must look like http://127.0.0.1:8000")
         if session is not None and ssl is not None:
             raise ValueError("give session or ssl, not both: a session has its own ssl")
-        if attempts < 1 or connections < 1:
-            raise ValueError("attempts and connections must be at least 1")
-        check_finite(timeout=timeout, connect_timeout=connect_timeout)
-        if timeout <= 0 or connect_timeout <= 0:
-            raise ValueError("timeout and connect_timeout must be positive")
-        self._base = url.rstrip("/")
+        self._settings = Settings(
+            url=url.rstrip("/"),
+            headers=header_fields(headers, token, tenant),
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            attempts=attempts,
+            wait_when_limited=wait_when_limited,
+            connections=connections,
+        )
         self._given = session
         self._ssl = ssl
-        self._headers = dict(headers or {})
-        self._timeout = timeout
-        self._connect_timeout = connect_timeout
-        self._attempts = attempts
-        self._connections = connections
         self._stack = AsyncExitStack()
         self._open: Exchange | None = None
 
     async def __aenter__(self) -> Client:
         session = watching = self._given
         if session is None or watching is None:
-            session = await self._stack.enter_async_context(
-                open_session(self._connections, self._ssl)
-            )
-            watching = await self._stack.enter_async_context(open_session(_NO_LIMIT, self._ssl))
-        self._open = Exchange(
-            session,
-            watching,
-            self._base,
-            self._headers,
-            timeout=self._timeout,
-            connect_timeout=self._connect_timeout,
-            attempts=self._attempts,
-        )
+            session, watching = [
+                await self._stack.enter_async_context(open_session(limit, self._ssl))
+                for limit in (self._settings.connections, _NO_LIMIT)
+            ]
+        self._open = Exchange(session, watching, self._settings)
         return self
 
     async def __aexit__(
@@ -163,7 +159,7 @@ class Client:
         return written
 
     async def _post(self, path: str, body: bytes) -> bytes:
-        return (await self._exchange.write("POST", path, body, _JSON_BODY)).body
+        return (await self._exchange.write("POST", path, body, JSON_HEADERS)).body
 
     # One entry
 
@@ -311,7 +307,7 @@ class Client:
         found: dict[str, Entry] = {}
         for start in range(0, len(wanted), _KEYS_PER_REQUEST):
             body = json_body({"keys": wanted[start : start + _KEYS_PER_REQUEST]})
-            answer = await self._exchange.read("POST", "/get-values", body, _JSON_BODY)
+            answer = await self._exchange.read("POST", "/get-values", body, JSON_HEADERS)
             found.update((each.key, each.entry()) for each in parse(answer.body, EntryPage).values)
         check_keys(wanted, found)
         return found

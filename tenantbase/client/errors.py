@@ -9,6 +9,11 @@
         ├── ConditionFailed      if_version or if_absent did not hold
         ├── WrongType            the operation does not work on this kind of entry
         ├── TooLarge             the value or the request exceeds a limit
+        ├── Unauthenticated      the server requires a token: there is none, or it is not valid now
+        ├── Forbidden            the token does not allow it
+        ├── NoSuchTenant         the tenant does not exist
+        ├── QuotaExceeded        the tenant would exceed its entries or bytes
+        ├── RateLimited          the tenant has made too many requests; see retry_after
         └── Unavailable          the server cannot do it now; try again later
 
 A missing key is not an error: it is ``None``.
@@ -53,6 +58,7 @@ class Problem(msgspec.Struct, frozen=True):
         title: the kind of problem, for people.
         detail: what is wrong with this request, for people.
         field: the offending field or parameter, if there is one.
+        limit: the limit that is exceeded, such as ``max_bytes``, if the problem is one.
         key: the key whose condition failed.
         version: that key's current version; None if the key is absent.
     """
@@ -62,6 +68,7 @@ class Problem(msgspec.Struct, frozen=True):
     title: str = ""
     detail: str = ""
     field: str | None = None
+    limit: str | None = None
     key: str | None = None
     version: int | None = None
 
@@ -90,6 +97,42 @@ class TooLarge(Refused):
     """A value, a batch or a request exceeds its limit."""
 
 
+class Unauthenticated(Refused):
+    """The server requires a token, and there is none, or it is unknown, revoked or expired."""
+
+
+class Forbidden(Refused):
+    """The token does not allow it: its scope, its tenant or its prefix."""
+
+
+class NoSuchTenant(Refused):
+    """The tenant does not exist."""
+
+
+class QuotaExceeded(Refused):
+    """The tenant would have more entries, or bytes of keys and values, than it may.
+
+    Attributes:
+        limit: ``max_entries`` or ``max_bytes``.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self.limit = problem.limit
+
+
+class RateLimited(Refused):
+    """The tenant has made more requests than it may.
+
+    Attributes:
+        retry_after: seconds until it may make another.
+    """
+
+    def __init__(self, problem: Problem, retry_after: float) -> None:
+        super().__init__(problem)
+        self.retry_after = retry_after
+
+
 class NoSuchKey(Refused):
     """The key does not exist. Internal: callers of the client get None."""
 
@@ -106,20 +149,30 @@ _BY_STATUS: Final[dict[int, type[Refused]]] = {
     503: Unavailable,
     507: Unavailable,
 }
+# Types that share their status with others.
+_BY_TYPE: Final[dict[str, type[Refused]]] = {
+    ProblemType.NO_SUCH_KEY.uri: NoSuchKey,
+    ProblemType.UNAUTHENTICATED.uri: Unauthenticated,
+    ProblemType.FORBIDDEN.uri: Forbidden,
+    ProblemType.NO_SUCH_TENANT.uri: NoSuchTenant,
+    ProblemType.TENANT_REQUIRED.uri: Refused,
+    ProblemType.QUOTA_EXCEEDED.uri: QuotaExceeded,
+}
 
-_NO_SUCH_KEY: Final = ProblemType.NO_SUCH_KEY.uri
+_RATE_LIMITED: Final = ProblemType.RATE_LIMITED.uri
 _UNKNOWN: Final = ProblemType.OUTCOME_UNKNOWN.uri
 # Nothing was written, and a retry may succeed soon. A full disk takes longer.
 RETRYABLE: Final = frozenset({ProblemType.OVERLOADED.uri, ProblemType.STORE_UNAVAILABLE.uri})
-_NOTHING_WRITTEN: Final = RETRYABLE | {ProblemType.DISK_FULL.uri}
+_NOTHING_WRITTEN: Final = RETRYABLE | {ProblemType.DISK_FULL.uri, ProblemType.QUOTA_EXCEEDED.uri}
 
 
-def error_of(problem: Problem, status: int, writes: bool) -> ClientError:
+def error_of(problem: Problem, status: int, writes: bool, retry_after: float) -> ClientError:
     """The error to raise for a problem.
 
     Args:
         status: the answer's HTTP status, which may differ from the one in a proxy's document.
         writes: whether the request was a write.
+        retry_after: seconds that the server asks to wait.
     """
     if problem.type == _UNKNOWN:
         return OutcomeUnknown(problem.detail)
@@ -127,6 +180,7 @@ def error_of(problem: Problem, status: int, writes: bool) -> ClientError:
         # The server may have failed after writing, or something in between lost its answer.
         what = problem.detail or problem.title or f"HTTP status {status}"
         return OutcomeUnknown(f"{what}; the write may or may not have been made")
-    if problem.type == _NO_SUCH_KEY:
-        return NoSuchKey(problem)
-    return _BY_STATUS.get(problem.status, Refused)(problem)
+    if problem.type == _RATE_LIMITED:
+        return RateLimited(problem, retry_after)
+    kind = _BY_TYPE.get(problem.type) or _BY_STATUS.get(problem.status, Refused)
+    return kind(problem)

@@ -19,7 +19,8 @@ from aiohttp.client_middlewares import ClientHandlerType
 from yarl import URL
 
 from tenantbase.client.errors import ClientError, ConnectionFailed, NotTrusted, OutcomeUnknown
-from tenantbase.client.retrying import Answer, Interrupted, failure_of, may_retry, retry_delay
+from tenantbase.client.retrying import Answer, Interrupted, Retries, failure_of, may_retry
+from tenantbase.client.settings import Settings
 
 _PIECEWISE_FROM_BYTES: Final = 64 << 10  # sending a larger body in one piece blocks the event loop
 _NO_HEADERS: Final[Mapping[str, str]] = {}
@@ -50,35 +51,28 @@ class Exchange:
     Args:
         session: the connections for requests.
         watching: the connections for streams, which stay open for long.
-        base: the server's URL, without a trailing slash.
-        headers: sent with every request.
-        timeout: seconds for a request, including its retries.
-        connect_timeout: seconds for opening a connection.
-        attempts: how many times a request is sent at most.
+        settings: of the client.
     """
 
     def __init__(
         self,
         session: aiohttp.ClientSession,
         watching: aiohttp.ClientSession,
-        base: str,
-        headers: Mapping[str, str],
-        *,
-        timeout: float,
-        connect_timeout: float,
-        attempts: int,
+        settings: Settings,
     ) -> None:
-        self.session = session
-        self.watching = watching
-        self.base = base
-        self.headers = headers
-        self.connect_timeout = connect_timeout
-        self._timeout = timeout
-        self.attempts = attempts
+        self._session = session
+        self._watching = watching
+        self._base = settings.url
+        self._headers = settings.headers
+        self._settings = settings
 
     def url(self, target: str) -> URL:
         """The full URL of a path and query that are already percent-encoded."""
-        return URL(self.base + target, encoded=True)
+        return URL(self._base + target, encoded=True)
+
+    def retries(self) -> Retries:
+        """The retries that one request may have."""
+        return Retries(self._settings.attempts, self._settings.wait_when_limited)
 
     @asynccontextmanager
     async def stream(
@@ -94,11 +88,11 @@ class Exchange:
             Refused, UnexpectedAnswer: a retry is useless.
         """
         try:
-            async with self.watching.get(
+            async with self._watching.get(
                 self.url(target),
-                headers={**self.headers, **headers},
+                headers={**self._headers, **headers},
                 timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=self.connect_timeout, sock_read=silence
+                    total=None, sock_connect=self._settings.connect_timeout, sock_read=silence
                 ),
                 allow_redirects=False,
             ) as response:
@@ -108,10 +102,10 @@ class Exchange:
                     return
                 answer = Answer(response.status, response.headers, await response.read())
         except aiohttp.ClientConnectorCertificateError as error:
-            raise _not_trusted(self.base, error) from error
+            raise _not_trusted(self._base, error) from error
         except (aiohttp.ClientError, OSError) as error:
             what = str(error) or f"nothing for {silence:g} s"
-            raise Interrupted(ConnectionFailed(f"{self.base} does not answer: {what}")) from error
+            raise Interrupted(ConnectionFailed(f"{self._base} does not answer: {what}")) from error
         failure = failure_of(answer, writes=False)
         raise Interrupted(failure, answer) if may_retry(answer, failure, False) else failure
 
@@ -158,11 +152,11 @@ class Exchange:
     ) -> Answer:
         writes = also is None
         now = asyncio.get_running_loop().time
-        deadline = now() + self._timeout
-        attempt = 0
+        deadline = now() + self._settings.timeout
+        retries = self.retries()
         while True:
-            attempt += 1
             failure: ClientError
+            answer = None
             try:
                 answer = await self._send_once(
                     method, target, body, headers, deadline - now(), writes
@@ -170,14 +164,15 @@ class Exchange:
             except NotTrusted:  # a retry would get the same certificate
                 raise
             except ConnectionFailed as error:
-                failure, wait = error, retry_delay(attempt)
+                failure = error
             else:
                 if answer.status < 300 or answer.status == also:
                     return answer
-                failure, wait = failure_of(answer, writes), retry_delay(attempt, answer)
+                failure = failure_of(answer, writes)
                 if not may_retry(answer, failure, writes):
                     raise failure
-            if attempt == self.attempts or now() + wait >= deadline:
+            wait = retries.delay(failure, answer)
+            if wait is None or now() + wait >= deadline:
                 raise failure
             await asyncio.sleep(wait)
 
@@ -191,7 +186,7 @@ class Exchange:
         writes: bool,
     ) -> Answer:
         try:
-            async with self.session.request(
+            async with self._session.request(
                 method,
                 self.url(target),
                 data=(
@@ -199,24 +194,26 @@ class Exchange:
                     if body is not None and len(body) >= _PIECEWISE_FROM_BYTES
                     else body
                 ),
-                headers={**self.headers, **headers},
-                timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=self.connect_timeout),
+                headers={**self._headers, **headers},
+                timeout=aiohttp.ClientTimeout(
+                    total=seconds, sock_connect=self._settings.connect_timeout
+                ),
                 allow_redirects=False,
                 middlewares=(_no_resend,),
             ) as response:
                 return Answer(response.status, response.headers, await response.read())
         except aiohttp.ClientConnectorCertificateError as error:
-            raise _not_trusted(self.base, error) from error
+            raise _not_trusted(self._base, error) from error
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise ConnectionFailed(f"{self.base} does not answer: {error}") from error
+            raise ConnectionFailed(f"{self._base} does not answer: {error}") from error
         except (_ConnectionLost, aiohttp.ClientError, OSError) as error:
             what = str(error) or f"no answer within {seconds:.3g} s"
             if writes:
                 raise OutcomeUnknown(
-                    f"the answer of {self.base} to a write was lost; the write may or may not"
+                    f"the answer of {self._base} to a write was lost; the write may or may not"
                     f" have been made: {what}"
                 ) from error
-            raise ConnectionFailed(f"{self.base} does not answer: {what}") from error
+            raise ConnectionFailed(f"{self._base} does not answer: {what}") from error
 
 
 def _not_trusted(base: str, error: aiohttp.ClientConnectorCertificateError) -> NotTrusted:

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from tenantbase.access import Token, TokenScope
 from tenantbase.entry import is_json
 
 
@@ -141,3 +142,62 @@ class Health(msgspec.Struct, frozen=True):
     draining: bool
     version: str
     troubles: tuple[str, ...] = ()
+
+
+class Tenant(msgspec.Struct, frozen=True):
+    """A tenant, its usage and its limits; a limit of None is no limit.
+
+    Attributes:
+        entries: how many it has. Expired ones count until they are removed, shortly after.
+        bytes: of its keys and values together.
+        max_requests_per_second: over all workers of a server.
+    """
+
+    name: str
+    entries: int
+    bytes: int
+    max_entries: int | None
+    max_bytes: int | None
+    max_requests_per_second: int | None
+
+
+class NewToken(Token, frozen=True, kw_only=True):
+    """A token that was just made.
+
+    Attributes:
+        token: the secret, to be given to its user. The server does not know it any more. It is not
+            in the ``repr``.
+    """
+
+    token: str
+
+    def __repr__(self) -> str:
+        return (
+            f"NewToken(id={self.id!r}, name={self.name!r}, scope={str(self.scope)!r}, token='***')"
+        )
+
+
+class OwnToken(msgspec.Struct, frozen=True):
+    """The token that a client sends; see ``Token``."""
+
+    id: str
+    name: str
+    expires_at: float | None
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """What a server takes a client for.
+
+    Attributes:
+        scope: what it may do. While the server is open, everyone is ``ADMIN``.
+        tenant: the tenant that its token belongs to; None: to none.
+        prefix: what its keys must begin with; None: any key.
+        max_value_bytes: the largest value that the server takes.
+        token: None while the server is open.
+    """
+
+    scope: TokenScope
+    tenant: str | None
+    prefix: str | None
+    max_value_bytes: int
+    token: OwnToken | None

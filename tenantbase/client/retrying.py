@@ -13,6 +13,7 @@ from tenantbase.client.errors import (
     ClientError,
     OutcomeUnknown,
     Problem,
+    RateLimited,
     Refused,
     UnexpectedAnswer,
     error_of,
@@ -47,9 +48,11 @@ def failure_of(answer: Answer, writes: bool) -> ClientError:
     """The error for an answer with a status of 300 or more."""
     if answer.headers.get("Content-Type", "").startswith(MEDIA_TYPE):
         try:
-            return error_of(_problem.decode(answer.body), answer.status, writes)
+            problem = _problem.decode(answer.body)
         except msgspec.MsgspecError:
             pass  # not a document of ours
+        else:
+            return error_of(problem, answer.status, writes, _asked_seconds(answer))
     what = f"HTTP status {answer.status} without a problem document"
     if writes and answer.status >= 500:
         return OutcomeUnknown(f"{what}; the write may or may not have been made")
@@ -58,6 +61,8 @@ def failure_of(answer: Answer, writes: bool) -> ClientError:
 
 def may_retry(answer: Answer, failure: ClientError, writes: bool) -> bool:
     """Whether a retry may succeed and is harmless."""
+    if isinstance(failure, RateLimited):
+        return True
     if isinstance(failure, Refused):
         return failure.problem.type in RETRYABLE
     return not writes and answer.status in _GATEWAY
@@ -68,7 +73,41 @@ def retry_delay(attempt: int, answer: Answer | None = None) -> float:
     # Jitter keeps clients that failed together from retrying together.
     backoff = min(_BACKOFF_SECONDS * 2.0 ** min(attempt, 16), _LONGEST_BACKOFF_SECONDS)
     wait = random.uniform(0.5, 1.0) * backoff
-    asked = answer.headers.get("Retry-After", "") if answer is not None else ""
-    if asked.isascii() and asked.isdecimal():
-        wait += int(asked)
+    if answer is not None:
+        wait += _asked_seconds(answer)
     return wait
+
+
+def _asked_seconds(answer: Answer) -> int:
+    asked = answer.headers.get("Retry-After", "")
+    return int(asked) if asked.isascii() and asked.isdecimal() else 0
+
+
+class Retries:
+    """The retries of one call: how many there may be, and how long each is waited for.
+
+    Args:
+        attempts: how often the request may fail in all. Refusals for a rate limit do not count.
+        wait_when_limited: how many seconds it may wait for a rate limit, in all.
+    """
+
+    def __init__(self, attempts: int, wait_when_limited: float) -> None:
+        self._attempts_left = attempts
+        self._patience_left = wait_when_limited
+        self._failures = 0
+
+    def delay(self, failure: ClientError, answer: Answer | None = None) -> float | None:
+        """Count a failure after which a retry may succeed.
+
+        Returns: seconds to wait before the retry; None if there may be no more.
+        """
+        self._failures += 1
+        delay = retry_delay(self._failures, answer)
+        if not isinstance(failure, RateLimited):
+            self._attempts_left -= 1
+            return delay if self._attempts_left > 0 else None
+        if self._patience_left <= 0 or failure.retry_after > self._patience_left:
+            return None
+        delay = min(delay, self._patience_left)
+        self._patience_left -= delay
+        return delay

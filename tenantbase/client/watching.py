@@ -45,6 +45,7 @@ async def watch(exchange: Exchange, prefix: str, after: int | None) -> AsyncGene
         headers[_LAST_EVENT_ID] = str(after)
     connected = False
     retry = _RETRY_SECONDS
+    retries = exchange.retries()
     failures = 0  # in a row
     while True:
         answer = None
@@ -63,9 +64,9 @@ async def watch(exchange: Exchange, prefix: str, after: int | None) -> AsyncGene
                     if (event := _event(block)) is not None:
                         yield event
         except Interrupted as interrupted:
-            if not connected and failures + 1 >= exchange.attempts:
-                raise interrupted.failure from interrupted
             answer = interrupted.answer
+            if not connected and retries.delay(interrupted.failure, answer) is None:
+                raise interrupted.failure from interrupted
         failures += 1
         await asyncio.sleep(retry * random.uniform(0.5, 1.0) + retry_delay(failures, answer))
 

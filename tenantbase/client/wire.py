@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
+from tenantbase.access import Token
 from tenantbase.client.errors import UnexpectedAnswer
-from tenantbase.client.results import Entry, Put, Written
+from tenantbase.client.results import Entry, Put, Tenant, Written
 from tenantbase.entry import JSON
 
 Shape = TypeVar("Shape")
+
+JSON_HEADERS: Final = {"Content-Type": "application/json"}
 
 
 class FoundEntry(msgspec.Struct):
@@ -100,6 +103,36 @@ class Increment(msgspec.Struct, omit_defaults=True):
     ttl: float | None = None
     expires_at: float | None = None
     if_version: int | None = None
+
+
+class Tenants(msgspec.Struct):
+    """The answer to ``GET /v1/tenants``."""
+
+    tenants: list[Tenant]
+
+
+class PutTenant(msgspec.Struct):
+    """The body of ``PUT /v1/tenants/{name}``: a limit that is UNSET is left out."""
+
+    max_entries: int | None | msgspec.UnsetType
+    max_bytes: int | None | msgspec.UnsetType
+    max_requests_per_second: int | None | msgspec.UnsetType
+
+
+class Tokens(msgspec.Struct):
+    """The answer to ``GET /v1/tokens``."""
+
+    tokens: list[Token]
+
+
+class CreateToken(msgspec.Struct, omit_defaults=True):
+    """The body of ``POST /v1/tokens``."""
+
+    name: str
+    scope: str
+    tenant: str | None = None
+    prefix: str | None = None
+    ttl: float | None = None
 
 
 def json_body(body: object) -> bytes:

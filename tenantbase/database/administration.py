@@ -44,10 +44,6 @@ class Administration:
 
     _cache: Cache
 
-    async def access(self, known: int | None) -> Access | None:
-        """Tenants and tokens; None if their version is still ``known``, which costs little."""
-        return await self._cache.access(known)
-
     async def tenants(self) -> Sequence[Tenant]:
         """All tenants with their usage, in order of their names."""
         return list((await self._access()).tenants.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
+from tenantbase.access import Access
 from tenantbase.database.limits import MAX_PAGE_ENTRIES
 from tenantbase.entry import Entry, check_key, check_text
 from tenantbase.errors import InvalidRequest
@@ -16,6 +17,8 @@ class Entries(Protocol):
     """A source of entries by scoped key: the policy, or a read-only database."""
 
     def now(self) -> float: ...
+
+    def access(self, known: int | None) -> Awaitable[Access | None]: ...
 
     def get(self, key: str) -> Awaitable[Lookup]: ...
 
@@ -80,6 +83,14 @@ class Reader:
         return self._entries.scan(
             self._scoped_prefix(scope, prefix), scope.prefix(after), limit=limit, values=values
         )
+
+    async def access(self, known: int | None) -> Access | None:
+        """Tenants and tokens; None if their version is still ``known``, which costs little.
+
+        Raises:
+            StoreError: the database cannot serve.
+        """
+        return await self._entries.access(known)
 
     # Every read passes through one of these, which check what the scope allows.
 

@@ -19,6 +19,7 @@ from tenantbase.process import option_types as read
 from tenantbase.process.environment import INJECTOR, is_injected_address, unknown_variables
 from tenantbase.process.option_types import LOG_LEVELS, MIB
 from tenantbase.process.options import flag, option, options_of
+from tenantbase.secret import Secret
 
 # Not options: no deployment has needed another value.
 MAX_BATCH_ENTRIES: Final = 10_000  # keys or entries in one bulk operation
@@ -53,6 +54,22 @@ class Config:
         None,
         "FILE",
         "For an https URL: trust only the certificate authorities in this file (PEM).",
+    )
+    token: Secret | None = option(
+        read.token,
+        None,
+        "TOKEN",
+        "The token for the server at --url. Other users of this machine can see the command line:"
+        " prefer --token-file or TENANTBASE_TOKEN.",
+    )
+    token_file: Path | None = option(
+        read.file_name, None, "FILE", "Read the token for the server at --url from this file."
+    )
+    tenant: str | None = option(
+        read.tenant,
+        None,
+        "NAME",
+        "The tenant to work on; if it is not given, that of the token, or default.",
     )
     memcached: Literal["auto", "off"] | MemcacheAddress = option(
         read.memcached,
@@ -223,6 +240,9 @@ class Config:
                 mistakes.append(f"{source}: {error}")
         if given.get("database") and not given.get("url"):
             values.pop("url", None)  # the command line wins over the environment
+        for one, other in (("token", "token_file"), ("token_file", "token")):
+            if given.get(one) and not given.get(other):
+                values.pop(other, None)
         config = cls(**values, ignored=tuple(ignored))
         if "max_request_bytes" not in values:
             config = replace(config, max_request_bytes=max(8 * MIB, 2 * config.max_value_bytes))
@@ -263,8 +283,11 @@ def _contradictions(config: Config, given: Mapping[str, object]) -> list[str]:
     ):
         if getattr(config, one) is not None and getattr(config, other) is None:
             mistakes.append(f"{flag(one)}: needs {flag(other)} as well")
-    if given.get("tls_ca") and config.url is None:
-        mistakes.append("--tls-ca: needs --url as well")
+    for name in ("tls_ca", "token", "token_file"):
+        if given.get(name) and config.url is None:
+            mistakes.append(f"{flag(name)}: needs --url as well")
+    if config.token is not None and config.token_file is not None:
+        mistakes.append("--token and --token-file: give one, not both")
     if not (config.loopback or config.insecure):
         missing = (
             "no authentication" if config.tls_cert else "neither encryption nor authentication"

@@ -14,8 +14,12 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
+from tenantbase.errors import InvalidRequest
 from tenantbase.interfaces.memcached.address import MemcacheAddress
+from tenantbase.process.options import Unshown
 from tenantbase.process.processors import usable_processors
+from tenantbase.scope import check_tenant
+from tenantbase.secret import Secret, bearer_token
 
 MIB: Final = 1 << 20
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
@@ -27,7 +31,7 @@ _ORIGIN: Final = re.compile(
 )
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_INTEGER: Final = re.compile("[0-9]{1,9}")
+_INTEGER: Final = re.compile("[0-9]{1,15}")
 _UNITS: Final = {
     "": 1,
     "b": 1,
@@ -103,7 +107,23 @@ def url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("expected a URL such as http://127.0.0.1:8000")
+    if "@" in parts.netloc:
+        raise Unshown("expected a URL without a user and a password: error texts show it")
     return text.rstrip("/")
+
+
+def token(text: str) -> Secret:
+    try:
+        return bearer_token(text.strip())
+    except ValueError as error:
+        raise Unshown(str(error)) from None
+
+
+def tenant(text: str) -> str:
+    try:
+        return check_tenant(text)
+    except InvalidRequest as error:
+        raise ValueError(str(error)) from None
 
 
 def size(lowest: int, highest: int) -> Callable[[str], int]:

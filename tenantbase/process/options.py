@@ -38,6 +38,10 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+class Unshown(ValueError):
+    """A value that cannot be accepted, and is not repeated in the error: it may hold a secret."""
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """An option, as the command line and the docs need it.
@@ -82,6 +86,8 @@ class Option:
     def _read(self, text: str) -> object:
         try:
             return self.parse(text)
+        except Unshown:
+            raise
         except ValueError as error:
             raise ValueError(f"{text!r}: {error}") from None
 

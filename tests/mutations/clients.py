@@ -22,7 +22,7 @@ MUTATIONS: Final = {
                 "return True",
             ),
             "what-the-server-asks-for-is-not-waited-for": (
-                "        wait += int(asked)\n",
+                "        wait += _asked_seconds(answer)\n",
                 "        pass\n",
             ),
             "a-failed-write-was-not-made": (
@@ -44,12 +44,12 @@ MUTATIONS: Final = {
                 "ProblemType.STORE_UNAVAILABLE.uri, ProblemType.DISK_FULL.uri})\n_NOTHING",
             ),
             "a-full-disk-leaves-it-open": (
-                "_NOTHING_WRITTEN: Final = RETRYABLE | {ProblemType.DISK_FULL.uri}",
-                "_NOTHING_WRITTEN: Final = RETRYABLE",
+                "RETRYABLE | {ProblemType.DISK_FULL.uri, ",
+                "RETRYABLE | {",
             ),
             "any-404-is-no-such-key": (
-                "if problem.type == _NO_SUCH_KEY:",
-                "if problem.status == 404:",
+                "    kind = _BY_TYPE.get(problem.type) or",
+                "    kind = NoSuchKey if problem.status == 404 else",
             ),
             "a-failure-of-the-server-is-final": (
                 "if writes and status >= 500 and problem.type not in _NOTHING_WRITTEN:",
@@ -67,8 +67,8 @@ MUTATIONS: Final = {
         {
             "put-and-delete-are-sent-again": ("                middlewares=(_no_resend,),\n", ""),
             "one-attempt-too-many": (
-                "if attempt == self.attempts or",
-                "if attempt == self.attempts + 1 or",
+                "Retries(self._settings.attempts, ",
+                "Retries(self._settings.attempts + 1, ",
             ),
             "waiting-beyond-the-timeout": (" or now() + wait >= deadline:", ":"),
             "a-lost-write-failed": (
@@ -95,11 +95,11 @@ MUTATIONS: Final = {
                 "                        pass\n",
             ),
             "a-watch-that-was-connected-gives-up": (
-                "if not connected and failures + 1 >= exchange.attempts:",
-                "if failures + 1 >= exchange.attempts:",
+                "if not connected and retries.delay(",
+                "if retries.delay(",
             ),
             "a-watch-that-nobody-answers-goes-on": (
-                "if not connected and failures + 1 >= exchange.attempts:",
+                "if not connected and retries.delay(interrupted.failure, answer) is None:",
                 "if False:",
             ),
             "events-of-other-kinds-are-changes": (

@@ -35,6 +35,7 @@ GOOD: list[tuple[str, str, object]] = [
     ("database", "/tmp/x y.db", Path("/tmp/x y.db")),
     ("url", "http://127.0.0.1:8000/", "http://127.0.0.1:8000"),
     ("url", "https://example.com/base", "https://example.com/base"),
+    ("tenant", "a-1_b", "a-1_b"),
     ("memcached", "auto", "auto"),
     ("memcached", "off", "off"),
     ("memcached", "localhost:11211", MemcacheAddress(host="localhost", port=11211)),
@@ -88,6 +89,8 @@ BAD: list[tuple[str, str]] = [
     ("url", "127.0.0.1:8000"),
     ("url", "ftp://example.com"),
     ("url", "http://"),
+    ("tenant", "Acme"),
+    ("tenant", "a/b"),
     ("memcached", "on"),
     ("memcached", "localhost:0"),
     ("memcached", "unix:"),
@@ -298,6 +301,58 @@ def test_the_database_or_a_url() -> None:
     assert load({"database": "x.db"}, URL="http://localhost").url is None
     assert load({"url": "http://localhost"}, DATABASE="x.db").url == "http://localhost"
     assert load(URL="http://localhost", DATABASE="x.db").url == "http://localhost"
+
+
+TOKEN = "tb_" + "s3cr-t_" * 6 + "x"
+
+
+def test_token_has_four_sources() -> None:
+    url = {"url": "http://localhost"}
+    assert load(url | {"token": TOKEN}).token == TOKEN
+    assert load(url, TOKEN=f" {TOKEN}\n").token == TOKEN
+    assert load(url | {"token_file": "t"}).token_file == Path("t")
+    assert load(url, TOKEN_FILE="t").token_file == Path("t")
+
+
+def test_command_line_chooses_the_token() -> None:
+    url = {"url": "http://localhost"}
+    chosen = load(url | {"token": TOKEN}, TOKEN="other", TOKEN_FILE="t")
+    assert (chosen.token, chosen.token_file) == (TOKEN, None)
+    chosen = load(url | {"token_file": "t"}, TOKEN="other", TOKEN_FILE="u")
+    assert (chosen.token, chosen.token_file) == (None, Path("t"))
+    for given, variables in (
+        ({"token": TOKEN, "token_file": "t"}, {}),
+        ({}, {"TOKEN": TOKEN, "TOKEN_FILE": "t"}),
+    ):
+        with pytest.raises(ConfigError, match="--token and --token-file: give one, not both"):
+            load(url | given, **variables)
+
+
+@pytest.mark.parametrize("name", ["token", "token_file"])
+def test_token_is_for_a_server(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')}: needs --url as well"):
+        load({name: "t"})
+    assert load(None, **{name.upper(): "t"}).url is None
+
+
+@pytest.mark.parametrize("text", [f"{TOKEN} {TOKEN}", f"Bearer {TOKEN}", f"{TOKEN}\0", "é"])
+def test_malformed_token_is_not_shown(text: str) -> None:
+    for given, variables in (({"token": text}, {}), ({}, {"TOKEN": text})):
+        with pytest.raises(ConfigError) as caught:
+            load({"url": "http://localhost"} | given, **variables)
+        assert "a token is letters" in str(caught.value)
+        assert "s3cr" not in str(caught.value) and "é" not in str(caught.value)
+
+
+@pytest.mark.parametrize("user", ["user:s3cret@", "s3cret@", ":s3cret@"])
+def test_url_with_a_password_is_not_shown(user: str) -> None:
+    with pytest.raises(ConfigError, match="--url: expected a URL without a user") as caught:
+        load({"url": f"https://{user}localhost"})
+    assert "s3cret" not in str(caught.value)
+
+
+def test_token_is_not_in_the_repr() -> None:
+    assert TOKEN not in repr(load({"url": "http://localhost", "token": TOKEN}))
 
 
 def test_it_is_frozen() -> None:

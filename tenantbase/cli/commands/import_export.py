@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
-@command("import", "database", "max_value_bytes", "write_timeout")
+@command("import", "database", "tenant", "max_value_bytes", "write_timeout")
 @click.argument("file", default="-")
 def import_(config: Config, file: str) -> None:
     """Store the entries in FILE, or standard input: JSON, one entry a line.
@@ -28,28 +28,31 @@ def import_(config: Config, file: str) -> None:
     A line has "key" and "value" and may have the other fields that /set-value takes, except
     conditions. Stops at the first line that cannot be stored; the lines before it are stored.
     """
+    from tenantbase.cli.local import scope_of
     from tenantbase.cli.transfer import import_lines
     from tenantbase.process.wiring import open_database
 
     async def work(source: BinaryIO) -> None:
         async with open_database(config) as database:
+            scope = await scope_of(database, config.tenant)
             with _progress() as progress:
-                async for lines in import_lines(database, source):
+                async for lines in import_lines(database, scope, source):
                     progress.update(lines)
 
     with input_from(file) as source:
         asyncio.run(work(source))
 
 
-@command("export", "database", "write_timeout")
+@command("export", "database", "tenant", "write_timeout")
 @click.option("--prefix", default="", metavar="TEXT", help="Only keys with this prefix.")
 @click.argument("file", default="-")
 def export(config: Config, prefix: str, file: str) -> None:
-    """Write all entries to FILE, or standard output: JSON, one entry a line.
+    """Write all entries of the tenant to FILE, or standard output: JSON, one entry a line.
 
     FILE is replaced once everything is written. Until then, and if the export fails, it stays as
     it was.
     """
+    from tenantbase.cli.local import scope_of
     from tenantbase.cli.transfer import export_lines
     from tenantbase.process.wiring import files_of, open_to_read
 
@@ -59,8 +62,9 @@ def export(config: Config, prefix: str, file: str) -> None:
 
     async def work(output: Output) -> None:
         async with open_to_read(config) as database:
+            scope = await scope_of(database, config.tenant)
             with _progress() as progress:
-                async for lines, count in export_lines(database, prefix):
+                async for lines, count in export_lines(database, scope, prefix):
                     await output.send(lines)
                     progress.update(count)
 

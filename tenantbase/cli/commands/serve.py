@@ -14,7 +14,7 @@ from tenantbase.process.startup import exit_on
 
 log = logging.getLogger("tenantbase")
 
-_OF_CLIENTS: Final = ("url", "tls_ca")
+_OF_CLIENTS: Final = ("url", "tls_ca", "token", "token_file", "tenant")
 _OPTIONS: Final = tuple(option.name for option in OPTIONS if option.name not in _OF_CLIENTS)
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
-from typing import Final, TypeVar
+from typing import Final
 
 import click
 import msgspec
 
 from tenantbase.cli.arguments import as_given
-from tenantbase.cli.backend import Backend, open_backend
-from tenantbase.cli.input import read_standard_input
+from tenantbase.cli.backend import WHERE, Backend, run
+from tenantbase.cli.input import given_or_prompted, read_standard_input
 from tenantbase.cli.options import command
 from tenantbase.cli.output import standard_output
 from tenantbase.entry import JSON, OCTETS, check_key, check_text, expiry, is_json
@@ -22,9 +19,7 @@ from tenantbase.errors import CannotWrite, InvalidRequest, TenantbaseError
 from tenantbase.json_text import NotJson, check_json
 from tenantbase.process.config import Config
 
-Result = TypeVar("Result")
-
-_OPTIONS: Final = ("database", "url", "tls_ca", "write_timeout")
+_OPTIONS: Final = (*WHERE, "tenant")
 _JSON_SPACE: Final = b" \t\r\n"
 
 
@@ -55,8 +50,8 @@ def set_(
     0.
     """
     expiry(0, ttl, None)
-    key = check_key(_given_or_prompted("Key", key))
-    value = _given_or_prompted("Value", value)
+    key = check_key(given_or_prompted("Key", key))
+    value = given_or_prompted("Value", value)
     data = read_standard_input() if value == "-" else os.fsencode(value)
     stored, content_type = _as_value(data, text)
 
@@ -65,7 +60,7 @@ def set_(
             key, stored, content_type, ttl=ttl, if_absent=if_absent, if_version=if_version
         )
 
-    answer = _run(config, work, create=True)
+    answer = run(config, work, create=True)
     try:
         with suppress(BrokenPipeError), standard_output() as output:
             output.write(answer + b"\n")
@@ -82,8 +77,8 @@ def get(config: Config, key: str | None) -> None:
     Adds a newline to JSON and writes other values as they are. The exit status is 1 if the key does
     not exist.
     """
-    key = check_key(_given_or_prompted("Key", key))
-    found = _run(config, lambda backend: backend.get(key), read_only=True)
+    key = check_key(given_or_prompted("Key", key))
+    found = run(config, lambda backend: backend.get(key), read_only=True)
     if found is None:
         raise TenantbaseError(f"there is no key {key!r}")
     value, content_type = found
@@ -98,8 +93,8 @@ def get(config: Config, key: str | None) -> None:
 )
 def delete(config: Config, key: str | None, if_version: int | None) -> None:
     """Delete KEY, prompting for it if it is missing. Deleting an absent key is not an error."""
-    key = check_key(_given_or_prompted("Key", key))
-    _run(config, lambda backend: backend.delete(key, if_version=if_version))
+    key = check_key(given_or_prompted("Key", key))
+    run(config, lambda backend: backend.delete(key, if_version=if_version))
 
 
 @command("list", *_OPTIONS)
@@ -115,35 +110,7 @@ def list_(config: Config, prefix: str, limit: int | None) -> None:
                 await output.send(piece)
 
     with standard_output() as output:
-        _run(config, work, read_only=True)
-
-
-def _run(
-    config: Config,
-    work: Callable[[Backend], Awaitable[Result]],
-    *,
-    create: bool = False,
-    read_only: bool = False,
-) -> Result:
-    async def session() -> Result:
-        async with open_backend(config, create=create, read_only=read_only) as backend:
-            return await work(backend)
-
-    return asyncio.run(session())
-
-
-def _given_or_prompted(name: str, given: str | None) -> str:
-    """The argument, or the answer to a prompt on standard error."""
-    if given is not None:
-        return given
-    try:
-        answer: str = click.prompt(name, err=True)
-    except click.Abort:
-        if sys.stdin.isatty():
-            raise
-        click.echo(err=True)  # moves past the prompt's line
-        raise TenantbaseError(f"{name.upper()} is missing") from None
-    return answer
+        run(config, work, read_only=True)
 
 
 def _as_value(data: bytes, text: bool) -> tuple[bytes, str]:

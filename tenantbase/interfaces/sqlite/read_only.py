@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from tenantbase.access import Access
 from tenantbase.entry import Entry
 from tenantbase.errors import StoreError
 from tenantbase.interfaces.sqlite import queries as sql_queries
+from tenantbase.interfaces.sqlite.access import read_access
 from tenantbase.interfaces.sqlite.open_read_only import open_readonly
 from tenantbase.lookup import CacheStatus, Lookup
 
@@ -57,6 +59,10 @@ class ReadOnly:
             if piece:
                 after = piece[-1].key
             yield piece, more
+
+    async def access(self, known: int | None) -> Access | None:
+        """Tenants and tokens; as ``Cache.access``."""
+        return read_access(self._connection, known)
 
 
 @contextmanager
