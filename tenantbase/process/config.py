@@ -34,7 +34,7 @@ class Config:
         read.host,
         None,
         "HOST",
-        "The only address to listen on; anything but loopback needs --insecure.",
+        "The only address to listen on; anything but loopback needs a database with tokens, or --insecure.",
         shown="127.0.0.1 and ::1",
     )
     port: int = option(
@@ -143,7 +143,7 @@ class Config:
         read.switch,
         False,
         "",
-        "Allow any --host, without authentication, and without encryption unless TLS is on.",
+        "Allow any --host while the database has no tokens, so that anybody may use it.",
     )
     workers: int = option(
         read.workers,
@@ -288,12 +288,4 @@ def _contradictions(config: Config, given: Mapping[str, object]) -> list[str]:
             mistakes.append(f"{flag(name)}: needs --url as well")
     if config.token is not None and config.token_file is not None:
         mistakes.append("--token and --token-file: give one, not both")
-    if not (config.loopback or config.insecure):
-        missing = (
-            "no authentication" if config.tls_cert else "neither encryption nor authentication"
-        )
-        mistakes.append(
-            f"--host: {config.host} is reachable from other machines, and there is {missing};"
-            " if that is intended, add --insecure"
-        )
     return mistakes

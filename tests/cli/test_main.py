@@ -333,12 +333,11 @@ def test_a_foreign_server(server: AppServer) -> None:
             ["Error: TENANTBASE_WORKERS: '0': expected auto or a number from 1 to 1024"],
         ),
         (
-            ["serve", "--host", "0.0.0.0", "--log-level", "x"],
+            ["serve", "--tls-key", "key.pem", "--log-level", "x"],
             {},
             [
                 "Error: --log-level: 'x': expected one of debug, info, warning, error, critical",
-                "Error: --host: 0.0.0.0 is reachable from other machines, and there is neither"
-                " encryption nor authentication; if that is intended, add --insecure",
+                "Error: --tls-key: needs --tls-cert as well",
             ],
         ),
     ],

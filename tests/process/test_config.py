@@ -274,10 +274,8 @@ def test_without_a_host_it_is_loopback() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.com", "localhost.com"])
-def test_other_hosts_need_insecure(host: str) -> None:
-    with pytest.raises(ConfigError, match="^--host: .* --insecure"):
-        load({"host": host})
-    config = load({"host": host, "insecure": True})
+def test_another_host_is_not_loopback(host: str) -> None:
+    config = load({"host": host})
     assert config.host == host and not config.loopback
 
 

@@ -43,14 +43,27 @@ def app_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def administrator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
+    """The URL of a server of which the requests make and revoke tokens, and headers for it."""
+    with AppServer(tmp_path_factory.mktemp("closed") / "x.db") as server:
+        made = server.ask("POST", "/v1/tokens", b'{"name": "test", "scope": "admin"}')
+        yield server.base_url, {"Authorization": f"Bearer {made.json['token']}"}
+
+
 # All operations except the one whose answer does not end.
 @api.exclude(path="/v1/watch", method="GET").parametrize()
 @settings(max_examples=20, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-def test_requests_made_from_it(case: schemathesis.Case[Any], app_server: AppServer) -> None:
+def test_requests_made_from_it(
+    case: schemathesis.Case[Any], administrator: tuple[str, dict[str, str]]
+) -> None:
     """Every status, media type, header and shape is described, there is no 5xx, and requests that
     the document forbids are refused. (Some that it allows are refused, too: a ``ttl`` together with
     ``expires_at``, an ``If-Match`` that is not a list of tags.)"""
-    case.call_and_validate(base_url=app_server.base_url, excluded_checks=[positive_data_acceptance])
+    url, headers = administrator
+    case.call_and_validate(
+        base_url=url, headers=headers, excluded_checks=[positive_data_acceptance]
+    )
 
 
 TEXT = {"path_parameters": {"key": "text"}}
