@@ -1,5 +1,7 @@
 """Entries and results of writes as JSON documents, for answers, files and terminals.
 
+Keys are given beside entries, as their clients write them; the key in an entry is scoped.
+
 A JSON value is copied into a document as the text that was stored. Decoding and re-encoding it
 would change numbers that Python has no exact type for.
 """
@@ -27,7 +29,7 @@ LARGE_BYTES: Final = 1 << 20
 _json = msgspec.json.encode
 
 
-def entry_json(entry: Entry) -> bytes:
+def entry_json(key: str, entry: Entry) -> bytes:
     """An entry as a JSON object: ``key``, ``value``, ``id``, ``version``, ``expires_at``.
 
     A value that is not JSON is base64, with ``encoding`` and ``content_type``. JSON of a type other
@@ -42,7 +44,7 @@ def entry_json(entry: Entry) -> bytes:
         value = b'"' + b2a_base64(entry.value, newline=False) + b'"'
         more = b',"encoding":"base64","content_type":' + _json(content_type)
     return b'{"key":%b,"value":%b,"id":"%b","version":%d,"expires_at":%b%b}' % (
-        _json(entry.key),
+        _json(key),
         value,
         entry.id.encode(),
         entry.version,
@@ -51,10 +53,10 @@ def entry_json(entry: Entry) -> bytes:
     )
 
 
-def entry_pieces(entry: Entry) -> Iterator[bytes]:
+def entry_pieces(key: str, entry: Entry) -> Iterator[bytes]:
     """What ``entry_json`` returns, in pieces of bounded size, for large values."""
     as_json = entry.is_json()
-    before, after = _around(entry, as_json)
+    before, after = _around(key, entry, as_json)
     yield before
     for piece in pieces(entry.value):
         # The size of a piece is divisible by three, so base64 pads only the last one.
@@ -62,25 +64,25 @@ def entry_pieces(entry: Entry) -> Iterator[bytes]:
     yield after
 
 
-def entry_size(entry: Entry) -> int:
+def entry_size(key: str, entry: Entry) -> int:
     """The length of what ``entry_json`` returns, in bytes."""
     as_json, size = entry.is_json(), len(entry.value)
-    return sum(map(len, _around(entry, as_json))) + (size if as_json else (size + 2) // 3 * 4)
+    return sum(map(len, _around(key, entry, as_json))) + (size if as_json else (size + 2) // 3 * 4)
 
 
-def _around(entry: Entry, as_json: bool) -> tuple[bytes, bytes]:
+def _around(key: str, entry: Entry, as_json: bool) -> tuple[bytes, bytes]:
     """What ``entry_json`` writes before the value, and after it."""
     # Let entry_json write it, with the value 0 as a placeholder.
-    document = entry_json(msgspec.structs.replace(entry, value=b"0", content_type=JSON))
-    key = b'{"key":%b,"value":' % _json(entry.key)
-    rest = document[len(key) + 1 : -1]
+    document = entry_json(key, msgspec.structs.replace(entry, value=b"0", content_type=JSON))
+    start = b'{"key":%b,"value":' % _json(key)
+    rest = document[len(start) + 1 : -1]
     if as_json:
         more = (
             b"" if entry.content_type == JSON else b',"content_type":' + _json(entry.content_type)
         )
-        return key, rest + more + b"}"
+        return start, rest + more + b"}"
     more = b',"encoding":"base64","content_type":' + _json(entry.content_type)
-    return key + b'"', b'"' + rest + more + b"}"
+    return start + b'"', b'"' + rest + more + b"}"
 
 
 def pieces(value: bytes) -> Iterator[bytes]:
@@ -99,12 +101,12 @@ def in_one_line(piece: bytes) -> bytes:
     return piece.translate(_ONE_LINE)
 
 
-def applied_json(applied: Applied, with_value: bool = False) -> bytes:
+def applied_json(key: str, applied: Applied, with_value: bool = False) -> bytes:
     """The result of a write: ``key``, ``id``, ``version``, ``created``, ``expires_at``."""
     entry = applied.entry
     assert entry is not None
     return b'{"key":%b%b,"id":"%b","version":%d,"created":%b,"expires_at":%b}' % (
-        _json(entry.key),
+        _json(key),
         b',"value":' + entry.value if with_value else b"",
         entry.id.encode(),
         entry.version,

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from tenantbase.errors import InvalidRequest
+from tenantbase.scope import ScopedKey
 
 MAX_KEY_BYTES: Final = 1024
 JSON: Final = "application/json"
@@ -22,7 +23,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     """One stored value.
 
     Attributes:
-        key: 1 to 1,024 bytes of UTF-8, no U+0000.
+        key: scoped. The key as clients write it, its part after the tenant, is given beside the
+            entry wherever it is shown.
         value: its bytes; for a JSON content type the JSON text as it was written.
         content_type: the media type with its parameters, as given.
         id: a UUID in its 36-character form, made when the key is created and kept while it lives.
@@ -30,7 +32,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         expires_at: Unix seconds, or None. The entry is absent from then on.
     """
 
-    key: str
+    key: ScopedKey
     value: bytes
     content_type: str
     id: str

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from aiohttp import web
 
 from tenantbase.coherence.policy import Cache
@@ -25,18 +26,17 @@ _MAX_ITEM_BYTES: Final = 1 << 20
 
 
 def web_settings(**changes: Any) -> WebSettings:
-    """The default settings with these fields changed."""
-    return replace(settings_of(Config()), **changes)
+    """The default settings with these fields, or fields of ``limits``, changed."""
+    settings = settings_of(Config())
+    limits = {name: changes.pop(name) for name in Limits.__struct_fields__ if name in changes}
+    return replace(settings, limits=msgspec.structs.replace(settings.limits, **limits), **changes)
 
 
 def service(
     cache: Cache, settings: WebSettings, *, heartbeat: float = HEARTBEAT_SECONDS
 ) -> Database:
     """A ``Database`` over the test's policy, with the limits of these settings."""
-    limits = Limits(
-        max_value_bytes=settings.max_value_bytes, max_batch_entries=settings.max_batch_entries
-    )
-    return Database(cache, limits, heartbeat=heartbeat)
+    return Database(cache, settings.limits, heartbeat=heartbeat)
 
 
 def opened(

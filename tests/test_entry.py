@@ -17,6 +17,7 @@ from tenantbase.entry import (
     is_json,
 )
 from tenantbase.errors import InvalidRequest
+from tenantbase.scope import ScopedKey
 
 
 @pytest.mark.parametrize("key", ["k", "k" * MAX_KEY_BYTES, "é" * (MAX_KEY_BYTES // 2), "\x01 /"])
@@ -39,9 +40,9 @@ def test_illegal_keys(key: str) -> None:
 
 
 def test_an_entry_is_absent_from_the_moment_that_it_expires() -> None:
-    entry = Entry("k", b"1", JSON, "0" * 36, 1, 10.0)
+    entry = Entry(ScopedKey("k"), b"1", JSON, "0" * 36, 1, 10.0)
     assert entry.alive(9.999) and not entry.alive(10.0)
-    assert Entry("k", b"1", JSON, "0" * 36, 1, None).alive(MAX_TIME)
+    assert Entry(ScopedKey("k"), b"1", JSON, "0" * 36, 1, None).alive(MAX_TIME)
 
 
 def test_when_an_entry_expires() -> None:

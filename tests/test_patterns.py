@@ -112,7 +112,7 @@ Case = tuple[str, str, str]
 NEAR_MISSES: Mapping[str, list[Case]] = {
     "targets.PATH_SAFE": [("", "a", "/"), ("a", ".", "/")],
     "arguments._NEGATIVE": [("-", "1", "x"), ("-1.", "1", "x"), ("-1e", "1", "x")],
-    "config._INJECTED": [
+    "environment._INJECTED": [
         ("", "A_", "x"),
         ("", "PORT_", "-"),
         ("", "SERVICE_PORT_", "-"),
@@ -120,7 +120,7 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
         ("", "PORT_1_TCP_", "-"),
         ("ENV_", "A", "-"),
     ],
-    "config._INJECTED_ADDRESS": [("tcp://", "a", " "), ("", "tcp://", " ")],
+    "environment._INJECTED_ADDRESS": [("tcp://", "a", " "), ("", "tcp://", " ")],
     "conditions._GAP": [("", " ", "x"), ("", ", ", "x"), (" ", ",", "x")],
     "conditions._TAG": [('W/"', "a", "\n"), ('"', "W/", ""), ("W/", '"', " ")],
     "conditions._VERSION": [("", "1", "x"), ("", "0", "")],

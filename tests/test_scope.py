@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tenantbase.errors import InvalidRequest
+from tenantbase.errors import Forbidden, InvalidRequest
 from tenantbase.scope import DEFAULT, Scope, plain_key, tenant_of
 
 
@@ -38,3 +38,33 @@ def test_illegal_names_of_tenants(tenant: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         Scope(tenant)
     assert caught.value.field == "tenant"
+
+
+@pytest.mark.parametrize(
+    ("scope", "reads", "writes"),
+    [
+        (Scope("a"), True, True),
+        (Scope("a", may_write=False), True, False),
+        (Scope("a", may_read=False), False, False),
+        (Scope("a", allowed="p/"), True, True),
+        (Scope("a", allowed="p/", may_write=False), True, False),
+        (Scope("a", allowed="p/", may_read=False, may_write=False), False, False),
+    ],
+)
+@pytest.mark.parametrize("text", ["", "k", "p", "p/", "p/k", "P/k", "/p/k", "a/p/k"])
+def test_what_a_scope_allows(scope: Scope, reads: bool, writes: bool, text: str) -> None:
+    within = text.startswith(scope.allowed)
+    for allowed, to_key, to_prefix in (
+        (reads, scope.to_read, scope.prefix_to_read),
+        (writes, scope.to_write, scope.prefix_to_write),
+    ):
+        if allowed and within:
+            assert to_key(text) == scope.key(text)
+        else:
+            with pytest.raises(Forbidden):
+                to_key(text)
+        if allowed and (within or not text):
+            assert to_prefix(text) == "a/" + (text or scope.allowed)
+        else:
+            with pytest.raises(Forbidden):
+                to_prefix(text)

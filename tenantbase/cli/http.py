@@ -13,6 +13,7 @@ from tenantbase.client import Client
 from tenantbase.documents import as_line, entry_json
 from tenantbase.entry import JSON, Entry
 from tenantbase.pem import client_context
+from tenantbase.scope import DEFAULT
 
 _ATTEMPTS: Final = 3  # few: a user is waiting at the prompt
 
@@ -53,9 +54,14 @@ class HttpBackend:
     async def lines(self, prefix: str, limit: int | None) -> AsyncGenerator[bytes, None]:
         async for each in self._client.list(prefix, limit=limit):
             entry = Entry(
-                each.key, each.raw, each.content_type, each.id, each.version, each.expires_at
+                DEFAULT.key(each.key),
+                each.raw,
+                each.content_type,
+                each.id,
+                each.version,
+                each.expires_at,
             )
-            yield as_line(entry_json(entry))
+            yield as_line(entry_json(each.key, entry))
 
 
 @asynccontextmanager

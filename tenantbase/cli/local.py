@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from itertools import starmap
 
 from tenantbase.database import Database, Reader
 from tenantbase.documents import applied_json, as_line, entry_json
@@ -33,7 +34,7 @@ class LocalBackend:
         draft = database.draft(
             DEFAULT, key, content_type, ttl=ttl, if_absent=if_absent, if_version=if_version
         )
-        return applied_json(await database.put(DEFAULT, draft, value))
+        return applied_json(key, await database.put(DEFAULT, draft, value))
 
     async def get(self, key: str) -> tuple[bytes, str] | None:
         entry = (await self._database.get(DEFAULT, key)).entry
@@ -44,7 +45,7 @@ class LocalBackend:
 
     async def lines(self, prefix: str, limit: int | None) -> AsyncGenerator[bytes, None]:
         async for entries, _ in self._database.scan(DEFAULT, prefix, limit=limit):
-            yield b"".join(as_line(entry_json(entry)) for entry in entries)
+            yield b"".join(map(as_line, starmap(entry_json, entries)))
 
     def _writable(self) -> Database:
         assert isinstance(self._database, Database)  # commands that write open one

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator
+from itertools import starmap
 from typing import BinaryIO, Final, NamedTuple
 
 from tenantbase.cli.interruptible import checkpoint, interruptible
@@ -47,7 +48,7 @@ async def export_lines(database: Reader, prefix: str) -> AsyncGenerator[tuple[by
     Yields: a batch of lines, and their number.
     """
     async for entries, _ in database.scan(DEFAULT, prefix):
-        yield b"".join(as_line(entry_json(entry)) for entry in entries), len(entries)
+        yield b"".join(map(as_line, starmap(entry_json, entries))), len(entries)
 
 
 async def import_lines(database: Database, source: BinaryIO) -> AsyncGenerator[int, None]:

@@ -150,7 +150,7 @@ class ReadThrough:
         slots = list(map(self._sealer.slot, dict.fromkeys(keys)))
         memcache = self._memcache
         if memcache is None or not memcache.available:
-            direct = [slot.key for slot in slots]
+            direct: list[str] = [slot.key for slot in slots]
         else:
             # Every caller of this batch has begun by now, so the tags are fresh for all of them.
             answer = self._authority.tags([slot.bucket for slot in slots])

@@ -22,6 +22,7 @@ from typing import Final
 
 from tenantbase.coherence.authority import Tag
 from tenantbase.entry import JSON, Entry
+from tenantbase.scope import ScopedKey
 
 _MAC_BYTES: Final = 16
 _MAGIC: Final = b"TBF\x02"  # 1: keys were not scoped, so two keys could have one name
@@ -67,7 +68,7 @@ class Slot:
 
     __slots__ = ("key", "name", "bucket", "data", "tag", "entry")
 
-    def __init__(self, key: str, name: bytes, bucket: int) -> None:
+    def __init__(self, key: ScopedKey, name: bytes, bucket: int) -> None:
         self.key = key
         self.name = name
         self.bucket = bucket
@@ -126,7 +127,7 @@ class ItemSealer:
 
     def _locate(self, key: str) -> Slot:
         name = self.name(key)
-        return Slot(key, name, bucket_of(name))
+        return Slot(ScopedKey(key), name, bucket_of(name))
 
     def seal(self, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
         """Seal an entry, or its absence, for the key of this name under this tag."""
@@ -182,7 +183,7 @@ class ItemSealer:
         """The result of ``open`` for each, by the slot's name."""
         return {slot.name: self.open(data, slot, tag) for slot, data, tag in items}
 
-    def _unseal(self, data: bytes, key: str, name: bytes, tag: Tag) -> Entry | None | Verdict:
+    def _unseal(self, data: bytes, key: ScopedKey, name: bytes, tag: Tag) -> Entry | None | Verdict:
         if len(data) < _BODY:
             return REJECTED
         magic, epoch, sequence, owner, version, expires_at, length, id_ = _unpack(data, _MAC_BYTES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from tenantbase.lookup import Lookup
@@ -38,43 +38,45 @@ class Unlimited:
 
 async def read_in_chunks(
     get_many: Callable[[Sequence[ScopedKey]], Awaitable[Sequence[Lookup]]],
-    keys: Sequence[ScopedKey],
+    keys: Mapping[str, ScopedKey],
     room: Room,
-) -> AsyncIterator[list[tuple[ScopedKey, Lookup]]]:
-    """Yields keys with what was found there, in order. The receiver owns the lists.
+) -> AsyncIterator[list[tuple[str, Lookup]]]:
+    """Yields plain keys with what was found there, in order. The receiver owns the lists.
 
     Args:
         get_many: reads the first of the keys it is given; at least one.
+        keys: the scoped key of each plain one.
         room: for values. Without room for what was read, it is let go of and read again later.
     """
     at, count, wanted = 0, CHUNK_KEYS, _LEAST_BYTES
-    while at < len(keys):
+    plain, scoped = list(keys), list(keys.values())
+    while at < len(plain):
         await room.reserve(wanted, None if at else _WAIT_SECONDS)
-        chunk = keys[at : at + count]
-        found = _held(await get_many(chunk))
-        size = sum(map(_size, found))
+        chunk = scoped[at : at + count]
+        found, size = _held(await get_many(chunk))
         if not room.keep(size):
             del found
             wanted = size
             continue
         wanted = _LEAST_BYTES
+        # There may be fewer results than keys.
+        pairs = list(zip(plain[at : at + len(found)], found, strict=True))
         at += len(found)
         # Where values turn out to be large, no more than could be held is read next.
         count = min(count * _GROWTH, CHUNK_KEYS) if len(found) == len(chunk) else len(found)
-        pairs = list(zip(chunk, found))  # there may be fewer results than keys
         del found
         yield pairs
 
 
-def _size(found: Lookup) -> int:
-    return 0 if found.entry is None else len(found.entry.value)
-
-
-def _held(found: Sequence[Lookup]) -> Sequence[Lookup]:
-    """The first results, as many as may be held while they are sent; at least one."""
-    held = 0
-    for count, each in enumerate(found):
-        held += _size(each)
-        if count and held > _HELD_BYTES:
-            return found[:count]
-    return found
+def _held(found: Sequence[Lookup]) -> tuple[Sequence[Lookup], int]:
+    """The first results, as many as may be held while they are sent, at least one; their size."""
+    sizes = [0 if each.entry is None else len(each.entry.value) for each in found]
+    total = sum(sizes)
+    if total <= _HELD_BYTES:
+        return found, total
+    held = sizes[0]
+    for count, size in enumerate(sizes[1:], 1):
+        if held + size > _HELD_BYTES:
+            return found[:count], held
+        held += size
+    return found, held

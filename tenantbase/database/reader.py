@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 from tenantbase.database.limits import MAX_PAGE_ENTRIES
-from tenantbase.database.results import plain_entry, plain_lookup
 from tenantbase.entry import Entry, check_key, check_text
 from tenantbase.errors import InvalidRequest
 from tenantbase.lookup import Lookup
@@ -31,7 +30,7 @@ class Entries(Protocol):
 
 
 class Reader:
-    """Reads of one key and lists. Keys are plain, in arguments and in results."""
+    """Reads of one key and lists. Keys are plain; only the key in an ``Entry`` is scoped."""
 
     def __init__(self, entries: Entries) -> None:
         self._entries = entries
@@ -43,9 +42,10 @@ class Reader:
 
         Raises:
             InvalidRequest: this cannot be a key.
+            Forbidden: the scope does not include it.
             StoreError: the database was needed and cannot serve.
         """
-        return plain_lookup(await self._entries.get(self._scoped(scope, key)), key)
+        return await self._entries.get(self._scoped(scope, key))
 
     def scan(
         self,
@@ -55,8 +55,10 @@ class Reader:
         *,
         limit: int | None = None,
         values: bool = True,
-    ) -> AsyncIterator[tuple[list[Entry], bool]]:
+    ) -> AsyncIterator[tuple[list[tuple[str, Entry]], bool]]:
         """Entries whose key begins with ``prefix`` and is greater than ``after``.
+
+        Without a prefix: all that the scope includes.
 
         They come in the byte order of keys, in pieces of bounded size. A key that exists throughout
         is listed exactly once.
@@ -66,10 +68,10 @@ class Reader:
             values: whether entries come with their value; without, it is empty.
 
         Yields:
-            A piece, and whether there may be entries after it.
+            A piece, of keys and their entries, and whether there may be entries after it.
 
         Raises:
-            InvalidRequest: at once, before anything is read.
+            InvalidRequest, Forbidden: at once, before anything is read.
             StoreError: the database cannot serve.
         """
         check_text(after, "cursor")
@@ -78,19 +80,22 @@ class Reader:
         pieces = self._entries.scan(
             self._scoped_prefix(scope, prefix), scope.prefix(after), limit=limit, values=values
         )
-        return _plain_pieces(pieces)
+        return _with_plain_keys(scope, pieces)
 
-    # Every operation passes through one of these.
+    # Every read passes through one of these, which check what the scope allows.
 
     def _scoped(self, scope: Scope, key: str) -> str:
-        return scope.start + check_key(key)  # scope.key, without a call: reads are many
+        if scope.reads_all:
+            return scope.start + check_key(key)  # without a call: reads are many
+        return scope.to_read(check_key(key))
 
     def _scoped_prefix(self, scope: Scope, prefix: str) -> str:
-        return scope.prefix(check_text(prefix, "prefix"))
+        return scope.prefix_to_read(check_text(prefix, "prefix"))
 
 
-async def _plain_pieces(
-    pieces: AsyncIterator[tuple[list[Entry], bool]],
-) -> AsyncIterator[tuple[list[Entry], bool]]:
+async def _with_plain_keys(
+    scope: Scope, pieces: AsyncIterator[tuple[list[Entry], bool]]
+) -> AsyncIterator[tuple[list[tuple[str, Entry]], bool]]:
+    start = len(scope.start)
     async for entries, more in pieces:
-        yield [plain_entry(entry) for entry in entries], more
+        yield [(entry.key[start:], entry) for entry in entries], more

@@ -1,9 +1,11 @@
 """``Database``: the one service that every port calls, and nothing below it.
 
-Each operation takes a ``Scope`` and plain keys. It is validated here, its keys are scoped, its size
-is limited, and what comes back has plain keys again. Every operation passes through one of the
-``_scoped`` methods, every write through ``_write``: a check, a quota or a count that concerns all
-of them is one edit there.
+Each operation takes a ``Scope`` and plain keys. It is validated here, its keys are scoped, which checks
+that the scope includes them, and its size is limited. A result that needs its key has the plain one
+beside it; the key in an ``Entry`` stays scoped, because changing it would take a copy. Keys become
+scoped in the ``_scoped`` methods and ``validation.py`` alone, and every write passes through ``_write``:
+a check or a count that concerns all of them is one edit there. Tenants and tokens are in
+``administration.py``.
 """
 
 from __future__ import annotations
@@ -13,20 +15,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from typing import Final
 
-from msgspec.structs import replace
-
 from tenantbase.changes.feed import Feed
 from tenantbase.coherence.policy import Cache
 from tenantbase.commands import Applied, Command, Condition, Delete, DeletePrefix, Increment, Set
+from tenantbase.database.administration import Administration
 from tenantbase.database.bulk_read import Room, Unlimited, read_in_chunks
 from tenantbase.database.import_batch import ImportBatch
 from tenantbase.database.limits import Limits
 from tenantbase.database.reader import Reader
-from tenantbase.database.results import plain_applied, plain_lookup
 from tenantbase.database.validation import Draft, combined, completed, draft, set_command
 from tenantbase.database.watch import Changes
-from tenantbase.entry import check_keys, expiry
-from tenantbase.errors import InvalidRequest
+from tenantbase.entry import check_key, check_keys, check_text, expiry
+from tenantbase.errors import Forbidden, InvalidRequest
 from tenantbase.json_requests import Read, SetValue, check_count, place
 from tenantbase.lookup import Lookup
 from tenantbase.policy_counts import PolicyCounts
@@ -36,13 +36,13 @@ from tenantbase.troubles import Trouble
 _UNLIMITED: Final = Unlimited()
 
 
-class Database(Reader):
-    """All operations on the entries of one database.
+class Database(Reader, Administration):
+    """All operations on one database.
 
-    Methods that write check their input before they return: they raise InvalidRequest or TooLarge
-    at once, and nothing is done. What they return is awaited for the outcome, and raises:
+    Methods that write check their input before they return: they raise InvalidRequest, TooLarge or
+    Forbidden at once, and nothing is done. What they return is awaited for the outcome, and raises:
 
-        ConditionFailed, WrongType: nothing was done.
+        ConditionFailed, WrongType, NoSuchTenant, QuotaExceeded: nothing was done.
         Overloaded, StoreUnavailable, StoreFull: nothing was done; it may be tried again.
         OutcomeUnknown: it may or may not have been done.
 
@@ -71,15 +71,9 @@ class Database(Reader):
         called before this returns.
 
         Raises:
-            InvalidRequest: this cannot be a key; ``receive`` is not called.
+            InvalidRequest, Forbidden: it cannot be done; ``receive`` is not called.
         """
-
-        def deliver(found: Lookup | Exception) -> None:
-            if type(found) is Lookup and found.entry is not None:  # cheaper than isinstance
-                found = Lookup(replace(found.entry, key=key), found.cache_status)
-            receive(found)
-
-        self._cache.get_then(self._scoped(scope, key), deliver)
+        self._cache.get_then(self._scoped(scope, key), receive)
 
     def get_many(
         self, scope: Scope, keys: Sequence[str], room: Room = _UNLIMITED
@@ -92,19 +86,11 @@ class Database(Reader):
         Yields: keys with what was found there, each key once, in the order of ``keys``.
 
         Raises:
-            InvalidRequest, TooLarge: at once, before anything is read.
+            InvalidRequest, TooLarge, Forbidden: at once, before anything is read.
             StoreError: the database was needed and cannot serve.
         """
-        return self._get_many(scope, self._scoped_many(scope, keys), room)
-
-    async def _get_many(
-        self, scope: Scope, keys: Sequence[ScopedKey], room: Room
-    ) -> AsyncIterator[list[tuple[str, Lookup]]]:
-        start = len(scope.start)
-        async for pairs in read_in_chunks(self._cache.get_many, keys, room):
-            piece = [(key[start:], plain_lookup(found, key[start:])) for key, found in pairs]
-            pairs.clear()  # what is let go of by the receiver of the piece is free
-            yield piece
+        scoped = scope.keys_to_read(self._checked_keys(keys))
+        return read_in_chunks(self._cache.get_many, scoped, room)
 
     # Writing
 
@@ -129,7 +115,7 @@ class Database(Reader):
         """As ``set``, but ``receive`` is called, later, with the outcome or the exception.
 
         Raises:
-            InvalidRequest, TooLarge: nothing was done; ``receive`` is not called.
+            InvalidRequest, TooLarge, Forbidden: nothing was done; ``receive`` is not called.
         """
         self._write_then(scope, self._set_command(scope, given, None, None), receive)
 
@@ -182,24 +168,26 @@ class Database(Reader):
 
     def set_many(
         self, scope: Scope, entries: Iterable[Read], condition: Condition | None = None
-    ) -> Awaitable[Sequence[Applied]]:
+    ) -> Awaitable[list[tuple[str, Applied]]]:
         """Store entries that were given as JSON, in one transaction.
+
+        Returns: keys with what was done there, in order.
 
         Args:
             condition: what must hold of each besides its own fields.
         """
-        commands: dict[str, Set] = {}
+        commands: dict[str, Set] = {}  # by plain key
         for index, (given, value) in enumerate(entries):
             try:
                 command = self._set_command(scope, given, condition, value)
-                if command.key in commands:
+                if given.key in commands:
                     raise InvalidRequest(f"key {given.key!r} is given twice", "key")
             except InvalidRequest as error:
                 place(error, index)
                 raise
-            commands[command.key] = command
+            commands[given.key] = command
         check_count(len(commands), self.limits.max_batch_entries, "values")
-        return self._many(self._write(scope, *commands.values()))
+        return self._many(list(commands), self._write(scope, *commands.values()))
 
     def delete(
         self,
@@ -210,7 +198,7 @@ class Database(Reader):
         if_version: int | None = None,
     ) -> Awaitable[int]:
         """Remove an entry. Returns: how many were removed, 0 or 1."""
-        command = Delete(self._scoped(scope, key), combined(condition, if_version, False))
+        command = Delete(self._scoped_write(scope, key), combined(condition, if_version, False))
         return self._removed(self._write(scope, command))
 
     def delete_then(
@@ -219,9 +207,9 @@ class Database(Reader):
         """As ``delete``, but ``receive`` is called, later, with the outcome or the exception.
 
         Raises:
-            InvalidRequest: this cannot be a key; ``receive`` is not called.
+            InvalidRequest, Forbidden: it cannot be done; ``receive`` is not called.
         """
-        self._write_then(scope, Delete(self._scoped(scope, key)), receive)
+        self._write_then(scope, Delete(self._scoped_write(scope, key)), receive)
 
     def delete_many(
         self, scope: Scope, keys: Sequence[str], condition: Condition | None = None
@@ -231,7 +219,8 @@ class Database(Reader):
         Args:
             condition: what must hold of each.
         """
-        commands = [Delete(key, condition) for key in self._scoped_many(scope, keys)]
+        scoped = scope.keys_to_write(self._checked_keys(keys))
+        commands = [Delete(key, condition) for key in scoped.values()]
         return self._removed(self._write(scope, *commands))
 
     def delete_prefix(
@@ -239,12 +228,14 @@ class Database(Reader):
     ) -> Awaitable[int]:
         """Remove every entry whose key begins with ``prefix``. Returns: how many were removed.
 
+        Without a prefix: all that the scope includes.
+
         Args:
             condition: must be None.
         """
         if condition is not None:
             raise InvalidRequest("a prefix is deleted without conditions", "prefix")
-        command = DeletePrefix(self._scoped_prefix(scope, prefix))
+        command = DeletePrefix(scope.prefix_to_write(check_text(prefix, "prefix")))
         return self._removed(self._write(scope, command))
 
     def increment(
@@ -267,7 +258,7 @@ class Database(Reader):
             condition, if_version, if_absent: what must hold, all of it.
         """
         command = Increment(
-            self._scoped(scope, key),
+            self._scoped_write(scope, key),
             by,
             initial,
             expiry(self.now(), ttl, expires_at),
@@ -291,6 +282,8 @@ class Database(Reader):
     ) -> AsyncIterator[Changes]:
         """Watch the keys that begin with ``prefix`` for as long as the block lasts.
 
+        Without a prefix: all that the scope includes.
+
         Args:
             after: the version after which events are wanted; None: from now on.
             on_drop: called when events are not taken for too long; it must interrupt what the
@@ -298,6 +291,7 @@ class Database(Reader):
 
         Raises:
             InvalidRequest: this cannot be a prefix.
+            Forbidden: the scope does not include it.
             StoreError: the database cannot serve.
         """
         scoped = self._scoped_prefix(scope, prefix)
@@ -337,10 +331,12 @@ class Database(Reader):
 
     # What all operations share
 
-    def _scoped_many(self, scope: Scope, keys: Sequence[str]) -> list[ScopedKey]:
-        """Each key once, in order."""
+    def _scoped_write(self, scope: Scope, key: str) -> ScopedKey:
+        return scope.to_write(check_key(key))
+
+    def _checked_keys(self, keys: Sequence[str]) -> Sequence[str]:
         check_count(len(keys), self.limits.max_batch_entries, "keys")
-        return [scope.key(key) for key in dict.fromkeys(check_keys(keys, "keys"))]
+        return check_keys(keys, "keys")
 
     def _set_command(
         self,
@@ -359,7 +355,9 @@ class Database(Reader):
         )
 
     def _write(self, scope: Scope, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
-        """Make valid commands in one transaction. The results have scoped keys."""
+        """Make valid commands in one transaction."""
+        if not scope.may_write:
+            raise Forbidden("the token's scope does not allow this")
         if not commands:
             nothing = asyncio.get_running_loop().create_future()
             nothing.set_result(())
@@ -374,7 +372,7 @@ class Database(Reader):
     ) -> None:
         def deliver(written: asyncio.Future[tuple[Applied, ...]]) -> None:
             error = written.exception()
-            receive(plain_applied(*written.result()) if error is None else error)
+            receive(written.result()[0] if error is None else error)
 
         self._write(scope, command).add_done_callback(deliver)
 
@@ -382,10 +380,12 @@ class Database(Reader):
 
     async def _one(self, written: asyncio.Future[tuple[Applied, ...]]) -> Applied:
         (applied,) = await written
-        return plain_applied(applied)
+        return applied
 
-    async def _many(self, written: asyncio.Future[tuple[Applied, ...]]) -> Sequence[Applied]:
-        return [plain_applied(applied) for applied in await written]
+    async def _many(
+        self, keys: Sequence[str], written: asyncio.Future[tuple[Applied, ...]]
+    ) -> list[tuple[str, Applied]]:
+        return list(zip(keys, await written, strict=True))
 
     async def _removed(self, written: asyncio.Future[tuple[Applied, ...]]) -> int:
         return sum(applied.removed for applied in await written)

@@ -1,6 +1,7 @@
 """From outside input to commands: every rule that a write must satisfy, each in one place.
 
-All functions raise InvalidRequest, or TooLarge, with the name of the offending field.
+All functions raise InvalidRequest, or TooLarge, with the name of the offending field; those that
+take a scope raise Forbidden if it does not include the key.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def draft(
         content_type_field: what the caller's clients call the content type.
     """
     return Draft(
-        scope.key(check_key(key)),
+        scope.to_write(check_key(key)),
         check_media_type(content_type, content_type_field),
         expiry(now, ttl, expires_at),
         condition,
@@ -89,7 +90,7 @@ def set_command(
         raise value
     check_size(value, max_value_bytes)
     return Set(
-        scope.key(check_key(given.key)),
+        scope.to_write(check_key(given.key)),
         value,
         content_type,
         expiry(now, given.ttl, given.expires_at),

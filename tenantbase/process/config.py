@@ -8,103 +8,78 @@ add a field. Nothing else interprets environment variables.
 from __future__ import annotations
 
 import ipaddress
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from tenantbase.errors import ConfigError
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.process import option_types as read
+from tenantbase.process.environment import INJECTOR, is_injected_address, unknown_variables
 from tenantbase.process.option_types import LOG_LEVELS, MIB
-
-PREFIX: Final = "TENANTBASE_"
+from tenantbase.process.options import flag, option, options_of
 
 # Not options: no deployment has needed another value.
 MAX_BATCH_ENTRIES: Final = 10_000  # keys or entries in one bulk operation
 HEARTBEAT_SECONDS: Final = 15.0  # between heartbeats to a watcher without events
 
 
-def _option(
-    parse: Callable[[str], object],
-    default: object,
-    metavar: str,
-    text: str,
-    *,
-    many: bool = False,
-    shown: str | None = None,
-) -> Any:
-    """A field that is an option.
-
-    Args:
-        parse: reads one value's text; its ValueError says what was expected.
-        text: the help.
-        many: the option may be repeated.
-        shown: the default as help shows it, where that is not the text of ``default``.
-    """
-    return field(
-        default=default,
-        metadata={"parse": parse, "metavar": metavar, "help": text, "many": many, "shown": shown},
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Every option, valid. Times are in seconds, sizes in bytes unless the name says otherwise."""
 
-    host: str | None = _option(
+    host: str | None = option(
         read.host,
         None,
         "HOST",
         "The only address to listen on; anything but loopback needs --insecure.",
         shown="127.0.0.1 and ::1",
     )
-    port: int = _option(
+    port: int = option(
         read.integer(0, 65535), 8000, "PORT", "Port to listen on; 0 picks a free one."
     )
-    database: Path = _option(
+    database: Path = option(
         read.database_file,
         Path("tenantbase.db"),
         "FILE",
         "The SQLite database; created if it does not exist.",
     )
-    url: str | None = _option(
+    url: str | None = option(
         read.url, None, "URL", "Use the server at this URL instead of opening the database."
     )
-    tls_ca: Path | None = _option(
+    tls_ca: Path | None = option(
         read.file_name,
         None,
         "FILE",
         "For an https URL: trust only the certificate authorities in this file (PEM).",
     )
-    memcached: Literal["auto", "off"] | MemcacheAddress = _option(
+    memcached: Literal["auto", "off"] | MemcacheAddress = option(
         read.memcached,
         "auto",
         "auto|off|HOST:PORT|unix:PATH",
         "The cache; auto starts a private memcached if the program is installed.",
     )
-    memcached_memory: int = _option(
+    memcached_memory: int = option(
         read.integer(2, 1 << 20), 64, "MB", "Memory of the private memcached, in megabytes."
     )
-    cache_timeout: float = _option(
+    cache_timeout: float = option(
         read.seconds(60),
         0.1,
         "SECONDS",
         "Timeout for a memcached operation; the database answers instead.",
     )
-    max_value_bytes: int = _option(
+    max_value_bytes: int = option(
         read.size(1, 64 * MIB), MIB, "SIZE", "Largest value, up to 64MiB.", shown="1MiB"
     )
-    max_request_bytes: int = _option(
+    max_request_bytes: int = option(
         read.size(1, 1024 * MIB),
         8 * MIB,
         "SIZE",
         "Largest request body; at least --max-value-bytes.",
         shown="8MiB, or twice --max-value-bytes",
     )
-    max_inflight_bytes: int = _option(
+    max_inflight_bytes: int = option(
         read.size(MIB, 1 << 40),
         48 * MIB,
         "SIZE",
@@ -112,54 +87,54 @@ class Config:
         " clients have yet to read; at least --max-request-bytes.",
         shown="48MiB, or twice --max-request-bytes",
     )
-    max_connections: int = _option(
+    max_connections: int = option(
         read.integer(1, 1_000_000),
         10_000,
         "N",
         "Open connections per worker; further ones get a 503.",
     )
-    allowed_host: tuple[str, ...] = _option(
+    allowed_host: tuple[str, ...] = option(
         read.host,
         (),
         "HOST",
         "A name to accept as Host, besides loopback names.",
         many=True,
     )
-    cors_origin: tuple[str, ...] = _option(
+    cors_origin: tuple[str, ...] = option(
         read.origin,
         (),
         "ORIGIN",
         "An origin whose pages may call the service; http://localhost:* allows any port.",
         many=True,
     )
-    tls_cert: Path | None = _option(
+    tls_cert: Path | None = option(
         read.file_name,
         None,
         "FILE",
         "Serve HTTPS with this certificate chain (PEM); SIGHUP reloads it and the key.",
     )
-    tls_key: Path | None = _option(
+    tls_key: Path | None = option(
         read.file_name, None, "FILE", "Private key of --tls-cert (PEM), unencrypted."
     )
-    tls_client_ca: Path | None = _option(
+    tls_client_ca: Path | None = option(
         read.file_name,
         None,
         "FILE",
         "Accept only clients with a certificate from one of these authorities (PEM).",
     )
-    insecure: bool = _option(
+    insecure: bool = option(
         read.switch,
         False,
         "",
         "Allow other addresses, without authentication, and without encryption unless TLS is on.",
     )
-    workers: int = _option(
+    workers: int = option(
         read.workers,
         1,
         "N|auto",
         "Worker processes; auto starts one for each available processor.",
     )
-    watchdog_seconds: float = _option(
+    watchdog_seconds: float = option(
         # Nothing blocks an event loop for as much as a second, but a machine that swaps is slow
         # rather than stuck.
         read.seconds(3600, zero=True),
@@ -167,44 +142,44 @@ class Config:
         "SECONDS",
         "Kill and replace a worker whose event loop blocks for this long; 0 turns this off.",
     )
-    drain_delay: float = _option(
+    drain_delay: float = option(
         read.seconds(3600, zero=True),
         0.0,
         "SECONDS",
         "On shutdown, how long the port stays open while the health check says 503.",
     )
-    drain_timeout: float = _option(
+    drain_timeout: float = option(
         read.seconds(3600, zero=True),
         30.0,
         "SECONDS",
         "Grace period for in-flight requests on shutdown.",
     )
-    write_timeout: float = _option(
+    write_timeout: float = option(
         read.seconds(3600),
         10.0,
         "SECONDS",
         "How long a write, or opening the database, may wait for a lock.",
     )
-    read_timeout: float = _option(
+    read_timeout: float = option(
         read.seconds(3600), 5.0, "SECONDS", "How long a read may wait for the database."
     )
-    keepalive_timeout: float = _option(
+    keepalive_timeout: float = option(
         read.seconds(3600),
         75.0,
         "SECONDS",
         "How long a connection may be idle, or take to send a request's headers.",
     )
-    body_timeout: float = _option(
+    body_timeout: float = option(
         read.seconds(3600), 30.0, "SECONDS", "How long a client may take to send a request body."
     )
-    send_timeout: float = _option(
+    send_timeout: float = option(
         read.seconds(3600),
         300.0,
         "SECONDS",
         "How long a client may read nothing of its response before it is cut off.",
     )
-    no_fast_path: bool = _option(read.switch, False, "", "Answer every request through aiohttp.")
-    log_level: str = _option(read.log_level, "warning", "LEVEL", f"One of {', '.join(LOG_LEVELS)}.")
+    no_fast_path: bool = option(read.switch, False, "", "Answer every request through aiohttp.")
+    log_level: str = option(read.log_level, "warning", "LEVEL", f"One of {', '.join(LOG_LEVELS)}.")
 
     ignored: tuple[str, ...] = field(default=(), compare=False)
     """Not an option: the environment variables that were ignored, and why, a line each."""
@@ -226,22 +201,24 @@ class Config:
         """
         values: dict[str, Any] = {}
         mistakes = []
-        ignored = _unknown(environ)
-        for option in (option for option in OPTIONS if option.name in given):
-            stated = given[option.name]
+        ignored = unknown_variables(environ, [option.variable for option in OPTIONS])
+        for each in OPTIONS:
+            if each.name not in given:
+                continue
+            stated = given[each.name]
             try:
                 if stated not in (None, (), False):
-                    source = option.flag
-                    values[option.name] = option.read(stated)
-                elif text := environ.get(option.variable):
-                    source = option.variable
-                    if source.endswith("_PORT") and _INJECTED_ADDRESS.fullmatch(text):
+                    source = each.flag
+                    values[each.name] = each.read(stated)
+                elif text := environ.get(each.variable):
+                    source = each.variable
+                    if is_injected_address(source, text):
                         ignored.append(
-                            f"{source}: {text!r} is ignored: {_INJECTOR}, and it is not a"
-                            f" {option.metavar}; to choose one, use {option.flag}"
+                            f"{source}: {text!r} is ignored: {INJECTOR}, and it is not a"
+                            f" {each.metavar}; to choose one, use {each.flag}"
                         )
                         continue
-                    values[option.name] = option.read(text.split(",") if option.many else text)
+                    values[each.name] = each.read(text.split(",") if each.many else text)
             except ValueError as error:
                 mistakes.append(f"{source}: {error}")
         if given.get("database") and not given.get("url"):
@@ -268,102 +245,7 @@ class Config:
             return False
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """An option, as the command line and the docs need it.
-
-    Attributes:
-        name: the field of ``Config``.
-        default: the default as help and docs show it; empty if there is none.
-        metavar: the placeholder of its value in help; empty for a switch.
-        many: it may be repeated; in the environment, its values are separated by commas.
-    """
-
-    name: str
-    parse: Callable[[str], object]
-    default: str
-    metavar: str
-    help: str
-    many: bool
-
-    @property
-    def flag(self) -> str:
-        """Its name on the command line."""
-        return _flag(self.name)
-
-    @property
-    def variable(self) -> str:
-        """Its name in the environment."""
-        return PREFIX + self.name.upper()
-
-    @property
-    def switch(self) -> bool:
-        """Whether it takes no value on the command line."""
-        return not self.metavar
-
-    def read(self, stated: object) -> object:
-        """The value of a text, of several texts, or of a switch that was given."""
-        if isinstance(stated, str):
-            return self._read(stated)
-        if isinstance(stated, tuple | list):
-            return tuple(self._read(text.strip()) for text in stated if text.strip())
-        return stated
-
-    def _read(self, text: str) -> object:
-        try:
-            return self.parse(text)
-        except ValueError as error:
-            raise ValueError(f"{text!r}: {error}") from None
-
-
-def _options() -> tuple[Option, ...]:
-    options = []
-    for each in fields(Config):
-        if not each.metadata:
-            continue
-        shown = each.metadata["shown"]
-        if shown is None:
-            plain = each.default not in (None, False, ())
-            shown = f"{each.default:g}" if isinstance(each.default, float) else str(each.default)
-            shown = shown if plain else ""
-        known = {key: each.metadata[key] for key in ("parse", "metavar", "help", "many")}
-        options.append(Option(name=each.name, default=shown, **known))
-    return tuple(options)
-
-
-OPTIONS: Final = _options()
-
-
-# Kubernetes sets these in every pod for each service of the namespace, and Docker for each link: if
-# the service is called tenantbase, they all have our prefix.
-_INJECTED: Final = re.compile(
-    r"(?:\w{1,128}_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w{1,128})?|PORT|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w{1,128})?|NAME|ENV_\w{1,128})"
-)
-_INJECTED_ADDRESS: Final = re.compile(r"(?:tcp|udp|sctp)://\S*")
-_INJECTOR: Final = "Kubernetes and Docker set it for a service of this name"
-
-
-def _unknown(environ: Mapping[str, str]) -> list[str]:
-    """For each variable that has our prefix but is not an option, a line saying it is ignored."""
-    known = [option.variable for option in OPTIONS]
-    lines = []
-    injected = []
-    for variable in sorted(environ):
-        if not variable.startswith(PREFIX) or variable in known:
-            continue
-        if _INJECTED.fullmatch(variable.removeprefix(PREFIX)):
-            injected.append(variable)
-            continue
-        near = get_close_matches(variable, known, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        lines.append(f"{variable} is ignored: there is no such variable{hint}")
-    if injected:
-        lines.append(f"{', '.join(injected)}: ignored: {_INJECTOR}")
-    return lines
+OPTIONS: Final = options_of(Config)
 
 
 def _contradictions(config: Config, given: Mapping[str, object]) -> list[str]:
@@ -380,7 +262,7 @@ def _contradictions(config: Config, given: Mapping[str, object]) -> list[str]:
         ("tls_client_ca", "tls_cert"),
     ):
         if getattr(config, one) is not None and getattr(config, other) is None:
-            mistakes.append(f"{_flag(one)}: needs {_flag(other)} as well")
+            mistakes.append(f"{flag(one)}: needs {flag(other)} as well")
     if given.get("tls_ca") and config.url is None:
         mistakes.append("--tls-ca: needs --url as well")
     if not (config.loopback or config.insecure):

@@ -150,8 +150,12 @@ async def open_database(
 ) -> AsyncIterator[Database]:
     """The service over what ``open_cache`` opens. Arguments and errors are the same."""
     async with open_cache(config, memcached, create=create) as cache:
-        limits = Limits(max_value_bytes=config.max_value_bytes, max_batch_entries=MAX_BATCH_ENTRIES)
-        yield Database(cache, limits, heartbeat=HEARTBEAT_SECONDS)
+        yield Database(cache, limits_of(config), heartbeat=HEARTBEAT_SECONDS)
+
+
+def limits_of(config: Config) -> Limits:
+    """The limits of operations."""
+    return Limits(max_value_bytes=config.max_value_bytes, max_batch_entries=MAX_BATCH_ENTRIES)
 
 
 @asynccontextmanager

@@ -9,11 +9,11 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tenantbase.process.config import MAX_BATCH_ENTRIES, Config
+from tenantbase.process.config import Config
 from tenantbase.process.exit_timer import ExitTimer
 from tenantbase.process.sweeper import sweeping
 from tenantbase.process.tls import Certificates
-from tenantbase.process.wiring import Memcached, open_database
+from tenantbase.process.wiring import Memcached, limits_of, open_database
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
 
 try:
@@ -129,11 +129,10 @@ def web_settings(config: Config, certificates: Certificates | None = None) -> We
         loopback=config.loopback,
         allowed_hosts=frozenset(config.allowed_host),
         cors_origins=frozenset(config.cors_origin),
-        max_value_bytes=config.max_value_bytes,
+        limits=limits_of(config),
         max_request_bytes=config.max_request_bytes,
         max_inflight_bytes=config.max_inflight_bytes,
         max_connections=config.max_connections,
-        max_batch_entries=MAX_BATCH_ENTRIES,
         body_timeout=config.body_timeout,
         keepalive_timeout=config.keepalive_timeout,
         fast_path=not config.no_fast_path,

@@ -70,15 +70,15 @@ def written_headers(entry: Entry) -> dict[str, str]:
     }
 
 
-def entry_answer(lookup: Lookup) -> Answer:
+def entry_answer(key: str, lookup: Lookup) -> Answer:
     """200 with the entry as JSON, or 404."""
     entry = lookup.entry
     if entry is None:
         return absent(lookup.cache_status)
     headers = entry_headers(entry, lookup.cache_status, JSON)
     if len(entry.value) > LARGE_BYTES:
-        return Answer(200, headers, Pieces(entry_pieces(entry), entry_size(entry)))
-    return Answer(200, headers, entry_json(entry))
+        return Answer(200, headers, Pieces(entry_pieces(key, entry), entry_size(key, entry)))
+    return Answer(200, headers, entry_json(key, entry))
 
 
 def raw_answer(lookup: Lookup, part: slice | None = None) -> Answer:
@@ -113,15 +113,15 @@ def unchanged(entry: Entry, cache_status: CacheStatus) -> Answer:
     return Answer(304, headers)
 
 
-def written(applied: Applied, *, with_value: bool = False) -> Answer:
+def written(key: str, applied: Applied, *, with_value: bool = False) -> Answer:
     """200 after a write of one entry."""
     assert applied.entry is not None
-    return Answer(200, written_headers(applied.entry), applied_json(applied, with_value))
+    return Answer(200, written_headers(applied.entry), applied_json(key, applied, with_value))
 
 
-def created(applied: Applied, location: str) -> Answer:
+def created(key: str, applied: Applied, location: str) -> Answer:
     """201 after a write that created the key at a URL of its own."""
-    answer = written(applied)
+    answer = written(key, applied)
     answer.status = 201
     answer.headers[hdrs.LOCATION] = location
     return answer

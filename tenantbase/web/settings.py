@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tenantbase.database import Limits
 from tenantbase.web.transport.tls import TlsContext
 
 
@@ -18,13 +19,12 @@ class WebSettings:
             port. If there are any, ``Host`` is checked on every address.
         cors_origins: origins whose pages may read and write, as browsers write them; ``:*`` in
             place of a port allows every port.
-        max_value_bytes: the largest value, as stored.
+        limits: of operations, which the database applies too.
         max_request_bytes: the largest JSON body. It exceeds the largest value, which base64 makes
             longer.
         max_inflight_bytes: request bodies in memory, of all requests together; and as much again
             for answers that clients have yet to read.
         max_connections: open connections.
-        max_batch_entries: keys or entries in one bulk request.
         body_timeout: for a request body to arrive.
         keepalive_timeout: for an idle connection, or one whose request head is incomplete.
         fast_path: answer plain requests without aiohttp.
@@ -37,11 +37,10 @@ class WebSettings:
     loopback: bool
     allowed_hosts: frozenset[str]
     cors_origins: frozenset[str]
-    max_value_bytes: int
+    limits: Limits
     max_request_bytes: int
     max_inflight_bytes: int
     max_connections: int
-    max_batch_entries: int
     body_timeout: float
     keepalive_timeout: float
     fast_path: bool

@@ -15,6 +15,7 @@ from tenantbase.interfaces.cache import Item
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.policy_counts import PolicyCounts
+from tenantbase.scope import ScopedKey
 from tests.servers import MemcachedProcess
 
 TAG: Tag = (b"e" * 16, 2)
@@ -63,7 +64,7 @@ def fills(sealer: ItemSealer, count: int, size: int) -> list[Fill]:
         key = f"k{number}"
         # Every third key is cached as absent.
         absent = number % 3 == 2
-        entry = None if absent else Entry(key, b"x" * size, JSON, ID, number + 1, None)
+        entry = None if absent else Entry(ScopedKey(key), b"x" * size, JSON, ID, number + 1, None)
         made.append((sealer.name(key), TAG, entry, 0))
     return made
 

@@ -18,6 +18,7 @@ from tenantbase.coherence.sealed_item import (
     bucket_of,
 )
 from tenantbase.entry import JSON, MAX_KEY_BYTES, Entry
+from tenantbase.scope import ScopedKey
 
 SECRET = bytes(range(32))
 SEALER = ItemSealer(SECRET)
@@ -64,7 +65,7 @@ def test_any_byte_changed_is_rejected(entry: Entry | None, data: st.DataObject) 
 
 @pytest.mark.parametrize("size", [1_500, 2_047, 2_048, 5_000, 100_000])
 def test_every_part_of_a_large_value_is_covered(size: int) -> None:
-    item = bytearray(sealed(Entry("k", bytes(size), JSON, ID, 1, None), "k"))
+    item = bytearray(sealed(Entry(ScopedKey("k"), bytes(size), JSON, ID, 1, None), "k"))
     assert opened(bytes(item), "k") is not REJECTED
     # Each page, and the last byte.
     for at in {*range(0, len(item), 512), len(item) - 1}:
@@ -169,7 +170,7 @@ def test_buckets_are_spread_over_all_there_are() -> None:
 
 
 def test_the_overhead_is_an_upper_bound() -> None:
-    entry = Entry("k" * MAX_KEY_BYTES, b"v", "x/" + "y" * 250, str(uuid.uuid4()), 1, 1e9)
+    entry = Entry(ScopedKey("k" * MAX_KEY_BYTES), b"v", "x/" + "y" * 250, str(uuid.uuid4()), 1, 1e9)
     memcached_item_header = 64 + 32
     assert len(sealed(entry, entry.key)) - 1 + memcached_item_header <= OVERHEAD_BYTES
 

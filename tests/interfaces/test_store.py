@@ -9,13 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from tenantbase.access import Access, Tenant, TenantLimits, Token, TokenScope
 from tenantbase.commands import (
     Applied,
     Command,
     Condition,
+    CreateToken,
     Delete,
     DeletePrefix,
+    DeleteTenant,
+    DisableTokens,
     Increment,
+    PutTenant,
+    RevokeToken,
     Set,
     Sweep,
 )
@@ -23,9 +29,11 @@ from tenantbase.entry import JSON, OCTETS, Entry
 from tenantbase.errors import (
     ConditionFailed,
     InvalidRequest,
+    NoSuchTenant,
     StoreError,
     StoreUnavailable,
     TenantbaseError,
+    TenantRequired,
     WrongType,
 )
 from tenantbase.events import ChangeEvent, EventKind
@@ -607,6 +615,206 @@ async def test_the_change_log_is_bounded(reopen: Opener) -> None:
     assert len(await keys_of(store)) == 10
 
 
+# Tenants and tokens
+
+
+NO_LIMITS = TenantLimits()
+EXPIRY = 2_000.0
+
+
+def some_token(
+    identifier: str,
+    scope: TokenScope = TokenScope.READ,
+    tenant: str | None = "default",
+    prefix: str | None = None,
+) -> Token:
+    return Token(
+        id=identifier,
+        name=f"token {identifier}",
+        scope=scope,
+        tenant=tenant,
+        prefix=prefix,
+        created_at=NOW + 0.25,
+        expires_at=None if scope is TokenScope.ADMIN else EXPIRY,
+    )
+
+
+async def access(store: Store, known: int | None = None) -> Access:
+    found = await store.access(known)
+    assert found is not None
+    return found
+
+
+async def test_a_new_database_is_open(store: Store) -> None:
+    found = await access(store)
+    assert not found.closed and not found.tokens
+    assert found.tenants == {"default": Tenant("default", 0, 0, NO_LIMITS)}
+    assert await store.access(found.version) is None
+    assert await store.access(found.version + 1) == found
+
+
+async def test_tenants_are_kept(reopen: Opener) -> None:
+    store = await reopen()
+    versions = {(await access(store)).version}
+    for command, created in (
+        (PutTenant("b", max_entries=5), True),
+        (PutTenant("a"), True),
+        (PutTenant("b", max_bytes=0, max_requests_per_second=7), False),
+        (PutTenant("b", max_entries=None), False),
+        (PutTenant("default", max_entries=1 << 53), False),
+    ):
+        assert await write(store, command) == (Applied(created=created),)
+        versions.add((await access(store)).version)
+    assert len(versions) == 6, "each has another version"
+    store = await reopen()
+    found = await access(store)
+    assert list(found.tenants) == ["a", "b", "default"]
+    assert found.tenants["a"].limits == NO_LIMITS
+    assert found.tenants["b"].limits == TenantLimits(max_bytes=0, max_requests_per_second=7)
+    assert found.tenants["default"].limits == TenantLimits(max_entries=1 << 53)
+    assert not found.closed
+    assert await store.last_version() == 0, "entries have not changed"
+
+
+async def test_what_changes_nothing_has_no_new_version(store: Store) -> None:
+    await write(store, PutTenant("a", max_entries=5))
+    known = (await access(store)).version
+    for command in (
+        PutTenant("a"),
+        PutTenant("a", max_entries=5, max_bytes=None),
+        DeleteTenant("b"),
+        RevokeToken("none"),
+        DisableTokens(),
+    ):
+        seqlock = RecordingSeqlock()
+        written = await store.write([Granted(command)], NOW, seqlock)
+        assert written.outcomes == [(Applied(),)]
+        assert (seqlock.told, written.ticket) == (["lock", "unlock"], None)
+    await put(store, "default/k")
+    assert await store.access(known) is None
+
+
+async def test_tokens_are_kept(reopen: Opener) -> None:
+    store = await reopen()
+    await write(store, PutTenant("t"))
+    tokens = {
+        b"3" * 32: some_token("3", tenant="t", prefix="p/"),
+        b"1" * 32: some_token("1", TokenScope.ADMIN, None),
+        b"2" * 32: some_token("2", TokenScope.METRICS, None),
+        b"4" * 32: some_token("4", TokenScope.WRITE, prefix=""),
+    }
+    for digest, token in tokens.items():
+        known = (await access(store)).version
+        seqlock = RecordingSeqlock()
+        written = await store.write([Granted(CreateToken(token, digest))], NOW, seqlock)
+        assert written.outcomes == [(Applied(created=True),)]
+        assert seqlock.told == ["lock", "unlock"], "no key changes"
+        assert (await access(store, known)).closed
+    store = await reopen()
+    found = await access(store)
+    assert list(found.tokens.items()) == list(tokens.items()), "in order of creation"
+    assert found.closed
+
+
+async def test_revoked_tokens_leave_the_database_closed(store: Store) -> None:
+    for each in "12":
+        await write(store, CreateToken(some_token(each), each.encode() * 32))
+    known = (await access(store)).version
+    for each in "21":
+        assert await write(store, RevokeToken(each)) == (Applied(removed=1),)
+        found = await access(store, known)
+        known = found.version
+        assert found.closed
+    assert not found.tokens
+    assert await write(store, DisableTokens()) == (Applied(),)
+    assert not (await access(store, known)).closed
+
+
+async def test_disabling_tokens_removes_all(store: Store) -> None:
+    for each in "12":
+        await write(store, CreateToken(some_token(each), each.encode() * 32))
+    known = (await access(store)).version
+    assert await write(store, DisableTokens()) == (Applied(removed=2),)
+    found = await access(store, known)
+    assert not found.closed and not found.tokens
+
+
+async def test_a_token_that_cannot_be_made(store: Store) -> None:
+    await write(store, CreateToken(some_token("1"), b"1" * 32))
+    known = (await access(store)).version
+    missing = await refusal(store, CreateToken(some_token("2", tenant="none"), b"2" * 32))
+    assert isinstance(missing, NoSuchTenant) and missing.name == "none"
+    for again in (
+        CreateToken(some_token("1"), b"2" * 32),
+        CreateToken(some_token("2"), b"1" * 32),
+    ):
+        assert isinstance(await refusal(store, again), InvalidRequest)
+    assert await store.access(known) is None
+
+
+async def test_a_deleted_tenant_is_gone_at_once(store: Store) -> None:
+    for name in ("t", "t1", "u"):
+        await write(store, PutTenant(name, max_bytes=100))
+        await write(store, CreateToken(some_token(name, tenant=name), name.encode() * 16))
+        await put(store, f"{name}/k")
+    await put(store, "t/second")
+    await write(store, CreateToken(some_token("a", TokenScope.ADMIN, None), b"a" * 32))
+    known = (await access(store)).version
+    seqlock = RecordingSeqlock()
+    written = await store.write([Granted(DeleteTenant("t"))], NOW, seqlock)
+    assert written.outcomes == [(Applied(removed=1),)]
+    assert seqlock.told == ["lock", None, "commit", "unlock"]
+    found = await access(store, known)
+    assert list(found.tenants) == ["default", "t1", "u"]
+    assert [token.id for token in found.tokens.values()] == ["t1", "u", "a"]
+    assert await keys_of(store) == ["t1/k", "u/k"]
+    events, _ = await store.changes(4, 10)
+    assert events == [ChangeEvent(5, EventKind.RESET, "t/")]
+    await write(store, PutTenant("t"))
+    assert (await access(store)).tenants["t"] == Tenant("t", 0, 0, NO_LIMITS)
+    assert await keys_of(store, "t/") == []
+    await put(store, "t/k")
+    assert await keys_of(store, "t/") == ["t/k"]
+
+
+async def test_the_tenant_default_stays(store: Store) -> None:
+    await put(store, "default/k")
+    assert isinstance(await refusal(store, DeleteTenant("default")), TenantRequired)
+    assert await keys_of(store) == ["default/k"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        PutTenant("t"),
+        DeleteTenant("t"),
+        CreateToken(some_token("1"), b"1" * 32),
+        RevokeToken("1"),
+        DisableTokens(),
+    ],
+    ids=lambda command: type(command).__name__,
+)
+async def test_access_changes_in_a_transaction_of_its_own(store: Store, command: Command) -> None:
+    known = (await access(store)).version
+    assert isinstance(await refusal(store, command, command), InvalidRequest)
+    assert isinstance(await refusal(store, Set("default/k", b"1", JSON), command), InvalidRequest)
+    assert await store.access(known) is None
+    assert await store.last_version() == 0
+
+
+async def test_neighbours_of_a_refused_command_are_made(store: Store) -> None:
+    outcomes = await write_group(
+        store,
+        Granted(Set("default/a", b"1", JSON)),
+        Granted(DeleteTenant("default")),
+        Granted(PutTenant("t")),
+        Granted(Set("t/b", b"1", JSON)),
+    )
+    assert isinstance(outcomes[1], TenantRequired)
+    assert all(isinstance(outcomes[at], tuple) for at in (0, 2, 3))
+    assert await keys_of(store) == ["default/a", "t/b"]
+
+
 # Withdrawing, the seqlock, closing
 
 
@@ -670,6 +878,7 @@ async def test_the_store_can_serve_until_it_is_closed(store: Store) -> None:
         store.scan_keys("", "", 1, NOW),
         store.changes(0, 1),
         store.last_version(),
+        store.access(None),
     ):
         with pytest.raises(StoreUnavailable):
             await call

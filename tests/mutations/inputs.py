@@ -42,19 +42,31 @@ MUTATIONS: Final = {
         ["tests/process/test_config.py"],
         {
             "the-environments-url-wins": ('values.pop("url", None)', "pass"),
-            "an-injected-address-may-be-anything": ('source.endswith("_PORT") and ', ""),
             "requests-larger-than-the-budget": (
                 "config.max_inflight_bytes < config.max_request_bytes",
                 "False",
             ),
             "the-budget-does-not-grow": ("max(48 * MIB, 2 * config.max_request_bytes)", "48 * MIB"),
-            "an-empty-name-in-a-list": (
-                " for text in stated if text.strip())",
-                " for text in stated)",
-            ),
             "only-one-address-is-loopback": (
                 "ipaddress.ip_address(self.host).is_loopback",
                 'self.host == "127.0.0.1"',
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/process/environment.py",
+        ["tests/process/test_config.py"],
+        {
+            "an-injected-address-may-be-anything": ('variable.endswith("_PORT") and ', ""),
+        },
+    ),
+    **of(
+        "tenantbase/process/options.py",
+        ["tests/process/test_config.py"],
+        {
+            "an-empty-name-in-a-list": (
+                " for text in stated if text.strip())",
+                " for text in stated)",
             ),
         },
     ),
@@ -65,7 +77,7 @@ MUTATIONS: Final = {
             "a-head-has-ranges": ('if status != "206"', "if True"),
             "a-field-means-the-same-everywhere": ('if "description" in field:', "if False:"),
             "limits-of-another-server": (
-                "{settings.max_value_bytes:,} bytes",
+                "{limits.max_value_bytes:,} bytes",
                 "{1 << 20:,} bytes",
             ),
             "every-header-comes-always": ('"required": always', '"required": True'),

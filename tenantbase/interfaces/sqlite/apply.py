@@ -5,19 +5,31 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
-from typing import cast
+from typing import Final, cast
 
-from tenantbase.commands import Applied, DeletePrefix, KeyCommand, Sweep, Transaction
+from tenantbase.commands import (
+    AdminCommand,
+    Applied,
+    Delete,
+    DeletePrefix,
+    Increment,
+    KeyCommand,
+    Set,
+    Sweep,
+    Transaction,
+)
 from tenantbase.errors import ConditionFailed, InvalidRequest, StoreUnavailable, TenantbaseError
 from tenantbase.events import EventKind
+from tenantbase.interfaces.sqlite.access import administer
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
+from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, unavailable
 from tenantbase.interfaces.sqlite.rows import Rows, outcome
-from tenantbase.interfaces.sqlite.schema import concerns_a_row, unavailable
 from tenantbase.interfaces.sqlite.sweep import delete_prefix, sweep
 from tenantbase.scope import plain_key
 
 Outcome = tuple[Applied, ...] | TenantbaseError
 _Named = tuple[KeyCommand, ...]
+_NAMED: Final = (Set, Delete, Increment)  # a tuple, which is checked faster than a union
 
 
 def apply(
@@ -31,7 +43,7 @@ def apply(
     """Apply transactions in order, inside one SQLite transaction.
 
     Each sees the effects of those before it. Consecutive ones that name their keys are worked out
-    together; a prefix delete or a sweep separates them.
+    together; any other command separates them.
 
     Args:
         damaged: rows, by ``created``, that cannot be removed: sweeps pass over them, and deleting
@@ -101,7 +113,7 @@ def find_damage(
 
 
 def _stands_alone(transaction: Transaction) -> bool:
-    return any(isinstance(command, DeletePrefix | Sweep) for command in transaction)
+    return any(not isinstance(command, _NAMED) for command in transaction)
 
 
 def _apply_alone(
@@ -117,6 +129,11 @@ def _apply_alone(
             return (delete_prefix(connection, change_log, prefix, now),)
         case (Sweep(limit=limit),):
             return (sweep(connection, change_log, change_log_size, limit, now, damaged),)
+        case (command,) if isinstance(command, AdminCommand):
+            try:
+                return (administer(connection, change_log, command),)
+            except TenantbaseError as error:
+                return error.with_traceback(None)
     return InvalidRequest("deleting a prefix is a transaction of its own", "prefix")
 
 

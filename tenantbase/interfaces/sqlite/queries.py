@@ -10,7 +10,7 @@ from typing import Final
 from tenantbase.entry import MAX_KEY_BYTES, Entry
 from tenantbase.errors import LeftOut, StoreError
 from tenantbase.events import ChangeEvent, EventKind
-from tenantbase.interfaces.sqlite.schema import concerns_a_row, unavailable
+from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, unavailable
 from tenantbase.scope import plain_key
 
 # Greater than every legal key: the highest character, once more than fits in a key.

@@ -16,7 +16,7 @@ from tenantbase.commands import Applied, Delete, Increment, KeyCommand, Set
 from tenantbase.entry import JSON, Entry, is_json
 from tenantbase.errors import InvalidRequest, WrongType
 from tenantbase.interfaces.sqlite.queries import ALIVE, key_batches
-from tenantbase.scope import plain_key
+from tenantbase.scope import ScopedKey, plain_key
 
 MAX_DIGITS: Final = 1_000
 _TOO_LARGE: Final = 10**MAX_DIGITS
@@ -145,7 +145,7 @@ def outcome(command: KeyCommand, before: Entry | None, version: int) -> Applied:
         expires_at = before.expires_at if expires_at is None else expires_at
     identifier = str(uuid.uuid4()) if before is None else before.id
     return Applied(
-        entry=Entry(command.key, value, content_type, identifier, version, expires_at),
+        entry=Entry(ScopedKey(command.key), value, content_type, identifier, version, expires_at),
         created=before is None,
     )
 

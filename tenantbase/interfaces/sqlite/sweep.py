@@ -14,8 +14,8 @@ from typing import Final
 from tenantbase.commands import Applied
 from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
+from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row
 from tenantbase.interfaces.sqlite.queries import ALIVE, DELETED, prefix_range
-from tenantbase.interfaces.sqlite.schema import concerns_a_row
 
 # Up to here a prefix's keys are deleted one by one, each with its line in the change log.
 ONE_BY_ONE: Final = 1_000
@@ -51,11 +51,19 @@ def delete_prefix(
         return Applied(removed=len(keys))
     (count,) = execute(_COUNT, (low, high)).fetchone()
     (expired,) = execute(_COUNT_EXPIRED, (now, low, high)).fetchone()
-    # Ranges within the new one are no longer needed.
-    execute("DELETE FROM deleted_prefixes WHERE low >= ? AND high <= ?", (low, high))
-    execute("INSERT INTO deleted_prefixes VALUES (?, ?, ?)", (change_log.next_version, low, high))
-    change_log.record(EventKind.RESET, prefix)
+    hide_range(connection, change_log, prefix)
     return Applied(removed=count - expired)
+
+
+def hide_range(connection: sqlite3.Connection, change_log: ChangeLog, prefix: str) -> None:
+    """Delete all rows under a prefix by one row in ``deleted_prefixes``."""
+    low, high = prefix_range(prefix)
+    # Ranges within the new one are no longer needed.
+    connection.execute("DELETE FROM deleted_prefixes WHERE low >= ? AND high <= ?", (low, high))
+    connection.execute(
+        "INSERT INTO deleted_prefixes VALUES (?, ?, ?)", (change_log.next_version, low, high)
+    )
+    change_log.record(EventKind.RESET, prefix)
 
 
 def sweep(

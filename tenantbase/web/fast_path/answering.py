@@ -52,12 +52,13 @@ class PlainAnswers:
         route = request.route
         try:
             if route is GET_VALUE:
-                self._database.get_then(DEFAULT, request.key, partial(self._got_entry, asker))
+                key = request.key
+                self._database.get_then(DEFAULT, key, partial(self._got_entry, asker, key))
             elif route is RAW_VALUE:
                 self._database.get_then(DEFAULT, request.key, partial(self._got_raw, asker))
             elif route is SET_VALUE:
                 given = parse(SET_BODY, request.body)
-                self._database.set_then(DEFAULT, given, partial(self._written, asker))
+                self._database.set_then(DEFAULT, given, partial(self._written, asker, given.key))
             elif route is DELETE_VALUE:
                 self._database.delete_then(DEFAULT, request.key, partial(self._deleted, asker))
             else:
@@ -67,15 +68,15 @@ class PlainAnswers:
             return False
         return True
 
-    def _got_entry(self, asker: Asker, result: Lookup | Exception) -> None:
+    def _got_entry(self, asker: Asker, key: str, result: Lookup | Exception) -> None:
         if isinstance(result, Exception):
             self._send(asker, error_answer(result))
         elif result.entry is None:
-            self._send(asker, entry_answer(result))
+            self._send(asker, entry_answer(key, result))
         elif len(result.entry.value) > SMALL_ANSWER_BYTES and self._waits(result.entry.value):
             asker.hand_on()
         else:
-            asker.end(self._writer.entry(result.entry, result.cache_status))
+            asker.end(self._writer.entry(key, result.entry, result.cache_status))
 
     def _got_raw(self, asker: Asker, result: Lookup | Exception) -> None:
         if isinstance(result, Exception):
@@ -83,11 +84,11 @@ class PlainAnswers:
         else:
             self._send(asker, raw_answer(result))
 
-    def _written(self, asker: Asker, result: Applied | BaseException) -> None:
+    def _written(self, asker: Asker, key: str, result: Applied | BaseException) -> None:
         if isinstance(result, BaseException):
             self._send(asker, error_answer(result))
         else:
-            asker.end(self._writer.written(result))
+            asker.end(self._writer.written(key, result))
 
     def _deleted(self, asker: Asker, result: Applied | BaseException) -> None:
         answer = error_answer(result) if isinstance(result, BaseException) else deleted()

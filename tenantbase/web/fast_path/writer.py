@@ -15,14 +15,15 @@ from tenantbase.commands import Applied
 from tenantbase.documents import applied_json, entry_json
 from tenantbase.entry import JSON, Entry
 from tenantbase.lookup import CacheStatus
+from tenantbase.scope import DEFAULT
 from tenantbase.web import responses
 from tenantbase.web.answer import Answer, rendered, rendered_fields, rendered_head
 from tenantbase.web.lifecycle import Lifecycle
 
 # Two entries that differ in everything but the type of their values: what a template is made of,
 # and what it is checked with.
-_SAMPLE: Final = Entry("k", b"1", JSON, "0" * 36, 1_234_567_890_123_456_789, None)
-_OTHER: Final = Entry("other", b"22", "text/plain", "f" * 36, 7, 1e9)
+_SAMPLE: Final = Entry(DEFAULT.key("k"), b"1", JSON, "0" * 36, 1_234_567_890_123_456_789, None)
+_OTHER: Final = Entry(DEFAULT.key("other"), b"22", "text/plain", "f" * 36, 7, 1e9)
 
 
 class ResponseWriter:
@@ -43,15 +44,15 @@ class ResponseWriter:
         self._entry = {status: head_template(_entry_headers(status)) for status in CacheStatus}
         self._written = head_template(responses.written_headers)
 
-    def entry(self, entry: Entry, cache_status: CacheStatus) -> bytes:
+    def entry(self, key: str, entry: Entry, cache_status: CacheStatus) -> bytes:
         """What ``responses.entry_answer`` returns for an entry that is not large."""
-        body = entry_json(entry)
+        body = entry_json(key, entry)
         return self._entry[cache_status] % (entry.version, len(body), self._ending(), body)
 
-    def written(self, applied: Applied) -> bytes:
+    def written(self, key: str, applied: Applied) -> bytes:
         """What ``responses.written`` returns."""
         assert applied.entry is not None
-        body = applied_json(applied)
+        body = applied_json(key, applied)
         return self._written % (applied.entry.version, len(body), self._ending(), body)
 
     def answer(self, answer: Answer) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
+from itertools import starmap
 from typing import Final, TypeVar
 
 import msgspec
@@ -85,7 +86,7 @@ class Bulk:
         writing = self._database.set_many(DEFAULT, entries, condition)
         del entries
         applied = await writing
-        return collection(b'{"values":[%b]}' % b",".join(map(applied_json, applied)))
+        return collection(b'{"values":[%b]}' % b",".join(starmap(applied_json, applied)))
 
     async def _read(self, body: bytes) -> Iterator[Read]:
         max_entries = self._database.limits.max_batch_entries
@@ -136,11 +137,11 @@ async def _document(
             held += separator
             separator = b","
             if len(entry.value) <= PIECE_BYTES:
-                held += entry_json(entry)
+                held += entry_json(key, entry)
                 if len(held) < PIECE_BYTES:
                     continue
             else:
-                for part in entry_pieces(entry):
+                for part in entry_pieces(key, entry):
                     held += part
                     if len(held) >= PIECE_BYTES:
                         yield bytes(held)

@@ -57,4 +57,4 @@ class Increment:
             if_version=given.if_version,
             if_absent=bool(given.if_absent),
         )
-        return written(applied, with_value=True)
+        return written(given.key, applied, with_value=True)

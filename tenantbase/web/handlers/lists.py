@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from itertools import groupby
+from itertools import groupby, starmap
 from typing import Final
 
 import msgspec
@@ -69,7 +69,7 @@ class _Listing:
         if fields not in (None, "key"):
             raise InvalidRequest("fields is key, or is left out", "fields")
         values = fields is None
-        self._encode: Callable[[Entry], bytes] = entry_json if values else _key_json
+        self._encode: Callable[[str, Entry], bytes] = entry_json if values else _key_json
         after = after_cursor(cursor) if cursor else ""  # empty: from the start
         self._pieces = database.scan(
             DEFAULT, parameters.get("prefix", ""), after, limit=limit, values=values
@@ -77,7 +77,7 @@ class _Listing:
         self._cursor: str | None = None
         self.share: Share
 
-    async def _groups(self) -> AsyncGenerator[list[Entry], None]:
+    async def _groups(self) -> AsyncGenerator[list[tuple[str, Entry]], None]:
         """The entries in groups; an entry with a large value is a group of its own."""
         last = None
         more = False
@@ -90,9 +90,9 @@ class _Listing:
             if page is None:
                 break
             entries, more = page
-            self.share.charge(sum(len(entry.value) for entry in entries))
+            self.share.charge(sum(len(entry.value) for _, entry in entries))
             if entries:
-                last = entries[-1].key
+                last = entries[-1][0]
                 for is_large, group in groupby(entries, _is_large):
                     if is_large:
                         for entry in group:
@@ -108,10 +108,10 @@ class _Listing:
         async for group in self._groups():
             if _is_large(group[0]):
                 yield separator
-                for piece in entry_pieces(group[0]):
+                for piece in entry_pieces(*group[0]):
                     yield piece
             else:
-                yield separator + b",".join(map(self._encode, group))
+                yield separator + b",".join(starmap(self._encode, group))
             separator = b","
         ended = b'],"cursor":%b}' % msgspec.json.encode(self._cursor)
         yield ended if separator == b"," else separator + ended
@@ -120,19 +120,19 @@ class _Listing:
         """One entry per line, without a cursor."""
         async for group in self._groups():
             if _is_large(group[0]):
-                for piece in entry_pieces(group[0]):
+                for piece in entry_pieces(*group[0]):
                     yield in_one_line(piece)
                 yield b"\n"
             else:
-                yield b"".join(as_line(self._encode(entry)) for entry in group)
+                yield b"".join(map(as_line, starmap(self._encode, group)))
 
 
-def _is_large(entry: Entry) -> bool:
-    return len(entry.value) > PIECE_BYTES
+def _is_large(listed: tuple[str, Entry]) -> bool:
+    return len(listed[1].value) > PIECE_BYTES
 
 
-def _key_json(entry: Entry) -> bytes:
-    return b'{"key":%b}' % msgspec.json.encode(entry.key)
+def _key_json(key: str, entry: Entry) -> bytes:
+    return b'{"key":%b}' % msgspec.json.encode(key)
 
 
 def cursor_after(key: str) -> str:

@@ -35,11 +35,12 @@ class Raw:
     async def get(self, request: web.Request) -> Answer:
         """``GET`` and ``HEAD``"""
         query(request, NOTHING)
-        found = await self._database.get(DEFAULT, path_key(request))
+        key = path_key(request)
+        found = await self._database.get(DEFAULT, key)
         entry = found.entry
         part = None
         if entry is not None:
-            if not_modified(request, entry.key, entry.version):
+            if not_modified(request, key, entry.version):
                 return unchanged(entry, found.cache_status)
             # Range is defined for GET only (RFC 9110, section 14.2).
             if request.method == hdrs.METH_GET and range_applies(request, entry.version):
@@ -65,12 +66,14 @@ class Raw:
             condition=write_condition(request),
             content_type_field="Content-Type",
         )
-        value = await read_body(request, settings.max_value_bytes, settings.body_timeout)
+        value = await read_body(request, settings.limits.max_value_bytes, settings.body_timeout)
         checked = is_json(content_type) and is_large(value)
         if checked:
             await self._parser.check_value(value)
         applied = await self._database.put(DEFAULT, draft, value, json_checked=checked)
-        return created(applied, _location(key)) if applied.created else written(applied)
+        if applied.created:
+            return created(key, applied, _location(key))
+        return written(key, applied)
 
     async def delete(self, request: web.Request) -> Answer:
         """``DELETE``"""

@@ -58,8 +58,9 @@ class Values:
         # Nothing may hold the body while the write waits.
         given, value = await self._read(await self._body(request, self._settings.max_request_bytes))
         writing = self._database.set(DEFAULT, given, condition, value)
+        key = given.key
         del given, value
-        return written(await writing)
+        return written(key, await writing)
 
     async def _read(self, body: bytes) -> Read:
         if not is_large(body):
@@ -75,11 +76,12 @@ class Values:
         if request.body_exists:
             body = await self._body(request, keys_bytes(self._settings))
             key = _same(key, parse(_GET, body).key if body else None, "key")
-        found = await self._database.get(DEFAULT, _required(key))
+        key = _required(key)
+        found = await self._database.get(DEFAULT, key)
         entry = found.entry
-        if entry is not None and not_modified(request, entry.key, entry.version):
+        if entry is not None and not_modified(request, key, entry.version):
             return unchanged(entry, found.cache_status)
-        return entry_answer(found)
+        return entry_answer(key, found)
 
     async def delete(self, request: web.Request) -> Answer:
         """``DELETE /delete-value``

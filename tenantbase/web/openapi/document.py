@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from tenantbase import __version__
+from tenantbase.database import Limits
 from tenantbase.problem_types import MEDIA_TYPE
 from tenantbase.web import responses
 from tenantbase.web.answer import Answer
@@ -112,7 +113,7 @@ def description(settings: WebSettings) -> Json:
     shapes = _shapes()
     _, schemas = msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")
     for schema in schemas.values():
-        _explain(schema, settings)
+        _explain(schema, settings.limits)
     paths: dict[str, Json] = {}
     for operation in OPERATIONS:
         item = paths.setdefault(operation.path, {})
@@ -156,7 +157,7 @@ def _shapes() -> list[Shape]:
     return list(shapes)
 
 
-def _explain(schema: Json, settings: WebSettings) -> None:
+def _explain(schema: Json, limits: Limits) -> None:
     """Describe the fields in the schema of a type."""
     schema["description"] = schema["description"].replace("``", "`")
     for name, field in schema["properties"].items():
@@ -164,12 +165,12 @@ def _explain(schema: Json, settings: WebSettings) -> None:
             continue
         field.update(_FIELDS.get(name, {}))
         if name == "value":
-            field["description"] += f" At most {settings.max_value_bytes:,} bytes."
+            field["description"] += f" At most {limits.max_value_bytes:,} bytes."
         elif name == "keys":
             field["items"] = KEY
-            field["description"] += f" At most {settings.max_batch_entries:,}."
+            field["description"] += f" At most {limits.max_batch_entries:,}."
         elif name == "values":
-            field["description"] = f"At most {settings.max_batch_entries:,} in a request."
+            field["description"] = f"At most {limits.max_batch_entries:,} in a request."
 
 
 def _operation(operation: Operation) -> Json:

@@ -8,11 +8,12 @@ import pytest
 
 from tenantbase.entry import JSON, Entry
 from tenantbase.lookup import CacheStatus
+from tenantbase.scope import DEFAULT
 from tenantbase.web.fast_path import writer as rendering
 from tenantbase.web.fast_path.writer import ResponseWriter
 from tenantbase.web.lifecycle import Lifecycle
 
-ENTRY = Entry("k", b"1", JSON, "0" * 36, 7, None)
+ENTRY = Entry(DEFAULT.key("k"), b"1", JSON, "0" * 36, 7, None)
 
 
 def fields(answer: bytes) -> dict[bytes, bytes]:
@@ -26,13 +27,13 @@ def test_the_date_follows_the_clock_forth_and_back(monkeypatch: pytest.MonkeyPat
     writer = ResponseWriter(Lifecycle())
     dates = []
     for now in (1_000_000_000.5, 1_000_000_000.9, 1_000_000_001.0, 999_999_999.9):
-        dates.append(fields(writer.entry(ENTRY, CacheStatus.HIT))[b"Date"][-12:])
+        dates.append(fields(writer.entry("k", ENTRY, CacheStatus.HIT))[b"Date"][-12:])
     assert dates == [b"01:46:40 GMT", b"01:46:40 GMT", b"01:46:41 GMT", b"01:46:39 GMT"]
 
 
 def test_a_draining_server_announces_the_end_of_the_connection() -> None:
     lifecycle = Lifecycle()
     writer = ResponseWriter(lifecycle)
-    assert b"Connection" not in fields(writer.entry(ENTRY, CacheStatus.MISS))
+    assert b"Connection" not in fields(writer.entry("k", ENTRY, CacheStatus.MISS))
     lifecycle.drain()
-    assert fields(writer.entry(ENTRY, CacheStatus.MISS))[b"Connection"] == b"close"
+    assert fields(writer.entry("k", ENTRY, CacheStatus.MISS))[b"Connection"] == b"close"

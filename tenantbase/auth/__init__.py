@@ -1,0 +1,1 @@
+"""Who may do what: tokens, principals, and how many requests a tenant may make."""

@@ -1,0 +1,45 @@
+"""Environment variables that have our prefix but are not options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+from typing import Final
+
+from tenantbase.process.options import PREFIX
+
+# Kubernetes sets these in every pod for each service of the namespace, and Docker for each link: if
+# the service is called tenantbase, they all have our prefix.
+_INJECTED: Final = re.compile(
+    r"(?:\w{1,128}_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w{1,128})?|PORT|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w{1,128})?|NAME|ENV_\w{1,128})"
+)
+_INJECTED_ADDRESS: Final = re.compile(r"(?:tcp|udp|sctp)://\S*")
+INJECTOR: Final = "Kubernetes and Docker set it for a service of this name"
+
+
+def is_injected_address(variable: str, text: str) -> bool:
+    """Whether a variable that could be an option's holds the address of a service instead."""
+    return variable.endswith("_PORT") and _INJECTED_ADDRESS.fullmatch(text) is not None
+
+
+def unknown_variables(variables: Iterable[str], known: Collection[str]) -> list[str]:
+    """For each variable that has our prefix but is not an option, a line saying it is ignored.
+
+    Args:
+        known: the variables that are options.
+    """
+    lines = []
+    injected = []
+    for variable in sorted(variables):
+        if not variable.startswith(PREFIX) or variable in known:
+            continue
+        if _INJECTED.fullmatch(variable.removeprefix(PREFIX)):
+            injected.append(variable)
+            continue
+        near = get_close_matches(variable, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        lines.append(f"{variable} is ignored: there is no such variable{hint}")
+    if injected:
+        lines.append(f"{', '.join(injected)}: ignored: {INJECTOR}")
+    return lines
