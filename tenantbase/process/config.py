@@ -93,6 +93,14 @@ class Config:
         "N",
         "Open connections per worker; further ones get a 503.",
     )
+    max_requests: int = option(
+        read.integer(1, 1_000_000),
+        # A worker answers some 15,000 requests a second, so the last of these waits for a quarter
+        # of a second. With more, only the wait would grow.
+        4_000,
+        "N",
+        "Requests in flight per worker, watches aside; further ones get a 503.",
+    )
     allowed_host: tuple[str, ...] = option(
         read.host,
         (),

@@ -133,6 +133,7 @@ def web_settings(config: Config, certificates: Certificates | None = None) -> We
         max_request_bytes=config.max_request_bytes,
         max_inflight_bytes=config.max_inflight_bytes,
         max_connections=config.max_connections,
+        max_requests=config.max_requests,
         body_timeout=config.body_timeout,
         keepalive_timeout=config.keepalive_timeout,
         fast_path=not config.no_fast_path,

@@ -37,6 +37,8 @@ log = logging.getLogger("tenantbase.web")
 
 _WHOLE_SERVER: Final = ("/", "*")  # targets of OPTIONS (RFC 9110, section 9.3.7)
 
+_PROBES: Final = ("/health-check", "/livez")
+
 DATABASE: Final = web.AppKey("database", Database)
 GUARD: Final = web.AppKey("guard", Guard)
 HEALTH: Final = web.AppKey("health", Health)
@@ -48,6 +50,7 @@ def create_app(database: Database, settings: WebSettings, lifecycle: Lifecycle) 
     guard = Guard(settings)
     unread = lifecycle.connections.unread
     unread.limit = settings.max_inflight_bytes
+    lifecycle.limit = settings.max_requests
     answering = partial(sending.answering, unread=unread)
     parser = ParserProcess()
     values = Values(database, settings, parser)
@@ -105,6 +108,16 @@ def create_app(database: Database, settings: WebSettings, lifecycle: Lifecycle) 
     return app
 
 
+def _is_of_server(request: web.Request) -> bool:
+    """Whether it is OPTIONS for the whole server, which is a health check."""
+    return request.method == hdrs.METH_OPTIONS and request.raw_path in _WHOLE_SERVER
+
+
+def _is_probe(request: web.Request) -> bool:
+    """Whether it asks for the state of the server, which is answered at any load."""
+    return request.path in _PROBES or _is_of_server(request)
+
+
 def _boundary(guard: Guard, lifecycle: Lifecycle, health: Health, budget: Budget) -> Middleware:
     """The middleware around every request: counts it, checks it, turns its errors into answers."""
 
@@ -117,11 +130,13 @@ def _boundary(guard: Guard, lifecycle: Lifecycle, health: Health, budget: Budget
             if isinstance(request.transport, BorrowedTransport):
                 request.transport.judged()
         try:
+            if lifecycle.active > lifecycle.limit and not _is_probe(request):
+                raise lifecycle.overloaded()
             guard.check(request.method, request.raw_path, request.headers)
             check_expectation(request)
             if preflight := guard.preflight(request.method, request.headers):
                 return await respond(request, preflight)
-            if request.method == hdrs.METH_OPTIONS and request.raw_path in _WHOLE_SERVER:
+            if _is_of_server(request):
                 return await respond(request, await health.options())
             return await handler(request)
         except ConnectionError:

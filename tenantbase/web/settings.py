@@ -25,6 +25,7 @@ class WebSettings:
         max_inflight_bytes: request bodies in memory, of all requests together; and as much again
             for answers that clients have yet to read.
         max_connections: open connections.
+        max_requests: requests in flight, besides watches and health checks.
         body_timeout: for a request body to arrive.
         keepalive_timeout: for an idle connection, or one whose request head is incomplete.
         fast_path: answer plain requests without aiohttp.
@@ -41,6 +42,7 @@ class WebSettings:
     max_request_bytes: int
     max_inflight_bytes: int
     max_connections: int
+    max_requests: int
     body_timeout: float
     keepalive_timeout: float
     fast_path: bool

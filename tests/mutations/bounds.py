@@ -117,11 +117,23 @@ MUTATIONS: Final = {
                 "heappush(self._turns, (self._now, self._ties, name))",
                 "heappush(self._turns, (0.0, self._ties, name))",
             ),
-            "ties-go-to-the-same-lane": (
-                "(given + cost, self._ties, name)",
-                "(given + cost, 0, name)",
-            ),
             "costs-do-not-count": ("(given + cost, self._ties", "(given + 1, self._ties"),
+        },
+    ),
+    **of(
+        "tenantbase/web/lifecycle.py",
+        ["tests/web/transport/test_max_requests.py"],
+        {"watches-count-as-requests": ("        self.limit += 1\n", "")},
+    ),
+    **of(
+        "tenantbase/web/app.py",
+        ["tests/web/transport/test_max_requests.py"],
+        {
+            "health-checks-are-refused": (" and not _is_probe(request):", ":"),
+            "one-request-too-many": (
+                "if lifecycle.active > lifecycle.limit and",
+                "if lifecycle.active > lifecycle.limit + 1 and",
+            ),
         },
     ),
 }

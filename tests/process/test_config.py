@@ -49,6 +49,7 @@ GOOD: list[tuple[str, str, object]] = [
     ("max_request_bytes", "1GiB", 1 << 30),
     ("max_inflight_bytes", "100MiB", 100 << 20),
     ("max_connections", "1", 1),
+    ("max_requests", "1", 1),
     ("allowed_host", "a.example", ("a.example",)),
     ("cors_origin", "https://App.example:8443", ("https://app.example:8443",)),
     ("cors_origin", "https://app.example:443", ("https://app.example",)),
@@ -127,6 +128,7 @@ BAD: list[tuple[str, str]] = [
     ("send_timeout", "0"),
     ("max_inflight_bytes", "1MB"),
     ("max_connections", "0"),
+    ("max_requests", "0"),
     ("log_level", "loud"),
 ]
 

@@ -20,7 +20,14 @@ from tenantbase.documents import PIECE_BYTES
 from tenantbase.web.fast_path.answering import PlainAnswers
 from tenantbase.web.fast_path.framing import frame
 from tenantbase.web.fast_path.lending import Loan
-from tenantbase.web.fast_path.parser import GENERAL, INCOMPLETE, Other, Request, RequestParser
+from tenantbase.web.fast_path.parser import (
+    GENERAL,
+    HEALTH,
+    INCOMPLETE,
+    Other,
+    Request,
+    RequestParser,
+)
 from tenantbase.web.fast_path.writer import ResponseWriter
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.health import Health
@@ -76,6 +83,10 @@ class FastPath:
     def no_room(self) -> bytes:
         """The answer to a request for whose body there is no room."""
         return self._writer.answer(error_answer(self.budget.exceeded()))
+
+    def overloaded(self) -> bytes:
+        """The answer to a request beyond the limit of those in flight."""
+        return self._writer.answer(error_answer(self.lifecycle.overloaded()))
 
     def _allowed(self, headers: Mapping[str, str]) -> bool:
         try:
@@ -249,6 +260,12 @@ class FastConnection(asyncio.Protocol):
                 request = fast_path.parse(self._buffer, self._start)
             if request is INCOMPLETE:
                 return
+            lifecycle = fast_path.lifecycle
+            if request is not GENERAL and lifecycle.active >= lifecycle.limit:
+                if request.route is not HEALTH:
+                    self._begin(request)
+                    self.end(fast_path.overloaded(), closes=True)
+                    return
             if request is not GENERAL and fast_path.answers.begin(request, self):
                 self._begin(request)
             elif not self._lend():

@@ -76,12 +76,13 @@ class Watch:
     async def _blocks(
         self, prefix: str, after: int | None, drop: Callable[[], object]
     ) -> AsyncGenerator[bytes, None]:
-        async with self._database.watch(DEFAULT, prefix, after, drop) as changes:
-            # A client that resumes has an id already, and keeps it until the next event.
-            place = b"id: %d\n" % changes.position if after is None else b""
-            yield _BEGIN % place
-            async for batch in changes:
-                yield b"".join(map(_block, batch)) or _HEARTBEAT % changes.position
+        with self._lifecycle.idle():
+            async with self._database.watch(DEFAULT, prefix, after, drop) as changes:
+                # A client that resumes has an id already, and keeps it until the next event.
+                place = b"id: %d\n" % changes.position if after is None else b""
+                yield _BEGIN % place
+                async for batch in changes:
+                    yield b"".join(map(_block, batch)) or _HEARTBEAT % changes.position
 
 
 def _after(*ids: str | None) -> int | None:
