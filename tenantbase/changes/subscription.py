@@ -118,6 +118,11 @@ class Subscription:
         self._ended = True
         self._wake.set()
 
+    def end_at_once(self) -> None:
+        """End it without the events that are queued."""
+        self._queue.clear()
+        self.end()
+
     def __aiter__(self) -> Subscription:
         return self
 

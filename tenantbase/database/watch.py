@@ -26,6 +26,10 @@ class Changes:
         """Every event up to this version has been returned."""
         return self._subscription.position
 
+    def end(self) -> None:
+        """End at once, without the events that are queued."""
+        self._subscription.end_at_once()
+
     def __aiter__(self) -> Changes:
         return self
 

@@ -127,6 +127,7 @@ def web_settings(config: Config, certificates: Certificates | None = None) -> We
     return WebSettings(
         tls=None if certificates is None else certificates.context,
         loopback=config.loopback,
+        may_be_open=config.loopback or config.insecure,
         allowed_hosts=frozenset(config.allowed_host),
         cors_origins=frozenset(config.cors_origin),
         limits=limits_of(config),

@@ -9,12 +9,15 @@ from typing import Final
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from tenantbase.auth.rates import Rates
 from tenantbase.database import Database
 from tenantbase.errors import TenantbaseError
 from tenantbase.offload.runner import ParserProcess
 from tenantbase.web import sending
+from tenantbase.web.caller import CALLER, Callers, of_request
 from tenantbase.web.fast_path.borrowed import BorrowedTransport
 from tenantbase.web.guard import Guard
+from tenantbase.web.handlers.administration import Administration
 from tenantbase.web.handlers.bulk import Bulk
 from tenantbase.web.handlers.health import Health
 from tenantbase.web.handlers.increment import Increment
@@ -24,12 +27,11 @@ from tenantbase.web.handlers.values import Values
 from tenantbase.web.handlers.watch import Watch
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.openapi.document import Description
-from tenantbase.web.problems import error_answer
 from tenantbase.web.responses import common_headers
 from tenantbase.web.semantics.bodies import HOLDING
 from tenantbase.web.semantics.conditions import explained
 from tenantbase.web.semantics.expectations import check_expectation, is_uninvited, send_nothing
-from tenantbase.web.sending import respond, whole_response
+from tenantbase.web.sending import error_response, respond
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.budget import Budget, Holding
 
@@ -38,36 +40,51 @@ log = logging.getLogger("tenantbase.web")
 _WHOLE_SERVER: Final = ("/", "*")  # targets of OPTIONS (RFC 9110, section 9.3.7)
 
 _PROBES: Final = ("/health-check", "/livez")
+PUBLIC: Final = frozenset({"/health-check", "/livez", "/openapi.json", "/docs"})
+"""Routes that need no token."""
+ADMINISTRATIVE: Final = frozenset(
+    {"/v1/tenants", "/v1/tenants/{name}", "/v1/tokens", "/v1/tokens/{id}"}
+)
+"""Routes that are not requests of a tenant, and do not count against its rate."""
 
 DATABASE: Final = web.AppKey("database", Database)
+CALLERS: Final = web.AppKey("callers", Callers)
 GUARD: Final = web.AppKey("guard", Guard)
 HEALTH: Final = web.AppKey("health", Health)
 BUDGET: Final = web.AppKey("budget", Budget)
 
 
-def create_app(database: Database, settings: WebSettings, lifecycle: Lifecycle) -> web.Application:
-    """The application. It owns nothing that must be closed."""
+def create_app(
+    database: Database, settings: WebSettings, lifecycle: Lifecycle, rates: Rates | None = None
+) -> web.Application:
+    """The application. It owns nothing that must be closed.
+
+    Args:
+        rates: the requests of each tenant, counted by all workers; None: this is the only one.
+    """
     guard = Guard(settings)
+    callers = Callers(database, rates or Rates(), may_be_open=settings.may_be_open)
     unread = lifecycle.connections.unread
     unread.limit = settings.max_inflight_bytes
     lifecycle.limit = settings.max_requests
     answering = partial(sending.answering, unread=unread)
     parser = ParserProcess()
     values = Values(database, settings, parser)
-    bulk = Bulk(database, settings, parser, unread)
+    bulk = Bulk(database, settings, parser, unread, callers)
     increment = Increment(database, settings)
-    lists = Lists(database, unread)
+    lists = Lists(database, unread, callers)
     raw = Raw(database, settings, parser)
     health = Health(database, lifecycle)
-    watch = Watch(database, lifecycle)
+    watch = Watch(database, lifecycle, callers)
+    administration = Administration(database, settings, callers)
     description = Description(settings)
 
     # Reserve a quarter for small bodies, unless the rest could not hold the largest body.
     spare = max(0, settings.max_inflight_bytes - settings.max_request_bytes)
     budget = Budget(settings.max_inflight_bytes, min(settings.max_inflight_bytes // 4, spare))
-    app = web.Application(middlewares=[_boundary(guard, lifecycle, health, budget)])
+    app = web.Application(middlewares=[_boundary(guard, callers, lifecycle, health, budget)])
     app[DATABASE], app[GUARD], app[HEALTH] = database, guard, health
-    app[BUDGET] = budget
+    app[BUDGET], app[CALLERS] = budget, callers
     routes = [
         web.post("/set-value", answering(values.set)),
         web.get("/get-value", answering(values.get)),
@@ -84,6 +101,13 @@ def create_app(database: Database, settings: WebSettings, lifecycle: Lifecycle) 
         web.put(r"/v1/values/{key:[\s\S]*}", answering(raw.put)),
         web.delete(r"/v1/values/{key:[\s\S]*}", answering(raw.delete)),
         web.get("/v1/watch", answering(watch.watch)),
+        web.get("/v1/whoami", answering(administration.whoami)),
+        web.get("/v1/tenants", answering(administration.tenants)),
+        web.put("/v1/tenants/{name}", answering(administration.put_tenant)),
+        web.delete("/v1/tenants/{name}", answering(administration.delete_tenant)),
+        web.get("/v1/tokens", answering(administration.tokens)),
+        web.post("/v1/tokens", answering(administration.create_token)),
+        web.delete("/v1/tokens/{id}", answering(administration.revoke_token)),
         web.get("/livez", answering(health.alive)),
         web.get("/openapi.json", answering(description.openapi)),
         web.get("/docs", answering(description.docs)),
@@ -91,6 +115,7 @@ def create_app(database: Database, settings: WebSettings, lifecycle: Lifecycle) 
     for route in routes:
         route.kwargs["expect_handler"] = send_nothing
     app.add_routes(routes)
+    app.cleanup_ctx.append(callers.lifetime)
     app.cleanup_ctx.append(watch.lifetime)
 
     async def finish(request: web.Request, response: web.StreamResponse) -> None:
@@ -118,7 +143,9 @@ def _is_probe(request: web.Request) -> bool:
     return request.path in _PROBES or _is_of_server(request)
 
 
-def _boundary(guard: Guard, lifecycle: Lifecycle, health: Health, budget: Budget) -> Middleware:
+def _boundary(
+    guard: Guard, callers: Callers, lifecycle: Lifecycle, health: Health, budget: Budget
+) -> Middleware:
     """The middleware around every request: counts it, checks it, turns its errors into answers."""
 
     @web.middleware
@@ -133,11 +160,14 @@ def _boundary(guard: Guard, lifecycle: Lifecycle, health: Health, budget: Budget
             if lifecycle.active > lifecycle.limit and not _is_probe(request):
                 raise lifecycle.overloaded()
             guard.check(request.method, request.raw_path, request.headers)
-            check_expectation(request)
             if preflight := guard.preflight(request.method, request.headers):
+                check_expectation(request)
                 return await respond(request, preflight)
             if _is_of_server(request):
+                check_expectation(request)
                 return await respond(request, await health.options())
+            _identify(request, callers)
+            check_expectation(request)
             return await handler(request)
         except ConnectionError:
             raise  # the client is gone; aiohttp's own errors for this are subclasses
@@ -147,7 +177,7 @@ def _boundary(guard: Guard, lifecycle: Lifecycle, health: Health, budget: Budget
                 known = isinstance(error, TenantbaseError)
                 log.warning("an answer was cut: %s", error, exc_info=None if known else error)
                 raise ConnectionAbortedError("the answer was cut") from error
-            response = whole_response(error_answer(explained(request, error)))
+            response = error_response(request, explained(request, error))
             if is_uninvited(request):
                 # Its body may or may not follow, so the start of the next request is unknown.
                 response.force_close()
@@ -158,3 +188,18 @@ def _boundary(guard: Guard, lifecycle: Lifecycle, health: Health, budget: Budget
             lifecycle.end(counted)
 
     return boundary
+
+
+def _identify(request: web.Request, callers: Callers) -> None:
+    """Find the caller, unless the route is for everybody, and count the request for its tenant.
+
+    Raises:
+        Unauthenticated, Forbidden, NoSuchTenant, InvalidRequest, RateLimited: it may not go on.
+    """
+    resource = request.match_info.route.resource
+    route = "" if resource is None else resource.canonical
+    if route in PUBLIC:
+        return
+    caller = request[CALLER] = of_request(callers, request)
+    if route not in ADMINISTRATIVE:
+        caller.count()

@@ -21,10 +21,13 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]++\]|[^:\[\]@/?#\s]+?)\.?(?::[0-9]*+)?")
 _END_OF_AUTHORITY: Final = re.compile("[/?#]")
-_READABLE: Final = "ETag, X-Cache, Location, Retry-After, Content-Range, Accept-Ranges"
+_READABLE: Final = (
+    "ETag, X-Cache, Location, Retry-After, Content-Range, Accept-Ranges, WWW-Authenticate, RateLimit,"
+    " RateLimit-Policy"
+)
 _METHODS: Final = "GET, HEAD, POST, PUT, DELETE"
 _SENDABLE: Final = (
-    "Content-Type, Authorization, If-Match, If-None-Match, If-Range, Range, Last-Event-ID"
+    "Content-Type, Authorization, X-Tenant, If-Match, If-None-Match, If-Range, Range, Last-Event-ID"
 )
 _PREFLIGHT_SECONDS: Final = "600"
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}

@@ -7,6 +7,7 @@ reveals a traceback, a path of this machine, or SQL.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -15,13 +16,19 @@ from aiohttp import hdrs, web
 
 from tenantbase.errors import (
     ConditionFailed,
+    Forbidden,
     InvalidRequest,
+    NoSuchTenant,
     OutcomeUnknown,
     Overloaded,
+    QuotaExceeded,
+    RateLimited,
     StoreError,
     StoreFull,
     TenantbaseError,
+    TenantRequired,
     TooLarge,
+    Unauthenticated,
     WrongType,
 )
 from tenantbase.problem_types import MEDIA_TYPE, ProblemType
@@ -106,12 +113,16 @@ _INTERNAL: Final = Row(500, ProblemType.INTERNAL_ERROR, "Internal error")
 # The first class of an error's MRO that is listed here decides.
 _TABLE: Final[dict[type[BaseException], Row]] = {
     InvalidRequest: Row(400, ProblemType.INVALID_REQUEST, "Invalid request"),
+    Unauthenticated: Row(401, ProblemType.UNAUTHENTICATED, "A token is required"),
+    Forbidden: Row(403, ProblemType.FORBIDDEN, "The token does not allow this"),
     CrossOrigin: Row(403, ProblemType.CROSS_ORIGIN_WRITE, "Write from another origin"),
     NoSuchRoute: Row(404, ProblemType.NO_SUCH_ROUTE, "No such route"),
+    NoSuchTenant: Row(404, ProblemType.NO_SUCH_TENANT, "No such tenant"),
     web.HTTPNotFound: Row(404, ProblemType.NO_SUCH_ROUTE, "No such route"),
     web.HTTPMethodNotAllowed: Row(405, ProblemType.METHOD_NOT_ALLOWED, "Method not allowed"),
     TooSlow: Row(408, ProblemType.REQUEST_TIMEOUT, "Request timeout"),
     WrongType: Row(409, ProblemType.WRONG_TYPE, "Wrong type of value"),
+    TenantRequired: Row(409, ProblemType.TENANT_REQUIRED, "The tenant is required"),
     ConditionFailed: Row(412, ProblemType.CONDITION_FAILED, "Condition failed"),
     TooLarge: Row(413, ProblemType.TOO_LARGE, "Too large"),
     TargetTooLong: Row(414, ProblemType.URI_TOO_LONG, "URI too long"),
@@ -122,6 +133,7 @@ _TABLE: Final[dict[type[BaseException], Row]] = {
     web.HTTPExpectationFailed: Row(417, ProblemType.EXPECTATION_FAILED, "Expectation failed"),
     Misdirected: Row(421, ProblemType.MISDIRECTED_REQUEST, "Misdirected request"),
     Overloaded: Row(429, ProblemType.OVERLOADED, "Too many requests", retry=True),
+    RateLimited: Row(429, ProblemType.RATE_LIMITED, "Too many requests of a tenant", retry=True),
     HeaderTooLong: Row(431, ProblemType.HEADER_TOO_LARGE, "Header too large"),
     OverLimit: Row(503, ProblemType.OVER_LIMIT, "The server is at one of its limits", retry=True),
     TransferEncoded: Row(
@@ -131,6 +143,7 @@ _TABLE: Final[dict[type[BaseException], Row]] = {
     OutcomeUnknown: Row(
         503, ProblemType.OUTCOME_UNKNOWN, "The outcome of the write is unknown", retry=True
     ),
+    QuotaExceeded: Row(507, ProblemType.QUOTA_EXCEEDED, "The tenant's quota is used up"),
     StoreFull: Row(507, ProblemType.DISK_FULL, "The disk is full"),
 }
 
@@ -159,7 +172,7 @@ def problem(
     document.update((name, value) for name, value in members.items() if value is not None)
     every = {**(headers or {}), hdrs.CONTENT_TYPE: MEDIA_TYPE}
     if row.retry:
-        every[hdrs.RETRY_AFTER] = "1"
+        every.setdefault(hdrs.RETRY_AFTER, "1")
     return Answer(row.status, every, msgspec.json.encode(document))
 
 
@@ -173,6 +186,12 @@ def error_answer(error: BaseException) -> Answer:
         return problem(row, str(error), key=error.key, version=error.version)
     if isinstance(error, InvalidRequest):
         return problem(row, error.detail, field=error.field)
+    if isinstance(error, QuotaExceeded):
+        return problem(row, str(error), limit=error.limit)
+    if isinstance(error, Unauthenticated):
+        return problem(row, str(error), {hdrs.WWW_AUTHENTICATE: 'Bearer realm="tenantbase"'})
+    if isinstance(error, RateLimited):
+        return problem(row, str(error), _rate_headers(error))
     if isinstance(error, OverLimit):
         answer = problem(row, str(error), limit=error.limit)
         answer.closes = True  # its body may not have arrived
@@ -186,3 +205,13 @@ def error_answer(error: BaseException) -> Answer:
         allow = ", ".join(sorted(error.allowed_methods))
         return problem(row, _ROUTER_DETAILS[type(error)], {hdrs.ALLOW: allow})
     return problem(row, _ROUTER_DETAILS.get(type(error)) or str(error))
+
+
+def _rate_headers(error: RateLimited) -> dict[str, str]:
+    """When to try again, and the limit (IETF draft "RateLimit header fields for HTTP")."""
+    seconds = max(1, math.ceil(error.retry_after))
+    return {
+        hdrs.RETRY_AFTER: str(seconds),
+        "RateLimit-Policy": f'"requests";q={error.rate};w=1',
+        "RateLimit": f'"requests";r=0;t={seconds}',
+    }

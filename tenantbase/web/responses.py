@@ -32,6 +32,7 @@ X_CACHE: Final = "X-Cache"
 ETAG: Final = "ETag"  # as the RFC spells it; aiohttp's constant does not
 NO_SNIFF: Final = ("X-Content-Type-Options", "nosniff")
 _NO_CACHE: Final = "no-cache"  # may be stored, but must be revalidated before each use
+_PRIVATE: Final = "private, no-cache"
 _NO_STORE: Final = "no-store"
 _METHODS: Final = "DELETE, GET, HEAD, OPTIONS, POST, PUT"
 
@@ -49,6 +50,12 @@ def common_headers(*, varies_by_origin: bool = False, closes: bool = False) -> d
     if varies_by_origin:
         headers[hdrs.VARY] = hdrs.ORIGIN
     return headers
+
+
+def make_private(headers: dict[str, str]) -> None:
+    """Change the headers of an answer to a request with a token: no shared cache may store it."""
+    if headers.get(hdrs.CACHE_CONTROL, _NO_CACHE) == _NO_CACHE:
+        headers[hdrs.CACHE_CONTROL] = _PRIVATE
 
 
 def entry_headers(entry: Entry, cache_status: CacheStatus, content_type: str) -> dict[str, str]:
@@ -140,6 +147,11 @@ def collection(body: bytes | Stream, content_type: str = JSON) -> Answer:
         hdrs.VARY: hdrs.ACCEPT_ENCODING,
     }
     return Answer(200, headers, body, compressible=True)
+
+
+def secret(body: bytes) -> Answer:
+    """201 with something that is shown only once, and that no cache may store."""
+    return Answer(201, {hdrs.CONTENT_TYPE: JSON, hdrs.CACHE_CONTROL: _NO_STORE}, body)
 
 
 def page(html: bytes, policy: str) -> Answer:

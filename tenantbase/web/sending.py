@@ -12,6 +12,8 @@ from aiohttp.typedefs import Handler
 
 from tenantbase.documents import pieces
 from tenantbase.web.answer import Answer, Pieces, Stream
+from tenantbase.web.problems import error_answer
+from tenantbase.web.responses import make_private
 from tenantbase.web.semantics.negotiation import accepted_coding
 from tenantbase.web.transport.unread import SMALL_ANSWER_BYTES, WAIT_SECONDS, Share, Unread
 
@@ -77,6 +79,8 @@ async def respond(request: web.BaseRequest, answer: Answer) -> web.StreamRespons
         ConnectionError: the client is gone.
         Exception: as the body's source raised it.
     """
+    if hdrs.AUTHORIZATION in request.headers:
+        make_private(answer.headers)
     body = answer.body
     if isinstance(body, bytes):
         if len(body) <= SMALL_ANSWER_BYTES or answer.compressible:
@@ -89,6 +93,14 @@ async def respond(request: web.BaseRequest, answer: Answer) -> web.StreamRespons
             return await _send_stream(request, answer, body)
     except ClientConnectionError as error:
         raise ConnectionResetError("the client is gone") from error
+
+
+def error_response(request: web.BaseRequest, error: BaseException) -> web.Response:
+    """aiohttp's response to a request that failed with this error."""
+    answer = error_answer(error)
+    if hdrs.AUTHORIZATION in request.headers:
+        make_private(answer.headers)
+    return whole_response(answer)
 
 
 def whole_response(answer: Answer, request: web.BaseRequest | None = None) -> web.Response:

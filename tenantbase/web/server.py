@@ -15,7 +15,7 @@ from aiohttp.http_exceptions import LineTooLong
 from tenantbase.background import keep_running
 from tenantbase.documents import PIECE_BYTES
 from tenantbase.errors import InvalidRequest
-from tenantbase.web.app import BUDGET, DATABASE, GUARD, HEALTH
+from tenantbase.web.app import BUDGET, CALLERS, DATABASE, GUARD, HEALTH
 from tenantbase.web.fast_path.borrowed import Lender
 from tenantbase.web.fast_path.connection import FastPath
 from tenantbase.web.lifecycle import Lifecycle
@@ -173,7 +173,14 @@ async def serving(
     tasks = [keep_running(cut_stalled, "watchdog of slow readers")]
     if settings.fast_path:
         connect = fast_path = FastPath(
-            app[DATABASE], settings, lifecycle, app[GUARD], app[HEALTH], app[BUDGET], general
+            app[DATABASE],
+            settings,
+            lifecycle,
+            app[GUARD],
+            app[CALLERS],
+            app[HEALTH],
+            app[BUDGET],
+            general,
         )
         tasks.append(keep_running(fast_path.watch, "watchdog of the fast path"))
     if settings.tls is not None:

@@ -15,6 +15,7 @@ class WebSettings:
     Attributes:
         tls: the TLS configuration; None: the server speaks plain HTTP.
         loopback: bound to an address that only this machine reaches. ``Host`` is then checked.
+        may_be_open: whether a database without tokens lets everybody in; otherwise, nobody.
         allowed_hosts: names accepted as ``Host`` besides those of loopback, in lower case, without
             port. If there are any, ``Host`` is checked on every address.
         cors_origins: origins whose pages may read and write, as browsers write them; ``:*`` in
@@ -36,6 +37,7 @@ class WebSettings:
 
     tls: TlsContext | None
     loopback: bool
+    may_be_open: bool
     allowed_hosts: frozenset[str]
     cors_origins: frozenset[str]
     limits: Limits

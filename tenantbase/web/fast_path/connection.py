@@ -17,6 +17,7 @@ from aiohttp import hdrs
 
 from tenantbase.database import Database
 from tenantbase.documents import PIECE_BYTES
+from tenantbase.web.caller import X_TENANT, Callers, Credentials
 from tenantbase.web.fast_path.answering import PlainAnswers
 from tenantbase.web.fast_path.framing import frame
 from tenantbase.web.fast_path.lending import Loan
@@ -58,6 +59,7 @@ class FastPath:
         settings: WebSettings,
         lifecycle: Lifecycle,
         guard: Guard,
+        callers: Callers,
         health: Health,
         budget: Budget,
         general: Callable[[bool], asyncio.Protocol],
@@ -68,11 +70,12 @@ class FastPath:
         self.unread = lifecycle.connections.unread
         self.connections: set[FastConnection] = set()
         self._guard = guard
+        self._callers = callers
         # The checks of a request's head run once for each block of header fields, not for each
         # request.
-        self.parse = RequestParser(self._allowed).parse
+        self.parse = RequestParser(self._judge).parse
         writer = ResponseWriter(lifecycle, varies_by_origin=guard.has_cors)
-        self.answers = PlainAnswers(database, health, writer, self.unread)
+        self.answers = PlainAnswers(database, callers.directory, health, writer, self.unread)
         self.budget = budget
         self._writer = writer
 
@@ -88,13 +91,14 @@ class FastPath:
         """The answer to a request beyond the limit of those in flight."""
         return self._writer.answer(error_answer(self.lifecycle.overloaded()))
 
-    def _allowed(self, headers: Mapping[str, str]) -> bool:
+    def _judge(self, headers: Mapping[str, str]) -> Credentials | None:
         try:
             self._guard.check(hdrs.METH_POST, "/", headers)
         except HttpError:
-            return False
-        # Pages of allowed origins need CORS headers, which aiohttp's path adds.
-        return not (self._guard.has_cors and hdrs.ORIGIN in headers)
+            return None
+        if self._guard.has_cors and hdrs.ORIGIN in headers:
+            return None  # pages of allowed origins need CORS headers, which aiohttp's path adds
+        return Credentials(self._callers, headers.get(hdrs.AUTHORIZATION), headers.get(X_TENANT))
 
     async def watch(self) -> None:
         """Look after idle and slow connections. Runs until cancelled."""
@@ -255,7 +259,7 @@ class FastConnection(asyncio.Protocol):
             and not self._transport.is_closing()
         ):
             # While the server drains, aiohttp answers all new requests and closes the connection.
-            request: Request | Other = GENERAL
+            request: Request[Credentials] | Other = GENERAL
             if not fast_path.lifecycle.draining:
                 request = fast_path.parse(self._buffer, self._start)
             if request is INCOMPLETE:
@@ -271,7 +275,7 @@ class FastConnection(asyncio.Protocol):
             elif not self._lend():
                 self._leave()
 
-    def _begin(self, request: Request) -> None:
+    def _begin(self, request: Request[Credentials]) -> None:
         self._busy = True
         self._touched = True
         self._counted = self._fast_path.lifecycle.begin()

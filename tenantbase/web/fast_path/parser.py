@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Final
+from typing import Final, Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -37,9 +37,18 @@ _GENERAL: Final = frozenset(
         "upgrade",
     }
 )
-# Fields that this module or `allowed` examines. Repeated, they are for the general path.
+# Fields that this module or `judge` examines. Repeated, they are for the general path.
 _WEIGHED: Final = frozenset(
-    {"connection", "content-length", "host", "origin", "proxy-connection", "sec-fetch-site"}
+    {
+        "authorization",
+        "connection",
+        "content-length",
+        "host",
+        "origin",
+        "proxy-connection",
+        "sec-fetch-site",
+        "x-tenant",
+    }
 )
 # aiohttp refuses these when repeated, whatever their value. ``_WEIGHED`` has the others.
 _SINGLE: Final = frozenset(
@@ -67,6 +76,9 @@ _KEY: Final = (
     rb"((?:[A-Za-z0-9_.~:@,;!$'()*-]|%[0-9A-Fa-f]{2})"
     rb"(?:[A-Za-z0-9_.~:@,;!$'()*/-]++|%[0-9A-Fa-f]{2})*+)"
 )
+
+
+Verdict = TypeVar("Verdict")
 
 
 class Route(Enum):
@@ -102,19 +114,21 @@ _LINE: Final = re.compile(
 )
 
 
-class Request(msgspec.Struct, frozen=True, gc=False):
+class Request(msgspec.Struct, Generic[Verdict], frozen=True, gc=False):
     """A plain request.
 
     Attributes:
         key: empty for routes without one.
         body: empty except for SET_VALUE.
         end: where the request ends in the data.
+        verdict: on its header fields.
     """
 
     route: Route
     key: str
     body: bytes
     end: int
+    verdict: Verdict
 
 
 class Other(Enum):
@@ -130,24 +144,24 @@ GENERAL: Final = Other.GENERAL
 Weighed = tuple[tuple[str, str], ...]
 
 
-class RequestParser:
+class RequestParser(Generic[Verdict]):
     """Parses the bytes of connections.
 
     Args:
-        allowed: whether a request with these header fields may be answered on the fast path. It is
-            called once for each combination of relevant fields, which clients keep repeating.
+        judge: what header fields say of a request; None if it may not be answered on the fast path.
+            It is called once for each combination of relevant fields, which clients keep repeating.
     """
 
-    def __init__(self, allowed: Callable[[Mapping[str, str]], bool]) -> None:
-        self._allowed = allowed
+    def __init__(self, judge: Callable[[Mapping[str, str]], Verdict | None]) -> None:
+        self._judge = judge
         # Three caches, each of what varies less than the one before: whole blocks of fields, which
         # most clients repeat; single fields, for clients whose blocks differ by an id or a date;
         # and combinations of relevant fields.
-        self._blocks: dict[bytes, int | None] = {}
+        self._blocks: dict[bytes, tuple[int, Verdict] | None] = {}
         self._fields: dict[bytes, tuple[str, str] | bool] = {}
-        self._judged: dict[Weighed, int | None] = {}
+        self._judged: dict[Weighed, tuple[int, Verdict] | None] = {}
 
-    def parse(self, data: bytes, start: int = 0) -> Request | Other:
+    def parse(self, data: bytes, start: int = 0) -> Request[Verdict] | Other:
         """The plain request at ``start`` of ``data``, where there is at least one byte."""
         line = _LINE.match(data, start)
         if line is None:
@@ -158,11 +172,12 @@ class RequestParser:
             return _without_end(data, start)
         fields = data[fields_at:end]
         try:
-            length = self._blocks[fields]
+            judged = self._blocks[fields]
         except KeyError:
-            length = self._look_at(fields)
-        if length is None:
+            judged = self._look_at(fields)
+        if judged is None:
             return GENERAL
+        length, verdict = judged
         end += 4
         number = line.lastindex or 0
         route = _ROUTES[number - 1]
@@ -174,21 +189,24 @@ class RequestParser:
                 key = _unescaped(line[number])
             elif len(line[number]) > MAX_KEY_BYTES:
                 key = None
-            return GENERAL if key is None else Request(route, key, b"", end)
+            return GENERAL if key is None else Request(route, key, b"", end, verdict)
         if not 0 < length <= MAX_BODY_BYTES:
             return GENERAL
         if len(data) < end + length:
             return INCOMPLETE
-        return Request(route, "", data[end : end + length], end + length)
+        return Request(route, "", data[end : end + length], end + length, verdict)
 
-    def _look_at(self, fields: bytes) -> int | None:
-        """The length of the body that these header fields announce; None if they are not plain."""
+    def _look_at(self, fields: bytes) -> tuple[int, Verdict] | None:
+        """The length of the body that these header fields announce, and the verdict on them.
+
+        None if they are not plain.
+        """
         if len(self._blocks) >= _CACHED_FIELDS:
             self._blocks.clear()
-        length = self._blocks[fields] = self._judge(fields)
-        return length
+        judged = self._blocks[fields] = self._examine(fields)
+        return judged
 
-    def _judge(self, fields: bytes) -> int | None:
+    def _examine(self, fields: bytes) -> tuple[int, Verdict] | None:
         weighed: list[tuple[str, str]] = []
         for line in fields.split(b"\r\n"):
             field = self._fields.get(line)
@@ -211,7 +229,7 @@ class RequestParser:
         field = self._fields[line] = _classified(line)
         return field
 
-    def _weigh(self, weighed: Weighed) -> int | None:
+    def _weigh(self, weighed: Weighed) -> tuple[int, Verdict] | None:
         headers = CIMultiDict(weighed)
         if len(set(headers)) != len(weighed):
             return None
@@ -221,9 +239,10 @@ class RequestParser:
             if headers.get(name, "keep-alive").lower() != "keep-alive":
                 return None
         length = headers.get("content-length", "0")
-        if not _LENGTH.fullmatch(length) or not self._allowed(headers):
+        if not _LENGTH.fullmatch(length):
             return None
-        return int(length)
+        verdict = self._judge(headers)
+        return None if verdict is None else (int(length), verdict)
 
 
 def _classified(line: bytes) -> tuple[str, str] | bool:

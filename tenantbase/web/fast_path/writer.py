@@ -41,19 +41,32 @@ class ResponseWriter:
         self._closing_fields = b""
         # Most answers are one of these. To render their headers each time would take as long as
         # everything else here.
-        self._entry = {status: head_template(_entry_headers(status)) for status in CacheStatus}
-        self._written = head_template(responses.written_headers)
+        self._entry = {
+            private: {
+                status: head_template(_entry_headers(status, private)) for status in CacheStatus
+            }
+            for private in (False, True)
+        }
+        self._written = {
+            private: head_template(_written_headers(private)) for private in (False, True)
+        }
 
-    def entry(self, key: str, entry: Entry, cache_status: CacheStatus) -> bytes:
-        """What ``responses.entry_answer`` returns for an entry that is not large."""
+    def entry(
+        self, key: str, entry: Entry, cache_status: CacheStatus, private: bool = False
+    ) -> bytes:
+        """What ``responses.entry_answer`` returns for an entry that is not large.
+
+        Args:
+            private: the answer is for its caller alone.
+        """
         body = entry_json(key, entry)
-        return self._entry[cache_status] % (entry.version, len(body), self._ending(), body)
+        return self._entry[private][cache_status] % (entry.version, len(body), self._ending(), body)
 
-    def written(self, key: str, applied: Applied) -> bytes:
-        """What ``responses.written`` returns."""
+    def written(self, key: str, applied: Applied, private: bool = False) -> bytes:
+        """What ``responses.written`` returns; ``private``: for its caller alone."""
         assert applied.entry is not None
         body = applied_json(key, applied)
-        return self._written % (applied.entry.version, len(body), self._ending(), body)
+        return self._written[private] % (applied.entry.version, len(body), self._ending(), body)
 
     def answer(self, answer: Answer) -> bytes:
         """Any answer whose body is bytes."""
@@ -95,5 +108,15 @@ def head_template(headers_of: Callable[[Entry], dict[str, str]]) -> bytes:
     return template
 
 
-def _entry_headers(cache_status: CacheStatus) -> Callable[[Entry], dict[str, str]]:
-    return lambda entry: responses.entry_headers(entry, cache_status, JSON)
+def _entry_headers(cache_status: CacheStatus, private: bool) -> Callable[[Entry], dict[str, str]]:
+    return lambda entry: _for(private, responses.entry_headers(entry, cache_status, JSON))
+
+
+def _written_headers(private: bool) -> Callable[[Entry], dict[str, str]]:
+    return lambda entry: _for(private, responses.written_headers(entry))
+
+
+def _for(private: bool, headers: dict[str, str]) -> dict[str, str]:
+    if private:
+        responses.make_private(headers)
+    return headers

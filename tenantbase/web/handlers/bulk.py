@@ -18,8 +18,8 @@ from tenantbase.json_text import Decoder, parse
 from tenantbase.lookup import Lookup
 from tenantbase.offload.child import Job
 from tenantbase.offload.runner import ParserProcess, is_large
-from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer, Stream
+from tenantbase.web.caller import CALLER, Callers, scope_of
 from tenantbase.web.responses import collection
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
 from tenantbase.web.semantics.conditions import write_condition
@@ -58,9 +58,15 @@ class Bulk:
     """The routes for many values."""
 
     def __init__(
-        self, database: Database, settings: WebSettings, parser: ParserProcess, unread: Unread
+        self,
+        database: Database,
+        settings: WebSettings,
+        parser: ParserProcess,
+        unread: Unread,
+        callers: Callers,
     ) -> None:
         self._unread = unread
+        self._callers = callers
         self._database = database
         self._parser = parser
         self._settings = settings
@@ -72,10 +78,11 @@ class Bulk:
 
     async def _found(self, request: web.Request, keys: list[str]) -> AsyncGenerator[bytes, None]:
         with share_of(request, self._unread) as share:
-            found = self._database.get_many(DEFAULT, keys, share)
+            found = self._database.get_many(scope_of(request), keys, share)
             async with aclosing(_document(found, share)) as document:
-                async for piece in document:
-                    yield piece
+                with self._callers.holding(request[CALLER], share.transport.abort):
+                    async for piece in document:
+                        yield piece
 
     async def set(self, request: web.Request) -> Answer:
         """``POST /set-values``"""
@@ -83,7 +90,7 @@ class Bulk:
         condition = write_condition(request)
         # Nothing may hold the body while the write waits.
         entries = await self._read(await self._body(request, self._settings.max_request_bytes))
-        writing = self._database.set_many(DEFAULT, entries, condition)
+        writing = self._database.set_many(scope_of(request), entries, condition)
         del entries
         applied = await writing
         return collection(b'{"values":[%b]}' % b",".join(starmap(applied_json, applied)))
@@ -103,9 +110,9 @@ class Bulk:
         if given.prefix is not None:
             if given.keys is not None:
                 raise InvalidRequest("give keys or a prefix, not both", "prefix")
-            removed = await self._database.delete_prefix(DEFAULT, given.prefix, condition)
+            removed = await self._database.delete_prefix(scope_of(request), given.prefix, condition)
         elif given.keys is not None:
-            removed = await self._database.delete_many(DEFAULT, given.keys, condition)
+            removed = await self._database.delete_many(scope_of(request), given.keys, condition)
         else:
             raise InvalidRequest("keys or a prefix are required", "keys")
         return collection(b'{"deleted":%d}' % removed)

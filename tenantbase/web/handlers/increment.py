@@ -9,8 +9,8 @@ from aiohttp import web
 
 from tenantbase.database import Database
 from tenantbase.json_text import Decoder, parse
-from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer
+from tenantbase.web.caller import scope_of
 from tenantbase.web.responses import written
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
 from tenantbase.web.semantics.conditions import write_condition
@@ -47,7 +47,7 @@ class Increment:
         body = await read_body(request, keys_bytes(settings), settings.body_timeout)
         given = parse(_INCREMENT, body)
         applied = await self._database.increment(
-            DEFAULT,
+            scope_of(request),
             given.key,
             given.by,
             given.initial,

@@ -15,8 +15,8 @@ from tenantbase.database import Database
 from tenantbase.documents import PIECE_BYTES, as_line, entry_json, entry_pieces, in_one_line
 from tenantbase.entry import JSON, Entry, check_key
 from tenantbase.errors import InvalidRequest
-from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer, Stream
+from tenantbase.web.caller import CALLER, Callers, scope_of
 from tenantbase.web.responses import collection
 from tenantbase.web.semantics.negotiation import weights
 from tenantbase.web.semantics.targets import integer, query
@@ -33,8 +33,9 @@ _CURSOR_VERSION: Final = b"\x01"
 class Lists:
     """The routes that list entries."""
 
-    def __init__(self, database: Database, unread: Unread) -> None:
+    def __init__(self, database: Database, unread: Unread, callers: Callers) -> None:
         self._database = database
+        self._callers = callers
         self._unread = unread
 
     async def get_values(self, request: web.Request) -> Answer:
@@ -55,8 +56,9 @@ class Lists:
         """The same pieces, with what the list holds charged until the client has read it."""
         with share_of(request, self._unread) as listing.share:
             async with aclosing(pieces):
-                async for piece in pieces:
-                    yield piece
+                with self._callers.holding(request[CALLER], listing.share.transport.abort):
+                    async for piece in pieces:
+                        yield piece
 
 
 class _Listing:
@@ -72,7 +74,7 @@ class _Listing:
         self._encode: Callable[[str, Entry], bytes] = entry_json if values else _key_json
         after = after_cursor(cursor) if cursor else ""  # empty: from the start
         self._pieces = database.scan(
-            DEFAULT, parameters.get("prefix", ""), after, limit=limit, values=values
+            scope_of(request), parameters.get("prefix", ""), after, limit=limit, values=values
         )
         self._cursor: str | None = None
         self.share: Share

@@ -11,8 +11,8 @@ from tenantbase.database import Database
 from tenantbase.entry import OCTETS, is_json
 from tenantbase.errors import InvalidRequest
 from tenantbase.offload.runner import ParserProcess, is_large
-from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer
+from tenantbase.web.caller import scope_of
 from tenantbase.web.responses import created, deleted, raw_answer, unchanged, written
 from tenantbase.web.semantics.bodies import read_body
 from tenantbase.web.semantics.conditions import not_modified, range_applies, write_condition
@@ -36,7 +36,7 @@ class Raw:
         """``GET`` and ``HEAD``"""
         query(request, NOTHING)
         key = path_key(request)
-        found = await self._database.get(DEFAULT, key)
+        found = await self._database.get(scope_of(request), key)
         entry = found.entry
         part = None
         if entry is not None:
@@ -58,7 +58,7 @@ class Raw:
         content_type = request.headers.get(hdrs.CONTENT_TYPE, OCTETS)
         # Before the body is read: the client need not send what cannot be stored anyway.
         draft = self._database.draft(
-            DEFAULT,
+            scope_of(request),
             key,
             content_type,
             ttl=number(parameters, "ttl"),
@@ -70,7 +70,7 @@ class Raw:
         checked = is_json(content_type) and is_large(value)
         if checked:
             await self._parser.check_value(value)
-        applied = await self._database.put(DEFAULT, draft, value, json_checked=checked)
+        applied = await self._database.put(scope_of(request), draft, value, json_checked=checked)
         if applied.created:
             return created(key, applied, _location(key))
         return written(key, applied)
@@ -78,7 +78,7 @@ class Raw:
     async def delete(self, request: web.Request) -> Answer:
         """``DELETE``"""
         query(request, NOTHING)
-        await self._database.delete(DEFAULT, path_key(request), write_condition(request))
+        await self._database.delete(scope_of(request), path_key(request), write_condition(request))
         return deleted()
 
 

@@ -13,8 +13,8 @@ from tenantbase.json_requests import SET_VALUE, Read
 from tenantbase.json_text import Decoder, parse
 from tenantbase.offload.child import Job
 from tenantbase.offload.runner import ParserProcess, is_large
-from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer
+from tenantbase.web.caller import scope_of
 from tenantbase.web.responses import deleted, entry_answer, unchanged, written
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
 from tenantbase.web.semantics.conditions import not_modified, write_condition
@@ -57,7 +57,7 @@ class Values:
         condition = write_condition(request)
         # Nothing may hold the body while the write waits.
         given, value = await self._read(await self._body(request, self._settings.max_request_bytes))
-        writing = self._database.set(DEFAULT, given, condition, value)
+        writing = self._database.set(scope_of(request), given, condition, value)
         key = given.key
         del given, value
         return written(key, await writing)
@@ -77,7 +77,7 @@ class Values:
             body = await self._body(request, keys_bytes(self._settings))
             key = _same(key, parse(_GET, body).key if body else None, "key")
         key = _required(key)
-        found = await self._database.get(DEFAULT, key)
+        found = await self._database.get(scope_of(request), key)
         entry = found.entry
         if entry is not None and not_modified(request, key, entry.version):
             return unchanged(entry, found.cache_status)
@@ -97,7 +97,9 @@ class Values:
             key = _same(key, given.key, "key")
             if_version = _same(if_version, given.if_version, "if_version")
         condition = write_condition(request)
-        await self._database.delete(DEFAULT, _required(key), condition, if_version=if_version)
+        await self._database.delete(
+            scope_of(request), _required(key), condition, if_version=if_version
+        )
         return deleted()
 
     async def _body(self, request: web.Request, limit: int) -> bytes:

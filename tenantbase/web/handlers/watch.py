@@ -16,8 +16,8 @@ from tenantbase.background import keep_running
 from tenantbase.database import Database
 from tenantbase.entry import check_text
 from tenantbase.events import ChangeEvent, EventKind
-from tenantbase.scope import DEFAULT
 from tenantbase.web.answer import Answer
+from tenantbase.web.caller import CALLER, Caller, Callers, scope_of
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.responses import events
 from tenantbase.web.semantics.targets import query
@@ -40,8 +40,9 @@ _SEND_BUFFER_BYTES: Final = 64 << 10
 class Watch:
     """The route that streams changes. It also ends all streams when the server drains."""
 
-    def __init__(self, database: Database, lifecycle: Lifecycle) -> None:
+    def __init__(self, database: Database, lifecycle: Lifecycle, callers: Callers) -> None:
         self._database = database
+        self._callers = callers
         self._lifecycle = lifecycle
 
     async def lifetime(self, app: web.Application) -> AsyncIterator[None]:
@@ -62,6 +63,7 @@ class Watch:
         prefix = check_text(parameters.get("prefix", ""), "prefix")
         after = _after(request.headers.get(_LAST_EVENT_ID), *map(parameters.get, _IN_QUERY))
         if request.method == hdrs.METH_HEAD:
+            scope_of(request).prefix_to_read(prefix)
             return events(None)
         transport = request.transport
         if transport is None:
@@ -71,13 +73,13 @@ class Watch:
             # Too small for other answers, so the connection ends with this one.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         end_with_client(transport)
-        return events(self._blocks(prefix, after, transport.abort))
+        return events(self._blocks(request[CALLER], prefix, after, transport.abort))
 
     async def _blocks(
-        self, prefix: str, after: int | None, drop: Callable[[], object]
+        self, caller: Caller, prefix: str, after: int | None, drop: Callable[[], object]
     ) -> AsyncGenerator[bytes, None]:
-        with self._lifecycle.idle():
-            async with self._database.watch(DEFAULT, prefix, after, drop) as changes:
+        async with self._database.watch(caller.scope, prefix, after, drop) as changes:
+            with self._lifecycle.idle(), self._callers.holding(caller, changes.end):
                 # A client that resumes has an id already, and keeps it until the next event.
                 place = b"id: %d\n" % changes.position if after is None else b""
                 yield _BEGIN % place

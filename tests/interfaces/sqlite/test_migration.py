@@ -371,7 +371,7 @@ async def test_entries_of_schema_2_are_counted_and_kept(path_2: Path) -> None:
         for key, value in VALUES_2.items():
             entry = (await database.get(DEFAULT, key)).entry
             assert entry is not None and entry.value == value
-        listed = [e.key async for piece, _ in database.scan(DEFAULT) for e in piece]
+        listed = [key async for piece, _ in database.scan(DEFAULT) for key, _ in piece]
         assert listed == sorted(VALUES_2, key=str.encode)
         assert usage(path_2) == expected_usage(VALUES_2)
     after = contents(path_2)

@@ -1,0 +1,221 @@
+"""Who makes a request, from ``Authorization`` and ``X-Tenant``, for both HTTP paths.
+
+Tenants and tokens are known from memory: a task asks the database several times a second whether they
+have changed. Nothing is asked for a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import msgspec
+from aiohttp import hdrs, web
+
+from tenantbase.auth.directory import Directory
+from tenantbase.auth.principal import ANYBODY, Principal
+from tenantbase.auth.rates import Bucket, Rates
+from tenantbase.background import keep_running
+from tenantbase.database import Database
+from tenantbase.errors import (
+    Forbidden,
+    InvalidRequest,
+    NoSuchTenant,
+    RateLimited,
+    StoreError,
+    TenantbaseError,
+    Unauthenticated,
+)
+from tenantbase.scope import Scope
+
+log = logging.getLogger("tenantbase.web")
+
+X_TENANT: Final = "X-Tenant"
+# Four in a second, of which one may be late: what the contract promises is one second.
+REFRESH_SECONDS: Final = 0.25
+_BEARER: Final = "bearer"
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who makes a request, and in which tenant.
+
+    Attributes:
+        scope: what it can reach there.
+        bucket: the tenant's limit of requests; None: it has none.
+    """
+
+    principal: Principal
+    scope: Scope
+    bucket: Bucket | None
+
+    def count(self) -> None:
+        """Count a request of the tenant. Raises RateLimited."""
+        if self.bucket is not None and (wait := self.bucket.take()):
+            raise RateLimited(self.bucket.rate, wait)
+
+
+CALLER: Final = web.RequestKey("caller", Caller)
+"""Where a request keeps its caller."""
+
+
+def scope_of(request: web.BaseRequest) -> Scope:
+    """What the caller of a request can reach."""
+    return request[CALLER].scope
+
+
+class Callers:
+    """Works out the callers of one server's requests.
+
+    Args:
+        may_be_open: whether a database without tokens lets everybody in.
+        rates: the requests of each tenant, counted by all workers together.
+    """
+
+    def __init__(self, database: Database, rates: Rates, *, may_be_open: bool) -> None:
+        self.directory: Final = Directory(may_be_open=may_be_open)
+        self._database = database
+        self._rates = rates
+        self._refreshing = asyncio.Lock()
+        self._held: dict[object, tuple[Caller, Callable[[], object]]] = {}
+
+    async def lifetime(self, app: web.Application) -> AsyncIterator[None]:
+        """For the application's ``cleanup_ctx``. Raises StoreError: it cannot be known who may call."""
+        await self.refresh()
+        tasks = [
+            keep_running(self._follow, "refresh of tenants and tokens"),
+            keep_running(self._expire, "expiry of tokens"),
+        ]
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    async def refresh(self) -> None:
+        """Take over what has changed in the database. Raises StoreError: what is known stays."""
+        async with self._refreshing:  # an older state must not replace a newer one
+            access = await self._database.access(self.directory.version)
+            if access is not None:
+                self.directory.update(access, self._database.now())
+                self._end_refused()
+
+    async def _follow(self) -> None:
+        failing = False
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            try:
+                await self.refresh()
+                failing = False
+            except StoreError as error:
+                if not failing:
+                    log.warning("cannot learn of changes to tenants and tokens: %s", error)
+                failing = True
+
+    async def _expire(self) -> None:
+        """Apart from the database, which may hang."""
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            began = self.directory.generation
+            self.directory.expire(self._database.now())
+            if self.directory.generation != began:
+                self._end_refused()
+
+    def of(self, authorization: Sequence[str], tenant: Sequence[str]) -> Caller:
+        """The caller of a request.
+
+        Args:
+            authorization, tenant: the values of its header fields ``Authorization`` and
+                ``X-Tenant``, of which there should be at most one each.
+
+        Raises:
+            Unauthenticated, Forbidden, NoSuchTenant, InvalidRequest: there is none.
+        """
+        principal = self._principal(authorization)
+        named = tenant[0] if tenant else None
+        if len(tenant) > 1:
+            if not principal.administers:
+                raise Forbidden("the token does not belong to the tenant that X-Tenant names")
+            raise InvalidRequest("X-Tenant is given more than once", X_TENANT)
+        try:
+            scope = principal.reach(named)
+        except InvalidRequest as error:
+            raise InvalidRequest(error.detail, X_TENANT) from None
+        known = self.directory.tenant(scope.tenant)
+        if known is None and principal.administers:
+            raise NoSuchTenant(scope.tenant)
+        rate = None if known is None else known.limits.max_requests_per_second
+        bucket = None if rate is None else self._rates.bucket(scope.tenant, rate)
+        return Caller(principal, scope, bucket)
+
+    def _principal(self, authorization: Sequence[str]) -> Principal:
+        if not self.directory.closed:
+            return ANYBODY
+        if len(authorization) == 1:
+            scheme, _, secret = authorization[0].strip().partition(" ")
+            principal = self.directory.bearer(secret.strip(), self._database.now())
+            if principal is not None and scheme.lower() == _BEARER:
+                return principal
+        raise Unauthenticated()
+
+    def admits(self, caller: Caller) -> bool:
+        """Whether this caller may still make requests."""
+        if not self.directory.admits(caller.principal, self._database.now()):
+            return False
+        return self.directory.tenant(caller.scope.tenant) is not None
+
+    @contextmanager
+    def holding(self, caller: Caller, end: Callable[[], object]) -> Iterator[None]:
+        """For an answer that may take long: ``end`` is called if the caller is no longer admitted."""
+        key = object()
+        self._held[key] = caller, end
+        try:
+            if not self.admits(caller):
+                end()
+            yield
+        finally:
+            self._held.pop(key, None)
+
+    def _end_refused(self) -> None:
+        for key, (caller, end) in list(self._held.items()):
+            if not self.admits(caller):
+                del self._held[key]
+                end()
+
+
+class Credentials:
+    """What a block of header fields says of the caller, and what that meant when it was last asked.
+
+    Args:
+        authorization, tenant: the values of ``Authorization`` and ``X-Tenant``; None: not given.
+
+    Attributes:
+        caller: None: aiohttp's path has to say why there is none.
+        generation: of the directory that ``caller`` was found in.
+        private: the answer is for this caller alone.
+    """
+
+    __slots__ = ("caller", "generation", "private", "_callers", "_authorization", "_tenant")
+
+    def __init__(self, callers: Callers, authorization: str | None, tenant: str | None) -> None:
+        self._callers = callers
+        self._authorization = () if authorization is None else (authorization,)
+        self._tenant = () if tenant is None else (tenant,)
+        self.private = authorization is not None
+        self.caller: Caller | None = None
+        self.generation = -1
+
+    def look_up(self) -> None:
+        """Find the caller in the current generation of the directory."""
+        self.generation = self._callers.directory.generation
+        try:
+            self.caller = self._callers.of(self._authorization, self._tenant)
+        except TenantbaseError:
+            self.caller = None
+
+
+def of_request(callers: Callers, request: web.BaseRequest) -> Caller:
+    """The caller of a request. Raises as ``Callers.of`` does."""
+    headers = request.headers
+    return callers.of(headers.getall(hdrs.AUTHORIZATION, ()), headers.getall(X_TENANT, ()))
