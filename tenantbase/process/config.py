@@ -115,6 +115,13 @@ class Config:
         "An origin whose pages may call the service; http://localhost:* allows any port.",
         many=True,
     )
+    trusted_proxy: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = option(
+        read.network,
+        (),
+        "NETWORK",
+        "Proxies whose X-Forwarded-For and X-Forwarded-Proto to believe, such as 10.0.0.0/8.",
+        many=True,
+    )
     tls_cert: Path | None = option(
         read.file_name,
         None,

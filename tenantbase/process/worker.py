@@ -130,6 +130,7 @@ def web_settings(config: Config, certificates: Certificates | None = None) -> We
         may_be_open=config.loopback or config.insecure,
         allowed_hosts=frozenset(config.allowed_host),
         cors_origins=frozenset(config.cors_origin),
+        trusted_proxies=config.trusted_proxy,
         limits=limits_of(config),
         max_request_bytes=config.max_request_bytes,
         max_inflight_bytes=config.max_inflight_bytes,

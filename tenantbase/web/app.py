@@ -16,6 +16,7 @@ from tenantbase.offload.runner import ParserProcess
 from tenantbase.web import sending
 from tenantbase.web.caller import CALLER, Callers, of_request
 from tenantbase.web.fast_path.borrowed import BorrowedTransport
+from tenantbase.web.forwarding import forwarded_scheme
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.administration import Administration
 from tenantbase.web.handlers.bulk import Bulk
@@ -143,6 +144,15 @@ def _is_probe(request: web.Request) -> bool:
     return request.path in _PROBES or _is_of_server(request)
 
 
+def _name_client(request: web.Request, guard: Guard, lifecycle: Lifecycle) -> None:
+    """Note for the log which client a trusted proxy's request comes from."""
+    transport = request.transport
+    client = guard.proxies.client(request.headers.getall(hdrs.X_FORWARDED_FOR, ()))
+    if transport is not None and client is not None:
+        own = transport.lent if isinstance(transport, BorrowedTransport) else transport
+        lifecycle.connections.forwarded(own, client)
+
+
 def _boundary(
     guard: Guard, callers: Callers, lifecycle: Lifecycle, health: Health, budget: Budget
 ) -> Middleware:
@@ -159,7 +169,11 @@ def _boundary(
         try:
             if lifecycle.active > lifecycle.limit and not _is_probe(request):
                 raise lifecycle.overloaded()
-            guard.check(request.method, request.raw_path, request.headers)
+            scheme = None
+            if guard.proxies and guard.proxies.trusts(request.transport):
+                scheme = forwarded_scheme(request.headers)
+                _name_client(request, guard, lifecycle)
+            guard.check(request.method, request.raw_path, request.headers, scheme)
             if preflight := guard.preflight(request.method, request.headers):
                 check_expectation(request)
                 return await respond(request, preflight)

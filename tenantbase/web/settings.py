@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tenantbase.database import Limits
+from tenantbase.web.forwarding import Network
 from tenantbase.web.transport.tls import TlsContext
 
 
@@ -20,6 +21,7 @@ class WebSettings:
             port. If there are any, ``Host`` is checked on every address.
         cors_origins: origins whose pages may read and write, as browsers write them; ``:*`` in
             place of a port allows every port.
+        trusted_proxies: networks whose forwarding headers are believed.
         limits: of operations, which the database applies too.
         max_request_bytes: the largest JSON body. It exceeds the largest value, which base64 makes
             longer.
@@ -40,6 +42,7 @@ class WebSettings:
     may_be_open: bool
     allowed_hosts: frozenset[str]
     cors_origins: frozenset[str]
+    trusted_proxies: tuple[Network, ...]
     limits: Limits
     max_request_bytes: int
     max_inflight_bytes: int

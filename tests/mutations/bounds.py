@@ -136,4 +136,15 @@ MUTATIONS: Final = {
             ),
         },
     ),
+    **of(
+        "tenantbase/web/forwarding.py",
+        ["tests/web/test_forwarding.py"],
+        {
+            "everybody-is-a-proxy": (
+                "return address is not None and self._has(address)",
+                "return address is not None",
+            ),
+            "the-left-most-address-is-the-client": ("in reversed(hops):", "in hops:"),
+        },
+    ),
 }
