@@ -40,6 +40,7 @@ LEAVES = {
         "events",
         "json_requests",
         "json_text",
+        "lanes",
         "lookup",
         "policy_counts",
         "media_types",

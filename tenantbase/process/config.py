@@ -110,6 +110,14 @@ class Config:
         "N",
         "Open connections per worker; further ones get a 503.",
     )
+    max_requests: int = option(
+        read.integer(1, 1_000_000),
+        # A worker answers some 15,000 requests a second, so the last of these waits for a quarter
+        # of a second. With more, only the wait would grow.
+        4_000,
+        "N",
+        "Requests in flight per worker, watches aside; further ones get a 503.",
+    )
     allowed_host: tuple[str, ...] = option(
         read.host,
         (),
@@ -122,6 +130,13 @@ class Config:
         (),
         "ORIGIN",
         "An origin whose pages may call the service; http://localhost:* allows any port.",
+        many=True,
+    )
+    trusted_proxy: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = option(
+        read.network,
+        (),
+        "NETWORK",
+        "Proxies whose X-Forwarded-For and X-Forwarded-Proto to believe, such as 10.0.0.0/8.",
         many=True,
     )
     tls_cert: Path | None = option(

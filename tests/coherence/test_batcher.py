@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tenantbase.coherence.batcher import LATER, Batcher, Unfinished
+from tenantbase.coherence.batcher import LATER, Batcher, Line, Unfinished
 
 
 class Recorder:
@@ -214,3 +214,20 @@ async def test_drained_waits_for_batches_in_their_second_step() -> None:
     gate.set()
     await drained
     assert result.done()
+
+
+async def test_lanes_share_a_batch_that_cannot_hold_all() -> None:
+    recorder = Recorder()
+    line = Line[int, int](4, None, lambda item: str(item // 100))
+    batcher = Batcher(recorder.run, queue=line, parallel=1)
+    items = [101, 102, 103, 104, 105, 106, 107, 201, 301, 202]
+    assert await asyncio.gather(*map(batcher.submit, items)) == [item * 10 for item in items]
+    assert recorder.batches == [[101, 201, 301, 102], [202, 103, 104, 105], [106, 107]]
+
+
+async def test_lanes_share_by_weight() -> None:
+    recorder = Recorder()
+    line = Line[int, int](6, lambda item: item % 100, lambda item: str(item // 100))
+    batcher = Batcher(recorder.run, queue=line, parallel=1)
+    await asyncio.gather(*map(batcher.submit, [106, 106, 106, 202, 202, 202, 202]))
+    assert recorder.batches == [[106], [202, 202, 202], [106], [202], [106]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import FrozenInstanceError
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ GOOD: list[tuple[str, str, object]] = [
     ("max_request_bytes", "1GiB", 1 << 30),
     ("max_inflight_bytes", "100MiB", 100 << 20),
     ("max_connections", "1", 1),
+    ("max_requests", "1", 1),
+    ("trusted_proxy", "10.0.0.0/8", (ip_network("10.0.0.0/8"),)),
     ("allowed_host", "a.example", ("a.example",)),
     ("cors_origin", "https://App.example:8443", ("https://app.example:8443",)),
     ("cors_origin", "https://app.example:443", ("https://app.example",)),
@@ -130,6 +133,9 @@ BAD: list[tuple[str, str]] = [
     ("send_timeout", "0"),
     ("max_inflight_bytes", "1MB"),
     ("max_connections", "0"),
+    ("max_requests", "0"),
+    ("trusted_proxy", "10.0.0.1/8"),
+    ("trusted_proxy", "proxy.example"),
     ("log_level", "loud"),
 ]
 

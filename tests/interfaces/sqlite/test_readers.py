@@ -164,3 +164,21 @@ async def test_an_error_inside_a_snapshot_ends_it(store: SqliteStore) -> None:
     for _ in range(4):
         (entry,) = await store.read(["default/k"], NOW)
         assert getattr(entry, "value", None) == b"2", "not the state of the snapshot"
+
+
+async def test_a_lane_does_not_wait_behind_another(store: SqliteStore, hang: Hang) -> None:
+    """Each thread that becomes free takes from the lanes in turn."""
+    hanging = hung(store, hang, 2)  # as many as there are readers
+    for _ in hanging:
+        await asyncio.to_thread(hang.under_way.acquire)
+    order: list[str] = []
+
+    async def call(lane: str) -> None:
+        await store._read(lambda _: order.append(lane), lane=lane)
+
+    calls = [asyncio.create_task(call(lane)) for lane in ["flood"] * 50 + ["quiet"] * 3]
+    await asyncio.sleep(0)
+    hang.gate.set()
+    await asyncio.gather(*calls, *hanging)
+    assert order.count("quiet") == 3
+    assert "quiet" not in order[10:], order
