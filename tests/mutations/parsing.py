@@ -50,7 +50,10 @@ MUTATIONS: Final = {
                 'if name == b"transfer-encoding" or (',
                 "if (",
             ),
-            "requests-follow-an-upgrade": (' and value.lower() != b"keep-alive"', " and False"),
+            "requests-follow-an-upgrade": (
+                ' and value.lower() not in (b"keep-alive", b"close")',
+                " and False",
+            ),
             "a-length-with-a-sign": ('rb"[0-9]{1,15}"', 'rb"[+]?[0-9]{1,15}"'),
             "blanks-before-the-colon": ("{1,256}):(", "{1,256}) ?:("),
             "a-frame-of-another-request": (

@@ -102,6 +102,22 @@ async def test_a_request_refused_by_its_head_leaves_the_connection_in_step(tmp_p
             assert (await wire.answer()).json["value"] == 1
 
 
+@pytest.mark.parametrize("rest", [b"\0rubbish", GET, SET.replace(b": 1}", b": 2}"), b"x" * 200_000])
+async def test_what_follows_the_last_request_is_ignored(tmp_path: Path, rest: bytes) -> None:
+    """RFC 9112, section 9.6: after ``Connection: close``, nothing that follows counts."""
+    last = request("PUT", "/v1/values/p", "x", {"Connection": "close"})
+    async with serve(tmp_path, web_settings()) as server:
+        async with await Wire.connect(server.port) as wire:
+            await wire.send(last + rest)
+            answer = await wire.answer()
+            assert answer.status == 201
+            assert answer.headers["connection"] == "close"
+            assert await wire.ended()
+        async with await Wire.connect(server.port) as wire:
+            await wire.send(GET)
+            assert (await wire.answer()).json["value"] == 1
+
+
 async def test_an_idle_borrower_does_not_close_a_connection_in_use(tmp_path: Path) -> None:
     async with serve(tmp_path, web_settings(keepalive_timeout=0.5)) as server:
         async with await Wire.connect(server.port) as wire:
