@@ -139,14 +139,12 @@ def _boundary(
                 request.transport.judged()
         try:
             guard.check(request.method, request.raw_path, request.headers)
+            check_expectation(request)
             if preflight := guard.preflight(request.method, request.headers):
-                check_expectation(request)
                 return await respond(request, preflight)
             if request.method == hdrs.METH_OPTIONS and request.raw_path in _WHOLE_SERVER:
-                check_expectation(request)
                 return await respond(request, await health.options())
             identify(request, callers)
-            check_expectation(request)
             return await handler(request)
         except ConnectionError:
             raise  # the client is gone; aiohttp's own errors for this are subclasses
