@@ -167,14 +167,12 @@ def _boundary(
                 scheme = forwarded_scheme(request.headers)
                 _name_client(request, guard, lifecycle)
             guard.check(request.method, request.raw_path, request.headers, scheme)
+            check_expectation(request)
             if preflight := guard.preflight(request.method, request.headers):
-                check_expectation(request)
                 return await respond(request, preflight)
             if _is_of_server(request):
-                check_expectation(request)
                 return await respond(request, await health.options())
             identify(request, callers)
-            check_expectation(request)
             return await handler(request)
         except ConnectionError:
             raise  # the client is gone; aiohttp's own errors for this are subclasses

@@ -61,21 +61,22 @@ def test_an_endless_head_or_body_is_not_waited_for() -> None:
 def test_each_different_head_is_checked_once() -> None:
     asked = []
 
-    def allowed(headers: object) -> bool:
+    def judge(headers: object) -> str | None:
         asked.append(headers)
-        return len(asked) == 1
+        return "verdict" if len(asked) == 1 else None
 
-    parse = RequestParser(allowed).parse
+    parse = RequestParser(judge).parse
     good, bad = PLAIN["value"], PLAIN["absent"]
     for _ in range(3):
-        assert getattr(parse(good), "route", None) is Route.GET_VALUE
+        found = parse(good)
+        assert not isinstance(found, Other)
+        assert found.route is Route.GET_VALUE and found.verdict == "verdict"
         assert parse(bad) is GENERAL
     assert len(asked) == 2
 
 
 # Fields that clients, proxies and tracers add, and that do not affect answers to plain requests.
 HARMLESS = [
-    "Authorization: Bearer tb_x",
     "Cookie: a=b",
     "DNT: 1",
     "Forwarded: for=192.0.2.1",
@@ -115,6 +116,15 @@ def test_fields_that_change_nothing_leave_a_request_plain(field: str) -> None:
     parse = RequestParser(lambda headers: True).parse
     assert not isinstance(parse(with_field(field)), Other)
     assert not isinstance(parse(with_field(f"{field}\r\n{field}")), Other)
+
+
+@pytest.mark.parametrize("field", ["Authorization: Bearer tb_x", "X-Tenant: a"])
+def test_fields_about_the_caller_are_judged_and_may_come_once(field: str) -> None:
+    name, _, value = field.partition(": ")
+    parse = RequestParser(lambda headers: headers[name]).parse
+    found = parse(with_field(field))
+    assert not isinstance(found, Other) and found.verdict == value
+    assert parse(with_field(f"{field}\r\n{field}")) is GENERAL
 
 
 @pytest.mark.parametrize("field", MATTERS)
