@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,27 @@ def test_curl_lines_answer_as_written(page: Path, tmp_path: Path) -> None:
             parts = [re.escape(part) for part in (expected or "").split("...")]
             pattern = ".*".join(parts)
             assert re.fullmatch(pattern, done.stdout.strip(), re.DOTALL), (command, done.stdout)
+
+
+PROGRAMS = re.findall(r"^```python\n(.*?)^```", (DOCS / "clients.md").read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
+def test_python_examples_run(program: str, tmp_path: Path) -> None:
+    """Each on a server of its own."""
+    with AppServer(tmp_path / "x.db", "--memcached", "off") as server:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c"]
+            + [program.replace("http://localhost:8000", server.base_url)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_there_are_examples_to_run() -> None:
+    assert len(PROGRAMS) == 2
 
 
 def test_there_are_curl_lines_to_run() -> None:
