@@ -35,6 +35,7 @@ from tenantbase.web.semantics.expectations import check_expectation, is_uninvite
 from tenantbase.web.sending import error_response, respond
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.budget import Budget, Holding
+from tenantbase.web.transport.turns import Turns
 
 log = logging.getLogger("tenantbase.web")
 
@@ -63,10 +64,11 @@ def create_app(
     lifecycle.limit = settings.max_requests
     answering = partial(sending.answering, unread=unread)
     parser = ParserProcess()
+    turns = Turns()  # to render a piece of a list
     values = Values(database, settings, parser)
-    bulk = Bulk(database, settings, parser, unread, callers)
+    bulk = Bulk(database, settings, parser, unread, callers, turns)
     increment = Increment(database, settings)
-    lists = Lists(database, unread, callers)
+    lists = Lists(database, unread, callers, turns)
     raw = Raw(database, settings, parser)
     health = Health(database, lifecycle)
     watch = Watch(database, lifecycle, callers)

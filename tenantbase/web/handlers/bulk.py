@@ -26,6 +26,7 @@ from tenantbase.web.semantics.conditions import write_condition
 from tenantbase.web.semantics.targets import NOTHING, query
 from tenantbase.web.sending import share_of
 from tenantbase.web.settings import WebSettings
+from tenantbase.web.transport.turns import Turns
 from tenantbase.web.transport.unread import Share, Unread
 
 Shape = TypeVar("Shape")
@@ -64,7 +65,9 @@ class Bulk:
         parser: ParserProcess,
         unread: Unread,
         callers: Callers,
+        turns: Turns,
     ) -> None:
+        self._turns = turns
         self._unread = unread
         self._callers = callers
         self._database = database
@@ -83,6 +86,7 @@ class Bulk:
                 with self._callers.holding(request[CALLER], share.transport.abort):
                     async for piece in document:
                         yield piece
+                        await self._turns.take(scope_of(request).tenant)  # before the next one
 
     async def set(self, request: web.Request) -> Answer:
         """``POST /set-values``"""

@@ -21,6 +21,7 @@ from tenantbase.web.responses import collection
 from tenantbase.web.semantics.negotiation import weights
 from tenantbase.web.semantics.targets import integer, query
 from tenantbase.web.sending import share_of
+from tenantbase.web.transport.turns import Turns
 from tenantbase.web.transport.unread import WAIT_SECONDS, Share, Unread
 
 NDJSON: Final = "application/x-ndjson"
@@ -33,7 +34,8 @@ _CURSOR_VERSION: Final = b"\x01"
 class Lists:
     """The routes that list entries."""
 
-    def __init__(self, database: Database, unread: Unread, callers: Callers) -> None:
+    def __init__(self, database: Database, unread: Unread, callers: Callers, turns: Turns) -> None:
+        self._turns = turns
         self._database = database
         self._callers = callers
         self._unread = unread
@@ -59,6 +61,7 @@ class Lists:
                 with self._callers.holding(request[CALLER], listing.share.transport.abort):
                     async for piece in pieces:
                         yield piece
+                        await self._turns.take(scope_of(request).tenant)  # before the next one
 
 
 class _Listing:

@@ -1,29 +1,34 @@
-"""Parses at most one large body in each turn of the event loop.
+"""One large body, or one piece of a large answer, for each turn of the event loop.
 
-Parsing a body of some hundred KiB takes the event loop tens of milliseconds. If a hundred of
-them arrive together, their requests are all ready in the same turn, and every other client would
-wait until the last is parsed.
+Parsing a body of some hundred KiB takes the event loop tens of milliseconds, and rendering as much of
+a list some, too. If a hundred of them are ready in the same turn, every other client would wait until
+the last is done.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+
+from tenantbase.lanes import Lanes
 
 
 class Turns:
-    """Gives turns, in the order of asking. Belongs to one event loop."""
+    """Gives turns, in the order of asking, and to lanes alternately. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._taken = False  # whether a request took this turn of the event loop, or the one before
+        self._waiting = Lanes[asyncio.Future[None]]()
+        self._taken = False  # by a request in this turn of the event loop, or the one before
 
-    async def take(self) -> None:
-        """Return at once, or in a later turn of the event loop that is free."""
+    async def take(self, lane: str = "") -> None:
+        """Return at once, or in a later turn of the event loop that is free.
+
+        Args:
+            lane: where to wait.
+        """
         loop = asyncio.get_running_loop()
         if self._taken:
             future = loop.create_future()
-            self._waiting.append(future)
+            self._waiting.append(lane, future)
             await future
         else:
             self._taken = True
@@ -31,7 +36,7 @@ class Turns:
 
     def _next(self) -> None:
         while self._waiting:
-            future = self._waiting.popleft()
+            future = self._waiting.take()
             if not future.done():  # otherwise its request has been cancelled
                 future.set_result(None)
                 # Runs after the request; the events that have arrived meanwhile come in between.

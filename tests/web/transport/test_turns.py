@@ -52,3 +52,17 @@ async def test_small_bodies_do_not_wait() -> None:
     await small.turn()
     assert not waiting.done()
     await waiting
+
+
+async def test_lanes_take_turns() -> None:
+    turns = Turns()
+    await turns.take("flood")
+    order: list[str] = []
+
+    async def take(lane: str) -> None:
+        await turns.take(lane)
+        order.append(lane)
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(*map(take, ["flood"] * 20 + ["quiet"]))
+    assert order.index("quiet") <= 1, order

@@ -1,0 +1,181 @@
+"""The latency of a quiet tenant, alone and beside a tenant that floods the service.
+
+    scripts/bench --fairness [--seconds N]
+
+One worker with a private memcached. The quiet tenant sends a request every few milliseconds, reads and
+writes in turn, on two connections. The other floods the worker from a process of its own, with as
+many connections as the table says, each of which sends its next request when the last is answered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.processes import free_port
+
+_PAUSE_SECONDS: Final = 0.005
+_READY_SECONDS: Final = 20.0
+_ENTRIES: Final = 2_000
+_VALUE: Final = "x" * 16_384
+
+
+def _request(method: str, target: str, tenant: str, body: object = None) -> bytes:
+    data = b"" if body is None else json.dumps(body).encode()
+    head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nX-Tenant: {tenant}\r\n"
+    if data:
+        head += f"Content-Length: {len(data)}\r\n"
+    return head.encode() + b"\r\n" + data
+
+
+@dataclass(frozen=True)
+class Flood:
+    """What the flooding tenant sends, and on how many connections."""
+
+    name: str
+    connections: int
+    request: bytes
+
+
+_KEYS: Final = [f"large/{number}" for number in range(_ENTRIES)]
+FLOODS: Final = (
+    Flood("small sets", 128, _request("POST", "/set-value", "flood", {"key": "k", "value": 1})),
+    Flood("bulk reads", 32, _request("POST", "/get-values", "flood", {"keys": _KEYS})),
+    Flood("lists", 32, _request("GET", "/get-values", "flood")),
+)
+
+
+async def _answer(reader: asyncio.StreamReader) -> int:
+    """Read an answer to its end. Returns: its status."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    if b"transfer-encoding: chunked" in head:
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            await reader.readexactly(size + 2)
+        await reader.readexactly(2)
+    elif b"content-length: " in head:
+        await reader.readexactly(int(head.partition(b"content-length: ")[2].split(b"\r\n")[0]))
+    return int(head.split(b" ", 2)[1])
+
+
+async def _flood(port: int, flood: Flood) -> None:
+    async def one() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while True:
+            writer.write(flood.request)
+            await _answer(reader)
+
+    await asyncio.gather(*(one() for _ in range(flood.connections)))
+
+
+def _run_flood(port: int, flood: Flood) -> None:
+    asyncio.run(_flood(port, flood))
+
+
+async def _quiet(port: int, seconds: float) -> dict[str, list[float]]:
+    """The latencies of the quiet tenant's requests in seconds, by kind."""
+    kinds = {
+        "get": _request("GET", "/get-value?key=k", "quiet"),
+        "set": _request("POST", "/set-value", "quiet", {"key": "k", "value": 1}),
+    }
+
+    async def measure(request: bytes) -> list[float]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        taken = []
+        end = time.perf_counter() + seconds
+        while (began := time.perf_counter()) < end:
+            writer.write(request)
+            status = await _answer(reader)
+            if status != 200:
+                raise SystemExit(f"bench: the quiet tenant got status {status}")
+            taken.append(time.perf_counter() - began)
+            await asyncio.sleep(_PAUSE_SECONDS)
+        writer.close()
+        return taken
+
+    found = await asyncio.gather(*map(measure, kinds.values()))
+    return dict(zip(kinds, found, strict=True))
+
+
+async def _prepare(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    batches = [_KEYS[at : at + 200] for at in range(0, _ENTRIES, 200)]
+    requests = [
+        _request("PUT", f"/v1/tenants/{name}", "default", {}) for name in ("quiet", "flood")
+    ]
+    requests.append(_request("POST", "/set-value", "quiet", {"key": "k", "value": 1}))
+    for batch in batches:
+        values = [{"key": key, "value": _VALUE} for key in batch]
+        requests.append(_request("POST", "/set-values", "flood", {"values": values}))
+    for request in requests:
+        writer.write(request)
+        if (status := await _answer(reader)) not in (200, 201):
+            raise SystemExit(f"bench: status {status} while preparing")
+    writer.close()
+
+
+def _percentile(taken: Sequence[float], share: float) -> float:
+    return sorted(taken)[min(len(taken) - 1, int(share * len(taken)))]
+
+
+def _measure(port: int, seconds: float) -> list[str]:
+    asyncio.run(_prepare(port))
+    alone = asyncio.run(_quiet(port, seconds))
+    limits = {kind: _percentile(taken, 0.99) for kind, taken in alone.items()}
+    rows = ["| beside | request | p50 ms | p99 ms | p99, times alone |", "|---|---|---|---|---|"]
+    rows += [_row("nothing", kind, taken, limits[kind]) for kind, taken in alone.items()]
+    spawn = multiprocessing.get_context("spawn")
+    for flood in FLOODS:
+        process = spawn.Process(target=_run_flood, args=(port, flood), daemon=True)
+        process.start()
+        try:
+            time.sleep(1.0)  # until it floods
+            beside = asyncio.run(_quiet(port, seconds))
+            if not process.is_alive():
+                raise SystemExit(f"bench: the flood of {flood.name} has ended")
+        finally:
+            process.terminate()
+            process.join()
+        name = f"{flood.connections} connections: {flood.name}"
+        rows += [_row(name, kind, taken, limits[kind]) for kind, taken in beside.items()]
+    return rows
+
+
+def _row(name: str, kind: str, taken: Sequence[float], alone: float) -> str:
+    p50, p99 = _percentile(taken, 0.5), _percentile(taken, 0.99)
+    return f"| {name} | {kind} | {p50 * 1e3:.1f} | {p99 * 1e3:.1f} | {p99 / alone:.1f} |"
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    seconds = parser.parse_args().seconds
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="tenantbase-bench-") as directory:
+        database = Path(directory) / "x.db"
+        command = [sys.executable, "-m", "tenantbase", "serve", "--port", str(port)]
+        server = subprocess.Popen(
+            [*command, "--database", str(database)], stdout=subprocess.PIPE, text=True
+        )
+        assert server.stdout is not None
+        try:
+            if not server.stdout.readline().startswith("listening on "):
+                raise SystemExit("bench: the server does not start")
+            print("\n".join(_measure(port, seconds)))
+        finally:
+            server.terminate()
+            server.wait(_READY_SECONDS)
+
+
+if __name__ == "__main__":
+    main()
