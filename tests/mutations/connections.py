@@ -32,7 +32,10 @@ MUTATIONS: Final = {
                 '("connection", "proxy-connection")\n',
                 '("connection",)\n',
             ),
-            "the-guard-is-not-asked": (" or not self._allowed(headers)", ""),
+            "the-guard-is-not-asked": (
+                "None if verdict is None else (int(length), verdict)",
+                "(int(length), verdict)",
+            ),
             "a-verdict-for-all-fields": ("key = tuple(weighed)", "key = tuple(weighed[:1])"),
         },
     ),

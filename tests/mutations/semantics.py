@@ -111,8 +111,8 @@ MUTATIONS: Final = {
             ),
             "a-drain-keeps-connections": ("if closes or self._lifecycle.draining:", "if closes:"),
             "a-write-says-where-it-was-cached": (
-                "head_template(responses.written_headers)",
-                "head_template(_entry_headers(CacheStatus.MISS))",
+                "_for(private, responses.written_headers(entry))",
+                "_entry_headers(CacheStatus.MISS, private)(entry)",
             ),
         },
     ),

@@ -348,7 +348,7 @@ OPERATIONS: Final = (
                 ("Cache-Control",),
             ),
         ),
-        'curl -s localhost:8000/v1/tokens -d \'{"name": "ops"}\'',
+        'curl -s localhost:8000/v1/tokens -d \'{"name": "ops", "scope": "admin"}\'',
         body={JSON: CreateToken},
         problems=(*BODY, *ADMINISTRATION),
     ),
