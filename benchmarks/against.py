@@ -45,12 +45,12 @@ def checked_out(revision: str, directory: Path) -> Iterator[Path]:
 
 
 def setup(name: str, tree: Path, needs: Needs) -> Setup:
-    """Setups for the tenantbase of a work tree, with the packages of this environment."""
+    """Setups that run a work tree's tenantbase with this environment's packages."""
     cached = needs is not Needs.NO_CACHE
     memcached = (
         ["--memcached-memory", str(MEMCACHED_MEGABYTES)] if cached else ["--memcached", "off"]
     )
-    # -P: the current directory, which has a tenantbase too, is not searched first.
+    # -P: don't import tenantbase from the current directory.
     interpreter = ["env", f"PYTHONPATH={tree}", sys.executable, "-P"]
     return Setup(
         name if cached else f"{name} without cache",
@@ -62,7 +62,7 @@ def setup(name: str, tree: Path, needs: Needs) -> Setup:
 
 
 def compare(loads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The verdicts, one record for each work and data.
+    """The verdicts, one record for each workload on each data set.
 
     Returns: ``work``, ``data``, ``rate`` and ``cost`` (median ratio after / before), ``lowest`` and
         ``highest`` (ratio of rates of any round), ``verdict``.

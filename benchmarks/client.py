@@ -32,7 +32,7 @@ class Driven:
 
     Attributes:
         latencies: of every request in seconds, from the moment it was due to its last byte.
-        seconds: from the start to the last answer.
+        seconds: the time from the start to the last answer.
         late: the measurement's error: how late requests were sent although a connection was free,
             in seconds, at the 99th percentile.
     """
@@ -45,7 +45,7 @@ class Driven:
 def check(port: int, exchanges: Sequence[Exchange]) -> float:
     """Make these requests one by one, and check the answers.
 
-    Returns: the size of an answer's body, in bytes, on average.
+    Returns: the average size of an answer's body, in bytes.
 
     Raises:
         BenchmarkError: an answer is wrong, or a tenth of them come from an unexpected source.
@@ -86,7 +86,7 @@ class _Connection:
         """Receive what has arrived. Returns: whether the answer is complete.
 
         Raises:
-            BenchmarkError: it has another status, or cannot be understood.
+            BenchmarkError: it has another status, or is malformed.
         """
         data = self.socket.recv(1 << 18)
         if not data:
@@ -151,7 +151,7 @@ def drive(
                 due = now if rate is None else begun + sent / rate
                 if due > now:
                     break
-                if len(free) > 1:  # it did not wait for a connection
+                if len(free) > 1:  # count only requests that did not wait for a connection
                     lates.append(now - due)
                 free.popleft().send(requests[sent % len(requests)], due)
                 sent += 1
@@ -170,6 +170,6 @@ def drive(
 
 
 def percentile(values: Iterable[float], share: float) -> float:
-    """The value that this share of the values does not exceed; 0 if there are none."""
+    """The value that this share of the values does not exceed; 0 if there are no values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0

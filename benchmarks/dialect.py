@@ -30,7 +30,7 @@ class Exchange:
         request: its bytes.
         status: the status of the correct answer.
         right: tells whether an answer with that status is correct.
-        source: the expected ``X-Cache``. A few answers may differ: any cache may evict.
+        source: the expected ``X-Cache``. A few answers may differ, because any cache may evict.
     """
 
     request: bytes
@@ -49,10 +49,10 @@ class Dialect(Protocol):
         """Store a value, durably."""
 
     def get_many(self, entries: Mapping[str, str]) -> Exchange | None:
-        """Read these entries in one request; None: the service cannot."""
+        """Read these entries in one request; None if the service cannot."""
 
     def list(self, entries: Mapping[str, str]) -> Exchange | None:
-        """Read the first entries in order of keys; None: the service cannot."""
+        """Read the first entries in order of keys; None if the service cannot."""
 
 
 class Routes:
@@ -143,7 +143,7 @@ def _json(value: object) -> str:
 
 
 def _request(port: int, method: str, target: str, body: str | None = None) -> bytes:
-    """A request with the header fields that wrk would send, and those that a body needs."""
+    """A request with the header fields that wrk would send, and those for a body."""
     head = f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
     if body is None:
         return f"{head}\r\n".encode()

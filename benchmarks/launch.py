@@ -1,7 +1,7 @@
 """The services compared: how each is set up and started.
 
 All processes of a service, its memcached or Redis included, run on the one core for servers,
-because throughput per core is compared.
+because the comparison is of throughput per core.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Started:
 
     Attributes:
         process: the serving process.
-        renew: call it after a load whose clients left before they had all answers.
+        renew: call it after a load whose clients left without reading all answers.
     """
 
     process: Process
@@ -121,7 +121,7 @@ def tenantbase(needs: Needs) -> Setup:
 
 
 def naive(needs: Needs) -> Setup:
-    """The naive service: an afternoon's work."""
+    """The naive service, as written in an afternoon."""
     return _written("naive", "benchmarks.peers.naive", needs)
 
 
@@ -131,7 +131,7 @@ def fastapi(needs: Needs) -> Setup:
 
 
 def webdis(needs: Needs) -> Setup | None:
-    """Webdis, in C, in front of Redis, one thread each. It cannot run without Redis."""
+    """Webdis, written in C, in front of Redis, which it needs; one thread each."""
     if needs is Needs.NO_CACHE:
         return None
     durable = needs is Needs.DURABLE
@@ -238,7 +238,7 @@ def _written(name: str, module: str, needs: Needs) -> Setup:
 @contextmanager
 def _memcached(site: Site) -> Iterator[str]:
     port = free_port()
-    # One thread: there is one core. aiomcache cannot speak to Unix sockets.
+    # One thread, because there is one core. TCP, because aiomcache does not support Unix sockets.
     command = ["memcached", "-u", "root", "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-t", "1"]
     with site.run("memcached", [*command, "-m", str(MEMCACHED_MEGABYTES)]) as process:
         wait_for(process, site.log("memcached"), port=port)

@@ -27,7 +27,7 @@ _PROGRAMS: Final = {
     "memcached": ["memcached", "-V"],
     "redis": ["redis-server", "--version"],
     "wrk": ["wrk", "--version"],
-    # It cannot print its version.
+    # A program that cannot print its version.
     "webdis": ["dpkg-query", "--show", "--showformat", "${Version}", "webdis"],
 }
 
@@ -50,7 +50,7 @@ def versions() -> dict[str, str]:
     for package in _PACKAGES:
         found[package] = metadata.version(package)
     for program, command in _PROGRAMS.items():
-        # wrk's exit status is 1 when it is asked for its version.
+        # wrk exits with 1 after printing its version.
         said = subprocess.run(command, capture_output=True, text=True).stdout
         number = re.search(r"\d+\.\d+(\.\d+)*", said)
         found[program] = number[0] if number else "unknown"
@@ -69,6 +69,6 @@ def _distribution() -> str:
 
 
 def _file_system(directory: Path) -> str:
-    """The type of its file system: fsync means nothing on tmpfs."""
+    """The type of the directory's file system: fsync means nothing on tmpfs."""
     command = ["stat", "--file-system", "--format", "%T", str(directory)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

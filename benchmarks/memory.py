@@ -19,8 +19,8 @@ def measure(
 
     Other processes, such as memcached, are not counted.
 
-    Returns: for each, in bytes: ``rest`` once the data are stored, ``peak`` under load,
-        ``samples``: pairs of the number of answers so far and the memory then.
+    Returns: for each, in bytes: ``rest`` once the data are stored, ``peak`` under load, and
+        ``samples``, pairs of the number of answers so far and the memory at that time.
     """
     records = []
     for peer in ("constant", "tenantbase"):

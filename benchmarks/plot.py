@@ -16,7 +16,7 @@ _PEER_COLOUR: Final = "#9aa4b2"
 
 
 def plot(loads: Loads, path: Path) -> None:
-    """Write it as SVG. The same results make the same file."""
+    """Write the plot as SVG. The same results make the same file."""
     works = [work for data, work in loads.lines() if data == "small"]
     rows = -(-len(works) // _COLUMNS)
     figure = Figure(figsize=(3.2 * _COLUMNS, 2.1 * rows), layout="constrained")

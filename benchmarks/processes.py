@@ -1,4 +1,5 @@
-"""The processes of a run: pins them to a core, ends them with the run, and measures their use."""
+"""The processes of a run: pins them to a core, ends them with the run, and measures the resources
+they use."""
 
 from __future__ import annotations
 
@@ -133,7 +134,7 @@ def busy_seconds(core: int) -> float:
 
 
 def cpu_seconds() -> float:
-    """The processor time that all processes of the run but this one have used so far."""
+    """The processor time used so far by all processes of the run except this one."""
     total = 0
     for pid in tree(os.getpid())[1:]:
         with suppress(OSError):  # it has just ended

@@ -32,7 +32,7 @@ _FRAME: Final = re.compile(r".* \((.*?)(?::\d+)?\)")
 def measure(
     seconds: int, cores: Cores, directory: Path, progress: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Load tenantbase twice with each work: unobserved, and sampled by py-spy.
+    """Load tenantbase twice with each workload: once unobserved, once sampled by py-spy.
 
     Returns: for each work: ``threads``, pairs of a name and its processor time for one key in
         seconds; ``modules``, pairs of a module and its share of the time in which Python ran.
@@ -95,5 +95,5 @@ def _module(frame: str) -> str:
     """The module that a stack frame belongs to: a file of ours, or a package."""
     path = match[1] if (match := _FRAME.fullmatch(frame)) else frame
     if path == "asyncio/runners.py":
-        return "event loop (uvloop, in C)"  # which has no Python frames
+        return "event loop (uvloop, in C)"  # for samples without a Python frame
     return path if path.startswith("tenantbase/") else path.partition("/")[0]

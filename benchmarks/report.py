@@ -19,7 +19,7 @@ from benchmarks.work import DATA
 HERE: Final = Path(__file__).parent
 RESULTS: Final = HERE / "results.json"
 
-_MODULES: Final = 12  # shown of a profile
+_MODULES: Final = 12  # how much of a profile is shown
 _PLOT: Final = "throughput.svg"
 _BEGIN: Final = "<!-- results: written by scripts/bench --publish -->"
 _END: Final = "<!-- end of results -->"
@@ -67,7 +67,7 @@ def publish(results: dict[str, Any]) -> None:
 
 
 def write_json(results: dict[str, Any], path: Path) -> None:
-    """Write the results, one record a line."""
+    """Write the results, one record per line."""
     parts = []
     for name, part in results.items():
         if isinstance(part, list):
@@ -195,7 +195,8 @@ def _waits(record: dict[str, Any]) -> list[str]:
     text = (
         f"The slowest {SLOWEST:.0%} of {record['rate']:,.0f} durable sets a second took"
         f" {_milliseconds(record['slow'])} or more in the server. A commit, or storing items in"
-        f" memcached, is called long from {_milliseconds(LONG_SECONDS)} on. One can overlap several."
+        f" memcached, counts as long from {_milliseconds(LONG_SECONDS)} on. A set may wait for"
+        " several of these."
     )
     return [text, _table(header, rows)]
 
@@ -270,7 +271,7 @@ def _questions(loads: Loads, growth: list[dict[str, Any]]) -> str:
                 " writes a second, each on the disk before it is acknowledged.",
             ],
             [
-                "How to expand?",
+                "How does it scale?",
                 "`--workers auto` uses every core for reads. Writes go through one commit at a time"
                 " and so do not multiply with cores. Beyond one machine: split the keys over"
                 " several services; `export --prefix` and `import` move a part.",

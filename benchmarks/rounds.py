@@ -20,7 +20,7 @@ from benchmarks.work import CACHED_GET, DURABLE_SET, SMALL, Data, Needs, Work
 # How many requests of each load are sent separately, before and after it, to check the answers.
 _CHECKED: Final = 50
 
-# Measured by the open loop, too: a read and a write.
+# The workloads that the open loop measures, too: a read and a write.
 _LATENCY: Final = (CACHED_GET, DURABLE_SET)
 
 
@@ -30,7 +30,7 @@ class Plan:
 
     Attributes:
         peers: names in ``setups``, in the order of the first round. The order alternates, so that
-            none profits from being first.
+            none always goes first.
     """
 
     rounds: int
@@ -79,9 +79,8 @@ def _bench(plan: Plan, data: Data, directory: Path) -> Iterator[_Bench]:
 
 
 class _Bench:
-    """The services of one round with the same data, each started when first needed.
-
-    Waiting services use no processor time.
+    """The services of one round with the same data, each started when first needed. Idle services
+    use no processor time.
     """
 
     def __init__(self, plan: Plan, data: Data, directory: Path, servers: ExitStack) -> None:
@@ -93,7 +92,7 @@ class _Bench:
         self._servers: dict[str, Server] = {}
 
     def load(self, peer: str, work: Work) -> dict[str, Any] | None:
-        """Measure one service at one work; None: the service cannot do it."""
+        """Measure one service at one workload; None if the service cannot do it."""
         setup = self._plan.setups[peer](work.needs)
         if setup is None:
             return None
@@ -109,7 +108,7 @@ class _Bench:
         yielded = throughput.measure(
             server.port, path, status, self._plan.seconds, self._plan.cores
         )
-        # wrk leaves with requests in flight.
+        # wrk exits with requests in flight.
         settle()
         server.started.renew()
         if yielded.answer_bytes < 0.8 * size:

@@ -56,7 +56,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=int, default=3, metavar="N", help="duration of a load; default: 3"
     )
-    parser.add_argument("--only", action="append", choices=parts, help="only this; may be repeated")
+    parser.add_argument("--only", action="append", choices=parts, help="only this one; repeatable")
     parser.add_argument(
         "--data", action="append", choices=[data.name for data in DATA], help="likewise"
     )
@@ -79,7 +79,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--directory",
         metavar="PATH",
-        help="for the databases; on a real disk, or fsync does nothing",
+        help="a directory for the databases, on a real disk, or fsync does nothing",
     )
     options = parser.parse_args()
     options.only = options.only or parts

@@ -22,7 +22,7 @@ _REPEATS: Final = 300
 
 
 def measure(directory: Path) -> list[dict[str, Any]]:
-    """Run the steps of one bulk read one after the other, each for all keys.
+    """Run the steps of a bulk read one after the other, each for all keys.
 
     Returns: for each step: ``step``, and ``seconds`` for one key, the fastest of several repeats.
     """

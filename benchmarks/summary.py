@@ -45,7 +45,7 @@ class Loads:
         self._records = records
 
     def lines(self) -> list[tuple[str, str]]:
-        """Each pair of data and work, in the order of measurement."""
+        """Each pair of data and workload, in the order of measurement."""
         return list(dict.fromkeys((each["data"], each["work"]) for each in self._records))
 
     def peers(self) -> list[str]:

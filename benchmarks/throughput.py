@@ -23,11 +23,11 @@ class Throughput:
 
     Attributes:
         rate: answers per second.
-        answers: their number.
+        answers: the number of answers.
         answer_bytes: the average size of an answer with its head.
         cost: the processor time of the service's processes for one answer, in seconds.
-        load_busy: the share of time that wrk's core was busy. Near 1, wrk is the bottleneck, or
-            something else on its core.
+        load_busy: the share of time that wrk's core was busy. Near 1, wrk, or something else on its
+            core, is the bottleneck.
         others: the share of the server's core that other programs used. Above a few hundredths the
             figures are noise.
     """
@@ -59,8 +59,8 @@ def measure(port: int, requests: Path, status: int, seconds: int, cores: Cores) 
     if finished.returncode or _MARK not in finished.stdout:
         raise BenchmarkError(f"wrk failed:\n{finished.stdout}{finished.stderr}")
     result = json.loads(finished.stdout.partition(_MARK)[2])
-    # wrk counts every status from 400 on as an error, but for a key that does not exist it is
-    # correct.
+    # wrk counts every status from 400 on as an error, but 404 is correct for a key that does not
+    # exist.
     refused = result["answers"] if status >= 400 else 0
     if result["broken"] or result["refused"] != refused or not result["answers"]:
         raise BenchmarkError(f"not every answer was a {status}: {result}")

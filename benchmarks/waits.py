@@ -20,7 +20,7 @@ from benchmarks.work import DURABLE_SET, SMALL
 SLOWEST: Final = 0.01
 """The share of the sets that counts as the slowest."""
 LONG_SECONDS: Final = 0.0015
-"""A commit that takes longer is long; it usually takes a third of this."""
+"""A commit that takes longer counts as long; usual ones take a third of this."""
 
 _SECONDS_AT_LEAST: Final = 5
 
@@ -31,9 +31,9 @@ def measure(
     """Load tenantbase with durable sets at half its maximum rate, and examine the slowest.
 
     Returns: ``rate``, sets per second; ``slow``, the least seconds that one of the slowest took in
-        the server; ``causes``: for each a ``name``, the ``share`` of them that it overlapped, how
-        many ``a_second`` there were, their ``median`` and ``longest`` in seconds; ``other``, the
-        share of the slowest that none of them overlapped.
+        the server; ``causes``: for each, its ``name``, the ``share`` of the slowest sets that it
+        overlapped, how many ``a_second`` there were, and their ``median`` and ``longest`` in
+        seconds; ``other``, the share of the slowest sets that overlapped none.
     """
     progress("waits: durable-set")
     site_directory = directory / "waits"
@@ -47,7 +47,7 @@ def measure(
         server = Server(started, site.port, setup.dialect(site.port))
         exchanges = DURABLE_SET.exchanges(server.dialect, SMALL.entries())
         requests = [exchange.request for exchange in exchanges]
-        drive(site.port, requests)  # stores every key, nearly
+        drive(site.port, requests)  # nearly enough to store every key
         path = site_directory / "requests"
         throughput.write(path, requests)
         rate = throughput.measure(site.port, path, 200, seconds, cores).rate / 2
@@ -87,7 +87,7 @@ def _explain(spans: dict[str, list[Span]], count: int) -> dict[str, Any]:
 
 
 def _share(slowest: Sequence[Span], causes: Sequence[Span]) -> float:
-    """The share of the slowest that overlap any of these."""
+    """The share of the slowest sets that overlap any of these."""
     overlapped = [
         any(begin < write[1] and end > write[0] for begin, end in causes) for write in slowest
     ]

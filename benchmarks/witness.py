@@ -1,4 +1,4 @@
-"""Runs tenantbase, and records when it did what, for `waits.py`.
+"""Runs tenantbase and records the times of writes, commits and checkpoints, for `waits.py`.
 
 ``python -m benchmarks.witness FILE serve ...``: after FILE comes tenantbase's command line. It
 wraps some of tenantbase's methods, which costs about a microsecond per write.

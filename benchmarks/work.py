@@ -22,7 +22,7 @@ _PREPARED: Final = 20_000
 
 
 class Needs(Enum):
-    """What a work needs of the services."""
+    """What a workload needs from the services."""
 
     CACHE = "a cache; writes need not be durable"
     NO_CACHE = "no cache"
@@ -52,7 +52,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Work:
-    """One workload: a line of the table.
+    """One workload.
 
     Attributes:
         name: its name in the table, and for --only.
@@ -83,7 +83,7 @@ class Work:
 
 
 def name(number: int) -> str:
-    """The key with this number. Keys sort as their numbers do."""
+    """The key with this number. Keys sort in the order of their numbers."""
     return f"key-{number:07d}"
 
 
@@ -107,7 +107,7 @@ def _absent(dialect: Dialect, entries: Entries, chance: random.Random) -> Exchan
 
 
 def _set(dialect: Dialect, entries: Entries, chance: random.Random) -> Exchange:
-    # The value it has already: later reads still find what the entries say.
+    # The value that the key already has, so that later reads find the expected one.
     key = name(chance.randrange(len(entries)))
     return dialect.set(key, entries[key])
 
@@ -126,7 +126,7 @@ def _list(dialect: Dialect, entries: Entries, chance: random.Random) -> Exchange
 
 
 SMALL: Final = Data("small", 5_000, 100)
-MANY: Final = Data("many", 50_000, 100)  # more keys than tenantbase remembers the items of
+MANY: Final = Data("many", 50_000, 100)  # more keys than tenantbase has slots for
 FEW: Final = Data("few", 200, 100)  # few enough to stay in the processor's caches
 LARGE: Final = Data("large", 5_000, 10_240)
 HOT: Final = Data("hot", 1, 100)

@@ -1,5 +1,5 @@
--- Repeats the requests of a file, byte for byte; in the file, each follows a line with its length.
--- At the end it writes one line of JSON.
+-- Repeats the requests of a file, byte for byte. In the file, a line with its length precedes each
+-- request. At the end it writes one line of JSON.
 
 local requests, count, last = {}, 0, 0
 

@@ -32,8 +32,8 @@ _json = msgspec.json.encode
 def entry_json(key: str, entry: Entry) -> bytes:
     """An entry as a JSON object: ``key``, ``value``, ``id``, ``version``, ``expires_at``.
 
-    A value that is not JSON is base64, with ``encoding`` and ``content_type``. JSON of a type other
-    than plain ``application/json`` has its ``content_type``.
+    A value that is not JSON is base64, with ``encoding`` and ``content_type``. ``content_type`` is
+    also included if the type is JSON other than plain ``application/json``.
     """
     content_type = entry.content_type
     if content_type == JSON:
@@ -48,7 +48,7 @@ def entry_json(key: str, entry: Entry) -> bytes:
         value,
         entry.id.encode(),
         entry.version,
-        _moment(entry.expires_at),
+        _NULL if entry.expires_at is None else _moment(entry.expires_at),
         more,
     )
 
@@ -111,11 +111,9 @@ def applied_json(key: str, applied: Applied, with_value: bool = False) -> bytes:
         entry.id.encode(),
         entry.version,
         b"true" if applied.created else b"false",
-        _moment(entry.expires_at),
+        _NULL if entry.expires_at is None else _moment(entry.expires_at),
     )
 
 
-def _moment(expires_at: float | None) -> bytes:
-    if expires_at is None:
-        return _NULL
+def _moment(expires_at: float) -> bytes:
     return _json(int(expires_at) if expires_at.is_integer() else expires_at)

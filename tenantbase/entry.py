@@ -23,9 +23,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     """One stored value.
 
     Attributes:
-        key: scoped. The key as clients write it, its part after the tenant, is given beside the
-            entry wherever it is shown.
-        value: its bytes; for a JSON content type the JSON text as it was written.
+        key: scoped. Code that shows an entry is given the plain key separately.
+        value: its bytes; for a JSON content type, the JSON text as it was written.
         content_type: the media type with its parameters, as given.
         id: a UUID in its 36-character form, made when the key is created and kept while it lives.
         version: grows with every change in the database; never reused.

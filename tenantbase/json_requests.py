@@ -7,14 +7,16 @@ from typing import Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from tenantbase.entry import OCTETS, is_json
+from tenantbase.entry import is_json
 from tenantbase.errors import InvalidRequest, TooLarge
 from tenantbase.json_text import (
     Decoder,
+    Text,
     check_depth,
     check_json,
     check_lone_list,
     check_names,
+    count,
     parse,
 )
 
@@ -43,13 +45,16 @@ Given = TypeVar("Given", bound=SetValue)
 # An object takes 19 bytes besides its key and value; repeating a field takes at least 9 more.
 _WITHOUT_REPEATS_BYTES: Final = 27
 
+_COPIED_BYTES: Final = 1 << 20  # up to here copying is faster than scanning in pieces
+_DECODED_BYTES: Final = 1 << 20  # of base64, at a time; divisible by four
+
 
 class SetValueDecoder(Decoder[Given]):
     """Decodes entries to store. Most are too short to repeat a field and are not scanned for it."""
 
-    def check_once(self, given: Given, text: bytes) -> None:
+    def check_once(self, given: Given, text: Text) -> None:
         if len(text) - len(given.value) - len(given.key) > _WITHOUT_REPEATS_BYTES:
-            check_names(text, bytes(given.value))
+            check_names(text, _text(given.value))
 
 
 SET_VALUE: Final = SetValueDecoder(SetValue)
@@ -58,8 +63,8 @@ SET_VALUE: Final = SetValueDecoder(SetValue)
 class _SetValuesDecoder(Decoder[_SetValues]):
     """Decodes lists of entries."""
 
-    def check_once(self, given: _SetValues, text: bytes) -> None:
-        check_lone_list(text, map(bytes, given.values))
+    def check_once(self, given: _SetValues, text: Text) -> None:
+        check_lone_list(bytes(text), map(_text, given.values))
 
 
 _SET_VALUES: Final = _SetValuesDecoder(_SetValues)
@@ -86,7 +91,7 @@ def read_many(text: bytes, max_entries: int) -> Iterator[Read]:
     check_count(len(values), max_entries, "values")
     for index, each in enumerate(values):
         try:
-            given = parse(SET_VALUE, bytes(each))
+            given = parse(SET_VALUE, _text(each))
         except InvalidRequest as error:
             place(error, index)
             raise
@@ -107,20 +112,61 @@ def check_count(count: int, max_entries: int, field: str) -> None:
 
 def content(given: SetValue) -> bytes:
     """The bytes to store. Raises InvalidRequest."""
-    content_type = given.content_type
     if given.encoding is None:
         value = bytes(given.value)
-        check_depth(value, "value")
-        if content_type is not None and not is_json(content_type):
-            raise InvalidRequest(
-                'a value that is not JSON must be in base64, with "encoding": "base64"',
-                "encoding",
-            )
+        _check_plain(given, value)
         return value
-    try:
-        value = msgspec.json.decode(given.value, type=bytes)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest("expected a base64 string", "value") from error
-    if is_json(OCTETS if content_type is None else content_type):
+    value = _decoded(given.value)
+    if _is_json(given):
         check_json(value, "value")
     return value
+
+
+def content_pieces(given: SetValue) -> Iterator[Text]:
+    """What ``content`` returns, in pieces: a large value is not copied as a whole.
+
+    Raises:
+        InvalidRequest: before any piece, or after some.
+    """
+    text = memoryview(given.value)
+    if given.encoding is None:
+        _check_plain(given, text)
+        yield text
+    elif _is_json(given) or bytes(text[:1]) != b'"' or count(text, b"\\"):
+        yield content(given)
+    else:
+        # All but the last piece are complete groups of four characters, which make three bytes.
+        for at in range(1, len(text) - 1, _DECODED_BYTES):
+            piece = text[at : min(at + _DECODED_BYTES, len(text) - 1)]
+            value = _decoded(b'"%b"' % bytes(piece))
+            if at + len(piece) < len(text) - 1 and len(value) * 4 != len(piece) * 3:
+                raise _not_base64()
+            yield value
+
+
+def _check_plain(given: SetValue, value: Text) -> None:
+    check_depth(value, "value")
+    if given.content_type is not None and not is_json(given.content_type):
+        raise InvalidRequest(
+            'a value that is not JSON must be in base64, with "encoding": "base64"', "encoding"
+        )
+
+
+def _is_json(given: SetValue) -> bool:
+    return given.content_type is not None and is_json(given.content_type)
+
+
+def _decoded(text: bytes | msgspec.Raw) -> bytes:
+    try:
+        return msgspec.json.decode(text, type=bytes)
+    except msgspec.ValidationError as error:
+        raise _not_base64() from error
+
+
+def _not_base64() -> InvalidRequest:
+    return InvalidRequest("expected a base64 string", "value")
+
+
+def _text(raw: msgspec.Raw) -> Text:
+    """The text of a part; a large one is not copied."""
+    return memoryview(raw) if len(raw) > _COPIED_BYTES else bytes(raw)

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterable
+from codecs import utf_8_decode
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import Final, Generic, TypeVar
 
@@ -24,6 +25,9 @@ import msgspec
 from tenantbase.errors import InvalidRequest
 
 Shape = TypeVar("Shape")
+
+Text = bytes | memoryview
+"""A large text can be part of another one, without being copied."""
 
 MAX_DEPTH: Final = 512
 """Levels of arrays and objects in a value. The parser's own limit is what is left of Python's
@@ -71,7 +75,7 @@ class Decoder(Generic[Shape]):
     def __init__(self, shape: type[Shape]) -> None:
         self._decode = msgspec.json.Decoder(shape).decode
 
-    def decode(self, text: bytes) -> Shape:
+    def decode(self, text: Text) -> Shape:
         """Decode a JSON text.
 
         Raises:
@@ -86,19 +90,19 @@ class Decoder(Generic[Shape]):
         except msgspec.ValidationError as error:
             raise _invalid(str(error)) from error
         except msgspec.DecodeError as error:
-            raise _not_json(f"the body is not valid JSON: {error}", text, None) from error
+            raise _not_json(f"the body is not valid JSON: {error}", bytes(text), None) from error
         except RecursionError as error:
             raise _too_deep(None) from error
         self.check_once(given, text)
         return given
 
-    def check_once(self, given: Shape, text: bytes) -> None:
+    def check_once(self, given: Shape, text: Text) -> None:
         """Check that no field is repeated; msgspec would take the last. Raises InvalidRequest."""
-        if text.count(b":") > 1:
+        if count(text, b":") > 1:
             check_names(text)
 
 
-def parse(decoder: Decoder[Shape], body: bytes) -> Shape:
+def parse(decoder: Decoder[Shape], body: Text) -> Shape:
     """Decode a body. Raises InvalidRequest."""
     return decoder.decode(body)
 
@@ -120,29 +124,52 @@ def check_json(text: bytes, field: str | None) -> None:
     check_depth(text, field)
 
 
-def check_utf8(text: bytes, field: str | None) -> None:
+def check_utf8(text: Text, field: str | None) -> None:
     """Check that ``text`` is UTF-8, which msgspec does not do for raw JSON. Raises NotJson."""
-    if text.isascii():
+    if isinstance(text, bytes) and text.isascii():
         return
-    try:
-        text.decode()
-    except UnicodeDecodeError as error:
-        raise NotJson(f"not valid UTF-8 at byte {error.start}", field) from error
+    start = 0
+    while start < len(text):
+        end = start + _SCAN_BYTES
+        try:
+            _, used = utf_8_decode(text[start:end], "strict", end >= len(text))
+        except UnicodeDecodeError as error:
+            raise NotJson(f"not valid UTF-8 at byte {start + error.start}", field) from error
+        start += used
 
 
-def check_depth(text: bytes, field: str | None) -> None:
+def check_depth(text: Text, field: str | None) -> None:
     """Check how deeply valid JSON is nested. Raises InvalidRequest."""
-    if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+    if len(text) <= MAX_DEPTH:
+        return
+    if count(text, b"[") + count(text, b"{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
         raise _too_deep(field)
 
 
-def _depth(text: bytes) -> int:
-    """The depth of a valid JSON text."""
-    if b"\\" in text:  # after this, every quotation mark begins or ends a string
-        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    in_string = depth = deepest = 0
+def count(text: Text, byte: bytes) -> int:
+    """How often a byte is in a text."""
+    if isinstance(text, bytes):
+        return text.count(byte)
+    return sum(piece.count(byte) for piece in _pieces(text))
+
+
+def _pieces(text: Text) -> Iterator[bytes]:
     for start in range(0, len(text), _SCAN_BYTES):
-        parts = text[start : start + _SCAN_BYTES].split(b'"')
+        yield bytes(text[start : start + _SCAN_BYTES])
+
+
+def _depth(text: Text) -> int:
+    """The depth of a valid JSON text."""
+    in_string = depth = deepest = start = 0
+    while start < len(text):
+        piece = bytes(text[start : start + _SCAN_BYTES])
+        start += len(piece)
+        if start < len(text) and (len(piece) - len(piece.rstrip(b"\\"))) % 2:  # half an escape
+            piece = piece[:-1]
+            start -= 1
+        if b"\\" in piece:  # after this, every quotation mark begins or ends a string
+            piece = piece.replace(b"\\\\", b"").replace(b'\\"', b"")
+        parts = piece.split(b'"')
         steps = array("b", b"".join(parts[in_string::2]).translate(_STEPS, _NO_STEPS))
         in_string ^= (len(parts) - 1) & 1
         if steps:
@@ -151,7 +178,7 @@ def _depth(text: bytes) -> int:
     return deepest
 
 
-def check_names(text: bytes, value: bytes | None = None) -> None:
+def check_names(text: Text, value: Text | None = None) -> None:
     """Check that an object does not repeat a name. Nested objects are not checked.
 
     Args:
@@ -174,13 +201,13 @@ def check_names(text: bytes, value: bytes | None = None) -> None:
         position = member.end()
         if value is None or text[position : position + 1] not in (b"[", b"{"):
             position = _after_value(text, position)
-        elif text.startswith(value, position):
+        elif _is_at(value, text, position):
             position += len(value)
         else:  # the parser took a later value, so the name is repeated
             raise given_twice(name)
 
 
-def check_lone_list(text: bytes, items: Iterable[bytes]) -> None:
+def check_lone_list(text: bytes, items: Iterable[Text]) -> None:
     """Check that an object has a single member, which is this list. Raises InvalidRequest.
 
     Args:
@@ -193,7 +220,7 @@ def check_lone_list(text: bytes, items: Iterable[bytes]) -> None:
     position = member.end() + 1
     for item in items:
         position = _after(_GAP, text, position)
-        if not text.startswith(item, position):
+        if not _is_at(item, text, position):
             break
         position += len(item)
     else:
@@ -202,7 +229,18 @@ def check_lone_list(text: bytes, items: Iterable[bytes]) -> None:
     raise given_twice(msgspec.json.decode(member[1], type=str))
 
 
-def _after(pattern: re.Pattern[bytes], text: bytes, position: int) -> int:
+def _is_at(part: Text, text: Text, position: int) -> bool:
+    """Whether a text has this part at a position."""
+    if isinstance(part, bytes) and isinstance(text, bytes):
+        return text.startswith(part, position)
+    there = memoryview(text)[position : position + len(part)]
+    # Python compares views byte by byte.
+    return len(there) == len(part) and all(
+        one == other for one, other in zip(_pieces(there), _pieces(part), strict=True)
+    )
+
+
+def _after(pattern: re.Pattern[bytes], text: Text, position: int) -> int:
     match = pattern.match(text, position)
     assert match is not None  # these patterns match the empty string
     return match.end()
@@ -213,7 +251,7 @@ def given_twice(name: str) -> InvalidRequest:
     return InvalidRequest(f"field {name!r} is given more than once", name)
 
 
-def _after_value(text: bytes, position: int) -> int:
+def _after_value(text: Text, position: int) -> int:
     """The end of the array or object at ``position``, or ``position`` if none begins there."""
     depth = 0
     while position < len(text):

@@ -1,14 +1,15 @@
 """Scoped keys: the tenant, a slash, and the key as clients write it.
 
 Below ``database`` every key and every prefix is scoped: in commands, entries, cached items, the
-change log, the feed and the tables. So the keys of two tenants never collide, and none of that code
-needs to know what a tenant is. Only this module joins a tenant and a key, or splits them.
+change log, the feed and the tables. Tenants' keys can therefore not meet, and none of that code
+needs to know what a tenant is. This module is the only one that puts the two together or takes
+them apart.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NewType, cast
 
 from tenantbase.errors import Forbidden, InvalidRequest
@@ -46,6 +47,7 @@ class Scope:
     Attributes:
         tenant: the name.
         start: the prefix of every scoped key of this tenant, and of no other tenant's.
+        plain: the part of a scoped key that clients know: ``entry.key[scope.plain]``.
         reads_all, writes_all: every key of the tenant may be read, or written, so that a key need
             not be looked at.
 
@@ -53,7 +55,16 @@ class Scope:
         InvalidRequest: this cannot be the name of a tenant.
     """
 
-    __slots__ = ("tenant", "start", "allowed", "may_read", "may_write", "reads_all", "writes_all")
+    __slots__ = (
+        "tenant",
+        "start",
+        "plain",
+        "allowed",
+        "may_read",
+        "may_write",
+        "reads_all",
+        "writes_all",
+    )
 
     def __init__(
         self,
@@ -65,6 +76,7 @@ class Scope:
     ) -> None:
         self.tenant: Final = check_tenant(tenant)
         self.start: Final = tenant + _SEPARATOR
+        self.plain: Final = slice(len(self.start), None)
         self.allowed: Final = allowed
         self.may_read: Final = may_read
         self.may_write: Final = may_write and may_read
@@ -149,3 +161,15 @@ def plain_key(scoped: str) -> str:
 def tenant_of(scoped: str) -> str:
     """The name of the tenant that a scoped key belongs to."""
     return scoped.partition(_SEPARATOR)[0]
+
+
+def tenants_of(ordered: Sequence[str]) -> set[str]:
+    """The names of the tenants that scoped keys belong to, which are in order."""
+    if not ordered:
+        return set()
+    name, separator, _ = ordered[0].partition(_SEPARATOR)
+    start = name + _SEPARATOR
+    # In that order, a tenant's keys are together.
+    if separator and ordered[-1].startswith(start):
+        return {name}
+    return {tenant_of(key) for key in ordered}

@@ -1,4 +1,4 @@
-"""`tenantbase serve` for tests: a real process on a free port, with faults as verbs."""
+"""`tenantbase serve` for tests: a real process on a free port, with a method for each fault."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class AppServer:
         own_group: run it in its own process group, as a shell at a terminal does.
 
     Attributes:
-        program: the program that Python runs.
+        program: the Python program to run.
     """
 
     program: Sequence[str] = ("-m", "tenantbase")
@@ -103,7 +103,7 @@ class AppServer:
     @property
     def stderr(self) -> str:
         """Everything it has written to standard error so far, across restarts."""
-        # Don't move the file's position, where the process writes.
+        # Don't move the file's position: the process writes there.
         size = os.fstat(self._stderr.fileno()).st_size
         return os.pread(self._stderr.fileno(), size, 0).decode()
 
@@ -117,7 +117,7 @@ class AppServer:
         line = self._output(until=b"\n")
         match = re.fullmatch(rb"listening on (https?://\S+)\n", line)
         if match is None:
-            # No process may outlive this: a later test would be blamed for it.
+            # No process may outlive this test: a later one would be blamed for it.
             said = self.stderr
             self.close()
             raise AssertionError(f"the server said {line!r} and {said!r}")
@@ -145,7 +145,7 @@ class AppServer:
         assert process.stdout is not None
         with process.stdout:
             status = process.wait(seconds)
-            rest = self._output()  # to the end, which comes when the last worker exits
+            rest = self._output()  # read to the end, which comes when the last worker exits
         self._process = None
         assert rest == b"", f"the server said {rest!r}"
         return status
@@ -158,12 +158,12 @@ class AppServer:
     def kill(self) -> None:
         """Kill it and its workers with SIGKILL, as a machine that is out of memory does."""
         workers = self.workers
-        self.signal(signal.SIGKILL)  # first, or it would replace the workers
+        self.signal(signal.SIGKILL)  # kill the supervisor first, or it would replace the workers
         self._signal_all(workers, signal.SIGKILL)
         self.wait()
 
     def pause(self) -> None:
-        """Stop all its processes: the kernel still accepts connections, but there is no answer."""
+        """Stop all its processes: the kernel still accepts connections, but they get no answer."""
         self.signal(signal.SIGSTOP)
         self._signal_all(self.workers, signal.SIGSTOP)
 

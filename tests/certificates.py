@@ -1,4 +1,5 @@
-"""Certificates for tests, made by the program ``openssl``: an authority and what it signs."""
+"""Certificates for tests, made by the program ``openssl``: an authority and the certificates it
+signs."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def command(
     """Run a command to its end.
 
     Args:
-        stdin: its standard input; None: ``options`` sets it.
+        stdin: its standard input; None if ``options`` sets it.
         before: the start of the command line, such as a program to run it under.
         options: more arguments of ``subprocess.run``.
     """

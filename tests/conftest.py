@@ -1,4 +1,4 @@
-"""What holds for all tests: their kind, their event loop, their signals."""
+"""Set-up common to all tests: their kind, their event loop, their signals."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ EVENT_LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
 _WATCH: Final = kinds.Watch()
 
 
-@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects tests
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test its kind, unless its module says it."""
+    """Give each test its kind, unless its module sets one."""
     rule = kinds.Rule()
     for item in items:
         if not kinds.kinds_of(item):
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup() -> Generator[None]:
-    """Note what a test starts from here on."""
+    """Record what a test starts from now on."""
     _WATCH.started.clear()
     return (yield)
 
@@ -53,6 +53,6 @@ def pytest_asyncio_loop_factories(
     return {name: EVENT_LOOPS[name] for name in names}
 
 
-# A shell without job control starts what runs in the background with SIGINT ignored, and what a test
-# starts would inherit that.
+# A shell without job control starts background commands with SIGINT ignored, and the processes that
+# a test starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

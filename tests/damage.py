@@ -34,8 +34,7 @@ def damage_leaf(path: Path, first: bytes) -> list[str]:
     """Damage a leaf page of the table of entries. The database must be closed.
 
     Args:
-        first: the page after the first leaf whose keys begin with this or a greater text is
-            damaged.
+        first: damage the page after the first leaf whose keys are not below this text.
 
     Returns:
         The keys of the rows in the sound leaf before it, in order.

@@ -34,6 +34,7 @@ from tenantbase.errors import (
     InvalidRequest,
     NoSuchTenant,
     OutcomeUnknown,
+    QuotaExceeded,
     StoreError,
     StoreUnavailable,
     TenantbaseError,
@@ -254,11 +255,19 @@ class FakeStore:
         for change in transaction:
             if not isinstance(change, KeyCommand):
                 raise InvalidRequest("a transaction of its own")
+            if tenant_of(change.key) not in tables.limits:
+                raise NoSuchTenant(tenant_of(change.key))
+        for change in transaction:
+            assert isinstance(change, KeyCommand)
             before = _alive(tables.entries.get(change.key), now)
             version = None if before is None else before.version
             if change.condition is not None and not change.condition.holds(version):
                 raise ConditionFailed(plain_key(change.key), version)
-        return tuple(self._change(tables, change, now) for change in transaction)
+        earlier = tables.copy()
+        applied = tuple(self._change(tables, change, now) for change in transaction)
+        for name, limits in tables.limits.items():
+            _check_limits(earlier, tables, name, limits, now)
+        return applied
 
     def _change(self, tables: Tables, change: Command, now: float) -> Applied:
         assert isinstance(change, Set | Delete | Increment)
@@ -294,6 +303,8 @@ class FakeStore:
         return Applied(entry=entry, created=before is None)
 
     def _delete_prefix(self, tables: Tables, prefix: str, now: float) -> Applied:
+        if tenant_of(prefix) not in tables.limits:
+            return Applied()
         keys = [key for key in sorted(tables.entries) if key.startswith(prefix)]
         living = [key for key in keys if tables.entries[key].alive(now)]
         if len(living) > self._one_by_one:
@@ -326,6 +337,21 @@ def _usage(entries: Mapping[str, Entry], tenant: str) -> tuple[int, int]:
         if tenant_of(key) == tenant
     ]
     return len(sizes), sum(sizes)
+
+
+def _check_limits(
+    before: Tables, after: Tables, name: str, limits: TenantLimits, now: float
+) -> None:
+    old, new = (
+        _usage({key: entry for key, entry in tables.entries.items() if entry.alive(now)}, name)
+        for tables in (before, after)
+    )
+    for limit, allowed, was, would_be in (
+        ("max_entries", limits.max_entries, old[0], new[0]),
+        ("max_bytes", limits.max_bytes, old[1], new[1]),
+    ):
+        if allowed is not None and would_be > allowed and would_be > was:
+            raise QuotaExceeded(limit, allowed)
 
 
 def _administer(tables: Tables, command: AdminCommand) -> Applied:

@@ -12,7 +12,7 @@ from tests.servers import READY_SECONDS, free_port
 
 ROOT = Path(__file__).parent.parent
 DEPLOYED = ROOT / "deploy" / "haproxy" / "tenantbase.cfg"
-_STATS = "stats"  # a socket's path must be short, so it is relative
+_STATS = "stats"  # relative, because a socket's path must be short
 
 
 class HAProxy(Program):
@@ -35,7 +35,7 @@ class HAProxy(Program):
         assert "bind :80\n" in text and "127.0.0.1:8000 " in text
         text = text.replace("bind :80\n", f"bind 127.0.0.1:{self.port}\n")
         text = text.replace("127.0.0.1:8000 ", f"127.0.0.1:{upstream} ")
-        # Checks are frequent, but still wait for a server on a busy machine.
+        # Checks are frequent, but have timeouts long enough for a busy machine.
         text = text.replace("check inter 2s\n", "check inter 50ms\n")
         text = text.replace("defaults\n", "defaults\n    timeout check 10s\n")
         (directory / "global.cfg").write_text(f"global\n    stats socket unix@{_STATS}\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tenantbase.json_text import MAX_DEPTH
 
 DEEP = "[" * MAX_DEPTH + "]" * MAX_DEPTH
-# Each with a part of its error message.
+# Each text, with a part of its error message.
 REFUSED = {
     "deep": (f"[{DEEP}]", "nested too deeply"),
     "deeper": ("[" * 990 + "]" * 990, "nested too deeply"),

@@ -2,12 +2,12 @@
 
 unit            nothing: functions, files, and sockets that are connected to themselves
 integration     processes, or servers on a socket: memcached, nginx, `tenantbase` itself
-torture         the same, to break it on purpose: all that starts something in tests/faults; and the
-                model of the protocol, which visits every state
+torture         tests that break these on purpose: all that start something in tests/faults; and the
+    model of the protocol, which visits every state
 
 What a test starts is read from its code: the names used by the test, its fixtures, and their
-helpers in tests/. A unit test that still starts something, through the package, fails (see
-`Watch`): its module must set its kind with ``pytestmark``.
+helpers in tests/. If a test starts something only through the package, the rules cannot see it: it
+fails as a unit test (see `Watch`), and its module must set its kind with ``pytestmark``.
 """
 
 from __future__ import annotations

@@ -2,15 +2,15 @@
 
 Two writers and three readers, each a process of its own, are interleaved in every possible way. A
 writer commits a group of one or two versions of the key, may be killed at any step, and its
-transaction may roll back. Its COMMIT may also fail with an unknown outcome (an fsync that fails,
-say): what it wrote may then come to light at any later time, until another commit takes its place
-in the log. memcached is the worst there could be: it may answer a get with any item that was ever
-made, or with nothing, at any time. That covers late, lost, reordered, evicted, resurrected and
-cross-wired items without modelling any of them.
+transaction may roll back. Its COMMIT may also fail with an unknown outcome (because an fsync
+failed, say): what it wrote may then appear at any later time, until another commit takes its place
+in the log. memcached is as bad as possible: at any time it may answer a get with any item that was
+ever made, or with nothing. That covers late, lost, reordered, evicted, resurrected and swapped
+items without modelling each.
 
-Property (single-key linearizability; versions grow in commit order): a read never returns a
-version older than one acknowledged, or returned by a read, before it began, and never one that
-is not committed.
+Property (single-key linearizability; versions grow in commit order): a read never returns an
+uncommitted version, nor one older than a version that was acknowledged, or returned by another
+read, before it began.
 
 Readers are alike, so states that differ only in their order are one state.
 """
@@ -43,7 +43,7 @@ NO_TAG: Final = (-1, -1)
 class Writer(NamedTuple):
     at: str = "idle"
     odd: int = 0  # the odd sequence it wrote
-    found_odd: bool = False  # an earlier writer had left it so
+    found_odd: bool = False  # whether an earlier writer had left it odd
     first: int = 0  # the oldest version of its group
     last: int = 0  # the newest
 
@@ -68,7 +68,7 @@ class State(NamedTuple):
 
 
 class Violation(Exception):
-    """A read returned what it must not."""
+    """A read returned a version that it must not."""
 
 
 def _writer_steps(s: State, i: int, broken: str | None) -> Iterator[State]:
@@ -86,7 +86,7 @@ def _writer_steps(s: State, i: int, broken: str | None) -> Iterator[State]:
     if w.at == "idle" and (s.lock == NOBODY or broken == "one-lock"):
         yield move(Writer("locked"), lock=i)
     elif w.at == "locked":
-        odd = s.sequence | 1  # odd already where a writer was killed: this one repairs it
+        odd = s.sequence | 1  # already odd if a writer was killed there: this one repairs it
         sequence = s.sequence if broken == "odd-before-commit" else odd
         yield move(Writer("odd", odd, s.sequence % 2 == 1), sequence=sequence)
     elif w.at == "odd":
@@ -146,7 +146,7 @@ def _reader_steps(s: State, i: int, broken: str | None) -> Iterator[State]:
                 yield answer(version)  # a hit
         for other in s.readers:
             if other.at == "row read" and (other.tag == r.tag or broken == "join-same-tag"):
-                yield answer(other.value)  # joined its load
+                yield answer(other.value)  # joined the other's load
         after = "row read, tag late" if broken == "load-before-select" else "row read"
         yield move(Reader(after, r.floor, r.tag, s.database))
     elif r.at == "row read, tag late":
@@ -164,8 +164,8 @@ def _steps(s: State, broken: str | None) -> Iterator[State]:
             yield from _reader_steps(s, i, broken)
     if s.doubt:
         yield s._replace(database=s.database + 1, doubt=False)
-    # Once, every process is stopped and started again: a new tag file. A write in doubt that has
-    # not reappeared by then is gone.
+    # Once, every process is stopped and started again: a new tag file. A write of unknown outcome
+    # that has not reappeared by then is gone.
     places = {w.at for w in s.writers} | {r.at for r in s.readers}
     if s.epoch == 0 and "ended" in places <= {"idle", "ended"}:
         yield s._replace(epoch=0 if broken == "new-epoch" else 1, sequence=0, doubt=False)

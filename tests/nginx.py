@@ -1,4 +1,4 @@
-"""A real nginx between clients and a server, with common or recommended configurations."""
+"""A real nginx between clients and a server, with a common or the recommended configuration."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ http {{
     {site}
 }}
 """
-# A proxy_pass with a path, if only "/", makes nginx decode the path, merge its slashes, resolve its
-# dots, and encode it again.
+# A proxy_pass with a path, even just "/", makes nginx decode the path, merge its slashes, resolve
+# its dots, and encode it again.
 CARELESS = """
     upstream up { server 127.0.0.1:8000; }
     server {

@@ -14,7 +14,7 @@ from tests.servers import READY_SECONDS, poll
 
 
 class Program:
-    """A foreground program. As a context manager it is ready on entry and stopped on exit.
+    """A program in the foreground. As a context manager, it is ready on entry and stopped on exit.
 
     Subclasses define `ready`.
 

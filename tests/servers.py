@@ -72,7 +72,7 @@ async def poll_async(
 def let_pass(seconds: float) -> None:
     """Set the clock of the running event loop forward, so that its timers are due earlier.
 
-    With limits of many minutes, a test's result does not depend on how busy the machine is. Does
+    With limits of many minutes, a test's result does not depend on the load of the machine. Does
     not work with uvloop, whose clock cannot be replaced.
     """
     loop = asyncio.get_running_loop()
@@ -159,7 +159,7 @@ class MemcachedProcess:
     def pause(self) -> None:
         """Stop it: the kernel still accepts connections and commands, but there is no reply."""
         os.kill(self.pid, signal.SIGSTOP)
-        # The signal takes a moment; threads may still answer until all of them have stopped.
+        # The signal takes a moment: until all threads have stopped, some may still answer.
         os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
     def resume(self) -> None:
@@ -198,7 +198,7 @@ class MemcachedProcess:
 
 
 class FaultProxy:
-    """A proxy between a client and its server that fails as networks and bad servers do.
+    """A proxy between a client and its server that fails in the ways of networks and bad servers.
 
     An async context manager in the event loop of the test. A verb applies to existing and new
     connections, until the next verb.
@@ -236,7 +236,7 @@ class FaultProxy:
         return len(self._links)
 
     async def pass_through(self) -> None:
-        """Forward unchanged: the initial state, and the way back to it."""
+        """Forward everything unchanged, as initially."""
         await self._behave()
 
     async def hang(self) -> None:
@@ -301,7 +301,7 @@ class FaultProxy:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        writer.transport.set_write_buffer_limits(0)  # drained means sent
+        writer.transport.set_write_buffer_limits(0)  # after drain(), everything is sent
         link = _Link(reader, writer, self._reply_bytes)
         task = asyncio.get_running_loop().create_task(self._serve(link))
         self._links[task] = link

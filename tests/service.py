@@ -1,4 +1,5 @@
-"""The service within the test's process: the policy on a database, and a server on a free port."""
+"""The service within the test's process: the policy over a database, and a server on a free
+port."""
 
 from __future__ import annotations
 

@@ -19,19 +19,19 @@ from tests.app_server import AppServer
 from tests.servers import MemcachedProcess, poll, poll_async
 
 PACKAGE = Path(tenantbase.__file__).parent
-# Tasks started in other ways, by module, and how their failures become visible.
+# Tasks that are not kept running, by module, and how their failures become visible.
 OTHER_TASKS = {
-    "offload/runner": "a body that is checked by a process: awaited, its failure is the answer",
+    "offload/runner": "parsing by a child process: awaited, so its failure becomes the answer",
     "background": "the mechanism itself",
-    "coherence/batcher": "a batch: its failure is raised to the callers whose items it has",
-    "coherence/filler": "storing in memcached: awaited, all of them, where they are started",
+    "coherence/batcher": "a batch: its failure is raised to the callers of its items",
+    "coherence/filler": "storing in memcached: all of them are awaited where they are started",
     "interfaces/sqlite/store": "opening, writing, closing: awaited; a checkpoint that fails is"
     " made again after the next commit, and asyncio logs it",
     "interfaces/sqlite/readers": "a connection opened in place of one that hangs: the next look opens"
     " another, and asyncio logs it",
-    "web/transport/acceptor": "a connection that is begun: without it, the client sees it closed",
-    "web/fast_path/answering": "health: its failure is the answer",
-    "web/handlers/health": "the check of the store: its failure is the answer",
+    "web/transport/acceptor": "setting up a connection: if it fails, the client is disconnected",
+    "web/fast_path/answering": "health: its failure becomes the answer",
+    "web/handlers/health": "the check of the store: its failure becomes the answer",
 }
 
 
@@ -42,7 +42,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Work:
-    """Fails with the given errors, then runs until it is cancelled."""
+    """Work that fails with the given errors, then runs until it is cancelled."""
 
     def __init__(self, *failures: BaseException) -> None:
         self.runs = 0
@@ -74,9 +74,7 @@ async def test_failures_are_logged_and_restarted_with_back_off(
     assert task.cancelled()
 
 
-async def test_the_cancellation_of_what_it_waits_for_does_not_end_it(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_cancelling_what_it_awaits_does_not_end_it(caplog: pytest.LogCaptureFixture) -> None:
     work = Work(asyncio.CancelledError())
     task = keep_running(work, "mill")
     await poll_async(lambda: work.works, "it works in the end")
@@ -96,7 +94,7 @@ async def test_it_can_be_cancelled_between_two_runs(monkeypatch: pytest.MonkeyPa
     assert task.cancelled()
 
 
-async def test_work_that_is_done_is_not_repeated() -> None:
+async def test_finished_work_is_not_repeated() -> None:
     runs = 0
 
     async def work() -> None:

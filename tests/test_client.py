@@ -58,7 +58,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
 
 @pytest.fixture
 async def client(server: AppServer) -> AsyncIterator[Client]:
-    """A client of a server that is empty."""
+    """A client of an empty server."""
     async with Client(server.base_url) as client:
         await client.delete_prefix("")
         yield client
@@ -79,7 +79,7 @@ async def scripted() -> AsyncIterator[Scripted]:
 
 STORED = b'{"key":"k","id":"i","version":7,"created":true,"expires_at":null}'
 
-# What a client can do, by name; whether it writes.
+# A client's operations, by name, and whether they write.
 Call = Callable[[Client], Awaitable[object]]
 READS: dict[str, Call] = {
     "get": lambda client: client.get("k"),
@@ -430,14 +430,14 @@ async def test_refusals_say_why(client: Client) -> None:
 @pytest.mark.parametrize("name", READS)
 async def test_a_read_is_sent_again(proxy: FaultProxy, name: str) -> None:
     async with Client(f"http://{proxy.address}") as client:
-        await client.health()  # a connection that stays open
+        await client.health()  # opens a connection that stays open
         proxy.cut_existing_after(0)
         await READS[name](client)
         assert proxy.connections == 2
 
 
 @pytest.mark.parametrize("name", WRITES)
-async def test_a_write_whose_answer_is_lost_is_not(proxy: FaultProxy, name: str) -> None:
+async def test_a_write_whose_answer_is_lost_is_not_sent_again(proxy: FaultProxy, name: str) -> None:
     """Even on a reused connection, where aiohttp would resend it by itself."""
     async with Client(f"http://{proxy.address}") as client:
         await client.health()
@@ -463,7 +463,7 @@ async def test_an_answer_that_is_cut_anywhere(proxy: FaultProxy, name: str) -> N
 
 
 @pytest.mark.parametrize("call", [*READS.values(), *WRITES.values()], ids=[*READS, *WRITES])
-async def test_what_was_never_sent_is_sent_again(
+async def test_a_request_that_was_never_sent_is_retried(
     client: Client, proxy: FaultProxy, call: Call
 ) -> None:
     await client.delete("k")
@@ -479,7 +479,7 @@ async def test_what_was_never_sent_is_sent_again(
 
 
 @pytest.mark.parametrize("call", [*READS.values(), *WRITES.values()], ids=[*READS, *WRITES])
-async def test_nobody_there(proxy: FaultProxy, call: Call) -> None:
+async def test_a_refused_connection(proxy: FaultProxy, call: Call) -> None:
     await proxy.refuse()
     async with Client(f"http://{proxy.address}", attempts=2) as client:
         with pytest.raises(ConnectionFailed):
@@ -513,7 +513,7 @@ async def test_a_busy_database_is_waited_for(tmp_path: Path) -> None:
                         with pytest.raises(Unavailable):
                             await impatient.set("k", 1)
                     # The lock is released early in an attempt. Late in one, the write could begin
-                    # just in time and not be finished in time: its outcome would be unknown.
+                    # in time but not finish in time: its outcome would be unknown.
                     async with asyncio.timeout(SECONDS):
                         while proxy.received.count(b"POST /increment-value ") < 2:
                             await asyncio.sleep(0.01)
@@ -524,7 +524,7 @@ async def test_a_busy_database_is_waited_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["overloaded", "store-unavailable"])
 @pytest.mark.parametrize("call", [READS["get_raw"], WRITES["set"]], ids=["read", "write"])
-async def test_waiting_as_long_as_the_server_asks(
+async def test_a_retry_waits_as_long_as_the_server_asks(
     scripted: Scripted, call: Call, name: str
 ) -> None:
     status = {"overloaded": 429, "store-unavailable": 503}[name]
@@ -538,7 +538,7 @@ async def test_waiting_as_long_as_the_server_asks(
     assert len(scripted.requests) == 2
 
 
-async def test_waiting_no_longer_than_the_timeout(scripted: Scripted) -> None:
+async def test_a_retry_does_not_wait_beyond_the_timeout(scripted: Scripted) -> None:
     scripted.will_refuse(429, "overloaded", Retry_After="3600")
     async with Client(scripted.url) as client:
         with pytest.raises(Unavailable) as caught:
@@ -546,7 +546,7 @@ async def test_waiting_no_longer_than_the_timeout(scripted: Scripted) -> None:
         assert caught.value.problem.status == 429
 
 
-async def test_no_more_attempts_than_allowed(scripted: Scripted) -> None:
+async def test_attempts_are_limited(scripted: Scripted) -> None:
     for _ in range(3):
         scripted.will_refuse(503, "store-unavailable")
     async with Client(scripted.url, attempts=3) as client:
@@ -603,7 +603,7 @@ async def test_a_failure_leaves_the_outcome_of_a_write_open(
         (200, UnexpectedAnswer, UnexpectedAnswer),
     ],
 )
-async def test_answers_of_something_in_between(
+async def test_answers_not_from_the_server(
     scripted: Scripted, status: int, read: type[ClientError] | None, write: type[ClientError]
 ) -> None:
     page = b"" if status == 304 else b"<html>"
@@ -639,7 +639,7 @@ async def test_connections_are_shared_and_limited(proxy: FaultProxy) -> None:
     assert 1 <= proxy.connections <= 3
 
 
-async def test_watches_take_no_connection_from_calls(server: AppServer) -> None:
+async def test_watches_do_not_use_the_connections_of_calls(server: AppServer) -> None:
     async with Client(server.base_url, connections=1, timeout=SECONDS) as client:
         begun = await client.set("k", 0)
         async with (
@@ -676,7 +676,7 @@ def test_invalid_urls(url: str) -> None:
         Client(url)
 
 
-async def test_it_works_in_its_block_only(server: AppServer) -> None:
+async def test_a_client_works_only_in_its_block(server: AppServer) -> None:
     client = Client(server.base_url)
     with pytest.raises(RuntimeError):
         await client.get("k")
@@ -770,7 +770,7 @@ async def test_watching_survives_a_restart(tmp_path: Path) -> None:
         async with Client(server.base_url) as client:
             async with aclosing(client.watch()) as events:
                 first = asyncio.ensure_future(take(events, 1))
-                while not first.done():  # when the watch begins is not visible
+                while not first.done():  # it is not visible when the watch begins
                     await client.set("first", 1)
                     await asyncio.sleep(0.01)
                 assert await asyncio.to_thread(server.stop) == 0
@@ -795,7 +795,7 @@ async def test_a_watch_that_is_refused(client: Client) -> None:
     assert caught.value.problem.field == "prefix"
 
 
-async def test_a_watch_of_something_else(scripted: Scripted) -> None:
+async def test_a_watch_of_a_foreign_server(scripted: Scripted) -> None:
     scripted.will(200, b"event: set\ndata: nonsense\n\n", Content_Type="text/event-stream")
     scripted.will(200, b'event: news\ndata: {"version":1}\n\nevent: set\ndata: {}\n\n')
     async with Client(scripted.url) as client:

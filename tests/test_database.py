@@ -1,4 +1,4 @@
-"""The service over the real store, with a real memcached and without: scopes and validation."""
+"""The service over the real store, with and without a real memcached: scopes and validation."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def given(key: str, value: str = "1", **more: Any) -> SetValue:
 
 
 async def value(database: Database, scope: Scope, key: str) -> bytes | None:
-    """The value of a key, the same for both ways to get it."""
+    """The value of a key; checks that both ways to get it agree."""
     entry = (await database.get(scope, key)).entry
     future: asyncio.Future[Lookup | Exception] = asyncio.get_running_loop().create_future()
     database.get_then(scope, key, future.set_result)
@@ -76,13 +76,14 @@ async def value(database: Database, scope: Scope, key: str) -> bytes | None:
 
 
 async def listed(database: Database, scope: Scope, prefix: str = "", **more: Any) -> list[str]:
-    return [key async for piece, _ in database.scan(scope, prefix, **more) for key, _ in piece]
+    pieces = [piece async for piece, _ in database.scan(scope, prefix, **more)]
+    return [entry.key[scope.plain] for piece in pieces for entry in piece]
 
 
 # Tenants
 
 
-async def test_values_of_tenants_never_meet(database: Database) -> None:
+async def test_tenants_do_not_see_each_others_values(database: Database) -> None:
     first = await database.set(A, given("k", '"a"'))
     second = await database.set(B, given("k", '"b"'))
     assert first.entry is not None and second.entry is not None
@@ -137,7 +138,7 @@ async def test_lists_hold_the_keys_of_one_tenant_in_order(database: Database) ->
 
 
 @pytest.mark.parametrize("many", [3, 1_001])  # the two ways to delete a prefix
-async def test_a_prefix_delete_of_nothing_empties_one_tenant(database: Database, many: int) -> None:
+async def test_deleting_the_empty_prefix_empties_one_tenant(database: Database, many: int) -> None:
     for scope in (A, B):
         await database.set_many(scope, [Read(given(f"k{n}")) for n in range(many)])
     assert await value(database, A, "k0") == await value(database, B, "k0") == b"1"
@@ -153,7 +154,7 @@ async def test_a_prefix_delete_of_nothing_empties_one_tenant(database: Database,
     assert await database.delete_prefix(B, "k") == many
 
 
-async def test_counters_of_tenants_count_apart(database: Database) -> None:
+async def test_tenants_have_separate_counters(database: Database) -> None:
     for n in range(1, 4):
         applied = await database.increment(A, "n")
         assert applied.entry is not None
@@ -163,7 +164,7 @@ async def test_counters_of_tenants_count_apart(database: Database) -> None:
     assert await value(database, A, "n") == b"3"
 
 
-async def test_conditions_see_the_entry_of_their_tenant(database: Database) -> None:
+async def test_conditions_apply_to_the_tenants_own_entry(database: Database) -> None:
     stored = await database.set(A, given("k"))
     assert stored.entry is not None
     version = stored.entry.version
@@ -210,7 +211,7 @@ async def test_a_watch_has_the_events_of_its_tenant(database: Database) -> None:
     assert await _events(database, A, "b", 0) == [("set", "b/k"), ("delete", "b/k")]
 
 
-async def test_a_reset_names_what_the_watcher_sees_of_it(database: Database) -> None:
+async def test_a_reset_names_the_watched_prefix(database: Database) -> None:
     for scope in (A, B):
         await database.set_many(scope, [Read(given(f"x/{n}")) for n in range(1_001)])
     async with (
@@ -267,7 +268,7 @@ async def test_a_read_only_database_has_tenants_too(config: Config) -> None:
             assert found is not None
             assert found.value == b'"%b"' % scope.tenant.encode()
             pieces = [piece async for piece, _ in reader.scan(scope)]
-            assert pieces == [[("k", found)]]
+            assert pieces == [[found]]
 
 
 # Validation
@@ -284,7 +285,7 @@ BAD_KEYS = [("", "a key has at least one"), ("a\0", "U+0000"), ("k" * 1_025, "at
 
 
 @pytest.mark.parametrize(("key", "text"), BAD_KEYS)
-async def test_every_operation_looks_at_the_key(small: Database, key: str, text: str) -> None:
+async def test_every_operation_checks_the_key(small: Database, key: str, text: str) -> None:
     def refuse(_: object) -> None:
         raise AssertionError("it was begun")
 
@@ -431,9 +432,7 @@ async def test_writes_that_call_back(database: Database) -> None:
     assert await value(database, A, "k") is None
 
 
-async def test_an_import_passes_over_the_expired_and_takes_no_conditions(
-    database: Database,
-) -> None:
+async def test_an_import_skips_expired_entries_and_refuses_conditions(database: Database) -> None:
     batch = database.import_batch(A)
     for refused in (given("k", if_absent=True), given("k", if_version=1)):
         with pytest.raises(InvalidRequest, match="an import has no conditions"):
@@ -441,7 +440,7 @@ async def test_an_import_passes_over_the_expired_and_takes_no_conditions(
     batch.add(given("expired", expires_at=1.0))
     assert not batch
     batch.add(given("k", "1"))
-    batch.add(given("k", "2"))  # as lines of a file may: the last one counts
+    batch.add(given("k", "2"))  # lines of a file may repeat a key; the last one counts
     assert len(batch) == 2
     await batch.write()
     assert await value(database, A, "k") == b"2"

@@ -11,7 +11,7 @@ from tests.servers import let_pass
 
 
 class Expired:
-    """Keeps what expired, and settles its future."""
+    """Records the items that expire, and settles their futures."""
 
     def __init__(self) -> None:
         self.items: list[str] = []
@@ -28,7 +28,7 @@ async def outcome(future: asyncio.Future[Any]) -> str:
         return f"expired: {error}"
 
 
-async def test_what_is_not_done_in_time_expires_and_the_rest_does_not() -> None:
+async def test_only_unfinished_futures_expire() -> None:
     expired = Expired()
     limit = Deadlines(0.05, expired)
     loop = asyncio.get_running_loop()
@@ -43,7 +43,7 @@ async def test_what_is_not_done_in_time_expires_and_the_rest_does_not() -> None:
     assert expired.items == ["late", "slow"]
 
 
-async def test_each_has_its_own_time() -> None:
+async def test_each_future_has_its_own_deadline() -> None:
     expired = Expired()
     limit = Deadlines(3600.0, expired)
     loop = asyncio.get_running_loop()
@@ -70,7 +70,7 @@ async def test_it_works_again_after_a_pause() -> None:
     assert expired.items == ["a", "b"]
 
 
-async def test_what_is_done_is_not_kept_until_its_time_has_come() -> None:
+async def test_finished_futures_are_dropped_early() -> None:
     limit = Deadlines(3600.0, Expired())
     loop = asyncio.get_running_loop()
 
@@ -87,13 +87,13 @@ async def test_what_is_done_is_not_kept_until_its_time_has_come() -> None:
     del items, item
     assert len(known) == 100
     limit.watch(last := loop.create_future(), Item("last"))
-    # Without gc.collect(): nothing here is in a cycle, and a test that was before this one may
-    # have left something whose finalizer warns.
+    # No gc.collect(): nothing here is in a cycle, and an earlier test may have left an object whose
+    # finalizer warns.
     assert not known, "the next one clears away what is done before it"
     last.set_result(None)
 
 
-async def test_without_a_next_one_it_is_not_kept_either() -> None:
+async def test_the_last_finished_future_is_dropped_too() -> None:
     limit = Deadlines(3600.0, Expired())
 
     class Item(str):

@@ -16,10 +16,12 @@ from tenantbase.json_text import (
     MAX_DEPTH,
     Decoder,
     NotJson,
+    Text,
     _depth,
     check_json,
     check_lone_list,
     check_names,
+    check_utf8,
     parse,
 )
 
@@ -43,7 +45,7 @@ def depth(value: object) -> int:
 @given(VALUES, some.sampled_from(LAYOUTS), some.booleans())
 def test_depth(value: object, layout: tuple[str, str], ascii_only: bool) -> None:
     text = json.dumps(value, separators=layout, ensure_ascii=ascii_only).encode()
-    assert _depth(text) == depth(value)
+    assert _depth(text) == _depth(memoryview(text)) == depth(value)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,24 @@ def test_depth_of_long_texts(filler: str) -> None:
     for _ in range(50):
         value = [value, filler[:100]]
     assert _depth(json.dumps(value).encode()) == 50
+
+
+@pytest.mark.parametrize("shift", range(5))
+def test_escapes_across_pieces(shift: int) -> None:
+    """Wherever a text is cut, a backslash belongs to what follows it."""
+    text = b'[%b["%b", "]"]]' % (b" " * shift, rb"[\"\\" * 50_000)
+    assert _depth(text) == _depth(memoryview(text)) == 2
+
+
+@pytest.mark.parametrize("shift", range(4))
+def test_characters_across_pieces(shift: int) -> None:
+    text = b" " * shift + "é€😀".encode() * 30_000
+    check_utf8(text, None)
+    check_utf8(memoryview(text), None)
+    for wrong, at in ((text[:-1], len(text) - 4), (text + b"\xff ", len(text))):
+        for form in (wrong, memoryview(wrong)):
+            with pytest.raises(NotJson, match=f"not valid UTF-8 at byte {at}$"):
+                check_utf8(form, None)
 
 
 @given(
@@ -76,7 +96,7 @@ def test_a_name_given_twice_is_found(
     )
     text = f" {{{written}}}\n".encode()
     names = [key for key, _ in members]
-    # Knowing a value's text saves work, and changes no result.
+    # Passing a value's text saves work but changes no result.
     value = None
     if known and len({key for key, value in members if isinstance(value, list | dict)}) == 1:
         large = next(key for key, value in members if isinstance(value, list | dict))
@@ -84,6 +104,7 @@ def test_a_name_given_twice_is_found(
         value = json.dumps(last, separators=layout).encode()
     if len(set(names)) == len(names):
         check_names(text, value)
+        check_names(memoryview(text), None if value is None else memoryview(value))
     else:
         with pytest.raises(InvalidRequest, match="given more than once") as caught:
             check_names(text, value)
@@ -118,9 +139,11 @@ LISTS = (b"", b" ", b"1", b"[]", b"12", b"1,2", ENTRY, ENTRY + b" ,\n" + ENTRY, 
 @pytest.mark.parametrize(
     "form", [b'{"values":[%b]}', b' { "values" : [ %b ] } ', b'{"values":[%b\n]\n}']
 )
-def test_a_list_given_once_is_not_taken_for_two(form: bytes, text: bytes) -> None:
+def test_a_list_given_once_is_not_mistaken_for_two(form: bytes, text: bytes) -> None:
     body = form % text
-    check_lone_list(body, map(bytes, msgspec.json.decode(body, type=Lists).values))
+    values = msgspec.json.decode(body, type=Lists).values
+    check_lone_list(body, [bytes(value) for value in values])
+    check_lone_list(body, [memoryview(value) for value in values])
 
 
 @pytest.mark.parametrize("second", LISTS)
@@ -128,14 +151,17 @@ def test_a_list_given_once_is_not_taken_for_two(form: bytes, text: bytes) -> Non
 def test_a_list_given_twice_is_found(first: bytes, second: bytes) -> None:
     for name in (b"values", rb"\u0076alues"):
         body = b'{"%b":[%b], "values": [%b]}' % (name, first, second)
-        items = map(bytes, msgspec.json.decode(body, type=Lists).values)
-        with pytest.raises(InvalidRequest, match="'values' is given more than once") as caught:
-            check_lone_list(body, items)
-        assert caught.value.field == "values"
+        values = msgspec.json.decode(body, type=Lists).values
+        forms: list[list[Text]] = [[bytes(value) for value in values]]
+        forms.append([memoryview(value) for value in values])
+        for items in forms:
+            with pytest.raises(InvalidRequest, match="'values' is given more than once") as caught:
+                check_lone_list(body, items)
+            assert caught.value.field == "values"
 
 
 @pytest.mark.parametrize("last", ["1", "[1]", "[1,2]"])
-def test_a_value_that_is_not_taken_is_not_scanned(
+def test_a_repeated_value_that_is_not_used_is_not_scanned(
     last: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A million brackets take a second."""
@@ -160,7 +186,7 @@ class Lists(msgspec.Struct):
     values: list[msgspec.Raw]
 
 
-def test_the_inside_of_a_value_is_not_looked_into() -> None:
+def test_names_inside_a_value_may_repeat() -> None:
     body = b'{"key":"k","ttl":5,"value":{"a":1,"a":{"key":2,"key":[{"key":3}]}},"if_version":7}'
     assert bytes(parse(SET_VALUE, body).value) == body[27:-16]
 
@@ -174,7 +200,7 @@ def test_a_lone_surrogate_is_named(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [r'"\ud83d\ude00"', r'"\\ud83d"', r'"\\\\udc00"'])
-def test_what_only_looks_like_one_is_not(text: str) -> None:
+def test_text_that_looks_like_a_lone_surrogate_is_allowed(text: str) -> None:
     check_json(text.encode(), "value")
     with pytest.raises(NotJson, match="not valid JSON"):
         check_json(text.encode()[:-1], "value")
@@ -189,7 +215,7 @@ def test_the_deepest_value(begin: bytes, end: bytes) -> None:
         assert not isinstance(caught.value, NotJson)
 
 
-def test_much_that_is_not_deep() -> None:
+def test_long_values_that_are_not_deep() -> None:
     check_json(b"[" + b",".join([b"[{}]"] * 10_000) + b"]", None)
     check_json(b'"' + b"[" * 10_000 + b'"', None)
 
@@ -220,8 +246,8 @@ class _Outer(msgspec.Struct, forbid_unknown_fields=True):
     ],
 )
 def test_errors_name_the_field(body: bytes, detail: str, field: str | None) -> None:
-    """The place comes from msgspec's text. If this fails after an update, msgspec words its errors
-    differently, and ``_invalid`` must be adapted."""
+    """The field comes from the text of msgspec's error. If this fails after an update, msgspec
+    words its errors differently, and ``_invalid`` must be adapted."""
     with pytest.raises(InvalidRequest) as caught:
         parse(Decoder(_Outer), body)
     assert (caught.value.detail, caught.value.field) == (detail, field)
@@ -232,7 +258,7 @@ def test_errors_name_the_field(body: bytes, detail: str, field: str | None) -> N
     [(b"{", "truncated"), (b"{]", r"\(byte 1\)"), (b'{"inner":[]}x', r"\(byte 13\)")],
 )
 def test_errors_of_grammar_say_where(body: bytes, detail: str) -> None:
-    """As above, for the texts that ``_not_json`` passes on."""
+    """As above, for the error texts that ``_not_json`` passes on."""
     with pytest.raises(NotJson, match=f"^the body is not valid JSON: .*{detail}"):
         parse(Decoder(_Outer), body)
 

@@ -59,7 +59,7 @@ def test_the_watch_sees_processes_and_listeners() -> None:
 
 def test_a_unit_test_that_starts_something_fails(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
-    # Looked up by a string, so that the rules cannot see it in the code.
+    # The module's name is put together, so that the rules cannot see it in the code.
     code = "def test_it():\n    __import__('sub' + 'process').run(['true'])\n"
     (tmp_path / "test_it.py").write_text(code)
     command = [sys.executable, "-m", "pytest", f"--rootdir={tmp_path}"]

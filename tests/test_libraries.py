@@ -92,7 +92,7 @@ def is_dunder(name: str) -> bool:
     return name.startswith("__") and name.endswith("__")
 
 
-def test_what_is_private_to_a_library_is_listed() -> None:
+def test_private_names_of_libraries_are_listed() -> None:
     found: dict[str, set[str]] = {}
     for name, cls, node in classes():
         for base in cls.__mro__[1:]:
@@ -108,7 +108,7 @@ def test_what_is_private_to_a_library_is_listed() -> None:
     assert found == DERIVED, "list what is needed, with a comment there and a test below"
 
 
-def test_no_other_objects_private_parts_are_used() -> None:
+def test_private_attributes_of_other_objects_are_listed() -> None:
     own = {
         name
         for tree in TREES.values()
@@ -187,13 +187,13 @@ async def test_aiosqlite_still_runs_functions_in_its_thread(tmp_path: Path) -> N
         assert isinstance(connection._thread, Thread), what
         assert isinstance(connection._conn, sqlite3.Connection), what
         assert connection._connection is connection._conn, what
-        # Functions put into the queue without a future run there, and no result is reported.
+        # Functions that are queued without a future run in the thread, and report no result.
         ran = Event()
         connection._tx.put_nowait((None, ran.set))
         assert await asyncio.to_thread(ran.wait, 10), what
 
 
-def test_aiomcache_still_keeps_its_accounts() -> None:
+def test_aiomcache_still_counts_its_connections() -> None:
     what = changed("aiomcache", "MemcachePool's accounts", "interfaces/memcached/client.py")
     pool = MemcachePool("127.0.0.1", 1, minsize=0, maxsize=0)
     assert isinstance(pool._pool, asyncio.Queue) and isinstance(pool._in_use, set), what

@@ -6,7 +6,7 @@ import pytest
 
 from tests.model import RULES, Violation, explore
 
-pytestmark = pytest.mark.torture  # starts nothing, and visits every state
+pytestmark = pytest.mark.torture  # starts nothing, but visits every state
 
 
 @pytest.mark.timeout(300)

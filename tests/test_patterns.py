@@ -1,8 +1,8 @@
 """Examining what a client sends takes time proportional to its length.
 
 This test finds every regular expression of the package, and fails if one has no worst cases listed.
-Times are those of the process, not of the clock, and the inputs are so long that anything worse
-than linear exceeds the limit by orders of magnitude.
+It measures processor time, not elapsed time, on inputs so long that anything worse than linear
+exceeds the limit by orders of magnitude.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class TookTooLong(BaseException):
 
 @contextmanager
 def limited() -> Iterator[None]:
-    """A limit to the time that this process computes inside the block."""
+    """Limit this process's computing time inside the block."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise TookTooLong
@@ -92,7 +92,7 @@ def loose_calls(tree: ast.Module) -> Iterator[ast.Call]:
 
 
 def uses(name: str) -> set[str]:
-    """How the package uses a pattern: the names of methods."""
+    """How the package uses a pattern: the names of the methods it calls."""
     module, _, variable = name.rpartition(".")
     found = {
         node.attr
@@ -106,8 +106,9 @@ def uses(name: str) -> set[str]:
     return found & {"match", "fullmatch", "search", "sub", "split", "finditer", "findall"}
 
 
-# For each pattern, a long near miss for each of its repetitions: text that it can match in many
-# ways, followed by text that it cannot match. Each is a head, a part that is repeated, and a tail.
+# For each pattern, a near miss for each of its repetitions: a long text that it can match in many
+# ways, followed by text that it cannot match. Each consists of a head, a part that is repeated, and
+# a tail.
 Case = tuple[str, str, str]
 NEAR_MISSES: Mapping[str, list[Case]] = {
     "targets.PATH_SAFE": [("", "a", "/"), ("a", ".", "/")],
@@ -258,13 +259,13 @@ def test_no_pattern_takes_more_than_linear_time(name: str) -> None:
                 getattr(pattern, use)(*arguments)
 
 
-def test_the_limit_finds_what_is_not_linear() -> None:
+def test_the_limit_catches_superlinear_patterns() -> None:
     with pytest.raises(TookTooLong), limited():
         re.compile("a*a*b").match("a" * LENGTH)
 
 
 def test_routes_are_matched_by_patterns_that_cannot_backtrack() -> None:
-    """Patterns in paths are aiohttp's to compile."""
+    """aiohttp compiles the patterns in paths."""
     paths = [
         node.value
         for name in TREES

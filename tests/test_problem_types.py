@@ -1,4 +1,4 @@
-"""Problem types have one table of names, which the server uses up and the client draws on."""
+"""Problem types have one table of names: the server uses all of them, the client some."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_uri_is_stable() -> None:
     assert ProblemType.NO_SUCH_KEY.uri == "urn:tenantbase:problem:no-such-key"
 
 
-def test_client_retries_only_what_was_not_done() -> None:
+def test_client_retries_only_if_nothing_was_done() -> None:
     assert errors.RETRYABLE == {
         "urn:tenantbase:problem:overloaded",
         "urn:tenantbase:problem:store-unavailable",

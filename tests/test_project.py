@@ -26,7 +26,7 @@ PACKAGE = ROOT / "tenantbase"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCK = tomllib.loads((ROOT / "poetry.lock").read_text())
 
-# Modules of the root that all others may import; they import only each other and the cache's
+# Modules of the root that all others may import. They import only each other and the cache's
 # Protocols.
 LEAVES = {
     *(
@@ -40,6 +40,7 @@ LEAVES = {
         "events",
         "json_requests",
         "json_text",
+        "lanes",
         "lookup",
         "policy_counts",
         "media_types",
@@ -48,7 +49,7 @@ LEAVES = {
 }
 # The modules of interfaces/ that are not drivers: Protocols and addresses.
 ABSTRACT = {"interfaces", "interfaces.store", "interfaces.cache", "interfaces.memcached.address"}
-# What each room may import besides itself, the leaves and the abstract interfaces.
+# The rooms that each room may import, besides itself, the leaves and the abstract interfaces.
 ROOMS: dict[str, set[str]] = {
     "interfaces": set(),
     "coherence": set(),
@@ -62,7 +63,7 @@ ROOMS: dict[str, set[str]] = {
     "cli": {"client", "database", "process", "web.transport"},
     "main": {"cli"},
 }
-# Who may import a library: modules, or packages with all that is in them.
+# Who may import a library: modules, or packages with everything in them.
 LIBRARIES = {
     "aiosqlite": {"interfaces.sqlite.connection"},
     "aiomcache": {"interfaces.memcached.client"},
@@ -72,7 +73,7 @@ READS_ENVIRONMENT = {"process.config", "cli.options"}
 
 
 def module_name(path: Path) -> str:
-    """The name of a module of the package, without the package's; of the package itself, ""."""
+    """The name of a module, without the package's name; "" for the package itself."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -116,7 +117,7 @@ def test_imports_make_no_cycle() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(LEAVES))
-def test_leaves_know_none_of_the_rooms(name: str) -> None:
+def test_leaves_do_not_import_rooms(name: str) -> None:
     assert imported_own(name) <= LEAVES | ABSTRACT
 
 
@@ -136,14 +137,14 @@ def test_every_module_is_in_a_room() -> None:
 
 
 @pytest.mark.parametrize("driver", ["interfaces.sqlite", "interfaces.memcached"])
-def test_drivers_do_not_know_each_other(driver: str) -> None:
+def test_drivers_do_not_import_each_other(driver: str) -> None:
     for name in TREES:
         if within(name, {driver}):
             drivers = {own for own in imported_own(name) if within(own, {"interfaces"})} - ABSTRACT
             assert {own for own in drivers if not within(own, {driver})} == set(), name
 
 
-def test_drivers_are_named_by_the_wiring_alone() -> None:
+def test_only_the_wiring_imports_drivers() -> None:
     drivers = {name for name in TREES if within(name, {"interfaces"})} - ABSTRACT
     assert drivers
     for name in TREES:
@@ -175,7 +176,7 @@ def test_one_version() -> None:
     assert tenantbase.__version__ == PROJECT["project"]["version"]
 
 
-def test_the_changelog_has_a_place_for_what_comes() -> None:
+def test_the_changelog_has_an_unreleased_section() -> None:
     assert "\n## [Unreleased]\n" in (ROOT / "CHANGELOG.md").read_text()
 
 
@@ -241,7 +242,7 @@ def test_scripts_can_be_run(script: str) -> None:
 
 @pytest.fixture
 def fresh_tree(tmp_path: Path) -> Path:
-    """The files that the scripts need, without an environment."""
+    """A copy of the files that the scripts need, without an environment."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     for name in ("pyproject.toml", "poetry.lock"):
         shutil.copy(ROOT / name, tmp_path)
@@ -321,7 +322,7 @@ def test_scripts_work_in_any_path(odd_tree: Path) -> None:
 
 
 def locked_for(groups: str) -> dict[str, str]:
-    """The scripts' input to pip for these groups: a line for each package, by name."""
+    """The scripts' input to pip for these groups: the line of each package, by its name."""
     command = f'. "$(dirname -- "$0")/environment"; venv=$1; locked {groups}'
     run = subprocess.run(
         ["sh", "-euc", command, ROOT / "scripts" / "serve", sys.prefix],
@@ -332,7 +333,7 @@ def locked_for(groups: str) -> dict[str, str]:
     return {line.partition("==")[0]: line for line in run.stdout.splitlines()}
 
 
-def test_what_is_installed_is_what_is_locked() -> None:
+def test_installed_versions_are_the_locked_ones() -> None:
     runtime, everything = locked_for("main"), locked_for("main dev")
     assert everything.keys() == {package["name"] for package in LOCK["package"]}
     assert runtime.keys() == {p["name"] for p in LOCK["package"] if "main" in p["groups"]}

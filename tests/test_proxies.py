@@ -21,7 +21,7 @@ from tests.nginx import DEPLOYED, Nginx
 from tests.servers import READY_SECONDS, poll
 from tests.wire import Answer
 
-# Keys whose paths are changed by proxies that treat paths like file names.
+# Keys that change if a proxy treats paths like file names.
 KEYS = ["a//b", "/a", "a/", "a/./b", "a/../b", "..", "%2F", "a%2Fb", "a b", "é", "a?b#c", "a;b=c"]
 
 
@@ -165,7 +165,7 @@ def test_careless_paths_change_keys(tmp_path: Path, server: AppServer) -> None:
     assert stored.json["key"] == "a/b"
 
 
-def test_large_bodies_are_refused_without_a_line(tmp_path: Path, server: AppServer) -> None:
+def test_without_its_line_large_bodies_are_refused(tmp_path: Path, server: AppServer) -> None:
     with Nginx(tmp_path, server.port, without("client_max_body_size 8m;")) as nginx:
         answer = Entrance(nginx.port, "").ask("PUT", "/v1/values/l", b"x" * (2 << 20))
     assert answer.status == 413 and answer.headers["Content-Type"] == "text/html"
@@ -179,7 +179,7 @@ def test_the_port_belongs_to_the_host(tmp_path: Path, server: AppServer) -> None
     assert answer.status == 403
 
 
-def test_compression_makes_tags_weak_without_its_line(tmp_path: Path, server: AppServer) -> None:
+def test_without_its_line_compression_makes_tags_weak(tmp_path: Path, server: AppServer) -> None:
     site = DEPLOYED.replace("gzip off;", "gzip on; gzip_types application/json;")
     server.ask("POST", "/set-value", msgspec.json.encode({"key": "zip", "value": "x" * 1000}))
     path = "/get-value?key=zip"
@@ -192,9 +192,8 @@ def test_compression_makes_tags_weak_without_its_line(tmp_path: Path, server: Ap
 
 @contextmanager
 def recorded(heads: list[bytes]) -> Iterator[int]:
-    """A server that answers, but breaks the connection when it is to PUT something.
-
-    Yields: its port. The heads of the requests are added to the list, PUT's alone.
+    """A server that breaks the connection at a PUT, and answers any other request. Yields: its
+    port. It adds the heads of the PUT requests to the list.
     """
 
     def serve(listener: socket.socket) -> None:
@@ -222,16 +221,16 @@ def recorded(heads: list[bytes]) -> Iterator[int]:
 
 @pytest.mark.parametrize("off", [True, False])
 def test_nginx_sends_a_write_once(tmp_path: Path, off: bool) -> None:
-    """Even if a kept-alive connection breaks: the write may have been made."""
+    """Even if a kept-alive connection breaks, because the write may have taken effect."""
     site = DEPLOYED if off else without("proxy_next_upstream off;")
     heads: list[bytes] = []
-    with recorded(heads) as port, Nginx(tmp_path, port, site) as nginx:  # it has checked by now
+    with recorded(heads) as port, Nginx(tmp_path, port, site) as nginx:  # its check is over
         answer = Entrance(nginx.port, "").ask("PUT", "/v1/values/k", b"")
     assert answer.status == 502
     assert (len(heads) == 1) == off
 
 
-def test_what_nginx_passes_on(tmp_path: Path) -> None:
+def test_requests_as_nginx_forwards_them(tmp_path: Path) -> None:
     heads: list[bytes] = []
     with recorded(heads) as port, Nginx(tmp_path, port, DEPLOYED) as nginx:
         Entrance(nginx.port, "/kv").ask("PUT", "/v1/values/k?ttl=1", b"")

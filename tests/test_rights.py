@@ -49,7 +49,9 @@ async def contents(
     database: Database, scope: Scope = DEFAULT, prefix: str = ""
 ) -> dict[str, bytes]:
     return {
-        key: entry.value async for piece, _ in database.scan(scope, prefix) for key, entry in piece
+        entry.key[scope.plain]: entry.value
+        async for piece, _ in database.scan(scope, prefix)
+        for entry in piece
     }
 
 
@@ -197,7 +199,7 @@ async def test_without_a_prefix_everything_within_the_scope_is_meant(database: D
     assert await contents(database, scope) == {"p/a": b"1", "p/b": b"2"}
     for after, keys in (("p/a", ["p/b"]), ("", ["p/a", "p/b"]), ("a", ["p/a", "p/b"]), ("q", [])):
         listed = database.scan(scope, after=after)
-        assert [key async for piece, _ in listed for key, _ in piece] == keys
+        assert [each.key[scope.plain] async for piece, _ in listed for each in piece] == keys
     async with database.watch(scope, "", None, lambda: None) as changes:
         await database.set(DEFAULT, SetValue("q", msgspec.Raw(b"4")))
         await database.set(DEFAULT, SetValue("p/c", msgspec.Raw(b"5")))

@@ -1,4 +1,4 @@
-"""Troubles are logged once when they begin and once when they are over."""
+"""Troubles are logged once when they begin and once when they end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_one_line_when_it_begins_and_one_when_it_is_over(caplog: pytest.LogCaptu
     assert [record.getMessage() for record in caplog.records] == [*told, "disk full: again"]
 
 
-def test_what_ends_by_a_sign_does_not_end_by_itself() -> None:
+def test_a_trouble_with_an_explicit_end_does_not_time_out() -> None:
     clock = Clock()
     troubles = Troubles(clock)
     troubles.met(Trouble.READS_HANG, "a read does not return")

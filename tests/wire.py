@@ -30,7 +30,7 @@ _JSON = json.JSONDecoder(parse_constant=_refuse)
 
 
 def fields(pairs: Iterable[tuple[str, str]]) -> CIMultiDict[str]:
-    """Header fields by name in any case; several of one name are joined by commas."""
+    """Header fields by name, in any case; several with the same name are joined by commas."""
     found: CIMultiDict[str] = CIMultiDict()
     for name, value in pairs:
         found[name] = f"{found[name]}, {value.strip()}" if name in found else value.strip()

@@ -10,7 +10,7 @@ from aiohttp import web
 
 
 def entry(number: int, value_bytes: int) -> dict[str, object]:
-    """An entry as tenantbase's answer has it."""
+    """An entry in the form of tenantbase's answer."""
     return {
         "key": f"key-{number:07d}",
         "value": "x" * value_bytes,

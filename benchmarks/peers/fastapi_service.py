@@ -31,7 +31,7 @@ class Entries(BaseModel):
 
 
 def application(path: str, memcached: int | None) -> FastAPI:
-    """The service on a database; ``memcached`` is a port; None: no cache."""
+    """The service on a database; ``memcached`` is its port, None for no cache."""
     cache: Any = None
     database: aiosqlite.Connection
 

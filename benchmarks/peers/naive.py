@@ -1,7 +1,7 @@
 """A service written in an afternoon: ask memcached, else SQLite; one commit per write.
 
-One aiomcache client, one aiosqlite connection, JSON as aiohttp does it. Nothing keeps the two
-stores coherent.
+One aiomcache client, one aiosqlite connection, and aiohttp's own JSON functions. Nothing keeps the
+two stores coherent.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class ChangeLog(Protocol):
         """Events after a version, oldest first, and whether the log reaches back that far."""
 
     async def last_version(self) -> int:
-        """The newest version given out."""
+        """The newest version assigned."""
 
 
 class Subscription:
@@ -106,7 +106,7 @@ class Subscription:
             self._wake.set()
 
     def beat(self) -> None:
-        """Return a heartbeat next; drop the watcher if it has not taken the last one."""
+        """Return a heartbeat next, or drop the watcher if it has not taken the last one."""
         if self._beat:
             self._on_drop()
             self.end()

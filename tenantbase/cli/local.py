@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from itertools import starmap
 
 from tenantbase.access import Access, Tenant, Token, TokenScope
 from tenantbase.database import Database, Reader
@@ -57,8 +56,9 @@ class LocalBackend:
         await self._writable().delete(self._scope, key, if_version=if_version)
 
     async def lines(self, prefix: str, limit: int | None) -> AsyncGenerator[bytes, None]:
+        plain = self._scope.plain
         async for entries, _ in self._database.scan(self._scope, prefix, limit=limit):
-            yield b"".join(map(as_line, starmap(entry_json, entries)))
+            yield b"".join(as_line(entry_json(each.key[plain], each)) for each in entries)
 
     async def tenants(self) -> Sequence[Tenant]:
         return list((await _access(self._database)).tenants.values())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator
-from itertools import starmap
 from typing import BinaryIO, Final, NamedTuple
 
 from tenantbase.cli.interruptible import checkpoint, interruptible
@@ -49,8 +48,10 @@ async def export_lines(
 
     Yields: a batch of lines, and their number.
     """
+    plain = scope.plain
     async for entries, _ in database.scan(scope, prefix):
-        yield b"".join(map(as_line, starmap(entry_json, entries))), len(entries)
+        lines = b"".join(as_line(entry_json(each.key[plain], each)) for each in entries)
+        yield lines, len(entries)
 
 
 async def import_lines(

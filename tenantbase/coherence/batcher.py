@@ -13,6 +13,8 @@ from enum import Enum
 from functools import partial
 from typing import Final, Generic, Literal, Protocol, TypeVar
 
+from tenantbase.lanes import Lanes
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Receiver = Callable[[Result | Exception], None]
@@ -30,30 +32,58 @@ class Queue(Protocol[Item, Result]):
         """Remove and return the next batch. Called when an item waits."""
 
 
-class Line(list[tuple[Item, Receiver[Result]]], Generic[Item, Result]):
-    """Items in order of arrival, taken in batches of a bounded weight."""
+class Line(Generic[Item, Result]):
+    """Items in order of arrival, taken in batches of a bounded weight.
 
-    def __init__(self, limit: int, weight: Callable[[Item], int] | None = None) -> None:
-        super().__init__()
+    If more items wait than a batch may hold, each lane gets an equal share of it (``lanes.py``).
+
+    Args:
+        limit: the most that a batch may weigh; a heavier item is a batch of its own.
+        weight: what an item weighs; None: 1 each.
+        lane: the lane of an item; None: all are in the same one.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        weight: Callable[[Item], int] | None = None,
+        lane: Callable[[Item], str] | None = None,
+    ) -> None:
         self._limit = limit
         self._weight = weight
+        self._lane = lane
+        # Usually everything fits into the next batch, so lanes are looked at only if it does not.
+        self._arrived: list[tuple[Item, Receiver[Result]]] = []
+        self._left = Lanes[tuple[Item, Receiver[Result]]]()
+        self.append: Callable[[tuple[Item, Receiver[Result]]], None] = self._arrived.append
+
+    def __len__(self) -> int:
+        return len(self._arrived) + self._left.size
 
     def take(self) -> list[tuple[Item, Receiver[Result]]]:
         """Remove and return the next batch."""
-        size = self._size()
-        batch = self[:size]
-        del self[:size]
+        arrived, left = self._arrived, self._left
+        if not left and self._fits():
+            batch = arrived.copy()
+            arrived.clear()
+            return batch
+        for waiting in arrived:
+            left.append("" if self._lane is None else self._lane(waiting[0]), waiting)
+        arrived.clear()
+        batch = []
+        total = 0
+        while left:
+            weight = 1 if self._weight is None else self._weight(left.next()[0])
+            total += weight
+            if batch and total > self._limit:
+                break
+            batch.append(left.take(weight))
         return batch
 
-    def _size(self) -> int:
+    def _fits(self) -> bool:
         if self._weight is None:
-            return self._limit
-        total = 0
-        for size, (item, _) in enumerate(self):
-            total += self._weight(item)
-            if total > self._limit:
-                return max(size, 1)
-        return len(self)
+            return len(self._arrived) <= self._limit
+        return sum(self._weight(item) for item, _ in self._arrived) <= self._limit
 
 
 class _Mark(Enum):
@@ -211,7 +241,7 @@ class Batcher(Generic[Item, Result]):
             elif result is not LATER:
                 try:
                     receive(result)
-                except Exception as error:  # one caller's bug must not keep the others waiting
+                except Exception as error:  # one caller's bug must not affect the others
                     self._running_loop().call_exception_handler(
                         {"message": "a batch's result was not received", "exception": error}
                     )

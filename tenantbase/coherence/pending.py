@@ -21,6 +21,9 @@ class PendingWrite:
     Either the store starts it or the caller's timeout cancels it, whichever calls ``try_start``
     first.
 
+    Args:
+        lane: where it waits.
+
     Attributes:
         rows: how many rows it may change.
         bytes: approximately how much memory it holds.
@@ -28,10 +31,11 @@ class PendingWrite:
         settled: its outcome is known.
     """
 
-    __slots__ = ("transaction", "rows", "bytes", "large", "settled", "_not_started")
+    __slots__ = ("transaction", "lane", "rows", "bytes", "large", "settled", "_not_started")
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(self, transaction: Transaction, lane: str = "") -> None:
         self.transaction = transaction
+        self.lane = lane
         rows = len(transaction)
         held = _COMMAND_BYTES * rows
         for command in transaction:

@@ -23,6 +23,7 @@ from tenantbase.entry import Entry
 from tenantbase.events import ChangeEvent
 from tenantbase.interfaces.cache import Memcache
 from tenantbase.interfaces.store import Seqlock, Store
+from tenantbase.lanes import LaneOf, one_lane
 from tenantbase.lookup import Lookup
 from tenantbase.policy_counts import PolicyCounts
 from tenantbase.troubles import Trouble
@@ -47,8 +48,9 @@ class Cache:
         max_item_bytes: larger sealed items are not offered to memcached.
         write_timeout: seconds until a write that waits is given up.
         read_timeout: seconds until a read that needs the database is given up.
-        max_queue, max_queue_bytes: how many writes may wait, and how much memory they may hold;
-            large and small writes are counted separately, and any more are refused.
+        max_queue, max_queue_bytes: writes waiting at most, and what they may hold in memory, of
+            large ones and of small ones each, in a single lane; more are refused.
+        lane_of: gives the lane of a key or prefix. Where requests wait, lanes get equal shares.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Cache:
         read_timeout: float = 5.0,
         max_queue: int = 10_000,
         max_queue_bytes: int = QUEUE_BYTES,
+        lane_of: LaneOf = one_lane,
     ) -> None:
         self._store = store
         self._authority = authority
@@ -73,7 +76,7 @@ class Cache:
         self.counts = PolicyCounts()
         filler = Filler(sealer, memcache, self.counts, max_item_bytes)
         self._reading = ReadThrough(
-            store, authority, sealer, memcache, filler, self.counts, clock, read_timeout
+            store, authority, sealer, memcache, filler, self.counts, clock, read_timeout, lane_of
         )
         self._reads = self._reading.single
         self._bulk_reads = self._reading.bulk
@@ -87,6 +90,7 @@ class Cache:
             write_timeout,
             max_queue,
             max_queue_bytes,
+            lane_of,
         )
 
     @property
@@ -175,7 +179,7 @@ class Cache:
         return await self._store.changes(after, limit)
 
     async def last_version(self) -> int:
-        """The newest version given out."""
+        """The newest version assigned."""
         return await self._store.last_version()
 
     async def access(self, known: int | None) -> Access | None:

@@ -12,10 +12,11 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from itertools import chain
-from typing import Final, NamedTuple
+from operator import itemgetter
+from typing import Final, NamedTuple, cast
 
-from tenantbase.coherence.authority import Authority, Tag
-from tenantbase.coherence.batcher import AGAIN, LATER, Again, Batcher, Later, Unfinished
+from tenantbase.coherence.authority import Authority, Tag, Tags
+from tenantbase.coherence.batcher import AGAIN, LATER, Again, Batcher, Later, Line, Unfinished
 from tenantbase.coherence.filler import HEAVY_BYTES, Fill, Filler
 from tenantbase.coherence.sealed_item import REJECTED, ItemSealer, Slot, Verdict
 from tenantbase.deadlines import Deadlines
@@ -23,14 +24,17 @@ from tenantbase.entry import Entry
 from tenantbase.errors import CacheUnavailable, LeftOut, StoreError, StoreUnavailable
 from tenantbase.interfaces.cache import LEFT_OUT, Memcache
 from tenantbase.interfaces.store import Store
+from tenantbase.lanes import LaneOf
 from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.policy_counts import PolicyCounts
 
 _BATCH_KEYS: Final = 256
-_SELECTS: Final = 8  # the most queries in flight
-_LARGE_ITEM_BYTES: Final = 64 << 10  # opening a smaller one is faster than handing it to a thread
+_SELECTS: Final = 8  # queries in flight at most
+_LARGE_ITEM_BYTES: Final = 64 << 10  # smaller ones are opened sooner than handed to a thread
+_SHARED: Final = ""  # the lane of batches with keys of several lanes, which were chosen fairly
 _NONE_OPENED: Final[Mapping[bytes, Entry | None | Verdict]] = {}
 _Loaded = Entry | None | StoreError
+_Wanted = tuple[str, list[str]]  # a lane, and keys
 _Load = tuple[bytes, Tag]  # a key's name, and the tag its bucket had before the store was read
 
 
@@ -43,6 +47,7 @@ class ReadThrough:
         memcache: None if there is none.
         filler: stores in memcached what was read from the store.
         timeout: seconds until a read that needs the store is given up.
+        lane_of: gives the lane of a key. All keys of a bulk read are of one lane.
 
     Attributes:
         single, bulk: take one key, or many keys at a time; see ``Cache.get`` and ``get_many``.
@@ -58,6 +63,7 @@ class ReadThrough:
         counts: PolicyCounts,
         clock: Callable[[], float],
         timeout: float,
+        lane_of: LaneOf,
     ) -> None:
         self._store = store
         self._authority = authority
@@ -66,12 +72,18 @@ class ReadThrough:
         self._filler = filler
         self._counts = counts
         self._clock = clock
+        self._lane_of = lane_of
         self._loads: dict[_Load, asyncio.Future[Entry | None]] = {}
-        # One request to memcached at a time makes large batches, which cost least per key. Reading
-        # the store never holds up the next request, however long it takes.
-        self.single = Batcher(self._read_single, limit=_BATCH_KEYS, parallel=1)
-        self.bulk = Batcher(self._read_bulk, limit=_BATCH_KEYS, parallel=1, weight=len)
-        self._selects = Batcher(self._select, limit=_BATCH_KEYS, parallel=_SELECTS, weight=len)
+        # One question to memcached at a time makes large batches, which cost least. Reading the
+        # store never holds up the next question, however long it takes.
+        singles = Line[str, Lookup](_BATCH_KEYS, None, lane_of)
+        self.single = Batcher(self._read_single, queue=singles, parallel=1)
+        bulks = Line[Sequence[str], list[Lookup]](_BATCH_KEYS, len, self._lane_of_first)
+        self.bulk = Batcher(self._read_bulk, queue=bulks, parallel=1)
+        selects = Line[_Wanted, Mapping[str, _Loaded]](
+            _BATCH_KEYS, lambda wanted: len(wanted[1]), itemgetter(0)
+        )
+        self._selects = Batcher(self._select, queue=selects, parallel=_SELECTS)
         self._deadlines: Deadlines[None] = Deadlines(timeout, _time_out)
 
     async def drained(self) -> None:
@@ -95,7 +107,7 @@ class ReadThrough:
     ) -> list[Lookup | Exception | Again]:
         if not late:
             return []
-        loaded = await self._load(asked)
+        loaded = await self._load(asked, _SHARED)
         return [AGAIN if isinstance(loaded[key], LeftOut) else loaded[key] for key in late]
 
     async def _read_bulk(
@@ -119,7 +131,9 @@ class ReadThrough:
     ) -> list[list[Lookup] | Exception | Again]:
         if not late:
             return []
-        known: dict[str, Lookup | StoreError] = {**asked.found, **await self._load(asked)}
+        lanes = set(map(self._lane_of_first, late))
+        loaded = await self._load(asked, lanes.pop() if len(lanes) == 1 else _SHARED)
+        known: dict[str, Lookup | StoreError] = {**asked.found, **loaded}
         results: list[list[Lookup] | Exception | Again] = []
         for keys in late:
             result = _bulk(keys, known, asked.left_out)
@@ -141,23 +155,16 @@ class ReadThrough:
             # Every caller of this batch has begun by now, so the tags are fresh for all of them.
             answer = self._authority.tags([slot.bucket for slot in slots])
             if isinstance(answer, list):
-                tags = answer
-                names = [
-                    slot.name for slot, tag in zip(slots, tags, strict=True) if tag is not None
-                ]
-                items = await self._fetch(memcache, names)
+                asked, direct = _split(slots, answer)
+                items = await self._fetch(memcache, [slot.name for slot, _ in asked])
             else:
                 tags, items = await asyncio.gather(
                     answer, self._fetch(memcache, [slot.name for slot in slots])
                 )
-            direct = []
-            asked: list[tuple[Slot, Tag]] = []
-            for slot, tag in zip(slots, tags, strict=True):
-                if tag is None or items is None:
-                    direct.append(slot.key)
-                else:
-                    asked.append((slot, tag))
-            if items is not None:
+                asked, direct = _split(slots, tags)
+            if items is None:
+                direct += [slot.key for slot, _ in asked]
+            else:
                 await self._open(asked, items, now, found, missed, left_out)
         if missed or direct or left_out:
             misses, bypasses = set(missed), set(direct)
@@ -200,24 +207,25 @@ class ReadThrough:
         for slot, tag in asked:
             data = item_of(slot.name)
             if data is None:
-                entry: Entry | None | Verdict = REJECTED
-            elif opened and slot.name in opened:
+                missed[slot.key] = slot.name, tag
+                continue
+            if data is LEFT_OUT:
+                left_out.add(slot.key)
+                continue
+            if opened and slot.name in opened:
                 entry = opened[slot.name]
             else:
                 entry = open_item(data, slot, tag)
-            if data is LEFT_OUT:
-                left_out.add(slot.key)
-            elif entry is REJECTED:
+            if entry is REJECTED:
                 missed[slot.key] = slot.name, tag
-                if data is not None:
-                    self._counts.rejected_items += 1
+                self._counts.rejected_items += 1
             elif entry is None or entry.expires_at is None or entry.alive(now):
                 found[slot.key] = Lookup(entry, hit)
             else:
                 found[slot.key] = Lookup(None, hit)
 
-    async def _load(self, asked: _Asked) -> dict[str, Lookup | StoreError]:
-        """The second step: read from the store what memcached did not have, and fill memcached.
+    async def _load(self, asked: _Asked, lane: str) -> dict[str, Lookup | StoreError]:
+        """The second step: read from the store what memcached did not have, and fill.
 
         Each key is read once, however many callers want it. Joining a load that another batch has
         begun is sound only under the same tag: a write acknowledged between the beginning of that
@@ -236,7 +244,7 @@ class ReadThrough:
         read: Mapping[str, _Loaded] = {}
         if wanted := [*own, *asked.direct]:
             try:
-                selected = self._selects.submit(wanted)
+                selected = self._selects.submit((lane, wanted))
                 self._deadlines.watch(selected, None)
                 read = await selected
             except Exception as error:  # of any kind: callers that joined must not wait forever
@@ -260,8 +268,11 @@ class ReadThrough:
                 loaded[key] = error
         return loaded
 
-    async def _select(self, wanted: Sequence[list[str]]) -> list[Mapping[str, _Loaded]]:
-        keys = list(dict.fromkeys(chain.from_iterable(wanted)))
+    def _lane_of_first(self, keys: Sequence[str]) -> str:
+        return self._lane_of(keys[0]) if keys else _SHARED
+
+    async def _select(self, wanted: Sequence[_Wanted]) -> list[Mapping[str, _Loaded]]:
+        keys = list(dict.fromkeys(chain.from_iterable(keys for _, keys in wanted)))
         read = dict(zip(keys, await self._store.read(keys, self._clock()), strict=True))
         return [read] * len(wanted)
 
@@ -285,6 +296,21 @@ class _Asked(NamedTuple):
     def complete(self) -> bool:
         """Whether there is nothing left to do."""
         return not (self.missed or self.direct or self.left_out)
+
+
+def _split(slots: list[Slot], tags: Tags) -> tuple[list[tuple[Slot, Tag]], list[str]]:
+    """Slots with their tags, and the keys of those that have none, which bypass memcached."""
+    pairs = zip(slots, tags, strict=True)
+    if all(tags):  # nearly always
+        return cast("list[tuple[Slot, Tag]]", list(pairs)), []
+    asked: list[tuple[Slot, Tag]] = []
+    direct: list[str] = []
+    for slot, tag in pairs:
+        if tag is None:
+            direct.append(slot.key)
+        else:
+            asked.append((slot, tag))
+    return asked, direct
 
 
 def _bulk(

@@ -19,11 +19,12 @@ from tenantbase.coherence.filler import Fill, Filler
 from tenantbase.coherence.pending import PendingWrite, give_up
 from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.coherence.write_queue import WriteQueue
-from tenantbase.commands import Applied, Command, KeyCommand
+from tenantbase.commands import Applied, Command, DeletePrefix, KeyCommand
 from tenantbase.deadlines import Deadlines
 from tenantbase.entry import Entry
 from tenantbase.errors import Overloaded
 from tenantbase.interfaces.store import GroupResult, Seqlock, Store
+from tenantbase.lanes import LaneOf
 from tenantbase.policy_counts import PolicyCounts
 
 Ticket = TypeVar("Ticket", bound=WriteTags)
@@ -41,7 +42,8 @@ class WriteThrough:
         filler: stores in memcached what was written.
         timeout: seconds until a write that waits is given up.
         max_queue, max_queue_bytes: writes waiting at most, and what they may hold in memory, of
-            large ones and of small ones each; more are refused.
+            large ones and of small ones each, in a single lane; more are refused.
+        lane_of: gives the lane of a write's first key or prefix.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class WriteThrough:
         timeout: float,
         max_queue: int,
         max_queue_bytes: int,
+        lane_of: LaneOf,
     ) -> None:
         self._commit: Callable[
             [Sequence[PendingWrite], float], Awaitable[GroupResult[WriteTags]]
@@ -63,6 +66,7 @@ class WriteThrough:
         self._filler = filler
         self._counts = counts
         self._clock = clock
+        self._lane_of = lane_of
         self.queue = WriteQueue[PendingWrite, Receiver[tuple[Applied, ...]]](
             max_queue, max_queue_bytes
         )
@@ -73,7 +77,13 @@ class WriteThrough:
 
     def write(self, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
         """See ``Cache.write``."""
-        pending = PendingWrite(commands)
+        first = commands[0]
+        lane = ""  # of housekeeping
+        if isinstance(first, KeyCommand):
+            lane = self._lane_of(first.key)
+        elif isinstance(first, DeletePrefix):
+            lane = self._lane_of(first.prefix)
+        pending = PendingWrite(commands, lane)
         if not self.queue.has_room(pending):
             refused = asyncio.get_running_loop().create_future()
             refused.set_exception(Overloaded("too many writes are waiting; try again soon"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 import uuid
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ MAX_LIMIT: Final = (1 << 63) - 1
 MAX_RATE: Final = 1_000_000_000
 """Of requests per second."""
 
+_UUID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _OWNED: Final = frozenset({TokenScope.READ, TokenScope.WRITE})  # belong to a tenant
 
 
@@ -133,8 +135,9 @@ class Administration:
 
     async def revoke_token(self, id: str) -> bool:
         """Remove a token by its id. Returns: whether there was one."""
-        check_text(id, "id")
-        return bool((await self._administer(RevokeToken(id))).removed)
+        if not _UUID.fullmatch(id):
+            raise InvalidRequest("the id of a token is a UUID", "id")
+        return bool((await self._administer(RevokeToken(id.lower()))).removed)
 
     async def disable_tokens(self) -> int:
         """Remove all tokens, and open the database to everyone. Returns: how many there were."""

@@ -22,7 +22,7 @@ class Room(Protocol):
         """Change the share to this size, waiting for room; raises if there is none in time."""
 
     def keep(self, size: int) -> bool:
-        """Change the share to this size if there is room. Returns: whether there is."""
+        """Change the share to this size if there is room. Returns: whether it did."""
 
 
 class Unlimited:
@@ -41,12 +41,12 @@ async def read_in_chunks(
     keys: Mapping[str, ScopedKey],
     room: Room,
 ) -> AsyncIterator[list[tuple[str, Lookup]]]:
-    """Yields plain keys with what was found there, in order. The receiver owns the lists.
+    """Yields plain keys with their results, in order. The receiver owns the lists.
 
     Args:
-        get_many: reads the first of the keys it is given; at least one.
+        get_many: reads the first of the keys it is given, at least one.
         keys: the scoped key of each plain one.
-        room: for values. Without room for what was read, it is let go of and read again later.
+        room: for values. Values that were read but find no room are dropped and read again later.
     """
     at, count, wanted = 0, CHUNK_KEYS, _LEAST_BYTES
     plain, scoped = list(keys), list(keys.values())

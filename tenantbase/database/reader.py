@@ -58,7 +58,7 @@ class Reader:
         *,
         limit: int | None = None,
         values: bool = True,
-    ) -> AsyncIterator[tuple[list[tuple[str, Entry]], bool]]:
+    ) -> AsyncIterator[tuple[list[Entry], bool]]:
         """Entries whose key begins with ``prefix`` and is greater than ``after``.
 
         Without a prefix: all that the scope includes.
@@ -71,7 +71,7 @@ class Reader:
             values: whether to read values; if not, they are empty.
 
         Yields:
-            A piece, of keys and their entries, and whether there may be entries after it.
+            A piece, and whether there may be entries after it.
 
         Raises:
             InvalidRequest, Forbidden: at once, before anything is read.
@@ -80,10 +80,9 @@ class Reader:
         check_text(after, "cursor")
         if limit is not None and not 1 <= limit <= MAX_PAGE_ENTRIES:
             raise InvalidRequest(f"limit is a number from 1 to {MAX_PAGE_ENTRIES:,}", "limit")
-        pieces = self._entries.scan(
+        return self._entries.scan(
             self._scoped_prefix(scope, prefix), scope.prefix(after), limit=limit, values=values
         )
-        return _with_plain_keys(scope, pieces)
 
     async def access(self, known: int | None) -> Access | None:
         """Tenants and tokens; None if their version is still ``known``, which costs little.
@@ -102,11 +101,3 @@ class Reader:
 
     def _scoped_prefix(self, scope: Scope, prefix: str) -> str:
         return scope.prefix_to_read(check_text(prefix, "prefix"))
-
-
-async def _with_plain_keys(
-    scope: Scope, pieces: AsyncIterator[tuple[list[Entry], bool]]
-) -> AsyncIterator[tuple[list[tuple[str, Entry]], bool]]:
-    start = len(scope.start)
-    async for entries, more in pieces:
-        yield [(entry.key[start:], entry) for entry in entries], more

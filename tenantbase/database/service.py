@@ -1,11 +1,11 @@
 """``Database``: the one service that every port calls, and nothing below it.
 
-Each operation takes a ``Scope`` and plain keys. It is validated here, its keys are scoped, which checks
-that the scope includes them, and its size is limited. A result that needs its key has the plain one
-beside it; the key in an ``Entry`` stays scoped, because changing it would take a copy. Keys become
-scoped in the ``_scoped`` methods and ``validation.py`` alone, and every write passes through ``_write``:
-a check or a count that concerns all of them is one edit there. Tenants and tokens are in
-``administration.py``.
+Each operation takes a ``Scope`` and plain keys. It is validated here, its keys are scoped, which
+checks that the scope includes them, and its size is limited. The key in an ``Entry`` stays scoped,
+because changing it would take a copy: ports show the key that they asked for, or
+``entry.key[scope.plain]``. Keys become scoped in the ``_scoped`` methods and ``validation.py``
+alone, and every write passes through ``_write``: a check or a count that concerns all of them is
+one edit there. Tenants and tokens are in ``administration.py``.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class Database(Reader, Administration):
     ) -> Awaitable[list[tuple[str, Applied]]]:
         """Store entries that were given as JSON, in one transaction.
 
-        Returns: keys with what was done there, in order.
+        Returns: keys with their results, in order.
 
         Args:
             condition: what must hold of each besides its own fields.

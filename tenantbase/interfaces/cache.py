@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 LEFT_OUT: Final = b"left out"
-"""This very object is in place of an item that did not fit into what is read at once."""
+"""This very object stands for an item that did not fit into one answer's memory."""
 
 Item = tuple[bytes, bytes, int]
 """A name (32 hexadecimal digits), a sealed item, and its lifetime in seconds (0: no limit)."""
@@ -20,9 +20,8 @@ class Memcache(Protocol):
         """False while it is known to be down; calls then fail at once."""
 
     async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Those of the items that it has. Raises CacheUnavailable.
-
-        Beyond a size in all, items are ``LEFT_OUT``; never the first.
+        """The items that it has. Raises CacheUnavailable. Beyond a total size, items are
+        ``LEFT_OUT``, but never the first.
         """
 
     async def set_many(self, items: Sequence[Item]) -> None:

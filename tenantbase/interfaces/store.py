@@ -59,8 +59,8 @@ class GroupResult(msgspec.Struct, Generic[Ticket_co], frozen=True):
     """The result of a group.
 
     Attributes:
-        outcomes: for each transaction, in order, what its commands did, or why it was not made;
-            None for one that was withdrawn.
+        outcomes: for each transaction, in order, what its commands did, or why it failed; None for
+            one that was withdrawn.
         ticket: the write that was committed on the seqlock; None when nothing changed.
     """
 
@@ -77,13 +77,13 @@ class Store(Protocol):
 
     @property
     def troubles(self) -> Sequence[Trouble]:
-        """Problems of a database that still serves."""
+        """Current problems of the database, while it still serves."""
 
     async def read(self, keys: Sequence[str], now: float) -> list[Entry | None | StoreError]:
         """The entries of these keys, in their order, from one snapshot.
 
-        A key whose row is damaged has the error in its place. Beyond a size in all, keys have
-        ``LeftOut`` in their place; never the first.
+        A key whose row is damaged has the error in its place. Beyond a total size, keys have
+        ``LeftOut`` in their place, but never the first key.
         """
 
     async def scan(
@@ -116,13 +116,13 @@ class Store(Protocol):
         """
 
     async def last_version(self) -> int:
-        """The newest version given out."""
+        """The newest version assigned."""
 
     async def access(self, known: int | None) -> Access | None:
         """Tenants and tokens; None if their version is still ``known``, which costs little."""
 
     async def check(self) -> None:
-        """Return if the store can serve reads and writes.
+        """Check that the store can serve reads and writes.
 
         Raises:
             StoreError: it cannot; the text says why.

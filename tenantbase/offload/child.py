@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from tenantbase.errors import InvalidRequest
-from tenantbase.json_requests import SET_VALUE, Read, SetValue, content, read_many
-from tenantbase.json_text import check_json, parse
+from tenantbase.json_requests import SET_VALUE, Read, SetValue, content_pieces, read_many
+from tenantbase.json_text import Text, check_json, parse
 
 _FILE: Final = 0
 _ANSWER: Final = 1
@@ -28,7 +28,7 @@ _NOTHING: Final = msgspec.Raw(b"")
 class Job(Enum):
     """How to parse the body."""
 
-    VALUE = "value"  # a value, only checked to be valid JSON
+    VALUE = "value"  # a value, only checked to be valid JSON; it stays in the file
     ENTRY = "entry"  # of set-value
     ENTRIES = "entries"  # of set-values
 
@@ -51,7 +51,8 @@ def main() -> None:
     job, seconds, max_entries = Job(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     signal.alarm(seconds)  # the parent may be dead or stopped
     text = read_at(_FILE, os.fstat(_FILE).st_size, 0)
-    os.ftruncate(_FILE, 0)  # frees the memory
+    if job is not Job.VALUE:
+        os.ftruncate(_FILE, 0)  # frees the memory
     answer = pickle.dumps(_done(job, text, max_entries))
     with open(_ANSWER, "wb", closefd=False) as output:
         output.write(answer)
@@ -61,16 +62,20 @@ def _done(job: Job, text: bytes, max_entries: int) -> Answer:
     entries: list[tuple[SetValue, int | InvalidRequest]] = []
     at = 0
     try:
+        if job is Job.VALUE:
+            check_json(text, "value")
+            return Answer([(SetValue("", _NOTHING), len(text))], None)
         for each in _read(job, text, max_entries):
             given = msgspec.structs.replace(each.given, value=_NOTHING)
+            begin = at
             try:
-                value = content(each.given)
+                for piece in content_pieces(each.given):
+                    write_at(_FILE, piece, at)
+                    at += len(piece)
             except InvalidRequest as error:
                 entries.append((given, error))
                 break
-            write_at(_FILE, value, at)
-            at += len(value)
-            entries.append((given, len(value)))
+            entries.append((given, at - begin))
     except InvalidRequest as error:
         return Answer(entries, error)
     return Answer(entries, None)
@@ -79,10 +84,8 @@ def _done(job: Job, text: bytes, max_entries: int) -> Answer:
 def _read(job: Job, text: bytes, max_entries: int) -> Iterator[Read]:
     if job is Job.ENTRIES:
         yield from read_many(text, max_entries)
-    elif job is Job.ENTRY:
-        yield Read(parse(SET_VALUE, text))
     else:
-        check_json(text, "value")
+        yield Read(parse(SET_VALUE, text))
 
 
 def read_at(fd: int, size: int, at: int) -> bytes:
@@ -93,7 +96,7 @@ def read_at(fd: int, size: int, at: int) -> bytes:
     return data
 
 
-def write_at(fd: int, data: bytes, at: int) -> None:
+def write_at(fd: int, data: Text, at: int) -> None:
     """Write to a file without holding the interpreter's lock."""
     rest = memoryview(data)
     while rest:

@@ -53,10 +53,20 @@ class ParserProcess:
     def __init__(self) -> None:
         self._turn = asyncio.Semaphore(1)
 
-    async def check_value(self, text: bytes) -> None:
-        """Check that the text is JSON that may be stored. Raises as ``check_json`` does."""
-        for _ in await self._read(Job.VALUE, text, 0):
-            pass
+    async def checked(self, text: bytes) -> bytes:
+        """The text, if it is JSON that may be stored.
+
+        It is released while the child has it; callers should not keep it either.
+
+        Raises:
+            InvalidRequest: as ``check_json`` does.
+            Overloaded: it cannot be done now.
+        """
+        reading = self._read(Job.VALUE, text, 1)
+        del text
+        (read,) = await reading
+        assert isinstance(read.value, bytes)
+        return read.value
 
     def read(
         self, job: Job, text: bytes, max_entries: int = 1

@@ -34,7 +34,7 @@ class Config:
         read.host,
         None,
         "HOST",
-        "The only address to listen on; anything but loopback needs --insecure.",
+        "The only address to listen on; anything but loopback needs a database with tokens, or --insecure.",
         shown="127.0.0.1 and ::1",
     )
     port: int = option(
@@ -110,6 +110,14 @@ class Config:
         "N",
         "Open connections per worker; further ones get a 503.",
     )
+    max_requests: int = option(
+        read.integer(1, 1_000_000),
+        # A worker answers some 15,000 requests a second, so the last of these waits for a quarter
+        # of a second. With more, only the wait would grow.
+        4_000,
+        "N",
+        "Requests in flight per worker, watches aside; further ones get a 503.",
+    )
     allowed_host: tuple[str, ...] = option(
         read.host,
         (),
@@ -122,6 +130,13 @@ class Config:
         (),
         "ORIGIN",
         "An origin whose pages may call the service; http://localhost:* allows any port.",
+        many=True,
+    )
+    trusted_proxy: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = option(
+        read.network,
+        (),
+        "NETWORK",
+        "Proxies whose X-Forwarded-For and X-Forwarded-Proto to believe, such as 10.0.0.0/8.",
         many=True,
     )
     tls_cert: Path | None = option(
@@ -143,7 +158,7 @@ class Config:
         read.switch,
         False,
         "",
-        "Allow any --host, without authentication, and without encryption unless TLS is on.",
+        "Allow any --host while the database has no tokens, so that anybody may use it.",
     )
     workers: int = option(
         read.workers,
@@ -152,8 +167,8 @@ class Config:
         "Worker processes; auto starts one for each available processor.",
     )
     watchdog_seconds: float = option(
-        # Nothing blocks an event loop for as much as a second, but a machine that swaps is slow
-        # rather than stuck.
+        # Nothing blocks an event loop for even a second, but on a machine that swaps, one may be
+        # slow and not stuck.
         read.seconds(3600, zero=True),
         30.0,
         "SECONDS",
@@ -288,12 +303,4 @@ def _contradictions(config: Config, given: Mapping[str, object]) -> list[str]:
             mistakes.append(f"{flag(name)}: needs --url as well")
     if config.token is not None and config.token_file is not None:
         mistakes.append("--token and --token-file: give one, not both")
-    if not (config.loopback or config.insecure):
-        missing = (
-            "no authentication" if config.tls_cert else "neither encryption nor authentication"
-        )
-        mistakes.append(
-            f"--host: {config.host} is reachable from other machines, and there is {missing};"
-            " if that is intended, add --insecure"
-        )
     return mistakes

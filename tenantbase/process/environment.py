@@ -19,7 +19,7 @@ INJECTOR: Final = "Kubernetes and Docker set it for a service of this name"
 
 
 def is_injected_address(variable: str, text: str) -> bool:
-    """Whether a variable that could be an option's holds the address of a service instead."""
+    """Whether an option's variable holds the address of a service instead of a value."""
     return variable.endswith("_PORT") and _INJECTED_ADDRESS.fullmatch(text) is not None
 
 

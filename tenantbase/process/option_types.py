@@ -103,6 +103,15 @@ def _serialised_host(name: str) -> str:
         raise ValueError("expected an origin with a host name or an IP address") from None
 
 
+def network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(text.strip())
+    except ValueError:
+        raise ValueError(
+            "expected an address or a network, such as 10.0.0.7 or 10.0.0.0/8"
+        ) from None
+
+
 def url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:

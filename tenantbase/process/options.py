@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 PREFIX: Final = "TENANTBASE_"
-"""Of the environment variables."""
+"""The prefix of the environment variables."""
 
 
 def option(
@@ -25,7 +25,7 @@ def option(
         parse: reads one value's text; its ValueError says what was expected.
         text: the help.
         many: the option may be repeated.
-        shown: the default as help shows it, where that is not the text of ``default``.
+        shown: the default as help shows it, if that is not the text of ``default``.
     """
     return field(
         default=default,
@@ -76,7 +76,7 @@ class Option:
         return not self.metavar
 
     def read(self, stated: object) -> object:
-        """The value of a text, of several texts, or of a switch that was given."""
+        """Read the option's value from a text, from several texts, or from a switch."""
         if isinstance(stated, str):
             return self._read(stated)
         if isinstance(stated, tuple | list):

@@ -22,6 +22,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from tenantbase.auth.rates import Rates
 from tenantbase.errors import TenantbaseError
 from tenantbase.process import worker as worker_process
 from tenantbase.process.config import Config
@@ -113,6 +114,7 @@ class _Supervisor:
         self._ready = ready
         self._certificates = certificates
         self._handled = _SIGNALS if certificates is None else (*_SIGNALS, signal.SIGHUP)
+        self._rates = Rates()  # shared by all workers
         self._workers: list[_Worker] = []
         self._starts_at: list[float] = []  # when to start further workers, in order
         self._pause = _FIRST_PAUSE_SECONDS
@@ -240,6 +242,8 @@ class _Supervisor:
                 beat=lambda: _report(pipe, _BEAT),
                 beat_seconds=self._beat_seconds,
                 shutdown_pipe=self._shutdown_pipe,
+                rates=self._rates,
+                refuse_open=not self._announced,  # later, a running server refuses requests instead
             )
             status = 0
         except TenantbaseError as error:

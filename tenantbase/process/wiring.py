@@ -30,6 +30,7 @@ from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.owned_files import is_marked
 from tenantbase.process.config import HEARTBEAT_SECONDS, MAX_BATCH_ENTRIES, Config
 from tenantbase.process.exit_timer import ExitTimer
+from tenantbase.scope import tenant_of
 
 log = logging.getLogger("tenantbase")
 
@@ -112,7 +113,9 @@ async def open_cache(
         stack.callback(waiting.cancel)
         await lock.take(config.write_timeout)
         waiting.cancel()
-        store = await SqliteStore.open(path, lock.held, mark=tags, read_timeout=config.read_timeout)
+        store = await SqliteStore.open(
+            path, lock.held, mark=tags, read_timeout=config.read_timeout, lane_of=tenant_of
+        )
         stack.push_async_callback(store.close)
         sealer = ItemSealer(store.secret)
         client = None
@@ -132,6 +135,7 @@ async def open_cache(
             max_item_bytes=memcached.max_item_bytes if memcached else _DEFAULT_ITEM_BYTES,
             write_timeout=config.write_timeout,
             read_timeout=config.read_timeout,
+            lane_of=tenant_of,  # each tenant is a lane of its own
         )
         stack.push_async_callback(cache.drained)
         try:

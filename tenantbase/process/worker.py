@@ -9,6 +9,9 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from tenantbase.auth.rates import Rates
+from tenantbase.database import Database
+from tenantbase.errors import ConfigError
 from tenantbase.process.config import Config
 from tenantbase.process.exit_timer import ExitTimer
 from tenantbase.process.sweeper import sweeping
@@ -39,6 +42,8 @@ def run(
     beat: Callable[[], object],
     beat_seconds: float,
     shutdown_pipe: int,
+    rates: Rates | None = None,
+    refuse_open: bool = True,
 ) -> None:
     """Serve until SIGTERM or until ``shutdown_pipe`` is closed, then drain and close.
 
@@ -49,15 +54,20 @@ def run(
         beat: the heartbeat, called by the event loop at intervals. Must not raise.
         beat_seconds: the interval; 0 turns heartbeats off.
         shutdown_pipe: the read end of a pipe. End of file there means: shut down.
+        rates: the requests of each tenant, counted by all workers; None: this is the only one.
+        refuse_open: do not serve other machines while anybody may use the database. Otherwise
+            every request is refused until it is closed.
 
     Raises:
-        TenantbaseError: the database could not be opened.
+        TenantbaseError: the database could not be opened, or is open to other machines.
     """
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
         if beat_seconds:
             _call_repeatedly(runner.get_loop(), beat, beat_seconds)
         runner.run(
-            _serve_until_stopped(config, sockets, memcached, certificates, ready, shutdown_pipe)
+            _serve_until_stopped(
+                config, sockets, memcached, certificates, ready, shutdown_pipe, rates, refuse_open
+            )
         )
 
 
@@ -68,6 +78,8 @@ async def _serve_until_stopped(
     certificates: Certificates | None,
     ready: Callable[[], object],
     shutdown_pipe: int,
+    rates: Rates | None,
+    refuse_open: bool,
 ) -> None:
     timeouts = config.drain_delay + config.drain_timeout + config.write_timeout
     allowed = timeouts + _SHUTDOWN_GRACE_SECONDS
@@ -80,8 +92,10 @@ async def _serve_until_stopped(
     lifecycle = Lifecycle()
     try:
         async with open_database(config, memcached) as database, sweeping(database):
+            if refuse_open and not settings.may_be_open:
+                await _check_closed(database, config)
             async with serving(
-                create_app(database, settings, lifecycle), sockets, lifecycle, settings
+                create_app(database, settings, lifecycle, rates), sockets, lifecycle, settings
             ):
                 gc.freeze()  # all objects so far are permanent, so the collector can skip them
                 gc.set_threshold(*_GC_THRESHOLDS)
@@ -90,6 +104,18 @@ async def _serve_until_stopped(
                 await stop.wait()
     finally:
         last_resort.cancel()
+
+
+async def _check_closed(database: Database, config: Config) -> None:
+    """Return if every request needs a token. Raises ConfigError."""
+    access = await database.access(None)
+    if access is None or not access.closed:
+        missing = "" if config.tls_cert else ", without encryption"
+        raise ConfigError(
+            f"--host: {config.host} is reachable from other machines, and the database has no tokens:"
+            f" anybody could use it{missing}; make one with `tenantbase token create`, or add"
+            " --insecure if that is intended"
+        )
 
 
 def _call_repeatedly(
@@ -128,10 +154,12 @@ def web_settings(config: Config, certificates: Certificates | None = None) -> We
         may_be_open=config.loopback or config.insecure,
         allowed_hosts=frozenset(config.allowed_host),
         cors_origins=frozenset(config.cors_origin),
+        trusted_proxies=config.trusted_proxy,
         limits=limits_of(config),
         max_request_bytes=config.max_request_bytes,
         max_inflight_bytes=config.max_inflight_bytes,
         max_connections=config.max_connections,
+        max_requests=config.max_requests,
         body_timeout=config.body_timeout,
         keepalive_timeout=config.keepalive_timeout,
         fast_path=not config.no_fast_path,

@@ -16,6 +16,7 @@ from tenantbase.offload.runner import ParserProcess
 from tenantbase.web import sending
 from tenantbase.web.caller import Callers, identify
 from tenantbase.web.fast_path.borrowed import BorrowedTransport
+from tenantbase.web.forwarding import forwarded_scheme
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.administration import Administration
 from tenantbase.web.handlers.bulk import Bulk
@@ -39,6 +40,7 @@ log = logging.getLogger("tenantbase.web")
 
 _WHOLE_SERVER: Final = ("/", "*")  # targets of OPTIONS (RFC 9110, section 9.3.7)
 
+_PROBES: Final = ("/health-check", "/livez")
 DATABASE: Final = web.AppKey("database", Database)
 CALLERS: Final = web.AppKey("callers", Callers)
 GUARD: Final = web.AppKey("guard", Guard)
@@ -58,6 +60,7 @@ def create_app(
     callers = Callers(database, rates or Rates(), may_be_open=settings.may_be_open)
     unread = lifecycle.connections.unread
     unread.limit = settings.max_inflight_bytes
+    lifecycle.limit = settings.max_requests
     answering = partial(sending.answering, unread=unread)
     parser = ParserProcess()
     values = Values(database, settings, parser)
@@ -124,6 +127,25 @@ def create_app(
     return app
 
 
+def _is_of_server(request: web.Request) -> bool:
+    """Whether it is OPTIONS for the whole server, which is a health check."""
+    return request.method == hdrs.METH_OPTIONS and request.raw_path in _WHOLE_SERVER
+
+
+def _is_probe(request: web.Request) -> bool:
+    """Whether it asks for the state of the server, which is answered at any load."""
+    return request.path in _PROBES or _is_of_server(request)
+
+
+def _name_client(request: web.Request, guard: Guard, lifecycle: Lifecycle) -> None:
+    """Note for the log which client a trusted proxy's request comes from."""
+    transport = request.transport
+    client = guard.proxies.client(request.headers.getall(hdrs.X_FORWARDED_FOR, ()))
+    if transport is not None and client is not None:
+        own = transport.lent if isinstance(transport, BorrowedTransport) else transport
+        lifecycle.connections.forwarded(own, client)
+
+
 def _boundary(
     guard: Guard, callers: Callers, lifecycle: Lifecycle, health: Health, budget: Budget
 ) -> Middleware:
@@ -138,15 +160,19 @@ def _boundary(
             if isinstance(request.transport, BorrowedTransport):
                 request.transport.judged()
         try:
-            guard.check(request.method, request.raw_path, request.headers)
+            if lifecycle.active > lifecycle.limit and not _is_probe(request):
+                raise lifecycle.overloaded()
+            scheme = None
+            if guard.proxies and guard.proxies.trusts(request.transport):
+                scheme = forwarded_scheme(request.headers)
+                _name_client(request, guard, lifecycle)
+            guard.check(request.method, request.raw_path, request.headers, scheme)
+            check_expectation(request)
             if preflight := guard.preflight(request.method, request.headers):
-                check_expectation(request)
                 return await respond(request, preflight)
-            if request.method == hdrs.METH_OPTIONS and request.raw_path in _WHOLE_SERVER:
-                check_expectation(request)
+            if _is_of_server(request):
                 return await respond(request, await health.options())
             identify(request, callers)
-            check_expectation(request)
             return await handler(request)
         except ConnectionError:
             raise  # the client is gone; aiohttp's own errors for this are subclasses

@@ -14,6 +14,7 @@ from typing import Final
 from aiohttp import hdrs
 
 from tenantbase.web.answer import Answer
+from tenantbase.web.forwarding import Proxies
 from tenantbase.web.problems import ContentEncoded, CrossOrigin, Misdirected, TransferEncoded
 from tenantbase.web.settings import WebSettings
 
@@ -42,7 +43,8 @@ class Guard:
         self._checks_host = settings.loopback or bool(settings.allowed_hosts)
         self._allowed_hosts = frozenset(host.removesuffix(".") for host in settings.allowed_hosts)
         self._cors_origins = settings.cors_origins
-        self._secure = settings.tls is not None
+        self._scheme = None if settings.tls is None else "https"  # None: a proxy may add TLS
+        self.proxies = Proxies(settings.trusted_proxies)
         self._may_be_host = lru_cache(maxsize=256)(self._is_host_of_ours)
 
     @property
@@ -50,12 +52,15 @@ class Guard:
         """Whether pages of any other origin may read answers."""
         return bool(self._cors_origins)
 
-    def check(self, method: str, target: str, headers: Mapping[str, str]) -> None:
+    def check(
+        self, method: str, target: str, headers: Mapping[str, str], scheme: str | None = None
+    ) -> None:
         """Raise unless the request is acceptable.
 
         Args:
             target: the request target as received.
             headers: case-insensitive.
+            scheme: of the client's connection, if a trusted proxy says it.
 
         Raises: Misdirected, CrossOrigin, ContentEncoded, TransferEncoded: it is not.
         """
@@ -81,15 +86,15 @@ class Guard:
                 {hdrs.ACCEPT_ENCODING: "identity"},
             )
         if method not in SAFE_METHODS:
-            self._check_origin(headers)
+            self._check_origin(headers, scheme or self._scheme)
 
-    def _check_origin(self, headers: Mapping[str, str]) -> None:
+    def _check_origin(self, headers: Mapping[str, str], scheme: str | None) -> None:
         origin = headers.get(hdrs.ORIGIN)
         if origin is not None:
             if self._is_allowed(origin):
                 return
             host = headers.get(hdrs.HOST, "")
-            if not _is_origin_of(origin.lower(), host.lower(), self._secure):
+            if not _is_origin_of(origin.lower(), host.lower(), scheme):
                 raise CrossOrigin(
                     f"a page of {_excerpt(origin)} may not write to {_excerpt(host)}: allow it with"
                     " --cors-origin or, behind a proxy, have the proxy pass Host on unchanged"
@@ -149,14 +154,14 @@ class Guard:
         )
 
 
-def _is_origin_of(origin: str, host: str, secure: bool) -> bool:
+def _is_origin_of(origin: str, host: str, expected: str | None) -> bool:
     """Whether pages of ``host`` have this origin.
 
-    The scheme may be a proxy's. With TLS it must be https: an attacker on the network can change a
-    page that was loaded over plain HTTP.
+    Without an expected scheme it may be a proxy's. With TLS it must be https: an attacker on the
+    network can change a page that was loaded over plain HTTP.
     """
     scheme, _, authority = origin.partition("://")
-    if secure and scheme != "https":
+    if expected is not None and scheme != expected:
         return False
     # Browsers omit the scheme's default port from both; some proxies add it to Host.
     return bool(authority) and authority == host.removesuffix(_DEFAULT_PORTS.get(scheme, ":"))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from tenantbase.web.problems import OverLimit
 from tenantbase.web.transport.connections import Connections
 
 
@@ -15,7 +19,8 @@ class Lifecycle:
             ``Connection: close``, and its health is 503.
         in_flight: requests that began before the draining and have not ended.
         active: all requests that have begun and not ended.
-        begun: all requests so far.
+        begun: requests so far.
+        limit: the most requests that may be active.
         connections: the open connections.
     """
 
@@ -24,6 +29,7 @@ class Lifecycle:
         self.in_flight = 0
         self.active = 0
         self.begun = 0
+        self.limit: float = math.inf
         self.connections = Connections()
         self._draining = asyncio.Event()
         self._finished = asyncio.Event()
@@ -44,6 +50,19 @@ class Lifecycle:
             self.in_flight -= 1
             if self.draining and not self.in_flight:
                 self._finished.set()
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        """Inside the block, an active request only waits, and leaves its place to another."""
+        self.limit += 1
+        try:
+            yield
+        finally:
+            self.limit -= 1
+
+    def overloaded(self) -> OverLimit:
+        """The error of a request beyond the limit."""
+        return OverLimit("there are too many requests in flight; try again later", "max-requests")
 
     def drain(self) -> None:
         """Start the shutdown."""

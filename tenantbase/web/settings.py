@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tenantbase.database import Limits
+from tenantbase.web.forwarding import Network
 from tenantbase.web.transport.tls import TlsContext
 
 
@@ -20,12 +21,14 @@ class WebSettings:
             port. If there are any, ``Host`` is checked on every address.
         cors_origins: origins whose pages may read and write, as browsers write them; ``:*`` in
             place of a port allows every port.
+        trusted_proxies: networks whose forwarding headers are believed.
         limits: of operations, which the database applies too.
         max_request_bytes: the largest JSON body. It exceeds the largest value, which base64 makes
             longer.
         max_inflight_bytes: memory for the request bodies of all requests together, and as much
             again for answers that clients have yet to read.
         max_connections: open connections.
+        max_requests: requests in flight, besides watches and health checks.
         body_timeout: for a request body to arrive.
         keepalive_timeout: for an idle connection, or one whose request head is incomplete.
         fast_path: answer plain requests without aiohttp.
@@ -39,10 +42,12 @@ class WebSettings:
     may_be_open: bool
     allowed_hosts: frozenset[str]
     cors_origins: frozenset[str]
+    trusted_proxies: tuple[Network, ...]
     limits: Limits
     max_request_bytes: int
     max_inflight_bytes: int
     max_connections: int
+    max_requests: int
     body_timeout: float
     keepalive_timeout: float
     fast_path: bool

@@ -22,7 +22,7 @@ class Log:
 
     Attributes:
         looks: how often its counter was read.
-        reads: how often it was read.
+        reads: how often the log itself was read.
         when_asked: called while a request for the newest version is in flight.
     """
 
@@ -131,7 +131,7 @@ async def test_trouble_with_the_log_is_logged_once_per_occurrence(
                 await until(lambda reads=reads: log.reads > reads + 2)  # type: ignore[misc]
 
 
-async def test_what_others_did_is_passed_over_on_the_way_through_the_log() -> None:
+async def test_reading_the_log_skips_unwatched_keys() -> None:
     log = Log()
     log.commit(*(f"other/{number}" for number in range(2 * BATCH)))
     log.commit("mine/1")
@@ -172,7 +172,7 @@ async def test_a_reset_goes_to_the_watchers_of_its_prefix() -> None:
         assert await taking[2] == ["b/1"]
 
 
-async def test_every_watcher_has_its_heartbeats() -> None:
+async def test_every_watcher_gets_heartbeats() -> None:
     feed = Feed(Log(), heartbeat=0.5)
     all_have_them = asyncio.Barrier(3)
 

@@ -44,7 +44,7 @@ def event(version: int) -> ChangeEvent:
     return ChangeEvent(version, EventKind.SET, "k")
 
 
-async def test_a_queue_has_a_bound_and_is_let_go_of_beyond_it() -> None:
+async def test_a_full_queue_is_dropped() -> None:
     subscription = Subscription(Log(0), lambda: 0, "", 0, never)
     task = await waiting(subscription)
     subscription.deliver(event(1))
@@ -63,7 +63,7 @@ async def test_closing_wakes_the_waiting_reader() -> None:
         assert await task is None
 
 
-async def test_taking_events_counts_as_taking_the_heartbeat() -> None:
+async def test_taking_events_counts_as_taking_a_heartbeat() -> None:
     subscription = Subscription(Log(0), lambda: 0, "", 0, never)
     task = await waiting(subscription)
     subscription.deliver(event(1))

@@ -19,7 +19,7 @@ from tenantbase.main import main
 from tests.app_server import AppServer, clean_environment
 from tests.servers import stopped_writer
 
-pytestmark = pytest.mark.integration  # some commands serve
+pytestmark = pytest.mark.integration  # some commands start a server
 
 
 Tenantbase = Callable[..., Result]
@@ -58,7 +58,7 @@ def failed(result: Result, message: str, status: int = 1) -> bool:
     return result.exit_code == status
 
 
-# A VALUE, and the text that is stored for it.
+# A VALUE on the command line, and the text that is stored for it.
 VALUES = [
     ("1.0", "1.0"),
     ("-0", "-0"),
@@ -105,7 +105,7 @@ def test_bytes_stay_as_they_are(tenantbase: Tenantbase) -> None:
     assert msgspec.json.decode(line)["encoding"] == "base64"
 
 
-def test_set_prints_what_it_made(tenantbase: Tenantbase) -> None:
+def test_set_prints_the_result(tenantbase: Tenantbase) -> None:
     first = msgspec.json.decode(tenantbase("set", "k", "1").stdout)
     second = msgspec.json.decode(tenantbase("set", "k", "2", "--ttl", "1e3").stdout)
     assert first.keys() == second.keys() == {"key", "id", "version", "created", "expires_at"}
@@ -132,7 +132,7 @@ def test_conditions(tenantbase: Tenantbase) -> None:
     assert tenantbase("get", "k").exit_code == 1
 
 
-def test_deleting_is_silent_and_may_be_repeated(tenantbase: Tenantbase) -> None:
+def test_deleting_is_silent_and_repeatable(tenantbase: Tenantbase) -> None:
     tenantbase("set", "k", "1")
     for _ in range(2):
         result = tenantbase("delete", "k")
@@ -199,7 +199,7 @@ def test_a_large_value(tenantbase: Tenantbase) -> None:
     assert failed(too_large, "a value has at most 1,048,576 bytes")
 
 
-def test_what_is_missing_is_asked_for(tenantbase: Tenantbase) -> None:
+def test_missing_arguments_are_prompted_for(tenantbase: Tenantbase) -> None:
     asked = tenantbase("set", stdin="k\n[1]\n")
     # click's runner echoes its input as if it had been typed.
     assert asked.exit_code == 0 and asked.stderr == "Key: k\nValue: [1]\n"
@@ -220,7 +220,9 @@ def test_what_is_missing_is_asked_for(tenantbase: Tenantbase) -> None:
         (["delete"], "", "Key"),
     ],
 )
-def test_nobody_answers(tmp_path: Path, args: list[str], stdin: str, question: str) -> None:
+def test_an_unanswered_prompt_fails(
+    tmp_path: Path, args: list[str], stdin: str, question: str
+) -> None:
     result = run(*args, stdin=stdin, TENANTBASE_DATABASE=str(tmp_path / "x.db"))
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == f"Error: {question.upper()} is missing"
@@ -242,7 +244,7 @@ def test_asks_at_a_terminal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("args", [["get", "k"], ["delete", "k"], ["list"]])
-def test_only_set_makes_a_database(tmp_path: Path, args: list[str]) -> None:
+def test_only_set_creates_a_database(tmp_path: Path, args: list[str]) -> None:
     database = tmp_path / "x.db"
     assert failed(run(*args, "--database", str(database)), f"there is no database {database}")
     assert list(tmp_path.iterdir()) == []
@@ -253,7 +255,7 @@ def test_only_set_makes_a_database(tmp_path: Path, args: list[str]) -> None:
 @pytest.mark.parametrize(
     "args", [["set", "k", "2"], ["get", "k"], ["get", "x"], ["delete", "k"], ["list"]]
 )
-def test_nothing_is_left_but_the_database(tmp_path: Path, args: list[str]) -> None:
+def test_only_the_database_file_remains(tmp_path: Path, args: list[str]) -> None:
     database = tmp_path / "x.db"
     assert run("set", "k", "1", "--database", str(database)).exit_code == 0
     run(*args, "--database", str(database))
@@ -286,7 +288,7 @@ def test_a_running_server_never_shows_an_old_value(server: AppServer) -> None:
 
 
 @pytest.mark.parametrize("args", [["set", "k", "2"], ["get", "k"]])
-def test_a_writer_that_is_stopped_is_given_up(tmp_path: Path, args: list[str]) -> None:
+def test_waiting_for_a_stopped_writer_times_out(tmp_path: Path, args: list[str]) -> None:
     database = tmp_path / "x.db"
     assert run("set", "k", "1", "--database", str(database)).exit_code == 0
     with stopped_writer(database) as writer:
@@ -308,7 +310,7 @@ def test_a_writer_that_is_stopped_is_given_up(tmp_path: Path, args: list[str]) -
     assert list(tmp_path.iterdir()) == [database]
 
 
-def test_a_server_that_is_not_there(unused_tcp_port: int) -> None:
+def test_an_unreachable_server_is_an_error(unused_tcp_port: int) -> None:
     url = f"http://127.0.0.1:{unused_tcp_port}"
     result = run("get", "k", "--url", url)
     assert result.exit_code == 1
@@ -331,12 +333,11 @@ def test_a_foreign_server(server: AppServer) -> None:
             ["Error: TENANTBASE_WORKERS: '0': expected auto or a number from 1 to 1024"],
         ),
         (
-            ["serve", "--host", "0.0.0.0", "--log-level", "x"],
+            ["serve", "--tls-key", "key.pem", "--log-level", "x"],
             {},
             [
                 "Error: --log-level: 'x': expected one of debug, info, warning, error, critical",
-                "Error: --host: 0.0.0.0 is reachable from other machines, and there is neither"
-                " encryption nor authentication; if that is intended, add --insecure",
+                "Error: --tls-key: needs --tls-cert as well",
             ],
         ),
     ],
@@ -357,7 +358,7 @@ def test_an_unknown_variable_is_reported_once_and_ignored(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("args", [["serve", "--prot", "1"], ["get", "a", "b"], ["frob"]])
-def test_what_does_not_exist_is_misuse(args: list[str]) -> None:
+def test_unknown_commands_and_options_are_usage_errors(args: list[str]) -> None:
     assert run(*args).exit_code == 2
 
 
@@ -392,7 +393,7 @@ def test_modules_are_commands(module: str, args: list[str], text: str) -> None:
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_what_needs_no_server_does_not_wait_for_aiohttp_to_be_imported(
+def test_commands_on_a_database_do_not_import_aiohttp(
     tmp_path: Path, args: list[str], output: bytes
 ) -> None:
     database = str(tmp_path / "x.db")
@@ -423,7 +424,7 @@ def test_a_negative_number_is_not_an_option(tenantbase: Tenantbase, number: str)
 
 
 @pytest.mark.parametrize("value", ["--tll", "-x", "-5x"])
-def test_what_looks_like_an_option_needs_two_dashes(tenantbase: Tenantbase, value: str) -> None:
+def test_arguments_like_options_need_two_dashes(tenantbase: Tenantbase, value: str) -> None:
     refused = tenantbase("set", "k", value)
     assert refused.exit_code == 2
     assert refused.stderr.endswith("To give it as an argument, put -- before it.\n")

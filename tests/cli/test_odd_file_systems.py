@@ -9,7 +9,7 @@ import pytest
 from tests.command import command, refused
 
 INJECTED = {
-    # All such calls concern the tag file: Python itself needs neither locks nor shared maps.
+    # All these calls are for the tag file: Python itself needs neither locks nor shared maps.
     "flock:error=ENOLCK": ("cannot lock the tag file", "No locks available", "flock"),
     "flock:error=EOPNOTSUPP": ("cannot lock the tag file", "flock"),
     "mmap:error=ENODEV": ("cannot map the tag file", "No such device", "shared memory maps"),
@@ -19,7 +19,7 @@ INJECTED = {
 @pytest.mark.parametrize("exists", [False, True], ids=["new", "old"])
 @pytest.mark.parametrize("args", [("set", "k", "2"), ("import",), ("get", "k"), ("export",)])
 @pytest.mark.parametrize("injected", INJECTED)
-def test_what_is_lacking_is_named(
+def test_the_lacking_feature_is_named(
     tmp_path: Path, injected: str, args: tuple[str, ...], exists: bool
 ) -> None:
     database = tmp_path / "x.db"
@@ -43,7 +43,7 @@ def test_a_lock_file_that_cannot_be_locked(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_directory_that_takes_no_files() -> None:
+def test_a_directory_that_refuses_new_files() -> None:
     """The kernel reports that the file does not exist, as if another process had removed it."""
     database = Path("/proc/x.db")
     done = command("set", "--database", str(database), "k", "1")

@@ -45,7 +45,7 @@ def database(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[Path]:
-    """A directory for exported files; at the end it must hold nothing else."""
+    """A directory for exported files, which must hold nothing else at the end."""
     directory = tmp_path / "out"
     directory.mkdir()
     yield directory
@@ -88,7 +88,7 @@ def test_a_link_stays_and_its_target_is_replaced(database: Path, directory: Path
     assert link.is_symlink() and msgspec.json.decode(file.read_bytes())["key"] == "k"
 
 
-def test_no_room_leaves_the_old_file(full: Path, directory: Path) -> None:
+def test_a_full_disk_leaves_the_old_file(full: Path, directory: Path) -> None:
     file = directory / "a.ndjson"
     file.write_text("old\n")
     done = export(full, file, preexec_fn=small_files)
@@ -118,7 +118,7 @@ def test_a_new_file_is_synced_before_it_has_its_name(database: Path, directory: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_what_is_ended_half_way_leaves_the_old_file(
+def test_an_interrupted_export_leaves_the_old_file(
     full: Path, directory: Path, number: signal.Signals
 ) -> None:
     file = directory / "a.ndjson"
@@ -161,7 +161,7 @@ def test_a_directory_that_is_missing(database: Path, directory: Path) -> None:
     assert refused(export(database, file), f"cannot write to {file}: No such file or directory")
 
 
-def test_what_is_not_regular_is_written_directly(database: Path, tmp_path: Path) -> None:
+def test_special_files_are_written_directly(database: Path, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     read: list[bytes] = []
@@ -194,8 +194,8 @@ def test_standard_output_is_closed(database: Path, args: tuple[str, ...]) -> Non
     assert refused(done, "cannot write to standard output: it is closed")
 
 
-def test_a_set_that_cannot_be_printed_has_stored(database: Path) -> None:
-    """The exit status is about the value: a script that takes a lock with --if-absent must know."""
+def test_a_set_whose_answer_cannot_be_printed_has_stored(database: Path) -> None:
+    """The exit status says whether the value is stored: a script that takes a lock relies on it."""
     where = ("--database", str(database))
     with open("/dev/full", "wb") as nowhere:
         done = command("set", *where, "k", "2", stdout=nowhere)
@@ -208,7 +208,7 @@ def test_a_set_that_cannot_be_printed_has_stored(database: Path) -> None:
     assert command("get", *where, "k").stdout == b"3\n"
 
 
-def test_everything_is_closed(database: Path) -> None:
+def test_all_standard_streams_are_closed(database: Path) -> None:
     """No file of the database gets the descriptor of standard output or error."""
 
     def close_all() -> None:
@@ -232,7 +232,7 @@ def test_standard_input_is_closed(database: Path, args: tuple[str, ...]) -> None
     assert refused(done, "cannot read standard input: it is closed")
 
 
-def test_a_reader_that_has_seen_enough(full: Path) -> None:
+def test_a_reader_that_stops_early_ends_the_command(full: Path) -> None:
     for name in ("list", "export"):
         process = subprocess.Popen(
             [*TENANTBASE, name, "--database", str(full)],
@@ -257,7 +257,7 @@ def test_ctrl_c_while_an_import_waits_for_its_input(database: Path) -> None:
         env=clean_environment(),
     )
     poll(Path(f"{database}-tags").exists, "it opens the database", READY_SECONDS)
-    time.sleep(0.5)  # until it waits for input; Ctrl-C must work before that, too
+    time.sleep(0.5)  # give it time to wait for input; Ctrl-C must work before that, too
     # Keep the pipe open, or the end of input would end the command.
     process.send_signal(signal.SIGINT)
     assert process.wait(READY_SECONDS) == 1

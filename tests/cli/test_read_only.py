@@ -29,7 +29,7 @@ def obey_modes() -> None:
 
 @pytest.fixture(params=["file", "directory", "both"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A database with one entry, of which some parts are read-only."""
+    """A database with one entry; the file, its directory or both are read-only."""
     directory = tmp_path / "data"
     directory.mkdir()
     database = directory / "x.db"
@@ -58,13 +58,13 @@ def test_it_is_read(database: Path) -> None:
 
 
 @pytest.mark.parametrize("args", [("set", "k", "2"), ("delete", "k"), ("import",)])
-def test_it_is_not_written(database: Path, args: tuple[str, ...]) -> None:
+def test_a_read_only_database_is_not_written(database: Path, args: tuple[str, ...]) -> None:
     assert refused(run(database, *args), str(database), "read-only")
     assert list(database.parent.iterdir()) == [database]
     assert run(database, "get", "k").stdout == b"[1]\n"
 
 
-def test_it_may_not_be_read_either(database: Path) -> None:
+def test_an_unreadable_database_is_an_error(database: Path) -> None:
     database.chmod(0)
     assert refused(run(database, "get", "k"), f"cannot open {database}: Permission denied")
 
@@ -105,8 +105,8 @@ def test_it_is_not_our_database(tmp_path: Path, kind: str) -> None:
     assert list(tmp_path.iterdir()) == [database] and database.read_bytes() == before
 
 
-def test_a_writer_meanwhile_is_noticed(database: Path) -> None:
-    """Without locks another process may write meanwhile; then the result is not trusted."""
+def test_a_concurrent_writer_is_noticed(database: Path) -> None:
+    """Without locks, another process may write during the read; then the result is not trusted."""
     code = """if True:
         import os, sys
         from tenantbase.errors import StoreUnavailable

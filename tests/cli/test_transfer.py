@@ -37,7 +37,7 @@ def without_own(lines: list[bytes]) -> list[dict[str, object]]:
     return [{name: each for name, each in entry.items() if name not in OWN} for entry in entries]
 
 
-def test_there_and_back(tmp_path: Path) -> None:
+def test_an_export_can_be_imported(tmp_path: Path) -> None:
     lines = [
         '{"key": "a", "value": 1.0}',
         '{"key": "b", "value": {"z": 12345678901234567890, "a": [ ]}, "expires_at": 99999999999.5}',
@@ -72,7 +72,7 @@ def test_the_last_of_two_lines_counts(tmp_path: Path) -> None:
     assert entry["value"] == 2
 
 
-def test_what_has_expired_is_passed_over(tmp_path: Path) -> None:
+def test_expired_entries_are_skipped(tmp_path: Path) -> None:
     database = tmp_path / "x.db"
     gone = '{"key":"a","value":1,"expires_at":1.5}'
     assert load(database, gone, '{"key":"b","value":1}').exit_code == 0
@@ -156,7 +156,7 @@ def test_a_bad_line_at_the_beginning_of_a_batch(tmp_path: Path, first: str, befo
     assert len(dump(database)) == before
 
 
-def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     database = tmp_path / "x.db"
     assert load(database, b'\xef\xbb\xbf{"key":"k","value":"\xef\xbb\xbf"}').exit_code == 0
     (entry,) = without_own(dump(database))

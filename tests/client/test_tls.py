@@ -76,7 +76,7 @@ async def test_server_of_an_unknown_authority_is_not_trusted(
 
 def test_a_session_has_its_own_context(authority: Authority) -> None:
     session = object.__new__(aiohttp.ClientSession)
-    session._connector = None  # what its destructor looks at
+    session._connector = None  # an attribute that its destructor reads
     with pytest.raises(ValueError, match="a session has its own ssl"):
         Client("https://localhost", session=session, ssl=authority.trusted())
 
@@ -137,7 +137,7 @@ def test_authority_without_a_url_is_refused(tmp_path: Path, authority: Authority
 
 
 def test_certificate_for_another_host(tmp_path: Path, authority: Authority) -> None:
-    """It is from the right authority, but not for the name in the URL."""
+    """The certificate is from the right authority, but not for the host name in the URL."""
     pair = authority.issue("other.example")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair.certificate, pair.key)
@@ -149,7 +149,7 @@ def test_certificate_for_another_host(tmp_path: Path, authority: Authority) -> N
                 try:
                     context.wrap_socket(accepted, server_side=True).close()
                 except OSError:
-                    pass  # the client has gone
+                    pass  # the client has disconnected
 
         thread = threading.Thread(target=answer)
         thread.start()

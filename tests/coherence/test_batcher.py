@@ -1,4 +1,4 @@
-"""Batches: which calls share one, which wait, and which get its failure."""
+"""Batches: which calls share one, which wait, and which get its error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tenantbase.coherence.batcher import LATER, Batcher, Unfinished
+from tenantbase.coherence.batcher import LATER, Batcher, Line, Unfinished
 
 
 class Recorder:
@@ -59,7 +59,7 @@ async def test_receivers_are_called_with_results_and_errors() -> None:
     assert isinstance(error, KeyError)
 
 
-async def test_a_receiver_that_raises_keeps_no_caller_waiting() -> None:
+async def test_a_receiver_that_raises_does_not_block_others() -> None:
     told: list[object] = []
     asyncio.get_running_loop().set_exception_handler(
         lambda _, context: told.append(context["exception"])
@@ -75,7 +75,7 @@ async def test_a_receiver_that_raises_keeps_no_caller_waiting() -> None:
     assert [repr(error) for error in told] == ["ValueError(10)"]
 
 
-async def test_what_arrives_meanwhile_goes_into_the_next_batch() -> None:
+async def test_later_calls_go_into_the_next_batch() -> None:
     recorder = Recorder()
     recorder.gate.clear()
     batcher = Batcher(recorder.run, limit=100, parallel=1)
@@ -102,7 +102,7 @@ async def test_batches_run_side_by_side_up_to_a_bound() -> None:
     assert recorder.batches == [[1], [2], [3]]
 
 
-async def test_one_items_error_is_its_own() -> None:
+async def test_an_items_error_reaches_only_its_caller() -> None:
     batcher = Batcher(Recorder().run, limit=100, parallel=1)
     good, bad = batcher.submit(1), batcher.submit(-1)
     assert await good == 10
@@ -110,7 +110,7 @@ async def test_one_items_error_is_its_own() -> None:
         await bad
 
 
-async def test_an_error_of_the_batch_is_everybodys_and_not_the_next_ones() -> None:
+async def test_an_error_of_a_batch_reaches_all_its_callers_and_no_others() -> None:
     batcher = Batcher(Recorder().run, limit=100, parallel=1)
     doomed = [batcher.submit(n) for n in (1, 13)]
     for result in doomed:
@@ -153,7 +153,7 @@ async def test_a_batch_in_its_second_step_lets_others_begin_up_to_a_bound() -> N
     await batcher.drained()
 
 
-async def test_what_is_ready_waits_neither_for_the_second_step_nor_for_that_of_others() -> None:
+async def test_ready_results_do_not_wait_for_any_second_step() -> None:
     gate = asyncio.Event()
 
     async def finish() -> list[int]:
@@ -188,7 +188,7 @@ async def test_drained_waits_for_everything() -> None:
     await batcher.drained()
 
 
-async def test_drained_waits_for_what_is_in_no_batch_yet() -> None:
+async def test_drained_waits_for_items_not_yet_in_a_batch() -> None:
     batcher = Batcher(Recorder().run, limit=1, parallel=1)
     result = batcher.submit(1)
     await batcher.drained()
@@ -214,3 +214,20 @@ async def test_drained_waits_for_batches_in_their_second_step() -> None:
     gate.set()
     await drained
     assert result.done()
+
+
+async def test_lanes_share_a_batch_that_cannot_hold_all() -> None:
+    recorder = Recorder()
+    line = Line[int, int](4, None, lambda item: str(item // 100))
+    batcher = Batcher(recorder.run, queue=line, parallel=1)
+    items = [101, 102, 103, 104, 105, 106, 107, 201, 301, 202]
+    assert await asyncio.gather(*map(batcher.submit, items)) == [item * 10 for item in items]
+    assert recorder.batches == [[101, 201, 301, 102], [202, 103, 104, 105], [106, 107]]
+
+
+async def test_lanes_share_by_weight() -> None:
+    recorder = Recorder()
+    line = Line[int, int](6, lambda item: item % 100, lambda item: str(item // 100))
+    batcher = Batcher(recorder.run, queue=line, parallel=1)
+    await asyncio.gather(*map(batcher.submit, [106, 106, 106, 202, 202, 202, 202]))
+    assert recorder.batches == [[106], [202, 202, 202], [106], [202], [106]]

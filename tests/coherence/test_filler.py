@@ -37,7 +37,7 @@ class Sealer(ItemSealer):
 
 
 class Memcache(MemcacheClient):
-    """Records what it stores at a time. With ``broken`` it fails as if it had a bug."""
+    """Records the items of each call. With ``broken`` it fails as if it had a bug."""
 
     broken = False
 
@@ -73,7 +73,7 @@ def fills(sealer: ItemSealer, count: int, size: int) -> list[Fill]:
     ("count", "size", "batches"),
     [(1, 10, 1), (256, 10, 1), (257, 10, 2), (1_000, 10, 4), (120, 30 * KIB, 3)],
 )
-async def test_all_arrive_in_batches(
+async def test_all_entries_arrive_in_batches(
     memcached: MemcachedProcess, count: int, size: int, batches: int
 ) -> None:
     sealer = Sealer()
@@ -87,7 +87,7 @@ async def test_all_arrive_in_batches(
         assert len(memcache.batches) == batches
         for batch in memcache.batches:
             assert len(batch) <= 256
-            assert sum(batch) <= (1 << 20) + 256 * KIB  # with what sealing adds
+            assert sum(batch) <= (1 << 20) + 256 * KIB  # with the overhead of sealing
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, HEAVY_BYTES + 1), (100, 30 * KIB)])
@@ -103,7 +103,7 @@ async def test_large_items_are_not_sealed_by_the_event_loop(
 
 
 @pytest.mark.parametrize("count", [1, 600])
-async def test_a_memcached_that_is_away_is_counted_and_no_error(
+async def test_an_unavailable_memcached_is_counted_not_raised(
     memcached: MemcachedProcess, count: int
 ) -> None:
     sealer, counts = Sealer(), PolicyCounts()

@@ -16,7 +16,7 @@ def test_a_file_that_is_no_longer_there_is_not_used(
 ) -> None:
     """A process using the old file would miss the writes of processes that open the new one."""
     path, aside = tmp_path / "x.db-tags", tmp_path / "aside"
-    first = TagFile.open(path)  # holds its lock, as another process on the database would
+    first = TagFile.open(path)  # holds the file's lock, as another process on the database would
     later: list[TagFile] = []
 
     def open_and_replace(path: Path, what: str, mark: bytes, like: Path | None) -> tuple[int, bool]:

@@ -46,12 +46,12 @@ def opened(data: bytes, key: str, tag: Tag = TAG, sealer: ItemSealer = SEALER) -
 
 
 @given(entries)
-def test_an_entry_comes_back_as_it_was(entry: Entry) -> None:
+def test_an_entry_survives_sealing(entry: Entry) -> None:
     assert opened(sealed(entry, entry.key), entry.key) == entry
 
 
 @given(keys)
-def test_an_absence_comes_back(key: str) -> None:
+def test_an_absence_survives_sealing(key: str) -> None:
     assert opened(sealed(None, key), key) is None
 
 
@@ -75,7 +75,7 @@ def test_every_part_of_a_large_value_is_covered(size: int) -> None:
 
 
 @given(entries, st.data())
-def test_any_end_cut_off_or_added_is_rejected(entry: Entry, data: st.DataObject) -> None:
+def test_truncated_and_extended_items_are_rejected(entry: Entry, data: st.DataObject) -> None:
     item = sealed(entry, "k")
     cut = data.draw(st.integers(0, len(item) - 1))
     assert opened(item[:cut], "k") is REJECTED
@@ -94,7 +94,7 @@ def test_another_tags_item_is_rejected(tag: Tag) -> None:
 
 
 @given(st.none() | entries, st.data())
-def test_what_is_remembered_of_a_place_vouches_for_the_same_bytes_alone(
+def test_a_remembered_item_counts_only_for_the_same_bytes(
     entry: Entry | None, data: st.DataObject
 ) -> None:
     item = sealed(entry, "k")
@@ -106,7 +106,7 @@ def test_what_is_remembered_of_a_place_vouches_for_the_same_bytes_alone(
     assert opened(bytes(bytearray(item)), "k") == first, "and nothing took its slot"
 
 
-def test_what_is_remembered_in_a_slot_counts_under_its_own_tag_alone() -> None:
+def test_a_remembered_item_counts_only_under_its_tag() -> None:
     epoch, sequence = TAG
     old, new = (sealed(None, "k", (epoch, number)) for number in (sequence, sequence + 2))
     for _ in range(2):
@@ -116,7 +116,7 @@ def test_what_is_remembered_in_a_slot_counts_under_its_own_tag_alone() -> None:
         assert opened(new, "k", (epoch, sequence + 2)) is None
 
 
-def test_a_bounded_number_of_places_is_remembered() -> None:
+def test_the_number_of_slots_is_bounded() -> None:
     sealer = ItemSealer(SECRET)
     first = sealer.slot("first")
     assert sealer.slot("first") is first
@@ -126,7 +126,7 @@ def test_a_bounded_number_of_places_is_remembered() -> None:
     assert sealer.slot("first").name == first.name
 
 
-def test_the_places_forgotten_first_are_the_oldest() -> None:
+def test_the_oldest_slots_are_forgotten_first() -> None:
     sealer = ItemSealer(SECRET)
     oldest, *rest = [sealer.slot(f"{number}") for number in range(REMEMBERED_SLOTS)]
     sealer.slot("one more")
@@ -162,7 +162,7 @@ def test_names_are_fixed_length_hexadecimal_and_keyed() -> None:
     assert SEALER.name("a") != hashlib.blake2b(b"a", digest_size=16).hexdigest().encode()
 
 
-def test_buckets_are_spread_over_all_there_are() -> None:
+def test_keys_spread_over_all_buckets() -> None:
     buckets = {bucket_of(SEALER.name(str(n))) for n in range(20_000)}
     assert min(buckets) >= 0 and max(buckets) < BUCKETS
     # 20,000 balls in 65,536 bins hit about 17,200 of them.
@@ -182,7 +182,7 @@ def test_a_copy_under_another_tag_is_valid_where_the_authority_accepts_it() -> N
     sealer = ItemSealer(SECRET, at_or_above)
     epoch, sequence = TAG
     item = sealed(None, "k", (epoch, sequence))
-    for _ in range(2):  # the second time it is remembered
+    for _ in range(2):  # the second time, the result is remembered
         assert opened(item, "k", (epoch, sequence - 2), sealer) is None
         assert opened(item, "k", (epoch, sequence + 2), sealer) is REJECTED
         assert opened(item, "k", (b"f" * 16, sequence - 2), sealer) is REJECTED

@@ -47,7 +47,7 @@ def test_two_openers_share_epoch_and_sequences(path: Path) -> None:
     second.close()
 
 
-def test_one_that_is_alone_starts_a_new_epoch(path: Path) -> None:
+def test_a_lone_process_starts_a_new_epoch(path: Path) -> None:
     tags = TagFile.open(path)
     before = tags.tag(5)
     tags.sequences[5] = 3
@@ -61,7 +61,7 @@ def test_one_that_is_alone_starts_a_new_epoch(path: Path) -> None:
     again.close()
 
 
-def test_the_last_one_out_removes_the_files(path: Path, tmp_path: Path) -> None:
+def test_the_last_process_removes_the_files(path: Path, tmp_path: Path) -> None:
     lock = tmp_path / "x.db-lock"
     WriteLock(lock).close()
     first, second = TagFile.open(path), TagFile.open(path)
@@ -82,7 +82,7 @@ def test_a_file_that_was_replaced_is_not_removed(path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [8, 100_000, 8 * (8 + BUCKETS)])
-def test_what_an_interrupted_process_left_is_made_new(path: Path, size: int) -> None:
+def test_an_interrupted_processs_file_is_rewritten(path: Path, size: int) -> None:
     # The first version wrote the epoch first and its mark last.
     path.write_bytes(bytes(8) + os.urandom(16)[: size - 8] + bytes(max(size - 24, 0)))
     path.chmod(0o600)
@@ -92,7 +92,7 @@ def test_what_an_interrupted_process_left_is_made_new(path: Path, size: int) -> 
     assert not path.exists()
 
 
-def test_a_file_that_was_begun_is_made_new(path: Path) -> None:
+def test_an_unfinished_file_is_rewritten(path: Path) -> None:
     path.write_bytes(TAGS_BEGUN_MARK + bytes(1000))
     tags = TagFile.open(path)
     assert any(tags.tag(0)[0])
@@ -100,7 +100,7 @@ def test_a_file_that_was_begun_is_made_new(path: Path) -> None:
     assert not path.exists()
 
 
-def test_an_empty_file_may_be_anybodys_and_is_left_empty(path: Path) -> None:
+def test_an_empty_file_may_be_foreign_and_is_left_empty(path: Path) -> None:
     path.touch()
     first = TagFile.open(path)
     kept = path.read_bytes()
@@ -111,7 +111,7 @@ def test_an_empty_file_may_be_anybodys_and_is_left_empty(path: Path) -> None:
     assert path.read_bytes() == b""
 
 
-def test_hard_links_to_what_was_left_keep_what_they_have(path: Path, tmp_path: Path) -> None:
+def test_hard_links_to_the_old_file_do_not_change(path: Path, tmp_path: Path) -> None:
     tags = TagFile.open(path)
     kept = path.read_bytes()
     tags.close()
@@ -130,13 +130,13 @@ def test_a_missing_directory_is_reported_in_one_line(tmp_path: Path) -> None:
 
 
 def test_every_block_of_the_file_is_there(path: Path) -> None:
-    """The first store into a hole would allocate it, which is fatal on a full disk."""
+    """A hole would be allocated by the first store into it, which is fatal on a full disk."""
     tags = TagFile.open(path)
     assert path.stat().st_blocks * 512 >= path.stat().st_size
     tags.close()
 
 
-def test_no_room_for_the_file_is_reported_in_one_line(path: Path) -> None:
+def test_a_full_disk_is_reported_in_one_line(path: Path) -> None:
     code = f"""
         import resource, signal
         from pathlib import Path
@@ -155,7 +155,7 @@ def test_no_room_for_the_file_is_reported_in_one_line(path: Path) -> None:
     assert done.stdout.startswith("cannot make the tag file"), done
 
 
-def test_a_killed_process_leaves_its_odd_sequence_to_the_others(path: Path) -> None:
+def test_a_killed_process_leaves_an_odd_sequence(path: Path) -> None:
     tags = TagFile.open(path)
     code = f"""
         from pathlib import Path
@@ -204,19 +204,19 @@ def test_many_processes_opening_and_closing_at_once_agree(path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"tbtags1\n", b"tbtags1\n" + bytes(4096)])
-def test_a_file_that_another_has_left_incomplete_is_waited_for_and_not_used(
+def test_an_incomplete_file_is_waited_for_and_not_used(
     path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     path.write_bytes(content)
     with path.open() as another, monkeypatch.context() as patch:
         patch.setattr(tags_module, "_PATIENCE_SECONDS", 0.1)
-        fcntl.flock(another, fcntl.LOCK_SH)  # it is between its two locks
+        fcntl.flock(another, fcntl.LOCK_SH)  # another process is between taking its two locks
         with pytest.raises(CannotOpen, match="stays locked by another process"):
             TagFile.open(path)
-    TagFile.open(path).close()  # it has ended, so the file is rewritten
+    TagFile.open(path).close()  # that process has ended, so the file is rewritten
 
 
-def test_a_log_is_safe_while_it_was_made_so_and_no_commit_is_unfinished(path: Path) -> None:
+def test_a_log_made_safe_stays_so_until_a_commit_is_left_unfinished(path: Path) -> None:
     tags, other = TagFile.open(path), TagFile.open(path)
     assert not other.wal_is_safe
     tags.wal_was_made_safe()

@@ -49,7 +49,7 @@ def test_a_bucket_is_odd_until_its_write_ends(tags: TagFile, seqlock: TagSeqlock
 def test_a_bucket_left_odd_is_repaired_by_the_next_write(
     tags: TagFile, seqlock: TagSeqlock
 ) -> None:
-    seqlock.begin_write({"aa"})  # and killed
+    seqlock.begin_write({"aa"})  # as if the writer had been killed
     ticket = seqlock.begin_write({"aa"})
     assert tags.tag(2)[1] == 1
     seqlock.commit(ticket)
@@ -78,10 +78,8 @@ def test_a_rollback_never_leads_back_to_a_sequence_that_was_in_use(
     assert [tags.tag(bucket)[1] for bucket in (2, 3)] == [8, 7]
 
 
-def test_a_bucket_left_odd_stays_so_when_the_next_write_is_not_made(
-    tags: TagFile, seqlock: TagSeqlock
-) -> None:
-    seqlock.begin_write({"aa"})  # its commit failed: whether it is on the disk is unknown
+def test_a_bucket_left_odd_stays_odd_after_a_rollback(tags: TagFile, seqlock: TagSeqlock) -> None:
+    seqlock.begin_write({"aa"})  # its commit failed, so it may or may not be on the disk
     ticket = seqlock.begin_write({"aa", "bbb"})
     seqlock.roll_back(ticket)
     assert [tags.tag(bucket)[1] for bucket in (2, 3)] == [1, 2]
@@ -136,7 +134,7 @@ def test_a_lock_file_that_cannot_be_made_is_reported_in_one_line(tmp_path: Path)
 
 
 @pytest.mark.parametrize("lacking", ["os.dup", "threading.Thread.start"])
-async def test_what_taking_the_lock_needs_may_be_lacking(
+async def test_failing_to_start_the_wait_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str
 ) -> None:
     def fail(*args: object) -> None:
@@ -174,7 +172,7 @@ def test_a_new_lock_file_is_private(tmp_path: Path) -> None:
     assert (tmp_path / "x.db-lock").stat().st_mode & 0o777 == 0o600
 
 
-async def test_a_lock_that_is_taken_is_had_until_the_next_hold_ends(tmp_path: Path) -> None:
+async def test_a_taken_lock_is_held_until_the_next_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "x.db-lock"
     with closing(WriteLock(path)) as lock, closing(WriteLock(path)) as other:
         await lock.take(20)
@@ -186,9 +184,7 @@ async def test_a_lock_that_is_taken_is_had_until_the_next_hold_ends(tmp_path: Pa
             pass
 
 
-async def test_a_stopped_process_that_has_the_lock_is_not_waited_for_for_ever(
-    tmp_path: Path,
-) -> None:
+async def test_waiting_for_a_stopped_lock_holder_times_out(tmp_path: Path) -> None:
     path = tmp_path / "x.db-lock"
     with stopped_writer(tmp_path / "x.db") as holder:
         with closing(WriteLock(path)) as lock:

@@ -58,7 +58,7 @@ async def _delete(database: Path, key: str) -> Operation:
 
 def _told(key: str, kind: Any, start: int, status: int, entry: dict[str, Any]) -> Operation:
     now = time.monotonic_ns()
-    # The exit status does not show whether anything was done.
+    # The exit status does not show whether the write took effect.
     outcome: Outcome = "ok" if status == 0 else "failed" if kind == "get" else "unknown"
     return Operation(
         key,

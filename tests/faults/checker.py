@@ -1,13 +1,13 @@
 """Decides whether the history of one key is linearizable, in nearly linear time.
 
-The versions make it fast: they give the order of all observed writes. Still open is when deletes
-took effect, and which writes of unknown outcome were made without being observed. So the sweep
-visits the operations' beginnings and ends in order, and linearizes each operation at its end at the
-latest (after Lowe, "Testing for linearizability", just-in-time linearization): it keeps the few
-*points* that the key may have reached, and advances them only when an operation that ends needs it.
+The versions make it fast: they give the order of all observed writes. Two things remain open: when
+deletes took effect, and which writes of unknown outcome took effect unobserved. So the sweep visits
+the operations' beginnings and ends in order, and linearizes each operation no later than at its end
+(just-in-time linearization, after Lowe, "Testing for linearizability"). It keeps the few *points*
+that the key may have reached, and advances them only if an operation that ends requires it.
 
-The sweep may use a delete twice: one that was in flight while the key was absent is explained
-(*excused*), but may still serve later as the one that ended a life.
+The sweep may use a delete twice: if it was in flight while the key was absent, that explains it (it
+    is *excused*), but it may also be the delete that ended a later life.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from typing import Final, NamedTuple
 from tests.faults.history import Operation, Violation, by_key
 
 _ABSENT: Final = -1
-_UNSEEN: Final = -2  # a life that began with an unobserved write
-_Class = tuple[str, int, int, bool, int | None]  # writes of unknown outcome that are alike
+_UNSEEN: Final = -2  # a key's life that began with an unobserved write
+_Class = tuple[str, int, int, bool, int | None]  # interchangeable writes of unknown outcome
 _Place = tuple[int, int, bool, int | str | None]
 
 
 class _Version(NamedTuple):
-    """A version that a client read, or was told for its write."""
+    """A version that a client read, or got for its write."""
 
     version: int
     value: int | str | None
-    life: int  # index of the key's lives, which differ in the id
+    life: int  # index of the key's life; each life has its own id
     first: bool  # the first observed version of its life
-    writer: Operation | None  # None: any increment of unknown outcome that fits
+    writer: Operation | None  # None means any matching increment of unknown outcome
 
 
 class _Point(NamedTuple):
@@ -39,9 +39,9 @@ class _Point(NamedTuple):
 
     next: int = 0  # index of the next version
     life: int = _ABSENT
-    seen: bool = False  # it is at version ``next - 1`` exactly
+    seen: bool = False  # it is exactly at version ``next - 1``
     value: int | str | None = None
-    done: frozenset[int] = frozenset()  # operations in flight that are explained
+    done: frozenset[int] = frozenset()  # operations in flight that are already explained
     used: frozenset[int] = frozenset()  # deletes in flight that ended a life
     spent: tuple[tuple[_Class, int], ...] = ()  # unobserved writes of unknown outcome
 
@@ -62,7 +62,7 @@ def _class(op: Operation) -> _Class:
 
 
 def _versions(history: Sequence[Operation]) -> list[_Version]:
-    """The versions in order, each with its writer. Runs the checks that need no times."""
+    """The versions in order, each with its writer. Makes the checks that need no times."""
     sets: dict[int | str | None, Operation] = {}
     for op in history:
         if op.kind == "set" and op.outcome != "refused":
@@ -167,7 +167,7 @@ class _Sweep:
     def _reach(self, origin: _Point, i: int, now: int) -> set[_Point]:
         """The nearest points ahead at which operation ``i`` is explained.
 
-        For a delete that is already explained, tries its other use: to end a life.
+        If it is a delete that is already explained, tries its other use: to end a life.
         """
         found: set[_Point] = set()
         tried: dict[_Place, list[_Point]] = {}
@@ -225,7 +225,7 @@ class _Sweep:
         yield self._witness(after)
 
     def _delete(self, point: _Point) -> Iterator[_Point]:
-        """Delete the entry, by the first delete in flight to end or one of unknown outcome."""
+        """Delete the entry, by the first delete in flight to end, or by one of unknown outcome."""
         absent = point._replace(life=_ABSENT, seen=False, value=None)
         free = [
             i
@@ -246,10 +246,9 @@ class _Sweep:
     def _unseen(
         self, point: _Point, upcoming: _Version | None, goal: Operation
     ) -> Iterator[_Point]:
-        """A write of unknown outcome is made, and its version is never observed.
-
-        Tried only where it can explain something: a write that replaced an entry, a counter that
-        skipped a number, a condition that did not hold.
+        """A write of unknown outcome takes effect, and its version is never observed. Tried only if
+        it can explain something: a write that replaced an entry, a counter that skipped a number, a
+        condition that did not hold.
         """
         absent = point.life == _ABSENT
         replaces = (
@@ -284,10 +283,8 @@ class _Sweep:
         return self.versions[point.next - 1].version if point.seen else None
 
     def _available(self, point: _Point, kind: str) -> list[_Class]:
-        """The writes of unknown outcome that may be made here.
-
-        Of several with the same effect, only the one with the narrowest condition, because it is
-        the least useful later.
+        """The writes of unknown outcome that may take effect here. Of several with the same effect,
+        only the one with the narrowest condition, because it is the least likely to fit later.
         """
         spent = dict(point.spent)
         best: dict[tuple[int, int], _Class] = {}

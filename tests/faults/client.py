@@ -3,9 +3,9 @@
     python -m tests.faults.client CONFIG
 
 The configuration is JSON, see ``Config``. Finished operations go to standard output, one line of
-JSON each. A line with a number says that every operation that began before that time (in
-nanoseconds of the monotonic clock) has been written. The process ends after its time, or when its
-standard input ends.
+JSON each. A line with a number, nanoseconds of the monotonic clock, says that every operation that
+began before that time has been written. The process ends once its time is up, or when its standard
+input ends.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from tests.wire import Answer
 REGISTERS: Final = 6
 COUNTERS: Final = 2
 MORTALS: Final = 2
-_ANSWERS: Final = 40.0  # seconds; longer than all deadlines of the service
-# Stands for the entry in an answer that is not JSON; no client has written it.
+_ANSWERS: Final = 40.0  # seconds; longer than all timeouts of the service
+# Stands for the entry in an answer that is not JSON; no client writes it.
 DAMAGED: Final[dict[str, Any]] = {
     "version": 0,
     "id": "damaged",
@@ -84,9 +84,9 @@ class Client:
         seen: the newest version of each key that any client of this process knows.
 
     Attributes:
-        done: finished operations that were not collected yet.
+        done: finished operations that have yet to be collected.
         busy_since: when the operation in flight began.
-        go_on: while it is not set, no operation begins.
+        go_on: no operation begins while this is not set.
     """
 
     def __init__(self, config: Config, number: int, seen: dict[str, int]) -> None:
@@ -193,7 +193,7 @@ class Client:
         await self._ask(server, "POST", "/delete-values", body, operations)
 
     async def vanish(self, server: HttpClient, key: str) -> None:
-        """Begin to set a value, and disconnect in the middle or just before the answer."""
+        """Begin to set a value, and disconnect during the request or just before the answer."""
         body = self._new_value(key)
         operation = self._setting(body)
         sent = self._chance.choice((1.0, self._chance.random()))
@@ -280,7 +280,7 @@ class Client:
                 value = entry["value"]
                 told["value"] = value if isinstance(value, int) else token_of(value)
             if entry["expires_at"] is not None:
-                # Computed each time: within an hour, one clock drifts from the other.
+                # Computed each time, because the two clocks drift apart within an hour.
                 wall = time.time() - time.monotonic()
                 told["expires"] = int((entry["expires_at"] - wall) * 1e9)
             self._seen[operation.key] = entry["version"]
@@ -288,7 +288,7 @@ class Client:
 
 
 def _entries(answer: Answer) -> dict[str, dict[str, Any]]:
-    """The state of each key according to the answer."""
+    """The state of each key, according to the answer."""
     if answer.status != 200:
         return {}
     document = answer.json

@@ -23,13 +23,13 @@ WRITE_SECONDS: Final = 5.0
 
 
 class TorturedServer(AppServer):
-    """A server process of the service, with the control's steps in it.
+    """A server process of the service that calls the control at every step.
 
     Args:
         database: its file.
         control: the directory of the control.
         bug: a planted bug, or None.
-        injected: a fault for ``strace -e inject=``, while the server runs.
+        injected: a fault for ``strace -e inject=`` while the server runs.
         options: of ``tenantbase serve``.
     """
 
@@ -98,7 +98,7 @@ class Memcached(MemcachedProcess):
 
 
 class Cluster:
-    """The servers, memcached and proxies of a torture. An async context manager.
+    """The servers, memcached and proxies of a torture test. An async context manager.
 
     The first server reaches memcached directly, each of the others through its own proxy.
 

@@ -1,8 +1,7 @@
-"""Controls running servers from a torture: clock errors, delays and failpoints.
-
-All servers map a small file, which has the error of their clocks, and how long to dawdle at the
-steps of the protocol. In a directory, *failpoints* are armed: the next process that reaches the
-step does what the failpoint says, once. An unarmed step costs one failing system call.
+"""Controls running servers from a torture test: clock errors, delays and failpoints. All servers
+map a small file, which holds the error of their clocks and the delays at the protocol's steps.
+*Failpoints* are armed by files in a directory: the next process that reaches the step does, once,
+what the failpoint says. An unarmed step costs one failing system call.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Control:
     """The servers' clock error, dawdling and failpoints.
 
     Args:
-        directory: shared by the torture and all its servers.
+        directory: shared by the torture test and all its servers.
     """
 
     def __init__(self, directory: Path) -> None:

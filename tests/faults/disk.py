@@ -1,4 +1,4 @@
-"""Models a disk that loses power: which contents a recorded program's writes may leave.
+"""Models a disk that loses power: the contents that a recorded program's writes may leave.
 
 It assumes only what POSIX promises, and sectors of 512 bytes:
 
@@ -52,7 +52,7 @@ class File:
         self.pending = [each for each in self.pending if each[0] >= began]
 
     def found(self, chance: random.Random) -> bytes:
-        """The contents after a loss of power now."""
+        """The possible contents if power is lost now."""
         changes = [change for _, change in self.pending]
         contents = bytearray(self.safe)
         for change in chance.choice(_LOSSES)(chance, changes):
@@ -94,7 +94,7 @@ def _some_lost(chance: random.Random, changes: Sequence[_Change]) -> list[_Chang
 
 
 def _torn(chance: random.Random, changes: Sequence[_Change]) -> list[_Change]:
-    """Each sector independently: new, old, or garbage."""
+    """Each sector, independently, is new, old, or garbage."""
     kept, rubbish = chance.random(), chance.choice((0.0, 0.0, 0.1))
     survivors: list[_Change] = []
     for change in changes:
@@ -116,7 +116,7 @@ def _size_only(chance: random.Random, changes: Sequence[_Change]) -> list[_Chang
 
 
 def _last_torn(chance: random.Random, changes: Sequence[_Change]) -> list[_Change]:
-    """Writes arrive in order, and the power goes in the middle of one."""
+    """Writes arrive in order, and power is lost in the middle of one."""
     if not changes:
         return []
     at = chance.randrange(len(changes))
@@ -146,7 +146,7 @@ def _sectors(write: _Write) -> list[_Write]:
 
 
 class Disk:
-    """The files of one directory, as the calls of a trace change them.
+    """The files of one directory, changed by the calls of a trace.
 
     Args:
         directory: an absolute path, empty at first. Everything outside it is ignored.
@@ -184,13 +184,13 @@ class Disk:
             case "fallocate" if self._file(call) is None:
                 return False  # the reserve, whose contents are never read
             case _:
-                # Not used by SQLite today. If it ever is, this model must learn of it.
+                # Not used by SQLite today. If it ever is, this model must support it.
                 if str(self._directory) in text(call.args).decode("latin-1"):
                     raise NotImplementedError(f"{call.name} on the database's files")
                 return False
 
     def found(self, chance: random.Random) -> dict[str, bytes]:
-        """The files, by name, after a loss of power now."""
+        """The files, by name, if power is lost now."""
         names = dict(self._safe_names)
         for _, name, file in self._renames[: chance.randint(0, len(self._renames))]:
             _rename(names, name, file)

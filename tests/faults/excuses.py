@@ -74,7 +74,7 @@ class Excuses:
         yield from (window for window in self._open if window.concerns(begin, end, port))
         for window in reversed(self._closed):
             if window.end + GRACE < begin:
-                return  # and so have all before it; this keeps queries about recent times fast
+                return  # so have all before it, which keeps queries about recent times fast
             if window.concerns(begin, end, port):
                 yield window
 

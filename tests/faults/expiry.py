@@ -7,7 +7,7 @@ from typing import Final
 
 from tests.faults.history import NEVER, Operation, Violation, by_key
 
-# The clocks of one machine agree, but are read at slightly different moments.
+# The processes of one machine share its clock, but read it at slightly different moments.
 _LEEWAY: Final = 20_000_000
 
 

@@ -1,4 +1,4 @@
-"""The faults by name. Each is a context manager, from the fault's beginning to its end."""
+"""The faults by name. Each is a context manager, whose block runs while the fault lasts."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ async def _cut_everywhere(scene: Scene, chance: random.Random) -> AsyncIterator[
     await proxy.pass_through()
 
 
-# Workers and servers; never the first server, which is watched for its memory
+# Workers and servers, but never the first server, whose memory is watched
 
 
 def _victim(cluster: Cluster, chance: random.Random) -> TorturedServer:

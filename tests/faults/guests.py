@@ -1,4 +1,4 @@
-"""Guests: extra servers that join for a while, and whose system calls fail or kill them.
+"""Guests: extra servers that join for a while, and in which a system call fails or kills.
 
 strace injects the faults. Guests have their own clients.
 """
@@ -20,7 +20,7 @@ from tests.faults.scene import Scene
 _WRITES: Final = 60
 _LATER: Final = "no more writes are taken"
 _WORKER_ENDED: Final = " was killed by SIGKILL"
-# The calls of a writing thread between taking and releasing the write lock, and some more.
+# The system calls that a writing thread makes while it holds the write lock, and some others.
 _CALLS: Final = ("pwrite64", "fdatasync", "flock", "fcntl", "pread64")
 
 
@@ -36,7 +36,7 @@ async def killed_at_call(scene: Scene, chance: random.Random) -> AsyncIterator[N
 
 @asynccontextmanager
 async def sync_failed(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """One fsync fails; those after it would succeed."""
+    """One fsync fails; any after it would succeed."""
     fault = f"fdatasync,fsync:error=EIO:when={chance.randint(1, _WRITES // 2)}"
     async with _guest(scene, chance, fault) as operations:
         writes = [each for each in operations if each.kind != "get" and not _excused(scene, each)]
@@ -45,7 +45,7 @@ async def sync_failed(scene: Scene, chance: random.Random) -> AsyncIterator[None
         for later in writes[failed[0] :] if failed else ():
             if later.outcome == "ok":
                 scene.broken.append(f"acknowledged after a failed fsync: {describe(later)}")
-        # It may have been the fsync of the sweeper's commit; then this write was never begun.
+        # If the fsync was that of the sweeper's commit, this write was never begun.
         first = writes[failed[0]] if failed else None
         if first is not None and first.outcome == "failed" and _LATER not in first.detail:
             scene.broken.append(
@@ -76,7 +76,7 @@ async def disk_full(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
 
 
 def _excused(scene: Scene, operation: Operation) -> bool:
-    """Whether faults of all servers apply to the guest, too."""
+    """Whether a fault that affects all servers excuses the guest, too."""
     write = operation.kind != "get"
     return scene.excuses.failure(operation.start, operation.heard, 0, write=write)
 

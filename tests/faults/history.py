@@ -18,7 +18,7 @@ class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         start, end: nanoseconds of a clock shared by all clients.
         outcome: ``ok``; ``refused``: a condition did not hold, nothing was done; ``failed``:
-            nothing was done; ``unknown``: it may have been done, or may still be done later.
+            nothing was done; ``unknown``: it may have taken effect, or may still do so later.
         value: the value that a set wrote (unique to each set), a get saw, or an increment returned.
         version, id: of the entry written or seen; None where a get found nothing.
         created: the write's answer said that it created the entry.
@@ -55,8 +55,7 @@ class Operation(msgspec.Struct, frozen=True, omit_defaults=True):
     vanished: bool = False
 
     def condition_holds(self, alive: bool, version: int | None) -> bool:
-        """Whether the operation's condition allows an entry, or none (``alive`` False).
-
+        """Whether the operation's condition holds for an entry, or for no entry (``alive`` False).
         ``version`` None stands for an entry that was never observed: it differs from every version.
         """
         if self.if_absent and alive:

@@ -1,6 +1,6 @@
 """Hostile clients, which must harm only themselves.
 
-Each is bounded in connections and bytes. Other clients' requests are judged as always; this module
+Each is bounded in connections and bytes. Other clients' requests are judged as always. This module
 checks that hostile clients' own well-formed requests are answered. ``vitals.py`` judges how much
 memory they make a server hold.
 """

@@ -20,7 +20,7 @@ class NoAnswer(Exception):
 
 
 class HttpClient:
-    """One connection to one server, opened again when it is gone. One request at a time.
+    """A connection to a server, reopened when it breaks. Sends one request at a time.
 
     Args:
         port: of 127.0.0.1.
@@ -48,7 +48,7 @@ class HttpClient:
         """Send a request and read its answer.
 
         Raises:
-            NotSent, NoAnswer: the server cannot be reached, or there was no answer.
+            NotSent, NoAnswer: the server cannot be reached, or it did not answer.
         """
         wire = await self._connected()
         try:

@@ -1,6 +1,6 @@
 """For each planted bug, the faults that expose it within seconds.
 
-The ordinary mixed torture finds them, too, but not in every run of a few seconds.
+The ordinary torture test with mixed faults finds them, too, but not in every run of a few seconds.
 """
 
 from __future__ import annotations

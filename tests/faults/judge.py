@@ -1,4 +1,4 @@
-"""Compares what the clients saw with what is promised."""
+"""Checks the clients' observations against the promises."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class Judge:
     Attributes:
         operations: by kind and outcome.
         sources: reads by cache status.
-        reads, writes: latencies of those without an excuse.
-        disturbed: the same, of reads and writes during faults of memcached or its network.
+        reads, writes: latencies of requests without an excuse.
+        disturbed: latencies of both during faults of memcached or its network.
         broken: broken promises, a line each.
-        slow: broken promises about time, which a busy machine may cause.
+        slow: broken promises about time, which may be due to a busy machine.
         excused: requests that failed or were slow during a fault that excuses it.
     """
 
@@ -64,7 +64,7 @@ class Judge:
     slow: list[str] = field(default_factory=list)
 
     def hear(self, operation: Operation, *, disturbed: bool = False) -> None:
-        """Judge an operation; ``disturbed``: there was a fault of memcached meanwhile."""
+        """Judge an operation. ``disturbed``: memcached had a fault during it."""
         self.operations[operation.kind, operation.outcome] += 1
         if operation.kind == "get" and operation.cache:
             self.sources[operation.cache] += 1

@@ -1,7 +1,7 @@
-"""Planted bugs: the torture proves nothing unless it finds them.
+"""Planted bugs: the torture test proves nothing unless it finds them.
 
 Each breaks one rule: of the coherence protocol (named as in ``tests/model.py``), of the validity of
-sealed items, or of durability. They replace parts of the product from outside; the product has no
+sealed items, or of durability. They replace parts of the product at run time; the product has no
 switch for them.
 """
 
@@ -151,7 +151,7 @@ class _LateFiller:
 
 
 class _FoundTag(TagSeqlock):
-    """A writer fills memcached under the tag that the tag file has later."""
+    """A writer fills memcached under the tag that it finds in the tag file afterwards."""
 
     def begin_write(self, keys: Collection[str] | None) -> TagTicket:
         ticket = super().begin_write(keys)
@@ -231,7 +231,7 @@ class _Loads(dict[tuple[bytes, Tag], Any]):
 
 
 class _JoinAny(ReadThrough):
-    """A reader joins another's load, whatever the tag that load began under."""
+    """A reader joins another's load, even if that began under another tag."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -261,7 +261,7 @@ BUGS: Final[dict[str, dict[str, type]]] = {
 
 
 def plant(parts: Parts, bug: str | None) -> Parts:
-    """The parts, with a bug or without."""
+    """The parts, with or without a bug."""
     return replace(parts, **BUGS[bug]) if bug else parts
 
 

@@ -1,9 +1,9 @@
-"""Cuts the power at every moment of a writer's run, and checks what is left.
+"""Simulates a power loss at every moment of a writer's run, and checks what is left.
 
     python -m tests.faults.power_loss [--seed N] [--images N] [--rounds N] [--processes N]
 
-A writer's system calls are recorded with strace. From the recording, thousands of disk images are
-made that a loss of power could leave (see ``disk.py``), and each is opened.
+A writer's system calls are recorded with strace. From the recording, it makes thousands of disk
+images that a power loss could leave (see ``disk.py``), and opens each.
 """
 
 from __future__ import annotations
@@ -29,25 +29,26 @@ from tenantbase.coherence.tag_seqlock import WriteLock
 from tenantbase.errors import TenantbaseError
 from tenantbase.interfaces.sqlite import queries as sql_queries
 from tenantbase.interfaces.sqlite.store import SqliteStore
+from tenantbase.interfaces.sqlite.usage import recount
 from tests.faults.disk import Disk, file_of, written_by
 from tests.faults.strace import Call, recorded
 from tests.faults.writer import ACKS, DATABASE
 
-_STORE_EVERY: Final = 20  # images that the product opens, too, which takes longer
+_STORE_EVERY: Final = 20  # the product also opens one of this many images
 _ALL: Final = 1 << 40
-_PER_WRITER: Final = 2_000  # images per recording, nearly one for each moment
+_PER_WRITER: Final = 2_000  # images per recording, close to one for each moment
 _Row = tuple[int, str]  # version, value
 
 
 class Lost(Exception):
-    """An image that breaks a promise. The text says which, and how to reproduce the image."""
+    """An image that breaks a promise. The text names the promise, and how to reproduce the image."""
 
 
 class Image(NamedTuple):
-    """The files that a loss of power may leave.
+    """The files that a power loss may leave.
 
     Attributes:
-        name: seed, call and number: enough to reproduce it.
+        name: seed, call and number, which suffice to reproduce it.
         at: the index of the last call made.
         files: contents by name.
     """
@@ -134,7 +135,7 @@ def _acknowledged(
 
 
 def images(recording: Recording, seed: int, count: int) -> Iterator[Image]:
-    """About ``count`` images, spread over all moments with a change."""
+    """About ``count`` images, spread over all moments at which something changed."""
     moments = _moments(recording)
     chance = random.Random(seed)
     disk = _disk(recording)
@@ -158,7 +159,7 @@ def _disk(recording: Recording) -> Disk:
 
 
 class Examiner:
-    """Opens images and compares them with what had been acknowledged."""
+    """Opens images and compares them with the acknowledged writes."""
 
     def __init__(self, recording: Recording, scratch: Path) -> None:
         self._recording = recording
@@ -197,6 +198,9 @@ class Examiner:
             version = sql_queries.last_version(database)
             changes, _ = sql_queries.changes(database, 0, _ALL)
             entries, _ = sql_queries.scan(database, "", "", _ALL, _ALL, 0.0)
+            miscounted = recount(database)
+        if miscounted:
+            raise Lost(f"the usage of tenants is not that of their entries: {miscounted}")
         if version < least:
             raise Lost(f"it is at version {version}, though {least} was acknowledged")
         if version in self._within:

@@ -1,4 +1,4 @@
-"""Collects what all clients have seen, and checks it slice by slice in other processes."""
+"""Collects the clients' observations, and checks them slice by slice in other processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.faults.history import NEVER, Operation, Violation, by_key, describe
 from tests.faults.http_client import HttpClient, NoAnswer, NotSent
 from tests.faults.values import token_of
 
-_MARGIN: Final = 200_000_000  # most nanoseconds between the choice of a key and its use
+_MARGIN: Final = 200_000_000  # the most nanoseconds between the choice of a key and its use
 _ANSWERS: Final = 20.0
 _BATCH: Final = 100
 
@@ -25,7 +25,7 @@ _BATCH: Final = 100
 class _LastSeen(msgspec.Struct, frozen=True):
     version: int | None
     value: int | str | None
-    settled: bool  # it has no write of unknown outcome
+    settled: bool  # None if it has no write of unknown outcome
 
 
 class Referee:
@@ -40,7 +40,7 @@ class Referee:
     Attributes:
         violations: descriptions of histories that a single copy of the data could not have
             produced.
-        lost: the same, of entries that differed at the end from what was seen last.
+        lost: descriptions of entries that differed at the end from their last observation.
         checked, keys: the number of operations checked, and of keys.
         kept: the number of keys that were checked at the end.
     """
@@ -60,7 +60,7 @@ class Referee:
         self._slices: dict[int, list[Operation]] = {}
         self._told: dict[object, int] = {}
         self._seen: dict[str, _LastSeen] = {}
-        self._given = bytearray()  # by version: whether it was acknowledged to a write
+        self._given = bytearray()  # by version: whether a write was acknowledged with it
         self.violations: list[str] = []
         self.lost: list[str] = []
         self.checked = 0
@@ -75,12 +75,12 @@ class Referee:
             self._heard(operation)
 
     def told(self, who: object, until: int) -> None:
-        """A source has reported everything that began before that moment."""
+        """Note that a source has reported everything that began before that moment."""
         self._told[who] = until
 
     @contextmanager
     def pending(self) -> Iterator[None]:
-        """Operations that begin inside the block are reported by its end."""
+        """Operations that begin inside the block are reported before the block ends."""
         who = object()
         self._told[who] = time.monotonic_ns()
         try:

@@ -1,4 +1,4 @@
-"""One run of the torture: servers, clients, faults by a plan, and the result."""
+"""One run of the torture test: servers, clients, faults by a plan, and the result."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Result:
     Attributes:
         referee: has found violations and lost writes.
         faults: how often each took place.
-        done: observations that some of them made.
+        done: observations that some of the faults made.
         stalls: of the servers' event loops, the longest first, in seconds.
         broken: other broken promises.
         slow: broken promises about time.
@@ -88,7 +88,7 @@ class Result:
 
 
 def run(plan: Plan, log: Callable[[str], object] = lambda line: None) -> Result:
-    """Carry a plan out.
+    """Carry out a plan.
 
     Args:
         log: called with each line of the run's log.
@@ -179,7 +179,7 @@ async def _lane(
     for event in events:
         await asyncio.sleep(max(0, begin + event.at - time.monotonic()))
         if time.monotonic() - begin > plan.seconds:
-            return  # earlier faults took longer than planned
+            return  # earlier faults in the lane took longer than planned
         faults[event.fault] += 1
         log(f"{time.monotonic() - begin:8.1f} s  {event.fault} for {event.seconds:.1f} s")
         if lane in _DISTURBING:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from tests.faults.faults import LANES
 from tests.faults.vitals import REST
 
-# The other faults spare the first server. In the last third of a run nothing kills it, so that it
+# Only these faults affect the first server. In the last third of a run nothing kills it, so that it
 # runs long enough to show whether its memory grows.
 _SPARE_NOBODY: Final = ("process-restart-all", "process-kill-at-step")
 _SPARED: Final = 2 / 3
@@ -51,7 +51,8 @@ def drawn(seed: int, seconds: float, names: Sequence[str], longest: float) -> li
         while at < end - 0.5 and (possible := chosen if at < seconds * _SPARED else sparing):
             duration = min(0.1 * (longest / 0.1) ** chance.random(), end - at)
             events.append(Event(at, duration, chance.choice(possible), f"{seed} {lane} {at}"))
-            # Often soon afterwards, sometimes after a long rest in which everything recovers.
+            # The next one often follows soon, sometimes after a long rest in which everything
+            # recovers.
             at += duration + chance.choice(_RESTS.get(lane, _REST)) * chance.uniform(0.5, 1.5)
     return sorted(events)
 

@@ -27,7 +27,7 @@ async def _fill_before_the_commit(stage: Stage) -> None:
 async def _second_writer_before_the_first_is_done(stage: Stage) -> None:
     async with stage.held_at("committed", stage.set(stage.near, "old")) as first_goes_on:
         second = asyncio.create_task(stage.set(stage.far, "new"))
-        # It reaches its own COMMIT, unless the lock keeps it from beginning.
+        # The second writer reaches its own COMMIT, unless the lock keeps it from beginning.
         gate = stage.gates.close("odd")
         await asyncio.sleep(0.2)
         await first_goes_on()
@@ -77,7 +77,7 @@ async def _all_restarted_and_old_items_back(stage: Stage) -> None:
 
 async def _group_of_two(stage: Stage) -> None:
     async with stage.held_at("locked", stage.set(stage.near, "0", "r0/1")):
-        # Both wait for the same next commit.
+        # Both writes wait for the same next commit.
         group = [asyncio.create_task(stage.set(stage.near, value)) for value in ("old", "new")]
         await asyncio.sleep(0.05)
     await asyncio.gather(*group)

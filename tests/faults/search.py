@@ -1,7 +1,6 @@
-"""The obvious way to decide whether a history of one key is linearizable: try every order.
-
-After Wing and Gong, remembering what was tried (Lowe). It takes exponential time, so it suits a
-dozen operations at most. It exists to check ``checker.py``, and shares no code with it.
+"""The obvious way to decide whether a history of one key is linearizable: try every order (after
+Wing and Gong), and remember the states already tried (Lowe). It takes exponential time, so it suits
+a dozen operations at most. It exists to check ``checker.py``, and shares no code with it.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from tests.faults.history import Operation
 
 
 class _State(NamedTuple):
-    """The key's state, and the versions and ids it has had. None: made by an unobserved write."""
+    """The key's state, and all its versions and ids; None for those of unobserved writes."""
 
     alive: bool = False
     version: int | None = None
@@ -56,7 +55,7 @@ def _search(
 
 
 def _see(state: _State, version: int | None, id_: str | None) -> _State | None:
-    """The entry with the version and id that are now known; None if they contradict it."""
+    """The entry, with its version and id now known; None if they contradict it."""
     if state.version is None:
         if version is None or version <= state.last:
             return None

@@ -2,7 +2,7 @@
 
     python -m tests.faults.server CONTROL [--break BUG] [--unwatched] -- serve ...
 
-What follows ``--`` is the command line of tenantbase.
+The command line of tenantbase follows after ``--``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
     given = parser.parse_args(sys.argv[1:at])
     control = Control(given.control)
     parts = stepped(planted.plant(Parts(), given.bug), control)
-    # Delete the clients' small prefixes in the way of large ones.
+    # Delete the clients' small prefixes as if they were large.
     sql_sweep.ONE_BY_ONE = 2  # type: ignore[misc]
     # Small limits, so that SQLite's caches are full within a minute: later growth is a leak.
     for name in ("_WRITER", "_READER"):

@@ -25,7 +25,7 @@ class _Register:
     told: list[int] = field(default_factory=list)  # versions that some client knows
 
     def apply(self, asked: Operation) -> Operation:
-        """Carry the operation out. Returns: the operation with its answer."""
+        """Carry out the operation. Returns: the operation with its answer."""
         if asked.kind == "get":
             return msgspec.structs.replace(
                 asked, version=self.version, value=self.value, id=self.id
@@ -81,7 +81,7 @@ def simulated(
     """A linearizable history of about ``size`` operations on one key.
 
     Args:
-        clients: most operations in flight.
+        clients: the most operations in flight.
         counter: increments instead of sets.
         lost: the share of writes whose outcome remains unknown.
     """

@@ -1,7 +1,5 @@
-"""A small torture: servers in one process, for runs of a second.
-
-It has the same parts, steps, clients, faults and checks as the large torture, but a single process,
-so nothing can be killed.
+"""A small torture test: servers in one process, for runs of a second. It has the same parts, steps,
+clients, faults and checks as the large one, but a single process, so nothing can be killed.
 """
 
 from __future__ import annotations
@@ -131,7 +129,7 @@ def _tell(clients: Sequence[Client], referee: Referee) -> None:
 async def _restart(nodes: Sequence[_Node], clients: Sequence[Client]) -> None:
     """Close all servers, some with requests in flight, and open them again."""
     # asyncio loses a connection that it accepts at the very moment its server closes, and warns
-    # when the garbage collector finds it. So clients open none then.
+    # when the garbage collector finds it. So clients open no connections then.
     for client in clients:
         client.go_on.clear()
     await asyncio.sleep(_SETTLE)
@@ -159,7 +157,7 @@ class _Node:
                 self._memcached,
                 cache_timeout=CACHE_SECONDS,
                 drain_timeout=0.2,
-                # Beyond this timeout, closing would exit the process, and the tests with it.
+                # After this timeout, closing would exit the process, and the tests with it.
                 write_timeout=3600.0,
             )
         )

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from tenantbase.coherence.policy import Cache
 from tenantbase.coherence.sealed_item import ItemSealer
-from tenantbase.commands import Set
+from tenantbase.commands import PutTenant, Set
 from tenantbase.entry import JSON
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
@@ -89,6 +89,8 @@ class Stage:
             await self._stack.enter_async_context(opened(self._database, memcached, **options))
             for memcached in (self._address, None)
         ]
+        for tenant in ("r0", "t0"):  # whose keys the schedules write
+            await self.near.write(PutTenant(tenant))
 
     async def close(self) -> None:
         """Close both policies, which removes the tag file."""
@@ -130,9 +132,8 @@ class Stage:
     async def held_at(
         self, step: str, work: Coroutine[Any, Any, None]
     ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-        """Let some work reach a step, and wait there while the block runs.
-
-        Yields: a function that lets it finish; called at the end of the block at the latest.
+        """Let some work reach a step, and hold it there while the block runs. Yields: a function
+        that lets it finish, which is called at the end of the block at the latest.
         """
         gate = self.gates.close(step)
         task = asyncio.create_task(work)
@@ -162,7 +163,7 @@ class Stage:
 
 @asynccontextmanager
 async def staged(directory: Path, bug: str | None) -> AsyncIterator[Stage]:
-    """A stage whose policies have a bug planted in them, or none."""
+    """A stage whose policies have a planted bug, or none."""
     with MemcachedProcess() as memcached:
         gates = _Gates(directory / "control")
         parts = stepped(plant(Parts(), bug), gates)

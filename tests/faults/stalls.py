@@ -22,7 +22,7 @@ class Stall(NamedTuple):
     Attributes:
         at: its end, in nanoseconds of the monotonic clock.
         seconds: its duration.
-        waited: how many of them its thread was ready to run, but the kernel ran others.
+        waited: for how many of these seconds its thread was ready, but the kernel ran others.
     """
 
     at: int

@@ -38,7 +38,7 @@ class Parts:
 
     @contextmanager
     def installed(self, control: Control) -> Iterator[None]:
-        """Inside the block the product uses these classes, forked processes included."""
+        """Inside the block, the product uses these classes, in forked processes, too."""
         with ExitStack() as stack:
             for module, name, part in (
                 (wiring, "TagFile", self.tags),
@@ -56,7 +56,7 @@ class Parts:
 
 
 class _Clock:
-    """Replaces the module ``time`` where the product reads the clock."""
+    """Replaces the module ``time`` in the product's modules that read the clock."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
@@ -73,7 +73,7 @@ def stepped(parts: Parts, control: Control) -> Parts:
             self, tags: TagFile, write_lock: WriteLock, bucket_of: Callable[[str], int]
         ) -> None:
             super().__init__(tags, write_lock, bucket_of)
-            # Not write_lock.held, which a planted bug may have replaced.
+            # Don't use write_lock.held, which a planted bug may have replaced.
             self.lock = _entered(vars(self)["lock"], control)
 
         def begin_write(self, keys: Collection[str] | None) -> TagTicket:

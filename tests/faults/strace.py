@@ -108,7 +108,7 @@ def injecting(fault: str, command: Sequence[str | Path], files: Sequence[Path] =
 
     Args:
         fault: what ``strace -e inject=`` takes.
-        files: only calls that concern one of these count and can fail; empty: all calls.
+        files: only calls on these files count and can fail; if empty, all calls.
     """
     name = fault.partition(":")[0]
     options = ["-f", "-qqq", "-o", "/dev/null", "-e", f"trace={name}", "-e", f"inject={fault}"]

@@ -17,8 +17,8 @@ from tests.servers import MemcachedProcess
 from tests.service import opened
 
 _ROUNDS = 2
-# A limit for reads: each dead writer leaves a longer log, which the next one reads page by page
-# before it writes, so the series would never end. There are fewer of the other calls.
+# Reads are limited: each dead writer leaves a longer log, which the next one reads page by page
+# before it writes, so the series would never end. Other calls are fewer.
 _MOST_CALLS = 80
 
 
@@ -66,6 +66,6 @@ async def check(cache: Cache, directory: Path) -> None:
         assert entries[0] == entries[1] == entries[2]
         entry = entries[0]
         found = (None, None) if entry is None else (entry.version, entry.value.decode())
-        # A write in flight when it died may have been made.
+        # A write that was in flight when the writer died may have taken effect.
         later = (entry is None or entry.version > newest) and await cache.last_version() > newest
         assert found == (version, value) or later, key

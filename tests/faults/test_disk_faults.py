@@ -11,7 +11,7 @@ import pytest
 from tests.faults.cluster import Cluster, TorturedServer
 from tests.wire import Answer
 
-VALUE = "x" * 3000  # about a page, so that every write needs room
+VALUE = "x" * 3000  # about a page, so that every write needs new space
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ async def test_after_a_failed_fsync_nothing_is_acknowledged(cluster: Cluster) ->
         assert kinds[told + 1 :] == ["store-unavailable"] * (7 - told)
         health = await ask(server, "GET", "/health-check")
         assert health.status == 503 and health.json["store"] == "unavailable"
-        # The write may have been made or not, but all readers agree.
+        # The write may have taken effect or not, but all readers agree.
         seen = [(await ask(each, "GET", "/get-value?key=k")).json for each in (server, healthy)]
         assert seen[0] == seen[1]
         assert seen[0]["version"] in (told, told + 1)

@@ -1,7 +1,7 @@
 """A commit of unknown outcome that reappears after all processes have died.
 
 Its bytes are in the log although their fsync failed, and a recovery finds them there. The tag file
-outlives the writers if a starting process has it open already.
+outlives the writers if a process that is starting already has it open.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ async def value(server: TorturedServer) -> object:
 
 
 @pytest.mark.parametrize(("bug", "believed"), [(None, "new"), ("doubt-stays-odd", "old")])
-async def test_what_was_cached_while_in_doubt_is_invalid_afterwards(
+async def test_items_cached_in_doubt_are_invalid_afterwards(
     cluster: Cluster, start: Start, believed: str
 ) -> None:
     (healthy,) = cluster.servers

@@ -1,6 +1,6 @@
 """Every planted bug is found by the schedule that is made for it.
 
-``hunt_planted.py`` lets the torture find them by chance, which takes longer.
+``hunt_planted.py`` lets the torture test find them by chance, which takes longer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.faults.schedules import SCHEDULES
 from tests.faults.staged import staged
 from tests.model import RULES
 
-# Lookup below, and in test_doubt.py: they need a disk that fails.
+# Tested below, and in test_doubt.py, because they need a failing disk.
 OF_DISKS = {"synchronous-off", "deaf-to-sync-errors", "doubt-stays-odd"}
 
 
@@ -39,14 +39,14 @@ async def test_a_planted_bug_is_found(tmp_path: Path, bug: str) -> None:
 
 
 @pytest.mark.parametrize("bug", SCHEDULES)
-async def test_without_it_nothing_is_found(tmp_path: Path, bug: str) -> None:
+async def test_without_the_bug_nothing_is_found(tmp_path: Path, bug: str) -> None:
     async with staged(tmp_path, None) as stage:
         await SCHEDULES[bug](stage)
     assert check_history(stage.history, clocks_jump=False) == []
 
 
 @pytest.mark.parametrize("bug", ["synchronous-off", "early-acknowledgement"])
-def test_a_planted_loss_is_found_when_the_power_goes(bug: str) -> None:
+def test_a_planted_durability_bug_is_found_by_a_power_loss(bug: str) -> None:
     _, lost = power_loss.run(seed=1, count=100, rounds=30, processes=1, bug=bug)
     assert lost
 
@@ -63,8 +63,8 @@ def test_the_torture_sees_a_failed_sync_and_its_report() -> None:
 async def test_a_write_acknowledged_after_a_failed_sync_is_found(
     tmp_path: Path, bug: str | None
 ) -> None:
-    # Not by the torture, where the failing sync can be that of the sweeper's commit, which no
-    # client misses. Here nothing expires, so every sync belongs to a client's write.
+    # The torture test is no use here: the failing sync may be that of the sweeper's commit, which
+    # no client misses. In this test nothing expires, so every sync belongs to a client's write.
     async with Cluster(tmp_path, servers=1, workers=1, bug=bug) as cluster:
         (healthy,) = cluster.servers
         fault = "fdatasync,fsync:error=EIO:when=4"
@@ -78,7 +78,7 @@ async def test_a_write_acknowledged_after_a_failed_sync_is_found(
                 statuses[f"k{number}"] = answer.status
         finally:
             await asyncio.to_thread(server.close)
-        cluster.memcached.flush()  # it may hold the lost write
+        cluster.memcached.flush()  # this read may return the lost write
         keys = json.dumps({"keys": list(statuses)}).encode()
         found = await asyncio.to_thread(healthy.ask, "POST", "/get-values", keys)
         acknowledged = {key for key, status in statuses.items() if status == 200}

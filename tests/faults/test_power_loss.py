@@ -1,4 +1,4 @@
-"""A loss of power at any moment loses no acknowledged write, unless the disk lies."""
+"""A power loss at any moment loses no acknowledged write, unless the disk lies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.faults.strace import Call
 
 
 @pytest.mark.timeout(120)
-def test_nothing_acknowledged_is_lost_when_the_power_goes() -> None:
+def test_no_acknowledged_write_is_lost_in_a_power_loss() -> None:
     number, lost = power_loss.run(seed=1, count=400, rounds=40, processes=2)
     assert number > 300
     assert lost == []
@@ -43,7 +43,7 @@ def synced(began: int, what: str = "/d/x") -> Call:
 
 
 def found(*calls: Call) -> set[bytes | None]:
-    """The possible contents of the file x after a loss of power, from a few hundred samples."""
+    """The possible contents of the file x after a power loss, from a few hundred samples."""
     disk = Disk("/d", {"x"})
     for call in calls:
         disk.replay(call)
@@ -58,7 +58,7 @@ def test_a_file_may_be_missing_until_its_directory_was_synced() -> None:
     assert found(*MADE) == {b""}
 
 
-def test_what_was_synced_is_there_and_nothing_else_is_certain() -> None:
+def test_only_synced_data_is_certain() -> None:
     old = (*MADE, wrote(2, b"old"), synced(3))
     assert found(*old) == {b"old"}
     assert {b"old", b"new"} <= found(*old, wrote(4, b"new"))

@@ -28,7 +28,7 @@ from tests.faults.strace import FILE_CALLS, Call, injecting, parsed, strace
 ROOT = Path(__file__).parents[2]
 SYNCS = ("fsync", "fdatasync")
 FILES = {"x.db", "x.db-wal", "x.db-journal"}
-IMAGES = 20  # for each moment at which something changed
+IMAGES = 20  # images for each moment at which something changed
 
 # Writes until an outcome is unknown, and logs each acknowledgement by one write.
 SERVICE = """
@@ -58,7 +58,7 @@ SERVICE = """
             for number in range(9):
                 value = json.dumps(f"{name} {number} " + "x" * 6000)
                 try:
-                    (applied,) = await cache.write(Set("k", value.encode(), JSON))
+                    (applied,) = await cache.write(Set("default/k", value.encode(), JSON))
                 except OutcomeUnknown:
                     print("unknown")
                     break
@@ -132,9 +132,9 @@ def _written(call: Call) -> tuple[int, bytes]:
 
 
 def _put(contents: bytearray, call: Call, chance: random.Random | None = None) -> None:
-    """Apply a write call; with ``chance``, only some of its sectors."""
+    """Apply a write call; with ``chance``, only to some of its sectors."""
     at, data = _written(call)
-    for start in range(0, len(data), SECTOR):  # such writes begin with a sector
+    for start in range(0, len(data), SECTOR):  # such writes begin at a sector boundary
         if chance is None or chance.random() < 0.5:
             piece = data[start : start + SECTOR]
             contents.extend(bytes(max(0, at + start - len(contents))))
@@ -142,7 +142,7 @@ def _put(contents: bytearray, call: Call, chance: random.Random | None = None) -
 
 
 class Moment(NamedTuple):
-    """Possible contents, and what had been acknowledged by then: values by version."""
+    """Possible contents, and the values, by version, that had been acknowledged by then."""
 
     files: dict[str, bytes]
     acknowledged: dict[int, str]
@@ -169,7 +169,7 @@ def output(command: list[str]) -> str:
 
 
 def moments(directory: Path, before: list[Call], after: list[Call]) -> Iterator[Moment]:
-    """Losses of power at every moment of the second of two runs."""
+    """The outcomes of a power loss at every moment of the second of two runs."""
     disk = Forgetful(str(directory))
     acknowledged: dict[int, str] = {}
     lines = max(call.began for call in before) + 1
@@ -197,7 +197,7 @@ def broken(moment: Moment, scratch: Path) -> str | None:
         try:
             integrity = database.execute("PRAGMA integrity_check").fetchall()
             version = sql_queries.last_version(database)
-            (entry,) = sql_queries.read(database, ["k"], 0.0)
+            (entry,) = sql_queries.read(database, ["default/k"], 0.0)
         except sqlite3.Error as error:
             return f"it cannot be read: {error}"
     if integrity != [("ok",)]:
@@ -212,7 +212,7 @@ def broken(moment: Moment, scratch: Path) -> str | None:
 
 
 def losses(directory: Path, scratch: Path, end: str, start: str) -> list[str]:
-    """What a loss of power destroys after a failed fsync and a restart of the service."""
+    """The promises that a power loss breaks after a failed fsync and a restart of the service."""
     told, before = serve(directory, "first", end, "fdatasync,fsync:error=EIO:when=12")
     assert told == "unknown\n"
     told, after = serve(directory, "second", start)
@@ -237,7 +237,7 @@ def test_after_a_failed_fsync_and_a_restart_nothing_is_lost(
 
 
 @pytest.mark.timeout(120)
-def test_without_rewriting_the_log_it_is(directory: Path, tmp_path: Path) -> None:
+def test_without_rewriting_the_log_writes_are_lost(directory: Path, tmp_path: Path) -> None:
     assert any("acknowledged" in each for each in losses(directory, tmp_path, "closed", "careless"))
 
 
@@ -255,7 +255,7 @@ def test_a_log_that_cannot_be_rewritten_is_left_as_it_is(directory: Path) -> Non
 
 
 def test_a_directory_that_cannot_be_synced_holds_no_database(directory: Path) -> None:
-    # SQLite ignores that error, and a loss of power may take the whole log.
+    # SQLite ignores that error, and a power loss may take the whole log.
     failing = injecting("fsync:error=EIO", service(directory, "first", "careful"))
     assert output(failing) == "not opened\n"
     assert output(service(directory, "second", "careful")) == ""

@@ -25,10 +25,10 @@ def test_an_hour_has_every_fault_often_and_short_and_long() -> None:
     assert min(lengths) < 1 and max(lengths) > 10
 
 
-def test_there_is_peace_at_the_end() -> None:
+def test_a_run_ends_with_a_rest() -> None:
     assert max(event.at + event.seconds for event in drawn(1, 600, ALL, 30)) <= 600 - REST
 
 
-def test_only_what_was_asked_for() -> None:
+def test_only_the_selected_faults() -> None:
     names = {event.fault for event in drawn(1, 600, ["net-", "cache-stop"], 30)}
     assert names == {*LANES["net"], "cache-stop"}

@@ -1,4 +1,4 @@
-"""A real full disk: reads continue, deleting makes room, and with room writes continue.
+"""A real full disk: reads continue, and once deleting has made room, so do writes.
 
 The disk is in memory and visible to the server alone: unshare(1) lets any user mount one, if the
 system allows that. It outlives the server.
@@ -155,7 +155,7 @@ def test_a_full_disk_refuses_writes_until_there_is_room(
 
 
 @pytest.mark.parametrize("filler", ["its own data", "another program"])
-def test_a_full_disk_is_left_by_deleting(
+def test_deleting_makes_room_on_a_full_disk(
     server: SmallDiskServer, disk: SmallDisk, filler: str
 ) -> None:
     keys = []
@@ -165,7 +165,7 @@ def test_a_full_disk_is_left_by_deleting(
             assert server.set(key, 10_000).status == 200
         disk.fill()
     keys += server.fill_with("k", 10_000)
-    for number in range(15):  # repeatedly: no deletion uses up the room of the next
+    for number in range(15):  # repeatedly, because no deletion may use up the room of the next
         deleted, keys = keys[:4], keys[4:]
         for key in deleted:
             assert server.delete(key) == 204
@@ -180,7 +180,7 @@ def test_a_full_disk_is_left_by_deleting(
     assert server.statuses("k") == [200] * 2
 
 
-def test_what_expires_makes_room(server: SmallDiskServer, disk: SmallDisk) -> None:
+def test_expired_entries_make_room(server: SmallDiskServer, disk: SmallDisk) -> None:
     for number in range(20):
         assert server.set(f"short{number}", 20_000, ttl=3).status == 200
     disk.fill()
@@ -189,7 +189,7 @@ def test_what_expires_makes_room(server: SmallDiskServer, disk: SmallDisk) -> No
 
 
 @pytest.mark.parametrize("end", ["stopped", "killed"])
-def test_a_full_disk_is_left_by_deleting_after_a_restart(
+def test_deleting_makes_room_after_a_restart(
     server: SmallDiskServer, disk: SmallDisk, end: str
 ) -> None:
     keys = server.fill_with("k", 10_000)
@@ -207,7 +207,7 @@ def test_a_full_disk_is_left_by_deleting_after_a_restart(
 def test_deleting_much_takes_little_room(
     server: SmallDiskServer, disk: SmallDisk, left: str
 ) -> None:
-    """Less than they free: deleted pages are not written again."""
+    """Deleting takes less room than it frees: deleted pages are not written again."""
     keys = [f"k{number}" for number in range(10)]
     for key in keys:
         assert server.set(key, 100_000).status == 200
@@ -224,10 +224,10 @@ def test_deleting_much_takes_little_room(
 
 
 @pytest.mark.parametrize("end", ["stopped", "killed"])
-def test_a_little_room_is_room_for_small_writes(
+def test_small_writes_use_the_little_room_there_is(
     server: SmallDiskServer, disk: SmallDisk, end: str
 ) -> None:
-    """The reserve, missing since the restart, does not take all of it."""
+    """The reserve, which is missing since the restart, does not take all of it."""
     (disk.path / "filling").write_bytes(bytes(700_000))
     keys = server.fill_with("k", 3_000)
     disk.fill()
@@ -242,13 +242,13 @@ def test_a_little_room_is_room_for_small_writes(
     assert server.delete(keys[0]) == 204
 
 
-def test_values_fit_into_freed_pages_though_another_program_took_the_rest(
+def test_values_fit_into_freed_pages_of_an_otherwise_full_disk(
     server: SmallDiskServer, disk: SmallDisk
 ) -> None:
     keys = [f"k{number}" for number in range(14)]
     for key in keys:
         assert server.set(key, 100_000).status == 200
-    server.stop()  # what the log holds is copied, and it begins with an empty file
+    server.stop()  # this copies the log's contents, so that it begins with an empty file
     server.start()
     disk.fill()
     body = {"keys": keys[1:]}

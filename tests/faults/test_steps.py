@@ -81,9 +81,7 @@ async def test_a_server_stopped_at_a_step_leaves_the_other_reading(cluster: Clus
         assert [await get_value(server) for server in cluster.servers] == [new, new]
 
 
-async def test_a_write_that_waits_in_vain_for_a_stopped_server_is_not_made(
-    cluster: Cluster,
-) -> None:
+async def test_a_write_that_times_out_behind_a_stopped_server_is_not_made(cluster: Cluster) -> None:
     survivor, victim = cluster.servers
     assert (await set_value(survivor, 1)).status == 200
     cluster.control.arm("odd", "stop")
@@ -94,7 +92,7 @@ async def test_a_write_that_waits_in_vain_for_a_stopped_server_is_not_made(
     assert await get_value(survivor) == 1
     victim.resume()
     late = await writing
-    # It was stopped for longer than the write timeout; its commit continues all the same.
+    # It was stopped for longer than the write timeout, but its commit still continues.
     assert late.status == 200 or late.json["type"].endswith(":outcome-unknown")
     after = await set_value(survivor, 4)
     assert after.status == 200 and after.json["version"] == 3

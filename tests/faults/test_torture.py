@@ -1,4 +1,4 @@
-"""A short torture with real processes and mixed faults, and its report of a planted bug."""
+"""A short torture test with real processes and mixed faults, and its report of a planted bug."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_short_torture_finds_nothing() -> None:
     ],
     ids=["poison", "restarts", "cuts"],
 )
-async def test_in_small_nothing_is_found_either(plan: Hunt) -> None:
+async def test_the_small_torture_finds_nothing_either(plan: Hunt) -> None:
     assert await hunt(plan, seed=1, seconds=2.5, bug=None) == []
 
 
@@ -59,7 +59,7 @@ def test_the_torture_reports_its_findings() -> None:
     assert done.stdout.endswith(" FOUND\n")
 
 
-def test_a_torture_that_is_ended_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_an_interrupted_torture_leaves_nothing_behind(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.faults.torture", "--fault", "process-stop"]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as torture:
@@ -73,7 +73,7 @@ def test_a_torture_that_is_ended_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def _mentioning(path: Path) -> list[bytes]:
-    """The command lines of all processes that have this path in theirs."""
+    """The command lines, of all processes, that contain this path."""
     lines = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -81,7 +81,7 @@ def _mentioning(path: Path) -> list[bytes]:
     return [line for line in lines if os.fsencode(path) in line]
 
 
-async def test_an_event_loop_that_stands_still_is_noticed(tmp_path: Path) -> None:
+async def test_a_stalled_event_loop_is_noticed(tmp_path: Path) -> None:
     watching = asyncio.create_task(stalls.watch(tmp_path))
     await asyncio.sleep(0.05)
     time.sleep(0.25)
@@ -90,9 +90,7 @@ async def test_an_event_loop_that_stands_still_is_noticed(tmp_path: Path) -> Non
     assert max(stall.seconds - stall.waited for stall in stalls.told(tmp_path)) > 0.2
 
 
-async def test_hits_that_do_not_come_back_are_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_missing_hits_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vitals, "REST", 0.0)
     async with Cluster(tmp_path, servers=1) as cluster:
         watched = vitals.Vitals(cluster, Excuses())
@@ -144,7 +142,7 @@ def test_an_excuse_for_writes_does_not_cover_reads() -> None:
         now = time.monotonic_ns()
     judge = Judge(excuses, slowest_allowed=1.0)
     read = Operation("k", "get", now, now, "failed", heard=now)
-    judge.hear(read)  # by the command line, which takes the write lock to open the database
+    judge.hear(read)  # the command line takes the write lock to open the database
     assert not judge.broken
     judge.hear(msgspec.structs.replace(read, port=1))
     assert judge.broken

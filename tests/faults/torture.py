@@ -4,8 +4,8 @@
 
 Real servers with several workers, on one database and one memcached, get requests from client
 processes, while faults come and go by a schedule that the seed determines. Every history is checked
-for linearizability; time and memory are measured against the promises. Then the power is cut, many
-times. The exit status is 1 if something was found.
+for linearizability, and time and memory are compared with the promises. Then power losses are
+simulated. The exit status is 1 if something was found.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
         "--images", type=int, default=2_000, help="disk images after a loss of power"
     )
     parser.add_argument(
-        "--break", dest="bug", choices=planted.BUGS, help="plant a bug, to see that it is found"
+        "--break", dest="bug", choices=planted.BUGS, help="plant a bug, to see whether it is found"
     )
     parser.add_argument("--plan", action="store_true", help="print the schedule and exit")
     parser.add_argument("--list", action="store_true", help="list the faults and exit")

@@ -1,4 +1,4 @@
-"""Unique values that reveal damage."""
+"""Unique values in which damage is evident."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _GROWTH: Final = 1.1
 _SLACK: Final = 8 << 20
 ABOVE_REST_BYTES: Final = 100 << 20
 """Memory that hostile clients may temporarily add to a worker."""
-_RECENT: Final = 20  # operations are reported long before this many faults have passed
+_RECENT: Final = 20  # operations are reported long before this many more faults have ended
 
 
 class Memory(NamedTuple):
@@ -72,7 +72,7 @@ class Vitals:
         self._disturbing += 1
 
     def calm(self) -> None:
-        """It has ended."""
+        """The fault has ended."""
         self._disturbing -= 1
         if not self._disturbing:
             self._calms.append(_Calm(time.monotonic_ns()))
@@ -99,7 +99,7 @@ class Vitals:
             await asyncio.sleep(_SAMPLE)
 
     def returns(self) -> list[float]:
-        """Seconds from the end of each fault until a server's first hit, where there was one."""
+        """Seconds from the end of each fault until a server's first hit, if there was one."""
         return [
             (first - calm.begin) / 1e9
             for calm in self._calms[1:]
@@ -107,7 +107,7 @@ class Vitals:
         ]
 
     def never_back(self) -> list[str]:
-        """Servers without a hit in a long enough time, a line each."""
+        """Servers without a hit for too long, a line each."""
         found = []
         for calm in self._calms:
             last = calm is self._calms[-1]
@@ -121,7 +121,7 @@ class Vitals:
         return found
 
     def stalls(self) -> list[float]:
-        """How long event loops stalled by their own fault, the longest first, in seconds."""
+        """The stalls that event loops caused themselves, in seconds, the longest first."""
         return sorted(
             (
                 stall.seconds - stall.waited

@@ -74,22 +74,77 @@ MUTATIONS: Final = {
             ),
             "a-group-of-any-size": (" or held + write.bytes > GROUP_BYTES", ""),
             "a-group-of-one-write-too-many": (
-                "while small and len(group) < GROUP_WRITES:",
-                "while small and len(group) <= GROUP_WRITES:",
+                "while small.lanes.size and len(group) < GROUP_WRITES:",
+                "while small.lanes.size and len(group) <= GROUP_WRITES:",
             ),
             "large-ones-go-first": (
-                "if self._large and (self._first <= 0 or not self._small):",
-                "if self._large:",
+                "if large.size and (not small.size or self._passed and self._large_may_go()):",
+                "if large.size:",
             ),
             "large-ones-starve": (
-                "if self._large and (self._first <= 0 or not self._small):",
-                "if self._large and not self._small:",
+                "if large.size and (not small.size or self._passed and self._large_may_go()):",
+                "if large.size and not small.size:",
             ),
-            "a-write-taken-is-still-counted": ("        self._small_bytes -= held\n", ""),
-            "a-large-write-taken-is-still-counted": (
-                "            self._large_bytes -= waiting[0].bytes\n",
-                "",
+            "large-ones-pass-small-ones-of-other-lanes": (
+                "self._passed = not self._first",
+                "self._passed = True",
             ),
+            "large-ones-wait-for-all-small-ones": (
+                "return self._large.lanes.next()[0].lane not in self._first",
+                "return not self._first",
+            ),
+            "writes-taken-are-still-counted": ("            small.rows = small.bytes = 0\n", ""),
+            "a-write-taken-is-still-counted": ("        self.bytes -= write.bytes\n", ""),
+            "each-write-costs-the-same": (
+                "cost = max(write.bytes, _ROW_COST * write.rows, _WRITE_COST)",
+                "cost = 1",
+            ),
+            "the-first-of-a-lane-may-be-refused": (
+                "return not waiting or waiting <",
+                "return waiting <",
+            ),
+            "a-lane-may-fill-the-queue": (
+                "and held + write.bytes <= free_bytes",
+                "and held >= 0",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/lanes.py",
+        ["tests/test_lanes.py"],
+        {
+            "a-new-lane-gets-credit": (
+                "heappush(self._turns, (self._now, self._ties, name))",
+                "heappush(self._turns, (0.0, self._ties, name))",
+            ),
+            "costs-do-not-count": ("(given + cost, self._ties", "(given + 1, self._ties"),
+        },
+    ),
+    **of(
+        "tenantbase/web/lifecycle.py",
+        ["tests/web/transport/test_max_requests.py"],
+        {"watches-count-as-requests": ("        self.limit += 1\n", "")},
+    ),
+    **of(
+        "tenantbase/web/app.py",
+        ["tests/web/transport/test_max_requests.py"],
+        {
+            "health-checks-are-refused": (" and not _is_probe(request):", ":"),
+            "one-request-too-many": (
+                "if lifecycle.active > lifecycle.limit and",
+                "if lifecycle.active > lifecycle.limit + 1 and",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/web/forwarding.py",
+        ["tests/web/test_forwarding.py"],
+        {
+            "everybody-is-a-proxy": (
+                "return address is not None and self._has(address)",
+                "return address is not None",
+            ),
+            "the-left-most-address-is-the-client": ("in reversed(hops):", "in hops:"),
         },
     ),
 }

@@ -72,8 +72,18 @@ MUTATIONS: Final = {
         "tenantbase/coherence/batcher.py",
         ["tests/coherence/test_batcher.py"],
         {
-            "a-batch-too-heavy": ("if total > self._limit:", "if total > self._limit + 1:"),
-            "a-heavy-item-waits-for-ever": ("return max(size, 1)", "return size"),
+            "a-batch-too-heavy": (
+                "if batch and total > self._limit:",
+                "if batch and total > self._limit + 1:",
+            ),
+            "a-heavy-item-waits-for-ever": (
+                "if batch and total > self._limit:",
+                "if total > self._limit:",
+            ),
+            "batches-take-one-lane-after-the-other": (
+                "batch.append(left.take(weight))",
+                "batch.append(left.take(0))",
+            ),
             "one-batch-too-many": (
                 "while self._waiting and len(self._tasks) < self._parallel:",
                 "while self._waiting and len(self._tasks) <= self._parallel:",

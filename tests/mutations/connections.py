@@ -76,8 +76,8 @@ MUTATIONS: Final = {
     **of(
         "tenantbase/web/transport/connections.py",
         [
-            "tests/web/transport/test_limits.py::test_a_client_that_takes_nothing_is_cut_and_that_is_logged",
-            "tests/web/transport/test_limits.py::test_a_client_that_takes_a_little_now_and_then_is_not_cut",
+            "tests/web/transport/test_limits.py::test_a_client_that_reads_nothing_is_cut_off_and_logged",
+            "tests/web/transport/test_limits.py::test_a_slow_reader_is_not_cut_off",
         ],
         {
             "who-takes-nothing-is-not-cut": ("elif now - since >= seconds:", "elif False:"),
@@ -86,7 +86,7 @@ MUTATIONS: Final = {
     **of(
         "tenantbase/web/transport/progress.py",
         [
-            "tests/web/transport/test_limits.py::test_a_client_that_takes_a_little_now_and_then_is_not_cut",
+            "tests/web/transport/test_limits.py::test_a_slow_reader_is_not_cut_off",
         ],
         {"the-kernel-is-not-asked": ("return int(acknowledged)", "pass")},
     ),
@@ -105,7 +105,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/web/transport/connections.py",
-        ["tests/process/test_shutdown.py::test_what_is_pipelined_does_not_destroy_an_answer"],
+        ["tests/process/test_shutdown.py::test_pipelined_requests_do_not_destroy_an_answer"],
         {"no-connection-lingers": ("if error is None:", "if False:")},
     ),
     **of(
@@ -166,7 +166,7 @@ MUTATIONS: Final = {
         [
             "tests/web/transport/test_budget.py",
             "tests/web/transport/test_giving_way.py",
-            "tests/web/transport/test_limits.py::test_bodies_held_back_take_no_more_than_the_budget",
+            "tests/web/transport/test_limits.py::test_held_back_bodies_stay_within_the_budget",
             "tests/web/transport/test_limits.py::test_a_queued_request_holds_its_body_and_does_not_give_way",
         ],
         {
@@ -187,9 +187,9 @@ MUTATIONS: Final = {
         "tenantbase/web/semantics/expectations.py",
         [
             "tests/web/semantics/test_expectations.py",
-            "tests/web/transport/test_limits.py::test_a_body_is_not_invited_that_the_head_alone_refuses",
+            "tests/web/transport/test_limits.py::test_no_100_continue_for_a_request_refused_by_its_head",
             "tests/web/transport/test_limits.py::test_an_unknown_expectation",
-            "tests/web/transport/test_limits.py::test_a_body_that_came_uninvited_is_taken",
+            "tests/web/transport/test_limits.py::test_a_body_sent_without_waiting_is_accepted",
         ],
         {
             "a-continue-in-capitals-is-unknown": (

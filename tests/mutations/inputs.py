@@ -1,4 +1,4 @@
-"""More mistakes in reading input, and in describing it."""
+"""More mistakes in reading input, and in describing it in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -33,8 +33,32 @@ MUTATIONS: Final = {
         "tenantbase/json_text.py",
         ["tests/test_json_text.py", "tests/test_json_rules.py"],
         {
-            "another-value-is-this-one": ("elif text.startswith(value, position):", "elif True:"),
+            "another-value-is-this-one": ("elif _is_at(value, text, position):", "elif True:"),
             "a-place-begins-with-a-dot": ('.removeprefix(".")', ""),
+            "half-an-escape-is-whole": (
+                "            piece = piece[:-1]\n            start -= 1\n",
+                "            pass\n",
+            ),
+            "every-piece-ends-the-text": ("end >= len(text))", "True)"),
+        },
+    ),
+    **of(
+        "tenantbase/json_requests.py",
+        ["tests/test_json_requests.py"],
+        {
+            "padding-anywhere": (" and len(value) * 4 != len(piece) * 3:", " and False:"),
+            "a-number-is-base64": ("or bytes(text[:1]) != b'\"' ", ""),
+        },
+    ),
+    **of(
+        "tenantbase/json_requests.py",
+        ["tests/offload/test_memory.py"],
+        {
+            "a-large-part-is-copied": (
+                "return memoryview(raw) if len(raw) > _COPIED_BYTES else",
+                "return",
+            ),
+            "base64-is-decoded-at-once": ('or count(text, b"\\\\"):', "or True:"),
         },
     ),
     **of(

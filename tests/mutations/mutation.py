@@ -49,7 +49,7 @@ class Mutation:
 def of(
     file: str, tests: Sequence[str], changes: Mapping[str, tuple[str, str]]
 ) -> dict[str, Mutation]:
-    """Mutations of one file, each found by the same tests: by name, the old and the new text."""
+    """Mutations of one file for the same tests: by name, the old and the new text."""
     return {
         name: Mutation(name, file, old, new, tuple(tests)) for name, (old, new) in changes.items()
     }

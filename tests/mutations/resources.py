@@ -155,7 +155,7 @@ MUTATIONS: Final = {
         ["tests/offload/test_boundaries.py", "tests/offload/test_runner.py"],
         {
             "a-lost-child-lives-on": ("    signal.alarm(seconds)", "    pass"),
-            "values-lie-on-each-other": ("            at += len(value)\n", ""),
+            "values-lie-on-each-other": ("                    at += len(piece)\n", ""),
             "half-of-a-body-is-a-body": ("if len(data) != size:", "if False:"),
         },
     ),

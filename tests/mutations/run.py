@@ -34,7 +34,7 @@ _CHECK: Final = "import sys, tenantbase; sys.exit(tenantbase.__file__ != sys.arg
 
 
 def _left(folder: str, names: list[str]) -> set[str]:
-    """The names in a folder that are not copied. The databases in ``fixtures`` are."""
+    """The names in a folder to leave out of the copy. The databases in ``fixtures`` are copied."""
     return set() if Path(folder).name == "fixtures" else set(_OTHERS(folder, names))
 
 
@@ -48,7 +48,7 @@ class Copy:
     def __init__(self, directory: Path) -> None:
         self._root = directory / "project"
         shutil.copytree(ROOT, self._root, ignore=_left)
-        # Comes before the installed package, which is the original.
+        # This path comes before that of the installed package, which is the original.
         self._environment = {
             **os.environ,
             "PYTHONPATH": str(self._root),
@@ -72,9 +72,8 @@ class Copy:
         """Whether these tests fail."""
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
         status = self._run(command, seconds)
-        # A mistake can keep a test file from being imported, which counts as found. pytest reports
-        # an error in the table with the same status, but that shows in the run without mistakes,
-        # too.
+        # A mistake can keep a test file from being imported, which counts as found. A wrong test
+        # name in the table gives the same status, but also in the run without mistakes.
         return status != 0
 
     def _run(self, command: Sequence[str], seconds: float) -> int | None:

@@ -11,7 +11,7 @@ MUTATIONS: Final = {
         "tenantbase/background.py",
         [
             "tests/test_background.py::test_failures_are_logged_and_restarted_with_back_off",
-            "tests/test_background.py::test_the_cancellation_of_what_it_waits_for_does_not_end_it",
+            "tests/test_background.py::test_cancelling_what_it_awaits_does_not_end_it",
             "tests/test_background.py::test_it_can_be_cancelled_between_two_runs",
         ],
         {
@@ -70,8 +70,8 @@ MUTATIONS: Final = {
         "tenantbase/owned_files.py",
         [
             "tests/interfaces/sqlite/test_foreign.py::test_an_empty_file_stays",
-            "tests/interfaces/sqlite/test_foreign.py::test_what_is_in_the_way_is_named_and_untouched",
-            "tests/interfaces/sqlite/test_foreign.py::test_what_root_makes_belongs_to_the_owner_of_the_database",
+            "tests/interfaces/sqlite/test_foreign.py::test_foreign_files_are_named_and_untouched",
+            "tests/interfaces/sqlite/test_foreign.py::test_files_made_by_root_belong_to_the_databases_owner",
         ],
         {
             "a-file-of-others-is-removed": ("    if is_marked(path):\n", "    if True:\n"),

@@ -13,18 +13,18 @@ from tests.mutations.table import MUTATIONS, TABLES
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_it_can_be_made(name: str) -> None:
+def test_every_mistake_can_be_made(name: str) -> None:
     mutation = MUTATIONS[name]
     mutated = mutation.applied(ROOT)  # raises Drifted, which says what to do
     ast.parse(mutated)
     assert ast.dump(ast.parse(mutated)) != ast.dump(ast.parse((ROOT / mutation.file).read_bytes()))
 
 
-def test_names_are_given_once() -> None:
+def test_names_are_unique() -> None:
     assert len(MUTATIONS) == sum(map(len, TABLES))
 
 
-def test_the_tests_that_must_find_it_are_there() -> None:
+def test_the_tests_that_must_find_each_mistake_exist() -> None:
     for mutation in MUTATIONS.values():
         assert mutation.tests, mutation.name
         for test in mutation.tests:

@@ -29,7 +29,7 @@ async def test_a_cancelled_copy_does_not_end_before_its_thread() -> None:
     copying = asyncio.create_task(runner._in_thread(copy))
     try:
         await asyncio.to_thread(begun.wait, 20)
-        for _ in range(3):  # however often
+        for _ in range(3):  # however often it is cancelled
             copying.cancel()
             for _ in range(10):
                 await asyncio.sleep(0)
@@ -49,7 +49,7 @@ async def test_the_child_does_not_get_the_terminals_signals(
     program += "; raise SystemExit(3)"
     monkeypatch.setattr(runner, "_PROGRAM", program)
     with pytest.raises(Overloaded):
-        await ParserProcess().check_value(b"1")
+        await ParserProcess().checked(b"1")
     process, session = map(int, told.read_text().split())
     assert session == process != os.getsid(0)
 

@@ -12,10 +12,11 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tenantbase.errors import InvalidRequest, Overloaded
-from tenantbase.json_requests import SET_VALUE, Read, content, read_many
+from tenantbase.json_requests import SET_VALUE, Read, SetValue, content, read_many
 from tenantbase.json_text import check_json, parse
 from tenantbase.offload import runner
 from tenantbase.offload.child import Job
@@ -83,7 +84,7 @@ def one(text: bytes) -> Iterator[Read]:
 
 def checked(text: bytes) -> Iterator[Read]:
     check_json(text, "value")
-    yield from ()
+    yield Read(SetValue("", msgspec.Raw(b"")), text)
 
 
 CASES = [
@@ -116,13 +117,13 @@ async def test_the_child_gives_the_same_verdicts_as_this_process() -> None:
     ],
     ids=["at the bound", "above", "some brackets", "many brackets", "small"],
 )
-def test_which_are_large(text: bytes, large: bool) -> None:
+def test_which_bodies_are_large(text: bytes, large: bool) -> None:
     assert is_large(text) is large
 
 
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Runs another program instead."""
+    """Runs another program instead of the child's."""
     return lambda text: monkeypatch.setattr(runner, "_PROGRAM", text)
 
 
@@ -144,12 +145,12 @@ async def test_one_at_a_time(program: Callable[[str], None], tmp_path: Path) -> 
     [
         "import os; os.kill(os.getpid(), 9)",
         "raise SystemExit(3)",
-        "pass",  # it ends well, but says nothing
+        "pass",  # it exits with status 0, but without an answer
         "import os; os.write(1, bytes([128, 4, 149]))",  # the beginning of an answer
         "import os, pickle; os.write(1, pickle.dumps([]))",
     ],
 )
-async def test_one_that_dies_is_a_refusal(
+async def test_a_child_that_dies_means_overloaded(
     program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     reader = ParserProcess()
@@ -157,27 +158,27 @@ async def test_one_that_dies_is_a_refusal(
         usual = runner._PROGRAM
         program(ending)
         with pytest.raises(Overloaded):
-            await reader.check_value(b"1")
+            await reader.checked(b"1")
         program(usual)
-    await reader.check_value(b"1")
+    await reader.checked(b"1")
 
 
-async def test_one_that_cannot_be_started_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_child_that_cannot_start_means_overloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(Overloaded):
-        await ParserProcess().check_value(b"1")
+        await ParserProcess().checked(b"1")
 
 
 HANGING = "import os, time; open({!r}, 'w').write(str(os.getpid())); time.sleep(600)"
 
 
-async def test_one_that_hangs_is_killed(
+async def test_a_hanging_child_is_killed(
     program: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(runner, "_TIMEOUT_SECONDS", 1)
     program(HANGING.format(str(tmp_path / "pid")))
     with pytest.raises(Overloaded):
-        await ParserProcess().check_value(b"1")
+        await ParserProcess().checked(b"1")
     written = tmp_path / "pid"
     assert not written.exists() or not alive(int(written.read_text()))
 
@@ -188,7 +189,7 @@ async def test_a_child_whose_caller_is_gone_is_killed(
     written = tmp_path / "pid"
     program(HANGING.format(str(written)))
     reader = ParserProcess()
-    asking = asyncio.create_task(reader.check_value(b"1"))
+    asking = asyncio.create_task(reader.checked(b"1"))
     async with asyncio.timeout(20):
         while not written.exists() or not written.read_text():
             await asyncio.sleep(0.01)
@@ -198,8 +199,8 @@ async def test_a_child_whose_caller_is_gone_is_killed(
     assert not alive(int(written.read_text()))
 
 
-def test_it_ends_by_itself_when_it_takes_too_long(tmp_path: Path) -> None:
-    """The parent may have died. Here its large answer is never read."""
+def test_a_child_exits_when_it_takes_too_long(tmp_path: Path) -> None:
+    """For a parent that hangs or has died: here, its large answer is never read."""
     body = tmp_path / "body"
     body.write_text('{"values": [%s]}' % ",".join([ENTRIES["plain"]] * 50_000))
     reading, writing = os.pipe()

@@ -22,7 +22,7 @@ from tests.wire import Answer
 
 @contextmanager
 def soft_limit(count: int) -> Iterator[int]:
-    """For processes started in the block. Yields: the hard limit."""
+    """Set the soft limit for processes started in the block. Yields: the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
     try:
@@ -52,7 +52,7 @@ def processor_seconds(pid: int) -> float:
 
 
 def lowest_free_descriptor(pid: int) -> int:
-    """The limit at which a process can open no more files. Waits until it is idle."""
+    """The limit of open files at which an idle process can open no more. Waits until it is idle."""
     seen: set[int] = set()
     since = time.monotonic()
     while time.monotonic() - since < 2 * LINGER_SECONDS:
@@ -90,7 +90,7 @@ def test_without_descriptors_it_refuses_serves_and_recovers(tmp_path: Path) -> N
             assert answer.status == 503 and answer.json["limit"] == "max-connections"
         for each in kept:
             assert exchange(each).status == 200
-        # Nothing spins, although connections wait that cannot be accepted.
+        # The process does not spin, although connections that it cannot accept are waiting.
         waiting = [connect() for _ in range(20)]
         time.sleep(0.5)
         assert processor_seconds(worker) - before < 0.4

@@ -20,7 +20,7 @@ def many_processors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def usable(tmp_path: Path, mount: str, member: str, files: dict[str, str], root: str = "/") -> int:
-    """The count for a process whose cgroup file is ``member``, with these files of cgroups."""
+    """The result for a process whose ``cgroup`` file is ``member``, with these quota files."""
     point = tmp_path / "cpu groups"
     for name, text in files.items():
         file = point / name

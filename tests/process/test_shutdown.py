@@ -44,7 +44,8 @@ class Client(threading.Thread):
                     self.faults.append(f"connect: {error!r}")
                     return
             elif select.select([connection], [], [], 0)[0]:
-                # Closed before anything was sent, as a connection pool may find it.
+                # The server closed the connection before anything was sent, as a connection pool
+                # may find.
                 connection.close()
                 connection = None
                 continue
@@ -101,7 +102,7 @@ def test_every_request_is_answered(
 
 @pytest.mark.parametrize("fast_path", LANES)
 @pytest.mark.parametrize("size", [100, 10_000], ids=["small", "large"])
-def test_a_body_that_is_still_to_come_is_waited_for(
+def test_an_incomplete_body_is_waited_for(
     tmp_path: Path, fast_path: tuple[str, ...], size: int
 ) -> None:
     body = b'{"key": "slow", "value": "%b"}' % (b"x" * size)
@@ -145,7 +146,7 @@ def test_the_port_stays_open_for_the_drain_delay(tmp_path: Path, workers: tuple[
 
 
 @pytest.mark.parametrize("fast_path", LANES)
-def test_what_is_pipelined_does_not_destroy_an_answer(
+def test_pipelined_requests_do_not_destroy_an_answer(
     tmp_path: Path, fast_path: tuple[str, ...]
 ) -> None:
     """Each request is answered or not read; no earlier answer is lost to a reset."""

@@ -33,7 +33,7 @@ run()
 
 
 class SignalledServer(AppServer):
-    """A server whose next worker can be made to get SIGTERM right after its fork."""
+    """A server whose next worker can be sent SIGTERM right after its fork."""
 
     program = (
         "-c",
@@ -63,7 +63,7 @@ def test_a_signal_to_a_new_worker_is_not_taken_for_one_to_the_supervisor(tmp_pat
 
 
 @pytest.mark.parametrize("workers", WORKERS)
-def test_a_hangup_ends_nothing(tmp_path: Path, workers: tuple[str, ...]) -> None:
+def test_a_hangup_is_ignored(tmp_path: Path, workers: tuple[str, ...]) -> None:
     with AppServer(tmp_path / "x.db", *workers) as server:
         set_value(server, "k", 1)
         tree = [server.pid]
@@ -86,7 +86,7 @@ def test_a_hangup_ends_nothing(tmp_path: Path, workers: tuple[str, ...]) -> None
 @pytest.mark.parametrize(
     ("standing_at", "statuses"),
     [
-        ("tenantbase.main", {143, -signal.SIGTERM}),  # before the command is known
+        ("tenantbase.main", {143, -signal.SIGTERM}),  # before the command line is parsed
         ("tenantbase.process.supervisor", {0}),
     ],
 )
@@ -100,7 +100,7 @@ def test_a_signal_during_the_start_ends_it(
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,  # says why, should it not get there
+        stderr=subprocess.STDOUT,  # says why, if it does not get that far
         env=clean_environment(),
         text=True,
         errors="surrogateescape",
@@ -117,8 +117,8 @@ def test_a_signal_during_the_start_ends_it(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_comes_first_imports_next_to_nothing() -> None:
-    """As process 1, it cannot be ended until then."""
+def test_startup_imports_next_to_nothing() -> None:
+    """Until then, process 1 cannot be ended."""
     program = """if True:
         import sys
         before = {*sys.modules}
@@ -171,7 +171,7 @@ class ClosedServer(AppServer):
 
     def _output(self, until: bytes = b"") -> bytes:
         super()._output(until)
-        return b""  # where it can, it reports that it is listening
+        return b""  # if standard output is open, the server reports that it is listening
 
     def serves(self) -> bool:
         assert self.process.poll() is None, self.stderr

@@ -13,7 +13,7 @@ from tenantbase.process.sockets import listening, url_of
 
 pytestmark = pytest.mark.integration  # the package listens
 
-# Run in a network of its own, whose settings it may change.
+# Runs in a network namespace of its own, whose settings it may change.
 _NETWORK = """
 import fcntl, socket, struct, sys
 from tenantbase.process.sockets import listening, url_of

@@ -153,7 +153,7 @@ def test_nothing_outlives_the_supervisor(tmp_path: Path) -> None:
         (private,) = directory.iterdir()
         children = workers(server)
         server.signal(signal.SIGKILL)
-        assert request.finish() == 200  # even then it is not cut
+        assert request.finish() == 200  # its worker still answers
         assert server.wait() == -signal.SIGKILL
         poll(lambda: not any(alive(pid) for pid in children), "the workers end")
         poll(lambda: not any(str(private) in row[2] for row in processes()), "memcached ends")

@@ -13,7 +13,8 @@ from tenantbase.process.sweeper import sweeping
 
 
 class FakeCache:
-    """Has a number of batches to sweep. Fails with the given errors in order; None: succeeds."""
+    """Has a number of batches to sweep. Each call fails with the next error, or
+    succeeds if that is None."""
 
     def __init__(self, batches: int, *failures: Exception | None) -> None:
         self.batches = batches
@@ -39,7 +40,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_it_continues_while_there_is_more(monkeypatch: pytest.MonkeyPatch) -> None:
     class Long(FakeCache):
         async def sweep(self) -> bool:
-            monkeypatch.setattr(sweeper, "_INTERVAL_SECONDS", 3_600.0)  # from the first batch on
+            monkeypatch.setattr(sweeper, "_INTERVAL_SECONDS", 3_600.0)  # since the first batch
             return await super().sweep()
 
     cache = Long(20)
@@ -48,9 +49,7 @@ async def test_it_continues_while_there_is_more(monkeypatch: pytest.MonkeyPatch)
     assert cache.calls == 20
 
 
-async def test_it_survives_errors_and_logs_them_once(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_it_survives_errors_and_logs_them_once(caplog: pytest.LogCaptureFixture) -> None:
     trouble = [StoreUnavailable("away"), Overloaded("busy"), StoreUnavailable("away")]
     cache = FakeCache(1, *trouble)
     with caplog.at_level(logging.WARNING):
@@ -71,7 +70,7 @@ async def test_recurring_trouble_is_logged_again(caplog: pytest.LogCaptureFixtur
 async def test_after_trouble_it_waits_as_if_there_were_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """After an error there may still be work. Without the pause the error would recur at once."""
+    """There may be more work, but without a pause the error would recur at once."""
     monkeypatch.setattr(sweeper, "_BATCH_PAUSE_SECONDS", 3_600.0)
     cache = FakeCache(1, StoreUnavailable("away"), Overloaded("busy"))
     async with sweeping(cache):

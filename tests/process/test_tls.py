@@ -66,7 +66,7 @@ def serial(server: AppServer, context: ssl.SSLContext) -> object:
 
 
 def serials(server: AppServer, context: ssl.SSLContext) -> set[object]:
-    """Those of so many new connections that each of two workers has accepted some."""
+    """The serial numbers of enough new connections that each of two workers has accepted some."""
     return {serial(server, context) for _ in range(16)}
 
 
@@ -109,7 +109,7 @@ def test_certificate_from_the_environment(tmp_path: Path, authority: Authority, 
 
 
 def _with(index: int, text: str | bytes | None) -> Spoil:
-    """One of the three files has this content, or does not exist."""
+    """Give one of the three files this content, or remove it."""
 
     def spoil(authority: Authority, directory: Path) -> tuple[str, ...]:
         made = authority.issue()
@@ -321,7 +321,7 @@ def test_hangup_of_a_worker_that_is_starting_is_not_lost(
 
 
 def test_renewed_authority_of_clients(tmp_path: Path, authority: Authority, pair: Pair) -> None:
-    """An old session cannot be resumed to get around it."""
+    """A client cannot resume an old session to get around the change."""
     other = Authority(tmp_path / "other", "another authority")
     clients = tmp_path / "clients.pem"
     clients.write_bytes(authority.certificate.read_bytes())

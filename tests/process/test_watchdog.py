@@ -1,4 +1,4 @@
-"""Hanging workers are replaced, a single one and one of many; workers that only waited are not."""
+"""Hanging workers are replaced, even a single one; workers that were only suspended are not."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_worker_with_a_blocked_event_loop_is_replaced(
     with BlockingServer(tmp_path / "x.db", *_WATCHED, *workers) as server:
         set_value(server, "k", 1)
         before = server.workers
-        with pytest.raises(OSError):  # the connection breaks when the worker is killed
+        with pytest.raises(OSError):  # the worker is killed, which breaks the connection
             server.ask("GET", "/livez")
         poll(lambda: len(server.workers) == len(before) and server.workers != before, "another")
         assert server.ask("GET", "/get-value?key=k").json["value"] == 1
@@ -67,7 +67,7 @@ def test_a_worker_with_a_blocked_event_loop_is_replaced(
         assert "its event loop was blocked for " in server.stderr
 
 
-def test_a_worker_that_hangs_at_the_end_is_killed(tmp_path: Path) -> None:
+def test_a_worker_that_hangs_while_closing_is_killed(tmp_path: Path) -> None:
     with AppServer(tmp_path / "x.db", *_WATCHED) as server:
         os.kill(server.workers[0], signal.SIGSTOP)
         assert server.stop() == 1
@@ -120,7 +120,7 @@ def test_an_idle_worker_is_left_alone(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
-def test_without_a_watchdog_a_stopped_worker_is_waited_for(tmp_path: Path) -> None:
+def test_without_a_watchdog_a_stopped_worker_is_not_replaced(tmp_path: Path) -> None:
     with AppServer(tmp_path / "x.db", "--watchdog-seconds", "0") as server:
         before = server.workers
         os.kill(before[0], signal.SIGSTOP)
@@ -136,7 +136,7 @@ def test_a_single_worker_that_dies_is_replaced(tmp_path: Path) -> None:
         before = server.workers
         os.kill(before[0], signal.SIGKILL)
         poll(lambda: replaced(server, before, before[0]), "another is there")
-        # Until it listens, the kernel keeps connections for it: none is refused.
+        # Until the new worker listens, the kernel queues connections: none is refused.
         assert server.ask("GET", "/get-value?key=k").json["value"] == 1
         assert server.stop() == 0
 

@@ -88,7 +88,7 @@ class SlowRequest:
 
 @pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_and_leaves_nothing_but_the_database(
+def test_it_stops_and_leaves_only_the_database(
     tmp_path: Path, private_directory: Path, workers: tuple[str, ...], by: signal.Signals
 ) -> None:
     database = tmp_path / "db" / "x.db"
@@ -122,7 +122,7 @@ def test_requests_in_flight_are_finished(tmp_path: Path, workers: tuple[str, ...
     with AppServer(tmp_path / "x.db", *workers) as server:
         requests = [SlowRequest(server) for _ in range(3)]
         server.signal()
-        if not workers:  # one of two workers may have had nothing to finish, and have exited
+        if not workers:  # one of the two workers may have had no request, and have exited
             poll(lambda: drains(server), "health says that the server drains")
             answer = server.ask("GET", "/health-check")
             assert answer.status == 503 and answer.headers["Connection"] == "close"
@@ -134,7 +134,7 @@ def test_requests_in_flight_are_finished(tmp_path: Path, workers: tuple[str, ...
         assert connection.execute("SELECT key FROM entries").fetchall() == [("default/slow",)]
 
 
-def test_an_idle_connection_does_not_hold_it_up(tmp_path: Path) -> None:
+def test_an_idle_connection_does_not_delay_the_shutdown(tmp_path: Path) -> None:
     with AppServer(tmp_path / "x.db") as server:
         with wire.connect(server.port) as used, wire.connect(server.port) as unused:
             used.sendall(wire.request("GET", "/livez"))
@@ -145,7 +145,7 @@ def test_an_idle_connection_does_not_hold_it_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", WORKERS)
-def test_a_request_that_does_not_end_is_cut(tmp_path: Path, workers: tuple[str, ...]) -> None:
+def test_an_endless_request_is_cut_off(tmp_path: Path, workers: tuple[str, ...]) -> None:
     with AppServer(tmp_path / "x.db", "--drain-timeout", "0.2", *workers) as server:
         request = SlowRequest(server)
         server.signal()
@@ -172,12 +172,14 @@ def test_a_second_signal_ends_it_at_once(
 
 
 @pytest.mark.parametrize("workers", WORKERS)
-def test_what_cannot_be_closed_is_given_up(tmp_path: Path, workers: tuple[str, ...]) -> None:
+def test_a_database_that_cannot_be_closed_is_abandoned(
+    tmp_path: Path, workers: tuple[str, ...]
+) -> None:
     database = tmp_path / "x.db"
     with AppServer(database, "--write-timeout", "0.5", *workers) as server:
         set_value(server, "k", 1)
         with open(f"{database}-lock", "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # as a process stopped during a write does
+            fcntl.flock(lock, fcntl.LOCK_EX)  # as a process that is stopped during a write would
             answer = server.ask("POST", "/set-value", b'{"key": "k", "value": 2}')
             assert answer.status == 503
             assert server.ask("GET", "/get-value?key=k").json["value"] == 1
@@ -204,7 +206,7 @@ def test_it_says_what_it_waits_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", WORKERS)
-def test_it_does_not_wait_for_ever(tmp_path: Path, workers: tuple[str, ...]) -> None:
+def test_waiting_to_open_times_out(tmp_path: Path, workers: tuple[str, ...]) -> None:
     database = tmp_path / "x.db"
     with (
         stopped_writer(database),
@@ -281,7 +283,7 @@ def no_tag_file(database: Path) -> Iterator[None]:
     yield
 
 
-# A broken database, and the server's message.
+# An unusable database, and the server's message.
 TROUBLES: list[tuple[Callable[[Path], AbstractContextManager[None]], str]] = [
     (locked, "cannot open {}: it is locked by another program"),
     (read_only, "cannot open {}: it is read-only"),
@@ -334,7 +336,7 @@ def test_a_port_in_use(tmp_path: Path) -> None:
     assert not (tmp_path / "y.db").exists()
 
 
-def test_a_host_of_another_machine(tmp_path: Path) -> None:
+def test_another_machines_address_is_refused(tmp_path: Path) -> None:
     # 192.0.2.0/24 is for documentation: no machine has an address in it (RFC 5737).
     message = refusal("--host", "192.0.2.1", "--insecure", "--database", str(tmp_path / "x.db"))
     assert message.startswith("cannot listen on 192.0.2.1 port 8000: ")
@@ -377,7 +379,7 @@ def test_variables_of_an_orchestrator_do_not_stop_it(
 
 
 def test_the_variables_of_an_orchestrator_are_reported(tmp_path: Path) -> None:
-    with AppServer(tmp_path / "taken.db") as other:  # a port, so that the default is not used
+    with AppServer(tmp_path / "taken.db") as other:  # an explicit port, not the default
         done = subprocess.run(
             [sys.executable, "-m", "tenantbase", "serve", "--host", "192.0.2.1", "--insecure"],
             capture_output=True,
@@ -392,7 +394,9 @@ def test_the_variables_of_an_orchestrator_are_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", WORKERS)
-def test_a_reason_that_is_not_utf_8_survives(tmp_path: Path, workers: tuple[str, ...]) -> None:
+def test_an_error_with_a_name_that_is_not_utf_8_is_shown(
+    tmp_path: Path, workers: tuple[str, ...]
+) -> None:
     database = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.db"))
     database.write_bytes(b"something else\n" * 500)
     assert refusal("--database", str(database), "--port", "0", *workers) == (
@@ -472,7 +476,7 @@ def answers(path: Path) -> bool:
         return client.connect_ex(str(path)) == 0
 
 
-def test_what_has_expired_is_removed(tmp_path: Path) -> None:
+def test_expired_entries_are_removed(tmp_path: Path) -> None:
     with AppServer(tmp_path / "x.db") as server:
         values = b",".join(b'{"key": "%d", "value": 1, "ttl": 0.01}' % n for n in range(1200))
         assert server.ask("POST", "/set-values", b'{"values": [%b]}' % values).status == 200

@@ -13,7 +13,7 @@ from tenantbase.coherence.policy import Cache
 from tests.service import served, web_settings
 from tests.wire import SECONDS, Wire
 
-# What differs between any two requests.
+# The parts of an answer that differ between any two requests.
 _DIFFERENT: Final = re.compile(
     rb'(?<=\nDate: )[^\r]*|(?<="id":")[^"]*|(?<="version":)\d+|(?<=ETag: ")\d+'
     rb'|(?<="created":)\w+|(?<=X-Cache: )\w+|(?<=Content-Length: )\d+|version is \d+'

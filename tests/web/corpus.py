@@ -1,4 +1,4 @@
-"""Requests as bytes: plain ones, and all other kinds."""
+"""Requests as bytes: plain ones, and those of every other kind."""
 
 from __future__ import annotations
 

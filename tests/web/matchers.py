@@ -1,4 +1,4 @@
-"""Matchers for values that differ between answers: each equals every value of its kind."""
+"""Matchers for values that differ between answers: each is equal to all values of its kind."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 
 class Like:
-    """Equal to any text that a pattern matches entirely."""
+    """Equal to any text that the pattern fully matches."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern

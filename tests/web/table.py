@@ -1,4 +1,4 @@
-"""Tables of the contract: one row per case."""
+"""Tables of requests and their answers: one row per case."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Row:
         status, body, headers: what the answer to ``ask`` must be. A body that is bytes is compared
             as it is, any other as JSON. Only these headers are checked; None: it must be absent.
             ``x-cache`` applies while the cache is on.
-        then: a further request, and the JSON it answers with.
+        then: a further request, and the JSON of its answer.
     """
 
     name: str

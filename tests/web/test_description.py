@@ -37,7 +37,7 @@ def test_the_limits_are_those_of_the_server() -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/values/{key}", "/get-value", "/v1/values"])
-def test_head_is_get_without_contents_and_ranges(path: str) -> None:
+def test_head_is_get_without_content_and_ranges(path: str) -> None:
     get, head = described("get", path), described("head", path)
     assert head["responses"].keys() == get["responses"].keys() - {"206"}
     for response in head["responses"].values():

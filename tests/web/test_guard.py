@@ -103,7 +103,7 @@ async def test_host(server: Server, host: str, accepted: bool) -> None:
         assert answer.json == problem("misdirected-request", 421)
 
 
-async def test_the_absolute_form_goes_before_host(server: Server) -> None:
+async def test_the_absolute_form_takes_precedence_over_host(server: Server) -> None:
     good = await server.ask("GET", "http://127.0.0.1:1/livez", headers={"Host": "localhost"})
     assert good.status == 200
     bad = await server.ask("GET", "http://example.com/livez", headers={"Host": "localhost"})
@@ -131,12 +131,12 @@ async def test_names_given_by_option_are_accepted(start: Start) -> None:
             assert (await server.ask("GET", "/livez", headers={"Host": host})).status == 421
 
 
-async def test_host_is_not_looked_at_on_other_addresses(start: Start) -> None:
+async def test_host_is_not_checked_on_other_addresses(start: Start) -> None:
     async with start(web_settings(loopback=False)) as server:
         assert (await server.ask("GET", "/livez", headers={"Host": "example.com"})).status == 200
 
 
-async def test_host_is_looked_at_on_every_address_if_names_are_given(start: Start) -> None:
+async def test_host_is_checked_on_every_address_if_names_are_given(start: Start) -> None:
     """Otherwise a page whose name resolves to this address could write (DNS rebinding)."""
     settings = web_settings(loopback=False, allowed_hosts=frozenset({"cache.internal."}))
     async with start(settings) as server:
@@ -221,7 +221,7 @@ async def test_every_write_is_guarded(
     assert (await server.ask(method, target, body)).status in (200, 201, 204, 404)
 
 
-async def test_a_read_from_a_page_is_answered_and_not_shown_to_it(server: Server) -> None:
+async def test_a_foreign_pages_read_is_answered_without_cors_headers(server: Server) -> None:
     headers = {"Origin": "http://example.com", "Sec-Fetch-Site": "cross-site"}
     answer = await server.ask("GET", "/livez", headers=headers)
     assert answer.status == 200

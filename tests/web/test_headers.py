@@ -23,7 +23,7 @@ ABSENT = ("GET", "/get-value?key=absent", None)
 DELETE = ("DELETE", "/delete-value?key=absent", None)
 HEALTH = ("GET", "/health-check", None)
 INVALID = ("POST", "/set-value", b"{}")
-# Answered by aiohttp's path only.
+# Requests that only aiohttp's path answers.
 LIST = ("GET", "/get-values", None)
 LIVE = ("GET", "/livez", None)
 ERROR = ("GET", "/nowhere", None)
@@ -47,7 +47,7 @@ DEFINITIONS: dict[Callable[..., Any], list[Asked]] = {
 
 
 def edit(monkeypatch: pytest.MonkeyPatch, define: Callable[..., Any]) -> None:
-    """Add a header to a definition, wherever it has been imported."""
+    """Add a header to a definition, in every module that has imported it."""
 
     def edited(*args: Any, **options: Any) -> Any:
         made = define(*args, **options)

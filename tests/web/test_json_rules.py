@@ -47,13 +47,13 @@ async def test_the_deepest_value_is_stored(server: Server, route: str) -> None:
 
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("route", ROUTES)
-async def test_what_is_refused_is_refused_by_each(server: Server, route: str, name: str) -> None:
+async def test_every_route_refuses_the_same_json(server: Server, route: str, name: str) -> None:
     ask, field = ROUTES[route]
     value, detail = REFUSED[name]
     await ask("1").send(server, "")
     answer = await ask(value).send(server, "")
     assert answer.status == 400 and detail in answer.json["detail"], answer
-    assert answer.json.get("field") in (field, None)  # None: it stopped the body's parser
+    assert answer.json.get("field") in (field, None)  # None from the body's parser
     assert (await server.ask("GET", "/v1/values/j")).body == b"1"
 
 
@@ -96,7 +96,7 @@ NULLS = [
 
 
 @pytest.mark.parametrize(("target", "body"), NULLS)
-async def test_null_is_as_if_it_were_left_out(server: Server, target: str, body: str) -> None:
+async def test_null_means_left_out(server: Server, target: str, body: str) -> None:
     names = ("encoding", "content_type", "ttl", "expires_at", "if_version", "if_absent")
     answer = await server.ask("POST", target, body % ",".join(f'"{name}":null' for name in names))
     assert answer.status == 200, answer

@@ -7,7 +7,7 @@ import asyncio
 from tenantbase.web import Lifecycle
 
 
-async def test_all_that_began_before_must_end() -> None:
+async def test_draining_waits_for_requests_that_began_before() -> None:
     lifecycle = Lifecycle()
     first, second = lifecycle.begin(), lifecycle.begin()
     lifecycle.end(lifecycle.begin())

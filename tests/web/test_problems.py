@@ -117,7 +117,7 @@ ODD = [b"\xff", b"\xc3\xa9", b"\xed\xa0\xbd", b"\x80" * 100, b"\t", b"a\tb", b'"
 async def test_odd_bytes_in_a_header_are_never_an_internal_error(
     server: Server, header: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Headers that the server examines, and some that it does not."""
+    """In headers that the server examines, and in some that it does not."""
     asks = [
         (b"GET", b"/get-value?key=odd", b""),
         (b"GET", b"/v1/values?prefix=odd", b""),
@@ -148,7 +148,7 @@ async def test_routes(server: Server, row: Row) -> None:
 
 
 class _Raising(Cache):
-    """Every operation fails with the given error."""
+    """A database in which every operation fails with the given error."""
 
     error: Exception
 

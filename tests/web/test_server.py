@@ -108,7 +108,7 @@ async def test_a_chunked_body_too_large_is_not_read_to_its_end(server: Server) -
     assert (answer.status, answer.json) == (413, problem("too-large", 413))
 
 
-async def test_a_body_too_large_is_refused_before_it_comes(server: Server) -> None:
+async def test_a_too_large_body_is_refused_by_its_length(server: Server) -> None:
     async with server.wire() as wire:
         await wire.send(request("PUT", "/v1/values/big", headers={"Content-Length": str(1 << 30)}))
         assert (await wire.answer()).status == 413
@@ -160,7 +160,7 @@ async def test_connections_are_kept_or_closed_as_the_client_asks(server: Server)
         await wire.answer()
 
 
-async def test_a_body_that_does_not_come(start: Start) -> None:
+async def test_a_missing_body_times_out(start: Start) -> None:
     async with start(web_settings(body_timeout=0.1)) as server:
         async with server.wire() as wire:
             await wire.send(request("PUT", "/v1/values/slow", headers={"Content-Length": "10"}))
@@ -171,7 +171,7 @@ async def test_a_body_that_does_not_come(start: Start) -> None:
         assert (await server.ask("GET", "/v1/values/slow")).status == 404
 
 
-async def test_a_head_that_does_not_come(start: Start) -> None:
+async def test_a_missing_head_times_out(start: Start) -> None:
     async with start(web_settings(keepalive_timeout=0.1)) as server:
         for begun in (b"", b"GET /livez HTTP/1.1\r\nX: y"):
             async with server.wire() as wire:
@@ -192,7 +192,7 @@ async def test_a_head_that_does_not_come(start: Start) -> None:
     ],
     ids=["head", "body"],
 )
-async def test_a_request_that_comes_byte_by_byte_for_ever(
+async def test_an_endlessly_slow_request_times_out(
     start: Start, fast_path: bool, begun: bytes, status: int | None
 ) -> None:
     settings = web_settings(keepalive_timeout=0.5, body_timeout=0.5, fast_path=fast_path)
@@ -208,7 +208,7 @@ async def test_a_request_that_comes_byte_by_byte_for_ever(
             assert answer.result().status == status
 
 
-async def test_a_client_that_leaves_in_the_middle_of_its_body(
+async def test_a_client_that_disconnects_during_its_body(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with server.wire() as wire:
@@ -220,10 +220,10 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body(
 
 
 @pytest.mark.parametrize("goodbye", ["reset", "closed"])
-async def test_a_client_that_leaves_in_the_middle_of_its_answer(
+async def test_a_client_that_disconnects_during_its_answer(
     server: Server, caplog: pytest.LogCaptureFixture, goodbye: str
 ) -> None:
-    # More than the sockets' buffers hold, so that the server waits for the client to read.
+    # More than the sockets' buffers hold, so that the server has to wait for the client to read.
     values = [Set(DEFAULT.key(f"left/{n}"), b'"%b"' % (b"x" * 500_000), JSON) for n in range(40)]
     await server.cache.write(*values)
     async with server.wire() as wire:
@@ -310,7 +310,7 @@ async def test_drain(tmp_path: Path) -> None:
             await Wire.connect(server.port)
 
 
-async def test_a_drain_ends_though_a_request_does_not(tmp_path: Path) -> None:
+async def test_a_drain_ends_despite_an_endless_request(tmp_path: Path) -> None:
     async with stoppable(tmp_path, web_settings(drain_timeout=0.2)) as server:
         async with await Wire.connect(server.port) as wire:
             await wire.send(request("POST", "/set-value", '{"key":"k","value":1}'))
@@ -330,7 +330,7 @@ async def test_an_idle_server_ends_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fast_path", [True, False])
-async def test_an_answer_is_sent_to_its_end_in_a_drain(tmp_path: Path, fast_path: bool) -> None:
+async def test_a_drain_sends_answers_completely(tmp_path: Path, fast_path: bool) -> None:
     settings = web_settings(max_value_bytes=16 << 20, fast_path=fast_path)
     async with stoppable(tmp_path, settings) as server:
         server.cache.gate.set()

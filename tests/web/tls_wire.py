@@ -1,4 +1,5 @@
-"""A TLS client that a test drives step by step; asyncio's own closes both directions at once."""
+"""A TLS client that a test drives step by step, because asyncio's closes both directions at
+once."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ _PIECE = 1 << 16
 
 
 class TlsWire:
-    """A TCP connection, with as much of TLS on it as the test has asked for."""
+    """A TCP connection, with as much TLS on it as the test has requested."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, context: ssl.SSLContext
@@ -46,7 +47,7 @@ class TlsWire:
         found: list[bytes] = []
         try:
             await self._until_done(lambda: found.append(self.tls.read(_PIECE)))
-        except ssl.SSLZeroReturnError:  # close_notify, after ours
+        except ssl.SSLZeroReturnError:  # the server's close_notify, after ours
             return b""
         return found[0]
 
@@ -68,7 +69,7 @@ class TlsWire:
         """Tell the server that nothing more will be sent."""
         try:
             self.tls.unwrap()
-        except ssl.SSLError:  # the server's has not come yet, or data precede it
+        except ssl.SSLError:  # the server's has not arrived, or other data come before it
             pass
         await self._flush()
 

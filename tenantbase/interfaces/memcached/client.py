@@ -1,7 +1,7 @@
 """memcached behind guards: any failure costs at most one timeout and some cache misses.
 
 The only importer of aiomcache. Its connection and its pool's bookkeeping are used as they are;
-whatever can hang, spin, or give an old answer to a new question is replaced:
+everything that can hang, spin, or give an old answer to a new request is replaced:
 
 - every call has a timeout, which includes waiting for a turn and connecting;
 - a connection is reused only if its answer was read to the last byte and nothing came after it.
@@ -38,8 +38,8 @@ log = logging.getLogger("tenantbase.memcache")
 
 _T = TypeVar("_T")
 
-# memcached, or the way to it, has failed (TimeoutError is an OSError). Any other exception is a bug
-# of ours and not hidden.
+# memcached, or the network to it, has failed (TimeoutError is an OSError). Any other exception is
+# our bug, and is not hidden.
 _FAILURES = (OSError, EOFError, ProtocolError)
 
 _FIRST_PAUSE_SECONDS = 0.1
@@ -54,7 +54,7 @@ class MemcacheClient:
 
     Args:
         address: where memcached listens.
-        timeout: seconds that a call may take, all its waiting included.
+        timeout: seconds that a call may take, including all its waiting.
         pool_size: how many calls run at a time; others wait for a turn.
     """
 
@@ -120,8 +120,8 @@ class MemcacheClient:
                 try:
                     answer = await self._exchange(command)
                 except (EOFError, ConnectionError):
-                    # A restart of memcached closes all connections, idle ones included. That is
-                    # not a failure yet: try once more, on a new one.
+                    # A restart of memcached closes all connections, idle ones included. That is not
+                    # yet a failure: try once more, on a new connection.
                     self._refuse_when_away()
                     self._pool.drop_idle()
                     answer = await self._exchange(command)
@@ -162,7 +162,8 @@ class MemcacheClient:
     async def _await_return(self) -> None:
         while not self._available:
             await asyncio.sleep(self._pause)
-            # Only a successful call resets it: a memcached that answers nothing but the probe is down.
+            # Only a successful call resets the back-off: a memcached that answers only probes is
+            # down.
             self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
             try:
                 async with asyncio.timeout(self._timeout):
@@ -174,13 +175,12 @@ class MemcacheClient:
 
 
 class _Pool(MemcachePool):
-    """Connections, idle or in use. The client bounds how many there are.
+    """Connections, idle or in use. The client bounds their number. The only private attributes of
+    aiomcache used here are its bookkeeping: `_pool`, the idle connections, and `_in_use`. `size`
+    counts both, and there is no public way to reach them.
 
-    Of aiomcache's private attributes it uses only the bookkeeping: `_pool`, the idle connections,
-    and `_in_use`. `size` counts them, and there is no other way to reach them.
-
-    aiomcache declares any `StreamReader` in a connection. `_connect` makes all of ours, with a
-    `PieceReader`; hence the casts.
+    aiomcache declares that a connection has a `StreamReader`. All of ours are made by `_connect`
+    and have a `PieceReader`; hence the casts.
     """
 
     def __init__(self, address: MemcacheAddress) -> None:

@@ -1,9 +1,9 @@
 """A private memcached, on a Unix socket that no other user can open: `--memcached auto`.
 
 A small shell process, the guard, runs memcached and restarts it when it dies. When the service
-ends, the guard stops memcached and removes its directory. The service may be killed and unable to
-tell it, so the guard reads from a pipe, the lifeline, of which the service holds the only other
-end: the kernel closes it when the service ends, in whatever way.
+ends, the guard stops memcached and removes its directory. The service may be killed before it can
+tell the guard, so the guard reads from a pipe, the lifeline. The service holds the only write end,
+and the kernel closes that when the service ends in any way.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from tenantbase.interfaces.memcached.address import LONGEST_PATH, MemcacheAddres
 
 log = logging.getLogger("tenantbase.memcache")
 
-# Where Homebrew, a source build or a package may install it, and a service's PATH may not look.
+# Where Homebrew, a source build or a package may install it, though a service's PATH may lack
+# these.
 _MORE_PLACES = "/usr/local/bin:/opt/homebrew/bin:/usr/sbin"
 
-# One thread answers more keys per second than several workers ask for. With a second one, requests
+# One thread answers more keys per second than several workers request. With a second one, requests
 # do not wait while large values are copied for another connection.
 _THREADS = "2"
 
@@ -37,8 +38,8 @@ _MEBIBYTE = 1 << 20
 # "$!" is the last process started: memcached or, after its death, the pause. The shell runs traps
 # between commands, so never between the start of memcached and the setting of "$!".
 # Signals go to the whole process group ("0"): the pid of a dead process could belong to another
-# program by now. The reader's second attempt is for when the guard itself has been killed.
-# A memcached that ends before it has made its socket would do so again, so the guard ends too.
+# program by now. The reader's second KILL is needed if the guard itself was killed. A memcached
+# that ends before it has made its socket would do so again, so the guard ends, too.
 _GUARD = """
 directory=$1 socket=$2
 shift 2
@@ -101,13 +102,13 @@ class PrivateMemcached:
             max_item_bytes: rounded up to whole MiB; at most half of the memory.
             program: a path, or a name to be looked up.
 
-        Returns: None when that is not possible; the log says why, in one line.
+        Returns: None if that is not possible; one line in the log says why.
         """
         found = shutil.which(program) or shutil.which(program, path=_MORE_PLACES)
         if found is None:
             log.warning("no cache: the program %s is not installed", program)
             return None
-        # memcached wants both: a multiple of its chunks, and not above half of the memory.
+        # memcached requires both: a multiple of its chunks, and at most half of the memory.
         item_megabytes = min(-(-max_item_bytes // _MEBIBYTE), memory_megabytes // 2)
         options = ["-U", "0", "-a", "0600", "-t", _THREADS]
         options += ["-m", str(memory_megabytes), "-I", f"{item_megabytes}m"]

@@ -17,7 +17,8 @@ LONGEST_ANSWER_BYTES = 128 << 20
 """The longest answer that is read."""
 
 KEPT_BYTES = 8 << 20
-"""What is kept of an answer, but for the item that exceeds it: memcached must not fill our memory."""
+"""How much of an answer is kept, up to the item that exceeds it, so that memcached cannot fill our
+memory."""
 
 _KEY_BYTES = 32
 _KEY_ALPHABET = b"0123456789abcdef"
@@ -26,8 +27,8 @@ _KEY_ALPHABET = b"0123456789abcdef"
 # leaks memory (1046). This many keys stay below that; more lines go in the same write.
 _KEYS_PER_LINE = 60
 
-# The answers to a slice of sets are read before the next slice is sent. They fit in our buffers
-# many times over, so the two sides cannot deadlock with full buffers, each waiting for the other.
+# The answers to a slice of sets are read before the next slice is sent. They are much smaller than
+# our buffers, so the two sides cannot deadlock, each waiting for the other to read.
 _COMMANDS_PER_SLICE = 1_000
 _SLICE_BYTES = 256 << 10
 _LARGE_BYTES = 64 << 10
@@ -50,11 +51,11 @@ _VERSION = re.compile(rb"VERSION [^\r\n]{1,64}\r\n")
 _LONGEST_LINE_BYTES = 128
 # An answer that is not understood may contain a user's value, so the log shows only this much.
 _EXCERPT_BYTES = 40
-_READ_BYTES = 1 << 30  # as much as has arrived
+_READ_BYTES = 1 << 30  # read as much as has arrived
 
 
 class ProtocolError(Exception):
-    """memcached's answer does not fit the question."""
+    """memcached's answer does not match the request."""
 
 
 def join_keys(keys: Sequence[bytes]) -> bytes:
@@ -66,8 +67,8 @@ def join_keys(keys: Sequence[bytes]) -> bytes:
     """
     joined = b" ".join(keys)
     spaces = len(keys) - 1
-    # One check of all joined keys takes a tenth of the time of a match for each: there are as many
-    # spaces as were put in, and each is where it must be.
+    # Checking all joined keys at once takes a tenth of the time of matching each. The check: there
+    # are no more spaces than were put in, and each is where it must be.
     if (
         len(joined) != len(keys) * (_KEY_BYTES + 1) - 1
         or joined.count(b" ") != spaces
@@ -83,11 +84,11 @@ async def get_items(
 ) -> dict[bytes, bytes]:
     """The values of those keys that memcached has.
 
-    Once they have ``KEPT_BYTES`` together, the others are ``LEFT_OUT``.
+    Once they add up to ``KEPT_BYTES``, the others are ``LEFT_OUT``.
 
     Raises:
         EOFError, OSError: the connection has ended.
-        ProtocolError: the answer is malformed, or answers another question.
+        ProtocolError: the answer is malformed, or answers another request.
         CacheUnavailable: the answer is longer than `LONGEST_ANSWER_BYTES`.
         ValueError: as `join_keys`.
     """
@@ -123,8 +124,8 @@ def parse_items(
 
     Those that begin after the first `kept` bytes are added as `LEFT_OUT`.
 
-    Returns: where the rest begins; how many lines' answers have not ended before it; and how many
-    bytes at least are missing to parse more, 0 at the end of the answer.
+    Returns: where the rest begins; how many command lines are still unanswered there; and how many
+        more bytes are needed, at least, to parse on, or 0 at the end of the answer.
     """
     position = 0
     while open_lines:
@@ -162,7 +163,7 @@ async def set_items(
 
 
 def _slices(items: Sequence[Item]) -> Iterator[tuple[int, list[bytes]]]:
-    """The commands in slices: how many there are, and their parts."""
+    """The commands in slices: for each slice, the number of commands, and their parts."""
     parts: list[bytes] = []
     count = size = 0
     for key, value, seconds in items:

@@ -14,7 +14,7 @@ class PieceReader(asyncio.StreamReader):
     """A stream that breaks when unexpected bytes arrive.
 
     Data is handed on in the pieces it arrived in. `asyncio.StreamReader` would copy it into a
-    buffer and out again, a tenth of the time it takes to read many items. There is no flow
+    buffer and out again, which takes a tenth of the time of reading many items. There is no flow
     control: an answer is read to its end, or the connection is aborted.
 
     Args:
@@ -34,7 +34,7 @@ class PieceReader(asyncio.StreamReader):
 
     @property
     def in_step(self) -> bool:
-        """Whether the next bytes, if any, will be the answer to the next question."""
+        """Whether the next bytes, if any, will answer the next request."""
         return not (self._pieces or self.at_eof() or self.exception())
 
     def feed_data(self, data: Iterable[SupportsIndex]) -> None:

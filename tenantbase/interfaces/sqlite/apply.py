@@ -25,6 +25,7 @@ from tenantbase.interfaces.sqlite.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, unavailable
 from tenantbase.interfaces.sqlite.rows import Rows, outcome
 from tenantbase.interfaces.sqlite.sweep import delete_prefix, sweep
+from tenantbase.interfaces.sqlite.usage import Usage
 from tenantbase.scope import plain_key
 
 Outcome = tuple[Applied, ...] | TenantbaseError
@@ -49,17 +50,19 @@ def apply(
         damaged: rows, by ``created``, that cannot be removed: sweeps pass over them, and deleting
             their keys hides them.
     """
+    usage = Usage(connection)
     outcomes: list[Outcome] = []
     for alone, group in groupby(transactions, _stands_alone):
         if alone:
             outcomes.extend(
-                _apply_alone(connection, change_log, each, change_log_size, now, damaged)
+                _apply_alone(connection, change_log, usage, each, change_log_size, now, damaged)
                 for each in group
             )
         else:
             run = cast("list[_Named]", list(group))  # the type checker does not see groupby's key
-            outcomes.extend(_apply_run(connection, change_log, run, now, damaged))
+            outcomes.extend(_apply_run(connection, change_log, usage, run, now, damaged))
     change_log.write()
+    usage.settle()
     return outcomes
 
 
@@ -70,11 +73,11 @@ def find_damage(
     now: float,
     damaged: Collection[int] = (),
 ) -> list[StoreUnavailable | None]:
-    """Which members of a group to leave out for damage: the error of each, None for the others.
-
-    The others can be applied together. Members that meet damage by themselves are found first.
-    What remains may still meet some together, such as two that fill a page whose neighbour is
-    damaged: the first member that does so after those before it is left out, until none is left.
+    """Which members of a group to leave out because of damage: the error for each of those, None
+    for the others, which can be applied together. Members that meet damage by themselves are found
+    first. The rest may still meet some together, such as two that fill a page whose neighbour is
+    damaged. So, repeatedly, the first member that meets damage after those before it is left out,
+    until none does.
 
     Each attempt is a transaction that is rolled back. Savepoints within one won't do: after an
     error of this kind and a ROLLBACK TO, SQLite finds damage in sound pages as well, until the
@@ -99,7 +102,8 @@ def find_damage(
     while (sound := [at for at, met in enumerate(found) if met is None]) and (
         error := attempt(sound)
     ) is not None:
-        # The shortest run from the first one on that meets damage: its last member is the culprit.
+        # Find the shortest run from the first member on that meets damage: its last member is the
+        # culprit.
         fine, failing = 0, len(sound)
         while failing - fine > 1:
             middle = (fine + failing) // 2
@@ -122,6 +126,7 @@ def _stands_alone(transaction: Transaction) -> bool:
 def _apply_alone(
     connection: sqlite3.Connection,
     change_log: ChangeLog,
+    usage: Usage,
     transaction: Transaction,
     change_log_size: int,
     now: float,
@@ -129,10 +134,11 @@ def _apply_alone(
 ) -> Outcome:
     match transaction:
         case (DeletePrefix(prefix=prefix),):
-            return (delete_prefix(connection, change_log, prefix, now),)
+            return (delete_prefix(connection, change_log, usage, prefix, now),)
         case (Sweep(limit=limit),):
-            return (sweep(connection, change_log, change_log_size, limit, now, damaged),)
+            return (sweep(connection, change_log, usage, change_log_size, limit, now, damaged),)
         case (command,) if isinstance(command, AdminCommand):
+            usage.settle()
             try:
                 return (administer(connection, change_log, command),)
             except TenantbaseError as error:
@@ -143,17 +149,20 @@ def _apply_alone(
 def _apply_run(
     connection: sqlite3.Connection,
     change_log: ChangeLog,
+    usage: Usage,
     transactions: Sequence[_Named],
     now: float,
     damaged: Collection[int],
 ) -> list[Outcome]:
-    rows = Rows(connection, now, [command for each in transactions for command in each], damaged)
+    commands = [command for each in transactions for command in each]
+    rows = Rows(connection, now, commands, usage, damaged)
     outcomes: list[Outcome] = []
     for transaction in transactions:
         length = len(change_log)
         try:
-            outcomes.append(_apply_named(change_log, rows, transaction))
+            applied = _apply_named(change_log, rows, transaction)
             rows.accept()
+            outcomes.append(applied)
         except TenantbaseError as error:
             # Its traceback refers to this stack frame, and so to the values of the whole group:
             # a cycle, which would keep them until the next garbage collection.
@@ -165,6 +174,8 @@ def _apply_run(
 
 
 def _apply_named(change_log: ChangeLog, rows: Rows, transaction: _Named) -> tuple[Applied, ...]:
+    if rows.missing_tenants:
+        rows.check_tenants(transaction)
     # Conditions are about the state that the client knew: the one before the transaction.
     for command in transaction:
         if command.condition is not None:

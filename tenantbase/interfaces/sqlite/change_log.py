@@ -1,4 +1,4 @@
-"""The change log: every version given out, and the change that it was given to."""
+"""The change log: every version assigned, and the change that has it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tenantbase.interfaces.sqlite.queries import last_version
 
 
 class ChangeLog:
-    """The versions given out in one SQLite transaction."""
+    """The versions assigned in one SQLite transaction."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -27,18 +27,18 @@ class ChangeLog:
 
     @property
     def keys(self) -> Collection[str] | None:
-        """Every key that changed; None: any key may have."""
+        """Every key that changed; None means that any key may have."""
         if any(kind == EventKind.RESET for _, kind, _ in self._events):
             return None
         return {key for _, _, key in self._events}
 
     def record(self, kind: EventKind, key: str) -> None:
-        """Give out the next version; see ``ChangeEvent``."""
+        """Assign the next version; see ``ChangeEvent``."""
         # As a plain str: sqlite3 searches its adapters for any subclass.
         self._events.append((self.next_version, str(kind), key))
 
     def take_back(self, length: int) -> None:
-        """Forget all but the first ``length`` versions: their changes were not made."""
+        """Forget all but the first ``length`` versions, whose changes were undone."""
         del self._events[length:]
 
     def write(self) -> None:

@@ -38,8 +38,8 @@ _CHECKPOINT_PAGES: Final = 2_000
 _PAGE_BYTES: Final = 4_096
 _MOST_PAGES: Final = 1_073_741_823  # SQLite's own limit; it ignores a higher one
 _INDEX_LOOK_SECONDS: Final = 600.0
-_MOST_DAMAGED_ROWS: Final = 10_000  # are remembered; with more, sweeping stops
-_PATIENCE_SECONDS: Final = 0.02  # a checkpoint waits for readers; other writers wait for it
+_MOST_DAMAGED_ROWS: Final = 10_000  # the most damaged rows remembered; with more, sweeping stops
+_PATIENCE_SECONDS: Final = 0.02  # a checkpoint's wait for readers, during which writers wait for it
 
 # Errors of COMMIT after which the transaction is certainly not there. What makes it valid is its
 # last WAL frame, with a checksum over all of them. It is written last, so if a write failed, it is
@@ -75,7 +75,7 @@ class Committer:
         self._reserve = Reserve(path)
         self._tight = False  # whether part of the reserve is missing
         self._was_full = False  # whether the disk has just refused the group
-        self._refused_full = False  # ... and no room was made since
+        self._refused_full = False  # whether it did, and no room was made since
         self._damaged: set[int] = set()  # rows that cannot be removed, by ``created``
         self._next_look_at_index = 0.0  # by the monotonic clock
         self.failure: str | None = None
@@ -139,7 +139,7 @@ class Committer:
         """Copy the write-ahead log into the database, as far as readers allow.
 
         Returns:
-            Whether it may be done again. Closing the last connection does it too.
+            Whether another checkpoint may be made, such as by closing the last connection.
         """
         try:
             with self._lock():
@@ -159,7 +159,7 @@ class Committer:
                 self._reserve.remove()  # it was the last one
 
     def trouble(self) -> str | None:
-        """Why no write can be taken now, in one sentence; None if one can."""
+        """Why no write can be accepted now, in one sentence; None if one can."""
         if self.failure is None:
             try:
                 replaced = identity(self._path) != self._opened
@@ -174,14 +174,15 @@ class Committer:
     def _make_room(self, connection: sqlite3.Connection) -> None:
         """Copy the write-ahead log into the database within the reserve, and have it begin again.
 
-        Its file then has room for writes into freed pages. It loses what the database gains.
+        Its file then has room for writes into freed pages. The log's file shrinks by as much as the
+        database grows.
         """
         with self._in_reserve(connection):
             self._checkpoint(connection, "TRUNCATE")
 
     @contextmanager
     def _in_reserve(self, connection: sqlite3.Connection) -> Iterator[None]:
-        """Use the reserve for the block, which ends by truncating the log, and take it back."""
+        """Release the reserve for the block, which must end by truncating the log."""
         size = self._reserve.log_size()
         self._reserve.release()
         try:
@@ -289,7 +290,7 @@ class Committer:
         return GroupResult(outcomes, ticket)
 
     def _rebuild_index(self, connection: sqlite3.Connection, seqlock: Seqlock[Ticket]) -> None:
-        """Rebuild the expiry index if it is what is damaged. It is looked at seldom: that is slow."""
+        """Rebuild the expiry index if it is damaged. Checked seldom, because checking is slow."""
         if time.monotonic() < self._next_look_at_index:
             return
         self._next_look_at_index = time.monotonic() + _INDEX_LOOK_SECONDS
@@ -337,7 +338,7 @@ class Committer:
             if not _is_definite(error):
                 self.failure = "the disk failed while the database was written"
             return not isinstance(unavailable(error, ""), StoreFull)
-        # If a reader was too slow, something is left, and the next attempt comes earlier.
+        # If a reader was too slow, part of the log is left, and the next attempt comes earlier.
         self._pages = min(logged - copied, self._checkpoint_pages // 2)
         return True
 

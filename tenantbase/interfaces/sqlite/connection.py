@@ -17,8 +17,8 @@ class Connection(aiosqlite.Connection):
     """A connection with its thread, which cannot keep the process from ending.
 
     It uses private attributes of aiosqlite; a test notices when one changes. ``_thread``: to wait
-    for its end, or not to. ``_execute`` and ``_conn``: to run a whole function in it. ``_tx`` and
-    ``_connection``: to queue work for a thread that may never get to it.
+    for its end, or to leave it. ``_execute`` and ``_conn``: to run a whole function in it. ``_tx``
+    and ``_connection``: to queue work for a thread that may never respond.
     """
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:

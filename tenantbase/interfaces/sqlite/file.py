@@ -44,8 +44,8 @@ def check_file(path: str) -> tuple[int, int]:
             f"cannot open {path}: the file has {found.st_nlink} names (hard links);"
             " processes that open it by different names share neither its locks nor its log"
         )
-    # SQLite would open it for reading only, leave files beside it that belong to us and that its
-    # owner cannot use, and fail at the first write.
+    # SQLite would open it read-only, create files beside it that its owner cannot use, and fail at
+    # the first write.
     if not os.access(path, os.R_OK | os.W_OK):
         raise CannotOpen(f"cannot open {path}: it is read-only, or access to it is denied")
     if not os.access(os.path.dirname(path), os.W_OK | os.X_OK):

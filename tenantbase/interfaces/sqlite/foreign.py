@@ -1,8 +1,8 @@
 """Checks without SQLite that a database is ours, and that the files beside it are SQLite's.
 
-SQLite writes before it can be asked: on another program's database it creates, rolls back or
-removes files, and beside a new one it follows and removes any file that has the name of one of its
-own. So the bytes are examined first.
+SQLite writes as soon as it opens a file: for another program's database it creates, rolls back or
+    removes files, and beside a new one it follows and removes any file that has the name of one of
+    its own. So the bytes are examined first.
 
 Call it only while no process has the database open: closing a file drops every lock that this
 process holds on it (fcntl(2), "Advisory record locking").
@@ -21,7 +21,7 @@ from tenantbase.errors import CannotOpen
 # Written into the file's header, so that another program's database is not taken for ours.
 APPLICATION_ID: Final = 0x746E6264
 
-_HEADER_BYTES: Final = 108  # of the file, 100, and of the tree of its schema
+_HEADER_BYTES: Final = 108  # 100 bytes of the file's header, then the header of its schema's tree
 _SQLITE: Final = b"SQLite format 3\0"
 _USER_VERSION: Final = slice(60, 64)
 _APPLICATION: Final = slice(68, 72)
@@ -43,9 +43,8 @@ _LOOK_BYTES: Final = 8192
 
 
 def check_companions_kind(database: str) -> None:
-    """Return if those of SQLite's files that are beside the database are plain files.
-
-    Looks at names only, so it may be called at any time.
+    """Check that SQLite's files beside the database, if any, are regular files. Opens none of them,
+    so it may be called at any time.
 
     Raises:
         CannotOpen: SQLite would follow a link out of the directory, or hang on a FIFO.
@@ -58,7 +57,7 @@ def check_companions_kind(database: str) -> None:
 
 
 def check_ours(database: str) -> None:
-    """Return if a file is a database of ours, or is empty or absent and may become one.
+    """Check that a file is a database of ours, or is empty or absent and may become one.
 
     Raises:
         CannotOpen: it is neither, or something beside it is in the way.
@@ -70,7 +69,8 @@ def check_ours(database: str) -> None:
             _check_header(database, header)
         for suffix, starts in _COMPANIONS.items():
             head = _read(database + suffix, _LOOK_BYTES)
-            # A loss of power may damage the files beside our database, but hardly turn them into text.
+            # A power loss may damage the files beside our database, but will hardly turn them into
+            # text.
             ours = not any(head) if new else b"\0" in head or not head
             if not ours and head[:4] not in starts:
                 raise _in_the_way(database + suffix)

@@ -1,9 +1,9 @@
-"""Large values, copied between Python and the pages of the database without further copies.
+"""Copies large values between Python and the database's pages, without copies in between.
 
 A value that is bound to a statement is in memory three times: ours, SQLite's copy of the parameter, and
-the row that it assembles. The parameter even stays until the statement is used again. A value in
-a result is there twice. So the row is written with zeros in place of the value, and SQLite's blob interface
-(https://sqlite.org/c3ref/blob_open.html) fills them in, in the same transaction.
+the row that it assembles. The parameter even stays until the statement is used again. A value in a
+result is in memory twice. So the row is written with zeros in place of the value, and SQLite's blob
+interface (https://sqlite.org/c3ref/blob_open.html) fills them in, in the same transaction.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Opens a database that this process may not write, creating and changing nothing.
 
-If there is a write-ahead log, SQLite reads both through the files beside the database, with locks.
-If there is none, the file is everything, and SQLite is told that it is immutable: otherwise it
-would create files beside it, or fail where it cannot. Then nothing keeps another process from
-writing in between; whether one did is checked afterwards.
+If there is a write-ahead log, SQLite reads it and the database, with locks, through the files
+beside them. If there is none, the database file has everything, and SQLite is told that it is
+immutable: otherwise it would create files beside it, or fail if it cannot. Then nothing keeps
+another process from writing during the read; afterwards it is checked whether one did.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def open_readonly(path: str) -> Iterator[sqlite3.Connection]:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise CannotOpen(f"cannot open {path}: it is not a file")
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))  # if it fails, it says why
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))  # connecting then fails, and says why
         has_log = _size(f"{path}-wal") > 0
         if has_log and not os.path.exists(f"{path}-shm"):
             raise CannotOpen(
-                f"cannot open {path}: it is read-only, and what is in its log, {path}-wal, can"
-                " only be read where files can be made beside it"
+                f"cannot open {path}: it is read-only, and its log, {path}-wal, can only be"
+                " read if files can be created beside it"
             )
         mode = "mode=ro" if has_log else "mode=ro&immutable=1"
         before = _state(path)
@@ -54,8 +54,8 @@ def open_readonly(path: str) -> Iterator[sqlite3.Connection]:
             yield connection
         if not has_log and _state(path) != before:
             raise StoreUnavailable(
-                f"another process wrote to {path} while it was read; what was read may be"
-                " neither old nor new: try again"
+                f"another process wrote to {path} while it was read; the result may mix old"
+                " and new values: try again"
             )
     except sqlite3.Error as error:
         raise StoreUnavailable(f"cannot read {path}: {reason(error)}") from error
@@ -81,7 +81,7 @@ def _check(path: str, connection: sqlite3.Connection) -> None:
         raise CannotOpen(f"cannot open {path}: it is a database of another program, or empty")
     if version != len(MIGRATIONS):
         newer = version > len(MIGRATIONS)
-        remedy = "" if newer else "; opened where it may be written, it is converted"
+        remedy = "" if newer else "; to convert it, open it where it may be written"
         raise CannotOpen(
             f"cannot open {path}: it is read-only, and was made by"
             f" {'a newer' if newer else 'an earlier'} tenantbase"

@@ -14,7 +14,7 @@ from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, unavailab
 from tenantbase.interfaces.sqlite.large_values import UNLESS_LARGE, read_large
 from tenantbase.scope import plain_key
 
-# Greater than every legal key: the highest character, once more than fits in a key.
+# Greater than every legal key: the highest character, one time more than fits in a key.
 _ABOVE_ALL: Final = "\U0010ffff" * (MAX_KEY_BYTES // 4 + 1)
 
 # Whether a row is under a deleted prefix. The first comparison settles it for nearly every row
@@ -32,10 +32,13 @@ DELETED: Final = """(
 # in milliseconds.
 ALIVE: Final = f"CASE WHEN {DELETED} THEN 0 ELSE expires_at IS NULL OR expires_at > ? END"
 
+# The same, but NULL for a row under a deleted prefix.
+STATE: Final = ALIVE.replace("THEN 0", "THEN NULL")
+
 _NO_VALUE: Final = "x''"
 _ENTRY: Final = "key, {}, content_type, id, version, expires_at"
 _KEYS_A_QUERY: Final = 256
-_READ_BYTES: Final = 4 << 20  # of values that are read at once, but for the last one
+_READ_BYTES: Final = 4 << 20  # of values read in one query, not counting the last one
 _READ: Final = f"SELECT {_ENTRY.format(UNLESS_LARGE)} FROM entries WHERE key IN ({{}}) AND {ALIVE}"
 _RANGE: Final = f"FROM entries WHERE key >= ? AND key < ? AND {ALIVE} ORDER BY key LIMIT ?"
 _SCAN: Final = f"SELECT {_ENTRY.format(UNLESS_LARGE)} {_RANGE}"
@@ -58,8 +61,8 @@ def prefix_range(prefix: str) -> tuple[str, str]:
 def key_batches(keys: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """The keys in batches for ``key IN (...)``: the placeholders, and the values to bind.
 
-    A batch is padded to a power of two with its last key. So there are few different statements,
-    and the driver's cache holds them all.
+    A batch is padded to a power of two with its last key. That leaves few different statements, and
+    the driver's cache holds them all.
     """
     for start in range(0, len(keys), _KEYS_A_QUERY):
         batch = list(keys[start : start + _KEYS_A_QUERY])
@@ -75,7 +78,7 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        if connection.in_transaction:  # after some errors SQLite has ended it
+        if connection.in_transaction:  # after some errors, SQLite itself has ended it
             connection.execute("ROLLBACK")
 
 
@@ -102,7 +105,7 @@ def read(
 def _read(
     connection: sqlite3.Connection, keys: Sequence[str], now: float
 ) -> dict[str, Entry] | None:
-    """The entries of these keys; None: they are too large to be read at once."""
+    """The entries of these keys; None if they are too large to be read at once."""
     found: dict[str, Entry] = {}
     size = 0
     for marks, batch in key_batches(keys):
@@ -120,7 +123,7 @@ def _read(
 def _read_in_order(
     connection: sqlite3.Connection, keys: Sequence[str], now: float
 ) -> Iterator[Entry | None | StoreError]:
-    """Reads one key after the other: each has its own error, and the first ones always fit."""
+    """Reads keys one by one, so that each has its own error and the first ones always fit."""
     size = 0
     for key in keys:
         if size > _READ_BYTES:
@@ -158,7 +161,7 @@ def scan(
     """See ``Store.scan``; ``max_bytes`` None: ``Store.scan_keys``."""
     low, high = prefix_range(prefix)
     if after >= low:
-        low = after + "\0"  # the next greater text: no key holds this character
+        low = after + "\0"  # the next greater text: keys never contain this character
     query = _SCAN_KEYS if max_bytes is None else _SCAN
     entries: list[Entry] = []
     size = 0

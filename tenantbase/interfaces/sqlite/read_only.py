@@ -21,9 +21,8 @@ _SCAN_BYTES: Final = 4 << 20
 
 
 class ReadOnly:
-    """The reading half of ``Cache``, one read after the other. It blocks the event loop.
-
-    For the command line, where nothing else is in flight.
+    """The reading half of ``Cache``, one read after the other. It blocks the event loop, which is
+    fine for the command line, where nothing else is in flight.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:

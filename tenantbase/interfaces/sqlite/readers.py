@@ -1,16 +1,16 @@
-"""The reading connections. One that hangs is set aside, and the others go on.
+"""The reading connections. One that hangs is set aside, and the others continue.
 
-Calls wait in one queue, and free threads take them, so a call waits behind a hanging one only while
-every thread hangs. A thread in a system call that does not return cannot be stopped: it is
-replaced, up to a bound, and joins again when it returns.
+Calls wait in one queue, by lane (``lanes.py``), and free threads take them, so a call waits behind a
+hanging one only while every thread hangs. A thread in a system call that does not return cannot be
+stopped: it is replaced, up to a bound, and joins again when it returns.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -18,13 +18,14 @@ from typing import Any, Final, Generic, TypeVar
 from tenantbase.deadlines import Deadlines
 from tenantbase.errors import StoreError, StoreUnavailable
 from tenantbase.interfaces.sqlite.connection import Connection
+from tenantbase.lanes import Lanes
 
 Result = TypeVar("Result")
 
-MOST_READERS: Final = 6  # hanging ones included
+MOST_READERS: Final = 6  # the most threads, including hanging ones
 _REPLACE_SECONDS: Final = 0.25  # a call that takes longer has its thread replaced
 _HANG_SECONDS: Final = 1.0  # ... and one that takes this long is reported
-_LAST_WAIT_SECONDS: Final = 1.0  # for hanging threads when the store is closed
+_LAST_WAIT_SECONDS: Final = 1.0  # wait for hanging threads when the store is closed
 
 NO_ANSWER: Final = "the database did not answer in time"
 
@@ -54,8 +55,8 @@ class _Reader:
 
     Attributes:
         call, since: what the thread is running, and since when; both are set by the thread.
-        aside: it is slow or hangs, and takes no calls until it returns.
-        hangs: it has not returned for so long that calls do not wait for it.
+        aside: its call is slow or hangs, and it takes no calls until that returns.
+        hangs: its call has taken so long that other calls do not wait for it.
     """
 
     __slots__ = ("connection", "call", "since", "aside", "hangs")
@@ -91,7 +92,8 @@ class Readers:
         self._replace_seconds = min(_REPLACE_SECONDS, timeout / 4)
         self._hanging = hanging
         self._limit: Deadlines[_Call[Any]] = Deadlines(timeout, self._expired)
-        self._calls: deque[_Call[Any]] = deque()
+        self._calls = Lanes[_Call[Any]]()
+        self._calls_lock = threading.Lock()
         self._readers: set[_Reader] = set()
         self._idle: list[_Reader] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -111,8 +113,13 @@ class Readers:
         for _ in range(self._count):
             await self._open()
 
-    async def call(self, function: Callable[[sqlite3.Connection], Result]) -> Result:
+    async def call(
+        self, function: Callable[[sqlite3.Connection], Result], lane: str = ""
+    ) -> Result:
         """Run a function on a connection, in its thread.
+
+        Args:
+            lane: where it waits.
 
         Raises:
             StoreUnavailable: it did not end in time, or every connection hangs.
@@ -124,7 +131,8 @@ class Readers:
         future: asyncio.Future[Result] = self._loop.create_future()
         call = _Call(function, future)
         self._limit.watch(call.future, call)
-        self._calls.append(call)
+        with self._calls_lock:
+            self._calls.append(lane, call)
         self._wake()
         return await future
 
@@ -167,17 +175,17 @@ class Readers:
     def _work(self, reader: _Reader, connection: sqlite3.Connection) -> None:
         """Run calls until none is left. Runs in the reader's thread."""
         while not reader.aside:
-            try:
-                call = self._calls.popleft()
-            except IndexError:
-                break
+            with self._calls_lock:
+                if not self._calls:
+                    break
+                call = self._calls.take()
             if call.future.done():
                 continue  # its caller gave up
             result = error = None
             reader.since, reader.call = time.monotonic(), call
             try:
                 result = call.function(connection)
-            except Exception as caught:  # it is for the caller
+            except Exception as caught:  # the caller gets it
                 error = caught
             reader.call = None
             if not self._tell(call.deliver, result, error):
@@ -262,6 +270,6 @@ class Readers:
     def _expired(self, call: _Call[Any], future: asyncio.Future[Any]) -> None:
         future.set_exception(StoreUnavailable(NO_ANSWER))
         for reader in self._readers:
-            # Only one set aside, so that the interruption cannot hit the call after this one.
+            # Interrupt only a reader that is set aside: otherwise this could hit its next call.
             if reader.call is call and reader.aside:
                 reader.connection.interrupt_now()

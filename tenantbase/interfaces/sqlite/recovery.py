@@ -21,7 +21,7 @@ _CHUNK_BYTES: Final = 1 << 20
 
 
 class WalMark(Protocol):
-    """What the processes on a database share: whether they are alone, and whether the WAL is safe.
+    """What the processes on a database share: whether one is alone, and whether the WAL is safe.
 
     Used with the write lock held.
     """
@@ -44,7 +44,7 @@ class WalNotSafe(CannotOpen):
 class LeftoverWal:
     """The write-ahead log beside a database, before SQLite opens it.
 
-    Opening and closing it drops no locks: SQLite's are on the other two files.
+    Opening and closing the log drops no locks: SQLite's are on the other two files.
 
     Args:
         database: the path of the database.
@@ -87,7 +87,7 @@ class LeftoverWal:
             finally:
                 os.close(fd)
         except FileNotFoundError:
-            pass  # same as an empty one
+            pass  # a missing log is the same as an empty one
         except OSError as error:
             raise WalNotSafe(f"cannot secure the log {self._path}: {error.strerror}") from error
         return digest.digest()

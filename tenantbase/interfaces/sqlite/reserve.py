@@ -2,11 +2,11 @@
 
 Removing rows takes space first: their pages go through the write-ahead log, every change has a line
 in the change log, and the write-ahead log starts over only after its contents were copied into the
-database, which may grow by that. So a file beside the database reserves some space. It is released
-when the disk is full and something is to be deleted, and taken back as soon as there is space.
+database, which may grow. So a file beside the database reserves some space. It is released when the
+disk is full and something is to be deleted, and taken back as soon as there is space.
 
-Part of it is moved into the write-ahead log's own file when the disk is full: then values can be
-written into pages that were freed.
+On a full disk, part of it is moved into the write-ahead log's own file, so that values can be
+written into freed pages.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ LOG_BYTES: Final = 1 << 20
 """How much of the reserve the write-ahead log gets on a full disk; of a small reserve, a quarter."""
 
 _SHARE: Final = 8  # at most this fraction (one eighth) of a small disk
-# What opening the database takes: the tag file, SQLite's index of the WAL, and some deletions; and
-# what the log keeps.
+# The space needed to open the database (the tag file, SQLite's index of the WAL) and for some
+# deletions, plus what the log keeps.
 _LEAST_BYTES: Final = 832 << 10
 _LEAST_STEP_BYTES: Final = 16 << 10
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -45,7 +45,7 @@ class Reserve:
     """The file that reserves the space. All methods are called with the write lock held.
 
     A file of that name without our mark is left alone, and there is no reserve then. An empty one
-    is used, and emptied in the end.
+    is used, and emptied on closing.
 
     Args:
         database: the path of the database.
@@ -64,13 +64,10 @@ class Reserve:
         return self._target
 
     def hold(self) -> bool:
-        """Take the reserve, or part of it on a disk that is nearly full. Returns whether it is whole.
-
-        A part is what was held before, or three quarters of the space, whichever is more: the rest
-        is for writes, which would fail until the reserve is whole otherwise.
-
-        Also True if there can be no reserve for another reason than a full disk: the database then
-        does without.
+        """Take the reserve, or part of it on a disk that is nearly full. Returns whether it is
+        whole. A part is what was held before, or three quarters of the space, whichever is more:
+        the rest is for writes, which would otherwise fail until the reserve is whole. Also True if
+        something other than a full disk prevents a reserve: the database then works without one.
         """
         before, self._released = self._released, 0
         try:
@@ -82,7 +79,7 @@ class Reserve:
                 before = max(before, held)
                 part = max(before, (held + self.free_bytes()) * 3 // 4)
                 if held < self._target and not _allocate(fd, min(self._target, part)):
-                    # The space was less than the file system says, as with a quota.
+                    # There was less space than the file system said, as with a quota.
                     held = _allocate_in_steps(fd, self._target)
                     os.ftruncate(fd, min(held, max(before, held * 3 // 4)))
                 return os.fstat(fd).st_size >= self._target
@@ -94,7 +91,7 @@ class Reserve:
             return error.errno not in _NO_ROOM
 
     def release(self) -> None:
-        """Release the space. ``hold`` takes back as much before it leaves any to writes."""
+        """Release the space. ``hold`` takes back as much before it leaves any for writes."""
         with suppress(OSError, CannotOpen):
             fd = self._open()
             try:
@@ -105,7 +102,7 @@ class Reserve:
 
     @property
     def log_bytes(self) -> int:
-        """Size that the write-ahead log's file shall have at least on a full disk."""
+        """Minimum size of the write-ahead log's file on a full disk."""
         return min(LOG_BYTES, self._target // 4)
 
     def log_size(self) -> int:
@@ -143,7 +140,8 @@ class Reserve:
         return disk.f_bavail * disk.f_frsize
 
     def remove(self) -> None:
-        """Remove the file; on a disk that is nearly full, take what the log has just given back.
+        """Remove the file; on a disk that is nearly full, keep the space that the log has just
+        freed.
 
         Called by the last process that has the database open.
         """
@@ -179,7 +177,7 @@ class Reserve:
             raise
         try:
             if not made and not os.pread(fd, MARK_BYTES, 0):
-                # It holds nothing, and may be ours: a crash may have come before the mark.
+                # It is empty, and may be ours: a crash may have come before the mark was written.
                 os.pwrite(fd, RESERVE_IN_EMPTY_MARK, 0)
             elif os.pread(fd, MARK_BYTES, 0) not in (RESERVE_MARK, RESERVE_IN_EMPTY_MARK):
                 raise foreign(self._path, "reserve")
@@ -201,7 +199,7 @@ def _allocate_in_steps(fd: int, target: int) -> int:
 
 
 def _allocate(fd: int, size: int) -> bool:
-    """Grow a file to a size, with all its blocks. False if the disk is full; it is unchanged then."""
+    """Grow a file to a size, allocating all blocks. If the disk is full, change nothing: False."""
     before = os.fstat(fd).st_size
     try:
         if hasattr(os, "posix_fallocate"):

@@ -1,4 +1,4 @@
-"""What can be saved of damaged tables and indexes.
+"""Saves what can be read of damaged tables and indexes.
 
 SQLite reports damage only when it meets it, and frees no page that it cannot read. So a damaged
 table cannot be dropped, nor a damaged index rebuilt in place: they are set aside.
@@ -16,10 +16,10 @@ log = logging.getLogger("tenantbase")
 SET_ASIDE: Final = "entries_of_schema_1"
 """The table of entries of a schema 1 database some of whose rows could not be read."""
 
-_MOST_NAMED: Final = 10  # keys in the log
+_MOST_NAMED: Final = 10  # the most keys named in the log
 
 Concerns = Callable[[sqlite3.Error], bool]
-"""Whether an error means damage, which the rows beside it may not have."""
+"""Whether an error means damage, in which case other rows may be sound."""
 
 
 class Sound(NamedTuple):
@@ -106,7 +106,7 @@ def count_sound_entries(
 def begin_rebuilding(connection: sqlite3.Connection, create: str, concerns: Concerns) -> bool:
     """Build the expiry index again if it is damaged and the table is not.
 
-    Called outside of any transaction. Looking reads the whole index, building it every row.
+    Called outside of any transaction. The check reads the whole index; building it reads every row.
 
     Args:
         create: the statement that builds it.
@@ -134,12 +134,9 @@ def begin_rebuilding(connection: sqlite3.Connection, create: str, concerns: Conc
 
 
 def forget_index(connection: sqlite3.Connection, name: str) -> None:
-    """Drop an index though it may be damaged; its pages are then used for nothing any more.
-
-    Called in a transaction.
-    """
-    # DROP INDEX reads every page of the index, and may fail half-way: see above. So the entry in
-    # the schema goes, and SQLite is made to read the schema again.
+    """Drop an index that may be damaged; its pages stay unused. Called in a transaction."""
+    # DROP INDEX reads every page of the index, and may fail half-way, as above. So remove its entry
+    # from the schema, and make SQLite read the schema again.
     connection.execute("PRAGMA writable_schema = ON")
     try:
         connection.execute("DELETE FROM sqlite_master WHERE type = 'index' AND name = ?", (name,))

@@ -173,8 +173,8 @@ _READER: Final = (("query_only", 1), ("cache_size", -8192), ("temp_store", 2))
 def identity(path: str) -> tuple[int, int]:
     """Device and inode: which file a path names now.
 
-    A look at the path only. Opening and closing the file would drop every lock this process
-    holds on it (fcntl(2), "Advisory record locking").
+    Looks at the path only. Opening and closing the file would drop every lock this process holds on
+    it (fcntl(2), "Advisory record locking").
     """
     found = os.stat(path)
     return found.st_dev, found.st_ino
@@ -192,7 +192,7 @@ def open_writer(path: str, busy_timeout: float, mark: WalMark | None = None) -> 
     """Open the writing connection, creating the file or migrating its schema as needed.
 
     The caller holds the write lock. ``path`` is absolute, ``busy_timeout`` in seconds. Without a
-    ``mark``, a write-ahead log that is there may be unsafe.
+    ``mark``, an existing write-ahead log is taken to be unsafe.
 
     Raises:
         CannotOpen: one line that names the file and says why.
@@ -347,7 +347,7 @@ def _check_ownership(
             f"(schema {version}, this one knows {len(MIGRATIONS)})"
         )
     if 0 < version < len(MIGRATIONS) and mark is not None:
-        # A process of the earlier version would go on using the old tables.
+        # A process of the earlier version would continue to use the old tables.
         if not mark.is_alone():
             raise CannotOpen(
                 f"cannot open {path}: it must be converted from schema {version} to"

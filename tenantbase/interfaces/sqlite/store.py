@@ -30,6 +30,7 @@ from tenantbase.interfaces.sqlite.driver_errors import unavailable
 from tenantbase.interfaces.sqlite.readers import NO_ANSWER, Readers
 from tenantbase.interfaces.sqlite.recovery import WalMark
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
+from tenantbase.lanes import LaneOf, one_lane
 from tenantbase.troubles import Trouble, Troubles
 
 Arguments = TypeVarTuple("Arguments")
@@ -49,9 +50,11 @@ class SqliteStore:
         committer: Committer,
         secret: bytes,
         troubles: Troubles,
+        lane_of: LaneOf,
     ) -> None:
         self._writer = writer
         self._readers = readers
+        self._lane_of = lane_of
         self._troubles = troubles
         self._look_again: asyncio.TimerHandle | None = None
         self._committer = committer
@@ -71,17 +74,19 @@ class SqliteStore:
         readers: int = 2,
         busy_timeout: float = 5.0,
         read_timeout: float = 5.0,
+        lane_of: LaneOf = one_lane,
     ) -> Self:
-        """Open the database, making it or bringing it up to date as needed.
+        """Open the database, creating or upgrading it as needed.
 
         Args:
             path: the file; its directory exists.
             lock: the write lock, shared by all processes on the database.
-            mark: what is known of the write-ahead log; without it the log is always made safe.
+            mark: says whether the write-ahead log is safe; without it, the log is always made safe.
             change_log_size: how many changes the change log keeps.
             readers: how many connections read at the same time.
             busy_timeout: seconds to wait for a foreign program's lock.
             read_timeout: seconds that a read may take.
+            lane_of: gives the lane in which a listing waits, from its prefix.
 
         Raises:
             CannotOpen: one line that names the file and says why.
@@ -95,12 +100,13 @@ class SqliteStore:
                 readers,
                 busy_timeout,
                 read_timeout,
+                lane_of,
             )
         )
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            # What the threads have opened by then has to be closed.
+            # Close whatever the threads have opened by then.
             await asyncio.wait([opening])
             if opening.exception() is None:
                 await opening.result().close()
@@ -116,6 +122,7 @@ class SqliteStore:
         readers: int,
         busy_timeout: float,
         read_timeout: float,
+        lane_of: LaneOf,
     ) -> Self:
         made: tuple[Committer, bytes] | None = None
 
@@ -145,7 +152,7 @@ class SqliteStore:
         pool = Readers(
             partial(sql_schema.open_reader, path, busy_timeout), readers, read_timeout, hanging
         )
-        store = cls(writer, pool, committer, secret, troubles)
+        store = cls(writer, pool, committer, secret, troubles, lane_of)
         try:
             await pool.start()
         except BaseException:
@@ -171,12 +178,14 @@ class SqliteStore:
     async def scan(
         self, prefix: str, after: str, limit: int, max_bytes: int, now: float
     ) -> tuple[list[Entry], bool]:
-        return await self._read(sql_queries.scan, prefix, after, limit, max_bytes, now)
+        lane = self._lane_of(prefix)
+        return await self._read(sql_queries.scan, prefix, after, limit, max_bytes, now, lane=lane)
 
     async def scan_keys(
         self, prefix: str, after: str, limit: int, now: float
     ) -> tuple[list[Entry], bool]:
-        return await self._read(sql_queries.scan, prefix, after, limit, None, now)
+        lane = self._lane_of(prefix)
+        return await self._read(sql_queries.scan, prefix, after, limit, None, now, lane=lane)
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         return await self._read(sql_queries.changes, after, limit)
@@ -209,19 +218,22 @@ class SqliteStore:
         return self._committer.trouble()
 
     async def _read(
-        self, function: Callable[[sqlite3.Connection, *Arguments], Result], *args: *Arguments
+        self,
+        function: Callable[[sqlite3.Connection, *Arguments], Result],
+        *args: *Arguments,
+        lane: str = "",
     ) -> Result:
         if self._closed:
             raise StoreUnavailable(_CLOSED)
         try:
-            return await self._readers.call(lambda connection: function(connection, *args))
+            return await self._readers.call(lambda connection: function(connection, *args), lane)
         except sqlite3.Error as error:
             failure = unavailable(error, "the database cannot be read")
             self._notice(failure)
             raise failure from error
 
     def _notice(self, error: BaseException) -> None:
-        """Note the trouble behind an error, and schedule noticing its end."""
+        """Note the trouble behind an error, and schedule the check for its end."""
         trouble = error.trouble if isinstance(error, StoreError) else None
         if trouble is None:
             return
@@ -242,7 +254,7 @@ class SqliteStore:
         self._schedule_look()
 
     def _start(self, work: Coroutine[None, None, Result]) -> asyncio.Task[Result]:
-        """Run something to its end, even if its caller is cancelled."""
+        """Run a coroutine to its end, even if its caller is cancelled."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -38,6 +38,11 @@ class BorrowedTransport(asyncio.Transport):
         self._lender = lender
         self._closed = False
 
+    @property
+    def lent(self) -> asyncio.Transport:
+        """The connection's own transport."""
+        return self._transport
+
     def judged(self) -> None:
         """The request has begun, and answers for its body from now on."""
         self._lender.judged()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
@@ -21,8 +22,16 @@ from tenantbase.web.caller import X_TENANT, Callers, Credentials
 from tenantbase.web.fast_path.answering import PlainAnswers
 from tenantbase.web.fast_path.framing import frame
 from tenantbase.web.fast_path.lending import Loan
-from tenantbase.web.fast_path.parser import GENERAL, INCOMPLETE, Other, Request, RequestParser
+from tenantbase.web.fast_path.parser import (
+    GENERAL,
+    HEALTH,
+    INCOMPLETE,
+    Other,
+    Request,
+    RequestParser,
+)
 from tenantbase.web.fast_path.writer import ResponseWriter
+from tenantbase.web.forwarding import X_FORWARDED_PROTO
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.health import Health
 from tenantbase.web.lifecycle import Lifecycle
@@ -37,6 +46,8 @@ log = logging.getLogger("tenantbase.web")
 _MAX_AHEAD_BYTES: Final = 1 << 16
 _PATIENCE_SECONDS: Final = 1.0  # timeout of an incomplete request; then aiohttp gets the connection
 _CLOSE_POLL_SECONDS: Final = 0.01
+# In the head of a plain request, which is printable ASCII.
+_FORWARDED_FOR: Final = re.compile(rb"\r\nX-Forwarded-For:[ \t]*+([\x20-\x7e]*)", re.IGNORECASE)
 
 
 class FastPath:
@@ -80,11 +91,28 @@ class FastPath:
         """The answer to a request for whose body there is no room."""
         return self._writer.answer(error_answer(self.budget.exceeded()))
 
+    def overloaded(self) -> bytes:
+        """The answer to a request beyond the limit of those in flight."""
+        return self._writer.answer(error_answer(self.lifecycle.overloaded()))
+
+    def name_client(self, transport: asyncio.Transport, asked: bytes) -> None:
+        """Note for the log which client a trusted proxy's request comes from.
+
+        Only for a connection that takes its answer slowly: the log names no other.
+        """
+        proxies = self._guard.proxies
+        if proxies and proxies.trusts(transport):
+            client = proxies.client([each.decode() for each in _FORWARDED_FOR.findall(asked)])
+            if client is not None:
+                self.lifecycle.connections.forwarded(transport, client)
+
     def _judge(self, headers: Mapping[str, str]) -> Credentials | None:
         try:
             self._guard.check(hdrs.METH_POST, "/", headers)
         except HttpError:
             return None
+        if self._guard.proxies and hdrs.ORIGIN in headers and X_FORWARDED_PROTO in headers:
+            return None  # whether it counts depends on the connection
         if self._guard.has_cors and hdrs.ORIGIN in headers:
             return None  # pages of allowed origins need CORS headers, which aiohttp's path adds
         return Credentials(self._callers, headers.get(hdrs.AUTHORIZATION), headers.get(X_TENANT))
@@ -141,7 +169,7 @@ class FastConnection(asyncio.Protocol):
 
     def __init__(self, fast_path: FastPath) -> None:
         self._fast_path = fast_path
-        self._buffer = b""  # received data, processed up to _start
+        self._buffer = b""  # received data, already processed up to _start
         self._start = 0
         self._asked = b""  # the request in flight, in case aiohttp has to answer it
         self._busy = False  # a request is in flight, here or lent out
@@ -170,6 +198,7 @@ class FastConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._writable = False
         self._hold(max(self._transport.get_write_buffer_size(), PIECE_BYTES))
+        self._fast_path.name_client(self._transport, self._asked)
         if self._loan is not None:
             self._loan.pause_writing()
 
@@ -253,6 +282,12 @@ class FastConnection(asyncio.Protocol):
                 request = fast_path.parse(self._buffer, self._start)
             if request is INCOMPLETE:
                 return
+            lifecycle = fast_path.lifecycle
+            if request is not GENERAL and lifecycle.active >= lifecycle.limit:
+                if request.route is not HEALTH:
+                    self._begin(request)
+                    self.end(fast_path.overloaded(), closes=True)
+                    return
             if request is not GENERAL and fast_path.answers.begin(request, self):
                 self._begin(request)
             elif not self._lend():

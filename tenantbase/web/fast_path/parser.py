@@ -47,6 +47,7 @@ _WEIGHED: Final = frozenset(
         "origin",
         "proxy-connection",
         "sec-fetch-site",
+        "x-forwarded-proto",
         "x-tenant",
     }
 )

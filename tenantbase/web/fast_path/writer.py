@@ -20,8 +20,8 @@ from tenantbase.web import responses
 from tenantbase.web.answer import Answer, rendered, rendered_fields, rendered_head
 from tenantbase.web.lifecycle import Lifecycle
 
-# Two entries that differ in everything but the type of their values: what a template is made of,
-# and what it is checked with.
+# Two entries that differ in everything but the type of their values: one to make a template from,
+# one to check it with.
 _SAMPLE: Final = Entry(DEFAULT.key("k"), b"1", JSON, "0" * 36, 1_234_567_890_123_456_789, None)
 _OTHER: Final = Entry(DEFAULT.key("other"), b"22", "text/plain", "f" * 36, 7, 1e9)
 

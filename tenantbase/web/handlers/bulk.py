@@ -132,8 +132,22 @@ async def _document(
     separator = b'{"values":['
     held = bytearray()
     async for piece in pieces:
+        rest = sum([len(found.entry.value) for _, found in piece if found.entry is not None])
+        if rest <= PIECE_BYTES:  # nearly always: nothing is worth releasing early
+            documents = [
+                entry_json(key, entry) for key, each in piece if (entry := each.entry) is not None
+            ]
+            if documents:
+                held += separator + b",".join(documents)
+                separator = b","
+            if len(documents) < len(piece):
+                missing.extend(key for key, each in piece if each.entry is None)
+            piece.clear()
+            if len(held) >= PIECE_BYTES:
+                yield bytes(held)
+                held.clear()
+            continue
         piece.reverse()
-        rest = sum(len(found.entry.value) for _, found in piece if found.entry is not None)
         while piece:
             key, found = piece.pop()  # released as soon as it is sent
             entry = found.entry

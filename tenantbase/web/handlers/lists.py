@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
-from itertools import groupby, starmap
+from itertools import groupby
 from typing import Final
 
 import msgspec
@@ -73,13 +73,15 @@ class _Listing:
         values = fields is None
         self._encode: Callable[[str, Entry], bytes] = entry_json if values else _key_json
         after = after_cursor(cursor) if cursor else ""  # empty: from the start
+        scope = scope_of(request)
+        self._plain = scope.plain
         self._pieces = database.scan(
-            scope_of(request), parameters.get("prefix", ""), after, limit=limit, values=values
+            scope, parameters.get("prefix", ""), after, limit=limit, values=values
         )
         self._cursor: str | None = None
         self.share: Share
 
-    async def _groups(self) -> AsyncGenerator[list[tuple[str, Entry]], None]:
+    async def _groups(self) -> AsyncGenerator[list[Entry], None]:
         """The entries in groups; an entry with a large value is a group of its own."""
         last = None
         more = False
@@ -92,15 +94,20 @@ class _Listing:
             if page is None:
                 break
             entries, more = page
-            self.share.charge(sum(len(entry.value) for _, entry in entries))
-            if entries:
-                last = entries[-1][0]
-                for is_large, group in groupby(entries, _is_large):
-                    if is_large:
-                        for entry in group:
-                            yield [entry]
-                    else:
-                        yield list(group)
+            sizes = [len(entry.value) for entry in entries]
+            self.share.charge(sum(sizes))
+            if not entries:
+                continue
+            last = entries[-1].key[self._plain]
+            if max(sizes) <= PIECE_BYTES:  # nearly always
+                yield entries
+                continue
+            for is_large, group in groupby(entries, _is_large):
+                if is_large:
+                    for entry in group:
+                        yield [entry]
+                else:
+                    yield list(group)
         if more and last is not None:
             self._cursor = cursor_after(last)
 
@@ -110,10 +117,10 @@ class _Listing:
         async for group in self._groups():
             if _is_large(group[0]):
                 yield separator
-                for piece in entry_pieces(*group[0]):
+                for piece in self._pieces_of(group[0]):
                     yield piece
             else:
-                yield separator + b",".join(starmap(self._encode, group))
+                yield separator + b",".join(self._documents(group))
             separator = b","
         ended = b'],"cursor":%b}' % msgspec.json.encode(self._cursor)
         yield ended if separator == b"," else separator + ended
@@ -122,15 +129,22 @@ class _Listing:
         """One entry per line, without a cursor."""
         async for group in self._groups():
             if _is_large(group[0]):
-                for piece in entry_pieces(*group[0]):
+                for piece in self._pieces_of(group[0]):
                     yield in_one_line(piece)
                 yield b"\n"
             else:
-                yield b"".join(map(as_line, starmap(self._encode, group)))
+                yield b"".join(map(as_line, self._documents(group)))
+
+    def _documents(self, entries: list[Entry]) -> list[bytes]:
+        encode, plain = self._encode, self._plain
+        return [encode(entry.key[plain], entry) for entry in entries]
+
+    def _pieces_of(self, entry: Entry) -> Iterator[bytes]:
+        return entry_pieces(entry.key[self._plain], entry)
 
 
-def _is_large(listed: tuple[str, Entry]) -> bool:
-    return len(listed[1].value) > PIECE_BYTES
+def _is_large(entry: Entry) -> bool:
+    return len(entry.value) > PIECE_BYTES
 
 
 def _key_json(key: str, entry: Entry) -> bytes:

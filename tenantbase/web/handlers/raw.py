@@ -69,7 +69,9 @@ class Raw:
         value = await read_body(request, settings.limits.max_value_bytes, settings.body_timeout)
         checked = is_json(content_type) and is_large(value)
         if checked:
-            await self._parser.check_value(value)
+            checking = self._parser.checked(value)
+            del value
+            value = await checking
         applied = await self._database.put(scope_of(request), draft, value, json_checked=checked)
         if applied.created:
             return created(key, applied, _location(key))
@@ -83,7 +85,8 @@ class Raw:
 
 
 def _location(key: str) -> str:
-    """The URL of the value, relative to the request target: a proxy may serve it under a prefix.
+    """The URL of the value, relative to the request target, because a proxy may serve it under a
+    prefix.
 
     The last path segment does not work if the key has slashes, since a proxy may have unescaped
     them, or if it is a dot segment, which clients resolve even when escaped. An empty query refers

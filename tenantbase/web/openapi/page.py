@@ -136,6 +136,9 @@ def _shapes(document: Json) -> Iterator[str]:
     for name, schema in document["components"]["schemas"].items():
         yield f'<section id="{escape(name)}"><h3><code>{escape(name)}</code></h3>'
         yield f"<p>{_text(schema['description'])}</p>"
+        if "enum" in schema:
+            yield f"<p>{_schema(schema)}</p></section>"
+            continue
         rows = [
             [
                 f"<code>{escape(field)}</code>",

@@ -33,6 +33,7 @@ class Connections:
         self.lingering = Lingering()
         self.unread = Unread()
         self._open: set[asyncio.Transport] = set()
+        self._clients: dict[asyncio.Transport, str] = {}
         self._stalled: dict[asyncio.Transport, tuple[int, float]] = {}
 
     def __len__(self) -> int:
@@ -48,6 +49,16 @@ class Connections:
             transport.set_write_buffer_limits(HIGH_WATER_BYTES)
             self.expected = max(0, self.expected - 1)
 
+    def forwarded(self, transport: asyncio.Transport, client: str) -> None:
+        """The connection is a proxy's, and its last request comes from this client."""
+        if transport in self._open:
+            self._clients[transport] = client
+
+    def client(self, transport: asyncio.Transport) -> str:
+        """The client of a connection, for the log."""
+        client = self._clients.get(transport)
+        return peer(transport) if client is None else f"{client} behind {peer(transport)}"
+
     def failed(self) -> None:
         """An expected connection could not be set up."""
         self.expected = max(0, self.expected - 1)
@@ -57,6 +68,7 @@ class Connections:
         if transport not in self._open:
             return
         self._open.discard(transport)
+        self._clients.pop(transport, None)
         self._stalled.pop(transport, None)
         if error is None:
             self.lingering.follow(transport)
@@ -84,13 +96,13 @@ class Connections:
             elif now - since >= seconds:
                 log.warning(
                     "%s has read nothing of its answer for %g s; its connection is cut",
-                    peer(transport),
+                    self.client(transport),
                     seconds,
                 )
                 transport.abort()
 
 
 def peer(transport: asyncio.BaseTransport) -> str:
-    """A client's address, for the log."""
+    """The address at the other end of a connection, for the log."""
     address = transport.get_extra_info("peername")
     return f"{address[0]} port {address[1]}" if isinstance(address, tuple) else "a client"

@@ -61,7 +61,7 @@ class Unread:
     def has_room(self, size: int) -> bool:
         """Whether this many more bytes may be held, after cutting off stalled clients if necessary.
 
-        A single answer may be larger than the limit. Those that wait already go first.
+        A single answer may be larger than the limit. Answers that already wait go first.
         """
         if self._waiting:
             return False
@@ -191,7 +191,7 @@ class Share:
             self._unread._charge(self, size)
 
     def keep(self, size: int) -> bool:
-        """Change the share to this size if there is room. Returns: whether there is."""
+        """Change the share to this size if there is room. Returns: whether it did."""
         if size > self.size and not self._unread.has_room(size - self.size):
             return False
         self.charge(size)

@@ -19,7 +19,7 @@ from tenantbase.interfaces.memcached.address import MemcacheAddress
         ("unix:/" + "x" * 102, MemcacheAddress(path="/" + "x" * 102)),
     ],
 )
-def test_what_is_an_address(text: str, address: MemcacheAddress) -> None:
+def test_valid_addresses(text: str, address: MemcacheAddress) -> None:
     assert MemcacheAddress.parse(text) == address
     assert str(address) == text
 
@@ -52,6 +52,6 @@ def test_what_is_an_address(text: str, address: MemcacheAddress) -> None:
         ("unix:/" + "x" * 103, "1 to 103 bytes"),
     ],
 )
-def test_what_is_none(text: str, reason: str) -> None:
+def test_invalid_addresses(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         MemcacheAddress.parse(text)

@@ -1,4 +1,4 @@
-"""The client's timeouts and circuit breaker over long times, with an advanced clock."""
+"""The client's timeouts and circuit breaker over hours, with a clock that is set forward."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def probes(proxy: FaultProxy, count: int, seconds: float) -> None:
 
 
 async def hour_after_hour(condition: Callable[[], bool], what: str) -> None:
-    """Let hours pass until a condition holds; the first may pass before a pause begins."""
+    """Let hours pass until a condition holds. The first may pass before a pause begins."""
     for _ in range(20):
         let_pass(3600.0)
         with suppress(AssertionError):

@@ -22,9 +22,9 @@ EVENT_LOOPS = ["asyncio", "uvloop"]
 A, B, C = b"a" * 32, b"b" * 32, b"c" * 32
 AWKWARD = b"\r\nEND\r\nVALUE " + A + b" 0 5\r\n\x00\xff\r\n"
 PATIENT = 3600.0
-"""Seconds: a timeout longer than any test, so that nothing ends because of it."""
+"""Seconds: a timeout longer than any test, so that it never expires."""
 HASTY = 0.3
-"""Seconds: a timeout that tests wait for. On a busy machine even good answers may exceed it."""
+"""Seconds: a timeout that tests wait for. On a busy machine, even good answers may exceed it."""
 
 
 @pytest.fixture(params=["unix", "tcp"])
@@ -71,7 +71,7 @@ async def served(client: MemcacheClient, *keys: bytes) -> dict[bytes, bytes]:
 
 
 async def turns(count: int = 10) -> None:
-    """Let the event loop turn, so that everything in a local socket is read."""
+    """Let the event loop take enough turns to read everything in a local socket."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -92,7 +92,7 @@ async def test_thousands_of_keys_in_one_call(client: MemcacheClient) -> None:
     assert await client.get_many(list(items)) == items
 
 
-async def test_nothing_to_do_needs_no_memcached(memcached: MemcachedProcess) -> None:
+async def test_empty_calls_do_not_need_memcached(memcached: MemcachedProcess) -> None:
     memcached.kill()
     async with connect_to(memcached) as client:
         assert await client.get_many([]) == {}
@@ -225,7 +225,7 @@ async def test_a_stopped_memcached_costs_one_deadline(
     assert memcached.address in caplog.text
 
 
-async def test_a_hang_is_asked_once(proxy: FaultProxy) -> None:
+async def test_a_hanging_memcached_is_asked_once(proxy: FaultProxy) -> None:
     async with connect_to(proxy, timeout=HASTY) as client:
         await served(client, A)
         proxy.received.clear()
@@ -254,7 +254,7 @@ async def test_calls_at_the_same_time_share_one_deadline(
 
 
 @pytest.mark.parametrize("fault", ["refuse", "reset", "cut", "delay", "hang"])
-async def test_faults_on_the_way(
+async def test_network_faults_cost_misses_only(
     memcached: MemcachedProcess, proxy: FaultProxy, fault: str
 ) -> None:
     async with connect_to(memcached) as other, connect_to(proxy, timeout=HASTY) as client:
@@ -308,7 +308,7 @@ async def test_a_connection_cut_once_is_replaced(proxy: FaultProxy) -> None:
 
 
 async def test_idle_connections_that_have_died_unnoticed(proxy: FaultProxy) -> None:
-    """As behind a router that drops idle connections: each turns out dead when used."""
+    """As behind a router that drops idle connections: each turns out to be dead when it is used."""
     async with connect_to(proxy) as client:
         await asyncio.gather(*(client.get_many([key(number)]) for number in range(4)))
         assert proxy.connections == 4
@@ -333,8 +333,8 @@ async def test_a_server_that_is_not_memcached(caplog: pytest.LogCaptureFixture) 
     assert "220 mail.example" in caplog.text
 
 
-async def test_what_answers_only_the_probe_is_asked_less_and_less() -> None:
-    """Otherwise it would cost a timeout every tenth of a second."""
+async def test_a_server_that_answers_only_probes_is_asked_less_often() -> None:
+    """Otherwise, such a server would cost a timeout every tenth of a second."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():

@@ -74,7 +74,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_it_is_private_and_goes_when_it_is_stopped(temporary: Path) -> None:
+def test_it_is_private_and_stops_on_request(temporary: Path) -> None:
     private = PrivateMemcached.start()
     assert private is not None
     path = Path(private.address.path)
@@ -199,7 +199,7 @@ def test_nothing_outlives_a_killed_owner(temporary: Path, case: str) -> None:
                 os.kill(worker, signal.SIGKILL)
 
 
-def test_a_program_that_is_not_there(temporary: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_program(temporary: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert PrivateMemcached.start(program="no-such-memcached") is None
     assert caplog.messages == ["no cache: the program no-such-memcached is not installed"]
     assert caplog.records[0].levelno == logging.WARNING

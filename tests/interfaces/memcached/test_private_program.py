@@ -13,7 +13,9 @@ from tests.interfaces.memcached.test_private import memcached_pid
 pytestmark = pytest.mark.integration  # the package starts processes
 
 
-def test_a_relative_path_is_one_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_starts_at_our_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = shutil.which("memcached")
     assert program is not None
     (tmp_path / "our-memcached").symlink_to(program)

@@ -131,7 +131,7 @@ async def test_a_large_value_in_many_pieces(line: Line) -> None:
     assert await line.get([A], pieces) == {A: data}
 
 
-async def test_foreign_flags_do_no_harm(line: Line) -> None:
+async def test_foreign_flags_are_ignored(line: Line) -> None:
     assert await line.get([A], [value(A, b"x", flags=b"4294967295") + b"END\r\n"]) == {A: b"x"}
 
 
@@ -177,9 +177,7 @@ async def test_malformed_answers_to_get(line: Line, answer: bytes) -> None:
         await line.get([A, B], [answer])
 
 
-async def test_an_answer_that_would_fill_the_memory(
-    line: Line, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_oversized_answer_is_refused(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memcache_protocol, "LONGEST_ANSWER_BYTES", 1000)
     announced = b"VALUE %b 0 999999999\r\n" % A
     with pytest.raises(CacheUnavailable):

@@ -37,7 +37,7 @@ async def test_a_waiting_reader_gets_the_next_piece(reader: PieceReader) -> None
     assert await asyncio.wait_for(reading, 5) == b"late"
 
 
-async def test_what_came_before_the_end_is_read_first(reader: PieceReader) -> None:
+async def test_data_before_the_end_is_read_first(reader: PieceReader) -> None:
     reader.feed_data(b"last")
     reader.feed_eof()
     assert [await reader.read() for _ in range(3)] == [b"last", b"", b""]

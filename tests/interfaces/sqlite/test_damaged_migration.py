@@ -50,7 +50,7 @@ def one_row(path: Path) -> set[str]:
 
 
 def a_leaf(path: Path) -> set[str]:
-    """Returns: the keys on it, which are those after the leaf that is named."""
+    """Damage a leaf page of the entries. Returns: the keys that cannot be read any more."""
     last = int(damage_leaf(path, b"k02")[-1][1:])
     with closing(sqlite3.connect(path)) as connection:
         lost = set()
@@ -65,7 +65,7 @@ def a_leaf(path: Path) -> set[str]:
 
 
 def an_index(path: Path) -> set[str]:
-    """The expiry index, whose only page is overwritten; no row."""
+    """Damage the only page of the expiry index, but no row."""
     with closing(sqlite3.connect(path)) as connection:
         query = "SELECT rootpage FROM sqlite_master WHERE name = 'entries_expiry'"
         (page,) = connection.execute(query).fetchone()
@@ -100,7 +100,8 @@ async def test_every_sound_row_is_carried_over(
                 assert applied.created == (key in lost)
             while await database.sweep():
                 pass
-            listed = {key async for piece, _ in database.scan(DEFAULT) for key, _ in piece}
+            pieces = [piece async for piece, _ in database.scan(DEFAULT)]
+            listed = {entry.key[DEFAULT.plain] for piece in pieces for entry in piece}
             assert listed >= {*keys, *OLD}
     (line,) = [record.getMessage() for record in caplog.records if "damaged" in record.message]
     assert f" {len(lost)} cannot be read" in line and SET_ASIDE in line

@@ -19,30 +19,28 @@ def endless(connection: sqlite3.Connection) -> object:
     return connection.execute(_ENDLESS).fetchone()
 
 
-async def test_a_query_without_end_is_interrupted_and_its_reader_comes_back(
-    store: SqliteStore,
-) -> None:
+async def test_an_endless_query_is_interrupted_and_its_reader_returns(store: SqliteStore) -> None:
     before = set(store._readers.connections)
     await refused([asyncio.create_task(store._read(endless)) for _ in before])
     await poll_async(lambda: not store.troubles, "they are back")
     await poll_async(lambda: not store._readers._busy(), "they are at rest")
     assert len(store._readers.connections) == len(before)
-    assert (await store.read(["k"], NOW))[0] is not None
+    assert (await store.read(["default/k"], NOW))[0] is not None
 
 
-async def test_a_read_that_came_too_late_is_not_made(store: SqliteStore, hang: Hang) -> None:
+async def test_a_read_that_waited_too_long_is_not_run(store: SqliteStore, hang: Hang) -> None:
     made: list[int] = []
 
     def note(connection: sqlite3.Connection) -> object:
         made.append(1)
         return None
 
-    # More than there are readers, so that the last ones wait behind hanging ones.
+    # More reads than readers, so that the last ones wait behind hanging ones.
     tasks = hung(store, hang, 20)
     tasks += [asyncio.create_task(store._read(note)) for _ in range(5)]
     await refused(tasks)
     hang.gate.set()
     await poll_async(lambda: not store.troubles, "they are back")
     await poll_async(lambda: not store._readers._calls, "the queue is empty")
-    assert (await store.read(["k"], NOW))[0] is not None
+    assert (await store.read(["default/k"], NOW))[0] is not None
     assert not made

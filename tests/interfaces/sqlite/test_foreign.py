@@ -96,7 +96,7 @@ FOREIGN = [
 @pytest.mark.parametrize("exists", [False, True], ids=["new", "old"])
 @pytest.mark.parametrize("suffix", [*OURS, *SQLITES])
 @pytest.mark.parametrize("make", FOREIGN)
-def test_what_is_in_the_way_is_named_and_untouched(
+def test_foreign_files_are_named_and_untouched(
     tmp_path: Path, make: Callable[[Path], None], suffix: str, exists: bool
 ) -> None:
     database = tmp_path / "notes"
@@ -121,7 +121,7 @@ def test_an_empty_file_stays(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("make", FOREIGN)
-def test_a_reserve_that_is_not_ours_is_done_without(
+def test_a_foreign_reserve_file_means_no_reserve(
     tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
     database = tmp_path / "notes"
@@ -133,7 +133,7 @@ def test_a_reserve_that_is_not_ours_is_done_without(
     assert snapshot(tmp_path) == before
 
 
-def test_what_a_killed_server_left_is_removed(tmp_path: Path) -> None:
+def test_files_of_a_killed_server_are_removed(tmp_path: Path) -> None:
     with AppServer(tmp_path / "x.db") as server:
         server.ask("POST", "/set-value", b'{"key": "k", "value": 1}')
         server.kill()
@@ -224,7 +224,7 @@ def test_a_header_that_is_in_the_log_alone_is_found(tmp_path: Path) -> None:
     assert command("get", "--database", str(server.database), "k").stdout == b"1\n"
 
 
-def test_what_root_makes_belongs_to_the_owner_of_the_database(tmp_path: Path) -> None:
+def test_files_made_by_root_belong_to_the_databases_owner(tmp_path: Path) -> None:
     database = tmp_path / "x.db"
     assert command("set", "--database", str(database), "k", "1").returncode == 0
     owner = (1234, 4321) if os.geteuid() == 0 else (os.geteuid(), os.getegid())

@@ -50,14 +50,14 @@ def held(disk: SmallDisk, database: Path, then: str = "") -> tuple[bool, int]:
     return whole, size
 
 
-def test_it_is_a_part_of_a_small_disk(disk: SmallDisk, database: Path) -> None:
+def test_on_a_small_disk_it_takes_a_fraction(disk: SmallDisk, database: Path) -> None:
     whole, size = held(disk, database)
     assert whole
     assert size == (disk.path / "x.db-reserve").stat().st_size < 1 << 20
 
 
 @pytest.mark.parametrize("then", ["", "quota"])
-def test_on_a_full_disk_it_takes_most_of_what_there_is(
+def test_on_a_full_disk_it_takes_most_of_the_free_space(
     disk: SmallDisk, database: Path, then: str
 ) -> None:
     disk.fill()

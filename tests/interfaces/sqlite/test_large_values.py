@@ -1,4 +1,4 @@
-"""Large values: stored and read whole, in little more memory than they have bytes."""
+"""Large values: stored and read whole, in little more memory than their size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIB = 1 << 20
 MARKER = b"damaged!"
 SIZES = [LARGE_BYTES, LARGE_BYTES + 1, LARGE_BYTES + 1, 9 * MIB, LARGE_BYTES + 7, 5, 6 * MIB, 0]
 
-# Runs an operation on a store, and prints by how many bytes it raised the peak of the memory.
+# Runs an operation on a store, and prints by how many bytes it raised the peak memory.
 PROGRAM = """
 import asyncio, sys
 from tenantbase.commands import Set

@@ -1,6 +1,6 @@
 """Migrating databases of earlier schemas: completely, by one process, or not at all.
 
-``tests/fixtures/schema-1.db`` was made with the code of the commit before schema 2, by this:
+``tests/fixtures/schema-1.db`` was made with the code of the commit before schema 2, by this script:
 
     FAR = 4102444800.0
     sweep.ONE_BY_ONE = 2  # three entries are a large prefix
@@ -115,7 +115,7 @@ async def test_every_entry_is_where_it_was(path: Path) -> None:
     async with open_database(Config(database=path)) as database:
         found: dict[str, Entry] = {}
         async for piece, _ in database.scan(DEFAULT):
-            found.update(piece)
+            found.update((entry.key[DEFAULT.plain], entry) for entry in piece)
         assert {key: entry.value for key, entry in found.items()} == VALUES
         assert list(found) == sorted(found, key=str.encode)
         for key, entry in found.items():
@@ -130,14 +130,14 @@ async def test_every_entry_is_where_it_was(path: Path) -> None:
     assert rows(path, "PRAGMA integrity_check") == [("ok",)]
 
 
-async def test_what_was_written_before_is_known_afterwards(path: Path) -> None:
+async def test_versions_and_the_change_log_survive(path: Path) -> None:
     before = contents(path)
     async with open_database(Config(database=path)) as database:
         async with database.watch(DEFAULT, "", 0, lambda: None) as changes:
             events = [(e.version, e.kind, e.key) for e in await anext(changes)]
         assert events == before["changes"], "whoever resumes a watch misses nothing"
         while await database.sweep():
-            pass  # rows under the deleted prefix, and expired ones
+            pass  # the remaining rows are under the deleted prefix, or expired
         newest = before["changes"][-1][0]
         applied = await database.set(DEFAULT, _given("new"))
         assert applied.entry is not None and applied.entry.version > newest
@@ -184,7 +184,8 @@ async def test_a_migrated_database_has_the_schema_of_a_new_one(
 async def test_the_second_opening_changes_nothing(path: Path) -> None:
     for _ in range(2):
         async with open_database(Config(database=path)) as database:
-            keys = [key async for piece, _ in database.scan(DEFAULT) for key, _ in piece]
+            pieces = [piece async for piece, _ in database.scan(DEFAULT)]
+            keys = [entry.key[DEFAULT.plain] for piece in pieces for entry in piece]
         assert sorted(keys) == sorted(VALUES)
 
 
@@ -371,7 +372,9 @@ async def test_entries_of_schema_2_are_counted_and_kept(path_2: Path) -> None:
         for key, value in VALUES_2.items():
             entry = (await database.get(DEFAULT, key)).entry
             assert entry is not None and entry.value == value
-        listed = [key async for piece, _ in database.scan(DEFAULT) for key, _ in piece]
+        listed = [
+            each.key[DEFAULT.plain] async for piece, _ in database.scan(DEFAULT) for each in piece
+        ]
         assert listed == sorted(VALUES_2, key=str.encode)
         assert usage(path_2) == expected_usage(VALUES_2)
     after = contents(path_2)
@@ -391,7 +394,7 @@ async def test_an_empty_database_of_schema_2_has_the_tenant_default(tmp_path: Pa
 
 
 def test_items_of_the_earlier_version_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The earlier key ``default/a`` has the name in memcached that ``a`` has now."""
+    """The earlier version's key ``default/a`` has the same name in memcached as ``a`` has now."""
     sealer = ItemSealer(b"s" * 32)
     slot, tag = sealer.slot(DEFAULT.key("a")), (b"e" * 16, 2)
     entry = Entry(slot.key, b'"slashed"', JSON, "0" * 36, 7, None)

@@ -35,7 +35,7 @@ def _connect(path: Path) -> closing[sqlite3.Connection]:
     return closing(sqlite3.connect(path, isolation_level=None))
 
 
-def test_a_page_of_the_log_is_whole_though_it_is_trimmed_meanwhile(
+def test_a_page_of_the_log_is_complete_despite_concurrent_trimming(
     path: Path, reader: sqlite3.Connection
 ) -> None:
     def trim(statement: str) -> None:

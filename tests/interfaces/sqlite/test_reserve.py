@@ -25,7 +25,7 @@ def reserve(tmp_path: Path) -> Reserve:
     return Reserve(str(tmp_path / "x.db"))
 
 
-def test_it_is_taken_given_up_and_taken_again(reserve: Reserve, path: Path) -> None:
+def test_it_is_taken_released_and_taken_again(reserve: Reserve, path: Path) -> None:
     for _ in range(2):
         assert reserve.hold()
         assert path.stat().st_size == reserve.bytes <= RESERVE_BYTES
@@ -71,7 +71,7 @@ def test_it_has_the_mode_and_owner_of_the_database(reserve: Reserve, path: Path)
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory"])
-def test_what_is_not_a_file_is_left_alone(
+def test_special_files_are_left_alone(
     reserve: Reserve, path: Path, tmp_path: Path, kind: str
 ) -> None:
     target = tmp_path / "target"
@@ -89,7 +89,7 @@ def test_what_is_not_a_file_is_left_alone(
     assert target.read_bytes() == b"tbspare\nand more"
 
 
-def test_a_disk_that_does_not_let_it_be_made_is_not_a_full_one(
+def test_a_reserve_that_cannot_be_created_does_not_mean_a_full_disk(
     reserve: Reserve, path: Path
 ) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -102,11 +102,11 @@ def test_a_disk_that_does_not_let_it_be_made_is_not_a_full_one(
     assert missing.hold()
 
 
-async def test_without_it_the_service_works_all_the_same(tmp_path: Path, path: Path) -> None:
+async def test_the_service_works_without_a_reserve(tmp_path: Path, path: Path) -> None:
     path.write_bytes(b"notes")
     async with open_cache(Config(database=tmp_path / "x.db")) as cache:
-        await cache.write(Set("k", b"1", JSON))
-        await cache.write(Delete("k"))
+        await cache.write(Set("default/k", b"1", JSON))
+        await cache.write(Delete("default/k"))
     assert path.read_bytes() == b"notes"
 
 

@@ -20,7 +20,7 @@ from tests.wire import request
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NAMES = sorted({str(name) for name in vars(hdrs).values() if isinstance(name, istr)})
-# These change where a request or the connection ends.
+# Fields that change where a request or the connection ends.
 FRAMING = {"Connection", "Content-Length", "Expect", "Host", "Transfer-Encoding"}
 
 
@@ -39,8 +39,8 @@ async def ports(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple
 async def test_every_header_field_means_the_same_to_both(
     ports: tuple[int, int], value: str
 ) -> None:
-    """All fields that aiohttp knows. This fails if the general path starts to obey one that the
-    fast path considers harmless."""
+    """All fields that aiohttp knows. This fails if the general path starts to obey a
+    field that the fast path considers harmless."""
     for name in [*NAMES, "Sec-Fetch-Site", "Proxy-Connection", "X-Request-ID", "traceparent"]:
         if name in FRAMING:
             continue
@@ -56,7 +56,7 @@ async def test_every_header_field_means_the_same_to_both(
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_every_header_field_may_come_twice_for_both_or_for_neither(
+async def test_both_paths_agree_on_repeated_header_fields(
     ports: tuple[int, int], name: str
 ) -> None:
     if name in FRAMING:

@@ -79,7 +79,7 @@ async def test_a_connection_comes_back_to_the_fast_path(tmp_path: Path, general:
             assert server.general == 2
 
 
-async def test_a_body_that_comes_slowly_is_followed_by_a_plain_request(tmp_path: Path) -> None:
+async def test_a_plain_request_may_follow_a_slow_body(tmp_path: Path) -> None:
     async with serve(tmp_path, web_settings()) as server:
         put = request("PUT", "/v1/values/p", "x" * 1_000)
         async with await Wire.connect(server.port) as wire:
@@ -102,6 +102,22 @@ async def test_a_request_refused_by_its_head_leaves_the_connection_in_step(tmp_p
             assert (await wire.answer()).json["value"] == 1
 
 
+@pytest.mark.parametrize("rest", [b"\0rubbish", GET, SET.replace(b": 1}", b": 2}"), b"x" * 200_000])
+async def test_what_follows_the_last_request_is_ignored(tmp_path: Path, rest: bytes) -> None:
+    """RFC 9112, section 9.6: after ``Connection: close``, nothing that follows counts."""
+    last = request("PUT", "/v1/values/p", "x", {"Connection": "close"})
+    async with serve(tmp_path, web_settings()) as server:
+        async with await Wire.connect(server.port) as wire:
+            await wire.send(last + rest)
+            answer = await wire.answer()
+            assert answer.status == 201
+            assert answer.headers["connection"] == "close"
+            assert await wire.ended()
+        async with await Wire.connect(server.port) as wire:
+            await wire.send(GET)
+            assert (await wire.answer()).json["value"] == 1
+
+
 async def test_an_idle_borrower_does_not_close_a_connection_in_use(tmp_path: Path) -> None:
     async with serve(tmp_path, web_settings(keepalive_timeout=0.5)) as server:
         async with await Wire.connect(server.port) as wire:
@@ -111,12 +127,12 @@ async def test_an_idle_borrower_does_not_close_a_connection_in_use(tmp_path: Pat
                 await wire.send(GET)
                 assert (await wire.answer()).status == 200
                 await asyncio.sleep(0.1)
-            await wire.send(LIST)  # by a new borrower
+            await wire.send(LIST)  # answered by a new borrower
             assert (await wire.answer()).status == 200
         assert server.general == 2
 
 
-async def test_an_idle_connection_is_closed_whichever_path_had_it_last(tmp_path: Path) -> None:
+async def test_idle_connections_are_closed_on_either_path(tmp_path: Path) -> None:
     async with serve(tmp_path, web_settings(keepalive_timeout=0.5)) as server:
         for last in (GET, LIST):
             async with await Wire.connect(server.port) as wire:
@@ -163,7 +179,7 @@ async def test_an_incomplete_request_of_a_half_closed_client_ends_the_connection
 
 @pytest.mark.parametrize("size", [10_000, 60_000], ids=["answered-here", "answered-there"])
 async def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path, size: int) -> None:
-    """Reading pauses after some requests, memory stays bounded, and every answer arrives."""
+    """After some requests, reading pauses; memory stays bounded, and every answer arrives."""
     value = "x" * size
     async with serve(tmp_path, web_settings()) as server:
         async with await Wire.connect(server.port) as wire:
@@ -188,13 +204,13 @@ async def test_a_client_that_does_not_read_is_not_read_from(tmp_path: Path, size
                 piece = await loop.sock_recv(client, 1 << 20)
             assert piece
             received += piece
-            # Keep enough to count; all of it would be gigabytes.
+            # Keep only what is needed to count: everything would be gigabytes.
             done = received.count(b"HTTP/1.1 200 OK") - 1
             if done > 0:
                 wanted -= done
                 del received[: received.rindex(b"HTTP/1.1 200 OK")]
         await end
-        # Not rescued by the general path, which takes over a connection without progress.
+        # The general path, which takes over connections without progress, must not have rescued it.
         assert _buffered(server) == 0
         client.close()
 
@@ -230,7 +246,7 @@ async def test_a_get_waits_for_the_slow_set_before_it(tmp_path: Path) -> None:
                 await wire.send(SET + GET[:40])
                 await asyncio.sleep(2.5)
                 await wire.send(GET[40:])
-                await asyncio.sleep(0.3)  # an answer to it would come first
+                await asyncio.sleep(0.3)  # an answer to the get would come first
                 fcntl.flock(lock, fcntl.LOCK_UN)
                 first, second = await wire.answer(), await wire.answer()
         finally:
@@ -255,7 +271,7 @@ async def test_with_cors_only_pages_use_the_general_path(tmp_path: Path) -> None
             assert server.general == 1
 
 
-async def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_client_that_disconnects_midway_leaves_nothing_behind(tmp_path: Path) -> None:
     async with serve(tmp_path, web_settings()) as server:
         for begun in (GET[:10], LIST[:30], SET[:-3], request("PUT", "/v1/values/a", "abc")[:-1]):
             async with await Wire.connect(server.port) as wire:
@@ -272,7 +288,7 @@ async def test_requests_behind_a_large_body_do_not_pile_up(tmp_path: Path) -> No
     buffer is full. When the handler resumes reading, the buffer is still full."""
     async with serve(tmp_path, web_settings()) as server:
         lock = os.open(f"{server.database}-lock", os.O_RDWR)
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the write takes until it is released
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the write waits until it is released
         try:
             client = socket.create_connection(("127.0.0.1", server.port))
             client.setblocking(False)

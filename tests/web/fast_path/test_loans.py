@@ -19,7 +19,7 @@ from tests.web.fast_path import test_borrowing as borrowing
 from tests.wire import Wire, request
 
 
-async def test_a_body_whose_answer_came_early_is_not_taken_for_idleness(
+async def test_a_slow_body_after_an_early_answer_is_not_idleness(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The borrower keeps the connection until the body has arrived, however slowly."""
@@ -41,7 +41,7 @@ async def test_a_body_whose_answer_came_early_is_not_taken_for_idleness(
 async def test_a_body_that_is_not_read_is_not_received(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """aiohttp can pause and resume a connection that it has borrowed."""
+    """aiohttp can pause and resume a borrowed connection."""
     gate = asyncio.Event()
 
     @web.middleware

@@ -22,7 +22,7 @@ def test_plain_requests_are_recognised(name: str) -> None:
     found = RequestParser(lambda headers: True).parse(PLAIN[name])
     assert not isinstance(found, Other)
     assert found.end == len(PLAIN[name])
-    # Also in the middle of a pipeline.
+    # The same in the middle of a pipeline.
     found = RequestParser(lambda headers: True).parse(b"GET " + PLAIN[name] + b"GET", 4)
     assert not isinstance(found, Other)
     assert found.end == 4 + len(PLAIN[name])
@@ -58,24 +58,25 @@ def test_an_endless_head_or_body_is_not_waited_for() -> None:
     assert parse(request("POST", "/set-value", b"x" * (MAX_BODY_BYTES + 1))) is GENERAL
 
 
-def test_a_head_is_judged_by_what_allows_it_each_time_it_differs() -> None:
+def test_each_different_head_is_checked_once() -> None:
     asked = []
 
-    def allowed(headers: object) -> bool:
+    def judge(headers: object) -> str | None:
         asked.append(headers)
-        return len(asked) == 1
+        return "verdict" if len(asked) == 1 else None
 
-    parse = RequestParser(allowed).parse
+    parse = RequestParser(judge).parse
     good, bad = PLAIN["value"], PLAIN["absent"]
     for _ in range(3):
-        assert getattr(parse(good), "route", None) is Route.GET_VALUE
+        found = parse(good)
+        assert not isinstance(found, Other)
+        assert found.route is Route.GET_VALUE and found.verdict == "verdict"
         assert parse(bad) is GENERAL
     assert len(asked) == 2
 
 
 # Fields that clients, proxies and tracers add, and that do not affect answers to plain requests.
 HARMLESS = [
-    "Authorization: Bearer tb_x",
     "Cookie: a=b",
     "DNT: 1",
     "Forwarded: for=192.0.2.1",
@@ -117,8 +118,17 @@ def test_fields_that_change_nothing_leave_a_request_plain(field: str) -> None:
     assert not isinstance(parse(with_field(f"{field}\r\n{field}")), Other)
 
 
+@pytest.mark.parametrize("field", ["Authorization: Bearer tb_x", "X-Tenant: a"])
+def test_fields_about_the_caller_are_judged_and_may_come_once(field: str) -> None:
+    name, _, value = field.partition(": ")
+    parse = RequestParser(lambda headers: headers[name]).parse
+    found = parse(with_field(field))
+    assert not isinstance(found, Other) and found.verdict == value
+    assert parse(with_field(f"{field}\r\n{field}")) is GENERAL
+
+
 @pytest.mark.parametrize("field", MATTERS)
-def test_fields_that_matter_are_for_the_general_parser(field: str) -> None:
+def test_relevant_fields_are_left_to_the_general_parser(field: str) -> None:
     assert RequestParser(lambda headers: True).parse(with_field(field)) is GENERAL
 
 
@@ -150,5 +160,5 @@ def test_escaped_keys_are_plain(escaped: str, key: str) -> None:
 
 
 @pytest.mark.parametrize("escaped", ["a%", "a%2", "a%zz", "%00", "%FF", "%41" * 1025, "a+b", "a&b"])
-def test_odd_keys_are_for_the_general_parser(escaped: str) -> None:
+def test_odd_keys_are_left_to_the_general_parser(escaped: str) -> None:
     assert RequestParser(lambda headers: True).parse(with_field("A: b", escaped)) is GENERAL

@@ -1,4 +1,4 @@
-"""Heads that are not plain although their request line is, and heads that are too long."""
+"""Heads that are too long, or that are not plain although their request line is."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ async def test_bulk_reads_use_the_cache(server: Server) -> None:
 
 
 async def test_large_answers_come_in_pieces_and_compressed_if_wanted(start: Start) -> None:
-    # More values than are read at a time, or fit into an answer that is sent in one piece.
+    # More values than are read at a time, or than fit into an answer that is sent in one piece.
     async with start(web_settings(max_value_bytes=32 << 20, max_request_bytes=64 << 20)) as server:
         entries = [{"key": f"k{index}", "value": "x" * 100_000} for index in range(20)]
         assert (await values(*entries).send(server, "")).status == 200

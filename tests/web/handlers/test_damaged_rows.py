@@ -61,7 +61,9 @@ async def test_only_the_damaged_key_fails(
     assert len(told) == 1, told
 
 
-async def test_what_holds_the_damaged_row_fails_clearly(database: Path, start: Start) -> None:
+async def test_operations_that_include_the_damaged_row_fail_clearly(
+    database: Path, start: Start
+) -> None:
     async with start() as server:
         listing = await server.ask("GET", "/get-values")
         assert listing.status == 503 and "damaged" in listing.json["detail"]
@@ -85,4 +87,4 @@ async def test_the_damaged_key_can_be_deleted(database: Path, start: Start, cach
             listing = await server.ask("GET", "/get-values")
             assert listing.status == 200 and b"k08-bad" not in listing.body
             again = await server.ask("POST", "/set-value", '{"key": "k08-bad", "value": 1}')
-            assert again.status == 503, "its row still holds the key"
+            assert again.status == 503, "its row still occupies the key"

@@ -89,7 +89,7 @@ async def test_unavailable_when_the_database_is_replaced(start: Start, tmp_path:
 
 
 class _Checked(Cache):
-    """Its check waits for the test."""
+    """A database whose check waits for the test."""
 
     checks = 0
     gate: asyncio.Event
@@ -110,7 +110,7 @@ def _checked() -> Callable[[Cache], Cache]:
     return wrap
 
 
-async def test_many_ask_and_the_database_is_asked_once(start: Start) -> None:
+async def test_concurrent_checks_share_one_query(start: Start) -> None:
     async with start(wrap=_checked()) as server:
         asked = [asyncio.create_task(server.ask("GET", "/health-check")) for _ in range(10)]
         await poll_async(lambda: server.lifecycle.in_flight == 10, "all have asked")
@@ -122,7 +122,7 @@ async def test_many_ask_and_the_database_is_asked_once(start: Start) -> None:
         assert _Checked.checks == 2  # the result is not cached
 
 
-async def test_a_database_that_hangs_is_unavailable_in_good_time(start: Start) -> None:
+async def test_a_hanging_database_is_reported_in_time(start: Start) -> None:
     async with start(wrap=_checked()) as server:
         answer = await server.ask("GET", "/health-check")
         assert answer.status == 503 and answer.json["store"] == "unavailable"

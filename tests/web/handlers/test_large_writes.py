@@ -41,7 +41,7 @@ WAYS: dict[str, Callable[[bytes], tuple[str, str, bytes, str, str]]] = {
 
 @pytest.fixture(autouse=True)
 def _no_large_text_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every parsed JSON text passes this check first."""
+    """Every JSON text to be parsed passes this check first."""
 
     def check(text: bytes, field: str | None) -> None:
         assert not is_large(text), "a large text is read by the event loop"
@@ -61,18 +61,18 @@ async def test_it_is_stored(start: Start, way: str, value: bytes) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_what_is_wrong_is_said(start: Start, way: str) -> None:
+async def test_errors_name_the_problem(start: Start, way: str) -> None:
     method, target, body, content_type, field = WAYS[way](LONE)
     async with start(SETTINGS) as server:
         answer = await server.ask(method, target, body, [("Content-Type", content_type)])
         assert answer.status == 400
         assert "lone surrogate" in answer.json["detail"]
-        if way in ("base64", "PUT"):  # otherwise it is found before the position is known
+        if way in ("base64", "PUT"):  # otherwise the error is found before its position is known
             assert answer.json["field"] == field
         assert (await server.ask("GET", "/v1/values/k")).status == 404
 
 
-async def test_a_large_body_that_is_too_large_a_value(start: Start) -> None:
+async def test_a_large_body_with_too_large_a_value(start: Start) -> None:
     async with start(web_settings()) as server:
         body = b'{"values":[{"key":"k","value":%b}]}' % LARGE
         answer = await server.ask("POST", "/set-values", body)
@@ -90,7 +90,7 @@ async def test_a_large_body_that_is_too_large_a_value(start: Start) -> None:
         ("DELETE", "/delete-value"),
     ],
 )
-async def test_what_holds_no_values_has_a_bound(start: Start, method: str, target: str) -> None:
+async def test_bodies_without_values_are_bounded(start: Start, method: str, target: str) -> None:
     async with start(SETTINGS) as server:
         answer = await server.ask(method, target, b" " * (1 << 24) + b"1")
         assert answer.status == 413

@@ -145,7 +145,7 @@ def keys_of(answer: Answer) -> list[str]:
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("limit", [1, 7, 20, 21])
-async def test_pages_make_the_whole(server: Server, route: str, limit: int) -> None:
+async def test_pages_add_up_to_the_whole_list(server: Server, route: str, limit: int) -> None:
     keys = await fill(server, "p/", 20)
     seen: list[str] = []
     cursor = ""
@@ -170,7 +170,7 @@ async def test_a_cursor_survives_the_key_it_came_from(server: Server) -> None:
     assert keys_of(rest) == ["c/00002", "c/00003"]
 
 
-async def test_a_line_an_entry_whatever_the_white_space(server: Server) -> None:
+async def test_each_entry_is_one_line(server: Server) -> None:
     await put("w/1", '{\r\n  "a":\n "\\n\\r"\n}\n').send(server, "")
     await Ask("PUT", "/v1/values/w/2%0A", b"\n").send(server, "")
     answer = await server.ask("GET", "/v1/values?prefix=w/", headers=NDJSON)
@@ -207,7 +207,7 @@ async def test_a_large_list_is_streamed(start: Start, accept: dict[str, str]) ->
         )
         assert gzip.decompress(packed.body) == plain.body
         async with server.wire() as wire:
-            for _ in range(2):  # anything after the head would be taken for the second answer
+            for _ in range(2):  # any bytes after the head would be taken for the second answer
                 await wire.send(request("HEAD", "/v1/values", headers=accept))
                 head = await wire.answer("HEAD")
                 assert head.status == 200 and "transfer-encoding" not in head.headers
@@ -258,7 +258,7 @@ async def test_http_1_0_gets_it_until_the_end_of_the_connection(server: Server) 
     assert keys_of(answer) == keys
 
 
-async def test_what_exists_throughout_is_listed_once_while_others_write(start: Start) -> None:
+async def test_existing_keys_are_listed_once_during_writes(start: Start) -> None:
     async with start() as server:
         keys = await fill(server, "k", 2000, 1000)
         busy = True
@@ -282,7 +282,7 @@ async def test_what_exists_throughout_is_listed_once_while_others_write(start: S
 
 
 class _Failing(Cache):
-    """Its second piece fails."""
+    """A list whose second piece fails."""
 
     def scan(
         self, prefix: str = "", after: str = "", *, limit: int | None = None, values: bool = True
@@ -315,7 +315,7 @@ async def test_an_error_in_the_middle_cuts_the_answer(start: Start) -> None:
         assert small.status == 503 and small.headers["retry-after"] == "1"
 
 
-async def test_a_client_that_goes_away_ends_the_listing(start: Start) -> None:
+async def test_a_client_that_disconnects_ends_the_listing(start: Start) -> None:
     async with start() as server:
         await fill(server, "k", 4000, 5_000)
         async with server.wire() as wire:

@@ -396,7 +396,7 @@ async def test_no_range_of_an_empty_value_exists(server: Server) -> None:
 
 
 @pytest.mark.parametrize(("content_type", "attachment"), ACTIVE)
-async def test_what_a_browser_could_run_is_an_attachment(
+async def test_active_content_is_an_attachment(
     server: Server, content_type: str, attachment: bool
 ) -> None:
     body = "{}" if "json" in content_type else "<script>"

@@ -1,4 +1,4 @@
-"""The routes for one value, as the contract defines them."""
+"""The routes for one value."""
 
 from __future__ import annotations
 
@@ -679,7 +679,7 @@ async def test_what_has_expired_is_absent_everywhere(server: Server) -> None:
     assert again.json["created"] is True and again.json["id"] != answer.json["id"]
 
 
-async def test_head_says_how_long_the_answer_to_get_is(server: Server) -> None:
+async def test_head_has_the_length_of_the_answer_to_get(server: Server) -> None:
     await server.ask("POST", "/set-value", '{"key":"head","value":[1,2,3]}')
     for target in (
         "/get-value?key=head",

@@ -129,7 +129,7 @@ async def test_table(server: Server, row: Row) -> None:
     await row.check(server)
 
 
-async def test_what_is_sent(start: Start) -> None:
+async def test_the_bytes_of_a_stream(start: Start) -> None:
     async with start() as server, await Wire.connect(server.port) as wire:
         await set_keys(server, "before")
         await wire.send(request("GET", "/v1/watch?prefix=a"))
@@ -167,7 +167,7 @@ async def test_a_watcher_without_events_can_resume(start: Start) -> None:
             assert await resumed.events(1) == [("set", "missed")]
 
 
-async def test_a_heartbeat_moves_the_place_to_resume_from(start: Start) -> None:
+async def test_a_heartbeat_advances_the_resume_position(start: Start) -> None:
     async with start(heartbeat=0.05) as server:
         async with watching(server.port, "/v1/watch?prefix=quiet") as stream:
             await set_keys(server, "loud")
@@ -241,7 +241,7 @@ async def test_an_id_of_another_kind_begins_with_a_reset(
             assert await stream.events(1) == [("set", "k2")]
 
 
-async def test_a_reset_names_what_concerns_the_watcher(start: Start) -> None:
+async def test_a_reset_names_the_watchers_prefix(start: Start) -> None:
     async with start() as server:
         for begin in range(0, 20_000, 5000):
             await set_keys(server, *(f"big/{number}" for number in range(begin, begin + 5000)))
@@ -285,7 +285,7 @@ async def test_a_reader_that_stalls_is_dropped_and_can_resume(start: Start) -> N
         assert await resumed.events(len(keys)) == [("set", key) for key in keys]
 
 
-async def test_a_reader_that_leaves_is_forgotten(start: Start) -> None:
+async def test_a_reader_that_disconnects_is_forgotten(start: Start) -> None:
     async with start(heartbeat=0.1) as server:
         async with watching(server.port):
             assert feed_runs()
@@ -355,7 +355,7 @@ async def test_over_servers_workers_and_the_command_line(
         assert await followers == [[("set", key) for key in keys]] * len(ports)
 
 
-async def test_going_on_at_another_server(servers: tuple[AppServer, AppServer]) -> None:
+async def test_resuming_at_another_server(servers: tuple[AppServer, AppServer]) -> None:
     one, two = servers
     async with watching(two.port) as stream:
         await set_value(one, "seen")

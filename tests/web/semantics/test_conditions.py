@@ -1,4 +1,4 @@
-"""Conditions; that routes apply them is tested with the routes."""
+"""Parsing conditions. The tests of the routes check that they are applied."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_malformed_lists_of_tags(text: str) -> None:
     assert caught.value.field == "f"
 
 
-def test_what_the_headers_of_a_write_state() -> None:
+def test_conditions_in_the_headers_of_a_write() -> None:
     assert header_condition(None, None) is None
     star, weak = parse_tags("*", "f"), parse_tags('W/"7", "8"', "f")
     assert header_condition(star, None) == Condition(exists=True)
@@ -82,7 +82,7 @@ def test_a_read_is_unchanged_for_weak_tags_and_fails_for_them() -> None:
             not_modified(request(If_Match=failing, If_None_Match="*"), "k", 7)
 
 
-def test_a_range_is_of_this_very_version() -> None:
+def test_if_range_requires_exactly_this_version() -> None:
     assert range_applies(request(), 7) and range_applies(request(If_Range=' "7" '), 7)
     for other in ('W/"7"', '"8"', '"7", "8"', "Thu, 26 Nov 2026 00:00:00 GMT"):
         assert not range_applies(request(If_Range=other), 7)

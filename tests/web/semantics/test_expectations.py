@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def test_a_body_is_invited_once_and_then_taken(server: Server, expected: str) -> None:
     put = request("PUT", "/v1/values/invited", b"x" * 1_000, {"Expect": expected})
     async with server.wire() as wire:
-        for _ in range(2):  # and for each request on the same connection
+        for _ in range(2):  # again for each request on the same connection
             await wire.send(put[:-1_000])
             assert (await wire.answer()).status == 100
             await wire.send(put[-1_000:-1])
@@ -60,7 +60,7 @@ async def test_an_old_client_expects_nothing(server: Server, expected: str) -> N
     async with server.wire() as wire:
         before = server.lifecycle.active
         await wire.send(put[:-1_000])
-        await poll_async(lambda: server.lifecycle.active > before, "its head is there")
+        await poll_async(lambda: server.lifecycle.active > before, "the request's head has arrived")
         for _ in range(50):  # the body is waited for
             await asyncio.sleep(0)
         await wire.send(put[-1_000:])

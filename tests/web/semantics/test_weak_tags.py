@@ -1,4 +1,5 @@
-"""Entity tags in conditions, above all weak ones, which proxies that compress answers produce."""
+"""Entity tags in conditions, especially weak ones, which proxies make when they compress
+answers."""
 
 from __future__ import annotations
 

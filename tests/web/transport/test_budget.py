@@ -16,11 +16,11 @@ async def test_large_bodies_leave_room_for_small_ones() -> None:
     large.begin(None, LARGE)
     large.grow(LARGE)
     other = Holding(budget)
-    with pytest.raises(OverLimit):  # by its announced length
+    with pytest.raises(OverLimit):  # refused by its announced length
         other.begin(None, LARGE)
     other.begin(None, None)
     other.grow(2 * SMALL_BYTES)
-    with pytest.raises(OverLimit):  # by the bytes that have arrived
+    with pytest.raises(OverLimit):  # refused by the bytes that have arrived
         other.grow(1)
     small = [Holding(budget) for _ in range(2)]
     for each in small:

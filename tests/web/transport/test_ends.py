@@ -16,7 +16,7 @@ from tests.wire import request
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_an_idle_client_is_not_one_that_takes_nothing(start: Start) -> None:
+async def test_an_idle_client_is_not_cut_off(start: Start) -> None:
     async with start(web_settings(send_timeout=0.2)) as server, server.wire() as wire:
         for target in ("/livez", "/health-check", "/livez"):
             await wire.send(request("GET", target))
@@ -24,7 +24,7 @@ async def test_an_idle_client_is_not_one_that_takes_nothing(start: Start) -> Non
             await asyncio.sleep(1)
 
 
-async def test_a_client_that_is_refused_may_send_what_it_has(
+async def test_a_refused_client_may_finish_sending(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many clients read the answer only after sending everything, and never if that fails."""
@@ -36,7 +36,7 @@ async def test_a_client_that_is_refused_may_send_what_it_has(
         def refused() -> bytes:
             with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
                 answer = client.recv(4_096)
-                for _ in range(20):  # slowly, so that it learns of a reset
+                for _ in range(20):  # slowly, so that a reset is noticed
                     client.sendall(bytes(10_000))
                     time.sleep(0.02)
                 return answer

@@ -20,7 +20,7 @@ async def stall() -> None:
     await asyncio.sleep(0.1)
 
 
-async def test_one_that_has_grown_again_gives_way_after_one_that_has_not() -> None:
+async def test_bodies_are_evicted_in_order_of_last_growth() -> None:
     budget = Budget(100)
     first, second, third = (Holding(budget) for _ in range(3))
     first.grow(50)
@@ -32,7 +32,7 @@ async def test_one_that_has_grown_again_gives_way_after_one_that_has_not() -> No
     assert (first.size, second.size, third.size, budget.used) == (60, 0, 30, 90)
 
 
-async def test_one_that_has_arrived_does_not_give_way() -> None:
+async def test_a_complete_body_is_not_evicted() -> None:
     budget = Budget(100)
     arrived, other = Holding(budget), Holding(budget)
     arrived.grow(100)
@@ -45,7 +45,7 @@ async def test_one_that_has_arrived_does_not_give_way() -> None:
     other.grow(100)
 
 
-async def test_one_is_not_refused_by_its_head_if_stalled_ones_can_give_way() -> None:
+async def test_a_body_is_admitted_if_stalled_ones_can_be_evicted() -> None:
     budget = Budget(100)
     stalled, other = Holding(budget), Holding(budget)
     stalled.grow(80)
@@ -58,7 +58,7 @@ async def test_one_is_not_refused_by_its_head_if_stalled_ones_can_give_way() -> 
     assert budget.used == other.size == 100
 
 
-async def test_its_arrival_ends_when_it_gives_way() -> None:
+async def test_eviction_ends_a_bodys_arrival() -> None:
     budget = Budget(100)
     stalled, other = Holding(budget), Holding(budget)
     with pytest.raises(TimeoutError):

@@ -46,7 +46,7 @@ async def held_back(server: Server, key: str, size: int) -> AsyncIterator[Wire]:
         yield wire
 
 
-async def test_bodies_held_back_take_no_more_than_the_budget(start: Start) -> None:
+async def test_held_back_bodies_stay_within_the_budget(start: Start) -> None:
     """Stalled clients are evicted in favour of an active one; each is told why."""
     settings = web_settings(max_inflight_bytes=4 * MIB, max_value_bytes=MIB)
     async with start(settings) as server, AsyncExitStack() as stack:
@@ -76,7 +76,7 @@ async def test_bodies_held_back_take_no_more_than_the_budget(start: Start) -> No
         assert [each.status for each in stored] == [
             200 if status == 201 else 404 for status in statuses
         ]
-        # All held memory is free again.
+        # All memory is free again.
         for _ in range(2):
             writes = [server.ask("PUT", f"/v1/values/again/{n}", b"z" * MIB) for n in range(3)]
             assert {each.status for each in await asyncio.gather(*writes)} <= {200, 201}
@@ -161,7 +161,7 @@ TARGETS = ["/v1/values/big", "/get-values?prefix=big", "/get-value?key=big"]
 
 
 @pytest.mark.parametrize("target", TARGETS)
-async def test_a_client_that_takes_nothing_is_cut_and_that_is_logged(
+async def test_a_client_that_reads_nothing_is_cut_off_and_logged(
     start: Start, caplog: pytest.LogCaptureFixture, target: str
 ) -> None:
     settings = web_settings(max_value_bytes=16 * MIB, send_timeout=0.5)
@@ -186,10 +186,10 @@ async def _all(wire: Wire) -> int:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-async def test_a_client_that_takes_a_little_now_and_then_is_not_cut(
+async def test_a_slow_reader_is_not_cut_off(
     start: Start, caplog: pytest.LogCaptureFixture, target: str
 ) -> None:
-    """It takes several times the send timeout."""
+    """The whole answer takes several times the send timeout."""
     settings = web_settings(max_value_bytes=16 * MIB, send_timeout=1.0)
     async with start(settings) as server:
         await server.cache.write(Set(DEFAULT.key("big"), b'"%b"' % (b"x" * (12 * MIB)), JSON))
@@ -212,7 +212,7 @@ async def _all_of(wire: Wire, least: int) -> int:
         return len(await wire.reader.readexactly(least))
 
 
-async def test_the_kernel_does_not_cut_before_the_server(start: Start) -> None:
+async def test_the_kernel_does_not_cut_off_before_the_server(start: Start) -> None:
     async with start(web_settings(send_timeout=100)) as server, server.wire():
         await poll_async(lambda: len(server.lifecycle.connections) == 1, "it is connected")
         (transport,) = server.lifecycle.connections
@@ -223,7 +223,7 @@ async def test_the_kernel_does_not_cut_before_the_server(start: Start) -> None:
 
 
 class _Counting(Cache):
-    """Records the number of entries per read, and what was found."""
+    """Records the number and size of the entries that each read returns."""
 
     asked: list[int] = []
     read: list[int] = []  # bytes
@@ -246,17 +246,17 @@ def counting(cache: Cache) -> Cache:
 
 
 @pytest.mark.parametrize("cached", [True, False])
-async def test_a_bulk_read_takes_no_more_at_a_time_than_fits_into_memory(
+async def test_a_bulk_read_stays_within_its_memory(
     start: Start, memcached: MemcachedProcess, cached: bool
 ) -> None:
-    """Whatever it asks for first: small values and absent keys do not make it read more at once."""
+    """Even after small values and absent keys, it does not read too many large ones at once."""
     small = [f"small/{n}" for n in range(200)]
     large = [f"large/{n:02}" for n in range(24)]
-    value = b"x" * (MIB - 1000)  # memcached takes it
+    value = b"x" * (MIB - 1000)  # small enough for memcached
     async with start(wrap=counting, memcached=memcached if cached else None) as server:
         for key in large:
             assert (await server.ask("PUT", f"/v1/values/{key}", value)).status == 201
-        # In two orders: in that of the rows, and against it.
+        # In the order of the rows, and in reverse.
         for keys in (small + large, [*reversed(large), *small]):
             answer = await server.ask("POST", "/get-values", json.dumps({"keys": keys}))
             assert [each["key"] for each in answer.json["values"]] == [
@@ -277,7 +277,7 @@ async def test_a_bulk_read_of_small_values_takes_one_round_trip(start: Start) ->
     assert _Counting.asked == [100]
 
 
-async def test_a_bulk_read_keeps_little_for_a_client_that_takes_nothing(start: Start) -> None:
+async def test_a_bulk_read_holds_little_for_a_client_that_reads_nothing(start: Start) -> None:
     small = [f"small/{n}" for n in range(300)]
     large = [f"large/{n}" for n in range(24)]
     async with start(wrap=counting) as server:
@@ -302,7 +302,7 @@ async def test_a_bulk_read_keeps_little_for_a_client_that_takes_nothing(start: S
         assert answer.json["missing"] == small
 
 
-# Requests that are refused for their head alone, with the status.
+# Requests that are refused because of their head, with the status.
 REFUSED_BY_HEAD = [
     (413, "PUT", "/v1/values/k", {"Content-Length": str(1 << 30)}),
     (415, "PUT", "/v1/values/k", {"Content-Encoding": "gzip"}),
@@ -325,7 +325,7 @@ REFUSED_BY_HEAD = [
     REFUSED_BY_HEAD,
     ids=[f"{each[0]} {each[2]} {','.join(each[3])}" for each in REFUSED_BY_HEAD],
 )
-async def test_a_body_is_not_invited_that_the_head_alone_refuses(
+async def test_no_100_continue_for_a_request_refused_by_its_head(
     server: Server, status: int, method: str, target: str, headers: dict[str, str]
 ) -> None:
     headers = {"Content-Length": "5", "Expect": "100-continue", **headers}
@@ -347,7 +347,7 @@ async def test_an_unknown_expectation(server: Server, expected: str) -> None:
     assert answer.status == 200
 
 
-async def test_a_body_that_came_uninvited_is_taken(server: Server) -> None:
+async def test_a_body_sent_without_waiting_is_accepted(server: Server) -> None:
     async with server.wire() as wire:
         await wire.send(request("PUT", "/v1/values/uninvited", b"x", {"Expect": "100-continue"}))
         answers: list[Answer] = [await wire.answer()]
@@ -356,10 +356,10 @@ async def test_a_body_that_came_uninvited_is_taken(server: Server) -> None:
         assert answers[-1].status == 201
 
 
-async def test_large_bodies_that_arrive_together_are_parsed_one_in_a_turn(
+async def test_large_bodies_are_parsed_one_per_turn(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many there are, other connections get their turn in between."""
+    """However many there are, other connections are served in between."""
     parsed: list[int] = []
     turn = 0
 

@@ -139,7 +139,7 @@ async def test_older_tls_than_1_2_is_refused(
     ports: tuple[int, int, int], authority: Authority, version: str
 ) -> None:
     context = authority.trusted()
-    context.set_ciphers("ALL:@SECLEVEL=0")  # or OpenSSL offers no TLS 1.1
+    context.set_ciphers("ALL:@SECLEVEL=0")  # or OpenSSL itself offers no TLS 1.1
     with pytest.warns(DeprecationWarning) if version == "TLSv1_1" else nullcontext():
         context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
     async with await TlsWire.connect(ports[0], context) as wire:
@@ -369,7 +369,7 @@ async def test_clients_need_a_certificate_of_the_authority(
             (other.issue("client"), "UNKNOWN_CA|DECRYPT_ERROR"),
         ):
             async with await TlsWire.connect(server.port, authority.trusted(client)) as wire:
-                await wire.shake_hands()  # with TLS 1.3 the client learns only later
+                await wire.shake_hands()  # with TLS 1.3, the client learns of it only later
                 await wire.send(LAST)
                 if reason is None:
                     assert b" 200 OK" in await wire.read_all()

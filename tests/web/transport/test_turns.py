@@ -8,7 +8,7 @@ from tenantbase.web.transport.budget import SMALL_BYTES, Budget, Holding
 from tenantbase.web.transport.turns import Turns
 
 
-async def test_one_each_turn_of_the_event_loop_in_the_order_of_asking() -> None:
+async def test_one_turn_at_a_time_in_order() -> None:
     turns = Turns()
     order: list[tuple[int, int]] = []
     turn = 0
@@ -28,7 +28,7 @@ async def test_one_each_turn_of_the_event_loop_in_the_order_of_asking() -> None:
     assert len({at for _, at in order}) == 10, order
 
 
-async def test_a_request_that_is_cancelled_keeps_no_turn() -> None:
+async def test_a_cancelled_request_does_not_keep_its_turn() -> None:
     turns = Turns()
     await turns.take()
     waiting = [asyncio.create_task(turns.take()) for _ in range(3)]
@@ -40,7 +40,7 @@ async def test_a_request_that_is_cancelled_keeps_no_turn() -> None:
         await turns.take()
 
 
-async def test_small_bodies_wait_for_no_turn() -> None:
+async def test_small_bodies_do_not_wait() -> None:
     budget = Budget(8 * SMALL_BYTES)
     large, small = Holding(budget), Holding(budget)
     large.begin(None, None)

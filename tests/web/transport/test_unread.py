@@ -1,4 +1,5 @@
-"""Answers that clients do not read: bounded in all, and paid for by those that read nothing."""
+"""Answers that clients do not read: their total is bounded, and only those that read nothing
+suffer."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ async def _asking(server: Server, data: bytes) -> Wire:
 
 @pytest.mark.parametrize("fast_path", [True, False])
 @pytest.mark.parametrize("data", [*(request("GET", target) for target in TARGETS), BULK])
-async def test_clients_that_read_nothing_make_the_server_hold_no_more_than_the_budget(
+async def test_unread_answers_stay_within_the_budget(
     start: Start, caplog: pytest.LogCaptureFixture, data: bytes, fast_path: bool
 ) -> None:
     settings = web_settings(max_value_bytes=4 * MIB, max_inflight_bytes=LIMIT, fast_path=fast_path)
@@ -74,7 +75,7 @@ async def test_clients_that_read_nothing_make_the_server_hold_no_more_than_the_b
                 assert small.status == 404, "small answers do not wait"
                 await asyncio.sleep(0.02)
         assert "had read nothing" in caplog.records[0].message
-        assert most <= 2 * LIMIT  # a small answer, or a piece of a large one, for each client
+        assert most <= 2 * LIMIT  # allow a small answer, or a piece of a large one, for each client
         # A client that reads is served, even if it asks for as much.
         answer = await server.ask("GET", "/v1/values/big/3")
         assert (answer.status, len(answer.body)) == (200, VALUE)
@@ -82,8 +83,8 @@ async def test_clients_that_read_nothing_make_the_server_hold_no_more_than_the_b
     assert unread.used == 0
 
 
-async def test_a_slow_reader_is_not_cut_for_the_sake_of_others(start: Start) -> None:
-    """It takes a little now and then, while others read nothing and use the budget up."""
+async def test_a_slow_reader_is_not_cut_off_for_others(start: Start) -> None:
+    """It reads a little now and then, while others read nothing and use up the budget."""
     settings = web_settings(max_value_bytes=8 * MIB, max_inflight_bytes=LIMIT)
     async with start(settings) as server, AsyncExitStack() as stack:
         await _fill(server)
@@ -102,7 +103,7 @@ async def test_a_slow_reader_is_not_cut_for_the_sake_of_others(start: Start) -> 
             await asyncio.sleep(0.1)
 
 
-async def test_a_large_answer_waits_for_room_and_is_refused_if_there_is_none(
+async def test_a_large_answer_waits_for_room_then_is_refused(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tenantbase.web.sending.WAIT_SECONDS", 0.3)
