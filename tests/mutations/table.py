@@ -6,6 +6,7 @@ from typing import Final
 
 from tests.mutations import (
     bounds,
+    callers,
     clients,
     coherence,
     connections,
@@ -28,6 +29,7 @@ TABLES: Final = tuple(
         watching,
         semantics,
         clients,
+        callers,
         parsing,
         bounds,
         running,
