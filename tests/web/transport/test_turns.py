@@ -65,4 +65,4 @@ async def test_lanes_take_turns() -> None:
 
     async with asyncio.timeout(10):
         await asyncio.gather(*map(take, ["flood"] * 20 + ["quiet"]))
-    assert order.index("quiet") <= 1, order
+    assert order.index("quiet") <= 2, order
