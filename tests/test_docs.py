@@ -12,7 +12,8 @@ import pytest
 
 from tenantbase.main import main
 from tenantbase.web.openapi.operations import OPERATIONS
-from tests.app_server import AppServer
+from tests.app_server import AppServer, clean_environment
+from tests.servers import free_port
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -52,6 +53,42 @@ def test_curl_lines_answer_as_written(page: Path, tmp_path: Path) -> None:
             parts = [re.escape(part) for part in (expected or "").split("...")]
             pattern = ".*".join(parts)
             assert re.fullmatch(pattern, done.stdout.strip(), re.DOTALL), (command, done.stdout)
+
+
+def test_the_way_onto_the_network_works_as_written(tmp_path: Path) -> None:
+    (script,) = re.findall(r"^```bash\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    script = script.replace("8443", str(free_port()))
+    asked = r"""
+        server=$!
+        trap 'kill "$server"; wait "$server"' EXIT
+        set_value() {
+            ask "$1" /set-value --data-binary "{\"key\": \"code\", \"value\": \"$2\"}" >/dev/null
+        }
+        set_value blog.token globex
+        ask shop.token '/get-value?key=code'
+        set_value shop.token acme
+        ask shop.token '/get-value?key=code'
+        ask blog.token '/get-value?key=code'
+        echo tb_unknown >nobody.token
+        ask nobody.token /v1/tenants
+    """
+    # The README's function takes a path alone; these requests have a body.
+    script = script.replace("ask() { curl", 'ask() { curl "${@:3}"') + asked
+    done = subprocess.run(
+        ["bash", "-euc", script],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = re.findall(r'"status":404|"status":401|"value":"\w+"', done.stdout)
+    absent, unauthenticated = '"status":404', '"status":401'
+    assert answers == [absent, absent, '"value":"acme"', '"value":"globex"', unauthenticated]
+    assert oct((tmp_path / "operator.token").stat().st_mode & 0o777) == "0o600"
 
 
 PROGRAMS = re.findall(r"^```python\n(.*?)^```", (DOCS / "clients.md").read_text(), re.M | re.S)
