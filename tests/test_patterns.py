@@ -125,6 +125,13 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
     "conditions._GAP": [("", " ", "x"), ("", ", ", "x"), (" ", ",", "x")],
     "conditions._TAG": [('W/"', "a", "\n"), ('"', "W/", ""), ("W/", '"', " ")],
     "conditions._VERSION": [("", "1", "x"), ("", "0", "")],
+    "administration._UUID": [("", "0", ""), ("00000000", "-0000", "x")],
+    "connection._FORWARDED_FOR": [
+        ("", "\r\n", "X"),
+        ("\r\nX-Forwarded-For:", " ", "\n"),
+        ("", "\r\nX-Forwarded-For:", ""),
+    ],
+    "forwarding._WITH_PORT": [("[", "0", ""), ("[", ":", "]x"), ("", "1", ":"), ("", ".", "x")],
     "page._CODE": [("", "`", ""), ("`", "a", ""), ("", "`a", ""), ("", "a`", "")],
     "framing._FIELD": [("", "a", ""), ("a:", " ", "\n"), ("", "a:", "\n")],
     "framing._LENGTH": [("", "1", "x")],

@@ -30,6 +30,7 @@ from tenantbase.errors import (
     Unauthenticated,
 )
 from tenantbase.scope import Scope
+from tenantbase.web.semantics.expectations import is_unrouted
 
 log = logging.getLogger("tenantbase.web")
 
@@ -228,7 +229,7 @@ def identify(request: web.Request, callers: Callers) -> None:
     Raises:
         Unauthenticated, Forbidden, NoSuchTenant, InvalidRequest, RateLimited: it may not go on.
     """
-    resource = request.match_info.route.resource
+    resource = None if is_unrouted(request) else request.match_info.route.resource
     route = "" if resource is None else resource.canonical
     if route in PUBLIC:
         return

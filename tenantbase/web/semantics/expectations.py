@@ -15,6 +15,7 @@ from aiohttp.typedefs import Handler
 
 _CONTINUE: Final = "100-continue"
 _INVITED: Final = web.RequestKey("invited", bool)
+_UNROUTED: Final = web.RequestKey("unrouted", bool)
 
 
 async def send_nothing(request: web.Request) -> None:
@@ -47,6 +48,11 @@ def is_uninvited(request: web.BaseRequest) -> bool:
     )
 
 
+def is_unrouted(request: web.BaseRequest) -> bool:
+    """Whether there is no route for the request, and so no ``match_info``."""
+    return _UNROUTED in request
+
+
 def without_early_invitation(
     app: web.Application, handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 ) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
@@ -60,6 +66,7 @@ def without_early_invitation(
             assert isinstance(request, web.Request)  # as all requests of an application
             match = await app.router.resolve(request)
             if match.http_exception is not None:
+                request[_UNROUTED] = True
                 handler: Handler = match.handler
                 for middleware in reversed(app.middlewares):
                     handler = partial(middleware, handler=handler)
