@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -17,6 +18,14 @@ EVENT_LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "uvloop": uvloop.new_event_loop,
 }
 _WATCH: Final = kinds.Watch()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``-m`` and a kind, do not import the modules whose tests are all of another kind."""
+    wanted = config.option.markexpr
+    if wanted not in kinds.KINDS or collection_path.suffix != ".py":
+        return None
+    return True if kinds.set_by(collection_path) not in (None, wanted) else None
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects tests

@@ -13,8 +13,10 @@ fails as a unit test (see `Watch`), and its module must set its kind with ``pyte
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Final
 
@@ -25,6 +27,9 @@ _STARTING_NAMES: Final = {
     *("subprocess", "multiprocessing", "fork", "bind"),
     *("create_server", "start_server", "start_unix_server", "serving"),
 }
+_SET_BY_MODULE: Final = re.compile(
+    rf"^pytestmark = pytest\.mark\.({'|'.join(KINDS)})\b", re.MULTILINE
+)
 _STARTING_EVENTS: Final = {
     *("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "socket.bind"),
 }
@@ -33,6 +38,12 @@ _STARTING_EVENTS: Final = {
 def kinds_of(item: pytest.Item) -> list[str]:
     """The kinds that a test is marked with."""
     return [mark.name for mark in item.iter_markers() if mark.name in KINDS]
+
+
+def set_by(module: Path) -> str | None:
+    """The kind that a module sets for all of its tests, read from its text: it is not imported."""
+    found = _SET_BY_MODULE.search(module.read_text())
+    return found[1] if found else None
 
 
 class Rule:

@@ -6,6 +6,9 @@ import asyncio
 import weakref
 from typing import Any
 
+import pytest
+
+from tenantbase import deadlines
 from tenantbase.deadlines import Deadlines
 from tests.servers import let_pass
 
@@ -93,7 +96,8 @@ async def test_finished_futures_are_dropped_early() -> None:
     last.set_result(None)
 
 
-async def test_the_last_finished_future_is_dropped_too() -> None:
+async def test_the_last_finished_future_is_dropped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "_LOOK_SECONDS", 0.05)
     limit = Deadlines(3600.0, Expired())
 
     class Item(str):
@@ -107,4 +111,4 @@ async def test_the_last_finished_future_is_dropped_too() -> None:
     future.set_result(None)
     async with asyncio.timeout(20):
         while kept() is not None:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.005)

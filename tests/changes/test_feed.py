@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tenantbase.changes import feed
 from tenantbase.changes.feed import Feed
 from tenantbase.changes.subscription import BATCH, Subscription
 from tenantbase.coherence.policy import Cache
@@ -358,8 +359,9 @@ async def test_many_idle_watchers_have_one_task(node: Node) -> None:
 
 
 async def test_the_feed_survives_a_failing_database(
-    node: Node, caplog: pytest.LogCaptureFixture
+    node: Node, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(feed, "_READ_ANYWAY_SECONDS", 0.1)
     async with node.feed.subscribe("", None, never) as watcher:
         await take_one(node, watcher, "default/k")
         node.failing = True
@@ -376,8 +378,9 @@ async def test_the_feed_survives_a_failing_database(
     assert caplog.text.count("disk") == 1, "said once, not at each try"
 
 
-async def test_an_uncounted_commit_is_seen(node: Node) -> None:
+async def test_an_uncounted_commit_is_seen(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its writer was killed between the commit and the count."""
+    monkeypatch.setattr(feed, "_READ_ANYWAY_SECONDS", 0.1)
     node.counting = False
     async with node.feed.subscribe("", None, never) as watcher:
         await take_one(node, watcher, "default/k")

@@ -173,7 +173,7 @@ async def test_a_reset_goes_to_the_watchers_of_its_prefix() -> None:
 
 
 async def test_every_watcher_gets_heartbeats() -> None:
-    feed = Feed(Log(), heartbeat=0.5)
+    feed = Feed(Log(), heartbeat=0.1)
     all_have_them = asyncio.Barrier(3)
 
     async def two() -> None:
