@@ -99,9 +99,11 @@ async def test_answers_are_those_of_plain_http(
     ports: tuple[int, int, int], trusted: ssl.SSLContext, name: str
 ) -> None:
     data = EVERYTHING[name]
-    fast = await answers(ports[0], [data + LAST], tls=trusted)
-    assert fast == await answers(ports[1], [data + LAST], tls=trusted)
-    plain = await answers(ports[2], [data + LAST])
+    # aiohttp refuses what follows a last request, and the fast path ignores it.
+    sent = data if b"Connection: close" in data else data + LAST
+    fast = await answers(ports[0], [sent], tls=trusted)
+    assert fast == await answers(ports[1], [sent], tls=trusted)
+    plain = await answers(ports[2], [sent])
     if b"Origin: http://localhost" in data:
         assert b" 200 " in plain and b" 403 " in fast
     else:
