@@ -146,7 +146,7 @@ def test_drivers_are_named_by_the_wiring_alone() -> None:
     drivers = {name for name in TREES if within(name, {"interfaces"})} - ABSTRACT
     assert drivers
     for name in TREES:
-        if not within(name, {"interfaces", "process.wiring"}):
+        if not within(name, {"interfaces", "process.wiring", "process.maintenance"}):
             assert not imported_own(name) & drivers, name
 
 
