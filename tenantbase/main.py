@@ -11,7 +11,7 @@ import click
 from tenantbase import __version__
 from tenantbase.cli.arguments import Group
 from tenantbase.cli.commands.import_export import export, import_
-from tenantbase.cli.commands.maintenance import backup
+from tenantbase.cli.commands.maintenance import backup, check, compact, restore
 from tenantbase.cli.commands.serve import serve
 from tenantbase.cli.commands.values import delete, get, list_, set_
 
@@ -26,5 +26,5 @@ def main() -> None:
     """
 
 
-for command in (serve, set_, get, delete, list_, import_, export, backup):
+for command in (serve, set_, get, delete, list_, import_, export, backup, restore, check, compact):
     main.add_command(command)

@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
-def progress() -> tqdm[NoReturn]:
-    """A count of entries on standard error, if that is a terminal."""
+def progress(unit: str = "entries") -> tqdm[NoReturn]:
+    """A count on standard error, if that is a terminal."""
     from tqdm import tqdm
 
     tqdm.monitor_interval = 0  # no monitor thread: each batch updates the count
-    return tqdm(unit=" entries", unit_scale=True, disable=None)
+    return tqdm(unit=f" {unit}", unit_scale=True, disable=None)

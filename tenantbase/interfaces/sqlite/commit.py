@@ -182,11 +182,11 @@ class Committer:
 
         Its file then has room for writes into freed pages. It loses what the database gains.
         """
-        with self._in_reserve(connection):
+        with self.in_reserve(connection):
             self._checkpoint(connection, "TRUNCATE")
 
     @contextmanager
-    def _in_reserve(self, connection: sqlite3.Connection) -> Iterator[None]:
+    def in_reserve(self, connection: sqlite3.Connection) -> Iterator[None]:
         """Use the reserve for the block, which ends by truncating the log, and take it back."""
         size = self._reserve.log_size()
         self._reserve.release()
@@ -213,7 +213,7 @@ class Committer:
         ]
         if not any(deletions):
             return refused
-        with self._in_reserve(connection):
+        with self.in_reserve(connection):
             # After it the write-ahead log is written from its beginning again.
             self._checkpoint(connection, "RESTART")
             written = self._commit(connection, group, deletions, now, seqlock)

@@ -98,6 +98,11 @@ def unjournaled(path: str, fd: int) -> Iterator[sqlite3.Connection]:
             connection.execute("PRAGMA auto_vacuum = 2")
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         yield connection
+    mark_as_logged(fd)
+
+
+def mark_as_logged(fd: int) -> None:
+    """Have SQLite use a write-ahead log for a database file, as it does for ours."""
     os.pwrite(fd, bytes((2, 2)), _VERSIONS_AT)
 
 
@@ -265,4 +270,3 @@ def _size(row: Sequence[object]) -> int:
     """About how many bytes a row takes. The value comes last; the rest is small."""
     value = row[-1]
     return 200 + (len(value) if isinstance(value, bytes | str) else 0)
-

@@ -67,6 +67,20 @@ def open_readonly(path: str, *, convertible: bool = False) -> Iterator[sqlite3.C
         raise CannotOpen(f"cannot open {path}: {error.strerror}") from error
 
 
+@contextmanager
+def immutable(path: str) -> Iterator[sqlite3.Connection]:
+    """A connection that reads a file that no process changes and that needs no log."""
+    with closing(_connect(path, "mode=ro&immutable=1")) as connection:
+        yield connection
+
+
+def database_bytes(connection: sqlite3.Connection) -> int:
+    """Size of the database, as its header says."""
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    return int(pages) * int(size)
+
+
 def _connect(path: str, mode: str) -> sqlite3.Connection:
     return sqlite3.connect(
         f"file:{quote(os.fsencode(path))}?{mode}",
