@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import IO, BinaryIO, Final, NamedTuple
 
 from tenantbase.coherence.tag_file import alone
 from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
@@ -44,7 +44,7 @@ from tenantbase.interfaces.sqlite.sealing import copy_unsealed, seal
 from tenantbase.owned_files import make_alike, remove_marked
 from tenantbase.process.config import Config
 from tenantbase.process.wiring import (
-    companions_in_use,
+    log_of,
     look_before_touching,
     open_tags,
     tags_path,
@@ -158,20 +158,27 @@ def _rewrite(config: Config, path: Path) -> None:
             make_alike(file.fileno(), path)
             os.fsync(file.fileno())
             put(beside, str(path), keep=False)
+            _tidy(path)
     except OSError as error:
         raise CannotWrite(f"cannot rewrite {config.database}: {error.strerror}") from error
     except sqlite3.Error as error:
         raise unavailable(error, f"cannot rewrite {config.database}") from error
 
 
+def _tidy(database: Path) -> None:
+    """Remove what processes that were killed left beside a database that none has open."""
+    remove_marked(Path(f"{database}-lock"))
+    Reserve(str(database)).remove()
+
+
 @contextmanager
-def _new_file_beside(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+def _new_file_beside(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
     """An empty file in the same directory, removed in the end if it is still there."""
     with tempfile.NamedTemporaryFile(
         "w+b", prefix=".tenantbase-", dir=path.parent, delete=False
     ) as file:
         try:
-            yield Path(file.name), file
+            yield Path(file.name), file.file
         finally:
             Path(file.name).unlink(missing_ok=True)
 
@@ -224,7 +231,7 @@ def restore(
 
 def _put_copy(
     copy: Path,
-    file: BinaryIO,
+    file: IO[bytes],
     database: Path,
     there: bool,
     name: str,
@@ -241,8 +248,7 @@ def _put_copy(
     make_alike(file.fileno(), database)
     os.fsync(file.fileno())
     kept = put(copy, str(database), keep=there and given_out is None)
-    remove_marked(Path(f"{database}-lock"))
-    Reserve(str(database)).remove()
+    _tidy(database)
     return Restored(entries, version, kept)
 
 
@@ -307,7 +313,7 @@ def _checkable(config: Config) -> Iterator[tuple[sqlite3.Connection, bool]]:
             except InUse:
                 yield stack.enter_context(source_of(config)), False
                 return
-            if not companions_in_use(path):
+            if log_of(path) is None:
                 # Everything is in the file, which SQLite then need not write to.
                 yield stack.enter_context(immutable(str(path))), True
                 return

@@ -177,13 +177,22 @@ def files_of(database: Path) -> frozenset[Path]:
     return frozenset(Path(real + suffix) for suffix in suffixes)
 
 
+def log_of(database: Path) -> Path | None:
+    """The log beside a database that holds a part of its contents, if there is one."""
+    return _beside(database, "-wal", "-journal")
+
+
 def companions_in_use(database: Path) -> Path | None:
-    """A file beside a database that belongs to its contents, or to a process that has it open.
+    """A file beside a database that shows that it is in use, or needs its log.
 
     If the database were replaced, SQLite would apply the old log to the new one.
     """
+    return _beside(database, "-wal", "-journal", "-tags")
+
+
+def _beside(database: Path, *suffixes: str) -> Path | None:
     real = os.path.realpath(database)
-    for suffix in ("-wal", "-journal", "-tags"):
+    for suffix in suffixes:
         with suppress(OSError):
             if os.stat(real + suffix).st_size:
                 return Path(real + suffix)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import BinaryIO, Final
+from typing import IO, BinaryIO, Final
 
 from tenantbase.errors import CannotOpen
 
@@ -39,7 +39,7 @@ def seal(fd: int) -> None:
         rest, at = rest[written:], at + written
 
 
-def copy_unsealed(source: BinaryIO, name: str, target: BinaryIO, *, required: bool = True) -> None:
+def copy_unsealed(source: BinaryIO, name: str, target: IO[bytes], *, required: bool = True) -> None:
     """Copy a backup without its seal, checking that against the bytes that were copied.
 
     Args:
