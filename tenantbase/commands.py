@@ -122,6 +122,9 @@ KeyCommand = Set | Delete | Increment
 AdminCommand = PutTenant | DeleteTenant | CreateToken | RevokeToken | DisableTokens
 """Each is a transaction of its own."""
 
+Removal = Delete | DeletePrefix | Sweep | DeleteTenant | RevokeToken
+"""Those that only remove. They are carried out on a full disk, too."""
+
 Command = KeyCommand | DeletePrefix | Sweep | AdminCommand
 Transaction = tuple[Command, ...]
 
@@ -131,7 +134,7 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         entry: the entry as it is now; None after a removal or when there is none.
-        created: the key, or the tenant, did not exist before.
+        created: the key, the tenant or the token did not exist before.
         removed: the number of removed entries (for a Sweep: rows; for tenants and tokens: how
             many of them).
     """

@@ -9,6 +9,7 @@ them apart.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final, NewType
 
 from tenantbase.errors import InvalidRequest
@@ -70,3 +71,15 @@ def plain_key(scoped: str) -> str:
 def tenant_of(scoped: str) -> str:
     """The name of the tenant that a scoped key belongs to."""
     return scoped.partition(_SEPARATOR)[0]
+
+
+def tenants_of(ordered: Sequence[str]) -> set[str]:
+    """The names of the tenants that scoped keys belong to, which are in order."""
+    if not ordered:
+        return set()
+    name, separator, _ = ordered[0].partition(_SEPARATOR)
+    start = name + _SEPARATOR
+    # In that order, a tenant's keys are together.
+    if separator and ordered[-1].startswith(start):
+        return {name}
+    return {tenant_of(key) for key in ordered}

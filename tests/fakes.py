@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import msgspec
+
+from tenantbase.access import Access, Tenant, TenantLimits, Token
 from tenantbase.commands import (
+    AdminCommand,
     Applied,
     Command,
+    CreateToken,
     Delete,
     DeletePrefix,
+    DeleteTenant,
+    DisableTokens,
     Increment,
     KeyCommand,
+    PutTenant,
+    RevokeToken,
     Set,
     Sweep,
     Transaction,
@@ -23,15 +32,18 @@ from tenantbase.entry import JSON, Entry, is_json
 from tenantbase.errors import (
     ConditionFailed,
     InvalidRequest,
+    NoSuchTenant,
     OutcomeUnknown,
+    QuotaExceeded,
     StoreError,
     StoreUnavailable,
     TenantbaseError,
+    TenantRequired,
     WrongType,
 )
 from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
-from tenantbase.scope import plain_key
+from tenantbase.scope import plain_key, tenant_of
 from tenantbase.troubles import Trouble
 
 
@@ -84,9 +96,19 @@ class Tables:
     log: list[ChangeEvent] = field(default_factory=list)
     version: int = 0
     secret: bytes = b"\x07" * 32
+    limits: dict[str, TenantLimits] = field(default_factory=lambda: {"default": TenantLimits()})
+    tokens: dict[bytes, Token] = field(default_factory=dict)
+    access_version: int = 1
+    closed: bool = False
 
     def copy(self) -> Tables:
-        return Tables(dict(self.entries), list(self.log), self.version, self.secret)
+        return replace(
+            self,
+            entries=dict(self.entries),
+            log=list(self.log),
+            limits=dict(self.limits),
+            tokens=dict(self.tokens),
+        )
 
     def record(self, kind: EventKind, key: str) -> int:
         self.version += 1
@@ -196,6 +218,17 @@ class FakeStore:
         self._living(0.0)
         return self._tables.version
 
+    async def access(self, known: int | None) -> Access | None:
+        self._living(0.0)
+        tables = self._tables
+        if tables.access_version == known:
+            return None
+        tenants = {
+            name: Tenant(name, *_usage(tables.entries, name), limits)
+            for name, limits in sorted(tables.limits.items())
+        }
+        return Access(tables.access_version, tables.closed, tenants, dict(tables.tokens))
+
     async def check(self) -> None:
         self._living(0.0)
         if self.check_error is not None:
@@ -217,14 +250,24 @@ class FakeStore:
                 return (self._delete_prefix(tables, prefix, now),)
             case (Sweep(limit=limit),):
                 return (self._sweep(tables, limit, now),)
+            case (command,) if isinstance(command, AdminCommand):
+                return (_administer(tables, command),)
         for change in transaction:
             if not isinstance(change, KeyCommand):
                 raise InvalidRequest("a transaction of its own")
+            if tenant_of(change.key) not in tables.limits:
+                raise NoSuchTenant(tenant_of(change.key))
+        for change in transaction:
+            assert isinstance(change, KeyCommand)
             before = _alive(tables.entries.get(change.key), now)
             version = None if before is None else before.version
             if change.condition is not None and not change.condition.holds(version):
                 raise ConditionFailed(plain_key(change.key), version)
-        return tuple(self._change(tables, change, now) for change in transaction)
+        earlier = tables.copy()
+        applied = tuple(self._change(tables, change, now) for change in transaction)
+        for name, limits in tables.limits.items():
+            _check_limits(earlier, tables, name, limits, now)
+        return applied
 
     def _change(self, tables: Tables, change: Command, now: float) -> Applied:
         assert isinstance(change, Set | Delete | Increment)
@@ -260,6 +303,8 @@ class FakeStore:
         return Applied(entry=entry, created=before is None)
 
     def _delete_prefix(self, tables: Tables, prefix: str, now: float) -> Applied:
+        if tenant_of(prefix) not in tables.limits:
+            return Applied()
         keys = [key for key in sorted(tables.entries) if key.startswith(prefix)]
         living = [key for key in keys if tables.entries[key].alive(now)]
         if len(living) > self._one_by_one:
@@ -282,6 +327,79 @@ class FakeStore:
         trimmed = max(0, min(surplus, limit - len(expired)))
         del tables.log[:trimmed]
         return Applied(removed=len(expired) + trimmed)
+
+
+def _usage(entries: Mapping[str, Entry], tenant: str) -> tuple[int, int]:
+    """How many of the entries are the tenant's, and the bytes of their plain keys and values."""
+    sizes = [
+        len(plain_key(key).encode()) + len(entry.value)
+        for key, entry in entries.items()
+        if tenant_of(key) == tenant
+    ]
+    return len(sizes), sum(sizes)
+
+
+def _check_limits(
+    before: Tables, after: Tables, name: str, limits: TenantLimits, now: float
+) -> None:
+    old, new = (
+        _usage({key: entry for key, entry in tables.entries.items() if entry.alive(now)}, name)
+        for tables in (before, after)
+    )
+    for limit, allowed, was, would_be in (
+        ("max_entries", limits.max_entries, old[0], new[0]),
+        ("max_bytes", limits.max_bytes, old[1], new[1]),
+    ):
+        if allowed is not None and would_be > allowed and would_be > was:
+            raise QuotaExceeded(limit, allowed)
+
+
+def _administer(tables: Tables, command: AdminCommand) -> Applied:
+    before = tables.limits.copy(), tables.tokens.copy(), tables.closed
+    applied = _change_access(tables, command)
+    tables.access_version += before != (tables.limits, tables.tokens, tables.closed)
+    return applied
+
+
+def _change_access(tables: Tables, command: AdminCommand) -> Applied:
+    match command:
+        case PutTenant(name=name):
+            created = name not in tables.limits
+            given = {
+                field: value
+                for field in TenantLimits.__struct_fields__
+                if (value := getattr(command, field)) is not msgspec.UNSET
+            }
+            old = tables.limits.get(name, TenantLimits())
+            tables.limits[name] = msgspec.structs.replace(old, **given)
+            return Applied(created=created)
+        case DeleteTenant(name=name):
+            if name == "default":
+                raise TenantRequired("required")
+            if name not in tables.limits:
+                return Applied()
+            del tables.limits[name]
+            kept = {d: token for d, token in tables.tokens.items() if token.tenant != name}
+            tables.tokens = kept
+            tables.record(EventKind.RESET, f"{name}/")
+            for key in [key for key in tables.entries if tenant_of(key) == name]:
+                del tables.entries[key]
+            return Applied(removed=1)
+        case CreateToken(token=token, digest=digest):
+            if token.tenant is not None and token.tenant not in tables.limits:
+                raise NoSuchTenant(token.tenant)
+            if digest in tables.tokens or token.id in {t.id for t in tables.tokens.values()}:
+                raise InvalidRequest("the token exists", "id")
+            tables.tokens[digest] = token
+            tables.closed = True
+            return Applied(created=True)
+        case RevokeToken(id=identifier):
+            kept = {d: token for d, token in tables.tokens.items() if token.id != identifier}
+        case DisableTokens():
+            kept, tables.closed = {}, False
+    removed = len(tables.tokens) - len(kept)
+    tables.tokens = kept
+    return Applied(removed=removed)
 
 
 def _digits(number: int) -> bytes:

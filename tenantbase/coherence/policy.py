@@ -1,8 +1,8 @@
 """The policy: read from memcached where that is provably correct; write to the store first.
 
 It combines ``reading.py`` (read-through) and ``writing.py`` (write-through), and passes everything
-else on to the store: listings, the change log, housekeeping. memcached can fail in any way: that
-costs misses.
+else on to the store: listings, the change log, tenants and tokens, housekeeping. memcached can fail
+in any way: that costs misses.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, TypeVar
 
+from tenantbase.access import Access
 from tenantbase.coherence.authority import Authority, WriteTags
 from tenantbase.coherence.filler import Filler
 from tenantbase.coherence.reading import ReadThrough
@@ -137,7 +138,7 @@ class Cache:
         Cancelling the future gives up the result and stops nothing.
 
         Raises (the future does):
-            ConditionFailed, WrongType: nothing was done.
+            ConditionFailed, WrongType, NoSuchTenant, QuotaExceeded: nothing was done.
             Overloaded, StoreUnavailable, StoreFull: nothing was done.
             OutcomeUnknown: it may or may not have been done.
         """
@@ -176,6 +177,10 @@ class Cache:
     async def last_version(self) -> int:
         """The newest version given out."""
         return await self._store.last_version()
+
+    async def access(self, known: int | None) -> Access | None:
+        """Tenants and tokens; see ``Store.access``."""
+        return await self._store.access(known)
 
     async def sweep(self) -> bool:
         """Remove a batch of what has expired; True when there may be more."""

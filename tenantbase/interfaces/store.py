@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
+from tenantbase.access import Access
 from tenantbase.commands import Applied, Transaction
 from tenantbase.entry import Entry
 from tenantbase.errors import StoreError, TenantbaseError
@@ -116,6 +117,9 @@ class Store(Protocol):
 
     async def last_version(self) -> int:
         """The newest version given out."""
+
+    async def access(self, known: int | None) -> Access | None:
+        """Tenants and tokens; None if their version is still ``known``, which costs little."""
 
     async def check(self) -> None:
         """Return if the store can serve reads and writes.

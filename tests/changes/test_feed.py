@@ -22,6 +22,7 @@ from tenantbase.entry import JSON
 from tenantbase.errors import StoreError, StoreUnavailable
 from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.interfaces.sqlite.store import SqliteStore
+from tenantbase.scope import DEFAULT
 
 PATIENCE = 20.0
 MORE_THAN_A_QUEUE = 5000
@@ -114,27 +115,31 @@ def never() -> None:
 
 
 async def test_every_kind_of_change_in_order(node: Node) -> None:
-    async with node.feed.subscribe("a/", None, never) as watcher:
-        await node.set("a/1")
-        await node.set("b/1")
-        await node.set("a/2", expires_at=node.now + 1)
-        await node.cache.write(Delete("a/1"))
-        await node.cache.write(Delete("a/1"))
+    async with node.feed.subscribe("default/a/", None, never) as watcher:
+        await node.set("default/a/1")
+        await node.set("default/b/1")
+        await node.set("default/a/2", expires_at=node.now + 1)
+        await node.cache.write(Delete("default/a/1"))
+        await node.cache.write(Delete("default/a/1"))
         node.now += 2
         assert not await node.cache.sweep()
         assert await take(watcher, 4) == [
-            ChangeEvent(1, EventKind.SET, "a/1"),
-            ChangeEvent(3, EventKind.SET, "a/2"),
-            ChangeEvent(4, EventKind.DELETE, "a/1"),
-            ChangeEvent(5, EventKind.EXPIRE, "a/2"),
+            ChangeEvent(1, EventKind.SET, "default/a/1"),
+            ChangeEvent(3, EventKind.SET, "default/a/2"),
+            ChangeEvent(4, EventKind.DELETE, "default/a/1"),
+            ChangeEvent(5, EventKind.EXPIRE, "default/a/2"),
         ]
 
 
 @pytest.mark.parametrize("prefix", ["", "%", "a_", "é", "k" * 1024])
 async def test_prefixes_are_literal(node: Node, prefix: str) -> None:
-    keys = ["%", "%x", "a_", "ab", "a_/", "é/", "e", "k" * 1024, "k" * 1023]
+    prefix = DEFAULT.prefix(prefix)
+    keys = [
+        DEFAULT.key(key)
+        for key in ("%", "%x", "a_", "ab", "a_/", "é/", "e", "k" * 1024, "k" * 1023)
+    ]
     async with (
-        node.feed.subscribe("%x and others", None, never),
+        node.feed.subscribe("default/%x and others", None, never),
         node.feed.subscribe(prefix, None, never) as watcher,
     ):
         await node.set(*keys)
@@ -145,18 +150,20 @@ async def test_prefixes_are_literal(node: Node, prefix: str) -> None:
 async def test_what_others_write_is_seen(database: Database, node: Node) -> None:
     other = await database.node()
     async with node.feed.subscribe("", None, never) as watcher:
-        version = await other.set("k")
-        assert await take(watcher, 1) == [ChangeEvent(version, EventKind.SET, "k")]
+        version = await other.set("default/k")
+        assert await take(watcher, 1) == [ChangeEvent(version, EventKind.SET, "default/k")]
 
 
 async def test_from_now_on_is_from_now_on(node: Node) -> None:
     """Even while the feed has yet to hand out earlier changes."""
     async with node.feed.subscribe("", None, never):
         for _ in range(20):
-            await node.set("old")
+            await node.set("default/old")
             async with node.feed.subscribe("", None, never) as watcher:
-                assert watcher.position == (version := await node.set("new")) - 1
-                assert (await take(watcher, 1))[0] == ChangeEvent(version, EventKind.SET, "new")
+                assert watcher.position == (version := await node.set("default/new")) - 1
+                assert (await take(watcher, 1))[0] == ChangeEvent(
+                    version, EventKind.SET, "default/new"
+                )
 
 
 async def test_resuming_leaves_no_gap_and_repeats_nothing(database: Database, node: Node) -> None:
@@ -167,14 +174,14 @@ async def test_resuming_leaves_no_gap_and_repeats_nothing(database: Database, no
     async def write(writer: Node, count: int) -> None:
         while count:
             size = min(count, random.randint(1, 40))
-            await writer.set(*(f"k/{number}" for number in range(size)))
+            await writer.set(*(f"default/k/{number}" for number in range(size)))
             count -= size
 
     async def follow(reader: Node) -> list[int]:
         seen: list[int] = []
         after = 0
         while after < total:
-            async with reader.feed.subscribe("k/", after, never) as watcher:
+            async with reader.feed.subscribe("default/k/", after, never) as watcher:
                 for _ in range(random.randint(1, 3)):
                     events = await take(watcher, 1)
                     seen += [event.version for event in events]
@@ -197,22 +204,22 @@ async def test_a_watcher_too_slow_for_the_queue_reads_the_log(node: Node) -> Non
         node.feed.subscribe("", None, never) as slow,
         node.feed.subscribe("", None, never) as quick,
     ):
-        await node.set("first")
-        assert (await take(slow, 1))[0].key == "first"
+        await node.set("default/first")
+        assert (await take(slow, 1))[0].key == "default/first"
         for start in range(0, MORE_THAN_A_QUEUE, 500):
-            await node.set(*(f"k/{number}" for number in range(start, start + 500)))
+            await node.set(*(f"default/k/{number}" for number in range(start, start + 500)))
             await take(quick, 500 if start else 501)
-        last = await node.set("last")
+        last = await node.set("default/last")
         seen = await take(slow, MORE_THAN_A_QUEUE + 1)
         assert [event.version for event in seen] == list(range(2, last + 1))
-        await node.set("later")
-        assert (await take(slow, 1))[0].key == "later"
+        await node.set("default/later")
+        assert (await take(slow, 1))[0].key == "default/later"
 
 
 async def test_lists_are_of_bounded_length(node: Node) -> None:
     async with node.feed.subscribe("", None, never) as watcher:
         await take_ready(node, watcher)
-        await node.set(*(f"k/{number}" for number in range(3 * BATCH)))
+        await node.set(*(f"default/k/{number}" for number in range(3 * BATCH)))
         await until(lambda: node.feed.position == 3 * BATCH + 1)
         async with asyncio.timeout(PATIENCE):
             assert [len(await anext(watcher)) for _ in range(3)] == [BATCH] * 3
@@ -220,38 +227,38 @@ async def test_lists_are_of_bounded_length(node: Node) -> None:
 
 async def take_ready(node: Node, watcher: Subscription) -> None:
     """Wait until it has caught up with the feed, so that it gets events live."""
-    await node.set("ready")
+    await node.set("default/ready")
     await take(watcher, 1)
 
 
 async def test_asking_for_more_than_the_log_holds_is_a_reset(database: Database) -> None:
     node = await database.node(change_log_size=10)
     for _ in range(20):
-        await node.set("k")
+        await node.set("default/k")
     while await node.cache.sweep():
         pass
     async with (
-        node.feed.subscribe("a", 3, never) as lost,
-        node.feed.subscribe("k", 15, never) as found,
+        node.feed.subscribe("default/a", 3, never) as lost,
+        node.feed.subscribe("default/k", 15, never) as found,
     ):
-        assert await take(lost, 1) == [ChangeEvent(20, EventKind.RESET, "a")]
+        assert await take(lost, 1) == [ChangeEvent(20, EventKind.RESET, "default/a")]
         assert [event.version for event in await take(found, 5)] == [16, 17, 18, 19, 20]
-        await node.set("a")
-        assert await take(lost, 1) == [ChangeEvent(21, EventKind.SET, "a")]
+        await node.set("default/a")
+        assert await take(lost, 1) == [ChangeEvent(21, EventKind.SET, "default/a")]
 
 
 async def test_falling_out_of_the_log_while_watching_is_a_reset(database: Database) -> None:
     node = await database.node(change_log_size=10)
-    async with node.feed.subscribe("k", None, never) as watcher:
-        await take_one(node, watcher, "k")
+    async with node.feed.subscribe("default/k", None, never) as watcher:
+        await take_one(node, watcher, "default/k")
         node.failing = True  # the feed reads nothing while the log advances
         for _ in range(40):
-            await node.set("k")
+            await node.set("default/k")
         while await node.cache.sweep():
             pass
         node.failing = False
-        assert await take(watcher, 1) == [ChangeEvent(41, EventKind.RESET, "k")]
-        await take_one(node, watcher, "k")
+        assert await take(watcher, 1) == [ChangeEvent(41, EventKind.RESET, "default/k")]
+        await take_one(node, watcher, "default/k")
 
 
 async def take_one(node: Node, watcher: Subscription, key: str) -> None:
@@ -261,52 +268,54 @@ async def take_one(node: Node, watcher: Subscription, key: str) -> None:
 
 async def test_a_version_from_the_future_is_a_reset(node: Node) -> None:
     """The database was replaced by an older copy of itself."""
-    await node.set("k")
-    async with node.feed.subscribe("k", 1000, never) as watcher:
-        assert await take(watcher, 1) == [ChangeEvent(1, EventKind.RESET, "k")]
-        await take_one(node, watcher, "k")
+    await node.set("default/k")
+    async with node.feed.subscribe("default/k", 1000, never) as watcher:
+        assert await take(watcher, 1) == [ChangeEvent(1, EventKind.RESET, "default/k")]
+        await take_one(node, watcher, "default/k")
 
 
 async def test_a_reset_outlives_another_one(database: Database) -> None:
     node = await database.node(change_log_size=10)
     async with node.feed.subscribe("", None, never) as watcher:
-        await take_one(node, watcher, "k")
+        await take_one(node, watcher, "default/k")
         node.failing = True
         for _ in range(40):
-            await node.set("k")
+            await node.set("default/k")
         while await node.cache.sweep():
             pass
-        async with node.feed.subscribe("k", 1000, never) as late:
+        async with node.feed.subscribe("default/k", 1000, never) as late:
             node.failing = False
             assert (await take(watcher, 1))[0].kind == "reset"
-            assert await take(late, 1) == [ChangeEvent(41, EventKind.RESET, "k")]
+            assert await take(late, 1) == [ChangeEvent(41, EventKind.RESET, "default/k")]
 
 
 async def test_a_large_prefix_that_goes_at_once_is_a_reset(node: Node) -> None:
     for start in range(0, 20_000, 5000):
-        await node.set(*(f"big/{number}" for number in range(start, start + 5000)))
+        await node.set(*(f"default/big/{number}" for number in range(start, start + 5000)))
     async with AsyncExitStack() as stack:
         watchers = {
             prefix: await stack.enter_async_context(node.feed.subscribe(prefix, None, never))
-            for prefix in ("", "b", "big/", "big/7", "other")
+            for prefix in ("", "default/b", "default/big/", "default/big/7", "default/other")
         }
-        await node.cache.write(DeletePrefix("big/"))
-        after = await node.set("other")
-        for prefix in ("", "b", "big/", "big/7"):
+        await node.cache.write(DeletePrefix("default/big/"))
+        after = await node.set("default/other")
+        for prefix in ("", "default/b", "default/big/", "default/big/7"):
             event, *_ = await take(watchers[prefix], 1)
-            assert (event.kind, event.key) == ("reset", "big/"), prefix
-        assert await take(watchers["other"], 1) == [ChangeEvent(after, EventKind.SET, "other")]
+            assert (event.kind, event.key) == ("reset", "default/big/"), prefix
+        assert await take(watchers["default/other"], 1) == [
+            ChangeEvent(after, EventKind.SET, "default/other")
+        ]
 
 
 async def test_heartbeats_carry_the_place_in_the_log(node: Node) -> None:
     node.feed = Feed(node, heartbeat=0.05)
-    async with node.feed.subscribe("quiet", None, never) as watcher:
-        version = await node.set("loud")
+    async with node.feed.subscribe("default/quiet", None, never) as watcher:
+        version = await node.set("default/loud")
         async with asyncio.timeout(PATIENCE):
             while watcher.position < version:
                 assert await anext(watcher) == []
         assert watcher.position == version
-        await take_one(node, watcher, "quiet")
+        await take_one(node, watcher, "default/quiet")
 
 
 async def test_a_stalled_watcher_is_dropped(node: Node) -> None:
@@ -320,41 +329,48 @@ async def test_a_stalled_watcher_is_dropped(node: Node) -> None:
 
 async def test_without_watchers_nothing_runs(node: Node) -> None:
     assert not feed_runs()
-    async with node.feed.subscribe("a", None, never), node.feed.subscribe("b", None, never):
+    async with (
+        node.feed.subscribe("default/a", None, never),
+        node.feed.subscribe("default/b", None, never),
+    ):
         assert node.feed.watchers == 2
     assert node.feed.watchers == 0
     await until(lambda: not feed_runs())
-    await node.set("missed")
+    await node.set("default/missed")
     async with node.feed.subscribe("", None, never) as watcher:
-        await take_one(node, watcher, "k")
+        await take_one(node, watcher, "default/k")
 
 
 async def test_many_idle_watchers_have_one_task(node: Node) -> None:
     async with AsyncExitStack() as stack:
         before = len(asyncio.all_tasks())
         watchers = [
-            await stack.enter_async_context(node.feed.subscribe(f"user/{number}/", None, never))
+            await stack.enter_async_context(
+                node.feed.subscribe(f"default/user/{number}/", None, never)
+            )
             for number in range(1000)
         ]
         assert len(asyncio.all_tasks()) == before + 1
-        version = await node.set("user/777/name")
+        version = await node.set("default/user/777/name")
         assert await take(watchers[777], 1) == [
-            ChangeEvent(version, EventKind.SET, "user/777/name")
+            ChangeEvent(version, EventKind.SET, "default/user/777/name")
         ]
 
 
 async def test_a_failing_database_is_survived(node: Node, caplog: pytest.LogCaptureFixture) -> None:
     async with node.feed.subscribe("", None, never) as watcher:
-        await take_one(node, watcher, "k")
+        await take_one(node, watcher, "default/k")
         node.failing = True
-        version = await node.set("missed at first")
+        version = await node.set("default/missed at first")
         with caplog.at_level(logging.WARNING, "tenantbase.feed"):
             await until(lambda: "disk" in caplog.text)
         async with node.feed.subscribe("", 0, never) as behind:
             with pytest.raises(StoreError):
                 await anext(behind)
         node.failing = False
-        assert await take(watcher, 1) == [ChangeEvent(version, EventKind.SET, "missed at first")]
+        assert await take(watcher, 1) == [
+            ChangeEvent(version, EventKind.SET, "default/missed at first")
+        ]
     assert caplog.text.count("disk") == 1, "said once, not at each try"
 
 
@@ -362,18 +378,18 @@ async def test_an_uncounted_commit_is_seen(node: Node) -> None:
     """Its writer was killed between the commit and the count."""
     node.counting = False
     async with node.feed.subscribe("", None, never) as watcher:
-        await take_one(node, watcher, "k")
+        await take_one(node, watcher, "default/k")
 
 
 async def test_closing_ends_all_after_what_is_queued(node: Node) -> None:
     async with node.feed.subscribe("", None, never) as watcher:
         await take_ready(node, watcher)
-        await node.set("last")
+        await node.set("default/last")
         await until(lambda: node.feed.position == 2)
         await node.feed.close()
         assert not feed_runs()
         async with asyncio.timeout(PATIENCE):
-            assert [event.key for event in await anext(watcher)] == ["last"]
+            assert [event.key for event in await anext(watcher)] == ["default/last"]
             assert await anext(watcher, None) is None
     async with node.feed.subscribe("", None, never) as late:
         assert await anext(late, None) is None

@@ -156,32 +156,34 @@ async def node(cluster: Cluster) -> Node:
 
 
 async def test_a_write_is_found_in_the_cache(node: Node) -> None:
-    await node.set("k", b"1")
-    assert await node.get("k") == (b"1", CacheStatus.HIT)
+    await node.set("default/k", b"1")
+    assert await node.get("default/k") == (b"1", CacheStatus.HIT)
     assert node.store.reads == []
-    await node.cache.write(Delete("k"))
-    assert await node.get("k") == (None, CacheStatus.HIT), "an absence is cached too"
+    await node.cache.write(Delete("default/k"))
+    assert await node.get("default/k") == (None, CacheStatus.HIT), "an absence is cached too"
 
 
 async def test_a_miss_fills(cluster: Cluster, node: Node) -> None:
-    await node.set("k", b"1")
+    await node.set("default/k", b"1")
     cluster.server.flush()
-    assert await node.get("k") == (b"1", CacheStatus.MISS)
-    assert await node.get("k") == (b"1", CacheStatus.HIT)
-    assert await node.get("absent") == (None, CacheStatus.MISS)
-    assert await node.get("absent") == (None, CacheStatus.HIT)
+    assert await node.get("default/k") == (b"1", CacheStatus.MISS)
+    assert await node.get("default/k") == (b"1", CacheStatus.HIT)
+    assert await node.get("default/absent") == (None, CacheStatus.MISS)
+    assert await node.get("default/absent") == (None, CacheStatus.HIT)
 
 
 async def test_reads_of_one_turn_are_one_query_and_one_load_a_key(node: Node) -> None:
-    results = await asyncio.gather(*map(node.get, ["a", "b", "a", "a"]))
+    results = await asyncio.gather(
+        *map(node.get, ["default/a", "default/b", "default/a", "default/a"])
+    )
     assert results == [(None, CacheStatus.MISS)] * 4
-    assert node.store.reads == [["a", "b"]]
+    assert node.store.reads == [["default/a", "default/b"]]
 
 
 async def test_bulk_reads_of_one_turn_are_one_question_and_each_gets_its_own(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for key in ("a", "b", "c"):
+    for key in ("default/a", "default/b", "default/c"):
         await node.set(key, key.encode())
     asked: list[int] = []
     get_many = node.memcache.get_many
@@ -191,22 +193,32 @@ async def test_bulk_reads_of_one_turn_are_one_question_and_each_gets_its_own(
         return await get_many(keys)
 
     monkeypatch.setattr(node.memcache, "get_many", counting)
-    bulks = [["a", "b"], ["absent"], ["b", "c", "a"], []]
+    bulks = [
+        ["default/a", "default/b"],
+        ["default/absent"],
+        ["default/b", "default/c", "default/a"],
+        [],
+    ]
     results = await asyncio.gather(*map(node.cache.get_many, bulks))
     values = [[found.entry and found.entry.value for found in each] for each in results]
-    assert values == [[b"a", b"b"], [None], [b"b", b"c", b"a"], []]
+    assert values == [
+        [b"default/a", b"default/b"],
+        [None],
+        [b"default/b", b"default/c", b"default/a"],
+        [],
+    ]
     assert asked == [4]
 
 
 async def test_a_bulk_read_from_the_database_holds_up_no_other(cluster: Cluster) -> None:
     node = await cluster.start()
-    await node.set("cached", b"1")
+    await node.set("default/cached", b"1")
     gate = asyncio.Event()
     node.store.after_select = gate.wait
-    slow = asyncio.ensure_future(node.cache.get_many(["absent"]))
+    slow = asyncio.ensure_future(node.cache.get_many(["default/absent"]))
     while not node.store.reads:
         await asyncio.sleep(0.001)
-    (found,) = await node.cache.get_many(["cached"])
+    (found,) = await node.cache.get_many(["default/cached"])
     assert found.cache_status is CacheStatus.HIT
     assert not slow.done()
     gate.set()
@@ -215,47 +227,47 @@ async def test_a_bulk_read_from_the_database_holds_up_no_other(cluster: Cluster)
 
 async def test_a_fill_overtaken_by_a_write_is_never_valid(node: Node) -> None:
     """The classic stale set: SELECT old, commit new, store old."""
-    await node.set("k", b"old")
-    await node.memcache.set_many([(node.sealer.name("k"), b"", 0)])
+    await node.set("default/k", b"old")
+    await node.memcache.set_many([(node.sealer.name("default/k"), b"", 0)])
 
     async def overtake() -> None:
         node.store.after_select = None
-        await node.set("k", b"new")
+        await node.set("default/k", b"new")
 
     node.store.after_select = overtake
-    assert await node.get("k") == (b"old", CacheStatus.MISS)
+    assert await node.get("default/k") == (b"old", CacheStatus.MISS)
     # Its fill came after the write-through, and is in memcached now under the old tag.
-    assert await node.get("k") == (b"new", CacheStatus.MISS)
-    assert await node.get("k") == (b"new", CacheStatus.HIT)
+    assert await node.get("default/k") == (b"new", CacheStatus.MISS)
+    assert await node.get("default/k") == (b"new", CacheStatus.HIT)
 
 
 async def test_while_a_write_is_in_flight_the_cache_is_neither_asked_nor_filled(
     node: Node,
 ) -> None:
-    await node.set("k", b"1")
+    await node.set("default/k", b"1")
     tags = node.cache._authority
     assert isinstance(tags, TagFile)
-    bucket = bucket_of(node.sealer.name("k"))
+    bucket = bucket_of(node.sealer.name("default/k"))
     tags.sequences[bucket] |= 1
-    assert await node.get("k") == (b"1", CacheStatus.BYPASS)
-    assert await node.get("k") == (b"1", CacheStatus.BYPASS)
+    assert await node.get("default/k") == (b"1", CacheStatus.BYPASS)
+    assert await node.get("default/k") == (b"1", CacheStatus.BYPASS)
     tags.sequences[bucket] += 1
-    assert await node.get("k") == (b"1", CacheStatus.MISS)
-    assert await node.get("k") == (b"1", CacheStatus.HIT)
+    assert await node.get("default/k") == (b"1", CacheStatus.MISS)
+    assert await node.get("default/k") == (b"1", CacheStatus.HIT)
 
 
 async def test_an_authority_may_be_awaited(cluster: Cluster) -> None:
     node = await cluster.start(awaited=True)
     authority = node.cache._authority
     assert isinstance(authority, AwaitedTags)
-    await node.set("k", b"1")
-    assert await node.get("k") == (b"1", CacheStatus.HIT)
-    await node.memcache.set_many([(node.sealer.name("k"), b"", 0)])
-    assert await node.get("k") == (b"1", CacheStatus.MISS)
-    found = await node.cache.get_many(["k", "none"])
+    await node.set("default/k", b"1")
+    assert await node.get("default/k") == (b"1", CacheStatus.HIT)
+    await node.memcache.set_many([(node.sealer.name("default/k"), b"", 0)])
+    assert await node.get("default/k") == (b"1", CacheStatus.MISS)
+    found = await node.cache.get_many(["default/k", "default/none"])
     assert [each.cache_status for each in found] == [CacheStatus.HIT, CacheStatus.MISS]
-    authority.file.sequences[bucket_of(node.sealer.name("k"))] |= 1
-    assert await node.get("k") == (b"1", CacheStatus.BYPASS)
+    authority.file.sequences[bucket_of(node.sealer.name("default/k"))] |= 1
+    assert await node.get("default/k") == (b"1", CacheStatus.BYPASS)
     assert authority.questions == 4, "one for each batch, however many keys"
 
 
@@ -265,7 +277,7 @@ async def test_an_awaited_answer_decides_though_memcached_answered_first(
     node = await cluster.start(awaited=True)
     authority = node.cache._authority
     assert isinstance(authority, AwaitedTags)
-    await node.set("k", b"old")
+    await node.set("default/k", b"old")
     fetched = asyncio.Event()
     get_many = node.memcache.get_many
 
@@ -277,11 +289,11 @@ async def test_an_awaited_answer_decides_though_memcached_answered_first(
     async def overtake() -> None:
         authority.before_answer = None
         await fetched.wait()
-        await node.set("k", b"new")
+        await node.set("default/k", b"new")
 
     monkeypatch.setattr(node.memcache, "get_many", fetching)
     authority.before_answer = overtake
-    assert await node.get("k") == (b"new", CacheStatus.MISS)
+    assert await node.get("default/k") == (b"new", CacheStatus.MISS)
 
 
 async def test_reads_fail_with_an_authority_that_cannot_be_asked(cluster: Cluster) -> None:
@@ -292,102 +304,108 @@ async def test_reads_fail_with_an_authority_that_cannot_be_asked(cluster: Cluste
     async def fail() -> None:
         raise StoreUnavailable("cut off")
 
-    await node.set("k", b"1")
+    await node.set("default/k", b"1")
     authority.before_answer = fail
     with pytest.raises(StoreUnavailable, match="cut off"):
-        await node.get("k")
+        await node.get("default/k")
     authority.before_answer = None
-    assert await node.get("k") == (b"1", CacheStatus.HIT)
+    assert await node.get("default/k") == (b"1", CacheStatus.HIT)
 
 
 async def test_a_load_is_shared_by_later_readers(node: Node) -> None:
     gate = asyncio.Event()
     node.store.after_select = gate.wait
-    first = asyncio.ensure_future(node.get("k"))
+    first = asyncio.ensure_future(node.get("default/k"))
     while not node.store.reads:
         await asyncio.sleep(0)
-    late = [asyncio.ensure_future(node.get("k")) for _ in range(5)]
+    late = [asyncio.ensure_future(node.get("default/k")) for _ in range(5)]
     await asyncio.sleep(0.05)
     gate.set()
     assert await asyncio.gather(first, *late) == [(None, CacheStatus.MISS)] * 6
-    assert node.store.reads == [["k"]]
+    assert node.store.reads == [["default/k"]]
 
 
 async def test_a_load_begun_before_a_write_is_not_shared_after_it(
     cluster: Cluster, node: Node
 ) -> None:
-    await node.set("k", b"old")
+    await node.set("default/k", b"old")
     cluster.server.flush()
     gate = asyncio.Event()
     node.store.after_select = gate.wait
-    early = asyncio.ensure_future(node.get("k"))
+    early = asyncio.ensure_future(node.get("default/k"))
     while not node.store.reads:
         await asyncio.sleep(0)
     await asyncio.sleep(0.05)  # its SELECT is done
     node.store.after_select = None
-    await node.set("k", b"new")
+    await node.set("default/k", b"new")
     cluster.server.flush()
-    late = asyncio.ensure_future(node.get("k"))
+    late = asyncio.ensure_future(node.get("default/k"))
     assert await late == (b"new", CacheStatus.MISS)
     gate.set()
     assert await early == (b"old", CacheStatus.MISS), "it began before the write"
-    assert (await node.get("k"))[0] == b"new"
+    assert (await node.get("default/k"))[0] == b"new"
 
 
 async def test_of_one_group_only_the_last_state_of_a_key_is_cached(node: Node) -> None:
     gate = asyncio.Event()
     node.store.before_write = gate.wait
-    plug = asyncio.ensure_future(node.set("plug", b"0"))
+    plug = asyncio.ensure_future(node.set("default/plug", b"0"))
     await asyncio.sleep(0.01)
-    writes = [asyncio.ensure_future(node.set("k", b"%d" % n)) for n in range(20)]
+    writes = [asyncio.ensure_future(node.set("default/k", b"%d" % n)) for n in range(20)]
     await asyncio.sleep(0.01)
     gate.set()
     versions = await asyncio.gather(plug, *writes)
     assert node.store.groups == [1, 20]
     assert sorted(versions) == list(versions)
-    assert await node.get("k") == (b"19", CacheStatus.HIT)
+    assert await node.get("default/k") == (b"19", CacheStatus.HIT)
 
 
 async def test_a_set_is_not_cached_when_its_group_deletes_it_again(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pending, "_PREFIX_ROWS", 1)  # or it would be a group of its own
-    await asyncio.gather(node.cache.write(Set("k", b"1", JSON)), node.cache.write(DeletePrefix("")))
+    await asyncio.gather(
+        node.cache.write(Set("default/k", b"1", JSON)), node.cache.write(DeletePrefix("default/"))
+    )
     assert node.store.groups == [2]
-    assert (await node.get("k"))[0] is None
+    assert (await node.get("default/k"))[0] is None
 
 
 async def test_a_failed_condition_does_not_touch_its_neighbours(node: Node) -> None:
     results = await asyncio.gather(
-        node.set("a", b"1"),
-        node.set("b", b"1", condition=Condition(versions=frozenset({99}))),
-        node.set("c", b"1"),
+        node.set("default/a", b"1"),
+        node.set("default/b", b"1", condition=Condition(versions=frozenset({99}))),
+        node.set("default/c", b"1"),
         return_exceptions=True,
     )
     assert node.store.groups == [3]
     assert [type(result) for result in results] == [int, ConditionFailed, int]
-    assert [(await node.get(key))[0] for key in "abc"] == [b"1", None, b"1"]
+    assert [(await node.get(key))[0] for key in ("default/a", "default/b", "default/c")] == [
+        b"1",
+        None,
+        b"1",
+    ]
 
 
 async def test_items_that_are_not_this_keys_newest_are_misses(node: Node) -> None:
-    a, b = node.sealer.name("a"), node.sealer.name("b")
-    await node.set("a", b"1")
+    a, b = node.sealer.name("default/a"), node.sealer.name("default/b")
+    await node.set("default/a", b"1")
     old = (await node.memcache.get_many([a]))[a]
-    await node.set("a", b"2")
-    await node.set("b", b"3")
+    await node.set("default/a", b"2")
+    await node.set("default/b", b"3")
     good = await node.memcache.get_many([a, b])
     for lie in (old, good[b], b"", b"x" * 500, good[a][:-1], good[a] + b"\0"):
         await node.memcache.set_many([(a, lie, 0)])
-        assert await node.get("a") == (b"2", CacheStatus.MISS)
+        assert await node.get("default/a") == (b"2", CacheStatus.MISS)
     assert node.cache.counts.rejected_items == 6
-    assert await node.get("a") == (b"2", CacheStatus.HIT)
+    assert await node.get("default/a") == (b"2", CacheStatus.HIT)
 
 
 async def test_two_nodes_never_contradict_each_other(cluster: Cluster) -> None:
     """Random work on both nodes: a read is at least as new as everything known before it began."""
     nodes = [await cluster.start(), await cluster.start()]
     rng = random.Random(7)
-    keys = [f"k{n}" for n in range(5)]
+    keys = [f"default/k{n}" for n in range(5)]
     seen = dict.fromkeys(keys, 0)
     stop = asyncio.get_running_loop().time() + 3
 
@@ -414,47 +432,47 @@ async def test_two_nodes_never_contradict_each_other(cluster: Cluster) -> None:
 
 
 async def test_expiry_is_checked_in_the_item(node: Node) -> None:
-    await node.set("k", b"1", expires_at=node.now + 10)
-    assert await node.get("k") == (b"1", CacheStatus.HIT)
+    await node.set("default/k", b"1", expires_at=node.now + 10)
+    assert await node.get("default/k") == (b"1", CacheStatus.HIT)
     node.now += 10
-    assert await node.get("k") == (None, CacheStatus.HIT)
+    assert await node.get("default/k") == (None, CacheStatus.HIT)
 
 
 async def test_sweeping_makes_the_cached_copy_worthless(node: Node) -> None:
     """Setting the clock back must not revive entries that are gone from the database."""
-    await node.set("k", b"1", expires_at=node.now + 10)
+    await node.set("default/k", b"1", expires_at=node.now + 10)
     node.now += 20
     assert await node.cache.sweep() is False
     node.now -= 20
-    assert await node.get("k") == (None, CacheStatus.MISS)
+    assert await node.get("default/k") == (None, CacheStatus.MISS)
 
 
 async def test_what_does_not_fit_is_served_from_the_database(node: Node) -> None:
     big = b'"' + b"x" * (1 << 20) + b'"'
-    await node.set("k", b"1")
-    await node.set("k", big)
-    assert await node.get("k") == (big, CacheStatus.MISS)
-    assert await node.get("k") == (big, CacheStatus.MISS)
+    await node.set("default/k", b"1")
+    await node.set("default/k", big)
+    assert await node.get("default/k") == (big, CacheStatus.MISS)
+    assert await node.get("default/k") == (big, CacheStatus.MISS)
 
 
 async def test_without_memcached_everything_works(cluster: Cluster, node: Node) -> None:
-    await node.set("k", b"1")
+    await node.set("default/k", b"1")
     cluster.server.kill()
-    await node.set("k", b"2")
-    assert (await node.get("k")) == (b"2", CacheStatus.BYPASS)
+    await node.set("default/k", b"2")
+    assert (await node.get("default/k")) == (b"2", CacheStatus.BYPASS)
     assert node.cache.cache_available is False
-    assert await node.get("absent") == (None, CacheStatus.BYPASS)
+    assert await node.get("default/absent") == (None, CacheStatus.BYPASS)
 
 
 async def test_a_cancelled_writer_cancels_no_commit(node: Node) -> None:
     gate = asyncio.Event()
     node.store.before_write = gate.wait
-    write = asyncio.ensure_future(node.set("k", b"1"))
+    write = asyncio.ensure_future(node.set("default/k", b"1"))
     await asyncio.sleep(0.01)
     write.cancel()
     gate.set()
     await node.cache.drained()
-    assert (await node.get("k"))[0] == b"1"
+    assert (await node.get("default/k"))[0] == b"1"
 
 
 async def test_a_write_that_waits_too_long_is_withdrawn(cluster: Cluster) -> None:
@@ -462,10 +480,10 @@ async def test_a_write_that_waits_too_long_is_withdrawn(cluster: Cluster) -> Non
     gate = asyncio.Event()
     node.store.before_write = gate.wait
     with pytest.raises(StoreUnavailable, match="nothing was written"):
-        await node.set("k", b"1")
+        await node.set("default/k", b"1")
     gate.set()
     await node.cache.drained()
-    assert (await node.get("k"))[0] is None
+    assert (await node.get("default/k"))[0] is None
 
 
 async def test_a_write_begun_and_not_finished_in_time_is_of_unknown_outcome(
@@ -485,10 +503,10 @@ async def test_a_write_begun_and_not_finished_in_time_is_of_unknown_outcome(
 
     node.store.write = slow  # type: ignore[method-assign]
     with pytest.raises(OutcomeUnknown, match="may or may not"):
-        await node.set("k", b"1")
+        await node.set("default/k", b"1")
     told.set()
     await node.cache.drained()
-    assert (await node.get("k"))[0] == b"1"
+    assert (await node.get("default/k"))[0] == b"1"
 
 
 async def test_a_write_that_only_memcached_holds_up_has_been_made(cluster: Cluster) -> None:
@@ -500,8 +518,8 @@ async def test_a_write_that_only_memcached_holds_up_has_been_made(cluster: Clust
             await asyncio.sleep(0)
 
     node.memcache.set_many = slow  # type: ignore[method-assign]
-    await node.set("k", b"1")
-    assert (await node.get("k"))[0] == b"1"
+    await node.set("default/k", b"1")
+    assert (await node.get("default/k"))[0] == b"1"
 
 
 async def test_the_next_group_is_committed_while_one_is_stored_in_memcached(node: Node) -> None:
@@ -511,10 +529,10 @@ async def test_the_next_group_is_committed_while_one_is_stored_in_memcached(node
         await stored.wait()
 
     node.memcache.set_many = slow  # type: ignore[method-assign]
-    first = node.cache.write(Set("a", b"1", JSON))
+    first = node.cache.write(Set("default/a", b"1", JSON))
     while node.cache.counts.commits < 1:
         await asyncio.sleep(0)
-    second = node.cache.write(Set("b", b"1", JSON))
+    second = node.cache.write(Set("default/b", b"1", JSON))
     while node.cache.counts.commits < 2:
         await asyncio.sleep(0)
     assert not first.done() and not second.done()
@@ -536,8 +554,8 @@ async def test_a_small_write_waits_for_a_large_one_of_its_group_no_longer_than_a
         await all_at_once.wait()
 
     node.memcache.set_many = slow  # type: ignore[method-assign]
-    large = node.cache.write(*(Set(f"{n}", b"1", JSON) for n in range(500)))
-    small = node.cache.write(Set("k", b"1", JSON))
+    large = node.cache.write(*(Set(f"default/{n}", b"1", JSON) for n in range(500)))
+    small = node.cache.write(Set("default/k", b"1", JSON))
     async with asyncio.timeout(20):
         await asyncio.gather(large, small)
     assert node.store.groups == [2]
@@ -564,9 +582,9 @@ async def test_large_values_are_sealed_and_opened_beside_the_event_loop(
     monkeypatch.setattr(ItemSealer, "seal", encoded)
     monkeypatch.setattr(ItemSealer, "open", decoded)
     size = 20 * 50_000 // count + 65_536
-    changes = [Set(f"{number}", bytes(size), OCTETS) for number in range(count)]
+    changes = [Set(f"default/{number}", bytes(size), OCTETS) for number in range(count)]
     await node.cache.write(*changes)
-    found = await node.cache.get_many([*(change.key for change in changes), "none"])
+    found = await node.cache.get_many([*(change.key for change in changes), "default/none"])
     assert [each.cache_status for each in found] == [CacheStatus.HIT] * count + [CacheStatus.MISS]
     assert all(each.entry is not None and each.entry.value == bytes(size) for each in found[:-1])
     assert hashed[False] + hashed[True] > 2 * count * size
@@ -577,9 +595,9 @@ async def test_what_would_take_too_much_of_memcached_is_read_from_the_database(
     cluster: Cluster,
 ) -> None:
     node = await cluster.start(max_item_bytes=64 << 20)
-    await node.cache.write(Set("k", bytes(CACHED_BYTES + 1), OCTETS))
+    await node.cache.write(Set("default/k", bytes(CACHED_BYTES + 1), OCTETS))
     for _ in range(2):
-        found = await node.cache.get("k")
+        found = await node.cache.get("default/k")
         assert found.entry is not None and len(found.entry.value) == CACHED_BYTES + 1
         assert found.cache_status is CacheStatus.MISS
     assert node.cache.counts.cache_failures == 0
@@ -590,7 +608,7 @@ async def test_what_memcached_refuses_of_a_large_write_is_counted(node: Node) ->
         raise CacheUnavailable("cut off")
 
     node.memcache.set_many = fail_to_store  # type: ignore[method-assign]
-    await node.cache.write(*(Set(f"{n}", b"1", JSON) for n in range(1000)))
+    await node.cache.write(*(Set(f"default/{n}", b"1", JSON) for n in range(1000)))
     assert node.cache.counts.cache_failures == 4
 
 
@@ -603,14 +621,14 @@ async def test_a_failed_condition_keeps_no_value_of_its_group(node: Node) -> Non
         kind = Kind(JSON)
         kept = weakref.ref(kind)
         results = await asyncio.gather(
-            node.cache.write(Set("a", b"1", kind)),
-            node.cache.write(Delete("b", Condition(versions=frozenset({99})))),
+            node.cache.write(Set("default/a", b"1", kind)),
+            node.cache.write(Delete("default/b", Condition(versions=frozenset({99})))),
             return_exceptions=True,
         )
         assert node.store.groups == [2]
         assert isinstance(results[1], ConditionFailed)
         del kind, results
-        await node.cache.write(Delete("c"))
+        await node.cache.write(Delete("default/c"))
         await node.cache.drained()
         assert kept() is None
     finally:
@@ -621,18 +639,18 @@ async def test_too_many_waiting_writes_are_refused(cluster: Cluster) -> None:
     node = await cluster.start(max_queue=3)
     gate = asyncio.Event()
     node.store.before_write = gate.wait
-    first = asyncio.ensure_future(node.set("k", b"1"))
+    first = asyncio.ensure_future(node.set("default/k", b"1"))
     await asyncio.sleep(0.01)
-    waiting = [asyncio.ensure_future(node.set("k", b"1")) for _ in range(3)]
+    waiting = [asyncio.ensure_future(node.set("default/k", b"1")) for _ in range(3)]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):
-        await node.set("k", b"1")
+        await node.set("default/k", b"1")
     gate.set()
     await asyncio.gather(first, *waiting)
 
 
 def bulk(name: str, count: int = 10_000) -> list[Set]:
-    return [Set(f"{name}/{n}", b"1", JSON) for n in range(count)]
+    return [Set(f"default/{name}/{n}", b"1", JSON) for n in range(count)]
 
 
 async def test_a_small_write_waits_for_one_large_group_at_most(cluster: Cluster) -> None:
@@ -641,7 +659,7 @@ async def test_a_small_write_waits_for_one_large_group_at_most(cluster: Cluster)
     node.store.before_write = gate.wait
     writes = [node.cache.write(*bulk(f"{number}")) for number in range(4)]
     await asyncio.sleep(0)  # the first is in flight
-    writes += [node.cache.write(Set(f"{number}", b"1", JSON)) for number in range(600)]
+    writes += [node.cache.write(Set(f"default/{number}", b"1", JSON)) for number in range(600)]
     gate.set()
     await asyncio.gather(*writes)
     # The large one in flight, then all small ones, then the other large ones.
@@ -651,7 +669,7 @@ async def test_a_small_write_waits_for_one_large_group_at_most(cluster: Cluster)
 async def test_large_writes_get_their_turn_between_small_ones(node: Node) -> None:
     async def keep_writing() -> None:
         while not large.done():
-            await node.cache.write(Set("k", b"1", JSON))
+            await node.cache.write(Set("default/k", b"1", JSON))
 
     large = asyncio.gather(*(node.cache.write(*bulk(f"{number}", 600)) for number in range(5)))
     small = [asyncio.create_task(keep_writing()) for _ in range(20)]
@@ -677,7 +695,7 @@ async def test_waiting_writes_hold_a_bounded_amount_of_memory(cluster: Cluster) 
     assert held <= QUEUE_BYTES
     assert 50 < len(refused) < 110
     assert {type(write.exception()) for write in refused} == {Overloaded}
-    small = node.cache.write(Set("k", b"1", JSON))  # for which there is still room
+    small = node.cache.write(Set("default/k", b"1", JSON))  # for which there is still room
     await asyncio.sleep(0)
     assert not small.done()
     gate.set()
@@ -695,11 +713,11 @@ async def test_small_writes_with_large_values_are_refused_by_their_bytes(cluster
     node.store.before_write = gate.wait
     writes = []
     for number in range(16):
-        writes.append(node.cache.write(Set(f"{number}", bytes(1 << 20), OCTETS)))
+        writes.append(node.cache.write(Set(f"default/{number}", bytes(1 << 20), OCTETS)))
         await asyncio.sleep(0)
     done = [write.done() for write in writes]
     # The first of its kind may be larger than the queue.
-    huge = node.cache.write(Set("huge", bytes(11 << 20), OCTETS))
+    huge = node.cache.write(Set("default/huge", bytes(11 << 20), OCTETS))
     refused = huge.done()
     gate.set()
     assert done == [False] * 10 + [True] * 6
@@ -714,29 +732,29 @@ async def test_readers_that_joined_a_load_get_its_failure(node: Node) -> None:
 
     async def fail() -> None:
         await gate.wait()
-        raise StoreUnavailable("gone")
+        raise StoreUnavailable("default/gone")
 
     node.store.after_select = fail
-    first = asyncio.ensure_future(node.get("k"))
+    first = asyncio.ensure_future(node.get("default/k"))
     while not node.store.reads:
         await asyncio.sleep(0)
-    late = asyncio.ensure_future(node.get("k"))
+    late = asyncio.ensure_future(node.get("default/k"))
     await asyncio.sleep(0.05)
     gate.set()
     for read in (first, late):
         with pytest.raises(StoreUnavailable):
             await read
     node.store.after_select = None
-    assert await node.get("k") == (None, CacheStatus.MISS)
+    assert await node.get("default/k") == (None, CacheStatus.MISS)
 
 
 async def test_a_cancelled_bulk_read_leaves_no_caller_waiting(node: Node) -> None:
     gate = asyncio.Event()
     node.store.after_select = gate.wait
-    bulk = asyncio.ensure_future(node.cache.get_many(["k"]))
+    bulk = asyncio.ensure_future(node.cache.get_many(["default/k"]))
     while not node.store.reads:
         await asyncio.sleep(0)
-    joined = asyncio.ensure_future(node.get("k"))
+    joined = asyncio.ensure_future(node.get("default/k"))
     await asyncio.sleep(0.05)
     bulk.cancel()
     gate.set()
@@ -752,35 +770,36 @@ async def test_the_cache_failing_in_mid_batch_is_a_bypass(node: Node) -> None:
 
     node.memcache.get_many = fail  # type: ignore[method-assign]
     node.memcache.set_many = fail_to_store  # type: ignore[method-assign]
-    await node.set("k", b"1")
-    assert await node.get("k") == (b"1", CacheStatus.BYPASS)
+    await node.set("default/k", b"1")
+    assert await node.get("default/k") == (b"1", CacheStatus.BYPASS)
     assert node.cache.counts.cache_failures == 2
 
 
 async def test_a_listing_is_complete_and_in_byte_order(node: Node) -> None:
-    keys = [f"{n:04}" for n in range(600)] + ["é", "z", "\U0001f600", "Z"]
+    keys = [f"default/{n:04}" for n in range(600)]
+    keys += ["default/é", "default/z", "default/\U0001f600", "default/Z"]
     await node.cache.write(*(Set(key, b"1", JSON) for key in keys))
     pieces = [piece async for piece, _ in node.cache.scan()]
     assert [entry.key for piece in pieces for entry in piece] == sorted(keys, key=str.encode)
     assert len(pieces) > 2
-    limited = [piece async for piece, _ in node.cache.scan("0", "0007", limit=300)]
+    limited = [piece async for piece, _ in node.cache.scan("default/0", "default/0007", limit=300)]
     assert [entry.key for piece in limited for entry in piece] == keys[8:308]
 
 
 async def test_hits_never_wait_for_loads(cluster: Cluster) -> None:
     node = await cluster.start(read_timeout=0.5)
-    await node.set("cached", b"1")
+    await node.set("default/cached", b"1")
     gate = asyncio.Event()
     node.store.after_select = gate.wait
     misses = []
     for n in range(20):
-        misses.append(asyncio.ensure_future(node.get(f"absent {n}")))
-        assert await node.get("cached") == (b"1", CacheStatus.HIT)
-        assert (await node.cache.get_many(["cached"]))[0].cache_status is CacheStatus.HIT
+        misses.append(asyncio.ensure_future(node.get(f"default/absent {n}")))
+        assert await node.get("default/cached") == (b"1", CacheStatus.HIT)
+        assert (await node.cache.get_many(["default/cached"]))[0].cache_status is CacheStatus.HIT
     for miss in misses:
         with pytest.raises(StoreUnavailable, match="in time"):
             await miss
-    assert await node.get("cached") == (b"1", CacheStatus.HIT)
+    assert await node.get("default/cached") == (b"1", CacheStatus.HIT)
     gate.set()
     node.store.after_select = None
-    assert await node.get("absent") == (None, CacheStatus.MISS)
+    assert await node.get("default/absent") == (None, CacheStatus.MISS)

@@ -29,6 +29,7 @@ from tenantbase.coherence.tag_seqlock import WriteLock
 from tenantbase.errors import TenantbaseError
 from tenantbase.interfaces.sqlite import queries as sql_queries
 from tenantbase.interfaces.sqlite.store import SqliteStore
+from tenantbase.interfaces.sqlite.usage import recount
 from tests.faults.disk import Disk, file_of, written_by
 from tests.faults.strace import Call, recorded
 from tests.faults.writer import ACKS, DATABASE
@@ -197,6 +198,9 @@ class Examiner:
             version = sql_queries.last_version(database)
             changes, _ = sql_queries.changes(database, 0, _ALL)
             entries, _ = sql_queries.scan(database, "", "", _ALL, _ALL, 0.0)
+            miscounted = recount(database)
+        if miscounted:
+            raise Lost(f"the usage of tenants is not that of their entries: {miscounted}")
         if version < least:
             raise Lost(f"it is at version {version}, though {least} was acknowledged")
         if version in self._within:

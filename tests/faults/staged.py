@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from tenantbase.coherence.policy import Cache
 from tenantbase.coherence.sealed_item import ItemSealer
-from tenantbase.commands import Set
+from tenantbase.commands import PutTenant, Set
 from tenantbase.entry import JSON
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
@@ -89,6 +89,8 @@ class Stage:
             await self._stack.enter_async_context(opened(self._database, memcached, **options))
             for memcached in (self._address, None)
         ]
+        for tenant in ("r0", "t0"):  # whose keys the schedules write
+            await self.near.write(PutTenant(tenant))
 
     async def close(self) -> None:
         """Close both policies, which removes the tag file."""

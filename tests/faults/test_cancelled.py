@@ -48,11 +48,11 @@ async def of_entry(cache: Cache, key: str) -> bytes | None:
 async def test_a_cancelled_write_was_made_whole_or_not_at_all(cache: Cache) -> None:
     ended = 0
     for step in range(_STEPS):
-        keys = [f"{step}/a", f"{step}/b"]
+        keys = [f"default/{step}/a", f"default/{step}/b"]
         await cache.write(*(Set(key, b"1", JSON) for key in keys))
         work = write(cache, Set(keys[0], b"2", JSON), Increment(keys[1], 1, 0))
         ended += not await cancelled(work, step)
-        await cache.write(Set("barrier", b"0", JSON))  # everything queued before it is done
+        await cache.write(Set("default/barrier", b"0", JSON))  # everything queued before it is done
         values = [await of_entry(cache, key) for key in keys]
         assert values in ([b"1", b"1"], [b"2", b"2"])
         assert values == [await of_entry(cache, key) for key in keys]
@@ -71,7 +71,7 @@ async def test_a_cancelled_read_does_not_cancel_those_that_joined_it(
 
     ended = 0
     for step in range(_STEPS):
-        key = f"{step}"
+        key = f"default/{step}"
         await cache.write(Set(key, b"1", JSON))
         await cache.write(Delete(key))
         others = [asyncio.create_task(read(key)) for _ in range(3)]
@@ -90,10 +90,12 @@ async def test_cancelled_crowds_leave_nothing_behind(cache: Cache, size: int) ->
             lambda key: write(cache, Increment(key, 1, 0)),
             lambda key: of_entry(cache, key),
         ]
-        tasks = [cancelled(works[n % 2](f"{step}/{n // 2 % 7}"), step) for n in range(2 * size)]
+        tasks = [
+            cancelled(works[n % 2](f"default/{step}/{n // 2 % 7}"), step) for n in range(2 * size)
+        ]
         await asyncio.gather(*tasks)
     async with asyncio.timeout(10):
         await cache.drained()
-        before = await of_entry(cache, "0/0")
-        await cache.write(Increment("0/0", 1, 0))
-        assert await of_entry(cache, "0/0") == b"%d" % (int(before or b"0") + 1)
+        before = await of_entry(cache, "default/0/0")
+        await cache.write(Increment("default/0/0", 1, 0))
+        assert await of_entry(cache, "default/0/0") == b"%d" % (int(before or b"0") + 1)

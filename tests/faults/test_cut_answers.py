@@ -61,12 +61,12 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 async def test_an_answer_to_a_read_ends_after_any_number_of_bytes(bench: Bench) -> None:
     async with bench.cache() as cache:
-        await cache.write(Set("k", b'"value"', JSON))
+        await cache.write(Set("default/k", b'"value"', JSON))
     sources: list[CacheStatus] = []
     while not sources or sources[-1] is not CacheStatus.HIT:
         await bench.proxy.cut_after(len(sources))
         async with bench.cache() as cache:
-            found = await cache.get("k")
+            found = await cache.get("default/k")
             assert found.entry is not None and found.entry.value == b'"value"'
             sources.append(found.cache_status)
             await bench.proxy.pass_through()  # so that missed entries can be stored again
@@ -79,9 +79,9 @@ async def test_an_answer_to_a_write_ends_after_any_number_of_bytes(bench: Bench)
         await bench.proxy.cut_after(after)
         value = b"%d" % after
         async with bench.cache() as cache:
-            await cache.write(Set("k", value, JSON))
+            await cache.write(Set("default/k", value, JSON))
         await bench.proxy.pass_through()
         async with bench.cache() as cache:
             for _ in range(2):
-                entry = (await cache.get("k")).entry
+                entry = (await cache.get("default/k")).entry
                 assert entry is not None and entry.value == value

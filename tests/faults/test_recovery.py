@@ -58,7 +58,7 @@ SERVICE = """
             for number in range(9):
                 value = json.dumps(f"{name} {number} " + "x" * 6000)
                 try:
-                    (applied,) = await cache.write(Set("k", value.encode(), JSON))
+                    (applied,) = await cache.write(Set("default/k", value.encode(), JSON))
                 except OutcomeUnknown:
                     print("unknown")
                     break
@@ -197,7 +197,7 @@ def broken(moment: Moment, scratch: Path) -> str | None:
         try:
             integrity = database.execute("PRAGMA integrity_check").fetchall()
             version = sql_queries.last_version(database)
-            (entry,) = sql_queries.read(database, ["k"], 0.0)
+            (entry,) = sql_queries.read(database, ["default/k"], 0.0)
         except sqlite3.Error as error:
             return f"it cannot be read: {error}"
     if integrity != [("ok",)]:

@@ -4,7 +4,7 @@
 
 A line of the log, ``DIRECTORY/acks``, is written by one ``write`` once its transaction has been
 acknowledged: a JSON array of the changes made, each ``[key, version, value]`` or, for a delete,
-also of a prefix, ``[key, null, null]``. Each process has its own keys, and no two transactions in
+also of a prefix, ``[key, null, null]``. Each process has its own tenant, and no two transactions in
 flight name the same key, so each key's log is in the order of its versions.
 """
 
@@ -25,7 +25,7 @@ from tenantbase.coherence.policy import Cache
 from tenantbase.coherence.sealed_item import ItemSealer, bucket_of
 from tenantbase.coherence.tag_file import TagFile
 from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
-from tenantbase.commands import Command, Delete, DeletePrefix, Increment, Set
+from tenantbase.commands import Command, Delete, DeletePrefix, Increment, PutTenant, Set
 from tenantbase.entry import JSON
 from tenantbase.interfaces.sqlite import commit as sql_commit
 from tenantbase.interfaces.sqlite import sweep as sql_sweep
@@ -104,6 +104,7 @@ async def _write(directory: Path, name: str, seed: int, rounds: int, bug: str | 
     cache = Cache(store, tags, seqlock, sealer, None, clock=time.time)
     acks = os.open(directory / ACKS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     writer = _Writer(cache, acks, name, random.Random(f"{seed} {name}"))
+    await cache.write(PutTenant(name))
     for _ in range(rounds):
         await writer.round()
     await cache.drained()

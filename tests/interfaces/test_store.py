@@ -9,13 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from tenantbase.access import Access, Tenant, TenantLimits, Token, TokenScope
 from tenantbase.commands import (
     Applied,
     Command,
     Condition,
+    CreateToken,
     Delete,
     DeletePrefix,
+    DeleteTenant,
+    DisableTokens,
     Increment,
+    KeyCommand,
+    PutTenant,
+    RevokeToken,
     Set,
     Sweep,
 )
@@ -23,9 +30,12 @@ from tenantbase.entry import JSON, OCTETS, Entry
 from tenantbase.errors import (
     ConditionFailed,
     InvalidRequest,
+    NoSuchTenant,
+    QuotaExceeded,
     StoreError,
     StoreUnavailable,
     TenantbaseError,
+    TenantRequired,
     WrongType,
 )
 from tenantbase.events import ChangeEvent, EventKind
@@ -112,61 +122,66 @@ async def refusal(store: Store, *changes: Command) -> TenantbaseError:
 
 async def test_what_is_set_is_read(store: Store) -> None:
     value = bytes(range(256))
-    (applied,) = await write(store, Set("k", value, "text/x-odd; charset=x", 2_000.5))
+    (applied,) = await write(store, Set("default/k", value, "text/x-odd; charset=x", 2_000.5))
     entry = applied.entry
     assert entry is not None and applied.created
-    assert (entry.key, entry.value, entry.expires_at) == ("k", value, 2_000.5)
+    assert (entry.key, entry.value, entry.expires_at) == ("default/k", value, 2_000.5)
     assert entry.content_type == "text/x-odd; charset=x"
     assert len(entry.id) == 36
-    assert await get(store, "k") == entry
+    assert await get(store, "default/k") == entry
 
 
 async def test_reads_keep_their_order(store: Store) -> None:
-    one, two = await put(store, "1"), await put(store, "2", b"")
-    assert await store.read(["2", "no", "1", "2"], NOW) == [two, None, one, two]
+    one, two = await put(store, "default/1"), await put(store, "default/2", b"")
+    assert await store.read(["default/2", "default/no", "default/1", "default/2"], NOW) == [
+        two,
+        None,
+        one,
+        two,
+    ]
     assert await store.read([], NOW) == []
 
 
 async def test_a_replaced_entry_keeps_its_id(store: Store) -> None:
-    first = await put(store, "k", b"1")
-    (applied,) = await write(store, Set("k", b"x", OCTETS))
+    first = await put(store, "default/k", b"1")
+    (applied,) = await write(store, Set("default/k", b"x", OCTETS))
     assert applied.entry is not None and not applied.created
     assert applied.entry.id == first.id
     assert applied.entry.version == first.version + 1
-    assert await get(store, "k") == applied.entry
+    assert await get(store, "default/k") == applied.entry
 
 
 async def test_a_set_removes_an_expiry_it_does_not_repeat(store: Store) -> None:
-    await write(store, Set("k", b"1", JSON, NOW + 5))
-    assert (await put(store, "k")).expires_at is None
-    assert await get(store, "k", now=NOW + 10) is not None
+    await write(store, Set("default/k", b"1", JSON, NOW + 5))
+    assert (await put(store, "default/k")).expires_at is None
+    assert await get(store, "default/k", now=NOW + 10) is not None
 
 
 async def test_a_deleted_key_can_be_created_again(store: Store) -> None:
-    first = await put(store, "k")
-    assert await write(store, Delete("k")) == (Applied(removed=1),)
-    assert await get(store, "k") is None
-    assert await write(store, Delete("k")) == (Applied(),)
-    second = await put(store, "k")
+    first = await put(store, "default/k")
+    assert await write(store, Delete("default/k")) == (Applied(removed=1),)
+    assert await get(store, "default/k") is None
+    assert await write(store, Delete("default/k")) == (Applied(),)
+    second = await put(store, "default/k")
     assert second.id != first.id
     assert second.version == first.version + 2, "deleting took one, deleting nothing none"
 
 
 async def test_no_version_is_used_twice(reopen: Opener) -> None:
     store = await reopen()
-    await put(store, "k")
-    await write(store, Delete("k"))
+    await put(store, "default/k")
+    await write(store, Delete("default/k"))
     store = await reopen()
     assert await store.last_version() == 2
-    assert (await put(store, "k")).version == 3
-    await write(store, Delete("k"))
+    assert (await put(store, "default/k")).version == 3
+    await write(store, Delete("default/k"))
     while (await write(store, Sweep(10)))[0].removed:
         pass
     store = await reopen(change_log_size=0)
     while (await write(store, Sweep(10)))[0].removed:
         pass
     store = await reopen()
-    assert (await put(store, "k")).version == 5
+    assert (await put(store, "default/k")).version == 5
 
 
 async def test_the_secret_stays(reopen: Opener) -> None:
@@ -180,12 +195,13 @@ async def test_the_secret_stays(reopen: Opener) -> None:
     ["%", "_", "a'b\"c;--", "/", " ", "\t\n", "é", "e\u0301", "\ud7ff\ue000", "\U0010ffff" * 256],
 )
 async def test_any_key(store: Store, key: str) -> None:
+    key = DEFAULT.key(key)
     entry = await put(store, key)
-    await put(store, "other")
+    await put(store, "default/other")
     assert await get(store, key) == entry
     assert key in await keys_of(store)
     await write(store, Delete(key))
-    assert await keys_of(store) == ["other"]
+    assert await keys_of(store) == ["default/other"]
 
 
 # Conditions
@@ -234,78 +250,92 @@ async def test_conditions(
 async def test_a_failing_member_does_not_touch_its_neighbours(store: Store) -> None:
     outcomes = await write_group(
         store,
-        Granted(Set("a", b"1", JSON)),
-        Granted(Set("a", b"2", JSON, None, ABSENT)),
-        Granted(Set("b", b"1", JSON), Increment("a", 1, 0), Set("c", b"1", JSON, None, EXISTS)),
-        Granted(Set("t", b'"text"', JSON)),
-        Granted(Set("d", b"1", JSON), Increment("t", 1, 0)),
-        Granted(Set("a", b"3", JSON, None, Condition(versions=frozenset({1})))),
-        Granted(Delete("t", Condition(versions=frozenset({2})))),
+        Granted(Set("default/a", b"1", JSON)),
+        Granted(Set("default/a", b"2", JSON, None, ABSENT)),
+        Granted(
+            Set("default/b", b"1", JSON),
+            Increment("default/a", 1, 0),
+            Set("default/c", b"1", JSON, None, EXISTS),
+        ),
+        Granted(Set("default/t", b'"text"', JSON)),
+        Granted(Set("default/d", b"1", JSON), Increment("default/t", 1, 0)),
+        Granted(Set("default/a", b"3", JSON, None, Condition(versions=frozenset({1})))),
+        Granted(Delete("default/t", Condition(versions=frozenset({2})))),
     )
     kinds = [type(outcome) for outcome in outcomes]
     assert kinds == [tuple, ConditionFailed, ConditionFailed, tuple, WrongType, tuple, tuple]
-    assert await keys_of(store) == ["a"]
-    entry = await get(store, "a")
+    assert await keys_of(store) == ["default/a"]
+    entry = await get(store, "default/a")
     assert entry is not None and (entry.value, entry.version) == (b"3", 3)
     assert await store.last_version() == 4
     events, _ = await store.changes(0, 10)
     assert [(event.version, event.kind, event.key) for event in events] == [
-        (1, "set", "a"),
-        (2, "set", "t"),
-        (3, "set", "a"),
-        (4, "delete", "t"),
+        (1, "set", "default/a"),
+        (2, "set", "default/t"),
+        (3, "set", "default/a"),
+        (4, "delete", "default/t"),
     ]
 
 
 async def test_a_transaction_sees_the_group_before_it(store: Store) -> None:
     outcomes = await write_group(
         store,
-        Granted(Increment("n", 1, 0)),
-        Granted(Increment("n", 10, 0, None, EXISTS)),
-        Granted(Delete("n", EXISTS)),
-        Granted(Increment("n", 100, 0, None, ABSENT)),
-        Granted(Increment("n", 1, 0)),
+        Granted(Increment("default/n", 1, 0)),
+        Granted(Increment("default/n", 10, 0, None, EXISTS)),
+        Granted(Delete("default/n", EXISTS)),
+        Granted(Increment("default/n", 100, 0, None, ABSENT)),
+        Granted(Increment("default/n", 1, 0)),
     )
     results = [outcome[0] for outcome in outcomes if isinstance(outcome, tuple)]
     assert [a.entry and a.entry.value for a in results] == [b"1", b"11", None, b"100", b"101"]
     assert [applied.created for applied in results] == [True, False, False, True, False]
     first, second, _, anew, last = [applied.entry and applied.entry.id for applied in results]
     assert first == second != anew == last
-    assert await get(store, "n") == results[-1].entry
+    assert await get(store, "default/n") == results[-1].entry
 
 
 async def test_changes_of_a_transaction_follow_each_other(store: Store) -> None:
     applied = await write(
         store,
-        Set("k", b"1", JSON),
-        Increment("k", 1, 0),
-        Delete("k"),
-        Delete("k"),
-        Set("k", b"4", JSON),
+        Set("default/k", b"1", JSON),
+        Increment("default/k", 1, 0),
+        Delete("default/k"),
+        Delete("default/k"),
+        Set("default/k", b"4", JSON),
     )
     assert [a.created for a in applied] == [True, False, False, False, True]
     assert [a.removed for a in applied] == [0, 0, 1, 0, 0]
-    assert await get(store, "k") == applied[4].entry
+    assert await get(store, "default/k") == applied[4].entry
     assert await store.last_version() == 4
 
 
 async def test_conditions_apply_to_the_state_before_the_transaction(store: Store) -> None:
-    at = Condition(versions=frozenset({(await put(store, "k")).version}))
-    await write(store, Set("k", b"2", JSON, None, at), Set("k", b"3", JSON, None, at))
-    entry = await get(store, "k")
+    at = Condition(versions=frozenset({(await put(store, "default/k")).version}))
+    await write(
+        store, Set("default/k", b"2", JSON, None, at), Set("default/k", b"3", JSON, None, at)
+    )
+    entry = await get(store, "default/k")
     assert entry is not None and entry.value == b"3"
-    await write(store, Set("n", b"2", JSON, None, ABSENT), Set("n", b"3", JSON, None, ABSENT))
+    await write(
+        store,
+        Set("default/n", b"2", JSON, None, ABSENT),
+        Set("default/n", b"3", JSON, None, ABSENT),
+    )
 
 
 async def test_what_fails_late_in_a_transaction_undoes_it_all(store: Store) -> None:
-    await put(store, "text", b'"a"')
-    before = await put(store, "k", b"1")
+    await put(store, "default/text", b'"a"')
+    before = await put(store, "default/k", b"1")
     error = await refusal(
-        store, Delete("k"), Set("new", b"1", JSON), Increment("k", 1, 0), Increment("text", 1, 0)
+        store,
+        Delete("default/k"),
+        Set("default/new", b"1", JSON),
+        Increment("default/k", 1, 0),
+        Increment("default/text", 1, 0),
     )
     assert isinstance(error, WrongType)
-    assert await get(store, "k") == before
-    assert await keys_of(store) == ["k", "text"]
+    assert await get(store, "default/k") == before
+    assert await keys_of(store) == ["default/k", "default/text"]
     assert await store.last_version() == before.version
 
 
@@ -313,57 +343,59 @@ async def test_what_fails_late_in_a_transaction_undoes_it_all(store: Store) -> N
 
 
 async def test_what_has_expired_is_absent(store: Store) -> None:
-    (applied,) = await write(store, Set("k", b"41", JSON, NOW + 1))
-    await put(store, "l")
+    (applied,) = await write(store, Set("default/k", b"41", JSON, NOW + 1))
+    await put(store, "default/l")
     entry = applied.entry
     assert entry is not None
-    assert await get(store, "k", now=NOW + 0.999) == entry
+    assert await get(store, "default/k", now=NOW + 0.999) == entry
     later = NOW + 1
-    assert await get(store, "k", now=later) is None
-    assert await keys_of(store, now=later) == ["l"]
-    assert [e.key for e in (await store.scan("", "", 10, 100, later))[0]] == ["l"]
-    (outcome,) = await write_group(store, Granted(Delete("k", EXISTS)), now=later)
+    assert await get(store, "default/k", now=later) is None
+    assert await keys_of(store, now=later) == ["default/l"]
+    assert [e.key for e in (await store.scan("", "", 10, 100, later))[0]] == ["default/l"]
+    (outcome,) = await write_group(store, Granted(Delete("default/k", EXISTS)), now=later)
     assert isinstance(outcome, ConditionFailed) and outcome.version is None
-    assert await write(store, Delete("k"), now=later) == (Applied(),)
-    (applied,) = await write(store, Increment("k", 1, 0, None, ABSENT), now=later)
+    assert await write(store, Delete("default/k"), now=later) == (Applied(),)
+    (applied,) = await write(store, Increment("default/k", 1, 0, None, ABSENT), now=later)
     assert applied.entry is not None and applied.created
     assert (applied.entry.value, applied.entry.expires_at) == (b"1", None)
     assert applied.entry.id != entry.id
-    assert await get(store, "k", now=later) == applied.entry
+    assert await get(store, "default/k", now=later) == applied.entry
 
 
 async def test_what_is_stored_too_late_is_absent_at_once(store: Store) -> None:
     outcomes = await write_group(
         store,
-        Granted(Set("k", b"5", JSON, NOW - 1)),
-        Granted(Increment("k", 1, 0, None, ABSENT)),
+        Granted(Set("default/k", b"5", JSON, NOW - 1)),
+        Granted(Increment("default/k", 1, 0, None, ABSENT)),
     )
     assert isinstance(outcomes[1], tuple)
     assert outcomes[1][0].created
-    entry = await get(store, "k")
+    entry = await get(store, "default/k")
     assert entry is not None and entry.value == b"1"
 
 
 async def test_sweeping_removes_what_has_expired(store: Store) -> None:
     await write(
-        store, *(Set(f"k{n}", b"1", JSON, NOW + n) for n in range(1, 6)), Set("l", b"1", JSON)
+        store,
+        *(Set(f"default/k{n}", b"1", JSON, NOW + n) for n in range(1, 6)),
+        Set("default/l", b"1", JSON),
     )
     later = NOW + 4
     seqlock = RecordingSeqlock()
     (outcome,) = (await store.write([Granted(Sweep(3))], later, seqlock)).outcomes
     assert outcome == (Applied(removed=3),)
-    assert seqlock.told == ["lock", {"k1", "k2", "k3"}, "commit", "unlock"]
+    assert seqlock.told == ["lock", {"default/k1", "default/k2", "default/k3"}, "commit", "unlock"]
     assert await write(store, Sweep(3), now=later) == (Applied(removed=1),)
     assert await write(store, Sweep(3), now=later) == (Applied(removed=0),)
-    assert await keys_of(store, now=later) == ["k5", "l"]
+    assert await keys_of(store, now=later) == ["default/k5", "default/l"]
     # It is removed, not hidden: setting the clock back does not revive it.
-    assert await keys_of(store, now=NOW) == ["k5", "l"]
+    assert await keys_of(store, now=NOW) == ["default/k5", "default/l"]
     events, _ = await store.changes(6, 10)
     assert [(event.kind, event.key) for event in events] == [
-        ("expire", "k1"),
-        ("expire", "k2"),
-        ("expire", "k3"),
-        ("expire", "k4"),
+        ("expire", "default/k1"),
+        ("expire", "default/k2"),
+        ("expire", "default/k3"),
+        ("expire", "default/k4"),
     ]
 
 
@@ -385,11 +417,11 @@ async def test_sweeping_removes_what_has_expired(store: Store) -> None:
     ],
 )
 async def test_increment(store: Store, value: bytes, by: int, result: bytes) -> None:
-    before = await put(store, "k", value)
-    (applied,) = await write(store, Increment("k", by, 77))
+    before = await put(store, "default/k", value)
+    (applied,) = await write(store, Increment("default/k", by, 77))
     assert applied.entry is not None
     assert (applied.entry.value, applied.entry.id, applied.created) == (result, before.id, False)
-    assert await get(store, "k") == applied.entry
+    assert await get(store, "default/k") == applied.entry
 
 
 @pytest.mark.parametrize(
@@ -412,45 +444,47 @@ async def test_increment(store: Store, value: bytes, by: int, result: bytes) -> 
     ],
 )
 async def test_only_integers_are_incremented(store: Store, value: bytes, content_type: str) -> None:
-    (applied,) = await write(store, Set("k", value, content_type))
-    assert isinstance(await refusal(store, Increment("k", 1, 0)), WrongType)
-    assert await get(store, "k") == applied.entry
+    (applied,) = await write(store, Set("default/k", value, content_type))
+    assert isinstance(await refusal(store, Increment("default/k", 1, 0)), WrongType)
+    assert await get(store, "default/k") == applied.entry
 
 
 async def test_a_counter_has_its_limit(store: Store) -> None:
-    await put(store, "k", b"9" * 1000)
-    error = await refusal(store, Increment("k", 1, 0))
+    await put(store, "default/k", b"9" * 1000)
+    error = await refusal(store, Increment("default/k", 1, 0))
     assert isinstance(error, InvalidRequest) and error.field == "by"
-    assert isinstance(await refusal(store, Increment("new", 10**5000, 0)), InvalidRequest)
-    await write(store, Increment("k", -1, 0))
+    assert isinstance(await refusal(store, Increment("default/new", 10**5000, 0)), InvalidRequest)
+    await write(store, Increment("default/k", -1, 0))
 
 
 async def test_a_counter_keeps_what_is_not_asked_for(store: Store) -> None:
-    (first,) = await write(store, Increment("k", 5, 10, NOW + 5))
+    (first,) = await write(store, Increment("default/k", 5, 10, NOW + 5))
     assert first.entry is not None and first.created
     assert (first.entry.value, first.entry.content_type) == (b"15", JSON)
-    (second,) = await write(store, Increment("k", 5, 10))
+    (second,) = await write(store, Increment("default/k", 5, 10))
     assert second.entry is not None and second.entry.expires_at == NOW + 5
-    (third,) = await write(store, Increment("k", 5, 10, NOW + 9))
+    (third,) = await write(store, Increment("default/k", 5, 10, NOW + 9))
     assert third.entry is not None and third.entry.expires_at == NOW + 9
-    await write(store, Set("j", b"1", "application/vnd.x+json"))
-    (fourth,) = await write(store, Increment("j", 1, 0))
+    await write(store, Set("default/j", b"1", "application/vnd.x+json"))
+    (fourth,) = await write(store, Increment("default/j", 1, 0))
     assert fourth.entry is not None and fourth.entry.content_type == "application/vnd.x+json"
 
 
 # Prefixes
 
-ODD_KEYS = [
+_ODD = [
     "a", "a%", "a%b", "a_", "a_b", "ab", "aab", "A", "b", "a\u00ff", "a\u0100", "a/", "a/b",
     "\ud7ff", "\ud7ffx", "\ue000", "\ue000x", "\ufffd", "\uffff", "\U00010000", "x\ud7ff",
     "x\ud7ffy", "x\ue000", "\U0010ffff", "\U0010ffffa", "\U0010ffff\U0010ffff",
     "a\U0010ffff", "a\U0010ffffz", "a\U0010ffff\U0010ffff", "\U0010ffff" * 256, "\x01", "\x7f",
 ]  # fmt: skip
-ODD_PREFIXES = ["", *ODD_KEYS, "%", "_", "a\ud7ff", "nothing"]
+ODD_KEYS = [DEFAULT.key(key) for key in _ODD]
+ODD_PREFIXES = ["", *_ODD, "%", "_", "a\ud7ff", "nothing"]
 
 
 @pytest.mark.parametrize("prefix", ODD_PREFIXES)
 async def test_a_prefix_is_literal(store: Store, prefix: str) -> None:
+    prefix = DEFAULT.prefix(prefix)
     await write(store, *(Set(key, b"1", JSON) for key in ODD_KEYS))
     covered = sorted((k for k in ODD_KEYS if k.startswith(prefix)), key=lambda key: key.encode())
     rest = sorted((k for k in ODD_KEYS if not k.startswith(prefix)), key=lambda key: key.encode())
@@ -475,45 +509,60 @@ async def test_scanning_in_pieces(store: Store) -> None:
 
 
 async def test_the_end_of_a_scan_is_known(store: Store) -> None:
-    await write(store, Set("a1", b"12345", JSON), Set("a2", b"12345", JSON), Set("b", b"1", JSON))
-    one, more = await store.scan("a", "", 1, 100, NOW)
+    await write(
+        store,
+        Set("default/a1", b"12345", JSON),
+        Set("default/a2", b"12345", JSON),
+        Set("default/b", b"1", JSON),
+    )
+    one, more = await store.scan("default/a", "", 1, 100, NOW)
     assert ([entry.value for entry in one], more) == ([b"12345"], True)
-    both, more = await store.scan("a", "", 2, 100, NOW)
-    assert ([entry.key for entry in both], more) == (["a1", "a2"], False)
-    assert await store.scan("a", "a2", 5, 100, NOW) == ([], False)
-    assert await store.scan("a", "a1\U0010ffff", 5, 100, NOW) == (both[1:], False)
-    assert await store.scan("b", "a", 5, 100, NOW) == (await store.read(["b"], NOW), False)
+    both, more = await store.scan("default/a", "", 2, 100, NOW)
+    assert ([entry.key for entry in both], more) == (["default/a1", "default/a2"], False)
+    assert await store.scan("default/a", "default/a2", 5, 100, NOW) == ([], False)
+    assert await store.scan("default/a", "default/a1\U0010ffff", 5, 100, NOW) == (both[1:], False)
+    assert await store.scan("default/b", "default/a", 5, 100, NOW) == (
+        await store.read(["default/b"], NOW),
+        False,
+    )
     keys, more = await store.scan_keys("", "", 2, NOW)
-    assert ([entry.key for entry in keys], more) == (["a1", "a2"], True)
+    assert ([entry.key for entry in keys], more) == (["default/a1", "default/a2"], True)
     assert [entry.value for entry in keys] == [b"", b""]
     assert [entry.version for entry in keys] == [1, 2]
 
 
 async def test_a_prefix_is_deleted_key_by_key(store: Store) -> None:
     await write(
-        store, Set("a/1", b"1", JSON), Set("a/2", b"1", JSON, NOW + 1), Set("b", b"1", JSON)
+        store,
+        Set("default/a/1", b"1", JSON),
+        Set("default/a/2", b"1", JSON, NOW + 1),
+        Set("default/b", b"1", JSON),
     )
     seqlock = RecordingSeqlock()
-    written = await store.write([Granted(DeletePrefix("a/"))], NOW + 1, seqlock)
+    written = await store.write([Granted(DeletePrefix("default/a/"))], NOW + 1, seqlock)
     assert written.outcomes == [(Applied(removed=1),)], "the other one has expired"
-    assert seqlock.told == ["lock", {"a/1"}, "commit", "unlock"]
+    assert seqlock.told == ["lock", {"default/a/1"}, "commit", "unlock"]
     events, _ = await store.changes(3, 10)
-    assert events == [ChangeEvent(4, EventKind.DELETE, "a/1")]
-    assert await write(store, DeletePrefix("a/"), now=NOW + 1) == (Applied(),)
+    assert events == [ChangeEvent(4, EventKind.DELETE, "default/a/1")]
+    assert await write(store, DeletePrefix("default/a/"), now=NOW + 1) == (Applied(),)
     assert await store.last_version() == 4
 
 
 async def test_a_large_prefix_is_deleted_at_once(store: Store) -> None:
-    await write(store, *(Set(f"a/{n}", b"1", JSON) for n in range(1_500)), Set("b", b"1", JSON))
-    before = await get(store, "a/7")
+    await write(
+        store,
+        *(Set(f"default/a/{n}", b"1", JSON) for n in range(1_500)),
+        Set("default/b", b"1", JSON),
+    )
+    before = await get(store, "default/a/7")
     seqlock = RecordingSeqlock()
     written = await store.write(
         [
-            Granted(Set("a/new", b"1", JSON)),
-            Granted(DeletePrefix("a/")),
-            Granted(Set("a/7", b"2", JSON, None, ABSENT)),
-            Granted(Set("a/8", b"2", JSON, None, EXISTS)),
-            Granted(Increment("a/9", 1, 0)),
+            Granted(Set("default/a/new", b"1", JSON)),
+            Granted(DeletePrefix("default/a/")),
+            Granted(Set("default/a/7", b"2", JSON, None, ABSENT)),
+            Granted(Set("default/a/8", b"2", JSON, None, EXISTS)),
+            Granted(Increment("default/a/9", 1, 0)),
         ],
         NOW,
         seqlock,
@@ -521,32 +570,32 @@ async def test_a_large_prefix_is_deleted_at_once(store: Store) -> None:
     assert seqlock.told == ["lock", None, "commit", "unlock"]
     assert written.outcomes[1] == (Applied(removed=1_501),)
     assert isinstance(written.outcomes[3], ConditionFailed)
-    assert await keys_of(store) == ["a/7", "a/9", "b"]
-    assert await get(store, "a/8") is None
-    after = await get(store, "a/7")
+    assert await keys_of(store) == ["default/a/7", "default/a/9", "default/b"]
+    assert await get(store, "default/a/8") is None
+    after = await get(store, "default/a/7")
     assert before is not None and after is not None
     assert (after.value, after.id != before.id) == (b"2", True)
-    counter = await get(store, "a/9")
+    counter = await get(store, "default/a/9")
     assert counter is not None and counter.value == b"1"
     events, _ = await store.changes(1_502, 10)
     assert [(event.kind, event.key) for event in events] == [
-        ("reset", "a/"),
-        ("set", "a/7"),
-        ("set", "a/9"),
+        ("reset", "default/a/"),
+        ("set", "default/a/7"),
+        ("set", "default/a/9"),
     ]
     # Entries set since then stay, however often sweeps run.
     for _ in range(20):
         await write(store, Sweep(100))
-    assert await keys_of(store) == ["a/7", "a/9", "b"]
-    assert await get(store, "a/7") == after
-    assert await write(store, Delete("a/7")) == (Applied(removed=1),)
-    assert await write(store, DeletePrefix("a/")) == (Applied(removed=1),)
-    assert await keys_of(store) == ["b"]
+    assert await keys_of(store) == ["default/a/7", "default/a/9", "default/b"]
+    assert await get(store, "default/a/7") == after
+    assert await write(store, Delete("default/a/7")) == (Applied(removed=1),)
+    assert await write(store, DeletePrefix("default/a/")) == (Applied(removed=1),)
+    assert await keys_of(store) == ["default/b"]
 
 
 async def test_a_prefix_is_deleted_in_a_transaction_of_its_own(store: Store) -> None:
-    for alone in (DeletePrefix("k"), Sweep(10)):
-        assert isinstance(await refusal(store, Set("k", b"1", JSON), alone), InvalidRequest)
+    for alone in (DeletePrefix("default/k"), Sweep(10)):
+        assert isinstance(await refusal(store, Set("default/k", b"1", JSON), alone), InvalidRequest)
         assert isinstance(await refusal(store, alone, alone), InvalidRequest)
     assert await store.last_version() == 0
 
@@ -555,16 +604,16 @@ async def test_a_prefix_is_deleted_in_a_transaction_of_its_own(store: Store) -> 
 
 
 async def test_many_keys_at_once(store: Store) -> None:
-    keys = [f"k{n}" for n in range(1_100)]
+    keys = [f"default/k{n}" for n in range(1_100)]
     applied = await write(store, *(Set(key, key.encode(), JSON) for key in keys))
     assert [a.entry and a.entry.version for a in applied] == list(range(1, 1_101))
-    shuffled = [*keys, "absent"]
+    shuffled = [*keys, "default/absent"]
     random.Random(1).shuffle(shuffled)
     entries = await store.read(shuffled, NOW)
     assert [getattr(entry, "key", None) for entry in entries] == [
-        None if key == "absent" else key for key in shuffled
+        None if key == "default/absent" else key for key in shuffled
     ]
-    removed = await write(store, *(Delete(key) for key in [*keys[:600], "absent"]))
+    removed = await write(store, *(Delete(key) for key in [*keys[:600], "default/absent"]))
     assert sum(a.removed for a in removed) == 600
     assert await keys_of(store) == sorted(keys[600:])
 
@@ -575,11 +624,17 @@ async def test_many_keys_at_once(store: Store) -> None:
 async def test_the_change_log(reopen: Opener) -> None:
     store = await reopen()
     assert await store.changes(0, 10) == ([], True)
-    await write(store, Set("a", b"1", JSON), Set("b", b"1", JSON), Delete("a"), Delete("none"))
+    await write(
+        store,
+        Set("default/a", b"1", JSON),
+        Set("default/b", b"1", JSON),
+        Delete("default/a"),
+        Delete("default/none"),
+    )
     events = [
-        ChangeEvent(1, EventKind.SET, "a"),
-        ChangeEvent(2, EventKind.SET, "b"),
-        ChangeEvent(3, EventKind.DELETE, "a"),
+        ChangeEvent(1, EventKind.SET, "default/a"),
+        ChangeEvent(2, EventKind.SET, "default/b"),
+        ChangeEvent(3, EventKind.DELETE, "default/a"),
     ]
     store = await reopen()
     assert await store.changes(0, 10) == (events, True)
@@ -592,7 +647,7 @@ async def test_the_change_log(reopen: Opener) -> None:
 async def test_the_change_log_is_bounded(reopen: Opener) -> None:
     store = await reopen(change_log_size=3)
     for n in range(10):
-        await put(store, f"k{n}")
+        await put(store, f"default/k{n}")
     assert len((await store.changes(0, 100))[0]) == 10
     seqlock = RecordingSeqlock()
     written = await store.write([Granted(Sweep(4))], NOW, seqlock)
@@ -607,16 +662,341 @@ async def test_the_change_log_is_bounded(reopen: Opener) -> None:
     assert len(await keys_of(store)) == 10
 
 
+# Tenants and tokens
+
+
+NO_LIMITS = TenantLimits()
+EXPIRY = 2_000.0
+
+
+def some_token(
+    identifier: str,
+    scope: TokenScope = TokenScope.READ,
+    tenant: str | None = "default",
+    prefix: str | None = None,
+) -> Token:
+    return Token(
+        id=identifier,
+        name=f"token {identifier}",
+        scope=scope,
+        tenant=tenant,
+        prefix=prefix,
+        created_at=NOW + 0.25,
+        expires_at=None if scope is TokenScope.ADMIN else EXPIRY,
+    )
+
+
+async def access(store: Store, known: int | None = None) -> Access:
+    found = await store.access(known)
+    assert found is not None
+    return found
+
+
+async def test_a_new_database_is_open(store: Store) -> None:
+    found = await access(store)
+    assert not found.closed and not found.tokens
+    assert found.tenants == {"default": Tenant("default", 0, 0, NO_LIMITS)}
+    assert await store.access(found.version) is None
+    assert await store.access(found.version + 1) == found
+
+
+async def test_tenants_are_kept(reopen: Opener) -> None:
+    store = await reopen()
+    versions = {(await access(store)).version}
+    for command, created in (
+        (PutTenant("b", max_entries=5), True),
+        (PutTenant("a"), True),
+        (PutTenant("b", max_bytes=0, max_requests_per_second=7), False),
+        (PutTenant("b", max_entries=None), False),
+        (PutTenant("default", max_entries=1 << 53), False),
+    ):
+        assert await write(store, command) == (Applied(created=created),)
+        versions.add((await access(store)).version)
+    assert len(versions) == 6, "each has another version"
+    store = await reopen()
+    found = await access(store)
+    assert list(found.tenants) == ["a", "b", "default"]
+    assert found.tenants["a"].limits == NO_LIMITS
+    assert found.tenants["b"].limits == TenantLimits(max_bytes=0, max_requests_per_second=7)
+    assert found.tenants["default"].limits == TenantLimits(max_entries=1 << 53)
+    assert not found.closed
+    assert await store.last_version() == 0, "entries have not changed"
+
+
+async def test_what_changes_nothing_has_no_new_version(store: Store) -> None:
+    await write(store, PutTenant("a", max_entries=5))
+    known = (await access(store)).version
+    for command in (
+        PutTenant("a"),
+        PutTenant("a", max_entries=5, max_bytes=None),
+        DeleteTenant("b"),
+        RevokeToken("none"),
+        DisableTokens(),
+    ):
+        seqlock = RecordingSeqlock()
+        written = await store.write([Granted(command)], NOW, seqlock)
+        assert written.outcomes == [(Applied(),)]
+        assert (seqlock.told, written.ticket) == (["lock", "unlock"], None)
+    await put(store, "default/k")
+    assert await store.access(known) is None
+
+
+async def test_tokens_are_kept(reopen: Opener) -> None:
+    store = await reopen()
+    await write(store, PutTenant("t"))
+    tokens = {
+        b"3" * 32: some_token("3", tenant="t", prefix="p/"),
+        b"1" * 32: some_token("1", TokenScope.ADMIN, None),
+        b"2" * 32: some_token("2", TokenScope.METRICS, None),
+        b"4" * 32: some_token("4", TokenScope.WRITE, prefix=""),
+    }
+    for digest, token in tokens.items():
+        known = (await access(store)).version
+        seqlock = RecordingSeqlock()
+        written = await store.write([Granted(CreateToken(token, digest))], NOW, seqlock)
+        assert written.outcomes == [(Applied(created=True),)]
+        assert seqlock.told == ["lock", "unlock"], "no key changes"
+        assert (await access(store, known)).closed
+    store = await reopen()
+    found = await access(store)
+    assert list(found.tokens.items()) == list(tokens.items()), "in order of creation"
+    assert found.closed
+
+
+async def test_revoked_tokens_leave_the_database_closed(store: Store) -> None:
+    for each in "12":
+        await write(store, CreateToken(some_token(each), each.encode() * 32))
+    known = (await access(store)).version
+    for each in "21":
+        assert await write(store, RevokeToken(each)) == (Applied(removed=1),)
+        found = await access(store, known)
+        known = found.version
+        assert found.closed
+    assert not found.tokens
+    assert await write(store, DisableTokens()) == (Applied(),)
+    assert not (await access(store, known)).closed
+
+
+async def test_disabling_tokens_removes_all(store: Store) -> None:
+    for each in "12":
+        await write(store, CreateToken(some_token(each), each.encode() * 32))
+    known = (await access(store)).version
+    assert await write(store, DisableTokens()) == (Applied(removed=2),)
+    found = await access(store, known)
+    assert not found.closed and not found.tokens
+
+
+async def test_a_token_that_cannot_be_made(store: Store) -> None:
+    await write(store, CreateToken(some_token("1"), b"1" * 32))
+    known = (await access(store)).version
+    missing = await refusal(store, CreateToken(some_token("2", tenant="none"), b"2" * 32))
+    assert isinstance(missing, NoSuchTenant) and missing.name == "none"
+    for again in (
+        CreateToken(some_token("1"), b"2" * 32),
+        CreateToken(some_token("2"), b"1" * 32),
+    ):
+        assert isinstance(await refusal(store, again), InvalidRequest)
+    assert await store.access(known) is None
+
+
+async def test_a_deleted_tenant_is_gone_at_once(store: Store) -> None:
+    for name in ("t", "t1", "u"):
+        await write(store, PutTenant(name, max_bytes=100))
+        await write(store, CreateToken(some_token(name, tenant=name), name.encode() * 16))
+        await put(store, f"{name}/k")
+    await put(store, "t/second")
+    await write(store, CreateToken(some_token("a", TokenScope.ADMIN, None), b"a" * 32))
+    known = (await access(store)).version
+    seqlock = RecordingSeqlock()
+    written = await store.write([Granted(DeleteTenant("t"))], NOW, seqlock)
+    assert written.outcomes == [(Applied(removed=1),)]
+    assert seqlock.told == ["lock", None, "commit", "unlock"]
+    found = await access(store, known)
+    assert list(found.tenants) == ["default", "t1", "u"]
+    assert [token.id for token in found.tokens.values()] == ["t1", "u", "a"]
+    assert await keys_of(store) == ["t1/k", "u/k"]
+    events, _ = await store.changes(4, 10)
+    assert events == [ChangeEvent(5, EventKind.RESET, "t/")]
+    await write(store, PutTenant("t"))
+    assert (await access(store)).tenants["t"] == Tenant("t", 0, 0, NO_LIMITS)
+    assert await keys_of(store, "t/") == []
+    await put(store, "t/k")
+    assert await keys_of(store, "t/") == ["t/k"]
+
+
+async def test_the_tenant_default_stays(store: Store) -> None:
+    await put(store, "default/k")
+    assert isinstance(await refusal(store, DeleteTenant("default")), TenantRequired)
+    assert await keys_of(store) == ["default/k"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        PutTenant("t"),
+        DeleteTenant("t"),
+        CreateToken(some_token("1"), b"1" * 32),
+        RevokeToken("1"),
+        DisableTokens(),
+    ],
+    ids=lambda command: type(command).__name__,
+)
+async def test_access_changes_in_a_transaction_of_its_own(store: Store, command: Command) -> None:
+    known = (await access(store)).version
+    assert isinstance(await refusal(store, command, command), InvalidRequest)
+    assert isinstance(await refusal(store, Set("default/k", b"1", JSON), command), InvalidRequest)
+    assert await store.access(known) is None
+    assert await store.last_version() == 0
+
+
+async def test_neighbours_of_a_refused_command_are_made(store: Store) -> None:
+    outcomes = await write_group(
+        store,
+        Granted(Set("default/a", b"1", JSON)),
+        Granted(DeleteTenant("default")),
+        Granted(PutTenant("t")),
+        Granted(Set("t/b", b"1", JSON)),
+    )
+    assert isinstance(outcomes[1], TenantRequired)
+    assert all(isinstance(outcomes[at], tuple) for at in (0, 2, 3))
+    assert await keys_of(store) == ["default/a", "t/b"]
+
+
+# Usage and limits
+
+
+async def usage(store: Store, tenant: str = "t") -> tuple[int, int]:
+    found = (await access(store)).tenants[tenant]
+    return found.entries, found.bytes
+
+
+async def test_keys_and_values_are_counted(store: Store) -> None:
+    await write(store, PutTenant("t"))
+    for commands, expected in (
+        ((Set("t/é", b"123", OCTETS),), (1, 5)),
+        ((Set("t/é", b"", OCTETS),), (1, 2)),
+        ((Set("t/k", b"12", OCTETS), Set("t/k", b"1", OCTETS)), (2, 4)),
+        ((Increment("t/n", 99, 0),), (3, 7)),
+        ((Increment("t/n", 1, 0),), (3, 8)),
+        ((Delete("t/k"), Delete("t/k"), Delete("t/absent")), (2, 6)),
+        ((Set("t/k", b"12", OCTETS, NOW + 1),), (3, 9)),
+        ((DeletePrefix("t/n"),), (2, 5)),
+        ((DeletePrefix("t/"),), (0, 0)),
+    ):
+        await write(store, *commands)
+        assert await usage(store) == expected, commands
+    assert await usage(store, "default") == (0, 0)
+
+
+async def test_what_has_expired_counts_until_it_is_removed(store: Store) -> None:
+    await write(store, PutTenant("t"))
+    await write(store, *(Set(f"t/{n}", b"1", JSON, NOW + 1) for n in range(4)))
+    later = NOW + 1
+    assert await write(store, Delete("t/0"), now=later) == (Applied(),)
+    assert await write(store, DeletePrefix("t/"), now=later) == (Applied(),)
+    assert await usage(store) == (4, 8)
+    await write(store, Set("t/0", b"12", JSON), now=later)
+    assert await usage(store) == (4, 9)
+    await write(store, Sweep(10), now=later)
+    assert await usage(store) == (1, 3)
+
+
+@pytest.mark.parametrize("everything", [True, False])
+async def test_a_large_prefix_is_counted_at_once(store: Store, everything: bool) -> None:
+    await write(store, PutTenant("t"))
+    await write(store, *(Set(f"t/a/{n:04}", b"1", JSON) for n in range(1_500)))
+    expiring = [Set(f"t/a/x{n}", b"1", JSON, NOW + 1) for n in range(3)]
+    await write(store, *expiring, Set("t/b", b"1", JSON), Set("default/k", b"1", JSON))
+    later = NOW + 1
+    applied = await write(store, DeletePrefix("t/" if everything else "t/a/"), now=later)
+    assert applied == (Applied(removed=1_501 if everything else 1_500),)
+    assert await usage(store) == ((0, 0) if everything else (1, 2))
+    await write(store, Set("t/a/0001", b"12", JSON), now=later)
+    kept = await usage(store)
+    assert kept == ((1, 8) if everything else (2, 10))
+    while (await write(store, Sweep(400), now=later))[0].removed:
+        pass
+    assert await usage(store) == kept
+    assert await usage(store, "default") == (1, 2)
+
+
+async def test_a_limit_is_exact(store: Store) -> None:
+    await write_group(
+        store, Granted(PutTenant("t", max_entries=2)), Granted(PutTenant("u", max_bytes=6))
+    )
+    outcomes = await write_group(
+        store,
+        Granted(Set("t/a", b"1", JSON), Set("u/a", b"123", JSON)),
+        Granted(Set("t/b", b"1", JSON), Set("t/c", b"1", JSON)),
+        Granted(Set("t/b", b"1", JSON), Set("u/b", b"12", JSON)),
+        Granted(Set("t/b", b"1", JSON), Set("u/b", b"1", JSON)),
+        Granted(Set("t/c", b"1", JSON)),
+        Granted(Set("t/c", b"1", JSON), Delete("t/a")),
+        Granted(Set("u/c", b"", JSON)),
+        Granted(Set("u/b", b"12", JSON)),
+        Granted(Set("default/k", bytes(100), OCTETS)),
+        Granted(Increment("u/c", 1, 0)),
+        Granted(Set("u/a", b"", JSON), Increment("u/c", 1, 0)),
+    )
+    refused = [at for at, each in enumerate(outcomes) if isinstance(each, QuotaExceeded)]
+    assert refused == [1, 2, 4, 6, 7, 9]
+    assert all(isinstance(outcomes[at], tuple) for at in (0, 3, 5, 8, 10))
+    assert await usage(store, "t") == (2, 4)
+    assert await usage(store, "u") == (3, 5)
+    assert await keys_of(store) == ["default/k", "t/b", "t/c", "u/a", "u/b", "u/c"]
+    events, _ = await store.changes(0, 100)
+    assert [event.version for event in events] == list(range(1, 10)), "refused ones leave no gaps"
+
+
+async def test_what_does_not_grow_passes_above_a_limit(store: Store) -> None:
+    await write(store, PutTenant("t"))
+    await write(store, *(Set(f"t/{n}", b"1234", JSON) for n in range(5)))
+    await write(store, PutTenant("t", max_entries=2, max_bytes=10))
+    for commands in (
+        (Set("t/0", b"4321", JSON),),
+        (Set("t/0", b"1", JSON),),
+        (Delete("t/1"),),
+        (Set("t/new", b"123", JSON), Delete("t/2"), Delete("t/3")),
+    ):
+        await write(store, *commands)
+    assert await usage(store) == (3, 2 + 6 + 5)
+    assert isinstance(await refusal(store, Set("t/0", b"12", JSON)), QuotaExceeded)
+    assert isinstance(await refusal(store, Set("t/5", b"", JSON)), QuotaExceeded)
+    assert await write(store, DeletePrefix("t/")) == (Applied(removed=3),)
+
+
+async def test_what_has_expired_takes_no_room(store: Store) -> None:
+    await write(store, PutTenant("t", max_entries=2, max_bytes=8))
+    await write(store, Set("t/a", b"1", JSON, NOW + 1), Set("t/b", b"1", JSON, NOW + 1))
+    later = NOW + 1
+    outcomes = await write_group(
+        store,
+        Granted(Set("t/c", b"1", JSON)),
+        Granted(Set("t/a", b"1", JSON)),  # in place of an expired one
+        Granted(Set("t/b", b"1", JSON)),
+        Granted(Set("t/a", bytes(5), OCTETS)),
+        Granted(Set("t/d", b"1", JSON, NOW)),  # expires before it is stored
+        Granted(Set("t/a", bytes(6), OCTETS)),
+        now=later,
+    )
+    refused = [at for at, each in enumerate(outcomes) if isinstance(each, QuotaExceeded)]
+    assert refused == [2, 5]
+    assert await keys_of(store, "t/", now=later) == ["t/a", "t/c"]
+
+
 # Withdrawing, the seqlock, closing
 
 
 async def test_a_withdrawn_transaction_is_not_made(store: Store) -> None:
     seqlock = RecordingSeqlock()
-    group = [Withdrawn(Set("a", b"1", JSON)), Granted(Set("b", b"1", JSON, None, ABSENT))]
-    written = await store.write([*group, Withdrawn(Delete("b"))], NOW, seqlock)
+    group = [
+        Withdrawn(Set("default/a", b"1", JSON)),
+        Granted(Set("default/b", b"1", JSON, None, ABSENT)),
+    ]
+    written = await store.write([*group, Withdrawn(Delete("default/b"))], NOW, seqlock)
     assert written.outcomes[0] is None and written.outcomes[2] is None
-    assert seqlock.told == ["lock", {"b"}, "commit", "unlock"]
-    assert await keys_of(store) == ["b"]
+    assert seqlock.told == ["lock", {"default/b"}, "commit", "unlock"]
+    assert await keys_of(store) == ["default/b"]
     assert await store.last_version() == 1
 
 
@@ -624,12 +1004,12 @@ async def test_a_withdrawn_transaction_is_not_made(store: Store) -> None:
     "group",
     [
         [],
-        [Withdrawn(Set("k", b"1", JSON))],
+        [Withdrawn(Set("default/k", b"1", JSON))],
         [Granted()],
-        [Granted(Delete("absent"))],
-        [Granted(Set("k", b"1", JSON, None, EXISTS))],
-        [Granted(Set("k", b"1", JSON), Delete("k", EXISTS))],
-        [Granted(DeletePrefix("absent"))],
+        [Granted(Delete("default/absent"))],
+        [Granted(Set("default/k", b"1", JSON, None, EXISTS))],
+        [Granted(Set("default/k", b"1", JSON), Delete("default/k", EXISTS))],
+        [Granted(DeletePrefix("default/absent"))],
         [Granted(Sweep(10))],
     ],
     ids=str,
@@ -644,18 +1024,18 @@ async def test_a_group_without_changes_begins_no_write(store: Store, group: list
 
 
 async def test_the_seqlock_gets_the_keys_that_really_change(store: Store) -> None:
-    await put(store, "a")
+    await put(store, "default/a")
     seqlock = RecordingSeqlock()
     written = await store.write(
         [
-            Granted(Delete("a"), Set("b", b"1", JSON), Delete("absent")),
-            Granted(Set("c", b"1", JSON, None, EXISTS)),
-            Granted(Increment("d", 1, 0)),
+            Granted(Delete("default/a"), Set("default/b", b"1", JSON), Delete("default/absent")),
+            Granted(Set("default/c", b"1", JSON, None, EXISTS)),
+            Granted(Increment("default/d", 1, 0)),
         ],
         NOW,
         seqlock,
     )
-    assert seqlock.told == ["lock", {"a", "b", "d"}, "commit", "unlock"]
+    assert seqlock.told == ["lock", {"default/a", "default/b", "default/d"}, "commit", "unlock"]
     assert written.ticket is not None
 
 
@@ -665,44 +1045,59 @@ async def test_the_store_can_serve_until_it_is_closed(store: Store) -> None:
     await store.close()
     for call in (
         store.check(),
-        store.read(["k"], NOW),
+        store.read(["default/k"], NOW),
         store.scan("", "", 1, 1, NOW),
         store.scan_keys("", "", 1, NOW),
         store.changes(0, 1),
         store.last_version(),
+        store.access(None),
     ):
         with pytest.raises(StoreUnavailable):
             await call
-    assert isinstance(await refusal(store, Set("k", b"1", JSON)), StoreUnavailable)
+    assert isinstance(await refusal(store, Set("default/k", b"1", JSON)), StoreUnavailable)
 
 
 # Stores against each other
 
 
+TENANTS = ["default", "t", "u", "t-1"]
+
+
+def some_key(rng: random.Random) -> str:
+    rest = rng.choice(["", "/", "%", "/x", "é", "\U0010ffff"])
+    return f"{rng.choice(TENANTS)}/{rng.choice('abc')}{rest}"
+
+
 def some_change(rng: random.Random, now: float, version: int) -> Command:
-    key = rng.choice("abc") + rng.choice(["", "/", "%", "/x", "/y", "\U0010ffff"])
+    key = some_key(rng)
     seen = frozenset(rng.randrange(version + 1) for _ in range(5))
     condition = rng.choice(
         [None, None, None, ABSENT, EXISTS, Condition(versions=seen), Condition(not_versions=seen)]
     )
     # No two entries expire at the same moment, because their order of removal is unspecified.
     expires_at = now + rng.uniform(-0.5, 3.0) if rng.random() < 0.3 else None
-    match rng.randrange(10):
+    match rng.randrange(12):
         case 0 | 1 | 2 | 3:
-            value = rng.choice([b"1", b"-7", b'"x"', b"[]"])
+            value = rng.choice([b"1", b"-7", b'"x"', b"[]", b'"larger"'])
             return Set(key, value, rng.choice([JSON, JSON, OCTETS]), expires_at, condition)
         case 4 | 5:
             return Delete(key, condition)
         case 6 | 7:
             return Increment(key, rng.randrange(-3, 4), 10, expires_at, condition)
         case 8:
-            return DeletePrefix(rng.choice(["", "a", "b/", "c", "c/x"]))
-    return Sweep(10_000)
+            prefix = rng.choice(["", "", "a", "b/", "c", "c/x"])
+            return DeletePrefix(f"{rng.choice(TENANTS)}/{prefix}")
+        case 9:
+            return Sweep(10_000)
+        case 10:
+            return DeleteTenant(rng.choice(TENANTS))
+    limits = rng.choice([None, 3, 5]), rng.choice([None, 10, 30])
+    return PutTenant(rng.choice(TENANTS), max_entries=limits[0], max_bytes=limits[1])
 
 
 def some_claim(rng: random.Random, now: float, version: int) -> Granted:
     changes = [some_change(rng, now, version) for _ in range(rng.choice([1, 1, 1, 2, 5]))]
-    alone = [change for change in changes if isinstance(change, DeletePrefix | Sweep)]
+    alone = [change for change in changes if not isinstance(change, KeyCommand)]
     return (Withdrawn if rng.random() < 0.05 else Granted)(*(alone[:1] or changes))
 
 
@@ -718,9 +1113,10 @@ async def seen(store: Store, group: list[Granted], now: float, prefix: str) -> s
         (
             shown,
             seqlock.told,
+            await store.access(None),
             await store.scan("", "", 100, 1 << 20, now),
-            await store.scan_keys(prefix, "a/", 3, now),
-            await store.read(["a", "b/", "c/x"], now),
+            await store.scan_keys(prefix, "default/a/", 3, now),
+            await store.read(["default/a", "t/b/", "u/c/x"], now),
             await store.changes(max(0, await store.last_version() - 20), 100),
         )
     )
@@ -734,7 +1130,7 @@ async def seen(store: Store, group: list[Granted], now: float, prefix: str) -> s
 async def test_two_stores_never_differ(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Random groups in both: the same outcomes, the same entries, the same log, at every step."""
+    """Random groups in both: the same outcomes, entries, usage and log, at every step."""
     monkeypatch.setattr(sql_sweep, "ONE_BY_ONE", 2)
     rng = random.Random(seed)
     real = await SqliteStore.open(tmp_path / "x.db", RecordingSeqlock().lock, change_log_size=40)
@@ -745,7 +1141,7 @@ async def test_two_stores_never_differ(
             now += rng.choice([0.0, 0.25, 1.0])
             version = await fake.last_version()
             group = [some_claim(rng, now, version) for _ in range(rng.choice([1, 1, 3, 8]))]
-            prefix = rng.choice(["", "a", "c/"])
+            prefix = rng.choice(["", "default/a", "t/", "u/c"])
             assert await seen(real, group, now, prefix) == await seen(fake, group, now, prefix)
     finally:
         await real.close()

@@ -174,4 +174,85 @@ MUTATIONS: Final = {
             ),
         },
     ),
+    **of(
+        "tenantbase/interfaces/sqlite/rows.py",
+        ["tests/interfaces/test_store.py", "tests/interfaces/sqlite/test_usage.py"],
+        {
+            "a-replaced-value-still-counts": (
+                "                else:\n                    size -= before\n",
+                "",
+            ),
+            "expired-entries-take-room": (
+                "if entries - absent > (allowed",
+                "if entries > (allowed",
+            ),
+            "a-replaced-row-counts-as-expired": (
+                "if key in self._dead and key in self._sizes:  # replaced",
+                "if False:",
+            ),
+            "overwriting-is-refused-above-a-limit": (
+                "if too_many and more_entries > 0:",
+                "if too_many:",
+            ),
+            "an-expired-row-outlives-its-deletion": (
+                "elif key in self._dead:  # set and deleted again",
+                "elif False:",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/sweep.py",
+        ["tests/interfaces/test_store.py", "tests/interfaces/sqlite/test_usage.py"],
+        {
+            "swept-rows-still-count": (
+                "            if tenant is not None:\n",
+                "            if False:\n",
+            ),
+            "a-deleted-prefix-still-counts": ("    tenant.entries -= entries\n", ""),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/usage.py",
+        ["tests/interfaces/test_store.py", "tests/interfaces/sqlite/test_usage.py"],
+        {
+            "keys-are-counted-in-characters": (
+                "return (len(key) if key.isascii() else len(key.encode())) - self._start_bytes",
+                "return len(key) - self._start_bytes",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/apply.py",
+        ["tests/interfaces/test_store.py", "tests/interfaces/sqlite/test_usage.py"],
+        {
+            "limits-in-a-group-are-those-before-it": (
+                "            usage.settle()\n            try:\n",
+                "            try:\n",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/access.py",
+        ["tests/interfaces/test_store.py"],
+        {
+            "a-deleted-tenants-tokens-stay": (
+                '    connection.execute("DELETE FROM tokens WHERE tenant = ?", (name,))\n',
+                "",
+            ),
+            "a-new-limit-goes-unnoticed": (
+                "    _changed(connection)\n    return Applied(created=before is None)\n",
+                "    return Applied(created=before is None)\n",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/schema.py",
+        ["tests/interfaces/sqlite/test_migration.py"],
+        {
+            "rows-under-a-deleted-prefix-are-counted": (
+                "FROM entries WHERE NOT EXISTS (",
+                "FROM entries WHERE 1 OR NOT EXISTS (",
+            ),
+        },
+    ),
 }

@@ -5,19 +5,32 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
-from typing import cast
+from typing import Final, cast
 
-from tenantbase.commands import Applied, DeletePrefix, KeyCommand, Sweep, Transaction
+from tenantbase.commands import (
+    AdminCommand,
+    Applied,
+    Delete,
+    DeletePrefix,
+    Increment,
+    KeyCommand,
+    Set,
+    Sweep,
+    Transaction,
+)
 from tenantbase.errors import ConditionFailed, InvalidRequest, StoreUnavailable, TenantbaseError
 from tenantbase.events import EventKind
+from tenantbase.interfaces.sqlite.access import administer
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
+from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, unavailable
 from tenantbase.interfaces.sqlite.rows import Rows, outcome
-from tenantbase.interfaces.sqlite.schema import concerns_a_row, unavailable
 from tenantbase.interfaces.sqlite.sweep import delete_prefix, sweep
+from tenantbase.interfaces.sqlite.usage import Usage
 from tenantbase.scope import plain_key
 
 Outcome = tuple[Applied, ...] | TenantbaseError
 _Named = tuple[KeyCommand, ...]
+_NAMED: Final = (Set, Delete, Increment)  # a tuple, which is checked faster than a union
 
 
 def apply(
@@ -31,23 +44,25 @@ def apply(
     """Apply transactions in order, inside one SQLite transaction.
 
     Each sees the effects of those before it. Consecutive ones that name their keys are worked out
-    together; a prefix delete or a sweep separates them.
+    together; any other command separates them.
 
     Args:
         damaged: rows, by ``created``, that cannot be removed: sweeps pass over them, and deleting
             their keys hides them.
     """
+    usage = Usage(connection)
     outcomes: list[Outcome] = []
     for alone, group in groupby(transactions, _stands_alone):
         if alone:
             outcomes.extend(
-                _apply_alone(connection, change_log, each, change_log_size, now, damaged)
+                _apply_alone(connection, change_log, usage, each, change_log_size, now, damaged)
                 for each in group
             )
         else:
             run = cast("list[_Named]", list(group))  # the type checker does not see groupby's key
-            outcomes.extend(_apply_run(connection, change_log, run, now, damaged))
+            outcomes.extend(_apply_run(connection, change_log, usage, run, now, damaged))
     change_log.write()
+    usage.settle()
     return outcomes
 
 
@@ -101,12 +116,13 @@ def find_damage(
 
 
 def _stands_alone(transaction: Transaction) -> bool:
-    return any(isinstance(command, DeletePrefix | Sweep) for command in transaction)
+    return any(not isinstance(command, _NAMED) for command in transaction)
 
 
 def _apply_alone(
     connection: sqlite3.Connection,
     change_log: ChangeLog,
+    usage: Usage,
     transaction: Transaction,
     change_log_size: int,
     now: float,
@@ -114,26 +130,35 @@ def _apply_alone(
 ) -> Outcome:
     match transaction:
         case (DeletePrefix(prefix=prefix),):
-            return (delete_prefix(connection, change_log, prefix, now),)
+            return (delete_prefix(connection, change_log, usage, prefix, now),)
         case (Sweep(limit=limit),):
-            return (sweep(connection, change_log, change_log_size, limit, now, damaged),)
+            return (sweep(connection, change_log, usage, change_log_size, limit, now, damaged),)
+        case (command,) if isinstance(command, AdminCommand):
+            usage.settle()
+            try:
+                return (administer(connection, change_log, command),)
+            except TenantbaseError as error:
+                return error.with_traceback(None)
     return InvalidRequest("deleting a prefix is a transaction of its own", "prefix")
 
 
 def _apply_run(
     connection: sqlite3.Connection,
     change_log: ChangeLog,
+    usage: Usage,
     transactions: Sequence[_Named],
     now: float,
     damaged: Collection[int],
 ) -> list[Outcome]:
-    rows = Rows(connection, now, [command for each in transactions for command in each], damaged)
+    commands = [command for each in transactions for command in each]
+    rows = Rows(connection, now, commands, usage, damaged)
     outcomes: list[Outcome] = []
     for transaction in transactions:
         length = len(change_log)
         try:
-            outcomes.append(_apply_named(change_log, rows, transaction))
+            applied = _apply_named(change_log, rows, transaction)
             rows.accept()
+            outcomes.append(applied)
         except TenantbaseError as error:
             # Its traceback refers to this stack frame, and so to the values of the whole group:
             # a cycle, which would keep them until the next garbage collection.
@@ -145,6 +170,8 @@ def _apply_run(
 
 
 def _apply_named(change_log: ChangeLog, rows: Rows, transaction: _Named) -> tuple[Applied, ...]:
+    if rows.missing_tenants:
+        rows.check_tenants(transaction)
     # Conditions are about the state that the client knew: the one before the transaction.
     for command in transaction:
         if command.condition is not None:

@@ -17,20 +17,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Final, Never
 
-from tenantbase.commands import Delete, DeletePrefix, Set, Sweep, Transaction
+from tenantbase.commands import Delete, Removal, Set, Sweep, Transaction
 from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from tenantbase.interfaces.sqlite.apply import Outcome, apply, find_damage
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
+from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, error_code, unavailable
 from tenantbase.interfaces.sqlite.reserve import Reserve
 from tenantbase.interfaces.sqlite.salvage import begin_rebuilding
-from tenantbase.interfaces.sqlite.schema import (
-    EXPIRY_INDEX,
-    busy_timeout,
-    concerns_a_row,
-    error_code,
-    identity,
-    unavailable,
-)
+from tenantbase.interfaces.sqlite.schema import EXPIRY_INDEX, busy_timeout, identity
 from tenantbase.interfaces.sqlite.sweep import find_damaged, find_damaged_keys
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
 
@@ -376,7 +370,7 @@ def _is_definite(error: Exception) -> bool:
 
 
 def _only_deletes(transaction: Transaction) -> bool:
-    return all(isinstance(command, Delete | DeletePrefix | Sweep) for command in transaction)
+    return all(isinstance(command, Removal) for command in transaction)
 
 
 def _value_bytes(transactions: Sequence[Transaction]) -> int:

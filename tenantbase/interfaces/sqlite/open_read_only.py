@@ -17,8 +17,9 @@ from typing import Final
 from urllib.parse import quote
 
 from tenantbase.errors import CannotOpen, StoreUnavailable
+from tenantbase.interfaces.sqlite.driver_errors import reason
 from tenantbase.interfaces.sqlite.foreign import APPLICATION_ID
-from tenantbase.interfaces.sqlite.schema import MIGRATIONS, reason
+from tenantbase.interfaces.sqlite.schema import MIGRATIONS
 
 _BUSY_SECONDS: Final = 5.0
 

@@ -10,7 +10,7 @@ from typing import Final
 from tenantbase.entry import MAX_KEY_BYTES, Entry
 from tenantbase.errors import LeftOut, StoreError
 from tenantbase.events import ChangeEvent, EventKind
-from tenantbase.interfaces.sqlite.schema import concerns_a_row, unavailable
+from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, unavailable
 from tenantbase.scope import plain_key
 
 # Greater than every legal key: the highest character, once more than fits in a key.
@@ -30,6 +30,9 @@ DELETED: Final = """(
 # row's expiry: all that DELETED needs is in the index on key, so a million such rows are skipped
 # in milliseconds.
 ALIVE: Final = f"CASE WHEN {DELETED} THEN 0 ELSE expires_at IS NULL OR expires_at > ? END"
+
+# The same, but NULL for a row under a deleted prefix.
+STATE: Final = ALIVE.replace("THEN 0", "THEN NULL")
 
 _ENTRY: Final = "key, value, content_type, id, version, expires_at"
 _KEYS_A_QUERY: Final = 256

@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 import sqlite3
 import uuid
-from collections.abc import Collection, Sequence
-from typing import Final
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, cast
 
 from tenantbase.commands import Applied, Delete, Increment, KeyCommand, Set
 from tenantbase.entry import JSON, Entry, is_json
-from tenantbase.errors import InvalidRequest, WrongType
-from tenantbase.interfaces.sqlite.queries import ALIVE, key_batches
-from tenantbase.scope import plain_key
+from tenantbase.errors import InvalidRequest, NoSuchTenant, QuotaExceeded, WrongType
+from tenantbase.interfaces.sqlite.queries import STATE, key_batches
+from tenantbase.interfaces.sqlite.usage import TenantUsage, Usage, expired_rows
+from tenantbase.scope import plain_key, tenant_of, tenants_of
 
 MAX_DIGITS: Final = 1_000
 _TOO_LARGE: Final = 10**MAX_DIGITS
@@ -24,7 +25,7 @@ _INTEGER: Final = re.compile(rb"-?(?:0|[1-9][0-9]*)")
 _WHITESPACE: Final = b" \t\n\r"  # what JSON allows around a value (RFC 8259, section 2)
 
 _LOOK_UP: Final = (
-    f"SELECT created, {ALIVE}, key, {{}}, content_type, id, version, expires_at"
+    f"SELECT created, {STATE}, length(value), key, {{}}, content_type, id, version, expires_at"
     " FROM entries WHERE key IN ({})"
 )
 _INSERT: Final = """
@@ -44,7 +45,11 @@ class Rows:
     """The rows that a run of transactions names, as they are and as the transactions leave them.
 
     Args:
+        usage: counts what the transactions change.
         damaged: rows, by ``created``, that cannot be removed: deleting their keys hides them.
+
+    Attributes:
+        missing_tenants: those of the commands that do not exist, or not any more.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Rows:
         connection: sqlite3.Connection,
         now: float,
         commands: Sequence[KeyCommand],
+        usage: Usage,
         damaged: Collection[int] = (),
     ) -> None:
         self._connection = connection
@@ -60,23 +66,47 @@ class Rows:
         self._entries: dict[str, Entry] = {}
         self._created: dict[str, int] = {}
         self._dead: dict[str, int] = {}
+        # Bytes of the values of all rows that count: those not under a deleted prefix.
+        self._sizes: dict[str, int] = {}
+        self._expired_rows: dict[str, tuple[int, int]] = {}
         self._pending: dict[str, Entry | None] = {}
         self._accepted: dict[str, Entry | None] = {}
         counters = {command.key for command in commands if isinstance(command, Increment)}
-        self._look_up(sorted(counters), "value")
+        ordered = sorted(counters)
+        others = sorted({command.key for command in commands} - counters)
+        self._tenants: dict[str, TenantUsage] = {}
+        self.missing_tenants: set[str] = set()
+        for name in tenants_of(others) | tenants_of(ordered):
+            tenant = usage.of(name)
+            if tenant is None:
+                self.missing_tenants.add(name)
+            else:
+                self._tenants[name] = tenant
+        self._only = None
+        if len(self._tenants) == 1 and not self.missing_tenants:
+            (self._only,) = self._tenants.values()
+        self._look_up(ordered, "value")
         # A value that is not needed may be large, and is left where it is.
-        self._look_up(sorted({command.key for command in commands} - counters), "x''")
+        self._look_up(others, "x''")
 
     def _look_up(self, keys: Sequence[str], value: str) -> None:
         for marks, batch in key_batches(keys):
             query = _LOOK_UP.format(value, marks)
-            for created, alive, *row in self._connection.execute(query, (self._now, *batch)):
+            for created, state, size, *row in self._connection.execute(query, (self._now, *batch)):
                 key = row[0]
-                if alive:
+                if state is not None:
+                    self._sizes[key] = size
+                if state:
                     self._entries[key] = Entry(*row)
                     self._created[key] = created
                 else:
                     self._dead[key] = created
+
+    def check_tenants(self, transaction: Sequence[KeyCommand]) -> None:
+        """Raises NoSuchTenant if a key's tenant does not exist."""
+        for command in transaction:
+            if (name := tenant_of(command.key)) in self.missing_tenants:
+                raise NoSuchTenant(name)
 
     def get(self, key: str) -> Entry | None:
         """The living entry of a key, as the current transaction has left it."""
@@ -94,9 +124,118 @@ class Rows:
         self._pending[key] = entry
 
     def accept(self) -> None:
-        """The transaction succeeded: keep its changes."""
+        """The transaction succeeded: count and keep its changes.
+
+        Raises:
+            QuotaExceeded: it would take a tenant over a limit; nothing is counted or kept.
+        """
+        tenant = self._only
+        if tenant is not None:
+            entries, size = self._growth(tenant, self._pending)
+            tenant.entries += entries
+            tenant.bytes += size
+        else:
+            self._count_shares()
         self._accepted.update(self._pending)
         self._pending.clear()
+
+    def _count_shares(self) -> None:
+        """Count a transaction that may concern several tenants, or none."""
+        shares: dict[str, dict[str, Entry | None]] = {}
+        for key, entry in self._pending.items():
+            shares.setdefault(tenant_of(key), {})[key] = entry
+        grown = [
+            (self._tenants[name], self._growth(self._tenants[name], share))
+            for name, share in shares.items()
+        ]
+        for tenant, (entries, size) in grown:
+            tenant.entries += entries
+            tenant.bytes += size
+
+    def _growth(self, tenant: TenantUsage, share: Mapping[str, Entry | None]) -> tuple[int, int]:
+        """By how many entries and bytes the tenant's rows that count grow with these changes.
+
+        Raises QuotaExceeded.
+        """
+        accepted = self._accepted
+        entries = size = 0
+        for key, entry in share.items():
+            if key in accepted:
+                last = accepted[key]
+                before = None if last is None else len(last.value)
+            else:
+                before = self._sizes.get(key)
+            if entry is not None:
+                size += len(entry.value)
+                if before is None:
+                    entries += 1
+                    size += tenant.key_bytes(key)
+                else:
+                    size -= before
+            elif before is not None:
+                entries -= 1
+                size -= before + tenant.key_bytes(key)
+        if tenant.limited:
+            self._check_limits(tenant, share, tenant.entries + entries, tenant.bytes + size)
+        return entries, size
+
+    def _check_limits(
+        self, tenant: TenantUsage, share: Mapping[str, Entry | None], entries: int, size: int
+    ) -> None:
+        """Refuse a transaction that takes a tenant over a limit.
+
+        Exact, but most pass by what they count, ``entries`` and bytes, which includes rows that
+        have expired. What does not grow passes even above the limit.
+        """
+        too_many = tenant.max_entries is not None and entries > tenant.max_entries
+        too_large = tenant.max_bytes is not None and size > tenant.max_bytes
+        if not too_many and not too_large:
+            return
+        more_entries, more_bytes = self._living_growth(tenant, share)
+        if too_many and more_entries > 0:
+            absent, _ = self._absent(tenant)
+            if entries - absent > (allowed := cast("int", tenant.max_entries)):
+                raise QuotaExceeded("max_entries", allowed)
+        if too_large and more_bytes > 0:
+            _, absent = self._absent(tenant)
+            if size - absent > (allowed := cast("int", tenant.max_bytes)):
+                raise QuotaExceeded("max_bytes", allowed)
+
+    def _living_growth(
+        self, tenant: TenantUsage, share: Mapping[str, Entry | None]
+    ) -> tuple[int, int]:
+        """As ``_growth``, of what readers see."""
+        entries = size = 0
+        for key, entry in share.items():
+            before = after = None
+            if key in self._accepted:
+                if (last := self._accepted[key]) is not None and last.alive(self._now):
+                    before = len(last.value)
+            elif key in self._entries:
+                before = self._sizes[key]
+            if entry is not None and entry.alive(self._now):
+                after = len(entry.value)
+            for sign, value in ((-1, before), (1, after)):
+                if value is not None:
+                    entries += sign
+                    size += sign * (tenant.key_bytes(key) + value)
+        return entries, size
+
+    def _absent(self, tenant: TenantUsage) -> tuple[int, int]:
+        """Entries and bytes of the tenant's rows that count but have expired."""
+        if tenant.name not in self._expired_rows:
+            self._expired_rows[tenant.name] = expired_rows(self._connection, tenant.name, self._now)
+        entries, size = self._expired_rows[tenant.name]
+        for key, entry in (self._accepted | self._pending).items():
+            if tenant_of(key) != tenant.name:
+                continue
+            if key in self._dead and key in self._sizes:  # replaced
+                entries -= 1
+                size -= tenant.key_bytes(key) + self._sizes[key]
+            if entry is not None and not entry.alive(self._now):
+                entries += 1
+                size += tenant.key_bytes(key) + len(entry.value)
+        return entries, size
 
     def reject(self) -> None:
         """The transaction failed: drop its changes."""
@@ -112,6 +251,8 @@ class Rows:
                     hidden.append((created, key, key + "\0"))
                 elif created is not None:
                     deleted.append((created,))
+                elif key in self._dead:  # set and deleted again
+                    deleted.append((self._dead[key],))
                 continue
             row = (entry.version, entry.expires_at, entry.id, entry.content_type, entry.value)
             if created is not None:

@@ -76,6 +76,33 @@ def set_aside_entries(connection: sqlite3.Connection, copy: str, sound: Sound) -
     )
 
 
+def count_sound_entries(
+    connection: sqlite3.Connection, query: str, concerns: Concerns
+) -> tuple[int, int]:
+    """Add up the usage of every row that can be read. Called outside of any transaction.
+
+    Args:
+        query: the usage, entries and bytes, of the row with a ``created``, its one parameter.
+    """
+    entries = size = lost = 0
+    for created in _rows(connection, concerns):
+        try:
+            count, length = connection.execute(query, (created,)).fetchone()
+        except sqlite3.Error as error:
+            if not concerns(error):
+                raise
+            lost += 1
+        else:
+            entries += count
+            size += length
+    log.error(
+        "the database is damaged: %d entries are counted, %d cannot be read and are not",
+        entries,
+        lost,
+    )
+    return entries, size
+
+
 def begin_rebuilding(connection: sqlite3.Connection, create: str, concerns: Concerns) -> bool:
     """Build the expiry index again if it is damaged and the table is not.
 

@@ -6,17 +6,19 @@ import logging
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from types import MappingProxyType
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from tenantbase.errors import CannotOpen, Damaged, DiskFailed, StoreFull, StoreUnavailable
+from tenantbase.errors import CannotOpen
+from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, reason
 from tenantbase.interfaces.sqlite.file import make_file, sync_directory
 from tenantbase.interfaces.sqlite.foreign import APPLICATION_ID
 from tenantbase.interfaces.sqlite.recovery import LeftoverWal, WalMark, WalNotSafe
 from tenantbase.interfaces.sqlite.salvage import (
-    Sound,
+    count_sound_entries,
     find_sound_entries,
     set_aside_entries,
 )
@@ -34,6 +36,17 @@ _COPY_ENTRIES: Final = """
         FROM entries ORDER BY created
         """
 _DROP_ENTRIES: Final = "DROP TABLE entries"
+_USAGE: Final = """
+        SELECT count(*), coalesce(sum(length(CAST(key AS BLOB)) - 8 + length(value)), 0)
+        FROM entries WHERE NOT EXISTS (
+            SELECT 1 FROM deleted_prefixes
+            WHERE created <= deleted_prefixes.version AND key >= low AND key < high
+        )
+        """
+_COUNT_DEFAULT: Final = f"""
+        INSERT INTO tenants (name, entries, bytes)
+        SELECT 'default', * FROM ({_USAGE})
+        """
 
 # The migrations: one tuple of statements for each schema version, where ``:secret`` stands for new
 # random bytes. Never edit a released one: databases that have applied it would not change.
@@ -50,6 +63,16 @@ _DROP_ENTRIES: Final = "DROP TABLE entries"
 #
 # deleted_prefixes: entries with ``low <= key < high`` made at or before ``version`` are gone,
 # though their rows may still be there. ``low`` rises while they are being removed.
+#
+# tenants: ``entries`` and ``bytes`` are the usage: of every row not under a deleted prefix, so
+# including what has expired and is not swept yet. It changes in the transaction that changes the
+# rows, and costs it one page. The bytes are those of the plain key and of the value, whose length
+# SQLite knows from the front of the row. ``recount`` (usage.py) compares it with the rows.
+#
+# tokens: ``digest`` is the SHA-256 of the token. Rows are in order of creation.
+#
+# access: one row. ``version`` changes with tenants, limits and tokens, but not with usage, so
+# that a process learns in one small query whether what it remembers of them is still true.
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
         f"PRAGMA application_id = {APPLICATION_ID}",
@@ -97,6 +120,34 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "UPDATE changes SET key = 'default/' || key",
         "UPDATE deleted_prefixes SET low = 'default/' || low, high = 'default/' || high",
     ),
+    # Tenants and tokens. Until now there was one tenant, whose name and slash take 8 bytes.
+    (
+        """
+        CREATE TABLE tenants (
+            name TEXT PRIMARY KEY,
+            entries INTEGER NOT NULL,
+            bytes INTEGER NOT NULL,
+            max_entries INTEGER,
+            max_bytes INTEGER,
+            max_requests_per_second INTEGER
+        ) WITHOUT ROWID
+        """,
+        _COUNT_DEFAULT,
+        """
+        CREATE TABLE tokens (
+            id TEXT NOT NULL UNIQUE,
+            digest BLOB NOT NULL UNIQUE,
+            name TEXT NOT NULL,
+            scope TEXT NOT NULL,
+            tenant TEXT,
+            prefix TEXT,
+            created_at REAL NOT NULL,
+            expires_at REAL
+        )
+        """,
+        "CREATE TABLE access (version INTEGER NOT NULL, closed INTEGER NOT NULL)",
+        "INSERT INTO access VALUES (1, 0)",
+    ),
 )
 
 _OPEN_WAIT: Final = 2.0
@@ -117,56 +168,6 @@ _WRITER: Final = (
     ("secure_delete", 0),
 )
 _READER: Final = (("query_only", 1), ("cache_size", -8192), ("temp_store", 2))
-
-
-def reason(error: Exception) -> str:
-    """A driver's error in plain words, as the end of a sentence about the database."""
-    code = error_code(error)
-    return _REASONS.get(code & 0xFF, f"SQLite reports error {code}")
-
-
-_REASONS: Final = {
-    sqlite3.SQLITE_BUSY: "it is locked by another program",
-    sqlite3.SQLITE_LOCKED: "it is locked by another program",
-    sqlite3.SQLITE_PERM: "access to it is denied",
-    sqlite3.SQLITE_READONLY: "it is read-only",
-    sqlite3.SQLITE_CANTOPEN: "it, or a file beside it, cannot be opened",
-    sqlite3.SQLITE_NOTADB: "it is not a database",
-    sqlite3.SQLITE_CORRUPT: "it is damaged",
-    sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_IOERR: "the disk reports an error",
-}
-
-
-_KINDS: Final[dict[int, type[StoreUnavailable]]] = {
-    sqlite3.SQLITE_FULL: StoreFull,
-    sqlite3.SQLITE_CORRUPT: Damaged,
-    sqlite3.SQLITE_IOERR: DiskFailed,
-}
-
-
-_READ_ERRORS: Final = {
-    sqlite3.SQLITE_IOERR_READ,
-    sqlite3.SQLITE_IOERR_SHORT_READ,
-    sqlite3.SQLITE_IOERR_CORRUPTFS,
-}
-
-
-def unavailable(error: Exception, what: str) -> StoreUnavailable:
-    """Translate a driver's error into one of ours; ``what`` begins its sentence."""
-    kind = _KINDS.get(error_code(error) & 0xFF, StoreUnavailable)
-    return kind(f"{what}: {reason(error)}")
-
-
-def error_code(error: Exception) -> int:
-    """SQLite's extended result code; 1 (SQLITE_ERROR) where an error has none."""
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-
-
-def concerns_a_row(error: sqlite3.Error) -> bool:
-    """Whether an error may concern a single row: a page is damaged or cannot be read."""
-    code = error_code(error)
-    return code & 0xFF == sqlite3.SQLITE_CORRUPT or code in _READ_ERRORS
 
 
 def identity(path: str) -> tuple[int, int]:
@@ -273,25 +274,42 @@ def migrate(
         try:
             _step(connection, migrations[version], version + 1)
         except sqlite3.Error as error:
-            if version + 1 != 2 or not concerns_a_row(error):
+            if version + 1 not in (2, 3) or not concerns_a_row(error):
                 raise
-            sound = find_sound_entries(connection, concerns_a_row)
-            _step(connection, migrations[version], version + 1, sound)
+            detours = _around_damage(connection, version + 1)
+            _step(connection, migrations[version], version + 1, detours)
+
+
+_Detours = Mapping[str, Callable[[], object]]
+"""What to do instead of some statements of a migration."""
+
+
+def _around_damage(connection: sqlite3.Connection, version: int) -> _Detours:
+    """Find what is sound. Called outside of any transaction."""
+    if version == 2:
+        sound = find_sound_entries(connection, concerns_a_row)
+        return {
+            _COPY_ENTRIES: lambda: set_aside_entries(connection, _COPY_ENTRIES, sound),
+            _DROP_ENTRIES: lambda: None,
+        }
+    usage = count_sound_entries(connection, f"{_USAGE} AND created = ?", concerns_a_row)
+    insert = "INSERT INTO tenants (name, entries, bytes) VALUES ('default', ?, ?)"
+    return {_COUNT_DEFAULT: lambda: connection.execute(insert, usage)}
 
 
 def _step(
     connection: sqlite3.Connection,
     statements: Sequence[str],
     version: int,
-    sound: Sound | None = None,
+    detours: _Detours = MappingProxyType({}),
 ) -> None:
-    """Take a step in one transaction; if something is damaged, with what is ``sound``."""
+    """Take a step in one transaction."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         for statement in statements:
-            if sound is not None and statement == _COPY_ENTRIES:
-                set_aside_entries(connection, statement, sound)
-            elif sound is None or statement != _DROP_ENTRIES:
+            if statement in detours:
+                detours[statement]()
+            else:
                 connection.execute(statement, {"secret": secrets.token_bytes(SECRET_BYTES)})
         connection.execute(f"PRAGMA user_version = {version}")
         connection.execute("COMMIT")

@@ -17,13 +17,16 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final, Self, TypeVar, TypeVarTuple
 
+from tenantbase.access import Access
 from tenantbase.entry import Entry
 from tenantbase.errors import CannotOpen, StoreError, StoreUnavailable
 from tenantbase.events import ChangeEvent
 from tenantbase.interfaces.sqlite import queries as sql_queries
 from tenantbase.interfaces.sqlite import schema as sql_schema
+from tenantbase.interfaces.sqlite.access import read_access
 from tenantbase.interfaces.sqlite.commit import Committer, WriteLock
 from tenantbase.interfaces.sqlite.connection import Connection
+from tenantbase.interfaces.sqlite.driver_errors import unavailable
 from tenantbase.interfaces.sqlite.readers import NO_ANSWER, Readers
 from tenantbase.interfaces.sqlite.recovery import WalMark
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
@@ -181,6 +184,9 @@ class SqliteStore:
     async def last_version(self) -> int:
         return await self._read(sql_queries.last_version)
 
+    async def access(self, known: int | None) -> Access | None:
+        return await self._read(read_access, known)
+
     async def check(self) -> None:
         try:
             async with asyncio.timeout(_CHECK_SECONDS):
@@ -210,7 +216,7 @@ class SqliteStore:
         try:
             return await self._readers.call(lambda connection: function(connection, *args))
         except sqlite3.Error as error:
-            failure = sql_schema.unavailable(error, "the database cannot be read")
+            failure = unavailable(error, "the database cannot be read")
             self._notice(failure)
             raise failure from error
 

@@ -14,15 +14,17 @@ from typing import Final
 from tenantbase.commands import Applied
 from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
+from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row
 from tenantbase.interfaces.sqlite.queries import ALIVE, DELETED, prefix_range
-from tenantbase.interfaces.sqlite.schema import concerns_a_row
+from tenantbase.interfaces.sqlite.usage import Usage, rows_under
+from tenantbase.scope import Scope, tenant_of
 
 # Up to here a prefix's keys are deleted one by one, each with its line in the change log.
 ONE_BY_ONE: Final = 1_000
 
-_IN_PREFIX: Final = f"SELECT key FROM entries WHERE key >= ? AND key < ? AND {ALIVE} LIMIT ?"
-# Both use indexes alone, except for rows that have expired and are not swept yet.
-_COUNT: Final = f"SELECT count(*) FROM entries WHERE key >= ? AND key < ? AND NOT {DELETED}"
+_IN_PREFIX: Final = (
+    f"SELECT key, length(value) FROM entries WHERE key >= ? AND key < ? AND {ALIVE} LIMIT ?"
+)
 _COUNT_EXPIRED: Final = (
     "SELECT count(*) FROM entries INDEXED BY entries_expiry"
     f" WHERE expires_at <= ? AND key >= ? AND key < ? AND NOT {DELETED}"
@@ -30,7 +32,7 @@ _COUNT_EXPIRED: Final = (
 # Read from the index alone, so that a damaged row is not touched before it is tried.
 _EXPIRED: Final = "SELECT created FROM entries WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"
 _ROW_OF_KEY: Final = "SELECT created FROM entries WHERE key = ?"
-_ROW: Final = f"SELECT key, {DELETED} FROM entries WHERE created = ?"
+_ROW: Final = f"SELECT key, {DELETED}, length(value) FROM entries WHERE created = ?"
 _ROWS: Final = "SELECT created, key FROM entries WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
 _PREFIXES: Final = "SELECT version, low, high FROM deleted_prefixes ORDER BY version"
 _DELETE_KEY: Final = "DELETE FROM entries WHERE key = ?"
@@ -38,29 +40,50 @@ _DELETE_ROW: Final = "DELETE FROM entries WHERE created = ?"
 
 
 def delete_prefix(
-    connection: sqlite3.Connection, change_log: ChangeLog, prefix: str, now: float
+    connection: sqlite3.Connection, change_log: ChangeLog, usage: Usage, prefix: str, now: float
 ) -> Applied:
     """See ``DeletePrefix``."""
     execute = connection.execute
+    tenant = usage.of(tenant_of(prefix))
+    if tenant is None:
+        return Applied()  # it was deleted meanwhile
     low, high = prefix_range(prefix)
-    keys = execute(_IN_PREFIX, (low, high, now, ONE_BY_ONE + 1)).fetchall()
-    if len(keys) <= ONE_BY_ONE:
-        connection.executemany(_DELETE_KEY, keys)
-        for (key,) in keys:
+    rows = execute(_IN_PREFIX, (low, high, now, ONE_BY_ONE + 1)).fetchall()
+    if len(rows) <= ONE_BY_ONE:
+        connection.executemany(_DELETE_KEY, ((key,) for key, _ in rows))
+        for key, size in rows:
             change_log.record(EventKind.DELETE, key)
-        return Applied(removed=len(keys))
-    (count,) = execute(_COUNT, (low, high)).fetchone()
+            tenant.remove(key, size)
+        return Applied(removed=len(rows))
+    # What a whole tenant has is known without reading its rows.
+    everything = prefix == Scope(tenant.name).start
+    entries, size = (
+        (tenant.entries, tenant.bytes)
+        if everything
+        else rows_under(connection, tenant.name, prefix)
+    )
     (expired,) = execute(_COUNT_EXPIRED, (now, low, high)).fetchone()
+    hide_range(connection, change_log, prefix)
+    tenant.entries -= entries
+    tenant.bytes -= size
+    return Applied(removed=entries - expired)
+
+
+def hide_range(connection: sqlite3.Connection, change_log: ChangeLog, prefix: str) -> None:
+    """Delete all rows under a prefix by one row in ``deleted_prefixes``."""
+    low, high = prefix_range(prefix)
     # Ranges within the new one are no longer needed.
-    execute("DELETE FROM deleted_prefixes WHERE low >= ? AND high <= ?", (low, high))
-    execute("INSERT INTO deleted_prefixes VALUES (?, ?, ?)", (change_log.next_version, low, high))
+    connection.execute("DELETE FROM deleted_prefixes WHERE low >= ? AND high <= ?", (low, high))
+    connection.execute(
+        "INSERT INTO deleted_prefixes VALUES (?, ?, ?)", (change_log.next_version, low, high)
+    )
     change_log.record(EventKind.RESET, prefix)
-    return Applied(removed=count - expired)
 
 
 def sweep(
     connection: sqlite3.Connection,
     change_log: ChangeLog,
+    usage: Usage,
     change_log_size: int,
     limit: int,
     now: float,
@@ -71,7 +94,7 @@ def sweep(
     Args:
         damaged: rows, by ``created``, that cannot be removed and are passed over.
     """
-    removed = _remove_expired(connection, change_log, limit, now, damaged)
+    removed = _remove_expired(connection, change_log, usage, limit, now, damaged)
     removed += _remove_deleted(connection, limit - removed, damaged)
     removed += change_log.trim(change_log_size, limit - removed)
     return Applied(removed=removed)
@@ -127,6 +150,7 @@ def _not_removable(connection: sqlite3.Connection, rows: Iterable[int]) -> list[
 def _remove_expired(
     connection: sqlite3.Connection,
     change_log: ChangeLog,
+    usage: Usage,
     limit: int,
     now: float,
     damaged: Collection[int],
@@ -134,9 +158,12 @@ def _remove_expired(
     expired = [row[0] for row in connection.execute(_EXPIRED, (now, limit + len(damaged)))]
     removed = [created for created in expired if created not in damaged][:limit]
     for created in removed:
-        key, deleted = connection.execute(_ROW, (created,)).fetchone()
+        key, deleted, size = connection.execute(_ROW, (created,)).fetchone()
         if not deleted:
             change_log.record(EventKind.EXPIRE, key)
+            tenant = usage.of(tenant_of(key))
+            if tenant is not None:
+                tenant.remove(key, size)
     connection.executemany(_DELETE_ROW, [(created,) for created in removed])
     return len(removed)
 

@@ -35,8 +35,10 @@ async def database(tmp_path: Path) -> Path:
     """A database with the rows k000 to k199, in order, and a large one that is damaged."""
     path = tmp_path / "x.db"
     store = await SqliteStore.open(path, RecordingSeqlock().lock)
-    rows = [Granted(Set(f"k{n:03}", bytes(ROW_BYTES), OCTETS)) for n in range(200)]
-    await store.write([*rows, Granted(Set("bad", MARKER * 2_000, OCTETS))], NOW, RecordingSeqlock())
+    rows = [Granted(Set(f"default/k{n:03}", bytes(ROW_BYTES), OCTETS)) for n in range(200)]
+    await store.write(
+        [*rows, Granted(Set("default/bad", MARKER * 2_000, OCTETS))], NOW, RecordingSeqlock()
+    )
     await store.close()
     damage(path, MARKER)
     return path
@@ -57,33 +59,33 @@ async def values(store: SqliteStore, *keys: str) -> list[bytes | None]:
 @pytest.mark.parametrize("at", range(4))
 @pytest.mark.parametrize(
     "culprit",
-    [Set("bad", b"1", JSON), Increment("bad", 1, 0), DeletePrefix("ba")],
+    [Set("default/bad", b"1", JSON), Increment("default/bad", 1, 0), DeletePrefix("default/ba")],
     ids=lambda command: type(command).__name__,
 )
 async def test_a_member_that_meets_damage_fails_alone(
     store: SqliteStore, culprit: Command, at: int
 ) -> None:
-    group = [Granted(Set(key, b"1", JSON)) for key in ("a", "k000", "c")]
+    group = [Granted(Set(key, b"1", JSON)) for key in ("default/a", "default/k000", "default/c")]
     group.insert(at, Granted(culprit))
     seqlock = RecordingSeqlock()
     result = await store.write(group, NOW, seqlock)
     failed = result.outcomes.pop(at)
     assert isinstance(failed, Damaged)
     assert all(isinstance(outcome, tuple) for outcome in result.outcomes)
-    assert await values(store, "a", "k000", "c") == [b"1"] * 3
-    assert seqlock.told == ["lock", {"a", "k000", "c"}, "commit", "unlock"]
+    assert await values(store, "default/a", "default/k000", "default/c") == [b"1"] * 3
+    assert seqlock.told == ["lock", {"default/a", "default/k000", "default/c"}, "commit", "unlock"]
     events, _ = await store.changes(201, 10)
-    assert [event.key for event in events] == ["a", "k000", "c"]
+    assert [event.key for event in events] == ["default/a", "default/k000", "default/c"]
 
 
 async def test_several_culprits_are_left_out(store: SqliteStore) -> None:
     condition = Condition(exists=True)
     group: list[Command] = [
-        Set("bad", b"1", JSON),
-        Set("a", b"1", JSON),
-        Increment("bad", 1, 0),
-        Set("bad", b"2", JSON, None, condition),
-        Increment("a", 1, 0),
+        Set("default/bad", b"1", JSON),
+        Set("default/a", b"1", JSON),
+        Increment("default/bad", 1, 0),
+        Set("default/bad", b"2", JSON, None, condition),
+        Increment("default/a", 1, 0),
     ]
     result = await store.write([Granted(each) for each in group], NOW, RecordingSeqlock())
     assert [type(outcome) for outcome in result.outcomes] == [
@@ -93,7 +95,7 @@ async def test_several_culprits_are_left_out(store: SqliteStore) -> None:
         Damaged,
         tuple,
     ]
-    assert await values(store, "a") == [b"2"]
+    assert await values(store, "default/a") == [b"2"]
 
 
 @pytest.mark.parametrize("others", [0, 1, 5])
@@ -102,11 +104,12 @@ async def test_members_that_meet_damage_only_together(
     database: Path, others: int, pairs: int
 ) -> None:
     """Each of them grows a row in its page; the two overflow it, and its neighbour is damaged."""
-    fills = [Granted(Set(f"new{n}", b"1", JSON)) for n in range(others)]
+    fills = [Granted(Set(f"default/new{n}", b"1", JSON)) for n in range(others)]
     group = []
     for pair in range(pairs):
         keys = damage_leaf(database, first=b"k%02d" % (3 + 8 * pair))
-        group += [Granted(Set(key, bytes(ROW_BYTES + GROWTH_BYTES), OCTETS)) for key in keys[-2:]]
+        grown = bytes(ROW_BYTES + GROWTH_BYTES)
+        group += [Granted(Set(f"default/{key}", grown, OCTETS)) for key in keys[-2:]]
         group += fills[pair::pairs]
     store = await SqliteStore.open(database, RecordingSeqlock().lock)
     try:
@@ -125,41 +128,41 @@ async def test_members_that_meet_damage_only_together(
 
 @pytest.mark.parametrize("at", range(3))
 async def test_a_damaged_key_can_be_deleted(store: SqliteStore, database: Path, at: int) -> None:
-    group = [Granted(Set("a", b"1", JSON)), Granted(Set("c", b"1", JSON))]
-    group.insert(at, Granted(Delete("bad", Condition(exists=True))))
+    group = [Granted(Set("default/a", b"1", JSON)), Granted(Set("default/c", b"1", JSON))]
+    group.insert(at, Granted(Delete("default/bad", Condition(exists=True))))
     seqlock = RecordingSeqlock()
     result = await store.write(group, NOW, seqlock)
     deleted = result.outcomes.pop(at)
     assert deleted == (Applied(removed=1),)
     assert all(isinstance(outcome, tuple) for outcome in result.outcomes)
-    assert seqlock.told == ["lock", {"a", "bad", "c"}, "commit", "unlock"]
+    assert seqlock.told == ["lock", {"default/a", "default/bad", "default/c"}, "commit", "unlock"]
     events, _ = await store.changes(201, 10)
     assert sorted((event.kind, event.key) for event in events) == [
-        (EventKind.DELETE, "bad"),
-        (EventKind.SET, "a"),
-        (EventKind.SET, "c"),
+        (EventKind.DELETE, "default/bad"),
+        (EventKind.SET, "default/a"),
+        (EventKind.SET, "default/c"),
     ]
     await store.close()
     reopened = await SqliteStore.open(database, RecordingSeqlock().lock)
     try:
-        assert await reopened.read(["bad"], NOW) == [None]
-        entries, _ = await reopened.scan("b", "", 10, 1 << 20, NOW)
+        assert await reopened.read(["default/bad"], NOW) == [None]
+        entries, _ = await reopened.scan("default/b", "", 10, 1 << 20, NOW)
         assert entries == []
         for _ in range(3):  # the first one meets the damage, and remembers it
             (swept,) = (
                 await reopened.write([Granted(Sweep(100))], NOW, RecordingSeqlock())
             ).outcomes
             assert isinstance(swept, tuple | Damaged)
-        assert await reopened.read(["bad"], NOW) == [None], "it stays deleted"
-        again = await reopened.write([Granted(Delete("bad"))], NOW, RecordingSeqlock())
+        assert await reopened.read(["default/bad"], NOW) == [None], "it stays deleted"
+        again = await reopened.write([Granted(Delete("default/bad"))], NOW, RecordingSeqlock())
         assert again.outcomes == [(Applied(),)]
         # Its row cannot be removed, so its key cannot get a new row.
         refused = await reopened.write(
-            [Granted(Set("bad", b"2", JSON)), Granted(Set("b", b"2", JSON))],
+            [Granted(Set("default/bad", b"2", JSON)), Granted(Set("default/b", b"2", JSON))],
             NOW,
             RecordingSeqlock(),
         )
         assert isinstance(refused.outcomes[0], Damaged)
-        assert await values(reopened, "bad", "b") == [None, b"2"]
+        assert await values(reopened, "default/bad", "default/b") == [None, b"2"]
     finally:
         await reopened.close()

@@ -38,7 +38,7 @@ def _damage(path: Path, *, root: bool) -> None:
 @pytest.mark.parametrize("root", [True, False], ids=["root", "leaf"])
 async def test_it_is_rebuilt(tmp_path: Path, caplog: pytest.LogCaptureFixture, root: bool) -> None:
     path = tmp_path / "x.db"
-    keys = [f"k{number:04}" for number in range(_ENTRIES)]
+    keys = [f"default/k{number:04}" for number in range(_ENTRIES)]
     async with open_database(Config(database=path)) as database:
         for at in range(0, _ENTRIES, 500):
             given = [Read(_given(key, 3_600 + at)) for key in keys[at : at + 500]]

@@ -1,4 +1,4 @@
-"""A damaged database of schema 1 is converted around the damage: what was served is served."""
+"""A damaged database of an earlier schema is converted around the damage: what was served is served."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 
 from tenantbase.entry import JSON
 from tenantbase.interfaces.sqlite.salvage import SET_ASIDE
+from tenantbase.interfaces.sqlite.schema import MIGRATIONS, migrate
 from tenantbase.json_requests import SetValue
 from tenantbase.process.config import Config
 from tenantbase.process.wiring import open_database
@@ -104,11 +105,35 @@ async def test_every_sound_row_is_carried_over(
     (line,) = [record.getMessage() for record in caplog.records if "damaged" in record.message]
     assert f" {len(lost)} cannot be read" in line and SET_ASIDE in line
     assert all(repr(key) in line for key in sorted(lost)[:10])
-    assert _rows(path, "PRAGMA user_version") == [(2,)]
+    assert _rows(path, "PRAGMA user_version") == [(3,)]
     query = (
         "SELECT count(*) FROM sqlite_master WHERE name = 'entries_expiry' AND tbl_name = 'entries'"
     )
     assert _rows(path, query) == [(1,)]
+
+
+@pytest.mark.parametrize("spoil", [one_row, a_leaf])
+def test_rows_that_can_be_read_are_counted(
+    path: Path, spoil: Callable[[Path], set[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """From schema 2. The size of a value is known even if its content is damaged."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        migrate(connection, MIGRATIONS[:2])
+    sizes = {
+        key: len(key.encode()) - len("default/") + size
+        for key, size in _rows(path, "SELECT key, length(value) FROM entries")
+        if key not in ("default/gone/0", "default/gone/2")
+    }
+    lost = spoil(path) if spoil is a_leaf else spoil(path) - {"k100"}
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        with caplog.at_level(logging.ERROR):
+            migrate(connection)
+    for key in lost:
+        del sizes[f"default/{key}"]
+    assert _rows(path, "SELECT name, entries, bytes FROM tenants") == [
+        ("default", len(sizes), sum(sizes.values()))
+    ]
+    assert ("damaged" in caplog.text) == bool(lost)
 
 
 def test_a_server_with_a_damaged_row_is_upgraded(path: Path) -> None:

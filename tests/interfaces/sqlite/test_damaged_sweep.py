@@ -43,17 +43,19 @@ async def test_expired_rows_behind_a_damaged_one_are_removed(tmp_path: Path) -> 
     database = tmp_path / "x.db"
     async with open_cache(Config(database=database)) as cache:
         now = cache.now()
-        await cache.write(Set("bad", LARGE, "text/plain", now + SOON))
-        await cache.write(*(Set(f"k{n}", b"1", "text/plain", now + 2 * SOON) for n in range(5)))
+        await cache.write(Set("default/bad", LARGE, "text/plain", now + SOON))
+        await cache.write(
+            *(Set(f"default/k{n}", b"1", "text/plain", now + 2 * SOON) for n in range(5))
+        )
     damage(database, MARKER)
     async with open_cache(Config(database=database)) as cache:
         await swept(cache)
-        assert keys(database) == {"bad"}
-        await cache.write(Set("later", b"1", "text/plain", cache.now() + SOON))
+        assert keys(database) == {"default/bad"}
+        await cache.write(Set("default/later", b"1", "text/plain", cache.now() + SOON))
         await asyncio.sleep(10 * SOON)
         await swept(cache)
-        assert keys(database) == {"bad"}
-        assert (await cache.get("bad")).entry is None
+        assert keys(database) == {"default/bad"}
+        assert (await cache.get("default/bad")).entry is None
 
 
 async def test_what_was_deleted_with_a_prefix_stays_deleted(
@@ -62,17 +64,17 @@ async def test_what_was_deleted_with_a_prefix_stays_deleted(
     monkeypatch.setattr(sql_sweep, "ONE_BY_ONE", 1)
     database = tmp_path / "x.db"
     async with open_cache(Config(database=database)) as cache:
-        await cache.write(Set("a/bad", LARGE, "text/plain"))
-        await cache.write(*(Set(f"a/{n}", b"1", "text/plain") for n in range(5)))
-        await cache.write(*(Set(f"b/{n}", b"1", "text/plain") for n in range(5)))
+        await cache.write(Set("default/a/bad", LARGE, "text/plain"))
+        await cache.write(*(Set(f"default/a/{n}", b"1", "text/plain") for n in range(5)))
+        await cache.write(*(Set(f"default/b/{n}", b"1", "text/plain") for n in range(5)))
     damage(database, MARKER)
     async with open_cache(Config(database=database)) as cache:
-        await cache.write(DeletePrefix("a/"))
-        await cache.write(DeletePrefix("b/"))
+        await cache.write(DeletePrefix("default/a/"))
+        await cache.write(DeletePrefix("default/b/"))
         await swept(cache)
-        assert keys(database) == {"a/bad"}
+        assert keys(database) == {"default/a/bad"}
     async with open_cache(Config(database=database)) as cache:
         await swept(cache)
-        assert keys(database) == {"a/bad"}
-        assert (await cache.get("a/bad")).entry is None
-        assert [entry async for piece, _ in cache.scan("a/") for entry in piece] == []
+        assert keys(database) == {"default/a/bad"}
+        assert (await cache.get("default/a/bad")).entry is None
+        assert [entry async for piece, _ in cache.scan("default/a/") for entry in piece] == []

@@ -27,7 +27,7 @@ async def test_a_query_without_end_is_interrupted_and_its_reader_comes_back(
     await poll_async(lambda: not store.troubles, "they are back")
     await poll_async(lambda: not store._readers._busy(), "they are at rest")
     assert len(store._readers.connections) == len(before)
-    assert (await store.read(["k"], NOW))[0] is not None
+    assert (await store.read(["default/k"], NOW))[0] is not None
 
 
 async def test_a_read_that_came_too_late_is_not_made(store: SqliteStore, hang: Hang) -> None:
@@ -44,5 +44,5 @@ async def test_a_read_that_came_too_late_is_not_made(store: SqliteStore, hang: H
     hang.gate.set()
     await poll_async(lambda: not store.troubles, "they are back")
     await poll_async(lambda: not store._readers._calls, "the queue is empty")
-    assert (await store.read(["k"], NOW))[0] is not None
+    assert (await store.read(["default/k"], NOW))[0] is not None
     assert not made

@@ -18,6 +18,24 @@
         await cache.write(Set("deleted", b"0", json))
         await cache.write(Delete("deleted"))
         await asyncio.sleep(0.3)
+
+``tests/fixtures/schema-2.db`` was made with the code of the commit before schema 3, by this:
+
+    FAR = 4102444800.0
+    sweep.ONE_BY_ONE = 2
+    async with open_cache(Config(database=path)) as cache:
+        json, text = "application/json", "text/plain; charset=utf-8"
+        await cache.write(*(Set(f"default/gone/{n}", b"1", json) for n in range(3)))
+        await cache.write(DeletePrefix("default/gone/"))
+        await cache.write(Set("default/gone/1", b'"again"', json))
+        await cache.write(Set("default/a", b'"plain"', json), Set("default/b", b"1", json, FAR))
+        await cache.write(Set("default/text", b"words", text))
+        await cache.write(
+            Set("default/large", bytes(range(256)) * 64, "application/octet-stream")
+        )
+        await cache.write(Set("default/\u00fc/\U0010ffff", b"{}", json))
+        await cache.write(Set("default/expired", b"0", json, cache.now() + 0.2))
+        await asyncio.sleep(0.3)
 """
 
 from __future__ import annotations
@@ -48,7 +66,8 @@ from tenantbase.process.wiring import open_database
 from tenantbase.scope import DEFAULT, plain_key
 from tests.app_server import AppServer
 
-FIXTURE: Final = Path(__file__).parents[2] / "fixtures" / "schema-1.db"
+FIXTURES: Final = Path(__file__).parents[2] / "fixtures"
+NEWEST: Final = 3
 LARGE: Final = bytes(range(256)) * 64
 VALUES: Final = {
     "a": b'"plain"',
@@ -61,14 +80,22 @@ VALUES: Final = {
     "text": b"words",
     "ü/\U0010ffff": b"{}",
 }
+VALUES_2: Final = {
+    key: VALUES[key] for key in ("a", "b", "gone/1", "large", "text", "ü/\U0010ffff")
+}
 FAR: Final = 4102444800.0
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    path = tmp_path / "x.db"
-    shutil.copyfile(FIXTURE, path)
-    return path
+    """A database of schema 1."""
+    return Path(shutil.copyfile(FIXTURES / "schema-1.db", tmp_path / "x.db"))
+
+
+@pytest.fixture
+def path_2(tmp_path: Path) -> Path:
+    """A database of schema 2."""
+    return Path(shutil.copyfile(FIXTURES / "schema-2.db", tmp_path / "x.db"))
 
 
 def rows(path: Path, query: str) -> list[Any]:
@@ -99,7 +126,7 @@ async def test_every_entry_is_where_it_was(path: Path) -> None:
         assert found["b"].expires_at == FAR
         for absent in ("gone/0", "gone/2", "expired", "deleted", "default/default/a"):
             assert (await database.get(DEFAULT, absent)).entry is None
-    assert rows(path, "PRAGMA user_version") == [(2,)]
+    assert rows(path, "PRAGMA user_version") == [(NEWEST,)]
     assert rows(path, "PRAGMA integrity_check") == [("ok",)]
 
 
@@ -142,7 +169,11 @@ def _shape(path: Path) -> list[Any]:
     return [(kind, table, " ".join((sql or "").split())) for kind, table, sql in statements]
 
 
-async def test_a_migrated_database_has_the_schema_of_a_new_one(path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", range(1, NEWEST))
+async def test_a_migrated_database_has_the_schema_of_a_new_one(
+    tmp_path: Path, version: int
+) -> None:
+    path = Path(shutil.copyfile(FIXTURES / f"schema-{version}.db", tmp_path / "x.db"))
     new = tmp_path / "new.db"
     for each in (path, new):
         async with open_database(Config(database=each)):
@@ -174,30 +205,39 @@ connection.create_function("die", 0, die)
 steps.insert(statement, "SELECT die()")
 schema.migrate(connection, [*schema.MIGRATIONS[: version - 1], steps])
 """
-_STEPS: Final = len(schema.MIGRATIONS[1])
+_STEPS: Final = [
+    (version, statement)
+    for version in range(2, NEWEST + 1)
+    for statement in range(len(schema.MIGRATIONS[version - 1]) + 1)
+]
 
 
-@pytest.mark.parametrize("statement", range(_STEPS + 1))
-async def test_a_killed_migration_leaves_the_schema_before_it(path: Path, statement: int) -> None:
+@pytest.mark.parametrize(("version", "statement"), _STEPS)
+async def test_a_killed_migration_leaves_the_schema_before_it(
+    tmp_path: Path, version: int, statement: int
+) -> None:
+    path = Path(shutil.copyfile(FIXTURES / f"schema-{version - 1}.db", tmp_path / "x.db"))
     before = contents(path)
     run = subprocess.run(
-        [sys.executable, "-c", _KILLED, str(path), str(statement), "2"], timeout=60
+        [sys.executable, "-c", _KILLED, str(path), str(statement), str(version)], timeout=60
     )
     assert run.returncode == -signal.SIGKILL
     assert contents(path) == before
     async with open_database(Config(database=path)) as database:
         assert (await database.get(DEFAULT, "a")).entry is not None
-        assert (await database.get(DEFAULT, "default/a")).entry is not None
 
 
-@pytest.mark.parametrize("statement", range(_STEPS + 1))
-def test_a_failed_migration_leaves_the_schema_before_it(path: Path, statement: int) -> None:
+@pytest.mark.parametrize(("version", "statement"), _STEPS)
+def test_a_failed_migration_leaves_the_schema_before_it(
+    tmp_path: Path, version: int, statement: int
+) -> None:
+    path = Path(shutil.copyfile(FIXTURES / f"schema-{version - 1}.db", tmp_path / "x.db"))
     before = contents(path)
-    steps = list(schema.MIGRATIONS[1])
+    steps = list(schema.MIGRATIONS[version - 1])
     steps.insert(statement, "SELECT nonsense")
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         with pytest.raises(sqlite3.OperationalError):
-            schema.migrate(connection, [schema.MIGRATIONS[0], steps])
+            schema.migrate(connection, [*schema.MIGRATIONS[: version - 1], steps])
     assert contents(path) == before
 
 
@@ -277,30 +317,77 @@ def test_a_server_migrates_before_it_serves(path: Path, workers: str) -> None:
         assert server.ask("GET", "/get-value?key=default/a").json["value"] == "slashed"
         assert server.stop() == 0
         assert len(server.stderr.splitlines()) == 1
-        assert "from schema 1 to 2" in server.stderr
+        assert f"from schema 1 to {NEWEST}" in server.stderr
 
 
 def test_a_newer_schema_is_refused(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 3")
-    with pytest.raises(CannotOpen, match=r"a newer tenantbase \(schema 3, this one knows 2\)$"):
+        connection.execute(f"PRAGMA user_version = {NEWEST + 1}")
+    line = rf"a newer tenantbase \(schema {NEWEST + 1}, this one %s {NEWEST}\)$"
+    with pytest.raises(CannotOpen, match=line % "knows"):
         schema.open_writer(str(path), 1.0)
-    with pytest.raises(CannotOpen, match=r"a newer tenantbase \(schema 3, this one reads 2\)$"):
+    with pytest.raises(CannotOpen, match=line % "reads"):
         with reading(str(path)):
             pass
 
 
-def test_a_read_only_database_says_what_to_do(path: Path) -> None:
+@pytest.mark.parametrize("version", range(1, NEWEST))
+def test_a_read_only_database_says_what_to_do(tmp_path: Path, version: int) -> None:
+    path = Path(shutil.copyfile(FIXTURES / f"schema-{version}.db", tmp_path / "x.db"))
     before = path.read_bytes()
     with pytest.raises(CannotOpen) as caught:
         with reading(str(path)):
             pass
     line = str(caught.value)
     assert line.endswith(
-        "it is read-only, and was made by an earlier tenantbase (schema 1, this one reads 2);"
+        "it is read-only, and was made by an earlier tenantbase"
+        f" (schema {version}, this one reads {NEWEST});"
         " opened where it may be written, it is converted"
     )
     assert path.read_bytes() == before
+
+
+# From schema 2
+
+
+def usage(path: Path) -> list[Any]:
+    return rows(path, "SELECT name, entries, bytes FROM tenants")
+
+
+def expected_usage(values: dict[str, bytes]) -> list[Any]:
+    """Of these entries, and of ``expired``, which counts until it is swept."""
+    counted = {**values, "expired": b"0"}
+    return [("default", len(counted), sum(len(k.encode()) + len(v) for k, v in counted.items()))]
+
+
+async def test_entries_of_schema_1_are_counted(path: Path) -> None:
+    async with open_database(Config(database=path)):
+        assert usage(path) == expected_usage(VALUES)
+
+
+async def test_entries_of_schema_2_are_counted_and_kept(path_2: Path) -> None:
+    before = contents(path_2)
+    async with open_database(Config(database=path_2)) as database:
+        for key, value in VALUES_2.items():
+            entry = (await database.get(DEFAULT, key)).entry
+            assert entry is not None and entry.value == value
+        listed = [e.key async for piece, _ in database.scan(DEFAULT) for e in piece]
+        assert listed == sorted(VALUES_2, key=str.encode)
+        assert usage(path_2) == expected_usage(VALUES_2)
+    after = contents(path_2)
+    for table in ("entries", "changes", "deleted_prefixes", "state"):
+        assert after[table] == before[table]
+    assert after["access"] == [(1, 0)] and after["tokens"] == [], "it is open"
+    assert after["version"] == [(NEWEST,)]
+    assert rows(path_2, "PRAGMA integrity_check") == [("ok",)]
+
+
+async def test_an_empty_database_of_schema_2_has_the_tenant_default(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        schema.migrate(connection, schema.MIGRATIONS[:2])
+        schema.migrate(connection)
+    assert usage(path) == [("default", 0, 0)]
 
 
 def test_items_of_the_earlier_version_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,9 @@ async def store(tmp_path: Path, hang: Hang) -> AsyncIterator[SqliteStore]:
         store = await SqliteStore.open(tmp_path / "x.db", lock.held, read_timeout=1.0)
         stack.push_async_callback(store.close)
         stack.callback(hang.gate.set)
-        written = await store.write([Granted(Set("k", b"1", JSON))], NOW, RecordingSeqlock())
+        written = await store.write(
+            [Granted(Set("default/k", b"1", JSON))], NOW, RecordingSeqlock()
+        )
         assert isinstance(written.outcomes[0], tuple)
         yield store
 
@@ -77,11 +79,13 @@ async def test_reads_continue_while_some_hang(
 ) -> None:
     tasks = hung(store, hang, 2)  # as many as there are readers
     await poll_async(lambda: len(store._readers.connections) > 2, "they were replaced")
-    assert (await store.read(["k"], NOW))[0] is not None
+    assert (await store.read(["default/k"], NOW))[0] is not None
     await refused(tasks)
     assert store.troubles == ["reads hang"]
     for _ in range(20):
-        assert (await store.read(["k"], NOW))[0] is not None, "none waits behind those that hang"
+        assert (await store.read(["default/k"], NOW))[
+            0
+        ] is not None, "none waits behind those that hang"
     hang.gate.set()
     await poll_async(lambda: not store.troubles, "they are back")
     await poll_async(lambda: len(store._readers.connections) == 2, "no more than before")
@@ -97,10 +101,10 @@ async def test_a_slow_read_is_passed_before_it_counts_as_one_that_hangs(
     readers = store._readers
     tasks = hung(store, hang, MOST_READERS - 1)
     await poll_async(lambda: len(readers.connections) == MOST_READERS, "all are replaced")
-    assert (await store.read(["k"], NOW))[0] is not None
+    assert (await store.read(["default/k"], NOW))[0] is not None
     hang.gate.set()
     await asyncio.gather(*tasks)
-    assert (await store.read(["k"], NOW))[0] is not None
+    assert (await store.read(["default/k"], NOW))[0] is not None
 
 
 async def test_reads_wait_for_slow_ones(store: SqliteStore, hang: Hang) -> None:
@@ -109,7 +113,7 @@ async def test_reads_wait_for_slow_ones(store: SqliteStore, hang: Hang) -> None:
     readers = store._readers._readers
     for reader in readers:  # as if the last connection had just been taken
         reader.aside = True
-    read = asyncio.create_task(store.read(["k"], NOW))
+    read = asyncio.create_task(store.read(["default/k"], NOW))
     await asyncio.sleep(0.05)
     assert not read.done()
     hang.gate.set()
@@ -131,12 +135,12 @@ async def test_when_all_hang_reads_are_refused_at_once_until_one_is_back(
     await poll_async(all_hang, "all hang")
     begun = time.monotonic()
     with pytest.raises(StoreUnavailable, match="in time"):
-        await store.read(["k"], NOW)
+        await store.read(["default/k"], NOW)
     assert time.monotonic() - begun < 0.5, "not after the deadline"
     await refused(tasks)
     hang.gate.set()
     await poll_async(lambda: not store.troubles, "they are back")
-    assert (await store.read(["k"], NOW))[0] is not None
+    assert (await store.read(["default/k"], NOW))[0] is not None
 
 
 async def test_closing_does_not_wait_for_hanging_reads(store: SqliteStore, hang: Hang) -> None:
@@ -156,7 +160,7 @@ async def test_an_error_inside_a_snapshot_ends_it(store: SqliteStore) -> None:
     for connection in store._readers.connections:
         with pytest.raises(ValueError):
             await connection.run(fail)
-    await store.write([Granted(Set("k", b"2", JSON))], NOW, RecordingSeqlock())
+    await store.write([Granted(Set("default/k", b"2", JSON))], NOW, RecordingSeqlock())
     for _ in range(4):
-        (entry,) = await store.read(["k"], NOW)
+        (entry,) = await store.read(["default/k"], NOW)
         assert getattr(entry, "value", None) == b"2", "not the state of the snapshot"

@@ -37,20 +37,20 @@ async def opening_writes_the_log(config: Config) -> bool:
     assert before
     os.utime(log, (LONG_AGO, LONG_AGO))
     async with open_cache(config) as cache:
-        assert await cache.get("k") is not None
+        assert await cache.get("default/k") is not None
         assert log.read_bytes() == before
         return log.stat().st_mtime != LONG_AGO
 
 
 async def test_beside_others_the_log_is_let_be(config: Config) -> None:
     async with open_cache(config) as cache:
-        await cache.write(Set("k", b"1", JSON))
+        await cache.write(Set("default/k", b"1", JSON))
         assert not await opening_writes_the_log(config)
 
 
 async def test_not_so_after_a_commit_that_did_not_end(config: Config) -> None:
     async with open_cache(config) as cache:
-        await cache.write(Set("k", b"1", JSON))
+        await cache.write(Set("default/k", b"1", JSON))
         tags = TagFile.open(Path(f"{config.database}-tags"))
         tags.sequences[1234] |= 1
         assert await opening_writes_the_log(config)
@@ -61,7 +61,7 @@ async def test_not_so_after_a_commit_that_did_not_end(config: Config) -> None:
 
 async def test_nor_when_another_process_has_only_the_tag_file(config: Config) -> None:
     async with open_cache(config) as cache:
-        await cache.write(Set("k", b"1", JSON))
+        await cache.write(Set("default/k", b"1", JSON))
         kept = {path: path.read_bytes() for path in (config.database, log_of(config))}
     for path, contents in kept.items():  # as after kill -9
         path.write_bytes(contents)
@@ -91,7 +91,7 @@ class WatchingMark:
 async def left_after_a_crash(config: Config) -> None:
     """A database whose log holds a commit, as it is after ``kill -9``."""
     async with open_cache(config) as cache:
-        await cache.write(Set("k", b"1", JSON))
+        await cache.write(Set("default/k", b"1", JSON))
         kept = {path: path.read_bytes() for path in (config.database, log_of(config))}
     for path, contents in kept.items():
         path.write_bytes(contents)
@@ -149,7 +149,7 @@ async def test_a_log_that_cannot_be_read_is_named(config: Config) -> None:
 
 async def test_a_file_with_another_name_is_refused(config: Config, tmp_path: Path) -> None:
     async with open_cache(config) as cache:
-        await cache.write(Set("k", b"1", JSON))
+        await cache.write(Set("default/k", b"1", JSON))
     other = tmp_path / "elsewhere.db"
     other.hardlink_to(config.database)
     contents = other.read_bytes()
@@ -161,4 +161,4 @@ async def test_a_file_with_another_name_is_refused(config: Config, tmp_path: Pat
     assert {path.name for path in tmp_path.iterdir()} == {"x.db", "elsewhere.db"}
     other.unlink()
     async with open_cache(config) as cache:
-        assert await cache.get("k") is not None
+        assert await cache.get("default/k") is not None

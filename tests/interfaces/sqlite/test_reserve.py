@@ -105,8 +105,8 @@ def test_a_disk_that_does_not_let_it_be_made_is_not_a_full_one(
 async def test_without_it_the_service_works_all_the_same(tmp_path: Path, path: Path) -> None:
     path.write_bytes(b"notes")
     async with open_cache(Config(database=tmp_path / "x.db")) as cache:
-        await cache.write(Set("k", b"1", JSON))
-        await cache.write(Delete("k"))
+        await cache.write(Set("default/k", b"1", JSON))
+        await cache.write(Delete("default/k"))
     assert path.read_bytes() == b"notes"
 
 

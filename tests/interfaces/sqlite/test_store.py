@@ -48,6 +48,7 @@ from tenantbase.interfaces.sqlite import queries as sql_queries
 from tenantbase.interfaces.sqlite import rows as sql_rows
 from tenantbase.interfaces.sqlite import schema as sql_schema
 from tenantbase.interfaces.sqlite import sweep as sql_sweep
+from tenantbase.interfaces.sqlite import usage as sql_usage
 from tenantbase.interfaces.sqlite.reserve import LOG_BYTES
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tests.fakes import Granted, RecordingSeqlock
@@ -156,7 +157,7 @@ async def test_only_the_owner_may_read_the_files(files: Files) -> None:
     before = os.umask(0)
     try:
         store = await files.open()
-        await put(store, "k")
+        await put(store, "default/k")
     finally:
         os.umask(before)
     assert files.names() == {"x.db", "x.db-wal", "x.db-shm", "x.db-reserve"}
@@ -175,20 +176,21 @@ async def test_the_mode_of_an_existing_file_is_its_owners_business(files: Files)
 
 async def test_only_the_database_is_left(files: Files) -> None:
     store = await files.open()
-    await put(store, "k")
+    await put(store, "default/k")
     await store.close()
     assert files.names() == {"x.db"}
     assert intact(files.path)
 
 
 @pytest.mark.parametrize(
-    "name", ["a b.db", "a?mode=memory.db", "a#b.db", "a%41.db", "é.db", "a;b'c\"d.db", ":memory:"]
+    "name",
+    ["a b.db", "a?mode=memory.db", "a#b.db", "a%41.db", "é.db", "a;b'c\"d.db", ":memory:"],
 )
 async def test_any_file_name(tmp_path: Path, name: str) -> None:
     files = Files(tmp_path, name)
     store = await files.open()
-    await put(store, "k")
-    assert await values(store, "k") == [b"1"]
+    await put(store, "default/k")
+    assert await values(store, "default/k") == [b"1"]
     assert name in files.names()
     await store.close()
     assert files.names() == {name}
@@ -201,7 +203,7 @@ async def test_a_relative_path_stays_what_it_was(
     monkeypatch.chdir(tmp_path)
     store = await SqliteStore.open("x.db", files.lock.held)
     monkeypatch.chdir("/")
-    await put(store, "k")
+    await put(store, "default/k")
     await store.check()
     await store.close()
 
@@ -227,7 +229,7 @@ async def test_a_newer_schema_is_refused(files: Files) -> None:
     await (await files.open()).close()
     with files.foreign() as connection:
         connection.execute("PRAGMA user_version = 99")
-    assert "made by a newer tenantbase (schema 99, this one knows 2)" in await cannot_open(files)
+    assert "made by a newer tenantbase (schema 99, this one knows 3)" in await cannot_open(files)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +254,7 @@ async def test_a_foreign_database_is_not_touched(files: Files, statements: list[
 async def test_an_empty_file_becomes_a_database(files: Files) -> None:
     files.path.touch(0o600)
     store = await files.open()
-    await put(store, "k")
+    await put(store, "default/k")
     await store.close()
 
 
@@ -264,7 +266,7 @@ async def test_a_file_that_is_not_a_database_is_refused(files: Files) -> None:
 
 async def test_a_damaged_database_is_refused(files: Files) -> None:
     store = await files.open()
-    await put(store, "k")
+    await put(store, "default/k")
     await store.close()
     damaged = bytearray(files.path.read_bytes())
     damaged[100:4096] = os.urandom(3996)
@@ -295,7 +297,7 @@ async def test_a_locked_database_is_refused_after_a_moment(
         connection.execute(begin)
         assert "locked by another program" in await cannot_open(files)
     store = await files.open()
-    await put(store, "k")
+    await put(store, "default/k")
     await store.close()
 
 
@@ -377,7 +379,7 @@ def open_directory() -> Iterator[Path]:
 
 async def test_migrations_are_taken_forward_one_by_one(files: Files) -> None:
     store = await files.open()
-    await put(store, "k")
+    await put(store, "default/k")
     await store.close()
     later = (
         *sql_schema.MIGRATIONS,
@@ -386,11 +388,11 @@ async def test_migrations_are_taken_forward_one_by_one(files: Files) -> None:
     )
     with files.foreign() as connection:
         sql_schema.migrate(connection, later)
-        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(later),)
         assert connection.execute("SELECT x FROM second").fetchall() == [(2,)]
         sql_schema.migrate(connection, later)
         assert connection.execute("SELECT count(*) FROM second").fetchall() == [(1,)]
-        assert connection.execute("SELECT key FROM entries").fetchall() == [("k",)]
+        assert connection.execute("SELECT key FROM entries").fetchall() == [("default/k",)]
 
 
 async def test_a_migration_that_fails_leaves_the_schema_before_it(files: Files) -> None:
@@ -404,7 +406,7 @@ async def test_a_migration_that_fails_leaves_the_schema_before_it(files: Files) 
         with pytest.raises(sqlite3.OperationalError):
             sql_schema.migrate(connection, later)
         assert not connection.in_transaction
-        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(later) - 1,)
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
         assert "second" in tables and "t" not in tables
 
@@ -428,8 +430,9 @@ async def test_every_database_has_its_own_secret(tmp_path: Path) -> None:
         (sql_queries._SCAN_KEYS, 4, "SEARCH entries USING INDEX {key} (key>? AND key<?)"),
         (sql_rows._LOOK_UP.format("value", "?, ?"), 3, "SEARCH entries USING INDEX {key} (key=?)"),
         (sql_rows._UPDATE, 6, "SEARCH entries USING INTEGER PRIMARY KEY (rowid=?)"),
-        (sql_sweep._COUNT, 2, "SEARCH entries USING COVERING INDEX {key} (key>? AND key<?)"),
+        (sql_usage._IN_RANGE, 2, "SEARCH entries USING INDEX {key} (key>? AND key<?)"),
         (sql_sweep._COUNT_EXPIRED, 3, "SEARCH entries USING INDEX entries_expiry (expires_at<?)"),
+        (sql_usage._EXPIRED, 3, "SEARCH entries USING INDEX entries_expiry (expires_at<?)"),
         (
             sql_sweep._EXPIRED,
             2,
@@ -466,21 +469,25 @@ class StagedFence(RecordingSeqlock):
 
 async def test_a_cancelled_write_is_committed(store: SqliteStore) -> None:
     seqlock = StagedFence()
-    writing = asyncio.create_task(store.write([Granted(Set("k", b"1", JSON))], NOW, seqlock))
+    writing = asyncio.create_task(
+        store.write([Granted(Set("default/k", b"1", JSON))], NOW, seqlock)
+    )
     await asyncio.to_thread(seqlock.raised.wait, 30)
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing
     seqlock.goes_on.set()
-    await put(store, "next")
-    assert seqlock.told == ["lock", {"k"}, "commit", "unlock"]
-    assert await values(store, "k", "next") == [b"1", b"1"]
+    await put(store, "default/next")
+    assert seqlock.told == ["lock", {"default/k"}, "commit", "unlock"]
+    assert await values(store, "default/k", "default/next") == [b"1", b"1"]
 
 
 async def test_closing_waits_for_a_write(files: Files) -> None:
     store = await files.open()
     seqlock = StagedFence()
-    writing = asyncio.create_task(store.write([Granted(Set("k", b"1", JSON))], NOW, seqlock))
+    writing = asyncio.create_task(
+        store.write([Granted(Set("default/k", b"1", JSON))], NOW, seqlock)
+    )
     await asyncio.to_thread(seqlock.raised.wait, 30)
     closing = asyncio.create_task(store.close())
     await asyncio.sleep(0)
@@ -488,13 +495,13 @@ async def test_closing_waits_for_a_write(files: Files) -> None:
     await closing
     assert isinstance((await writing).outcomes[0], tuple)
     store = await files.open()
-    assert await values(store, "k") == [b"1"]
+    assert await values(store, "default/k") == [b"1"]
     await store.close()
 
 
 async def test_a_cancelled_close_closes(files: Files) -> None:
     store = await files.open()
-    await put(store, "k")
+    await put(store, "default/k")
     closing = asyncio.create_task(store.close())
     await asyncio.sleep(0)
     closing.cancel()
@@ -519,9 +526,9 @@ async def test_a_cancelled_opening_leaves_nothing_open(files: Files) -> None:
 
 
 async def test_cancelled_reads_do_not_disturb_others(store: SqliteStore) -> None:
-    await put(store, "k")
+    await put(store, "default/k")
     for _ in range(50):
-        reads = [asyncio.create_task(values(store, "k")) for _ in range(6)]
+        reads = [asyncio.create_task(values(store, "default/k")) for _ in range(6)]
         await asyncio.sleep(0)
         for read in reads[::2]:
             read.cancel()
@@ -530,16 +537,18 @@ async def test_cancelled_reads_do_not_disturb_others(store: SqliteStore) -> None
 
 
 async def test_writes_at_the_same_time_queue(store: SqliteStore) -> None:
-    outcomes = await asyncio.gather(*(write(store, Increment("n", 1, 0)) for _ in range(100)))
+    outcomes = await asyncio.gather(
+        *(write(store, Increment("default/n", 1, 0)) for _ in range(100))
+    )
     assert all(isinstance(outcome, tuple) for outcome in outcomes)
-    assert await values(store, "n") == [b"100"]
+    assert await values(store, "default/n") == [b"100"]
 
 
 async def test_a_bug_of_ours_ends_the_transaction(store: SqliteStore) -> None:
     with pytest.raises(UnicodeEncodeError):
-        await write(store, Set("a", b"1", JSON), Set("lone \ud800", b"1", JSON))
-    await put(store, "b")
-    assert await values(store, "a", "b") == [None, b"1"]
+        await write(store, Set("default/a", b"1", JSON), Set("default/lone \ud800", b"1", JSON))
+    await put(store, "default/b")
+    assert await values(store, "default/a", "default/b") == [None, b"1"]
 
 
 async def test_two_stores_on_one_file(files: Files) -> None:
@@ -553,7 +562,7 @@ async def test_two_stores_on_one_file(files: Files) -> None:
         seqlock.begin_write = lambda keys: object()  # type: ignore[method-assign]
         versions = []
         for _ in range(100):
-            written = await store.write([Granted(Increment("n", 1, 0))] * 3, NOW, seqlock)
+            written = await store.write([Granted(Increment("default/n", 1, 0))] * 3, NOW, seqlock)
             for outcome in written.outcomes:
                 assert isinstance(outcome, tuple) and outcome[0].entry is not None
                 versions.append(outcome[0].entry.version)
@@ -561,9 +570,9 @@ async def test_two_stores_on_one_file(files: Files) -> None:
 
     versions = await asyncio.gather(*(count(store, lock) for store, lock in stores.items()))
     assert sorted(versions[0] + versions[1]) == list(range(1, 601))
-    assert await values(one, "n") == await values(two, "n") == [b"600"]
+    assert await values(one, "default/n") == await values(two, "default/n") == [b"600"]
     await one.close()
-    assert await values(two, "n") == [b"600"]
+    assert await values(two, "default/n") == [b"600"]
     await two.close()
     await other_files.close()
     assert files.names() == {"x.db"}
@@ -584,9 +593,9 @@ KILLED_IN_MID_TRANSACTION = """
     async def main():
         store = await SqliteStore.open(path, seqlock.lock)
         for n in range(100):
-            await store.write([Granted(Set(f"k{n}", b"1", JSON))], 1.0, seqlock)
+            await store.write([Granted(Set(f"default/k{n}", b"1", JSON))], 1.0, seqlock)
         seqlock.begin_write = lambda keys: os.kill(os.getpid(), signal.SIGKILL)
-        await store.write([Granted(*(Set(f"k{n}", b"2", JSON) for n in range(5000)))], 1.0, seqlock)
+        await store.write([Granted(*(Set(f"default/k{n}", b"2", JSON) for n in range(5000)))], 1.0, seqlock)
     asyncio.run(main())
 """
 
@@ -597,13 +606,15 @@ async def test_a_writer_killed_in_mid_transaction(files: Files) -> None:
         [sys.executable, "-c", textwrap.dedent(KILLED_IN_MID_TRANSACTION), files.path], cwd=ROOT
     )
     assert run.returncode == -signal.SIGKILL
-    assert [value for value in await values(beside, *(f"k{n}" for n in range(100)))] == [b"1"] * 100
+    assert [value for value in await values(beside, *(f"default/k{n}" for n in range(100)))] == [
+        b"1"
+    ] * 100
     assert await beside.last_version() == 100
-    await put(beside, "k0", b"3")
+    await put(beside, "default/k0", b"3")
     await beside.close()
     assert intact(files.path)
     store = await files.open()
-    assert await values(store, "k0", "k1", "k100") == [b"3", b"1", None]
+    assert await values(store, "default/k0", "default/k1", "default/k100") == [b"3", b"1", None]
     await store.close()
 
 
@@ -617,7 +628,7 @@ def log_frames(files: Files) -> int:
 async def write_pages(store: SqliteStore, count: int) -> None:
     """Rewrite a value of this many pages often enough to fill the log three times."""
     for _ in range(3 * sql_commit._CHECKPOINT_PAGES // count):
-        await put(store, "large", os.urandom(4_096 * count))
+        await put(store, "default/large", os.urandom(4_096 * count))
 
 
 async def test_the_log_is_written_from_its_beginning_again(
@@ -628,7 +639,7 @@ async def test_the_log_is_written_from_its_beginning_again(
 
     async def read() -> None:
         while not done:
-            await store.read(["large"], NOW)
+            await store.read(["default/large"], NOW)
 
     # Reads that follow each other without a gap must not keep the log from starting over.
     reads = [asyncio.create_task(read()) for _ in range(5)]
@@ -643,7 +654,7 @@ async def test_a_foreign_reader_only_delays_checkpoints(
     files: Files, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sql_commit, "_CHECKPOINT_PAGES", 400)
-    await put(store, "k")
+    await put(store, "default/k")
     with files.foreign() as reader:
         reader.execute("BEGIN")
         assert reader.execute("SELECT count(*) FROM entries").fetchone() == (1,)
@@ -661,20 +672,20 @@ async def test_a_checkpoint_does_not_change_the_busy_timeout_of_writes(files: Fi
         return int(connection.execute("PRAGMA busy_timeout").fetchone()[0])
 
     store = await files.open(busy_timeout=3.0)
-    await put(store, "k")
+    await put(store, "default/k")
     assert await store._writer.run(store._committer.checkpoint)
     assert await store._writer.run(patience) == 3_000
     with files.foreign() as reader:  # the checkpoint waits for it in vain
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM entries").fetchone()
-        await put(store, "k")
+        await put(store, "default/k")
         await store._writer.run(store._committer.checkpoint)
     assert await store._writer.run(patience) == 3_000
 
 
 async def test_a_reader_never_checkpoints(files: Files) -> None:
     store = await files.open()
-    await put(store, "k")
+    await put(store, "default/k")
     os.link(files.wal, files.wal.with_name("saved"))
     database = files.path.read_bytes()
     # As after a crash: the log is there, and no process has it open.
@@ -682,7 +693,7 @@ async def test_a_reader_never_checkpoints(files: Files) -> None:
     copy.path.write_bytes(database)
     copy.wal.write_bytes(files.wal.read_bytes())
     reader = sql_schema.open_reader(str(copy.path), 1.0)
-    assert sql_queries.read(reader, ["k"], NOW)[0] is not None
+    assert sql_queries.read(reader, ["default/k"], NOW)[0] is not None
     reader.close()
     assert copy.path.read_bytes() == database
     assert copy.wal.read_bytes() == files.wal.read_bytes()
@@ -732,46 +743,53 @@ def limit_pages(connection: sqlite3.Connection, pages: int) -> None:
 
 
 async def test_a_full_disk_passes(store: SqliteStore, files: Files) -> None:
-    await put(store, "k")
+    await put(store, "default/k")
     seqlock = RecordingSeqlock()
     lock, store._committer._lock = store._committer._lock, no_lock  # no checkpoint of such a log
     with replaced(files.wal, "/dev/full"):
-        outcome = await write(store, Set("k", b"2", JSON), seqlock=seqlock)
+        outcome = await write(store, Set("default/k", b"2", JSON), seqlock=seqlock)
         assert isinstance(outcome, StoreFull)
         assert "disk is full" in str(outcome)
     store._committer._lock = lock
-    assert seqlock.told == ["lock", {"k"}, "roll_back", "unlock"], "nothing was done, for certain"
+    assert seqlock.told == [
+        "lock",
+        {"default/k"},
+        "roll_back",
+        "unlock",
+    ], "nothing was done, for certain"
     await store.check()
-    assert await values(store, "k") == [b"1"]
-    await put(store, "k", b"3")
-    assert await values(store, "k") == [b"3"]
+    assert await values(store, "default/k") == [b"1"]
+    await put(store, "default/k", b"3")
+    assert await values(store, "default/k") == [b"3"]
 
 
 async def test_a_database_that_may_not_grow_is_full(store: SqliteStore) -> None:
-    await put(store, "k", b"x" * 10_000)
+    await put(store, "default/k", b"x" * 10_000)
     await store._writer.run(limit_pages, 1)
     seqlock = RecordingSeqlock()
     written = await store.write(
-        [Granted(Set("l", b"x" * 100_000, JSON)), Granted(Set("k", b"2", JSON))], NOW, seqlock
+        [Granted(Set("default/l", b"x" * 100_000, JSON)), Granted(Set("default/k", b"2", JSON))],
+        NOW,
+        seqlock,
     )
     assert [type(outcome) for outcome in written.outcomes] == [StoreFull, StoreFull]
     assert seqlock.told == ["lock", "unlock"]
-    assert await values(store, "k", "l") == [b"x" * 10_000, None]
-    await put(store, "k", b"fits")
+    assert await values(store, "default/k", "default/l") == [b"x" * 10_000, None]
+    await put(store, "default/k", b"fits")
     await store._writer.run(limit_pages, 1 << 30)
-    await put(store, "l", b"x" * 100_000)
+    await put(store, "default/l", b"x" * 100_000)
 
 
 async def test_a_full_disk_has_the_log_written_from_its_beginning(
     store: SqliteStore, files: Files
 ) -> None:
     for _ in range(20):
-        await put(store, "k", os.urandom(40_000))
+        await put(store, "default/k", os.urandom(40_000))
     await store._writer.run(limit_pages, 1)
-    assert isinstance(await refusal(store, Set("l", os.urandom(40_000), JSON)), StoreFull)
+    assert isinstance(await refusal(store, Set("default/l", os.urandom(40_000), JSON)), StoreFull)
     size = files.wal.stat().st_size
     for _ in range(10):
-        await put(store, "k", os.urandom(40_000))
+        await put(store, "default/k", os.urandom(40_000))
     assert files.wal.stat().st_size <= max(size, LOG_BYTES)
 
 
@@ -782,13 +800,13 @@ LIMITED = """
     from tenantbase.commands import Set
     from tests.fakes import Granted, RecordingSeqlock
     async def put(store, value):
-        (outcome,) = (await store.write([Granted(Set("k", value, JSON))], 1.0, seqlock)).outcomes
+        (outcome,) = (await store.write([Granted(Set("default/k", value, JSON))], 1.0, seqlock)).outcomes
         return type(outcome).__name__
     seqlock = RecordingSeqlock()
     async def main():
         store = await SqliteStore.open(sys.argv[1], seqlock.lock)
         print(await put(store, b"1"))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, resource.RLIM_INFINITY))
         print(await put(store, b"x" * 200_000), seqlock.told[-2:])
         await store.check()
         print(await put(store, b"3"))
@@ -827,45 +845,51 @@ def forbid_rollback(connection: sqlite3.Connection) -> None:
 
 
 async def test_a_rollback_that_fails_is_not_forgotten(store: SqliteStore) -> None:
-    await put(store, "k")
+    await put(store, "default/k")
     await store._writer.run(forbid_rollback)
     # Its condition does not hold, so nothing is done, and the transaction must be ended.
-    await refusal(store, Delete("k", Condition(absent=True)))
-    outcome = await refusal(store, Set("k", b"2", JSON))
+    await refusal(store, Delete("default/k", Condition(absent=True)))
+    outcome = await refusal(store, Set("default/k", b"2", JSON))
     assert isinstance(outcome, StoreUnavailable)
     assert "cannot be ended" in str(outcome)
     with pytest.raises(StoreUnavailable, match="cannot be ended"):
         await store.check()
-    assert await values(store, "k") == [b"1"]
+    assert await values(store, "default/k") == [b"1"]
     await store._writer.run(lambda connection: connection.set_authorizer(None))
 
 
 async def test_a_failed_sync_leaves_the_outcome_open(files: Files) -> None:
     store = await files.open()
-    await put(store, "k")
+    await put(store, "default/k")
     database = files.path.read_bytes()
     seqlock = RecordingSeqlock()
     with replaced(files.wal, "/dev/null"):
         written = await store.write(
-            [Granted(Set("k", b"2", JSON)), Granted(Increment("n", 1, 0))], NOW, seqlock
+            [Granted(Set("default/k", b"2", JSON)), Granted(Increment("default/n", 1, 0))],
+            NOW,
+            seqlock,
         )
     assert [type(outcome) for outcome in written.outcomes] == [OutcomeUnknown] * 2
     assert written.outcomes[0] is not written.outcomes[1]
     assert written.ticket is None
-    assert seqlock.told == ["lock", {"k", "n"}, "unlock"], "the seqlock stays raised"
+    assert seqlock.told == [
+        "lock",
+        {"default/k", "default/n"},
+        "unlock",
+    ], "the seqlock stays raised"
     # The disk works again, but nothing is retried.
-    error = await refusal(store, Set("k", b"3", JSON))
+    error = await refusal(store, Set("default/k", b"3", JSON))
     assert type(error) is StoreUnavailable and "no more writes" in str(error)
     with pytest.raises(StoreUnavailable, match="no more writes"):
         await store.check()
-    assert await values(store, "k", "n") == [b"1", None]
+    assert await values(store, "default/k", "default/n") == [b"1", None]
     log = files.wal.read_bytes()
     await store.close()
     assert files.path.read_bytes() == database, "closing has made no checkpoint"
     assert files.wal.read_bytes() == log
     store = await files.open()
-    assert (await values(store, "k"))[0] in (b"1", b"2")
-    await put(store, "k", b"4")
+    assert (await values(store, "default/k"))[0] in (b"1", b"2")
+    await put(store, "default/k", b"4")
     await store.close()
     assert files.names() == {"x.db"}
     assert intact(files.path)
@@ -873,17 +897,17 @@ async def test_a_failed_sync_leaves_the_outcome_open(files: Files) -> None:
 
 async def test_another_process_continues_after_a_failed_sync(files: Files) -> None:
     store, other = await files.open(), await files.open()
-    await put(store, "k")
+    await put(store, "default/k")
     with replaced(files.wal, "/dev/null"):
-        assert isinstance(await refusal(store, Set("k", b"2", JSON)), OutcomeUnknown)
-    await put(other, "k", b"3")
-    assert await values(store, "k") == [b"3"], "reads of the one that gave up go on"
+        assert isinstance(await refusal(store, Set("default/k", b"2", JSON)), OutcomeUnknown)
+    await put(other, "default/k", b"3")
+    assert await values(store, "default/k") == [b"3"], "reads of the one that gave up go on"
     await store.close()
-    await put(other, "k", b"4")
+    await put(other, "default/k", b"4")
     await other.close()
     assert intact(files.path)
     store = await files.open()
-    assert await values(store, "k") == [b"4"]
+    assert await values(store, "default/k") == [b"4"]
     await store.close()
 
 
@@ -912,7 +936,7 @@ async def failing(
     connect = partial(sqlite3.connect, factory=FailingConnection)
     monkeypatch.setattr("tenantbase.interfaces.sqlite.schema.sqlite3.connect", connect)
     store = await files.open()
-    await put(store, "k")
+    await put(store, "default/k")
 
     def fail(statement: str, code: int, afterwards: bool = False) -> None:
         monkeypatch.setattr(FailingConnection, "statement", statement)
@@ -929,8 +953,8 @@ async def test_a_commit_without_changed_keys_leaves_a_sign_when_it_fails(
 ) -> None:
     store, fail = failing
     monkeypatch.setattr(sql_sweep, "ONE_BY_ONE", 1)
-    await put(store, "l")
-    await write(store, DeletePrefix(""))  # leaves rows that are invisible
+    await put(store, "default/l")
+    await write(store, DeletePrefix("default/"))  # leaves rows that are invisible
     seqlock = RecordingSeqlock()
     fail("COMMIT", sqlite3.SQLITE_IOERR_FSYNC)
     assert type(await write(store, Sweep(100), seqlock=seqlock)) is OutcomeUnknown
@@ -965,21 +989,21 @@ async def test_what_an_error_means(
     store, fail = failing
     seqlock = RecordingSeqlock()
     fail(statement, code)
-    outcome = await write(store, Set("k", b"2", JSON), seqlock=seqlock)
+    outcome = await write(store, Set("default/k", b"2", JSON), seqlock=seqlock)
     fail("", 0)
     assert type(outcome) is expected
     assert "driver" not in str(outcome)
-    assert ({"k"} in seqlock.told) == (statement == "COMMIT")
+    assert ({"default/k"} in seqlock.told) == (statement == "COMMIT")
     assert ("roll_back" in seqlock.told) == (
         statement == "COMMIT" and expected is not OutcomeUnknown
     )
-    assert await values(store, "k") == [b"1"]
+    assert await values(store, "default/k") == [b"1"]
     if goes_on:
         await store.check()
-        await put(store, "k", b"3")
-        assert await values(store, "k") == [b"3"]
+        await put(store, "default/k", b"3")
+        assert await values(store, "default/k") == [b"3"]
     else:
-        assert type(await refusal(store, Set("k", b"3", JSON))) is StoreUnavailable
+        assert type(await refusal(store, Set("default/k", b"3", JSON))) is StoreUnavailable
         with pytest.raises(StoreUnavailable):
             await store.check()
 
@@ -989,9 +1013,9 @@ async def test_a_commit_that_failed_may_have_been_made(
 ) -> None:
     store, fail = failing
     fail("COMMIT", sqlite3.SQLITE_IOERR_FSYNC, True)
-    assert isinstance(await refusal(store, Set("k", b"2", JSON)), OutcomeUnknown)
+    assert isinstance(await refusal(store, Set("default/k", b"2", JSON)), OutcomeUnknown)
     fail("", 0)
-    assert await values(store, "k") == [b"2"]
+    assert await values(store, "default/k") == [b"2"]
 
 
 @pytest.mark.parametrize(
@@ -1012,16 +1036,16 @@ async def test_a_checkpoint_that_fails(
     monkeypatch.setattr(sql_commit, "_CHECKPOINT_PAGES", 1)
     store, fail = failing
     fail("wal_checkpoint", code)
-    await put(store, "k", b"2")
+    await put(store, "default/k", b"2")
     while store._tasks:
         await asyncio.wait(store._tasks)
     fail("", 0)
-    assert await values(store, "k") == [b"2"], "it was durable in the log already"
+    assert await values(store, "default/k") == [b"2"], "it was durable in the log already"
     if goes_on:
-        await put(store, "k", b"3")
+        await put(store, "default/k", b"3")
         await store.check()
     else:
-        assert type(await refusal(store, Set("k", b"3", JSON))) is StoreUnavailable
+        assert type(await refusal(store, Set("default/k", b"3", JSON))) is StoreUnavailable
         with pytest.raises(StoreUnavailable):
             await store.check()
 
@@ -1029,17 +1053,17 @@ async def test_a_checkpoint_that_fails(
 async def test_a_foreign_lock_passes(store: SqliteStore, files: Files) -> None:
     with files.foreign() as foreign:
         foreign.execute("BEGIN IMMEDIATE")
-        error = await refusal(store, Set("k", b"1", JSON))
+        error = await refusal(store, Set("default/k", b"1", JSON))
         assert type(error) is StoreUnavailable and "locked by another program" in str(error)
-        assert await values(store, "k") == [None]
+        assert await values(store, "default/k") == [None]
         foreign.execute("ROLLBACK")
-    await put(store, "k")
+    await put(store, "default/k")
 
 
 @pytest.mark.parametrize("by", ["another file", "nothing"])
 async def test_a_replaced_file_is_left_alone(files: Files, tmp_path: Path, by: str) -> None:
     store = await files.open()
-    await put(store, "k")
+    await put(store, "default/k")
     other = Files(tmp_path, "other.db")
     await (await other.open()).close()
     await other.close()
@@ -1049,11 +1073,11 @@ async def test_a_replaced_file_is_left_alone(files: Files, tmp_path: Path, by: s
     else:
         os.replace(other.path, files.path)
         before = files.path.read_bytes()
-    error = await refusal(store, Set("k", b"2", JSON))
+    error = await refusal(store, Set("default/k", b"2", JSON))
     assert type(error) is StoreUnavailable and "replaced or removed" in str(error)
     with pytest.raises(StoreUnavailable, match="replaced or removed"):
         await store.check()
-    assert await values(store, "k") == [b"1"], "reads show the file that was opened"
+    assert await values(store, "default/k") == [b"1"], "reads show the file that was opened"
     await store.close()
     if by == "nothing":
         assert "x.db" not in files.names()
@@ -1065,8 +1089,10 @@ async def test_a_lock_that_cannot_be_had_refuses_the_write(files: Files) -> None
     store = await files.open()
     seqlock = RecordingSeqlock()
     seqlock.lock = no_lock  # type: ignore[method-assign]
-    assert type(await write(store, Set("k", b"1", JSON), seqlock=seqlock)) is StoreUnavailable
-    await put(store, "k")
+    assert (
+        type(await write(store, Set("default/k", b"1", JSON), seqlock=seqlock)) is StoreUnavailable
+    )
+    await put(store, "default/k")
     store._committer._lock = no_lock
     log = files.wal.read_bytes()
     await store.close()
@@ -1075,16 +1101,16 @@ async def test_a_lock_that_cannot_be_had_refuses_the_write(files: Files) -> None
 
 async def test_a_damaged_row_is_an_error_of_the_database(store: SqliteStore, files: Files) -> None:
     for n in range(400):
-        await put(store, f"k{n}", b"x" * 500)
+        await put(store, f"default/k{n}", b"x" * 500)
     await store.close()
     damaged = bytearray(files.path.read_bytes())
     for page in range(7, len(damaged) // 4_096):  # the roots of the tables come first
         damaged[page * 4_096 : page * 4_096 + 200] = b"\xff" * 200
     files.path.write_bytes(damaged)
     store = await files.open()
-    for found in await store.read([f"k{n}" for n in range(400)], NOW):
+    for found in await store.read([f"default/k{n}" for n in range(400)], NOW):
         assert isinstance(found, Damaged)
-    error = await refusal(store, Set("k7", b"1", JSON))
+    error = await refusal(store, Set("default/k7", b"1", JSON))
     assert type(error) is Damaged and "damaged" in str(error)
     await store.close()
 
@@ -1103,11 +1129,11 @@ async def test_rows_of_a_deleted_prefix_are_removed_a_few_at_a_time(
         return entries, prefixes
 
     for _ in range(2):
-        await write(store, *(Set(f"a/{n:03}", b"1", JSON) for n in range(100)))
-        assert await write(store, DeletePrefix("a/")) == (Applied(removed=100),)
-        assert await write(store, DeletePrefix("a/")) == (Applied(removed=0),)
+        await write(store, *(Set(f"default/a/{n:03}", b"1", JSON) for n in range(100)))
+        assert await write(store, DeletePrefix("default/a/")) == (Applied(removed=100),)
+        assert await write(store, DeletePrefix("default/a/")) == (Applied(removed=0),)
     assert await store._writer.run(rows) == (100, 1), "the second covers the first"
-    await write(store, *(Set(f"a/{n:03}", b"1", JSON) for n in range(0, 100, 2)))
+    await write(store, *(Set(f"default/a/{n:03}", b"1", JSON) for n in range(0, 100, 2)))
     for left in (85, 70, 55):
         seqlock = RecordingSeqlock()
         assert await write(store, Sweep(30), seqlock=seqlock) == (Applied(removed=30),)
@@ -1115,4 +1141,4 @@ async def test_rows_of_a_deleted_prefix_are_removed_a_few_at_a_time(
         assert await store._writer.run(rows) == (left, 1)
     assert await write(store, Sweep(30)) == (Applied(removed=10),)
     assert await store._writer.run(rows) == (50, 0)
-    assert len((await store.scan_keys("a/", "", 1_000, NOW))[0]) == 50
+    assert len((await store.scan_keys("default/a/", "", 1_000, NOW))[0]) == 50

@@ -1,0 +1,159 @@
+"""Tenants and tokens: reading them, and the commands that change them.
+
+Such a command is a transaction of its own. If it changes anything, it gives the state a new
+version, by which processes notice.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+import msgspec
+
+from tenantbase.access import Access, Tenant, TenantLimits, Token, TokenScope
+from tenantbase.commands import (
+    AdminCommand,
+    Applied,
+    CreateToken,
+    DeleteTenant,
+    DisableTokens,
+    PutTenant,
+    RevokeToken,
+)
+from tenantbase.errors import InvalidRequest, NoSuchTenant, TenantRequired
+from tenantbase.interfaces.sqlite.change_log import ChangeLog
+from tenantbase.interfaces.sqlite.queries import snapshot
+from tenantbase.interfaces.sqlite.sweep import hide_range
+from tenantbase.scope import DEFAULT, Scope
+
+_LIMITS: Final = "max_entries, max_bytes, max_requests_per_second"
+_STATE: Final = "SELECT version, closed FROM access"
+_TENANTS: Final = f"SELECT name, entries, bytes, {_LIMITS} FROM tenants ORDER BY name"
+_TENANT: Final = f"SELECT {_LIMITS} FROM tenants WHERE name = ?"
+_PUT_TENANT: Final = f"""
+    INSERT INTO tenants (name, entries, bytes, {_LIMITS}) VALUES (?, 0, 0, ?, ?, ?)
+    ON CONFLICT (name) DO UPDATE SET max_entries = excluded.max_entries,
+    max_bytes = excluded.max_bytes, max_requests_per_second = excluded.max_requests_per_second
+"""
+_TOKEN: Final = "id, name, scope, tenant, prefix, created_at, expires_at"
+_TOKENS: Final = f"SELECT digest, {_TOKEN} FROM tokens ORDER BY rowid"
+_PUT_TOKEN: Final = f"""
+    INSERT INTO tokens (digest, {_TOKEN}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO NOTHING
+"""
+
+
+def read_access(connection: sqlite3.Connection, known: int | None) -> Access | None:
+    """See ``Store.access``."""
+    version, _ = connection.execute(_STATE).fetchone()
+    if version == known:
+        return None
+    with snapshot(connection):
+        version, closed = connection.execute(_STATE).fetchone()
+        tenants = {
+            name: Tenant(name, entries, size, _limits(*limits))
+            for name, entries, size, *limits in connection.execute(_TENANTS)
+        }
+        tokens = {
+            digest: Token(
+                id=identifier,
+                name=name,
+                scope=TokenScope(scope),
+                tenant=tenant,
+                prefix=prefix,
+                created_at=created_at,
+                expires_at=expires_at,
+            )
+            for digest, identifier, name, scope, tenant, prefix, created_at, expires_at in (
+                connection.execute(_TOKENS)
+            )
+        }
+    return Access(version, bool(closed), tenants, tokens)
+
+
+def administer(
+    connection: sqlite3.Connection, change_log: ChangeLog, command: AdminCommand
+) -> Applied:
+    """Carry out a command on tenants or tokens.
+
+    Raises:
+        NoSuchTenant, TenantRequired, InvalidRequest: nothing was done.
+    """
+    match command:
+        case PutTenant():
+            return _put_tenant(connection, command)
+        case DeleteTenant(name=name):
+            return _delete_tenant(connection, change_log, name)
+        case CreateToken(token=token, digest=digest):
+            return _create_token(connection, token, digest)
+        case RevokeToken(id=identifier):
+            removed = connection.execute("DELETE FROM tokens WHERE id = ?", (identifier,)).rowcount
+            if removed:
+                _changed(connection)
+            return Applied(removed=removed)
+        case DisableTokens():
+            return _disable_tokens(connection)
+
+
+def _put_tenant(connection: sqlite3.Connection, command: PutTenant) -> Applied:
+    before = connection.execute(_TENANT, (command.name,)).fetchone()
+    given = (command.max_entries, command.max_bytes, command.max_requests_per_second)
+    limits = tuple(
+        old if new is msgspec.UNSET else new
+        for old, new in zip(before or (None, None, None), given, strict=True)
+    )
+    if limits == before:
+        return Applied()
+    connection.execute(_PUT_TENANT, (command.name, *limits))
+    _changed(connection)
+    return Applied(created=before is None)
+
+
+def _delete_tenant(connection: sqlite3.Connection, change_log: ChangeLog, name: str) -> Applied:
+    if name == DEFAULT.tenant:
+        raise TenantRequired("the tenant 'default' cannot be deleted")
+    if not connection.execute("DELETE FROM tenants WHERE name = ?", (name,)).rowcount:
+        return Applied()
+    # Hidden at once, however many entries it has: a new tenant of this name begins empty.
+    hide_range(connection, change_log, Scope(name).start)
+    connection.execute("DELETE FROM tokens WHERE tenant = ?", (name,))
+    _changed(connection)
+    return Applied(removed=1)
+
+
+def _create_token(connection: sqlite3.Connection, token: Token, digest: bytes) -> Applied:
+    if token.tenant is not None:
+        if connection.execute(_TENANT, (token.tenant,)).fetchone() is None:
+            raise NoSuchTenant(token.tenant)
+    row = (
+        digest,
+        token.id,
+        token.name,
+        str(token.scope),
+        token.tenant,
+        token.prefix,
+        token.created_at,
+        token.expires_at,
+    )
+    if not connection.execute(_PUT_TOKEN, row).rowcount:
+        raise InvalidRequest("there is a token with this id or this secret", "id")
+    connection.execute("UPDATE access SET closed = 1")
+    _changed(connection)
+    return Applied(created=True)
+
+
+def _disable_tokens(connection: sqlite3.Connection) -> Applied:
+    removed = connection.execute("DELETE FROM tokens").rowcount
+    opened = connection.execute("UPDATE access SET closed = 0 WHERE closed").rowcount
+    if removed or opened:
+        _changed(connection)
+    return Applied(removed=removed)
+
+
+def _changed(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE access SET version = version + 1")
+
+
+def _limits(max_entries: int | None, max_bytes: int | None, rate: int | None) -> TenantLimits:
+    return TenantLimits(max_entries=max_entries, max_bytes=max_bytes, max_requests_per_second=rate)

@@ -1,0 +1,143 @@
+"""How many entries and bytes each tenant has, counted in the transaction that changes them.
+
+Every row counts that is not under a deleted prefix: its value and its plain key. A row that has
+expired counts until it is swept or replaced, although it is absent for readers. Limits are about
+what is there for readers, so a write that seems to exceed one has the tenant's expired rows
+subtracted first.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final, NamedTuple
+
+from tenantbase.interfaces.sqlite.queries import DELETED, prefix_range, snapshot
+from tenantbase.scope import Scope
+
+_TENANT: Final = "SELECT entries, bytes, max_entries, max_bytes FROM tenants WHERE name = ?"
+_UPDATE: Final = "UPDATE tenants SET entries = ?, bytes = ? WHERE name = ?"
+# Bytes of scoped keys: the caller subtracts what comes before the plain ones. The length of a value
+# is known without reading it.
+_SUM: Final = (
+    "SELECT count(*), coalesce(sum(length(CAST(key AS BLOB)) + length(value)), 0) FROM entries"
+)
+_IN_RANGE: Final = f"{_SUM} WHERE key >= ? AND key < ? AND NOT {DELETED}"
+_EXPIRED: Final = (
+    f"{_SUM} INDEXED BY entries_expiry"
+    f" WHERE expires_at <= ? AND key >= ? AND key < ? AND NOT {DELETED}"
+)
+_TENANTS: Final = "SELECT name, entries, bytes FROM tenants"
+_RECOUNT: Final = f"""
+    SELECT substr(key, 1, instr(key, '/') - 1), count(*),
+        sum(length(CAST(key AS BLOB)) - instr(key, '/') + length(value))
+    FROM entries WHERE NOT {DELETED} GROUP BY 1
+"""
+
+
+class TenantUsage:
+    """The usage of one tenant, as the current SQLite transaction has left it, and its limits.
+
+    Attributes:
+        entries, bytes: of its rows, expired ones included.
+        max_entries, max_bytes: its limits; None: no limit.
+    """
+
+    __slots__ = (
+        "name",
+        "entries",
+        "bytes",
+        "max_entries",
+        "max_bytes",
+        "limited",
+        "_stored",
+        "_start_bytes",
+    )
+
+    def __init__(
+        self, name: str, entries: int, bytes: int, max_entries: int | None, max_bytes: int | None
+    ) -> None:
+        self.name = name
+        self.entries = entries
+        self.bytes = bytes
+        self.max_entries = max_entries
+        self.max_bytes = max_bytes
+        self.limited = max_entries is not None or max_bytes is not None
+        self._stored = entries, bytes
+        self._start_bytes = len(Scope(name).start)
+
+    @property
+    def changed(self) -> bool:
+        """Whether it differs from what is stored."""
+        return (self.entries, self.bytes) != self._stored
+
+    def key_bytes(self, key: str) -> int:
+        """The size of the plain key of one of its scoped keys."""
+        return (len(key) if key.isascii() else len(key.encode())) - self._start_bytes
+
+    def remove(self, key: str, value_bytes: int) -> None:
+        """Count a row that is gone."""
+        self.entries -= 1
+        self.bytes -= self.key_bytes(key) + value_bytes
+
+
+class Usage:
+    """The usage of the tenants that one SQLite transaction concerns."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._tenants: dict[str, TenantUsage | None] = {}
+
+    def of(self, name: str) -> TenantUsage | None:
+        """The usage of a tenant; None: there is no such tenant."""
+        if name not in self._tenants:
+            row = self._connection.execute(_TENANT, (name,)).fetchone()
+            self._tenants[name] = None if row is None else TenantUsage(name, *row)
+        return self._tenants[name]
+
+    def settle(self) -> None:
+        """Store what has changed, and forget: the table may be changed now."""
+        for tenant in self._tenants.values():
+            if tenant is not None and tenant.changed:
+                self._connection.execute(_UPDATE, (tenant.entries, tenant.bytes, tenant.name))
+        self._tenants.clear()
+
+
+def rows_under(connection: sqlite3.Connection, tenant: str, prefix: str) -> tuple[int, int]:
+    """Entries and bytes of a tenant's rows under a scoped prefix, expired ones included."""
+    return _plain(connection.execute(_IN_RANGE, prefix_range(prefix)).fetchone(), tenant)
+
+
+def expired_rows(connection: sqlite3.Connection, tenant: str, now: float) -> tuple[int, int]:
+    """Entries and bytes of a tenant's rows that have expired and still count."""
+    row = connection.execute(_EXPIRED, (now, *prefix_range(Scope(tenant).start))).fetchone()
+    return _plain(row, tenant)
+
+
+def _plain(row: tuple[int, int], tenant: str) -> tuple[int, int]:
+    entries, size = row
+    return entries, size - entries * len(Scope(tenant).start)
+
+
+class Mismatch(NamedTuple):
+    """A tenant whose stored usage is not that of its rows.
+
+    Attributes:
+        stored, counted: entries and bytes. Stored ones of a tenant that does not exist are 0.
+    """
+
+    name: str
+    stored: tuple[int, int]
+    counted: tuple[int, int]
+
+
+def recount(connection: sqlite3.Connection) -> list[Mismatch]:
+    """Compare the usage of all tenants with their rows. Reads every row, but no large values."""
+    with snapshot(connection):
+        stored = {name: (entries, size) for name, entries, size in connection.execute(_TENANTS)}
+        counted = {name: (entries, size) for name, entries, size in connection.execute(_RECOUNT)}
+    none = (0, 0)
+    return [
+        Mismatch(name, stored.get(name, none), counted.get(name, none))
+        for name in sorted(stored.keys() | counted.keys())
+        if stored.get(name, none) != counted.get(name, none)
+    ]
