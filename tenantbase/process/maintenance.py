@@ -24,6 +24,7 @@ from tenantbase.interfaces.sqlite.compacting import can_be_compacted
 from tenantbase.interfaces.sqlite.compacting import compact as compact_in_steps
 from tenantbase.interfaces.sqlite.compacting import rewrite
 from tenantbase.interfaces.sqlite.copying import Copied, copy_database, unjournaled
+from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, reason, unavailable
 from tenantbase.interfaces.sqlite.foreign import check_companions_kind, check_ours
 from tenantbase.interfaces.sqlite.open_read_only import (
     database_bytes,
@@ -33,13 +34,7 @@ from tenantbase.interfaces.sqlite.open_read_only import (
 )
 from tenantbase.interfaces.sqlite.reserve import Reserve
 from tenantbase.interfaces.sqlite.restoring import begin_again, put, settle
-from tenantbase.interfaces.sqlite.schema import (
-    close_without_checkpoint,
-    concerns_a_row,
-    open_writer,
-    reason,
-    unavailable,
-)
+from tenantbase.interfaces.sqlite.schema import close_without_checkpoint, open_writer
 from tenantbase.interfaces.sqlite.sealing import copy_unsealed, seal
 from tenantbase.owned_files import make_alike, remove_marked
 from tenantbase.process.config import Config

@@ -13,20 +13,17 @@ from typing import Any, Final
 from tenantbase.errors import CannotOpen
 from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite import row_rules
+from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, reason
 from tenantbase.interfaces.sqlite.foreign import APPLICATION_ID
 from tenantbase.interfaces.sqlite.queries import key_batches, last_version, snapshot
 from tenantbase.interfaces.sqlite.salvage import SET_ASIDE, known_rows
-from tenantbase.interfaces.sqlite.schema import (
-    MIGRATIONS,
-    SECRET_BYTES,
-    concerns_a_row,
-    migrate,
-    reason,
-)
+from tenantbase.interfaces.sqlite.schema import MIGRATIONS, SECRET_BYTES, migrate
+from tenantbase.interfaces.sqlite.usage import recount
 
 _STEP_ROWS: Final = 1_000
 _STEP_BYTES: Final = 4 << 20
 _MOST_OF_A_KIND: Final = 20  # findings that are reported one by one
+_COUNTING_SCHEMA: Final = 3  # the first that counts what each tenant uses
 _LIVE_BYTES: Final = 1 << 30  # larger files take seconds to walk page by page, in one snapshot
 
 _COLUMNS: Final = (
@@ -108,6 +105,8 @@ class Check:
             self._check_entries(seen)
         self._sections("the index of keys", self._check_key_index)
         self._sections("the index of expiry times", self._check_expiry_index)
+        if self._value("PRAGMA user_version") >= _COUNTING_SCHEMA:
+            self._sections("usage", self._check_usage)
         for kind, count in self._of_kind.items():
             if count > _MOST_OF_A_KIND:
                 self._report(f"{kind}: {count - _MOST_OF_A_KIND:,} more")
@@ -311,6 +310,19 @@ class Check:
             if not found:
                 return
             after = found[-1]
+
+    def _check_usage(self) -> None:
+        self._connection.text_factory = str
+        try:
+            for wrong in recount(self._connection):
+                self._found(
+                    "usage",
+                    f"tenant {wrong.name!r} has {wrong.counted[0]:,} entries of"
+                    f" {wrong.counted[1]:,} bytes; its counts say {wrong.stored[0]:,} of"
+                    f" {wrong.stored[1]:,}",
+                )
+        finally:
+            self._connection.text_factory = bytes
 
     def _compare(self, index: str, column: str, found: Sequence[tuple[Any, int]]) -> None:
         """Compare entries of an index with the rows that they point to."""

@@ -18,9 +18,10 @@ from urllib.parse import quote
 
 from tenantbase.errors import CannotOpen
 from tenantbase.events import EventKind
+from tenantbase.interfaces.sqlite.driver_errors import error_code, reason
 from tenantbase.interfaces.sqlite.file import sync_directory
 from tenantbase.interfaces.sqlite.queries import last_version
-from tenantbase.interfaces.sqlite.schema import SECRET_BYTES, error_code, reason
+from tenantbase.interfaces.sqlite.schema import SECRET_BYTES
 
 VERSION_STEP: Final = 1 << 40
 """How far the version jumps: seven years of 5,000 changes a second. Versions stay exact in JSON,

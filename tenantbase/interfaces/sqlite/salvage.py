@@ -85,7 +85,7 @@ def count_sound_entries(
         query: the usage, entries and bytes, of the row with a ``created``, its one parameter.
     """
     entries = size = lost = 0
-    for created in _rows(connection, concerns):
+    for created in known_rows(connection, concerns):
         try:
             count, length = connection.execute(query, (created,)).fetchone()
         except sqlite3.Error as error:
