@@ -17,6 +17,7 @@
     ├── Overloaded               too much work is queued; nothing was done
     ├── StoreError               the database
     │   ├── CannotOpen           it cannot be opened, or is not ours
+    │   │   └── InUse            another process has it open
     │   ├── StoreUnavailable     it cannot serve now; nothing was done
     │   │   ├── StoreFull        the disk is full; nothing was done
     │   │   ├── Damaged          what was asked for is damaged; the rest can be used
@@ -166,6 +167,10 @@ class LeftOut(StoreError):
 
 class CannotOpen(StoreError):
     """The database cannot be opened: locked, read-only, corrupt, foreign, or too new."""
+
+
+class InUse(CannotOpen):
+    """Another process has the database open."""
 
 
 class StoreUnavailable(StoreError):

@@ -11,6 +11,7 @@ import click
 from tenantbase import __version__
 from tenantbase.cli.arguments import Group
 from tenantbase.cli.commands.import_export import export, import_
+from tenantbase.cli.commands.maintenance import backup, check, compact, restore
 from tenantbase.cli.commands.serve import serve
 from tenantbase.cli.commands.tenants import tenant
 from tenantbase.cli.commands.tokens import token
@@ -27,5 +28,8 @@ def main() -> None:
     """
 
 
-for command in (serve, set_, get, delete, list_, import_, export, tenant, token):
+for command in (
+    *(serve, set_, get, delete, list_, import_, export),
+    *(backup, restore, check, compact, tenant, token),
+):
     main.add_command(command)

@@ -14,9 +14,7 @@ _KEY = re.compile(rb"k[0-9]{3}")
 
 def damage(path: Path, marker: bytes) -> None:
     """Damage the row whose value repeats ``marker``. The database must be closed."""
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() is not None
-        assert connection.execute("PRAGMA page_size").fetchone() == (_PAGE,)
+    _without_pointer_map(path)
     data = bytearray(path.read_bytes())
     full = [
         at
@@ -55,3 +53,16 @@ def damage_leaf(path: Path, first: bytes) -> list[str]:
     data[at : at + 200] = b"\xff" * 200
     path.write_bytes(data)
     return leaves[order[sound]][1]
+
+
+def _without_pointer_map(path: Path) -> None:
+    """Rewrite a database as earlier versions made them, with everything in the file itself.
+
+    With a map of pointers, SQLite frees overflow pages without reading them, and so meets no damage.
+    """
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA auto_vacuum = NONE")
+        connection.execute("VACUUM")
+        assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() is not None
+        assert connection.execute("PRAGMA page_size").fetchone() == (_PAGE,)
+        assert connection.execute("PRAGMA auto_vacuum").fetchone() == (0,)

@@ -19,6 +19,7 @@ from tenantbase.errors import CannotWrite
 
 _STANDARD_ERROR: Final = 2
 _MODE: Final = 0o666
+_PRIVATE_MODE: Final = 0o600
 _ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -26,10 +27,14 @@ class Output:
     """A destination for bytes. Its errors are CannotWrite and name the destination.
 
     BrokenPipeError is passed on: when a pipe's reader has exited, the command ends silently.
+
+    Attributes:
+        path: the regular file that is written; None if it is a stream.
     """
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: BinaryIO, name: str, path: Path | None = None) -> None:
         self.file = file
+        self.path = path
         self._name = name
 
     def write(self, data: bytes) -> None:
@@ -65,8 +70,12 @@ def standard_output() -> Iterator[Output]:
 
 
 @contextmanager
-def output_to(name: str) -> Iterator[Output]:
+def output_to(name: str, *, replace: bool = True, private: bool = False) -> Iterator[Output]:
     """A file, or standard output for ``-``.
+
+    Args:
+        replace: False: refuse a regular file that exists.
+        private: only its owner may read a new file.
 
     A regular file is replaced atomically, keeping its mode, when the block ends without an error.
     If the block fails, or power is lost, it stays as it was. Anything else, such as a FIFO or
@@ -90,11 +99,14 @@ def output_to(name: str) -> Iterator[Output]:
             with open(fd, "wb") as direct:
                 yield Output(direct, name)
         else:
+            if old is not None and not replace:
+                raise CannotWrite(f"{name} exists; --force replaces it")
             if old is not None and not os.access(name, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             # A symbolic link is kept; its target is replaced.
-            with _ended_in_order(), _replacing(Path(os.path.realpath(name)), old) as file:
-                yield Output(file, name)
+            path = Path(os.path.realpath(name))
+            with _ended_in_order(), _replacing(path, old, private) as (file, beside):
+                yield Output(file, name, beside)
 
 
 def _is_direct(name: str, old: os.stat_result | None) -> bool:
@@ -116,15 +128,17 @@ def _explained(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _replacing(path: Path, old: os.stat_result | None) -> Iterator[BinaryIO]:
+def _replacing(
+    path: Path, old: os.stat_result | None, private: bool
+) -> Iterator[tuple[BinaryIO, Path]]:
     beside = path.with_name(f".tenantbase-{secrets.token_hex(8)}")
     try:
         # Inside the try block, because Ctrl-C may come right after the file is created.
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as file:
-            yield file
+            yield file, beside
             file.flush()
-            _make_alike(fd, old)
+            _make_alike(fd, old, _PRIVATE_MODE if private else _MODE)
             os.fsync(fd)
         os.rename(beside, path)
     except BaseException:
@@ -140,11 +154,11 @@ def _replacing(path: Path, old: os.stat_result | None) -> Iterator[BinaryIO]:
         os.close(directory)
 
 
-def _make_alike(fd: int, old: os.stat_result | None) -> None:
+def _make_alike(fd: int, old: os.stat_result | None, mode: int) -> None:
     if old is None:
         mask = os.umask(0)
         os.umask(mask)
-        os.fchmod(fd, _MODE & ~mask)
+        os.fchmod(fd, mode & ~mask)
         return
     with suppress(PermissionError):  # only root may set another owner
         os.fchown(fd, old.st_uid, old.st_gid)

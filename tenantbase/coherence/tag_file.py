@@ -13,12 +13,13 @@ import fcntl
 import mmap
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from tenantbase.coherence.authority import BUCKETS, Tag, Tags
-from tenantbase.errors import CannotOpen
+from tenantbase.errors import CannotOpen, InUse
 from tenantbase.owned_files import (
     MARK_BYTES,
     TAGS_BEGUN_MARK,
@@ -154,6 +155,31 @@ class TagFile:
                 remove_marked(path)
             _remove(self._fd, self.path, was_empty)
         os.close(self._fd)
+
+
+@contextmanager
+def alone(path: Path, like: Path) -> Iterator[None]:
+    """Keep every process from opening the database for as long as the block lasts.
+
+    Raises:
+        InUse: another process has it open.
+        CannotOpen: the file is not ours, or cannot be made or locked.
+    """
+    fd, _ = open_beside(path, "tag file", TAGS_BEGUN_MARK, like)
+    try:
+        try:
+            contents = _look(fd, path)
+            taken = _lock(fd, fcntl.LOCK_EX) and _is_at(fd, path)
+        except OSError as error:
+            raise CannotOpen(_failure(path, error)) from error
+        if not taken:
+            raise InUse(f"another process has {like} open; stop it first")
+        try:
+            yield
+        finally:
+            _remove(fd, path, was_empty=not contents or _was_empty(contents))
+    finally:
+        os.close(fd)
 
 
 def _join(fd: int, path: Path, take_empty: bool) -> bool:

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -91,7 +91,7 @@ async def open_cache(
         raise CannotOpen(f"there is no database {config.database}")
     if not path.parent.is_dir():
         raise CannotOpen(f"there is no directory {path.parent} for the database")
-    _look_before_touching(path)
+    look_before_touching(path)
     last_resort = ExitTimer(
         config.write_timeout,
         f"{config.database} was not closed in {config.write_timeout:g} s;"
@@ -99,7 +99,7 @@ async def open_cache(
     )
     async with AsyncExitStack() as stack:
         stack.callback(last_resort.cancel)
-        tags = _open_tags(path)
+        tags = open_tags(path)
         lock_path = Path(f"{path}-lock")
         stack.callback(tags.close, lock_path)
         lock = WriteLock(lock_path, like=path)
@@ -181,12 +181,34 @@ def files_of(database: Path) -> frozenset[Path]:
     return frozenset(Path(real + suffix) for suffix in suffixes)
 
 
+def log_of(database: Path) -> Path | None:
+    """The log beside a database that holds a part of its contents, if there is one."""
+    return _beside(database, "-wal", "-journal")
+
+
+def companions_in_use(database: Path) -> Path | None:
+    """A file beside a database that shows that it is in use, or needs its log.
+
+    If the database were replaced, SQLite would apply the old log to the new one.
+    """
+    return _beside(database, "-wal", "-journal", "-tags")
+
+
+def _beside(database: Path, *suffixes: str) -> Path | None:
+    real = os.path.realpath(database)
+    for suffix in suffixes:
+        with suppress(OSError):
+            if os.stat(real + suffix).st_size:
+                return Path(real + suffix)
+    return None
+
+
 def tags_path(database: Path) -> Path:
     """The path of a database's tag file."""
     return Path(f"{database}-tags")
 
 
-def _look_before_touching(database: Path) -> None:
+def look_before_touching(database: Path) -> None:
     """Check that the path is free or holds our database, with no foreign files beside it.
 
     Raises:
@@ -202,7 +224,7 @@ def _look_before_touching(database: Path) -> None:
         check_ours(path)
 
 
-def _open_tags(path: Path) -> TagFile:
+def open_tags(path: Path) -> TagFile:
     """Open the tag file; on a full disk, give up the reserve to make room for it."""
     try:
         return TagFile.open(tags_path(path), like=path)

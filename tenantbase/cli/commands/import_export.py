@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import BinaryIO
 
 import click
 
 from tenantbase.cli.input import input_from
 from tenantbase.cli.options import command
 from tenantbase.cli.output import Output, output_to
+from tenantbase.cli.progress import progress
 from tenantbase.entry import check_text
 from tenantbase.errors import CannotWrite
 from tenantbase.process.config import Config
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 
 @command("import", "database", "tenant", "max_value_bytes", "write_timeout")
@@ -35,9 +33,9 @@ def import_(config: Config, file: str) -> None:
     async def work(source: BinaryIO) -> None:
         async with open_database(config) as database:
             scope = await scope_of(database, config.tenant)
-            with _progress() as progress:
+            with progress() as count_up:
                 async for lines in import_lines(database, scope, source):
-                    progress.update(lines)
+                    count_up.update(lines)
 
     with input_from(file) as source:
         asyncio.run(work(source))
@@ -63,18 +61,10 @@ def export(config: Config, prefix: str, file: str) -> None:
     async def work(output: Output) -> None:
         async with open_to_read(config) as database:
             scope = await scope_of(database, config.tenant)
-            with _progress() as progress:
+            with progress() as count_up:
                 async for lines, count in export_lines(database, scope, prefix):
                     await output.send(lines)
-                    progress.update(count)
+                    count_up.update(count)
 
     with output_to(file) as output:
         asyncio.run(work(output))
-
-
-def _progress() -> tqdm[NoReturn]:
-    """A progress count on standard error, if that is a terminal."""
-    from tqdm import tqdm
-
-    tqdm.monitor_interval = 0  # no monitor thread: each batch updates the count
-    return tqdm(unit=" entries", unit_scale=True, disable=None)

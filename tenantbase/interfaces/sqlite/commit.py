@@ -177,11 +177,11 @@ class Committer:
         Its file then has room for writes into freed pages. The log's file shrinks by as much as the
         database grows.
         """
-        with self._in_reserve(connection):
+        with self.in_reserve(connection):
             self._checkpoint(connection, "TRUNCATE")
 
     @contextmanager
-    def _in_reserve(self, connection: sqlite3.Connection) -> Iterator[None]:
+    def in_reserve(self, connection: sqlite3.Connection) -> Iterator[None]:
         """Release the reserve for the block, which must end by truncating the log."""
         size = self._reserve.log_size()
         self._reserve.release()
@@ -208,7 +208,7 @@ class Committer:
         ]
         if not any(deletions):
             return refused
-        with self._in_reserve(connection):
+        with self.in_reserve(connection):
             # After it the write-ahead log is written from its beginning again.
             self._checkpoint(connection, "RESTART")
             written = self._commit(connection, group, deletions, now, seqlock)

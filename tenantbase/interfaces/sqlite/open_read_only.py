@@ -30,8 +30,11 @@ def may_write(path: str) -> bool:
 
 
 @contextmanager
-def open_readonly(path: str) -> Iterator[sqlite3.Connection]:
+def open_readonly(path: str, *, convertible: bool = False) -> Iterator[sqlite3.Connection]:
     """A connection that reads.
+
+    Args:
+        convertible: the schema may be an earlier one.
 
     Raises:
         CannotOpen: it is not one of our databases, has another schema, or cannot be read.
@@ -50,7 +53,7 @@ def open_readonly(path: str) -> Iterator[sqlite3.Connection]:
         mode = "mode=ro" if has_log else "mode=ro&immutable=1"
         before = _state(path)
         with closing(_connect(path, mode)) as connection:
-            _check(path, connection)
+            _check(path, connection, convertible)
             yield connection
         if not has_log and _state(path) != before:
             raise StoreUnavailable(
@@ -65,6 +68,20 @@ def open_readonly(path: str) -> Iterator[sqlite3.Connection]:
         raise CannotOpen(f"cannot open {path}: {error.strerror}") from error
 
 
+@contextmanager
+def immutable(path: str) -> Iterator[sqlite3.Connection]:
+    """A connection that reads a file that no process changes and that needs no log."""
+    with closing(_connect(path, "mode=ro&immutable=1")) as connection:
+        yield connection
+
+
+def database_bytes(connection: sqlite3.Connection) -> int:
+    """Size of the database, as its header says."""
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    return int(pages) * int(size)
+
+
 def _connect(path: str, mode: str) -> sqlite3.Connection:
     return sqlite3.connect(
         f"file:{quote(os.fsencode(path))}?{mode}",
@@ -74,12 +91,12 @@ def _connect(path: str, mode: str) -> sqlite3.Connection:
     )
 
 
-def _check(path: str, connection: sqlite3.Connection) -> None:
+def _check(path: str, connection: sqlite3.Connection, convertible: bool) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID:
         raise CannotOpen(f"cannot open {path}: it is a database of another program, or empty")
-    if version != len(MIGRATIONS):
+    if version != len(MIGRATIONS) and not (convertible and 0 < version < len(MIGRATIONS)):
         newer = version > len(MIGRATIONS)
         remedy = "" if newer else "; to convert it, open it where it may be written"
         raise CannotOpen(

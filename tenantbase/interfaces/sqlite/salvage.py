@@ -40,7 +40,7 @@ def find_sound_entries(connection: sqlite3.Connection, concerns: Concerns) -> So
     Within one that writes, SQLite finds damage in sound pages once it has met damage.
     """
     sound = Sound([], [])
-    for created, key in sorted(_rows(connection, concerns).items()):
+    for created, key in sorted(known_rows(connection, concerns).items()):
         try:
             connection.execute("SELECT * FROM entries WHERE created = ?", (created,)).fetchall()
         except sqlite3.Error as error:
@@ -85,7 +85,7 @@ def count_sound_entries(
         query: the usage, entries and bytes, of the row with a ``created``, its one parameter.
     """
     entries = size = lost = 0
-    for created in _rows(connection, concerns):
+    for created in known_rows(connection, concerns):
         try:
             count, length = connection.execute(query, (created,)).fetchone()
         except sqlite3.Error as error:
@@ -144,7 +144,7 @@ def forget_index(connection: sqlite3.Connection, name: str) -> None:
         connection.execute("PRAGMA writable_schema = RESET")
 
 
-def _rows(connection: sqlite3.Connection, concerns: Concerns) -> dict[int, str | None]:
+def known_rows(connection: sqlite3.Connection, concerns: Concerns) -> dict[int, str | None]:
     """Rows of ``entries``, by ``created``, with their keys where the index has them.
 
     Read from both ends of the table and of the index on keys, each up to the first damage.

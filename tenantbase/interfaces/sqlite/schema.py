@@ -188,11 +188,14 @@ class Opened(NamedTuple):
     secret: bytes
 
 
-def open_writer(path: str, busy_timeout: float, mark: WalMark | None = None) -> Opened:
+def open_writer(
+    path: str, busy_timeout: float, mark: WalMark | None = None, *, convert: bool = True
+) -> Opened:
     """Open the writing connection, creating the file or migrating its schema as needed.
 
     The caller holds the write lock. ``path`` is absolute, ``busy_timeout`` in seconds. Without a
-    ``mark``, an existing write-ahead log is taken to be unsafe.
+    ``mark``, an existing write-ahead log is taken to be unsafe. Without ``convert``, the schema stays
+    as it is, and the connection is for maintenance.
 
     Raises:
         CannotOpen: one line that names the file and says why.
@@ -202,11 +205,15 @@ def open_writer(path: str, busy_timeout: float, mark: WalMark | None = None) -> 
     try:
         connection = _connect(path, "rw", _OPEN_WAIT)
         try:
-            _check_ownership(path, connection, left, mark)
+            if not _pragma(connection, "page_count"):
+                # Free pages of a new database can be given back in steps.
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            _check_ownership(path, connection, left, mark if convert else None)
             if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
                 raise CannotOpen(f"cannot open {path}: no write-ahead log on this file system")
             _configure(path, connection, _WRITER)
-            migrate(connection)
+            if convert:
+                migrate(connection)
             secret = _read_secret(path, connection)
             connection.execute(f"PRAGMA busy_timeout = {round(busy_timeout * 1000)}")
             if left is not None:
@@ -214,7 +221,7 @@ def open_writer(path: str, busy_timeout: float, mark: WalMark | None = None) -> 
             if identity(path) != opened:
                 raise CannotOpen(f"cannot open {path}: it was replaced in the meantime")
         except WalNotSafe:
-            _close_without_checkpoint(path, connection)
+            close_without_checkpoint(path, connection)
             raise
         except BaseException:
             connection.close()
@@ -320,7 +327,7 @@ def _connect(path: str, mode: str, wait: float) -> sqlite3.Connection:
     )
 
 
-def _close_without_checkpoint(path: str, connection: sqlite3.Connection) -> None:
+def close_without_checkpoint(path: str, connection: sqlite3.Connection) -> None:
     """Close a connection, but not as the last one, which would make a checkpoint."""
     with closing(_connect(path, "ro", 0.0)) as other, closing(connection):
         other.execute("SELECT count(*) FROM sqlite_master").fetchone()

@@ -1,0 +1,275 @@
+"""Copies a live database, row by row, to one of its versions.
+
+SQLite's ways to copy a database hold one snapshot from beginning to end, and as long as there is
+one, the write-ahead log cannot start over: it grows by everything that is written meanwhile. Its
+backup interface can pause instead, but starts again after each commit of another process.
+
+So this works as replication does. Entries are copied in short queries, in the order of their row
+numbers; behind that, the change log says which keys have changed, and these are copied again. When
+few changes are left, they and the small tables are copied in one snapshot, whose version is that of
+the copy. If the change log is overtaken, one long snapshot takes over after all.
+
+The copy contains what is reachable: no rows under deleted prefixes, no free pages, and the last
+line of the change log.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Final, NamedTuple
+from urllib.parse import quote
+
+from tenantbase.events import EventKind
+from tenantbase.interfaces.sqlite.foreign import APPLICATION_ID
+from tenantbase.interfaces.sqlite.queries import (
+    DELETED,
+    key_batches,
+    last_version,
+    prefix_range,
+    snapshot,
+)
+from tenantbase.interfaces.sqlite.salvage import SET_ASIDE
+from tenantbase.interfaces.sqlite.schema import SECRET_BYTES
+
+_STEP_ROWS: Final = 500
+_STEP_BYTES: Final = 1 << 20  # of values; a step takes a few milliseconds
+_LEAST_PAUSE_SECONDS: Final = 0.001
+_FOLLOW_LINES: Final = 4_000  # of the change log, read at once
+_FEW_LINES: Final = 500  # are followed in the last snapshot
+_MOST_ROUNDS: Final = 100  # then the last snapshot follows however many there are
+_SYNC_BYTES: Final = 4 << 20  # written at once: a larger flush would delay the commits of others
+
+# A copy that is interrupted is thrown away. In this mode SQLite makes no files beside it.
+_SETTINGS: Final = (
+    "PRAGMA journal_mode = OFF",
+    "PRAGMA locking_mode = EXCLUSIVE",
+    "PRAGMA synchronous = OFF",
+    "PRAGMA cache_size = -16384",
+    "PRAGMA secure_delete = 0",
+)
+_VERSIONS_AT: Final = 18  # which versions of the format may write and read the file: 2 means WAL
+_STEP: Final = (
+    f"SELECT * FROM entries WHERE created > ? AND NOT {DELETED} ORDER BY created LIMIT {_STEP_ROWS}"
+)
+_LINES: Final = (
+    f"SELECT version, kind, key FROM changes WHERE version > ? ORDER BY version"
+    f" LIMIT {_FOLLOW_LINES}"
+)
+_OF_KEYS: Final = f"SELECT * FROM entries WHERE key IN ({{}}) AND NOT {DELETED}"
+_UNDER: Final = "DELETE FROM entries WHERE key >= ? AND key < ? AND created <= ?"
+
+
+class Copied(NamedTuple):
+    """What a copy contains: how many entries, as of which version."""
+
+    entries: int
+    version: int
+
+
+class _Overtaken(Exception):
+    """Lines of the change log that were still needed are gone."""
+
+
+@contextmanager
+def unjournaled(path: str, fd: int) -> Iterator[sqlite3.Connection]:
+    """Write a database that no other process uses, and that is thrown away if this fails.
+
+    The file may be unlinked in the block. It has to be synced afterwards.
+
+    Args:
+        fd: the same file, open for writing. An empty file becomes a new database of ours.
+
+    Raises:
+        sqlite3.Error, OSError: it cannot be written.
+    """
+    new = not os.fstat(fd).st_size
+    if not new:
+        os.pwrite(fd, bytes((1, 1)), _VERSIONS_AT)
+    uri = f"file:{quote(os.fsencode(path))}?mode=rw"
+    with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+        for setting in _SETTINGS:
+            connection.execute(setting).fetchall()
+        if new:
+            connection.execute("PRAGMA auto_vacuum = 2")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        yield connection
+    mark_as_logged(fd)
+
+
+def mark_as_logged(fd: int) -> None:
+    """Have SQLite use a write-ahead log for a database file, as it does for ours."""
+    os.pwrite(fd, bytes((2, 2)), _VERSIONS_AT)
+
+
+def copy_database(
+    source: sqlite3.Connection,
+    target: sqlite3.Connection,
+    tell: Callable[[int], object],
+    sync: Callable[[], object],
+) -> Copied:
+    """Copy a database, while other processes may write to it.
+
+    Args:
+        source: a connection that reads. It holds no snapshot longer than a fraction of a second.
+        target: a new database, ``unjournaled``. It gets a secret of its own, so that the copy and the
+            original never believe each other's cached items.
+        tell: called with the number of entries in each step.
+        sync: makes what was written to the target durable. Called now and then.
+
+    Raises:
+        sqlite3.Error: one of them cannot be read or written.
+    """
+    copying = _Copying(source, target, tell, sync)
+    target.execute("BEGIN")
+    copying.make_tables()
+    try:
+        version = copying.follow()
+    except _Overtaken:
+        copying.start_again()
+        version = copying.at_once()
+    target.execute("UPDATE state SET secret = ?", (secrets.token_bytes(SECRET_BYTES),))
+    (entries,) = target.execute("SELECT count(*) FROM entries").fetchone()
+    target.execute("COMMIT")
+    return Copied(entries, version)
+
+
+class _Copying:
+    def __init__(
+        self,
+        source: sqlite3.Connection,
+        target: sqlite3.Connection,
+        tell: Callable[[int], object],
+        sync: Callable[[], object],
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._tell = tell
+        self._sync = sync
+        self._written = 0  # bytes since the last sync
+        self._small: list[str] = []  # tables that are copied whole, in the end
+        (columns,) = source.execute("SELECT count(*) FROM pragma_table_info('entries')").fetchone()
+        self._put = f"INSERT OR REPLACE INTO entries VALUES ({', '.join('?' * columns)})"
+
+    def make_tables(self) -> None:
+        """Make the tables and indexes that the source has, of whatever schema it is."""
+        for kind, name, sql in self._source.execute(
+            "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"
+            " AND name NOT LIKE 'sqlite_%' ORDER BY type DESC"
+        ).fetchall():
+            if name == SET_ASIDE:
+                continue
+            self._target.execute(sql)
+            if kind == "table" and name not in ("entries", "changes", "deleted_prefixes"):
+                self._small.append(name)
+        (version,) = self._source.execute("PRAGMA user_version").fetchone()
+        self._target.execute(f"PRAGMA user_version = {version}")
+
+    def follow(self) -> int:
+        """Copy in short queries; returns the version of the copy."""
+        position = last_version(self._source)
+        begun = time.monotonic()
+        for _ in self._steps():
+            position = self._catch_up(position, _FOLLOW_LINES)
+            # As long as the step took: servers on the same processors and disk go first.
+            time.sleep(max(time.monotonic() - begun, _LEAST_PAUSE_SECONDS))
+            begun = time.monotonic()
+        for _ in range(_MOST_ROUNDS):
+            before = position
+            position = self._catch_up(position, _FEW_LINES)
+            if position == before:
+                break
+        with snapshot(self._source):
+            position = self._catch_up(position, 0)
+            self._copy_small()
+        return position
+
+    def start_again(self) -> None:
+        """Empty the copy's tables."""
+        for name in ("entries", "changes", *self._small):
+            self._target.execute(f'DELETE FROM "{name}"')
+
+    def at_once(self) -> int:
+        """Copy in one snapshot; returns its version."""
+        with snapshot(self._source):
+            for _ in self._steps():
+                pass
+            self._copy_small()
+            return last_version(self._source)
+
+    def _steps(self) -> Iterator[None]:
+        """Copy the entries in the order of their rows. New ones come last."""
+        after, more = 0, True
+        while more:
+            rows, size, more = [], 0, False
+            # A cursor that is not read to its end holds its snapshot until it is closed.
+            with closing(self._source.execute(_STEP, (after,))) as found:
+                for row in found:
+                    rows.append(row)
+                    size += _size(row)
+                    more = True
+                    if size > _STEP_BYTES:
+                        break
+            if rows:
+                after = rows[-1][0]
+                self._write(rows, size)
+                self._tell(len(rows))
+            yield
+
+    def _catch_up(self, position: int, few: int) -> int:
+        """Copy again what has changed after a version, unless that is ``few`` changes or less.
+
+        Returns: the version up to which everything is copied.
+        """
+        while last_version(self._source) - position > few:
+            lines = self._source.execute(_LINES, (position,)).fetchall()
+            if not lines or lines[0][0] != position + 1:
+                raise _Overtaken
+            keys = {key: None for _, kind, key in lines if kind != EventKind.RESET}
+            for version, kind, key in lines:
+                if kind == EventKind.RESET:
+                    self._target.execute(_UNDER, (*prefix_range(key), version))
+            self._copy_keys(list(keys))
+            position = lines[-1][0]
+        return position
+
+    def _copy_keys(self, keys: Sequence[str]) -> None:
+        """Copy keys as they are now; what comes after in the change log is copied again."""
+        for marks, batch in key_batches(keys):
+            rows, size = [], 0
+            self._target.execute(f"DELETE FROM entries WHERE key IN ({marks})", batch)
+            with closing(self._source.execute(_OF_KEYS.format(marks), batch)) as found:
+                for row in found:
+                    rows.append(row)
+                    size += _size(row)
+                    if size > _STEP_BYTES:
+                        self._write(rows, size)
+                        rows, size = [], 0
+            self._write(rows, size)
+
+    def _copy_small(self) -> None:
+        for name in self._small:
+            for row in self._source.execute(f'SELECT * FROM "{name}"'):
+                marks = ", ".join("?" * len(row))
+                self._target.execute(f'INSERT INTO "{name}" VALUES ({marks})', row)
+        last = "SELECT * FROM changes ORDER BY version DESC LIMIT 1"
+        self._target.executemany("INSERT INTO changes VALUES (?, ?, ?)", self._source.execute(last))
+
+    def _write(self, rows: Sequence[Sequence[object]], size: int) -> None:
+        self._target.executemany(self._put, rows)
+        self._written += size
+        if self._written > _SYNC_BYTES:
+            self._written = 0
+            self._target.execute("COMMIT")
+            self._sync()
+            self._target.execute("BEGIN")
+
+
+def _size(row: Sequence[object]) -> int:
+    """About how many bytes a row takes. The value comes last; the rest is small."""
+    value = row[-1]
+    return 200 + (len(value) if isinstance(value, bytes | str) else 0)

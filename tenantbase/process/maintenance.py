@@ -1,0 +1,382 @@
+"""Maintenance of a database file: the parts behind ``backup``, ``restore``, ``check``, ``compact``.
+
+It works on SQLite directly, beside servers that have the database open. There is no event loop:
+nothing else is in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, BinaryIO, Final, NamedTuple
+
+from tenantbase.coherence.tag_file import alone
+from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
+from tenantbase.errors import CannotOpen, CannotWrite, InUse
+from tenantbase.interfaces.sqlite.checking import Check
+from tenantbase.interfaces.sqlite.commit import Committer
+from tenantbase.interfaces.sqlite.compacting import can_be_compacted
+from tenantbase.interfaces.sqlite.compacting import compact as compact_in_steps
+from tenantbase.interfaces.sqlite.compacting import rewrite
+from tenantbase.interfaces.sqlite.copying import Copied, copy_database, unjournaled
+from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, reason, unavailable
+from tenantbase.interfaces.sqlite.foreign import check_companions_kind, check_ours
+from tenantbase.interfaces.sqlite.open_read_only import (
+    database_bytes,
+    immutable,
+    may_write,
+    open_readonly,
+)
+from tenantbase.interfaces.sqlite.reserve import Reserve
+from tenantbase.interfaces.sqlite.restoring import begin_again, put, settle
+from tenantbase.interfaces.sqlite.schema import close_without_checkpoint, open_writer
+from tenantbase.interfaces.sqlite.sealing import copy_unsealed, seal
+from tenantbase.owned_files import make_alike, remove_marked
+from tenantbase.process.config import Config
+from tenantbase.process.wiring import (
+    log_of,
+    look_before_touching,
+    open_tags,
+    tags_path,
+)
+
+_BUSY_SECONDS: Final = 5.0
+_CHUNK_BYTES: Final = 1 << 20
+
+Tell = Callable[[int], object]
+"""Called with the number of entries in each step."""
+
+
+def back_up(config: Config, path: Path, file: BinaryIO, tell: Tell) -> Copied:
+    """Copy the database to an empty file, with a seal, while other processes may write to it.
+
+    Args:
+        path: the file. It may have been unlinked by the time this returns an error.
+        file: the same file, open for writing. It is not synced in the end.
+
+    Raises:
+        StoreError: the database cannot be read.
+        CannotWrite: the file cannot be written.
+    """
+    return _back_up(config, path, file.fileno(), tell, lambda: None)
+
+
+def back_up_to_stream(config: Config, write: Callable[[bytes], object], tell: Tell) -> None:
+    """As ``back_up``, to a stream, by way of a file without a name.
+
+    So a slow reader holds nothing up, and a killed process leaves nothing.
+
+    Raises:
+        StoreError, CannotWrite: as ``back_up``; and what ``write`` raises.
+    """
+    directory = _with_room(config.database)
+    try:
+        fd, name = tempfile.mkstemp(prefix=".tenantbase-", dir=directory)
+    except OSError as error:
+        raise CannotWrite(f"cannot make a file in {directory}: {error.strerror}") from error
+    path = Path(name)
+    try:
+        _back_up(config, path, fd, tell, lambda: path.unlink())
+        at = 0
+        while chunk := os.pread(fd, _CHUNK_BYTES, at):
+            write(chunk)
+            at += len(chunk)
+    finally:
+        os.close(fd)
+        path.unlink(missing_ok=True)
+
+
+def _back_up(
+    config: Config, path: Path, fd: int, tell: Tell, opened: Callable[[], object]
+) -> Copied:
+    _let_others_go_first()
+    with source_of(config) as source:
+        try:
+            with unjournaled(str(path), fd) as target:
+                opened()
+                copied = copy_database(source, target, tell, lambda: os.fdatasync(fd))
+            seal(fd)
+        except sqlite3.Error as error:
+            failure = unavailable(error, f"cannot copy {config.database}")
+            if concerns_a_row(error):
+                raise type(failure)(f"{failure}; tenantbase check says where") from error
+            raise failure from error
+        except OSError as error:
+            raise CannotWrite(f"cannot write the copy: {error.strerror}") from error
+    return copied
+
+
+def compact(config: Config, tell: Tell) -> int:
+    """Give free space back to the file system.
+
+    Args:
+        tell: called with the number of pages in each step, beside servers.
+
+    Returns: by how many bytes the file has shrunk.
+
+    Raises:
+        TenantbaseError: it cannot be done, or not to its end.
+    """
+    path = Path(os.path.realpath(config.database))
+    if not path.exists():
+        raise CannotOpen(f"there is no database {config.database}")
+    look_before_touching(path)
+    before = os.stat(path).st_size
+    if not before:
+        raise CannotOpen(f"cannot open {config.database}: it is empty")
+    try:
+        with alone(tags_path(path), path):
+            _rewrite(config, path)
+    except InUse:
+        with _writing(config, path) as (connection, committer, lock):
+            if not can_be_compacted(connection):
+                raise CannotOpen(
+                    f"{config.database} was made by an earlier version: it can be compacted while"
+                    " no server has it open, and from then on beside servers, too"
+                ) from None
+            compact_in_steps(connection, committer, lock.held, tell)
+    return before - os.stat(path).st_size
+
+
+def _rewrite(config: Config, path: Path) -> None:
+    check_ours(str(path))
+    if settle(str(path)) is None:
+        raise CannotOpen(f"{config.database} is damaged; tenantbase check says where")
+    try:
+        with _new_file_beside(path) as (beside, file):
+            rewrite(str(path), str(beside), file.fileno())
+            make_alike(file.fileno(), path)
+            os.fsync(file.fileno())
+            put(beside, str(path), keep=False)
+            _tidy(path)
+    except OSError as error:
+        raise CannotWrite(f"cannot rewrite {config.database}: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise unavailable(error, f"cannot rewrite {config.database}") from error
+
+
+def _tidy(database: Path) -> None:
+    """Remove what processes that were killed left beside a database that none has open."""
+    remove_marked(Path(f"{database}-lock"))
+    Reserve(str(database)).remove()
+
+
+@contextmanager
+def _new_file_beside(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
+    """An empty file in the same directory, removed in the end if it is still there."""
+    with tempfile.NamedTemporaryFile(
+        "w+b", prefix=".tenantbase-", dir=path.parent, delete=False
+    ) as file:
+        try:
+            yield Path(file.name), file.file
+        finally:
+            Path(file.name).unlink(missing_ok=True)
+
+
+class Restored(NamedTuple):
+    """What was restored.
+
+    Attributes:
+        entries: how many.
+        version: the last one that counts as given out.
+        kept: where the file is that was replaced, if SQLite could not make sense of it.
+    """
+
+    entries: int
+    version: int
+    kept: Path | None
+
+
+def restore(
+    config: Config, name: str, source: BinaryIO, *, force: bool, required: bool, tell: Tell
+) -> Restored:
+    """Verify a copy, and put it in the place of the database.
+
+    Args:
+        name: the copy's name, for messages.
+        force: replace a database that exists.
+        required: the copy has to have a seal.
+
+    Raises:
+        TenantbaseError: nothing was changed.
+    """
+    database = Path(os.path.realpath(config.database))
+    if not database.parent.is_dir():
+        raise CannotOpen(f"there is no directory {database.parent} for the database")
+    check_companions_kind(str(database))
+    with alone(tags_path(database), database):
+        there = os.path.lexists(database)
+        if there and not database.is_file():
+            raise CannotOpen(f"cannot replace {config.database}: it is not a file")
+        if there and not force:
+            raise CannotWrite(f"{config.database} exists; --force replaces it")
+        try:
+            with _new_file_beside(database) as (copy, file):
+                return _put_copy(copy, file, database, there, name, source, required, tell)
+        except OSError as error:
+            raise CannotWrite(f"cannot restore {config.database}: {error.strerror}") from error
+        except sqlite3.Error as error:
+            raise unavailable(error, f"cannot restore {name}") from error
+
+
+def _put_copy(
+    copy: Path,
+    file: IO[bytes],
+    database: Path,
+    there: bool,
+    name: str,
+    source: BinaryIO,
+    required: bool,
+    tell: Tell,
+) -> Restored:
+    copy_unsealed(source, name, file, required=required)
+    file.flush()
+    entries = _verify(copy, name, tell)
+    given_out = settle(str(database)) if there else None
+    with unjournaled(str(copy), file.fileno()) as connection:
+        version = begin_again(connection, given_out or 0)
+    make_alike(file.fileno(), database)
+    os.fsync(file.fileno())
+    kept = put(copy, str(database), keep=there and given_out is None)
+    _tidy(database)
+    return Restored(entries, version, kept)
+
+
+def _verify(copy: Path, name: str, tell: Tell) -> int:
+    """Check a copy that no other process has. Returns: how many entries it has."""
+    findings: list[str] = []
+    try:
+        with immutable(str(copy)) as connection:
+            if os.stat(copy).st_size != database_bytes(connection):
+                raise CannotOpen("it is longer or shorter than its header says")
+            check = Check(connection, findings.append, tell)
+            check.run(alone=True)
+    except (sqlite3.Error, CannotOpen) as error:
+        why = str(error) if isinstance(error, CannotOpen) else reason(error)
+        raise CannotOpen(f"{name} cannot be restored: {why}") from error
+    if findings:
+        raise CannotOpen(
+            f"{name} cannot be restored: {check.findings} things are wrong, first" f" {findings[0]}"
+        )
+    return check.entries
+
+
+class Checked(NamedTuple):
+    """What a check looked at, and how much it found wrong."""
+
+    entries: int
+    findings: int
+
+
+def check(config: Config, report: Callable[[str], object], tell: Tell) -> Checked:
+    """Check the database. Nothing is changed.
+
+    Args:
+        report: called with each finding, a line.
+
+    Raises:
+        TenantbaseError: it cannot be opened at all.
+    """
+    _let_others_go_first()
+    try:
+        with _checkable(config) as (connection, by_itself):
+            checking = Check(connection, report, tell)
+            checking.run(alone=by_itself)
+    except CannotOpen as error:
+        if error.__cause__ is None and "cannot" not in str(error):
+            raise CannotOpen(f"{config.database}: {error}") from error
+        raise
+    except sqlite3.Error as error:
+        raise unavailable(error, f"cannot check {config.database}") from error
+    return Checked(checking.entries, checking.findings)
+
+
+@contextmanager
+def _checkable(config: Config) -> Iterator[tuple[sqlite3.Connection, bool]]:
+    """The database, and whether no other process can write to it meanwhile."""
+    path = Path(os.path.realpath(config.database))
+    with ExitStack() as stack:
+        if path.is_file() and may_write(str(path)):
+            look_before_touching(path)
+            try:
+                stack.enter_context(alone(tags_path(path), path))
+            except InUse:
+                yield stack.enter_context(source_of(config)), False
+                return
+            if log_of(path) is None:
+                # Everything is in the file, which SQLite then need not write to.
+                yield stack.enter_context(immutable(str(path))), True
+                return
+            stack.close()
+        yield stack.enter_context(source_of(config)), False
+
+
+@contextmanager
+def source_of(config: Config) -> Iterator[sqlite3.Connection]:
+    """A connection that reads the database, of whatever schema, with other processes or without.
+
+    Raises:
+        CannotOpen: it is not a database of ours, or cannot be opened.
+    """
+    path = os.path.realpath(config.database)
+    if not os.path.exists(path):
+        raise CannotOpen(f"there is no database {config.database}")
+    if os.path.isfile(path) and not may_write(path):
+        with open_readonly(path, convertible=True) as connection:
+            yield connection
+        return
+    look_before_touching(Path(path))
+    if not os.stat(path).st_size:
+        raise CannotOpen(f"cannot open {config.database}: it is empty")
+    with _writing(config, Path(path)) as (connection, _, _):
+        connection.execute("PRAGMA query_only = 1")
+        yield connection
+
+
+@contextmanager
+def _writing(
+    config: Config, path: Path
+) -> Iterator[tuple[sqlite3.Connection, Committer, WriteLock]]:
+    """The connection of a process that has joined those on the database."""
+    with ExitStack() as stack:
+        lock_path = Path(f"{path}-lock")
+        tags = open_tags(path)
+        stack.callback(tags.close, lock_path)
+        lock = WriteLock(lock_path, like=path)
+        stack.callback(lock.close)
+        asyncio.run(lock.take(config.write_timeout))
+        with lock.held():
+            opened = open_writer(str(path), _BUSY_SECONDS, tags, convert=False)
+            committer = Committer(str(path), opened.identity, lock.held, 1)
+        try:
+            yield opened.connection, committer, lock
+        finally:
+            if committer.failure is None:
+                committer.close(opened.connection)
+            else:
+                with lock.held():
+                    # Tells the next process to open the database, see recovery.py.
+                    TagSeqlock(tags, lock, lambda key: 0).begin_write(None)
+                    close_without_checkpoint(str(path), opened.connection)
+
+
+def _with_room(database: Path) -> str:
+    """A directory for a copy of the database: its own, or else that of temporary files."""
+    own = os.path.dirname(os.path.realpath(database))
+    with suppress(OSError):
+        disk = os.statvfs(own)
+        room = disk.f_bavail * disk.f_frsize
+        if os.access(own, os.W_OK | os.X_OK) and room > 2 * os.stat(database).st_size:
+            return own
+    return tempfile.gettempdir()
+
+
+def _let_others_go_first() -> None:
+    """Leave the processors to servers for the rest of this process."""
+    with suppress(OSError):
+        os.nice(10)
