@@ -37,11 +37,11 @@ async def main(path, operation, size):
     store = await SqliteStore.open(path, RecordingSeqlock().lock)
     before = peak()
     if operation == "write":
-        group = [Granted(Set("k", bytes(size), "a/b"))]
+        group = [Granted(Set("default/k", bytes(size), "a/b"))]
         (outcome,) = (await store.write(group, 1e6, RecordingSeqlock())).outcomes
         assert isinstance(outcome, tuple)
     elif operation == "read":
-        (entry,) = await store.read(["k"], 1e6)
+        (entry,) = await store.read(["default/k"], 1e6)
         assert len(entry.value) == size
     else:
         (entry,), _ = await store.scan("", "", 10, 1, 1e6)
@@ -70,9 +70,9 @@ async def test_values_of_all_sizes_replace_each_other(tmp_path: Path) -> None:
     store = await opened(tmp_path / "x.db")
     for size in SIZES:
         value = content(size)
-        (outcome,) = await write(store, Set("k", value, OCTETS, expires_at=NOW + size + 1))
+        (outcome,) = await write(store, Set("default/k", value, OCTETS, expires_at=NOW + size + 1))
         assert isinstance(outcome, tuple)
-        (found,) = await store.read(["k"], NOW)
+        (found,) = await store.read(["default/k"], NOW)
         assert isinstance(found, Entry) and found.value == value
         assert (found.version, found.expires_at) == (outcome[0].entry.version, NOW + size + 1)
         (listed,), _ = await store.scan("", "", 10, 1, NOW)
@@ -82,16 +82,15 @@ async def test_values_of_all_sizes_replace_each_other(tmp_path: Path) -> None:
 
 async def test_large_values_beside_small_ones(tmp_path: Path) -> None:
     store = await opened(tmp_path / "x.db")
-    large = {key: content(LARGE_BYTES + n) for n, key in enumerate(("b", "d"), 1)}
-    await write(
-        store, *(Set(key, large.get(key, key.encode()), OCTETS) for key in ("a", "b", "c", "d"))
-    )
+    large = {key: content(LARGE_BYTES + n) for n, key in enumerate(("default/b", "default/d"), 1)}
+    keys = ["default/a", "default/b", "default/c", "default/d"]
+    await write(store, *(Set(key, large.get(key, key.encode()), OCTETS) for key in keys))
     await store.close()
     store = await opened(tmp_path / "x.db")
-    read = await store.read(["a", "b", "c", "d", "e"], NOW)
+    read = await store.read([*keys, "default/e"], NOW)
     first, second, *left_out = read
-    assert isinstance(first, Entry) and first.value == b"a"
-    assert isinstance(second, Entry) and second.value == large["b"]
+    assert isinstance(first, Entry) and first.value == b"default/a"
+    assert isinstance(second, Entry) and second.value == large["default/b"]
     assert [type(each) for each in left_out] == [LeftOut] * 3
     listed = []
     after, more = "", True
@@ -99,8 +98,10 @@ async def test_large_values_beside_small_ones(tmp_path: Path) -> None:
         page, more = await store.scan("", after, 10, MIB, NOW)
         listed += page
         after = page[-1].key if page else after
-    assert {entry.key: entry.value for entry in listed} == {"a": b"a", "c": b"c"} | large
-    (outcome,) = await write(store, Increment("d", 1, 0))
+    assert {entry.key: entry.value for entry in listed} == {
+        key: large.get(key, key.encode()) for key in keys
+    }
+    (outcome,) = await write(store, Increment("default/d", 1, 0))
     assert isinstance(outcome, WrongType)
     await store.close()
 
@@ -110,19 +111,21 @@ async def test_a_damaged_large_value_fails_alone(tmp_path: Path) -> None:
     large = content(LARGE_BYTES + 1)
     await write(
         store,
-        Set("bad", MARKER * (LARGE_BYTES // len(MARKER) + 1), OCTETS),
-        Set("good", large, OCTETS),
+        Set("default/bad", MARKER * (LARGE_BYTES // len(MARKER) + 1), OCTETS),
+        Set("default/good", large, OCTETS),
     )
     await store.close()
     damage(tmp_path / "x.db", MARKER)
     store = await opened(tmp_path / "x.db")
-    bad, good = await store.read(["bad", "good"], NOW)
+    bad, good = await store.read(["default/bad", "default/good"], NOW)
     assert isinstance(bad, Damaged)
     assert isinstance(good, Entry) and good.value == large
     newer = content(LARGE_BYTES + 2)
-    refused, written = await write(store, Set("bad", newer, OCTETS), Set("good", newer, OCTETS))
+    refused, written = await write(
+        store, Set("default/bad", newer, OCTETS), Set("default/good", newer, OCTETS)
+    )
     assert isinstance(refused, Damaged) and isinstance(written, tuple)
-    (good,) = await store.read(["good"], NOW)
+    (good,) = await store.read(["default/good"], NOW)
     assert isinstance(good, Entry) and good.value == newer
     await store.close()
 
@@ -132,7 +135,7 @@ async def test_a_large_value_is_in_memory_once(tmp_path: Path, operation: str) -
     size = 48 * MIB
     if operation != "write":
         store = await opened(tmp_path / "x.db")
-        await write(store, Set("k", bytes(size), "a/b"))
+        await write(store, Set("default/k", bytes(size), "a/b"))
         await store.close()
     child = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -343,7 +343,7 @@ def test_a_read_only_database_says_what_to_do(tmp_path: Path, version: int) -> N
     assert line.endswith(
         "it is read-only, and was made by an earlier tenantbase"
         f" (schema {version}, this one reads {NEWEST});"
-        " opened where it may be written, it is converted"
+        " to convert it, open it where it may be written"
     )
     assert path.read_bytes() == before
 
