@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ from tenantbase.scope import DEFAULT, Scope
 from tests.servers import MemcachedProcess
 
 A, B = Scope("a"), Scope("b")
+LONGEST = Scope("z" * 64)
+TENANTS = [A, Scope("a-b"), Scope("a0"), B, LONGEST]
 SECONDS = 30
 
 
@@ -56,7 +58,17 @@ async def database(
     accelerator = None
     if request.param == "cache":
         accelerator = Memcached(MemcacheAddress.parse(memcached.address), 1 << 20)
+    async with opened_with_tenants(config, accelerator) as database:
+        yield database
+
+
+@asynccontextmanager
+async def opened_with_tenants(
+    config: Config, accelerator: Memcached | None = None
+) -> AsyncIterator[Database]:
     async with asyncio.timeout(SECONDS), open_database(config, accelerator) as database:
+        for scope in TENANTS:
+            await database.put_tenant(scope.tenant)
         yield database
 
 
@@ -234,7 +246,7 @@ async def test_another_tenants_item_in_memcached_is_rejected(
     address = MemcacheAddress.parse(memcached.address)
     async with (
         asyncio.timeout(SECONDS),
-        open_database(config, Memcached(address, 1 << 20)) as database,
+        opened_with_tenants(config, Memcached(address, 1 << 20)) as database,
         MemcacheClient(address, timeout=5.0) as client,
     ):
         await database.set(A, given("k", '"secret of a"'))
@@ -258,7 +270,7 @@ async def test_a_read_only_database_has_tenants_too(config: Config) -> None:
     from tenantbase.database import Reader
     from tenantbase.interfaces.sqlite.read_only import reading
 
-    async with open_database(config) as database:
+    async with opened_with_tenants(config) as database:
         await database.set(A, given("k", '"a"'))
         await database.set(B, given("k", '"b"'))
     with reading(str(config.database)) as entries:
@@ -278,7 +290,9 @@ async def test_a_read_only_database_has_tenants_too(config: Config) -> None:
 async def small(config: Config) -> AsyncIterator[Database]:
     """Limits that a test can reach."""
     async with asyncio.timeout(SECONDS), open_cache(config) as cache:
-        yield Database(cache, Limits(max_value_bytes=8, max_batch_entries=2), heartbeat=3600)
+        database = Database(cache, Limits(max_value_bytes=8, max_batch_entries=2), heartbeat=3600)
+        await database.put_tenant(A.tenant)
+        yield database
 
 
 BAD_KEYS = [("", "a key has at least one"), ("a\0", "U+0000"), ("k" * 1_025, "at most 1,024 bytes")]
@@ -317,7 +331,7 @@ async def test_every_operation_checks_the_key(small: Database, key: str, text: s
 
 async def test_the_longest_key_is_as_long_in_every_tenant(database: Database) -> None:
     key = "é" * 512
-    for scope in (DEFAULT, Scope("z" * 64)):
+    for scope in (DEFAULT, LONGEST):
         await database.set(scope, given(key))
         assert await value(database, scope, key) == b"1"
         assert await value(database, scope, key) == b"1"

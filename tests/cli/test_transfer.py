@@ -91,9 +91,12 @@ def test_expired_entries_are_skipped(tmp_path: Path) -> None:
         ('{"key":"k","value":1,"if_absent":true}', "an import has no conditions"),
         ('{"key":"k","value":1,"if_version":1}', "an import has no conditions"),
         ('{"key":"k","value":"%s"}' % ("x" * 20), "value: a value has at most 20 bytes"),
-        ('{"key":"k","value":"%s"}' % ("x" * 99_999), "the line is too long for any value"),
+        (
+            '{"key":"k","value":"%s"}' % ("x" * 99_999),
+            "the line is too long: no value of that size may be stored",
+        ),
         (b'{"key":"\xff","value":1}', "not valid UTF-8"),
-        ("[" * 100_000, "the line is too long for any value"),
+        ("[" * 100_000, "the line is too long: no value of that size may be stored"),
         ('{"key":"k","value":' + "[" * 60_000, "the JSON is nested too deeply"),
     ],
 )
