@@ -7,7 +7,8 @@ torture         tests that break these on purpose: all that start something in t
 
 What a test starts is read from its code: the names used by the test, its fixtures, and their
 helpers in tests/. If a test starts something only through the package, the rules cannot see it: it
-fails as a unit test (see `Watch`), and its module must set its kind with ``pytestmark``.
+fails as a unit test (see `Watch`), and its module must set its kind with ``pytestmark``. A module
+that does so is not even imported when another kind is asked for.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Final
@@ -40,6 +42,7 @@ def kinds_of(item: pytest.Item) -> list[str]:
     return [mark.name for mark in item.iter_markers() if mark.name in KINDS]
 
 
+@cache
 def set_by(module: Path) -> str | None:
     """The kind that a module sets for all of its tests, read from its text: it is not imported."""
     found = _SET_BY_MODULE.search(module.read_text())

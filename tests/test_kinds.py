@@ -58,12 +58,42 @@ def test_the_watch_sees_processes_and_listeners() -> None:
 
 
 def test_a_unit_test_that_starts_something_fails(tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
     # The module's name is put together, so that the rules cannot see it in the code.
     code = "def test_it():\n    __import__('sub' + 'process').run(['true'])\n"
-    (tmp_path / "test_it.py").write_text(code)
-    command = [sys.executable, "-m", "pytest", f"--rootdir={tmp_path}"]
-    command += ["-c", str(ROOT / "pyproject.toml"), str(tmp_path)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True)
-    assert run.returncode == 1
+    run = run_tests(tmp_path, code)
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED
     assert b"a unit test starts something" in run.stdout
+
+
+def run_tests(directory: Path, code: str, *options: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a test module with this code, under the rules of these tests."""
+    (directory / "conftest.py").write_text("from tests.conftest import *\n")
+    (directory / "test_it.py").write_text(code)
+    command = [sys.executable, "-m", "pytest", f"--rootdir={directory}", *options]
+    command += ["-c", str(ROOT / "pyproject.toml"), str(directory)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "imported"),
+    [
+        ((), True),
+        (("-m", "integration"), True),
+        (("-m", "unit"), False),
+        (("-m", "torture"), False),
+        (("-m", "not unit"), True),
+    ],
+)
+def test_a_module_of_another_kind_is_not_imported(
+    tmp_path: Path, options: tuple[str, ...], imported: bool
+) -> None:
+    code = "import pytest\npytestmark = pytest.mark.integration\nraise ZeroDivisionError\n"
+    run = run_tests(tmp_path, code, *options)
+    assert (b"ZeroDivisionError" in run.stdout) == imported, run.stdout
+    if not imported:
+        assert run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_what_modules_set_is_the_kind_of_their_tests(request: pytest.FixtureRequest) -> None:
+    for item in request.session.items:
+        assert kinds.set_by(item.path) in (None, *kinds.kinds_of(item)), item.nodeid

@@ -13,8 +13,15 @@ import msgspec
 import pytest
 from click.testing import Result
 
+from tenantbase.cli import transfer
 from tests.app_server import READY_SECONDS, AppServer, clean_environment
 from tests.cli.test_main import run
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of 40 lines."""
+    monkeypatch.setattr(transfer, "_BATCH_LINES", 40)
 
 
 def load(database: Path, *lines: bytes | str, options: tuple[str, ...] = ()) -> Result:
@@ -100,18 +107,19 @@ def test_expired_entries_are_skipped(tmp_path: Path) -> None:
         ('{"key":"k","value":' + "[" * 60_000, "the JSON is nested too deeply"),
     ],
 )
+@pytest.mark.usefixtures("small_batches")
 def test_a_bad_line_is_named_and_those_before_it_are_stored(
     tmp_path: Path, line: bytes | str, message: str
 ) -> None:
     database = tmp_path / "x.db"
     good = '{"key":"%d","value":1}'
-    lines = [*(good % n for n in range(5000)), line, good % 5000]
+    lines = [*(good % n for n in range(50)), line, good % 50]
     result = load(database, *lines, options=("--max-value-bytes", "20"))
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"Error: line 5001: {message}")
+    assert result.stderr.startswith(f"Error: line 51: {message}")
     assert result.stderr.endswith("; the lines before it are stored\n")
     assert len(result.stderr.splitlines()) == 1
-    assert len(dump(database)) == 5000
+    assert len(dump(database)) == 50
 
 
 def test_an_export_needs_a_database(tmp_path: Path) -> None:
@@ -148,7 +156,8 @@ def test_progress_is_shown_at_a_terminal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("first", ['{"key":"k"', '{"key":"k"}', "x"])
-@pytest.mark.parametrize("before", [0, 4000])
+@pytest.mark.parametrize("before", [0, 40])
+@pytest.mark.usefixtures("small_batches")
 def test_a_bad_line_at_the_beginning_of_a_batch(tmp_path: Path, first: str, before: int) -> None:
     """Nothing of its batch is stored, and it is not mistaken for the end of the input."""
     database = tmp_path / "x.db"
@@ -159,6 +168,7 @@ def test_a_bad_line_at_the_beginning_of_a_batch(tmp_path: Path, first: str, befo
     assert len(dump(database)) == before
 
 
+@pytest.mark.usefixtures("small_batches")
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     database = tmp_path / "x.db"
     assert load(database, b'\xef\xbb\xbf{"key":"k","value":"\xef\xbb\xbf"}').exit_code == 0
@@ -167,9 +177,9 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     assert load(database, b"\xef\xbb\xbf", '{"key":"l","value":1}').exit_code == 0
     assert len(dump(database)) == 2
     assert "line 2: " in load(database, '{"key":"m","value":1}', b"\xef\xbb\xbf{}").stderr
-    batch = [f'{{"key":"{number}","value":1}}' for number in range(4000)]
+    batch = [f'{{"key":"{number}","value":1}}' for number in range(40)]
     late = load(database, *batch, b'\xef\xbb\xbf{"key":"k","value":1}')
-    assert late.exit_code == 1 and "line 4001: " in late.stderr
+    assert late.exit_code == 1 and "line 41: " in late.stderr
 
 
 def test_an_input_that_cannot_be_read(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -1113,11 +1114,13 @@ async def seen(store: Store, group: list[Granted], now: float, prefix: str) -> s
         (
             shown,
             seqlock.told,
-            await store.access(None),
-            await store.scan("", "", 100, 1 << 20, now),
-            await store.scan_keys(prefix, "default/a/", 3, now),
-            await store.read(["default/a", "t/b/", "u/c/x"], now),
-            await store.changes(max(0, await store.last_version() - 20), 100),
+            await asyncio.gather(
+                store.access(None),
+                store.scan("", "", 100, 1 << 20, now),
+                store.scan_keys(prefix, "default/a/", 3, now),
+                store.read(["default/a", "t/b/", "u/c/x"], now),
+                store.changes(max(0, await store.last_version() - 20), 100),
+            ),
         )
     )
     names: dict[str, str] = {}

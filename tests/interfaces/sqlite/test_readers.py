@@ -16,6 +16,7 @@ from tenantbase.coherence.tag_seqlock import WriteLock
 from tenantbase.commands import Set
 from tenantbase.entry import JSON
 from tenantbase.errors import StoreUnavailable
+from tenantbase.interfaces.sqlite import readers as sql_readers
 from tenantbase.interfaces.sqlite.queries import snapshot
 from tenantbase.interfaces.sqlite.readers import MOST_READERS
 from tenantbase.interfaces.sqlite.store import SqliteStore
@@ -24,6 +25,7 @@ from tests.servers import poll_async
 
 NOW = 1_000.0
 PATIENCE = 10.0
+READ_SECONDS = 0.5
 
 
 class Hang:
@@ -55,7 +57,7 @@ async def store(tmp_path: Path, hang: Hang) -> AsyncIterator[SqliteStore]:
     async with AsyncExitStack() as stack:
         lock = WriteLock(tmp_path / "lock")
         stack.callback(lock.close)
-        store = await SqliteStore.open(tmp_path / "x.db", lock.held, read_timeout=1.0)
+        store = await SqliteStore.open(tmp_path / "x.db", lock.held, read_timeout=READ_SECONDS)
         stack.push_async_callback(store.close)
         stack.callback(hang.gate.set)
         written = await store.write(
@@ -136,14 +138,17 @@ async def test_when_all_hang_reads_are_refused_at_once_until_one_is_back(
     begun = time.monotonic()
     with pytest.raises(StoreUnavailable, match="in time"):
         await store.read(["default/k"], NOW)
-    assert time.monotonic() - begun < 0.5, "not after the deadline"
+    assert time.monotonic() - begun < READ_SECONDS / 2, "not after the deadline"
     await refused(tasks)
     hang.gate.set()
     await poll_async(lambda: not store.troubles, "they are back")
     assert (await store.read(["default/k"], NOW))[0] is not None
 
 
-async def test_closing_does_not_wait_for_hanging_reads(store: SqliteStore, hang: Hang) -> None:
+async def test_closing_does_not_wait_for_hanging_reads(
+    store: SqliteStore, hang: Hang, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_readers, "_LAST_WAIT_SECONDS", 0.1)
     tasks = hung(store, hang, 1)
     async with asyncio.timeout(PATIENCE):
         await store.close()

@@ -105,7 +105,10 @@ async def test_a_log_is_declared_safe_after_it_was_rewritten(config: Config) -> 
     assert mark.written == [True]
 
 
-async def test_a_log_that_was_not_rewritten_is_not_declared_safe(config: Config) -> None:
+async def test_a_log_that_was_not_rewritten_is_not_declared_safe(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_schema, "_OPEN_WAIT", 0.1)
     await left_after_a_crash(config)
     mark = WatchingMark(log_of(config))
     with closing(sqlite3.connect(config.database, isolation_level=None)) as other:
