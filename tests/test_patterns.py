@@ -129,6 +129,8 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
     "conditions._TAG": [('W/"', "a", "\n"), ('"', "W/", ""), ("W/", '"', " ")],
     "conditions._VERSION": [("", "1", "x"), ("", "0", "")],
     "administration._UUID": [("", "0", ""), ("00000000", "-0000", "x")],
+    "row_rules._UUID": [("", "0", ""), ("00000000", "-0000", "x")],
+    "row_rules._TYPES": [("", "text ", ""), ("text integer ", "null ", "")],
     "connection._FORWARDED_FOR": [
         ("", "\r\n", "X"),
         ("\r\nX-Forwarded-For:", " ", "\n"),
