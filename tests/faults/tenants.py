@@ -238,7 +238,8 @@ class Administrator:
     def _change(self, chance: random.Random, value: str) -> tuple[str, str, bytes]:
         """A request that changes a few of the limited tenant's keys."""
         keys = [f"r0/{n}" for n in chance.sample(range(_LIMITED_KEYS), 3)]
-        text = f"{value} " + "x" * chance.randrange(_VALUE_BYTES)
+        size = chance.randrange(_VALUE_BYTES)
+        text = f"{value} {size} {'x' * size}"
         # None expires: what has expired counts until it is swept, although it is beyond no limit.
         values = [{"key": key, "value": text} for key in keys]
         match chance.choices(range(5), (6, 3, 1, 2, 1))[0]:
