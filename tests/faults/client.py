@@ -49,6 +49,7 @@ class Config(msgspec.Struct, frozen=True):
         slice_seconds: after this long all clients move on to new keys, so that no history grows
             long.
         pause: average seconds between two operations of a client.
+        token: of the tenant that they belong to; empty: the servers need none.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Config(msgspec.Struct, frozen=True):
     seconds: float
     slice_seconds: float
     pause: float
+    token: str = ""
 
 
 def keys_of(number: int) -> dict[str, list[str]]:
@@ -96,7 +98,7 @@ class Client:
         self._chance = random.Random(f"{config.seed} {self.name}")
         self._number = 0
         self._step = self.read if number < config.readers else self.step
-        self.servers = [HttpClient(port, _ANSWERS) for port in config.ports]
+        self.servers = [HttpClient(port, _ANSWERS, config.token) for port in config.ports]
         self.done: list[Operation] = []
         self.busy_since = NEVER
         self.go_on = asyncio.Event()

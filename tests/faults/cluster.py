@@ -107,6 +107,9 @@ class Cluster:
         servers, workers: the number of servers, and of workers in each.
         proxies: their number, if not one for each server but the first.
         bug: planted in all servers.
+
+    Attributes:
+        token: for the tenant ``default``; empty while the servers need none.
     """
 
     def __init__(
@@ -124,6 +127,7 @@ class Cluster:
         count = servers - 1 if proxies is None else proxies
         self.proxies = [FaultProxy(self.memcached.address) for _ in range(count)]
         self.collector = ItemCollector()
+        self.token = ""
         self._bug = bug
         fronts: list[Memcached | FaultProxy] = [self.memcached, *self.proxies]
         self.servers = [

@@ -121,6 +121,7 @@ async def _asked(
         seconds=0.0,
         slice_seconds=1.0,
         pause=0.0,
+        token=scene.cluster.token,
     )
     client = Client(config, 0, {})
     (connection,) = client.servers

@@ -41,8 +41,8 @@ _RETRY_SECONDS: Final = 0.05
 async def pipelines_unread(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     """Clients pipeline requests for a large value and do not read the answers."""
     server = chance.choice(scene.cluster.servers)
-    await _set(server, "hostile-large", "x" * _LARGE_BYTES)
-    request = f"GET /get-value?key=hostile-large HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n"
+    await _set(scene, server, "hostile-large", "x" * _LARGE_BYTES)
+    request = f"GET /get-value?key=hostile-large HTTP/1.1\r\n{_fields(scene, server)}\r\n"
     many = request.encode() * 1_000
 
     async def client() -> None:
@@ -63,7 +63,7 @@ async def bodies_held_back(scene: Scene, chance: random.Random) -> AsyncIterator
     """Clients send large bodies, except for the last byte."""
     server = chance.choice(scene.cluster.servers)
     head = (
-        f"POST /set-values HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
+        f"POST /set-values HTTP/1.1\r\n{_fields(scene, server)}"
         f"Content-Type: application/json\r\nContent-Length: {_BODY_BYTES}\r\n\r\n"
     )
     data = head.encode() + b"[" * (_BODY_BYTES - 1)
@@ -103,7 +103,7 @@ async def half_closed(scene: Scene, chance: random.Random) -> AsyncIterator[None
     key = chance.choice(scene.keys()["registers"])
     general = chance.random() < 0.5  # only the general path answers this one
     target = f"/v1/values?prefix={key}&limit=1" if general else f"/get-value?key={key}"
-    request = f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode()
+    request = f"GET {target} HTTP/1.1\r\n{_fields(scene, server)}\r\n".encode()
     for _ in _while_time_is_left(_HALF_CLOSES):
         begin = time.monotonic_ns()
         answer = b""
@@ -137,7 +137,7 @@ async def odd_requests(scene: Scene, chance: random.Random) -> AsyncIterator[Non
         field = chance.choice(near_misses)
         body = "" if field.startswith("Transfer") else "Content-Length: 1\r\n"
         request = (
-            f"PUT /v1/values/hostile-odd HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
+            f"PUT /v1/values/hostile-odd HTTP/1.1\r\n{_fields(scene, server)}"
             f"Connection: close\r\n{body}{field}\r\n\r\n1"
         )
         with suppress(OSError, TimeoutError):
@@ -154,9 +154,9 @@ async def damaged_row(scene: Scene, chance: random.Random) -> AsyncIterator[None
     """A page of a large value is damaged on the disk, and a client keeps reading that value."""
     key = f"hostile-damaged-{time.monotonic_ns()}"
     server = chance.choice(scene.cluster.servers)
-    await _set(server, key, f"{key} " * 3_000)
+    await _set(scene, server, key, f"{key} " * 3_000)
     for _ in _while_time_is_left(_CHECKPOINT_SETS):
-        await _set(server, "hostile-large", "x" * _LARGE_BYTES)
+        await _set(scene, server, "hostile-large", "x" * _LARGE_BYTES)
     database = scene.cluster.database
     place = await asyncio.to_thread(_overflow_page, database, key.encode() + b" ")
     if place is None:
@@ -166,7 +166,7 @@ async def damaged_row(scene: Scene, chance: random.Random) -> AsyncIterator[None
     offset, pointer = place
     _write_at(database, offset, b"\xff\xff\xff\xff")
     try:
-        async with _while_they_run(lambda: _read_again_and_again(server, key), 1):
+        async with _while_they_run(lambda: _read_again_and_again(scene, server, key), 1):
             yield
     finally:
         _write_at(database, offset, pointer)
@@ -203,19 +203,27 @@ def _write_at(path: Path, offset: int, data: bytes) -> None:
         file.write(data)
 
 
-async def _read_again_and_again(server: TorturedServer, key: str) -> None:
-    async with HttpClient(server.port, _ANSWER_SECONDS) as client:
+async def _read_again_and_again(scene: Scene, server: TorturedServer, key: str) -> None:
+    async with HttpClient(server.port, _ANSWER_SECONDS, scene.cluster.token) as client:
         while True:
             with suppress(NotSent, NoAnswer):
                 await client.ask("GET", f"/v1/values/{key}")
             await asyncio.sleep(0.01)
 
 
-async def _set(server: TorturedServer, key: str, value: str) -> None:
+async def _set(scene: Scene, server: TorturedServer, key: str, value: str) -> None:
     body = b'{"key":"%b","value":"%b"}' % (key.encode(), value.encode())
-    async with HttpClient(server.port, _ANSWER_SECONDS) as client:
+    async with HttpClient(server.port, _ANSWER_SECONDS, scene.cluster.token) as client:
         with suppress(NotSent, NoAnswer):
             await client.ask("POST", "/set-value", body)
+
+
+def _fields(scene: Scene, server: TorturedServer) -> str:
+    """The header fields that let a request in."""
+    token = scene.cluster.token
+    return f"Host: 127.0.0.1:{server.port}\r\n" + (
+        f"Authorization: Bearer {token}\r\n" if token else ""
+    )
 
 
 @asynccontextmanager

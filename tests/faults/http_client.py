@@ -25,10 +25,14 @@ class HttpClient:
     Args:
         port: of 127.0.0.1.
         timeout: seconds for an answer.
+        token: sent with every request, unless it is empty.
     """
 
-    def __init__(self, port: int, timeout: float) -> None:
+    def __init__(self, port: int, timeout: float, token: str = "") -> None:
         self.port = port
+        self._fields = {"Host": f"127.0.0.1:{port}"}
+        if token:
+            self._fields["Authorization"] = f"Bearer {token}"
         self._timeout = timeout
         self._wire: Wire | None = None
 
@@ -87,7 +91,7 @@ class HttpClient:
         return self._wire
 
     def _request(self, method: str, target: str, body: bytes) -> bytes:
-        headers = {"Host": f"127.0.0.1:{self.port}"}
         if not body:
-            return request(method, target, None, headers)
-        return request(method, target, body, headers | {"Content-Type": "application/json"})
+            return request(method, target, None, self._fields)
+        fields = self._fields | {"Content-Type": "application/json"}
+        return request(method, target, body, fields)

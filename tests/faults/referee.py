@@ -36,6 +36,9 @@ class Referee:
         begin: when the first slice began, in nanoseconds of the monotonic clock.
         slice_seconds: how long each is.
         pool: processes that check histories.
+        token: of the tenant whose keys these are; empty: the servers need none.
+        given: for each version, whether a write was acknowledged with it. The referees of all
+            tenants share it, because versions are those of the whole database.
 
     Attributes:
         violations: descriptions of histories that a single copy of the data could not have
@@ -51,6 +54,8 @@ class Referee:
         begin: int,
         slice_seconds: float,
         pool: Executor,
+        token: str = "",
+        given: bytearray | None = None,
     ) -> None:
         self._heard = heard
         self._begin = begin
@@ -60,7 +65,8 @@ class Referee:
         self._slices: dict[int, list[Operation]] = {}
         self._told: dict[object, int] = {}
         self._seen: dict[str, _LastSeen] = {}
-        self._given = bytearray()  # by version: whether a write was acknowledged with it
+        self._token = token
+        self._given = bytearray() if given is None else given
         self.violations: list[str] = []
         self.lost: list[str] = []
         self.checked = 0
@@ -170,7 +176,7 @@ class Referee:
 
     async def _read(self, port: int, keys: list[str]) -> list[Operation] | None:
         start = time.monotonic_ns()
-        async with HttpClient(port, _ANSWERS) as server:
+        async with HttpClient(port, _ANSWERS, self._token) as server:
             try:
                 answer = await server.ask(
                     "POST", "/get-values", msgspec.json.encode({"keys": keys})

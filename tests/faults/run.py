@@ -9,17 +9,18 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from tests.faults import beside
+from tests.faults import beside, tenants
 from tests.faults.client import Config, keys_of
 from tests.faults.cluster import CACHE_SECONDS, Cluster
 from tests.faults.excuses import Excuses
@@ -29,6 +30,7 @@ from tests.faults.judge import Judge
 from tests.faults.referee import Referee
 from tests.faults.scene import Scene
 from tests.faults.schedule import Event
+from tests.faults.tenants import FIRST, TENANTS, Administrator
 from tests.faults.vitals import Vitals
 
 # The timeouts of the cache and of a database read, for an overloaded machine.
@@ -43,7 +45,8 @@ class Plan:
     Attributes:
         events: the faults, by time.
         servers, workers: the number of servers, and of workers in each.
-        processes, clients: the number of client processes, and of clients in each.
+        processes, clients: the number of client processes, which belong to the tenants in turn,
+            and of clients in each.
         pause: average seconds between two operations of a client.
         slice_seconds: after this long clients move on to new keys.
         dawdling: delays during the whole run: the probability that a step of the protocol is
@@ -69,7 +72,8 @@ class Result:
     """The result of a run.
 
     Attributes:
-        referee: has found violations and lost writes.
+        referees: of each tenant, by its name; they have found violations and lost writes.
+        administrator: of the tenants and their tokens.
         faults: how often each took place.
         done: observations that some of the faults made.
         stalls: of the servers' event loops, the longest first, in seconds.
@@ -79,12 +83,45 @@ class Result:
 
     judge: Judge
     vitals: Vitals
-    referee: Referee
+    referees: Mapping[str, Referee]
+    administrator: Administrator
     faults: Mapping[str, int]
     done: Sequence[str]
     stalls: Sequence[float]
     broken: Sequence[str]
     slow: Sequence[str]
+
+    @property
+    def violations(self) -> list[str]:
+        """The violations in the histories of all tenants."""
+        return self._of_tenants(lambda referee: referee.violations)
+
+    @property
+    def lost(self) -> list[str]:
+        """The lost writes of all tenants."""
+        return self._of_tenants(lambda referee: referee.lost)
+
+    @property
+    def checked(self) -> int:
+        """The number of operations checked."""
+        return sum(referee.checked for referee in self.referees.values())
+
+    @property
+    def keys(self) -> int:
+        """The number of keys with a history."""
+        return sum(referee.keys for referee in self.referees.values())
+
+    @property
+    def kept(self) -> int:
+        """The number of keys that were read again at the end."""
+        return sum(referee.kept for referee in self.referees.values())
+
+    def _of_tenants(self, found: Callable[[Referee], Iterable[str]]) -> list[str]:
+        return [
+            f"{tenant}: {line}"
+            for tenant, referee in self.referees.items()
+            for line in found(referee)
+        ]
 
 
 def run(plan: Plan, log: Callable[[str], object] = lambda line: None) -> Result:
@@ -110,52 +147,75 @@ async def _run(
             Cluster(directory, servers=plan.servers, workers=plan.workers, bug=plan.bug)
         )
         cluster.control.dawdle(*plan.dawdling)
-        begin = time.monotonic() + 0.5
         excuses = Excuses()
+        begin = time.monotonic()
+
+        def keys() -> dict[str, list[str]]:
+            return keys_of(max(0, int((time.monotonic() - begin) / plan.slice_seconds)))
+
+        chance = random.Random(f"{plan.seed} administrator")
+        administrator = Administrator(cluster, excuses, chance, keys)
+        await administrator.close_database()
+        begin = time.monotonic() + 0.5
         judge = Judge(excuses, SLOWEST)
         vitals = Vitals(cluster, excuses)
+        foreign: list[str] = []
 
-        def hear(operation: Operation) -> None:
+        def hear(tenant: str, operation: Operation) -> None:
             judge.hear(operation, disturbed=vitals.disturbed(operation.start, operation.heard))
             vitals.hear(operation)
+            if tenants.foreign(operation, tenant):
+                foreign.append(tenants.told(operation, tenant))
 
-        referee = Referee(hear, int(begin * 1e9), plan.slice_seconds, pool)
-        scene = Scene(
-            cluster,
-            excuses,
-            lambda: keys_of(max(0, int((time.monotonic() - begin) / plan.slice_seconds))),
-            referee,
-        )
+        given = bytearray()
+        referees = {
+            tenant: Referee(
+                partial(hear, tenant),
+                int(begin * 1e9),
+                plan.slice_seconds,
+                pool,
+                administrator.tokens[tenant],
+                given,
+            )
+            for tenant in TENANTS
+        }
+        scene = Scene(cluster, excuses, keys, referees[FIRST])
         if plan.dawdling[0]:
             stack.enter_context(excuses.slowness())
         stop = asyncio.Event()
         faults: Counter[str] = Counter()
         async with asyncio.TaskGroup() as background:
             sampling = background.create_task(vitals.sample())
-            background.create_task(_check(referee, cluster, stop))
+            for referee in referees.values():
+                background.create_task(_check(referee, cluster, stop))
             async with asyncio.TaskGroup() as group:
                 command_line = group.create_task(
                     beside.use(scene, random.Random(f"{plan.seed} beside"), 1.0, stop)
                 )
+                administering = group.create_task(administrator.administer(stop))
                 for number in range(plan.processes):
-                    group.create_task(
-                        _clients(plan, cluster, referee, f"{'abcdefgh'[number]}", begin)
-                    )
+                    tenant = TENANTS[number % len(TENANTS)]
+                    name = tenants.client_name(tenant, "abcdefgh"[number])
+                    token = administrator.tokens[tenant]
+                    group.create_task(_clients(plan, cluster, referees[tenant], name, token, begin))
                 for lane in LANES:
                     events = [event for event in plan.events if event.fault in LANES[lane]]
                     group.create_task(_lane(plan, scene, vitals, lane, events, begin, faults, log))
                 await asyncio.sleep(max(0, begin + plan.seconds - time.monotonic()))
                 stop.set()
                 await command_line
+                await administering
             vitals.ended()
             sampling.cancel()
-        for number in referee.known():
-            await referee.check(number, cluster.ports)
-        await referee.look_back(cluster.ports)
-        broken = [*judge.broken, *scene.broken, *vitals.broken()]
+        for referee in referees.values():
+            for number in referee.known():
+                await referee.check(number, cluster.ports)
+            await referee.look_back(cluster.ports)
+        administrator.recount()
+        broken = [*judge.broken, *scene.broken, *vitals.broken(), *foreign, *administrator.broken]
         stalls = vitals.stalls()  # read now, because the directory with the stalls is removed
         slow = [*judge.slow, *vitals.slow(stalls)]
-    return Result(judge, vitals, referee, faults, scene.done, stalls, broken, slow)
+    return Result(judge, vitals, referees, administrator, faults, scene.done, stalls, broken, slow)
 
 
 async def _check(referee: Referee, cluster: Cluster, stop: asyncio.Event) -> None:
@@ -192,7 +252,9 @@ async def _lane(
                 vitals.calm()
 
 
-async def _clients(plan: Plan, cluster: Cluster, referee: Referee, name: str, begin: float) -> None:
+async def _clients(
+    plan: Plan, cluster: Cluster, referee: Referee, name: str, token: str, begin: float
+) -> None:
     """Run a process of clients, and pass on everything that it reports."""
     config = Config(
         name=name,
@@ -204,6 +266,7 @@ async def _clients(plan: Plan, cluster: Cluster, referee: Referee, name: str, be
         seconds=plan.seconds,
         slice_seconds=plan.slice_seconds,
         pause=plan.pause,
+        token=token,
     )
     process = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -56,7 +56,7 @@ def test_the_torture_sees_a_failed_sync_and_its_report() -> None:
     events = [Event(0.2, 0.1, "disk-sync-fails", "seed")]
     result = run.run(run.Plan(seed=1, seconds=3.0, events=events, workers=1))
     assert result.done == ["fsync failed: True"]
-    assert not result.broken and not result.referee.violations
+    assert not result.broken and not result.violations
 
 
 @pytest.mark.parametrize("bug", [None, "deaf-to-sync-errors"])

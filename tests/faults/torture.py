@@ -95,8 +95,7 @@ def main() -> None:
     _log(_row("power loss", f"{images:,} images, {len(lost)} broken"))
     _log(_row("this program", f"{machine.peak_memory() >> 20} MiB at most"))
     _log(_row("took", f"{time.monotonic() - began:,.0f} s, seed {given.seed}"))
-    referee = result.referee
-    found = [*referee.violations, *referee.lost, *result.broken, *result.slow, *map(str, lost)]
+    found = [*result.violations, *result.lost, *result.broken, *result.slow, *map(str, lost)]
     for each in found[:50]:
         _log(f"FOUND: {each}")
     _log("nothing was found" if not found else f"{len(found)} FOUND")
@@ -108,7 +107,7 @@ def _told(event: Event) -> str:
 
 
 def _summary(result: run.Result) -> Iterator[str]:
-    judge, vitals, referee = result.judge, result.vitals, result.referee
+    judge, vitals, administrator = result.judge, result.vitals, result.administrator
     for name in sorted(result.faults):
         yield _row(name, f"{result.faults[name]:,} times")
     for what in sorted(set(result.done)):
@@ -121,10 +120,15 @@ def _summary(result: run.Result) -> Iterator[str]:
     yield _row("read from", _counts(judge.sources))
     yield _row(
         "checked",
-        f"{referee.checked:,} operations on {referee.keys:,} keys,"
-        f" {len(referee.violations)} violations",
+        f"{result.checked:,} operations on {result.keys:,} keys,"
+        f" {len(result.violations)} violations",
     )
-    yield _row("lost writes", f"{len(referee.lost)}, of {referee.kept:,} keys read at the end")
+    yield _row("lost writes", f"{len(result.lost)}, of {result.kept:,} keys read at the end")
+    yield _row(
+        "tokens",
+        f"{administrator.revoked:,} revoked; effective after {administrator.slowest:.2f} s at most",
+    )
+    yield _row("quota", f"{administrator.refused:,} writes refused")
     for name, latencies in (
         ("reads", judge.reads),
         ("writes", judge.writes),
