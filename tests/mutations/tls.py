@@ -70,7 +70,7 @@ MUTATIONS: Final = {
     **of(
         "tenantbase/web/guard.py",
         [f"{_TRANSPORT}::test_pages_of_the_same_host_may_write"],
-        {"plain-pages-may-write": ('if secure and scheme != "https":', "if False:")},
+        {"plain-pages-may-write": ("if expected is not None and scheme != expected:", "if False:")},
     ),
     **of(
         "tenantbase/client/exchange.py",
