@@ -154,7 +154,7 @@ WRITE: Final = (
     "disk-full",
     "quota-exceeded",
 )
-ADMINISTRATION: Final = (
+ADMINISTERING: Final = (
     "cross-origin-write",
     "overloaded",
     "store-unavailable",
