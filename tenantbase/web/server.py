@@ -28,7 +28,6 @@ from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.acceptor import Acceptor
 from tenantbase.web.transport.connections import Connections
 from tenantbase.web.transport.draining import close_listeners, finish_requests, until_quiet
-from tenantbase.web.transport.freed_memory import return_freed
 from tenantbase.web.transport.listener import BACKLOG
 from tenantbase.web.transport.tls import HANDSHAKE_SECONDS, TlsConnections
 from tenantbase.web.transport.unread import Share
@@ -171,13 +170,7 @@ async def serving(
     connect: Callable[[], asyncio.Protocol] = general
     fast_path = None
     cut_stalled = partial(lifecycle.connections.cut_stalled, settings.send_timeout)
-    tasks = [
-        keep_running(cut_stalled, "watchdog of slow readers"),
-        keep_running(
-            lambda: return_freed(lambda: app[BUDGET].used + lifecycle.connections.unread.used),
-            "return of freed memory",
-        ),
-    ]
+    tasks = [keep_running(cut_stalled, "watchdog of slow readers")]
     if settings.fast_path:
         connect = fast_path = FastPath(
             app[DATABASE],
