@@ -174,7 +174,7 @@ class _Sweep:
         queue = [origin]
         while queue:
             here = queue.pop()
-            for point in self._moves(here, i, now):
+            for point in self._moves(here, now):
                 known = tried.setdefault(point[:4], [])
                 if any(_better(other, point) for other in known):
                     continue
@@ -186,14 +186,14 @@ class _Sweep:
                 queue.append(point)
         return found
 
-    def _moves(self, point: _Point, i: int, now: int) -> Iterator[_Point]:
-        """Every single step from a point towards explaining operation ``i``."""
+    def _moves(self, point: _Point, now: int) -> Iterator[_Point]:
+        """Every single step ahead from a point."""
         upcoming = self.versions[point.next] if point.next < len(self.versions) else None
         if upcoming is not None:
             yield from self._advance(point, upcoming, now)
         if point.life != _ABSENT and (upcoming is None or upcoming.first or point.life == _UNSEEN):
             yield from self._delete(point)
-        yield from self._unseen(point, upcoming, self.history[i])
+        yield from self._unseen(point, upcoming)
 
     def _advance(self, point: _Point, upcoming: _Version, now: int) -> Iterator[_Point]:
         """The next version is written."""
@@ -243,13 +243,13 @@ class _Sweep:
         for kind in self._available(point, "delete"):
             yield self._witness(_spend(absent, kind))
 
-    def _unseen(
-        self, point: _Point, upcoming: _Version | None, goal: Operation
-    ) -> Iterator[_Point]:
+    def _unseen(self, point: _Point, upcoming: _Version | None) -> Iterator[_Point]:
         """A write of unknown outcome takes effect, and its version is never observed. Tried only if
         it can explain something: a write that replaced an entry, a counter that skipped a number, a
-        condition that did not hold.
+        condition that did not hold. The last may be that of any operation in flight: a delete that
+        ends sooner is then the last that can remove the entry again.
         """
+        refused = any(self.history[i].outcome == "refused" for i in self.active - point.done)
         absent = point.life == _ABSENT
         replaces = (
             upcoming is not None
@@ -268,7 +268,7 @@ class _Sweep:
                 value = base + by
                 if upcoming is not None and isinstance(upcoming.value, int):
                     skips = value < upcoming.value
-            wanted = (absent and replaces) or skips or goal.outcome == "refused"
+            wanted = (absent and replaces) or skips or refused
             if wanted:
                 life = _UNSEEN if absent else point.life
                 after = point._replace(life=life, seen=False, value=value)
