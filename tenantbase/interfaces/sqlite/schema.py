@@ -205,7 +205,9 @@ def open_writer(
     try:
         connection = _connect(path, "rw", _OPEN_WAIT)
         try:
-            if not _pragma(connection, "page_count"):
+            # Not by ``PRAGMA page_count``: after it, SQLite lets a file be written whose format says
+            # that it is read-only.
+            if not os.path.getsize(path):
                 # Free pages of a new database can be given back in steps.
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             _check_ownership(path, connection, left, mark if convert else None)
