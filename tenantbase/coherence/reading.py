@@ -229,7 +229,7 @@ class ReadThrough:
 
         Each key is read once, however many callers want it. Joining a load that another batch has
         begun is sound only under the same tag: a write acknowledged between the beginning of that
-        load and ours would have changed it.
+        load and ours would have changed it. An expiry changes no tag, and is checked here.
         """
         loop = asyncio.get_running_loop()
         joined: dict[str, asyncio.Future[Entry | None]] = {}
@@ -263,7 +263,10 @@ class ReadThrough:
         loaded.update((key, _lookup(read[key], CacheStatus.BYPASS)) for key in asked.direct)
         for key, future in joined.items():
             try:
-                loaded[key] = Lookup(await future, CacheStatus.MISS)
+                entry = await future
+                # The load may have begun before the entry expired, and this read after that.
+                alive = entry is not None and entry.alive(asked.now)
+                loaded[key] = Lookup(entry if alive else None, CacheStatus.MISS)
             except StoreError as error:
                 loaded[key] = error
         return loaded

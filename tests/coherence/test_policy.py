@@ -325,6 +325,27 @@ async def test_a_load_is_shared_by_later_readers(node: Node) -> None:
     assert node.store.reads == [["default/k"]]
 
 
+async def test_a_load_from_before_the_expiry_is_not_believed_after_it(
+    cluster: Cluster, node: Node
+) -> None:
+    await node.set("default/k", b"1", expires_at=node.now + 10)
+    cluster.server.flush()
+    gate = asyncio.Event()
+    node.store.after_select = gate.wait
+    early = asyncio.ensure_future(node.get("default/k"))
+    while not node.store.reads:
+        await asyncio.sleep(0)
+    node.now += 10
+    late = [asyncio.ensure_future(node.get("default/k")) for _ in range(2)]
+    bulk = asyncio.ensure_future(node.cache.get_many(["default/k"]))
+    await asyncio.sleep(0.05)
+    gate.set()
+    assert await early == (b"1", CacheStatus.MISS), "it began before the expiry"
+    assert await asyncio.gather(*late) == [(None, CacheStatus.MISS)] * 2
+    assert [found.entry for found in await bulk] == [None]
+    assert node.store.reads == [["default/k"]]
+
+
 async def test_a_load_begun_before_a_write_is_not_shared_after_it(
     cluster: Cluster, node: Node
 ) -> None:
