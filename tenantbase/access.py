@@ -54,9 +54,9 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: a UUID.
-        name: a description, chosen by whoever created it.
+        name: a description, chosen by its creator.
         tenant, prefix: what a ``READ`` or ``WRITE`` token is limited to; the prefix is plain, None
-            for the whole tenant. An ``ADMIN`` token has neither.
+            for the whole tenant. Tokens of other scopes have neither.
         created_at, expires_at: Unix seconds; None: it does not expire.
     """
 

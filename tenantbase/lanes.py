@@ -1,7 +1,7 @@
 """Fair shares between those who wait: each *lane* gets the same share of what is taken.
 
-A lane is a name. What it stands for, such as a tenant, is known to whoever names it; to this module
-it is opaque. Within a lane, items keep their order. Between lanes, the next item is that of the lane
+A lane is a name. What it stands for, such as a tenant, only its user knows; to this module it is
+opaque. Within a lane, items keep their order. Between lanes, the next item is that of the lane
 that has been given least (start-time fair queueing, Goyal et al. 1996). A lane that begins to wait
 starts level with the others: it gets no credit for the time before.
 """

@@ -5,6 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 
+# Answers to a set, and the start of a watch.
+STORED = b'{"key":"k","id":"i","version":7,"created":true,"expires_at":null}'
+STREAM = {"Content_Type": "text/event-stream"}
+EVENT = b'event: set\nid: 7\ndata: {"key":"k","version":7}\n\n'
+
 
 class Scripted:
     """A server that gives scripted answers in order, one per connection."""

@@ -70,8 +70,8 @@ def test_the_way_onto_the_network_works_as_written(tmp_path: Path) -> None:
         set_value shop.token acme
         ask shop.token '/get-value?key=code'
         ask blog.token '/get-value?key=code'
-        echo tb_unknown >nobody.token
-        ask nobody.token /v1/tenants
+        echo tb_unknown >unknown.token
+        ask unknown.token /v1/tenants
     """
     # The README's function takes a path alone; these requests have a body.
     script = script.replace("ask() { curl", 'ask() { curl "${@:3}"') + asked

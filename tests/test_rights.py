@@ -292,7 +292,7 @@ async def test_what_cannot_be_a_tenant_or_a_token(
 
 async def test_a_token_for_a_tenant_that_does_not_exist(database: Database) -> None:
     with pytest.raises(NoSuchTenant):
-        await database.create_token("n", TokenScope.READ, "nobody")
+        await database.create_token("n", TokenScope.READ, "absent")
     access = await database.access(None)
     assert access is not None and not access.closed
     assert issubclass(NoSuchTenant, TenantbaseError)

@@ -11,8 +11,8 @@ class Directory:
     """Finds the principal of a secret. Closed to everyone until it is told the state.
 
     Args:
-        may_be_open: whether a database without tokens is open to every caller. Otherwise nobody is
-            let in while it is, because other machines could reach it.
+        may_be_open: whether a database without tokens is open to every caller. Otherwise every caller is
+            refused while it is open, because other machines could reach it.
 
     Attributes:
         generation: changes whenever an earlier answer may no longer be right.

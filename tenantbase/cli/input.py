@@ -1,4 +1,4 @@
-"""Input of the command line: standard input, a file, or what somebody types."""
+"""Input of the command line: standard input, a file, or a prompt at the terminal."""
 
 from __future__ import annotations
 

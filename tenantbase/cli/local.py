@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
-from tenantbase.access import Access, Tenant, Token, TokenScope
+from tenantbase.access import Tenant, Token, TokenScope
 from tenantbase.database import Database, Reader
 from tenantbase.documents import applied_json, as_line, entry_json
 from tenantbase.errors import NoSuchTenant
@@ -15,7 +15,7 @@ async def scope_of(database: Reader, tenant: str | None) -> Scope:
     """The keys of a tenant; None: those of ``default``. Raises NoSuchTenant."""
     if tenant is None:
         return DEFAULT
-    if tenant not in (await _access(database)).tenants:
+    if tenant not in (await database.current_access()).tenants:
         raise NoSuchTenant(tenant)
     return Scope(tenant)
 
@@ -61,7 +61,7 @@ class LocalBackend:
             yield b"".join(as_line(entry_json(each.key[plain], each)) for each in entries)
 
     async def tenants(self) -> Sequence[Tenant]:
-        return list((await _access(self._database)).tenants.values())
+        return await self._database.tenants()
 
     async def put_tenant(self, name: str, limits: Mapping[str, int | None]) -> None:
         await self._writable().put_tenant(name, **limits)
@@ -70,7 +70,7 @@ class LocalBackend:
         await self._writable().delete_tenant(name)
 
     async def tokens(self) -> Sequence[Token]:
-        return list((await _access(self._database)).tokens.values())
+        return await self._database.tokens()
 
     async def create_token(
         self,
@@ -90,9 +90,3 @@ class LocalBackend:
     def _writable(self) -> Database:
         assert isinstance(self._database, Database)  # commands that write open one
         return self._database
-
-
-async def _access(database: Reader) -> Access:
-    access = await database.access(None)
-    assert access is not None  # no version of it is known
-    return access

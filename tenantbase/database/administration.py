@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import unicodedata
 import uuid
-from collections.abc import Sequence
 from typing import Final
 
 from msgspec import UNSET, UnsetType
 
-from tenantbase.access import Access, Tenant, Token, TokenScope
+from tenantbase.access import Tenant, Token, TokenScope
 from tenantbase.auth.tokens import digest, new_secret
 from tenantbase.coherence.policy import Cache
 from tenantbase.commands import (
@@ -22,6 +21,7 @@ from tenantbase.commands import (
     PutTenant,
     RevokeToken,
 )
+from tenantbase.database.reader import Reader
 from tenantbase.entry import MAX_KEY_BYTES, check_text, expiry
 from tenantbase.errors import InvalidRequest, NoSuchTenant, TenantRequired
 from tenantbase.scope import DEFAULT, check_tenant
@@ -37,7 +37,7 @@ _UUID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNO
 _OWNED: Final = frozenset({TokenScope.READ, TokenScope.WRITE})  # belong to a tenant
 
 
-class Administration:
+class Administration(Reader):
     """The part of ``Database`` that is about tenants and tokens.
 
     All methods raise StoreError if the database cannot serve, and those that change something
@@ -45,10 +45,6 @@ class Administration:
     """
 
     _cache: Cache
-
-    async def tenants(self) -> Sequence[Tenant]:
-        """All tenants with their usage, in order of their names."""
-        return list((await self._access()).tenants.values())
 
     async def put_tenant(
         self,
@@ -72,9 +68,9 @@ class Administration:
         _check_limit("max_requests_per_second", max_requests_per_second, 1, MAX_RATE)
         command = PutTenant(name, max_entries, max_bytes, max_requests_per_second)
         applied = await self._administer(command)
-        tenant = (await self._access()).tenants.get(name)
+        tenant = (await self.current_access()).tenants.get(name)
         if tenant is None:
-            raise NoSuchTenant(name)  # somebody has deleted it since
+            raise NoSuchTenant(name)  # another administrator has deleted it since
         return tenant, applied.created
 
     async def delete_tenant(self, name: str) -> bool:
@@ -86,10 +82,6 @@ class Administration:
         if check_tenant(name, "name") == DEFAULT.tenant:
             raise TenantRequired(f"the tenant {name!r} always exists, and cannot be deleted")
         return bool((await self._administer(DeleteTenant(name))).removed)
-
-    async def tokens(self) -> Sequence[Token]:
-        """All tokens, in order of their creation. Expired ones may be among them."""
-        return list((await self._access()).tokens.values())
 
     async def create_token(
         self,
@@ -142,11 +134,6 @@ class Administration:
     async def disable_tokens(self) -> int:
         """Remove all tokens, and open the database to everyone. Returns: how many there were."""
         return (await self._administer(DisableTokens())).removed
-
-    async def _access(self) -> Access:
-        access = await self._cache.access(None)
-        assert access is not None
-        return access
 
     async def _administer(self, command: AdminCommand) -> Applied:
         (applied,) = await self._cache.write(command)

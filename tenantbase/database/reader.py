@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
-from tenantbase.access import Access
+from tenantbase.access import Access, Tenant, Token
 from tenantbase.database.limits import MAX_PAGE_ENTRIES
 from tenantbase.entry import Entry, check_key, check_text
 from tenantbase.errors import InvalidRequest
@@ -91,6 +91,20 @@ class Reader:
             StoreError: the database cannot serve.
         """
         return await self._entries.access(known)
+
+    async def current_access(self) -> Access:
+        """Tenants and tokens as they are now. Raises StoreError."""
+        access = await self._entries.access(None)
+        assert access is not None  # it is left out only if its version is known
+        return access
+
+    async def tenants(self) -> Sequence[Tenant]:
+        """All tenants with their usage, in order of their names. Raises StoreError."""
+        return list((await self.current_access()).tenants.values())
+
+    async def tokens(self) -> Sequence[Token]:
+        """All tokens, in order of their creation; some may have expired. Raises StoreError."""
+        return list((await self.current_access()).tokens.values())
 
     # Every read passes through one of these, which check what the scope allows.
 

@@ -22,7 +22,6 @@ from tenantbase.database.administration import Administration
 from tenantbase.database.bulk_read import Room, Unlimited, read_in_chunks
 from tenantbase.database.import_batch import ImportBatch
 from tenantbase.database.limits import Limits
-from tenantbase.database.reader import Reader
 from tenantbase.database.validation import Draft, combined, completed, draft, set_command
 from tenantbase.database.watch import Changes
 from tenantbase.entry import check_key, check_keys, check_text, expiry
@@ -36,7 +35,7 @@ from tenantbase.troubles import Trouble
 _UNLIMITED: Final = Unlimited()
 
 
-class Database(Reader, Administration):
+class Database(Administration):
     """All operations on one database.
 
     Methods that write check their input before they return: they raise InvalidRequest, TooLarge or

@@ -108,8 +108,7 @@ async def _serve_until_stopped(
 
 async def _check_closed(database: Database, config: Config) -> None:
     """Return if every request needs a token. Raises ConfigError."""
-    access = await database.access(None)
-    if access is None or not access.closed:
+    if not (await database.current_access()).closed:
         missing = "" if config.tls_cert else ", without encryption"
         raise ConfigError(
             f"--host: {config.host} is reachable from other machines, and the database has no tokens:"

@@ -16,7 +16,7 @@ class WebSettings:
     Attributes:
         tls: the TLS configuration; None means plain HTTP.
         loopback: bound to an address that only this machine reaches. ``Host`` is then checked.
-        may_be_open: whether a database without tokens lets everybody in; otherwise, nobody.
+        may_be_open: whether a database without tokens admits every caller; otherwise it admits none.
         allowed_hosts: names accepted as ``Host`` besides loopback names, in lower case, without
             port. If there are any, ``Host`` is checked on every address.
         cors_origins: origins whose pages may read and write, as browsers write them; ``:*`` in

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -20,20 +19,10 @@ from tenantbase.client import (
     TokenScope,
     Unauthenticated,
 )
-from tests.scripted import Scripted
+from tests.scripted import EVENT, STORED, STREAM, Scripted
 
 TOKEN = "tb_" + "s3cr-t_" * 6 + "x"
 AUTHORIZATION = f"\r\nAuthorization: Bearer {TOKEN}\r\n".encode()
-STORED = b'{"key":"k","id":"i","version":7,"created":true,"expires_at":null}'
-STREAM = {"Content_Type": "text/event-stream"}
-EVENT = b'event: set\nid: 7\ndata: {"key":"k","version":7}\n\n'
-
-
-@pytest.fixture
-async def scripted() -> AsyncIterator[Scripted]:
-    async with Scripted() as scripted:
-        yield scripted
-        assert not scripted.answers, "not all was asked for"
 
 
 async def test_every_request_carries_token_and_tenant(scripted: Scripted) -> None:

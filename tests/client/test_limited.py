@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 
 import pytest
 
 from tenantbase.client import Changed, Client, ConnectionFailed, QuotaExceeded, RateLimited
 from tenantbase.client.errors import Problem
 from tenantbase.client.retrying import Answer, Retries
-from tests.scripted import Scripted
-
-STORED = b'{"key":"k","id":"i","version":7,"created":true,"expires_at":null}'
-STREAM = {"Content_Type": "text/event-stream"}
-EVENT = b'event: set\nid: 7\ndata: {"key":"k","version":7}\n\n'
-
-
-@pytest.fixture
-async def scripted() -> AsyncIterator[Scripted]:
-    async with Scripted() as scripted:
-        yield scripted
-        assert not scripted.answers, "not all was asked for"
+from tests.scripted import EVENT, STORED, STREAM, Scripted
 
 
 async def test_quota_names_its_limit(scripted: Scripted) -> None:

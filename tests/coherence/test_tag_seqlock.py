@@ -199,7 +199,7 @@ async def test_waiting_for_a_stopped_lock_holder_times_out(tmp_path: Path) -> No
             with lock.held():
                 pass
         assert holder.wait(20) == 0
-    poll(lambda: threading.active_count() == 1, "whoever was left behind has ended")
+    poll(lambda: threading.active_count() == 1, "the thread left behind has ended")
 
 
 async def test_a_wait_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -209,11 +209,11 @@ async def test_a_wait_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) ->
             files = len(os.listdir("/dev/fd"))
             with closing(WriteLock(path)) as lock:
                 waiting = asyncio.create_task(lock.take(20))
-                await poll_async(lambda: threading.active_count() == 2, "somebody waits")
+                await poll_async(lambda: threading.active_count() == 2, "a thread waits")
                 waiting.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await waiting
-        poll(lambda: threading.active_count() == 1, "whoever was left behind has ended")
+        poll(lambda: threading.active_count() == 1, "the thread left behind has ended")
         assert len(os.listdir("/dev/fd")) == files
         with closing(WriteLock(path)) as lock:
             await lock.take(20)

@@ -88,7 +88,7 @@ def _versions(history: Sequence[Operation]) -> list[_Version]:
         elif writer is None and not counter:
             writer = sets.get(op.value)
             if writer is None:
-                raise Violation("a value that nobody wrote", op)
+                raise Violation("a value that was never written", op)
             if writer.outcome == "failed":
                 raise Violation("a write that was reported as not made was made", writer, op)
             if writer.outcome == "ok" and writer.version != op.version:

@@ -33,7 +33,7 @@ def check(operations: Sequence[Operation], *, clocks_jumped: bool = False) -> No
                     _check_absence(newest, read, history)
                 continue
             if read.version not in sets and read.value not in unknown:
-                raise Violation("a value that nobody wrote", read)
+                raise Violation("a value that was never written", read)
             if newest is not None and read.version < (newest.version or 0):
                 raise Violation("a newer version was seen before this began", newest, read)
             if read.expires is None:

@@ -135,7 +135,7 @@ BAD = {
         read(3, 4),
         read(5, 6, 1),
     ],
-    "a value nobody wrote": [read(0, 1, 7)],
+    "a value that was never written": [read(0, 1, 7)],
     "a value before it was written": [read(0, 1, 1), wrote(2, 3, 1, created=True)],
     "a write that failed was made": [
         op("set", 0, 1, value="v1", outcome="failed"),

@@ -290,8 +290,8 @@ async def test_a_transaction_sees_the_group_before_it(store: Store) -> None:
     results = [outcome[0] for outcome in outcomes if isinstance(outcome, tuple)]
     assert [a.entry and a.entry.value for a in results] == [b"1", b"11", None, b"100", b"101"]
     assert [applied.created for applied in results] == [True, False, False, True, False]
-    first, second, _, anew, last = [applied.entry and applied.entry.id for applied in results]
-    assert first == second != anew == last
+    first, second, _, remade, last = [applied.entry and applied.entry.id for applied in results]
+    assert first == second != remade == last
     assert await get(store, "default/n") == results[-1].entry
 
 

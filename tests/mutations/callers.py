@@ -96,7 +96,7 @@ MUTATIONS: Final = {
         _TENANTS,
         {
             "any-name-is-a-tenant": (
-                "if tenant not in (await _access(database)).tenants:",
+                "if tenant not in (await database.current_access()).tenants:",
                 "if False:",
             ),
         },
@@ -107,7 +107,7 @@ MUTATIONS: Final = {
         {
             "limits-that-are-not-given-go": ("        if limit is not None\n", ""),
             "create-changes-limits": ("if name in await _by_name(backend):", "if False:"),
-            "nobody-is-asked": ("if not yes and sys.stdin", "if False and sys.stdin"),
+            "no-confirmation-is-asked-for": ("if not yes and sys.stdin", "if False and sys.stdin"),
         },
     ),
     **of(

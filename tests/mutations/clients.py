@@ -98,7 +98,7 @@ MUTATIONS: Final = {
                 "if not connected and retries.delay(",
                 "if retries.delay(",
             ),
-            "a-watch-that-nobody-answers-goes-on": (
+            "an-unanswered-watch-goes-on": (
                 "if not connected and retries.delay(interrupted.failure, answer) is None:",
                 "if False:",
             ),

@@ -139,11 +139,11 @@ MUTATIONS: Final = {
                 "            self._pieces.append(bytes(data))\n            self._wake()",
                 "            self._pieces.append(bytes(data))",
             ),
-            "the-end-wakes-nobody": (
+            "the-end-wakes-no-waiter": (
                 "        super().feed_eof()\n        self._wake()",
                 "        super().feed_eof()",
             ),
-            "an-error-wakes-nobody": (
+            "an-error-wakes-no-waiter": (
                 "        super().set_exception(exc)\n        self._wake()",
                 "        super().set_exception(exc)",
             ),

@@ -43,7 +43,7 @@ MUTATIONS: Final = {
                 "            self.position = await self._change_log.last_version()\n            for",
                 "            for",
             ),
-            "nobody-learns-that-the-log-was-trimmed": (
+            "a-trimmed-log-goes-unnoticed": (
                 "                subscription.fall_behind()\n",
                 "                pass\n",
             ),
@@ -55,7 +55,7 @@ MUTATIONS: Final = {
                 "            self._lengths -= Counter([len(subscription.prefix)])\n",
                 "",
             ),
-            "a-prefix-that-nobody-watches-stays": (
+            "an-unwatched-prefix-stays": (
                 "            del self._by_prefix[subscription.prefix]\n",
                 "",
             ),
@@ -115,11 +115,11 @@ MUTATIONS: Final = {
                 "            self._behind = True\n            self._wake.set()",
                 "            self._behind = True",
             ),
-            "an-event-wakes-nobody": (
+            "an-event-wakes-no-watcher": (
                 "        self._queue.append(event)\n        self._wake.set()",
                 "        self._queue.append(event)",
             ),
-            "the-end-wakes-nobody-who-watches": (
+            "the-end-wakes-no-watcher": (
                 "        self._ended = True\n        self._wake.set()",
                 "        self._ended = True",
             ),

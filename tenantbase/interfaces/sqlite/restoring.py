@@ -38,7 +38,7 @@ _INDEX: Final = "-shm"
 def begin_again(connection: sqlite3.Connection, above: int) -> int:
     """Give a copy a new secret, and a last version above all that were ever given out.
 
-    The change log begins there: whoever watches reads everything again.
+    The change log begins there: watchers read everything again.
 
     Args:
         connection: writes the copy.
@@ -92,7 +92,7 @@ def put(copy: Path, database: str, *, keep: bool) -> Path | None:
     At each moment the path names the old database with its log, or the copy with none.
 
     Args:
-        keep: the old file may be of use to somebody: keep it, and its log, under another name.
+        keep: keep the old file and its log under another name, because parts of it may be recoverable.
 
     Returns: where the old one is kept.
 

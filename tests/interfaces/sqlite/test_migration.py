@@ -135,7 +135,7 @@ async def test_versions_and_the_change_log_survive(path: Path) -> None:
     async with open_database(Config(database=path)) as database:
         async with database.watch(DEFAULT, "", 0, lambda: None) as changes:
             events = [(e.version, e.kind, e.key) for e in await anext(changes)]
-        assert events == before["changes"], "whoever resumes a watch misses nothing"
+        assert events == before["changes"], "a resumed watch misses nothing"
         while await database.sweep():
             pass  # the remaining rows are under the deleted prefix, or expired
         newest = before["changes"][-1][0]

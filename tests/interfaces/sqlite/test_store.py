@@ -921,7 +921,7 @@ class FailingConnection(sqlite3.Connection):
             return super().execute(sql, *args)  # type: ignore[arg-type]
         if self.afterwards:
             super().execute(sql)
-        error = sqlite3.OperationalError("the driver's text, for nobody else")
+        error = sqlite3.OperationalError("the driver's text, which no client sees")
         error.sqlite_errorcode = self.code
         raise error
 
@@ -1135,7 +1135,7 @@ async def test_rows_of_a_deleted_prefix_are_removed_a_few_at_a_time(
     for left in (85, 70, 55):
         seqlock = RecordingSeqlock()
         assert await write(store, Sweep(30), seqlock=seqlock) == (Applied(removed=30),)
-        assert seqlock.told == ["lock", "unlock"], "nobody saw them any more"
+        assert seqlock.told == ["lock", "unlock"], "no reader saw them any more"
         assert await store._writer.run(rows) == (left, 1)
     assert await write(store, Sweep(30)) == (Applied(removed=10),)
     assert await store._writer.run(rows) == (50, 0)

@@ -1,4 +1,4 @@
-"""Usage is always that of the rows, and limits are exact, whoever writes at the same time."""
+"""Usage is always that of the rows, and limits are exact, whichever processes write at the same time."""
 
 from __future__ import annotations
 
