@@ -8,7 +8,7 @@ import random
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from typing import Final
 
 from tests.faults import guests, hostile, sealed_items
@@ -239,7 +239,9 @@ async def _revived(server: TorturedServer, killed: Collection[int]) -> None:
 @asynccontextmanager
 async def _clock_moved(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     """The wall clock jumps forward or back, by a second or by days."""
-    with scene.referee.wrong_clocks():
+    with ExitStack() as stack:
+        for referee in (scene.referee, *scene.others):
+            stack.enter_context(referee.wrong_clocks())
         scene.cluster.control.clock_error = chance.choice((-1, 1)) * 10 ** chance.uniform(0, 5.5)
         yield
         scene.cluster.control.clock_error = 0.0

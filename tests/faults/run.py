@@ -179,7 +179,8 @@ async def _run(
             )
             for tenant in TENANTS
         }
-        scene = Scene(cluster, excuses, keys, referees[FIRST])
+        others = [referee for tenant, referee in referees.items() if tenant != FIRST]
+        scene = Scene(cluster, excuses, keys, referees[FIRST], others)
         if plan.dawdling[0]:
             stack.enter_context(excuses.slowness())
         stop = asyncio.Event()

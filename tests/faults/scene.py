@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tests.faults.cluster import Cluster
@@ -17,6 +17,7 @@ class Scene:
     Attributes:
         keys: the keys that clients currently use.
         referee: receives the operations of a fault's own clients.
+        others: the referees of the other tenants, which what happens to servers concerns as well.
         broken: broken promises, a line each.
         done: counts of each fault's observations.
     """
@@ -25,5 +26,6 @@ class Scene:
     excuses: Excuses
     keys: Callable[[], dict[str, list[str]]]
     referee: Referee
+    others: Sequence[Referee] = ()
     broken: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
