@@ -9,7 +9,6 @@ from tests.model import RULES, Violation, explore
 pytestmark = pytest.mark.torture  # starts nothing, but visits every state
 
 
-@pytest.mark.timeout(300)
 def test_no_interleaving_breaks_the_protocol() -> None:
     assert explore() > 100_000
 
