@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tenantbase.coherence.policy import Cache
-from tenantbase.entry import Entry
 from tenantbase.errors import StoreUnavailable
+from tenantbase.listing import Item, KeyRange
 from tests.service import Server
 from tests.web.conftest import Start
 from tests.web.matchers import ID, VERSION
@@ -285,13 +285,13 @@ class _Failing(Cache):
     """A list whose second piece fails."""
 
     def scan(
-        self, prefix: str = "", after: str = "", *, limit: int | None = None, values: bool = True
-    ) -> AsyncIterator[tuple[list[Entry], bool]]:
-        return self._fail(super().scan(prefix, after, limit=limit, values=values))
+        self, wanted: KeyRange, *, limit: int | None = None, values: bool = True
+    ) -> AsyncIterator[tuple[list[Item], bool]]:
+        return self._fail(super().scan(wanted, limit=limit, values=values))
 
     async def _fail(
-        self, pieces: AsyncIterator[tuple[list[Entry], bool]]
-    ) -> AsyncIterator[tuple[list[Entry], bool]]:
+        self, pieces: AsyncIterator[tuple[list[Item], bool]]
+    ) -> AsyncIterator[tuple[list[Item], bool]]:
         async for piece in pieces:
             yield piece
             raise StoreUnavailable("the disk is gone")
