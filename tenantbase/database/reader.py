@@ -15,6 +15,7 @@ from tenantbase.lookup import Lookup
 from tenantbase.scope import Scope, ScopedKey
 
 EVERYTHING: Final = KeyRange()
+COUNT_SECONDS: Final = 0.8
 _COUNTED_AT_ONCE: Final = 5_000  # entries; takes some milliseconds
 
 
@@ -99,10 +100,8 @@ class Reader:
         scoped = self._scoped_range(scope, wanted, after)
         return self._entries.scan(scoped, limit=limit, values=values)
 
-    async def count(
-        self, scope: Scope, prefix: str = "", after: Place | None = None, seconds: float = 0.8
-    ) -> Count:
-        """Count the entries whose key begins with ``prefix``, for about ``seconds``.
+    async def count(self, scope: Scope, prefix: str = "", after: Place | None = None) -> Count:
+        """Count the entries whose key begins with ``prefix``, for at most about a second.
 
         Without a prefix: all that the scope includes. The counts are not of one moment if others
         write meanwhile.
@@ -115,7 +114,7 @@ class Reader:
             StoreError: the database cannot serve.
         """
         wanted = self._scoped_range(scope, KeyRange(prefix), after)
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + COUNT_SECONDS
         entries = size = 0
         while True:
             counted, scoped_bytes, last = await self._entries.count(wanted, _COUNTED_AT_ONCE)
