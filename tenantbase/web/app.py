@@ -21,7 +21,7 @@ from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.administration import Administration
 from tenantbase.web.handlers.bulk import Bulk
 from tenantbase.web.handlers.changing import Changing
-from tenantbase.web.handlers.health import Health
+from tenantbase.web.handlers.health import PROBES, Health
 from tenantbase.web.handlers.increment import Increment
 from tenantbase.web.handlers.lists import Lists
 from tenantbase.web.handlers.raw import Raw
@@ -41,8 +41,6 @@ from tenantbase.web.transport.turns import Turns
 log = logging.getLogger("tenantbase.web")
 
 _WHOLE_SERVER: Final = ("/", "*")  # targets of OPTIONS (RFC 9110, section 9.3.7)
-
-_PROBES: Final = ("/health-check", "/livez")
 DATABASE: Final = web.AppKey("database", Database)
 CALLERS: Final = web.AppKey("callers", Callers)
 GUARD: Final = web.AppKey("guard", Guard)
@@ -141,7 +139,7 @@ def _is_of_server(request: web.Request) -> bool:
 
 def _is_probe(request: web.Request) -> bool:
     """Whether it asks for the state of the server, which is answered at any load."""
-    return request.path in _PROBES or _is_of_server(request)
+    return request.path in PROBES or _is_of_server(request)
 
 
 def _name_client(request: web.Request, guard: Guard, lifecycle: Lifecycle) -> None:
