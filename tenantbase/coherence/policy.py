@@ -156,6 +156,15 @@ class Cache:
         """
         return self._writing.write(*commands)
 
+    def check_room(self, prefix: str, rows: int) -> None:
+        """Check whether a write of so many rows under a prefix would now be refused by ``write``, so
+        that it need not be worked out.
+
+        Raises:
+            Overloaded: it would be.
+        """
+        self._writing.check_room(prefix, rows)
+
     async def scan(
         self, wanted: KeyRange, *, limit: int | None = None, values: bool = True
     ) -> AsyncIterator[tuple[list[Item], bool]]:

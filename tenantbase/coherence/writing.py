@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from tenantbase.coherence.authority import WriteTags
 from tenantbase.coherence.batcher import Batcher, Receiver, Unfinished
 from tenantbase.coherence.filler import Fill, Filler
-from tenantbase.coherence.pending import PendingWrite, give_up
+from tenantbase.coherence.pending import PendingWrite, give_up, least_weight
 from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.coherence.write_queue import WriteQueue
 from tenantbase.commands import Applied, Command, DeletePrefix, InPlaceCommand, KeyCommand
@@ -85,13 +85,19 @@ class WriteThrough:
         elif isinstance(first, DeletePrefix):
             lane = self._lane_of(first.prefix)
         pending = PendingWrite(commands, lane)
-        if not self.queue.has_room(pending):
+        if not self.queue.has_room(lane, pending.large, pending.bytes):
             refused = asyncio.get_running_loop().create_future()
-            refused.set_exception(Overloaded("too many writes are waiting; try again soon"))
+            refused.set_exception(_overloaded())
             return refused
         committed = self._writes.submit(pending)
         self._deadlines.watch(committed, pending)
         return committed
+
+    def check_room(self, prefix: str, rows: int) -> None:
+        """See ``Cache.check_room``."""
+        large, least = least_weight(rows)
+        if not self.queue.has_room(self._lane_of(prefix), large, least):
+            raise _overloaded()
 
     async def drained(self) -> None:
         """Wait for every write in flight, and for what it stores in memcached."""
@@ -144,3 +150,7 @@ class WriteThrough:
             slot = self._sealer.slot(key)
             self._filler.offer(fills, slot.name, ticket.tag(slot.bucket), entry, now)
         return fills
+
+
+def _overloaded() -> Overloaded:
+    return Overloaded("too many writes are waiting; try again soon")

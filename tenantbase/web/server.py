@@ -21,8 +21,8 @@ from tenantbase.web.fast_path.connection import FastPath
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.problems import HeaderTooLong, TargetTooLong, error_answer
 from tenantbase.web.responses import common_headers
+from tenantbase.web.semantics.cutting import pieces
 from tenantbase.web.semantics.expectations import without_early_invitation
-from tenantbase.web.semantics.upgrades import pieces
 from tenantbase.web.sending import whole_response
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.acceptor import Acceptor

@@ -714,6 +714,9 @@ async def test_waiting_writes_hold_a_bounded_amount_of_memory(cluster: Cluster) 
     assert held <= QUEUE_BYTES
     assert 50 < len(refused) < 110
     assert {type(write.exception()) for write in refused} == {Overloaded}
+    with pytest.raises(Overloaded):
+        node.cache.check_room("default/", len(changes))
+    node.cache.check_room("default/", 1)
     small = node.cache.write(Set("default/k", b"1", JSON))  # for which there is still room
     await asyncio.sleep(0)
     assert not small.done()

@@ -8,6 +8,17 @@ from tests.mutations.mutation import of
 
 MUTATIONS: Final = {
     **of(
+        "tenantbase/web/semantics/cutting.py",
+        ["tests/web/fast_path/test_agreement.py"],
+        {
+            "rubbish-after-close-spoils-the-request": (
+                "|\\r\\nconnection:(?![ ",
+                "|\\r\\nconnexion:(?![ ",
+            ),
+            "rubbish-after-an-old-version-spoils-the-request": ("| HTTP/1\\.0", "| HTTP/0\\.9"),
+        },
+    ),
+    **of(
         "tenantbase/web/fast_path/framing.py",
         ["tests/web/fast_path/test_plain_heads.py", "tests/web/fast_path/test_framing.py"],
         {

@@ -13,11 +13,12 @@ from aiohttp import hdrs, web
 from tenantbase.database import Database
 from tenantbase.documents import PIECE_BYTES, applied_json, entry_json, entry_pieces
 from tenantbase.errors import InvalidRequest
-from tenantbase.json_requests import Read, SetValue, read_many
+from tenantbase.json_requests import Read, SetValue, read_many, split_many
 from tenantbase.json_text import Decoder, parse
 from tenantbase.lookup import Lookup
 from tenantbase.offload.child import Job
 from tenantbase.offload.runner import ParserProcess, is_large
+from tenantbase.scope import Scope
 from tenantbase.web.answer import Answer, Stream
 from tenantbase.web.caller import CALLER, Callers, scope_of
 from tenantbase.web.responses import collection
@@ -107,16 +108,20 @@ class Bulk:
         query(request, NOTHING)
         condition = write_condition(request)
         # Keep no reference to the body while the write waits.
-        entries = await self._read(await self._body(request, self._settings.max_request_bytes))
+        entries = await self._read(
+            scope_of(request), await self._body(request, self._settings.max_request_bytes)
+        )
         writing = self._database.set_many(scope_of(request), entries, condition)
         del entries
         applied = await writing
         return collection(b'{"values":[%b]}' % b",".join(starmap(applied_json, applied)))
 
-    async def _read(self, body: bytes) -> Iterator[Read]:
+    async def _read(self, scope: Scope, body: bytes) -> Iterator[Read]:
         max_entries = self._database.limits.max_batch_entries
         if not is_large(body):
-            return read_many(body, max_entries)
+            texts = split_many(body, max_entries)
+            self._database.check_room(scope, len(texts))
+            return read_many(texts)
         reading = self._parser.read(Job.ENTRIES, body, max_entries)
         del body
         return await reading
