@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
@@ -26,6 +26,7 @@ from tenantbase.auth.rates import Rates
 from tenantbase.errors import TenantbaseError
 from tenantbase.process import worker as worker_process
 from tenantbase.process.config import Config
+from tenantbase.process.listening import Listening
 from tenantbase.process.tls import Certificates
 from tenantbase.process.wiring import Memcached
 
@@ -47,7 +48,7 @@ _SHUTDOWN_GRACE_SECONDS: Final = 5.0  # added to a worker's own timeouts
 
 def run(
     config: Config,
-    sockets: Sequence[socket.socket],
+    listening: Listening,
     memcached: Memcached | None,
     ready: Callable[[], None],
     certificates: Certificates | None = None,
@@ -55,7 +56,7 @@ def run(
     """Run ``config.workers`` workers until SIGTERM or SIGINT. A second signal kills them.
 
     Args:
-        sockets: listening sockets; closed when the shutdown begins.
+        listening: its sockets are closed when the shutdown begins.
         ready: called once, when every worker accepts requests.
         certificates: for TLS. SIGHUP reloads them here and in every worker.
 
@@ -64,7 +65,7 @@ def run(
     Raises:
         TenantbaseError: a worker could not start. All have exited.
     """
-    with closing(_Supervisor(config, sockets, memcached, ready, certificates)) as supervisor:
+    with closing(_Supervisor(config, listening, memcached, ready, certificates)) as supervisor:
         return supervisor.run()
 
 
@@ -103,13 +104,13 @@ class _Supervisor:
     def __init__(
         self,
         config: Config,
-        sockets: Sequence[socket.socket],
+        listening: Listening,
         memcached: Memcached | None,
         ready: Callable[[], None],
         certificates: Certificates | None,
     ) -> None:
         self._config = config
-        self._sockets = sockets
+        self._listening = listening
         self._memcached = memcached
         self._ready = ready
         self._certificates = certificates
@@ -235,7 +236,7 @@ class _Supervisor:
                 os.close(sibling.pipe)
             worker_process.run(
                 self._config,
-                self._sockets,
+                self._listening,
                 self._memcached,
                 self._certificates,
                 ready=lambda: _report(pipe, _READY),
@@ -328,7 +329,7 @@ class _Supervisor:
         config = self._config
         timeouts = config.drain_delay + config.drain_timeout + config.write_timeout
         self._deadline = time.monotonic() + timeouts + _SHUTDOWN_GRACE_SECONDS
-        for sock in self._sockets:
+        for sock in self._listening.sockets:
             sock.close()
         os.close(self._shutdown_writer)
 
