@@ -58,7 +58,10 @@ class Manager:
 
 def test_life_of_a_service(tmp_path: Path) -> None:
     told = Manager(f"\0{tmp_path}")  # not in the file system, which is written as @
-    environment = {"NOTIFY_SOCKET": f"@{tmp_path}", "WATCHDOG_USEC": str(int(WATCHDOG_SECONDS * 1e6))}
+    environment = {
+        "NOTIFY_SOCKET": f"@{tmp_path}",
+        "WATCHDOG_USEC": str(int(WATCHDOG_SECONDS * 1e6)),
+    }
     options = ("--watchdog-seconds", "0", "--memcached", "off")
     with told.socket, AppServer(tmp_path / "x.db", *options, environment=environment) as server:
         assert told.until("STATUS=1 of 1 workers serve") == [
@@ -107,7 +110,10 @@ def test_not_ready_if_it_cannot_serve(tmp_path: Path) -> None:
 
 def test_a_manager_with_a_path(tmp_path: Path) -> None:
     manager = Manager(str(tmp_path / "notify"))
-    with manager.socket, closing(Notifier(ServiceManager((), str(tmp_path / "notify")))) as notifier:
+    with (
+        manager.socket,
+        closing(Notifier(ServiceManager((), str(tmp_path / "notify")))) as notifier,
+    ):
         notifier.ready()
         assert manager.heard() == "READY=1"
         for text in ("a", "a", "b"):
