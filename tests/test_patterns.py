@@ -217,6 +217,7 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
     ],
     "option_types._HOST": [("", "a", " ")],
     "option_types._INTEGER": [("", "1", "x")],
+    "option_types._MODE": [("", "7", "x")],
     "option_types._ORIGIN": [
         ("http://", "a", "@"),
         ("http://[", ":", ""),

@@ -231,6 +231,7 @@ def test_no_registry_is_named() -> None:
         "scripts/mutate",
         "scripts/torture",
         "scripts/bench",
+        "scripts/build",
         ".ci/run",
     ],
 )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from tenantbase.auth.rates import Rates
@@ -14,6 +13,7 @@ from tenantbase.database import Database
 from tenantbase.errors import ConfigError
 from tenantbase.process.config import Config
 from tenantbase.process.exit_timer import ExitTimer
+from tenantbase.process.listening import Listening
 from tenantbase.process.sweeper import sweeping
 from tenantbase.process.tls import Certificates
 from tenantbase.process.wiring import Memcached, limits_of, open_database
@@ -34,7 +34,7 @@ _SHUTDOWN_GRACE_SECONDS: Final = 5.0  # for the parts of a shutdown without a ti
 
 def run(
     config: Config,
-    sockets: Sequence[socket.socket],
+    listening: Listening,
     memcached: Memcached | None,
     certificates: Certificates | None = None,
     *,
@@ -48,7 +48,7 @@ def run(
     """Serve until SIGTERM or until ``shutdown_pipe`` is closed, then drain and close.
 
     Args:
-        sockets: listening sockets; closed at the end.
+        listening: its sockets are closed at the end.
         certificates: for TLS. SIGHUP reloads them; it must be blocked when this is called.
         ready: called once requests are answered.
         beat: the heartbeat, called by the event loop at intervals. Must not raise.
@@ -66,14 +66,14 @@ def run(
             _call_repeatedly(runner.get_loop(), beat, beat_seconds)
         runner.run(
             _serve_until_stopped(
-                config, sockets, memcached, certificates, ready, shutdown_pipe, rates, refuse_open
+                config, listening, memcached, certificates, ready, shutdown_pipe, rates, refuse_open
             )
         )
 
 
 async def _serve_until_stopped(
     config: Config,
-    sockets: Sequence[socket.socket],
+    listening: Listening,
     memcached: Memcached | None,
     certificates: Certificates | None,
     ready: Callable[[], object],
@@ -88,14 +88,17 @@ async def _serve_until_stopped(
     _watch_for_shutdown(stop, last_resort, shutdown_pipe)
     if certificates is not None:
         certificates.reload_on_hangup()
-    settings = web_settings(config, certificates)
+    settings = web_settings(config, certificates, listening)
     lifecycle = Lifecycle()
     try:
         async with open_database(config, memcached) as database, sweeping(database):
             if refuse_open and not settings.may_be_open:
-                await _check_closed(database, config)
+                await _check_closed(database, config, listening)
             async with serving(
-                create_app(database, settings, lifecycle, rates), sockets, lifecycle, settings
+                create_app(database, settings, lifecycle, rates),
+                listening.sockets,
+                lifecycle,
+                settings,
             ):
                 gc.freeze()  # all objects so far are permanent, so the collector can skip them
                 gc.set_threshold(*_GC_THRESHOLDS)
@@ -106,12 +109,12 @@ async def _serve_until_stopped(
         last_resort.cancel()
 
 
-async def _check_closed(database: Database, config: Config) -> None:
+async def _check_closed(database: Database, config: Config, listening: Listening) -> None:
     """Return if every request needs a token. Raises ConfigError."""
     if not (await database.current_access()).closed:
         missing = "" if config.tls_cert else ", without encryption"
         raise ConfigError(
-            f"--host: {config.host} is reachable from other machines, and the database has no tokens:"
+            f"{listening.exposed} is reachable from other machines, and the database has no tokens:"
             f" anybody could use it{missing}; make one with `tenantbase token create`, or add"
             " --insecure if that is intended"
         )
@@ -145,12 +148,14 @@ def _watch_for_shutdown(stop: asyncio.Event, last_resort: ExitTimer, shutdown_pi
     loop.add_reader(shutdown_pipe, pipe_closed)
 
 
-def web_settings(config: Config, certificates: Certificates | None = None) -> WebSettings:
-    """The web layer's part of the configuration."""
+def web_settings(
+    config: Config, certificates: Certificates | None = None, listening: Listening | None = None
+) -> WebSettings:
+    """The web layer's part of the configuration; without ``listening``, of a server on loopback."""
     return WebSettings(
         tls=None if certificates is None else certificates.context,
-        loopback=config.loopback,
-        may_be_open=config.loopback or config.insecure,
+        loopback=listening is None or listening.loopback,
+        may_be_open=listening is None or listening.exposed is None or config.insecure,
         allowed_hosts=frozenset(config.allowed_host),
         cors_origins=frozenset(config.cors_origin),
         trusted_proxies=config.trusted_proxy,
