@@ -194,6 +194,13 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
     ],
     "protocol._LAST_LINE_END": [("", "\r", ""), ("", "\r\n", "")],
     "protocol._VERSION": [("VERSION ", "a", ""), ("", "VERSION ", "")],
+    "logs._UNSAFE": [("", "a", ""), ("", "\n", "")],
+    "request_context._ID": [("", "a", " ")],
+    "request_context._TRACEPARENT": [
+        ("00-", "0", ""),
+        ("01-" + "1" * 32 + "-" + "1" * 16 + "-00-", "a", "\n"),
+        ("", "00-", ""),
+    ],
     "negotiation._WEIGHT": [
         ("", ";", ""),
         ("", "; ", "x"),
