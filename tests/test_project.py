@@ -38,6 +38,7 @@ LEAVES = {
         "entry",
         "errors",
         "events",
+        "figures",
         "json_requests",
         "json_text",
         "lanes",

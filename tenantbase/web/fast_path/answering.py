@@ -27,7 +27,7 @@ from tenantbase.web.transport.unread import SMALL_ANSWER_BYTES, Unread
 class Asker(Protocol):
     """The connection of a plain request, which has one request in flight at a time."""
 
-    def end(self, data: bytes, closes: bool = False) -> None:
+    def end(self, data: bytes, status: int, closes: bool = False) -> None:
         """Send the answer; ``closes``: the connection ends with it."""
 
     def hand_on(self) -> None:
@@ -110,7 +110,7 @@ class PlainAnswers:
             asker.hand_on()
         else:
             private = credentials.private
-            asker.end(self._writer.entry(key, result.entry, result.cache_status, private))
+            asker.end(self._writer.entry(key, result.entry, result.cache_status, private), 200)
 
     def _got_raw(self, asker: Asker, credentials: Credentials, result: Lookup | Exception) -> None:
         if isinstance(result, Exception):
@@ -124,7 +124,7 @@ class PlainAnswers:
         if isinstance(result, BaseException):
             self._send(asker, credentials, error_answer(result))
         else:
-            asker.end(self._writer.written(key, result, credentials.private))
+            asker.end(self._writer.written(key, result, credentials.private), 200)
 
     def _deleted(
         self, asker: Asker, credentials: Credentials, result: Applied | BaseException
@@ -135,14 +135,14 @@ class PlainAnswers:
     def _got_health(self, asker: Asker, state: asyncio.Future[Answer]) -> None:
         error = state.exception()
         answer = state.result() if error is None else error_answer(error)
-        asker.end(self._writer.answer(answer), answer.closes)
+        asker.end(self._writer.answer(answer), answer.status, answer.closes)
 
     def _send(self, asker: Asker, credentials: Credentials, answer: Answer) -> None:
         body = answer.body
         if isinstance(body, bytes) and (len(body) <= SMALL_ANSWER_BYTES or not self._waits(body)):
             if credentials.private:
                 make_private(answer.headers)
-            asker.end(self._writer.answer(answer), answer.closes)
+            asker.end(self._writer.answer(answer), answer.status, answer.closes)
         else:
             _uncount(credentials)
             asker.hand_on()

@@ -86,24 +86,23 @@ _KEY: Final = (
 Verdict = TypeVar("Verdict")
 
 
-class Route(Enum):
-    """Where a plain request goes."""
+class Route(msgspec.Struct, frozen=True, eq=False):
+    """Where a plain request goes: a method, and the template of a route."""
 
-    GET_VALUE = 0
-    RAW_VALUE = 1
-    SET_VALUE = 2
-    HEALTH = 3
-    DELETE_VALUE = 4
+    method: str
+    template: str
 
 
-GET_VALUE: Final = Route.GET_VALUE
-RAW_VALUE: Final = Route.RAW_VALUE
-SET_VALUE: Final = Route.SET_VALUE
-HEALTH: Final = Route.HEALTH
-DELETE_VALUE: Final = Route.DELETE_VALUE
+GET_VALUE: Final = Route("GET", "/get-value")
+RAW_VALUE: Final = Route("GET", "/v1/values/{key}")
+SET_VALUE: Final = Route("POST", "/set-value")
+HEALTH: Final = Route("GET", "/health-check")
+DELETE_VALUE: Final = Route("DELETE", "/delete-value")
+DELETE_RAW: Final = Route("DELETE", "/v1/values/{key}")
+ROUTES: Final = (GET_VALUE, RAW_VALUE, SET_VALUE, HEALTH, DELETE_VALUE, DELETE_RAW)
 
-# The beginnings of request lines, and their routes. One pattern matches them all: the number of the
-# group that matched, counted from 1, is the route's position.
+# The beginnings of request lines, in the order of their routes. One pattern matches them all: the
+# number of the group that matched, counted from 1, is the route's position.
 _BEGINNINGS: Final = (
     b"GET /get-value?key=",
     b"GET /v1/values/",
@@ -112,7 +111,6 @@ _BEGINNINGS: Final = (
     b"DELETE /delete-value?key=",
     b"DELETE /v1/values/",
 )
-_ROUTES: Final = (GET_VALUE, RAW_VALUE, SET_VALUE, HEALTH, DELETE_VALUE, DELETE_VALUE)
 _LINE: Final = re.compile(
     rb"(?:GET /get-value\?key=%b|GET /v1/values/%b|POST /set-value()|GET /health-check()"
     rb"|DELETE /delete-value\?key=%b|DELETE /v1/values/%b) HTTP/1\.1\r\n" % (_KEY, _KEY, _KEY, _KEY)
@@ -189,7 +187,7 @@ class RequestParser(Generic[Verdict]):
         length, verdict, context = judged
         end += 4
         number = line.lastindex or 0
-        route = _ROUTES[number - 1]
+        route = ROUTES[number - 1]
         if route is not SET_VALUE:
             if length:
                 return GENERAL
