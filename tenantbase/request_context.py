@@ -40,16 +40,16 @@ class RequestContext:
         tracestate: the values of ``tracestate``, joined by commas.
 
     Attributes:
-        sent: the client sent an id, even if it was not taken over. Then the answer has the id.
+        echoed: the answer has the id: the client sent one, even if it was not taken over.
         trace: None if there is no valid ``traceparent``.
     """
 
-    __slots__ = ("sent", "trace", "tracestate", "_id")
+    __slots__ = ("echoed", "trace", "tracestate", "_id")
 
     def __init__(
         self, ids: Sequence[str] = (), traceparents: Sequence[str] = (), tracestate: str = ""
     ) -> None:
-        self.sent = bool(ids)
+        self.echoed = bool(ids)
         self._id = ids[0] if len(ids) == 1 and _ID.fullmatch(ids[0]) else None
         self.trace = parse_traceparent(traceparents[0]) if len(traceparents) == 1 else None
         self.tracestate = tracestate

@@ -131,7 +131,7 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
     "administration._UUID": [("", "0", ""), ("00000000", "-0000", "x")],
     "row_rules._UUID": [("", "0", ""), ("00000000", "-0000", "x")],
     "row_rules._TYPES": [("", "text ", ""), ("text integer ", "null ", "")],
-    "connection._FORWARDED_FOR": [
+    "forwarding._FORWARDED_FOR": [
         ("", "\r\n", "X"),
         ("\r\nX-Forwarded-For:", " ", "\n"),
         ("", "\r\nX-Forwarded-For:", ""),

@@ -14,6 +14,7 @@ from tenantbase.auth.rates import Rates
 from tenantbase.database import Database
 from tenantbase.errors import TenantbaseError
 from tenantbase.offload.runner import ParserProcess
+from tenantbase.request_context import CURRENT
 from tenantbase.web import sending
 from tenantbase.web.caller import Callers, identify
 from tenantbase.web.fast_path.borrowed import BorrowedTransport
@@ -28,6 +29,7 @@ from tenantbase.web.handlers.raw import Raw
 from tenantbase.web.handlers.values import Values
 from tenantbase.web.handlers.watch import Watch
 from tenantbase.web.lifecycle import Lifecycle
+from tenantbase.web.naming import CONTEXT, X_REQUEST_ID, context_of
 from tenantbase.web.observer import Observer, RequestCells
 from tenantbase.web.openapi.document import Description
 from tenantbase.web.openapi.operations import OPERATIONS
@@ -141,6 +143,9 @@ def create_app(
             response.headers.extend(guard.may_see(request.headers))
         if vary is not None:
             response.headers.add(hdrs.VARY, vary)  # the answer may vary by other headers, too
+        context = request.get(CONTEXT) or context_of(request.headers)
+        if context.echoed or response.status >= 400:
+            response.headers[X_REQUEST_ID] = context.id
         if observer is not None:
             observer.began_answer(request, response.status)
 
@@ -180,6 +185,8 @@ def _boundary(
     @web.middleware
     async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
         counted = lifecycle.begin()
+        context = request[CONTEXT] = context_of(request.headers)
+        working = CURRENT.set(context)
         if observer is not None:
             observer.begun(request)
         holding = None
@@ -223,5 +230,6 @@ def _boundary(
             if holding is not None:
                 holding.release()
             lifecycle.end(counted)
+            CURRENT.reset(working)
 
     return boundary

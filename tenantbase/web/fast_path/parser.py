@@ -17,6 +17,7 @@ from multidict import CIMultiDict
 
 from tenantbase.entry import MAX_KEY_BYTES
 from tenantbase.request_context import RequestContext
+from tenantbase.web.naming import NAMING, context_from
 
 MAX_HEAD_BYTES: Final = 8_192
 """The largest size of a request line and its header fields."""
@@ -53,7 +54,7 @@ _WEIGHED: Final = frozenset(
     }
 )
 # Fields that name the request, which have another value in each.
-_NAMING: Final = frozenset({"x-request-id", "traceparent", "tracestate"})
+_NAMING: Final = frozenset(map(str.lower, NAMING))
 # aiohttp refuses requests that repeat one of these, whatever the value. The other such fields are
 # in ``_WEIGHED``.
 _SINGLE: Final = frozenset(
@@ -223,7 +224,7 @@ class RequestParser(Generic[Verdict]):
             self._judged[key] = self._weigh(key)
         judged = self._judged[key]
         if judged is not None and naming:
-            return *judged, _context(naming)  # a block that will not come again
+            return *judged, context_from(naming)  # a block that will not come again
         return self._remember(fields, None if judged is None else (*judged, None))
 
     def _remember(self, fields: bytes, judged: _Judged[Verdict] | None) -> _Judged[Verdict] | None:
@@ -271,12 +272,10 @@ def _classified(line: bytes) -> tuple[str, str] | bool:
     return True
 
 
-def _context(naming: list[tuple[str, str]]) -> RequestContext:
-    ids, traceparents, tracestates = (
-        [value for each, value in naming if each == name]
-        for name in ("x-request-id", "traceparent", "tracestate")
-    )
-    return RequestContext(ids, traceparents, ",".join(tracestates))
+def context_in(head: bytes) -> RequestContext:
+    """The name that a request's header fields give."""
+    fields = map(_classified, head.split(b"\r\n")[1:])
+    return context_from(field for field in fields if not isinstance(field, bool))
 
 
 def _unescaped(escaped: bytes) -> str | None:

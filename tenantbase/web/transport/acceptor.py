@@ -16,7 +16,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from tenantbase.outage import Outage
+from tenantbase.request_context import RequestContext
 from tenantbase.web.answer import rendered, rendered_fields
+from tenantbase.web.naming import with_id
 from tenantbase.web.problems import OverLimit, error_answer
 from tenantbase.web.responses import common_headers
 from tenantbase.web.transport.connections import Connections
@@ -149,7 +151,8 @@ class Acceptor:
         answer = error_answer(
             OverLimit("there are too many connections; try again later", "max-connections")
         )
-        return rendered(answer, rendered_fields(common_headers(closes=True)))
+        answered = rendered(answer, rendered_fields(common_headers(closes=True)))
+        return with_id(answered, RequestContext())
 
     def _failed(self, sock: socket.socket, error: OSError) -> None:
         """Handle a failed ``accept``: refuse the connection if possible, and try again later.
