@@ -21,6 +21,7 @@ from tenantbase.process.wiring import Memcached, open_cache
 from tenantbase.process.worker import web_settings as settings_of
 from tenantbase.scope import DEFAULT
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
+from tenantbase.web.observer import Observer
 from tests.servers import FaultProxy, MemcachedProcess
 from tests.wire import Answer, Headers, Wire, request
 
@@ -120,18 +121,21 @@ async def served(
     heartbeat: float = HEARTBEAT_SECONDS,
     port: int = 0,
     prepare: Callable[[web.Application], None] = lambda app: None,
+    observer: Observer | None = None,
 ) -> AsyncIterator[Server]:
     """Run a server of this cache on 127.0.0.1 inside the block.
 
     Args:
         port: the port to listen on; 0: a free one.
         prepare: called with the application before it is served.
+        observer: told of each request that has ended.
     """
     settings = settings or web_settings()
     with socket.create_server(("127.0.0.1", port), backlog=128) as listener:
         server = Server(cache, Lifecycle())
         server.port = listener.getsockname()[1]
-        app = create_app(service(cache, settings, heartbeat=heartbeat), settings, server.lifecycle)
+        database = service(cache, settings, heartbeat=heartbeat)
+        app = create_app(database, settings, server.lifecycle, observer=observer)
         prepare(app)
         async with serving(app, [listener], server.lifecycle, settings):
             yield server

@@ -143,7 +143,7 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
     "administration._UUID": [("", "0", ""), ("00000000", "-0000", "x")],
     "row_rules._UUID": [("", "0", ""), ("00000000", "-0000", "x")],
     "row_rules._TYPES": [("", "text ", ""), ("text integer ", "null ", "")],
-    "connection._FORWARDED_FOR": [
+    "forwarding._FORWARDED_FOR": [
         ("", "\r\n", "X"),
         ("\r\nX-Forwarded-For:", " ", "\n"),
         ("", "\r\nX-Forwarded-For:", ""),
@@ -206,6 +206,13 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
     ],
     "protocol._LAST_LINE_END": [("", "\r", ""), ("", "\r\n", "")],
     "protocol._VERSION": [("VERSION ", "a", ""), ("", "VERSION ", "")],
+    "logs._UNSAFE": [("", "a", ""), ("", "\n", "")],
+    "request_context._ID": [("", "a", " ")],
+    "request_context._TRACEPARENT": [
+        ("00-", "0", ""),
+        ("01-" + "1" * 32 + "-" + "1" * 16 + "-00-", "a", "\n"),
+        ("", "00-", ""),
+    ],
     "negotiation._WEIGHT": [
         ("", ";", ""),
         ("", "; ", "x"),

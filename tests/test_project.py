@@ -38,6 +38,7 @@ LEAVES = {
         "entry",
         "errors",
         "events",
+        "figures",
         "json_requests",
         "json_text",
         "lanes",
@@ -45,8 +46,10 @@ LEAVES = {
         "lookup",
         "policy_counts",
         "media_types",
+        "outage",
     ),
-    *("owned_files", "pem", "problem_types", "scope", "secret", "troubles"),
+    *("owned_files", "pem", "problem_types", "request_context", "scope", "secret", "troubles"),
+    "withheld",
 }
 # The modules of interfaces/ that are not drivers: Protocols and addresses.
 ABSTRACT = {"interfaces", "interfaces.store", "interfaces.cache", "interfaces.memcached.address"}

@@ -20,6 +20,7 @@ from tenantbase.background import keep_running
 from tenantbase.changes.subscription import BATCH, ChangeLog, Subscription
 from tenantbase.errors import StoreError
 from tenantbase.events import ChangeEvent, EventKind
+from tenantbase.outage import Outage
 
 log = logging.getLogger("tenantbase.feed")
 
@@ -40,6 +41,7 @@ class Feed:
 
     def __init__(self, change_log: ChangeLog, *, heartbeat: float) -> None:
         self._change_log = change_log
+        self._outage = Outage(log, "the change log can be read again")
         self._heartbeat = heartbeat
         self.position = 0  # events up to here have been handed out
         self._commits = 0
@@ -122,7 +124,7 @@ class Feed:
         """Hand out events while there are watchers. May be called again if it fails."""
         loop = asyncio.get_running_loop()
         looked = loop.time()
-        more = failing = False
+        more = False
         while self._due and not self._closed:
             self._beat(loop.time())
             commits = self._change_log.commits
@@ -131,11 +133,10 @@ class Feed:
                 self._commits = commits
                 try:
                     more = await self._read()
-                    failing = False
+                    self._outage.over()
                 except StoreError as error:
-                    if not failing:
-                        log.warning("cannot read the change log: %s", error)
-                    more, failing = False, True
+                    self._outage.met("cannot read the change log: %s", error)
+                    more = False
             if not more:
                 await asyncio.sleep(_POLL_SECONDS)
 

@@ -17,7 +17,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from typing import Final, NoReturn
 
 from tenantbase.auth.rates import Rates
 from tenantbase.errors import TenantbaseError
+from tenantbase.process import logs
 from tenantbase.process import worker as worker_process
 from tenantbase.process.config import Config
 from tenantbase.process.listening import Listening
@@ -156,12 +156,14 @@ class _Supervisor:
             self._notify()
             if self._workers:
                 self._kill_overdue()
+            logs.summarise()
         if self._failure is not None:
             raise self._failure
         return self._status
 
     def close(self) -> None:
         signal.set_wakeup_fd(-1)
+        logs.summarise(all_of_them=True)
         self._selector.close()
         self._signals.close()
         self._signal_writer.close()
@@ -176,6 +178,8 @@ class _Supervisor:
             waits = [self._deadline - now]
         if self._beat_seconds:
             waits.append(self._beat_seconds)
+        if (due := logs.summary_due()) is not None:
+            waits.append(due)
         return max(min(waits), 0) if waits else None
 
     def _count_silence(self) -> None:
@@ -251,6 +255,7 @@ class _Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             # A stopped supervisor does not read, and its workers must not block on it.
             os.set_blocking(pipe, False)
+            logs.forget()
             os.close(self._shutdown_writer)
             self._signals.close()
             self._signal_writer.close()
@@ -274,9 +279,10 @@ class _Supervisor:
             # A file name that is not UTF-8 holds lone surrogates.
             _report(pipe, _FAILED + str(error).encode(errors="backslashreplace"))
         except Exception:  # the outermost handler of the process
-            traceback.print_exc()
+            log.exception("the worker has failed")
         finally:  # the exception must not unwind into the supervisor's code
             try:
+                logs.summarise(all_of_them=True)
                 for stream in (sys.stdout, sys.stderr):
                     if stream is not None:
                         stream.flush()

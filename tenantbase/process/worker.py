@@ -11,6 +11,7 @@ from typing import Final
 from tenantbase.auth.rates import Rates
 from tenantbase.database import Database
 from tenantbase.errors import ConfigError
+from tenantbase.process import logs
 from tenantbase.process.config import Config
 from tenantbase.process.exit_timer import ExitTimer
 from tenantbase.process.listening import Listening
@@ -62,8 +63,11 @@ def run(
         TenantbaseError: the database could not be opened, or is open to other machines.
     """
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        loop = runner.get_loop()
+        logs.log_loop_errors(loop)
+        _call_repeatedly(loop, logs.summarise, logs.SUMMARY_SECONDS)
         if beat_seconds:
-            _call_repeatedly(runner.get_loop(), beat, beat_seconds)
+            _call_repeatedly(loop, beat, beat_seconds)
         runner.run(
             _serve_until_stopped(
                 config, listening, memcached, certificates, ready, shutdown_pipe, rates, refuse_open

@@ -9,6 +9,7 @@ in ``apply.py``, committing and its failures in ``commit.py``, opening and the s
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 import time
@@ -34,6 +35,8 @@ from tenantbase.lanes import LaneOf, one_lane
 from tenantbase.listing import EntryMeta, Folded, KeyRange
 from tenantbase.scope import ScopedKey
 from tenantbase.troubles import Trouble, Troubles
+
+log = logging.getLogger("tenantbase")
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
@@ -64,6 +67,7 @@ class SqliteStore:
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[object]] = set()
         self._closed = False
+        self._failed = False  # no more writes are taken, and the log says so
 
     @classmethod
     async def open(
@@ -280,6 +284,9 @@ class SqliteStore:
         for outcome in written.outcomes:
             if isinstance(outcome, StoreError):
                 self._notice(outcome)
+        if self._committer.failure is not None and not self._failed:
+            self._failed = True
+            log.critical("%s; the service must be started again", self._committer.failure)
         if self._committer.wants_checkpoint:
             # After the answer, because it takes some fsyncs. The next write waits for it.
             self._start(self._checkpoint())
