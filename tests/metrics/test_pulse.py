@@ -42,7 +42,9 @@ def counts(seconds: list[float]) -> list[int]:
         ([0.0], 0.00005, 0.0001),
     ],
 )
-def test_percentiles_are_15_percent_off_at_most(seconds: list[float], p50: float, p99: float) -> None:
+def test_percentiles_are_15_percent_off_at_most(
+    seconds: list[float], p50: float, p99: float
+) -> None:
     found = counts(seconds)
     assert percentile(found, 0.5) == pytest.approx(p50, rel=0.15)
     assert percentile(found, 0.99) == pytest.approx(p99, rel=0.15)

@@ -65,6 +65,9 @@ def test_requests_are_counted_by_route_method_and_status(server: AppServer) -> N
     assert count(route="/get-value", status="404") == ABSENT
     assert count(route="/get-values", method="POST") == LARGE
     assert count(route="unmatched") == BAD
+    (requests,) = (each for each in scraped(server).values() if each.name.endswith("http_requests"))
+    failures = [each for each in requests.samples if each.labels["status"] in ("500", "503")]
+    assert failures and not any(each.value for each in failures)
     durations = "tenantbase_http_request_duration_seconds"
     assert value(server, durations + "_count", route="/get-value") == GETS + ABSENT
     assert value(server, durations + "_bucket", route="/get-value", le="+Inf") == GETS + ABSENT
@@ -120,6 +123,7 @@ def test_every_name_is_documented(server: AppServer) -> None:
 
 
 def test_stats(server: AppServer) -> None:
+    poll(lambda: value(server, "tenantbase_entries") == 1, "the expired entry is swept")
     stats = server.ask("GET", "/v1/stats").json
     requests, cache, store = stats["requests"], stats["cache"], stats["store"]
     assert requests["total"] >= GETS + ABSENT + LARGE + BAD
