@@ -230,6 +230,12 @@ class Config:
         "SECONDS",
         "How long a client may read nothing of its response before it is cut off.",
     )
+    no_metrics: bool = option(
+        read.switch, False, "", "Don't count and time requests; /metrics and /v1/stats answer 404."
+    )
+    metrics_per_tenant: bool = option(
+        read.switch, False, "", "Show each tenant's entries, bytes and limits in /metrics."
+    )
     no_fast_path: bool = option(read.switch, False, "", "Answer every request through aiohttp.")
     log_level: str = option(
         read.choice(*LOG_LEVELS), "warning", "LEVEL", f"One of {', '.join(LOG_LEVELS)}."
