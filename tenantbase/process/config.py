@@ -211,6 +211,7 @@ class Config:
         "How long a client may read nothing of its response before it is cut off.",
     )
     no_fast_path: bool = option(read.switch, False, "", "Answer every request through aiohttp.")
+    no_console: bool = option(read.switch, False, "", "Do not serve the console at /.")
     log_level: str = option(read.log_level, "warning", "LEVEL", f"One of {', '.join(LOG_LEVELS)}.")
 
     ignored: tuple[str, ...] = field(default=(), compare=False)

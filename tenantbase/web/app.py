@@ -20,6 +20,7 @@ from tenantbase.web.forwarding import forwarded_scheme
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.administration import Administration
 from tenantbase.web.handlers.bulk import Bulk
+from tenantbase.web.handlers.console import Console
 from tenantbase.web.handlers.health import Health
 from tenantbase.web.handlers.increment import Increment
 from tenantbase.web.handlers.lists import Lists
@@ -74,6 +75,7 @@ def create_app(
     watch = Watch(database, lifecycle, callers)
     administration = Administration(database, settings, callers)
     description = Description(settings)
+    console = Console(serves=settings.console)
 
     # Reserve a quarter for small bodies, unless the rest could not hold the largest body.
     spare = max(0, settings.max_inflight_bytes - settings.max_request_bytes)
@@ -107,6 +109,8 @@ def create_app(
         web.get("/livez", answering(health.alive)),
         web.get("/openapi.json", answering(description.openapi)),
         web.get("/docs", answering(description.docs)),
+        web.get("/", answering(console.page)),
+        web.get("/assets/{name}", answering(console.asset)),
     ]
     for route in routes:
         route.kwargs["expect_handler"] = send_nothing

@@ -34,7 +34,9 @@ from tenantbase.web.semantics.expectations import is_unrouted
 
 log = logging.getLogger("tenantbase.web")
 
-PUBLIC: Final = frozenset({"/health-check", "/livez", "/openapi.json", "/docs"})
+PUBLIC: Final = frozenset(
+    {"/health-check", "/livez", "/openapi.json", "/docs", "/", "/assets/{name}"}
+)
 """Routes that need no token."""
 ADMINISTRATIVE: Final = frozenset(
     {"/v1/tenants", "/v1/tenants/{name}", "/v1/tokens", "/v1/tokens/{id}"}

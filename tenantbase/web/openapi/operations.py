@@ -16,6 +16,7 @@ from tenantbase.web.handlers.lists import NDJSON
 from tenantbase.web.handlers.values import DeleteValue, GetValue
 from tenantbase.web.openapi import schemas as shapes
 from tenantbase.web.openapi.administration import ADMINISTRATION
+from tenantbase.web.openapi.console import CONSOLE
 from tenantbase.web.openapi.model import (
     BODY,
     BYTES,
@@ -325,4 +326,5 @@ OPERATIONS: Final = (
         ),
         "curl -s localhost:8000/docs",
     ),
+    *CONSOLE,
 )

@@ -1,0 +1,7 @@
+import { mount } from "svelte";
+import App from "./App.svelte";
+import "./tokens.css";
+import "./console.css";
+
+const root = document.getElementById("root");
+if (root) mount(App, { target: root });
