@@ -28,7 +28,7 @@ from tenantbase.json_requests import SET_VALUE
 from tenantbase.json_text import check_json, check_names, parse
 from tenantbase.media_types import check_media_type, is_active
 from tenantbase.web.guard import Guard
-from tenantbase.web.handlers.lists import after_cursor, prefers_ndjson
+from tenantbase.web.handlers.lists import place_of_cursor, prefers_ndjson
 from tenantbase.web.semantics.conditions import not_modified, range_applies, write_condition
 from tenantbase.web.semantics.negotiation import accepted_coding
 from tenantbase.web.semantics.ranges import requested
@@ -352,7 +352,7 @@ READERS: dict[str, tuple[Callable[[str], object], list[str]]] = {
         ["a", "&", "=", "%", "%41", "+", "a=1&", "#", "&&"],
     ),
     "a key in a path": (lambda text: path_key(request({}, VALUES + text)), ["a", "/", "%", "%2f"]),
-    "a cursor": (after_cursor, ["A", "=", "-", "\n"]),
+    "a cursor": (place_of_cursor, ["A", "=", "-", "\n"]),
     "JSON": (
         lambda text: check_json(text.encode(), "value"),
         ["[", "{", "[]", '"', "\\ud83d", "\\"],

@@ -7,7 +7,9 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from tenantbase.access import Tenant, Token, TokenScope
 from tenantbase.database import Database, Reader
 from tenantbase.documents import applied_json, as_line, entry_json
+from tenantbase.entry import Entry
 from tenantbase.errors import NoSuchTenant
+from tenantbase.listing import KeyRange
 from tenantbase.scope import DEFAULT, Scope
 
 
@@ -57,7 +59,8 @@ class LocalBackend:
 
     async def lines(self, prefix: str, limit: int | None) -> AsyncGenerator[bytes, None]:
         plain = self._scope.plain
-        async for entries, _ in self._database.scan(self._scope, prefix, limit=limit):
+        async for items, _ in self._database.scan(self._scope, KeyRange(prefix), limit=limit):
+            entries = [item for item in items if isinstance(item, Entry)]
             yield b"".join(as_line(entry_json(each.key[plain], each)) for each in entries)
 
     async def tenants(self) -> Sequence[Tenant]:

@@ -19,7 +19,7 @@ from tenantbase.coherence.filler import Fill, Filler
 from tenantbase.coherence.pending import PendingWrite, give_up
 from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.coherence.write_queue import WriteQueue
-from tenantbase.commands import Applied, Command, DeletePrefix, KeyCommand
+from tenantbase.commands import Applied, Command, DeletePrefix, InPlaceCommand, KeyCommand
 from tenantbase.deadlines import Deadlines
 from tenantbase.entry import Entry
 from tenantbase.errors import Overloaded
@@ -31,6 +31,7 @@ Ticket = TypeVar("Ticket", bound=WriteTags)
 
 _WRITE_THROUGHS: Final = 7
 """How many groups may be on their way to memcached while the next one is committed."""
+_NAMED: Final = (KeyCommand, InPlaceCommand)
 
 
 class WriteThrough:
@@ -79,7 +80,7 @@ class WriteThrough:
         """See ``Cache.write``."""
         first = commands[0]
         lane = ""  # of housekeeping
-        if isinstance(first, KeyCommand):
+        if isinstance(first, _NAMED):
             lane = self._lane_of(first.key)
         elif isinstance(first, DeletePrefix):
             lane = self._lane_of(first.prefix)

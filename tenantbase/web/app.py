@@ -20,6 +20,7 @@ from tenantbase.web.forwarding import forwarded_scheme
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.administration import Administration
 from tenantbase.web.handlers.bulk import Bulk
+from tenantbase.web.handlers.changing import Changing
 from tenantbase.web.handlers.console import Console
 from tenantbase.web.handlers.health import Health
 from tenantbase.web.handlers.increment import Increment
@@ -69,6 +70,7 @@ def create_app(
     values = Values(database, settings, parser)
     bulk = Bulk(database, settings, parser, unread, callers, turns)
     increment = Increment(database, settings)
+    changing = Changing(database, settings)
     lists = Lists(database, unread, callers, turns)
     raw = Raw(database, settings, parser)
     health = Health(database, lifecycle)
@@ -93,6 +95,9 @@ def create_app(
         web.post("/set-values", answering(bulk.set)),
         web.post("/delete-values", answering(bulk.delete)),
         web.post("/increment-value", answering(increment.increment)),
+        web.post("/touch-value", answering(changing.touch)),
+        web.post("/rename-value", answering(changing.rename)),
+        web.get("/v1/count", answering(lists.count)),
         web.get("/v1/values", answering(lists.v1_values)),
         # Any character: a key may contain slashes and line breaks.
         web.get(r"/v1/values/{key:[\s\S]*}", answering(raw.get)),

@@ -66,11 +66,15 @@ ATTACKS: Final[dict[tuple[str, str], list[Ask]]] = {
         Ask("GET", "/get-values?prefix=$K"),
         Ask("GET", "/get-values?prefix=$K&limit=1"),
         Ask("GET", "/get-values?prefix=$K", headers={"X-Tenant": "globex"}),
+        Ask("GET", "/get-values?prefix=$K&order=desc&fields=meta"),
+        Ask("GET", "/get-values?prefix=$K&start=$K&end=$Kz"),
+        Ask("GET", "/get-values?prefix=$K&delimiter=e"),
     ],
     ("post", "/get-values"): [
         Ask("POST", "/get-values", '{"keys": ["$K"]}'),
         Ask("POST", "/get-values", '{"keys": ["p/own", "$K"]}'),
         Ask("POST", "/get-values", '{"keys": ["$K"]}', {"X-Tenant": "globex"}),
+        Ask("POST", "/get-values", '{"keys": ["$K"]}', {"Cache-Control": "no-cache"}),
     ],
     ("post", "/set-values"): [
         Ask("POST", "/set-values", '{"values": [{"key": "$K", "value": 1}]}'),
@@ -83,12 +87,24 @@ ATTACKS: Final[dict[tuple[str, str], list[Ask]]] = {
     ("post", "/delete-values"): [
         Ask("POST", "/delete-values", '{"keys": ["$K"]}'),
         Ask("POST", "/delete-values", '{"keys": ["p/none", "$K"]}'),
+        Ask("POST", "/delete-values", '{"entries": [{"key": "$K", "if_version": $V}]}'),
         Ask("POST", "/delete-values", '{"prefix": "$K"}'),
         Ask("POST", "/delete-values", '{"prefix": "$K"}', {"X-Tenant": "globex"}),
     ],
     ("post", "/increment-value"): [
         Ask("POST", "/increment-value", '{"key": "$K"}'),
         Ask("POST", "/increment-value", '{"key": "$K"}', {"If-Match": '"$V"'}),
+    ],
+    ("post", "/touch-value"): [
+        Ask("POST", "/touch-value", '{"key": "$K", "ttl": 60}'),
+        Ask("POST", "/touch-value", '{"key": "$K", "expires_at": null, "if_version": $V}'),
+        Ask("POST", "/touch-value", '{"key": "$K", "ttl": 60}', {"X-Tenant": "globex"}),
+    ],
+    ("post", "/rename-value"): [
+        Ask("POST", "/rename-value", '{"key": "$K", "to": "p/moved"}'),
+        Ask("POST", "/rename-value", '{"key": "p/own", "to": "$K", "copy": true}'),
+        Ask("POST", "/rename-value", '{"key": "$K", "to": "p/moved", "if_version": $V}'),
+        Ask("POST", "/rename-value", '{"key": "$K", "to": "p/x"}', {"X-Tenant": "globex"}),
     ],
     ("put", "/v1/values/{key}"): [
         Ask("PUT", "/v1/values/$K", "1", JSON_TYPE),
@@ -111,7 +127,13 @@ ATTACKS: Final[dict[tuple[str, str], list[Ask]]] = {
     ("get", "/v1/values"): [
         Ask("GET", "/v1/values?prefix=$K"),
         Ask("GET", "/v1/values?prefix=$K&fields=key"),
+        Ask("GET", "/v1/values?prefix=$K&limit=1", headers={"Accept": "application/x-ndjson"}),
+        Ask("GET", "/v1/values?start=$K&end=$Kz", headers={"Accept": "application/x-ndjson"}),
         Ask("GET", "/v1/values?prefix=$K", headers={"Accept": "application/x-ndjson"}),
+    ],
+    ("get", "/v1/count"): [
+        Ask("GET", "/v1/count?prefix=$K"),
+        Ask("GET", "/v1/count?prefix=$K", headers={"X-Tenant": "globex"}),
     ],
     ("get", "/v1/watch"): [
         Ask("HEAD", "/v1/watch?prefix=$K"),
@@ -256,6 +278,7 @@ READS: Final = {
     ("post", "/get-values"),
     ("get", "/v1/values/{key}"),
     ("get", "/v1/values"),
+    ("get", "/v1/count"),
     ("get", "/v1/watch"),
 }
 FOR_ALL: Final = {("get", "/v1/whoami")}

@@ -31,6 +31,8 @@ from tenantbase.interfaces.sqlite.readers import NO_ANSWER, Readers
 from tenantbase.interfaces.sqlite.recovery import WalMark
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
 from tenantbase.lanes import LaneOf, one_lane
+from tenantbase.listing import EntryMeta, Folded, KeyRange
+from tenantbase.scope import ScopedKey
 from tenantbase.troubles import Trouble, Troubles
 
 Arguments = TypeVarTuple("Arguments")
@@ -176,16 +178,22 @@ class SqliteStore:
         return results
 
     async def scan(
-        self, prefix: str, after: str, limit: int, max_bytes: int, now: float
-    ) -> tuple[list[Entry], bool]:
-        lane = self._lane_of(prefix)
-        return await self._read(sql_queries.scan, prefix, after, limit, max_bytes, now, lane=lane)
+        self, wanted: KeyRange, limit: int, max_bytes: int, now: float
+    ) -> tuple[list[Entry | Folded], bool]:
+        lane = self._lane_of(wanted.prefix)
+        return await self._read(sql_queries.scan, wanted, limit, max_bytes, now, lane=lane)
 
-    async def scan_keys(
-        self, prefix: str, after: str, limit: int, now: float
-    ) -> tuple[list[Entry], bool]:
-        lane = self._lane_of(prefix)
-        return await self._read(sql_queries.scan, prefix, after, limit, None, now, lane=lane)
+    async def scan_meta(
+        self, wanted: KeyRange, limit: int, now: float
+    ) -> tuple[list[EntryMeta | Folded], bool]:
+        lane = self._lane_of(wanted.prefix)
+        return await self._read(sql_queries.scan_meta, wanted, limit, now, lane=lane)
+
+    async def count(
+        self, wanted: KeyRange, limit: int, now: float
+    ) -> tuple[int, int, ScopedKey | None]:
+        lane = self._lane_of(wanted.prefix)
+        return await self._read(sql_queries.count, wanted, limit, now, lane=lane)
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         return await self._read(sql_queries.changes, after, limit)

@@ -91,16 +91,43 @@ TENANT_NAME: Final = Parameter(
     True,
 )
 PREFIX: Final = Parameter("prefix", "query", _TEXT, "Literal text that the keys begin with.")
+CURSOR: Final = Parameter(
+    "cursor", "query", {"type": "string"}, "The `cursor` of the previous page."
+)
 LIST: Final = (
     PREFIX,
     Parameter(
         "limit",
         "query",
         {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_ENTRIES},
-        "The most entries in the answer. Without it, all entries are listed.",
+        "The most entries and prefixes in the answer. Without it, all are listed.",
     ),
-    Parameter("cursor", "query", {"type": "string"}, "The `cursor` of the previous page."),
-    Parameter("fields", "query", {"enum": ["key"]}, "`key`: list keys without values."),
+    CURSOR,
+    Parameter(
+        "fields",
+        "query",
+        {"enum": ["key", "meta"]},
+        "`key`: keys only. `meta`: everything but the value, and its size.",
+    ),
+    Parameter("start", "query", _TEXT, "The first possible key."),
+    Parameter("end", "query", _TEXT, "List keys before this one."),
+    Parameter("order", "query", {"enum": ["asc", "desc"]}, "The order of keys; default `asc`."),
+    Parameter(
+        "delimiter",
+        "query",
+        _TEXT,
+        "Fold all keys that have the same text between the prefix and this delimiter into one of"
+        " `prefixes`. A page costs the same however many keys are folded.",
+    ),
+)
+KEEP_TTL: Final = Parameter(
+    "keep_ttl", "query", {"type": "boolean"}, "Keep the expiry that the entry has."
+)
+FRESH: Final = Parameter(
+    "Cache-Control",
+    "header",
+    {"type": "string", "examples": ["no-cache"]},
+    "`no-cache`: read from the database, and refresh the copy in memcached.",
 )
 _IF_MATCH: Final = Parameter(
     "If-Match",
