@@ -1,10 +1,11 @@
 // Compresses each file of the build once, so that the service never has to.
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { brotliCompressSync, constants, gzipSync } from "node:zlib";
 
-const root = new URL("../../static", import.meta.url).pathname;
-for (const entry of readdirSync(decodeURIComponent(root), {
+const root = process.env.CONSOLE_OUTPUT ?? fileURLToPath(new URL("../../static", import.meta.url));
+for (const entry of readdirSync(root, {
   recursive: true,
   withFileTypes: true,
 })) {

@@ -3,7 +3,6 @@
 /** A word of a POSIX shell that means exactly this text. */
 export function quote(text: string): string {
   if (/^[\w@%+=:,./-]+$/.test(text)) return text;
-  // eslint-disable-next-line no-control-regex
   if (/[\u0000-\u001f\u007f]/.test(text))
     return `$'${[...text]
       .map((char) => {

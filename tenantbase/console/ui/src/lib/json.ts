@@ -275,7 +275,7 @@ export function member(text: string, name: string): string | null {
       for (let j = i + 2; j < tokens.length; j++) {
         end = tokens[j] as Token;
         const each = text.charAt(end.start);
-        if (end.kind === "punct") inner += each === "{" || each === "[" ? 1 : -1;
+        if (end.kind === "punct") inner += "{[".includes(each) ? 1 : "}]".includes(each) ? -1 : 0;
         if (inner === 0) break;
       }
       return first && end ? text.slice(first.start, end.end) : null;

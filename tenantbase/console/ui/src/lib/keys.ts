@@ -45,7 +45,7 @@ export interface Segment {
 }
 
 const ODD =
-  // eslint-disable-next-line no-control-regex
+  // eslint-disable-next-line no-misleading-character-class
   /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\ufff9-\ufffb\u{e0000}-\u{e0fff}]/u;
 
 /** A key in parts: plain text, and boxes for control and direction characters. */

@@ -39,11 +39,10 @@ export const KIND_NAMES: Record<Kind, string> = {
 /** A file name for a key, without separators and characters that file systems dislike. */
 export function fileName(key: string, contentType: string): string {
   const last = key.split("/").filter(Boolean).at(-1) ?? "value";
-  // eslint-disable-next-line no-control-regex
   const name = last
     .replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069<>:"/\\|?*]/g, "_")
     .slice(0, 120);
-  if (/\.\w{1,8}$/.test(name)) return name;
+  if (/\.[A-Za-z0-9]{1,8}$/.test(name)) return name;
   return (
     name + (EXTENSIONS[essence(contentType)] ?? (kindOf(contentType) === "text" ? ".txt" : ""))
   );

@@ -100,7 +100,9 @@ export class Api {
   }
 
   headers(given: Record<string, string> = {}, tenant = this.tenant): Headers {
-    const headers = new Headers(given);
+    // The browser must keep no values on disk. Unless told otherwise, it says so with no-cache, which
+    // would also bypass the service's cache.
+    const headers = new Headers({ "Cache-Control": "no-store", ...given });
     if (this.token !== null) headers.set("Authorization", `Bearer ${this.token}`);
     if (tenant !== null) headers.set("X-Tenant", tenant);
     return headers;
