@@ -237,6 +237,7 @@ class Config:
         read.switch, False, "", "Show each tenant's entries, bytes and limits in /metrics."
     )
     no_fast_path: bool = option(read.switch, False, "", "Answer every request through aiohttp.")
+    no_console: bool = option(read.switch, False, "", "Do not serve the console at /.")
     log_level: str = option(
         read.choice(*LOG_LEVELS), "warning", "LEVEL", f"One of {', '.join(LOG_LEVELS)}."
     )

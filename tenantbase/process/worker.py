@@ -194,6 +194,7 @@ def web_settings(
         body_timeout=config.body_timeout,
         keepalive_timeout=config.keepalive_timeout,
         fast_path=not config.no_fast_path,
+        console=not config.no_console,
         send_timeout=config.send_timeout,
         drain_delay=config.drain_delay,
         drain_timeout=config.drain_timeout,

@@ -23,6 +23,7 @@ from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.administration import Administration
 from tenantbase.web.handlers.bulk import Bulk
 from tenantbase.web.handlers.changing import Changing
+from tenantbase.web.handlers.console import Console
 from tenantbase.web.handlers.figures import Figures, Measured
 from tenantbase.web.handlers.health import PROBES, Health
 from tenantbase.web.handlers.increment import Increment
@@ -95,6 +96,7 @@ def create_app(
     description = Description(settings)
     figures = Figures(database, health, measured)
     lifecycle.connections.figures = database.figures
+    console = Console(serves=settings.console)
 
     # Reserve a quarter for small bodies, unless the rest could not hold the largest body.
     spare = max(0, settings.max_inflight_bytes - settings.max_request_bytes)
@@ -136,6 +138,8 @@ def create_app(
         web.get("/livez", answering(health.alive)),
         web.get("/openapi.json", answering(description.openapi)),
         web.get("/docs", answering(description.docs)),
+        web.get("/", answering(console.page)),
+        web.get("/assets/{name}", answering(console.asset)),
     ]
     for route in routes:
         route.kwargs["expect_handler"] = send_nothing

@@ -17,6 +17,7 @@ from tenantbase.web.handlers.lists import NDJSON
 from tenantbase.web.handlers.values import DeleteValue, GetValue
 from tenantbase.web.openapi import schemas as shapes
 from tenantbase.web.openapi.administration import ADMINISTRATION
+from tenantbase.web.openapi.console import CONSOLE
 from tenantbase.web.openapi.figures import FIGURES
 from tenantbase.web.openapi.model import (
     BODY,
@@ -379,4 +380,5 @@ OPERATIONS: Final = (
         ),
         "curl -s localhost:8000/docs",
     ),
+    *CONSOLE,
 )
