@@ -220,7 +220,7 @@ def _boundary(
             if preflight := guard.preflight(request.method, request.headers):
                 return await respond(request, preflight)
             if _is_of_server(request):
-                return await respond(request, await health.options())
+                return await respond(request, await health.options(request.raw_path))
             identify(request, callers)
             return await handler(request)
         except (ConnectionError, asyncio.CancelledError):

@@ -235,9 +235,10 @@ def state(body: bytes, *, serves: bool = True) -> Answer:
     return answer
 
 
-def options() -> Answer:
-    """204: the methods of the whole server."""
-    return Answer(204, {hdrs.ALLOW: _METHODS, hdrs.CACHE_CONTROL: _NO_STORE})
+def options(*, whole_server: bool) -> Answer:
+    """204: the methods of the whole server, or of its root."""
+    methods = _METHODS if whole_server else "GET, HEAD, OPTIONS"
+    return Answer(204, {hdrs.ALLOW: methods, hdrs.CACHE_CONTROL: _NO_STORE})
 
 
 def events(blocks: AsyncGenerator[bytes, None] | None) -> Answer:

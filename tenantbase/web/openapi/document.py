@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Final
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from tenantbase import __version__
 from tenantbase.database import Limits
@@ -21,6 +22,7 @@ from tenantbase.web.openapi.operations import OPERATIONS
 from tenantbase.web.openapi.page import POLICY, page
 from tenantbase.web.openapi.schemas import Problem
 from tenantbase.web.problems import KINDS, Row
+from tenantbase.web.semantics.conditions import has_tag
 from tenantbase.web.semantics.targets import NOTHING, query
 from tenantbase.web.settings import WebSettings
 
@@ -50,7 +52,7 @@ _HEADERS: Final[dict[str, str]] = {
     "Content-Encoding": "`br` or `gzip`, if the client accepts one of them.",
     "Content-Security-Policy": "What the page may load and run: nothing, or the console's own files.",
     "Cross-Origin-Opener-Policy": "`same-origin`",
-    "ETag": "The version of the entry, in quotes.",
+    "ETag": "The version of the entry, in quotes; of a page, a digest.",
     "Link": "The next page, as `rel=next`, relative to the request target.",
     "Location": "The URL of the value, relative to the request target.",
     "RateLimit": "Requests left, and seconds until there is one (IETF draft).",
@@ -123,12 +125,24 @@ class Description:
     async def openapi(self, request: web.Request) -> Answer:
         """``GET /openapi.json``"""
         query(request, NOTHING)
-        return responses.collection(self._json)
+        return _tagged(request, responses.collection(self._json))
 
     async def docs(self, request: web.Request) -> Answer:
         """``GET /docs``"""
         query(request, NOTHING)
-        return responses.page(self._page, POLICY)
+        return _tagged(request, responses.page(self._page, POLICY))
+
+
+def _tagged(request: web.Request, answer: Answer) -> Answer:
+    """The answer with an entity tag of its content, or 304. The tag is weak, because the answer may
+    be compressed on its way."""
+    assert isinstance(answer.body, bytes)
+    tag = f'"{hashlib.sha256(answer.body).hexdigest()[:32]}"'
+    answer.headers[responses.ETAG] = f"W/{tag}"
+    if not has_tag(request, tag):
+        return answer
+    del answer.headers[hdrs.CONTENT_TYPE]
+    return Answer(304, answer.headers)
 
 
 def description(settings: WebSettings) -> Json:
