@@ -30,7 +30,7 @@ from tenantbase.policy_counts import PolicyCounts
 
 _BATCH_KEYS: Final = 256
 _SELECTS: Final = 8  # queries in flight at most
-_LARGE_ITEM_BYTES: Final = 64 << 10  # smaller ones are opened sooner than handed to a thread
+_LARGE_ITEM_BYTES: Final = 8 << 10  # smaller ones are opened sooner than handed to a thread
 _SHARED: Final = ""  # the lane of batches with keys of several lanes, which were chosen fairly
 _NONE_OPENED: Final[Mapping[bytes, Entry | None | Verdict]] = {}
 _Loaded = Entry | None | StoreError

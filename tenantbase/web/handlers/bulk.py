@@ -80,7 +80,7 @@ class Bulk:
         return collection(Stream(self._found(request, given.keys)))
 
     async def _found(self, request: web.Request, keys: list[str]) -> AsyncGenerator[bytes, None]:
-        with share_of(request, self._unread) as share:
+        with share_of(request, self._unread) as share, self._turns.streaming():
             found = self._database.get_many(scope_of(request), keys, share)
             async with aclosing(_document(found, share)) as document:
                 with self._callers.holding(request[CALLER], share.transport.abort):

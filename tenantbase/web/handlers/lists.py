@@ -5,7 +5,6 @@ from __future__ import annotations
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
-from itertools import groupby
 from typing import Final
 
 import msgspec
@@ -56,7 +55,7 @@ class Lists:
         self, request: web.Request, listing: _Listing, pieces: AsyncGenerator[bytes, None]
     ) -> AsyncGenerator[bytes, None]:
         """The same pieces, charging what the list holds until the client has read it."""
-        with share_of(request, self._unread) as listing.share:
+        with share_of(request, self._unread) as listing.share, self._turns.streaming():
             async with aclosing(pieces):
                 with self._callers.holding(request[CALLER], listing.share.transport.abort):
                     async for piece in pieces:
@@ -102,15 +101,8 @@ class _Listing:
             if not entries:
                 continue
             last = entries[-1].key[self._plain]
-            if max(sizes) <= PIECE_BYTES:  # nearly always
-                yield entries
-                continue
-            for is_large, group in groupby(entries, _is_large):
-                if is_large:
-                    for entry in group:
-                        yield [entry]
-                else:
-                    yield list(group)
+            for group in _divided(entries, sizes):
+                yield group
         if more and last is not None:
             self._cursor = cursor_after(last)
 
@@ -144,6 +136,20 @@ class _Listing:
 
     def _pieces_of(self, entry: Entry) -> Iterator[bytes]:
         return entry_pieces(entry.key[self._plain], entry)
+
+
+def _divided(entries: list[Entry], sizes: list[int]) -> Iterator[list[Entry]]:
+    """The entries in groups of at most ``PIECE_BYTES``; a larger entry is a group of its own."""
+    if sum(sizes) <= PIECE_BYTES:  # nearly always
+        yield entries
+        return
+    start = held = 0
+    for at, size in enumerate(sizes):
+        if at > start and held + size > PIECE_BYTES:
+            yield entries[start:at]
+            start, held = at, 0
+        held += size
+    yield entries[start:]
 
 
 def _is_large(entry: Entry) -> bool:
