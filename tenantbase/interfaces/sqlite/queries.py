@@ -170,7 +170,9 @@ def scan(
         for row in rows:
             if len(entries) == limit:
                 return entries, True
-            entries.append(entry := _entry(connection, row))
+            # Inline, because a call for each row took a quarter of a scan's time.
+            entry = Entry(*row) if row[1] is not None else _entry(connection, row)
+            entries.append(entry)
             size += len(entry.value)
             if max_bytes is not None and size >= max_bytes:
                 return entries, True
