@@ -30,7 +30,7 @@ from tenantbase.lookup import CacheStatus, Lookup
 
 _BATCH_KEYS: Final = 256
 _SELECTS: Final = 8  # queries in flight at most
-_LARGE_ITEM_BYTES: Final = 64 << 10  # smaller ones are opened sooner than handed to a thread
+_LARGE_ITEM_BYTES: Final = 8 << 10  # smaller ones are opened sooner than handed to a thread
 _SHARED: Final = ""  # the lane of batches with keys of several lanes, which were chosen fairly
 _NO_KEYS: Final[Set[str]] = frozenset()
 _NONE_OPENED: Final[Mapping[bytes, Entry | None | Verdict]] = {}

@@ -83,7 +83,8 @@ def create_app(
     lifecycle.limit = settings.max_requests
     answering = partial(sending.answering, unread=unread)
     parser = ParserProcess()
-    turns = Turns()  # to render a piece of a list
+    # To make a piece of a list or of a bulk read.
+    turns = Turns(lambda streams: lifecycle.active - lifecycle.idling > streams)
     values = Values(database, settings, parser)
     bulk = Bulk(database, settings, parser, unread, callers, turns)
     increment = Increment(database, settings)
