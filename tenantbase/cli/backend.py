@@ -46,6 +46,9 @@ class Backend(Protocol):
     def lines(self, prefix: str, limit: int | None) -> AsyncGenerator[bytes, None]:
         """Entries as lines of JSON, several in each piece, in byte order of keys."""
 
+    async def stats(self) -> dict[str, object]:
+        """Figures as ``GET /v1/stats`` has them; of a database file, those that it knows."""
+
     async def tenants(self) -> Sequence[Tenant]:
         """All tenants, in the order of their names."""
 
@@ -97,7 +100,7 @@ async def open_backend(
         opened: AbstractAsyncContextManager[Reader]
         opened = open_to_read(config) if read_only else open_database(config, create=create)
         async with opened as database:
-            yield LocalBackend(database, await scope_of(database, config.tenant))
+            yield LocalBackend(database, await scope_of(database, config.tenant), config.database)
 
 
 def run(

@@ -33,6 +33,7 @@ from tenantbase.client.errors import (
     UnexpectedAnswer,
     WrongType,
 )
+from tenantbase.client.figures import CacheStats, RequestStats, Stats, StoreStats
 from tenantbase.client.results import (
     NOT_MODIFIED,
     Blob,
@@ -53,6 +54,7 @@ from tenantbase.client.results import (
 
 __all__ = [
     "Blob",
+    "CacheStats",
     "Caller",
     "Changed",
     "Client",
@@ -76,7 +78,10 @@ __all__ = [
     "QuotaExceeded",
     "RateLimited",
     "Refused",
+    "RequestStats",
     "Reset",
+    "Stats",
+    "StoreStats",
     "Tenant",
     "Token",
     "TokenScope",

@@ -8,10 +8,12 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from tenantbase.client import Client
 from tests.app_server import AppServer
 from tests.servers import poll
 from tests.wire import connect, receive, request
@@ -134,6 +136,16 @@ def test_stats(server: AppServer) -> None:
     assert store["entries"] == 1 and store["bytes"] == 2 and store["commits"] >= 2
     assert store["database_bytes"] > 0 and store["log_bytes"] > 0
     assert stats["workers"] == 2 and stats["connections"] >= 1 and stats["uptime_seconds"] > 0
+
+
+async def test_the_client_has_the_same_figures(server: AppServer) -> None:
+    async with Client(server.base_url) as client:
+        stats = await client.stats()
+    document = server.ask("GET", "/v1/stats").json
+    shapes = {name: getattr(stats, name) for name in stats.__struct_fields__}
+    assert shapes.keys() == document.keys()
+    assert msgspec.to_builtins(stats.cache) == document["cache"]
+    assert stats.requests.total < document["requests"]["total"]
 
 
 def test_counters_never_go_backwards_when_a_worker_is_killed(server: AppServer) -> None:
