@@ -42,10 +42,13 @@ LEAVES = {
         "json_requests",
         "json_text",
         "lanes",
+        "listing",
         "lookup",
         "media_types",
+        "outage",
     ),
-    *("owned_files", "pem", "problem_types", "scope", "secret", "troubles"),
+    *("owned_files", "pem", "problem_types", "request_context", "scope", "secret", "troubles"),
+    "withheld",
 }
 # The modules of interfaces/ that are not drivers: Protocols and addresses.
 ABSTRACT = {"interfaces", "interfaces.store", "interfaces.cache", "interfaces.memcached.address"}
@@ -232,6 +235,7 @@ def test_no_registry_is_named() -> None:
         "scripts/mutate",
         "scripts/torture",
         "scripts/bench",
+        "scripts/build",
         ".ci/run",
     ],
 )

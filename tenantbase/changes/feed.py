@@ -21,6 +21,7 @@ from tenantbase.changes.subscription import BATCH, ChangeLog, Subscription
 from tenantbase.errors import StoreError
 from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.figures import WATCHERS, private_cells
+from tenantbase.outage import Outage
 
 log = logging.getLogger("tenantbase.feed")
 
@@ -44,6 +45,7 @@ class Feed:
         self, change_log: ChangeLog, *, heartbeat: float, figures: memoryview | None = None
     ) -> None:
         self._change_log = change_log
+        self._outage = Outage(log, "the change log can be read again")
         self._figures = private_cells() if figures is None else figures
         self._heartbeat = heartbeat
         self.position = 0  # events up to here have been handed out
@@ -129,7 +131,7 @@ class Feed:
         """Hand out events while there are watchers. May be called again if it fails."""
         loop = asyncio.get_running_loop()
         looked = loop.time()
-        more = failing = False
+        more = False
         while self._due and not self._closed:
             self._beat(loop.time())
             commits = self._change_log.commits
@@ -138,11 +140,10 @@ class Feed:
                 self._commits = commits
                 try:
                     more = await self._read()
-                    failing = False
+                    self._outage.over()
                 except StoreError as error:
-                    if not failing:
-                        log.warning("cannot read the change log: %s", error)
-                    more, failing = False, True
+                    self._outage.met("cannot read the change log: %s", error)
+                    more = False
             if not more:
                 await asyncio.sleep(_POLL_SECONDS)
 

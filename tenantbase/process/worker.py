@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from tenantbase.auth.rates import Rates
@@ -14,8 +13,10 @@ from tenantbase.database import Database
 from tenantbase.errors import ConfigError
 from tenantbase.metrics.board import Board
 from tenantbase.metrics.pulse import Pulse, beating
+from tenantbase.process import logs
 from tenantbase.process.config import Config
 from tenantbase.process.exit_timer import ExitTimer
+from tenantbase.process.listening import Listening
 from tenantbase.process.sweeper import sweeping
 from tenantbase.process.tls import Certificates
 from tenantbase.process.wiring import Memcached, limits_of, open_database
@@ -39,7 +40,7 @@ _SHUTDOWN_GRACE_SECONDS: Final = 5.0  # for the parts of a shutdown without a ti
 
 def run(
     config: Config,
-    sockets: Sequence[socket.socket],
+    listening: Listening,
     memcached: Memcached | None,
     certificates: Certificates | None = None,
     *,
@@ -54,7 +55,7 @@ def run(
     """Serve until SIGTERM or until ``shutdown_pipe`` is closed, then drain and close.
 
     Args:
-        sockets: listening sockets; closed at the end.
+        listening: its sockets are closed at the end.
         certificates: for TLS. SIGHUP reloads them; it must be blocked when this is called.
         ready: called once requests are answered.
         beat: the heartbeat, called by the event loop at intervals. Must not raise.
@@ -69,12 +70,15 @@ def run(
         TenantbaseError: the database could not be opened, or is open to other machines.
     """
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        loop = runner.get_loop()
+        logs.log_loop_errors(loop)
+        _call_repeatedly(loop, logs.summarise, logs.SUMMARY_SECONDS)
         if beat_seconds:
-            _call_repeatedly(runner.get_loop(), beat, beat_seconds)
+            _call_repeatedly(loop, beat, beat_seconds)
         runner.run(
             _serve_until_stopped(
                 config,
-                sockets,
+                listening,
                 memcached,
                 certificates,
                 ready,
@@ -88,7 +92,7 @@ def run(
 
 async def _serve_until_stopped(
     config: Config,
-    sockets: Sequence[socket.socket],
+    listening: Listening,
     memcached: Memcached | None,
     certificates: Certificates | None,
     ready: Callable[[], object],
@@ -104,7 +108,7 @@ async def _serve_until_stopped(
     _watch_for_shutdown(stop, last_resort, shutdown_pipe)
     if certificates is not None:
         certificates.reload_on_hangup()
-    settings = web_settings(config, certificates)
+    settings = web_settings(config, certificates, listening)
     lifecycle = Lifecycle()
     board, slot = figures
     rates.figures = cells = board.cells(slot)
@@ -115,14 +119,14 @@ async def _serve_until_stopped(
         ):
             pulse = Pulse(board, cells, lambda: database.cache_available)
             if refuse_open and not settings.may_be_open:
-                await _check_closed(database, config)
+                await _check_closed(database, config, listening)
             observer = measured = None
             if not config.no_metrics:
                 observer = Observer(REQUEST_CELLS, cells)
                 measured = Measured(board, pulse, REQUEST_CELLS, config.metrics_per_tenant)
             app = create_app(database, settings, lifecycle, rates, observer, measured)
             with beating(pulse):
-                async with serving(app, sockets, lifecycle, settings):
+                async with serving(app, listening.sockets, lifecycle, settings):
                     gc.freeze()  # all objects so far are permanent, so the collector can skip them
                     gc.set_threshold(*_GC_THRESHOLDS)
                     if not stop.is_set():
@@ -132,12 +136,12 @@ async def _serve_until_stopped(
         last_resort.cancel()
 
 
-async def _check_closed(database: Database, config: Config) -> None:
+async def _check_closed(database: Database, config: Config, listening: Listening) -> None:
     """Return if every request needs a token. Raises ConfigError."""
     if not (await database.current_access()).closed:
         missing = "" if config.tls_cert else ", without encryption"
         raise ConfigError(
-            f"--host: {config.host} is reachable from other machines, and the database has no tokens:"
+            f"{listening.exposed} is reachable from other machines, and the database has no tokens:"
             f" anybody could use it{missing}; make one with `tenantbase token create`, or add"
             " --insecure if that is intended"
         )
@@ -171,12 +175,14 @@ def _watch_for_shutdown(stop: asyncio.Event, last_resort: ExitTimer, shutdown_pi
     loop.add_reader(shutdown_pipe, pipe_closed)
 
 
-def web_settings(config: Config, certificates: Certificates | None = None) -> WebSettings:
-    """The web layer's part of the configuration."""
+def web_settings(
+    config: Config, certificates: Certificates | None = None, listening: Listening | None = None
+) -> WebSettings:
+    """The web layer's part of the configuration; without ``listening``, of a server on loopback."""
     return WebSettings(
         tls=None if certificates is None else certificates.context,
-        loopback=config.loopback,
-        may_be_open=config.loopback or config.insecure,
+        loopback=listening is None or listening.loopback,
+        may_be_open=listening is None or listening.exposed is None or config.insecure,
         allowed_hosts=frozenset(config.allowed_host),
         cors_origins=frozenset(config.cors_origin),
         trusted_proxies=config.trusted_proxy,

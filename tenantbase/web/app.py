@@ -14,6 +14,7 @@ from tenantbase.auth.rates import Rates
 from tenantbase.database import Database
 from tenantbase.errors import TenantbaseError
 from tenantbase.offload.runner import ParserProcess
+from tenantbase.request_context import CURRENT
 from tenantbase.web import sending
 from tenantbase.web.caller import Callers, identify
 from tenantbase.web.fast_path.borrowed import BorrowedTransport
@@ -21,14 +22,16 @@ from tenantbase.web.forwarding import forwarded_scheme
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.administration import Administration
 from tenantbase.web.handlers.bulk import Bulk
+from tenantbase.web.handlers.changing import Changing
 from tenantbase.web.handlers.figures import Figures, Measured
-from tenantbase.web.handlers.health import Health
+from tenantbase.web.handlers.health import PROBES, Health
 from tenantbase.web.handlers.increment import Increment
 from tenantbase.web.handlers.lists import Lists
 from tenantbase.web.handlers.raw import Raw
 from tenantbase.web.handlers.values import Values
 from tenantbase.web.handlers.watch import Watch
 from tenantbase.web.lifecycle import Lifecycle
+from tenantbase.web.naming import CONTEXT, X_REQUEST_ID, context_of
 from tenantbase.web.observer import Observer, RequestCells
 from tenantbase.web.openapi.document import Description
 from tenantbase.web.openapi.operations import OPERATIONS
@@ -44,8 +47,6 @@ from tenantbase.web.transport.turns import Turns
 log = logging.getLogger("tenantbase.web")
 
 _WHOLE_SERVER: Final = ("/", "*")  # targets of OPTIONS (RFC 9110, section 9.3.7)
-
-_PROBES: Final = ("/health-check", "/livez")
 DATABASE: Final = web.AppKey("database", Database)
 CALLERS: Final = web.AppKey("callers", Callers)
 GUARD: Final = web.AppKey("guard", Guard)
@@ -85,6 +86,7 @@ def create_app(
     values = Values(database, settings, parser)
     bulk = Bulk(database, settings, parser, unread, callers, turns)
     increment = Increment(database, settings)
+    changing = Changing(database, settings)
     lists = Lists(database, unread, callers, turns)
     raw = Raw(database, settings, parser)
     health = Health(database, lifecycle)
@@ -113,6 +115,9 @@ def create_app(
         web.post("/set-values", answering(bulk.set)),
         web.post("/delete-values", answering(bulk.delete)),
         web.post("/increment-value", answering(increment.increment)),
+        web.post("/touch-value", answering(changing.touch)),
+        web.post("/rename-value", answering(changing.rename)),
+        web.get("/v1/count", answering(lists.count)),
         web.get("/v1/values", answering(lists.v1_values)),
         # Any character: a key may contain slashes and line breaks.
         web.get(r"/v1/values/{key:[\s\S]*}", answering(raw.get)),
@@ -148,6 +153,9 @@ def create_app(
             response.headers.extend(guard.may_see(request.headers))
         if vary is not None:
             response.headers.add(hdrs.VARY, vary)  # the answer may vary by other headers, too
+        context = request.get(CONTEXT) or context_of(request.headers)
+        if context.echoed or response.status >= 400:
+            response.headers[X_REQUEST_ID] = context.id
         if observer is not None:
             observer.began_answer(request, response.status)
 
@@ -162,7 +170,7 @@ def _is_of_server(request: web.Request) -> bool:
 
 def _is_probe(request: web.Request) -> bool:
     """Whether it asks for the state of the server, which is answered at any load."""
-    return request.path in _PROBES or _is_of_server(request)
+    return request.path in PROBES or _is_of_server(request)
 
 
 def _name_client(request: web.Request, guard: Guard, lifecycle: Lifecycle) -> None:
@@ -187,6 +195,8 @@ def _boundary(
     @web.middleware
     async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
         counted = lifecycle.begin()
+        context = request[CONTEXT] = context_of(request.headers)
+        working = CURRENT.set(context)
         if observer is not None:
             observer.begun(request)
         holding = None
@@ -230,5 +240,6 @@ def _boundary(
             if holding is not None:
                 holding.release()
             lifecycle.end(counted)
+            CURRENT.reset(working)
 
     return boundary

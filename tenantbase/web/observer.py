@@ -25,6 +25,8 @@ from tenantbase.figures import (
     Histogram,
     private_cells,
 )
+from tenantbase.request_context import RequestContext
+from tenantbase.web.naming import CONTEXT
 from tenantbase.web.semantics.expectations import is_unrouted
 
 UNMATCHED: Final = "unmatched"
@@ -53,6 +55,7 @@ class Finished(NamedTuple):
         nanoseconds: from when it was read to when its answer was handed to the kernel.
         sent: bytes of the answer, with its head.
         request: aiohttp's, or on the fast path its bytes.
+        context: its name; None if nothing has named it.
     """
 
     method: str
@@ -61,6 +64,7 @@ class Finished(NamedTuple):
     nanoseconds: int
     sent: int
     request: web.BaseRequest | bytes
+    context: RequestContext | None
 
 
 class Series(NamedTuple):
@@ -143,7 +147,13 @@ class Observer:
         self.log: Callable[[Finished], object] = lambda finished: None
 
     def finished(
-        self, series: Series, status: int, began: int, sent: int, request: web.BaseRequest | bytes
+        self,
+        series: Series,
+        status: int,
+        began: int,
+        sent: int,
+        request: web.BaseRequest | bytes,
+        context: RequestContext | None = None,
     ) -> None:
         """A request has ended.
 
@@ -163,7 +173,7 @@ class Observer:
             if status >= 500:
                 cells[ERRORS] += 1
         if took >= self.log_from:
-            self.log(Finished(method, route, status, took, sent, request))
+            self.log(Finished(method, route, status, took, sent, request, context))
 
     # aiohttp's path
 
@@ -189,4 +199,5 @@ class Observer:
             resource = request.match_info.route.resource
         route = UNMATCHED if resource is None else resource.canonical
         series = self.requests.series(request.method, route)
-        self.finished(series, status, began, request.writer.output_size, request)
+        sent, context = request.writer.output_size, request.get(CONTEXT)
+        self.finished(series, status, began, sent, request, context)

@@ -19,12 +19,13 @@ from tenantbase.web.app import BUDGET, CALLERS, DATABASE, GUARD, HEALTH, OBSERVE
 from tenantbase.web.fast_path.borrowed import Lender
 from tenantbase.web.fast_path.connection import FastPath
 from tenantbase.web.lifecycle import Lifecycle
+from tenantbase.web.naming import CONTEXT, X_REQUEST_ID, context_of
 from tenantbase.web.observer import Observer
-from tenantbase.web.problems import HeaderTooLong, TargetTooLong, error_answer
+from tenantbase.web.problems import HeaderTooLong, TargetTooLong
 from tenantbase.web.responses import common_headers
+from tenantbase.web.semantics.cutting import pieces
 from tenantbase.web.semantics.expectations import without_early_invitation
-from tenantbase.web.semantics.upgrades import pieces
-from tenantbase.web.sending import whole_response
+from tenantbase.web.sending import error_response
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.acceptor import Acceptor
 from tenantbase.web.transport.connections import Connections
@@ -116,7 +117,7 @@ class Connection(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         if isinstance(resp, web.HTTPException):  # raised outside the middleware
-            resp = whole_response(error_answer(resp))
+            resp = error_response(request, resp)
         self._finished += 1
         if self._ended and self._finished == self._request_count:
             resp.force_close()
@@ -151,8 +152,10 @@ class Connection(web.RequestHandler):
             error = web.HTTPExpectationFailed()
         else:
             error = exc if isinstance(exc, Exception) else RuntimeError(f"{status}: {message}")
-        response = whole_response(error_answer(error))
+        response = error_response(request, error)
         response.headers.update(common_headers())
+        context = request.get(CONTEXT) or context_of(request.headers)
+        response.headers[X_REQUEST_ID] = context.id
         response.force_close()
         return response
 

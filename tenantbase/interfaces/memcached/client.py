@@ -34,6 +34,7 @@ from tenantbase.interfaces.memcached.protocol import (
     set_items,
 )
 from tenantbase.interfaces.memcached.reader import PieceReader
+from tenantbase.outage import Outage
 
 log = logging.getLogger("tenantbase.memcache")
 
@@ -70,6 +71,7 @@ class MemcacheClient:
         self._available = True
         self._pause = _FIRST_PAUSE_SECONDS
         self._probe: asyncio.Task[None] | None = None
+        self._outage = Outage(log, f"memcached at {address} is back")
 
     async def __aenter__(self) -> MemcacheClient:
         return self
@@ -160,7 +162,7 @@ class MemcacheClient:
     def _open_breaker(self, error: Exception) -> None:
         if self._available:
             self._available = False
-            log.warning("memcached at %s is down: %r", self._address, error)
+            self._outage.met("memcached at %s is down: %r", self._address, error)
             self._pool.drop_all()
             self._probe = keep_running(self._await_return, "probe of memcached")
 
@@ -173,10 +175,11 @@ class MemcacheClient:
             try:
                 async with asyncio.timeout(self._timeout):
                     await self._exchange(lambda conn: get_version(conn.reader, conn.writer))
-            except _FAILURES:
+            except _FAILURES as failure:
+                self._outage.met("memcached at %s is down: %r", self._address, failure)
                 continue
             self._available = True
-            log.info("memcached at %s is back", self._address)
+            self._outage.over()
 
 
 class _Pool(MemcachePool):

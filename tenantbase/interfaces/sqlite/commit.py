@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Final, Never
 
-from tenantbase.commands import Delete, Removal, Set, Sweep, Transaction
+from tenantbase.commands import Delete, Removal, Sweep, Transaction
 from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from tenantbase.figures import CHECKPOINT_DURATION, COMMIT_DURATION, COMMIT_WRITES
 from tenantbase.interfaces.sqlite.apply import Outcome, apply, find_damage
@@ -297,7 +297,7 @@ class Committer:
             return self._refused(taken, error)
         if ticket is not None:
             seqlock.commit(ticket)
-        self._pages += rows + _value_bytes(transactions) // _PAGE_BYTES
+        self._pages += rows + change_log.value_bytes // _PAGE_BYTES
         return GroupResult(outcomes, ticket)
 
     def _rebuild_index(self, connection: sqlite3.Connection, seqlock: Seqlock[Ticket]) -> None:
@@ -386,12 +386,6 @@ def _is_definite(error: Exception) -> bool:
 
 def _only_deletes(transaction: Transaction) -> bool:
     return all(isinstance(command, Removal) for command in transaction)
-
-
-def _value_bytes(transactions: Sequence[Transaction]) -> int:
-    return sum(
-        len(command.value) for each in transactions for command in each if isinstance(command, Set)
-    )
 
 
 def _none_made(taken: Sequence[bool], kind: type[StoreError], text: str) -> GroupResult[Never]:

@@ -9,6 +9,7 @@ in ``apply.py``, committing and its failures in ``commit.py``, opening and the s
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 import time
@@ -33,7 +34,11 @@ from tenantbase.interfaces.sqlite.recovery import WalMark
 from tenantbase.interfaces.sqlite.sizes import size_of
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, StoreSize, Ticket
 from tenantbase.lanes import LaneOf, one_lane
+from tenantbase.listing import EntryMeta, Folded, KeyRange
+from tenantbase.scope import ScopedKey
 from tenantbase.troubles import Trouble, Troubles
+
+log = logging.getLogger("tenantbase")
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
@@ -64,6 +69,7 @@ class SqliteStore:
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[object]] = set()
         self._closed = False
+        self._failed = False  # no more writes are taken, and the log says so
 
     @classmethod
     async def open(
@@ -182,16 +188,22 @@ class SqliteStore:
         return results
 
     async def scan(
-        self, prefix: str, after: str, limit: int, max_bytes: int, now: float
-    ) -> tuple[list[Entry], bool]:
-        lane = self._lane_of(prefix)
-        return await self._read(sql_queries.scan, prefix, after, limit, max_bytes, now, lane=lane)
+        self, wanted: KeyRange, limit: int, max_bytes: int, now: float
+    ) -> tuple[list[Entry | Folded], bool]:
+        lane = self._lane_of(wanted.prefix)
+        return await self._read(sql_queries.scan, wanted, limit, max_bytes, now, lane=lane)
 
-    async def scan_keys(
-        self, prefix: str, after: str, limit: int, now: float
-    ) -> tuple[list[Entry], bool]:
-        lane = self._lane_of(prefix)
-        return await self._read(sql_queries.scan, prefix, after, limit, None, now, lane=lane)
+    async def scan_meta(
+        self, wanted: KeyRange, limit: int, now: float
+    ) -> tuple[list[EntryMeta | Folded], bool]:
+        lane = self._lane_of(wanted.prefix)
+        return await self._read(sql_queries.scan_meta, wanted, limit, now, lane=lane)
+
+    async def count(
+        self, wanted: KeyRange, limit: int, now: float
+    ) -> tuple[int, int, ScopedKey | None]:
+        lane = self._lane_of(wanted.prefix)
+        return await self._read(sql_queries.count, wanted, limit, now, lane=lane)
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         return await self._read(sql_queries.changes, after, limit)
@@ -281,6 +293,9 @@ class SqliteStore:
         for outcome in written.outcomes:
             if isinstance(outcome, StoreError):
                 self._notice(outcome)
+        if self._committer.failure is not None and not self._failed:
+            self._failed = True
+            log.critical("%s; the service must be started again", self._committer.failure)
         if self._committer.wants_checkpoint:
             # After the answer, because it takes some fsyncs. The next write waits for it.
             self._start(self._checkpoint())

@@ -9,7 +9,6 @@ its end does not arrive in time, aiohttp gets the connection permanently, and ap
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping
 from time import monotonic_ns
 from typing import Final, cast
@@ -18,6 +17,7 @@ from aiohttp import hdrs
 
 from tenantbase.database import Database
 from tenantbase.documents import PIECE_BYTES
+from tenantbase.request_context import RequestContext
 from tenantbase.web.caller import X_TENANT, Callers, Credentials
 from tenantbase.web.fast_path.answering import PlainAnswers
 from tenantbase.web.fast_path.framing import frame
@@ -31,6 +31,7 @@ from tenantbase.web.fast_path.parser import (
     Request,
     RequestParser,
     Route,
+    context_in,
 )
 from tenantbase.web.fast_path.tending import OpenConnections
 from tenantbase.web.fast_path.writer import ResponseWriter
@@ -38,16 +39,15 @@ from tenantbase.web.forwarding import X_FORWARDED_PROTO
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.health import Health
 from tenantbase.web.lifecycle import Lifecycle
+from tenantbase.web.naming import with_id
 from tenantbase.web.observer import CLIENT_GONE, Observer
-from tenantbase.web.problems import HttpError, error_answer
+from tenantbase.web.problems import HttpError, OverLimit, error_answer
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.budget import Budget
 from tenantbase.web.transport.unread import Share
 
 # With more unprocessed bytes than this, a connection is not read.
 _MAX_AHEAD_BYTES: Final = 1 << 16
-# In the head of a plain request, which is printable ASCII.
-_FORWARDED_FOR: Final = re.compile(rb"\r\nX-Forwarded-For:[ \t]*+([\x20-\x7e]*)", re.IGNORECASE)
 
 
 class FastPath:
@@ -94,13 +94,9 @@ class FastPath:
         """A protocol for a new connection."""
         return FastConnection(self)
 
-    def no_room(self) -> bytes:
-        """The answer to a request for whose body there is no room."""
-        return self._writer.answer(error_answer(self.budget.exceeded()))
-
-    def overloaded(self) -> bytes:
-        """The answer to a request beyond the limit of those in flight."""
-        return self._writer.answer(error_answer(self.lifecycle.overloaded()))
+    def refusal(self, error: OverLimit) -> bytes:
+        """The answer to a request beyond a limit."""
+        return self._writer.answer(error_answer(error))
 
     def name_client(self, transport: asyncio.Transport, asked: bytes) -> None:
         """Note for the log which client a trusted proxy's request comes from.
@@ -108,10 +104,8 @@ class FastPath:
         Only for a connection that takes its answer slowly: the log names no other.
         """
         proxies = self._guard.proxies
-        if proxies and proxies.trusts(transport):
-            client = proxies.client([each.decode() for each in _FORWARDED_FOR.findall(asked)])
-            if client is not None:
-                self.lifecycle.connections.forwarded(transport, client)
+        if proxies.trusts(transport) and (client := proxies.client_in(asked)) is not None:
+            self.lifecycle.connections.forwarded(transport, client)
 
     def _judge(self, headers: Mapping[str, str]) -> Credentials | None:
         try:
@@ -137,6 +131,7 @@ class FastConnection(asyncio.Protocol):
         "_route",
         "_began",
         "_busy",
+        "context",
         "_counted",
         "_writable",
         "_reading",
@@ -154,6 +149,7 @@ class FastConnection(asyncio.Protocol):
         self._asked = b""  # the request in flight, in case aiohttp has to answer it
         self._route: Route | None = None  # where it goes; None: aiohttp would have found out
         self._began = 0  # when, if there is an observer
+        self.context: RequestContext | None = None  # its name, if it has one
         self._busy = False  # a request is in flight, here or lent out
         self._counted = False
         self._writable = True
@@ -268,7 +264,7 @@ class FastConnection(asyncio.Protocol):
             if request is not GENERAL and lifecycle.active >= lifecycle.limit:
                 if request.route is not HEALTH:
                     self._begin(request)
-                    self.end(fast_path.overloaded(), 503, closes=True)
+                    self.end(fast_path.refusal(lifecycle.overloaded()), 503, closes=True)
                     return
             if request is not GENERAL and fast_path.answers.begin(request, self):
                 self._begin(request)
@@ -281,6 +277,7 @@ class FastConnection(asyncio.Protocol):
         self._counted = self._fast_path.lifecycle.begin()
         self._asked = self._buffer[self._start : request.end]
         self._route = request.route
+        self.context = request.context
         if self._fast_path.observer is not None:
             self._began = monotonic_ns()
         self._taken(request.end)
@@ -318,9 +315,8 @@ class FastConnection(asyncio.Protocol):
         framed = frame(self._buffer, self._start)
         if framed is None:
             return False
-        loan = self._loan
+        loan, fast_path = self._loan, self._fast_path
         if loan is None:
-            fast_path = self._fast_path
             loan = self._loan = Loan(
                 self._transport, fast_path.general, self._returned, fast_path.budget
             )
@@ -331,10 +327,11 @@ class FastConnection(asyncio.Protocol):
         owed = end - self._start - len(here)
         self._taken(end)
         if not loan.begin(here, owed, framed.body_length):
-            self._counted = self._fast_path.lifecycle.begin()
+            self._counted = fast_path.lifecycle.begin()
             self._asked, self._route, self._began = here, None, monotonic_ns()
             # The rest of the body is read, and discarded, while the connection lingers.
-            self.end(self._fast_path.no_room(), 503, closes=True)
+            self.context = context_in(here)
+            self.end(fast_path.refusal(fast_path.budget.exceeded()), 503, closes=True)
         return True
 
     def _returned(self) -> None:
@@ -366,6 +363,10 @@ class FastConnection(asyncio.Protocol):
             if fast_path.observer is not None:
                 self._observed(fast_path.observer, CLIENT_GONE, 0)
             return
+        if status >= 400 and self.context is None:
+            self.context = RequestContext()
+        if self.context is not None and (status >= 400 or self.context.echoed):
+            data = with_id(data, self.context)
         self._transport.write(data)
         if fast_path.observer is not None:
             self._observed(fast_path.observer, status, len(data))
@@ -380,7 +381,7 @@ class FastConnection(asyncio.Protocol):
     def _observed(self, observer: Observer, status: int, sent: int) -> None:
         route = self._route
         series = self._fast_path.unparsed if route is None else self._fast_path.series[route]
-        observer.finished(series, status, self._began, sent, self._asked)
+        observer.finished(series, status, self._began, sent, self._asked, self.context)
 
     def hand_on(self) -> None:
         """Have the request in flight answered by aiohttp, which streams large answers."""

@@ -15,6 +15,9 @@ from tenantbase.web.answer import Answer
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.responses import options, state
 
+PROBES: Final = frozenset({"/health-check", "/livez"})
+"""The routes that are answered at any load."""
+
 _CHECK_SECONDS: Final = 2.0
 _ALIVE: Final = b'{"status":"ok"}'
 
