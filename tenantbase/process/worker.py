@@ -112,7 +112,7 @@ async def _serve_until_stopped(
     settings = web_settings(config, certificates, listening)
     lifecycle = Lifecycle()
     board, slot = figures
-    rates.figures = cells = board.cells(slot)
+    cells = board.cells(slot)
     try:
         async with (
             open_database(config, memcached, figures=cells) as database,
