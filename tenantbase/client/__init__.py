@@ -34,6 +34,7 @@ from tenantbase.client.errors import (
     UnexpectedAnswer,
     WrongType,
 )
+from tenantbase.client.figures import CacheStats, RequestStats, Stats, StoreStats
 from tenantbase.client.results import (
     NOT_MODIFIED,
     Blob,
@@ -57,6 +58,7 @@ from tenantbase.client.results import (
 
 __all__ = [
     "Blob",
+    "CacheStats",
     "Caller",
     "Changed",
     "Client",
@@ -83,7 +85,10 @@ __all__ = [
     "QuotaExceeded",
     "RateLimited",
     "Refused",
+    "RequestStats",
     "Reset",
+    "Stats",
+    "StoreStats",
     "Tenant",
     "Token",
     "TokenScope",

@@ -150,7 +150,7 @@ class Store(Protocol):
         """Tenants and tokens; None if their version is still ``known``, which costs little."""
 
     async def size(self) -> StoreSize:
-        """How large the database is."""
+        """How large the database is. Also notes in ``troubles`` if it lacks space."""
 
     async def check(self) -> None:
         """Check that the store can serve reads and writes.

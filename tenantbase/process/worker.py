@@ -17,6 +17,7 @@ from tenantbase.process import logs
 from tenantbase.process.config import Config
 from tenantbase.process.exit_timer import ExitTimer
 from tenantbase.process.listening import Listening
+from tenantbase.process.space import watching_space
 from tenantbase.process.sweeper import sweeping
 from tenantbase.process.tls import Certificates
 from tenantbase.process.wiring import Memcached, limits_of, open_database
@@ -111,11 +112,12 @@ async def _serve_until_stopped(
     settings = web_settings(config, certificates, listening)
     lifecycle = Lifecycle()
     board, slot = figures
-    rates.figures = cells = board.cells(slot)
+    cells = board.cells(slot)
     try:
         async with (
             open_database(config, memcached, figures=cells) as database,
             sweeping(database),
+            watching_space(database),
         ):
             pulse = Pulse(board, cells, lambda: database.cache_available)
             if refuse_open and not settings.may_be_open:

@@ -77,7 +77,9 @@ def create_app(
         measured: what the figures are made from; None: there are none.
     """
     guard = Guard(settings)
-    callers = Callers(database, rates or Rates(), may_be_open=settings.may_be_open)
+    rates = rates or Rates()
+    lifecycle.connections.figures = rates.figures = database.figures
+    callers = Callers(database, rates, may_be_open=settings.may_be_open)
     unread = lifecycle.connections.unread
     unread.limit = settings.max_inflight_bytes
     lifecycle.limit = settings.max_requests
@@ -96,7 +98,6 @@ def create_app(
     administration = Administration(database, settings, callers)
     description = Description(settings)
     figures = Figures(database, health, measured)
-    lifecycle.connections.figures = database.figures
     console = Console(serves=settings.console)
 
     # Reserve a quarter for small bodies, unless the rest could not hold the largest body.

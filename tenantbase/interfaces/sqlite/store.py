@@ -31,7 +31,7 @@ from tenantbase.interfaces.sqlite.connection import Connection
 from tenantbase.interfaces.sqlite.driver_errors import unavailable
 from tenantbase.interfaces.sqlite.readers import NO_ANSWER, Readers
 from tenantbase.interfaces.sqlite.recovery import WalMark
-from tenantbase.interfaces.sqlite.sizes import size_of
+from tenantbase.interfaces.sqlite.sizes import size_of, troubles_of
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, StoreSize, Ticket
 from tenantbase.lanes import LaneOf, one_lane
 from tenantbase.listing import EntryMeta, Folded, KeyRange
@@ -215,7 +215,16 @@ class SqliteStore:
         return await self._read(read_access, known)
 
     async def size(self) -> StoreSize:
-        return await self._read(size_of, self._committer.path)
+        size = await self._read(size_of, self._committer.path)
+        for trouble, detail in troubles_of(size, self._committer.path).items():
+            if detail is None:
+                self._troubles.over(trouble)
+            else:
+                self._troubles.met(trouble, detail)
+                if trouble is Trouble.LOG_GROWS and not self._closed:
+                    # There may be no further write, whose checkpoint would end it.
+                    self._start(self._checkpoint(anyway=True))
+        return size
 
     async def check(self) -> None:
         try:
@@ -301,9 +310,9 @@ class SqliteStore:
             self._start(self._checkpoint())
         return written
 
-    async def _checkpoint(self) -> None:
+    async def _checkpoint(self, *, anyway: bool = False) -> None:
         async with self._writing:
-            if not self._closed and self._committer.wants_checkpoint:
+            if not self._closed and (anyway or self._committer.wants_checkpoint):
                 await self._writer.run(self._committer.checkpoint)
 
     async def _close(self) -> None:
