@@ -48,7 +48,7 @@ LEAVES = {
         "outage",
     ),
     *("owned_files", "pem", "problem_types", "request_context", "scope", "secret", "troubles"),
-    "withheld",
+    *("stages", "waits", "withheld"),
 }
 # The modules of interfaces/ that are not drivers: Protocols and addresses.
 ABSTRACT = {"interfaces", "interfaces.store", "interfaces.cache", "interfaces.memcached.address"}

@@ -15,7 +15,8 @@ def test_safe_ids_are_taken_over(sent: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "sent", [[""], ["x" * 129], ["a b"], ["a\n"], ["a\x1b[0m"], ["<a>"], ['"'], ["\xe9"], ["a", "b"]]
+    "sent",
+    [[""], ["x" * 129], ["a b"], ["a\n"], ["a\x1b[0m"], ["<a>"], ['"'], ["\xe9"], ["a", "b"]],
 )
 def test_other_ids_are_replaced(sent: list[str]) -> None:
     context = RequestContext(sent)

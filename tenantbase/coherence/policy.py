@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from time import monotonic_ns
 from typing import Final, TypeVar
 
 from tenantbase.access import Access
@@ -26,7 +27,9 @@ from tenantbase.interfaces.store import Seqlock, Store
 from tenantbase.lanes import LaneOf, one_lane
 from tenantbase.lookup import Lookup
 from tenantbase.policy_counts import PolicyCounts
+from tenantbase.stages import Stage
 from tenantbase.troubles import Trouble
+from tenantbase.waits import note
 
 Ticket = TypeVar("Ticket", bound=WriteTags)
 
@@ -162,12 +165,14 @@ class Cache:
         more = True
         while more and (limit is None or limit > 0):
             size = _SCAN_ENTRIES if limit is None else min(limit, _SCAN_ENTRIES)
+            began = monotonic_ns()
             if values:
                 piece, more = await self._store.scan(
                     prefix, after, size, _SCAN_BYTES, self._clock()
                 )
             else:
                 piece, more = await self._store.scan_keys(prefix, after, size, self._clock())
+            note(Stage.DATABASE, began)
             if limit is not None:
                 limit -= len(piece)
             if piece:

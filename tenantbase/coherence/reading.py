@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from itertools import chain
 from operator import itemgetter
+from time import monotonic_ns
 from typing import Final, NamedTuple, cast
 
 from tenantbase.coherence.authority import Authority, Tag, Tags
@@ -27,6 +28,8 @@ from tenantbase.interfaces.store import Store
 from tenantbase.lanes import LaneOf
 from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.policy_counts import PolicyCounts
+from tenantbase.stages import Stage
+from tenantbase.waits import note
 
 _BATCH_KEYS: Final = 256
 _SELECTS: Final = 8  # queries in flight at most
@@ -179,11 +182,14 @@ class ReadThrough:
         """What memcached has under these names; None if it cannot be asked."""
         if not names:
             return {}
+        began = monotonic_ns()
         try:
             return await memcache.get_many(names)
         except CacheUnavailable:
             self._counts.cache_failures += 1
             return None
+        finally:
+            note(Stage.MEMCACHED, began)
 
     async def _open(
         self,
@@ -242,11 +248,15 @@ class ReadThrough:
             else:
                 joined[key] = in_flight
         read: Mapping[str, _Loaded] = {}
+        began = monotonic_ns()
         if wanted := [*own, *asked.direct]:
             try:
                 selected = self._selects.submit((lane, wanted))
                 self._deadlines.watch(selected, None)
-                read = await selected
+                try:
+                    read = await selected
+                finally:
+                    note(Stage.DATABASE, began)
             except Exception as error:  # of any kind: callers that joined must not wait forever
                 for load in own.values():
                     _settle(self._loads.pop(load), error)
@@ -258,7 +268,9 @@ class ReadThrough:
             if not isinstance(entry, StoreError):
                 self._filler.offer(fills, *load, entry, asked.now)
         if fills:
+            began = monotonic_ns()
             await self._filler.store(fills)
+            note(Stage.MEMCACHED, began)
         loaded = {key: _lookup(read[key], CacheStatus.MISS) for key in own}
         loaded.update((key, _lookup(read[key], CacheStatus.BYPASS)) for key in asked.direct)
         for key, future in joined.items():

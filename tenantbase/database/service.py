@@ -31,6 +31,7 @@ from tenantbase.lookup import Lookup
 from tenantbase.policy_counts import PolicyCounts
 from tenantbase.scope import Scope, ScopedKey
 from tenantbase.troubles import Trouble
+from tenantbase.waits import delivering
 
 _UNLIMITED: Final = Unlimited()
 
@@ -371,7 +372,8 @@ class Database(Administration):
     ) -> None:
         def deliver(written: asyncio.Future[tuple[Applied, ...]]) -> None:
             error = written.exception()
-            receive(written.result()[0] if error is None else error)
+            with delivering(written):
+                receive(written.result()[0] if error is None else error)
 
         self._write(scope, command).add_done_callback(deliver)
 
