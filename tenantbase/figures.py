@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -26,6 +26,14 @@ class CacheFailure(StrEnum):
     PROTOCOL = "protocol"
     TOO_LARGE = "too_large"
     DOWN = "down"  # it was known to be down before the operation began
+
+
+class CacheState(IntEnum):
+    """Whether a worker has a memcached."""
+
+    OFF = 0
+    AWAY = 1
+    AVAILABLE = 2
 
 
 class Histogram(NamedTuple):
@@ -72,8 +80,8 @@ REQUEST_BOUNDS: Final = _nanoseconds(
     (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05)
     + (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 )
-# Percentiles are read from these. Neighbours differ by a sixth at most.
-FINE_BOUNDS: Final = tuple(_finer(REQUEST_BOUNDS, 6))
+# Percentiles are read from these. Neighbours differ by 15 % at most.
+FINE_BOUNDS: Final = tuple(_finer(REQUEST_BOUNDS, 8))
 _DISK_BOUNDS: Final = _nanoseconds(
     (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 )
@@ -87,20 +95,18 @@ REJECTED_ITEMS: Final = 3
 COMMITS: Final = 4
 EXPIRED: Final = 5
 RATE_LIMITED: Final = 6
-UNAUTHENTICATED: Final = 7
-CPU: Final = 8  # nanoseconds of processor time
-CACHE_FAILURES: Final = {reason: 9 + at for at, reason in enumerate(CacheFailure)}
-COMMIT_DURATION: Final = Histogram(9 + len(CACHE_FAILURES), _DISK_BOUNDS)
+CACHE_FAILURES: Final = {reason: 7 + at for at, reason in enumerate(CacheFailure)}
+COMMIT_DURATION: Final = Histogram(7 + len(CACHE_FAILURES), _DISK_BOUNDS)
 COMMIT_WRITES: Final = Histogram(COMMIT_DURATION.end, _WRITES_BOUNDS)
 CHECKPOINT_DURATION: Final = Histogram(COMMIT_WRITES.end, _DISK_BOUNDS)
-ALL_REQUESTS: Final = Histogram(CHECKPOINT_DURATION.end, FINE_BOUNDS)
+ALL_REQUESTS: Final = Histogram(CHECKPOINT_DURATION.end, FINE_BOUNDS)  # without its sum
 ERRORS: Final = ALL_REQUESTS.end  # requests that failed by the server's fault
 
 # Gauges. They end with their worker.
 FIRST_GAUGE: Final = ERRORS + 1
 CONNECTIONS: Final = FIRST_GAUGE
 WATCHERS: Final = FIRST_GAUGE + 1
-CACHE_AVAILABLE: Final = FIRST_GAUGE + 2
+CACHE_STATE: Final = FIRST_GAUGE + 2  # see CacheState
 LAG: Final = FIRST_GAUGE + 3  # the longest recent delay of the event loop
 EARLIER_LAG: Final = FIRST_GAUGE + 4
 BEAT_DUE: Final = FIRST_GAUGE + 5  # when the event loop should report again, by the monotonic clock
@@ -111,6 +117,6 @@ FIRST_REQUEST_CELL: Final = LAST_GAUGE + 1
 """From here on, HTTP requests are counted, by route, method and status."""
 
 
-def private_cells(count: int) -> memoryview:
+def private_cells(count: int = FIRST_REQUEST_CELL) -> memoryview:
     """Cells that no other process reads."""
     return memoryview(bytearray(count * CELL_BYTES)).cast("Q")

@@ -43,7 +43,6 @@ LEAVES = {
         "json_text",
         "lanes",
         "lookup",
-        "policy_counts",
         "media_types",
         "outage",
     ),
@@ -58,11 +57,12 @@ ROOMS: dict[str, set[str]] = {
     "coherence": set(),
     "changes": set(),
     "auth": set(),
+    "metrics": set(),
     "database": {"auth", "changes", "coherence"},
     "client": set(),
     "offload": set(),
-    "web": {"auth", "changes", "database", "offload"},
-    "process": {"auth", "coherence", "database", "interfaces", "web"},
+    "web": {"auth", "changes", "database", "metrics", "offload"},
+    "process": {"auth", "coherence", "database", "interfaces", "metrics", "web"},
     "cli": {"client", "database", "process", "web.transport"},
     "main": {"cli"},
 }
@@ -71,6 +71,7 @@ LIBRARIES = {
     "aiosqlite": {"interfaces.sqlite.connection"},
     "aiomcache": {"interfaces.memcached.client"},
     "aiohttp": {"web", "client"},
+    "prometheus_client": {"metrics.families"},
 }
 READS_ENVIRONMENT = {"process.config", "cli.options"}
 

@@ -22,11 +22,11 @@ from tenantbase.coherence.writing import WriteThrough
 from tenantbase.commands import Applied, Command, Sweep
 from tenantbase.entry import Entry
 from tenantbase.events import ChangeEvent
+from tenantbase.figures import EXPIRED, private_cells
 from tenantbase.interfaces.cache import Memcache
-from tenantbase.interfaces.store import Seqlock, Store
+from tenantbase.interfaces.store import Seqlock, Store, StoreSize
 from tenantbase.lanes import LaneOf, one_lane
 from tenantbase.lookup import Lookup
-from tenantbase.policy_counts import PolicyCounts
 from tenantbase.stages import Stage
 from tenantbase.troubles import Trouble
 from tenantbase.waits import note
@@ -54,6 +54,7 @@ class Cache:
         max_queue, max_queue_bytes: writes waiting at most, and what they may hold in memory, of
             large ones and of small ones each, in a single lane; more are refused.
         lane_of: gives the lane of a key or prefix. Where requests wait, lanes get equal shares.
+        figures: where this worker counts (``figures.py``); None: nobody else reads it.
     """
 
     def __init__(
@@ -71,15 +72,16 @@ class Cache:
         max_queue: int = 10_000,
         max_queue_bytes: int = QUEUE_BYTES,
         lane_of: LaneOf = one_lane,
+        figures: memoryview | None = None,
     ) -> None:
         self._store = store
         self._authority = authority
         self._memcache = memcache
         self._clock = clock
-        self.counts = PolicyCounts()
-        filler = Filler(sealer, memcache, self.counts, max_item_bytes)
+        self.figures: Final = private_cells() if figures is None else figures
+        filler = Filler(sealer, memcache, self.figures, max_item_bytes)
         self._reading = ReadThrough(
-            store, authority, sealer, memcache, filler, self.counts, clock, read_timeout, lane_of
+            store, authority, sealer, memcache, filler, self.figures, clock, read_timeout, lane_of
         )
         self._reads = self._reading.single
         self._bulk_reads = self._reading.bulk
@@ -88,7 +90,7 @@ class Cache:
             seqlock,
             sealer,
             filler,
-            self.counts,
+            self.figures,
             clock,
             write_timeout,
             max_queue,
@@ -194,7 +196,12 @@ class Cache:
     async def sweep(self) -> bool:
         """Remove a batch of expired rows; True when there may be more."""
         (result,) = await self.write(Sweep(_SWEEP_ROWS))
+        self.figures[EXPIRED] += result.expired
         return result.removed >= _SWEEP_ROWS
+
+    async def size(self) -> StoreSize:
+        """How large the database is. Raises StoreError."""
+        return await self._store.size()
 
     async def check(self) -> None:
         """Check that the store can serve. Raises StoreError."""

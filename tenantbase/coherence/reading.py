@@ -23,11 +23,11 @@ from tenantbase.coherence.sealed_item import REJECTED, ItemSealer, Slot, Verdict
 from tenantbase.deadlines import Deadlines
 from tenantbase.entry import Entry
 from tenantbase.errors import CacheUnavailable, LeftOut, StoreError, StoreUnavailable
+from tenantbase.figures import BYPASSES, CACHE_FAILURES, HITS, MISSES, REJECTED_ITEMS
 from tenantbase.interfaces.cache import LEFT_OUT, Memcache
 from tenantbase.interfaces.store import Store
 from tenantbase.lanes import LaneOf
 from tenantbase.lookup import CacheStatus, Lookup
-from tenantbase.policy_counts import PolicyCounts
 from tenantbase.stages import Stage
 from tenantbase.waits import note
 
@@ -63,7 +63,7 @@ class ReadThrough:
         sealer: ItemSealer,
         memcache: Memcache | None,
         filler: Filler,
-        counts: PolicyCounts,
+        figures: memoryview,
         clock: Callable[[], float],
         timeout: float,
         lane_of: LaneOf,
@@ -73,7 +73,7 @@ class ReadThrough:
         self._sealer = sealer
         self._memcache = memcache
         self._filler = filler
-        self._counts = counts
+        self._figures = figures
         self._clock = clock
         self._lane_of = lane_of
         self._loads: dict[_Load, asyncio.Future[Entry | None]] = {}
@@ -171,11 +171,11 @@ class ReadThrough:
                 await self._open(asked, items, now, found, missed, left_out)
         if missed or direct or left_out:
             misses, bypasses = set(missed), set(direct)
-            self._counts.misses += sum(key in misses for key in keys)
-            self._counts.bypasses += sum(key in bypasses for key in keys)
-            self._counts.hits += sum(key in found for key in keys)
+            self._figures[MISSES] += sum(key in misses for key in keys)
+            self._figures[BYPASSES] += sum(key in bypasses for key in keys)
+            self._figures[HITS] += sum(key in found for key in keys)
         else:
-            self._counts.hits += len(keys)
+            self._figures[HITS] += len(keys)
         return _Asked(found, missed, direct, left_out, now)
 
     async def _fetch(self, memcache: Memcache, names: list[bytes]) -> dict[bytes, bytes] | None:
@@ -185,8 +185,8 @@ class ReadThrough:
         began = monotonic_ns()
         try:
             return await memcache.get_many(names)
-        except CacheUnavailable:
-            self._counts.cache_failures += 1
+        except CacheUnavailable as error:
+            self._figures[CACHE_FAILURES[error.reason]] += 1
             return None
         finally:
             note(Stage.MEMCACHED, began)
@@ -224,7 +224,7 @@ class ReadThrough:
                 entry = open_item(data, slot, tag)
             if entry is REJECTED:
                 missed[slot.key] = slot.name, tag
-                self._counts.rejected_items += 1
+                self._figures[REJECTED_ITEMS] += 1
             elif entry is None or entry.expires_at is None or entry.alive(now):
                 found[slot.key] = Lookup(entry, hit)
             else:

@@ -24,9 +24,9 @@ from tenantbase.commands import Applied, Command, DeletePrefix, KeyCommand
 from tenantbase.deadlines import Deadlines
 from tenantbase.entry import Entry
 from tenantbase.errors import Overloaded
+from tenantbase.figures import COMMITS
 from tenantbase.interfaces.store import GroupResult, Seqlock, Store
 from tenantbase.lanes import LaneOf
-from tenantbase.policy_counts import PolicyCounts
 from tenantbase.stages import Stage
 from tenantbase.waits import note, note_write
 
@@ -55,7 +55,7 @@ class WriteThrough:
         seqlock: Seqlock[Ticket],
         sealer: ItemSealer,
         filler: Filler,
-        counts: PolicyCounts,
+        figures: memoryview,
         clock: Callable[[], float],
         timeout: float,
         max_queue: int,
@@ -67,7 +67,7 @@ class WriteThrough:
         ] = lambda group, now: store.write(group, now, seqlock)
         self._sealer = sealer
         self._filler = filler
-        self._counts = counts
+        self._figures = figures
         self._clock = clock
         self._lane_of = lane_of
         self.queue = WriteQueue[PendingWrite, Receiver[tuple[Applied, ...]]](
@@ -134,7 +134,7 @@ class WriteThrough:
         ticket = result.ticket
         if ticket is None:
             return []
-        self._counts.commits += 1
+        self._figures[COMMITS] += 1
         last: dict[str, Entry | None] = {}
         for pending, outcome in zip(group, result.outcomes, strict=True):
             if outcome is None or isinstance(outcome, Exception):

@@ -26,9 +26,9 @@ from tenantbase.database.validation import Draft, combined, completed, draft, se
 from tenantbase.database.watch import Changes
 from tenantbase.entry import check_key, check_keys, check_text, expiry
 from tenantbase.errors import Forbidden, InvalidRequest
+from tenantbase.interfaces.store import StoreSize
 from tenantbase.json_requests import Read, SetValue, check_count, place
 from tenantbase.lookup import Lookup
-from tenantbase.policy_counts import PolicyCounts
 from tenantbase.scope import Scope, ScopedKey
 from tenantbase.troubles import Trouble
 from tenantbase.waits import delivering
@@ -57,7 +57,7 @@ class Database(Administration):
     def __init__(self, cache: Cache, limits: Limits, *, heartbeat: float) -> None:
         super().__init__(cache)
         self._cache = cache
-        self._feed = Feed(cache, heartbeat=heartbeat)
+        self._feed = Feed(cache, heartbeat=heartbeat, figures=cache.figures)
         self.limits: Final = limits
 
     # Reading: see also Reader
@@ -315,9 +315,18 @@ class Database(Administration):
         return self._cache.troubles
 
     @property
-    def counts(self) -> PolicyCounts:
-        """Counts of what was done since the start."""
-        return self._cache.counts
+    def figures(self) -> memoryview:
+        """Where this worker counts; see ``figures.py``."""
+        return self._cache.figures
+
+    @property
+    def watchers(self) -> int:
+        """Watches that last."""
+        return self._feed.watchers
+
+    async def size(self) -> StoreSize:
+        """How large the database is. Raises StoreError."""
+        return await self._cache.size()
 
     async def check(self) -> None:
         """Check that the database can serve. Raises StoreError."""

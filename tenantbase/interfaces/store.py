@@ -70,6 +70,23 @@ class GroupResult(msgspec.Struct, Generic[Ticket_co], frozen=True):
     waited: int = 0
 
 
+class StoreSize(msgspec.Struct, frozen=True):
+    """How large a database is, in bytes where nothing else is said.
+
+    Attributes:
+        entries, bytes: what counts as all tenants' usage: keys plus values.
+        database_bytes: of its file.
+        log_bytes: of its write-ahead log.
+        free_bytes: what its disk has left; None: unknown.
+    """
+
+    entries: int
+    bytes: int
+    database_bytes: int
+    log_bytes: int
+    free_bytes: int | None
+
+
 class Store(Protocol):
     """A table of entries. ``now`` is Unix seconds; what has expired by then is absent."""
 
@@ -122,6 +139,9 @@ class Store(Protocol):
 
     async def access(self, known: int | None) -> Access | None:
         """Tenants and tokens; None if their version is still ``known``, which costs little."""
+
+    async def size(self) -> StoreSize:
+        """How large the database is."""
 
     async def check(self) -> None:
         """Check that the store can serve reads and writes.

@@ -210,6 +210,12 @@ class Config:
         "SECONDS",
         "How long a client may read nothing of its response before it is cut off.",
     )
+    no_metrics: bool = option(
+        read.switch, False, "", "Don't count and time requests; /metrics and /v1/stats answer 404."
+    )
+    metrics_per_tenant: bool = option(
+        read.switch, False, "", "Show each tenant's entries, bytes and limits in /metrics."
+    )
     no_fast_path: bool = option(read.switch, False, "", "Answer every request through aiohttp.")
     log_level: str = option(
         read.choice(*LOG_LEVELS), "warning", "LEVEL", f"One of {', '.join(LOG_LEVELS)}."
@@ -219,6 +225,15 @@ class Config:
         "auto",
         "auto|text|json",
         "The log on standard error; auto: text on a terminal, otherwise one JSON object a line.",
+    )
+    access_log: str = option(
+        read.choice("off", "slow", "all"),
+        "slow",
+        "off|slow|all",
+        "Log a line for each request that takes longer than --slow-seconds, or for each one.",
+    )
+    slow_seconds: float = option(
+        read.seconds(3600, zero=True), 1.0, "SECONDS", "A request that takes longer is slow."
     )
     log_keys: bool = option(
         read.switch, False, "", "Show keys in the log; values and tokens never are."

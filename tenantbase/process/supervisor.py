@@ -23,11 +23,13 @@ from typing import Final, NoReturn
 
 from tenantbase.auth.rates import Rates
 from tenantbase.errors import TenantbaseError
+from tenantbase.metrics.board import Board
 from tenantbase.process import logs
 from tenantbase.process import worker as worker_process
 from tenantbase.process.config import Config
 from tenantbase.process.tls import Certificates
 from tenantbase.process.wiring import Memcached
+from tenantbase.web.app import REQUEST_CELLS
 
 log = logging.getLogger("tenantbase.supervisor")
 
@@ -74,6 +76,7 @@ class _Worker:
 
     Attributes:
         pipe: the read end.
+        slot: where its figures are.
         born: when it was forked, by the monotonic clock.
         silent: seconds since its last message, while the supervisor was awake.
         failure: why it cannot serve, as it reported.
@@ -82,6 +85,7 @@ class _Worker:
 
     pid: int
     pipe: int
+    slot: int
     born: float
     ready: bool = False
     silent: float = 0.0
@@ -115,6 +119,8 @@ class _Supervisor:
         self._certificates = certificates
         self._handled = _SIGNALS if certificates is None else (*_SIGNALS, signal.SIGHUP)
         self._rates = Rates()  # shared by all workers
+        # During a rolling restart, there are twice as many.
+        self._board = Board(2 * config.workers, REQUEST_CELLS.end)
         self._workers: list[_Worker] = []
         self._starts_at: list[float] = []  # when to start further workers, in order
         self._pause = _FIRST_PAUSE_SECONDS
@@ -202,24 +208,26 @@ class _Supervisor:
 
     def _start(self) -> None:
         ours, theirs = os.pipe()
+        slot = self._board.take()
         # A signal that reached the child before it has its own handlers would be reported to us.
         signal.pthread_sigmask(signal.SIG_BLOCK, self._handled)
         try:
             pid = os.fork()
             if pid == 0:
                 os.close(ours)
-                self._run_worker(theirs)
+                self._run_worker(theirs, slot)
         except OSError:
             os.close(ours)
+            self._board.give_back(slot)
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self._handled)
             os.close(theirs)
-        worker = _Worker(pid, ours, time.monotonic())
+        worker = _Worker(pid, ours, slot, time.monotonic())
         self._workers.append(worker)
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._receive(worker))
 
-    def _run_worker(self, pipe: int) -> NoReturn:
+    def _run_worker(self, pipe: int, slot: int) -> NoReturn:
         """The child, from fork to exit. It must never return into the supervisor's code."""
         status = 1
         try:
@@ -248,6 +256,7 @@ class _Supervisor:
                 beat_seconds=self._beat_seconds,
                 shutdown_pipe=self._shutdown_pipe,
                 rates=self._rates,
+                figures=(self._board, slot),
                 refuse_open=not self._announced,  # later, a running server refuses requests instead
             )
             status = 0
@@ -283,7 +292,9 @@ class _Supervisor:
         self._selector.unregister(worker.pipe)
         os.close(worker.pipe)
         self._workers.remove(worker)
-        _, raw = os.waitpid(worker.pid, 0)
+        _, raw, usage = os.wait4(worker.pid, 0)
+        cpu = usage.ru_utime + usage.ru_stime
+        self._board.give_back(worker.slot, cpu, restarts=self._announced and self._deadline is None)
         code = os.waitstatus_to_exitcode(raw)
         how = f"worker {worker.pid} " + (
             f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"

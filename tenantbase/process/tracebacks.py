@@ -15,6 +15,7 @@ from tenantbase.errors import CacheUnavailable, StoreError
 
 # In these, the text is Python's, the system's or ours, and has no place for a key or a value.
 _HARMLESS: Final = (
+    ArithmeticError,
     AssertionError,
     AttributeError,
     CacheUnavailable,

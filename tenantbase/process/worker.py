@@ -12,6 +12,8 @@ from typing import Final
 from tenantbase.auth.rates import Rates
 from tenantbase.database import Database
 from tenantbase.errors import ConfigError
+from tenantbase.metrics.board import Board
+from tenantbase.metrics.pulse import Pulse, beating
 from tenantbase.process import logs
 from tenantbase.process.config import Config
 from tenantbase.process.exit_timer import ExitTimer
@@ -19,6 +21,11 @@ from tenantbase.process.sweeper import sweeping
 from tenantbase.process.tls import Certificates
 from tenantbase.process.wiring import Memcached, limits_of, open_database
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
+from tenantbase.web.access_log import AccessLog
+from tenantbase.web.app import REQUEST_CELLS
+from tenantbase.web.forwarding import Proxies
+from tenantbase.web.handlers.figures import Measured
+from tenantbase.web.observer import Observer
 
 try:
     import uvloop
@@ -44,6 +51,7 @@ def run(
     beat_seconds: float,
     shutdown_pipe: int,
     rates: Rates | None = None,
+    figures: tuple[Board, int] | None = None,
     refuse_open: bool = True,
 ) -> None:
     """Serve until SIGTERM or until ``shutdown_pipe`` is closed, then drain and close.
@@ -56,6 +64,7 @@ def run(
         beat_seconds: the interval; 0 turns heartbeats off.
         shutdown_pipe: the read end of a pipe. End of file there means: shut down.
         rates: the requests of each tenant, counted by all workers; None: this is the only one.
+        figures: the figures of all workers, and this worker's slot; None: this is the only one.
         refuse_open: do not serve other machines while anybody may use the database. Otherwise
             every request is refused until it is closed.
 
@@ -70,7 +79,15 @@ def run(
             _call_repeatedly(loop, beat, beat_seconds)
         runner.run(
             _serve_until_stopped(
-                config, sockets, memcached, certificates, ready, shutdown_pipe, rates, refuse_open
+                config,
+                sockets,
+                memcached,
+                certificates,
+                ready,
+                shutdown_pipe,
+                rates or Rates(),
+                figures or (Board(1, REQUEST_CELLS.end), 0),
+                refuse_open,
             )
         )
 
@@ -82,7 +99,8 @@ async def _serve_until_stopped(
     certificates: Certificates | None,
     ready: Callable[[], object],
     shutdown_pipe: int,
-    rates: Rates | None,
+    rates: Rates,
+    figures: tuple[Board, int],
     refuse_open: bool,
 ) -> None:
     timeouts = config.drain_delay + config.drain_timeout + config.write_timeout
@@ -94,18 +112,37 @@ async def _serve_until_stopped(
         certificates.reload_on_hangup()
     settings = web_settings(config, certificates)
     lifecycle = Lifecycle()
+    board, slot = figures
+    rates.figures = cells = board.cells(slot)
     try:
-        async with open_database(config, memcached) as database, sweeping(database):
+        async with (
+            open_database(config, memcached, figures=cells) as database,
+            sweeping(database),
+        ):
+            pulse = Pulse(board, cells, lambda: database.cache_available)
             if refuse_open and not settings.may_be_open:
                 await _check_closed(database, config)
-            async with serving(
-                create_app(database, settings, lifecycle, rates), sockets, lifecycle, settings
-            ):
-                gc.freeze()  # all objects so far are permanent, so the collector can skip them
-                gc.set_threshold(*_GC_THRESHOLDS)
-                if not stop.is_set():
-                    ready()
-                await stop.wait()
+            observer = measured = None
+            if not config.no_metrics:
+                observer = Observer(REQUEST_CELLS, cells)
+                measured = Measured(board, pulse, REQUEST_CELLS, config.metrics_per_tenant)
+            if config.access_log != "off":
+                access_log = AccessLog(
+                    every=config.access_log == "all",
+                    slow_seconds=config.slow_seconds,
+                    keys=config.log_keys,
+                    proxies=Proxies(config.trusted_proxy),
+                )
+                observer = observer or Observer(REQUEST_CELLS)
+                observer.log_from, observer.log = access_log.least, access_log
+            app = create_app(database, settings, lifecycle, rates, observer, measured)
+            with beating(pulse):
+                async with serving(app, sockets, lifecycle, settings):
+                    gc.freeze()  # all objects so far are permanent, so the collector can skip them
+                    gc.set_threshold(*_GC_THRESHOLDS)
+                    if not stop.is_set():
+                        ready()
+                    await stop.wait()
     finally:
         last_resort.cancel()
 

@@ -22,6 +22,7 @@ from tenantbase.web.forwarding import forwarded_scheme
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.administration import Administration
 from tenantbase.web.handlers.bulk import Bulk
+from tenantbase.web.handlers.figures import Figures, Measured
 from tenantbase.web.handlers.health import Health
 from tenantbase.web.handlers.increment import Increment
 from tenantbase.web.handlers.lists import Lists
@@ -66,12 +67,14 @@ def create_app(
     lifecycle: Lifecycle,
     rates: Rates | None = None,
     observer: Observer | None = None,
+    measured: Measured | None = None,
 ) -> web.Application:
     """The application. It owns nothing that must be closed.
 
     Args:
         rates: the requests of each tenant, counted by all workers; None: this is the only one.
         observer: told of each request that has ended; None: nothing wants to know.
+        measured: what the figures are made from; None: there are none.
     """
     guard = Guard(settings)
     callers = Callers(database, rates or Rates(), may_be_open=settings.may_be_open)
@@ -90,6 +93,8 @@ def create_app(
     watch = Watch(database, lifecycle, callers)
     administration = Administration(database, settings, callers)
     description = Description(settings)
+    figures = Figures(database, health, measured)
+    lifecycle.connections.figures = database.figures
 
     # Reserve a quarter for small bodies, unless the rest could not hold the largest body.
     spare = max(0, settings.max_inflight_bytes - settings.max_request_bytes)
@@ -123,6 +128,8 @@ def create_app(
         web.get("/v1/tokens", answering(administration.tokens)),
         web.post("/v1/tokens", answering(administration.create_token)),
         web.delete("/v1/tokens/{id}", answering(administration.revoke_token)),
+        web.get("/v1/stats", answering(figures.stats)),
+        web.get("/metrics", answering(figures.metrics)),
         web.get("/livez", answering(health.alive)),
         web.get("/openapi.json", answering(description.openapi)),
         web.get("/docs", answering(description.docs)),

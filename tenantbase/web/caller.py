@@ -38,7 +38,14 @@ log = logging.getLogger("tenantbase.web")
 PUBLIC: Final = frozenset({"/health-check", "/livez", "/openapi.json", "/docs"})
 """Routes that need no token."""
 ADMINISTRATIVE: Final = frozenset(
-    {"/v1/tenants", "/v1/tenants/{name}", "/v1/tokens", "/v1/tokens/{id}"}
+    {
+        "/v1/tenants",
+        "/v1/tenants/{name}",
+        "/v1/tokens",
+        "/v1/tokens/{id}",
+        "/metrics",
+        "/v1/stats",
+    }
 )
 """Routes that are not requests of a tenant, and do not count against its rate."""
 

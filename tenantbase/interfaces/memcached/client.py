@@ -24,6 +24,7 @@ from aiomcache.pool import Connection, MemcachePool
 
 from tenantbase.background import keep_running
 from tenantbase.errors import CacheUnavailable
+from tenantbase.figures import CacheFailure
 from tenantbase.interfaces.cache import Item
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.protocol import (
@@ -132,10 +133,14 @@ class MemcacheClient:
             silence = asyncio.get_running_loop().time() - self._pool.last_heard
             if silence > self._timeout / 2:
                 self._open_breaker(error)
-            raise CacheUnavailable(f"memcached at {self._address} is too slow") from error
+            raise CacheUnavailable(
+                f"memcached at {self._address} is too slow", CacheFailure.TIMEOUT
+            ) from error
         except _FAILURES as error:
             self._open_breaker(error)
-            raise CacheUnavailable(f"memcached at {self._address} has failed") from error
+            protocol = isinstance(error, ProtocolError)
+            reason = CacheFailure.PROTOCOL if protocol else CacheFailure.CONNECTION
+            raise CacheUnavailable(f"memcached at {self._address} has failed", reason) from error
         self._pause = _FIRST_PAUSE_SECONDS
         return answer
 
@@ -152,7 +157,7 @@ class MemcacheClient:
 
     def _refuse_when_away(self) -> None:
         if not self._available:
-            raise CacheUnavailable(f"memcached at {self._address} is down")
+            raise CacheUnavailable(f"memcached at {self._address} is down", CacheFailure.DOWN)
 
     def _open_breaker(self, error: Exception) -> None:
         if self._available:

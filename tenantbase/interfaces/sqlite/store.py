@@ -25,6 +25,7 @@ from tenantbase.access import Access
 from tenantbase.entry import Entry
 from tenantbase.errors import CannotOpen, StoreError, StoreUnavailable
 from tenantbase.events import ChangeEvent
+from tenantbase.figures import private_cells
 from tenantbase.interfaces.sqlite import queries as sql_queries
 from tenantbase.interfaces.sqlite import schema as sql_schema
 from tenantbase.interfaces.sqlite.access import read_access
@@ -33,7 +34,8 @@ from tenantbase.interfaces.sqlite.connection import Connection
 from tenantbase.interfaces.sqlite.driver_errors import unavailable
 from tenantbase.interfaces.sqlite.readers import NO_ANSWER, Readers
 from tenantbase.interfaces.sqlite.recovery import WalMark
-from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
+from tenantbase.interfaces.sqlite.sizes import size_of
+from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, StoreSize, Ticket
 from tenantbase.lanes import LaneOf, one_lane
 from tenantbase.troubles import Trouble, Troubles
 
@@ -82,6 +84,7 @@ class SqliteStore:
         busy_timeout: float = 5.0,
         read_timeout: float = 5.0,
         lane_of: LaneOf = one_lane,
+        figures: memoryview | None = None,
     ) -> Self:
         """Open the database, creating or upgrading it as needed.
 
@@ -94,6 +97,7 @@ class SqliteStore:
             busy_timeout: seconds to wait for a foreign program's lock.
             read_timeout: seconds that a read may take.
             lane_of: gives the lane in which a listing waits, from its prefix.
+            figures: where commits are counted (``figures.py``).
 
         Raises:
             CannotOpen: one line that names the file and says why.
@@ -108,6 +112,7 @@ class SqliteStore:
                 busy_timeout,
                 read_timeout,
                 lane_of,
+                private_cells() if figures is None else figures,
             )
         )
         try:
@@ -130,6 +135,7 @@ class SqliteStore:
         busy_timeout: float,
         read_timeout: float,
         lane_of: LaneOf,
+        figures: memoryview,
     ) -> Self:
         made: tuple[Committer, bytes] | None = None
 
@@ -138,7 +144,7 @@ class SqliteStore:
             try:
                 with lock():
                     opened = sql_schema.open_writer(path, busy_timeout, mark)
-                    committer = Committer(path, opened.identity, lock, change_log_size)
+                    committer = Committer(path, opened.identity, lock, change_log_size, figures)
                     committer.keep_room(opened.connection)
             except OSError as error:
                 raise CannotOpen(f"cannot lock {path}: {error.strerror}") from error
@@ -202,6 +208,9 @@ class SqliteStore:
 
     async def access(self, known: int | None) -> Access | None:
         return await self._read(read_access, known)
+
+    async def size(self) -> StoreSize:
+        return await self._read(size_of, self._committer.path)
 
     async def check(self) -> None:
         try:

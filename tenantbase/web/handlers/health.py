@@ -33,7 +33,7 @@ class Health:
 
     async def state(self) -> Answer:
         """The state of the service: 200, or 503 if it cannot serve or is draining."""
-        serves = await self._store_serves()
+        serves = await self.store_serves()
         cached = self._database.cache_available
         troubles = self._database.troubles
         draining = self._lifecycle.draining
@@ -60,7 +60,8 @@ class Health:
         """``GET /livez``: shows that the event loop runs, even if nothing else works."""
         return state(_ALIVE)
 
-    async def _store_serves(self) -> bool:
+    async def store_serves(self) -> bool:
+        """Whether the database can serve."""
         # One check at a time: while the database hangs, health checks must not pile up behind it.
         if self._check is None:
             self._check = asyncio.create_task(self._ask_store())

@@ -16,6 +16,7 @@ from tenantbase.web.handlers.lists import NDJSON
 from tenantbase.web.handlers.values import DeleteValue, GetValue
 from tenantbase.web.openapi import schemas as shapes
 from tenantbase.web.openapi.administration import ADMINISTRATION
+from tenantbase.web.openapi.figures import FIGURES
 from tenantbase.web.openapi.model import (
     BODY,
     BYTES,
@@ -270,6 +271,7 @@ OPERATIONS: Final = (
         problems=("store-unavailable",),
     ),
     *ADMINISTRATION,
+    *FIGURES,
     Operation(
         "get",
         "/health-check",
