@@ -16,7 +16,12 @@ from typing import Any, Final, Literal
 from tenantbase.errors import ConfigError
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.process import option_types as read
-from tenantbase.process.environment import INJECTOR, is_injected_address, unknown_variables
+from tenantbase.process.environment import (
+    INJECTOR,
+    is_injected_address,
+    unknown_variables,
+    wants_traces,
+)
 from tenantbase.process.option_types import LOG_LEVELS, MIB
 from tenantbase.process.options import flag, option, options_of
 from tenantbase.secret import Secret
@@ -241,6 +246,10 @@ class Config:
 
     ignored: tuple[str, ...] = field(default=(), compare=False)
     """Not an option: a line for each environment variable that was ignored, and why."""
+    sentry_dsn: Secret | None = None
+    """Not an option, but Sentry's own variable: where errors are reported; None: nowhere."""
+    traces: bool = False
+    """Not an option: whether OpenTelemetry's own variables ask for traces."""
 
     @classmethod
     def load(cls, given: Mapping[str, object], environ: Mapping[str, str]) -> Config:
@@ -284,7 +293,8 @@ class Config:
         for one, other in (("token", "token_file"), ("token_file", "token")):
             if given.get(one) and not given.get(other):
                 values.pop(other, None)
-        config = cls(**values, ignored=tuple(ignored))
+        dsn = Secret(environ.get("SENTRY_DSN", "")) or None
+        config = cls(**values, ignored=tuple(ignored), sentry_dsn=dsn, traces=wants_traces(environ))
         if "max_request_bytes" not in values:
             config = replace(config, max_request_bytes=max(8 * MIB, 2 * config.max_value_bytes))
         if "max_inflight_bytes" not in values:
