@@ -27,6 +27,7 @@ _HARMLESS: Final = (
     RecursionError,
     StoreError,
     TypeError,
+    Warning,
     sqlite3.Error,
 )
 _DECODING: Final = (UnicodeError,)  # a ValueError, whose text has the data in it

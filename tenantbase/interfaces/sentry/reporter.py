@@ -50,7 +50,6 @@ class Reporter(logging.Handler):
             default_integrations=False,  # they hook into the interpreter, and add what they find
             auto_enabling_integrations=False,
             include_local_variables=False,
-            send_default_pii=False,
             max_request_body_size="never",
             max_breadcrumbs=0,
             before_send=self._scrub,
