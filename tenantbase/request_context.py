@@ -53,7 +53,7 @@ class RequestContext:
         self, ids: Sequence[str] = (), traceparents: Sequence[str] = (), tracestate: str = ""
     ) -> None:
         self.echoed = bool(ids)
-        self._id = ids[0] if len(ids) == 1 and _ID.fullmatch(ids[0]) else None
+        self._id = ids[0] if len(ids) == 1 and is_safe_id(ids[0]) else None
         self.trace = parse_traceparent(traceparents[0]) if len(traceparents) == 1 else None
         self.tracestate = tracestate
         self.waits: list[Span] = []
@@ -68,6 +68,11 @@ class RequestContext:
 
 CURRENT: Final[ContextVar[RequestContext | None]] = ContextVar("request", default=None)
 """The request that the running task works for, where it works for one."""
+
+
+def is_safe_id(text: str) -> bool:
+    """Whether this can be the id of a request."""
+    return _ID.fullmatch(text) is not None
 
 
 def parse_traceparent(text: str) -> Trace | None:

@@ -33,6 +33,7 @@ from tenantbase.client.errors import (
     UnexpectedAnswer,
     WrongType,
 )
+from tenantbase.client.naming import request_id
 from tenantbase.client.results import (
     NOT_MODIFIED,
     Blob,
@@ -86,4 +87,5 @@ __all__ = [
     "UnexpectedAnswer",
     "Written",
     "WrongType",
+    "request_id",
 ]
