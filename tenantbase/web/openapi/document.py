@@ -15,6 +15,7 @@ from tenantbase.problem_types import MEDIA_TYPE
 from tenantbase.web import responses
 from tenantbase.web.answer import Answer
 from tenantbase.web.caller import PUBLIC
+from tenantbase.web.naming import X_REQUEST_ID
 from tenantbase.web.openapi.model import KEY, Operation, Parameter, Reply, Schema, Shape
 from tenantbase.web.openapi.operations import OPERATIONS
 from tenantbase.web.openapi.page import POLICY, page
@@ -50,6 +51,7 @@ _HEADERS: Final[dict[str, str]] = {
     "X-Accel-Buffering": "`no`: proxies must not buffer events.",
     "X-Cache": "`HIT`, `MISS`, or `BYPASS`: the cache was off or unavailable, or a write was in flight.",
     "X-Content-Type-Options": "`nosniff`",
+    "X-Request-ID": "The request's id in the log: the client's, if it sent a safe one.",
 }
 
 # Descriptions of fields, by name, since a name means the same nearly everywhere.
@@ -244,7 +246,7 @@ def _reply(reply: Reply) -> Json:
         "description": reply.text,
         "headers": {
             **{name: _header(name, True) for name in reply.headers},
-            **{name: _header(name, False) for name in reply.sometimes},
+            **{name: _header(name, False) for name in (*reply.sometimes, X_REQUEST_ID)},
         },
     }
     if reply.content:
@@ -289,8 +291,9 @@ def _problem(kinds: Sequence[Row]) -> Json:
         }
         for kind in kinds
     }
+    headers = ("Retry-After", X_REQUEST_ID) if kinds[0].retry else (X_REQUEST_ID,)
     return {
         "description": ". ".join(kind.title for kind in kinds) + ".",
-        "headers": {"Retry-After": _header("Retry-After", True)} if kinds[0].retry else {},
+        "headers": {name: _header(name, True) for name in headers},
         "content": {MEDIA_TYPE: {"schema": _schema(Problem), "examples": examples}},
     }
