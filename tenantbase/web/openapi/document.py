@@ -17,6 +17,7 @@ from tenantbase.web import responses
 from tenantbase.web.answer import Answer
 from tenantbase.web.caller import ADMINISTRATIVE, PUBLIC
 from tenantbase.web.handlers.health import PROBES
+from tenantbase.web.naming import X_REQUEST_ID
 from tenantbase.web.openapi.model import KEY, TENANT, Operation, Parameter, Reply, Schema, Shape
 from tenantbase.web.openapi.operations import OPERATIONS
 from tenantbase.web.openapi.page import POLICY, page
@@ -64,6 +65,7 @@ _HEADERS: Final[dict[str, str]] = {
     "X-Accel-Buffering": "`no`: proxies must not buffer events.",
     "X-Cache": "`HIT`, `MISS`, or `BYPASS`: the cache was off or unavailable, or a write was in flight.",
     "X-Content-Type-Options": "`nosniff`",
+    "X-Request-ID": "The request's id in the log: the client's, if it sent a safe one.",
 }
 
 # Descriptions of fields, by name, since a name means the same nearly everywhere.
@@ -281,7 +283,7 @@ def _reply(reply: Reply) -> Json:
         "description": reply.text,
         "headers": {
             **{name: _header(name, True) for name in reply.headers},
-            **{name: _header(name, False) for name in reply.sometimes},
+            **{name: _header(name, False) for name in (*reply.sometimes, X_REQUEST_ID)},
         },
     }
     if reply.content:
@@ -334,7 +336,8 @@ def _problem(kinds: Sequence[Row]) -> Json:
         "headers": {
             name: _header(name, len(kinds) == len(having))
             for name, having in _problem_headers(kinds).items()
-        },
+        }
+        | {X_REQUEST_ID: _header(X_REQUEST_ID, True)},
         "content": {MEDIA_TYPE: {"schema": _schema(Problem), "examples": examples}},
     }
 
