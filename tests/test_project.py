@@ -38,14 +38,17 @@ LEAVES = {
         "entry",
         "errors",
         "events",
+        "figures",
         "json_requests",
         "json_text",
         "lanes",
+        "listing",
         "lookup",
-        "policy_counts",
         "media_types",
+        "outage",
     ),
-    *("owned_files", "pem", "problem_types", "scope", "secret", "troubles"),
+    *("owned_files", "pem", "problem_types", "request_context", "scope", "secret", "troubles"),
+    "withheld",
 }
 # The modules of interfaces/ that are not drivers: Protocols and addresses.
 ABSTRACT = {"interfaces", "interfaces.store", "interfaces.cache", "interfaces.memcached.address"}
@@ -55,11 +58,12 @@ ROOMS: dict[str, set[str]] = {
     "coherence": set(),
     "changes": set(),
     "auth": set(),
+    "metrics": set(),
     "database": {"auth", "changes", "coherence"},
     "client": set(),
     "offload": set(),
-    "web": {"auth", "changes", "database", "offload"},
-    "process": {"auth", "coherence", "database", "interfaces", "web"},
+    "web": {"auth", "changes", "database", "metrics", "offload"},
+    "process": {"auth", "coherence", "database", "interfaces", "metrics", "web"},
     "cli": {"client", "database", "process", "web.transport"},
     "main": {"cli"},
 }
@@ -68,6 +72,7 @@ LIBRARIES = {
     "aiosqlite": {"interfaces.sqlite.connection"},
     "aiomcache": {"interfaces.memcached.client"},
     "aiohttp": {"web", "client"},
+    "prometheus_client": {"metrics.families"},
 }
 READS_ENVIRONMENT = {"process.config", "cli.options"}
 

@@ -230,8 +230,25 @@ class Config:
         "SECONDS",
         "How long a client may read nothing of its response before it is cut off.",
     )
+    no_metrics: bool = option(
+        read.switch, False, "", "Don't count and time requests; /metrics and /v1/stats answer 404."
+    )
+    metrics_per_tenant: bool = option(
+        read.switch, False, "", "Show each tenant's entries, bytes and limits in /metrics."
+    )
     no_fast_path: bool = option(read.switch, False, "", "Answer every request through aiohttp.")
-    log_level: str = option(read.log_level, "warning", "LEVEL", f"One of {', '.join(LOG_LEVELS)}.")
+    log_level: str = option(
+        read.choice(*LOG_LEVELS), "warning", "LEVEL", f"One of {', '.join(LOG_LEVELS)}."
+    )
+    log_format: str = option(
+        read.choice("auto", "text", "json"),
+        "auto",
+        "auto|text|json",
+        "The log on standard error; auto: text on a terminal, otherwise one JSON object a line.",
+    )
+    log_keys: bool = option(
+        read.switch, False, "", "Show keys in the log; values and tokens never are."
+    )
 
     ignored: tuple[str, ...] = field(default=(), compare=False)
     """Not an option: a line for each environment variable that was ignored, and why."""

@@ -233,7 +233,10 @@ def switch(text: str) -> bool:
     raise ValueError("expected true or false")
 
 
-def log_level(text: str) -> str:
-    if text.lower() not in LOG_LEVELS:
-        raise ValueError(f"expected one of {', '.join(LOG_LEVELS)}")
-    return text.lower()
+def choice(*names: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in names:
+            raise ValueError(f"expected one of {', '.join(names)}")
+        return text.lower()
+
+    return parse

@@ -17,7 +17,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -25,12 +24,15 @@ from typing import Final, NoReturn
 
 from tenantbase.auth.rates import Rates
 from tenantbase.errors import TenantbaseError
+from tenantbase.metrics.board import Board
+from tenantbase.process import logs
 from tenantbase.process import worker as worker_process
 from tenantbase.process.config import Config
 from tenantbase.process.listening import Listening
 from tenantbase.process.notifier import Notifier
 from tenantbase.process.tls import Certificates
 from tenantbase.process.wiring import Memcached
+from tenantbase.web.app import REQUEST_CELLS
 
 log = logging.getLogger("tenantbase.supervisor")
 
@@ -77,6 +79,7 @@ class _Worker:
 
     Attributes:
         pipe: the read end.
+        slot: where its figures are.
         born: when it was forked, by the monotonic clock.
         silent: seconds since its last message, while the supervisor was awake.
         failure: why it cannot serve, as it reported.
@@ -85,6 +88,7 @@ class _Worker:
 
     pid: int
     pipe: int
+    slot: int
     born: float
     ready: bool = False
     silent: float = 0.0
@@ -120,6 +124,8 @@ class _Supervisor:
         reloads = certificates is not None or self._notifier
         self._handled = (*_SIGNALS, signal.SIGHUP) if reloads else _SIGNALS
         self._rates = Rates()  # shared by all workers
+        # During a rolling restart, there are twice as many.
+        self._board = Board(2 * config.workers, REQUEST_CELLS.end)
         self._workers: list[_Worker] = []
         self._starts_at: list[float] = []  # when to start further workers, in order
         self._pause = _FIRST_PAUSE_SECONDS
@@ -156,12 +162,14 @@ class _Supervisor:
             self._notify()
             if self._workers:
                 self._kill_overdue()
+            logs.summarise()
         if self._failure is not None:
             raise self._failure
         return self._status
 
     def close(self) -> None:
         signal.set_wakeup_fd(-1)
+        logs.summarise(all_of_them=True)
         self._selector.close()
         self._signals.close()
         self._signal_writer.close()
@@ -176,6 +184,8 @@ class _Supervisor:
             waits = [self._deadline - now]
         if self._beat_seconds:
             waits.append(self._beat_seconds)
+        if (due := logs.summary_due()) is not None:
+            waits.append(due)
         return max(min(waits), 0) if waits else None
 
     def _count_silence(self) -> None:
@@ -222,24 +232,26 @@ class _Supervisor:
 
     def _start(self) -> None:
         ours, theirs = os.pipe()
+        slot = self._board.take()
         # A signal that reached the child before it has its own handlers would be reported to us.
         signal.pthread_sigmask(signal.SIG_BLOCK, self._handled)
         try:
             pid = os.fork()
             if pid == 0:
                 os.close(ours)
-                self._run_worker(theirs)
+                self._run_worker(theirs, slot)
         except OSError:
             os.close(ours)
+            self._board.give_back(slot)
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self._handled)
             os.close(theirs)
-        worker = _Worker(pid, ours, time.monotonic())
+        worker = _Worker(pid, ours, slot, time.monotonic())
         self._workers.append(worker)
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._receive(worker))
 
-    def _run_worker(self, pipe: int) -> NoReturn:
+    def _run_worker(self, pipe: int, slot: int) -> NoReturn:
         """The child, from fork to exit. It must never return into the supervisor's code."""
         status = 1
         try:
@@ -251,6 +263,7 @@ class _Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             # A stopped supervisor does not read, and its workers must not block on it.
             os.set_blocking(pipe, False)
+            logs.forget()
             os.close(self._shutdown_writer)
             self._signals.close()
             self._signal_writer.close()
@@ -267,6 +280,7 @@ class _Supervisor:
                 beat_seconds=self._beat_seconds,
                 shutdown_pipe=self._shutdown_pipe,
                 rates=self._rates,
+                figures=(self._board, slot),
                 refuse_open=not self._announced,  # later, a running server refuses requests instead
             )
             status = 0
@@ -274,9 +288,10 @@ class _Supervisor:
             # A file name that is not UTF-8 holds lone surrogates.
             _report(pipe, _FAILED + str(error).encode(errors="backslashreplace"))
         except Exception:  # the outermost handler of the process
-            traceback.print_exc()
+            log.exception("the worker has failed")
         finally:  # the exception must not unwind into the supervisor's code
             try:
+                logs.summarise(all_of_them=True)
                 for stream in (sys.stdout, sys.stderr):
                     if stream is not None:
                         stream.flush()
@@ -302,7 +317,9 @@ class _Supervisor:
         self._selector.unregister(worker.pipe)
         os.close(worker.pipe)
         self._workers.remove(worker)
-        _, raw = os.waitpid(worker.pid, 0)
+        _, raw, usage = os.wait4(worker.pid, 0)
+        cpu = usage.ru_utime + usage.ru_stime
+        self._board.give_back(worker.slot, cpu, restarts=self._announced and self._deadline is None)
         code = os.waitstatus_to_exitcode(raw)
         how = f"worker {worker.pid} " + (
             f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"

@@ -20,6 +20,7 @@ from tenantbase.coherence.tag_file import TagFile
 from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
 from tenantbase.database import Database, Limits, Reader
 from tenantbase.errors import CannotOpen
+from tenantbase.figures import private_cells
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.sqlite.file import check_file
 from tenantbase.interfaces.sqlite.foreign import check_companions_kind, check_ours
@@ -73,7 +74,11 @@ def start_memcached(config: Config) -> Iterator[Memcached | None]:
 
 @asynccontextmanager
 async def open_cache(
-    config: Config, memcached: Memcached | None = None, *, create: bool = True
+    config: Config,
+    memcached: Memcached | None = None,
+    *,
+    create: bool = True,
+    figures: memoryview | None = None,
 ) -> AsyncIterator[Cache]:
     """Open the database and everything that belongs to it; at the end, close it in reverse order.
 
@@ -81,6 +86,7 @@ async def open_cache(
         memcached: None for no cache. Writes stay coherent with other processes' caches even then,
             because all share the tag file.
         create: create the database if it does not exist.
+        figures: where this process counts (``figures.py``); None: nobody else reads it.
 
     Raises:
         StoreError: it cannot be opened. Nothing is left open.
@@ -113,8 +119,14 @@ async def open_cache(
         stack.callback(waiting.cancel)
         await lock.take(config.write_timeout)
         waiting.cancel()
+        figures = private_cells() if figures is None else figures
         store = await SqliteStore.open(
-            path, lock.held, mark=tags, read_timeout=config.read_timeout, lane_of=tenant_of
+            path,
+            lock.held,
+            mark=tags,
+            read_timeout=config.read_timeout,
+            lane_of=tenant_of,
+            figures=figures,
         )
         stack.push_async_callback(store.close)
         sealer = ItemSealer(store.secret)
@@ -136,6 +148,7 @@ async def open_cache(
             write_timeout=config.write_timeout,
             read_timeout=config.read_timeout,
             lane_of=tenant_of,  # each tenant is a lane of its own
+            figures=figures,
         )
         stack.push_async_callback(cache.drained)
         try:
@@ -146,10 +159,14 @@ async def open_cache(
 
 @asynccontextmanager
 async def open_database(
-    config: Config, memcached: Memcached | None = None, *, create: bool = True
+    config: Config,
+    memcached: Memcached | None = None,
+    *,
+    create: bool = True,
+    figures: memoryview | None = None,
 ) -> AsyncIterator[Database]:
     """The service over what ``open_cache`` opens. Arguments and errors are the same."""
-    async with open_cache(config, memcached, create=create) as cache:
+    async with open_cache(config, memcached, create=create, figures=figures) as cache:
         yield Database(cache, limits_of(config), heartbeat=HEARTBEAT_SECONDS)
 
 

@@ -11,6 +11,9 @@ from typing import Final
 from tenantbase.auth.rates import Rates
 from tenantbase.database import Database
 from tenantbase.errors import ConfigError
+from tenantbase.metrics.board import Board
+from tenantbase.metrics.pulse import Pulse, beating
+from tenantbase.process import logs
 from tenantbase.process.config import Config
 from tenantbase.process.exit_timer import ExitTimer
 from tenantbase.process.listening import Listening
@@ -18,6 +21,9 @@ from tenantbase.process.sweeper import sweeping
 from tenantbase.process.tls import Certificates
 from tenantbase.process.wiring import Memcached, limits_of, open_database
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
+from tenantbase.web.app import REQUEST_CELLS
+from tenantbase.web.handlers.figures import Measured
+from tenantbase.web.observer import Observer
 
 try:
     import uvloop
@@ -43,6 +49,7 @@ def run(
     beat_seconds: float,
     shutdown_pipe: int,
     rates: Rates | None = None,
+    figures: tuple[Board, int] | None = None,
     refuse_open: bool = True,
 ) -> None:
     """Serve until SIGTERM or until ``shutdown_pipe`` is closed, then drain and close.
@@ -55,6 +62,7 @@ def run(
         beat_seconds: the interval; 0 turns heartbeats off.
         shutdown_pipe: the read end of a pipe. End of file there means: shut down.
         rates: the requests of each tenant, counted by all workers; None: this is the only one.
+        figures: the figures of all workers, and this worker's slot; None: this is the only one.
         refuse_open: do not serve other machines while anybody may use the database. Otherwise
             every request is refused until it is closed.
 
@@ -62,11 +70,22 @@ def run(
         TenantbaseError: the database could not be opened, or is open to other machines.
     """
     with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        loop = runner.get_loop()
+        logs.log_loop_errors(loop)
+        _call_repeatedly(loop, logs.summarise, logs.SUMMARY_SECONDS)
         if beat_seconds:
-            _call_repeatedly(runner.get_loop(), beat, beat_seconds)
+            _call_repeatedly(loop, beat, beat_seconds)
         runner.run(
             _serve_until_stopped(
-                config, listening, memcached, certificates, ready, shutdown_pipe, rates, refuse_open
+                config,
+                listening,
+                memcached,
+                certificates,
+                ready,
+                shutdown_pipe,
+                rates or Rates(),
+                figures or (Board(1, REQUEST_CELLS.end), 0),
+                refuse_open,
             )
         )
 
@@ -78,7 +97,8 @@ async def _serve_until_stopped(
     certificates: Certificates | None,
     ready: Callable[[], object],
     shutdown_pipe: int,
-    rates: Rates | None,
+    rates: Rates,
+    figures: tuple[Board, int],
     refuse_open: bool,
 ) -> None:
     timeouts = config.drain_delay + config.drain_timeout + config.write_timeout
@@ -90,21 +110,28 @@ async def _serve_until_stopped(
         certificates.reload_on_hangup()
     settings = web_settings(config, certificates, listening)
     lifecycle = Lifecycle()
+    board, slot = figures
+    rates.figures = cells = board.cells(slot)
     try:
-        async with open_database(config, memcached) as database, sweeping(database):
+        async with (
+            open_database(config, memcached, figures=cells) as database,
+            sweeping(database),
+        ):
+            pulse = Pulse(board, cells, lambda: database.cache_available)
             if refuse_open and not settings.may_be_open:
                 await _check_closed(database, config, listening)
-            async with serving(
-                create_app(database, settings, lifecycle, rates),
-                listening.sockets,
-                lifecycle,
-                settings,
-            ):
-                gc.freeze()  # all objects so far are permanent, so the collector can skip them
-                gc.set_threshold(*_GC_THRESHOLDS)
-                if not stop.is_set():
-                    ready()
-                await stop.wait()
+            observer = measured = None
+            if not config.no_metrics:
+                observer = Observer(REQUEST_CELLS, cells)
+                measured = Measured(board, pulse, REQUEST_CELLS, config.metrics_per_tenant)
+            app = create_app(database, settings, lifecycle, rates, observer, measured)
+            with beating(pulse):
+                async with serving(app, listening.sockets, lifecycle, settings):
+                    gc.freeze()  # all objects so far are permanent, so the collector can skip them
+                    gc.set_threshold(*_GC_THRESHOLDS)
+                    if not stop.is_set():
+                        ready()
+                    await stop.wait()
     finally:
         last_resort.cancel()
 

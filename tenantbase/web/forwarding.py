@@ -27,6 +27,8 @@ _SCHEMES: Final = ("http", "https")
 _WITH_PORT: Final = re.compile(
     r"\[([0-9A-Fa-f:.]{2,45})\](?::[0-9]{1,5})?|([0-9.]{7,15}):[0-9]{1,5}"
 )
+# In the head of a plain request, which is printable ASCII.
+_FORWARDED_FOR: Final = re.compile(rb"\r\nX-Forwarded-For:[ \t]*+([\x20-\x7e]*)", re.IGNORECASE)
 _HOPS: Final = 64  # a longer list is malformed
 
 
@@ -54,6 +56,10 @@ class Proxies:
             return self._unix and sock is not None and sock.family == socket.AF_UNIX
         address = _address(peer[0])
         return address is not None and self._has(address)
+
+    def client_in(self, head: bytes) -> str | None:
+        """As ``client``, for the head of a plain request, which is printable ASCII."""
+        return self.client([each.decode() for each in _FORWARDED_FOR.findall(head)])
 
     def client(self, fields: Sequence[str]) -> str | None:
         """The client's address, from a trusted peer's ``X-Forwarded-For``; None: it is not known.

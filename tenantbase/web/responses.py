@@ -149,6 +149,12 @@ def collection(body: bytes | Stream, content_type: str = JSON) -> Answer:
     return Answer(200, headers, body, compressible=True)
 
 
+def figures(body: bytes, content_type: str = JSON) -> Answer:
+    """200 with what is true for a moment only."""
+    headers: dict[str, str] = {hdrs.CONTENT_TYPE: content_type, hdrs.CACHE_CONTROL: _NO_STORE}
+    return Answer(200, headers, body, compressible=True)
+
+
 def secret(body: bytes) -> Answer:
     """201 with something that is shown only once, and that no cache may store."""
     return Answer(201, {hdrs.CONTENT_TYPE: JSON, hdrs.CACHE_CONTROL: _NO_STORE}, body)

@@ -104,7 +104,7 @@ MUTATIONS: Final = {
                 "return waiting <",
             ),
             "a-lane-may-fill-the-queue": (
-                "and held + write.bytes <= free_bytes",
+                "and held + bytes <= free_bytes",
                 "and held >= 0",
             ),
         },

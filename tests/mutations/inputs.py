@@ -8,6 +8,17 @@ from tests.mutations.mutation import of
 
 MUTATIONS: Final = {
     **of(
+        "tenantbase/web/semantics/cutting.py",
+        ["tests/web/fast_path/test_agreement.py"],
+        {
+            "rubbish-after-close-spoils-the-request": (
+                "|\\r\\nconnection:(?![ ",
+                "|\\r\\nconnexion:(?![ ",
+            ),
+            "rubbish-after-an-old-version-spoils-the-request": ("| HTTP/1\\.0", "| HTTP/0\\.9"),
+        },
+    ),
+    **of(
         "tenantbase/web/fast_path/framing.py",
         ["tests/web/fast_path/test_plain_heads.py", "tests/web/fast_path/test_framing.py"],
         {
@@ -47,7 +58,7 @@ MUTATIONS: Final = {
         ["tests/test_json_requests.py"],
         {
             "padding-anywhere": (" and len(value) * 4 != len(piece) * 3:", " and False:"),
-            "a-number-is-base64": ("or bytes(text[:1]) != b'\"' ", ""),
+            "a-number-is-base64": ("        or bytes(text[:1]) != b'\"'\n", ""),
         },
     ),
     **of(
@@ -58,7 +69,7 @@ MUTATIONS: Final = {
                 "return memoryview(raw) if len(raw) > _COPIED_BYTES else",
                 "return",
             ),
-            "base64-is-decoded-at-once": ('or count(text, b"\\\\"):', "or True:"),
+            "base64-is-decoded-at-once": ('        or count(text, b"\\\\")\n', "        or True\n"),
         },
     ),
     **of(

@@ -24,11 +24,7 @@ MUTATIONS: Final = {
         "tenantbase/process/sweeper.py",
         ["tests/process/test_sweeper.py"],
         {
-            "a-failing-database-floods-the-log": (
-                "            if not failing:\n",
-                "            if True:\n",
-            ),
-            "trouble-with-sweeping-is-told-once-for-ever": ("            failing = False\n", ""),
+            "trouble-with-sweeping-is-told-once-for-ever": ("            outage.over()\n", ""),
             "the-rest-waits-a-second": (
                 "_BATCH_PAUSE_SECONDS if more else",
                 "_INTERVAL_SECONDS if more else",
@@ -97,6 +93,21 @@ MUTATIONS: Final = {
             "the-reserve-stays": (
                 "                    os.unlink(self._path)\n",
                 "                    pass\n",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/outage.py",
+        ["tests/test_outage.py"],
+        {
+            "an-outage-is-told-each-time": ("if self._times > 1:", "if False:"),
+            "an-outage-is-told-once-for-ever": (
+                "times, self._times = self._times, 0",
+                "times = self._times",
+            ),
+            "an-outage-ends-while-it-is-met": (
+                "self._last + self._quiet",
+                "self._began + self._quiet",
             ),
         },
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -29,16 +30,14 @@ def serve(config: Config) -> None:
     # Until the supervisor installs its own handlers. The server does not need its terminal.
     exit_on(0, signal.SIGTERM, signal.SIGINT)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    from tenantbase.process import supervisor
+    from tenantbase.process import logs, supervisor
     from tenantbase.process.listening import listening
     from tenantbase.process.tls import certificates_of
     from tenantbase.process.wiring import start_memcached
     from tenantbase.web.transport.descriptors import raise_descriptor_limit
 
-    logging.basicConfig(
-        level=config.log_level.upper(),
-        format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s",
-    )
+    as_json = config.log_format == "json" or (config.log_format == "auto" and not os.isatty(2))
+    logs.configure(config.log_level, as_json=as_json, keys=config.log_keys)
     raise_descriptor_limit()
     for line in config.ignored:
         log.warning("%s", line)

@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 
 from tenantbase.background import keep_running
 from tenantbase.database import Database
+from tenantbase.documents import change_details
 from tenantbase.entry import check_text
 from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.web.answer import Answer
@@ -121,9 +122,14 @@ def _block(event: ChangeEvent) -> bytes:
 
 @lru_cache(maxsize=256)  # rendered once for the many watchers that get the same event
 def _change(event: ChangeEvent) -> bytes:
-    return b'event: %b\nid: %d\ndata: {"key":%b,"version":%d}\n\n' % (
+    return b'event: %b\nid: %d\ndata: {"key":%b,"version":%d%b}\n\n' % (
         event.kind.encode(),
         event.version,
         msgspec.json.encode(event.key),
         event.version,
+        (
+            b""
+            if event.size is None
+            else change_details(event.size, event.content_type, event.expires_at)
+        ),
     )

@@ -14,8 +14,9 @@ from tenantbase.database import Limits
 from tenantbase.problem_types import MEDIA_TYPE
 from tenantbase.web import responses
 from tenantbase.web.answer import Answer
-from tenantbase.web.caller import PUBLIC
-from tenantbase.web.openapi.model import KEY, Operation, Parameter, Reply, Schema, Shape
+from tenantbase.web.caller import ADMINISTRATIVE, PUBLIC
+from tenantbase.web.handlers.health import PROBES
+from tenantbase.web.openapi.model import KEY, TENANT, Operation, Parameter, Reply, Schema, Shape
 from tenantbase.web.openapi.operations import OPERATIONS
 from tenantbase.web.openapi.page import POLICY, page
 from tenantbase.web.openapi.schemas import Problem
@@ -36,7 +37,11 @@ _ANY_REQUEST: Final = (
     "internal-error",
 )
 # Of routes that need a token while the database is closed.
-_ANY_CALLER: Final = ("unauthenticated", "forbidden", "no-such-tenant", "rate-limited")
+_ANY_CALLER: Final = ("unauthenticated", "forbidden", "no-such-tenant")
+_PROBLEM_HEADERS: Final[dict[str, tuple[str, ...]]] = {
+    "unauthenticated": ("WWW-Authenticate",),
+    "rate-limited": ("RateLimit-Policy", "RateLimit"),
+}
 _HEADERS: Final[dict[str, str]] = {
     "Accept-Ranges": "`bytes`",
     "Cache-Control": "Revalidate before each use, or do not store.",
@@ -44,9 +49,13 @@ _HEADERS: Final[dict[str, str]] = {
     "Content-Range": "The range of bytes, and the size of the value.",
     "Content-Security-Policy": "The page may not load or run anything.",
     "ETag": "The version of the entry, in quotes.",
+    "Link": "The next page, as `rel=next`, relative to the request target.",
     "Location": "The URL of the value, relative to the request target.",
+    "RateLimit": "Requests left, and seconds until there is one (IETF draft).",
+    "RateLimit-Policy": "The tenant's limit (IETF draft).",
     "Retry-After": "Seconds to wait before the next attempt.",
     "Vary": "`Accept-Encoding`: a large answer is compressed if the client accepts that.",
+    "WWW-Authenticate": "`Bearer`",
     "X-Accel-Buffering": "`no`: proxies must not buffer events.",
     "X-Cache": "`HIT`, `MISS`, or `BYPASS`: the cache was off or unavailable, or a write was in flight.",
     "X-Content-Type-Options": "`nosniff`",
@@ -58,12 +67,20 @@ _FIELDS: Final[dict[str, Json]] = {
     "keys": {"description": "Keys. Duplicates count once."},
     "prefix": {"description": "Literal text that the keys begin with."},
     "value": {"description": "Any JSON value, kept as its text; with `encoding`, a string."},
-    "encoding": {"description": "`base64`: the value is a string of encoded bytes, not JSON."},
+    "encoding": {
+        "description": "The value is a string: `utf-8`: text; `base64`: encoded bytes, not JSON."
+    },
     "content_type": {"description": "The media type of the value."},
     "ttl": {"exclusiveMinimum": 0, "description": "Seconds until it expires."},
     "expires_at": {"description": "When it expires, in Unix seconds."},
     "if_version": {"description": "Only if the entry has this version."},
     "if_absent": {"description": "Only if the key does not exist."},
+    "keep_ttl": {"description": "Keep the expiry that the entry has."},
+    "to": {**KEY, "description": "The other key."},
+    "copy": {"description": "The entry also stays where it is."},
+    "replace": {"description": "An entry at `to` is replaced, and its id is kept."},
+    "entries": {"description": "Keys, each at most once, with their conditions."},
+    "size": {"description": "The size of the value in bytes."},
     "by": {"description": "The amount to add; may be negative."},
     "initial": {"description": "The value that an absent key counts as."},
     "id": {
@@ -179,12 +196,15 @@ def _explain(schema: Json, limits: Limits) -> None:
 
 
 def _operation(operation: Operation) -> Json:
+    parameters = operation.parameters
+    if operation.path not in PUBLIC:
+        parameters += (TENANT,)
     document: Json = {
         "operationId": operation.name,
         "tags": [operation.tag],
         "summary": operation.summary,
         "description": operation.text,
-        "parameters": [_parameter(parameter) for parameter in operation.parameters],
+        "parameters": [_parameter(parameter) for parameter in parameters],
         "responses": {
             **{str(reply.status): _reply(reply) for reply in operation.replies},
             **{
@@ -264,17 +284,20 @@ def _header(name: str, always: bool) -> Json:
 
 def _problems(operation: Operation) -> dict[str, tuple[str, list[Row]]]:
     """The problems of an operation by status: a name for them, and their types."""
+    names = {*_ANY_REQUEST, *operation.problems}
+    if operation.path not in PUBLIC:
+        names.update(_ANY_CALLER)
+    if operation.path not in PUBLIC | ADMINISTRATIVE:
+        names.add("rate-limited")
+    if operation.path not in PROBES:
+        names.add("over-limit")
     by_status: dict[int, list[Row]] = {}
-    for name in sorted({*_ANY_REQUEST, *_caller_problems(operation), *operation.problems}):
+    for name in sorted(names):
         by_status.setdefault(KINDS[name].status, []).append(KINDS[name])
     return {
         str(status): ("-or-".join(kind.type for kind in kinds), kinds)
         for status, kinds in sorted(by_status.items())
     }
-
-
-def _caller_problems(operation: Operation) -> tuple[str, ...]:
-    return () if operation.path in PUBLIC else _ANY_CALLER
 
 
 def _problem(kinds: Sequence[Row]) -> Json:
@@ -291,6 +314,19 @@ def _problem(kinds: Sequence[Row]) -> Json:
     }
     return {
         "description": ". ".join(kind.title for kind in kinds) + ".",
-        "headers": {"Retry-After": _header("Retry-After", True)} if kinds[0].retry else {},
+        "headers": {
+            name: _header(name, len(kinds) == len(having))
+            for name, having in _problem_headers(kinds).items()
+        },
         "content": {MEDIA_TYPE: {"schema": _schema(Problem), "examples": examples}},
     }
+
+
+def _problem_headers(kinds: Sequence[Row]) -> dict[str, list[Row]]:
+    """The header fields of answers with these problems, each with the problems that have it."""
+    found: dict[str, list[Row]] = {}
+    for kind in kinds:
+        names = _PROBLEM_HEADERS.get(kind.type, ())
+        for name in ("Retry-After", *names) if kind.retry else names:
+            found.setdefault(name, []).append(kind)
+    return found

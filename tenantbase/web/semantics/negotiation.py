@@ -23,6 +23,11 @@ def weights(text: str) -> dict[str, float]:
     return weighted
 
 
+def wants_fresh(cache_control: str) -> bool:
+    """Whether ``Cache-Control`` of a request has ``no-cache`` (RFC 9111, section 5.2.1.4)."""
+    return "no-cache" in weights(cache_control)
+
+
 def accepted_coding(accept_encoding: str | None) -> Literal["gzip", "deflate"] | None:
     """The compression that a client accepts (RFC 9110, section 12.5.3), or None.
 
