@@ -41,6 +41,7 @@ LEAVES = {
         "json_requests",
         "json_text",
         "lanes",
+        "listing",
         "lookup",
         "policy_counts",
         "media_types",

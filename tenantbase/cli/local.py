@@ -57,11 +57,28 @@ class LocalBackend:
     async def delete(self, key: str, *, if_version: int | None) -> None:
         await self._writable().delete(self._scope, key, if_version=if_version)
 
-    async def lines(self, prefix: str, limit: int | None) -> AsyncGenerator[bytes, None]:
+    async def touch(self, key: str, *, ttl: float | None, if_version: int | None) -> bytes:
+        touched = self._writable().touch(self._scope, key, ttl=ttl, if_version=if_version)
+        return applied_json(key, await touched)
+
+    async def lines(self, wanted: KeyRange, limit: int | None) -> AsyncGenerator[bytes, None]:
         plain = self._scope.plain
-        async for items, _ in self._database.scan(self._scope, KeyRange(prefix), limit=limit):
+        async for items, _ in self._database.scan(self._scope, wanted, limit=limit):
             entries = [item for item in items if isinstance(item, Entry)]
             yield b"".join(as_line(entry_json(each.key[plain], each)) for each in entries)
+
+    async def count(self, prefix: str) -> tuple[int, int]:
+        entries = size = 0
+        place = None
+        while True:
+            counted = await self._database.count(self._scope, prefix, place)
+            entries, size, place = (
+                entries + counted.entries,
+                size + counted.bytes,
+                counted.after,
+            )
+            if place is None:
+                return entries, size
 
     async def tenants(self) -> Sequence[Tenant]:
         return await self._database.tenants()

@@ -47,7 +47,7 @@ MUTATIONS: Final = {
         ["tests/test_json_requests.py"],
         {
             "padding-anywhere": (" and len(value) * 4 != len(piece) * 3:", " and False:"),
-            "a-number-is-base64": ("or bytes(text[:1]) != b'\"' ", ""),
+            "a-number-is-base64": ("        or bytes(text[:1]) != b'\"'\n", ""),
         },
     ),
     **of(
@@ -58,7 +58,7 @@ MUTATIONS: Final = {
                 "return memoryview(raw) if len(raw) > _COPIED_BYTES else",
                 "return",
             ),
-            "base64-is-decoded-at-once": ('or count(text, b"\\\\"):', "or True:"),
+            "base64-is-decoded-at-once": ('        or count(text, b"\\\\")\n', "        or True\n"),
         },
     ),
     **of(

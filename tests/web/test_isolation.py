@@ -128,7 +128,11 @@ ATTACKS: Final[dict[tuple[str, str], list[Ask]]] = {
         Ask("GET", "/v1/values?prefix=$K"),
         Ask("GET", "/v1/values?prefix=$K&fields=key"),
         Ask("GET", "/v1/values?prefix=$K&limit=1", headers={"Accept": "application/x-ndjson"}),
-        Ask("GET", "/v1/values?start=$K&end=$Kz", headers={"Accept": "application/x-ndjson"}),
+        Ask(
+            "GET",
+            "/v1/values?prefix=$K&start=$K&end=$Kz",
+            headers={"Accept": "application/x-ndjson"},
+        ),
         Ask("GET", "/v1/values?prefix=$K", headers={"Accept": "application/x-ndjson"}),
     ],
     ("get", "/v1/count"): [

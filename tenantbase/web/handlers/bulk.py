@@ -141,7 +141,8 @@ class Bulk:
             case DeleteValues(keys=None, entries=None, prefix=None):
                 raise InvalidRequest("keys, entries or a prefix are required", "keys")
             case _:
-                raise InvalidRequest("give only one of keys, entries and prefix")
+                field = "entries" if given.prefix is None else "prefix"
+                raise InvalidRequest("give only one of keys, entries and prefix", field)
         return collection(b'{"deleted":%d}' % removed)
 
     async def _parse(self, decoder: Decoder[Shape], request: web.Request) -> Shape:

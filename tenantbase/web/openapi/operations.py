@@ -178,7 +178,7 @@ OPERATIONS: Final = (
         "Change when an entry expires",
         "The value stays as it is. Give `ttl` or `expires_at`; null means never.",
         (Reply(200, "Changed.", {JSON: (shapes.Written,)}, WRITTEN_HEADERS),),
-        'curl -s localhost:8000/touch-value -d \'{"key": "code", "ttl": 3600}\'',
+        'curl -s localhost:8000/touch-value -d \'{"key": "visits", "ttl": 3600}\'',
         CONDITIONS,
         {JSON: TouchValue},
         problems=("no-such-key", *BODY, *WRITE),
@@ -192,7 +192,7 @@ OPERATIONS: Final = (
         "Atomic. The value, its type and its expiry stay as they are. Conditions are on `key`.",
         (Reply(200, "The entry at `to`.", {JSON: (shapes.Written,)}, WRITTEN_HEADERS),),
         "curl -s localhost:8000/rename-value -d"
-        ' \'{"key": "code", "to": "code/copy", "copy": true, "replace": true}\'',
+        ' \'{"key": "visits", "to": "visits/2026", "copy": true, "replace": true}\'',
         CONDITIONS,
         {JSON: RenameValue},
         problems=("no-such-key", *BODY, *WRITE),
