@@ -154,7 +154,7 @@ def _boundary(
     @web.middleware
     async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
         counted = lifecycle.begin()
-        holding = None
+        holding = use = None
         if request.body_exists:
             holding = request[HOLDING] = Holding(budget)
             if isinstance(request.transport, BorrowedTransport):
@@ -172,7 +172,12 @@ def _boundary(
                 return await respond(request, preflight)
             if _is_of_server(request):
                 return await respond(request, await health.options())
-            identify(request, callers)
+            caller = identify(request, callers)
+            if caller is not None and caller.use is not None:
+                if not lifecycle.has_place(caller.use, begun=1):
+                    raise lifecycle.overloaded()
+                use = caller.use
+                use.requests += 1
             return await handler(request)
         except ConnectionError:
             raise  # the client is gone; aiohttp's own errors for this are subclasses
@@ -191,5 +196,7 @@ def _boundary(
             if holding is not None:
                 holding.release()
             lifecycle.end(counted)
+            if use is not None:
+                use.requests -= 1
 
     return boundary

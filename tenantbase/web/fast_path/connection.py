@@ -24,7 +24,6 @@ from tenantbase.web.fast_path.framing import frame
 from tenantbase.web.fast_path.lending import Loan
 from tenantbase.web.fast_path.parser import (
     GENERAL,
-    HEALTH,
     INCOMPLETE,
     Other,
     Request,
@@ -38,6 +37,7 @@ from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.problems import HttpError, error_answer
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.budget import Budget
+from tenantbase.web.transport.tenant_use import TenantUse
 from tenantbase.web.transport.unread import Share
 
 log = logging.getLogger("tenantbase.web")
@@ -79,7 +79,7 @@ class FastPath:
         # request.
         self.parse = RequestParser(self._judge).parse
         writer = ResponseWriter(lifecycle, varies_by_origin=guard.has_cors)
-        self.answers = PlainAnswers(database, callers.directory, health, writer, self.unread)
+        self.answers = PlainAnswers(database, callers.directory, health, writer, lifecycle)
         self.budget = budget
         self._writer = writer
 
@@ -90,10 +90,6 @@ class FastPath:
     def no_room(self) -> bytes:
         """The answer to a request for whose body there is no room."""
         return self._writer.answer(error_answer(self.budget.exceeded()))
-
-    def overloaded(self) -> bytes:
-        """The answer to a request beyond the limit of those in flight."""
-        return self._writer.answer(error_answer(self.lifecycle.overloaded()))
 
     def name_client(self, transport: asyncio.Transport, asked: bytes) -> None:
         """Note for the log which client a trusted proxy's request comes from.
@@ -158,6 +154,7 @@ class FastConnection(asyncio.Protocol):
         "_asked",
         "_busy",
         "_counted",
+        "_use",
         "_writable",
         "_reading",
         "_ended",
@@ -174,6 +171,7 @@ class FastConnection(asyncio.Protocol):
         self._asked = b""  # the request in flight, in case aiohttp has to answer it
         self._busy = False  # a request is in flight, here or lent out
         self._counted = False
+        self._use: TenantUse | None = None  # of the tenant whose plain request came last
         self._writable = True
         self._reading = True
         self._ended = False  # the client has closed its sending side
@@ -214,6 +212,8 @@ class FastConnection(asyncio.Protocol):
         """Charge the bytes held for a client that sends requests faster than it reads answers."""
         if self._share is None:
             self._share = Share(self._fast_path.unread, self._transport)
+        if not self._share.size:
+            self._share.use = self._use
         self._share.charge(size)
 
     def data_received(self, data: bytes) -> None:
@@ -282,12 +282,6 @@ class FastConnection(asyncio.Protocol):
                 request = fast_path.parse(self._buffer, self._start)
             if request is INCOMPLETE:
                 return
-            lifecycle = fast_path.lifecycle
-            if request is not GENERAL and lifecycle.active >= lifecycle.limit:
-                if request.route is not HEALTH:
-                    self._begin(request)
-                    self.end(fast_path.overloaded(), closes=True)
-                    return
             if request is not GENERAL and fast_path.answers.begin(request, self):
                 self._begin(request)
             elif not self._lend():
@@ -297,8 +291,17 @@ class FastConnection(asyncio.Protocol):
         self._busy = True
         self._touched = True
         self._counted = self._fast_path.lifecycle.begin()
+        self._use = use = request.verdict.use
+        if use is not None:
+            use.requests += 1
         self._asked = self._buffer[self._start : request.end]
         self._taken(request.end)
+
+    def _finished(self) -> None:
+        self._busy = False
+        self._fast_path.lifecycle.end(self._counted)
+        if self._use is not None:
+            self._use.requests -= 1
 
     def _taken(self, end: int) -> None:
         """The buffer has been processed up to ``end``."""
@@ -340,6 +343,7 @@ class FastConnection(asyncio.Protocol):
                 self._transport, fast_path.general, self._returned, fast_path.budget
             )
         self._busy = True
+        self._use = None  # aiohttp's path counts the request
         self._touched = True
         end = framed.head_end + framed.body_length
         here = self._buffer[self._start : end]
@@ -373,8 +377,7 @@ class FastConnection(asyncio.Protocol):
 
     def end(self, data: bytes, closes: bool = False) -> None:
         """Send the answer, and process what has arrived meanwhile."""
-        self._busy = False
-        self._fast_path.lifecycle.end(self._counted)
+        self._finished()
         if self._transport.is_closing():
             return
         self._transport.write(data)
@@ -388,8 +391,7 @@ class FastConnection(asyncio.Protocol):
 
     def hand_on(self) -> None:
         """Have the request in flight answered by aiohttp, which streams large answers."""
-        self._busy = False
-        self._fast_path.lifecycle.end(self._counted)
+        self._finished()
         if self._transport.is_closing():
             return
         self._buffer = self._asked + self._buffer[self._start :]
