@@ -67,6 +67,7 @@ MUTATIONS: Final = {
                 "                if subscription.concerns(event):\n                    yield",
                 "                if True:\n                    yield",
             ),
+            "all-watchers-send-at-once": ("if not count % _WOKEN_AT_ONCE:", "if False:"),
             "one-heartbeat-and-no-more": (
                 "            self._due[subscription] = now + self._heartbeat\n",
                 "            self._due[subscription] = now + 3600\n",
