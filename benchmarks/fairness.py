@@ -40,18 +40,21 @@ def _request(method: str, target: str, tenant: str, body: object = None) -> byte
 
 @dataclass(frozen=True)
 class Flood:
-    """What the flooding tenant sends, and on how many connections."""
+    """What the flooding tenant sends, and on how many connections; and how many more watch."""
 
     name: str
     connections: int
     request: bytes
+    watches: int = 0
 
 
 _KEYS: Final = [f"large/{number}" for number in range(_ENTRIES)]
+_SET: Final = _request("POST", "/set-value", "flood", {"key": "k", "value": 1})
 FLOODS: Final = (
-    Flood("small sets", 128, _request("POST", "/set-value", "flood", {"key": "k", "value": 1})),
+    Flood("small sets", 128, _SET),
     Flood("bulk reads", 32, _request("POST", "/get-values", "flood", {"keys": _KEYS})),
     Flood("lists", 32, _request("GET", "/get-values", "flood")),
+    Flood("sets, beside 1,000 watches", 2, _SET, watches=1_000),
 )
 
 
@@ -74,7 +77,14 @@ async def _flood(port: int, flood: Flood) -> None:
             writer.write(flood.request)
             await _answer(reader)
 
-    await asyncio.gather(*(one() for _ in range(flood.connections)))
+    async def watch() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(_request("GET", "/v1/watch", "flood"))
+        while await reader.read(1 << 16):
+            pass
+
+    watches = [watch() for _ in range(flood.watches)]
+    await asyncio.gather(*(one() for _ in range(flood.connections)), *watches)
 
 
 def _run_flood(port: int, flood: Flood) -> None:

@@ -117,8 +117,8 @@ MUTATIONS: Final = {
                 "            self._behind = True",
             ),
             "an-event-wakes-no-watcher": (
-                "        self._queue.append(event)\n        self._wake.set()",
-                "        self._queue.append(event)",
+                '"""Have the watcher take what is queued."""\n        self._wake.set()',
+                '"""Have the watcher take what is queued."""',
             ),
             "the-end-wakes-no-watcher": (
                 "        self._ended = True\n        self._wake.set()",
