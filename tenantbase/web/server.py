@@ -117,10 +117,15 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        if isinstance(exc, ConnectionError):
-            raise exc  # the client is gone
-        if request.writer.output_size:
-            raise ConnectionAbortedError("an answer was cut")
+        if isinstance(exc, ConnectionError) or request.writer.output_size:
+            # The client is gone, or is to be cut off. aiohttp's frames and the error that is raised
+            # here refer to each other, until the garbage collector comes, which is seldom. So it must
+            # not refer to the first error, whose frames have all that the request held.
+            cut = ConnectionAbortedError("the answer was cut")
+            try:
+                raise cut
+            finally:
+                cut.__context__ = exc = None
         error: Exception
         if isinstance(exc, LineTooLong) and exc.args[1] == MAX_LINE_BYTES:
             error = TargetTooLong(f"a request target has at most {MAX_LINE_BYTES:,} bytes")

@@ -18,15 +18,15 @@ from tenantbase.json_text import Decoder, parse
 from tenantbase.lookup import Lookup
 from tenantbase.offload.child import Job
 from tenantbase.offload.runner import ParserProcess, is_large
-from tenantbase.scope import Scope
 from tenantbase.web.answer import Answer, Stream
 from tenantbase.web.caller import CALLER, Callers, scope_of
 from tenantbase.web.responses import collection
-from tenantbase.web.semantics.bodies import keys_bytes, read_body
+from tenantbase.web.semantics.bodies import HOLDING, keys_bytes, read_body
 from tenantbase.web.semantics.conditions import write_condition
 from tenantbase.web.semantics.targets import NOTHING, query
 from tenantbase.web.sending import share_of
 from tenantbase.web.settings import WebSettings
+from tenantbase.web.transport.budget import SMALL_BYTES
 from tenantbase.web.transport.turns import Turns
 from tenantbase.web.transport.unread import Share, Unread
 
@@ -51,6 +51,11 @@ class DeleteValues(msgspec.Struct, forbid_unknown_fields=True):
     keys: list[str] | None = None
     prefix: str | None = None
 
+
+# What the parsed request holds for each key or entry, besides its text: the key and the scoped key,
+# the places for them, and commands.
+_KEY_BYTES: Final = 256
+_ENTRY_BYTES: Final = 512
 
 _GET: Final = Decoder(GetValues)
 _DELETE: Final = Decoder(DeleteValues)
@@ -78,6 +83,7 @@ class Bulk:
     async def get(self, request: web.Request) -> Answer:
         """``POST /get-values``"""
         given = await self._parse(_GET, request)
+        _unfold(request, _KEY_BYTES * len(given.keys))
         return collection(Stream(self._found(request, given.keys)))
 
     async def _found(self, request: web.Request, keys: list[str]) -> AsyncGenerator[bytes, None]:
@@ -95,18 +101,19 @@ class Bulk:
         condition = write_condition(request)
         # Keep no reference to the body while the write waits.
         entries = await self._read(
-            scope_of(request), await self._body(request, self._settings.max_request_bytes)
+            request, await self._body(request, self._settings.max_request_bytes)
         )
         writing = self._database.set_many(scope_of(request), entries, condition)
         del entries
         applied = await writing
         return collection(b'{"values":[%b]}' % b",".join(starmap(applied_json, applied)))
 
-    async def _read(self, scope: Scope, body: bytes) -> Iterator[Read]:
+    async def _read(self, request: web.Request, body: bytes) -> Iterator[Read]:
         max_entries = self._database.limits.max_batch_entries
         if not is_large(body):
             texts = split_many(body, max_entries)
-            self._database.check_room(scope, len(texts))
+            self._database.check_room(scope_of(request), len(texts))
+            _unfold(request, _ENTRY_BYTES * len(texts))
             return read_many(texts)
         reading = self._parser.read(Job.ENTRIES, body, max_entries)
         del body
@@ -121,6 +128,7 @@ class Bulk:
                 raise InvalidRequest("give keys or a prefix, not both", "prefix")
             removed = await self._database.delete_prefix(scope_of(request), given.prefix, condition)
         elif given.keys is not None:
+            _unfold(request, _ENTRY_BYTES * len(given.keys))
             removed = await self._database.delete_many(scope_of(request), given.keys, condition)
         else:
             raise InvalidRequest("keys or a prefix are required", "keys")
@@ -132,6 +140,13 @@ class Bulk:
 
     async def _body(self, request: web.Request, limit: int) -> bytes:
         return await read_body(request, limit, self._settings.body_timeout)
+
+
+def _unfold(request: web.Request, count: int) -> None:
+    """Charge the memory of a parsed request. Raises OverLimit."""
+    holding = request.get(HOLDING)
+    if holding is not None and count > SMALL_BYTES:
+        holding.unfold(count)
 
 
 async def _document(
