@@ -10,6 +10,16 @@ _FAST: Final = ["tests/web/fast_path/test_borrowing.py", "tests/web/fast_path/te
 
 MUTATIONS: Final = {
     **of(
+        "tenantbase/web/transport/heads.py",
+        ["tests/web/transport/test_heads.py", "tests/web/test_hostile.py"],
+        {
+            "heads-weigh-nothing": ("if self.arriving > _FREE_BYTES:", "if False:"),
+            "heads-of-any-size": ("if self.arriving > MAX_HEAD_BYTES:", "if False:"),
+            "a-head-is-charged-for-good": ("            self.release()\n", ""),
+            "a-stalled-head-stays": ("        self._transport.abort()\n", ""),
+        },
+    ),
+    **of(
         "tenantbase/web/sending.py",
         ["tests/web/test_cut_clients.py"],
         {
