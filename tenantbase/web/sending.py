@@ -93,7 +93,10 @@ async def respond(request: web.BaseRequest, answer: Answer) -> web.StreamRespons
             return await _send_pieces(request, answer, body)
         async with aclosing(body.pieces):
             return await _send_stream(request, answer, body)
-    except ClientConnectionError as error:
+    except (ConnectionError, ClientConnectionError) as error:
+        # Its frames have the last piece, and refer back to it by way of the future that they waited
+        # for: they would stay in memory until the garbage collector comes, which is seldom.
+        error.__traceback__ = None
         raise ConnectionResetError("the client is gone") from error
 
 
