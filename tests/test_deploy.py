@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import yaml
 from tenantbase.main import main
 from tenantbase.process.config import OPTIONS, Config
 from tests.app_server import READY_SECONDS, AppServer, clean_environment
+from tests.command import command
 from tests.servers import free_port, poll
 
 ROOT = Path(__file__).parent.parent
@@ -88,6 +90,27 @@ def test_a_service_is_hardly_exposed(unit: Path) -> None:
         timeout=READY_SECONDS,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_the_backup_unit_makes_a_copy_for_the_day(tmp_path: Path) -> None:
+    """Its shell command, as systemd would pass it on."""
+    text = (UNITS / "tenantbase-backup.service").read_text()
+    (line,) = re.findall(r"^ExecStart=/bin/sh -euc '(.+)'$", text, re.M)
+    script = line.replace("$$", "$").replace("%%", "%").replace(INSTALLED, shlex.join(PROGRAM))
+    data, copies = (tmp_path / "data", tmp_path / "copies")
+    data.mkdir()
+    copies.mkdir()
+    assert command("set", "--database", str(data / "tenantbase.db"), "k", "1").returncode == 0
+    for _ in range(2):  # the second time, it replaces the copy of a week ago
+        subprocess.run(
+            ["sh", "-euc", script],
+            check=True,
+            env=clean_environment(STATE_DIRECTORY=f"{data}:{copies}"),
+            cwd=ROOT,
+        )
+    (copy,) = copies.iterdir()
+    assert re.fullmatch(r"[1-7]\.db", copy.name)
+    assert command("get", "--database", str(copy), "k").stdout == b"1\n"
 
 
 def test_the_unit_waits_as_long_as_the_service_needs() -> None:

@@ -35,6 +35,7 @@ from tenantbase.client.errors import (
     WrongType,
 )
 from tenantbase.client.figures import CacheStats, RequestStats, Stats, StoreStats
+from tenantbase.client.naming import request_id
 from tenantbase.client.results import (
     NOT_MODIFIED,
     Blob,
@@ -99,4 +100,5 @@ __all__ = [
     "UnexpectedAnswer",
     "Written",
     "WrongType",
+    "request_id",
 ]

@@ -346,6 +346,7 @@ def test_variables_of_the_manager(
         ((TcpEndpoint("0.0.0.0", 0, "--host"),), "--host: 0.0.0.0", False),
         ((TcpEndpoint("::", 0),), r"--listen: \[::\]:0", False),
         ((TcpEndpoint("::1", 0), TcpEndpoint("0.0.0.0", 0)), r"--listen: 0\.0\.0\.0:0", False),
+        ((TcpEndpoint("0.0.0.0", 0), TcpEndpoint("::1", 0)), r"--listen: 0\.0\.0\.0:0", False),
         ((UnixEndpoint(Path("t.sock")),), None, False),
         ((UnixEndpoint(Path("t.sock")), TcpEndpoint("::1", 0)), None, True),
         ((InheritedEndpoint("s0"),), None, True),

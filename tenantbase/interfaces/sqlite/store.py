@@ -16,7 +16,10 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from time import monotonic_ns
 from typing import Final, Self, TypeVar, TypeVarTuple
+
+from msgspec.structs import replace
 
 from tenantbase.access import Access
 from tenantbase.entry import Entry
@@ -293,7 +296,9 @@ class SqliteStore:
     async def _write(
         self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
     ) -> GroupResult[Ticket]:
+        began = monotonic_ns() if self._writing.locked() else 0  # a checkpoint is being made
         async with self._writing:
+            waited = monotonic_ns() - began if began else 0
             if self._closed:
                 return GroupResult([StoreUnavailable(_CLOSED) for _ in group], None)
             written = await self._writer.run(
@@ -308,7 +313,7 @@ class SqliteStore:
         if self._committer.wants_checkpoint:
             # After the answer, because it takes some fsyncs. The next write waits for it.
             self._start(self._checkpoint())
-        return written
+        return replace(written, waited=waited) if waited else written
 
     async def _checkpoint(self, *, anyway: bool = False) -> None:
         async with self._writing:
