@@ -114,6 +114,14 @@ def test_a_backup_contains_everything(filled: Path, copy: Path) -> None:
     assert names(filled.parent) == ["copy", "x.db"]
 
 
+def test_a_backup_of_a_database_in_which_nothing_was_ever_written(tmp_path: Path) -> None:
+    database, copy = tmp_path / "x.db", tmp_path / "copy"
+    succeeds("tenant", "create", "acme", "--database", database)
+    succeeds("backup", copy, "--database", database)
+    assert rows(copy) == rows(database) == []
+    assert b"acme" in succeeds("tenant", "list", "--database", copy)
+
+
 def test_a_backup_beside_writes_is_one_version(tmp_path: Path) -> None:
     fill(tmp_path / "x.db", 20_000)
     with AppServer(tmp_path / "x.db") as server, writing(server) as done:
