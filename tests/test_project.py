@@ -42,6 +42,7 @@ LEAVES = {
         "json_requests",
         "json_text",
         "lanes",
+        "listing",
         "lookup",
         "media_types",
         "outage",
@@ -242,6 +243,7 @@ def test_no_registry_is_named() -> None:
         "scripts/mutate",
         "scripts/torture",
         "scripts/bench",
+        "scripts/build",
         ".ci/run",
     ],
 )

@@ -63,13 +63,13 @@ class Exchange:
     ) -> None:
         self._session = session
         self._watching = watching
-        self._base = settings.url
+        self._base = settings.url  # as error texts name the server
         self._headers = settings.headers
         self._settings = settings
 
     def url(self, target: str) -> URL:
         """The full URL of a path and query that are already percent-encoded."""
-        return URL(self._base + target, encoded=True)
+        return URL(self._settings.base + target, encoded=True)
 
     def retries(self) -> Retries:
         """The retries that one request may have."""

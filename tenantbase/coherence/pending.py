@@ -17,6 +17,11 @@ _COMMAND_BYTES: Final = 512  # a command, its key, and the bookkeeping while it 
 _PREFIX_ROWS: Final = 1_000
 
 
+def least_weight(rows: int) -> tuple[bool, int]:
+    """Whether a write of so many rows is certainly large, and the least that it holds in memory."""
+    return rows > LARGE_ROWS, _COMMAND_BYTES * rows
+
+
 class PendingWrite:
     """A transaction in the queue.
 

@@ -20,13 +20,14 @@ from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.coherence.write_queue import QUEUE_BYTES
 from tenantbase.coherence.writing import WriteThrough
 from tenantbase.commands import Applied, Command, Sweep
-from tenantbase.entry import Entry
 from tenantbase.events import ChangeEvent
 from tenantbase.figures import EXPIRED, private_cells
 from tenantbase.interfaces.cache import Memcache
 from tenantbase.interfaces.store import Seqlock, Store, StoreSize
 from tenantbase.lanes import LaneOf, one_lane
+from tenantbase.listing import Item, KeyRange, place_of
 from tenantbase.lookup import Lookup
+from tenantbase.scope import ScopedKey
 from tenantbase.stages import Stage
 from tenantbase.troubles import Trouble
 from tenantbase.waits import note
@@ -141,6 +142,13 @@ class Cache:
         """
         return await self._bulk_reads.submit(keys)
 
+    async def refresh(self, keys: Sequence[str]) -> list[Lookup]:
+        """Read many keys from the database, and store what is found in memcached.
+
+        Returns and raises: as ``get_many``. The results are bypasses.
+        """
+        return await self._reading.refresh(keys)
+
     def write(self, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
         """Carry out the commands in one transaction; the future is done when they are on disk.
 
@@ -153,33 +161,47 @@ class Cache:
         """
         return self._writing.write(*commands)
 
+    def check_room(self, prefix: str, rows: int) -> None:
+        """Check whether a write of so many rows under a prefix would now be refused by ``write``, so
+        that it need not be worked out.
+
+        Raises:
+            Overloaded: it would be.
+        """
+        self._writing.check_room(prefix, rows)
+
     async def scan(
-        self, prefix: str = "", after: str = "", *, limit: int | None = None, values: bool = True
-    ) -> AsyncIterator[tuple[list[Entry], bool]]:
-        """Entries in byte order of keys, in pieces of bounded size, from the database.
+        self, wanted: KeyRange, *, limit: int | None = None, values: bool = True
+    ) -> AsyncIterator[tuple[list[Item], bool]]:
+        """The items of a range, in pieces of bounded size, from the database.
 
         Each piece is a short query of its own, so a long listing holds up no other caller. A key
         that exists throughout is listed exactly once.
 
         Yields:
-            A piece, and whether there may be entries after it.
+            A piece, and whether there may be items after it.
         """
         more = True
+        piece: list[Item]
         while more and (limit is None or limit > 0):
             size = _SCAN_ENTRIES if limit is None else min(limit, _SCAN_ENTRIES)
             began = monotonic_ns()
             if values:
-                piece, more = await self._store.scan(
-                    prefix, after, size, _SCAN_BYTES, self._clock()
-                )
+                found, more = await self._store.scan(wanted, size, _SCAN_BYTES, self._clock())
+                piece = list(found)
             else:
-                piece, more = await self._store.scan_keys(prefix, after, size, self._clock())
+                described, more = await self._store.scan_meta(wanted, size, self._clock())
+                piece = list(described)
             note(Stage.DATABASE, began)
             if limit is not None:
                 limit -= len(piece)
             if piece:
-                after = piece[-1].key
+                wanted = wanted.after(place_of(piece[-1]))
             yield piece, more
+
+    async def count(self, wanted: KeyRange, limit: int) -> tuple[int, int, ScopedKey | None]:
+        """Count the first entries of a range; see ``Store.count``."""
+        return await self._store.count(wanted, limit, self._clock())
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         """The change log; see ``Store.changes``."""

@@ -33,8 +33,9 @@ from tenantbase.waits import note
 
 _BATCH_KEYS: Final = 256
 _SELECTS: Final = 8  # queries in flight at most
-_LARGE_ITEM_BYTES: Final = 64 << 10  # smaller ones are opened sooner than handed to a thread
+_LARGE_ITEM_BYTES: Final = 8 << 10  # smaller ones are opened sooner than handed to a thread
 _SHARED: Final = ""  # the lane of batches with keys of several lanes, which were chosen fairly
+_NO_KEYS: Final[Set[str]] = frozenset()
 _NONE_OPENED: Final[Mapping[bytes, Entry | None | Verdict]] = {}
 _Loaded = Entry | None | StoreError
 _Wanted = tuple[str, list[str]]  # a lane, and keys
@@ -93,6 +94,31 @@ class ReadThrough:
         """Wait for every read in flight, and for what it stores in memcached."""
         await self.single.drained()
         await self.bulk.drained()
+
+    async def refresh(self, keys: Sequence[str]) -> list[Lookup]:
+        """See ``Cache.refresh``."""
+        now = self._clock()
+        slots = [self._sealer.slot(key) for key in keys]
+        answer = self._authority.tags([slot.bucket for slot in slots])
+        tags = answer if isinstance(answer, list) else await answer
+        # Never the result of a load that is in flight: that may have begun before this request.
+        selected = self._selects.submit((self._lane_of_first(keys), list(keys)))
+        self._deadlines.watch(selected, None)
+        read = await selected
+        fills: list[Fill] = []
+        for slot, tag in zip(slots, tags, strict=True):
+            entry = read[slot.key]
+            if tag is not None and not isinstance(entry, StoreError):
+                self._filler.offer(fills, slot.name, tag, entry, now)
+        if fills:
+            await self._filler.store(fills)
+        self._figures[BYPASSES] += len(keys)
+        known = {key: _lookup(read[key], CacheStatus.BYPASS) for key in keys}
+        result = _bulk(keys, known, _NO_KEYS)
+        if isinstance(result, StoreError):
+            raise result
+        assert isinstance(result, list)  # the first key is never left out
+        return result
 
     async def _read_single(
         self, keys: Sequence[str]

@@ -17,10 +17,10 @@ from typing import Final, TypeVar
 from tenantbase.coherence.authority import WriteTags
 from tenantbase.coherence.batcher import Batcher, Receiver, Unfinished
 from tenantbase.coherence.filler import Fill, Filler
-from tenantbase.coherence.pending import PendingWrite, give_up
+from tenantbase.coherence.pending import PendingWrite, give_up, least_weight
 from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.coherence.write_queue import WriteQueue
-from tenantbase.commands import Applied, Command, DeletePrefix, KeyCommand
+from tenantbase.commands import Applied, Command, DeletePrefix, InPlaceCommand, KeyCommand
 from tenantbase.deadlines import Deadlines
 from tenantbase.entry import Entry
 from tenantbase.errors import Overloaded
@@ -34,6 +34,7 @@ Ticket = TypeVar("Ticket", bound=WriteTags)
 
 _WRITE_THROUGHS: Final = 7
 """How many groups may be on their way to memcached while the next one is committed."""
+_NAMED: Final = (KeyCommand, InPlaceCommand)
 
 
 class WriteThrough:
@@ -82,18 +83,24 @@ class WriteThrough:
         """See ``Cache.write``."""
         first = commands[0]
         lane = ""  # of housekeeping
-        if isinstance(first, KeyCommand):
+        if isinstance(first, _NAMED):
             lane = self._lane_of(first.key)
         elif isinstance(first, DeletePrefix):
             lane = self._lane_of(first.prefix)
         pending = PendingWrite(commands, lane)
-        if not self.queue.has_room(pending):
+        if not self.queue.has_room(lane, pending.large, pending.bytes):
             refused = asyncio.get_running_loop().create_future()
-            refused.set_exception(Overloaded("too many writes are waiting; try again soon"))
+            refused.set_exception(_overloaded())
             return refused
         committed = self._writes.submit(pending)
         self._deadlines.watch(committed, pending)
         return committed
+
+    def check_room(self, prefix: str, rows: int) -> None:
+        """See ``Cache.check_room``."""
+        large, least = least_weight(rows)
+        if not self.queue.has_room(self._lane_of(prefix), large, least):
+            raise _overloaded()
 
     async def drained(self) -> None:
         """Wait for every write in flight, and for what it stores in memcached."""
@@ -150,3 +157,7 @@ class WriteThrough:
             slot = self._sealer.slot(key)
             self._filler.offer(fills, slot.name, ticket.tag(slot.bucket), entry, now)
         return fills
+
+
+def _overloaded() -> Overloaded:
+    return Overloaded("too many writes are waiting; try again soon")

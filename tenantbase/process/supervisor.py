@@ -10,13 +10,14 @@ itself.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import selectors
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
@@ -27,6 +28,8 @@ from tenantbase.metrics.board import Board
 from tenantbase.process import logs
 from tenantbase.process import worker as worker_process
 from tenantbase.process.config import Config
+from tenantbase.process.listening import Listening
+from tenantbase.process.notifier import Notifier
 from tenantbase.process.tls import Certificates
 from tenantbase.process.wiring import Memcached
 from tenantbase.web.app import REQUEST_CELLS
@@ -49,7 +52,7 @@ _SHUTDOWN_GRACE_SECONDS: Final = 5.0  # added to a worker's own timeouts
 
 def run(
     config: Config,
-    sockets: Sequence[socket.socket],
+    listening: Listening,
     memcached: Memcached | None,
     ready: Callable[[], None],
     certificates: Certificates | None = None,
@@ -57,7 +60,7 @@ def run(
     """Run ``config.workers`` workers until SIGTERM or SIGINT. A second signal kills them.
 
     Args:
-        sockets: listening sockets; closed when the shutdown begins.
+        listening: its sockets are closed when the shutdown begins.
         ready: called once, when every worker accepts requests.
         certificates: for TLS. SIGHUP reloads them here and in every worker.
 
@@ -66,7 +69,7 @@ def run(
     Raises:
         TenantbaseError: a worker could not start. All have exited.
     """
-    with closing(_Supervisor(config, sockets, memcached, ready, certificates)) as supervisor:
+    with closing(_Supervisor(config, listening, memcached, ready, certificates)) as supervisor:
         return supervisor.run()
 
 
@@ -107,17 +110,19 @@ class _Supervisor:
     def __init__(
         self,
         config: Config,
-        sockets: Sequence[socket.socket],
+        listening: Listening,
         memcached: Memcached | None,
         ready: Callable[[], None],
         certificates: Certificates | None,
     ) -> None:
         self._config = config
-        self._sockets = sockets
+        self._listening = listening
         self._memcached = memcached
         self._ready = ready
         self._certificates = certificates
-        self._handled = _SIGNALS if certificates is None else (*_SIGNALS, signal.SIGHUP)
+        self._notifier = Notifier(config.manager)
+        reloads = certificates is not None or self._notifier
+        self._handled = (*_SIGNALS, signal.SIGHUP) if reloads else _SIGNALS
         self._rates = Rates()  # shared by all workers
         # During a rolling restart, there are twice as many.
         self._board = Board(2 * config.workers, REQUEST_CELLS.end)
@@ -128,8 +133,10 @@ class _Supervisor:
         self._failure: TenantbaseError | None = None
         self._deadline: float | None = None  # the deadline of the shutdown, once it has begun
         self._status = 0
-        self._beat_seconds = config.watchdog_seconds / _BEATS_PER_TIMEOUT
+        timeouts = config.watchdog_seconds, config.manager.watchdog_seconds
+        self._beat_seconds = min(filter(None, timeouts), default=0.0) / _BEATS_PER_TIMEOUT
         self._last_turn = time.monotonic()
+        self._told_alive = -math.inf  # when the service manager was last sent a heartbeat
         # Closing the write end tells the workers to shut down.
         self._shutdown_pipe, self._shutdown_writer = os.pipe()
         self._signals, self._signal_writer = socket.socketpair()
@@ -154,6 +161,7 @@ class _Supervisor:
             for key, _ in events:
                 key.data()
             self._kill_silent()
+            self._notify()
             if self._workers:
                 self._kill_overdue()
             logs.summarise()
@@ -167,6 +175,7 @@ class _Supervisor:
         self._selector.close()
         self._signals.close()
         self._signal_writer.close()
+        self._notifier.close()
         os.close(self._shutdown_pipe)
 
     def _seconds_until_next(self) -> float | None:
@@ -195,9 +204,24 @@ class _Supervisor:
             limit = self._config.watchdog_seconds
             if not worker.ready:
                 limit = max(limit, _STARTUP_SECONDS)
-            if self._beat_seconds and worker.silent > limit and not worker.killed:
+            if self._config.watchdog_seconds and worker.silent > limit and not worker.killed:
                 worker.killed = f"its event loop was blocked for {worker.silent:.1f} s"
                 os.kill(worker.pid, signal.SIGKILL)
+
+    def _notify(self) -> None:
+        """Tell the service manager how many workers serve, and that the service is alive.
+
+        It is, while one worker sends heartbeats. What the manager can do is restart all of them, so
+        it is not to know of those that are replaced here.
+        """
+        if self._announced and self._deadline is None:
+            serving = sum(worker.ready for worker in self._workers)
+            self._notifier.status(f"{serving} of {self._config.workers} workers serve")
+        half = self._config.manager.watchdog_seconds / 2
+        alive = any(worker.ready and worker.silent < half for worker in self._workers)
+        if alive and self._last_turn - self._told_alive >= self._beat_seconds:
+            self._told_alive = self._last_turn
+            self._notifier.alive()
 
     def _start_due(self) -> None:
         now = time.monotonic()
@@ -250,7 +274,7 @@ class _Supervisor:
                 os.close(sibling.pipe)
             worker_process.run(
                 self._config,
-                self._sockets,
+                self._listening,
                 self._memcached,
                 self._certificates,
                 ready=lambda: _report(pipe, _READY),
@@ -289,6 +313,7 @@ class _Supervisor:
         elif all(each.ready for each in self._workers):
             self._announced = True
             self._ready()
+            self._notifier.ready()
 
     def _reap(self, worker: _Worker) -> None:
         self._selector.unregister(worker.pipe)
@@ -345,15 +370,18 @@ class _Supervisor:
         Workers started later inherit what was loaded here, so a worker that is replaced after a
         failed reload still has a certificate.
         """
+        self._notifier.reloading()
         if self._certificates is not None and self._certificates.reload():
             for worker in self._workers:
                 os.kill(worker.pid, signal.SIGHUP)
+        self._notifier.ready()
 
     def _begin_shutdown(self) -> None:
         config = self._config
         timeouts = config.drain_delay + config.drain_timeout + config.write_timeout
         self._deadline = time.monotonic() + timeouts + _SHUTDOWN_GRACE_SECONDS
-        for sock in self._sockets:
+        self._notifier.stopping()
+        for sock in self._listening.sockets:
             sock.close()
         os.close(self._shutdown_writer)
 

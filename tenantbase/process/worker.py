@@ -6,8 +6,7 @@ import asyncio
 import gc
 import math
 import signal
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -20,6 +19,8 @@ from tenantbase.metrics.pulse import Pulse, beating
 from tenantbase.process import logs
 from tenantbase.process.config import Config
 from tenantbase.process.exit_timer import ExitTimer
+from tenantbase.process.listening import Listening
+from tenantbase.process.space import watching_space
 from tenantbase.process.sweeper import sweeping
 from tenantbase.process.tls import Certificates
 from tenantbase.process.wiring import Memcached, limits_of, open_database, reporting, tracing
@@ -46,7 +47,7 @@ _SHUTDOWN_GRACE_SECONDS: Final = 5.0  # for the parts of a shutdown without a ti
 
 def run(
     config: Config,
-    sockets: Sequence[socket.socket],
+    listening: Listening,
     memcached: Memcached | None,
     certificates: Certificates | None = None,
     *,
@@ -61,7 +62,7 @@ def run(
     """Serve until SIGTERM or until ``shutdown_pipe`` is closed, then drain and close.
 
     Args:
-        sockets: listening sockets; closed at the end.
+        listening: its sockets are closed at the end.
         certificates: for TLS. SIGHUP reloads them; it must be blocked when this is called.
         ready: called once requests are answered.
         beat: the heartbeat, called by the event loop at intervals. Must not raise.
@@ -84,7 +85,7 @@ def run(
         runner.run(
             _serve_until_stopped(
                 config,
-                sockets,
+                listening,
                 memcached,
                 certificates,
                 ready,
@@ -98,7 +99,7 @@ def run(
 
 async def _serve_until_stopped(
     config: Config,
-    sockets: Sequence[socket.socket],
+    listening: Listening,
     memcached: Memcached | None,
     certificates: Certificates | None,
     ready: Callable[[], object],
@@ -114,20 +115,21 @@ async def _serve_until_stopped(
     _watch_for_shutdown(stop, last_resort, shutdown_pipe)
     if certificates is not None:
         certificates.reload_on_hangup()
-    settings = web_settings(config, certificates)
+    settings = web_settings(config, certificates, listening)
     lifecycle = Lifecycle()
     board, slot = figures
-    rates.figures = cells = board.cells(slot)
+    cells = board.cells(slot)
     try:
         async with (
             AsyncExitStack() as stack,
             open_database(config, memcached, figures=cells) as database,
             sweeping(database),
+            watching_space(database),
         ):
             tracer = stack.enter_context(tracing(config))
             pulse = Pulse(board, cells, lambda: database.cache_available)
             if refuse_open and not settings.may_be_open:
-                await _check_closed(database, config)
+                await _check_closed(database, config, listening)
             observer = measured = None
             if not config.no_metrics:
                 observer = Observer(REQUEST_CELLS, cells)
@@ -137,7 +139,7 @@ async def _serve_until_stopped(
                 _tell_of_requests(observer, config, tracer)
             app = create_app(database, settings, lifecycle, rates, observer, measured)
             with beating(pulse):
-                async with serving(app, sockets, lifecycle, settings):
+                async with serving(app, listening.sockets, lifecycle, settings):
                     gc.freeze()  # all objects so far are permanent, so the collector can skip them
                     gc.set_threshold(*_GC_THRESHOLDS)
                     if not stop.is_set():
@@ -171,12 +173,12 @@ def _tell_of_requests(observer: Observer, config: Config, tracer: Tracer | None)
     observer.log_from, observer.log = least, tell
 
 
-async def _check_closed(database: Database, config: Config) -> None:
+async def _check_closed(database: Database, config: Config, listening: Listening) -> None:
     """Return if every request needs a token. Raises ConfigError."""
     if not (await database.current_access()).closed:
         missing = "" if config.tls_cert else ", without encryption"
         raise ConfigError(
-            f"--host: {config.host} is reachable from other machines, and the database has no tokens:"
+            f"{listening.exposed} is reachable from other machines, and the database has no tokens:"
             f" anybody could use it{missing}; make one with `tenantbase token create`, or add"
             " --insecure if that is intended"
         )
@@ -210,12 +212,14 @@ def _watch_for_shutdown(stop: asyncio.Event, last_resort: ExitTimer, shutdown_pi
     loop.add_reader(shutdown_pipe, pipe_closed)
 
 
-def web_settings(config: Config, certificates: Certificates | None = None) -> WebSettings:
-    """The web layer's part of the configuration."""
+def web_settings(
+    config: Config, certificates: Certificates | None = None, listening: Listening | None = None
+) -> WebSettings:
+    """The web layer's part of the configuration; without ``listening``, of a server on loopback."""
     return WebSettings(
         tls=None if certificates is None else certificates.context,
-        loopback=config.loopback,
-        may_be_open=config.loopback or config.insecure,
+        loopback=listening is None or listening.loopback,
+        may_be_open=listening is None or listening.exposed is None or config.insecure,
         allowed_hosts=frozenset(config.allowed_host),
         cors_origins=frozenset(config.cors_origin),
         trusted_proxies=config.trusted_proxy,
@@ -227,6 +231,7 @@ def web_settings(config: Config, certificates: Certificates | None = None) -> We
         body_timeout=config.body_timeout,
         keepalive_timeout=config.keepalive_timeout,
         fast_path=not config.no_fast_path,
+        console=not config.no_console,
         send_timeout=config.send_timeout,
         drain_delay=config.drain_delay,
         drain_timeout=config.drain_timeout,

@@ -22,8 +22,10 @@ from tenantbase.web.forwarding import forwarded_scheme
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.administration import Administration
 from tenantbase.web.handlers.bulk import Bulk
+from tenantbase.web.handlers.changing import Changing
+from tenantbase.web.handlers.console import Console
 from tenantbase.web.handlers.figures import Figures, Measured
-from tenantbase.web.handlers.health import Health
+from tenantbase.web.handlers.health import PROBES, Health
 from tenantbase.web.handlers.increment import Increment
 from tenantbase.web.handlers.lists import Lists
 from tenantbase.web.handlers.raw import Raw
@@ -46,8 +48,6 @@ from tenantbase.web.transport.turns import Turns
 log = logging.getLogger("tenantbase.web")
 
 _WHOLE_SERVER: Final = ("/", "*")  # targets of OPTIONS (RFC 9110, section 9.3.7)
-
-_PROBES: Final = ("/health-check", "/livez")
 DATABASE: Final = web.AppKey("database", Database)
 CALLERS: Final = web.AppKey("callers", Callers)
 GUARD: Final = web.AppKey("guard", Guard)
@@ -77,16 +77,20 @@ def create_app(
         measured: what the figures are made from; None: there are none.
     """
     guard = Guard(settings)
-    callers = Callers(database, rates or Rates(), may_be_open=settings.may_be_open)
+    rates = rates or Rates()
+    lifecycle.connections.figures = rates.figures = database.figures
+    callers = Callers(database, rates, may_be_open=settings.may_be_open)
     unread = lifecycle.connections.unread
     unread.limit = settings.max_inflight_bytes
     lifecycle.limit = settings.max_requests
     answering = partial(sending.answering, unread=unread)
     parser = ParserProcess()
-    turns = Turns()  # to render a piece of a list
+    # To make a piece of a list or of a bulk read.
+    turns = Turns(lambda streams: lifecycle.active - lifecycle.idling > streams)
     values = Values(database, settings, parser)
     bulk = Bulk(database, settings, parser, unread, callers, turns)
     increment = Increment(database, settings)
+    changing = Changing(database, settings)
     lists = Lists(database, unread, callers, turns)
     raw = Raw(database, settings, parser)
     health = Health(database, lifecycle)
@@ -94,7 +98,7 @@ def create_app(
     administration = Administration(database, settings, callers)
     description = Description(settings)
     figures = Figures(database, health, measured)
-    lifecycle.connections.figures = database.figures
+    console = Console(serves=settings.console)
 
     # Reserve a quarter for small bodies, unless the rest could not hold the largest body.
     spare = max(0, settings.max_inflight_bytes - settings.max_request_bytes)
@@ -115,6 +119,9 @@ def create_app(
         web.post("/set-values", answering(bulk.set)),
         web.post("/delete-values", answering(bulk.delete)),
         web.post("/increment-value", answering(increment.increment)),
+        web.post("/touch-value", answering(changing.touch)),
+        web.post("/rename-value", answering(changing.rename)),
+        web.get("/v1/count", answering(lists.count)),
         web.get("/v1/values", answering(lists.v1_values)),
         # Any character: a key may contain slashes and line breaks.
         web.get(r"/v1/values/{key:[\s\S]*}", answering(raw.get)),
@@ -133,6 +140,8 @@ def create_app(
         web.get("/livez", answering(health.alive)),
         web.get("/openapi.json", answering(description.openapi)),
         web.get("/docs", answering(description.docs)),
+        web.get("/", answering(console.page)),
+        web.get("/assets/{name}", answering(console.asset)),
     ]
     for route in routes:
         route.kwargs["expect_handler"] = send_nothing
@@ -167,7 +176,7 @@ def _is_of_server(request: web.Request) -> bool:
 
 def _is_probe(request: web.Request) -> bool:
     """Whether it asks for the state of the server, which is answered at any load."""
-    return request.path in _PROBES or _is_of_server(request)
+    return request.path in PROBES or _is_of_server(request)
 
 
 def _name_client(request: web.Request, guard: Guard, lifecycle: Lifecycle) -> None:
@@ -213,7 +222,7 @@ def _boundary(
             if preflight := guard.preflight(request.method, request.headers):
                 return await respond(request, preflight)
             if _is_of_server(request):
-                return await respond(request, await health.options())
+                return await respond(request, await health.options(request.raw_path))
             identify(request, callers)
             return await handler(request)
         except (ConnectionError, asyncio.CancelledError):

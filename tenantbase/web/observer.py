@@ -40,6 +40,7 @@ _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", O
 _STATUSES: Final = (*(status.value for status in HTTPStatus), CLIENT_GONE)
 _STATUS_PLACES: Final = {status: place for place, status in enumerate(_STATUSES)}
 _ODD_STATUS: Final = _STATUS_PLACES[500]  # none that is not listed is ever sent
+_FAILURES: Final = (500, 503)
 _SUM: Final = len(REQUEST_BOUNDS) + 1  # of a histogram's cells, that of the sum
 _ALL: Final = ALL_REQUESTS.first
 _BEGAN: Final = web.RequestKey("began", int)
@@ -121,11 +122,17 @@ class RequestCells:
         return self._series.get((method, route)) or self._series[OTHER_METHOD, UNMATCHED]
 
     def counts(self, cells: list[int]) -> Iterator[tuple[Series, int, int]]:
-        """Every series with a status that it has had, and how often."""
+        """Every series that has had requests, with each status that it has had, and how often.
+
+        The server's own failures are there before the first one: Prometheus cannot see an increase
+        of what was not there before.
+        """
         for series in self._series.values():
-            for place, status in enumerate(_STATUSES):
-                if count := cells[series.statuses + place]:
-                    yield series, status, count
+            counts = cells[series.statuses : series.statuses + len(_STATUSES)]
+            if any(counts):
+                for status, count in zip(_STATUSES, counts, strict=True):
+                    if count or status in _FAILURES:
+                        yield series, status, count
 
 
 class Observer:

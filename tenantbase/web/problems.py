@@ -18,6 +18,7 @@ from tenantbase.errors import (
     ConditionFailed,
     Forbidden,
     InvalidRequest,
+    NoSuchKey,
     NoSuchTenant,
     OutcomeUnknown,
     Overloaded,
@@ -117,6 +118,7 @@ _TABLE: Final[dict[type[BaseException], Row]] = {
     Unauthenticated: Row(401, ProblemType.UNAUTHENTICATED, "A token is required"),
     Forbidden: Row(403, ProblemType.FORBIDDEN, "The token does not allow this"),
     CrossOrigin: Row(403, ProblemType.CROSS_ORIGIN_WRITE, "Write from another origin"),
+    NoSuchKey: NO_SUCH_KEY,
     NoSuchRoute: Row(404, ProblemType.NO_SUCH_ROUTE, "No such route"),
     NoSuchTenant: Row(404, ProblemType.NO_SUCH_TENANT, "No such tenant"),
     web.HTTPNotFound: Row(404, ProblemType.NO_SUCH_ROUTE, "No such route"),
@@ -148,7 +150,7 @@ _TABLE: Final[dict[type[BaseException], Row]] = {
     StoreFull: Row(507, ProblemType.DISK_FULL, "The disk is full"),
 }
 
-KINDS: Final[dict[str, Row]] = {row.type: row for row in (NO_SUCH_KEY, _INTERNAL, *_TABLE.values())}
+KINDS: Final[dict[str, Row]] = {row.type: row for row in (_INTERNAL, *_TABLE.values())}
 
 _ROUTER_DETAILS: Final[dict[type[BaseException], str]] = {
     web.HTTPNotFound: "there is nothing at this path",

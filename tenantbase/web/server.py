@@ -23,8 +23,8 @@ from tenantbase.web.naming import CONTEXT, X_REQUEST_ID, context_of
 from tenantbase.web.observer import Observer
 from tenantbase.web.problems import HeaderTooLong, TargetTooLong
 from tenantbase.web.responses import common_headers
+from tenantbase.web.semantics.cutting import pieces
 from tenantbase.web.semantics.expectations import without_early_invitation
-from tenantbase.web.semantics.upgrades import pieces
 from tenantbase.web.sending import error_response
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.acceptor import Acceptor

@@ -37,6 +37,7 @@ from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
+from tenantbase.listing import KeyRange, Place
 from tenantbase.lookup import CacheStatus
 from tests.servers import MemcachedProcess, let_pass
 
@@ -714,6 +715,9 @@ async def test_waiting_writes_hold_a_bounded_amount_of_memory(cluster: Cluster) 
     assert held <= QUEUE_BYTES
     assert 50 < len(refused) < 110
     assert {type(write.exception()) for write in refused} == {Overloaded}
+    with pytest.raises(Overloaded):
+        node.cache.check_room("default/", len(changes))
+    node.cache.check_room("default/", 1)
     small = node.cache.write(Set("default/k", b"1", JSON))  # for which there is still room
     await asyncio.sleep(0)
     assert not small.done()
@@ -798,10 +802,11 @@ async def test_a_listing_is_complete_and_in_byte_order(node: Node) -> None:
     keys = [f"default/{n:04}" for n in range(600)]
     keys += ["default/é", "default/z", "default/\U0001f600", "default/Z"]
     await node.cache.write(*(Set(key, b"1", JSON) for key in keys))
-    pieces = [piece async for piece, _ in node.cache.scan()]
+    pieces = [piece async for piece, _ in node.cache.scan(KeyRange())]
     assert [entry.key for piece in pieces for entry in piece] == sorted(keys, key=str.encode)
     assert len(pieces) > 2
-    limited = [piece async for piece, _ in node.cache.scan("default/0", "default/0007", limit=300)]
+    later = KeyRange("default/0").after(Place("default/0007"))
+    limited = [piece async for piece, _ in node.cache.scan(later, limit=300)]
     assert [entry.key for piece in limited for entry in piece] == keys[8:308]
 
 

@@ -128,6 +128,25 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/process/supervisor.py",
+        ["tests/process/test_notifications.py"],
+        {
+            "alive-although-all-workers-hang": (
+                "worker.ready and worker.silent < half for",
+                "worker.ready for",
+            ),
+            "a-reload-never-ends": (
+                "                os.kill(worker.pid, signal.SIGHUP)\n        self._notifier.ready()\n",
+                "                os.kill(worker.pid, signal.SIGHUP)\n",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/process/notifier.py",
+        ["tests/process/test_notifications.py"],
+        {"an-abstract-address-is-a-path": ('address.startswith("@")', "False")},
+    ),
+    **of(
+        "tenantbase/process/supervisor.py",
         [
             "tests/process/test_supervisor.py::test_a_signal_right_after_the_fork_is_the_workers_own",
             "tests/process/test_supervisor.py::test_the_pause_before_a_replacement_grows",

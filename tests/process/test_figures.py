@@ -8,10 +8,12 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from tenantbase.client import Client
 from tests.app_server import AppServer
 from tests.servers import poll
 from tests.wire import connect, receive, request
@@ -65,6 +67,9 @@ def test_requests_are_counted_by_route_method_and_status(server: AppServer) -> N
     assert count(route="/get-value", status="404") == ABSENT
     assert count(route="/get-values", method="POST") == LARGE
     assert count(route="unmatched") == BAD
+    (requests,) = (each for each in scraped(server).values() if each.name.endswith("http_requests"))
+    failures = [each for each in requests.samples if each.labels["status"] in ("500", "503")]
+    assert failures and not any(each.value for each in failures)
     durations = "tenantbase_http_request_duration_seconds"
     assert value(server, durations + "_count", route="/get-value") == GETS + ABSENT
     assert value(server, durations + "_bucket", route="/get-value", le="+Inf") == GETS + ABSENT
@@ -99,7 +104,9 @@ def test_gauges_are_those_of_all_workers(server: AppServer) -> None:
         assert value(server, "tenantbase_http_connections") >= len(opened)
         with connect(server.port) as watcher:
             watcher.sendall(request("GET", "/v1/watch"))
-            assert b"watching" in watcher.recv(4096) + watcher.recv(4096)
+            received = b""
+            while b"watching" not in received:
+                received += watcher.recv(4096)
             assert value(server, "tenantbase_watchers") == 1
             assert server.ask("GET", "/v1/stats").json["watchers"] == 1
     finally:
@@ -120,6 +127,7 @@ def test_every_name_is_documented(server: AppServer) -> None:
 
 
 def test_stats(server: AppServer) -> None:
+    poll(lambda: value(server, "tenantbase_entries") == 1, "the expired entry is swept")
     stats = server.ask("GET", "/v1/stats").json
     requests, cache, store = stats["requests"], stats["cache"], stats["store"]
     assert requests["total"] >= GETS + ABSENT + LARGE + BAD
@@ -130,6 +138,16 @@ def test_stats(server: AppServer) -> None:
     assert store["entries"] == 1 and store["bytes"] == 2 and store["commits"] >= 2
     assert store["database_bytes"] > 0 and store["log_bytes"] > 0
     assert stats["workers"] == 2 and stats["connections"] >= 1 and stats["uptime_seconds"] > 0
+
+
+async def test_the_client_has_the_same_figures(server: AppServer) -> None:
+    async with Client(server.base_url) as client:
+        stats = await client.stats()
+    document = server.ask("GET", "/v1/stats").json
+    shapes = {name: getattr(stats, name) for name in stats.__struct_fields__}
+    assert shapes.keys() == document.keys()
+    assert msgspec.to_builtins(stats.cache) == document["cache"]
+    assert stats.requests.total < document["requests"]["total"]
 
 
 def test_counters_never_go_backwards_when_a_worker_is_killed(server: AppServer) -> None:

@@ -75,6 +75,7 @@ async def test_each_request_is_observed_once(tmp_path: Path, fast: bool) -> None
     counted = {
         (series.method, series.route, status): count
         for series, status, count in REQUEST_CELLS.counts(figures)
+        if count
     }
     assert counted == Counter(expected)
     for route, histogram in REQUEST_CELLS.durations.items():

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Final, Never
 
-from tenantbase.commands import Delete, Removal, Set, Sweep, Transaction
+from tenantbase.commands import Delete, Removal, Sweep, Transaction
 from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from tenantbase.figures import CHECKPOINT_DURATION, COMMIT_DURATION, COMMIT_WRITES
 from tenantbase.interfaces.sqlite.apply import Outcome, apply, find_damage
@@ -38,6 +38,9 @@ WriteLock = Callable[[], AbstractContextManager[object]]
 _CHECKPOINT_PAGES: Final = 2_000
 _PAGE_BYTES: Final = 4_096
 _MOST_PAGES: Final = 1_073_741_823  # SQLite's own limit; it ignores a higher one
+_KEPT_LOG_BYTES: Final = (
+    64 << 20
+)  # a larger log, after a long reader or write, gives its space back
 _INDEX_LOOK_SECONDS: Final = 600.0
 _MOST_DAMAGED_ROWS: Final = 10_000  # the most damaged rows remembered; with more, sweeping stops
 _PATIENCE_SECONDS: Final = 0.02  # a checkpoint's wait for readers, during which writers wait for it
@@ -156,7 +159,9 @@ class Committer:
             with self._lock():
                 if self.trouble() is None:
                     full, self._refused_full = self._refused_full, False
-                    if full or not self._checkpoint(connection, "RESTART"):
+                    grown = self._reserve.log_size() > _KEPT_LOG_BYTES
+                    mode = "TRUNCATE" if grown else "RESTART"
+                    if full or not self._checkpoint(connection, mode):
                         self._make_room(connection)
         except OSError:
             return False  # never checkpoint without the lock
@@ -297,7 +302,7 @@ class Committer:
             return self._refused(taken, error)
         if ticket is not None:
             seqlock.commit(ticket)
-        self._pages += rows + _value_bytes(transactions) // _PAGE_BYTES
+        self._pages += rows + change_log.value_bytes // _PAGE_BYTES
         return GroupResult(outcomes, ticket)
 
     def _rebuild_index(self, connection: sqlite3.Connection, seqlock: Seqlock[Ticket]) -> None:
@@ -386,12 +391,6 @@ def _is_definite(error: Exception) -> bool:
 
 def _only_deletes(transaction: Transaction) -> bool:
     return all(isinstance(command, Removal) for command in transaction)
-
-
-def _value_bytes(transactions: Sequence[Transaction]) -> int:
-    return sum(
-        len(command.value) for each in transactions for command in each if isinstance(command, Set)
-    )
 
 
 def _none_made(taken: Sequence[bool], kind: type[StoreError], text: str) -> GroupResult[Never]:

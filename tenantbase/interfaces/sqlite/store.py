@@ -34,9 +34,11 @@ from tenantbase.interfaces.sqlite.connection import Connection
 from tenantbase.interfaces.sqlite.driver_errors import unavailable
 from tenantbase.interfaces.sqlite.readers import NO_ANSWER, Readers
 from tenantbase.interfaces.sqlite.recovery import WalMark
-from tenantbase.interfaces.sqlite.sizes import size_of
+from tenantbase.interfaces.sqlite.sizes import size_of, troubles_of
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, StoreSize, Ticket
 from tenantbase.lanes import LaneOf, one_lane
+from tenantbase.listing import EntryMeta, Folded, KeyRange
+from tenantbase.scope import ScopedKey
 from tenantbase.troubles import Trouble, Troubles
 
 log = logging.getLogger("tenantbase")
@@ -189,16 +191,22 @@ class SqliteStore:
         return results
 
     async def scan(
-        self, prefix: str, after: str, limit: int, max_bytes: int, now: float
-    ) -> tuple[list[Entry], bool]:
-        lane = self._lane_of(prefix)
-        return await self._read(sql_queries.scan, prefix, after, limit, max_bytes, now, lane=lane)
+        self, wanted: KeyRange, limit: int, max_bytes: int, now: float
+    ) -> tuple[list[Entry | Folded], bool]:
+        lane = self._lane_of(wanted.prefix)
+        return await self._read(sql_queries.scan, wanted, limit, max_bytes, now, lane=lane)
 
-    async def scan_keys(
-        self, prefix: str, after: str, limit: int, now: float
-    ) -> tuple[list[Entry], bool]:
-        lane = self._lane_of(prefix)
-        return await self._read(sql_queries.scan, prefix, after, limit, None, now, lane=lane)
+    async def scan_meta(
+        self, wanted: KeyRange, limit: int, now: float
+    ) -> tuple[list[EntryMeta | Folded], bool]:
+        lane = self._lane_of(wanted.prefix)
+        return await self._read(sql_queries.scan_meta, wanted, limit, now, lane=lane)
+
+    async def count(
+        self, wanted: KeyRange, limit: int, now: float
+    ) -> tuple[int, int, ScopedKey | None]:
+        lane = self._lane_of(wanted.prefix)
+        return await self._read(sql_queries.count, wanted, limit, now, lane=lane)
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         return await self._read(sql_queries.changes, after, limit)
@@ -210,7 +218,16 @@ class SqliteStore:
         return await self._read(read_access, known)
 
     async def size(self) -> StoreSize:
-        return await self._read(size_of, self._committer.path)
+        size = await self._read(size_of, self._committer.path)
+        for trouble, detail in troubles_of(size, self._committer.path).items():
+            if detail is None:
+                self._troubles.over(trouble)
+            else:
+                self._troubles.met(trouble, detail)
+                if trouble is Trouble.LOG_GROWS and not self._closed:
+                    # There may be no further write, whose checkpoint would end it.
+                    self._start(self._checkpoint(anyway=True))
+        return size
 
     async def check(self) -> None:
         try:
@@ -298,9 +315,9 @@ class SqliteStore:
             self._start(self._checkpoint())
         return replace(written, waited=waited) if waited else written
 
-    async def _checkpoint(self) -> None:
+    async def _checkpoint(self, *, anyway: bool = False) -> None:
         async with self._writing:
-            if not self._closed and self._committer.wants_checkpoint:
+            if not self._closed and (anyway or self._committer.wants_checkpoint):
                 await self._writer.run(self._committer.checkpoint)
 
     async def _close(self) -> None:

@@ -15,8 +15,9 @@ from tenantbase.commands import Applied
 from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row
-from tenantbase.interfaces.sqlite.queries import ALIVE, DELETED, prefix_range
+from tenantbase.interfaces.sqlite.queries import ALIVE, DELETED
 from tenantbase.interfaces.sqlite.usage import Usage, rows_under
+from tenantbase.listing import prefix_range
 from tenantbase.scope import Scope, tenant_of
 
 # A prefix with no more keys than this has them deleted one by one, each with a line in the change

@@ -27,6 +27,7 @@ MAX_BODY_BYTES: Final = 16_384
 # handlers of the plain routes ignore them.
 _GENERAL: Final = frozenset(
     {
+        "cache-control",
         "content-encoding",
         "expect",
         "if-match",
