@@ -8,6 +8,8 @@ from contextvars import ContextVar
 from random import getrandbits
 from typing import Final, NamedTuple
 
+from tenantbase.stages import Span
+
 MAX_ID_CHARACTERS: Final = 128
 # Characters that mean nothing in a log, a shell or a page. Ids of common systems have no others.
 _ID: Final = re.compile(rf"[0-9A-Za-z._~:/+=@-]{{1,{MAX_ID_CHARACTERS}}}")
@@ -42,17 +44,19 @@ class RequestContext:
     Attributes:
         echoed: the answer has the id: the client sent one, even if it was not taken over.
         trace: None if there is no valid ``traceparent``.
+        waits: what it has waited for so far, if a task answers it (``waits.py``).
     """
 
-    __slots__ = ("echoed", "trace", "tracestate", "_id")
+    __slots__ = ("echoed", "trace", "tracestate", "waits", "_id")
 
     def __init__(
         self, ids: Sequence[str] = (), traceparents: Sequence[str] = (), tracestate: str = ""
     ) -> None:
         self.echoed = bool(ids)
-        self._id = ids[0] if len(ids) == 1 and _ID.fullmatch(ids[0]) else None
+        self._id = ids[0] if len(ids) == 1 and is_safe_id(ids[0]) else None
         self.trace = parse_traceparent(traceparents[0]) if len(traceparents) == 1 else None
         self.tracestate = tracestate
+        self.waits: list[Span] = []
 
     @property
     def id(self) -> str:
@@ -64,6 +68,11 @@ class RequestContext:
 
 CURRENT: Final[ContextVar[RequestContext | None]] = ContextVar("request", default=None)
 """The request that the running task works for, where it works for one."""
+
+
+def is_safe_id(text: str) -> bool:
+    """Whether this can be the id of a request."""
+    return _ID.fullmatch(text) is not None
 
 
 def parse_traceparent(text: str) -> Trace | None:

@@ -21,6 +21,8 @@ class Trouble(StrEnum):
     DISK_FULL = "disk full"
     DISK_ERRORS = "disk errors"
     READS_HANG = "reads hang"
+    DISK_NEARLY_FULL = "disk nearly full"
+    LOG_GROWS = "log grows"
 
 
 # A trouble that has not been met for this many seconds is over. A full disk refuses only writes

@@ -15,8 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from tests import wire
+from tests.servers import free_port
 
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0  # long enough for a busy machine
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
@@ -28,7 +29,7 @@ def clean_environment(**variables: str) -> dict[str, str]:
 class AppServer:
     """A server on 127.0.0.1. As a context manager it is started on entry and stopped on exit.
 
-    The first start takes any free port; later starts take the same one.
+    The first start takes a free port; later starts take the same one.
 
     Args:
         database: its file.
@@ -58,6 +59,7 @@ class AppServer:
         self._options = options
         self._own_group = own_group
         self._environment = clean_environment(**(environment or {}))
+        self._free_port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr = TemporaryFile()
 
@@ -102,7 +104,11 @@ class AppServer:
 
     @property
     def port(self) -> int:
-        return int(self.base_url.rpartition(":")[2] or 0)
+        """Where it listens, or is going to."""
+        if self.base_url:
+            return int(self.base_url.rpartition(":")[2])
+        self._free_port = self._free_port or free_port()
+        return self._free_port
 
     @property
     def stderr(self) -> str:

@@ -21,6 +21,7 @@ from tenantbase.process.wiring import Memcached, open_cache
 from tenantbase.process.worker import web_settings as settings_of
 from tenantbase.scope import DEFAULT
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
+from tenantbase.web.handlers.figures import Measured
 from tenantbase.web.observer import Observer
 from tests.servers import FaultProxy, MemcachedProcess
 from tests.wire import Answer, Headers, Wire, request
@@ -43,20 +44,26 @@ def service(
 
 
 def opened(
-    database: Path, memcached: MemcachedProcess | FaultProxy | str | None = None, **options: Any
+    database: Path,
+    memcached: MemcachedProcess | FaultProxy | str | None = None,
+    figures: Any = None,
+    **options: Any,
 ) -> AbstractAsyncContextManager[Cache]:
     """Open the policy on a database, which is created if it does not exist.
 
     Args:
         memcached: the memcached to use, or its address; None: nothing is cached.
+        figures: where this process counts, a memoryview.
         options: of `Config`. The cache's default timeout is generous: a slow machine must not turn
             hits into misses.
     """
     config = Config(database=database, **{"cache_timeout": 5.0, **options})
     if memcached is None:
-        return open_cache(config)
+        return open_cache(config, figures=figures)
     address = memcached if isinstance(memcached, str) else memcached.address
-    return open_cache(config, Memcached(MemcacheAddress.parse(address), _MAX_ITEM_BYTES))
+    return open_cache(
+        config, Memcached(MemcacheAddress.parse(address), _MAX_ITEM_BYTES), figures=figures
+    )
 
 
 class Server:
@@ -122,6 +129,7 @@ async def served(
     port: int = 0,
     prepare: Callable[[web.Application], None] = lambda app: None,
     observer: Observer | None = None,
+    measured: Measured | None = None,
 ) -> AsyncIterator[Server]:
     """Run a server of this cache on 127.0.0.1 inside the block.
 
@@ -129,13 +137,14 @@ async def served(
         port: the port to listen on; 0: a free one.
         prepare: called with the application before it is served.
         observer: told of each request that has ended.
+        measured: what figures are made from.
     """
     settings = settings or web_settings()
     with socket.create_server(("127.0.0.1", port), backlog=128) as listener:
         server = Server(cache, Lifecycle())
         server.port = listener.getsockname()[1]
         database = service(cache, settings, heartbeat=heartbeat)
-        app = create_app(database, settings, server.lifecycle, observer=observer)
+        app = create_app(database, settings, server.lifecycle, observer=observer, measured=measured)
         prepare(app)
         async with serving(app, [listener], server.lifecycle, settings):
             yield server

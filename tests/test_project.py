@@ -48,10 +48,16 @@ LEAVES = {
         "outage",
     ),
     *("owned_files", "pem", "problem_types", "request_context", "scope", "secret", "troubles"),
-    "withheld",
+    *("stages", "waits", "withheld"),
 }
 # The modules of interfaces/ that are not drivers: Protocols and addresses.
-ABSTRACT = {"interfaces", "interfaces.store", "interfaces.cache", "interfaces.memcached.address"}
+ABSTRACT = {
+    "interfaces",
+    "interfaces.store",
+    "interfaces.cache",
+    "interfaces.memcached.address",
+    "interfaces.tracing",
+}
 # The rooms that each room may import, besides itself, the leaves and the abstract interfaces.
 ROOMS: dict[str, set[str]] = {
     "interfaces": set(),
@@ -72,6 +78,8 @@ LIBRARIES = {
     "aiosqlite": {"interfaces.sqlite.connection"},
     "aiomcache": {"interfaces.memcached.client"},
     "aiohttp": {"web", "client"},
+    "opentelemetry": {"interfaces.otel.tracer"},
+    "sentry_sdk": {"interfaces.sentry.reporter"},
     "prometheus_client": {"metrics.families"},
 }
 READS_ENVIRONMENT = {"process.config", "cli.options"}

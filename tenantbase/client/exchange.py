@@ -19,6 +19,7 @@ from aiohttp.client_middlewares import ClientHandlerType
 from yarl import URL
 
 from tenantbase.client.errors import ClientError, ConnectionFailed, NotTrusted, OutcomeUnknown
+from tenantbase.client.naming import with_request_id
 from tenantbase.client.retrying import Answer, Interrupted, Retries, failure_of, may_retry
 from tenantbase.client.settings import Settings
 
@@ -90,7 +91,7 @@ class Exchange:
         try:
             async with self._watching.get(
                 self.url(target),
-                headers={**self._headers, **headers},
+                headers=with_request_id({**self._headers, **headers}),
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=self._settings.connect_timeout, sock_read=silence
                 ),
@@ -194,7 +195,7 @@ class Exchange:
                     if body is not None and len(body) >= _PIECEWISE_FROM_BYTES
                     else body
                 ),
-                headers={**self._headers, **headers},
+                headers=with_request_id({**self._headers, **headers}),
                 timeout=aiohttp.ClientTimeout(
                     total=seconds, sock_connect=self._settings.connect_timeout
                 ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from time import monotonic_ns
 from typing import Final, TypeVar
 
 from tenantbase.access import Access
@@ -27,7 +28,9 @@ from tenantbase.lanes import LaneOf, one_lane
 from tenantbase.listing import Item, KeyRange, place_of
 from tenantbase.lookup import Lookup
 from tenantbase.scope import ScopedKey
+from tenantbase.stages import Stage
 from tenantbase.troubles import Trouble
+from tenantbase.waits import note
 
 Ticket = TypeVar("Ticket", bound=WriteTags)
 
@@ -182,12 +185,14 @@ class Cache:
         piece: list[Item]
         while more and (limit is None or limit > 0):
             size = _SCAN_ENTRIES if limit is None else min(limit, _SCAN_ENTRIES)
+            began = monotonic_ns()
             if values:
                 found, more = await self._store.scan(wanted, size, _SCAN_BYTES, self._clock())
                 piece = list(found)
             else:
                 described, more = await self._store.scan_meta(wanted, size, self._clock())
                 piece = list(described)
+            note(Stage.DATABASE, began)
             if limit is not None:
                 limit -= len(piece)
             if piece:

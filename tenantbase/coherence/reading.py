@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from itertools import chain
 from operator import itemgetter
+from time import monotonic_ns
 from typing import Final, NamedTuple, cast
 
 from tenantbase.coherence.authority import Authority, Tag, Tags
@@ -27,10 +28,12 @@ from tenantbase.interfaces.cache import LEFT_OUT, Memcache
 from tenantbase.interfaces.store import Store
 from tenantbase.lanes import LaneOf
 from tenantbase.lookup import CacheStatus, Lookup
+from tenantbase.stages import Stage
+from tenantbase.waits import note
 
 _BATCH_KEYS: Final = 256
 _SELECTS: Final = 8  # queries in flight at most
-_LARGE_ITEM_BYTES: Final = 64 << 10  # smaller ones are opened sooner than handed to a thread
+_LARGE_ITEM_BYTES: Final = 8 << 10  # smaller ones are opened sooner than handed to a thread
 _SHARED: Final = ""  # the lane of batches with keys of several lanes, which were chosen fairly
 _NO_KEYS: Final[Set[str]] = frozenset()
 _NONE_OPENED: Final[Mapping[bytes, Entry | None | Verdict]] = {}
@@ -205,11 +208,14 @@ class ReadThrough:
         """What memcached has under these names; None if it cannot be asked."""
         if not names:
             return {}
+        began = monotonic_ns()
         try:
             return await memcache.get_many(names)
         except CacheUnavailable as error:
             self._figures[CACHE_FAILURES[error.reason]] += 1
             return None
+        finally:
+            note(Stage.MEMCACHED, began)
 
     async def _open(
         self,
@@ -268,11 +274,15 @@ class ReadThrough:
             else:
                 joined[key] = in_flight
         read: Mapping[str, _Loaded] = {}
+        began = monotonic_ns()
         if wanted := [*own, *asked.direct]:
             try:
                 selected = self._selects.submit((lane, wanted))
                 self._deadlines.watch(selected, None)
-                read = await selected
+                try:
+                    read = await selected
+                finally:
+                    note(Stage.DATABASE, began)
             except Exception as error:  # of any kind: callers that joined must not wait forever
                 for load in own.values():
                     _settle(self._loads.pop(load), error)
@@ -284,7 +294,9 @@ class ReadThrough:
             if not isinstance(entry, StoreError):
                 self._filler.offer(fills, *load, entry, asked.now)
         if fills:
+            began = monotonic_ns()
             await self._filler.store(fills)
+            note(Stage.MEMCACHED, began)
         loaded = {key: _lookup(read[key], CacheStatus.MISS) for key in own}
         loaded.update((key, _lookup(read[key], CacheStatus.BYPASS)) for key in asked.direct)
         for key, future in joined.items():

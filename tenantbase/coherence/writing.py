@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from time import monotonic_ns
 from typing import Final, TypeVar
 
 from tenantbase.coherence.authority import WriteTags
@@ -26,6 +27,8 @@ from tenantbase.errors import Overloaded
 from tenantbase.figures import COMMITS
 from tenantbase.interfaces.store import GroupResult, Seqlock, Store
 from tenantbase.lanes import LaneOf
+from tenantbase.stages import Stage
+from tenantbase.waits import note, note_write
 
 Ticket = TypeVar("Ticket", bound=WriteTags)
 
@@ -106,7 +109,9 @@ class WriteThrough:
     async def _write_group(
         self, group: Sequence[PendingWrite]
     ) -> Sequence[tuple[Applied, ...] | Exception] | Unfinished[tuple[Applied, ...]]:
+        began = monotonic_ns()
         result = await self._commit(group, self._clock())
+        note_write(began, result.waited)
         for pending in group:
             pending.settled = True
         # None: withdrawn, and no caller waits for the answer.
@@ -122,7 +127,9 @@ class WriteThrough:
     async def _store_fills(
         self, fills: list[Fill], outcomes: list[tuple[Applied, ...] | Exception]
     ) -> list[tuple[Applied, ...] | Exception]:
+        began = monotonic_ns()
         await self._filler.store(fills)
+        note(Stage.MEMCACHED, began)
         return outcomes
 
     def _fills(self, group: Sequence[PendingWrite], result: GroupResult[WriteTags]) -> list[Fill]:

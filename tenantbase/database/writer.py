@@ -25,6 +25,7 @@ from tenantbase.entry import check_key, check_keys, check_text, expiry
 from tenantbase.errors import Forbidden, InvalidRequest
 from tenantbase.json_requests import Read, SetValue, check_count, place
 from tenantbase.scope import Scope, ScopedKey
+from tenantbase.waits import delivering
 
 
 class Writer(Reader):
@@ -345,7 +346,8 @@ class Writer(Reader):
     ) -> None:
         def deliver(written: asyncio.Future[tuple[Applied, ...]]) -> None:
             error = written.exception()
-            receive(written.result()[0] if error is None else error)
+            with delivering(written):
+                receive(written.result()[0] if error is None else error)
 
         self._write(scope, command).add_done_callback(deliver)
 

@@ -64,10 +64,12 @@ class GroupResult(msgspec.Struct, Generic[Ticket_co], frozen=True):
         outcomes: for each transaction, in order, what its commands did, or why it failed; None for
             one that was withdrawn.
         ticket: the write that was committed on the seqlock; None when nothing changed.
+        waited: how long the group waited for a checkpoint to end, in nanoseconds.
     """
 
     outcomes: list[tuple[Applied, ...] | TenantbaseError | None]
     ticket: Ticket_co | None
+    waited: int = 0
 
 
 class StoreSize(msgspec.Struct, frozen=True):
@@ -150,7 +152,7 @@ class Store(Protocol):
         """Tenants and tokens; None if their version is still ``known``, which costs little."""
 
     async def size(self) -> StoreSize:
-        """How large the database is."""
+        """How large the database is. Also notes in ``troubles`` if it lacks space."""
 
     async def check(self) -> None:
         """Check that the store can serve reads and writes.

@@ -17,7 +17,12 @@ from tenantbase.errors import ConfigError
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.process import option_types as read
 from tenantbase.process.endpoints import Endpoint, TcpEndpoint
-from tenantbase.process.environment import INJECTOR, is_injected_address, unknown_variables
+from tenantbase.process.environment import (
+    INJECTOR,
+    is_injected_address,
+    unknown_variables,
+    wants_traces,
+)
 from tenantbase.process.option_types import LOG_LEVELS, MIB
 from tenantbase.process.options import flag, option, options_of
 from tenantbase.process.service_manager import ServiceManager
@@ -237,6 +242,7 @@ class Config:
         read.switch, False, "", "Show each tenant's entries, bytes and limits in /metrics."
     )
     no_fast_path: bool = option(read.switch, False, "", "Answer every request through aiohttp.")
+    no_console: bool = option(read.switch, False, "", "Do not serve the console at /.")
     log_level: str = option(
         read.choice(*LOG_LEVELS), "warning", "LEVEL", f"One of {', '.join(LOG_LEVELS)}."
     )
@@ -246,6 +252,15 @@ class Config:
         "auto|text|json",
         "The log on standard error; auto: text on a terminal, otherwise one JSON object a line.",
     )
+    access_log: str = option(
+        read.choice("off", "slow", "all"),
+        "slow",
+        "off|slow|all",
+        "Log a line for each request that takes longer than --slow-seconds, or for each one.",
+    )
+    slow_seconds: float = option(
+        read.seconds(3600, zero=True), 1.0, "SECONDS", "A request that takes longer is slow."
+    )
     log_keys: bool = option(
         read.switch, False, "", "Show keys in the log; values and tokens never are."
     )
@@ -254,6 +269,10 @@ class Config:
     """Not an option: a line for each environment variable that was ignored, and why."""
     manager: ServiceManager = field(default_factory=ServiceManager, compare=False)
     """Not an option: what the service manager passed."""
+    sentry_dsn: Secret | None = None
+    """Not an option, but Sentry's own variable: where errors are reported; None: nowhere."""
+    traces: bool = False
+    """Not an option: whether OpenTelemetry's own variables ask for traces."""
 
     @classmethod
     def load(cls, given: Mapping[str, object], environ: Mapping[str, str]) -> Config:
@@ -299,7 +318,14 @@ class Config:
         for one, other in (("token", "token_file"), ("token_file", "token")):
             if given.get(one) and not given.get(other):
                 values.pop(other, None)
-        config = cls(**values, ignored=tuple(ignored), manager=ServiceManager.of(environ))
+        dsn = Secret(environ.get("SENTRY_DSN", "")) or None
+        config = cls(
+            **values,
+            ignored=tuple(ignored),
+            manager=ServiceManager.of(environ),
+            sentry_dsn=dsn,
+            traces=wants_traces(environ),
+        )
         if "max_request_bytes" not in values:
             config = replace(config, max_request_bytes=max(8 * MIB, 2 * config.max_value_bytes))
         if "max_inflight_bytes" not in values:

@@ -16,8 +16,8 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final
@@ -179,6 +179,19 @@ def configure(level: str, *, as_json: bool, keys: bool) -> Output:
     threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, None)
     sys.unraisablehook = lambda args: _uncaught(args.exc_type, args.exc_value, None)
     return _output
+
+
+@contextmanager
+def reporter(handler: logging.Handler) -> Iterator[None]:
+    """Inside the block, records that are written go to this handler, too; then it is closed."""
+    if _output is not None:
+        _output.reporters.append(handler)
+    try:
+        yield
+    finally:
+        if _output is not None:
+            _output.reporters.remove(handler)
+        handler.close()
 
 
 def last_words(text: str) -> None:

@@ -15,6 +15,7 @@ from tenantbase.errors import CacheUnavailable, StoreError
 
 # In these, the text is Python's, the system's or ours, and has no place for a key or a value.
 _HARMLESS: Final = (
+    ArithmeticError,
     AssertionError,
     AttributeError,
     CacheUnavailable,
@@ -26,6 +27,7 @@ _HARMLESS: Final = (
     RecursionError,
     StoreError,
     TypeError,
+    Warning,
     sqlite3.Error,
 )
 _DECODING: Final = (UnicodeError,)  # a ValueError, whose text has the data in it

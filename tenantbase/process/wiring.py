@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from tenantbase import __version__
 from tenantbase.coherence.policy import Cache
 from tenantbase.coherence.sealed_item import CACHED_BYTES, OVERHEAD_BYTES, ItemSealer
 from tenantbase.coherence.tag_file import TagFile
@@ -28,9 +29,12 @@ from tenantbase.interfaces.sqlite.open_read_only import may_write
 from tenantbase.interfaces.sqlite.read_only import reading
 from tenantbase.interfaces.sqlite.reserve import Reserve
 from tenantbase.interfaces.sqlite.store import SqliteStore
+from tenantbase.interfaces.tracing import Tracer
 from tenantbase.owned_files import is_marked
+from tenantbase.process import logs
 from tenantbase.process.config import HEARTBEAT_SECONDS, MAX_BATCH_ENTRIES, Config
 from tenantbase.process.exit_timer import ExitTimer
+from tenantbase.process.tracebacks import summary
 from tenantbase.scope import tenant_of
 
 log = logging.getLogger("tenantbase")
@@ -46,6 +50,51 @@ class Memcached(msgspec.Struct, frozen=True):
 
     address: MemcacheAddress
     max_item_bytes: int
+
+
+@contextmanager
+def reporting(config: Config) -> Iterator[None]:
+    """Inside the block, errors in the log are reported to Sentry, if ``SENTRY_DSN`` says so.
+
+    Made in each worker: it has a thread, and the supervisor must not.
+    """
+    reporter = None
+    if config.sentry_dsn is not None:
+        try:
+            from tenantbase.interfaces.sentry.reporter import Reporter
+
+            reporter = Reporter(config.sentry_dsn, f"tenantbase@{__version__}", summary)
+        except ImportError:
+            log.warning(
+                "SENTRY_DSN is set, but errors are not reported: install tenantbase[sentry]"
+            )
+        except ValueError:
+            log.warning("SENTRY_DSN is not valid, so errors are not reported")
+    if reporter is None:
+        yield
+        return
+    with logs.reporter(reporter):
+        yield
+
+
+@contextmanager
+def tracing(config: Config) -> Iterator[Tracer | None]:
+    """The tracer that OpenTelemetry's variables ask for; None: they do not. Made in each worker."""
+    tracer = None
+    if config.traces:
+        try:
+            from tenantbase.interfaces.otel.tracer import OtelTracer
+
+            tracer = OtelTracer(__version__)
+        except ImportError:
+            log.warning(
+                "OTEL_ variables ask for traces, but there are none: install tenantbase[otel]"
+            )
+    try:
+        yield tracer
+    finally:
+        if tracer is not None:
+            tracer.close()
 
 
 @contextmanager

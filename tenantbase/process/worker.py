@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import signal
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Final
 
 from tenantbase.auth.rates import Rates
 from tenantbase.database import Database
 from tenantbase.errors import ConfigError
+from tenantbase.interfaces.tracing import Tracer
 from tenantbase.metrics.board import Board
 from tenantbase.metrics.pulse import Pulse, beating
 from tenantbase.process import logs
 from tenantbase.process.config import Config
 from tenantbase.process.exit_timer import ExitTimer
 from tenantbase.process.listening import Listening
+from tenantbase.process.space import watching_space
 from tenantbase.process.sweeper import sweeping
 from tenantbase.process.tls import Certificates
-from tenantbase.process.wiring import Memcached, limits_of, open_database
+from tenantbase.process.wiring import Memcached, limits_of, open_database, reporting, tracing
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
+from tenantbase.web.access_log import AccessLog
 from tenantbase.web.app import REQUEST_CELLS
+from tenantbase.web.forwarding import Proxies
 from tenantbase.web.handlers.figures import Measured
-from tenantbase.web.observer import Observer
+from tenantbase.web.observer import Finished, Observer
+from tenantbase.web.tracing import Tracing
 
 try:
     import uvloop
@@ -69,7 +76,7 @@ def run(
     Raises:
         TenantbaseError: the database could not be opened, or is open to other machines.
     """
-    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+    with reporting(config), asyncio.Runner(loop_factory=_new_event_loop) as runner:
         loop = runner.get_loop()
         logs.log_loop_errors(loop)
         _call_repeatedly(loop, logs.summarise, logs.SUMMARY_SECONDS)
@@ -111,12 +118,15 @@ async def _serve_until_stopped(
     settings = web_settings(config, certificates, listening)
     lifecycle = Lifecycle()
     board, slot = figures
-    rates.figures = cells = board.cells(slot)
+    cells = board.cells(slot)
     try:
         async with (
+            AsyncExitStack() as stack,
             open_database(config, memcached, figures=cells) as database,
             sweeping(database),
+            watching_space(database),
         ):
+            tracer = stack.enter_context(tracing(config))
             pulse = Pulse(board, cells, lambda: database.cache_available)
             if refuse_open and not settings.may_be_open:
                 await _check_closed(database, config, listening)
@@ -124,6 +134,9 @@ async def _serve_until_stopped(
             if not config.no_metrics:
                 observer = Observer(REQUEST_CELLS, cells)
                 measured = Measured(board, pulse, REQUEST_CELLS, config.metrics_per_tenant)
+            if config.access_log != "off" or tracer is not None:
+                observer = observer or Observer(REQUEST_CELLS)
+                _tell_of_requests(observer, config, tracer)
             app = create_app(database, settings, lifecycle, rates, observer, measured)
             with beating(pulse):
                 async with serving(app, listening.sockets, lifecycle, settings):
@@ -134,6 +147,30 @@ async def _serve_until_stopped(
                     await stop.wait()
     finally:
         last_resort.cancel()
+
+
+def _tell_of_requests(observer: Observer, config: Config, tracer: Tracer | None) -> None:
+    """Have the observer tell the access log and the tracer, as far as there are any."""
+    told: list[Callable[[Finished], object]] = []
+    least = math.inf
+    if config.access_log != "off":
+        access_log = AccessLog(
+            every=config.access_log == "all",
+            slow_seconds=config.slow_seconds,
+            keys=config.log_keys,
+            proxies=Proxies(config.trusted_proxy),
+        )
+        told.append(access_log)
+        least = access_log.least
+    if tracer is not None:
+        told.append(Tracing(tracer))
+        least = 0
+
+    def tell(finished: Finished) -> None:
+        for each in told:
+            each(finished)
+
+    observer.log_from, observer.log = least, tell
 
 
 async def _check_closed(database: Database, config: Config, listening: Listening) -> None:
@@ -194,6 +231,7 @@ def web_settings(
         body_timeout=config.body_timeout,
         keepalive_timeout=config.keepalive_timeout,
         fast_path=not config.no_fast_path,
+        console=not config.no_console,
         send_timeout=config.send_timeout,
         drain_delay=config.drain_delay,
         drain_timeout=config.drain_timeout,

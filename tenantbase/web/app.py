@@ -23,6 +23,7 @@ from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.administration import Administration
 from tenantbase.web.handlers.bulk import Bulk
 from tenantbase.web.handlers.changing import Changing
+from tenantbase.web.handlers.console import Console
 from tenantbase.web.handlers.figures import Figures, Measured
 from tenantbase.web.handlers.health import PROBES, Health
 from tenantbase.web.handlers.increment import Increment
@@ -76,13 +77,16 @@ def create_app(
         measured: what the figures are made from; None: there are none.
     """
     guard = Guard(settings)
-    callers = Callers(database, rates or Rates(), may_be_open=settings.may_be_open)
+    rates = rates or Rates()
+    lifecycle.connections.figures = rates.figures = database.figures
+    callers = Callers(database, rates, may_be_open=settings.may_be_open)
     unread = lifecycle.connections.unread
     unread.limit = settings.max_inflight_bytes
     lifecycle.limit = settings.max_requests
     answering = partial(sending.answering, unread=unread)
     parser = ParserProcess()
-    turns = Turns()  # to render a piece of a list
+    # To make a piece of a list or of a bulk read.
+    turns = Turns(lambda streams: lifecycle.active - lifecycle.idling > streams)
     values = Values(database, settings, parser)
     bulk = Bulk(database, settings, parser, unread, callers, turns)
     increment = Increment(database, settings)
@@ -94,7 +98,7 @@ def create_app(
     administration = Administration(database, settings, callers)
     description = Description(settings)
     figures = Figures(database, health, measured)
-    lifecycle.connections.figures = database.figures
+    console = Console(serves=settings.console)
 
     # Reserve a quarter for small bodies, unless the rest could not hold the largest body.
     spare = max(0, settings.max_inflight_bytes - settings.max_request_bytes)
@@ -136,6 +140,8 @@ def create_app(
         web.get("/livez", answering(health.alive)),
         web.get("/openapi.json", answering(description.openapi)),
         web.get("/docs", answering(description.docs)),
+        web.get("/", answering(console.page)),
+        web.get("/assets/{name}", answering(console.asset)),
     ]
     for route in routes:
         route.kwargs["expect_handler"] = send_nothing
@@ -216,7 +222,7 @@ def _boundary(
             if preflight := guard.preflight(request.method, request.headers):
                 return await respond(request, preflight)
             if _is_of_server(request):
-                return await respond(request, await health.options())
+                return await respond(request, await health.options(request.raw_path))
             identify(request, callers)
             return await handler(request)
         except (ConnectionError, asyncio.CancelledError):

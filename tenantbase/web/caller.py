@@ -35,7 +35,9 @@ from tenantbase.web.semantics.expectations import is_unrouted
 
 log = logging.getLogger("tenantbase.web")
 
-PUBLIC: Final = frozenset({"/health-check", "/livez", "/openapi.json", "/docs"})
+PUBLIC: Final = frozenset(
+    {"/health-check", "/livez", "/openapi.json", "/docs", "/", "/assets/{name}"}
+)
 """Routes that need no token."""
 ADMINISTRATIVE: Final = frozenset(
     {

@@ -7,6 +7,7 @@ a log there is no observer, and no request is timed.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -56,6 +57,9 @@ class Finished(NamedTuple):
         sent: bytes of the answer, with its head.
         request: aiohttp's, or on the fast path its bytes.
         context: its name; None if nothing has named it.
+        transport: its connection; None if that is gone.
+        ended: when, by ``time.monotonic_ns``.
+        lasts: it lasted as long as its client liked, as watches do.
     """
 
     method: str
@@ -65,6 +69,9 @@ class Finished(NamedTuple):
     sent: int
     request: web.BaseRequest | bytes
     context: RequestContext | None
+    transport: asyncio.BaseTransport | None
+    ended: int
+    lasts: bool
 
 
 class Series(NamedTuple):
@@ -154,6 +161,7 @@ class Observer:
         sent: int,
         request: web.BaseRequest | bytes,
         context: RequestContext | None = None,
+        transport: asyncio.BaseTransport | None = None,
     ) -> None:
         """A request has ended.
 
@@ -161,7 +169,8 @@ class Observer:
             began: when, by ``time.monotonic_ns``.
             sent: bytes of the answer.
         """
-        took = monotonic_ns() - began
+        now = monotonic_ns()
+        took = now - began
         cells = self._cells
         method, route, statuses, durations, lasts = series
         # Written out, because a call of a function would cost more than the additions.
@@ -173,7 +182,9 @@ class Observer:
             if status >= 500:
                 cells[ERRORS] += 1
         if took >= self.log_from:
-            self.log(Finished(method, route, status, took, sent, request, context))
+            self.log(
+                Finished(method, route, status, took, sent, request, context, transport, now, lasts)
+            )
 
     # aiohttp's path
 
@@ -200,4 +211,4 @@ class Observer:
         route = UNMATCHED if resource is None else resource.canonical
         series = self.requests.series(request.method, route)
         sent, context = request.writer.output_size, request.get(CONTEXT)
-        self.finished(series, status, began, sent, request, context)
+        self.finished(series, status, began, sent, request, context, request.transport)

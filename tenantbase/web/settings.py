@@ -35,6 +35,7 @@ class WebSettings:
         body_timeout: for a request body to arrive.
         keepalive_timeout: for an idle connection, or one whose request head is incomplete.
         fast_path: answer plain requests without aiohttp.
+        console: serve the console at ``/``.
         send_timeout: for a client that reads nothing of its answer.
         drain_delay: how long new connections are accepted after shutdown begins.
         drain_timeout: grace period for in-flight requests on shutdown.
@@ -54,6 +55,7 @@ class WebSettings:
     body_timeout: float
     keepalive_timeout: float
     fast_path: bool
+    console: bool
     send_timeout: float
     drain_delay: float
     drain_timeout: float

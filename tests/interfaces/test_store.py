@@ -1155,7 +1155,16 @@ async def test_a_withdrawn_transaction_is_not_committed(store: Store) -> None:
         [Granted(DeletePrefix("default/absent"))],
         [Granted(Sweep(10))],
     ],
-    ids=str,
+    ids=[
+        "empty",
+        "withdrawn",
+        "no command",
+        "delete of an absent key",
+        "unmet condition",
+        "unmet condition of a later command",
+        "prefix without keys",
+        "sweep without expired keys",
+    ],
 )
 async def test_a_group_without_changes_begins_no_write(store: Store, group: list[Granted]) -> None:
     seqlock = RecordingSeqlock()

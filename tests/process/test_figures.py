@@ -8,10 +8,12 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from tenantbase.client import Client
 from tests.app_server import AppServer
 from tests.servers import poll
 from tests.wire import connect, receive, request
@@ -102,7 +104,9 @@ def test_gauges_are_those_of_all_workers(server: AppServer) -> None:
         assert value(server, "tenantbase_http_connections") >= len(opened)
         with connect(server.port) as watcher:
             watcher.sendall(request("GET", "/v1/watch"))
-            assert b"watching" in watcher.recv(4096) + watcher.recv(4096)
+            received = b""
+            while b"watching" not in received:
+                received += watcher.recv(4096)
             assert value(server, "tenantbase_watchers") == 1
             assert server.ask("GET", "/v1/stats").json["watchers"] == 1
     finally:
@@ -134,6 +138,16 @@ def test_stats(server: AppServer) -> None:
     assert store["entries"] == 1 and store["bytes"] == 2 and store["commits"] >= 2
     assert store["database_bytes"] > 0 and store["log_bytes"] > 0
     assert stats["workers"] == 2 and stats["connections"] >= 1 and stats["uptime_seconds"] > 0
+
+
+async def test_the_client_has_the_same_figures(server: AppServer) -> None:
+    async with Client(server.base_url) as client:
+        stats = await client.stats()
+    document = server.ask("GET", "/v1/stats").json
+    shapes = {name: getattr(stats, name) for name in stats.__struct_fields__}
+    assert shapes.keys() == document.keys()
+    assert msgspec.to_builtins(stats.cache) == document["cache"]
+    assert stats.requests.total < document["requests"]["total"]
 
 
 def test_counters_never_go_backwards_when_a_worker_is_killed(server: AppServer) -> None:

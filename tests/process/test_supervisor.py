@@ -142,15 +142,13 @@ def test_a_signal_to_the_whole_group_drains_too(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == [tmp_path / "x.db"]
 
 
-def test_nothing_outlives_the_supervisor(tmp_path: Path) -> None:
-    directory = tmp_path / "tmp"
-    directory.mkdir()
+def test_nothing_outlives_the_supervisor(tmp_path: Path, short_path: Path) -> None:
     database = tmp_path / "db" / "x.db"
     database.parent.mkdir()
-    environment = {"TMPDIR": str(directory)}
+    environment = {"TMPDIR": str(short_path)}
     with AppServer(database, "--workers", "2", environment=environment) as server:
         request = SlowRequest(server)
-        (private,) = directory.iterdir()
+        (private,) = short_path.iterdir()
         children = workers(server)
         server.signal(signal.SIGKILL)
         assert request.finish() == 200  # its worker still answers

@@ -44,11 +44,9 @@ def health(server: AppServer) -> str:
 
 
 @pytest.fixture
-def private_directory(tmp_path: Path) -> Path:
+def private_directory(short_path: Path) -> Path:
     """The TMPDIR in which servers keep their private files."""
-    directory = tmp_path / "tmp"
-    directory.mkdir()
-    return directory
+    return short_path
 
 
 @pytest.fixture(scope="module")

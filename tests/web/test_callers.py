@@ -176,7 +176,7 @@ async def test_a_closed_server_asks_everybody(server: Server, database: Database
             assert answer.headers["WWW-Authenticate"] == 'Bearer realm="tenantbase"'
             refused.add(answer.body)
     assert len(refused) == 1, "one text for every reason"
-    for public in ("/health-check", "/livez", "/openapi.json", "/docs"):
+    for public in ("/health-check", "/livez", "/openapi.json", "/docs", "/"):
         assert (await server.ask("GET", public)).status == 200
     assert (await server.ask("OPTIONS", "/")).status == 204
     assert (await server.ask("GET", "/nowhere", headers=bearer(made["read"]))).status == 404

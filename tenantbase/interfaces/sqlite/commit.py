@@ -38,6 +38,9 @@ WriteLock = Callable[[], AbstractContextManager[object]]
 _CHECKPOINT_PAGES: Final = 2_000
 _PAGE_BYTES: Final = 4_096
 _MOST_PAGES: Final = 1_073_741_823  # SQLite's own limit; it ignores a higher one
+_KEPT_LOG_BYTES: Final = (
+    64 << 20
+)  # a larger log, after a long reader or write, gives its space back
 _INDEX_LOOK_SECONDS: Final = 600.0
 _MOST_DAMAGED_ROWS: Final = 10_000  # the most damaged rows remembered; with more, sweeping stops
 _PATIENCE_SECONDS: Final = 0.02  # a checkpoint's wait for readers, during which writers wait for it
@@ -156,7 +159,9 @@ class Committer:
             with self._lock():
                 if self.trouble() is None:
                     full, self._refused_full = self._refused_full, False
-                    if full or not self._checkpoint(connection, "RESTART"):
+                    grown = self._reserve.log_size() > _KEPT_LOG_BYTES
+                    mode = "TRUNCATE" if grown else "RESTART"
+                    if full or not self._checkpoint(connection, mode):
                         self._make_room(connection)
         except OSError:
             return False  # never checkpoint without the lock

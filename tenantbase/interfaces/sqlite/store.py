@@ -16,7 +16,10 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from time import monotonic_ns
 from typing import Final, Self, TypeVar, TypeVarTuple
+
+from msgspec.structs import replace
 
 from tenantbase.access import Access
 from tenantbase.entry import Entry
@@ -31,7 +34,7 @@ from tenantbase.interfaces.sqlite.connection import Connection
 from tenantbase.interfaces.sqlite.driver_errors import unavailable
 from tenantbase.interfaces.sqlite.readers import NO_ANSWER, Readers
 from tenantbase.interfaces.sqlite.recovery import WalMark
-from tenantbase.interfaces.sqlite.sizes import size_of
+from tenantbase.interfaces.sqlite.sizes import size_of, troubles_of
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, StoreSize, Ticket
 from tenantbase.lanes import LaneOf, one_lane
 from tenantbase.listing import EntryMeta, Folded, KeyRange
@@ -215,7 +218,16 @@ class SqliteStore:
         return await self._read(read_access, known)
 
     async def size(self) -> StoreSize:
-        return await self._read(size_of, self._committer.path)
+        size = await self._read(size_of, self._committer.path)
+        for trouble, detail in troubles_of(size, self._committer.path).items():
+            if detail is None:
+                self._troubles.over(trouble)
+            else:
+                self._troubles.met(trouble, detail)
+                if trouble is Trouble.LOG_GROWS and not self._closed:
+                    # There may be no further write, whose checkpoint would end it.
+                    self._start(self._checkpoint(anyway=True))
+        return size
 
     async def check(self) -> None:
         try:
@@ -284,7 +296,9 @@ class SqliteStore:
     async def _write(
         self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
     ) -> GroupResult[Ticket]:
+        began = monotonic_ns() if self._writing.locked() else 0  # a checkpoint is being made
         async with self._writing:
+            waited = monotonic_ns() - began if began else 0
             if self._closed:
                 return GroupResult([StoreUnavailable(_CLOSED) for _ in group], None)
             written = await self._writer.run(
@@ -299,11 +313,11 @@ class SqliteStore:
         if self._committer.wants_checkpoint:
             # After the answer, because it takes some fsyncs. The next write waits for it.
             self._start(self._checkpoint())
-        return written
+        return replace(written, waited=waited) if waited else written
 
-    async def _checkpoint(self) -> None:
+    async def _checkpoint(self, *, anyway: bool = False) -> None:
         async with self._writing:
-            if not self._closed and self._committer.wants_checkpoint:
+            if not self._closed and (anyway or self._committer.wants_checkpoint):
                 await self._writer.run(self._committer.checkpoint)
 
     async def _close(self) -> None:

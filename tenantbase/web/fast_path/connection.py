@@ -381,7 +381,8 @@ class FastConnection(asyncio.Protocol):
     def _observed(self, observer: Observer, status: int, sent: int) -> None:
         route = self._route
         series = self._fast_path.unparsed if route is None else self._fast_path.series[route]
-        observer.finished(series, status, self._began, sent, self._asked, self.context)
+        asked, context = self._asked, self.context
+        observer.finished(series, status, self._began, sent, asked, context, self._transport)
 
     def hand_on(self) -> None:
         """Have the request in flight answered by aiohttp, which streams large answers."""

@@ -90,7 +90,7 @@ class Bulk:
         return collection(Stream(self._found(request, given.keys)))
 
     async def _found(self, request: web.Request, keys: list[str]) -> AsyncGenerator[bytes, None]:
-        with share_of(request, self._unread) as share:
+        with share_of(request, self._unread) as share, self._turns.streaming():
             found = self._database.get_many(
                 scope_of(request),
                 keys,
@@ -101,7 +101,8 @@ class Bulk:
                 with self._callers.holding(request[CALLER], share.transport.abort):
                     async for piece in document:
                         yield piece
-                        await self._turns.take(scope_of(request).tenant)  # before the next one
+                        if len(piece) >= PIECE_BYTES:
+                            await self._turns.take(scope_of(request).tenant)  # before the next one
 
     async def set(self, request: web.Request) -> Answer:
         """``POST /set-values``"""
@@ -165,7 +166,7 @@ async def _document(
     separator = b'{"values":['
     held = bytearray()
     async for piece in pieces:
-        rest = sum([len(found.entry.value) for _, found in piece if found.entry is not None])
+        rest = share.size  # of the values
         if rest <= PIECE_BYTES:  # nearly always: nothing is worth releasing early
             documents = [
                 entry_json(key, entry) for key, each in piece if (entry := each.entry) is not None
@@ -205,7 +206,7 @@ async def _document(
                 held.clear()
             del entry, found
             share.charge(rest)
-    if held:
-        yield bytes(held)
-    ended = b'],"missing":' + msgspec.json.encode(missing) + b"}"
-    yield ended if separator == b"," else separator + ended
+    if separator != b",":
+        held += separator
+    held += b'],"missing":%b}' % msgspec.json.encode(missing)
+    yield bytes(held)

@@ -54,10 +54,14 @@ class Health:
         }
         return state(msgspec.json.encode(document), serves=not unavailable)
 
-    async def options(self) -> Answer:
-        """``OPTIONS`` for the whole server. HAProxy's ``option httpchk`` uses it as a health check."""
+    async def options(self, target: str) -> Answer:
+        """``OPTIONS`` for the whole server. HAProxy's ``option httpchk`` uses it as a health check.
+
+        Args:
+            target: ``*``, or ``/``, which is also the console's page.
+        """
         answer = await self.state()
-        return options() if answer.status == 200 else answer
+        return options(whole_server=target == "*") if answer.status == 200 else answer
 
     async def alive(self, request: web.Request) -> Answer:
         """``GET /livez``: shows that the event loop runs, even if nothing else works."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Final
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from tenantbase import __version__
 from tenantbase.database import Limits
@@ -16,11 +17,13 @@ from tenantbase.web import responses
 from tenantbase.web.answer import Answer
 from tenantbase.web.caller import ADMINISTRATIVE, PUBLIC
 from tenantbase.web.handlers.health import PROBES
+from tenantbase.web.naming import X_REQUEST_ID
 from tenantbase.web.openapi.model import KEY, TENANT, Operation, Parameter, Reply, Schema, Shape
 from tenantbase.web.openapi.operations import OPERATIONS
 from tenantbase.web.openapi.page import POLICY, page
 from tenantbase.web.openapi.schemas import Problem
 from tenantbase.web.problems import KINDS, Row
+from tenantbase.web.semantics.conditions import has_tag
 from tenantbase.web.semantics.targets import NOTHING, query
 from tenantbase.web.settings import WebSettings
 
@@ -47,18 +50,22 @@ _HEADERS: Final[dict[str, str]] = {
     "Cache-Control": "Revalidate before each use, or do not store.",
     "Content-Disposition": "`attachment`, for content that a browser might run.",
     "Content-Range": "The range of bytes, and the size of the value.",
-    "Content-Security-Policy": "The page may not load or run anything.",
-    "ETag": "The version of the entry, in quotes.",
+    "Content-Encoding": "`br` or `gzip`, if the client accepts one of them.",
+    "Content-Security-Policy": "What the page may load and run: nothing, or the console's own files.",
+    "Cross-Origin-Opener-Policy": "`same-origin`",
+    "ETag": "The version of the entry, in quotes; of a page, a digest.",
     "Link": "The next page, as `rel=next`, relative to the request target.",
     "Location": "The URL of the value, relative to the request target.",
     "RateLimit": "Requests left, and seconds until there is one (IETF draft).",
     "RateLimit-Policy": "The tenant's limit (IETF draft).",
+    "Referrer-Policy": "`no-referrer`",
     "Retry-After": "Seconds to wait before the next attempt.",
     "Vary": "`Accept-Encoding`: a large answer is compressed if the client accepts that.",
     "WWW-Authenticate": "`Bearer`",
     "X-Accel-Buffering": "`no`: proxies must not buffer events.",
     "X-Cache": "`HIT`, `MISS`, or `BYPASS`: the cache was off or unavailable, or a write was in flight.",
     "X-Content-Type-Options": "`nosniff`",
+    "X-Request-ID": "The request's id in the log: the client's, if it sent a safe one.",
 }
 
 # Descriptions of fields, by name, since a name means the same nearly everywhere.
@@ -120,12 +127,24 @@ class Description:
     async def openapi(self, request: web.Request) -> Answer:
         """``GET /openapi.json``"""
         query(request, NOTHING)
-        return responses.collection(self._json)
+        return _tagged(request, responses.collection(self._json))
 
     async def docs(self, request: web.Request) -> Answer:
         """``GET /docs``"""
         query(request, NOTHING)
-        return responses.page(self._page, POLICY)
+        return _tagged(request, responses.page(self._page, POLICY))
+
+
+def _tagged(request: web.Request, answer: Answer) -> Answer:
+    """The answer with an entity tag of its content, or 304. The tag is weak, because the answer may
+    be compressed on its way."""
+    assert isinstance(answer.body, bytes)
+    tag = f'"{hashlib.sha256(answer.body).hexdigest()[:32]}"'
+    answer.headers[responses.ETAG] = f"W/{tag}"
+    if not has_tag(request, tag):
+        return answer
+    del answer.headers[hdrs.CONTENT_TYPE]
+    return Answer(304, answer.headers)
 
 
 def description(settings: WebSettings) -> Json:
@@ -264,7 +283,7 @@ def _reply(reply: Reply) -> Json:
         "description": reply.text,
         "headers": {
             **{name: _header(name, True) for name in reply.headers},
-            **{name: _header(name, False) for name in reply.sometimes},
+            **{name: _header(name, False) for name in (*reply.sometimes, X_REQUEST_ID)},
         },
     }
     if reply.content:
@@ -317,7 +336,8 @@ def _problem(kinds: Sequence[Row]) -> Json:
         "headers": {
             name: _header(name, len(kinds) == len(having))
             for name, having in _problem_headers(kinds).items()
-        },
+        }
+        | {X_REQUEST_ID: _header(X_REQUEST_ID, True)},
         "content": {MEDIA_TYPE: {"schema": _schema(Problem), "examples": examples}},
     }
 

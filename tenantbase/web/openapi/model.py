@@ -173,6 +173,7 @@ NOT_MODIFIED: Final = Reply(
 )
 WRITTEN_HEADERS: Final = ("ETag", "Cache-Control")
 MANY_HEADERS: Final = ("Cache-Control", "Vary")
+UNCHANGED: Final = Reply(304, "You have it already.", headers=(*MANY_HEADERS, "ETag"))
 DELETED: Final = Reply(204, "Removed, or absent already.")
 
 WRITE: Final = (

@@ -17,6 +17,7 @@ from tenantbase.web.handlers.lists import NDJSON
 from tenantbase.web.handlers.values import DeleteValue, GetValue
 from tenantbase.web.openapi import schemas as shapes
 from tenantbase.web.openapi.administration import ADMINISTRATION
+from tenantbase.web.openapi.console import CONSOLE
 from tenantbase.web.openapi.figures import FIGURES
 from tenantbase.web.openapi.model import (
     BODY,
@@ -37,6 +38,7 @@ from tenantbase.web.openapi.model import (
     PREFIX,
     RANGE,
     RAW_HEADERS,
+    UNCHANGED,
     VERSION,
     WRITE,
     WRITTEN_HEADERS,
@@ -359,7 +361,10 @@ OPERATIONS: Final = (
         "Service",
         "This document",
         "",
-        (Reply(200, "OpenAPI 3.1.", {JSON: {"type": "object"}}, MANY_HEADERS),),
+        (
+            Reply(200, "OpenAPI 3.1.", {JSON: {"type": "object"}}, (*MANY_HEADERS, "ETag")),
+            UNCHANGED,
+        ),
         "curl -s localhost:8000/openapi.json",
     ),
     Operation(
@@ -374,9 +379,11 @@ OPERATIONS: Final = (
                 200,
                 "A page without scripts or external resources.",
                 {"text/html": {"type": "string"}},
-                (*MANY_HEADERS, "Content-Security-Policy", "X-Content-Type-Options"),
+                (*MANY_HEADERS, "ETag", "Content-Security-Policy", "X-Content-Type-Options"),
             ),
+            UNCHANGED,
         ),
         "curl -s localhost:8000/docs",
     ),
+    *CONSOLE,
 )
