@@ -140,6 +140,17 @@ def test_a_backup_beside_writes_is_one_version(tmp_path: Path) -> None:
     assert succeeds("check", "--database", tmp_path / "x.db") == b"ok: 20,100 entries\n"
 
 
+def test_a_database_that_never_held_an_entry(tmp_path: Path) -> None:
+    """It has tenants and a token, but no change. All commands work on it."""
+    options = ("--database", tmp_path / "x.db")
+    succeeds("tenant", "create", "acme", *options)
+    succeeds("check", *options)
+    succeeds("compact", *options)
+    succeeds("backup", tmp_path / "copy", *options)
+    succeeds("restore", tmp_path / "copy", "--database", tmp_path / "restored.db")
+    assert b'"acme"' in succeeds("tenant", "list", "--database", tmp_path / "restored.db")
+
+
 def test_a_backup_to_a_pipe(filled: Path, tmp_path: Path) -> None:
     copied = command("backup", "-", "--database", str(filled)).stdout
     database = tmp_path / "x.db"
