@@ -235,8 +235,8 @@ def test_hostile_content_stays_harmless(service: AppServer, console: Open) -> No
         page.evaluate(
             "key => { location.hash = `#/t/default/k/${encodeURIComponent(key)}?p=` }", key
         )
-        value = page.locator(".panel .value")
-        expect(value.locator(".code, .hex, .empty, .counter").first).to_be_visible()
+        shown = page.locator(".panel .value")
+        expect(shown.locator(".code, .hex, .empty, .counter").first).to_be_visible()
         assert page.title() != "owned"
         assert page.locator("main svg script, main img[src='x'], .value iframe").count() == 0
         # The page still answers.
