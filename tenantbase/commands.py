@@ -167,8 +167,10 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
         created: whether the key, the tenant or the token is new.
         removed: the number of removed entries (of rows for a Sweep; of tenants or tokens for
             theirs).
+        expired: how many of them were entries that had expired, for a Sweep.
     """
 
     entry: Entry | None = None
     created: bool = False
     removed: int = 0
+    expired: int = 0

@@ -32,6 +32,7 @@ into HTTP answers.
 
 from __future__ import annotations
 
+from tenantbase.figures import CacheFailure
 from tenantbase.troubles import Trouble
 
 
@@ -210,4 +211,12 @@ class OutcomeUnknown(StoreError):
 
 
 class CacheUnavailable(TenantbaseError):
-    """memcached gave no usable answer within its timeout."""
+    """memcached gave no usable answer within its timeout.
+
+    Args:
+        reason: why, for the metrics.
+    """
+
+    def __init__(self, detail: str, reason: CacheFailure) -> None:
+        super().__init__(detail)
+        self.reason = reason

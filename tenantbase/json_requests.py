@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -82,15 +82,20 @@ class Read(NamedTuple):
     value: bytes | InvalidRequest | None = None
 
 
-def read_many(text: bytes, max_entries: int) -> Iterator[Read]:
-    """The entries of a ``set-values`` body.
-
-    Raises:
-        InvalidRequest, TooLarge: before any entry, or at the first invalid one.
-    """
+def split_many(text: bytes, max_entries: int) -> Sequence[msgspec.Raw]:
+    """The texts of the entries of a ``set-values`` body. Raises InvalidRequest, TooLarge."""
     values = parse(_SET_VALUES, text).values
     check_count(len(values), max_entries, "values")
-    for index, each in enumerate(values):
+    return values
+
+
+def read_many(texts: Sequence[msgspec.Raw]) -> Iterator[Read]:
+    """The entries of a ``set-values`` body, from their texts.
+
+    Raises:
+        InvalidRequest: at the first invalid one.
+    """
+    for index, each in enumerate(texts):
         try:
             given = parse(SET_VALUE, _text(each))
         except InvalidRequest as error:

@@ -13,6 +13,7 @@ from tenantbase.cli.arguments import Group
 from tenantbase.cli.commands.import_export import export, import_
 from tenantbase.cli.commands.maintenance import backup, check, compact, restore
 from tenantbase.cli.commands.serve import serve
+from tenantbase.cli.commands.stats import stats
 from tenantbase.cli.commands.tenants import tenant
 from tenantbase.cli.commands.tokens import token
 from tenantbase.cli.commands.values import count, delete, get, list_, set_, touch
@@ -30,6 +31,6 @@ def main() -> None:
 
 for command in (
     *(serve, set_, get, delete, touch, list_, count, import_, export),
-    *(backup, restore, check, compact, tenant, token),
+    *(backup, restore, check, compact, stats, tenant, token),
 ):
     main.add_command(command)

@@ -45,7 +45,7 @@ from tenantbase.errors import (
     WrongType,
 )
 from tenantbase.events import ChangeEvent, EventKind
-from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
+from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, StoreSize, Ticket
 from tenantbase.listing import EntryMeta, Folded, KeyRange
 from tenantbase.scope import ScopedKey, plain_key, tenant_of
 from tenantbase.troubles import Trouble
@@ -264,6 +264,13 @@ class FakeStore:
         }
         return Access(tables.access_version, tables.closed, tenants, dict(tables.tokens))
 
+    async def size(self) -> StoreSize:
+        self._living(0.0)
+        used = [_usage(self._tables.entries, name) for name in self._tables.limits]
+        return StoreSize(
+            sum(entries for entries, _ in used), sum(size for _, size in used), 0, 0, None
+        )
+
     async def check(self) -> None:
         self._living(0.0)
         if self.check_error is not None:
@@ -386,7 +393,7 @@ class FakeStore:
             tables.record(EventKind.EXPIRE, entry.key)
         trimmed = max(0, min(surplus, limit - len(expired)))
         del tables.log[:trimmed]
-        return Applied(removed=len(expired) + trimmed)
+        return Applied(removed=len(expired) + trimmed, expired=len(expired))
 
 
 def _meta(entry: Entry) -> EntryMeta:

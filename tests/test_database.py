@@ -23,6 +23,7 @@ from tenantbase.errors import (
     TooLarge,
     WrongType,
 )
+from tenantbase.figures import REJECTED_ITEMS
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.json_requests import Read, SetValue
@@ -260,11 +261,11 @@ async def test_another_tenants_item_in_memcached_is_rejected(
         items = await client.get_many([source])
         assert b"secret of a" in items[source]
         await client.set_many([(target, items[source], 0)])
-        before = database.counts.rejected_items
+        before = database.figures[REJECTED_ITEMS]
         found = await database.get(B, "k")
         assert found.entry is not None and found.entry.value == b'"b"'
         assert found.cache_status is CacheStatus.MISS
-        assert database.counts.rejected_items == before + 1
+        assert database.figures[REJECTED_ITEMS] == before + 1
 
 
 async def test_a_read_only_database_has_tenants_too(config: Config) -> None:

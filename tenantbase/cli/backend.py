@@ -53,6 +53,9 @@ class Backend(Protocol):
     async def count(self, prefix: str) -> tuple[int, int]:
         """Returns: how many entries there are, and the bytes of their keys and values."""
 
+    async def stats(self) -> dict[str, object]:
+        """Figures as ``GET /v1/stats`` has them; of a database file, those that it knows."""
+
     async def tenants(self) -> Sequence[Tenant]:
         """All tenants, in the order of their names."""
 
@@ -104,7 +107,7 @@ async def open_backend(
         opened: AbstractAsyncContextManager[Reader]
         opened = open_to_read(config) if read_only else open_database(config, create=create)
         async with opened as database:
-            yield LocalBackend(database, await scope_of(database, config.tenant))
+            yield LocalBackend(database, await scope_of(database, config.tenant), config.database)
 
 
 def run(

@@ -83,6 +83,9 @@ class HttpBackend:
             )
             yield as_line(entry_json(each.key, entry))
 
+    async def stats(self) -> dict[str, object]:
+        return dict(msgspec.to_builtins(await self._client.stats()))
+
     async def tenants(self) -> Sequence[Tenant]:
         return [
             Tenant(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
+from tenantbase import __version__
 from tenantbase.access import Tenant, Token, TokenScope
 from tenantbase.database import Database, Reader
 from tenantbase.documents import applied_json, as_line, entry_json
@@ -28,9 +32,11 @@ class LocalBackend:
     Args:
         database: for the methods that read, a ``Reader`` is enough.
         scope: whose keys the commands work on.
+        path: the database file.
     """
 
-    def __init__(self, database: Reader, scope: Scope) -> None:
+    def __init__(self, database: Reader, scope: Scope, path: Path) -> None:
+        self._path = os.path.realpath(path)
         self._database = database
         self._scope = scope
 
@@ -66,6 +72,18 @@ class LocalBackend:
         async for items, _ in self._database.scan(self._scope, wanted, limit=limit):
             entries = [item for item in items if isinstance(item, Entry)]
             yield b"".join(as_line(entry_json(each.key[plain], each)) for each in entries)
+
+    async def stats(self) -> dict[str, object]:
+        tenants = await self._database.tenants()
+        return {
+            "version": __version__,
+            "store": {
+                "entries": sum(each.entries for each in tenants),
+                "bytes": sum(each.bytes for each in tenants),
+                "database_bytes": _size(self._path),
+                "log_bytes": _size(f"{self._path}-wal"),
+            },
+        }
 
     async def count(self, prefix: str) -> tuple[int, int]:
         entries = size = 0
@@ -110,3 +128,9 @@ class LocalBackend:
     def _writable(self) -> Database:
         assert isinstance(self._database, Database)  # commands that write open one
         return self._database
+
+
+def _size(path: str) -> int:
+    with suppress(FileNotFoundError):
+        return os.stat(path).st_size
+    return 0

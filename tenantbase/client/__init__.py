@@ -34,6 +34,8 @@ from tenantbase.client.errors import (
     UnexpectedAnswer,
     WrongType,
 )
+from tenantbase.client.figures import CacheStats, RequestStats, Stats, StoreStats
+from tenantbase.client.naming import request_id
 from tenantbase.client.results import (
     NOT_MODIFIED,
     Blob,
@@ -57,6 +59,7 @@ from tenantbase.client.results import (
 
 __all__ = [
     "Blob",
+    "CacheStats",
     "Caller",
     "Changed",
     "Client",
@@ -83,7 +86,10 @@ __all__ = [
     "QuotaExceeded",
     "RateLimited",
     "Refused",
+    "RequestStats",
     "Reset",
+    "Stats",
+    "StoreStats",
     "Tenant",
     "Token",
     "TokenScope",
@@ -94,4 +100,5 @@ __all__ = [
     "UnexpectedAnswer",
     "Written",
     "WrongType",
+    "request_id",
 ]

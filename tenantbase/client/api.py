@@ -67,6 +67,7 @@ class Client(Lists, Administration):
 
     Args:
         url: the server's URL, such as ``http://127.0.0.1:8000``; it may have a path.
+            ``unix:PATH``: a Unix socket that speaks plain HTTP.
         token: sent to this server alone, as ``Authorization: Bearer``.
         tenant: the tenant to work on; None: that of the token, or ``default`` for an ``admin``.
         session: the session to use instead of a new one. It is not closed.
@@ -99,6 +100,8 @@ class Client(Lists, Administration):
     ) -> None:
         if session is not None and ssl is not None:
             raise ValueError("give session or ssl, not both: a session has its own ssl")
+        if session is not None and url.startswith("unix:"):
+            raise ValueError("give a session that connects to the socket, and an http url")
         self._settings = Settings(
             url=url.rstrip("/"),
             headers=header_fields(headers, token, tenant),
@@ -117,7 +120,9 @@ class Client(Lists, Administration):
         session = watching = self._given
         if session is None or watching is None:
             session, watching = [
-                await self._stack.enter_async_context(open_session(limit, self._ssl))
+                await self._stack.enter_async_context(
+                    open_session(limit, self._ssl, self._settings.socket)
+                )
                 for limit in (self._settings.connections, _NO_LIMIT)
             ]
         self._open = Exchange(session, watching, self._settings)

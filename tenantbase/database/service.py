@@ -21,8 +21,8 @@ from tenantbase.database.bulk_read import Room, Unlimited, read_in_chunks
 from tenantbase.database.limits import Limits
 from tenantbase.database.watch import Changes
 from tenantbase.database.writer import Writer
+from tenantbase.interfaces.store import StoreSize
 from tenantbase.lookup import Lookup
-from tenantbase.policy_counts import PolicyCounts
 from tenantbase.scope import Scope
 from tenantbase.troubles import Trouble
 
@@ -41,7 +41,7 @@ class Database(Writer, Administration):
     def __init__(self, cache: Cache, limits: Limits, *, heartbeat: float) -> None:
         super().__init__(cache)
         self._cache = cache
-        self._feed = Feed(cache, heartbeat=heartbeat)
+        self._feed = Feed(cache, heartbeat=heartbeat, figures=cache.figures)
         self.limits = limits
 
     # Reading: see also Reader
@@ -129,9 +129,18 @@ class Database(Writer, Administration):
         return self._cache.troubles
 
     @property
-    def counts(self) -> PolicyCounts:
-        """Counts of what was done since the start."""
-        return self._cache.counts
+    def figures(self) -> memoryview:
+        """Where this worker counts; see ``figures.py``."""
+        return self._cache.figures
+
+    @property
+    def watchers(self) -> int:
+        """Watches that last."""
+        return self._feed.watchers
+
+    async def size(self) -> StoreSize:
+        """How large the database is. Raises StoreError."""
+        return await self._cache.size()
 
     async def check(self) -> None:
         """Check that the database can serve. Raises StoreError."""

@@ -25,6 +25,7 @@ from tenantbase.entry import check_key, check_keys, check_text, expiry
 from tenantbase.errors import Forbidden, InvalidRequest
 from tenantbase.json_requests import Read, SetValue, check_count, place
 from tenantbase.scope import Scope, ScopedKey
+from tenantbase.waits import delivering
 
 
 class Writer(Reader):
@@ -118,6 +119,11 @@ class Writer(Reader):
         command = completed(drafted, value, limit, json_checked=json_checked)
         return self._one(self._write(scope, command))
 
+    def check_room(self, scope: Scope, entries: int) -> None:
+        """Raises Overloaded if a write of so many entries would be refused now, because too many
+        wait: a flood of them should not have each worked out first, which takes 30 ms."""
+        self._cache.check_room(scope.start, entries)
+
     def set_many(
         self, scope: Scope, entries: Iterable[Read], condition: Condition | None = None
     ) -> Awaitable[list[tuple[str, Applied]]]:
@@ -178,6 +184,7 @@ class Writer(Reader):
             if_versions: for each key, the version that its entry must have, or None.
         """
         scoped = scope.keys_to_write(self._checked_keys(keys))
+        self.check_room(scope, len(scoped))
         if if_versions is None:
             commands = [Delete(key, condition) for key in scoped.values()]
         else:
@@ -339,7 +346,8 @@ class Writer(Reader):
     ) -> None:
         def deliver(written: asyncio.Future[tuple[Applied, ...]]) -> None:
             error = written.exception()
-            receive(written.result()[0] if error is None else error)
+            with delivering(written):
+                receive(written.result()[0] if error is None else error)
 
         self._write(scope, command).add_done_callback(deliver)
 

@@ -64,10 +64,29 @@ class GroupResult(msgspec.Struct, Generic[Ticket_co], frozen=True):
         outcomes: for each transaction, in order, what its commands did, or why it failed; None for
             one that was withdrawn.
         ticket: the write that was committed on the seqlock; None when nothing changed.
+        waited: how long the group waited for a checkpoint to end, in nanoseconds.
     """
 
     outcomes: list[tuple[Applied, ...] | TenantbaseError | None]
     ticket: Ticket_co | None
+    waited: int = 0
+
+
+class StoreSize(msgspec.Struct, frozen=True):
+    """How large a database is, in bytes where nothing else is said.
+
+    Attributes:
+        entries, bytes: what counts as all tenants' usage: keys plus values.
+        database_bytes: of its file.
+        log_bytes: of its write-ahead log.
+        free_bytes: what its disk has left; None: unknown.
+    """
+
+    entries: int
+    bytes: int
+    database_bytes: int
+    log_bytes: int
+    free_bytes: int | None
 
 
 class Store(Protocol):
@@ -131,6 +150,9 @@ class Store(Protocol):
 
     async def access(self, known: int | None) -> Access | None:
         """Tenants and tokens; None if their version is still ``known``, which costs little."""
+
+    async def size(self) -> StoreSize:
+        """How large the database is. Also notes in ``troubles`` if it lacks space."""
 
     async def check(self) -> None:
         """Check that the store can serve reads and writes.

@@ -33,6 +33,7 @@ from tenantbase.errors import (
     WrongType,
 )
 from tenantbase.problem_types import MEDIA_TYPE, ProblemType
+from tenantbase.request_context import RequestContext
 from tenantbase.web.answer import Answer
 
 log = logging.getLogger("tenantbase.web")
@@ -178,11 +179,15 @@ def problem(
     return Answer(row.status, every, msgspec.json.encode(document))
 
 
-def error_answer(error: BaseException) -> Answer:
-    """The answer to a request that failed with this error; 500 and a log line if it is not listed."""
+def error_answer(error: BaseException, context: RequestContext | None = None) -> Answer:
+    """The answer to a request that failed with this error; 500 and a log line if it is not listed.
+
+    Args:
+        context: the request's name, for that line, if it is not the one that the task works for.
+    """
     row = next((_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE), None)
     if row is None:
-        log.error("unexpected error", exc_info=error)
+        log.error("unexpected error", exc_info=error, extra={"request": context})
         return problem(_INTERNAL, "an unexpected error occurred; it has been logged")
     if isinstance(error, ConditionFailed):
         return problem(row, str(error), key=error.key, version=error.version)

@@ -157,6 +157,12 @@ def collection(body: bytes | Stream, content_type: str = JSON) -> Answer:
     return Answer(200, headers, body, compressible=True)
 
 
+def figures(body: bytes, content_type: str = JSON) -> Answer:
+    """200 with what is true for a moment only."""
+    headers: dict[str, str] = {hdrs.CONTENT_TYPE: content_type, hdrs.CACHE_CONTROL: _NO_STORE}
+    return Answer(200, headers, body, compressible=True)
+
+
 def secret(body: bytes) -> Answer:
     """201 with something that is shown only once, and that no cache may store."""
     return Answer(201, {hdrs.CONTENT_TYPE: JSON, hdrs.CACHE_CONTROL: _NO_STORE}, body)
@@ -229,9 +235,10 @@ def state(body: bytes, *, serves: bool = True) -> Answer:
     return answer
 
 
-def options() -> Answer:
-    """204: the methods of the whole server."""
-    return Answer(204, {hdrs.ALLOW: _METHODS, hdrs.CACHE_CONTROL: _NO_STORE})
+def options(*, whole_server: bool) -> Answer:
+    """204: the methods of the whole server, or of its root."""
+    methods = _METHODS if whole_server else "GET, HEAD, OPTIONS"
+    return Answer(204, {hdrs.ALLOW: methods, hdrs.CACHE_CONTROL: _NO_STORE})
 
 
 def events(blocks: AsyncGenerator[bytes, None] | None) -> Answer:

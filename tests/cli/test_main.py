@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from tenantbase import __version__
 from tenantbase.main import main
 from tests.app_server import AppServer, clean_environment
-from tests.servers import stopped_writer
+from tests.servers import free_port, stopped_writer
 
 pytestmark = pytest.mark.integration  # some commands start a server
 
@@ -327,8 +327,8 @@ def test_waiting_for_a_stopped_writer_times_out(tmp_path: Path, args: list[str])
     assert list(tmp_path.iterdir()) == [database]
 
 
-def test_an_unreachable_server_is_an_error(unused_tcp_port: int) -> None:
-    url = f"http://127.0.0.1:{unused_tcp_port}"
+def test_an_unreachable_server_is_an_error() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
     result = run("get", "k", "--url", url)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {url} does not answer: ")

@@ -194,8 +194,8 @@ def test_the_service_restarts_while_the_page_is_open(browser: Browser, tmp_path:
         check(page)
         server.start()
         put(server, "meanwhile", b"1", "application/json")
-        page.get_by_role("button", name="Try now").click()
-        expect(page.get_by_text("Connected again.").first).to_be_visible(timeout=20_000)
+        # It comes back by itself, and resumes where it was.
+        expect(page.get_by_text("Connection lost.", exact=True)).to_be_hidden(timeout=30_000)
         expect(page.get_by_role("row", name="Select meanwhile ")).to_be_visible()
         expect(editor).to_have_value("2")
         page.get_by_role("button", name="Save").click()
@@ -211,7 +211,6 @@ HOSTILE = {
     "notes-\u202efdp.exe": ("\u202e\u0007\x1b[31mred\u2066".encode(), "text/plain"),
     "..": (b'{"up": true}', "application/json"),
     "a\nb\u0000".rstrip("\u0000") + "%2F?#&": (b"[]", "application/json"),
-    "not json": (b'{"a": ' + SCRIPT.encode(), "application/ld+json"),
     "not utf-8": (b"\xff\xfe<b>", "text/plain"),
     "\U0001f600" * 256: (b'"' + b"x" * 500_000 + b'"', "application/json"),
     "deep": (b"[" * 1000 + b"]" * 1000, "application/json"),

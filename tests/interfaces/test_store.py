@@ -389,9 +389,9 @@ async def test_sweeping_removes_expired_entries(store: Store) -> None:
     later = NOW + 4
     seqlock = RecordingSeqlock()
     (outcome,) = (await store.write([Granted(Sweep(3))], later, seqlock)).outcomes
-    assert outcome == (Applied(removed=3),)
+    assert outcome == (Applied(removed=3, expired=3),)
     assert seqlock.told == ["lock", {"default/k1", "default/k2", "default/k3"}, "commit", "unlock"]
-    assert await write(store, Sweep(3), now=later) == (Applied(removed=1),)
+    assert await write(store, Sweep(3), now=later) == (Applied(removed=1, expired=1),)
     assert await write(store, Sweep(3), now=later) == (Applied(removed=0),)
     assert await keys_of(store, now=later) == ["default/k5", "default/l"]
     # It is removed, not hidden: setting the clock back does not revive it.
@@ -1155,7 +1155,16 @@ async def test_a_withdrawn_transaction_is_not_committed(store: Store) -> None:
         [Granted(DeletePrefix("default/absent"))],
         [Granted(Sweep(10))],
     ],
-    ids=str,
+    ids=[
+        "empty",
+        "withdrawn",
+        "no command",
+        "delete of an absent key",
+        "unmet condition",
+        "unmet condition of a later command",
+        "prefix without keys",
+        "sweep without expired keys",
+    ],
 )
 async def test_a_group_without_changes_begins_no_write(store: Store, group: list[Granted]) -> None:
     seqlock = RecordingSeqlock()

@@ -104,7 +104,7 @@ MUTATIONS: Final = {
                 "return waiting <",
             ),
             "a-lane-may-fill-the-queue": (
-                "and held + write.bytes <= free_bytes",
+                "and held + bytes <= free_bytes",
                 "and held >= 0",
             ),
         },
@@ -118,6 +118,15 @@ MUTATIONS: Final = {
                 "heappush(self._turns, (0.0, self._ties, name))",
             ),
             "costs-do-not-count": ("(given + cost, self._ties", "(given + 1, self._ties"),
+        },
+    ),
+    **of(
+        "tenantbase/web/transport/turns.py",
+        ["tests/web/transport/test_turns.py"],
+        {
+            "small-requests-wait-for-every-piece": ("and self._others(self._streams)", "and False"),
+            "small-requests-stop-streams": ("self._passed < _FREE_TURNS and", ""),
+            "threads-go-on-switching-fast": ("sys.setswitchinterval(self._usual_seconds)", "pass"),
         },
     ),
     **of(

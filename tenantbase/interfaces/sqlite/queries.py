@@ -153,7 +153,9 @@ def scan(
             if isinstance(row, Folded):
                 items.append(row)
                 continue
-            items.append(entry := _entry(connection, row))
+            # Inline, because a call for each row took a quarter of a scan's time.
+            entry = Entry(*row) if row[1] is not None else _entry(connection, row)
+            items.append(entry)
             size += len(entry.value)
             if size >= max_bytes:
                 return items, True
@@ -175,16 +177,24 @@ def scan_meta(
 
 def _rows(
     connection: sqlite3.Connection, columns: str, wanted: KeyRange, limit: int, now: float
-) -> Generator[Sequence[Any] | Folded]:
+) -> sqlite3.Cursor | Generator[Sequence[Any] | Folded]:
     """One item more than ``limit``, if there are as many.
 
-    Whatever was folded is passed over by a new search in the index, so its size does not matter.
+    A cursor that is not read to its end holds its snapshot until it is closed.
     """
     query = _RANGE.format(columns, "DESC" if wanted.descending else "ASC")
+    if wanted.delimiter:
+        return _folding_rows(connection, query, wanted, limit, now)
+    return connection.execute(query, (*wanted.bounds(), now, limit + 1))
+
+
+def _folding_rows(
+    connection: sqlite3.Connection, query: str, wanted: KeyRange, limit: int, now: float
+) -> Generator[Sequence[Any] | Folded]:
+    """Whatever was folded is passed over by a new search in the index, so its size does not matter."""
     left = limit + 1
     while left > 0:
         folded = None
-        # A cursor that is not read to its end holds its snapshot until it is closed.
         with closing(connection.execute(query, (*wanted.bounds(), now, left))) as rows:
             for row in rows:
                 left -= 1

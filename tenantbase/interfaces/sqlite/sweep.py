@@ -96,10 +96,10 @@ def sweep(
     Args:
         damaged: rows, by ``created``, that cannot be removed and are passed over.
     """
-    removed = _remove_expired(connection, change_log, usage, limit, now, damaged)
+    expired = removed = _remove_expired(connection, change_log, usage, limit, now, damaged)
     removed += _remove_deleted(connection, limit - removed, damaged)
     removed += change_log.trim(change_log_size, limit - removed)
-    return Applied(removed=removed)
+    return Applied(removed=removed, expired=expired)
 
 
 def find_damaged(

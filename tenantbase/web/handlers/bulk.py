@@ -13,11 +13,12 @@ from aiohttp import hdrs, web
 from tenantbase.database import Database
 from tenantbase.documents import PIECE_BYTES, applied_json, entry_json, entry_pieces
 from tenantbase.errors import InvalidRequest
-from tenantbase.json_requests import Read, SetValue, read_many
+from tenantbase.json_requests import Read, SetValue, read_many, split_many
 from tenantbase.json_text import Decoder, parse
 from tenantbase.lookup import Lookup
 from tenantbase.offload.child import Job
 from tenantbase.offload.runner import ParserProcess, is_large
+from tenantbase.scope import Scope
 from tenantbase.web.answer import Answer, Stream
 from tenantbase.web.caller import CALLER, Callers, scope_of
 from tenantbase.web.responses import collection
@@ -89,7 +90,7 @@ class Bulk:
         return collection(Stream(self._found(request, given.keys)))
 
     async def _found(self, request: web.Request, keys: list[str]) -> AsyncGenerator[bytes, None]:
-        with share_of(request, self._unread) as share:
+        with share_of(request, self._unread) as share, self._turns.streaming():
             found = self._database.get_many(
                 scope_of(request),
                 keys,
@@ -100,23 +101,28 @@ class Bulk:
                 with self._callers.holding(request[CALLER], share.transport.abort):
                     async for piece in document:
                         yield piece
-                        await self._turns.take(scope_of(request).tenant)  # before the next one
+                        if len(piece) >= PIECE_BYTES:
+                            await self._turns.take(scope_of(request).tenant)  # before the next one
 
     async def set(self, request: web.Request) -> Answer:
         """``POST /set-values``"""
         query(request, NOTHING)
         condition = write_condition(request)
         # Keep no reference to the body while the write waits.
-        entries = await self._read(await self._body(request, self._settings.max_request_bytes))
+        entries = await self._read(
+            scope_of(request), await self._body(request, self._settings.max_request_bytes)
+        )
         writing = self._database.set_many(scope_of(request), entries, condition)
         del entries
         applied = await writing
         return collection(b'{"values":[%b]}' % b",".join(starmap(applied_json, applied)))
 
-    async def _read(self, body: bytes) -> Iterator[Read]:
+    async def _read(self, scope: Scope, body: bytes) -> Iterator[Read]:
         max_entries = self._database.limits.max_batch_entries
         if not is_large(body):
-            return read_many(body, max_entries)
+            texts = split_many(body, max_entries)
+            self._database.check_room(scope, len(texts))
+            return read_many(texts)
         reading = self._parser.read(Job.ENTRIES, body, max_entries)
         del body
         return await reading
@@ -160,7 +166,7 @@ async def _document(
     separator = b'{"values":['
     held = bytearray()
     async for piece in pieces:
-        rest = sum([len(found.entry.value) for _, found in piece if found.entry is not None])
+        rest = share.size  # of the values
         if rest <= PIECE_BYTES:  # nearly always: nothing is worth releasing early
             documents = [
                 entry_json(key, entry) for key, each in piece if (entry := each.entry) is not None
@@ -200,7 +206,7 @@ async def _document(
                 held.clear()
             del entry, found
             share.charge(rest)
-    if held:
-        yield bytes(held)
-    ended = b'],"missing":' + msgspec.json.encode(missing) + b"}"
-    yield ended if separator == b"," else separator + ended
+    if separator != b",":
+        held += separator
+    held += b'],"missing":%b}' % msgspec.json.encode(missing)
+    yield bytes(held)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
-from itertools import groupby
 from typing import Final
 from urllib.parse import quote, urlencode
 
@@ -89,7 +88,7 @@ class Lists:
         self, request: web.Request, listing: _Listing, pieces: AsyncGenerator[bytes, None]
     ) -> AsyncGenerator[bytes, None]:
         """The same pieces, charging what the list holds until the client has read it."""
-        with share_of(request, self._unread) as listing.share:
+        with share_of(request, self._unread) as listing.share, self._turns.streaming():
             async with aclosing(pieces):
                 with self._callers.holding(request[CALLER], listing.share.transport.abort):
                     async for piece in pieces:
@@ -184,15 +183,8 @@ class _Listing:
             if not items:
                 continue
             self._last = place_of(items[-1])
-            if max(sizes) <= PIECE_BYTES:  # nearly always
-                yield items
-                continue
-            for is_large, group in groupby(items, _is_large):
-                if is_large:
-                    for item in group:
-                        yield [item]
-                else:
-                    yield list(group)
+            for group in _divided(items, sizes):
+                yield group
 
     async def document(self) -> AsyncGenerator[bytes, None]:
         """``{"values": [...], "cursor": ...}``, with ``prefixes`` if there is a delimiter."""
@@ -244,6 +236,20 @@ class _Listing:
     def _pieces_of(self, item: Item) -> Iterator[bytes]:
         assert isinstance(item, Entry)
         return entry_pieces(item.key[self._plain], item)
+
+
+def _divided(items: list[Item], sizes: list[int]) -> Iterator[list[Item]]:
+    """The items in groups of at most ``PIECE_BYTES``; a larger entry is a group of its own."""
+    if sum(sizes) <= PIECE_BYTES:  # nearly always
+        yield items
+        return
+    start = held = 0
+    for at, size in enumerate(sizes):
+        if at > start and held + size > PIECE_BYTES:
+            yield items[start:at]
+            start, held = at, 0
+        held += size
+    yield items[start:]
 
 
 def _is_large(item: Item) -> bool:

@@ -10,6 +10,7 @@ import msgspec
 
 from tenantbase.database import MAX_PAGE_ENTRIES
 from tenantbase.entry import MAX_KEY_BYTES
+from tenantbase.scope import DEFAULT
 
 Schema = Mapping[str, Any]
 Shape = type[msgspec.Struct]
@@ -83,12 +84,14 @@ IN_QUERY: Final = Parameter("key", "query", KEY, "The key, unless it is in the b
 IN_PATH: Final = Parameter(
     "key", "path", KEY, "The key, percent-encoded. Slashes need not be encoded.", True
 )
-TENANT_NAME: Final = Parameter(
-    "name",
-    "path",
-    {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"},
-    "The tenant's name.",
-    True,
+_TENANT: Final = {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"}
+TENANT_NAME: Final = Parameter("name", "path", _TENANT, "The tenant's name.", True)
+TENANT: Final = Parameter(
+    "X-Tenant",
+    "header",
+    {**_TENANT, "default": DEFAULT.tenant, "examples": [DEFAULT.tenant]},
+    "The tenant that an administrator's request is for. With a tenant's own token, that tenant, or"
+    " nothing.",
 )
 PREFIX: Final = Parameter("prefix", "query", _TEXT, "Literal text that the keys begin with.")
 CURSOR: Final = Parameter(
@@ -170,6 +173,7 @@ NOT_MODIFIED: Final = Reply(
 )
 WRITTEN_HEADERS: Final = ("ETag", "Cache-Control")
 MANY_HEADERS: Final = ("Cache-Control", "Vary")
+UNCHANGED: Final = Reply(304, "You have it already.", headers=(*MANY_HEADERS, "ETag"))
 DELETED: Final = Reply(204, "Removed, or absent already.")
 
 WRITE: Final = (
@@ -188,4 +192,4 @@ ADMINISTERING: Final = (
     "outcome-unknown",
     "disk-full",
 )
-BODY: Final = ("request-timeout", "too-large", "over-limit")
+BODY: Final = ("request-timeout", "too-large")

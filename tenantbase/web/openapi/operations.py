@@ -18,6 +18,7 @@ from tenantbase.web.handlers.values import DeleteValue, GetValue
 from tenantbase.web.openapi import schemas as shapes
 from tenantbase.web.openapi.administration import ADMINISTRATION
 from tenantbase.web.openapi.console import CONSOLE
+from tenantbase.web.openapi.figures import FIGURES
 from tenantbase.web.openapi.model import (
     BODY,
     BYTES,
@@ -37,6 +38,7 @@ from tenantbase.web.openapi.model import (
     PREFIX,
     RANGE,
     RAW_HEADERS,
+    UNCHANGED,
     VERSION,
     WRITE,
     WRITTEN_HEADERS,
@@ -323,6 +325,7 @@ OPERATIONS: Final = (
         problems=("store-unavailable",),
     ),
     *ADMINISTRATION,
+    *FIGURES,
     Operation(
         "get",
         "/health-check",
@@ -358,7 +361,10 @@ OPERATIONS: Final = (
         "Service",
         "This document",
         "",
-        (Reply(200, "OpenAPI 3.1.", {JSON: {"type": "object"}}, MANY_HEADERS),),
+        (
+            Reply(200, "OpenAPI 3.1.", {JSON: {"type": "object"}}, (*MANY_HEADERS, "ETag")),
+            UNCHANGED,
+        ),
         "curl -s localhost:8000/openapi.json",
     ),
     Operation(
@@ -373,8 +379,9 @@ OPERATIONS: Final = (
                 200,
                 "A page without scripts or external resources.",
                 {"text/html": {"type": "string"}},
-                (*MANY_HEADERS, "Content-Security-Policy", "X-Content-Type-Options"),
+                (*MANY_HEADERS, "ETag", "Content-Security-Policy", "X-Content-Type-Options"),
             ),
+            UNCHANGED,
         ),
         "curl -s localhost:8000/docs",
     ),

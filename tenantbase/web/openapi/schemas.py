@@ -195,6 +195,49 @@ class Tokens(msgspec.Struct):
     tokens: Annotated[list[Token], Meta(description="In order of their creation.")]
 
 
+class RequestStats(msgspec.Struct):
+    """Requests, watches aside; times are null if there were none in the last ten seconds."""
+
+    total: Annotated[int, Meta(description="Since the server started.")]
+    per_second: float
+    errors_per_second: Annotated[float, Meta(description="Those with a status from 500.")]
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+class CacheStats(msgspec.Struct):
+    """Keys read, by where they were found."""
+
+    available: Annotated[bool, Meta(description="Whether memcached answers every worker.")]
+    hits: int
+    misses: int
+    bypasses: int
+    hit_ratio: Annotated[float | None, Meta(description="Null before the first read.")]
+
+
+class StoreStats(msgspec.Struct):
+    """The database; null while it cannot say."""
+
+    entries: int | None
+    bytes: Annotated[int | None, Meta(description="Keys and values of all tenants.")]
+    database_bytes: int | None
+    log_bytes: Annotated[int | None, Meta(description="Of the write-ahead log.")]
+    commits: int
+
+
+class Stats(msgspec.Struct):
+    """The service's figures."""
+
+    version: str
+    uptime_seconds: float
+    workers: Annotated[int, Meta(description="Those that run.")]
+    requests: RequestStats
+    cache: CacheStats
+    store: StoreStats
+    watchers: int
+    connections: int
+
+
 class Alive(msgspec.Struct):
     """The process is alive."""
 

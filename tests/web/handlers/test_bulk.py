@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from tenantbase.figures import HITS
 from tests.service import Server, web_settings
 from tests.web.conftest import Start
 from tests.web.matchers import ID, VERSION
@@ -269,9 +270,9 @@ async def test_bulk_reads_use_the_cache(server: Server) -> None:
     if not server.cached:
         return
     await server.ask("PUT", "/v1/values/hit", "x")
-    before = server.cache.counts.hits
+    before = server.cache.figures[HITS]
     await server.ask("POST", "/get-values", '{"keys":["hit"]}')
-    assert server.cache.counts.hits == before + 1
+    assert server.cache.figures[HITS] == before + 1
 
 
 async def test_large_answers_come_in_pieces_and_compressed_if_wanted(start: Start) -> None:

@@ -324,7 +324,7 @@ async def test_one_value_is_never_compressed(server: Server, target: str) -> Non
 async def test_http_1_0_gets_it_until_the_end_of_the_connection(server: Server) -> None:
     keys = await fill(server, "old/", 500, 2000)
     async with server.wire() as wire:
-        await wire.send(request("GET", "/get-values?prefix=old/", version="1.0"))
+        await wire.send(server.request("GET", "/get-values?prefix=old/", version="1.0"))
         answer = await wire.answer()
     assert "transfer-encoding" not in answer.headers
     assert keys_of(answer) == keys

@@ -274,8 +274,22 @@ async def test_streams_end_when_the_server_drains(start: Start) -> None:
             await set_keys(server, "k")
         answer = await wire.answer()
         assert answer.whole and answer.status == 200
+        # It says when to come back, and from where.
+        assert re.search(rb"\nretry: [1-9]\d{2,3}\nid: \d+\n\n$", answer.body)
         async with wire:
             assert await wire.ended()
+    assert not feed_runs()
+
+
+async def test_a_stream_that_begins_while_the_server_drains_ends(start: Start) -> None:
+    async with asyncio.timeout(SECONDS), start() as server:
+        server.lifecycle.drain()
+        async with await Wire.connect(server.port) as wire:
+            await wire.send(request("GET", "/v1/watch"))
+            answer = await wire.answer()
+        assert answer.whole and answer.status == 200
+        begin, end, _ = answer.body.split(b"\n\n")
+        assert begin.startswith(b": watching\n") and end.startswith(b": the server is stopping")
     assert not feed_runs()
 
 

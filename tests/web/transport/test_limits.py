@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
+import os
 import socket
 import sys
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from tenantbase import json_requests
 from tenantbase.coherence.policy import Cache
-from tenantbase.commands import Set
-from tenantbase.entry import JSON, Entry
-from tenantbase.json_requests import Read
+from tenantbase.commands import Applied, Set
+from tenantbase.entry import JSON, OCTETS, Entry
+from tenantbase.errors import Overloaded
 from tenantbase.lookup import Lookup
 from tenantbase.scope import DEFAULT
 from tenantbase.web.transport.budget import STALLED_SECONDS
@@ -369,11 +373,11 @@ async def test_large_bodies_are_parsed_one_per_turn(
             await asyncio.sleep(0)
             turn += 1
 
-    def read_many(text: bytes, max_entries: int) -> Iterator[Read]:
+    def split_many(text: bytes, max_entries: int) -> Sequence[msgspec.Raw]:
         parsed.append(turn)
-        return json_requests.read_many(text, max_entries)
+        return json_requests.split_many(text, max_entries)
 
-    monkeypatch.setattr("tenantbase.web.handlers.bulk.read_many", read_many)
+    monkeypatch.setattr("tenantbase.web.handlers.bulk.split_many", split_many)
     body = json.dumps({"values": [{"key": f"k{n}", "value": n} for n in range(4_000)]}).encode()
     async with start() as server, AsyncExitStack() as stack:
         wires = [await stack.enter_async_context(server.wire()) for _ in range(8)]
@@ -384,3 +388,31 @@ async def test_large_bodies_are_parsed_one_per_turn(
         assert {(await wire.answer()).status for wire in wires} == {200}
     assert len(parsed) == 8
     assert len(set(parsed)) == 8, "two of them in one turn of the event loop"
+
+
+async def test_a_bulk_write_is_refused_before_its_entries_are_read(
+    start: Start, tmp_path: Path
+) -> None:
+    """While too many large writes wait; small ones are accepted."""
+    keys = [f"k{n}" for n in range(9_999)]
+    body = json.dumps({"values": [*({"key": key, "value": 1} for key in keys), "not an entry"]})
+    async with start() as server:
+        lock = os.open(tmp_path / "x.db-lock", os.O_RDWR)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        writes: list[asyncio.Future[tuple[Applied, ...]]] = []
+        try:
+            value = bytes(3 * MIB)
+            while not writes or not writes[-1].done():
+                writes.append(server.cache.write(Set(DEFAULT.key("large"), value, OCTETS)))
+                await asyncio.sleep(0)
+            refused = await server.ask("POST", "/set-values", body)
+            assert (refused.status, refused.json) == (429, problem("overloaded", 429))
+            refused = await server.ask("POST", "/delete-values", json.dumps({"keys": keys}))
+            assert refused.status == 429
+            invalid = await server.ask("POST", "/set-values", '{"values": ["not an entry"]}')
+            assert invalid.status == 400
+        finally:
+            os.close(lock)
+        assert isinstance(writes.pop().exception(), Overloaded)
+        await asyncio.gather(*writes)
+        assert (await server.ask("POST", "/set-values", body)).status == 400
