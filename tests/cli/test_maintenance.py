@@ -132,6 +132,15 @@ def test_a_backup_beside_writes_is_one_version(tmp_path: Path) -> None:
     assert succeeds("check", "--database", tmp_path / "x.db") == b"ok: 20,100 entries\n"
 
 
+def test_a_database_without_entries(tmp_path: Path) -> None:
+    database = tmp_path / "x.db"
+    succeeds("tenant", "create", "t", "--database", database)
+    succeeds("backup", tmp_path / "copy", "--database", database)
+    succeeds("restore", "--force", tmp_path / "copy", "--database", database)
+    assert b'"t"' in succeeds("tenant", "list", "--database", database)
+    assert succeeds("check", "--database", database) == b"ok: 0 entries\n"
+
+
 def test_a_backup_to_a_pipe(filled: Path, tmp_path: Path) -> None:
     copied = command("backup", "-", "--database", str(filled)).stdout
     database = tmp_path / "x.db"
