@@ -22,7 +22,7 @@ from tests.web.conftest import Start
 from tests.web.table import invalid, problem
 from tests.wire import Wire, request
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 EVENT_LOOPS = ["asyncio", "uvloop"]
 

@@ -18,6 +18,8 @@ import pytest
 from tests.app_server import AppServer
 from tests.command import invoked, refused
 
+pytestmark = pytest.mark.integration
+
 TAGS_BYTES = 8 * (8 + 65_536)
 OURS = ("-tags", "-lock")
 RESERVE = "-reserve"

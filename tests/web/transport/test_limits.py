@@ -31,7 +31,7 @@ from tests.web.conftest import Start
 from tests.web.table import problem
 from tests.wire import Answer, Wire, request
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 EVENT_LOOPS = ["asyncio", "uvloop"]
 
