@@ -20,7 +20,7 @@ from tenantbase.commands import (
 )
 from tenantbase.errors import ConditionFailed, InvalidRequest, StoreUnavailable, TenantbaseError
 from tenantbase.events import EventKind
-from tenantbase.interfaces.sqlite.access import administer
+from tenantbase.interfaces.sqlite.access import administer, remove_expired_tokens
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, unavailable
 from tenantbase.interfaces.sqlite.rows import Rows, outcome
@@ -136,6 +136,7 @@ def _apply_alone(
         case (DeletePrefix(prefix=prefix),):
             return (delete_prefix(connection, change_log, usage, prefix, now),)
         case (Sweep(limit=limit),):
+            remove_expired_tokens(connection, now)
             return (sweep(connection, change_log, usage, change_log_size, limit, now, damaged),)
         case (command,) if isinstance(command, AdminCommand):
             usage.settle()
