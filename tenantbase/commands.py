@@ -102,7 +102,10 @@ class DeletePrefix(msgspec.Struct, frozen=True, gc=False):
 
 
 class Sweep(msgspec.Struct, frozen=True, gc=False):
-    """Remove at most ``limit`` rows that have expired or whose prefix was deleted."""
+    """Remove at most ``limit`` rows that have expired or whose prefix was deleted.
+
+    Tokens that expired a week ago are removed, too, and do not count.
+    """
 
     limit: int
 

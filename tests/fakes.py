@@ -291,6 +291,7 @@ class FakeStore:
             case (DeletePrefix(prefix=prefix),):
                 return (self._delete_prefix(tables, prefix, now),)
             case (Sweep(limit=limit),):
+                _remove_expired_tokens(tables, now)
                 return (self._sweep(tables, limit, now),)
             case (command,) if isinstance(command, AdminCommand):
                 return (_administer(tables, command),)
@@ -430,6 +431,15 @@ def _check_limits(
     ):
         if allowed is not None and would_be > allowed and would_be > was:
             raise QuotaExceeded(limit, allowed)
+
+
+def _remove_expired_tokens(tables: Tables, now: float) -> None:
+    week = 7 * 86_400
+    ends = {digest: token.expires_at for digest, token in tables.tokens.items()}
+    for digest, end in ends.items():
+        if end is not None and end + week <= now:
+            del tables.tokens[digest]
+            tables.access_version += 1
 
 
 def _administer(tables: Tables, command: AdminCommand) -> Applied:

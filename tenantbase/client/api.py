@@ -76,9 +76,11 @@ class Client(Lists, Administration):
         headers: sent with every request.
         timeout: seconds for one call, including its retries; for a list, for each page.
         connect_timeout: seconds for opening a connection.
-        attempts: the most times that a request is sent, not counting refusals for a rate limit.
+        attempts: the most times that a request is sent, not counting those after which it waits for
+            a limit.
         wait_when_limited: seconds that a call may wait, in all and within ``timeout``, when the
-            tenant has made too many requests; 0: RateLimited at once.
+            tenant has made too many requests, or the server has too many in flight or too many
+            connections; 0: RateLimited at once, and Unavailable after ``attempts``.
         connections: how many connections may be open. Each watch opens one more of its own, unless
             you give a ``session``.
     """

@@ -167,9 +167,12 @@ _BY_TYPE: Final[dict[str, type[Refused]]] = {
 }
 
 _RATE_LIMITED: Final = ProblemType.RATE_LIMITED.uri
+OVER_LIMIT: Final = ProblemType.OVER_LIMIT.uri
 _UNKNOWN: Final = ProblemType.OUTCOME_UNKNOWN.uri
 # Nothing was written, and a retry may succeed soon. A full disk takes longer.
-RETRYABLE: Final = frozenset({ProblemType.OVERLOADED.uri, ProblemType.STORE_UNAVAILABLE.uri})
+RETRYABLE: Final = frozenset(
+    {ProblemType.OVERLOADED.uri, ProblemType.STORE_UNAVAILABLE.uri, OVER_LIMIT}
+)
 _NOTHING_WRITTEN: Final = RETRYABLE | {ProblemType.DISK_FULL.uri, ProblemType.QUOTA_EXCEEDED.uri}
 
 

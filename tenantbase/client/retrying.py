@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from tenantbase.client.errors import (
+    OVER_LIMIT,
     RETRYABLE,
     ClientError,
     OutcomeUnknown,
@@ -98,8 +99,9 @@ class Retries:
     """The retries of one call: how many there may be, and how long each is waited for.
 
     Args:
-        attempts: how often the request may fail in all. Refusals for a rate limit do not count.
-        wait_when_limited: how many seconds it may wait for a rate limit, in all.
+        attempts: how often the request may fail in all. Refusals that are waited for do not count.
+        wait_when_limited: how many seconds it may wait, in all, for limits of its tenant or of the
+            server that will pass.
     """
 
     def __init__(self, attempts: int, wait_when_limited: float) -> None:
@@ -114,11 +116,18 @@ class Retries:
         """
         self._failures += 1
         delay = retry_delay(self._failures, answer)
-        if not isinstance(failure, RateLimited):
-            self._attempts_left -= 1
-            return delay if self._attempts_left > 0 else None
-        if self._patience_left <= 0 or failure.retry_after > self._patience_left:
+        asked = 0 if answer is None else _asked_seconds(answer)
+        if _is_limit(failure) and self._patience_left > 0 and asked <= self._patience_left:
+            delay = min(delay, self._patience_left)
+            self._patience_left -= delay
+            return delay
+        if isinstance(failure, RateLimited):
             return None
-        delay = min(delay, self._patience_left)
-        self._patience_left -= delay
-        return delay
+        self._attempts_left -= 1
+        return delay if self._attempts_left > 0 else None
+
+
+def _is_limit(failure: ClientError) -> bool:
+    if isinstance(failure, RateLimited):
+        return True
+    return isinstance(failure, Refused) and failure.problem.type == OVER_LIMIT

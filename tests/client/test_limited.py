@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import random
+from pathlib import Path
 
 import pytest
 
-from tenantbase.client import Changed, Client, ConnectionFailed, QuotaExceeded, RateLimited
+from tenantbase.client import (
+    Changed,
+    Client,
+    ConnectionFailed,
+    QuotaExceeded,
+    RateLimited,
+    Unavailable,
+)
 from tenantbase.client.errors import Problem
 from tenantbase.client.retrying import Answer, Retries
 from tests.scripted import EVENT, STORED, STREAM, Scripted
+from tests.servers import poll_async
+from tests.service import opened, served, web_settings
+from tests.web.blocked import blocked
+from tests.wire import SECONDS
 
 
 async def test_quota_names_its_limit(scripted: Scripted) -> None:
@@ -45,6 +57,44 @@ async def test_waiting_for_a_rate_limit(scripted: Scripted) -> None:
         scripted.will_refuse(429, "rate-limited", Retry_After="0")
         scripted.will(200, EVENT, **STREAM)
         assert await anext(client.watch()) == Changed("set", "k", 7)
+
+
+async def test_waiting_for_room_among_requests(tmp_path: Path) -> None:
+    async with opened(tmp_path / "x.db") as cache:
+        slow = blocked(cache)
+        async with served(slow, web_settings(max_requests=1)) as server, asyncio.timeout(SECONDS):
+            url = f"http://127.0.0.1:{server.port}"
+            async with Client(url) as first, Client(url, attempts=1) as hasty:
+                begun = asyncio.create_task(first.set("k", 1))
+                await poll_async(lambda: slow.begun == 1, "it is in flight")
+                for call in (hasty.set("k", 2), hasty.get("k")):  # a write was not made
+                    with pytest.raises(Unavailable) as caught:
+                        await call
+                    assert caught.value.problem.limit == "max-requests"
+                async with Client(url, attempts=1, wait_when_limited=SECONDS) as patient:
+                    waiting = asyncio.create_task(patient.set("k", 3))
+                    await poll_async(lambda: server.lifecycle.begun >= 4, "it was refused once")
+                    slow.gate.set()
+                    assert (await begun).version < (await waiting).version
+
+
+async def test_waiting_for_a_connection(tmp_path: Path) -> None:
+    async with opened(tmp_path / "x.db") as cache:
+        async with served(cache, web_settings(max_connections=1)) as server:
+            url = f"http://127.0.0.1:{server.port}"
+            hasty = Client(url, attempts=1)
+            patient = Client(url, attempts=1, wait_when_limited=SECONDS)
+            async with hasty, patient:
+                async with server.wire() as wire:
+                    await wire.send(server.request("GET", "/livez"))
+                    await wire.answer()  # it is the only connection now
+                    with pytest.raises(Unavailable) as caught:
+                        await hasty.get("k")
+                    assert caught.value.problem.limit == "max-connections"
+                    waiting = asyncio.create_task(patient.get("k"))
+                    done, _ = await asyncio.wait([waiting], timeout=0.2)
+                    assert not done
+                assert await waiting is None
 
 
 async def test_waiting_no_longer_than_allowed(scripted: Scripted) -> None:

@@ -906,6 +906,22 @@ async def test_tokens_are_kept(reopen: Opener) -> None:
     assert found.closed
 
 
+async def test_tokens_are_removed_a_week_after_they_expired(store: Store) -> None:
+    await write(store, CreateToken(some_token("1", TokenScope.ADMIN, None), b"1" * 32))
+    await write(store, CreateToken(some_token("2"), b"2" * 32))
+    known = (await access(store)).version
+    week = 7 * 86_400
+    for later in (NOW, EXPIRY, EXPIRY + week - 1):
+        assert await write(store, Sweep(10), now=later) == (Applied(removed=0),)
+        assert await store.access(known) is None, "it is still listed"
+    await write(store, Sweep(10), now=EXPIRY + week)
+    found = await access(store, known)
+    assert [each.name for each in found.tokens.values()] == [some_token("1").name]
+    assert found.closed and found.version != known
+    await write(store, Sweep(10), now=EXPIRY + 100 * week)
+    assert await store.access(found.version) is None, "one without an end stays"
+
+
 async def test_revoked_tokens_leave_the_database_closed(store: Store) -> None:
     for each in "12":
         await write(store, CreateToken(some_token(each), each.encode() * 32))

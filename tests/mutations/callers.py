@@ -66,6 +66,10 @@ MUTATIONS: Final = {
                 ", ProblemType.QUOTA_EXCEEDED.uri}\n",
                 "}\n",
             ),
+            "a-limit-of-the-server-leaves-it-open": (
+                ".STORE_UNAVAILABLE.uri, OVER_LIMIT}",
+                ".STORE_UNAVAILABLE.uri}",
+            ),
         },
     ),
     **of(
@@ -73,12 +77,16 @@ MUTATIONS: Final = {
         _LIMITED,
         {
             "a-rate-limit-takes-attempts": (
-                "if not isinstance(failure, RateLimited):\n            self",
-                "if True:\n            self",
+                "if isinstance(failure, RateLimited):\n            return None",
+                "if False:\n            return None",
+            ),
+            "a-limit-of-the-server-is-not-waited-for": (
+                "failure.problem.type == OVER_LIMIT",
+                "False",
             ),
             "waits-are-not-added-up": ("self._patience_left -= delay", "pass"),
             "a-wait-is-longer-than-allowed": ("delay = min(delay, self._patience_left)", "pass"),
-            "waiting-in-vain": (" or failure.retry_after > self._patience_left:", ":"),
+            "waiting-in-vain": (" and asked <= self._patience_left:", ":"),
         },
     ),
     **of(

@@ -26,6 +26,89 @@ MUTATIONS: Final = {
         },
     ),
     **of(
+        "tenantbase/auth/directory.py",
+        ["tests/auth/test_directory.py"],
+        {
+            "an-expired-token-is-accepted": (
+                "return None if found is None or found.expired(now) else found",
+                "return found",
+            ),
+            "expiry-begins-no-generation": (
+                "if self._next_expiry is not None and self._next_expiry <= now:",
+                "if False:",
+            ),
+            "a-change-begins-no-generation": ("self.generation += 1", "pass"),
+            "other-machines-are-let-in": (" or not self._may_be_open", ""),
+            "a-changed-token-is-admitted": (
+                "self._principals.get(principal.digest) == principal and",
+                "self._principals.get(principal.digest) is not None and",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/auth/principal.py",
+        ["tests/auth/test_principal.py", "tests/auth/test_directory.py"],
+        {"a-token-outlives-its-end": ("ends <= now", "ends < now")},
+    ),
+    **of(
+        "tenantbase/auth/rates.py",
+        ["tests/auth/test_rates.py"],
+        {
+            "what-is-given-back-is-lost": ("min(left + returned, rate)", "min(left, rate)"),
+            "a-bucket-overflows": (
+                "return place, min(left + (now - moment) * rate, rate)",
+                "return place, left + (now - moment) * rate",
+            ),
+            "a-lease-has-no-end": (
+                "if not self._left or now >= self._until:",
+                "if not self._left:",
+            ),
+            "requests-are-not-taken": ("left - taken, now)", "left, now)"),
+        },
+    ),
+    **of(
+        "tenantbase/web/caller.py",
+        _CALLERS,
+        {
+            "long-answers-outlive-their-token": (
+                "            if not self.admits(caller):\n                del",
+                "            if False:\n                del",
+            ),
+            "administration-counts-for-a-tenant": (
+                "if route in ADMINISTRATIVE:",
+                "if False:",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/web/handlers/lists.py",
+        ["tests/web/test_callers.py::test_long_answers_are_cut_with_their_token"],
+        {
+            "lists-outlive-their-token": (
+                "holding(request[CALLER], listing.share.transport.abort)",
+                "holding(request[CALLER], bool)",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/rows.py",
+        ["tests/web/test_tenant_limits.py"],
+        {
+            "one-entry-more-than-allowed": (
+                "entries > tenant.max_entries",
+                "entries > tenant.max_entries + 1",
+            ),
+            "bytes-have-no-limit": ("size > tenant.max_bytes", "False"),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/access.py",
+        ["tests/interfaces/test_store.py"],
+        {
+            "expired-tokens-go-at-once": ("(now - EXPIRED_TOKENS_KEPT_SECONDS,)", "(now,)"),
+        },
+    ),
+    **of(
         "tenantbase/auth/principal.py",
         _ISOLATION,
         {

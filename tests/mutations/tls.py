@@ -36,6 +36,11 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/web/transport/tls_transport.py",
+        [f"{_TRANSPORT}::test_a_flood_of_key_updates_is_cut"],
+        {"new-keys-cost-nothing": ("if self._allowance < 0:", "if False:")},
+    ),
+    **of(
+        "tenantbase/web/transport/tls_transport.py",
         [f"{_TRANSPORT}::test_watch_ends_with_the_close_notify_of_its_client"],
         {"a-watch-outlives-its-client": ("eof_received() or self._endless", "eof_received()")},
     ),

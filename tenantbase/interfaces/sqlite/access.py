@@ -27,6 +27,9 @@ from tenantbase.interfaces.sqlite.queries import snapshot
 from tenantbase.interfaces.sqlite.sweep import hide_range
 from tenantbase.scope import DEFAULT, Scope
 
+# A list of tokens shows for a week which have expired, and so why a client is refused.
+EXPIRED_TOKENS_KEPT_SECONDS: Final = 7 * 86_400
+
 _LIMITS: Final = "max_entries, max_bytes, max_requests_per_second"
 _STATE: Final = "SELECT version, closed FROM access"
 _TENANTS: Final = f"SELECT name, entries, bytes, {_LIMITS} FROM tenants ORDER BY name"
@@ -42,6 +45,7 @@ _PUT_TOKEN: Final = f"""
     INSERT INTO tokens (digest, {_TOKEN}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO NOTHING
 """
+_REMOVE_EXPIRED: Final = "DELETE FROM tokens WHERE expires_at <= ?"
 
 
 def read_access(connection: sqlite3.Connection, known: int | None) -> Access | None:
@@ -94,6 +98,12 @@ def administer(
             return Applied(removed=removed)
         case DisableTokens():
             return _disable_tokens(connection)
+
+
+def remove_expired_tokens(connection: sqlite3.Connection, now: float) -> None:
+    """Remove the tokens that expired long before ``now`` (Unix seconds). Part of a sweep."""
+    if connection.execute(_REMOVE_EXPIRED, (now - EXPIRED_TOKENS_KEPT_SECONDS,)).rowcount:
+        _changed(connection)
 
 
 def _put_tenant(connection: sqlite3.Connection, command: PutTenant) -> Applied:

@@ -27,7 +27,7 @@ from tenantbase.errors import (
     TenantbaseError,
 )
 from tenantbase.events import EventKind
-from tenantbase.interfaces.sqlite.access import administer
+from tenantbase.interfaces.sqlite.access import administer, remove_expired_tokens
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, unavailable
 from tenantbase.interfaces.sqlite.in_place import apply_in_place
@@ -149,6 +149,7 @@ def _apply_alone(
         case (DeletePrefix(prefix=prefix),):
             return (delete_prefix(connection, change_log, usage, prefix, now),)
         case (Sweep(limit=limit),):
+            remove_expired_tokens(connection, now)
             return (sweep(connection, change_log, usage, change_log_size, limit, now, damaged),)
         case (command,) if isinstance(command, InPlaceCommand):
             try:

@@ -40,7 +40,7 @@ from tenantbase.web.handlers.health import Health
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.naming import with_id
 from tenantbase.web.observer import CLIENT_GONE, Observer
-from tenantbase.web.problems import HttpError, OverLimit, error_answer
+from tenantbase.web.problems import HttpError, error_answer
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.budget import Budget
 from tenantbase.web.transport.tenant_use import TenantUse
@@ -88,15 +88,10 @@ class FastPath:
         writer = ResponseWriter(lifecycle, varies_by_origin=guard.has_cors)
         self.answers = PlainAnswers(database, callers.directory, health, writer, lifecycle)
         self.budget = budget
-        self._writer = writer
 
     def __call__(self) -> FastConnection:
         """A protocol for a new connection."""
         return FastConnection(self)
-
-    def refusal(self, error: OverLimit) -> bytes:
-        """The answer to a request beyond a limit."""
-        return self._writer.answer(error_answer(error))
 
     def name_client(self, transport: asyncio.Transport, asked: bytes) -> None:
         """Note for the log which client a trusted proxy's request comes from.
@@ -339,7 +334,7 @@ class FastConnection(asyncio.Protocol):
             self._asked, self._route, self._began = here, None, monotonic_ns()
             # The rest of the body is read, and discarded, while the connection lingers.
             self.context = context_in(here)
-            self.end(fast_path.refusal(fast_path.budget.exceeded()), 503, closes=True)
+            self.end(fast_path.answers.no_room(fast_path.budget), 503, closes=True)
         return True
 
     def _returned(self) -> None:

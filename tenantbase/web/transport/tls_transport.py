@@ -19,6 +19,11 @@ _RECORD_BYTES: Final = 1 << 14  # the largest plaintext of a TLS record (RFC 844
 # How much is encrypted at a time: about as much as a transport buffers before it pauses writing, so
 # a large answer is not in memory twice, as plaintext and as ciphertext.
 _PIECE_BYTES: Final = 1 << 16
+# A client can request new keys with every record, each of which costs as much as a small request. So
+# records without content are limited: to this many bytes, and so many more for each byte of content.
+# Even a record with a single byte of it is 22 bytes long.
+_EMPTY_BYTES: Final = 1 << 16
+_EMPTY_PER_BYTE: Final = 64
 _NONE: Final = asyncio.Protocol()
 _SELF: Final = "tls_transport"  # a name for get_extra_info; borrowed transports pass it on
 
@@ -44,6 +49,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         "_failed",
         "_timer",
         "_established",
+        "_allowance",
         "_pending",
         "_pending_bytes",
         "_raw_writable",
@@ -71,6 +77,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._failed = failed
         self._timer: asyncio.TimerHandle | None = None
         self._established = False
+        self._allowance = _EMPTY_BYTES  # of records without content, in bytes
         self._pending: deque[memoryview] = deque()  # to be encrypted
         self._pending_bytes = 0
         self._raw_writable = True
@@ -236,6 +243,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def _receive(self) -> None:
         pieces: list[bytes] = []
         ended = False
+        received = self._incoming.pending
         try:
             while self._incoming.pending or self._tls.pending():
                 piece = self._tls.read(_RECORD_BYTES)
@@ -247,6 +255,11 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             pass
         except ssl.SSLError as error:  # a damaged record, or the client's alert
             self._fail(error)
+            return
+        earned = _EMPTY_PER_BYTE * sum(map(len, pieces))
+        self._allowance = min(_EMPTY_BYTES, self._allowance + earned - received)
+        if self._allowance < 0:
+            self._fail(ssl.SSLError("too many records without content"))
             return
         if self._outgoing.pending:
             self._send()

@@ -69,6 +69,37 @@ async def fill(server: Server) -> None:
     )
 
 
+async def test_a_flood_of_key_updates_is_cut(
+    start: Start, settings: WebSettings, trusted: ssl.SSLContext
+) -> None:
+    """Each makes the server compute new keys. Python's ssl cannot send them; openssl's client can."""
+    async with start(settings) as server, asyncio.timeout(SECONDS):
+        await fill(server)
+        client = await asyncio.create_subprocess_exec(
+            *("openssl", "s_client", "-tls1_3", "-connect", f"127.0.0.1:{server.port}"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        assert client.stdin is not None
+        client.stdin.write(b"K\n" * 100)  # a few are allowed
+        await client.stdin.drain()
+        await poll_async(lambda: len(server.lifecycle.connections) == 1, "it is connected")
+        async with await connected(server, trusted) as other:
+            await other.send(GET)
+            assert b"200 OK" in await other.read()
+            while client.returncode is None:
+                try:
+                    client.stdin.write(b"K\n" * 100)
+                    await client.stdin.drain()
+                except ConnectionError:
+                    break
+                await asyncio.sleep(0)
+            await client.wait()
+            await other.send(GET)
+            assert b"200 OK" in await other.read()
+
+
 async def connected(server: Server, context: ssl.SSLContext) -> TlsWire:
     wire = await TlsWire.connect(server.port, context)
     await wire.shake_hands()
