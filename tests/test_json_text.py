@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as some
 
 from tenantbase.errors import InvalidRequest
-from tenantbase.json_requests import SET_VALUE, read_many
+from tenantbase.json_requests import SET_VALUE, read_many, split_many
 from tenantbase.json_text import (
     MAX_DEPTH,
     Decoder,
@@ -177,7 +177,7 @@ def test_a_repeated_value_that_is_not_used_is_not_scanned(
             parse(SET_VALUE, body.encode())
     parse(SET_VALUE, f'{{"value":{last},"key":"k","ttl":1,"expires_at":null}}'.encode())
     entry = f'{{"value":{last},"key":"k","ttl":1,"expires_at":null}}'
-    assert list(read_many(f'{{"values":[{entry}]}}'.encode(), 1))
+    assert list(read_many(split_many(f'{{"values":[{entry}]}}'.encode(), 1)))
 
 
 class Lists(msgspec.Struct):

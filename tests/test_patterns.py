@@ -28,7 +28,7 @@ from tenantbase.json_requests import SET_VALUE
 from tenantbase.json_text import check_json, check_names, parse
 from tenantbase.media_types import check_media_type, is_active
 from tenantbase.web.guard import Guard
-from tenantbase.web.handlers.lists import after_cursor, prefers_ndjson
+from tenantbase.web.handlers.lists import place_of_cursor, prefers_ndjson
 from tenantbase.web.semantics.conditions import not_modified, range_applies, write_condition
 from tenantbase.web.semantics.negotiation import accepted_coding
 from tenantbase.web.semantics.ranges import requested
@@ -114,6 +114,18 @@ def uses(name: str) -> set[str]:
 # a tail.
 Case = tuple[str, str, str]
 NEAR_MISSES: Mapping[str, list[Case]] = {
+    "cutting._LAST": [
+        ("", "\r\nupgrade", ""),
+        ("", " HTTP/1.0\r", ""),
+        ("\r\nconnection:", " ", ""),
+        ("", "\r\nconnection: keep-alive", " \r\n"),
+        ("\r\nconnection: keep-alive", " ", "\r\n"),
+    ],
+    "cutting._LENGTH": [
+        ("\r\ncontent-length:", " ", "x"),
+        ("\r\ncontent-length:1", " ", "x"),
+        ("", "\r\ncontent-length:1", ""),
+    ],
     "targets.PATH_SAFE": [("", "a", "/"), ("a", ".", "/")],
     "arguments._NEGATIVE": [("-", "1", "x"), ("-1.", "1", "x"), ("-1e", "1", "x")],
     "environment._INJECTED": [
@@ -131,7 +143,7 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
     "administration._UUID": [("", "0", ""), ("00000000", "-0000", "x")],
     "row_rules._UUID": [("", "0", ""), ("00000000", "-0000", "x")],
     "row_rules._TYPES": [("", "text ", ""), ("text integer ", "null ", "")],
-    "connection._FORWARDED_FOR": [
+    "forwarding._FORWARDED_FOR": [
         ("", "\r\n", "X"),
         ("\r\nX-Forwarded-For:", " ", "\n"),
         ("", "\r\nX-Forwarded-For:", ""),
@@ -194,6 +206,13 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
     ],
     "protocol._LAST_LINE_END": [("", "\r", ""), ("", "\r\n", "")],
     "protocol._VERSION": [("VERSION ", "a", ""), ("", "VERSION ", "")],
+    "logs._UNSAFE": [("", "a", ""), ("", "\n", "")],
+    "request_context._ID": [("", "a", " ")],
+    "request_context._TRACEPARENT": [
+        ("00-", "0", ""),
+        ("01-" + "1" * 32 + "-" + "1" * 16 + "-00-", "a", "\n"),
+        ("", "00-", ""),
+    ],
     "negotiation._WEIGHT": [
         ("", ";", ""),
         ("", "; ", "x"),
@@ -205,6 +224,7 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
     ],
     "option_types._HOST": [("", "a", " ")],
     "option_types._INTEGER": [("", "1", "x")],
+    "option_types._MODE": [("", "7", "x")],
     "option_types._ORIGIN": [
         ("http://", "a", "@"),
         ("http://[", ":", ""),
@@ -234,12 +254,6 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
     "targets._INTEGER": [("", "1", "x")],
     "targets._NUMBER": [("", "1", "x"), ("1.", "1", "x"), ("", "1.", "")],
     "watch._VERSION": [("", "1", "x")],
-    "upgrades._LENGTH": [
-        ("\r\ncontent-length:", " ", "x"),
-        ("\r\ncontent-length:1", " ", "x"),
-        ("", "\r\ncontent-length:1", ""),
-    ],
-    "upgrades._UPGRADE": [("", "\r\nupgrade", "")],
 }
 
 
@@ -352,7 +366,7 @@ READERS: dict[str, tuple[Callable[[str], object], list[str]]] = {
         ["a", "&", "=", "%", "%41", "+", "a=1&", "#", "&&"],
     ),
     "a key in a path": (lambda text: path_key(request({}, VALUES + text)), ["a", "/", "%", "%2f"]),
-    "a cursor": (after_cursor, ["A", "=", "-", "\n"]),
+    "a cursor": (place_of_cursor, ["A", "=", "-", "\n"]),
     "JSON": (
         lambda text: check_json(text.encode(), "value"),
         ["[", "{", "[]", '"', "\\ud83d", "\\"],

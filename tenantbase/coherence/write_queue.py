@@ -86,15 +86,15 @@ class WriteQueue(Generic[Write, Receiver]):
         """What all waiting writes hold."""
         return self._small.bytes + self._large.bytes
 
-    def has_room(self, write: Write) -> bool:
-        """Whether it may be added. The first of its kind in its lane always may."""
-        kind = self._large if write.large else self._small
+    def has_room(self, lane: str, large: bool, bytes: int) -> bool:
+        """Whether a write may be added. The first of its kind in its lane always may."""
+        kind = self._large if large else self._small
         free_writes = kind.max_writes - kind.lanes.size
-        free_bytes = kind.max_bytes - kind.bytes - write.bytes
-        if kind.lanes.size < free_writes and kind.bytes + write.bytes <= free_bytes:
+        free_bytes = kind.max_bytes - kind.bytes - bytes
+        if kind.lanes.size < free_writes and kind.bytes + bytes <= free_bytes:
             return True  # whichever lane holds it, which is the usual case
-        waiting, held = kind.lanes.held(write.lane)
-        return not waiting or waiting < free_writes and held + write.bytes <= free_bytes
+        waiting, held = kind.lanes.held(lane)
+        return not waiting or waiting < free_writes and held + bytes <= free_bytes
 
     def append(self, waiting: tuple[Write, Receiver]) -> None:
         """Add a write at the end of its lane."""

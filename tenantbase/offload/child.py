@@ -17,7 +17,14 @@ from typing import Final, NamedTuple
 import msgspec
 
 from tenantbase.errors import InvalidRequest
-from tenantbase.json_requests import SET_VALUE, Read, SetValue, content_pieces, read_many
+from tenantbase.json_requests import (
+    SET_VALUE,
+    Read,
+    SetValue,
+    content_pieces,
+    read_many,
+    split_many,
+)
 from tenantbase.json_text import Text, check_json, parse
 
 _FILE: Final = 0
@@ -83,7 +90,7 @@ def _done(job: Job, text: bytes, max_entries: int) -> Answer:
 
 def _read(job: Job, text: bytes, max_entries: int) -> Iterator[Read]:
     if job is Job.ENTRIES:
-        yield from read_many(text, max_entries)
+        yield from read_many(split_many(text, max_entries))
     else:
         yield Read(parse(SET_VALUE, text))
 

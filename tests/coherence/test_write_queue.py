@@ -177,7 +177,7 @@ def test_large_ones_of_several_lanes_take_turns() -> None:
 def fill(queue: WriteQueue[Waiting, str], write: Waiting) -> int:
     """Add as many as there is room for. Returns: how many."""
     count = 0
-    while queue.has_room(write):
+    while queue.has_room(write.lane, write.large, write.bytes):
         queue.append((write, write.lane))
         count += 1
     return count
@@ -188,7 +188,7 @@ def test_a_full_lane_leaves_room_to_the_others(each: Waiting) -> None:
     queue = WriteQueue[Waiting, str](100)
     counts = [fill(queue, each._replace(lane=f"{lane}")) for lane in range(3)]
     assert counts == [100, 50, 25]
-    assert queue.has_room(each._replace(lane="another"))
+    assert queue.has_room("another", each.large, each.bytes)
 
 
 def test_the_first_of_a_lane_always_has_room() -> None:

@@ -8,6 +8,17 @@ from tests.mutations.mutation import of
 
 MUTATIONS: Final = {
     **of(
+        "tenantbase/web/semantics/cutting.py",
+        ["tests/web/fast_path/test_agreement.py"],
+        {
+            "rubbish-after-close-spoils-the-request": (
+                "|\\r\\nconnection:(?![ ",
+                "|\\r\\nconnexion:(?![ ",
+            ),
+            "rubbish-after-an-old-version-spoils-the-request": ("| HTTP/1\\.0", "| HTTP/0\\.9"),
+        },
+    ),
+    **of(
         "tenantbase/web/fast_path/framing.py",
         ["tests/web/fast_path/test_plain_heads.py", "tests/web/fast_path/test_framing.py"],
         {
@@ -47,7 +58,7 @@ MUTATIONS: Final = {
         ["tests/test_json_requests.py"],
         {
             "padding-anywhere": (" and len(value) * 4 != len(piece) * 3:", " and False:"),
-            "a-number-is-base64": ("or bytes(text[:1]) != b'\"' ", ""),
+            "a-number-is-base64": ("        or bytes(text[:1]) != b'\"'\n", ""),
         },
     ),
     **of(
@@ -58,7 +69,7 @@ MUTATIONS: Final = {
                 "return memoryview(raw) if len(raw) > _COPIED_BYTES else",
                 "return",
             ),
-            "base64-is-decoded-at-once": ('or count(text, b"\\\\"):', "or True:"),
+            "base64-is-decoded-at-once": ('        or count(text, b"\\\\")\n', "        or True\n"),
         },
     ),
     **of(
@@ -71,9 +82,42 @@ MUTATIONS: Final = {
                 "False",
             ),
             "the-budget-does-not-grow": ("max(48 * MIB, 2 * config.max_request_bytes)", "48 * MIB"),
+        },
+    ),
+    **of(
+        "tenantbase/process/listening.py",
+        ["tests/process/test_listening.py::test_what_other_machines_reach"],
+        {
             "only-one-address-is-loopback": (
-                "ipaddress.ip_address(self.host).is_loopback",
-                'self.host == "127.0.0.1"',
+                "ipaddress.ip_address(address).is_loopback",
+                'address == "127.0.0.1"',
+            ),
+            "only-the-last-address-counts": (
+                "exposed = exposed or _exposed(_shown(endpoint), opened)",
+                "exposed = _exposed(_shown(endpoint), opened)",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/process/unix_socket.py",
+        ["tests/process/test_listening.py"],
+        {
+            "any-file-may-be-stale": ("if not stat.S_ISSOCK(found.st_mode):", "if False:"),
+            "a-full-queue-is-another-error": ("in (0, errno.EAGAIN)", "in (0,)"),
+            "stale-sockets-stay": ("        os.unlink(path)\n", "        pass\n"),
+        },
+    ),
+    **of(
+        "tenantbase/web/transport/listener.py",
+        ["tests/process/test_listening.py"],
+        {
+            "whatever-has-the-path-is-removed": (
+                "if self._file == (status.st_dev, status.st_ino):",
+                "if True:",
+            ),
+            "an-inherited-queue-is-emptied": (
+                "    if isinstance(sock, InheritedListener):\n        return False\n",
+                "",
             ),
         },
     ),
@@ -105,7 +149,7 @@ MUTATIONS: Final = {
                 "{1 << 20:,} bytes",
             ),
             "every-header-comes-always": ('"required": always', '"required": True'),
-            "no-problem-can-be-retried": ("if kinds[0].retry else", "if False else"),
+            "no-problem-can-be-retried": ("if kind.retry else names", "if False else names"),
             "problems-are-those-of-any-request": (", *operation.problems}", "}"),
             "every-body-is-required": ("operation.body_required", "True"),
         },

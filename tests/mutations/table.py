@@ -10,6 +10,7 @@ from tests.mutations import (
     clients,
     coherence,
     connections,
+    figures,
     identity,
     inputs,
     memcached,
@@ -18,6 +19,7 @@ from tests.mutations import (
     running,
     semantics,
     storing,
+    telling,
     tls,
     watching,
 )
@@ -36,8 +38,10 @@ TABLES: Final = tuple(
         bounds,
         running,
         storing,
+        telling,
         tls,
         connections,
+        figures,
         inputs,
         resources,
     )

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from tenantbase.errors import InvalidRequest, Overloaded
-from tenantbase.json_requests import SET_VALUE, Read, SetValue, content, read_many
+from tenantbase.json_requests import SET_VALUE, Read, SetValue, content, read_many, split_many
 from tenantbase.json_text import check_json, parse
 from tenantbase.offload import runner
 from tenantbase.offload.child import Job
@@ -97,7 +97,7 @@ CASES = [
 async def test_the_child_gives_the_same_verdicts_as_this_process() -> None:
     here: dict[Job, Callable[[bytes], Iterator[Read]]] = {
         Job.ENTRY: one,
-        Job.ENTRIES: lambda text: read_many(text, 3),
+        Job.ENTRIES: lambda text: read_many(split_many(text, 3)),
         Job.VALUE: checked,
     }
     reader = ParserProcess()

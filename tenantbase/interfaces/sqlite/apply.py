@@ -13,16 +13,24 @@ from tenantbase.commands import (
     Delete,
     DeletePrefix,
     Increment,
+    InPlaceCommand,
     KeyCommand,
     Set,
     Sweep,
     Transaction,
 )
-from tenantbase.errors import ConditionFailed, InvalidRequest, StoreUnavailable, TenantbaseError
+from tenantbase.errors import (
+    ConditionFailed,
+    Damaged,
+    InvalidRequest,
+    StoreUnavailable,
+    TenantbaseError,
+)
 from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.access import administer
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, unavailable
+from tenantbase.interfaces.sqlite.in_place import apply_in_place
 from tenantbase.interfaces.sqlite.rows import Rows, outcome
 from tenantbase.interfaces.sqlite.sweep import delete_prefix, sweep
 from tenantbase.interfaces.sqlite.usage import Usage
@@ -30,6 +38,10 @@ from tenantbase.scope import plain_key
 
 Outcome = tuple[Applied, ...] | TenantbaseError
 _Named = tuple[KeyCommand, ...]
+# A damaged row can be hidden, but SQLite can neither remove nor replace it. A copy is without it.
+_REPAIR: Final = (
+    "delete the damaged keys, which tenantbase check names, then make a backup and restore it"
+)
 _NAMED: Final = (Set, Delete, Increment)  # a tuple, which is checked faster than a union
 
 
@@ -92,7 +104,8 @@ def find_damage(
         except sqlite3.Error as error:
             if not concerns_a_row(error):
                 raise
-            return unavailable(error, "the database cannot be written")
+            met = unavailable(error, "the database cannot be written")
+            return Damaged(f"{met}; {_REPAIR}") if isinstance(met, Damaged) else met
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -137,13 +150,18 @@ def _apply_alone(
             return (delete_prefix(connection, change_log, usage, prefix, now),)
         case (Sweep(limit=limit),):
             return (sweep(connection, change_log, usage, change_log_size, limit, now, damaged),)
+        case (command,) if isinstance(command, InPlaceCommand):
+            try:
+                return (apply_in_place(connection, change_log, usage, command, now),)
+            except TenantbaseError as error:
+                return error.with_traceback(None)
         case (command,) if isinstance(command, AdminCommand):
             usage.settle()
             try:
                 return (administer(connection, change_log, command),)
             except TenantbaseError as error:
                 return error.with_traceback(None)
-    return InvalidRequest("deleting a prefix is a transaction of its own", "prefix")
+    return InvalidRequest("this command is a transaction of its own")
 
 
 def _apply_run(
@@ -187,8 +205,11 @@ def _apply_named(change_log: ChangeLog, rows: Rows, transaction: _Named) -> tupl
     for command in transaction:
         applied = outcome(command, rows.get(command.key), change_log.next_version)
         if applied.entry is not None:
-            change_log.record(EventKind.SET, command.key)
-            rows.put(command.key, applied.entry)
+            entry = applied.entry
+            change_log.record_set(
+                command.key, len(entry.value), entry.content_type, entry.expires_at
+            )
+            rows.put(command.key, entry)
         elif applied.removed:
             change_log.record(EventKind.DELETE, command.key)
             rows.put(command.key, None)

@@ -30,11 +30,11 @@ from tenantbase.interfaces.sqlite.queries import (
     DELETED,
     key_batches,
     last_version,
-    prefix_range,
     snapshot,
 )
 from tenantbase.interfaces.sqlite.salvage import SET_ASIDE
 from tenantbase.interfaces.sqlite.schema import SECRET_BYTES
+from tenantbase.listing import prefix_range
 
 _STEP_ROWS: Final = 500
 _STEP_BYTES: Final = 1 << 20  # of values; a step takes a few milliseconds
@@ -253,11 +253,14 @@ class _Copying:
 
     def _copy_small(self) -> None:
         for name in self._small:
-            for row in self._source.execute(f'SELECT * FROM "{name}"'):
-                marks = ", ".join("?" * len(row))
-                self._target.execute(f'INSERT INTO "{name}" VALUES ({marks})', row)
-        last = "SELECT * FROM changes ORDER BY version DESC LIMIT 1"
-        self._target.executemany("INSERT INTO changes VALUES (?, ?, ?)", self._source.execute(last))
+            self._copy_rows(name, f'SELECT * FROM "{name}"')
+        # None if nothing was ever changed.
+        self._copy_rows("changes", "SELECT * FROM changes ORDER BY version DESC LIMIT 1")
+
+    def _copy_rows(self, table: str, query: str) -> None:
+        for row in self._source.execute(query):
+            marks = ", ".join("?" * len(row))  # the columns depend on the schema
+            self._target.execute(f'INSERT INTO "{table}" VALUES ({marks})', row)
 
     def _write(self, rows: Sequence[Sequence[object]], size: int) -> None:
         self._target.executemany(self._put, rows)

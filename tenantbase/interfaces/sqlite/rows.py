@@ -288,6 +288,8 @@ def outcome(command: KeyCommand, before: Entry | None, version: int) -> Applied:
     content_type, expires_at = JSON, command.expires_at
     if isinstance(command, Set):
         value, content_type = command.value, command.content_type
+        if command.keep_expiry and before is not None:
+            expires_at = before.expires_at
     elif before is None:
         value = _sum(command.initial, command.by)
     else:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import sqlite3
 from typing import Final, NamedTuple
 
-from tenantbase.interfaces.sqlite.queries import DELETED, prefix_range, snapshot
+from tenantbase.interfaces.sqlite.queries import DELETED, snapshot
+from tenantbase.listing import prefix_range
 from tenantbase.scope import Scope, start_bytes
 
 _TENANT: Final = "SELECT entries, bytes, max_entries, max_bytes FROM tenants WHERE name = ?"

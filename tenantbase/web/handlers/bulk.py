@@ -8,12 +8,12 @@ from itertools import starmap
 from typing import Final, TypeVar
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from tenantbase.database import Database
 from tenantbase.documents import PIECE_BYTES, applied_json, entry_json, entry_pieces
 from tenantbase.errors import InvalidRequest
-from tenantbase.json_requests import Read, SetValue, read_many
+from tenantbase.json_requests import Read, SetValue, read_many, split_many
 from tenantbase.json_text import Decoder, parse
 from tenantbase.lookup import Lookup
 from tenantbase.offload.child import Job
@@ -21,11 +21,13 @@ from tenantbase.offload.runner import ParserProcess, is_large
 from tenantbase.web.answer import Answer, Stream
 from tenantbase.web.caller import CALLER, Callers, scope_of
 from tenantbase.web.responses import collection
-from tenantbase.web.semantics.bodies import keys_bytes, read_body
+from tenantbase.web.semantics.bodies import HOLDING, keys_bytes, read_body
 from tenantbase.web.semantics.conditions import write_condition
+from tenantbase.web.semantics.negotiation import wants_fresh
 from tenantbase.web.semantics.targets import NOTHING, query
 from tenantbase.web.sending import share_of
 from tenantbase.web.settings import WebSettings
+from tenantbase.web.transport.budget import SMALL_BYTES
 from tenantbase.web.transport.turns import Turns
 from tenantbase.web.transport.unread import Share, Unread
 
@@ -44,12 +46,25 @@ class SetValues(msgspec.Struct, forbid_unknown_fields=True):
     values: list[SetValue]
 
 
+class DeleteEntry(msgspec.Struct, forbid_unknown_fields=True):
+    """One entry of ``delete-values``."""
+
+    key: str
+    if_version: int | None = None
+
+
 class DeleteValues(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``delete-values``: exactly one of the two."""
+    """The body of ``delete-values``: exactly one of the three."""
 
     keys: list[str] | None = None
+    entries: list[DeleteEntry] | None = None
     prefix: str | None = None
 
+
+# What the parsed request holds for each key or entry, besides its text: the key and the scoped key,
+# the places for them, and commands.
+_KEY_BYTES: Final = 256
+_ENTRY_BYTES: Final = 512
 
 _GET: Final = Decoder(GetValues)
 _DELETE: Final = Decoder(DeleteValues)
@@ -77,11 +92,17 @@ class Bulk:
     async def get(self, request: web.Request) -> Answer:
         """``POST /get-values``"""
         given = await self._parse(_GET, request)
+        _unfold(request, _KEY_BYTES * len(given.keys))
         return collection(Stream(self._found(request, given.keys)))
 
     async def _found(self, request: web.Request, keys: list[str]) -> AsyncGenerator[bytes, None]:
         with share_of(request, self._unread) as share, self._turns.streaming():
-            found = self._database.get_many(scope_of(request), keys, share)
+            found = self._database.get_many(
+                scope_of(request),
+                keys,
+                share,
+                refresh=wants_fresh(request.headers.get(hdrs.CACHE_CONTROL, "")),
+            )
             async with aclosing(_document(found, share)) as document:
                 with self._callers.holding(request[CALLER], share.transport.abort):
                     async for piece in document:
@@ -94,16 +115,21 @@ class Bulk:
         query(request, NOTHING)
         condition = write_condition(request)
         # Keep no reference to the body while the write waits.
-        entries = await self._read(await self._body(request, self._settings.max_request_bytes))
+        entries = await self._read(
+            request, await self._body(request, self._settings.max_request_bytes)
+        )
         writing = self._database.set_many(scope_of(request), entries, condition)
         del entries
         applied = await writing
         return collection(b'{"values":[%b]}' % b",".join(starmap(applied_json, applied)))
 
-    async def _read(self, body: bytes) -> Iterator[Read]:
+    async def _read(self, request: web.Request, body: bytes) -> Iterator[Read]:
         max_entries = self._database.limits.max_batch_entries
         if not is_large(body):
-            return read_many(body, max_entries)
+            texts = split_many(body, max_entries)
+            self._database.check_room(scope_of(request), len(texts))
+            _unfold(request, _ENTRY_BYTES * len(texts))
+            return read_many(texts)
         reading = self._parser.read(Job.ENTRIES, body, max_entries)
         del body
         return await reading
@@ -112,14 +138,26 @@ class Bulk:
         """``POST /delete-values``"""
         given = await self._parse(_DELETE, request)
         condition = write_condition(request)
-        if given.prefix is not None:
-            if given.keys is not None:
-                raise InvalidRequest("give keys or a prefix, not both", "prefix")
-            removed = await self._database.delete_prefix(scope_of(request), given.prefix, condition)
-        elif given.keys is not None:
-            removed = await self._database.delete_many(scope_of(request), given.keys, condition)
-        else:
-            raise InvalidRequest("keys or a prefix are required", "keys")
+        database, scope = self._database, scope_of(request)
+        match given:
+            case DeleteValues(keys=list(keys), entries=None, prefix=None):
+                _unfold(request, _ENTRY_BYTES * len(keys))
+                removed = await database.delete_many(scope, keys, condition)
+            case DeleteValues(keys=None, entries=list(entries), prefix=None):
+                _unfold(request, _ENTRY_BYTES * len(entries))
+                removed = await database.delete_many(
+                    scope,
+                    [each.key for each in entries],
+                    condition,
+                    if_versions=[each.if_version for each in entries],
+                )
+            case DeleteValues(keys=None, entries=None, prefix=str(prefix)):
+                removed = await database.delete_prefix(scope, prefix, condition)
+            case DeleteValues(keys=None, entries=None, prefix=None):
+                raise InvalidRequest("keys, entries or a prefix are required", "keys")
+            case _:
+                field = "entries" if given.prefix is None else "prefix"
+                raise InvalidRequest("give only one of keys, entries and prefix", field)
         return collection(b'{"deleted":%d}' % removed)
 
     async def _parse(self, decoder: Decoder[Shape], request: web.Request) -> Shape:
@@ -128,6 +166,13 @@ class Bulk:
 
     async def _body(self, request: web.Request, limit: int) -> bytes:
         return await read_body(request, limit, self._settings.body_timeout)
+
+
+def _unfold(request: web.Request, count: int) -> None:
+    """Charge the memory of a parsed request. Raises OverLimit."""
+    holding = request.get(HOLDING)
+    if holding is not None and count > SMALL_BYTES:
+        holding.unfold(count)
 
 
 async def _document(

@@ -17,7 +17,7 @@ from tests.web.both_paths import answers, both_paths
 from tests.web.corpus import LAST
 from tests.wire import request
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 NAMES = sorted({str(name) for name in vars(hdrs).values() if isinstance(name, istr)})
 # Fields that change where a request or the connection ends.
@@ -87,3 +87,34 @@ async def test_request_behind_a_declined_upgrade_is_answered_by_both(
     asked = request("POST" if body else "GET", "/set-value" if body else "/livez", body, fields)
     for port in ports:
         assert (await answers(port, [asked + asked + LAST])).count(b"HTTP/1.1 200") == 3
+
+
+LAST_REQUESTS = {
+    "plain": request("GET", "/get-value?key=plain", headers={"Connection": "close"}),
+    "with-a-body": request(
+        "POST", "/set-value", '{"key": "w", "value": 1}', {"Connection": "Close, TE"}
+    ),
+    "chunked": request(
+        "PUT",
+        "/v1/values/w",
+        b"1\r\n2\r\n0\r\n\r\n",
+        {"Transfer-Encoding": "chunked", "Connection": "close"},
+    ),
+    "http-1.0": b"GET /get-value?key=plain HTTP/1.0\r\nHost: localhost\r\n\r\n",
+    "http-1.0-with-a-body": (
+        b"POST /set-value HTTP/1.0\r\nHost: localhost\r\nContent-Length: 24\r\n\r\n"
+        b'{"key": "w", "value": 1}'
+    ),
+}
+
+
+@pytest.mark.parametrize("rest", [b"\0rubbish", LAST, b"\r\n\r\n", b"x" * 100_000])
+@pytest.mark.parametrize("last", LAST_REQUESTS.values(), ids=LAST_REQUESTS)
+async def test_what_follows_the_last_request_is_ignored_by_both(
+    ports: tuple[int, int], last: bytes, rest: bytes
+) -> None:
+    """RFC 9112, section 9.6."""
+    for port in ports:
+        received = await answers(port, [last + rest])
+        assert received.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200")), received
+        assert received.count(b"HTTP/1.") == 1

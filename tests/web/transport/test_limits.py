@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
+import os
 import socket
 import sys
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from tenantbase import json_requests
 from tenantbase.coherence.policy import Cache
-from tenantbase.commands import Set
-from tenantbase.entry import JSON, Entry
-from tenantbase.json_requests import Read
+from tenantbase.commands import Applied, Set
+from tenantbase.entry import JSON, OCTETS, Entry
+from tenantbase.errors import Overloaded
 from tenantbase.lookup import Lookup
 from tenantbase.scope import DEFAULT
 from tenantbase.web.transport.budget import STALLED_SECONDS
@@ -27,7 +31,7 @@ from tests.web.conftest import Start
 from tests.web.table import problem
 from tests.wire import Answer, Wire, request
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 EVENT_LOOPS = ["asyncio", "uvloop"]
 
@@ -330,7 +334,7 @@ async def test_no_100_continue_for_a_request_refused_by_its_head(
 ) -> None:
     headers = {"Content-Length": "5", "Expect": "100-continue", **headers}
     async with server.wire() as wire:
-        await wire.send(request(method, target, headers=headers))
+        await wire.send(server.request(method, target, headers=headers))
         answer = await wire.answer()
         assert answer.status == status
         assert answer.headers["content-type"] == "application/problem+json"
@@ -349,7 +353,9 @@ async def test_an_unknown_expectation(server: Server, expected: str) -> None:
 
 async def test_a_body_sent_without_waiting_is_accepted(server: Server) -> None:
     async with server.wire() as wire:
-        await wire.send(request("PUT", "/v1/values/uninvited", b"x", {"Expect": "100-continue"}))
+        await wire.send(
+            server.request("PUT", "/v1/values/uninvited", b"x", {"Expect": "100-continue"})
+        )
         answers: list[Answer] = [await wire.answer()]
         if answers[-1].status == 100:  # the key did not exist yet when the head was read
             answers.append(await wire.answer())
@@ -369,11 +375,11 @@ async def test_large_bodies_are_parsed_one_per_turn(
             await asyncio.sleep(0)
             turn += 1
 
-    def read_many(text: bytes, max_entries: int) -> Iterator[Read]:
+    def split_many(text: bytes, max_entries: int) -> Sequence[msgspec.Raw]:
         parsed.append(turn)
-        return json_requests.read_many(text, max_entries)
+        return json_requests.split_many(text, max_entries)
 
-    monkeypatch.setattr("tenantbase.web.handlers.bulk.read_many", read_many)
+    monkeypatch.setattr("tenantbase.web.handlers.bulk.split_many", split_many)
     body = json.dumps({"values": [{"key": f"k{n}", "value": n} for n in range(4_000)]}).encode()
     async with start() as server, AsyncExitStack() as stack:
         wires = [await stack.enter_async_context(server.wire()) for _ in range(8)]
@@ -384,3 +390,56 @@ async def test_large_bodies_are_parsed_one_per_turn(
         assert {(await wire.answer()).status for wire in wires} == {200}
     assert len(parsed) == 8
     assert len(set(parsed)) == 8, "two of them in one turn of the event loop"
+
+
+async def test_a_bulk_write_is_refused_before_its_entries_are_read(
+    start: Start, tmp_path: Path
+) -> None:
+    """While too many large writes wait; small ones are accepted."""
+    keys = [f"k{n}" for n in range(9_999)]
+    body = json.dumps({"values": [*({"key": key, "value": 1} for key in keys), "not an entry"]})
+    async with start() as server:
+        lock = os.open(tmp_path / "x.db-lock", os.O_RDWR)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        writes: list[asyncio.Future[tuple[Applied, ...]]] = []
+        try:
+            value = bytes(3 * MIB)
+            while not writes or not writes[-1].done():
+                writes.append(server.cache.write(Set(DEFAULT.key("large"), value, OCTETS)))
+                await asyncio.sleep(0)
+            refused = await server.ask("POST", "/set-values", body)
+            assert (refused.status, refused.json) == (429, problem("overloaded", 429))
+            refused = await server.ask("POST", "/delete-values", json.dumps({"keys": keys}))
+            assert refused.status == 429
+            invalid = await server.ask("POST", "/set-values", '{"values": ["not an entry"]}')
+            assert invalid.status == 400
+        finally:
+            os.close(lock)
+        assert isinstance(writes.pop().exception(), Overloaded)
+        await asyncio.gather(*writes)
+        assert (await server.ask("POST", "/set-values", body)).status == 400
+
+
+async def test_the_memory_of_parsed_requests_is_within_the_budget(start: Start) -> None:
+    """Ten thousand short keys take much more of it than their text."""
+    keys = [f"k{n}" for n in range(10_000)]
+    many = [
+        request("POST", "/get-values", json.dumps({"keys": keys})),
+        request("POST", "/delete-values", json.dumps({"keys": keys})),
+        request(
+            "POST", "/set-values", json.dumps({"values": [{"key": k, "value": 1} for k in keys]})
+        ),
+    ]
+    settings = web_settings(max_inflight_bytes=2 * MIB, max_request_bytes=2 * MIB)
+    async with start(settings, wrap=blocked) as server, server.wire() as queued:
+        slow = server.cache
+        assert isinstance(slow, BlockedCache)
+        await queued.send(request("PUT", "/v1/values/queued", b"x" * 100_000))
+        await poll_async(lambda: slow.begun == 1, "it is queued")
+        for each in many:
+            refused = await server.send(each)
+            assert (refused.status, refused.json) == (503, over_limit("max-inflight-bytes"))
+        slow.gate.set()
+        assert (await queued.answer()).status == 201
+        for each in many:  # alone, even more than there is
+            assert (await server.send(each)).status == 200
