@@ -40,7 +40,7 @@ from tenantbase.web.handlers.health import Health
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.naming import with_id
 from tenantbase.web.observer import CLIENT_GONE, Observer
-from tenantbase.web.problems import HttpError, error_answer
+from tenantbase.web.problems import HttpError
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.budget import Budget
 from tenantbase.web.transport.tenant_use import TenantUse
