@@ -1,4 +1,5 @@
-"""Two commits side by side: the working tree against an earlier revision, in one run.
+"""Two commits side by side, the working tree against an earlier revision, or the working tree with
+and without some options, in one run.
 
 Each round measures both, one right after the other, and swaps their order from round to round, so
 that a machine that slows down or heats up affects both. The rounds' ratios are compared. There is a
@@ -44,8 +45,8 @@ def checked_out(revision: str, directory: Path) -> Iterator[Path]:
         _git("worktree", "remove", "--force", str(tree))
 
 
-def setup(name: str, tree: Path, needs: Needs) -> Setup:
-    """Setups that run a work tree's tenantbase with this environment's packages."""
+def setup(name: str, tree: Path, options: Sequence[str], needs: Needs) -> Setup:
+    """Setups that run a work tree's tenantbase with these options and this environment's packages."""
     cached = needs is not Needs.NO_CACHE
     memcached = (
         ["--memcached-memory", str(MEMCACHED_MEGABYTES)] if cached else ["--memcached", "off"]
@@ -55,7 +56,7 @@ def setup(name: str, tree: Path, needs: Needs) -> Setup:
     return Setup(
         name if cached else f"{name} without cache",
         lambda port: dialect.Tenantbase(port, "HIT" if cached else "BYPASS"),
-        lambda site: start_tenantbase(site, memcached, interpreter=interpreter),
+        lambda site: start_tenantbase(site, [*memcached, *options], interpreter=interpreter),
         load=True,
         warm=cached,
     )
@@ -100,10 +101,10 @@ def verdict(ratios: Sequence[float]) -> str:
     return "no difference beyond noise"
 
 
-def table(records: Sequence[dict[str, Any]], revision: str) -> str:
-    """The comparison as Markdown."""
+def table(records: Sequence[dict[str, Any]], before: str) -> str:
+    """The comparison as Markdown. ``before``: what it is compared with."""
     lines = [
-        f"| work | data | throughput / {revision} | rounds | processor time / {revision} | verdict |",
+        f"| work | data | throughput / {before} | rounds | processor time / {before} | verdict |",
         "|---|---|---|---|---|---|",
     ]
     for each in records:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     directory = Path(tempfile.mkdtemp(prefix="tenantbase-bench-", dir=options.directory))
     try:
-        if options.against:
+        if options.against or options.against_options:
             print(_compare(options, directory))
             return
         results = _measure(options, directory)
@@ -68,6 +69,11 @@ def _options() -> argparse.Namespace:
         f" {against.MIN_ROUNDS} rounds",
     )
     parser.add_argument(
+        "--against-options",
+        metavar="OPTIONS",
+        help="as --against, but with the same work tree, started with these options",
+    )
+    parser.add_argument(
         "--quick", action="store_true", help="only two rounds of one second, on small values"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file")
@@ -91,10 +97,10 @@ def _options() -> argparse.Namespace:
         options.only = [
             part for part in options.only if part not in ("profile", "memory", "growth")
         ]
-    if options.against:
+    if options.against or options.against_options:
         options.rounds = max(options.rounds, against.MIN_ROUNDS)
         if options.publish or options.json:
-            parser.error("--against prints a table; do not combine it with --json or --publish")
+            parser.error("a comparison prints a table; do not combine it with --json or --publish")
     if options.rounds < 1 or options.seconds < 1:
         parser.error("--rounds and --seconds are at least 1")
     return options
@@ -113,18 +119,22 @@ def _plan(options: argparse.Namespace, directory: Path, cores: Cores) -> rounds.
 
 
 def _compare(options: argparse.Namespace, directory: Path) -> str:
-    """The table of ``--against``."""
+    """The table of ``--against`` and ``--against-options``."""
     cores = choose_cores()
     os.sched_setaffinity(0, {cores.load})
-    with against.checked_out(options.against, directory) as tree:
+    different = (options.against_options or "").split()
+    with ExitStack() as stack:
+        tree = against.ROOT
+        if options.against:
+            tree = stack.enter_context(against.checked_out(options.against, directory))
         setups = {
-            against.BEFORE: partial(against.setup, against.BEFORE, tree),
-            against.AFTER: partial(against.setup, against.AFTER, against.ROOT),
+            against.BEFORE: partial(against.setup, against.BEFORE, tree, different),
+            against.AFTER: partial(against.setup, against.AFTER, against.ROOT, ()),
         }
         plan = replace(_plan(options, directory, cores), peers=list(setups), setups=setups)
         loads = rounds.measure(plan, _progress)
     _progress("")
-    return against.table(against.compare(loads), options.against)
+    return against.table(against.compare(loads), options.against_options or options.against)
 
 
 def _measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Final
 
 log = logging.getLogger("tenantbase.background")
@@ -23,7 +24,8 @@ def keep_running(work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task
     Args:
         name: the task's name, used in log messages.
     """
-    return asyncio.create_task(_keep_running(work, name), name=name)
+    # A context of its own: it outlives the request that may have caused it.
+    return asyncio.create_task(_keep_running(work, name), name=name, context=Context())
 
 
 async def _keep_running(work: Callable[[], Awaitable[None]], name: str) -> None:

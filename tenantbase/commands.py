@@ -40,13 +40,17 @@ class Condition(msgspec.Struct, frozen=True, gc=False):
 
 
 class Set(msgspec.Struct, frozen=True, gc=False):
-    """Store a value. A new key gets a new id; an existing one keeps its id."""
+    """Store a value. A new key gets a new id; an existing one keeps its id.
+
+    ``keep_expiry``: an existing entry keeps its expiry, and ``expires_at`` is None.
+    """
 
     key: str
     value: bytes
     content_type: str
     expires_at: float | None = None
     condition: Condition | None = None
+    keep_expiry: bool = False
 
 
 class Delete(msgspec.Struct, frozen=True, gc=False):
@@ -66,6 +70,28 @@ class Increment(msgspec.Struct, frozen=True, gc=False):
     by: int
     initial: int
     expires_at: float | None = None
+    condition: Condition | None = None
+
+
+class Touch(msgspec.Struct, frozen=True, gc=False):
+    """Change the expiry of an entry, and nothing else. It must exist."""
+
+    key: str
+    expires_at: float | None
+    condition: Condition | None = None
+
+
+class Rename(msgspec.Struct, frozen=True, gc=False):
+    """Move an entry, with its media type and expiry, to another key of the same tenant.
+
+    ``copy``: the entry also stays where it is. ``replace``: an entry at ``to`` is replaced and its id
+    kept; without it, there must not be one. The condition is on ``key``, whose entry must exist.
+    """
+
+    key: str
+    to: str
+    copy: bool = False
+    replace: bool = False
     condition: Condition | None = None
 
 
@@ -119,13 +145,16 @@ class DisableTokens(msgspec.Struct, frozen=True, gc=False):
 KeyCommand = Set | Delete | Increment
 """Commands that name their key."""
 
+InPlaceCommand = Touch | Rename
+"""Commands that leave the value in the database. Each is a transaction of its own."""
+
 AdminCommand = PutTenant | DeleteTenant | CreateToken | RevokeToken | DisableTokens
 """Commands that are each a transaction of their own."""
 
 Removal = Delete | DeletePrefix | Sweep | DeleteTenant | RevokeToken
 """Those that only remove. They are carried out on a full disk, too."""
 
-Command = KeyCommand | DeletePrefix | Sweep | AdminCommand
+Command = KeyCommand | InPlaceCommand | DeletePrefix | Sweep | AdminCommand
 Transaction = tuple[Command, ...]
 
 
@@ -133,12 +162,15 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
     """The result of one command.
 
     Attributes:
-        entry: the entry as it is now, or None if there is none.
+        entry: the entry as it is now, or None if there is none. After a Touch or a Rename (to the
+            new key), its value is left out, and empty.
         created: whether the key, the tenant or the token is new.
         removed: the number of removed entries (of rows for a Sweep; of tenants or tokens for
             theirs).
+        expired: how many of them were entries that had expired, for a Sweep.
     """
 
     entry: Entry | None = None
     created: bool = False
     removed: int = 0
+    expired: int = 0

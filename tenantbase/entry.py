@@ -14,6 +14,7 @@ from tenantbase.scope import ScopedKey
 MAX_KEY_BYTES: Final = 1024
 JSON: Final = "application/json"
 OCTETS: Final = "application/octet-stream"
+TEXT: Final = "text/plain; charset=utf-8"
 
 # The end of year 9999 in Unix seconds: most clients cannot represent later dates.
 MAX_TIME: Final = 253_402_300_799.0
@@ -97,17 +98,22 @@ def check_text(text: str, field: str) -> str:
     return text
 
 
-def expiry(now: float, ttl: float | None, expires_at: float | None) -> float | None:
+def expiry(
+    now: float, ttl: float | None, expires_at: float | None, keep_ttl: bool | None = False
+) -> float | None:
     """When an entry expires, in Unix seconds, from what a request says.
 
     Args:
         now: the current time in Unix seconds.
         ttl: seconds from now, above 0; fractions are allowed.
         expires_at: Unix seconds, after now.
+        keep_ttl: the entry keeps its expiry, so neither may be given.
 
     Raises:
-        InvalidRequest: both were given, or one is out of range.
+        InvalidRequest: more than one was given, or one is out of range.
     """
+    if keep_ttl and not (ttl is None and expires_at is None):
+        raise InvalidRequest("give ttl, expires_at or keep_ttl, not two of them", "keep_ttl")
     if ttl is not None:
         if expires_at is not None:
             raise InvalidRequest("give ttl or expires_at, not both", "expires_at")

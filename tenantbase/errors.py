@@ -7,6 +7,7 @@
     ├── InvalidRequest           malformed or invalid input; names the field
     │   └── TooLarge             a value, a batch or a body is over its limit
     ├── WrongType                the entry is not of the kind the operation needs
+    ├── NoSuchKey                the operation needs an entry, and there is none; nothing was done
     ├── ConditionFailed          if_version, if_absent, If-Match, If-None-Match
     ├── Unauthenticated          no valid token, and the database is closed
     ├── Forbidden                the caller's token does not allow it; nothing was done
@@ -25,12 +26,13 @@
     │   └── OutcomeUnknown       a write may or may not have been made durable
     └── CacheUnavailable         memcached gave no usable answer; never leaves the policy
 
-A missing key is not an error: it is ``None``. One table, in ``web/problems.py``, translates these
+For a read, a missing key is not an error: it is ``None``. One table, in ``web/problems.py``, translates these
 into HTTP answers.
 """
 
 from __future__ import annotations
 
+from tenantbase.figures import CacheFailure
 from tenantbase.troubles import Trouble
 
 
@@ -70,6 +72,13 @@ class TooLarge(InvalidRequest):
 
 class WrongType(TenantbaseError):
     """The entry exists, but its value is not of the kind that the operation needs."""
+
+
+class NoSuchKey(TenantbaseError):
+    """The key does not exist, or has expired. Nothing was done."""
+
+    def __init__(self) -> None:
+        super().__init__("there is no such key, or it has expired")
 
 
 class ConditionFailed(TenantbaseError):
@@ -202,4 +211,12 @@ class OutcomeUnknown(StoreError):
 
 
 class CacheUnavailable(TenantbaseError):
-    """memcached gave no usable answer within its timeout."""
+    """memcached gave no usable answer within its timeout.
+
+    Args:
+        reason: why, for the metrics.
+    """
+
+    def __init__(self, detail: str, reason: CacheFailure) -> None:
+        super().__init__(detail)
+        self.reason = reason

@@ -26,12 +26,13 @@ class SetValue(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
     key: str
     value: msgspec.Raw
-    encoding: Literal["base64"] | None = None
+    encoding: Literal["base64", "utf-8"] | None = None
     content_type: str | None = None
     ttl: float | None = None
     expires_at: float | None = None
     if_version: int | None = None
     if_absent: bool | None = False
+    keep_ttl: bool | None = False
 
 
 class _SetValues(msgspec.Struct, forbid_unknown_fields=True):
@@ -121,7 +122,7 @@ def content(given: SetValue) -> bytes:
         value = bytes(given.value)
         _check_plain(given, value)
         return value
-    value = _decoded(given.value)
+    value = _text_bytes(given.value) if given.encoding == "utf-8" else _decoded(given.value)
     if _is_json(given):
         check_json(value, "value")
     return value
@@ -137,7 +138,12 @@ def content_pieces(given: SetValue) -> Iterator[Text]:
     if given.encoding is None:
         _check_plain(given, text)
         yield text
-    elif _is_json(given) or bytes(text[:1]) != b'"' or count(text, b"\\"):
+    elif (
+        given.encoding == "utf-8"
+        or _is_json(given)
+        or bytes(text[:1]) != b'"'
+        or count(text, b"\\")
+    ):
         yield content(given)
     else:
         # All but the last piece are complete groups of four characters, which make three bytes.
@@ -153,7 +159,7 @@ def _check_plain(given: SetValue, value: Text) -> None:
     check_depth(value, "value")
     if given.content_type is not None and not is_json(given.content_type):
         raise InvalidRequest(
-            'a value that is not JSON must be in base64, with "encoding": "base64"', "encoding"
+            'a value that is not JSON is a string, with "encoding": "base64" or "utf-8"', "encoding"
         )
 
 
@@ -166,6 +172,13 @@ def _decoded(text: bytes | msgspec.Raw) -> bytes:
         return msgspec.json.decode(text, type=bytes)
     except msgspec.ValidationError as error:
         raise _not_base64() from error
+
+
+def _text_bytes(text: bytes | msgspec.Raw) -> bytes:
+    try:
+        return msgspec.json.decode(text, type=str).encode()
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise InvalidRequest("expected a string", "value") from error
 
 
 def _not_base64() -> InvalidRequest:

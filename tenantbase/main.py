@@ -13,9 +13,10 @@ from tenantbase.cli.arguments import Group
 from tenantbase.cli.commands.import_export import export, import_
 from tenantbase.cli.commands.maintenance import backup, check, compact, restore
 from tenantbase.cli.commands.serve import serve
+from tenantbase.cli.commands.stats import stats
 from tenantbase.cli.commands.tenants import tenant
 from tenantbase.cli.commands.tokens import token
-from tenantbase.cli.commands.values import delete, get, list_, set_
+from tenantbase.cli.commands.values import count, delete, get, list_, set_, touch
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,7 +30,7 @@ def main() -> None:
 
 
 for command in (
-    *(serve, set_, get, delete, list_, import_, export),
-    *(backup, restore, check, compact, tenant, token),
+    *(serve, set_, get, delete, touch, list_, count, import_, export),
+    *(backup, restore, check, compact, stats, tenant, token),
 ):
     main.add_command(command)

@@ -35,6 +35,11 @@ def check_media_type(text: str, field: str) -> str:
     return text
 
 
+def is_text(content_type: str) -> bool:
+    """Whether the type is ``text/*``."""
+    return content_type[:5].lower() == "text/"
+
+
 def is_active(content_type: str) -> bool:
     """Whether a browser that opened it could run code in it: HTML, XML, SVG, scripts."""
     essence = content_type.partition(";")[0].strip().lower()

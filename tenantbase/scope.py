@@ -153,6 +153,11 @@ DEFAULT: Final = Scope()
 """The tenant that always exists."""
 
 
+def start_bytes(tenant: str) -> int:
+    """The size of what a tenant's scoped keys begin with. Names of tenants are ASCII."""
+    return len(tenant) + len(_SEPARATOR)
+
+
 def plain_key(scoped: str) -> str:
     """The key of a scoped key, or the prefix of a scoped prefix, as clients write it."""
     return scoped.partition(_SEPARATOR)[2]

@@ -21,6 +21,8 @@ class Trouble(StrEnum):
     DISK_FULL = "disk full"
     DISK_ERRORS = "disk errors"
     READS_HANG = "reads hang"
+    DISK_NEARLY_FULL = "disk nearly full"
+    LOG_GROWS = "log grows"
 
 
 # A trouble that has not been met for this many seconds is over. A full disk refuses only writes
@@ -43,18 +45,26 @@ class Troubles:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._last_met: dict[Trouble, float] = {}
+        self._began: dict[Trouble, float] = {}
+        self._times: dict[Trouble, int] = {}
 
     def met(self, trouble: Trouble, detail: str) -> None:
         """Note that a request met a trouble; logs it if it is new."""
         self._forget_old()
         if trouble not in self._last_met:
             log.error("%s: %s", trouble.value, detail)
+            self._began[trouble] = self._clock()
+            self._times[trouble] = 0
         self._last_met[trouble] = self._clock()
+        self._times[trouble] += 1
 
     def over(self, trouble: Trouble) -> None:
         """Note that a trouble is over."""
-        if self._last_met.pop(trouble, None) is not None:
-            log.warning("%s: over", trouble.value)
+        last = self._last_met.pop(trouble, None)
+        if last is not None:
+            times = self._times[trouble]
+            lasted = last - self._began[trouble]
+            log.warning("%s: over; it was met %d times in %.0f s", trouble.value, times, lasted)
 
     @property
     def lasting(self) -> list[Trouble]:

@@ -15,8 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from tests import wire
+from tests.servers import free_port
 
-READY_SECONDS = 20.0
+READY_SECONDS = 60.0  # long enough for a busy machine
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
@@ -28,7 +29,7 @@ def clean_environment(**variables: str) -> dict[str, str]:
 class AppServer:
     """A server on 127.0.0.1. As a context manager it is started on entry and stopped on exit.
 
-    The first start takes any free port; later starts take the same one.
+    The first start takes a free port; later starts take the same one.
 
     Args:
         database: its file.
@@ -38,6 +39,8 @@ class AppServer:
 
     Attributes:
         program: the Python program to run.
+        addresses: all that it listens on, as it reports them.
+        descriptors: open files of this process that it inherits.
     """
 
     program: Sequence[str] = ("-m", "tenantbase")
@@ -51,9 +54,12 @@ class AppServer:
     ) -> None:
         self.database = database
         self.base_url = ""
+        self.addresses: list[str] = []
+        self.descriptors: Sequence[int] = ()
         self._options = options
         self._own_group = own_group
         self._environment = clean_environment(**(environment or {}))
+        self._free_port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr = TemporaryFile()
 
@@ -98,7 +104,11 @@ class AppServer:
 
     @property
     def port(self) -> int:
-        return int(self.base_url.rpartition(":")[2] or 0)
+        """Where it listens, or is going to."""
+        if self.base_url:
+            return int(self.base_url.rpartition(":")[2])
+        self._free_port = self._free_port or free_port()
+        return self._free_port
 
     @property
     def stderr(self) -> str:
@@ -114,26 +124,29 @@ class AppServer:
 
     def await_ready(self) -> None:
         """Wait until it reports that it is listening, after ``spawn``."""
-        line = self._output(until=b"\n")
-        match = re.fullmatch(rb"listening on (https?://\S+)\n", line)
-        if match is None:
+        lines = self._output(lines=self._options.count("--listen") or 1)
+        if not re.fullmatch(rb"(listening on (https?://\S+|unix:[^\n]+)\n)+", lines):
             # No process may outlive this test: a later one would be blamed for it.
             said = self.stderr
             self.close()
-            raise AssertionError(f"the server said {line!r} and {said!r}")
-        self.base_url = match[1].decode()
+            raise AssertionError(f"the server said {lines!r} and {said!r}")
+        self.addresses = re.findall(r"listening on (.+)\n", lines.decode())
+        self.base_url = self.addresses[0]
 
     def spawn(self) -> None:
         """Start it without waiting."""
         assert self._process is None, "the server runs already"
         command = [sys.executable, "-W", "error", *self.program, "serve"]
-        command += ["--database", str(self.database), "--port", str(self.port), *self._options]
+        command += ["--database", str(self.database), *self._options]
+        if "--listen" not in self._options:
+            command += ["--port", str(self.port)]
         self._process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             env=self._environment,
             process_group=0 if self._own_group else None,
+            pass_fds=self.descriptors,
         )
 
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
@@ -187,13 +200,13 @@ class AppServer:
         """Send a request on a connection of its own."""
         return wire.ask(self.port, method, target, body, headers)
 
-    def _output(self, until: bytes = b"") -> bytes:
-        """Its standard output, up to its end or up to ``until``."""
+    def _output(self, lines: int = 0) -> bytes:
+        """This many lines of its standard output; 0: everything up to its end."""
         stream = self.process.stdout
         assert stream is not None
         deadline = time.monotonic() + READY_SECONDS
         output = b""
-        while not (until and output.endswith(until)):
+        while not lines or output.count(b"\n") < lines:
             left = max(deadline - time.monotonic(), 0)
             assert select.select([stream], [], [], left)[0], f"no end after {output!r}"
             piece = os.read(stream.fileno(), 4096)

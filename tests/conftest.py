@@ -1,16 +1,18 @@
-"""Set-up common to all tests: their kind, their event loop, their signals."""
+"""Set-up common to all tests: their kind, their processes, their event loop, their signals."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import pytest
 import uvloop
 
+from tenantbase.process.processors import usable_processors
 from tests import kinds
 
 EVENT_LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -18,6 +20,21 @@ EVENT_LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "uvloop": uvloop.new_event_loop,
 }
 _WATCH: Final = kinds.Watch()
+_WORKERS_PER_PROCESSOR: Final = 2  # about half of the time, a test waits for what it has started
+_MOST_WORKERS: Final = 16  # each imports all tests, and holds half a gigabyte in the end
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many processes run the tests with ``-n auto``, as `scripts/test` does.
+
+    Returns: 0, which means this process alone, for a run of chosen tests and for one whose output
+    is not captured: somebody is looking at them.
+    """
+    given = config.option
+    chosen = given.keyword or any(".py" in name for name in given.file_or_dir)
+    if chosen or given.capture == "no":
+        return 0
+    return min(_WORKERS_PER_PROCESSOR * usable_processors(), _MOST_WORKERS)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -62,6 +79,16 @@ def pytest_asyncio_loop_factories(
     return {name: EVENT_LOOPS[name] for name in names}
 
 
-# A shell without job control starts background commands with SIGINT ignored, and the processes that
-# a test starts would inherit that.
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """An empty directory whose path leaves room for a socket's name, unlike that of ``tmp_path``:
+    a socket's path has at most 103 bytes."""
+    with TemporaryDirectory(prefix="tb-") as directory:
+        yield Path(directory).resolve()
+
+
+# The processes that a test starts would inherit ignored signals. A shell without job control starts
+# background commands with SIGINT ignored, and nohup ignores SIGHUP.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)

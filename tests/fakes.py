@@ -23,15 +23,18 @@ from tenantbase.commands import (
     Increment,
     KeyCommand,
     PutTenant,
+    Rename,
     RevokeToken,
     Set,
     Sweep,
+    Touch,
     Transaction,
 )
 from tenantbase.entry import JSON, Entry, is_json
 from tenantbase.errors import (
     ConditionFailed,
     InvalidRequest,
+    NoSuchKey,
     NoSuchTenant,
     OutcomeUnknown,
     QuotaExceeded,
@@ -42,7 +45,8 @@ from tenantbase.errors import (
     WrongType,
 )
 from tenantbase.events import ChangeEvent, EventKind
-from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
+from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, StoreSize, Ticket
+from tenantbase.listing import EntryMeta, Folded, KeyRange
 from tenantbase.scope import ScopedKey, plain_key, tenant_of
 from tenantbase.troubles import Trouble
 
@@ -115,6 +119,15 @@ class Tables:
         self.log.append(ChangeEvent(self.version, kind, key))
         return self.version
 
+    def store(self, entry: Entry) -> Entry:
+        """The same entry with the next version, stored and recorded."""
+        self.version += 1
+        stored = msgspec.structs.replace(entry, version=self.version)
+        details = len(entry.value), entry.content_type, entry.expires_at
+        self.log.append(ChangeEvent(self.version, EventKind.SET, entry.key, *details))
+        self.entries[entry.key] = stored
+        return stored
+
 
 class FakeStore:
     """A store in memory that fails with the errors set in its attributes.
@@ -148,26 +161,48 @@ class FakeStore:
         return [entries.get(key) for key in keys]
 
     async def scan(
-        self, prefix: str, after: str, limit: int, max_bytes: int, now: float
-    ) -> tuple[list[Entry], bool]:
-        entries = self._living(now)
-        found = sorted(key for key in entries if key.startswith(prefix) and key > after)
-        piece: list[Entry] = []
+        self, wanted: KeyRange, limit: int, max_bytes: int, now: float
+    ) -> tuple[list[Entry | Folded], bool]:
+        found = self._listed(wanted, now)
+        piece: list[Entry | Folded] = []
         size = 0
-        for key in found[:limit]:
-            piece.append(entries[key])
-            size += len(entries[key].value)
-            if size >= max_bytes:
-                return piece, True
+        for item in found[:limit]:
+            piece.append(item)
+            if isinstance(item, Entry):
+                size += len(item.value)
+                if size >= max_bytes:
+                    return piece, True
         return piece, len(found) > limit
 
-    async def scan_keys(
-        self, prefix: str, after: str, limit: int, now: float
-    ) -> tuple[list[Entry], bool]:
-        found, more = await self.scan(prefix, after, limit, 1 << 62, now)
-        return [
-            Entry(e.key, b"", e.content_type, e.id, e.version, e.expires_at) for e in found
-        ], more
+    async def scan_meta(
+        self, wanted: KeyRange, limit: int, now: float
+    ) -> tuple[list[EntryMeta | Folded], bool]:
+        found, more = await self.scan(wanted, limit, 1 << 62, now)
+        return [item if isinstance(item, Folded) else _meta(item) for item in found], more
+
+    async def count(
+        self, wanted: KeyRange, limit: int, now: float
+    ) -> tuple[int, int, ScopedKey | None]:
+        plain = KeyRange(wanted.prefix, wanted.start, wanted.end)
+        found = [item for item in self._listed(plain, now) if isinstance(item, Entry)][:limit]
+        size = sum(len(entry.key.encode()) + len(entry.value) for entry in found)
+        return len(found), size, found[-1].key if len(found) == limit else None
+
+    def _listed(self, wanted: KeyRange, now: float) -> list[Entry | Folded]:
+        """By the rules as the contract states them, from all keys."""
+        items: dict[str, Entry | Folded] = {}
+        for key, entry in sorted(self._living(now).items(), reverse=wanted.descending):
+            if not key.startswith(wanted.prefix) or key < wanted.start:
+                continue
+            if wanted.end and key >= wanted.end:
+                continue
+            name, found, _ = key[len(wanted.prefix) :].partition(wanted.delimiter or "\0")
+            if found:
+                folded = ScopedKey(wanted.prefix + name + found)
+                items.setdefault(folded, Folded(folded))
+            else:
+                items[key] = entry
+        return list(items.values())
 
     async def write(
         self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
@@ -229,6 +264,13 @@ class FakeStore:
         }
         return Access(tables.access_version, tables.closed, tenants, dict(tables.tokens))
 
+    async def size(self) -> StoreSize:
+        self._living(0.0)
+        used = [_usage(self._tables.entries, name) for name in self._tables.limits]
+        return StoreSize(
+            sum(entries for entries, _ in used), sum(size for _, size in used), 0, 0, None
+        )
+
     async def check(self) -> None:
         self._living(0.0)
         if self.check_error is not None:
@@ -252,6 +294,8 @@ class FakeStore:
                 return (self._sweep(tables, limit, now),)
             case (command,) if isinstance(command, AdminCommand):
                 return (_administer(tables, command),)
+            case (Touch() | Rename() as command,):
+                return (self._change_in_place(tables, command, now),)
         for change in transaction:
             if not isinstance(change, KeyCommand):
                 raise InvalidRequest("a transaction of its own")
@@ -281,6 +325,8 @@ class FakeStore:
         expires_at, content_type = change.expires_at, JSON
         if isinstance(change, Set):
             value, content_type = change.value, change.content_type
+            if change.keep_expiry and before is not None:
+                expires_at = before.expires_at
         elif before is None:
             value = _digits(change.initial + change.by)
         else:
@@ -291,16 +337,37 @@ class FakeStore:
             value = _digits(int(before.value) + change.by)
             content_type = before.content_type
             expires_at = before.expires_at if expires_at is None else expires_at
-        entry = Entry(
-            ScopedKey(change.key),
-            value,
-            content_type,
-            str(uuid.uuid4()) if before is None else before.id,
-            tables.record(EventKind.SET, change.key),
-            expires_at,
-        )
-        tables.entries[change.key] = entry
-        return Applied(entry=entry, created=before is None)
+        identifier = str(uuid.uuid4()) if before is None else before.id
+        entry = Entry(ScopedKey(change.key), value, content_type, identifier, 0, expires_at)
+        return Applied(entry=tables.store(entry), created=before is None)
+
+    def _change_in_place(self, tables: Tables, change: Touch | Rename, now: float) -> Applied:
+        tenant = tenant_of(change.key)
+        if tenant not in tables.limits:
+            raise NoSuchTenant(tenant)
+        entry = _alive(tables.entries.get(change.key), now)
+        version = None if entry is None else entry.version
+        if change.condition is not None and not change.condition.holds(version):
+            raise ConditionFailed(plain_key(change.key), version)
+        if entry is None:
+            raise NoSuchKey()
+        earlier = tables.copy()
+        if isinstance(change, Touch):
+            entry = tables.store(msgspec.structs.replace(entry, expires_at=change.expires_at))
+            created = False
+        else:
+            target = _alive(tables.entries.get(change.to), now)
+            if target is not None and not change.replace:
+                raise ConditionFailed(plain_key(change.to), target.version)
+            if not change.copy:
+                del tables.entries[change.key]
+                tables.record(EventKind.DELETE, change.key)
+            created = target is None
+            identifier = str(uuid.uuid4()) if target is None else target.id
+            moved = msgspec.structs.replace(entry, key=ScopedKey(change.to), id=identifier)
+            entry = tables.store(moved)
+        _check_limits(earlier, tables, tenant, tables.limits[tenant], now)
+        return Applied(entry=msgspec.structs.replace(entry, value=b""), created=created)
 
     def _delete_prefix(self, tables: Tables, prefix: str, now: float) -> Applied:
         if tenant_of(prefix) not in tables.limits:
@@ -326,7 +393,18 @@ class FakeStore:
             tables.record(EventKind.EXPIRE, entry.key)
         trimmed = max(0, min(surplus, limit - len(expired)))
         del tables.log[:trimmed]
-        return Applied(removed=len(expired) + trimmed)
+        return Applied(removed=len(expired) + trimmed, expired=len(expired))
+
+
+def _meta(entry: Entry) -> EntryMeta:
+    return EntryMeta(
+        entry.key,
+        len(entry.value),
+        entry.content_type,
+        entry.id,
+        entry.version,
+        entry.expires_at,
+    )
 
 
 def _usage(entries: Mapping[str, Entry], tenant: str) -> tuple[int, int]:

@@ -21,28 +21,51 @@ class HAProxy(Program):
     Args:
         directory: for its files; it exists.
         upstream: the port of the server on 127.0.0.1.
+        second: the port of another one; None: there is none.
+        often: check the servers more often than every second.
 
     Attributes:
         port: its listening port.
     """
 
-    def __init__(self, directory: Path, upstream: int) -> None:
+    def __init__(
+        self, directory: Path, upstream: int, second: int | None = None, *, often: bool = True
+    ) -> None:
         super().__init__(
             ["haproxy", "-db", "-q", "-f", "global.cfg", "-f", "tenantbase.cfg"], directory
         )
         self.port = free_port()
         text = DEPLOYED.read_text()
-        assert "bind :80\n" in text and "127.0.0.1:8000 " in text
-        text = text.replace("bind :80\n", f"bind 127.0.0.1:{self.port}\n")
-        text = text.replace("127.0.0.1:8000 ", f"127.0.0.1:{upstream} ")
-        # Checks are frequent, but have timeouts long enough for a busy machine.
-        text = text.replace("check inter 2s\n", "check inter 50ms\n")
-        text = text.replace("defaults\n", "defaults\n    timeout check 10s\n")
+        for written, real in (
+            ("bind :80\n", f"bind 127.0.0.1:{self.port}\n"),
+            ("    server two 127.0.0.1:8001\n", f"    server two 127.0.0.1:{second}\n"),
+            (" 127.0.0.1:8000\n", f" 127.0.0.1:{upstream}\n"),
+            ("check inter 1s ", "check inter 50ms " if often else "check inter 1s "),
+            ("timeout check 2s\n", "timeout check 10s\n"),  # enough for a busy machine
+        ):
+            assert written in text, written
+            text = text.replace(written, "" if "None" in real else real)
         (directory / "global.cfg").write_text(f"global\n    stats socket unix@{_STATS}\n")
         (directory / "tenantbase.cfg").write_text(text)
 
-    def checks(self) -> dict[str, tuple[str, str]]:
-        """The last health check of each backend: its result and status."""
+    def checks(self, server: str = "one") -> dict[str, tuple[str, str]]:
+        """The last health check of a server in each backend: its result and status."""
+        return {
+            # An asterisk precedes the last status while the next check runs.
+            row["# pxname"]: (row["check_status"].removeprefix("* "), row["check_code"])
+            for row in self._rows()
+            if row["svname"] == server
+        }
+
+    def up(self) -> set[str]:
+        """The servers that it sends requests to."""
+        return {
+            row["svname"]
+            for row in self._rows()
+            if row["# pxname"] == "tenantbase" and row["status"].startswith("UP")
+        } - {"BACKEND"}
+
+    def _rows(self) -> list[dict[str, str]]:
         # The path is relative to the process's directory, and may be too long for an address.
         directory = os.open(self.directory, os.O_RDONLY)
         try:
@@ -54,12 +77,7 @@ class HAProxy(Program):
                     rows = list(csv.DictReader(stream))
         finally:
             os.close(directory)
-        return {
-            # An asterisk precedes the last status while the next check runs.
-            row["# pxname"]: (row["check_status"].removeprefix("* "), row["check_code"])
-            for row in rows
-            if row["svname"] == "one"
-        }
+        return rows
 
     def ready(self) -> bool:
         return all(status.startswith("L7") for status, _ in self.checks().values())

@@ -49,7 +49,9 @@ class Nginx(Program):
     Args:
         directory: for its files; it exists.
         upstream: the port of the server on 127.0.0.1.
-        site: the contents of the http block, for a server on 127.0.0.1:8000 and clients on port 80.
+        site: the contents of the http block, for a server on 127.0.0.1:8000, perhaps another on port
+            8001, and clients on port 80.
+        second: the port of that other server; None: there is none.
 
     Attributes:
         port: its listening port.
@@ -57,15 +59,20 @@ class Nginx(Program):
         prefix_url: the URL of the server below a path prefix that nginx removes.
     """
 
-    def __init__(self, directory: Path, upstream: int, site: str = CARELESS) -> None:
+    def __init__(
+        self, directory: Path, upstream: int, site: str = CARELESS, second: int | None = None
+    ) -> None:
         config, errors = directory / "nginx.conf", directory / "error.log"
         super().__init__(["nginx", "-p", directory, "-c", config, "-e", errors], directory)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.prefix_url = f"{self.url}/kv"
         user = "user root;" if os.geteuid() == 0 else ""
+        if second is None:
+            site = "".join(line for line in site.splitlines(True) if "127.0.0.1:8001" not in line)
         for written, real in (
-            ("127.0.0.1:8000;", f"127.0.0.1:{upstream};"),
+            ("server 127.0.0.1:8000", f"server 127.0.0.1:{upstream}"),
+            *([] if second is None else [("127.0.0.1:8001", f"127.0.0.1:{second}")]),
             ("listen 80;", f"listen 127.0.0.1:{self.port};"),
         ):
             assert site.count(written) == 1, written

@@ -7,6 +7,7 @@ FaultProxy          between a client and its server: hangs, delays, cuts, resets
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import pwd
 import shutil
@@ -18,21 +19,47 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
+from itertools import cycle
 from pathlib import Path
+from typing import Final
 
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 
-READY_SECONDS = 10.0
+# Below the ports that Linux and macOS give to clients' connections.
+_PORT_BLOCKS: Final = range(20_000, 30_000, 100)
+READY_SECONDS = 30.0  # long enough for a busy machine
 
 
 def free_port() -> int:
-    """A free TCP port of 127.0.0.1."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A free TCP port of 127.0.0.1, which no other process of any test run is given."""
+    while True:
+        port = next(_own_ports())
+        with suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            return port
+
+
+@cache
+def _own_ports() -> Iterator[int]:
+    """The ports of a block, again and again. As long as this process runs, it is its own.
+
+    If the system chose the port, it could give it to another process while a test's server is
+    down, and the test would talk to that one.
+    """
+    first = os.getpid() % len(_PORT_BLOCKS)
+    for start in (*_PORT_BLOCKS[first:], *_PORT_BLOCKS[:first]):
+        lock = socket.socket()
+        try:
+            lock.bind(("127.0.0.1", start))
+        except OSError:
+            lock.close()
+        else:
+            atexit.register(lock.close)
+            return cycle(range(start + 1, start + _PORT_BLOCKS.step))
+    raise AssertionError("all ports that are kept for tests are in use")
 
 
 def connect(address: str) -> socket.socket:

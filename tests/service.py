@@ -4,7 +4,7 @@ port."""
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,10 @@ from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.process.config import HEARTBEAT_SECONDS, Config
 from tenantbase.process.wiring import Memcached, open_cache
 from tenantbase.process.worker import web_settings as settings_of
+from tenantbase.scope import DEFAULT
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
+from tenantbase.web.handlers.figures import Measured
+from tenantbase.web.observer import Observer
 from tests.servers import FaultProxy, MemcachedProcess
 from tests.wire import Answer, Headers, Wire, request
 
@@ -41,20 +44,26 @@ def service(
 
 
 def opened(
-    database: Path, memcached: MemcachedProcess | FaultProxy | str | None = None, **options: Any
+    database: Path,
+    memcached: MemcachedProcess | FaultProxy | str | None = None,
+    figures: Any = None,
+    **options: Any,
 ) -> AbstractAsyncContextManager[Cache]:
     """Open the policy on a database, which is created if it does not exist.
 
     Args:
         memcached: the memcached to use, or its address; None: nothing is cached.
+        figures: where this process counts, a memoryview.
         options: of `Config`. The cache's default timeout is generous: a slow machine must not turn
             hits into misses.
     """
     config = Config(database=database, **{"cache_timeout": 5.0, **options})
     if memcached is None:
-        return open_cache(config)
+        return open_cache(config, figures=figures)
     address = memcached if isinstance(memcached, str) else memcached.address
-    return open_cache(config, Memcached(MemcacheAddress.parse(address), _MAX_ITEM_BYTES))
+    return open_cache(
+        config, Memcached(MemcacheAddress.parse(address), _MAX_ITEM_BYTES), figures=figures
+    )
 
 
 class Server:
@@ -62,6 +71,8 @@ class Server:
 
     Attributes:
         cached: whether reads may be served from memcached.
+        token: a secret to send with every request; None: none is sent.
+        scope: what the requests reach with it.
     """
 
     def __init__(self, cache: Cache, lifecycle: Lifecycle, *, cached: bool = False) -> None:
@@ -69,6 +80,22 @@ class Server:
         self.cache = cache
         self.lifecycle = lifecycle
         self.cached = cached
+        self.token: str | None = None
+        self.scope = DEFAULT
+
+    def request(
+        self,
+        method: str,
+        target: str | bytes,
+        body: bytes | str | None = None,
+        headers: Headers = (),
+        version: str = "1.1",
+    ) -> bytes:
+        """A request as bytes, with the server's token if it has one."""
+        if self.token is not None:
+            pairs = headers.items() if isinstance(headers, Mapping) else headers
+            headers = [*pairs, ("Authorization", f"Bearer {self.token}")]
+        return request(method, target, body, headers, version)
 
     async def ask(
         self,
@@ -78,7 +105,7 @@ class Server:
         headers: Headers = (),
     ) -> Answer:
         """Send one request over a new connection."""
-        return await self.send(request(method, target, body, headers), method)
+        return await self.send(self.request(method, target, body, headers), method)
 
     async def send(self, data: bytes, method: str = "GET") -> Answer:
         """Send bytes, and return the first answer."""
@@ -101,18 +128,23 @@ async def served(
     heartbeat: float = HEARTBEAT_SECONDS,
     port: int = 0,
     prepare: Callable[[web.Application], None] = lambda app: None,
+    observer: Observer | None = None,
+    measured: Measured | None = None,
 ) -> AsyncIterator[Server]:
     """Run a server of this cache on 127.0.0.1 inside the block.
 
     Args:
         port: the port to listen on; 0: a free one.
         prepare: called with the application before it is served.
+        observer: told of each request that has ended.
+        measured: what figures are made from.
     """
     settings = settings or web_settings()
     with socket.create_server(("127.0.0.1", port), backlog=128) as listener:
         server = Server(cache, Lifecycle())
         server.port = listener.getsockname()[1]
-        app = create_app(service(cache, settings, heartbeat=heartbeat), settings, server.lifecycle)
+        database = service(cache, settings, heartbeat=heartbeat)
+        app = create_app(database, settings, server.lifecycle, observer=observer, measured=measured)
         prepare(app)
         async with serving(app, [listener], server.lifecycle, settings):
             yield server

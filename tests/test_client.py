@@ -16,17 +16,22 @@ import pytest
 
 from tenantbase.client import (
     NOT_MODIFIED,
+    Blob,
     Changed,
     Client,
     ClientError,
     ConditionFailed,
     ConnectionFailed,
+    EntryMeta,
     Event,
+    Folder,
+    NoSuchKey,
     OutcomeUnknown,
     Put,
     Refused,
     Reset,
     TooLarge,
+    Total,
     Unavailable,
     UnexpectedAnswer,
     WrongType,
@@ -34,6 +39,7 @@ from tenantbase.client import (
     watching,
 )
 from tenantbase.client.sse import BlockReader
+from tenantbase.entry import JSON
 from tests.app_server import AppServer
 from tests.nginx import Nginx
 from tests.scripted import Scripted
@@ -87,6 +93,9 @@ READS: dict[str, Call] = {
     "get_raw": lambda client: client.get_raw("k"),
     "list": lambda client: collect(client.list("k")),
     "list_keys": lambda client: collect(client.list_keys("k")),
+    "list_meta": lambda client: collect(client.list_meta("k")),
+    "browse": lambda client: collect(client.browse("k")),
+    "count": lambda client: client.count("k"),
     "health": lambda client: client.health(),
 }
 WRITES: dict[str, Call] = {
@@ -147,7 +156,9 @@ async def test_any_key(client: Client, key: str) -> None:
     assert await collect(client.list(key)) == [entry]
     assert await collect(client.list_keys(key)) == [key]
     async with aclosing(client.watch(key, after=written.version - 1)) as events:
-        assert await anext(events) == Changed("set", key, written.version)
+        event = await anext(events)
+        size = len(entry.raw)
+        assert event == Changed("set", key, written.version, size, "application/json", None)
     written = await client.put_raw(key, b"raw", "text/plain", if_version=written.version)
     assert not written.created
     blob = await client.get_raw(key)
@@ -403,6 +414,68 @@ async def test_many_entries(client: Client) -> None:
     assert await client.delete_many([]) == 0
 
 
+async def test_ranges_and_folders(client: Client) -> None:
+    await client.set_many({key: key for key in ("a b", "f/1", "f/2", "f/g/3", "h", "z")})
+    assert await collect(client.list_keys(start="f/2", end="z")) == ["f/2", "f/g/3", "h"]
+    assert await collect(client.list_keys("f/", reverse=True)) == ["f/g/3", "f/2", "f/1"]
+    assert [each.key async for each in client.list(end="f", reverse=True)] == ["a b"]
+    (meta,) = await collect(client.list_meta("a b"))
+    entry = await client.get("a b")
+    assert entry is not None
+    assert meta == EntryMeta("a b", entry.id, entry.version, None, JSON, len('"a b"'))
+    for reverse in (False, True):
+        items = await collect(client.browse(reverse=reverse))
+        names = [each.prefix if isinstance(each, Folder) else each.key for each in items]
+        assert names == ["a b", "f/", "h", "z"][:: -1 if reverse else 1]
+    inner = [each async for each in client.browse("f/") if isinstance(each, Folder)]
+    assert inner == [Folder("f/g/")]
+    assert await client.count("f/") == Total(3, 3 + 3 + 5 + 5 + 5 + 7)
+    assert await client.count("a b") == Total(1, 8)
+
+
+async def test_expiry_and_names_change_without_the_value(client: Client) -> None:
+    await client.put_raw("k", b"caf\xe9", "text/plain", ttl=60)
+    first = await client.touch("k", expires_at=4e9)
+    assert first.expires_at == 4e9 and not first.created
+    assert (await client.set("k", 1, keep_ttl=True)).expires_at == 4e9
+    assert (await client.put_raw("k", b"caf\xe9", "text/plain", keep_ttl=True)).expires_at == 4e9
+    assert (await client.put_raw("a b", b"", keep_ttl=True)).created
+    assert (await client.touch("k")).expires_at is None
+    with pytest.raises(ConditionFailed):
+        await client.touch("k", ttl=1, if_version=first.version)
+    with pytest.raises(ValueError, match="not both"):
+        await client.touch("k", ttl=1, expires_at=4e9)
+    with pytest.raises(NoSuchKey):
+        await client.touch("absent")
+    assert (await client.rename("k", "j", copy=True)).created
+    with pytest.raises(ConditionFailed):
+        await client.rename("k", "j")
+    moved = await client.rename("k", "j", replace=True)
+    assert moved.key == "j" and not moved.created
+    assert await client.get("k") is None
+    blob = await client.get_raw("j", fresh=True)
+    assert blob == Blob(b"caf\xe9", "text/plain", moved.version)
+    with pytest.raises(NoSuchKey):
+        await client.rename("k", "j")
+
+
+async def test_entries_are_deleted_only_with_their_versions(client: Client) -> None:
+    first, second = await client.set_many({"k1": 1, "k2": 2})
+    with pytest.raises(ConditionFailed):
+        await client.delete_many({"k1": None, "k2": first.version})
+    assert await client.delete_many({"k1": None, "k2": second.version}) == 2
+
+
+async def test_text_and_fresh_reads(client: Client) -> None:
+    await client.put_raw("k", "é\n".encode(), "text/plain")
+    for fresh in (False, True):
+        entry = await client.get("k", fresh=fresh)
+        assert entry is not None and (entry.raw, entry.content_type) == (
+            "é\n".encode(),
+            "text/plain",
+        )
+
+
 async def test_a_list_of_large_values(client: Client) -> None:
     keys = [f"k/{number:02}" for number in range(50)]
     for key in keys:
@@ -648,7 +721,7 @@ async def test_watches_do_not_use_the_connections_of_calls(server: AppServer) ->
         ):
             written = await client.set("k", 1)
             for events in (first, second):
-                assert await anext(events) == Changed("set", "k", written.version)
+                assert (await anext(events)).version == written.version
                 async with asyncio.timeout(SECONDS / 2):
                     entry = await client.get("k")
                 assert entry is not None and entry.value == 1
@@ -721,7 +794,7 @@ async def test_watching_from_a_version_of_another_database(client: Client) -> No
         event = await anext(events)
         assert isinstance(event, Reset) and event.prefix == "k"
         written = await client.set("k", 1)
-        assert await anext(events) == Changed("set", "k", written.version)
+        assert (await anext(events)).version == written.version
 
 
 async def test_watching_survives_lost_connections(proxy: FaultProxy, client: Client) -> None:
@@ -740,7 +813,7 @@ async def test_watching_survives_lost_connections(proxy: FaultProxy, client: Cli
             async with aclosing(watcher.watch("k", after=begun.version)) as events:
                 async for event in events:
                     versions.append(event.version)
-                    if event == Changed("set", "k/last", event.version):
+                    if isinstance(event, Changed) and event.key == "k/last":
                         return
 
         async def cut_in_mid_event() -> None:

@@ -23,10 +23,12 @@ from tenantbase.errors import (
     TooLarge,
     WrongType,
 )
+from tenantbase.figures import REJECTED_ITEMS
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.json_requests import Read, SetValue
 from tenantbase.json_text import NotJson
+from tenantbase.listing import KeyRange
 from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.process.config import Config
 from tenantbase.process.wiring import Memcached, open_cache, open_database
@@ -88,7 +90,7 @@ async def value(database: Database, scope: Scope, key: str) -> bytes | None:
 
 
 async def listed(database: Database, scope: Scope, prefix: str = "", **more: Any) -> list[str]:
-    pieces = [piece async for piece, _ in database.scan(scope, prefix, **more)]
+    pieces = [piece async for piece, _ in database.scan(scope, KeyRange(prefix), **more)]
     return [entry.key[scope.plain] for piece in pieces for entry in piece]
 
 
@@ -259,11 +261,11 @@ async def test_another_tenants_item_in_memcached_is_rejected(
         items = await client.get_many([source])
         assert b"secret of a" in items[source]
         await client.set_many([(target, items[source], 0)])
-        before = database.counts.rejected_items
+        before = database.figures[REJECTED_ITEMS]
         found = await database.get(B, "k")
         assert found.entry is not None and found.entry.value == b'"b"'
         assert found.cache_status is CacheStatus.MISS
-        assert database.counts.rejected_items == before + 1
+        assert database.figures[REJECTED_ITEMS] == before + 1
 
 
 async def test_a_read_only_database_has_tenants_too(config: Config) -> None:
@@ -413,7 +415,7 @@ async def test_prefixes_and_pages(small: Database) -> None:
     for call, field in (
         (lambda: small.delete_prefix(A, "\0"), "prefix"),
         (lambda: small.delete_prefix(A, "", Condition(exists=True)), "prefix"),
-        (lambda: small.scan(A, "\ud83d"), "prefix"),
+        (lambda: small.scan(A, KeyRange("\ud83d")), "prefix"),
         (lambda: small.scan(A, limit=0), "limit"),
         (lambda: small.scan(A, limit=10_001), "limit"),
     ):

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests import kinds
+from tests.inner import run_tests
 from tests.servers import MemcachedProcess
-
-ROOT = Path(__file__).parent.parent
 
 
 def run_program() -> None:
@@ -60,18 +59,9 @@ def test_the_watch_sees_processes_and_listeners() -> None:
 def test_a_unit_test_that_starts_something_fails(tmp_path: Path) -> None:
     # The module's name is put together, so that the rules cannot see it in the code.
     code = "def test_it():\n    __import__('sub' + 'process').run(['true'])\n"
-    run = run_tests(tmp_path, code)
+    run = run_tests(tmp_path, code, str(tmp_path))
     assert run.returncode == pytest.ExitCode.TESTS_FAILED
     assert b"a unit test starts something" in run.stdout
-
-
-def run_tests(directory: Path, code: str, *options: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a test module with this code, under the rules of these tests."""
-    (directory / "conftest.py").write_text("from tests.conftest import *\n")
-    (directory / "test_it.py").write_text(code)
-    command = [sys.executable, "-m", "pytest", f"--rootdir={directory}", *options]
-    command += ["-c", str(ROOT / "pyproject.toml"), str(directory)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +78,7 @@ def test_a_module_of_another_kind_is_not_imported(
     tmp_path: Path, options: tuple[str, ...], imported: bool
 ) -> None:
     code = "import pytest\npytestmark = pytest.mark.integration\nraise ZeroDivisionError\n"
-    run = run_tests(tmp_path, code, *options)
+    run = run_tests(tmp_path, code, str(tmp_path), *options)
     assert (b"ZeroDivisionError" in run.stdout) == imported, run.stdout
     if not imported:
         assert run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED

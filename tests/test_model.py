@@ -9,12 +9,10 @@ from tests.model import RULES, Violation, explore
 pytestmark = pytest.mark.torture  # starts nothing, but visits every state
 
 
-@pytest.mark.timeout(300)
 def test_no_interleaving_breaks_the_protocol() -> None:
     assert explore() > 100_000
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_is_needed(rule: str) -> None:
     with pytest.raises(Violation):

@@ -28,7 +28,7 @@ from tenantbase.json_requests import SET_VALUE
 from tenantbase.json_text import check_json, check_names, parse
 from tenantbase.media_types import check_media_type, is_active
 from tenantbase.web.guard import Guard
-from tenantbase.web.handlers.lists import after_cursor, prefers_ndjson
+from tenantbase.web.handlers.lists import place_of_cursor, prefers_ndjson
 from tenantbase.web.semantics.conditions import not_modified, range_applies, write_condition
 from tenantbase.web.semantics.negotiation import accepted_coding
 from tenantbase.web.semantics.ranges import requested
@@ -143,7 +143,7 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
     "administration._UUID": [("", "0", ""), ("00000000", "-0000", "x")],
     "row_rules._UUID": [("", "0", ""), ("00000000", "-0000", "x")],
     "row_rules._TYPES": [("", "text ", ""), ("text integer ", "null ", "")],
-    "connection._FORWARDED_FOR": [
+    "forwarding._FORWARDED_FOR": [
         ("", "\r\n", "X"),
         ("\r\nX-Forwarded-For:", " ", "\n"),
         ("", "\r\nX-Forwarded-For:", ""),
@@ -206,6 +206,13 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
     ],
     "protocol._LAST_LINE_END": [("", "\r", ""), ("", "\r\n", "")],
     "protocol._VERSION": [("VERSION ", "a", ""), ("", "VERSION ", "")],
+    "logs._UNSAFE": [("", "a", ""), ("", "\n", "")],
+    "request_context._ID": [("", "a", " ")],
+    "request_context._TRACEPARENT": [
+        ("00-", "0", ""),
+        ("01-" + "1" * 32 + "-" + "1" * 16 + "-00-", "a", "\n"),
+        ("", "00-", ""),
+    ],
     "negotiation._WEIGHT": [
         ("", ";", ""),
         ("", "; ", "x"),
@@ -217,6 +224,7 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
     ],
     "option_types._HOST": [("", "a", " ")],
     "option_types._INTEGER": [("", "1", "x")],
+    "option_types._MODE": [("", "7", "x")],
     "option_types._ORIGIN": [
         ("http://", "a", "@"),
         ("http://[", ":", ""),
@@ -358,7 +366,7 @@ READERS: dict[str, tuple[Callable[[str], object], list[str]]] = {
         ["a", "&", "=", "%", "%41", "+", "a=1&", "#", "&&"],
     ),
     "a key in a path": (lambda text: path_key(request({}, VALUES + text)), ["a", "/", "%", "%2f"]),
-    "a cursor": (after_cursor, ["A", "=", "-", "\n"]),
+    "a cursor": (place_of_cursor, ["A", "=", "-", "\n"]),
     "JSON": (
         lambda text: check_json(text.encode(), "value"),
         ["[", "{", "[]", '"', "\\ud83d", "\\"],

@@ -192,8 +192,8 @@ def test_without_its_line_compression_makes_tags_weak(tmp_path: Path, server: Ap
 
 @contextmanager
 def recorded(heads: list[bytes]) -> Iterator[int]:
-    """A server that breaks the connection at a PUT, and answers any other request. Yields: its
-    port. It adds the heads of the PUT requests to the list.
+    """A server that breaks the connection at a write, and answers any other request. Yields: its
+    port. It adds the heads of the writes to the list.
     """
 
     def serve(listener: socket.socket) -> None:
@@ -204,7 +204,7 @@ def recorded(heads: list[bytes]) -> Iterator[int]:
                 return
             with connection, connection.makefile("rb") as stream:
                 while head := b"".join(iter(stream.readline, b"\r\n")):
-                    if head.startswith(b"PUT"):
+                    if not head.startswith(b"GET"):
                         heads.append(head)
                         break
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
@@ -219,15 +219,25 @@ def recorded(heads: list[bytes]) -> Iterator[int]:
             thread.join(READY_SECONDS)
 
 
-@pytest.mark.parametrize("off", [True, False])
-def test_nginx_sends_a_write_once(tmp_path: Path, off: bool) -> None:
+@pytest.mark.parametrize("below", ["", "/kv"])
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "POST"])
+def test_nginx_sends_a_write_once(tmp_path: Path, method: str, below: str) -> None:
     """Even if a kept-alive connection breaks, because the write may have taken effect."""
-    site = DEPLOYED if off else without("proxy_next_upstream off;")
     heads: list[bytes] = []
-    with recorded(heads) as port, Nginx(tmp_path, port, site) as nginx:  # its check is over
-        answer = Entrance(nginx.port, "").ask("PUT", "/v1/values/k", b"")
+    with recorded(heads) as port, Nginx(tmp_path, port, DEPLOYED, second=port) as nginx:
+        answer = Entrance(nginx.port, below).ask(method, "/v1/values/a%2Fb?ttl=1", b"")
     assert answer.status == 502
-    assert (len(heads) == 1) == off
+    (head,) = heads
+    assert head.startswith(f"{method} /v1/values/a%2Fb?ttl=1 ".encode())
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_without_its_line_nginx_sends_a_write_twice(tmp_path: Path, method: str) -> None:
+    heads: list[bytes] = []
+    site = without("proxy_next_upstream off;")
+    with recorded(heads) as port, Nginx(tmp_path, port, site, second=port) as nginx:
+        answer = Entrance(nginx.port, "").ask(method, "/v1/values/k", b"")
+    assert answer.status == 502 and len(heads) == 2
 
 
 def test_requests_as_nginx_forwards_them(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tenantbase.access import TenantLimits, TokenScope
 from tenantbase.database import Database
-from tenantbase.entry import OCTETS
+from tenantbase.entry import OCTETS, Entry
 from tenantbase.errors import (
     Forbidden,
     InvalidRequest,
@@ -21,6 +21,7 @@ from tenantbase.errors import (
     TenantRequired,
 )
 from tenantbase.json_requests import Read, SetValue
+from tenantbase.listing import KeyRange, Place
 from tenantbase.process.config import Config
 from tenantbase.process.wiring import open_database
 from tenantbase.scope import DEFAULT, Scope
@@ -50,8 +51,9 @@ async def contents(
 ) -> dict[str, bytes]:
     return {
         entry.key[scope.plain]: entry.value
-        async for piece, _ in database.scan(scope, prefix)
+        async for piece, _ in database.scan(scope, KeyRange(prefix))
         for entry in piece
+        if isinstance(entry, Entry)
     }
 
 
@@ -198,7 +200,7 @@ async def test_without_a_prefix_everything_within_the_scope_is_meant(database: D
     scope = SCOPES["prefix"]
     assert await contents(database, scope) == {"p/a": b"1", "p/b": b"2"}
     for after, keys in (("p/a", ["p/b"]), ("", ["p/a", "p/b"]), ("a", ["p/a", "p/b"]), ("q", [])):
-        listed = database.scan(scope, after=after)
+        listed = database.scan(scope, after=Place(after))
         assert [each.key[scope.plain] async for piece, _ in listed for each in piece] == keys
     async with database.watch(scope, "", None, lambda: None) as changes:
         await database.set(DEFAULT, SetValue("q", msgspec.Raw(b"4")))

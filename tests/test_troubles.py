@@ -29,7 +29,7 @@ def test_one_line_when_it_begins_and_one_when_it_is_over(caplog: pytest.LogCaptu
     clock.now += quiet / 2
     assert troubles.lasting == []
     assert troubles.next_look() is None
-    told = ["disk full: no room", "disk full: over"]
+    told = ["disk full: no room", "disk full: over; it was met 100 times in 495 s"]
     assert [record.getMessage() for record in caplog.records] == told
     troubles.met(Trouble.DISK_FULL, "again")
     assert [record.getMessage() for record in caplog.records] == [*told, "disk full: again"]

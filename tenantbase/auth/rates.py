@@ -13,6 +13,8 @@ from collections.abc import Callable
 from tempfile import TemporaryFile
 from typing import Final
 
+from tenantbase.figures import RATE_LIMITED, private_cells
+
 _SLOTS: Final = 16_384  # tenants with a limit that are busy at the same time
 _PROBED: Final = 16  # slots that a tenant may have
 _SLOT: Final = struct.Struct("=16sdd")  # digest of its name; requests left; as of which moment
@@ -28,10 +30,14 @@ class Rates:
 
     Args:
         clock: seconds on a clock that all workers share.
+
+    Attributes:
+        figures: where this worker counts what it refuses.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
+        self.figures = private_cells()
         # A lock on a part of the file goes with its process, however that ends. The file has no name.
         with TemporaryFile() as file:
             file.truncate(_SLOTS * _SLOT_BYTES)
@@ -109,6 +115,7 @@ class Bucket:
             self._left, wait = self._rates.exchange(self._name, self.rate, returned, self._lease)
             self._until = now + _LEASE_SECONDS
             if not self._left:
+                self._rates.figures[RATE_LIMITED] += 1
                 return wait
         self._left -= 1
         return 0.0

@@ -20,6 +20,8 @@ from tenantbase.background import keep_running
 from tenantbase.changes.subscription import BATCH, ChangeLog, Subscription
 from tenantbase.errors import StoreError
 from tenantbase.events import ChangeEvent, EventKind
+from tenantbase.figures import WATCHERS, private_cells
+from tenantbase.outage import Outage
 
 log = logging.getLogger("tenantbase.feed")
 
@@ -36,10 +38,15 @@ class Feed:
         change_log: where the events come from.
         heartbeat: seconds between heartbeats for a watcher without events. A watcher that has not
             taken one heartbeat when the next is due is dropped.
+        figures: where this worker counts its watchers.
     """
 
-    def __init__(self, change_log: ChangeLog, *, heartbeat: float) -> None:
+    def __init__(
+        self, change_log: ChangeLog, *, heartbeat: float, figures: memoryview | None = None
+    ) -> None:
         self._change_log = change_log
+        self._outage = Outage(log, "the change log can be read again")
+        self._figures = private_cells() if figures is None else figures
         self._heartbeat = heartbeat
         self.position = 0  # events up to here have been handed out
         self._commits = 0
@@ -103,11 +110,13 @@ class Feed:
         if not watchers:
             self._lengths[len(subscription.prefix)] += 1
         watchers.add(subscription)
+        self._figures[WATCHERS] = len(self._due)
         if self._closed:
             subscription.end()
 
     def _remove(self, subscription: Subscription) -> None:
         del self._due[subscription]
+        self._figures[WATCHERS] = len(self._due)
         watchers = self._by_prefix[subscription.prefix]
         watchers.discard(subscription)
         if not watchers:
@@ -122,7 +131,7 @@ class Feed:
         """Hand out events while there are watchers. May be called again if it fails."""
         loop = asyncio.get_running_loop()
         looked = loop.time()
-        more = failing = False
+        more = False
         while self._due and not self._closed:
             self._beat(loop.time())
             commits = self._change_log.commits
@@ -131,11 +140,10 @@ class Feed:
                 self._commits = commits
                 try:
                     more = await self._read()
-                    failing = False
+                    self._outage.over()
                 except StoreError as error:
-                    if not failing:
-                        log.warning("cannot read the change log: %s", error)
-                    more, failing = False, True
+                    self._outage.met("cannot read the change log: %s", error)
+                    more = False
             if not more:
                 await asyncio.sleep(_POLL_SECONDS)
 

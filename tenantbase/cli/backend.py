@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from tenantbase.access import Tenant, Token, TokenScope
+from tenantbase.listing import KeyRange
 from tenantbase.process.config import Config
 
 if TYPE_CHECKING:
@@ -43,8 +44,17 @@ class Backend(Protocol):
     async def delete(self, key: str, *, if_version: int | None) -> None:
         """Remove a key; removing an absent key is not an error."""
 
-    def lines(self, prefix: str, limit: int | None) -> AsyncGenerator[bytes, None]:
-        """Entries as lines of JSON, several in each piece, in byte order of keys."""
+    async def touch(self, key: str, *, ttl: float | None, if_version: int | None) -> bytes:
+        """Change when an entry expires; None: never. Returns: what ``POST /touch-value`` answers."""
+
+    def lines(self, wanted: KeyRange, limit: int | None) -> AsyncGenerator[bytes, None]:
+        """The entries of a range as lines of JSON, several in each piece."""
+
+    async def count(self, prefix: str) -> tuple[int, int]:
+        """Returns: how many entries there are, and the bytes of their keys and values."""
+
+    async def stats(self) -> dict[str, object]:
+        """Figures as ``GET /v1/stats`` has them; of a database file, those that it knows."""
 
     async def tenants(self) -> Sequence[Tenant]:
         """All tenants, in the order of their names."""
@@ -97,7 +107,7 @@ async def open_backend(
         opened: AbstractAsyncContextManager[Reader]
         opened = open_to_read(config) if read_only else open_database(config, create=create)
         async with opened as database:
-            yield LocalBackend(database, await scope_of(database, config.tenant))
+            yield LocalBackend(database, await scope_of(database, config.tenant), config.database)
 
 
 def run(

@@ -13,6 +13,7 @@ from tenantbase.client import Client, Unauthenticated
 from tenantbase.documents import as_line, entry_json
 from tenantbase.entry import JSON, Entry
 from tenantbase.errors import ConfigError, TenantbaseError
+from tenantbase.listing import KeyRange
 from tenantbase.pem import client_context
 from tenantbase.process.config import Config
 from tenantbase.scope import DEFAULT
@@ -56,8 +57,22 @@ class HttpBackend:
     async def delete(self, key: str, *, if_version: int | None) -> None:
         await self._client.delete(key, if_version=if_version)
 
-    async def lines(self, prefix: str, limit: int | None) -> AsyncGenerator[bytes, None]:
-        async for each in self._client.list(prefix, limit=limit):
+    async def touch(self, key: str, *, ttl: float | None, if_version: int | None) -> bytes:
+        return msgspec.json.encode(await self._client.touch(key, ttl=ttl, if_version=if_version))
+
+    async def count(self, prefix: str) -> tuple[int, int]:
+        total = await self._client.count(prefix)
+        return total.entries, total.bytes
+
+    async def lines(self, wanted: KeyRange, limit: int | None) -> AsyncGenerator[bytes, None]:
+        listed = self._client.list(
+            wanted.prefix,
+            start=wanted.start,
+            end=wanted.end,
+            reverse=wanted.descending,
+            limit=limit,
+        )
+        async for each in listed:
             entry = Entry(
                 DEFAULT.key(each.key),
                 each.raw,
@@ -67,6 +82,9 @@ class HttpBackend:
                 each.expires_at,
             )
             yield as_line(entry_json(each.key, entry))
+
+    async def stats(self) -> dict[str, object]:
+        return dict(msgspec.to_builtins(await self._client.stats()))
 
     async def tenants(self) -> Sequence[Tenant]:
         return [

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
+from tenantbase import __version__
 from tenantbase.access import Tenant, Token, TokenScope
 from tenantbase.database import Database, Reader
 from tenantbase.documents import applied_json, as_line, entry_json
+from tenantbase.entry import Entry
 from tenantbase.errors import NoSuchTenant
+from tenantbase.listing import KeyRange
 from tenantbase.scope import DEFAULT, Scope
 
 
@@ -26,9 +32,11 @@ class LocalBackend:
     Args:
         database: for the methods that read, a ``Reader`` is enough.
         scope: whose keys the commands work on.
+        path: the database file.
     """
 
-    def __init__(self, database: Reader, scope: Scope) -> None:
+    def __init__(self, database: Reader, scope: Scope, path: Path) -> None:
+        self._path = os.path.realpath(path)
         self._database = database
         self._scope = scope
 
@@ -55,10 +63,40 @@ class LocalBackend:
     async def delete(self, key: str, *, if_version: int | None) -> None:
         await self._writable().delete(self._scope, key, if_version=if_version)
 
-    async def lines(self, prefix: str, limit: int | None) -> AsyncGenerator[bytes, None]:
+    async def touch(self, key: str, *, ttl: float | None, if_version: int | None) -> bytes:
+        touched = self._writable().touch(self._scope, key, ttl=ttl, if_version=if_version)
+        return applied_json(key, await touched)
+
+    async def lines(self, wanted: KeyRange, limit: int | None) -> AsyncGenerator[bytes, None]:
         plain = self._scope.plain
-        async for entries, _ in self._database.scan(self._scope, prefix, limit=limit):
+        async for items, _ in self._database.scan(self._scope, wanted, limit=limit):
+            entries = [item for item in items if isinstance(item, Entry)]
             yield b"".join(as_line(entry_json(each.key[plain], each)) for each in entries)
+
+    async def stats(self) -> dict[str, object]:
+        tenants = await self._database.tenants()
+        return {
+            "version": __version__,
+            "store": {
+                "entries": sum(each.entries for each in tenants),
+                "bytes": sum(each.bytes for each in tenants),
+                "database_bytes": _size(self._path),
+                "log_bytes": _size(f"{self._path}-wal"),
+            },
+        }
+
+    async def count(self, prefix: str) -> tuple[int, int]:
+        entries = size = 0
+        place = None
+        while True:
+            counted = await self._database.count(self._scope, prefix, place)
+            entries, size, place = (
+                entries + counted.entries,
+                size + counted.bytes,
+                counted.after,
+            )
+            if place is None:
+                return entries, size
 
     async def tenants(self) -> Sequence[Tenant]:
         return await self._database.tenants()
@@ -90,3 +128,9 @@ class LocalBackend:
     def _writable(self) -> Database:
         assert isinstance(self._database, Database)  # commands that write open one
         return self._database
+
+
+def _size(path: str) -> int:
+    with suppress(FileNotFoundError):
+        return os.stat(path).st_size
+    return 0

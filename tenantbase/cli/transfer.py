@@ -13,9 +13,11 @@ from typing import BinaryIO, Final, NamedTuple
 from tenantbase.cli.interruptible import checkpoint, interruptible
 from tenantbase.database import Database, ImportBatch, Reader
 from tenantbase.documents import as_line, entry_json
+from tenantbase.entry import Entry
 from tenantbase.errors import InvalidRequest, TenantbaseError
 from tenantbase.json_requests import SetValue, SetValueDecoder
 from tenantbase.json_text import parse
+from tenantbase.listing import KeyRange
 from tenantbase.scope import Scope
 
 _BATCH_LINES: Final = 4000
@@ -49,7 +51,8 @@ async def export_lines(
     Yields: a batch of lines, and their number.
     """
     plain = scope.plain
-    async for entries, _ in database.scan(scope, prefix):
+    async for items, _ in database.scan(scope, KeyRange(prefix)):
+        entries = [item for item in items if isinstance(item, Entry)]
         lines = b"".join(as_line(entry_json(each.key[plain], each)) for each in entries)
         yield lines, len(entries)
 

@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from tenantbase.access import Token
 from tenantbase.client.exchange import Exchange
+from tenantbase.client.figures import Stats
 from tenantbase.client.identity import check_tenant
 from tenantbase.client.results import Caller, NewToken, Tenant
 from tenantbase.client.targets import PATH_SAFE
@@ -24,7 +25,9 @@ from tenantbase.client.wire import (
 
 
 class Administration:
-    """See ``Client``. All but ``whoami`` need an ``admin`` token, once the first token was made."""
+    """See ``Client``. All but ``whoami`` and ``stats`` need an ``admin`` token, once the first token
+    was made.
+    """
 
     @property
     def _exchange(self) -> Exchange:
@@ -33,6 +36,10 @@ class Administration:
     async def whoami(self) -> Caller:
         """What the server takes this client for, and what it may do."""
         return parse((await self._exchange.read("GET", "/v1/whoami")).body, Caller)
+
+    async def stats(self) -> Stats:
+        """The figures of the server; this takes a ``metrics`` or ``admin`` token."""
+        return parse((await self._exchange.read("GET", "/v1/stats")).body, Stats)
 
     async def tenants(self) -> Sequence[Tenant]:
         """All tenants, with their usage and limits, in the order of their names."""

@@ -14,7 +14,7 @@ from tenantbase.client.administration import Administration
 from tenantbase.client.errors import NoSuchKey, UnexpectedAnswer
 from tenantbase.client.exchange import Exchange
 from tenantbase.client.identity import header_fields
-from tenantbase.client.listing import listed
+from tenantbase.client.lists import Lists
 from tenantbase.client.results import (
     NOT_MODIFIED,
     Blob,
@@ -29,7 +29,7 @@ from tenantbase.client.results import (
 from tenantbase.client.retrying import Answer
 from tenantbase.client.session import open_session
 from tenantbase.client.settings import Settings
-from tenantbase.client.targets import PATH_SAFE, quoted, seconds_query
+from tenantbase.client.targets import PATH_SAFE, expiry_query, quoted
 from tenantbase.client.watching import watch
 from tenantbase.client.wire import (
     JSON_HEADERS,
@@ -37,8 +37,8 @@ from tenantbase.client.wire import (
     EntryPage,
     FoundEntry,
     Increment,
-    KeyPage,
     PutRaw,
+    Rename,
     WrittenMany,
     check_finite,
     check_keys,
@@ -53,7 +53,7 @@ _KEYS_PER_REQUEST: Final = 1000
 _NO_LIMIT: Final = 0  # to aiohttp
 
 
-class Client(Administration):
+class Client(Lists, Administration):
     """A connection pool to one server.
 
     ::
@@ -67,6 +67,7 @@ class Client(Administration):
 
     Args:
         url: the server's URL, such as ``http://127.0.0.1:8000``; it may have a path.
+            ``unix:PATH``: a Unix socket that speaks plain HTTP.
         token: sent to this server alone, as ``Authorization: Bearer``.
         tenant: the tenant to work on; None: that of the token, or ``default`` for an ``admin``.
         session: the session to use instead of a new one. It is not closed.
@@ -99,6 +100,8 @@ class Client(Administration):
     ) -> None:
         if session is not None and ssl is not None:
             raise ValueError("give session or ssl, not both: a session has its own ssl")
+        if session is not None and url.startswith("unix:"):
+            raise ValueError("give a session that connects to the socket, and an http url")
         self._settings = Settings(
             url=url.rstrip("/"),
             headers=header_fields(headers, token, tenant),
@@ -117,7 +120,9 @@ class Client(Administration):
         session = watching = self._given
         if session is None or watching is None:
             session, watching = [
-                await self._stack.enter_async_context(open_session(limit, self._ssl))
+                await self._stack.enter_async_context(
+                    open_session(limit, self._ssl, self._settings.socket)
+                )
                 for limit in (self._settings.connections, _NO_LIMIT)
             ]
         self._open = Exchange(session, watching, self._settings)
@@ -139,9 +144,11 @@ class Client(Administration):
         return self._open
 
     async def _read_one(
-        self, target: str, if_none_match: int | None
+        self, target: str, if_none_match: int | None, fresh: bool
     ) -> Answer | NotModified | None:
         headers = {} if if_none_match is None else {"If-None-Match": f'"{if_none_match}"'}
+        if fresh:
+            headers["Cache-Control"] = "no-cache"
         try:
             answer = await self._exchange.read("GET", target, headers=headers)
         except NoSuchKey:
@@ -164,21 +171,24 @@ class Client(Administration):
     # One entry
 
     @overload
-    async def get(self, key: str) -> Entry | None: ...
+    async def get(self, key: str, *, fresh: bool = ...) -> Entry | None: ...
 
     @overload
-    async def get(self, key: str, *, if_none_match: int) -> Entry | NotModified | None: ...
+    async def get(
+        self, key: str, *, if_none_match: int, fresh: bool = ...
+    ) -> Entry | NotModified | None: ...
 
     async def get(
-        self, key: str, *, if_none_match: int | None = None
+        self, key: str, *, if_none_match: int | None = None, fresh: bool = False
     ) -> Entry | NotModified | None:
         """Read an entry; None if the key does not exist.
 
         Args:
             if_none_match: the version that you have. If it is still the newest, the result is
                 ``NOT_MODIFIED`` and the value is not transferred.
+            fresh: read from the database, not from memcached, and refresh the copy there.
         """
-        answer = await self._read_one(f"/get-value?key={quoted(key)}", if_none_match)
+        answer = await self._read_one(f"/get-value?key={quoted(key)}", if_none_match, fresh)
         if answer is None or isinstance(answer, NotModified):
             return answer
         return self._entry(key, answer)
@@ -190,6 +200,7 @@ class Client(Administration):
         *,
         ttl: float | None = None,
         expires_at: float | None = None,
+        keep_ttl: bool = False,
         if_absent: bool = False,
         if_version: int | None = None,
     ) -> Written:
@@ -198,6 +209,7 @@ class Client(Administration):
         Args:
             ttl: seconds until it expires.
             expires_at: when it expires, in Unix seconds.
+            keep_ttl: an existing entry keeps its expiry.
             if_absent: only if the key does not exist; otherwise ConditionFailed.
             if_version: only if the entry has this version; otherwise ConditionFailed.
 
@@ -210,6 +222,7 @@ class Client(Administration):
             value=value,
             ttl=ttl,
             expires_at=expires_at,
+            keep_ttl=keep_ttl,
             if_absent=if_absent,
             if_version=if_version,
         )
@@ -247,19 +260,66 @@ class Client(Administration):
         check_keys((key,), (count.key,))
         return count
 
-    @overload
-    async def get_raw(self, key: str) -> Blob | None: ...
+    async def touch(
+        self,
+        key: str,
+        *,
+        ttl: float | None = None,
+        expires_at: float | None = None,
+        if_version: int | None = None,
+    ) -> Written:
+        """Change when an entry expires, and nothing else. Without ``ttl`` and ``expires_at``: never.
+
+        Raises:
+            NoSuchKey: there is no entry.
+        """
+        check_finite(ttl=ttl, expires_at=expires_at)
+        body: dict[str, object] = {"key": key, "if_version": if_version}
+        body |= {"expires_at": expires_at} if ttl is None else {"ttl": ttl}
+        if ttl is not None and expires_at is not None:
+            raise ValueError("give ttl or expires_at, not both")
+        return await self._write_one("/touch-value", key, body)
+
+    async def rename(
+        self,
+        key: str,
+        to: str,
+        *,
+        copy: bool = False,
+        replace: bool = False,
+        if_version: int | None = None,
+    ) -> Written:
+        """Move an entry to another key, atomically, with its type and expiry.
+
+        Args:
+            copy: it also stays where it is.
+            replace: an entry at ``to`` is replaced; otherwise ConditionFailed.
+            if_version: only if the entry at ``key`` has this version; otherwise ConditionFailed.
+
+        Returns: what is stored at ``to``.
+
+        Raises:
+            NoSuchKey: there is no entry at ``key``.
+        """
+        return await self._write_one(
+            "/rename-value", to, Rename(key, to, copy, replace, if_version)
+        )
 
     @overload
-    async def get_raw(self, key: str, *, if_none_match: int) -> Blob | NotModified | None: ...
+    async def get_raw(self, key: str, *, fresh: bool = ...) -> Blob | None: ...
+
+    @overload
+    async def get_raw(
+        self, key: str, *, if_none_match: int, fresh: bool = ...
+    ) -> Blob | NotModified | None: ...
 
     async def get_raw(
-        self, key: str, *, if_none_match: int | None = None
+        self, key: str, *, if_none_match: int | None = None, fresh: bool = False
     ) -> Blob | NotModified | None:
         """Read a value's exact bytes and media type; otherwise like ``get``."""
         in_path = PATH_SAFE.fullmatch(key)
         target = f"/v1/values/{key}" if in_path else f"/get-value?key={quoted(key)}"
-        answer = await self._read_one(target, if_none_match)
+        answer = await self._read_one(target, if_none_match, fresh)
         if answer is None or isinstance(answer, NotModified):
             return answer
         if not in_path:
@@ -278,6 +338,7 @@ class Client(Administration):
         *,
         ttl: float | None = None,
         expires_at: float | None = None,
+        keep_ttl: bool = False,
         if_absent: bool = False,
         if_version: int | None = None,
     ) -> Written:
@@ -285,7 +346,15 @@ class Client(Administration):
         check_finite(ttl=ttl, expires_at=expires_at)
         if not PATH_SAFE.fullmatch(key):
             body = PutRaw(
-                key, content, content_type, ttl, expires_at, if_absent, if_version, "base64"
+                key,
+                content,
+                content_type,
+                ttl,
+                expires_at,
+                keep_ttl,
+                if_absent,
+                if_version,
+                "base64",
             )
             return await self._write_one("/set-value", key, body)
         headers = {"Content-Type": content_type}
@@ -293,7 +362,7 @@ class Client(Administration):
             headers["If-None-Match"] = "*"
         if if_version is not None:
             headers["If-Match"] = f'"{if_version}"'
-        target = f"/v1/values/{key}{seconds_query(ttl=ttl, expires_at=expires_at)}"
+        target = f"/v1/values/{key}{expiry_query(ttl, expires_at, keep_ttl)}"
         answer = await self._exchange.write("PUT", target, content, headers)
         written = parse(answer.body, Written)
         check_keys((key,), (written.key,))
@@ -330,33 +399,24 @@ class Client(Administration):
         check_keys((each.key for each in entries), (each.key for each in written))
         return written
 
-    async def delete_many(self, keys: Iterable[str]) -> int:
-        """Delete many keys in one transaction. Returns: how many of them existed."""
-        body = json_body({"keys": list(dict.fromkeys(keys))})
+    async def delete_many(self, keys: Iterable[str] | Mapping[str, int | None]) -> int:
+        """Delete many keys in one transaction. Returns: how many of them existed.
+
+        Args:
+            keys: a mapping gives the version that each entry must have, or None; if one has
+                another, nothing is deleted and ConditionFailed is raised.
+        """
+        if isinstance(keys, Mapping):
+            entries = [{"key": key, "if_version": version} for key, version in keys.items()]
+            body = json_body({"entries": entries})
+        else:
+            body = json_body({"keys": list(dict.fromkeys(keys))})
         return parse(await self._post("/delete-values", body), Deleted).deleted
 
     async def delete_prefix(self, prefix: str) -> int:
         """Delete every key with the prefix; an empty one deletes all. Returns: how many existed."""
         body = json_body({"prefix": prefix})
         return parse(await self._post("/delete-values", body), Deleted).deleted
-
-    async def list(
-        self, prefix: str = "", *, limit: int | None = None
-    ) -> AsyncGenerator[Entry, None]:
-        """The entries whose keys have the prefix, in byte order of keys.
-
-        This is not a snapshot: a key written in the meantime may or may not be listed. A key that
-        exists throughout is listed exactly once.
-        """
-        async for found in listed(self._exchange, EntryPage, prefix, limit):
-            yield found.entry()
-
-    async def list_keys(
-        self, prefix: str = "", *, limit: int | None = None
-    ) -> AsyncGenerator[str, None]:
-        """Like ``list``, but only the keys."""
-        async for found in listed(self._exchange, KeyPage, prefix, limit, fields="key"):
-            yield found.key
 
     # The server
 

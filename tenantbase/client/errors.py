@@ -30,7 +30,14 @@ from tenantbase.problem_types import ProblemType
 
 
 class ClientError(TenantbaseError):
-    """The root. Its text is one sentence, fit to be shown to a user."""
+    """The root. Its text is one sentence, fit to be shown to a user.
+
+    Attributes:
+        request_id: the id under which the server's log has the request; None: no answer came, or it
+            had none. Tracebacks show it.
+    """
+
+    request_id: str | None = None
 
 
 class ConnectionFailed(ClientError):

@@ -19,6 +19,7 @@ from aiohttp.client_middlewares import ClientHandlerType
 from yarl import URL
 
 from tenantbase.client.errors import ClientError, ConnectionFailed, NotTrusted, OutcomeUnknown
+from tenantbase.client.naming import with_request_id
 from tenantbase.client.retrying import Answer, Interrupted, Retries, failure_of, may_retry
 from tenantbase.client.settings import Settings
 
@@ -62,13 +63,13 @@ class Exchange:
     ) -> None:
         self._session = session
         self._watching = watching
-        self._base = settings.url
+        self._base = settings.url  # as error texts name the server
         self._headers = settings.headers
         self._settings = settings
 
     def url(self, target: str) -> URL:
         """The full URL of a path and query that are already percent-encoded."""
-        return URL(self._base + target, encoded=True)
+        return URL(self._settings.base + target, encoded=True)
 
     def retries(self) -> Retries:
         """The retries that one request may have."""
@@ -90,7 +91,7 @@ class Exchange:
         try:
             async with self._watching.get(
                 self.url(target),
-                headers={**self._headers, **headers},
+                headers=with_request_id({**self._headers, **headers}),
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=self._settings.connect_timeout, sock_read=silence
                 ),
@@ -194,7 +195,7 @@ class Exchange:
                     if body is not None and len(body) >= _PIECEWISE_FROM_BYTES
                     else body
                 ),
-                headers={**self._headers, **headers},
+                headers=with_request_id({**self._headers, **headers}),
                 timeout=aiohttp.ClientTimeout(
                     total=seconds, sock_connect=self._settings.connect_timeout
                 ),

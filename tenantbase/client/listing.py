@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -10,6 +10,7 @@ from tenantbase.client.exchange import Exchange
 from tenantbase.client.wire import parse
 
 Each = TypeVar("Each", covariant=True)
+APage = TypeVar("APage", bound="Page[object]")
 
 _FIRST_PAGE_ENTRIES = 16  # few, because entries may be large
 _LARGEST_PAGE_ENTRIES = 1000
@@ -27,17 +28,32 @@ class Page(Protocol[Each]):
 
 
 async def listed(
-    exchange: Exchange, shape: type[Page[Each]], prefix: str, limit: int | None, **fields: str
+    exchange: Exchange,
+    shape: type[Page[Each]],
+    wanted: Mapping[str, str],
+    limit: int | None,
 ) -> AsyncGenerator[Each, None]:
-    """The items of all pages, at most ``limit``."""
-    query: dict[str, str | int] = {"prefix": prefix, **fields}
+    """The entries of all pages, at most ``limit``."""
+    async for page in pages(exchange, shape, wanted, limit):
+        for each in page.values:
+            yield each
+
+
+async def pages(
+    exchange: Exchange, shape: type[APage], wanted: Mapping[str, str], limit: int | None
+) -> AsyncGenerator[APage, None]:
+    """The pages of a list with at most ``limit`` entries.
+
+    Args:
+        wanted: the query, but for its page.
+    """
+    query: dict[str, str | int] = dict(wanted)
     size = _FIRST_PAGE_ENTRIES
     while limit is None or limit > 0:
         query["limit"] = size if limit is None else min(size, limit)
         answer = await exchange.read("GET", f"/v1/values?{urlencode(query, quote_via=quote)}")
         page = parse(answer.body, shape)
-        for each in page.values:
-            yield each
+        yield page
         if page.cursor is None:
             return
         query["cursor"] = page.cursor

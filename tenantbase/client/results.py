@@ -49,6 +49,30 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         return json.loads(self.raw) if is_json(self.content_type) else self.raw
 
 
+class EntryMeta(msgspec.Struct, frozen=True, gc=False):
+    """An entry without its value; see ``Entry``. ``size`` is in bytes."""
+
+    key: str
+    id: str
+    version: int
+    expires_at: int | float | None
+    content_type: str
+    size: int
+
+
+class Folder(msgspec.Struct, frozen=True, gc=False):
+    """All keys that begin with ``prefix``, as one item of ``browse``."""
+
+    prefix: str
+
+
+class Total(msgspec.Struct, frozen=True, gc=False):
+    """Entries counted, and the bytes of their keys and values."""
+
+    entries: int
+    bytes: int
+
+
 class Written(msgspec.Struct, frozen=True, gc=False):
     """What a write stored.
 
@@ -89,6 +113,7 @@ class Put(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         value: anything that JSON can express, or ``msgspec.Raw`` with its exact text.
         ttl: seconds until it expires.
         expires_at: when it expires, in Unix seconds.
+        keep_ttl: an existing entry keeps its expiry.
         if_absent: only if the key does not exist.
         if_version: only if the entry has this version.
     """
@@ -97,16 +122,25 @@ class Put(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     value: Any
     ttl: float | None = None
     expires_at: float | None = None
+    keep_ttl: bool = False
     if_absent: bool = False
     if_version: int | None = None
 
 
 class Changed(msgspec.Struct, frozen=True, gc=False):
-    """A key was set or deleted, or it expired."""
+    """A key was set or deleted, or it expired.
+
+    Attributes:
+        size, content_type, expires_at: of the entry, if it was set: the bytes of its value, its media
+            type, and Unix seconds or None.
+    """
 
     kind: Literal["set", "delete", "expire"]
     key: str
     version: int
+    size: int | None = None
+    content_type: str | None = None
+    expires_at: int | float | None = None
 
 
 class Reset(msgspec.Struct, frozen=True, gc=False):

@@ -18,7 +18,9 @@ from tenantbase.client.errors import (
     UnexpectedAnswer,
     error_of,
 )
+from tenantbase.client.naming import X_REQUEST_ID
 from tenantbase.problem_types import MEDIA_TYPE
+from tenantbase.request_context import is_safe_id
 
 _BACKOFF_SECONDS: Final = 0.1
 _LONGEST_BACKOFF_SECONDS: Final = 5.0
@@ -46,6 +48,15 @@ class Interrupted(Exception):
 
 def failure_of(answer: Answer, writes: bool) -> ClientError:
     """The error for an answer with a status of 300 or more."""
+    failure = _failure_of(answer, writes)
+    id = answer.headers.get(X_REQUEST_ID, "")
+    if is_safe_id(id):  # it may come from anything in between
+        failure.request_id = id
+        failure.add_note(f"request id: {id}")
+    return failure
+
+
+def _failure_of(answer: Answer, writes: bool) -> ClientError:
     if answer.headers.get("Content-Type", "").startswith(MEDIA_TYPE):
         try:
             problem = _problem.decode(answer.body)

@@ -17,12 +17,14 @@ def quoted(text: str) -> str:
     return quote(text, safe="")
 
 
-def seconds_query(**seconds: float | None) -> str:
-    """A query with the times that are given; empty if there are none."""
+def expiry_query(ttl: float | None, expires_at: float | None, keep_ttl: bool) -> str:
+    """A query with what is given; empty if nothing is."""
     # A query takes decimal numbers; Python writes small and large ones with an exponent.
     given = [
         f"{name}={quote(format(Decimal(str(number)), 'f'))}"
-        for name, number in seconds.items()
+        for name, number in (("ttl", ttl), ("expires_at", expires_at))
         if number is not None
     ]
+    if keep_ttl:
+        given.append("keep_ttl=true")
     return "?" + "&".join(given) if given else ""

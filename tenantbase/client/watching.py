@@ -32,6 +32,9 @@ class _Data(msgspec.Struct, frozen=True):
     version: int
     key: str = ""
     prefix: str = ""
+    size: int | None = None
+    content_type: str | None = None
+    expires_at: int | float | None = None
 
 
 _data = msgspec.json.Decoder(_Data)
@@ -82,4 +85,6 @@ def _event(block: Block) -> Event | None:
     if block.event == "reset":
         return Reset(data.prefix, data.version)
     kind = _KINDS.get(block.event)
-    return None if kind is None else Changed(kind, data.key, data.version)
+    if kind is None:
+        return None
+    return Changed(kind, data.key, data.version, data.size, data.content_type, data.expires_at)

@@ -11,7 +11,7 @@ import msgspec
 
 from tenantbase.access import Token
 from tenantbase.client.errors import UnexpectedAnswer
-from tenantbase.client.results import Entry, Put, Tenant, Written
+from tenantbase.client.results import Entry, EntryMeta, Put, Tenant, Written
 from tenantbase.entry import JSON
 
 Shape = TypeVar("Shape")
@@ -69,6 +69,27 @@ class KeyPage(msgspec.Struct):
     cursor: str | None = None
 
 
+class MetaPage(msgspec.Struct):
+    """A page of a list of entries without their values."""
+
+    values: list[EntryMeta]
+    cursor: str | None = None
+
+
+class FoldedPage(MetaPage):
+    """The same, with what keys were folded into."""
+
+    prefixes: list[str] = []
+
+
+class Counted(msgspec.Struct):
+    """The answer to ``count``."""
+
+    count: int
+    bytes: int
+    cursor: str | None = None
+
+
 class WrittenMany(msgspec.Struct):
     """The answer to ``set-values``."""
 
@@ -89,6 +110,7 @@ class PutRaw(msgspec.Struct, omit_defaults=True):
     content_type: str
     ttl: float | None = None
     expires_at: float | None = None
+    keep_ttl: bool = False
     if_absent: bool = False
     if_version: int | None = None
     encoding: Literal["base64", ""] = ""  # always pass "base64": a default is omitted
@@ -102,6 +124,16 @@ class Increment(msgspec.Struct, omit_defaults=True):
     initial: int = 0
     ttl: float | None = None
     expires_at: float | None = None
+    if_version: int | None = None
+
+
+class Rename(msgspec.Struct, omit_defaults=True):
+    """The body of ``rename-value``."""
+
+    key: str
+    to: str
+    copy: bool = False
+    replace: bool = False
     if_version: int | None = None
 
 

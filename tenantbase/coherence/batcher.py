@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from enum import Enum
-from functools import partial
 from typing import Final, Generic, Literal, Protocol, TypeVar
 
 from tenantbase.lanes import Lanes
+from tenantbase.waits import BATCH, DELIVERY, BatchResult, Timing
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -161,9 +162,9 @@ class Batcher(Generic[Item, Result]):
 
         Cancelling the future gives up the result and stops nothing.
         """
-        future: asyncio.Future[Result] = self._running_loop().create_future()
-        self.submit_then(item, partial(_resolve, future))
-        return future
+        result = BatchResult[Result](self._running_loop())
+        self.submit_then(item, result.settle)
+        return result
 
     def submit_then(self, item: Item, receive: Receiver[Result]) -> None:
         """Add an item to the next batch; ``receive`` is called with its result or exception.
@@ -196,7 +197,9 @@ class Batcher(Generic[Item, Result]):
     def _send(self) -> None:
         self._scheduled = False
         while self._waiting and len(self._tasks) < self._parallel:
-            task = self._running_loop().create_task(self._settle(self._waiting.take()))
+            # A context of its own: the batch is not that of the caller who happened to be the first.
+            work = self._settle(self._waiting.take())
+            task = self._running_loop().create_task(work, context=Context())
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 
@@ -207,11 +210,13 @@ class Batcher(Generic[Item, Result]):
 
     async def _settle(self, batch: list[tuple[Item, Receiver[Result]]]) -> None:
         results: Sequence[Result | Exception | Again]
+        timing = Timing()
+        BATCH.set(timing)
         try:
             answer = await self._run([item for item, _ in batch])
             if isinstance(answer, Unfinished):
                 if answer.ready is not None:
-                    self._deliver(batch, answer.ready)
+                    self._deliver(batch, answer.ready, timing)
                     each = zip(batch, answer.ready, strict=True)
                     batch = [waiting for waiting, result in each if result is LATER]
                 self._let_next_begin()
@@ -219,7 +224,7 @@ class Batcher(Generic[Item, Result]):
             results = answer
         except Exception as error:  # every caller of the batch gets it
             results = [error] * len(batch)
-        self._deliver(batch, results)
+        self._deliver(batch, results, timing)
 
     def _let_next_begin(self) -> None:
         if self._max_finishing is not None and len(self._finishing) >= self._max_finishing:
@@ -234,7 +239,9 @@ class Batcher(Generic[Item, Result]):
         self,
         batch: Sequence[tuple[Item, Receiver[Result]]],
         results: Sequence[Result | Exception | Later | Again],
+        timing: Timing,
     ) -> None:
+        DELIVERY.timing = timing
         for (item, receive), result in zip(batch, results, strict=True):
             if result is AGAIN:
                 self.submit_then(item, receive)
@@ -245,12 +252,4 @@ class Batcher(Generic[Item, Result]):
                     self._running_loop().call_exception_handler(
                         {"message": "a batch's result was not received", "exception": error}
                     )
-
-
-def _resolve(future: asyncio.Future[Result], result: Result | Exception) -> None:
-    if future.done():
-        return  # its caller gave up
-    if isinstance(result, Exception):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
+        DELIVERY.timing = None

@@ -11,8 +11,8 @@ from tenantbase.coherence.authority import Tag
 from tenantbase.coherence.sealed_item import CACHED_BYTES, OVERHEAD_BYTES, ItemSealer
 from tenantbase.entry import Entry
 from tenantbase.errors import CacheUnavailable
+from tenantbase.figures import CACHE_FAILURES
 from tenantbase.interfaces.cache import Item, Memcache
-from tenantbase.policy_counts import PolicyCounts
 
 Fill = tuple[bytes, Tag, Entry | None, int]
 """A name, the tag to seal the item under, the entry or None, and memcached's expiry in seconds."""
@@ -38,12 +38,12 @@ class Filler:
         self,
         sealer: ItemSealer,
         memcache: Memcache | None,
-        counts: PolicyCounts,
+        figures: memoryview,
         max_item_bytes: int,
     ) -> None:
         self._sealer = sealer
         self._memcache = memcache
-        self._counts = counts
+        self._figures = figures
         self._max_value_bytes = min(max_item_bytes - OVERHEAD_BYTES, CACHED_BYTES)
 
     def offer(
@@ -91,8 +91,8 @@ class Filler:
     async def _send(self, memcache: Memcache, items: Sequence[Item]) -> None:
         try:
             await memcache.set_many(items)
-        except CacheUnavailable:
-            self._counts.cache_failures += 1
+        except CacheUnavailable as error:
+            self._figures[CACHE_FAILURES[error.reason]] += 1
 
 
 def _value_bytes(fills: Sequence[Fill]) -> int:

@@ -9,6 +9,8 @@ from typing import Final
 from tenantbase.coherence.write_queue import LARGE_BYTES, LARGE_ROWS
 from tenantbase.commands import Applied, DeletePrefix, Set, Sweep, Transaction
 from tenantbase.errors import OutcomeUnknown, StoreUnavailable
+from tenantbase.stages import Stage
+from tenantbase.waits import gave_up
 
 _COMMAND_BYTES: Final = 512  # a command, its key, and the bookkeeping while it waits
 # Only the store knows how many keys a prefix has, and counting them takes time, too.
@@ -66,8 +68,10 @@ def give_up(pending: PendingWrite, write: asyncio.Future[tuple[Applied, ...]]) -
     if pending.settled:
         return
     if pending.try_start():
+        gave_up(write, Stage.QUEUE)
         write.set_exception(StoreUnavailable("the database is busy; nothing was written"))
     else:
+        gave_up(write, Stage.COMMIT)
         write.set_exception(
             OutcomeUnknown(
                 "the database did not finish in time; the write may or may not have been made"

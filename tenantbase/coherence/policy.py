@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from time import monotonic_ns
 from typing import Final, TypeVar
 
 from tenantbase.access import Access
@@ -19,14 +20,17 @@ from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.coherence.write_queue import QUEUE_BYTES
 from tenantbase.coherence.writing import WriteThrough
 from tenantbase.commands import Applied, Command, Sweep
-from tenantbase.entry import Entry
 from tenantbase.events import ChangeEvent
+from tenantbase.figures import EXPIRED, private_cells
 from tenantbase.interfaces.cache import Memcache
-from tenantbase.interfaces.store import Seqlock, Store
+from tenantbase.interfaces.store import Seqlock, Store, StoreSize
 from tenantbase.lanes import LaneOf, one_lane
+from tenantbase.listing import Item, KeyRange, place_of
 from tenantbase.lookup import Lookup
-from tenantbase.policy_counts import PolicyCounts
+from tenantbase.scope import ScopedKey
+from tenantbase.stages import Stage
 from tenantbase.troubles import Trouble
+from tenantbase.waits import note
 
 Ticket = TypeVar("Ticket", bound=WriteTags)
 
@@ -51,6 +55,7 @@ class Cache:
         max_queue, max_queue_bytes: writes waiting at most, and what they may hold in memory, of
             large ones and of small ones each, in a single lane; more are refused.
         lane_of: gives the lane of a key or prefix. Where requests wait, lanes get equal shares.
+        figures: where this worker counts (``figures.py``); None: nobody else reads it.
     """
 
     def __init__(
@@ -68,15 +73,16 @@ class Cache:
         max_queue: int = 10_000,
         max_queue_bytes: int = QUEUE_BYTES,
         lane_of: LaneOf = one_lane,
+        figures: memoryview | None = None,
     ) -> None:
         self._store = store
         self._authority = authority
         self._memcache = memcache
         self._clock = clock
-        self.counts = PolicyCounts()
-        filler = Filler(sealer, memcache, self.counts, max_item_bytes)
+        self.figures: Final = private_cells() if figures is None else figures
+        filler = Filler(sealer, memcache, self.figures, max_item_bytes)
         self._reading = ReadThrough(
-            store, authority, sealer, memcache, filler, self.counts, clock, read_timeout, lane_of
+            store, authority, sealer, memcache, filler, self.figures, clock, read_timeout, lane_of
         )
         self._reads = self._reading.single
         self._bulk_reads = self._reading.bulk
@@ -85,7 +91,7 @@ class Cache:
             seqlock,
             sealer,
             filler,
-            self.counts,
+            self.figures,
             clock,
             write_timeout,
             max_queue,
@@ -136,6 +142,13 @@ class Cache:
         """
         return await self._bulk_reads.submit(keys)
 
+    async def refresh(self, keys: Sequence[str]) -> list[Lookup]:
+        """Read many keys from the database, and store what is found in memcached.
+
+        Returns and raises: as ``get_many``. The results are bypasses.
+        """
+        return await self._reading.refresh(keys)
+
     def write(self, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
         """Carry out the commands in one transaction; the future is done when they are on disk.
 
@@ -158,30 +171,37 @@ class Cache:
         self._writing.check_room(prefix, rows)
 
     async def scan(
-        self, prefix: str = "", after: str = "", *, limit: int | None = None, values: bool = True
-    ) -> AsyncIterator[tuple[list[Entry], bool]]:
-        """Entries in byte order of keys, in pieces of bounded size, from the database.
+        self, wanted: KeyRange, *, limit: int | None = None, values: bool = True
+    ) -> AsyncIterator[tuple[list[Item], bool]]:
+        """The items of a range, in pieces of bounded size, from the database.
 
         Each piece is a short query of its own, so a long listing holds up no other caller. A key
         that exists throughout is listed exactly once.
 
         Yields:
-            A piece, and whether there may be entries after it.
+            A piece, and whether there may be items after it.
         """
         more = True
+        piece: list[Item]
         while more and (limit is None or limit > 0):
             size = _SCAN_ENTRIES if limit is None else min(limit, _SCAN_ENTRIES)
+            began = monotonic_ns()
             if values:
-                piece, more = await self._store.scan(
-                    prefix, after, size, _SCAN_BYTES, self._clock()
-                )
+                found, more = await self._store.scan(wanted, size, _SCAN_BYTES, self._clock())
+                piece = list(found)
             else:
-                piece, more = await self._store.scan_keys(prefix, after, size, self._clock())
+                described, more = await self._store.scan_meta(wanted, size, self._clock())
+                piece = list(described)
+            note(Stage.DATABASE, began)
             if limit is not None:
                 limit -= len(piece)
             if piece:
-                after = piece[-1].key
+                wanted = wanted.after(place_of(piece[-1]))
             yield piece, more
+
+    async def count(self, wanted: KeyRange, limit: int) -> tuple[int, int, ScopedKey | None]:
+        """Count the first entries of a range; see ``Store.count``."""
+        return await self._store.count(wanted, limit, self._clock())
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         """The change log; see ``Store.changes``."""
@@ -198,7 +218,12 @@ class Cache:
     async def sweep(self) -> bool:
         """Remove a batch of expired rows; True when there may be more."""
         (result,) = await self.write(Sweep(_SWEEP_ROWS))
+        self.figures[EXPIRED] += result.expired
         return result.removed >= _SWEEP_ROWS
+
+    async def size(self) -> StoreSize:
+        """How large the database is. Raises StoreError."""
+        return await self._store.size()
 
     async def check(self) -> None:
         """Check that the store can serve. Raises StoreError."""

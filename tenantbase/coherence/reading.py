@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from itertools import chain
 from operator import itemgetter
+from time import monotonic_ns
 from typing import Final, NamedTuple, cast
 
 from tenantbase.coherence.authority import Authority, Tag, Tags
@@ -22,16 +23,19 @@ from tenantbase.coherence.sealed_item import REJECTED, ItemSealer, Slot, Verdict
 from tenantbase.deadlines import Deadlines
 from tenantbase.entry import Entry
 from tenantbase.errors import CacheUnavailable, LeftOut, StoreError, StoreUnavailable
+from tenantbase.figures import BYPASSES, CACHE_FAILURES, HITS, MISSES, REJECTED_ITEMS
 from tenantbase.interfaces.cache import LEFT_OUT, Memcache
 from tenantbase.interfaces.store import Store
 from tenantbase.lanes import LaneOf
 from tenantbase.lookup import CacheStatus, Lookup
-from tenantbase.policy_counts import PolicyCounts
+from tenantbase.stages import Stage
+from tenantbase.waits import note
 
 _BATCH_KEYS: Final = 256
 _SELECTS: Final = 8  # queries in flight at most
-_LARGE_ITEM_BYTES: Final = 64 << 10  # smaller ones are opened sooner than handed to a thread
+_LARGE_ITEM_BYTES: Final = 8 << 10  # smaller ones are opened sooner than handed to a thread
 _SHARED: Final = ""  # the lane of batches with keys of several lanes, which were chosen fairly
+_NO_KEYS: Final[Set[str]] = frozenset()
 _NONE_OPENED: Final[Mapping[bytes, Entry | None | Verdict]] = {}
 _Loaded = Entry | None | StoreError
 _Wanted = tuple[str, list[str]]  # a lane, and keys
@@ -60,7 +64,7 @@ class ReadThrough:
         sealer: ItemSealer,
         memcache: Memcache | None,
         filler: Filler,
-        counts: PolicyCounts,
+        figures: memoryview,
         clock: Callable[[], float],
         timeout: float,
         lane_of: LaneOf,
@@ -70,7 +74,7 @@ class ReadThrough:
         self._sealer = sealer
         self._memcache = memcache
         self._filler = filler
-        self._counts = counts
+        self._figures = figures
         self._clock = clock
         self._lane_of = lane_of
         self._loads: dict[_Load, asyncio.Future[Entry | None]] = {}
@@ -90,6 +94,31 @@ class ReadThrough:
         """Wait for every read in flight, and for what it stores in memcached."""
         await self.single.drained()
         await self.bulk.drained()
+
+    async def refresh(self, keys: Sequence[str]) -> list[Lookup]:
+        """See ``Cache.refresh``."""
+        now = self._clock()
+        slots = [self._sealer.slot(key) for key in keys]
+        answer = self._authority.tags([slot.bucket for slot in slots])
+        tags = answer if isinstance(answer, list) else await answer
+        # Never the result of a load that is in flight: that may have begun before this request.
+        selected = self._selects.submit((self._lane_of_first(keys), list(keys)))
+        self._deadlines.watch(selected, None)
+        read = await selected
+        fills: list[Fill] = []
+        for slot, tag in zip(slots, tags, strict=True):
+            entry = read[slot.key]
+            if tag is not None and not isinstance(entry, StoreError):
+                self._filler.offer(fills, slot.name, tag, entry, now)
+        if fills:
+            await self._filler.store(fills)
+        self._figures[BYPASSES] += len(keys)
+        known = {key: _lookup(read[key], CacheStatus.BYPASS) for key in keys}
+        result = _bulk(keys, known, _NO_KEYS)
+        if isinstance(result, StoreError):
+            raise result
+        assert isinstance(result, list)  # the first key is never left out
+        return result
 
     async def _read_single(
         self, keys: Sequence[str]
@@ -168,22 +197,25 @@ class ReadThrough:
                 await self._open(asked, items, now, found, missed, left_out)
         if missed or direct or left_out:
             misses, bypasses = set(missed), set(direct)
-            self._counts.misses += sum(key in misses for key in keys)
-            self._counts.bypasses += sum(key in bypasses for key in keys)
-            self._counts.hits += sum(key in found for key in keys)
+            self._figures[MISSES] += sum(key in misses for key in keys)
+            self._figures[BYPASSES] += sum(key in bypasses for key in keys)
+            self._figures[HITS] += sum(key in found for key in keys)
         else:
-            self._counts.hits += len(keys)
+            self._figures[HITS] += len(keys)
         return _Asked(found, missed, direct, left_out, now)
 
     async def _fetch(self, memcache: Memcache, names: list[bytes]) -> dict[bytes, bytes] | None:
         """What memcached has under these names; None if it cannot be asked."""
         if not names:
             return {}
+        began = monotonic_ns()
         try:
             return await memcache.get_many(names)
-        except CacheUnavailable:
-            self._counts.cache_failures += 1
+        except CacheUnavailable as error:
+            self._figures[CACHE_FAILURES[error.reason]] += 1
             return None
+        finally:
+            note(Stage.MEMCACHED, began)
 
     async def _open(
         self,
@@ -218,7 +250,7 @@ class ReadThrough:
                 entry = open_item(data, slot, tag)
             if entry is REJECTED:
                 missed[slot.key] = slot.name, tag
-                self._counts.rejected_items += 1
+                self._figures[REJECTED_ITEMS] += 1
             elif entry is None or entry.expires_at is None or entry.alive(now):
                 found[slot.key] = Lookup(entry, hit)
             else:
@@ -242,11 +274,15 @@ class ReadThrough:
             else:
                 joined[key] = in_flight
         read: Mapping[str, _Loaded] = {}
+        began = monotonic_ns()
         if wanted := [*own, *asked.direct]:
             try:
                 selected = self._selects.submit((lane, wanted))
                 self._deadlines.watch(selected, None)
-                read = await selected
+                try:
+                    read = await selected
+                finally:
+                    note(Stage.DATABASE, began)
             except Exception as error:  # of any kind: callers that joined must not wait forever
                 for load in own.values():
                     _settle(self._loads.pop(load), error)
@@ -258,7 +294,9 @@ class ReadThrough:
             if not isinstance(entry, StoreError):
                 self._filler.offer(fills, *load, entry, asked.now)
         if fills:
+            began = monotonic_ns()
             await self._filler.store(fills)
+            note(Stage.MEMCACHED, began)
         loaded = {key: _lookup(read[key], CacheStatus.MISS) for key in own}
         loaded.update((key, _lookup(read[key], CacheStatus.BYPASS)) for key in asked.direct)
         for key, future in joined.items():

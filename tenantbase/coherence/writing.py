@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from time import monotonic_ns
 from typing import Final, TypeVar
 
 from tenantbase.coherence.authority import WriteTags
@@ -19,18 +20,21 @@ from tenantbase.coherence.filler import Fill, Filler
 from tenantbase.coherence.pending import PendingWrite, give_up, least_weight
 from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.coherence.write_queue import WriteQueue
-from tenantbase.commands import Applied, Command, DeletePrefix, KeyCommand
+from tenantbase.commands import Applied, Command, DeletePrefix, InPlaceCommand, KeyCommand
 from tenantbase.deadlines import Deadlines
 from tenantbase.entry import Entry
 from tenantbase.errors import Overloaded
+from tenantbase.figures import COMMITS
 from tenantbase.interfaces.store import GroupResult, Seqlock, Store
 from tenantbase.lanes import LaneOf
-from tenantbase.policy_counts import PolicyCounts
+from tenantbase.stages import Stage
+from tenantbase.waits import note, note_write
 
 Ticket = TypeVar("Ticket", bound=WriteTags)
 
 _WRITE_THROUGHS: Final = 7
 """How many groups may be on their way to memcached while the next one is committed."""
+_NAMED: Final = (KeyCommand, InPlaceCommand)
 
 
 class WriteThrough:
@@ -52,7 +56,7 @@ class WriteThrough:
         seqlock: Seqlock[Ticket],
         sealer: ItemSealer,
         filler: Filler,
-        counts: PolicyCounts,
+        figures: memoryview,
         clock: Callable[[], float],
         timeout: float,
         max_queue: int,
@@ -64,7 +68,7 @@ class WriteThrough:
         ] = lambda group, now: store.write(group, now, seqlock)
         self._sealer = sealer
         self._filler = filler
-        self._counts = counts
+        self._figures = figures
         self._clock = clock
         self._lane_of = lane_of
         self.queue = WriteQueue[PendingWrite, Receiver[tuple[Applied, ...]]](
@@ -79,7 +83,7 @@ class WriteThrough:
         """See ``Cache.write``."""
         first = commands[0]
         lane = ""  # of housekeeping
-        if isinstance(first, KeyCommand):
+        if isinstance(first, _NAMED):
             lane = self._lane_of(first.key)
         elif isinstance(first, DeletePrefix):
             lane = self._lane_of(first.prefix)
@@ -105,7 +109,9 @@ class WriteThrough:
     async def _write_group(
         self, group: Sequence[PendingWrite]
     ) -> Sequence[tuple[Applied, ...] | Exception] | Unfinished[tuple[Applied, ...]]:
+        began = monotonic_ns()
         result = await self._commit(group, self._clock())
+        note_write(began, result.waited)
         for pending in group:
             pending.settled = True
         # None: withdrawn, and no caller waits for the answer.
@@ -121,7 +127,9 @@ class WriteThrough:
     async def _store_fills(
         self, fills: list[Fill], outcomes: list[tuple[Applied, ...] | Exception]
     ) -> list[tuple[Applied, ...] | Exception]:
+        began = monotonic_ns()
         await self._filler.store(fills)
+        note(Stage.MEMCACHED, began)
         return outcomes
 
     def _fills(self, group: Sequence[PendingWrite], result: GroupResult[WriteTags]) -> list[Fill]:
@@ -133,7 +141,7 @@ class WriteThrough:
         ticket = result.ticket
         if ticket is None:
             return []
-        self._counts.commits += 1
+        self._figures[COMMITS] += 1
         last: dict[str, Entry | None] = {}
         for pending, outcome in zip(group, result.outcomes, strict=True):
             if outcome is None or isinstance(outcome, Exception):

@@ -47,6 +47,7 @@ async def read_in_chunks(
         get_many: reads the first of the keys it is given, at least one.
         keys: the scoped key of each plain one.
         room: for values. Values that were read but find no room are dropped and read again later.
+            While results are yielded, it is as large as their values.
     """
     at, count, wanted = 0, CHUNK_KEYS, _LEAST_BYTES
     plain, scoped = list(keys), list(keys.values())
@@ -70,7 +71,7 @@ async def read_in_chunks(
 
 def _held(found: Sequence[Lookup]) -> tuple[Sequence[Lookup], int]:
     """The first results, as many as may be held while they are sent, at least one; their size."""
-    sizes = [0 if each.entry is None else len(each.entry.value) for each in found]
+    sizes = [0 if (entry := each.entry) is None else len(entry.value) for each in found]
     total = sum(sizes)
     if total <= _HELD_BYTES:
         return found, total

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol
 
 from tenantbase.access import Access, Tenant, Token
 from tenantbase.database.limits import MAX_PAGE_ENTRIES
-from tenantbase.entry import Entry, check_key, check_text
+from tenantbase.entry import check_key, check_text
 from tenantbase.errors import InvalidRequest
+from tenantbase.listing import Item, KeyRange, Place
 from tenantbase.lookup import Lookup
-from tenantbase.scope import Scope
+from tenantbase.scope import Scope, ScopedKey
+
+EVERYTHING: Final = KeyRange()
+COUNT_SECONDS: Final = 0.8
+_COUNTED_AT_ONCE: Final = 5_000  # entries; takes some milliseconds
 
 
 class Entries(Protocol):
@@ -23,13 +29,26 @@ class Entries(Protocol):
     def get(self, key: str) -> Awaitable[Lookup]: ...
 
     def scan(
-        self,
-        prefix: str = "",
-        after: str = "",
-        *,
-        limit: int | None = None,
-        values: bool = True,
-    ) -> AsyncIterator[tuple[list[Entry], bool]]: ...
+        self, wanted: KeyRange, *, limit: int | None = None, values: bool = True
+    ) -> AsyncIterator[tuple[list[Item], bool]]: ...
+
+    def count(
+        self, wanted: KeyRange, limit: int
+    ) -> Awaitable[tuple[int, int, ScopedKey | None]]: ...
+
+
+class Count(NamedTuple):
+    """Entries counted.
+
+    Attributes:
+        entries: how many.
+        bytes: of their keys and values.
+        after: the place of the last one, if time was up before all were counted.
+    """
+
+    entries: int
+    bytes: int
+    after: Place | None
 
 
 class Reader:
@@ -53,36 +72,59 @@ class Reader:
     def scan(
         self,
         scope: Scope,
-        prefix: str = "",
-        after: str = "",
+        wanted: KeyRange = EVERYTHING,
+        after: Place | None = None,
         *,
         limit: int | None = None,
         values: bool = True,
-    ) -> AsyncIterator[tuple[list[Entry], bool]]:
-        """Entries whose key begins with ``prefix`` and is greater than ``after``.
+    ) -> AsyncIterator[tuple[list[Item], bool]]:
+        """The items of a range of plain keys. Without a prefix: all that the scope includes.
 
-        Without a prefix: all that the scope includes.
-
-        They come in the byte order of keys, in pieces of bounded size. A key that exists throughout
-        is listed exactly once.
+        They come in the byte order of keys, or in the opposite one, in pieces of bounded size. A key
+        that exists throughout is listed exactly once.
 
         Args:
-            limit: entries at most, 1 to 10,000; None: all of them.
-            values: whether to read values; if not, they are empty.
+            after: where the list continues.
+            limit: items at most, 1 to 10,000; None: all of them.
+            values: whether to read values: the items are ``Entry`` or ``EntryMeta``.
 
         Yields:
-            A piece, and whether there may be entries after it.
+            A piece, and whether there may be items after it.
 
         Raises:
             InvalidRequest, Forbidden: at once, before anything is read.
             StoreError: the database cannot serve.
         """
-        check_text(after, "cursor")
         if limit is not None and not 1 <= limit <= MAX_PAGE_ENTRIES:
             raise InvalidRequest(f"limit is a number from 1 to {MAX_PAGE_ENTRIES:,}", "limit")
-        return self._entries.scan(
-            self._scoped_prefix(scope, prefix), scope.prefix(after), limit=limit, values=values
-        )
+        scoped = self._scoped_range(scope, wanted, after)
+        return self._entries.scan(scoped, limit=limit, values=values)
+
+    async def count(self, scope: Scope, prefix: str = "", after: Place | None = None) -> Count:
+        """Count the entries whose key begins with ``prefix``, for at most about a second.
+
+        Without a prefix: all that the scope includes. The counts are not of one moment if others
+        write meanwhile.
+
+        Args:
+            after: where the count continues.
+
+        Raises:
+            InvalidRequest, Forbidden: nothing was read.
+            StoreError: the database cannot serve.
+        """
+        wanted = self._scoped_range(scope, KeyRange(prefix), after)
+        deadline = time.monotonic() + COUNT_SECONDS
+        entries = size = 0
+        while True:
+            counted, scoped_bytes, last = await self._entries.count(wanted, _COUNTED_AT_ONCE)
+            entries += counted
+            size += scoped_bytes - counted * len(scope.start)
+            if last is None:
+                return Count(entries, size, None)
+            if time.monotonic() > deadline:
+                return Count(entries, size, Place(last[scope.plain]))
+            wanted = wanted.after(Place(last))
 
     async def access(self, known: int | None) -> Access | None:
         """Tenants and tokens; None if their version is still ``known``, which costs little.
@@ -112,6 +154,20 @@ class Reader:
         if scope.reads_all:
             return scope.start + check_key(key)  # inlined scope.to_read, because reads are frequent
         return scope.to_read(check_key(key))
+
+    def _scoped_range(self, scope: Scope, wanted: KeyRange, after: Place | None) -> KeyRange:
+        for field in ("start", "end", "delimiter"):
+            check_text(getattr(wanted, field), field)
+        scoped = KeyRange(
+            self._scoped_prefix(scope, wanted.prefix),
+            scope.prefix(wanted.start),
+            scope.prefix(wanted.end) if wanted.end else "",
+            wanted.descending,
+            wanted.delimiter,
+        )
+        if after is None:
+            return scoped
+        return scoped.after(Place(scope.prefix(check_text(after.key, "cursor")), after.folded))
 
     def _scoped_prefix(self, scope: Scope, prefix: str) -> str:
         return scope.prefix_to_read(check_text(prefix, "prefix"))

@@ -6,15 +6,19 @@ take a scope raise Forbidden if it does not include the key.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from tenantbase.commands import Condition, Set
-from tenantbase.entry import JSON, OCTETS, check_key, expiry, is_json
+from tenantbase.entry import JSON, OCTETS, TEXT, check_key, expiry, is_json
 from tenantbase.errors import InvalidRequest, TooLarge
 from tenantbase.json_requests import SetValue, content
 from tenantbase.json_text import check_json
 from tenantbase.media_types import check_media_type
 from tenantbase.scope import Scope, ScopedKey
+
+_DEFAULT_TYPES: Final = {None: JSON, "base64": OCTETS, "utf-8": TEXT}
 
 
 class Draft(msgspec.Struct, frozen=True, gc=False):
@@ -24,6 +28,7 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     content_type: str
     expires_at: float | None
     condition: Condition | None
+    keep_expiry: bool
 
 
 def draft(
@@ -34,6 +39,7 @@ def draft(
     *,
     ttl: float | None,
     expires_at: float | None,
+    keep_ttl: bool | None,
     condition: Condition | None,
     content_type_field: str = "content_type",
 ) -> Draft:
@@ -46,8 +52,9 @@ def draft(
     return Draft(
         scope.to_write(check_key(key)),
         check_media_type(content_type, content_type_field),
-        expiry(now, ttl, expires_at),
+        expiry(now, ttl, expires_at, keep_ttl),
         condition,
+        bool(keep_ttl),
     )
 
 
@@ -60,7 +67,14 @@ def completed(draft: Draft, value: bytes, max_value_bytes: int, *, json_checked:
     check_size(value, max_value_bytes)
     if not json_checked and is_json(draft.content_type):
         check_json(value, "value")
-    return Set(draft.key, value, draft.content_type, draft.expires_at, draft.condition)
+    return Set(
+        draft.key,
+        value,
+        draft.content_type,
+        draft.expires_at,
+        draft.condition,
+        draft.keep_expiry,
+    )
 
 
 def set_command(
@@ -81,7 +95,7 @@ def set_command(
     """
     content_type = given.content_type
     if content_type is None:
-        content_type = JSON if given.encoding is None else OCTETS
+        content_type = _DEFAULT_TYPES[given.encoding]
     else:
         check_media_type(content_type, "content_type")
     if value is None:
@@ -93,8 +107,9 @@ def set_command(
         scope.to_write(check_key(given.key)),
         value,
         content_type,
-        expiry(now, given.ttl, given.expires_at),
+        expiry(now, given.ttl, given.expires_at, given.keep_ttl),
         combined(condition, given.if_version, bool(given.if_absent)),
+        bool(given.keep_ttl),
     )
 
 

@@ -42,4 +42,11 @@ class Changes:
         if event.kind is EventKind.RESET:
             # One of the two begins with the other. The longer one is within the scope.
             key = max(key, self._subscription.prefix, key=len)
-        return ChangeEvent(event.version, event.kind, key[self._start :])
+        return ChangeEvent(
+            event.version,
+            event.kind,
+            key[self._start :],
+            event.size,
+            event.content_type,
+            event.expires_at,
+        )

@@ -19,6 +19,8 @@ from tenantbase.commands import Applied, Transaction
 from tenantbase.entry import Entry
 from tenantbase.errors import StoreError, TenantbaseError
 from tenantbase.events import ChangeEvent
+from tenantbase.listing import EntryMeta, Folded, KeyRange
+from tenantbase.scope import ScopedKey
 from tenantbase.troubles import Trouble
 
 Ticket = TypeVar("Ticket")
@@ -62,10 +64,29 @@ class GroupResult(msgspec.Struct, Generic[Ticket_co], frozen=True):
         outcomes: for each transaction, in order, what its commands did, or why it failed; None for
             one that was withdrawn.
         ticket: the write that was committed on the seqlock; None when nothing changed.
+        waited: how long the group waited for a checkpoint to end, in nanoseconds.
     """
 
     outcomes: list[tuple[Applied, ...] | TenantbaseError | None]
     ticket: Ticket_co | None
+    waited: int = 0
+
+
+class StoreSize(msgspec.Struct, frozen=True):
+    """How large a database is, in bytes where nothing else is said.
+
+    Attributes:
+        entries, bytes: what counts as all tenants' usage: keys plus values.
+        database_bytes: of its file.
+        log_bytes: of its write-ahead log.
+        free_bytes: what its disk has left; None: unknown.
+    """
+
+    entries: int
+    bytes: int
+    database_bytes: int
+    log_bytes: int
+    free_bytes: int | None
 
 
 class Store(Protocol):
@@ -87,18 +108,27 @@ class Store(Protocol):
         """
 
     async def scan(
-        self, prefix: str, after: str, limit: int, max_bytes: int, now: float
-    ) -> tuple[list[Entry], bool]:
-        """Entries whose key begins with ``prefix`` and is greater than ``after``, in byte order.
+        self, wanted: KeyRange, limit: int, max_bytes: int, now: float
+    ) -> tuple[list[Entry | Folded], bool]:
+        """Entries of a range in the byte order of keys, with folded keys among them.
 
-        Stops at ``limit`` entries or once the values reach ``max_bytes`` (at least one entry).
+        Stops at ``limit`` items or once the values reach ``max_bytes`` (at least one item).
         The second part is True when there may be more.
         """
 
-    async def scan_keys(
-        self, prefix: str, after: str, limit: int, now: float
-    ) -> tuple[list[Entry], bool]:
-        """The same without values: each entry's ``value`` is empty."""
+    async def scan_meta(
+        self, wanted: KeyRange, limit: int, now: float
+    ) -> tuple[list[EntryMeta | Folded], bool]:
+        """The same without values."""
+
+    async def count(
+        self, wanted: KeyRange, limit: int, now: float
+    ) -> tuple[int, int, ScopedKey | None]:
+        """Count the first entries of a range in ascending order, ``limit`` at most.
+
+        Returns: how many; the bytes of their scoped keys and values; the last one's key if there
+            may be more, otherwise None. The range's order and delimiter do not matter.
+        """
 
     async def write(
         self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
@@ -120,6 +150,9 @@ class Store(Protocol):
 
     async def access(self, known: int | None) -> Access | None:
         """Tenants and tokens; None if their version is still ``known``, which costs little."""
+
+    async def size(self) -> StoreSize:
+        """How large the database is. Also notes in ``troubles`` if it lacks space."""
 
     async def check(self) -> None:
         """Check that the store can serve reads and writes.

@@ -16,9 +16,16 @@ from typing import Any, Final, Literal
 from tenantbase.errors import ConfigError
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.process import option_types as read
-from tenantbase.process.environment import INJECTOR, is_injected_address, unknown_variables
+from tenantbase.process.endpoints import Endpoint, TcpEndpoint
+from tenantbase.process.environment import (
+    INJECTOR,
+    is_injected_address,
+    unknown_variables,
+    wants_traces,
+)
 from tenantbase.process.option_types import LOG_LEVELS, MIB
 from tenantbase.process.options import flag, option, options_of
+from tenantbase.process.service_manager import ServiceManager
 from tenantbase.secret import Secret
 
 # Not options: no deployment has needed another value.
@@ -39,6 +46,21 @@ class Config:
     )
     port: int = option(
         read.integer(0, 65535), 8000, "PORT", "Port to listen on; 0 picks a free one."
+    )
+    listen: tuple[Endpoint, ...] = option(
+        read.endpoint,
+        (),
+        "HOST:PORT|unix:PATH|systemd",
+        "Listen here instead of at --host and --port; also [IPv6]:PORT, systemd:NAME for one of the"
+        " sockets of a unit, and fd:NUMBER.",
+        many=True,
+    )
+    socket_mode: int = option(
+        read.socket_mode,
+        0o600,
+        "MODE",
+        "Permissions of the Unix sockets that --listen creates.",
+        shown="0600",
     )
     database: Path = option(
         read.database_file,
@@ -132,12 +154,15 @@ class Config:
         "An origin whose pages may call the service; http://localhost:* allows any port.",
         many=True,
     )
-    trusted_proxy: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = option(
-        read.network,
-        (),
-        "NETWORK",
-        "Proxies whose X-Forwarded-For and X-Forwarded-Proto to believe, such as 10.0.0.0/8.",
-        many=True,
+    trusted_proxy: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network | Literal["unix"], ...] = (
+        option(
+            read.proxy,
+            (),
+            "NETWORK",
+            "Proxies whose X-Forwarded-For and X-Forwarded-Proto to believe, such as 10.0.0.0/8; unix"
+            " means those on Unix sockets.",
+            many=True,
+        )
     )
     tls_cert: Path | None = option(
         read.file_name,
@@ -158,7 +183,7 @@ class Config:
         read.switch,
         False,
         "",
-        "Allow any --host while the database has no tokens, so that anybody may use it.",
+        "Allow any address while the database has no tokens, so that anybody may use it.",
     )
     workers: int = option(
         read.workers,
@@ -210,11 +235,44 @@ class Config:
         "SECONDS",
         "How long a client may read nothing of its response before it is cut off.",
     )
+    no_metrics: bool = option(
+        read.switch, False, "", "Don't count and time requests; /metrics and /v1/stats answer 404."
+    )
+    metrics_per_tenant: bool = option(
+        read.switch, False, "", "Show each tenant's entries, bytes and limits in /metrics."
+    )
     no_fast_path: bool = option(read.switch, False, "", "Answer every request through aiohttp.")
-    log_level: str = option(read.log_level, "warning", "LEVEL", f"One of {', '.join(LOG_LEVELS)}.")
+    no_console: bool = option(read.switch, False, "", "Do not serve the console at /.")
+    log_level: str = option(
+        read.choice(*LOG_LEVELS), "warning", "LEVEL", f"One of {', '.join(LOG_LEVELS)}."
+    )
+    log_format: str = option(
+        read.choice("auto", "text", "json"),
+        "auto",
+        "auto|text|json",
+        "The log on standard error; auto: text on a terminal, otherwise one JSON object a line.",
+    )
+    access_log: str = option(
+        read.choice("off", "slow", "all"),
+        "slow",
+        "off|slow|all",
+        "Log a line for each request that takes longer than --slow-seconds, or for each one.",
+    )
+    slow_seconds: float = option(
+        read.seconds(3600, zero=True), 1.0, "SECONDS", "A request that takes longer is slow."
+    )
+    log_keys: bool = option(
+        read.switch, False, "", "Show keys in the log; values and tokens never are."
+    )
 
     ignored: tuple[str, ...] = field(default=(), compare=False)
     """Not an option: a line for each environment variable that was ignored, and why."""
+    manager: ServiceManager = field(default_factory=ServiceManager, compare=False)
+    """Not an option: what the service manager passed."""
+    sentry_dsn: Secret | None = None
+    """Not an option, but Sentry's own variable: where errors are reported; None: nowhere."""
+    traces: bool = False
+    """Not an option: whether OpenTelemetry's own variables ask for traces."""
 
     @classmethod
     def load(cls, given: Mapping[str, object], environ: Mapping[str, str]) -> Config:
@@ -255,10 +313,19 @@ class Config:
                 mistakes.append(f"{source}: {error}")
         if given.get("database") and not given.get("url"):
             values.pop("url", None)  # the command line wins over the environment
+        if given.get("host") or given.get("port"):
+            values.pop("listen", None)
         for one, other in (("token", "token_file"), ("token_file", "token")):
             if given.get(one) and not given.get(other):
                 values.pop(other, None)
-        config = cls(**values, ignored=tuple(ignored))
+        dsn = Secret(environ.get("SENTRY_DSN", "")) or None
+        config = cls(
+            **values,
+            ignored=tuple(ignored),
+            manager=ServiceManager.of(environ),
+            sentry_dsn=dsn,
+            traces=wants_traces(environ),
+        )
         if "max_request_bytes" not in values:
             config = replace(config, max_request_bytes=max(8 * MIB, 2 * config.max_value_bytes))
         if "max_inflight_bytes" not in values:
@@ -270,14 +337,9 @@ class Config:
         return config
 
     @property
-    def loopback(self) -> bool:
-        """Whether ``host`` can be reached from this machine only."""
-        if self.host in (None, "localhost"):
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Where to listen."""
+        return self.listen or (TcpEndpoint(self.host, self.port, "--host"),)
 
 
 OPTIONS: Final = options_of(Config)
@@ -287,6 +349,8 @@ def _contradictions(config: Config, given: Mapping[str, object]) -> list[str]:
     mistakes = []
     if given.get("database") and given.get("url"):
         mistakes.append("--database and --url: give one, not both")
+    if given.get("listen") and (given.get("host") or given.get("port")):
+        mistakes.append("--listen: replaces --host and --port; give the address as HOST:PORT")
     if config.max_request_bytes < config.max_value_bytes:
         mistakes.append("--max-request-bytes: less than --max-value-bytes")
     if config.max_inflight_bytes < config.max_request_bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Final
 
@@ -21,6 +21,18 @@ INJECTOR: Final = "Kubernetes and Docker set it for a service of this name"
 def is_injected_address(variable: str, text: str) -> bool:
     """Whether an option's variable holds the address of a service instead of a value."""
     return variable.endswith("_PORT") and _INJECTED_ADDRESS.fullmatch(text) is not None
+
+
+def wants_traces(environ: Mapping[str, str]) -> bool:
+    """Whether OpenTelemetry's variables ask for traces: they name an exporter or its endpoint."""
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    exporter = environ.get("OTEL_TRACES_EXPORTER", "")
+    if exporter:
+        return "otlp" in exporter.split(",")
+    return any(
+        environ.get(f"OTEL_EXPORTER_OTLP_{name}") for name in ("ENDPOINT", "TRACES_ENDPOINT")
+    )
 
 
 def unknown_variables(variables: Iterable[str], known: Collection[str]) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
+
+from tenantbase.process.logs import last_words
 
 
 class ExitTimer:
@@ -31,5 +32,5 @@ class ExitTimer:
 
 
 def _exit(reason: str) -> None:
-    print(f"Error: {reason}", file=sys.stderr, flush=True)
+    last_words(reason)
     os._exit(1)

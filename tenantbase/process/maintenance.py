@@ -18,6 +18,7 @@ from typing import IO, BinaryIO, Final, NamedTuple
 from tenantbase.coherence.tag_file import alone
 from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
 from tenantbase.errors import CannotOpen, CannotWrite, InUse
+from tenantbase.figures import private_cells
 from tenantbase.interfaces.sqlite.checking import Check
 from tenantbase.interfaces.sqlite.commit import Committer
 from tenantbase.interfaces.sqlite.compacting import can_be_compacted
@@ -352,7 +353,7 @@ def _writing(
         asyncio.run(lock.take(config.write_timeout))
         with lock.held():
             opened = open_writer(str(path), _BUSY_SECONDS, tags, convert=False)
-            committer = Committer(str(path), opened.identity, lock.held, 1)
+            committer = Committer(str(path), opened.identity, lock.held, 1, private_cells())
         try:
             yield opened.connection, committer, lock
         finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from tenantbase.errors import InvalidRequest
-from tenantbase.interfaces.memcached.address import MemcacheAddress
+from tenantbase.interfaces.memcached.address import LONGEST_PATH, MemcacheAddress
+from tenantbase.process.endpoints import Endpoint, InheritedEndpoint, TcpEndpoint, UnixEndpoint
 from tenantbase.process.options import Unshown
 from tenantbase.process.processors import usable_processors
 from tenantbase.scope import check_tenant
@@ -32,6 +34,7 @@ _ORIGIN: Final = re.compile(
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _INTEGER: Final = re.compile("[0-9]{1,15}")
+_MODE: Final = re.compile("0?[0-7]{3}")
 _UNITS: Final = {
     "": 1,
     "b": 1,
@@ -71,6 +74,35 @@ def host(text: str) -> str:
     return bare.lower()
 
 
+def endpoint(text: str) -> Endpoint:
+    kind, _, rest = text.partition(":")
+    if kind == "unix":
+        path = file_name(rest)
+        if len(os.fsencode(path)) > LONGEST_PATH:
+            raise ValueError(f"expected a path of at most {LONGEST_PATH} bytes for a Unix socket")
+        return UnixEndpoint(path)
+    if kind == "systemd":
+        return InheritedEndpoint(name=rest)
+    if kind == "fd":
+        return InheritedEndpoint(descriptor=integer(0, 65535)(rest))
+    name, colon, number = text.rpartition(":")
+    if not colon or (":" in name and not name.startswith("[")):
+        raise ValueError(
+            "expected HOST:PORT, [IPv6]:PORT, unix:PATH, systemd, systemd:NAME or fd:NUMBER"
+        )
+    return TcpEndpoint(host(name), integer(0, 65535)(number))
+
+
+def socket_mode(text: str) -> int:
+    if not _MODE.fullmatch(text):
+        raise ValueError("expected permissions as an octal number, such as 0600 or 0660")
+    return int(text, 8)
+
+
+def proxy(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | Literal["unix"]:
+    return "unix" if text == "unix" else network(text)
+
+
 def origin(text: str) -> str:
     """An origin as browsers write it: in lower case and ASCII, without the scheme's own port."""
     match = _ORIGIN.fullmatch(text.strip())
@@ -108,14 +140,16 @@ def network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         return ipaddress.ip_network(text.strip())
     except ValueError:
         raise ValueError(
-            "expected an address or a network, such as 10.0.0.7 or 10.0.0.0/8"
+            "expected an address or a network, such as 10.0.0.7 or 10.0.0.0/8, or unix"
         ) from None
 
 
 def url(text: str) -> str:
+    if text.startswith("unix:"):
+        return f"unix:{file_name(text.removeprefix('unix:'))}"
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("expected a URL such as http://127.0.0.1:8000")
+        raise ValueError("expected a URL such as http://127.0.0.1:8000, or unix:PATH")
     if "@" in parts.netloc:
         raise Unshown("expected a URL without a user and a password: error texts show it")
     return text.rstrip("/")
@@ -199,7 +233,10 @@ def switch(text: str) -> bool:
     raise ValueError("expected true or false")
 
 
-def log_level(text: str) -> str:
-    if text.lower() not in LOG_LEVELS:
-        raise ValueError(f"expected one of {', '.join(LOG_LEVELS)}")
-    return text.lower()
+def choice(*names: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in names:
+            raise ValueError(f"expected one of {', '.join(names)}")
+        return text.lower()
+
+    return parse

@@ -1,4 +1,4 @@
-"""The server's listening sockets, opened before anything else, so that a port in use fails fast."""
+"""The TCP sockets of an address, opened before anything else, so that a port in use fails fast."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Address = tuple[int, Any]  # the family, and the argument of bind()
 
 
 @contextmanager
-def listening(host: str | None, port: int) -> Iterator[list[socket.socket]]:
+def listening_on(host: str | None, port: int) -> Iterator[list[socket.socket]]:
     """Listen inside the block on every address of a host, all on the same port.
 
     Args:

@@ -10,24 +10,29 @@ itself.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import selectors
 import signal
 import socket
 import sys
 import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from tenantbase.auth.rates import Rates
 from tenantbase.errors import TenantbaseError
+from tenantbase.metrics.board import Board
+from tenantbase.process import logs
 from tenantbase.process import worker as worker_process
 from tenantbase.process.config import Config
+from tenantbase.process.listening import Listening
+from tenantbase.process.notifier import Notifier
 from tenantbase.process.tls import Certificates
 from tenantbase.process.wiring import Memcached
+from tenantbase.web.app import REQUEST_CELLS
 
 log = logging.getLogger("tenantbase.supervisor")
 
@@ -47,7 +52,7 @@ _SHUTDOWN_GRACE_SECONDS: Final = 5.0  # added to a worker's own timeouts
 
 def run(
     config: Config,
-    sockets: Sequence[socket.socket],
+    listening: Listening,
     memcached: Memcached | None,
     ready: Callable[[], None],
     certificates: Certificates | None = None,
@@ -55,7 +60,7 @@ def run(
     """Run ``config.workers`` workers until SIGTERM or SIGINT. A second signal kills them.
 
     Args:
-        sockets: listening sockets; closed when the shutdown begins.
+        listening: its sockets are closed when the shutdown begins.
         ready: called once, when every worker accepts requests.
         certificates: for TLS. SIGHUP reloads them here and in every worker.
 
@@ -64,7 +69,7 @@ def run(
     Raises:
         TenantbaseError: a worker could not start. All have exited.
     """
-    with closing(_Supervisor(config, sockets, memcached, ready, certificates)) as supervisor:
+    with closing(_Supervisor(config, listening, memcached, ready, certificates)) as supervisor:
         return supervisor.run()
 
 
@@ -74,6 +79,7 @@ class _Worker:
 
     Attributes:
         pipe: the read end.
+        slot: where its figures are.
         born: when it was forked, by the monotonic clock.
         silent: seconds since its last message, while the supervisor was awake.
         failure: why it cannot serve, as it reported.
@@ -82,6 +88,7 @@ class _Worker:
 
     pid: int
     pipe: int
+    slot: int
     born: float
     ready: bool = False
     silent: float = 0.0
@@ -103,18 +110,22 @@ class _Supervisor:
     def __init__(
         self,
         config: Config,
-        sockets: Sequence[socket.socket],
+        listening: Listening,
         memcached: Memcached | None,
         ready: Callable[[], None],
         certificates: Certificates | None,
     ) -> None:
         self._config = config
-        self._sockets = sockets
+        self._listening = listening
         self._memcached = memcached
         self._ready = ready
         self._certificates = certificates
-        self._handled = _SIGNALS if certificates is None else (*_SIGNALS, signal.SIGHUP)
+        self._notifier = Notifier(config.manager)
+        reloads = certificates is not None or self._notifier
+        self._handled = (*_SIGNALS, signal.SIGHUP) if reloads else _SIGNALS
         self._rates = Rates()  # shared by all workers
+        # During a rolling restart, there are twice as many.
+        self._board = Board(2 * config.workers, REQUEST_CELLS.end)
         self._workers: list[_Worker] = []
         self._starts_at: list[float] = []  # when to start further workers, in order
         self._pause = _FIRST_PAUSE_SECONDS
@@ -122,8 +133,10 @@ class _Supervisor:
         self._failure: TenantbaseError | None = None
         self._deadline: float | None = None  # the deadline of the shutdown, once it has begun
         self._status = 0
-        self._beat_seconds = config.watchdog_seconds / _BEATS_PER_TIMEOUT
+        timeouts = config.watchdog_seconds, config.manager.watchdog_seconds
+        self._beat_seconds = min(filter(None, timeouts), default=0.0) / _BEATS_PER_TIMEOUT
         self._last_turn = time.monotonic()
+        self._told_alive = -math.inf  # when the service manager was last sent a heartbeat
         # Closing the write end tells the workers to shut down.
         self._shutdown_pipe, self._shutdown_writer = os.pipe()
         self._signals, self._signal_writer = socket.socketpair()
@@ -146,17 +159,21 @@ class _Supervisor:
             for key, _ in events:
                 key.data()
             self._kill_silent()
+            self._notify()
             if self._workers:
                 self._kill_overdue()
+            logs.summarise()
         if self._failure is not None:
             raise self._failure
         return self._status
 
     def close(self) -> None:
         signal.set_wakeup_fd(-1)
+        logs.summarise(all_of_them=True)
         self._selector.close()
         self._signals.close()
         self._signal_writer.close()
+        self._notifier.close()
         os.close(self._shutdown_pipe)
 
     def _seconds_until_next(self) -> float | None:
@@ -167,6 +184,8 @@ class _Supervisor:
             waits = [self._deadline - now]
         if self._beat_seconds:
             waits.append(self._beat_seconds)
+        if (due := logs.summary_due()) is not None:
+            waits.append(due)
         return max(min(waits), 0) if waits else None
 
     def _count_silence(self) -> None:
@@ -183,9 +202,24 @@ class _Supervisor:
             limit = self._config.watchdog_seconds
             if not worker.ready:
                 limit = max(limit, _STARTUP_SECONDS)
-            if self._beat_seconds and worker.silent > limit and not worker.killed:
+            if self._config.watchdog_seconds and worker.silent > limit and not worker.killed:
                 worker.killed = f"its event loop was blocked for {worker.silent:.1f} s"
                 os.kill(worker.pid, signal.SIGKILL)
+
+    def _notify(self) -> None:
+        """Tell the service manager how many workers serve, and that the service is alive.
+
+        It is, while one worker sends heartbeats. What the manager can do is restart all of them, so
+        it is not to know of those that are replaced here.
+        """
+        if self._announced and self._deadline is None:
+            serving = sum(worker.ready for worker in self._workers)
+            self._notifier.status(f"{serving} of {self._config.workers} workers serve")
+        half = self._config.manager.watchdog_seconds / 2
+        alive = any(worker.ready and worker.silent < half for worker in self._workers)
+        if alive and self._last_turn - self._told_alive >= self._beat_seconds:
+            self._told_alive = self._last_turn
+            self._notifier.alive()
 
     def _start_due(self) -> None:
         now = time.monotonic()
@@ -198,24 +232,26 @@ class _Supervisor:
 
     def _start(self) -> None:
         ours, theirs = os.pipe()
+        slot = self._board.take()
         # A signal that reached the child before it has its own handlers would be reported to us.
         signal.pthread_sigmask(signal.SIG_BLOCK, self._handled)
         try:
             pid = os.fork()
             if pid == 0:
                 os.close(ours)
-                self._run_worker(theirs)
+                self._run_worker(theirs, slot)
         except OSError:
             os.close(ours)
+            self._board.give_back(slot)
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self._handled)
             os.close(theirs)
-        worker = _Worker(pid, ours, time.monotonic())
+        worker = _Worker(pid, ours, slot, time.monotonic())
         self._workers.append(worker)
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._receive(worker))
 
-    def _run_worker(self, pipe: int) -> NoReturn:
+    def _run_worker(self, pipe: int, slot: int) -> NoReturn:
         """The child, from fork to exit. It must never return into the supervisor's code."""
         status = 1
         try:
@@ -227,6 +263,7 @@ class _Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             # A stopped supervisor does not read, and its workers must not block on it.
             os.set_blocking(pipe, False)
+            logs.forget()
             os.close(self._shutdown_writer)
             self._signals.close()
             self._signal_writer.close()
@@ -235,7 +272,7 @@ class _Supervisor:
                 os.close(sibling.pipe)
             worker_process.run(
                 self._config,
-                self._sockets,
+                self._listening,
                 self._memcached,
                 self._certificates,
                 ready=lambda: _report(pipe, _READY),
@@ -243,6 +280,7 @@ class _Supervisor:
                 beat_seconds=self._beat_seconds,
                 shutdown_pipe=self._shutdown_pipe,
                 rates=self._rates,
+                figures=(self._board, slot),
                 refuse_open=not self._announced,  # later, a running server refuses requests instead
             )
             status = 0
@@ -250,9 +288,10 @@ class _Supervisor:
             # A file name that is not UTF-8 holds lone surrogates.
             _report(pipe, _FAILED + str(error).encode(errors="backslashreplace"))
         except Exception:  # the outermost handler of the process
-            traceback.print_exc()
+            log.exception("the worker has failed")
         finally:  # the exception must not unwind into the supervisor's code
             try:
+                logs.summarise(all_of_them=True)
                 for stream in (sys.stdout, sys.stderr):
                     if stream is not None:
                         stream.flush()
@@ -272,12 +311,15 @@ class _Supervisor:
         elif all(each.ready for each in self._workers):
             self._announced = True
             self._ready()
+            self._notifier.ready()
 
     def _reap(self, worker: _Worker) -> None:
         self._selector.unregister(worker.pipe)
         os.close(worker.pipe)
         self._workers.remove(worker)
-        _, raw = os.waitpid(worker.pid, 0)
+        _, raw, usage = os.wait4(worker.pid, 0)
+        cpu = usage.ru_utime + usage.ru_stime
+        self._board.give_back(worker.slot, cpu, restarts=self._announced and self._deadline is None)
         code = os.waitstatus_to_exitcode(raw)
         how = f"worker {worker.pid} " + (
             f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
@@ -320,15 +362,18 @@ class _Supervisor:
         Workers started later inherit what was loaded here, so a worker that is replaced after a
         failed reload still has a certificate.
         """
+        self._notifier.reloading()
         if self._certificates is not None and self._certificates.reload():
             for worker in self._workers:
                 os.kill(worker.pid, signal.SIGHUP)
+        self._notifier.ready()
 
     def _begin_shutdown(self) -> None:
         config = self._config
         timeouts = config.drain_delay + config.drain_timeout + config.write_timeout
         self._deadline = time.monotonic() + timeouts + _SHUTDOWN_GRACE_SECONDS
-        for sock in self._sockets:
+        self._notifier.stopping()
+        for sock in self._listening.sockets:
             sock.close()
         os.close(self._shutdown_writer)
 

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from tenantbase.background import keep_running
 from tenantbase.errors import Overloaded, StoreError
+from tenantbase.outage import Outage
 
 log = logging.getLogger("tenantbase.sweeper")
 
@@ -43,7 +44,7 @@ async def sweeping(cache: Sweepable) -> AsyncIterator[None]:
 
 
 async def _sweep(cache: Sweepable) -> None:
-    failing = False
+    outage = Outage(log, "expired entries are removed again")
     more = False
     while True:
         # Jitter keeps many processes on one database from sweeping in step.
@@ -51,9 +52,7 @@ async def _sweep(cache: Sweepable) -> None:
         await asyncio.sleep(pause)
         try:
             more = await cache.sweep()
-            failing = False
+            outage.over()
         except (StoreError, Overloaded) as error:
             more = False
-            if not failing:
-                log.warning("cannot remove expired entries: %s", error)
-            failing = True
+            outage.met("cannot remove expired entries: %s", error)

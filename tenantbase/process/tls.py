@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from tenantbase.errors import ConfigError
+from tenantbase.outage import Outage
 from tenantbase.pem import read_pem, trust
 from tenantbase.process.config import Config
 from tenantbase.web.transport.tls import TlsContext
@@ -33,6 +34,7 @@ class Certificates:
 
     def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
         self._files = certificate, key, client_ca
+        self._outage = Outage(log, "the certificates were reloaded", level=logging.ERROR)
         self.context = TlsContext(load(certificate, key, client_ca))
 
     def reload(self) -> bool:
@@ -43,8 +45,11 @@ class Certificates:
         try:
             self.context.current = load(*self._files)
         except ConfigError as error:
-            log.error("the certificates were not reloaded, the old ones stay in use: %s", error)
+            self._outage.met(
+                "the certificates were not reloaded, the old ones stay in use: %s", error
+            )
             return False
+        self._outage.over()
         log.info("the certificates were reloaded")
         return True
 

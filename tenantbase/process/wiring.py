@@ -14,12 +14,14 @@ from typing import Final
 
 import msgspec
 
+from tenantbase import __version__
 from tenantbase.coherence.policy import Cache
 from tenantbase.coherence.sealed_item import CACHED_BYTES, OVERHEAD_BYTES, ItemSealer
 from tenantbase.coherence.tag_file import TagFile
 from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
 from tenantbase.database import Database, Limits, Reader
 from tenantbase.errors import CannotOpen
+from tenantbase.figures import private_cells
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.sqlite.file import check_file
 from tenantbase.interfaces.sqlite.foreign import check_companions_kind, check_ours
@@ -27,9 +29,12 @@ from tenantbase.interfaces.sqlite.open_read_only import may_write
 from tenantbase.interfaces.sqlite.read_only import reading
 from tenantbase.interfaces.sqlite.reserve import Reserve
 from tenantbase.interfaces.sqlite.store import SqliteStore
+from tenantbase.interfaces.tracing import Tracer
 from tenantbase.owned_files import is_marked
+from tenantbase.process import logs
 from tenantbase.process.config import HEARTBEAT_SECONDS, MAX_BATCH_ENTRIES, Config
 from tenantbase.process.exit_timer import ExitTimer
+from tenantbase.process.tracebacks import summary
 from tenantbase.scope import tenant_of
 
 log = logging.getLogger("tenantbase")
@@ -45,6 +50,51 @@ class Memcached(msgspec.Struct, frozen=True):
 
     address: MemcacheAddress
     max_item_bytes: int
+
+
+@contextmanager
+def reporting(config: Config) -> Iterator[None]:
+    """Inside the block, errors in the log are reported to Sentry, if ``SENTRY_DSN`` says so.
+
+    Made in each worker: it has a thread, and the supervisor must not.
+    """
+    reporter = None
+    if config.sentry_dsn is not None:
+        try:
+            from tenantbase.interfaces.sentry.reporter import Reporter
+
+            reporter = Reporter(config.sentry_dsn, f"tenantbase@{__version__}", summary)
+        except ImportError:
+            log.warning(
+                "SENTRY_DSN is set, but errors are not reported: install tenantbase[sentry]"
+            )
+        except ValueError:
+            log.warning("SENTRY_DSN is not valid, so errors are not reported")
+    if reporter is None:
+        yield
+        return
+    with logs.reporter(reporter):
+        yield
+
+
+@contextmanager
+def tracing(config: Config) -> Iterator[Tracer | None]:
+    """The tracer that OpenTelemetry's variables ask for; None: they do not. Made in each worker."""
+    tracer = None
+    if config.traces:
+        try:
+            from tenantbase.interfaces.otel.tracer import OtelTracer
+
+            tracer = OtelTracer(__version__)
+        except ImportError:
+            log.warning(
+                "OTEL_ variables ask for traces, but there are none: install tenantbase[otel]"
+            )
+    try:
+        yield tracer
+    finally:
+        if tracer is not None:
+            tracer.close()
 
 
 @contextmanager
@@ -73,7 +123,11 @@ def start_memcached(config: Config) -> Iterator[Memcached | None]:
 
 @asynccontextmanager
 async def open_cache(
-    config: Config, memcached: Memcached | None = None, *, create: bool = True
+    config: Config,
+    memcached: Memcached | None = None,
+    *,
+    create: bool = True,
+    figures: memoryview | None = None,
 ) -> AsyncIterator[Cache]:
     """Open the database and everything that belongs to it; at the end, close it in reverse order.
 
@@ -81,6 +135,7 @@ async def open_cache(
         memcached: None for no cache. Writes stay coherent with other processes' caches even then,
             because all share the tag file.
         create: create the database if it does not exist.
+        figures: where this process counts (``figures.py``); None: nobody else reads it.
 
     Raises:
         StoreError: it cannot be opened. Nothing is left open.
@@ -113,8 +168,14 @@ async def open_cache(
         stack.callback(waiting.cancel)
         await lock.take(config.write_timeout)
         waiting.cancel()
+        figures = private_cells() if figures is None else figures
         store = await SqliteStore.open(
-            path, lock.held, mark=tags, read_timeout=config.read_timeout, lane_of=tenant_of
+            path,
+            lock.held,
+            mark=tags,
+            read_timeout=config.read_timeout,
+            lane_of=tenant_of,
+            figures=figures,
         )
         stack.push_async_callback(store.close)
         sealer = ItemSealer(store.secret)
@@ -136,6 +197,7 @@ async def open_cache(
             write_timeout=config.write_timeout,
             read_timeout=config.read_timeout,
             lane_of=tenant_of,  # each tenant is a lane of its own
+            figures=figures,
         )
         stack.push_async_callback(cache.drained)
         try:
@@ -146,10 +208,14 @@ async def open_cache(
 
 @asynccontextmanager
 async def open_database(
-    config: Config, memcached: Memcached | None = None, *, create: bool = True
+    config: Config,
+    memcached: Memcached | None = None,
+    *,
+    create: bool = True,
+    figures: memoryview | None = None,
 ) -> AsyncIterator[Database]:
     """The service over what ``open_cache`` opens. Arguments and errors are the same."""
-    async with open_cache(config, memcached, create=create) as cache:
+    async with open_cache(config, memcached, create=create, figures=figures) as cache:
         yield Database(cache, limits_of(config), heartbeat=HEARTBEAT_SECONDS)
 
 

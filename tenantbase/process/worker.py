@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import signal
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Final
 
 from tenantbase.auth.rates import Rates
 from tenantbase.database import Database
 from tenantbase.errors import ConfigError
+from tenantbase.interfaces.tracing import Tracer
+from tenantbase.metrics.board import Board
+from tenantbase.metrics.pulse import Pulse, beating
+from tenantbase.process import logs
 from tenantbase.process.config import Config
 from tenantbase.process.exit_timer import ExitTimer
+from tenantbase.process.listening import Listening
+from tenantbase.process.space import watching_space
 from tenantbase.process.sweeper import sweeping
 from tenantbase.process.tls import Certificates
-from tenantbase.process.wiring import Memcached, limits_of, open_database
+from tenantbase.process.wiring import Memcached, limits_of, open_database, reporting, tracing
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
+from tenantbase.web.access_log import AccessLog
+from tenantbase.web.app import REQUEST_CELLS
+from tenantbase.web.forwarding import Proxies
+from tenantbase.web.handlers.figures import Measured
+from tenantbase.web.observer import Finished, Observer
+from tenantbase.web.tracing import Tracing
 
 try:
     import uvloop
@@ -34,7 +47,7 @@ _SHUTDOWN_GRACE_SECONDS: Final = 5.0  # for the parts of a shutdown without a ti
 
 def run(
     config: Config,
-    sockets: Sequence[socket.socket],
+    listening: Listening,
     memcached: Memcached | None,
     certificates: Certificates | None = None,
     *,
@@ -43,42 +56,56 @@ def run(
     beat_seconds: float,
     shutdown_pipe: int,
     rates: Rates | None = None,
+    figures: tuple[Board, int] | None = None,
     refuse_open: bool = True,
 ) -> None:
     """Serve until SIGTERM or until ``shutdown_pipe`` is closed, then drain and close.
 
     Args:
-        sockets: listening sockets; closed at the end.
+        listening: its sockets are closed at the end.
         certificates: for TLS. SIGHUP reloads them; it must be blocked when this is called.
         ready: called once requests are answered.
         beat: the heartbeat, called by the event loop at intervals. Must not raise.
         beat_seconds: the interval; 0 turns heartbeats off.
         shutdown_pipe: the read end of a pipe. End of file there means: shut down.
         rates: the requests of each tenant, counted by all workers; None: this is the only one.
+        figures: the figures of all workers, and this worker's slot; None: this is the only one.
         refuse_open: do not serve other machines while anybody may use the database. Otherwise
             every request is refused until it is closed.
 
     Raises:
         TenantbaseError: the database could not be opened, or is open to other machines.
     """
-    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+    with reporting(config), asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        loop = runner.get_loop()
+        logs.log_loop_errors(loop)
+        _call_repeatedly(loop, logs.summarise, logs.SUMMARY_SECONDS)
         if beat_seconds:
-            _call_repeatedly(runner.get_loop(), beat, beat_seconds)
+            _call_repeatedly(loop, beat, beat_seconds)
         runner.run(
             _serve_until_stopped(
-                config, sockets, memcached, certificates, ready, shutdown_pipe, rates, refuse_open
+                config,
+                listening,
+                memcached,
+                certificates,
+                ready,
+                shutdown_pipe,
+                rates or Rates(),
+                figures or (Board(1, REQUEST_CELLS.end), 0),
+                refuse_open,
             )
         )
 
 
 async def _serve_until_stopped(
     config: Config,
-    sockets: Sequence[socket.socket],
+    listening: Listening,
     memcached: Memcached | None,
     certificates: Certificates | None,
     ready: Callable[[], object],
     shutdown_pipe: int,
-    rates: Rates | None,
+    rates: Rates,
+    figures: tuple[Board, int],
     refuse_open: bool,
 ) -> None:
     timeouts = config.drain_delay + config.drain_timeout + config.write_timeout
@@ -88,30 +115,70 @@ async def _serve_until_stopped(
     _watch_for_shutdown(stop, last_resort, shutdown_pipe)
     if certificates is not None:
         certificates.reload_on_hangup()
-    settings = web_settings(config, certificates)
+    settings = web_settings(config, certificates, listening)
     lifecycle = Lifecycle()
+    board, slot = figures
+    cells = board.cells(slot)
     try:
-        async with open_database(config, memcached) as database, sweeping(database):
+        async with (
+            AsyncExitStack() as stack,
+            open_database(config, memcached, figures=cells) as database,
+            sweeping(database),
+            watching_space(database),
+        ):
+            tracer = stack.enter_context(tracing(config))
+            pulse = Pulse(board, cells, lambda: database.cache_available)
             if refuse_open and not settings.may_be_open:
-                await _check_closed(database, config)
-            async with serving(
-                create_app(database, settings, lifecycle, rates), sockets, lifecycle, settings
-            ):
-                gc.freeze()  # all objects so far are permanent, so the collector can skip them
-                gc.set_threshold(*_GC_THRESHOLDS)
-                if not stop.is_set():
-                    ready()
-                await stop.wait()
+                await _check_closed(database, config, listening)
+            observer = measured = None
+            if not config.no_metrics:
+                observer = Observer(REQUEST_CELLS, cells)
+                measured = Measured(board, pulse, REQUEST_CELLS, config.metrics_per_tenant)
+            if config.access_log != "off" or tracer is not None:
+                observer = observer or Observer(REQUEST_CELLS)
+                _tell_of_requests(observer, config, tracer)
+            app = create_app(database, settings, lifecycle, rates, observer, measured)
+            with beating(pulse):
+                async with serving(app, listening.sockets, lifecycle, settings):
+                    gc.freeze()  # all objects so far are permanent, so the collector can skip them
+                    gc.set_threshold(*_GC_THRESHOLDS)
+                    if not stop.is_set():
+                        ready()
+                    await stop.wait()
     finally:
         last_resort.cancel()
 
 
-async def _check_closed(database: Database, config: Config) -> None:
+def _tell_of_requests(observer: Observer, config: Config, tracer: Tracer | None) -> None:
+    """Have the observer tell the access log and the tracer, as far as there are any."""
+    told: list[Callable[[Finished], object]] = []
+    least = math.inf
+    if config.access_log != "off":
+        access_log = AccessLog(
+            every=config.access_log == "all",
+            slow_seconds=config.slow_seconds,
+            keys=config.log_keys,
+            proxies=Proxies(config.trusted_proxy),
+        )
+        told.append(access_log)
+        least = access_log.least
+    if tracer is not None:
+        told.append(Tracing(tracer))
+        least = 0
+
+    def tell(finished: Finished) -> None:
+        for each in told:
+            each(finished)
+
+    observer.log_from, observer.log = least, tell
+
+
+async def _check_closed(database: Database, config: Config, listening: Listening) -> None:
     """Return if every request needs a token. Raises ConfigError."""
     if not (await database.current_access()).closed:
         missing = "" if config.tls_cert else ", without encryption"
         raise ConfigError(
-            f"--host: {config.host} is reachable from other machines, and the database has no tokens:"
+            f"{listening.exposed} is reachable from other machines, and the database has no tokens:"
             f" anybody could use it{missing}; make one with `tenantbase token create`, or add"
             " --insecure if that is intended"
         )
@@ -145,12 +212,14 @@ def _watch_for_shutdown(stop: asyncio.Event, last_resort: ExitTimer, shutdown_pi
     loop.add_reader(shutdown_pipe, pipe_closed)
 
 
-def web_settings(config: Config, certificates: Certificates | None = None) -> WebSettings:
-    """The web layer's part of the configuration."""
+def web_settings(
+    config: Config, certificates: Certificates | None = None, listening: Listening | None = None
+) -> WebSettings:
+    """The web layer's part of the configuration; without ``listening``, of a server on loopback."""
     return WebSettings(
         tls=None if certificates is None else certificates.context,
-        loopback=config.loopback,
-        may_be_open=config.loopback or config.insecure,
+        loopback=listening is None or listening.loopback,
+        may_be_open=listening is None or listening.exposed is None or config.insecure,
         allowed_hosts=frozenset(config.allowed_host),
         cors_origins=frozenset(config.cors_origin),
         trusted_proxies=config.trusted_proxy,
@@ -162,6 +231,7 @@ def web_settings(config: Config, certificates: Certificates | None = None) -> We
         body_timeout=config.body_timeout,
         keepalive_timeout=config.keepalive_timeout,
         fast_path=not config.no_fast_path,
+        console=not config.no_console,
         send_timeout=config.send_timeout,
         drain_delay=config.drain_delay,
         drain_timeout=config.drain_timeout,

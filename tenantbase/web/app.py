@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from functools import partial
 from typing import Final
@@ -13,6 +14,7 @@ from tenantbase.auth.rates import Rates
 from tenantbase.database import Database
 from tenantbase.errors import TenantbaseError
 from tenantbase.offload.runner import ParserProcess
+from tenantbase.request_context import CURRENT
 from tenantbase.web import sending
 from tenantbase.web.caller import Callers, identify
 from tenantbase.web.fast_path.borrowed import BorrowedTransport
@@ -20,14 +22,20 @@ from tenantbase.web.forwarding import forwarded_scheme
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.administration import Administration
 from tenantbase.web.handlers.bulk import Bulk
-from tenantbase.web.handlers.health import Health
+from tenantbase.web.handlers.changing import Changing
+from tenantbase.web.handlers.console import Console
+from tenantbase.web.handlers.figures import Figures, Measured
+from tenantbase.web.handlers.health import PROBES, Health
 from tenantbase.web.handlers.increment import Increment
 from tenantbase.web.handlers.lists import Lists
 from tenantbase.web.handlers.raw import Raw
 from tenantbase.web.handlers.values import Values
 from tenantbase.web.handlers.watch import Watch
 from tenantbase.web.lifecycle import Lifecycle
+from tenantbase.web.naming import CONTEXT, X_REQUEST_ID, context_of
+from tenantbase.web.observer import Observer, RequestCells
 from tenantbase.web.openapi.document import Description
+from tenantbase.web.openapi.operations import OPERATIONS
 from tenantbase.web.responses import common_headers
 from tenantbase.web.semantics.bodies import HOLDING
 from tenantbase.web.semantics.conditions import explained
@@ -40,45 +48,65 @@ from tenantbase.web.transport.turns import Turns
 log = logging.getLogger("tenantbase.web")
 
 _WHOLE_SERVER: Final = ("/", "*")  # targets of OPTIONS (RFC 9110, section 9.3.7)
-
-_PROBES: Final = ("/health-check", "/livez")
 DATABASE: Final = web.AppKey("database", Database)
 CALLERS: Final = web.AppKey("callers", Callers)
 GUARD: Final = web.AppKey("guard", Guard)
 HEALTH: Final = web.AppKey("health", Health)
 BUDGET: Final = web.AppKey("budget", Budget)
+OBSERVER: Final = web.AppKey("observer", Observer)
+
+REQUEST_CELLS: Final = RequestCells(
+    ((each.method, each.path) for each in OPERATIONS), lasting=["/v1/watch"]
+)
+"""Where the requests of each route are counted."""
 
 
 def create_app(
-    database: Database, settings: WebSettings, lifecycle: Lifecycle, rates: Rates | None = None
+    database: Database,
+    settings: WebSettings,
+    lifecycle: Lifecycle,
+    rates: Rates | None = None,
+    observer: Observer | None = None,
+    measured: Measured | None = None,
 ) -> web.Application:
     """The application. It owns nothing that must be closed.
 
     Args:
         rates: the requests of each tenant, counted by all workers; None: this is the only one.
+        observer: told of each request that has ended; None: nothing wants to know.
+        measured: what the figures are made from; None: there are none.
     """
     guard = Guard(settings)
-    callers = Callers(database, rates or Rates(), may_be_open=settings.may_be_open)
+    rates = rates or Rates()
+    lifecycle.connections.figures = rates.figures = database.figures
+    callers = Callers(database, rates, may_be_open=settings.may_be_open)
     unread = lifecycle.connections.unread
     unread.limit = settings.max_inflight_bytes
     lifecycle.limit = settings.max_requests
     answering = partial(sending.answering, unread=unread)
     parser = ParserProcess()
-    turns = Turns()  # to render a piece of a list
+    # To make a piece of a list or of a bulk read.
+    turns = Turns(lambda streams: lifecycle.active - lifecycle.idling > streams)
     values = Values(database, settings, parser)
     bulk = Bulk(database, settings, parser, unread, callers, turns)
     increment = Increment(database, settings)
+    changing = Changing(database, settings)
     lists = Lists(database, unread, callers, turns)
     raw = Raw(database, settings, parser)
     health = Health(database, lifecycle)
     watch = Watch(database, lifecycle, callers)
     administration = Administration(database, settings, callers)
     description = Description(settings)
+    figures = Figures(database, health, measured)
+    console = Console(serves=settings.console)
 
     # Reserve a quarter for small bodies, unless the rest could not hold the largest body.
     spare = max(0, settings.max_inflight_bytes - settings.max_request_bytes)
     budget = Budget(settings.max_inflight_bytes, min(settings.max_inflight_bytes // 4, spare))
-    app = web.Application(middlewares=[_boundary(guard, callers, lifecycle, health, budget)])
+    boundary = _boundary(guard, callers, lifecycle, health, budget, observer)
+    app = web.Application(middlewares=[boundary])
+    if observer is not None:
+        app[OBSERVER] = observer
     app[DATABASE], app[GUARD], app[HEALTH] = database, guard, health
     app[BUDGET], app[CALLERS] = budget, callers
     routes = [
@@ -91,6 +119,9 @@ def create_app(
         web.post("/set-values", answering(bulk.set)),
         web.post("/delete-values", answering(bulk.delete)),
         web.post("/increment-value", answering(increment.increment)),
+        web.post("/touch-value", answering(changing.touch)),
+        web.post("/rename-value", answering(changing.rename)),
+        web.get("/v1/count", answering(lists.count)),
         web.get("/v1/values", answering(lists.v1_values)),
         # Any character: a key may contain slashes and line breaks.
         web.get(r"/v1/values/{key:[\s\S]*}", answering(raw.get)),
@@ -104,9 +135,13 @@ def create_app(
         web.get("/v1/tokens", answering(administration.tokens)),
         web.post("/v1/tokens", answering(administration.create_token)),
         web.delete("/v1/tokens/{id}", answering(administration.revoke_token)),
+        web.get("/v1/stats", answering(figures.stats)),
+        web.get("/metrics", answering(figures.metrics)),
         web.get("/livez", answering(health.alive)),
         web.get("/openapi.json", answering(description.openapi)),
         web.get("/docs", answering(description.docs)),
+        web.get("/", answering(console.page)),
+        web.get("/assets/{name}", answering(console.asset)),
     ]
     for route in routes:
         route.kwargs["expect_handler"] = send_nothing
@@ -124,6 +159,11 @@ def create_app(
             response.headers.extend(guard.may_see(request.headers))
         if vary is not None:
             response.headers.add(hdrs.VARY, vary)  # the answer may vary by other headers, too
+        context = request.get(CONTEXT) or context_of(request.headers)
+        if context.echoed or response.status >= 400:
+            response.headers[X_REQUEST_ID] = context.id
+        if observer is not None:
+            observer.began_answer(request, response.status)
 
     app.on_response_prepare.append(finish)
     return app
@@ -136,7 +176,7 @@ def _is_of_server(request: web.Request) -> bool:
 
 def _is_probe(request: web.Request) -> bool:
     """Whether it asks for the state of the server, which is answered at any load."""
-    return request.path in _PROBES or _is_of_server(request)
+    return request.path in PROBES or _is_of_server(request)
 
 
 def _name_client(request: web.Request, guard: Guard, lifecycle: Lifecycle) -> None:
@@ -149,13 +189,22 @@ def _name_client(request: web.Request, guard: Guard, lifecycle: Lifecycle) -> No
 
 
 def _boundary(
-    guard: Guard, callers: Callers, lifecycle: Lifecycle, health: Health, budget: Budget
+    guard: Guard,
+    callers: Callers,
+    lifecycle: Lifecycle,
+    health: Health,
+    budget: Budget,
+    observer: Observer | None,
 ) -> Middleware:
     """The middleware around every request: counts it, checks it, turns its errors into answers."""
 
     @web.middleware
     async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
         counted = lifecycle.begin()
+        context = request[CONTEXT] = context_of(request.headers)
+        working = CURRENT.set(context)
+        if observer is not None:
+            observer.begun(request)
         holding = None
         if request.body_exists:
             holding = request[HOLDING] = Holding(budget)
@@ -173,16 +222,20 @@ def _boundary(
             if preflight := guard.preflight(request.method, request.headers):
                 return await respond(request, preflight)
             if _is_of_server(request):
-                return await respond(request, await health.options())
+                return await respond(request, await health.options(request.raw_path))
             identify(request, callers)
             return await handler(request)
-        except ConnectionError:
+        except (ConnectionError, asyncio.CancelledError):
+            if observer is not None:
+                observer.cut(request)
             raise  # the client is gone; aiohttp's own errors for this are subclasses
         except Exception as error:  # the outermost handler: every failure has an answer
             if request.writer.output_size:
                 # Too late for another status. Cutting the connection tells the client of the failure.
                 known = isinstance(error, TenantbaseError)
                 log.warning("an answer was cut: %s", error, exc_info=None if known else error)
+                if observer is not None:
+                    observer.answered(request, 500)
                 raise ConnectionAbortedError("the answer was cut") from error
             response = error_response(request, explained(request, error))
             if is_uninvited(request):
@@ -193,5 +246,6 @@ def _boundary(
             if holding is not None:
                 holding.release()
             lifecycle.end(counted)
+            CURRENT.reset(working)
 
     return boundary

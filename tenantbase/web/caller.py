@@ -29,15 +29,25 @@ from tenantbase.errors import (
     TenantbaseError,
     Unauthenticated,
 )
+from tenantbase.outage import Outage
 from tenantbase.scope import Scope
 from tenantbase.web.semantics.expectations import is_unrouted
 
 log = logging.getLogger("tenantbase.web")
 
-PUBLIC: Final = frozenset({"/health-check", "/livez", "/openapi.json", "/docs"})
+PUBLIC: Final = frozenset(
+    {"/health-check", "/livez", "/openapi.json", "/docs", "/", "/assets/{name}"}
+)
 """Routes that need no token."""
 ADMINISTRATIVE: Final = frozenset(
-    {"/v1/tenants", "/v1/tenants/{name}", "/v1/tokens", "/v1/tokens/{id}"}
+    {
+        "/v1/tenants",
+        "/v1/tenants/{name}",
+        "/v1/tokens",
+        "/v1/tokens/{id}",
+        "/metrics",
+        "/v1/stats",
+    }
 )
 """Routes that are not requests of a tenant, and do not count against its rate."""
 
@@ -110,16 +120,14 @@ class Callers:
                 self._end_refused()
 
     async def _follow(self) -> None:
-        failing = False
+        outage = Outage(log, "changes to tenants and tokens are learned of again")
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
             try:
                 await self.refresh()
-                failing = False
+                outage.over()
             except StoreError as error:
-                if not failing:
-                    log.warning("cannot learn of changes to tenants and tokens: %s", error)
-                failing = True
+                outage.met("cannot learn of changes to tenants and tokens: %s", error)
 
     async def _expire(self) -> None:
         """Apart from the database, which may hang."""

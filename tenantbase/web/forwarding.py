@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
+import socket
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 from aiohttp import hdrs
 from multidict import MultiMapping
@@ -26,6 +27,8 @@ _SCHEMES: Final = ("http", "https")
 _WITH_PORT: Final = re.compile(
     r"\[([0-9A-Fa-f:.]{2,45})\](?::[0-9]{1,5})?|([0-9.]{7,15}):[0-9]{1,5}"
 )
+# In the head of a plain request, which is printable ASCII.
+_FORWARDED_FOR: Final = re.compile(rb"\r\nX-Forwarded-For:[ \t]*+([\x20-\x7e]*)", re.IGNORECASE)
 _HOPS: Final = 64  # a longer list is malformed
 
 
@@ -33,22 +36,30 @@ class Proxies:
     """The networks of trusted proxies.
 
     Args:
-        networks: none: no proxy is trusted.
+        trusted: ``unix`` stands for the peers of Unix sockets. None: no proxy is trusted.
     """
 
-    def __init__(self, networks: Sequence[Network] = ()) -> None:
-        self._networks = tuple(networks)
+    def __init__(self, trusted: Sequence[Network | Literal["unix"]] = ()) -> None:
+        self._networks = tuple(each for each in trusted if each != "unix")
+        self._unix = "unix" in trusted
 
     def __bool__(self) -> bool:
-        return bool(self._networks)
+        return bool(self._networks) or self._unix
 
     def trusts(self, transport: asyncio.BaseTransport | None) -> bool:
         """Whether the peer of a connection is a trusted proxy."""
-        if not self._networks or transport is None:
+        if not self or transport is None:
             return False
         peer = transport.get_extra_info("peername")
-        address = _address(peer[0]) if isinstance(peer, tuple) else None
+        if not isinstance(peer, tuple):
+            sock = transport.get_extra_info("socket")
+            return self._unix and sock is not None and sock.family == socket.AF_UNIX
+        address = _address(peer[0])
         return address is not None and self._has(address)
+
+    def client_in(self, head: bytes) -> str | None:
+        """As ``client``, for the head of a plain request, which is printable ASCII."""
+        return self.client([each.decode() for each in _FORWARDED_FOR.findall(head)])
 
     def client(self, fields: Sequence[str]) -> str | None:
         """The client's address, from a trusted peer's ``X-Forwarded-For``; None: it is not known.

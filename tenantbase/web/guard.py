@@ -24,11 +24,12 @@ _HOST: Final = re.compile(r"(\[[0-9a-f:.]++\]|[^:\[\]@/?#\s]+?)\.?(?::[0-9]*+)?"
 _END_OF_AUTHORITY: Final = re.compile("[/?#]")
 _READABLE: Final = (
     "ETag, X-Cache, Location, Retry-After, Content-Range, Accept-Ranges, WWW-Authenticate, RateLimit,"
-    " RateLimit-Policy"
+    " RateLimit-Policy, X-Request-ID"
 )
 _METHODS: Final = "GET, HEAD, POST, PUT, DELETE"
 _SENDABLE: Final = (
-    "Content-Type, Authorization, X-Tenant, If-Match, If-None-Match, If-Range, Range, Last-Event-ID"
+    "Content-Type, Authorization, X-Tenant, If-Match, If-None-Match, If-Range, Range, Last-Event-ID,"
+    " X-Request-ID, traceparent, tracestate"
 )
 _PREFLIGHT_SECONDS: Final = "600"
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}

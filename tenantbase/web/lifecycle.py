@@ -19,6 +19,7 @@ class Lifecycle:
             ``Connection: close``, and its health is 503.
         in_flight: requests that began before the draining and have not ended.
         active: all requests that have begun and not ended.
+        idling: those of them that only wait, such as watchers without events.
         begun: requests so far.
         limit: the most requests that may be active.
         connections: the open connections.
@@ -28,6 +29,7 @@ class Lifecycle:
         self.draining = False
         self.in_flight = 0
         self.active = 0
+        self.idling = 0
         self.begun = 0
         self.limit: float = math.inf
         self.connections = Connections()
@@ -55,10 +57,12 @@ class Lifecycle:
     def idle(self) -> Iterator[None]:
         """Inside the block, an active request only waits, and leaves its place to another."""
         self.limit += 1
+        self.idling += 1
         try:
             yield
         finally:
             self.limit -= 1
+            self.idling -= 1
 
     def overloaded(self) -> OverLimit:
         """The error of a request beyond the limit."""

@@ -18,6 +18,7 @@ from tenantbase.errors import (
     ConditionFailed,
     Forbidden,
     InvalidRequest,
+    NoSuchKey,
     NoSuchTenant,
     OutcomeUnknown,
     Overloaded,
@@ -32,6 +33,7 @@ from tenantbase.errors import (
     WrongType,
 )
 from tenantbase.problem_types import MEDIA_TYPE, ProblemType
+from tenantbase.request_context import RequestContext
 from tenantbase.web.answer import Answer
 
 log = logging.getLogger("tenantbase.web")
@@ -116,6 +118,7 @@ _TABLE: Final[dict[type[BaseException], Row]] = {
     Unauthenticated: Row(401, ProblemType.UNAUTHENTICATED, "A token is required"),
     Forbidden: Row(403, ProblemType.FORBIDDEN, "The token does not allow this"),
     CrossOrigin: Row(403, ProblemType.CROSS_ORIGIN_WRITE, "Write from another origin"),
+    NoSuchKey: NO_SUCH_KEY,
     NoSuchRoute: Row(404, ProblemType.NO_SUCH_ROUTE, "No such route"),
     NoSuchTenant: Row(404, ProblemType.NO_SUCH_TENANT, "No such tenant"),
     web.HTTPNotFound: Row(404, ProblemType.NO_SUCH_ROUTE, "No such route"),
@@ -147,7 +150,7 @@ _TABLE: Final[dict[type[BaseException], Row]] = {
     StoreFull: Row(507, ProblemType.DISK_FULL, "The disk is full"),
 }
 
-KINDS: Final[dict[str, Row]] = {row.type: row for row in (NO_SUCH_KEY, _INTERNAL, *_TABLE.values())}
+KINDS: Final[dict[str, Row]] = {row.type: row for row in (_INTERNAL, *_TABLE.values())}
 
 _ROUTER_DETAILS: Final[dict[type[BaseException], str]] = {
     web.HTTPNotFound: "there is nothing at this path",
@@ -176,11 +179,15 @@ def problem(
     return Answer(row.status, every, msgspec.json.encode(document))
 
 
-def error_answer(error: BaseException) -> Answer:
-    """The answer to a request that failed with this error; 500 and a log line if it is not listed."""
+def error_answer(error: BaseException, context: RequestContext | None = None) -> Answer:
+    """The answer to a request that failed with this error; 500 and a log line if it is not listed.
+
+    Args:
+        context: the request's name, for that line, if it is not the one that the task works for.
+    """
     row = next((_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE), None)
     if row is None:
-        log.error("unexpected error", exc_info=error)
+        log.error("unexpected error", exc_info=error, extra={"request": context})
         return problem(_INTERNAL, "an unexpected error occurred; it has been logged")
     if isinstance(error, ConditionFailed):
         return problem(row, str(error), key=error.key, version=error.version)

@@ -34,6 +34,14 @@ NO_SNIFF: Final = ("X-Content-Type-Options", "nosniff")
 _NO_CACHE: Final = "no-cache"  # may be stored, but must be revalidated before each use
 _PRIVATE: Final = "private, no-cache"
 _NO_STORE: Final = "no-store"
+_FOREVER: Final = "public, max-age=31536000, immutable"
+# The console runs its own files and talks to this server. Values reach it as text, and its images are
+# blobs that it makes. Svelte's policy turns the markup of its own components into nodes.
+CONSOLE_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+    " require-trusted-types-for 'script'; trusted-types svelte-trusted-html"
+)
 _METHODS: Final = "DELETE, GET, HEAD, OPTIONS, POST, PUT"
 
 
@@ -149,6 +157,12 @@ def collection(body: bytes | Stream, content_type: str = JSON) -> Answer:
     return Answer(200, headers, body, compressible=True)
 
 
+def figures(body: bytes, content_type: str = JSON) -> Answer:
+    """200 with what is true for a moment only."""
+    headers: dict[str, str] = {hdrs.CONTENT_TYPE: content_type, hdrs.CACHE_CONTROL: _NO_STORE}
+    return Answer(200, headers, body, compressible=True)
+
+
 def secret(body: bytes) -> Answer:
     """201 with something that is shown only once, and that no cache may store."""
     return Answer(201, {hdrs.CONTENT_TYPE: JSON, hdrs.CACHE_CONTROL: _NO_STORE}, body)
@@ -162,6 +176,56 @@ def page(html: bytes, policy: str) -> Answer:
     return answer
 
 
+def console_page(html: bytes | None, tag: str, coding: str) -> Answer:
+    """200 with the console's index page; None: 304, because the client has it.
+
+    Args:
+        tag: its entity tag, in quotes.
+        coding: its content coding.
+    """
+    headers: dict[str, str] = {
+        ETAG: tag,
+        hdrs.CACHE_CONTROL: _NO_CACHE,
+        hdrs.VARY: f"{hdrs.ACCEPT}, {hdrs.ACCEPT_ENCODING}",
+    }
+    if html is None:
+        return Answer(304, headers)
+    headers[hdrs.CONTENT_TYPE] = "text/html; charset=utf-8"
+    headers["Content-Security-Policy"] = CONSOLE_POLICY
+    headers["Referrer-Policy"] = "no-referrer"
+    headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    headers.update([NO_SNIFF])
+    return Answer(200, _encoded(headers, coding), html)
+
+
+def asset(body: bytes, content_type: str, coding: str) -> Answer:
+    """200 with a file of the console, whose name changes with its content: cached for ever."""
+    headers: dict[str, str] = {
+        hdrs.CONTENT_TYPE: content_type,
+        hdrs.CACHE_CONTROL: _FOREVER,
+        hdrs.VARY: hdrs.ACCEPT_ENCODING,
+    }
+    headers.update([NO_SNIFF])
+    return Answer(200, _encoded(headers, coding), body)
+
+
+def _encoded(headers: dict[str, str], coding: str) -> dict[str, str]:
+    if coding != "identity":
+        headers[hdrs.CONTENT_ENCODING] = coding
+    return headers
+
+
+def hint(text: bytes) -> Answer:
+    """200 with plain text for a program that opens a page for browsers."""
+    headers: dict[str, str] = {
+        hdrs.CONTENT_TYPE: "text/plain; charset=utf-8",
+        hdrs.CACHE_CONTROL: _NO_CACHE,
+        hdrs.VARY: f"{hdrs.ACCEPT}, {hdrs.ACCEPT_ENCODING}",
+    }
+    headers.update([NO_SNIFF])
+    return Answer(200, headers, text)
+
+
 def state(body: bytes, *, serves: bool = True) -> Answer:
     """The server's health as JSON: 200 if it serves, 503 if not."""
     answer = Answer(200, {hdrs.CONTENT_TYPE: JSON, hdrs.CACHE_CONTROL: _NO_STORE}, body)
@@ -171,9 +235,10 @@ def state(body: bytes, *, serves: bool = True) -> Answer:
     return answer
 
 
-def options() -> Answer:
-    """204: the methods of the whole server."""
-    return Answer(204, {hdrs.ALLOW: _METHODS, hdrs.CACHE_CONTROL: _NO_STORE})
+def options(*, whole_server: bool) -> Answer:
+    """204: the methods of the whole server, or of its root."""
+    methods = _METHODS if whole_server else "GET, HEAD, OPTIONS"
+    return Answer(204, {hdrs.ALLOW: methods, hdrs.CACHE_CONTROL: _NO_STORE})
 
 
 def events(blocks: AsyncGenerator[bytes, None] | None) -> Answer:

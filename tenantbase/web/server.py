@@ -16,15 +16,17 @@ from tenantbase.background import keep_running
 from tenantbase.documents import PIECE_BYTES
 from tenantbase.errors import InvalidRequest
 from tenantbase.web.answer import rendered, rendered_fields
-from tenantbase.web.app import BUDGET, CALLERS, DATABASE, GUARD, HEALTH
+from tenantbase.web.app import BUDGET, CALLERS, DATABASE, GUARD, HEALTH, OBSERVER
 from tenantbase.web.fast_path.borrowed import Lender
 from tenantbase.web.fast_path.connection import FastPath
 from tenantbase.web.lifecycle import Lifecycle
+from tenantbase.web.naming import CONTEXT, X_REQUEST_ID, context_of
+from tenantbase.web.observer import Observer
 from tenantbase.web.problems import HeaderTooLong, HttpError, TargetTooLong, error_answer
 from tenantbase.web.responses import common_headers
 from tenantbase.web.semantics.cutting import pieces
 from tenantbase.web.semantics.expectations import without_early_invitation
-from tenantbase.web.sending import whole_response
+from tenantbase.web.sending import error_response
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.acceptor import Acceptor
 from tenantbase.web.transport.budget import Budget
@@ -54,6 +56,7 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         "_connections",
+        "_observer",
         "_connected",
         "_ended",
         "_finished",
@@ -65,10 +68,16 @@ class Connection(web.RequestHandler):
     )
 
     def __init__(
-        self, server: web.Server, connections: Connections | None, budget: Budget, **options: Any
+        self,
+        server: web.Server,
+        connections: Connections | None,
+        observer: Observer | None,
+        budget: Budget,
+        **options: Any,
     ) -> None:
         super().__init__(server, **options)
         self._connections = connections
+        self._observer = observer
         self._budget = budget
         self._head: Head | None = None  # of its next request; the lender has whole ones
         self._body: StreamReader = EMPTY_PAYLOAD  # of its last request
@@ -154,11 +163,13 @@ class Connection(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         if isinstance(resp, web.HTTPException):  # raised outside the middleware
-            resp = whole_response(error_answer(resp))
+            resp = error_response(request, resp)
         self._finished += 1
         if self._ended and self._finished == self._request_count:
             resp.force_close()
         finished = await super().finish_response(request, resp, start_time)
+        if self._observer is not None:
+            self._observer.answered(request, finished[0].status)
         if self.lender is not None:
             response, reset = finished
             self.lender.returned(bool(response.keep_alive) and not reset)
@@ -192,8 +203,10 @@ class Connection(web.RequestHandler):
             error = web.HTTPExpectationFailed()
         else:
             error = exc if isinstance(exc, Exception) else RuntimeError(f"{status}: {message}")
-        response = whole_response(error_answer(error))
+        response = error_response(request, error)
         response.headers.update(common_headers())
+        context = request.get(CONTEXT) or context_of(request.headers)
+        response.headers[X_REQUEST_ID] = context.id
         response.force_close()
         return response
 
@@ -213,14 +226,17 @@ async def serving(
     assert server is not None
     server.request_handler = without_early_invitation(app, server.request_handler)
 
+    observer = app.get(OBSERVER)
+
     def general(borrowed: bool = False) -> Connection:
         return Connection(
             server,
             None if borrowed else lifecycle.connections,  # the lender counts what it lends
+            observer,
             app[BUDGET],
             loop=loop,
             keepalive_timeout=settings.keepalive_timeout,
-            access_log=None,  # no access log
+            access_log=None,  # the observer is told of each request
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_FIELD_BYTES,
             lingering_time=_LINGERING_SECONDS,
@@ -241,8 +257,9 @@ async def serving(
             app[HEALTH],
             app[BUDGET],
             general,
+            observer,
         )
-        tasks.append(keep_running(fast_path.watch, "watchdog of the fast path"))
+        tasks.append(keep_running(fast_path.connections.watch, "watchdog of the fast path"))
     if settings.tls is not None:
         # The keep-alive timeout bounds the wait for a request's headers, which follow the handshake.
         handshake = min(HANDSHAKE_SECONDS, settings.keepalive_timeout)
@@ -261,14 +278,14 @@ async def serving(
     finally:
         lifecycle.drain()
         if fast_path is not None:
-            fast_path.drain()
+            fast_path.connections.drain()
         deadline = await finish_requests(lifecycle, settings)
         await close_listeners(acceptor, sockets)
         await until_quiet(lifecycle, deadline)
         for task in tasks:
             task.cancel()
         if fast_path is not None:
-            await fast_path.close(deadline)
+            await fast_path.connections.close(deadline)
         server.pre_shutdown()
         # Answers that clients have yet to read.
         await server.shutdown(max(0.1, deadline - loop.time()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tenantbase.database import Limits
 from tenantbase.web.forwarding import Network
@@ -15,13 +16,15 @@ class WebSettings:
 
     Attributes:
         tls: the TLS configuration; None means plain HTTP.
-        loopback: bound to an address that only this machine reaches. ``Host`` is then checked.
+        loopback: web pages could reach the server only in this machine's browsers, so ``Host`` is
+            checked: it has TCP ports, all of them on loopback addresses.
         may_be_open: whether a database without tokens admits every caller; otherwise it admits none.
         allowed_hosts: names accepted as ``Host`` besides loopback names, in lower case, without
             port. If there are any, ``Host`` is checked on every address.
         cors_origins: origins whose pages may read and write, as browsers write them; ``:*`` in
             place of a port allows every port.
-        trusted_proxies: networks whose forwarding headers are believed.
+        trusted_proxies: networks whose forwarding headers are believed; ``unix``: the peers of Unix
+            sockets.
         limits: of operations, which the database applies too.
         max_request_bytes: the largest JSON body. It exceeds the largest value, which base64 makes
             longer.
@@ -32,6 +35,7 @@ class WebSettings:
         body_timeout: for a request body to arrive.
         keepalive_timeout: for an idle connection, or one whose request head is incomplete.
         fast_path: answer plain requests without aiohttp.
+        console: serve the console at ``/``.
         send_timeout: for a client that reads nothing of its answer.
         drain_delay: how long new connections are accepted after shutdown begins.
         drain_timeout: grace period for in-flight requests on shutdown.
@@ -42,7 +46,7 @@ class WebSettings:
     may_be_open: bool
     allowed_hosts: frozenset[str]
     cors_origins: frozenset[str]
-    trusted_proxies: tuple[Network, ...]
+    trusted_proxies: tuple[Network | Literal["unix"], ...]
     limits: Limits
     max_request_bytes: int
     max_inflight_bytes: int
@@ -51,6 +55,7 @@ class WebSettings:
     body_timeout: float
     keepalive_timeout: float
     fast_path: bool
+    console: bool
     send_timeout: float
     drain_delay: float
     drain_timeout: float

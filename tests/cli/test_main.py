@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from tenantbase import __version__
 from tenantbase.main import main
 from tests.app_server import AppServer, clean_environment
-from tests.servers import stopped_writer
+from tests.servers import free_port, stopped_writer
 
 pytestmark = pytest.mark.integration  # some commands start a server
 
@@ -156,6 +156,23 @@ def test_list(tenantbase: Tenantbase) -> None:
     assert listed("--prefix", "b/") == ["b/1", "b/2", "b/\u00e9"]
     assert listed("--prefix", "b/", "--limit", "2") == ["b/1", "b/2"]
     assert listed("--prefix", "c") == []
+    assert listed("--start", "b/2", "--end", "b0") == ["b/2", "b/\u00e9"]
+    assert listed("--reverse", "--limit", "2") == ["b0", "b/\u00e9"]
+    assert tenantbase("count").stdout.startswith("5 entries, ")
+    assert tenantbase("count", "--prefix", "a").stdout == "1 entries, 12 bytes\n"
+
+
+def test_touch(tenantbase: Tenantbase) -> None:
+    tenantbase("set", "k", "[1,  2]", "--ttl", "1000")
+    touched = msgspec.json.decode(tenantbase("touch", "k", "--never").stdout)
+    assert (touched["key"], touched["expires_at"], touched["created"]) == ("k", None, False)
+    assert msgspec.json.decode(tenantbase("touch", "k", "--ttl", "9").stdout)["expires_at"] > 1e9
+    assert tenantbase("get", "k", "--raw").stdout == "[1,  2]"
+    assert failed(tenantbase("touch", "x", "--never"), "there is no such key, or it has expired")
+    for options in ([], ["--never", "--ttl", "1"]):
+        assert tenantbase("touch", "k", *options).exit_code == 2
+    stale = str(touched["version"])
+    assert tenantbase("touch", "k", "--never", "--if-version", stale).exit_code == 1
 
 
 def test_a_list_has_one_line_for_each_entry(tenantbase: Tenantbase) -> None:
@@ -310,8 +327,8 @@ def test_waiting_for_a_stopped_writer_times_out(tmp_path: Path, args: list[str])
     assert list(tmp_path.iterdir()) == [database]
 
 
-def test_an_unreachable_server_is_an_error(unused_tcp_port: int) -> None:
-    url = f"http://127.0.0.1:{unused_tcp_port}"
+def test_an_unreachable_server_is_an_error() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
     result = run("get", "k", "--url", url)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {url} does not answer: ")

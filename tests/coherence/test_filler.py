@@ -11,10 +11,10 @@ from tenantbase.coherence.authority import Tag
 from tenantbase.coherence.filler import HEAVY_BYTES, Fill, Filler
 from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.entry import JSON, Entry
+from tenantbase.figures import CACHE_FAILURES, private_cells
 from tenantbase.interfaces.cache import Item
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
-from tenantbase.policy_counts import PolicyCounts
 from tenantbase.scope import ScopedKey
 from tests.servers import MemcachedProcess
 
@@ -79,7 +79,7 @@ async def test_all_entries_arrive_in_batches(
     sealer = Sealer()
     async with (memcache := Memcache(memcached)):
         given = fills(sealer, count, size)
-        await Filler(sealer, memcache, PolicyCounts(), MAX_ITEM_BYTES).store(given)
+        await Filler(sealer, memcache, private_cells(), MAX_ITEM_BYTES).store(given)
         found = await memcache.get_many([name for name, *_ in given])
         for name, tag, entry, _ in given:
             assert found[name] == sealer.seal(name, tag, entry)
@@ -96,7 +96,7 @@ async def test_large_items_are_not_sealed_by_the_event_loop(
 ) -> None:
     sealer = Sealer()
     async with (memcache := Memcache(memcached)):
-        await Filler(sealer, memcache, PolicyCounts(), MAX_ITEM_BYTES).store(
+        await Filler(sealer, memcache, private_cells(), MAX_ITEM_BYTES).store(
             fills(sealer, count, size)
         )
     assert sealer.threads and threading.get_ident() not in sealer.threads
@@ -106,11 +106,11 @@ async def test_large_items_are_not_sealed_by_the_event_loop(
 async def test_an_unavailable_memcached_is_counted_not_raised(
     memcached: MemcachedProcess, count: int
 ) -> None:
-    sealer, counts = Sealer(), PolicyCounts()
+    sealer, figures = Sealer(), private_cells()
     async with (memcache := Memcache(memcached)):
         memcached.kill()
-        await Filler(sealer, memcache, counts, MAX_ITEM_BYTES).store(fills(sealer, count, 10))
-        assert counts.cache_failures == len(memcache.batches) > 0
+        await Filler(sealer, memcache, figures, MAX_ITEM_BYTES).store(fills(sealer, count, 10))
+        assert sum(figures[cell] for cell in CACHE_FAILURES.values()) == len(memcache.batches) > 0
 
 
 @pytest.mark.parametrize("count", [1, 600])
@@ -119,6 +119,6 @@ async def test_any_other_error_is_raised(memcached: MemcachedProcess, count: int
     async with (memcache := Memcache(memcached)):
         memcache.broken = True
         with pytest.raises(RuntimeError, match="a mistake"):
-            await Filler(sealer, memcache, PolicyCounts(), MAX_ITEM_BYTES).store(
+            await Filler(sealer, memcache, private_cells(), MAX_ITEM_BYTES).store(
                 fills(sealer, count, 10)
             )

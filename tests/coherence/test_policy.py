@@ -31,11 +31,13 @@ from tenantbase.errors import (
     StoreError,
     StoreUnavailable,
 )
+from tenantbase.figures import CACHE_FAILURES, COMMITS, REJECTED_ITEMS, CacheFailure
 from tenantbase.interfaces.cache import Item
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
+from tenantbase.listing import KeyRange, Place
 from tenantbase.lookup import CacheStatus
 from tests.servers import MemcachedProcess, let_pass
 
@@ -418,7 +420,7 @@ async def test_items_that_are_not_this_keys_newest_are_misses(node: Node) -> Non
     for lie in (old, good[b], b"", b"x" * 500, good[a][:-1], good[a] + b"\0"):
         await node.memcache.set_many([(a, lie, 0)])
         assert await node.get("default/a") == (b"2", CacheStatus.MISS)
-    assert node.cache.counts.rejected_items == 6
+    assert node.cache.figures[REJECTED_ITEMS] == 6
     assert await node.get("default/a") == (b"2", CacheStatus.HIT)
 
 
@@ -549,10 +551,10 @@ async def test_the_next_group_is_committed_while_one_is_stored_in_memcached(node
 
     node.memcache.set_many = slow  # type: ignore[method-assign]
     first = node.cache.write(Set("default/a", b"1", JSON))
-    while node.cache.counts.commits < 1:
+    while node.cache.figures[COMMITS] < 1:
         await asyncio.sleep(0)
     second = node.cache.write(Set("default/b", b"1", JSON))
-    while node.cache.counts.commits < 2:
+    while node.cache.figures[COMMITS] < 2:
         await asyncio.sleep(0)
     assert not first.done() and not second.done()
     stored.set()
@@ -618,16 +620,16 @@ async def test_values_above_the_cache_limit_are_read_from_the_database(cluster: 
         found = await node.cache.get("default/k")
         assert found.entry is not None and len(found.entry.value) == CACHED_BYTES + 1
         assert found.cache_status is CacheStatus.MISS
-    assert node.cache.counts.cache_failures == 0
+    assert node.cache.figures[CACHE_FAILURES[CacheFailure.CONNECTION]] == 0
 
 
 async def test_failures_to_store_a_large_write_are_counted(node: Node) -> None:
     async def fail_to_store(items: Sequence[Item]) -> None:
-        raise CacheUnavailable("cut off")
+        raise CacheUnavailable("cut off", CacheFailure.CONNECTION)
 
     node.memcache.set_many = fail_to_store  # type: ignore[method-assign]
     await node.cache.write(*(Set(f"default/{n}", b"1", JSON) for n in range(1000)))
-    assert node.cache.counts.cache_failures == 4
+    assert node.cache.figures[CACHE_FAILURES[CacheFailure.CONNECTION]] == 4
 
 
 async def test_a_failed_condition_does_not_keep_its_groups_values_alive(node: Node) -> None:
@@ -784,26 +786,27 @@ async def test_a_cancelled_bulk_read_leaves_no_caller_waiting(node: Node) -> Non
 
 async def test_the_cache_failing_in_mid_batch_is_a_bypass(node: Node) -> None:
     async def fail(keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        raise CacheUnavailable("cut off")
+        raise CacheUnavailable("cut off", CacheFailure.CONNECTION)
 
     async def fail_to_store(items: Sequence[Item]) -> None:
-        raise CacheUnavailable("cut off")
+        raise CacheUnavailable("cut off", CacheFailure.CONNECTION)
 
     node.memcache.get_many = fail  # type: ignore[method-assign]
     node.memcache.set_many = fail_to_store  # type: ignore[method-assign]
     await node.set("default/k", b"1")
     assert await node.get("default/k") == (b"1", CacheStatus.BYPASS)
-    assert node.cache.counts.cache_failures == 2
+    assert node.cache.figures[CACHE_FAILURES[CacheFailure.CONNECTION]] == 2
 
 
 async def test_a_listing_is_complete_and_in_byte_order(node: Node) -> None:
     keys = [f"default/{n:04}" for n in range(600)]
     keys += ["default/é", "default/z", "default/\U0001f600", "default/Z"]
     await node.cache.write(*(Set(key, b"1", JSON) for key in keys))
-    pieces = [piece async for piece, _ in node.cache.scan()]
+    pieces = [piece async for piece, _ in node.cache.scan(KeyRange())]
     assert [entry.key for piece in pieces for entry in piece] == sorted(keys, key=str.encode)
     assert len(pieces) > 2
-    limited = [piece async for piece, _ in node.cache.scan("default/0", "default/0007", limit=300)]
+    later = KeyRange("default/0").after(Place("default/0007"))
+    limited = [piece async for piece, _ in node.cache.scan(later, limit=300)]
     assert [entry.key for piece in limited for entry in piece] == keys[8:308]
 
 

@@ -109,12 +109,17 @@ class Client:
         config = self._config
         await asyncio.sleep(config.begin - time.monotonic())
         try:
-            while (now := time.monotonic() - config.begin) < config.seconds:
+            while True:
                 await self.go_on.wait()
+                # Set before the keys are chosen: their slice is not checked without this operation.
                 self.busy_since = time.monotonic_ns()
+                now = time.monotonic() - config.begin
+                if now >= config.seconds:
+                    break
                 await self._step(keys_of(int(now / config.slice_seconds)))
                 self.busy_since = NEVER
                 await asyncio.sleep(self._chance.expovariate(1 / config.pause))
+            self.busy_since = NEVER
         finally:
             for server in self.servers:
                 server.close()

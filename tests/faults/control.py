@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import struct
+import threading
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -116,4 +117,6 @@ class Control:
                 os.rename(self.directory / f"{step}.{action}", self.directory / f"caught.{pid}")
             except FileNotFoundError:
                 continue
-            os.kill(pid, number)
+            # Sent to this thread: of a signal to the process, another thread may be the first to
+            # learn, while this one continues.
+            signal.pthread_kill(threading.get_ident(), number)

@@ -26,10 +26,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tenantbase.coherence.tag_seqlock import WriteLock
+from tenantbase.entry import Entry
 from tenantbase.errors import TenantbaseError
 from tenantbase.interfaces.sqlite import queries as sql_queries
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.sqlite.usage import recount
+from tenantbase.listing import KeyRange
 from tests.faults.disk import Disk, file_of, written_by
 from tests.faults.strace import Call, recorded
 from tests.faults.writer import ACKS, DATABASE
@@ -197,7 +199,7 @@ class Examiner:
                 raise Lost(f"the integrity check says {integrity}")
             version = sql_queries.last_version(database)
             changes, _ = sql_queries.changes(database, 0, _ALL)
-            entries, _ = sql_queries.scan(database, "", "", _ALL, _ALL, 0.0)
+            items, _ = sql_queries.scan(database, KeyRange(), _ALL, _ALL, 0.0)
             miscounted = recount(database)
         if miscounted:
             raise Lost(f"the usage of tenants is not that of their entries: {miscounted}")
@@ -207,6 +209,7 @@ class Examiner:
             raise Lost(f"it is at version {version}, in the middle of a transaction")
         if [(each.kind, each.key) for each in changes] != self._recording.changes[:version]:
             raise Lost(f"its change log is not that of version {version}")
+        entries = [item for item in items if isinstance(item, Entry)]
         state = {each.key: (each.version, each.value.decode()) for each in entries}
         if state != self._recording.state(version):
             raise Lost(f"its entries are not those of version {version}")

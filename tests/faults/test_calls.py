@@ -39,7 +39,6 @@ def killed(directory: Path, name: str, call: str, when: int) -> bool:
     return subprocess.run(command, timeout=60).returncode != 0
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("call", ["pwrite64", "fdatasync", "flock", "fcntl", "pread64"])
 async def test_a_writer_killed_at_a_call(cache: Cache, tmp_path: Path, call: str) -> None:
     runs = 0

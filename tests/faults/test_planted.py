@@ -51,7 +51,6 @@ def test_a_planted_durability_bug_is_found_by_a_power_loss(bug: str) -> None:
     assert lost
 
 
-@pytest.mark.timeout(120)
 def test_the_torture_sees_a_failed_sync_and_its_report() -> None:
     events = [Event(0.2, 0.1, "disk-sync-fails", "seed")]
     result = run.run(run.Plan(seed=1, seconds=3.0, events=events, workers=1))

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import random
 
-import pytest
-
 from tests.faults import power_loss
 from tests.faults.disk import SECTOR, Disk
 from tests.faults.strace import Call
 
 
-@pytest.mark.timeout(120)
 def test_no_acknowledged_write_is_lost_in_a_power_loss() -> None:
     number, lost = power_loss.run(seed=1, count=400, rounds=40, processes=2)
     assert number > 300

@@ -229,7 +229,6 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path.resolve() / "disk"
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("end", ["closed", "killed"])
 def test_after_a_failed_fsync_and_a_restart_nothing_is_lost(
     directory: Path, tmp_path: Path, end: str
@@ -237,7 +236,6 @@ def test_after_a_failed_fsync_and_a_restart_nothing_is_lost(
     assert losses(directory, tmp_path, end, "careful") == []
 
 
-@pytest.mark.timeout(120)
 def test_without_rewriting_the_log_writes_are_lost(directory: Path, tmp_path: Path) -> None:
     assert any("acknowledged" in each for each in losses(directory, tmp_path, "closed", "careless"))
 

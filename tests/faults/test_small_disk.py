@@ -152,6 +152,8 @@ def test_a_full_disk_refuses_writes_until_there_is_room(
         assert server.statuses("before", f"{again}/199") == [200, 200] * 2
         made = [number for number, answer in enumerate(answers[:199]) if answer.status == 200]
         assert server.statuses(*(f"{again}/{number}" for number in made)) == [200] * 2 * len(made)
+    told = [json.loads(line)["message"] for line in server.stderr.splitlines()]
+    assert 1 <= len(told) <= 6 and all(line.startswith("disk full: ") for line in told), told
 
 
 @pytest.mark.parametrize("filler", ["its own data", "another program"])

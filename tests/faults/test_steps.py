@@ -40,7 +40,6 @@ async def get_value(server: TorturedServer) -> int:
     return int(answer.json["value"])
 
 
-@pytest.mark.timeout(120)
 async def test_a_server_killed_at_a_step_leaves_the_other_working(cluster: Cluster) -> None:
     survivor, victim = cluster.servers
     for number, step in enumerate(WRITE_STEPS):

@@ -19,7 +19,6 @@ from tests.faults.history import Operation
 from tests.faults.tenants import FIRST, SECOND, Administrator, belongs, foreign
 
 
-@pytest.mark.timeout(120)
 def test_tenants_that_use_the_same_keys_meet_in_nothing() -> None:
     result = run.run(run.Plan(seed=2, seconds=6.0))
     assert result.violations == result.lost == []

@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tenantbase.access import Access, Tenant, TenantLimits, Token, TokenScope
@@ -23,14 +24,17 @@ from tenantbase.commands import (
     Increment,
     KeyCommand,
     PutTenant,
+    Rename,
     RevokeToken,
     Set,
     Sweep,
+    Touch,
 )
 from tenantbase.entry import JSON, OCTETS, Entry
 from tenantbase.errors import (
     ConditionFailed,
     InvalidRequest,
+    NoSuchKey,
     NoSuchTenant,
     QuotaExceeded,
     StoreError,
@@ -43,7 +47,8 @@ from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.interfaces.sqlite import sweep as sql_sweep
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.store import GroupResult, Store
-from tenantbase.scope import DEFAULT
+from tenantbase.listing import EntryMeta, Folded, Item, KeyRange, Place, place_of
+from tenantbase.scope import DEFAULT, plain_key, tenant_of
 from tests.fakes import FakeStore, Granted, RecordingSeqlock, Tables, Withdrawn
 
 NOW = 1_000.0
@@ -107,7 +112,7 @@ async def get(store: Store, key: str, *, now: float = NOW) -> Entry | None:
 
 
 async def keys_of(store: Store, prefix: str = "", *, now: float = NOW) -> list[str]:
-    entries, more = await store.scan_keys(prefix, "", 100_000, now)
+    entries, more = await store.scan_meta(KeyRange(prefix), 100_000, now)
     assert not more
     return [entry.key for entry in entries]
 
@@ -352,7 +357,7 @@ async def test_what_has_expired_is_absent(store: Store) -> None:
     later = NOW + 1
     assert await get(store, "default/k", now=later) is None
     assert await keys_of(store, now=later) == ["default/l"]
-    assert [e.key for e in (await store.scan("", "", 10, 100, later))[0]] == ["default/l"]
+    assert [e.key for e in (await store.scan(KeyRange(), 10, 100, later))[0]] == ["default/l"]
     (outcome,) = await write_group(store, Granted(Delete("default/k", EXISTS)), now=later)
     assert isinstance(outcome, ConditionFailed) and outcome.version is None
     assert await write(store, Delete("default/k"), now=later) == (Applied(),)
@@ -384,9 +389,9 @@ async def test_sweeping_removes_expired_entries(store: Store) -> None:
     later = NOW + 4
     seqlock = RecordingSeqlock()
     (outcome,) = (await store.write([Granted(Sweep(3))], later, seqlock)).outcomes
-    assert outcome == (Applied(removed=3),)
+    assert outcome == (Applied(removed=3, expired=3),)
     assert seqlock.told == ["lock", {"default/k1", "default/k2", "default/k3"}, "commit", "unlock"]
-    assert await write(store, Sweep(3), now=later) == (Applied(removed=1),)
+    assert await write(store, Sweep(3), now=later) == (Applied(removed=1, expired=1),)
     assert await write(store, Sweep(3), now=later) == (Applied(removed=0),)
     assert await keys_of(store, now=later) == ["default/k5", "default/l"]
     # It is removed, not hidden: setting the clock back does not revive it.
@@ -498,14 +503,14 @@ async def test_scanning_in_pieces(store: Store) -> None:
     await write(store, *(Set(key, b"123", JSON) for key in ODD_KEYS))
     for limit, max_bytes in [(1, 1 << 20), (7, 1 << 20), (100, 1), (100, 6), (100, 7), (100, 100)]:
         found: list[str] = []
-        after, more = "", True
+        wanted, more = KeyRange(), True
         while more:
-            piece, more = await store.scan("", after, limit, max_bytes, NOW)
+            piece, more = await store.scan(wanted, limit, max_bytes, NOW)
             assert len(piece) <= limit
             assert len(piece) <= (max_bytes + 2) // 3
             assert piece or not more
             found += [entry.key for entry in piece]
-            after = found[-1]
+            wanted = wanted.after(Place(found[-1]))
         assert found == sorted(ODD_KEYS, key=lambda key: key.encode())
 
 
@@ -516,20 +521,157 @@ async def test_the_end_of_a_scan_is_known(store: Store) -> None:
         Set("default/a2", b"12345", JSON),
         Set("default/b", b"1", JSON),
     )
-    one, more = await store.scan("default/a", "", 1, 100, NOW)
-    assert ([entry.value for entry in one], more) == ([b"12345"], True)
-    both, more = await store.scan("default/a", "", 2, 100, NOW)
-    assert ([entry.key for entry in both], more) == (["default/a1", "default/a2"], False)
-    assert await store.scan("default/a", "default/a2", 5, 100, NOW) == ([], False)
-    assert await store.scan("default/a", "default/a1\U0010ffff", 5, 100, NOW) == (both[1:], False)
-    assert await store.scan("default/b", "default/a", 5, 100, NOW) == (
-        await store.read(["default/b"], NOW),
-        False,
+    under_a = KeyRange("default/a")
+    a1, a2, b = await store.read(["default/a1", "default/a2", "default/b"], NOW)
+    assert await store.scan(under_a, 1, 100, NOW) == ([a1], True)
+    assert await store.scan(under_a, 2, 100, NOW) == ([a1, a2], False)
+    assert await store.scan(under_a.after(Place("default/a2")), 5, 100, NOW) == ([], False)
+    between = Place("default/a1\U0010ffff")
+    assert await store.scan(under_a.after(between), 5, 100, NOW) == ([a2], False)
+    under_b = KeyRange("default/b").after(Place("default/a"))
+    assert await store.scan(under_b, 5, 100, NOW) == ([b], False)
+    described, more = await store.scan_meta(KeyRange(), 2, NOW)
+    assert isinstance(a1, Entry) and isinstance(a2, Entry) and more
+    assert described == [
+        EntryMeta(each.key, 5, JSON, each.id, each.version, None) for each in (a1, a2)
+    ]
+
+
+FOLDED_KEYS = ["a", "b/", "b/1", "b/2/x", "b/\U0010ffff", "b0", "c/d/e", "c/d/f", "d", "é/x"]
+
+
+async def pages(store: Store, wanted: KeyRange, limit: int) -> list[Item]:
+    """The items of a range, a page at a time."""
+    found: list[Item] = []
+    more = True
+    while more:
+        page, more = await store.scan(wanted, limit, 1 << 20, NOW)
+        assert len(page) <= limit
+        found += page
+        wanted = wanted.after(place_of(page[-1])) if page else wanted
+    return found
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize(
+    ("prefix", "delimiter", "shown"),
+    [
+        ("", "/", ["a", "b/*", "b0", "c/*", "d", "é/*"]),
+        ("b", "/", ["b/*", "b0"]),
+        ("b/", "/", ["b/", "b/1", "b/2/*", "b/\U0010ffff"]),
+        ("c", "/d", ["c/d*"]),
+        ("c/d/", "/", ["c/d/e", "c/d/f"]),
+        ("", "\U0010ffff", [*FOLDED_KEYS[:4], "b/\U0010ffff*", *FOLDED_KEYS[5:]]),
+        ("nothing", "/", []),
+    ],
+)
+async def test_keys_are_folded_in_order_on_every_page(
+    store: Store, prefix: str, delimiter: str, shown: list[str], descending: bool
+) -> None:
+    await write(store, *(Set(DEFAULT.key(key), b"1", JSON) for key in FOLDED_KEYS))
+    wanted = KeyRange(DEFAULT.prefix(prefix), descending=descending, delimiter=delimiter)
+    for limit in (1, 2, 3, 100):
+        found = [
+            plain_key(item.key) + "*" * isinstance(item, Folded)
+            for item in await pages(store, wanted, limit)
+        ]
+        assert found == sorted(shown, key=lambda text: text.rstrip("*"), reverse=descending)
+
+
+async def test_the_first_key_of_a_range_is_in_it_and_its_end_is_not(store: Store) -> None:
+    await write(store, *(Set(f"default/{key}", b"1", JSON) for key in "abcd"))
+    for start, end, keys in [
+        ("b", "d", "bc"),
+        ("b", "", "bcd"),
+        ("", "b", "a"),
+        ("aa", "bb", "b"),
+        ("c", "b", ""),
+    ]:
+        for descending in (False, True):
+            wanted = KeyRange(
+                "default/",
+                f"default/{start}" if start else "",
+                f"default/{end}" if end else "",
+                descending,
+            )
+            found = [plain_key(item.key) for item in await pages(store, wanted, 2)]
+            assert "".join(found) == keys[:: -1 if descending else 1]
+
+
+async def test_counting_goes_on_where_it_stopped(store: Store) -> None:
+    await write(store, *(Set(f"default/{key}", b"12345", JSON) for key in "aébc"))
+    everything = KeyRange("default/")
+    assert await store.count(everything, 3, NOW) == (3, 3 * (len("default/") + 6), "default/c")
+    rest = everything.after(Place("default/c"))
+    assert await store.count(rest, 3, NOW) == (1, len("default/") + 2 + 5, None)
+    assert await store.count(KeyRange("default/x"), 3, NOW) == (0, 0, None)
+
+
+async def test_a_touched_entry_changes_its_expiry_alone(store: Store) -> None:
+    before = await put(store, "default/k", b"[1]")
+    (touched,) = await write(store, Touch("default/k", NOW + 5))
+    after = msgspec.structs.replace(before, version=2, expires_at=NOW + 5)
+    assert touched == Applied(msgspec.structs.replace(after, value=b""))
+    assert await get(store, "default/k") == after
+    (event,), _ = await store.changes(1, 10)
+    assert event == ChangeEvent(2, EventKind.SET, "default/k", 3, JSON, NOW + 5)
+    assert isinstance(
+        await refusal(store, Touch("default/k", None, Condition(versions=frozenset({1})))),
+        ConditionFailed,
     )
-    keys, more = await store.scan_keys("", "", 2, NOW)
-    assert ([entry.key for entry in keys], more) == (["default/a1", "default/a2"], True)
-    assert [entry.value for entry in keys] == [b"", b""]
-    assert [entry.version for entry in keys] == [1, 2]
+    assert isinstance(await refusal(store, Touch("default/other", None)), NoSuchKey)
+    assert isinstance(await refusal(store, Touch("nobody/k", None)), NoSuchTenant)
+    (outcome,) = await write_group(store, Granted(Touch("default/k", None)), now=NOW + 5)
+    assert isinstance(outcome, NoSuchKey), "it has expired"
+
+
+@pytest.mark.parametrize("copy", [False, True])
+@pytest.mark.parametrize("there", [False, True])
+async def test_a_renamed_entry_keeps_everything_but_its_id(
+    store: Store, copy: bool, there: bool
+) -> None:
+    (set_first,) = await write(store, Set("default/a", b"[1]", JSON, NOW + 5))
+    source = set_first.entry
+    assert source is not None
+    target = await put(store, "default/b") if there else None
+    rename = Rename("default/a", "default/b", copy)
+    if target is not None:
+        refused = await refusal(store, rename)
+        assert isinstance(refused, ConditionFailed)
+        assert (refused.key, refused.version) == ("b", target.version)
+    (renamed,) = await write(store, msgspec.structs.replace(rename, replace=True))
+    assert renamed.entry is not None and renamed.created is not there
+    entry = await get(store, "default/b")
+    assert entry is not None
+    assert (entry.value, entry.content_type, entry.expires_at) == (b"[1]", JSON, NOW + 5)
+    assert entry.id == target.id if target is not None else entry.id != source.id
+    assert renamed.entry == msgspec.structs.replace(entry, value=b"")
+    assert await get(store, "default/a") == (source if copy else None)
+    events, _ = await store.changes(source.version + there, 10)
+    moved = [] if copy else [(EventKind.DELETE, "default/a")]
+    assert [(e.kind, e.key) for e in events] == [*moved, (EventKind.SET, "default/b")]
+    assert events[-1].version == entry.version
+
+
+async def test_only_an_entry_can_be_renamed(store: Store) -> None:
+    await put(store, "default/a")
+    stale = Condition(versions=frozenset({7}))
+    for rename, error in [
+        (Rename("default/b", "default/c"), NoSuchKey),
+        (Rename("default/a", "default/c", condition=stale), ConditionFailed),
+        (Rename("nobody/a", "nobody/b"), NoSuchTenant),
+    ]:
+        assert isinstance(await refusal(store, rename), error)
+    assert await keys_of(store) == ["default/a"]
+
+
+async def test_a_kept_expiry_is_that_of_a_living_entry(store: Store) -> None:
+    kept = Set("default/k", b"2", JSON, keep_expiry=True)
+    await write(store, Set("default/k", b"1", JSON, NOW + 5))
+    (first,) = await write(store, kept)
+    assert first.entry is not None and first.entry.expires_at == NOW + 5
+    (second,) = await write(store, kept, now=NOW + 5)
+    assert second.entry is not None and second.created and second.entry.expires_at is None
 
 
 async def test_a_prefix_is_deleted_key_by_key(store: Store) -> None:
@@ -1013,7 +1155,16 @@ async def test_a_withdrawn_transaction_is_not_committed(store: Store) -> None:
         [Granted(DeletePrefix("default/absent"))],
         [Granted(Sweep(10))],
     ],
-    ids=str,
+    ids=[
+        "empty",
+        "withdrawn",
+        "no command",
+        "delete of an absent key",
+        "unmet condition",
+        "unmet condition of a later command",
+        "prefix without keys",
+        "sweep without expired keys",
+    ],
 )
 async def test_a_group_without_changes_begins_no_write(store: Store, group: list[Granted]) -> None:
     seqlock = RecordingSeqlock()
@@ -1047,8 +1198,9 @@ async def test_the_store_can_serve_until_it_is_closed(store: Store) -> None:
     for call in (
         store.check(),
         store.read(["default/k"], NOW),
-        store.scan("", "", 1, 1, NOW),
-        store.scan_keys("", "", 1, NOW),
+        store.scan(KeyRange(), 1, 1, NOW),
+        store.scan_meta(KeyRange(), 1, NOW),
+        store.count(KeyRange(), 1, NOW),
         store.changes(0, 1),
         store.last_version(),
         store.access(None),
@@ -1077,10 +1229,13 @@ def some_change(rng: random.Random, now: float, version: int) -> Command:
     )
     # No two entries expire at the same moment, because their order of removal is unspecified.
     expires_at = now + rng.uniform(-0.5, 3.0) if rng.random() < 0.3 else None
-    match rng.randrange(12):
+    match rng.randrange(15):
         case 0 | 1 | 2 | 3:
             value = rng.choice([b"1", b"-7", b'"x"', b"[]", b'"larger"'])
-            return Set(key, value, rng.choice([JSON, JSON, OCTETS]), expires_at, condition)
+            content_type = rng.choice([JSON, JSON, OCTETS])
+            if rng.random() < 0.2:
+                return Set(key, value, content_type, None, condition, keep_expiry=True)
+            return Set(key, value, content_type, expires_at, condition)
         case 4 | 5:
             return Delete(key, condition)
         case 6 | 7:
@@ -1092,6 +1247,12 @@ def some_change(rng: random.Random, now: float, version: int) -> Command:
             return Sweep(10_000)
         case 10:
             return DeleteTenant(rng.choice(TENANTS))
+        case 11:
+            return Touch(key, expires_at, condition)
+        case 12 | 13:
+            to = f"{tenant_of(key)}/{plain_key(some_key(rng))}"
+            copy, replace = rng.random() < 0.5, rng.random() < 0.7
+            return Touch(key, None) if to == key else Rename(key, to, copy, replace, condition)
     limits = rng.choice([None, 3, 5]), rng.choice([None, 10, 30])
     return PutTenant(rng.choice(TENANTS), max_entries=limits[0], max_bytes=limits[1])
 
@@ -1102,7 +1263,19 @@ def some_claim(rng: random.Random, now: float, version: int) -> Granted:
     return (Withdrawn if rng.random() < 0.05 else Granted)(*(alone[:1] or changes))
 
 
-async def seen(store: Store, group: list[Granted], now: float, prefix: str) -> str:
+def some_range(rng: random.Random) -> KeyRange:
+    return KeyRange(
+        rng.choice(["", "default/", "default/a", "t/", "u/c"]),
+        rng.choice(["", "", "default/a/", "default/b", "t/a\0", "u/"]),
+        rng.choice(["", "", "default/b/x", "t/b", "u/c/x"]),
+        rng.random() < 0.5,
+        rng.choice(["", "/", "/", "%", "x"]),
+    )
+
+
+async def seen(
+    store: Store, group: list[Granted], now: float, prefix: str, wanted: KeyRange
+) -> str:
     """All that is observable of a group, and of the store afterwards. Ids become numbers."""
     seqlock = RecordingSeqlock()
     outcomes = (await store.write(group, now, seqlock)).outcomes
@@ -1116,8 +1289,11 @@ async def seen(store: Store, group: list[Granted], now: float, prefix: str) -> s
             seqlock.told,
             await asyncio.gather(
                 store.access(None),
-                store.scan("", "", 100, 1 << 20, now),
-                store.scan_keys(prefix, "default/a/", 3, now),
+                store.scan(KeyRange(), 100, 1 << 20, now),
+                store.scan_meta(KeyRange(prefix).after(Place("default/a/")), 3, now),
+                store.scan_meta(wanted, 3, now),
+                store.scan(wanted, 4, 3, now),
+                store.count(KeyRange(prefix), 3, now),
                 store.read(["default/a", "t/b/", "u/c/x"], now),
                 store.changes(max(0, await store.last_version() - 20), 100),
             ),
@@ -1144,7 +1320,8 @@ async def test_two_stores_never_differ(
             now += rng.choice([0.0, 0.25, 1.0])
             version = await fake.last_version()
             group = [some_claim(rng, now, version) for _ in range(rng.choice([1, 1, 3, 8]))]
-            prefix = rng.choice(["", "default/a", "t/", "u/c"])
-            assert await seen(real, group, now, prefix) == await seen(fake, group, now, prefix)
+            prefix, wanted = rng.choice(["", "default/a", "t/", "u/c"]), some_range(rng)
+            expected = await seen(fake, group, now, prefix, wanted)
+            assert await seen(real, group, now, prefix, wanted) == expected
     finally:
         await real.close()

@@ -159,6 +159,15 @@ MUTATIONS: Final = {
         },
     ),
     **of(
+        "tenantbase/web/transport/turns.py",
+        ["tests/web/transport/test_turns.py"],
+        {
+            "small-requests-wait-for-every-piece": ("and self._others(self._streams)", "and False"),
+            "small-requests-stop-streams": ("self._passed < _FREE_TURNS and", ""),
+            "threads-go-on-switching-fast": ("sys.setswitchinterval(self._usual_seconds)", "pass"),
+        },
+    ),
+    **of(
         "tenantbase/web/lifecycle.py",
         ["tests/web/transport/test_max_requests.py"],
         {"watches-count-as-requests": ("        self.limit += 1\n", "")},

@@ -140,7 +140,6 @@ MUTATIONS: Final = {
                 "            self._reserve = _any_descriptor()\n",
                 "            pass\n",
             ),
-            "each-refusal-is-logged": ("now >= self._told.get(what, now)", "True"),
         },
     ),
     **of(

@@ -58,7 +58,7 @@ MUTATIONS: Final = {
         ["tests/test_json_requests.py"],
         {
             "padding-anywhere": (" and len(value) * 4 != len(piece) * 3:", " and False:"),
-            "a-number-is-base64": ("or bytes(text[:1]) != b'\"' ", ""),
+            "a-number-is-base64": ("        or bytes(text[:1]) != b'\"'\n", ""),
         },
     ),
     **of(
@@ -69,7 +69,7 @@ MUTATIONS: Final = {
                 "return memoryview(raw) if len(raw) > _COPIED_BYTES else",
                 "return",
             ),
-            "base64-is-decoded-at-once": ('or count(text, b"\\\\"):', "or True:"),
+            "base64-is-decoded-at-once": ('        or count(text, b"\\\\")\n', "        or True\n"),
         },
     ),
     **of(
@@ -82,9 +82,42 @@ MUTATIONS: Final = {
                 "False",
             ),
             "the-budget-does-not-grow": ("max(48 * MIB, 2 * config.max_request_bytes)", "48 * MIB"),
+        },
+    ),
+    **of(
+        "tenantbase/process/listening.py",
+        ["tests/process/test_listening.py::test_what_other_machines_reach"],
+        {
             "only-one-address-is-loopback": (
-                "ipaddress.ip_address(self.host).is_loopback",
-                'self.host == "127.0.0.1"',
+                "ipaddress.ip_address(address).is_loopback",
+                'address == "127.0.0.1"',
+            ),
+            "only-the-last-address-counts": (
+                "exposed = exposed or _exposed(_shown(endpoint), opened)",
+                "exposed = _exposed(_shown(endpoint), opened)",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/process/unix_socket.py",
+        ["tests/process/test_listening.py"],
+        {
+            "any-file-may-be-stale": ("if not stat.S_ISSOCK(found.st_mode):", "if False:"),
+            "a-full-queue-is-another-error": ("in (0, errno.EAGAIN)", "in (0,)"),
+            "stale-sockets-stay": ("        os.unlink(path)\n", "        pass\n"),
+        },
+    ),
+    **of(
+        "tenantbase/web/transport/listener.py",
+        ["tests/process/test_listening.py"],
+        {
+            "whatever-has-the-path-is-removed": (
+                "if self._file == (status.st_dev, status.st_ino):",
+                "if True:",
+            ),
+            "an-inherited-queue-is-emptied": (
+                "    if isinstance(sock, InheritedListener):\n        return False\n",
+                "",
             ),
         },
     ),

@@ -18,7 +18,10 @@ MUTATIONS: Final = {
                 "await asyncio.to_thread(self._seal, batch)",
                 "self._seal(batch)",
             ),
-            "a-failing-cache-is-not-counted": ("self._counts.cache_failures += 1", "pass"),
+            "a-failing-cache-is-not-counted": (
+                "self._figures[CACHE_FAILURES[error.reason]] += 1",
+                "pass",
+            ),
             "an-error-in-filling-is-forgotten": ("raise ended", "pass"),
             "one-heavy-entry-is-sealed-by-the-loop": (
                 " and _value_bytes(fills) <= HEAVY_BYTES",

@@ -70,7 +70,8 @@ class Copy:
 
     def fails(self, tests: Sequence[str], seconds: float) -> bool:
         """Whether these tests fail."""
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        command += ["--timeout=60", *tests]
         status = self._run(command, seconds)
         # A mistake can keep a test file from being imported, which counts as found. A wrong test
         # name in the table gives the same status, but also in the run without mistakes.

@@ -24,11 +24,7 @@ MUTATIONS: Final = {
         "tenantbase/process/sweeper.py",
         ["tests/process/test_sweeper.py"],
         {
-            "a-failing-database-floods-the-log": (
-                "            if not failing:\n",
-                "            if True:\n",
-            ),
-            "trouble-with-sweeping-is-told-once-for-ever": ("            failing = False\n", ""),
+            "trouble-with-sweeping-is-told-once-for-ever": ("            outage.over()\n", ""),
             "the-rest-waits-a-second": (
                 "_BATCH_PAUSE_SECONDS if more else",
                 "_INTERVAL_SECONDS if more else",
@@ -101,6 +97,21 @@ MUTATIONS: Final = {
         },
     ),
     **of(
+        "tenantbase/outage.py",
+        ["tests/test_outage.py"],
+        {
+            "an-outage-is-told-each-time": ("if self._times > 1:", "if False:"),
+            "an-outage-is-told-once-for-ever": (
+                "times, self._times = self._times, 0",
+                "times = self._times",
+            ),
+            "an-outage-ends-while-it-is-met": (
+                "self._last + self._quiet",
+                "self._began + self._quiet",
+            ),
+        },
+    ),
+    **of(
         "tenantbase/troubles.py",
         ["tests/test_troubles.py"],
         {
@@ -114,6 +125,25 @@ MUTATIONS: Final = {
             ),
             "trouble-that-ends-by-a-sign-ends-at-once": ('float("inf")', "0.0"),
         },
+    ),
+    **of(
+        "tenantbase/process/supervisor.py",
+        ["tests/process/test_notifications.py"],
+        {
+            "alive-although-all-workers-hang": (
+                "worker.ready and worker.silent < half for",
+                "worker.ready for",
+            ),
+            "a-reload-never-ends": (
+                "                os.kill(worker.pid, signal.SIGHUP)\n        self._notifier.ready()\n",
+                "                os.kill(worker.pid, signal.SIGHUP)\n",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/process/notifier.py",
+        ["tests/process/test_notifications.py"],
+        {"an-abstract-address-is-a-path": ('address.startswith("@")', "False")},
     ),
     **of(
         "tenantbase/process/supervisor.py",

@@ -97,8 +97,8 @@ MUTATIONS: Final = {
         ["tests/interfaces/sqlite/test_large_values.py"],
         {
             "a-large-value-is-bound-to-the-statement": (
-                "(large if len(row[_VALUE_AT]) > LARGE_BYTES else small).append(row)",
-                "small.append(row)",
+                "    if large := [row for row in rows if len(row[_VALUE_AT]) > LARGE_BYTES]:",
+                "    if large := []:",
             ),
             "a-large-value-is-read-as-a-column": (
                 'UNLESS_LARGE: Final = f"CASE WHEN length(value) > {LARGE_BYTES} THEN',
@@ -209,6 +209,10 @@ MUTATIONS: Final = {
             "overwriting-is-refused-above-a-limit": (
                 "if too_many and more_entries > 0:",
                 "if too_many:",
+            ),
+            "each-transaction-counts-twice-beside-a-limit": (
+                "        if not self._limited:  # no transaction",
+                "        if True:  # no transaction",
             ),
             "an-expired-row-outlives-its-deletion": (
                 "elif key in self._dead:  # set and deleted again",

@@ -10,6 +10,7 @@ from tests.mutations import (
     clients,
     coherence,
     connections,
+    figures,
     identity,
     inputs,
     memcached,
@@ -38,6 +39,7 @@ TABLES: Final = tuple(
         storing,
         tls,
         connections,
+        figures,
         inputs,
         resources,
     )

@@ -51,7 +51,6 @@ def test_a_rewritten_source_is_reported(tmp_path: Path) -> None:
         mutation.applied(tmp_path)
 
 
-@pytest.mark.timeout(180)
 def test_the_run_reports_what_is_found_and_what_survives(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -18,8 +18,8 @@ MUTATIONS: Final = {
                 "verify_mode = ssl.CERT_OPTIONAL",
             ),
             "a-failed-reload-escapes": (
-                "        except ConfigError as error:\n            log.error",
-                "        except AssertionError as error:\n            log.error",
+                "        except ConfigError as error:\n            self._outage.met",
+                "        except AssertionError as error:\n            self._outage.met",
             ),
             "a-passphrase-is-prompted-for": (
                 "load_cert_chain(certificate, key, passphrase)",

@@ -31,12 +31,8 @@ MUTATIONS: Final = {
                 "if True or",
             ),
             "the-rest-of-the-log-waits": ("return len(events) == BATCH", "return False"),
-            "trouble-is-told-each-time": (
-                "                    if not failing:\n",
-                "                    if True:\n",
-            ),
             "trouble-is-told-once-for-ever": (
-                "                    failing = False\n",
+                "                    self._outage.over()\n",
                 "",
             ),
             "the-feed-stays-behind-a-trimmed-log": (

@@ -13,6 +13,7 @@ import pytest
 from tenantbase.errors import ConfigError
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.process.config import OPTIONS, Config
+from tenantbase.process.endpoints import InheritedEndpoint, TcpEndpoint, UnixEndpoint
 
 # Every option as click passes it if the command line does not have it.
 SILENT: dict[str, Any] = {
@@ -31,6 +32,16 @@ GOOD: list[tuple[str, str, object]] = [
     ("host", "::1", "::1"),
     ("host", "[::1]", "::1"),
     ("host", "LocalHost", "localhost"),
+    ("listen", "localhost:0", (TcpEndpoint("localhost", 0),)),
+    ("listen", "[::1]:80", (TcpEndpoint("::1", 80),)),
+    ("listen", "unix:/run/t b.sock", (UnixEndpoint(Path("/run/t b.sock")),)),
+    ("listen", "systemd", (InheritedEndpoint(),)),
+    ("listen", "systemd:http", (InheritedEndpoint("http"),)),
+    ("listen", "fd:3", (InheritedEndpoint(descriptor=3),)),
+    ("socket_mode", "0660", 0o660),
+    ("socket_mode", "777", 0o777),
+    ("trusted_proxy", "unix", ("unix",)),
+    ("url", "unix:/run/t.sock", "unix:/run/t.sock"),
     ("port", "0", 0),
     ("port", "65535", 65535),
     ("database", "/tmp/x y.db", Path("/tmp/x y.db")),
@@ -125,6 +136,23 @@ BAD: list[tuple[str, str]] = [
     ("cors_origin", "http://a.example//"),
     ("cors_origin", "http://[::g]"),
     ("cors_origin", "http://a.example?"),
+    ("listen", "8000"),
+    ("listen", "localhost"),
+    ("listen", "localhost:"),
+    ("listen", "localhost:65536"),
+    ("listen", "::1:80"),
+    ("listen", "[::g]:80"),
+    ("listen", ":80"),
+    ("listen", "unix:"),
+    ("listen", "unix:/" + "x" * 103),
+    ("listen", "unix:/\0"),
+    ("listen", "fd:"),
+    ("listen", "fd:x"),
+    ("socket_mode", "0800"),
+    ("socket_mode", "1777"),
+    ("socket_mode", "rw"),
+    ("trusted_proxy", "unix:/x"),
+    ("url", "unix:"),
     ("workers", "0"),
     ("workers", "all"),
     ("drain_delay", "-1"),
@@ -270,19 +298,16 @@ def test_every_mistake_is_named_at_once() -> None:
     assert named == ["--port", "--workers", "TENANTBASE_LOG_LEVEL"]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_loopback_is_allowed(host: str) -> None:
-    assert load({"host": host}).loopback
-
-
-def test_without_a_host_it_is_loopback() -> None:
-    assert load().host is None and load().loopback
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.com", "localhost.com"])
-def test_another_host_is_not_loopback(host: str) -> None:
-    config = load({"host": host})
-    assert config.host == host and not config.loopback
+def test_an_address_replaces_host_and_port() -> None:
+    there = TcpEndpoint("::1", 1)
+    assert load().endpoints == (TcpEndpoint(None, 8000, "--host"),)
+    assert load({"host": "a", "port": "1"}).endpoints == (TcpEndpoint("a", 1, "--host"),)
+    assert load({"listen": ("[::1]:1",)}, HOST="a", PORT="2").endpoints == (there,)
+    assert load(LISTEN="[::1]:1", HOST="a").endpoints == (there,)
+    assert load({"port": "2"}, LISTEN="[::1]:1").endpoints == (TcpEndpoint(None, 2, "--host"),)
+    for name in ("host", "port"):
+        with pytest.raises(ConfigError, match="^--listen: replaces --host and --port"):
+            load({"listen": ("[::1]:1",), name: "1"})
 
 
 def test_requests_hold_values_of_the_largest_size() -> None:

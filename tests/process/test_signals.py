@@ -169,8 +169,8 @@ class ClosedServer(AppServer):
             command, stdout=subprocess.PIPE, stderr=self._stderr, env=self._environment
         )
 
-    def _output(self, until: bytes = b"") -> bytes:
-        super()._output(until)
+    def _output(self, lines: int = 0) -> bytes:
+        super()._output(lines)
         return b""  # if standard output is open, the server reports that it is listening
 
     def serves(self) -> bool:

@@ -44,11 +44,9 @@ def health(server: AppServer) -> str:
 
 
 @pytest.fixture
-def private_directory(tmp_path: Path) -> Path:
+def private_directory(short_path: Path) -> Path:
     """The TMPDIR in which servers keep their private files."""
-    directory = tmp_path / "tmp"
-    directory.mkdir()
-    return directory
+    return short_path
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +182,7 @@ def test_a_database_that_cannot_be_closed_is_abandoned(
             assert answer.status == 503
             assert server.ask("GET", "/get-value?key=k").json["value"] == 1
             assert server.stop() == 1
-        assert f"Error: {database} was not closed in 0.5 s" in server.stderr
+        assert f"{database} was not closed in 0.5 s" in server.stderr
         assert "Traceback" not in server.stderr
         server.start()
         assert server.ask("GET", "/get-value?key=k").json["value"] in (1, 2)

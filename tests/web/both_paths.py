@@ -17,6 +17,7 @@ from tests.wire import SECONDS, Wire
 _DIFFERENT: Final = re.compile(
     rb'(?<=\nDate: )[^\r]*|(?<="id":")[^"]*|(?<="version":)\d+|(?<=ETag: ")\d+'
     rb'|(?<="created":)\w+|(?<=X-Cache: )\w+|(?<=Content-Length: )\d+|version is \d+'
+    rb"|(?<=X-Request-ID: )[0-9a-f]{32}"
 )
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 import pytest
 import pytest_asyncio
 
+from tenantbase.access import TokenScope
 from tenantbase.coherence.policy import Cache
+from tenantbase.database import Database
 from tenantbase.process.config import HEARTBEAT_SECONDS
+from tenantbase.scope import Scope
 from tenantbase.web import WebSettings
 from tests.servers import FaultProxy, MemcachedProcess
-from tests.service import Server, opened, served, web_settings
+from tests.service import Server, opened, served, service, web_settings
+
+TENANT: Final = "acme"
 
 
 class Start(Protocol):
@@ -49,27 +54,59 @@ def memcached() -> Iterator[MemcachedProcess]:
         yield process
 
 
-@pytest_asyncio.fixture(
-    scope="module", loop_scope="module", params=["cache", "no-cache", "general-path", "dying"]
-)
+class Way(NamedTuple):
+    """How a server that must give the same answers as any other is run.
+
+    Attributes:
+        memcached: ``dying``: it dies in the middle of every answer.
+        tokens: whether the database is closed, and requests are those of a tenant's token.
+    """
+
+    memcached: Literal["on", "off", "dying"] = "on"
+    fast_path: bool = True
+    tokens: bool = False
+
+
+# Every two of these choices are combined at least once.
+WAYS: Final = {
+    "cache": Way(),
+    "no-cache": Way("off"),
+    "general-path": Way(fast_path=False),
+    "dying": Way("dying"),
+    "tokens": Way(tokens=True),
+    "tokens-no-cache-general-path": Way("off", fast_path=False, tokens=True),
+    "tokens-dying-general-path": Way("dying", fast_path=False, tokens=True),
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=WAYS.values(), ids=WAYS)
 async def server(
     request: pytest.FixtureRequest,
     memcached: MemcachedProcess,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Server]:
-    """One server for all tests of a module, which use different keys.
-
-    The answers must be the same with memcached, without it, without the fast path, and with a
-    memcached that dies in the middle of every answer.
-    """
+    """One server for all tests of a module, which use different keys. The answers must be the
+    same in each way."""
+    way: Way = request.param
     database = tmp_path_factory.mktemp("server") / "x.db"
-    settings = web_settings(fast_path=request.param != "general-path")
+    settings = web_settings(fast_path=way.fast_path)
     async with FaultProxy(memcached.address) as proxy:
         await proxy.cut_after(3)
-        cached = {"no-cache": None, "dying": proxy}.get(request.param, memcached)
-        async with serve(database, settings, cached) as server:
-            server.cached = request.param in ("cache", "general-path")
-            yield server
+        cached = {"off": None, "dying": proxy}.get(way.memcached, memcached)
+        async with opened(database, cached) as cache:
+            token = await _tenants_token(service(cache, settings)) if way.tokens else None
+            async with served(cache, settings) as server:
+                server.cached = way.memcached == "on"
+                if token is not None:
+                    server.token, server.scope = token, Scope(TENANT)
+                yield server
+
+
+async def _tenants_token(database: Database) -> str:
+    """Close the database. Returns: the secret of a token of the tenant ``TENANT``."""
+    await database.put_tenant(TENANT)
+    _, secret = await database.create_token("tables", TokenScope.WRITE, TENANT)
+    return secret
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ class Row:
         given: earlier requests, which succeed.
         status, body, headers: what the answer to ``ask`` must be. A body that is bytes is compared
             as it is, any other as JSON. Only these headers are checked; None: it must be absent.
-            ``x-cache`` applies while the cache is on.
+            ``x-cache`` applies while the cache is on, and ``cache-control: no-cache`` without a token.
         then: a further request, and the JSON of its answer.
     """
 
@@ -63,6 +63,8 @@ class Row:
         for name, expected in self.headers.items():
             if name == "x-cache" and expected is not None and not server.cached:
                 expected = "BYPASS"
+            if (name, expected) == ("cache-control", "no-cache") and server.token is not None:
+                expected = "private, no-cache"
             if isinstance(expected, str):
                 expected = expected.replace("$V", version)
             assert answer.headers.get(name) == expected, (name, answer)

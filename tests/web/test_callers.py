@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from tenantbase.coherence.policy import Cache
 from tenantbase.database import Database
 from tenantbase.json_requests import SetValue
 from tenantbase.scope import DEFAULT, Scope
+from tests.servers import poll_async
 from tests.service import Server, opened, served, service, web_settings
 from tests.web.both_paths import answers, both_paths
 from tests.web.corpus import LAST
@@ -173,7 +176,7 @@ async def test_a_closed_server_asks_everybody(server: Server, database: Database
             assert answer.headers["WWW-Authenticate"] == 'Bearer realm="tenantbase"'
             refused.add(answer.body)
     assert len(refused) == 1, "one text for every reason"
-    for public in ("/health-check", "/livez", "/openapi.json", "/docs"):
+    for public in ("/health-check", "/livez", "/openapi.json", "/docs", "/"):
         assert (await server.ask("GET", public)).status == 200
     assert (await server.ask("OPTIONS", "/")).status == 204
     assert (await server.ask("GET", "/nowhere", headers=bearer(made["read"]))).status == 404
@@ -318,6 +321,40 @@ async def test_a_watch_ends_with_its_token(server: Server, database: Database, h
             elif how == "tenant deleted":
                 await database.delete_tenant("a")
             assert b"id: " in await wire.reader.read()  # to the end of the connection
+    await until(server, 401, bearer(secret))
+
+
+LONG = {
+    "list": ("GET", "/get-values", None, {}),
+    "lines": ("GET", "/v1/values", None, {"Accept": "application/x-ndjson"}),
+    "bulk": ("POST", "/get-values", json.dumps({"keys": [f"big/{n}" for n in range(16)]}), {}),
+}
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired", "tenant deleted"])
+async def test_long_answers_are_cut_with_their_token(
+    server: Server, database: Database, how: str
+) -> None:
+    """A client could take a list that ends early for the whole."""
+    await database.put_tenant("a")
+    value = msgspec.Raw(b'"%b"' % (b"x" * 1_000_000))
+    for number in range(16):  # more than the kernel's buffers take
+        await database.set(Scope("a"), SetValue(f"big/{number}", value))
+    ttl = 1.0 if how == "expired" else None
+    token, secret = await database.create_token("t", TokenScope.READ, "a", ttl=ttl)
+    await until(server, 401, {})
+    async with AsyncExitStack() as stack, asyncio.timeout(SECONDS):
+        for method, target, body, headers in LONG.values():
+            wire = await stack.enter_async_context(server.wire())
+            await wire.send(request(method, target, body, bearer(secret) | headers))
+            assert await wire.reader.readexactly(12) == b"HTTP/1.1 200"
+        assert server.lifecycle.active == len(LONG), "none has been sent to its end"
+        if how == "revoked":
+            await database.revoke_token(token.id)
+        elif how == "tenant deleted":
+            await database.delete_tenant("a")
+        # A connection whose answer was complete would stay open.
+        await poll_async(lambda: not len(server.lifecycle.connections), "they are cut")
     await until(server, 401, bearer(secret))
 
 

@@ -56,6 +56,56 @@ def test_headers_are_required_where_they_always_come() -> None:
                 assert not found[name]["required"], (operation.name, name)
 
 
+def problems(method: str, path: str, status: int) -> dict[str, Any]:
+    """The description of an operation's problems with this status; empty: there are none."""
+    reference = described(method, path)["responses"].get(str(status), {}).get("$ref", "/")
+    found: dict[str, Any] = DOCUMENT["components"]["responses"].get(
+        reference.rpartition("/")[2], {}
+    )
+    return found
+
+
+def names(problem: dict[str, Any]) -> set[str]:
+    """The types of problem in a description."""
+    return {name for content in problem["content"].values() for name in content["examples"]}
+
+
+def test_every_route_that_needs_a_token_reads_the_tenants_name() -> None:
+    public = {"/health-check", "/livez", "/openapi.json", "/docs"}
+    for operation in OPERATIONS:
+        found = described(operation.method, operation.path)
+        named = [each for each in found["parameters"] if each["name"] == "X-Tenant"]
+        unknown = problems(operation.method, operation.path, 404)
+        refused = problems(operation.method, operation.path, 401)
+        if operation.path in public:
+            assert (named, refused) == ([], {}), operation.path
+            continue
+        assert [(each["in"], each["required"]) for each in named] == [("header", False)]
+        assert "no-such-tenant" in names(unknown), operation.path
+        assert refused["headers"]["WWW-Authenticate"]["required"]
+
+
+def test_limits_that_any_request_may_meet() -> None:
+    for path, limited, rated in (
+        ("/get-value", True, True),
+        ("/v1/whoami", True, True),
+        ("/v1/tokens", True, False),
+        ("/docs", True, False),
+        ("/livez", False, False),
+    ):
+        over, rate = problems("get", path, 503), problems("get", path, 429)
+        assert (bool(over) and "over-limit" in names(over)) == limited, path
+        assert (bool(rate) and "rate-limited" in names(rate)) == rated, path
+    alone = problems("get", "/get-value", 429)["headers"]
+    assert {name: each["required"] for name, each in alone.items()} == {
+        "Retry-After": True,
+        "RateLimit-Policy": True,
+        "RateLimit": True,
+    }
+    shared = problems("post", "/set-value", 429)["headers"]
+    assert (shared["Retry-After"]["required"], shared["RateLimit"]["required"]) == (True, False)
+
+
 def test_problems_that_pass_say_when_to_try_again() -> None:
     responses = DOCUMENT["components"]["responses"]
     passing = 0

@@ -10,8 +10,10 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from itertools import product
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -30,8 +32,9 @@ from tests.wire import SECONDS, request
 
 SECRET: Final = "treasure"
 HIDDEN, NOWHERE = "elsewhere", "nonentity"  # as long as each other
+SHARED: Final = "p/shared"  # a key that both tenants have
 # Scoped by mistake, or not at all, these would be another tenant's keys.
-STRANGE: Final = ("globex/", "globex%2F", "acme/", "/", "default/", "")
+STRANGE: Final = ("globex/", "globex%2F", "acme/", "/", "../globex/", "default/", "")
 _DIFFERENT: Final = re.compile(
     rb'(?<=Date: )[^\r]*|(?<="id":")[^"]*|(?<="version":)\d+|(?<=ETag: ")\d+|(?<="expires_at":)[\d.]+'
 )
@@ -66,11 +69,15 @@ ATTACKS: Final[dict[tuple[str, str], list[Ask]]] = {
         Ask("GET", "/get-values?prefix=$K"),
         Ask("GET", "/get-values?prefix=$K&limit=1"),
         Ask("GET", "/get-values?prefix=$K", headers={"X-Tenant": "globex"}),
+        Ask("GET", "/get-values?prefix=$K&order=desc&fields=meta"),
+        Ask("GET", "/get-values?prefix=$K&start=$K&end=$Kz"),
+        Ask("GET", "/get-values?prefix=$K&delimiter=e"),
     ],
     ("post", "/get-values"): [
         Ask("POST", "/get-values", '{"keys": ["$K"]}'),
         Ask("POST", "/get-values", '{"keys": ["p/own", "$K"]}'),
         Ask("POST", "/get-values", '{"keys": ["$K"]}', {"X-Tenant": "globex"}),
+        Ask("POST", "/get-values", '{"keys": ["$K"]}', {"Cache-Control": "no-cache"}),
     ],
     ("post", "/set-values"): [
         Ask("POST", "/set-values", '{"values": [{"key": "$K", "value": 1}]}'),
@@ -83,12 +90,24 @@ ATTACKS: Final[dict[tuple[str, str], list[Ask]]] = {
     ("post", "/delete-values"): [
         Ask("POST", "/delete-values", '{"keys": ["$K"]}'),
         Ask("POST", "/delete-values", '{"keys": ["p/none", "$K"]}'),
+        Ask("POST", "/delete-values", '{"entries": [{"key": "$K", "if_version": $V}]}'),
         Ask("POST", "/delete-values", '{"prefix": "$K"}'),
         Ask("POST", "/delete-values", '{"prefix": "$K"}', {"X-Tenant": "globex"}),
     ],
     ("post", "/increment-value"): [
         Ask("POST", "/increment-value", '{"key": "$K"}'),
         Ask("POST", "/increment-value", '{"key": "$K"}', {"If-Match": '"$V"'}),
+    ],
+    ("post", "/touch-value"): [
+        Ask("POST", "/touch-value", '{"key": "$K", "ttl": 60}'),
+        Ask("POST", "/touch-value", '{"key": "$K", "expires_at": null, "if_version": $V}'),
+        Ask("POST", "/touch-value", '{"key": "$K", "ttl": 60}', {"X-Tenant": "globex"}),
+    ],
+    ("post", "/rename-value"): [
+        Ask("POST", "/rename-value", '{"key": "$K", "to": "p/moved"}'),
+        Ask("POST", "/rename-value", '{"key": "p/own", "to": "$K", "copy": true}'),
+        Ask("POST", "/rename-value", '{"key": "$K", "to": "p/moved", "if_version": $V}'),
+        Ask("POST", "/rename-value", '{"key": "$K", "to": "p/x"}', {"X-Tenant": "globex"}),
     ],
     ("put", "/v1/values/{key}"): [
         Ask("PUT", "/v1/values/$K", "1", JSON_TYPE),
@@ -111,7 +130,17 @@ ATTACKS: Final[dict[tuple[str, str], list[Ask]]] = {
     ("get", "/v1/values"): [
         Ask("GET", "/v1/values?prefix=$K"),
         Ask("GET", "/v1/values?prefix=$K&fields=key"),
+        Ask("GET", "/v1/values?prefix=$K&limit=1", headers={"Accept": "application/x-ndjson"}),
+        Ask(
+            "GET",
+            "/v1/values?prefix=$K&start=$K&end=$Kz",
+            headers={"Accept": "application/x-ndjson"},
+        ),
         Ask("GET", "/v1/values?prefix=$K", headers={"Accept": "application/x-ndjson"}),
+    ],
+    ("get", "/v1/count"): [
+        Ask("GET", "/v1/count?prefix=$K"),
+        Ask("GET", "/v1/count?prefix=$K", headers={"X-Tenant": "globex"}),
     ],
     ("get", "/v1/watch"): [
         Ask("HEAD", "/v1/watch?prefix=$K"),
@@ -127,6 +156,9 @@ ATTACKS: Final[dict[tuple[str, str], list[Ask]]] = {
         Ask("POST", "/v1/tokens", '{"name": "n", "scope": "read", "tenant": "$K"}')
     ],
     ("delete", "/v1/tokens/{id}"): [Ask("DELETE", "/v1/tokens/$K")],
+    # Turned off here, or no two answers were the same. What they show is in test_figures.py.
+    ("get", "/metrics"): [Ask("GET", "/metrics"), Ask("GET", "/metrics?tenant=$K")],
+    ("get", "/v1/stats"): [Ask("GET", "/v1/stats"), Ask("GET", "/v1/stats?prefix=$K")],
 }
 ROWS: Final = [ask for asks in ATTACKS.values() for ask in asks]
 
@@ -138,6 +170,7 @@ class Site:
         self.server = server
         self.database = database
         self.tokens: dict[str, str] = {}
+        self.ids: dict[str, str] = {}
         self.version = 0
 
     async def fill(self) -> None:
@@ -151,8 +184,11 @@ class Site:
             ("admin", TokenScope.ADMIN, None, None),
             ("metrics", TokenScope.METRICS, None, None),
         ):
-            _, self.tokens[name] = await self.database.create_token(name, scope, tenant, prefix)
+            made, self.tokens[name] = await self.database.create_token(name, scope, tenant, prefix)
+            self.ids[name] = made.id
         await self.store("acme", "p/own")
+        for tenant in ("globex", "acme"):
+            await self.store(tenant, SHARED)
         for start in ("", *STRANGE, "p/"):
             await self.store("globex", start + HIDDEN)
         await self.store("acme", "q/" + HIDDEN)
@@ -170,14 +206,15 @@ class Site:
     async def ask(self, token: str, ask: Ask, key: str = "", version: int = 0) -> bytes:
         """The whole answer, without what differs between any two, and with $K for the key."""
 
-        def filled(text: str) -> str:
-            return text.replace("$K", key).replace("$V", str(version))
+        def filled(text: str, nul: str = "") -> str:
+            return text.replace("$K", key.replace("\0", nul)).replace("$V", str(version))
 
         headers = {name: filled(value) for name, value in dict(ask.headers).items()}
         headers |= {"Authorization": f"Bearer {self.tokens[token]}", "Connection": "close"}
-        body = filled(ask.body) if isinstance(ask.body, str) else ask.body
+        target = filled(ask.target, "%00")
+        body = filled(ask.body, r"\u0000") if isinstance(ask.body, str) else ask.body
         async with asyncio.timeout(SECONDS), self.server.wire() as wire:
-            await wire.send(request(ask.method, filled(ask.target), body, headers))
+            await wire.send(request(ask.method, target, body, headers))
             answer = await wire.reader.read()
         for shown in filter(None, (key, key.replace("%2F", "/"))):
             answer = answer.replace(shown.encode(), b"$K")
@@ -195,12 +232,12 @@ def _set(key: str) -> SetValue:
     return SetValue(key, msgspec.Raw(json.dumps(SECRET).encode()))
 
 
-@pytest.fixture(params=["cached", "fast", "general"])
+@pytest.fixture(params=["cached", "fast", "general", "cached-general"])
 async def site(
     request: pytest.FixtureRequest, tmp_path: Path, memcached: MemcachedProcess
 ) -> AsyncIterator[Site]:
-    settings = web_settings(fast_path=request.param != "general")
-    cached = None if request.param == "fast" else memcached
+    settings = web_settings(fast_path="general" not in request.param)
+    cached = memcached if "cached" in request.param else None
     async with opened(tmp_path / "x.db", cached) as cache:
         async with served(cache, settings) as server:
             site = Site(server, service(cache, settings))
@@ -250,15 +287,60 @@ async def test_nothing_tells_what_is_outside_of_a_prefix(site: Site) -> None:
     assert b"HTTP/1.1 200" in await site.ask("read", Ask("GET", "/get-value?key=q/" + HIDDEN))
 
 
+async def test_a_key_with_nul_reaches_nothing(site: Site) -> None:
+    """In SQLite and in C, text may end there: no key has it."""
+    rows = [ask for ask in ROWS if "$K" in ask.target or "$K" in str(ask.body)]
+    starts = ("", "\0", "globex/", "p/")
+    for token, start in product(("write", "prefix"), starts):
+        for ask in rows:
+            hidden = await site.ask(token, ask, f"{start}{HIDDEN}\0", site.version)
+            nowhere = await site.ask(token, ask, f"{start}{NOWHERE}\0", site.version)
+            assert hidden == nowhere, (token, ask)
+            statuses = (b"HTTP/1.1 400", b"HTTP/1.1 403")
+            assert hidden.startswith(statuses[: 1 if token == "write" else 2]) or (
+                "/v1/t" in ask.target or "X-Tenant" in ask.headers
+            ), (token, ask, hidden)
+
+
+async def test_another_tenants_version_is_no_version_of_ones_own_entry(site: Site) -> None:
+    bearer = {"Authorization": f"Bearer {site.tokens['globex']}"}
+    theirs = await site.server.ask("GET", f"/get-value?key={SHARED}", headers=bearer)
+    rows = [ask for ask in ROWS if "$V" in f"{ask.target}{ask.body!r}{ask.headers}"]
+    for token in ("read", "write", "prefix"):
+        for ask in rows:
+            if "watch" in ask.target:
+                continue
+            answer = await site.ask(token, ask, SHARED, theirs.json["version"])
+            assert answer == await site.ask(token, ask, SHARED, 10**6 + 1), (token, ask)
+            status = int(answer.split()[1])
+            if ask.method in ("GET", "HEAD"):  # neither a 304 nor a part of the value
+                assert status == (412 if "If-Match" in ask.headers else 200), (token, ask)
+            else:
+                assert status == (403 if token == "read" else 412), (token, ask)
+
+
+async def test_another_tenants_token_cannot_be_revoked_or_found(site: Site) -> None:
+    answers = {
+        await site.ask(token, Ask("DELETE", f"/v1/tokens/{identifier}"), identifier)
+        for token in ("read", "write", "prefix", "metrics")
+        for identifier in (*site.ids.values(), str(uuid4()), site.ids["globex"].upper(), "x")
+    }
+    assert len(answers) == 1 and answers.pop().startswith(b"HTTP/1.1 403")
+    for name in site.tokens:
+        assert b"HTTP/1.1 200" in await site.ask(name, Ask("GET", "/v1/whoami"))
+
+
 READS: Final = {
     ("get", "/get-value"),
     ("get", "/get-values"),
     ("post", "/get-values"),
     ("get", "/v1/values/{key}"),
     ("get", "/v1/values"),
+    ("get", "/v1/count"),
     ("get", "/v1/watch"),
 }
 FOR_ALL: Final = {("get", "/v1/whoami")}
+FIGURES: Final = {("get", "/metrics"), ("get", "/v1/stats")}
 
 
 async def test_each_scope_reaches_its_routes_alone(site: Site) -> None:
@@ -275,8 +357,8 @@ async def test_each_scope_reaches_its_routes_alone(site: Site) -> None:
         administers = "/v1/t" in route[1]
         allowed = {
             "read": route in READS | FOR_ALL,
-            "write": not administers,
-            "metrics": route in FOR_ALL,
+            "write": not administers and route not in FIGURES,
+            "metrics": route in FOR_ALL | FIGURES,
             "admin": True,
         }
         for token, may in allowed.items():
@@ -285,27 +367,32 @@ async def test_each_scope_reaches_its_routes_alone(site: Site) -> None:
 
 
 async def test_another_tenants_cursor_leads_to_its_place_among_ones_own_keys(site: Site) -> None:
-    listed = await site.server.ask(
-        "GET", "/v1/values?limit=1", headers={"Authorization": f"Bearer {site.tokens['globex']}"}
-    )
-    cursor = listed.json["cursor"]
-    for token in ("read", "prefix"):
-        for target in ("/v1/values", "/get-values"):
+    bearer = {"Authorization": f"Bearer {site.tokens['globex']}"}
+    listed = await site.server.ask("GET", "/v1/values?limit=1", headers=bearer)
+    while cursor := listed.json["cursor"]:
+        for token, target in product(("read", "prefix"), ("/v1/values", "/get-values")):
             answer = await site.ask(token, Ask("GET", f"{target}?cursor={cursor}"))
+            assert answer.startswith(b"HTTP/1.1 200"), answer
             assert b'"key":"globex' not in answer and b'"key":"elsewhere' not in answer
-            assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.1 400")), answer
+        following = f"/v1/values?limit=1&cursor={cursor}"
+        listed = await site.server.ask("GET", following, headers=bearer)
 
 
+@pytest.mark.parametrize("token", ["read", "prefix"])
 @pytest.mark.parametrize("resumed", [False, True])
-async def test_a_watch_shows_nothing_of_another_tenant(site: Site, resumed: bool) -> None:
-    headers = {"Authorization": f"Bearer {site.tokens['read']}"}
+async def test_a_watch_shows_nothing_of_another_tenant(
+    site: Site, token: str, resumed: bool
+) -> None:
+    headers = {"Authorization": f"Bearer {site.tokens[token]}"}
     if resumed:
         headers["Last-Event-ID"] = str(site.version)
     async with asyncio.timeout(SECONDS), site.server.wire() as wire:
         await wire.send(request("GET", "/v1/watch", headers=headers))
         await wire.reader.readuntil(b"\r\n\r\n")
         received = await wire.reader.readuntil(b"\n\n") if not resumed else b""
-        await site.store("globex", "seen")
-        await site.store("acme", "marker")
+        for prefix in ("", "p/"):
+            await site.store("globex", prefix + "seen")
+        await site.store("acme", "q/seen" if token == "prefix" else "p/other")
+        await site.store("acme", "p/marker")
         received += await wire.reader.readuntil(b"marker")
-    assert b'"seen"' not in received and f'"{HIDDEN}"'.encode() not in received
+    assert b"seen" not in received and f'"{HIDDEN}"'.encode() not in received

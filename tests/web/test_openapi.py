@@ -89,6 +89,10 @@ CASES: list[tuple[int, str, dict[str, Any]]] = [
     (412, "GET /get-value", query(key="text") | headers(If_Match='"0"')),
     (404, "GET /get-value", query(key="absent")),
     (404, "HEAD /get-value", query(key="absent")),
+    (404, "GET /get-values", headers(X_Tenant="absent")),
+    (404, "POST /set-value", SET | headers(X_Tenant="absent")),
+    (404, "GET /v1/tokens", headers(X_Tenant="absent")),
+    (400, "GET /get-values", headers(X_Tenant="not a name")),
     (200, "GET /v1/values/{key}", TEXT),
     (200, "HEAD /v1/values/{key}", TEXT),
     (206, "GET /v1/values/{key}", HTML | headers(Range="bytes=0-1")),
@@ -229,3 +233,17 @@ def test_the_page(app_server: AppServer) -> None:
             for parameter in operation["parameters"]:
                 assert parameter["name"] in page.text
     assert "`" not in page.text
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs"])
+def test_a_description_that_a_client_has_is_not_sent_again(
+    app_server: AppServer, path: str
+) -> None:
+    first = app_server.ask("GET", path)
+    tag = first.headers["ETag"]
+    for given in (tag, f'"other", {tag}', tag.removeprefix("W/"), "*"):
+        again = app_server.ask("GET", path, headers={"If-None-Match": given})
+        assert (again.status, again.body) == (304, b"")
+        assert again.headers["ETag"] == tag and "Content-Type" not in again.headers
+    other = app_server.ask("GET", path, headers={"If-None-Match": '"other"'})
+    assert (other.status, other.body) == (200, first.body)

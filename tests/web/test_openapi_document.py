@@ -40,7 +40,7 @@ def test_every_problem_is_described() -> None:
         for name in content["examples"]
     }
     # Problem types that do not belong to an operation.
-    assert named == KINDS.keys() - {"no-such-route", "method-not-allowed"}
+    assert named == KINDS.keys() - {"method-not-allowed"}
 
 
 def test_references_resolve() -> None:

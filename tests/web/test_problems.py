@@ -11,7 +11,6 @@ import pytest
 
 from tenantbase.coherence.policy import Cache
 from tenantbase.commands import Applied, Command
-from tenantbase.entry import Entry
 from tenantbase.errors import (
     CannotOpen,
     ConditionFailed,
@@ -22,6 +21,7 @@ from tenantbase.errors import (
     TenantbaseError,
     WrongType,
 )
+from tenantbase.listing import Item, KeyRange
 from tenantbase.lookup import Lookup
 from tests.service import Server
 from tests.web.conftest import Start
@@ -170,8 +170,8 @@ class _Raising(Cache):
         return failed
 
     async def scan(
-        self, prefix: str = "", after: str = "", *, limit: int | None = None, values: bool = True
-    ) -> AsyncGenerator[tuple[list[Entry], bool], None]:
+        self, wanted: KeyRange, *, limit: int | None = None, values: bool = True
+    ) -> AsyncGenerator[tuple[list[Item], bool], None]:
         raise self.error
         yield [], False
 

@@ -1,4 +1,7 @@
-"""``tenantbase set``, ``get``, ``delete`` and ``list``: on a database file, or a server with --url."""
+"""``tenantbase set``, ``get``, ``delete``, ``touch``, ``list`` and ``count``.
+
+They work on a database file, or with --url on a server.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from tenantbase.cli.output import standard_output
 from tenantbase.entry import JSON, OCTETS, check_key, check_text, expiry, is_json
 from tenantbase.errors import CannotWrite, InvalidRequest, TenantbaseError
 from tenantbase.json_text import NotJson, check_json
+from tenantbase.listing import KeyRange
 from tenantbase.process.config import Config
 
 _OPTIONS: Final = (*WHERE, "tenant")
@@ -71,7 +75,8 @@ def set_(
 
 @command("get", *_OPTIONS)
 @click.argument("key", required=False, callback=as_given)
-def get(config: Config, key: str | None) -> None:
+@click.option("--raw", is_flag=True, help="Write the value byte for byte, without a newline.")
+def get(config: Config, key: str | None, raw: bool) -> None:
     """Print the value of KEY, prompting for it if it is missing.
 
     Adds a newline to JSON and writes other values as they are. The exit status is 1 if the key does
@@ -83,7 +88,7 @@ def get(config: Config, key: str | None) -> None:
         raise TenantbaseError(f"there is no key {key!r}")
     value, content_type = found
     with standard_output() as output:
-        output.write(value + b"\n" if is_json(content_type) else value)
+        output.write(value + b"\n" if is_json(content_type) and not raw else value)
 
 
 @command("delete", *_OPTIONS)
@@ -97,15 +102,55 @@ def delete(config: Config, key: str | None, if_version: int | None) -> None:
     run(config, lambda backend: backend.delete(key, if_version=if_version))
 
 
+@command("touch", *_OPTIONS)
+@click.argument("key", required=False, callback=as_given)
+@click.option("--ttl", type=float, metavar="SECONDS", help="Expire after this many seconds.")
+@click.option("--never", is_flag=True, help="Do not expire.")
+@click.option(
+    "--if-version", type=click.IntRange(0), metavar="N", help="Only if this is its version."
+)
+def touch(
+    config: Config, key: str | None, ttl: float | None, never: bool, if_version: int | None
+) -> None:
+    """Change when KEY expires, and nothing else, prompting for it if it is missing.
+
+    Prints the server's answer. The exit status is 1 if the key does not exist.
+    """
+    if never == (ttl is not None):
+        raise click.UsageError("give either --ttl or --never")
+    expiry(0, ttl, None)
+    key = check_key(given_or_prompted("Key", key))
+    answer = run(config, lambda backend: backend.touch(key, ttl=ttl, if_version=if_version))
+    with standard_output() as output:
+        output.write(answer + b"\n")
+
+
+@command("count", *_OPTIONS)
+@click.option("--prefix", default="", metavar="TEXT", help="Only keys with this prefix.")
+def count(config: Config, prefix: str) -> None:
+    """Print how many entries there are, and the bytes of their keys and values."""
+    check_text(prefix, "prefix")
+    entries, size = run(config, lambda backend: backend.count(prefix), read_only=True)
+    with standard_output() as output:
+        output.write(b"%d entries, %d bytes\n" % (entries, size))
+
+
 @command("list", *_OPTIONS)
 @click.option("--prefix", default="", metavar="TEXT", help="Only keys with this prefix.")
+@click.option("--start", default="", metavar="KEY", help="Only this key and those after it.")
+@click.option("--end", default="", metavar="KEY", help="Only keys before this one.")
+@click.option("--reverse", is_flag=True, help="In descending order.")
 @click.option("--limit", type=click.IntRange(1, 10_000), metavar="N", help="At most this many.")
-def list_(config: Config, prefix: str, limit: int | None) -> None:
+def list_(
+    config: Config, prefix: str, start: str, end: str, reverse: bool, limit: int | None
+) -> None:
     """Print entries as JSON, one a line, in byte order of keys."""
-    check_text(prefix, "prefix")
+    wanted = KeyRange(
+        check_text(prefix, "prefix"), check_text(start, "start"), check_text(end, "end"), reverse
+    )
 
     async def work(backend: Backend) -> None:
-        async with aclosing(backend.lines(prefix, limit)) as pieces:
+        async with aclosing(backend.lines(wanted, limit)) as pieces:
             async for piece in pieces:
                 await output.send(piece)
 

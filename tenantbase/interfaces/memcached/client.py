@@ -24,6 +24,7 @@ from aiomcache.pool import Connection, MemcachePool
 
 from tenantbase.background import keep_running
 from tenantbase.errors import CacheUnavailable
+from tenantbase.figures import CacheFailure
 from tenantbase.interfaces.cache import Item
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.protocol import (
@@ -33,6 +34,7 @@ from tenantbase.interfaces.memcached.protocol import (
     set_items,
 )
 from tenantbase.interfaces.memcached.reader import PieceReader
+from tenantbase.outage import Outage
 
 log = logging.getLogger("tenantbase.memcache")
 
@@ -69,6 +71,7 @@ class MemcacheClient:
         self._available = True
         self._pause = _FIRST_PAUSE_SECONDS
         self._probe: asyncio.Task[None] | None = None
+        self._outage = Outage(log, f"memcached at {address} is back")
 
     async def __aenter__(self) -> MemcacheClient:
         return self
@@ -130,10 +133,14 @@ class MemcacheClient:
             silence = asyncio.get_running_loop().time() - self._pool.last_heard
             if silence > self._timeout / 2:
                 self._open_breaker(error)
-            raise CacheUnavailable(f"memcached at {self._address} is too slow") from error
+            raise CacheUnavailable(
+                f"memcached at {self._address} is too slow", CacheFailure.TIMEOUT
+            ) from error
         except _FAILURES as error:
             self._open_breaker(error)
-            raise CacheUnavailable(f"memcached at {self._address} has failed") from error
+            protocol = isinstance(error, ProtocolError)
+            reason = CacheFailure.PROTOCOL if protocol else CacheFailure.CONNECTION
+            raise CacheUnavailable(f"memcached at {self._address} has failed", reason) from error
         self._pause = _FIRST_PAUSE_SECONDS
         return answer
 
@@ -150,12 +157,12 @@ class MemcacheClient:
 
     def _refuse_when_away(self) -> None:
         if not self._available:
-            raise CacheUnavailable(f"memcached at {self._address} is down")
+            raise CacheUnavailable(f"memcached at {self._address} is down", CacheFailure.DOWN)
 
     def _open_breaker(self, error: Exception) -> None:
         if self._available:
             self._available = False
-            log.warning("memcached at %s is down: %r", self._address, error)
+            self._outage.met("memcached at %s is down: %r", self._address, error)
             self._pool.drop_all()
             self._probe = keep_running(self._await_return, "probe of memcached")
 
@@ -168,10 +175,11 @@ class MemcacheClient:
             try:
                 async with asyncio.timeout(self._timeout):
                     await self._exchange(lambda conn: get_version(conn.reader, conn.writer))
-            except _FAILURES:
+            except _FAILURES as failure:
+                self._outage.met("memcached at %s is down: %r", self._address, failure)
                 continue
             self._available = True
-            log.info("memcached at %s is back", self._address)
+            self._outage.over()
 
 
 class _Pool(MemcachePool):

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from tenantbase.errors import CacheUnavailable
+from tenantbase.figures import CacheFailure
 from tenantbase.interfaces.cache import LEFT_OUT, Item
 
 LONGEST_ANSWER_BYTES = 128 << 20
@@ -107,7 +108,9 @@ async def get_items(
             missing -= len(pieces[-1])
             length += len(pieces[-1])
             if length > LONGEST_ANSWER_BYTES:
-                raise CacheUnavailable("the items asked for are too large to be read at once")
+                raise CacheUnavailable(
+                    "the items asked for are too large to be read at once", CacheFailure.TOO_LARGE
+                )
         data = b"".join(pieces)
         position, open_lines, missing = parse_items(data, found, open_lines, kept)
         kept -= position

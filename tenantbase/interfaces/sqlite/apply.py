@@ -13,6 +13,7 @@ from tenantbase.commands import (
     Delete,
     DeletePrefix,
     Increment,
+    InPlaceCommand,
     KeyCommand,
     Set,
     Sweep,
@@ -29,6 +30,7 @@ from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.access import administer
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, unavailable
+from tenantbase.interfaces.sqlite.in_place import apply_in_place
 from tenantbase.interfaces.sqlite.rows import Rows, outcome
 from tenantbase.interfaces.sqlite.sweep import delete_prefix, sweep
 from tenantbase.interfaces.sqlite.usage import Usage
@@ -148,13 +150,18 @@ def _apply_alone(
             return (delete_prefix(connection, change_log, usage, prefix, now),)
         case (Sweep(limit=limit),):
             return (sweep(connection, change_log, usage, change_log_size, limit, now, damaged),)
+        case (command,) if isinstance(command, InPlaceCommand):
+            try:
+                return (apply_in_place(connection, change_log, usage, command, now),)
+            except TenantbaseError as error:
+                return error.with_traceback(None)
         case (command,) if isinstance(command, AdminCommand):
             usage.settle()
             try:
                 return (administer(connection, change_log, command),)
             except TenantbaseError as error:
                 return error.with_traceback(None)
-    return InvalidRequest("deleting a prefix is a transaction of its own", "prefix")
+    return InvalidRequest("this command is a transaction of its own")
 
 
 def _apply_run(
@@ -198,8 +205,11 @@ def _apply_named(change_log: ChangeLog, rows: Rows, transaction: _Named) -> tupl
     for command in transaction:
         applied = outcome(command, rows.get(command.key), change_log.next_version)
         if applied.entry is not None:
-            change_log.record(EventKind.SET, command.key)
-            rows.put(command.key, applied.entry)
+            entry = applied.entry
+            change_log.record_set(
+                command.key, len(entry.value), entry.content_type, entry.expires_at
+            )
+            rows.put(command.key, entry)
         elif applied.removed:
             change_log.record(EventKind.DELETE, command.key)
             rows.put(command.key, None)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
+from typing import Final
 
 from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.queries import last_version
+
+_SET: Final = str(EventKind.SET)
+_Line = tuple[int, str, str, int | None, str | None, float | None]
 
 
 class ChangeLog:
@@ -15,7 +19,7 @@ class ChangeLog:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._first = last_version(connection) + 1
-        self._events: list[tuple[int, str, str]] = []
+        self._events: list[_Line] = []
 
     def __len__(self) -> int:
         return len(self._events)
@@ -28,14 +32,23 @@ class ChangeLog:
     @property
     def keys(self) -> Collection[str] | None:
         """Every key that changed; None means that any key may have."""
-        if any(kind == EventKind.RESET for _, kind, _ in self._events):
+        if any(event[1] == EventKind.RESET for event in self._events):
             return None
-        return {key for _, _, key in self._events}
+        return {event[2] for event in self._events}
+
+    @property
+    def value_bytes(self) -> int:
+        """The size of all values that were set."""
+        return sum([event[3] or 0 for event in self._events])
 
     def record(self, kind: EventKind, key: str) -> None:
         """Assign the next version; see ``ChangeEvent``."""
         # As a plain str: sqlite3 searches its adapters for any subclass.
-        self._events.append((self.next_version, str(kind), key))
+        self._events.append((self.next_version, str(kind), key, None, None, None))
+
+    def record_set(self, key: str, size: int, content_type: str, expires_at: float | None) -> None:
+        """Assign the next version to an entry that was set."""
+        self._events.append((self.next_version, _SET, key, size, content_type, expires_at))
 
     def take_back(self, length: int) -> None:
         """Forget all but the first ``length`` versions, whose changes were undone."""
@@ -44,7 +57,9 @@ class ChangeLog:
     def write(self) -> None:
         """Write the lines to the table."""
         if self._events:
-            self._connection.executemany("INSERT INTO changes VALUES (?, ?, ?)", self._events)
+            self._connection.executemany(
+                "INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?)", self._events
+            )
 
     def trim(self, size: int, limit: int) -> int:
         """Remove old lines, ``limit`` at most, so that ``size`` remain; returns how many.

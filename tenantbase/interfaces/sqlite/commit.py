@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Final, Never
 
-from tenantbase.commands import Delete, Removal, Set, Sweep, Transaction
+from tenantbase.commands import Delete, Removal, Sweep, Transaction
 from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
+from tenantbase.figures import CHECKPOINT_DURATION, COMMIT_DURATION, COMMIT_WRITES
 from tenantbase.interfaces.sqlite.apply import Outcome, apply, find_damage
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, error_code, unavailable
@@ -37,6 +38,9 @@ WriteLock = Callable[[], AbstractContextManager[object]]
 _CHECKPOINT_PAGES: Final = 2_000
 _PAGE_BYTES: Final = 4_096
 _MOST_PAGES: Final = 1_073_741_823  # SQLite's own limit; it ignores a higher one
+_KEPT_LOG_BYTES: Final = (
+    64 << 20
+)  # a larger log, after a long reader or write, gives its space back
 _INDEX_LOOK_SECONDS: Final = 600.0
 _MOST_DAMAGED_ROWS: Final = 10_000  # the most damaged rows remembered; with more, sweeping stops
 _PATIENCE_SECONDS: Final = 0.02  # a checkpoint's wait for readers, during which writers wait for it
@@ -65,9 +69,15 @@ class Committer:
     """
 
     def __init__(
-        self, path: str, opened: tuple[int, int], lock: WriteLock, change_log_size: int
+        self,
+        path: str,
+        opened: tuple[int, int],
+        lock: WriteLock,
+        change_log_size: int,
+        figures: memoryview,
     ) -> None:
-        self._path = path
+        self.path: Final = path
+        self._figures = figures
         self._opened = opened
         self._lock = lock
         self._change_log_size = change_log_size
@@ -99,7 +109,7 @@ class Committer:
         if self._tight:
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
             with suppress(OSError):
-                size = os.stat(self._path).st_size + self._reserve.free_bytes()
+                size = os.stat(self.path).st_size + self._reserve.free_bytes()
                 pages = max(pages, size // _PAGE_BYTES)
         connection.execute(f"PRAGMA max_page_count = {pages}")
 
@@ -111,6 +121,7 @@ class Committer:
         seqlock: Seqlock[Ticket],
     ) -> GroupResult[Ticket]:
         """See ``Store.write``."""
+        began = time.monotonic_ns()
         with ExitStack() as stack:
             try:
                 stack.enter_context(seqlock.lock())
@@ -131,6 +142,9 @@ class Committer:
                     written = self._commit_deletions(
                         connection, group, taken, written, now, seqlock
                     )
+                if written.ticket is not None:
+                    COMMIT_DURATION.add(self._figures, time.monotonic_ns() - began)
+                    COMMIT_WRITES.add(self._figures, sum(taken))
                 return written
             finally:
                 self._roll_back(connection)  # a bug of ours may have left it open
@@ -145,7 +159,9 @@ class Committer:
             with self._lock():
                 if self.trouble() is None:
                     full, self._refused_full = self._refused_full, False
-                    if full or not self._checkpoint(connection, "RESTART"):
+                    grown = self._reserve.log_size() > _KEPT_LOG_BYTES
+                    mode = "TRUNCATE" if grown else "RESTART"
+                    if full or not self._checkpoint(connection, mode):
                         self._make_room(connection)
         except OSError:
             return False  # never checkpoint without the lock
@@ -155,14 +171,14 @@ class Committer:
         """Close the connection with the lock held: closing the last one makes a checkpoint."""
         with self._lock():
             connection.close()
-            if not os.path.exists(f"{os.path.realpath(self._path)}-wal"):
+            if not os.path.exists(f"{os.path.realpath(self.path)}-wal"):
                 self._reserve.remove()  # it was the last one
 
     def trouble(self) -> str | None:
         """Why no write can be accepted now, in one sentence; None if one can."""
         if self.failure is None:
             try:
-                replaced = identity(self._path) != self._opened
+                replaced = identity(self.path) != self._opened
             except FileNotFoundError:
                 replaced = True
             except OSError:
@@ -286,7 +302,7 @@ class Committer:
             return self._refused(taken, error)
         if ticket is not None:
             seqlock.commit(ticket)
-        self._pages += rows + _value_bytes(transactions) // _PAGE_BYTES
+        self._pages += rows + change_log.value_bytes // _PAGE_BYTES
         return GroupResult(outcomes, ticket)
 
     def _rebuild_index(self, connection: sqlite3.Connection, seqlock: Seqlock[Ticket]) -> None:
@@ -330,6 +346,7 @@ class Committer:
         Returns:
             False if the disk is too full for it.
         """
+        began = time.monotonic_ns()
         try:
             with busy_timeout(connection, _PATIENCE_SECONDS):
                 _, logged, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
@@ -338,6 +355,8 @@ class Committer:
             if not _is_definite(error):
                 self.failure = "the disk failed while the database was written"
             return not isinstance(unavailable(error, ""), StoreFull)
+        finally:
+            CHECKPOINT_DURATION.add(self._figures, time.monotonic_ns() - began)
         # If a reader was too slow, part of the log is left, and the next attempt comes earlier.
         self._pages = min(logged - copied, self._checkpoint_pages // 2)
         return True
@@ -372,12 +391,6 @@ def _is_definite(error: Exception) -> bool:
 
 def _only_deletes(transaction: Transaction) -> bool:
     return all(isinstance(command, Removal) for command in transaction)
-
-
-def _value_bytes(transactions: Sequence[Transaction]) -> int:
-    return sum(
-        len(command.value) for each in transactions for command in each if isinstance(command, Set)
-    )
 
 
 def _none_made(taken: Sequence[bool], kind: type[StoreError], text: str) -> GroupResult[Never]:

@@ -30,11 +30,11 @@ from tenantbase.interfaces.sqlite.queries import (
     DELETED,
     key_batches,
     last_version,
-    prefix_range,
     snapshot,
 )
 from tenantbase.interfaces.sqlite.salvage import SET_ASIDE
 from tenantbase.interfaces.sqlite.schema import SECRET_BYTES
+from tenantbase.listing import prefix_range
 
 _STEP_ROWS: Final = 500
 _STEP_BYTES: Final = 1 << 20  # of values; a step takes a few milliseconds
@@ -257,7 +257,9 @@ class _Copying:
                 marks = ", ".join("?" * len(row))
                 self._target.execute(f'INSERT INTO "{name}" VALUES ({marks})', row)
         last = "SELECT * FROM changes ORDER BY version DESC LIMIT 1"
-        self._target.executemany("INSERT INTO changes VALUES (?, ?, ?)", self._source.execute(last))
+        line = self._source.execute(last).fetchone()  # its columns depend on the schema
+        marks = ", ".join("?" * len(line))
+        self._target.execute(f"INSERT INTO changes VALUES ({marks})", line)
 
     def _write(self, rows: Sequence[Sequence[object]], size: int) -> None:
         self._target.executemany(self._put, rows)

@@ -9,7 +9,7 @@ interface (https://sqlite.org/c3ref/blob_open.html) fills them in, in the same t
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Final
 
 LARGE_BYTES: Final = 4 << 20
@@ -25,17 +25,16 @@ _VALUE_AT: Final = 4
 _CREATED_AT: Final = 5
 
 
-def write_rows(connection: sqlite3.Connection, statement: str, rows: Iterable[Any]) -> None:
+def write_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[Any]) -> None:
     """Insert or update rows of ``entries``, within a transaction.
 
     Args:
         statement: with ``{}`` in place of the value's parameter.
         rows: parameters: the fifth is the value, the sixth the row's ``created``.
     """
-    small: list[Any] = []
-    large: list[Any] = []
-    for row in rows:
-        (large if len(row[_VALUE_AT]) > LARGE_BYTES else small).append(row)
+    small = rows
+    if large := [row for row in rows if len(row[_VALUE_AT]) > LARGE_BYTES]:
+        small = [row for row in rows if len(row[_VALUE_AT]) <= LARGE_BYTES]
     if small:
         connection.executemany(statement.format("?"), small)
     for row in large:

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from typing import Final
 
 from tenantbase.access import Access
-from tenantbase.entry import Entry
 from tenantbase.errors import StoreError
 from tenantbase.interfaces.sqlite import queries as sql_queries
 from tenantbase.interfaces.sqlite.access import read_access
 from tenantbase.interfaces.sqlite.open_read_only import open_readonly
+from tenantbase.listing import Item, KeyRange, place_of
 from tenantbase.lookup import CacheStatus, Lookup
+from tenantbase.scope import ScopedKey
 
 _SCAN_ENTRIES: Final = 1000
 _SCAN_BYTES: Final = 4 << 20
@@ -41,24 +42,33 @@ class ReadOnly:
 
     async def scan(
         self,
-        prefix: str = "",
-        after: str = "",
+        wanted: KeyRange,
         *,
         limit: int | None = None,
         values: bool = True,
-    ) -> AsyncIterator[tuple[list[Entry], bool]]:
-        """Entries in byte order of keys; as ``Cache.scan``."""
+    ) -> AsyncIterator[tuple[list[Item], bool]]:
+        """The items of a range; as ``Cache.scan``."""
         more = True
+        piece: list[Item]
         while more and (limit is None or limit > 0):
             size = _SCAN_ENTRIES if limit is None else min(limit, _SCAN_ENTRIES)
-            piece, more = sql_queries.scan(
-                self._connection, prefix, after, size, _SCAN_BYTES if values else None, self.now()
-            )
+            if values:
+                found, more = sql_queries.scan(
+                    self._connection, wanted, size, _SCAN_BYTES, self.now()
+                )
+                piece = list(found)
+            else:
+                described, more = sql_queries.scan_meta(self._connection, wanted, size, self.now())
+                piece = list(described)
             if limit is not None:
                 limit -= len(piece)
             if piece:
-                after = piece[-1].key
+                wanted = wanted.after(place_of(piece[-1]))
             yield piece, more
+
+    async def count(self, wanted: KeyRange, limit: int) -> tuple[int, int, ScopedKey | None]:
+        """Count the first entries of a range; as ``Cache.count``."""
+        return sql_queries.count(self._connection, wanted, limit, self.now())
 
     async def access(self, known: int | None) -> Access | None:
         """Tenants and tokens; as ``Cache.access``."""

@@ -56,7 +56,10 @@ def begin_again(connection: sqlite3.Connection, above: int) -> int:
     connection.execute("BEGIN")
     connection.execute("UPDATE state SET secret = ?", (secrets.token_bytes(SECRET_BYTES),))
     connection.execute("DELETE FROM changes")
-    connection.execute("INSERT INTO changes VALUES (?, ?, '')", (version, str(EventKind.RESET)))
+    connection.execute(
+        "INSERT INTO changes (version, kind, key) VALUES (?, ?, '')",
+        (version, str(EventKind.RESET)),
+    )
     connection.execute("COMMIT")
     return version
 

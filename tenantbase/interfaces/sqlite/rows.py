@@ -26,7 +26,7 @@ _INTEGER: Final = re.compile(rb"-?(?:0|[1-9][0-9]*)")
 _WHITESPACE: Final = b" \t\n\r"  # what JSON allows around a value (RFC 8259, section 2)
 
 _LOOK_UP: Final = (
-    f"SELECT created, {STATE}, length(value), key, {{}}, content_type, id, version, expires_at"
+    f"SELECT key, {{}}, content_type, id, version, expires_at, created, {STATE}, length(value)"
     " FROM entries WHERE key IN ({})"
 )
 _INSERT: Final = """
@@ -40,6 +40,8 @@ _UPDATE: Final = """
 _DELETE: Final = "DELETE FROM entries WHERE created = ?"
 # A deleted prefix that covers only this row, with the row's own version, which no other line has.
 _HIDE: Final = "INSERT INTO deleted_prefixes VALUES (?, ?, ?)"
+
+_Changes = Mapping[str, Entry | None]  # by key; None: deleted
 
 
 class Rows:
@@ -77,15 +79,18 @@ class Rows:
         others = sorted({command.key for command in commands} - counters)
         self._tenants: dict[str, TenantUsage] = {}
         self.missing_tenants: set[str] = set()
-        for name in tenants_of(others) | tenants_of(ordered):
+        names = tenants_of(others)
+        if ordered:
+            names |= tenants_of(ordered)
+        limited = False
+        for name in names:
             tenant = usage.of(name)
             if tenant is None:
                 self.missing_tenants.add(name)
             else:
                 self._tenants[name] = tenant
-        self._only = None
-        if len(self._tenants) == 1 and not self.missing_tenants:
-            (self._only,) = self._tenants.values()
+                limited = limited or tenant.limited
+        self._limited = limited
         self._look_up(ordered, "value")
         # A value that is not needed may be large, and is left where it is.
         self._look_up(others, "x''")
@@ -93,12 +98,13 @@ class Rows:
     def _look_up(self, keys: Sequence[str], value: str) -> None:
         for marks, batch in key_batches(keys):
             query = _LOOK_UP.format(value, marks)
-            for created, state, size, *row in self._connection.execute(query, (self._now, *batch)):
-                key = row[0]
+            for row in self._connection.execute(query, (self._now, *batch)):
+                # Spelled out: unpacking the first six with a star makes a list for each row.
+                key, found, content_type, id_, version, expires_at, created, state, size = row
                 if state is not None:
                     self._sizes[key] = size
                 if state:
-                    self._entries[key] = Entry(*row)
+                    self._entries[key] = Entry(key, found, content_type, id_, version, expires_at)
                     self._created[key] = created
                 else:
                     self._dead[key] = created
@@ -130,42 +136,46 @@ class Rows:
         Raises:
             QuotaExceeded: it would take a tenant over a limit; nothing is counted or kept.
         """
-        tenant = self._only
-        if tenant is not None:
-            entries, size = self._growth(tenant, self._pending)
-            tenant.entries += entries
-            tenant.bytes += size
-        else:
-            self._count_shares()
+        if self._limited:
+            self._count(self._pending, self._accepted)
         self._accepted.update(self._pending)
         self._pending.clear()
 
-    def _count_shares(self) -> None:
-        """Count a transaction that may concern several tenants, or none."""
+    def _count(self, changes: _Changes, accepted: _Changes) -> None:
+        """Count changes to rows that ``accepted`` has already changed.
+
+        Raises QuotaExceeded.
+        """
+        if len(self._tenants) == 1:  # nearly always
+            (tenant,) = self._tenants.values()
+            entries, size = self._growth(tenant, changes, accepted)
+            tenant.entries += entries
+            tenant.bytes += size
+            return
         shares: dict[str, dict[str, Entry | None]] = {}
-        for key, entry in self._pending.items():
+        for key, entry in changes.items():
             shares.setdefault(tenant_of(key), {})[key] = entry
         grown = [
-            (self._tenants[name], self._growth(self._tenants[name], share))
+            (self._tenants[name], self._growth(self._tenants[name], share, accepted))
             for name, share in shares.items()
         ]
         for tenant, (entries, size) in grown:
             tenant.entries += entries
             tenant.bytes += size
 
-    def _growth(self, tenant: TenantUsage, share: Mapping[str, Entry | None]) -> tuple[int, int]:
+    def _growth(self, tenant: TenantUsage, share: _Changes, accepted: _Changes) -> tuple[int, int]:
         """By how many entries and bytes the tenant's rows that count grow with these changes.
 
         Raises QuotaExceeded.
         """
-        accepted = self._accepted
+        sizes = self._sizes
         entries = size = 0
         for key, entry in share.items():
             if key in accepted:
                 last = accepted[key]
                 before = None if last is None else len(last.value)
             else:
-                before = self._sizes.get(key)
+                before = sizes.get(key)
             if entry is not None:
                 size += len(entry.value)
                 if before is None:
@@ -180,9 +190,7 @@ class Rows:
             self._check_limits(tenant, share, tenant.entries + entries, tenant.bytes + size)
         return entries, size
 
-    def _check_limits(
-        self, tenant: TenantUsage, share: Mapping[str, Entry | None], entries: int, size: int
-    ) -> None:
+    def _check_limits(self, tenant: TenantUsage, share: _Changes, entries: int, size: int) -> None:
         """Refuse a transaction that takes a tenant over a limit.
 
         Exact, but most pass by what they count, ``entries`` and bytes, which includes rows that
@@ -202,9 +210,7 @@ class Rows:
             if size - absent > (allowed := cast("int", tenant.max_bytes)):
                 raise QuotaExceeded("max_bytes", allowed)
 
-    def _living_growth(
-        self, tenant: TenantUsage, share: Mapping[str, Entry | None]
-    ) -> tuple[int, int]:
+    def _living_growth(self, tenant: TenantUsage, share: _Changes) -> tuple[int, int]:
         """As ``_growth``, of what readers see."""
         entries = size = 0
         for key, entry in share.items():
@@ -243,7 +249,9 @@ class Rows:
         self._pending.clear()
 
     def write(self) -> None:
-        """Write the last state of every key that was changed."""
+        """Write the last state of every key that was changed, and count what is not counted yet."""
+        if not self._limited:  # no transaction had to be counted by itself
+            self._count(self._accepted, {})
         deleted, updated, inserted, hidden = [], [], [], []
         for key, entry in self._accepted.items():
             created = self._created.get(key)
@@ -265,8 +273,10 @@ class Rows:
                 deleted.append((self._dead[key],))
         if deleted:
             self._connection.executemany(_DELETE, deleted)
-        write_rows(self._connection, _UPDATE, updated)
-        write_rows(self._connection, _INSERT, inserted)
+        if updated:
+            write_rows(self._connection, _UPDATE, updated)
+        if inserted:
+            write_rows(self._connection, _INSERT, inserted)
         if hidden:
             self._connection.executemany(_HIDE, hidden)
 
@@ -278,6 +288,8 @@ def outcome(command: KeyCommand, before: Entry | None, version: int) -> Applied:
     content_type, expires_at = JSON, command.expires_at
     if isinstance(command, Set):
         value, content_type = command.value, command.content_type
+        if command.keep_expiry and before is not None:
+            expires_at = before.expires_at
     elif before is None:
         value = _sum(command.initial, command.by)
     else:

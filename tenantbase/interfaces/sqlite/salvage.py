@@ -11,6 +11,8 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
+from tenantbase.withheld import Withheld
+
 log = logging.getLogger("tenantbase")
 
 SET_ASIDE: Final = "entries_of_schema_1"
@@ -70,7 +72,7 @@ def set_aside_entries(connection: sqlite3.Connection, copy: str, sound: Sound) -
         " (%s%s); the table %s keeps what there was",
         len(sound.rows),
         len(sound.lost),
-        named or "none",
+        Withheld(named) if named else "none",
         ", ..." if len(sound.lost) > _MOST_NAMED else "",
         SET_ASIDE,
     )

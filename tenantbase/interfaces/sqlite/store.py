@@ -9,18 +9,23 @@ in ``apply.py``, committing and its failures in ``commit.py``, opening and the s
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from time import monotonic_ns
 from typing import Final, Self, TypeVar, TypeVarTuple
+
+from msgspec.structs import replace
 
 from tenantbase.access import Access
 from tenantbase.entry import Entry
 from tenantbase.errors import CannotOpen, StoreError, StoreUnavailable
 from tenantbase.events import ChangeEvent
+from tenantbase.figures import private_cells
 from tenantbase.interfaces.sqlite import queries as sql_queries
 from tenantbase.interfaces.sqlite import schema as sql_schema
 from tenantbase.interfaces.sqlite.access import read_access
@@ -29,9 +34,14 @@ from tenantbase.interfaces.sqlite.connection import Connection
 from tenantbase.interfaces.sqlite.driver_errors import unavailable
 from tenantbase.interfaces.sqlite.readers import NO_ANSWER, Readers
 from tenantbase.interfaces.sqlite.recovery import WalMark
-from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
+from tenantbase.interfaces.sqlite.sizes import size_of, troubles_of
+from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, StoreSize, Ticket
 from tenantbase.lanes import LaneOf, one_lane
+from tenantbase.listing import EntryMeta, Folded, KeyRange
+from tenantbase.scope import ScopedKey
 from tenantbase.troubles import Trouble, Troubles
+
+log = logging.getLogger("tenantbase")
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
@@ -62,6 +72,7 @@ class SqliteStore:
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[object]] = set()
         self._closed = False
+        self._failed = False  # no more writes are taken, and the log says so
 
     @classmethod
     async def open(
@@ -75,6 +86,7 @@ class SqliteStore:
         busy_timeout: float = 5.0,
         read_timeout: float = 5.0,
         lane_of: LaneOf = one_lane,
+        figures: memoryview | None = None,
     ) -> Self:
         """Open the database, creating or upgrading it as needed.
 
@@ -87,6 +99,7 @@ class SqliteStore:
             busy_timeout: seconds to wait for a foreign program's lock.
             read_timeout: seconds that a read may take.
             lane_of: gives the lane in which a listing waits, from its prefix.
+            figures: where commits are counted (``figures.py``).
 
         Raises:
             CannotOpen: one line that names the file and says why.
@@ -101,6 +114,7 @@ class SqliteStore:
                 busy_timeout,
                 read_timeout,
                 lane_of,
+                private_cells() if figures is None else figures,
             )
         )
         try:
@@ -123,6 +137,7 @@ class SqliteStore:
         busy_timeout: float,
         read_timeout: float,
         lane_of: LaneOf,
+        figures: memoryview,
     ) -> Self:
         made: tuple[Committer, bytes] | None = None
 
@@ -131,7 +146,7 @@ class SqliteStore:
             try:
                 with lock():
                     opened = sql_schema.open_writer(path, busy_timeout, mark)
-                    committer = Committer(path, opened.identity, lock, change_log_size)
+                    committer = Committer(path, opened.identity, lock, change_log_size, figures)
                     committer.keep_room(opened.connection)
             except OSError as error:
                 raise CannotOpen(f"cannot lock {path}: {error.strerror}") from error
@@ -176,16 +191,22 @@ class SqliteStore:
         return results
 
     async def scan(
-        self, prefix: str, after: str, limit: int, max_bytes: int, now: float
-    ) -> tuple[list[Entry], bool]:
-        lane = self._lane_of(prefix)
-        return await self._read(sql_queries.scan, prefix, after, limit, max_bytes, now, lane=lane)
+        self, wanted: KeyRange, limit: int, max_bytes: int, now: float
+    ) -> tuple[list[Entry | Folded], bool]:
+        lane = self._lane_of(wanted.prefix)
+        return await self._read(sql_queries.scan, wanted, limit, max_bytes, now, lane=lane)
 
-    async def scan_keys(
-        self, prefix: str, after: str, limit: int, now: float
-    ) -> tuple[list[Entry], bool]:
-        lane = self._lane_of(prefix)
-        return await self._read(sql_queries.scan, prefix, after, limit, None, now, lane=lane)
+    async def scan_meta(
+        self, wanted: KeyRange, limit: int, now: float
+    ) -> tuple[list[EntryMeta | Folded], bool]:
+        lane = self._lane_of(wanted.prefix)
+        return await self._read(sql_queries.scan_meta, wanted, limit, now, lane=lane)
+
+    async def count(
+        self, wanted: KeyRange, limit: int, now: float
+    ) -> tuple[int, int, ScopedKey | None]:
+        lane = self._lane_of(wanted.prefix)
+        return await self._read(sql_queries.count, wanted, limit, now, lane=lane)
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         return await self._read(sql_queries.changes, after, limit)
@@ -195,6 +216,18 @@ class SqliteStore:
 
     async def access(self, known: int | None) -> Access | None:
         return await self._read(read_access, known)
+
+    async def size(self) -> StoreSize:
+        size = await self._read(size_of, self._committer.path)
+        for trouble, detail in troubles_of(size, self._committer.path).items():
+            if detail is None:
+                self._troubles.over(trouble)
+            else:
+                self._troubles.met(trouble, detail)
+                if trouble is Trouble.LOG_GROWS and not self._closed:
+                    # There may be no further write, whose checkpoint would end it.
+                    self._start(self._checkpoint(anyway=True))
+        return size
 
     async def check(self) -> None:
         try:
@@ -263,7 +296,9 @@ class SqliteStore:
     async def _write(
         self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
     ) -> GroupResult[Ticket]:
+        began = monotonic_ns() if self._writing.locked() else 0  # a checkpoint is being made
         async with self._writing:
+            waited = monotonic_ns() - began if began else 0
             if self._closed:
                 return GroupResult([StoreUnavailable(_CLOSED) for _ in group], None)
             written = await self._writer.run(
@@ -272,14 +307,17 @@ class SqliteStore:
         for outcome in written.outcomes:
             if isinstance(outcome, StoreError):
                 self._notice(outcome)
+        if self._committer.failure is not None and not self._failed:
+            self._failed = True
+            log.critical("%s; the service must be started again", self._committer.failure)
         if self._committer.wants_checkpoint:
             # After the answer, because it takes some fsyncs. The next write waits for it.
             self._start(self._checkpoint())
-        return written
+        return replace(written, waited=waited) if waited else written
 
-    async def _checkpoint(self) -> None:
+    async def _checkpoint(self, *, anyway: bool = False) -> None:
         async with self._writing:
-            if not self._closed and self._committer.wants_checkpoint:
+            if not self._closed and (anyway or self._committer.wants_checkpoint):
                 await self._writer.run(self._committer.checkpoint)
 
     async def _close(self) -> None:

@@ -15,8 +15,9 @@ from tenantbase.commands import Applied
 from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row
-from tenantbase.interfaces.sqlite.queries import ALIVE, DELETED, prefix_range
+from tenantbase.interfaces.sqlite.queries import ALIVE, DELETED
 from tenantbase.interfaces.sqlite.usage import Usage, rows_under
+from tenantbase.listing import prefix_range
 from tenantbase.scope import Scope, tenant_of
 
 # A prefix with no more keys than this has them deleted one by one, each with a line in the change
@@ -95,10 +96,10 @@ def sweep(
     Args:
         damaged: rows, by ``created``, that cannot be removed and are passed over.
     """
-    removed = _remove_expired(connection, change_log, usage, limit, now, damaged)
+    expired = removed = _remove_expired(connection, change_log, usage, limit, now, damaged)
     removed += _remove_deleted(connection, limit - removed, damaged)
     removed += change_log.trim(change_log_size, limit - removed)
-    return Applied(removed=removed)
+    return Applied(removed=removed, expired=expired)
 
 
 def find_damaged(

@@ -11,8 +11,9 @@ from __future__ import annotations
 import sqlite3
 from typing import Final, NamedTuple
 
-from tenantbase.interfaces.sqlite.queries import DELETED, prefix_range, snapshot
-from tenantbase.scope import Scope
+from tenantbase.interfaces.sqlite.queries import DELETED, snapshot
+from tenantbase.listing import prefix_range
+from tenantbase.scope import Scope, start_bytes
 
 _TENANT: Final = "SELECT entries, bytes, max_entries, max_bytes FROM tenants WHERE name = ?"
 _UPDATE: Final = "UPDATE tenants SET entries = ?, bytes = ? WHERE name = ?"
@@ -63,7 +64,7 @@ class TenantUsage:
         self.max_bytes = max_bytes
         self.limited = max_entries is not None or max_bytes is not None
         self._stored = entries, bytes
-        self._start_bytes = len(Scope(name).start)
+        self._start_bytes = start_bytes(name)
 
     @property
     def changed(self) -> bool:
@@ -89,10 +90,12 @@ class Usage:
 
     def of(self, name: str) -> TenantUsage | None:
         """The usage of a tenant; None: there is no such tenant."""
-        if name not in self._tenants:
+        try:
+            return self._tenants[name]
+        except KeyError:
             row = self._connection.execute(_TENANT, (name,)).fetchone()
-            self._tenants[name] = None if row is None else TenantUsage(name, *row)
-        return self._tenants[name]
+            found = self._tenants[name] = None if row is None else TenantUsage(name, *row)
+            return found
 
     def settle(self) -> None:
         """Store what has changed, and forget: the table may be changed now."""
@@ -115,7 +118,7 @@ def expired_rows(connection: sqlite3.Connection, tenant: str, now: float) -> tup
 
 def _plain(row: tuple[int, int], tenant: str) -> tuple[int, int]:
     entries, size = row
-    return entries, size - entries * len(Scope(tenant).start)
+    return entries, size - entries * start_bytes(tenant)
 
 
 class Mismatch(NamedTuple):

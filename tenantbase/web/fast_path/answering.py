@@ -14,6 +14,7 @@ from tenantbase.errors import Forbidden, InvalidRequest, RateLimited
 from tenantbase.json_requests import SET_VALUE as SET_BODY
 from tenantbase.json_text import parse
 from tenantbase.lookup import Lookup
+from tenantbase.request_context import RequestContext
 from tenantbase.web.answer import Answer
 from tenantbase.web.caller import Credentials
 from tenantbase.web.fast_path.parser import GET_VALUE, HEALTH, RAW_VALUE, SET_VALUE, Request
@@ -27,7 +28,10 @@ from tenantbase.web.transport.unread import SMALL_ANSWER_BYTES, Unread
 class Asker(Protocol):
     """The connection of a plain request, which has one request in flight at a time."""
 
-    def end(self, data: bytes, closes: bool = False) -> None:
+    context: RequestContext | None
+    """The name of the request, once it has one."""
+
+    def end(self, data: bytes, status: int, closes: bool = False) -> None:
         """Send the answer; ``closes``: the connection ends with it."""
 
     def hand_on(self) -> None:
@@ -68,8 +72,8 @@ class PlainAnswers:
         if caller is None:
             return False
         if caller.bucket is not None and (wait := caller.bucket.take()):
-            limited = error_answer(RateLimited(caller.bucket.rate, wait))
-            asyncio.get_running_loop().call_soon(self._send, asker, credentials, limited)
+            limited = RateLimited(caller.bucket.rate, wait)
+            asyncio.get_running_loop().call_soon(self._refuse, asker, credentials, limited)
             return True
         scope = caller.scope
         try:
@@ -102,7 +106,7 @@ class PlainAnswers:
         self, asker: Asker, credentials: Credentials, key: str, result: Lookup | Exception
     ) -> None:
         if isinstance(result, Exception):
-            self._send(asker, credentials, error_answer(result))
+            self._refuse(asker, credentials, result)
         elif result.entry is None:
             self._send(asker, credentials, entry_answer(key, result))
         elif len(result.entry.value) > SMALL_ANSWER_BYTES and self._waits(result.entry.value):
@@ -110,11 +114,11 @@ class PlainAnswers:
             asker.hand_on()
         else:
             private = credentials.private
-            asker.end(self._writer.entry(key, result.entry, result.cache_status, private))
+            asker.end(self._writer.entry(key, result.entry, result.cache_status, private), 200)
 
     def _got_raw(self, asker: Asker, credentials: Credentials, result: Lookup | Exception) -> None:
         if isinstance(result, Exception):
-            self._send(asker, credentials, error_answer(result))
+            self._refuse(asker, credentials, result)
         else:
             self._send(asker, credentials, raw_answer(result))
 
@@ -122,27 +126,33 @@ class PlainAnswers:
         self, asker: Asker, credentials: Credentials, key: str, result: Applied | BaseException
     ) -> None:
         if isinstance(result, BaseException):
-            self._send(asker, credentials, error_answer(result))
+            self._refuse(asker, credentials, result)
         else:
-            asker.end(self._writer.written(key, result, credentials.private))
+            asker.end(self._writer.written(key, result, credentials.private), 200)
 
     def _deleted(
         self, asker: Asker, credentials: Credentials, result: Applied | BaseException
     ) -> None:
-        answer = error_answer(result) if isinstance(result, BaseException) else deleted()
-        self._send(asker, credentials, answer)
+        if isinstance(result, BaseException):
+            self._refuse(asker, credentials, result)
+        else:
+            self._send(asker, credentials, deleted())
 
     def _got_health(self, asker: Asker, state: asyncio.Future[Answer]) -> None:
         error = state.exception()
         answer = state.result() if error is None else error_answer(error)
-        asker.end(self._writer.answer(answer), answer.closes)
+        asker.end(self._writer.answer(answer), answer.status, answer.closes)
+
+    def _refuse(self, asker: Asker, credentials: Credentials, error: BaseException) -> None:
+        context = asker.context = asker.context or RequestContext()  # the answer has the log's id
+        self._send(asker, credentials, error_answer(error, context))
 
     def _send(self, asker: Asker, credentials: Credentials, answer: Answer) -> None:
         body = answer.body
         if isinstance(body, bytes) and (len(body) <= SMALL_ANSWER_BYTES or not self._waits(body)):
             if credentials.private:
                 make_private(answer.headers)
-            asker.end(self._writer.answer(answer), answer.closes)
+            asker.end(self._writer.answer(answer), answer.status, answer.closes)
         else:
             _uncount(credentials)
             asker.hand_on()

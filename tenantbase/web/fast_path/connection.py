@@ -9,15 +9,15 @@ its end does not arrive in time, aiohttp gets the connection permanently, and ap
 from __future__ import annotations
 
 import asyncio
-import logging
-import re
 from collections.abc import Callable, Mapping
+from time import monotonic_ns
 from typing import Final, cast
 
 from aiohttp import hdrs
 
 from tenantbase.database import Database
 from tenantbase.documents import PIECE_BYTES
+from tenantbase.request_context import RequestContext
 from tenantbase.web.caller import X_TENANT, Callers, Credentials
 from tenantbase.web.fast_path.answering import PlainAnswers
 from tenantbase.web.fast_path.framing import frame
@@ -26,28 +26,28 @@ from tenantbase.web.fast_path.parser import (
     GENERAL,
     HEALTH,
     INCOMPLETE,
+    ROUTES,
     Other,
     Request,
     RequestParser,
+    Route,
+    context_in,
 )
+from tenantbase.web.fast_path.tending import OpenConnections
 from tenantbase.web.fast_path.writer import ResponseWriter
 from tenantbase.web.forwarding import X_FORWARDED_PROTO
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.health import Health
 from tenantbase.web.lifecycle import Lifecycle
-from tenantbase.web.problems import HttpError, error_answer
+from tenantbase.web.naming import with_id
+from tenantbase.web.observer import CLIENT_GONE, Observer
+from tenantbase.web.problems import HttpError, OverLimit, error_answer
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.budget import Budget
 from tenantbase.web.transport.unread import Share
 
-log = logging.getLogger("tenantbase.web")
-
 # With more unprocessed bytes than this, a connection is not read.
 _MAX_AHEAD_BYTES: Final = 1 << 16
-_PATIENCE_SECONDS: Final = 1.0  # timeout of an incomplete request; then aiohttp gets the connection
-_CLOSE_POLL_SECONDS: Final = 0.01
-# In the head of a plain request, which is printable ASCII.
-_FORWARDED_FOR: Final = re.compile(rb"\r\nX-Forwarded-For:[ \t]*+([\x20-\x7e]*)", re.IGNORECASE)
 
 
 class FastPath:
@@ -55,6 +55,7 @@ class FastPath:
 
     Args:
         general: makes aiohttp's protocol; the argument says whether the connection is only lent.
+        observer: told of each request answered here; None: nothing wants to know.
     """
 
     def __init__(
@@ -67,12 +68,18 @@ class FastPath:
         health: Health,
         budget: Budget,
         general: Callable[[bool], asyncio.Protocol],
+        observer: Observer | None,
     ) -> None:
         self.settings = settings
+        self.observer = observer
+        if observer is not None:
+            series = observer.requests.series
+            self.series = {route: series(route.method, route.template) for route in ROUTES}
+            self.unparsed = series("")
         self.lifecycle = lifecycle
         self.general = general
         self.unread = lifecycle.connections.unread
-        self.connections: set[FastConnection] = set()
+        self.connections: Final = OpenConnections()
         self._guard = guard
         self._callers = callers
         # The checks of a request's head run once for each block of header fields, not for each
@@ -87,13 +94,9 @@ class FastPath:
         """A protocol for a new connection."""
         return FastConnection(self)
 
-    def no_room(self) -> bytes:
-        """The answer to a request for whose body there is no room."""
-        return self._writer.answer(error_answer(self.budget.exceeded()))
-
-    def overloaded(self) -> bytes:
-        """The answer to a request beyond the limit of those in flight."""
-        return self._writer.answer(error_answer(self.lifecycle.overloaded()))
+    def refusal(self, error: OverLimit) -> bytes:
+        """The answer to a request beyond a limit."""
+        return self._writer.answer(error_answer(error))
 
     def name_client(self, transport: asyncio.Transport, asked: bytes) -> None:
         """Note for the log which client a trusted proxy's request comes from.
@@ -101,10 +104,8 @@ class FastPath:
         Only for a connection that takes its answer slowly: the log names no other.
         """
         proxies = self._guard.proxies
-        if proxies and proxies.trusts(transport):
-            client = proxies.client([each.decode() for each in _FORWARDED_FOR.findall(asked)])
-            if client is not None:
-                self.lifecycle.connections.forwarded(transport, client)
+        if proxies.trusts(transport) and (client := proxies.client_in(asked)) is not None:
+            self.lifecycle.connections.forwarded(transport, client)
 
     def _judge(self, headers: Mapping[str, str]) -> Credentials | None:
         try:
@@ -117,35 +118,6 @@ class FastPath:
             return None  # pages of allowed origins need CORS headers, which aiohttp's path adds
         return Credentials(self._callers, headers.get(hdrs.AUTHORIZATION), headers.get(X_TENANT))
 
-    async def watch(self) -> None:
-        """Look after idle and slow connections. Runs until cancelled."""
-        while True:
-            await asyncio.sleep(_PATIENCE_SECONDS)
-            now = asyncio.get_running_loop().time()
-            for connection in list(self.connections):
-                try:
-                    connection.look_after(now)
-                except Exception:  # of any kind: other connections must still be checked
-                    log.exception("a connection could not be checked; it is cut")
-                    connection.abort()
-
-    def drain(self) -> None:
-        """The server is shutting down: hand incomplete requests to aiohttp, which waits for them."""
-        for connection in list(self.connections):
-            connection.drain()
-
-    async def close(self, deadline: float) -> None:
-        """Close every connection after its answer, or at a deadline on the event loop's clock.
-
-        The last step of a shutdown.
-        """
-        for connection in list(self.connections):
-            connection.close()
-        while self.connections and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(_CLOSE_POLL_SECONDS)
-        for connection in list(self.connections):
-            connection.abort()
-
 
 class FastConnection(asyncio.Protocol):
     """One connection. It answers its requests one by one, or lends itself to aiohttp for one."""
@@ -156,7 +128,10 @@ class FastConnection(asyncio.Protocol):
         "_buffer",
         "_start",
         "_asked",
+        "_route",
+        "_began",
         "_busy",
+        "context",
         "_counted",
         "_writable",
         "_reading",
@@ -172,6 +147,9 @@ class FastConnection(asyncio.Protocol):
         self._buffer = b""  # received data, already processed up to _start
         self._start = 0
         self._asked = b""  # the request in flight, in case aiohttp has to answer it
+        self._route: Route | None = None  # where it goes; None: aiohttp would have found out
+        self._began = 0  # when, if there is an observer
+        self.context: RequestContext | None = None  # its name, if it has one
         self._busy = False  # a request is in flight, here or lent out
         self._counted = False
         self._writable = True
@@ -286,7 +264,7 @@ class FastConnection(asyncio.Protocol):
             if request is not GENERAL and lifecycle.active >= lifecycle.limit:
                 if request.route is not HEALTH:
                     self._begin(request)
-                    self.end(fast_path.overloaded(), closes=True)
+                    self.end(fast_path.refusal(lifecycle.overloaded()), 503, closes=True)
                     return
             if request is not GENERAL and fast_path.answers.begin(request, self):
                 self._begin(request)
@@ -298,6 +276,10 @@ class FastConnection(asyncio.Protocol):
         self._touched = True
         self._counted = self._fast_path.lifecycle.begin()
         self._asked = self._buffer[self._start : request.end]
+        self._route = request.route
+        self.context = request.context
+        if self._fast_path.observer is not None:
+            self._began = monotonic_ns()
         self._taken(request.end)
 
     def _taken(self, end: int) -> None:
@@ -333,9 +315,8 @@ class FastConnection(asyncio.Protocol):
         framed = frame(self._buffer, self._start)
         if framed is None:
             return False
-        loan = self._loan
+        loan, fast_path = self._loan, self._fast_path
         if loan is None:
-            fast_path = self._fast_path
             loan = self._loan = Loan(
                 self._transport, fast_path.general, self._returned, fast_path.budget
             )
@@ -346,9 +327,11 @@ class FastConnection(asyncio.Protocol):
         owed = end - self._start - len(here)
         self._taken(end)
         if not loan.begin(here, owed, framed.body_length):
-            self._counted = self._fast_path.lifecycle.begin()
+            self._counted = fast_path.lifecycle.begin()
+            self._asked, self._route, self._began = here, None, monotonic_ns()
             # The rest of the body is read, and discarded, while the connection lingers.
-            self.end(self._fast_path.no_room(), closes=True)
+            self.context = context_in(here)
+            self.end(fast_path.refusal(fast_path.budget.exceeded()), 503, closes=True)
         return True
 
     def _returned(self) -> None:
@@ -371,20 +354,35 @@ class FastConnection(asyncio.Protocol):
         if self._ended:
             protocol.eof_received()
 
-    def end(self, data: bytes, closes: bool = False) -> None:
+    def end(self, data: bytes, status: int, closes: bool = False) -> None:
         """Send the answer, and process what has arrived meanwhile."""
         self._busy = False
-        self._fast_path.lifecycle.end(self._counted)
+        fast_path = self._fast_path
+        fast_path.lifecycle.end(self._counted)
         if self._transport.is_closing():
+            if fast_path.observer is not None:
+                self._observed(fast_path.observer, CLIENT_GONE, 0)
             return
+        if status >= 400 and self.context is None:
+            self.context = RequestContext()
+        if self.context is not None and (status >= 400 or self.context.echoed):
+            data = with_id(data, self.context)
         self._transport.write(data)
+        if fast_path.observer is not None:
+            self._observed(fast_path.observer, status, len(data))
         if not self._writable:  # all of it stays in memory until its last byte is sent
             self._hold(len(data))
-        if closes or self._fast_path.lifecycle.draining:
+        if closes or fast_path.lifecycle.draining:
             self._transport.close()
             return
         if self._buffer or self._ended or not self._reading:
             self._go_on()
+
+    def _observed(self, observer: Observer, status: int, sent: int) -> None:
+        route = self._route
+        series = self._fast_path.unparsed if route is None else self._fast_path.series[route]
+        asked, context = self._asked, self.context
+        observer.finished(series, status, self._began, sent, asked, context, self._transport)
 
     def hand_on(self) -> None:
         """Have the request in flight answered by aiohttp, which streams large answers."""

@@ -16,6 +16,8 @@ import msgspec
 from multidict import CIMultiDict
 
 from tenantbase.entry import MAX_KEY_BYTES
+from tenantbase.request_context import RequestContext
+from tenantbase.web.naming import NAMING, context_from
 
 MAX_HEAD_BYTES: Final = 8_192
 """The largest size of a request line and its header fields."""
@@ -25,6 +27,7 @@ MAX_BODY_BYTES: Final = 16_384
 # handlers of the plain routes ignore them.
 _GENERAL: Final = frozenset(
     {
+        "cache-control",
         "content-encoding",
         "expect",
         "if-match",
@@ -51,6 +54,8 @@ _WEIGHED: Final = frozenset(
         "x-tenant",
     }
 )
+# Fields that name the request, which have another value in each.
+_NAMING: Final = frozenset(map(str.lower, NAMING))
 # aiohttp refuses requests that repeat one of these, whatever the value. The other such fields are
 # in ``_WEIGHED``.
 _SINGLE: Final = frozenset(
@@ -83,24 +88,23 @@ _KEY: Final = (
 Verdict = TypeVar("Verdict")
 
 
-class Route(Enum):
-    """Where a plain request goes."""
+class Route(msgspec.Struct, frozen=True, eq=False):
+    """Where a plain request goes: a method, and the template of a route."""
 
-    GET_VALUE = 0
-    RAW_VALUE = 1
-    SET_VALUE = 2
-    HEALTH = 3
-    DELETE_VALUE = 4
+    method: str
+    template: str
 
 
-GET_VALUE: Final = Route.GET_VALUE
-RAW_VALUE: Final = Route.RAW_VALUE
-SET_VALUE: Final = Route.SET_VALUE
-HEALTH: Final = Route.HEALTH
-DELETE_VALUE: Final = Route.DELETE_VALUE
+GET_VALUE: Final = Route("GET", "/get-value")
+RAW_VALUE: Final = Route("GET", "/v1/values/{key}")
+SET_VALUE: Final = Route("POST", "/set-value")
+HEALTH: Final = Route("GET", "/health-check")
+DELETE_VALUE: Final = Route("DELETE", "/delete-value")
+DELETE_RAW: Final = Route("DELETE", "/v1/values/{key}")
+ROUTES: Final = (GET_VALUE, RAW_VALUE, SET_VALUE, HEALTH, DELETE_VALUE, DELETE_RAW)
 
-# The beginnings of request lines, and their routes. One pattern matches them all: the number of the
-# group that matched, counted from 1, is the route's position.
+# The beginnings of request lines, in the order of their routes. One pattern matches them all: the
+# number of the group that matched, counted from 1, is the route's position.
 _BEGINNINGS: Final = (
     b"GET /get-value?key=",
     b"GET /v1/values/",
@@ -109,7 +113,6 @@ _BEGINNINGS: Final = (
     b"DELETE /delete-value?key=",
     b"DELETE /v1/values/",
 )
-_ROUTES: Final = (GET_VALUE, RAW_VALUE, SET_VALUE, HEALTH, DELETE_VALUE, DELETE_VALUE)
 _LINE: Final = re.compile(
     rb"(?:GET /get-value\?key=%b|GET /v1/values/%b|POST /set-value()|GET /health-check()"
     rb"|DELETE /delete-value\?key=%b|DELETE /v1/values/%b) HTTP/1\.1\r\n" % (_KEY, _KEY, _KEY, _KEY)
@@ -124,6 +127,7 @@ class Request(msgspec.Struct, Generic[Verdict], frozen=True, gc=False):
         body: empty except for SET_VALUE.
         end: where the request ends in the data.
         verdict: on its header fields.
+        context: its name, from header fields; None if there are none.
     """
 
     route: Route
@@ -131,6 +135,7 @@ class Request(msgspec.Struct, Generic[Verdict], frozen=True, gc=False):
     body: bytes
     end: int
     verdict: Verdict
+    context: RequestContext | None
 
 
 class Other(Enum):
@@ -144,6 +149,8 @@ INCOMPLETE: Final = Other.INCOMPLETE
 GENERAL: Final = Other.GENERAL
 
 Weighed = tuple[tuple[str, str], ...]
+_Judged = tuple[int, Verdict, RequestContext | None]
+"""The length of the body that header fields announce, the verdict on them, and the name they give."""
 
 
 class RequestParser(Generic[Verdict]):
@@ -159,7 +166,7 @@ class RequestParser(Generic[Verdict]):
         # Three caches, from the most varied contents to the least: whole blocks of fields, which
         # most clients repeat; single fields, for clients whose blocks differ by an id or a date;
         # and combinations of relevant fields.
-        self._blocks: dict[bytes, tuple[int, Verdict] | None] = {}
+        self._blocks: dict[bytes, _Judged[Verdict] | None] = {}
         self._fields: dict[bytes, tuple[str, str] | bool] = {}
         self._judged: dict[Weighed, tuple[int, Verdict] | None] = {}
 
@@ -179,10 +186,10 @@ class RequestParser(Generic[Verdict]):
             judged = self._look_at(fields)
         if judged is None:
             return GENERAL
-        length, verdict = judged
+        length, verdict, context = judged
         end += 4
         number = line.lastindex or 0
-        route = _ROUTES[number - 1]
+        route = ROUTES[number - 1]
         if route is not SET_VALUE:
             if length:
                 return GENERAL
@@ -191,44 +198,48 @@ class RequestParser(Generic[Verdict]):
                 key = _unescaped(line[number])
             elif len(line[number]) > MAX_KEY_BYTES:
                 key = None
-            return GENERAL if key is None else Request(route, key, b"", end, verdict)
+            return GENERAL if key is None else Request(route, key, b"", end, verdict, context)
         if not 0 < length <= MAX_BODY_BYTES:
             return GENERAL
         if len(data) < end + length:
             return INCOMPLETE
-        return Request(route, "", data[end : end + length], end + length, verdict)
+        body = data[end : end + length]
+        return Request(route, "", body, end + length, verdict, context)
 
-    def _look_at(self, fields: bytes) -> tuple[int, Verdict] | None:
-        """The length of the body that these header fields announce, and the verdict on them.
-
-        None if they are not plain.
-        """
-        if len(self._blocks) >= _CACHED_FIELDS:
-            self._blocks.clear()
-        judged = self._blocks[fields] = self._examine(fields)
-        return judged
-
-    def _examine(self, fields: bytes) -> tuple[int, Verdict] | None:
+    def _look_at(self, fields: bytes) -> _Judged[Verdict] | None:
+        """What these header fields say; None if they are not plain."""
         weighed: list[tuple[str, str]] = []
+        naming: list[tuple[str, str]] = []
         for line in fields.split(b"\r\n"):
             field = self._fields.get(line)
             if field is None:
-                field = self._remember(line)
+                field = self._classify(line)
             if field is False:
-                return None
+                return self._remember(fields, None)
             if field is not True:
-                weighed.append(field)
+                (naming if field[0] in _NAMING else weighed).append(field)
         key = tuple(weighed)
         if key not in self._judged:
             if len(self._judged) >= _CACHED_FIELDS:
                 self._judged.clear()
             self._judged[key] = self._weigh(key)
-        return self._judged[key]
+        judged = self._judged[key]
+        if judged is not None and naming:
+            return *judged, context_from(naming)  # a block that will not come again
+        return self._remember(fields, None if judged is None else (*judged, None))
 
-    def _remember(self, line: bytes) -> tuple[str, str] | bool:
-        if len(self._fields) >= _CACHED_FIELDS:
-            self._fields.clear()
-        field = self._fields[line] = _classified(line)
+    def _remember(self, fields: bytes, judged: _Judged[Verdict] | None) -> _Judged[Verdict] | None:
+        if len(self._blocks) >= _CACHED_FIELDS:
+            self._blocks.clear()
+        self._blocks[fields] = judged
+        return judged
+
+    def _classify(self, line: bytes) -> tuple[str, str] | bool:
+        field = _classified(line)
+        if isinstance(field, bool) or field[0] not in _NAMING:
+            if len(self._fields) >= _CACHED_FIELDS:
+                self._fields.clear()
+            self._fields[line] = field
         return field
 
     def _weigh(self, weighed: Weighed) -> tuple[int, Verdict] | None:
@@ -257,7 +268,15 @@ def _classified(line: bytes) -> tuple[str, str] | bool:
         return False
     if name in _SINGLE:
         return name, ""
-    return (name, (field[2] or b"").decode()) if name in _WEIGHED else True
+    if name in _WEIGHED or name in _NAMING:
+        return name, (field[2] or b"").decode()
+    return True
+
+
+def context_in(head: bytes) -> RequestContext:
+    """The name that a request's header fields give."""
+    fields = map(_classified, head.split(b"\r\n")[1:])
+    return context_from(field for field in fields if not isinstance(field, bool))
 
 
 def _unescaped(escaped: bytes) -> str | None:

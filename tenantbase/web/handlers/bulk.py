@@ -8,7 +8,7 @@ from itertools import starmap
 from typing import Final, TypeVar
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from tenantbase.database import Database
 from tenantbase.documents import PIECE_BYTES, applied_json, entry_json, entry_pieces
@@ -23,6 +23,7 @@ from tenantbase.web.caller import CALLER, Callers, scope_of
 from tenantbase.web.responses import collection
 from tenantbase.web.semantics.bodies import HOLDING, keys_bytes, read_body
 from tenantbase.web.semantics.conditions import write_condition
+from tenantbase.web.semantics.negotiation import wants_fresh
 from tenantbase.web.semantics.targets import NOTHING, query
 from tenantbase.web.sending import share_of
 from tenantbase.web.settings import WebSettings
@@ -45,10 +46,18 @@ class SetValues(msgspec.Struct, forbid_unknown_fields=True):
     values: list[SetValue]
 
 
+class DeleteEntry(msgspec.Struct, forbid_unknown_fields=True):
+    """One entry of ``delete-values``."""
+
+    key: str
+    if_version: int | None = None
+
+
 class DeleteValues(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``delete-values``: exactly one of the two."""
+    """The body of ``delete-values``: exactly one of the three."""
 
     keys: list[str] | None = None
+    entries: list[DeleteEntry] | None = None
     prefix: str | None = None
 
 
@@ -87,13 +96,19 @@ class Bulk:
         return collection(Stream(self._found(request, given.keys)))
 
     async def _found(self, request: web.Request, keys: list[str]) -> AsyncGenerator[bytes, None]:
-        with share_of(request, self._unread) as share:
-            found = self._database.get_many(scope_of(request), keys, share)
+        with share_of(request, self._unread) as share, self._turns.streaming():
+            found = self._database.get_many(
+                scope_of(request),
+                keys,
+                share,
+                refresh=wants_fresh(request.headers.get(hdrs.CACHE_CONTROL, "")),
+            )
             async with aclosing(_document(found, share)) as document:
                 with self._callers.holding(request[CALLER], share.transport.abort):
                     async for piece in document:
                         yield piece
-                        await self._turns.take(scope_of(request).tenant)  # before the next one
+                        if len(piece) >= PIECE_BYTES:
+                            await self._turns.take(scope_of(request).tenant)  # before the next one
 
     async def set(self, request: web.Request) -> Answer:
         """``POST /set-values``"""
@@ -123,15 +138,26 @@ class Bulk:
         """``POST /delete-values``"""
         given = await self._parse(_DELETE, request)
         condition = write_condition(request)
-        if given.prefix is not None:
-            if given.keys is not None:
-                raise InvalidRequest("give keys or a prefix, not both", "prefix")
-            removed = await self._database.delete_prefix(scope_of(request), given.prefix, condition)
-        elif given.keys is not None:
-            _unfold(request, _ENTRY_BYTES * len(given.keys))
-            removed = await self._database.delete_many(scope_of(request), given.keys, condition)
-        else:
-            raise InvalidRequest("keys or a prefix are required", "keys")
+        database, scope = self._database, scope_of(request)
+        match given:
+            case DeleteValues(keys=list(keys), entries=None, prefix=None):
+                _unfold(request, _ENTRY_BYTES * len(keys))
+                removed = await database.delete_many(scope, keys, condition)
+            case DeleteValues(keys=None, entries=list(entries), prefix=None):
+                _unfold(request, _ENTRY_BYTES * len(entries))
+                removed = await database.delete_many(
+                    scope,
+                    [each.key for each in entries],
+                    condition,
+                    if_versions=[each.if_version for each in entries],
+                )
+            case DeleteValues(keys=None, entries=None, prefix=str(prefix)):
+                removed = await database.delete_prefix(scope, prefix, condition)
+            case DeleteValues(keys=None, entries=None, prefix=None):
+                raise InvalidRequest("keys, entries or a prefix are required", "keys")
+            case _:
+                field = "entries" if given.prefix is None else "prefix"
+                raise InvalidRequest("give only one of keys, entries and prefix", field)
         return collection(b'{"deleted":%d}' % removed)
 
     async def _parse(self, decoder: Decoder[Shape], request: web.Request) -> Shape:
@@ -156,7 +182,7 @@ async def _document(
     separator = b'{"values":['
     held = bytearray()
     async for piece in pieces:
-        rest = sum([len(found.entry.value) for _, found in piece if found.entry is not None])
+        rest = share.size  # of the values
         if rest <= PIECE_BYTES:  # nearly always: nothing is worth releasing early
             documents = [
                 entry_json(key, entry) for key, each in piece if (entry := each.entry) is not None
@@ -196,7 +222,7 @@ async def _document(
                 held.clear()
             del entry, found
             share.charge(rest)
-    if held:
-        yield bytes(held)
-    ended = b'],"missing":' + msgspec.json.encode(missing) + b"}"
-    yield ended if separator == b"," else separator + ended
+    if separator != b",":
+        held += separator
+    held += b'],"missing":%b}' % msgspec.json.encode(missing)
+    yield bytes(held)

@@ -15,6 +15,9 @@ from tenantbase.web.answer import Answer
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.responses import options, state
 
+PROBES: Final = frozenset({"/health-check", "/livez"})
+"""The routes that are answered at any load."""
+
 _CHECK_SECONDS: Final = 2.0
 _ALIVE: Final = b'{"status":"ok"}'
 
@@ -33,7 +36,7 @@ class Health:
 
     async def state(self) -> Answer:
         """The state of the service: 200, or 503 if it cannot serve or is draining."""
-        serves = await self._store_serves()
+        serves = await self.store_serves()
         cached = self._database.cache_available
         troubles = self._database.troubles
         draining = self._lifecycle.draining
@@ -51,16 +54,21 @@ class Health:
         }
         return state(msgspec.json.encode(document), serves=not unavailable)
 
-    async def options(self) -> Answer:
-        """``OPTIONS`` for the whole server. HAProxy's ``option httpchk`` uses it as a health check."""
+    async def options(self, target: str) -> Answer:
+        """``OPTIONS`` for the whole server. HAProxy's ``option httpchk`` uses it as a health check.
+
+        Args:
+            target: ``*``, or ``/``, which is also the console's page.
+        """
         answer = await self.state()
-        return options() if answer.status == 200 else answer
+        return options(whole_server=target == "*") if answer.status == 200 else answer
 
     async def alive(self, request: web.Request) -> Answer:
         """``GET /livez``: shows that the event loop runs, even if nothing else works."""
         return state(_ALIVE)
 
-    async def _store_serves(self) -> bool:
+    async def store_serves(self) -> bool:
+        """Whether the database can serve."""
         # One check at a time: while the database hangs, health checks must not pile up behind it.
         if self._check is None:
             self._check = asyncio.create_task(self._ask_store())

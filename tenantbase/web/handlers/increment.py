@@ -28,6 +28,7 @@ class IncrementValue(msgspec.Struct, forbid_unknown_fields=True):
     expires_at: float | None = None
     if_version: int | None = None
     if_absent: bool | None = False
+    keep_ttl: bool | None = False
 
 
 _INCREMENT: Final = Decoder(IncrementValue)
@@ -53,6 +54,7 @@ class Increment:
             given.initial,
             ttl=given.ttl,
             expires_at=given.expires_at,
+            keep_ttl=bool(given.keep_ttl),
             condition=write_condition(request),
             if_version=given.if_version,
             if_absent=bool(given.if_absent),

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
-from itertools import groupby
 from typing import Final
+from urllib.parse import quote, urlencode
 
 import msgspec
 from aiohttp import hdrs, web
 
 from tenantbase.database import Database
-from tenantbase.documents import PIECE_BYTES, as_line, entry_json, entry_pieces, in_one_line
+from tenantbase.documents import (
+    PIECE_BYTES,
+    as_line,
+    entry_json,
+    entry_pieces,
+    in_one_line,
+    meta_json,
+)
 from tenantbase.entry import JSON, Entry, check_key
 from tenantbase.errors import InvalidRequest
+from tenantbase.listing import EntryMeta, Item, KeyRange, Place, place_of
 from tenantbase.web.answer import Answer, Stream
 from tenantbase.web.caller import CALLER, Callers, scope_of
 from tenantbase.web.responses import collection
@@ -27,12 +35,20 @@ from tenantbase.web.transport.unread import WAIT_SECONDS, Share, Unread
 NDJSON: Final = "application/x-ndjson"
 
 _PAGE_BYTES: Final = 2 << 20  # ``Cache.scan`` stops at half, but the last value may exceed that
-_QUERY: Final = frozenset({"prefix", "limit", "cursor", "fields"})
-_CURSOR_VERSION: Final = b"\x01"
+_ITEM_BYTES: Final = 256  # an item without a value, and its key, approximately
+_PARAMETERS: Final = frozenset(
+    {"prefix", "limit", "cursor", "fields", "delimiter", "start", "end", "order"}
+)
+_COUNT_PARAMETERS: Final = frozenset({"prefix", "cursor"})
+_DESCENDING: Final = {None: False, "asc": False, "desc": True}
+_FIELDS: Final = (None, "key", "meta")
+# The first byte of a cursor: what its text is.
+_AFTER_KEY: Final = b"\x01"
+_AFTER_FOLDED: Final = b"\x02"
 
 
 class Lists:
-    """The routes that list entries."""
+    """The routes that list entries, and the one that counts them."""
 
     def __init__(self, database: Database, unread: Unread, callers: Callers, turns: Turns) -> None:
         self._turns = turns
@@ -47,16 +63,32 @@ class Lists:
 
     async def v1_values(self, request: web.Request) -> Answer:
         """``GET /v1/values``: the same, or NDJSON if the client prefers it."""
+        if not prefers_ndjson(request.headers.get(hdrs.ACCEPT, "")):
+            return await self.get_values(request)
         listing = _Listing(self._database, request)
-        if prefers_ndjson(request.headers.get(hdrs.ACCEPT, "")):
-            return collection(Stream(self._charged(request, listing, listing.lines())), NDJSON)
-        return collection(Stream(self._charged(request, listing, listing.document())))
+        following = await listing.find_page()
+        answer = collection(Stream(self._charged(request, listing, listing.lines())), NDJSON)
+        if following is not None:
+            answer.headers[hdrs.LINK] = f'<{following}>; rel="next"'
+        return answer
+
+    async def count(self, request: web.Request) -> Answer:
+        """``GET /v1/count``"""
+        parameters = query(request, _COUNT_PARAMETERS)
+        cursor = parameters.get("cursor")
+        counted = await self._database.count(
+            scope_of(request), parameters.get("prefix", ""), place_of_cursor(cursor)
+        )
+        document: dict[str, object] = {"count": counted.entries, "bytes": counted.bytes}
+        if counted.after is not None:
+            document |= {"at_least": True, "cursor": cursor_of(counted.after)}
+        return collection(msgspec.json.encode(document))
 
     async def _charged(
         self, request: web.Request, listing: _Listing, pieces: AsyncGenerator[bytes, None]
     ) -> AsyncGenerator[bytes, None]:
         """The same pieces, charging what the list holds until the client has read it."""
-        with share_of(request, self._unread) as listing.share:
+        with share_of(request, self._unread) as listing.share, self._turns.streaming():
             async with aclosing(pieces):
                 with self._callers.holding(request[CALLER], listing.share.transport.abort):
                     async for piece in pieces:
@@ -68,26 +100,75 @@ class _Listing:
     """The list that one request asks for. Raises InvalidRequest."""
 
     def __init__(self, database: Database, request: web.Request) -> None:
-        parameters = query(request, _QUERY)
-        limit, cursor = integer(parameters, "limit"), parameters.get("cursor")
-        fields = parameters.get("fields")
-        if fields not in (None, "key"):
-            raise InvalidRequest("fields is key, or is left out", "fields")
-        values = fields is None
-        self._encode: Callable[[str, Entry], bytes] = entry_json if values else _key_json
-        after = after_cursor(cursor) if cursor else ""  # empty: from the start
-        scope = scope_of(request)
-        self._plain = scope.plain
-        self._pieces = database.scan(
-            scope, parameters.get("prefix", ""), after, limit=limit, values=values
+        parameters = self._parameters = query(request, _PARAMETERS)
+        self._limit = integer(parameters, "limit")
+        fields, order = parameters.get("fields"), parameters.get("order")
+        if fields not in _FIELDS:
+            raise InvalidRequest("fields is key or meta, or is left out", "fields")
+        if order not in _DESCENDING:
+            raise InvalidRequest("order is asc or desc", "order")
+        self._keys_only = fields == "key"
+        self._values = fields is None
+        self._range = KeyRange(
+            parameters.get("prefix", ""),
+            parameters.get("start", ""),
+            parameters.get("end", ""),
+            _DESCENDING[order],
+            parameters.get("delimiter", ""),
         )
-        self._cursor: str | None = None
+        self._after = place_of_cursor(parameters.get("cursor"))
+        self._scope = scope_of(request)
+        self._plain = self._scope.plain
+        self._database = database
+        self._pieces = self._scan(self._limit)
+        self._page: set[Place] | None = None
+        self._last: Place | None = None
+        self._more = False
+        self._folded: list[bytes] = []
         self.share: Share
 
-    async def _groups(self) -> AsyncGenerator[list[Entry], None]:
-        """The entries in groups; an entry with a large value is a group of its own."""
-        last = None
+    def _scan(
+        self, limit: int | None, *, values: bool | None = None
+    ) -> AsyncIterator[tuple[list[Item], bool]]:
+        values = self._values if values is None else values
+        return self._database.scan(
+            self._scope, self._range, self._after, limit=limit, values=values
+        )
+
+    async def find_page(self) -> str | None:
+        """The target of the next page; None: this one is the last. It is relative, because a proxy
+        may serve it under a prefix.
+
+        The page is found before it is sent, because headers come first.
+        What is sent afterwards are these items only, so an entry that is added meanwhile moves
+        none of them to the next page.
+        """
+        if self._limit is None:
+            return None
+        page: dict[Place, None] = {}
         more = False
+        async for items, more in self._scan(self._limit, values=False):
+            page.update((place_of(item), None) for item in items)
+        if not more or not page:
+            return None
+        self._page, last = set(page), next(reversed(page))
+        self._pieces = self._up_to(last)
+        cursor = cursor_of(Place(last.key[self._plain], last.folded))
+        return "?" + urlencode({**self._parameters, "cursor": cursor}, quote_via=quote)
+
+    async def _up_to(self, last: Place) -> AsyncGenerator[tuple[list[Item], bool], None]:
+        assert self._page is not None
+        async for items, _ in self._scan(None):
+            found = [item for item in items if place_of(item) in self._page]
+            yield found, False
+            if not items:
+                continue
+            reached = items[-1].key
+            if reached <= last.key if self._range.descending else reached >= last.key:
+                return
+
+    async def _groups(self) -> AsyncGenerator[list[Item], None]:
+        """The items in groups; an entry with a large value is a group of its own."""
         seconds: float | None = WAIT_SECONDS  # only the first piece has a timeout
         while True:
             # Reserve room for a page of the usual size before reading it.
@@ -96,76 +177,105 @@ class _Listing:
             page = await anext(self._pieces, None)
             if page is None:
                 break
-            entries, more = page
-            sizes = [len(entry.value) for entry in entries]
-            self.share.charge(sum(sizes))
-            if not entries:
+            items, self._more = page
+            sizes = [len(item.value) if isinstance(item, Entry) else 0 for item in items]
+            self.share.charge(sum(sizes) + _ITEM_BYTES * len(self._folded))
+            if not items:
                 continue
-            last = entries[-1].key[self._plain]
-            if max(sizes) <= PIECE_BYTES:  # nearly always
-                yield entries
-                continue
-            for is_large, group in groupby(entries, _is_large):
-                if is_large:
-                    for entry in group:
-                        yield [entry]
-                else:
-                    yield list(group)
-        if more and last is not None:
-            self._cursor = cursor_after(last)
+            self._last = place_of(items[-1])
+            for group in _divided(items, sizes):
+                yield group
 
     async def document(self) -> AsyncGenerator[bytes, None]:
-        """``{"values": [...], "cursor": ...}``"""
+        """``{"values": [...], "cursor": ...}``, with ``prefixes`` if there is a delimiter."""
         separator = b'{"values":['
         async for group in self._groups():
             if _is_large(group[0]):
                 yield separator
                 for piece in self._pieces_of(group[0]):
                     yield piece
+            elif documents := self._documents(group, self._folded):
+                yield separator + b",".join(documents)
             else:
-                yield separator + b",".join(self._documents(group))
+                continue
             separator = b","
-        ended = b'],"cursor":%b}' % msgspec.json.encode(self._cursor)
+        prefixes = b""
+        if self._range.delimiter:
+            prefixes = b',"prefixes":[%b]' % b",".join(self._folded)
+        cursor = None
+        if self._more and self._last is not None:
+            cursor = cursor_of(Place(self._last.key[self._plain], self._last.folded))
+        ended = b']%b,"cursor":%b}' % (prefixes, msgspec.json.encode(cursor))
         yield ended if separator == b"," else separator + ended
 
     async def lines(self) -> AsyncGenerator[bytes, None]:
-        """One entry per line, without a cursor."""
+        """One item per line."""
         async for group in self._groups():
             if _is_large(group[0]):
                 for piece in self._pieces_of(group[0]):
                     yield in_one_line(piece)
                 yield b"\n"
             else:
-                yield b"".join(map(as_line, self._documents(group)))
+                yield b"".join(map(as_line, self._documents(group, None)))
 
-    def _documents(self, entries: list[Entry]) -> list[bytes]:
-        encode, plain = self._encode, self._plain
-        return [encode(entry.key[plain], entry) for entry in entries]
+    def _documents(self, items: list[Item], folded: list[bytes] | None) -> list[bytes]:
+        """Each item as a JSON object; with ``folded``, that takes the folded ones, as strings."""
+        plain, documents = self._plain, []
+        for item in items:
+            key = item.key[plain]
+            if isinstance(item, Entry):
+                documents.append(entry_json(key, item))
+            elif isinstance(item, EntryMeta):
+                documents.append(_key_json(key) if self._keys_only else meta_json(key, item))
+            elif folded is None:
+                documents.append(b'{"prefix":%b}' % msgspec.json.encode(key))
+            else:
+                folded.append(msgspec.json.encode(key))
+        return documents
 
-    def _pieces_of(self, entry: Entry) -> Iterator[bytes]:
-        return entry_pieces(entry.key[self._plain], entry)
+    def _pieces_of(self, item: Item) -> Iterator[bytes]:
+        assert isinstance(item, Entry)
+        return entry_pieces(item.key[self._plain], item)
 
 
-def _is_large(entry: Entry) -> bool:
-    return len(entry.value) > PIECE_BYTES
+def _divided(items: list[Item], sizes: list[int]) -> Iterator[list[Item]]:
+    """The items in groups of at most ``PIECE_BYTES``; a larger entry is a group of its own."""
+    if sum(sizes) <= PIECE_BYTES:  # nearly always
+        yield items
+        return
+    start = held = 0
+    for at, size in enumerate(sizes):
+        if at > start and held + size > PIECE_BYTES:
+            yield items[start:at]
+            start, held = at, 0
+        held += size
+    yield items[start:]
 
 
-def _key_json(key: str, entry: Entry) -> bytes:
+def _is_large(item: Item) -> bool:
+    return isinstance(item, Entry) and len(item.value) > PIECE_BYTES
+
+
+def _key_json(key: str) -> bytes:
     return b'{"key":%b}' % msgspec.json.encode(key)
 
 
-def cursor_after(key: str) -> str:
-    """The cursor for the entries after this key. It is opaque to clients."""
-    return urlsafe_b64encode(_CURSOR_VERSION + key.encode()).rstrip(b"=").decode()
+def cursor_of(place: Place) -> str:
+    """The cursor for what comes after a place. It is opaque to clients."""
+    kind = _AFTER_FOLDED if place.folded else _AFTER_KEY
+    return urlsafe_b64encode(kind + place.key.encode()).rstrip(b"=").decode()
 
 
-def after_cursor(cursor: str) -> str:
-    """The key that a cursor follows. Raises InvalidRequest."""
+def place_of_cursor(cursor: str | None) -> Place | None:
+    """The place that a cursor follows; None for an empty one. Raises InvalidRequest."""
+    if not cursor:
+        return None  # from the start
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        key = check_key(urlsafe_b64decode(padded)[1:].decode())
-        if cursor_after(key) == cursor:
-            return key
+        decoded = urlsafe_b64decode(padded)
+        place = Place(check_key(decoded[1:].decode()), decoded[:1] == _AFTER_FOLDED)
+        if cursor_of(place) == cursor:
+            return place
     except (ValueError, InvalidRequest):
         pass  # binascii.Error and UnicodeError are ValueErrors
     raise InvalidRequest("this is not a cursor from a list", "cursor")

@@ -13,15 +13,16 @@ from tenantbase.errors import InvalidRequest
 from tenantbase.offload.runner import ParserProcess, is_large
 from tenantbase.web.answer import Answer
 from tenantbase.web.caller import scope_of
+from tenantbase.web.handlers.values import find
 from tenantbase.web.responses import created, deleted, raw_answer, unchanged, written
 from tenantbase.web.semantics.bodies import read_body
 from tenantbase.web.semantics.conditions import not_modified, range_applies, write_condition
 from tenantbase.web.semantics.ranges import requested
-from tenantbase.web.semantics.targets import NOTHING, number, path_key, query
+from tenantbase.web.semantics.targets import NOTHING, flag, number, path_key, query
 from tenantbase.web.settings import WebSettings
 
 _SAFE: Final = ":@!$&'()*+,;="  # in a segment of a path (RFC 3986, section 3.3)
-_PUT_QUERY: Final = frozenset({"ttl", "expires_at"})
+_PUT_QUERY: Final = frozenset({"ttl", "expires_at", "keep_ttl"})
 
 
 class Raw:
@@ -36,7 +37,7 @@ class Raw:
         """``GET`` and ``HEAD``"""
         query(request, NOTHING)
         key = path_key(request)
-        found = await self._database.get(scope_of(request), key)
+        found = await find(self._database, request, key)
         entry = found.entry
         part = None
         if entry is not None:
@@ -63,6 +64,7 @@ class Raw:
             content_type,
             ttl=number(parameters, "ttl"),
             expires_at=number(parameters, "expires_at"),
+            keep_ttl=flag(parameters, "keep_ttl"),
             condition=write_condition(request),
             content_type_field="Content-Type",
         )

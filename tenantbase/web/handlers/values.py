@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final, TypeVar
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from tenantbase.database import Database
+from tenantbase.documents import LARGE_BYTES
 from tenantbase.errors import InvalidRequest
 from tenantbase.json_requests import SET_VALUE, Read
 from tenantbase.json_text import Decoder, parse
+from tenantbase.lookup import Lookup
 from tenantbase.offload.child import Job
 from tenantbase.offload.runner import ParserProcess, is_large
 from tenantbase.web.answer import Answer
@@ -18,6 +21,7 @@ from tenantbase.web.caller import scope_of
 from tenantbase.web.responses import deleted, entry_answer, unchanged, written
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
 from tenantbase.web.semantics.conditions import not_modified, write_condition
+from tenantbase.web.semantics.negotiation import wants_fresh
 from tenantbase.web.semantics.targets import NOTHING, integer, query
 from tenantbase.web.settings import WebSettings
 
@@ -77,10 +81,12 @@ class Values:
             body = await self._body(request, keys_bytes(self._settings))
             key = _same(key, parse(_GET, body).key if body else None, "key")
         key = _required(key)
-        found = await self._database.get(scope_of(request), key)
+        found = await find(self._database, request, key)
         entry = found.entry
         if entry is not None and not_modified(request, key, entry.version):
             return unchanged(entry, found.cache_status)
+        if entry is not None and len(entry.value) > LARGE_BYTES:
+            return await asyncio.to_thread(entry_answer, key, found)  # it looks at the whole value
         return entry_answer(key, found)
 
     async def delete(self, request: web.Request) -> Answer:
@@ -104,6 +110,13 @@ class Values:
 
     async def _body(self, request: web.Request, limit: int) -> bytes:
         return await read_body(request, limit, self._settings.body_timeout)
+
+
+async def find(database: Database, request: web.Request, key: str) -> Lookup:
+    """Read one entry; with ``Cache-Control: no-cache``, from the database itself."""
+    if wants_fresh(request.headers.get(hdrs.CACHE_CONTROL, "")):
+        return await database.refresh(scope_of(request), key)
+    return await database.get(scope_of(request), key)
 
 
 def _required(key: str | None) -> str:

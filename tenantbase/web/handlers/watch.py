@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -14,6 +15,7 @@ from aiohttp import hdrs, web
 
 from tenantbase.background import keep_running
 from tenantbase.database import Database
+from tenantbase.documents import change_details
 from tenantbase.entry import check_text
 from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.web.answer import Answer
@@ -34,6 +36,9 @@ _BEGIN: Final = b": watching\nretry: 1000\n%b\n"
 # A comment that carries the position in the log. Without it, the log could be trimmed past the
 # position of a client that watches quiet keys.
 _HEARTBEAT: Final = b": alive\nid: %d\n\n"
+# The last block of a server that stops. Thousands of clients must not come back in one moment.
+_END: Final = b": the server is stopping; connect again\nretry: %d\nid: %d\n\n"
+_RETURN_MILLISECONDS: Final = 500, 3000
 # By default, the kernel would buffer megabytes for each watcher that does not read.
 _SEND_BUFFER_BYTES: Final = 64 << 10
 
@@ -84,8 +89,11 @@ class Watch:
                 # A client that resumes has an id already, and keeps it until the next event.
                 place = b"id: %d\n" % changes.position if after is None else b""
                 yield _BEGIN % place
-                async for batch in changes:
-                    yield b"".join(map(_block, batch)) or _HEARTBEAT % changes.position
+                if not self._lifecycle.draining:  # the others have been ended already
+                    async for batch in changes:
+                        yield b"".join(map(_block, batch)) or _HEARTBEAT % changes.position
+                if self._lifecycle.draining:
+                    yield _END % (random.randint(*_RETURN_MILLISECONDS), changes.position)
 
 
 def _after(*ids: str | None) -> int | None:
@@ -114,9 +122,14 @@ def _block(event: ChangeEvent) -> bytes:
 
 @lru_cache(maxsize=256)  # rendered once for the many watchers that get the same event
 def _change(event: ChangeEvent) -> bytes:
-    return b'event: %b\nid: %d\ndata: {"key":%b,"version":%d}\n\n' % (
+    return b'event: %b\nid: %d\ndata: {"key":%b,"version":%d%b}\n\n' % (
         event.kind.encode(),
         event.version,
         msgspec.json.encode(event.key),
         event.version,
+        (
+            b""
+            if event.size is None
+            else change_details(event.size, event.content_type, event.expires_at)
+        ),
     )

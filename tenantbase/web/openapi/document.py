@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Final
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from tenantbase import __version__
 from tenantbase.database import Limits
 from tenantbase.problem_types import MEDIA_TYPE
 from tenantbase.web import responses
 from tenantbase.web.answer import Answer
-from tenantbase.web.caller import PUBLIC
-from tenantbase.web.openapi.model import KEY, Operation, Parameter, Reply, Schema, Shape
+from tenantbase.web.caller import ADMINISTRATIVE, PUBLIC
+from tenantbase.web.handlers.health import PROBES
+from tenantbase.web.naming import X_REQUEST_ID
+from tenantbase.web.openapi.model import KEY, TENANT, Operation, Parameter, Reply, Schema, Shape
 from tenantbase.web.openapi.operations import OPERATIONS
 from tenantbase.web.openapi.page import POLICY, page
 from tenantbase.web.openapi.schemas import Problem
 from tenantbase.web.problems import KINDS, Row
+from tenantbase.web.semantics.conditions import has_tag
 from tenantbase.web.semantics.targets import NOTHING, query
 from tenantbase.web.settings import WebSettings
 
@@ -36,20 +40,32 @@ _ANY_REQUEST: Final = (
     "internal-error",
 )
 # Of routes that need a token while the database is closed.
-_ANY_CALLER: Final = ("unauthenticated", "forbidden", "no-such-tenant", "rate-limited")
+_ANY_CALLER: Final = ("unauthenticated", "forbidden", "no-such-tenant")
+_PROBLEM_HEADERS: Final[dict[str, tuple[str, ...]]] = {
+    "unauthenticated": ("WWW-Authenticate",),
+    "rate-limited": ("RateLimit-Policy", "RateLimit"),
+}
 _HEADERS: Final[dict[str, str]] = {
     "Accept-Ranges": "`bytes`",
     "Cache-Control": "Revalidate before each use, or do not store.",
     "Content-Disposition": "`attachment`, for content that a browser might run.",
     "Content-Range": "The range of bytes, and the size of the value.",
-    "Content-Security-Policy": "The page may not load or run anything.",
-    "ETag": "The version of the entry, in quotes.",
+    "Content-Encoding": "`br` or `gzip`, if the client accepts one of them.",
+    "Content-Security-Policy": "What the page may load and run: nothing, or the console's own files.",
+    "Cross-Origin-Opener-Policy": "`same-origin`",
+    "ETag": "The version of the entry, in quotes; of a page, a digest.",
+    "Link": "The next page, as `rel=next`, relative to the request target.",
     "Location": "The URL of the value, relative to the request target.",
+    "RateLimit": "Requests left, and seconds until there is one (IETF draft).",
+    "RateLimit-Policy": "The tenant's limit (IETF draft).",
+    "Referrer-Policy": "`no-referrer`",
     "Retry-After": "Seconds to wait before the next attempt.",
     "Vary": "`Accept-Encoding`: a large answer is compressed if the client accepts that.",
+    "WWW-Authenticate": "`Bearer`",
     "X-Accel-Buffering": "`no`: proxies must not buffer events.",
     "X-Cache": "`HIT`, `MISS`, or `BYPASS`: the cache was off or unavailable, or a write was in flight.",
     "X-Content-Type-Options": "`nosniff`",
+    "X-Request-ID": "The request's id in the log: the client's, if it sent a safe one.",
 }
 
 # Descriptions of fields, by name, since a name means the same nearly everywhere.
@@ -58,12 +74,20 @@ _FIELDS: Final[dict[str, Json]] = {
     "keys": {"description": "Keys. Duplicates count once."},
     "prefix": {"description": "Literal text that the keys begin with."},
     "value": {"description": "Any JSON value, kept as its text; with `encoding`, a string."},
-    "encoding": {"description": "`base64`: the value is a string of encoded bytes, not JSON."},
+    "encoding": {
+        "description": "The value is a string: `utf-8`: text; `base64`: encoded bytes, not JSON."
+    },
     "content_type": {"description": "The media type of the value."},
     "ttl": {"exclusiveMinimum": 0, "description": "Seconds until it expires."},
     "expires_at": {"description": "When it expires, in Unix seconds."},
     "if_version": {"description": "Only if the entry has this version."},
     "if_absent": {"description": "Only if the key does not exist."},
+    "keep_ttl": {"description": "Keep the expiry that the entry has."},
+    "to": {**KEY, "description": "The other key."},
+    "copy": {"description": "The entry also stays where it is."},
+    "replace": {"description": "An entry at `to` is replaced, and its id is kept."},
+    "entries": {"description": "Keys, each at most once, with their conditions."},
+    "size": {"description": "The size of the value in bytes."},
     "by": {"description": "The amount to add; may be negative."},
     "initial": {"description": "The value that an absent key counts as."},
     "id": {
@@ -103,12 +127,24 @@ class Description:
     async def openapi(self, request: web.Request) -> Answer:
         """``GET /openapi.json``"""
         query(request, NOTHING)
-        return responses.collection(self._json)
+        return _tagged(request, responses.collection(self._json))
 
     async def docs(self, request: web.Request) -> Answer:
         """``GET /docs``"""
         query(request, NOTHING)
-        return responses.page(self._page, POLICY)
+        return _tagged(request, responses.page(self._page, POLICY))
+
+
+def _tagged(request: web.Request, answer: Answer) -> Answer:
+    """The answer with an entity tag of its content, or 304. The tag is weak, because the answer may
+    be compressed on its way."""
+    assert isinstance(answer.body, bytes)
+    tag = f'"{hashlib.sha256(answer.body).hexdigest()[:32]}"'
+    answer.headers[responses.ETAG] = f"W/{tag}"
+    if not has_tag(request, tag):
+        return answer
+    del answer.headers[hdrs.CONTENT_TYPE]
+    return Answer(304, answer.headers)
 
 
 def description(settings: WebSettings) -> Json:
@@ -179,12 +215,15 @@ def _explain(schema: Json, limits: Limits) -> None:
 
 
 def _operation(operation: Operation) -> Json:
+    parameters = operation.parameters
+    if operation.path not in PUBLIC:
+        parameters += (TENANT,)
     document: Json = {
         "operationId": operation.name,
         "tags": [operation.tag],
         "summary": operation.summary,
         "description": operation.text,
-        "parameters": [_parameter(parameter) for parameter in operation.parameters],
+        "parameters": [_parameter(parameter) for parameter in parameters],
         "responses": {
             **{str(reply.status): _reply(reply) for reply in operation.replies},
             **{
@@ -244,7 +283,7 @@ def _reply(reply: Reply) -> Json:
         "description": reply.text,
         "headers": {
             **{name: _header(name, True) for name in reply.headers},
-            **{name: _header(name, False) for name in reply.sometimes},
+            **{name: _header(name, False) for name in (*reply.sometimes, X_REQUEST_ID)},
         },
     }
     if reply.content:
@@ -264,17 +303,20 @@ def _header(name: str, always: bool) -> Json:
 
 def _problems(operation: Operation) -> dict[str, tuple[str, list[Row]]]:
     """The problems of an operation by status: a name for them, and their types."""
+    names = {*_ANY_REQUEST, *operation.problems}
+    if operation.path not in PUBLIC:
+        names.update(_ANY_CALLER)
+    if operation.path not in PUBLIC | ADMINISTRATIVE:
+        names.add("rate-limited")
+    if operation.path not in PROBES:
+        names.add("over-limit")
     by_status: dict[int, list[Row]] = {}
-    for name in sorted({*_ANY_REQUEST, *_caller_problems(operation), *operation.problems}):
+    for name in sorted(names):
         by_status.setdefault(KINDS[name].status, []).append(KINDS[name])
     return {
         str(status): ("-or-".join(kind.type for kind in kinds), kinds)
         for status, kinds in sorted(by_status.items())
     }
-
-
-def _caller_problems(operation: Operation) -> tuple[str, ...]:
-    return () if operation.path in PUBLIC else _ANY_CALLER
 
 
 def _problem(kinds: Sequence[Row]) -> Json:
@@ -291,6 +333,20 @@ def _problem(kinds: Sequence[Row]) -> Json:
     }
     return {
         "description": ". ".join(kind.title for kind in kinds) + ".",
-        "headers": {"Retry-After": _header("Retry-After", True)} if kinds[0].retry else {},
+        "headers": {
+            name: _header(name, len(kinds) == len(having))
+            for name, having in _problem_headers(kinds).items()
+        }
+        | {X_REQUEST_ID: _header(X_REQUEST_ID, True)},
         "content": {MEDIA_TYPE: {"schema": _schema(Problem), "examples": examples}},
     }
+
+
+def _problem_headers(kinds: Sequence[Row]) -> dict[str, list[Row]]:
+    """The header fields of answers with these problems, each with the problems that have it."""
+    found: dict[str, list[Row]] = {}
+    for kind in kinds:
+        names = _PROBLEM_HEADERS.get(kind.type, ())
+        for name in ("Retry-After", *names) if kind.retry else names:
+            found.setdefault(name, []).append(kind)
+    return found

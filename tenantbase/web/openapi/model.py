@@ -10,6 +10,7 @@ import msgspec
 
 from tenantbase.database import MAX_PAGE_ENTRIES
 from tenantbase.entry import MAX_KEY_BYTES
+from tenantbase.scope import DEFAULT
 
 Schema = Mapping[str, Any]
 Shape = type[msgspec.Struct]
@@ -83,24 +84,53 @@ IN_QUERY: Final = Parameter("key", "query", KEY, "The key, unless it is in the b
 IN_PATH: Final = Parameter(
     "key", "path", KEY, "The key, percent-encoded. Slashes need not be encoded.", True
 )
-TENANT_NAME: Final = Parameter(
-    "name",
-    "path",
-    {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"},
-    "The tenant's name.",
-    True,
+_TENANT: Final = {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$"}
+TENANT_NAME: Final = Parameter("name", "path", _TENANT, "The tenant's name.", True)
+TENANT: Final = Parameter(
+    "X-Tenant",
+    "header",
+    {**_TENANT, "default": DEFAULT.tenant, "examples": [DEFAULT.tenant]},
+    "The tenant that an administrator's request is for. With a tenant's own token, that tenant, or"
+    " nothing.",
 )
 PREFIX: Final = Parameter("prefix", "query", _TEXT, "Literal text that the keys begin with.")
+CURSOR: Final = Parameter(
+    "cursor", "query", {"type": "string"}, "The `cursor` of the previous page."
+)
 LIST: Final = (
     PREFIX,
     Parameter(
         "limit",
         "query",
         {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_ENTRIES},
-        "The most entries in the answer. Without it, all entries are listed.",
+        "The most entries and prefixes in the answer. Without it, all are listed.",
     ),
-    Parameter("cursor", "query", {"type": "string"}, "The `cursor` of the previous page."),
-    Parameter("fields", "query", {"enum": ["key"]}, "`key`: list keys without values."),
+    CURSOR,
+    Parameter(
+        "fields",
+        "query",
+        {"enum": ["key", "meta"]},
+        "`key`: keys only. `meta`: everything but the value, and its size.",
+    ),
+    Parameter("start", "query", _TEXT, "The first possible key."),
+    Parameter("end", "query", _TEXT, "List keys before this one."),
+    Parameter("order", "query", {"enum": ["asc", "desc"]}, "The order of keys; default `asc`."),
+    Parameter(
+        "delimiter",
+        "query",
+        _TEXT,
+        "Fold all keys that have the same text between the prefix and this delimiter into one of"
+        " `prefixes`. A page costs the same however many keys are folded.",
+    ),
+)
+KEEP_TTL: Final = Parameter(
+    "keep_ttl", "query", {"type": "boolean"}, "Keep the expiry that the entry has."
+)
+FRESH: Final = Parameter(
+    "Cache-Control",
+    "header",
+    {"type": "string", "examples": ["no-cache"]},
+    "`no-cache`: read from the database, and refresh the copy in memcached.",
 )
 _IF_MATCH: Final = Parameter(
     "If-Match",
@@ -143,6 +173,7 @@ NOT_MODIFIED: Final = Reply(
 )
 WRITTEN_HEADERS: Final = ("ETag", "Cache-Control")
 MANY_HEADERS: Final = ("Cache-Control", "Vary")
+UNCHANGED: Final = Reply(304, "You have it already.", headers=(*MANY_HEADERS, "ETag"))
 DELETED: Final = Reply(204, "Removed, or absent already.")
 
 WRITE: Final = (
@@ -161,4 +192,4 @@ ADMINISTERING: Final = (
     "outcome-unknown",
     "disk-full",
 )
-BODY: Final = ("request-timeout", "too-large", "over-limit")
+BODY: Final = ("request-timeout", "too-large")

@@ -11,27 +11,34 @@ from typing import Final
 from tenantbase.entry import JSON, OCTETS
 from tenantbase.json_requests import SetValue
 from tenantbase.web.handlers.bulk import DeleteValues, GetValues, SetValues
+from tenantbase.web.handlers.changing import RenameValue, TouchValue
 from tenantbase.web.handlers.increment import IncrementValue
 from tenantbase.web.handlers.lists import NDJSON
 from tenantbase.web.handlers.values import DeleteValue, GetValue
 from tenantbase.web.openapi import schemas as shapes
 from tenantbase.web.openapi.administration import ADMINISTRATION
+from tenantbase.web.openapi.console import CONSOLE
+from tenantbase.web.openapi.figures import FIGURES
 from tenantbase.web.openapi.model import (
     BODY,
     BYTES,
     CONDITIONS,
+    CURSOR,
     DELETED,
     ENTRY_HEADERS,
     EVENT_ID,
     EXPIRY,
+    FRESH,
     IN_PATH,
     IN_QUERY,
+    KEEP_TTL,
     LIST,
     MANY_HEADERS,
     NOT_MODIFIED,
     PREFIX,
     RANGE,
     RAW_HEADERS,
+    UNCHANGED,
     VERSION,
     WRITE,
     WRITTEN_HEADERS,
@@ -48,8 +55,8 @@ OPERATIONS: Final = (
         "setValue",
         "One value",
         "Store a JSON value",
-        "The JSON text is preserved exactly. Other values are encoded in base64, with `encoding`"
-        " and `content_type`. An existing key keeps its id.",
+        "The JSON text is preserved exactly. Other values are strings, with `encoding` and"
+        " `content_type`. An existing key keeps its id.",
         (Reply(200, "Stored.", {JSON: (shapes.Written,)}, WRITTEN_HEADERS),),
         'curl -s localhost:8000/set-value -d \'{"key": "code", "value": "test", "ttl": 3600}\'',
         CONDITIONS,
@@ -68,7 +75,7 @@ OPERATIONS: Final = (
             NOT_MODIFIED,
         ),
         "curl -s 'localhost:8000/get-value?key=code'",
-        (IN_QUERY, *CONDITIONS),
+        (IN_QUERY, FRESH, *CONDITIONS),
         {JSON: GetValue},
         body_required=False,
         problems=("no-such-key", "condition-failed", *BODY, "store-unavailable"),
@@ -103,7 +110,7 @@ OPERATIONS: Final = (
             Reply(
                 200,
                 "The entries.",
-                {JSON: (shapes.Page, shapes.KeyPage)},
+                {JSON: (shapes.Page, shapes.KeyPage, shapes.MetaPage)},
                 MANY_HEADERS,
             ),
         ),
@@ -120,7 +127,8 @@ OPERATIONS: Final = (
         "",
         (Reply(200, "The entries that exist.", {JSON: (shapes.Found,)}, MANY_HEADERS),),
         'curl -s localhost:8000/get-values -d \'{"keys": ["code", "nope"]}\'',
-        body={JSON: GetValues},
+        (FRESH,),
+        {JSON: GetValues},
         problems=("cross-origin-write", *BODY, "store-unavailable"),
     ),
     Operation(
@@ -143,7 +151,8 @@ OPERATIONS: Final = (
         "deleteManyValues",
         "Many values",
         "Remove many keys, or all keys with a prefix",
-        "All or none. An empty prefix removes every key.",
+        "All or none. Each of `entries` may have its own condition. An empty prefix removes every"
+        " key.",
         (Reply(200, "Removed.", {JSON: (shapes.Deleted,)}, MANY_HEADERS),),
         'curl -s localhost:8000/delete-values -d \'{"prefix": "a/"}\'',
         CONDITIONS,
@@ -164,6 +173,33 @@ OPERATIONS: Final = (
         problems=("wrong-type", *BODY, *WRITE),
     ),
     Operation(
+        "post",
+        "/touch-value",
+        "touchValue",
+        "One value",
+        "Change when an entry expires",
+        "The value stays as it is. Give `ttl` or `expires_at`; null means never.",
+        (Reply(200, "Changed.", {JSON: (shapes.Written,)}, WRITTEN_HEADERS),),
+        'curl -s localhost:8000/touch-value -d \'{"key": "visits", "ttl": 3600}\'',
+        CONDITIONS,
+        {JSON: TouchValue},
+        problems=("no-such-key", *BODY, *WRITE),
+    ),
+    Operation(
+        "post",
+        "/rename-value",
+        "renameValue",
+        "One value",
+        "Move or copy an entry to another key",
+        "Atomic. The value, its type and its expiry stay as they are. Conditions are on `key`.",
+        (Reply(200, "The entry at `to`.", {JSON: (shapes.Written,)}, WRITTEN_HEADERS),),
+        "curl -s localhost:8000/rename-value -d"
+        ' \'{"key": "visits", "to": "visits/2026", "copy": true, "replace": true}\'',
+        CONDITIONS,
+        {JSON: RenameValue},
+        problems=("no-such-key", *BODY, *WRITE),
+    ),
+    Operation(
         "put",
         "/v1/values/{key}",
         "putRawValue",
@@ -176,7 +212,7 @@ OPERATIONS: Final = (
         ),
         "printf hello | curl -s -X PUT -H 'Content-Type: text/plain' --data-binary @-"
         " localhost:8000/v1/values/notes/today",
-        (IN_PATH, *EXPIRY, *CONDITIONS),
+        (IN_PATH, *EXPIRY, KEEP_TTL, *CONDITIONS),
         {OCTETS: BYTES, "text/plain": BYTES, JSON: BYTES},
         problems=(*BODY, *WRITE),
     ),
@@ -205,7 +241,7 @@ OPERATIONS: Final = (
             NOT_MODIFIED,
         ),
         "curl -s localhost:8000/v1/values/notes/today",
-        (IN_PATH, *CONDITIONS, *RANGE),
+        (IN_PATH, FRESH, *CONDITIONS, *RANGE),
         problems=("no-such-key", "condition-failed", "range-not-satisfiable", "store-unavailable"),
     ),
     Operation(
@@ -226,17 +262,35 @@ OPERATIONS: Final = (
         "listValues",
         "Many values",
         "List entries, as JSON or NDJSON",
-        f"As `/get-values`. With `Accept: {NDJSON}`, one entry per line, without a cursor.",
+        f"As `/get-values`. With `Accept: {NDJSON}`, one entry or prefix per line. If `limit` ended"
+        " the list, `Link` has the next page.",
         (
             Reply(
                 200,
                 "The entries.",
-                {JSON: (shapes.Page, shapes.KeyPage), NDJSON: {"type": "string"}},
+                {
+                    JSON: (shapes.Page, shapes.KeyPage, shapes.MetaPage),
+                    NDJSON: {"type": "string"},
+                },
                 MANY_HEADERS,
+                ("Link",),
             ),
         ),
         f"curl -s -H 'Accept: {NDJSON}' 'localhost:8000/v1/values?fields=key'",
         LIST,
+        problems=("store-unavailable",),
+    ),
+    Operation(
+        "get",
+        "/v1/count",
+        "countValues",
+        "Many values",
+        "Count entries",
+        "For at most a second. If time is up, the answer has `at_least`, and a cursor with which the"
+        " count continues: add the results.",
+        (Reply(200, "The count.", {JSON: (shapes.Count,)}, MANY_HEADERS),),
+        "curl -s 'localhost:8000/v1/count?prefix=a/'",
+        (PREFIX, CURSOR),
         problems=("store-unavailable",),
     ),
     Operation(
@@ -246,7 +300,8 @@ OPERATIONS: Final = (
         "Changes",
         "Watch keys",
         "An endless stream of server-sent events: `set`, `delete` and `expire` with"
-        ' `{"key": ..., "version": ...}`, and `reset` with `{"prefix": ..., "version": ...}`, after'
+        ' `{"key": ..., "version": ...}`, where `set` also has `size`, `content_type` and'
+        ' `expires_at`, and `reset` with `{"prefix": ..., "version": ...}`, after'
         " which every key with the prefix must be read again. The id of an event is its version."
         " With `Last-Event-ID`, the stream begins with the events since that one, or with `reset`"
         " if the id is unknown.",
@@ -270,6 +325,7 @@ OPERATIONS: Final = (
         problems=("store-unavailable",),
     ),
     *ADMINISTRATION,
+    *FIGURES,
     Operation(
         "get",
         "/health-check",
@@ -305,7 +361,10 @@ OPERATIONS: Final = (
         "Service",
         "This document",
         "",
-        (Reply(200, "OpenAPI 3.1.", {JSON: {"type": "object"}}, MANY_HEADERS),),
+        (
+            Reply(200, "OpenAPI 3.1.", {JSON: {"type": "object"}}, (*MANY_HEADERS, "ETag")),
+            UNCHANGED,
+        ),
         "curl -s localhost:8000/openapi.json",
     ),
     Operation(
@@ -320,9 +379,11 @@ OPERATIONS: Final = (
                 200,
                 "A page without scripts or external resources.",
                 {"text/html": {"type": "string"}},
-                (*MANY_HEADERS, "Content-Security-Policy", "X-Content-Type-Options"),
+                (*MANY_HEADERS, "ETag", "Content-Security-Policy", "X-Content-Type-Options"),
             ),
+            UNCHANGED,
         ),
         "curl -s localhost:8000/docs",
     ),
+    *CONSOLE,
 )

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from tenantbase.access import TokenScope
 
+_ORDER: Final = "In byte order of keys, or the opposite one."
+_Prefixes = (
+    Annotated[list[str], Meta(description="What keys were folded into; only with `delimiter`.")]
+    | msgspec.UnsetType
+)
+
 
 class Entry(msgspec.Struct):
-    """One entry. A value that is not JSON is encoded in base64."""
+    """One entry. A value that is not JSON is a string: text, or bytes in base64."""
 
     key: str
     value: msgspec.Raw
     id: str
     version: int
     expires_at: float | None
-    encoding: Literal["base64"] | msgspec.UnsetType = msgspec.UNSET
+    encoding: Literal["base64", "utf-8"] | msgspec.UnsetType = msgspec.UNSET
     content_type: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Key(msgspec.Struct):
+    """The key of an entry."""
+
+    key: str
+
+
+class EntryMeta(msgspec.Struct):
     """An entry without its value."""
 
     key: str
+    id: str
+    version: int
+    expires_at: float | None
+    content_type: str
+    size: int
 
 
 class Written(msgspec.Struct):
@@ -52,15 +69,38 @@ class Counted(msgspec.Struct):
 class Page(msgspec.Struct):
     """Entries, and the cursor of the next page."""
 
-    values: Annotated[list[Entry], Meta(description="In byte order of keys.")]
+    values: Annotated[list[Entry], Meta(description=_ORDER)]
     cursor: str | None
+    prefixes: _Prefixes = msgspec.UNSET
 
 
 class KeyPage(msgspec.Struct):
     """Keys, and the cursor of the next page."""
 
-    values: Annotated[list[Key], Meta(description="In byte order of keys.")]
+    values: Annotated[list[Key], Meta(description=_ORDER)]
     cursor: str | None
+    prefixes: _Prefixes = msgspec.UNSET
+
+
+class MetaPage(msgspec.Struct):
+    """Entries without their values, and the cursor of the next page."""
+
+    values: Annotated[list[EntryMeta], Meta(description=_ORDER)]
+    cursor: str | None
+    prefixes: _Prefixes = msgspec.UNSET
+
+
+class Count(msgspec.Struct):
+    """How many entries there are."""
+
+    count: Annotated[int, Meta(description="How many.")]
+    bytes: Annotated[int, Meta(description="Their keys and values.")]
+    at_least: (
+        Annotated[bool, Meta(description="There may be more: time was up.")] | msgspec.UnsetType
+    ) = msgspec.UNSET
+    cursor: Annotated[str, Meta(description="Where the count continues.")] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
 
 
 class Found(msgspec.Struct):
@@ -153,6 +193,49 @@ class Tokens(msgspec.Struct):
     """All tokens."""
 
     tokens: Annotated[list[Token], Meta(description="In order of their creation.")]
+
+
+class RequestStats(msgspec.Struct):
+    """Requests, watches aside; times are null if there were none in the last ten seconds."""
+
+    total: Annotated[int, Meta(description="Since the server started.")]
+    per_second: float
+    errors_per_second: Annotated[float, Meta(description="Those with a status from 500.")]
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+class CacheStats(msgspec.Struct):
+    """Keys read, by where they were found."""
+
+    available: Annotated[bool, Meta(description="Whether memcached answers every worker.")]
+    hits: int
+    misses: int
+    bypasses: int
+    hit_ratio: Annotated[float | None, Meta(description="Null before the first read.")]
+
+
+class StoreStats(msgspec.Struct):
+    """The database; null while it cannot say."""
+
+    entries: int | None
+    bytes: Annotated[int | None, Meta(description="Keys and values of all tenants.")]
+    database_bytes: int | None
+    log_bytes: Annotated[int | None, Meta(description="Of the write-ahead log.")]
+    commits: int
+
+
+class Stats(msgspec.Struct):
+    """The service's figures."""
+
+    version: str
+    uptime_seconds: float
+    workers: Annotated[int, Meta(description="Those that run.")]
+    requests: RequestStats
+    cache: CacheStats
+    store: StoreStats
+    watchers: int
+    connections: int
 
 
 class Alive(msgspec.Struct):

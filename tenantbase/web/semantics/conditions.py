@@ -96,6 +96,15 @@ def not_modified(request: web.BaseRequest, key: str, version: int) -> bool:
     return none_match is not None and (none_match.any or version in none_match.all)
 
 
+def has_tag(request: web.BaseRequest, tag: str) -> bool:
+    """Whether ``If-None-Match`` lists this entity tag, given in quotes: the client's copy is current.
+
+    For content that is not an entry.
+    """
+    given = ",".join(request.headers.getall(hdrs.IF_NONE_MATCH, ()))
+    return given.strip(" \t") == "*" or any(f'"{each[2]}"' == tag for each in _TAG.finditer(given))
+
+
 def explained(request: web.BaseRequest, error: Exception) -> Exception:
     """The same error, with the reason added if ``If-Match`` failed only because its tag is weak."""
     if isinstance(error, ConditionFailed) and error.version is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final, Literal
 
 _WEIGHT: Final = re.compile(r"(?:^|;)[ \t]*q=([01](?:\.[0-9]{0,3})?)[ \t]*(?:$|;)")
@@ -23,6 +24,11 @@ def weights(text: str) -> dict[str, float]:
     return weighted
 
 
+def wants_fresh(cache_control: str) -> bool:
+    """Whether ``Cache-Control`` of a request has ``no-cache`` (RFC 9111, section 5.2.1.4)."""
+    return "no-cache" in weights(cache_control)
+
+
 def accepted_coding(accept_encoding: str | None) -> Literal["gzip", "deflate"] | None:
     """The compression that a client accepts (RFC 9110, section 12.5.3), or None.
 
@@ -36,3 +42,14 @@ def accepted_coding(accept_encoding: str | None) -> Literal["gzip", "deflate"] |
         if accepted.get(coding, accepted.get("*", 0.0)) > 0:
             return coding
     return None
+
+
+def accepted_among(accept_encoding: str | None, codings: Iterable[str]) -> str:
+    """The first of these content codings that a client accepts by name, or ``identity``.
+
+    Args:
+        accept_encoding: the value of that header; None if the request does not have it.
+        codings: those that are available, the preferred one first.
+    """
+    accepted = weights(accept_encoding or "")
+    return next((coding for coding in codings if accepted.get(coding, 0.0) > 0), "identity")

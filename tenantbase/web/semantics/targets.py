@@ -84,6 +84,14 @@ def integer(parameters: dict[str, str], name: str) -> int | None:
     return int(text)
 
 
+def flag(parameters: dict[str, str], name: str) -> bool:
+    """A parameter that is ``true`` or ``false``; False if it is absent."""
+    text = parameters.get(name)
+    if text not in (None, "true", "false"):
+        raise InvalidRequest(f"{name} must be true or false", name)
+    return text == "true"
+
+
 def _decode(text: str, field: str | None) -> str:
     if "%" not in text and text.isascii():
         return text

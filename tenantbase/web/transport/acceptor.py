@@ -15,7 +15,10 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from tenantbase.outage import Outage
+from tenantbase.request_context import RequestContext
 from tenantbase.web.answer import rendered, rendered_fields
+from tenantbase.web.naming import with_id
 from tenantbase.web.problems import OverLimit, error_answer
 from tenantbase.web.responses import common_headers
 from tenantbase.web.transport.connections import Connections
@@ -26,7 +29,7 @@ log = logging.getLogger("tenantbase.web")
 # Connections accepted in one turn of the event loop, so that open ones are not kept waiting.
 _BATCH: Final = 64
 _RETRY_SECONDS: Final = 0.1
-_QUIET_SECONDS: Final = 60.0  # between two log lines about the same problem
+_QUIET_SECONDS: Final = 10.0  # without it, trouble is over
 # Descriptors kept free for the database, memcached and the like.
 _SPARE_DESCRIPTORS: Final = 64
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -60,7 +63,11 @@ class Acceptor:
         # A spare descriptor: closed to free one for a connection that is to be refused.
         self._reserve: int | None = _any_descriptor()
         self._retry: asyncio.TimerHandle | None = None
-        self._told: dict[str, float] = {}
+        self._over_limit = Outage(log, "all connections are accepted", quiet_seconds=_QUIET_SECONDS)
+        self._exhausted = Outage(
+            log, "connections are accepted again", quiet_seconds=_QUIET_SECONDS
+        )
+        self._failing = Outage(log, "connections are accepted again", quiet_seconds=_QUIET_SECONDS)
 
     def start(self, sockets: Sequence[socket.socket]) -> None:
         """Accept on these non-blocking, listening sockets."""
@@ -114,7 +121,7 @@ class Acceptor:
             return False
         accepted.setblocking(False)
         if len(self._connections) >= self._limit:
-            self._tell("limit", "%d connections are open; further ones are refused", self._limit)
+            self._over_limit.met("%d connections are open; further ones are refused", self._limit)
             self._refuse(accepted)
             return True
         self._connections.expected += 1
@@ -144,7 +151,8 @@ class Acceptor:
         answer = error_answer(
             OverLimit("there are too many connections; try again later", "max-connections")
         )
-        return rendered(answer, rendered_fields(common_headers(closes=True)))
+        answered = rendered(answer, rendered_fields(common_headers(closes=True)))
+        return with_id(answered, RequestContext())
 
     def _failed(self, sock: socket.socket, error: OSError) -> None:
         """Handle a failed ``accept``: refuse the connection if possible, and try again later.
@@ -153,9 +161,9 @@ class Acceptor:
         """
         self._ignore()
         if error.errno in _EXHAUSTED:
-            self._tell("exhausted", "no more connections can be accepted: %s", error.strerror)
+            self._exhausted.met("no more connections can be accepted: %s", error.strerror)
         else:  # network errors concern one connection only (accept(2))
-            self._tell("accept", "a connection could not be accepted: %s", error.strerror)
+            self._failing.met("a connection could not be accepted: %s", error.strerror)
         if error.errno == errno.EMFILE and self._reserve is not None:
             os.close(self._reserve)
             self._reserve = None
@@ -181,13 +189,6 @@ class Acceptor:
             self._reserve = _any_descriptor()
         # Without a reserve, the next failure waits again.
         self._listen()
-
-    def _tell(self, what: str, message: str, detail: object) -> None:
-        """Log a problem, but not each of thousands of occurrences per second."""
-        now = self._loop.time()
-        if now >= self._told.get(what, now):
-            self._told[what] = now + _QUIET_SECONDS
-            log.warning(message, detail)
 
 
 def _any_descriptor() -> int | None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import Final
 
+from tenantbase.figures import CONNECTIONS, private_cells
 from tenantbase.web.transport.lingering import Lingering
 from tenantbase.web.transport.progress import progress
 from tenantbase.web.transport.unread import HIGH_WATER_BYTES, Unread
@@ -26,12 +27,14 @@ class Connections:
         expected: accepted connections that have no protocol yet.
         lingering: connections that have ended and wait for the peer to close.
         unread: the budget for answers that clients have yet to read.
+        figures: where this worker counts them.
     """
 
     def __init__(self) -> None:
         self.expected = 0
         self.lingering = Lingering()
         self.unread = Unread()
+        self.figures = private_cells()
         self._open: set[asyncio.Transport] = set()
         self._clients: dict[asyncio.Transport, str] = {}
         self._stalled: dict[asyncio.Transport, tuple[int, float]] = {}
@@ -48,6 +51,7 @@ class Connections:
             self._open.add(transport)
             transport.set_write_buffer_limits(HIGH_WATER_BYTES)
             self.expected = max(0, self.expected - 1)
+            self.figures[CONNECTIONS] = len(self._open)
 
     def forwarded(self, transport: asyncio.Transport, client: str) -> None:
         """The connection is a proxy's, and its last request comes from this client."""
@@ -68,6 +72,7 @@ class Connections:
         if transport not in self._open:
             return
         self._open.discard(transport)
+        self.figures[CONNECTIONS] = len(self._open)
         self._clients.pop(transport, None)
         self._stalled.pop(transport, None)
         if error is None:

@@ -19,7 +19,7 @@ from typing import Final
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.acceptor import Acceptor
-from tenantbase.web.transport.listener import is_last, refuse_handshakes
+from tenantbase.web.transport.listener import is_last, refuse_connections
 
 log = logging.getLogger("tenantbase.web")
 
@@ -51,7 +51,7 @@ async def close_listeners(acceptor: Acceptor, sockets: Sequence[socket.socket]) 
     """Close the port, after accepting every connection in its queue."""
     # If another process also serves a socket, that process accepts its queue.
     last = [sock for sock in sockets if is_last(sock)]
-    refused = [refuse_handshakes(sock) for sock in last]
+    refused = [refuse_connections(sock) for sock in last]
     if any(refused):
         await asyncio.sleep(_HANDSHAKE_SECONDS)
     acceptor.accept_waiting(last)

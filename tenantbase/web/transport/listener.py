@@ -8,6 +8,8 @@ import select
 import socket
 import struct
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 BACKLOG: Final = 1024
@@ -62,12 +64,56 @@ class Listener(socket.socket):
         self._watched = self._held = -1
 
 
+class UnixListener(Listener):
+    """A Unix socket with a path, which whoever holds it can remove."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(socket.AF_UNIX)
+        self.path = path
+        self._file: tuple[int, int] | None = None
+
+    def created(self) -> None:
+        """Its path exists now. Raises OSError."""
+        status = os.lstat(self.path)
+        self._file = status.st_dev, status.st_ino
+
+    def remove(self) -> None:
+        """Remove its path, unless another file has replaced it."""
+        with suppress(OSError):
+            status = os.lstat(self.path)
+            if self._file == (status.st_dev, status.st_ino):
+                os.unlink(self.path)
+
+
+class InheritedListener(socket.socket):
+    """A listening socket that the process which started this one keeps open.
+
+    Connections that this process leaves in its queue are for the next one that inherits it.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(fileno=descriptor)
+
+
 def is_last(sock: socket.socket) -> bool:
     """Whether closing this socket closes the port. A plain socket is not shared."""
+    if isinstance(sock, InheritedListener):
+        return False
     return sock.is_last() if isinstance(sock, Listener) else True
 
 
-def refuse_handshakes(sock: socket.socket) -> bool:
+def refuse_connections(sock: socket.socket) -> bool:
+    """Take no new connections; those that have begun still reach the queue.
+
+    Returns: whether a moment must pass until they have, before the queue is emptied.
+    """
+    if isinstance(sock, UnixListener):
+        sock.remove()
+        return True
+    return _refuse_handshakes(sock)
+
+
+def _refuse_handshakes(sock: socket.socket) -> bool:
     """Ignore new handshakes; those that have begun still reach the queue.
 
     Otherwise a connection could always arrive between the last look at the queue and the close of

@@ -21,6 +21,7 @@ from tenantbase.entry import JSON, OCTETS, Entry
 from tenantbase.errors import Damaged
 from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.store import SqliteStore
+from tenantbase.listing import KeyRange
 from tests.damage import damage, damage_leaf
 from tests.fakes import Granted, RecordingSeqlock
 
@@ -147,7 +148,7 @@ async def test_a_damaged_key_can_be_deleted(store: SqliteStore, database: Path, 
     reopened = await SqliteStore.open(database, RecordingSeqlock().lock)
     try:
         assert await reopened.read(["default/bad"], NOW) == [None]
-        entries, _ = await reopened.scan("default/b", "", 10, 1 << 20, NOW)
+        entries, _ = await reopened.scan(KeyRange("default/b"), 10, 1 << 20, NOW)
         assert entries == []
         for _ in range(3):  # the first one meets the damage, which is then remembered
             (swept,) = (

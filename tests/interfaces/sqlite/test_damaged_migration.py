@@ -106,7 +106,7 @@ async def test_every_sound_row_is_carried_over(
     (line,) = [record.getMessage() for record in caplog.records if "damaged" in record.message]
     assert f" {len(lost)} cannot be read" in line and SET_ASIDE in line
     assert all(repr(key) in line for key in sorted(lost)[:10])
-    assert _rows(path, "PRAGMA user_version") == [(3,)]
+    assert _rows(path, "PRAGMA user_version") == [(len(MIGRATIONS),)]
     query = (
         "SELECT count(*) FROM sqlite_master WHERE name = 'entries_expiry' AND tbl_name = 'entries'"
     )

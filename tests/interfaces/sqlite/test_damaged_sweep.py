@@ -13,6 +13,7 @@ from tenantbase.coherence.policy import Cache
 from tenantbase.commands import DeletePrefix, Set
 from tenantbase.errors import StoreUnavailable
 from tenantbase.interfaces.sqlite import sweep as sql_sweep
+from tenantbase.listing import KeyRange
 from tenantbase.process.config import Config
 from tenantbase.process.wiring import open_cache
 from tests.damage import damage
@@ -77,4 +78,6 @@ async def test_entries_deleted_by_prefix_stay_deleted(
         await swept(cache)
         assert keys(database) == {"default/a/bad"}
         assert (await cache.get("default/a/bad")).entry is None
-        assert [entry async for piece, _ in cache.scan("default/a/") for entry in piece] == []
+        assert [
+            entry async for piece, _ in cache.scan(KeyRange("default/a/")) for entry in piece
+        ] == []

@@ -14,6 +14,7 @@ from tenantbase.entry import OCTETS, Entry
 from tenantbase.errors import Damaged, LeftOut, WrongType
 from tenantbase.interfaces.sqlite.large_values import LARGE_BYTES
 from tenantbase.interfaces.sqlite.store import SqliteStore
+from tenantbase.listing import KeyRange, place_of
 from tests.damage import damage
 from tests.fakes import Granted, RecordingSeqlock
 
@@ -44,7 +45,7 @@ async def main(path, operation, size):
         (entry,) = await store.read(["default/k"], 1e6)
         assert len(entry.value) == size
     else:
-        (entry,), _ = await store.scan("", "", 10, 1, 1e6)
+        (entry,), _ = await store.scan(KeyRange(), 10, 1, 1e6)
         assert len(entry.value) == size
     print(peak() - before)
     await store.close()
@@ -75,7 +76,7 @@ async def test_values_of_all_sizes_replace_each_other(tmp_path: Path) -> None:
         (found,) = await store.read(["default/k"], NOW)
         assert isinstance(found, Entry) and found.value == value
         assert (found.version, found.expires_at) == (outcome[0].entry.version, NOW + size + 1)
-        (listed,), _ = await store.scan("", "", 10, 1, NOW)
+        (listed,), _ = await store.scan(KeyRange(), 10, 1, NOW)
         assert listed == found
     await store.close()
 
@@ -92,12 +93,12 @@ async def test_large_values_beside_small_ones(tmp_path: Path) -> None:
     assert isinstance(first, Entry) and first.value == b"default/a"
     assert isinstance(second, Entry) and second.value == large["default/b"]
     assert [type(each) for each in left_out] == [LeftOut] * 3
-    listed = []
-    after, more = "", True
+    listed: list[Entry] = []
+    wanted, more = KeyRange(), True
     while more:
-        page, more = await store.scan("", after, 10, MIB, NOW)
-        listed += page
-        after = page[-1].key if page else after
+        page, more = await store.scan(wanted, 10, MIB, NOW)
+        listed += [item for item in page if isinstance(item, Entry)]
+        wanted = wanted.after(place_of(page[-1])) if page else wanted
     assert {entry.key: entry.value for entry in listed} == {
         key: large.get(key, key.encode()) for key in keys
     }

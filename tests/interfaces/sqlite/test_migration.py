@@ -36,6 +36,18 @@
         await cache.write(Set("default/\u00fc/\U0010ffff", b"{}", json))
         await cache.write(Set("default/expired", b"0", json, cache.now() + 0.2))
         await asyncio.sleep(0.3)
+
+``tests/fixtures/schema-3.db`` was made with the code of the commit before schema 4, by this:
+
+    FAR = 4102444800.0
+    async with open_database(Config(database=path)) as database:
+        await database.put_tenant("other", max_entries=10)
+        for scope in (DEFAULT, Scope("other")):
+            for key in ("a", "b"):
+                draft = database.draft(scope, key, "application/json", expires_at=FAR)
+                await database.put(scope, draft, b"1")
+            await database.delete(scope, "b")
+        await database.create_token("t", TokenScope.READ, "other", "a", None)
 """
 
 from __future__ import annotations
@@ -58,16 +70,17 @@ from tenantbase.coherence.sealed_item import REJECTED, ItemSealer
 from tenantbase.coherence.tag_file import TagFile
 from tenantbase.entry import JSON, Entry
 from tenantbase.errors import CannotOpen
+from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite import schema
 from tenantbase.interfaces.sqlite.read_only import reading
 from tenantbase.json_requests import SetValue
 from tenantbase.process.config import Config
 from tenantbase.process.wiring import open_database
-from tenantbase.scope import DEFAULT, plain_key
+from tenantbase.scope import DEFAULT, Scope, plain_key
 from tests.app_server import AppServer
 
 FIXTURES: Final = Path(__file__).parents[2] / "fixtures"
-NEWEST: Final = 3
+NEWEST: Final = 4
 LARGE: Final = bytes(range(256)) * 64
 VALUES: Final = {
     "a": b'"plain"',
@@ -98,6 +111,12 @@ def path_2(tmp_path: Path) -> Path:
     return Path(shutil.copyfile(FIXTURES / "schema-2.db", tmp_path / "x.db"))
 
 
+@pytest.fixture
+def path_3(tmp_path: Path) -> Path:
+    """A database of schema 3, with two tenants and a token."""
+    return Path(shutil.copyfile(FIXTURES / "schema-3.db", tmp_path / "x.db"))
+
+
 def rows(path: Path, query: str) -> list[Any]:
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(query).fetchall()
@@ -115,7 +134,9 @@ async def test_every_entry_is_where_it_was(path: Path) -> None:
     async with open_database(Config(database=path)) as database:
         found: dict[str, Entry] = {}
         async for piece, _ in database.scan(DEFAULT):
-            found.update((entry.key[DEFAULT.plain], entry) for entry in piece)
+            found.update(
+                (entry.key[DEFAULT.plain], entry) for entry in piece if isinstance(entry, Entry)
+            )
         assert {key: entry.value for key, entry in found.items()} == VALUES
         assert list(found) == sorted(found, key=str.encode)
         for key, entry in found.items():
@@ -366,6 +387,31 @@ async def test_entries_of_schema_1_are_counted(path: Path) -> None:
         assert usage(path) == expected_usage(VALUES)
 
 
+async def test_schema_3_is_kept_and_new_changes_have_details(path_3: Path) -> None:
+    before = contents(path_3)
+    async with open_database(Config(database=path_3)) as database:
+        other = Scope("other")
+        for scope in (DEFAULT, other):
+            entry = (await database.get(scope, "a")).entry
+            assert entry is not None and (entry.value, entry.expires_at) == (b"1", FAR)
+            assert (await database.get(scope, "b")).entry is None
+        (token,) = await database.tokens()
+        assert (token.name, token.tenant, token.prefix) == ("t", "other", "a")
+        async with database.watch(other, "", 0, lambda: None) as changes:
+            events = await anext(changes)
+            assert [(e.key, e.kind, e.size) for e in events] == [
+                ("a", EventKind.SET, None),
+                ("b", EventKind.SET, None),
+                ("b", EventKind.DELETE, None),
+            ]
+            await database.set(other, SetValue("c", msgspec.Raw(b"123")))
+            (event,) = await anext(changes)
+            assert (event.size, event.content_type) == (3, "application/json")
+    after = contents(path_3)
+    for table in ("deleted_prefixes", "state", "tokens", "access"):
+        assert after[table] == before[table]
+
+
 async def test_entries_of_schema_2_are_counted_and_kept(path_2: Path) -> None:
     before = contents(path_2)
     async with open_database(Config(database=path_2)) as database:
@@ -378,8 +424,9 @@ async def test_entries_of_schema_2_are_counted_and_kept(path_2: Path) -> None:
         assert listed == sorted(VALUES_2, key=str.encode)
         assert usage(path_2) == expected_usage(VALUES_2)
     after = contents(path_2)
-    for table in ("entries", "changes", "deleted_prefixes", "state"):
+    for table in ("entries", "deleted_prefixes", "state"):
         assert after[table] == before[table]
+    assert [line[:3] for line in after["changes"]] == before["changes"]
     assert after["access"] == [(1, 0)] and after["tokens"] == [], "it is open"
     assert after["version"] == [(NEWEST,)]
     assert rows(path_2, "PRAGMA integrity_check") == [("ok",)]

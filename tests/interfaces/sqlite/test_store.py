@@ -44,6 +44,7 @@ from tenantbase.errors import (
     TenantbaseError,
 )
 from tenantbase.interfaces.sqlite import commit as sql_commit
+from tenantbase.interfaces.sqlite import in_place as sql_in_place
 from tenantbase.interfaces.sqlite import queries as sql_queries
 from tenantbase.interfaces.sqlite import rows as sql_rows
 from tenantbase.interfaces.sqlite import schema as sql_schema
@@ -51,6 +52,7 @@ from tenantbase.interfaces.sqlite import sweep as sql_sweep
 from tenantbase.interfaces.sqlite import usage as sql_usage
 from tenantbase.interfaces.sqlite.reserve import LOG_BYTES
 from tenantbase.interfaces.sqlite.store import SqliteStore
+from tenantbase.listing import KeyRange
 from tests.fakes import Granted, RecordingSeqlock
 
 NOW = 1_000.0
@@ -422,12 +424,17 @@ async def test_every_database_has_its_own_secret(tmp_path: Path) -> None:
     assert len(secrets) == 2
 
 
+_IN_RANGE = "SEARCH entries USING INDEX {key} (key>? AND key<?)"
+
+
 @pytest.mark.parametrize(
     ("query", "parameters", "plan"),
     [
         (sql_queries._READ.format("?, ?"), 3, "SEARCH entries USING INDEX {key} (key=?)"),
-        (sql_queries._SCAN, 4, "SEARCH entries USING INDEX {key} (key>? AND key<?)"),
-        (sql_queries._SCAN_KEYS, 4, "SEARCH entries USING INDEX {key} (key>? AND key<?)"),
+        (sql_queries._RANGE.format("*", "ASC"), 4, _IN_RANGE),
+        (sql_queries._RANGE.format("*", "DESC"), 4, _IN_RANGE),
+        (sql_queries._COUNT, 4, _IN_RANGE),
+        (sql_in_place._FIND, 2, "SEARCH entries USING INDEX {key} (key=?)"),
         (sql_rows._LOOK_UP.format("value", "?, ?"), 3, "SEARCH entries USING INDEX {key} (key=?)"),
         (sql_rows._UPDATE.format("?"), 6, "SEARCH entries USING INTEGER PRIMARY KEY (rowid=?)"),
         (sql_usage._IN_RANGE, 2, "SEARCH entries USING INDEX {key} (key>? AND key<?)"),
@@ -1139,4 +1146,4 @@ async def test_rows_of_a_deleted_prefix_are_removed_a_few_at_a_time(
         assert await store._writer.run(rows) == (left, 1)
     assert await write(store, Sweep(30)) == (Applied(removed=10),)
     assert await store._writer.run(rows) == (50, 0)
-    assert len((await store.scan_keys("default/a/", "", 1_000, NOW))[0]) == 50
+    assert len((await store.scan_meta(KeyRange("default/a/"), 1_000, NOW))[0]) == 50

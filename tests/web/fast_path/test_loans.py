@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -11,7 +12,7 @@ from aiohttp.typedefs import Handler
 
 from tenantbase.web import create_app
 from tenantbase.web import server as web_server
-from tenantbase.web.fast_path import connection
+from tenantbase.web.fast_path import tending
 from tests import service
 from tests.servers import poll_async
 from tests.service import web_settings
@@ -24,7 +25,7 @@ async def test_a_slow_body_after_an_early_answer_is_not_idleness(
 ) -> None:
     """The borrower keeps the connection until the body has arrived, however slowly."""
     monkeypatch.setattr(web_server, "_LINGERING_SECONDS", 60.0)
-    monkeypatch.setattr(connection, "_PATIENCE_SECONDS", 0.02)
+    monkeypatch.setattr(tending, "_PATIENCE_SECONDS", 0.02)
     settings = web_settings(max_value_bytes=1_000, keepalive_timeout=0.2)
     async with borrowing.serve(tmp_path, settings) as server:
         async with await Wire.connect(server.port) as wire:
@@ -49,8 +50,8 @@ async def test_a_body_that_is_not_read_is_not_received(
         await gate.wait()
         return await handler(request)
 
-    def create_waiting(*args: object) -> web.Application:
-        app = create_app(*args)  # type: ignore[arg-type]
+    def create_waiting(*args: Any, **options: Any) -> web.Application:
+        app = create_app(*args, **options)
         app.middlewares.append(waiting)
         return app
 

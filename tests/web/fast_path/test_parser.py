@@ -6,12 +6,12 @@ import pytest
 
 from tenantbase.web.fast_path.parser import (
     GENERAL,
+    GET_VALUE,
     INCOMPLETE,
     MAX_BODY_BYTES,
     MAX_HEAD_BYTES,
     Other,
     RequestParser,
-    Route,
 )
 from tests.web.corpus import PLAIN, RARE
 from tests.wire import request
@@ -70,7 +70,7 @@ def test_each_different_head_is_checked_once() -> None:
     for _ in range(3):
         found = parse(good)
         assert not isinstance(found, Other)
-        assert found.route is Route.GET_VALUE and found.verdict == "verdict"
+        assert found.route is GET_VALUE and found.verdict == "verdict"
         assert parse(bad) is GENERAL
     assert len(asked) == 2
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tenantbase.scope import DEFAULT
 from tests.service import Server
 from tests.web.matchers import ID, MOMENT, VERSION
 from tests.web.table import Ask, Row, invalid, name_of, problem, put
@@ -357,9 +356,9 @@ async def test_the_key_is_the_rest_of_the_path_decoded_once(
     assert (await server.ask("GET", target)).body == b"x"
     shown = await server.ask("POST", "/get-values", '{"keys":["no"]}')
     assert shown.json["missing"] == ["no"]
-    assert (await server.cache.get(DEFAULT.key(key))).entry is not None
+    assert (await server.cache.get(server.scope.key(key))).entry is not None
     assert (await server.ask("DELETE", target)).status == 204
-    assert (await server.cache.get(DEFAULT.key(key))).entry is None
+    assert (await server.cache.get(server.scope.key(key))).entry is None
 
 
 @pytest.mark.parametrize(

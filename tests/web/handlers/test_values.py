@@ -119,6 +119,38 @@ SET = [
         400,
         invalid("content_type"),
     ),
+    Row(
+        "text",
+        set_("s20", value='é"\n', encoding="utf-8"),
+        200,
+        then=(
+            Ask("GET", "/v1/values/s20"),
+            200,
+            'é"\n'.encode(),
+        ),
+    ),
+    Row(
+        "text with a type",
+        set_("s21", value="a,b", encoding="utf-8", content_type="text/csv"),
+        200,
+        then=(
+            Ask("GET", "/get-value?key=s21"),
+            200,
+            shown("s21", "a,b", encoding="utf-8", content_type="text/csv"),
+        ),
+    ),
+    Row(
+        "JSON as text",
+        set_("s22", value="[1.0]", encoding="utf-8", content_type="application/json"),
+        200,
+        then=(Ask("GET", "/get-value?key=s22"), 200, shown("s22", [1.0])),
+    ),
+    Row("text that is a number", set_("s", value=1, encoding="utf-8"), 400, invalid("value")),
+    Row(
+        "text with a lone surrogate",
+        Ask("POST", "/set-value", '{"key":"s","value":"\\ud83d","encoding":"utf-8"}'),
+        400,
+    ),
     Row("another encoding", set_("s", value="x", encoding="hex"), 400, invalid("encoding")),
     Row(
         "base64 of JSON",
@@ -306,8 +338,67 @@ GET = [
         "no bytes",
         Ask("GET", "/get-value?key=g8"),
         200,
-        shown("g8", "", encoding="base64", content_type='text/plain;x="a b"'),
+        shown("g8", "", encoding="utf-8", content_type='text/plain;x="a b"'),
         given=[Ask("PUT", "/v1/values/g8", b"", {"Content-Type": 'text/plain;x="a b"'})],
+    ),
+    Row(
+        "text",
+        Ask("GET", "/get-value?key=g13"),
+        200,
+        shown("g13", 'a\n"é\u2028\x7f', encoding="utf-8", content_type="TEXT/CSV"),
+        given=[
+            Ask(
+                "PUT",
+                "/v1/values/g13",
+                'a\n"é\u2028\x7f'.encode(),
+                {"Content-Type": "TEXT/CSV"},
+            )
+        ],
+    ),
+    Row(
+        "text that is not UTF-8",
+        Ask("GET", "/get-value?key=g14"),
+        200,
+        shown("g14", "Y2Fm6Q==", encoding="base64", content_type="text/plain"),
+        given=[Ask("PUT", "/v1/values/g14", b"caf\xe9", {"Content-Type": "text/plain"})],
+    ),
+    Row(
+        "a large text",
+        Ask("GET", "/get-value?key=g15"),
+        200,
+        shown("g15", "é\t" * 200_000, encoding="utf-8", content_type="text/plain"),
+        given=[
+            Ask(
+                "PUT",
+                "/v1/values/g15",
+                ("é\t" * 200_000).encode(),
+                {"Content-Type": "text/plain"},
+            )
+        ],
+    ),
+    Row(
+        "from the database",
+        Ask("GET", "/get-value?key=g16", headers={"Cache-Control": "max-age=0, No-Cache"}),
+        200,
+        shown("g16", "old"),
+        {**ONE_ENTRY, "x-cache": "BYPASS"},
+        [put("g16")],
+        (Ask("GET", "/get-value?key=g16"), 200, shown("g16", "old")),
+    ),
+    Row(
+        "absent from the database",
+        Ask("GET", "/get-value?key=g17", headers={"Cache-Control": "no-cache"}),
+        404,
+        problem("no-such-key", 404),
+        {"x-cache": "BYPASS"},
+    ),
+    Row(
+        "another directive",
+        Ask("GET", "/get-value?key=g18", headers={"Cache-Control": "max-age=0"}),
+        200,
+        shown("g18", "old"),
+        {**ONE_ENTRY, "x-cache": "HIT"},
+        [put("g18")],
     ),
     Row(
         "HEAD",

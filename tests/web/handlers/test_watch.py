@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -145,16 +146,24 @@ async def test_the_bytes_of_a_stream(start: Start) -> None:
         assert await chunk() == b": watching\nretry: 1000\nid: 1\n\n"
         await server.ask("POST", "/set-value", '{"key": "b", "value": 1}')
         await server.ask("POST", "/set-value", '{"key": "a\\n\\"\\u00e9", "value": 1, "ttl": 1}')
-        expected = 'event: set\nid: 3\ndata: {"key":"a\\n\\"é","version":3}\n\n'
-        assert await chunk() == expected.encode()
+        change = 'event: {0}\nid: {1}\ndata: {{"key":"a\\n\\"é","version":{1}{2}}}\n\n'
+        event = (await chunk()).decode()
+        details = re.search(
+            r',"size":1,"content_type":"application/json","expires_at":[0-9.]+', event
+        )
+        assert details is not None and event == change.format("set", 3, details[0])
         await server.ask("DELETE", "/delete-value?key=b")
+        await server.ask("PUT", "/v1/values/a?ttl=4000000000", "\u00e9", {"Content-Type": "text/x"})
+        event = (await chunk()).decode()
+        assert event.startswith(
+            'event: set\nid: 5\ndata: {"key":"a","version":5,"size":2,"content_type":"text/x",'
+        )
         await server.ask("POST", "/set-value", '{"key": "a", "value": 1, "ttl": 0.001}')
-        assert await chunk() == b'event: set\nid: 5\ndata: {"key":"a","version":5}\n\n'
+        assert (await chunk()).startswith(b"event: set\nid: 6\n")
         await server.cache.sweep()
-        assert await chunk() == b'event: expire\nid: 6\ndata: {"key":"a","version":6}\n\n'
+        assert await chunk() == b'event: expire\nid: 7\ndata: {"key":"a","version":7}\n\n'
         await server.ask("DELETE", "/delete-value?key=a%0A%22%C3%A9")
-        expected = expected.replace("set", "delete").replace("3", "7")
-        assert await chunk() == expected.encode()
+        assert await chunk() == change.format("delete", 8, "").encode()
 
 
 async def test_a_watcher_without_events_can_resume(start: Start) -> None:
@@ -265,8 +274,22 @@ async def test_streams_end_when_the_server_drains(start: Start) -> None:
             await set_keys(server, "k")
         answer = await wire.answer()
         assert answer.whole and answer.status == 200
+        # It says when to come back, and from where.
+        assert re.search(rb"\nretry: [1-9]\d{2,3}\nid: \d+\n\n$", answer.body)
         async with wire:
             assert await wire.ended()
+    assert not feed_runs()
+
+
+async def test_a_stream_that_begins_while_the_server_drains_ends(start: Start) -> None:
+    async with asyncio.timeout(SECONDS), start() as server:
+        server.lifecycle.drain()
+        async with await Wire.connect(server.port) as wire:
+            await wire.send(request("GET", "/v1/watch"))
+            answer = await wire.answer()
+        assert answer.whole and answer.status == 200
+        begin, end, _ = answer.body.split(b"\n\n")
+        assert begin.startswith(b": watching\n") and end.startswith(b": the server is stopping")
     assert not feed_runs()
 
 

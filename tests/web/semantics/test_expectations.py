@@ -17,7 +17,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest.mark.parametrize("expected", ["100-continue", "100-Continue", "100-CONTINUE"])
 async def test_a_body_is_invited_once_and_then_taken(server: Server, expected: str) -> None:
-    put = request("PUT", "/v1/values/invited", b"x" * 1_000, {"Expect": expected})
+    put = server.request("PUT", "/v1/values/invited", b"x" * 1_000, {"Expect": expected})
     async with server.wire() as wire:
         for _ in range(2):  # again for each request on the same connection
             await wire.send(put[:-1_000])
@@ -44,7 +44,7 @@ async def test_an_invited_body_may_be_refused(start: Start) -> None:
 
 
 async def test_an_invited_body_may_be_wrong(server: Server) -> None:
-    post = request("POST", "/set-value", b"{", {"Expect": "100-continue"})
+    post = server.request("POST", "/set-value", b"{", {"Expect": "100-continue"})
     async with server.wire() as wire:
         await wire.send(post[:-1])
         assert (await wire.answer()).status == 100
@@ -56,7 +56,7 @@ async def test_an_invited_body_may_be_wrong(server: Server) -> None:
 @pytest.mark.parametrize("expected", ["100-continue", "200-ok"])
 async def test_an_old_client_expects_nothing(server: Server, expected: str) -> None:
     """The field is ignored in HTTP/1.0 (RFC 9110, section 10.1.1)."""
-    put = request("PUT", "/v1/values/old", b"x" * 1_000, {"Expect": expected}, version="1.0")
+    put = server.request("PUT", "/v1/values/old", b"x" * 1_000, {"Expect": expected}, version="1.0")
     async with server.wire() as wire:
         before = server.lifecycle.active
         await wire.send(put[:-1_000])

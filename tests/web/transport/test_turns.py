@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 from tenantbase.web.transport.budget import SMALL_BYTES, Budget, Holding
 from tenantbase.web.transport.turns import Turns
@@ -66,3 +67,38 @@ async def test_lanes_take_turns() -> None:
     async with asyncio.timeout(10):
         await asyncio.gather(*map(take, ["flood"] * 20 + ["quiet"]))
     assert order.index("quiet") <= 2, order
+
+
+async def test_small_requests_go_between_two_pieces() -> None:
+    small = True
+    turns = Turns(lambda streams: small)
+    passed: list[int] = []
+
+    async def take_twice() -> int:
+        await turns.take()
+        before = len(passed)
+        await turns.take()
+        return len(passed) - before
+
+    async def count() -> None:
+        while True:
+            passed.append(0)
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    async with asyncio.timeout(10):
+        assert await take_twice() > 5  # a read takes five turns; and the stream ends all the same
+        small = False
+        await take_twice()  # the turns that are free already
+        assert await take_twice() <= 2
+    counting.cancel()
+
+
+async def test_threads_switch_faster_while_an_answer_streams() -> None:
+    usual = sys.getswitchinterval()
+    turns = Turns()
+    with turns.streaming():
+        with turns.streaming():
+            assert sys.getswitchinterval() < usual
+        assert sys.getswitchinterval() < usual
+    assert sys.getswitchinterval() == usual

@@ -1,0 +1,66 @@
+"""The figures of a server, as ``Client.stats`` returns them."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class RequestStats(msgspec.Struct, frozen=True):
+    """Requests, watches aside.
+
+    Attributes:
+        total: since the server started.
+        per_second, errors_per_second: in the last ten seconds; errors have a status from 500.
+        p50_ms, p99_ms: how long they took in the last ten seconds; None: there were none.
+    """
+
+    total: int
+    per_second: float
+    errors_per_second: float
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+class CacheStats(msgspec.Struct, frozen=True):
+    """Keys read since the server started, by where they were found.
+
+    Attributes:
+        available: memcached answers every worker.
+        bypasses: read from the database without asking memcached.
+        hit_ratio: None: no key was read.
+    """
+
+    available: bool
+    hits: int
+    misses: int
+    bypasses: int
+    hit_ratio: float | None
+
+
+class StoreStats(msgspec.Struct, frozen=True):
+    """The database. None: it cannot say now.
+
+    Attributes:
+        bytes: of keys and values.
+        database_bytes, log_bytes: sizes of its file and of its write-ahead log.
+        commits: since the server started.
+    """
+
+    entries: int | None
+    bytes: int | None
+    database_bytes: int | None
+    log_bytes: int | None
+    commits: int
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """The figures of a server, of all its workers together."""
+
+    version: str
+    uptime_seconds: float
+    workers: int
+    requests: RequestStats
+    cache: CacheStats
+    store: StoreStats
+    watchers: int
+    connections: int

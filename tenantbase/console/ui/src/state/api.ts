@@ -1,0 +1,287 @@
+// Requests to the service. The token is kept here, in memory, and nowhere else.
+
+import { member } from "../lib/json";
+
+export interface Meta {
+  key: string;
+  id?: string;
+  version: number;
+  expires_at: number | null;
+  content_type: string;
+  size: number;
+}
+
+export interface Written {
+  key: string;
+  version: number;
+  created: boolean;
+  expires_at: number | null;
+}
+
+export interface Page {
+  values: Meta[];
+  prefixes?: string[];
+  cursor: string | null;
+}
+
+export interface Counted {
+  count: number;
+  bytes: number;
+  at_least?: boolean;
+}
+
+export interface RawValue {
+  bytes: Uint8Array<ArrayBuffer>;
+  contentType: string;
+  version: number;
+  cache: string;
+  milliseconds: number;
+  /** The size of the whole value, of which `bytes` may be the beginning. */
+  size: number;
+}
+
+/** An answer that is an error (RFC 9457). */
+export class Problem extends Error {
+  constructor(
+    readonly status: number,
+    readonly type: string,
+    readonly detail: string,
+    readonly retryAfter: number | null,
+    readonly limit: string | null,
+  ) {
+    super(detail);
+  }
+}
+
+/** There was no answer: the connection failed, or the answer did not come in time. */
+export class Unreachable extends Error {}
+
+const READ_MILLISECONDS = 15_000;
+const MAX_WAIT_SECONDS = 10;
+const PROBLEM_PREFIX = "urn:tenantbase:problem:";
+
+type Query = Record<string, string | number | boolean | null | undefined>;
+
+export interface Options {
+  query?: Query;
+  headers?: Record<string, string>;
+  body?: BodyInit;
+  signal?: AbortSignal;
+  /** The tenant; the current one if it is left out. */
+  tenant?: string;
+}
+
+function isRead(method: string): boolean {
+  return method === "GET" || method === "HEAD";
+}
+
+function pause(seconds: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, seconds * 1000);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason as Error);
+    });
+  });
+}
+
+export class Api {
+  token: string | null = null;
+  /** Named in a header if it is not the caller's own. */
+  tenant: string | null = null;
+  /** Called when a token is refused that was accepted before. */
+  onUnauthenticated: () => void = () => undefined;
+
+  address(path: string, query: Query = {}): string {
+    const url = new URL(path, location.href.replace(/[?#].*$/, ""));
+    for (const [name, value] of Object.entries(query))
+      if (value !== null && value !== undefined) url.searchParams.set(name, String(value));
+    return url.href;
+  }
+
+  headers(given: Record<string, string> = {}, tenant = this.tenant): Headers {
+    // The browser must keep no values on disk. Unless told otherwise, it says so with no-cache, which
+    // would also bypass the service's cache.
+    const headers = new Headers({ "Cache-Control": "no-store", ...given });
+    if (this.token !== null) headers.set("Authorization", `Bearer ${this.token}`);
+    if (tenant !== null) headers.set("X-Tenant", tenant);
+    return headers;
+  }
+
+  /**
+   * Send a request, and return the answer if it is a success.
+   * Reads give up after 15 s, and wait once if the service says when to come again.
+   */
+  async send(method: string, path: string, options: Options = {}): Promise<Response> {
+    try {
+      return await this.#once(method, path, options);
+    } catch (error) {
+      if (
+        isRead(method) &&
+        error instanceof Problem &&
+        (error.status === 429 || error.status === 503) &&
+        error.retryAfter !== null &&
+        error.retryAfter <= MAX_WAIT_SECONDS
+      ) {
+        await pause(error.retryAfter, options.signal);
+        return await this.#once(method, path, options);
+      }
+      throw error;
+    }
+  }
+
+  async #once(method: string, path: string, options: Options): Promise<Response> {
+    const signals = [
+      options.signal,
+      isRead(method) ? AbortSignal.timeout(READ_MILLISECONDS) : null,
+    ];
+    const given = signals.filter((signal) => signal instanceof AbortSignal);
+    let response: Response;
+    try {
+      response = await fetch(this.address(path, options.query), {
+        method,
+        headers: this.headers(options.headers, options.tenant),
+        cache: "no-store",
+        credentials: "omit",
+        redirect: "error",
+        ...(options.body === undefined ? {} : { body: options.body }),
+        ...(given.length ? { signal: AbortSignal.any(given) } : {}),
+      });
+    } catch (error) {
+      if (options.signal?.aborted) throw error;
+      throw new Unreachable("The service does not answer.");
+    }
+    if (response.ok) return response;
+    throw await this.#problem(response);
+  }
+
+  async #problem(response: Response): Promise<Problem> {
+    let body: { type?: string; detail?: string; limit?: string } = {};
+    try {
+      body = (await response.json()) as typeof body;
+    } catch {
+      // A proxy's error page. The status says enough.
+    }
+    const retry = Number(response.headers.get("Retry-After") ?? "");
+    if (response.status === 401) this.onUnauthenticated();
+    return new Problem(
+      response.status,
+      (body.type ?? "").replace(PROBLEM_PREFIX, ""),
+      body.detail ?? `The service answered ${response.status}.`,
+      retry > 0 ? retry : null,
+      body.limit ?? null,
+    );
+  }
+
+  async json<T>(method: string, path: string, options: Options = {}): Promise<T> {
+    return (await (await this.send(method, path, options)).json()) as T;
+  }
+
+  page(query: Query, signal?: AbortSignal): Promise<Page> {
+    return this.json("GET", "v1/values", {
+      query: { fields: "meta", ...query },
+      ...(signal ? { signal } : {}),
+    });
+  }
+
+  /** What is known of a key without its value; null if there is no such key. */
+  async meta(key: string, signal?: AbortSignal): Promise<Meta | null> {
+    // The first key that begins with this one is itself, if it exists.
+    const page = await this.page({ prefix: key, limit: 1 }, signal);
+    const first = page.values[0];
+    return first?.key === key ? first : null;
+  }
+
+  count(prefix: string, signal?: AbortSignal): Promise<Counted> {
+    return this.json("GET", "v1/count", { query: { prefix }, ...(signal ? { signal } : {}) });
+  }
+
+  /**
+   * The bytes of a value.
+   * `first`: at most so many, from its beginning. `fresh`: from the database, past the cache.
+   */
+  async read(
+    key: string,
+    { first, fresh, signal }: { first?: number; fresh?: boolean; signal?: AbortSignal } = {},
+  ): Promise<RawValue> {
+    if (isDots(key)) return await this.#readEntry(key);
+    const headers: Record<string, string> = {};
+    if (first !== undefined) headers.Range = `bytes=0-${first - 1}`;
+    if (fresh) headers["Cache-Control"] = "no-cache";
+    const begun = performance.now();
+    const response = await this.send("GET", valuePath(key), {
+      headers,
+      ...(signal ? { signal } : {}),
+    });
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    const range = /\/(\d+)$/.exec(response.headers.get("Content-Range") ?? "");
+    return {
+      bytes,
+      contentType: response.headers.get("Content-Type") ?? "application/octet-stream",
+      version: Number(/\d+/.exec(response.headers.get("ETag") ?? "")?.[0] ?? 0),
+      cache: response.headers.get("X-Cache") ?? "",
+      milliseconds: performance.now() - begun,
+      size: range ? Number(range[1]) : bytes.length,
+    };
+  }
+
+  /** The value of a key that is a path of dots, which a browser resolves before it is sent. */
+  async #readEntry(key: string): Promise<RawValue> {
+    const begun = performance.now();
+    const response = await this.send("GET", "get-value", { query: { key } });
+    const text = await response.text();
+    const entry = JSON.parse(text) as { value: string; encoding?: string; content_type?: string };
+    const value =
+      entry.encoding === "base64"
+        ? Uint8Array.from(atob(entry.value), (char) => char.charCodeAt(0))
+        : new TextEncoder().encode(entry.encoding ? entry.value : (member(text, "value") ?? ""));
+    return {
+      bytes: value,
+      contentType: entry.content_type ?? "application/json",
+      version: Number(/\d+/.exec(response.headers.get("ETag") ?? "")?.[0] ?? 0),
+      cache: response.headers.get("X-Cache") ?? "",
+      milliseconds: performance.now() - begun,
+      size: value.length,
+    };
+  }
+
+  /** Store bytes with their type. */
+  put(
+    key: string,
+    body: BodyInit,
+    contentType: string,
+    options: { query?: Query; headers?: Record<string, string>; signal?: AbortSignal } = {},
+  ): Promise<Written> {
+    return this.json("PUT", valuePath(key), {
+      body,
+      query: options.query ?? {},
+      headers: { ...options.headers, "Content-Type": contentType },
+      ...(options.signal ? { signal: options.signal } : {}),
+    });
+  }
+
+  /** Send a JSON text as it is written: a value in it is never read and written again. */
+  post<T>(path: string, body: string, headers: Record<string, string> = {}): Promise<T> {
+    return this.json("POST", path, {
+      body,
+      headers: { ...headers, "Content-Type": "application/json" },
+    });
+  }
+
+  async remove(key: string, version: number | null): Promise<void> {
+    await this.send("DELETE", "delete-value", {
+      query: { key },
+      headers: version === null ? {} : { "If-Match": `"${version}"` },
+    });
+  }
+}
+
+function isDots(key: string): boolean {
+  return key === "." || key === "..";
+}
+
+function valuePath(key: string): string {
+  return `v1/values/${encodeURIComponent(key)}`;
+}
+
+export const api = new Api();

@@ -1,0 +1,71 @@
+// Figures of the service over the last ten minutes, kept in memory.
+
+import { api, Problem } from "./api";
+
+export interface Stats {
+  version: string;
+  uptime_seconds: number;
+  workers: number;
+  requests: {
+    total: number;
+    per_second: number;
+    errors_per_second: number;
+    p50_ms: number | null;
+    p99_ms: number | null;
+  };
+  cache: {
+    available: boolean | null;
+    hits: number;
+    misses: number;
+    bypasses: number;
+    hit_ratio: number | null;
+  };
+  store: {
+    entries: number;
+    bytes: number;
+    database_bytes: number;
+    log_bytes: number;
+    commits: number;
+  };
+  watchers: number;
+  connections: number;
+}
+
+export interface Health {
+  status: "ok" | "degraded" | "unavailable";
+  store: string;
+  cache: string;
+  troubles: string[];
+}
+
+export const SAMPLES = 300;
+export const STEP_SECONDS = 2;
+
+class Figures {
+  latest = $state.raw<Stats | null>(null);
+  samples = $state.raw<Stats[]>([]);
+  health = $state.raw<Health | null>(null);
+  problem = $state<string | null>(null);
+
+  async read(): Promise<void> {
+    try {
+      const stats = await api.json<Stats>("GET", "v1/stats");
+      this.latest = stats;
+      this.samples = [...this.samples, stats].slice(-SAMPLES);
+      this.problem = null;
+    } catch (error) {
+      this.problem =
+        error instanceof Problem && error.status === 404
+          ? "This version of the service has no figures."
+          : (error as Error).message;
+    }
+    try {
+      const answer = await fetch(api.address("health-check"), { cache: "no-store" });
+      this.health = (await answer.json()) as Health;
+    } catch {
+      this.health = null;
+    }
+  }
+}
+
+export const figures = new Figures();

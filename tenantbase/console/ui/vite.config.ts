@@ -1,0 +1,43 @@
+import { svelte } from "@sveltejs/vite-plugin-svelte";
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  // Relative addresses: the service may be mounted below a path of a proxy.
+  base: "./",
+  plugins: [svelte()],
+  server: {
+    proxy: Object.fromEntries(
+      [
+        "/v1",
+        "/get-value",
+        "/set-value",
+        "/delete-value",
+        "/increment-value",
+        "/touch-value",
+        "/rename-value",
+        "/health-check",
+        "/docs",
+      ].map((path) => [path, "http://127.0.0.1:8000"]),
+    ),
+  },
+  build: {
+    outDir: process.env.CONSOLE_OUTPUT ?? "../static",
+    emptyOutDir: true,
+    // Browsers with light-dark(), which must reach them as it is written.
+    target: ["chrome123", "firefox120", "safari17.5"],
+    minify: "terser",
+    terserOptions: {
+      ecma: 2020,
+      module: true,
+      compress: { passes: 2, pure_getters: true, unsafe_arrows: true, unsafe_methods: true },
+      format: { comments: false },
+    },
+    modulePreload: { polyfill: false },
+    assetsInlineLimit: 0,
+    reportCompressedSize: false,
+  },
+  test: {
+    include: ["tests/**/*.test.ts"],
+    environment: "node",
+  },
+});

@@ -1,0 +1,367 @@
+"""The operations that change entries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from tenantbase.coherence.policy import Cache
+from tenantbase.commands import (
+    Applied,
+    Command,
+    Condition,
+    Delete,
+    DeletePrefix,
+    Increment,
+    Rename,
+    Set,
+    Touch,
+)
+from tenantbase.database.import_batch import ImportBatch
+from tenantbase.database.limits import Limits
+from tenantbase.database.reader import Reader
+from tenantbase.database.validation import Draft, combined, completed, draft, set_command
+from tenantbase.entry import check_key, check_keys, check_text, expiry
+from tenantbase.errors import Forbidden, InvalidRequest
+from tenantbase.json_requests import Read, SetValue, check_count, place
+from tenantbase.scope import Scope, ScopedKey
+from tenantbase.waits import delivering
+
+
+class Writer(Reader):
+    """The part of ``Database`` that changes entries.
+
+    Its methods check their input before they return: they raise InvalidRequest, TooLarge or
+    Forbidden at once, and nothing is done. What they return is awaited for the outcome, and raises:
+
+        ConditionFailed, WrongType, NoSuchTenant, QuotaExceeded: nothing was done.
+        Overloaded, StoreUnavailable, StoreFull: nothing was done; it may be tried again.
+        OutcomeUnknown: it may or may not have been done.
+
+    Cancelling the wait for a write does not stop the write.
+    """
+
+    _cache: Cache
+    limits: Limits
+
+    def set(
+        self,
+        scope: Scope,
+        given: SetValue,
+        condition: Condition | None = None,
+        value: bytes | InvalidRequest | None = None,
+    ) -> Awaitable[Applied]:
+        """Store one entry that was given as JSON.
+
+        Args:
+            condition: what must hold besides ``given.if_version`` and ``given.if_absent``.
+            value: the decoded value, or the error in it, if already known.
+        """
+        return self._one(self._write(scope, self._set_command(scope, given, condition, value)))
+
+    def set_then(
+        self, scope: Scope, given: SetValue, receive: Callable[[Applied | BaseException], None]
+    ) -> None:
+        """As ``set``, but ``receive`` is called, later, with the outcome or the exception.
+
+        Raises:
+            InvalidRequest, TooLarge, Forbidden: nothing was done; ``receive`` is not called.
+        """
+        self._write_then(scope, self._set_command(scope, given, None, None), receive)
+
+    def draft(
+        self,
+        scope: Scope,
+        key: str,
+        content_type: str,
+        *,
+        ttl: float | None = None,
+        expires_at: float | None = None,
+        keep_ttl: bool = False,
+        condition: Condition | None = None,
+        if_version: int | None = None,
+        if_absent: bool = False,
+        content_type_field: str = "content_type",
+    ) -> Draft:
+        """Check a write whose value has yet to arrive; ``put`` then stores it.
+
+        Args:
+            ttl, expires_at, keep_ttl: seconds from now, Unix seconds, or the expiry that the entry
+                has; at most one of them.
+            condition, if_version, if_absent: conditions that must all hold.
+            content_type_field: the name of the content type in error messages.
+
+        Raises:
+            InvalidRequest: the write is invalid, whatever its value.
+        """
+        return draft(
+            scope,
+            key,
+            content_type,
+            self.now(),
+            ttl=ttl,
+            expires_at=expires_at,
+            keep_ttl=keep_ttl,
+            condition=combined(condition, if_version, if_absent),
+            content_type_field=content_type_field,
+        )
+
+    def put(
+        self, scope: Scope, drafted: Draft, value: bytes, *, json_checked: bool = False
+    ) -> Awaitable[Applied]:
+        """Store a value as bytes.
+
+        Args:
+            json_checked: the value is known to be valid JSON. Otherwise it is checked if its
+                content type is JSON.
+        """
+        limit = self.limits.max_value_bytes
+        command = completed(drafted, value, limit, json_checked=json_checked)
+        return self._one(self._write(scope, command))
+
+    def check_room(self, scope: Scope, entries: int) -> None:
+        """Raises Overloaded if a write of so many entries would be refused now, because too many
+        wait: a flood of them should not have each worked out first, which takes 30 ms."""
+        self._cache.check_room(scope.start, entries)
+
+    def set_many(
+        self, scope: Scope, entries: Iterable[Read], condition: Condition | None = None
+    ) -> Awaitable[list[tuple[str, Applied]]]:
+        """Store entries that were given as JSON, in one transaction.
+
+        Returns: keys with their results, in order.
+
+        Args:
+            condition: what must hold of each besides its own fields.
+        """
+        commands: dict[str, Set] = {}  # by plain key
+        for index, (given, value) in enumerate(entries):
+            try:
+                command = self._set_command(scope, given, condition, value)
+                if given.key in commands:
+                    raise InvalidRequest(f"key {given.key!r} is given twice", "key")
+            except InvalidRequest as error:
+                place(error, index)
+                raise
+            commands[given.key] = command
+        check_count(len(commands), self.limits.max_batch_entries, "values")
+        return self._many(list(commands), self._write(scope, *commands.values()))
+
+    def delete(
+        self,
+        scope: Scope,
+        key: str,
+        condition: Condition | None = None,
+        *,
+        if_version: int | None = None,
+    ) -> Awaitable[int]:
+        """Remove an entry. Returns: how many were removed, 0 or 1."""
+        command = Delete(self._scoped_write(scope, key), combined(condition, if_version, False))
+        return self._removed(self._write(scope, command))
+
+    def delete_then(
+        self, scope: Scope, key: str, receive: Callable[[Applied | BaseException], None]
+    ) -> None:
+        """As ``delete``, but ``receive`` is called, later, with the outcome or the exception.
+
+        Raises:
+            InvalidRequest, Forbidden: it cannot be done; ``receive`` is not called.
+        """
+        self._write_then(scope, Delete(self._scoped_write(scope, key)), receive)
+
+    def delete_many(
+        self,
+        scope: Scope,
+        keys: Sequence[str],
+        condition: Condition | None = None,
+        *,
+        if_versions: Sequence[int | None] | None = None,
+    ) -> Awaitable[int]:
+        """Remove entries in one transaction. Returns: how many were removed.
+
+        Args:
+            condition: what must hold of each.
+            if_versions: for each key, the version that its entry must have, or None.
+        """
+        scoped = scope.keys_to_write(self._checked_keys(keys))
+        self.check_room(scope, len(scoped))
+        if if_versions is None:
+            commands = [Delete(key, condition) for key in scoped.values()]
+        else:
+            if len(scoped) < len(keys):
+                raise InvalidRequest("a key is given twice", "entries")
+            commands = [
+                Delete(key, combined(condition, version, False))
+                for key, version in zip(scoped.values(), if_versions, strict=True)
+            ]
+        return self._removed(self._write(scope, *commands))
+
+    def delete_prefix(
+        self, scope: Scope, prefix: str, condition: Condition | None = None
+    ) -> Awaitable[int]:
+        """Remove every entry whose key begins with ``prefix``. Returns: how many were removed.
+
+        Without a prefix: all that the scope includes.
+
+        Args:
+            condition: must be None.
+        """
+        if condition is not None:
+            raise InvalidRequest("a prefix is deleted without conditions", "prefix")
+        command = DeletePrefix(scope.prefix_to_write(check_text(prefix, "prefix")))
+        return self._removed(self._write(scope, command))
+
+    def increment(
+        self,
+        scope: Scope,
+        key: str,
+        by: int = 1,
+        initial: int = 0,
+        *,
+        ttl: float | None = None,
+        expires_at: float | None = None,
+        keep_ttl: bool = False,
+        condition: Condition | None = None,
+        if_version: int | None = None,
+        if_absent: bool = False,
+    ) -> Awaitable[Applied]:
+        """Add to the JSON integer at a key; an absent key counts as ``initial``.
+
+        Args:
+            ttl, expires_at, keep_ttl: as for ``draft``; without them, an existing counter keeps its
+                expiry.
+            condition, if_version, if_absent: conditions that must all hold.
+        """
+        command = Increment(
+            self._scoped_write(scope, key),
+            by,
+            initial,
+            expiry(self.now(), ttl, expires_at, keep_ttl),
+            combined(condition, if_version, if_absent),
+        )
+        return self._one(self._write(scope, command))
+
+    def touch(
+        self,
+        scope: Scope,
+        key: str,
+        *,
+        ttl: float | None = None,
+        expires_at: float | None = None,
+        condition: Condition | None = None,
+        if_version: int | None = None,
+    ) -> Awaitable[Applied]:
+        """Change the expiry of an entry. The result's entry is without its value.
+
+        Args:
+            ttl, expires_at: as for ``draft``; without them, the entry does not expire any more.
+            condition, if_version: conditions that must all hold.
+
+        Raises (the awaitable does):
+            NoSuchKey: there is no entry to change.
+        """
+        command = Touch(
+            self._scoped_write(scope, key),
+            expiry(self.now(), ttl, expires_at),
+            combined(condition, if_version, False),
+        )
+        return self._one(self._write(scope, command))
+
+    def rename(
+        self,
+        scope: Scope,
+        key: str,
+        to: str,
+        *,
+        copy: bool = False,
+        replace: bool = False,
+        condition: Condition | None = None,
+        if_version: int | None = None,
+    ) -> Awaitable[Applied]:
+        """Move an entry, with its media type and expiry, to another key. Returns: the entry there,
+        without its value.
+
+        Args:
+            copy: it also stays where it is.
+            replace: there may be an entry at ``to``, which is replaced and whose id is kept.
+            condition, if_version: conditions on the entry at ``key`` that must all hold.
+
+        Raises (the awaitable does):
+            NoSuchKey: there is no entry at ``key``.
+            ConditionFailed: or there is one at ``to``.
+        """
+        source = self._scoped_write(scope, key)
+        target = scope.to_write(check_key(to, "to"))
+        if source == target:
+            raise InvalidRequest("to must be another key", "to")
+        command = Rename(source, target, copy, replace, combined(condition, if_version, False))
+        return self._one(self._write(scope, command))
+
+    def import_batch(self, scope: Scope) -> ImportBatch:
+        """An empty batch of entries from another database."""
+        return ImportBatch(
+            lambda given: self._set_command(scope, given, None, None),
+            lambda commands: self._write(scope, *commands),
+            self.now,
+        )
+
+    def _scoped_write(self, scope: Scope, key: str) -> ScopedKey:
+        return scope.to_write(check_key(key))
+
+    def _checked_keys(self, keys: Sequence[str]) -> Sequence[str]:
+        check_count(len(keys), self.limits.max_batch_entries, "keys")
+        return check_keys(keys, "keys")
+
+    def _set_command(
+        self,
+        scope: Scope,
+        given: SetValue,
+        condition: Condition | None,
+        value: bytes | InvalidRequest | None,
+    ) -> Set:
+        return set_command(
+            scope,
+            given,
+            self.now(),
+            self.limits.max_value_bytes,
+            condition=condition,
+            value=value,
+        )
+
+    def _write(self, scope: Scope, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
+        """Make valid commands in one transaction."""
+        if not scope.may_write:
+            raise Forbidden("the token's scope does not allow this")
+        if not commands:
+            nothing = asyncio.get_running_loop().create_future()
+            nothing.set_result(())
+            return nothing
+        return self._cache.write(*commands)
+
+    def _write_then(
+        self,
+        scope: Scope,
+        command: Command,
+        receive: Callable[[Applied | BaseException], None],
+    ) -> None:
+        def deliver(written: asyncio.Future[tuple[Applied, ...]]) -> None:
+            error = written.exception()
+            with delivering(written):
+                receive(written.result()[0] if error is None else error)
+
+        self._write(scope, command).add_done_callback(deliver)
+
+    # These await the outcome for the methods that write, whose own frames would hold the value
+    # meanwhile.
+
+    async def _one(self, written: asyncio.Future[tuple[Applied, ...]]) -> Applied:
+        (applied,) = await written
+        return applied
+
+    async def _many(
+        self, keys: Sequence[str], written: asyncio.Future[tuple[Applied, ...]]
+    ) -> list[tuple[str, Applied]]:
+        return list(zip(keys, await written, strict=True))
+
+    async def _removed(self, written: asyncio.Future[tuple[Applied, ...]]) -> int:
+        return sum(applied.removed for applied in await written)

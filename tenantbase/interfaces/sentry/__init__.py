@@ -1,0 +1,1 @@
+"""Sentry: reports of errors, in ``reporter.py``."""

@@ -1,0 +1,58 @@
+"""How large a database is, and whether it has enough space."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import suppress
+from typing import Final
+
+from tenantbase.interfaces.store import StoreSize
+from tenantbase.troubles import Trouble
+
+# Between two checkpoints, the log grows to some MiB, or by one large transaction.
+_GROWN_BYTES: Final = 256 << 20
+# Said while there is time to do something about it. Of a small disk, a twentieth.
+_FLOOR_BYTES: Final = 1 << 30
+_FLOOR_SHARE: Final = 20
+_USAGE: Final = "SELECT coalesce(sum(entries), 0), coalesce(sum(bytes), 0) FROM tenants"
+
+
+def size_of(connection: sqlite3.Connection, path: str) -> StoreSize:
+    """See ``Store.size``. ``path``: the database file."""
+    entries, size = connection.execute(_USAGE).fetchone()
+    return StoreSize(
+        entries, size, _bytes(path), _bytes(f"{os.path.realpath(path)}-wal"), free_bytes(path)
+    )
+
+
+def troubles_of(size: StoreSize, path: str) -> dict[Trouble, str | None]:
+    """Whether there is trouble with space, by its kind: what is to be said of it, or None."""
+    low = grown = None
+    if size.free_bytes is not None and size.free_bytes < _floor(path):
+        low = f"{size.free_bytes >> 20:,} MiB are left for the database"
+    if size.log_bytes > _GROWN_BYTES:
+        log = f"the write-ahead log has {size.log_bytes >> 20:,} MiB"
+        grown = f"{log}; a program keeps a read transaction open on the database"
+    return {Trouble.DISK_NEARLY_FULL: low, Trouble.LOG_GROWS: grown}
+
+
+def _floor(path: str) -> int:
+    with suppress(OSError):
+        disk = os.statvfs(path)
+        return min(_FLOOR_BYTES, disk.f_blocks * disk.f_frsize // _FLOOR_SHARE)
+    return 0
+
+
+def free_bytes(path: str) -> int | None:
+    """The space that the disk of a file has left for this process; None: it does not say."""
+    with suppress(OSError):
+        disk = os.statvfs(path)
+        return disk.f_bavail * disk.f_frsize
+    return None
+
+
+def _bytes(path: str) -> int:
+    with suppress(OSError):
+        return os.stat(path).st_size
+    return 0

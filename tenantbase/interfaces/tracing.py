@@ -1,0 +1,35 @@
+"""The Protocol of a tracer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from tenantbase.request_context import RequestContext
+from tenantbase.stages import Span
+
+
+class Tracer(Protocol):
+    """Takes requests that have ended, and exports them as spans."""
+
+    def record(
+        self,
+        name: str,
+        attributes: Mapping[str, str | int],
+        context: RequestContext,
+        began: int,
+        ended: int,
+        waits: Sequence[Span],
+        *,
+        failed: bool,
+    ) -> None:
+        """A request has ended. Must not block.
+
+        Args:
+            began, ended: nanoseconds of ``time.monotonic_ns``.
+            waits: what it waited for, each to be a child of its span.
+            failed: by the server's fault.
+        """
+
+    def close(self) -> None:
+        """Export what is left. Takes seconds at most."""

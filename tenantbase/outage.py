@@ -1,0 +1,63 @@
+"""Trouble that lasts: a line in the log when it begins, and one when it is over.
+
+``troubles.py`` is for the database's troubles, which the health check shows as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from time import monotonic
+
+
+class Outage:
+    """One kind of trouble. Belongs to one thread.
+
+    Args:
+        log: where its lines go.
+        end: the line when it is over; how often it was met, and for how long, is added.
+        level: of the line when it begins.
+        quiet_seconds: it is over if it was not met for so long, which needs a running event loop;
+            None: only ``over`` ends it.
+    """
+
+    def __init__(
+        self,
+        log: logging.Logger,
+        end: str,
+        *,
+        level: int = logging.WARNING,
+        quiet_seconds: float | None = None,
+    ) -> None:
+        self._log = log
+        self._end = end
+        self._level = level
+        self._quiet_seconds = quiet_seconds
+        self._times = 0
+        self._began = self._last = 0.0
+
+    def met(self, text: str, *details: object) -> None:
+        """The trouble was met: a line if it has just begun."""
+        self._last = monotonic()
+        self._times += 1
+        if self._times > 1:
+            return
+        self._began = self._last
+        self._log.log(self._level, text, *details)
+        if self._quiet_seconds is not None:
+            asyncio.get_running_loop().call_later(self._quiet_seconds, self._look)
+
+    def over(self) -> None:
+        """The trouble is over: a line if there was any."""
+        if self._times:
+            times, self._times = self._times, 0
+            lasted = self._last - self._began
+            self._log.warning("%s; it was met %d times in %.0f s", self._end, times, lasted)
+
+    def _look(self) -> None:
+        assert self._quiet_seconds is not None
+        left = self._last + self._quiet_seconds - monotonic()
+        if left <= 0:
+            self.over()
+        else:
+            asyncio.get_running_loop().call_later(left, self._look)

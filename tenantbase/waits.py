@@ -1,0 +1,134 @@
+"""What requests wait for: taken once for each batch, so that it costs a single request nothing.
+
+A batch has a ``Timing``: when it left its queue, and when each of its stages began and ended. On the
+fast path, whoever answers a request finds the timing of its batch in ``DELIVERY``, because results
+are handed over while the batch is being delivered. Tasks are resumed later, so for them the timing is
+kept with the request (``request_context.py``).
+
+All times are nanoseconds of ``time.monotonic_ns``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from time import monotonic_ns
+from typing import Final, TypeVar
+
+from tenantbase.request_context import CURRENT, RequestContext
+from tenantbase.stages import Span, Stage
+
+Result = TypeVar("Result")
+
+
+class Timing:
+    """The stages of a batch.
+
+    Attributes:
+        began: when the batch left its queue.
+    """
+
+    __slots__ = ("began", "stages")
+
+    def __init__(self) -> None:
+        self.began = monotonic_ns()
+        self.stages: list[Span] = []
+
+    def note(self, stage: Stage, began: int) -> int:
+        """A stage has ended, now. Returns: the time."""
+        now = monotonic_ns()
+        self.stages.append(Span(stage, began, now))
+        return now
+
+    def since(self, submitted: int) -> list[Span]:
+        """What a request waited for that was in its queue since this moment."""
+        return [Span(Stage.QUEUE, submitted, max(submitted, self.began)), *self.stages]
+
+
+class _Delivery:
+    """The timing of the batch whose results are being handed over; None between batches."""
+
+    __slots__ = ("timing",)
+
+    def __init__(self) -> None:
+        self.timing: Timing | None = None
+
+
+DELIVERY: Final = _Delivery()
+BATCH: Final[ContextVar[Timing | None]] = ContextVar("batch", default=None)
+"""The batch that the running task works for."""
+
+
+def note(stage: Stage, began: int) -> int:
+    """A stage of the running batch, or of the running request, has ended, now. Returns: the time."""
+    timing = BATCH.get()
+    if timing is not None:
+        return timing.note(stage, began)
+    now = monotonic_ns()
+    context = CURRENT.get()
+    if context is not None:
+        context.waits.append(Span(stage, began, now))
+    return now
+
+
+def note_write(began: int, waited: int) -> None:
+    """The running batch was committed, after it had waited for a checkpoint for so long."""
+    timing = BATCH.get()
+    if timing is not None:
+        if waited:
+            timing.stages.append(Span(Stage.CHECKPOINT, began, began + waited))
+        timing.note(Stage.COMMIT, began + waited)
+
+
+class BatchResult(asyncio.Future[Result]):
+    """The result of one item of a batch, for a task to wait for.
+
+    Attributes:
+        timing: of its batch, once it is there.
+    """
+
+    __slots__ = ("timing", "_context", "_submitted")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.timing: Timing | None = None
+        self._context: RequestContext | None = CURRENT.get()
+        self._submitted = monotonic_ns()
+
+    def settle(self, result: Result | Exception) -> None:
+        """Set the result while it is delivered, unless its caller gave up."""
+        if self.done():
+            return
+        self.timing = DELIVERY.timing
+        if self._context is not None and self.timing is not None:
+            self._context.waits.extend(self.timing.since(self._submitted))
+        if isinstance(result, Exception):
+            self.set_exception(result)
+        else:
+            self.set_result(result)
+
+    def give_up(self, stage: Stage) -> None:
+        """Note the stage that took too long."""
+        self.timing = Timing()
+        self.timing.began = self._submitted
+        self.timing.note(stage, self._submitted)
+        if self._context is not None:
+            self._context.waits.extend(self.timing.stages)
+
+
+def gave_up(result: asyncio.Future[Result], stage: Stage) -> None:
+    """A result will not be waited for any longer; its request was in this stage all the time."""
+    if isinstance(result, BatchResult):
+        result.give_up(stage)
+
+
+@contextmanager
+def delivering(result: asyncio.Future[Result]) -> Iterator[None]:
+    """Inside the block, a result is handed over as if its batch were still being delivered."""
+    DELIVERY.timing = result.timing if isinstance(result, BatchResult) else None
+    try:
+        yield
+    finally:
+        DELIVERY.timing = None

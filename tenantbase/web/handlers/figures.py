@@ -1,0 +1,133 @@
+"""``GET /metrics`` and ``GET /v1/stats``: what all workers have done, and how they are."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from tenantbase import __version__
+from tenantbase import figures as f
+from tenantbase.database import Database
+from tenantbase.errors import Forbidden, StoreError
+from tenantbase.figures import ALL_REQUESTS, CacheState
+from tenantbase.interfaces.store import StoreSize
+from tenantbase.metrics.board import Board
+from tenantbase.metrics.families import CONTENT_TYPE, Scraped, exposition, in_cache_state
+from tenantbase.metrics.pulse import Pulse
+from tenantbase.web.answer import Answer
+from tenantbase.web.caller import CALLER
+from tenantbase.web.handlers.health import Health
+from tenantbase.web.observer import RequestCells
+from tenantbase.web.problems import NoSuchRoute
+from tenantbase.web.responses import figures
+from tenantbase.web.semantics.targets import NOTHING, query
+
+_SIZE_SECONDS: Final = 2.0
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """What the figures are made from.
+
+    Attributes:
+        per_tenant: show each tenant in ``/metrics``.
+    """
+
+    board: Board
+    pulse: Pulse
+    requests: RequestCells
+    per_tenant: bool
+
+
+class Figures:
+    """The routes for figures.
+
+    Args:
+        measured: None: metrics are turned off.
+    """
+
+    def __init__(self, database: Database, health: Health, measured: Measured | None) -> None:
+        self._database = database
+        self._health = health
+        self._measured = measured
+
+    async def metrics(self, request: web.Request) -> Answer:
+        """``GET /metrics``"""
+        measured = self._checked(request)
+        size = await self._size()
+        tenants = []
+        if measured.per_tenant:
+            with suppress(StoreError):
+                tenants = list(await self._database.tenants())
+        serves = await self._health.store_serves()
+        measured.pulse.note_cache()
+        cells = measured.board.total()
+        requests = (
+            (series.method, series.route, status, count)
+            for series, status, count in measured.requests.counts(cells)
+        )
+        durations = measured.requests.durations
+        scraped = Scraped(requests, durations, serves, size, self._database.troubles, tenants)
+        return figures(exposition(measured.board, cells, scraped), CONTENT_TYPE)
+
+    async def stats(self, request: web.Request) -> Answer:
+        """``GET /v1/stats``"""
+        measured = self._checked(request)
+        size = await self._size()
+        board = measured.board
+        measured.pulse.note_cache()
+        cells, recent = board.total(), measured.pulse.recent()
+        hits, misses, bypasses = cells[f.HITS], cells[f.MISSES], cells[f.BYPASSES]
+        reads = hits + misses + bypasses
+        document = {
+            "version": __version__,
+            "uptime_seconds": round(board.uptime, 3),
+            "workers": len(board.of_each(f.PID)),
+            "requests": {
+                "total": sum(cells[ALL_REQUESTS.first : ALL_REQUESTS.sum]),
+                "per_second": round(recent.per_second, 3),
+                "errors_per_second": round(recent.errors_per_second, 3),
+                "p50_ms": _milliseconds(recent.p50),
+                "p99_ms": _milliseconds(recent.p99),
+            },
+            "cache": {
+                "available": in_cache_state(board) is CacheState.AVAILABLE,
+                "hits": hits,
+                "misses": misses,
+                "bypasses": bypasses,
+                "hit_ratio": round(hits / reads, 4) if reads else None,
+            },
+            "store": {
+                "entries": size and size.entries,
+                "bytes": size and size.bytes,
+                "database_bytes": size and size.database_bytes,
+                "log_bytes": size and size.log_bytes,
+                "commits": cells[f.COMMITS],
+            },
+            "watchers": cells[f.WATCHERS],
+            "connections": cells[f.CONNECTIONS],
+        }
+        return figures(msgspec.json.encode(document))
+
+    def _checked(self, request: web.Request) -> Measured:
+        """What to measure, if the caller may see it. Raises Forbidden, NoSuchRoute."""
+        if not request[CALLER].principal.reads_figures:
+            raise Forbidden("this takes a token with the scope metrics or admin")
+        query(request, NOTHING)
+        if self._measured is None:
+            raise NoSuchRoute("metrics are turned off")
+        return self._measured
+
+    async def _size(self) -> StoreSize | None:
+        """None while the database cannot say: figures are wanted then above all."""
+        with suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(_SIZE_SECONDS):
+                return await self._database.size()
+        return None
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)

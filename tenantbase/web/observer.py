@@ -1,0 +1,214 @@
+"""Where both HTTP paths report each request that has ended: metrics and the log hang on it.
+
+The metrics are additions made right here. The log is told of requests that took long enough for it,
+so that one which wants only slow requests costs the others a comparison. Without metrics and without
+a log there is no observer, and no request is timed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Iterator
+from http import HTTPStatus
+from time import monotonic_ns
+from typing import Final, NamedTuple
+
+from aiohttp import web
+
+from tenantbase.figures import (
+    ALL_REQUESTS,
+    ERRORS,
+    FINE_BOUNDS,
+    FIRST_REQUEST_CELL,
+    REQUEST_BOUNDS,
+    Histogram,
+    private_cells,
+)
+from tenantbase.request_context import RequestContext
+from tenantbase.web.naming import CONTEXT
+from tenantbase.web.semantics.expectations import is_unrouted
+
+UNMATCHED: Final = "unmatched"
+"""The route of a request whose target no route matches, or that is not valid HTTP."""
+OTHER_METHOD: Final = "other"
+CLIENT_GONE: Final = 499
+"""The status of a request whose client left before it was answered; nginx calls it so, too."""
+
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", OTHER_METHOD)
+_STATUSES: Final = (*(status.value for status in HTTPStatus), CLIENT_GONE)
+_STATUS_PLACES: Final = {status: place for place, status in enumerate(_STATUSES)}
+_ODD_STATUS: Final = _STATUS_PLACES[500]  # none that is not listed is ever sent
+_FAILURES: Final = (500, 503)
+_SUM: Final = len(REQUEST_BOUNDS) + 1  # of a histogram's cells, that of the sum
+_ALL: Final = ALL_REQUESTS.first
+_BEGAN: Final = web.RequestKey("began", int)
+_STATUS: Final = web.RequestKey("status", int)
+
+
+class Finished(NamedTuple):
+    """A request that has ended, for the log.
+
+    Attributes:
+        route: the template of its route, or UNMATCHED.
+        status: of the answer, or CLIENT_GONE.
+        nanoseconds: from when it was read to when its answer was handed to the kernel.
+        sent: bytes of the answer, with its head.
+        request: aiohttp's, or on the fast path its bytes.
+        context: its name; None if nothing has named it.
+        transport: its connection; None if that is gone.
+        ended: when, by ``time.monotonic_ns``.
+        lasts: it lasted as long as its client liked, as watches do.
+    """
+
+    method: str
+    route: str
+    status: int
+    nanoseconds: int
+    sent: int
+    request: web.BaseRequest | bytes
+    context: RequestContext | None
+    transport: asyncio.BaseTransport | None
+    ended: int
+    lasts: bool
+
+
+class Series(NamedTuple):
+    """Requests of one method on one route, and where they are counted.
+
+    Attributes:
+        statuses: the cell of the first status.
+        durations: the first cell of the route's histogram, which its methods share.
+        lasts: such requests last as long as the client likes, so they say nothing of the service's
+            speed.
+    """
+
+    method: str
+    route: str
+    statuses: int
+    durations: int
+    lasts: bool
+
+
+class RequestCells:
+    """Where requests are counted: the same in all workers of a server.
+
+    Args:
+        routes: method and template of each route.
+        lasting: templates of those whose answers last as long as the client likes.
+    """
+
+    def __init__(
+        self, routes: Iterable[tuple[str, str]], lasting: Collection[str] = frozenset()
+    ) -> None:
+        pairs = {(method.upper(), route): None for method, route in routes}
+        pairs |= {("HEAD", route): None for method, route in pairs if method == "GET"}
+        pairs |= {(method, UNMATCHED): None for method in _METHODS}
+        self._series: dict[tuple[str, str], Series] = {}
+        self.durations: dict[str, Histogram] = {}
+        end = FIRST_REQUEST_CELL
+        for method, route in pairs:
+            if route not in self.durations:
+                self.durations[route] = Histogram(end, REQUEST_BOUNDS)
+                end = self.durations[route].end
+            first = self.durations[route].first
+            self._series[method, route] = Series(method, route, end, first, route in lasting)
+            end += len(_STATUSES)
+        self.end: Final = end
+
+    def series(self, method: str, route: str = UNMATCHED) -> Series:
+        """The series of a method on a route."""
+        return self._series.get((method, route)) or self._series[OTHER_METHOD, UNMATCHED]
+
+    def counts(self, cells: list[int]) -> Iterator[tuple[Series, int, int]]:
+        """Every series that has had requests, with each status that it has had, and how often.
+
+        The server's own failures are there before the first one: Prometheus cannot see an increase
+        of what was not there before.
+        """
+        for series in self._series.values():
+            counts = cells[series.statuses : series.statuses + len(_STATUSES)]
+            if any(counts):
+                for status, count in zip(_STATUSES, counts, strict=True):
+                    if count or status in _FAILURES:
+                        yield series, status, count
+
+
+class Observer:
+    """Told of each request that has ended. Belongs to one event loop.
+
+    Args:
+        requests: where requests are counted.
+        cells: the worker's figures.
+
+    Attributes:
+        log_from: tell the log of requests that took at least so many nanoseconds.
+        log: told of them.
+    """
+
+    def __init__(self, requests: RequestCells, cells: memoryview | None = None) -> None:
+        self._cells = private_cells(requests.end) if cells is None else cells
+        self.requests = requests
+        self.log_from: float = math.inf
+        self.log: Callable[[Finished], object] = lambda finished: None
+
+    def finished(
+        self,
+        series: Series,
+        status: int,
+        began: int,
+        sent: int,
+        request: web.BaseRequest | bytes,
+        context: RequestContext | None = None,
+        transport: asyncio.BaseTransport | None = None,
+    ) -> None:
+        """A request has ended.
+
+        Args:
+            began: when, by ``time.monotonic_ns``.
+            sent: bytes of the answer.
+        """
+        now = monotonic_ns()
+        took = now - began
+        cells = self._cells
+        method, route, statuses, durations, lasts = series
+        # Written out, because a call of a function would cost more than the additions.
+        cells[statuses + _STATUS_PLACES.get(status, _ODD_STATUS)] += 1
+        cells[durations + bisect_left(REQUEST_BOUNDS, took)] += 1
+        cells[durations + _SUM] += took
+        if not lasts:
+            cells[_ALL + bisect_left(FINE_BOUNDS, took)] += 1
+            if status >= 500:
+                cells[ERRORS] += 1
+        if took >= self.log_from:
+            self.log(
+                Finished(method, route, status, took, sent, request, context, transport, now, lasts)
+            )
+
+    # aiohttp's path
+
+    def begun(self, request: web.BaseRequest) -> None:
+        """The request has been read, except for its body."""
+        request[_BEGAN] = monotonic_ns()
+
+    def began_answer(self, request: web.BaseRequest, status: int) -> None:
+        """The head of its answer is about to be sent."""
+        request[_STATUS] = status
+
+    def cut(self, request: web.BaseRequest) -> None:
+        """Its client is gone; a watch ends so."""
+        self.answered(request, request.get(_STATUS, CLIENT_GONE))
+
+    def answered(self, request: web.BaseRequest, status: int) -> None:
+        """Its answer has been sent, or has been cut short by an error (500)."""
+        began = request.get(_BEGAN)
+        resource = None
+        if began is None:
+            began = monotonic_ns()  # not valid HTTP
+        elif isinstance(request, web.Request) and not is_unrouted(request):
+            resource = request.match_info.route.resource
+        route = UNMATCHED if resource is None else resource.canonical
+        series = self.requests.series(request.method, route)
+        sent, context = request.writer.output_size, request.get(CONTEXT)
+        self.finished(series, status, began, sent, request, context, request.transport)

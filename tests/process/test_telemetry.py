@@ -1,0 +1,133 @@
+"""Sentry and OpenTelemetry, with their real libraries, against a receiver on loopback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from tests.app_server import AppServer
+from tests.process.receiver import Receiver
+from tests.servers import poll
+
+TRACE_ID, PARENT_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+TRACEPARENT = f"00-{TRACE_ID}-{PARENT_ID}-01"
+
+# A service with a bug: reads through aiohttp fail, with the key in the exception.
+BUGGY = """if True:
+    from tenantbase.database import Database
+    from tenantbase.main import main
+    async def get(self, scope, key):
+        variable = key
+        raise KeyError(variable)
+    Database.get = get
+    main()
+"""
+# A service whose /livez lists the modules of the two libraries.
+LISTING = """if True:
+    import json, sys
+    {before}
+    from tenantbase.main import main
+    from tenantbase.web.handlers.health import Health
+    from tenantbase.web.responses import state
+    async def alive(self, request):
+        wanted = ("sentry_sdk", "opentelemetry", "prometheus_pb2", "google.protobuf", "requests")
+        return state(json.dumps([name for name in sys.modules if name.startswith(wanted)]).encode())
+    Health.alive = alive
+    main()
+"""
+MISSING = 'sys.modules["sentry_sdk"] = sys.modules["opentelemetry"] = None'
+
+
+class Changed(AppServer):
+    """A server whose program was changed."""
+
+    def __init__(self, database: Path, program: str, *options: str, **environment: str) -> None:
+        super().__init__(database, "--memcached", "off", *options, environment=environment)
+        self.program = ("-c", program)
+
+
+def wanting(receiver: Receiver) -> dict[str, str]:
+    """The variables that turn both on."""
+    return {
+        "SENTRY_DSN": f"http://public@127.0.0.1:{receiver.port}/7",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{receiver.port}",
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+    }
+
+
+def events(receiver: Receiver) -> list[dict[str, Any]]:
+    """The errors that were reported, from Sentry's envelopes."""
+    lines = [body.split(b"\n") for body in receiver.bodies("/envelope")]
+    return [json.loads(each[2]) for each in lines if b'"event"' in each[1]]
+
+
+def spans(receiver: Receiver) -> Iterator[Span]:
+    for body in receiver.bodies("/v1/traces"):
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            for scope in resource.scope_spans:
+                yield from scope.spans
+
+
+def test_errors_and_requests_are_reported_without_what_clients_sent(tmp_path: Path) -> None:
+    with Receiver() as receiver:
+        with Changed(tmp_path / "x.db", BUGGY, **wanting(receiver)) as server:
+            fields = {
+                "X-Request-ID": "request-1",
+                "traceparent": TRACEPARENT,
+                "Authorization": "Bearer tb_hidden",
+            }
+            answer = server.ask("GET", "/get-value", b'{"key": "hidden-key"}', fields)
+            assert answer.status == 500
+            server.ask("POST", "/set-value", b'{"key": "hidden-k", "value": "hidden-v"}', fields)
+            server.ask("GET", "/get-value?key=hidden-k", headers=fields)
+            poll(lambda: len(events(receiver)) == 1, "the error is reported")
+            poll(lambda: len({each.name for each in spans(receiver)}) >= 5, "spans are exported")
+            stderr = server.stderr
+    (event,) = events(receiver)
+    (error,) = event["exception"]["values"]
+    assert error["type"] == "KeyError" and "withheld" in error["value"]
+    assert error["stacktrace"]["frames"][-1]["function"] == "get"
+    assert event["tags"] == {"request_id": "request-1"}
+    assert all("vars" not in frame for frame in error["stacktrace"]["frames"])
+    assert not event.keys() & {"request", "extra", "breadcrumbs", "user", "modules"}
+
+    (line,) = [json.loads(each) for each in stderr.splitlines()]
+    assert (line["level"], line["request_id"], line["trace_id"]) == ("error", "request-1", TRACE_ID)
+    assert "KeyError" in line["exception"]
+
+    found = list(spans(receiver))
+    requests = {each.name: each for each in found if each.kind == Span.SPAN_KIND_SERVER}
+    assert set(requests) == {"GET /get-value", "POST /set-value"}
+    for each in requests.values():
+        assert (each.trace_id.hex(), each.parent_span_id.hex()) == (TRACE_ID, PARENT_ID)
+    children = {
+        name: {each.name for each in found if each.parent_span_id == parent.span_id}
+        for name, parent in requests.items()
+    }
+    assert children == {
+        "GET /get-value": {"queue", "database"},
+        "POST /set-value": {"queue", "commit"},
+    }
+
+    everything = b"".join(body for _, body in receiver.received) + stderr.encode()
+    assert b"hidden" not in everything
+
+
+@pytest.mark.parametrize("before", ["", MISSING], ids=["off", "missing"])
+def test_nothing_is_imported_unless_it_is_asked_for(tmp_path: Path, before: str) -> None:
+    with Receiver() as receiver:
+        environment = wanting(receiver) if before else {"OTEL_TRACES_EXPORTER": "none"}
+        program = LISTING.format(before=before)
+        with Changed(tmp_path / "x.db", program, **environment) as server:
+            listed = server.ask("GET", "/livez").json
+            told = [json.loads(each)["message"] for each in server.stderr.splitlines()]
+    if before:
+        assert ["tenantbase[sentry]" in told[0], "tenantbase[otel]" in told[1]] == [True, True]
+    else:
+        assert (listed, told) == ([], [])

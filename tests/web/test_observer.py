@@ -1,0 +1,130 @@
+"""Every request that has ended is observed, once, on both HTTP paths."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from time import monotonic_ns
+
+import pytest
+from aiohttp import web
+
+from tenantbase.figures import ALL_REQUESTS, ERRORS, REQUEST_BOUNDS, SECOND
+from tenantbase.web.app import REQUEST_CELLS
+from tenantbase.web.observer import CLIENT_GONE, Finished, Observer
+from tests.servers import poll_async
+from tests.service import opened, served, web_settings
+from tests.wire import Wire, request
+
+LARGE = "x" * 300_000
+
+# Requests on one connection, each with the route it is counted for, and its status.
+ROWS = [
+    (request("POST", "/set-value", '{"key": "a", "value": 1}'), "/set-value", 200),
+    (request("GET", "/get-value?key=a"), "/get-value", 200),
+    (request("GET", "/get-value?key=none"), "/get-value", 404),
+    (request("GET", "/get-value", '{"key": "a"}'), "/get-value", 200),
+    (request("HEAD", "/get-value?key=a"), "/get-value", 200),
+    (request("GET", "/get-value?key=a", headers={"If-Match": '"0"'}), "/get-value", 412),
+    (request("POST", "/set-value", "{"), "/set-value", 400),
+    (request("PUT", "/v1/values/a/b", LARGE), "/v1/values/{key}", 201),
+    (request("GET", "/v1/values/a/b"), "/v1/values/{key}", 200),
+    (request("DELETE", "/v1/values/a/b"), "/v1/values/{key}", 204),
+    (request("DELETE", "/delete-value?key=a"), "/delete-value", 204),
+    (request("GET", "/get-values"), "/get-values", 200),
+    (request("GET", "/health-check"), "/health-check", 200),
+    (request("GET", "/secret/path"), "unmatched", 404),
+    (request("POST", "/get-value"), "unmatched", 405),
+    (request("PUT", "/none", "x", {"Expect": "100-continue"}), "unmatched", 404),
+]
+METHODS = [data.partition(b" ")[0].decode() for data, _, _ in ROWS]
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "general"])
+async def test_each_request_is_observed_once(tmp_path: Path, fast: bool) -> None:
+    cells = memoryview(bytearray(8 * REQUEST_CELLS.end)).cast("Q")
+    observer = Observer(REQUEST_CELLS, cells)
+    seen: list[Finished] = []
+    observer.log_from, observer.log = 0, seen.append
+    async with opened(tmp_path / "x.db") as cache:
+        settings = web_settings(fast_path=fast)
+        # The heartbeat finds out that a watcher has left.
+        async with served(cache, settings, observer=observer, heartbeat=0.05) as server:
+            sizes = []
+            for data, _, _ in ROWS:
+                async with await Wire.connect(server.port) as wire:
+                    await wire.send(data.replace(b"\r\n", b"\r\nConnection: keep-alive\r\n", 1))
+                    wire.writer.write_eof()
+                    sizes.append(len(await wire.reader.read()))
+            async with await Wire.connect(server.port) as wire:
+                await wire.send(b"this is not HTTP\r\n\r\n")
+                sizes.append(len(await wire.reader.read()))
+            async with await Wire.connect(server.port) as wire:
+                await wire.send(request("GET", "/v1/watch"))
+                await wire.reader.readuntil(b"\n\n")
+            await poll_async(lambda: len(seen) == len(ROWS) + 2, "the watch has ended")
+    expected = [(METHODS[at], route, status) for at, (_, route, status) in enumerate(ROWS)]
+    expected += [("other", "unmatched", 400), ("GET", "/v1/watch", 200)]
+    assert [(each.method, each.route, each.status) for each in seen] == expected
+    assert [each.sent for each in seen[:-1]] == sizes
+    assert all(each.nanoseconds >= 0 for each in seen)
+    heads = [each.request for each in seen if isinstance(each.request, bytes)]
+    assert len(heads) == (7 if fast else 0)
+    # The figures say the same.
+    figures = cells.tolist()
+    counted = {
+        (series.method, series.route, status): count
+        for series, status, count in REQUEST_CELLS.counts(figures)
+        if count
+    }
+    assert counted == Counter(expected)
+    for route, histogram in REQUEST_CELLS.durations.items():
+        buckets = figures[histogram.first : histogram.sum]
+        of_route = [each for each in seen if each.route == route]
+        assert sum(buckets) == len(of_route)
+        assert figures[histogram.sum] == sum(each.nanoseconds for each in of_route)
+    assert sum(figures[ALL_REQUESTS.first : ALL_REQUESTS.sum]) == len(seen) - 1  # without the watch
+    assert figures[ERRORS] == 0
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "general"])
+async def test_a_client_that_leaves_early_and_an_answer_that_breaks(
+    tmp_path: Path, fast: bool
+) -> None:
+    observer = Observer(REQUEST_CELLS)
+    seen: list[Finished] = []
+    observer.log_from, observer.log = 0, seen.append
+
+    async def broken(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"part")
+        raise ValueError("broken")
+
+    def prepare(app: web.Application) -> None:
+        app.router.add_get("/broken", broken)
+
+    settings = web_settings(fast_path=fast)
+    async with opened(tmp_path / "x.db") as cache:
+        async with served(cache, settings, observer=observer, prepare=prepare) as server:
+            async with await Wire.connect(server.port) as wire:
+                await wire.send(request("GET", "/broken"))
+                await wire.reader.read()
+            assert [(each.route, each.status) for each in seen] == [("unmatched", 500)]
+            async with await Wire.connect(server.port) as wire:
+                wire.writer.write(request("PUT", "/v1/values/k", headers={"Content-Length": "9"}))
+                await poll_async(lambda: server.lifecycle.active == 1, "it has begun")
+            await poll_async(lambda: len(seen) == 2, "it has ended")
+            assert (seen[1].route, seen[1].status) == ("/v1/values/{key}", CLIENT_GONE)
+
+
+def test_a_log_is_told_of_slow_requests_alone() -> None:
+    observer = Observer(REQUEST_CELLS)
+    seen: list[Finished] = []
+    observer.log_from, observer.log = SECOND, seen.append
+    series = REQUEST_CELLS.series("GET", "/get-value")
+    observer.finished(series, 200, monotonic_ns(), 1, b"")
+    assert seen == []
+    observer.finished(series, 200, monotonic_ns() - 2 * SECOND, 1, b"slow")
+    assert [each.request for each in seen] == [b"slow"]
+    assert REQUEST_BOUNDS[-1] == 30 * SECOND
