@@ -15,6 +15,7 @@ from aiohttp.http_exceptions import LineTooLong
 from tenantbase.background import keep_running
 from tenantbase.documents import PIECE_BYTES
 from tenantbase.errors import InvalidRequest
+from tenantbase.request_context import RequestContext
 from tenantbase.web.answer import rendered, rendered_fields
 from tenantbase.web.app import BUDGET, CALLERS, DATABASE, GUARD, HEALTH, OBSERVER
 from tenantbase.web.fast_path.borrowed import Lender
@@ -71,8 +72,8 @@ class Connection(web.RequestHandler):
         self,
         server: web.Server,
         connections: Connections | None,
-        observer: Observer | None,
         budget: Budget,
+        observer: Observer | None,
         **options: Any,
     ) -> None:
         super().__init__(server, **options)
@@ -146,7 +147,9 @@ class Connection(web.RequestHandler):
     def _refuse(self, error: HttpError) -> None:
         """End the connection, with an answer unless it owes another one."""
         if self._finished == self._request_count and not self._connected.is_closing():
-            answer = error_answer(error)
+            context = RequestContext()
+            answer = error_answer(error, context)
+            answer.headers[X_REQUEST_ID] = context.id
             self._connected.write(rendered(answer, rendered_fields(common_headers(closes=True))))
         self._connected.close()
 
@@ -232,8 +235,8 @@ async def serving(
         return Connection(
             server,
             None if borrowed else lifecycle.connections,  # the lender counts what it lends
-            observer,
             app[BUDGET],
+            observer,
             loop=loop,
             keepalive_timeout=settings.keepalive_timeout,
             access_log=None,  # the observer is told of each request

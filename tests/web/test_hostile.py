@@ -13,6 +13,8 @@ from tests.service import Server, web_settings
 from tests.web.conftest import Start
 from tests.wire import request
 
+pytestmark = pytest.mark.integration
+
 GET = b"GET /get-value?key=k HTTP/1.1\r\n"
 SET = b"POST /set-value HTTP/1.1\r\nHost: localhost\r\n"
 BODY = b'{"key":"k","value":1}'

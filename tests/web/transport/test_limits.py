@@ -31,7 +31,7 @@ from tests.web.conftest import Start
 from tests.web.table import problem
 from tests.wire import Answer, Wire, request
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 EVENT_LOOPS = ["asyncio", "uvloop"]
 
@@ -334,7 +334,7 @@ async def test_no_100_continue_for_a_request_refused_by_its_head(
 ) -> None:
     headers = {"Content-Length": "5", "Expect": "100-continue", **headers}
     async with server.wire() as wire:
-        await wire.send(request(method, target, headers=headers))
+        await wire.send(server.request(method, target, headers=headers))
         answer = await wire.answer()
         assert answer.status == status
         assert answer.headers["content-type"] == "application/problem+json"
@@ -353,7 +353,9 @@ async def test_an_unknown_expectation(server: Server, expected: str) -> None:
 
 async def test_a_body_sent_without_waiting_is_accepted(server: Server) -> None:
     async with server.wire() as wire:
-        await wire.send(request("PUT", "/v1/values/uninvited", b"x", {"Expect": "100-continue"}))
+        await wire.send(
+            server.request("PUT", "/v1/values/uninvited", b"x", {"Expect": "100-continue"})
+        )
         answers: list[Answer] = [await wire.answer()]
         if answers[-1].status == 100:  # the key did not exist yet when the head was read
             answers.append(await wire.answer())
