@@ -116,7 +116,7 @@ def json_line(record: logging.LogRecord, message: str) -> str:
         document.setdefault(name, value)
     if (error := _error(record)) is not None:
         document["exception"] = format_error(error)
-    return json.dumps(document, default=str).replace("\x7f", "\\u007f")
+    return json.dumps(document, default=str)
 
 
 def text_line(record: logging.LogRecord, message: str) -> str:

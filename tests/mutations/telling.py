@@ -34,7 +34,6 @@ MUTATIONS: Final = {
         {
             "keys-are-always-shown": ("if self._keys and isinstance", "if isinstance"),
             "keys-are-never-shown": ("if self._keys and isinstance", "if False and isinstance"),
-            "delete-is-not-escaped": ('.replace("\\x7f", "\\\\u007f")', ""),
             "text-is-not-escaped": ("{escaped(message)}{fields}", "{message}{fields}"),
             "a-field-replaces-the-message": (
                 "document.setdefault(name, value)",
