@@ -25,8 +25,8 @@ const SPACE = /[ \t\n\r]*/y;
 const STRING = /"(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"/y;
 const LITERAL = /true|false|null/y;
 const WORD = /[A-Za-z_$][\w$]*|[^\s]/uy;
-/** As deep as the service accepts with room to spare; a stack of our own, so no recursion. */
-const MAX_DEPTH = 10_000;
+/** The levels that the service accepts. */
+const MAX_DEPTH = 512;
 
 function lineOf(text: string, offset: number): number {
   let line = 1;
@@ -106,7 +106,7 @@ export function tokenize(text: string): Token[] {
     } else if (char === "]" && state === "first-item") pop(char);
     else {
       if (char === "{" || char === "[") {
-        if (stack.length >= MAX_DEPTH) fail("it is nested too deeply.");
+        if (stack.length >= MAX_DEPTH) fail("it is nested too deeply: at most 512 levels.");
         stack.push(char);
         push("punct", 1);
         state = char === "{" ? "first-key" : "first-item";
