@@ -254,13 +254,12 @@ class _Copying:
     def _copy_small(self) -> None:
         for name in self._small:
             self._copy_rows(name, f'SELECT * FROM "{name}"')
-        # None, if nothing was ever written.
+        # None if nothing was ever changed.
         self._copy_rows("changes", "SELECT * FROM changes ORDER BY version DESC LIMIT 1")
 
     def _copy_rows(self, table: str, query: str) -> None:
-        """Copy whole rows, whose columns depend on the schema."""
         for row in self._source.execute(query):
-            marks = ", ".join("?" * len(row))
+            marks = ", ".join("?" * len(row))  # the columns depend on the schema
             self._target.execute(f'INSERT INTO "{table}" VALUES ({marks})', row)
 
     def _write(self, rows: Sequence[Sequence[object]], size: int) -> None:

@@ -48,8 +48,8 @@ CONSOLE: Final = (
                 ("Content-Encoding",),
             ),
         ),
-        "curl -s localhost:8000$(curl -s -H 'Accept: text/html' localhost:8000/"
-        " | grep -o '/assets/[^\"]*' | head -n 1)",
+        "curl -sH 'Accept: text/html' localhost:8000/ | grep -o 'assets/[^\"]*js'"
+        " | xargs -I NAME curl -s localhost:8000/NAME",
         (Parameter("name", "path", _TEXT, "The file's name.", True),),
         problems=("no-such-route",),
     ),

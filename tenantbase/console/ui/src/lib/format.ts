@@ -19,8 +19,8 @@ export function bytes(value: number): string {
     size /= 1024;
     unit++;
   }
-  const digits = unit === 0 || size >= 100 || size === Math.round(size) ? 0 : 1;
-  return `${size.toFixed(digits)} ${UNITS[unit] ?? ""}`;
+  const digits = unit === 0 || size >= 100 ? 0 : 1;
+  return `${size.toFixed(digits).replace(/\.0$/, "")} ${UNITS[unit] ?? ""}`;
 }
 
 /** What is left of a time to live: 0:41, 29:44, 1:58:40, 6 d 4 h. Longest: 29 d 23 h. */

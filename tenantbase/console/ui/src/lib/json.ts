@@ -289,3 +289,23 @@ export function member(text: string, name: string): string | null {
 export function isInteger(text: string): boolean {
   return /^\s*-?(?:0|[1-9]\d*)\s*$/.test(text);
 }
+
+/** A line's pieces, cut at the ends of what differs in it: [from, to). */
+export function marked(
+  pieces: readonly Piece[],
+  range: readonly [number, number] | null | undefined,
+): (Piece & { differs: boolean })[] {
+  if (!range) return pieces.map((piece) => ({ ...piece, differs: false }));
+  const found: (Piece & { differs: boolean })[] = [];
+  let at = 0;
+  for (const { kind, text } of pieces) {
+    const clamp = (cut: number): number => Math.max(0, Math.min(text.length, cut - at));
+    const cuts = [0, clamp(range[0]), clamp(range[1]), text.length];
+    for (let i = 0; i < 3; i++) {
+      const part = text.slice(cuts[i], cuts[i + 1]);
+      if (part) found.push({ kind, text: part, differs: i === 1 });
+    }
+    at += text.length;
+  }
+  return found;
+}

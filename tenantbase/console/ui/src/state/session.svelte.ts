@@ -101,6 +101,11 @@ class Session {
     this.status = "gate";
   }
 
+  /** Go on with the token that is in use. */
+  back(): void {
+    this.status = "ready";
+  }
+
   /** Forget the token and everything that it showed. */
   forget(): void {
     api.token = null;

@@ -20,11 +20,12 @@ export interface Stats {
     bypasses: number;
     hit_ratio: number | null;
   };
+  /** Null while the database cannot say. */
   store: {
-    entries: number;
-    bytes: number;
-    database_bytes: number;
-    log_bytes: number;
+    entries: number | null;
+    bytes: number | null;
+    database_bytes: number | null;
+    log_bytes: number | null;
     commits: number;
   };
   watchers: number;
@@ -40,6 +41,19 @@ export interface Health {
 
 export const SAMPLES = 300;
 export const STEP_SECONDS = 2;
+
+const RATIO_SAMPLES = 5;
+
+/** The share of reads that the cache served in the ten seconds before each sample; null: no reads. */
+export function ratios(samples: readonly Stats[]): (number | null)[] {
+  return samples.map(({ cache }, i) => {
+    const before = samples[Math.max(0, i - RATIO_SAMPLES)]?.cache;
+    if (!before || i === 0) return null;
+    const hits = cache.hits - before.hits;
+    const reads = hits + cache.misses - before.misses + cache.bypasses - before.bypasses;
+    return reads > 0 ? (hits / reads) * 100 : null;
+  });
+}
 
 class Figures {
   latest = $state.raw<Stats | null>(null);
