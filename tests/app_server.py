@@ -21,9 +21,12 @@ READY_SECONDS = 60.0  # long enough for a busy machine
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """This process's environment without tenantbase's options, plus these variables."""
+    """This process's environment without tenantbase's options, plus these variables.
+
+    On a busy machine any request may be slow, so without another word none is logged for that.
+    """
     kept = {name: text for name, text in os.environ.items() if "TENANTBASE" not in name}
-    return kept | variables
+    return kept | {"TENANTBASE_ACCESS_LOG": "off"} | variables
 
 
 class AppServer:

@@ -17,6 +17,7 @@ def test_uri_is_stable() -> None:
 
 def test_client_retries_only_if_nothing_was_done() -> None:
     assert errors.RETRYABLE == {
+        "urn:tenantbase:problem:over-limit",
         "urn:tenantbase:problem:overloaded",
         "urn:tenantbase:problem:store-unavailable",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ from tenantbase.entry import OCTETS, Entry
 from tenantbase.errors import (
     Forbidden,
     InvalidRequest,
+    NoSuchKey,
     NoSuchTenant,
     TenantbaseError,
     TenantRequired,
@@ -122,6 +124,18 @@ async def _increment(database: Database, scope: Scope, key: str) -> object:
     return await database.increment(scope, key)
 
 
+async def _touch(database: Database, scope: Scope, key: str) -> object:
+    with suppress(NoSuchKey):
+        await database.touch(scope, key, ttl=60)
+    return None
+
+
+async def _rename(database: Database, scope: Scope, key: str) -> object:
+    with suppress(NoSuchKey):
+        await database.rename(scope, key, "p/renamed")
+    return None
+
+
 async def _import_batch(database: Database, scope: Scope, key: str) -> object:
     batch = database.import_batch(scope)
     batch.add(SetValue(key, msgspec.Raw(b"9")))
@@ -131,6 +145,14 @@ async def _import_batch(database: Database, scope: Scope, key: str) -> object:
 
 async def _scan(database: Database, scope: Scope, key: str) -> object:
     return await contents(database, scope, key)
+
+
+async def _refresh(database: Database, scope: Scope, key: str) -> object:
+    return await database.refresh(scope, key)
+
+
+async def _count(database: Database, scope: Scope, key: str) -> object:
+    return await database.count(scope, key)
 
 
 async def _watch(database: Database, scope: Scope, key: str) -> object:
@@ -144,7 +166,9 @@ READS: dict[str, Operation] = {
     "get": _get,
     "get_then": _get_then,
     "get_many": _get_many,
+    "refresh": _refresh,
     "scan": _scan,
+    "count": _count,
     "watch": _watch,
 }
 WRITES: dict[str, Operation] = {
@@ -158,6 +182,8 @@ WRITES: dict[str, Operation] = {
     "delete_many": _delete_many,
     "delete_prefix": _delete_prefix,
     "increment": _increment,
+    "touch": _touch,
+    "rename": _rename,
     "import_batch": _import_batch,
 }
 
@@ -176,7 +202,7 @@ def test_the_table_has_every_operation_that_takes_a_scope() -> None:
         for name, method in inspect.getmembers(Database, inspect.isfunction)
         if not name.startswith("_") and "scope" in inspect.signature(method).parameters
     }
-    assert taking - {"create_token"} == READS.keys() | WRITES.keys()
+    assert taking - {"create_token", "check_room"} == READS.keys() | WRITES.keys()
 
 
 @pytest.mark.parametrize("kind", SCOPES)
@@ -194,6 +220,15 @@ async def test_an_operation_with_a_scope(database: Database, name: str, kind: st
         with pytest.raises(Forbidden):
             await operation(database, scope, key)
         assert await contents(database) == ALL, "nothing was done"
+
+
+async def test_nothing_is_moved_out_of_a_prefix(database: Database) -> None:
+    await fill(database)
+    for to in ("q", "new", "default/p/x"):
+        for copy in (False, True):
+            with pytest.raises(Forbidden):
+                await database.rename(SCOPES["prefix"], "p/a", to, copy=copy, replace=True)
+    assert await contents(database) == ALL
 
 
 async def test_without_a_prefix_everything_within_the_scope_is_meant(database: Database) -> None:

@@ -112,6 +112,11 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+def stored(version: int, key: str) -> ChangeEvent:
+    """The event of ``Node.set``."""
+    return ChangeEvent(version, EventKind.SET, key, 1, JSON, None)
+
+
 def never() -> None:
     raise AssertionError("dropped, though it was not slow")
 
@@ -126,8 +131,8 @@ async def test_every_kind_of_change_in_order(node: Node) -> None:
         node.now += 2
         assert not await node.cache.sweep()
         assert await take(watcher, 4) == [
-            ChangeEvent(1, EventKind.SET, "default/a/1"),
-            ChangeEvent(3, EventKind.SET, "default/a/2"),
+            stored(1, "default/a/1"),
+            stored(3, "default/a/2"),
             ChangeEvent(4, EventKind.DELETE, "default/a/1"),
             ChangeEvent(5, EventKind.EXPIRE, "default/a/2"),
         ]
@@ -153,7 +158,7 @@ async def test_writes_of_other_processes_are_seen(database: Database, node: Node
     other = await database.node()
     async with node.feed.subscribe("", None, never) as watcher:
         version = await other.set("default/k")
-        assert await take(watcher, 1) == [ChangeEvent(version, EventKind.SET, "default/k")]
+        assert await take(watcher, 1) == [stored(version, "default/k")]
 
 
 async def test_watching_from_now_skips_earlier_changes(node: Node) -> None:
@@ -163,9 +168,7 @@ async def test_watching_from_now_skips_earlier_changes(node: Node) -> None:
             await node.set("default/old")
             async with node.feed.subscribe("", None, never) as watcher:
                 assert watcher.position == (version := await node.set("default/new")) - 1
-                assert (await take(watcher, 1))[0] == ChangeEvent(
-                    version, EventKind.SET, "default/new"
-                )
+                assert (await take(watcher, 1))[0] == stored(version, "default/new")
 
 
 async def test_resuming_leaves_no_gap_and_repeats_nothing(database: Database, node: Node) -> None:
@@ -246,7 +249,7 @@ async def test_asking_for_more_than_the_log_holds_is_a_reset(database: Database)
         assert await take(lost, 1) == [ChangeEvent(20, EventKind.RESET, "default/a")]
         assert [event.version for event in await take(found, 5)] == [16, 17, 18, 19, 20]
         await node.set("default/a")
-        assert await take(lost, 1) == [ChangeEvent(21, EventKind.SET, "default/a")]
+        assert await take(lost, 1) == [stored(21, "default/a")]
 
 
 async def test_falling_out_of_the_log_while_watching_is_a_reset(database: Database) -> None:
@@ -265,7 +268,7 @@ async def test_falling_out_of_the_log_while_watching_is_a_reset(database: Databa
 
 async def take_one(node: Node, watcher: Subscription, key: str) -> None:
     version = await node.set(key)
-    assert await take(watcher, 1) == [ChangeEvent(version, EventKind.SET, key)]
+    assert await take(watcher, 1) == [stored(version, key)]
 
 
 async def test_a_version_from_the_future_is_a_reset(node: Node) -> None:
@@ -304,9 +307,7 @@ async def test_deleting_a_large_prefix_is_a_reset(node: Node) -> None:
         for prefix in ("", "default/b", "default/big/", "default/big/7"):
             event, *_ = await take(watchers[prefix], 1)
             assert (event.kind, event.key) == ("reset", "default/big/"), prefix
-        assert await take(watchers["default/other"], 1) == [
-            ChangeEvent(after, EventKind.SET, "default/other")
-        ]
+        assert await take(watchers["default/other"], 1) == [stored(after, "default/other")]
 
 
 async def test_heartbeats_carry_the_position_in_the_log(node: Node) -> None:
@@ -354,9 +355,7 @@ async def test_many_idle_watchers_have_one_task(node: Node) -> None:
         ]
         assert len(asyncio.all_tasks()) == before + 1
         version = await node.set("default/user/777/name")
-        assert await take(watchers[777], 1) == [
-            ChangeEvent(version, EventKind.SET, "default/user/777/name")
-        ]
+        assert await take(watchers[777], 1) == [stored(version, "default/user/777/name")]
 
 
 async def test_many_watchers_of_an_event_do_not_send_at_once(node: Node) -> None:
@@ -394,9 +393,7 @@ async def test_the_feed_survives_a_failing_database(
             with pytest.raises(StoreError):
                 await anext(behind)
         node.failing = False
-        assert await take(watcher, 1) == [
-            ChangeEvent(version, EventKind.SET, "default/missed at first")
-        ]
+        assert await take(watcher, 1) == [stored(version, "default/missed at first")]
     assert caplog.text.count("disk") == 1, "said once, not at each try"
 
 

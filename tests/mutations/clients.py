@@ -40,8 +40,8 @@ MUTATIONS: Final = {
         _TESTS,
         {
             "a-full-disk-passes": (
-                "ProblemType.STORE_UNAVAILABLE.uri})\n_NOTHING",
-                "ProblemType.STORE_UNAVAILABLE.uri, ProblemType.DISK_FULL.uri})\n_NOTHING",
+                "ProblemType.STORE_UNAVAILABLE.uri, OVER_LIMIT}",
+                "ProblemType.STORE_UNAVAILABLE.uri, OVER_LIMIT, ProblemType.DISK_FULL.uri}",
             ),
             "a-full-disk-leaves-it-open": (
                 "RETRYABLE | {ProblemType.DISK_FULL.uri, ",

@@ -33,7 +33,13 @@ pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 ROUTES = [
     Row("no such route", Ask("GET", "/nothing"), 404, problem("no-such-route", 404)),
-    Row("the root", Ask("POST", "/", "x"), 404, problem("no-such-route", 404)),
+    Row(
+        "the root",
+        Ask("POST", "/", "x"),
+        405,
+        problem("method-not-allowed", 405),
+        {"allow": "GET, HEAD"},
+    ),
     Row("options of nothing", Ask("OPTIONS", "/x"), 404, problem("no-such-route", 404)),
     Row("a slash too many", Ask("GET", "/get-value/?key=a"), 404, problem("no-such-route", 404)),
     Row("another case", Ask("GET", "/Get-Value?key=a"), 404, problem("no-such-route", 404)),

@@ -18,10 +18,11 @@ def path(tmp_path: Path) -> Path:
     with _connect(path) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(
-            "CREATE TABLE changes (version INTEGER PRIMARY KEY, kind TEXT, key TEXT)"
+            "CREATE TABLE changes (version INTEGER PRIMARY KEY, kind TEXT, key TEXT,"
+            " size INTEGER, content_type TEXT, expires_at REAL)"
         )
         lines = [(version, "set", f"k{version}") for version in range(1, 11)]
-        connection.executemany("INSERT INTO changes VALUES (?, ?, ?)", lines)
+        connection.executemany("INSERT INTO changes (version, kind, key) VALUES (?, ?, ?)", lines)
     return path
 
 
@@ -55,5 +56,5 @@ def test_an_error_ends_the_snapshot(path: Path, reader: sqlite3.Connection) -> N
         raise KeyError
     assert not reader.in_transaction
     with _connect(path) as other:
-        other.execute("INSERT INTO changes VALUES (11, 'set', 'k')")
+        other.execute("INSERT INTO changes (version, kind, key) VALUES (11, 'set', 'k')")
     assert sql_queries.last_version(reader) == 11

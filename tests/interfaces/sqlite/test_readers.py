@@ -91,10 +91,9 @@ async def test_reads_continue_while_some_hang(
     hang.gate.set()
     await poll_async(lambda: not store.troubles, "they are back")
     await poll_async(lambda: len(store._readers.connections) == 2, "no more than before")
-    assert [record.getMessage() for record in caplog.records] == [
-        "reads hang: SQLite does not return from a read",
-        "reads hang: over",
-    ]
+    begun, over = [record.getMessage() for record in caplog.records]
+    assert begun == "reads hang: SQLite does not return from a read"
+    assert over.startswith("reads hang: over; it was met ")
 
 
 async def test_reads_bypass_a_slow_one_before_it_counts_as_hanging(

@@ -231,7 +231,7 @@ async def test_a_newer_schema_is_refused(files: Files) -> None:
     await (await files.open()).close()
     with files.foreign() as connection:
         connection.execute("PRAGMA user_version = 99")
-    assert "made by a newer tenantbase (schema 99, this one knows 3)" in await cannot_open(files)
+    assert "made by a newer tenantbase (schema 99, this one knows 4)" in await cannot_open(files)
 
 
 @pytest.mark.parametrize(
