@@ -22,7 +22,6 @@ from tenantbase.web.handlers.health import Health
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.problems import error_answer
 from tenantbase.web.responses import deleted, entry_answer, make_private, raw_answer
-from tenantbase.web.transport.budget import Budget
 from tenantbase.web.transport.unread import SMALL_ANSWER_BYTES
 
 
@@ -106,10 +105,6 @@ class PlainAnswers:
             _uncount(credentials)
             return False
         return True
-
-    def no_room(self, budget: Budget) -> bytes:
-        """The answer to a request for whose body there is no room."""
-        return self._writer.answer(error_answer(budget.exceeded()))
 
     def _refuse(self, asker: Asker, credentials: Credentials, error: TenantbaseError) -> None:
         """Answer with an error once ``begin`` has returned."""

@@ -34,7 +34,7 @@ from tenantbase.web.forwarding import X_FORWARDED_PROTO
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.health import Health
 from tenantbase.web.lifecycle import Lifecycle
-from tenantbase.web.problems import HttpError
+from tenantbase.web.problems import HttpError, error_answer
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.budget import Budget
 from tenantbase.web.transport.tenant_use import TenantUse
@@ -81,10 +81,15 @@ class FastPath:
         writer = ResponseWriter(lifecycle, varies_by_origin=guard.has_cors)
         self.answers = PlainAnswers(database, callers.directory, health, writer, lifecycle)
         self.budget = budget
+        self._writer = writer
 
     def __call__(self) -> FastConnection:
         """A protocol for a new connection."""
         return FastConnection(self)
+
+    def no_room(self) -> bytes:
+        """The answer to a request for whose body there is no room."""
+        return self._writer.answer(error_answer(self.budget.exceeded()))
 
     def name_client(self, transport: asyncio.Transport, asked: bytes) -> None:
         """Note for the log which client a trusted proxy's request comes from.
@@ -347,7 +352,7 @@ class FastConnection(asyncio.Protocol):
         if not loan.begin(here, owed, framed.body_length):
             self._counted = self._fast_path.lifecycle.begin()
             # The rest of the body is read, and discarded, while the connection lingers.
-            self.end(self._fast_path.answers.no_room(self._fast_path.budget), closes=True)
+            self.end(self._fast_path.no_room(), closes=True)
         return True
 
     def _returned(self) -> None:
