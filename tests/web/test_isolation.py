@@ -36,7 +36,8 @@ SHARED: Final = "p/shared"  # a key that both tenants have
 # Scoped by mistake, or not at all, these would be another tenant's keys.
 STRANGE: Final = ("globex/", "globex%2F", "acme/", "/", "../globex/", "default/", "")
 _DIFFERENT: Final = re.compile(
-    rb'(?<=Date: )[^\r]*|(?<="id":")[^"]*|(?<="version":)\d+|(?<=ETag: ")\d+|(?<="expires_at":)[\d.]+'
+    rb'(?<=Date: )[^\r]*|(?<=X-Request-ID: )[^\r]*'
+    rb'|(?<="id":")[^"]*|(?<="version":)\d+|(?<=ETag: ")\d+|(?<="expires_at":)[\d.]+'
 )
 
 # By route: attacks. $K is the key, $V the version of the other's entry.
