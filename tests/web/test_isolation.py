@@ -269,7 +269,8 @@ async def test_a_key_with_nul_reaches_nothing(site: Site) -> None:
             nowhere = await site.ask(token, ask, f"{start}{NOWHERE}\0", site.version)
             assert hidden == nowhere, (token, ask)
             refused = (b"HTTP/1.1 400", b"HTTP/1.1 403")
-            assert hidden.startswith(refused), (token, ask, hidden)
+            no_route = b"no-such-route" in hidden  # a tenant's name has no slash
+            assert hidden.startswith(refused) or no_route, (token, ask, hidden)
 
 
 async def test_another_tenants_version_is_no_version_of_ones_own_entry(site: Site) -> None:
