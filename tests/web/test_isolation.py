@@ -36,7 +36,8 @@ SHARED: Final = "p/shared"  # a key that both tenants have
 # Scoped by mistake, or not at all, these would be another tenant's keys.
 STRANGE: Final = ("globex/", "globex%2F", "acme/", "/", "../globex/", "default/", "")
 _DIFFERENT: Final = re.compile(
-    rb'(?<=Date: )[^\r]*|(?<="id":")[^"]*|(?<="version":)\d+|(?<=ETag: ")\d+|(?<="expires_at":)[\d.]+|(?<=X-Request-ID: )[^\r]*'
+    rb"(?<=Date: )[^\r]*|(?<=X-Request-ID: )[^\r]*"
+    rb'|(?<="id":")[^"]*|(?<="version":)\d+|(?<=ETag: ")\d+|(?<="expires_at":)[\d.]+'
 )
 
 # By route: attacks. $K is the key, $V the version of the other's entry.
@@ -296,10 +297,9 @@ async def test_a_key_with_nul_reaches_nothing(site: Site) -> None:
             hidden = await site.ask(token, ask, f"{start}{HIDDEN}\0", site.version)
             nowhere = await site.ask(token, ask, f"{start}{NOWHERE}\0", site.version)
             assert hidden == nowhere, (token, ask)
-            statuses = (b"HTTP/1.1 400", b"HTTP/1.1 403")
-            assert hidden.startswith(statuses[: 1 if token == "write" else 2]) or (
-                "/v1/t" in ask.target or "X-Tenant" in ask.headers
-            ), (token, ask, hidden)
+            refused = (b"HTTP/1.1 400", b"HTTP/1.1 403")
+            no_route = b"no-such-route" in hidden  # a tenant's name has no slash
+            assert hidden.startswith(refused) or no_route, (token, ask, hidden)
 
 
 async def test_another_tenants_version_is_no_version_of_ones_own_entry(site: Site) -> None:

@@ -88,6 +88,7 @@ class FastPath:
         writer = ResponseWriter(lifecycle, varies_by_origin=guard.has_cors)
         self.answers = PlainAnswers(database, callers.directory, health, writer, lifecycle)
         self.budget = budget
+        self._writer = writer
 
     def __call__(self) -> FastConnection:
         """A protocol for a new connection."""
