@@ -142,6 +142,12 @@ def cpu_seconds() -> float:
     return total / _TICKS
 
 
+def used_seconds(pids: Sequence[int]) -> float:
+    """The processor time that these processes have used, to the nanosecond."""
+    # The clock of another process, as clock_getcpuclockid(3) makes it.
+    return sum(time.clock_gettime(~pid << 3 | 2) for pid in pids)
+
+
 def thread_seconds(pid: int) -> dict[int, tuple[str, float]]:
     """Each thread's name and processor time, for a process and its descendants.
 

@@ -34,7 +34,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     chosen = given.keyword or any(".py" in name for name in given.file_or_dir)
     if chosen or given.capture == "no":
         return 0
-    return min(_WORKERS_PER_PROCESSOR * usable_processors(), _MOST_WORKERS)
+    # Unit tests wait for nothing.
+    each = 1 if given.markexpr == "unit" else _WORKERS_PER_PROCESSOR
+    return min(each * usable_processors(), _MOST_WORKERS)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

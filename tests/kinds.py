@@ -30,7 +30,7 @@ _STARTING_NAMES: Final = {
     *("create_server", "start_server", "start_unix_server", "serving"),
 }
 _SET_BY_MODULE: Final = re.compile(
-    rf"^pytestmark = pytest\.mark\.({'|'.join(KINDS)})\b", re.MULTILINE
+    rf"^pytestmark = \[?pytest\.mark\.({'|'.join(KINDS)})\b", re.MULTILINE
 )
 _STARTING_EVENTS: Final = {
     *("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "socket.bind"),

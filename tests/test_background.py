@@ -117,7 +117,7 @@ FAILING = """if True:
         "process/sweeper": (sweeper, "_sweep"),
         "changes/feed": (feed.Feed, "_read"),
         "probe": (memcached_client, "get_version"),
-        "watchdog": (fast_path.FastPath, "watch"),
+        "watchdog": (fast_path.OpenConnections, "watch"),
     }
     where, name = MISTAKES[sys.argv.pop(1)]
     right = getattr(where, name)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.access import OPEN, TOKEN, rows
 from benchmarks.against import AFTER, BEFORE, MIN_ROUNDS, compare, verdict
 
 
@@ -35,3 +36,12 @@ def test_rounds_are_compared_pairwise() -> None:
     assert record["rate"] == pytest.approx(1.1)
     assert record["cost"] == pytest.approx(0.9)
     assert record["verdict"] == "faster"
+
+
+def test_the_cost_of_access_is_compared_within_rounds() -> None:
+    # The machine halves its speed in each round; a token costs 2 % in all of them.
+    costs = [{OPEN.name: speed * 1e-6, TOKEN.name: speed * 1.02e-6} for speed in (10.0, 20.0, 40.0)]
+    assert rows("cached-get", costs) == [
+        "| cached-get | open | 20.00 µs | 1 | |",
+        "| cached-get | a token | 20.40 µs | 1.020 | 1.020 to 1.020 |",
+    ]

@@ -36,6 +36,7 @@ DERIVED = {
     },
     "web.server.Connection": {
         *("finish_response", "handle_error", "_current_request", "_request_count"),
+        *("_messages", "_buffer_paused"),
         *(
             "connection_made",
             "connection_lost",
@@ -160,6 +161,9 @@ def test_aiohttp_still_knows_its_requests() -> None:
     assert "self._request_count += 1" in source, what
     assert "self._current_request = request" in source, what
     assert "self._current_request = None" in source, what
+    what = changed("aiohttp", "_messages or _buffer_paused", "web/server.py")
+    assert "self._messages.append((msg, payload))" in source, what
+    assert "if (\n                not self._buffer_paused\n" in source, what
 
 
 def test_aiohttp_still_counts_what_it_has_sent() -> None:

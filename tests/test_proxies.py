@@ -21,6 +21,8 @@ from tests.nginx import DEPLOYED, Nginx
 from tests.servers import READY_SECONDS, poll
 from tests.wire import Answer
 
+pytestmark = pytest.mark.integration
+
 # Keys that change if a proxy treats paths like file names.
 KEYS = ["a//b", "/a", "a/", "a/./b", "a/../b", "..", "%2F", "a%2Fb", "a b", "é", "a?b#c", "a;b=c"]
 

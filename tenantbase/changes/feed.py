@@ -29,6 +29,8 @@ _POLL_SECONDS: Final = 0.025
 # Read the change log at least this often: a writer that is killed between its commit and counting
 # it leaves a change that the counter does not show.
 _READ_ANYWAY_SECONDS: Final = 1.0
+# Watchers that send in the same turn of the event loop. A thousand would take it 40 ms.
+_WOKEN_AT_ONCE: Final = 8
 
 
 class Feed:
@@ -157,9 +159,15 @@ class Feed:
             return False
         if events:
             self.position = events[-1].version
+        reached: dict[Subscription, None] = {}  # in order
         for event in events:
             for subscription in self._watchers(event):
                 subscription.deliver(event)
+                reached[subscription] = None
+        for count, subscription in enumerate(reached, 1):
+            subscription.wake()
+            if not count % _WOKEN_AT_ONCE:
+                await asyncio.sleep(0)
         return len(events) == BATCH
 
     def _watchers(self, event: ChangeEvent) -> Iterator[Subscription]:

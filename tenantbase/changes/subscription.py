@@ -89,13 +89,19 @@ class Subscription:
         return event.key.startswith(self.prefix)
 
     def deliver(self, event: ChangeEvent) -> None:
-        """Queue an event for this watcher, unless it is reading the change log itself."""
+        """Queue an event for this watcher, unless it is reading the change log itself.
+
+        It is returned after ``wake``.
+        """
         if self._behind or event.version <= self.position:
             return
         if len(self._queue) == _QUEUE:
             self.fall_behind()
             return
         self._queue.append(event)
+
+    def wake(self) -> None:
+        """Have the watcher take what is queued."""
         self._wake.set()
 
     def fall_behind(self) -> None:

@@ -4,9 +4,9 @@ The supervisor makes the board before it forks, and gives each worker a *slot* o
 ends, however it ends, leaves its counters there, and its successor goes on from them, so that no total
 ever goes backwards. Any process adds up all slots when it is asked, without a word to the others.
 
-``prometheus_client`` has a mode for several processes, which keeps a file for each process and metric
-type. It leaves a set of files for each process that has ended, reads them all for each scrape, and its
-counters take a lock and 2 µs for an addition; a cell takes a tenth of that, and no files.
+``prometheus_client`` has a mode for several processes, which keeps files for each process. Those of
+processes that have ended stay, and all are read for each scrape. Its counters take 2 µs for an addition
+there, and its histograms 7 µs; cells take less than 0.1 µs and 0.3 µs.
 """
 
 from __future__ import annotations

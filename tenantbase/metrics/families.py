@@ -5,6 +5,7 @@ Every name, with its help and its type, is here.
 
 from __future__ import annotations
 
+import math
 import platform
 import resource
 import sqlite3
@@ -198,7 +199,8 @@ def _process(used: Usage, ended: float, processes: int) -> Iterator[Metric]:
     yield GaugeMetricFamily("process_open_fds", "Open descriptors.", used.descriptors)
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     name, help = "process_max_fds", "Descriptors that all processes may have."
-    yield GaugeMetricFamily(name, help, limit * processes)
+    unlimited = limit == resource.RLIM_INFINITY
+    yield GaugeMetricFamily(name, help, math.inf if unlimited else limit * processes)
 
 
 def _gauge(name: str, help: str, value: float) -> Metric:

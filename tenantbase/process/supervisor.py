@@ -144,6 +144,8 @@ class _Supervisor:
         self._signal_writer.setblocking(False)
         self._selector = selectors.PollSelector()
         self._selector.register(self._signals, selectors.EVENT_READ, self._signalled)
+        if memcached is not None and (pipe := memcached.messages) is not None:
+            self._selector.register(pipe, selectors.EVENT_READ, lambda: self._hear(memcached, pipe))
 
     def run(self) -> int:
         # The handlers do nothing: Python writes each signal's number to the socket.
@@ -345,6 +347,10 @@ class _Supervisor:
         self._starts_at.append(time.monotonic() + self._pause)
         self._starts_at.sort()
         self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    def _hear(self, memcached: Memcached, pipe: int) -> None:
+        if not memcached.log_messages():
+            self._selector.unregister(pipe)
 
     def _signalled(self) -> None:
         for number in self._signals.recv(1024):

@@ -7,7 +7,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -46,10 +46,19 @@ _DEFAULT_ITEM_BYTES: Final = 1 << 20  # memcached's own default for the largest 
 
 
 class Memcached(msgspec.Struct, frozen=True):
-    """The memcached to use: where it listens, and its largest item size."""
+    """The memcached to use.
+
+    Attributes:
+        address: where it listens.
+        max_item_bytes: its largest item.
+        messages: a pipe that can be read when a private one has said something.
+        log_messages: logs that; False if no more can come.
+    """
 
     address: MemcacheAddress
     max_item_bytes: int
+    messages: int | None = None
+    log_messages: Callable[[], bool] = lambda: False
 
 
 @contextmanager
@@ -118,7 +127,9 @@ def start_memcached(config: Config) -> Iterator[Memcached | None]:
             yield None
         else:
             with private:
-                yield Memcached(private.address, private.max_item_bytes)
+                yield Memcached(
+                    private.address, private.max_item_bytes, private.messages, private.log_messages
+                )
 
 
 @asynccontextmanager

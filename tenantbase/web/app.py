@@ -205,7 +205,7 @@ def _boundary(
         working = CURRENT.set(context)
         if observer is not None:
             observer.begun(request)
-        holding = None
+        holding = use = None
         if request.body_exists:
             holding = request[HOLDING] = Holding(budget)
             if isinstance(request.transport, BorrowedTransport):
@@ -223,7 +223,12 @@ def _boundary(
                 return await respond(request, preflight)
             if _is_of_server(request):
                 return await respond(request, await health.options(request.raw_path))
-            identify(request, callers)
+            caller = identify(request, callers)
+            if caller is not None and caller.use is not None:
+                if not lifecycle.has_place(caller.use, begun=1):
+                    raise lifecycle.overloaded()
+                use = caller.use
+                use.requests += 1
             return await handler(request)
         except (ConnectionError, asyncio.CancelledError):
             if observer is not None:
@@ -247,5 +252,7 @@ def _boundary(
                 holding.release()
             lifecycle.end(counted)
             CURRENT.reset(working)
+            if use is not None:
+                use.requests -= 1
 
     return boundary

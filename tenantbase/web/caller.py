@@ -32,6 +32,7 @@ from tenantbase.errors import (
 from tenantbase.outage import Outage
 from tenantbase.scope import Scope
 from tenantbase.web.semantics.expectations import is_unrouted
+from tenantbase.web.transport.tenant_use import TenantUse
 
 log = logging.getLogger("tenantbase.web")
 
@@ -63,11 +64,13 @@ class Caller(msgspec.Struct, frozen=True):
     Attributes:
         scope: what it can reach there.
         bucket: the tenant's limit of requests; None: it has none.
+        use: what the tenant uses of this server; None: there is no other tenant to leave some to.
     """
 
     principal: Principal
     scope: Scope
     bucket: Bucket | None
+    use: TenantUse | None
 
     def count(self) -> None:
         """Count a request of the tenant. Raises RateLimited."""
@@ -98,6 +101,7 @@ class Callers:
         self._rates = rates
         self._refreshing = asyncio.Lock()
         self._held: dict[object, tuple[Caller, Callable[[], object]]] = {}
+        self._uses: dict[str, TenantUse] = {}
 
     async def lifetime(self, app: web.Application) -> AsyncIterator[None]:
         """For the application's ``cleanup_ctx``. Raises StoreError: it cannot be known who may call."""
@@ -117,6 +121,8 @@ class Callers:
             access = await self._database.access(self.directory.version)
             if access is not None:
                 self.directory.update(access, self._database.now())
+                names = access.tenants if len(access.tenants) > 1 else ()
+                self._uses = {name: self._uses.get(name) or TenantUse() for name in names}
                 self._end_refused()
 
     async def _follow(self) -> None:
@@ -163,7 +169,7 @@ class Callers:
             raise NoSuchTenant(scope.tenant)
         rate = None if known is None else known.limits.max_requests_per_second
         bucket = None if rate is None else self._rates.bucket(scope.tenant, rate)
-        return Caller(principal, scope, bucket)
+        return Caller(principal, scope, bucket, self._uses.get(scope.tenant))
 
     def _principal(self, authorization: Sequence[str]) -> Principal:
         if not self.directory.closed:
@@ -209,10 +215,11 @@ class Credentials:
     Attributes:
         caller: None: aiohttp's path has to say why there is none.
         generation: of the directory that ``caller`` was found in.
+        use: of the caller's tenant.
         private: the answer is for this caller alone.
     """
 
-    __slots__ = ("caller", "generation", "private", "_callers", "_authorization", "_tenant")
+    __slots__ = ("caller", "generation", "use", "private", "_callers", "_authorization", "_tenant")
 
     def __init__(self, callers: Callers, authorization: str | None, tenant: str | None) -> None:
         self._callers = callers
@@ -220,6 +227,7 @@ class Credentials:
         self._tenant = () if tenant is None else (tenant,)
         self.private = authorization is not None
         self.caller: Caller | None = None
+        self.use: TenantUse | None = None
         self.generation = -1
 
     def look_up(self) -> None:
@@ -229,10 +237,13 @@ class Credentials:
             self.caller = self._callers.of(self._authorization, self._tenant)
         except TenantbaseError:
             self.caller = None
+        self.use = None if self.caller is None else self.caller.use
 
 
-def identify(request: web.Request, callers: Callers) -> None:
+def identify(request: web.Request, callers: Callers) -> Caller | None:
     """Find the caller, unless the route is for everybody, and count the request for its tenant.
+
+    Returns: the caller, if the request is one of its tenant.
 
     Raises:
         Unauthenticated, Forbidden, NoSuchTenant, InvalidRequest, RateLimited: it may not go on.
@@ -240,9 +251,11 @@ def identify(request: web.Request, callers: Callers) -> None:
     resource = None if is_unrouted(request) else request.match_info.route.resource
     route = "" if resource is None else resource.canonical
     if route in PUBLIC:
-        return
+        return None
     headers = request.headers
     caller = callers.of(headers.getall(hdrs.AUTHORIZATION, ()), headers.getall(X_TENANT, ()))
     request[CALLER] = caller
-    if route not in ADMINISTRATIVE:
-        caller.count()
+    if route in ADMINISTRATIVE:
+        return None
+    caller.count()
+    return caller

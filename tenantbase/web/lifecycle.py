@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from tenantbase.web.problems import OverLimit
 from tenantbase.web.transport.connections import Connections
+from tenantbase.web.transport.tenant_use import TenantUse, leaves_enough
 
 
 class Lifecycle:
@@ -53,16 +54,29 @@ class Lifecycle:
             if self.draining and not self.in_flight:
                 self._finished.set()
 
+    def has_place(self, use: TenantUse, begun: int) -> bool:
+        """Whether a tenant may have one more request in flight, of which ``begun`` (0 or 1) are
+        counted already."""
+        return leaves_enough(use.requests, 1, self.limit - self.active - 1 + begun)
+
     @contextmanager
-    def idle(self) -> Iterator[None]:
-        """Inside the block, an active request only waits, and leaves its place to another."""
+    def idle(self, use: TenantUse | None) -> Iterator[None]:
+        """Inside the block, an active request only waits, and leaves its place to another.
+
+        Args:
+            use: of its tenant.
+        """
         self.limit += 1
         self.idling += 1
+        if use is not None:
+            use.requests -= 1
         try:
             yield
         finally:
             self.limit -= 1
             self.idling -= 1
+            if use is not None:
+                use.requests += 1
 
     def overloaded(self) -> OverLimit:
         """The error of a request beyond the limit."""

@@ -12,6 +12,7 @@ from aiohttp.typedefs import Handler
 
 from tenantbase.documents import pieces
 from tenantbase.web.answer import Answer, Pieces, Stream
+from tenantbase.web.caller import CALLER
 from tenantbase.web.problems import error_answer
 from tenantbase.web.responses import make_private
 from tenantbase.web.semantics.negotiation import accepted_coding
@@ -57,7 +58,8 @@ def share_of(request: web.BaseRequest, unread: Unread) -> Iterator[Share]:
     """
     if request.transport is None:
         raise ConnectionResetError("the client is gone")
-    share = Share(unread, request.transport)
+    caller = request.get(CALLER)
+    share = Share(unread, request.transport, None if caller is None else caller.use)
     try:
         yield share
     finally:
@@ -91,7 +93,10 @@ async def respond(request: web.BaseRequest, answer: Answer) -> web.StreamRespons
             return await _send_pieces(request, answer, body)
         async with aclosing(body.pieces):
             return await _send_stream(request, answer, body)
-    except ClientConnectionError as error:
+    except (ConnectionError, ClientConnectionError) as error:
+        # Its frames have the last piece, and refer back to it by way of the future that they waited
+        # for: they would stay in memory until the garbage collector comes, which is seldom.
+        error.__traceback__ = None
         raise ConnectionResetError("the client is gone") from error
 
 

@@ -9,27 +9,31 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, cast
 
-from aiohttp import hdrs, web
+from aiohttp import EMPTY_PAYLOAD, StreamReader, hdrs, web
 from aiohttp.http_exceptions import LineTooLong
 
 from tenantbase.background import keep_running
 from tenantbase.documents import PIECE_BYTES
 from tenantbase.errors import InvalidRequest
+from tenantbase.request_context import RequestContext
+from tenantbase.web.answer import rendered, rendered_fields
 from tenantbase.web.app import BUDGET, CALLERS, DATABASE, GUARD, HEALTH, OBSERVER
 from tenantbase.web.fast_path.borrowed import Lender
 from tenantbase.web.fast_path.connection import FastPath
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.naming import CONTEXT, X_REQUEST_ID, context_of
 from tenantbase.web.observer import Observer
-from tenantbase.web.problems import HeaderTooLong, TargetTooLong
+from tenantbase.web.problems import HeaderTooLong, HttpError, TargetTooLong, error_answer
 from tenantbase.web.responses import common_headers
 from tenantbase.web.semantics.cutting import pieces
 from tenantbase.web.semantics.expectations import without_early_invitation
 from tenantbase.web.sending import error_response
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.acceptor import Acceptor
+from tenantbase.web.transport.budget import Budget
 from tenantbase.web.transport.connections import Connections
 from tenantbase.web.transport.draining import close_listeners, finish_requests, until_quiet
+from tenantbase.web.transport.heads import HEAD_PIECE_BYTES, Head
 from tenantbase.web.transport.listener import BACKLOG
 from tenantbase.web.transport.tls import HANDSHAKE_SECONDS, TlsConnections
 from tenantbase.web.transport.unread import Share
@@ -58,6 +62,9 @@ class Connection(web.RequestHandler):
         "_ended",
         "_finished",
         "_share",
+        "_budget",
+        "_head",
+        "_body",
         "lender",
     )
 
@@ -65,12 +72,16 @@ class Connection(web.RequestHandler):
         self,
         server: web.Server,
         connections: Connections | None,
+        budget: Budget,
         observer: Observer | None,
         **options: Any,
     ) -> None:
         super().__init__(server, **options)
         self._connections = connections
         self._observer = observer
+        self._budget = budget
+        self._head: Head | None = None  # of its next request; the lender has whole ones
+        self._body: StreamReader = EMPTY_PAYLOAD  # of its last request
         self._ended = False  # the client has closed its sending side
         self._finished = 0  # counts answers; aiohttp counts requests in _request_count
         self._share: Share | None = None  # of the budget for unread answers; else the lender's
@@ -81,6 +92,7 @@ class Connection(web.RequestHandler):
         if self._connections is not None:
             self._connections.made(self._connected)
             self._share = Share(self._connections.unread, self._connected)
+            self._head = Head(self._budget, self._connected)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -88,6 +100,8 @@ class Connection(web.RequestHandler):
             self._connections.lost(self._connected, exc)
         if self._share is not None:
             self._share.release()
+        if self._head is not None:
+            self._head.complete()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -102,7 +116,42 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         for piece in pieces(data):
+            if self._head is None:
+                super().data_received(piece)
+            else:
+                self._receive(piece, self._head)
+
+    def _receive(self, data: bytes, head: Head) -> None:
+        """Parse heads in small pieces, and bodies, which have limits of their own, at once."""
+        at = 0
+        while at < len(data):
+            if not self._body.is_eof():
+                super().data_received(data[at:])
+                return
+            piece = data[at : at + HEAD_PIECE_BYTES]
+            at += len(piece)
+            before = self._request_count
             super().data_received(piece)
+            if self._request_count != before:
+                head.complete()
+                self._body = self._messages[-1][1]
+                continue
+            if self._buffer_paused:
+                continue  # these are whole requests, which aiohttp's parser keeps for later
+            try:
+                head.extend(len(piece))
+            except HttpError as error:
+                self._refuse(error)
+                return
+
+    def _refuse(self, error: HttpError) -> None:
+        """End the connection, with an answer unless it owes another one."""
+        if self._finished == self._request_count and not self._connected.is_closing():
+            context = RequestContext()
+            answer = error_answer(error, context)
+            answer.headers[X_REQUEST_ID] = context.id
+            self._connected.write(rendered(answer, rendered_fields(common_headers(closes=True))))
+        self._connected.close()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio.Protocol has it
         """The client has closed its sending side and waits for its answers."""
@@ -136,10 +185,15 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        if isinstance(exc, ConnectionError):
-            raise exc  # the client is gone
-        if request.writer.output_size:
-            raise ConnectionAbortedError("an answer was cut")
+        if isinstance(exc, ConnectionError) or request.writer.output_size:
+            # The client is gone, or is to be cut off. aiohttp's frames and the error that is raised
+            # here refer to each other, until the garbage collector comes, which is seldom. So it must
+            # not refer to the first error, whose frames have all that the request held.
+            cut = ConnectionAbortedError("the answer was cut")
+            try:
+                raise cut
+            finally:
+                cut.__context__ = exc = None
         error: Exception
         if isinstance(exc, LineTooLong) and exc.args[1] == MAX_LINE_BYTES:
             error = TargetTooLong(f"a request target has at most {MAX_LINE_BYTES:,} bytes")
@@ -181,6 +235,7 @@ async def serving(
         return Connection(
             server,
             None if borrowed else lifecycle.connections,  # the lender counts what it lends
+            app[BUDGET],
             observer,
             loop=loop,
             keepalive_timeout=settings.keepalive_timeout,

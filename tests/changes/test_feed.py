@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -356,6 +357,27 @@ async def test_many_idle_watchers_have_one_task(node: Node) -> None:
         assert await take(watchers[777], 1) == [
             ChangeEvent(version, EventKind.SET, "default/user/777/name")
         ]
+
+
+async def test_many_watchers_of_an_event_do_not_send_at_once(node: Node) -> None:
+    """Between them, other requests have their turns."""
+    turn = 0
+    taken: list[int] = []
+
+    async def watch() -> None:
+        async with node.feed.subscribe("", None, never) as watcher:
+            await anext(watcher)
+            taken.append(turn)
+
+    watching = [asyncio.create_task(watch()) for _ in range(200)]
+    await until(lambda: node.feed.watchers == len(watching))
+    await node.set("default/k")
+    async with asyncio.timeout(PATIENCE):
+        while len(taken) < len(watching):
+            await asyncio.sleep(0)
+            turn += 1
+    await asyncio.gather(*watching)
+    assert max(Counter(taken).values()) < 20, Counter(taken)
 
 
 async def test_the_feed_survives_a_failing_database(

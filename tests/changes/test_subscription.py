@@ -48,6 +48,7 @@ async def test_a_full_queue_is_dropped() -> None:
     subscription = Subscription(Log(0), lambda: 0, "", 0, never)
     task = await waiting(subscription)
     subscription.deliver(event(1))
+    subscription.wake()
     assert await task == [event(1)]
     for version in range(2, _QUEUE + 3):
         subscription.deliver(event(version))
@@ -67,6 +68,7 @@ async def test_taking_events_counts_as_taking_a_heartbeat() -> None:
     subscription = Subscription(Log(0), lambda: 0, "", 0, never)
     task = await waiting(subscription)
     subscription.deliver(event(1))
+    subscription.wake()
     assert await task == [event(1)]
     for version in (2, 3, 4):
         subscription.deliver(event(version))
@@ -83,5 +85,6 @@ async def test_a_watcher_reading_past_other_keys_is_not_stuck() -> None:
     log.watcher = None
     assert subscription.position == log.length
     subscription.deliver(ChangeEvent(log.length + 1, EventKind.SET, "mine"))
+    subscription.wake()
     async with asyncio.timeout(10):
         assert [each.key for each in await task] == ["mine"]

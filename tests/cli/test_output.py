@@ -232,6 +232,14 @@ def test_standard_input_is_closed(database: Path, args: tuple[str, ...]) -> None
     assert refused(done, "cannot read standard input: it is closed")
 
 
+def test_there_is_nobody_to_ask(database: Path) -> None:
+    for args in (("set", "k"), ("get",)):
+        done = command(
+            *args, "--database", str(database), stdin=None, preexec_fn=lambda: os.close(0)
+        )
+        assert refused(done, "is missing, and standard input is closed")
+
+
 def test_a_reader_that_stops_early_ends_the_command(full: Path) -> None:
     for name in ("list", "export"):
         process = subprocess.Popen(

@@ -41,6 +41,8 @@ from tenantbase.listing import KeyRange, Place
 from tenantbase.lookup import CacheStatus
 from tests.servers import MemcachedProcess, let_pass
 
+pytestmark = pytest.mark.integration
+
 
 class StagedStore(SqliteStore):
     """The real store. A test can hold a read after its SELECT, or a write before its commit."""

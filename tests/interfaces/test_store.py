@@ -775,8 +775,8 @@ async def test_the_change_log(reopen: Opener) -> None:
         Delete("default/none"),
     )
     events = [
-        ChangeEvent(1, EventKind.SET, "default/a"),
-        ChangeEvent(2, EventKind.SET, "default/b"),
+        ChangeEvent(1, EventKind.SET, "default/a", 1, JSON),
+        ChangeEvent(2, EventKind.SET, "default/b", 1, JSON),
         ChangeEvent(3, EventKind.DELETE, "default/a"),
     ]
     store = await reopen()

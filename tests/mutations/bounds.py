@@ -10,6 +10,44 @@ _FAST: Final = ["tests/web/fast_path/test_borrowing.py", "tests/web/fast_path/te
 
 MUTATIONS: Final = {
     **of(
+        "tenantbase/web/transport/heads.py",
+        ["tests/web/transport/test_heads.py", "tests/web/test_hostile.py"],
+        {
+            "heads-weigh-nothing": ("if self.arriving > _FREE_BYTES:", "if False:"),
+            "heads-of-any-size": ("if self.arriving > MAX_HEAD_BYTES:", "if False:"),
+            "a-head-is-charged-for-good": ("            self.release()\n", ""),
+            "a-stalled-head-stays": ("        self._transport.abort()\n", ""),
+        },
+    ),
+    **of(
+        "tenantbase/web/sending.py",
+        ["tests/web/test_cut_clients.py"],
+        {
+            "the-last-piece-waits-for-the-collector": ("        error.__traceback__ = None\n", ""),
+        },
+    ),
+    **of(
+        "tenantbase/web/server.py",
+        ["tests/web/test_cut_clients.py"],
+        {
+            "a-cut-request-waits-for-the-collector": ("cut.__context__ = exc = None", "pass"),
+        },
+    ),
+    **of(
+        "tenantbase/web/handlers/bulk.py",
+        ["tests/web/transport/test_limits.py"],
+        {
+            "parsed-keys-weigh-nothing": (
+                "        _unfold(request, _KEY_BYTES * len(given.keys))\n",
+                "",
+            ),
+            "parsed-entries-weigh-nothing": (
+                "            _unfold(request, _ENTRY_BYTES * len(texts))\n",
+                "",
+            ),
+        },
+    ),
+    **of(
         "tenantbase/web/fast_path/connection.py",
         _FAST,
         {

@@ -100,10 +100,28 @@ MUTATIONS: Final = {
         ],
         {
             "unread-answers-have-no-bound": (
-                "return self.used + size <= self.limit or",
-                "return True or",
+                "            return not self.used",
+                "            return True",
             ),
             "slow-readers-are-cut": ("if mark != self.mark:", "if False:"),
+        },
+    ),
+    **of(
+        "tenantbase/web/transport/tenant_use.py",
+        [
+            "tests/web/transport/test_max_requests.py::test_one_tenant_does_not_take_all_places",
+            "tests/web/transport/test_unread.py::"
+            "test_one_tenants_unread_answers_leave_room_for_another",
+        ],
+        {
+            "one-tenant-takes-everything": ("<= _TIMES_FREE * free", "<= 300 * free"),
+        },
+    ),
+    **of(
+        "tenantbase/web/fast_path/connection.py",
+        ["tests/web/transport/test_max_requests.py::test_one_tenant_does_not_take_all_places"],
+        {
+            "a-tenants-requests-never-end": ("self._use.requests -= 1", "pass"),
         },
     ),
     **of(

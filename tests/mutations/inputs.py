@@ -149,7 +149,7 @@ MUTATIONS: Final = {
                 "{1 << 20:,} bytes",
             ),
             "every-header-comes-always": ('"required": always', '"required": True'),
-            "no-problem-can-be-retried": ("if kinds[0].retry else", "if False else"),
+            "no-problem-can-be-retried": ("if kind.retry else names", "if False else names"),
             "problems-are-those-of-any-request": (", *operation.problems}", "}"),
             "every-body-is-required": ("operation.body_required", "True"),
         },

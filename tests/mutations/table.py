@@ -19,6 +19,7 @@ from tests.mutations import (
     running,
     semantics,
     storing,
+    telling,
     tls,
     watching,
 )
@@ -37,6 +38,7 @@ TABLES: Final = tuple(
         bounds,
         running,
         storing,
+        telling,
         tls,
         connections,
         figures,

@@ -63,6 +63,7 @@ MUTATIONS: Final = {
                 "                if subscription.concerns(event):\n                    yield",
                 "                if True:\n                    yield",
             ),
+            "all-watchers-send-at-once": ("if not count % _WOKEN_AT_ONCE:", "if False:"),
             "one-heartbeat-and-no-more": (
                 "            self._due[subscription] = now + self._heartbeat\n",
                 "            self._due[subscription] = now + 3600\n",
@@ -112,8 +113,8 @@ MUTATIONS: Final = {
                 "            self._behind = True",
             ),
             "an-event-wakes-no-watcher": (
-                "        self._queue.append(event)\n        self._wake.set()",
-                "        self._queue.append(event)",
+                '"""Have the watcher take what is queued."""\n        self._wake.set()',
+                '"""Have the watcher take what is queued."""',
             ),
             "the-end-wakes-no-watcher": (
                 "        self._ended = True\n        self._wake.set()",

@@ -23,6 +23,8 @@ from tests.faults import strace
 from tests.process.test_config import INJECTED
 from tests.servers import MemcachedProcess, poll, stopped_writer
 
+pytestmark = pytest.mark.integration
+
 WORKERS = [pytest.param((), id="one"), pytest.param(("--workers", "2"), id="two")]
 
 

@@ -24,6 +24,8 @@ from tests.web.corpus import LAST
 from tests.web.table import problem
 from tests.wire import SECONDS, Headers, request
 
+pytestmark = pytest.mark.integration
+
 PAUSE_SECONDS = 0.02
 UNAUTHENTICATED = problem("unauthenticated", 401)
 FORBIDDEN = problem("forbidden", 403)

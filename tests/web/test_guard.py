@@ -9,7 +9,7 @@ from tests.web.conftest import Start
 from tests.web.table import Ask, Row, name_of, problem, put
 from tests.wire import request
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 OPEN = "https://app.example.com"
 

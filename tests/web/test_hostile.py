@@ -13,6 +13,8 @@ from tests.service import Server, web_settings
 from tests.web.conftest import Start
 from tests.wire import request
 
+pytestmark = pytest.mark.integration
+
 GET = b"GET /get-value?key=k HTTP/1.1\r\n"
 SET = b"POST /set-value HTTP/1.1\r\nHost: localhost\r\n"
 BODY = b'{"key":"k","value":1}'
@@ -52,7 +54,9 @@ SHAPES: dict[str, tuple[bytes, int | None]] = {
     "a field too long": (GET + b"Host: localhost\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", 431),
     "a field without end": (GET + b"Host: localhost\r\nX: " + b"y" * 100_000, 431),
     "many fields": (GET + b"Host: localhost\r\n" + b"X: y\r\n" * 20_000 + b"\r\n", 400),
-    "many long fields": (GET + (b"X: " + b"y" * 8_000 + b"\r\n") * 500 + b"\r\n", 400),
+    "many long fields": (GET + (b"X: " + b"y" * 8_000 + b"\r\n") * 500 + b"\r\n", 431),
+    "a large head": (GET + (b"X: " + b"y" * 8_000 + b"\r\n") * 9 + b"\r\n", 431),
+    "a large head without end": (GET + (b"X: " + b"y" * 8_000 + b"\r\n") * 9, 431),
     "no line": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
 }
 

@@ -12,7 +12,7 @@ from tests.json_cases import DEEP, REFUSED
 from tests.service import Server
 from tests.web.table import Ask, invalid
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 JSON_TYPE = {"Content-Type": "application/json"}
 

@@ -28,7 +28,7 @@ from tests.web.conftest import Start
 from tests.web.matchers import VERSION
 from tests.web.table import Ask, Row, name_of, problem
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 
 ROUTES = [

@@ -14,7 +14,6 @@ import pytest
 
 from tenantbase.commands import Set
 from tenantbase.entry import JSON
-from tenantbase.scope import DEFAULT
 from tenantbase.web import Lifecycle, WebSettings, create_app, serve
 from tests.servers import poll_async
 from tests.service import Server, opened, service, web_settings
@@ -23,7 +22,7 @@ from tests.web.conftest import Start
 from tests.web.table import invalid, problem
 from tests.wire import Wire, request
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 EVENT_LOOPS = ["asyncio", "uvloop"]
 
@@ -66,9 +65,11 @@ async def test_invalid_http_gets_a_problem(server: Server, data: bytes) -> None:
         assert await wire.ended()
 
 
-@pytest.mark.parametrize("line", [b"CONNECT localhost:80", b"TRACE /nothing"])
-async def test_targets_without_a_path_match_no_route(server: Server, line: bytes) -> None:
-    answer = await server.send(line + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+@pytest.mark.parametrize(("method", "target"), [("CONNECT", "localhost:80"), ("TRACE", "/nothing")])
+async def test_targets_without_a_path_match_no_route(
+    server: Server, method: str, target: str
+) -> None:
+    answer = await server.ask(method, target)
     assert (answer.status, answer.json) == (404, problem("no-such-route", 404))
 
 
@@ -102,7 +103,7 @@ async def test_chunked_bodies(server: Server) -> None:
 
 async def test_a_chunked_body_too_large_is_not_read_to_its_end(server: Server) -> None:
     async with server.wire() as wire:
-        head = request("PUT", "/v1/values/big", b"", {"Transfer-Encoding": "chunked"})
+        head = server.request("PUT", "/v1/values/big", b"", {"Transfer-Encoding": "chunked"})
         await wire.send(head + (b"10000\r\n" + b"x" * 0x10000 + b"\r\n") * 17)
         answer = await wire.answer()
     assert (answer.status, answer.json) == (413, problem("too-large", 413))
@@ -110,14 +111,16 @@ async def test_a_chunked_body_too_large_is_not_read_to_its_end(server: Server) -
 
 async def test_a_too_large_body_is_refused_by_its_length(server: Server) -> None:
     async with server.wire() as wire:
-        await wire.send(request("PUT", "/v1/values/big", headers={"Content-Length": str(1 << 30)}))
+        await wire.send(
+            server.request("PUT", "/v1/values/big", headers={"Content-Length": str(1 << 30)})
+        )
         assert (await wire.answer()).status == 413
 
 
 async def test_100_continue(server: Server) -> None:
     async with server.wire() as wire:
         headers = {"Expect": "100-continue", "Content-Length": "1"}
-        await wire.send(request("PUT", "/v1/values/expect", headers=headers))
+        await wire.send(server.request("PUT", "/v1/values/expect", headers=headers))
         assert (await wire.answer()).status == 100
         await wire.send(b"1")
         assert (await wire.answer()).status == 201
@@ -126,12 +129,12 @@ async def test_100_continue(server: Server) -> None:
 async def test_requests_in_a_row(server: Server) -> None:
     """Sent at once and byte by byte; the answers come in order."""
     requests = [
-        request("POST", "/set-value", '{"key":"row","value":1}'),
-        request("GET", "/get-value?key=row"),
-        request("GET", "/nothing"),
-        request("HEAD", "/get-value?key=row"),
-        request("DELETE", "/delete-value?key=row"),
-        request("GET", "/get-value?key=row"),
+        server.request("POST", "/set-value", '{"key":"row","value":1}'),
+        server.request("GET", "/get-value?key=row"),
+        server.request("GET", "/nothing"),
+        server.request("HEAD", "/get-value?key=row"),
+        server.request("DELETE", "/delete-value?key=row"),
+        server.request("GET", "/get-value?key=row"),
     ]
     statuses = [200, 200, 404, 200, 204, 404]
     methods = [data.split()[0].decode() for data in requests]
@@ -145,15 +148,15 @@ async def test_requests_in_a_row(server: Server) -> None:
 
 async def test_connections_are_kept_or_closed_as_the_client_asks(server: Server) -> None:
     async with server.wire() as wire:
-        await wire.send(request("GET", "/livez", headers={"Connection": "close"}))
+        await wire.send(server.request("GET", "/livez", headers={"Connection": "close"}))
         answer = await wire.answer()
         assert answer.headers["connection"] == "close" and await wire.ended()
     async with server.wire() as wire:
-        await wire.send(request("GET", "/livez", version="1.0"))
+        await wire.send(server.request("GET", "/livez", version="1.0"))
         await wire.answer()
         assert await wire.ended()
     async with server.wire() as wire:
-        kept = request("GET", "/livez", headers={"Connection": "keep-alive"}, version="1.0")
+        kept = server.request("GET", "/livez", headers={"Connection": "keep-alive"}, version="1.0")
         await wire.send(kept)
         assert (await wire.answer()).headers["connection"] == "keep-alive"
         await wire.send(kept)
@@ -212,7 +215,7 @@ async def test_a_client_that_disconnects_during_its_body(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with server.wire() as wire:
-        await wire.send(request("PUT", "/v1/values/left", "half", {"Content-Length": "10"}))
+        await wire.send(server.request("PUT", "/v1/values/left", "half", {"Content-Length": "10"}))
         await poll_async(lambda: server.lifecycle.in_flight == 1, "the request has begun")
     await poll_async(lambda: server.lifecycle.in_flight == 0, "the request has ended")
     assert (await server.ask("GET", "/v1/values/left")).status == 404
@@ -224,10 +227,12 @@ async def test_a_client_that_disconnects_during_its_answer(
     server: Server, caplog: pytest.LogCaptureFixture, goodbye: str
 ) -> None:
     # More than the sockets' buffers hold, so that the server has to wait for the client to read.
-    values = [Set(DEFAULT.key(f"left/{n}"), b'"%b"' % (b"x" * 500_000), JSON) for n in range(40)]
+    values = [
+        Set(server.scope.key(f"left/{n}"), b'"%b"' % (b"x" * 500_000), JSON) for n in range(40)
+    ]
     await server.cache.write(*values)
     async with server.wire() as wire:
-        await wire.send(request("GET", "/get-values?prefix=left/"))
+        await wire.send(server.request("GET", "/get-values?prefix=left/"))
         await wire.reader.readexactly(1000)
         assert server.lifecycle.in_flight == 1
         if goodbye == "reset":

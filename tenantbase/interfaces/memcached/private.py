@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import time
 import weakref
+from contextlib import suppress
 
 from tenantbase.interfaces.memcached.address import LONGEST_PATH, MemcacheAddress
 
@@ -34,6 +35,7 @@ _THREADS = "2"
 _READY_SECONDS = 0.5
 _STOP_SECONDS = 5.0
 _MEBIBYTE = 1 << 20
+_MESSAGES_BYTES = 1 << 16
 
 # "$!" is the last process started: memcached or, after its death, the pause. The shell runs traps
 # between commands, so never between the start of memcached and the setting of "$!".
@@ -78,9 +80,16 @@ class PrivateMemcached:
     """
 
     def __init__(
-        self, guard: subprocess.Popen[bytes], lifeline: int, path: str, max_item_bytes: int
+        self,
+        guard: subprocess.Popen[bytes],
+        lifeline: int,
+        messages: int,
+        path: str,
+        max_item_bytes: int,
     ) -> None:
         self._guard = guard
+        self.messages = messages
+        """A pipe with what memcached and the guard say on standard error, to be read."""
         self._lifeline: int | None = lifeline
         self._directory = os.path.dirname(path)
         self.address = MemcacheAddress(path=path)
@@ -123,25 +132,36 @@ class PrivateMemcached:
         path = os.path.join(directory, "memcached")
         command = [os.path.abspath(found), "-s", path, *options]
         theirs, ours = os.pipe()
+        messages, their_messages = os.pipe()
+        for fd in (messages, their_messages):  # memcached must not wait for a reader
+            os.set_blocking(fd, False)
         try:
             # In its own session: Ctrl-C at the terminal is for the service, which drains first.
             guard = subprocess.Popen(
                 ["sh", "-c", _GUARD, "tenantbase-memcached-guard", directory, path, *command],
                 stdin=theirs,
+                stderr=their_messages,
                 cwd="/",
                 start_new_session=True,
             )
         except OSError as error:
             os.close(ours)
+            os.close(messages)
             os.rmdir(directory)
             log.warning("no cache: the shell that guards memcached cannot be started: %s", error)
             return None
         finally:
             os.close(theirs)
-        memcached = cls(guard, ours, path, item_megabytes * _MEBIBYTE)
+            os.close(their_messages)
+        memcached = cls(guard, ours, messages, path, item_megabytes * _MEBIBYTE)
         if not memcached._await_ready():
+            said = ""
+            with suppress(BlockingIOError):
+                said = " ".join(memcached._said().split())
             memcached.stop()
-            log.warning("no cache: %s does not start", " ".join(command))
+            log.warning(
+                "no cache: %s does not start: %s", " ".join(command), said or "it says nothing"
+            )
             return None
         return memcached
 
@@ -162,7 +182,22 @@ class PrivateMemcached:
         except subprocess.TimeoutExpired:
             os.killpg(self._guard.pid, signal.SIGKILL)
             self._guard.wait()
+        self.log_messages()
+        os.close(self.messages)
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    def log_messages(self) -> bool:
+        """Log what was said since the last call. Returns: False if no more can come."""
+        try:
+            said = self._said()
+        except BlockingIOError:
+            return True
+        for line in said.splitlines():
+            log.warning("memcached says: %s", line)
+        return bool(said)
+
+    def _said(self) -> str:
+        return os.read(self.messages, _MESSAGES_BYTES).decode(errors="backslashreplace")
 
     def _await_ready(self) -> bool:
         """False if memcached has ended. If it is merely slow, its client will find it later."""

@@ -19,7 +19,13 @@ from tenantbase.commands import (
     Sweep,
     Transaction,
 )
-from tenantbase.errors import ConditionFailed, InvalidRequest, StoreUnavailable, TenantbaseError
+from tenantbase.errors import (
+    ConditionFailed,
+    Damaged,
+    InvalidRequest,
+    StoreUnavailable,
+    TenantbaseError,
+)
 from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.access import administer
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
@@ -32,6 +38,10 @@ from tenantbase.scope import plain_key
 
 Outcome = tuple[Applied, ...] | TenantbaseError
 _Named = tuple[KeyCommand, ...]
+# A damaged row can be hidden, but SQLite can neither remove nor replace it. A copy is without it.
+_REPAIR: Final = (
+    "delete the damaged keys, which tenantbase check names, then make a backup and restore it"
+)
 _NAMED: Final = (Set, Delete, Increment)  # a tuple, which is checked faster than a union
 
 
@@ -94,7 +104,8 @@ def find_damage(
         except sqlite3.Error as error:
             if not concerns_a_row(error):
                 raise
-            return unavailable(error, "the database cannot be written")
+            met = unavailable(error, "the database cannot be written")
+            return Damaged(f"{met}; {_REPAIR}") if isinstance(met, Damaged) else met
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

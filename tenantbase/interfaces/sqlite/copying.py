@@ -253,13 +253,14 @@ class _Copying:
 
     def _copy_small(self) -> None:
         for name in self._small:
-            for row in self._source.execute(f'SELECT * FROM "{name}"'):
-                marks = ", ".join("?" * len(row))
-                self._target.execute(f'INSERT INTO "{name}" VALUES ({marks})', row)
-        last = "SELECT * FROM changes ORDER BY version DESC LIMIT 1"
-        line = self._source.execute(last).fetchone()  # its columns depend on the schema
-        marks = ", ".join("?" * len(line))
-        self._target.execute(f"INSERT INTO changes VALUES ({marks})", line)
+            self._copy_rows(name, f'SELECT * FROM "{name}"')
+        # None if nothing was ever changed.
+        self._copy_rows("changes", "SELECT * FROM changes ORDER BY version DESC LIMIT 1")
+
+    def _copy_rows(self, table: str, query: str) -> None:
+        for row in self._source.execute(query):
+            marks = ", ".join("?" * len(row))  # the columns depend on the schema
+            self._target.execute(f'INSERT INTO "{table}" VALUES ({marks})', row)
 
     def _write(self, rows: Sequence[Sequence[object]], size: int) -> None:
         self._target.executemany(self._put, rows)

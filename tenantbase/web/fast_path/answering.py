@@ -10,7 +10,7 @@ from tenantbase.auth.directory import Directory
 from tenantbase.commands import Applied
 from tenantbase.database import Database
 from tenantbase.documents import LARGE_BYTES
-from tenantbase.errors import Forbidden, InvalidRequest, RateLimited
+from tenantbase.errors import Forbidden, InvalidRequest, RateLimited, TenantbaseError
 from tenantbase.json_requests import SET_VALUE as SET_BODY
 from tenantbase.json_text import parse
 from tenantbase.lookup import Lookup
@@ -20,9 +20,10 @@ from tenantbase.web.caller import Credentials
 from tenantbase.web.fast_path.parser import GET_VALUE, HEALTH, RAW_VALUE, SET_VALUE, Request
 from tenantbase.web.fast_path.writer import ResponseWriter
 from tenantbase.web.handlers.health import Health
+from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.problems import error_answer
 from tenantbase.web.responses import deleted, entry_answer, make_private, raw_answer
-from tenantbase.web.transport.unread import SMALL_ANSWER_BYTES, Unread
+from tenantbase.web.transport.unread import SMALL_ANSWER_BYTES
 
 
 class Asker(Protocol):
@@ -47,9 +48,10 @@ class PlainAnswers:
         directory: Directory,
         health: Health,
         writer: ResponseWriter,
-        unread: Unread,
+        lifecycle: Lifecycle,
     ) -> None:
-        self._unread = unread
+        self._lifecycle = lifecycle
+        self._unread = lifecycle.connections.unread
         self._database = database
         self._directory = directory
         self._health = health
@@ -65,15 +67,21 @@ class PlainAnswers:
             health = asyncio.get_running_loop().create_task(self._health.state())
             health.add_done_callback(partial(self._got_health, asker))
             return True
+        lifecycle = self._lifecycle
         credentials = request.verdict
+        if lifecycle.active >= lifecycle.limit:
+            self._refuse_later(asker, credentials, lifecycle.overloaded())
+            return True
         if credentials.generation != self._directory.generation:
             credentials.look_up()
         caller = credentials.caller
         if caller is None:
             return False
         if caller.bucket is not None and (wait := caller.bucket.take()):
-            limited = RateLimited(caller.bucket.rate, wait)
-            asyncio.get_running_loop().call_soon(self._refuse, asker, credentials, limited)
+            self._refuse_later(asker, credentials, RateLimited(caller.bucket.rate, wait))
+            return True
+        if caller.use is not None and not lifecycle.has_place(caller.use, begun=0):
+            self._refuse_later(asker, credentials, lifecycle.overloaded())
             return True
         scope = caller.scope
         try:
@@ -102,6 +110,10 @@ class PlainAnswers:
             return False
         return True
 
+    def _refuse_later(self, asker: Asker, credentials: Credentials, error: TenantbaseError) -> None:
+        """Answer with an error once ``begin`` has returned."""
+        asyncio.get_running_loop().call_soon(self._refuse, asker, credentials, error)
+
     def _got_entry(
         self, asker: Asker, credentials: Credentials, key: str, result: Lookup | Exception
     ) -> None:
@@ -109,7 +121,9 @@ class PlainAnswers:
             self._refuse(asker, credentials, result)
         elif result.entry is None:
             self._send(asker, credentials, entry_answer(key, result))
-        elif len(result.entry.value) > SMALL_ANSWER_BYTES and self._waits(result.entry.value):
+        elif len(result.entry.value) > SMALL_ANSWER_BYTES and self._waits(
+            credentials, result.entry.value
+        ):
             _uncount(credentials)
             asker.hand_on()
         else:
@@ -149,7 +163,9 @@ class PlainAnswers:
 
     def _send(self, asker: Asker, credentials: Credentials, answer: Answer) -> None:
         body = answer.body
-        if isinstance(body, bytes) and (len(body) <= SMALL_ANSWER_BYTES or not self._waits(body)):
+        if isinstance(body, bytes) and (
+            len(body) <= SMALL_ANSWER_BYTES or not self._waits(credentials, body)
+        ):
             if credentials.private:
                 make_private(answer.headers)
             asker.end(self._writer.answer(answer), answer.status, answer.closes)
@@ -157,9 +173,10 @@ class PlainAnswers:
             _uncount(credentials)
             asker.hand_on()
 
-    def _waits(self, value: bytes) -> bool:
+    def _waits(self, credentials: Credentials, value: bytes) -> bool:
         """Whether only aiohttp's path can send this answer: in pieces, or after a wait for room."""
-        return len(value) > LARGE_BYTES or not self._unread.has_room(len(value))
+        size = len(value)
+        return size > LARGE_BYTES or not self._unread.has_room(size, credentials.use)
 
 
 def _uncount(credentials: Credentials) -> None:

@@ -24,7 +24,6 @@ from tenantbase.web.fast_path.framing import frame
 from tenantbase.web.fast_path.lending import Loan
 from tenantbase.web.fast_path.parser import (
     GENERAL,
-    HEALTH,
     INCOMPLETE,
     ROUTES,
     Other,
@@ -44,6 +43,7 @@ from tenantbase.web.observer import CLIENT_GONE, Observer
 from tenantbase.web.problems import HttpError, OverLimit, error_answer
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.budget import Budget
+from tenantbase.web.transport.tenant_use import TenantUse
 from tenantbase.web.transport.unread import Share
 
 # With more unprocessed bytes than this, a connection is not read.
@@ -86,7 +86,7 @@ class FastPath:
         # request.
         self.parse = RequestParser(self._judge).parse
         writer = ResponseWriter(lifecycle, varies_by_origin=guard.has_cors)
-        self.answers = PlainAnswers(database, callers.directory, health, writer, self.unread)
+        self.answers = PlainAnswers(database, callers.directory, health, writer, lifecycle)
         self.budget = budget
         self._writer = writer
 
@@ -133,6 +133,7 @@ class FastConnection(asyncio.Protocol):
         "_busy",
         "context",
         "_counted",
+        "_use",
         "_writable",
         "_reading",
         "_ended",
@@ -152,6 +153,7 @@ class FastConnection(asyncio.Protocol):
         self.context: RequestContext | None = None  # its name, if it has one
         self._busy = False  # a request is in flight, here or lent out
         self._counted = False
+        self._use: TenantUse | None = None  # of the tenant whose plain request came last
         self._writable = True
         self._reading = True
         self._ended = False  # the client has closed its sending side
@@ -192,6 +194,8 @@ class FastConnection(asyncio.Protocol):
         """Charge the bytes held for a client that sends requests faster than it reads answers."""
         if self._share is None:
             self._share = Share(self._fast_path.unread, self._transport)
+        if not self._share.size:
+            self._share.use = self._use
         self._share.charge(size)
 
     def data_received(self, data: bytes) -> None:
@@ -260,12 +264,6 @@ class FastConnection(asyncio.Protocol):
                 request = fast_path.parse(self._buffer, self._start)
             if request is INCOMPLETE:
                 return
-            lifecycle = fast_path.lifecycle
-            if request is not GENERAL and lifecycle.active >= lifecycle.limit:
-                if request.route is not HEALTH:
-                    self._begin(request)
-                    self.end(fast_path.refusal(lifecycle.overloaded()), 503, closes=True)
-                    return
             if request is not GENERAL and fast_path.answers.begin(request, self):
                 self._begin(request)
             elif not self._lend():
@@ -275,12 +273,21 @@ class FastConnection(asyncio.Protocol):
         self._busy = True
         self._touched = True
         self._counted = self._fast_path.lifecycle.begin()
+        self._use = use = request.verdict.use
+        if use is not None:
+            use.requests += 1
         self._asked = self._buffer[self._start : request.end]
         self._route = request.route
         self.context = request.context
         if self._fast_path.observer is not None:
             self._began = monotonic_ns()
         self._taken(request.end)
+
+    def _finished(self) -> None:
+        self._busy = False
+        self._fast_path.lifecycle.end(self._counted)
+        if self._use is not None:
+            self._use.requests -= 1
 
     def _taken(self, end: int) -> None:
         """The buffer has been processed up to ``end``."""
@@ -321,6 +328,7 @@ class FastConnection(asyncio.Protocol):
                 self._transport, fast_path.general, self._returned, fast_path.budget
             )
         self._busy = True
+        self._use = None  # aiohttp's path counts the request
         self._touched = True
         end = framed.head_end + framed.body_length
         here = self._buffer[self._start : end]
@@ -356,9 +364,8 @@ class FastConnection(asyncio.Protocol):
 
     def end(self, data: bytes, status: int, closes: bool = False) -> None:
         """Send the answer, and process what has arrived meanwhile."""
-        self._busy = False
         fast_path = self._fast_path
-        fast_path.lifecycle.end(self._counted)
+        self._finished()
         if self._transport.is_closing():
             if fast_path.observer is not None:
                 self._observed(fast_path.observer, CLIENT_GONE, 0)
@@ -386,8 +393,7 @@ class FastConnection(asyncio.Protocol):
 
     def hand_on(self) -> None:
         """Have the request in flight answered by aiohttp, which streams large answers."""
-        self._busy = False
-        self._fast_path.lifecycle.end(self._counted)
+        self._finished()
         if self._transport.is_closing():
             return
         self._buffer = self._asked + self._buffer[self._start :]

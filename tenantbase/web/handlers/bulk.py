@@ -18,16 +18,16 @@ from tenantbase.json_text import Decoder, parse
 from tenantbase.lookup import Lookup
 from tenantbase.offload.child import Job
 from tenantbase.offload.runner import ParserProcess, is_large
-from tenantbase.scope import Scope
 from tenantbase.web.answer import Answer, Stream
 from tenantbase.web.caller import CALLER, Callers, scope_of
 from tenantbase.web.responses import collection
-from tenantbase.web.semantics.bodies import keys_bytes, read_body
+from tenantbase.web.semantics.bodies import HOLDING, keys_bytes, read_body
 from tenantbase.web.semantics.conditions import write_condition
 from tenantbase.web.semantics.negotiation import wants_fresh
 from tenantbase.web.semantics.targets import NOTHING, query
 from tenantbase.web.sending import share_of
 from tenantbase.web.settings import WebSettings
+from tenantbase.web.transport.budget import SMALL_BYTES
 from tenantbase.web.transport.turns import Turns
 from tenantbase.web.transport.unread import Share, Unread
 
@@ -61,6 +61,11 @@ class DeleteValues(msgspec.Struct, forbid_unknown_fields=True):
     prefix: str | None = None
 
 
+# What the parsed request holds for each key or entry, besides its text: the key and the scoped key,
+# the places for them, and commands.
+_KEY_BYTES: Final = 256
+_ENTRY_BYTES: Final = 512
+
 _GET: Final = Decoder(GetValues)
 _DELETE: Final = Decoder(DeleteValues)
 
@@ -87,6 +92,7 @@ class Bulk:
     async def get(self, request: web.Request) -> Answer:
         """``POST /get-values``"""
         given = await self._parse(_GET, request)
+        _unfold(request, _KEY_BYTES * len(given.keys))
         return collection(Stream(self._found(request, given.keys)))
 
     async def _found(self, request: web.Request, keys: list[str]) -> AsyncGenerator[bytes, None]:
@@ -110,18 +116,19 @@ class Bulk:
         condition = write_condition(request)
         # Keep no reference to the body while the write waits.
         entries = await self._read(
-            scope_of(request), await self._body(request, self._settings.max_request_bytes)
+            request, await self._body(request, self._settings.max_request_bytes)
         )
         writing = self._database.set_many(scope_of(request), entries, condition)
         del entries
         applied = await writing
         return collection(b'{"values":[%b]}' % b",".join(starmap(applied_json, applied)))
 
-    async def _read(self, scope: Scope, body: bytes) -> Iterator[Read]:
+    async def _read(self, request: web.Request, body: bytes) -> Iterator[Read]:
         max_entries = self._database.limits.max_batch_entries
         if not is_large(body):
             texts = split_many(body, max_entries)
-            self._database.check_room(scope, len(texts))
+            self._database.check_room(scope_of(request), len(texts))
+            _unfold(request, _ENTRY_BYTES * len(texts))
             return read_many(texts)
         reading = self._parser.read(Job.ENTRIES, body, max_entries)
         del body
@@ -134,8 +141,10 @@ class Bulk:
         database, scope = self._database, scope_of(request)
         match given:
             case DeleteValues(keys=list(keys), entries=None, prefix=None):
+                _unfold(request, _ENTRY_BYTES * len(keys))
                 removed = await database.delete_many(scope, keys, condition)
             case DeleteValues(keys=None, entries=list(entries), prefix=None):
+                _unfold(request, _ENTRY_BYTES * len(entries))
                 removed = await database.delete_many(
                     scope,
                     [each.key for each in entries],
@@ -157,6 +166,13 @@ class Bulk:
 
     async def _body(self, request: web.Request, limit: int) -> bytes:
         return await read_body(request, limit, self._settings.body_timeout)
+
+
+def _unfold(request: web.Request, count: int) -> None:
+    """Charge the memory of a parsed request. Raises OverLimit."""
+    holding = request.get(HOLDING)
+    if holding is not None and count > SMALL_BYTES:
+        holding.unfold(count)
 
 
 async def _document(

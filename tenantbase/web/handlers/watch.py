@@ -85,7 +85,7 @@ class Watch:
         self, caller: Caller, prefix: str, after: int | None, drop: Callable[[], object]
     ) -> AsyncGenerator[bytes, None]:
         async with self._database.watch(caller.scope, prefix, after, drop) as changes:
-            with self._lifecycle.idle(), self._callers.holding(caller, changes.end):
+            with self._lifecycle.idle(caller.use), self._callers.holding(caller, changes.end):
                 # A client that resumes has an id already, and keeps it until the next event.
                 place = b"id: %d\n" % changes.position if after is None else b""
                 yield _BEGIN % place

@@ -38,6 +38,11 @@ class Budget:
         self._turns = Turns()
 
     @property
+    def most(self) -> int:
+        """The most bytes that a single request can hold."""
+        return self._limit - self._reserved
+
+    @property
     def used(self) -> int:
         """Bytes held now."""
         return self._used
@@ -68,7 +73,7 @@ class Budget:
         self._unjudged -= arrived
 
     def _limit_for(self, size: int) -> int:
-        return self._limit if size <= SMALL_BYTES else self._limit - self._reserved
+        return self._limit if size <= SMALL_BYTES else self.most
 
     def _reclaimable(self) -> int:
         if not self._arriving:
@@ -139,6 +144,16 @@ class Holding:
         """The body is complete. From now on it cannot be evicted."""
         self._timeout = None
         self._budget._settle(self)
+
+    def unfold(self, count: int) -> None:
+        """Charge what the body, which is complete, takes up besides once it is parsed.
+
+        Raises OverLimit if there is no room for that. A request that is alone always has room.
+        """
+        try:
+            self._budget._take(self, min(count, self._budget.most - self.size))
+        finally:
+            self.arrived()
 
     async def turn(self) -> None:
         """Wait until it may be parsed: a small body at once, large ones one after the other."""

@@ -5,6 +5,9 @@ read them: those in a connection's write buffer, and the values from which an an
 piece by piece. When the budget is used up, the clients that have read nothing for longest are cut
 off, and large answers wait until there is room, without holding their values meanwhile. A client
 that reads, however slowly, is never cut off here; small answers never wait.
+
+The large answers of one tenant take at most a share of the budget (``tenant_use.py``), and wait without
+holding up those of others.
 """
 
 from __future__ import annotations
@@ -12,12 +15,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import deque
 from operator import attrgetter
 from typing import Final
 
 from tenantbase.web.problems import OverLimit
 from tenantbase.web.transport.progress import progress
+from tenantbase.web.transport.tenant_use import TenantUse, leaves_enough
 
 log = logging.getLogger("tenantbase.web")
 
@@ -49,7 +52,7 @@ class Unread:
         self.limit = limit
         self.used = 0
         self._shares: set[Share] = set()
-        self._waiting: deque[tuple[Share, int, asyncio.Future[None]]] = deque()
+        self._waiting: dict[asyncio.Future[None], tuple[Share, int]] = {}  # in order of arrival
         self._timer: asyncio.TimerHandle | None = None
         self._looked = -math.inf
 
@@ -58,16 +61,19 @@ class Unread:
         """How many large answers wait for room."""
         return len(self._waiting)
 
-    def has_room(self, size: int) -> bool:
+    def has_room(self, size: int, use: TenantUse | None) -> bool:
         """Whether this many more bytes may be held, after cutting off stalled clients if necessary.
+
+        Args:
+            use: of the tenant that the answer is for.
 
         A single answer may be larger than the limit. Answers that already wait go first.
         """
         if self._waiting:
             return False
-        if not self._fits(size):
+        if not self._fits(size, use):
             self._cut_stalled(size)
-        return self._fits(size)
+        return self._fits(size, use)
 
     def exceeded(self) -> OverLimit:
         """The error of an answer for which there is no room."""
@@ -77,8 +83,11 @@ class Unread:
             "max-inflight-bytes",
         )
 
-    def _fits(self, size: int) -> bool:
-        return self.used + size <= self.limit or not self.used
+    def _fits(self, size: int, use: TenantUse | None) -> bool:
+        free = self.limit - self.used - size
+        if free < 0:
+            return not self.used
+        return use is None or leaves_enough(use.unread_bytes, size, free)
 
     def _charge(self, share: Share, size: int) -> None:
         if size and not share.size:
@@ -88,20 +97,25 @@ class Unread:
         elif not size:
             self._shares.discard(share)
         freed = size < share.size
-        self.used += size - share.size
-        share.size = size
+        self._hold(share, size)
         if freed:
             self._admit()
         elif self.used > self.limit:
             self._cut_stalled(0)
 
+    def _hold(self, share: Share, size: int) -> None:
+        self.used += size - share.size
+        if share.use is not None:
+            share.use.unread_bytes += size - share.size
+        share.size = size
+
     async def _reserve(self, share: Share, size: int, seconds: float | None) -> None:
-        if self.has_room(size):
+        if self.has_room(size, share.use):
             share.charge(size)
             return
         room = asyncio.get_running_loop().create_future()
-        waiting = (share, size, room)
-        self._waiting.append(waiting)
+        self._waiting[room] = share, size
+        self._admit()
         self._look_later()
         try:
             async with asyncio.timeout(seconds):
@@ -109,22 +123,26 @@ class Unread:
         except TimeoutError:
             raise self.exceeded() from None
         finally:
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
+            if self._waiting.pop(room, None):
                 self._admit()
 
     def _admit(self) -> None:
-        """Let waiting answers continue, in order, as far as there is room."""
-        while self._waiting:
-            share, size, room = self._waiting[0]
+        """Let waiting answers continue, in order, as far as there is room.
+
+        Those of a tenant that has its share let others' pass.
+        """
+        passed = set[TenantUse | None]()
+        for room, (share, size) in list(self._waiting.items()):
             if room.done():
-                self._waiting.popleft()
-            elif self._fits(size):
-                self._waiting.popleft()
+                del self._waiting[room]
+            elif not self._fits(size, None):
+                return
+            elif share.use not in passed and self._fits(size, share.use):
+                del self._waiting[room]
                 room.set_result(None)
                 share.charge(size)
             else:
-                return
+                passed.add(share.use)
 
     def _look_later(self) -> None:
         """Check the clients while answers wait: some become stalled as time passes."""
@@ -135,7 +153,8 @@ class Unread:
         self._timer = None
         self._admit()
         if self._waiting:
-            self._cut_stalled(self._waiting[0][1])
+            _, size = next(iter(self._waiting.values()))
+            self._cut_stalled(size)
             self._admit()
             self._look_later()
 
@@ -154,8 +173,7 @@ class Unread:
             # Don't use _charge: the caller admits the waiting answers, or does so after freeing
             # more.
             self._shares.discard(share)
-            self.used -= share.size
-            share.size = 0
+            self._hold(share, 0)
             share.transport.abort()
             cut += 1
         if cut:
@@ -173,14 +191,18 @@ class Share:
     Attributes:
         size: bytes.
         transport: the connection to the client.
+        use: of the tenant that it counts for; only an empty share may change it.
         mark, since: the client's progress, and when it was first seen.
     """
 
-    __slots__ = ("size", "transport", "mark", "since", "_unread")
+    __slots__ = ("size", "transport", "use", "mark", "since", "_unread")
 
-    def __init__(self, unread: Unread, transport: asyncio.Transport) -> None:
+    def __init__(
+        self, unread: Unread, transport: asyncio.Transport, use: TenantUse | None = None
+    ) -> None:
         self.size = 0
         self.transport = transport
+        self.use = use
         self.mark: int | None = None
         self.since = 0.0
         self._unread = unread
@@ -192,7 +214,7 @@ class Share:
 
     def keep(self, size: int) -> bool:
         """Change the share to this size if there is room. Returns: whether it did."""
-        if size > self.size and not self._unread.has_room(size - self.size):
+        if size > self.size and not self._unread.has_room(size - self.size, self.use):
             return False
         self.charge(size)
         return True

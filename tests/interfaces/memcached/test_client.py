@@ -17,6 +17,8 @@ from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.interfaces.memcached.protocol import KEPT_BYTES
 from tests.servers import FaultProxy, MemcachedProcess, free_port, poll_async
 
+pytestmark = pytest.mark.integration
+
 EVENT_LOOPS = ["asyncio", "uvloop"]
 
 A, B, C = b"a" * 32, b"b" * 32, b"c" * 32

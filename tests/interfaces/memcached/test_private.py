@@ -205,21 +205,44 @@ def test_a_missing_program(temporary: Path, caplog: pytest.LogCaptureFixture) ->
     assert caplog.records[0].levelno == logging.WARNING
 
 
-@pytest.mark.parametrize("text", ["#!/bin/sh\nexit 71\n", "no program at all\n"])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("#!/bin/sh\nexit 71\n", "does not start: it says nothing"),
+        ("#!/bin/sh\necho no luck >&2\nexit 71\n", "does not start: no luck"),
+        ("no program at all\n", "does not start: "),
+    ],
+)
 def test_a_program_that_does_not_work(
     tmp_path: Path,
     temporary: Path,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
     text: str,
+    reason: str,
 ) -> None:
     program = tmp_path / "memcached"
     program.write_text(text)
     program.chmod(0o755)
     assert PrivateMemcached.start(program=str(program)) is None
     assert len(caplog.messages) == 1
-    assert f"{program} -s" in caplog.text
-    assert capfd.readouterr().out == "", "standard output is the service's"
+    assert f"{program} -s" in caplog.text and reason in caplog.text
+    assert tuple(capfd.readouterr()) == ("", ""), "standard output and error are the service's"
+
+
+def test_what_it_says_goes_to_the_log(
+    tmp_path: Path, temporary: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = tmp_path / "memcached"
+    program.write_text(f'#!/bin/sh\necho "a\nb" >&2\nexec {shutil.which("memcached")} "$@"\n')
+    program.chmod(0o755)
+    private = PrivateMemcached.start(program=str(program))
+    assert private is not None
+    with private:
+        assert private.log_messages(), "it can say more"
+        assert caplog.messages == ["memcached says: a", "memcached says: b"]
+        assert private.log_messages()
+    assert len(caplog.messages) == 2
 
 
 def test_without_a_shell(

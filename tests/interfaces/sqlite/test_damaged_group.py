@@ -72,6 +72,7 @@ async def test_a_member_that_meets_damage_fails_alone(
     result = await store.write(group, NOW, seqlock)
     failed = result.outcomes.pop(at)
     assert isinstance(failed, Damaged)
+    assert "make a backup and restore it" in str(failed)
     assert all(isinstance(outcome, tuple) for outcome in result.outcomes)
     assert await values(store, "default/a", "default/k000", "default/c") == [b"1"] * 3
     assert seqlock.told == ["lock", {"default/a", "default/k000", "default/c"}, "commit", "unlock"]

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.app_server import AppServer
-from tests.command import command, refused
+from tests.command import invoked, refused
+
+pytestmark = pytest.mark.integration
 
 TAGS_BYTES = 8 * (8 + 65_536)
 OURS = ("-tags", "-lock")
@@ -101,10 +104,10 @@ def test_foreign_files_are_named_and_untouched(
 ) -> None:
     database = tmp_path / "notes"
     if exists:
-        assert command("set", "--database", str(database), "k", "0").returncode == 0
+        assert invoked("set", "--database", str(database), "k", "0").returncode == 0
     make(Path(f"{database}{suffix}"))
     before = snapshot(tmp_path)
-    done = command("set", "--database", str(database), "k", "1")
+    done = invoked("set", "--database", str(database), "k", "1")
     assert refused(done, f"{database}{suffix}", "in the way")
     assert snapshot(tmp_path) == before
 
@@ -115,7 +118,7 @@ def test_an_empty_file_stays(tmp_path: Path, suffix: str) -> None:
     database = tmp_path / "notes"
     Path(f"{database}{suffix}").touch()
     for value in ("1", "2"):
-        assert command("set", "--database", str(database), "k", value).returncode == 0
+        assert invoked("set", "--database", str(database), "k", value).returncode == 0
     assert Path(f"{database}{suffix}").read_bytes() == b""
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -128,7 +131,7 @@ def test_a_foreign_reserve_file_means_no_reserve(
     make(Path(f"{database}{RESERVE}"))
     before = snapshot(tmp_path)
     for value in ("1", "2"):
-        assert command("set", "--database", str(database), "k", value).returncode == 0
+        assert invoked("set", "--database", str(database), "k", value).returncode == 0
     database.unlink()
     assert snapshot(tmp_path) == before
 
@@ -138,7 +141,7 @@ def test_files_of_a_killed_server_are_removed(tmp_path: Path) -> None:
         server.ask("POST", "/set-value", b'{"key": "k", "value": 1}')
         server.kill()
         assert {"x.db-tags", "x.db-lock"} <= {path.name for path in tmp_path.iterdir()}
-        assert command("get", "--database", str(server.database), "k").stdout == b"1\n"
+        assert invoked("get", "--database", str(server.database), "k").stdout == b"1\n"
         assert list(tmp_path.iterdir()) == [server.database]
 
 
@@ -151,7 +154,7 @@ def in_a_log_alone(path: Path) -> None:
     """A database whose tables are in its write-ahead log, as its killed owner left it."""
     owner = subprocess.Popen(
         [
-            *("python3", "-c"),
+            *(sys.executable, "-c"),
             "import os, signal, sqlite3, sys; c = sqlite3.connect(sys.argv[1]);"
             "c.execute('PRAGMA journal_mode = WAL'); c.execute('CREATE TABLE t (x)');"
             "os.kill(os.getpid(), signal.SIGKILL)",
@@ -166,7 +169,7 @@ def in_a_transaction(path: Path) -> None:
     foreign_database(path, "CREATE TABLE t (x); INSERT INTO t VALUES (randomblob(1000000));")
     owner = subprocess.Popen(
         [
-            *("python3", "-c"),
+            *(sys.executable, "-c"),
             "import os, signal, sqlite3, sys; c = sqlite3.connect(sys.argv[1]);"
             "c.execute('PRAGMA cache_size = 1'); c.execute('UPDATE t SET x = zeroblob(1000000)');"
             "os.kill(os.getpid(), signal.SIGKILL)",
@@ -201,7 +204,7 @@ def test_a_foreign_file_is_untouched_and_nothing_is_made_beside_it(
     database = tmp_path / "notes"
     DATABASES[kind](database)
     before = snapshot(tmp_path)
-    assert refused(command(*args, "--database", str(database)), str(database))
+    assert refused(invoked(*args, "--database", str(database)), str(database))
     assert snapshot(tmp_path) == before
 
 
@@ -210,8 +213,8 @@ def test_an_empty_database_becomes_ours(tmp_path: Path) -> None:
     empty.touch()
     foreign_database(bare, "PRAGMA journal_mode = WAL; VACUUM;")
     for database in (empty, bare):
-        assert command("set", "--database", str(database), "k", "1").returncode == 0
-        assert command("get", "--database", str(database), "k").stdout == b"1\n"
+        assert invoked("set", "--database", str(database), "k", "1").returncode == 0
+        assert invoked("get", "--database", str(database), "k").stdout == b"1\n"
 
 
 def test_a_header_that_is_in_the_log_alone_is_found(tmp_path: Path) -> None:
@@ -221,12 +224,12 @@ def test_a_header_that_is_in_the_log_alone_is_found(tmp_path: Path) -> None:
         server.kill()
     for suffix in OURS:
         Path(f"{server.database}{suffix}").unlink()
-    assert command("get", "--database", str(server.database), "k").stdout == b"1\n"
+    assert invoked("get", "--database", str(server.database), "k").stdout == b"1\n"
 
 
 def test_files_made_by_root_belong_to_the_databases_owner(tmp_path: Path) -> None:
     database = tmp_path / "x.db"
-    assert command("set", "--database", str(database), "k", "1").returncode == 0
+    assert invoked("set", "--database", str(database), "k", "1").returncode == 0
     owner = (1234, 4321) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
     os.chown(database, *owner)
     database.chmod(0o640)

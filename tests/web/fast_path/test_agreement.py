@@ -17,7 +17,7 @@ from tests.web.both_paths import answers, both_paths
 from tests.web.corpus import LAST
 from tests.wire import request
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 NAMES = sorted({str(name) for name in vars(hdrs).values() if isinstance(name, istr)})
 # Fields that change where a request or the connection ends.

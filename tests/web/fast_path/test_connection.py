@@ -20,7 +20,7 @@ from tests.web.corpus import EVERYTHING, LAST, PLAIN
 
 LARGE = random.Random(1).randbytes(LARGE_BYTES + 100_001)
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 
 class Lanes:

@@ -14,7 +14,7 @@ from tests.web.conftest import Start
 from tests.web.matchers import ID, VERSION
 from tests.web.table import Ask, Row, invalid, name_of, problem, put
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 STORED = {"id": ID, "version": VERSION, "created": True, "expires_at": None}
 

@@ -24,7 +24,7 @@ from tests.web.matchers import ID, VERSION
 from tests.web.table import Ask, Row, invalid, name_of, put
 from tests.wire import Answer, request
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 NDJSON = {"Accept": "application/x-ndjson"}
 ROUTES = ["/get-values", "/v1/values"]

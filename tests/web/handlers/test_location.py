@@ -8,7 +8,7 @@ import pytest
 
 from tests.service import Server
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from tests.service import Server
 from tests.web.matchers import ID, MOMENT, VERSION
 from tests.web.table import Ask, Row, invalid, name_of, problem, put
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 JSON = {"Content-Type": "application/json"}
 

@@ -11,7 +11,7 @@ from tests.service import Server
 from tests.web.matchers import ID, MOMENT, VERSION
 from tests.web.table import Ask, Row, invalid, name_of, problem, put
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 STORED = {"id": ID, "version": VERSION, "created": True, "expires_at": None}
 

@@ -25,6 +25,8 @@ from tests.web.conftest import Start
 from tests.web.table import Ask, Row, invalid, name_of, problem
 from tests.wire import SECONDS, Headers, Wire, request
 
+pytestmark = pytest.mark.integration
+
 EVENT_LOOPS = ["asyncio", "uvloop"]
 Block = dict[str, str]
 

@@ -12,7 +12,7 @@ from tests.web.conftest import Start
 from tests.web.table import problem
 from tests.wire import request
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest.mark.parametrize("expected", ["100-continue", "100-Continue", "100-CONTINUE"])

@@ -31,7 +31,7 @@ from tests.web.conftest import Start
 from tests.web.table import problem
 from tests.wire import Answer, Wire, request
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 EVENT_LOOPS = ["asyncio", "uvloop"]
 
@@ -334,7 +334,7 @@ async def test_no_100_continue_for_a_request_refused_by_its_head(
 ) -> None:
     headers = {"Content-Length": "5", "Expect": "100-continue", **headers}
     async with server.wire() as wire:
-        await wire.send(request(method, target, headers=headers))
+        await wire.send(server.request(method, target, headers=headers))
         answer = await wire.answer()
         assert answer.status == status
         assert answer.headers["content-type"] == "application/problem+json"
@@ -353,7 +353,9 @@ async def test_an_unknown_expectation(server: Server, expected: str) -> None:
 
 async def test_a_body_sent_without_waiting_is_accepted(server: Server) -> None:
     async with server.wire() as wire:
-        await wire.send(request("PUT", "/v1/values/uninvited", b"x", {"Expect": "100-continue"}))
+        await wire.send(
+            server.request("PUT", "/v1/values/uninvited", b"x", {"Expect": "100-continue"})
+        )
         answers: list[Answer] = [await wire.answer()]
         if answers[-1].status == 100:  # the key did not exist yet when the head was read
             answers.append(await wire.answer())
@@ -416,3 +418,28 @@ async def test_a_bulk_write_is_refused_before_its_entries_are_read(
         assert isinstance(writes.pop().exception(), Overloaded)
         await asyncio.gather(*writes)
         assert (await server.ask("POST", "/set-values", body)).status == 400
+
+
+async def test_the_memory_of_parsed_requests_is_within_the_budget(start: Start) -> None:
+    """Ten thousand short keys take much more of it than their text."""
+    keys = [f"k{n}" for n in range(10_000)]
+    many = [
+        request("POST", "/get-values", json.dumps({"keys": keys})),
+        request("POST", "/delete-values", json.dumps({"keys": keys})),
+        request(
+            "POST", "/set-values", json.dumps({"values": [{"key": k, "value": 1} for k in keys]})
+        ),
+    ]
+    settings = web_settings(max_inflight_bytes=2 * MIB, max_request_bytes=2 * MIB)
+    async with start(settings, wrap=blocked) as server, server.wire() as queued:
+        slow = server.cache
+        assert isinstance(slow, BlockedCache)
+        await queued.send(request("PUT", "/v1/values/queued", b"x" * 100_000))
+        await poll_async(lambda: slow.begun == 1, "it is queued")
+        for each in many:
+            refused = await server.send(each)
+            assert (refused.status, refused.json) == (503, over_limit("max-inflight-bytes"))
+        slow.gate.set()
+        assert (await queued.answer()).status == 201
+        for each in many:  # alone, even more than there is
+            assert (await server.send(each)).status == 200

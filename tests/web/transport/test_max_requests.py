@@ -11,7 +11,7 @@ from tests.service import Server, web_settings
 from tests.web.blocked import BlockedCache, blocked
 from tests.web.conftest import Start
 from tests.web.table import problem
-from tests.wire import request
+from tests.wire import Wire, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -72,6 +72,42 @@ async def test_requests_beyond_the_limit_are_refused_and_probes_are_not(
         for wire in wires:
             assert (await wire.answer()).status == 200
         assert (await server.send(SET)).status == 200
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_one_tenant_does_not_take_all_places(start: Start, fast_path: bool) -> None:
+    settings = web_settings(max_requests=8, fast_path=fast_path)
+    async with start(settings, wrap=blocked) as server, AsyncExitStack() as stack:
+        cache = server.cache
+        assert isinstance(cache, BlockedCache)
+        cache.gate.set()
+        assert (await server.ask("PUT", "/v1/tenants/a", "{}")).status == 201
+        cache.gate.clear()
+        cache.begun = 0
+
+        async def ask(data: bytes) -> Wire:
+            wire = await stack.enter_async_context(server.wire())
+            await wire.send(data)
+            return wire
+
+        of_a = PLAIN["set"].replace(b"\r\n", b"\r\nX-Tenant: a\r\n", 1)
+        wires = [await ask(of_a) for _ in range(6)]
+        await begun(server, 6)
+        for data in (of_a, request("GET", "/get-values", headers={"X-Tenant": "a"})):
+            further = await ask(data)
+            answer = await further.answer()
+            assert answer.status == 503
+            assert answer.json == problem("over-limit", 503) | {"limit": "max-requests"}
+            assert answer.headers["connection"] == "close" and await further.ended()
+        wires.append(await ask(SET))
+        await begun(server, 7)
+        assert (await (await ask(of_a)).answer()).status == 503
+        assert (await server.ask("GET", "/v1/tenants")).status == 200
+        cache.gate.set()
+        for wire in wires:
+            assert (await wire.answer()).status == 200
+        for _ in range(9):  # what has ended does not count
+            assert (await (await ask(of_a)).answer()).status == 200
 
 
 @pytest.mark.parametrize("fast_path", [True, False])

@@ -29,7 +29,7 @@ from tests.web.corpus import EVERYTHING, LAST
 from tests.web.tls_wire import TlsWire
 from tests.wire import SECONDS, Wire, request
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 EVENT_LOOPS = ["asyncio", "uvloop"]
 

@@ -103,6 +103,32 @@ async def test_a_slow_reader_is_not_cut_off_for_others(start: Start) -> None:
             await asyncio.sleep(0.1)
 
 
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_one_tenants_unread_answers_leave_room_for_another(
+    start: Start, monkeypatch: pytest.MonkeyPatch, fast_path: bool
+) -> None:
+    monkeypatch.setattr("tenantbase.web.transport.unread.STALLED_SECONDS", 3600.0)
+    monkeypatch.setattr("tenantbase.web.sending.WAIT_SECONDS", 30.0)
+    limit = 24 * MIB
+    settings = web_settings(max_value_bytes=4 * MIB, max_inflight_bytes=limit, fast_path=fast_path)
+    async with start(settings) as server, AsyncExitStack() as stack:
+        assert (await server.ask("PUT", "/v1/tenants/a", "{}")).status == 201
+        for headers in ({}, {"X-Tenant": "a"}):
+            stored = await server.ask("PUT", "/v1/values/huge", b"y" * (4 * MIB), headers)
+            assert stored.status == 201
+        unread = server.lifecycle.connections.unread
+        huge = request("GET", "/v1/values/huge", headers={"X-Tenant": "a"})
+        for _ in range(8):
+            await stack.enter_async_context(await _asking(server, huge))
+        await poll_async(lambda: unread.waiting >= 3, "the rest wait")
+        assert unread.used <= limit * 3 / 4 + MIB  # with what the connections hold
+        answer = await server.ask("GET", "/v1/values/huge")
+        assert (answer.status, len(answer.body)) == (200, 4 * MIB)
+        assert unread.waiting >= 3
+    await poll_async(lambda: not len(server.lifecycle.connections), "all have ended")
+    assert unread.used == 0
+
+
 async def test_a_large_answer_waits_for_room_then_is_refused(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
