@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack
 from ssl import SSLContext
 from types import TracebackType
@@ -11,8 +11,9 @@ from typing import Any, Final, overload
 import aiohttp
 
 from tenantbase.client.administration import Administration
+from tenantbase.client.bulk import Bulk
 from tenantbase.client.errors import NoSuchKey, UnexpectedAnswer
-from tenantbase.client.exchange import Exchange
+from tenantbase.client.exchange import Exchange, post
 from tenantbase.client.identity import header_fields
 from tenantbase.client.lists import Lists
 from tenantbase.client.results import (
@@ -32,14 +33,10 @@ from tenantbase.client.settings import Settings
 from tenantbase.client.targets import PATH_SAFE, expiry_query, quoted
 from tenantbase.client.watching import watch
 from tenantbase.client.wire import (
-    JSON_HEADERS,
-    Deleted,
-    EntryPage,
     FoundEntry,
     Increment,
     PutRaw,
     Rename,
-    WrittenMany,
     check_finite,
     check_keys,
     exact,
@@ -49,11 +46,10 @@ from tenantbase.client.wire import (
 )
 from tenantbase.entry import OCTETS
 
-_KEYS_PER_REQUEST: Final = 1000
 _NO_LIMIT: Final = 0  # to aiohttp
 
 
-class Client(Lists, Administration):
+class Client(Bulk, Lists, Administration):
     """A connection pool to one server.
 
     ::
@@ -163,12 +159,9 @@ class Client(Lists, Administration):
         return entry
 
     async def _write_one(self, path: str, key: str, body: object) -> Written:
-        written = parse(await self._post(path, json_body(body)), Written)
+        written = parse(await post(self._exchange, path, json_body(body)), Written)
         check_keys((key,), (written.key,))
         return written
-
-    async def _post(self, path: str, body: bytes) -> bytes:
-        return (await self._exchange.write("POST", path, body, JSON_HEADERS)).body
 
     # One entry
 
@@ -258,7 +251,7 @@ class Client(Lists, Administration):
         """
         check_finite(ttl=ttl, expires_at=expires_at)
         body = Increment(key, by, initial, ttl, expires_at, if_version)
-        count = parse(await self._post("/increment-value", json_body(body)), Count)
+        count = parse(await post(self._exchange, "/increment-value", json_body(body)), Count)
         check_keys((key,), (count.key,))
         return count
 
@@ -369,56 +362,6 @@ class Client(Lists, Administration):
         written = parse(answer.body, Written)
         check_keys((key,), (written.key,))
         return written
-
-    # Many entries
-
-    async def get_many(self, keys: Iterable[str]) -> dict[str, Entry]:
-        """Read many entries. Returns: those that exist, by key, in the order of ``keys``."""
-        wanted = list(dict.fromkeys(keys))
-        found: dict[str, Entry] = {}
-        for start in range(0, len(wanted), _KEYS_PER_REQUEST):
-            body = json_body({"keys": wanted[start : start + _KEYS_PER_REQUEST]})
-            answer = await self._exchange.read("POST", "/get-values", body, JSON_HEADERS)
-            found.update((each.key, each.entry()) for each in parse(answer.body, EntryPage).values)
-        check_keys(wanted, found)
-        return found
-
-    async def set_many(self, entries: Mapping[str, Any] | Iterable[Put]) -> Sequence[Written]:
-        """Store many values in one transaction, all or none.
-
-        Args:
-            entries: values by key; or a ``Put`` for each, which may have conditions.
-
-        Raises:
-            TypeError, ValueError: JSON cannot express a value, or a time is not finite. Nothing was
-                sent.
-        """
-        if isinstance(entries, Mapping):
-            entries = [Put(key=key, value=value) for key, value in entries.items()]
-        entries = list(entries)
-        body = json_body({"values": [put_body(each) for each in entries]})
-        written = parse(await self._post("/set-values", body), WrittenMany).values
-        check_keys((each.key for each in entries), (each.key for each in written))
-        return written
-
-    async def delete_many(self, keys: Iterable[str] | Mapping[str, int | None]) -> int:
-        """Delete many keys in one transaction. Returns: how many of them existed.
-
-        Args:
-            keys: a mapping gives the version that each entry must have, or None; if one has
-                another, nothing is deleted and ConditionFailed is raised.
-        """
-        if isinstance(keys, Mapping):
-            entries = [{"key": key, "if_version": version} for key, version in keys.items()]
-            body = json_body({"entries": entries})
-        else:
-            body = json_body({"keys": list(dict.fromkeys(keys))})
-        return parse(await self._post("/delete-values", body), Deleted).deleted
-
-    async def delete_prefix(self, prefix: str) -> int:
-        """Delete every key with the prefix; an empty one deletes all. Returns: how many existed."""
-        body = json_body({"prefix": prefix})
-        return parse(await self._post("/delete-values", body), Deleted).deleted
 
     # The server
 

@@ -22,6 +22,7 @@ from tenantbase.client.errors import ClientError, ConnectionFailed, NotTrusted, 
 from tenantbase.client.naming import with_request_id
 from tenantbase.client.retrying import Answer, Interrupted, Retries, failure_of, may_retry
 from tenantbase.client.settings import Settings
+from tenantbase.client.wire import JSON_HEADERS
 
 _PIECEWISE_FROM_BYTES: Final = 64 << 10  # sending a larger body in one piece blocks the event loop
 _NO_HEADERS: Final[Mapping[str, str]] = {}
@@ -238,3 +239,8 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
             for line in others[:-1]:
                 yield line
             unfinished = [others[-1]]
+
+
+async def post(exchange: Exchange, path: str, body: bytes) -> bytes:
+    """Send a write as JSON. Returns: the body of the answer."""
+    return (await exchange.write("POST", path, body, JSON_HEADERS)).body
