@@ -123,6 +123,8 @@ class Connection(web.RequestHandler):
 
     def _receive(self, data: bytes, head: Head) -> None:
         """Parse heads in small pieces, and bodies, which have limits of their own, at once."""
+        if not data:
+            self._parse(data, head)  # requests that aiohttp has kept until there was room for them
         at = 0
         while at < len(data):
             if not self._body.is_eof():
@@ -130,11 +132,7 @@ class Connection(web.RequestHandler):
                 return
             piece = data[at : at + HEAD_PIECE_BYTES]
             at += len(piece)
-            before = self._request_count
-            super().data_received(piece)
-            if self._request_count != before:
-                head.complete()
-                self._body = self._messages[-1][1]
+            if self._parse(piece, head):
                 continue
             if self._buffer_paused:
                 continue  # these are whole requests, which aiohttp's parser keeps for later
@@ -143,6 +141,16 @@ class Connection(web.RequestHandler):
             except HttpError as error:
                 self._refuse(error)
                 return
+
+    def _parse(self, data: bytes, head: Head) -> bool:
+        """Returns: whether heads became complete."""
+        before = self._request_count
+        super().data_received(data)
+        if self._request_count == before:
+            return False
+        head.complete()
+        self._body = self._messages[-1][1]
+        return True
 
     def _refuse(self, error: HttpError) -> None:
         """End the connection, with an answer unless it owes another one."""
