@@ -35,6 +35,7 @@ class Outage:
         self._quiet_seconds = quiet_seconds
         self._times = 0
         self._began = self._last = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     def met(self, text: str, *details: object) -> None:
         """The trouble was met: a line if it has just begun."""
@@ -45,7 +46,12 @@ class Outage:
         self._began = self._last
         self._log.log(self._level, text, *details)
         if self._quiet_seconds is not None:
-            asyncio.get_running_loop().call_later(self._quiet_seconds, self._look)
+            self._look_after(self._quiet_seconds)
+
+    def close(self) -> None:
+        """Stop looking whether it is over. What met it is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     def over(self) -> None:
         """The trouble is over: a line if there was any."""
@@ -60,4 +66,7 @@ class Outage:
         if left <= 0:
             self.over()
         else:
-            asyncio.get_running_loop().call_later(left, self._look)
+            self._look_after(left)
+
+    def _look_after(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)

@@ -28,7 +28,7 @@ from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.json_requests import Read, SetValue
 from tenantbase.json_text import NotJson
-from tenantbase.listing import KeyRange
+from tenantbase.listing import KeyRange, Place
 from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.process.config import Config
 from tenantbase.process.wiring import Memcached, open_cache, open_database
@@ -144,8 +144,8 @@ async def test_lists_hold_the_keys_of_one_tenant_in_order(database: Database) ->
         assert await listed(database, scope) == [f"k{key}" for key in keys]
         assert await listed(database, scope, "ka") == ["ka", "ka/b"]
         assert await listed(database, scope, values=False, limit=2) == ["k", "ka"]
-        assert await listed(database, scope, after="ka") == ["ka/b", "ké", "k\U0010ffff"]
-        assert await listed(database, scope, after="k\U0010ffff") == []
+        assert await listed(database, scope, after=Place("ka")) == ["ka/b", "ké", "k\U0010ffff"]
+        assert await listed(database, scope, after=Place("k\U0010ffff")) == []
     assert await listed(database, DEFAULT) == []
     pieces = [more async for _, more in database.scan(A, limit=5)]
     assert pieces[-1] is False, "the next tenant's keys are not after this one's"

@@ -87,6 +87,10 @@ def checked(text: bytes) -> Iterator[Read]:
     yield Read(SetValue("", msgspec.Raw(b"")), text)
 
 
+def many(text: bytes) -> Iterator[Read]:
+    yield from read_many(split_many(text, 3))
+
+
 CASES = [
     *((Job.ENTRY, text) for text in ENTRIES.values()),
     *((Job.ENTRIES, text) for text in MANY.values()),
@@ -97,7 +101,7 @@ CASES = [
 async def test_the_child_gives_the_same_verdicts_as_this_process() -> None:
     here: dict[Job, Callable[[bytes], Iterator[Read]]] = {
         Job.ENTRY: one,
-        Job.ENTRIES: lambda text: read_many(split_many(text, 3)),
+        Job.ENTRIES: many,
         Job.VALUE: checked,
     }
     reader = ParserProcess()

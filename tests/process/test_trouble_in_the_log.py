@@ -33,7 +33,8 @@ def server(
     memcached: MemcachedProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[AppServer]:
     database = tmp_path_factory.mktemp("log") / "x.db"
-    with AppServer(database, "--memcached", memcached.address, *OPTIONS) as server:
+    options = ("--memcached", memcached.address, "--access-log", "slow", *OPTIONS)
+    with AppServer(database, *options) as server:
         assert server.ask("POST", "/set-value", b'{"key": "k", "value": 1}').status == 200
         yield server
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -375,7 +376,8 @@ def test_variables_of_an_orchestrator_do_not_stop_it(
         set_value(server, "k", 1)
         assert server.stop() == 0
         (line,) = server.stderr.splitlines()
-        assert "TENANTBASE_SERVICE_HOST" in line and line.endswith("service of this name")
+        message = json.loads(line)["message"]
+        assert "TENANTBASE_SERVICE_HOST" in message and message.endswith("service of this name")
 
 
 def test_the_variables_of_an_orchestrator_are_reported(tmp_path: Path) -> None:

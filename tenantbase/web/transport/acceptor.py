@@ -86,6 +86,8 @@ class Acceptor:
             self._retry.cancel()
         self._ignore()
         self._sockets.clear()
+        for outage in (self._over_limit, self._exhausted, self._failing):
+            outage.close()
 
     async def until_begun(self) -> None:
         """Wait until every accepted connection has its protocol."""

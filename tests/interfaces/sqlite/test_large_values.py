@@ -28,6 +28,7 @@ PROGRAM = """
 import asyncio, sys
 from tenantbase.commands import Set
 from tenantbase.interfaces.sqlite.store import SqliteStore
+from tenantbase.listing import KeyRange
 from tests.fakes import Granted, RecordingSeqlock
 
 def peak():
