@@ -46,7 +46,7 @@ _RENAME: Final = Decoder(RenameValue)
 
 
 class Changing:
-    """The routes that leave the value as it is."""
+    """The routes that change an entry but not its value."""
 
     def __init__(self, database: Database, settings: WebSettings) -> None:
         self._database = database
