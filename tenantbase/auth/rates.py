@@ -32,7 +32,7 @@ class Rates:
         clock: seconds on a clock that all workers share.
 
     Attributes:
-        figures: where this worker counts what it refuses.
+        figures: the worker's cells, for the number of refusals.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -197,7 +197,7 @@ class Batcher(Generic[Item, Result]):
     def _send(self) -> None:
         self._scheduled = False
         while self._waiting and len(self._tasks) < self._parallel:
-            # A context of its own: the batch is not that of the caller who happened to be the first.
+            # A context of its own, because the batch does not belong to its first caller alone.
             work = self._settle(self._waiting.take())
             task = self._running_loop().create_task(work, context=Context())
             self._tasks.add(task)

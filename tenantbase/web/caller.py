@@ -64,7 +64,7 @@ class Caller(msgspec.Struct, frozen=True):
     Attributes:
         scope: what it can reach there.
         bucket: the tenant's limit of requests; None: it has none.
-        use: what the tenant uses of this server; None: there is no other tenant to leave some to.
+        use: what the tenant uses of this server; None: there is no other tenant to share it with.
     """
 
     principal: Principal
@@ -207,13 +207,13 @@ class Callers:
 
 
 class Credentials:
-    """What a block of header fields says of the caller, and what that meant when it was last asked.
+    """The caller in a block of header fields, as of its last look-up.
 
     Args:
         authorization, tenant: the values of ``Authorization`` and ``X-Tenant``; None: not given.
 
     Attributes:
-        caller: None: aiohttp's path has to say why there is none.
+        caller: None: aiohttp's path must say why there is none.
         generation: of the directory that ``caller`` was found in.
         use: of the caller's tenant.
         private: the answer is for this caller alone.
@@ -243,7 +243,7 @@ class Credentials:
 def identify(request: web.Request, callers: Callers) -> Caller | None:
     """Find the caller, unless the route is for everybody, and count the request for its tenant.
 
-    Returns: the caller, if the request is one of its tenant.
+    Returns: the caller, if the request counts as one of its tenant.
 
     Raises:
         Unauthenticated, Forbidden, NoSuchTenant, InvalidRequest, RateLimited: it may not go on.
