@@ -30,8 +30,8 @@ Ticket_co = TypeVar("Ticket_co", covariant=True)
 class Seqlock(Protocol[Ticket]):
     """Surrounds every commit. All methods are called in the store's writing thread.
 
-    A ticket stands for one write. The store only passes it on; the caches learn from it what they
-    may keep.
+    A ticket stands for one write. The store only passes it on; it tells the caches what they may
+    keep.
     """
 
     def lock(self) -> AbstractContextManager[object]:
@@ -90,7 +90,7 @@ class StoreSize(msgspec.Struct, frozen=True):
 
 
 class Store(Protocol):
-    """A table of entries. ``now`` is Unix seconds; what has expired by then is absent."""
+    """A table of entries. ``now`` is Unix seconds; entries that have expired by then are absent."""
 
     @property
     def secret(self) -> bytes:

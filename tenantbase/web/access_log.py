@@ -17,7 +17,7 @@ from tenantbase.web.observer import Finished
 from tenantbase.web.transport.connections import peer
 
 log = logging.getLogger("tenantbase.access")
-log.setLevel(logging.INFO)  # whatever --log-level says: --access-log decides
+log.setLevel(logging.INFO)  # not --log-level but --access-log decides
 
 _SLOW_LINES: Final = 60  # per minute: if the disk hangs, every request is slow
 

@@ -53,13 +53,13 @@ ADMINISTRATIVE: Final = frozenset(
 """Routes that are not requests of a tenant, and do not count against its rate."""
 
 X_TENANT: Final = "X-Tenant"
-# Four in a second, of which one may be late: what the contract promises is one second.
+# Four times a second, so that one may be late: clients are promised one second.
 REFRESH_SECONDS: Final = 0.25
 _BEARER: Final = "bearer"
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who makes a request, and in which tenant.
+    """The caller of a request, in one tenant.
 
     Attributes:
         scope: what it can reach there.
@@ -116,7 +116,7 @@ class Callers:
         await asyncio.wait(tasks)
 
     async def refresh(self) -> None:
-        """Take over what has changed in the database. Raises StoreError: what is known stays."""
+        """Load changes from the database. Raises StoreError: then nothing changes here."""
         async with self._refreshing:  # an older state must not replace a newer one
             access = await self._database.access(self.directory.version)
             if access is not None:

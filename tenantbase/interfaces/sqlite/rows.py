@@ -45,14 +45,14 @@ _Changes = Mapping[str, Entry | None]  # by key; None: deleted
 
 
 class Rows:
-    """The rows that a run of transactions names, as they are and as the transactions leave them.
+    """The rows that some transactions name, as they are and as the transactions leave them.
 
     Args:
         usage: counts what the transactions change.
         damaged: rows, by ``created``, that cannot be removed: deleting their keys hides them.
 
     Attributes:
-        missing_tenants: those of the commands that do not exist, or not any more.
+        missing_tenants: tenants of the commands that do not exist, or no longer exist.
     """
 
     def __init__(
