@@ -84,8 +84,8 @@ class Touch(msgspec.Struct, frozen=True, gc=False):
 class Rename(msgspec.Struct, frozen=True, gc=False):
     """Move an entry, with its media type and expiry, to another key of the same tenant.
 
-    ``copy``: the entry also stays where it is. ``replace``: an entry at ``to`` is replaced and its id
-    kept; without it, there must not be one. The condition is on ``key``, whose entry must exist.
+    ``copy``: the entry also stays at ``key``. ``replace``: an entry at ``to`` is replaced, and its id
+    kept; otherwise ``to`` must be free. The condition is on ``key``, whose entry must exist.
     """
 
     key: str
@@ -104,7 +104,7 @@ class DeletePrefix(msgspec.Struct, frozen=True, gc=False):
 class Sweep(msgspec.Struct, frozen=True, gc=False):
     """Remove at most ``limit`` rows that have expired or whose prefix was deleted.
 
-    Tokens that expired a week ago are removed, too, and do not count.
+    Also removes tokens that expired more than a week ago, which do not count.
     """
 
     limit: int
@@ -170,7 +170,7 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
         created: whether the key, the tenant or the token is new.
         removed: the number of removed entries (of rows for a Sweep; of tenants or tokens for
             theirs).
-        expired: how many of them were entries that had expired, for a Sweep.
+        expired: for a Sweep, how many of them were expired entries.
     """
 
     entry: Entry | None = None

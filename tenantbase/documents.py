@@ -30,7 +30,7 @@ _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 
 PIECE_BYTES: Final = 3 << 15
 """Large answers are made and sent in pieces of about this size, with other requests in between. Larger
-pieces would also take more time in all: they leave the processor's caches between their copies."""
+pieces would also be slower, because they do not stay in the processor's caches between copies."""
 
 LARGE_BYTES: Final = 1 << 20
 """A larger value is encoded in pieces: base64 blocks the event loop for 2 ms per MiB."""
@@ -90,7 +90,7 @@ def entry_pieces(key: str, entry: Entry) -> Iterator[bytes]:
 def entry_size(key: str, entry: Entry) -> int:
     """The length of what ``entry_json`` returns, in bytes.
 
-    A text has to be escaped to know it. At 64 MiB, that takes a tenth of a second.
+    For a text, this means escaping it, which takes a tenth of a second at 64 MiB.
     """
     kind, size = _kind(entry), len(entry.value)
     if kind is _Kind.BASE64:

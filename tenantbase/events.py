@@ -24,7 +24,7 @@ class ChangeEvent(msgspec.Struct, frozen=True, gc=False):
         version: the version that the change was given.
         kind: what happened.
         key: the key that changed; for ``RESET`` the prefix of all that may have.
-        size, content_type, expires_at: of the entry as it was set: the bytes of its value, its media
+        size, content_type, expires_at: of the entry that was set: the bytes of its value, its media
             type, and Unix seconds or None. ``size`` is None for other kinds, and for changes made
             before the log had these.
     """

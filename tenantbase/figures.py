@@ -1,8 +1,8 @@
 """What a worker counts: integers in memory that the other workers can read.
 
-Each is a *cell* of 64 bits, and an event is one addition to it where it happens, so counting costs
-next to nothing and what is counted is seen at once, also after the worker was killed. A cell is
-written by one thread alone. How cells are shared, added up and shown is in ``metrics/``.
+Each is a *cell* of 64 bits. An event is counted where it happens, by one addition to a cell, which
+costs next to nothing and is visible at once, even after the worker is killed. Only one thread writes
+a cell. ``metrics/`` shares the cells, adds them up and shows them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ SECOND: Final = 1_000_000_000
 
 
 class CacheFailure(StrEnum):
-    """Why an operation of memcached failed."""
+    """Why a memcached operation failed."""
 
     TIMEOUT = "timeout"
     CONNECTION = "connection"
     PROTOCOL = "protocol"
     TOO_LARGE = "too_large"
-    DOWN = "down"  # it was known to be down before the operation began
+    DOWN = "down"  # known to be down, so the operation was not tried
 
 
 class CacheState(IntEnum):
@@ -37,12 +37,12 @@ class CacheState(IntEnum):
 
 
 class Histogram(NamedTuple):
-    """Where the cells of a histogram are: one for each bucket, one for the values above them all,
-    and one for the sum of all values.
+    """The cells of a histogram: one for each bucket, one for larger values, and one for the sum of
+    all values.
 
     Attributes:
         first: the first cell.
-        bounds: the greatest value of each bucket, ascending.
+        bounds: the largest value of each bucket, ascending.
     """
 
     first: int
@@ -69,25 +69,25 @@ def _nanoseconds(seconds: Iterable[float]) -> tuple[int, ...]:
 
 
 def _finer(bounds: tuple[int, ...], parts: int) -> Iterator[int]:
-    """The same bounds with others between them, in equal ratios."""
+    """The same bounds, with each interval divided into ``parts`` of equal ratios."""
     for low, high in pairwise(bounds):
         yield from (round(low * (high / low) ** (part / parts)) for part in range(parts))
     yield bounds[-1]
 
 
-# One millisecond and its neighbours matter most: a cached value takes less, and a commit more.
+# Finest around a millisecond: a cached read takes less, and a commit more.
 REQUEST_BOUNDS: Final = _nanoseconds(
     (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05)
     + (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 )
-# Percentiles are read from these. Neighbours differ by 15 % at most.
+# For percentiles. Adjacent bounds differ by 15 % at most.
 FINE_BOUNDS: Final = tuple(_finer(REQUEST_BOUNDS, 8))
 _DISK_BOUNDS: Final = _nanoseconds(
     (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 )
 _WRITES_BOUNDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
-# Counters. They outlive their worker: its successor goes on counting where it ended.
+# Counters. They outlive their worker: its replacement continues from them.
 HITS: Final = 0
 MISSES: Final = 1
 BYPASSES: Final = 2
@@ -99,22 +99,22 @@ CACHE_FAILURES: Final = {reason: 7 + at for at, reason in enumerate(CacheFailure
 COMMIT_DURATION: Final = Histogram(7 + len(CACHE_FAILURES), _DISK_BOUNDS)
 COMMIT_WRITES: Final = Histogram(COMMIT_DURATION.end, _WRITES_BOUNDS)
 CHECKPOINT_DURATION: Final = Histogram(COMMIT_WRITES.end, _DISK_BOUNDS)
-ALL_REQUESTS: Final = Histogram(CHECKPOINT_DURATION.end, FINE_BOUNDS)  # without its sum
-ERRORS: Final = ALL_REQUESTS.end  # requests that failed by the server's fault
+ALL_REQUESTS: Final = Histogram(CHECKPOINT_DURATION.end, FINE_BOUNDS)  # its sum is not counted
+ERRORS: Final = ALL_REQUESTS.end  # requests answered with a status from 500
 
-# Gauges. They end with their worker.
+# Gauges. They are cleared when their worker ends.
 FIRST_GAUGE: Final = ERRORS + 1
 CONNECTIONS: Final = FIRST_GAUGE
 WATCHERS: Final = FIRST_GAUGE + 1
 CACHE_STATE: Final = FIRST_GAUGE + 2  # see CacheState
 LAG: Final = FIRST_GAUGE + 3  # the longest recent delay of the event loop
-EARLIER_LAG: Final = FIRST_GAUGE + 4
-BEAT_DUE: Final = FIRST_GAUGE + 5  # when the event loop should report again, by the monotonic clock
+EARLIER_LAG: Final = FIRST_GAUGE + 4  # the same, of the period before
+BEAT_DUE: Final = FIRST_GAUGE + 5  # when the next beat is due, by the monotonic clock
 PID: Final = FIRST_GAUGE + 6
 LAST_GAUGE: Final = PID
 
 FIRST_REQUEST_CELL: Final = LAST_GAUGE + 1
-"""From here on, HTTP requests are counted, by route, method and status."""
+"""The cells from here on count HTTP requests, by route, method and status."""
 
 
 def private_cells(count: int = FIRST_REQUEST_CELL) -> memoryview:

@@ -1,9 +1,9 @@
-"""Fair shares between those who wait: each *lane* gets the same share of what is taken.
+"""Fair queues: each *lane* gets the same share of what is taken.
 
-A lane is a name. What it stands for, such as a tenant, only its user knows; to this module it is
-opaque. Within a lane, items keep their order. Between lanes, the next item is that of the lane
-that has been given least (start-time fair queueing, Goyal et al. 1996). A lane that begins to wait
-starts level with the others: it gets no credit for the time before.
+A lane is a name that is opaque to this module; its user knows what it stands for, such as a tenant.
+Within a lane, items keep their order. Between lanes, the next item comes from the lane that has been
+given least (start-time fair queueing, Goyal et al. 1996). A lane that begins to wait starts level
+with the others: it gets no credit for the time before.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def one_lane(_: str) -> str:
 
 
 class _Lane(Generic[Item]):
-    """What waits in one lane.
+    """The items of one lane.
 
     Attributes:
-        weight: of all of it.
+        weight: of all its items together.
     """
 
     __slots__ = ("items", "weight")
@@ -39,7 +39,7 @@ class _Lane(Generic[Item]):
 
 
 class Lanes(Generic[Item]):
-    """Items that wait, by lane. Not thread-safe.
+    """Waiting items, by lane. Not thread-safe.
 
     Attributes:
         size: how many wait.
@@ -59,7 +59,7 @@ class Lanes(Generic[Item]):
         return self.size
 
     def counts(self) -> dict[str, int]:
-        """The lanes in which something waits, and how many items."""
+        """How many items wait in each lane that is not empty."""
         return {name: len(lane.items) for name, lane in self._lanes.items()}
 
     def held(self, name: str) -> tuple[int, int]:
@@ -91,7 +91,7 @@ class Lanes(Generic[Item]):
         """Remove and return the item whose turn it is.
 
         Args:
-            cost: how much its lane is given with it.
+            cost: how much its lane is charged for it.
         """
         given, _, name = self._turns[0]
         lane = self._lanes[name]

@@ -9,7 +9,7 @@ import msgspec
 from tenantbase.entry import MAX_KEY_BYTES, Entry
 from tenantbase.scope import ScopedKey
 
-# Greater than every legal key: the highest character, one time more than fits in a key.
+# Greater than every legal key: the highest character, once more than fits in a key.
 _ABOVE_ALL: Final = "\U0010ffff" * (MAX_KEY_BYTES // 4 + 1)
 
 
@@ -29,7 +29,7 @@ class EntryMeta(msgspec.Struct, frozen=True, gc=False):
 
 
 class Folded(msgspec.Struct, frozen=True, gc=False):
-    """All keys that begin with ``key``, as one item: its last part is the delimiter."""
+    """All keys that begin with ``key``, as one item. ``key`` ends with the delimiter."""
 
     key: ScopedKey
 
@@ -41,8 +41,8 @@ class Place(NamedTuple):
     """Where a page of a list ends.
 
     Attributes:
-        key: of its last item.
-        folded: the item stands for all keys that begin with ``key``.
+        key: of the page's last item.
+        folded: that item is ``Folded``: it stands for all keys that begin with ``key``.
     """
 
     key: str
@@ -62,8 +62,8 @@ class KeyRange(msgspec.Struct, frozen=True, gc=False):
         start: the first possible key; empty: no bound.
         end: the keys are less than this; empty: no bound.
         descending: in descending order of keys instead of ascending.
-        delimiter: keys in which it follows the prefix somewhere are folded into one item for each
-            text up to and including it; empty: no folding.
+        delimiter: keys that contain it after the prefix are folded into one item for each text up
+            to and including it; empty: no folding.
     """
 
     prefix: str = ""
@@ -82,12 +82,12 @@ class KeyRange(msgspec.Struct, frozen=True, gc=False):
         low, high = self.bounds()
         if self.descending:
             return msgspec.structs.replace(self, end=min(high, place.key))
-        # Keys never contain U+0000, so the second text is the next greater one.
+        # Keys never contain U+0000, so no key lies between ``key`` and ``key + "\0"``.
         following = prefix_range(place.key)[1] if place.folded else place.key + "\0"
         return msgspec.structs.replace(self, start=max(low, following))
 
     def folded(self, key: str) -> ScopedKey | None:
-        """What a key is folded into; None: it is listed itself."""
+        """What a key is folded into; None: the key itself is listed."""
         if not self.delimiter:
             return None
         at = key.find(self.delimiter, len(self.prefix))

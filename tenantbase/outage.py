@@ -1,4 +1,4 @@
-"""Trouble that lasts: a line in the log when it begins, and one when it is over.
+"""Lasting trouble: one log line when it begins, and one when it is over.
 
 ``troubles.py`` is for the database's troubles, which the health check shows as well.
 """
@@ -11,13 +11,13 @@ from time import monotonic
 
 
 class Outage:
-    """One kind of trouble. Belongs to one thread.
+    """One kind of trouble. Not thread-safe.
 
     Args:
-        log: where its lines go.
-        end: the line when it is over; how often it was met, and for how long, is added.
+        log: the logger for its lines.
+        end: the line when it is over, to which count and duration are added.
         level: of the line when it begins.
-        quiet_seconds: it is over if it was not met for so long, which needs a running event loop;
+        quiet_seconds: it is over once it was not met for this long. Needs a running event loop.
             None: only ``over`` ends it.
     """
 
@@ -38,7 +38,7 @@ class Outage:
         self._timer: asyncio.TimerHandle | None = None
 
     def met(self, text: str, *details: object) -> None:
-        """The trouble was met: a line if it has just begun."""
+        """The trouble was met. Logs a line if it has just begun."""
         self._last = monotonic()
         self._times += 1
         if self._times > 1:
@@ -54,7 +54,7 @@ class Outage:
             self._timer.cancel()
 
     def over(self) -> None:
-        """The trouble is over: a line if there was any."""
+        """The trouble is over. Logs a line if there was any."""
         if self._times:
             times, self._times = self._times, 0
             lasted = self._last - self._began

@@ -1,4 +1,4 @@
-"""The name of a request in log lines, error answers and traces: its id, and its caller's trace."""
+"""What names a request in log lines, error answers and traces: its id and its caller's trace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from tenantbase.stages import Span
 
 MAX_ID_CHARACTERS: Final = 128
-# Characters that mean nothing in a log, a shell or a page. Ids of common systems have no others.
+# Only characters without a special meaning in logs, shells and pages. Common systems use no others.
 _ID: Final = re.compile(rf"[0-9A-Za-z._~:/+=@-]{{1,{MAX_ID_CHARACTERS}}}")
 # W3C Trace Context, section 3.2.2. Later versions may append fields.
 _TRACEPARENT: Final = re.compile(
@@ -34,17 +34,17 @@ class Trace(NamedTuple):
 
 
 class RequestContext:
-    """What the header fields say of a request's name.
+    """The id and trace of a request, from its header fields.
 
     Args:
-        ids: the values of ``X-Request-ID``. The id is taken over if there is one, and it is safe.
-        traceparents: the values of ``traceparent``. More than one count as none, as W3C demands.
+        ids: the values of ``X-Request-ID``. A single, safe one becomes the request's id.
+        traceparents: the values of ``traceparent``. More than one count as none, as W3C requires.
         tracestate: the values of ``tracestate``, joined by commas.
 
     Attributes:
-        echoed: the answer has the id: the client sent one, even if it was not taken over.
+        echoed: the answer has the id, because the client sent one, even if it is not used.
         trace: None if there is no valid ``traceparent``.
-        waits: what it has waited for so far, if a task answers it (``waits.py``).
+        waits: what it has waited for so far, if it is answered by a task (``waits.py``).
     """
 
     __slots__ = ("echoed", "trace", "tracestate", "waits", "_id")
@@ -67,11 +67,11 @@ class RequestContext:
 
 
 CURRENT: Final[ContextVar[RequestContext | None]] = ContextVar("request", default=None)
-"""The request that the running task works for, where it works for one."""
+"""The request that the running task works for, if any."""
 
 
 def is_safe_id(text: str) -> bool:
-    """Whether this can be the id of a request."""
+    """Whether this may be used as the id of a request."""
     return _ID.fullmatch(text) is not None
 
 

@@ -84,7 +84,7 @@ class Scope:
         self.writes_all: Final = self.may_write and not allowed
 
     def key(self, key: str) -> ScopedKey:
-        """The scoped form of a key, whether or not it may be reached."""
+        """The scoped form of a key, without a check of what the scope allows."""
         return ScopedKey(self.start + key)
 
     def keys(self, keys: Iterable[str]) -> dict[str, ScopedKey]:
@@ -97,31 +97,31 @@ class Scope:
         return self.start + prefix
 
     def to_read(self, key: str) -> ScopedKey:
-        """The scoped form of a key that is to be read. Raises Forbidden."""
+        """The scoped form of a key to read. Raises Forbidden."""
         if not self.reads_all:
             self._check(self.may_read, key)
         return ScopedKey(self.start + key)
 
     def to_write(self, key: str) -> ScopedKey:
-        """The scoped form of a key that is to be changed. Raises Forbidden."""
+        """The scoped form of a key to change. Raises Forbidden."""
         if not self.writes_all:
             self._check(self.may_write, key)
         return ScopedKey(self.start + key)
 
     def keys_to_read(self, keys: Iterable[str]) -> dict[str, ScopedKey]:
-        """As ``keys``, for keys that are to be read. Raises Forbidden."""
+        """As ``keys``, for keys to read. Raises Forbidden."""
         if not self.reads_all:
             keys = [self._check(self.may_read, key) for key in keys]
         return self.keys(keys)
 
     def keys_to_write(self, keys: Iterable[str]) -> dict[str, ScopedKey]:
-        """As ``keys``, for keys that are to be changed. Raises Forbidden."""
+        """As ``keys``, for keys to change. Raises Forbidden."""
         if not self.writes_all:
             keys = [self._check(self.may_write, key) for key in keys]
         return self.keys(keys)
 
     def prefix_to_read(self, prefix: str) -> str:
-        """The scoped form of a prefix whose keys are to be read; empty: all that may be reached.
+        """The scoped form of a prefix whose keys to read; empty: all that the scope includes.
 
         Raises Forbidden.
         """
@@ -130,7 +130,7 @@ class Scope:
         return self.prefix(prefix)
 
     def prefix_to_write(self, prefix: str) -> str:
-        """The scoped form of a prefix whose keys are to be changed; empty: all that may be reached.
+        """The scoped form of a prefix whose keys to change; empty: all that the scope includes.
 
         Raises Forbidden.
         """

@@ -1,4 +1,4 @@
-"""What a request can wait for, and how long it did."""
+"""The stages in which a request waits."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import NamedTuple
 class Stage(StrEnum):
     """What a request can wait for."""
 
-    QUEUE = "queue"  # until its batch begins
+    QUEUE = "queue"  # for its batch to begin
     MEMCACHED = "memcached"
-    DATABASE = "database"  # to read
+    DATABASE = "database"  # a read
     CHECKPOINT = "checkpoint"  # before the commit may begin
     COMMIT = "commit"
 
@@ -26,7 +26,7 @@ class Span(NamedTuple):
 
 
 def totals(spans: Iterable[Span]) -> dict[str, int]:
-    """How long each stage took, in nanoseconds, in order of their beginnings."""
+    """How long each stage took, in nanoseconds, in the order of first occurrence."""
     took: dict[str, int] = {}
     for stage, began, ended in spans:
         took[stage.value] = took.get(stage.value, 0) + ended - began

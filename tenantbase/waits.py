@@ -1,9 +1,8 @@
-"""What requests wait for: taken once for each batch, so that it costs a single request nothing.
+"""What requests wait for, measured once for each batch, so that single requests pay nothing.
 
-A batch has a ``Timing``: when it left its queue, and when each of its stages began and ended. On the
-fast path, whoever answers a request finds the timing of its batch in ``DELIVERY``, because results
-are handed over while the batch is being delivered. Tasks are resumed later, so for them the timing is
-kept with the request (``request_context.py``).
+A batch has a ``Timing``: when it left its queue, and when each of its stages began and ended. The
+fast path answers requests while their batch is being delivered, and finds its timing in ``DELIVERY``.
+Tasks are resumed later, so their timing is kept with the request (``request_context.py``).
 
 All times are nanoseconds of ``time.monotonic_ns``.
 """
@@ -37,13 +36,13 @@ class Timing:
         self.stages: list[Span] = []
 
     def note(self, stage: Stage, began: int) -> int:
-        """A stage has ended, now. Returns: the time."""
+        """Note that a stage has just ended. Returns: the time."""
         now = monotonic_ns()
         self.stages.append(Span(stage, began, now))
         return now
 
     def since(self, submitted: int) -> list[Span]:
-        """What a request waited for that was in its queue since this moment."""
+        """What a request waited for that was submitted at this moment."""
         return [Span(Stage.QUEUE, submitted, max(submitted, self.began)), *self.stages]
 
 
@@ -62,7 +61,7 @@ BATCH: Final[ContextVar[Timing | None]] = ContextVar("batch", default=None)
 
 
 def note(stage: Stage, began: int) -> int:
-    """A stage of the running batch, or of the running request, has ended, now. Returns: the time."""
+    """Note that a stage of the running batch or request has just ended. Returns: the time."""
     timing = BATCH.get()
     if timing is not None:
         return timing.note(stage, began)
@@ -74,7 +73,11 @@ def note(stage: Stage, began: int) -> int:
 
 
 def note_write(began: int, waited: int) -> None:
-    """The running batch was committed, after it had waited for a checkpoint for so long."""
+    """Note that the running batch was committed.
+
+    Args:
+        waited: how long it had to wait for a checkpoint first, in nanoseconds.
+    """
     timing = BATCH.get()
     if timing is not None:
         if waited:
@@ -86,7 +89,7 @@ class BatchResult(asyncio.Future[Result]):
     """The result of one item of a batch, for a task to wait for.
 
     Attributes:
-        timing: of its batch, once it is there.
+        timing: of its batch, once the result is set.
     """
 
     __slots__ = ("timing", "_context", "_submitted")
@@ -98,7 +101,7 @@ class BatchResult(asyncio.Future[Result]):
         self._submitted = monotonic_ns()
 
     def settle(self, result: Result | Exception) -> None:
-        """Set the result while it is delivered, unless its caller gave up."""
+        """Set the result while its batch is delivered, unless the caller gave up."""
         if self.done():
             return
         self.timing = DELIVERY.timing
@@ -119,14 +122,14 @@ class BatchResult(asyncio.Future[Result]):
 
 
 def gave_up(result: asyncio.Future[Result], stage: Stage) -> None:
-    """A result will not be waited for any longer; its request was in this stage all the time."""
+    """The caller stops waiting for a result. All of its wait counts as this stage."""
     if isinstance(result, BatchResult):
         result.give_up(stage)
 
 
 @contextmanager
 def delivering(result: asyncio.Future[Result]) -> Iterator[None]:
-    """Inside the block, a result is handed over as if its batch were still being delivered."""
+    """Hand a result over inside the block as if its batch were still being delivered."""
     DELIVERY.timing = result.timing if isinstance(result, BatchResult) else None
     try:
         yield

@@ -52,10 +52,10 @@ class Principal(msgspec.Struct, frozen=True):
         return ends is not None and ends <= now
 
     def reach(self, named: str | None) -> Scope:
-        """What it can reach in the tenant that the request names; None: the request names none.
+        """What it can reach in the tenant that a request names; None: the request names none.
 
         Raises:
-            Forbidden: that is not its own tenant, whether or not there is one of this name.
+            Forbidden: the tenant is not its own. Does not reveal whether that tenant exists.
             InvalidRequest: this cannot be the name of a tenant.
         """
         if self.administers:

@@ -17,11 +17,11 @@ from tenantbase.figures import RATE_LIMITED, private_cells
 
 _SLOTS: Final = 16_384  # tenants with a limit that are busy at the same time
 _PROBED: Final = 16  # slots that a tenant may have
-_SLOT: Final = struct.Struct("=16sdd")  # digest of its name; requests left; as of which moment
+_SLOT: Final = struct.Struct("=16sdd")  # digest of its name; requests left; when that was true
 _SLOT_BYTES: Final = (
     64  # a cache line: workers that count different tenants do not disturb each other
 )
-_SHARE: Final = 100  # a worker takes at most this part of a second's requests at a time
+_SHARE: Final = 100  # a worker takes at most 1/100 of a second's requests at a time
 _LEASE_SECONDS: Final = 0.02  # after which it gives back what it has not used
 
 
@@ -32,7 +32,7 @@ class Rates:
         clock: seconds on a clock that all workers share.
 
     Attributes:
-        figures: where this worker counts what it refuses.
+        figures: the worker's cells, for the number of refusals.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

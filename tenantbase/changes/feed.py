@@ -29,7 +29,7 @@ _POLL_SECONDS: Final = 0.025
 # Read the change log at least this often: a writer that is killed between its commit and counting
 # it leaves a change that the counter does not show.
 _READ_ANYWAY_SECONDS: Final = 1.0
-# Watchers that send in the same turn of the event loop. A thousand would take it 40 ms.
+# How many watchers send in one turn of the event loop. A thousand would block it for 40 ms.
 _WOKEN_AT_ONCE: Final = 8
 
 
@@ -40,7 +40,7 @@ class Feed:
         change_log: where the events come from.
         heartbeat: seconds between heartbeats for a watcher without events. A watcher that has not
             taken one heartbeat when the next is due is dropped.
-        figures: where this worker counts its watchers.
+        figures: the worker's cells, for the number of watchers; None: private ones.
     """
 
     def __init__(

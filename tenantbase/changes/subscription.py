@@ -91,7 +91,7 @@ class Subscription:
     def deliver(self, event: ChangeEvent) -> None:
         """Queue an event for this watcher, unless it is reading the change log itself.
 
-        It is returned after ``wake``.
+        The watcher gets it once ``wake`` is called.
         """
         if self._behind or event.version <= self.position:
             return

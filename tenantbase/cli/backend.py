@@ -45,7 +45,7 @@ class Backend(Protocol):
         """Remove a key; removing an absent key is not an error."""
 
     async def touch(self, key: str, *, ttl: float | None, if_version: int | None) -> bytes:
-        """Change when an entry expires; None: never. Returns: what ``POST /touch-value`` answers."""
+        """Change when an entry expires; None: never. Returns: the answer of ``POST /touch-value``."""
 
     def lines(self, wanted: KeyRange, limit: int | None) -> AsyncGenerator[bytes, None]:
         """The entries of a range as lines of JSON, several in each piece."""
@@ -54,7 +54,7 @@ class Backend(Protocol):
         """Returns: how many entries there are, and the bytes of their keys and values."""
 
     async def stats(self) -> dict[str, object]:
-        """Figures as ``GET /v1/stats`` has them; of a database file, those that it knows."""
+        """The figures of ``GET /v1/stats``; for a database file, only those known without a server."""
 
     async def tenants(self) -> Sequence[Tenant]:
         """All tenants, in the order of their names."""

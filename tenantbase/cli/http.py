@@ -21,7 +21,7 @@ from tenantbase.secret import Secret, bearer_token
 
 _ATTEMPTS: Final = 3  # only a few: a user is waiting at the prompt
 _PATIENCE_SECONDS: Final = 20.0  # for a rate limit: a list takes many requests
-_TOKEN_FILE_BYTES: Final = 16 << 10  # the most that is read of one
+_TOKEN_FILE_BYTES: Final = 16 << 10  # the most to read of a file
 
 
 class HttpBackend:

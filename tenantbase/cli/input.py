@@ -46,7 +46,7 @@ def given_or_prompted(name: str, given: str | None) -> str:
     """
     if given is not None:
         return given
-    if sys.stdin is None:  # closed by whoever started this process
+    if sys.stdin is None:  # closed by the parent process
         raise TenantbaseError(f"{name.upper()} is missing, and standard input is closed")
     try:
         answer: str = click.prompt(name, err=True)

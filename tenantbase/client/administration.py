@@ -25,8 +25,8 @@ from tenantbase.client.wire import (
 
 
 class Administration:
-    """See ``Client``. All but ``whoami`` and ``stats`` need an ``admin`` token, once the first token
-    was made.
+    """See ``Client``. All but ``whoami`` and ``stats`` need an ``admin`` token, once there is any
+    token.
     """
 
     @property
@@ -38,7 +38,7 @@ class Administration:
         return parse((await self._exchange.read("GET", "/v1/whoami")).body, Caller)
 
     async def stats(self) -> Stats:
-        """The figures of the server; this takes a ``metrics`` or ``admin`` token."""
+        """The figures of the server. Needs a ``metrics`` or ``admin`` token, once there is any token."""
         return parse((await self._exchange.read("GET", "/v1/stats")).body, Stats)
 
     async def tenants(self) -> Sequence[Tenant]:

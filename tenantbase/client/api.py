@@ -72,8 +72,8 @@ class Client(Bulk, Lists, Administration):
         headers: sent with every request.
         timeout: seconds for one call, including its retries; for a list, for each page.
         connect_timeout: seconds for opening a connection.
-        attempts: the most times that a request is sent, not counting those after which it waits for
-            a limit.
+        attempts: how often a request is sent at most, not counting refusals by a limit that are
+            waited for.
         wait_when_limited: seconds that a call may wait, in all and within ``timeout``, when the
             tenant has made too many requests, or the server has too many in flight or too many
             connections; 0: RateLimited at once, and Unavailable after ``attempts``.
@@ -263,7 +263,7 @@ class Client(Bulk, Lists, Administration):
         expires_at: float | None = None,
         if_version: int | None = None,
     ) -> Written:
-        """Change when an entry expires, and nothing else. Without ``ttl`` and ``expires_at``: never.
+        """Change only when an entry expires: without ``ttl`` and ``expires_at``, never.
 
         Raises:
             NoSuchKey: there is no entry.
@@ -287,8 +287,8 @@ class Client(Bulk, Lists, Administration):
         """Move an entry to another key, atomically, with its type and expiry.
 
         Args:
-            copy: it also stays where it is.
-            replace: an entry at ``to`` is replaced; otherwise ConditionFailed.
+            copy: the entry also stays at ``key``.
+            replace: replace an entry at ``to``; without this, ConditionFailed if there is one.
             if_version: only if the entry at ``key`` has this version; otherwise ConditionFailed.
 
         Returns: what is stored at ``to``.

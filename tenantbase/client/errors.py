@@ -33,8 +33,8 @@ class ClientError(TenantbaseError):
     """The root. Its text is one sentence, fit to be shown to a user.
 
     Attributes:
-        request_id: the id under which the server's log has the request; None: no answer came, or it
-            had none. Tracebacks show it.
+        request_id: the id of the request in the server's log, which tracebacks show too; None: no
+            answer came, or it had no id.
     """
 
     request_id: str | None = None

@@ -6,12 +6,12 @@ import msgspec
 
 
 class RequestStats(msgspec.Struct, frozen=True):
-    """Requests, watches aside.
+    """Requests; watches do not count.
 
     Attributes:
         total: since the server started.
-        per_second, errors_per_second: in the last ten seconds; errors have a status from 500.
-        p50_ms, p99_ms: how long they took in the last ten seconds; None: there were none.
+        per_second, errors_per_second: in the last ten seconds; errors are those with a status from 500.
+        p50_ms, p99_ms: percentiles of durations in the last ten seconds; None: no requests.
     """
 
     total: int
@@ -26,8 +26,8 @@ class CacheStats(msgspec.Struct, frozen=True):
 
     Attributes:
         available: memcached answers every worker.
-        bypasses: read from the database without asking memcached.
-        hit_ratio: None: no key was read.
+        bypasses: read from the database, without memcached.
+        hit_ratio: hits among all keys read; None: no key was read.
     """
 
     available: bool
@@ -38,7 +38,7 @@ class CacheStats(msgspec.Struct, frozen=True):
 
 
 class StoreStats(msgspec.Struct, frozen=True):
-    """The database. None: it cannot say now.
+    """The database. Figures are None while it does not answer.
 
     Attributes:
         bytes: of keys and values.

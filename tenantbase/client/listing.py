@@ -45,7 +45,7 @@ async def pages(
     """The pages of a list with at most ``limit`` entries.
 
     Args:
-        wanted: the query, but for its page.
+        wanted: the query, without the parameters of a page.
     """
     query: dict[str, str | int] = dict(wanted)
     size = _FIRST_PAGE_ENTRIES

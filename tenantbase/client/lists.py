@@ -1,4 +1,4 @@
-"""Lists and counts: the part of ``Client`` that reads ranges of keys."""
+"""The part of ``Client`` that lists and counts entries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Lists:
     """See ``Client``.
 
     A list is not a snapshot: a key written in the meantime may or may not be listed. A key that
-    exists throughout is listed exactly once. They all take:
+    exists throughout is listed exactly once. The methods take:
 
     Args:
         prefix: literal text that the keys begin with.
@@ -87,7 +87,7 @@ class Lists:
         end: str = "",
         reverse: bool = False,
     ) -> AsyncGenerator[EntryMeta | Folder, None]:
-        """Like ``list_meta``, as folders: keys with the delimiter after the prefix become one item.
+        """Like ``list_meta``, but keys that contain the delimiter after the prefix become folders.
 
         A folder costs the same however many keys are in it.
         """

@@ -15,15 +15,15 @@ _ID: Final[ContextVar[str | None]] = ContextVar("request_id", default=None)
 
 @contextmanager
 def request_id(id: str) -> Iterator[None]:
-    """Inside the block, every request of the running task, and of tasks it starts, has this id.
+    """Give every request inside the block this id, also those of tasks started there.
 
-    The server takes it over, and its log and its error answers name it.
+    The server uses it in its log and in error answers.
 
     Args:
         id: 1 to 128 of the characters that servers accept: letters, digits and ``-._~:/+=@``.
 
     Raises:
-        ValueError: this cannot be an id.
+        ValueError: the id is not valid.
     """
     if not is_safe_id(id):
         raise ValueError("a request id is 1 to 128 letters, digits and -._~:/+=@")

@@ -199,8 +199,8 @@ class NewToken(Token, frozen=True, kw_only=True):
     """A token that was just made.
 
     Attributes:
-        token: the secret, to be given to its user. The server does not know it any more. It is not
-            in the ``repr``.
+        token: the secret, to be given to its user. The server does not keep it. It is not in the
+            ``repr``.
     """
 
     token: str

@@ -51,7 +51,7 @@ def failure_of(answer: Answer, writes: bool) -> ClientError:
     """The error for an answer with a status of 300 or more."""
     failure = _failure_of(answer, writes)
     id = answer.headers.get(X_REQUEST_ID, "")
-    if is_safe_id(id):  # it may come from anything in between
+    if is_safe_id(id):  # a proxy may have set it
         failure.request_id = id
         failure.add_note(f"request id: {id}")
     return failure
@@ -100,8 +100,8 @@ class Retries:
 
     Args:
         attempts: how often the request may fail in all. Refusals that are waited for do not count.
-        wait_when_limited: how many seconds it may wait, in all, for limits of its tenant or of the
-            server that will pass.
+        wait_when_limited: how many seconds it may wait in all, while a limit of its tenant or of
+            the server refuses it.
     """
 
     def __init__(self, attempts: int, wait_when_limited: float) -> None:

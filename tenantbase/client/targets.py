@@ -18,7 +18,7 @@ def quoted(text: str) -> str:
 
 
 def expiry_query(ttl: float | None, expires_at: float | None, keep_ttl: bool) -> str:
-    """A query with what is given; empty if nothing is."""
+    """A query with the arguments that are given; empty if there are none."""
     # A query takes decimal numbers; Python writes small and large ones with an exponent.
     given = [
         f"{name}={quote(format(Decimal(str(number)), 'f'))}"

@@ -77,7 +77,7 @@ class MetaPage(msgspec.Struct):
 
 
 class FoldedPage(MetaPage):
-    """The same, with what keys were folded into."""
+    """A ``MetaPage`` with the folders into which keys were folded."""
 
     prefixes: list[str] = []
 

@@ -6,10 +6,10 @@ read or, if a write stored it, under the tag of that write. A reader uses it onl
 bucket's current tag.
 
 On one machine the authority is the tag file: tags lie in shared memory, reading them is immediate,
-    and a copy fits if the tags are equal. In a database shared by several machines the tags would
-    have to be queried, so the answer would be awaited, together with memcached's, and a copy would
-    fit if its position is not below that of the bucket's last change. That is why an answer has two
-    forms, and why ``ItemSealer`` takes ``accepts``.
+and a copy fits if the tags are equal. In a database shared by several machines the tags would have to
+be queried, so the answer would be awaited, together with memcached's, and a copy would fit if its
+position is not below that of the bucket's last change. That is why an answer has two forms, and why
+``ItemSealer`` takes ``accepts``.
 """
 
 from __future__ import annotations

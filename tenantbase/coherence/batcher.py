@@ -53,7 +53,7 @@ class Line(Generic[Item, Result]):
         self._limit = limit
         self._weight = weight
         self._lane = lane
-        # Usually everything fits into the next batch, so lanes are looked at only if it does not.
+        # Usually everything fits into the next batch. Lanes are used only if it does not.
         self._arrived: list[tuple[Item, Receiver[Result]]] = []
         self._left = Lanes[tuple[Item, Receiver[Result]]]()
         self.append: Callable[[tuple[Item, Receiver[Result]]], None] = self._arrived.append
@@ -169,8 +169,8 @@ class Batcher(Generic[Item, Result]):
     def submit_then(self, item: Item, receive: Receiver[Result]) -> None:
         """Add an item to the next batch; ``receive`` is called with its result or exception.
 
-        For hot paths: a future and its callback cost as much as everything else here. If
-            ``receive`` raises, the event loop's exception handler is called.
+        For hot paths, because a future and its callback cost as much as everything else here. If
+        ``receive`` raises, the event loop's exception handler is called.
         """
         self._waiting.append((item, receive))
         if not self._scheduled and len(self._tasks) < self._parallel:
@@ -197,7 +197,7 @@ class Batcher(Generic[Item, Result]):
     def _send(self) -> None:
         self._scheduled = False
         while self._waiting and len(self._tasks) < self._parallel:
-            # A context of its own: the batch is not that of the caller who happened to be the first.
+            # A context of its own, because the batch does not belong to its first caller alone.
             work = self._settle(self._waiting.take())
             task = self._running_loop().create_task(work, context=Context())
             self._tasks.add(task)

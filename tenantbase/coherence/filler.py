@@ -49,7 +49,7 @@ class Filler:
     def offer(
         self, fills: list[Fill], name: bytes, tag: Tag, entry: Entry | None, now: float
     ) -> None:
-        """Add an entry to what will be stored, if memcached is there and can hold it."""
+        """Add an entry to ``fills``, if memcached is available and can hold it."""
         if self._memcache is None or not self._memcache.available:
             return
         lifetime = 0

@@ -18,7 +18,7 @@ _PREFIX_ROWS: Final = 1_000
 
 
 def least_weight(rows: int) -> tuple[bool, int]:
-    """Whether a write of so many rows is certainly large, and the least that it holds in memory."""
+    """Whether a write of this many rows is certainly large, and the least memory it takes, in bytes."""
     return rows > LARGE_ROWS, _COMMAND_BYTES * rows
 
 

@@ -55,7 +55,7 @@ class Cache:
         max_queue, max_queue_bytes: writes waiting at most, and what they may hold in memory, of
             large ones and of small ones each, in a single lane; more are refused.
         lane_of: gives the lane of a key or prefix. Where requests wait, lanes get equal shares.
-        figures: where this worker counts (``figures.py``); None: nobody else reads it.
+        figures: the worker's cells (``figures.py``); None: private ones.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Cache:
         return await self._bulk_reads.submit(keys)
 
     async def refresh(self, keys: Sequence[str]) -> list[Lookup]:
-        """Read many keys from the database, and store what is found in memcached.
+        """Read many keys from the database, and store the entries in memcached.
 
         Returns and raises: as ``get_many``. The results are bypasses.
         """
@@ -162,11 +162,10 @@ class Cache:
         return self._writing.write(*commands)
 
     def check_room(self, prefix: str, rows: int) -> None:
-        """Check whether a write of so many rows under a prefix would now be refused by ``write``, so
-        that it need not be worked out.
+        """Check that ``write`` would accept this many rows under a prefix now, before preparing them.
 
         Raises:
-            Overloaded: it would be.
+            Overloaded: it would refuse them.
         """
         self._writing.check_room(prefix, rows)
 
@@ -222,7 +221,7 @@ class Cache:
         return result.removed >= _SWEEP_ROWS
 
     async def size(self) -> StoreSize:
-        """How large the database is. Raises StoreError."""
+        """The size of the database. Raises StoreError."""
         return await self._store.size()
 
     async def check(self) -> None:

@@ -33,7 +33,7 @@ from tenantbase.waits import note
 
 _BATCH_KEYS: Final = 256
 _SELECTS: Final = 8  # queries in flight at most
-_LARGE_ITEM_BYTES: Final = 8 << 10  # smaller ones are opened sooner than handed to a thread
+_LARGE_ITEM_BYTES: Final = 8 << 10  # opening smaller ones is faster than passing them to a thread
 _SHARED: Final = ""  # the lane of batches with keys of several lanes, which were chosen fairly
 _NO_KEYS: Final[Set[str]] = frozenset()
 _NONE_OPENED: Final[Mapping[bytes, Entry | None | Verdict]] = {}
@@ -101,7 +101,7 @@ class ReadThrough:
         slots = [self._sealer.slot(key) for key in keys]
         answer = self._authority.tags([slot.bucket for slot in slots])
         tags = answer if isinstance(answer, list) else await answer
-        # Never the result of a load that is in flight: that may have begun before this request.
+        # Don't share a load in flight, which may have begun before this request.
         selected = self._selects.submit((self._lane_of_first(keys), list(keys)))
         self._deadlines.watch(selected, None)
         read = await selected

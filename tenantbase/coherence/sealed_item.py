@@ -80,8 +80,7 @@ class Slot:
 class _Slots(OrderedDict[str, Slot]):
     """The slots of recently requested keys, each made on first use; the oldest are dropped.
 
-    An ordered dict: to find its first key, a plain dict has to skip the holes left by all removed
-        keys.
+    An ordered dict, because a plain one must skip the holes of all removed keys to find its first.
     """
 
     def __init__(self, locate: Callable[[str], Slot]) -> None:

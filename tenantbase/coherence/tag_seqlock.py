@@ -101,8 +101,8 @@ def _wait(fd: int, taken: Future[None]) -> None:
 class TagTicket:
     """The tags that the buckets of one transaction get when it has ended.
 
-    They are kept by this writer, not read from the file later: by then they might be a later
-        writer's, and an older value sealed under them would pass for the newest.
+    This writer keeps them. It must not read them from the file later, when they may be those of a
+    later writer: an older value sealed under them would pass for the newest.
     """
 
     __slots__ = ("epoch", "after", "in_doubt")

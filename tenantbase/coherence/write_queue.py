@@ -2,12 +2,12 @@
 
 A group is one database transaction, so each of its writes takes as long as the whole group. Small
 writes are grouped, up to a bound. A large one is a group of its own, and small ones go first: each
-small write waits for one large group at most, the one being committed when it arrives or the one
-that follows. Large writes are not starved either: between two of them, only those small ones are
-written that had arrived when the first was done.
+small write waits for at most one large group, either the one being committed when it arrives or the
+next one. Large writes do not starve either: between two of them, only those small ones are written
+that had arrived by the end of the first.
 
 Writes come in lanes (``lanes.py``), which get equal shares of each group and of the room to wait. A
-lane's large writes follow the small ones of their own lane; of the others' they let one group pass.
+lane's large writes wait for the small ones of their own lane, but only for one group of the others'.
 
 This reorders writes, which is sound: a client that waits for one answer before it sends the next
 write gets that order, and no other order is promised.
@@ -30,7 +30,7 @@ LARGE_BYTES: Final = 2 << 20
 QUEUE_BYTES: Final = 32 << 20
 """Memory for the large waiting writes of a lane, and as much again for its small ones."""
 
-# What a write costs its lane: the share of a group that it takes up, as if in bytes.
+# What a write costs its lane: its share of a group, expressed in bytes.
 _WRITE_COST: Final = GROUP_BYTES // GROUP_WRITES
 _ROW_COST: Final = GROUP_BYTES // GROUP_ROWS
 

@@ -3,7 +3,7 @@
 Writes that wait are committed in groups. The store begins a write on the seqlock before COMMIT,
 which invalidates copies of the keys that are about to change, and ends it afterwards; the ticket
 has the buckets' tags from then on. Storing the new values in memcached is a second step: the next
-group does not wait for it. memcached can fail in any way: that costs misses.
+group does not wait for it. memcached can fail in any way, which only costs misses.
 """
 
 from __future__ import annotations

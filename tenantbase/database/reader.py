@@ -1,4 +1,4 @@
-"""The reading half of the service, and all of it for a database opened read-only."""
+"""The reading half of the service, which is all that a read-only database has."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tenantbase.scope import Scope, ScopedKey
 
 EVERYTHING: Final = KeyRange()
 COUNT_SECONDS: Final = 0.8
-_COUNTED_AT_ONCE: Final = 5_000  # entries; takes some milliseconds
+_COUNTED_AT_ONCE: Final = 5_000  # entries in one query, which takes some milliseconds
 
 
 class Entries(Protocol):
@@ -43,7 +43,7 @@ class Count(NamedTuple):
     Attributes:
         entries: how many.
         bytes: of their keys and values.
-        after: the place of the last one, if time was up before all were counted.
+        after: the place of the last one, if the time was up before all were counted.
     """
 
     entries: int
@@ -52,7 +52,7 @@ class Count(NamedTuple):
 
 
 class Reader:
-    """Reads of one key and lists. Keys are plain; only the key in an ``Entry`` is scoped."""
+    """Reads and lists. Keys are plain, except that the key in an ``Entry`` is scoped."""
 
     def __init__(self, entries: Entries) -> None:
         self._entries = entries
@@ -80,13 +80,13 @@ class Reader:
     ) -> AsyncIterator[tuple[list[Item], bool]]:
         """The items of a range of plain keys. Without a prefix: all that the scope includes.
 
-        They come in the byte order of keys, or in the opposite one, in pieces of bounded size. A key
+        They come in byte order of keys, ascending or descending, in pieces of bounded size. A key
         that exists throughout is listed exactly once.
 
         Args:
             after: where the list continues.
-            limit: items at most, 1 to 10,000; None: all of them.
-            values: whether to read values: the items are ``Entry`` or ``EntryMeta``.
+            limit: the most items, 1 to 10,000; None: all of them.
+            values: whether to read values, so that items are ``Entry`` instead of ``EntryMeta``.
 
         Yields:
             A piece, and whether there may be items after it.
@@ -103,8 +103,8 @@ class Reader:
     async def count(self, scope: Scope, prefix: str = "", after: Place | None = None) -> Count:
         """Count the entries whose key begins with ``prefix``, for at most about a second.
 
-        Without a prefix: all that the scope includes. The counts are not of one moment if others
-        write meanwhile.
+        Without a prefix: all that the scope includes. Writes in the meantime may or may not be
+        counted.
 
         Args:
             after: where the count continues.
@@ -127,7 +127,7 @@ class Reader:
             wanted = wanted.after(Place(last))
 
     async def access(self, known: int | None) -> Access | None:
-        """Tenants and tokens; None if their version is still ``known``, which costs little.
+        """Tenants and tokens; None if their version is still ``known``, which is cheap to find out.
 
         Raises:
             StoreError: the database cannot serve.
@@ -137,7 +137,7 @@ class Reader:
     async def current_access(self) -> Access:
         """Tenants and tokens as they are now. Raises StoreError."""
         access = await self._entries.access(None)
-        assert access is not None  # it is left out only if its version is known
+        assert access is not None  # None only if a version is known
         return access
 
     async def tenants(self) -> Sequence[Tenant]:
@@ -152,7 +152,7 @@ class Reader:
 
     def _scoped(self, scope: Scope, key: str) -> str:
         if scope.reads_all:
-            return scope.start + check_key(key)  # inlined scope.to_read, because reads are frequent
+            return scope.start + check_key(key)  # scope.to_read inlined, because reads are frequent
         return scope.to_read(check_key(key))
 
     def _scoped_range(self, scope: Scope, wanted: KeyRange, after: Place | None) -> KeyRange:

@@ -1,11 +1,10 @@
 """``Database``: the one service that every port calls, and nothing below it.
 
-Each operation takes a ``Scope`` and plain keys. It is validated here, its keys are scoped, which
+Each operation takes a ``Scope`` and plain keys. Here it is validated, its keys are scoped, which
 checks that the scope includes them, and its size is limited. The key in an ``Entry`` stays scoped,
-because changing it would take a copy: ports show the key that they asked for, or
-``entry.key[scope.plain]``. Keys become scoped in the ``_scoped`` methods and ``validation.py``
-alone, and every write passes through ``Writer._write``: a check or a count that concerns all of them
-is one edit there.
+because changing it would mean copying the entry: ports show the key that they asked for, or
+``entry.key[scope.plain]``. Only the ``_scoped`` methods and ``validation.py`` scope keys, and every
+write passes through ``Writer._write``, so a check or a count for all of them is one edit.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class Database(Writer, Administration):
         before this returns.
 
         Raises:
-            InvalidRequest, Forbidden: it cannot be done; ``receive`` is not called.
+            InvalidRequest, Forbidden: nothing was read; ``receive`` is not called.
         """
         self._cache.get_then(self._scoped(scope, key), receive)
 
@@ -130,16 +129,16 @@ class Database(Writer, Administration):
 
     @property
     def figures(self) -> memoryview:
-        """Where this worker counts; see ``figures.py``."""
+        """The worker's cells; see ``figures.py``."""
         return self._cache.figures
 
     @property
     def watchers(self) -> int:
-        """Watches that last."""
+        """How many watches are open."""
         return self._feed.watchers
 
     async def size(self) -> StoreSize:
-        """How large the database is. Raises StoreError."""
+        """The size of the database. Raises StoreError."""
         return await self._cache.size()
 
     async def check(self) -> None:

@@ -31,14 +31,15 @@ from tenantbase.waits import delivering
 class Writer(Reader):
     """The part of ``Database`` that changes entries.
 
-    Its methods check their input before they return: they raise InvalidRequest, TooLarge or
-    Forbidden at once, and nothing is done. What they return is awaited for the outcome, and raises:
+    Its methods check their input before they return. InvalidRequest, TooLarge and Forbidden are
+    raised at once, and so is Overloaded by ``delete_many``; nothing was done. Then await what the
+    methods return, which raises:
 
         ConditionFailed, WrongType, NoSuchTenant, QuotaExceeded: nothing was done.
         Overloaded, StoreUnavailable, StoreFull: nothing was done; it may be tried again.
         OutcomeUnknown: it may or may not have been done.
 
-    Cancelling the wait for a write does not stop the write.
+    Cancelling the wait does not stop the write.
     """
 
     _cache: Cache
@@ -51,11 +52,11 @@ class Writer(Reader):
         condition: Condition | None = None,
         value: bytes | InvalidRequest | None = None,
     ) -> Awaitable[Applied]:
-        """Store one entry that was given as JSON.
+        """Store one entry given as JSON.
 
         Args:
             condition: what must hold besides ``given.if_version`` and ``given.if_absent``.
-            value: the decoded value, or the error in it, if already known.
+            value: the decoded value, or the error in it, if already decoded.
         """
         return self._one(self._write(scope, self._set_command(scope, given, condition, value)))
 
@@ -86,8 +87,8 @@ class Writer(Reader):
         """Check a write whose value has yet to arrive; ``put`` then stores it.
 
         Args:
-            ttl, expires_at, keep_ttl: seconds from now, Unix seconds, or the expiry that the entry
-                has; at most one of them.
+            ttl, expires_at, keep_ttl: seconds from now, Unix seconds, or the entry's present expiry;
+                at most one of them.
             condition, if_version, if_absent: conditions that must all hold.
             content_type_field: the name of the content type in error messages.
 
@@ -120,19 +121,21 @@ class Writer(Reader):
         return self._one(self._write(scope, command))
 
     def check_room(self, scope: Scope, entries: int) -> None:
-        """Raises Overloaded if a write of so many entries would be refused now, because too many
-        wait: a flood of them should not have each worked out first, which takes 30 ms."""
+        """Raise Overloaded if too many writes wait for one of this many entries to be accepted now.
+
+        Preparing a large write takes 30 ms, which a flood of writes to be refused must not cost.
+        """
         self._cache.check_room(scope.start, entries)
 
     def set_many(
         self, scope: Scope, entries: Iterable[Read], condition: Condition | None = None
     ) -> Awaitable[list[tuple[str, Applied]]]:
-        """Store entries that were given as JSON, in one transaction.
+        """Store entries given as JSON, in one transaction.
 
         Returns: keys with their results, in order.
 
         Args:
-            condition: what must hold of each besides its own fields.
+            condition: what must hold for each entry besides its own fields.
         """
         commands: dict[str, Set] = {}  # by plain key
         for index, (given, value) in enumerate(entries):
@@ -165,7 +168,7 @@ class Writer(Reader):
         """As ``delete``, but ``receive`` is called, later, with the outcome or the exception.
 
         Raises:
-            InvalidRequest, Forbidden: it cannot be done; ``receive`` is not called.
+            InvalidRequest, Forbidden: nothing was done; ``receive`` is not called.
         """
         self._write_then(scope, Delete(self._scoped_write(scope, key)), receive)
 
@@ -180,7 +183,7 @@ class Writer(Reader):
         """Remove entries in one transaction. Returns: how many were removed.
 
         Args:
-            condition: what must hold of each.
+            condition: what must hold for each entry.
             if_versions: for each key, the version that its entry must have, or None.
         """
         scoped = scope.keys_to_write(self._checked_keys(keys))
@@ -251,10 +254,10 @@ class Writer(Reader):
         condition: Condition | None = None,
         if_version: int | None = None,
     ) -> Awaitable[Applied]:
-        """Change the expiry of an entry. The result's entry is without its value.
+        """Change the expiry of an entry. The entry in the result has no value.
 
         Args:
-            ttl, expires_at: as for ``draft``; without them, the entry does not expire any more.
+            ttl, expires_at: as for ``draft``; without them, the entry never expires.
             condition, if_version: conditions that must all hold.
 
         Raises (the awaitable does):
@@ -278,17 +281,18 @@ class Writer(Reader):
         condition: Condition | None = None,
         if_version: int | None = None,
     ) -> Awaitable[Applied]:
-        """Move an entry, with its media type and expiry, to another key. Returns: the entry there,
-        without its value.
+        """Move an entry, with its media type and expiry, to another key.
+
+        Returns: the entry at ``to``, without its value.
 
         Args:
-            copy: it also stays where it is.
-            replace: there may be an entry at ``to``, which is replaced and whose id is kept.
+            copy: the entry also stays at ``key``.
+            replace: an entry at ``to`` is replaced, and its id kept.
             condition, if_version: conditions on the entry at ``key`` that must all hold.
 
         Raises (the awaitable does):
             NoSuchKey: there is no entry at ``key``.
-            ConditionFailed: or there is one at ``to``.
+            ConditionFailed: a condition does not hold, or there is an entry at ``to``.
         """
         source = self._scoped_write(scope, key)
         target = scope.to_write(check_key(to, "to"))
@@ -329,7 +333,7 @@ class Writer(Reader):
         )
 
     def _write(self, scope: Scope, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
-        """Make valid commands in one transaction."""
+        """Carry out valid commands in one transaction."""
         if not scope.may_write:
             raise Forbidden("the token's scope does not allow this")
         if not commands:
@@ -351,8 +355,7 @@ class Writer(Reader):
 
         self._write(scope, command).add_done_callback(deliver)
 
-    # These await the outcome for the methods that write, whose own frames would hold the value
-    # meanwhile.
+    # These await the outcome for the methods above, whose frames would keep the value in memory.
 
     async def _one(self, written: asyncio.Future[tuple[Applied, ...]]) -> Applied:
         (applied,) = await written

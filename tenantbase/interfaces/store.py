@@ -30,8 +30,8 @@ Ticket_co = TypeVar("Ticket_co", covariant=True)
 class Seqlock(Protocol[Ticket]):
     """Surrounds every commit. All methods are called in the store's writing thread.
 
-    A ticket stands for one write. The store only passes it on; the caches learn from it what they
-    may keep.
+    A ticket stands for one write. The store only passes it on; it tells the caches what they may
+    keep.
     """
 
     def lock(self) -> AbstractContextManager[object]:
@@ -73,13 +73,13 @@ class GroupResult(msgspec.Struct, Generic[Ticket_co], frozen=True):
 
 
 class StoreSize(msgspec.Struct, frozen=True):
-    """How large a database is, in bytes where nothing else is said.
+    """The size of a database.
 
     Attributes:
-        entries, bytes: what counts as all tenants' usage: keys plus values.
-        database_bytes: of its file.
-        log_bytes: of its write-ahead log.
-        free_bytes: what its disk has left; None: unknown.
+        entries, bytes: the usage of all tenants; bytes are those of keys and values.
+        database_bytes: the size of its file.
+        log_bytes: the size of its write-ahead log.
+        free_bytes: the free space on its disk; None: unknown.
     """
 
     entries: int
@@ -90,7 +90,7 @@ class StoreSize(msgspec.Struct, frozen=True):
 
 
 class Store(Protocol):
-    """A table of entries. ``now`` is Unix seconds; what has expired by then is absent."""
+    """A table of entries. ``now`` is Unix seconds; entries that have expired by then are absent."""
 
     @property
     def secret(self) -> bytes:
@@ -110,7 +110,7 @@ class Store(Protocol):
     async def scan(
         self, wanted: KeyRange, limit: int, max_bytes: int, now: float
     ) -> tuple[list[Entry | Folded], bool]:
-        """Entries of a range in the byte order of keys, with folded keys among them.
+        """Entries of a range in order of keys, with folded keys among them.
 
         Stops at ``limit`` items or once the values reach ``max_bytes`` (at least one item).
         The second part is True when there may be more.
@@ -124,7 +124,7 @@ class Store(Protocol):
     async def count(
         self, wanted: KeyRange, limit: int, now: float
     ) -> tuple[int, int, ScopedKey | None]:
-        """Count the first entries of a range in ascending order, ``limit`` at most.
+        """Count the first entries of a range in ascending order, at most ``limit``.
 
         Returns: how many; the bytes of their scoped keys and values; the last one's key if there
             may be more, otherwise None. The range's order and delimiter do not matter.
@@ -149,10 +149,10 @@ class Store(Protocol):
         """The newest version assigned."""
 
     async def access(self, known: int | None) -> Access | None:
-        """Tenants and tokens; None if their version is still ``known``, which costs little."""
+        """Tenants and tokens; None if their version is still ``known``, which is cheap to find out."""
 
     async def size(self) -> StoreSize:
-        """How large the database is. Also notes in ``troubles`` if it lacks space."""
+        """The size of the database. Notes a lack of space in ``troubles``."""
 
     async def check(self) -> None:
         """Check that the store can serve reads and writes.

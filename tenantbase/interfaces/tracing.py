@@ -10,7 +10,7 @@ from tenantbase.stages import Span
 
 
 class Tracer(Protocol):
-    """Takes requests that have ended, and exports them as spans."""
+    """Exports finished requests as spans."""
 
     def record(
         self,
@@ -23,12 +23,12 @@ class Tracer(Protocol):
         *,
         failed: bool,
     ) -> None:
-        """A request has ended. Must not block.
+        """Record a finished request. Must not block.
 
         Args:
             began, ended: nanoseconds of ``time.monotonic_ns``.
-            waits: what it waited for, each to be a child of its span.
-            failed: by the server's fault.
+            waits: what it waited for; each becomes a child span.
+            failed: the server is to blame.
         """
 
     def close(self) -> None:

@@ -1,1 +1,1 @@
-"""The figures of all workers: shared, added up, and shown to Prometheus and to people."""
+"""The figures of all workers: shared, added up, and shown to Prometheus and people."""

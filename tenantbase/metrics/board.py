@@ -1,12 +1,12 @@
 """The figures of all workers, in memory that they share.
 
-The supervisor makes the board before it forks, and gives each worker a *slot* of its own. A worker that
-ends, however it ends, leaves its counters there, and its successor goes on from them, so that no total
-ever goes backwards. Any process adds up all slots when it is asked, without a word to the others.
+The supervisor makes the board before it forks, and gives each worker a *slot* of its own. However a
+worker ends, its counters stay there, and its replacement continues from them, so no total ever goes
+backwards. Any process can add up all slots without asking the others.
 
-``prometheus_client`` has a mode for several processes, which keeps files for each process. Those of
-processes that have ended stay, and all are read for each scrape. Its counters take 2 µs for an addition
-there, and its histograms 7 µs; cells take less than 0.1 µs and 0.3 µs.
+``prometheus_client`` has a multiprocess mode, which keeps files for each process. The files of ended
+processes stay, and every scrape reads all of them. In that mode, an addition to a counter takes 2 µs,
+and to a histogram 7 µs; with cells, less than 0.1 µs and 0.3 µs.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from tenantbase.figures import CELL_BYTES, FIRST_GAUGE, LAST_GAUGE, PID
 # Cells of the supervisor, before the slots.
 _STARTED: Final = 0  # by the monotonic clock, in nanoseconds
 _RESTARTS: Final = 1
-_SUPERVISOR: Final = 3  # its process
-_ENDED_CPU: Final = 2  # nanoseconds of processor time of workers that have ended
+_SUPERVISOR: Final = 3  # its process id
+_ENDED_CPU: Final = 2  # processor time of workers that have ended, in nanoseconds
 _HEAD: Final = 8
 
 
 class Board:
-    """Made before the workers are forked, and inherited by them.
+    """The shared figures. Made before the workers are forked, which inherit it.
 
     Args:
-        slots: workers at the same time, at most.
-        cells: of each.
+        slots: the most workers at the same time.
+        cells: how many cells each slot has.
     """
 
     def __init__(self, slots: int, cells: int) -> None:
@@ -57,7 +57,7 @@ class Board:
         return slot
 
     def give_back(self, slot: int, cpu: float = 0.0, *, restarts: bool = False) -> None:
-        """The worker of a slot has ended.
+        """Free the slot of a worker that has ended, and clear its gauges.
 
         Args:
             cpu: seconds of processor time that it has used.
@@ -72,22 +72,22 @@ class Board:
     # For the workers
 
     def cells(self, slot: int) -> memoryview:
-        """Where the worker of this slot counts."""
+        """The cells of one slot."""
         return self._slots[slot]
 
-    # For everybody
+    # For every process
 
     def total(self, first: int = 0, end: int | None = None) -> list[int]:
-        """The sums of all slots, of all cells or of some."""
+        """The sums over all slots, of all cells or of a range."""
         return [*map(sum, zip(*(slot[first:end].tolist() for slot in self._slots), strict=True))]
 
     def of_each(self, cell: int) -> list[int]:
-        """One cell of each worker that runs."""
+        """One cell of each running worker."""
         return [slot[cell] for slot in self._slots if slot[PID]]
 
     @property
     def supervisor(self) -> int:
-        """The process that made the board."""
+        """The id of the process that made the board."""
         return self._head[_SUPERVISOR]
 
     @property
@@ -102,5 +102,5 @@ class Board:
 
     @property
     def ended_cpu(self) -> float:
-        """Seconds of processor time of the workers that have ended."""
+        """Processor time of the workers that have ended, in seconds."""
         return self._head[_ENDED_CPU] / 1e9

@@ -1,6 +1,6 @@
-"""The metrics of all workers together, as Prometheus' text format, through ``prometheus_client``.
+"""The metrics of all workers together, in the Prometheus text format, by ``prometheus_client``.
 
-Every name, with its help and its type, is here.
+Every metric is defined here, with its name, help and type.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _ONCE: Final = 1
 
 
 class Scraped(NamedTuple):
-    """What one scrape shows, besides the board.
+    """What a scrape shows besides the board.
 
     Attributes:
-        requests: method, route, status, and how many.
-        durations: for each route, the histogram of its durations.
+        requests: method, route, status, and number of requests.
+        durations: the histogram of each route.
         serves: whether the database can serve.
-        size: of the database; None: unknown.
-        tenants: those to be shown one by one.
+        size: of the database; None if unknown.
+        tenants: those to show one by one.
     """
 
     requests: Iterable[tuple[str, str, int, int]]
@@ -57,12 +57,12 @@ class Scraped(NamedTuple):
 
 
 def exposition(board: Board, cells: list[int], scraped: Scraped) -> bytes:
-    """The text. ``cells``: the sums of all workers."""
+    """The metrics as text. ``cells``: the sums over all workers."""
     return generate_latest(_Collected([*_families(board, cells, scraped)]))
 
 
 def in_cache_state(board: Board) -> CacheState:
-    """The state of memcached, as the worker sees it that has the most trouble with it."""
+    """The worst state of memcached that any worker sees."""
     states = [state for state in board.of_each(f.CACHE_STATE) if state != CacheState.OFF]
     return CacheState(min(states, default=CacheState.OFF))
 
@@ -178,7 +178,7 @@ def _tenants(tenants: Sequence[Tenant]) -> Iterator[Metric]:
 
 
 def _processes(board: Board, workers: list[int]) -> Iterator[Metric]:
-    """As ``prometheus_client`` names them, and for all processes together."""
+    """The usual metrics of a process, for all processes together."""
     pids = {board.supervisor, *workers}
     used, ended = usage(pids), board.ended_cpu
     if used is None:

@@ -1,4 +1,4 @@
-"""What the kernel says of the server's processes (proc(5)); nothing on systems without ``/proc``."""
+"""What the kernel knows of the server's processes (proc(5)); nothing on systems without ``/proc``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class Usage(NamedTuple):
-    """Of one process, or of several together.
+    """What one process uses, or several together.
 
     Attributes:
         cpu: seconds of processor time.
-        resident, virtual: bytes of memory. What processes share is counted for each.
-        descriptors: open ones.
+        resident, virtual: bytes of memory. Shared memory counts for each process.
+        descriptors: how many are open.
     """
 
     cpu: float
@@ -34,7 +34,7 @@ def usage(pids: Iterable[int]) -> Usage | None:
 
 
 def started_at(uptime: float) -> float:
-    """When something began that is ``uptime`` seconds old, as Unix seconds."""
+    """When something that has run for ``uptime`` seconds began, in Unix seconds."""
     return time.time() - uptime
 
 

@@ -27,7 +27,7 @@ from tenantbase.metrics.board import Board
 WINDOW_SECONDS: Final = 10
 _BEAT_SECONDS: Final = 0.1
 _BEATS_PER_LOOK: Final = 10
-# A scraper that comes every 15 s must see every delay: it is kept for this long at least.
+# Every delay is kept for at least this long, so that a scrape every 15 s sees it.
 _LAG_NANOSECONDS: Final = 15 * SECOND
 
 
@@ -36,7 +36,7 @@ class Look(NamedTuple):
 
     Attributes:
         durations: requests by duration.
-        errors: requests that failed by the server's fault.
+        errors: requests answered with a status from 500.
     """
 
     at: int
@@ -45,11 +45,11 @@ class Look(NamedTuple):
 
 
 class Recent(NamedTuple):
-    """What all workers did in a time, usually ten seconds.
+    """What all workers did lately, usually in the last ten seconds. Watches do not count.
 
     Attributes:
-        per_second, errors_per_second: requests, and those that failed by the server's fault.
-        p50, p99: seconds that requests took, watches aside; None: there were none.
+        per_second, errors_per_second: requests, and those answered with a status from 500.
+        p50, p99: percentiles of their durations, in seconds; None: there were no requests.
     """
 
     per_second: float
@@ -59,7 +59,7 @@ class Recent(NamedTuple):
 
 
 class Pulse:
-    """Belongs to one worker, and to its event loop.
+    """The pulse of one worker. Belongs to its event loop.
 
     Args:
         cells: where the worker counts.
@@ -74,18 +74,18 @@ class Pulse:
         self._cache_available = cache_available
         self._looks: deque[Look] = deque(maxlen=WINDOW_SECONDS + 1)
         self._beats = 0
-        self._turned = monotonic_ns()  # when the longest delay was last set aside
+        self._turned = monotonic_ns()  # when LAG last became EARLIER_LAG
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin, in the running event loop."""
+        """Start beating, in the running event loop."""
         self._cells[PID] = os.getpid()
         self._looks.append(self._look())
         self.note_cache()
         self._next()
 
     def stop(self) -> None:
-        """End."""
+        """Stop beating."""
         if self._timer is not None:
             self._timer.cancel()
         self._cells[BEAT_DUE] = 0
@@ -97,7 +97,7 @@ class Pulse:
         self._cells[CACHE_STATE] = CacheState.OFF if available is None else state
 
     def recent(self) -> Recent:
-        """The last ten seconds, or the time since this worker started."""
+        """The last ten seconds, or the time since this worker started if that is shorter."""
         now, then = self._look(), self._looks[0]
         seconds = max(now.at - then.at, 1) / SECOND
         durations = [new - old for new, old in zip(now.durations, then.durations, strict=True)]
@@ -142,7 +142,7 @@ def beating(pulse: Pulse) -> Iterator[Pulse]:
 
 
 def lag(board: Board) -> float:
-    """The longest delay of an event loop in the last 15 to 30 seconds, of all workers, in seconds.
+    """The longest delay of any worker's event loop in the last 15 to 30 seconds, in seconds.
 
     A loop that is blocked right now counts with the delay so far.
     """
@@ -153,12 +153,12 @@ def lag(board: Board) -> float:
 
 
 def percentile(counts: Sequence[int], part: float) -> float | None:
-    """The duration, in seconds, within which this part of the requests was answered.
+    """The duration within which this part of the requests was answered, in seconds.
 
     Args:
         counts: requests in each bucket of ``FINE_BOUNDS``, and above.
 
-    Returns: None if there were none. Within a bucket, durations are taken to be spread evenly.
+    Returns: None if there were no requests. Durations are assumed to be spread evenly in a bucket.
     """
     rank = sum(counts) * part
     if not rank:

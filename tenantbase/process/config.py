@@ -270,7 +270,7 @@ class Config:
     manager: ServiceManager = field(default_factory=ServiceManager, compare=False)
     """Not an option: what the service manager passed."""
     sentry_dsn: Secret | None = None
-    """Not an option, but Sentry's own variable: where errors are reported; None: nowhere."""
+    """Not an option, but Sentry's own variable. None: errors are not reported."""
     traces: bool = False
     """Not an option: whether OpenTelemetry's own variables ask for traces."""
 

@@ -1,4 +1,4 @@
-"""What ``--listen`` names: where the server listens."""
+"""Where the server listens: what ``--listen`` can name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class TcpEndpoint:
     Attributes:
         host: a name or an address; None: both loopback addresses, or the one that exists.
         port: 0 picks a free one.
-        option: the option that named it.
+        option: the option that names it.
     """
 
     host: str | None
@@ -30,11 +30,11 @@ class UnixEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class InheritedEndpoint:
-    """Listening sockets that are open when the process starts.
+    """Listening sockets that are already open when the process starts.
 
     Attributes:
         name: those that systemd passed under this name; empty: all that it passed.
-        descriptor: this one alone, whoever opened it.
+        descriptor: only this one, whichever process opened it.
     """
 
     name: str = ""

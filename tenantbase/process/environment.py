@@ -1,4 +1,4 @@
-"""Environment variables that have our prefix but are not options."""
+"""Environment variables that are not options: others with our prefix, and OpenTelemetry's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that the server listens on, opened."""
+"""Opens everything that the server listens on."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Listening:
     """Open listening sockets, and what follows from their addresses.
 
     Attributes:
-        announced: where clients on this machine connect, one for each endpoint: a URL or
-            ``unix:PATH``.
+        announced: where clients on this machine connect: a URL or ``unix:PATH``, at least one for
+            each endpoint.
         exposed: an address that other machines can reach, with its option; None: there is none.
-        loopback: there are TCP sockets, and only this machine reaches them. Web pages in this
-            machine's browsers may try to; no page reaches a Unix socket.
+        loopback: there are TCP sockets, and only this machine can reach them. Web pages in its
+            browsers can, too; they cannot reach a Unix socket.
     """
 
     sockets: tuple[socket.socket, ...]
@@ -47,7 +47,7 @@ def listening(config: Config) -> Iterator[Listening]:
     """Listen inside the block on everything that the options name.
 
     Raises:
-        CannotListen: one of them cannot be used. None is left open.
+        CannotListen: one of them cannot be opened. None stays open.
     """
     scheme = "http" if config.tls_cert is None else "https"
     sockets: list[socket.socket] = []
@@ -76,7 +76,7 @@ def listening(config: Config) -> Iterator[Listening]:
 
 
 class _Passed:
-    """The sockets that a service manager passed, each taken once."""
+    """The sockets that the service manager passed, each to be taken once."""
 
     def __init__(self, manager: ServiceManager) -> None:
         self._names = dict(manager.sockets)
@@ -121,7 +121,7 @@ def _inherited(descriptor: int, endpoint: InheritedEndpoint) -> socket.socket:
             f"--listen: {endpoint}: descriptor {descriptor} is not a listening stream socket"
             " (a socket unit needs ListenStream= and Accept=no)"
         )
-    os.set_inheritable(descriptor, False)  # to memcached, for one
+    os.set_inheritable(descriptor, False)  # by a private memcached, for example
     sock.setblocking(False)
     return sock
 

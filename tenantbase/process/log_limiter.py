@@ -1,8 +1,8 @@
-"""One trouble, a few lines: how many log lines of one kind are written a minute.
+"""Limits how many log lines of one kind are written per minute.
 
-Lines are of one kind if the same place in the code logs them, so it does not matter how many
-requests, clients or keys they name. Of each kind the first few are written. As long as more come,
-one line a minute says how many.
+Lines are of one kind if the same place in the code logs them, however many requests, clients or
+keys they name. The first few of each kind are written. While more come, one line per minute says how
+many were left out.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ class _Count:
 
 
 class Limiter:
-    """Decides which records are written. Every method may be called from any thread that holds the
-    handler's lock.
+    """Decides which records are written. Call its methods only with the handler's lock held.
 
     Args:
         clock: seconds, monotonic.
@@ -44,8 +43,11 @@ class Limiter:
         self._counts: dict[Kind, _Count] = {}
 
     def passes(self, record: logging.LogRecord) -> bool:
-        """Whether to write this record. Its attribute ``burst`` is how many of its kind may be
-        written in a period, if not ``BURST_LINES``; None: all of them."""
+        """Whether to write this record.
+
+        Its attribute ``burst``, if it has one, replaces ``BURST_LINES``: how many lines of its kind
+        may be written in a period; None: all of them.
+        """
         burst = getattr(record, "burst", BURST_LINES)
         if burst is None:
             return True
@@ -63,18 +65,18 @@ class Limiter:
         return False
 
     def due(self) -> float | None:
-        """Seconds until ``summaries`` has something to do; None: nothing was left out."""
+        """Seconds until ``summaries`` yields something; None: nothing was left out."""
         ends = [count.ends for count in self._counts.values() if count.left_out]
         return max(0.0, min(ends) - self._clock()) if ends else None
 
     def summaries(self, *, all_of_them: bool = False) -> Iterator[logging.LogRecord]:
-        """A record for each kind of which lines were left out in a period that has ended."""
+        """A record for each kind that had lines left out in a period that has ended."""
         now = self._clock()
         for kind, count in list(self._counts.items()):
             if now < count.ends and not all_of_them:
                 continue
             if not count.left_out:
-                del self._counts[kind]  # a period without any: the next one is news again
+                del self._counts[kind]  # nothing left out: the next line is news again
                 continue
             yield _summary(count)
             count.ends = now + PERIOD_SECONDS
@@ -82,7 +84,7 @@ class Limiter:
 
 
 def _kind(record: logging.LogRecord) -> Kind:
-    # A template that is only a placeholder says nothing about the kind.
+    # A template that is only a placeholder does not tell kinds apart.
     text = record.getMessage() if record.msg in ("%s", "%r") else record.msg
     error = record.exc_info[1] if record.exc_info else None
     if error is None:

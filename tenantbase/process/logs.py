@@ -1,9 +1,9 @@
-"""The log of every process of the server: one line a record on standard error.
+"""The log of every process of the server: one line per record on standard error.
 
-Text for people at a terminal, JSON for programs. A line is written by one system call, so that the
-lines of several processes do not mix. A line never has a value or a token in it, and keys only
-with ``--log-keys`` (``withheld.py``, ``tracebacks.py``). Control characters are escaped: no client
-can make up a line, or steer a terminal.
+Text for people at a terminal, JSON for programs. Each line is written by one system call, so lines
+of several processes do not mix. A line never contains a value or a token, and contains keys only
+with ``--log-keys`` (``withheld.py``, ``tracebacks.py``). Control characters are escaped, so no client
+can forge a line or control a terminal.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _UNSAFE: Final = re.compile(
 
 
 class Output(logging.Handler):
-    """Writes records to a descriptor, a few of each kind a minute, and hands them to reporters.
+    """Writes records to a descriptor, a few of each kind per minute, and passes them to reporters.
 
     Args:
-        fd: where lines go.
-        as_json: one JSON object a line; otherwise text.
-        keys: whether keys are shown.
+        fd: the descriptor.
+        as_json: one JSON object per line; otherwise text.
+        keys: show keys.
     """
 
     def __init__(self, fd: int, *, as_json: bool, keys: bool) -> None:
@@ -56,7 +56,7 @@ class Output(logging.Handler):
         self.reporters: list[logging.Handler] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, unless there were enough of its kind. Called with the lock held."""
+        """Write a record, unless its kind has reached its limit. Called with the lock held."""
         if self._limiter.passes(record):
             self._put(record)
             for reporter in self.reporters:
@@ -64,7 +64,7 @@ class Output(logging.Handler):
                     reporter.handle(record)
 
     def summarise(self, *, all_of_them: bool = False) -> None:
-        """Say what was left out in the periods that have ended."""
+        """Write how many lines were left out in the periods that have ended."""
         self.acquire()
         try:
             for record in self._limiter.summaries(all_of_them=all_of_them):
@@ -81,16 +81,16 @@ class Output(logging.Handler):
             self.release()
 
     def forget(self) -> None:
-        """Begin again, in a process that was forked."""
+        """Forget all counts, in a process that was just forked."""
         self._limiter = Limiter(time.monotonic)
 
     def _put(self, record: logging.LogRecord) -> None:
         try:
             line = self._format(record, self._message(record))
-        except Exception as error:  # a faulty log call must not fail its caller, nor vanish
+        except Exception as error:  # a faulty log call must neither raise nor vanish
             line = f"a log line of {record.name} could not be made: {type(error).__name__}"
         data = line.encode(errors="backslashreplace") + b"\n"
-        with suppress(OSError):  # whoever read them is gone
+        with suppress(OSError):  # the reader of the pipe is gone
             while data:
                 data = data[os.write(self._fd, data) :]
 
@@ -143,7 +143,7 @@ def _shown(value: object) -> str:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """The request that the record is about, and the fields that its log call gave."""
+    """The id and trace of the record's request, and the fields given by the log call."""
     fields: dict[str, Any] = {}
     request = getattr(record, "request", None) or CURRENT.get()
     if request is not None:
@@ -163,9 +163,9 @@ _output: Output | None = None
 
 
 def configure(level: str, *, as_json: bool, keys: bool) -> Output:
-    """Send the log of this process, and of those that it forks, to standard error.
+    """Send the log of this process, and of those it forks, to standard error.
 
-    Python's warnings, and exceptions that nothing catches, go there as well.
+    Python's warnings and uncaught exceptions go there as well.
     """
     global _output
     root = logging.getLogger()
@@ -183,7 +183,7 @@ def configure(level: str, *, as_json: bool, keys: bool) -> Output:
 
 @contextmanager
 def reporter(handler: logging.Handler) -> Iterator[None]:
-    """Inside the block, records that are written go to this handler, too; then it is closed."""
+    """Pass records that are written inside the block to this handler as well, then close it."""
     if _output is not None:
         _output.reporters.append(handler)
     try:
@@ -195,7 +195,7 @@ def reporter(handler: logging.Handler) -> Iterator[None]:
 
 
 def last_words(text: str) -> None:
-    """Say why the process ends: in the log, or as commands say it that have none."""
+    """Say why the process ends: in the log or, in commands without a log, on standard error."""
     if _output is None:
         print(f"Error: {text}", file=sys.stderr, flush=True)
     else:
@@ -203,7 +203,7 @@ def last_words(text: str) -> None:
 
 
 def summarise(*, all_of_them: bool = False) -> None:
-    """Say how many lines were left out lately; at the end of a process, all that were."""
+    """See ``Output.summarise``; at the end of a process, with ``all_of_them``."""
     if _output is not None:
         _output.summarise(all_of_them=all_of_them)
 
@@ -214,13 +214,13 @@ def summary_due() -> float | None:
 
 
 def forget() -> None:
-    """Begin again, in a process that was forked."""
+    """Forget all counts, in a process that was just forked."""
     if _output is not None:
         _output.forget()
 
 
 def log_loop_errors(loop: asyncio.AbstractEventLoop) -> None:
-    """Log what an event loop reports without the objects, whose ``repr`` may quote a request."""
+    """Log an event loop's errors without its objects, whose ``repr`` may quote a request."""
     loop.set_exception_handler(_loop_error)
 
 

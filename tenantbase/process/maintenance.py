@@ -68,9 +68,9 @@ def back_up(config: Config, path: Path, file: BinaryIO, tell: Tell) -> Copied:
 
 
 def back_up_to_stream(config: Config, write: Callable[[bytes], object], tell: Tell) -> None:
-    """As ``back_up``, to a stream, by way of a file without a name.
+    """As ``back_up``, but to a stream, through a file without a name.
 
-    So a slow reader holds nothing up, and a killed process leaves nothing.
+    So a slow reader holds nothing up, and a killed process leaves no file behind.
 
     Raises:
         StoreError, CannotWrite: as ``back_up``; and what ``write`` raises.
@@ -319,7 +319,7 @@ def _checkable(config: Config) -> Iterator[tuple[sqlite3.Connection, bool]]:
 
 @contextmanager
 def source_of(config: Config) -> Iterator[sqlite3.Connection]:
-    """A connection that reads the database, of whatever schema, with other processes or without.
+    """A connection for reading the database, of any schema, beside other processes or alone.
 
     Raises:
         CannotOpen: it is not a database of ours, or cannot be opened.

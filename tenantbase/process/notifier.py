@@ -1,4 +1,4 @@
-"""Tells systemd, or another service manager, how the service is (sd_notify(3))."""
+"""Reports the state of the service to systemd or another service manager (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Notifier:
             self._socket.close()
 
     def ready(self) -> None:
-        """The service accepts requests; or a reload that was announced is over."""
+        """The service accepts requests, or has finished a reload."""
         self._send("READY=1")
 
     def reloading(self) -> None:
@@ -51,7 +51,7 @@ class Notifier:
         self._send("WATCHDOG=1")
 
     def status(self, text: str) -> None:
-        """A line for people, sent if it has changed."""
+        """A line for people. Sent only if it has changed."""
         if text != self._status:
             self._status = text
             self._send(f"STATUS={text}")

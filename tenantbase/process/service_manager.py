@@ -1,4 +1,4 @@
-"""What systemd, or another service manager with its protocols, says in the environment."""
+"""What systemd, or a service manager with the same protocols, says in the environment."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class ServiceManager:
 
     Attributes:
         sockets: the descriptor and the name of each listening socket.
-        notify_socket: the address that it reads messages from; empty: it reads none.
-        watchdog_seconds: it restarts the service after this long without a heartbeat; 0: never.
+        notify_socket: the address for messages to it; empty: it takes none.
+        watchdog_seconds: after how long without a heartbeat it restarts the service; 0: never.
     """
 
     sockets: tuple[tuple[int, str], ...] = ()

@@ -1,4 +1,4 @@
-"""Looks at the space that the database has left, so that its troubles are said before it is gone."""
+"""Watches the free space for the database, to warn before it is used up."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _INTERVAL_SECONDS: Final = 5.0
 
 
 class Sized(Protocol):
-    """Notes its troubles when it is asked for its size."""
+    """A database, which notes trouble with space when it is asked for its size."""
 
     async def size(self) -> StoreSize:
-        """How large it is. Raises StoreError."""
+        """Its size. Raises StoreError."""
 
 
 @asynccontextmanager
 async def watching_space(database: Sized) -> AsyncIterator[None]:
-    """Look now, and every few seconds inside the block."""
+    """Check the space now, and every few seconds inside the block."""
     task = keep_running(lambda: _watch(database), "watch of the space left")
     try:
         yield
@@ -34,6 +34,6 @@ async def watching_space(database: Sized) -> AsyncIterator[None]:
 
 async def _watch(database: Sized) -> None:
     while True:
-        with suppress(StoreError):  # the health check says so, and the log
+        with suppress(StoreError):  # the health check and the log report it
             await database.size()
         await asyncio.sleep(_INTERVAL_SECONDS)

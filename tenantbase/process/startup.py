@@ -1,8 +1,8 @@
 """The first steps of a process: standard descriptors and early signal handlers.
 
-Imports only what the interpreter has loaded by then, so that it takes only a few milliseconds:
-    importing ``signal`` and ``typing`` alone takes 10 to 50 ms, during which process 1 cannot be
-    ended. Nothing can be done about the 10 to 25 ms before, in which the interpreter starts.
+Imports only what the interpreter has already loaded, so that it takes only a few milliseconds:
+importing ``signal`` and ``typing`` alone takes 10 to 50 ms, during which process 1 cannot be ended.
+Nothing can be done about the 10 to 25 ms before that, in which the interpreter starts.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class _Worker:
 
     Attributes:
         pipe: the read end.
-        slot: where its figures are.
+        slot: of its figures on the board.
         born: when it was forked, by the monotonic clock.
         silent: seconds since its last message, while the supervisor was awake.
         failure: why it cannot serve, as it reported.
@@ -211,8 +211,8 @@ class _Supervisor:
     def _notify(self) -> None:
         """Tell the service manager how many workers serve, and that the service is alive.
 
-        It is, while one worker sends heartbeats. What the manager can do is restart all of them, so
-        it is not to know of those that are replaced here.
+        It is alive while at least one worker sends heartbeats. The manager can only restart the whole
+        service, so it is not told of single workers, which are replaced here.
         """
         if self._announced and self._deadline is None:
             serving = sum(worker.ready for worker in self._workers)

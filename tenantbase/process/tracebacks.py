@@ -1,7 +1,7 @@
-"""Exceptions as text that quotes no client: where they arose, and their message if it is harmless.
+"""Exceptions as text that quotes no client: where they arose, and their message if harmless.
 
-The message of an exception may quote what was being handled: ``int("...")`` repeats its argument, a
-``KeyError`` is the key. So it is shown only for types whose messages name code or files.
+The message of an exception may quote a request: ``int("...")`` repeats its argument, and the message
+of a ``KeyError`` is the key. So messages are shown only for types whose messages name code or files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 from tenantbase.errors import CacheUnavailable, StoreError
 
-# In these, the text is Python's, the system's or ours, and has no place for a key or a value.
+# Their messages are Python's, the system's or ours, and never contain a key or a value.
 _HARMLESS: Final = (
     ArithmeticError,
     AssertionError,
@@ -30,7 +30,7 @@ _HARMLESS: Final = (
     Warning,
     sqlite3.Error,
 )
-_DECODING: Final = (UnicodeError,)  # a ValueError, whose text has the data in it
+_DECODING: Final = (UnicodeError,)  # a ValueError whose message contains the data
 _MOST_FRAMES: Final = 30
 _MOST_LINKS: Final = 10
 

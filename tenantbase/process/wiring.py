@@ -51,8 +51,8 @@ class Memcached(msgspec.Struct, frozen=True):
     Attributes:
         address: where it listens.
         max_item_bytes: its largest item.
-        messages: a pipe that can be read when a private one has said something.
-        log_messages: logs that; False if no more can come.
+        messages: a pipe that becomes readable when a private memcached has a message.
+        log_messages: logs the messages; returns False if no more can come.
     """
 
     address: MemcacheAddress
@@ -63,9 +63,9 @@ class Memcached(msgspec.Struct, frozen=True):
 
 @contextmanager
 def reporting(config: Config) -> Iterator[None]:
-    """Inside the block, errors in the log are reported to Sentry, if ``SENTRY_DSN`` says so.
+    """Report errors in the log to Sentry inside the block, if ``SENTRY_DSN`` is set.
 
-    Made in each worker: it has a thread, and the supervisor must not.
+    To be used in workers only: it starts a thread, and the supervisor must not have any.
     """
     reporter = None
     if config.sentry_dsn is not None:
@@ -88,7 +88,7 @@ def reporting(config: Config) -> Iterator[None]:
 
 @contextmanager
 def tracing(config: Config) -> Iterator[Tracer | None]:
-    """The tracer that OpenTelemetry's variables ask for; None: they do not. Made in each worker."""
+    """The tracer, if OpenTelemetry's variables ask for traces; otherwise None. In workers only."""
     tracer = None
     if config.traces:
         try:
@@ -146,7 +146,7 @@ async def open_cache(
         memcached: None for no cache. Writes stay coherent with other processes' caches even then,
             because all share the tag file.
         create: create the database if it does not exist.
-        figures: where this process counts (``figures.py``); None: nobody else reads it.
+        figures: the worker's cells (``figures.py``); None: private ones.
 
     Raises:
         StoreError: it cannot be opened. Nothing is left open.

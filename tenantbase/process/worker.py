@@ -70,8 +70,8 @@ def run(
         shutdown_pipe: the read end of a pipe. End of file there means: shut down.
         rates: the requests of each tenant, counted by all workers; None: this is the only one.
         figures: the figures of all workers, and this worker's slot; None: this is the only one.
-        refuse_open: do not serve other machines while anybody may use the database. Otherwise
-            every request is refused until it is closed.
+        refuse_open: raise an error if the database is open and other machines can reach it. Without
+            this, every request is refused until the first token closes the database.
 
     Raises:
         TenantbaseError: the database could not be opened, or is open to other machines.
@@ -150,7 +150,7 @@ async def _serve_until_stopped(
 
 
 def _tell_of_requests(observer: Observer, config: Config, tracer: Tracer | None) -> None:
-    """Have the observer tell the access log and the tracer, as far as there are any."""
+    """Connect the observer to the access log and the tracer, if there are any."""
     told: list[Callable[[Finished], object]] = []
     least = math.inf
     if config.access_log != "off":

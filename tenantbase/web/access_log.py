@@ -1,4 +1,4 @@
-"""The access log: a line for each request, or for each slow one, with what it waited for."""
+"""The access log: a line for each request, or each slow one, with what it waited for."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tenantbase.web.observer import Finished
 from tenantbase.web.transport.connections import peer
 
 log = logging.getLogger("tenantbase.access")
-log.setLevel(logging.INFO)  # whatever --log-level says: --access-log decides
+log.setLevel(logging.INFO)  # not --log-level but --access-log decides
 
-_SLOW_LINES: Final = 60  # a minute; if the disk hangs, every request is slow
+_SLOW_LINES: Final = 60  # per minute: if the disk hangs, every request is slow
 
 
 class AccessLog:
     """Writes the lines of one server.
 
     Args:
-        every: a line for each request; otherwise only for slow ones.
-        slow_seconds: a request is slow if it took at least so long.
-        keys: show the request's target, which may have a key in it.
-        proxies: whose ``X-Forwarded-For`` to believe.
+        every: log each request; otherwise only slow ones.
+        slow_seconds: a request is slow if it took at least this long.
+        keys: show the request's target, which may contain a key.
+        proxies: those whose ``X-Forwarded-For`` is trusted.
     """
 
     def __init__(self, *, every: bool, slow_seconds: float, keys: bool, proxies: Proxies) -> None:
@@ -40,7 +40,7 @@ class AccessLog:
 
     @property
     def least(self) -> float:
-        """Of a request that took less than so many nanoseconds, nothing need be told."""
+        """Requests that took fewer nanoseconds need not be reported to this log."""
         return 0 if self._every else self._slow
 
     def __call__(self, finished: Finished) -> None:
@@ -93,7 +93,7 @@ class AccessLog:
 
 
 def waits_of(finished: Finished) -> list[Span]:
-    """What a request has waited for. Called while the observer is told of its end."""
+    """What a request has waited for. To be called while the observer reports its end."""
     if finished.context is not None and finished.context.waits:
         return finished.context.waits
     timing = DELIVERY.timing

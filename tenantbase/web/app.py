@@ -58,7 +58,7 @@ OBSERVER: Final = web.AppKey("observer", Observer)
 REQUEST_CELLS: Final = RequestCells(
     ((each.method, each.path) for each in OPERATIONS), lasting=["/v1/watch"]
 )
-"""Where the requests of each route are counted."""
+"""The cells in which requests are counted, for each route."""
 
 
 def create_app(
@@ -73,8 +73,8 @@ def create_app(
 
     Args:
         rates: the requests of each tenant, counted by all workers; None: this is the only one.
-        observer: told of each request that has ended; None: nothing wants to know.
-        measured: what the figures are made from; None: there are none.
+        observer: told of finished requests, if there is one.
+        measured: the sources of the figures; None: metrics are turned off.
     """
     guard = Guard(settings)
     rates = rates or Rates()
@@ -85,7 +85,7 @@ def create_app(
     lifecycle.limit = settings.max_requests
     answering = partial(sending.answering, unread=unread)
     parser = ParserProcess()
-    # To make a piece of a list or of a bulk read.
+    # For making the pieces of lists and bulk reads.
     turns = Turns(lambda streams: lifecycle.active - lifecycle.idling > streams)
     values = Values(database, settings, parser)
     bulk = Bulk(database, settings, parser, unread, callers, turns)

@@ -53,18 +53,18 @@ ADMINISTRATIVE: Final = frozenset(
 """Routes that are not requests of a tenant, and do not count against its rate."""
 
 X_TENANT: Final = "X-Tenant"
-# Four in a second, of which one may be late: what the contract promises is one second.
+# Four times a second, so that one may be late: clients are promised one second.
 REFRESH_SECONDS: Final = 0.25
 _BEARER: Final = "bearer"
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who makes a request, and in which tenant.
+    """The caller of a request, in one tenant.
 
     Attributes:
         scope: what it can reach there.
         bucket: the tenant's limit of requests; None: it has none.
-        use: what the tenant uses of this server; None: there is no other tenant to leave some to.
+        use: what the tenant uses of this server; None: there is no other tenant to share it with.
     """
 
     principal: Principal
@@ -116,7 +116,7 @@ class Callers:
         await asyncio.wait(tasks)
 
     async def refresh(self) -> None:
-        """Take over what has changed in the database. Raises StoreError: what is known stays."""
+        """Load changes from the database. Raises StoreError: then nothing changes here."""
         async with self._refreshing:  # an older state must not replace a newer one
             access = await self._database.access(self.directory.version)
             if access is not None:
@@ -207,13 +207,13 @@ class Callers:
 
 
 class Credentials:
-    """What a block of header fields says of the caller, and what that meant when it was last asked.
+    """The caller in a block of header fields, as of its last look-up.
 
     Args:
         authorization, tenant: the values of ``Authorization`` and ``X-Tenant``; None: not given.
 
     Attributes:
-        caller: None: aiohttp's path has to say why there is none.
+        caller: None: aiohttp's path must say why there is none.
         generation: of the directory that ``caller`` was found in.
         use: of the caller's tenant.
         private: the answer is for this caller alone.
@@ -243,7 +243,7 @@ class Credentials:
 def identify(request: web.Request, callers: Callers) -> Caller | None:
     """Find the caller, unless the route is for everybody, and count the request for its tenant.
 
-    Returns: the caller, if the request is one of its tenant.
+    Returns: the caller, if the request counts as one of its tenant.
 
     Raises:
         Unauthenticated, Forbidden, NoSuchTenant, InvalidRequest, RateLimited: it may not go on.

@@ -27,7 +27,7 @@ _SCHEMES: Final = ("http", "https")
 _WITH_PORT: Final = re.compile(
     r"\[([0-9A-Fa-f:.]{2,45})\](?::[0-9]{1,5})?|([0-9.]{7,15}):[0-9]{1,5}"
 )
-# In the head of a plain request, which is printable ASCII.
+# For the head of a plain request, which is printable ASCII.
 _FORWARDED_FOR: Final = re.compile(rb"\r\nX-Forwarded-For:[ \t]*+([\x20-\x7e]*)", re.IGNORECASE)
 _HOPS: Final = 64  # a longer list is malformed
 

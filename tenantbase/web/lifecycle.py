@@ -20,7 +20,7 @@ class Lifecycle:
             ``Connection: close``, and its health is 503.
         in_flight: requests that began before the draining and have not ended.
         active: all requests that have begun and not ended.
-        idling: those of them that only wait, such as watchers without events.
+        idling: those of them that only wait, as watchers do.
         begun: requests so far.
         limit: the most requests that may be active.
         connections: the open connections.
@@ -55,13 +55,16 @@ class Lifecycle:
                 self._finished.set()
 
     def has_place(self, use: TenantUse, begun: int) -> bool:
-        """Whether a tenant may have one more request in flight, of which ``begun`` (0 or 1) are
-        counted already."""
+        """Whether a tenant may have one more request in flight.
+
+        Args:
+            begun: 1 if ``active`` already counts that request, otherwise 0.
+        """
         return leaves_enough(use.requests, 1, self.limit - self.active - 1 + begun)
 
     @contextmanager
     def idle(self, use: TenantUse | None) -> Iterator[None]:
-        """Inside the block, an active request only waits, and leaves its place to another.
+        """Mark an active request as only waiting inside the block, so that it takes up no place.
 
         Args:
             use: of its tenant.

@@ -1,7 +1,7 @@
 """The id of a request in its answer, for both HTTP paths.
 
-An answer has the id if the client sent one, or if the answer is an error: then the client can name
-the request to those who read the log.
+An answer has the id if the client sent one, or if it is an error, so that the client can quote the id
+to the server's operator.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ X_REQUEST_ID: Final = "X-Request-ID"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 NAMING: Final = (X_REQUEST_ID, TRACEPARENT, TRACESTATE)
-"""The header fields that name a request, which have another value in each."""
+"""The header fields that name a request. Their values differ from request to request."""
 
 CONTEXT: Final = web.RequestKey("context", RequestContext)
-"""Where aiohttp's request keeps its name."""
+"""Where aiohttp's request keeps its id and trace."""
 
 _HEAD_END: Final = b"\r\n\r\n"
 
 
 def context_of(headers: CIMultiDictProxy[str]) -> RequestContext:
-    """The name that aiohttp's request has by its header fields."""
+    """The id and trace of aiohttp's request, from its header fields."""
     if not any(name in headers for name in NAMING):
         return RequestContext()
     ids, traceparents, tracestates = (headers.getall(name, ()) for name in NAMING)
@@ -39,7 +39,7 @@ def context_of(headers: CIMultiDictProxy[str]) -> RequestContext:
 
 
 def context_from(fields: Iterable[tuple[str, str]]) -> RequestContext:
-    """The name that these header fields give, whose names are in lower case."""
+    """The id and trace in these header fields, whose names must be in lower case."""
     ids: list[str] = []
     traceparents: list[str] = []
     tracestates: list[str] = []
@@ -54,7 +54,7 @@ def context_from(fields: Iterable[tuple[str, str]]) -> RequestContext:
 
 
 def with_id(rendered: bytes, context: RequestContext) -> bytes:
-    """A rendered answer, with the id as its last header field."""
+    """The rendered answer with the id added as its last header field."""
     end = rendered.index(_HEAD_END)
     field = f"\r\n{X_REQUEST_ID}: {context.id}".encode()
     return b"".join((rendered[:end], field, rendered[end:]))

@@ -1,8 +1,8 @@
-"""Where both HTTP paths report each request that has ended: metrics and the log hang on it.
+"""Where both HTTP paths report finished requests, for metrics, log and traces.
 
-The metrics are additions made right here. The log is told of requests that took long enough for it,
-so that one which wants only slow requests costs the others a comparison. Without metrics and without
-a log there is no observer, and no request is timed.
+Metrics are counted right here, by a few additions. The log is told only of requests that took long
+enough for it: if it wants slow ones, all others cost it one comparison. Without metrics, log and
+tracer there is no observer, and no request is timed.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ UNMATCHED: Final = "unmatched"
 """The route of a request whose target no route matches, or that is not valid HTTP."""
 OTHER_METHOD: Final = "other"
 CLIENT_GONE: Final = 499
-"""The status of a request whose client left before it was answered; nginx calls it so, too."""
+"""The status of a request whose client left before the answer, as in nginx."""
 
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", OTHER_METHOD)
 _STATUSES: Final = (*(status.value for status in HTTPStatus), CLIENT_GONE)
 _STATUS_PLACES: Final = {status: place for place, status in enumerate(_STATUSES)}
-_ODD_STATUS: Final = _STATUS_PLACES[500]  # none that is not listed is ever sent
+_ODD_STATUS: Final = _STATUS_PLACES[500]  # never needed: only listed statuses are sent
 _FAILURES: Final = (500, 503)
-_SUM: Final = len(REQUEST_BOUNDS) + 1  # of a histogram's cells, that of the sum
+_SUM: Final = len(REQUEST_BOUNDS) + 1  # the cell of the sum in a route's histogram
 _ALL: Final = ALL_REQUESTS.first
 _BEGAN: Final = web.RequestKey("began", int)
 _STATUS: Final = web.RequestKey("status", int)
@@ -53,13 +53,13 @@ class Finished(NamedTuple):
     Attributes:
         route: the template of its route, or UNMATCHED.
         status: of the answer, or CLIENT_GONE.
-        nanoseconds: from when it was read to when its answer was handed to the kernel.
-        sent: bytes of the answer, with its head.
-        request: aiohttp's, or on the fast path its bytes.
-        context: its name; None if nothing has named it.
-        transport: its connection; None if that is gone.
+        nanoseconds: from reading its head to handing the end of its answer to the kernel.
+        sent: bytes of the answer, including its head.
+        request: aiohttp's request, or its bytes on the fast path.
+        context: its id and trace; None if neither was needed yet.
+        transport: its connection; None if that is lost.
         ended: when, by ``time.monotonic_ns``.
-        lasts: it lasted as long as its client liked, as watches do.
+        lasts: its client decided how long it took, as with watches.
     """
 
     method: str
@@ -75,12 +75,12 @@ class Finished(NamedTuple):
 
 
 class Series(NamedTuple):
-    """Requests of one method on one route, and where they are counted.
+    """The cells for requests of one method on one route.
 
     Attributes:
         statuses: the cell of the first status.
         durations: the first cell of the route's histogram, which its methods share.
-        lasts: such requests last as long as the client likes, so they say nothing of the service's
+        lasts: clients decide how long such requests take, so they say nothing about the service's
             speed.
     """
 
@@ -92,11 +92,11 @@ class Series(NamedTuple):
 
 
 class RequestCells:
-    """Where requests are counted: the same in all workers of a server.
+    """The cells for all requests. All workers of a server have the same.
 
     Args:
         routes: method and template of each route.
-        lasting: templates of those whose answers last as long as the client likes.
+        lasting: templates of the routes whose clients decide how long an answer takes.
     """
 
     def __init__(
@@ -122,10 +122,10 @@ class RequestCells:
         return self._series.get((method, route)) or self._series[OTHER_METHOD, UNMATCHED]
 
     def counts(self, cells: list[int]) -> Iterator[tuple[Series, int, int]]:
-        """Every series that has had requests, with each status that it has had, and how often.
+        """Every series that has had requests, with each of its statuses and their number.
 
-        The server's own failures are there before the first one: Prometheus cannot see an increase
-        of what was not there before.
+        The server's own failures are included from 0 on, because Prometheus does not see an
+        increase from a series that did not exist.
         """
         for series in self._series.values():
             counts = cells[series.statuses : series.statuses + len(_STATUSES)]
@@ -143,8 +143,8 @@ class Observer:
         cells: the worker's figures.
 
     Attributes:
-        log_from: tell the log of requests that took at least so many nanoseconds.
-        log: told of them.
+        log_from: the log is told of requests that took at least this many nanoseconds.
+        log: called with each of those.
     """
 
     def __init__(self, requests: RequestCells, cells: memoryview | None = None) -> None:
@@ -166,14 +166,14 @@ class Observer:
         """A request has ended.
 
         Args:
-            began: when, by ``time.monotonic_ns``.
+            began: when it began, by ``time.monotonic_ns``.
             sent: bytes of the answer.
         """
         now = monotonic_ns()
         took = now - began
         cells = self._cells
         method, route, statuses, durations, lasts = series
-        # Written out, because a call of a function would cost more than the additions.
+        # ``Histogram.add`` inlined, because a call costs more than the additions.
         cells[statuses + _STATUS_PLACES.get(status, _ODD_STATUS)] += 1
         cells[durations + bisect_left(REQUEST_BOUNDS, took)] += 1
         cells[durations + _SUM] += took
@@ -197,7 +197,7 @@ class Observer:
         request[_STATUS] = status
 
     def cut(self, request: web.BaseRequest) -> None:
-        """Its client is gone; a watch ends so."""
+        """Its client is gone, which is also how a watch ends."""
         self.answered(request, request.get(_STATUS, CLIENT_GONE))
 
     def answered(self, request: web.BaseRequest, status: int) -> None:

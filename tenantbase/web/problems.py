@@ -183,7 +183,7 @@ def error_answer(error: BaseException, context: RequestContext | None = None) ->
     """The answer to a request that failed with this error; 500 and a log line if it is not listed.
 
     Args:
-        context: the request's name, for that line, if it is not the one that the task works for.
+        context: the request's id and trace for the log line; None: those of the running task.
     """
     row = next((_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE), None)
     if row is None:

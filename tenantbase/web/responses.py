@@ -35,8 +35,8 @@ _NO_CACHE: Final = "no-cache"  # may be stored, but must be revalidated before e
 _PRIVATE: Final = "private, no-cache"
 _NO_STORE: Final = "no-store"
 _FOREVER: Final = "public, max-age=31536000, immutable"
-# The console runs its own files and talks to this server. Values reach it as text, and its images are
-# blobs that it makes. Svelte's policy turns the markup of its own components into nodes.
+# The console runs only its own files and talks only to this server. It shows values as text, and its
+# images are blobs that it creates. Svelte's policy turns the markup of its own components into nodes.
 CONSOLE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
@@ -158,7 +158,7 @@ def collection(body: bytes | Stream, content_type: str = JSON) -> Answer:
 
 
 def figures(body: bytes, content_type: str = JSON) -> Answer:
-    """200 with what is true for a moment only."""
+    """200 with figures of this moment, which no cache may store."""
     headers: dict[str, str] = {hdrs.CONTENT_TYPE: content_type, hdrs.CACHE_CONTROL: _NO_STORE}
     return Answer(200, headers, body, compressible=True)
 
@@ -199,7 +199,7 @@ def console_page(html: bytes | None, tag: str, coding: str) -> Answer:
 
 
 def asset(body: bytes, content_type: str, coding: str) -> Answer:
-    """200 with a file of the console, whose name changes with its content: cached for ever."""
+    """200 with a file of the console. Its name changes with its content, so it may be cached forever."""
     headers: dict[str, str] = {
         hdrs.CONTENT_TYPE: content_type,
         hdrs.CACHE_CONTROL: _FOREVER,

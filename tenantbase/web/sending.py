@@ -94,8 +94,8 @@ async def respond(request: web.BaseRequest, answer: Answer) -> web.StreamRespons
         async with aclosing(body.pieces):
             return await _send_stream(request, answer, body)
     except (ConnectionError, ClientConnectionError) as error:
-        # Its frames have the last piece, and refer back to it by way of the future that they waited
-        # for: they would stay in memory until the garbage collector comes, which is seldom.
+        # Its frames hold the last piece, and a reference cycle through the future they waited for
+        # would keep them in memory until the garbage collector runs, which is rare.
         error.__traceback__ = None
         raise ConnectionResetError("the client is gone") from error
 

@@ -80,7 +80,9 @@ class Connection(web.RequestHandler):
         self._connections = connections
         self._observer = observer
         self._budget = budget
-        self._head: Head | None = None  # of its next request; the lender has whole ones
+        self._head: Head | None = (
+            None  # of its next request; not needed on loan, because the lender passes on whole heads
+        )
         self._body: StreamReader = EMPTY_PAYLOAD  # of its last request
         self._ended = False  # the client has closed its sending side
         self._finished = 0  # counts answers; aiohttp counts requests in _request_count
@@ -122,7 +124,7 @@ class Connection(web.RequestHandler):
                 self._receive(piece, self._head)
 
     def _receive(self, data: bytes, head: Head) -> None:
-        """Parse heads in small pieces, and bodies, which have limits of their own, at once."""
+        """Parse heads in small pieces. Bodies have limits of their own, and are passed on whole."""
         if not data:
             self._parse(data, head)  # requests that aiohttp has kept until there was room for them
         at = 0
@@ -135,7 +137,7 @@ class Connection(web.RequestHandler):
             if self._parse(piece, head):
                 continue
             if self._buffer_paused:
-                continue  # these are whole requests, which aiohttp's parser keeps for later
+                continue  # whole requests, which aiohttp's parser keeps for later
             try:
                 head.extend(len(piece))
             except HttpError as error:
@@ -153,7 +155,7 @@ class Connection(web.RequestHandler):
         return True
 
     def _refuse(self, error: HttpError) -> None:
-        """End the connection, with an answer unless it owes another one."""
+        """Close the connection, with an error answer unless another answer is due first."""
         if self._finished == self._request_count and not self._connected.is_closing():
             context = RequestContext()
             answer = error_answer(error, context)
@@ -194,9 +196,9 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         if isinstance(exc, ConnectionError) or request.writer.output_size:
-            # The client is gone, or is to be cut off. aiohttp's frames and the error that is raised
-            # here refer to each other, until the garbage collector comes, which is seldom. So it must
-            # not refer to the first error, whose frames have all that the request held.
+            # The client is gone or must be cut off. aiohttp's frames and the error raised here refer
+            # to each other until the garbage collector runs, which is rare. So that error must not
+            # refer to the first one, whose frames hold everything the request held.
             cut = ConnectionAbortedError("the answer was cut")
             try:
                 raise cut

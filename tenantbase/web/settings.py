@@ -16,14 +16,14 @@ class WebSettings:
 
     Attributes:
         tls: the TLS configuration; None means plain HTTP.
-        loopback: web pages could reach the server only in this machine's browsers, so ``Host`` is
-            checked: it has TCP ports, all of them on loopback addresses.
+        loopback: the server has TCP ports, all of them on loopback addresses. Only web pages in this
+            machine's browsers could reach it, so ``Host`` is checked.
         may_be_open: whether a database without tokens admits every caller; otherwise it admits none.
         allowed_hosts: names accepted as ``Host`` besides loopback names, in lower case, without
             port. If there are any, ``Host`` is checked on every address.
         cors_origins: origins whose pages may read and write, as browsers write them; ``:*`` in
             place of a port allows every port.
-        trusted_proxies: networks whose forwarding headers are believed; ``unix``: the peers of Unix
+        trusted_proxies: networks whose forwarding headers are trusted; ``unix``: the peers of Unix
             sockets.
         limits: of operations, which the database applies too.
         max_request_bytes: the largest JSON body. It exceeds the largest value, which base64 makes

@@ -1,4 +1,4 @@
-"""Requests that have ended, told to a tracer."""
+"""Reports finished requests to a tracer."""
 
 from __future__ import annotations
 

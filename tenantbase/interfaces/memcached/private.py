@@ -89,7 +89,7 @@ class PrivateMemcached:
     ) -> None:
         self._guard = guard
         self.messages = messages
-        """A pipe with what memcached and the guard say on standard error, to be read."""
+        """The read end of a pipe: the standard error of memcached and the guard."""
         self._lifeline: int | None = lifeline
         self._directory = os.path.dirname(path)
         self.address = MemcacheAddress(path=path)
@@ -133,7 +133,7 @@ class PrivateMemcached:
         command = [os.path.abspath(found), "-s", path, *options]
         theirs, ours = os.pipe()
         messages, their_messages = os.pipe()
-        for fd in (messages, their_messages):  # memcached must not wait for a reader
+        for fd in (messages, their_messages):  # memcached must not block on a slow reader
             os.set_blocking(fd, False)
         try:
             # In its own session: Ctrl-C at the terminal is for the service, which drains first.
@@ -187,7 +187,7 @@ class PrivateMemcached:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def log_messages(self) -> bool:
-        """Log what was said since the last call. Returns: False if no more can come."""
+        """Log the messages since the last call. Returns: False if no more can come."""
         try:
             said = self._said()
         except BlockingIOError:

@@ -1,7 +1,7 @@
 """Requests as OpenTelemetry spans. The only importer of ``opentelemetry``.
 
 Configured by the standard ``OTEL_`` variables. Spans are made when a request has ended, from times
-that are taken anyway; a thread of the library exports them.
+that were measured anyway; a thread of the library exports them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from opentelemetry.trace import (
 from tenantbase.request_context import RequestContext
 from tenantbase.stages import Span
 
-_UNNAMED: Final = "unknown_service"  # what the library calls a service that no variable names
+_UNNAMED: Final = "unknown_service"  # the library's name for a service without one
 _CLOSING_MILLISECONDS: Final = 2_000
 
 

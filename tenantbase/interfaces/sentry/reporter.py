@@ -1,7 +1,7 @@
 """Errors in the log, reported to Sentry. The only importer of ``sentry_sdk``.
 
-A report is built from what is known to be harmless, so nothing new in a later version of the library
-gets into it: where the error arose, its type, and its text if that cannot quote a request. No key,
+A report is built only from what is known to be harmless: where the error arose, its type, and its
+text if that cannot quote a request. Whatever a later version of the library adds stays out. No key,
 value, token, header or local variable is sent.
 """
 
@@ -29,15 +29,15 @@ _KEPT_OF_FRAME: Final = (
 
 
 class Reporter(logging.Handler):
-    """A handler for the log that reports errors.
+    """A log handler that reports errors.
 
     Args:
-        dsn: where to.
+        dsn: where to report them.
         release: the version of this program.
-        summary: an exception's type and harmless text.
+        summary: returns an exception's type and harmless text.
 
     Raises:
-        ValueError: the DSN is not one.
+        ValueError: the DSN is invalid.
     """
 
     def __init__(self, dsn: str, release: str, summary: Callable[[BaseException], str]) -> None:
@@ -56,7 +56,7 @@ class Reporter(logging.Handler):
         )
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Report an error, from a thread of its own."""
+        """Queue a report, which a thread of the library sends."""
         self._events.emit(record)
 
     def close(self) -> None:

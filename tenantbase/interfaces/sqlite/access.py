@@ -27,7 +27,7 @@ from tenantbase.interfaces.sqlite.queries import snapshot
 from tenantbase.interfaces.sqlite.sweep import hide_range
 from tenantbase.scope import DEFAULT, Scope
 
-# A list of tokens shows for a week which have expired, and so why a client is refused.
+# For a week, lists of tokens still show those that have expired, and so why a client is refused.
 EXPIRED_TOKENS_KEPT_SECONDS: Final = 7 * 86_400
 
 _LIMITS: Final = "max_entries, max_bytes, max_requests_per_second"

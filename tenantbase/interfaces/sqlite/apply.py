@@ -38,7 +38,7 @@ from tenantbase.scope import plain_key
 
 Outcome = tuple[Applied, ...] | TenantbaseError
 _Named = tuple[KeyCommand, ...]
-# A damaged row can be hidden, but SQLite can neither remove nor replace it. A copy is without it.
+# A damaged row can be hidden, but SQLite can neither remove nor replace it. A copy omits it.
 _REPAIR: Final = (
     "delete the damaged keys, which tenantbase check names, then make a backup and restore it"
 )

@@ -38,7 +38,7 @@ class ChangeLog:
 
     @property
     def value_bytes(self) -> int:
-        """The size of all values that were set."""
+        """The total size of the values that were set."""
         return sum([event[3] or 0 for event in self._events])
 
     def record(self, kind: EventKind, key: str) -> None:

@@ -45,10 +45,10 @@ _INDEX_LOOK_SECONDS: Final = 600.0
 _MOST_DAMAGED_ROWS: Final = 10_000  # the most damaged rows remembered; with more, sweeping stops
 _PATIENCE_SECONDS: Final = 0.02  # a checkpoint's wait for readers, during which writers wait for it
 
-# Errors of COMMIT after which the transaction is certainly not there. What makes it valid is its
-# last WAL frame, with a checksum over all of them. It is written last, so if a write failed, it is
-# missing (wal.c, walWriteOneFrame). SQLite calls a full disk FULL, and a quota or a limit on file
-# sizes IOERR_WRITE.
+# Errors of COMMIT after which the transaction is certainly not in the database. Its last WAL frame,
+# with a checksum over all frames, makes it valid. That frame is written last, so it is missing if a
+# write failed (wal.c, walWriteOneFrame). SQLite calls a full disk FULL, and a quota or a limit on
+# file sizes IOERR_WRITE.
 _NOT_COMMITTED: Final = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_FULL,
@@ -362,7 +362,7 @@ class Committer:
         return True
 
     def _refused(self, taken: Sequence[bool], error: Exception) -> GroupResult[Never]:
-        """The result for a group of which nothing was done."""
+        """The result for a group that was not carried out."""
         if error_code(error) in _SYNC_FAILED:
             self.failure = "the disk failed; no more writes are taken"
         refusal = unavailable(error, "the database cannot be written")

@@ -1,16 +1,16 @@
 """Copies a live database, row by row, to one of its versions.
 
-SQLite's ways to copy a database hold one snapshot from beginning to end, and as long as there is
-one, the write-ahead log cannot start over: it grows by everything that is written meanwhile. Its
-backup interface can pause instead, but starts again after each commit of another process.
+SQLite's ways to copy a database hold one snapshot from beginning to end. Meanwhile the write-ahead
+log cannot start over, and grows by everything that is written. SQLite's backup interface can pause
+instead, but starts again after each commit of another process.
 
 So this works as replication does. Entries are copied in short queries, in the order of their row
-numbers; behind that, the change log says which keys have changed, and these are copied again. When
-few changes are left, they and the small tables are copied in one snapshot, whose version is that of
-the copy. If the change log is overtaken, one long snapshot takes over after all.
+numbers; then those that have changed in the meantime, by the change log, are copied again. When few
+changes are left, they and the small tables are copied in one snapshot, whose version is that of the
+copy. If the change log is trimmed before the copy has caught up, one long snapshot is used after all.
 
-The copy contains what is reachable: no rows under deleted prefixes, no free pages, and the last
-line of the change log.
+The copy contains what is reachable, and the last line of the change log, but no rows under deleted
+prefixes and no free pages.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class _Copying:
         self._put = f"INSERT OR REPLACE INTO entries VALUES ({', '.join('?' * columns)})"
 
     def make_tables(self) -> None:
-        """Make the tables and indexes that the source has, of whatever schema it is."""
+        """Create the tables and indexes of the source, whatever its schema."""
         for kind, name, sql in self._source.execute(
             "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"
             " AND name NOT LIKE 'sqlite_%' ORDER BY type DESC"
@@ -221,7 +221,7 @@ class _Copying:
             yield
 
     def _catch_up(self, position: int, few: int) -> int:
-        """Copy again what has changed after a version, unless that is ``few`` changes or less.
+        """Copy again what has changed since a version, until at most ``few`` changes are left.
 
         Returns: the version up to which everything is copied.
         """
@@ -238,7 +238,7 @@ class _Copying:
         return position
 
     def _copy_keys(self, keys: Sequence[str]) -> None:
-        """Copy keys as they are now; what comes after in the change log is copied again."""
+        """Copy keys as they are now. Changes that are later in the change log are copied again."""
         for marks, batch in key_batches(keys):
             rows, size = [], 0
             self._target.execute(f"DELETE FROM entries WHERE key IN ({marks})", batch)

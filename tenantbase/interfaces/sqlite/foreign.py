@@ -1,8 +1,8 @@
 """Checks without SQLite that a database is ours, and that the files beside it are SQLite's.
 
 SQLite writes as soon as it opens a file: for another program's database it creates, rolls back or
-    removes files, and beside a new one it follows and removes any file that has the name of one of
-    its own. So the bytes are examined first.
+removes files, and beside a new one it applies and removes any file that has the name of one of its
+own. So the bytes are examined first.
 
 Call it only while no process has the database open: closing a file drops every lock that this
 process holds on it (fcntl(2), "Advisory record locking").

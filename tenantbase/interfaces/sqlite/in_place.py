@@ -1,6 +1,6 @@
 """Touch and rename: commands that leave the value in the database.
 
-Values may be large, and many such commands may wait, so none is brought into Python's memory.
+Values may be large, and many such commands may be queued, so none is read into Python's memory.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def apply_in_place(
     command: InPlaceCommand,
     now: float,
 ) -> Applied:
-    """Carry out the command.
+    """Carry out a command.
 
     Raises:
         NoSuchKey, ConditionFailed, NoSuchTenant, QuotaExceeded: nothing was done.
@@ -135,7 +135,10 @@ def _rename(
 def _check_limits(
     connection: sqlite3.Connection, tenant: TenantUsage, entries: int, size: int, now: float
 ) -> None:
-    """Refuse to grow what readers see of a tenant, by ``entries`` and bytes, beyond a limit."""
+    """Refuse growth by so many entries and bytes that takes what readers see over a limit.
+
+    Raises QuotaExceeded.
+    """
     expired_entries, expired_bytes = expired_rows(connection, tenant.name, now)
     for limit, allowed, growth, would_be in (
         ("max_entries", tenant.max_entries, entries, tenant.entries - expired_entries + entries),

@@ -41,7 +41,7 @@ _META: Final = "key, length(value), content_type, id, version, expires_at"
 _RANGE: Final = (
     f"SELECT {{}} FROM entries WHERE key >= ? AND key < ? AND {ALIVE} ORDER BY key {{}} LIMIT ?"
 )
-# The length of a value is known without reading it, if it is not needed outside of the subquery.
+# SQLite knows the length of a value without reading it, provided only the length leaves the subquery.
 _COUNT: Final = f"""
     SELECT count(*), coalesce(sum(length(CAST(key AS BLOB)) + size), 0), max(key)
     FROM ({_RANGE.format("key, length(value) AS size", "ASC")})
@@ -153,7 +153,7 @@ def scan(
             if isinstance(row, Folded):
                 items.append(row)
                 continue
-            # Inline, because a call for each row took a quarter of a scan's time.
+            # Inlined, because a call for each row took a quarter of a scan's time.
             entry = Entry(*row) if row[1] is not None else _entry(connection, row)
             items.append(entry)
             size += len(entry.value)
@@ -178,7 +178,7 @@ def scan_meta(
 def _rows(
     connection: sqlite3.Connection, columns: str, wanted: KeyRange, limit: int, now: float
 ) -> sqlite3.Cursor | Generator[Sequence[Any] | Folded]:
-    """One item more than ``limit``, if there are as many.
+    """At most one item more than ``limit``, which shows whether there are more.
 
     A cursor that is not read to its end holds its snapshot until it is closed.
     """
@@ -191,7 +191,7 @@ def _rows(
 def _folding_rows(
     connection: sqlite3.Connection, query: str, wanted: KeyRange, limit: int, now: float
 ) -> Generator[Sequence[Any] | Folded]:
-    """Whatever was folded is passed over by a new search in the index, so its size does not matter."""
+    """After each folded key, a new index search skips what was folded, however much that is."""
     left = limit + 1
     while left > 0:
         folded = None

@@ -2,8 +2,8 @@
 
 Removing rows takes space first: their pages go through the write-ahead log, every change has a line
 in the change log, and the write-ahead log starts over only after its contents were copied into the
-database, which may grow. So a file beside the database reserves some space. It is released when the
-disk is full and something is to be deleted, and taken back as soon as there is space.
+database, which may grow. So a file beside the database reserves some space. It is released for
+deletions when the disk is full, and taken back as soon as there is space.
 
 On a full disk, part of it is moved into the write-ahead log's own file, so that values can be
 written into freed pages.

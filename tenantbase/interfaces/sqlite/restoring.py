@@ -1,7 +1,7 @@
 """Puts a backup in the place of a database.
 
-What served after the backup may have given out versions that the copy does not know. Clients still
-hold them in conditions, and caches in items. So the copy gets a new secret, and its version jumps
+Servers that ran after the backup may have given out versions that the copy does not know. Clients
+still hold them in conditions, and caches in items. So the copy gets a new secret, and its version jumps
 far above its own and that of the database it replaces.
 """
 
@@ -31,7 +31,7 @@ _MOST_VERSION: Final = (1 << 63) - 1
 _BUSY_SECONDS: Final = 2.0
 _UNREADABLE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 _LOGS: Final = ("-wal", "-journal")
-# What SQLite keeps beside a database and makes again.
+# Files that SQLite keeps beside a database, and creates again.
 _INDEX: Final = "-shm"
 
 
@@ -105,8 +105,8 @@ def put(copy: Path, database: str, *, keep: bool) -> Path | None:
     kept = None
     if keep:
         kept = next(each for each in _free_names(database) if not os.path.lexists(each))
-        # A second name first: the path is never free, for a server would begin an empty database.
-        # Nor does one open a file with two names, should this end here.
+        # A second name first, so that the path is never free: a server would create an empty database.
+        # If this process ends here, no server opens the file, because it has two names.
         os.link(database, kept)
         for suffix in _LOGS:
             with suppress(FileNotFoundError):

@@ -45,14 +45,14 @@ _Changes = Mapping[str, Entry | None]  # by key; None: deleted
 
 
 class Rows:
-    """The rows that a run of transactions names, as they are and as the transactions leave them.
+    """The rows that some transactions name, as they are and as the transactions leave them.
 
     Args:
         usage: counts what the transactions change.
         damaged: rows, by ``created``, that cannot be removed: deleting their keys hides them.
 
     Attributes:
-        missing_tenants: those of the commands that do not exist, or not any more.
+        missing_tenants: tenants of the commands that do not exist, or no longer exist.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Rows:
         for marks, batch in key_batches(keys):
             query = _LOOK_UP.format(value, marks)
             for row in self._connection.execute(query, (self._now, *batch)):
-                # Spelled out: unpacking the first six with a star makes a list for each row.
+                # Spelled out, because unpacking with a star creates a list for each row.
                 key, found, content_type, id_, version, expires_at, created, state, size = row
                 if state is not None:
                     self._sizes[key] = size
@@ -249,8 +249,8 @@ class Rows:
         self._pending.clear()
 
     def write(self) -> None:
-        """Write the last state of every key that was changed, and count what is not counted yet."""
-        if not self._limited:  # no transaction had to be counted by itself
+        """Write the last state of every changed key, and count what has not been counted yet."""
+        if not self._limited:  # no transaction had to be counted on its own
             self._count(self._accepted, {})
         deleted, updated, inserted, hidden = [], [], [], []
         for key, entry in self._accepted.items():

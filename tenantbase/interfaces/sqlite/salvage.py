@@ -16,7 +16,7 @@ from tenantbase.withheld import Withheld
 log = logging.getLogger("tenantbase")
 
 SET_ASIDE: Final = "entries_of_schema_1"
-"""The table of entries of a schema 1 database some of whose rows could not be read."""
+"""The old table of entries, if some rows of a schema 1 database could not be read."""
 
 _MOST_NAMED: Final = 10  # the most keys named in the log
 

@@ -60,7 +60,7 @@ _COUNT_DEFAULT: Final = f"""
 # changes: every version given out has exactly one row here, so versions have no gaps. The newest
 # row is never removed: it says which version was the last. A separate counter would add a page to
 # every commit, which for a single write is a third of its pages. ``size``, ``content_type`` and
-# ``expires_at`` are those of an entry that was set, and null in lines of other kinds.
+# ``expires_at`` belong to an entry that was set, and are null in rows of other kinds.
 #
 # deleted_prefixes: entries with ``low <= key < high`` made at or before ``version`` are gone,
 # though their rows may still be there. ``low`` rises while they are being removed.
@@ -149,7 +149,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TABLE access (version INTEGER NOT NULL, closed INTEGER NOT NULL)",
         "INSERT INTO access VALUES (1, 0)",
     ),
-    # Watchers learn what was set, not only that it was.
+    # Watchers learn what was set, not only that something was.
     (
         "ALTER TABLE changes ADD COLUMN size INTEGER",
         "ALTER TABLE changes ADD COLUMN content_type TEXT",

@@ -1,4 +1,4 @@
-"""How large a database is, and whether it has enough space."""
+"""The size of a database, and whether it has enough space."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Final
 from tenantbase.interfaces.store import StoreSize
 from tenantbase.troubles import Trouble
 
-# Between two checkpoints, the log grows to some MiB, or by one large transaction.
+# Between two checkpoints, the log grows to some MiB, or to the size of one large transaction.
 _GROWN_BYTES: Final = 256 << 20
-# Said while there is time to do something about it. Of a small disk, a twentieth.
+# Reported below this, while there is still time to act; on a small disk, below a twentieth of it.
 _FLOOR_BYTES: Final = 1 << 30
 _FLOOR_SHARE: Final = 20
 _USAGE: Final = "SELECT coalesce(sum(entries), 0), coalesce(sum(bytes), 0) FROM tenants"
@@ -27,7 +27,7 @@ def size_of(connection: sqlite3.Connection, path: str) -> StoreSize:
 
 
 def troubles_of(size: StoreSize, path: str) -> dict[Trouble, str | None]:
-    """Whether there is trouble with space, by its kind: what is to be said of it, or None."""
+    """The troubles with space, by kind: a text for the log, or None if there is no such trouble."""
     low = grown = None
     if size.free_bytes is not None and size.free_bytes < _floor(path):
         low = f"{size.free_bytes >> 20:,} MiB are left for the database"
@@ -45,7 +45,7 @@ def _floor(path: str) -> int:
 
 
 def free_bytes(path: str) -> int | None:
-    """The space that the disk of a file has left for this process; None: it does not say."""
+    """The free space for this process on the disk of a file; None: unknown."""
     with suppress(OSError):
         disk = os.statvfs(path)
         return disk.f_bavail * disk.f_frsize

@@ -99,7 +99,7 @@ class SqliteStore:
             busy_timeout: seconds to wait for a foreign program's lock.
             read_timeout: seconds that a read may take.
             lane_of: gives the lane in which a listing waits, from its prefix.
-            figures: where commits are counted (``figures.py``).
+            figures: the worker's cells (``figures.py``), for commits; None: private ones.
 
         Raises:
             CannotOpen: one line that names the file and says why.

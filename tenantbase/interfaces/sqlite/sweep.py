@@ -172,7 +172,7 @@ def _remove_expired(
 
 
 def _remove_deleted(connection: sqlite3.Connection, limit: int, damaged: Collection[int]) -> int:
-    """Remove rows under deleted prefixes. No reader sees them any more."""
+    """Remove rows under deleted prefixes, which readers no longer see."""
     execute = connection.execute
     done = 0
     for version, low, high in execute(_PREFIXES).fetchall():

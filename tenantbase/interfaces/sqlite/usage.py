@@ -1,9 +1,8 @@
 """How many entries and bytes each tenant has, counted in the transaction that changes them.
 
-Every row counts that is not under a deleted prefix: its value and its plain key. A row that has
-expired counts until it is swept or replaced, although it is absent for readers. Limits are about
-what is there for readers, so a write that seems to exceed one has the tenant's expired rows
-subtracted first.
+Every row that is not under a deleted prefix counts, with its value and its plain key. An expired row
+counts until it is swept or replaced, although readers do not see it. Limits apply to what readers
+see, so if a write seems to exceed one, the tenant's expired rows are subtracted first.
 """
 
 from __future__ import annotations
@@ -98,7 +97,7 @@ class Usage:
             return found
 
     def settle(self) -> None:
-        """Store what has changed, and forget: the table may be changed now."""
+        """Write what has changed, and forget it: from now on, the table may be changed directly."""
         for tenant in self._tenants.values():
             if tenant is not None and tenant.changed:
                 self._connection.execute(_UPDATE, (tenant.entries, tenant.bytes, tenant.name))

@@ -31,10 +31,10 @@ class Asker(Protocol):
     """The connection of a plain request, which has one request in flight at a time."""
 
     context: RequestContext | None
-    """The name of the request, once it has one."""
+    """The id and trace of the request, once it has any."""
 
     def end(self, data: bytes, status: int, closes: bool = False) -> None:
-        """Send the answer; ``closes``: the connection ends with it."""
+        """Send the answer; ``closes``: then close the connection."""
 
     def hand_on(self) -> None:
         """Have the request answered by aiohttp instead."""
@@ -61,7 +61,7 @@ class PlainAnswers:
     def begin(self, request: Request[Credentials], asker: Asker) -> bool:
         """Begin a request. Its answer is sent after this has returned.
 
-        Returns: False if it is invalid. Then aiohttp's path must tell the client why.
+        Returns: False if it is invalid. aiohttp's path must then tell the client why.
         """
         route = request.route
         if route is HEALTH:
@@ -86,7 +86,7 @@ class PlainAnswers:
             return True
         scope = caller.scope
         try:
-            # Lambdas: making a partial takes twice as long, and requests are many.
+            # Lambdas, because creating a partial takes twice as long, for every request.
             if route is GET_VALUE:
                 key = request.key
                 self._database.get_then(
@@ -112,7 +112,7 @@ class PlainAnswers:
         return True
 
     def no_room(self, budget: Budget) -> bytes:
-        """The answer to a request for whose body there is no room."""
+        """The answer to a request whose body there is no room for."""
         return self._writer.answer(error_answer(budget.exceeded()))
 
     def _refuse_later(self, asker: Asker, credentials: Credentials, error: TenantbaseError) -> None:
@@ -163,7 +163,9 @@ class PlainAnswers:
         asker.end(self._writer.answer(answer), answer.status, answer.closes)
 
     def _refuse(self, asker: Asker, credentials: Credentials, error: BaseException) -> None:
-        context = asker.context = asker.context or RequestContext()  # the answer has the log's id
+        context = asker.context = (
+            asker.context or RequestContext()
+        )  # the id in the answer is the one in the log
         self._send(asker, credentials, error_answer(error, context))
 
     def _send(self, asker: Asker, credentials: Credentials, answer: Answer) -> None:
@@ -185,7 +187,7 @@ class PlainAnswers:
 
 
 def _uncount(credentials: Credentials) -> None:
-    """aiohttp's path will answer the request, and counts it for its tenant."""
+    """Undo the rate count: aiohttp's path answers the request, and counts it itself."""
     caller = credentials.caller
     if caller is not None and caller.bucket is not None:
         caller.bucket.give_back()

@@ -1,4 +1,4 @@
-"""The connections of the fast path: which requests are answered here, and which by aiohttp.
+"""The connections of the fast path, which answer plain requests and leave others to aiohttp.
 
 Every connection begins here. Plain requests (``parser.py``) are answered by ``answering.py``, with
 the same bytes as aiohttp would send. For any other request, the connection is lent to aiohttp until
@@ -55,7 +55,7 @@ class FastPath:
 
     Args:
         general: makes aiohttp's protocol; the argument says whether the connection is only lent.
-        observer: told of each request answered here; None: nothing wants to know.
+        observer: told of each request answered here, if there is one.
     """
 
     def __init__(
@@ -144,12 +144,12 @@ class FastConnection(asyncio.Protocol):
         self._buffer = b""  # received data, already processed up to _start
         self._start = 0
         self._asked = b""  # the request in flight, in case aiohttp has to answer it
-        self._route: Route | None = None  # where it goes; None: aiohttp would have found out
-        self._began = 0  # when, if there is an observer
-        self.context: RequestContext | None = None  # its name, if it has one
+        self._route: Route | None = None  # its route; None if only aiohttp could tell
+        self._began = 0  # when it began, if there is an observer
+        self.context: RequestContext | None = None  # its id and trace, if it has any
         self._busy = False  # a request is in flight, here or lent out
         self._counted = False
-        self._use: TenantUse | None = None  # of the tenant whose plain request came last
+        self._use: TenantUse | None = None  # of the tenant of the last plain request
         self._writable = True
         self._reading = True
         self._ended = False  # the client has closed its sending side
@@ -254,7 +254,7 @@ class FastConnection(asyncio.Protocol):
             and self._writable
             and not self._transport.is_closing()
         ):
-            # While the server drains, aiohttp answers all new requests and closes the connection.
+            # While the server is draining, aiohttp answers all new requests and closes the connection.
             request: Request[Credentials] | Other = GENERAL
             if not fast_path.lifecycle.draining:
                 request = fast_path.parse(self._buffer, self._start)
@@ -296,7 +296,7 @@ class FastConnection(asyncio.Protocol):
         """Pause reading while too much is unprocessed."""
         waiting = len(self._buffer) - self._start
         if waiting > _MAX_AHEAD_BYTES:
-            # Every time, since a borrower may have resumed reading.
+            # Each time, because a borrower may have resumed reading.
             self._reading = False
             self._transport.pause_reading()
         elif not self._reading and not self._transport.is_closing():
@@ -304,7 +304,7 @@ class FastConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _go_on(self) -> None:
-        """A request was answered: begin the next one, or close the connection."""
+        """After an answer: begin the next request, or close the connection."""
         self._advance()
         self._bound()
         # The client sends no more, so an incomplete request stays incomplete.
@@ -373,7 +373,7 @@ class FastConnection(asyncio.Protocol):
         self._transport.write(data)
         if fast_path.observer is not None:
             self._observed(fast_path.observer, status, len(data))
-        if not self._writable:  # all of it stays in memory until its last byte is sent
+        if not self._writable:  # the whole answer stays in memory until its last byte is sent
             self._hold(len(data))
         if closes or fast_path.lifecycle.draining:
             self._transport.close()

@@ -43,7 +43,7 @@ def frame(data: bytes, start: int = 0) -> Framed | None:
         if field is None:
             return None
         name, value = field[1].lower(), field[2].strip(b" \t")
-        # A transfer coding marks its own end. After an upgrade, what follows may be no request.
+        # A transfer coding marks its own end. After an upgrade, what follows may not be a request.
         # What follows ``close`` is ignored (RFC 9112, section 9.6), so it must not be passed on.
         if name == b"transfer-encoding" or (
             name == b"connection" and value.lower() not in (b"keep-alive", b"close")

@@ -1,7 +1,7 @@
 """Parses the plain requests that make up nearly all traffic, and nothing else.
 
 A match is strict and complete: the request has exactly one meaning, and none of HTTP's rarer rules
-    apply to it. A request that does not match may still be valid; aiohttp's parser decides.
+apply to it. A request that does not match may still be valid; aiohttp's parser decides.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tenantbase.request_context import RequestContext
 from tenantbase.web.naming import NAMING, context_from
 
 MAX_HEAD_BYTES: Final = 8_192
-"""The largest size of a request line and its header fields."""
+"""The largest request line with its header fields."""
 MAX_BODY_BYTES: Final = 16_384
 
 # Header fields with an effect that only the general path implements. All others are harmless: the
@@ -40,7 +40,7 @@ _GENERAL: Final = frozenset(
         "upgrade",
     }
 )
-# Fields that this module or `judge` examines. Repeated, they are for the general path.
+# Fields that this module or ``judge`` examines. If one is repeated, the general path decides.
 _WEIGHED: Final = frozenset(
     {
         "authorization",
@@ -54,10 +54,10 @@ _WEIGHED: Final = frozenset(
         "x-tenant",
     }
 )
-# Fields that name the request, which have another value in each.
+# Fields that name a request. Their values differ from request to request.
 _NAMING: Final = frozenset(map(str.lower, NAMING))
-# aiohttp refuses requests that repeat one of these, whatever the value. The other such fields are
-# in ``_WEIGHED``.
+# aiohttp refuses requests that repeat one of these, whatever the values. Other such fields are in
+# ``_WEIGHED``.
 _SINGLE: Final = frozenset(
     {
         "content-location",
@@ -127,7 +127,7 @@ class Request(msgspec.Struct, Generic[Verdict], frozen=True, gc=False):
         body: empty except for SET_VALUE.
         end: where the request ends in the data.
         verdict: on its header fields.
-        context: its name, from header fields; None if there are none.
+        context: its id and trace; None if no header field names it.
     """
 
     route: Route
@@ -150,15 +150,15 @@ GENERAL: Final = Other.GENERAL
 
 Weighed = tuple[tuple[str, str], ...]
 _Judged = tuple[int, Verdict, RequestContext | None]
-"""The length of the body that header fields announce, the verdict on them, and the name they give."""
+"""From header fields: the length of the body, the verdict on them, and the request's id and trace."""
 
 
 class RequestParser(Generic[Verdict]):
     """Parses the bytes of connections.
 
     Args:
-        judge: what header fields say of a request; None if it may not be answered on the fast path.
-            It is called once for each combination of relevant fields, which clients keep repeating.
+        judge: the verdict on header fields; None if the request must not be answered on the fast
+            path. Called once for each combination of relevant fields, which clients keep repeating.
     """
 
     def __init__(self, judge: Callable[[Mapping[str, str]], Verdict | None]) -> None:
@@ -225,7 +225,7 @@ class RequestParser(Generic[Verdict]):
             self._judged[key] = self._weigh(key)
         judged = self._judged[key]
         if judged is not None and naming:
-            return *judged, context_from(naming)  # a block that will not come again
+            return *judged, context_from(naming)  # not cached: such a block does not repeat
         return self._remember(fields, None if judged is None else (*judged, None))
 
     def _remember(self, fields: bytes, judged: _Judged[Verdict] | None) -> _Judged[Verdict] | None:
@@ -274,7 +274,7 @@ def _classified(line: bytes) -> tuple[str, str] | bool:
 
 
 def context_in(head: bytes) -> RequestContext:
-    """The name that a request's header fields give."""
+    """The id and trace in the header fields of a request."""
     fields = map(_classified, head.split(b"\r\n")[1:])
     return context_from(field for field in fields if not isinstance(field, bool))
 

@@ -1,6 +1,4 @@
-"""What is done with all connections of the fast path, now and then: looking after them, and closing
-them.
-"""
+"""Checks and closes all connections of the fast path."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from typing import Final, Protocol
 
 log = logging.getLogger("tenantbase.web")
 
-_PATIENCE_SECONDS: Final = 1.0  # timeout of an incomplete request; then aiohttp gets the connection
+_PATIENCE_SECONDS: Final = 1.0  # timeout for an incomplete request; then aiohttp takes over
 _CLOSE_POLL_SECONDS: Final = 0.01
 
 
@@ -31,7 +29,7 @@ class Tended(Protocol):
 
 
 class OpenConnections(set[Tended]):
-    """The connections that the fast path has, lent ones included."""
+    """All connections of the fast path, including lent ones."""
 
     async def watch(self) -> None:
         """Look after idle and slow connections. Runs until cancelled."""
@@ -41,7 +39,7 @@ class OpenConnections(set[Tended]):
             for connection in list(self):
                 try:
                     connection.look_after(now)
-                except Exception:  # of any kind: other connections must still be checked
+                except Exception:  # the other connections must still be checked
                     log.exception("a connection could not be checked; it is cut")
                     connection.abort()
 

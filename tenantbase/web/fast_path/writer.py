@@ -75,7 +75,7 @@ class ResponseWriter:
     def _ending(self, closes: bool = False) -> bytes:
         """The header fields that come last."""
         now = time.time()
-        if not self._fresh_until - 1 <= now < self._fresh_until:  # a clock can be set back
+        if not self._fresh_until - 1 <= now < self._fresh_until:  # the clock may be set back
             self._fresh_until = math.floor(now) + 1.0
             date = {hdrs.DATE: formatdate(now, usegmt=True)}
             common = partial(responses.common_headers, varies_by_origin=self._varies_by_origin)
@@ -87,8 +87,7 @@ class ResponseWriter:
 
 
 def head_template(headers_of: Callable[[Entry], dict[str, str]]) -> bytes:
-    """A template of a 200 answer, to be filled in with version, size of the body, last fields and
-    body.
+    """A template of a 200 answer, to fill in with version, size of the body, last fields and body.
 
     Args:
         headers_of: the headers of the answer for an entry, in which its version appears once.
@@ -102,7 +101,7 @@ def head_template(headers_of: Callable[[Entry], dict[str, str]]) -> bytes:
     expected = rendered_head(200, headers_of(_OTHER), 2) + b"\r\n22"
     try:
         made = template % (_OTHER.version, 2, b"", b"22")
-    except TypeError:  # the version is missing, or is there twice
+    except TypeError:  # the version is missing, or occurs twice
         made = b""
     if made != expected:
         raise ValueError(f"a template must have the version as its only variable: {expected!r}")

@@ -61,8 +61,8 @@ class DeleteValues(msgspec.Struct, forbid_unknown_fields=True):
     prefix: str | None = None
 
 
-# What the parsed request holds for each key or entry, besides its text: the key and the scoped key,
-# the places for them, and commands.
+# Memory of a parsed request for each key or entry, besides its text: the key and the scoped key,
+# references to them, and commands.
 _KEY_BYTES: Final = 256
 _ENTRY_BYTES: Final = 512
 

@@ -46,7 +46,7 @@ _RENAME: Final = Decoder(RenameValue)
 
 
 class Changing:
-    """The routes that leave the value as it is."""
+    """The routes that change an entry but not its value."""
 
     def __init__(self, database: Database, settings: WebSettings) -> None:
         self._database = database
@@ -56,7 +56,7 @@ class Changing:
         """``POST /touch-value``"""
         given = await self._parse(_TOUCH, request)
         if given.ttl is None and given.expires_at is UNSET:
-            raise InvalidRequest("ttl or expires_at is required; null means never", "ttl")
+            raise InvalidRequest("ttl or expires_at is required; expires_at null means never", "ttl")
         touched = await self._database.touch(
             scope_of(request),
             given.key,

@@ -28,7 +28,7 @@ _TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# The codings that the build has made, the smallest result first, and how their files end.
+# The codings that the build provides, the smallest result first, with their file suffixes.
 _CODINGS: Final = {"br": ".br", "gzip": ".gz"}
 
 _OFF: Final = (
@@ -49,7 +49,7 @@ class File(msgspec.Struct, frozen=True):
 
     Attributes:
         tag: its entity tag, without quotes.
-        bodies: its bytes by content coding; ``identity`` is always there.
+        bodies: its bytes by content coding, always including ``identity``.
     """
 
     content_type: str
@@ -73,10 +73,10 @@ def _load(directory: Path) -> Iterator[tuple[str, File]]:
 
 
 class Console:
-    """The routes of the console. Its files are small, and kept in memory.
+    """The routes of the console. Its files are small, so they are kept in memory.
 
     Args:
-        serves: whether it is there at all.
+        serves: False with ``--no-console``: both routes answer 404.
     """
 
     def __init__(self, *, serves: bool) -> None:

@@ -1,4 +1,4 @@
-"""``GET /metrics`` and ``GET /v1/stats``: what all workers have done, and how they are."""
+"""``GET /metrics`` and ``GET /v1/stats``: the figures of all workers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SIZE_SECONDS: Final = 2.0
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """What the figures are made from.
+    """The sources of the figures.
 
     Attributes:
         per_tenant: show each tenant in ``/metrics``.
@@ -113,7 +113,7 @@ class Figures:
         return figures(msgspec.json.encode(document))
 
     def _checked(self, request: web.Request) -> Measured:
-        """What to measure, if the caller may see it. Raises Forbidden, NoSuchRoute."""
+        """The sources, if the caller may see figures. Raises Forbidden, NoSuchRoute."""
         if not request[CALLER].principal.reads_figures:
             raise Forbidden("this takes a token with the scope metrics or admin")
         query(request, NOTHING)
@@ -122,7 +122,7 @@ class Figures:
         return self._measured
 
     async def _size(self) -> StoreSize | None:
-        """None while the database cannot say: figures are wanted then above all."""
+        """The database's size; None if it does not answer, because that is when figures matter most."""
         with suppress(StoreError, TimeoutError):
             async with asyncio.timeout(_SIZE_SECONDS):
                 return await self._database.size()

@@ -58,7 +58,7 @@ class Health:
         """``OPTIONS`` for the whole server. HAProxy's ``option httpchk`` uses it as a health check.
 
         Args:
-            target: ``*``, or ``/``, which is also the console's page.
+            target: ``*`` or ``/``. The latter is also the console's page.
         """
         answer = await self.state()
         return options(whole_server=target == "*") if answer.status == 200 else answer

@@ -35,14 +35,14 @@ from tenantbase.web.transport.unread import WAIT_SECONDS, Share, Unread
 NDJSON: Final = "application/x-ndjson"
 
 _PAGE_BYTES: Final = 2 << 20  # ``Cache.scan`` stops at half, but the last value may exceed that
-_ITEM_BYTES: Final = 256  # an item without a value, and its key, approximately
+_ITEM_BYTES: Final = 256  # roughly the size of an item without a value, and its key
 _PARAMETERS: Final = frozenset(
     {"prefix", "limit", "cursor", "fields", "delimiter", "start", "end", "order"}
 )
 _COUNT_PARAMETERS: Final = frozenset({"prefix", "cursor"})
 _DESCENDING: Final = {None: False, "asc": False, "desc": True}
 _FIELDS: Final = (None, "key", "meta")
-# The first byte of a cursor: what its text is.
+# The first byte of a cursor says what its text is.
 _AFTER_KEY: Final = b"\x01"
 _AFTER_FOLDED: Final = b"\x02"
 
@@ -87,7 +87,7 @@ class Lists:
     async def _charged(
         self, request: web.Request, listing: _Listing, pieces: AsyncGenerator[bytes, None]
     ) -> AsyncGenerator[bytes, None]:
-        """The same pieces, charging what the list holds until the client has read it."""
+        """The same pieces. What the list holds is charged until the client has read it."""
         with share_of(request, self._unread) as listing.share, self._turns.streaming():
             async with aclosing(pieces):
                 with self._callers.holding(request[CALLER], listing.share.transport.abort):
@@ -136,12 +136,13 @@ class _Listing:
         )
 
     async def find_page(self) -> str | None:
-        """The target of the next page; None: this one is the last. It is relative, because a proxy
-        may serve it under a prefix.
+        """Find the keys of the page before it is sent, because the ``Link`` header precedes it.
 
-        The page is found before it is sent, because headers come first.
-        What is sent afterwards are these items only, so an entry that is added meanwhile moves
-        none of them to the next page.
+        Only these items are sent afterwards, so an entry added in the meantime moves none of them to
+        the next page.
+
+        Returns: the target of the next page, or None if this is the last one. It is relative,
+            because a proxy may serve the API under a prefix.
         """
         if self._limit is None:
             return None
@@ -219,7 +220,7 @@ class _Listing:
                 yield b"".join(map(as_line, self._documents(group, None)))
 
     def _documents(self, items: list[Item], folded: list[bytes] | None) -> list[bytes]:
-        """Each item as a JSON object; with ``folded``, that takes the folded ones, as strings."""
+        """Each item as a JSON object; folded ones go to ``folded`` instead, as strings, if given."""
         plain, documents = self._plain, []
         for item in items:
             key = item.key[plain]

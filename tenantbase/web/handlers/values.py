@@ -86,7 +86,7 @@ class Values:
         if entry is not None and not_modified(request, key, entry.version):
             return unchanged(entry, found.cache_status)
         if entry is not None and len(entry.value) > LARGE_BYTES:
-            return await asyncio.to_thread(entry_answer, key, found)  # it looks at the whole value
+            return await asyncio.to_thread(entry_answer, key, found)  # it scans the whole value
         return entry_answer(key, found)
 
     async def delete(self, request: web.Request) -> Answer:

@@ -36,7 +36,7 @@ _BEGIN: Final = b": watching\nretry: 1000\n%b\n"
 # A comment that carries the position in the log. Without it, the log could be trimmed past the
 # position of a client that watches quiet keys.
 _HEARTBEAT: Final = b": alive\nid: %d\n\n"
-# The last block of a server that stops. Thousands of clients must not come back in one moment.
+# The last block from a server that shuts down. Thousands of clients must not reconnect at once.
 _END: Final = b": the server is stopping; connect again\nretry: %d\nid: %d\n\n"
 _RETURN_MILLISECONDS: Final = 500, 3000
 # By default, the kernel would buffer megabytes for each watcher that does not read.
@@ -89,7 +89,7 @@ class Watch:
                 # A client that resumes has an id already, and keeps it until the next event.
                 place = b"id: %d\n" % changes.position if after is None else b""
                 yield _BEGIN % place
-                if not self._lifecycle.draining:  # the others have been ended already
+                if not self._lifecycle.draining:  # the other watches have been ended already
                     async for batch in changes:
                         yield b"".join(map(_block, batch)) or _HEARTBEAT % changes.position
                 if self._lifecycle.draining:

@@ -1,10 +1,9 @@
 """Cuts received data after requests that aiohttp's parser takes for the last of their connection.
 
-What follows in the same piece is lost, if the request asks for an upgrade and the parser does not
-know the protocol. (The connection is never upgraded, so HTTP/1.1 continues.) And if the connection
-ends with the request, because it says ``Connection: close`` or is HTTP/1.0, anything behind it makes
-the parser reject the request as well. But what follows such a request is to be ignored (RFC 9112,
-section 9.6).
+If a request asks for an upgrade to a protocol that the parser does not know, the parser loses what
+follows in the same piece, although the connection is never upgraded and HTTP/1.1 continues. If the
+connection ends with a request, because it says ``Connection: close`` or is HTTP/1.0, the parser
+rejects the request if anything follows it, although that must be ignored (RFC 9112, section 9.6).
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ _END: Final = b"\r\n\r\n"
 
 
 def pieces(data: bytes) -> Iterator[bytes]:
-    """``data``, cut at least where such requests end. If its length is not known, the request is
-    cut between head and body, which suffices.
+    """``data``, cut at least where such requests end. A request of unknown length is cut between head
+    and body, which is enough.
 
-    A cut anywhere else is harmless, so a search suffices and the text need not be parsed.
+    Further cuts are harmless, so searching is enough, without parsing.
     """
     at = 0
     while last := _LAST.search(data, at):

@@ -29,7 +29,7 @@ log = logging.getLogger("tenantbase.web")
 # Connections accepted in one turn of the event loop, so that open ones are not kept waiting.
 _BATCH: Final = 64
 _RETRY_SECONDS: Final = 0.1
-_QUIET_SECONDS: Final = 10.0  # without it, trouble is over
+_QUIET_SECONDS: Final = 10.0  # trouble is over if it was not met for this long
 # Descriptors kept free for the database, memcached and the like.
 _SPARE_DESCRIPTORS: Final = 64
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)

@@ -146,9 +146,9 @@ class Holding:
         self._budget._settle(self)
 
     def unfold(self, count: int) -> None:
-        """Charge what the body, which is complete, takes up besides once it is parsed.
+        """Charge the additional memory of a complete body once it is parsed.
 
-        Raises OverLimit if there is no room for that. A request that is alone always has room.
+        Raises OverLimit if there is no room for it. A lone request always has room.
         """
         try:
             self._budget._take(self, min(count, self._budget.most - self.size))

@@ -27,7 +27,7 @@ class Connections:
         expected: accepted connections that have no protocol yet.
         lingering: connections that have ended and wait for the peer to close.
         unread: the budget for answers that clients have yet to read.
-        figures: where this worker counts them.
+        figures: the worker's cells, for the number of connections.
     """
 
     def __init__(self) -> None:

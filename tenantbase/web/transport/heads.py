@@ -1,8 +1,8 @@
-"""Bounds what clients may send of a request's head before it is complete.
+"""Limits the memory for incomplete request heads.
 
-aiohttp limits each header field and their number, but a head within those limits has up to a
-megabyte, and thousands of connections may send that much and not finish. So a head has a limit, and
-what is more than a little counts against the budget for bodies.
+aiohttp limits the size of each header field and their number, but a head within those limits can be
+a megabyte, and thousands of connections can each send that much and never finish. So the whole head
+has a limit too, and more than a few KiB of it count against the budget for bodies.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ MAX_HEAD_BYTES: Final = 64 << 10
 """The largest head of a request."""
 
 HEAD_PIECE_BYTES: Final = 4 << 10
-"""How much of a head is parsed at a time, so that what belongs to the next one is known roughly."""
+"""A head is parsed in pieces of this size, to know roughly where it ends and the next one begins."""
 
 _FREE_BYTES: Final = 8 << 10  # of each connection; few heads are larger
 _COPIES: Final = 2  # aiohttp keeps header fields as text and as bytes
 
 
 class Head(Holding):
-    """What has arrived of the head that a connection sends."""
+    """The part of a connection's current head that has arrived."""
 
     __slots__ = ("arriving", "_transport")
 
@@ -53,6 +53,6 @@ class Head(Holding):
             self.release()
 
     def evict(self) -> None:
-        """Others need the room: cut the connection."""
+        """Cut the connection, because other requests need the room."""
         super().evict()
         self._transport.abort()

@@ -65,7 +65,7 @@ class Listener(socket.socket):
 
 
 class UnixListener(Listener):
-    """A Unix socket with a path, which whoever holds it can remove."""
+    """A Unix socket with a path. Every process that holds the socket can remove the path."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(socket.AF_UNIX)
@@ -73,7 +73,7 @@ class UnixListener(Listener):
         self._file: tuple[int, int] | None = None
 
     def created(self) -> None:
-        """Its path exists now. Raises OSError."""
+        """Note that its path exists now. Raises OSError."""
         status = os.lstat(self.path)
         self._file = status.st_dev, status.st_ino
 
@@ -86,9 +86,9 @@ class UnixListener(Listener):
 
 
 class InheritedListener(socket.socket):
-    """A listening socket that the process which started this one keeps open.
+    """A listening socket that the parent process keeps open.
 
-    Connections that this process leaves in its queue are for the next one that inherits it.
+    Connections left in its queue go to the next process that inherits it.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -103,9 +103,9 @@ def is_last(sock: socket.socket) -> bool:
 
 
 def refuse_connections(sock: socket.socket) -> bool:
-    """Take no new connections; those that have begun still reach the queue.
+    """Refuse new connections; those that have begun still reach the queue.
 
-    Returns: whether a moment must pass until they have, before the queue is emptied.
+    Returns: whether they may need a moment for that, so that emptying the queue must wait.
     """
     if isinstance(sock, UnixListener):
         sock.remove()

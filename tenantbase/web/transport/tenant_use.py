@@ -1,6 +1,6 @@
-"""How much of a server's budgets one tenant uses, and how much it may use beside other tenants.
+"""How much of a server's budgets a tenant uses, and how much it may use beside other tenants.
 
-A tenant may use three times as much as it leaves free. So one alone takes at most three quarters,
+A tenant may use three times as much as it leaves free. So one tenant takes at most three quarters,
 two that want everything take three sevenths each, and there is always some left for another.
 """
 
@@ -29,6 +29,6 @@ class TenantUse:
 def leaves_enough(used: int, size: int, free: float) -> bool:
     """Whether a tenant that uses ``used`` may use ``size`` more, which would leave ``free``.
 
-    One that uses nothing yet may have whatever fits.
+    A tenant that uses nothing yet may take whatever fits.
     """
     return not used or used + size <= _TIMES_FREE * free

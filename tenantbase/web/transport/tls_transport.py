@@ -19,9 +19,9 @@ _RECORD_BYTES: Final = 1 << 14  # the largest plaintext of a TLS record (RFC 844
 # How much is encrypted at a time: about as much as a transport buffers before it pauses writing, so
 # a large answer is not in memory twice, as plaintext and as ciphertext.
 _PIECE_BYTES: Final = 1 << 16
-# A client can request new keys with every record, each of which costs as much as a small request. So
-# records without content are limited: to this many bytes, and so many more for each byte of content.
-# Even a record with a single byte of it is 22 bytes long.
+# A client can request new keys with every record, which costs as much as a small request. So records
+# without content are limited to this many bytes, and this many more for each byte of content. Even a
+# record with a single byte of content is 22 bytes long.
 _EMPTY_BYTES: Final = 1 << 16
 _EMPTY_PER_BYTE: Final = 64
 _NONE: Final = asyncio.Protocol()

@@ -1,8 +1,8 @@
 """One large body, or one piece of a large answer, for each turn of the event loop.
 
-Parsing a body of some hundred KiB takes the event loop tens of milliseconds, and rendering as much of
-a list some, too. If a hundred of them are ready in the same turn, every other client would wait until
-the last is done.
+Parsing some hundred KiB of a body blocks the event loop for tens of milliseconds, and rendering as
+much of a list for some, too. If a hundred were ready in the same turn, every other client would wait
+for the last of them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Final
 
 from tenantbase.lanes import Lanes
 
-# A read takes five turns of the event loop, and would wait for as many pieces of large answers. So
+# A read takes five turns of the event loop, and would wait for a piece of a large answer in each. So
 # while other requests are in flight, this many turns pass before the next piece.
 _FREE_TURNS: Final = 8
 
-# Threads read and check the values of large answers, and in each turn the event loop may have to
-# wait this long for one of them to release the interpreter's lock. Python's default is 5 ms, and is
-# better without such answers: switching more often makes smaller groups of writes, which cost more.
+# Threads read and check the values of large answers, and the event loop may have to wait this long in
+# each turn for one of them to release the interpreter's lock. Without such answers, Python's default of
+# 5 ms is better: frequent switching makes groups of writes smaller, and writes more expensive.
 _SWITCH_SECONDS: Final = 0.0005
 
 
@@ -30,10 +30,10 @@ def _no_others(_: int) -> bool:
 
 
 class Turns:
-    """Gives turns, in the order of asking, and to lanes alternately. Belongs to one event loop.
+    """Gives turns in the order of requests, shared equally by lanes. Belongs to one event loop.
 
     Args:
-        others: whether requests are in flight besides this many that stream an answer.
+        others: whether more requests are in flight than this many, which stream an answer.
     """
 
     def __init__(self, others: Callable[[int], bool] = _no_others) -> None:
@@ -41,12 +41,12 @@ class Turns:
         self._taken = False  # by a request in this turn of the event loop, or the one before
         self._others = others
         self._streams = 0
-        self._passed = 0  # turns since the last one that was given
+        self._passed = 0  # turns left free since the last one given
         self._usual_seconds = 0.0
 
     @contextmanager
     def streaming(self) -> Iterator[None]:
-        """For an answer that is made piece by piece, taking a turn before each."""
+        """To be held while an answer is made in pieces, each after a ``take``."""
         if not self._streams:
             self._usual_seconds = sys.getswitchinterval()
             sys.setswitchinterval(_SWITCH_SECONDS)
@@ -59,7 +59,7 @@ class Turns:
                 sys.setswitchinterval(self._usual_seconds)
 
     async def take(self, lane: str = "") -> None:
-        """Return at once, or in a later turn of the event loop that is free.
+        """Return at once or in a later turn of the event loop, when it is free.
 
         Args:
             lane: where to wait.
@@ -83,7 +83,7 @@ class Turns:
             future = self._waiting.take()
             if not future.done():  # otherwise its request has been cancelled
                 future.set_result(None)
-                # Runs after the request; the events that have arrived meanwhile come in between.
+                # Runs after the request, and after the events that have arrived in the meantime.
                 asyncio.get_running_loop().call_soon(self._next)
                 return
         self._taken = False

@@ -6,8 +6,8 @@ piece by piece. When the budget is used up, the clients that have read nothing f
 off, and large answers wait until there is room, without holding their values meanwhile. A client
 that reads, however slowly, is never cut off here; small answers never wait.
 
-The large answers of one tenant take at most a share of the budget (``tenant_use.py``), and wait without
-holding up those of others.
+The large answers of one tenant take at most a share of the budget (``tenant_use.py``), and do not hold
+up those of other tenants while they wait.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Unread:
     def _admit(self) -> None:
         """Let waiting answers continue, in order, as far as there is room.
 
-        Those of a tenant that has its share let others' pass.
+        Those of a tenant that has used up its share let those of others pass.
         """
         passed = set[TenantUse | None]()
         for room, (share, size) in list(self._waiting.items()):
