@@ -124,8 +124,7 @@ class _Supervisor:
         reloads = certificates is not None or self._notifier
         self._handled = (*_SIGNALS, signal.SIGHUP) if reloads else _SIGNALS
         self._rates = Rates()  # shared by all workers
-        # During a rolling restart, there are twice as many.
-        self._board = Board(2 * config.workers, REQUEST_CELLS.end)
+        self._board = Board(config.workers, REQUEST_CELLS.end)
         self._workers: list[_Worker] = []
         self._starts_at: list[float] = []  # when to start further workers, in order
         self._pause = _FIRST_PAUSE_SECONDS

@@ -201,7 +201,7 @@ DELETE = [
         Ask(
             "POST",
             "/delete-values",
-            '{"entries":[{"key":"e3"},{"key":"e4","if_version":1}]}',
+            '{"entries":[{"key":"e3"},{"key":"e4","if_version":999999999}]}',
         ),
         412,
         given=[put("e3"), put("e4")],

@@ -99,7 +99,7 @@ ROWS = [
     ),
     Row(
         "touch if the version is wrong",
-        touch("t8", ttl=60, if_version=1),
+        touch("t8", ttl=60, if_version=10**12),
         412,
         failed("t8"),
         given=[put("t8")],
@@ -160,7 +160,7 @@ ROWS = [
     ),
     Row(
         "rename if the version is wrong",
-        rename("r9", "r9/new", if_version=1),
+        rename("r9", "r9/new", if_version=10**12),
         412,
         failed("r9"),
         given=[put("r9")],
