@@ -269,6 +269,13 @@ def test_a_file_that_is_not_a_database_is_kept(filled: Path, copy: Path, tmp_pat
     assert database.stat().st_nlink == 1
 
 
+def killing(call: str, number: int) -> list[str]:
+    """What to put before a command that is to be killed at the n-th of these system calls."""
+    calls = f"{call},?{call}at,?{call}at2,?p{call}64"
+    injected = f"-einject={calls}:signal=KILL:when={number}"
+    return ["strace", "-f", "-qq", "-o", "/dev/null", f"-etrace={calls}", injected]
+
+
 @pytest.mark.parametrize("call", ["rename", "link", "fsync", "unlink", "flock", "write"])
 def test_a_restore_that_is_killed_loses_nothing(
     copy: Path, filled: Path, tmp_path: Path, call: str
@@ -286,11 +293,9 @@ def test_a_restore_that_is_killed_loses_nothing(
         directory.mkdir()
         database = directory / "x.db"
         database.write_bytes(old.read_bytes())
-        calls = f"{call},?{call}at,?{call}at2,?p{call}64"
-        killing = f"-einject={calls}:signal=KILL:when={number}"
         done = command(
             *("restore", "--force", str(copy), "--database", str(database)),
-            before=["strace", "-f", "-qq", "-o", "/dev/null", f"-etrace={calls}", killing],
+            before=killing(call, number),
         )
         # What is left opens, and is one of the two, whole.
         assert invoked("list", "--limit", "1", "--database", str(database)).returncode == 0
@@ -301,6 +306,46 @@ def test_a_restore_that_is_killed_loses_nothing(
             assert found == tuple(map(tuple, rows(filled)))
             return
     assert seen == expected or call == "write"
+
+
+@pytest.mark.parametrize("call", ["rename", "fsync", "flock", "write"])
+def test_a_backup_that_is_killed_leaves_a_whole_copy_or_none(
+    filled: Path, tmp_path: Path, call: str
+) -> None:
+    database = tmp_path / "x.db"
+    database.write_bytes(filled.read_bytes())
+    expected = rows(database)
+    for number in (1, 2, 3, 5, 8, 13, 21, 34):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        copy = directory / "copy"
+        done = command(
+            "backup", str(copy), "--database", str(database), before=killing(call, number)
+        )
+        assert rows(database) == expected
+        if copy.exists():
+            assert rows(copy) == expected
+            succeeds("restore", copy, "--database", directory / "y.db")
+        succeeds("backup", "--force", copy, "--database", database)
+        if done.returncode == 0:
+            return
+    assert call == "write"
+
+
+@pytest.mark.parametrize("call", ["rename", "fsync", "ftruncate", "write"])
+def test_a_compact_that_is_killed_loses_nothing(filled: Path, tmp_path: Path, call: str) -> None:
+    database = tmp_path / "x.db"
+    for number in (1, 2, 3, 5, 8, 13, 21, 34):
+        database.write_bytes(filled.read_bytes())
+        with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+            connection.execute("DELETE FROM entries WHERE created > 500")
+        expected = rows(database)
+        done = command("compact", "--database", str(database), before=killing(call, number))
+        assert invoked("list", "--limit", "1", "--database", str(database)).returncode == 0
+        assert rows(database) == expected
+        if done.returncode == 0:
+            return
+    assert call == "write"
 
 
 def plant(database: Path, *statements: str) -> None:
