@@ -348,6 +348,31 @@ def test_a_compact_that_is_killed_loses_nothing(filled: Path, tmp_path: Path, ca
     assert call == "write"
 
 
+@pytest.mark.parametrize("kib", [8, 100, 400])
+def test_without_room_a_command_says_so_and_loses_nothing(
+    copy: Path, filled: Path, tmp_path: Path, kib: int
+) -> None:
+    """The largest file that the commands may write is smaller than what they would."""
+    database = tmp_path / "x.db"
+    database.write_bytes(filled.read_bytes())
+    expected = rows(database)
+    other, kept = tmp_path / "other", tmp_path / "kept.db"
+    fill(kept, 50, start=90_000)
+    kept_rows = rows(kept)
+    small = ["prlimit", f"--fsize={kib << 10}"]
+    for arguments in (
+        ("backup", str(other), "--database", str(database)),
+        ("restore", "--force", str(copy), "--database", str(kept)),
+    ):
+        done = command(*arguments, before=small)
+        assert done.returncode == 1 and done.stderr.count(b"\n") == 1, done.stderr
+        assert b"Traceback" not in done.stderr
+    assert not other.exists() and rows(database) == expected
+    assert rows(kept) == kept_rows
+    succeeds("backup", other, "--database", database)
+    assert rows(other) == expected
+
+
 def plant(database: Path, *statements: str) -> None:
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         for statement in statements:
