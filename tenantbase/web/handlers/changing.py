@@ -56,7 +56,9 @@ class Changing:
         """``POST /touch-value``"""
         given = await self._parse(_TOUCH, request)
         if given.ttl is None and given.expires_at is UNSET:
-            raise InvalidRequest("ttl or expires_at is required; expires_at null means never", "ttl")
+            raise InvalidRequest(
+                "ttl or expires_at is required; expires_at null means never", "ttl"
+            )
         touched = await self._database.touch(
             scope_of(request),
             given.key,
