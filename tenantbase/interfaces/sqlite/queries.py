@@ -146,7 +146,7 @@ def scan(
     """See ``Store.scan``."""
     items: list[Entry | Folded] = []
     size = 0
-    with snapshot(connection), closing(_rows(connection, _ENTRY, wanted, limit, now)) as rows:
+    with closing(_rows(connection, _ENTRY, wanted, limit, now)) as rows:
         for row in rows:
             if len(items) == limit:
                 return items, True
@@ -167,7 +167,7 @@ def scan_meta(
 ) -> tuple[list[EntryMeta | Folded], bool]:
     """See ``Store.scan_meta``."""
     items: list[EntryMeta | Folded] = []
-    with snapshot(connection), closing(_rows(connection, _META, wanted, limit, now)) as rows:
+    with closing(_rows(connection, _META, wanted, limit, now)) as rows:
         for row in rows:
             if len(items) == limit:
                 return items, True
@@ -193,19 +193,20 @@ def _folding_rows(
 ) -> Generator[Sequence[Any] | Folded]:
     """After each folded key, a new index search skips what was folded, however much that is."""
     left = limit + 1
-    while left > 0:
-        folded = None
-        with closing(connection.execute(query, (*wanted.bounds(), now, left))) as rows:
-            for row in rows:
-                left -= 1
-                folded = wanted.folded(row[0])
-                if folded is not None:
-                    break
-                yield row
-        if folded is None:
-            return
-        yield Folded(folded)
-        wanted = wanted.after(Place(folded, folded=True))
+    with snapshot(connection):
+        while left > 0:
+            folded = None
+            with closing(connection.execute(query, (*wanted.bounds(), now, left))) as rows:
+                for row in rows:
+                    left -= 1
+                    folded = wanted.folded(row[0])
+                    if folded is not None:
+                        break
+                    yield row
+            if folded is None:
+                return
+            yield Folded(folded)
+            wanted = wanted.after(Place(folded, folded=True))
 
 
 def count(

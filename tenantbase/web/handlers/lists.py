@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
-from typing import Final
+from typing import Final, cast
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -221,7 +221,11 @@ class _Listing:
 
     def _documents(self, items: list[Item], folded: list[bytes] | None) -> list[bytes]:
         """Each item as a JSON object; folded ones go to ``folded`` instead, as strings, if given."""
-        plain, documents = self._plain, []
+        plain = self._plain
+        if self._values and not self._range.delimiter:  # nearly always: these are all entries
+            entries = cast("list[Entry]", items)
+            return [entry_json(entry.key[plain], entry) for entry in entries]
+        documents = []
         for item in items:
             key = item.key[plain]
             if isinstance(item, Entry):
