@@ -20,7 +20,7 @@ EVENT_LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "uvloop": uvloop.new_event_loop,
 }
 _WATCH: Final = kinds.Watch()
-_WORKERS_PER_PROCESSOR: Final = 2  # about half of the time, a test waits for what it has started
+_FEWEST_WORKERS: Final = 2
 _MOST_WORKERS: Final = 16  # each imports all tests, and holds half a gigabyte in the end
 
 
@@ -34,9 +34,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     chosen = given.keyword or any(".py" in name for name in given.file_or_dir)
     if chosen or given.capture == "no":
         return 0
-    # Unit tests wait for nothing.
-    each = 1 if given.markexpr == "unit" else _WORKERS_PER_PROCESSOR
-    return min(each * usable_processors(), _MOST_WORKERS)
+    # One for each processor: with more, tests wait for each other's servers, and time limits that the
+    # product sets itself, such as memcached's, pass for no other reason.
+    return max(_FEWEST_WORKERS, min(usable_processors(), _MOST_WORKERS))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
