@@ -54,6 +54,7 @@ LEAVES = {
 ABSTRACT = {
     "interfaces",
     "interfaces.store",
+    "interfaces.shared_store",
     "interfaces.cache",
     "interfaces.memcached.address",
     "interfaces.tracing",
