@@ -10,20 +10,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from time import monotonic_ns
-from typing import Final, TypeVar
+from typing import Final
 
 from tenantbase.access import Access
-from tenantbase.coherence.authority import Authority, WriteTags
+from tenantbase.coherence.authority import Authority
 from tenantbase.coherence.filler import Filler
 from tenantbase.coherence.reading import ReadThrough
 from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.coherence.write_queue import QUEUE_BYTES
-from tenantbase.coherence.writing import WriteThrough
+from tenantbase.coherence.writing import Commit, WriteThrough
 from tenantbase.commands import Applied, Command, Sweep
 from tenantbase.events import ChangeEvent
 from tenantbase.figures import EXPIRED, private_cells
 from tenantbase.interfaces.cache import Memcache
-from tenantbase.interfaces.store import Seqlock, Store, StoreSize
+from tenantbase.interfaces.store import Store, StoreSize
 from tenantbase.lanes import LaneOf, one_lane
 from tenantbase.listing import Item, KeyRange, place_of
 from tenantbase.lookup import Lookup
@@ -31,8 +31,6 @@ from tenantbase.scope import ScopedKey
 from tenantbase.stages import Stage
 from tenantbase.troubles import Trouble
 from tenantbase.waits import note
-
-Ticket = TypeVar("Ticket", bound=WriteTags)
 
 _SCAN_ENTRIES: Final = 256
 _SCAN_BYTES: Final = 1 << 20
@@ -45,7 +43,7 @@ class Cache:
     Args:
         store: the truth.
         authority: says which cached copies are valid.
-        seqlock: begun and ended by the store around each commit; advances the authority's tags.
+        commit: commits a group to the store, which advances the authority's tags.
         sealer: seals and opens the items in memcached.
         memcache: the accelerator, or None.
         clock: the current time in Unix seconds.
@@ -62,7 +60,7 @@ class Cache:
         self,
         store: Store,
         authority: Authority,
-        seqlock: Seqlock[Ticket],
+        commit: Commit,
         sealer: ItemSealer,
         memcache: Memcache | None,
         *,
@@ -87,8 +85,7 @@ class Cache:
         self._reads = self._reading.single
         self._bulk_reads = self._reading.bulk
         self._writing = WriteThrough(
-            store,
-            seqlock,
+            commit,
             sealer,
             filler,
             self.figures,

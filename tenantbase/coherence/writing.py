@@ -1,9 +1,9 @@
 """Write-through: first to the store, then to memcached, under the tags that the write was given.
 
-Writes that wait are committed in groups. The store begins a write on the seqlock before COMMIT,
-which invalidates copies of the keys that are about to change, and ends it afterwards; the ticket
-has the buckets' tags from then on. Storing the new values in memcached is a second step: the next
-group does not wait for it. memcached can fail in any way, which only costs misses.
+Writes that wait are committed in groups. A commit invalidates the copies of the keys that change; on
+one machine, a write on the seqlock surrounds it. Its ticket has the tags of what it wrote. Storing
+the new values in memcached is a second step: the next group does not wait for it. memcached can
+fail in any way, which only costs misses.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import monotonic_ns
-from typing import Final, TypeVar
+from typing import Final
 
 from tenantbase.coherence.authority import WriteTags
 from tenantbase.coherence.batcher import Batcher, Receiver, Unfinished
@@ -25,12 +25,14 @@ from tenantbase.deadlines import Deadlines
 from tenantbase.entry import Entry
 from tenantbase.errors import Overloaded
 from tenantbase.figures import COMMITS
-from tenantbase.interfaces.store import GroupResult, Seqlock, Store
+from tenantbase.interfaces.store import GroupResult
 from tenantbase.lanes import LaneOf
 from tenantbase.stages import Stage
 from tenantbase.waits import note, note_write
 
-Ticket = TypeVar("Ticket", bound=WriteTags)
+Commit = Callable[[Sequence[PendingWrite], float], Awaitable[GroupResult[WriteTags]]]
+"""Commits a group of transactions as one, at this time in Unix seconds. The group's ticket has the
+tags of what it wrote. Every error is the outcome of a transaction."""
 
 _WRITE_THROUGHS: Final = 7
 """How many groups may be on their way to memcached while the next one is committed."""
@@ -41,8 +43,7 @@ class WriteThrough:
     """Commits transactions, in groups.
 
     Args:
-        store: the truth.
-        seqlock: begun and ended by the store around each commit.
+        commit: commits a group to the store.
         filler: stores in memcached what was written.
         timeout: seconds until a write that waits is given up.
         max_queue, max_queue_bytes: writes waiting at most, and what they may hold in memory, of
@@ -52,8 +53,7 @@ class WriteThrough:
 
     def __init__(
         self,
-        store: Store,
-        seqlock: Seqlock[Ticket],
+        commit: Commit,
         sealer: ItemSealer,
         filler: Filler,
         figures: memoryview,
@@ -63,9 +63,7 @@ class WriteThrough:
         max_queue_bytes: int,
         lane_of: LaneOf,
     ) -> None:
-        self._commit: Callable[
-            [Sequence[PendingWrite], float], Awaitable[GroupResult[WriteTags]]
-        ] = lambda group, now: store.write(group, now, seqlock)
+        self._commit = commit
         self._sealer = sealer
         self._filler = filler
         self._figures = figures

@@ -197,10 +197,11 @@ async def open_cache(
             client = await stack.enter_async_context(
                 MemcacheClient(memcached.address, timeout=config.cache_timeout)
             )
+        seqlock = TagSeqlock(tags, lock, lambda key: sealer.slot(key).bucket)
         cache = Cache(
             store,
             tags,
-            TagSeqlock(tags, lock, lambda key: sealer.slot(key).bucket),
+            lambda group, now: store.write(group, now, seqlock),
             sealer,
             client,
             clock=time.time,

@@ -75,7 +75,14 @@ class Database:
         self.stack.push_async_callback(store.close)
         sealer = ItemSealer(store.secret)
         seqlock = TagSeqlock(tags, lock, lambda key: bucket_of(sealer.name(key)))
-        cache = Cache(store, tags, seqlock, sealer, None, clock=lambda: parts.now)
+        cache = Cache(
+            store,
+            tags,
+            lambda group, now: store.write(group, now, seqlock),
+            sealer,
+            None,
+            clock=lambda: parts.now,
+        )
         self.stack.push_async_callback(cache.drained)
         parts = Node(cache)
         self.stack.push_async_callback(parts.feed.close)

@@ -136,7 +136,7 @@ class Cluster:
         cache = Cache(
             store,
             AwaitedTags(tags) if awaited else tags,
-            seqlock,
+            lambda group, now: store.write(group, now, seqlock),
             sealer,
             memcache,
             clock=lambda: started.now,

@@ -46,7 +46,8 @@ from tenantbase.errors import (
 from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.interfaces.sqlite import sweep as sql_sweep
 from tenantbase.interfaces.sqlite.store import SqliteStore
-from tenantbase.interfaces.store import GroupResult, Store
+from tenantbase.interfaces.store import GroupResult
+from tenantbase.interfaces.store import LocalStore as Store
 from tenantbase.listing import EntryMeta, Folded, Item, KeyRange, Place, place_of
 from tenantbase.scope import DEFAULT, plain_key, tenant_of
 from tests.fakes import FakeStore, Granted, RecordingSeqlock, Tables, Withdrawn
