@@ -101,9 +101,13 @@ COMMIT_WRITES: Final = Histogram(COMMIT_DURATION.end, _WRITES_BOUNDS)
 CHECKPOINT_DURATION: Final = Histogram(COMMIT_WRITES.end, _DISK_BOUNDS)
 ALL_REQUESTS: Final = Histogram(CHECKPOINT_DURATION.end, FINE_BOUNDS)  # its sum is not counted
 ERRORS: Final = ALL_REQUESTS.end  # requests answered with a status from 500
+# Of a database that several machines share.
+STALE_HITS: Final = ERRORS + 1
+QUESTION_DURATION: Final = Histogram(STALE_HITS + 1, _DISK_BOUNDS)
+QUESTION_READS: Final = QUESTION_DURATION.end  # keys whose copies were judged by an answer
 
 # Gauges. They are cleared when their worker ends.
-FIRST_GAUGE: Final = ERRORS + 1
+FIRST_GAUGE: Final = QUESTION_READS + 1
 CONNECTIONS: Final = FIRST_GAUGE
 WATCHERS: Final = FIRST_GAUGE + 1
 CACHE_STATE: Final = FIRST_GAUGE + 2  # see CacheState
@@ -111,7 +115,10 @@ LAG: Final = FIRST_GAUGE + 3  # the longest recent delay of the event loop
 EARLIER_LAG: Final = FIRST_GAUGE + 4  # the same, of the period before
 BEAT_DUE: Final = FIRST_GAUGE + 5  # when the next beat is due, by the monotonic clock
 PID: Final = FIRST_GAUGE + 6
-LAST_GAUGE: Final = PID
+STORE_POSITION: Final = FIRST_GAUGE + 7  # up to which a worker knows every change
+STORE_TERM: Final = FIRST_GAUGE + 8  # how many terms there have been
+STORE_CONFIRMED_AT: Final = FIRST_GAUGE + 9  # when the last answer was asked for, monotonic
+LAST_GAUGE: Final = STORE_CONFIRMED_AT
 
 FIRST_REQUEST_CELL: Final = LAST_GAUGE + 1
 """The cells from here on count HTTP requests, by route, method and status."""

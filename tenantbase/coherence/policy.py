@@ -15,6 +15,7 @@ from typing import Final
 from tenantbase.access import Access
 from tenantbase.coherence.authority import Authority
 from tenantbase.coherence.filler import Filler
+from tenantbase.coherence.loading import Load, Loaded, Loader
 from tenantbase.coherence.reading import ReadThrough
 from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.coherence.write_queue import QUEUE_BYTES
@@ -47,6 +48,7 @@ class Cache:
         sealer: seals and opens the items in memcached.
         memcache: the accelerator, or None.
         clock: the current time in Unix seconds.
+        load: reads entries from the store; None: ``store.read`` does, under the authority's tags.
         max_item_bytes: larger sealed items are not offered to memcached.
         write_timeout: seconds until a write that waits is given up.
         read_timeout: seconds until a read that needs the database is given up.
@@ -65,6 +67,7 @@ class Cache:
         memcache: Memcache | None,
         *,
         clock: Callable[[], float],
+        load: Load | None = None,
         max_item_bytes: int = 1 << 20,
         write_timeout: float = 30.0,
         read_timeout: float = 5.0,
@@ -79,8 +82,9 @@ class Cache:
         self._clock = clock
         self.figures: Final = private_cells() if figures is None else figures
         filler = Filler(sealer, memcache, self.figures, max_item_bytes)
+        loader = Loader(load or _loaded_from(store), filler, clock, read_timeout)
         self._reading = ReadThrough(
-            store, authority, sealer, memcache, filler, self.figures, clock, read_timeout, lane_of
+            authority, sealer, memcache, loader, self.figures, clock, lane_of
         )
         self._reads = self._reading.single
         self._bulk_reads = self._reading.bulk
@@ -120,16 +124,26 @@ class Cache:
         """The current time in Unix seconds, as the policy sees it."""
         return self._clock()
 
-    def get(self, key: str) -> asyncio.Future[Lookup]:
-        """Read one key, together with all others asked for in this turn of the event loop."""
+    def get(self, key: str, max_stale: float | None = None) -> asyncio.Future[Lookup]:
+        """Read one key, together with all others asked for in this turn of the event loop.
+
+        Args:
+            max_stale: a copy will do that was valid at most so many seconds ago. It is used without
+                asking the database, if that would have to be asked. None: it will not do.
+        """
+        if self._may_recall(max_stale):
+            return self._reading.stale_single.submit(key)
         return self._reads.submit(key)
 
     def get_then(self, key: str, receive: Callable[[Lookup | Exception], None]) -> None:
         """As ``get``, but ``receive`` is called with the result, or the exception."""
         self._reads.submit_then(key, receive)
 
-    async def get_many(self, keys: Sequence[str]) -> list[Lookup]:
+    async def get_many(self, keys: Sequence[str], max_stale: float | None = None) -> list[Lookup]:
         """Read many keys in one round trip to memcached and, for the rest, one query.
+
+        Args:
+            max_stale: see ``get``.
 
         Returns: the results for the first of the keys: for all of them, unless their values are too
             large to be read at once.
@@ -137,6 +151,8 @@ class Cache:
         Raises:
             StoreUnavailable: the database was needed and cannot serve.
         """
+        if self._may_recall(max_stale):
+            return await self._reading.stale_bulk.submit(keys)
         return await self._bulk_reads.submit(keys)
 
     async def refresh(self, keys: Sequence[str]) -> list[Lookup]:
@@ -199,8 +215,14 @@ class Cache:
         """Count the first entries of a range; see ``Store.count``."""
         return await self._store.count(wanted, limit, self._clock())
 
+    async def poll(self) -> None:
+        """Bring ``commits`` up to date; see ``Authority.poll``."""
+        await self._authority.poll()
+
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
-        """The change log; see ``Store.changes``."""
+        """The change log; see ``Store.changes``. It does not reach back to what was lost."""
+        if self._authority.lost(after):
+            return [], False
         return await self._store.changes(after, limit)
 
     async def last_version(self) -> int:
@@ -229,3 +251,13 @@ class Cache:
         """Wait for every read, write and fill in flight. Call before the store is closed."""
         await self._writing.drained()
         await self._reading.drained()
+
+    def _may_recall(self, max_stale: float | None) -> bool:
+        return max_stale is not None and self._authority.remembered((), max_stale) is not None
+
+
+def _loaded_from(store: Store) -> Load:
+    async def load(keys: Sequence[str], now: float) -> tuple[Sequence[Loaded], None]:
+        return await store.read(keys, now), None
+
+    return load

@@ -44,6 +44,9 @@ class Node:
     def commits(self) -> int:
         return self.cache.commits if self.counting else 0
 
+    async def poll(self) -> None:
+        await self.cache.poll()
+
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         if self.failing:
             raise StoreUnavailable("the disk reports an error")
