@@ -8,10 +8,10 @@ from itertools import count
 from typing import Final
 
 from tenantbase.entry import Entry
-from tenantbase.errors import StoreError
+from tenantbase.errors import StoreError, StoreUnavailable
 from tenantbase.events import EventKind
 from tenantbase.interfaces.shared_store import TERM_GAP, Commit, Index, NameHash, Stamp, Term
-from tenantbase.interfaces.store import GroupResult, PendingWrite
+from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
 from tests.fakes import FakeStore, Tables
 
 _EPOCHS: Final = count(1)
@@ -91,8 +91,8 @@ class FakeSharedStore(FakeStore):
     Attributes:
         asked: the positions that questions named.
         selected: the keys of each read.
-        after_ask, after_select, before_commit, after_commit: awaited once the answer is worked out
-            but not delivered yet, or before the group is.
+        before_ask, before_commit: awaited before the answer is worked out.
+        after_ask, after_select, after_commit: awaited before it is delivered.
     """
 
     def __init__(
@@ -102,6 +102,7 @@ class FakeSharedStore(FakeStore):
         self.cluster = cluster
         self.asked: list[int] = []
         self.selected: list[list[str]] = []
+        self.before_ask: Callable[[], Awaitable[object]] = _at_once
         self.after_ask: Callable[[], Awaitable[object]] = _at_once
         self.after_select: Callable[[], Awaitable[object]] = _at_once
         self.before_commit: Callable[[], Awaitable[object]] = _at_once
@@ -110,6 +111,7 @@ class FakeSharedStore(FakeStore):
     async def ask(self, after: int) -> Index:
         self._living(0.0)
         self.asked.append(after)
+        await self.before_ask()
         index = self.cluster.index(after)
         await self.after_ask()
         return index
@@ -132,6 +134,8 @@ class FakeSharedStore(FakeStore):
         self, group: Sequence[PendingWrite], name_hash: NameHash
     ) -> GroupResult[Committed]:
         await self.before_commit()
+        if not self._open:
+            self.write_error = StoreUnavailable("closed")
         if self.write_error is not None:
             return GroupResult([self.write_error for _ in group], None)
         tables, outcomes, events = self._apply_group(group, self.cluster.now)
@@ -148,5 +152,38 @@ class FakeSharedStore(FakeStore):
         await self.after_commit()
         return GroupResult(outcomes, ticket)
 
+    def _living(self, now: float) -> dict[str, Entry]:
+        return super()._living(self.cluster.now)
+
     def _stamp(self) -> Stamp:
         return Stamp(self.cluster.terms[0].epoch, self.cluster.position)
+
+
+class ContractStore(FakeSharedStore):
+    """Takes the time from its callers, and writes as a local store, as the contract's tests do."""
+
+    async def write(
+        self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
+    ) -> GroupResult[Ticket]:
+        self.cluster.now = now
+        changed: set[str] = set()
+
+        def note(key: str) -> int:
+            changed.add(key)
+            return 0
+
+        with seqlock.lock():
+            written = await self.commit(group, note)
+            ticket = None
+            if written.ticket is not None:
+                ticket = seqlock.begin_write(changed or None)
+                seqlock.commit(ticket)
+        return GroupResult(written.outcomes, ticket)
+
+    async def read(self, keys: Sequence[str], now: float) -> list[Entry | None | StoreError]:
+        self.cluster.now = now
+        return await super().read(keys, now)
+
+    def _living(self, now: float) -> dict[str, Entry]:
+        self.cluster.now = now or self.cluster.now
+        return super()._living(now)

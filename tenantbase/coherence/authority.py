@@ -82,6 +82,9 @@ class Authority(Protocol):
     def lost(self, version: int) -> bool:
         """Whether a change of this version was lost, by a failover that an operator forced."""
 
+    async def drained(self) -> None:
+        """Wait for questions in flight."""
+
 
 class WriteTags(Protocol):
     """The tags that a transaction's buckets have once it has ended."""

@@ -251,6 +251,7 @@ class Cache:
         """Wait for every read, write and fill in flight. Call before the store is closed."""
         await self._writing.drained()
         await self._reading.drained()
+        await self._authority.drained()
 
     def _may_recall(self, max_stale: float | None) -> bool:
         return max_stale is not None and self._authority.remembered((), max_stale) is not None

@@ -110,6 +110,9 @@ class TagFile:
         """False: what was committed here stays. See ``Authority``."""
         return False
 
+    async def drained(self) -> None:
+        """Nothing to wait for. See ``Authority``."""
+
     def tag(self, bucket: int) -> Tag:
         """One bucket's tag as it is in the file; its sequence is odd while a write is in flight."""
         return self._map[_EPOCH], self.sequences[bucket]

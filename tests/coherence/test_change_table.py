@@ -170,7 +170,7 @@ class Question(NamedTuple):
     """A question in flight, with everything that is true at its moment."""
 
     after: int
-    index: Index
+    answer: Index
     log: list[Commit]
 
 
@@ -216,16 +216,16 @@ class Run:
         if not self.in_flight:
             return
         question = self.in_flight.pop(at % len(self.in_flight))
-        if self.table.enter(question.index, question.after):
+        if self.table.enter(question.answer, question.after):
             if self.latest is None or (
-                question.index.position > self.latest.index.position
-                or question.index.terms != self.latest.index.terms
+                question.answer.position > self.latest.answer.position
+                or question.answer.terms != self.latest.answer.terms
             ):
                 self.latest = question
             self.check(self.latest)
 
     def check(self, latest: Question) -> None:
-        assert self.table.position == latest.index.position
+        assert self.table.position == latest.answer.position
         for bucket in BUCKETS:
             accepted = {stamp for stamp in self.stamps if self.accepts(bucket, stamp)}
             true = {stamp for stamp in self.stamps if self.is_newest(latest, bucket, stamp)}
@@ -240,10 +240,10 @@ class Run:
     def is_newest(latest: Question, bucket: int, stamp: Tag) -> bool:
         """Whether a copy of this stamp shows the bucket as it was when the question was asked, or later."""
         epoch, position = stamp
-        epochs = [term.epoch for term in latest.index.terms]
+        epochs = [term.epoch for term in latest.answer.terms]
         if epoch not in epochs:
             return False
-        later = latest.index.terms[: epochs.index(epoch)]
+        later = latest.answer.terms[: epochs.index(epoch)]
         if any(position > term.inherited for term in later):
             return False
         changes = [

@@ -108,6 +108,9 @@ class AwaitedTags:
     def lost(self, version: int) -> bool:
         return False
 
+    async def drained(self) -> None:
+        pass
+
 
 class Node:
     """The parts of one server, as another process would have them."""
