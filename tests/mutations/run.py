@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -35,6 +36,9 @@ from tests.mutations.table import MUTATIONS
 _OTHERS: Final = shutil.ignore_patterns(
     ".venv", ".git", "__pycache__", ".*_cache", ".hypothesis", "node_modules", "dist", "*.db*"
 )
+_TEST_SECONDS: Final = 60.0  # for a single test
+_LEAST_SECONDS: Final = 10.0
+_PATIENCE: Final = 5.0  # times as long as all of its file took without the mistake
 _CHECK: Final = "import sys, tenantbase; sys.exit(tenantbase.__file__ != sys.argv[1])"
 
 
@@ -77,19 +81,21 @@ class Copy:
     def __exit__(self, *exc_info: object) -> None:
         self._forks.close()
 
-    def finds(self, mutation: Mutation, seconds: float) -> bool:
-        """Whether its tests fail or time out."""
+    def finds(self, mutation: Mutation, seconds: float, test_seconds: float) -> bool:
+        """Whether its tests fail or time out; see ``fails``."""
         path = self._root / mutation.file
         original = path.read_text()
         path.write_text(mutation.applied(self._root))
         try:
-            return self.fails(mutation.tests, seconds)
+            return self.fails(mutation.tests, seconds, test_seconds)
         finally:
             path.write_text(original)
 
-    def fails(self, tests: Sequence[str], seconds: float) -> bool:
-        """Whether these tests fail."""
-        arguments = ["-x", "-q", "-p", "no:cacheprovider", "--timeout=60", *tests]
+    def fails(
+        self, tests: Sequence[str], seconds: float, test_seconds: float = _TEST_SECONDS
+    ) -> bool:
+        """Whether these tests fail, or take more seconds, all of them or one alone."""
+        arguments = ["-x", "-q", "-p", "no:cacheprovider", f"--timeout={test_seconds:.0f}", *tests]
         # A mistake can keep a test file from being imported, which counts as found. A wrong test
         # name in the table gives the same status, but also in the run without mistakes.
         return self._forks.run(arguments, seconds) != 0
@@ -126,12 +132,16 @@ def tried(mutations: Sequence[Mutation], jobs: int, seconds: float) -> dict[str,
         def try_all(of_tests: Sequence[Mutation]) -> None:
             copy = copies.get()
             try:
+                began = time.monotonic()
                 sound = not copy.fails(of_tests[0].tests, seconds)
+                # Many mistakes make a test hang, so its limit is not much more than it may need.
+                needed = _LEAST_SECONDS + _PATIENCE * (time.monotonic() - began)
+                test_seconds = min(_TEST_SECONDS, needed)
                 for mutation in of_tests:
                     began = time.monotonic()
                     verdict = Verdict.NOT_TRIED
                     if sound:
-                        found = copy.finds(mutation, seconds)
+                        found = copy.finds(mutation, seconds, test_seconds)
                         verdict = Verdict.FOUND if found else Verdict.SURVIVED
                     verdicts[mutation.name] = verdict
                     took = time.monotonic() - began
@@ -163,6 +173,8 @@ def main() -> None:
         for each in chosen:
             print(f"{each.file}: {each.name}")
         return
+    # So that the copies are removed, and the tests that run are ended.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         verdicts = tried(chosen, given.jobs, given.timeout)
     except (Drifted, Unusable) as error:
