@@ -16,7 +16,7 @@ import os
 import time
 from typing import Final
 
-from tenantbase.figures import CELL_BYTES, FIRST_GAUGE, LAST_GAUGE, PID
+from tenantbase.figures import CELL_BYTES, FIRST_GAUGE, LAST_GAUGE, PID, SECOND, private_cells
 
 # Cells of the supervisor, before the slots.
 _STARTED: Final = 0  # by the monotonic clock, in nanoseconds
@@ -64,8 +64,8 @@ class Board:
             restarts: another worker will replace it.
         """
         gauges = LAST_GAUGE + 1 - FIRST_GAUGE
-        self._head[_ENDED_CPU] += round(cpu * 1e9)
-        self._slots[slot][FIRST_GAUGE : LAST_GAUGE + 1] = memoryview(bytes(gauges * 8)).cast("Q")
+        self._head[_ENDED_CPU] += round(cpu * SECOND)
+        self._slots[slot][FIRST_GAUGE : LAST_GAUGE + 1] = private_cells(gauges)
         self._head[_RESTARTS] += restarts
         self._taken.discard(slot)
 
@@ -93,7 +93,7 @@ class Board:
     @property
     def uptime(self) -> float:
         """Seconds since the supervisor started."""
-        return (time.monotonic_ns() - self._head[_STARTED]) / 1e9
+        return (time.monotonic_ns() - self._head[_STARTED]) / SECOND
 
     @property
     def restarts(self) -> int:
@@ -103,4 +103,4 @@ class Board:
     @property
     def ended_cpu(self) -> float:
         """Processor time of the workers that have ended, in seconds."""
-        return self._head[_ENDED_CPU] / 1e9
+        return self._head[_ENDED_CPU] / SECOND

@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler
 from tenantbase.documents import pieces
 from tenantbase.web.answer import Answer, Pieces, Stream
 from tenantbase.web.caller import CALLER
+from tenantbase.web.naming import CONTEXT
 from tenantbase.web.problems import error_answer
 from tenantbase.web.responses import make_private
 from tenantbase.web.semantics.negotiation import accepted_coding
@@ -102,7 +103,7 @@ async def respond(request: web.BaseRequest, answer: Answer) -> web.StreamRespons
 
 def error_response(request: web.BaseRequest, error: BaseException) -> web.Response:
     """aiohttp's response to a request that failed with this error."""
-    answer = error_answer(error)
+    answer = error_answer(error, request.get(CONTEXT))
     if hdrs.AUTHORIZATION in request.headers:
         make_private(answer.headers)
     return whole_response(answer)

@@ -15,15 +15,14 @@ from aiohttp.http_exceptions import LineTooLong
 from tenantbase.background import keep_running
 from tenantbase.documents import PIECE_BYTES
 from tenantbase.errors import InvalidRequest
-from tenantbase.request_context import RequestContext
-from tenantbase.web.answer import rendered, rendered_fields
 from tenantbase.web.app import BUDGET, CALLERS, DATABASE, GUARD, HEALTH, OBSERVER
 from tenantbase.web.fast_path.borrowed import Lender
 from tenantbase.web.fast_path.connection import FastPath
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.naming import CONTEXT, X_REQUEST_ID, context_of
 from tenantbase.web.observer import Observer
-from tenantbase.web.problems import HeaderTooLong, HttpError, TargetTooLong, error_answer
+from tenantbase.web.problems import HeaderTooLong, HttpError, TargetTooLong
+from tenantbase.web.refusal import refusal
 from tenantbase.web.responses import common_headers
 from tenantbase.web.semantics.cutting import pieces
 from tenantbase.web.semantics.expectations import without_early_invitation
@@ -157,10 +156,7 @@ class Connection(web.RequestHandler):
     def _refuse(self, error: HttpError) -> None:
         """Close the connection, with an error answer unless another answer is due first."""
         if self._finished == self._request_count and not self._connected.is_closing():
-            context = RequestContext()
-            answer = error_answer(error, context)
-            answer.headers[X_REQUEST_ID] = context.id
-            self._connected.write(rendered(answer, rendered_fields(common_headers(closes=True))))
+            self._connected.write(refusal(error))
         self._connected.close()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio.Protocol has it
@@ -204,6 +200,8 @@ class Connection(web.RequestHandler):
                 raise cut
             finally:
                 cut.__context__ = exc = None
+        if CONTEXT not in request:  # for the log, too
+            request[CONTEXT] = context_of(request.headers)
         error: Exception
         if isinstance(exc, LineTooLong) and exc.args[1] == MAX_LINE_BYTES:
             error = TargetTooLong(f"a request target has at most {MAX_LINE_BYTES:,} bytes")
@@ -218,8 +216,7 @@ class Connection(web.RequestHandler):
             error = exc if isinstance(exc, Exception) else RuntimeError(f"{status}: {message}")
         response = error_response(request, error)
         response.headers.update(common_headers())
-        context = request.get(CONTEXT) or context_of(request.headers)
-        response.headers[X_REQUEST_ID] = context.id
+        response.headers[X_REQUEST_ID] = request[CONTEXT].id
         response.force_close()
         return response
 

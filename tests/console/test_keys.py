@@ -12,6 +12,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.app_server import AppServer
 from tests.console.browser import Console
+from tests.servers import poll
 
 pytestmark = pytest.mark.integration
 
@@ -38,6 +39,16 @@ def stored(service: AppServer, key: str) -> str:
     return service.ask("GET", "/v1/values/" + key.replace("/", "%2F")).body.decode()
 
 
+def expect_stored(service: AppServer, key: str, value: str) -> None:
+    """Wait until a key has this value. The page may show what it expects before it is stored."""
+    poll(lambda: stored(service, key) == value, f"{key} is {value}")
+
+
+def expect_missing(service: AppServer, key: str) -> None:
+    """Wait until there is no such key."""
+    poll(lambda: service.ask("GET", f"/get-value?key={key}").status == 404, f"{key} is gone")
+
+
 def row(page: Page, name: str) -> Locator:
     """The row of a key or folder in the open list."""
     return page.get_by_role(
@@ -47,6 +58,12 @@ def row(page: Page, name: str) -> Locator:
 
 def messages(page: Page) -> Locator:
     return page.get_by_role("region", name="Messages")
+
+
+def undo(page: Page) -> None:
+    """Undo the last deletion with the keyboard, once it can be undone."""
+    expect(messages(page).get_by_role("button", name="Undo")).to_be_visible()
+    page.keyboard.press("Control+z")
 
 
 def test_first_view_tells_a_newcomer_what_to_type(service: AppServer, console: Open) -> None:
@@ -103,7 +120,7 @@ def test_editing_keeps_what_was_not_edited(service: AppServer, console: Open) ->
     expect(page.get_by_text("Valid JSON")).to_be_visible()
     page.keyboard.press("Control+s")
     expect(messages(page)).to_contain_text("Saved exact/edit, version")
-    assert stored(service, "exact/edit") == EXACT.replace("[3]", "true")
+    expect_stored(service, "exact/edit", EXACT.replace("[3]", "true"))
 
 
 def test_new_key(service: AppServer, console: Open) -> None:
@@ -126,7 +143,7 @@ def test_new_key(service: AppServer, console: Open) -> None:
     page.keyboard.press("Control+s")
     expect(page.get_by_role("heading", name="made/here")).to_be_visible()
     expect(page.locator(".facts")).to_contain_text("in 1 d 12 h")
-    assert stored(service, "made/here") == '{"a": 1.0}'
+    expect_stored(service, "made/here", '{"a": 1.0}')
 
 
 def test_delete_and_undo(service: AppServer, console: Open) -> None:
@@ -135,14 +152,16 @@ def test_delete_and_undo(service: AppServer, console: Open) -> None:
     page = console().open("#/t/default/k/undo%2Fone")
     page.get_by_role("button", name="Delete").click()
     expect(row(page, "one")).to_have_count(0)
-    assert service.ask("GET", "/get-value?key=undo/one").status == 404
-    page.keyboard.press("Control+z")
+    expect_missing(service, "undo/one")
+    undo(page)
     expect(row(page, "one")).to_be_visible()
-    assert stored(service, "undo/one") == EXACT
+    expect_stored(service, "undo/one", EXACT)
     # Someone else takes the key before it is restored.
     row(page, "two").click()
+    expect(page.get_by_role("heading", name="undo/two")).to_be_visible()
     page.keyboard.press("Delete")
     expect(row(page, "two")).to_have_count(0)
+    expect_missing(service, "undo/two")
     put(service, "undo/two", '"theirs"')
     page.get_by_role("button", name="Undo").last.click()
     expect(page.get_by_text("exists again, written by someone else")).to_be_visible()
@@ -161,14 +180,14 @@ def test_two_people_change_one_value(service: AppServer, console: Open) -> None:
         mine.get_by_text("Someone else saved this value while you were editing.")
     ).to_be_visible()
     expect(mine.get_by_role("region", name="Stored value")).to_contain_text("starter")
-    assert stored(service, "both/v") == '{"plan": "starter", "seats": 12}'
+    expect_stored(service, "both/v", '{"plan": "starter", "seats": 12}')
     # Both lines differ and stand together, so one arrow takes both; mine is typed again.
     mine.get_by_role("button", name="Put the stored lines from line 2 into my draft").click()
     draft = mine.get_by_role("textbox", name="Your draft")
     draft.fill(draft.input_value().replace("12", "26"))
     mine.get_by_role("button", name=re.compile("^Save mine over")).click()
     expect(messages(mine)).to_contain_text("Saved both/v, version")
-    assert stored(service, "both/v") == '{"plan": "starter", "seats": 26}'
+    expect_stored(service, "both/v", '{"plan": "starter", "seats": 26}')
 
 
 def test_changes_elsewhere_show_at_once(service: AppServer, console: Open) -> None:
@@ -177,6 +196,7 @@ def test_changes_elsewhere_show_at_once(service: AppServer, console: Open) -> No
     page.get_by_role("button", name="Show value").click()
     code = page.get_by_role("region", name="Value of live/a")
     expect(code).to_contain_text('"n": 1')
+    expect(page.locator(".live")).to_have_text("Live")
     put(service, "live/b", "[]")
     expect(row(page, "b")).to_contain_text("new")
     put(service, "live/a", '{"n": 2}')
@@ -185,8 +205,8 @@ def test_changes_elsewhere_show_at_once(service: AppServer, console: Open) -> No
     service.ask("DELETE", "/delete-value?key=live/a")
     expect(page.get_by_text(re.compile("This key was deleted at"))).to_be_visible()
     page.get_by_role("button", name="Store it again").click()
+    expect_stored(service, "live/a", '{"n": 2}')
     expect(row(page, "a")).to_be_visible()
-    assert stored(service, "live/a") == '{"n": 2}'
 
 
 def test_bytes_images_and_text(service: AppServer, console: Open) -> None:
@@ -216,7 +236,7 @@ def test_counter(service: AppServer, console: Open) -> None:
     expect(page.get_by_text("12,345,678,901,244")).to_be_visible()
     page.get_by_role("button", name="Minus 10").click()
     expect(page.get_by_text("12,345,678,901,234")).to_be_visible()
-    assert stored(service, "count/visits") == "12345678901234"
+    expect_stored(service, "count/visits", "12345678901234")
 
 
 def test_rename_expiry_and_links(service: AppServer, console: Open) -> None:
@@ -232,7 +252,7 @@ def test_rename_expiry_and_links(service: AppServer, console: Open) -> None:
     name.fill("name/new")
     page.get_by_role("button", name="Rename").last.click()
     expect(page.get_by_role("heading", name="name/new")).to_be_visible()
-    assert stored(service, "name/new") == EXACT
+    expect_stored(service, "name/new", EXACT)
     page.keyboard.press("t")
     page.get_by_role("textbox", name="Time to live").fill("2d")
     page.get_by_role("button", name="Change", exact=True).click()
@@ -256,9 +276,9 @@ def test_selected_keys(service: AppServer, console: Open) -> None:
     bar.get_by_role("button", name="Delete").click()
     expect(row(page, "a")).to_have_count(0)
     expect(row(page, "b")).to_be_visible()
-    page.keyboard.press("Control+z")
+    undo(page)
     expect(row(page, "c")).to_be_visible()
-    assert stored(service, "many/a") == '"a"'
+    expect_stored(service, "many/a", '"a"')
 
 
 def test_import_says_what_it_skipped(service: AppServer, console: Open, tmp_path: Path) -> None:
@@ -278,7 +298,7 @@ def test_import_says_what_it_skipped(service: AppServer, console: Open, tmp_path
         expect(dialog).to_contain_text(reason)
     dialog.get_by_role("button", name="Done").click()
     expect(row(page, "big")).to_be_visible()
-    assert stored(service, "in/big") == '{"n": [248480010225057793, 1.0]}'
+    expect_stored(service, "in/big", '{"n": [248480010225057793, 1.0]}')
     assert stored(service, "in/taken") == '"old"'
 
 

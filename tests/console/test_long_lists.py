@@ -86,4 +86,5 @@ def test_descending_order_and_a_filter(filled: AppServer, console: Callable[...,
     page.get_by_role("searchbox", name="Filter by prefix").fill("0012")
     expect(row(page, 1299)).to_be_visible()
     expect(page.get_by_text("100 rows, all loaded")).to_be_visible()
-    assert "q=0012" in page.url and "order=desc" in page.url
+    expect(page).to_have_url(re.compile("q=0012"))
+    expect(page).to_have_url(re.compile("order=desc"))

@@ -170,6 +170,7 @@ def test_tenants_and_tokens(closed: Closed, gate: Open) -> None:
     assert re.fullmatch(r"tb_[\w-]{43}", secret)
     check(page)
     page.get_by_role("button", name="Done").click()
+    expect(page.get_by_label("The new token")).to_have_count(0)
     assert secret not in page.content()
     page.get_by_role("button", name="Revoke ci-runner").click()
     expect(page.get_by_role("cell", name="ci-runner")).to_have_count(0)

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final, Self
@@ -170,7 +170,7 @@ class Cluster:
                 stack.callback(server.close)
             # One after the other, because the first creates the database.
             for server in self.servers:
-                await asyncio.to_thread(server.start)
+                await in_thread(server.start)
             collecting = asyncio.create_task(self._collect())
             stack.callback(collecting.cancel)
             self._stack = stack.pop_all()
@@ -184,6 +184,16 @@ class Cluster:
             await asyncio.sleep(0.1)
             for proxy in self.proxies:
                 self.collector.collect(proxy)
+
+
+async def in_thread(function: Callable[..., object], *arguments: object) -> None:
+    """As `asyncio.to_thread`, but waits for the thread even if cancelled: a server must not come up
+    after it was closed."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        await asyncio.shield(work)
+    finally:
+        await asyncio.gather(work, return_exceptions=True)
 
 
 def memory_of(pids: Sequence[int]) -> dict[int, int]:

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanag
 from typing import Final
 
 from tests.faults import guests, hostile, sealed_items
-from tests.faults.cluster import Cluster, TorturedServer
+from tests.faults.cluster import Cluster, TorturedServer, in_thread
 from tests.faults.control import STEPS, Action
 from tests.faults.scene import Scene
 from tests.servers import FaultProxy
@@ -27,14 +27,14 @@ Fault = Callable[[Scene, random.Random], AbstractAsyncContextManager[None]]
 async def _killed(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     scene.cluster.memcached.kill()
     yield
-    await asyncio.to_thread(scene.cluster.memcached.start)
+    await in_thread(scene.cluster.memcached.start)
 
 
 @asynccontextmanager
 async def _terminated(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     scene.cluster.memcached.terminate()
     yield
-    await asyncio.to_thread(scene.cluster.memcached.start)
+    await in_thread(scene.cluster.memcached.start)
 
 
 @asynccontextmanager
@@ -46,15 +46,15 @@ async def _stopped(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _flushed(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    await asyncio.to_thread(scene.cluster.memcached.flush)
+    await in_thread(scene.cluster.memcached.flush)
     yield
-    await asyncio.to_thread(scene.cluster.memcached.flush)
+    await in_thread(scene.cluster.memcached.flush)
 
 
 @asynccontextmanager
 async def _resurrected(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     """memcached is restarted, and old items are put back."""
-    await asyncio.to_thread(scene.cluster.memcached.restart)
+    await in_thread(scene.cluster.memcached.restart)
     async with _putting(scene.cluster, lambda: scene.cluster.collector.old(chance)):
         yield
 
@@ -71,10 +71,10 @@ async def _poisoned(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _tiny(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     """memcached has little memory and foreign items in it, so it evicts all the time."""
-    await asyncio.to_thread(scene.cluster.memcached.restart_with, "-m", "2")
+    await in_thread(scene.cluster.memcached.restart_with, "-m", "2")
     async with _putting(scene.cluster, lambda: sealed_items.filling(chance)):
         yield
-    await asyncio.to_thread(scene.cluster.memcached.restart_with)
+    await in_thread(scene.cluster.memcached.restart_with)
 
 
 @asynccontextmanager
@@ -84,7 +84,7 @@ async def _putting(
     async def go_on() -> None:
         while True:
             with suppress(OSError):
-                await asyncio.to_thread(sealed_items.put, cluster.memcached.address, chosen())
+                await in_thread(sealed_items.put, cluster.memcached.address, chosen())
             await asyncio.sleep(0.02)
 
     task = asyncio.create_task(go_on())
@@ -159,27 +159,27 @@ async def _worker_stopped(scene: Scene, chance: random.Random) -> AsyncIterator[
 async def _server_killed(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     server = _victim(scene.cluster, chance)
     with scene.excuses.all_of(server.port):
-        await asyncio.to_thread(server.kill)
+        await in_thread(server.kill)
         yield
-        await asyncio.to_thread(server.start)
+        await in_thread(server.start)
 
 
 @asynccontextmanager
 async def _server_drained(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     server = _victim(scene.cluster, chance)
     with scene.excuses.all_of(server.port):
-        await asyncio.to_thread(server.stop)
+        await in_thread(server.stop)
         yield
-        await asyncio.to_thread(server.start)
+        await in_thread(server.start)
 
 
 @asynccontextmanager
 async def _all_restarted(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     """All processes are gone for a moment, so the tag file is rewritten."""
     with scene.excuses.everything():
-        await asyncio.gather(*(asyncio.to_thread(server.kill) for server in scene.cluster.servers))
+        await asyncio.gather(*(in_thread(server.kill) for server in scene.cluster.servers))
         for server in scene.cluster.servers:
-            await asyncio.to_thread(server.start)
+            await in_thread(server.start)
         yield
 
 
@@ -223,8 +223,8 @@ async def _revived(server: TorturedServer, killed: Collection[int]) -> None:
     deadline = time.monotonic() + 30.0
     while True:
         if server.process.poll() is not None:
-            await asyncio.to_thread(server.wait)
-            await asyncio.to_thread(server.start)
+            await in_thread(server.wait)
+            await in_thread(server.start)
             return
         workers = server.workers
         if len(workers) >= server.worker_count and not {*workers} & {*killed}:

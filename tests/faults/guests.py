@@ -5,7 +5,6 @@ strace injects the faults. Guests have their own clients.
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
@@ -13,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from tests.faults.client import Client, Config
-from tests.faults.cluster import TorturedServer
+from tests.faults.cluster import TorturedServer, in_thread
 from tests.faults.history import Operation, describe
 from tests.faults.scene import Scene
 
@@ -95,14 +94,14 @@ async def _guest(scene: Scene, chance: random.Random, fault: str) -> AsyncIterat
                 with scene.excuses.all_of(server.port):
                     operations = await _asked(scene, server, chance, name)
         finally:
-            await asyncio.to_thread(server.close)
+            await in_thread(server.close)
         scene.referee.hear(operations)
     yield operations
 
 
 async def _started(server: TorturedServer) -> bool:
     try:
-        await asyncio.to_thread(server.start)
+        await in_thread(server.start)
     except AssertionError:
         return False  # the fault came during the start
     return True

@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from tests.faults import beside, tenants
+from tests.faults import beside, interrupts, tenants
 from tests.faults.client import Config, keys_of
 from tests.faults.cluster import CACHE_SECONDS, Cluster
 from tests.faults.excuses import Excuses
@@ -129,6 +129,9 @@ def run(plan: Plan, log: Callable[[str], object] = lambda line: None) -> Result:
 
     Args:
         log: called with each line of the run's log.
+
+    Raises:
+        SystemExit: SIGTERM or SIGINT has ended it, and everything that it started.
     """
     with ExitStack() as stack:
         directory = Path(
@@ -136,7 +139,7 @@ def run(plan: Plan, log: Callable[[str], object] = lambda line: None) -> Result:
         )
         # Spawned, not forked: a process with threads and an event loop is not copied safely.
         pool = stack.enter_context(ProcessPoolExecutor(1, get_context("spawn")))
-        return asyncio.run(_run(plan, directory.resolve(), pool, log))
+        return interrupts.run(_run(plan, directory.resolve(), pool, log))
 
 
 async def _run(

@@ -59,15 +59,18 @@ def test_the_torture_reports_its_findings() -> None:
     assert done.stdout.endswith(" FOUND\n")
 
 
-def test_an_interrupted_torture_leaves_nothing_behind(short_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_torture_leaves_nothing_behind(
+    short_path: Path, number: signal.Signals
+) -> None:
     command = [sys.executable, "-m", "tests.faults.torture", "--fault", "process-stop"]
     environment = os.environ | {"TMPDIR": str(short_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as torture:
         assert torture.stdout is not None
         assert any("process-stop for" in line for line in torture.stdout)
         assert _mentioning(short_path), "servers run"
-        torture.terminate()
-        assert torture.wait(30) == 128 + signal.SIGTERM
+        torture.send_signal(number)
+        assert torture.wait(90) == 128 + number
     assert _mentioning(short_path) == []
     assert list(short_path.iterdir()) == []
 

@@ -83,7 +83,7 @@ def main() -> None:
     for line in machine.description():
         _log(line)
     began = time.monotonic()
-    # All processes end with the run, however it ends.
+    # Before and after the run, which handles signals itself: it ends all processes in order.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     result = run.run(plan, _log)
     images, lost = power_loss.run(

@@ -86,6 +86,11 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/web/transport/budget.py",
+        ["tests/web/transport/test_turns.py"],
+        {"bodies-leave-no-rest": ("Turns(rests=True)", "Turns()")},
+    ),
+    **of(
+        "tenantbase/web/transport/budget.py",
         ["tests/web/transport/test_limits.py"],
         {
             "the-budget-has-no-end": (
@@ -163,6 +168,10 @@ MUTATIONS: Final = {
         ["tests/web/transport/test_turns.py"],
         {
             "small-requests-wait-for-every-piece": ("and self._others(self._streams)", "and False"),
+            "the-event-loop-never-rests": (
+                "min(loop.time() - self._began, _MOST_REST_SECONDS)",
+                "0.0",
+            ),
             "small-requests-stop-streams": ("self._passed < _FREE_TURNS and", ""),
             "threads-go-on-switching-fast": ("sys.setswitchinterval(self._usual_seconds)", "pass"),
         },

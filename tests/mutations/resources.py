@@ -70,6 +70,11 @@ MUTATIONS: Final = {
                 "if not self._opening and all(reader.hangs",
                 "if False and all(reader.hangs",
             ),
+            "a-check-asks-one-connection": (
+                "if len(calls) < _PROBES else None",
+                "if False else None",
+            ),
+            "a-check-notes-no-hanging-reader": ("self._note_silent(function)", "pass"),
             "a-query-without-end-is-left": (
                 "if reader.call is call and reader.aside:",
                 "if False:",

@@ -3,8 +3,8 @@
     scripts/mutate [--only PATTERN]... [--jobs N] [--timeout SECONDS] [--list]
 
 Each mistake is made in a copy of the project in a temporary directory, where its tests run. Exit
-status 1: a mistake was not found; 2: the tests fail without any mistake, or the table does not
-match the source.
+status 1: a mistake was not found; 2: tests fail without any mistake, so theirs were not tried, or
+the table does not match the source.
 """
 
 from __future__ import annotations
@@ -15,14 +15,20 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
+import time
 from collections.abc import Sequence
+from compileall import compile_dir
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from enum import StrEnum
 from fnmatch import fnmatch
 from pathlib import Path
+from py_compile import PycInvalidationMode
 from queue import SimpleQueue
+from tempfile import TemporaryDirectory
 from typing import Final
 
+from tests.mutations.forks import Forks
 from tests.mutations.mutation import ROOT, Drifted, Mutation
 from tests.mutations.table import MUTATIONS
 
@@ -30,6 +36,9 @@ from tests.mutations.table import MUTATIONS
 _OTHERS: Final = shutil.ignore_patterns(
     ".venv", ".git", "__pycache__", ".*_cache", ".hypothesis", "node_modules", "dist", "*.db*"
 )
+_TEST_SECONDS: Final = 60.0  # for a single test
+_LEAST_SECONDS: Final = 10.0
+_PATIENCE: Final = 5.0  # times as long as all of its file took without the mistake
 _CHECK: Final = "import sys, tenantbase; sys.exit(tenantbase.__file__ != sys.argv[1])"
 
 
@@ -39,100 +48,110 @@ def _left(folder: str, names: list[str]) -> set[str]:
 
 
 class Unusable(Exception):
-    """The run has no result."""
+    """Nothing can be tried."""
 
 
 class Copy:
-    """A copy of the project, to make mistakes in."""
+    """A copy of the project, to make mistakes in. A context manager."""
 
     def __init__(self, directory: Path) -> None:
         self._root = directory / "project"
         shutil.copytree(ROOT, self._root, ignore=_left)
+        # Bytecode that is compared with its source by hash: a mistake can be as long as the text
+        # it replaces, and made in the same second.
+        for part in ("tenantbase", "tests"):
+            compile_dir(
+                self._root / part, quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH
+            )
         # This path comes before that of the installed package, which is the original.
-        self._environment = {
+        environment = {
             **os.environ,
             "PYTHONPATH": str(self._root),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         package = str(self._root / "tenantbase" / "__init__.py")
-        if self._run([sys.executable, "-c", _CHECK, package], 60):
+        check = [sys.executable, "-c", _CHECK, package]
+        if subprocess.run(check, cwd=self._root, env=environment).returncode:
             raise Unusable("the tests would not run against the copy")
+        self._forks = Forks(self._root, environment)
 
-    def finds(self, mutation: Mutation, seconds: float) -> bool:
-        """Whether its tests fail or time out."""
+    def __enter__(self) -> Copy:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._forks.close()
+
+    def finds(self, mutation: Mutation, seconds: float, test_seconds: float) -> bool:
+        """Whether its tests fail or time out; see ``fails``."""
         path = self._root / mutation.file
         original = path.read_text()
         path.write_text(mutation.applied(self._root))
         try:
-            return self.fails(mutation.tests, seconds)
+            return self.fails(mutation.tests, seconds, test_seconds)
         finally:
             path.write_text(original)
 
-    def fails(self, tests: Sequence[str], seconds: float) -> bool:
-        """Whether these tests fail."""
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-        command += ["--timeout=60", *tests]
-        status = self._run(command, seconds)
+    def fails(
+        self, tests: Sequence[str], seconds: float, test_seconds: float = _TEST_SECONDS
+    ) -> bool:
+        """Whether these tests fail, or take more seconds, all of them or one alone."""
+        arguments = ["-x", "-q", "-p", "no:cacheprovider", f"--timeout={test_seconds:.0f}", *tests]
         # A mistake can keep a test file from being imported, which counts as found. A wrong test
         # name in the table gives the same status, but also in the run without mistakes.
-        return status != 0
-
-    def _run(self, command: Sequence[str], seconds: float) -> int | None:
-        """The exit status; None: it timed out, and its process group was killed."""
-        with subprocess.Popen(
-            command,
-            cwd=self._root,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        ) as process:
-            try:
-                return process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                return None
-            finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
+        return self._forks.run(arguments, seconds) != 0
 
 
-def survivors(mutations: Sequence[Mutation], jobs: int, seconds: float) -> list[str]:
-    """The names of the mutations that the tests do not find.
+class Verdict(StrEnum):
+    """What became of a mutation."""
+
+    FOUND = "found"
+    SURVIVED = "SURVIVED"
+    NOT_TRIED = "NOT TRIED"  # its tests fail without any mistake
+
+
+def tried(mutations: Sequence[Mutation], jobs: int, seconds: float) -> dict[str, Verdict]:
+    """Make each mistake, and run its tests.
+
+    Returns: the verdicts, by the names of the mutations. They are also printed at once, with the
+    seconds that the tests took.
 
     Raises:
         Drifted, Unusable: there is no result.
     """
+    together: dict[tuple[str, ...], list[Mutation]] = {}
     for mutation in mutations:
         mutation.applied(ROOT)
+        together.setdefault(mutation.tests, []).append(mutation)
+    verdicts: dict[str, Verdict] = {}
     copies: SimpleQueue[Copy] = SimpleQueue()
-    with tempfile.TemporaryDirectory(prefix="tenantbase-mutants-") as directory:
+    with ExitStack() as stack:
+        directory = stack.enter_context(TemporaryDirectory(prefix="tenantbase-mutants-"))
         for number in range(jobs):
-            copies.put(Copy(Path(directory, str(number))))
+            copies.put(stack.enter_context(Copy(Path(directory, str(number)))))
 
-        def tried(mutation: Mutation) -> bool:
+        def try_all(of_tests: Sequence[Mutation]) -> None:
             copy = copies.get()
             try:
-                found = copy.finds(mutation, seconds)
-            finally:
-                copies.put(copy)
-            print(f"{'found   ' if found else 'SURVIVED'}  {mutation.name}", flush=True)
-            return found
-
-        def sound(tests: tuple[str, ...]) -> bool:
-            copy = copies.get()
-            try:
-                return not copy.fails(tests, seconds)
+                began = time.monotonic()
+                sound = not copy.fails(of_tests[0].tests, seconds)
+                # Many mistakes make a test hang, so its limit is not much more than it may need.
+                needed = _LEAST_SECONDS + _PATIENCE * (time.monotonic() - began)
+                test_seconds = min(_TEST_SECONDS, needed)
+                for mutation in of_tests:
+                    began = time.monotonic()
+                    verdict = Verdict.NOT_TRIED
+                    if sound:
+                        found = copy.finds(mutation, seconds, test_seconds)
+                        verdict = Verdict.FOUND if found else Verdict.SURVIVED
+                    verdicts[mutation.name] = verdict
+                    took = time.monotonic() - began
+                    print(f"{verdict:9}  {took:5.1f} s  {mutation.name}", flush=True)
             finally:
                 copies.put(copy)
 
         with ThreadPoolExecutor(jobs) as pool:
-            wanted = list(dict.fromkeys(mutation.tests for mutation in mutations))
-            for tests, passed in zip(wanted, pool.map(sound, wanted), strict=True):
-                if not passed:
-                    raise Unusable(f"these tests fail without any mistake: {' '.join(tests)}")
-            found = list(pool.map(tried, mutations))
-    return [each.name for each, known in zip(mutations, found, strict=True) if not known]
+            list(pool.map(try_all, together.values()))
+    return verdicts
 
 
 def main() -> None:
@@ -154,15 +173,21 @@ def main() -> None:
         for each in chosen:
             print(f"{each.file}: {each.name}")
         return
+    # So that the copies are removed, and the tests that run are ended.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        left = survivors(chosen, given.jobs, given.timeout)
+        verdicts = tried(chosen, given.jobs, given.timeout)
     except (Drifted, Unusable) as error:
         print(f"scripts/mutate: {error}", file=sys.stderr)
         sys.exit(2)
-    print(f"{len(chosen)} mistakes, {len(left)} not found")
-    for name in left:
+    survivors = [name for name, each in verdicts.items() if each is Verdict.SURVIVED]
+    untried = [name for name, each in verdicts.items() if each is Verdict.NOT_TRIED]
+    print(f"{len(chosen)} mistakes, {len(survivors)} not found, {len(untried)} not tried")
+    for name in survivors:
         print(f"  {name}")
-    sys.exit(bool(left))
+    for name in untried:
+        print(f"  {name}: its tests fail without any mistake")
+    sys.exit(2 if untried else bool(survivors))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from tests.mutations import run
 from tests.mutations.mutation import ROOT, Drifted, Mutation
+from tests.mutations.run import Verdict
 from tests.mutations.table import MUTATIONS, TABLES
 
 
@@ -58,8 +61,18 @@ def test_the_run_reports_what_is_found_and_what_survives(
     file = "tenantbase/interfaces/memcached/address.py"
     found = Mutation("any-port", file, "0 < int(port) < 65536", "True", tests)
     survives = Mutation("a-comment", file, '"""The longest path', '"""Longest path', tests)
-    assert run.survivors([found, survives], 1, 60.0) == ["a-comment"]
-    assert capsys.readouterr().out == "found     any-port\nSURVIVED  a-comment\n"
     broken = Mutation("no-test", file, "0 < int", "0 <= int", (f"{tests[0]}::test_none",))
-    with pytest.raises(run.Unusable, match="fail without any mistake"):
-        run.survivors([broken], 1, 60.0)
+    again = replace(survives, name="once-more")  # the mistakes before it are gone
+    assert run.tried([found, survives, broken, again], 1, 60.0) == {
+        "any-port": Verdict.FOUND,
+        "a-comment": Verdict.SURVIVED,
+        "once-more": Verdict.SURVIVED,
+        "no-test": Verdict.NOT_TRIED,
+    }
+    lines = capsys.readouterr().out.splitlines()
+    assert [re.sub(r" +\d+\.\d s +", ": ", line) for line in lines] == [
+        "found: any-port",
+        "SURVIVED: a-comment",
+        "SURVIVED: once-more",
+        "NOT TRIED: no-test",
+    ]

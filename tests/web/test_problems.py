@@ -175,6 +175,9 @@ class _Raising(Cache):
         failed.set_exception(self.error)
         return failed
 
+    async def check(self) -> None:
+        raise self.error
+
     async def scan(
         self, wanted: KeyRange, *, limit: int | None = None, values: bool = True
     ) -> AsyncGenerator[tuple[list[Item], bool], None]:
@@ -251,6 +254,18 @@ async def test_errors(
                 assert answer.json["detail"] == str(error)
     logged = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert bool(logged) == (document["status"] == 500)
+
+
+async def test_an_unexpected_error_is_logged_with_the_id_in_its_answer(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start(wrap=raising(ValueError("a mistake of ours"))) as server:
+        for ask in [*REQUESTS, Ask("GET", "/health-check")]:
+            caplog.clear()
+            answer = await ask.send(server, "")
+            (logged,) = [each for each in caplog.records if each.levelno >= logging.ERROR]
+            assert answer.status == 500
+            assert vars(logged)["request"].id == answer.headers["x-request-id"], ask
 
 
 async def test_an_unknown_outcome_does_not_claim_to_have_failed(start: Start) -> None:

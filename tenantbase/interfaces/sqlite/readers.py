@@ -25,6 +25,7 @@ Result = TypeVar("Result")
 MOST_READERS: Final = 6  # the most threads, including hanging ones
 _REPLACE_SECONDS: Final = 0.25  # a call that takes longer has its thread replaced
 _HANG_SECONDS: Final = 1.0  # ... and one that takes this long is reported
+_PROBES: Final = 3  # connections that a probe asks, one after the other
 _LAST_WAIT_SECONDS: Final = 1.0  # wait for hanging threads when the store is closed
 
 NO_ANSWER: Final = "the database did not answer in time"
@@ -136,6 +137,48 @@ class Readers:
         self._wake()
         return await future
 
+    async def probe(self, function: Callable[[sqlite3.Connection], Result]) -> Result:
+        """As `call`, for a function that takes no time.
+
+        If a connection does not answer soon, another is asked, too. Once that one has answered,
+        the first counts as hanging.
+
+        Raises:
+            StoreUnavailable: none of three connections answered in time, or every one hangs.
+        """
+        calls: list[asyncio.Task[Result]] = []
+        try:
+            while True:
+                calls.append(self._loop.create_task(self.call(function)))
+                patience = self._hang_seconds / 2 if len(calls) < _PROBES else None
+                done, _ = await asyncio.wait(
+                    calls, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+                )
+                if done:
+                    result = done.pop().result()
+                    self._note_silent(function)
+                    return result
+        finally:
+            for call in calls:
+                call.cancel()
+
+    def _note_silent(self, function: Callable[[sqlite3.Connection], object]) -> None:
+        """Note that connections hang which still run a function that another has returned from."""
+        for reader in self._busy():
+            call = reader.call
+            if call is not None and call.function is function:
+                self._set_aside(reader)
+                self._note_hanging(reader)
+
+    def _set_aside(self, reader: _Reader) -> None:
+        if not reader.aside:
+            reader.aside = True
+            self._returned.set()
+
+    def _note_hanging(self, reader: _Reader) -> None:
+        reader.hangs = True
+        self._hanging(True)
+
     async def close(self) -> None:
         """Wait for running calls, within their timeout, and close the connections that respond."""
         self._closed = True
@@ -225,12 +268,10 @@ class Readers:
             if reader.call is None:
                 continue
             lasted = now - reader.since
-            if lasted > self._replace_seconds and not reader.aside:
-                reader.aside = True
-                self._returned.set()
+            if lasted > self._replace_seconds:
+                self._set_aside(reader)
             if lasted > self._hang_seconds:
-                reader.hangs = True
-                self._hanging(True)
+                self._note_hanging(reader)
         self._replace()
         if self._busy():
             self._timer = self._loop.call_later(self._replace_seconds / 2, self._look)

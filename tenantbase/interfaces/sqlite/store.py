@@ -232,7 +232,7 @@ class SqliteStore:
     async def check(self) -> None:
         try:
             async with asyncio.timeout(_CHECK_SECONDS):
-                trouble = await self._read(self._probe)
+                trouble = await self._answer(self._readers.probe(self._probe))
         except TimeoutError:
             raise StoreUnavailable(NO_ANSWER) from None
         if trouble is not None:
@@ -256,10 +256,16 @@ class SqliteStore:
         *args: *Arguments,
         lane: str = "",
     ) -> Result:
+        call = self._readers.call(lambda connection: function(connection, *args), lane)
+        return await self._answer(call)
+
+    async def _answer(self, call: Coroutine[None, None, Result]) -> Result:
+        """Await a call of a reading connection. Raises StoreError, and notes its trouble."""
         if self._closed:
+            call.close()
             raise StoreUnavailable(_CLOSED)
         try:
-            return await self._readers.call(lambda connection: function(connection, *args), lane)
+            return await call
         except sqlite3.Error as error:
             failure = unavailable(error, "the database cannot be read")
             self._notice(failure)

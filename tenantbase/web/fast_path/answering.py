@@ -159,14 +159,11 @@ class PlainAnswers:
 
     def _got_health(self, asker: Asker, state: asyncio.Future[Answer]) -> None:
         error = state.exception()
-        answer = state.result() if error is None else error_answer(error)
+        answer = state.result() if error is None else _failed(asker, error)
         asker.end(self._writer.answer(answer), answer.status, answer.closes)
 
     def _refuse(self, asker: Asker, credentials: Credentials, error: BaseException) -> None:
-        context = asker.context = (
-            asker.context or RequestContext()
-        )  # the id in the answer is the one in the log
-        self._send(asker, credentials, error_answer(error, context))
+        self._send(asker, credentials, _failed(asker, error))
 
     def _send(self, asker: Asker, credentials: Credentials, answer: Answer) -> None:
         body = answer.body
@@ -184,6 +181,12 @@ class PlainAnswers:
         """Whether only aiohttp's path can send this answer: in pieces, or after a wait for room."""
         size = len(value)
         return size > LARGE_BYTES or not self._unread.has_room(size, credentials.use)
+
+
+def _failed(asker: Asker, error: BaseException) -> Answer:
+    """The answer to a request that failed. Its id is also the one in the log."""
+    asker.context = asker.context or RequestContext()
+    return error_answer(error, asker.context)
 
 
 def _uncount(credentials: Credentials) -> None:

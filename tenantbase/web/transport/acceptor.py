@@ -16,11 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from tenantbase.outage import Outage
-from tenantbase.request_context import RequestContext
-from tenantbase.web.answer import rendered, rendered_fields
-from tenantbase.web.naming import with_id
-from tenantbase.web.problems import OverLimit, error_answer
-from tenantbase.web.responses import common_headers
+from tenantbase.web.problems import OverLimit
+from tenantbase.web.refusal import refusal
 from tenantbase.web.transport.connections import Connections
 from tenantbase.web.transport.descriptors import descriptor_limit
 
@@ -144,17 +141,13 @@ class Acceptor:
         """Answer 503 at once, without reading a request."""
         try:
             if self._plain_text:
-                accepted.send(self._refusal())
+                error = OverLimit(
+                    "there are too many connections; try again later", "max-connections"
+                )
+                accepted.send(refusal(error))
         except OSError:  # the client is gone
             pass
         self._connections.lingering.add(accepted, then)
-
-    def _refusal(self) -> bytes:
-        answer = error_answer(
-            OverLimit("there are too many connections; try again later", "max-connections")
-        )
-        answered = rendered(answer, rendered_fields(common_headers(closes=True)))
-        return with_id(answered, RequestContext())
 
     def _failed(self, sock: socket.socket, error: OSError) -> None:
         """Handle a failed ``accept``: refuse the connection if possible, and try again later.

@@ -35,7 +35,7 @@ class Budget:
         self._used = 0
         self._unjudged = 0
         self._arriving: dict[Holding, float] = {}  # when each body last grew, oldest first
-        self._turns = Turns()
+        self._turns = Turns(rests=True)
 
     @property
     def most(self) -> int:

@@ -19,6 +19,12 @@ from tenantbase.lanes import Lanes
 # while other requests are in flight, this many turns pass before the next piece.
 _FREE_TURNS: Final = 8
 
+# A thread that commits a large transaction needs the interpreter's lock for each statement. While the
+# event loop parses one body after the other, it gets the lock only every 5 ms, and the commit, for
+# which small writes wait, would last until all bodies are parsed. So the event loop rests after each
+# body for as long as that took: but not longer than this, if the process was stopped meanwhile.
+_MOST_REST_SECONDS: Final = 0.1
+
 # Threads read and check the values of large answers, and the event loop may have to wait this long in
 # each turn for one of them to release the interpreter's lock. Without such answers, Python's default of
 # 5 ms is better: frequent switching makes groups of writes smaller, and writes more expensive.
@@ -34,12 +40,15 @@ class Turns:
 
     Args:
         others: whether more requests are in flight than this many, which stream an answer.
+        rests: leave the event loop to threads for as long as each turn took.
     """
 
-    def __init__(self, others: Callable[[int], bool] = _no_others) -> None:
+    def __init__(self, others: Callable[[int], bool] = _no_others, *, rests: bool = False) -> None:
         self._waiting = Lanes[asyncio.Future[None]]()
         self._taken = False  # by a request in this turn of the event loop, or the one before
         self._others = others
+        self._rests = rests
+        self._began = 0.0  # the current turn
         self._streams = 0
         self._passed = 0  # turns left free since the last one given
         self._usual_seconds = 0.0
@@ -71,7 +80,16 @@ class Turns:
             await future
         else:
             self._taken = True
-            loop.call_soon(self._next)
+            self._begin(loop)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._began = loop.time()
+        # Runs after the request, and after the events that have arrived in the meantime.
+        loop.call_soon(self._rest if self._rests else self._next)
+
+    def _rest(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(min(loop.time() - self._began, _MOST_REST_SECONDS), self._next)
 
     def _next(self) -> None:
         if self._waiting and self._passed < _FREE_TURNS and self._others(self._streams):
@@ -83,7 +101,6 @@ class Turns:
             future = self._waiting.take()
             if not future.done():  # otherwise its request has been cancelled
                 future.set_result(None)
-                # Runs after the request, and after the events that have arrived in the meantime.
-                asyncio.get_running_loop().call_soon(self._next)
+                self._begin(asyncio.get_running_loop())
                 return
         self._taken = False

@@ -14,9 +14,11 @@ import pytest
 
 from tenantbase.coherence.tag_seqlock import WriteLock
 from tenantbase.commands import Set
+from tenantbase.deadlines import Deadlines
 from tenantbase.entry import JSON
 from tenantbase.errors import StoreUnavailable
 from tenantbase.interfaces.sqlite import readers as sql_readers
+from tenantbase.interfaces.sqlite.connection import Connection
 from tenantbase.interfaces.sqlite.queries import snapshot
 from tenantbase.interfaces.sqlite.readers import MOST_READERS
 from tenantbase.interfaces.sqlite.store import SqliteStore
@@ -142,6 +144,43 @@ async def test_when_all_hang_reads_are_refused_at_once_until_one_is_back(
     hang.gate.set()
     await poll_async(lambda: not store.troubles, "they are back")
     assert (await store.read(["default/k"], NOW))[0] is not None
+
+
+async def silence(connection: Connection, hang: Hang) -> None:
+    """From now on, a connection hangs in each statement."""
+    await connection.run(lambda opened: opened.set_trace_callback(lambda _: hang.gate.wait()))
+
+
+async def test_a_check_does_not_wait_for_the_connection_that_hangs(
+    store: SqliteStore, hang: Hang
+) -> None:
+    readers = store._readers
+    readers._limit = Deadlines(PATIENCE, readers._expired)  # later than the check's own
+    await silence(readers._idle[-1].connection, hang)  # the one that is used next
+    await store.check()
+    assert store.troubles == ["reads hang"]
+    await store.check()
+    hang.gate.set()
+    await poll_async(lambda: not store.troubles, "it is back")
+
+
+async def test_a_check_fails_while_every_connection_hangs(store: SqliteStore, hang: Hang) -> None:
+    readers = store._readers
+    connect = readers._connect
+
+    def connect_silenced() -> sqlite3.Connection:
+        opened = connect()
+        opened.set_trace_callback(lambda _: hang.gate.wait())
+        return opened
+
+    readers._connect = connect_silenced
+    for connection in readers.connections:
+        await silence(connection, hang)
+    with pytest.raises(StoreUnavailable, match="in time"):
+        await store.check()
+    hang.gate.set()
+    await poll_async(lambda: not store.troubles, "they are back")
+    await store.check()
 
 
 async def test_closing_does_not_wait_for_hanging_reads(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 
 from tenantbase.web.transport.budget import SMALL_BYTES, Budget, Holding
 from tenantbase.web.transport.turns import Turns
@@ -67,6 +68,21 @@ async def test_lanes_take_turns() -> None:
     async with asyncio.timeout(10):
         await asyncio.gather(*map(take, ["flood"] * 20 + ["quiet"]))
     assert order.index("quiet") <= 2, order
+
+
+async def test_the_event_loop_rests_after_each_body_for_as_long_as_it_took() -> None:
+    loop = asyncio.get_running_loop()
+    large = Holding(Budget(8 * SMALL_BYTES))
+    large.grow(SMALL_BYTES + 1)
+    for _ in range(2):  # a free turn and one that was waited for
+        await large.turn()
+        began = time.monotonic()
+        time.sleep(0.03)  # as a body that is parsed
+        took = time.monotonic() - began
+        turn = loop.create_task(large.turn())
+        ended = time.monotonic()
+        await turn
+        assert time.monotonic() - ended > took / 2  # the clock of the event loop is coarse
 
 
 async def test_small_requests_go_between_two_pieces() -> None:
