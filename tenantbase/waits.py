@@ -10,7 +10,7 @@ All times are nanoseconds of ``time.monotonic_ns``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic_ns
@@ -47,12 +47,34 @@ class Timing:
 
 
 class _Delivery:
-    """The timing of the batch whose results are being handed over; None between batches."""
+    """The batch whose results are being handed over.
 
-    __slots__ = ("timing",)
+    Attributes:
+        timing: of this batch; None between batches.
+    """
+
+    __slots__ = ("timing", "_at_end")
 
     def __init__(self) -> None:
         self.timing: Timing | None = None
+        self._at_end: list[Callable[[], object]] = []
+
+    def begin(self, timing: Timing | None) -> None:
+        """Results are handed over from now on."""
+        self.timing = timing
+
+    def at_end(self, call: Callable[[], object]) -> None:
+        """Call this once all results of the batch are handed over; at once if there is none."""
+        if self.timing is None:
+            call()
+        else:
+            self._at_end.append(call)
+
+    def end(self) -> None:
+        """All results are handed over."""
+        self.timing = None
+        while self._at_end:
+            self._at_end.pop()()
 
 
 DELIVERY: Final = _Delivery()
@@ -130,8 +152,8 @@ def gave_up(result: asyncio.Future[Result], stage: Stage) -> None:
 @contextmanager
 def delivering(result: asyncio.Future[Result]) -> Iterator[None]:
     """Hand a result over inside the block as if its batch were still being delivered."""
-    DELIVERY.timing = result.timing if isinstance(result, BatchResult) else None
+    DELIVERY.begin(result.timing if isinstance(result, BatchResult) else None)
     try:
         yield
     finally:
-        DELIVERY.timing = None
+        DELIVERY.end()
