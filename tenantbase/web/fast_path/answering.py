@@ -144,17 +144,15 @@ class PlainAnswers:
             self._send(asker, credentials, raw_answer(result))
 
     def _written(
-        self, asker: Asker, credentials: Credentials, key: str, result: Applied | BaseException
+        self, asker: Asker, credentials: Credentials, key: str, result: Applied | Exception
     ) -> None:
-        if isinstance(result, BaseException):
+        if isinstance(result, Exception):
             self._refuse(asker, credentials, result)
         else:
             asker.end(self._writer.written(key, result, credentials.private), 200)
 
-    def _deleted(
-        self, asker: Asker, credentials: Credentials, result: Applied | BaseException
-    ) -> None:
-        if isinstance(result, BaseException):
+    def _deleted(self, asker: Asker, credentials: Credentials, result: Applied | Exception) -> None:
+        if isinstance(result, Exception):
             self._refuse(asker, credentials, result)
         else:
             asker.end(self._writer.deleted(credentials.private), 204)
