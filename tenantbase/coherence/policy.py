@@ -174,6 +174,13 @@ class Cache:
         """
         return self._writing.write(*commands)
 
+    def write_then(
+        self, command: Command, receive: Callable[[tuple[Applied, ...] | Exception], None]
+    ) -> None:
+        """As ``write``, of one command, but ``receive`` is called, later, with the result or the
+        exception."""
+        self._writing.write_then(command, receive)
+
     def check_room(self, prefix: str, rows: int) -> None:
         """Check that ``write`` would accept this many rows under a prefix now, before preparing them.
 

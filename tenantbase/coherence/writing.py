@@ -20,7 +20,14 @@ from tenantbase.coherence.filler import Fill, Filler
 from tenantbase.coherence.pending import PendingWrite, give_up, least_weight
 from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.coherence.write_queue import WriteQueue
-from tenantbase.commands import Applied, Command, DeletePrefix, InPlaceCommand, KeyCommand
+from tenantbase.commands import (
+    Applied,
+    Command,
+    DeletePrefix,
+    InPlaceCommand,
+    KeyCommand,
+    Transaction,
+)
 from tenantbase.deadlines import Deadlines
 from tenantbase.entry import Entry
 from tenantbase.errors import Overloaded
@@ -28,7 +35,7 @@ from tenantbase.figures import COMMITS
 from tenantbase.interfaces.store import GroupResult
 from tenantbase.lanes import LaneOf
 from tenantbase.stages import Stage
-from tenantbase.waits import note, note_write
+from tenantbase.waits import BatchCall, note, note_write
 
 Commit = Callable[[Sequence[PendingWrite], float], Awaitable[GroupResult[WriteTags]]]
 """Commits a group of transactions as one, at this time in Unix seconds. The group's ticket has the
@@ -79,6 +86,27 @@ class WriteThrough:
 
     def write(self, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
         """See ``Cache.write``."""
+        pending = self._prepared(commands)
+        if pending is None:
+            refused = asyncio.get_running_loop().create_future()
+            refused.set_exception(_overloaded())
+            return refused
+        committed = self._writes.submit(pending)
+        self._deadlines.watch(committed, pending)
+        return committed
+
+    def write_then(self, command: Command, receive: Receiver[tuple[Applied, ...]]) -> None:
+        """See ``Cache.write_then``."""
+        pending = self._prepared((command,))
+        if pending is None:
+            asyncio.get_running_loop().call_soon(receive, _overloaded())
+            return
+        call = BatchCall(receive)
+        self._writes.submit_then(pending, call.settle)
+        self._deadlines.watch(call, pending)
+
+    def _prepared(self, commands: Transaction) -> PendingWrite | None:
+        """The transaction, ready to wait; None if there is no room for it."""
         first = commands[0]
         lane = ""  # of housekeeping
         if isinstance(first, _NAMED):
@@ -86,13 +114,7 @@ class WriteThrough:
         elif isinstance(first, DeletePrefix):
             lane = self._lane_of(first.prefix)
         pending = PendingWrite(commands, lane)
-        if not self.queue.has_room(lane, pending.large, pending.bytes):
-            refused = asyncio.get_running_loop().create_future()
-            refused.set_exception(_overloaded())
-            return refused
-        committed = self._writes.submit(pending)
-        self._deadlines.watch(committed, pending)
-        return committed
+        return pending if self.queue.has_room(lane, pending.large, pending.bytes) else None
 
     def check_room(self, prefix: str, rows: int) -> None:
         """See ``Cache.check_room``."""

@@ -4,7 +4,7 @@ Each operation takes a ``Scope`` and plain keys. Here it is validated, its keys 
 checks that the scope includes them, and its size is limited. The key in an ``Entry`` stays scoped,
 because changing it would mean copying the entry: ports show the key that they asked for, or
 ``entry.key[scope.plain]``. Only the ``_scoped`` methods and ``validation.py`` scope keys, and every
-write passes through ``Writer._write``, so a check or a count for all of them is one edit.
+write passes through ``_check`` in ``writer.py``, so a check or a count for all of them is one edit.
 """
 
 from __future__ import annotations
