@@ -113,7 +113,15 @@ class PostgresProcess:
     def start(self) -> None:
         """Start it and wait until it answers; a standby, until it answers queries."""
         assert self._process is None, "PostgreSQL is already running"
-        command = ["postgres", "-D", self.data, "-p", str(self.port), "-k", self.directory]
+        command: list[str | Path] = [
+            "postgres",
+            "-D",
+            self.data,
+            "-p",
+            str(self.port),
+            "-k",
+            self.directory,
+        ]
         with open(self.directory / "log", "ab") as log:
             self._process = _start(*command, output=log.fileno())
         poll(self._answers, f"PostgreSQL in {self.directory} answers", 2 * READY_SECONDS)
@@ -156,7 +164,16 @@ class PostgresProcess:
         Raises:
             subprocess.CalledProcessError: ``stderr`` says why.
         """
-        where = ["-h", self.directory, "-p", str(self.port), "-U", user, "-d", database]
+        where: list[str | Path] = [
+            "-h",
+            self.directory,
+            "-p",
+            str(self.port),
+            "-U",
+            user,
+            "-d",
+            database,
+        ]
         options = ["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1"]
         run = subprocess.run(
             [programs() / "psql", *where, *options],
@@ -186,7 +203,16 @@ class PostgresProcess:
         made = type(self)(**settings)
         self.standbys.append(made)
         source = f"host=127.0.0.1 port={self.port} user={SUPERUSER} application_name={name}"
-        copy = ["pg_basebackup", "-d", source, "-D", made.data, "-R", "-X", "stream"]
+        copy: list[str | Path] = [
+            "pg_basebackup",
+            "-d",
+            source,
+            "-D",
+            made.data,
+            "-R",
+            "-X",
+            "stream",
+        ]
         _run(*copy, "--checkpoint=fast", "--no-sync")
         # Where a setting is given twice, the last one counts.
         with open(made.data / "postgresql.auto.conf", "a") as file:
