@@ -32,6 +32,8 @@ max_connections = 60
 shared_buffers = 16MB
 min_wal_size = 2MB
 max_wal_size = 64MB
+# In its directory: after a kill, nothing else is left behind.
+dynamic_shared_memory_type = mmap
 wal_keep_size = 64MB
 wal_retrieve_retry_interval = 100ms
 log_line_prefix = '%m [%p] %q%a '
@@ -54,8 +56,8 @@ def programs() -> Path:
 class PostgresProcess:
     """A PostgreSQL server that can be started and stopped, on a fixed port of 127.0.0.1.
 
-    As a context manager it is started on entry; on exit it is killed, together with its standbys, and
-    its files are removed.
+    As a context manager it is started on entry; on exit it ends at once, together with its standbys,
+    and its files are removed.
 
     Args:
         settings: of ``postgresql.conf``, in addition to those of all servers.
@@ -64,11 +66,14 @@ class PostgresProcess:
         port: where it listens.
         directory: its files: ``data``, ``log``, and its Unix socket.
         standbys: those made with ``standby``.
+        parent: where its directory is made; None: see `make_directory`.
     """
+
+    parent: Path | None = None
 
     def __init__(self, **settings: str) -> None:
         self.port = free_port()
-        self.directory = _make_directory()
+        self.directory = make_directory(self.parent)
         self.standbys: list[PostgresProcess] = []
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
@@ -85,7 +90,9 @@ class PostgresProcess:
         for standby in self.standbys:
             standby.__exit__()
         if self._process is not None:
-            self.kill()
+            self.resume()
+            # Unlike a kill, this removes its shared memory.
+            self._end(signal.SIGQUIT)
         shutil.rmtree(self.directory)
 
     @property
@@ -128,10 +135,7 @@ class PostgresProcess:
 
     def stop(self) -> None:
         """Shut it down in order: clients are disconnected, and standbys get everything."""
-        assert self._process is not None, "PostgreSQL does not run"
-        self._process.send_signal(signal.SIGINT)
-        self._process.wait(READY_SECONDS)
-        self._process = None
+        self._end(signal.SIGINT)
 
     def kill(self) -> None:
         """Kill all of its processes, as a power failure does."""
@@ -202,22 +206,7 @@ class PostgresProcess:
         """
         made = type(self)(**settings)
         self.standbys.append(made)
-        source = f"host=127.0.0.1 port={self.port} user={SUPERUSER} application_name={name}"
-        copy: list[str | Path] = [
-            "pg_basebackup",
-            "-d",
-            source,
-            "-D",
-            made.data,
-            "-R",
-            "-X",
-            "stream",
-        ]
-        _run(*copy, "--checkpoint=fast", "--no-sync")
-        # Where a setting is given twice, the last one counts.
-        with open(made.data / "postgresql.auto.conf", "a") as file:
-            file.writelines(f"{key} = '{value}'\n" for key, value in settings.items())
-            file.write("synchronous_standby_names = ''\n")
+        made.copy(self, name)
         made.start()
         if synchronous:
             self.configure(synchronous_standby_names=name)
@@ -225,6 +214,24 @@ class PostgresProcess:
         question = f"SELECT sync_state FROM pg_stat_replication WHERE application_name = '{name}'"
         poll(lambda: self.sql(question) == state, f"{name} is {state}")
         return made
+
+    def copy(self, primary: PostgresProcess, name: str, port: int | None = None) -> None:
+        """Replace its files by a copy of a primary's, as whose standby it starts.
+
+        Args:
+            name: what it calls itself.
+            port: where it reaches the primary, if not directly.
+        """
+        assert self._process is None, "PostgreSQL is running"
+        shutil.rmtree(self.data, ignore_errors=True)
+        where = f"host=127.0.0.1 port={port or primary.port}"
+        source = f"{where} user={SUPERUSER} application_name={name}"
+        copying: list[str | Path] = ["pg_basebackup", "-d", source, "-D", self.data, "-R"]
+        _run(*copying, "-X", "stream", "--checkpoint=fast", "--no-sync")
+        # Where a setting is given twice, the last one counts.
+        with open(self.data / "postgresql.auto.conf", "a") as file:
+            file.writelines(f"{key} = '{value}'\n" for key, value in self._settings.items())
+            file.write("synchronous_standby_names = ''\n")
 
     def promote(self) -> None:
         """Make a standby the primary. It then has no synchronous standby, until ``configure``."""
@@ -244,10 +251,19 @@ class PostgresProcess:
         except FileNotFoundError:
             return False
         # The last line is its state; a standby that answers queries is ready, too.
-        return lines[0] == str(self.pid) and lines[7:8] == ["ready   "]
+        return lines[:1] == [str(self.pid)] and lines[7:8] == ["ready   "]
+
+    def _end(self, by: signal.Signals) -> None:
+        assert self._process is not None, "PostgreSQL does not run"
+        self._process.send_signal(by)
+        self._process.wait(READY_SECONDS)
+        self._process = None
 
     def _processes(self) -> list[int]:
         """Its main process, which is stopped here and starts no others, and its children."""
+        assert self._process is not None, "PostgreSQL does not run"
+        if self._process.poll() is not None:
+            return []  # it has ended by itself, and its children do the same
         _signal(self.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
         return [self.pid, *(pid for pid, parent in _all_processes() if parent == self.pid)]
@@ -274,28 +290,29 @@ def _signal(pid: int, number: signal.Signals) -> None:
         pass  # a child that has just ended
 
 
-def _owner() -> pwd.struct_passwd | None:
-    """Who runs PostgreSQL, which refuses to run as root; None: the current user."""
+def owner() -> pwd.struct_passwd | None:
+    """The user that runs PostgreSQL, which refuses to run as root; None: the current user."""
     return pwd.getpwnam(SUPERUSER) if _CANNOT_RUN_AS_ROOT else None
 
 
-def _make_directory() -> Path:
+def make_directory(parent: Path | None = None) -> Path:
     """A directory of PostgreSQL's user, with a path that leaves room for a socket's name.
 
-    The parents of pytest's own directories cannot be read by other users. In memory, where there is
-    room: starting a server, making a standby and recovering wait for the disk most of the time.
+    The parents of pytest's own directories cannot be read by other users. Without a parent, it is in
+    memory, where there is room: starting a server, making a standby and recovering wait for the disk
+    most of the time.
     """
     memory = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _NEEDED_BYTES
-    directory = tempfile.mkdtemp(prefix="tb-pg-", dir=_MEMORY if memory else None)
-    if (owner := _owner()) is not None:
-        os.chown(directory, owner.pw_uid, owner.pw_gid)
+    directory = tempfile.mkdtemp(prefix="tb-pg-", dir=parent or (_MEMORY if memory else None))
+    if (user := owner()) is not None:
+        os.chown(directory, user.pw_uid, user.pw_gid)
     return Path(directory)
 
 
 def _start(
     *command: str | Path, output: int, stdin: int = subprocess.DEVNULL
 ) -> subprocess.Popen[bytes]:
-    owner = _owner()
+    user = owner()
     program, *arguments = command
     return subprocess.Popen(
         [shutil.which(program, path=f"{programs()}:{os.defpath}") or program, *arguments],
@@ -304,9 +321,9 @@ def _start(
         stderr=subprocess.STDOUT,
         cwd="/",  # the current directory may not be readable for that user
         env={"PATH": os.defpath, "LC_ALL": "C"},
-        user=owner and owner.pw_uid,
-        group=owner and owner.pw_gid,
-        extra_groups=owner and [],
+        user=user and user.pw_uid,
+        group=user and user.pw_gid,
+        extra_groups=user and [],
     )
 
 
@@ -324,7 +341,7 @@ def _run(*command: str | Path, stdin: bytes = b"") -> None:
 @cache
 def _template() -> Path:
     """A data directory to copy. Making one takes seconds."""
-    directory = _make_directory()
+    directory = make_directory()
     atexit.register(shutil.rmtree, directory)
     data = directory / "data"
     encoding = ["--encoding=UTF8", "--locale=C", "--data-checksums", "--wal-segsize=1"]
