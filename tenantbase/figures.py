@@ -18,6 +18,10 @@ SECOND: Final = 1_000_000_000
 """Durations are counted in nanoseconds."""
 
 
+MOST_CACHE_SERVERS: Final = 64
+"""``CACHE_AWAY`` has a bit for each."""
+
+
 class CacheFailure(StrEnum):
     """Why a memcached operation failed."""
 
@@ -29,7 +33,7 @@ class CacheFailure(StrEnum):
 
 
 class CacheState(IntEnum):
-    """Whether a worker has a memcached."""
+    """Whether a worker has a memcached, and any server of it answers."""
 
     OFF = 0
     AWAY = 1
@@ -118,7 +122,8 @@ PID: Final = FIRST_GAUGE + 6
 STORE_POSITION: Final = FIRST_GAUGE + 7  # up to which a worker knows every change
 STORE_TERM: Final = FIRST_GAUGE + 8  # how many terms there have been
 STORE_CONFIRMED_AT: Final = FIRST_GAUGE + 9  # when the last answer was asked for, monotonic
-LAST_GAUGE: Final = STORE_CONFIRMED_AT
+CACHE_AWAY: Final = FIRST_GAUGE + 10  # a bit for each server of memcached that is away
+LAST_GAUGE: Final = CACHE_AWAY
 
 FIRST_REQUEST_CELL: Final = LAST_GAUGE + 1
 """The cells from here on count HTTP requests, by route, method and status."""

@@ -23,7 +23,7 @@ from tenantbase.coherence.sealed_item import REJECTED, ItemSealer, Slot, Verdict
 from tenantbase.entry import Entry
 from tenantbase.errors import CacheUnavailable, LeftOut, StoreError
 from tenantbase.figures import BYPASSES, CACHE_FAILURES, HITS, MISSES, REJECTED_ITEMS, STALE_HITS
-from tenantbase.interfaces.cache import LEFT_OUT, Memcache
+from tenantbase.interfaces.cache import AWAY, LEFT_OUT, Memcache
 from tenantbase.lanes import LaneOf
 from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.stages import Stage
@@ -259,6 +259,9 @@ class ReadThrough:
                 continue
             if data is LEFT_OUT:
                 left_out.add(slot.key)
+                continue
+            if data is AWAY:
+                direct.append(slot.key)
                 continue
             if opened and slot.name in opened:
                 entry = opened[slot.name]

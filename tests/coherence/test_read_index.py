@@ -49,6 +49,7 @@ class Ring:
     """
 
     available = True
+    away = ()
 
     def __init__(self) -> None:
         self.given: dict[bytes, list[bytes]] = {}

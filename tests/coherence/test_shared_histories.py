@@ -40,6 +40,7 @@ class Wild:
     """A memcached that answers with any item it was ever given."""
 
     available = True
+    away = ()
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -211,7 +212,7 @@ def _join_sent_question(cache: Cache) -> None:
 
     async def joined(after: int) -> Index:
         if "question" not in in_flight:
-            in_flight["question"] = asyncio.ensure_future(ask(after))  # type: ignore[arg-type]
+            in_flight["question"] = asyncio.ensure_future(ask(after))
         question = in_flight["question"]
         try:
             return await question
@@ -248,7 +249,7 @@ def _changed(change: Callable[[Index], dict[str, object]]) -> Callable[..., bool
 
     def enter(self: ChangeTable, index: Index, after: int, *, shorten: bool = False) -> bool:
         fields = {name: getattr(index, name) for name in Index.__struct_fields__}
-        changed = Index(**{**fields, **change(index)})  # type: ignore[arg-type]
+        changed = Index(**{**fields, **change(index)})
         return ChangeTable.enter(self, changed, after, shorten=shorten)
 
     return enter
