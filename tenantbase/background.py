@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from contextvars import Context
 from typing import Final
 
@@ -13,6 +14,17 @@ log = logging.getLogger("tenantbase.background")
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _LONG_LIFE_SECONDS: Final = 60.0  # the back-off starts over for work that has run this long
+
+
+@asynccontextmanager
+async def running(work: Callable[[], Awaitable[None]], name: str) -> AsyncIterator[None]:
+    """Inside the block, run ``work`` as `keep_running` does; at the end, wait until it has ended."""
+    task = keep_running(work, name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def keep_running(work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:

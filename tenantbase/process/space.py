@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, Protocol
 
-from tenantbase.background import keep_running
+from tenantbase.background import running
 from tenantbase.errors import StoreError
 from tenantbase.interfaces.store import StoreSize
 
@@ -21,15 +20,9 @@ class Sized(Protocol):
         """Its size. Raises StoreError."""
 
 
-@asynccontextmanager
-async def watching_space(database: Sized) -> AsyncIterator[None]:
+def watching_space(database: Sized) -> AbstractAsyncContextManager[None]:
     """Check the space now, and every few seconds inside the block."""
-    task = keep_running(lambda: _watch(database), "watch of the space left")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
+    return running(lambda: _watch(database), "watch of the space left")
 
 
 async def _watch(database: Sized) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
-from tenantbase.background import keep_running
+from tenantbase.background import running
 from tenantbase.errors import Overloaded, StoreError
 from tenantbase.outage import Outage
 
@@ -32,15 +31,9 @@ class Sweepable(Protocol):
         """
 
 
-@asynccontextmanager
-async def sweeping(cache: Sweepable) -> AsyncIterator[None]:
+def sweeping(cache: Sweepable) -> AbstractAsyncContextManager[None]:
     """Sweep about once a second inside the block."""
-    task = keep_running(lambda: _sweep(cache), "expiry sweeper")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
+    return running(lambda: _sweep(cache), "expiry sweeper")
 
 
 async def _sweep(cache: Sweepable) -> None:

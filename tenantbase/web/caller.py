@@ -18,7 +18,7 @@ from aiohttp import hdrs, web
 from tenantbase.auth.directory import Directory
 from tenantbase.auth.principal import ANYBODY, Principal
 from tenantbase.auth.rates import Bucket, Rates
-from tenantbase.background import keep_running
+from tenantbase.background import running
 from tenantbase.database import Database
 from tenantbase.errors import (
     Forbidden,
@@ -106,14 +106,11 @@ class Callers:
     async def lifetime(self, app: web.Application) -> AsyncIterator[None]:
         """For the application's ``cleanup_ctx``. Raises StoreError: it cannot be known who may call."""
         await self.refresh()
-        tasks = [
-            keep_running(self._follow, "refresh of tenants and tokens"),
-            keep_running(self._expire, "expiry of tokens"),
-        ]
-        yield
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        async with (
+            running(self._follow, "refresh of tenants and tokens"),
+            running(self._expire, "expiry of tokens"),
+        ):
+            yield
 
     async def refresh(self) -> None:
         """Load changes from the database. Raises StoreError: then nothing changes here."""

@@ -1147,6 +1147,26 @@ async def test_what_has_expired_takes_no_room(store: Store) -> None:
     assert await keys_of(store, "t/", now=later) == ["t/a", "t/c"]
 
 
+@pytest.mark.parametrize(
+    "limits", [PutTenant("t", max_entries=2), PutTenant("t", max_bytes=4)], ids=["entries", "bytes"]
+)
+async def test_what_has_expired_leaves_room_for_a_copy(store: Store, limits: PutTenant) -> None:
+    await write(store, limits)
+    await write(store, Set("t/a", b"1", JSON), Set("t/b", b"1", JSON, NOW + 1))
+    copy = Rename("t/a", "t/c", copy=True)
+    assert isinstance(await refusal(store, copy), QuotaExceeded)
+    await write(store, copy, now=NOW + 1)
+    outcomes = await write_group(
+        store,
+        Granted(Rename("t/a", "t/d", copy=True)),
+        Granted(Rename("t/a", "t/b", copy=True)),  # in place of the expired one
+        Granted(Rename("t/a", "t/b")),  # does not grow
+        now=NOW + 1,
+    )
+    assert [isinstance(each, QuotaExceeded) for each in outcomes] == [True, True, False]
+    assert await keys_of(store, "t/", now=NOW + 1) == ["t/b", "t/c"]
+
+
 # Withdrawing, the seqlock, closing
 
 

@@ -87,14 +87,14 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/sqlite/rows.py",
+        "tenantbase/interfaces/sqlite/usage.py",
         ["tests/web/test_tenant_limits.py"],
         {
             "one-entry-more-than-allowed": (
-                "entries > tenant.max_entries",
-                "entries > tenant.max_entries + 1",
+                "self.entries + entries <= self.max_entries",
+                "self.entries + entries <= self.max_entries + 1",
             ),
-            "bytes-have-no-limit": ("size > tenant.max_bytes", "False"),
+            "bytes-have-no-limit": ("self.bytes + bytes <= self.max_bytes", "True"),
         },
     ),
     **of(

@@ -198,17 +198,9 @@ MUTATIONS: Final = {
                 "                else:\n                    size -= before\n",
                 "",
             ),
-            "expired-entries-take-room": (
-                "if entries - absent > (allowed",
-                "if entries > (allowed",
-            ),
             "a-replaced-row-counts-as-expired": (
                 "if key in self._dead and key in self._sizes:  # replaced",
                 "if False:",
-            ),
-            "overwriting-is-refused-above-a-limit": (
-                "if too_many and more_entries > 0:",
-                "if too_many:",
             ),
             "each-transaction-counts-twice-beside-a-limit": (
                 "        if not self._limited:  # no transaction",
@@ -235,6 +227,12 @@ MUTATIONS: Final = {
         "tenantbase/interfaces/sqlite/usage.py",
         ["tests/interfaces/test_store.py", "tests/interfaces/sqlite/test_usage.py"],
         {
+            "expired-entries-take-room": ("self.entries - expired_entries", "self.entries"),
+            "expired-bytes-take-room": ("self.bytes - expired_bytes", "self.bytes"),
+            "overwriting-is-refused-above-a-limit": (
+                "and growth > 0 and living + growth",
+                "and living + growth",
+            ),
             "keys-are-counted-in-characters": (
                 "return (len(key) if key.isascii() else len(key.encode())) - self._start_bytes",
                 "return len(key) - self._start_bytes",

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, assert_never
 
 from tenantbase.commands import Applied, InPlaceCommand, Rename, Touch
 from tenantbase.entry import Entry
-from tenantbase.errors import ConditionFailed, NoSuchKey, NoSuchTenant, QuotaExceeded
+from tenantbase.errors import ConditionFailed, NoSuchKey, NoSuchTenant
 from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.queries import STATE
@@ -110,8 +110,7 @@ def _rename(
     size = target_bytes - (0 if command.copy else source_bytes)
     if replaced is not None:
         size -= tenant.key_bytes(command.to) + replaced.size
-    if tenant.limited:
-        _check_limits(connection, tenant, entries, size, now)
+    tenant.check_growth(entries, size, lambda: expired_rows(connection, tenant.name, now))
 
     if not command.copy:
         change_log.record(EventKind.DELETE, command.key)
@@ -130,22 +129,6 @@ def _rename(
     tenant.bytes += target_bytes
     entry = _entry(command.to, source, identifier, version, source.expires_at)
     return Applied(entry, created=replaced is None)
-
-
-def _check_limits(
-    connection: sqlite3.Connection, tenant: TenantUsage, entries: int, size: int, now: float
-) -> None:
-    """Refuse growth by so many entries and bytes that takes what readers see over a limit.
-
-    Raises QuotaExceeded.
-    """
-    expired_entries, expired_bytes = expired_rows(connection, tenant.name, now)
-    for limit, allowed, growth, would_be in (
-        ("max_entries", tenant.max_entries, entries, tenant.entries - expired_entries + entries),
-        ("max_bytes", tenant.max_bytes, size, tenant.bytes - expired_bytes + size),
-    ):
-        if allowed is not None and growth > 0 and would_be > allowed:
-            raise QuotaExceeded(limit, allowed)
 
 
 def _entry(key: str, row: _Row, identifier: str, version: int, expires_at: float | None) -> Entry:

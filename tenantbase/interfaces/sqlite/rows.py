@@ -10,11 +10,12 @@ import re
 import sqlite3
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final, cast
+from functools import partial
+from typing import Final
 
 from tenantbase.commands import Applied, Delete, Increment, KeyCommand, Set
 from tenantbase.entry import JSON, Entry, is_json
-from tenantbase.errors import InvalidRequest, NoSuchTenant, QuotaExceeded, WrongType
+from tenantbase.errors import InvalidRequest, NoSuchTenant, WrongType
 from tenantbase.interfaces.sqlite.large_values import write_rows
 from tenantbase.interfaces.sqlite.queries import STATE, key_batches
 from tenantbase.interfaces.sqlite.usage import TenantUsage, Usage, expired_rows
@@ -186,29 +187,10 @@ class Rows:
             elif before is not None:
                 entries -= 1
                 size -= before + tenant.key_bytes(key)
-        if tenant.limited:
-            self._check_limits(tenant, share, tenant.entries + entries, tenant.bytes + size)
+        if not tenant.within(entries, size):  # else it need not be known what has expired
+            growth = self._living_growth(tenant, share)
+            tenant.check_growth(*growth, partial(self._expired, tenant))
         return entries, size
-
-    def _check_limits(self, tenant: TenantUsage, share: _Changes, entries: int, size: int) -> None:
-        """Refuse a transaction that takes a tenant over a limit.
-
-        Exact, but most pass by what they count, ``entries`` and bytes, which includes rows that
-        have expired. What does not grow passes even above the limit.
-        """
-        too_many = tenant.max_entries is not None and entries > tenant.max_entries
-        too_large = tenant.max_bytes is not None and size > tenant.max_bytes
-        if not too_many and not too_large:
-            return
-        more_entries, more_bytes = self._living_growth(tenant, share)
-        if too_many and more_entries > 0:
-            absent, _ = self._absent(tenant)
-            if entries - absent > (allowed := cast("int", tenant.max_entries)):
-                raise QuotaExceeded("max_entries", allowed)
-        if too_large and more_bytes > 0:
-            _, absent = self._absent(tenant)
-            if size - absent > (allowed := cast("int", tenant.max_bytes)):
-                raise QuotaExceeded("max_bytes", allowed)
 
     def _living_growth(self, tenant: TenantUsage, share: _Changes) -> tuple[int, int]:
         """As ``_growth``, of what readers see."""
@@ -228,12 +210,12 @@ class Rows:
                     size += sign * (tenant.key_bytes(key) + value)
         return entries, size
 
-    def _absent(self, tenant: TenantUsage) -> tuple[int, int]:
+    def _expired(self, tenant: TenantUsage) -> tuple[int, int]:
         """Entries and bytes of the tenant's rows that count but have expired."""
         if tenant.name not in self._expired_rows:
             self._expired_rows[tenant.name] = expired_rows(self._connection, tenant.name, self._now)
         entries, size = self._expired_rows[tenant.name]
-        for key, entry in (self._accepted | self._pending).items():
+        for key, entry in self._accepted.items():
             if tenant_of(key) != tenant.name:
                 continue
             if key in self._dead and key in self._sizes:  # replaced

@@ -8,8 +8,10 @@ see, so if a write seems to exceed one, the tenant's expired rows are subtracted
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from tenantbase.errors import QuotaExceeded
 from tenantbase.interfaces.sqlite.queries import DELETED, snapshot
 from tenantbase.listing import prefix_range
 from tenantbase.scope import Scope, start_bytes
@@ -73,6 +75,37 @@ class TenantUsage:
     def key_bytes(self, key: str) -> int:
         """The size of the plain key of one of its scoped keys."""
         return (len(key) if key.isascii() else len(key.encode())) - self._start_bytes
+
+    def within(self, entries: int, bytes: int) -> bool:
+        """Whether its rows could grow by so many entries and bytes, if expired ones took room."""
+        return (self.max_entries is None or self.entries + entries <= self.max_entries) and (
+            self.max_bytes is None or self.bytes + bytes <= self.max_bytes
+        )
+
+    def check_growth(
+        self, entries: int, bytes: int, expired: Callable[[], tuple[int, int]]
+    ) -> None:
+        """Refuse growth of what readers see that takes it over a limit.
+
+        What does not grow passes even above the limit.
+
+        Args:
+            entries, bytes: the growth.
+            expired: gives the entries and bytes of those of its rows that have expired. Called only
+                if the growth is not ``within`` the limits.
+
+        Raises:
+            QuotaExceeded: no row may be changed.
+        """
+        if self.within(entries, bytes):
+            return
+        expired_entries, expired_bytes = expired()
+        for limit, allowed, growth, living in (
+            ("max_entries", self.max_entries, entries, self.entries - expired_entries),
+            ("max_bytes", self.max_bytes, bytes, self.bytes - expired_bytes),
+        ):
+            if allowed is not None and growth > 0 and living + growth > allowed:
+                raise QuotaExceeded(limit, allowed)
 
     def remove(self, key: str, value_bytes: int) -> None:
         """Count a row that is gone."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from itertools import starmap
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 from aiohttp import hdrs, web
@@ -14,14 +14,14 @@ from tenantbase.database import Database
 from tenantbase.documents import PIECE_BYTES, applied_json, entry_json, entry_pieces
 from tenantbase.errors import InvalidRequest
 from tenantbase.json_requests import Read, SetValue, read_many, split_many
-from tenantbase.json_text import Decoder, parse
+from tenantbase.json_text import Decoder
 from tenantbase.lookup import Lookup
 from tenantbase.offload.child import Job
 from tenantbase.offload.runner import ParserProcess, is_large
 from tenantbase.web.answer import Answer, Stream
 from tenantbase.web.caller import CALLER, Callers, scope_of
 from tenantbase.web.responses import collection
-from tenantbase.web.semantics.bodies import HOLDING, keys_bytes, read_body
+from tenantbase.web.semantics.bodies import HOLDING, read_body, read_json
 from tenantbase.web.semantics.conditions import write_condition
 from tenantbase.web.semantics.negotiation import wants_fresh
 from tenantbase.web.semantics.targets import NOTHING, query
@@ -30,8 +30,6 @@ from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.budget import SMALL_BYTES
 from tenantbase.web.transport.turns import Turns
 from tenantbase.web.transport.unread import Share, Unread
-
-Shape = TypeVar("Shape")
 
 
 class GetValues(msgspec.Struct, forbid_unknown_fields=True):
@@ -91,7 +89,7 @@ class Bulk:
 
     async def get(self, request: web.Request) -> Answer:
         """``POST /get-values``"""
-        given = await self._parse(_GET, request)
+        given = await read_json(request, _GET, self._settings)
         _unfold(request, _KEY_BYTES * len(given.keys))
         return collection(Stream(self._found(request, given.keys)))
 
@@ -114,9 +112,10 @@ class Bulk:
         """``POST /set-values``"""
         query(request, NOTHING)
         condition = write_condition(request)
+        settings = self._settings
         # Keep no reference to the body while the write waits.
         entries = await self._read(
-            request, await self._body(request, self._settings.max_request_bytes)
+            request, await read_body(request, settings.max_request_bytes, settings.body_timeout)
         )
         writing = self._database.set_many(scope_of(request), entries, condition)
         del entries
@@ -136,7 +135,7 @@ class Bulk:
 
     async def delete(self, request: web.Request) -> Answer:
         """``POST /delete-values``"""
-        given = await self._parse(_DELETE, request)
+        given = await read_json(request, _DELETE, self._settings)
         condition = write_condition(request)
         database, scope = self._database, scope_of(request)
         match given:
@@ -159,13 +158,6 @@ class Bulk:
                 field = "entries" if given.prefix is None else "prefix"
                 raise InvalidRequest("give only one of keys, entries and prefix", field)
         return collection(b'{"deleted":%d}' % removed)
-
-    async def _parse(self, decoder: Decoder[Shape], request: web.Request) -> Shape:
-        query(request, NOTHING)
-        return parse(decoder, await self._body(request, keys_bytes(self._settings)))
-
-    async def _body(self, request: web.Request, limit: int) -> bytes:
-        return await read_body(request, limit, self._settings.body_timeout)
 
 
 def _unfold(request: web.Request, count: int) -> None:

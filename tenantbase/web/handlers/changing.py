@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 from aiohttp import web
@@ -10,16 +10,13 @@ from msgspec import UNSET, UnsetType
 
 from tenantbase.database import Database
 from tenantbase.errors import InvalidRequest
-from tenantbase.json_text import Decoder, parse
+from tenantbase.json_text import Decoder
 from tenantbase.web.answer import Answer
 from tenantbase.web.caller import scope_of
 from tenantbase.web.responses import written
-from tenantbase.web.semantics.bodies import keys_bytes, read_body
+from tenantbase.web.semantics.bodies import read_json
 from tenantbase.web.semantics.conditions import write_condition
-from tenantbase.web.semantics.targets import NOTHING, query
 from tenantbase.web.settings import WebSettings
-
-Shape = TypeVar("Shape")
 
 
 class TouchValue(msgspec.Struct, forbid_unknown_fields=True):
@@ -54,7 +51,7 @@ class Changing:
 
     async def touch(self, request: web.Request) -> Answer:
         """``POST /touch-value``"""
-        given = await self._parse(_TOUCH, request)
+        given = await read_json(request, _TOUCH, self._settings)
         if given.ttl is None and given.expires_at is UNSET:
             raise InvalidRequest(
                 "ttl or expires_at is required; expires_at null means never", "ttl"
@@ -71,7 +68,7 @@ class Changing:
 
     async def rename(self, request: web.Request) -> Answer:
         """``POST /rename-value``"""
-        given = await self._parse(_RENAME, request)
+        given = await read_json(request, _RENAME, self._settings)
         renamed = await self._database.rename(
             scope_of(request),
             given.key,
@@ -82,8 +79,3 @@ class Changing:
             if_version=given.if_version,
         )
         return written(given.to, renamed)
-
-    async def _parse(self, decoder: Decoder[Shape], request: web.Request) -> Shape:
-        query(request, NOTHING)
-        settings = self._settings
-        return parse(decoder, await read_body(request, keys_bytes(settings), settings.body_timeout))

@@ -8,13 +8,12 @@ import msgspec
 from aiohttp import web
 
 from tenantbase.database import Database
-from tenantbase.json_text import Decoder, parse
+from tenantbase.json_text import Decoder
 from tenantbase.web.answer import Answer
 from tenantbase.web.caller import scope_of
 from tenantbase.web.responses import written
-from tenantbase.web.semantics.bodies import keys_bytes, read_body
+from tenantbase.web.semantics.bodies import read_json
 from tenantbase.web.semantics.conditions import write_condition
-from tenantbase.web.semantics.targets import NOTHING, query
 from tenantbase.web.settings import WebSettings
 
 
@@ -43,10 +42,7 @@ class Increment:
 
     async def increment(self, request: web.Request) -> Answer:
         """``POST /increment-value``"""
-        query(request, NOTHING)
-        settings = self._settings
-        body = await read_body(request, keys_bytes(settings), settings.body_timeout)
-        given = parse(_INCREMENT, body)
+        given = await read_json(request, _INCREMENT, self._settings)
         applied = await self._database.increment(
             scope_of(request),
             given.key,

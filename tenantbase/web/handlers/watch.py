@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import re
 import socket
@@ -13,7 +12,7 @@ from typing import Final
 import msgspec
 from aiohttp import hdrs, web
 
-from tenantbase.background import keep_running
+from tenantbase.background import running
 from tenantbase.database import Database
 from tenantbase.documents import change_details
 from tenantbase.entry import check_text
@@ -53,10 +52,8 @@ class Watch:
 
     async def lifetime(self, app: web.Application) -> AsyncIterator[None]:
         """For the application's ``cleanup_ctx``."""
-        ending = keep_running(self._end_when_draining, "end of watches")
-        yield
-        ending.cancel()
-        await asyncio.wait([ending])
+        async with running(self._end_when_draining, "end of watches"):
+            yield
         await self._database.end_watches()
 
     async def _end_when_draining(self) -> None:

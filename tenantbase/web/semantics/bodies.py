@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from io import BytesIO
-from typing import Final
+from typing import Final, TypeVar
 
 from aiohttp import web
 
 from tenantbase.errors import InvalidRequest, TooLarge
+from tenantbase.json_text import Decoder, parse
 from tenantbase.web.problems import TooSlow
 from tenantbase.web.semantics.expectations import invite
+from tenantbase.web.semantics.targets import NOTHING, query
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.budget import Holding
 
@@ -18,6 +20,8 @@ HOLDING: Final = web.RequestKey("holding", Holding)
 """Where a request keeps its ``Holding``, its share of the memory budget for bodies."""
 
 _KEYS_BYTES: Final = 16 << 20
+
+Shape = TypeVar("Shape")
 
 
 def keys_bytes(settings: WebSettings) -> int:
@@ -77,6 +81,16 @@ async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> byt
         holding.arrived()
         await holding.turn()
     return body
+
+
+async def read_json(request: web.Request, decoder: Decoder[Shape], settings: WebSettings) -> Shape:
+    """Read and parse a JSON body without values, of a request that takes no query.
+
+    Raises:
+        TooLarge, TooSlow, OverLimit, InvalidRequest: as `query`, `read_body` and `parse` do.
+    """
+    query(request, NOTHING)
+    return parse(decoder, await read_body(request, keys_bytes(settings), settings.body_timeout))
 
 
 def _too_large(limit: int) -> TooLarge:
