@@ -87,7 +87,7 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/sqlite/usage.py",
+        "tenantbase/interfaces/planning/usage.py",
         ["tests/web/test_tenant_limits.py"],
         {
             "one-entry-more-than-allowed": (

@@ -191,7 +191,7 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/sqlite/rows.py",
+        "tenantbase/interfaces/planning/rows.py",
         ["tests/interfaces/test_store.py", "tests/interfaces/sqlite/test_usage.py"],
         {
             "a-replaced-value-still-counts": (
@@ -199,15 +199,21 @@ MUTATIONS: Final = {
                 "",
             ),
             "a-replaced-row-counts-as-expired": (
-                "if key in self._dead and key in self._sizes:  # replaced",
+                "if key in self.dead and key in self.sizes:  # replaced",
                 "if False:",
             ),
             "each-transaction-counts-twice-beside-a-limit": (
                 "        if not self._limited:  # no transaction",
                 "        if True:  # no transaction",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/rows.py",
+        ["tests/interfaces/test_store.py", "tests/interfaces/sqlite/test_usage.py"],
+        {
             "an-expired-row-outlives-its-deletion": (
-                "elif key in self._dead:  # set and deleted again",
+                "elif key in self.dead:  # set and deleted again",
                 "elif False:",
             ),
         },
@@ -224,11 +230,11 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/sqlite/usage.py",
+        "tenantbase/interfaces/planning/usage.py",
         ["tests/interfaces/test_store.py", "tests/interfaces/sqlite/test_usage.py"],
         {
-            "expired-entries-take-room": ("self.entries - expired_entries", "self.entries"),
-            "expired-bytes-take-room": ("self.bytes - expired_bytes", "self.bytes"),
+            "expired-entries-take-room": ("self.entries - expired[0]", "self.entries"),
+            "expired-bytes-take-room": ("self.bytes - expired[1]", "self.bytes"),
             "overwriting-is-refused-above-a-limit": (
                 "and growth > 0 and living + growth",
                 "and living + growth",
