@@ -138,7 +138,7 @@ class NamedRows:
                 entries -= 1
                 size -= before + tenant.key_bytes(key)
         if not tenant.within(entries, size):  # else it need not be known what has expired
-            tenant.check_growth(*self._living_growth(tenant, share), self._expired(tenant))
+            tenant.check_growth(*self._living_growth(tenant, share), self._expired_usage(tenant))
         return entries, size
 
     def _living_growth(self, tenant: TenantUsage, share: Changes) -> tuple[int, int]:
@@ -159,7 +159,7 @@ class NamedRows:
                     size += sign * (tenant.key_bytes(key) + value)
         return entries, size
 
-    def _expired(self, tenant: TenantUsage) -> tuple[int, int]:
+    def _expired_usage(self, tenant: TenantUsage) -> tuple[int, int]:
         """Entries and bytes of the tenant's rows that count but have expired."""
         if tenant.name not in self._expired_rows:
             self._expired_rows[tenant.name] = self._count_expired(tenant.name)
