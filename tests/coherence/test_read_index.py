@@ -28,9 +28,8 @@ from tenantbase.figures import (
     private_cells,
 )
 from tenantbase.interfaces.cache import Item
-from tenantbase.interfaces.shared_store import TERM_GAP
 from tenantbase.lookup import CacheStatus
-from tests.fake_cluster import FakeCluster, FakeSharedStore
+from tests.fake_cluster import TERM_GAP, FakeCluster, FakeSharedStore
 from tests.servers import poll_async
 
 HIT: Final = CacheStatus.HIT

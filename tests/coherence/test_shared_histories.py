@@ -211,7 +211,7 @@ def _join_sent_question(cache: Cache) -> None:
 
     async def joined(after: int) -> Index:
         if "question" not in in_flight:
-            in_flight["question"] = asyncio.ensure_future(ask(after))  # type: ignore[arg-type]
+            in_flight["question"] = asyncio.ensure_future(ask(after))
         question = in_flight["question"]
         try:
             return await question
@@ -228,7 +228,6 @@ def _patched(**methods: Any) -> Callable[[Cache], None]:
         index = _index(cache)
         table = type("Table", (ChangeTable,), methods)()
         index._table = table
-        index.lost = table.lost
         cache._reading._sealer._accepts = table.accepts
 
     return install
@@ -248,7 +247,7 @@ def _changed(change: Callable[[Index], dict[str, object]]) -> Callable[..., bool
 
     def enter(self: ChangeTable, index: Index, after: int, *, shorten: bool = False) -> bool:
         fields = {name: getattr(index, name) for name in Index.__struct_fields__}
-        changed = Index(**{**fields, **change(index)})  # type: ignore[arg-type]
+        changed = Index(**{**fields, **change(index)})
         return ChangeTable.enter(self, changed, after, shorten=shorten)
 
     return enter
