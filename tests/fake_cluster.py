@@ -9,10 +9,13 @@ from typing import Final
 
 from tenantbase.entry import Entry
 from tenantbase.errors import StoreError, StoreUnavailable
-from tenantbase.events import EventKind
-from tenantbase.interfaces.shared_store import TERM_GAP, Commit, Index, NameHash, Stamp, Term
+from tenantbase.events import ChangeEvent, EventKind
+from tenantbase.interfaces.shared_store import Commit, Index, NameHash, Stamp, Term
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
 from tests.fakes import FakeStore, Tables
+
+TERM_GAP: Final = 1 << 20
+"""A new term's positions are so far above those of the last one."""
 
 _EPOCHS: Final = count(1)
 
@@ -151,6 +154,12 @@ class FakeSharedStore(FakeStore):
             ticket = Committed(self._stamp())
         await self.after_commit()
         return GroupResult(outcomes, ticket)
+
+    async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
+        for term in self.cluster.terms[:-1]:
+            if term.inherited < after < term.inherited + TERM_GAP:
+                return [], False
+        return await super().changes(after, limit)
 
     def _living(self, now: float) -> dict[str, Entry]:
         return super()._living(self.cluster.now)

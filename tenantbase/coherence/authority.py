@@ -79,9 +79,6 @@ class Authority(Protocol):
             StoreError: the authority does not answer.
         """
 
-    def lost(self, version: int) -> bool:
-        """Whether a change of this version was lost, by a failover that an operator forced."""
-
     async def drained(self) -> None:
         """Wait for questions in flight."""
 

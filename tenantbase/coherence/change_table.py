@@ -14,7 +14,7 @@ from typing import Final
 
 from tenantbase.coherence.authority import BUCKETS, Tag, Tags
 from tenantbase.coherence.sealed_item import HASH_BUCKET_SHIFT
-from tenantbase.interfaces.shared_store import TERM_GAP, Index, Term
+from tenantbase.interfaces.shared_store import Index, Term
 
 _NO_EPOCH: Final = b""
 _NO_BOUND: Final = 1 << 64  # above every position
@@ -53,11 +53,6 @@ class ChangeTable:
         epoch, position = sealed
         bound = bounds.get(epoch, _NOT_OF_THIS_HISTORY)
         return current[1] <= position <= bound and current[0] == newest
-
-    def lost(self, version: int) -> bool:
-        """Whether no change of this version is left, because a term began without it."""
-        later = self.terms[:-1]  # the first term began without a loss
-        return any(term.inherited < version <= term.inherited + TERM_GAP for term in later)
 
     def enter(self, index: Index, after: int, *, shorten: bool = False) -> bool:
         """Enter the answer to the question for the commits after a position.

@@ -232,9 +232,7 @@ class Cache:
         await self._authority.poll()
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
-        """The change log; see ``Store.changes``. It does not reach back to what was lost."""
-        if self._authority.lost(after):
-            return [], False
+        """The change log; see ``Store.changes``."""
         return await self._store.changes(after, limit)
 
     async def last_version(self) -> int:

@@ -73,7 +73,6 @@ class ReadIndex:
             self._answer, limit=_BATCHES, parallel=_PARALLEL
         )
         self.accepts = self._table.accepts
-        self.lost = self._table.lost
 
     @property
     def commits(self) -> int:

@@ -106,10 +106,6 @@ class TagFile:
     async def poll(self) -> None:
         """Nothing to do: the counter is in shared memory. See ``Authority``."""
 
-    def lost(self, version: int) -> bool:
-        """False: what was committed here stays. See ``Authority``."""
-        return False
-
     async def drained(self) -> None:
         """Nothing to wait for. See ``Authority``."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from tenantbase.changes.feed import Feed
@@ -45,6 +46,15 @@ class Database(Writer, Administration):
 
     # Reading: see also Reader
 
+    async def get(self, scope: Scope, key: str, *, max_stale: float | None = None) -> Lookup:
+        """As ``Reader.get``.
+
+        Args:
+            max_stale: a copy will do that was valid at most so many seconds ago, if the database is
+                one that several machines share.
+        """
+        return await self._cache.get(self._scoped(scope, key), max_stale)
+
     def get_then(
         self, scope: Scope, key: str, receive: Callable[[Lookup | Exception], None]
     ) -> None:
@@ -70,12 +80,14 @@ class Database(Writer, Administration):
         room: Room = _UNLIMITED,
         *,
         refresh: bool = False,
+        max_stale: float | None = None,
     ) -> AsyncIterator[list[tuple[str, Lookup]]]:
         """Read many entries, some at a time, so that the values held are bounded.
 
         Args:
             room: for the values that were yielded last.
             refresh: read from the database; memcached gets fresh copies.
+            max_stale: see ``get``.
 
         Yields: keys with their results, each key once, in the order of ``keys``.
 
@@ -84,8 +96,9 @@ class Database(Writer, Administration):
             StoreError: the database was needed and cannot serve.
         """
         scoped = scope.keys_to_read(self._checked_keys(keys))
-        read = self._cache.refresh if refresh else self._cache.get_many
-        return read_in_chunks(read, scoped, room)
+        if refresh:
+            return read_in_chunks(self._cache.refresh, scoped, room)
+        return read_in_chunks(partial(self._cache.get_many, max_stale=max_stale), scoped, room)
 
     # Changes
 

@@ -9,17 +9,13 @@ shows survives that server. The methods below return only what is confirmed, or 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from tenantbase.entry import Entry
 from tenantbase.errors import StoreError
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Store
-
-TERM_GAP: Final = 1 << 20
-"""A term's first position is this far above what it inherited, and one: a server that was deposed may
-have given the positions between to changes that are lost."""
 
 NameHash = Callable[[str], int]
 """The first 32 bits of a scoped key's name in memcached."""
@@ -84,7 +80,10 @@ class Committed(Protocol):
 
 
 class SharedStore(Store, Protocol):
-    """A table of entries on a server. Times are the database's: ``now`` of a method is ignored."""
+    """A table of entries on a server. Times are the database's: ``now`` of a method is ignored.
+
+    ``changes`` does not reach back to a change that a failover has lost.
+    """
 
     async def ask(self, after: int) -> Index:
         """The commits after a position, at most 1,000 of them, as of a moment after this call.

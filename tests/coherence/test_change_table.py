@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tenantbase.coherence.authority import Tag
 from tenantbase.coherence.change_table import ChangeTable
 from tenantbase.coherence.sealed_item import HASH_BUCKET_SHIFT, bucket_of, hash_of
-from tenantbase.interfaces.shared_store import TERM_GAP, Commit, Index, Term
-from tests.fake_cluster import FakeCluster
+from tenantbase.interfaces.shared_store import Commit, Index, Term
+from tests.fake_cluster import TERM_GAP, FakeCluster
 
 A: Final = Term(b"a" * 16, 0)
 BUCKETS: Final = (0, 1, 65_535)
@@ -156,14 +156,6 @@ def test_tag_of_an_older_term_accepts_nothing() -> None:
     assert before is not None and table.accepts((A.epoch, 5), before)
     assert table.enter(answer(5 + TERM_GAP, terms=(Term(b"b" * 16, 5), A)), 5)
     assert not table.accepts((A.epoch, 5), before)
-
-
-def test_versions_between_two_terms_are_lost() -> None:
-    table = ChangeTable()
-    b = Term(b"b" * 16, 50)
-    assert table.enter(answer(51 + TERM_GAP, terms=(b, A)), 0)
-    lost = [version for version in (1, 50, 51, 50 + TERM_GAP, 51 + TERM_GAP) if table.lost(version)]
-    assert lost == [51, 50 + TERM_GAP]
 
 
 class Question(NamedTuple):

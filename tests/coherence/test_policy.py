@@ -105,9 +105,6 @@ class AwaitedTags:
     async def poll(self) -> None:
         pass
 
-    def lost(self, version: int) -> bool:
-        return False
-
     async def drained(self) -> None:
         pass
 

@@ -6,7 +6,6 @@ memcached is the worst one possible: a test can have it answer with any item it 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import pytest
@@ -16,7 +15,7 @@ from tenantbase.coherence.read_index import ReadIndex
 from tenantbase.coherence.shared import shared_cache
 from tenantbase.commands import Delete, DeletePrefix, Set
 from tenantbase.entry import JSON
-from tenantbase.errors import CacheUnavailable, StoreUnavailable
+from tenantbase.errors import StoreUnavailable
 from tenantbase.figures import (
     HITS,
     MISSES,
@@ -24,53 +23,17 @@ from tenantbase.figures import (
     STALE_HITS,
     STORE_POSITION,
     STORE_TERM,
-    CacheFailure,
     private_cells,
 )
-from tenantbase.interfaces.cache import Item
-from tenantbase.interfaces.shared_store import TERM_GAP
 from tenantbase.lookup import CacheStatus
-from tests.fake_cluster import FakeCluster, FakeSharedStore
+from tests.fake_cluster import TERM_GAP, FakeCluster, FakeSharedStore
+from tests.ring import Ring
 from tests.servers import poll_async
 
 HIT: Final = CacheStatus.HIT
 MISS: Final = CacheStatus.MISS
 STALE: Final = CacheStatus.STALE
 K: Final = "default/k"
-
-
-class Ring:
-    """A memcached that remembers every item, and answers with the newest unless told otherwise.
-
-    Attributes:
-        given: by name, all items in the order of arrival.
-        age: answer with the item before so many others.
-        down: not available.
-    """
-
-    available = True
-    away = ()
-
-    def __init__(self) -> None:
-        self.given: dict[bytes, list[bytes]] = {}
-        self.age = 0
-        self.before_answer: Callable[[], Awaitable[object]] | None = None
-        self.failing = False
-
-    async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        if self.before_answer is not None:
-            await self.before_answer()
-        if self.failing:
-            raise CacheUnavailable("away", CacheFailure.TIMEOUT)
-        items = {key: self.given[key] for key in keys if len(self.given.get(key, ())) > self.age}
-        return {key: each[-1 - self.age] for key, each in items.items()}
-
-    async def set_many(self, items: Sequence[Item]) -> None:
-        for name, data, _ in items:
-            self.given.setdefault(name, []).append(data)
-
-    async def close(self) -> None:
-        pass
 
 
 class Node:

@@ -229,7 +229,6 @@ def _patched(**methods: Any) -> Callable[[Cache], None]:
         index = _index(cache)
         table = type("Table", (ChangeTable,), methods)()
         index._table = table
-        index.lost = table.lost
         cache._reading._sealer._accepts = table.accepts
 
     return install

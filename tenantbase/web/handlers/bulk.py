@@ -23,7 +23,7 @@ from tenantbase.web.caller import CALLER, Callers, scope_of
 from tenantbase.web.responses import collection
 from tenantbase.web.semantics.bodies import HOLDING, read_body, read_json
 from tenantbase.web.semantics.conditions import write_condition
-from tenantbase.web.semantics.negotiation import wants_fresh
+from tenantbase.web.semantics.negotiation import max_stale, wants_fresh
 from tenantbase.web.semantics.targets import NOTHING, query
 from tenantbase.web.sending import share_of
 from tenantbase.web.settings import WebSettings
@@ -95,11 +95,13 @@ class Bulk:
 
     async def _found(self, request: web.Request, keys: list[str]) -> AsyncGenerator[bytes, None]:
         with share_of(request, self._unread) as share, self._turns.streaming():
+            wanted = request.headers.get(hdrs.CACHE_CONTROL, "")
             found = self._database.get_many(
                 scope_of(request),
                 keys,
                 share,
-                refresh=wants_fresh(request.headers.get(hdrs.CACHE_CONTROL, "")),
+                refresh=wants_fresh(wanted),
+                max_stale=max_stale(wanted),
             )
             async with aclosing(_document(found, share)) as document:
                 with self._callers.holding(request[CALLER], share.transport.abort):

@@ -21,7 +21,7 @@ from tenantbase.web.caller import scope_of
 from tenantbase.web.responses import deleted, entry_answer, unchanged, written
 from tenantbase.web.semantics.bodies import keys_bytes, read_body
 from tenantbase.web.semantics.conditions import not_modified, write_condition
-from tenantbase.web.semantics.negotiation import wants_fresh
+from tenantbase.web.semantics.negotiation import max_stale, wants_fresh
 from tenantbase.web.semantics.targets import NOTHING, integer, query
 from tenantbase.web.settings import WebSettings
 
@@ -113,10 +113,11 @@ class Values:
 
 
 async def find(database: Database, request: web.Request, key: str) -> Lookup:
-    """Read one entry; with ``Cache-Control: no-cache``, from the database itself."""
-    if wants_fresh(request.headers.get(hdrs.CACHE_CONTROL, "")):
+    """Read one entry, as fresh as ``Cache-Control`` asks for."""
+    wanted = request.headers.get(hdrs.CACHE_CONTROL, "")
+    if wants_fresh(wanted):
         return await database.refresh(scope_of(request), key)
-    return await database.get(scope_of(request), key)
+    return await database.get(scope_of(request), key, max_stale=max_stale(wanted))
 
 
 def _required(key: str | None) -> str:

@@ -63,7 +63,8 @@ _HEADERS: Final[dict[str, str]] = {
     "Vary": "`Accept-Encoding`: a large answer is compressed if the client accepts that.",
     "WWW-Authenticate": "`Bearer`",
     "X-Accel-Buffering": "`no`: proxies must not buffer events.",
-    "X-Cache": "`HIT`, `MISS`, or `BYPASS`: the cache was off or unavailable, or a write was in flight.",
+    "X-Cache": "`HIT`, `MISS`, `STALE`: a copy that `max-stale` permitted, or `BYPASS`: the cache was off or"
+    " unavailable, or a write was in flight.",
     "X-Content-Type-Options": "`nosniff`",
     "X-Request-ID": "The request's id in the log: the client's, if it sent a safe one.",
 }

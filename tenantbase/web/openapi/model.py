@@ -129,8 +129,10 @@ KEEP_TTL: Final = Parameter(
 FRESH: Final = Parameter(
     "Cache-Control",
     "header",
-    {"type": "string", "examples": ["no-cache"]},
-    "`no-cache`: read from the database, and refresh the copy in memcached.",
+    {"type": "string", "examples": ["no-cache", "max-stale=5"]},
+    "`no-cache`: read from the database, and refresh the copy in memcached. `max-stale=N`: on a"
+    " database that several machines share, a copy will do that was valid at most N seconds ago;"
+    " it is used without asking the database.",
 )
 _IF_MATCH: Final = Parameter(
     "If-Match",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Final, Literal
 
 _WEIGHT: Final = re.compile(r"(?:^|;)[ \t]*q=([01](?:\.[0-9]{0,3})?)[ \t]*(?:$|;)")
+_SECONDS: Final = re.compile("[0-9]{1,10}")
 
 _CODINGS: Final[tuple[Literal["gzip", "deflate"], ...]] = ("gzip", "deflate")
 
@@ -27,6 +29,20 @@ def weights(text: str) -> dict[str, float]:
 def wants_fresh(cache_control: str) -> bool:
     """Whether ``Cache-Control`` of a request has ``no-cache`` (RFC 9111, section 5.2.1.4)."""
     return "no-cache" in weights(cache_control)
+
+
+def max_stale(cache_control: str) -> float | None:
+    """How old a copy may be, in seconds, by ``max-stale`` (RFC 9111, section 5.2.1.2).
+
+    None if it is missing or malformed. Without a number, any age will do.
+    """
+    for directive in cache_control.split(","):
+        name, given, seconds = directive.strip().partition("=")
+        if name.lower() == "max-stale":
+            if not given:
+                return math.inf
+            return float(seconds) if _SECONDS.fullmatch(seconds) else None
+    return None
 
 
 def accepted_coding(accept_encoding: str | None) -> Literal["gzip", "deflate"] | None:
