@@ -12,6 +12,7 @@ from tenantbase import __version__
 from tenantbase.cli.arguments import Group
 from tenantbase.cli.commands.import_export import export, import_
 from tenantbase.cli.commands.maintenance import backup, check, compact, restore
+from tenantbase.cli.commands.migrate import migrate
 from tenantbase.cli.commands.serve import serve
 from tenantbase.cli.commands.stats import stats
 from tenantbase.cli.commands.tenants import tenant
@@ -31,6 +32,6 @@ def main() -> None:
 
 for command in (
     *(serve, set_, get, delete, touch, list_, count, import_, export),
-    *(backup, restore, check, compact, stats, tenant, token),
+    *(backup, restore, check, compact, migrate, stats, tenant, token),
 ):
     main.add_command(command)

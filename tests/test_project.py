@@ -55,6 +55,7 @@ ABSTRACT = {
     "interfaces",
     "interfaces.store",
     "interfaces.shared_store",
+    "interfaces.moving",
     "interfaces.cache",
     "interfaces.memcached.address",
     "interfaces.postgres.address",
@@ -90,6 +91,7 @@ LIBRARIES = {
     "sentry_sdk": {"interfaces.sentry.reporter"},
     "prometheus_client": {"metrics.families"},
 }
+NAMES_DRIVERS = {"process.wiring", "process.maintenance", "process.migration"}
 READS_ENVIRONMENT = {"process.config", "cli.options"}
 
 
@@ -171,7 +173,7 @@ def test_only_the_wiring_imports_drivers() -> None:
     drivers = {name for name in TREES if within(name, {"interfaces"})} - ABSTRACT
     assert drivers
     for name in TREES:
-        if not within(name, {"interfaces", "process.wiring", "process.maintenance"}):
+        if not within(name, {"interfaces", *NAMES_DRIVERS}):
             assert not imported_own(name) & drivers, name
 
 

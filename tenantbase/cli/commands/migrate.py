@@ -1,0 +1,39 @@
+"""``tenantbase migrate``: from a database file to PostgreSQL, and back."""
+
+from __future__ import annotations
+
+import click
+
+from tenantbase.cli.options import command
+from tenantbase.cli.progress import progress
+from tenantbase.process.config import Config
+
+
+@command("migrate", "write_timeout")
+@click.option("--from", "source", required=True, metavar="FILE|URL", help="The old database.")
+@click.option("--to", "target", required=True, metavar="FILE|URL", help="The new database.")
+@click.option("--finish", "last", is_flag=True, help="Finish, once no server uses the old one.")
+def migrate(config: Config, source: str, target: str, last: bool) -> None:
+    """Move the database from a file to PostgreSQL (postgresql://USER@HOST/DATABASE), or back.
+
+    Versions, ids, expiry, tenants and tokens stay as they are. First, everything is copied while
+    servers use the old database; run it as often as you like, it goes on where it was. Then stop the
+    servers, and run it with --finish: it copies the last changes, compares all entries and makes the
+    new database available. The old one is not changed.
+    """
+    from tenantbase.process.migration import finish, follow, place_of
+
+    old, new = place_of(source, "--from"), place_of(target, "--to")
+    if not last:
+        with progress() as bar:
+            version = follow(config, old, new, bar.update)
+        click.echo(
+            f"copied up to version {version:,}; stop the servers, and run it again with --finish"
+        )
+        return
+    with progress() as bar:
+        moved = finish(config, old, new, bar.update)
+    click.echo(
+        f"moved {moved.entries:,} entries, all compared, checksum {moved.checksum};"
+        f" versions continue above {moved.version:,}"
+    )

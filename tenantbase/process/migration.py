@@ -1,0 +1,124 @@
+"""``tenantbase migrate``: opens the two databases of a move, one of them a file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from tenantbase.coherence.tag_file import alone
+from tenantbase.errors import CannotOpen, ConfigError
+from tenantbase.interfaces.moving import Source, Target
+from tenantbase.interfaces.postgres.address import SCHEMES, DatabaseAddress
+from tenantbase.interfaces.sqlite.foreign import check_companions_kind, check_ours
+from tenantbase.interfaces.sqlite.moving import SqliteSource, SqliteTarget
+from tenantbase.interfaces.sqlite.open_read_only import immutable
+from tenantbase.interfaces.sqlite.restoring import settle
+from tenantbase.process import moving
+from tenantbase.process.config import Config
+from tenantbase.process.maintenance import source_of
+from tenantbase.process.moving import Moved
+from tenantbase.process.option_types import database_file
+from tenantbase.process.wiring import tags_path
+
+Tell = Callable[[int], object]
+"""Called with the number of entries in each step."""
+
+Place = Path | DatabaseAddress
+_T = TypeVar("_T")
+_Work = Callable[[Source, Target], Coroutine[None, None, _T]]
+
+
+def place_of(text: str, option: str) -> Place:
+    """What ``--from`` or ``--to`` names.
+
+    Raises:
+        ConfigError: it is neither a file nor the URL of a database.
+    """
+    try:
+        if text.partition("://")[0] in SCHEMES:
+            return DatabaseAddress.parse(text)
+        return database_file(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}") from None
+
+
+def follow(config: Config, source: Place, target: Place, tell: Tell) -> int:
+    """Copy, beginning or going on; see ``moving.follow``. Servers may have the source open.
+
+    Raises:
+        ConfigError: both are files, or neither is.
+        TenantbaseError: one of them cannot be opened; or as ``moving.follow``.
+    """
+    work: _Work[int] = partial(moving.follow, tell=tell)
+    return _move(config, source, target, work, still=False)
+
+
+def finish(config: Config, source: Place, target: Place, tell: Tell) -> Moved:
+    """Copy what is left, and show the target; see ``moving.finish``.
+
+    Raises:
+        ConfigError, TenantbaseError: as ``follow``; or servers have the source open.
+    """
+    work: _Work[Moved] = partial(moving.finish, tell=tell)
+    return _move(config, source, target, work, still=True)
+
+
+def _move(config: Config, source: Place, target: Place, work: _Work[_T], *, still: bool) -> _T:
+    try:
+        from tenantbase.interfaces.postgres.moving import PostgresSource, PostgresTarget
+    except ImportError:
+        raise CannotOpen("PostgreSQL needs another package: install tenantbase[postgres]") from None
+
+    async def to_postgres(old: Source, address: DatabaseAddress) -> _T:
+        async with PostgresTarget.open(address) as new:
+            return await work(old, new)
+
+    async def from_postgres(address: DatabaseAddress, new: Target) -> _T:
+        async with PostgresSource.open(address) as old:
+            return await work(old, new)
+
+    # A move may be killed at any moment. Cancelling it would be worse: a COMMIT that waits for the
+    # standby would succeed without it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if isinstance(source, Path) and isinstance(target, DatabaseAddress):
+        with _file_source(config, source, still) as file_source:
+            return asyncio.run(to_postgres(file_source, target))
+    if isinstance(source, DatabaseAddress) and isinstance(target, Path):
+        with _file_target(target) as file_target:
+            return asyncio.run(from_postgres(source, file_target))
+    raise ConfigError("--from, --to: expected a file and a postgresql:// URL")
+
+
+@contextmanager
+def _file_source(config: Config, path: Path, still: bool) -> Iterator[SqliteSource]:
+    if not still:
+        with source_of(replace(config, database=path)) as connection:
+            yield SqliteSource(connection, str(path), still=False)
+        return
+    real = Path(os.path.realpath(path))
+    if not real.exists():
+        raise CannotOpen(f"there is no database {path}")
+    with alone(tags_path(real), real):
+        check_ours(str(real))
+        if settle(str(real)) is None:
+            raise CannotOpen(f"{path} is damaged; tenantbase check says where")
+        with immutable(str(real)) as connection:
+            yield SqliteSource(connection, str(path), still=True)
+
+
+@contextmanager
+def _file_target(path: Path) -> Iterator[SqliteTarget]:
+    real = Path(os.path.realpath(path))
+    if not real.parent.is_dir():
+        raise CannotOpen(f"there is no directory {real.parent} for the database")
+    check_companions_kind(str(real))
+    # No server makes a database there meanwhile, and no other process moves one there.
+    with alone(tags_path(real), real), SqliteTarget.open(str(real)) as target:
+        yield target
