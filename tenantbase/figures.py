@@ -18,6 +18,10 @@ SECOND: Final = 1_000_000_000
 """Durations are counted in nanoseconds."""
 
 
+MOST_CACHE_SERVERS: Final = 64
+"""``CACHE_AWAY`` has a bit for each."""
+
+
 class CacheFailure(StrEnum):
     """Why a memcached operation failed."""
 
@@ -29,7 +33,7 @@ class CacheFailure(StrEnum):
 
 
 class CacheState(IntEnum):
-    """Whether a worker has a memcached."""
+    """Whether a worker has a memcached, and any server of it answers."""
 
     OFF = 0
     AWAY = 1
@@ -111,7 +115,8 @@ LAG: Final = FIRST_GAUGE + 3  # the longest recent delay of the event loop
 EARLIER_LAG: Final = FIRST_GAUGE + 4  # the same, of the period before
 BEAT_DUE: Final = FIRST_GAUGE + 5  # when the next beat is due, by the monotonic clock
 PID: Final = FIRST_GAUGE + 6
-LAST_GAUGE: Final = PID
+CACHE_AWAY: Final = FIRST_GAUGE + 7  # a bit for each server of memcached that is away
+LAST_GAUGE: Final = CACHE_AWAY
 
 FIRST_REQUEST_CELL: Final = LAST_GAUGE + 1
 """The cells from here on count HTTP requests, by route, method and status."""

@@ -50,14 +50,20 @@ LEAVES = {
     *("owned_files", "pem", "problem_types", "request_context", "scope", "secret", "troubles"),
     *("stages", "waits", "withheld"),
 }
-# The modules of interfaces/ that are not drivers: Protocols and addresses.
+# The modules of interfaces/ that are not drivers: Protocols, addresses, and rules of all databases.
 ABSTRACT = {
     "interfaces",
     "interfaces.store",
     "interfaces.shared_store",
     "interfaces.cache",
     "interfaces.memcached.address",
+    "interfaces.postgres.address",
     "interfaces.tracing",
+    "interfaces.planning",
+    *(
+        f"interfaces.planning.{name}"
+        for name in ("change_log", "in_place", "named", "outcomes", "rows", "usage")
+    ),
 }
 # The rooms that each room may import, besides itself, the leaves and the abstract interfaces.
 ROOMS: dict[str, set[str]] = {
@@ -77,6 +83,7 @@ ROOMS: dict[str, set[str]] = {
 # Who may import a library: modules, or packages with everything in them.
 LIBRARIES = {
     "aiosqlite": {"interfaces.sqlite.connection"},
+    "asyncpg": {"interfaces.postgres"},
     "aiomcache": {"interfaces.memcached.client"},
     "aiohttp": {"web", "client"},
     "opentelemetry": {"interfaces.otel.tracer"},
@@ -150,7 +157,9 @@ def test_every_module_is_in_a_room() -> None:
     assert outside == {"", "__main__"}
 
 
-@pytest.mark.parametrize("driver", ["interfaces.sqlite", "interfaces.memcached"])
+@pytest.mark.parametrize(
+    "driver", ["interfaces.sqlite", "interfaces.postgres", "interfaces.memcached"]
+)
 def test_drivers_do_not_import_each_other(driver: str) -> None:
     for name in TREES:
         if within(name, {driver}):

@@ -40,7 +40,7 @@ _SWEEP_ROWS: Final = 500
 
 
 class Cache:
-    """Reads and writes of one database through one memcached, coherent across processes.
+    """Reads and writes of one database through memcached, coherent across processes.
 
     Args:
         store: the truth.
@@ -101,8 +101,13 @@ class Cache:
 
     @property
     def cache_available(self) -> bool | None:
-        """Whether memcached answers; None when there is none."""
+        """Whether memcached, or any server of it, answers; None when there is none."""
         return None if self._memcache is None else self._memcache.available
+
+    @property
+    def cache_away(self) -> Sequence[int]:
+        """The servers of memcached that do not answer, by their number from 0."""
+        return () if self._memcache is None else self._memcache.away
 
     @property
     def troubles(self) -> Sequence[Trouble]:

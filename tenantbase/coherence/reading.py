@@ -24,7 +24,7 @@ from tenantbase.deadlines import Deadlines
 from tenantbase.entry import Entry
 from tenantbase.errors import CacheUnavailable, LeftOut, StoreError, StoreUnavailable
 from tenantbase.figures import BYPASSES, CACHE_FAILURES, HITS, MISSES, REJECTED_ITEMS
-from tenantbase.interfaces.cache import LEFT_OUT, Memcache
+from tenantbase.interfaces.cache import AWAY, LEFT_OUT, Memcache
 from tenantbase.interfaces.store import Store
 from tenantbase.lanes import LaneOf
 from tenantbase.lookup import CacheStatus, Lookup
@@ -194,7 +194,7 @@ class ReadThrough:
             if items is None:
                 direct += [slot.key for slot, _ in asked]
             else:
-                await self._open(asked, items, now, found, missed, left_out)
+                await self._open(asked, items, now, found, missed, direct, left_out)
         if missed or direct or left_out:
             misses, bypasses = set(missed), set(direct)
             self._figures[MISSES] += sum(key in misses for key in keys)
@@ -224,6 +224,7 @@ class ReadThrough:
         now: float,
         found: dict[str, Lookup],
         missed: dict[str, _Load],
+        direct: list[str],
         left_out: set[str],
     ) -> None:
         """Sort the requested keys by whether memcached has a valid copy."""
@@ -243,6 +244,9 @@ class ReadThrough:
                 continue
             if data is LEFT_OUT:
                 left_out.add(slot.key)
+                continue
+            if data is AWAY:
+                direct.append(slot.key)
                 continue
             if opened and slot.name in opened:
                 entry = opened[slot.name]

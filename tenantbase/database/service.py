@@ -119,8 +119,13 @@ class Database(Writer, Administration):
 
     @property
     def cache_available(self) -> bool | None:
-        """Whether memcached answers; None when there is none."""
+        """Whether memcached, or any server of it, answers; None when there is none."""
         return self._cache.cache_available
+
+    @property
+    def cache_away(self) -> Sequence[int]:
+        """The servers of memcached that do not answer, by their number from 0."""
+        return self._cache.cache_away
 
     @property
     def troubles(self) -> Sequence[Trouble]:

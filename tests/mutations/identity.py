@@ -87,7 +87,7 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/sqlite/rows.py",
+        "tenantbase/interfaces/planning/rows.py",
         ["tests/web/test_tenant_limits.py"],
         {
             "one-entry-more-than-allowed": (

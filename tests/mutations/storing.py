@@ -191,7 +191,7 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/sqlite/rows.py",
+        "tenantbase/interfaces/planning/rows.py",
         ["tests/interfaces/test_store.py", "tests/interfaces/sqlite/test_usage.py"],
         {
             "a-replaced-value-still-counts": (
@@ -203,7 +203,7 @@ MUTATIONS: Final = {
                 "if entries > (allowed",
             ),
             "a-replaced-row-counts-as-expired": (
-                "if key in self._dead and key in self._sizes:  # replaced",
+                "if key in self.dead and key in self.sizes:  # replaced",
                 "if False:",
             ),
             "overwriting-is-refused-above-a-limit": (
@@ -214,8 +214,14 @@ MUTATIONS: Final = {
                 "        if not self._limited:  # no transaction",
                 "        if True:  # no transaction",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/rows.py",
+        ["tests/interfaces/test_store.py", "tests/interfaces/sqlite/test_usage.py"],
+        {
             "an-expired-row-outlives-its-deletion": (
-                "elif key in self._dead:  # set and deleted again",
+                "elif key in self.dead:  # set and deleted again",
                 "elif False:",
             ),
         },
@@ -232,7 +238,7 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/sqlite/usage.py",
+        "tenantbase/interfaces/planning/usage.py",
         ["tests/interfaces/test_store.py", "tests/interfaces/sqlite/test_usage.py"],
         {
             "keys-are-counted-in-characters": (

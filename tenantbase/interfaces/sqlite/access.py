@@ -22,7 +22,7 @@ from tenantbase.commands import (
     RevokeToken,
 )
 from tenantbase.errors import InvalidRequest, NoSuchTenant, TenantRequired
-from tenantbase.interfaces.sqlite.change_log import ChangeLog
+from tenantbase.interfaces.planning.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.queries import snapshot
 from tenantbase.interfaces.sqlite.sweep import hide_range
 from tenantbase.scope import DEFAULT, Scope

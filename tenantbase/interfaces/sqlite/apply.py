@@ -9,45 +9,40 @@ from typing import Final, cast
 
 from tenantbase.commands import (
     AdminCommand,
-    Applied,
-    Delete,
     DeletePrefix,
-    Increment,
     InPlaceCommand,
-    KeyCommand,
-    Set,
     Sweep,
     Transaction,
 )
 from tenantbase.errors import (
-    ConditionFailed,
     Damaged,
     InvalidRequest,
     StoreUnavailable,
     TenantbaseError,
 )
-from tenantbase.events import EventKind
+from tenantbase.interfaces.planning.named import (
+    NamedTransaction,
+    Outcome,
+    apply_named,
+    stands_alone,
+)
 from tenantbase.interfaces.sqlite.access import administer, remove_expired_tokens
-from tenantbase.interfaces.sqlite.change_log import ChangeLog
+from tenantbase.interfaces.sqlite.change_log import SqliteChangeLog
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, unavailable
 from tenantbase.interfaces.sqlite.in_place import apply_in_place
-from tenantbase.interfaces.sqlite.rows import Rows, outcome
+from tenantbase.interfaces.sqlite.rows import Rows
 from tenantbase.interfaces.sqlite.sweep import delete_prefix, sweep
 from tenantbase.interfaces.sqlite.usage import Usage
-from tenantbase.scope import plain_key
 
-Outcome = tuple[Applied, ...] | TenantbaseError
-_Named = tuple[KeyCommand, ...]
 # A damaged row can be hidden, but SQLite can neither remove nor replace it. A copy omits it.
 _REPAIR: Final = (
     "delete the damaged keys, which tenantbase check names, then make a backup and restore it"
 )
-_NAMED: Final = (Set, Delete, Increment)  # a tuple, which is checked faster than a union
 
 
 def apply(
     connection: sqlite3.Connection,
-    change_log: ChangeLog,
+    change_log: SqliteChangeLog,
     transactions: Iterable[Transaction],
     change_log_size: int,
     now: float,
@@ -64,14 +59,16 @@ def apply(
     """
     usage = Usage(connection)
     outcomes: list[Outcome] = []
-    for alone, group in groupby(transactions, _stands_alone):
+    for alone, group in groupby(transactions, stands_alone):
         if alone:
             outcomes.extend(
                 _apply_alone(connection, change_log, usage, each, change_log_size, now, damaged)
                 for each in group
             )
         else:
-            run = cast("list[_Named]", list(group))  # the type checker does not see groupby's key
+            run = cast(
+                "list[NamedTransaction]", list(group)
+            )  # the type checker does not see groupby's key
             outcomes.extend(_apply_run(connection, change_log, usage, run, now, damaged))
     change_log.write()
     usage.settle()
@@ -100,7 +97,7 @@ def find_damage(
         connection.execute("BEGIN IMMEDIATE")
         try:
             group = [transactions[at] for at in members]
-            apply(connection, ChangeLog(connection), group, change_log_size, now, damaged)
+            apply(connection, SqliteChangeLog(connection), group, change_log_size, now, damaged)
         except sqlite3.Error as error:
             if not concerns_a_row(error):
                 raise
@@ -129,16 +126,9 @@ def find_damage(
     return found
 
 
-def _stands_alone(transaction: Transaction) -> bool:
-    for command in transaction:  # a generator would take longer than the rest, and writes are many
-        if not isinstance(command, _NAMED):
-            return True
-    return False
-
-
 def _apply_alone(
     connection: sqlite3.Connection,
-    change_log: ChangeLog,
+    change_log: SqliteChangeLog,
     usage: Usage,
     transaction: Transaction,
     change_log_size: int,
@@ -167,52 +157,14 @@ def _apply_alone(
 
 def _apply_run(
     connection: sqlite3.Connection,
-    change_log: ChangeLog,
+    change_log: SqliteChangeLog,
     usage: Usage,
-    transactions: Sequence[_Named],
+    transactions: Sequence[NamedTransaction],
     now: float,
     damaged: Collection[int],
 ) -> list[Outcome]:
     commands = [command for each in transactions for command in each]
     rows = Rows(connection, now, commands, usage, damaged)
-    outcomes: list[Outcome] = []
-    for transaction in transactions:
-        length = len(change_log)
-        try:
-            applied = _apply_named(change_log, rows, transaction)
-            rows.accept()
-            outcomes.append(applied)
-        except TenantbaseError as error:
-            # Its traceback refers to this stack frame, and so to the values of the whole group:
-            # a cycle, which would keep them until the next garbage collection.
-            outcomes.append(error.with_traceback(None))
-            rows.reject()
-            change_log.take_back(length)
+    outcomes = apply_named(change_log, rows, transactions)
     rows.write()
     return outcomes
-
-
-def _apply_named(change_log: ChangeLog, rows: Rows, transaction: _Named) -> tuple[Applied, ...]:
-    if rows.missing_tenants:
-        rows.check_tenants(transaction)
-    # Conditions are about the state that the client knew: the one before the transaction.
-    for command in transaction:
-        if command.condition is not None:
-            entry = rows.get(command.key)
-            version = None if entry is None else entry.version
-            if not command.condition.holds(version):
-                raise ConditionFailed(plain_key(command.key), version)
-    results = []
-    for command in transaction:
-        applied = outcome(command, rows.get(command.key), change_log.next_version)
-        if applied.entry is not None:
-            entry = applied.entry
-            change_log.record_set(
-                command.key, len(entry.value), entry.content_type, entry.expires_at
-            )
-            rows.put(command.key, entry)
-        elif applied.removed:
-            change_log.record(EventKind.DELETE, command.key)
-            rows.put(command.key, None)
-        results.append(applied)
-    return tuple(results)

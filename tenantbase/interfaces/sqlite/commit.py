@@ -20,8 +20,9 @@ from typing import Final, Never
 from tenantbase.commands import Delete, Removal, Sweep, Transaction
 from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
 from tenantbase.figures import CHECKPOINT_DURATION, COMMIT_DURATION, COMMIT_WRITES
-from tenantbase.interfaces.sqlite.apply import Outcome, apply, find_damage
-from tenantbase.interfaces.sqlite.change_log import ChangeLog
+from tenantbase.interfaces.planning.named import Outcome
+from tenantbase.interfaces.sqlite.apply import apply, find_damage
+from tenantbase.interfaces.sqlite.change_log import SqliteChangeLog
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, error_code, unavailable
 from tenantbase.interfaces.sqlite.reserve import Reserve
 from tenantbase.interfaces.sqlite.salvage import begin_rebuilding
@@ -251,7 +252,7 @@ class Committer:
         before = connection.total_changes
         try:
             connection.execute("BEGIN IMMEDIATE")
-            change_log = ChangeLog(connection)
+            change_log = SqliteChangeLog(connection)
             results = iter(
                 apply(
                     connection, change_log, transactions, self._change_log_size, now, self._damaged
@@ -271,7 +272,7 @@ class Committer:
                 ]
                 before = connection.total_changes  # it counts what was rolled back too
                 connection.execute("BEGIN IMMEDIATE")
-                change_log = ChangeLog(connection)
+                change_log = SqliteChangeLog(connection)
                 made = iter(
                     apply(connection, change_log, sound, self._change_log_size, now, self._damaged)
                 )

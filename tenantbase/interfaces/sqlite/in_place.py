@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from typing import Final, NamedTuple, assert_never
+from typing import Final, assert_never
 
 from tenantbase.commands import Applied, InPlaceCommand, Rename, Touch
-from tenantbase.entry import Entry
-from tenantbase.errors import ConditionFailed, NoSuchKey, NoSuchTenant, QuotaExceeded
+from tenantbase.errors import NoSuchTenant
 from tenantbase.events import EventKind
-from tenantbase.interfaces.sqlite.change_log import ChangeLog
+from tenantbase.interfaces.planning.change_log import ChangeLog
+from tenantbase.interfaces.planning.in_place import (
+    Row,
+    check_limits,
+    growth_of,
+    living,
+    source_of,
+)
+from tenantbase.interfaces.planning.usage import TenantUsage
 from tenantbase.interfaces.sqlite.queries import STATE
-from tenantbase.interfaces.sqlite.usage import TenantUsage, Usage, expired_rows
-from tenantbase.scope import ScopedKey, plain_key, tenant_of
+from tenantbase.interfaces.sqlite.usage import Usage, expired_rows
+from tenantbase.scope import tenant_of
 
 _FIND: Final = (
     f"SELECT created, {STATE}, length(value), content_type, id, version, expires_at"
@@ -28,23 +35,6 @@ _COPY: Final = """
     SELECT ?, ?, ?, expires_at, ?, content_type, value FROM entries WHERE created = ?
 """
 _DELETE: Final = "DELETE FROM entries WHERE created = ?"
-
-
-class _Row(NamedTuple):
-    """A row, without its value.
-
-    Attributes:
-        state: None for a row under a deleted prefix, which does not count; 0 for one that has
-            expired; 1 for an entry.
-    """
-
-    created: int
-    state: int | None
-    size: int
-    content_type: str
-    id: str
-    version: int
-    expires_at: float | None
 
 
 def apply_in_place(
@@ -62,13 +52,7 @@ def apply_in_place(
     tenant = usage.of(tenant_of(command.key))
     if tenant is None:
         raise NoSuchTenant(tenant_of(command.key))
-    row = _find(connection, command.key, now)
-    living = row is not None and row.state
-    version = row.version if row is not None and living else None
-    if command.condition is not None and not command.condition.holds(version):
-        raise ConditionFailed(plain_key(command.key), version)
-    if row is None or not living:
-        raise NoSuchKey()
+    row = source_of(command, _find(connection, command.key, now))
     match command:
         case Touch():
             return _touch(connection, change_log, command, row)
@@ -78,18 +62,18 @@ def apply_in_place(
             assert_never(command)
 
 
-def _find(connection: sqlite3.Connection, key: str, now: float) -> _Row | None:
+def _find(connection: sqlite3.Connection, key: str, now: float) -> Row | None:
     row = connection.execute(_FIND, (now, key)).fetchone()
-    return None if row is None else _Row(*row)
+    return None if row is None else Row(*row)
 
 
 def _touch(
-    connection: sqlite3.Connection, change_log: ChangeLog, command: Touch, row: _Row
+    connection: sqlite3.Connection, change_log: ChangeLog, command: Touch, row: Row
 ) -> Applied:
     version = change_log.next_version
     connection.execute(_TOUCH, (version, command.expires_at, row.created))
     change_log.record_set(command.key, row.size, row.content_type, command.expires_at)
-    return Applied(_entry(command.key, row, row.id, version, command.expires_at))
+    return Applied(row.entry(command.key, row.id, version, command.expires_at))
 
 
 def _rename(
@@ -97,21 +81,14 @@ def _rename(
     change_log: ChangeLog,
     tenant: TenantUsage,
     command: Rename,
-    source: _Row,
+    source: Row,
     now: float,
 ) -> Applied:
     target = _find(connection, command.to, now)
-    replaced = target if target is not None and target.state else None
-    if replaced is not None and not command.replace:
-        raise ConditionFailed(plain_key(command.to), replaced.version)
-    source_bytes = tenant.key_bytes(command.key) + source.size
-    target_bytes = tenant.key_bytes(command.to) + source.size
-    entries = (replaced is None) - (not command.copy)
-    size = target_bytes - (0 if command.copy else source_bytes)
-    if replaced is not None:
-        size -= tenant.key_bytes(command.to) + replaced.size
+    replaced = living(target)
+    growth = growth_of(tenant, command, source, target)
     if tenant.limited:
-        _check_limits(connection, tenant, entries, size, now)
+        check_limits(tenant, growth, expired_rows(connection, tenant.name, now))
 
     if not command.copy:
         change_log.record(EventKind.DELETE, command.key)
@@ -127,26 +104,6 @@ def _rename(
         connection.execute(_DELETE, (source.created,))
     change_log.record_set(command.to, source.size, source.content_type, source.expires_at)
     tenant.entries += 1
-    tenant.bytes += target_bytes
-    entry = _entry(command.to, source, identifier, version, source.expires_at)
+    tenant.bytes += tenant.key_bytes(command.to) + source.size
+    entry = source.entry(command.to, identifier, version, source.expires_at)
     return Applied(entry, created=replaced is None)
-
-
-def _check_limits(
-    connection: sqlite3.Connection, tenant: TenantUsage, entries: int, size: int, now: float
-) -> None:
-    """Refuse growth by so many entries and bytes that takes what readers see over a limit.
-
-    Raises QuotaExceeded.
-    """
-    expired_entries, expired_bytes = expired_rows(connection, tenant.name, now)
-    for limit, allowed, growth, would_be in (
-        ("max_entries", tenant.max_entries, entries, tenant.entries - expired_entries + entries),
-        ("max_bytes", tenant.max_bytes, size, tenant.bytes - expired_bytes + size),
-    ):
-        if allowed is not None and growth > 0 and would_be > allowed:
-            raise QuotaExceeded(limit, allowed)
-
-
-def _entry(key: str, row: _Row, identifier: str, version: int, expires_at: float | None) -> Entry:
-    return Entry(ScopedKey(key), b"", row.content_type, identifier, version, expires_at)

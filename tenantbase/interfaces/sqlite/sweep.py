@@ -13,7 +13,8 @@ from typing import Final
 
 from tenantbase.commands import Applied
 from tenantbase.events import EventKind
-from tenantbase.interfaces.sqlite.change_log import ChangeLog
+from tenantbase.interfaces.planning.change_log import ChangeLog
+from tenantbase.interfaces.sqlite.change_log import SqliteChangeLog
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row
 from tenantbase.interfaces.sqlite.queries import ALIVE, DELETED
 from tenantbase.interfaces.sqlite.usage import Usage, rows_under
@@ -84,7 +85,7 @@ def hide_range(connection: sqlite3.Connection, change_log: ChangeLog, prefix: st
 
 def sweep(
     connection: sqlite3.Connection,
-    change_log: ChangeLog,
+    change_log: SqliteChangeLog,
     usage: Usage,
     change_log_size: int,
     limit: int,

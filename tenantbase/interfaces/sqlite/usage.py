@@ -1,8 +1,6 @@
 """How many entries and bytes each tenant has, counted in the transaction that changes them.
 
-Every row that is not under a deleted prefix counts, with its value and its plain key. An expired row
-counts until it is swept or replaced, although readers do not see it. Limits apply to what readers
-see, so if a write seems to exceed one, the tenant's expired rows are subtracted first.
+``planning/usage.py`` says what counts.
 """
 
 from __future__ import annotations
@@ -10,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final, NamedTuple
 
+from tenantbase.interfaces.planning.usage import TenantUsage
 from tenantbase.interfaces.sqlite.queries import DELETED, snapshot
 from tenantbase.listing import prefix_range
 from tenantbase.scope import Scope, start_bytes
@@ -32,52 +31,6 @@ _RECOUNT: Final = f"""
         sum(length(CAST(key AS BLOB)) - instr(key, '/') + length(value))
     FROM entries WHERE NOT {DELETED} GROUP BY 1
 """
-
-
-class TenantUsage:
-    """The usage of one tenant, as the current SQLite transaction has left it, and its limits.
-
-    Attributes:
-        entries, bytes: of its rows, expired ones included.
-        max_entries, max_bytes: its limits; None: no limit.
-    """
-
-    __slots__ = (
-        "name",
-        "entries",
-        "bytes",
-        "max_entries",
-        "max_bytes",
-        "limited",
-        "_stored",
-        "_start_bytes",
-    )
-
-    def __init__(
-        self, name: str, entries: int, bytes: int, max_entries: int | None, max_bytes: int | None
-    ) -> None:
-        self.name = name
-        self.entries = entries
-        self.bytes = bytes
-        self.max_entries = max_entries
-        self.max_bytes = max_bytes
-        self.limited = max_entries is not None or max_bytes is not None
-        self._stored = entries, bytes
-        self._start_bytes = start_bytes(name)
-
-    @property
-    def changed(self) -> bool:
-        """Whether it differs from what is stored."""
-        return (self.entries, self.bytes) != self._stored
-
-    def key_bytes(self, key: str) -> int:
-        """The size of the plain key of one of its scoped keys."""
-        return (len(key) if key.isascii() else len(key.encode())) - self._start_bytes
-
-    def remove(self, key: str, value_bytes: int) -> None:
-        """Count a row that is gone."""
-        self.entries -= 1
-        self.bytes -= self.key_bytes(key) + value_bytes
 
 
 class Usage:

@@ -1,0 +1,77 @@
+"""Applies transactions that name their keys, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from tenantbase.commands import Applied, Delete, Increment, KeyCommand, Set, Transaction
+from tenantbase.errors import ConditionFailed, TenantbaseError
+from tenantbase.events import EventKind
+from tenantbase.interfaces.planning.change_log import ChangeLog
+from tenantbase.interfaces.planning.outcomes import outcome
+from tenantbase.interfaces.planning.rows import NamedRows
+from tenantbase.scope import plain_key
+
+Outcome = tuple[Applied, ...] | TenantbaseError
+NamedTransaction = tuple[KeyCommand, ...]
+_NAMED: Final = (Set, Delete, Increment)  # a tuple, which is checked faster than a union
+
+
+def stands_alone(transaction: Transaction) -> bool:
+    """Whether it has a command other than those that name their keys."""
+    for command in transaction:  # a generator would take longer than the rest, and writes are many
+        if not isinstance(command, _NAMED):
+            return True
+    return False
+
+
+def apply_named(
+    change_log: ChangeLog, rows: NamedRows, transactions: Sequence[NamedTransaction]
+) -> list[Outcome]:
+    """Apply transactions in order. Each sees the effects of those before it; one that fails has none.
+
+    ``rows`` has the rows of all their keys.
+    """
+    outcomes: list[Outcome] = []
+    for transaction in transactions:
+        length = len(change_log)
+        try:
+            applied = _apply(change_log, rows, transaction)
+            rows.accept()
+            outcomes.append(applied)
+        except TenantbaseError as error:
+            # Its traceback refers to this stack frame, and so to the values of the whole group:
+            # a cycle, which would keep them until the next garbage collection.
+            outcomes.append(error.with_traceback(None))
+            rows.reject()
+            change_log.take_back(length)
+    return outcomes
+
+
+def _apply(
+    change_log: ChangeLog, rows: NamedRows, transaction: NamedTransaction
+) -> tuple[Applied, ...]:
+    if rows.missing_tenants:
+        rows.check_tenants(transaction)
+    # Conditions are about the state that the client knew: the one before the transaction.
+    for command in transaction:
+        if command.condition is not None:
+            entry = rows.get(command.key)
+            version = None if entry is None else entry.version
+            if not command.condition.holds(version):
+                raise ConditionFailed(plain_key(command.key), version)
+    results = []
+    for command in transaction:
+        applied = outcome(command, rows.get(command.key), change_log.next_version)
+        if applied.entry is not None:
+            entry = applied.entry
+            change_log.record_set(
+                command.key, len(entry.value), entry.content_type, entry.expires_at
+            )
+            rows.put(command.key, entry)
+        elif applied.removed:
+            change_log.record(EventKind.DELETE, command.key)
+            rows.put(command.key, None)
+        results.append(applied)
+    return tuple(results)
