@@ -1,0 +1,1 @@
+"""PostgreSQL behind the ``SharedStore`` Protocol, over asyncpg. `docs/cluster.md` has the design."""

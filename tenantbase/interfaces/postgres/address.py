@@ -1,0 +1,78 @@
+"""The address of a database on PostgreSQL, in the form of libpq's URLs."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, Self
+from urllib.parse import urlsplit
+
+from tenantbase.secret import Secret
+
+SCHEMES: Final = ("postgresql", "postgres")
+_DEFAULT_PORT: Final = 5432
+
+
+class Host(NamedTuple):
+    """Where a server listens."""
+
+    name: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
+
+
+class DatabaseAddress(NamedTuple):
+    """A database that may be on any of several servers.
+
+    Attributes:
+        url: as given; it may contain a password.
+        hosts: of the servers, in the order given.
+        database: its name.
+    """
+
+    url: Secret
+    hosts: tuple[Host, ...]
+    database: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """``postgresql://USER@HOST[:PORT][,HOST[:PORT]...]/DATABASE[?OPTION=VALUE...]``
+
+        Options, such as ``sslmode`` and ``passfile``, are libpq's. Without a password, one is looked
+        for in PGPASSWORD and in the password file.
+
+        Raises:
+            ValueError: what is wrong. The text does not contain the password.
+        """
+        try:
+            parts = urlsplit(text)
+        except ValueError:
+            raise ValueError("expected postgresql://USER@HOST/DATABASE") from None
+        if parts.scheme not in SCHEMES:
+            raise ValueError("expected postgresql://USER@HOST/DATABASE")
+        places = parts.netloc.rpartition("@")[2]
+        hosts = tuple(_host(place) for place in places.split(","))
+        database = parts.path.removeprefix("/")
+        if not database or "/" in database:
+            raise ValueError("the URL must name the database: postgresql://USER@HOST/DATABASE")
+        if parts.fragment:
+            raise ValueError("a URL of a database has no fragment; write %23 for # in a password")
+        return cls(Secret(text), hosts, database)
+
+    def __str__(self) -> str:
+        return f"database {self.database!r} on {', '.join(map(str, self.hosts))}"
+
+
+def _host(text: str) -> Host:
+    if text.startswith("["):
+        name, bracket, rest = text[1:].partition("]")
+        port = rest.removeprefix(":")
+        valid = bool(bracket) and (not rest or rest.startswith(":"))
+    else:
+        name, _, port = text.partition(":")
+        valid = True
+    if not name or not valid:
+        raise ValueError(f"{text!r}: expected HOST or HOST:PORT")
+    if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+        raise ValueError(f"{text!r}: a port is a number from 1 to 65535")
+    return Host(name, int(port) if port else _DEFAULT_PORT)

@@ -1,0 +1,115 @@
+"""One connection to a server, and what makes it unusable.
+
+asyncpg's own timeouts, and cancelling a call, send the server a CancelRequest. A COMMIT that waits for
+the standby then becomes visible and succeeds with no more than a WARNING, although the standby does not
+have it. So calls are neither cancelled nor timed out here: a call that must end is ended by
+``terminate``. The store runs each call in a task of its own that is never cancelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Self
+
+import asyncpg
+
+from tenantbase.interfaces.postgres.address import DatabaseAddress, Host
+from tenantbase.interfaces.postgres.driver_errors import SessionLost, reason, unavailable
+
+SCHEMA: Final = "tenantbase"
+Rows = Sequence[Any]
+
+
+class Connection:
+    """A connection that runs one statement at a time.
+
+    Attributes:
+        host: the server's.
+        on_end: called with a reason when the connection can no longer be used.
+    """
+
+    def __init__(self, driver: asyncpg.Connection, host: Host) -> None:
+        self.host: Final = host
+        self.on_end: Callable[[str], None] = lambda reason: None
+        self._driver = driver
+        self._ended = ""
+        driver.add_log_listener(self._hear)
+
+    @classmethod
+    async def open(
+        cls, address: DatabaseAddress, host: Host, timeout: float, **settings: str
+    ) -> Self:
+        """Connect to one of the servers.
+
+        Args:
+            timeout: seconds.
+            settings: of the connection, such as ``lock_timeout``.
+
+        Raises:
+            OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError: see
+                ``driver_errors.reason``.
+        """
+        driver = await asyncpg.connect(
+            str(address.url),
+            host=host.name,
+            port=host.port,
+            timeout=timeout,
+            target_session_attrs="any",
+            server_settings={
+                "application_name": "tenantbase",
+                "search_path": SCHEMA,
+                "jit": "off",
+                "client_min_messages": "warning",
+                **settings,
+            },
+        )
+        return cls(driver, host)
+
+    @property
+    def ended(self) -> str:
+        """Why it can no longer be used; empty while it can."""
+        return self._ended or ("it was closed" if self._driver.is_closed() else "")
+
+    async def fetch(self, statement: str, *args: object) -> Rows:
+        """Run a statement; returns its rows.
+
+        Raises:
+            StoreUnavailable: the server refused it, and nothing was done.
+            SessionLost: there was no answer, or none that counts; it may have been done.
+        """
+        rows: Rows = await self._run(self._driver.fetch, statement, *args)
+        return rows
+
+    async def execute(self, statements: str) -> None:
+        """Run statements without parameters; raises as ``fetch``."""
+        await self._run(self._driver.execute, statements)
+
+    async def _run(self, call: Callable[..., Awaitable[Any]], *args: object) -> Any:
+        self._check()
+        try:
+            result = await call(*args)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            met = unavailable(error)
+            if isinstance(met, SessionLost):
+                self.terminate(reason(error))
+            self._check()  # terminated meanwhile, or just now
+            raise met from error
+        self._check()  # a warning may have come with the answer
+        return result
+
+    def _check(self) -> None:
+        if self._ended:
+            raise SessionLost(f"the connection to the database was lost: {self._ended}")
+
+    def terminate(self, why: str) -> None:
+        """Close it at once, whatever it does, without asking the server to cancel that."""
+        if not self._ended:
+            self._ended = why
+            self._driver.terminate()
+            self.on_end(why)
+
+    def _hear(self, driver: object, message: Any) -> None:
+        # PostgreSQL warns when a wait for the standby is given up; the statement succeeds all the same.
+        # The driver calls this before the call that waits for the answer goes on.
+        if message.severity_en in ("WARNING", "FATAL", "PANIC"):
+            self.terminate(f"the server warns: {message.message}")

@@ -1,0 +1,325 @@
+"""Joining: finds the primary among the servers, checks it, and opens a session.
+
+All servers are asked at once. Of those that are not in recovery, the one on the highest timeline is
+tried first: a deposed primary is on a lower one. The transaction that opens the term waits for the
+synchronous standby, which a deposed primary never hears from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+import asyncpg
+
+from tenantbase.errors import CannotOpen, StoreError
+from tenantbase.interfaces.postgres.address import DatabaseAddress, Host
+from tenantbase.interfaces.postgres.confirmation import Confirm, candidate
+from tenantbase.interfaces.postgres.connection import Connection
+from tenantbase.interfaces.postgres.driver_errors import WrongTerm, reason
+from tenantbase.interfaces.postgres.schema import migrate
+from tenantbase.interfaces.postgres.session import Session
+from tenantbase.interfaces.shared_store import Term
+
+TERM_POSITIONS: Final = 1 << 20
+"""By so much a new term's positions are above those of the last one: a deposed primary may have given
+some that nobody has seen."""
+
+EPOCH_BYTES: Final = 16
+_DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError)
+
+# The first releases whose backends wait for the standby from the moment the server starts; before, not
+# until the checkpointer had read the setting.
+_FLOORS: Final = {15: 13, 16: 9, 17: 5}
+_OLDEST: Final = min(_FLOORS)
+
+_FACTS: Final = """
+    SELECT pg_is_in_recovery(), system_identifier, current_setting('server_version_num')::integer,
+        current_setting('synchronous_standby_names'), current_setting('synchronous_commit'),
+        current_setting('fsync'), current_setting('full_page_writes'),
+        CASE WHEN NOT pg_is_in_recovery()
+            THEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END
+    FROM pg_control_system()
+"""
+# The name by which a standby is known to its primary. Only roles with pg_read_all_settings see
+# the connection that it was configured with; without a name there, it is the cluster's.
+_CALLED: Final = """
+    SELECT current_setting('cluster_name'), CASE
+        WHEN pg_has_role(current_user, 'pg_read_all_settings', 'USAGE')
+        THEN current_setting('primary_conninfo') END
+"""
+_APPLICATION: Final = re.compile(r"\bapplication_name\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S+))")
+_CLOCK: Final = "SELECT position, epoch FROM clock FOR UPDATE"
+_TERM: Final = "SELECT epoch FROM terms WHERE system = $1 AND timeline = $2"
+_TERMS: Final = "SELECT epoch, inherited FROM terms ORDER BY inherited DESC"
+_NEW_TERM: Final = "INSERT INTO terms (system, timeline, epoch, inherited) VALUES ($1, $2, $3, $4)"
+_ADVANCE: Final = "UPDATE clock SET position = $1, epoch = $2"
+_CONFIRM: Final = "SELECT pg_logical_emit_message(true, 'tenantbase', '')"
+
+
+class Sizes(NamedTuple):
+    """How many connections of each kind a session has."""
+
+    askers: int = 2
+    readers: int = 2
+    listers: int = 1
+
+
+DEFAULT_SIZES: Final = Sizes()
+
+
+class Found(NamedTuple):
+    """What a server says about itself.
+
+    Attributes:
+        timeline: on which it writes; 0 for a standby.
+    """
+
+    connection: Connection
+    in_recovery: bool
+    system: int
+    version: int
+    standby_names: str
+    synchronous_commit: str
+    fsync: str
+    full_page_writes: str
+    timeline: int
+
+
+class Joiner:
+    """Opens sessions.
+
+    Args:
+        address: of the database.
+        confirm: how answers are confirmed, which decides whether standbys are asked.
+        replicated: there must be a synchronous standby.
+        timeout: seconds for each server to answer.
+        write_timeout, read_timeout: seconds, for waits in the server.
+    """
+
+    def __init__(
+        self,
+        address: DatabaseAddress,
+        confirm: Confirm,
+        *,
+        replicated: bool,
+        timeout: float,
+        write_timeout: float,
+        read_timeout: float,
+        sizes: Sizes,
+    ) -> None:
+        self._address = address
+        self._confirm = confirm
+        self._replicated = replicated
+        self._timeout = timeout
+        self._sizes = sizes
+        self._writing = {
+            "lock_timeout": _milliseconds(write_timeout),
+            "idle_in_transaction_session_timeout": _milliseconds(2.0),
+            "tcp_user_timeout": _milliseconds(5.0),
+            "tcp_keepalives_idle": "5",
+        }
+        # A list that takes too long is ended by the server: it costs no session.
+        self._reading = {**self._writing, "statement_timeout": _milliseconds(read_timeout * 0.75)}
+
+    async def join(self) -> Session:
+        """Open a session with the primary.
+
+        Raises:
+            CannotOpen: one line that names the servers and says why.
+        """
+        opened: list[Connection] = []
+        try:
+            session = await self._join(opened)
+        except BaseException:
+            for connection in opened:
+                connection.terminate("joining failed")
+            raise
+        used = set(map(id, session.all))
+        for connection in opened:
+            if id(connection) not in used:
+                connection.terminate("it is not needed")
+        return session
+
+    async def _join(self, opened: list[Connection]) -> Session:
+        hosts = self._address.hosts
+        answers = await asyncio.gather(*(self._survey(host, opened) for host in hosts))
+        found = [answer for answer in answers if isinstance(answer, Found)]
+        problems = [answer for answer in answers if isinstance(answer, str)]
+        primaries = [each for each in found if not each.in_recovery]
+        if found and not primaries:
+            problems.append("all servers that answer are standbys")
+        for server in sorted(primaries, key=lambda each: each.timeline, reverse=True):
+            try:
+                return await self._open(server, found, opened)
+            except (StoreError, *_DRIVER_ERRORS) as error:
+                problems.append(f"{server.connection.host}: {_why(error)}")
+        raise CannotOpen(f"cannot open {self._address}: {'; '.join(problems)}")
+
+    async def _survey(self, host: Host, opened: list[Connection]) -> Found | str:
+        """What a server says about itself, or why it says nothing."""
+        try:
+            connection = await self._connect(host, opened, self._writing)
+            with _deadline(connection, self._timeout):
+                ((*facts, timeline),) = await connection.fetch(_FACTS)
+        except (StoreError, *_DRIVER_ERRORS) as error:
+            return f"{host}: {_why(error)}"
+        return Found._make([connection, *facts, int(timeline or "0", 16)])
+
+    async def _open(
+        self, server: Found, found: Sequence[Found], opened: list[Connection]
+    ) -> Session:
+        _check(server)
+        standby = _standby_of(server) if self._replicated else ""
+        writer = server.connection
+        with _deadline(writer, self._timeout):
+            await migrate(writer)
+            terms = await self._open_term(server)
+        more = [
+            await self._again(server, opened)
+            for _ in range(self._sizes.askers + self._sizes.readers + self._sizes.listers)
+        ]
+        witnesses = await self._find_witnesses(standby, server, found, opened)
+        askers, rest = more[: self._sizes.askers], more[self._sizes.askers :]
+        return Session(
+            system=server.system,
+            timeline=server.timeline,
+            terms=terms,
+            standby=standby,
+            writer=writer,
+            askers=askers,
+            readers=rest[: self._sizes.readers],
+            listers=rest[self._sizes.readers :],
+            witnesses=witnesses,
+        )
+
+    async def _open_term(self, server: Found) -> list[Term]:
+        """Take the lock, and insert the server's term if it is new. Returns: all, newest first."""
+        connection = server.connection
+        await connection.execute("BEGIN")
+        try:
+            ((position, epoch),) = await connection.fetch(_CLOCK)
+            known = await connection.fetch(_TERM, server.system, server.timeline)
+            if not known:
+                first = epoch is None
+                epoch = secrets.token_bytes(EPOCH_BYTES)
+                await connection.fetch(_NEW_TERM, server.system, server.timeline, epoch, position)
+                start = position if first else position + TERM_POSITIONS
+                await connection.fetch(_ADVANCE, start, epoch)
+            elif known[0][0] != epoch:
+                raise WrongTerm("a newer server has been the primary of this database")
+            terms = [Term(*row) for row in await connection.fetch(_TERMS)]
+            if self._confirm is not Confirm.NONE:
+                await connection.fetch(_CONFIRM)
+        except BaseException:
+            if not connection.ended:
+                await connection.execute("ROLLBACK")
+            raise
+        await connection.execute("COMMIT")
+        return terms
+
+    async def _again(self, server: Found, opened: list[Connection]) -> Connection:
+        """One more connection to the same server."""
+        connection = await self._connect(server.connection.host, opened, self._reading)
+        with _deadline(connection, self._timeout):
+            ((in_recovery, system, *_, timeline),) = await connection.fetch(_FACTS)
+        if in_recovery or (system, int(timeline, 16)) != (server.system, server.timeline):
+            raise WrongTerm("the name leads to several servers")
+        return connection
+
+    async def _find_witnesses(
+        self, standby: str, server: Found, found: Sequence[Found], opened: list[Connection]
+    ) -> list[Connection]:
+        """Connections to the synchronous standby, if standbys are asked and it can be told apart."""
+        if self._confirm is not Confirm.STANDBY or not standby:
+            return []
+        for other in found:
+            if other.in_recovery and other.system == server.system:
+                try:
+                    with _deadline(other.connection, self._timeout):
+                        ((cluster, conninfo),) = await other.connection.fetch(_CALLED)
+                    if _called(cluster, conninfo).lower() == standby.lower():
+                        host = other.connection.host
+                        more = self._sizes.askers + self._sizes.readers + self._sizes.listers - 1
+                        return [
+                            other.connection,
+                            *[
+                                await self._connect(host, opened, self._reading)
+                                for _ in range(more)
+                            ],
+                        ]
+                except (StoreError, *_DRIVER_ERRORS):
+                    continue  # it is asked by COMMIT
+        return []
+
+    async def _connect(
+        self, host: Host, opened: list[Connection], settings: dict[str, str]
+    ) -> Connection:
+        connection = await Connection.open(self._address, host, self._timeout, **settings)
+        opened.append(connection)
+        return connection
+
+
+def _check(server: Found) -> None:
+    """Refuse a primary that does not keep what it acknowledges.
+
+    Raises:
+        CannotOpen: what is wrong, as part of a sentence about the server.
+    """
+    major, minor = divmod(server.version, 10_000)
+    floor = _FLOORS.get(major, 0)
+    if major < _OLDEST or minor < floor:
+        needed = f"{max(major, _OLDEST)}.{_FLOORS[max(major, _OLDEST)]}"
+        raise CannotOpen(f"PostgreSQL {major}.{minor} is too old; {needed} or newer is needed")
+    if server.synchronous_commit not in ("on", "remote_apply"):
+        raise CannotOpen(f"synchronous_commit is {server.synchronous_commit!r}; it must be 'on'")
+    if server.fsync != "on" or server.full_page_writes != "on":
+        raise CannotOpen("fsync and full_page_writes must be on: a power failure would lose data")
+
+
+def _standby_of(server: Found) -> str:
+    """The name of the only standby that commits wait for. Raises CannotOpen."""
+    names = server.standby_names
+    if names.strip() in ("", "*"):
+        raise CannotOpen(
+            "it has no synchronous standby: set synchronous_standby_names (with Patroni,"
+            " synchronous_mode and synchronous_mode_strict), or use --store-unreplicated"
+        )
+    name = candidate(names)
+    if name is None:
+        raise CannotOpen(
+            f"synchronous_standby_names is {names!r}: it must name exactly one standby (with"
+            " Patroni, synchronous_node_count: 1)"
+        )
+    return name
+
+
+def _called(cluster_name: str, conninfo: str | None) -> str:
+    """The name by which a standby is known to its primary."""
+    found = _APPLICATION.search(conninfo or "")
+    if found is None:
+        return cluster_name or "walreceiver"
+    return found[2] if found[1] is None else re.sub(r"\\(.)", r"\1", found[1])
+
+
+def _why(error: BaseException) -> str:
+    return str(error) if isinstance(error, StoreError) else reason(error)
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(round(seconds * 1000))
+
+
+@contextmanager
+def _deadline(connection: Connection, seconds: float) -> Iterator[None]:
+    """Close the connection if the block takes longer."""
+    loop = asyncio.get_running_loop()
+    timer = loop.call_later(seconds, connection.terminate, "no answer in time")
+    try:
+        yield
+    finally:
+        timer.cancel()

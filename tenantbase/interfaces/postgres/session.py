@@ -1,0 +1,98 @@
+"""A session: the connections to the primary of one term, and to its standby.
+
+It is used only while everything about it is certain. After an error of a connection, a deadline, an
+answer of another term or a warning, all of its connections are closed, and the store joins again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
+
+from tenantbase.interfaces.postgres.connection import Connection
+from tenantbase.interfaces.shared_store import Term
+
+
+class Pool:
+    """Connections for calls that run at the same time, each alone on its connection."""
+
+    def __init__(self, connections: Sequence[Connection]) -> None:
+        self.connections: Final = connections
+        self._free = deque(connections)
+        self._turns = asyncio.Semaphore(len(connections))
+
+    @asynccontextmanager
+    async def take(self) -> AsyncIterator[Connection]:
+        """One of them, for the block. After the session was abandoned, it is one that fails."""
+        async with self._turns:
+            connection = self._free.pop()
+            try:
+                yield connection
+            finally:
+                self._free.append(connection)
+
+
+class Session:
+    """What was found out about a primary when joining, and the connections to it.
+
+    Args:
+        system, timeline: identify the server's history.
+        terms: of the database, newest first; the first is this primary's.
+        standby: the name of the synchronous standby; empty without one.
+        writer: for the one group that is being committed, and for settling its outcome.
+        askers: for questions.
+        readers: for everything else that is read; the last of them for lists only.
+        witnesses: connections to the synchronous standby; None: it is not asked.
+    """
+
+    def __init__(
+        self,
+        *,
+        system: int,
+        timeline: int,
+        terms: Sequence[Term],
+        standby: str,
+        writer: Connection,
+        askers: Sequence[Connection],
+        readers: Sequence[Connection],
+        listers: Sequence[Connection],
+        witnesses: Sequence[Connection],
+    ) -> None:
+        self.system: Final = system
+        self.timeline: Final = timeline
+        self.terms: Final = terms
+        self.standby: Final = standby
+        self.writer: Final = writer
+        self.askers: Final = Pool(askers)
+        self.readers: Final = Pool(readers)
+        self.listers: Final = Pool(listers)
+        self.witnesses: Final = Pool(witnesses) if witnesses else None
+        self.ended = ""
+        """Why it was abandoned; empty while it is used."""
+        self.all: Final = [writer, *askers, *readers, *listers, *witnesses]
+        for connection in self.all:
+            connection.on_end = self.abandon
+
+    @property
+    def epoch(self) -> bytes:
+        return self.terms[0].epoch
+
+    def abandon(self, why: str) -> None:
+        """Close all connections at once. Every call in flight on them fails with SessionLost."""
+        if not self.ended:
+            self.ended = why
+            for connection in self.all:
+                connection.terminate(why)
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Abandon the session if the block takes longer."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(seconds, self.abandon, "no answer in time")
+        try:
+            yield
+        finally:
+            timer.cancel()

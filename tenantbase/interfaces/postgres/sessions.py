@@ -1,0 +1,115 @@
+"""Keeps a session open: joins again whenever the last one was abandoned."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from tenantbase.errors import CannotOpen, StoreUnavailable
+from tenantbase.interfaces.postgres.driver_errors import Retry, SessionLost, WrongTerm
+from tenantbase.interfaces.postgres.joining import Joiner
+from tenantbase.interfaces.postgres.session import Session
+
+log = logging.getLogger("tenantbase")
+
+Result = TypeVar("Result")
+
+_FIRST_PAUSE_SECONDS: Final = 0.05
+_LONGEST_PAUSE_SECONDS: Final = 1.0
+_CLOSED: Final = "the database is closed"
+
+
+class Sessions:
+    """The current session, and those that follow it.
+
+    Args:
+        joiner: opens sessions.
+        first: the first one.
+
+    Attributes:
+        abandoned: how many sessions were abandoned.
+    """
+
+    def __init__(self, joiner: Joiner, first: Session) -> None:
+        self._joiner = joiner
+        self._current = first
+        self._joining: asyncio.Task[None] | None = None
+        self._trouble = ""
+        self._closed = False
+        self.abandoned = 0
+
+    async def current(self, deadline: float) -> Session:
+        """The current session; waits for one until ``deadline``, by the event loop's clock.
+
+        Raises:
+            StoreUnavailable: there is none, and why.
+        """
+        if self._closed:
+            raise StoreUnavailable(_CLOSED)
+        if not self._current.ended:
+            return self._current
+        loop = asyncio.get_running_loop()
+        if self._joining is None:
+            self.abandoned += 1
+            self._trouble = self._current.ended
+            log.warning("the session with the database was lost: %s", self._current.ended)
+            self._joining = loop.create_task(self._join())
+        await asyncio.wait([self._joining], timeout=max(0.0, deadline - loop.time()))
+        if self._closed:
+            raise StoreUnavailable(_CLOSED)
+        if self._current.ended:
+            raise StoreUnavailable(f"the database is not available: {self._trouble}")
+        return self._current
+
+    async def use(self, work: Callable[[Session], Awaitable[Result]], seconds: float) -> Result:
+        """Do something that may be repeated with a session, in several ones if need be.
+
+        Args:
+            seconds: until it is given up.
+
+        Raises:
+            StoreUnavailable: it could not be done.
+        """
+        deadline = asyncio.get_running_loop().time() + seconds
+        while True:
+            session = await self.current(deadline)
+            left = deadline - asyncio.get_running_loop().time()
+            try:
+                with session.within(max(left, 0.0)):
+                    return await work(session)
+            except (SessionLost, WrongTerm, Retry) as error:
+                if not isinstance(error, Retry):
+                    session.abandon(str(error))
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise StoreUnavailable(str(error)) from error
+
+    def end(self) -> None:
+        """Give no more sessions. The current one stays open for what is in flight."""
+        self._closed = True
+
+    async def close(self) -> None:
+        """Close the session."""
+        self._current.abandon(_CLOSED)
+        if self._joining is not None:
+            await self._joining
+
+    async def _join(self) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        try:
+            while not self._closed:
+                try:
+                    session = await self._joiner.join()
+                except CannotOpen as error:
+                    self._trouble = str(error)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                else:
+                    self._current = session
+                    if self._closed:
+                        session.abandon(_CLOSED)
+                    log.warning("joined the database again, as a node of term %d", session.timeline)
+                    return
+        finally:
+            self._joining = None

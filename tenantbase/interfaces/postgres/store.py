@@ -1,0 +1,316 @@
+"""PostgreSQL behind the ``SharedStore`` Protocol.
+
+Every call runs in a task of its own, to its end or to its deadline: a cancelled call would leave its
+connection in the middle of a statement. Sessions are in ``sessions.py``, confirmed answers in
+``confirmation.py``, statements in ``queries.py``, groups of writes in ``writing.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, Self, TypeVar
+
+from tenantbase.access import Access
+from tenantbase.entry import Entry
+from tenantbase.errors import CannotOpen, StoreError, StoreUnavailable
+from tenantbase.events import ChangeEvent
+from tenantbase.interfaces.postgres import queries
+from tenantbase.interfaces.postgres.access import read_access
+from tenantbase.interfaces.postgres.address import DatabaseAddress
+from tenantbase.interfaces.postgres.confirmation import NOTHING, Confirm, Confirmer, Head, Question
+from tenantbase.interfaces.postgres.joining import DEFAULT_SIZES, TERM_POSITIONS, Joiner, Sizes
+from tenantbase.interfaces.postgres.session import Pool, Session
+from tenantbase.interfaces.postgres.sessions import Sessions
+from tenantbase.interfaces.postgres.writing import Committer
+from tenantbase.interfaces.shared_store import Committed, Index, NameHash, Stamp
+from tenantbase.interfaces.store import GroupResult, PendingWrite, StoreSize
+from tenantbase.listing import EntryMeta, Folded, KeyRange
+from tenantbase.scope import ScopedKey
+from tenantbase.troubles import Trouble
+
+Result = TypeVar("Result")
+PoolOf = Callable[[Session], Pool]
+
+_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_SECRET: Final = "SELECT secret FROM state"
+_SIZE: Final = """
+    SELECT coalesce(sum(entries), 0)::bigint, coalesce(sum(bytes), 0)::bigint,
+        pg_database_size(current_database())
+    FROM tenants
+"""
+_MOST_POSITION: Final = (1 << 63) - 1
+_CHECK_SECONDS: Final = 2.0
+
+
+def _askers(session: Session) -> Pool:
+    return session.askers
+
+
+def _readers(session: Session) -> Pool:
+    return session.readers
+
+
+def _listers(session: Session) -> Pool:
+    return session.listers
+
+
+class PostgresStore:
+    """The entries of a database on PostgreSQL, which several nodes share. Made with ``open``."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        confirmer: Confirmer,
+        secret: bytes,
+        *,
+        timeout: float,
+        write_timeout: float,
+        read_timeout: float,
+        change_log_size: int,
+    ) -> None:
+        self._sessions = sessions
+        self._confirmer = confirmer
+        self._secret = secret
+        self._timeout = timeout
+        self._read_timeout = read_timeout
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._committer = Committer(
+            sessions, confirmer, timeout, write_timeout, change_log_size, self._start
+        )
+
+    @classmethod
+    async def open(
+        cls,
+        address: DatabaseAddress,
+        *,
+        confirm: Confirm = Confirm.STANDBY,
+        replicated: bool = True,
+        timeout: float = 2.0,
+        write_timeout: float = 5.0,
+        read_timeout: float = 5.0,
+        change_log_size: int = 65_536,
+        sizes: Sizes = DEFAULT_SIZES,
+    ) -> Self:
+        """Connect to the primary, creating or upgrading the tables as needed.
+
+        Args:
+            address: of all the servers that may be the primary.
+            confirm: how answers are confirmed.
+            replicated: there must be a synchronous standby. Without one, what was acknowledged can be
+                lost with the server.
+            timeout: seconds for the database to answer; then another server is looked for.
+            write_timeout: seconds until the outcome of a write is told in any case.
+            read_timeout: seconds that a read or a list may take.
+            change_log_size: how many changes the change log keeps.
+            sizes: how many connections there are.
+
+        Raises:
+            CannotOpen: one line that names the servers and says why.
+        """
+        confirmer = Confirmer(confirm, replicated=replicated)
+        joiner = Joiner(
+            address,
+            confirmer.mode,
+            replicated=replicated,
+            timeout=timeout,
+            write_timeout=write_timeout,
+            read_timeout=read_timeout,
+            sizes=sizes,
+        )
+        opening = asyncio.ensure_future(_join(joiner, timeout))
+        try:
+            session, secret = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await asyncio.wait([opening])
+            if opening.exception() is None:
+                opening.result()[0].abandon("opening was cancelled")
+            raise
+        return cls(
+            Sessions(joiner, session),
+            confirmer,
+            secret,
+            timeout=timeout,
+            write_timeout=write_timeout,
+            read_timeout=read_timeout,
+            change_log_size=change_log_size,
+        )
+
+    @property
+    def secret(self) -> bytes:
+        return self._secret
+
+    @property
+    def troubles(self) -> list[Trouble]:
+        return []  # those of its disk are the server's
+
+    async def ask(self, after: int) -> Index:
+        async def ask(session: Session) -> Index:
+            async with session.askers.take() as connection:
+                head, rows = await self._confirmer.ask(session, connection, queries.ASK, after)
+                return queries.index_of(session.terms, head.position, head.trimmed, head.now, rows)
+
+        return await self._use(ask, self._timeout)
+
+    async def read(self, keys: Sequence[str], now: float) -> list[Entry | None | StoreError]:
+        entries, _ = await self.read_stamped(keys)
+        return entries
+
+    async def read_stamped(
+        self, keys: Sequence[str]
+    ) -> tuple[list[Entry | None | StoreError], Stamp]:
+        wanted = list(dict.fromkeys(keys))
+        largest = queries.READ_BYTES // max(len(wanted), 1)
+
+        async def read(session: Session) -> tuple[list[Entry | None | StoreError], Stamp]:
+            async with session.readers.take() as connection:
+                head, rows = await self._confirmer.ask(
+                    session, connection, queries.READ, wanted, largest
+                )
+                if queries.has_left_out(rows):
+                    head, rows = await self._confirmer.ask(
+                        session, connection, queries.READ_IN_ORDER, wanted, queries.READ_BYTES
+                    )
+            return queries.entries_of(keys, rows), Stamp(session.epoch, head.position)
+
+        return await self._use(read, self._read_timeout)
+
+    async def scan(
+        self, wanted: KeyRange, limit: int, max_bytes: int, now: float
+    ) -> tuple[list[Entry | Folded], bool]:
+        items = queries.listed(await self._list(wanted, limit, max_bytes, values=True))
+        size = sum(len(item.value) for item in items[:limit] if isinstance(item, Entry))
+        return items[:limit], len(items) > limit or size >= max_bytes
+
+    async def scan_meta(
+        self, wanted: KeyRange, limit: int, now: float
+    ) -> tuple[list[EntryMeta | Folded], bool]:
+        items = queries.listed_meta(await self._list(wanted, limit, _MOST_POSITION, values=False))
+        return items[:limit], len(items) > limit
+
+    async def count(
+        self, wanted: KeyRange, limit: int, now: float
+    ) -> tuple[int, int, ScopedKey | None]:
+        _, ((entries, size, last),) = await self._ask(
+            _listers, queries.COUNT, *queries.bounds(wanted), limit
+        )
+        return entries, size, ScopedKey(last) if entries == limit and last is not None else None
+
+    async def commit(
+        self, group: Sequence[PendingWrite], name_hash: NameHash
+    ) -> GroupResult[Committed]:
+        return await asyncio.shield(self._start(self._committer.commit(group, name_hash)))
+
+    async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
+        within = 0 <= after <= _MOST_POSITION
+
+        async def read(session: Session) -> tuple[list[ChangeEvent], bool]:
+            async with session.readers.take() as connection:
+                head, rows = await self._confirmer.ask(
+                    session, connection, queries.CHANGES, after if within else 0, limit
+                )
+            first = (rows[0][0] or 1) - 1
+            if not (within and first <= after <= head.position) or _lost(session, after):
+                return [], False
+            return queries.events_of(rows), True
+
+        return await self._use(read, self._read_timeout)
+
+    async def last_version(self) -> int:
+        head, _ = await self._ask(_readers, NOTHING)
+        return head.position
+
+    async def access(self, known: int | None) -> Access | None:
+        async def read(session: Session) -> Access | None:
+            async with session.readers.take() as connection:
+                head, _ = await self._confirmer.ask(session, connection, NOTHING)
+                if head.access == known:
+                    return None
+                await connection.execute(_SNAPSHOT)
+                try:
+                    found = await read_access(connection)
+                finally:
+                    if not connection.ended:
+                        await connection.execute("COMMIT")
+                await self._confirmer.confirm(session, connection)
+                return found
+
+        return await self._use(read, self._read_timeout)
+
+    async def size(self) -> StoreSize:
+        async def read(session: Session) -> StoreSize:
+            async with session.readers.take() as connection:
+                ((entries, size, database_bytes),) = await connection.fetch(_SIZE)
+                return StoreSize(entries, size, database_bytes, 0, None)
+
+        return await self._use(read, self._read_timeout)
+
+    async def check(self) -> None:
+        await self._ask(_askers, NOTHING, seconds=_CHECK_SECONDS)
+
+    async def close(self) -> None:
+        await asyncio.shield(self._start(self._close()))
+
+    async def _close(self) -> None:
+        self._sessions.end()
+        others = self._tasks - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others)
+        await self._sessions.close()
+
+    async def _list(
+        self, wanted: KeyRange, limit: int, max_bytes: int, *, values: bool
+    ) -> Sequence[Any]:
+        low, high = queries.bounds(wanted)
+        _, rows = await self._ask(
+            _listers,
+            queries.LIST,
+            low,
+            high,
+            len(wanted.prefix),
+            wanted.delimiter,
+            wanted.descending,
+            limit + 1,
+            max_bytes,
+            values,
+        )
+        return rows
+
+    async def _ask(
+        self, pool_of: PoolOf, question: Question, *args: object, seconds: float = 0.0
+    ) -> tuple[Head, Sequence[Any]]:
+        async def ask(session: Session) -> tuple[Head, Sequence[Any]]:
+            async with pool_of(session).take() as connection:
+                return await self._confirmer.ask(session, connection, question, *args)
+
+        return await self._use(ask, seconds or self._read_timeout)
+
+    async def _use(
+        self, work: Callable[[Session], Coroutine[None, None, Result]], seconds: float
+    ) -> Result:
+        return await asyncio.shield(self._start(self._sessions.use(work, seconds)))
+
+    def _start(self, work: Coroutine[None, None, Result]) -> asyncio.Task[Result]:
+        """Run a coroutine to its end, even if its caller is cancelled."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+async def _join(joiner: Joiner, timeout: float) -> tuple[Session, bytes]:
+    session = await joiner.join()
+    try:
+        with session.within(timeout):
+            ((secret,),) = await session.writer.fetch(_SECRET)
+    except StoreUnavailable as error:
+        session.abandon(str(error))
+        raise CannotOpen(str(error)) from error
+    return session, secret
+
+
+def _lost(session: Session, position: int) -> bool:
+    """Whether a position was given out by a deposed primary, in a history that was lost."""
+    return any(
+        term.inherited < position < term.inherited + TERM_POSITIONS for term in session.terms[:-1]
+    )

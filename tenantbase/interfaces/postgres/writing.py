@@ -1,0 +1,364 @@
+"""Commits groups, and finds out what became of those whose COMMIT was not answered.
+
+A group whose transactions all name their keys is worked out from rows that were read without a lock, and
+committed by one call, which checks that they are still the same. If others were faster twice, or a
+transaction stands alone, the group takes the lock first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from itertools import groupby
+from typing import Any, Final, NamedTuple
+from uuid import UUID, uuid4
+
+from tenantbase.commands import Sweep, Transaction
+from tenantbase.errors import OutcomeUnknown, StoreError, StoreUnavailable
+from tenantbase.interfaces.planning.named import Outcome, stands_alone
+from tenantbase.interfaces.planning.usage import TenantUsage
+from tenantbase.interfaces.postgres import queries
+from tenantbase.interfaces.postgres.access import KnownTenants, read_usage
+from tenantbase.interfaces.postgres.alone import Upkeep, apply_alone, expired_rows, prepare
+from tenantbase.interfaces.postgres.confirmation import Confirmer, Head
+from tenantbase.interfaces.postgres.driver_errors import Defeated, Retry, SessionLost, WrongTerm
+from tenantbase.interfaces.postgres.plan import (
+    ExpiredNeeded,
+    Plan,
+    PlannedRows,
+    depends_on_base,
+    keys_of,
+)
+from tenantbase.interfaces.postgres.session import Session
+from tenantbase.interfaces.postgres.sessions import Sessions
+from tenantbase.interfaces.postgres.transaction import Transaction as LockedTransaction
+from tenantbase.interfaces.shared_store import Committed, NameHash, Stamp
+from tenantbase.interfaces.store import GroupResult, PendingWrite
+from tenantbase.scope import tenant_of
+
+log = logging.getLogger("tenantbase")
+
+_COMMIT: Final = f"SELECT commit_group({', '.join(f'${number}' for number in range(1, 32))})"
+_MARK: Final = """
+    INSERT INTO commits (token, made, number, at) VALUES ($1, false, 0, present())
+    ON CONFLICT (token) DO NOTHING
+"""
+_MOST_DEFEATS: Final = 2
+_SLOW_BYTES_PER_SECOND: Final = 4 << 20  # so slowly a large group may be committed
+_RESOLVE_SECONDS: Final = 600.0
+"""How long an outcome in doubt is looked for. Beyond it, no group can still be made."""
+
+
+class _Doubt(Exception):
+    """There was no answer to a COMMIT.
+
+    Attributes:
+        outcomes: those of the group if it was made, from the position before it.
+        changes: how many positions it would have taken.
+    """
+
+    def __init__(self, outcomes: Callable[[int], list[Outcome]], changes: int, why: str) -> None:
+        super().__init__(why)
+        self.outcomes = outcomes
+        self.changes = changes
+
+
+class _LockNeeded(Exception):
+    """The group cannot be decided without the lock."""
+
+
+class _Made(NamedTuple):
+    """A group that has ended. ``position`` is that of its last change; None: it changed no key."""
+
+    outcomes: list[Outcome]
+    position: int | None
+
+
+class Ticket(NamedTuple):
+    """See ``Committed``."""
+
+    stamp: Stamp
+
+    def tag(self, bucket: int) -> Stamp:
+        return self.stamp
+
+
+class Committer:
+    """Commits groups, one at a time.
+
+    Args:
+        timeout: seconds for the database to answer, before the session is given up.
+        write_timeout: seconds until a group's outcome is told in any case.
+        change_log_size: how many changes the change log keeps.
+        start: runs something in the background, to its end.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        confirmer: Confirmer,
+        timeout: float,
+        write_timeout: float,
+        change_log_size: int,
+        start: Callable[[Coroutine[None, None, None]], object],
+    ) -> None:
+        self._sessions = sessions
+        self._confirmer = confirmer
+        self._timeout = timeout
+        self._write_timeout = write_timeout
+        self._change_log_size = change_log_size
+        self._start = start
+        self._tenants = KnownTenants()
+        self._turn = asyncio.Lock()
+
+    async def commit(
+        self, group: Sequence[PendingWrite], name_hash: NameHash
+    ) -> GroupResult[Committed]:
+        """See ``SharedStore.commit``."""
+        async with self._turn:
+            deadline = asyncio.get_running_loop().time() + self._write_timeout
+            try:
+                await self._sessions.current(deadline)
+            except StoreUnavailable as error:
+                return _refused([True] * len(group), error)
+            taken = [pending.try_start() for pending in group]
+            transactions = [
+                pending.transaction for pending, mine in zip(group, taken, strict=True) if mine
+            ]
+            try:
+                made, epoch = await self._make(transactions, name_hash, deadline)
+            except StoreError as error:
+                return _refused(taken, error)
+            results = iter(made.outcomes)
+            outcomes = [next(results) if mine else None for mine in taken]
+            if made.position is None:
+                return GroupResult(outcomes, None)
+            return GroupResult(outcomes, Ticket(Stamp(epoch, made.position)))
+
+    async def _make(
+        self, transactions: Sequence[Transaction], name_hash: NameHash, deadline: float
+    ) -> tuple[_Made, bytes]:
+        """Make a group in one session or another. Returns the epoch of the one that made it, too.
+
+        Raises:
+            StoreUnavailable: nothing was done.
+            OutcomeUnknown: it may have been made.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            session = await self._sessions.current(deadline)
+            token = uuid4()
+            try:
+                with session.within(min(self._timeout, max(deadline - loop.time(), 0.0))):
+                    return (
+                        await self._attempt(session, transactions, token, name_hash),
+                        session.epoch,
+                    )
+            except _Doubt as doubt:
+                session.abandon(str(doubt))
+                return await self._settle(token, doubt, deadline), session.epoch
+            except (SessionLost, WrongTerm, Retry) as error:
+                if not isinstance(error, Retry):
+                    session.abandon(str(error))
+                if loop.time() >= deadline:
+                    raise StoreUnavailable(str(error)) from error
+
+    async def _attempt(
+        self,
+        session: Session,
+        transactions: Sequence[Transaction],
+        token: UUID,
+        name_hash: NameHash,
+    ) -> _Made:
+        if not any(map(stands_alone, transactions)):
+            for _ in range(_MOST_DEFEATS):
+                try:
+                    return await self._optimistic(session, transactions, token, name_hash)
+                except Defeated:
+                    continue
+                except _LockNeeded:
+                    break
+        return await self._locked(session, transactions, token, name_hash)
+
+    async def _optimistic(
+        self,
+        session: Session,
+        transactions: Sequence[Transaction],
+        token: UUID,
+        name_hash: NameHash,
+    ) -> _Made:
+        writer = session.writer
+        keys, counters = keys_of(transactions)
+        head, rows, tenants = await self._look_up(session, keys, counters)
+        try:
+            planned = PlannedRows(head.now, rows, tenants, {})
+            plan = Plan(transactions, planned, head.position)
+        except ExpiredNeeded:
+            raise _LockNeeded from None
+        effects = plan.effects
+        limited = [each for each in tenants.values() if each is not None and each.limited]
+        if not effects.lines:
+            if limited:
+                raise _LockNeeded  # the usage is of another snapshot than the rows
+            await self._confirmer.confirm(session, writer)
+            return _Made(plan.outcomes, None)
+        with session.within(self._timeout + effects.value_bytes / _SLOW_BYTES_PER_SECOND):
+            try:
+                ((base,),) = await writer.fetch(
+                    _COMMIT,
+                    session.epoch,
+                    session.timeline,
+                    self._confirmer.replicated,
+                    head.now,
+                    token,
+                    queries.packed(sorted({name_hash(line[2]) for line in effects.lines})),
+                    head.position if depends_on_base(transactions) else None,
+                    head.prefixes,
+                    head.access,
+                    planned.alive_until(),
+                    keys,
+                    [planned.versions.get(key, 0) for key in keys],
+                    [each.name for each in limited],
+                    [each.stored[0] for each in limited],
+                    [each.stored[1] for each in limited],
+                    *effects.arguments(),
+                )
+            except SessionLost as error:
+                raise _Doubt(plan.outcomes_from, len(effects.lines), str(error)) from error
+        return _Made(plan.outcomes_from(base), base + len(effects.lines))
+
+    async def _look_up(
+        self, session: Session, keys: list[str], counters: list[str]
+    ) -> tuple[Head, Sequence[Any], dict[str, TenantUsage | None]]:
+        """What a group is planned from: the rows of its keys, and its tenants."""
+        writer = session.writer
+        names = {tenant_of(key) for key in keys}
+        while True:
+            head, rows = await self._confirmer.look(
+                session, writer, queries.LOOK_UP, keys, counters
+            )
+            if head.access == self._tenants.version:
+                break
+            await self._tenants.read(writer)
+        limits = {name: self._tenants.limited(name) for name in names}
+        tenants: dict[str, TenantUsage | None] = {
+            name: None if limited is None else TenantUsage(name, 0, 0, None, None)
+            for name, limited in limits.items()
+        }
+        if any(limits.values()):
+            tenants |= await read_usage(writer, [name for name in names if limits[name]])
+        return head, rows, tenants
+
+    async def _locked(
+        self,
+        session: Session,
+        transactions: Sequence[Transaction],
+        token: UUID,
+        name_hash: NameHash,
+    ) -> _Made:
+        writer = session.writer
+        upkeep = Upkeep(None)
+        if any(isinstance(command, Sweep) for each in transactions for command in each):
+            upkeep = await prepare(writer, self._change_log_size)
+        transaction = await LockedTransaction.begin(
+            session,
+            writer,
+            replicated=self._confirmer.replicated,
+            latest=self._confirmer.latest,
+        )
+        outcomes: list[Outcome] = []
+        try:
+            for alone, run in groupby(transactions, stands_alone):
+                if alone:
+                    for each in run:
+                        outcomes.append(await apply_alone(transaction, each, upkeep))
+                else:
+                    outcomes += await _apply_run(transaction, list(run))
+        except BaseException:
+            await transaction.roll_back()
+            raise
+        if not transaction.has_changes:
+            await transaction.roll_back()
+            await self._confirmer.confirm(session, writer)
+            return _Made(outcomes, None)
+        changes = transaction.position - transaction.base
+        try:
+            await transaction.commit(token, name_hash)
+        except SessionLost as error:
+            raise _Doubt(lambda base: outcomes, changes, str(error)) from error
+        return _Made(outcomes, transaction.position if changes else None)
+
+    async def _settle(self, token: UUID, doubt: _Doubt, deadline: float) -> _Made:
+        """What became of a group in doubt.
+
+        Raises:
+            StoreUnavailable: it was not made, and never will be.
+            OutcomeUnknown: it cannot be found out in time.
+        """
+        left = deadline - asyncio.get_running_loop().time()
+        try:
+            made, position = await self.settle(token, left)
+        except StoreUnavailable as error:
+            self._start(self._resolve(token))
+            raise OutcomeUnknown(f"whether the write was made is not known: {error}") from error
+        if not made:
+            raise StoreUnavailable(f"the write was not made: {doubt}")
+        return _Made(doubt.outcomes((position or 0) - doubt.changes), position)
+
+    async def settle(self, token: UUID, seconds: float) -> tuple[bool, int | None]:
+        """Whether the group of a token was made, and the position of its last change.
+
+        If it was not, it never will be: the token is marked.
+
+        Raises:
+            StoreUnavailable: it cannot be found out in so many seconds.
+        """
+
+        async def look(session: Session) -> tuple[bool, int | None]:
+            async with session.readers.take() as connection:
+                # Waits for a transaction that holds the token. It and the answer must both count: the
+                # row that is found may be a mark that an earlier attempt has left.
+                await connection.fetch(_MARK, token)
+                _, ((made, position),) = await self._confirmer.ask(
+                    session, connection, queries.SETTLED, token
+                )
+                return made, position
+
+        return await self._sessions.use(look, max(seconds, 0.0))
+
+    async def _resolve(self, token: UUID) -> None:
+        try:
+            made, _ = await self.settle(token, _RESOLVE_SECONDS)
+        except StoreUnavailable as error:
+            log.error("the outcome of a group of writes could not be found out: %s", error)
+        else:
+            outcome = "was made" if made else "was not made"
+            log.warning("a group of writes whose outcome was not known %s", outcome)
+
+
+async def _apply_run(transaction: LockedTransaction, run: Sequence[Transaction]) -> list[Outcome]:
+    """Work out a run of transactions that name their keys, with the lock held, and write it."""
+    keys, counters = keys_of(run)
+    rows = await transaction.fetch(
+        queries.LOCKED_LOOK_UP, transaction.now, transaction.prefixes, keys, counters
+    )
+    names = sorted({tenant_of(key) for key in keys})
+    tenants = await read_usage(transaction, names)
+    expired: dict[str, tuple[int, int]] = {}
+    while True:
+        try:
+            planned = PlannedRows(transaction.now, rows, tenants, expired)
+            plan = Plan(run, planned, transaction.position)
+            break
+        except ExpiredNeeded as needed:
+            expired[needed.tenant] = await expired_rows(transaction, needed.tenant)
+            tenants = await read_usage(transaction, names)
+    await transaction.write(plan.effects)
+    return plan.outcomes
+
+
+def _refused(taken: Sequence[bool], error: StoreError) -> GroupResult[Committed]:
+    # One error each: a shared one would collect the tracebacks of all that raise it.
+    kind, text = type(error), str(error)
+    return GroupResult([kind(text) if mine else None for mine in taken], None)

@@ -1,0 +1,35 @@
+"""A PostgreSQL for the tests of stores, and databases on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from tests.postgres import PostgresProcess
+
+_NUMBERS = count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresProcess]:
+    """A server for all tests of a process that do not break it."""
+    with PostgresProcess() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def used_database(postgres: PostgresProcess) -> str:
+    """The URL of a database that other tests have used."""
+    postgres.sql("CREATE DATABASE used OWNER tenantbase")
+    return postgres.url("used")
+
+
+@pytest.fixture
+def database(postgres: PostgresProcess) -> Iterator[str]:
+    """The URL of an empty database."""
+    name = f"test_{next(_NUMBERS)}"
+    postgres.sql(f"CREATE DATABASE {name} OWNER tenantbase")
+    yield postgres.url(name)
+    postgres.sql(f"DROP DATABASE {name} WITH (FORCE)", database="postgres")
