@@ -20,6 +20,7 @@ class Ring:
     """
 
     available = True
+    away = ()
 
     def __init__(self) -> None:
         self.given: dict[bytes, list[bytes]] = {}

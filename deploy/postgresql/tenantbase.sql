@@ -4,6 +4,9 @@
 
 CREATE ROLE tenantbase LOGIN;
 
+-- It recognises the synchronous standby by the name in the standby's primary_conninfo.
+GRANT pg_read_all_settings TO tenantbase;
+
 -- The clients of a node that died leave soon, with their locks. None of these ends a COMMIT that
 -- waits for the standby.
 ALTER ROLE tenantbase SET lock_timeout = '5s'; -- as --write-timeout

@@ -35,8 +35,9 @@ def settings() -> dict[str, str]:
 
 
 def role_settings() -> str:
-    """SQL that gives the role of tenantbase the settings that it has in production."""
-    return "\n".join(line for line in SQL.read_text().splitlines() if line.startswith("ALTER ROLE"))
+    """SQL that gives the role of tenantbase what it has in production."""
+    lines = SQL.read_text().splitlines()
+    return "\n".join(line for line in lines if line.startswith(("ALTER ROLE", "GRANT")))
 
 
 def plain(base: Path, stack: ExitStack) -> Iterator[Member]:

@@ -13,11 +13,13 @@ class Node(AppServer):
     Args:
         url: of the database.
         options: further options of `tenantbase serve`.
+        port: where it listens; 0: a free one.
     """
 
-    def __init__(self, url: str, *options: str) -> None:
+    def __init__(self, url: str, *options: str, port: int = 0) -> None:
         super().__init__(Path(), *options)
         self._url = url
+        self._free_port = port
 
     @property
     def store(self) -> str:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
@@ -18,9 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from tests.faults import beside, interrupts, tenants
+from tests.faults import beside, interrupts, observing, tenants
 from tests.faults.client import Config, keys_of
 from tests.faults.cluster import CACHE_SECONDS, Cluster
 from tests.faults.excuses import Excuses
@@ -199,7 +195,7 @@ async def _run(
         async with asyncio.TaskGroup() as background:
             sampling = background.create_task(vitals.sample())
             for referee in referees.values():
-                background.create_task(_check(referee, cluster, stop))
+                background.create_task(observing.check_slices(referee, cluster.ports, stop))
             async with asyncio.TaskGroup() as group:
                 command_line = group.create_task(
                     beside.use(scene, random.Random(f"{plan.seed} beside"), 1.0, stop)
@@ -230,13 +226,6 @@ async def _run(
     return Result(judge, vitals, referees, administrator, faults, scene.done, stalls, broken, slow)
 
 
-async def _check(referee: Referee, cluster: Cluster, stop: asyncio.Event) -> None:
-    while not stop.is_set():
-        for number in referee.complete():
-            await referee.check(number, cluster.ports)
-        await asyncio.sleep(0.3)
-
-
 async def _lane(
     plan: Plan,
     scene: Scene,
@@ -264,10 +253,9 @@ async def _lane(
                 vitals.calm()
 
 
-async def _clients(
+def _clients(
     plan: Plan, cluster: Cluster, referee: Referee, name: str, token: str, begin: float
-) -> None:
-    """Run a process of clients, and pass on everything that it reports."""
+) -> Coroutine[None, None, None]:
     config = Config(
         name=name,
         ports=cluster.ports,
@@ -280,25 +268,4 @@ async def _clients(
         pause=plan.pause,
         token=token,
     )
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.faults.client",
-        msgspec.json.encode(config),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    referee.told(process, 0)
-    try:
-        async for line in process.stdout:
-            if line.startswith(b"{"):
-                referee.hear([msgspec.json.decode(line, type=Operation)])
-            else:
-                referee.told(process, int(line))
-        status = await process.wait()
-        assert status == 0, f"clients ended with status {status}"
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    return observing.run_clients(config, referee)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from tests.faults.faults import LANES
@@ -33,17 +33,24 @@ class Event(NamedTuple):
     seed: str
 
 
-def drawn(seed: int, seconds: float, names: Sequence[str], longest: float) -> list[Event]:
+def drawn(
+    seed: int,
+    seconds: float,
+    names: Sequence[str],
+    longest: float,
+    lanes: Mapping[str, Collection[str]] = LANES,
+) -> list[Event]:
     """The faults of a run, by time. There is some rest at its end.
 
     Args:
         names: which faults may occur; a name that ends in ``-`` stands for all faults with this
             prefix.
         longest: the longest duration of a fault, in seconds.
+        lanes: the faults that there are.
     """
     events: list[Event] = []
     end = seconds - min(REST, seconds / 6)
-    for lane, faults in LANES.items():
+    for lane, faults in lanes.items():
         chosen = [fault for fault in faults if any(_stands_for(name, fault) for name in names)]
         sparing = [fault for fault in chosen if fault not in _SPARE_NOBODY]
         chance = random.Random(f"{seed} {lane}")
@@ -57,9 +64,9 @@ def drawn(seed: int, seconds: float, names: Sequence[str], longest: float) -> li
     return sorted(events)
 
 
-def known(name: str) -> bool:
+def known(name: str, lanes: Mapping[str, Collection[str]] = LANES) -> bool:
     """Whether a name stands for any fault."""
-    return any(_stands_for(name, fault) for faults in LANES.values() for fault in faults)
+    return any(_stands_for(name, fault) for faults in lanes.values() for fault in faults)
 
 
 def _stands_for(name: str, fault: str) -> bool:

@@ -1,0 +1,344 @@
+"""The faults of a cluster by name. Each is a context manager, whose block runs while it lasts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Final
+
+from tests.cluster.cluster import Connected
+from tests.cluster.scene import Fault, Scene
+from tests.faults import sealed_items
+from tests.servers import FaultProxy
+
+_SERVED_SECONDS: Final = 30.0
+"""Within this time after a change of the primary or the standby, all nodes must write again."""
+_STEP_SECONDS: Final = 0.05
+_LARGEST_ANSWER_BYTES: Final = 600
+
+
+async def _changed(scene: Scene, name: str, change: Callable[[], None]) -> None:
+    """Let the promoter make a change, and wait until the cluster serves again."""
+    await asyncio.to_thread(change)
+    seconds = await scene.cluster.serves(_SERVED_SECONDS)
+    if seconds is None:
+        scene.broken.append(f"{name}: not all nodes wrote within {_SERVED_SECONDS:g} s")
+    else:
+        scene.gaps.append((name, seconds))
+
+
+# The primary. It is deposed in all of these, and its successor has a standby before the fault ends.
+
+
+@asynccontextmanager
+async def _promoted(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    """The standby is promoted under load. The deposed primary goes on answering."""
+    with scene.excuses.everything():
+        await _changed(scene, "promotion", scene.cluster.promoter.fail_over)
+    yield
+
+
+@asynccontextmanager
+async def _primary_killed(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    promoter = scene.cluster.promoter
+    with scene.excuses.everything():
+        await asyncio.to_thread(promoter.primary.kill)
+        await asyncio.sleep(chance.uniform(0, 1))
+        await _changed(scene, "primary killed", promoter.fail_over)
+    yield
+
+
+@asynccontextmanager
+async def _primary_stopped(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    """The primary is stopped, deposed, and continued: it believes that it still is the primary."""
+    promoter = scene.cluster.promoter
+    stopped = promoter.primary
+    with scene.excuses.everything():
+        await asyncio.to_thread(stopped.pause)
+        await asyncio.sleep(chance.uniform(0, 3))
+        await _changed(scene, "primary stopped", promoter.fail_over)
+    yield
+    await asyncio.to_thread(stopped.resume)
+
+
+@asynccontextmanager
+async def _primary_cut_off(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    """Some nodes lose the primary, others its successor: each believes another one."""
+    promoter, members = scene.cluster.promoter, scene.cluster.members
+    deposed = promoter.servers.index(promoter.primary)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(scene.excuses.everything())
+        for member in members:
+            seen = chance.random() < 0.5
+            for number, proxy in enumerate(member.stores):
+                if (number == deposed) != seen:
+                    await proxy.stall()
+                    stack.push_async_callback(proxy.pass_through)
+        await asyncio.to_thread(promoter.fail_over)
+        yield
+        await stack.aclose()
+    await _changed(scene, "primary cut off", lambda: None)
+
+
+@asynccontextmanager
+async def _primary_restarted(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    """The primary crashes and recovers: commits that waited for the standby become visible."""
+    primary = scene.cluster.promoter.primary
+    with scene.excuses.everything():
+        await _changed(scene, "primary restarted", primary.restart)
+    yield
+
+
+# The standby
+
+
+@asynccontextmanager
+async def _standby_killed(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    promoter = scene.cluster.promoter
+    with scene.excuses.everything():
+        assert promoter.candidate is not None
+        await asyncio.to_thread(promoter.candidate.kill)
+        await asyncio.sleep(chance.uniform(0, 2))
+        await _changed(scene, "standby killed", promoter.replace_standby)
+    yield
+
+
+@asynccontextmanager
+async def _standby_stopped(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    """The standby is stopped for a while, and stays the standby: nothing is acknowledged."""
+    standby = scene.cluster.promoter.candidate
+    assert standby is not None
+    with scene.excuses.everything():
+        await asyncio.to_thread(standby.pause)
+        yield
+        await _changed(scene, "standby stopped", standby.resume)
+
+
+@asynccontextmanager
+async def _standby_stopped_and_replaced(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    promoter = scene.cluster.promoter
+    stopped = promoter.candidate
+    assert stopped is not None
+    with scene.excuses.everything():
+        await asyncio.to_thread(stopped.pause)
+        await _changed(scene, "standby replaced", promoter.replace_standby)
+    yield
+    await asyncio.to_thread(stopped.resume)
+
+
+@asynccontextmanager
+async def _standby_slow(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    """The standby runs for a moment, and stands still for longer, again and again."""
+    standby = scene.cluster.promoter.candidate
+    assert standby is not None
+
+    async def go_on() -> None:
+        while True:
+            await asyncio.to_thread(standby.pause)
+            await asyncio.sleep(chance.uniform(0, 4 * _STEP_SECONDS))
+            await asyncio.to_thread(standby.resume)
+            await asyncio.sleep(_STEP_SECONDS)
+
+    with scene.excuses.everything():
+        async with _repeating(go_on):
+            yield
+        await _changed(scene, "standby slow", standby.resume)
+
+
+@asynccontextmanager
+async def _waits_cancelled(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    """Somebody cancels COMMITs that wait for the standby: they are visible, and may be lost."""
+    promoter = scene.cluster.promoter
+    standby = promoter.candidate
+    assert standby is not None
+    cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    with scene.excuses.everything():
+        await asyncio.to_thread(standby.pause)
+        for _ in range(chance.randrange(1, 6)):
+            await asyncio.sleep(chance.uniform(0, 0.3))
+            await asyncio.to_thread(promoter.primary.sql, cancel)
+        await _changed(scene, "waits cancelled", standby.resume)
+    yield
+
+
+# Between one node and the servers
+
+
+def _between(begin: Callable[[FaultProxy, random.Random], Awaitable[None]]) -> Fault:
+    """A fault of all connections from one node to PostgreSQL."""
+
+    @asynccontextmanager
+    async def fault(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+        member = chance.choice(scene.cluster.members)
+        with scene.away(member):
+            for proxy in member.stores:
+                await begin(proxy, chance)
+            yield
+            await _healed(member)
+
+    return fault
+
+
+async def _healed(member: Connected) -> None:
+    for proxy in member.stores:
+        await proxy.pass_through()
+
+
+@asynccontextmanager
+async def _cut_everywhere(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    """PostgreSQL's answers, also those to COMMIT, are cut after their first byte, their second, ..."""
+    member = chance.choice(scene.cluster.members)
+
+    async def go_on() -> None:
+        while True:
+            for after in range(_LARGEST_ANSWER_BYTES):
+                for proxy in member.stores:
+                    proxy.cut_existing_after(after)
+                await asyncio.sleep(_STEP_SECONDS)
+
+    with scene.away(member):
+        async with _repeating(go_on):
+            yield
+        await _healed(member)
+
+
+# The ring
+
+
+@asynccontextmanager
+async def _cache_killed(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    memcached = chance.choice(scene.cluster.ring)
+    memcached.kill()
+    yield
+    await asyncio.to_thread(memcached.start)
+
+
+@asynccontextmanager
+async def _cache_stopped(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    memcached = chance.choice(scene.cluster.ring)
+    memcached.pause()
+    yield
+    memcached.resume()
+
+
+@asynccontextmanager
+async def _cache_resurrected(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    """Old items, and foreign ones, are put into all memcacheds again and again."""
+    collector = scene.cluster.collector
+    kinds = (collector.old, collector.old, collector.swapped, collector.damaged)
+
+    async def go_on() -> None:
+        while True:
+            items = chance.choice(kinds)(chance)
+            for memcached in scene.cluster.ring:
+                with suppress(OSError):
+                    await asyncio.to_thread(sealed_items.put, memcached.address, items)
+            await asyncio.sleep(_STEP_SECONDS)
+
+    async with _repeating(go_on):
+        yield
+
+
+def _to_ring(begin: Callable[[FaultProxy, random.Random], Awaitable[None]]) -> Fault:
+    """A fault between one node and the ring: the nodes no longer agree about who is there."""
+
+    @asynccontextmanager
+    async def fault(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+        member = chance.choice(scene.cluster.members)
+        chosen = chance.sample(member.ring, chance.randrange(1, len(member.ring) + 1))
+        for proxy in chosen:
+            await begin(proxy, chance)
+        yield
+        for proxy in chosen:
+            await proxy.pass_through()
+
+    return fault
+
+
+# Nodes
+
+
+@asynccontextmanager
+async def _node_killed(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    member = chance.choice(scene.cluster.members)
+    node = member.node
+    with scene.away(member):
+        await asyncio.to_thread(node.kill)
+        yield
+        await asyncio.to_thread(member.start)
+
+
+@asynccontextmanager
+async def _node_stopped(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    member = chance.choice(scene.cluster.members)
+    node = member.node
+    with scene.away(member):
+        # It may hold the lock of all writes, until the database ends its transaction.
+        with scene.excuses.writes():
+            await asyncio.to_thread(node.pause)
+            yield
+            await asyncio.to_thread(node.resume)
+
+
+@asynccontextmanager
+async def _node_drained(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    member = chance.choice(scene.cluster.members)
+    node = member.node
+    with scene.away(member):
+        await asyncio.to_thread(node.stop)
+        yield
+        await asyncio.to_thread(member.start)
+
+
+@asynccontextmanager
+async def _repeating(go_on: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run something in the background that goes on forever."""
+    task = asyncio.ensure_future(go_on())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+LANES: Final[dict[str, dict[str, Fault]]] = {
+    "store": {
+        "store-promote": _promoted,
+        "store-kill-primary": _primary_killed,
+        "store-stop-primary": _primary_stopped,
+        "store-cut-off-primary": _primary_cut_off,
+        "store-restart-primary": _primary_restarted,
+        "store-kill-standby": _standby_killed,
+        "store-stop-standby": _standby_stopped,
+        "store-replace-standby": _standby_stopped_and_replaced,
+        "store-slow-standby": _standby_slow,
+        "store-cancel-waits": _waits_cancelled,
+    },
+    "net": {
+        "net-stall": _between(lambda proxy, chance: proxy.stall()),
+        "net-stall-commands": _between(lambda proxy, chance: proxy.stall(answers=False)),
+        "net-stall-answers": _between(lambda proxy, chance: proxy.stall(commands=False)),
+        "net-delay": _between(lambda proxy, chance: proxy.delay(chance.uniform(0.001, 0.3))),
+        "net-cut": _between(lambda proxy, chance: proxy.cut_after(chance.randrange(2_000))),
+        "net-cut-everywhere": _cut_everywhere,
+        "net-reset": _between(lambda proxy, chance: proxy.reset()),
+        "net-refuse": _between(lambda proxy, chance: proxy.refuse()),
+    },
+    "cache": {
+        "cache-kill": _cache_killed,
+        "cache-stop": _cache_stopped,
+        "cache-resurrect": _cache_resurrected,
+        "cache-hang": _to_ring(lambda proxy, chance: proxy.hang()),
+        "cache-delay": _to_ring(lambda proxy, chance: proxy.delay(chance.uniform(0.001, 0.3))),
+        "cache-cut": _to_ring(lambda proxy, chance: proxy.cut_after(chance.randrange(2_000))),
+        "cache-refuse": _to_ring(lambda proxy, chance: proxy.refuse()),
+    },
+    "node": {
+        "node-kill": _node_killed,
+        "node-stop": _node_stopped,
+        "node-drain": _node_drained,
+    },
+}
+"""The faults, by lane. The faults of one lane take turns; different lanes overlap."""

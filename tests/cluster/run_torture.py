@@ -1,0 +1,146 @@
+"""One run of a cluster's torture test: servers, clients, faults by a plan, and the result."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Final
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.faults import LANES
+from tests.cluster.scene import Scene
+from tests.faults.client import Config
+from tests.faults.excuses import Excuses
+from tests.faults.judge import Judge
+from tests.faults.observing import check_slices, run_clients
+from tests.faults.referee import Referee
+from tests.faults.schedule import Event
+
+_SLOWEST_SECONDS: Final = 5.0  # of a request without an excuse, on an overloaded machine
+_HEAL_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan of a run.
+
+    Attributes:
+        events: the faults, by time.
+        nodes: their number.
+        confirm: how nodes confirm what the primary says; None: as they do by default.
+        processes, clients: the number of client processes, and of clients in each.
+        pause: average seconds between two operations of a client.
+        slice_seconds: after this long clients move on to new keys.
+    """
+
+    seed: int
+    seconds: float
+    events: Sequence[Event] = ()
+    nodes: int = 3
+    confirm: str | None = None
+    processes: int = 2
+    clients: int = 6
+    pause: float = 0.01
+    slice_seconds: float = 5.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of a run.
+
+    Attributes:
+        referee: it has found violations and lost writes.
+        faults: how often each took place.
+        gaps: for each change of the primary or the standby, its name and the seconds until all nodes
+            had written again.
+        broken: other broken promises.
+    """
+
+    judge: Judge
+    referee: Referee
+    faults: Mapping[str, int]
+    gaps: Sequence[tuple[str, float]]
+    broken: Sequence[str]
+
+
+def run(plan: Plan, log: Callable[[str], object] = lambda line: None) -> Result:
+    """Carry out a plan.
+
+    Args:
+        log: called with each line of the run's log.
+    """
+    # Spawned, not forked: a process with threads and an event loop is not copied safely.
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return asyncio.run(_run(plan, pool, log))
+
+
+async def _run(plan: Plan, pool: ProcessPoolExecutor, log: Callable[[str], object]) -> Result:
+    async with AsyncExitStack() as stack:
+        cluster = await stack.enter_async_context(Cluster(plan.nodes, *_options(plan)))
+        excuses = Excuses()
+        judge = Judge(excuses, _SLOWEST_SECONDS)
+        scene = Scene(cluster, excuses)
+        begin = time.monotonic() + 0.5
+        referee = Referee(judge.hear, int(begin * 1e9), plan.slice_seconds, pool)
+        faults: Counter[str] = Counter()
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as background:
+            background.create_task(check_slices(referee, cluster.ports, stop))
+            async with asyncio.TaskGroup() as group:
+                for number in range(plan.processes):
+                    group.create_task(run_clients(_config(plan, cluster, number, begin), referee))
+                for faults_of_lane in LANES.values():
+                    events = [event for event in plan.events if event.fault in faults_of_lane]
+                    group.create_task(_lane(plan, scene, events, begin, faults, log))
+            stop.set()
+        if await cluster.serves(_HEAL_SECONDS) is None:
+            scene.broken.append(f"not all nodes wrote within {_HEAL_SECONDS:g} s at the end")
+        for number in referee.known():
+            await referee.check(number, cluster.ports)
+        await referee.look_back(cluster.ports)
+    return Result(judge, referee, faults, scene.gaps, [*judge.broken, *judge.slow, *scene.broken])
+
+
+def _options(plan: Plan) -> Sequence[str]:
+    return [] if plan.confirm is None else ["--store-confirm", plan.confirm]
+
+
+def _config(plan: Plan, cluster: Cluster, number: int, begin: float) -> Config:
+    return Config(
+        name="abcdefgh"[number],
+        ports=cluster.ports,
+        seed=plan.seed,
+        clients=plan.clients,
+        readers=plan.clients // 6,
+        begin=begin,
+        seconds=plan.seconds,
+        slice_seconds=plan.slice_seconds,
+        pause=plan.pause,
+    )
+
+
+async def _lane(
+    plan: Plan,
+    scene: Scene,
+    events: Sequence[Event],
+    begin: float,
+    faults: Counter[str],
+    log: Callable[[str], object],
+) -> None:
+    """Run the faults of one lane, one after the other."""
+    every = {name: fault for lane in LANES.values() for name, fault in lane.items()}
+    for event in events:
+        await asyncio.sleep(max(0, begin + event.at - time.monotonic()))
+        if time.monotonic() - begin > plan.seconds:
+            return  # earlier faults in the lane took longer than planned
+        faults[event.fault] += 1
+        log(f"{time.monotonic() - begin:8.1f} s  {event.fault} for {event.seconds:.1f} s")
+        async with every[event.fault](scene, random.Random(event.seed)):
+            await asyncio.sleep(event.seconds)
