@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from tenantbase.errors import StoreError, StoreUnavailable
 from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.scope import DEFAULT
+from tests.servers import poll_async
 
 PATIENCE = 20.0
 MORE_THAN_A_QUEUE = 5000
@@ -114,12 +115,6 @@ async def take(watcher: Subscription, count: int) -> list[ChangeEvent]:
 
 def feed_runs() -> bool:
     return any(task.get_name() == "change feed" for task in asyncio.all_tasks())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def stored(version: int, key: str) -> ChangeEvent:
@@ -235,7 +230,7 @@ async def test_lists_are_of_bounded_length(node: Node) -> None:
     async with node.feed.subscribe("", None, never) as watcher:
         await take_ready(node, watcher)
         await node.set(*(f"default/k/{number}" for number in range(3 * BATCH)))
-        await until(lambda: node.feed.position == 3 * BATCH + 1)
+        await poll_async(lambda: node.feed.position == 3 * BATCH + 1, "it has caught up")
         async with asyncio.timeout(PATIENCE):
             assert [len(await anext(watcher)) for _ in range(3)] == [BATCH] * 3
 
@@ -348,7 +343,7 @@ async def test_without_watchers_no_task_runs(node: Node) -> None:
     ):
         assert node.feed.watchers == 2
     assert node.feed.watchers == 0
-    await until(lambda: not feed_runs())
+    await poll_async(lambda: not feed_runs(), "the feed has ended")
     await node.set("default/missed")
     async with node.feed.subscribe("", None, never) as watcher:
         await take_one(node, watcher, "default/k")
@@ -379,7 +374,7 @@ async def test_many_watchers_of_an_event_do_not_send_at_once(node: Node) -> None
             taken.append(turn)
 
     watching = [asyncio.create_task(watch()) for _ in range(200)]
-    await until(lambda: node.feed.watchers == len(watching))
+    await poll_async(lambda: node.feed.watchers == len(watching), "all watch")
     await node.set("default/k")
     async with asyncio.timeout(PATIENCE):
         while len(taken) < len(watching):
@@ -398,7 +393,7 @@ async def test_the_feed_survives_a_failing_database(
         node.failing = True
         version = await node.set("default/missed at first")
         with caplog.at_level(logging.WARNING, "tenantbase.feed"):
-            await until(lambda: "disk" in caplog.text)
+            await poll_async(lambda: "disk" in caplog.text, "it has failed")
         async with node.feed.subscribe("", 0, never) as behind:
             with pytest.raises(StoreError):
                 await anext(behind)
@@ -419,7 +414,7 @@ async def test_closing_ends_watchers_after_queued_events(node: Node) -> None:
     async with node.feed.subscribe("", None, never) as watcher:
         await take_ready(node, watcher)
         await node.set("default/last")
-        await until(lambda: node.feed.position == 2)
+        await poll_async(lambda: node.feed.position == 2, "it has caught up")
         await node.feed.close()
         assert not feed_runs()
         async with asyncio.timeout(PATIENCE):
@@ -427,4 +422,4 @@ async def test_closing_ends_watchers_after_queued_events(node: Node) -> None:
             assert await anext(watcher, None) is None
     async with node.feed.subscribe("", None, never) as late:
         assert await anext(late, None) is None
-    await until(lambda: not feed_runs())
+    await poll_async(lambda: not feed_runs(), "the feed has ended")

@@ -13,6 +13,7 @@ from tenantbase.changes.feed import Feed
 from tenantbase.changes.subscription import BATCH, Subscription
 from tenantbase.errors import StoreUnavailable
 from tenantbase.events import ChangeEvent, EventKind
+from tests.servers import poll_async
 
 PATIENCE = 10.0
 
@@ -80,12 +81,6 @@ async def take(watcher: Subscription, count: int) -> list[str]:
     return keys
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 @pytest.fixture
 def by_count_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The log is read because its counter moved, not because the interval has passed."""
@@ -104,7 +99,7 @@ async def test_a_commit_while_a_subscription_begins_is_seen_at_once() -> None:
 async def test_while_nothing_is_committed_the_log_is_not_read() -> None:
     log = Log()
     async with Feed(log, heartbeat=3600).subscribe("", None, never):
-        await until(lambda: log.looks > 5)
+        await poll_async(lambda: log.looks > 5, "it has looked")
         assert log.reads == 0
 
 
@@ -113,7 +108,7 @@ async def test_one_commit_of_many_events_is_read_to_its_end() -> None:
     log = Log()
     async with Feed(log, heartbeat=3600).subscribe("", None, never) as watcher:
         taking = asyncio.create_task(take(watcher, 3 * BATCH + 1))
-        await until(lambda: log.looks > 2)
+        await poll_async(lambda: log.looks > 2, "it has looked")
         keys = [str(number) for number in range(3 * BATCH + 1)]
         log.commit(*keys)
         assert await taking == keys
@@ -129,11 +124,11 @@ async def test_trouble_with_the_log_is_logged_once_per_occurrence(
             for times in (1, 2):
                 log.failing = True
                 reads = log.reads
-                await until(lambda reads=reads: log.reads > reads + 5)  # type: ignore[misc]
+                await poll_async(lambda reads=reads: log.reads > reads + 5, "it has read")  # type: ignore[misc]
                 assert caplog.text.count("the disk reports an error") == times
                 log.failing = False
                 reads = log.reads
-                await until(lambda reads=reads: log.reads > reads + 2)  # type: ignore[misc]
+                await poll_async(lambda reads=reads: log.reads > reads + 2, "it has read")  # type: ignore[misc]
 
 
 async def test_reading_the_log_skips_unwatched_keys() -> None:
@@ -152,10 +147,13 @@ async def test_an_unwatched_feed_continues_from_the_newest_version() -> None:
     feed = Feed(log, heartbeat=3600)
     async with feed.subscribe("", None, never) as watcher:
         taking = asyncio.create_task(take(watcher, 1))
-        await until(lambda: log.looks > 2)
+        await poll_async(lambda: log.looks > 2, "it has looked")
         log.commit("first")
         assert await taking == ["first"]
-    await until(lambda: not any(task.get_name() == "change feed" for task in asyncio.all_tasks()))
+    await poll_async(
+        lambda: not any(task.get_name() == "change feed" for task in asyncio.all_tasks()),
+        "the feed has ended",
+    )
     log.commit("unseen")
     async with feed.subscribe("", None, never) as watcher:
         assert watcher.position == feed.position == 2
@@ -170,7 +168,7 @@ async def test_a_reset_goes_to_the_watchers_of_its_prefix() -> None:
         feed.subscribe("b/", None, never) as beside,
     ):
         taking = [asyncio.create_task(take(each, 1)) for each in (every, below, beside)]
-        await until(lambda: log.looks > 2)
+        await poll_async(lambda: log.looks > 2, "it has looked")
         log.commit_reset("a/b/")
         assert [await each for each in taking[:2]] == [["a/b/"], ["a/b/"]]
         log.commit("b/1")

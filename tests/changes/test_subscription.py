@@ -61,7 +61,8 @@ async def test_a_full_queue_is_dropped() -> None:
 async def test_closing_wakes_the_waiting_reader() -> None:
     subscription = Subscription(Log(0), lambda: 0, "", 0, never)
     task = asyncio.ensure_future(anext(subscription, None))
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
+    assert not task.done()
     subscription.end()
     async with asyncio.timeout(10):
         assert await task is None

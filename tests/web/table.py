@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.service import Server
-from tests.web.matchers import TEXT
+from tests.web.matchers import ID, TEXT, VERSION
 from tests.wire import Answer, Headers
 
 
@@ -30,6 +30,17 @@ class Ask:
 def put(key: str, value: str = '"old"') -> Ask:
     """Store a JSON value."""
     return Ask("PUT", f"/v1/values/{key}", value, {"Content-Type": "application/json"})
+
+
+def written(key: str, created: bool = True, **more: object) -> dict[str, object]:
+    """What a write answers: an entry without its value, and without expiry unless it is given."""
+    entry = {"key": key, "id": ID, "version": VERSION, "created": created, "expires_at": None}
+    return {**entry, **more}
+
+
+def shown(key: str, value: object = "old", **more: object) -> dict[str, object]:
+    """What a read answers: an entry, without expiry unless it is given."""
+    return {"key": key, "value": value, "id": ID, "version": VERSION, "expires_at": None, **more}
 
 
 @dataclass(frozen=True)

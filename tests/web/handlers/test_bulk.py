@@ -11,23 +11,10 @@ import pytest
 from tenantbase.figures import HITS
 from tests.service import Server, web_settings
 from tests.web.conftest import Start
-from tests.web.matchers import ID, VERSION
-from tests.web.table import Ask, Row, invalid, name_of, problem, put
+from tests.web.matchers import VERSION
+from tests.web.table import Ask, Row, invalid, name_of, problem, put, shown, written
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
-
-STORED = {"id": ID, "version": VERSION, "created": True, "expires_at": None}
-
-
-def shown(key: str, value: object = "old", **more: object) -> dict[str, object]:
-    return {
-        "key": key,
-        "value": value,
-        "id": ID,
-        "version": VERSION,
-        "expires_at": None,
-        **more,
-    }
 
 
 def post(route: str, **document: object) -> Ask:
@@ -86,7 +73,7 @@ SET = [
         "many",
         values({"key": "s1", "value": 1}, {"key": "s2", "value": "/w==", "encoding": "base64"}),
         200,
-        {"values": [{"key": "s1", **STORED}, {"key": "s2", **STORED}]},
+        {"values": [written("s1"), written("s2")]},
         {"content-type": "application/json", "cache-control": "no-cache"},
         then=(Ask("GET", "/v1/values/s2"), 200, b"\xff"),
     ),
@@ -130,7 +117,7 @@ SET = [
         "if_version",
         Ask("POST", "/set-values", '{"values":[{"key":"s10","value":1,"if_version":$V}]}'),
         200,
-        {"values": [{"key": "s10", **STORED, "created": False}]},
+        {"values": [written("s10", created=False)]},
         given=[put("s10")],
     ),
     Row(

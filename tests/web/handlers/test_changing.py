@@ -7,8 +7,8 @@ import json
 import pytest
 
 from tests.service import Server
-from tests.web.matchers import ID, MOMENT, VERSION
-from tests.web.table import Ask, Row, invalid, name_of, problem, put
+from tests.web.matchers import MOMENT, VERSION
+from tests.web.table import Ask, Row, invalid, name_of, problem, put, shown, written
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -32,20 +32,6 @@ def get(key: str) -> Ask:
     return Ask("GET", f"/get-value?key={key}")
 
 
-def written(key: str, created: bool = False, expires_at: object = None) -> dict[str, object]:
-    return {
-        "key": key,
-        "id": ID,
-        "version": VERSION,
-        "created": created,
-        "expires_at": expires_at,
-    }
-
-
-def shown(key: str, value: object, expires_at: object = None) -> dict[str, object]:
-    return {"key": key, "value": value, "id": ID, "version": VERSION, "expires_at": expires_at}
-
-
 def failed(key: str) -> dict[str, object]:
     return {**problem("condition-failed", 412), "key": key, "version": VERSION}
 
@@ -57,23 +43,23 @@ ROWS = [
         "touch with ttl",
         touch("t1", ttl=60.5),
         200,
-        written("t1", expires_at=MOMENT),
+        written("t1", created=False, expires_at=MOMENT),
         {"content-type": "application/json", "cache-control": "no-cache", "x-cache": None},
         [put("t1")],
-        (get("t1"), 200, shown("t1", "old", MOMENT)),
+        (get("t1"), 200, shown("t1", "old", expires_at=MOMENT)),
     ),
     Row(
         "touch with a moment",
         touch("t2", expires_at=FAR),
         200,
-        written("t2", expires_at=FAR),
+        written("t2", created=False, expires_at=FAR),
         given=[put("t2")],
     ),
     Row(
         "touch for ever",
         touch("t3", expires_at=None),
         200,
-        written("t3"),
+        written("t3", created=False),
         given=[store("t3", ttl=60)],
         then=(get("t3"), 200, shown("t3", 1)),
     ),
@@ -109,10 +95,10 @@ ROWS = [
         "rename",
         rename("r1", "r1/new"),
         200,
-        written("r1/new", created=True, expires_at=FAR),
+        written("r1/new", expires_at=FAR),
         {"content-type": "application/json", "cache-control": "no-cache", "x-cache": None},
         [store("r1", {"a": 1.0}, expires_at=FAR)],
-        (get("r1/new"), 200, shown("r1/new", {"a": 1.0}, FAR)),
+        (get("r1/new"), 200, shown("r1/new", {"a": 1.0}, expires_at=FAR)),
     ),
     Row(
         "what was renamed is gone",
@@ -125,7 +111,7 @@ ROWS = [
         "copy",
         rename("r3", "r3/new", copy=True),
         200,
-        written("r3/new", created=True),
+        written("r3/new"),
         given=[put("r3")],
         then=(get("r3"), 200, shown("r3", "old")),
     ),
@@ -148,7 +134,7 @@ ROWS = [
         "rename and replace",
         rename("r6", "r6/new", replace=True),
         200,
-        written("r6/new"),
+        written("r6/new", created=False),
         given=[put("r6"), put("r6/new", '"there"')],
         then=(get("r6/new"), 200, shown("r6/new", "old")),
     ),
@@ -170,17 +156,15 @@ ROWS = [
         "a write that keeps the expiry",
         store("k1", 2, keep_ttl=True),
         200,
-        written("k1", expires_at=FAR),
+        written("k1", created=False, expires_at=FAR),
         given=[store("k1", expires_at=FAR)],
     ),
-    Row(
-        "an absent key has no expiry", store("k2", keep_ttl=True), 200, written("k2", created=True)
-    ),
+    Row("an absent key has no expiry", store("k2", keep_ttl=True), 200, written("k2")),
     Row(
         "a write without it",
         store("k3", 2, keep_ttl=False),
         200,
-        written("k3"),
+        written("k3", created=False),
         given=[store("k3", expires_at=FAR)],
     ),
     Row("keep_ttl and ttl", store("k4", ttl=1, keep_ttl=True), 400, invalid("keep_ttl")),
@@ -188,7 +172,7 @@ ROWS = [
         "bytes that keep the expiry",
         Ask("PUT", "/v1/values/k5?keep_ttl=true", b"2"),
         200,
-        written("k5", expires_at=FAR),
+        written("k5", created=False, expires_at=FAR),
         given=[store("k5", expires_at=FAR)],
     ),
     Row(
@@ -205,7 +189,7 @@ ROWS = [
             '{"values": [{"key": "k6", "value": 2, "keep_ttl": true}, {"key": "k7", "value": 2}]}',
         ),
         200,
-        {"values": [written("k6", expires_at=FAR), written("k7")]},
+        {"values": [written("k6", created=False, expires_at=FAR), written("k7", created=False)]},
         given=[store("k6", expires_at=FAR), store("k7", expires_at=FAR)],
     ),
 ]

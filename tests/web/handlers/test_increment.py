@@ -8,8 +8,8 @@ import json
 import pytest
 
 from tests.service import Server
-from tests.web.matchers import ID, MOMENT, VERSION
-from tests.web.table import Ask, Row, invalid, name_of, problem, put
+from tests.web.matchers import MOMENT, VERSION
+from tests.web.table import Ask, Row, invalid, name_of, problem, put, written
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -21,15 +21,7 @@ def by(key: str, **more: object) -> Ask:
 
 
 def counted(key: str, value: int, created: bool = False, **more: object) -> dict[str, object]:
-    return {
-        "key": key,
-        "value": value,
-        "id": ID,
-        "version": VERSION,
-        "created": created,
-        "expires_at": None,
-        **more,
-    }
+    return written(key, created, value=value, **more)
 
 
 ROWS = [

@@ -21,17 +21,13 @@ from tenantbase.listing import Item, KeyRange
 from tests.service import Server
 from tests.web.conftest import Start
 from tests.web.matchers import ID, VERSION
-from tests.web.table import Ask, Row, invalid, name_of, put
+from tests.web.table import Ask, Row, invalid, name_of, put, shown
 from tests.wire import Answer, request
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 NDJSON = {"Accept": "application/x-ndjson"}
 ROUTES = ["/get-values", "/v1/values"]
-
-
-def shown(key: str, value: object = "old") -> dict[str, object]:
-    return {"key": key, "value": value, "id": ID, "version": VERSION, "expires_at": None}
 
 
 def listed(*keys: str) -> dict[str, object]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.service import Server
-from tests.web.matchers import ID, MOMENT, VERSION
-from tests.web.table import Ask, Row, invalid, name_of, problem, put
+from tests.web.matchers import MOMENT, VERSION
+from tests.web.table import Ask, Row, invalid, name_of, problem, put, written
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -17,22 +17,12 @@ def text(key: str, body: str = "0123456789", **headers: str) -> Ask:
     return Ask("PUT", f"/v1/values/{key}", body, {"Content-Type": "text/plain", **headers})
 
 
-def stored(key: str, created: bool = True, expires_at: object = None) -> dict[str, object]:
-    return {
-        "key": key,
-        "id": ID,
-        "version": VERSION,
-        "created": created,
-        "expires_at": expires_at,
-    }
-
-
 PUT = [
     Row(
         "creates",
         Ask("PUT", "/v1/values/p1", b"\0\xff"),
         201,
-        stored("p1"),
+        written("p1"),
         {
             "content-type": "application/json",
             "cache-control": "no-cache",
@@ -45,16 +35,16 @@ PUT = [
         "replaces",
         text("p2"),
         200,
-        stored("p2", created=False),
+        written("p2", created=False),
         {"location": None},
         given=[put("p2")],
     ),
-    Row("ttl", Ask("PUT", "/v1/values/p3?ttl=0.5", ""), 201, stored("p3", expires_at=MOMENT)),
+    Row("ttl", Ask("PUT", "/v1/values/p3?ttl=0.5", ""), 201, written("p3", expires_at=MOMENT)),
     Row(
         "expires_at",
         Ask("PUT", "/v1/values/p4?expires_at=4000000000", ""),
         201,
-        stored("p4", expires_at=4_000_000_000),
+        written("p4", expires_at=4_000_000_000),
     ),
     Row("both", Ask("PUT", "/v1/values/p?ttl=1&expires_at=4e9", ""), 400, invalid("expires_at")),
     Row("ttl 0", Ask("PUT", "/v1/values/p?ttl=0", ""), 400, invalid("ttl")),

@@ -8,31 +8,14 @@ import json
 import pytest
 
 from tests.service import Server
-from tests.web.matchers import ID, MOMENT, VERSION
-from tests.web.table import Ask, Row, invalid, name_of, problem, put
+from tests.web.matchers import MOMENT, VERSION
+from tests.web.table import Ask, Row, invalid, name_of, problem, put, shown, written
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
-
-STORED = {"id": ID, "version": VERSION, "created": True, "expires_at": None}
 
 
 def set_(key: str, **more: object) -> Ask:
     return Ask("POST", "/set-value", json.dumps({"key": key, "value": 1, **more}))
-
-
-def stored(key: str, **more: object) -> dict[str, object]:
-    return {"key": key, **STORED, **more}
-
-
-def shown(key: str, value: object, **more: object) -> dict[str, object]:
-    return {
-        "key": key,
-        "value": value,
-        "id": ID,
-        "version": VERSION,
-        "expires_at": None,
-        **more,
-    }
 
 
 ONE_ENTRY = {
@@ -46,10 +29,10 @@ SET = [
         "creates",
         Ask("POST", "/set-value", '{"key": "s1", "value": "test"}'),
         200,
-        stored("s1"),
+        written("s1"),
         {**ONE_ENTRY, "x-cache": None, "x-content-type-options": None},
     ),
-    Row("replaces", set_("s2"), 200, stored("s2", created=False), given=[put("s2")]),
+    Row("replaces", set_("s2"), 200, written("s2", created=False), given=[put("s2")]),
     Row(
         "takes a body whatever its type",
         Ask(
@@ -59,23 +42,23 @@ SET = [
             {"Content-Type": "application/x-www-form-urlencoded"},
         ),
         200,
-        stored("s3"),
+        written("s3"),
     ),
-    Row("keeps a ttl", set_("s4", ttl=0.5), 200, stored("s4", expires_at=MOMENT)),
+    Row("keeps a ttl", set_("s4", ttl=0.5), 200, written("s4", expires_at=MOMENT)),
     Row(
         "keeps an expiry",
         set_("s5", expires_at=4_000_000_000),
         200,
-        stored("s5", expires_at=4_000_000_000),
+        written("s5", expires_at=4_000_000_000),
     ),
-    Row("null is no ttl", set_("s6", ttl=None, expires_at=None), 200, stored("s6")),
+    Row("null is no ttl", set_("s6", ttl=None, expires_at=None), 200, written("s6")),
     Row("ttl and expires_at", set_("s", ttl=1, expires_at=4e9), 400, invalid("expires_at")),
     Row("ttl 0", set_("s", ttl=0), 400, invalid("ttl")),
     Row("ttl as text", set_("s", ttl="1"), 400, invalid("ttl")),
     Row("ttl true", set_("s", ttl=True), 400, invalid("ttl")),
     Row("ttl for ever", set_("s", ttl=1e300), 400, invalid("ttl")),
     Row("expiry in the past", set_("s", expires_at=1), 400, invalid("expires_at")),
-    Row("if_absent and absent", set_("s7", if_absent=True), 200, stored("s7")),
+    Row("if_absent and absent", set_("s7", if_absent=True), 200, written("s7")),
     Row(
         "if_absent and there",
         set_("s8", if_absent=True),
@@ -89,7 +72,7 @@ SET = [
         "if_version holds",
         Ask("POST", "/set-value", '{"key": "s10", "value": 1, "if_version": $V}'),
         200,
-        stored("s10", created=False),
+        written("s10", created=False),
         given=[put("s10")],
     ),
     Row("if_version and another", set_("s11", if_version=1), 412, given=[put("s11")]),
@@ -100,7 +83,7 @@ SET = [
         problem("condition-failed", 412, key="s12"),
     ),
     Row("if_version no integer", set_("s", if_version=1.5), 400, invalid("if_version")),
-    Row("base64", set_("s13", value="AP8=", encoding="base64"), 200, stored("s13")),
+    Row("base64", set_("s13", value="AP8=", encoding="base64"), 200, written("s13")),
     Row(
         "base64 with a type",
         set_("s14", value="AP8=", encoding="base64", content_type="image/png"),

@@ -8,7 +8,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from tenantbase.entry import JSON
 from tenantbase.errors import StoreUnavailable
 from tenantbase.scope import DEFAULT
 from tests.app_server import AppServer, clean_environment
+from tests.servers import poll_async
 from tests.service import Server, web_settings
 from tests.web.conftest import Start
 from tests.web.table import Ask, Row, invalid, name_of, problem
@@ -96,12 +97,6 @@ async def set_keys(server: Server, *keys: str) -> None:
 
 def feed_runs() -> bool:
     return any(task.get_name() == "change feed" for task in asyncio.all_tasks())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SECONDS):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 STREAM = {
@@ -302,10 +297,10 @@ async def test_a_reader_that_stalls_is_dropped_and_can_resume(start: Start) -> N
             lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             lazy.connect(("127.0.0.1", server.port))
             lazy.sendall(request("GET", "/v1/watch"))
-            await until(feed_runs)
+            await poll_async(feed_runs, "the feed runs")
             for begin in range(0, len(keys), 500):
                 await set_keys(server, *keys[begin : begin + 500])
-            await until(lambda: not feed_runs())
+            await poll_async(lambda: not feed_runs(), "the feed has ended")
     async with start() as server, watching(server.port, "/v1/watch?last_event_id=0") as resumed:
         assert await resumed.events(len(keys)) == [("set", key) for key in keys]
 
@@ -314,7 +309,7 @@ async def test_a_reader_that_disconnects_is_forgotten(start: Start) -> None:
     async with start(heartbeat=0.1) as server:
         async with watching(server.port):
             assert feed_runs()
-        await until(lambda: not feed_runs())
+        await poll_async(lambda: not feed_runs(), "the feed has ended")
 
 
 async def test_an_unavailable_database_is_reported_before_the_stream(start: Start) -> None:
