@@ -20,6 +20,7 @@ from typing import Any, Final
 from benchmarks import dialect
 from benchmarks.launch import MEMCACHED_MEGABYTES, Setup, start_tenantbase
 from benchmarks.processes import BenchmarkError
+from benchmarks.summary import DISTURBED
 from benchmarks.work import Needs
 
 BEFORE: Final = "before"
@@ -65,8 +66,9 @@ def setup(name: str, tree: Path, options: Sequence[str], needs: Needs) -> Setup:
 def compare(loads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The verdicts, one record for each workload on each data set.
 
-    Returns: ``work``, ``data``, ``rate`` and ``cost`` (median ratio after / before), ``lowest`` and
-        ``highest`` (ratio of rates of any round), ``verdict``.
+    Returns: ``work``, ``data``; ``rate`` and ``cost``, the ratios after / before of each round, in
+        ascending order; ``verdict``; ``others``, the largest share of the server's core that other
+        programs used during a load.
     """
     found: dict[tuple[str, str], dict[int, dict[str, dict[str, Any]]]] = {}
     for load in loads:
@@ -81,11 +83,10 @@ def compare(loads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             {
                 "work": work,
                 "data": data,
-                "rate": median(rates),
-                "lowest": min(rates),
-                "highest": max(rates),
-                "cost": median(costs),
+                "rate": sorted(rates),
+                "cost": sorted(costs),
                 "verdict": verdict(rates),
+                "others": max(each["others"] for pair in pairs for each in pair.values()),
             }
         )
     return records
@@ -104,15 +105,23 @@ def verdict(ratios: Sequence[float]) -> str:
 def table(records: Sequence[dict[str, Any]], before: str) -> str:
     """The comparison as Markdown. ``before``: what it is compared with."""
     lines = [
-        f"| work | data | throughput / {before} | rounds | processor time / {before} | verdict |",
-        "|---|---|---|---|---|---|",
+        f"| work | data | throughput / {before} | rounds | processor time / {before} | rounds |"
+        " verdict |",
+        "|---|---|---|---|---|---|---|",
     ]
     for each in records:
-        lines.append(
-            f"| {each['work']} | {each['data']} | {each['rate']:.3f} |"
-            f" {each['lowest']:.3f} to {each['highest']:.3f} | {each['cost']:.3f} |"
-            f" {each['verdict']} |"
+        ratios = " | ".join(
+            f"{median(ratios):.3f} | {ratios[0]:.3f} to {ratios[-1]:.3f}"
+            for ratios in (each["rate"], each["cost"])
         )
+        lines.append(f"| {each['work']} | {each['data']} | {ratios} | {each['verdict']} |")
+    others = max(each["others"] for each in records)
+    if others > DISTURBED:
+        lines += [
+            "",
+            f"**Something else used up to {others:.0%} of the server's core: go by the processor time,"
+            " or repeat the comparison.**",
+        ]
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -45,8 +46,8 @@ class Dialect(Protocol):
     def get(self, key: str, value: str | None) -> Exchange:
         """Read a key that has this value; None: a key that does not exist."""
 
-    def set(self, key: str, value: str) -> Exchange:
-        """Store a value, durably."""
+    def set(self, key: str, value: str) -> Exchange | None:
+        """Store a value, durably; None if the service cannot."""
 
     def get_many(self, entries: Mapping[str, str]) -> Exchange | None:
         """Read these entries in one request; None if the service cannot."""
@@ -132,6 +133,86 @@ class Webdis:
 
     def list(self, entries: Mapping[str, str]) -> Exchange | None:
         return None
+
+
+class Redis(Routes):
+    """The same requests, and bulk reads; Redis has no order to list keys in."""
+
+    def get_many(self, entries: Mapping[str, str]) -> Exchange:
+        request = _request(self._port, "POST", "/get-values", _json({"keys": list(entries)}))
+        return Exchange(request, 200, lambda answer: _values(answer) == entries)
+
+    def list(self, entries: Mapping[str, str]) -> None:
+        return None
+
+
+class Nginx:
+    """Keys as paths. nginx reads values from memcached, and cannot write them."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def get(self, key: str, value: str | None) -> Exchange:
+        request = _request(self._port, "GET", f"/{key}")
+        if value is None:
+            return Exchange(request, 404, lambda answer: True)
+        return Exchange(request, 200, lambda answer: answer.body == value.encode())
+
+    def set(self, key: str, value: str) -> None:
+        return None
+
+    def get_many(self, entries: Mapping[str, str]) -> None:
+        return None
+
+    def list(self, entries: Mapping[str, str]) -> None:
+        return None
+
+
+class Etcd:
+    """etcd's JSON gateway: keys and values are in base64."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def get(self, key: str, value: str | None) -> Exchange:
+        expected = {} if value is None else {key: value}
+        request = self._ask("range", {"key": _base64(key)})
+        return Exchange(request, 200, lambda answer: _pairs(answer.json) == expected)
+
+    def set(self, key: str, value: str) -> Exchange:
+        request = self._ask("put", {"key": _base64(key), "value": _base64(value)})
+        return Exchange(request, 200, lambda answer: "header" in answer.json)
+
+    def get_many(self, entries: Mapping[str, str]) -> Exchange:
+        wanted = [{"requestRange": {"key": _base64(key)}} for key in entries]
+        request = self._ask("txn", {"success": wanted})
+
+        def right(answer: Answer) -> bool:
+            found: dict[str, str] = {}
+            for each in answer.json["responses"]:
+                found |= _pairs(each["response_range"])
+            return found == entries
+
+        return Exchange(request, 200, right)
+
+    def list(self, entries: Mapping[str, str]) -> Exchange:
+        first = {"key": _base64(min(entries)), "range_end": _base64("\0"), "limit": len(entries)}
+        return Exchange(self._ask("range", first), 200, lambda got: _pairs(got.json) == entries)
+
+    def _ask(self, operation: str, body: object) -> bytes:
+        return _request(self._port, "POST", f"/v3/kv/{operation}", _json(body))
+
+
+def _base64(text: str) -> str:
+    return b64encode(text.encode()).decode()
+
+
+def _pairs(found: Mapping[str, Any]) -> dict[str, str]:
+    """The keys and values of an answer of etcd."""
+    return {
+        b64decode(each["key"]).decode(): b64decode(each["value"]).decode()
+        for each in found.get("kvs", ())
+    }
 
 
 def _values(answer: Answer) -> dict[str, str]:

@@ -7,11 +7,14 @@ because the comparison is of throughput per core.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
+from socket import create_connection
 from subprocess import Popen
 from typing import Final
 
@@ -135,11 +138,38 @@ def webdis(needs: Needs) -> Setup | None:
     if needs is Needs.NO_CACHE:
         return None
     durable = needs is Needs.DURABLE
-    persistence = "appendonly yes\nappendfsync always\n" if durable else ""
     return Setup(
         "webdis with fsync" if durable else "webdis",
         dialect.Webdis,
-        lambda site: _webdis(site, f'save ""\n{persistence}'),
+        lambda site: _webdis(site, durable),
+        load=True,
+        warm=False,
+    )
+
+
+def nginx(needs: Needs) -> Setup | None:
+    """nginx with its memcached module, which only reads."""
+    if needs is not Needs.CACHE:
+        return None
+    return Setup("nginx", dialect.Nginx, _nginx, load=False, warm=False)
+
+
+def etcd(needs: Needs) -> Setup | None:
+    """etcd, a single member, through its JSON gateway. Every write is durable."""
+    if needs is Needs.NO_CACHE:
+        return None
+    return Setup("etcd", dialect.Etcd, _etcd, load=True, warm=False)
+
+
+def redis_fastapi(needs: Needs) -> Setup | None:
+    """Redis behind FastAPI."""
+    if needs is Needs.NO_CACHE:
+        return None
+    durable = needs is Needs.DURABLE
+    return Setup(
+        "redis-fastapi with fsync" if durable else "redis-fastapi",
+        dialect.Redis,
+        lambda site: _redis_fastapi(site, durable),
         load=True,
         warm=False,
     )
@@ -151,6 +181,9 @@ PEERS: Final[dict[str, Callable[[Needs], Setup | None]]] = {
     "naive": naive,
     "fastapi": fastapi,
     "webdis": webdis,
+    "nginx": nginx,
+    "etcd": etcd,
+    "redis-fastapi": redis_fastapi,
 }
 
 
@@ -161,7 +194,8 @@ def serving(setup: Setup, site: Site) -> Iterator[Server]:
         server = Server(started, site.port, setup.dialect(site.port))
         entries = site.data.entries()
         if setup.load:
-            drive(site.port, [server.dialect.set(*entry).request for entry in entries.items()])
+            stored = [server.dialect.set(*entry) for entry in entries.items()]
+            drive(site.port, [each.request for each in stored if each is not None])
         if setup.warm:
             found = [server.dialect.get(*entry).request for entry in entries.items()]
             drive(site.port, found)
@@ -246,23 +280,30 @@ def _memcached(site: Site) -> Iterator[str]:
 
 
 @contextmanager
-def _webdis(site: Site, persistence: str) -> Iterator[Started]:
+def _redis(site: Site, durable: bool) -> Iterator[Path]:
     socket = site.directory / "redis.sock"
-    redis = site.directory / "redis.conf"
-    redis.write_text(f"port 0\nunixsocket {socket}\ndir {site.directory}\n{persistence}")
-    settings = {
-        "redis_host": str(socket),
-        "http_host": "127.0.0.1",
-        "http_port": site.port,
-        "threads": 1,
-        "daemonize": False,
-        "verbosity": 0,
-        "logfile": str(site.log("webdis-own")),
-    }
-    config = site.directory / "webdis.json"
-    config.write_text(json.dumps(settings))
-    with site.run("redis", ["redis-server", redis]) as process, ExitStack() as front:
+    config = site.directory / "redis.conf"
+    persistence = "appendonly yes\nappendfsync always\n" if durable else ""
+    config.write_text(f'port 0\nunixsocket {socket}\ndir {site.directory}\nsave ""\n{persistence}')
+    with site.run("redis", ["redis-server", config]) as process:
         wait_for(process, site.log("redis"), path=socket)
+        yield socket
+
+
+@contextmanager
+def _webdis(site: Site, durable: bool) -> Iterator[Started]:
+    config = site.directory / "webdis.json"
+    with _redis(site, durable) as socket, ExitStack() as front:
+        settings = {
+            "redis_host": str(socket),
+            "http_host": "127.0.0.1",
+            "http_port": site.port,
+            "threads": 1,
+            "daemonize": False,
+            "verbosity": 0,
+            "logfile": str(site.log("webdis-own")),
+        }
+        config.write_text(json.dumps(settings))
 
         def start() -> Process:
             process = front.enter_context(site.run("webdis", ["webdis", config]))
@@ -276,3 +317,80 @@ def _webdis(site: Site, persistence: str) -> Iterator[Started]:
             start()
 
         yield Started(start(), renew)
+
+
+@contextmanager
+def _redis_fastapi(site: Site, durable: bool) -> Iterator[Started]:
+    with _redis(site, durable) as socket:
+        command = [sys.executable, "-m", "benchmarks.peers.redis_service"]
+        command += ["--port", str(site.port), "--redis", str(socket)]
+        with site.run("redis-fastapi", command) as process:
+            wait_for(process, site.log("redis-fastapi"), port=site.port)
+            yield Started(process)
+
+
+# One worker process, without a limit of requests on a connection, as for the other services.
+_NGINX: Final = """
+daemon off;
+master_process off;
+pid {directory}/nginx.pid;
+error_log stderr;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    default_type application/json;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    upstream memcached {{
+        server 127.0.0.1:{memcached};
+        keepalive 64;
+        keepalive_requests 1000000000;
+    }}
+    server {{
+        listen 127.0.0.1:{port};
+        keepalive_requests 1000000000;
+        location / {{
+            set $memcached_key $uri;
+            memcached_pass memcached;
+        }}
+    }}
+}}
+"""
+
+
+@contextmanager
+def _nginx(site: Site) -> Iterator[Started]:
+    config = site.directory / "nginx.conf"
+    with _memcached(site) as memcached:
+        _fill(int(memcached), site.data)
+        config.write_text(
+            _NGINX.format(directory=site.directory, memcached=memcached, port=site.port)
+        )
+        program = which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
+        with site.run("nginx", [program, "-c", config, "-p", site.directory]) as process:
+            wait_for(process, site.log("nginx"), port=site.port)
+            yield Started(process)
+
+
+def _fill(memcached: int, data: Data) -> None:
+    """Store the entries in memcached, under the keys that nginx makes from paths."""
+    with create_connection(("127.0.0.1", memcached)) as connection:
+        for key, value in data.entries().items():
+            connection.sendall(f"set /{key} 0 0 {len(value)} noreply\r\n{value}\r\n".encode())
+        connection.sendall(b"version\r\n")
+        connection.recv(256)  # answered once everything before it is stored
+
+
+@contextmanager
+def _etcd(site: Site) -> Iterator[Started]:
+    clients, peers = f"http://127.0.0.1:{site.port}", f"http://127.0.0.1:{free_port()}"
+    command: list[str | Path] = ["etcd", "--data-dir", site.directory / "etcd", "--logger", "zap"]
+    command += ["--listen-client-urls", clients, "--advertise-client-urls", clients]
+    command += ["--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers]
+    command += ["--initial-cluster", f"default={peers}", "--log-level", "error"]
+    with site.run("etcd", command) as process:
+        wait_for(process, site.log("etcd"), port=site.port)
+        yield Started(process)

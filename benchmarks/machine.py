@@ -22,12 +22,16 @@ _PACKAGES: Final = (
     "uvicorn",
     "httptools",
     "aiocache",
+    "redis",
 )
+_CALLED: Final = {"redis": "redis-py"}  # its client, not the server
 _PROGRAMS: Final = {
     "memcached": ["memcached", "-V"],
     "redis": ["redis-server", "--version"],
     "wrk": ["wrk", "--version"],
-    # A program that cannot print its version.
+    "etcd": ["etcd", "--version"],
+    # nginx prints its version to stderr; Webdis cannot print it.
+    "nginx": ["dpkg-query", "--show", "--showformat", "${Version}", "nginx"],
     "webdis": ["dpkg-query", "--show", "--showformat", "${Version}", "webdis"],
 }
 
@@ -48,7 +52,7 @@ def versions() -> dict[str, str]:
     """The versions of Python, SQLite, and every package and program that took part."""
     found = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
     for package in _PACKAGES:
-        found[package] = metadata.version(package)
+        found[_CALLED.get(package, package)] = metadata.version(package)
     for program, command in _PROGRAMS.items():
         # wrk exits with 1 after printing its version.
         said = subprocess.run(command, capture_output=True, text=True).stdout

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.plot import plot
-from benchmarks.summary import BUSY, DISTURBED, GOAL_P99_SECONDS, GOALS, OURS, Loads
+from benchmarks.summary import BUSY, GOAL_P99_SECONDS, GOALS, OURS, Loads
 from benchmarks.waits import LONG_SECONDS, SLOWEST
 from benchmarks.work import DATA
 
@@ -109,10 +109,12 @@ def _notes(loads: Loads) -> list[str]:
         notes.append(
             "\\* The core of the load generator was full: the service may be able to do more."
         )
-    if loads.disturbance() > DISTURBED:
+    if disturbed := loads.disturbed():
+        shares = ", ".join(f"{share:.0%} ({_title(work)})" for work, share in disturbed.items())
+        again = " ".join(f'--only "{_title(work)}"' for work in disturbed)
         notes.append(
-            f"**Something else used {loads.disturbance():.0%} of the server's core during this"
-            " run: these figures are noise.**"
+            f"**Something else used the server's core: {shares}. These figures are noise; measure them"
+            f" again with `scripts/bench {again}`.**"
         )
     return notes
 

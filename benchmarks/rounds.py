@@ -141,8 +141,10 @@ class _Bench:
         """Check that a service does what will be measured, writing and reading included."""
         size = check(server.port, exchanges[:_CHECKED])
         key, value = "probe", f"{size}"
-        check(server.port, [server.dialect.set(key, value)])
-        check(server.port, [replace(server.dialect.get(key, value), source=None)])
+        written = server.dialect.set(key, value)
+        if written is not None:
+            check(server.port, [written])
+            check(server.port, [replace(server.dialect.get(key, value), source=None)])
         return size
 
     def _server(self, setup: Setup) -> Server:

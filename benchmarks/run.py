@@ -57,7 +57,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=int, default=3, metavar="N", help="duration of a load; default: 3"
     )
-    parser.add_argument("--only", action="append", choices=parts, help="only this one; repeatable")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=parts,
+        type=lambda name: name.replace(" ", "-"),
+        help="only this line of the tables, such as 'durable set'; repeatable",
+    )
     parser.add_argument(
         "--data", action="append", choices=[data.name for data in DATA], help="likewise"
     )

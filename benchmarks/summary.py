@@ -69,9 +69,16 @@ class Loads:
         """The median share of time that the load generator's core was busy."""
         return self.median(data, work, peer, "load_busy") or 0.0
 
-    def disturbance(self) -> float:
-        """The median share of the server's core that other programs used."""
-        return float(statistics.median(each["others"] for each in self._records))
+    def disturbed(self) -> dict[str, float]:
+        """The workloads during which other programs used much of the server's core, and how much:
+        the largest median share on any data, for any service."""
+        shares: dict[str, float] = {}
+        for data, work in self.lines():
+            for peer in self.peers():
+                share = self.median(data, work, peer, "others") or 0.0
+                if share > DISTURBED:
+                    shares[work] = max(share, shares.get(work, 0.0))
+        return shares
 
     def _of(self, data: str, work: str, peer: str) -> Iterator[Record]:
         for each in self._records:

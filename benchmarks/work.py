@@ -106,13 +106,13 @@ def _absent(dialect: Dialect, entries: Entries, chance: random.Random) -> Exchan
     return dialect.get(absent_name(chance.randrange(len(entries))), None)
 
 
-def _set(dialect: Dialect, entries: Entries, chance: random.Random) -> Exchange:
+def _set(dialect: Dialect, entries: Entries, chance: random.Random) -> Exchange | None:
     # The value that the key already has, so that later reads find the expected one.
     key = name(chance.randrange(len(entries)))
     return dialect.set(key, entries[key])
 
 
-def _mixed(dialect: Dialect, entries: Entries, chance: random.Random) -> Exchange:
+def _mixed(dialect: Dialect, entries: Entries, chance: random.Random) -> Exchange | None:
     return (_set if chance.random() < 0.1 else _get)(dialect, entries, chance)
 
 
