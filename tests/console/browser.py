@@ -11,6 +11,7 @@ from typing import Any, Final
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 UI: Final = Path(__file__).parents[2] / "tenantbase" / "console" / "ui"
+AXE: Final = UI / "node_modules" / "axe-core" / "axe.min.js"
 PHONE: Final = {"width": 390, "height": 844}
 WIDE: Final = {"width": 1280, "height": 800}
 
@@ -69,3 +70,12 @@ class Console:
         assert self.errors == []
         own = {self.base_url.removeprefix("http://")}
         assert {host for host in self.hosts if host} <= own, "another host was contacted"
+
+
+def check(page: Page) -> None:
+    """axe finds nothing."""
+    # The page's own policy forbids scripts of others, so axe is evaluated by the debugger.
+    page.evaluate(AXE.read_text() + "; undefined")
+    found = page.evaluate("axe.run({resultTypes: ['violations']})")
+    shown = [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]]
+    assert shown == []

@@ -12,12 +12,12 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.app_server import AppServer
-from tests.console.browser import PHONE, UI, Console
+from tests.console.browser import PHONE, Console, check
+from tests.console.entries import put
 
 pytestmark = pytest.mark.integration
 
 Open = Callable[..., Console]
-AXE = UI / "node_modules" / "axe-core" / "axe.min.js"
 SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 
 
@@ -74,22 +74,6 @@ def enter(page: Page, token: str) -> None:
     page.get_by_role("textbox", name="Token").fill(token)
     page.get_by_role("button", name="Open the console").click()
     page.get_by_role("navigation", name="Sections").first.wait_for()
-
-
-def put(service: AppServer, key: str, value: bytes, content_type: str) -> None:
-    """Store a value under any key: the path has each byte of it encoded."""
-    path = "".join(f"%{byte:02X}" for byte in key.encode())
-    answer = service.ask("PUT", f"/v1/values/{path}", value, {"Content-Type": content_type})
-    assert answer.status in (200, 201)
-
-
-def check(page: Page) -> None:
-    """axe finds nothing."""
-    # The page's own policy forbids scripts of others, so axe is evaluated by the debugger.
-    page.evaluate(AXE.read_text() + "; undefined")
-    found = page.evaluate("axe.run({resultTypes: ['violations']})")
-    shown = [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]]
-    assert shown == []
 
 
 def test_a_token_is_asked_for_and_kept_in_memory_only(closed: Closed, gate: Open) -> None:

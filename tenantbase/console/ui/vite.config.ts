@@ -37,6 +37,8 @@ export default defineConfig({
     assetsInlineLimit: 0,
     reportCompressedSize: false,
   },
+  // Tests mount components, which Svelte's code for servers cannot do.
+  ...(process.env.VITEST ? { resolve: { conditions: ["browser"] } } : {}),
   test: {
     include: ["tests/**/*.test.ts"],
     environment: "node",

@@ -66,6 +66,7 @@ export class Stopped extends Error {}
 
 /** A read is given up when nothing comes for so long. One that goes on coming may take its time. */
 const SILENCE_MILLISECONDS = 15_000;
+const NO_CONTENT = 204;
 const MAX_WAIT_SECONDS = 10;
 const PROBLEM_PREFIX = "urn:tenantbase:problem:";
 
@@ -121,7 +122,7 @@ class Silence {
 
   /** The same answer, whose body is given up when it goes silent. */
   watch(response: Response): Response {
-    if (!response.body) {
+    if (!response.body || response.status === NO_CONTENT) {
       clearTimeout(this.#timer);
       return response;
     }

@@ -124,6 +124,10 @@ export class KeyList {
   /** Give up what is being read, until someone asks for it again. */
   stop(): void {
     this.#reading.abort(new Stopped());
+    if (this.#busy) return;
+    // It was not even begun: the stream of changes is opened first.
+    this.problem = new Stopped();
+    this.loading = false;
   }
 
   get counted(): Counted | null {

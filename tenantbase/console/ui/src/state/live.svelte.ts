@@ -106,6 +106,13 @@ class Live {
           this.status = "off";
           return;
         }
+        if (error instanceof Problem && error.retryAfter !== null) {
+          // Not lost: the service is there, and asks to wait.
+          if (this.status !== "lost") this.status = "connecting";
+          api.onBusy(Date.now() / 1000 + error.retryAfter);
+          await this.#sleep(error.retryAfter * 1000, abort.signal);
+          continue;
+        }
       }
       if (abort.signal.aborted) return;
       this.#lost();
@@ -153,7 +160,8 @@ class Live {
       });
       if (!response.ok || !response.body) {
         if (response.status === 401) api.onUnauthenticated();
-        throw new Problem(response.status, "", "", null, null);
+        const retry = Number(response.headers.get("Retry-After") ?? "");
+        throw new Problem(response.status, "", "", retry > 0 ? retry : null, null);
       }
       const wasLost = this.status === "lost";
       this.status = "live";

@@ -8,6 +8,7 @@ import { api, Problem, Stopped, type Meta, type RawValue } from "./api";
 import type { Change } from "./live.svelte";
 import { session } from "./session.svelte";
 import { ui } from "./ui.svelte";
+import { reasonOf } from "./writing";
 
 /** Larger values are shown only when asked for again, and then only their beginning. */
 export const LARGE_BYTES = 1 << 20;
@@ -128,7 +129,7 @@ export class OpenValue {
       else this.look = "absent";
       return;
     }
-    this.problem = error instanceof Problem ? error.detail : error.message;
+    this.problem = error instanceof Stopped ? error.message : reasonOf(error);
     if (!this.shown)
       this.look = error instanceof Problem && error.status === 403 ? "forbidden" : "failed";
     else ui.fail(`Not read: ${this.problem}`);

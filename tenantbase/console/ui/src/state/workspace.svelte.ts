@@ -46,6 +46,8 @@ class Workspace {
   /** The row that the keyboard is on. */
   focus = $state<string | null>(null);
   dialog = $state.raw<Dialog | null>(null);
+  /** A row was opened: where the value hides the list, focus goes with it. */
+  entering = false;
   /** Nothing at all is stored below what this caller may see. */
   view = 0;
   /** Set by the list: keeps the view where it is when rows come or go above it. */
@@ -161,7 +163,10 @@ class Workspace {
   /** Open a row: a folder becomes the list, a key the value. */
   openRow(key: string, folder: boolean): void {
     if (folder) router.change({ prefix: key, filter: "", key: null, mode: "view" });
-    else router.change({ key, mode: "view" });
+    else {
+      this.entering = true;
+      router.change({ key, mode: "view" });
+    }
   }
 
   openFolder(prefix: string): void {
@@ -187,6 +192,7 @@ class Workspace {
     if (!route) return;
     const prefix = key.startsWith(route.prefix) ? route.prefix : folderOf(key);
     const filter = key.startsWith(prefix + route.filter) ? route.filter : "";
+    this.focus = key;
     router.change({ key, mode: "view", prefix, filter });
   }
 
