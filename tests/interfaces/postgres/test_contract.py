@@ -31,7 +31,7 @@ async def reopen(used_database: str) -> AsyncIterator[contract.Opener]:
     opened: list[OneMachine] = []
     await OneMachine.empty(used_database)
 
-    async def open_store(*, change_log_size: int = 65_536) -> Store:
+    async def open_store(*, change_log_size: int = 65_536) -> OneMachine:
         if opened:
             await opened[-1].close()
         opened.append(await OneMachine.open(used_database, change_log_size=change_log_size))
