@@ -158,25 +158,20 @@ class PostgresProcess:
         for pid in reversed(self._processes()):
             _signal(pid, signal.SIGCONT)
 
+    def psql(self, database: str = "tenantbase", user: str = SUPERUSER) -> list[str | Path]:
+        """The command that runs statements from its standard input."""
+        where: list[str | Path] = ["-h", self.directory, "-p", str(self.port), "-U", user]
+        options = ["-d", database, "-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1"]
+        return [programs() / "psql", *where, *options]
+
     def sql(self, statement: str, database: str = "tenantbase", user: str = SUPERUSER) -> str:
         """Run statements, each on its own. Returns: the rows, with "|" between their columns.
 
         Raises:
             subprocess.CalledProcessError: ``stderr`` says why.
         """
-        where: list[str | Path] = [
-            "-h",
-            self.directory,
-            "-p",
-            str(self.port),
-            "-U",
-            user,
-            "-d",
-            database,
-        ]
-        options = ["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1"]
         run = subprocess.run(
-            [programs() / "psql", *where, *options],
+            self.psql(database, user),
             input=statement,
             capture_output=True,
             check=True,

@@ -50,13 +50,14 @@ class DatabaseAddress(NamedTuple):
             raise ValueError("expected postgresql://USER@HOST/DATABASE") from None
         if parts.scheme not in SCHEMES:
             raise ValueError("expected postgresql://USER@HOST/DATABASE")
+        if parts.fragment or ("@" in text and "@" not in parts.netloc):
+            # What follows would be taken for a host, and be shown.
+            raise ValueError("in a password, the characters / ? # and @ must be percent-encoded")
         places = parts.netloc.rpartition("@")[2]
         hosts = tuple(_host(place) for place in places.split(","))
         database = parts.path.removeprefix("/")
         if not database or "/" in database:
             raise ValueError("the URL must name the database: postgresql://USER@HOST/DATABASE")
-        if parts.fragment:
-            raise ValueError("a URL of a database has no fragment; write %23 for # in a password")
         return cls(Secret(text), hosts, database)
 
     def __str__(self) -> str:

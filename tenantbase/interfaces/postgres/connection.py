@@ -14,7 +14,12 @@ from typing import Any, Final, Self
 import asyncpg
 
 from tenantbase.interfaces.postgres.address import DatabaseAddress, Host
-from tenantbase.interfaces.postgres.driver_errors import SessionLost, reason, unavailable
+from tenantbase.interfaces.postgres.driver_errors import (
+    DRIVER_ERRORS,
+    SessionLost,
+    reason,
+    unavailable,
+)
 
 SCHEMA: Final = "tenantbase"
 Rows = Sequence[Any]
@@ -88,7 +93,7 @@ class Connection:
         self._check()
         try:
             result = await call(*args)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except DRIVER_ERRORS as error:
             met = unavailable(error)
             if isinstance(met, SessionLost):
                 self.terminate(reason(error))

@@ -8,6 +8,14 @@ import asyncpg
 
 from tenantbase.errors import Damaged, DiskFailed, StoreFull, StoreUnavailable
 
+# The driver raises the third if it is used just when the server has gone away.
+DRIVER_ERRORS: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
+
 
 class SessionLost(StoreUnavailable):
     """The connection broke or is no longer used. What it was doing may or may not have been done."""
@@ -48,14 +56,9 @@ _DAMAGED_CLASS: Final = "XX"
 _IO_ERROR: Final = {"58030", "58P01"}
 
 
-def sqlstate_of(error: BaseException) -> str:
+def sqlstate_of(error: BaseException | None) -> str:
     """The SQLSTATE of a server's error; empty if it did not come from the server."""
-    return (getattr(error, "sqlstate", None) or "") if is_answer(error) else ""
-
-
-def is_answer(error: BaseException) -> bool:
-    """Whether the server itself has reported it."""
-    return isinstance(error, asyncpg.PostgresError)
+    return (error.sqlstate or "") if isinstance(error, asyncpg.PostgresError) else ""
 
 
 def unavailable(error: BaseException) -> StoreUnavailable:

@@ -52,14 +52,14 @@ FUNCTIONS: Final = f"""
         'SELECT extract(epoch FROM clock_timestamp())::double precision';
 
     CREATE FUNCTION lock_clock(
-        my_epoch bytea, my_timeline bigint, replicated boolean, planned_at double precision,
+        my_epoch bytea, my_timeline bigint, replicated boolean, latest double precision,
         OUT base bigint, OUT now double precision, OUT last_prefix bigint, OUT access_version bigint
     ) LANGUAGE plpgsql AS $$
     DECLARE
         newest bytea;
         wal text;
     BEGIN
-        SELECT position, greatest(at, present(), planned_at), prefixes, access, epoch
+        SELECT position, greatest(at, present(), latest), prefixes, access, epoch
             INTO base, now, last_prefix, access_version, newest FROM clock FOR UPDATE;
         wal := pg_walfile_name(pg_current_wal_insert_lsn());
         IF newest <> my_epoch OR left(wal, 8) <> lpad(upper(to_hex(my_timeline)), 8, '0') THEN
@@ -67,9 +67,6 @@ FUNCTIONS: Final = f"""
         END IF;
         IF replicated AND current_setting('synchronous_standby_names') IN ('', '*') THEN
             RAISE EXCEPTION 'no synchronous standby' USING ERRCODE = '{NO_STANDBY}';
-        END IF;
-        IF present() - planned_at > {LATE_SECONDS} THEN
-            RAISE EXCEPTION 'too late' USING ERRCODE = '{LATE}';
         END IF;
     END $$;
 
@@ -137,6 +134,9 @@ FUNCTIONS: Final = f"""
     BEGIN
         SELECT * INTO base, now, last_prefix, access_version
             FROM lock_clock(my_epoch, my_timeline, replicated, planned_at);
+        IF present() - planned_at > {LATE_SECONDS} THEN
+            RAISE EXCEPTION 'too late' USING ERRCODE = '{LATE}';
+        END IF;
         IF last_prefix <> planned_prefix OR access_version <> planned_access
             OR base <> coalesce(planned_base, base) OR now >= alive_until
             OR EXISTS (

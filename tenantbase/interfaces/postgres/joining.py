@@ -14,13 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-import asyncpg
-
 from tenantbase.errors import CannotOpen, StoreError
 from tenantbase.interfaces.postgres.address import DatabaseAddress, Host
 from tenantbase.interfaces.postgres.confirmation import Confirm, candidate
 from tenantbase.interfaces.postgres.connection import Connection
-from tenantbase.interfaces.postgres.driver_errors import WrongTerm, reason
+from tenantbase.interfaces.postgres.driver_errors import DRIVER_ERRORS, WrongTerm, reason
 from tenantbase.interfaces.postgres.schema import migrate
 from tenantbase.interfaces.postgres.session import Session
 from tenantbase.interfaces.shared_store import Term
@@ -30,7 +28,7 @@ TERM_POSITIONS: Final = 1 << 20
 some that nobody has seen."""
 
 EPOCH_BYTES: Final = 16
-_DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError)
+_ERRORS: Final = (StoreError, *DRIVER_ERRORS, ValueError)  # the last one: options of the URL
 
 # The first releases whose backends wait for the standby from the moment the server starts; before, not
 # until the checkpointer had read the setting.
@@ -156,7 +154,7 @@ class Joiner:
         for server in sorted(primaries, key=lambda each: each.timeline, reverse=True):
             try:
                 return await self._open(server, found, opened)
-            except (StoreError, *_DRIVER_ERRORS) as error:
+            except _ERRORS as error:
                 problems.append(f"{server.connection.host}: {_why(error)}")
         raise CannotOpen(f"cannot open {self._address}: {'; '.join(problems)}")
 
@@ -166,7 +164,7 @@ class Joiner:
             connection = await self._connect(host, opened, self._writing)
             with _deadline(connection, self._timeout):
                 ((*facts, timeline),) = await connection.fetch(_FACTS)
-        except (StoreError, *_DRIVER_ERRORS) as error:
+        except _ERRORS as error:
             return f"{host}: {_why(error)}"
         return Found._make([connection, *facts, int(timeline or "0", 16)])
 
@@ -252,7 +250,7 @@ class Joiner:
                                 for _ in range(more)
                             ],
                         ]
-                except (StoreError, *_DRIVER_ERRORS):
+                except _ERRORS:
                     continue  # it is asked by COMMIT
         return []
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import secrets
 from typing import Final
 
-from tenantbase.errors import CannotOpen
+from tenantbase.errors import CannotOpen, StoreUnavailable
 from tenantbase.interfaces.postgres.connection import SCHEMA, Connection
+from tenantbase.interfaces.postgres.driver_errors import sqlstate_of
 from tenantbase.interfaces.postgres.functions import FUNCTIONS
 
 SECRET_BYTES: Final = 32
@@ -119,7 +120,9 @@ MIGRATIONS: Final[tuple[str, ...]] = (
 
 _EXISTS: Final = "SELECT to_regnamespace($1) IS NOT NULL AS schema, to_regclass($2) AS ours"
 _STATE: Final = "SELECT secret, schema FROM state FOR UPDATE"
-_BEGIN: Final = "BEGIN"
+_TRIES: Final = 3
+# Another node makes the same tables: a unique violation, or an object that has just been made.
+_MADE_BY_ANOTHER: Final = {"23505", "42P06", "42P07"}
 _MAKE: Final = f"""
     CREATE SCHEMA {SCHEMA};
     CREATE TABLE state (secret bytea NOT NULL, schema integer NOT NULL);
@@ -133,10 +136,19 @@ async def migrate(connection: Connection) -> None:
         CannotOpen: they are of a newer version, or not ours.
         StoreError: the server refuses.
     """
-    version = await schema_version(connection)
-    if version == len(MIGRATIONS):
-        return
-    await connection.execute(_BEGIN)
+    for left in reversed(range(_TRIES)):
+        version = await schema_version(connection)
+        if version == len(MIGRATIONS):
+            return
+        try:
+            return await _migrate(connection, version)
+        except StoreUnavailable as error:
+            if not left or sqlstate_of(error.__cause__) not in _MADE_BY_ANOTHER:
+                raise
+
+
+async def _migrate(connection: Connection, version: int | None) -> None:
+    await connection.execute("BEGIN")
     try:
         if version is None:
             await connection.execute(_MAKE)

@@ -29,7 +29,7 @@ class Sessions:
         first: the first one.
 
     Attributes:
-        abandoned: how many sessions were abandoned.
+        lost: how many sessions were given up.
     """
 
     def __init__(self, joiner: Joiner, first: Session) -> None:
@@ -38,7 +38,7 @@ class Sessions:
         self._joining: asyncio.Task[None] | None = None
         self._trouble = ""
         self._closed = False
-        self.abandoned = 0
+        self.lost = 0
 
     async def current(self, deadline: float) -> Session:
         """The current session; waits for one until ``deadline``, by the event loop's clock.
@@ -52,7 +52,7 @@ class Sessions:
             return self._current
         loop = asyncio.get_running_loop()
         if self._joining is None:
-            self.abandoned += 1
+            self.lost += 1
             self._trouble = self._current.ended
             log.warning("the session with the database was lost: %s", self._current.ended)
             self._joining = loop.create_task(self._join())
@@ -109,7 +109,7 @@ class Sessions:
                     self._current = session
                     if self._closed:
                         session.abandon(_CLOSED)
-                    log.warning("joined the database again, as a node of term %d", session.timeline)
+                    log.warning("joined the database again, on timeline %d", session.timeline)
                     return
         finally:
             self._joining = None

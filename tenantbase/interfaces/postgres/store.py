@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, Self, TypeVar
+from uuid import UUID
 
 from tenantbase.access import Access
 from tenantbase.entry import Entry
@@ -22,7 +23,7 @@ from tenantbase.interfaces.postgres.confirmation import NOTHING, Confirm, Confir
 from tenantbase.interfaces.postgres.joining import DEFAULT_SIZES, TERM_POSITIONS, Joiner, Sizes
 from tenantbase.interfaces.postgres.session import Pool, Session
 from tenantbase.interfaces.postgres.sessions import Sessions
-from tenantbase.interfaces.postgres.writing import Committer
+from tenantbase.interfaces.postgres.writing import Committer, Doubts
 from tenantbase.interfaces.shared_store import Committed, Index, NameHash, Stamp
 from tenantbase.interfaces.store import GroupResult, PendingWrite, StoreSize
 from tenantbase.listing import EntryMeta, Folded, KeyRange
@@ -144,6 +145,16 @@ class PostgresStore:
     def troubles(self) -> list[Trouble]:
         return []  # those of its disk are the server's
 
+    @property
+    def sessions_lost(self) -> int:
+        """How many sessions were given up."""
+        return self._sessions.lost
+
+    @property
+    def doubts(self) -> Doubts:
+        """How many groups of writes were in doubt, and how that ended."""
+        return self._committer.doubts
+
     async def ask(self, after: int) -> Index:
         async def ask(session: Session) -> Index:
             async with session.askers.take() as connection:
@@ -200,6 +211,10 @@ class PostgresStore:
         self, group: Sequence[PendingWrite], name_hash: NameHash
     ) -> GroupResult[Committed]:
         return await asyncio.shield(self._start(self._committer.commit(group, name_hash)))
+
+    async def settle(self, token: UUID, seconds: float) -> tuple[bool, int | None]:
+        """See ``Committer.settle``."""
+        return await asyncio.shield(self._start(self._committer.settle(token, seconds)))
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         within = 0 <= after <= _MOST_POSITION

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
@@ -64,6 +65,20 @@ class _Doubt(Exception):
         self.changes = changes
 
 
+@dataclass
+class Doubts:
+    """How many groups were in doubt, by how that ended.
+
+    Attributes:
+        made, not_made: it was found out in time.
+        unknown: it was not.
+    """
+
+    made: int = 0
+    not_made: int = 0
+    unknown: int = 0
+
+
 class _LockNeeded(Exception):
     """The group cannot be decided without the lock."""
 
@@ -92,6 +107,9 @@ class Committer:
         write_timeout: seconds until a group's outcome is told in any case.
         change_log_size: how many changes the change log keeps.
         start: runs something in the background, to its end.
+
+    Attributes:
+        doubts: groups whose outcome was not known at first.
     """
 
     def __init__(
@@ -109,6 +127,7 @@ class Committer:
         self._write_timeout = write_timeout
         self._change_log_size = change_log_size
         self._start = start
+        self.doubts: Final = Doubts()
         self._tenants = KnownTenants()
         self._turn = asyncio.Lock()
 
@@ -300,10 +319,13 @@ class Committer:
         try:
             made, position = await self.settle(token, left)
         except StoreUnavailable as error:
+            self.doubts.unknown += 1
             self._start(self._resolve(token))
             raise OutcomeUnknown(f"whether the write was made is not known: {error}") from error
         if not made:
+            self.doubts.not_made += 1
             raise StoreUnavailable(f"the write was not made: {doubt}")
+        self.doubts.made += 1
         return _Made(doubt.outcomes((position or 0) - doubt.changes), position)
 
     async def settle(self, token: UUID, seconds: float) -> tuple[bool, int | None]:
