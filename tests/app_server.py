@@ -39,7 +39,7 @@ class AppServer:
     The first start takes a free port; later starts take the same one.
 
     Args:
-        database: its file.
+        database: its file, or the URL of a database on PostgreSQL.
         options: further options of `tenantbase serve`.
         environment: variables besides those of this process.
         own_group: run it in its own process group, as a shell at a terminal does.
@@ -54,7 +54,7 @@ class AppServer:
 
     def __init__(
         self,
-        database: Path,
+        database: Path | str,
         *options: str,
         environment: Mapping[str, str] | None = None,
         own_group: bool = False,

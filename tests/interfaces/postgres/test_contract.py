@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tenantbase.interfaces.postgres import alone
-from tenantbase.interfaces.store import Store
+from tenantbase.interfaces.store import LocalStore as Store
 from tests.fakes import FakeStore, Tables
 from tests.interfaces import test_store as contract
 from tests.interfaces.shared import OneMachine
