@@ -35,6 +35,7 @@ class Plan:
         events: the faults, by time.
         nodes: their number.
         confirm: how nodes confirm what the primary says; None: as they do by default.
+        bug: planted in the nodes.
         processes, clients: the number of client processes, and of clients in each.
         pause: average seconds between two operations of a client.
         slice_seconds: after this long clients move on to new keys.
@@ -45,6 +46,7 @@ class Plan:
     events: Sequence[Event] = ()
     nodes: int = 3
     confirm: str | None = None
+    bug: str | None = None
     processes: int = 2
     clients: int = 6
     pause: float = 0.01
@@ -61,6 +63,7 @@ class Result:
         gaps: for each change of the primary or the standby, its name and the seconds until all nodes
             had written again.
         broken: other broken promises.
+        slow: broken promises about time, which may be due to a busy machine.
     """
 
     judge: Judge
@@ -68,6 +71,7 @@ class Result:
     faults: Mapping[str, int]
     gaps: Sequence[tuple[str, float]]
     broken: Sequence[str]
+    slow: Sequence[str]
 
 
 def run(plan: Plan, log: Callable[[str], object] = lambda line: None) -> Result:
@@ -83,7 +87,9 @@ def run(plan: Plan, log: Callable[[str], object] = lambda line: None) -> Result:
 
 async def _run(plan: Plan, pool: ProcessPoolExecutor, log: Callable[[str], object]) -> Result:
     async with AsyncExitStack() as stack:
-        cluster = await stack.enter_async_context(Cluster(plan.nodes, *_options(plan)))
+        cluster = await stack.enter_async_context(
+            Cluster(plan.nodes, *_options(plan), bug=plan.bug)
+        )
         excuses = Excuses()
         judge = Judge(excuses, _SLOWEST_SECONDS)
         scene = Scene(cluster, excuses)
@@ -105,7 +111,7 @@ async def _run(plan: Plan, pool: ProcessPoolExecutor, log: Callable[[str], objec
         for number in referee.known():
             await referee.check(number, cluster.ports)
         await referee.look_back(cluster.ports)
-    return Result(judge, referee, faults, scene.gaps, [*judge.broken, *judge.slow, *scene.broken])
+    return Result(judge, referee, faults, scene.gaps, [*judge.broken, *scene.broken], judge.slow)
 
 
 def _options(plan: Plan) -> Sequence[str]:
