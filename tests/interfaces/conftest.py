@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator
 from itertools import count
 
@@ -13,10 +14,12 @@ _NUMBERS = count(1)
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresProcess]:
+def postgres() -> PostgresProcess:
     """A server for all tests of a process that do not break it."""
-    with PostgresProcess() as server:
-        yield server
+    server = PostgresProcess().__enter__()
+    # Not when the fixture ends: that would be in the last test of the process, whichever that is.
+    atexit.register(server.__exit__)
+    return server
 
 
 @pytest.fixture(scope="session")

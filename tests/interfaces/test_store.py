@@ -1326,7 +1326,7 @@ async def seen(
     text = repr(
         (
             shown,
-            seqlock.told,
+            [sorted(told) if isinstance(told, set) else told for told in seqlock.told],
             await asyncio.gather(
                 store.access(None),
                 store.scan(KeyRange(), 100, 1 << 20, now),

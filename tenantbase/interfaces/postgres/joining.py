@@ -51,6 +51,7 @@ _CALLED: Final = """
         THEN current_setting('primary_conninfo') END
 """
 _APPLICATION: Final = re.compile(r"\bapplication_name\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S+))")
+_SECRET: Final = "SELECT secret FROM state"
 _CLOCK: Final = "SELECT position, epoch FROM clock FOR UPDATE"
 _TERM: Final = "SELECT epoch FROM terms WHERE system = $1 AND timeline = $2"
 _TERMS: Final = "SELECT epoch, inherited FROM terms ORDER BY inherited DESC"
@@ -115,6 +116,7 @@ class Joiner:
         self._replicated = replicated
         self._timeout = timeout
         self._sizes = sizes
+        self._secret: bytes | None = None
         self._writing = {
             "lock_timeout": _milliseconds(write_timeout),
             "idle_in_transaction_session_timeout": _milliseconds(2.0),
@@ -137,6 +139,7 @@ class Joiner:
             for connection in opened:
                 connection.terminate("joining failed")
             raise
+        self._secret = session.secret
         used = set(map(id, session.all))
         for connection in opened:
             if id(connection) not in used:
@@ -176,6 +179,9 @@ class Joiner:
         writer = server.connection
         with _deadline(writer, self._timeout):
             await migrate(writer)
+            ((secret,),) = await writer.fetch(_SECRET)
+            if self._secret not in (None, secret):
+                raise CannotOpen("it has another database of this name")
             terms = await self._open_term(server)
         more = [
             await self._again(server, opened)
@@ -186,6 +192,7 @@ class Joiner:
         return Session(
             system=server.system,
             timeline=server.timeline,
+            secret=secret,
             terms=terms,
             standby=standby,
             writer=writer,

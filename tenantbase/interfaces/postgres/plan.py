@@ -40,11 +40,6 @@ class Effects:
         self.grown: list[tuple[str, int, int]] = []
         self.lines: Final = lines
 
-    @property
-    def value_bytes(self) -> int:
-        """The total size of the values that are stored."""
-        return sum(len(entry.value) for _, _, entry in self.put)
-
     def arguments(self) -> tuple[list[Any], ...]:
         """The parameters of ``write_rows`` after the first."""
         entries = [entry for _, _, entry in self.put]

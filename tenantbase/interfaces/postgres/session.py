@@ -40,6 +40,7 @@ class Session:
 
     Args:
         system, timeline: identify the server's history.
+        secret: of the database.
         terms: of the database, newest first; the first is this primary's.
         standby: the name of the synchronous standby; empty without one.
         writer: for the one group that is being committed, and for settling its outcome.
@@ -53,6 +54,7 @@ class Session:
         *,
         system: int,
         timeline: int,
+        secret: bytes,
         terms: Sequence[Term],
         standby: str,
         writer: Connection,
@@ -63,6 +65,7 @@ class Session:
     ) -> None:
         self.system: Final = system
         self.timeline: Final = timeline
+        self.secret: Final = secret
         self.terms: Final = terms
         self.standby: Final = standby
         self.writer: Final = writer

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from tenantbase.access import Access
 from tenantbase.entry import Entry
-from tenantbase.errors import CannotOpen, StoreError, StoreUnavailable
+from tenantbase.errors import StoreError
 from tenantbase.events import ChangeEvent
 from tenantbase.interfaces.postgres import queries
 from tenantbase.interfaces.postgres.access import read_access
@@ -34,7 +34,6 @@ Result = TypeVar("Result")
 PoolOf = Callable[[Session], Pool]
 
 _SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-_SECRET: Final = "SELECT secret FROM state"
 _SIZE: Final = """
     SELECT coalesce(sum(entries), 0)::bigint, coalesce(sum(bytes), 0)::bigint,
         pg_database_size(current_database())
@@ -119,18 +118,18 @@ class PostgresStore:
             read_timeout=read_timeout,
             sizes=sizes,
         )
-        opening = asyncio.ensure_future(_join(joiner, timeout))
+        opening = asyncio.ensure_future(joiner.join())
         try:
-            session, secret = await asyncio.shield(opening)
+            session = await asyncio.shield(opening)
         except asyncio.CancelledError:
             await asyncio.wait([opening])
             if opening.exception() is None:
-                opening.result()[0].abandon("opening was cancelled")
+                opening.result().abandon("opening was cancelled")
             raise
         return cls(
             Sessions(joiner, session),
             confirmer,
-            secret,
+            session.secret,
             timeout=timeout,
             write_timeout=write_timeout,
             read_timeout=read_timeout,
@@ -311,17 +310,6 @@ class PostgresStore:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-async def _join(joiner: Joiner, timeout: float) -> tuple[Session, bytes]:
-    session = await joiner.join()
-    try:
-        with session.within(timeout):
-            ((secret,),) = await session.writer.fetch(_SECRET)
-    except StoreUnavailable as error:
-        session.abandon(str(error))
-        raise CannotOpen(str(error)) from error
-    return session, secret
 
 
 def _lost(session: Session, position: int) -> bool:

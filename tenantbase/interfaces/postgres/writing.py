@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
-from tenantbase.commands import Sweep, Transaction
+from tenantbase.commands import Set, Sweep, Transaction
 from tenantbase.errors import OutcomeUnknown, StoreError, StoreUnavailable
 from tenantbase.interfaces.planning.named import Outcome, stands_alone
 from tenantbase.interfaces.planning.usage import TenantUsage
@@ -165,11 +165,12 @@ class Committer:
             OutcomeUnknown: it may have been made.
         """
         loop = asyncio.get_running_loop()
+        seconds = self._timeout + _value_bytes(transactions) / _SLOW_BYTES_PER_SECOND
         while True:
             session = await self._sessions.current(deadline)
             token = uuid4()
             try:
-                with session.within(min(self._timeout, max(deadline - loop.time(), 0.0))):
+                with session.within(min(seconds, max(deadline - loop.time(), 0.0))):
                     return (
                         await self._attempt(session, transactions, token, name_hash),
                         session.epoch,
@@ -222,29 +223,28 @@ class Committer:
                 raise _LockNeeded  # the usage is of another snapshot than the rows
             await self._confirmer.confirm(session, writer)
             return _Made(plan.outcomes, None)
-        with session.within(self._timeout + effects.value_bytes / _SLOW_BYTES_PER_SECOND):
-            try:
-                ((base,),) = await writer.fetch(
-                    _COMMIT,
-                    session.epoch,
-                    session.timeline,
-                    self._confirmer.replicated,
-                    head.now,
-                    token,
-                    queries.packed(sorted({name_hash(line[2]) for line in effects.lines})),
-                    head.position if depends_on_base(transactions) else None,
-                    head.prefixes,
-                    head.access,
-                    planned.alive_until(),
-                    keys,
-                    [planned.versions.get(key, 0) for key in keys],
-                    [each.name for each in limited],
-                    [each.stored[0] for each in limited],
-                    [each.stored[1] for each in limited],
-                    *effects.arguments(),
-                )
-            except SessionLost as error:
-                raise _Doubt(plan.outcomes_from, len(effects.lines), str(error)) from error
+        try:
+            ((base,),) = await writer.fetch(
+                _COMMIT,
+                session.epoch,
+                session.timeline,
+                self._confirmer.replicated,
+                head.now,
+                token,
+                queries.packed(sorted({name_hash(line[2]) for line in effects.lines})),
+                head.position if depends_on_base(transactions) else None,
+                head.prefixes,
+                head.access,
+                planned.alive_until(),
+                keys,
+                [planned.versions.get(key, 0) for key in keys],
+                [each.name for each in limited],
+                [each.stored[0] for each in limited],
+                [each.stored[1] for each in limited],
+                *effects.arguments(),
+            )
+        except SessionLost as error:
+            raise _Doubt(plan.outcomes_from, len(effects.lines), str(error)) from error
         return _Made(plan.outcomes_from(base), base + len(effects.lines))
 
     async def _look_up(
@@ -306,6 +306,9 @@ class Committer:
             await transaction.commit(token, name_hash)
         except SessionLost as error:
             raise _Doubt(lambda base: outcomes, changes, str(error)) from error
+        except BaseException:
+            await transaction.roll_back()
+            raise
         return _Made(outcomes, transaction.position if changes else None)
 
     async def _settle(self, token: UUID, doubt: _Doubt, deadline: float) -> _Made:
@@ -378,6 +381,12 @@ async def _apply_run(transaction: LockedTransaction, run: Sequence[Transaction])
             tenants = await read_usage(transaction, names)
     await transaction.write(plan.effects)
     return plan.outcomes
+
+
+def _value_bytes(transactions: Sequence[Transaction]) -> int:
+    return sum(
+        len(command.value) for each in transactions for command in each if isinstance(command, Set)
+    )
 
 
 def _refused(taken: Sequence[bool], error: StoreError) -> GroupResult[Committed]:

@@ -10,6 +10,7 @@ import pytest
 from tenantbase.errors import CannotOpen, OutcomeUnknown, StoreUnavailable
 from tenantbase.interfaces.postgres.confirmation import Confirm, candidate
 from tenantbase.interfaces.postgres.joining import TERM_POSITIONS
+from tenantbase.listing import KeyRange
 from tests.interfaces.postgres.cluster import (
     INCREMENT,
     KEY,
@@ -68,15 +69,17 @@ async def test_a_deposed_primary_confirms_nothing(
         standby.promote()
         assert primary.sql("SELECT pg_is_in_recovery()") == "f", "it does not know"
         assert primary.sql("SELECT count(*) FROM tenantbase.entries") == "1"
-        for call in (
+        answers = await asyncio.gather(
             store.ask(0),
             store.read_stamped([KEY]),
+            store.scan(KeyRange(), 10, 100, 0.0),
             store.changes(0, 10),
             store.last_version(),
+            store.access(None),
             store.check(),
-        ):
-            with pytest.raises(StoreUnavailable):
-                await call
+            return_exceptions=True,
+        )
+        assert [type(answer) for answer in answers] == [StoreUnavailable] * len(answers)
         assert isinstance(await outcome(store, INCREMENT), StoreUnavailable | OutcomeUnknown)
 
 

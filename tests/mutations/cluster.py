@@ -1,0 +1,101 @@
+"""Mistakes in the store of several machines."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutations.mutation import of
+
+_CONFIRMATION: Final = ["tests/interfaces/postgres/test_confirmation.py"]
+_WRITING: Final = ["tests/interfaces/postgres/test_writing.py"]
+
+MUTATIONS: Final = {
+    **of(
+        "tenantbase/interfaces/postgres/confirmation.py",
+        _CONFIRMATION,
+        {
+            "a-promoted-standby-confirms": (
+                "if not in_recovery or epoch != session.epoch:",
+                "if epoch != session.epoch:",
+            ),
+            "a-standby-without-a-primary-is-enough": (
+                "_COMMITTING: Final = \"pg_logical_emit_message(true, 'tenantbase', '')::text\"",
+                "_COMMITTING: Final = \"''\"",
+            ),
+            "several-standbys-may-confirm": (
+                "candidate(names) != session.standby",
+                "not names",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/connection.py",
+        _CONFIRMATION,
+        {
+            "a-warning-with-the-answer-is-not-heard": (
+                'if message.severity_en in ("WARNING", "FATAL", "PANIC"):',
+                "if False:",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/store.py",
+        _CONFIRMATION,
+        {
+            "a-cancelled-caller-cancels-its-commit": (
+                "return await asyncio.shield(self._start(self._committer.commit(group, name_hash)))",
+                "return await self._committer.commit(group, name_hash)",
+            ),
+            "positions-of-a-lost-history-are-taken": (
+                "if not (within and first <= after <= head.position) or _lost(session, after):",
+                "if not (within and first <= after <= head.position):",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/joining.py",
+        _CONFIRMATION,
+        {
+            "a-new-term-goes-on-at-the-next-position": (
+                "start = position if first else position + TERM_POSITIONS",
+                "start = position",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/functions.py",
+        _WRITING,
+        {
+            "versions-that-were-seen-are-not-checked": (
+                "WHERE seen.version <> coalesce(entries.version, 0)",
+                "WHERE false",
+            ),
+            "the-usage-that-was-seen-is-not-checked": (
+                "WHERE (seen.entries, seen.bytes) <> (tenants.entries, tenants.bytes)",
+                "WHERE false",
+            ),
+            "an-entry-may-expire-before-the-lock": ("OR now >= alive_until", ""),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/writing.py",
+        _WRITING,
+        {
+            "a-mark-counts-as-a-commit": (
+                "                return made, position\n",
+                "                return True, position\n",
+            ),
+            "what-is-in-doubt-is-tried-again": (
+                "return await self._settle(token, doubt, deadline), session.epoch",
+                "continue",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/plan.py",
+        ["tests/interfaces/postgres/test_contract.py", *_WRITING],
+        {
+            "versions-are-those-of-the-plan": ("more = base - self.base", "more = 0"),
+        },
+    ),
+}
