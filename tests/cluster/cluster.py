@@ -104,6 +104,7 @@ class Cluster:
             # One after the other, because the first makes the tables.
             for member in self.members:
                 await asyncio.to_thread(member.start)
+            assert await self.serves(READY_SECONDS) is not None, "not all nodes serve"
             collecting = asyncio.create_task(self._collect())
             stack.callback(collecting.cancel)
             self._stack = stack.pop_all()

@@ -25,6 +25,7 @@ from tests.faults.schedule import Event
 
 _SLOWEST_SECONDS: Final = 5.0  # of a request without an excuse, on an overloaded machine
 _HEAL_SECONDS: Final = 60.0
+_SAID_CHARACTERS: Final = 2_000
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ async def _run(plan: Plan, pool: ProcessPoolExecutor, log: Callable[[str], objec
             stop.set()
         if await cluster.serves(_HEAL_SECONDS) is None:
             scene.broken.append(f"not all nodes wrote within {_HEAL_SECONDS:g} s at the end")
+            for member in cluster.members:
+                log(f"port {member.port} said: ... {member.node.stderr[-_SAID_CHARACTERS:]}")
         for number in referee.known():
             await referee.check(number, cluster.ports)
         await referee.look_back(cluster.ports)
