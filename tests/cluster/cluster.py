@@ -32,14 +32,17 @@ class Connected:
         away: how many faults keep the node from serving.
     """
 
-    def __init__(self, ports: Sequence[int], ring: Sequence[str], options: Sequence[str]) -> None:
+    def __init__(
+        self, ports: Sequence[int], ring: Sequence[str], options: Sequence[str], bug: str | None
+    ) -> None:
         self.stores = [FaultProxy(f"127.0.0.1:{port}") for port in ports]
         self.ring = [FaultProxy(address) for address in ring]
         hosts = ",".join(proxy.address for proxy in self.stores)
         memcacheds = ",".join(proxy.address for proxy in self.ring)
         self._url = f"postgresql://tenantbase@{hosts}/tenantbase"
         self._options = ["--memcached", memcacheds, *_OPTIONS, *options]
-        self.node = Node(self._url, *self._options)
+        self._program = ["-m", "tests.cluster.server", *(["--break", bug] if bug else []), "--"]
+        self.node = Node(self._url, *self._options, program=self._program)
         self.away = 0
 
     def start(self) -> None:
@@ -52,7 +55,7 @@ class Connected:
             except AssertionError:
                 if time.monotonic() > deadline:
                     raise
-            self.node = Node(self._url, *self._options, port=self.port)
+            self.node = Node(self._url, *self._options, port=self.port, program=self._program)
 
     def close(self) -> None:
         """Stop the node if it still runs."""
@@ -69,18 +72,19 @@ class Cluster:
     Args:
         nodes: their number.
         options: further options of `tenantbase serve`.
+        bug: planted in the nodes.
 
     Attributes:
         promoter: used by one fault at a time.
         collector: has the items that nodes sent to memcached.
     """
 
-    def __init__(self, nodes: int, *options: str) -> None:
+    def __init__(self, nodes: int, *options: str, bug: str | None = None) -> None:
         self.promoter = Promoter()
         self.ring = [MemcachedProcess(f"127.0.0.1:{free_port()}") for _ in range(_MEMCACHEDS)]
         ports = [server.port for server in self.promoter.servers]
         addresses = [memcached.address for memcached in self.ring]
-        self.members = [Connected(ports, addresses, options) for _ in range(nodes)]
+        self.members = [Connected(ports, addresses, options, bug) for _ in range(nodes)]
         self.collector = ItemCollector()
         self._stack = AsyncExitStack()
 
@@ -100,6 +104,7 @@ class Cluster:
             # One after the other, because the first makes the tables.
             for member in self.members:
                 await asyncio.to_thread(member.start)
+            assert await self.serves(READY_SECONDS) is not None, "not all nodes serve"
             collecting = asyncio.create_task(self._collect())
             stack.callback(collecting.cancel)
             self._stack = stack.pop_all()

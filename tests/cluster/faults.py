@@ -153,14 +153,34 @@ async def _waits_cancelled(scene: Scene, chance: random.Random) -> AsyncIterator
     promoter = scene.cluster.promoter
     standby = promoter.candidate
     assert standby is not None
-    cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
     with scene.excuses.everything():
         await asyncio.to_thread(standby.pause)
-        for _ in range(chance.randrange(1, 6)):
-            await asyncio.sleep(chance.uniform(0, 0.3))
-            await asyncio.to_thread(promoter.primary.sql, cancel)
+        await _cancel_waits(scene, chance)
         await _changed(scene, "waits cancelled", standby.resume)
     yield
+
+
+@asynccontextmanager
+async def _unconfirmed_lost(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    """The same, and then the standby is promoted, which has never received them."""
+    promoter = scene.cluster.promoter
+    standby = promoter.candidate
+    assert standby is not None
+    with scene.excuses.everything():
+        # Stopped, it would still receive what is in the kernel's buffers.
+        await asyncio.to_thread(standby.kill)
+        await _cancel_waits(scene, chance)
+        await asyncio.to_thread(promoter.primary.kill)
+        await asyncio.to_thread(standby.start)
+        await _changed(scene, "unconfirmed lost", promoter.fail_over)
+    yield
+
+
+async def _cancel_waits(scene: Scene, chance: random.Random) -> None:
+    cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    for _ in range(chance.randrange(3, 9)):
+        await asyncio.sleep(chance.uniform(0, 0.3))
+        await asyncio.to_thread(scene.cluster.promoter.primary.sql, cancel)
 
 
 # Between one node and the servers
@@ -315,6 +335,7 @@ LANES: Final[dict[str, dict[str, Fault]]] = {
         "store-replace-standby": _standby_stopped_and_replaced,
         "store-slow-standby": _standby_slow,
         "store-cancel-waits": _waits_cancelled,
+        "store-lose-unconfirmed": _unconfirmed_lost,
     },
     "net": {
         "net-stall": _between(lambda proxy, chance: proxy.stall()),

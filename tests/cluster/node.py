@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.app_server import AppServer
@@ -14,10 +15,12 @@ class Node(AppServer):
         url: of the database.
         options: further options of `tenantbase serve`.
         port: where it listens; 0: a free one.
+        program: the Python program to run; empty: the service itself.
     """
 
-    def __init__(self, url: str, *options: str, port: int = 0) -> None:
+    def __init__(self, url: str, *options: str, port: int = 0, program: Sequence[str] = ()) -> None:
         super().__init__(Path(), *options)
+        self.program = program or self.program
         self._url = url
         self._free_port = port
 

@@ -25,6 +25,7 @@ from tests.faults.schedule import Event
 
 _SLOWEST_SECONDS: Final = 5.0  # of a request without an excuse, on an overloaded machine
 _HEAL_SECONDS: Final = 60.0
+_SAID_CHARACTERS: Final = 2_000
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Plan:
         events: the faults, by time.
         nodes: their number.
         confirm: how nodes confirm what the primary says; None: as they do by default.
+        bug: planted in the nodes.
         processes, clients: the number of client processes, and of clients in each.
         pause: average seconds between two operations of a client.
         slice_seconds: after this long clients move on to new keys.
@@ -45,6 +47,7 @@ class Plan:
     events: Sequence[Event] = ()
     nodes: int = 3
     confirm: str | None = None
+    bug: str | None = None
     processes: int = 2
     clients: int = 6
     pause: float = 0.01
@@ -61,6 +64,7 @@ class Result:
         gaps: for each change of the primary or the standby, its name and the seconds until all nodes
             had written again.
         broken: other broken promises.
+        slow: broken promises about time, which may be due to a busy machine.
     """
 
     judge: Judge
@@ -68,6 +72,7 @@ class Result:
     faults: Mapping[str, int]
     gaps: Sequence[tuple[str, float]]
     broken: Sequence[str]
+    slow: Sequence[str]
 
 
 def run(plan: Plan, log: Callable[[str], object] = lambda line: None) -> Result:
@@ -83,7 +88,9 @@ def run(plan: Plan, log: Callable[[str], object] = lambda line: None) -> Result:
 
 async def _run(plan: Plan, pool: ProcessPoolExecutor, log: Callable[[str], object]) -> Result:
     async with AsyncExitStack() as stack:
-        cluster = await stack.enter_async_context(Cluster(plan.nodes, *_options(plan)))
+        cluster = await stack.enter_async_context(
+            Cluster(plan.nodes, *_options(plan), bug=plan.bug)
+        )
         excuses = Excuses()
         judge = Judge(excuses, _SLOWEST_SECONDS)
         scene = Scene(cluster, excuses)
@@ -102,10 +109,12 @@ async def _run(plan: Plan, pool: ProcessPoolExecutor, log: Callable[[str], objec
             stop.set()
         if await cluster.serves(_HEAL_SECONDS) is None:
             scene.broken.append(f"not all nodes wrote within {_HEAL_SECONDS:g} s at the end")
+            for member in cluster.members:
+                log(f"port {member.port} said: ... {member.node.stderr[-_SAID_CHARACTERS:]}")
         for number in referee.known():
             await referee.check(number, cluster.ports)
         await referee.look_back(cluster.ports)
-    return Result(judge, referee, faults, scene.gaps, [*judge.broken, *judge.slow, *scene.broken])
+    return Result(judge, referee, faults, scene.gaps, [*judge.broken, *scene.broken], judge.slow)
 
 
 def _options(plan: Plan) -> Sequence[str]:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 
 from tests.cluster import run_torture
 from tests.cluster.faults import LANES
+from tests.cluster.planted import BUGS
 from tests.cluster.run_torture import Plan, Result
 from tests.faults import machine
 from tests.faults.schedule import drawn, known
@@ -51,6 +52,9 @@ def main() -> None:
     )
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--confirm", choices=("commit", "standby"), help="--store-confirm of nodes")
+    parser.add_argument(
+        "--break", dest="bug", choices=BUGS, help="plant a bug, to see whether it is found"
+    )
     parser.add_argument("--plan", action="store_true", help="print the schedule and exit")
     parser.add_argument("--list", action="store_true", help="list the faults and exit")
     given = parser.parse_args()
@@ -64,7 +68,7 @@ def main() -> None:
         for each in events:
             print(f"{each.at:10.3f} s  {each.fault} for {each.seconds:.1f} s")
         return
-    plan = Plan(given.seed, given.seconds, events, given.nodes, given.confirm)
+    plan = Plan(given.seed, given.seconds, events, given.nodes, given.confirm, given.bug)
     _log(f"seed {given.seed}, {given.seconds:g} s, {len(events)} faults: {' '.join(names)}")
     _log(f"{plan.nodes} nodes, {plan.processes} processes of {plan.clients} clients")
     for line in machine.description():
@@ -77,7 +81,7 @@ def main() -> None:
     for line in _summary(result):
         _log(line)
     _log(_row("took", f"{time.monotonic() - began:,.0f} s, seed {given.seed}"))
-    found = [*result.referee.violations, *result.referee.lost, *result.broken]
+    found = [*result.referee.violations, *result.referee.lost, *result.broken, *result.slow]
     for line in found[:50]:
         _log(f"FOUND: {line}")
     _log("nothing was found" if not found else f"{len(found)} FOUND")
