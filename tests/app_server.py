@@ -59,7 +59,7 @@ class AppServer:
         environment: Mapping[str, str] | None = None,
         own_group: bool = False,
     ) -> None:
-        self.database = database
+        self._database = database
         self.base_url = ""
         self.addresses: list[str] = []
         self.descriptors: Sequence[int] = ()
@@ -86,7 +86,13 @@ class AppServer:
     @property
     def store(self) -> str:
         """What ``--database`` says."""
-        return str(self.database)
+        return str(self._database)
+
+    @property
+    def database(self) -> Path:
+        """The database's file."""
+        assert isinstance(self._database, Path), "the database is not a file"
+        return self._database
 
     @property
     def process(self) -> subprocess.Popen[bytes]:

@@ -174,6 +174,15 @@ MUTATIONS: Final = {
             ),
             "small-requests-stop-streams": ("self._passed < _FREE_TURNS and", ""),
             "threads-go-on-switching-fast": ("sys.setswitchinterval(self._usual_seconds)", "pass"),
+            "threads-switch-slowly-beside-watchers": (" or self._taken > 0", ""),
+            "small-pieces-take-whole-turns": (
+                "self._taken += share\n        self",
+                "self._taken = 1.0\n        self",
+            ),
+            "large-pieces-share-a-turn": (
+                "self._waiting and self._taken + self._waiting.next()[1] <= 1:",
+                "self._waiting and self._taken <= 1:",
+            ),
         },
     ),
     **of(
