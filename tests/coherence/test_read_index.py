@@ -478,6 +478,22 @@ async def test_age_counts_from_before_the_question(node: Node) -> None:
     assert (await node.get(max_stale=4))[1] is HIT
 
 
+async def test_late_answer_does_not_make_the_index_older(node: Node) -> None:
+    time = Aging(node)
+    await node.set(b"1")
+    slow = Gate()
+    node.store.after_ask = slow
+    early = asyncio.ensure_future(node.get())
+    await slow.reached.wait()
+    node.store.after_ask = Gate()
+    node.store.after_ask.open()
+    time.seconds += 5
+    await node.get()
+    slow.open()
+    await early
+    assert (await node.get(max_stale=1))[1] is STALE
+
+
 async def test_stale_read_that_misses_is_loaded(node: Node, ring: Ring) -> None:
     Aging(node)
     await node.set(b"1")

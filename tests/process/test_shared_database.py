@@ -11,7 +11,7 @@ import pytest
 from tests.app_server import AppServer, clean_environment
 from tests.command import command
 from tests.postgres import PostgresProcess
-from tests.process.test_figures import value
+from tests.process.test_figures import SHARED, scraped, value
 from tests.servers import poll
 
 UNREPLICATED = {"TENANTBASE_STORE_UNREPLICATED": "1"}
@@ -50,6 +50,8 @@ def test_two_nodes_and_commands_see_each_others_writes(postgres: PostgresProcess
         assert two.ask("GET", "/v1/values/k").status == 404
         run("import", stdin=exported)
         assert two.ask("GET", "/v1/values/k").body == b"5"
+        samples = {f"{name}_total" for name in scraped(two)} | set(scraped(two))
+        assert SHARED <= samples
         assert value(two, "tenantbase_store_question_keys_total") > 0
         assert value(two, "tenantbase_store_term") == 1
 
