@@ -122,9 +122,12 @@ class Patroni(Program):
     def postgres(self) -> int | None:
         """The main process of PostgreSQL; None: it does not run."""
         try:
-            return int((self.data / "postmaster.pid").read_text().split()[0])
-        except (FileNotFoundError, IndexError):
+            pid = int((self.data / "postmaster.pid").read_text().split()[0])
+            # After a kill, the file stays, and the number may be that of another process.
+            mine = os.readlink(f"/proc/{pid}/cwd") == str(self.data)
+        except (FileNotFoundError, ProcessLookupError, IndexError):
             return None
+        return pid if mine else None
 
     def ready(self) -> bool:
         """Whether its PostgreSQL answers, as a primary or as a standby."""
