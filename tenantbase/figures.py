@@ -18,6 +18,10 @@ SECOND: Final = 1_000_000_000
 """Durations are counted in nanoseconds."""
 
 
+MOST_CACHE_SERVERS: Final = 64
+"""``CACHE_AWAY`` has a bit for each."""
+
+
 class CacheFailure(StrEnum):
     """Why a memcached operation failed."""
 
@@ -29,7 +33,7 @@ class CacheFailure(StrEnum):
 
 
 class CacheState(IntEnum):
-    """Whether a worker has a memcached."""
+    """Whether a worker has a memcached, and any server of it answers."""
 
     OFF = 0
     AWAY = 1
@@ -101,9 +105,13 @@ COMMIT_WRITES: Final = Histogram(COMMIT_DURATION.end, _WRITES_BOUNDS)
 CHECKPOINT_DURATION: Final = Histogram(COMMIT_WRITES.end, _DISK_BOUNDS)
 ALL_REQUESTS: Final = Histogram(CHECKPOINT_DURATION.end, FINE_BOUNDS)  # its sum is not counted
 ERRORS: Final = ALL_REQUESTS.end  # requests answered with a status from 500
+# Of a database that several machines share.
+STALE_HITS: Final = ERRORS + 1
+QUESTION_DURATION: Final = Histogram(STALE_HITS + 1, _DISK_BOUNDS)
+QUESTION_READS: Final = QUESTION_DURATION.end  # keys whose copies were judged by an answer
 
 # Gauges. They are cleared when their worker ends.
-FIRST_GAUGE: Final = ERRORS + 1
+FIRST_GAUGE: Final = QUESTION_READS + 1
 CONNECTIONS: Final = FIRST_GAUGE
 WATCHERS: Final = FIRST_GAUGE + 1
 CACHE_STATE: Final = FIRST_GAUGE + 2  # see CacheState
@@ -111,7 +119,11 @@ LAG: Final = FIRST_GAUGE + 3  # the longest recent delay of the event loop
 EARLIER_LAG: Final = FIRST_GAUGE + 4  # the same, of the period before
 BEAT_DUE: Final = FIRST_GAUGE + 5  # when the next beat is due, by the monotonic clock
 PID: Final = FIRST_GAUGE + 6
-LAST_GAUGE: Final = PID
+STORE_POSITION: Final = FIRST_GAUGE + 7  # up to which a worker knows every change
+STORE_TERM: Final = FIRST_GAUGE + 8  # how many terms there have been
+STORE_CONFIRMED_AT: Final = FIRST_GAUGE + 9  # when the last answer was asked for, monotonic
+CACHE_AWAY: Final = FIRST_GAUGE + 10  # a bit for each server of memcached that is away
+LAST_GAUGE: Final = CACHE_AWAY
 
 FIRST_REQUEST_CELL: Final = LAST_GAUGE + 1
 """The cells from here on count HTTP requests, by route, method and status."""

@@ -13,6 +13,7 @@ class CacheStatus(StrEnum):
     """Whether the cache answered a read, as reported in ``X-Cache``."""
 
     HIT = "HIT"
+    STALE = "STALE"  # a hit as of an earlier moment, as the caller permitted
     MISS = "MISS"
     BYPASS = "BYPASS"  # the cache was off or down, or a write was in flight
 

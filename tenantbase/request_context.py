@@ -62,7 +62,7 @@ class RequestContext:
     def id(self) -> str:
         """The request's id; generated when it is first needed, unless the client's is used."""
         if self._id is None:
-            self._id = f"{getrandbits(128):032x}"
+            self._id = getrandbits(128).to_bytes(16).hex()
         return self._id
 
 

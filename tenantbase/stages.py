@@ -12,6 +12,7 @@ class Stage(StrEnum):
 
     QUEUE = "queue"  # for its batch to begin
     MEMCACHED = "memcached"
+    CONFIRMATION = "confirmation"  # for a shared database to say what has changed
     DATABASE = "database"  # a read
     CHECKPOINT = "checkpoint"  # before the commit may begin
     COMMIT = "commit"

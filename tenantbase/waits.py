@@ -10,11 +10,10 @@ All times are nanoseconds of ``time.monotonic_ns``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from time import monotonic_ns
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 from tenantbase.request_context import CURRENT, RequestContext
 from tenantbase.stages import Span, Stage
@@ -47,12 +46,34 @@ class Timing:
 
 
 class _Delivery:
-    """The timing of the batch whose results are being handed over; None between batches."""
+    """The batch whose results are being handed over.
 
-    __slots__ = ("timing",)
+    Attributes:
+        timing: of this batch; None between batches.
+    """
+
+    __slots__ = ("timing", "_at_end")
 
     def __init__(self) -> None:
         self.timing: Timing | None = None
+        self._at_end: list[Callable[[], object]] = []
+
+    def begin(self, timing: Timing | None) -> None:
+        """Results are handed over from now on."""
+        self.timing = timing
+
+    def at_end(self, call: Callable[[], object]) -> None:
+        """Call this once all results of the batch are handed over; at once if there is none."""
+        if self.timing is None:
+            call()
+        else:
+            self._at_end.append(call)
+
+    def end(self) -> None:
+        """All results are handed over."""
+        self.timing = None
+        while self._at_end:
+            self._at_end.pop()()
 
 
 DELIVERY: Final = _Delivery()
@@ -112,26 +133,52 @@ class BatchResult(asyncio.Future[Result]):
         else:
             self.set_result(result)
 
-    def give_up(self, stage: Stage) -> None:
-        """Note the stage that took too long."""
-        self.timing = Timing()
-        self.timing.began = self._submitted
-        self.timing.note(stage, self._submitted)
+    def give_up(self, stage: Stage, error: Exception) -> None:
+        """Fail, because this stage took too long."""
+        self.timing = _wasted(self._submitted, stage)
         if self._context is not None:
             self._context.waits.extend(self.timing.stages)
+        self.set_exception(error)
 
 
-def gave_up(result: asyncio.Future[Result], stage: Stage) -> None:
-    """The caller stops waiting for a result. All of its wait counts as this stage."""
-    if isinstance(result, BatchResult):
-        result.give_up(stage)
+class BatchCall(Generic[Result]):
+    """The result of one item of a batch, for a function to receive.
+
+    For hot paths, because a future and its callback cost as much as everything else that the event
+    loop does for a write.
+
+    Args:
+        receive: called once, with the result or the exception.
+    """
+
+    __slots__ = ("_receive", "_submitted")
+
+    def __init__(self, receive: Callable[[Result | Exception], None]) -> None:
+        self._receive: Callable[[Result | Exception], None] | None = receive
+        self._submitted = monotonic_ns()
+
+    def done(self) -> bool:
+        """Whether the result has been received."""
+        return self._receive is None
+
+    def settle(self, result: Result | Exception) -> None:
+        """Hand over the result while its batch is delivered, unless it was given up."""
+        receive, self._receive = self._receive, None
+        if receive is not None:
+            receive(result)
+
+    def give_up(self, stage: Stage, error: Exception) -> None:
+        """Hand over an error, because this stage took too long."""
+        DELIVERY.begin(_wasted(self._submitted, stage))
+        try:
+            self.settle(error)
+        finally:
+            DELIVERY.end()
 
 
-@contextmanager
-def delivering(result: asyncio.Future[Result]) -> Iterator[None]:
-    """Hand a result over inside the block as if its batch were still being delivered."""
-    DELIVERY.timing = result.timing if isinstance(result, BatchResult) else None
-    try:
-        yield
-    finally:
-        DELIVERY.timing = None
+def _wasted(submitted: int, stage: Stage) -> Timing:
+    """The timing of an item that was given up: all of its wait counts as this stage."""
+    timing = Timing()
+    timing.began = submitted
+    timing.note(stage, submitted)
+    return timing

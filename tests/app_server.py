@@ -84,6 +84,11 @@ class AppServer:
         self._stderr.close()
 
     @property
+    def store(self) -> str:
+        """What ``--database`` says."""
+        return str(self.database)
+
+    @property
     def process(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "the server does not run"
         return self._process
@@ -144,7 +149,7 @@ class AppServer:
         """Start it without waiting."""
         assert self._process is None, "the server runs already"
         command = [sys.executable, "-W", "error", *self.program, "serve"]
-        command += ["--database", str(self.database), *self._options]
+        command += ["--database", self.store, *self._options]
         if "--listen" not in self._options:
             command += ["--port", str(self.port)]
         self._process = subprocess.Popen(

@@ -212,20 +212,7 @@ class FakeStore:
         with seqlock.lock():
             if self.write_error is not None and not isinstance(self.write_error, OutcomeUnknown):
                 return GroupResult([self.write_error for _ in group], None)
-            tables = self._tables.copy()
-            first = tables.version
-            outcomes: list[tuple[Applied, ...] | TenantbaseError | None] = []
-            for pending in group:
-                if not pending.try_start():
-                    outcomes.append(None)
-                    continue
-                attempt = tables.copy()
-                try:
-                    outcomes.append(self._apply(attempt, pending.transaction, now))
-                    tables = attempt
-                except TenantbaseError as error:
-                    outcomes.append(error)
-            events = [event for event in tables.log if event.version > first]
+            tables, outcomes, events = self._apply_group(group, now)
             ticket = None
             if events:
                 everything = any(event.kind is EventKind.RESET for event in events)
@@ -240,6 +227,25 @@ class FakeStore:
             if ticket is not None:
                 seqlock.commit(ticket)
             return GroupResult(outcomes, ticket)
+
+    def _apply_group(
+        self, group: Sequence[PendingWrite], now: float
+    ) -> tuple[Tables, list[tuple[Applied, ...] | TenantbaseError | None], list[ChangeEvent]]:
+        """The tables after a group, the outcomes, and what changed. Nothing is stored yet."""
+        tables = self._tables.copy()
+        first = tables.version
+        outcomes: list[tuple[Applied, ...] | TenantbaseError | None] = []
+        for pending in group:
+            if not pending.try_start():
+                outcomes.append(None)
+                continue
+            attempt = tables.copy()
+            try:
+                outcomes.append(self._apply(attempt, pending.transaction, now))
+                tables = attempt
+            except TenantbaseError as error:
+                outcomes.append(error)
+        return tables, outcomes, [event for event in tables.log if event.version > first]
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         self._living(0.0)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import ExitStack
 from http.client import HTTPException
 from pathlib import Path
 from typing import Self
@@ -21,11 +22,20 @@ class Program:
     Args:
         command: its name and arguments.
         directory: where it runs.
+
+    Attributes:
+        log: the file in its directory that receives what it prints; None: it is shown.
     """
+
+    log: str | None = None
 
     def __init__(self, command: Sequence[str | Path], directory: Path) -> None:
         self.directory = directory
         self._command = command
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def ready(self) -> bool:
         """Whether it is ready. OSError and HTTPException mean not yet."""
@@ -36,9 +46,15 @@ class Program:
         # Debian puts servers where only root's PATH looks.
         program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
         assert program, f"these tests need the program {name}"
-        self._process = subprocess.Popen(
-            [program, *arguments], stdin=subprocess.DEVNULL, cwd=self.directory
-        )
+        with ExitStack() as stack:
+            output = self.log and stack.enter_context(open(self.directory / self.log, "ab"))
+            self._process = subprocess.Popen(
+                [program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output or None,
+                stderr=output or None,
+                cwd=self.directory,
+            )
         try:
             poll(self._answers, f"{name} answers", 2 * READY_SECONDS)
         except BaseException:

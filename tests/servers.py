@@ -1,7 +1,7 @@
 """Real servers for tests: faults are verbs, readiness is polled with a deadline.
 
 MemcachedProcess    memcached on a Unix socket or a free port, killed, paused, restarted
-FaultProxy          between a client and its server: hangs, delays, cuts, resets, refuses
+FaultProxy          between a client and its server: hangs, stalls, delays, cuts, resets, refuses
 """
 
 from __future__ import annotations
@@ -250,6 +250,7 @@ class FaultProxy:
         self._delay = 0.0
         self._piece_bytes = 0
         self._reply_bytes: int | None = None
+        self._commands, self._answers = asyncio.Event(), asyncio.Event()  # set while they flow
 
     async def __aenter__(self) -> FaultProxy:
         await self.pass_through()
@@ -273,6 +274,16 @@ class FaultProxy:
     async def delay(self, seconds: float) -> None:
         """Delay every piece of an answer by ``seconds``."""
         await self._behave(delay=seconds)
+
+    async def stall(self, *, commands: bool = True, answers: bool = True) -> None:
+        """Hold back what is sent in one or both directions, until the next verb.
+
+        So does TCP while the network is down. Unlike after ``hang``, nothing is lost.
+        """
+        await self._behave()
+        for stalls, flow in ((commands, self._commands), (answers, self._answers)):
+            if stalls:
+                flow.clear()
 
     async def drip(self, seconds: float) -> None:
         """Forward answers byte by byte, each after ``seconds``."""
@@ -318,6 +329,8 @@ class FaultProxy:
     ) -> None:
         self._hangs, self._resets, self._reply_bytes = hangs, resets, reply_bytes
         self._delay, self._piece_bytes = delay, piece_bytes
+        self._commands.set()
+        self._answers.set()
         for link in self._links.values():
             link.reply_bytes = reply_bytes
         if self._server is None and self._address.path:
@@ -367,6 +380,7 @@ class FaultProxy:
     async def _pass_commands(self, link: _Link, server: asyncio.StreamWriter) -> None:
         while data := await link.reader.read(65536):
             self.received += data
+            await self._commands.wait()
             if not self._hangs:
                 server.write(data)
                 await server.drain()
@@ -375,6 +389,7 @@ class FaultProxy:
         while data := await server.read(65536):
             while data and link.reply_bytes != 0:
                 await asyncio.sleep(self._delay)
+                await self._answers.wait()
                 size = self._piece_bytes if link.reply_bytes is None else link.reply_bytes
                 piece, data = data[:size], data[size:]
                 if link.reply_bytes is not None:

@@ -52,7 +52,8 @@ def opened(
     """Open the policy on a database, which is created if it does not exist.
 
     Args:
-        memcached: the memcached to use, or its address; None: nothing is cached.
+        memcached: the memcached to use, or its address, or several with commas between them;
+            None: nothing is cached.
         figures: where this process counts, a memoryview.
         options: of `Config`. The cache's default timeout is generous: a slow machine must not turn
             hits into misses.
@@ -60,10 +61,9 @@ def opened(
     config = Config(database=database, **{"cache_timeout": 5.0, **options})
     if memcached is None:
         return open_cache(config, figures=figures)
-    address = memcached if isinstance(memcached, str) else memcached.address
-    return open_cache(
-        config, Memcached(MemcacheAddress.parse(address), _MAX_ITEM_BYTES), figures=figures
-    )
+    text = memcached if isinstance(memcached, str) else memcached.address
+    addresses = [MemcacheAddress.parse(each) for each in text.split(",")]
+    return open_cache(config, Memcached(addresses, _MAX_ITEM_BYTES), figures=figures)
 
 
 class Server:

@@ -59,7 +59,7 @@ async def database(
 ) -> AsyncIterator[Database]:
     accelerator = None
     if request.param == "cache":
-        accelerator = Memcached(MemcacheAddress.parse(memcached.address), 1 << 20)
+        accelerator = Memcached([MemcacheAddress.parse(memcached.address)], 1 << 20)
     async with opened_with_tenants(config, accelerator) as database:
         yield database
 
@@ -248,7 +248,7 @@ async def test_another_tenants_item_in_memcached_is_rejected(
     address = MemcacheAddress.parse(memcached.address)
     async with (
         asyncio.timeout(SECONDS),
-        opened_with_tenants(config, Memcached(address, 1 << 20)) as database,
+        opened_with_tenants(config, Memcached([address], 1 << 20)) as database,
         MemcacheClient(address, timeout=5.0) as client,
     ):
         await database.set(A, given("k", '"secret of a"'))

@@ -234,7 +234,7 @@ def test_the_composed_service() -> None:
         assert service["security_opt"] == ["no-new-privileges:true"], name
     service = services["tenantbase"]
     config = config_of(service["command"])
-    assert str(config.memcached) == "memcached:11211"
+    assert list(map(str, config.memcached)) == ["memcached:11211"]
     assert float(service["stop_grace_period"].removesuffix("s")) > seconds_to_stop(config)
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
 

@@ -245,6 +245,7 @@ def test_no_registry_is_named() -> None:
         "scripts/torture",
         "scripts/bench",
         "scripts/build",
+        "scripts/cluster",
         ".ci/run",
     ],
 )

@@ -1,7 +1,7 @@
 """One change feed per process, for any number of watchers.
 
 The change log is in the database, so the writes of every process are seen. While there are
-watchers, the feed polls a counter in shared memory, reads the change log when the counter has
+watchers, the feed polls the authority's count of commits, reads the change log when it has
 moved, and hands each event to the watchers of its key. A watcher that asks for past events, or lets
 its queue fill up, reads the change log by itself until it has caught up. Without watchers, no task
 runs.
@@ -78,9 +78,8 @@ class Feed:
         Raises:
             StoreError: the database cannot serve.
         """
-        commits = (
-            self._change_log.commits
-        )  # read before the version, so that a commit in between is noticed
+        # Read before the version, so that a commit in between is noticed.
+        commits = self._change_log.commits
         newest = await self._change_log.last_version()
         # No await from here on: the subscription begins exactly where the feed is.
         if self._task is None:
@@ -136,16 +135,17 @@ class Feed:
         more = False
         while self._due and not self._closed:
             self._beat(loop.time())
-            commits = self._change_log.commits
-            if more or commits != self._commits or loop.time() - looked > _READ_ANYWAY_SECONDS:
-                looked = loop.time()
-                self._commits = commits
-                try:
+            try:
+                await self._change_log.poll()
+                commits = self._change_log.commits
+                if more or commits != self._commits or loop.time() - looked > _READ_ANYWAY_SECONDS:
+                    looked = loop.time()
+                    self._commits = commits
                     more = await self._read()
                     self._outage.over()
-                except StoreError as error:
-                    self._outage.met("cannot read the change log: %s", error)
-                    more = False
+            except StoreError as error:
+                self._outage.met("cannot read the change log: %s", error)
+                more = False
             if not more:
                 await asyncio.sleep(_POLL_SECONDS)
 

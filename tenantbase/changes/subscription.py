@@ -17,7 +17,10 @@ class ChangeLog(Protocol):
 
     @property
     def commits(self) -> int:
-        """Changes with every commit. Cheap: the feed polls it."""
+        """Changes with every commit, at the latest by the next ``poll``."""
+
+    async def poll(self) -> None:
+        """Bring ``commits`` up to date. Raises StoreError."""
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         """Events after a version, oldest first, and whether the log reaches back that far."""

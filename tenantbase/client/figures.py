@@ -28,6 +28,7 @@ class CacheStats(msgspec.Struct, frozen=True):
         available: memcached answers every worker.
         bypasses: read from the database, without memcached.
         hit_ratio: hits among all keys read; None: no key was read.
+        away: the addresses in ``--memcached`` that do not answer some worker.
     """
 
     available: bool
@@ -35,6 +36,7 @@ class CacheStats(msgspec.Struct, frozen=True):
     misses: int
     bypasses: int
     hit_ratio: float | None
+    away: tuple[str, ...] = ()
 
 
 class StoreStats(msgspec.Struct, frozen=True):

@@ -164,10 +164,11 @@ class Health(msgspec.Struct, frozen=True):
     Attributes:
         status: ``ok``, ``degraded`` (without memcached, or with ``troubles``) or ``unavailable``.
         store: ``ok``, ``degraded`` or ``unavailable``.
-        cache: ``ok``, ``off`` or ``unavailable``.
+        cache: ``ok``, ``degraded`` (some of several memcacheds are away), ``unavailable`` or ``off``.
         draining: the server is shutting down.
         version: the version of the server's software.
         troubles: what is wrong with the database, such as ``damaged rows``; empty if nothing is.
+        cache_away: the memcacheds that are away, by their places in ``--memcached``, from 1.
     """
 
     status: str
@@ -176,6 +177,7 @@ class Health(msgspec.Struct, frozen=True):
     draining: bool
     version: str
     troubles: tuple[str, ...] = ()
+    cache_away: tuple[int, ...] = ()
 
 
 class Tenant(msgspec.Struct, frozen=True):

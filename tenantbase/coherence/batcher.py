@@ -241,7 +241,7 @@ class Batcher(Generic[Item, Result]):
         results: Sequence[Result | Exception | Later | Again],
         timing: Timing,
     ) -> None:
-        DELIVERY.timing = timing
+        DELIVERY.begin(timing)
         for (item, receive), result in zip(batch, results, strict=True):
             if result is AGAIN:
                 self.submit_then(item, receive)
@@ -252,4 +252,4 @@ class Batcher(Generic[Item, Result]):
                     self._running_loop().call_exception_handler(
                         {"message": "a batch's result was not received", "exception": error}
                     )
-        DELIVERY.timing = None
+        DELIVERY.end()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from typing import Final
 
@@ -10,7 +9,7 @@ from tenantbase.coherence.write_queue import LARGE_BYTES, LARGE_ROWS
 from tenantbase.commands import Applied, DeletePrefix, Set, Sweep, Transaction
 from tenantbase.errors import OutcomeUnknown, StoreUnavailable
 from tenantbase.stages import Stage
-from tenantbase.waits import gave_up
+from tenantbase.waits import BatchCall, BatchResult
 
 _COMMAND_BYTES: Final = 512  # a command, its key, and the bookkeeping while it waits
 # Only the store knows how many keys a prefix has, and counting them takes time, too.
@@ -63,17 +62,18 @@ class PendingWrite:
         return self._not_started.acquire(blocking=False)
 
 
-def give_up(pending: PendingWrite, write: asyncio.Future[tuple[Applied, ...]]) -> None:
+def give_up(
+    pending: PendingWrite, write: BatchResult[tuple[Applied, ...]] | BatchCall[tuple[Applied, ...]]
+) -> None:
     """Fail a write that has waited too long, unless only its copy in memcached is missing."""
     if pending.settled:
         return
     if pending.try_start():
-        gave_up(write, Stage.QUEUE)
-        write.set_exception(StoreUnavailable("the database is busy; nothing was written"))
+        write.give_up(Stage.QUEUE, StoreUnavailable("the database is busy; nothing was written"))
     else:
-        gave_up(write, Stage.COMMIT)
-        write.set_exception(
+        write.give_up(
+            Stage.COMMIT,
             OutcomeUnknown(
                 "the database did not finish in time; the write may or may not have been made"
-            )
+            ),
         )

@@ -10,20 +10,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from time import monotonic_ns
-from typing import Final, TypeVar
+from typing import Final
 
 from tenantbase.access import Access
-from tenantbase.coherence.authority import Authority, WriteTags
+from tenantbase.coherence.authority import Authority
 from tenantbase.coherence.filler import Filler
+from tenantbase.coherence.loading import Load, Loaded, Loader
 from tenantbase.coherence.reading import ReadThrough
 from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.coherence.write_queue import QUEUE_BYTES
-from tenantbase.coherence.writing import WriteThrough
+from tenantbase.coherence.writing import Commit, WriteThrough
 from tenantbase.commands import Applied, Command, Sweep
 from tenantbase.events import ChangeEvent
 from tenantbase.figures import EXPIRED, private_cells
 from tenantbase.interfaces.cache import Memcache
-from tenantbase.interfaces.store import Seqlock, Store, StoreSize
+from tenantbase.interfaces.store import Store, StoreSize
 from tenantbase.lanes import LaneOf, one_lane
 from tenantbase.listing import Item, KeyRange, place_of
 from tenantbase.lookup import Lookup
@@ -32,23 +33,22 @@ from tenantbase.stages import Stage
 from tenantbase.troubles import Trouble
 from tenantbase.waits import note
 
-Ticket = TypeVar("Ticket", bound=WriteTags)
-
 _SCAN_ENTRIES: Final = 256
 _SCAN_BYTES: Final = 1 << 20
 _SWEEP_ROWS: Final = 500
 
 
 class Cache:
-    """Reads and writes of one database through one memcached, coherent across processes.
+    """Reads and writes of one database through memcached, coherent across processes.
 
     Args:
         store: the truth.
         authority: says which cached copies are valid.
-        seqlock: begun and ended by the store around each commit; advances the authority's tags.
+        commit: commits a group to the store, which advances the authority's tags.
         sealer: seals and opens the items in memcached.
         memcache: the accelerator, or None.
         clock: the current time in Unix seconds.
+        load: reads entries from the store; None: ``store.read`` does, under the authority's tags.
         max_item_bytes: larger sealed items are not offered to memcached.
         write_timeout: seconds until a write that waits is given up.
         read_timeout: seconds until a read that needs the database is given up.
@@ -62,11 +62,12 @@ class Cache:
         self,
         store: Store,
         authority: Authority,
-        seqlock: Seqlock[Ticket],
+        commit: Commit,
         sealer: ItemSealer,
         memcache: Memcache | None,
         *,
         clock: Callable[[], float],
+        load: Load | None = None,
         max_item_bytes: int = 1 << 20,
         write_timeout: float = 30.0,
         read_timeout: float = 5.0,
@@ -81,14 +82,14 @@ class Cache:
         self._clock = clock
         self.figures: Final = private_cells() if figures is None else figures
         filler = Filler(sealer, memcache, self.figures, max_item_bytes)
+        loader = Loader(load or _loaded_from(store), filler, clock, read_timeout)
         self._reading = ReadThrough(
-            store, authority, sealer, memcache, filler, self.figures, clock, read_timeout, lane_of
+            authority, sealer, memcache, loader, self.figures, clock, lane_of
         )
         self._reads = self._reading.single
         self._bulk_reads = self._reading.bulk
         self._writing = WriteThrough(
-            store,
-            seqlock,
+            commit,
             sealer,
             filler,
             self.figures,
@@ -101,8 +102,13 @@ class Cache:
 
     @property
     def cache_available(self) -> bool | None:
-        """Whether memcached answers; None when there is none."""
+        """Whether memcached, or any server of it, answers; None when there is none."""
         return None if self._memcache is None else self._memcache.available
+
+    @property
+    def cache_away(self) -> Sequence[int]:
+        """The servers of memcached that do not answer, by their number from 0."""
+        return () if self._memcache is None else self._memcache.away
 
     @property
     def troubles(self) -> Sequence[Trouble]:
@@ -123,16 +129,26 @@ class Cache:
         """The current time in Unix seconds, as the policy sees it."""
         return self._clock()
 
-    def get(self, key: str) -> asyncio.Future[Lookup]:
-        """Read one key, together with all others asked for in this turn of the event loop."""
+    def get(self, key: str, max_stale: float | None = None) -> asyncio.Future[Lookup]:
+        """Read one key, together with all others asked for in this turn of the event loop.
+
+        Args:
+            max_stale: a copy will do that was valid at most so many seconds ago. It is used without
+                asking the database, if that would have to be asked. None: it will not do.
+        """
+        if self._may_recall(max_stale):
+            return self._reading.stale_single.submit(key)
         return self._reads.submit(key)
 
     def get_then(self, key: str, receive: Callable[[Lookup | Exception], None]) -> None:
         """As ``get``, but ``receive`` is called with the result, or the exception."""
         self._reads.submit_then(key, receive)
 
-    async def get_many(self, keys: Sequence[str]) -> list[Lookup]:
+    async def get_many(self, keys: Sequence[str], max_stale: float | None = None) -> list[Lookup]:
         """Read many keys in one round trip to memcached and, for the rest, one query.
+
+        Args:
+            max_stale: see ``get``.
 
         Returns: the results for the first of the keys: for all of them, unless their values are too
             large to be read at once.
@@ -140,6 +156,8 @@ class Cache:
         Raises:
             StoreUnavailable: the database was needed and cannot serve.
         """
+        if self._may_recall(max_stale):
+            return await self._reading.stale_bulk.submit(keys)
         return await self._bulk_reads.submit(keys)
 
     async def refresh(self, keys: Sequence[str]) -> list[Lookup]:
@@ -160,6 +178,13 @@ class Cache:
             OutcomeUnknown: it may or may not have been done.
         """
         return self._writing.write(*commands)
+
+    def write_then(
+        self, command: Command, receive: Callable[[tuple[Applied, ...] | Exception], None]
+    ) -> None:
+        """As ``write``, of one command, but ``receive`` is called, later, with the result or the
+        exception."""
+        self._writing.write_then(command, receive)
 
     def check_room(self, prefix: str, rows: int) -> None:
         """Check that ``write`` would accept this many rows under a prefix now, before preparing them.
@@ -202,8 +227,14 @@ class Cache:
         """Count the first entries of a range; see ``Store.count``."""
         return await self._store.count(wanted, limit, self._clock())
 
+    async def poll(self) -> None:
+        """Bring ``commits`` up to date; see ``Authority.poll``."""
+        await self._authority.poll()
+
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
-        """The change log; see ``Store.changes``."""
+        """The change log; see ``Store.changes``. It does not reach back to what was lost."""
+        if self._authority.lost(after):
+            return [], False
         return await self._store.changes(after, limit)
 
     async def last_version(self) -> int:
@@ -232,3 +263,14 @@ class Cache:
         """Wait for every read, write and fill in flight. Call before the store is closed."""
         await self._writing.drained()
         await self._reading.drained()
+        await self._authority.drained()
+
+    def _may_recall(self, max_stale: float | None) -> bool:
+        return max_stale is not None and self._authority.remembered((), max_stale) is not None
+
+
+def _loaded_from(store: Store) -> Load:
+    async def load(keys: Sequence[str], now: float) -> tuple[Sequence[Loaded], None]:
+        return await store.read(keys, now), None
+
+    return load

@@ -1,119 +1,109 @@
 """Read-through: valid copies from memcached, the rest from the store.
 
-A batch of reads asks the authority for its buckets' tags, then memcached, and uses the items that
-fit these tags. For the others it reads the store and fills memcached under the tags from *before*
-that: if a write came in between, it changed the tag, and the fill does not fit. ``DESIGN.md`` says
-why each rule is needed; ``tests/test_model.py`` shows what goes wrong without it.
+A batch of reads asks the authority for its buckets' tags, and memcached, and uses the items that fit
+these tags. The others are loaded from the store (``loading.py``). ``DESIGN.md`` says why each rule
+is needed; ``tests/test_model.py`` shows what goes wrong without it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence, Set
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from functools import partial
 from itertools import chain
-from operator import itemgetter
 from time import monotonic_ns
 from typing import Final, NamedTuple, cast
 
 from tenantbase.coherence.authority import Authority, Tag, Tags
 from tenantbase.coherence.batcher import AGAIN, LATER, Again, Batcher, Later, Line, Unfinished
-from tenantbase.coherence.filler import HEAVY_BYTES, Fill, Filler
+from tenantbase.coherence.filler import HEAVY_BYTES
+from tenantbase.coherence.loading import BATCH_KEYS, Loader, Missed, as_lookup
 from tenantbase.coherence.sealed_item import REJECTED, ItemSealer, Slot, Verdict
-from tenantbase.deadlines import Deadlines
 from tenantbase.entry import Entry
-from tenantbase.errors import CacheUnavailable, LeftOut, StoreError, StoreUnavailable
-from tenantbase.figures import BYPASSES, CACHE_FAILURES, HITS, MISSES, REJECTED_ITEMS
-from tenantbase.interfaces.cache import LEFT_OUT, Memcache
-from tenantbase.interfaces.store import Store
+from tenantbase.errors import CacheUnavailable, LeftOut, StoreError
+from tenantbase.figures import BYPASSES, CACHE_FAILURES, HITS, MISSES, REJECTED_ITEMS, STALE_HITS
+from tenantbase.interfaces.cache import AWAY, LEFT_OUT, Memcache
 from tenantbase.lanes import LaneOf
 from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.stages import Stage
 from tenantbase.waits import note
 
-_BATCH_KEYS: Final = 256
-_SELECTS: Final = 8  # queries in flight at most
 _LARGE_ITEM_BYTES: Final = 8 << 10  # opening smaller ones is faster than passing them to a thread
 _SHARED: Final = ""  # the lane of batches with keys of several lanes, which were chosen fairly
+_NO_QUESTION: Final = 0
 _NO_KEYS: Final[Set[str]] = frozenset()
 _NONE_OPENED: Final[Mapping[bytes, Entry | None | Verdict]] = {}
-_Loaded = Entry | None | StoreError
-_Wanted = tuple[str, list[str]]  # a lane, and keys
-_Load = tuple[bytes, Tag]  # a key's name, and the tag its bucket had before the store was read
 
 
 class ReadThrough:
     """Reads keys, in batches.
 
     Args:
-        store: the truth.
         authority: says which cached copies are valid.
         memcache: None if there is none.
-        filler: stores in memcached what was read from the store.
-        timeout: seconds until a read that needs the store is given up.
+        loader: reads the store.
         lane_of: gives the lane of a key. All keys of a bulk read are of one lane.
 
     Attributes:
         single, bulk: take one key, or many keys at a time; see ``Cache.get`` and ``get_many``.
+        stale_single, stale_bulk: the same, by the tags that the authority remembers.
     """
 
     def __init__(
         self,
-        store: Store,
         authority: Authority,
         sealer: ItemSealer,
         memcache: Memcache | None,
-        filler: Filler,
+        loader: Loader,
         figures: memoryview,
         clock: Callable[[], float],
-        timeout: float,
         lane_of: LaneOf,
     ) -> None:
-        self._store = store
         self._authority = authority
         self._sealer = sealer
         self._memcache = memcache
-        self._filler = filler
+        self._loader = loader
         self._figures = figures
         self._clock = clock
         self._lane_of = lane_of
-        self._loads: dict[_Load, asyncio.Future[Entry | None]] = {}
+        self.single, self.bulk = self._batchers(self._ask, authority.parallel)
+        self.stale_single, self.stale_bulk = self._batchers(self._recall, 1)
+
+    def _batchers(
+        self, ask: _Ask, parallel: int
+    ) -> tuple[Batcher[str, Lookup], Batcher[Sequence[str], list[Lookup]]]:
         # One question to memcached at a time makes large batches, which cost least. Reading the
         # store never holds up the next question, however long it takes.
-        singles = Line[str, Lookup](_BATCH_KEYS, None, lane_of)
-        self.single = Batcher(self._read_single, queue=singles, parallel=1)
-        bulks = Line[Sequence[str], list[Lookup]](_BATCH_KEYS, len, self._lane_of_first)
-        self.bulk = Batcher(self._read_bulk, queue=bulks, parallel=1)
-        selects = Line[_Wanted, Mapping[str, _Loaded]](
-            _BATCH_KEYS, lambda wanted: len(wanted[1]), itemgetter(0)
+        singles = Line[str, Lookup](BATCH_KEYS, None, self._lane_of)
+        bulks = Line[Sequence[str], list[Lookup]](BATCH_KEYS, len, self._lane_of_first)
+        return (
+            Batcher(partial(self._read_single, ask), queue=singles, parallel=parallel),
+            Batcher(partial(self._read_bulk, ask), queue=bulks, parallel=parallel),
         )
-        self._selects = Batcher(self._select, queue=selects, parallel=_SELECTS)
-        self._deadlines: Deadlines[None] = Deadlines(timeout, _time_out)
 
     async def drained(self) -> None:
         """Wait for every read in flight, and for what it stores in memcached."""
-        await self.single.drained()
-        await self.bulk.drained()
+        for batcher in (self.single, self.bulk, self.stale_single, self.stale_bulk):
+            await batcher.drained()
 
     async def refresh(self, keys: Sequence[str]) -> list[Lookup]:
         """See ``Cache.refresh``."""
         now = self._clock()
         slots = [self._sealer.slot(key) for key in keys]
         answer = self._authority.tags([slot.bucket for slot in slots])
-        tags = answer if isinstance(answer, list) else await answer
-        # Don't share a load in flight, which may have begun before this request.
-        selected = self._selects.submit((self._lane_of_first(keys), list(keys)))
-        self._deadlines.watch(selected, None)
-        read = await selected
-        fills: list[Fill] = []
-        for slot, tag in zip(slots, tags, strict=True):
-            entry = read[slot.key]
-            if tag is not None and not isinstance(entry, StoreError):
-                self._filler.offer(fills, slot.name, tag, entry, now)
-        if fills:
-            await self._filler.store(fills)
+        if isinstance(answer, list):
+            tags = answer
+        else:
+            self._loader.limit(answer)
+            tags, now, _ = await answer
+        missed: dict[str, Missed | None] = {
+            slot.key: None if tag is None else (slot.name, tag)
+            for slot, tag in zip(slots, tags, strict=True)
+        }
+        read = await self._loader.refresh(missed, self._lane_of_first(keys), now)
         self._figures[BYPASSES] += len(keys)
-        known = {key: _lookup(read[key], CacheStatus.BYPASS) for key in keys}
+        known = {key: as_lookup(read[key], CacheStatus.BYPASS) for key in keys}
         result = _bulk(keys, known, _NO_KEYS)
         if isinstance(result, StoreError):
             raise result
@@ -121,9 +111,9 @@ class ReadThrough:
         return result
 
     async def _read_single(
-        self, keys: Sequence[str]
+        self, ask: _Ask, keys: Sequence[str]
     ) -> Sequence[Lookup | Exception | Again] | Unfinished[Lookup]:
-        asked = await self._ask(keys)
+        asked = await ask(keys)
         found = asked.found
         if asked.complete:
             return [found[key] for key in keys]
@@ -140,9 +130,9 @@ class ReadThrough:
         return [AGAIN if isinstance(loaded[key], LeftOut) else loaded[key] for key in late]
 
     async def _read_bulk(
-        self, bulks: Sequence[Sequence[str]]
+        self, ask: _Ask, bulks: Sequence[Sequence[str]]
     ) -> Sequence[list[Lookup] | Exception | Again] | Unfinished[list[Lookup]]:
-        asked = await self._ask(list(chain.from_iterable(bulks)))
+        asked = await ask(list(chain.from_iterable(bulks)))
         found = asked.found
         if asked.complete:
             return [[found[key] for key in keys] for keys in bulks]
@@ -170,39 +160,63 @@ class ReadThrough:
             results.append(result)
         return results
 
+    async def _load(self, asked: _Asked, lane: str) -> dict[str, Lookup | StoreError]:
+        return await self._loader.load(asked.missed, asked.direct, lane, asked.now, asked.question)
+
     async def _ask(self, keys: Sequence[str]) -> _Asked:
         """The first step of a batch: what memcached has of these keys."""
         now = self._clock()
-        found: dict[str, Lookup] = {}
-        missed: dict[str, _Load] = {}
-        left_out: set[str] = set()
         slots = list(map(self._sealer.slot, dict.fromkeys(keys)))
         memcache = self._memcache
         if memcache is None or not memcache.available:
-            direct: list[str] = [slot.key for slot in slots]
+            return self._count(keys, _direct(slots, now))
+        # Every caller of this batch has begun by now, so the tags are fresh for all of them.
+        answer = self._authority.tags([slot.bucket for slot in slots])
+        if isinstance(answer, list):
+            pairs, direct = _split(slots, answer)
+            asked = _Asked({}, {}, direct, set(), now)
+            items = await self._fetch(memcache, [slot.name for slot, _ in pairs])
         else:
-            # Every caller of this batch has begun by now, so the tags are fresh for all of them.
-            answer = self._authority.tags([slot.bucket for slot in slots])
-            if isinstance(answer, list):
-                asked, direct = _split(slots, answer)
-                items = await self._fetch(memcache, [slot.name for slot, _ in asked])
-            else:
-                tags, items = await asyncio.gather(
-                    answer, self._fetch(memcache, [slot.name for slot in slots])
-                )
-                asked, direct = _split(slots, tags)
-            if items is None:
-                direct += [slot.key for slot, _ in asked]
-            else:
-                await self._open(asked, items, now, found, missed, left_out)
-        if missed or direct or left_out:
-            misses, bypasses = set(missed), set(direct)
-            self._figures[MISSES] += sum(key in misses for key in keys)
-            self._figures[BYPASSES] += sum(key in bypasses for key in keys)
-            self._figures[HITS] += sum(key in found for key in keys)
+            self._loader.limit(answer)
+            fetching = asyncio.ensure_future(self._fetch(memcache, [slot.name for slot in slots]))
+            began = monotonic_ns()
+            try:
+                tags, now, question = await answer
+            finally:
+                note(Stage.CONFIRMATION, began)
+            pairs, direct = _split(slots, tags)
+            asked = _Asked({}, {}, direct, set(), now, question)
+            items = await fetching
+        await self._open(pairs, items, asked, CacheStatus.HIT)
+        return self._count(keys, asked)
+
+    async def _recall(self, keys: Sequence[str]) -> _Asked:
+        """The first step of a batch of reads that may be stale.
+
+        Each has checked how old the authority's last answer is.
+        """
+        slots = list(map(self._sealer.slot, dict.fromkeys(keys)))
+        memcache = self._memcache
+        if memcache is None or not memcache.available:
+            return self._count(keys, _direct(slots, self._clock()))
+        answer = self._authority.remembered([slot.bucket for slot in slots], math.inf)
+        assert answer is not None
+        pairs, direct = _split(slots, answer.tags)
+        asked = _Asked({}, {}, direct, set(), answer.now, answer.question)
+        items = await self._fetch(memcache, [slot.name for slot in slots])
+        await self._open(pairs, items, asked, CacheStatus.STALE)
+        return self._count(keys, asked, STALE_HITS)
+
+    def _count(self, keys: Sequence[str], asked: _Asked, hits: int = HITS) -> _Asked:
+        figures = self._figures
+        if asked.complete:
+            figures[hits] += len(keys)
         else:
-            self._figures[HITS] += len(keys)
-        return _Asked(found, missed, direct, left_out, now)
+            misses, bypasses = asked.missed, set(asked.direct)
+            figures[MISSES] += sum(key in misses for key in keys)
+            figures[BYPASSES] += sum(key in bypasses for key in keys)
+            figures[hits] += sum(key in asked.found for key in keys)
+        return asked
 
     async def _fetch(self, memcache: Memcache, names: list[bytes]) -> dict[bytes, bytes] | None:
         """What memcached has under these names; None if it cannot be asked."""
@@ -219,30 +233,35 @@ class ReadThrough:
 
     async def _open(
         self,
-        asked: Sequence[tuple[Slot, Tag]],
-        items: Mapping[bytes, bytes],
-        now: float,
-        found: dict[str, Lookup],
-        missed: dict[str, _Load],
-        left_out: set[str],
+        pairs: Sequence[tuple[Slot, Tag]],
+        items: Mapping[bytes, bytes] | None,
+        asked: _Asked,
+        hit: CacheStatus,
     ) -> None:
         """Sort the requested keys by whether memcached has a valid copy."""
-        item_of, open_item, hit = items.get, self._sealer.open, CacheStatus.HIT
+        found, missed, direct, left_out, now, _ = asked
+        if items is None:
+            direct += [slot.key for slot, _ in pairs]
+            return
+        item_of, open_item = items.get, self._sealer.open
         opened = _NONE_OPENED
         if sum(map(len, items.values())) > HEAVY_BYTES:
             large = [
                 (slot, items[slot.name], tag)
-                for slot, tag in asked
+                for slot, tag in pairs
                 if len(items.get(slot.name, LEFT_OUT)) >= _LARGE_ITEM_BYTES
             ]
             opened = await asyncio.to_thread(self._sealer.open_many, large)
-        for slot, tag in asked:
+        for slot, tag in pairs:
             data = item_of(slot.name)
             if data is None:
                 missed[slot.key] = slot.name, tag
                 continue
             if data is LEFT_OUT:
                 left_out.add(slot.key)
+                continue
+            if data is AWAY:
+                direct.append(slot.key)
                 continue
             if opened and slot.name in opened:
                 entry = opened[slot.name]
@@ -256,66 +275,8 @@ class ReadThrough:
             else:
                 found[slot.key] = Lookup(None, hit)
 
-    async def _load(self, asked: _Asked, lane: str) -> dict[str, Lookup | StoreError]:
-        """The second step: read from the store what memcached did not have, and fill.
-
-        Each key is read once, however many callers want it. Joining a load that another batch has
-        begun is sound only under the same tag: a write acknowledged between the beginning of that
-        load and ours would have changed it. An expiry changes no tag, and is checked here.
-        """
-        loop = asyncio.get_running_loop()
-        joined: dict[str, asyncio.Future[Entry | None]] = {}
-        own: dict[str, _Load] = {}
-        for key, load in asked.missed.items():
-            in_flight = self._loads.get(load)
-            if in_flight is None:
-                own[key] = load
-                self._loads[load] = loop.create_future()
-            else:
-                joined[key] = in_flight
-        read: Mapping[str, _Loaded] = {}
-        began = monotonic_ns()
-        if wanted := [*own, *asked.direct]:
-            try:
-                selected = self._selects.submit((lane, wanted))
-                self._deadlines.watch(selected, None)
-                try:
-                    read = await selected
-                finally:
-                    note(Stage.DATABASE, began)
-            except Exception as error:  # of any kind: callers that joined must not wait forever
-                for load in own.values():
-                    _settle(self._loads.pop(load), error)
-                raise
-        fills: list[Fill] = []
-        for key, load in own.items():
-            entry = read[key]
-            _settle(self._loads.pop(load), entry)
-            if not isinstance(entry, StoreError):
-                self._filler.offer(fills, *load, entry, asked.now)
-        if fills:
-            began = monotonic_ns()
-            await self._filler.store(fills)
-            note(Stage.MEMCACHED, began)
-        loaded = {key: _lookup(read[key], CacheStatus.MISS) for key in own}
-        loaded.update((key, _lookup(read[key], CacheStatus.BYPASS)) for key in asked.direct)
-        for key, future in joined.items():
-            try:
-                entry = await future
-                # The load may have begun before the entry expired, and this read after that.
-                alive = entry is not None and entry.alive(asked.now)
-                loaded[key] = Lookup(entry if alive else None, CacheStatus.MISS)
-            except StoreError as error:
-                loaded[key] = error
-        return loaded
-
     def _lane_of_first(self, keys: Sequence[str]) -> str:
         return self._lane_of(keys[0]) if keys else _SHARED
-
-    async def _select(self, wanted: Sequence[_Wanted]) -> list[Mapping[str, _Loaded]]:
-        keys = list(dict.fromkeys(chain.from_iterable(keys for _, keys in wanted)))
-        read = dict(zip(keys, await self._store.read(keys, self._clock()), strict=True))
-        return [read] * len(wanted)
 
 
 class _Asked(NamedTuple):
@@ -325,18 +286,29 @@ class _Asked(NamedTuple):
         missed: keys of which memcached has no valid copy, with the tags to load them under.
         direct: keys that have to bypass memcached.
         left_out: keys that memcached has, but whose items did not fit; they are requested again.
+        now: the time by which expiry is judged.
+        question: see ``authority.Answer``.
     """
 
     found: dict[str, Lookup]
-    missed: dict[str, _Load]
+    missed: dict[str, Missed]
     direct: list[str]
     left_out: set[str]
     now: float
+    question: int = _NO_QUESTION
 
     @property
     def complete(self) -> bool:
         """Whether there is nothing left to do."""
         return not (self.missed or self.direct or self.left_out)
+
+
+_Ask = Callable[[Sequence[str]], Awaitable[_Asked]]
+
+
+def _direct(slots: Sequence[Slot], now: float) -> _Asked:
+    """All keys bypass memcached."""
+    return _Asked({}, {}, [slot.key for slot in slots], set(), now)
 
 
 def _split(slots: list[Slot], tags: Tags) -> tuple[list[tuple[Slot, Tag]], list[str]]:
@@ -372,19 +344,3 @@ def _bulk(
             return result
         results.append(result)
     return results
-
-
-def _lookup(entry: _Loaded, cache_status: CacheStatus) -> Lookup | StoreError:
-    return entry if isinstance(entry, StoreError) else Lookup(entry, cache_status)
-
-
-def _settle(load: asyncio.Future[Entry | None], result: Entry | None | Exception) -> None:
-    if isinstance(result, Exception):
-        load.set_exception(result)
-        load.exception()  # marks the exception as retrieved, even if no caller joined
-    else:
-        load.set_result(result)
-
-
-def _time_out(_: None, read: asyncio.Future[object]) -> None:
-    read.set_exception(StoreUnavailable("the database did not answer in time"))

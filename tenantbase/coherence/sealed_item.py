@@ -205,6 +205,15 @@ class ItemSealer:
         return Entry(key, data[end:], content_type, id_.decode(), version, expires_at or None)
 
 
+HASH_BUCKET_SHIFT: Final = 16
+"""How far to shift a name's hash to the right to get its bucket."""
+
+
+def hash_of(name: bytes) -> int:
+    """The first 32 bits of a key's name in memcached."""
+    return int(name[:8], 16)
+
+
 def bucket_of(name: bytes) -> int:
     """The bucket of the key of this name, one of ``authority.BUCKETS``: its first 16 bits."""
     return int(name[:4], 16)

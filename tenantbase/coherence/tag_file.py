@@ -98,6 +98,21 @@ class TagFile:
             None if (sequence := sequences[bucket]) & 1 else (epoch, sequence) for bucket in buckets
         ]
 
+    parallel = 1
+
+    def remembered(self, buckets: Sequence[int], max_age: float) -> None:
+        """None: tags are immediate. See ``Authority``."""
+
+    async def poll(self) -> None:
+        """Nothing to do: the counter is in shared memory. See ``Authority``."""
+
+    def lost(self, version: int) -> bool:
+        """False: what was committed here stays. See ``Authority``."""
+        return False
+
+    async def drained(self) -> None:
+        """Nothing to wait for. See ``Authority``."""
+
     def tag(self, bucket: int) -> Tag:
         """One bucket's tag as it is in the file; its sequence is odd while a write is in flight."""
         return self._map[_EPOCH], self.sequences[bucket]

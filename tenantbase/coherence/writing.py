@@ -1,9 +1,9 @@
 """Write-through: first to the store, then to memcached, under the tags that the write was given.
 
-Writes that wait are committed in groups. The store begins a write on the seqlock before COMMIT,
-which invalidates copies of the keys that are about to change, and ends it afterwards; the ticket
-has the buckets' tags from then on. Storing the new values in memcached is a second step: the next
-group does not wait for it. memcached can fail in any way, which only costs misses.
+Writes that wait are committed in groups. A commit invalidates the copies of the keys that change; on
+one machine, a write on the seqlock surrounds it. Its ticket has the tags of what it wrote. Storing
+the new values in memcached is a second step: the next group does not wait for it. memcached can
+fail in any way, which only costs misses.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import monotonic_ns
-from typing import Final, TypeVar
+from typing import Final
 
 from tenantbase.coherence.authority import WriteTags
 from tenantbase.coherence.batcher import Batcher, Receiver, Unfinished
@@ -20,17 +20,26 @@ from tenantbase.coherence.filler import Fill, Filler
 from tenantbase.coherence.pending import PendingWrite, give_up, least_weight
 from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.coherence.write_queue import WriteQueue
-from tenantbase.commands import Applied, Command, DeletePrefix, InPlaceCommand, KeyCommand
+from tenantbase.commands import (
+    Applied,
+    Command,
+    DeletePrefix,
+    InPlaceCommand,
+    KeyCommand,
+    Transaction,
+)
 from tenantbase.deadlines import Deadlines
 from tenantbase.entry import Entry
 from tenantbase.errors import Overloaded
 from tenantbase.figures import COMMITS
-from tenantbase.interfaces.store import GroupResult, Seqlock, Store
+from tenantbase.interfaces.store import GroupResult
 from tenantbase.lanes import LaneOf
 from tenantbase.stages import Stage
-from tenantbase.waits import note, note_write
+from tenantbase.waits import BatchCall, note, note_write
 
-Ticket = TypeVar("Ticket", bound=WriteTags)
+Commit = Callable[[Sequence[PendingWrite], float], Awaitable[GroupResult[WriteTags]]]
+"""Commits a group of transactions as one, at this time in Unix seconds. The group's ticket has the
+tags of what it wrote. Every error is the outcome of a transaction."""
 
 _WRITE_THROUGHS: Final = 7
 """How many groups may be on their way to memcached while the next one is committed."""
@@ -41,8 +50,7 @@ class WriteThrough:
     """Commits transactions, in groups.
 
     Args:
-        store: the truth.
-        seqlock: begun and ended by the store around each commit.
+        commit: commits a group to the store.
         filler: stores in memcached what was written.
         timeout: seconds until a write that waits is given up.
         max_queue, max_queue_bytes: writes waiting at most, and what they may hold in memory, of
@@ -52,8 +60,7 @@ class WriteThrough:
 
     def __init__(
         self,
-        store: Store,
-        seqlock: Seqlock[Ticket],
+        commit: Commit,
         sealer: ItemSealer,
         filler: Filler,
         figures: memoryview,
@@ -63,9 +70,7 @@ class WriteThrough:
         max_queue_bytes: int,
         lane_of: LaneOf,
     ) -> None:
-        self._commit: Callable[
-            [Sequence[PendingWrite], float], Awaitable[GroupResult[WriteTags]]
-        ] = lambda group, now: store.write(group, now, seqlock)
+        self._commit = commit
         self._sealer = sealer
         self._filler = filler
         self._figures = figures
@@ -81,6 +86,27 @@ class WriteThrough:
 
     def write(self, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
         """See ``Cache.write``."""
+        pending = self._prepared(commands)
+        if pending is None:
+            refused = asyncio.get_running_loop().create_future()
+            refused.set_exception(_overloaded())
+            return refused
+        committed = self._writes.submit(pending)
+        self._deadlines.watch(committed, pending)
+        return committed
+
+    def write_then(self, command: Command, receive: Receiver[tuple[Applied, ...]]) -> None:
+        """See ``Cache.write_then``."""
+        pending = self._prepared((command,))
+        if pending is None:
+            asyncio.get_running_loop().call_soon(receive, _overloaded())
+            return
+        call = BatchCall(receive)
+        self._writes.submit_then(pending, call.settle)
+        self._deadlines.watch(call, pending)
+
+    def _prepared(self, commands: Transaction) -> PendingWrite | None:
+        """The transaction, ready to wait; None if there is no room for it."""
         first = commands[0]
         lane = ""  # of housekeeping
         if isinstance(first, _NAMED):
@@ -88,13 +114,7 @@ class WriteThrough:
         elif isinstance(first, DeletePrefix):
             lane = self._lane_of(first.prefix)
         pending = PendingWrite(commands, lane)
-        if not self.queue.has_room(lane, pending.large, pending.bytes):
-            refused = asyncio.get_running_loop().create_future()
-            refused.set_exception(_overloaded())
-            return refused
-        committed = self._writes.submit(pending)
-        self._deadlines.watch(committed, pending)
-        return committed
+        return pending if self.queue.has_room(lane, pending.large, pending.bytes) else None
 
     def check_room(self, prefix: str, rows: int) -> None:
         """See ``Cache.check_room``."""

@@ -4,7 +4,7 @@ Each operation takes a ``Scope`` and plain keys. Here it is validated, its keys 
 checks that the scope includes them, and its size is limited. The key in an ``Entry`` stays scoped,
 because changing it would mean copying the entry: ports show the key that they asked for, or
 ``entry.key[scope.plain]``. Only the ``_scoped`` methods and ``validation.py`` scope keys, and every
-write passes through ``Writer._write``, so a check or a count for all of them is one edit.
+write passes through ``_check`` in ``writer.py``, so a check or a count for all of them is one edit.
 """
 
 from __future__ import annotations
@@ -119,8 +119,13 @@ class Database(Writer, Administration):
 
     @property
     def cache_available(self) -> bool | None:
-        """Whether memcached answers; None when there is none."""
+        """Whether memcached, or any server of it, answers; None when there is none."""
         return self._cache.cache_available
+
+    @property
+    def cache_away(self) -> Sequence[int]:
+        """The servers of memcached that do not answer, by their number from 0."""
+        return self._cache.cache_away
 
     @property
     def troubles(self) -> Sequence[Trouble]:

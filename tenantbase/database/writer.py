@@ -25,7 +25,6 @@ from tenantbase.entry import check_key, check_keys, check_text, expiry
 from tenantbase.errors import Forbidden, InvalidRequest
 from tenantbase.json_requests import Read, SetValue, check_count, place
 from tenantbase.scope import Scope, ScopedKey
-from tenantbase.waits import delivering
 
 
 class Writer(Reader):
@@ -61,7 +60,7 @@ class Writer(Reader):
         return self._one(self._write(scope, self._set_command(scope, given, condition, value)))
 
     def set_then(
-        self, scope: Scope, given: SetValue, receive: Callable[[Applied | BaseException], None]
+        self, scope: Scope, given: SetValue, receive: Callable[[Applied | Exception], None]
     ) -> None:
         """As ``set``, but ``receive`` is called, later, with the outcome or the exception.
 
@@ -163,7 +162,7 @@ class Writer(Reader):
         return self._removed(self._write(scope, command))
 
     def delete_then(
-        self, scope: Scope, key: str, receive: Callable[[Applied | BaseException], None]
+        self, scope: Scope, key: str, receive: Callable[[Applied | Exception], None]
     ) -> None:
         """As ``delete``, but ``receive`` is called, later, with the outcome or the exception.
 
@@ -332,10 +331,11 @@ class Writer(Reader):
             value=value,
         )
 
+    # Every write passes through one of these, which check what the scope allows.
+
     def _write(self, scope: Scope, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
         """Carry out valid commands in one transaction."""
-        if not scope.may_write:
-            raise Forbidden("the token's scope does not allow this")
+        _check(scope)
         if not commands:
             nothing = asyncio.get_running_loop().create_future()
             nothing.set_result(())
@@ -343,17 +343,13 @@ class Writer(Reader):
         return self._cache.write(*commands)
 
     def _write_then(
-        self,
-        scope: Scope,
-        command: Command,
-        receive: Callable[[Applied | BaseException], None],
+        self, scope: Scope, command: Command, receive: Callable[[Applied | Exception], None]
     ) -> None:
-        def deliver(written: asyncio.Future[tuple[Applied, ...]]) -> None:
-            error = written.exception()
-            with delivering(written):
-                receive(written.result()[0] if error is None else error)
+        def deliver(outcome: tuple[Applied, ...] | Exception) -> None:
+            receive(outcome if isinstance(outcome, Exception) else outcome[0])
 
-        self._write(scope, command).add_done_callback(deliver)
+        _check(scope)
+        self._cache.write_then(command, deliver)
 
     # These await the outcome for the methods above, whose frames would keep the value in memory.
 
@@ -368,3 +364,8 @@ class Writer(Reader):
 
     async def _removed(self, written: asyncio.Future[tuple[Applied, ...]]) -> int:
         return sum(applied.removed for applied in await written)
+
+
+def _check(scope: Scope) -> None:
+    if not scope.may_write:
+        raise Forbidden("the token's scope does not allow this")

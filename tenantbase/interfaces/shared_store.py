@@ -9,13 +9,17 @@ shows survives that server. The methods below return only what is confirmed, or 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
 from tenantbase.entry import Entry
 from tenantbase.errors import StoreError
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Store
+
+TERM_GAP: Final = 1 << 20
+"""A term's first position is this far above what it inherited, and one: a server that was deposed may
+have given the positions between to changes that are lost."""
 
 NameHash = Callable[[str], int]
 """The first 32 bits of a scoped key's name in memcached."""

@@ -2,7 +2,7 @@
 
 A write is a *transaction*: a tuple of commands, all carried out or none. The store takes many
 transactions at a time and commits them as one group. Each has its own outcome: one whose
-condition fails does not affect its neighbours. Before a change can be seen the store begins a
+condition fails does not affect its neighbours. Before a change can be seen, a local store begins a
 write on the *seqlock*, naming the keys, and afterwards ends it: that is how caches learn of writes.
 """
 
@@ -90,7 +90,11 @@ class StoreSize(msgspec.Struct, frozen=True):
 
 
 class Store(Protocol):
-    """A table of entries. ``now`` is Unix seconds; entries that have expired by then are absent."""
+    """A table of entries. ``now`` is Unix seconds; entries that have expired by then are absent.
+
+    How a group of writes is committed depends on who shares the table: the processes of one machine
+    (``LocalStore``), or several machines (``shared_store.py``).
+    """
 
     @property
     def secret(self) -> bytes:
@@ -130,15 +134,6 @@ class Store(Protocol):
             may be more, otherwise None. The range's order and delimiter do not matter.
         """
 
-    async def write(
-        self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
-    ) -> GroupResult[Ticket]:
-        """Commit a group of transactions as one; returns when it is on disk.
-
-        An error of the whole group is the outcome of each of its members. After an
-        OutcomeUnknown the store takes no more writes.
-        """
-
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         """The change log after a version, oldest first.
 
@@ -163,3 +158,16 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Finish what is in flight and close every file."""
+
+
+class LocalStore(Store, Protocol):
+    """A store of one machine."""
+
+    async def write(
+        self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
+    ) -> GroupResult[Ticket]:
+        """Commit a group of transactions as one; returns when it is on disk.
+
+        An error of the whole group is the outcome of each of its members. After an
+        OutcomeUnknown the store takes no more writes.
+        """

@@ -9,8 +9,10 @@ import math
 import platform
 import resource
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from functools import reduce
 from itertools import accumulate
+from operator import or_
 from typing import Final, NamedTuple
 
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -46,6 +48,7 @@ class Scraped(NamedTuple):
         serves: whether the database can serve.
         size: of the database; None if unknown.
         tenants: those to show one by one.
+        cache_servers: the addresses in ``--memcached``, in that order.
     """
 
     requests: Iterable[tuple[str, str, int, int]]
@@ -54,6 +57,7 @@ class Scraped(NamedTuple):
     size: StoreSize | None
     troubles: Sequence[Trouble]
     tenants: Sequence[Tenant]
+    cache_servers: Sequence[str] = ()
 
 
 def exposition(board: Board, cells: list[int], scraped: Scraped) -> bytes:
@@ -67,6 +71,12 @@ def in_cache_state(board: Board) -> CacheState:
     return CacheState(min(states, default=CacheState.OFF))
 
 
+def cache_away(board: Board) -> Set[int]:
+    """The servers of memcached that do not answer some worker, by their number."""
+    bits = reduce(or_, board.of_each(f.CACHE_AWAY), 0)
+    return {server for server in range(bits.bit_length()) if bits >> server & 1}
+
+
 class _Collected(Collector):
     def __init__(self, families: list[Metric]) -> None:
         self._families = families
@@ -77,7 +87,7 @@ class _Collected(Collector):
 
 def _families(board: Board, cells: list[int], scraped: Scraped) -> Iterator[Metric]:
     yield from _http(cells, scraped)
-    yield from _cache(board, cells)
+    yield from _cache(board, cells, scraped.cache_servers)
     yield from _store(cells, scraped)
     yield from _tenants(scraped.tenants)
     yield _counter("rate_limited", "Requests refused by a tenant's rate.", cells[f.RATE_LIMITED])
@@ -116,7 +126,7 @@ def _http(cells: list[int], scraped: Scraped) -> Iterator[Metric]:
     yield _gauge("watchers", "Watches that last.", cells[f.WATCHERS])
 
 
-def _cache(board: Board, cells: list[int]) -> Iterator[Metric]:
+def _cache(board: Board, cells: list[int], servers: Sequence[str]) -> Iterator[Metric]:
     reads = [
         ({"result": "hit"}, cells[f.HITS]),
         ({"result": "miss"}, cells[f.MISSES]),
@@ -132,6 +142,10 @@ def _cache(board: Board, cells: list[int]) -> Iterator[Metric]:
     yield _gauge("cache_configured", "Whether there is a memcached.", state != CacheState.OFF)
     available = state == CacheState.AVAILABLE
     yield _gauge("cache_available", "Whether memcached answers every worker.", available)
+    away = cache_away(board)
+    each = [({"server": server}, number not in away) for number, server in enumerate(servers)]
+    help = "Whether each server in --memcached answers every worker."
+    yield _labelled(GaugeMetricFamily, "cache_server_available", help, each)
 
 
 def _store(cells: list[int], scraped: Scraped) -> Iterator[Metric]:

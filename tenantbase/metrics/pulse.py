@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from tenantbase.figures import (
     ALL_REQUESTS,
     BEAT_DUE,
+    CACHE_AWAY,
     CACHE_STATE,
     EARLIER_LAG,
     ERRORS,
@@ -64,14 +65,20 @@ class Pulse:
     Args:
         cells: where the worker counts.
         cache_available: whether its memcached answers; None when there is none.
+        cache_away: the servers of memcached that are away, by their number.
     """
 
     def __init__(
-        self, board: Board, cells: memoryview, cache_available: Callable[[], bool | None]
+        self,
+        board: Board,
+        cells: memoryview,
+        cache_available: Callable[[], bool | None],
+        cache_away: Callable[[], Sequence[int]] = tuple,
     ) -> None:
         self._board = board
         self._cells = cells
         self._cache_available = cache_available
+        self._cache_away = cache_away
         self._looks: deque[Look] = deque(maxlen=WINDOW_SECONDS + 1)
         self._beats = 0
         self._turned = monotonic_ns()  # when LAG last became EARLIER_LAG
@@ -91,10 +98,11 @@ class Pulse:
         self._cells[BEAT_DUE] = 0
 
     def note_cache(self) -> None:
-        """Note whether memcached answers."""
+        """Note whether memcached answers, and which of its servers do not."""
         available = self._cache_available()
         state = CacheState.AVAILABLE if available else CacheState.AWAY
         self._cells[CACHE_STATE] = CacheState.OFF if available is None else state
+        self._cells[CACHE_AWAY] = sum(1 << server for server in self._cache_away())
 
     def recent(self) -> Recent:
         """The last ten seconds, or the time since this worker started if that is shorter."""

@@ -93,11 +93,12 @@ class Config:
         "NAME",
         "The tenant to work on; if it is not given, that of the token, or default.",
     )
-    memcached: Literal["auto", "off"] | MemcacheAddress = option(
+    memcached: Literal["auto", "off"] | tuple[MemcacheAddress, ...] = option(
         read.memcached,
         "auto",
-        "auto|off|HOST:PORT|unix:PATH",
-        "The cache; auto starts a private memcached if the program is installed.",
+        "auto|off|ADDRESS,...",
+        "The cache: auto starts a private memcached if the program is installed; HOST:PORT or"
+        " unix:PATH is your own, and several, with commas between them, share the items.",
     )
     memcached_memory: int = option(
         read.integer(2, 1 << 20), 64, "MB", "Memory of the private memcached, in megabytes."

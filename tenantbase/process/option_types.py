@@ -16,6 +16,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from tenantbase.errors import InvalidRequest
+from tenantbase.figures import MOST_CACHE_SERVERS
 from tenantbase.interfaces.memcached.address import LONGEST_PATH, MemcacheAddress
 from tenantbase.process.endpoints import Endpoint, InheritedEndpoint, TcpEndpoint, UnixEndpoint
 from tenantbase.process.options import Unshown
@@ -210,10 +211,24 @@ def seconds(highest: float, *, zero: bool = False) -> Callable[[str], float]:
     return parse
 
 
-def memcached(text: str) -> Literal["auto", "off"] | MemcacheAddress:
+def memcached(text: str) -> Literal["auto", "off"] | tuple[MemcacheAddress, ...]:
     if text == "auto":
         return "auto"
-    return "off" if text == "off" else MemcacheAddress.parse(text)
+    if text == "off":
+        return "off"
+    servers: list[MemcacheAddress] = []
+    for each in map(str.strip, text.split(",")):
+        if not each:
+            raise ValueError("expected addresses with single commas between them")
+        if each in ("auto", "off"):
+            raise ValueError(f"{each} cannot be one of several")
+        server = MemcacheAddress.parse(each)
+        if server in servers:
+            raise ValueError(f"{server} is given twice")
+        servers.append(server)
+    if len(servers) > MOST_CACHE_SERVERS:
+        raise ValueError(f"expected at most {MOST_CACHE_SERVERS} servers, not {len(servers)}")
+    return tuple(servers)
 
 
 def workers(text: str) -> int:

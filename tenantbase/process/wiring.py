@@ -7,7 +7,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -22,6 +22,7 @@ from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
 from tenantbase.database import Database, Limits, Reader
 from tenantbase.errors import CannotOpen
 from tenantbase.figures import private_cells
+from tenantbase.interfaces.cache import Memcache
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.sqlite.file import check_file
 from tenantbase.interfaces.sqlite.foreign import check_companions_kind, check_ours
@@ -46,16 +47,16 @@ _DEFAULT_ITEM_BYTES: Final = 1 << 20  # memcached's own default for the largest 
 
 
 class Memcached(msgspec.Struct, frozen=True):
-    """The memcached to use.
+    """The memcached to use, one server or several.
 
     Attributes:
-        address: where it listens.
-        max_item_bytes: its largest item.
+        addresses: where each server listens.
+        max_item_bytes: the largest item that every server takes.
         messages: a pipe that becomes readable when a private memcached has a message.
         log_messages: logs the messages; returns False if no more can come.
     """
 
-    address: MemcacheAddress
+    addresses: Sequence[MemcacheAddress]
     max_item_bytes: int
     messages: int | None = None
     log_messages: Callable[[], bool] = lambda: False
@@ -114,7 +115,7 @@ def start_memcached(config: Config) -> Iterator[Memcached | None]:
     """
     if config.memcached == "off":
         yield None
-    elif isinstance(config.memcached, MemcacheAddress):
+    elif isinstance(config.memcached, tuple):
         yield Memcached(config.memcached, _DEFAULT_ITEM_BYTES)
     else:
         from tenantbase.interfaces.memcached.private import PrivateMemcached
@@ -128,7 +129,10 @@ def start_memcached(config: Config) -> Iterator[Memcached | None]:
         else:
             with private:
                 yield Memcached(
-                    private.address, private.max_item_bytes, private.messages, private.log_messages
+                    [private.address],
+                    private.max_item_bytes,
+                    private.messages,
+                    private.log_messages,
                 )
 
 
@@ -190,19 +194,16 @@ async def open_cache(
         )
         stack.push_async_callback(store.close)
         sealer = ItemSealer(store.secret)
-        client = None
+        memcache = None
         if memcached is not None:
-            from tenantbase.interfaces.memcached.client import MemcacheClient
-
-            client = await stack.enter_async_context(
-                MemcacheClient(memcached.address, timeout=config.cache_timeout)
-            )
+            memcache = await _connect(stack, memcached, config.cache_timeout, figures)
+        seqlock = TagSeqlock(tags, lock, lambda key: sealer.slot(key).bucket)
         cache = Cache(
             store,
             tags,
-            TagSeqlock(tags, lock, lambda key: sealer.slot(key).bucket),
+            lambda group, now: store.write(group, now, seqlock),
             sealer,
-            client,
+            memcache,
             clock=time.time,
             max_item_bytes=memcached.max_item_bytes if memcached else _DEFAULT_ITEM_BYTES,
             write_timeout=config.write_timeout,
@@ -215,6 +216,23 @@ async def open_cache(
             yield cache
         finally:
             last_resort.start()
+
+
+async def _connect(
+    stack: AsyncExitStack, memcached: Memcached, timeout: float, figures: memoryview
+) -> Memcache:
+    """The clients of memcached, which the stack closes. No server needs to answer yet."""
+    from tenantbase.interfaces.memcached.client import MemcacheClient
+    from tenantbase.interfaces.memcached.protocol import KEPT_BYTES
+    from tenantbase.interfaces.memcached.ring import MemcacheRing
+
+    # The answers of all servers are kept at the same time, so each gets its share of the memory.
+    kept = KEPT_BYTES // len(memcached.addresses)
+    servers: dict[str, Memcache] = {}
+    for address in memcached.addresses:
+        client = MemcacheClient(address, timeout=timeout, kept_bytes=kept)
+        servers[str(address)] = await stack.enter_async_context(client)
+    return MemcacheRing(servers, figures) if len(servers) > 1 else client
 
 
 @asynccontextmanager

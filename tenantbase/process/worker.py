@@ -127,13 +127,22 @@ async def _serve_until_stopped(
             watching_space(database),
         ):
             tracer = stack.enter_context(tracing(config))
-            pulse = Pulse(board, cells, lambda: database.cache_available)
+            pulse = Pulse(
+                board, cells, lambda: database.cache_available, lambda: database.cache_away
+            )
             if refuse_open and not settings.may_be_open:
                 await _check_closed(database, config, listening)
             observer = measured = None
             if not config.no_metrics:
                 observer = Observer(REQUEST_CELLS, cells)
-                measured = Measured(board, pulse, REQUEST_CELLS, config.metrics_per_tenant)
+                servers = config.memcached if isinstance(config.memcached, tuple) else ()
+                measured = Measured(
+                    board,
+                    pulse,
+                    REQUEST_CELLS,
+                    config.metrics_per_tenant,
+                    [str(server) for server in servers],
+                )
             if config.access_log != "off" or tracer is not None:
                 observer = observer or Observer(REQUEST_CELLS)
                 _tell_of_requests(observer, config, tracer)

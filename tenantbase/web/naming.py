@@ -24,6 +24,7 @@ CONTEXT: Final = web.RequestKey("context", RequestContext)
 """Where aiohttp's request keeps its id and trace."""
 
 _HEAD_END: Final = b"\r\n\r\n"
+_ID_AND_END: Final = b"\r\n%b: %%b\r\n\r\n" % X_REQUEST_ID.encode()
 
 
 def context_of(headers: CIMultiDictProxy[str]) -> RequestContext:
@@ -55,6 +56,4 @@ def context_from(fields: Iterable[tuple[str, str]]) -> RequestContext:
 
 def with_id(rendered: bytes, context: RequestContext) -> bytes:
     """The rendered answer with the id added as its last header field."""
-    end = rendered.index(_HEAD_END)
-    field = f"\r\n{X_REQUEST_ID}: {context.id}".encode()
-    return b"".join((rendered[:end], field, rendered[end:]))
+    return rendered.replace(_HEAD_END, _ID_AND_END % context.id.encode(), 1)

@@ -1,8 +1,10 @@
 """Where both HTTP paths report finished requests, for metrics, log and traces.
 
-Metrics are counted right here, by a few additions. The log is told only of requests that took long
-enough for it: if it wants slow ones, all others cost it one comparison. Without metrics, log and
-tracer there is no observer, and no request is timed.
+Metrics are counted right here. Requests that are answered by the same batch and differ in nothing
+that is counted are one *group*: each adds one to its size, and the group is counted when the batch has
+been delivered, before uvloop hands the answers to the kernel. The log is told only of requests that
+took long enough for it: if it wants slow ones, all others cost it one comparison. Without metrics, log
+and tracer there is no observer, and no request is timed.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from tenantbase.figures import (
     private_cells,
 )
 from tenantbase.request_context import RequestContext
+from tenantbase.waits import DELIVERY
 from tenantbase.web.naming import CONTEXT
 from tenantbase.web.semantics.expectations import is_unrouted
 
@@ -145,6 +148,8 @@ class Observer:
     Attributes:
         log_from: the log is told of requests that took at least this many nanoseconds.
         log: called with each of those.
+        turn: when the running turn of the event loop began its first request, by
+            ``time.monotonic_ns``; 0: it has begun none. See ``begin``.
     """
 
     def __init__(self, requests: RequestCells, cells: memoryview | None = None) -> None:
@@ -152,6 +157,30 @@ class Observer:
         self.requests = requests
         self.log_from: float = math.inf
         self.log: Callable[[Finished], object] = lambda finished: None
+        self.turn = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # The current group: what its requests have in common, and how many they are.
+        self._series: Series | None = None
+        self._status = 0
+        self._began = 0
+        self._ended = 0
+        self._took = 0
+        self._size = 0
+
+    def begin(self) -> int:
+        """Begin the first request of this turn of the event loop. Returns: when.
+
+        All requests of a turn begin together: their data had arrived before any was looked at.
+        """
+        if self._loop is None:
+            # Looked up once: before Python 3.12, every look-up is a system call.
+            self._loop = asyncio.get_running_loop()
+        self._loop.call_soon(self._end_turn)
+        self.turn = monotonic_ns()
+        return self.turn
+
+    def _end_turn(self) -> None:
+        self.turn = 0
 
     def finished(
         self,
@@ -169,22 +198,41 @@ class Observer:
             began: when it began, by ``time.monotonic_ns``.
             sent: bytes of the answer.
         """
-        now = monotonic_ns()
-        took = now - began
-        cells = self._cells
-        method, route, statuses, durations, lasts = series
-        # ``Histogram.add`` inlined, because a call costs more than the additions.
-        cells[statuses + _STATUS_PLACES.get(status, _ODD_STATUS)] += 1
-        cells[durations + bisect_left(REQUEST_BOUNDS, took)] += 1
-        cells[durations + _SUM] += took
-        if not lasts:
-            cells[_ALL + bisect_left(FINE_BOUNDS, took)] += 1
-            if status >= 500:
-                cells[ERRORS] += 1
-        if took >= self.log_from:
+        if series is self._series and status == self._status and began == self._began:
+            self._size += 1
+        else:
+            self._begin_group(series, status, began)
+        if self._took >= self.log_from:
+            took, ended = self._took, self._ended
+            method, route, _, _, lasts = series
             self.log(
-                Finished(method, route, status, took, sent, request, context, transport, now, lasts)
+                Finished(
+                    method, route, status, took, sent, request, context, transport, ended, lasts
+                )
             )
+
+    def _begin_group(self, series: Series, status: int, began: int) -> None:
+        self._count_group()
+        self._series, self._status, self._began = series, status, began
+        self._ended = monotonic_ns()
+        self._took = self._ended - began
+        self._size = 1
+        DELIVERY.at_end(self._count_group)
+
+    def _count_group(self) -> None:
+        if self._series is None:
+            return
+        cells, took, size = self._cells, self._took, self._size
+        _, _, statuses, durations, lasts = self._series
+        # ``Histogram.add`` inlined, because a call costs more than the additions.
+        cells[statuses + _STATUS_PLACES.get(self._status, _ODD_STATUS)] += size
+        cells[durations + bisect_left(REQUEST_BOUNDS, took)] += size
+        cells[durations + _SUM] += took * size
+        if not lasts:
+            cells[_ALL + bisect_left(FINE_BOUNDS, took)] += size
+            if self._status >= 500:
+                cells[ERRORS] += size
+        self._series = None
 
     # aiohttp's path
 

@@ -45,6 +45,9 @@ class Node:
     def commits(self) -> int:
         return self.cache.commits if self.counting else 0
 
+    async def poll(self) -> None:
+        await self.cache.poll()
+
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         if self.failing:
             raise StoreUnavailable("the disk reports an error")
@@ -76,7 +79,14 @@ class Database:
         self.stack.push_async_callback(store.close)
         sealer = ItemSealer(store.secret)
         seqlock = TagSeqlock(tags, lock, lambda key: bucket_of(sealer.name(key)))
-        cache = Cache(store, tags, seqlock, sealer, None, clock=lambda: parts.now)
+        cache = Cache(
+            store,
+            tags,
+            lambda group, now: store.write(group, now, seqlock),
+            sealer,
+            None,
+            clock=lambda: parts.now,
+        )
         self.stack.push_async_callback(cache.drained)
         parts = Node(cache)
         self.stack.push_async_callback(parts.feed.close)

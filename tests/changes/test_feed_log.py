@@ -30,14 +30,14 @@ class Log:
     def __init__(self) -> None:
         self.events: list[ChangeEvent] = []
         self.looks = self.reads = 0
-        self.failing = False
+        self.failing = self.failing_to_poll = False
         self.when_asked: Callable[[], object] = lambda: None
-        self._commits = 0
+        self._commits = self._polled = 0
 
     @property
     def commits(self) -> int:
         self.looks += 1
-        return self._commits
+        return self._polled
 
     def commit(self, *keys: str) -> None:
         """Add one transaction that sets these keys."""
@@ -49,6 +49,11 @@ class Log:
         """Add one change that removes everything under a prefix."""
         self.events.append(ChangeEvent(len(self.events) + 1, EventKind.RESET, prefix))
         self._commits += 1
+
+    async def poll(self) -> None:
+        if self.failing_to_poll:
+            raise StoreUnavailable("the database is away")
+        self._polled = self._commits
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         self.reads += 1

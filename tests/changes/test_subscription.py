@@ -17,6 +17,9 @@ class Log:
         self.length = length
         self.watcher: Subscription | None = None
 
+    async def poll(self) -> None:
+        pass
+
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         if self.watcher is not None:
             self.watcher.beat()

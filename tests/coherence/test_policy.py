@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tenantbase.coherence import pending
-from tenantbase.coherence.authority import Tag, Tags
+from tenantbase.coherence.authority import Answer, Tag
 from tenantbase.coherence.filler import HEAVY_BYTES
 from tenantbase.coherence.policy import Cache
 from tenantbase.coherence.sealed_item import CACHED_BYTES, ItemSealer, Slot, Verdict, bucket_of
@@ -78,8 +78,11 @@ class AwaitedTags:
         before_answer: awaited before each answer, if given.
     """
 
-    def __init__(self, tags: TagFile) -> None:
+    parallel = 1
+
+    def __init__(self, tags: TagFile, clock: Callable[[], float]) -> None:
         self.file = tags
+        self._clock = clock
         self.questions = 0
         self.before_answer: Callable[[], Awaitable[object]] | None = None
 
@@ -87,11 +90,26 @@ class AwaitedTags:
     def commits(self) -> int:
         return self.file.commits
 
-    async def tags(self, buckets: Sequence[int]) -> Tags:
+    def tags(self, buckets: Sequence[int]) -> asyncio.Future[Answer]:
+        return asyncio.ensure_future(self._answer(buckets))
+
+    async def _answer(self, buckets: Sequence[int]) -> Answer:
         self.questions += 1
         if self.before_answer is not None:
             await self.before_answer()
-        return self.file.tags(buckets)
+        return Answer(self.file.tags(buckets), self._clock(), self.questions)
+
+    def remembered(self, buckets: Sequence[int], max_age: float) -> None:
+        return None
+
+    async def poll(self) -> None:
+        pass
+
+    def lost(self, version: int) -> bool:
+        return False
+
+    async def drained(self) -> None:
+        pass
 
 
 class Node:
@@ -135,8 +153,8 @@ class Cluster:
         seqlock = TagSeqlock(tags, lock, lambda key: bucket_of(sealer.name(key)))
         cache = Cache(
             store,
-            AwaitedTags(tags) if awaited else tags,
-            seqlock,
+            AwaitedTags(tags, lambda: started.now) if awaited else tags,
+            lambda group, now: store.write(group, now, seqlock),
             sealer,
             memcache,
             clock=lambda: started.now,

@@ -1,4 +1,4 @@
-"""Servers with workers on one database and one memcached, as processes."""
+"""Servers with workers on one database and one memcached, or a ring of several, as processes."""
 
 from __future__ import annotations
 
@@ -98,17 +98,21 @@ class Memcached(MemcachedProcess):
 
 
 class Cluster:
-    """The servers, memcached and proxies of a torture test. An async context manager.
+    """The servers, memcacheds and proxies of a torture test. An async context manager.
 
-    The first server reaches memcached directly, each of the others through its own proxy.
+    The first server reaches a single memcached directly, each of the others through its own proxy.
+    Several memcacheds are a ring, and each has one proxy that all servers use: a memcached's place
+    in the ring depends on its address.
 
     Args:
         directory: for the database and the control; empty at first.
         servers, workers: the number of servers, and of workers in each.
-        proxies: their number, if not one for each server but the first.
+        memcacheds: their number.
+        proxies: of a single memcached, if not one for each server but the first.
         bug: planted in all servers.
 
     Attributes:
+        memcached: the first one.
         token: for the tenant ``default``; empty while the servers need none.
     """
 
@@ -118,20 +122,26 @@ class Cluster:
         *,
         servers: int = 2,
         workers: int = 1,
+        memcacheds: int = 1,
         proxies: int | None = None,
         bug: str | None = None,
     ) -> None:
         self.database = directory / "x.db"
         self.control = Control(directory / "control")
-        self.memcached = Memcached()
-        count = servers - 1 if proxies is None else proxies
-        self.proxies = [FaultProxy(self.memcached.address) for _ in range(count)]
+        self.memcacheds = [Memcached() for _ in range(memcacheds)]
+        self.memcached = self.memcacheds[0]
+        if memcacheds > 1:
+            self.proxies = [FaultProxy(each.address) for each in self.memcacheds]
+            reached = [",".join(proxy.address for proxy in self.proxies)] * servers
+        else:
+            count = servers - 1 if proxies is None else proxies
+            self.proxies = [FaultProxy(self.memcached.address) for _ in range(count)]
+            reached = [self.memcached.address, *(proxy.address for proxy in self.proxies)]
         self.collector = ItemCollector()
         self.token = ""
         self._bug = bug
-        fronts: list[Memcached | FaultProxy] = [self.memcached, *self.proxies]
         self.servers = [
-            self.server(proxy.address, "--workers", str(workers)) for proxy in fronts[:servers]
+            self.server(address, "--workers", str(workers)) for address in reached[:servers]
         ]
         self._stack = AsyncExitStack()
 
@@ -163,7 +173,8 @@ class Cluster:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            stack.enter_context(self.memcached)
+            for memcached in self.memcacheds:
+                stack.enter_context(memcached)
             for proxy in self.proxies:
                 await stack.enter_async_context(proxy)
             for server in self.servers:

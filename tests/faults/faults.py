@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanag
 from typing import Final
 
 from tests.faults import guests, hostile, sealed_items
-from tests.faults.cluster import Cluster, TorturedServer, in_thread
+from tests.faults.cluster import Cluster, Memcached, TorturedServer, in_thread
 from tests.faults.control import STEPS, Action
 from tests.faults.scene import Scene
 from tests.servers import FaultProxy
@@ -20,71 +20,78 @@ from tests.servers import FaultProxy
 Fault = Callable[[Scene, random.Random], AbstractAsyncContextManager[None]]
 
 
-# memcached
+# memcached: one of several, if there are
 
 
 @asynccontextmanager
 async def _killed(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    scene.cluster.memcached.kill()
+    memcached = chance.choice(scene.cluster.memcacheds)
+    memcached.kill()
     yield
-    await in_thread(scene.cluster.memcached.start)
+    await in_thread(memcached.start)
 
 
 @asynccontextmanager
 async def _terminated(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    scene.cluster.memcached.terminate()
+    memcached = chance.choice(scene.cluster.memcacheds)
+    memcached.terminate()
     yield
-    await in_thread(scene.cluster.memcached.start)
+    await in_thread(memcached.start)
 
 
 @asynccontextmanager
 async def _stopped(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    scene.cluster.memcached.pause()
+    memcached = chance.choice(scene.cluster.memcacheds)
+    memcached.pause()
     yield
-    scene.cluster.memcached.resume()
+    memcached.resume()
 
 
 @asynccontextmanager
 async def _flushed(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    await in_thread(scene.cluster.memcached.flush)
+    memcached = chance.choice(scene.cluster.memcacheds)
+    await in_thread(memcached.flush)
     yield
-    await in_thread(scene.cluster.memcached.flush)
+    await in_thread(memcached.flush)
 
 
 @asynccontextmanager
 async def _resurrected(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     """memcached is restarted, and old items are put back."""
-    await in_thread(scene.cluster.memcached.restart)
-    async with _putting(scene.cluster, lambda: scene.cluster.collector.old(chance)):
+    memcached = chance.choice(scene.cluster.memcacheds)
+    await in_thread(memcached.restart)
+    async with _putting(memcached, lambda: scene.cluster.collector.old(chance)):
         yield
 
 
 @asynccontextmanager
 async def _poisoned(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     """memcached is filled again and again with items that must be rejected."""
+    memcached = chance.choice(scene.cluster.memcacheds)
     collector = scene.cluster.collector
     kinds = (collector.old, collector.swapped, collector.damaged, collector.foreign)
-    async with _putting(scene.cluster, lambda: chance.choice(kinds)(chance)):
+    async with _putting(memcached, lambda: chance.choice(kinds)(chance)):
         yield
 
 
 @asynccontextmanager
 async def _tiny(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     """memcached has little memory and foreign items in it, so it evicts all the time."""
-    await in_thread(scene.cluster.memcached.restart_with, "-m", "2")
-    async with _putting(scene.cluster, lambda: sealed_items.filling(chance)):
+    memcached = chance.choice(scene.cluster.memcacheds)
+    await in_thread(memcached.restart_with, "-m", "2")
+    async with _putting(memcached, lambda: sealed_items.filling(chance)):
         yield
-    await in_thread(scene.cluster.memcached.restart_with)
+    await in_thread(memcached.restart_with)
 
 
 @asynccontextmanager
 async def _putting(
-    cluster: Cluster, chosen: Callable[[], list[tuple[bytes, bytes]]]
+    memcached: Memcached, chosen: Callable[[], list[tuple[bytes, bytes]]]
 ) -> AsyncIterator[None]:
     async def go_on() -> None:
         while True:
             with suppress(OSError):
-                await in_thread(sealed_items.put, cluster.memcached.address, chosen())
+                await in_thread(sealed_items.put, memcached.address, chosen())
             await asyncio.sleep(0.02)
 
     task = asyncio.create_task(go_on())
@@ -95,7 +102,7 @@ async def _putting(
         await asyncio.wait([task])
 
 
-# The network between one server and memcached
+# The network between one server and memcached, or between all servers and one of several
 
 
 def _proxied(begin: Callable[[FaultProxy, random.Random], Awaitable[None]]) -> Fault:

@@ -133,7 +133,8 @@ class _LateTag(ReadThrough):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         assert isinstance(self._authority, TagFile)
-        self._filler = _LateFiller(self._filler, self._authority)  # type: ignore[assignment]
+        loader = self._loader
+        loader._filler = _LateFiller(loader._filler, self._authority)  # type: ignore[assignment]
 
 
 class _LateFiller:
@@ -214,20 +215,20 @@ class _WholeGroup(WriteThrough):
         return fills
 
 
-class _Loads(dict[tuple[bytes, Tag], Any]):
+class _Loads(dict[tuple[bytes, Tag, int], Any]):
     """Loads in flight, found by key alone."""
 
-    def __getitem__(self, token: tuple[bytes, Tag]) -> Any:
-        return super().__getitem__((token[0], (b"", 0)))
+    def __getitem__(self, token: tuple[bytes, Tag, int]) -> Any:
+        return super().__getitem__((token[0], (b"", 0), 0))
 
-    def __setitem__(self, token: tuple[bytes, Tag], load: Any) -> None:
-        super().__setitem__((token[0], (b"", 0)), load)
+    def __setitem__(self, token: tuple[bytes, Tag, int], load: Any) -> None:
+        super().__setitem__((token[0], (b"", 0), 0), load)
 
-    def get(self, token: tuple[bytes, Tag], default: Any = None) -> Any:
-        return super().get((token[0], (b"", 0)), default)
+    def get(self, token: tuple[bytes, Tag, int], default: Any = None) -> Any:
+        return super().get((token[0], (b"", 0), 0), default)
 
-    def pop(self, token: tuple[bytes, Tag], *default: Any) -> Any:
-        return super().pop((token[0], (b"", 0)), *default)
+    def pop(self, token: tuple[bytes, Tag, int], *default: Any) -> Any:
+        return super().pop((token[0], (b"", 0), 0), *default)
 
 
 class _JoinAny(ReadThrough):
@@ -235,7 +236,7 @@ class _JoinAny(ReadThrough):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._loads = _Loads()
+        self._loader._in_flight = _Loads()
 
 
 BUGS: Final[dict[str, dict[str, type]]] = {

@@ -45,6 +45,7 @@ class Plan:
     Attributes:
         events: the faults, by time.
         servers, workers: the number of servers, and of workers in each.
+        memcacheds: their number; several are a ring.
         processes, clients: the number of client processes, which belong to the tenants in turn,
             and of clients in each.
         pause: average seconds between two operations of a client.
@@ -59,6 +60,7 @@ class Plan:
     events: Sequence[Event] = ()
     servers: int = 2
     workers: int = 2
+    memcacheds: int = 1
     processes: int = 2
     clients: int = 6
     pause: float = 0.01
@@ -147,7 +149,13 @@ async def _run(
 ) -> Result:
     async with AsyncExitStack() as stack:
         cluster = await stack.enter_async_context(
-            Cluster(directory, servers=plan.servers, workers=plan.workers, bug=plan.bug)
+            Cluster(
+                directory,
+                servers=plan.servers,
+                workers=plan.workers,
+                memcacheds=plan.memcacheds,
+                bug=plan.bug,
+            )
         )
         cluster.control.dawdle(*plan.dawdling)
         excuses = Excuses()

@@ -40,7 +40,14 @@ class Bench:
         seqlock = TagSeqlock(self._tags, self._lock, lambda key: bucket_of(sealer.name(key)))
         address = MemcacheAddress.parse(self.proxy.address)
         async with MemcacheClient(address, timeout=2.0) as memcache:
-            cache = Cache(self._store, self._tags, seqlock, sealer, memcache, clock=time.time)
+            cache = Cache(
+                self._store,
+                self._tags,
+                lambda group, now: self._store.write(group, now, seqlock),
+                sealer,
+                memcache,
+                clock=time.time,
+            )
             yield cache
             await cache.drained()
 

@@ -35,6 +35,13 @@ def test_a_short_torture_finds_nothing() -> None:
     assert sum(result.faults.values()) > 5
 
 
+def test_a_short_torture_of_a_ring_finds_nothing() -> None:
+    events = drawn(2, 8.0, ["cache-", "net-"], 2.0)
+    result = run.run(run.Plan(seed=2, seconds=8.0, events=events, memcacheds=3))
+    assert result.violations == result.lost == result.broken == []
+    assert result.judge.sources["HIT"] > 20 and result.faults
+
+
 @pytest.mark.parametrize(
     "plan",
     [

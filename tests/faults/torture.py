@@ -2,10 +2,10 @@
 
     scripts/torture [--seed N] [--seconds N] [--fault NAME]... [--images N] [--plan]
 
-Real servers with several workers, on one database and one memcached, get requests from client
-processes, while faults come and go by a schedule that the seed determines. Every history is checked
-for linearizability, and time and memory are compared with the promises. Then power losses are
-simulated. The exit status is 1 if something was found.
+Real servers with several workers, on one database and one memcached or a ring of several, get
+requests from client processes, while faults come and go by a schedule that the seed determines.
+Every history is checked for linearizability, and time and memory are compared with the promises.
+Then power losses are simulated. The exit status is 1 if something was found.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def main() -> None:
     )
     parser.add_argument("--servers", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2, help="of each server")
+    parser.add_argument("--memcacheds", type=int, default=1, help="a ring of this many")
     parser.add_argument(
         "--images", type=int, default=2_000, help="disk images after a loss of power"
     )
@@ -73,11 +74,12 @@ def main() -> None:
         events=events,
         servers=given.servers,
         workers=given.workers,
+        memcacheds=given.memcacheds,
         bug=given.bug,
     )
     _log(f"seed {given.seed}, {given.seconds:g} s, {len(events)} faults: {' '.join(names)}")
     _log(
-        f"{given.servers} servers of {given.workers} workers,"
+        f"{given.servers} servers of {given.workers} workers, {given.memcacheds} memcacheds,"
         f" {plan.processes} processes of {plan.clients} clients"
     )
     for line in machine.description():

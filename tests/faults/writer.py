@@ -101,7 +101,14 @@ async def _write(directory: Path, name: str, seed: int, rounds: int, bug: str | 
     store = await planted.store_class(bug).open(directory / DATABASE, lock.held, mark=tags)
     sealer = ItemSealer(store.secret)
     seqlock = TagSeqlock(tags, lock, lambda key: bucket_of(sealer.name(key)))
-    cache = Cache(store, tags, seqlock, sealer, None, clock=time.time)
+    cache = Cache(
+        store,
+        tags,
+        lambda group, now: store.write(group, now, seqlock),
+        sealer,
+        None,
+        clock=time.time,
+    )
     acks = os.open(directory / ACKS, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     writer = _Writer(cache, acks, name, random.Random(f"{seed} {name}"))
     await cache.write(PutTenant(name))

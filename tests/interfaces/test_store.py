@@ -46,9 +46,11 @@ from tenantbase.errors import (
 from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.interfaces.sqlite import sweep as sql_sweep
 from tenantbase.interfaces.sqlite.store import SqliteStore
-from tenantbase.interfaces.store import GroupResult, Store
+from tenantbase.interfaces.store import GroupResult
+from tenantbase.interfaces.store import LocalStore as Store
 from tenantbase.listing import EntryMeta, Folded, Item, KeyRange, Place, place_of
 from tenantbase.scope import DEFAULT, plain_key, tenant_of
+from tests.fake_cluster import ContractStore, FakeCluster
 from tests.fakes import FakeStore, Granted, RecordingSeqlock, Tables, Withdrawn
 
 NOW = 1_000.0
@@ -57,11 +59,11 @@ EXISTS = Condition(exists=True)
 Opener = Callable[..., Awaitable[Store]]
 
 
-@pytest.fixture(params=["sqlite", "fake"])
+@pytest.fixture(params=["sqlite", "fake", "fake-shared"])
 async def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
     """Opens the same store repeatedly, and closes the open ones when the test ends."""
     opened: list[Store] = []
-    tables = Tables()
+    tables, cluster = Tables(), FakeCluster()
 
     async def open_store(*, change_log_size: int = 65_536) -> Store:
         if opened:
@@ -71,8 +73,10 @@ async def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
             opened.append(
                 await SqliteStore.open(tmp_path / "x.db", lock, change_log_size=change_log_size)
             )
-        else:
+        elif request.param == "fake":
             opened.append(FakeStore(tables, change_log_size=change_log_size))
+        else:
+            opened.append(ContractStore(cluster, change_log_size=change_log_size))
         return opened[-1]
 
     yield open_store

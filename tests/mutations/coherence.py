@@ -111,6 +111,25 @@ MUTATIONS: Final = {
         },
     ),
     **of(
+        "tenantbase/waits.py",
+        ["tests/test_waits.py"],
+        {
+            "a-result-is-received-twice": (
+                "receive, self._receive = self._receive, None",
+                "receive = self._receive",
+            ),
+            "a-write-that-was-given-up-waited-for-nothing": (
+                "    timing.note(stage, submitted)\n",
+                "",
+            ),
+            "a-delivery-ends-in-silence": (
+                "            self._at_end.pop()()",
+                "            self._at_end.pop()",
+            ),
+            "a-delivery-ends-twice": ("self._at_end.pop()()", "self._at_end[0](); break"),
+        },
+    ),
+    **of(
         "tenantbase/deadlines.py",
         ["tests/test_deadlines.py"],
         {
@@ -123,7 +142,7 @@ MUTATIONS: Final = {
                 "        if False:\n            self._timer = loop.call_at",
             ),
             "what-is-done-expires": (
-                "            if not future.done():\n                self._expired",
+                "            if not result.done():\n                self._expired",
                 "            if True:\n                self._expired",
             ),
             "what-is-done-waits-for-its-time": (

@@ -36,7 +36,16 @@ MUTATIONS: Final = {
         ["tests/web/test_observer.py"],
         {
             "watches-spoil-the-percentiles": ("        if not lasts:\n", "        if True:\n"),
-            "the-log-hears-of-all": ("if took >= self.log_from:", "if True:"),
+            "the-log-hears-of-all": ("if self._took >= self.log_from:", "if True:"),
+            "a-group-is-one-request": ("self._size += 1", "pass"),
+            "a-group-has-any-status": ("and status == self._status and", "and"),
+            "a-group-began-at-any-time": (" and began == self._began:", ":"),
+            "a-group-is-counted-twice": ("        self._series = None\n", ""),
+            "a-group-has-the-duration-of-one": ("+= took * size", "+= took"),
+            "a-turn-does-not-end": (
+                "    def _end_turn(self) -> None:\n        self.turn = 0\n",
+                "    def _end_turn(self) -> None:\n        pass\n",
+            ),
             "a-client-that-left-got-its-answer": (
                 "request.get(_STATUS, CLIENT_GONE)",
                 "request.get(_STATUS, 200)",

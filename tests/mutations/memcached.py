@@ -10,6 +10,44 @@ _PACKAGE: Final = "tenantbase/interfaces/"
 
 MUTATIONS: Final = {
     **of(
+        _PACKAGE + "memcached/ring.py",
+        ["tests/interfaces/memcached/test_ring.py", "tests/coherence/test_ring.py"],
+        {
+            "the-first-server-has-everything": ("scores.index(max(scores))", "0"),
+            "places-depend-on-the-order": (
+                "blake2b(digits + address).digest() for address in self._addresses",
+                "blake2b(digits + b'%d' % at).digest() for at in range(len(self._addresses))",
+            ),
+            "items-of-a-server-that-is-away-are-misses": (
+                "        return dict.fromkeys(keys, AWAY)",
+                "        return {}",
+            ),
+            "an-open-breaker-is-asked": (
+                "        if server.available:\n            try:\n                return",
+                "        if True:\n            try:\n                return",
+            ),
+            "one-server-away-is-all-away": ("return any(server", "return all(server"),
+            "failures-of-single-servers-are-not-counted": (
+                "self._figures[CACHE_FAILURES[error.reason]] += 1",
+                "pass",
+            ),
+            "servers-are-asked-one-after-the-other": (
+                "in await asyncio.gather(*asked)",
+                "in [await each for each in asked]",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/process/wiring.py",
+        ["tests/coherence/test_ring.py", "tests/process/test_worker.py"],
+        {
+            "only-the-first-server-is-used": (
+                "return MemcacheRing(servers, figures) if len(servers) > 1 else client",
+                "return client",
+            ),
+        },
+    ),
+    **of(
         _PACKAGE + "memcached/client.py",
         ["tests/interfaces/memcached/test_breaker.py", "tests/interfaces/memcached/test_client.py"],
         {

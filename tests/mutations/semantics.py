@@ -110,6 +110,10 @@ MUTATIONS: Final = {
                 "now + 1.0",
             ),
             "a-drain-keeps-connections": ("if closes or self._lifecycle.draining:", "if closes:"),
+            "a-missing-key-is-no-secret": (
+                "_for(private, answer.headers), len(answer.body)",
+                "answer.headers, len(answer.body)",
+            ),
             "a-write-says-where-it-was-cached": (
                 "_for(private, responses.written_headers(entry))",
                 "_entry_headers(CacheStatus.MISS, private)(entry)",

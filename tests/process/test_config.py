@@ -50,8 +50,22 @@ GOOD: list[tuple[str, str, object]] = [
     ("tenant", "a-1_b", "a-1_b"),
     ("memcached", "auto", "auto"),
     ("memcached", "off", "off"),
-    ("memcached", "localhost:11211", MemcacheAddress(host="localhost", port=11211)),
-    ("memcached", "unix:/run/m.sock", MemcacheAddress(path="/run/m.sock")),
+    ("memcached", "localhost:11211", (MemcacheAddress(host="localhost", port=11211),)),
+    ("memcached", "unix:/run/m.sock", (MemcacheAddress(path="/run/m.sock"),)),
+    (
+        "memcached",
+        "[::1]:1, LocalHost:2,unix:/run/M.sock",
+        (
+            MemcacheAddress(host="::1", port=1),
+            MemcacheAddress(host="localhost", port=2),
+            MemcacheAddress(path="/run/M.sock"),
+        ),
+    ),
+    (
+        "memcached",
+        ",".join(f"m:{port}" for port in range(1, 65)),
+        tuple(MemcacheAddress(host="m", port=port) for port in range(1, 65)),
+    ),
     ("memcached_memory", "2", 2),
     ("cache_timeout", "0.05", 0.05),
     ("max_value_bytes", "1048576", 1 << 20),
@@ -108,6 +122,14 @@ BAD: list[tuple[str, str]] = [
     ("memcached", "on"),
     ("memcached", "localhost:0"),
     ("memcached", "unix:"),
+    ("memcached", "m:1,,m:2"),
+    ("memcached", "m:1,"),
+    ("memcached", "m:1,n:1,M:1"),
+    ("memcached", "[::1]:1,[0::1]:1"),
+    ("memcached", "auto,m:1"),
+    ("memcached", "m:1,off"),
+    ("memcached", "m:1,n"),
+    ("memcached", ",".join(f"m:{port}" for port in range(1, 66))),
     ("memcached_memory", "1"),
     ("cache_timeout", "0"),
     ("cache_timeout", "-1"),
@@ -171,7 +193,7 @@ BAD: list[tuple[str, str]] = [
 @pytest.mark.parametrize(("name", "text", "value"), GOOD)
 def test_an_option_means_the_same_from_either_source(name: str, text: str, value: object) -> None:
     more = {"max_request_bytes": "1GiB"} if name == "max_value_bytes" else {}
-    many = isinstance(value, tuple)
+    many = next(option.many for option in OPTIONS if option.name == name)
     assert getattr(load(more | {name: (text,) if many else text}), name) == value
     assert getattr(load(more, **{name.upper(): text}), name) == value
 

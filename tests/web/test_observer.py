@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from pathlib import Path
 from time import monotonic_ns
@@ -10,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from tenantbase.figures import ALL_REQUESTS, ERRORS, REQUEST_BOUNDS, SECOND
+from tenantbase.waits import DELIVERY, Timing
 from tenantbase.web.app import REQUEST_CELLS
 from tenantbase.web.observer import CLIENT_GONE, Finished, Observer
 from tests.servers import poll_async
@@ -128,3 +130,60 @@ def test_a_log_is_told_of_slow_requests_alone() -> None:
     observer.finished(series, 200, monotonic_ns() - 2 * SECOND, 1, b"slow")
     assert [each.request for each in seen] == [b"slow"]
     assert REQUEST_BOUNDS[-1] == 30 * SECOND
+
+
+def counted(cells: memoryview) -> tuple[int, int, int, dict[int, int]]:
+    """Of ``GET /get-value``: requests by duration, nanoseconds in all, all requests, statuses."""
+    figures = cells.tolist()
+    durations = REQUEST_CELLS.durations["/get-value"]
+    of_route = sum(figures[durations.first : durations.sum])
+    everything = sum(figures[ALL_REQUESTS.first : ALL_REQUESTS.sum])
+    statuses = {status: count for _, status, count in REQUEST_CELLS.counts(figures) if count}
+    return of_route, figures[durations.sum], everything, statuses
+
+
+def test_requests_answered_together_are_counted_when_their_batch_is_delivered() -> None:
+    cells = memoryview(bytearray(8 * REQUEST_CELLS.end)).cast("Q")
+    observer = Observer(REQUEST_CELLS, cells)
+    seen: list[Finished] = []
+    observer.log_from, observer.log = 0, seen.append
+    series = REQUEST_CELLS.series("GET", "/get-value")
+    began = monotonic_ns()
+    DELIVERY.begin(Timing())
+    for status, begun in [(200, began), (200, began), (404, began), (503, began), (200, began - 1)]:
+        observer.finished(series, status, begun, 1, b"")
+    DELIVERY.end()
+    assert counted(cells) == (
+        5,
+        sum(each.nanoseconds for each in seen),
+        5,
+        {200: 3, 404: 1, 503: 1},
+    )
+    assert cells[ERRORS] == 1
+    assert len({each.ended for each in seen[:2]}) == 1
+    # Nothing is left over for the next batch, nor for a request that no batch answers.
+    DELIVERY.begin(Timing())
+    DELIVERY.end()
+    observer.finished(series, 200, began, 1, b"")
+    assert counted(cells)[0] == 6
+
+
+async def test_all_requests_of_a_turn_begin_together() -> None:
+    observer = Observer(REQUEST_CELLS)
+    before = monotonic_ns()
+    assert observer.turn == 0
+    began = observer.begin()
+    assert before <= began == observer.turn
+    await asyncio.sleep(0)
+    assert observer.turn == 0
+    assert observer.begin() > began
+
+
+async def test_concurrent_requests_are_all_counted(tmp_path: Path) -> None:
+    cells = memoryview(bytearray(8 * REQUEST_CELLS.end)).cast("Q")
+    async with opened(tmp_path / "x.db") as cache:
+        async with served(cache, observer=Observer(REQUEST_CELLS, cells)) as server:
+            targets = [f"/get-value?key={number}" for number in range(20)]
+            answers = await asyncio.gather(*(server.ask("GET", target) for target in targets))
+    assert [answer.status for answer in answers] == [404] * 20
+    assert (counted(cells)[0], counted(cells)[2:]) == (20, (20, {404: 20}))

@@ -158,13 +158,13 @@ class _Raising(Cache):
 
     error: Exception
 
-    def get(self, key: str) -> asyncio.Future[Lookup]:
+    def get(self, key: str, max_stale: float | None = None) -> asyncio.Future[Lookup]:
         return self._failed()
 
     def get_then(self, key: str, receive: Callable[[Lookup | Exception], None]) -> None:
         asyncio.get_running_loop().call_soon(receive, self.error)
 
-    async def get_many(self, keys: Sequence[str]) -> list[Lookup]:
+    async def get_many(self, keys: Sequence[str], max_stale: float | None = None) -> list[Lookup]:
         raise self.error
 
     def write(self, *changes: Command) -> asyncio.Future[tuple[Applied, ...]]:

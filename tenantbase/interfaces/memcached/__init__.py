@@ -1,1 +1,1 @@
-"""memcached behind the ``CacheServer`` protocol."""
+"""memcached behind the Protocol ``Memcache``: a client of one server, and a ring of several."""

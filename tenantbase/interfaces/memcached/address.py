@@ -26,7 +26,7 @@ class MemcacheAddress:
 
     @classmethod
     def parse(cls, text: str) -> MemcacheAddress:
-        """Read `HOST:PORT`, `[IPv6]:PORT` or `unix:PATH`.
+        """Read `HOST:PORT`, `[IPv6]:PORT` or `unix:PATH`. Equal addresses have equal texts.
 
         Raises:
             ValueError: it is none of these; the text says why.
@@ -48,7 +48,7 @@ class MemcacheAddress:
             raise ValueError(f"{text!r} is neither HOST:PORT nor unix:PATH")
         if not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
             raise ValueError(f"{text!r}: a port is a number from 1 to 65535")
-        return cls(host=host, port=int(port))
+        return cls(host=host.lower(), port=int(port))
 
     def __str__(self) -> str:
         if self.path:

@@ -28,6 +28,7 @@ from tenantbase.figures import CacheFailure
 from tenantbase.interfaces.cache import Item
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.protocol import (
+    KEPT_BYTES,
     ProtocolError,
     get_items,
     get_version,
@@ -58,13 +59,20 @@ class MemcacheClient:
         address: where memcached listens.
         timeout: seconds that a call may take, including all its waiting.
         pool_size: how many calls run at a time; others wait for a turn.
+        kept_bytes: how much of one answer is kept; items beyond that are ``LEFT_OUT``.
     """
 
     def __init__(
-        self, address: MemcacheAddress, *, timeout: float = 0.1, pool_size: int = 4
+        self,
+        address: MemcacheAddress,
+        *,
+        timeout: float = 0.1,
+        pool_size: int = 4,
+        kept_bytes: int = KEPT_BYTES,
     ) -> None:
         self._address = address
         self._timeout = timeout
+        self._kept_bytes = kept_bytes
         self._pool = _Pool(address)
         # aiomcache's pool keeps callers waiting for connections that have died.
         self._turns = asyncio.Semaphore(pool_size)
@@ -84,6 +92,11 @@ class MemcacheClient:
         """False while the breaker is open, and after `close`."""
         return self._available
 
+    @property
+    def away(self) -> Sequence[int]:
+        """Its number, 0, while it is not available."""
+        return () if self._available else (0,)
+
     async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """The items that memcached has under these keys. A key is 32 lowercase hexadecimal digits.
 
@@ -93,7 +106,8 @@ class MemcacheClient:
         """
         if not keys:
             return {}
-        return await self._call(lambda conn: get_items(conn.reader, conn.writer, keys))
+        kept = self._kept_bytes
+        return await self._call(lambda conn: get_items(conn.reader, conn.writer, keys, kept))
 
     async def set_many(self, items: Sequence[Item]) -> None:
         """Store `(key, value, seconds)`; 0 seconds: no limit, otherwise up to 30 days.

@@ -18,8 +18,8 @@ LONGEST_ANSWER_BYTES = 128 << 20
 """The longest answer that is read."""
 
 KEPT_BYTES = 8 << 20
-"""How much of an answer is kept, up to the item that exceeds it, so that memcached cannot fill our
-memory."""
+"""How much of the answers to a batch is kept, up to the item that exceeds it, so that memcached
+cannot fill our memory."""
 
 _KEY_BYTES = 32
 _KEY_ALPHABET = b"0123456789abcdef"
@@ -81,11 +81,14 @@ def join_keys(keys: Sequence[bytes]) -> bytes:
 
 
 async def get_items(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, keys: Sequence[bytes]
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    keys: Sequence[bytes],
+    kept: int = KEPT_BYTES,
 ) -> dict[bytes, bytes]:
     """The values of those keys that memcached has.
 
-    Once they add up to ``KEPT_BYTES``, the others are ``LEFT_OUT``.
+    Once they add up to ``kept`` bytes, the others are ``LEFT_OUT``.
 
     Raises:
         EOFError, OSError: the connection has ended.
@@ -99,7 +102,7 @@ async def get_items(
     writer.write(b"get " + b"\r\nget ".join(lines) + b"\r\n")
 
     found: dict[bytes, bytes] = {}
-    unread, open_lines, missing, length, kept = b"\r\n", len(lines), 1, 0, KEPT_BYTES
+    unread, open_lines, missing, length = b"\r\n", len(lines), 1, 0
     while missing > 0:
         # A large value arrives in many pieces, which are joined once.
         pieces = [unread]

@@ -22,7 +22,7 @@ from tenantbase.web.fast_path.writer import ResponseWriter
 from tenantbase.web.handlers.health import Health
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.problems import error_answer
-from tenantbase.web.responses import deleted, entry_answer, make_private, raw_answer
+from tenantbase.web.responses import make_private, raw_answer
 from tenantbase.web.transport.budget import Budget
 from tenantbase.web.transport.unread import SMALL_ANSWER_BYTES
 
@@ -125,7 +125,7 @@ class PlainAnswers:
         if isinstance(result, Exception):
             self._refuse(asker, credentials, result)
         elif result.entry is None:
-            self._send(asker, credentials, entry_answer(key, result))
+            asker.end(self._writer.absent(result.cache_status, credentials.private), 404)
         elif len(result.entry.value) > SMALL_ANSWER_BYTES and self._waits(
             credentials, result.entry.value
         ):
@@ -138,24 +138,24 @@ class PlainAnswers:
     def _got_raw(self, asker: Asker, credentials: Credentials, result: Lookup | Exception) -> None:
         if isinstance(result, Exception):
             self._refuse(asker, credentials, result)
+        elif result.entry is None:
+            asker.end(self._writer.absent(result.cache_status, credentials.private), 404)
         else:
             self._send(asker, credentials, raw_answer(result))
 
     def _written(
-        self, asker: Asker, credentials: Credentials, key: str, result: Applied | BaseException
+        self, asker: Asker, credentials: Credentials, key: str, result: Applied | Exception
     ) -> None:
-        if isinstance(result, BaseException):
+        if isinstance(result, Exception):
             self._refuse(asker, credentials, result)
         else:
             asker.end(self._writer.written(key, result, credentials.private), 200)
 
-    def _deleted(
-        self, asker: Asker, credentials: Credentials, result: Applied | BaseException
-    ) -> None:
-        if isinstance(result, BaseException):
+    def _deleted(self, asker: Asker, credentials: Credentials, result: Applied | Exception) -> None:
+        if isinstance(result, Exception):
             self._refuse(asker, credentials, result)
         else:
-            self._send(asker, credentials, deleted())
+            asker.end(self._writer.deleted(credentials.private), 204)
 
     def _got_health(self, asker: Asker, state: asyncio.Future[Answer]) -> None:
         error = state.exception()

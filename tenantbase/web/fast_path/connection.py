@@ -29,7 +29,6 @@ from tenantbase.web.fast_path.parser import (
     Other,
     Request,
     RequestParser,
-    Route,
     context_in,
 )
 from tenantbase.web.fast_path.tending import OpenConnections
@@ -39,7 +38,7 @@ from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.health import Health
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.naming import with_id
-from tenantbase.web.observer import CLIENT_GONE, Observer
+from tenantbase.web.observer import CLIENT_GONE, Observer, Series
 from tenantbase.web.problems import HttpError
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.budget import Budget
@@ -124,7 +123,7 @@ class FastConnection(asyncio.Protocol):
         "_buffer",
         "_start",
         "_asked",
-        "_route",
+        "_series",
         "_began",
         "_busy",
         "context",
@@ -144,8 +143,8 @@ class FastConnection(asyncio.Protocol):
         self._buffer = b""  # received data, already processed up to _start
         self._start = 0
         self._asked = b""  # the request in flight, in case aiohttp has to answer it
-        self._route: Route | None = None  # its route; None if only aiohttp could tell
-        self._began = 0  # when it began, if there is an observer
+        self._series: Series  # where it is counted, if there is an observer
+        self._began = 0  # when it began, likewise
         self.context: RequestContext | None = None  # its id and trace, if it has any
         self._busy = False  # a request is in flight, here or lent out
         self._counted = False
@@ -273,10 +272,11 @@ class FastConnection(asyncio.Protocol):
         if use is not None:
             use.requests += 1
         self._asked = self._buffer[self._start : request.end]
-        self._route = request.route
         self.context = request.context
-        if self._fast_path.observer is not None:
-            self._began = monotonic_ns()
+        observer = self._fast_path.observer
+        if observer is not None:
+            self._series = self._fast_path.series[request.route]
+            self._began = observer.turn or observer.begin()
         self._taken(request.end)
 
     def _finished(self) -> None:
@@ -332,7 +332,9 @@ class FastConnection(asyncio.Protocol):
         self._taken(end)
         if not loan.begin(here, owed, framed.body_length):
             self._counted = fast_path.lifecycle.begin()
-            self._asked, self._route, self._began = here, None, monotonic_ns()
+            self._asked = here
+            if fast_path.observer is not None:
+                self._series, self._began = fast_path.unparsed, monotonic_ns()
             # The rest of the body is read, and discarded, while the connection lingers.
             self.context = context_in(here)
             self.end(fast_path.answers.no_room(fast_path.budget), 503, closes=True)
@@ -361,18 +363,24 @@ class FastConnection(asyncio.Protocol):
     def end(self, data: bytes, status: int, closes: bool = False) -> None:
         """Send the answer, and process what has arrived meanwhile."""
         fast_path = self._fast_path
+        observer = fast_path.observer
         self._finished()
-        if self._transport.is_closing():
-            if fast_path.observer is not None:
-                self._observed(fast_path.observer, CLIENT_GONE, 0)
+        gone = self._transport.is_closing()
+        if gone:
+            data, status = b"", CLIENT_GONE
+        else:
+            if status >= 400 and self.context is None:
+                self.context = RequestContext()
+            if self.context is not None and (status >= 400 or self.context.echoed):
+                data = with_id(data, self.context)
+            self._transport.write(data)
+        if observer is not None:
+            asked, context, sent = self._asked, self.context, len(data)
+            observer.finished(
+                self._series, status, self._began, sent, asked, context, self._transport
+            )
+        if gone:
             return
-        if status >= 400 and self.context is None:
-            self.context = RequestContext()
-        if self.context is not None and (status >= 400 or self.context.echoed):
-            data = with_id(data, self.context)
-        self._transport.write(data)
-        if fast_path.observer is not None:
-            self._observed(fast_path.observer, status, len(data))
         if not self._writable:  # the whole answer stays in memory until its last byte is sent
             self._hold(len(data))
         if closes or fast_path.lifecycle.draining:
@@ -380,12 +388,6 @@ class FastConnection(asyncio.Protocol):
             return
         if self._buffer or self._ended or not self._reading:
             self._go_on()
-
-    def _observed(self, observer: Observer, status: int, sent: int) -> None:
-        route = self._route
-        series = self._fast_path.unparsed if route is None else self._fast_path.series[route]
-        asked, context = self._asked, self.context
-        observer.finished(series, status, self._began, sent, asked, context, self._transport)
 
     def hand_on(self) -> None:
         """Have the request in flight answered by aiohttp, which streams large answers."""

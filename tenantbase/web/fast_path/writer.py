@@ -50,6 +50,16 @@ class ResponseWriter:
         self._written = {
             private: head_template(_written_headers(private)) for private in (False, True)
         }
+        self._absent = {
+            private: {
+                status: _before_and_after(private, responses.absent(status))
+                for status in CacheStatus
+            }
+            for private in (False, True)
+        }
+        self._deleted = {
+            private: _before_and_after(private, responses.deleted()) for private in (False, True)
+        }
 
     def entry(
         self, key: str, entry: Entry, cache_status: CacheStatus, private: bool = False
@@ -67,6 +77,16 @@ class ResponseWriter:
         assert applied.entry is not None
         body = applied_json(key, applied)
         return self._written[private] % (applied.entry.version, len(body), self._ending(), body)
+
+    def absent(self, cache_status: CacheStatus, private: bool = False) -> bytes:
+        """What ``responses.absent`` returns; ``private``: for its caller alone."""
+        before, after = self._absent[private][cache_status]
+        return before + self._ending() + after
+
+    def deleted(self, private: bool = False) -> bytes:
+        """What ``responses.deleted`` returns; ``private``: for its caller alone."""
+        before, after = self._deleted[private]
+        return before + self._ending() + after
 
     def answer(self, answer: Answer) -> bytes:
         """Any answer whose body is bytes."""
@@ -106,6 +126,13 @@ def head_template(headers_of: Callable[[Entry], dict[str, str]]) -> bytes:
     if made != expected:
         raise ValueError(f"a template must have the version as its only variable: {expected!r}")
     return template
+
+
+def _before_and_after(private: bool, answer: Answer) -> tuple[bytes, bytes]:
+    """The bytes of an answer before its last fields, and after them."""
+    assert isinstance(answer.body, bytes)
+    head = rendered_head(answer.status, _for(private, answer.headers), len(answer.body))
+    return head, b"\r\n" + answer.body
 
 
 def _entry_headers(cache_status: CacheStatus, private: bool) -> Callable[[Entry], dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -16,7 +17,13 @@ from tenantbase.errors import Forbidden, StoreError
 from tenantbase.figures import ALL_REQUESTS, CacheState
 from tenantbase.interfaces.store import StoreSize
 from tenantbase.metrics.board import Board
-from tenantbase.metrics.families import CONTENT_TYPE, Scraped, exposition, in_cache_state
+from tenantbase.metrics.families import (
+    CONTENT_TYPE,
+    Scraped,
+    cache_away,
+    exposition,
+    in_cache_state,
+)
 from tenantbase.metrics.pulse import Pulse
 from tenantbase.web.answer import Answer
 from tenantbase.web.caller import CALLER
@@ -34,12 +41,14 @@ class Measured(msgspec.Struct, frozen=True):
 
     Attributes:
         per_tenant: show each tenant in ``/metrics``.
+        cache_servers: the addresses in ``--memcached``, in that order.
     """
 
     board: Board
     pulse: Pulse
     requests: RequestCells
     per_tenant: bool
+    cache_servers: Sequence[str] = ()
 
 
 class Figures:
@@ -70,7 +79,15 @@ class Figures:
             for series, status, count in measured.requests.counts(cells)
         )
         durations = measured.requests.durations
-        scraped = Scraped(requests, durations, serves, size, self._database.troubles, tenants)
+        scraped = Scraped(
+            requests,
+            durations,
+            serves,
+            size,
+            self._database.troubles,
+            tenants,
+            measured.cache_servers,
+        )
         return figures(exposition(measured.board, cells, scraped), CONTENT_TYPE)
 
     async def stats(self, request: web.Request) -> Answer:
@@ -82,6 +99,7 @@ class Figures:
         cells, recent = board.total(), measured.pulse.recent()
         hits, misses, bypasses = cells[f.HITS], cells[f.MISSES], cells[f.BYPASSES]
         reads = hits + misses + bypasses
+        servers, away = measured.cache_servers, cache_away(board)
         document = {
             "version": __version__,
             "uptime_seconds": round(board.uptime, 3),
@@ -95,6 +113,7 @@ class Figures:
             },
             "cache": {
                 "available": in_cache_state(board) is CacheState.AVAILABLE,
+                "away": [server for number, server in enumerate(servers) if number in away],
                 "hits": hits,
                 "misses": misses,
                 "bypasses": bypasses,

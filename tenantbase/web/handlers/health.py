@@ -37,18 +37,19 @@ class Health:
     async def state(self) -> Answer:
         """The state of the service: 200, or 503 if it cannot serve or is draining."""
         serves = await self.store_serves()
-        cached = self._database.cache_available
+        cached, away = self._database.cache_available, self._database.cache_away
         troubles = self._database.troubles
         draining = self._lifecycle.draining
         unavailable = draining or not serves
-        status = (
-            "unavailable" if unavailable else "degraded" if troubles or cached is False else "ok"
-        )
+        status = "unavailable" if unavailable else "degraded" if troubles or away else "ok"
+        cache = "ok" if not away else "degraded" if cached else "unavailable"
         document = {
             "status": status,
             "store": "unavailable" if not serves else "degraded" if troubles else "ok",
             "troubles": troubles,
-            "cache": "off" if cached is None else "ok" if cached else "unavailable",
+            "cache": "off" if cached is None else cache,
+            # Not by address: this needs no token.
+            "cache_away": [number + 1 for number in away],
             "draining": draining,
             "version": __version__,
         }

@@ -131,7 +131,14 @@ class HealthReport(msgspec.Struct):
         list[Literal["damaged rows", "disk errors", "disk full", "reads hang"]],
         Meta(description="Current problems of the database."),
     ]
-    cache: Literal["ok", "unavailable", "off"]
+    cache: Annotated[
+        Literal["ok", "degraded", "unavailable", "off"],
+        Meta(description="`degraded`: some of several memcacheds are away."),
+    ]
+    cache_away: Annotated[
+        list[int],
+        Meta(description="The memcacheds that are away, by their places in `--memcached`, from 1."),
+    ]
     draining: Annotated[bool, Meta(description="Shutting down; send new connections elsewhere.")]
     version: Annotated[str, Meta(description="The version of tenantbase.")]
 
@@ -209,6 +216,10 @@ class CacheStats(msgspec.Struct):
     """Keys read, by where they were found."""
 
     available: Annotated[bool, Meta(description="Whether memcached answers every worker.")]
+    away: Annotated[
+        list[str],
+        Meta(description="The addresses in `--memcached` that do not answer some worker."),
+    ]
     hits: int
     misses: int
     bypasses: int

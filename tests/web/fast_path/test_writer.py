@@ -9,6 +9,7 @@ import pytest
 from tenantbase.entry import JSON, Entry
 from tenantbase.lookup import CacheStatus
 from tenantbase.scope import DEFAULT
+from tenantbase.web import responses
 from tenantbase.web.fast_path import writer as rendering
 from tenantbase.web.fast_path.writer import ResponseWriter
 from tenantbase.web.lifecycle import Lifecycle
@@ -37,3 +38,18 @@ def test_a_draining_server_announces_the_end_of_the_connection() -> None:
     assert b"Connection" not in fields(writer.entry("k", ENTRY, CacheStatus.MISS))
     lifecycle.drain()
     assert fields(writer.entry("k", ENTRY, CacheStatus.MISS))[b"Connection"] == b"close"
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("cache_status", CacheStatus)
+def test_fixed_answers_are_those_of_the_general_path(
+    private: bool, cache_status: CacheStatus
+) -> None:
+    writer = ResponseWriter(Lifecycle())
+    for made, answer in (
+        (writer.absent(cache_status, private), responses.absent(cache_status)),
+        (writer.deleted(private), responses.deleted()),
+    ):
+        if private:
+            responses.make_private(answer.headers)
+        assert made == writer.answer(answer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,24 @@ async def test_without_a_database_the_rest_is_shown(
     stats = (await server.ask("GET", "/v1/stats")).json
     assert stats["store"]["entries"] is None and stats["cache"]["available"] is False
     assert stats["requests"]["total"] == 1
+
+
+async def test_each_memcached_is_shown(tmp_path: Path) -> None:
+    board = Board(2, REQUEST_CELLS.end)
+    addresses = ["a:11211", "[::1]:11211", "unix:/run/m"]
+    async with opened(tmp_path / "x.db") as cache, AsyncExitStack() as stack:
+        pulses = []
+        for away in ([1], [1, 63]):  # two workers
+            cells = board.cells(board.take())
+            pulse = Pulse(board, cells, lambda: True, lambda away=away: away)  # type: ignore[misc]
+            pulses.append(stack.enter_context(beating(pulse)))
+        measured = Measured(board, pulses[0], REQUEST_CELLS, False, addresses)
+        server = await stack.enter_async_context(served(cache, measured=measured))
+        metrics = (await server.ask("GET", "/metrics")).body.decode()
+        for address, value in zip(addresses, (1, 0, 1), strict=True):
+            assert f'tenantbase_cache_server_available{{server="{address}"}} {value}.0\n' in metrics
+        assert "\ntenantbase_cache_available 1.0\n" in metrics
+        assert (await server.ask("GET", "/v1/stats")).json["cache"]["away"] == ["[::1]:11211"]
 
 
 async def test_reads_and_refusals_are_counted(server: Server) -> None:

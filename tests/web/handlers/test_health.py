@@ -12,7 +12,7 @@ from tenantbase import __version__
 from tenantbase.coherence.policy import Cache
 from tenantbase.errors import StoreUnavailable
 from tests.servers import MemcachedProcess, poll_async
-from tests.service import Server
+from tests.service import Server, opened, served
 from tests.web.conftest import Start
 from tests.wire import Answer
 
@@ -25,12 +25,14 @@ def document(
     cache: str = "ok",
     draining: bool = False,
     troubles: tuple[str, ...] = (),
+    away: tuple[int, ...] = (),
 ) -> dict[str, object]:
     return {
         "status": status,
         "store": store,
         "troubles": list(troubles),
         "cache": cache,
+        "cache_away": list(away),
         "draining": draining,
         "version": __version__,
     }
@@ -42,7 +44,10 @@ async def test_ok(server: Server) -> None:
     assert answer.status == 200
     cache = {None: "off", True: "ok", False: "unavailable"}[server.cache.cache_available]
     assert (cache == "ok") == server.cached
-    assert answer.json == document("degraded" if cache == "unavailable" else "ok", cache=cache)
+    if cache == "unavailable":
+        assert answer.json == document("degraded", cache=cache, away=(1,))
+    else:
+        assert answer.json == document(cache=cache)
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["cache-control"] == "no-store"
 
@@ -67,10 +72,36 @@ async def test_degraded_while_memcached_is_away(start: Start) -> None:
                 while (answer := await health()).json == document():
                     await asyncio.sleep(0.01)
                 assert answer.status == 200
-                assert answer.json == document("degraded", cache="unavailable")
+                assert answer.json == document("degraded", cache="unavailable", away=(1,))
                 value = await server.ask("GET", "/get-value?key=a")
                 assert (value.status, value.headers["x-cache"]) == (404, "BYPASS")
                 own.start()
+                while (await health()).json != document():
+                    await asyncio.sleep(0.01)
+
+
+async def test_degraded_while_some_memcacheds_are_away(tmp_path: Path) -> None:
+    with MemcachedProcess() as first, MemcachedProcess() as second, MemcachedProcess() as third:
+        ring = ",".join(each.address for each in (first, second, third))
+        async with opened(tmp_path / "x.db", ring) as cache, served(cache) as server:
+
+            async def health() -> Answer:
+                for number in range(30):  # so that every server is asked
+                    await server.ask("GET", f"/get-value?key={number}")
+                return await server.ask("GET", "/health-check")
+
+            assert (await health()).json == document()
+            for killed, expected in (
+                (second, document("degraded", cache="degraded", away=(2,))),
+                (first, document("degraded", cache="degraded", away=(1, 2))),
+                (third, document("degraded", cache="unavailable", away=(1, 2, 3))),
+            ):
+                killed.kill()
+                answer = await health()
+                assert (answer.status, answer.json) == (200, expected)
+            for each in (first, second, third):
+                each.start()
+            async with asyncio.timeout(20):
                 while (await health()).json != document():
                     await asyncio.sleep(0.01)
 

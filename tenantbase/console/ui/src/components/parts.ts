@@ -6,6 +6,7 @@ export const parts = {
   dialogs: () => import("./Dialogs.svelte"),
   palette: () => import("./Palette.svelte"),
   help: () => import("./Help.svelte"),
+  value: () => import("./ValuePane.svelte"),
   editor: () => import("./Editor.svelte"),
   newKey: () => import("./NewKey.svelte"),
 };

@@ -82,7 +82,8 @@ function single(event: KeyboardEvent): boolean {
       else void commands.value?.show();
       return true;
     case "t":
-      if (session.mayWrite) workspace.dialog = { kind: "expiry", keys: [open.key] };
+      if (session.mayWrite)
+        workspace.dialog = { kind: "expiry", chosen: workspace.chosen([open.key]) };
       return true;
     case "r":
       if (open.look === "shown") void open.read(true);

@@ -46,6 +46,11 @@ export function duration(seconds: number): string {
   return `${Math.floor(whole / 86_400)} d${hours ? ` ${hours} h` : ""}`;
 }
 
+/** How long ago something was. */
+export function ago(seconds: number): string {
+  return seconds < 1 ? "just now" : `${duration(seconds)} ago`;
+}
+
 export function milliseconds(value: number): string {
   return value < 10 ? value.toFixed(1) : count(Math.round(value));
 }

@@ -28,6 +28,7 @@ export interface Counted {
   count: number;
   bytes: number;
   at_least?: boolean;
+  cursor?: string;
 }
 
 export interface RawValue {
@@ -53,10 +54,18 @@ export class Problem extends Error {
   }
 }
 
-/** There was no answer: the connection failed, or the answer did not come in time. */
-export class Unreachable extends Error {}
+/** There was no answer, or not all of it: the connection failed, or nothing came for too long. */
+export class Unreachable extends Error {
+  constructor() {
+    super("The service does not answer.");
+  }
+}
 
-const READ_MILLISECONDS = 15_000;
+/** The person gave it up. */
+export class Stopped extends Error {}
+
+/** A read is given up when nothing comes for so long. One that goes on coming may take its time. */
+const SILENCE_MILLISECONDS = 15_000;
 const MAX_WAIT_SECONDS = 10;
 const PROBLEM_PREFIX = "urn:tenantbase:problem:";
 
@@ -85,12 +94,68 @@ function pause(seconds: number, signal?: AbortSignal): Promise<void> {
   });
 }
 
+/** Ends a read that has gone silent, before its answer or in the middle of it. */
+class Silence {
+  readonly signal: AbortSignal;
+  #abort = new AbortController();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(
+    private readonly limited: boolean,
+    private readonly given: AbortSignal | undefined,
+  ) {
+    this.signal = given ? AbortSignal.any([given, this.#abort.signal]) : this.#abort.signal;
+    this.#restart();
+  }
+
+  #restart(): void {
+    clearTimeout(this.#timer);
+    if (this.limited) this.#timer = setTimeout(() => this.#abort.abort(), SILENCE_MILLISECONDS);
+  }
+
+  /** What a failed request means: the caller gave it up, or the service did not answer. */
+  cause(): unknown {
+    clearTimeout(this.#timer);
+    return this.given?.aborted ? this.given.reason : new Unreachable();
+  }
+
+  /** The same answer, whose body is given up when it goes silent. */
+  watch(response: Response): Response {
+    if (!response.body) {
+      clearTimeout(this.#timer);
+      return response;
+    }
+    const reader = response.body.getReader();
+    const body = new ReadableStream<Uint8Array>({
+      pull: async (controller) => {
+        this.#restart();
+        try {
+          const { done, value } = await reader.read();
+          clearTimeout(this.#timer);
+          if (done) controller.close();
+          else controller.enqueue(value);
+        } catch {
+          controller.error(this.cause());
+        }
+      },
+      cancel: (reason) => {
+        clearTimeout(this.#timer);
+        return reader.cancel(reason);
+      },
+    });
+    const { status, statusText, headers } = response;
+    return new Response(body, { status, statusText, headers });
+  }
+}
+
 export class Api {
   token: string | null = null;
   /** Named in a header if it is not the caller's own. */
   tenant: string | null = null;
   /** Called when a token is refused that was accepted before. */
   onUnauthenticated: () => void = () => undefined;
+  /** Called with the Unix seconds until which the service asked to wait. */
+  onBusy: (until: number) => void = () => undefined;
 
   address(path: string, query: Query = {}): string {
     const url = new URL(path, location.href.replace(/[?#].*$/, ""));
@@ -110,7 +175,7 @@ export class Api {
 
   /**
    * Send a request, and return the answer if it is a success.
-   * Reads give up after 15 s, and wait once if the service says when to come again.
+   * Reads give up after 15 s of silence, and wait once if the service says when to come again.
    */
   async send(method: string, path: string, options: Options = {}): Promise<Response> {
     try {
@@ -123,6 +188,7 @@ export class Api {
         error.retryAfter !== null &&
         error.retryAfter <= MAX_WAIT_SECONDS
       ) {
+        this.onBusy(Date.now() / 1000 + error.retryAfter);
         await pause(error.retryAfter, options.signal);
         return await this.#once(method, path, options);
       }
@@ -131,11 +197,7 @@ export class Api {
   }
 
   async #once(method: string, path: string, options: Options): Promise<Response> {
-    const signals = [
-      options.signal,
-      isRead(method) ? AbortSignal.timeout(READ_MILLISECONDS) : null,
-    ];
-    const given = signals.filter((signal) => signal instanceof AbortSignal);
+    const silence = new Silence(isRead(method), options.signal);
     let response: Response;
     try {
       response = await fetch(this.address(path, options.query), {
@@ -145,14 +207,14 @@ export class Api {
         credentials: "omit",
         redirect: "error",
         ...(options.body === undefined ? {} : { body: options.body }),
-        ...(given.length ? { signal: AbortSignal.any(given) } : {}),
+        signal: silence.signal,
       });
-    } catch (error) {
-      if (options.signal?.aborted) throw error;
-      throw new Unreachable("The service does not answer.");
+    } catch {
+      throw silence.cause();
     }
-    if (response.ok) return response;
-    throw await this.#problem(response);
+    const whole = silence.watch(response);
+    if (whole.ok) return whole;
+    throw await this.#problem(whole);
   }
 
   async #problem(response: Response): Promise<Problem> {
@@ -174,7 +236,7 @@ export class Api {
   }
 
   async json<T>(method: string, path: string, options: Options = {}): Promise<T> {
-    return (await (await this.send(method, path, options)).json()) as T;
+    return JSON.parse(textOf(await bytesOf(await this.send(method, path, options)))) as T;
   }
 
   page(query: Query, signal?: AbortSignal): Promise<Page> {
@@ -192,8 +254,9 @@ export class Api {
     return first?.key === key ? first : null;
   }
 
-  count(prefix: string, signal?: AbortSignal): Promise<Counted> {
-    return this.json("GET", "v1/count", { query: { prefix }, ...(signal ? { signal } : {}) });
+  /** The keys below a prefix, as many as are counted in a second. */
+  count(prefix: string, cursor: string | null, signal: AbortSignal): Promise<Counted> {
+    return this.json("GET", "v1/count", { query: { prefix, cursor }, signal });
   }
 
   /**
@@ -213,7 +276,7 @@ export class Api {
       headers,
       ...(signal ? { signal } : {}),
     });
-    const bytes = new Uint8Array(await response.arrayBuffer());
+    const bytes = await bytesOf(response);
     const range = /\/(\d+)$/.exec(response.headers.get("Content-Range") ?? "");
     return {
       bytes,
@@ -229,7 +292,7 @@ export class Api {
   async #readEntry(key: string): Promise<RawValue> {
     const begun = performance.now();
     const response = await this.send("GET", "get-value", { query: { key } });
-    const text = await response.text();
+    const text = textOf(await bytesOf(response));
     const entry = JSON.parse(text) as { value: string; encoding?: string; content_type?: string };
     const value =
       entry.encoding === "base64"
@@ -274,6 +337,22 @@ export class Api {
       headers: version === null ? {} : { "If-Match": `"${version}"` },
     });
   }
+}
+
+/** All bytes of an answer. `Response.arrayBuffer` does not say why it failed. */
+async function bytesOf(response: Response): Promise<Uint8Array<ArrayBuffer>> {
+  const parts: Uint8Array<ArrayBuffer>[] = [];
+  const reader = response.body?.getReader();
+  for (;;) {
+    const read = await reader?.read();
+    if (!read || read.done) break;
+    parts.push(read.value);
+  }
+  return new Uint8Array(await new Blob(parts).arrayBuffer());
+}
+
+function textOf(bytes: Uint8Array): string {
+  return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
 }
 
 function isDots(key: string): boolean {

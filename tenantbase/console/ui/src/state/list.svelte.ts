@@ -6,7 +6,8 @@
 // (`start`, `end`), not with cursors, so that they survive changes in between.
 
 import { compareKeys } from "../lib/keys";
-import { api, Problem, Unreachable, type Counted, type Meta } from "./api";
+import { api, Problem, Stopped, Unreachable, type Counted, type Meta } from "./api";
+import { KeyCount } from "./count.svelte";
 import type { Change } from "./live.svelte";
 
 export interface Row {
@@ -49,6 +50,10 @@ const KEPT_PAGES = 20;
 const DELETED_MILLISECONDS = 1800;
 const MARK_SECONDS = 10;
 
+function isExpected(error: unknown): error is Error {
+  return error instanceof Problem || error instanceof Unreachable || error instanceof Stopped;
+}
+
 export function rowOf(meta: Meta): Row {
   return {
     key: meta.key,
@@ -89,7 +94,6 @@ export class KeyList {
   problem = $state.raw<Error | null>(null);
   /** Unix seconds at which a list that could not be read is tried again. */
   retryAt = $state<number | null>(null);
-  counted = $state.raw<Counted | null>(null);
   readonly selected = new Set<string>();
   allSelected = $state(false);
   /** The rows in view: [from, to). */
@@ -97,22 +101,33 @@ export class KeyList {
 
   #pages: Page[] = [];
   #abort = new AbortController();
+  #reading = new AbortController();
   #busy = false;
   #folders = new Map<string, ReturnType<typeof setTimeout>>();
-  #counting: ReturnType<typeof setTimeout> | undefined;
+  readonly #count: KeyCount;
   #timers = new Set<ReturnType<typeof setTimeout>>();
 
   constructor(options: ListOptions) {
     this.prefix = options.prefix;
     this.fold = options.fold;
     this.desc = options.desc;
+    this.#count = new KeyCount(this.prefix, () => this.#changed());
   }
 
   /** Give up everything that is under way. */
   close(): void {
     this.#abort.abort();
-    clearTimeout(this.#counting);
+    this.#count.close();
     for (const timer of [...this.#timers, ...this.#folders.values()]) clearTimeout(timer);
+  }
+
+  /** Give up what is being read, until someone asks for it again. */
+  stop(): void {
+    this.#reading.abort(new Stopped());
+  }
+
+  get counted(): Counted | null {
+    return this.#count.counted;
   }
 
   get total(): number {
@@ -146,7 +161,7 @@ export class KeyList {
       if (more) this.#pages.push(gapPage());
       this.started = true;
     });
-    if (!this.fold) this.count();
+    if (!this.fold) this.#count.refresh();
   }
 
   /** Everything may have changed: read what is in view again, and the rest when it comes into view. */
@@ -155,23 +170,36 @@ export class KeyList {
     for (const page of this.#pages) if (!page.gap) page.rows = null;
     const first = this.#pages.findIndex((page) => !page.gap);
     await this.#guarded(() => this.#reread(first));
-    if (this.counted) this.count();
+    if (this.counted) this.#count.refresh();
+  }
+
+  /** Go on after a problem, or after being stopped. */
+  resume(): void {
+    if (!this.started) void this.start();
+    else {
+      this.problem = null;
+      this.retryAt = null;
+      this.#changed();
+    }
   }
 
   async #guarded(work: () => Promise<void>): Promise<void> {
     if (this.#busy) return;
     this.#busy = true;
     this.loading = true;
+    this.#reading = new AbortController();
     try {
       await work();
       this.problem = null;
       this.retryAt = null;
     } catch (error) {
       if (this.#abort.signal.aborted) return;
-      if (!(error instanceof Problem) && !(error instanceof Unreachable)) throw error;
+      if (!isExpected(error)) throw error;
       this.problem = error;
       const seconds = error instanceof Problem ? (error.retryAfter ?? 8) : 8;
-      const lasting = error instanceof Problem && error.status < 500 && error.status !== 429;
+      const lasting =
+        error instanceof Stopped ||
+        (error instanceof Problem && error.status < 500 && error.status !== 429);
       this.retryAt = lasting ? null : Date.now() / 1000 + seconds;
     } finally {
       this.#busy = false;
@@ -194,7 +222,7 @@ export class KeyList {
         start,
         end,
       },
-      this.#abort.signal,
+      AbortSignal.any([this.#abort.signal, this.#reading.signal]),
     );
     const rows = [...page.values.map(rowOf), ...(page.prefixes ?? []).map(folderRow)].filter(
       (row) => row.key !== start,
@@ -353,7 +381,7 @@ export class KeyList {
     for (const change of changes) moved += this.#applyOne(change, busy, view);
     if (changes.length) {
       this.#changed();
-      if (this.counted) this.#countSoon();
+      if (this.counted) this.#count.refresh();
     }
     return moved;
   }
@@ -473,24 +501,6 @@ export class KeyList {
           .catch(() => undefined);
       }, 500),
     );
-  }
-
-  #countSoon(): void {
-    this.#counting ??= setTimeout(() => {
-      this.#counting = undefined;
-      this.count();
-    }, 5000);
-  }
-
-  /** Count the keys. It blocks nothing, and may not be answered. */
-  count(): void {
-    void api
-      .count(this.prefix, this.#abort.signal)
-      .then((counted) => {
-        this.counted = counted;
-        this.#changed();
-      })
-      .catch(() => undefined);
   }
 
   // ---- Selection ----

@@ -60,10 +60,12 @@ class Live {
 
   /** Follow the changes below a prefix. `ready` is called once the stream is open. */
   open(prefix: string, listener: Listener): void {
+    const wasLive = this.status === "live";
     this.close();
     this.#prefix = prefix;
     this.#listener = listener;
-    this.status = this.status === "live" ? "live" : "connecting";
+    // From one folder to the next, the sign does not flicker.
+    this.status = wasLive ? "live" : "connecting";
     const abort = new AbortController();
     this.#abort = abort;
     void this.#run(abort);
@@ -76,6 +78,10 @@ class Live {
     this.#buffer = [];
     this.#lastId = null;
     this.#attempt = 0;
+    this.status = "off";
+    this.lastChange = null;
+    this.perSecond = 0;
+    this.#recent = [];
   }
 
   /** Try again now. */
@@ -90,12 +96,13 @@ class Live {
       } catch (error) {
         if (abort.signal.aborted) return;
         if (error instanceof Problem && error.status === 401) {
+          if (this.status !== "lost") this.lostAt = Date.now() / 1000;
           this.status = "lost";
-          this.lostAt ||= Date.now() / 1000;
           if (!(await this.#whileRevoked(abort))) return;
           continue;
         }
-        if (error instanceof Problem && error.status === 403) {
+        // Out of the token's reach, or no such tenant: the list says so.
+        if (error instanceof Problem && (error.status === 403 || error.status === 404)) {
           this.status = "off";
           return;
         }
@@ -181,6 +188,7 @@ class Live {
       if (turn === this.#catchingUp) this.regained = null;
     }, REGAINED_MILLISECONDS);
     ui.announce("Connected again.");
+    ui.alert = "";
   }
 
   #receive(event: string, data: string): void {

@@ -33,8 +33,11 @@ class Session {
   refused = $state(false);
   tenants = $state.raw<Tenant[]>([]);
   cacheDown = $state(false);
+  /** Unix seconds: until then, the service asked to wait. */
+  busyUntil = $state(0);
 
   constructor() {
+    api.onBusy = (until) => (this.busyUntil = until);
     api.onUnauthenticated = () => {
       if (this.status === "ready") this.revoked = true;
     };

@@ -60,12 +60,15 @@ class Figures {
   samples = $state.raw<Stats[]>([]);
   health = $state.raw<Health | null>(null);
   problem = $state<string | null>(null);
+  /** Unix seconds at which the latest figures were read. */
+  readAt = $state(0);
 
   async read(): Promise<void> {
     try {
       const stats = await api.json<Stats>("GET", "v1/stats");
       this.latest = stats;
       this.samples = [...this.samples, stats].slice(-SAMPLES);
+      this.readAt = Date.now() / 1000;
       this.problem = null;
     } catch (error) {
       this.problem =

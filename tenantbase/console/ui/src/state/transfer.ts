@@ -41,8 +41,8 @@ export async function exportLines(
   let bytes = 0;
   for (const { text, whole } of targets) {
     const response = await api.send("GET", "v1/values", {
-      // A key is the first of those that begin with it.
-      query: { prefix: text, limit: whole ? undefined : 1 },
+      // No key lies between this one and its end: a key contains no U+0000.
+      query: whole ? { prefix: text } : { start: text, end: `${text}\u0001` },
       headers: { Accept: NDJSON },
       signal: signal,
     });

@@ -4,7 +4,7 @@ import { diff } from "../lib/diff";
 import { format, textOf, type Line } from "../lib/json";
 import { named } from "../lib/keys";
 import { kindOf, type Kind } from "../lib/types";
-import { api, Problem, type Meta, type RawValue } from "./api";
+import { api, Problem, Stopped, type Meta, type RawValue } from "./api";
 import type { Change } from "./live.svelte";
 import { session } from "./session.svelte";
 import { ui } from "./ui.svelte";
@@ -72,6 +72,7 @@ export class OpenValue {
   changed = $state.raw<ReadonlySet<number>>(new Set());
   reading = $state(false);
   #abort = new AbortController();
+  #reading = new AbortController();
 
   constructor(
     readonly key: string,
@@ -83,6 +84,17 @@ export class OpenValue {
 
   close(): void {
     this.#abort.abort();
+  }
+
+  /** Give up what is being read, until someone asks for it again. */
+  stop(): void {
+    this.#reading.abort(new Stopped("You stopped it."));
+  }
+
+  /** For one read, which ends with this value or before. */
+  #signal(): AbortSignal {
+    this.#reading = new AbortController();
+    return AbortSignal.any([this.#abort.signal, this.#reading.signal]);
   }
 
   get kind(): Kind {
@@ -100,7 +112,7 @@ export class OpenValue {
   /** Read what is known of the key. */
   async refresh(): Promise<void> {
     try {
-      const meta = await api.meta(this.key, this.#abort.signal);
+      const meta = await api.meta(this.key, this.#signal());
       if (meta) this.#know(meta);
       else if (this.meta) this.gone ??= { how: "deleted", at: Date.now() / 1000 };
       else this.look = "absent";
@@ -146,7 +158,7 @@ export class OpenValue {
       const raw = await api.read(this.key, {
         ...(large ? { first: BEGINNING_BYTES } : {}),
         fresh,
-        signal: this.#abort.signal,
+        signal: this.#signal(),
       });
       const shown = interpret(raw);
       this.changed = changedLines(before, shown);

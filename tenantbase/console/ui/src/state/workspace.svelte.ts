@@ -13,13 +13,19 @@ import { deleteWithUndo, undoable } from "./writing";
 
 export type Dialog =
   | { kind: "rename" | "duplicate"; key: string }
-  | { kind: "copy-to"; keys: string[] }
-  | { kind: "expiry"; keys: string[] }
+  | { kind: "copy-to"; chosen: Chosen }
+  | { kind: "expiry"; chosen: Chosen }
   | { kind: "delete-folder"; prefix: string }
   | { kind: "delete-many"; keys: string[] }
   | { kind: "import"; file: File }
   | { kind: "export"; targets: { text: string; whole: boolean }[]; name: string }
   | { kind: "upload"; files: File[] };
+
+/** What is selected: keys, and folders, which some commands leave out. */
+export interface Chosen {
+  keys: string[];
+  folders: number;
+}
 
 const FILTER_MILLISECONDS = 120;
 const ANNOUNCE_MILLISECONDS = 10_000;
@@ -225,6 +231,11 @@ class Workspace {
     if (this.open && keys.includes(this.open.key)) router.change({ key: null, mode: "view" });
     if (next !== null) this.focus = next;
     this.focusList();
+  }
+
+  chosen(all: readonly string[]): Chosen {
+    const keys = all.filter((key) => !this.isFolder(key));
+    return { keys, folders: all.length - keys.length };
   }
 
   isFolder(key: string): boolean {

@@ -1,0 +1,108 @@
+"""An exhaustive model of the read index over several machines, for one key.
+
+The store is a primary (server 0) with one synchronous standby (server 1), as PostgreSQL does it: a
+commit is first in the primary's own log, then received by the standby, then visible and
+acknowledged. The standby may be promoted at any moment. The deposed primary goes on answering its
+clients, and writes into its own log, but never again with the standby's confirmation. It may also
+crash and restart as a primary, and a wait for the standby may be cancelled: both make visible what
+the standby has not received. Two nodes, each with its own table, read and write.
+
+memcached is as bad as possible: a get may be answered with any item that was ever made, or with
+nothing, at any time. That covers late, lost, reordered, evicted and resurrected items, an emptied
+memcached, and nodes that see different rings. Items are made as early as possible, because that only
+adds answers. A node that is paused, dead or cut off is a node that takes no step: every interleaving
+is explored, so every pause is.
+
+Properties:
+
+- A read returns no version older than one that was acknowledged, or returned by another read,
+  before it began (single-key linearizability; versions grow in commit order).
+- No read returns, and no acknowledgement is given for, a write that a failover loses.
+- A writer that was told "not made" never finds its write in the surviving history.
+
+A lossy promotion is an operator's decision to go on without acknowledged writes. From then on the
+properties are those of the remaining history, for reads that begin later.
+
+Not modelled: a second failover, a change of the synchronous standby, expiry.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from tests.cluster_model.nodes import node_steps
+from tests.cluster_model.readers import reader_steps
+from tests.cluster_model.state import A, B, Config, Left, Node, Reader, Row, State, Writer
+from tests.cluster_model.store import store_steps
+from tests.cluster_model.view import Step, View, Violation
+from tests.cluster_model.writers import doubt_steps, writer_steps
+
+
+def _order(reader: Reader) -> tuple[str, int, Row | tuple[()]]:
+    return reader.at, reader.floor, reader.row or ()
+
+
+def explore(config: Config, broken: str | None = None, *, witness: bool = False) -> int:
+    """Visit every reachable state. Returns: their number.
+
+    Args:
+        broken: a rule to leave out.
+        witness: ask the standby, instead of making a commit, to confirm an answer.
+
+    Raises:
+        Violation: a property does not hold.
+    """
+    first = State(
+        nodes=(Node(), Node()),
+        writers=(Writer(),) * len(config.writers),
+        readers=(Reader(),) * len(config.readers),
+        left=Left(config.crash, config.cancel, config.restart, config.trim, config.watch),
+    )
+    # The readers of a node are alike: states that differ only in their order are one state.
+    alike = [[i for i, at in enumerate(config.readers) if at == n] for n in (A, B)]
+    groups = [group for group in alike if len(group) > 1]
+    origins: dict[State, tuple[State, str] | None] = {first: None}
+    queue = deque([first])
+    while queue:
+        state = queue.popleft()
+        try:
+            for label, following in _steps(View(state, config, broken, witness)):
+                reached = _ordered(following, groups)
+                if reached not in origins:
+                    origins[reached] = (state, label)
+                    queue.append(reached)
+        except Violation as violation:
+            raise Violation(*_way(origins, state), *violation.args) from None
+    return len(origins)
+
+
+def _steps(view: View) -> Iterator[Step]:
+    yield from store_steps(view)
+    for n in range(len(view.state.nodes)):
+        yield from node_steps(view, n)
+    for i in range(len(view.state.readers)):
+        yield from reader_steps(view, i)
+    for i in range(len(view.state.writers)):
+        yield from writer_steps(view, i)
+        yield from doubt_steps(view, i)
+
+
+def _ordered(state: State, groups: Sequence[Sequence[int]]) -> State:
+    """The state with each group of readers in order."""
+    if not groups:
+        return state
+    readers = list(state.readers)
+    for group in groups:
+        for i, reader in zip(group, sorted((readers[i] for i in group), key=_order), strict=True):
+            readers[i] = reader
+    return state._replace(readers=tuple(readers))
+
+
+def _way(origins: dict[State, tuple[State, str] | None], state: State) -> list[str]:
+    """The labels of the steps from the first state to this one."""
+    labels: list[str] = []
+    while (origin := origins[state]) is not None:
+        state, label = origin
+        labels.append(label)
+    return labels[::-1]

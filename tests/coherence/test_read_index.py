@@ -1,0 +1,557 @@
+"""The policy over a shared database: questions, terms, clocks and staged races.
+
+memcached is the worst one possible: a test can have it answer with any item it was ever given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import pytest
+
+from tenantbase.coherence.policy import Cache
+from tenantbase.coherence.read_index import ReadIndex
+from tenantbase.coherence.shared import shared_cache
+from tenantbase.commands import Delete, DeletePrefix, Set
+from tenantbase.entry import JSON
+from tenantbase.errors import CacheUnavailable, StoreUnavailable
+from tenantbase.figures import (
+    HITS,
+    MISSES,
+    QUESTION_READS,
+    STALE_HITS,
+    STORE_POSITION,
+    STORE_TERM,
+    CacheFailure,
+    private_cells,
+)
+from tenantbase.interfaces.cache import Item
+from tenantbase.interfaces.shared_store import TERM_GAP
+from tenantbase.lookup import CacheStatus
+from tests.fake_cluster import FakeCluster, FakeSharedStore
+from tests.servers import poll_async
+
+HIT: Final = CacheStatus.HIT
+MISS: Final = CacheStatus.MISS
+STALE: Final = CacheStatus.STALE
+K: Final = "default/k"
+
+
+class Ring:
+    """A memcached that remembers every item, and answers with the newest unless told otherwise.
+
+    Attributes:
+        given: by name, all items in the order of arrival.
+        age: answer with the item before so many others.
+        down: not available.
+    """
+
+    available = True
+    away = ()
+
+    def __init__(self) -> None:
+        self.given: dict[bytes, list[bytes]] = {}
+        self.age = 0
+        self.before_answer: Callable[[], Awaitable[object]] | None = None
+        self.failing = False
+
+    async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        if self.before_answer is not None:
+            await self.before_answer()
+        if self.failing:
+            raise CacheUnavailable("away", CacheFailure.TIMEOUT)
+        items = {key: self.given[key] for key in keys if len(self.given.get(key, ())) > self.age}
+        return {key: each[-1 - self.age] for key, each in items.items()}
+
+    async def set_many(self, items: Sequence[Item]) -> None:
+        for name, data, _ in items:
+            self.given.setdefault(name, []).append(data)
+
+    async def close(self) -> None:
+        pass
+
+
+class Node:
+    """One node: a connection to the database, and the policy."""
+
+    def __init__(self, cluster: FakeCluster, ring: Ring) -> None:
+        self.store = FakeSharedStore(cluster)
+        self.figures = private_cells()
+        self.cache: Cache = shared_cache(self.store, ring, figures=self.figures, read_timeout=5.0)
+        index = self.cache._authority
+        assert isinstance(index, ReadIndex)
+        self.index = index
+
+    async def set(self, value: bytes, key: str = K, **more: Any) -> int:
+        (applied,) = await self.cache.write(Set(key, value, JSON, **more))
+        assert applied.entry is not None
+        return applied.entry.version
+
+    async def get(
+        self, key: str = K, max_stale: float | None = None
+    ) -> tuple[bytes | None, CacheStatus]:
+        found = await self.cache.get(key, max_stale)
+        return None if found.entry is None else found.entry.value, found.cache_status
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    return FakeCluster()
+
+
+@pytest.fixture
+def ring() -> Ring:
+    return Ring()
+
+
+@pytest.fixture
+def node(cluster: FakeCluster, ring: Ring) -> Node:
+    return Node(cluster, ring)
+
+
+@pytest.fixture
+def other(cluster: FakeCluster, ring: Ring) -> Node:
+    return Node(cluster, ring)
+
+
+class Gate:
+    """Holds what waits for it, once.
+
+    Attributes:
+        reached: something waits.
+    """
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self._open = asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.reached.set()
+        await self._open.wait()
+
+    def open(self) -> None:
+        self._open.set()
+
+
+# Questions
+
+
+async def test_write_of_another_node_is_found_in_memcached(node: Node, other: Node) -> None:
+    await node.set(b"1")
+    assert await other.get() == (b"1", HIT)
+    await other.cache.write(Delete(K))
+    assert await node.get() == (None, HIT)
+    assert node.store.selected == other.store.selected == []
+
+
+async def test_old_item_is_a_miss(node: Node, other: Node, ring: Ring) -> None:
+    await node.set(b"1")
+    await node.set(b"2")
+    ring.age = 1
+    assert await node.get() == (b"2", MISS)
+    ring.age = 2  # the fill is the newest
+    assert await other.get() == (b"2", MISS)
+
+
+async def test_reads_of_one_turn_are_one_question(node: Node) -> None:
+    await node.set(b"1")
+    bulk = node.cache.get_many([K, "default/a", "default/b"])
+    await asyncio.gather(bulk, *(node.get(key) for key in (K, "default/c", "default/d")))
+    assert len(node.store.asked) == 1
+    assert node.figures[QUESTION_READS] == 6
+
+
+async def test_read_that_begins_during_a_question_waits_for_the_next(
+    node: Node, other: Node
+) -> None:
+    await node.set(b"old")
+    gates = [Gate() for _ in range(9)]
+    waiting = iter(gates)
+    node.store.after_ask = lambda: next(waiting)()
+    early = asyncio.ensure_future(node.get())
+    await gates[0].reached.wait()
+    await other.set(b"new")
+    late = asyncio.ensure_future(node.get())
+    await gates[1].reached.wait()
+    gates[0].open()
+    assert await early == (b"old", HIT), "it began before the write"
+    assert not late.done(), "the first answer is older than this read"
+    gates[1].open()
+    assert await late == (b"new", HIT)
+
+
+async def test_few_questions_are_in_flight_at_once(node: Node) -> None:
+    await node.set(b"1")
+    gate = Gate()
+    node.store.after_ask = gate
+    reads = []
+    for _ in range(6):
+        reads.append(asyncio.ensure_future(node.get()))
+        for _ in range(20):
+            await asyncio.sleep(0)
+    assert len(node.store.asked) == 4
+    gate.open()
+    assert await asyncio.gather(*reads) == [(b"1", HIT)] * 6
+    assert len(node.store.asked) == 5
+
+
+async def test_memcached_is_asked_beside_the_database(node: Node, ring: Ring) -> None:
+    await node.set(b"1")
+    asked, fetched = Gate(), Gate()
+    node.store.after_ask, ring.before_answer = asked, fetched
+    read = asyncio.ensure_future(node.get())
+    await asked.reached.wait()
+    await fetched.reached.wait()
+    fetched.open()
+    asked.open()
+    assert await read == (b"1", HIT)
+
+
+async def test_item_is_judged_by_the_answer_however_early_it_came(node: Node, other: Node) -> None:
+    await node.set(b"old")
+    gate = Gate()
+    node.store.before_ask = gate
+    read = asyncio.ensure_future(node.get())
+    await gate.reached.wait()
+    await asyncio.sleep(0)
+    await other.set(b"new")
+    gate.open()
+    assert (await read)[0] == b"new"
+
+
+async def test_database_that_does_not_answer_fails_reads(node: Node) -> None:
+    await node.set(b"1")
+    node.store.read_error = StoreUnavailable("cut off")
+    with pytest.raises(StoreUnavailable, match="cut off"):
+        await node.get()
+    with pytest.raises(StoreUnavailable, match="cut off"):
+        await node.cache.get_many([K])
+    node.store.read_error = None
+    assert await node.get() == (b"1", HIT)
+
+
+async def test_question_that_takes_too_long_fails_its_reads(
+    cluster: FakeCluster, ring: Ring
+) -> None:
+    store, gate = FakeSharedStore(cluster), Gate()
+    cache = shared_cache(store, ring, read_timeout=0.05)
+    store.after_ask = gate
+    with pytest.raises(StoreUnavailable, match="in time"):
+        await cache.get(K)
+    gate.open()
+    await cache.drained()
+
+
+async def test_memcached_that_fails_is_bypassed(node: Node, ring: Ring) -> None:
+    await node.set(b"1")
+    ring.failing = True
+    assert await node.get() == (b"1", CacheStatus.BYPASS)
+
+
+async def test_many_commits_are_read_page_by_page(
+    cluster: FakeCluster, node: Node, other: Node, ring: Ring
+) -> None:
+    cluster.page = 3
+    for at in range(10):
+        await other.set(b"%d" % at, f"default/{at}")
+    await other.set(b"new", "default/9")
+    ring.age = 1
+    assert await node.get("default/9") == (b"new", MISS)
+    assert await node.get("default/0") == (b"0", MISS)
+    assert len(node.store.asked) == 4 + 1
+
+
+async def test_node_far_behind_drops_its_older_copies(
+    cluster: FakeCluster, node: Node, other: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tenantbase.coherence.read_index._PAGES", 2)
+    cluster.page = 3
+    for at in range(10):
+        await other.set(b"%d" % at, f"default/{at}")
+    assert await node.get("default/0") == (b"0", MISS), "its copy is older than the floor"
+    assert await node.get("default/9") == (b"9", HIT)
+    assert len(node.store.asked) == 3
+    assert node.cache.commits == cluster.position
+
+
+# Nodes, trims and terms
+
+
+async def test_node_that_starts_uses_what_it_can_prove(
+    cluster: FakeCluster, node: Node, ring: Ring
+) -> None:
+    for key in ("default/old", "default/trimmed", K):
+        await node.set(b"1", key)
+    cluster.trim(kept=1)
+    await node.set(b"1", "default/new")
+    late = Node(cluster, ring)
+    assert await late.get("default/old") == (b"1", MISS), "it may have changed since"
+    assert await late.get() == (b"1", HIT)
+    assert await late.get("default/new") == (b"1", HIT)
+
+
+async def test_failover_leaves_the_cache_warm(
+    cluster: FakeCluster, node: Node, other: Node
+) -> None:
+    await node.set(b"1")
+    assert await node.get() == (b"1", HIT)
+    cluster.fail_over()
+    assert await node.get() == (b"1", HIT)
+    assert await other.get() == (b"1", HIT), "nor must a node have known the term before"
+    await other.set(b"2")
+    assert await node.get() == (b"2", HIT)
+    assert node.store.selected == []
+    assert node.figures[STORE_TERM] == 2
+    assert node.figures[STORE_POSITION] == cluster.position
+
+
+async def test_lost_write_is_never_found_again(
+    cluster: FakeCluster, node: Node, other: Node
+) -> None:
+    await node.set(b"kept")
+    assert await other.get() == (b"kept", HIT)
+    await node.set(b"lost")
+    assert await node.get() == (b"lost", HIT)
+    cluster.fail_over(lose=1)
+    assert await node.get() == (b"kept", MISS)
+    assert await other.get() == (b"kept", HIT), "the fill is of the new term"
+    await other.set(b"new", "default/x")
+    assert await node.get("default/x") == (b"new", HIT)
+
+
+async def test_answer_from_before_a_failover_is_asked_for_again(
+    cluster: FakeCluster, node: Node, other: Node
+) -> None:
+    await node.set(b"kept")
+    await node.set(b"lost")
+    gate = Gate()
+    node.store.after_ask = gate
+    early = asyncio.ensure_future(node.get("default/x"))
+    await gate.reached.wait()
+    node.store.after_ask = Gate()
+    node.store.after_ask.open()
+    cluster.fail_over(lose=1)
+    assert (await node.get())[0] == b"kept"
+    gate.open()
+    assert (await early)[0] is None
+    assert node.cache.commits == cluster.position
+    assert (await node.get())[0] == b"kept"
+
+
+# Loads and fills
+
+
+async def test_fill_overtaken_by_a_write_is_never_valid(node: Node, other: Node) -> None:
+    """SELECT old, commit new, question, store old."""
+    await node.set(b"old")
+    node.store.cluster.trim()
+    gate = Gate()
+    fresh = Node(node.store.cluster, Ring())
+    fresh.store.after_select = gate
+    read = asyncio.ensure_future(fresh.get())
+    await gate.reached.wait()
+    await other.set(b"new")
+    await asyncio.gather(fresh.index.poll())
+    gate.open()
+    assert await read == (b"old", MISS), "it began before the write"
+    fresh.store.after_select = Gate()
+    fresh.store.after_select.open()
+    assert await fresh.get() == (b"new", MISS)
+    assert await fresh.get() == (b"new", HIT)
+
+
+async def test_fill_goes_under_the_position_of_its_snapshot(
+    node: Node, other: Node, ring: Ring
+) -> None:
+    """A change that the question did not show, but the SELECT did, does not make the fill invalid."""
+    await node.get("default/x")
+    gate = Gate()
+    node.store.after_ask = gate
+    read = asyncio.ensure_future(node.get())
+    await gate.reached.wait()
+    await other.set(b"1")
+    ring.given.clear()
+    gate.open()
+    assert await read == (b"1", MISS)
+    assert await node.get() == (b"1", HIT)
+
+
+async def test_load_is_shared_within_a_question_only(node: Node, other: Node) -> None:
+    gate = Gate()
+    node.store.after_select = gate
+    first = [asyncio.ensure_future(node.get()), asyncio.ensure_future(node.cache.get_many([K]))]
+    await gate.reached.wait()
+    late = asyncio.ensure_future(node.get())
+    await poll_async(lambda: len(node.store.selected) == 2, "another load begins")
+    gate.open()
+    await asyncio.gather(*first, late)
+    assert node.store.selected == [[K], [K]]
+
+
+async def test_only_the_last_state_of_a_group_is_cached(node: Node, ring: Ring) -> None:
+    gate = Gate()
+    node.store.before_commit = gate
+    plug = asyncio.ensure_future(node.set(b"0", "default/plug"))
+    await gate.reached.wait()
+    writes = [asyncio.ensure_future(node.set(b"%d" % at)) for at in range(5)]
+    gate.open()
+    await asyncio.gather(plug, *writes)
+    assert len(ring.given) == 2
+    assert sum(map(len, ring.given.values())) == 2
+    assert await node.get() == (b"4", HIT)
+
+
+async def test_write_is_published_under_its_own_position(
+    cluster: FakeCluster, node: Node, other: Node
+) -> None:
+    gate = Gate()
+    node.store.after_commit = gate
+    write = asyncio.ensure_future(node.set(b"1"))
+    await gate.reached.wait()
+    await other.set(b"2")
+    await node.index.poll()
+    gate.open()
+    await write
+    assert await node.get() == (b"2", MISS), "memcached has the first value last"
+
+
+async def test_large_prefix_changes_every_bucket(node: Node, other: Node) -> None:
+    for at in range(3):
+        await node.set(b"1", f"default/p/{at}")
+    await node.set(b"1")
+    node.store._one_by_one = 2
+    await node.cache.write(DeletePrefix("default/p/"))
+    assert await other.get("default/p/0") == (None, MISS)
+    assert await other.get() == (b"1", MISS)
+    assert await other.get() == (b"1", HIT)
+
+
+# Time
+
+
+async def test_expiry_is_judged_by_the_databases_time(
+    cluster: FakeCluster, node: Node, other: Node
+) -> None:
+    await node.set(b"1", expires_at=cluster.now + 10)
+    assert await other.get() == (b"1", HIT)
+    cluster.now += 10
+    assert await other.get() == (None, HIT)
+    assert await node.get() == (None, HIT)
+
+
+async def test_time_goes_on_between_answers(cluster: FakeCluster) -> None:
+    seconds = 5.0
+    index = ReadIndex(FakeSharedStore(cluster).ask, monotonic=lambda: seconds)
+    await index.poll()
+    assert index.now() == cluster.now
+    seconds += 2.5
+    assert index.now() == cluster.now + 2.5
+
+
+# Stale reads
+
+
+class Aging:
+    """A node whose clock the test moves."""
+
+    def __init__(self, node: Node) -> None:
+        self.seconds = 1_000.0
+        node.index._monotonic = lambda: self.seconds
+
+
+async def test_stale_read_asks_nothing_while_the_index_is_recent(node: Node, other: Node) -> None:
+    time = Aging(node)
+    await node.set(b"1")
+    assert await node.get(max_stale=10) == (b"1", HIT), "nothing was ever confirmed"
+    asked = len(node.store.asked)
+    time.seconds += 10
+    assert await node.get(max_stale=10) == (b"1", STALE)
+    assert [each.cache_status for each in await node.cache.get_many([K, K], 10)] == [STALE, STALE]
+    assert len(node.store.asked) == asked
+    assert node.figures[STALE_HITS] == 3
+    assert node.figures[HITS] == 1
+    assert await node.get(max_stale=9) == (b"1", HIT)
+    assert len(node.store.asked) == asked + 1
+
+
+async def test_stale_read_is_answered_without_a_primary(node: Node) -> None:
+    Aging(node)
+    await node.set(b"1")
+    await node.get()
+    node.store.read_error = StoreUnavailable("no primary")
+    assert await node.get(max_stale=5) == (b"1", STALE)
+    with pytest.raises(StoreUnavailable):
+        await node.get("default/absent", max_stale=5)
+    with pytest.raises(StoreUnavailable):
+        await node.get()
+
+
+async def test_stale_read_may_miss_the_latest_write_of_another(
+    node: Node, other: Node, ring: Ring
+) -> None:
+    Aging(node)
+    await node.set(b"old")
+    await node.get()
+    await other.set(b"new")
+    ring.age = 1
+    assert await node.get(max_stale=60) == (b"old", STALE)
+    assert await node.get() == (b"new", MISS)
+    ring.age = 2  # after the fill
+    assert (await node.get(max_stale=60))[0] == b"new", "the index has moved on"
+
+
+async def test_age_counts_from_before_the_question(node: Node) -> None:
+    time = Aging(node)
+    await node.set(b"1")
+
+    async def take_five_seconds() -> None:
+        time.seconds += 5
+
+    node.store.after_ask = take_five_seconds
+    await node.get()
+    assert (await node.get(max_stale=5))[1] is STALE
+    assert (await node.get(max_stale=4))[1] is HIT
+
+
+async def test_stale_read_that_misses_is_loaded(node: Node, ring: Ring) -> None:
+    Aging(node)
+    await node.set(b"1")
+    await node.get()
+    ring.given.clear()
+    assert await node.get(max_stale=5) == (b"1", MISS)
+    assert node.figures[MISSES] == 1
+
+
+# Watching
+
+
+async def test_poll_asks_only_if_nobody_has(node: Node, other: Node) -> None:
+    time = Aging(node)
+    await node.get()
+    asked = len(node.store.asked)
+    await other.set(b"1")
+    await node.cache.poll()
+    assert len(node.store.asked) == asked
+    time.seconds += 0.025
+    before = node.cache.commits
+    await node.cache.poll()
+    assert len(node.store.asked) == asked + 1
+    assert node.cache.commits > before
+
+
+async def test_change_log_does_not_reach_back_to_what_was_lost(
+    cluster: FakeCluster, node: Node
+) -> None:
+    kept = await node.set(b"1")
+    lost = await node.set(b"2")
+    cluster.fail_over(lose=1)
+    await node.get()
+    assert await node.cache.changes(lost, 10) == ([], False)
+    events, complete = await node.cache.changes(kept, 10)
+    assert (events, complete) == ([], True)
+    new = await node.set(b"3")
+    assert new == kept + TERM_GAP + 1
+    events, complete = await node.cache.changes(kept, 10)
+    assert [event.version for event in events] == [new]
