@@ -39,10 +39,11 @@ class AppServer:
     The first start takes a free port; later starts take the same one.
 
     Args:
-        database: its file, or the URL of a database on PostgreSQL.
+        database: its file; with ``url``, it is not used.
         options: further options of `tenantbase serve`.
         environment: variables besides those of this process.
         own_group: run it in its own process group, as a shell at a terminal does.
+        url: of a database on PostgreSQL.
 
     Attributes:
         program: the Python program to run.
@@ -54,10 +55,11 @@ class AppServer:
 
     def __init__(
         self,
-        database: Path | str,
+        database: Path,
         *options: str,
         environment: Mapping[str, str] | None = None,
         own_group: bool = False,
+        url: str = "",
     ) -> None:
         self.database = database
         self.base_url = ""
@@ -65,6 +67,7 @@ class AppServer:
         self.descriptors: Sequence[int] = ()
         self._options = options
         self._own_group = own_group
+        self._url = url
         self._environment = clean_environment(**(environment or {}))
         self._free_port = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -144,7 +147,7 @@ class AppServer:
         """Start it without waiting."""
         assert self._process is None, "the server runs already"
         command = [sys.executable, "-W", "error", *self.program, "serve"]
-        command += ["--database", str(self.database), *self._options]
+        command += ["--database", self._url or str(self.database), *self._options]
         if "--listen" not in self._options:
             command += ["--port", str(self.port)]
         self._process = subprocess.Popen(

@@ -24,6 +24,10 @@ def postgres() -> Iterator[PostgresProcess]:
         yield process
 
 
+def _server(url: str, *options: str, environment: dict[str, str]) -> AppServer:
+    return AppServer(Path("no file"), *options, environment=environment, url=url)
+
+
 def test_two_nodes_and_commands_see_each_others_writes(postgres: PostgresProcess) -> None:
     environment = clean_environment(**UNREPLICATED, **SLOW)
     url = postgres.url()
@@ -35,8 +39,8 @@ def test_two_nodes_and_commands_see_each_others_writes(postgres: PostgresProcess
 
     options = {**UNREPLICATED, **SLOW}
     with (
-        AppServer(url, "--workers", "2", environment=options) as one,
-        AppServer(url, environment=options) as two,
+        _server(url, "--workers", "2", environment=options) as one,
+        _server(url, environment=options) as two,
     ):
         for at, server in enumerate((one, two, one, two)):
             assert server.ask("PUT", "/v1/values/k", b"%d" % at).status in (200, 201)
@@ -58,7 +62,7 @@ def test_two_nodes_and_commands_see_each_others_writes(postgres: PostgresProcess
 
 def test_server_without_its_database_is_unavailable_until_it_is_back() -> None:
     options = {**UNREPLICATED, "TENANTBASE_STORE_TIMEOUT": "1", "TENANTBASE_READ_TIMEOUT": "2"}
-    with PostgresProcess() as own, AppServer(own.url(), environment=options) as server:
+    with PostgresProcess() as own, _server(own.url(), environment=options) as server:
         server.ask("PUT", "/v1/values/k", b"1")
         server.ask("GET", "/v1/values/k")
         own.kill()
