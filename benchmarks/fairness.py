@@ -1,6 +1,6 @@
 """What a quiet tenant waits for, alone and beside a tenant that floods the service.
 
-    scripts/bench --fairness [--seconds N]
+    scripts/bench --fairness [--seconds N] [--only TEXT]
 
 One worker with a private memcached. The quiet tenant sends a request every few milliseconds, reads and
 writes in turn, on two connections. The other floods the worker from a process of its own, with as
@@ -172,7 +172,7 @@ def _percentile(taken: Sequence[float], share: float) -> float:
     return sorted(taken)[min(len(taken) - 1, int(share * len(taken)))]
 
 
-def _measure(port: int, pid: int, seconds: float) -> list[str]:
+def _measure(port: int, pid: int, seconds: float, floods: Sequence[Flood]) -> list[str]:
     asyncio.run(_prepare(port))
     pids = tree(pid)
     alone = _measured(port, pids, seconds)
@@ -180,7 +180,7 @@ def _measure(port: int, pid: int, seconds: float) -> list[str]:
     rows += ["|---|---|---|---|---|---|"]
     rows += [_row("nothing", kind, taken, taken) for kind, taken in alone.items()]
     spawn = multiprocessing.get_context("spawn")
-    for flood in FLOODS:
+    for flood in floods:
         process = spawn.Process(target=_run_flood, args=(port, flood), daemon=True)
         process.start()
         try:
@@ -210,7 +210,9 @@ def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--only", default="", metavar="TEXT", help="floods with this in their name")
+    options = parser.parse_args()
+    floods = [flood for flood in FLOODS if options.only in flood.name]
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="tenantbase-bench-") as directory:
         database = Path(directory) / "x.db"
@@ -222,7 +224,7 @@ def main() -> None:
         try:
             if not server.stdout.readline().startswith("listening on "):
                 raise SystemExit("bench: the server does not start")
-            print("\n".join(_measure(port, server.pid, seconds)))
+            print("\n".join(_measure(port, server.pid, options.seconds, floods)))
         finally:
             server.terminate()
             server.wait(_READY_SECONDS)

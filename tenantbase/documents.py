@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from binascii import b2a_base64
 from codecs import getincrementaldecoder
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum, auto
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -22,8 +23,8 @@ from tenantbase.listing import EntryMeta
 from tenantbase.media_types import is_text
 
 _NULL: Final = b"null"
-_TEXT_FIELDS: Final = b',"encoding":"utf-8","content_type":'
-_BASE64_FIELDS: Final = b',"encoding":"base64","content_type":'
+_UTF_8: Final = "utf-8"
+_BASE64: Final = "base64"
 
 # JSON allows line breaks only between tokens, never inside strings.
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
@@ -35,7 +36,20 @@ pieces would also be slower, because they do not stay in the processor's caches 
 LARGE_BYTES: Final = 1 << 20
 """A larger value is encoded in pieces: base64 blocks the event loop for 2 ms per MiB."""
 
-_json = msgspec.json.encode
+_json = msgspec.json.Encoder().encode
+_Raw = msgspec.Raw
+
+
+class _Document(msgspec.Struct, frozen=True, gc=False):
+    """The JSON object of an entry. ``value`` is a JSON text, which is copied as it is."""
+
+    key: str
+    value: msgspec.Raw
+    id: str
+    version: int
+    expires_at: float | None
+    encoding: str | msgspec.UnsetType = msgspec.UNSET
+    content_type: str | msgspec.UnsetType = msgspec.UNSET
 
 
 def entry_json(key: str, entry: Entry) -> bytes:
@@ -45,24 +59,38 @@ def entry_json(key: str, entry: Entry) -> bytes:
     base64 otherwise. ``encoding`` says which, and ``content_type`` follows. ``content_type`` is also
     included if the type is JSON other than plain ``application/json``.
     """
+    if entry.content_type == JSON and entry.expires_at is None:  # nearly always
+        return _json(_Document(key, _Raw(entry.value), entry.id, entry.version, None))
+    return _json(_document(key, entry))
+
+
+def entries_json(keys: Iterable[str], entries: Iterable[Entry]) -> bytes:
+    """What ``entry_json`` returns for each of the entries, separated by commas, at a lower cost."""
+    return _json(
+        [
+            (
+                _Document(key, _Raw(entry.value), entry.id, entry.version, None)
+                if entry.content_type == JSON and entry.expires_at is None
+                else _document(key, entry)
+            )
+            for key, entry in zip(keys, entries, strict=True)
+        ]
+    )[1:-1]
+
+
+def _document(key: str, entry: Entry) -> _Document:
+    expires_at = None if entry.expires_at is None else _moment(entry.expires_at)
     content_type = entry.content_type
+    document = partial(_Document, key, id=entry.id, version=entry.version, expires_at=expires_at)
     if content_type == JSON:
-        value, more = entry.value, b""
-    elif entry.is_json():
-        value, more = entry.value, b',"content_type":' + _json(content_type)
-    elif (text := _text(entry)) is not None:
-        value, more = _json(text), _TEXT_FIELDS + _json(content_type)
-    else:
-        value = b'"' + b2a_base64(entry.value, newline=False) + b'"'
-        more = _BASE64_FIELDS + _json(content_type)
-    return b'{"key":%b,"value":%b,"id":"%b","version":%d,"expires_at":%b%b}' % (
-        _json(key),
-        value,
-        entry.id.encode(),
-        entry.version,
-        _NULL if entry.expires_at is None else _moment(entry.expires_at),
-        more,
-    )
+        return document(value=_Raw(entry.value))
+    document = partial(document, content_type=content_type)
+    if entry.is_json():
+        return document(value=_Raw(entry.value))
+    if (text := _text(entry)) is not None:
+        return document(value=_Raw(_json(text)), encoding=_UTF_8)
+    encoded = b'"' + b2a_base64(entry.value, newline=False) + b'"'
+    return document(value=_Raw(encoded), encoding=_BASE64)
 
 
 def meta_json(key: str, meta: EntryMeta) -> bytes:
@@ -72,7 +100,7 @@ def meta_json(key: str, meta: EntryMeta) -> bytes:
         _json(key),
         meta.id.encode(),
         meta.version,
-        _NULL if meta.expires_at is None else _moment(meta.expires_at),
+        _NULL if meta.expires_at is None else _json(_moment(meta.expires_at)),
         _json(meta.content_type),
         meta.size,
     )
@@ -165,8 +193,8 @@ def _around(key: str, entry: Entry, kind: _Kind) -> tuple[bytes, bytes]:
     if kind is _Kind.JSON:
         more = b"" if entry.content_type == JSON else b',"content_type":' + content_type
         return start, rest + more + b"}"
-    fields = _TEXT_FIELDS if kind is _Kind.TEXT else _BASE64_FIELDS
-    return start + b'"', b'"' + rest + fields + content_type + b"}"
+    encoding = _json(_UTF_8 if kind is _Kind.TEXT else _BASE64)
+    return start + b'"', b'"%b,"encoding":%b,"content_type":%b}' % (rest, encoding, content_type)
 
 
 def pieces(value: bytes) -> Iterator[bytes]:
@@ -191,7 +219,7 @@ def change_details(size: int, content_type: str | None, expires_at: float | None
     return b',"size":%d,"content_type":%b,"expires_at":%b' % (
         size,
         _json(content_type),
-        _NULL if expires_at is None else _moment(expires_at),
+        _NULL if expires_at is None else _json(_moment(expires_at)),
     )
 
 
@@ -205,9 +233,9 @@ def applied_json(key: str, applied: Applied, with_value: bool = False) -> bytes:
         entry.id.encode(),
         entry.version,
         b"true" if applied.created else b"false",
-        _NULL if entry.expires_at is None else _moment(entry.expires_at),
+        _NULL if entry.expires_at is None else _json(_moment(entry.expires_at)),
     )
 
 
-def _moment(expires_at: float) -> bytes:
-    return _json(int(expires_at) if expires_at.is_integer() else expires_at)
+def _moment(expires_at: float) -> float:
+    return int(expires_at) if expires_at.is_integer() else expires_at

@@ -25,8 +25,8 @@ RESERVE_MARK: Final = b"tbspare\n"
 RESERVE_IN_EMPTY_MARK: Final = b"tbspar0\n"
 _MARKS: Final = (LOCK_MARK, TAGS_MARK, TAGS_BEGUN_MARK, RESERVE_MARK, RESERVE_IN_EMPTY_MARK)
 
-# Another process may remove or create the file between two calls, but hardly this often. In some
-# directories, such as /proc, no file can be made, and the error is the same.
+# Another process may remove or create the file between two calls, but hardly this often. If there is
+# no directory, or one such as /proc, where no file can be made, the error is the same.
 _TRIES: Final = 100
 
 # O_NONBLOCK: opening a FIFO must not wait for its other end.
@@ -57,8 +57,6 @@ def open_beside(path: Path, what: str, mark: bytes, like: Path | None) -> tuple[
                 return _make(path, mark, like), True
             fd = os.open(path, _FLAGS)
         except (FileNotFoundError, FileExistsError):
-            if not path.parent.is_dir():
-                break
             continue  # another process removed or created it in between
         except OSError as error:
             raise CannotOpen(f"cannot open the {what} {path}: {error.strerror}") from error

@@ -39,7 +39,7 @@ class AppServer:
     The first start takes a free port; later starts take the same one.
 
     Args:
-        database: its file.
+        database: its file, or the URL of a database on PostgreSQL.
         options: further options of `tenantbase serve`.
         environment: variables besides those of this process.
         own_group: run it in its own process group, as a shell at a terminal does.
@@ -54,12 +54,12 @@ class AppServer:
 
     def __init__(
         self,
-        database: Path,
+        database: Path | str,
         *options: str,
         environment: Mapping[str, str] | None = None,
         own_group: bool = False,
     ) -> None:
-        self.database = database
+        self._database = database
         self.base_url = ""
         self.addresses: list[str] = []
         self.descriptors: Sequence[int] = ()
@@ -86,7 +86,13 @@ class AppServer:
     @property
     def store(self) -> str:
         """What ``--database`` says."""
-        return str(self.database)
+        return str(self._database)
+
+    @property
+    def database(self) -> Path:
+        """The database's file."""
+        assert isinstance(self._database, Path), "the database is not a file"
+        return self._database
 
     @property
     def process(self) -> subprocess.Popen[bytes]:

@@ -16,6 +16,7 @@ from aiohttp import web
 from tenantbase.coherence.policy import Cache
 from tenantbase.database import Database, Limits
 from tenantbase.interfaces.memcached.address import MemcacheAddress
+from tenantbase.interfaces.postgres.address import DatabaseAddress
 from tenantbase.process.config import HEARTBEAT_SECONDS, Config
 from tenantbase.process.wiring import Memcached, open_cache
 from tenantbase.process.worker import web_settings as settings_of
@@ -44,7 +45,7 @@ def service(
 
 
 def opened(
-    database: Path,
+    database: Path | DatabaseAddress,
     memcached: MemcachedProcess | FaultProxy | str | None = None,
     figures: Any = None,
     **options: Any,
@@ -58,7 +59,8 @@ def opened(
         options: of `Config`. The cache's default timeout is generous: a slow machine must not turn
             hits into misses.
     """
-    config = Config(database=database, **{"cache_timeout": 5.0, **options})
+    options = {"cache_timeout": 5.0, "store_unreplicated": True, **options}
+    config = Config(database=database, **options)
     if memcached is None:
         return open_cache(config, figures=figures)
     text = memcached if isinstance(memcached, str) else memcached.address

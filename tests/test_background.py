@@ -24,6 +24,7 @@ OTHER_TASKS = {
     "offload/runner": "parsing by a child process: awaited, so its failure becomes the answer",
     "background": "the mechanism itself",
     "coherence/batcher": "a batch: its failure is raised to the callers of its items",
+    "coherence/reading": "asking memcached while the tags are asked for: awaited where it is started",
     "coherence/filler": "storing in memcached: all of them are awaited where they are started",
     "interfaces/sqlite/store": "opening, writing, closing: awaited; a checkpoint that fails is"
     " made again after the next commit, and asyncio logs it",

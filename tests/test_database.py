@@ -253,7 +253,7 @@ async def test_another_tenants_item_in_memcached_is_rejected(
     ):
         await database.set(A, given("k", '"secret of a"'))
         await database.set(B, given("k", '"b"'))
-        with closing(sqlite3.connect(config.database)) as connection:
+        with closing(sqlite3.connect(config.file)) as connection:
             (secret,) = connection.execute("SELECT secret FROM state").fetchone()
         sealer = ItemSealer(secret)
         source, target = sealer.name(A.key("k")), sealer.name(B.key("k"))

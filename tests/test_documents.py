@@ -6,7 +6,13 @@ import msgspec
 import pytest
 
 from tenantbase.commands import Applied
-from tenantbase.documents import applied_json, entry_json
+from tenantbase.documents import (
+    applied_json,
+    entries_json,
+    entry_json,
+    entry_pieces,
+    entry_size,
+)
 from tenantbase.entry import JSON, Entry
 from tenantbase.scope import DEFAULT
 
@@ -25,3 +31,27 @@ def test_json_of_another_type_says_so() -> None:
     document = msgspec.json.decode(entry_json("k", entry), type=dict[str, msgspec.Raw])
     assert bytes(document["value"]) == b"[1.0]"
     assert bytes(document["content_type"]) == b'"application/ld+json"'
+
+
+@pytest.mark.parametrize("moment", [None, 2000.0])
+def test_documents_are_the_same_one_by_one_and_together(moment: float | None) -> None:
+    kinds = [
+        (JSON, b'{"a": 1.0}'),
+        ("application/ld+json", b"[1]"),
+        ("text/plain", 'a "quoted" \u20ac'.encode()),
+        ("text/plain", b"\xff"),
+        ("application/octet-stream", bytes(range(256))),
+    ]
+    entries = [
+        Entry(DEFAULT.key(f'k"{number}'), value, content_type, "0" * 36, number, moment)
+        for number, (content_type, value) in enumerate(kinds)
+    ]
+    keys = [entry.key[DEFAULT.plain] for entry in entries]
+    alone = [entry_json(*each) for each in zip(keys, entries, strict=True)]
+    assert entries_json(keys, entries) == b",".join(alone)
+    assert entries_json([], []) == b""
+    encodings = [msgspec.json.decode(each).get("encoding") for each in alone]
+    assert encodings == [None, None, "utf-8", "base64", "base64"]
+    for key, entry, whole in zip(keys, entries, alone, strict=True):
+        assert b"".join(entry_pieces(key, entry)) == whole
+        assert entry_size(key, entry) == len(whole)

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-WHERE: Final = ("database", "url", "tls_ca", "token", "token_file", "write_timeout")
+# Options of a command that opens the database itself.
+OPENED: Final = (
+    "database",
+    "store_timeout",
+    "store_confirm",
+    "store_unreplicated",
+    "write_timeout",
+)
+WHERE: Final = (*OPENED, "url", "tls_ca", "token", "token_file")
 """The options of every command that works on a backend."""
 
 

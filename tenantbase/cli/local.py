@@ -13,6 +13,7 @@ from tenantbase.database import Database, Reader
 from tenantbase.documents import applied_json, as_line, entry_json
 from tenantbase.entry import Entry
 from tenantbase.errors import NoSuchTenant
+from tenantbase.interfaces.postgres.address import DatabaseAddress
 from tenantbase.listing import KeyRange
 from tenantbase.scope import DEFAULT, Scope
 
@@ -32,11 +33,11 @@ class LocalBackend:
     Args:
         database: for the methods that read, a ``Reader`` is enough.
         scope: whose keys the commands work on.
-        path: the database file.
+        place: the database file, or where the server is.
     """
 
-    def __init__(self, database: Reader, scope: Scope, path: Path) -> None:
-        self._path = os.path.realpath(path)
+    def __init__(self, database: Reader, scope: Scope, place: Path | DatabaseAddress) -> None:
+        self._path = os.path.realpath(place) if isinstance(place, Path) else None
         self._database = database
         self._scope = scope
 
@@ -75,13 +76,18 @@ class LocalBackend:
 
     async def stats(self) -> dict[str, object]:
         tenants = await self._database.tenants()
+        if self._path is None:
+            size = await self._writable().size()
+            database_bytes, log_bytes = size.database_bytes, size.log_bytes
+        else:
+            database_bytes, log_bytes = _size(self._path), _size(f"{self._path}-wal")
         return {
             "version": __version__,
             "store": {
                 "entries": sum(each.entries for each in tenants),
                 "bytes": sum(each.bytes for each in tenants),
-                "database_bytes": _size(self._path),
-                "log_bytes": _size(f"{self._path}-wal"),
+                "database_bytes": database_bytes,
+                "log_bytes": log_bytes,
             },
         }
 

@@ -33,7 +33,7 @@ from tenantbase.figures import (
 )
 from tenantbase.interfaces.shared_store import Index
 
-_PARALLEL: Final = 4  # questions in flight
+_PARALLEL: Final = 2  # questions in flight, as many as the store has connections for them
 _BATCHES: Final = 256  # answered by one question
 # Of 1,000 commits each. A node that is further behind drops its older copies instead, so that no read
 # waits for longer than this takes.

@@ -9,6 +9,7 @@ import math
 import platform
 import resource
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import reduce
 from itertools import accumulate
@@ -89,6 +90,7 @@ def _families(board: Board, cells: list[int], scraped: Scraped) -> Iterator[Metr
     yield from _http(cells, scraped)
     yield from _cache(board, cells, scraped.cache_servers)
     yield from _store(cells, scraped)
+    yield from _shared(board, cells)
     yield from _tenants(scraped.tenants)
     yield _counter("rate_limited", "Requests refused by a tenant's rate.", cells[f.RATE_LIMITED])
     workers = board.of_each(f.PID)
@@ -131,6 +133,7 @@ def _cache(board: Board, cells: list[int], servers: Sequence[str]) -> Iterator[M
         ({"result": "hit"}, cells[f.HITS]),
         ({"result": "miss"}, cells[f.MISSES]),
         ({"result": "bypass"}, cells[f.BYPASSES]),
+        ({"result": "stale"}, cells[f.STALE_HITS]),
     ]
     yield _labelled(CounterMetricFamily, "cache_reads", "Keys read, by cache status.", reads)
     rejected = cells[f.REJECTED_ITEMS]
@@ -176,6 +179,32 @@ def _store(cells: list[int], scraped: Scraped) -> Iterator[Metric]:
         yield _gauge("log_bytes", "Size of the write-ahead log.", size.log_bytes)
         if size.free_bytes is not None:
             yield _gauge("disk_free_bytes", "Space left for the database.", size.free_bytes)
+
+
+def _shared(board: Board, cells: list[int]) -> Iterator[Metric]:
+    """Of a database that several machines share; nothing if it is a file."""
+    asked_at = [each for each in board.of_each(f.STORE_CONFIRMED_AT) if each]
+    if not asked_at:
+        return
+    yield _histogram(
+        "store_question_duration_seconds",
+        "From a question to the shared database to its confirmed answer.",
+        cells,
+        f.QUESTION_DURATION,
+        SECOND,
+    )
+    help = "Keys whose cached copies were judged by such an answer."
+    yield _counter("store_question_keys", help, cells[f.QUESTION_READS])
+    positions = [each for each in board.of_each(f.STORE_POSITION) if each]
+    help = "Change up to which every worker knows which keys have changed."
+    yield _gauge("store_position", help, min(positions, default=0))
+    help = "Changes that some worker knows of and another does not."
+    yield _gauge("store_position_lag", help, max(positions, default=0) - min(positions, default=0))
+    help = "Promotions that the database has seen, and its beginning."
+    yield _gauge("store_term", help, max(board.of_each(f.STORE_TERM)))
+    help = "Since the last confirmed question of the worker that asked least recently."
+    age = max(0.0, time.monotonic() - min(asked_at) / SECOND)
+    yield _gauge("store_confirmed_age_seconds", help, age)
 
 
 def _tenants(tenants: Sequence[Tenant]) -> Iterator[Metric]:

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from tenantbase.errors import ConfigError
 from tenantbase.interfaces.memcached.address import MemcacheAddress
+from tenantbase.interfaces.postgres.address import DatabaseAddress
 from tenantbase.process import option_types as read
 from tenantbase.process.endpoints import Endpoint, TcpEndpoint
 from tenantbase.process.environment import (
@@ -62,11 +63,31 @@ class Config:
         "Permissions of the Unix sockets that --listen creates.",
         shown="0600",
     )
-    database: Path = option(
-        read.database_file,
+    database: Path | DatabaseAddress = option(
+        read.database,
         Path("tenantbase.db"),
-        "FILE",
-        "The SQLite database; created if it does not exist.",
+        "FILE|postgresql://USER@HOST,.../NAME",
+        "The SQLite database, created if it does not exist; or one on PostgreSQL, which several"
+        " machines may share: with all servers that may be the primary.",
+    )
+    store_timeout: float = option(
+        read.seconds(60),
+        2.0,
+        "SECONDS",
+        "How long PostgreSQL may take to answer; then the primary is looked for again.",
+    )
+    store_confirm: Literal["commit", "standby", "none"] = option(
+        read.choice("commit", "standby", "none"),
+        "standby",
+        "commit|standby|none",
+        "What confirms PostgreSQL's answers: a commit that waits for the synchronous standby; asking"
+        " that standby; nothing, if something else guarantees a single primary.",
+    )
+    store_unreplicated: bool = option(
+        read.switch,
+        False,
+        "",
+        "Accept a PostgreSQL without a synchronous standby: what it acknowledged is lost with it.",
     )
     url: str | None = option(
         read.url, None, "URL", "Use the server at this URL instead of opening the database."
@@ -336,6 +357,13 @@ class Config:
         if mistakes:
             raise ConfigError("\n".join(mistakes))
         return config
+
+    @property
+    def file(self) -> Path:
+        """The database file. Raises ConfigError if the database is on a server."""
+        if isinstance(self.database, Path):
+            return self.database
+        raise ConfigError("--database: this needs a database file; use PostgreSQL's own tools")
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

@@ -75,7 +75,7 @@ def back_up_to_stream(config: Config, write: Callable[[bytes], object], tell: Te
     Raises:
         StoreError, CannotWrite: as ``back_up``; and what ``write`` raises.
     """
-    directory = _with_room(config.database)
+    directory = _with_room(config.file)
     try:
         fd, name = tempfile.mkstemp(prefix=".tenantbase-", dir=directory)
     except OSError as error:
@@ -123,7 +123,7 @@ def compact(config: Config, tell: Tell) -> int:
     Raises:
         TenantbaseError: it cannot be done, or not to its end.
     """
-    path = Path(os.path.realpath(config.database))
+    path = Path(os.path.realpath(config.file))
     if not path.exists():
         raise CannotOpen(f"there is no database {config.database}")
     look_before_touching(path)
@@ -206,7 +206,7 @@ def restore(
     Raises:
         TenantbaseError: nothing was changed.
     """
-    database = Path(os.path.realpath(config.database))
+    database = Path(os.path.realpath(config.file))
     if not database.parent.is_dir():
         raise CannotOpen(f"there is no directory {database.parent} for the database")
     check_companions_kind(str(database))
@@ -300,7 +300,7 @@ def check(config: Config, report: Callable[[str], object], tell: Tell) -> Checke
 @contextmanager
 def _checkable(config: Config) -> Iterator[tuple[sqlite3.Connection, bool]]:
     """The database, and whether no other process can write to it meanwhile."""
-    path = Path(os.path.realpath(config.database))
+    path = Path(os.path.realpath(config.file))
     with ExitStack() as stack:
         if path.is_file() and may_write(str(path)):
             look_before_touching(path)
@@ -324,7 +324,7 @@ def source_of(config: Config) -> Iterator[sqlite3.Connection]:
     Raises:
         CannotOpen: it is not a database of ours, or cannot be opened.
     """
-    path = os.path.realpath(config.database)
+    path = os.path.realpath(config.file)
     if not os.path.exists(path):
         raise CannotOpen(f"there is no database {config.database}")
     if os.path.isfile(path) and not may_write(path):

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from tenantbase.errors import InvalidRequest
 from tenantbase.figures import MOST_CACHE_SERVERS
 from tenantbase.interfaces.memcached.address import LONGEST_PATH, MemcacheAddress
+from tenantbase.interfaces.postgres.address import SCHEMES, DatabaseAddress
 from tenantbase.process.endpoints import Endpoint, InheritedEndpoint, TcpEndpoint, UnixEndpoint
 from tenantbase.process.options import Unshown
 from tenantbase.process.processors import usable_processors
@@ -52,6 +53,15 @@ def file_name(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError("expected a file name")
     return Path(text)
+
+
+def database(text: str) -> Path | DatabaseAddress:
+    if text.partition("://")[0] in SCHEMES:
+        try:
+            return DatabaseAddress.parse(text)
+        except ValueError as error:
+            raise Unshown(str(error)) from None  # the text may hold a password
+    return database_file(text)
 
 
 def database_file(text: str) -> Path:

@@ -10,13 +10,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from tenantbase import __version__
 from tenantbase.coherence.policy import Cache
 from tenantbase.coherence.sealed_item import CACHED_BYTES, OVERHEAD_BYTES, ItemSealer
+from tenantbase.coherence.shared import shared_cache
 from tenantbase.coherence.tag_file import TagFile
 from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
 from tenantbase.database import Database, Limits, Reader
@@ -24,6 +25,7 @@ from tenantbase.errors import CannotOpen
 from tenantbase.figures import private_cells
 from tenantbase.interfaces.cache import Memcache
 from tenantbase.interfaces.memcached.address import MemcacheAddress
+from tenantbase.interfaces.postgres.address import DatabaseAddress
 from tenantbase.interfaces.sqlite.file import check_file
 from tenantbase.interfaces.sqlite.foreign import check_companions_kind, check_ours
 from tenantbase.interfaces.sqlite.open_read_only import may_write
@@ -148,23 +150,82 @@ async def open_cache(
 
     Args:
         memcached: None for no cache. Writes stay coherent with other processes' caches even then,
-            because all share the tag file.
-        create: create the database if it does not exist.
+            because all share the tag file, or the server.
+        create: create the database file if it does not exist. Tables on a server always are.
         figures: the worker's cells (``figures.py``); None: private ones.
 
     Raises:
         StoreError: it cannot be opened. Nothing is left open.
     """
+    figures = private_cells() if figures is None else figures
+    if isinstance(config.database, Path):
+        opened = _open_file(config, config.database, memcached, create, figures)
+    else:
+        opened = _open_shared(config, config.database, memcached, figures)
+    async with opened as cache:
+        yield cache
+
+
+@asynccontextmanager
+async def _open_shared(
+    config: Config, address: DatabaseAddress, memcached: Memcached | None, figures: memoryview
+) -> AsyncIterator[Cache]:
+    """Every process that opens it is a node of its own."""
+    try:
+        from tenantbase.interfaces.postgres.confirmation import Confirm
+        from tenantbase.interfaces.postgres.store import PostgresStore
+    except ImportError as error:
+        raise CannotOpen(f"the {address} needs asyncpg: install tenantbase[postgres]") from error
+    last_resort = ExitTimer(
+        config.write_timeout + config.store_timeout,
+        f"the {address} was not closed in time; it does not answer",
+    )
+    async with AsyncExitStack() as stack:
+        stack.callback(last_resort.cancel)
+        store = await PostgresStore.open(
+            address,
+            confirm=Confirm(config.store_confirm),
+            replicated=not config.store_unreplicated,
+            timeout=config.store_timeout,
+            write_timeout=config.write_timeout,
+            read_timeout=config.read_timeout,
+        )
+        stack.push_async_callback(store.close)
+        memcache = await _connect(stack, memcached, config.cache_timeout, figures)
+        cache = shared_cache(store, memcache, **_settings(config, memcached, figures))
+        stack.push_async_callback(cache.drained)
+        await cache.poll()  # learns what has changed, which may take longer than a read should wait
+        try:
+            yield cache
+        finally:
+            last_resort.start()
+
+
+def _settings(config: Config, memcached: Memcached | None, figures: memoryview) -> dict[str, Any]:
+    """The settings of ``Cache``, whichever the database."""
+    return {
+        "max_item_bytes": memcached.max_item_bytes if memcached else _DEFAULT_ITEM_BYTES,
+        "write_timeout": config.write_timeout,
+        "read_timeout": config.read_timeout,
+        "lane_of": tenant_of,  # each tenant is a lane of its own
+        "figures": figures,
+    }
+
+
+@asynccontextmanager
+async def _open_file(
+    config: Config, database: Path, memcached: Memcached | None, create: bool, figures: memoryview
+) -> AsyncIterator[Cache]:
     # SQLite follows symbolic links, so the files beside the database go beside its real path.
-    path = Path(os.path.realpath(config.database))
+    path = Path(os.path.realpath(database))
     if not (create or path.exists()):
-        raise CannotOpen(f"there is no database {config.database}")
+        raise CannotOpen(f"there is no database {database}")
     if not path.parent.is_dir():
         raise CannotOpen(f"there is no directory {path.parent} for the database")
     look_before_touching(path)
     last_resort = ExitTimer(
         config.write_timeout,
-        f"{config.database} was not closed in {config.write_timeout:g} s;"
+        f"{database} was not closed in {config.write_timeout:g} s;"
         " another process may be holding its write lock",
     )
     async with AsyncExitStack() as stack:
@@ -183,7 +244,6 @@ async def open_cache(
         stack.callback(waiting.cancel)
         await lock.take(config.write_timeout)
         waiting.cancel()
-        figures = private_cells() if figures is None else figures
         store = await SqliteStore.open(
             path,
             lock.held,
@@ -194,9 +254,7 @@ async def open_cache(
         )
         stack.push_async_callback(store.close)
         sealer = ItemSealer(store.secret)
-        memcache = None
-        if memcached is not None:
-            memcache = await _connect(stack, memcached, config.cache_timeout, figures)
+        memcache = await _connect(stack, memcached, config.cache_timeout, figures)
         seqlock = TagSeqlock(tags, lock, lambda key: sealer.slot(key).bucket)
         cache = Cache(
             store,
@@ -205,11 +263,7 @@ async def open_cache(
             sealer,
             memcache,
             clock=time.time,
-            max_item_bytes=memcached.max_item_bytes if memcached else _DEFAULT_ITEM_BYTES,
-            write_timeout=config.write_timeout,
-            read_timeout=config.read_timeout,
-            lane_of=tenant_of,  # each tenant is a lane of its own
-            figures=figures,
+            **_settings(config, memcached, figures),
         )
         stack.push_async_callback(cache.drained)
         try:
@@ -219,9 +273,11 @@ async def open_cache(
 
 
 async def _connect(
-    stack: AsyncExitStack, memcached: Memcached, timeout: float, figures: memoryview
-) -> Memcache:
+    stack: AsyncExitStack, memcached: Memcached | None, timeout: float, figures: memoryview
+) -> Memcache | None:
     """The clients of memcached, which the stack closes. No server needs to answer yet."""
+    if memcached is None:
+        return None
     from tenantbase.interfaces.memcached.client import MemcacheClient
     from tenantbase.interfaces.memcached.protocol import KEPT_BYTES
     from tenantbase.interfaces.memcached.ring import MemcacheRing
@@ -260,13 +316,14 @@ async def open_to_read(config: Config) -> AsyncIterator[Reader]:
     Raises:
         StoreError: it cannot be opened, or another process wrote to it during the read.
     """
-    path = os.path.realpath(config.database)
-    if os.path.exists(path) and not may_write(path):
-        with reading(path) as entries:
-            yield Reader(entries)
-    else:
-        async with open_database(config, create=False) as database:
-            yield database
+    if isinstance(config.database, Path):
+        path = os.path.realpath(config.database)
+        if os.path.exists(path) and not may_write(path):
+            with reading(path) as entries:
+                yield Reader(entries)
+            return
+    async with open_database(config, create=False) as database:
+        yield database
 
 
 def files_of(database: Path) -> frozenset[Path]:

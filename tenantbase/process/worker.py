@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import math
 import signal
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from typing import Final
 
 from tenantbase.auth.rates import Rates
 from tenantbase.database import Database
-from tenantbase.errors import ConfigError
+from tenantbase.errors import ConfigError, TenantbaseError
 from tenantbase.interfaces.tracing import Tracer
 from tenantbase.metrics.board import Board
 from tenantbase.metrics.pulse import Pulse, beating
@@ -38,6 +39,8 @@ except ImportError:  # uvloop does not support this Python or this system
     _new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
 else:
     _new_event_loop = uvloop.new_event_loop
+
+log = logging.getLogger("tenantbase.worker")
 
 # A bulk read creates many short-lived containers. With Python's default thresholds, a quarter of its
 # time goes into searching them for cycles.
@@ -75,8 +78,13 @@ def run(
 
     Raises:
         TenantbaseError: the database could not be opened, or is open to other machines.
+        SystemExit: anything else failed; the log says what.
     """
-    with reporting(config), asyncio.Runner(loop_factory=_new_event_loop) as runner:
+    with (
+        reporting(config),
+        _logging_failure(),
+        asyncio.Runner(loop_factory=_new_event_loop) as runner,
+    ):
         loop = runner.get_loop()
         logs.log_loop_errors(loop)
         _call_repeatedly(loop, logs.summarise, logs.SUMMARY_SECONDS)
@@ -95,6 +103,18 @@ def run(
                 refuse_open,
             )
         )
+
+
+@contextmanager
+def _logging_failure() -> Iterator[None]:
+    """Log what ends the worker while errors are still reported."""
+    try:
+        yield
+    except TenantbaseError:
+        raise  # the supervisor logs it
+    except Exception as error:  # any bug
+        log.exception("the worker has failed")
+        raise SystemExit(1) from error
 
 
 async def _serve_until_stopped(

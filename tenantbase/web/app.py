@@ -85,7 +85,7 @@ def create_app(
     lifecycle.limit = settings.max_requests
     answering = partial(sending.answering, unread=unread)
     parser = ParserProcess()
-    # For making the pieces of lists and bulk reads.
+    # For making the pieces of lists and bulk reads, and for sending events.
     turns = Turns(lambda streams: lifecycle.active - lifecycle.idling > streams)
     values = Values(database, settings, parser)
     bulk = Bulk(database, settings, parser, unread, callers, turns)
@@ -94,7 +94,7 @@ def create_app(
     lists = Lists(database, unread, callers, turns)
     raw = Raw(database, settings, parser)
     health = Health(database, lifecycle)
-    watch = Watch(database, lifecycle, callers)
+    watch = Watch(database, lifecycle, callers, turns)
     administration = Administration(database, settings, callers)
     description = Description(settings)
     figures = Figures(database, health, measured)

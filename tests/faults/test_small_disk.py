@@ -262,3 +262,29 @@ def test_values_fit_into_freed_pages_of_an_otherwise_full_disk(
         assert server.settled("larger", 80_000 + number)
     assert server.statuses("k0", "small0", "larger") == [200] * 6
     assert server.delete("k0") == 204
+
+
+def test_compact_beside_the_server_gives_space_back(
+    server: SmallDiskServer, disk: SmallDisk
+) -> None:
+    def run(command: str) -> bytes:
+        program = [*disk.enter, sys.executable, "-m", "tenantbase", command]
+        done = subprocess.run(
+            [*program, "--database", str(server.database)], capture_output=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    file = disk.path / server.database.name
+    keys = server.fill_with("k", 10_000)
+    disk.fill()
+    before = file.stat().st_size
+    run("compact")  # it has nothing to give back, and no room
+    assert server.statuses(*keys) == [200] * 2 * len(keys)
+    for key in keys[:-5]:
+        assert server.delete(key) == 204
+    run("compact")
+    assert file.stat().st_size < before / 2
+    assert server.statuses(keys[0], *keys[-5:]) == [404, 200, 200, 200, 200, 200] * 2
+    assert server.settled("late", 10_000)
+    assert run("check") == b"ok: 6 entries\n"

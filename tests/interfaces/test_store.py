@@ -49,7 +49,7 @@ from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.store import GroupResult
 from tenantbase.interfaces.store import LocalStore as Store
 from tenantbase.listing import EntryMeta, Folded, Item, KeyRange, Place, place_of
-from tenantbase.scope import DEFAULT, plain_key, tenant_of
+from tenantbase.scope import DEFAULT, ScopedKey, plain_key, tenant_of
 from tests.fake_cluster import ContractStore, FakeCluster
 from tests.fakes import FakeStore, Granted, RecordingSeqlock, Tables, Withdrawn
 
@@ -516,6 +516,27 @@ async def test_scanning_in_pieces(store: Store) -> None:
             found += [entry.key for entry in piece]
             wanted = wanted.after(Place(found[-1]))
         assert found == sorted(ODD_KEYS, key=lambda key: key.encode())
+
+
+@pytest.mark.parametrize("limit", [1, 50, 1_000])
+@pytest.mark.parametrize("max_bytes", [100, 41_000, 1 << 20])
+async def test_scanning_values_of_all_sizes(store: Store, limit: int, max_bytes: int) -> None:
+    values = [b"%d" % number for number in range(120)]
+    values[40] = values[45] = b"1" * 40_000
+    values[70] = b"2" * 90_000
+    keys = [ScopedKey(f"default/{number:03d}") for number in range(120)]
+    await write(store, *(Set(*each, JSON) for each in zip(keys, values, strict=True)))
+    found: list[Entry | Folded] = []
+    wanted, more = KeyRange(), True
+    while more:
+        piece, more = await store.scan(wanted, limit, max_bytes, NOW)
+        sizes = [len(entry.value) for entry in piece if isinstance(entry, Entry)]
+        assert sum(sizes[:-1]) < max_bytes
+        assert not more or len(piece) == limit or sum(sizes) >= max_bytes
+        found += piece
+        if piece:
+            wanted = wanted.after(Place(piece[-1].key))
+    assert found == await store.read(keys, NOW)
 
 
 async def test_the_end_of_a_scan_is_known(store: Store) -> None:

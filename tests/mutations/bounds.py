@@ -164,6 +164,11 @@ MUTATIONS: Final = {
         },
     ),
     **of(
+        "tenantbase/process/worker.py",
+        ["tests/process/test_telemetry.py::test_what_ends_a_worker_is_reported"],
+        {"nobody-hears-of-a-failed-worker": ("        _logging_failure(),\n", "")},
+    ),
+    **of(
         "tenantbase/web/transport/turns.py",
         ["tests/web/transport/test_turns.py"],
         {
@@ -174,6 +179,15 @@ MUTATIONS: Final = {
             ),
             "small-requests-stop-streams": ("self._passed < _FREE_TURNS and", ""),
             "threads-go-on-switching-fast": ("sys.setswitchinterval(self._usual_seconds)", "pass"),
+            "threads-switch-slowly-beside-watchers": (" or self._taken > 0", ""),
+            "small-pieces-take-whole-turns": (
+                "self._taken += share\n        self",
+                "self._taken = 1.0\n        self",
+            ),
+            "large-pieces-share-a-turn": (
+                "self._waiting and self._taken + self._waiting.next()[1] <= 1:",
+                "self._waiting and self._taken <= 1:",
+            ),
         },
     ),
     **of(

@@ -39,7 +39,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/process/wiring.py",
-        ["tests/coherence/test_ring.py", "tests/process/test_worker.py"],
+        ["tests/coherence/test_ring.py"],
         {
             "only-the-first-server-is-used": (
                 "return MemcacheRing(servers, figures) if len(servers) > 1 else client",

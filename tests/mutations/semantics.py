@@ -182,8 +182,16 @@ MUTATIONS: Final = {
                 "int(expires_at)",
             ),
             "json-of-another-type-is-plain": (
-                "value, more = entry.value, b',\"content_type\":' + _json(content_type)",
-                'value, more = entry.value, b""',
+                "document = partial(document, content_type=content_type)",
+                "pass",
+            ),
+            "an-expiry-is-left-out-of-a-list": (
+                "if entry.content_type == JSON and entry.expires_at is None\n                else",
+                "if entry.content_type == JSON\n                else",
+            ),
+            "a-list-has-json-of-one-type": (
+                "if entry.content_type == JSON and entry.expires_at is None\n                else",
+                "if entry.expires_at is None\n                else",
             ),
         },
     ),

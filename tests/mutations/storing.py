@@ -84,6 +84,22 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/sqlite/queries.py",
+        [
+            "tests/interfaces/test_store.py::test_scanning_in_pieces",
+            "tests/interfaces/test_store.py::test_scanning_values_of_all_sizes",
+        ],
+        {
+            "a-chunk-may-exceed-the-bound": ("if size + held >= max_bytes:", "if False:"),
+            "a-long-list-has-no-end-in-size": ("            size += held\n", ""),
+            "a-larger-value-is-missing": (
+                "            if value is None:\n",
+                "            if False:\n",
+            ),
+            "the-items-before-a-larger-value-count-twice": ("max_bytes - size)", "max_bytes)"),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/queries.py",
         ["tests/web/transport/test_limits.py::test_a_bulk_read_stays_within_its_memory"],
         {
             "bulk-reads-have-no-bound": (
@@ -101,8 +117,8 @@ MUTATIONS: Final = {
                 "    if large := []:",
             ),
             "a-large-value-is-read-as-a-column": (
-                'UNLESS_LARGE: Final = f"CASE WHEN length(value) > {LARGE_BYTES} THEN',
-                'UNLESS_LARGE: Final = f"CASE WHEN length(value) < 0 THEN',
+                "CASE WHEN length(value) > {size} THEN",
+                "CASE WHEN length(value) < 0 THEN",
             ),
             "a-large-value-stays-zeros": ("            blob.write(value)", "            pass"),
         },

@@ -11,7 +11,31 @@ _IDS: Final = ["tests/web/test_request_ids.py", "tests/test_request_context.py"]
 _TELEMETRY: Final = ["tests/process/test_telemetry.py"]
 _FAULTS: Final = ["tests/process/test_trouble_in_the_log.py"]
 
+_UNEXPECTED: Final = [
+    "tests/web/test_problems.py::test_an_unexpected_error_is_logged_with_the_id_in_its_answer"
+]
+
 MUTATIONS: Final = {
+    **of(
+        "tenantbase/web/fast_path/answering.py",
+        _UNEXPECTED,
+        {
+            "a-failed-health-check-is-logged-without-its-id": (
+                "state.result() if error is None else _failed(asker, error)",
+                "state.result() if error is None else error_answer(error)",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/web/server.py",
+        _IDS,
+        {
+            "an-invalid-request-is-logged-with-another-id": (
+                "            request[CONTEXT] = context_of(request.headers)\n",
+                "            pass\n",
+            ),
+        },
+    ),
     **of(
         "tenantbase/process/log_limiter.py",
         _LOGS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 from dataclasses import replace
 from functools import cache
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.mutations import run
+from tests.mutations.forks import Forks
 from tests.mutations.mutation import ROOT, Drifted, Mutation
 from tests.mutations.run import Verdict
 from tests.mutations.table import MUTATIONS, TABLES
+from tests.servers import poll
 
 
 @cache
@@ -76,3 +79,35 @@ def test_the_run_reports_what_is_found_and_what_survives(
         "SURVIVED: once-more",
         "NOT TRIED: no-test",
     ]
+
+
+def test_tests_that_hang_are_killed_with_what_they_started(tmp_path: Path) -> None:
+    started = tmp_path / "pid"
+    hanging = tmp_path / "test_hanging.py"
+    hanging.write_text(
+        "import pathlib, subprocess\n"
+        "def test_hanging():\n"
+        "    process = subprocess.Popen(['sleep', '1000'])\n"
+        f"    pathlib.Path({str(started)!r}).write_text(str(process.pid))\n"
+        "    process.wait()\n"
+    )
+    forks = Forks(ROOT, os.environ)
+    try:
+        seconds = 2.0
+        while not (
+            started.exists() and started.read_text()
+        ):  # on a busy machine, it may take longer until it hangs
+            assert forks.run(["-p", "no:cacheprovider", str(hanging)], seconds) is None
+            seconds *= 2
+        pid = int(started.read_text())
+        poll(lambda: not _runs(pid), "what it started is gone")
+    finally:
+        forks.close()
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process runs. A zombie, which only its new parent can remove, does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -28,6 +28,15 @@ BUGGY = """if True:
     Database.get = get
     main()
 """
+# A service whose workers fail.
+FAILING = """if True:
+    from tenantbase.process import worker
+    from tenantbase.main import main
+    def create_app(*args, **options):
+        raise KeyError("hidden-key")
+    worker.create_app = create_app
+    main()
+"""
 # A service whose /livez lists the modules of the two libraries.
 LISTING = """if True:
     import json, sys
@@ -117,6 +126,20 @@ def test_errors_and_requests_are_reported_without_what_clients_sent(tmp_path: Pa
 
     everything = b"".join(body for _, body in receiver.received) + stderr.encode()
     assert b"hidden" not in everything
+
+
+def test_what_ends_a_worker_is_reported(tmp_path: Path) -> None:
+    with Receiver() as receiver:
+        server = Changed(tmp_path / "x.db", FAILING, **wanting(receiver))
+        server.spawn()
+        try:
+            poll(lambda: bool(events(receiver)), "the failure is reported")
+        finally:
+            server.close()
+    (event,) = events(receiver)
+    assert event["logentry"] == {"message": "the worker has failed"}
+    assert [each["type"] for each in event["exception"]["values"]] == ["KeyError"]
+    assert b"hidden" not in b"".join(body for _, body in receiver.received)
 
 
 @pytest.mark.parametrize("before", ["", MISSING], ids=["off", "missing"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Protocol
 
@@ -15,13 +16,16 @@ from tenantbase.coherence.policy import Cache
 from tenantbase.commands import Delete, Set
 from tenantbase.database import Database
 from tenantbase.entry import JSON
+from tenantbase.interfaces.postgres.address import DatabaseAddress
 from tenantbase.process.config import HEARTBEAT_SECONDS
 from tenantbase.scope import DEFAULT, Scope
 from tenantbase.web import WebSettings
+from tests.postgres import PostgresProcess
 from tests.servers import FaultProxy, MemcachedProcess
 from tests.service import Server, opened, served, service, web_settings
 
 TENANT: Final = "acme"
+_DATABASES: Final = count(1)
 
 
 class Start(Protocol):
@@ -56,17 +60,25 @@ def memcached() -> Iterator[MemcachedProcess]:
         yield process
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresProcess]:
+    with PostgresProcess() as process:
+        yield process
+
+
 class Way(NamedTuple):
     """How a server that must give the same answers as any other is run.
 
     Attributes:
         memcached: ``dying``: it dies in the middle of every answer.
         tokens: whether the database is closed, and requests are those of a tenant's token.
+        shared: whether the database is one on PostgreSQL.
     """
 
     memcached: Literal["on", "off", "dying"] = "on"
     fast_path: bool = True
     tokens: bool = False
+    shared: bool = False
 
 
 # Every two of these choices are combined at least once.
@@ -78,6 +90,7 @@ WAYS: Final = {
     "tokens": Way(tokens=True),
     "tokens-no-cache-general-path": Way("off", fast_path=False, tokens=True),
     "tokens-dying-general-path": Way("dying", fast_path=False, tokens=True),
+    "shared": Way(shared=True),
 }
 
 
@@ -90,7 +103,12 @@ async def server(
     """One server for all tests of a module, which use different keys. The answers must be the
     same in each way."""
     way: Way = request.param
-    database = tmp_path_factory.mktemp("server") / "x.db"
+    database: Path | DatabaseAddress = tmp_path_factory.mktemp("server") / "x.db"
+    if way.shared:
+        postgres = request.getfixturevalue("postgres")  # started only now
+        name = f"web_{next(_DATABASES)}"
+        postgres.sql(f"CREATE DATABASE {name} OWNER tenantbase")
+        database = DatabaseAddress.parse(postgres.url(name))
     settings = web_settings(fast_path=way.fast_path)
     async with FaultProxy(memcached.address) as proxy:
         await proxy.cut_after(3)

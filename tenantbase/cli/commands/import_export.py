@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import click
 
+from tenantbase.cli.backend import OPENED
 from tenantbase.cli.input import input_from
 from tenantbase.cli.options import command
 from tenantbase.cli.output import Output, output_to
@@ -18,7 +19,7 @@ from tenantbase.errors import CannotWrite
 from tenantbase.process.config import Config
 
 
-@command("import", "database", "tenant", "max_value_bytes", "write_timeout")
+@command("import", *OPENED, "tenant", "max_value_bytes")
 @click.argument("file", default="-")
 def import_(config: Config, file: str) -> None:
     """Store the entries in FILE, or standard input: JSON, one entry a line.
@@ -41,7 +42,7 @@ def import_(config: Config, file: str) -> None:
         asyncio.run(work(source))
 
 
-@command("export", "database", "tenant", "write_timeout")
+@command("export", *OPENED, "tenant")
 @click.option("--prefix", default="", metavar="TEXT", help="Only keys with this prefix.")
 @click.argument("file", default="-")
 def export(config: Config, prefix: str, file: str) -> None:
@@ -55,7 +56,8 @@ def export(config: Config, prefix: str, file: str) -> None:
     from tenantbase.process.wiring import files_of, open_to_read
 
     check_text(prefix, "prefix")
-    if Path(os.path.realpath(file)) in files_of(config.database):
+    database = config.database
+    if isinstance(database, Path) and Path(os.path.realpath(file)) in files_of(database):
         raise CannotWrite(f"cannot write to {file}: it is a file of the database")
 
     async def work(output: Output) -> None:

@@ -30,7 +30,7 @@ def backup(config: Config, file: str, force: bool) -> None:
 
     if file == "-" and sys.stdout is not None and sys.stdout.isatty():
         raise CannotWrite("standard output is a terminal; send the copy to a file or a pipe")
-    if Path(os.path.realpath(file)) in files_of(config.database):
+    if Path(os.path.realpath(file)) in files_of(config.file):
         raise CannotWrite(f"cannot write to {file}: it is a file of the database")
     if in_use := companions_in_use(Path(file)):
         raise CannotWrite(f"cannot write to {file}: it is a database in use, as {in_use} shows")
@@ -59,7 +59,7 @@ def restore(config: Config, file: str, force: bool, without_checksum: bool) -> N
     from tenantbase.process.wiring import companions_in_use, files_of
 
     if file != "-":
-        if Path(os.path.realpath(file)) in files_of(config.database):
+        if Path(os.path.realpath(file)) in files_of(config.file):
             raise CannotOpen(f"cannot restore {file}: it is a file of the database itself")
         if in_use := companions_in_use(Path(file)):
             raise CannotOpen(f"cannot restore {file}: it is a database in use, as {in_use} shows")

@@ -15,10 +15,17 @@ from typing import Any, Final
 LARGE_BYTES: Final = 4 << 20
 """A larger value is written and read by itself."""
 
-UNLESS_LARGE: Final = f"CASE WHEN length(value) > {LARGE_BYTES} THEN NULL ELSE value END"
-"""SQL for the value of an entry, or null if ``read_large`` is to read it.
 
-SQLite knows the length from the front of the row, without touching the value's pages."""
+def unless_larger(size: int) -> str:
+    """SQL for the value of an entry, or null if it is larger, so that ``read_large`` must read it.
+
+    SQLite knows the length from the front of the row, without touching the value's pages.
+    """
+    return f"CASE WHEN length(value) > {size} THEN NULL ELSE value END"
+
+
+UNLESS_LARGE: Final = unless_larger(LARGE_BYTES)
+"""SQL for the value of an entry, or null if it must be read by itself."""
 
 _CREATED: Final = "SELECT created FROM entries WHERE key = ?"
 _VALUE_AT: Final = 4

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any, Final
+from itertools import chain, islice, starmap
+from operator import attrgetter
+from typing import Any, Final, cast
+
+from msgspec.structs import replace
 
 from tenantbase.entry import Entry
 from tenantbase.errors import LeftOut, StoreError
 from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, unavailable
-from tenantbase.interfaces.sqlite.large_values import UNLESS_LARGE, read_large
+from tenantbase.interfaces.sqlite.large_values import UNLESS_LARGE, read_large, unless_larger
 from tenantbase.listing import EntryMeta, Folded, KeyRange, Place
 from tenantbase.scope import ScopedKey, plain_key
 
@@ -37,6 +41,12 @@ _ENTRY: Final = f"key, {UNLESS_LARGE}, content_type, id, version, expires_at"
 _KEYS_A_QUERY: Final = 256
 _READ_BYTES: Final = 4 << 20  # of values read in one query, not counting the last one
 _READ: Final = f"SELECT {_ENTRY} FROM entries WHERE key IN ({{}}) AND {ALIVE}"
+# Rows of a list are fetched in chunks, without a look at each of them. Larger values are read by
+# themselves, so that a chunk is at most a mebibyte.
+_CHUNK_ROWS: Final = 32
+_CHUNK_VALUE_BYTES: Final = 32 << 10
+_SCANNED: Final = f"key, {unless_larger(_CHUNK_VALUE_BYTES)}, content_type, id, version, expires_at"
+_VALUE: Final = attrgetter("value")
 _META: Final = "key, length(value), content_type, id, version, expires_at"
 _RANGE: Final = (
     f"SELECT {{}} FROM entries WHERE key >= ? AND key < ? AND {ALIVE} ORDER BY key {{}} LIMIT ?"
@@ -145,21 +155,47 @@ def scan(
 ) -> tuple[list[Entry | Folded], bool]:
     """See ``Store.scan``."""
     items: list[Entry | Folded] = []
+    with closing(_rows(connection, _SCANNED, wanted, limit, now)) as rows:
+        if wanted.delimiter:
+            found = (row if isinstance(row, Folded) else Entry(*row) for row in rows)
+            return items, _add_one_by_one(connection, items, found, limit, max_bytes)
+        entries = starmap(Entry, cast("sqlite3.Cursor", rows))
+        size = 0
+        while chunk := list(islice(entries, min(_CHUNK_ROWS, limit - len(items)))):
+            try:
+                held = sum(map(len, map(_VALUE, chunk)))
+            except TypeError:  # one is null
+                held = max_bytes
+            if size + held >= max_bytes:
+                left = chain(chunk, entries)
+                return items, _add_one_by_one(connection, items, left, limit, max_bytes - size)
+            items += chunk
+            size += held
+        return items, next(entries, None) is not None
+
+
+def _add_one_by_one(
+    connection: sqlite3.Connection,
+    items: list[Entry | Folded],
+    found: Iterable[Entry | Folded],
+    limit: int,
+    max_bytes: int,
+) -> bool:
+    """Add what was found to ``items``, up to ``limit`` of them, or until their values reach
+    ``max_bytes``; read the values that are missing. Returns: whether there may be more."""
     size = 0
-    with closing(_rows(connection, _ENTRY, wanted, limit, now)) as rows:
-        for row in rows:
-            if len(items) == limit:
-                return items, True
-            if isinstance(row, Folded):
-                items.append(row)
-                continue
-            # Inlined, because a call for each row took a quarter of a scan's time.
-            entry = Entry(*row) if row[1] is not None else _entry(connection, row)
-            items.append(entry)
-            size += len(entry.value)
-            if size >= max_bytes:
-                return items, True
-    return items, False
+    for item in found:
+        if len(items) == limit:
+            return True
+        if isinstance(item, Entry):
+            value: Any = item.value
+            if value is None:
+                item = replace(item, value=read_large(connection, item.key))
+            size += len(item.value)
+        items.append(item)
+        if size >= max_bytes:
+            return True
+    return False
 
 
 def scan_meta(

@@ -15,6 +15,7 @@ from tenantbase.database import Database
 from tenantbase.documents import (
     PIECE_BYTES,
     as_line,
+    entries_json,
     entry_json,
     entry_pieces,
     in_one_line,
@@ -195,8 +196,8 @@ class _Listing:
                 yield separator
                 for piece in self._pieces_of(group[0]):
                     yield piece
-            elif documents := self._documents(group, self._folded):
-                yield separator + b",".join(documents)
+            elif documents := self._joined(group):
+                yield separator + documents
             else:
                 continue
             separator = b","
@@ -219,12 +220,17 @@ class _Listing:
             else:
                 yield b"".join(map(as_line, self._documents(group, None)))
 
+    def _joined(self, items: list[Item]) -> bytes:
+        """The items as JSON objects, separated by commas; folded ones go to ``self._folded``."""
+        if self._values and not self._range.delimiter:  # nearly always: these are all entries
+            entries = cast("list[Entry]", items)
+            plain = self._plain
+            return entries_json([entry.key[plain] for entry in entries], entries)
+        return b",".join(self._documents(items, self._folded))
+
     def _documents(self, items: list[Item], folded: list[bytes] | None) -> list[bytes]:
         """Each item as a JSON object; folded ones go to ``folded`` instead, as strings, if given."""
         plain = self._plain
-        if self._values and not self._range.delimiter:  # nearly always: these are all entries
-            entries = cast("list[Entry]", items)
-            return [entry_json(entry.key[plain], entry) for entry in entries]
         documents = []
         for item in items:
             key = item.key[plain]

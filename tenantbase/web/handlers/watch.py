@@ -23,6 +23,7 @@ from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.responses import events
 from tenantbase.web.semantics.targets import query
 from tenantbase.web.transport.tls_transport import end_with_client
+from tenantbase.web.transport.turns import Turns
 
 _LAST_EVENT_ID: Final = "Last-Event-ID"
 # Polyfills of EventSource cannot set the header. Some use the second name.
@@ -38,6 +39,8 @@ _HEARTBEAT: Final = b": alive\nid: %d\n\n"
 # The last block from a server that shuts down. Thousands of clients must not reconnect at once.
 _END: Final = b": the server is stopping; connect again\nretry: %d\nid: %d\n\n"
 _RETURN_MILLISECONDS: Final = 500, 3000
+# Sending a batch of events takes about this share of the time that a piece of a list takes.
+_SHARE: Final = 1 / 8
 # By default, the kernel would buffer megabytes for each watcher that does not read.
 _SEND_BUFFER_BYTES: Final = 64 << 10
 
@@ -45,9 +48,12 @@ _SEND_BUFFER_BYTES: Final = 64 << 10
 class Watch:
     """The route that streams changes. It also ends all streams when the server drains."""
 
-    def __init__(self, database: Database, lifecycle: Lifecycle, callers: Callers) -> None:
+    def __init__(
+        self, database: Database, lifecycle: Lifecycle, callers: Callers, turns: Turns
+    ) -> None:
         self._database = database
         self._callers = callers
+        self._turns = turns
         self._lifecycle = lifecycle
 
     async def lifetime(self, app: web.Application) -> AsyncIterator[None]:
@@ -88,6 +94,7 @@ class Watch:
                 yield _BEGIN % place
                 if not self._lifecycle.draining:  # the other watches have been ended already
                     async for batch in changes:
+                        await self._turns.take(caller.scope.tenant, _SHARE)
                         yield b"".join(map(_block, batch)) or _HEARTBEAT % changes.position
                 if self._lifecycle.draining:
                     yield _END % (random.randint(*_RETURN_MILLISECONDS), changes.position)

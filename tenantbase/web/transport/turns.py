@@ -1,4 +1,4 @@
-"""One large body, or one piece of a large answer, for each turn of the event loop.
+"""One large body, one piece of a large answer, or a few watchers, for each turn of the event loop.
 
 Parsing some hundred KiB of a body blocks the event loop for tens of milliseconds, and rendering as
 much of a list for some, too. If a hundred were ready in the same turn, every other client would wait
@@ -26,9 +26,12 @@ _FREE_TURNS: Final = 8
 _MOST_REST_SECONDS: Final = 0.1
 
 # Threads read and check the values of large answers, and the event loop may have to wait this long in
-# each turn for one of them to release the interpreter's lock. Without such answers, Python's default of
+# each turn for one of them to release the interpreter's lock. The thread that commits has to wait for the
+# event loop in the same way, while that sends events to many watchers. Otherwise, Python's default of
 # 5 ms is better: frequent switching makes groups of writes smaller, and writes more expensive.
-_SWITCH_SECONDS: Final = 0.0005
+_SWITCH_SECONDS: Final = 0.0001
+
+_Waiting = tuple[asyncio.Future[None], float]  # and the share of a turn that it needs
 
 
 def _no_others(_: int) -> bool:
@@ -44,47 +47,47 @@ class Turns:
     """
 
     def __init__(self, others: Callable[[int], bool] = _no_others, *, rests: bool = False) -> None:
-        self._waiting = Lanes[asyncio.Future[None]]()
-        self._taken = False  # by a request in this turn of the event loop, or the one before
+        self._waiting = Lanes[_Waiting]()
+        self._taken = 0.0  # how much of this turn of the event loop, or of the one before
         self._others = others
         self._rests = rests
         self._began = 0.0  # the current turn
         self._streams = 0
         self._passed = 0  # turns left free since the last one given
-        self._usual_seconds = 0.0
+        self._usual_seconds = 0.0  # between switches of threads; 0 while that is in use
 
     @contextmanager
     def streaming(self) -> Iterator[None]:
         """To be held while an answer is made in pieces, each after a ``take``."""
-        if not self._streams:
-            self._usual_seconds = sys.getswitchinterval()
-            sys.setswitchinterval(_SWITCH_SECONDS)
         self._streams += 1
+        self._set_switching()
         try:
             yield
         finally:
             self._streams -= 1
-            if not self._streams:
-                sys.setswitchinterval(self._usual_seconds)
+            self._set_switching()
 
-    async def take(self, lane: str = "") -> None:
+    async def take(self, lane: str = "", share: float = 1.0) -> None:
         """Return at once or in a later turn of the event loop, when it is free.
 
         Args:
             lane: where to wait.
+            share: how much of a turn is needed, up to 1. Small pieces of work may share one.
         """
         loop = asyncio.get_running_loop()
-        if self._taken:
+        if self._waiting or self._taken + share > 1:
             future = loop.create_future()
-            self._waiting.append(lane, future)
+            self._waiting.append(lane, (future, share))
             await future
-        else:
-            self._taken = True
+            return
+        if not self._taken:
             self._begin(loop)
+        self._taken += share
+        self._set_switching()
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._began = loop.time()
-        # Runs after the request, and after the events that have arrived in the meantime.
+        # Runs after the requests, and after the events that have arrived in the meantime.
         loop.call_soon(self._rest if self._rests else self._next)
 
     def _rest(self) -> None:
@@ -92,15 +95,29 @@ class Turns:
         loop.call_later(min(loop.time() - self._began, _MOST_REST_SECONDS), self._next)
 
     def _next(self) -> None:
+        loop = asyncio.get_running_loop()
         if self._waiting and self._passed < _FREE_TURNS and self._others(self._streams):
             self._passed += 1
-            asyncio.get_running_loop().call_soon(self._next)
+            loop.call_soon(self._next)
             return
         self._passed = 0
-        while self._waiting:
-            future = self._waiting.take()
+        self._taken = 0.0
+        while self._waiting and self._taken + self._waiting.next()[1] <= 1:
+            future, share = self._waiting.next()
+            self._waiting.take(share)
             if not future.done():  # otherwise its request has been cancelled
                 future.set_result(None)
-                self._begin(asyncio.get_running_loop())
-                return
-        self._taken = False
+                self._taken += share
+        if self._taken:
+            self._begin(loop)
+        self._set_switching()
+
+    def _set_switching(self) -> None:
+        """Switch threads fast while turns are taken or answers are streamed."""
+        fast = self._streams > 0 or self._taken > 0
+        if fast and not self._usual_seconds:
+            self._usual_seconds = sys.getswitchinterval()
+            sys.setswitchinterval(_SWITCH_SECONDS)
+        elif not fast and self._usual_seconds:
+            sys.setswitchinterval(self._usual_seconds)
+            self._usual_seconds = 0.0

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tenantbase.interfaces.postgres import alone
-from tenantbase.interfaces.store import Store
+from tenantbase.interfaces.store import LocalStore as Store
 from tests.fakes import FakeStore, Tables
 from tests.interfaces import test_store as contract
 from tests.interfaces.shared import OneMachine
@@ -31,7 +31,7 @@ async def reopen(used_database: str) -> AsyncIterator[contract.Opener]:
     opened: list[OneMachine] = []
     await OneMachine.empty(used_database)
 
-    async def open_store(*, change_log_size: int = 65_536) -> Store:
+    async def open_store(*, change_log_size: int = 65_536) -> OneMachine:
         if opened:
             await opened[-1].close()
         opened.append(await OneMachine.open(used_database, change_log_size=change_log_size))

@@ -55,11 +55,14 @@ async def hang() -> AsyncIterator[Hang]:
 
 
 @pytest.fixture
-async def store(tmp_path: Path, hang: Hang) -> AsyncIterator[SqliteStore]:
+async def store(
+    tmp_path: Path, hang: Hang, request: pytest.FixtureRequest
+) -> AsyncIterator[SqliteStore]:
+    seconds: float = getattr(request, "param", READ_SECONDS)
     async with AsyncExitStack() as stack:
         lock = WriteLock(tmp_path / "lock")
         stack.callback(lock.close)
-        store = await SqliteStore.open(tmp_path / "x.db", lock.held, read_timeout=READ_SECONDS)
+        store = await SqliteStore.open(tmp_path / "x.db", lock.held, read_timeout=seconds)
         stack.push_async_callback(store.close)
         stack.callback(hang.gate.set)
         written = await store.write(
@@ -98,6 +101,7 @@ async def test_reads_continue_while_some_hang(
     assert over.startswith("reads hang: over; it was met ")
 
 
+@pytest.mark.parametrize("store", [60.0], indirect=True)
 async def test_reads_bypass_a_slow_one_before_it_counts_as_hanging(
     store: SqliteStore, hang: Hang
 ) -> None:

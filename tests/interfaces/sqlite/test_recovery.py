@@ -27,7 +27,7 @@ def config(tmp_path: Path) -> Config:
 
 
 def log_of(config: Config) -> Path:
-    return Path(f"{config.database}-wal")
+    return Path(f"{config.file}-wal")
 
 
 async def opening_writes_the_log(config: Config) -> bool:
@@ -51,7 +51,7 @@ async def test_beside_other_processes_the_log_is_not_rewritten(config: Config) -
 async def test_after_an_unfinished_commit_the_log_is_rewritten(config: Config) -> None:
     async with open_cache(config) as cache:
         await cache.write(Set("default/k", b"1", JSON))
-        tags = TagFile.open(Path(f"{config.database}-tags"))
+        tags = TagFile.open(Path(f"{config.file}-tags"))
         tags.sequences[1234] |= 1
         assert await opening_writes_the_log(config)
         tags.sequences[1234] += 1
@@ -62,10 +62,10 @@ async def test_after_an_unfinished_commit_the_log_is_rewritten(config: Config) -
 async def test_with_only_the_tag_file_open_elsewhere_the_log_is_rewritten(config: Config) -> None:
     async with open_cache(config) as cache:
         await cache.write(Set("default/k", b"1", JSON))
-        kept = {path: path.read_bytes() for path in (config.database, log_of(config))}
+        kept = {path: path.read_bytes() for path in (config.file, log_of(config))}
     for path, contents in kept.items():  # as after kill -9
         path.write_bytes(contents)
-    starting = TagFile.open(Path(f"{config.database}-tags"))  # the first of two that start at once
+    starting = TagFile.open(Path(f"{config.file}-tags"))  # the first of two that start at once
     assert await opening_writes_the_log(config)
     starting.close()
 
@@ -92,7 +92,7 @@ async def left_after_a_crash(config: Config) -> None:
     """A database whose log holds a commit, as it is after ``kill -9``."""
     async with open_cache(config) as cache:
         await cache.write(Set("default/k", b"1", JSON))
-        kept = {path: path.read_bytes() for path in (config.database, log_of(config))}
+        kept = {path: path.read_bytes() for path in (config.file, log_of(config))}
     for path, contents in kept.items():
         path.write_bytes(contents)
     os.utime(log_of(config), (LONG_AGO, LONG_AGO))
@@ -101,7 +101,7 @@ async def left_after_a_crash(config: Config) -> None:
 async def test_a_log_is_declared_safe_after_it_was_rewritten(config: Config) -> None:
     await left_after_a_crash(config)
     mark = WatchingMark(log_of(config))
-    sql_schema.open_writer(str(config.database), 1.0, mark).connection.close()
+    sql_schema.open_writer(str(config.file), 1.0, mark).connection.close()
     assert mark.written == [True]
 
 
@@ -111,10 +111,10 @@ async def test_a_log_that_was_not_rewritten_is_not_declared_safe(
     monkeypatch.setattr(sql_schema, "_OPEN_WAIT", 0.1)
     await left_after_a_crash(config)
     mark = WatchingMark(log_of(config))
-    with closing(sqlite3.connect(config.database, isolation_level=None)) as other:
+    with closing(sqlite3.connect(config.file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")  # the log may be unsafe meanwhile
         with pytest.raises(CannotOpen, match="locked"):
-            sql_schema.open_writer(str(config.database), 0.1, mark)
+            sql_schema.open_writer(str(config.file), 0.1, mark)
     assert mark.written == []
 
 
@@ -154,9 +154,9 @@ async def test_a_file_with_another_name_is_refused(config: Config, tmp_path: Pat
     async with open_cache(config) as cache:
         await cache.write(Set("default/k", b"1", JSON))
     other = tmp_path / "elsewhere.db"
-    other.hardlink_to(config.database)
+    other.hardlink_to(config.file)
     contents = other.read_bytes()
-    for path in (config.database, other):
+    for path in (config.file, other):
         with pytest.raises(CannotOpen, match=f"{path}: the file has 2 names .hard links."):
             async with open_cache(Config(database=path)):
                 pass

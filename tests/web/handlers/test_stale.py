@@ -10,7 +10,9 @@ from tenantbase.coherence.shared import shared_cache
 from tenantbase.errors import StoreUnavailable
 from tests.fake_cluster import FakeCluster, FakeSharedStore
 from tests.ring import Ring
+from tests.servers import MemcachedProcess
 from tests.service import Server, served
+from tests.web.conftest import Start
 
 STALE = {"Cache-Control": "max-stale=60"}
 
@@ -73,3 +75,10 @@ async def test_no_cache_wins(server: Server) -> None:
     headers = {"Cache-Control": "max-stale=60, no-cache"}
     answer = await server.ask("GET", "/v1/values/k", headers=headers)
     assert answer.headers["x-cache"] == "BYPASS"
+
+
+async def test_database_file_is_never_stale(start: Start, memcached: MemcachedProcess) -> None:
+    async with start(memcached=memcached) as server:
+        await server.ask("PUT", "/v1/values/k", b"1")
+        answers = [await server.ask("GET", "/v1/values/k", headers=STALE) for _ in range(2)]
+    assert [answer.headers["x-cache"] for answer in answers] == ["HIT", "HIT"]

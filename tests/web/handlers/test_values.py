@@ -376,14 +376,6 @@ GET = [
         {"x-cache": "BYPASS"},
     ),
     Row(
-        "stale, which one machine never is",
-        Ask("GET", "/get-value?key=g35", headers={"Cache-Control": "max-stale=60"}),
-        200,
-        shown("g35", "old"),
-        {**ONE_ENTRY, "x-cache": "HIT"},
-        [put("g35")],
-    ),
-    Row(
         "another directive",
         Ask("GET", "/get-value?key=g18", headers={"Cache-Control": "max-age=0"}),
         200,

@@ -118,3 +118,32 @@ async def test_threads_switch_faster_while_an_answer_streams() -> None:
             assert sys.getswitchinterval() < usual
         assert sys.getswitchinterval() < usual
     assert sys.getswitchinterval() == usual
+
+
+async def test_small_pieces_share_a_turn() -> None:
+    turns = Turns()
+    order: list[int] = []
+    turn = 0
+
+    async def take(share: float) -> None:
+        await turns.take("", share)
+        order.append(turn)
+
+    shares = [1 / 4] * 8 + [1.0] + [1 / 4]
+    tasks = [asyncio.create_task(take(share)) for share in shares]
+    while not all(task.done() for task in tasks):
+        await asyncio.sleep(0)
+        turn += 1
+    begun = sorted(set(order))
+    assert [order.count(at) for at in begun] == [4, 4, 1, 1], order
+
+
+async def test_threads_switch_faster_while_turns_are_taken() -> None:
+    usual = sys.getswitchinterval()
+    turns = Turns()
+    await turns.take("", 1 / 8)
+    assert sys.getswitchinterval() < usual
+    async with asyncio.timeout(10):
+        while sys.getswitchinterval() < usual:
+            await asyncio.sleep(0)
+    assert sys.getswitchinterval() == usual

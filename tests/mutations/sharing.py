@@ -1,0 +1,115 @@
+"""Mistakes in the authority over a database that several machines share."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutations.mutation import of
+
+_TABLE: Final = ["tests/coherence/test_change_table.py"]
+_INDEX: Final = ["tests/coherence/test_read_index.py"]
+
+MUTATIONS: Final = {
+    **of(
+        "tenantbase/coherence/change_table.py",
+        _TABLE,
+        {
+            "a-copy-just-below-the-last-change": (
+                "return current[1] <= position <= bound",
+                "return current[1] <= position + 1 <= bound + 1",
+            ),
+            "a-copy-of-a-lost-change": (
+                "return current[1] <= position <= bound and",
+                "return current[1] <= position and",
+            ),
+            "a-verdict-that-changes": (" and current[0] == newest", ""),
+            "a-deposed-servers-answer": (
+                "        if any(term.epoch == terms[0].epoch for term in self.terms):\n"
+                "            return False\n",
+                "",
+            ),
+            "an-answer-that-begins-too-late": ("if after > self.position:", "if False:"),
+            "what-was-trimmed-is-forgotten": (
+                "            self._floor = self.position = index.trimmed",
+                "            self.position = index.trimmed",
+            ),
+            "any-key-is-no-key": (
+                "                self._floor = max(self._floor, commit.position)\n",
+                "                pass\n",
+            ),
+            "a-later-change-is-undone": (
+                "last[bucket] = max(last[bucket], commit.position)",
+                "last[bucket] = commit.position",
+            ),
+            "a-short-answer-is-complete": (
+                "                self._floor = max(self._floor, index.position)\n",
+                "                pass\n",
+            ),
+            "the-position-goes-back": (
+                "            self.position = max(self.position, index.position)\n",
+                "            self.position = index.position\n",
+            ),
+            "only-the-next-term-bounds": (
+                "bound = min(bound, term.inherited)",
+                "bound = term.inherited if bound == _NO_BOUND else bound",
+            ),
+            "a-table-that-knows-too-much-is-kept": (
+                "if self.position > bounds.get(self._judged[0], _NOT_OF_THIS_HISTORY):",
+                "if False:",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/coherence/read_index.py",
+        _INDEX,
+        {
+            "an-older-answers-time": ("if sent_at >= self._sent_at:", "if True:"),
+            "the-age-counts-from-the-answer": (
+                "self._question, self._sent_at = number, sent_at",
+                "self._question, self._sent_at = number, self._monotonic()",
+            ),
+            "always-remembered": ("if self._monotonic() - self._sent_at > max_age:", "if False:"),
+            "polled-although-asked": (
+                "if self._monotonic() - self._sent_at > _POLL_SECONDS:",
+                "if True:",
+            ),
+            "never-polled": (
+                "if self._monotonic() - self._sent_at > _POLL_SECONDS:",
+                "if False:",
+            ),
+            "time-stands-still": (
+                "return self._now + self._monotonic() - self._now_at",
+                "return self._now",
+            ),
+            "a-node-far-behind-reads-everything": ("shorten=pages >= _PAGES", "shorten=False"),
+        },
+    ),
+    **of(
+        "tenantbase/coherence/loading.py",
+        _INDEX,
+        {
+            "a-load-is-shared-by-any-question": (
+                "flight = (*load, question)",
+                "flight = (*load, 0)",
+            ),
+            "a-fill-under-the-earlier-tag": (
+                "self._filler.offer(fills, flight[0], tag or flight[1], entry, now)",
+                "self._filler.offer(fills, flight[0], flight[1], entry, now)",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/coherence/reading.py",
+        _INDEX,
+        {
+            "expiry-by-the-nodes-clock": (
+                "tags, now, question = await answer\n",
+                "tags, _, question = await answer\n",
+            ),
+            "a-question-without-a-deadline": (
+                "            self._loader.limit(answer)\n            fetching",
+                "            fetching",
+            ),
+        },
+    ),
+}
