@@ -70,10 +70,10 @@ async def _primary_cut_off(scene: Scene, chance: random.Random) -> AsyncIterator
     deposed = promoter.servers.index(promoter.primary)
     async with AsyncExitStack() as stack:
         stack.enter_context(scene.excuses.everything())
+        behind = chance.sample(members, chance.randrange(1, max(2, len(members))))
         for member in members:
-            seen = chance.random() < 0.5
             for number, proxy in enumerate(member.stores):
-                if (number == deposed) != seen:
+                if (number == deposed) != (member in behind):
                     await proxy.stall()
                     stack.push_async_callback(proxy.pass_through)
         await asyncio.to_thread(promoter.fail_over)
@@ -167,9 +167,10 @@ async def _unconfirmed_lost(scene: Scene, chance: random.Random) -> AsyncIterato
     standby = promoter.candidate
     assert standby is not None
     with scene.excuses.everything():
-        # Stopped, it would still receive what is in the kernel's buffers.
-        await asyncio.to_thread(standby.kill)
+        await asyncio.to_thread(standby.pause)
         await _cancel_waits(scene, chance)
+        # Continued, it would receive what is in the kernel's buffers.
+        await asyncio.to_thread(standby.kill)
         await asyncio.to_thread(promoter.primary.kill)
         await asyncio.to_thread(standby.start)
         await _changed(scene, "unconfirmed lost", promoter.fail_over)

@@ -10,7 +10,7 @@ _OLD_ITEMS: Final = ("cache-resurrect",)
 HUNTS: Final[dict[str, Sequence[str]]] = {
     "ask": _OLD_ITEMS,
     "ask-after-begin": ("cache-delay", "net-delay"),
-    "confirm-index": ("store-cut-off-primary",),
+    "confirm-index": ("store-cut-off-primary", "cache-resurrect"),
     "confirm-row": ("store-lose-unconfirmed", "store-cut-off-primary"),
     "compare": _OLD_ITEMS,
     "any-key": _OLD_ITEMS,

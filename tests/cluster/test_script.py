@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import wire
 from tests.cluster.patroni import lives
 from tests.servers import READY_SECONDS, poll
 
+_JSON = {"Content-Type": "application/json"}
 _MEMBERS = ["primary", "standby", "memcached 1", "memcached 2", "memcached 3"]
 
 
@@ -33,7 +35,7 @@ class Started:
         self.addresses: dict[str, str] = {}
         self.pids: dict[str, int] = {}
         while (line := self.line()) != "Ctrl-C ends the cluster.":
-            found = re.fullmatch(r"(.+?) +127\.0\.0\.1:(\d+) +process (\d+)", line)
+            found = re.fullmatch(r"(.+?) +(?:http://)?127\.0\.0\.1:(\d+) +process (\d+)", line)
             assert found, line
             self.addresses[found[1]] = found[2]
             self.pids[found[1]] = int(found[3])
@@ -47,9 +49,10 @@ class Started:
 
 
 @contextmanager
-def started(directory: Path) -> Iterator[Started]:
-    """Start a cluster without nodes, and wait until it has ended."""
-    command = [sys.executable, "-m", "tests.cluster", "--nodes", "0", "--directory", str(directory)]
+def started(directory: Path, nodes: int = 0) -> Iterator[Started]:
+    """Start a cluster, and wait until it has ended."""
+    command = [sys.executable, "-m", "tests.cluster", "--nodes", str(nodes)]
+    command += ["--directory", str(directory)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             cluster = Started(process)
@@ -74,6 +77,19 @@ def test_a_signal_ends_it(end: signal.Signals, shared: Path) -> None:
         for port in cluster.addresses.values():
             socket.create_connection(("127.0.0.1", int(port)), READY_SECONDS).close()
         cluster.process.send_signal(end)
+    assert list(shared.iterdir()) == []
+
+
+def test_nodes_serve_behind_haproxy(shared: Path) -> None:
+    with started(shared, nodes=2) as cluster:
+        assert list(cluster.pids) == [*_MEMBERS, "node 1", "node 2", "HAProxy"]
+        front = int(cluster.addresses["HAProxy"])
+        body = b'{"key": "a", "value": 1}'
+        assert wire.ask(front, "POST", "/set-value", body, _JSON).status == 200
+        for name in ("node 1", "node 2", "HAProxy"):
+            answer = wire.ask(int(cluster.addresses[name]), "GET", "/get-value?key=a")
+            assert answer.json["value"] == 1
+        cluster.process.send_signal(signal.SIGINT)
     assert list(shared.iterdir()) == []
 
 
