@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from tenantbase.coherence.policy import Cache
 from tenantbase.commands import Applied, Command
@@ -21,6 +22,16 @@ class BlockedCache(Cache):
     def write(self, *changes: Command) -> asyncio.Future[tuple[Applied, ...]]:
         self.begun += 1
         return asyncio.ensure_future(self._write(*changes))
+
+    def write_then(
+        self, command: Command, receive: Callable[[tuple[Applied, ...] | Exception], None]
+    ) -> None:
+        def deliver(write: asyncio.Future[tuple[Applied, ...]]) -> None:
+            error = write.exception()
+            assert error is None or isinstance(error, Exception)
+            receive(write.result() if error is None else error)
+
+        self.write(command).add_done_callback(deliver)
 
     async def _write(self, *changes: Command) -> tuple[Applied, ...]:
         await self.gate.wait()

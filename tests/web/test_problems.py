@@ -170,6 +170,11 @@ class _Raising(Cache):
     def write(self, *changes: Command) -> asyncio.Future[tuple[Applied, ...]]:
         return self._failed()
 
+    def write_then(
+        self, command: Command, receive: Callable[[tuple[Applied, ...] | Exception], None]
+    ) -> None:
+        asyncio.get_running_loop().call_soon(receive, self.error)
+
     def _failed(self) -> asyncio.Future[Any]:
         failed = asyncio.get_running_loop().create_future()
         failed.set_exception(self.error)
