@@ -10,6 +10,7 @@ from pathlib import Path
 
 _CURVE = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 _DAYS = ("-days", "2")
+_SIGNS = "keyUsage=critical,keyCertSign,cRLSign"  # since Python 3.13, an authority must say so
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,10 @@ class Authority:
         self._made = 0
         self.certificate = directory / "authority.pem"
         self._key = directory / "authority.key"
-        self._request(self.certificate, self._key, name, "basicConstraints=critical,CA:TRUE")
+        usage = ("-addext", _SIGNS)
+        self._request(
+            self.certificate, self._key, name, "basicConstraints=critical,CA:TRUE", *usage
+        )
 
     def issue(self, name: str = "localhost", *more: str) -> Pair:
         """A certificate for a host or a client, with its key.
@@ -55,6 +59,7 @@ class Authority:
             key,
             name,
             f"subjectAltName=DNS:{name},IP:127.0.0.1",
+            *("-addext", "basicConstraints=critical,CA:FALSE"),
             *("-CA", str(self.certificate), "-CAkey", str(self._key)),
             *more,
         )
