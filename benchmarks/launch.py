@@ -210,19 +210,21 @@ def start_tenantbase(
     options: Sequence[str],
     module: Sequence[str | Path] = ("tenantbase",),
     interpreter: Sequence[str | Path] = (sys.executable,),
+    database: str | None = None,
 ) -> Iterator[Started]:
-    """Run tenantbase on ``tenantbase.db`` in its directory; the file may exist already.
+    """Run tenantbase.
 
     Args:
         module: the module that Python runs, and arguments that come before tenantbase's.
         interpreter: the Python, and its own options.
+        database: a URL; None: ``tenantbase.db`` in its directory, which may exist already.
     """
     serve: list[str | Path] = [
         "serve",
         "--port",
         str(site.port),
         "--database",
-        site.directory / "tenantbase.db",
+        database or site.directory / "tenantbase.db",
     ]
     command = [*interpreter, "-m", *module, *serve, *options]
     with site.run("tenantbase", command) as process:
@@ -258,7 +260,7 @@ def _written(name: str, module: str, needs: Needs) -> Setup:
                 yield Started(process)
         else:
             with (
-                _memcached(site) as port,
+                memcached(site) as port,
                 site.run(name, [*command, "--memcached", port]) as process,
             ):
                 wait_for(process, site.log(name), port=site.port)
@@ -270,7 +272,8 @@ def _written(name: str, module: str, needs: Needs) -> Setup:
 
 
 @contextmanager
-def _memcached(site: Site) -> Iterator[str]:
+def memcached(site: Site) -> Iterator[str]:
+    """Run a memcached. Yields: its port on 127.0.0.1."""
     port = free_port()
     # One thread, because there is one core. TCP, because aiomcache does not support Unix sockets.
     command = ["memcached", "-u", "root", "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-t", "1"]
@@ -364,11 +367,9 @@ http {{
 @contextmanager
 def _nginx(site: Site) -> Iterator[Started]:
     config = site.directory / "nginx.conf"
-    with _memcached(site) as memcached:
-        _fill(int(memcached), site.data)
-        config.write_text(
-            _NGINX.format(directory=site.directory, memcached=memcached, port=site.port)
-        )
+    with memcached(site) as cache:
+        _fill(int(cache), site.data)
+        config.write_text(_NGINX.format(directory=site.directory, memcached=cache, port=site.port))
         program = which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
         with site.run("nginx", [program, "-c", config, "-p", site.directory]) as process:
             wait_for(process, site.log("nginx"), port=site.port)

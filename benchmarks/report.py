@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.plot import plot
+from benchmarks.results import write_json
 from benchmarks.summary import BUSY, GOAL_P99_SECONDS, GOALS, OURS, Loads
 from benchmarks.waits import LONG_SECONDS, SLOWEST
 from benchmarks.work import DATA
@@ -64,18 +65,6 @@ def publish(results: dict[str, Any]) -> None:
     assert begin and end, f"{readme.name} has lost the marks of its section"
     image = f"![Throughput of each service at each work]({_PLOT})"
     readme.write_text(f"{before}{_BEGIN}\n\n{image}\n\n{render(results)}\n\n{_END}{after}")
-
-
-def write_json(results: dict[str, Any], path: Path) -> None:
-    """Write the results, one record per line."""
-    parts = []
-    for name, part in results.items():
-        if isinstance(part, list):
-            lines = ",\n".join(json.dumps(record) for record in part)
-            parts.append(f"{json.dumps(name)}: [\n{lines}\n]")
-        else:
-            parts.append(f"{json.dumps(name)}: {json.dumps(part)}")
-    path.write_text("{\n" + ",\n".join(parts) + "\n}\n")
 
 
 def _throughput(loads: Loads) -> str:
@@ -275,8 +264,9 @@ def _questions(loads: Loads, growth: list[dict[str, Any]]) -> str:
             [
                 "How does it scale?",
                 "`--workers auto` uses every core for reads. Writes go through one commit at a time"
-                " and so do not multiply with cores. Beyond one machine: split the keys over"
-                " several services; `export --prefix` and `import` move a part.",
+                " and so do not multiply with cores. Beyond one machine: several nodes on"
+                " PostgreSQL, or several services with a part of the keys each. [How to"
+                " scale](../docs/scaling.md) compares all ways.",
             ],
             [
                 "What maintenance does it need?",

@@ -17,6 +17,7 @@ from typing import Any, Final
 from benchmarks import against, growth, machine, memory, profiling, report, rounds, steps, waits
 from benchmarks.launch import PEERS
 from benchmarks.processes import BenchmarkError, Cores, choose_cores
+from benchmarks.results import write_json
 from benchmarks.throughput import CONNECTIONS
 from benchmarks.work import DATA, SMALL, WORK
 
@@ -42,7 +43,7 @@ def main() -> None:
         shutil.rmtree(directory, ignore_errors=True)
     print(report.render(results))
     if options.json:
-        report.write_json(results, options.json)
+        write_json(results, options.json)
     if options.publish:
         report.publish(results)
 

@@ -1,4 +1,4 @@
-"""Measures maximum throughput with wrk: a closed loop over 64 connections."""
+"""Measures maximum throughput with wrk: a closed loop, usually over 64 connections."""
 
 from __future__ import annotations
 
@@ -40,7 +40,14 @@ class Throughput:
     others: float
 
 
-def measure(port: int, requests: Path, status: int, seconds: int, cores: Cores) -> Throughput:
+def measure(
+    port: int,
+    requests: Path,
+    status: int,
+    seconds: int,
+    cores: Cores,
+    connections: int = CONNECTIONS,
+) -> Throughput:
     """Send the requests of a file (see `write`) for ``seconds``.
 
     Args:
@@ -49,7 +56,7 @@ def measure(port: int, requests: Path, status: int, seconds: int, cores: Cores) 
     Raises:
         BenchmarkError: a connection failed, or an answer had another status.
     """
-    command = ["wrk", "--threads", "1", "--connections", str(CONNECTIONS)]
+    command = ["wrk", "--threads", "1", "--connections", str(connections)]
     command += ["--duration", f"{seconds}s", "--timeout", "10s"]
     command += ["--script", str(_SCRIPT), f"http://127.0.0.1:{port}", "--", str(requests)]
     begun, used = time.monotonic(), cpu_seconds()

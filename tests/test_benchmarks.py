@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.access import OPEN, TOKEN, rows
 from benchmarks.against import AFTER, BEFORE, MIN_ROUNDS, compare, table, verdict
+from benchmarks.cluster import COMPARISONS, NAIVE, NONE, SQLITE, STANDBY, TWO, ratios, render
 from benchmarks.dialect import Answer, Etcd, Nginx
 from benchmarks.summary import Loads
 from benchmarks.work import DURABLE_SET, SMALL
@@ -96,3 +97,61 @@ def test_the_cost_of_access_is_compared_within_rounds() -> None:
         "| cached-get | open | 20.00 µs | 1 | |",
         "| cached-get | a token | 20.40 µs | 1.020 | 1.020 to 1.020 |",
     ]
+
+
+def test_a_cluster_is_compared_within_rounds() -> None:
+    # The machine halves its speed in each round; a node does 0.8 of the SQLite node in all of them.
+    rates = {SQLITE: 1.0, STANDBY: 0.8, NONE: 0.9, NAIVE: 0.2, TWO: 0.76}
+    records: list[dict[str, Any]] = [
+        {
+            "round": number,
+            "work": wanted,
+            "service": service,
+            "rate": rate * speed,
+            "cost": 1e-6 / speed,
+            "primary": (50e-6 if service == NAIVE else 2e-6) / speed,
+            "load_busy": 0.5,
+            "others": 0.0,
+        }
+        for number, speed in enumerate((8_000.0, 4_000.0, 2_000.0))
+        for wanted in ("cached-get", "durable-set")
+        for service, rate in rates.items()
+    ]
+    found = {each: ratios(records, each) for each in COMPARISONS}
+    assert all(len(each) == 3 for each in found.values())
+    assert found[COMPARISONS[0]] == pytest.approx([0.8] * 3)
+    (asked,) = (
+        each for each in COMPARISONS if each.figure == "primary" and each.service == STANDBY
+    )
+    assert found[asked] == pytest.approx([0.04] * 3)
+    shown = render(records)
+    assert "| cached-get | throughput of node, standby / SQLite node | 0.800 |" in shown
+    assert "| durable-set | naive on PostgreSQL | 800 |" in shown
+    assert "measure again" not in shown and "was the limit" not in shown
+
+
+def cluster_records(load_busy: float, others: float) -> list[dict[str, Any]]:
+    """One round, in which the naive service had these figures."""
+    same = {"round": 0, "rate": 1.0, "cost": 1.0, "primary": 1.0}
+    return [
+        {
+            **same,
+            "work": work,
+            "service": service,
+            "load_busy": load_busy if service == NAIVE else 0.5,
+            "others": others if service == NAIVE else 0.0,
+        }
+        for work in ("cached-get", "durable-set")
+        for service in (SQLITE, STANDBY, NONE, NAIVE, TWO)
+    ]
+
+
+def test_a_run_of_a_cluster_says_what_limited_it() -> None:
+    assert "was the limit for: naive on PostgreSQL." in render(cluster_records(0.99, 0.0))
+    assert "was the limit" not in render(cluster_records(0.9, 0.0))
+
+
+def test_a_disturbed_run_of_a_cluster_says_so() -> None:
+    shown = render(cluster_records(0.99, 0.4))
+    assert "Other programs used up to 40% of both cores" in shown
+    assert "was the limit" not in shown  # it may have been the others
