@@ -6,6 +6,7 @@ from typing import Final
 
 from tests.mutations.mutation import of
 
+_CONNECTION: Final = ["tests/interfaces/postgres/test_connection.py"]
 _CONFIRMATION: Final = ["tests/interfaces/postgres/test_confirmation.py"]
 _WRITING: Final = ["tests/interfaces/postgres/test_writing.py"]
 
@@ -37,6 +38,21 @@ MUTATIONS: Final = {
                 "if False:",
             ),
         },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/connection.py",
+        _CONNECTION,
+        {
+            "an-error-of-the-driver's-own-is-not-expected": (
+                "except Exception as error:",
+                "except OSError as error:",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/confirmation.py",
+        _CONNECTION,
+        {"a-second-error-is-never-retrieved": ("witnessing.exception()", "pass")},
     ),
     **of(
         "tenantbase/interfaces/postgres/store.py",

@@ -14,12 +14,7 @@ from typing import Any, Final, Self
 import asyncpg
 
 from tenantbase.interfaces.postgres.address import DatabaseAddress, Host
-from tenantbase.interfaces.postgres.driver_errors import (
-    DRIVER_ERRORS,
-    SessionLost,
-    reason,
-    unavailable,
-)
+from tenantbase.interfaces.postgres.driver_errors import SessionLost, reason, unavailable
 
 SCHEMA: Final = "tenantbase"
 Rows = Sequence[Any]
@@ -93,7 +88,9 @@ class Connection:
         self._check()
         try:
             result = await call(*args)
-        except DRIVER_ERRORS as error:
+        except Exception as error:
+            # Of any type: if the server ends the connection between two statements, the driver raises
+            # InternalClientError or even TypeError for the next one.
             met = unavailable(error)
             if isinstance(met, SessionLost):
                 self.terminate(reason(error))

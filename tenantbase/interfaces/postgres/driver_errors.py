@@ -8,7 +8,7 @@ import asyncpg
 
 from tenantbase.errors import Damaged, DiskFailed, StoreFull, StoreUnavailable
 
-# The driver raises the third if it is used just when the server has gone away.
+# Of an attempt to connect. A statement may fail with any other error, too.
 DRIVER_ERRORS: Final = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
