@@ -8,6 +8,7 @@ from tests.mutations.mutation import of
 
 _CONNECTION: Final = ["tests/interfaces/postgres/test_connection.py"]
 _CONFIRMATION: Final = ["tests/interfaces/postgres/test_confirmation.py"]
+_JOINING: Final = ["tests/interfaces/postgres/test_joining.py"]
 _WRITING: Final = ["tests/interfaces/postgres/test_writing.py"]
 
 MUTATIONS: Final = {
@@ -75,6 +76,26 @@ MUTATIONS: Final = {
             "a-new-term-goes-on-at-the-next-position": (
                 "start = position if first else position + TERM_POSITIONS",
                 "start = position",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/joining.py",
+        _JOINING,
+        {
+            "where-terms-begin-is-their-order": (
+                "FROM terms ORDER BY number DESC",
+                "FROM terms ORDER BY inherited DESC, number",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/schema.py",
+        _JOINING,
+        {
+            "no-two-terms-begin-at-one-position": (
+                "inherited bigint NOT NULL,",
+                "inherited bigint NOT NULL UNIQUE,",
             ),
         },
     ),

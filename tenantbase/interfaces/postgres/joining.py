@@ -54,7 +54,7 @@ _APPLICATION: Final = re.compile(r"\bapplication_name\s*=\s*(?:'((?:[^'\\]|\\.)*
 _SECRET: Final = "SELECT secret FROM state"
 _CLOCK: Final = "SELECT position, epoch FROM clock FOR UPDATE"
 _TERM: Final = "SELECT epoch FROM terms WHERE system = $1 AND timeline = $2"
-_TERMS: Final = "SELECT epoch, inherited FROM terms ORDER BY inherited DESC"
+_TERMS: Final = "SELECT epoch, inherited FROM terms ORDER BY number DESC"
 _NEW_TERM: Final = "INSERT INTO terms (system, timeline, epoch, inherited) VALUES ($1, $2, $3, $4)"
 _ADVANCE: Final = "UPDATE clock SET position = $1, epoch = $2"
 _CONFIRM: Final = "SELECT pg_logical_emit_message(true, 'tenantbase', '')"

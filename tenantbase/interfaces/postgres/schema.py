@@ -25,7 +25,8 @@ SECRET_BYTES: Final = 32
 # deleted_prefixes, ``access`` the version of tenants, their limits and tokens, ``groups`` how many
 # groups there were, ``epoch`` that of the newest term.
 #
-# terms: one row for each promotion. ``inherited`` is the position at which the term began.
+# terms: one row for each promotion. ``inherited`` is the position at which the term began. It does not
+# order the terms: without a write before the first promotion, the first two begin at position 0.
 #
 # commits: ``position`` is that of the group's last change, null if no key changed. ``made`` is false
 # for a mark: a group with that token was not made and never will be. ``hashes`` are the 32-bit hashes of
@@ -58,7 +59,8 @@ MIGRATIONS: Final[tuple[str, ...]] = (
         system bigint,
         timeline bigint,
         epoch bytea NOT NULL UNIQUE,
-        inherited bigint NOT NULL UNIQUE,
+        inherited bigint NOT NULL,
+        number bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
         PRIMARY KEY (system, timeline)
     );
     CREATE TABLE commits (

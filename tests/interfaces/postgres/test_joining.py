@@ -184,6 +184,25 @@ async def test_a_standby_alone_is_no_primary() -> None:
         await store.close()
 
 
+async def test_servers_may_be_promoted_before_the_first_write() -> None:
+    """The first two terms then begin at the same position, and later ones above it."""
+    with PostgresProcess() as primary:
+        await (await open_store(primary.url())).close()
+        server, begun = primary, [0, 0]
+        for _ in range(2):
+            server = server.standby()
+            server.promote()
+            store = await open_store(server.url())
+            index = await store.ask(0)
+            assert [term.inherited for term in index.terms] == begun
+            assert index.position == begun[0] + joining.TERM_POSITIONS
+            begun.insert(0, index.position)
+            await store.close()
+        store = await open_store(server.url())
+        assert (await put(store, "default/k")).version == begun[0] + 1
+        await store.close()
+
+
 async def test_two_nodes_make_the_tables_of_a_new_database_together(database: str) -> None:
     stores = await asyncio.gather(*(open_store(database) for _ in range(4)))
     assert len({store.secret for store in stores}) == 1
