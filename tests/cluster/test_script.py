@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,9 +47,14 @@ class Started:
 
 
 @contextmanager
-def started(directory: Path) -> Iterator[Started]:
-    """Start a cluster without nodes, and wait until it has ended."""
-    command = [sys.executable, "-m", "tests.cluster", "--nodes", "0", "--directory", str(directory)]
+def started(directory: Path, *, before: Sequence[str] = ()) -> Iterator[Started]:
+    """Start a cluster without nodes, and wait until it has ended.
+
+    Args:
+        before: a command that runs the one after it.
+    """
+    program = [*before, sys.executable, "-m", "tests.cluster"]
+    command = [*program, "--nodes", "0", "--directory", str(directory)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             cluster = Started(process)
@@ -74,6 +79,12 @@ def test_a_signal_ends_it(end: signal.Signals, shared: Path) -> None:
         for port in cluster.addresses.values():
             socket.create_connection(("127.0.0.1", int(port)), READY_SECONDS).close()
         cluster.process.send_signal(end)
+    assert list(shared.iterdir()) == []
+
+
+def test_it_ends_in_the_background_of_a_script_too(shared: Path) -> None:
+    with started(shared, before=["env", "--ignore-signal=INT"]) as cluster:
+        cluster.process.send_signal(signal.SIGTERM)
     assert list(shared.iterdir()) == []
 
 
