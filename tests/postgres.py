@@ -26,15 +26,13 @@ SUPERUSER: Final = "postgres"
 _DEBIAN: Final = Path("/usr/lib/postgresql")
 _MEMORY: Final = Path("/dev/shm")
 _NEEDED_BYTES: Final = 1 << 30  # a server takes 30 to 100 MiB
-# Shared memory in files of its own: otherwise, a killed server leaves some in /dev/shm.
 _SETTINGS: Final = """
 listen_addresses = '127.0.0.1'
 max_connections = 60
 shared_buffers = 16MB
-dynamic_shared_memory_type = mmap
 min_wal_size = 2MB
 max_wal_size = 64MB
-# In its directory: after a kill, nothing else is left behind.
+# Shared memory in its directory: otherwise, a killed server leaves some in /dev/shm.
 dynamic_shared_memory_type = mmap
 wal_keep_size = 64MB
 wal_retrieve_retry_interval = 100ms

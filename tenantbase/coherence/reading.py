@@ -182,6 +182,9 @@ class ReadThrough:
             began = monotonic_ns()
             try:
                 tags, now, question = await answer
+            except BaseException:
+                await asyncio.wait([fetching])  # it belongs to this batch, which ends here
+                raise
             finally:
                 note(Stage.CONFIRMATION, began)
             pairs, direct = _split(slots, tags)

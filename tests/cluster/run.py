@@ -96,6 +96,8 @@ def _interrupt_at_end_of_input() -> None:
 
 def main() -> None:
     plan = msgspec.json.decode(sys.argv[1], type=Plan)
+    # In a shell's background, interrupts are ignored, and Python leaves that so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_interrupt_at_end_of_input, daemon=True).start()
     with suppress(KeyboardInterrupt), ExitStack() as stack:
         members = []

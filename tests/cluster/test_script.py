@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,10 +49,14 @@ class Started:
 
 
 @contextmanager
-def started(directory: Path, nodes: int = 0) -> Iterator[Started]:
-    """Start a cluster, and wait until it has ended."""
-    command = [sys.executable, "-m", "tests.cluster", "--nodes", str(nodes)]
-    command += ["--directory", str(directory)]
+def started(directory: Path, *, nodes: int = 0, before: Sequence[str] = ()) -> Iterator[Started]:
+    """Start a cluster, and wait until it has ended.
+
+    Args:
+        before: a command that runs the one after it.
+    """
+    program = [*before, sys.executable, "-m", "tests.cluster"]
+    command = [*program, "--nodes", str(nodes), "--directory", str(directory)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             cluster = Started(process)
@@ -90,6 +94,12 @@ def test_nodes_serve_behind_haproxy(shared: Path) -> None:
             answer = wire.ask(int(cluster.addresses[name]), "GET", "/get-value?key=a")
             assert answer.json["value"] == 1
         cluster.process.send_signal(signal.SIGINT)
+    assert list(shared.iterdir()) == []
+
+
+def test_it_ends_in_the_background_of_a_script_too(shared: Path) -> None:
+    with started(shared, before=["env", "--ignore-signal=INT"]) as cluster:
+        cluster.process.send_signal(signal.SIGTERM)
     assert list(shared.iterdir()) == []
 
 

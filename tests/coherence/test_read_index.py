@@ -6,6 +6,7 @@ memcached is the worst one possible: a test can have it answer with any item it 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 import pytest
@@ -205,6 +206,28 @@ async def test_question_that_takes_too_long_fails_its_reads(
         await cache.get(K)
     gate.open()
     await cache.drained()
+
+
+async def test_failed_question_leaves_no_request_to_memcached_behind(
+    node: Node, ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = False
+
+    async def get_many(keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        nonlocal ended
+        for _ in range(50):  # turns of the event loop, in which the question fails
+            await asyncio.sleep(0)
+        ended = True
+        return {}
+
+    async def refuse() -> None:
+        raise StoreUnavailable("there is no primary")
+
+    monkeypatch.setattr(ring, "get_many", get_many)
+    node.store.after_ask = refuse
+    with pytest.raises(StoreUnavailable, match="no primary"):
+        await node.get()
+    assert ended
 
 
 async def test_memcached_that_fails_is_bypassed(node: Node, ring: Ring) -> None:

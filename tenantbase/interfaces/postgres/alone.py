@@ -88,7 +88,8 @@ _TRIM_COMMITS: Final = """
     UPDATE clock SET trimmed = greatest(trimmed, (SELECT max(position) FROM gone))
     WHERE EXISTS (SELECT FROM gone) RETURNING 1
 """
-_TRIM_MARKS: Final = "DELETE FROM commits WHERE NOT made AND at <= $1"
+# Marks have no number, so they are found by its index.
+_TRIM_MARKS: Final = "DELETE FROM commits WHERE number = 0 AND NOT made AND at <= $1"
 
 
 class Upkeep(NamedTuple):

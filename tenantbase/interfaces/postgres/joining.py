@@ -39,6 +39,7 @@ _FACTS: Final = """
     SELECT pg_is_in_recovery(), system_identifier, current_setting('server_version_num')::integer,
         current_setting('synchronous_standby_names'), current_setting('synchronous_commit'),
         current_setting('fsync'), current_setting('full_page_writes'),
+        current_setting('server_encoding'),
         CASE WHEN NOT pg_is_in_recovery()
             THEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END
     FROM pg_control_system()
@@ -86,6 +87,7 @@ class Found(NamedTuple):
     synchronous_commit: str
     fsync: str
     full_page_writes: str
+    encoding: str
     timeline: int
 
 
@@ -280,6 +282,11 @@ def _check(server: Found) -> None:
     if major < _OLDEST or minor < floor:
         needed = f"{max(major, _OLDEST)}.{_FLOORS[max(major, _OLDEST)]}"
         raise CannotOpen(f"PostgreSQL {major}.{minor} is too old; {needed} or newer is needed")
+    if server.encoding != "UTF8":
+        raise CannotOpen(
+            f"the encoding of the database is {server.encoding}; it must be UTF8 (CREATE DATABASE"
+            " ... ENCODING 'UTF8' TEMPLATE template0)"
+        )
     if server.synchronous_commit not in ("on", "remote_apply"):
         raise CannotOpen(f"synchronous_commit is {server.synchronous_commit!r}; it must be 'on'")
     if server.fsync != "on" or server.full_page_writes != "on":

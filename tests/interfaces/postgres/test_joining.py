@@ -148,6 +148,18 @@ async def test_what_is_wrong_with_a_database(
     assert message.format(name) in await reason(database)
 
 
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+async def test_keys_need_an_encoding_that_has_all_characters(
+    postgres: PostgresProcess, encoding: str
+) -> None:
+    name = f"in_{encoding.lower()}"
+    postgres.sql(
+        f"CREATE DATABASE {name} OWNER tenantbase ENCODING '{encoding}' TEMPLATE template0"
+    )
+    text = await reason(postgres.url(name))
+    assert f"the encoding of the database is {encoding}; it must be UTF8" in text
+
+
 async def test_a_newer_schema_is_left_alone(postgres: PostgresProcess, database: str) -> None:
     await (await open_store(database)).close()
     postgres.sql("UPDATE tenantbase.state SET schema = 99", database=database.rpartition("/")[2])
