@@ -1,4 +1,4 @@
-"""Planted bugs: the torture test proves nothing unless it finds them.
+"""Planted bugs: tests prove nothing unless they find them, by chance or with a staged race.
 
 Each breaks one rule of the read index, named as in ``tests/cluster_model/state.py``, in a node under
 test. They replace parts of the product at run time; the product has no switch for them.

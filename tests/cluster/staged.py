@@ -71,6 +71,10 @@ class Gate:
         self.statement: str
         self.args: tuple[object, ...]
 
+    async def reach(self) -> None:
+        """Wait until a statement waits here."""
+        await asyncio.wait_for(self.reached.wait(), _STORE_SECONDS)
+
     async def wait(self, connection: Connection, statement: str, args: tuple[object, ...]) -> None:
         self.connection, self.statement, self.args = connection, statement, args
         self.reached.set()
@@ -169,7 +173,7 @@ class Stage:
         """Let some work reach a step, and hold it there."""
         gate = self.close_gate(step)
         task = asyncio.create_task(work)
-        await gate.reached.wait()
+        await gate.reach()
         return task, gate
 
     async def cut_off_commit(

@@ -7,16 +7,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cluster.planted import BUGS
 from tests.cluster.schedules import SCHEDULES
 from tests.cluster.staged import staged
 from tests.faults.referee import check_history
 
 pytestmark = pytest.mark.integration
-
-
-def test_staged_bugs_exist() -> None:
-    assert SCHEDULES.keys() <= BUGS.keys()
 
 
 @pytest.mark.parametrize("bug", SCHEDULES)

@@ -12,6 +12,7 @@ from tests.cluster import run_torture
 from tests.cluster.faults import LANES
 from tests.cluster.hunts import HUNTS
 from tests.cluster.planted import BUGS
+from tests.cluster.schedules import SCHEDULES
 from tests.cluster_model.state import RULES
 from tests.faults.schedule import Event, drawn
 
@@ -47,9 +48,9 @@ def test_the_torture_reports_its_findings() -> None:
     assert done.stdout.endswith(" FOUND\n")
 
 
-def test_every_rule_of_a_node_has_its_bug_and_every_bug_its_hunt() -> None:
+def test_every_rule_of_a_node_has_its_bug_and_every_bug_its_hunt_or_schedule() -> None:
     assert {*RULES} - _NOT_OF_A_NODE - _NOT_SEPARABLE <= BUGS.keys()
-    assert BUGS.keys() == HUNTS.keys()
+    assert sorted([*HUNTS, *SCHEDULES]) == sorted(BUGS)
 
 
 @pytest.mark.parametrize("bug", HUNTS)

@@ -9,6 +9,7 @@ from tests.mutations.mutation import of
 _CONNECTION: Final = ["tests/interfaces/postgres/test_connection.py"]
 _CONFIRMATION: Final = ["tests/interfaces/postgres/test_confirmation.py"]
 _JOINING: Final = ["tests/interfaces/postgres/test_joining.py"]
+_STAGED: Final = ["tests/cluster/test_planted.py"]
 _WRITING: Final = ["tests/interfaces/postgres/test_writing.py"]
 
 MUTATIONS: Final = {
@@ -96,6 +97,20 @@ MUTATIONS: Final = {
             "no-two-terms-begin-at-one-position": (
                 "inherited bigint NOT NULL,",
                 "inherited bigint NOT NULL UNIQUE,",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/writing.py",
+        _STAGED,
+        {
+            "a-group-told-as-not-made-may-come-late": (
+                "                await connection.fetch(_MARK, token)\n",
+                "",
+            ),
+            "an-outcome-that-a-failover-may-lose": (
+                "_, ((made, position),) = await self._confirmer.ask(",
+                "_, ((made, position),) = await self._confirmer.look(",
             ),
         },
     ),
