@@ -32,6 +32,24 @@ class CacheFailure(StrEnum):
     DOWN = "down"  # known to be down, so the operation was not tried
 
 
+class SessionLoss(StrEnum):
+    """Why a session with a shared database was given up."""
+
+    CONNECTION = "connection"  # it broke, or the server closed it
+    TIMEOUT = "timeout"
+    TERM = "term"  # another server was promoted
+    STANDBY = "standby"  # another standby confirms commits now
+    WARNING = "warning"  # the server warned, such as that it no longer waits for the standby
+
+
+class DoubtEnd(StrEnum):
+    """What was found out in time about a group of writes whose COMMIT was not answered."""
+
+    MADE = "made"
+    NOT_MADE = "not_made"
+    UNKNOWN = "unknown"
+
+
 class CacheState(IntEnum):
     """Whether a worker has a memcached, and any server of it answers."""
 
@@ -109,9 +127,13 @@ ERRORS: Final = ALL_REQUESTS.end  # requests answered with a status from 500
 STALE_HITS: Final = ERRORS + 1
 QUESTION_DURATION: Final = Histogram(STALE_HITS + 1, _DISK_BOUNDS)
 QUESTION_READS: Final = QUESTION_DURATION.end  # keys whose copies were judged by an answer
+SESSIONS_LOST: Final = {loss: QUESTION_READS + 1 + at for at, loss in enumerate(SessionLoss)}
+_FIRST_DOUBT: Final = QUESTION_READS + 1 + len(SESSIONS_LOST)
+DOUBTS: Final = {end: _FIRST_DOUBT + at for at, end in enumerate(DoubtEnd)}
+LOCK_WAIT: Final = Histogram(_FIRST_DOUBT + len(DOUBTS), _DISK_BOUNDS)
 
 # Gauges. They are cleared when their worker ends.
-FIRST_GAUGE: Final = QUESTION_READS + 1
+FIRST_GAUGE: Final = LOCK_WAIT.end
 CONNECTIONS: Final = FIRST_GAUGE
 WATCHERS: Final = FIRST_GAUGE + 1
 CACHE_STATE: Final = FIRST_GAUGE + 2  # see CacheState
@@ -123,7 +145,8 @@ STORE_POSITION: Final = FIRST_GAUGE + 7  # up to which a worker knows every chan
 STORE_TERM: Final = FIRST_GAUGE + 8  # how many terms there have been
 STORE_CONFIRMED_AT: Final = FIRST_GAUGE + 9  # when the last answer was asked for, monotonic
 CACHE_AWAY: Final = FIRST_GAUGE + 10  # a bit for each server of memcached that is away
-LAST_GAUGE: Final = CACHE_AWAY
+STORE_REPLICATED: Final = FIRST_GAUGE + 11  # 1 if the shared database must have a standby
+LAST_GAUGE: Final = STORE_REPLICATED
 
 FIRST_REQUEST_CELL: Final = LAST_GAUGE + 1
 """The cells from here on count HTTP requests, by route, method and status."""

@@ -25,9 +25,10 @@ class Prometheus(Program):
         directory: for its files; it exists.
         upstream: the port of the server on 127.0.0.1.
         token: for the scraper; it is written to a file, as the configuration has it.
+        node: the port of another server, on a shared database without tokens.
     """
 
-    def __init__(self, directory: Path, upstream: int, token: str) -> None:
+    def __init__(self, directory: Path, upstream: int, token: str, node: int) -> None:
         self.port = free_port()
         super().__init__(
             [
@@ -47,6 +48,7 @@ class Prometheus(Program):
         ):
             assert old in text
             text = text.replace(old, new)
+        text += f"  - job_name: node\n    static_configs:\n      - targets: ['127.0.0.1:{node}']\n"
         (directory / "prometheus.yml").write_text(text)
         (directory / "tenantbase-token").write_text(token)
         shutil.copy(DEPLOYED / "tenantbase-alerts.yml", directory)
@@ -67,4 +69,4 @@ class Prometheus(Program):
     def ready(self) -> bool:
         with socket.create_connection(("127.0.0.1", self.port), 1):
             # Rates need several scrapes.
-            return bool(self.query("count_over_time(tenantbase_workers[1m]) > 4"))
+            return len(self.query("count_over_time(tenantbase_workers[1m]) > 4")) == 2

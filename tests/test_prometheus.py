@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.app_server import AppServer
+from tests.interfaces.postgres.cluster import replicated
 from tests.prometheus import DEPLOYED, ROOT, Prometheus
 from tests.servers import poll
 from tests.wire import receive, request
@@ -39,15 +40,19 @@ def expressions(node: Any) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Prometheus beside a server with some traffic of each kind."""
+    """Prometheus beside a server with some traffic of each kind, and a node of a cluster."""
     directory = tmp_path_factory.mktemp("prometheus")
     options = ("--workers", "2", "--metrics-per-tenant")
-    with AppServer(directory / "x.db", *options) as server:
+    with (
+        AppServer(directory / "x.db", *options) as server,
+        replicated() as (primary, _),
+        AppServer(primary.url(), environment={"TENANTBASE_STORE_TIMEOUT": "30"}) as node,
+    ):
         limits = b'{"max_entries": 10000, "max_bytes": 1000000}'
         assert server.ask("PUT", "/v1/tenants/default", limits).status == 200
         made = server.ask("POST", "/v1/tokens", b'{"name": "p", "scope": "metrics"}')
         token = made.json["token"]
-        with Prometheus(directory, server.port, token) as prometheus:
+        with Prometheus(directory, server.port, token, node.port) as prometheus:
             admin = server.ask("POST", "/v1/tokens", b"{}")  # refused: the server is closed now
             assert admin.status in (401, 403)
             traffic(server)

@@ -72,6 +72,21 @@ class GroupResult(msgspec.Struct, Generic[Ticket_co], frozen=True):
     waited: int = 0
 
 
+class ServerState(msgspec.Struct, frozen=True):
+    """What the operator of a database server watches.
+
+    Attributes:
+        standby: the name of the synchronous standby; empty without one.
+        standby_present: it is connected to the primary.
+        oldest_xid_age: of all databases of the server, the age of the oldest transaction id that is
+            not frozen. Before it reaches two billion, the server refuses writes.
+    """
+
+    standby: str
+    standby_present: bool
+    oldest_xid_age: int
+
+
 class StoreSize(msgspec.Struct, frozen=True):
     """The size of a database.
 
@@ -80,6 +95,7 @@ class StoreSize(msgspec.Struct, frozen=True):
         database_bytes: the size of its file.
         log_bytes: the size of its write-ahead log.
         free_bytes: the free space on its disk; None: unknown.
+        server: of the server that several machines share; None: the database is a file.
     """
 
     entries: int
@@ -87,6 +103,7 @@ class StoreSize(msgspec.Struct, frozen=True):
     database_bytes: int
     log_bytes: int
     free_bytes: int | None
+    server: ServerState | None = None
 
 
 class Store(Protocol):

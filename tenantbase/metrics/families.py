@@ -29,7 +29,7 @@ from tenantbase import __version__
 from tenantbase import figures as f
 from tenantbase.access import Tenant
 from tenantbase.figures import SECOND, CacheFailure, CacheState, Histogram
-from tenantbase.interfaces.store import StoreSize
+from tenantbase.interfaces.store import ServerState, StoreSize
 from tenantbase.metrics.board import Board
 from tenantbase.metrics.processes import Usage, started_at, usage
 from tenantbase.metrics.pulse import lag
@@ -90,7 +90,7 @@ def _families(board: Board, cells: list[int], scraped: Scraped) -> Iterator[Metr
     yield from _http(cells, scraped)
     yield from _cache(board, cells, scraped.cache_servers)
     yield from _store(cells, scraped)
-    yield from _shared(board, cells)
+    yield from _shared(board, cells, scraped.size)
     yield from _tenants(scraped.tenants)
     yield _counter("rate_limited", "Requests refused by a tenant's rate.", cells[f.RATE_LIMITED])
     workers = board.of_each(f.PID)
@@ -181,7 +181,7 @@ def _store(cells: list[int], scraped: Scraped) -> Iterator[Metric]:
             yield _gauge("disk_free_bytes", "Space left for the database.", size.free_bytes)
 
 
-def _shared(board: Board, cells: list[int]) -> Iterator[Metric]:
+def _shared(board: Board, cells: list[int], size: StoreSize | None) -> Iterator[Metric]:
     """Of a database that several machines share; nothing if it is a file."""
     asked_at = [each for each in board.of_each(f.STORE_CONFIRMED_AT) if each]
     if not asked_at:
@@ -205,6 +205,35 @@ def _shared(board: Board, cells: list[int]) -> Iterator[Metric]:
     help = "Since the last confirmed question of the worker that asked least recently."
     age = max(0.0, time.monotonic() - min(asked_at) / SECOND)
     yield _gauge("store_confirmed_age_seconds", help, age)
+    yield from _sessions(cells)
+    replicated = any(board.of_each(f.STORE_REPLICATED))
+    yield from _server(size.server if size else None, replicated)
+
+
+def _sessions(cells: list[int]) -> Iterator[Metric]:
+    lost = [({"reason": str(loss)}, cells[cell]) for loss, cell in f.SESSIONS_LOST.items()]
+    help = "Sessions with the database that were given up."
+    yield _labelled(CounterMetricFamily, "store_sessions_lost", help, lost)
+    doubts = [({"outcome": str(end)}, cells[cell]) for end, cell in f.DOUBTS.items()]
+    help = "Groups of writes whose COMMIT was not answered, and what was found out."
+    yield _labelled(CounterMetricFamily, "store_doubts", help, doubts)
+    help = "Wait of a group of writes for the lock of the shared database."
+    yield _histogram("store_lock_wait_seconds", help, cells, f.LOCK_WAIT, SECOND)
+
+
+def _server(server: ServerState | None, replicated: bool) -> Iterator[Metric]:
+    """Of the database's server. None: it does not answer."""
+    if server:
+        help = "Age of the server's oldest transaction id."
+        yield _gauge("store_oldest_xid_age", help, server.oldest_xid_age)
+    if replicated:
+        present = server is not None and server.standby_present
+        help = "Whether the primary answers and has its synchronous standby."
+        yield _gauge("store_standby_present", help, present)
+    if server and server.standby:
+        info = [({"standby": server.standby}, _ONCE)]
+        help = "The synchronous standby."
+        yield _labelled(GaugeMetricFamily, "store_standby_info", help, info)
 
 
 def _tenants(tenants: Sequence[Tenant]) -> Iterator[Metric]:

@@ -189,6 +189,7 @@ async def _open_shared(
             timeout=config.store_timeout,
             write_timeout=config.write_timeout,
             read_timeout=config.read_timeout,
+            figures=figures,
         )
         stack.push_async_callback(store.close)
         memcache = await _connect(stack, memcached, config.cache_timeout, figures)

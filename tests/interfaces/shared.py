@@ -42,7 +42,9 @@ def name_hash(key: str) -> int:
     return zlib.crc32(key.encode())
 
 
-async def open_postgres(url: str, *, change_log_size: int = 65_536) -> PostgresStore:
+async def open_postgres(
+    url: str, *, change_log_size: int = 65_536, figures: memoryview | None = None
+) -> PostgresStore:
     """A store on a single server without a standby."""
     return await PostgresStore.open(
         DatabaseAddress.parse(url),
@@ -53,6 +55,7 @@ async def open_postgres(url: str, *, change_log_size: int = 65_536) -> PostgresS
         timeout=30.0,
         write_timeout=30.0,
         read_timeout=30.0,
+        figures=figures,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from tests.mutations.mutation import of
 
+_SHARED: Final = ["tests/process/test_shared_database.py"]
 _CONNECTION: Final = ["tests/interfaces/postgres/test_connection.py"]
 _CONFIRMATION: Final = ["tests/interfaces/postgres/test_confirmation.py"]
 _JOINING: Final = ["tests/interfaces/postgres/test_joining.py"]
@@ -36,7 +37,7 @@ MUTATIONS: Final = {
         _CONFIRMATION,
         {
             "a-warning-with-the-answer-is-not-heard": (
-                'if message.severity_en in ("WARNING", "FATAL", "PANIC"):',
+                "if message.severity_en in _LOSS:",
                 "if False:",
             ),
         },
@@ -55,6 +56,36 @@ MUTATIONS: Final = {
         "tenantbase/interfaces/postgres/confirmation.py",
         _CONNECTION,
         {"a-second-error-is-never-retrieved": ("witnessing.exception()", "pass")},
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/connection.py",
+        _CONFIRMATION,
+        {
+            "a-warning-is-counted-as-a-broken-connection": (
+                "self.on_end(why, loss)",
+                "self.on_end(why, SessionLoss.CONNECTION)",
+            )
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/functions.py",
+        _WRITING,
+        {
+            "the-wait-for-the-lock-is-not-measured": (
+                "waited := extract(epoch FROM clock_timestamp() - began);",
+                "waited := 0;",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/store.py",
+        _SHARED,
+        {
+            "any-server-is-the-standby": (
+                "EXISTS (SELECT FROM pg_stat_replication WHERE lower(application_name) = lower($1))",
+                "$1 <> ''",
+            ),
+        },
     ),
     **of(
         "tenantbase/interfaces/postgres/store.py",

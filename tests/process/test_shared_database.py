@@ -10,8 +10,9 @@ import pytest
 
 from tests.app_server import AppServer, clean_environment
 from tests.command import command
+from tests.interfaces.postgres.cluster import replicated
 from tests.postgres import PostgresProcess
-from tests.process.test_figures import SHARED, scraped, value
+from tests.process.test_figures import REPLICATED, SHARED, scraped, value
 from tests.servers import poll
 
 UNREPLICATED = {"TENANTBASE_STORE_UNREPLICATED": "1"}
@@ -51,9 +52,15 @@ def test_two_nodes_and_commands_see_each_others_writes(postgres: PostgresProcess
         run("import", stdin=exported)
         assert two.ask("GET", "/v1/values/k").body == b"5"
         samples = {f"{name}_total" for name in scraped(two)} | set(scraped(two))
-        assert SHARED <= samples
+        assert SHARED <= samples and not REPLICATED & samples
         assert value(two, "tenantbase_store_question_keys_total") > 0
         assert value(two, "tenantbase_store_term") == 1
+        assert value(two, "tenantbase_store_oldest_xid_age") > 0
+        commits = value(one, "tenantbase_commits_total")
+        assert commits > 0
+        assert value(one, "tenantbase_commit_duration_seconds_count") == commits
+        assert value(one, "tenantbase_commit_writes_count") == commits
+        assert value(one, "tenantbase_store_lock_wait_seconds_count") >= commits
 
 
 def test_server_without_its_database_is_unavailable_until_it_is_back() -> None:
@@ -65,10 +72,26 @@ def test_server_without_its_database_is_unavailable_until_it_is_back() -> None:
         refused = server.ask("GET", "/v1/values/k")
         assert (refused.status, refused.headers["retry-after"]) == (503, "1")
         assert server.ask("GET", "/health-check").status == 503
+        assert value(server, "tenantbase_store_sessions_lost_total") == 1
         own.start()
         poll(lambda: server.ask("GET", "/health-check").status == 200, "it has joined again")
         assert server.ask("GET", "/v1/values/k").body == b"1"
         assert server.stop() == 0
+
+
+def test_the_standby_is_shown() -> None:
+    options = {"TENANTBASE_STORE_TIMEOUT": "1", "TENANTBASE_READ_TIMEOUT": "2"}
+    with (
+        replicated() as (primary, standby),
+        AppServer(primary.url(), environment=options) as server,
+    ):
+        present = "tenantbase_store_standby_present"
+        assert value(server, "tenantbase_store_standby_info", standby="standby") == 1
+        assert value(server, present) == 1
+        standby.kill()
+        poll(lambda: value(server, present) == 0, "it is away")
+        standby.start()
+        poll(lambda: value(server, present) == 1, "it is back")
 
 
 @pytest.mark.parametrize(

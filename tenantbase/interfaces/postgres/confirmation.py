@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
+from tenantbase.figures import SessionLoss
 from tenantbase.interfaces.postgres.connection import Connection
 from tenantbase.interfaces.postgres.driver_errors import SessionLost, WrongTerm
 from tenantbase.interfaces.postgres.session import Session
@@ -181,7 +182,7 @@ class Confirmer:
             raise WrongTerm("another database server is the primary now")
         if self.replicated and candidate(names) != session.standby:
             # Whose word counts must be known before the question is asked.
-            session.abandon(f"synchronous_standby_names is {names!r} now")
+            session.abandon(f"synchronous_standby_names is {names!r} now", SessionLoss.STANDBY)
             raise SessionLost("the synchronous standby of the database server has changed")
         made = Head(*head)
         self.latest = max(self.latest, made.now)

@@ -13,11 +13,18 @@ from typing import Any, Final, Self
 
 import asyncpg
 
+from tenantbase.figures import SessionLoss
 from tenantbase.interfaces.postgres.address import DatabaseAddress, Host
 from tenantbase.interfaces.postgres.driver_errors import SessionLost, reason, unavailable
 
 SCHEMA: Final = "tenantbase"
 Rows = Sequence[Any]
+
+_LOSS: Final = {
+    "WARNING": SessionLoss.WARNING,
+    "FATAL": SessionLoss.CONNECTION,
+    "PANIC": SessionLoss.CONNECTION,
+}
 
 
 class Connection:
@@ -25,12 +32,12 @@ class Connection:
 
     Attributes:
         host: the server's.
-        on_end: called with a reason when the connection can no longer be used.
+        on_end: called when the connection can no longer be used, with the reason in words and its kind.
     """
 
     def __init__(self, driver: asyncpg.Connection, host: Host) -> None:
         self.host: Final = host
-        self.on_end: Callable[[str], None] = lambda reason: None
+        self.on_end: Callable[[str, SessionLoss], None] = lambda why, loss: None
         self._driver = driver
         self._ended = ""
         driver.add_log_listener(self._hear)
@@ -103,15 +110,15 @@ class Connection:
         if self._ended:
             raise SessionLost(f"the connection to the database was lost: {self._ended}")
 
-    def terminate(self, why: str) -> None:
+    def terminate(self, why: str, loss: SessionLoss = SessionLoss.CONNECTION) -> None:
         """Close it at once, whatever it does, without asking the server to cancel that."""
         if not self._ended:
             self._ended = why
             self._driver.terminate()
-            self.on_end(why)
+            self.on_end(why, loss)
 
     def _hear(self, driver: object, message: Any) -> None:
         # PostgreSQL warns when a wait for the standby is given up; the statement succeeds all the same.
         # The driver calls this before the call that waits for the answer goes on.
-        if message.severity_en in ("WARNING", "FATAL", "PANIC"):
-            self.terminate(f"the server warns: {message.message}")
+        if message.severity_en in _LOSS:
+            self.terminate(f"the server warns: {message.message}", _LOSS[message.severity_en])

@@ -36,6 +36,7 @@ _ROW_PARAMETERS: Final = """
 #
 # lock_clock: takes the lock that orders all changes, after which no other group is in flight. Refuses
 # to on a server that is not the primary of the caller's term, and without a synchronous standby.
+# Returns how many seconds it waited, too.
 #
 # write_rows: the rows of one run of transactions. Positions count from ``base``.
 #
@@ -43,7 +44,7 @@ _ROW_PARAMETERS: Final = """
 #
 # commit_group: all of it, if what the group was planned from still holds: no key, prefix, tenant or
 # usage of a limited tenant has changed, and no entry that was seen has expired. Returns the position
-# that the group's own follow.
+# that the group's own follow, and how many seconds it waited for the lock.
 #
 # list_range: the items of a range, with keys folded, until there are enough of them or their values
 # are large enough together.
@@ -53,14 +54,17 @@ FUNCTIONS: Final = f"""
 
     CREATE FUNCTION lock_clock(
         my_epoch bytea, my_timeline bigint, replicated boolean, latest double precision,
-        OUT base bigint, OUT now double precision, OUT last_prefix bigint, OUT access_version bigint
+        OUT base bigint, OUT now double precision, OUT last_prefix bigint, OUT access_version bigint,
+        OUT waited double precision
     ) LANGUAGE plpgsql AS $$
     DECLARE
+        began timestamptz := clock_timestamp();
         newest bytea;
         wal text;
     BEGIN
         SELECT position, greatest(at, present(), latest), prefixes, access, epoch
             INTO base, now, last_prefix, access_version, newest FROM clock FOR UPDATE;
+        waited := extract(epoch FROM clock_timestamp() - began);
         wal := pg_walfile_name(pg_current_wal_insert_lsn());
         IF newest <> my_epoch OR left(wal, 8) <> lpad(upper(to_hex(my_timeline)), 8, '0') THEN
             RAISE EXCEPTION 'another term' USING ERRCODE = '{WRONG_TERM}';
@@ -124,15 +128,15 @@ FUNCTIONS: Final = f"""
         alive_until double precision,
         seen_keys text[], seen_versions bigint[],
         limited text[], limited_entries bigint[], limited_bytes bigint[],
-        {_ROW_PARAMETERS}
-    ) RETURNS bigint LANGUAGE plpgsql AS $$
+        {_ROW_PARAMETERS},
+        OUT base bigint, OUT waited double precision
+    ) LANGUAGE plpgsql AS $$
     DECLARE
-        base bigint;
         now double precision;
         last_prefix bigint;
         access_version bigint;
     BEGIN
-        SELECT * INTO base, now, last_prefix, access_version
+        SELECT * INTO base, now, last_prefix, access_version, waited
             FROM lock_clock(my_epoch, my_timeline, replicated, planned_at);
         IF present() - planned_at > {LATE_SECONDS} THEN
             RAISE EXCEPTION 'too late' USING ERRCODE = '{LATE}';
@@ -159,7 +163,6 @@ FUNCTIONS: Final = f"""
             change_types, change_expires
         );
         PERFORM finish_group(token, base + cardinality(change_keys), now, key_hashes, NULL, NULL);
-        RETURN base;
     END $$;
 
     CREATE FUNCTION list_range(

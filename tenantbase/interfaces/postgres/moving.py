@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from secrets import token_bytes
 from typing import Any, Final
 
-import asyncpg
 import msgspec
 
 from tenantbase.access import Access
@@ -31,13 +30,13 @@ from tenantbase.interfaces.moving import (
 from tenantbase.interfaces.postgres.access import read_access
 from tenantbase.interfaces.postgres.address import DatabaseAddress
 from tenantbase.interfaces.postgres.connection import SCHEMA, Connection
-from tenantbase.interfaces.postgres.driver_errors import reason
+from tenantbase.interfaces.postgres.driver_errors import DRIVER_ERRORS, reason
 from tenantbase.interfaces.postgres.schema import MIGRATIONS, SECRET_BYTES, schema_version
 from tenantbase.listing import prefix_range
 
 _MOVING: Final = f"{SCHEMA}_moving"
 _CONNECT_SECONDS: Final = 10.0
-_DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError)
+_ERRORS: Final = (*DRIVER_ERRORS, ValueError)  # the last one: options of the URL
 _ROW: Final = "key, created, version, expires_at, id, content_type, value"
 # The sizes of values are known without reading them, so a page of large values is never read whole.
 _PAGE: Final = f"""
@@ -292,7 +291,7 @@ async def _connected(address: DatabaseAddress, schema: str) -> AsyncIterator[Con
     for host in address.hosts:
         try:
             connection = await Connection.open(address, host, _CONNECT_SECONDS, search_path=schema)
-        except _DRIVER_ERRORS as error:
+        except _ERRORS as error:
             problems.append(f"{host}: {reason(error)}")
             continue
         try:

@@ -12,7 +12,10 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
+from tenantbase.errors import StoreError
+from tenantbase.figures import SessionLoss
 from tenantbase.interfaces.postgres.connection import Connection
+from tenantbase.interfaces.postgres.driver_errors import WrongTerm
 from tenantbase.interfaces.shared_store import Term
 
 
@@ -75,6 +78,8 @@ class Session:
         self.witnesses: Final = Pool(witnesses) if witnesses else None
         self.ended = ""
         """Why it was abandoned; empty while it is used."""
+        self.loss = SessionLoss.CONNECTION
+        """The same, as it is counted."""
         self.all: Final = [writer, *askers, *readers, *listers, *witnesses]
         for connection in self.all:
             connection.on_end = self.abandon
@@ -83,18 +88,23 @@ class Session:
     def epoch(self) -> bytes:
         return self.terms[0].epoch
 
-    def abandon(self, why: str) -> None:
+    def abandon(self, why: str, loss: SessionLoss = SessionLoss.CONNECTION) -> None:
         """Close all connections at once. Every call in flight on them fails with SessionLost."""
         if not self.ended:
-            self.ended = why
+            self.ended, self.loss = why, loss
             for connection in self.all:
                 connection.terminate(why)
+
+    def abandon_after(self, error: StoreError) -> None:
+        """Abandon it because of an error that every further call would meet, too."""
+        promoted = isinstance(error, WrongTerm)
+        self.abandon(str(error), SessionLoss.TERM if promoted else SessionLoss.CONNECTION)
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
         """Abandon the session if the block takes longer."""
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(seconds, self.abandon, "no answer in time")
+        timer = loop.call_later(seconds, self.abandon, "no answer in time", SessionLoss.TIMEOUT)
         try:
             yield
         finally:

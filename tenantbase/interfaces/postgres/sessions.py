@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from tenantbase.errors import CannotOpen, StoreUnavailable
+from tenantbase.figures import SESSIONS_LOST
 from tenantbase.interfaces.postgres.driver_errors import Retry, SessionLost, WrongTerm
 from tenantbase.interfaces.postgres.joining import Joiner
 from tenantbase.interfaces.postgres.session import Session
@@ -27,18 +28,16 @@ class Sessions:
     Args:
         joiner: opens sessions.
         first: the first one.
-
-    Attributes:
-        lost: how many sessions were given up.
+        figures: the worker's cells, for the sessions that were given up.
     """
 
-    def __init__(self, joiner: Joiner, first: Session) -> None:
+    def __init__(self, joiner: Joiner, first: Session, figures: memoryview) -> None:
         self._joiner = joiner
         self._current = first
         self._joining: asyncio.Task[None] | None = None
         self._trouble = ""
         self._closed = False
-        self.lost = 0
+        self._figures = figures
 
     async def current(self, deadline: float) -> Session:
         """The current session; waits for one until ``deadline``, by the event loop's clock.
@@ -52,7 +51,7 @@ class Sessions:
             return self._current
         loop = asyncio.get_running_loop()
         if self._joining is None:
-            self.lost += 1
+            self._figures[SESSIONS_LOST[self._current.loss]] += 1
             self._trouble = self._current.ended
             log.warning("the session with the database was lost: %s", self._current.ended)
             self._joining = loop.create_task(self._join())
@@ -81,7 +80,7 @@ class Sessions:
                     return await work(session)
             except (SessionLost, WrongTerm, Retry) as error:
                 if not isinstance(error, Retry):
-                    session.abandon(str(error))
+                    session.abandon_after(error)
                 if asyncio.get_running_loop().time() >= deadline:
                     raise StoreUnavailable(str(error)) from error
 

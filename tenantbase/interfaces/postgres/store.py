@@ -16,6 +16,13 @@ from tenantbase.access import Access
 from tenantbase.entry import Entry
 from tenantbase.errors import StoreError
 from tenantbase.events import ChangeEvent
+from tenantbase.figures import (
+    DOUBTS,
+    SESSIONS_LOST,
+    STORE_REPLICATED,
+    DoubtEnd,
+    private_cells,
+)
 from tenantbase.interfaces.postgres import queries
 from tenantbase.interfaces.postgres.access import read_access
 from tenantbase.interfaces.postgres.address import DatabaseAddress
@@ -23,9 +30,9 @@ from tenantbase.interfaces.postgres.confirmation import NOTHING, Confirm, Confir
 from tenantbase.interfaces.postgres.joining import DEFAULT_SIZES, TERM_POSITIONS, Joiner, Sizes
 from tenantbase.interfaces.postgres.session import Pool, Session
 from tenantbase.interfaces.postgres.sessions import Sessions
-from tenantbase.interfaces.postgres.writing import Committer, Doubts
+from tenantbase.interfaces.postgres.writing import Committer
 from tenantbase.interfaces.shared_store import Committed, Index, NameHash, Stamp
-from tenantbase.interfaces.store import GroupResult, PendingWrite, StoreSize
+from tenantbase.interfaces.store import GroupResult, PendingWrite, ServerState, StoreSize
 from tenantbase.listing import EntryMeta, Folded, KeyRange
 from tenantbase.scope import ScopedKey
 from tenantbase.troubles import Trouble
@@ -36,7 +43,9 @@ PoolOf = Callable[[Session], Pool]
 _SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _SIZE: Final = """
     SELECT coalesce(sum(entries), 0)::bigint, coalesce(sum(bytes), 0)::bigint,
-        pg_database_size(current_database())
+        pg_database_size(current_database()),
+        (SELECT max(age(datfrozenxid)) FROM pg_database),
+        EXISTS (SELECT FROM pg_stat_replication WHERE lower(application_name) = lower($1))
     FROM tenants
 """
 _MOST_POSITION: Final = (1 << 63) - 1
@@ -68,15 +77,17 @@ class PostgresStore:
         write_timeout: float,
         read_timeout: float,
         change_log_size: int,
+        figures: memoryview,
     ) -> None:
         self._sessions = sessions
         self._confirmer = confirmer
         self._secret = secret
         self._timeout = timeout
+        self._figures = figures
         self._read_timeout = read_timeout
         self._tasks: set[asyncio.Task[Any]] = set()
         self._committer = Committer(
-            sessions, confirmer, timeout, write_timeout, change_log_size, self._start
+            sessions, confirmer, timeout, write_timeout, change_log_size, self._start, figures
         )
 
     @classmethod
@@ -91,6 +102,7 @@ class PostgresStore:
         read_timeout: float = 5.0,
         change_log_size: int = 65_536,
         sizes: Sizes = DEFAULT_SIZES,
+        figures: memoryview | None = None,
     ) -> Self:
         """Connect to the primary, creating or upgrading the tables as needed.
 
@@ -104,6 +116,7 @@ class PostgresStore:
             read_timeout: seconds that a read or a list may take.
             change_log_size: how many changes the change log keeps.
             sizes: how many connections there are.
+            figures: the worker's cells (``figures.py``); None: private ones.
 
         Raises:
             CannotOpen: one line that names the servers and says why.
@@ -126,14 +139,17 @@ class PostgresStore:
             if opening.exception() is None:
                 opening.result().abandon("opening was cancelled")
             raise
+        figures = private_cells() if figures is None else figures
+        figures[STORE_REPLICATED] = replicated
         return cls(
-            Sessions(joiner, session),
+            Sessions(joiner, session, figures),
             confirmer,
             session.secret,
             timeout=timeout,
             write_timeout=write_timeout,
             read_timeout=read_timeout,
             change_log_size=change_log_size,
+            figures=figures,
         )
 
     @property
@@ -146,13 +162,13 @@ class PostgresStore:
 
     @property
     def sessions_lost(self) -> int:
-        """How many sessions were given up."""
-        return self._sessions.lost
+        """How many sessions were given up, as its cells count them."""
+        return sum(self._figures[cell] for cell in SESSIONS_LOST.values())
 
     @property
-    def doubts(self) -> Doubts:
-        """How many groups of writes were in doubt, and how that ended."""
-        return self._committer.doubts
+    def doubts(self) -> dict[DoubtEnd, int]:
+        """How many groups of writes were in doubt, and how that ended, as its cells count them."""
+        return {end: self._figures[cell] for end, cell in DOUBTS.items()}
 
     async def ask(self, after: int) -> Index:
         async def ask(session: Session) -> Index:
@@ -254,8 +270,10 @@ class PostgresStore:
     async def size(self) -> StoreSize:
         async def read(session: Session) -> StoreSize:
             async with session.readers.take() as connection:
-                ((entries, size, database_bytes),) = await connection.fetch(_SIZE)
-                return StoreSize(entries, size, database_bytes, 0, None)
+                (row,) = await connection.fetch(_SIZE, session.standby)
+            entries, size, database_bytes, xid_age, present = row
+            server = ServerState(session.standby, present, xid_age)
+            return StoreSize(entries, size, database_bytes, 0, None, server)
 
         return await self._use(read, self._read_timeout)
 

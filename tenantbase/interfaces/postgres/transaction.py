@@ -34,6 +34,7 @@ class Transaction:
 
     Attributes:
         now: its time in Unix seconds.
+        waited: for the lock, in seconds.
         position: of the last change so far.
         prefixes: the position of the last deletion of a large prefix.
         access_changes: how many commands have changed tenants, limits or tokens.
@@ -41,11 +42,18 @@ class Transaction:
     """
 
     def __init__(
-        self, connection: Connection, base: int, now: float, prefixes: int, access: int
+        self,
+        connection: Connection,
+        base: int,
+        now: float,
+        prefixes: int,
+        access: int,
+        waited: float,
     ) -> None:
         self._connection = connection
         self.base: Final = base
         self.now: Final = now
+        self.waited: Final = waited
         self.position = base
         self.prefixes = prefixes
         self.access_changes = 0

@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
 from tenantbase.commands import Set, Sweep, Transaction
 from tenantbase.errors import OutcomeUnknown, StoreError, StoreUnavailable
+from tenantbase.figures import (
+    COMMIT_DURATION,
+    COMMIT_WRITES,
+    DOUBTS,
+    LOCK_WAIT,
+    SECOND,
+    DoubtEnd,
+)
 from tenantbase.interfaces.planning.named import Outcome, stands_alone
 from tenantbase.interfaces.planning.usage import TenantUsage
 from tenantbase.interfaces.postgres import queries
@@ -40,7 +48,7 @@ from tenantbase.scope import tenant_of
 
 log = logging.getLogger("tenantbase")
 
-_COMMIT: Final = f"SELECT commit_group({', '.join(f'${number}' for number in range(1, 32))})"
+_COMMIT: Final = f"SELECT * FROM commit_group({', '.join(f'${number}' for number in range(1, 32))})"
 _MARK: Final = """
     INSERT INTO commits (token, made, number, at) VALUES ($1, false, 0, present())
     ON CONFLICT (token) DO NOTHING
@@ -63,20 +71,6 @@ class _Doubt(Exception):
         super().__init__(why)
         self.outcomes = outcomes
         self.changes = changes
-
-
-@dataclass
-class Doubts:
-    """How many groups were in doubt, by how that ended.
-
-    Attributes:
-        made, not_made: it was found out in time.
-        unknown: it was not.
-    """
-
-    made: int = 0
-    not_made: int = 0
-    unknown: int = 0
 
 
 class _LockNeeded(Exception):
@@ -107,9 +101,7 @@ class Committer:
         write_timeout: seconds until a group's outcome is told in any case.
         change_log_size: how many changes the change log keeps.
         start: runs something in the background, to its end.
-
-    Attributes:
-        doubts: groups whose outcome was not known at first.
+        figures: the worker's cells.
     """
 
     def __init__(
@@ -120,6 +112,7 @@ class Committer:
         write_timeout: float,
         change_log_size: int,
         start: Callable[[Coroutine[None, None, None]], object],
+        figures: memoryview,
     ) -> None:
         self._sessions = sessions
         self._confirmer = confirmer
@@ -127,7 +120,7 @@ class Committer:
         self._write_timeout = write_timeout
         self._change_log_size = change_log_size
         self._start = start
-        self.doubts: Final = Doubts()
+        self._figures = figures
         self._tenants = KnownTenants()
         self._turn = asyncio.Lock()
 
@@ -135,6 +128,7 @@ class Committer:
         self, group: Sequence[PendingWrite], name_hash: NameHash
     ) -> GroupResult[Committed]:
         """See ``SharedStore.commit``."""
+        began = time.monotonic_ns()
         async with self._turn:
             deadline = asyncio.get_running_loop().time() + self._write_timeout
             try:
@@ -153,6 +147,8 @@ class Committer:
             outcomes = [next(results) if mine else None for mine in taken]
             if made.position is None:
                 return GroupResult(outcomes, None)
+            COMMIT_DURATION.add(self._figures, time.monotonic_ns() - began)
+            COMMIT_WRITES.add(self._figures, len(transactions))
             return GroupResult(outcomes, Ticket(Stamp(epoch, made.position)))
 
     async def _make(
@@ -180,7 +176,7 @@ class Committer:
                 return await self._settle(token, doubt, deadline), session.epoch
             except (SessionLost, WrongTerm, Retry) as error:
                 if not isinstance(error, Retry):
-                    session.abandon(str(error))
+                    session.abandon_after(error)
                 if loop.time() >= deadline:
                     raise StoreUnavailable(str(error)) from error
 
@@ -224,7 +220,7 @@ class Committer:
             await self._confirmer.confirm(session, writer)
             return _Made(plan.outcomes, None)
         try:
-            ((base,),) = await writer.fetch(
+            ((base, waited),) = await writer.fetch(
                 _COMMIT,
                 session.epoch,
                 session.timeline,
@@ -245,6 +241,7 @@ class Committer:
             )
         except SessionLost as error:
             raise _Doubt(plan.outcomes_from, len(effects.lines), str(error)) from error
+        LOCK_WAIT.add(self._figures, round(waited * SECOND))
         return _Made(plan.outcomes_from(base), base + len(effects.lines))
 
     async def _look_up(
@@ -286,6 +283,7 @@ class Committer:
             replicated=self._confirmer.replicated,
             latest=self._confirmer.latest,
         )
+        LOCK_WAIT.add(self._figures, round(transaction.waited * SECOND))
         outcomes: list[Outcome] = []
         try:
             for alone, run in groupby(transactions, stands_alone):
@@ -322,13 +320,13 @@ class Committer:
         try:
             made, position = await self.settle(token, left)
         except StoreUnavailable as error:
-            self.doubts.unknown += 1
+            self._figures[DOUBTS[DoubtEnd.UNKNOWN]] += 1
             self._start(self._resolve(token))
             raise OutcomeUnknown(f"whether the write was made is not known: {error}") from error
         if not made:
-            self.doubts.not_made += 1
+            self._figures[DOUBTS[DoubtEnd.NOT_MADE]] += 1
             raise StoreUnavailable(f"the write was not made: {doubt}")
-        self.doubts.made += 1
+        self._figures[DOUBTS[DoubtEnd.MADE]] += 1
         return _Made(doubt.outcomes((position or 0) - doubt.changes), position)
 
     async def settle(self, token: UUID, seconds: float) -> tuple[bool, int | None]:

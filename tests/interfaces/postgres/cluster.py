@@ -35,6 +35,7 @@ async def opened(
     replicated: bool = True,
     timeout: float = 2.0,
     write_timeout: float = 30.0,
+    figures: memoryview | None = None,
 ) -> AsyncIterator[PostgresStore]:
     """A store that knows these servers, or their addresses."""
     hosts = ",".join(each if isinstance(each, str) else each.host for each in servers)
@@ -46,6 +47,7 @@ async def opened(
         write_timeout=write_timeout,
         read_timeout=timeout,
         sizes=SMALL,
+        figures=figures,
     )
     try:
         yield store

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tenantbase.errors import CannotOpen, OutcomeUnknown, StoreUnavailable
+from tenantbase.figures import SESSIONS_LOST, SessionLoss, private_cells
 from tenantbase.interfaces.postgres.confirmation import Confirm, candidate
 from tenantbase.interfaces.postgres.joining import TERM_POSITIONS
 from tenantbase.listing import KeyRange
@@ -115,12 +116,17 @@ async def test_without_its_standby_nothing_is_confirmed(
     pair: tuple[PostgresProcess, PostgresProcess], mode: Confirm
 ) -> None:
     primary, standby = pair
-    async with opened(primary, standby, confirm=mode, timeout=1.0, write_timeout=1.0) as store:
+    figures = private_cells()
+    async with opened(
+        primary, standby, confirm=mode, timeout=1.0, write_timeout=1.0, figures=figures
+    ) as store:
         await put(store, KEY)
         standby.kill()
         with pytest.raises(StoreUnavailable):
             await store.ask(0)
+        why = SessionLoss.TIMEOUT if mode is Confirm.COMMIT else SessionLoss.CONNECTION
         assert isinstance(await outcome(store, INCREMENT), StoreUnavailable | OutcomeUnknown)
+        assert figures[SESSIONS_LOST[why]] == 1
         standby.start()
         await again(store)
 
@@ -129,7 +135,10 @@ async def test_a_cancelled_wait_for_the_standby_acknowledges_nothing(
     pair: tuple[PostgresProcess, PostgresProcess],
 ) -> None:
     primary, standby = pair
-    async with opened(primary, standby, confirm=Confirm.COMMIT, timeout=20.0) as store:
+    figures = private_cells()
+    async with opened(
+        primary, standby, confirm=Confirm.COMMIT, timeout=20.0, figures=figures
+    ) as store:
         await put(store, KEY, b"1")
         standby.pause()
         writing = asyncio.ensure_future(outcome(store, INCREMENT))
@@ -139,7 +148,8 @@ async def test_a_cancelled_wait_for_the_standby_acknowledges_nothing(
         )
         visible = f"SELECT convert_from(value, 'UTF8') FROM tenantbase.entries WHERE key = '{KEY}'"
         await poll_async(lambda: primary.sql(visible) == "2", "the primary shows it")
-        await poll_async(lambda: store.sessions_lost == 1, "the session is abandoned")
+        lost = SESSIONS_LOST[SessionLoss.WARNING]
+        await poll_async(lambda: figures[lost] == 1, "the session is abandoned")
         assert not writing.done(), "the standby does not have it"
         standby.resume()
         made = await writing
@@ -173,7 +183,8 @@ async def test_a_node_stops_when_synchronous_replication_is_turned_off(
     pair: tuple[PostgresProcess, PostgresProcess],
 ) -> None:
     primary, standby = pair
-    async with opened(primary, standby, timeout=1.0, write_timeout=1.0) as store:
+    figures = private_cells()
+    async with opened(primary, standby, timeout=1.0, write_timeout=1.0, figures=figures) as store:
         await put(store, KEY, b"1")
         for names in ("", "*", "ANY 1 (standby, other)"):
             primary.configure(synchronous_standby_names=names)
@@ -186,3 +197,4 @@ async def test_a_node_stops_when_synchronous_replication_is_turned_off(
         primary.configure(synchronous_standby_names="standby")
         await again(store)
         assert await value_of(store) == b"1"
+        assert figures[SESSIONS_LOST[SessionLoss.STANDBY]] > 0

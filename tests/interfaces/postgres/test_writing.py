@@ -12,6 +12,7 @@ import pytest
 from tenantbase.commands import Condition, Delete, DeletePrefix, PutTenant, Set, Sweep
 from tenantbase.entry import JSON
 from tenantbase.errors import ConditionFailed, OutcomeUnknown, QuotaExceeded, StoreUnavailable
+from tenantbase.figures import COMMIT_WRITES, LOCK_WAIT, SECOND, DoubtEnd, private_cells
 from tenantbase.interfaces.postgres import alone
 from tenantbase.interfaces.postgres.confirmation import Confirm
 from tenantbase.interfaces.postgres.store import PostgresStore
@@ -142,6 +143,38 @@ async def test_a_group_planned_before_an_entry_expired_is_planned_again(
     await store.close()
 
 
+async def test_the_wait_for_the_lock_and_the_size_of_a_group_are_counted(
+    postgres: PostgresProcess, database: str
+) -> None:
+    """Both of a group that is committed by one call, and of one that takes the lock first."""
+    figures = private_cells()
+    store = await open_postgres(database, figures=figures)
+    holder = await asyncio.create_subprocess_exec(
+        *postgres.psql(database.rpartition("/")[2]),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert holder.stdin is not None and holder.stdout is not None
+    long = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        " AND clock_timestamp() - query_start > '0.2 s'"
+    )
+    for command in (INCREMENT, Sweep(1)):
+        before = figures[LOCK_WAIT.sum]
+        holder.stdin.write(b"BEGIN; SELECT position FROM tenantbase.clock FOR UPDATE;\n")
+        await holder.stdout.readline()
+        group = [Granted(command), Granted(Set(KEY, b"1", JSON))]
+        committing = asyncio.ensure_future(store.commit(group, name_hash))
+        await poll_async(lambda: postgres.sql(long) == "1", "a group waits for the lock")
+        holder.stdin.write(b"COMMIT;\n")
+        await committing
+        assert figures[LOCK_WAIT.sum] - before > 0.1 * SECOND
+    holder.stdin.close()
+    await holder.wait()
+    assert figures[COMMIT_WRITES.sum] == 2 * 2
+    await store.close()
+
+
 async def test_what_is_trimmed_is_told(
     nodes: list[PostgresStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,7 +234,7 @@ async def test_an_answer_that_is_cut_leaves_nothing_in_doubt() -> None:
                         assert made[0].entry.value == b"%d" % expected
                     await again(store)
                 assert await value_of(store) == b"%d" % expected
-                assert store.doubts.made > 0 and store.doubts.unknown == 0
+                assert store.doubts[DoubtEnd.MADE] > 0 and store.doubts[DoubtEnd.UNKNOWN] == 0
 
 
 async def test_a_group_that_never_arrived_is_told_as_not_made() -> None:
