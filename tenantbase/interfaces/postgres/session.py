@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
+from tenantbase.errors import StoreUnavailable
 from tenantbase.interfaces.postgres.connection import Connection
 from tenantbase.interfaces.shared_store import Term
 
@@ -25,14 +26,26 @@ class Pool:
         self._turns = asyncio.Semaphore(len(connections))
 
     @asynccontextmanager
-    async def take(self) -> AsyncIterator[Connection]:
-        """One of them, for the block. After the session was abandoned, it is one that fails."""
-        async with self._turns:
-            connection = self._free.pop()
-            try:
-                yield connection
-            finally:
-                self._free.append(connection)
+    async def take(self, deadline: float | None = None) -> AsyncIterator[Connection]:
+        """One of them, for the block. After the session was abandoned, it is one that fails.
+
+        Args:
+            deadline: by the event loop's clock; until then it waits for one. None: as long as needed.
+
+        Raises:
+            StoreUnavailable: all of them are in use.
+        """
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise StoreUnavailable("the database is busy with other requests") from None
+        connection = self._free.pop()
+        try:
+            yield connection
+        finally:
+            self._free.append(connection)
+            self._turns.release()
 
 
 class Session:
