@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -157,14 +158,16 @@ def _leave_no_mark() -> None:
     """Whether a group was made is only looked up: a COMMIT on its way may come later."""
 
     async def settle(self: Committer, token: Any, seconds: float) -> tuple[bool, int | None]:
-        async def look(session: Session) -> tuple[bool, int | None]:
-            async with session.readers.take() as connection:
-                _, ((made, position),) = await self._confirmer.ask(
-                    session, connection, queries.SETTLED, token
-                )
-                return bool(made), position
+        async def look(session: Session, connection: Connection) -> tuple[bool, int | None]:
+            _, ((made, position),) = await self._confirmer.ask(
+                session, connection, queries.SETTLED, token
+            )
+            return bool(made), position
 
-        return await self._sessions.use(look, max(seconds, 0.0))
+        seconds = max(seconds, 0.0)
+        return await self._sessions.use(
+            attrgetter("readers"), look, seconds=seconds, answer=seconds
+        )
 
     Committer.settle = settle  # type: ignore[method-assign]
 

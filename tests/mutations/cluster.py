@@ -119,6 +119,7 @@ MUTATIONS: Final = {
                 "FROM terms ORDER BY number DESC",
                 "FROM terms ORDER BY inherited DESC, number",
             ),
+            "any-encoding-will-do": ('if server.encoding != "UTF8":', "if False:"),
         },
     ),
     **of(
@@ -146,6 +147,16 @@ MUTATIONS: Final = {
         },
     ),
     **of(
+        "tenantbase/interfaces/postgres/sessions.py",
+        _WRITING,
+        {"a-busy-connection-costs-the-session": (".take(deadline - answer)", ".take()")},
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/alone.py",
+        ["tests/interfaces/postgres/test_plans.py"],
+        {"marks-are-looked-for-in-the-whole-table": ("WHERE number = 0 AND NOT", "WHERE NOT")},
+    ),
+    **of(
         "tenantbase/interfaces/postgres/functions.py",
         _WRITING,
         {
@@ -165,8 +176,8 @@ MUTATIONS: Final = {
         _WRITING,
         {
             "a-mark-counts-as-a-commit": (
-                "                return made, position\n",
-                "                return True, position\n",
+                "            return made, position\n",
+                "            return True, position\n",
             ),
             "what-is-in-doubt-is-tried-again": (
                 "return await self._settle(token, doubt, deadline), session.epoch",

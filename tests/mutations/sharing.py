@@ -106,6 +106,10 @@ MUTATIONS: Final = {
                 "tags, now, question = await answer\n",
                 "tags, _, question = await answer\n",
             ),
+            "a-failed-question-leaves-its-request-behind": (
+                "await asyncio.wait([fetching])",
+                "pass",
+            ),
             "a-question-without-a-deadline": (
                 "            self._loader.limit(answer)\n            fetching",
                 "            fetching",

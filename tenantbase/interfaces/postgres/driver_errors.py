@@ -102,6 +102,8 @@ def reason(error: BaseException) -> str:
             return "it has no connections left (max_connections)"
         case asyncpg.InsufficientPrivilegeError():
             return f"the user lacks rights ({_first_line(error)})"
+        case FileNotFoundError():  # without its name, from the module ssl
+            return "a file that the URL names does not exist"
         case OSError(strerror=str(text)) if text:
             return text
     return _first_line(error) or type(error).__name__

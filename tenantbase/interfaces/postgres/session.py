@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
-from tenantbase.errors import StoreError
+from tenantbase.errors import StoreError, StoreUnavailable
 from tenantbase.figures import SessionLoss
 from tenantbase.interfaces.postgres.connection import Connection
 from tenantbase.interfaces.postgres.driver_errors import WrongTerm
@@ -28,14 +28,26 @@ class Pool:
         self._turns = asyncio.Semaphore(len(connections))
 
     @asynccontextmanager
-    async def take(self) -> AsyncIterator[Connection]:
-        """One of them, for the block. After the session was abandoned, it is one that fails."""
-        async with self._turns:
-            connection = self._free.pop()
-            try:
-                yield connection
-            finally:
-                self._free.append(connection)
+    async def take(self, deadline: float | None = None) -> AsyncIterator[Connection]:
+        """One of them, for the block. After the session was abandoned, it is one that fails.
+
+        Args:
+            deadline: by the event loop's clock; until then it waits for one. None: as long as needed.
+
+        Raises:
+            StoreUnavailable: all of them are in use.
+        """
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise StoreUnavailable("the database is busy with other requests") from None
+        connection = self._free.pop()
+        try:
+            yield connection
+        finally:
+            self._free.append(connection)
+            self._turns.release()
 
 
 class Session:

@@ -9,13 +9,16 @@ from typing import Final, TypeVar
 
 from tenantbase.errors import CannotOpen, StoreUnavailable
 from tenantbase.figures import SESSIONS_LOST
+from tenantbase.interfaces.postgres.connection import Connection
 from tenantbase.interfaces.postgres.driver_errors import Retry, SessionLost, WrongTerm
 from tenantbase.interfaces.postgres.joining import Joiner
-from tenantbase.interfaces.postgres.session import Session
+from tenantbase.interfaces.postgres.session import Pool, Session
 
 log = logging.getLogger("tenantbase")
 
 Result = TypeVar("Result")
+PoolOf = Callable[[Session], Pool]
+Work = Callable[[Session, Connection], Awaitable[Result]]
 
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 1.0
@@ -62,26 +65,32 @@ class Sessions:
             raise StoreUnavailable(f"the database is not available: {self._trouble}")
         return self._current
 
-    async def use(self, work: Callable[[Session], Awaitable[Result]], seconds: float) -> Result:
-        """Do something that may be repeated with a session, in several ones if need be.
+    async def use(
+        self, pool_of: PoolOf, work: Work[Result], *, seconds: float, answer: float
+    ) -> Result:
+        """Do something that may be repeated on a connection, in several sessions if need be.
 
         Args:
+            pool_of: which of a session's connections.
             seconds: until it is given up.
+            answer: seconds that the server may take, before the session is given up. The wait for
+                a connection is not a part of them: what is busy is not lost.
 
         Raises:
             StoreUnavailable: it could not be done.
         """
-        deadline = asyncio.get_running_loop().time() + seconds
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
         while True:
             session = await self.current(deadline)
-            left = deadline - asyncio.get_running_loop().time()
             try:
-                with session.within(max(left, 0.0)):
-                    return await work(session)
+                async with pool_of(session).take(deadline - answer) as connection:
+                    with session.within(min(answer, max(deadline - loop.time(), 0.0))):
+                        return await work(session, connection)
             except (SessionLost, WrongTerm, Retry) as error:
                 if not isinstance(error, Retry):
                     session.abandon_after(error)
-                if asyncio.get_running_loop().time() >= deadline:
+                if loop.time() >= deadline:
                     raise StoreUnavailable(str(error)) from error
 
     def end(self) -> None:

@@ -8,7 +8,7 @@ connection in the middle of a statement. Sessions are in ``sessions.py``, confir
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
@@ -27,9 +27,10 @@ from tenantbase.interfaces.postgres import queries
 from tenantbase.interfaces.postgres.access import read_access
 from tenantbase.interfaces.postgres.address import DatabaseAddress
 from tenantbase.interfaces.postgres.confirmation import NOTHING, Confirm, Confirmer, Head, Question
+from tenantbase.interfaces.postgres.connection import Connection
 from tenantbase.interfaces.postgres.joining import DEFAULT_SIZES, TERM_POSITIONS, Joiner, Sizes
 from tenantbase.interfaces.postgres.session import Pool, Session
-from tenantbase.interfaces.postgres.sessions import Sessions
+from tenantbase.interfaces.postgres.sessions import PoolOf, Sessions, Work
 from tenantbase.interfaces.postgres.writing import Committer
 from tenantbase.interfaces.shared_store import Committed, Index, NameHash, Stamp
 from tenantbase.interfaces.store import GroupResult, PendingWrite, ServerState, StoreSize
@@ -38,7 +39,6 @@ from tenantbase.scope import ScopedKey
 from tenantbase.troubles import Trouble
 
 Result = TypeVar("Result")
-PoolOf = Callable[[Session], Pool]
 
 _SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _SIZE: Final = """
@@ -50,6 +50,8 @@ _SIZE: Final = """
 """
 _MOST_POSITION: Final = (1 << 63) - 1
 _CHECK_SECONDS: Final = 2.0
+# Of the time for a read, the server gets so much. A slow statement ends by its own timeout before.
+_ANSWER_PART: Final = 0.9
 
 
 def _askers(session: Session) -> Pool:
@@ -171,12 +173,11 @@ class PostgresStore:
         return {end: self._figures[cell] for end, cell in DOUBTS.items()}
 
     async def ask(self, after: int) -> Index:
-        async def ask(session: Session) -> Index:
-            async with session.askers.take() as connection:
-                head, rows = await self._confirmer.ask(session, connection, queries.ASK, after)
-                return queries.index_of(session.terms, head.position, head.trimmed, head.now, rows)
+        async def ask(session: Session, connection: Connection) -> Index:
+            head, rows = await self._confirmer.ask(session, connection, queries.ASK, after)
+            return queries.index_of(session.terms, head.position, head.trimmed, head.now, rows)
 
-        return await self._use(ask, self._timeout)
+        return await self._use(_askers, ask, answer=self._timeout)
 
     async def read(self, keys: Sequence[str], now: float) -> list[Entry | None | StoreError]:
         entries, _ = await self.read_stamped(keys)
@@ -188,18 +189,19 @@ class PostgresStore:
         wanted = list(dict.fromkeys(keys))
         largest = queries.READ_BYTES // max(len(wanted), 1)
 
-        async def read(session: Session) -> tuple[list[Entry | None | StoreError], Stamp]:
-            async with session.readers.take() as connection:
+        async def read(
+            session: Session, connection: Connection
+        ) -> tuple[list[Entry | None | StoreError], Stamp]:
+            head, rows = await self._confirmer.ask(
+                session, connection, queries.READ, wanted, largest
+            )
+            if queries.has_left_out(rows):
                 head, rows = await self._confirmer.ask(
-                    session, connection, queries.READ, wanted, largest
+                    session, connection, queries.READ_IN_ORDER, wanted, queries.READ_BYTES
                 )
-                if queries.has_left_out(rows):
-                    head, rows = await self._confirmer.ask(
-                        session, connection, queries.READ_IN_ORDER, wanted, queries.READ_BYTES
-                    )
             return queries.entries_of(keys, rows), Stamp(session.epoch, head.position)
 
-        return await self._use(read, self._read_timeout)
+        return await self._use(_readers, read)
 
     async def scan(
         self, wanted: KeyRange, limit: int, max_bytes: int, now: float
@@ -234,48 +236,45 @@ class PostgresStore:
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         within = 0 <= after <= _MOST_POSITION
 
-        async def read(session: Session) -> tuple[list[ChangeEvent], bool]:
-            async with session.readers.take() as connection:
-                head, rows = await self._confirmer.ask(
-                    session, connection, queries.CHANGES, after if within else 0, limit
-                )
+        async def read(session: Session, connection: Connection) -> tuple[list[ChangeEvent], bool]:
+            head, rows = await self._confirmer.ask(
+                session, connection, queries.CHANGES, after if within else 0, limit
+            )
             first = (rows[0][0] or 1) - 1
             if not (within and first <= after <= head.position) or _lost(session, after):
                 return [], False
             return queries.events_of(rows), True
 
-        return await self._use(read, self._read_timeout)
+        return await self._use(_readers, read)
 
     async def last_version(self) -> int:
         head, _ = await self._ask(_readers, NOTHING)
         return head.position
 
     async def access(self, known: int | None) -> Access | None:
-        async def read(session: Session) -> Access | None:
-            async with session.readers.take() as connection:
-                head, _ = await self._confirmer.ask(session, connection, NOTHING)
-                if head.access == known:
-                    return None
-                await connection.execute(_SNAPSHOT)
-                try:
-                    found = await read_access(connection)
-                finally:
-                    if not connection.ended:
-                        await connection.execute("COMMIT")
-                await self._confirmer.confirm(session, connection)
-                return found
+        async def read(session: Session, connection: Connection) -> Access | None:
+            head, _ = await self._confirmer.ask(session, connection, NOTHING)
+            if head.access == known:
+                return None
+            await connection.execute(_SNAPSHOT)
+            try:
+                found = await read_access(connection)
+            finally:
+                if not connection.ended:
+                    await connection.execute("COMMIT")
+            await self._confirmer.confirm(session, connection)
+            return found
 
-        return await self._use(read, self._read_timeout)
+        return await self._use(_readers, read)
 
     async def size(self) -> StoreSize:
-        async def read(session: Session) -> StoreSize:
-            async with session.readers.take() as connection:
-                (row,) = await connection.fetch(_SIZE, session.standby)
+        async def read(session: Session, connection: Connection) -> StoreSize:
+            (row,) = await connection.fetch(_SIZE, session.standby)
             entries, size, database_bytes, xid_age, present = row
             server = ServerState(session.standby, present, xid_age)
             return StoreSize(entries, size, database_bytes, 0, None, server)
 
-        return await self._use(read, self._read_timeout)
+        return await self._use(_readers, read)
 
     async def check(self) -> None:
         await self._ask(_askers, NOTHING, seconds=_CHECK_SECONDS)
@@ -311,16 +310,18 @@ class PostgresStore:
     async def _ask(
         self, pool_of: PoolOf, question: Question, *args: object, seconds: float = 0.0
     ) -> tuple[Head, Sequence[Any]]:
-        async def ask(session: Session) -> tuple[Head, Sequence[Any]]:
-            async with pool_of(session).take() as connection:
-                return await self._confirmer.ask(session, connection, question, *args)
+        async def ask(session: Session, connection: Connection) -> tuple[Head, Sequence[Any]]:
+            return await self._confirmer.ask(session, connection, question, *args)
 
-        return await self._use(ask, seconds or self._read_timeout)
+        return await self._use(pool_of, ask, seconds=seconds)
 
     async def _use(
-        self, work: Callable[[Session], Coroutine[None, None, Result]], seconds: float
+        self, pool_of: PoolOf, work: Work[Result], *, seconds: float = 0.0, answer: float = 0.0
     ) -> Result:
-        return await asyncio.shield(self._start(self._sessions.use(work, seconds)))
+        seconds = seconds or self._read_timeout
+        answer = min(answer or seconds * _ANSWER_PART, seconds)
+        using = self._sessions.use(pool_of, work, seconds=seconds, answer=answer)
+        return await asyncio.shield(self._start(using))
 
     def _start(self, work: Coroutine[None, None, Result]) -> asyncio.Task[Result]:
         """Run a coroutine to its end, even if its caller is cancelled."""

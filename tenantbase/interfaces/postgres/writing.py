@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
@@ -31,6 +32,7 @@ from tenantbase.interfaces.postgres import queries
 from tenantbase.interfaces.postgres.access import KnownTenants, read_usage
 from tenantbase.interfaces.postgres.alone import Upkeep, apply_alone, expired_rows, prepare
 from tenantbase.interfaces.postgres.confirmation import Confirmer, Head
+from tenantbase.interfaces.postgres.connection import Connection
 from tenantbase.interfaces.postgres.driver_errors import Defeated, Retry, SessionLost, WrongTerm
 from tenantbase.interfaces.postgres.plan import (
     ExpiredNeeded,
@@ -338,17 +340,18 @@ class Committer:
             StoreUnavailable: it cannot be found out in so many seconds.
         """
 
-        async def look(session: Session) -> tuple[bool, int | None]:
-            async with session.readers.take() as connection:
-                # Waits for a transaction that holds the token. It and the answer must both count: the
-                # row that is found may be a mark that an earlier attempt has left.
-                await connection.fetch(_MARK, token)
-                _, ((made, position),) = await self._confirmer.ask(
-                    session, connection, queries.SETTLED, token
-                )
-                return made, position
+        async def look(session: Session, connection: Connection) -> tuple[bool, int | None]:
+            # Waits for a transaction that holds the token. It and the answer must both count: the
+            # row that is found may be a mark that an earlier attempt has left.
+            await connection.fetch(_MARK, token)
+            _, ((made, position),) = await self._confirmer.ask(
+                session, connection, queries.SETTLED, token
+            )
+            return made, position
 
-        return await self._sessions.use(look, max(seconds, 0.0))
+        return await self._sessions.use(
+            attrgetter("readers"), look, seconds=max(seconds, 0.0), answer=self._timeout
+        )
 
     async def _resolve(self, token: UUID) -> None:
         try:

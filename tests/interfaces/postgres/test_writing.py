@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from tenantbase.commands import Condition, Delete, DeletePrefix, PutTenant, Set, Sweep
@@ -14,6 +15,7 @@ from tenantbase.entry import JSON
 from tenantbase.errors import ConditionFailed, OutcomeUnknown, QuotaExceeded, StoreUnavailable
 from tenantbase.figures import COMMIT_WRITES, LOCK_WAIT, SECOND, DoubtEnd, private_cells
 from tenantbase.interfaces.postgres import alone
+from tenantbase.interfaces.postgres.address import DatabaseAddress
 from tenantbase.interfaces.postgres.confirmation import Confirm
 from tenantbase.interfaces.postgres.store import PostgresStore
 from tenantbase.listing import KeyRange
@@ -27,7 +29,7 @@ from tests.interfaces.postgres.cluster import (
     put,
     value_of,
 )
-from tests.interfaces.shared import name_hash, open_postgres
+from tests.interfaces.shared import SMALL, name_hash, open_postgres
 from tests.postgres import PostgresProcess
 from tests.servers import FaultProxy, poll_async
 
@@ -276,3 +278,22 @@ async def test_a_mark_is_not_mistaken_for_a_commit(nodes: list[PostgresStore]) -
     for store in nodes:
         assert await store.settle(token, 30.0) == (False, None)
     assert await nodes[0].settle(token, 30.0) == (False, None)
+
+
+async def test_lists_that_wait_for_each_other_cost_no_session(
+    postgres: PostgresProcess, database: str
+) -> None:
+    address = DatabaseAddress.parse(database)
+    store = await PostgresStore.open(
+        address, confirm=Confirm.NONE, replicated=False, read_timeout=20.0, sizes=SMALL
+    )
+    holder = await asyncpg.connect(postgres.url(address.database, "postgres"))
+    await holder.execute("BEGIN; LOCK TABLE tenantbase.entries IN ACCESS EXCLUSIVE MODE")
+    first, *others = (asyncio.ensure_future(store.count(KeyRange(), 10, 0.0)) for _ in range(3))
+    for waiting in others:
+        with pytest.raises(StoreUnavailable, match="busy with other requests"):
+            await waiting
+    await holder.close()
+    assert await first == (0, 0, None)
+    assert store.sessions_lost == 0
+    await store.close()
