@@ -18,7 +18,7 @@ import pytest
 from tests.app_server import AppServer
 from tests.interfaces.postgres.cluster import replicated
 from tests.prometheus import DEPLOYED, ROOT, Prometheus
-from tests.servers import poll
+from tests.servers import MemcachedProcess, poll
 from tests.wire import receive, request
 
 pytestmark = pytest.mark.integration  # the last test of the module ends the servers
@@ -46,7 +46,13 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     with (
         AppServer(directory / "x.db", *options) as server,
         replicated() as (primary, _),
-        AppServer(primary.url(), environment={"TENANTBASE_STORE_TIMEOUT": "30"}) as node,
+        MemcachedProcess() as memcached,
+        AppServer(
+            primary.url(),
+            "--memcached",
+            memcached.address,
+            environment={"TENANTBASE_STORE_TIMEOUT": "30"},
+        ) as node,
     ):
         limits = b'{"max_entries": 10000, "max_bytes": 1000000}'
         assert server.ask("PUT", "/v1/tenants/default", limits).status == 200

@@ -26,8 +26,9 @@ class CacheStats(msgspec.Struct, frozen=True):
 
     Attributes:
         available: memcached answers every worker.
+        stale: hits that ``max-stale`` permitted.
         bypasses: read from the database, without memcached.
-        hit_ratio: hits among all keys read; None: no key was read.
+        hit_ratio: hits, stale or not, among all keys read; None: no key was read.
         away: the addresses in ``--memcached`` that do not answer some worker.
     """
 
@@ -37,6 +38,7 @@ class CacheStats(msgspec.Struct, frozen=True):
     bypasses: int
     hit_ratio: float | None
     away: tuple[str, ...] = ()
+    stale: int = 0
 
 
 class StoreStats(msgspec.Struct, frozen=True):

@@ -21,7 +21,14 @@ SERVER = {
         "p50_ms": 0.71,
         "p99_ms": None,
     },
-    "cache": {"available": True, "hits": 9, "misses": 1, "bypasses": 0, "hit_ratio": 0.9},
+    "cache": {
+        "available": True,
+        "hits": 9,
+        "stale": 2,
+        "misses": 1,
+        "bypasses": 0,
+        "hit_ratio": 0.9,
+    },
     "store": {
         "entries": 1_000,
         "bytes": 123,
@@ -39,7 +46,7 @@ workers=4
 requests=1,234,567
   now=1,234.6/s, 0.0 errors/s, p50 0.7 ms, p99 -
 cache=available, 90.0% hits
-  keys read=9 hits, 1 misses, 0 bypasses
+  keys read=9 hits, 1 misses, 0 bypasses, 2 stale
 entries=1,000
   size=123 B
 database=5.0 MiB

@@ -48,7 +48,7 @@ def lines(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         ratio = "" if cache["hit_ratio"] is None else f", {cache['hit_ratio']:.1%} hits"
         yield "cache", f"{'available' if cache['available'] else 'not available'}{ratio}"
         read = f"{cache['hits']:,} hits, {cache['misses']:,} misses, {cache['bypasses']:,} bypasses"
-        yield "  keys read", read
+        yield "  keys read", f"{read}, {cache['stale']:,} stale"
     store = figures["store"]
     yield "entries", _UNKNOWN if store["entries"] is None else f"{store['entries']:,}"
     yield "  size", _bytes(store["bytes"])

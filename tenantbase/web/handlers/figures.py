@@ -98,7 +98,8 @@ class Figures:
         measured.pulse.note_cache()
         cells, recent = board.total(), measured.pulse.recent()
         hits, misses, bypasses = cells[f.HITS], cells[f.MISSES], cells[f.BYPASSES]
-        reads = hits + misses + bypasses
+        stale = cells[f.STALE_HITS]
+        reads = hits + stale + misses + bypasses
         servers, away = measured.cache_servers, cache_away(board)
         document = {
             "version": __version__,
@@ -115,9 +116,10 @@ class Figures:
                 "available": in_cache_state(board) is CacheState.AVAILABLE,
                 "away": [server for number, server in enumerate(servers) if number in away],
                 "hits": hits,
+                "stale": stale,
                 "misses": misses,
                 "bypasses": bypasses,
-                "hit_ratio": round(hits / reads, 4) if reads else None,
+                "hit_ratio": round((hits + stale) / reads, 4) if reads else None,
             },
             "store": {
                 "entries": size and size.entries,

@@ -221,6 +221,7 @@ class CacheStats(msgspec.Struct):
         Meta(description="The addresses in `--memcached` that do not answer some worker."),
     ]
     hits: int
+    stale: Annotated[int, Meta(description="Hits that `max-stale` permitted.")]
     misses: int
     bypasses: int
     hit_ratio: Annotated[float | None, Meta(description="Null before the first read.")]

@@ -16,6 +16,8 @@ export interface Stats {
   cache: {
     available: boolean | null;
     hits: number;
+    /** Served without asking the database, as `max-stale` permitted. */
+    stale: number;
     misses: number;
     bypasses: number;
     hit_ratio: number | null;
@@ -36,6 +38,8 @@ export interface Health {
   status: "ok" | "degraded" | "unavailable";
   store: string;
   cache: string;
+  /** The memcacheds that do not answer, by their place in `--memcached`, from 1. */
+  cache_away: number[];
   troubles: string[];
 }
 
@@ -49,7 +53,7 @@ export function ratios(samples: readonly Stats[]): (number | null)[] {
   return samples.map(({ cache }, i) => {
     const before = samples[Math.max(0, i - RATIO_SAMPLES)]?.cache;
     if (!before || i === 0) return null;
-    const hits = cache.hits - before.hits;
+    const hits = cache.hits + cache.stale - before.hits - before.stale;
     const reads = hits + cache.misses - before.misses + cache.bypasses - before.bypasses;
     return reads > 0 ? (hits / reads) * 100 : null;
   });
