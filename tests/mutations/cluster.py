@@ -152,6 +152,16 @@ MUTATIONS: Final = {
         {"a-busy-connection-costs-the-session": (".take(deadline - answer)", ".take()")},
     ),
     **of(
+        "tenantbase/interfaces/postgres/store.py",
+        _WRITING,
+        {
+            "a-question-ends-with-its-session": (
+                "_use(_askers, ask, answer=self._timeout)",
+                "_use(_askers, ask, seconds=self._timeout)",
+            ),
+        },
+    ),
+    **of(
         "tenantbase/interfaces/postgres/alone.py",
         ["tests/interfaces/postgres/test_plans.py"],
         {"marks-are-looked-for-in-the-whole-table": ("WHERE number = 0 AND NOT", "WHERE NOT")},

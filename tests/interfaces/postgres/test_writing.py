@@ -297,3 +297,22 @@ async def test_lists_that_wait_for_each_other_cost_no_session(
     assert await first == (0, 0, None)
     assert store.sessions_lost == 0
     await store.close()
+
+
+async def test_a_question_is_answered_by_the_session_after_the_one_that_is_lost() -> None:
+    with PostgresProcess() as server:
+        store = await PostgresStore.open(
+            DatabaseAddress.parse(server.url()),
+            confirm=Confirm.NONE,
+            replicated=False,
+            timeout=0.5,
+            read_timeout=60.0,
+            sizes=SMALL,
+        )
+        entry = await put(store, KEY)
+        server.pause()
+        asking = asyncio.ensure_future(store.ask(0))
+        await poll_async(lambda: store.sessions_lost > 0, "the session is given up")
+        server.resume()
+        assert (await asking).position == entry.version
+        await store.close()
