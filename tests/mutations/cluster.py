@@ -137,7 +137,7 @@ MUTATIONS: Final = {
         _STAGED,
         {
             "a-group-told-as-not-made-may-come-late": (
-                "                await connection.fetch(_MARK, token)\n",
+                "            await connection.fetch(_MARK, token)\n",
                 "",
             ),
             "an-outcome-that-a-failover-may-lose": (
