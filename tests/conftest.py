@@ -65,10 +65,14 @@ def pytest_runtest_setup() -> Generator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
-    """Fail a unit test that has started something."""
+    """Fail a unit test that has started something.
+
+    What its teardown starts does not count: it may end the fixtures of other tests.
+    """
+    started = _WATCH.started.copy()
     result = yield
-    if kinds.kinds_of(item) == ["unit"] and _WATCH.started:
-        pytest.fail(f"a unit test starts something: {_WATCH.started}; see tests/kinds.py")
+    if kinds.kinds_of(item) == ["unit"] and started:
+        pytest.fail(f"a unit test starts something: {started}; see tests/kinds.py")
     return result
 
 

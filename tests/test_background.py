@@ -30,6 +30,9 @@ OTHER_TASKS = {
     " made again after the next commit, and asyncio logs it",
     "interfaces/sqlite/readers": "a connection opened in place of one that hangs: the next look opens"
     " another, and asyncio logs it",
+    "interfaces/postgres/store": "opening: awaited; reads and writes: awaited even by a cancelled caller",
+    "interfaces/postgres/sessions": "joining: its failure is raised to all that wait for a session",
+    "interfaces/postgres/confirmation": "asking primary and standby at once: both are awaited there",
     "web/transport/acceptor": "setting up a connection: if it fails, the client is disconnected",
     "web/fast_path/answering": "health: its failure becomes the answer",
     "web/handlers/health": "the check of the store: its failure becomes the answer",

@@ -22,7 +22,7 @@ TRACEPARENT = f"00-{TRACE_ID}-{PARENT_ID}-01"
 BUGGY = """if True:
     from tenantbase.database import Database
     from tenantbase.main import main
-    async def get(self, scope, key):
+    async def get(self, scope, key, **options):
         variable = key
         raise KeyError(variable)
     Database.get = get

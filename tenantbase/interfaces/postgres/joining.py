@@ -52,6 +52,7 @@ _CALLED: Final = """
         THEN current_setting('primary_conninfo') END
 """
 _APPLICATION: Final = re.compile(r"\bapplication_name\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S+))")
+_ESCAPED: Final = re.compile(r"\\(.)")
 _SECRET: Final = "SELECT secret FROM state"
 _CLOCK: Final = "SELECT position, epoch FROM clock FOR UPDATE"
 _TERM: Final = "SELECT epoch FROM terms WHERE system = $1 AND timeline = $2"
@@ -315,7 +316,7 @@ def _called(cluster_name: str, conninfo: str | None) -> str:
     found = _APPLICATION.search(conninfo or "")
     if found is None:
         return cluster_name or "walreceiver"
-    return found[2] if found[1] is None else re.sub(r"\\(.)", r"\1", found[1])
+    return found[2] if found[1] is None else _ESCAPED.sub(r"\1", found[1])
 
 
 def _why(error: BaseException) -> str:
