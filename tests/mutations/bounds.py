@@ -178,7 +178,8 @@ MUTATIONS: Final = {
                 "0.0",
             ),
             "small-requests-stop-streams": ("self._passed < _FREE_TURNS and", ""),
-            "threads-go-on-switching-fast": ("sys.setswitchinterval(self._usual_seconds)", "pass"),
+            "threads-go-on-switching-fast": (" if _hurried else _USUAL_SECONDS", ""),
+            "one-answer-ends-the-haste-of-another": ("if _hurried else", "if fast else"),
             "threads-switch-slowly-beside-watchers": (" or self._taken > 0", ""),
             "small-pieces-take-whole-turns": (
                 "self._taken += share\n        self",

@@ -30,6 +30,7 @@ _MOST_REST_SECONDS: Final = 0.1
 # event loop in the same way, while that sends events to many watchers. Otherwise, Python's default of
 # 5 ms is better: frequent switching makes groups of writes smaller, and writes more expensive.
 _SWITCH_SECONDS: Final = 0.0001
+_USUAL_SECONDS: Final = sys.getswitchinterval()
 
 _Waiting = tuple[asyncio.Future[None], float]  # and the share of a turn that it needs
 
@@ -54,7 +55,6 @@ class Turns:
         self._began = 0.0  # the current turn
         self._streams = 0
         self._passed = 0  # turns left free since the last one given
-        self._usual_seconds = 0.0  # between switches of threads; 0 while that is in use
 
     @contextmanager
     def streaming(self) -> Iterator[None]:
@@ -113,11 +113,17 @@ class Turns:
         self._set_switching()
 
     def _set_switching(self) -> None:
-        """Switch threads fast while turns are taken or answers are streamed."""
+        """Switch threads fast while turns are taken or answers are streamed, here or elsewhere."""
         fast = self._streams > 0 or self._taken > 0
-        if fast and not self._usual_seconds:
-            self._usual_seconds = sys.getswitchinterval()
-            sys.setswitchinterval(_SWITCH_SECONDS)
-        elif not fast and self._usual_seconds:
-            sys.setswitchinterval(self._usual_seconds)
-            self._usual_seconds = 0.0
+        if fast == (self in _hurried):
+            return
+        if fast:
+            _hurried.add(self)
+        else:
+            _hurried.remove(self)
+        sys.setswitchinterval(_SWITCH_SECONDS if _hurried else _USUAL_SECONDS)
+
+
+_hurried: Final[set[Turns]] = (
+    set()
+)  # those that need fast switching, which the process has or has not

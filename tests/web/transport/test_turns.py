@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
 
 from tenantbase.web.transport.budget import SMALL_BYTES, Budget, Holding
-from tenantbase.web.transport.turns import Turns
+from tenantbase.web.transport.turns import _USUAL_SECONDS, Turns
 
 
 async def test_one_turn_at_a_time_in_order() -> None:
@@ -110,8 +114,17 @@ async def test_small_requests_go_between_two_pieces() -> None:
     counting.cancel()
 
 
-async def test_threads_switch_faster_while_an_answer_streams() -> None:
-    usual = sys.getswitchinterval()
+@pytest.fixture
+def usual(monkeypatch: pytest.MonkeyPatch) -> Iterator[float]:
+    """The usual interval between switches of threads, whatever earlier tests have left behind."""
+    monkeypatch.setattr("tenantbase.web.transport.turns._hurried", set())
+    found = sys.getswitchinterval()
+    sys.setswitchinterval(_USUAL_SECONDS)
+    yield sys.getswitchinterval()
+    sys.setswitchinterval(found)
+
+
+async def test_threads_switch_faster_while_an_answer_streams(usual: float) -> None:
     turns = Turns()
     with turns.streaming():
         with turns.streaming():
@@ -138,8 +151,16 @@ async def test_small_pieces_share_a_turn() -> None:
     assert [order.count(at) for at in begun] == [4, 4, 1, 1], order
 
 
-async def test_threads_switch_faster_while_turns_are_taken() -> None:
-    usual = sys.getswitchinterval()
+async def test_threads_switch_faster_until_the_last_needs_it(usual: float) -> None:
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(Turns().streaming())
+        second.enter_context(Turns().streaming())
+        first.close()
+        assert sys.getswitchinterval() < usual
+    assert sys.getswitchinterval() == usual
+
+
+async def test_threads_switch_faster_while_turns_are_taken(usual: float) -> None:
     turns = Turns()
     await turns.take("", 1 / 8)
     assert sys.getswitchinterval() < usual
