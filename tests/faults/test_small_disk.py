@@ -235,7 +235,11 @@ def test_small_writes_use_the_little_room_there_is(
     keys = server.fill_with("k", 3_000)
     disk.fill()
     server.stop() if end == "stopped" else server.kill()
-    disk.fill()
+    # A stop removes the tag file. Only the reserve makes room for a new one on a full disk, and it may
+    # have been given up for the last write.
+    reserve = disk.path / f"{server.database.name}-reserve"
+    if reserve.exists() and reserve.stat().st_blocks * 512 > 600_000:
+        disk.fill()
     server.start()
     disk.free(540_000)
     for number in range(30):
