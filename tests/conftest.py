@@ -28,7 +28,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """How many processes run the tests with ``-n auto``, as `scripts/test` does.
 
     Returns: 0, which means this process alone, for a run of chosen tests and for one whose output
-    is not captured: somebody is looking at them.
+    is not captured: a person is looking at them.
     """
     given = config.option
     chosen = given.keyword or any(".py" in name for name in given.file_or_dir)

@@ -1,4 +1,4 @@
-"""How many processes run the tests: several, unless somebody looks at a few of them."""
+"""How many processes run the tests: several, unless a person looks at a few of them."""
 
 from __future__ import annotations
 

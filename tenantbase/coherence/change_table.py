@@ -68,7 +68,7 @@ class ChangeTable:
         if index.terms[0].epoch != self._judged[0] and not self._begin_term(index.terms):
             return False  # of an older term: the server has been deposed meanwhile
         if after > self.position:
-            return False  # the table was made anew meanwhile, and lacks what is before that
+            return False  # the table was emptied meanwhile, and lacks what is before that
         if index.trimmed > self.position:
             self._floor = self.position = index.trimmed
         last = self._last

@@ -83,7 +83,7 @@ async def finish(source: Source, target: Target, tell: Callable[[int], object]) 
         version = await source.last_version()
         last = await source.last_change()
     if last is None or last.version < version:
-        # Versions were skipped, and whoever resumes a watch within the gap has to read everything.
+        # Versions were skipped, and a watch that resumes within the gap has to read everything.
         last = ChangeEvent(version, EventKind.RESET, "")
     await target.finish(access, last, version)
     return Moved(summary.entries, version, summary.checksum)

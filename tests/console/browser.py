@@ -18,7 +18,7 @@ WIDE: Final = {"width": 1280, "height": 800}
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser inside the block. It contacts nobody by itself."""
+    """A browser inside the block. It contacts no server by itself."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     assert path, "Chromium is needed: apt-get install chromium"
     with sync_playwright() as playwright:
@@ -65,7 +65,7 @@ class Console:
         return self.page
 
     def close(self) -> None:
-        """Close the tab. Nothing may have gone wrong, and nobody else been asked."""
+        """Close the tab. Nothing may have gone wrong, and no other server been asked."""
         self.context.close()
         assert self.errors == []
         own = {self.base_url.removeprefix("http://")}

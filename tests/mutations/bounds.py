@@ -166,7 +166,7 @@ MUTATIONS: Final = {
     **of(
         "tenantbase/process/worker.py",
         ["tests/process/test_telemetry.py::test_what_ends_a_worker_is_reported"],
-        {"nobody-hears-of-a-failed-worker": ("        _logging_failure(),\n", "")},
+        {"the-failure-of-a-worker-is-not-reported": ("        _logging_failure(),\n", "")},
     ),
     **of(
         "tenantbase/web/transport/turns.py",

@@ -164,7 +164,7 @@ class Confirmer:
             asking = asyncio.ensure_future(connection.fetch(question.plain, self.latest, *args))
             witnessing = asyncio.ensure_future(witness.fetch(_WITNESS))
             await asyncio.wait([asking, witnessing])
-            witnessing.exception()  # if both have failed, asyncio would report the one nobody looks at
+            witnessing.exception()  # if both have failed, asyncio would report the one that is not raised
             rows, seen = asking.result(), witnessing.result()
             answer = self._answer(session, rows)
             for _ in range(_WITNESS_TRIES):

@@ -25,7 +25,7 @@ from tenantbase.interfaces.shared_store import Term
 
 TERM_POSITIONS: Final = 1 << 20
 """By so much a new term's positions are above those of the last one: a deposed primary may have given
-some that nobody has seen."""
+some that no client has seen."""
 
 EPOCH_BYTES: Final = 16
 _ERRORS: Final = (StoreError, *DRIVER_ERRORS, ValueError)  # the last one: options of the URL

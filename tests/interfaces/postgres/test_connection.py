@@ -57,7 +57,7 @@ async def test_a_statement_after_a_fatal_error_loses_the_session(
 
 
 async def test_a_question_that_both_servers_leave_unanswered_fails_once() -> None:
-    """asyncio reports, with a traceback, an error that nobody has looked at."""
+    """asyncio reports, with a traceback, an error that is never retrieved."""
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, what: reported.append(what))
     with replicated() as (primary, standby):
