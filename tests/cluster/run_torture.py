@@ -16,6 +16,7 @@ from typing import Final
 from tests.cluster.cluster import Cluster
 from tests.cluster.faults import LANES
 from tests.cluster.scene import Scene
+from tests.faults import interrupts
 from tests.faults.client import Config
 from tests.faults.excuses import Excuses
 from tests.faults.judge import Judge
@@ -83,7 +84,7 @@ def run(plan: Plan, log: Callable[[str], object] = lambda line: None) -> Result:
     """
     # Spawned, not forked: a process with threads and an event loop is not copied safely.
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return asyncio.run(_run(plan, pool, log))
+        return interrupts.run(_run(plan, pool, log))
 
 
 async def _run(plan: Plan, pool: ProcessPoolExecutor, log: Callable[[str], object]) -> Result:

@@ -10,7 +10,6 @@ history is checked for linearizability over all nodes. The exit status is 1 if s
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -73,8 +72,6 @@ def main() -> None:
     _log(f"{plan.nodes} nodes, {plan.processes} processes of {plan.clients} clients")
     for line in machine.description():
         _log(line)
-    # All processes end with the run, however it ends.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     began = time.monotonic()
     result = run_torture.run(plan, _log)
     _log("")
