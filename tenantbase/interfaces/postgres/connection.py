@@ -8,7 +8,8 @@ have it. So calls are neither cancelled nor timed out here: a call that must end
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, Self
 
 import asyncpg
@@ -90,6 +91,18 @@ class Connection:
     async def execute(self, statements: str) -> None:
         """Run statements without parameters; raises as ``fetch``."""
         await self._run(self._driver.execute, statements)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """Statements that are all carried out, or none; raises as ``fetch``."""
+        await self.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            if not self.ended:
+                await self.execute("ROLLBACK")
+            raise
+        await self.execute("COMMIT")
 
     async def _run(self, call: Callable[..., Awaitable[Any]], *args: object) -> Any:
         self._check()

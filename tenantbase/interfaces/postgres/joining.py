@@ -208,8 +208,7 @@ class Joiner:
     async def _open_term(self, server: Found) -> list[Term]:
         """Take the lock, and insert the server's term if it is new. Returns: all, newest first."""
         connection = server.connection
-        await connection.execute("BEGIN")
-        try:
+        async with connection.transaction():
             ((position, epoch),) = await connection.fetch(_CLOCK)
             known = await connection.fetch(_TERM, server.system, server.timeline)
             if not known:
@@ -223,11 +222,6 @@ class Joiner:
             terms = [Term(*row) for row in await connection.fetch(_TERMS)]
             if self._confirm is not Confirm.NONE:
                 await connection.fetch(_CONFIRM)
-        except BaseException:
-            if not connection.ended:
-                await connection.execute("ROLLBACK")
-            raise
-        await connection.execute("COMMIT")
         return terms
 
     async def _again(self, server: Found, opened: list[Connection]) -> Connection:

@@ -214,7 +214,7 @@ class PostgresTarget(PostgresRows):
 
     async def begin(self, progress: Progress) -> None:
         """See ``interfaces.moving.Target``."""
-        async with self._transaction():
+        async with self._connection.transaction():
             await self._connection.execute(_BEGIN)
             await self._connection.fetch(
                 "INSERT INTO state VALUES ($1, $2)", token_bytes(SECRET_BYTES), len(MIGRATIONS)
@@ -226,7 +226,7 @@ class PostgresTarget(PostgresRows):
 
     async def put(self, rows: Sequence[Row], gone: Sequence[str], progress: Progress) -> None:
         """See ``interfaces.moving.Target``."""
-        async with self._transaction():
+        async with self._connection.transaction():
             # Rows and progress are lost together, and the last transaction waits for all of them.
             await self._connection.execute("SET LOCAL synchronous_commit TO off")
             if rows:
@@ -245,7 +245,7 @@ class PostgresTarget(PostgresRows):
     async def finish(self, access: Access, last: ChangeEvent, version: int) -> None:
         """See ``interfaces.moving.Target``."""
         fetch = self._connection.fetch
-        async with self._transaction():
+        async with self._connection.transaction():
             await fetch(
                 "UPDATE clock SET position = $1, trimmed = $1, access = $2, closed = $3",
                 version,
@@ -271,17 +271,6 @@ class PostgresTarget(PostgresRows):
             )
             await self._connection.execute("ANALYZE entries")
             await self._connection.execute(_SHOW)
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[None]:
-        await self._connection.execute("BEGIN")
-        try:
-            yield
-        except BaseException:
-            if not self._connection.ended:
-                await self._connection.execute("ROLLBACK")
-            raise
-        await self._connection.execute("COMMIT")
 
 
 @asynccontextmanager

@@ -150,8 +150,7 @@ async def migrate(connection: Connection) -> None:
 
 
 async def _migrate(connection: Connection, version: int | None) -> None:
-    await connection.execute("BEGIN")
-    try:
+    async with connection.transaction():
         if version is None:
             await connection.execute(_MAKE)
             secret = secrets.token_bytes(SECRET_BYTES)
@@ -160,11 +159,6 @@ async def _migrate(connection: Connection, version: int | None) -> None:
         for migration in MIGRATIONS[version:]:
             await connection.execute(migration)
         await connection.fetch("UPDATE state SET schema = $1", len(MIGRATIONS))
-    except BaseException:
-        if not connection.ended:
-            await connection.execute("ROLLBACK")
-        raise
-    await connection.execute("COMMIT")
 
 
 async def schema_version(connection: Connection) -> int | None:
