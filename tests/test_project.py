@@ -63,7 +63,7 @@ ABSTRACT = {
     "interfaces.planning",
     *(
         f"interfaces.planning.{name}"
-        for name in ("change_log", "in_place", "named", "outcomes", "rows", "usage")
+        for name in ("access", "change_log", "in_place", "named", "outcomes", "rows", "usage")
     ),
 }
 # The rooms that each room may import, besides itself, the leaves and the abstract interfaces.

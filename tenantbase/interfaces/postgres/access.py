@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
-from tenantbase.access import Access, Tenant, TenantLimits, Token, TokenScope
+from tenantbase.access import Access, Token
 from tenantbase.commands import (
     AdminCommand,
     Applied,
@@ -16,28 +14,35 @@ from tenantbase.commands import (
     PutTenant,
     RevokeToken,
 )
-from tenantbase.errors import InvalidRequest, NoSuchTenant, TenantRequired
+from tenantbase.errors import NoSuchTenant
+from tenantbase.interfaces.planning.access import (
+    EXPIRED_TOKENS_KEPT_SECONDS,
+    LIMIT_COLUMNS,
+    TOKEN_COLUMNS,
+    access_of,
+    check_deletable,
+    new_limits,
+    token_exists,
+    token_row,
+)
 from tenantbase.interfaces.planning.usage import TenantUsage
 from tenantbase.interfaces.postgres.connection import Connection
 from tenantbase.interfaces.postgres.transaction import Transaction
-from tenantbase.scope import DEFAULT, Scope
+from tenantbase.scope import Scope
 
-# For a week, lists of tokens still show those that have expired, and so why a client is refused.
-_EXPIRED_TOKENS_KEPT_SECONDS: Final = 7 * 86_400
-
-_LIMITS: Final = "max_entries, max_bytes, max_requests_per_second"
 _STATE: Final = "SELECT access, closed FROM clock"
-_TENANTS: Final = f'SELECT name, entries, bytes, {_LIMITS} FROM tenants ORDER BY name COLLATE "C"'
-_TENANT: Final = f"SELECT {_LIMITS} FROM tenants WHERE name = $1"
+_TENANTS: Final = (
+    f'SELECT name, entries, bytes, {LIMIT_COLUMNS} FROM tenants ORDER BY name COLLATE "C"'
+)
+_TENANT: Final = f"SELECT {LIMIT_COLUMNS} FROM tenants WHERE name = $1"
 _PUT_TENANT: Final = f"""
-    INSERT INTO tenants (name, entries, bytes, {_LIMITS}) VALUES ($1, 0, 0, $2, $3, $4)
+    INSERT INTO tenants (name, entries, bytes, {LIMIT_COLUMNS}) VALUES ($1, 0, 0, $2, $3, $4)
     ON CONFLICT (name) DO UPDATE SET max_entries = excluded.max_entries,
     max_bytes = excluded.max_bytes, max_requests_per_second = excluded.max_requests_per_second
 """
-_TOKEN: Final = "id, name, scope, tenant, prefix, created_at, expires_at"
-_TOKENS: Final = f"SELECT digest, {_TOKEN} FROM tokens ORDER BY number"
+_TOKENS: Final = f"SELECT digest, {TOKEN_COLUMNS} FROM tokens ORDER BY number"
 _PUT_TOKEN: Final = f"""
-    INSERT INTO tokens (number, digest, {_TOKEN})
+    INSERT INTO tokens (number, digest, {TOKEN_COLUMNS})
     VALUES ((SELECT coalesce(max(number), 0) + 1 FROM tokens), $1, $2, $3, $4, $5, $6, $7, $8)
     ON CONFLICT DO NOTHING RETURNING number
 """
@@ -83,12 +88,8 @@ async def read_usage(
 async def read_access(connection: Connection) -> Access:
     """Everything, in the snapshot of the connection's transaction."""
     ((version, closed),) = await connection.fetch(_STATE)
-    tenants = {
-        name: Tenant(name, entries, size, _limits(*limits))
-        for name, entries, size, *limits in await connection.fetch(_TENANTS)
-    }
-    tokens = {digest: _token(*columns) for digest, *columns in await connection.fetch(_TOKENS)}
-    return Access(version, closed, tenants, tokens)
+    tenants = await connection.fetch(_TENANTS)
+    return access_of(version, closed, tenants, await connection.fetch(_TOKENS))
 
 
 async def administer(transaction: Transaction, command: AdminCommand) -> Applied:
@@ -120,7 +121,7 @@ async def administer(transaction: Transaction, command: AdminCommand) -> Applied
 
 async def remove_expired_tokens(transaction: Transaction) -> None:
     """Remove the tokens that expired long ago. Part of a sweep."""
-    before = transaction.now - _EXPIRED_TOKENS_KEPT_SECONDS
+    before = transaction.now - EXPIRED_TOKENS_KEPT_SECONDS
     gone = await transaction.fetch("DELETE FROM tokens WHERE expires_at <= $1 RETURNING 1", before)
     _removed(transaction, len(gone))
 
@@ -128,11 +129,7 @@ async def remove_expired_tokens(transaction: Transaction) -> None:
 async def _put_tenant(transaction: Transaction, command: PutTenant) -> Applied:
     rows = await transaction.fetch(_TENANT, command.name)
     before = tuple(rows[0]) if rows else None
-    given = (command.max_entries, command.max_bytes, command.max_requests_per_second)
-    limits = tuple(
-        old if new is msgspec.UNSET else new
-        for old, new in zip(before or (None, None, None), given, strict=True)
-    )
+    limits = new_limits(command, before)
     if limits == before:
         return Applied()
     await transaction.fetch(_PUT_TENANT, command.name, *limits)
@@ -141,8 +138,7 @@ async def _put_tenant(transaction: Transaction, command: PutTenant) -> Applied:
 
 
 async def _delete_tenant(transaction: Transaction, name: str) -> Applied:
-    if name == DEFAULT.tenant:
-        raise TenantRequired("the tenant 'default' cannot be deleted")
+    check_deletable(name)
     if not await transaction.fetch("DELETE FROM tenants WHERE name = $1 RETURNING 1", name):
         return Applied()
     # Hidden at once, however many entries it has: a new tenant of this name begins empty.
@@ -154,11 +150,8 @@ async def _delete_tenant(transaction: Transaction, name: str) -> Applied:
 async def _create_token(transaction: Transaction, token: Token, digest: bytes) -> Applied:
     if token.tenant is not None and not await transaction.fetch(_TENANT, token.tenant):
         raise NoSuchTenant(token.tenant)
-    scope = str(token.scope)
-    columns = (token.id, token.name, scope, token.tenant, token.prefix)
-    times = (token.created_at, token.expires_at)
-    if not await transaction.fetch(_PUT_TOKEN, digest, *columns, *times):
-        raise InvalidRequest("there is a token with this id or this secret", "id")
+    if not await transaction.fetch(_PUT_TOKEN, digest, *token_row(token)):
+        raise token_exists()
     await transaction.fetch("UPDATE clock SET closed = true WHERE NOT closed")
     transaction.access_changes += 1
     return Applied(created=True)
@@ -167,27 +160,3 @@ async def _create_token(transaction: Transaction, token: Token, digest: bytes) -
 def _removed(transaction: Transaction, count: int) -> Applied:
     transaction.access_changes += count > 0
     return Applied(removed=count)
-
-
-def _limits(max_entries: int | None, max_bytes: int | None, rate: int | None) -> TenantLimits:
-    return TenantLimits(max_entries=max_entries, max_bytes=max_bytes, max_requests_per_second=rate)
-
-
-def _token(
-    identifier: str,
-    name: str,
-    scope: str,
-    tenant: str | None,
-    prefix: str | None,
-    created_at: float,
-    expires_at: float | None,
-) -> Token:
-    return Token(
-        id=identifier,
-        name=name,
-        scope=TokenScope(scope),
-        tenant=tenant,
-        prefix=prefix,
-        created_at=created_at,
-        expires_at=expires_at,
-    )

@@ -9,9 +9,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-import msgspec
-
-from tenantbase.access import Access, Tenant, TenantLimits, Token, TokenScope
+from tenantbase.access import Access, Token
 from tenantbase.commands import (
     AdminCommand,
     Applied,
@@ -21,28 +19,33 @@ from tenantbase.commands import (
     PutTenant,
     RevokeToken,
 )
-from tenantbase.errors import InvalidRequest, NoSuchTenant, TenantRequired
+from tenantbase.errors import NoSuchTenant
+from tenantbase.interfaces.planning.access import (
+    EXPIRED_TOKENS_KEPT_SECONDS,
+    LIMIT_COLUMNS,
+    TOKEN_COLUMNS,
+    access_of,
+    check_deletable,
+    new_limits,
+    token_exists,
+    token_row,
+)
 from tenantbase.interfaces.planning.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.queries import snapshot
 from tenantbase.interfaces.sqlite.sweep import hide_range
-from tenantbase.scope import DEFAULT, Scope
+from tenantbase.scope import Scope
 
-# For a week, lists of tokens still show those that have expired, and so why a client is refused.
-EXPIRED_TOKENS_KEPT_SECONDS: Final = 7 * 86_400
-
-_LIMITS: Final = "max_entries, max_bytes, max_requests_per_second"
 _STATE: Final = "SELECT version, closed FROM access"
-_TENANTS: Final = f"SELECT name, entries, bytes, {_LIMITS} FROM tenants ORDER BY name"
-_TENANT: Final = f"SELECT {_LIMITS} FROM tenants WHERE name = ?"
+_TENANTS: Final = f"SELECT name, entries, bytes, {LIMIT_COLUMNS} FROM tenants ORDER BY name"
+_TENANT: Final = f"SELECT {LIMIT_COLUMNS} FROM tenants WHERE name = ?"
 _PUT_TENANT: Final = f"""
-    INSERT INTO tenants (name, entries, bytes, {_LIMITS}) VALUES (?, 0, 0, ?, ?, ?)
+    INSERT INTO tenants (name, entries, bytes, {LIMIT_COLUMNS}) VALUES (?, 0, 0, ?, ?, ?)
     ON CONFLICT (name) DO UPDATE SET max_entries = excluded.max_entries,
     max_bytes = excluded.max_bytes, max_requests_per_second = excluded.max_requests_per_second
 """
-_TOKEN: Final = "id, name, scope, tenant, prefix, created_at, expires_at"
-_TOKENS: Final = f"SELECT digest, {_TOKEN} FROM tokens ORDER BY rowid"
+_TOKENS: Final = f"SELECT digest, {TOKEN_COLUMNS} FROM tokens ORDER BY rowid"
 _PUT_TOKEN: Final = f"""
-    INSERT INTO tokens (digest, {_TOKEN}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO tokens (digest, {TOKEN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO NOTHING
 """
 _REMOVE_EXPIRED: Final = "DELETE FROM tokens WHERE expires_at <= ?"
@@ -55,25 +58,9 @@ def read_access(connection: sqlite3.Connection, known: int | None) -> Access | N
         return None
     with snapshot(connection):
         version, closed = connection.execute(_STATE).fetchone()
-        tenants = {
-            name: Tenant(name, entries, size, _limits(*limits))
-            for name, entries, size, *limits in connection.execute(_TENANTS)
-        }
-        tokens = {
-            digest: Token(
-                id=identifier,
-                name=name,
-                scope=TokenScope(scope),
-                tenant=tenant,
-                prefix=prefix,
-                created_at=created_at,
-                expires_at=expires_at,
-            )
-            for digest, identifier, name, scope, tenant, prefix, created_at, expires_at in (
-                connection.execute(_TOKENS)
-            )
-        }
-    return Access(version, bool(closed), tenants, tokens)
+        tenants = connection.execute(_TENANTS).fetchall()
+        tokens = connection.execute(_TOKENS).fetchall()
+    return access_of(version, bool(closed), tenants, tokens)
 
 
 def administer(
@@ -108,11 +95,7 @@ def remove_expired_tokens(connection: sqlite3.Connection, now: float) -> None:
 
 def _put_tenant(connection: sqlite3.Connection, command: PutTenant) -> Applied:
     before = connection.execute(_TENANT, (command.name,)).fetchone()
-    given = (command.max_entries, command.max_bytes, command.max_requests_per_second)
-    limits = tuple(
-        old if new is msgspec.UNSET else new
-        for old, new in zip(before or (None, None, None), given, strict=True)
-    )
+    limits = new_limits(command, before)
     if limits == before:
         return Applied()
     connection.execute(_PUT_TENANT, (command.name, *limits))
@@ -121,8 +104,7 @@ def _put_tenant(connection: sqlite3.Connection, command: PutTenant) -> Applied:
 
 
 def _delete_tenant(connection: sqlite3.Connection, change_log: ChangeLog, name: str) -> Applied:
-    if name == DEFAULT.tenant:
-        raise TenantRequired("the tenant 'default' cannot be deleted")
+    check_deletable(name)
     if not connection.execute("DELETE FROM tenants WHERE name = ?", (name,)).rowcount:
         return Applied()
     # Hidden at once, however many entries it has: a new tenant of this name begins empty.
@@ -136,18 +118,8 @@ def _create_token(connection: sqlite3.Connection, token: Token, digest: bytes) -
     if token.tenant is not None:
         if connection.execute(_TENANT, (token.tenant,)).fetchone() is None:
             raise NoSuchTenant(token.tenant)
-    row = (
-        digest,
-        token.id,
-        token.name,
-        str(token.scope),
-        token.tenant,
-        token.prefix,
-        token.created_at,
-        token.expires_at,
-    )
-    if not connection.execute(_PUT_TOKEN, row).rowcount:
-        raise InvalidRequest("there is a token with this id or this secret", "id")
+    if not connection.execute(_PUT_TOKEN, (digest, *token_row(token))).rowcount:
+        raise token_exists()
     connection.execute("UPDATE access SET closed = 1")
     _changed(connection)
     return Applied(created=True)
@@ -163,7 +135,3 @@ def _disable_tokens(connection: sqlite3.Connection) -> Applied:
 
 def _changed(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE access SET version = version + 1")
-
-
-def _limits(max_entries: int | None, max_bytes: int | None, rate: int | None) -> TenantLimits:
-    return TenantLimits(max_entries=max_entries, max_bytes=max_bytes, max_requests_per_second=rate)
