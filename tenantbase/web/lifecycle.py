@@ -18,7 +18,6 @@ class Lifecycle:
     Attributes:
         draining: the server is shutting down. It still answers requests, with
             ``Connection: close``, and its health is 503.
-        in_flight: requests that began before the draining and have not ended.
         active: all requests that have begun and not ended.
         idling: those of them that only wait, as watchers do.
         begun: requests so far.
@@ -28,30 +27,32 @@ class Lifecycle:
 
     def __init__(self) -> None:
         self.draining = False
-        self.in_flight = 0
         self.active = 0
         self.idling = 0
         self.begun = 0
         self.limit: float = math.inf
         self.connections = Connections()
+        self._unfinished = 0  # while draining: what ``in_flight`` returns
         self._draining = asyncio.Event()
         self._finished = asyncio.Event()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that began before the draining and have not ended."""
+        return self._unfinished if self.draining else self.active
 
     def begin(self) -> bool:
         """Count a request that begins. Pass the result to ``end``."""
         self.active += 1
         self.begun += 1
-        if self.draining:
-            return False
-        self.in_flight += 1
-        return True
+        return not self.draining
 
     def end(self, counted: bool) -> None:
         """Count a request that has ended."""
         self.active -= 1
-        if counted:
-            self.in_flight -= 1
-            if self.draining and not self.in_flight:
+        if self.draining and counted:
+            self._unfinished -= 1
+            if not self._unfinished:
                 self._finished.set()
 
     def has_place(self, use: TenantUse, begun: int) -> bool:
@@ -87,9 +88,12 @@ class Lifecycle:
 
     def drain(self) -> None:
         """Start the shutdown."""
+        if self.draining:
+            return
         self.draining = True
+        self._unfinished = self.active
         self._draining.set()
-        if not self.in_flight:
+        if not self._unfinished:
             self._finished.set()
 
     async def until_draining(self) -> None:

@@ -182,34 +182,37 @@ class Observer:
     def _end_turn(self) -> None:
         self.turn = 0
 
-    def finished(
-        self,
-        series: Series,
-        status: int,
-        began: int,
-        sent: int,
-        request: web.BaseRequest | bytes,
-        context: RequestContext | None = None,
-        transport: asyncio.BaseTransport | None = None,
-    ) -> None:
-        """A request has ended.
+    def finished(self, series: Series, status: int, began: int) -> bool:
+        """A request has ended. Returns: whether the log wants it; see ``log_last``.
 
         Args:
             began: when it began, by ``time.monotonic_ns``.
-            sent: bytes of the answer.
         """
         if series is self._series and status == self._status and began == self._began:
             self._size += 1
         else:
             self._begin_group(series, status, began)
-        if self._took >= self.log_from:
-            took, ended = self._took, self._ended
-            method, route, _, _, lasts = series
-            self.log(
-                Finished(
-                    method, route, status, took, sent, request, context, transport, ended, lasts
-                )
-            )
+        return self._took >= self.log_from
+
+    def log_last(
+        self,
+        series: Series,
+        status: int,
+        sent: int,
+        request: web.BaseRequest | bytes,
+        context: RequestContext | None,
+        transport: asyncio.BaseTransport | None,
+    ) -> None:
+        """Log the request that ``finished`` was told of last.
+
+        Args:
+            sent: bytes of the answer.
+        """
+        method, route, _, _, lasts = series
+        took, ended = self._took, self._ended
+        self.log(
+            Finished(method, route, status, took, sent, request, context, transport, ended, lasts)
+        )
 
     def _begin_group(self, series: Series, status: int, began: int) -> None:
         self._count_group()
@@ -258,5 +261,6 @@ class Observer:
             resource = request.match_info.route.resource
         route = UNMATCHED if resource is None else resource.canonical
         series = self.requests.series(request.method, route)
-        sent, context = request.writer.output_size, request.get(CONTEXT)
-        self.finished(series, status, began, sent, request, context, request.transport)
+        if self.finished(series, status, began):
+            sent, context = request.writer.output_size, request.get(CONTEXT)
+            self.log_last(series, status, sent, request, context, request.transport)

@@ -12,6 +12,16 @@ MUTATIONS: Final = {
         ["tests/web/fast_path/test_plain_heads.py", "tests/web/fast_path/test_parser.py"],
         {
             "an-expectation-is-harmless": ('        "expect",\n', ""),
+            "a-pipeline-is-remembered-as-its-last-request": (
+                "alone = not start and ",
+                "alone = ",
+            ),
+            "a-request-is-remembered-with-its-id": ("alone and context is None", "alone"),
+            "requests-are-remembered-without-end": (
+                "if len(self._requests) >= _CACHED_REQUESTS:",
+                "if False:",
+            ),
+            "long-requests-are-remembered": (" and end <= _CACHED_REQUEST_BYTES", ""),
             "a-get-has-no-body": ("            if length:\n", "            if False:\n"),
             "an-empty-body-is-a-set": (
                 "not 0 < length <= MAX_BODY_BYTES",

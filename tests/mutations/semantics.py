@@ -110,6 +110,18 @@ MUTATIONS: Final = {
                 "now + 1.0",
             ),
             "a-drain-keeps-connections": ("if closes or self._lifecycle.draining:", "if closes:"),
+            "the-last-fields-outlive-their-batch": (
+                '    def _expire(self) -> None:\n        self._current = b""\n',
+                "    def _expire(self) -> None:\n        pass\n",
+            ),
+            "another-entry-of-that-key-will-do": ("known[0] is entry and ", ""),
+            "an-answer-is-always-a-hit": (" and cache_status is CacheStatus.HIT:", ":"),
+            "answers-are-remembered-without-end": ("if len(known) >= _KNOWN_ANSWERS:", "if False:"),
+            "large-answers-are-remembered": (" and len(body) <= _KNOWN_BODY_BYTES", ""),
+            "a-private-answer-is-for-all": (
+                "self._known[private].get(key)",
+                "self._known[False].get(key)",
+            ),
             "a-missing-key-is-no-secret": (
                 "_for(private, answer.headers), len(answer.body)",
                 "answer.headers, len(answer.body)",

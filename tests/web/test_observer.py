@@ -125,10 +125,11 @@ def test_a_log_is_told_of_slow_requests_alone() -> None:
     seen: list[Finished] = []
     observer.log_from, observer.log = SECOND, seen.append
     series = REQUEST_CELLS.series("GET", "/get-value")
-    observer.finished(series, 200, monotonic_ns(), 1, b"")
-    assert seen == []
-    observer.finished(series, 200, monotonic_ns() - 2 * SECOND, 1, b"slow")
+    assert not observer.finished(series, 200, monotonic_ns())
+    assert observer.finished(series, 200, monotonic_ns() - 2 * SECOND)
+    observer.log_last(series, 200, 1, b"slow", None, None)
     assert [each.request for each in seen] == [b"slow"]
+    assert seen[0].nanoseconds >= 2 * SECOND
     assert REQUEST_BOUNDS[-1] == 30 * SECOND
 
 
@@ -151,7 +152,8 @@ def test_requests_answered_together_are_counted_when_their_batch_is_delivered() 
     began = monotonic_ns()
     DELIVERY.begin(Timing())
     for status, begun in [(200, began), (200, began), (404, began), (503, began), (200, began - 1)]:
-        observer.finished(series, status, begun, 1, b"")
+        assert observer.finished(series, status, begun)
+        observer.log_last(series, status, 1, b"", None, None)
     DELIVERY.end()
     assert counted(cells) == (
         5,
@@ -164,7 +166,7 @@ def test_requests_answered_together_are_counted_when_their_batch_is_delivered() 
     # Nothing is left over for the next batch, nor for a request that no batch answers.
     DELIVERY.begin(Timing())
     DELIVERY.end()
-    observer.finished(series, 200, began, 1, b"")
+    observer.finished(series, 200, began)
     assert counted(cells)[0] == 6
 
 

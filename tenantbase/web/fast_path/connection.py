@@ -206,7 +206,8 @@ class FastConnection(asyncio.Protocol):
             self._buffer = data
         self._start = 0
         self._advance()
-        self._bound()
+        if self._buffer or not self._reading:
+            self._bound()
 
     def eof_received(self) -> bool:
         """The client has closed its sending side, as ``nc -N`` does. It still waits for answers."""
@@ -246,23 +247,24 @@ class FastConnection(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Begin the next request, if there is one and none is in flight."""
-        fast_path = self._fast_path
-        while (
-            self._start < len(self._buffer)
-            and not self._busy
-            and self._writable
-            and not self._transport.is_closing()
+        if (
+            self._busy
+            or self._start >= len(self._buffer)
+            or not self._writable
+            or self._transport.is_closing()
         ):
-            # While the server is draining, aiohttp answers all new requests and closes the connection.
-            request: Request[Credentials] | Other = GENERAL
-            if not fast_path.lifecycle.draining:
-                request = fast_path.parse(self._buffer, self._start)
-            if request is INCOMPLETE:
-                return
-            if request is not GENERAL and fast_path.answers.begin(request, self):
-                self._begin(request)
-            elif not self._lend():
-                self._leave()
+            return
+        fast_path = self._fast_path
+        # While the server is draining, aiohttp answers all new requests and closes the connection.
+        request: Request[Credentials] | Other = GENERAL
+        if not fast_path.lifecycle.draining:
+            request = fast_path.parse(self._buffer, self._start)
+        if request is INCOMPLETE:
+            return
+        if request is not GENERAL and fast_path.answers.begin(request, self):
+            self._begin(request)
+        elif not self._lend():
+            self._leave()
 
     def _begin(self, request: Request[Credentials]) -> None:
         self._busy = True
@@ -271,13 +273,14 @@ class FastConnection(asyncio.Protocol):
         self._use = use = request.verdict.use
         if use is not None:
             use.requests += 1
-        self._asked = self._buffer[self._start : request.end]
+        end = request.end
+        self._asked = self._buffer[self._start : end]
         self.context = request.context
         observer = self._fast_path.observer
         if observer is not None:
             self._series = self._fast_path.series[request.route]
             self._began = observer.turn or observer.begin()
-        self._taken(request.end)
+        self._taken(end)
 
     def _finished(self) -> None:
         self._busy = False
@@ -362,31 +365,27 @@ class FastConnection(asyncio.Protocol):
 
     def end(self, data: bytes, status: int, closes: bool = False) -> None:
         """Send the answer, and process what has arrived meanwhile."""
-        fast_path = self._fast_path
-        observer = fast_path.observer
+        fast_path, transport, context = self._fast_path, self._transport, self.context
         self._finished()
-        gone = self._transport.is_closing()
+        gone = transport.is_closing()
         if gone:
             data, status = b"", CLIENT_GONE
         else:
-            if status >= 400 and self.context is None:
-                self.context = RequestContext()
-            if self.context is not None and (status >= 400 or self.context.echoed):
-                data = with_id(data, self.context)
-            self._transport.write(data)
-        if observer is not None:
-            asked, context, sent = self._asked, self.context, len(data)
-            observer.finished(
-                self._series, status, self._began, sent, asked, context, self._transport
-            )
+            if status >= 400 and context is None:
+                context = self.context = RequestContext()
+            if context is not None and (status >= 400 or context.echoed):
+                data = with_id(data, context)
+            transport.write(data)
+        observer = fast_path.observer
+        if observer is not None and observer.finished(self._series, status, self._began):
+            observer.log_last(self._series, status, len(data), self._asked, context, transport)
         if gone:
             return
         if not self._writable:  # the whole answer stays in memory until its last byte is sent
             self._hold(len(data))
         if closes or fast_path.lifecycle.draining:
-            self._transport.close()
-            return
-        if self._buffer or self._ended or not self._reading:
+            transport.close()
+        elif self._buffer or self._ended or not self._reading:
             self._go_on()
 
     def hand_on(self) -> None:

@@ -76,6 +76,9 @@ _FIELD: Final = re.compile(
 )
 _LENGTH: Final = re.compile(r"[0-9]{1,5}")
 _CACHED_FIELDS: Final = 512
+_CACHED_REQUESTS: Final = 8_192
+_CACHED_REQUEST_BYTES: Final = 512
+"""Longer requests are not remembered, so that all remembered ones take a few MiB at most."""
 
 # A key as clients send it. Some of the omitted characters have a meaning in a query (``+``, ``&``).
 # Possessive, so that a near miss costs no more than a match.
@@ -163,15 +166,20 @@ class RequestParser(Generic[Verdict]):
 
     def __init__(self, judge: Callable[[Mapping[str, str]], Verdict | None]) -> None:
         self._judge = judge
-        # Three caches, from the most varied contents to the least: whole blocks of fields, which
-        # most clients repeat; single fields, for clients whose blocks differ by an id or a date;
-        # and combinations of relevant fields.
+        # Four caches, from the most varied contents to the least: whole requests, because some keys
+        # are read again and again; whole blocks of fields, which most clients repeat; single fields,
+        # for clients whose blocks differ by an id or a date; and combinations of relevant fields.
+        self._requests: dict[bytes, Request[Verdict]] = {}
         self._blocks: dict[bytes, _Judged[Verdict] | None] = {}
         self._fields: dict[bytes, tuple[str, str] | bool] = {}
         self._judged: dict[Weighed, tuple[int, Verdict] | None] = {}
 
     def parse(self, data: bytes, start: int = 0) -> Request[Verdict] | Other:
         """The plain request at ``start`` of ``data``, where there is at least one byte."""
+        if not start and len(data) <= _CACHED_REQUEST_BYTES:
+            known = self._requests.get(data)
+            if known is not None:
+                return known
         line = _LINE.match(data, start)
         if line is None:
             return _without_line(data, start)
@@ -198,7 +206,13 @@ class RequestParser(Generic[Verdict]):
                 key = _unescaped(line[number])
             elif len(line[number]) > MAX_KEY_BYTES:
                 key = None
-            return GENERAL if key is None else Request(route, key, b"", end, verdict, context)
+            if key is None:
+                return GENERAL
+            request = Request(route, key, b"", end, verdict, context)
+            alone = not start and end == len(data)
+            if alone and context is None and end <= _CACHED_REQUEST_BYTES:
+                self._remember_request(data, request)
+            return request
         if not 0 < length <= MAX_BODY_BYTES:
             return GENERAL
         if len(data) < end + length:
@@ -227,6 +241,11 @@ class RequestParser(Generic[Verdict]):
         if judged is not None and naming:
             return *judged, context_from(naming)  # not cached: such a block does not repeat
         return self._remember(fields, None if judged is None else (*judged, None))
+
+    def _remember_request(self, data: bytes, request: Request[Verdict]) -> None:
+        if len(self._requests) >= _CACHED_REQUESTS:
+            self._requests.clear()
+        self._requests[data] = request
 
     def _remember(self, fields: bytes, judged: _Judged[Verdict] | None) -> _Judged[Verdict] | None:
         if len(self._blocks) >= _CACHED_FIELDS:

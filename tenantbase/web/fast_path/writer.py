@@ -16,6 +16,7 @@ from tenantbase.documents import applied_json, entry_json
 from tenantbase.entry import JSON, Entry
 from tenantbase.lookup import CacheStatus
 from tenantbase.scope import DEFAULT
+from tenantbase.waits import DELIVERY
 from tenantbase.web import responses
 from tenantbase.web.answer import Answer, rendered, rendered_fields, rendered_head
 from tenantbase.web.lifecycle import Lifecycle
@@ -24,6 +25,10 @@ from tenantbase.web.lifecycle import Lifecycle
 # one to check it with.
 _SAMPLE: Final = Entry(DEFAULT.key("k"), b"1", JSON, "0" * 36, 1_234_567_890_123_456_789, None)
 _OTHER: Final = Entry(DEFAULT.key("other"), b"22", "text/plain", "f" * 36, 7, 1e9)
+
+_KNOWN_ANSWERS: Final = 8_192
+_KNOWN_BODY_BYTES: Final = 1_024
+"""Longer bodies are not remembered, so that all remembered answers take some ten MiB at most."""
 
 
 class ResponseWriter:
@@ -37,6 +42,7 @@ class ResponseWriter:
         self._lifecycle = lifecycle
         self._varies_by_origin = varies_by_origin
         self._fresh_until = 0.0
+        self._current = b""  # the last fields, while the answers of one batch are rendered
         self._last_fields = b""
         self._closing_fields = b""
         # Most answers are one of these. Rendering their headers every time would take as long as
@@ -60,6 +66,9 @@ class ResponseWriter:
         self._deleted = {
             private: _before_and_after(private, responses.deleted()) for private in (False, True)
         }
+        # Answers to hits by key: the entry, which is the same object as long as memcached returns
+        # the same item, and the bytes before and after the last fields.
+        self._known: dict[bool, dict[str, tuple[Entry, bytes, bytes]]] = {False: {}, True: {}}
 
     def entry(
         self, key: str, entry: Entry, cache_status: CacheStatus, private: bool = False
@@ -69,19 +78,26 @@ class ResponseWriter:
         Args:
             private: the answer is for its caller alone.
         """
+        known = self._known[private].get(key)
+        if known is not None and known[0] is entry and cache_status is CacheStatus.HIT:
+            return known[1] + (self._current or self._ending()) + known[2]
         body = entry_json(key, entry)
-        return self._entry[private][cache_status] % (entry.version, len(body), self._ending(), body)
+        before = self._entry[private][cache_status] % (entry.version, len(body))
+        if cache_status is CacheStatus.HIT and len(body) <= _KNOWN_BODY_BYTES:
+            self._remember(private, key, (entry, before, b"\r\n" + body))
+        return b"".join((before, self._current or self._ending(), b"\r\n", body))
 
     def written(self, key: str, applied: Applied, private: bool = False) -> bytes:
         """What ``responses.written`` returns; ``private``: for its caller alone."""
         assert applied.entry is not None
         body = applied_json(key, applied)
-        return self._written[private] % (applied.entry.version, len(body), self._ending(), body)
+        head = self._written[private] % (applied.entry.version, len(body))
+        return head + (self._current or self._ending()) + b"\r\n" + body
 
     def absent(self, cache_status: CacheStatus, private: bool = False) -> bytes:
         """What ``responses.absent`` returns; ``private``: for its caller alone."""
         before, after = self._absent[private][cache_status]
-        return before + self._ending() + after
+        return before + (self._current or self._ending()) + after
 
     def deleted(self, private: bool = False) -> bytes:
         """What ``responses.deleted`` returns; ``private``: for its caller alone."""
@@ -94,6 +110,7 @@ class ResponseWriter:
 
     def _ending(self, closes: bool = False) -> bytes:
         """The header fields that come last."""
+        DELIVERY.at_end(self._expire)
         now = time.time()
         if not self._fresh_until - 1 <= now < self._fresh_until:  # the clock may be set back
             self._fresh_until = math.floor(now) + 1.0
@@ -103,11 +120,22 @@ class ResponseWriter:
             self._closing_fields = rendered_fields(date | common(closes=True))
         if closes or self._lifecycle.draining:
             return self._closing_fields
+        self._current = self._last_fields if DELIVERY.timing is not None else b""
         return self._last_fields
+
+    def _expire(self) -> None:
+        self._current = b""
+
+    def _remember(self, private: bool, key: str, answer: tuple[Entry, bytes, bytes]) -> None:
+        known = self._known[private]
+        if len(known) >= _KNOWN_ANSWERS:
+            known.clear()
+        known[key] = answer
 
 
 def head_template(headers_of: Callable[[Entry], dict[str, str]]) -> bytes:
-    """A template of a 200 answer, to fill in with version, size of the body, last fields and body.
+    """A template of the head of a 200 answer up to its last fields, to fill in with the version and the
+    size of the body.
 
     Args:
         headers_of: the headers of the answer for an entry, in which its version appears once.
@@ -117,10 +145,10 @@ def head_template(headers_of: Callable[[Entry], dict[str, str]]) -> bytes:
     """
     head = rendered_head(200, headers_of(_SAMPLE), 0).removesuffix(b"0\r\n")
     version = str(_SAMPLE.version).encode()
-    template = head.replace(b"%", b"%%").replace(version, b"%d") + b"%d\r\n%b\r\n%b"
-    expected = rendered_head(200, headers_of(_OTHER), 2) + b"\r\n22"
+    template = head.replace(b"%", b"%%").replace(version, b"%d") + b"%d\r\n"
+    expected = rendered_head(200, headers_of(_OTHER), 2)
     try:
-        made = template % (_OTHER.version, 2, b"", b"22")
+        made = template % (_OTHER.version, 2)
     except TypeError:  # the version is missing, or occurs twice
         made = b""
     if made != expected:

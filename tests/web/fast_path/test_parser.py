@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tenantbase.web.fast_path import parser as parsing
 from tenantbase.web.fast_path.parser import (
     GENERAL,
     GET_VALUE,
@@ -73,6 +74,51 @@ def test_each_different_head_is_checked_once() -> None:
         assert found.route is GET_VALUE and found.verdict == "verdict"
         assert parse(bad) is GENERAL
     assert len(asked) == 2
+
+
+def test_requests_are_remembered_as_they_are_alone() -> None:
+    """In a pipeline, where a request begins and ends is not what was remembered."""
+    parse = RequestParser(lambda headers: True).parse
+    get, other = request("GET", "/get-value?key=k"), request("GET", "/get-value?key=other")
+    for data, start, key in [
+        (get, 0, "k"),
+        (other + get, len(other), "k"),
+        (other + get, 0, "other"),
+        (get, 0, "k"),
+        (get + other, 0, "k"),
+        (other + get, 0, "other"),
+        (other, 0, "other"),
+    ]:
+        for _ in range(2):
+            found = parse(data, start)
+            assert not isinstance(found, Other)
+            assert found.key == key
+            assert found.end == start + len(get if key == "k" else other)
+
+
+def test_requests_with_an_id_are_not_remembered() -> None:
+    parser = RequestParser(lambda headers: True)
+    asked = request("GET", "/get-value?key=k", headers={"X-Request-Id": "one"})
+    for _ in range(2):
+        found = parser.parse(asked)
+        assert not isinstance(found, Other) and found.context is not None
+    assert not parser._requests
+
+
+def test_few_and_short_requests_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parsing, "_CACHED_REQUESTS", 3)
+    parser = RequestParser(lambda headers: True)
+    for number in range(10):
+        parser.parse(request("GET", f"/get-value?key={number}"))
+        assert 0 < len(parser._requests) <= 3
+    parser._requests.clear()
+    for method, target, body, headers in [
+        ("GET", "/get-value?key=" + "k" * 600, "", {}),
+        ("GET", "/get-value?key=k", "", {"X-Long": "x" * 600}),
+        ("POST", "/set-value", '{"key":"k","value":1}', {}),
+    ]:
+        assert not isinstance(parser.parse(request(method, target, body, headers)), Other)
+    assert not parser._requests
 
 
 # Fields that clients, proxies and tracers add, and that do not affect answers to plain requests.

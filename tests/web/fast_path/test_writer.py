@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from tenantbase.entry import JSON, Entry
 from tenantbase.lookup import CacheStatus
-from tenantbase.scope import DEFAULT
+from tenantbase.scope import DEFAULT, Scope
+from tenantbase.waits import DELIVERY, Timing
 from tenantbase.web import responses
 from tenantbase.web.fast_path import writer as rendering
 from tenantbase.web.fast_path.writer import ResponseWriter
@@ -30,6 +33,58 @@ def test_the_date_follows_the_clock_forth_and_back(monkeypatch: pytest.MonkeyPat
     for now in (1_000_000_000.5, 1_000_000_000.9, 1_000_000_001.0, 999_999_999.9):
         dates.append(fields(writer.entry("k", ENTRY, CacheStatus.HIT))[b"Date"][-12:])
     assert dates == [b"01:46:40 GMT", b"01:46:40 GMT", b"01:46:41 GMT", b"01:46:39 GMT"]
+
+
+def test_one_batch_has_one_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000_000_000.5
+    monkeypatch.setattr(rendering, "time", SimpleNamespace(time=lambda: now))
+    lifecycle = Lifecycle()
+    writer = ResponseWriter(lifecycle)
+
+    def date() -> bytes:
+        return fields(writer.absent(CacheStatus.MISS))[b"Date"][-12:]
+
+    DELIVERY.begin(Timing())
+    assert date() == b"01:46:40 GMT"
+    now += 10
+    assert date() == b"01:46:40 GMT"
+    DELIVERY.end()
+    assert date() == b"01:46:50 GMT"
+    DELIVERY.begin(Timing())
+    lifecycle.drain()
+    assert fields(writer.absent(CacheStatus.MISS))[b"Connection"] == b"close"
+    DELIVERY.end()
+
+
+def test_remembered_answers_are_those_that_would_be_made() -> None:
+    """Also when the key has another entry, of another version or in another tenant."""
+    remembering = ResponseWriter(Lifecycle())
+    later = msgspec.structs.replace(ENTRY, version=8)
+    elsewhere = msgspec.structs.replace(ENTRY, key=Scope("other").key("k"), value=b"2")
+    equal = msgspec.structs.replace(ENTRY)
+    large = msgspec.structs.replace(ENTRY, value=b"1" * 2_000)
+    for entry in (ENTRY, later, later, elsewhere, ENTRY, equal, large, large, ENTRY):
+        for status in (CacheStatus.MISS, CacheStatus.HIT, CacheStatus.HIT, CacheStatus.STALE):
+            for private in (False, True, False):
+                made = remembering.entry("k", entry, status, private)
+                fresh = ResponseWriter(Lifecycle()).entry("k", entry, status, private)
+                assert without_date(made) == without_date(fresh)
+
+
+def test_few_and_small_answers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "_KNOWN_ANSWERS", 3)
+    writer = ResponseWriter(Lifecycle())
+    for number in range(10):
+        writer.entry(str(number), ENTRY, CacheStatus.HIT)
+        assert 0 < len(writer._known[False]) <= 3
+    writer._known[False].clear()
+    writer.entry("k", msgspec.structs.replace(ENTRY, value=b"1" * 2_000), CacheStatus.HIT)
+    writer.entry("k", ENTRY, CacheStatus.MISS)
+    assert not writer._known[False] and not writer._known[True]
+
+
+def without_date(answer: bytes) -> bytes:
+    return re.sub(rb"Date: [^\r]*", b"", answer)
 
 
 def test_a_draining_server_announces_the_end_of_the_connection() -> None:
