@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from tests import wire
-from tests.servers import free_port
+from tests.servers import free_port, poll
 
 READY_SECONDS = 60.0  # long enough for a busy machine
 
@@ -196,7 +196,11 @@ class AppServer:
     def pause(self) -> None:
         """Stop all its processes: the kernel still accepts connections, but they get no answer."""
         self.signal(signal.SIGSTOP)
-        self._signal_all(self.workers, signal.SIGSTOP)
+        # The signal takes a moment: until a process has stopped, it may still answer, or start others.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+        workers = self.workers
+        self._signal_all(workers, signal.SIGSTOP)
+        poll(lambda: all(map(_has_stopped, workers)), "the workers are stopped")
 
     def resume(self) -> None:
         self._signal_all(self.workers, signal.SIGCONT)
@@ -232,3 +236,11 @@ class AppServer:
                 break
             output += piece
         return output
+
+
+def _has_stopped(pid: int) -> bool:
+    """Whether a process is stopped, or has ended."""
+    shown = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return shown.stdout.strip()[:1] in ("T", "Z", "")

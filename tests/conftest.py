@@ -24,6 +24,18 @@ _FEWEST_WORKERS: Final = 2
 _MOST_WORKERS: Final = 16  # each imports all tests, and holds half a gigabyte in the end
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let no property fail because the machine is slow: neither a deadline for each example, nor a
+    limit of the time in which examples are made."""
+    if config.pluginmanager.has_plugin("hypothesispytest"):
+        from hypothesis import HealthCheck, settings  # takes long, and is not always needed
+
+        settings.register_profile(
+            "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        )
+        settings.load_profile("any machine")
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """How many processes run the tests with ``-n auto``, as `scripts/test` does.
 

@@ -155,8 +155,11 @@ class PostgresProcess:
 
     def pause(self) -> None:
         """Stop all of its processes: the kernel still accepts connections, but there is no reply."""
-        for pid in self._processes():
+        pids = self._processes()
+        for pid in pids:
             _signal(pid, signal.SIGSTOP)
+        # The signal takes a moment: until a process has stopped, it may still answer.
+        poll(lambda: not _running(pids), "PostgreSQL's processes are stopped")
 
     def resume(self) -> None:
         for pid in reversed(self._processes()):
@@ -261,21 +264,26 @@ class PostgresProcess:
             return []  # it has ended by itself, and its children do the same
         _signal(self.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
-        return [self.pid, *(pid for pid, parent in _all_processes() if parent == self.pid)]
+        return [self.pid, *(pid for pid, parent, _ in _all_processes() if parent == self.pid)]
 
 
 def _living(pids: list[int]) -> set[int]:
-    return {pid for pid, _ in _all_processes()}.intersection(pids)
+    return {pid for pid, _, _ in _all_processes()}.intersection(pids)
 
 
-def _all_processes() -> Iterator[tuple[int, int]]:
-    """The ids of all processes that have not ended, and of their parents."""
+def _running(pids: list[int]) -> set[int]:
+    """Those of these processes that have neither ended nor been stopped."""
+    return {pid for pid, _, state in _all_processes() if state[0] != "T"}.intersection(pids)
+
+
+def _all_processes() -> Iterator[tuple[int, int, str]]:
+    """The ids of all processes that have not ended, and of their parents, and their states."""
     command = ["ps", "-A", "-o", "pid=,ppid=,stat="]
     listed = subprocess.run(command, capture_output=True, check=True, text=True).stdout
     for line in listed.splitlines():
         pid, parent, state = line.split(maxsplit=2)
         if not state.startswith("Z"):
-            yield int(pid), int(parent)
+            yield int(pid), int(parent), state
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

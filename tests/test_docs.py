@@ -12,7 +12,7 @@ import pytest
 
 from tenantbase.main import main
 from tenantbase.web.openapi.operations import OPERATIONS
-from tests.app_server import AppServer, clean_environment
+from tests.app_server import READY_SECONDS, AppServer, clean_environment
 from tests.servers import free_port
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +47,7 @@ def test_curl_lines_answer_as_written(page: Path, tmp_path: Path) -> None:
                 ["sh", "-c", command.replace("localhost:8000", address)],
                 capture_output=True,
                 text=True,
-                timeout=10,
+                timeout=READY_SECONDS,
                 check=True,
             )
             parts = [re.escape(part) for part in (expected or "").split("...")]
@@ -81,7 +81,7 @@ def test_the_way_onto_the_network_works_as_written(tmp_path: Path) -> None:
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * READY_SECONDS,
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stderr
@@ -103,7 +103,7 @@ def test_python_examples_run(program: str, tmp_path: Path) -> None:
             + [program.replace("http://localhost:8000", server.base_url)],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=2 * READY_SECONDS,
         )
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -48,7 +48,7 @@ def test_a_file_that_cannot_be_written_is_not_left(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)
 def test_a_missing_directory_is_not_a_race(tmp_path: Path) -> None:
     path = tmp_path / "none" / "x.db-reserve"
     with pytest.raises(CannotOpen, match="No such file or directory"):

@@ -237,8 +237,10 @@ async def test_lists_are_of_bounded_length(node: Node) -> None:
 
 async def take_ready(node: Node, watcher: Subscription) -> None:
     """Wait until it has caught up with the feed, so that it gets events live."""
+    taking = asyncio.create_task(take(watcher, 1))
+    await poll_async(lambda: not watcher._behind, "it waits for the feed")
     await node.set("default/ready")
-    await take(watcher, 1)
+    await taking
 
 
 async def test_asking_for_more_than_the_log_holds_is_a_reset(database: Database) -> None:

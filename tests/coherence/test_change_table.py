@@ -257,7 +257,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(STEPS, max_size=40))
 def test_random_histories(steps: list[tuple[str, int | None]]) -> None:
     run = Run()

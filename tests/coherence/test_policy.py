@@ -31,7 +31,7 @@ from tenantbase.errors import (
     StoreError,
     StoreUnavailable,
 )
-from tenantbase.figures import CACHE_FAILURES, COMMITS, REJECTED_ITEMS, CacheFailure
+from tenantbase.figures import CACHE_FAILURES, COMMITS, MISSES, REJECTED_ITEMS, CacheFailure
 from tenantbase.interfaces.cache import Item
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
@@ -39,7 +39,7 @@ from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
 from tenantbase.listing import KeyRange, Place
 from tenantbase.lookup import CacheStatus
-from tests.servers import MemcachedProcess, let_pass
+from tests.servers import MemcachedProcess, let_pass, poll_async
 
 pytestmark = pytest.mark.integration
 
@@ -68,6 +68,25 @@ class StagedStore(SqliteStore):
         if self.before_write is not None:
             await self.before_write()  # type: ignore[misc]
         return await super().write(group, now, seqlock)
+
+
+class Gate:
+    """Holds everything that comes to it, until it is opened.
+
+    Attributes:
+        reached: set when something has come.
+    """
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self._opened = asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.reached.set()
+        await self._opened.wait()
+
+    def open(self) -> None:
+        self._opened.set()
 
 
 class AwaitedTags:
@@ -127,6 +146,12 @@ class Node:
     async def get(self, key: str) -> tuple[bytes | None, CacheStatus]:
         found = await self.cache.get(key)
         return None if found.entry is None else found.entry.value, found.cache_status
+
+    async def misses(self, count: int) -> None:
+        """Wait until this many reads since the start have missed, and load, or have joined a load."""
+        await poll_async(lambda: self.cache.figures[MISSES] == count, "they have missed")
+        for _ in range(10):  # from there, a few turns of the event loop
+            await asyncio.sleep(0)
 
 
 class Cluster:
@@ -338,7 +363,7 @@ async def test_a_load_is_shared_by_later_readers(node: Node) -> None:
     while not node.store.reads:
         await asyncio.sleep(0)
     late = [asyncio.ensure_future(node.get("default/k")) for _ in range(5)]
-    await asyncio.sleep(0.05)
+    await node.misses(6)
     gate.set()
     assert await asyncio.gather(first, *late) == [(None, CacheStatus.MISS)] * 6
     assert node.store.reads == [["default/k"]]
@@ -357,7 +382,7 @@ async def test_a_load_from_before_the_expiry_is_not_believed_after_it(
     node.now += 10
     late = [asyncio.ensure_future(node.get("default/k")) for _ in range(2)]
     bulk = asyncio.ensure_future(node.cache.get_many(["default/k"]))
-    await asyncio.sleep(0.05)
+    await node.misses(4)
     gate.set()
     assert await early == (b"1", CacheStatus.MISS), "it began before the expiry"
     assert await asyncio.gather(*late) == [(None, CacheStatus.MISS)] * 2
@@ -370,30 +395,28 @@ async def test_a_load_begun_before_a_write_is_not_shared_after_it(
 ) -> None:
     await node.set("default/k", b"old")
     cluster.server.flush()
-    gate = asyncio.Event()
-    node.store.after_select = gate.wait
+    gate = Gate()
+    node.store.after_select = gate
     early = asyncio.ensure_future(node.get("default/k"))
-    while not node.store.reads:
-        await asyncio.sleep(0)
-    await asyncio.sleep(0.05)  # its SELECT is done
+    await gate.reached.wait()
     node.store.after_select = None
     await node.set("default/k", b"new")
     cluster.server.flush()
     late = asyncio.ensure_future(node.get("default/k"))
     assert await late == (b"new", CacheStatus.MISS)
-    gate.set()
+    gate.open()
     assert await early == (b"old", CacheStatus.MISS), "it began before the write"
     assert (await node.get("default/k"))[0] == b"new"
 
 
 async def test_of_one_group_only_the_last_state_of_a_key_is_cached(node: Node) -> None:
-    gate = asyncio.Event()
-    node.store.before_write = gate.wait
+    gate = Gate()
+    node.store.before_write = gate
     plug = asyncio.ensure_future(node.set("default/plug", b"0"))
-    await asyncio.sleep(0.01)
+    await gate.reached.wait()
     writes = [asyncio.ensure_future(node.set("default/k", b"%d" % n)) for n in range(20)]
-    await asyncio.sleep(0.01)
-    gate.set()
+    await asyncio.sleep(0)  # all are queued
+    gate.open()
     versions = await asyncio.gather(plug, *writes)
     assert node.store.groups == [1, 20]
     assert sorted(versions) == list(versions)
@@ -505,12 +528,12 @@ async def test_without_memcached_everything_works(cluster: Cluster, node: Node) 
 
 
 async def test_a_cancelled_writer_cancels_no_commit(node: Node) -> None:
-    gate = asyncio.Event()
-    node.store.before_write = gate.wait
+    gate = Gate()
+    node.store.before_write = gate
     write = asyncio.ensure_future(node.set("default/k", b"1"))
-    await asyncio.sleep(0.01)
+    await gate.reached.wait()
     write.cancel()
-    gate.set()
+    gate.open()
     await node.cache.drained()
     assert (await node.get("default/k"))[0] == b"1"
 
@@ -674,15 +697,15 @@ async def test_a_failed_condition_does_not_keep_its_groups_values_alive(node: No
 
 async def test_too_many_waiting_writes_are_refused(cluster: Cluster) -> None:
     node = await cluster.start(max_queue=3)
-    gate = asyncio.Event()
-    node.store.before_write = gate.wait
+    gate = Gate()
+    node.store.before_write = gate
     first = asyncio.ensure_future(node.set("default/k", b"1"))
-    await asyncio.sleep(0.01)
+    await gate.reached.wait()
     waiting = [asyncio.ensure_future(node.set("default/k", b"1")) for _ in range(3)]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):
         await node.set("default/k", b"1")
-    gate.set()
+    gate.open()
     await asyncio.gather(first, *waiting)
 
 
@@ -779,7 +802,7 @@ async def test_readers_that_joined_a_load_get_its_failure(node: Node) -> None:
     while not node.store.reads:
         await asyncio.sleep(0)
     late = asyncio.ensure_future(node.get("default/k"))
-    await asyncio.sleep(0.05)
+    await node.misses(2)
     gate.set()
     for read in (first, late):
         with pytest.raises(StoreUnavailable):
@@ -795,7 +818,7 @@ async def test_a_cancelled_bulk_read_leaves_no_caller_waiting(node: Node) -> Non
     while not node.store.reads:
         await asyncio.sleep(0)
     joined = asyncio.ensure_future(node.get("default/k"))
-    await asyncio.sleep(0.05)
+    await node.misses(2)
     bulk.cancel()
     gate.set()
     assert await joined == (None, CacheStatus.MISS)
@@ -828,7 +851,7 @@ async def test_a_listing_is_complete_and_in_byte_order(node: Node) -> None:
 
 
 async def test_hits_never_wait_for_loads(cluster: Cluster) -> None:
-    node = await cluster.start(read_timeout=0.5)
+    node = await cluster.start(read_timeout=2.0)
     await node.set("default/cached", b"1")
     gate = asyncio.Event()
     node.store.after_select = gate.wait

@@ -20,7 +20,7 @@ from tenantbase.coherence.authority import BUCKETS
 from tenantbase.coherence.tag_file import TagFile
 from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
 from tenantbase.errors import CannotOpen
-from tests.servers import poll, poll_async, stopped_writer
+from tests.servers import READY_SECONDS, poll, poll_async, stopped_writer
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_the_lock_keeps_other_processes_out(seqlock: TagSeqlock, tmp_path: Path)
             other.wait(0.3)
     with other:
         assert other.stdout.readline() == "has\n"
-        assert other.wait(10) == 0
+        assert other.wait(READY_SECONDS) == 0
 
 
 def test_a_lock_file_that_cannot_be_made_is_reported_in_one_line(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ async def test_failing_to_start_the_wait_is_reported(
             patch.setattr(lacking, fail)
             with pytest.raises(CannotOpen, match="cannot lock .*x.db-lock: "):
                 await lock.take(20)
-        assert len(os.listdir("/dev/fd")) == descriptors
+        assert len(os.listdir("/dev/fd")) <= descriptors  # the collector may close others
 
 
 async def test_a_file_system_without_locks_is_reported_in_one_line(
@@ -186,6 +186,7 @@ async def test_a_taken_lock_is_held_until_the_next_block_ends(tmp_path: Path) ->
 
 async def test_waiting_for_a_stopped_lock_holder_times_out(tmp_path: Path) -> None:
     path = tmp_path / "x.db-lock"
+    before = {*threading.enumerate()}
     with stopped_writer(tmp_path / "x.db") as holder:
         with closing(WriteLock(path)) as lock:
             with pytest.raises(CannotOpen, match=f"^cannot lock {path} in 0.2 s: another process"):
@@ -198,22 +199,23 @@ async def test_waiting_for_a_stopped_lock_holder_times_out(tmp_path: Path) -> No
             await waiting  # queued behind the one that timed out, which must not keep the lock
             with lock.held():
                 pass
-        assert holder.wait(20) == 0
-    poll(lambda: threading.active_count() == 1, "the thread left behind has ended")
+        assert holder.wait(READY_SECONDS) == 0
+    poll(lambda: before >= {*threading.enumerate()}, "the thread left behind has ended")
 
 
 async def test_a_wait_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "x.db-lock"
+    before = {*threading.enumerate()}
     with closing(WriteLock(path)) as holder:
         with holder.held():
             files = len(os.listdir("/dev/fd"))
             with closing(WriteLock(path)) as lock:
                 waiting = asyncio.create_task(lock.take(20))
-                await poll_async(lambda: threading.active_count() == 2, "a thread waits")
+                await poll_async(lambda: bool({*threading.enumerate()} - before), "a thread waits")
                 waiting.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await waiting
-        poll(lambda: threading.active_count() == 1, "the thread left behind has ended")
-        assert len(os.listdir("/dev/fd")) == files
+        poll(lambda: before >= {*threading.enumerate()}, "the thread left behind has ended")
+        assert len(os.listdir("/dev/fd")) <= files
         with closing(WriteLock(path)) as lock:
             await lock.take(20)

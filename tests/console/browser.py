@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 UI: Final = Path(__file__).parents[2] / "tenantbase" / "console" / "ui"
 AXE: Final = UI / "node_modules" / "axe-core" / "axe.min.js"
 PHONE: Final = {"width": 390, "height": 844}
 WIDE: Final = {"width": 1280, "height": 800}
+PATIENCE_MILLISECONDS: Final = 45_000  # for what a test waits for; long enough for a busy machine
+expect.set_options(timeout=PATIENCE_MILLISECONDS)
 
 
 @contextmanager
@@ -45,7 +47,7 @@ class Console:
         self.context = browser.new_context(
             **{"viewport": WIDE, "reduced_motion": "reduce", "accept_downloads": True, **options}
         )
-        self.context.set_default_timeout(15_000)
+        self.context.set_default_timeout(PATIENCE_MILLISECONDS)
         self.page: Page = self.context.new_page()
         self.errors: list[str] = []
         self.hosts: set[str] = set()

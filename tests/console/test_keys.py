@@ -159,6 +159,7 @@ def test_delete_and_undo(service: AppServer, console: Open) -> None:
     # Someone else takes the key before it is restored.
     row(page, "two").click()
     expect(page.get_by_role("heading", name="undo/two")).to_be_visible()
+    page.get_by_role("button", name="Delete").wait_for()
     page.keyboard.press("Delete")
     expect(row(page, "two")).to_have_count(0)
     expect_missing(service, "undo/two")
@@ -253,6 +254,7 @@ def test_rename_expiry_and_links(service: AppServer, console: Open) -> None:
     page.get_by_role("button", name="Rename").last.click()
     expect(page.get_by_role("heading", name="name/new")).to_be_visible()
     expect_stored(service, "name/new", EXACT)
+    page.get_by_role("button", name="Change when it expires").wait_for()
     page.keyboard.press("t")
     page.get_by_role("textbox", name="Time to live").fill("2d")
     page.get_by_role("button", name="Change", exact=True).click()
@@ -311,6 +313,7 @@ def test_files_are_stored_as_they_are(service: AppServer, console: Open, tmp_pat
     chooser.value.set_files(tmp_path / "dot.png")
     page.get_by_role("button", name="Store").click()
     expect(row(page, "dot.png")).to_contain_text("image")
+    poll(lambda: service.ask("GET", "/v1/values/count%2Fdot.png").status == 200, "it is stored")
     answer = service.ask("GET", "/v1/values/count%2Fdot.png")
     assert (answer.body, answer.headers["Content-Type"]) == (PNG, "image/png")
 

@@ -62,7 +62,7 @@ def test_scrolling_reads_on_and_misses_nothing(
         """async total => {
             const scroll = document.querySelector('.scroll');
             const seen = new Set();
-            const end = Date.now() + 40_000;
+            const end = Date.now() + 90_000;
             while (seen.size < total && Date.now() < end) {
                 for (const row of document.querySelectorAll('[data-key]')) seen.add(row.dataset.key);
                 scroll.scrollTop += scroll.clientHeight;

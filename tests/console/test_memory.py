@@ -55,12 +55,12 @@ def test_memory_does_not_grow_with_changes(
             body = b'{"prefix": "hour/made/"}'
             assert service.ask("POST", "/delete-values", body).status == 200
             # The page keeps up: it shows what was stored last.
-            expect(value).to_contain_text(f"{number},", timeout=30_000)
+            expect(value).to_contain_text(f"{number},")
 
     def settled() -> dict[str, Any]:
         # Counted again, without those that were deleted, and no change is marked any more.
-        expect(page.get_by_text(re.compile(f" of {KEYS}$"))).to_be_visible(timeout=30_000)
-        expect(page.locator("[data-live]")).to_have_count(0, timeout=30_000)
+        expect(page.get_by_text(re.compile(f" of {KEYS}$"))).to_be_visible()
+        expect(page.locator("[data-live]")).to_have_count(0)
         return used(session)
 
     rounds(1, 4)  # compiled, cached and allocated are once

@@ -11,10 +11,8 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.app_server import AppServer
-from tests.console.browser import Console, check
+from tests.console.browser import PATIENCE_MILLISECONDS, Console, check
 from tests.console.entries import put, row
-
-LONG_MILLISECONDS = 30_000  # the console itself waits 5 s before it says anything
 
 pytestmark = pytest.mark.integration
 
@@ -36,7 +34,7 @@ def test_a_slow_list_can_be_stopped(service: AppServer, console: Callable[..., C
     keys = page.get_by_role("region", name="Keys")
     with paused(service):
         row(page, "list/").click()
-        expect(keys.get_by_text("Still loading")).to_be_visible(timeout=LONG_MILLISECONDS)
+        expect(keys.get_by_text("Still loading")).to_be_visible()
         check(page)
         keys.get_by_role("button", name="Stop").click()
         expect(keys.get_by_role("heading", name="The list was not read")).to_be_visible()
@@ -52,7 +50,7 @@ def test_a_slow_value_can_be_stopped(service: AppServer, console: Callable[..., 
     value = page.get_by_role("region", name="Value", exact=True)
     with paused(service):
         show.click()
-        expect(value.get_by_text("Still loading")).to_be_visible(timeout=LONG_MILLISECONDS)
+        expect(value.get_by_text("Still loading")).to_be_visible()
         value.get_by_role("button", name="Stop").click()
         expect(value.get_by_text("You stopped it.")).to_be_visible()
     value.get_by_role("button", name="Try now").click()
@@ -67,7 +65,7 @@ def test_a_service_that_asks_to_wait_is_asked_again(browser: Browser, tmp_path: 
         tab = Console(browser, server.base_url)
         page = tab.open("#/t/default/p/")
         # Most of its requests are refused at first.
-        expect(row(page, "one")).to_be_visible(timeout=LONG_MILLISECONDS)
+        expect(row(page, "one")).to_be_visible()
         tab.close()
 
 
@@ -102,5 +100,5 @@ def test_a_folder_is_counted_to_its_end(
         assert service.ask("POST", "/set-values", body).status == 200
     page = console().open("#/t/default/p/lots%2F")
     expect(page.get_by_role("button", name="Delete all 30,000…")).to_be_visible(
-        timeout=2 * LONG_MILLISECONDS
+        timeout=2 * PATIENCE_MILLISECONDS
     )

@@ -143,7 +143,7 @@ def test_tenants_and_tokens(closed: Closed, gate: Open) -> None:
         body = f'{{"key": "k{i}", "value": 1}}'.encode()
         headers = {"Authorization": f"Bearer {closed.admin}", "X-Tenant": "acme"}
         assert closed.server.ask("POST", "/set-value", body, headers).status == 200
-    expect(card).to_contain_text("100 %, full", timeout=15_000)
+    expect(card).to_contain_text("100 %, full")
     expect(card.get_by_role("meter", name="Entries")).to_have_attribute("aria-valuetext", "4 of 4")
     page.get_by_role("button", name="New token").click()
     page.get_by_role("textbox", name="Name").fill("ci-runner")
@@ -180,7 +180,7 @@ def test_the_service_restarts_while_the_page_is_open(browser: Browser, tmp_path:
         server.start()
         put(server, "meanwhile", b"1", "application/json")
         # It comes back by itself, and resumes where it was.
-        expect(page.get_by_text("Connection lost.", exact=True)).to_be_hidden(timeout=30_000)
+        expect(page.get_by_text("Connection lost.", exact=True)).to_be_hidden()
         expect(page.get_by_role("row", name="Select meanwhile ")).to_be_visible()
         expect(editor).to_have_value("2")
         page.get_by_role("button", name="Save").click()

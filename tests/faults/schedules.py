@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from tests.faults.staged import Stage
+from tests.servers import poll_async
 
 
 async def _read_elsewhere_before_the_sequence_is_even(stage: Stage) -> None:
@@ -29,7 +31,8 @@ async def _second_writer_before_the_first_is_done(stage: Stage) -> None:
         second = asyncio.create_task(stage.set(stage.far, "new"))
         # The second writer reaches its own COMMIT, unless the lock keeps it from beginning.
         gate = stage.gates.close("odd")
-        await asyncio.sleep(0.2)
+        with suppress(AssertionError):
+            await poll_async(gate.reached.is_set, "it reaches it", 2.0)
         await first_goes_on()
         await stage.get(stage.near)
         gate.opened.set()
@@ -89,7 +92,7 @@ async def _joined_after_a_write(stage: Stage) -> None:
     async with stage.held_at("selected", stage.get(stage.near)):
         await stage.set(stage.far, "new")
         late = asyncio.create_task(stage.get(stage.near))
-        await asyncio.sleep(0.05)
+        await stage.missed(stage.near, 2)
     await late
 
 

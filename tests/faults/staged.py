@@ -18,6 +18,7 @@ from tenantbase.coherence.policy import Cache
 from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.commands import PutTenant, Set
 from tenantbase.entry import JSON
+from tenantbase.figures import MISSES
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tests.faults import sealed_items
@@ -25,11 +26,11 @@ from tests.faults.control import Control
 from tests.faults.history import Operation
 from tests.faults.planted import plant
 from tests.faults.stepped import Parts, stepped
-from tests.servers import MemcachedProcess, poll_async
+from tests.servers import READY_SECONDS, MemcachedProcess, poll_async
 from tests.service import opened
 
 Result = TypeVar("Result")
-_PATIENCE: Final = 10.0
+_PATIENCE: Final = 2 * READY_SECONDS
 
 
 class _Gate:
@@ -145,6 +146,12 @@ class Stage:
 
         yield go_on
         await go_on()
+
+    async def missed(self, cache: Cache, count: int) -> None:
+        """Wait until so many reads of a policy have missed, and load, or have joined a load."""
+        await poll_async(lambda: cache.figures[MISSES] >= count, "they have missed", _PATIENCE)
+        for _ in range(10):  # from there, a few turns of the event loop
+            await asyncio.sleep(0)
 
     async def item(self, key: str = "r0/0") -> tuple[bytes, bytes]:
         """The name and the sealed item that memcached has for a key."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from tenantbase.coherence.policy import Cache
 from tenantbase.commands import Command, Delete, Increment, Set
 from tenantbase.entry import JSON
-from tests.servers import MemcachedProcess
+from tests.servers import READY_SECONDS, MemcachedProcess
 from tests.service import opened
 
 _STEPS = 60  # turns of the event loop, more than any operation takes
@@ -23,6 +24,15 @@ async def cache(tmp_path: Path) -> AsyncIterator[Cache]:
     with MemcachedProcess() as memcached:
         async with opened(tmp_path / "x.db", memcached, cache_timeout=2.0) as cache:
             yield cache
+
+
+def steps() -> Iterator[int]:
+    """After how many turns to cancel something: each number, then ever larger ones.
+
+    On a busy machine, an operation may need many more turns to come to its end.
+    """
+    yield from range(_STEPS)
+    yield from (_STEPS << doublings for doublings in count(1))
 
 
 async def cancelled(work: Coroutine[Any, Any, Any], step: int) -> bool:
@@ -47,7 +57,7 @@ async def of_entry(cache: Cache, key: str) -> bytes | None:
 
 async def test_a_cancelled_write_is_atomic(cache: Cache) -> None:
     ended = 0
-    for step in range(_STEPS):
+    for step in steps():
         keys = [f"default/{step}/a", f"default/{step}/b"]
         await cache.write(*(Set(key, b"1", JSON) for key in keys))
         work = write(cache, Set(keys[0], b"2", JSON), Increment(keys[1], 1, 0))
@@ -56,7 +66,8 @@ async def test_a_cancelled_write_is_atomic(cache: Cache) -> None:
         values = [await of_entry(cache, key) for key in keys]
         assert values in ([b"1", b"1"], [b"2", b"2"])
         assert values == [await of_entry(cache, key) for key in keys]
-    assert ended, "no write came to its end, so not every step was tried"
+        if ended and step >= _STEPS:
+            break  # so every step was tried
 
 
 @pytest.mark.parametrize("bulk", [False, True])
@@ -70,7 +81,7 @@ async def test_a_cancelled_read_does_not_cancel_those_that_joined_it(
         return None if found.entry is None else found.entry.value
 
     ended = 0
-    for step in range(_STEPS):
+    for step in steps():
         key = f"default/{step}"
         await cache.write(Set(key, b"1", JSON))
         await cache.write(Delete(key))
@@ -80,7 +91,8 @@ async def test_a_cancelled_read_does_not_cancel_those_that_joined_it(
         assert await asyncio.gather(*others, late) == [None] * 4
         await cache.write(Set(key, b"2", JSON))
         assert await read(key) == b"2"
-    assert ended, "no read came to its end, so not every step was tried"
+        if ended and step >= _STEPS:
+            break  # so every step was tried
 
 
 @pytest.mark.parametrize("size", [1, 300])
@@ -94,7 +106,7 @@ async def test_cancelled_crowds_leave_nothing_behind(cache: Cache, size: int) ->
             cancelled(works[n % 2](f"default/{step}/{n // 2 % 7}"), step) for n in range(2 * size)
         ]
         await asyncio.gather(*tasks)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(READY_SECONDS):
         await cache.drained()
         before = await of_entry(cache, "default/0/0")
         await cache.write(Increment("default/0/0", 1, 0))

@@ -220,7 +220,7 @@ def verdict(history: list[Operation]) -> bool:
     return True
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(seed=st.integers(0, 2**32), counter=st.booleans(), size=st.integers(2, 9))
 @example(seed=40469, counter=False, size=8)  # an unobserved write, deleted before it is a reason
 def test_the_checker_and_the_plain_search_agree(seed: int, counter: bool, size: int) -> None:

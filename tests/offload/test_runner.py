@@ -184,7 +184,8 @@ async def test_a_hanging_child_is_killed(
     with pytest.raises(Overloaded):
         await ParserProcess().checked(b"1")
     written = tmp_path / "pid"
-    assert not written.exists() or not alive(int(written.read_text()))
+    text = written.read_text() if written.exists() else ""  # it may not have come to write it
+    assert not text or not alive(int(text))
 
 
 async def test_a_child_whose_caller_is_gone_is_killed(

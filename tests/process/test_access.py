@@ -14,10 +14,10 @@ from tenantbase.access import TokenScope
 from tenantbase.database import Database
 from tenantbase.process.config import Config
 from tenantbase.process.wiring import open_database
-from tests.app_server import AppServer, clean_environment
+from tests.app_server import READY_SECONDS, AppServer, clean_environment
 
 Result = TypeVar("Result")
-SECONDS = 20.0
+SECONDS = READY_SECONDS
 CONNECTIONS = 20  # enough to reach every worker
 
 

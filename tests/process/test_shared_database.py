@@ -64,10 +64,10 @@ def test_two_nodes_and_commands_see_each_others_writes(postgres: PostgresProcess
 
 
 def test_server_without_its_database_is_unavailable_until_it_is_back() -> None:
-    options = {**UNREPLICATED, "TENANTBASE_STORE_TIMEOUT": "1", "TENANTBASE_READ_TIMEOUT": "2"}
+    options = {**UNREPLICATED, "TENANTBASE_STORE_TIMEOUT": "3", "TENANTBASE_READ_TIMEOUT": "3"}
     with PostgresProcess() as own, AppServer(own.url(), environment=options) as server:
-        server.ask("PUT", "/v1/values/k", b"1")
-        server.ask("GET", "/v1/values/k")
+        assert server.ask("PUT", "/v1/values/k", b"1").status == 201
+        assert server.ask("GET", "/v1/values/k").status == 200
         own.kill()
         refused = server.ask("GET", "/v1/values/k")
         assert (refused.status, refused.headers["retry-after"]) == (503, "1")
@@ -80,14 +80,14 @@ def test_server_without_its_database_is_unavailable_until_it_is_back() -> None:
 
 
 def test_the_standby_is_shown() -> None:
-    options = {"TENANTBASE_STORE_TIMEOUT": "1", "TENANTBASE_READ_TIMEOUT": "2"}
+    options = {"TENANTBASE_STORE_TIMEOUT": "3", "TENANTBASE_READ_TIMEOUT": "3"}
     with (
         replicated() as (primary, standby),
         AppServer(primary.url(), environment=options) as server,
     ):
         present = "tenantbase_store_standby_present"
+        poll(lambda: value(server, present) == 1, "it is there")
         assert value(server, "tenantbase_store_standby_info", standby="standby") == 1
-        assert value(server, present) == 1
         standby.kill()
         poll(lambda: value(server, present) == 0, "it is away")
         standby.start()

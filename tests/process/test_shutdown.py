@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import wire
-from tests.app_server import AppServer
+from tests.app_server import READY_SECONDS, AppServer
 from tests.servers import poll
 
 WORKERS = [pytest.param((), id="one"), pytest.param(("--workers", "2"), id="two")]
@@ -90,11 +90,11 @@ def test_every_request_is_answered(
             for client in clients:
                 client.start()
             for client in clients:
-                assert client.started.wait(20)
+                assert client.started.wait(READY_SECONDS)
             time.sleep(0.2)
             assert server.stop() == 0
             for client in clients:
-                client.join(30)
+                client.join(READY_SECONDS)
             assert [fault for client in clients for fault in client.faults] == []
             assert set(counts) == {"fresh", "kept", "write"}
             server.start()
@@ -131,7 +131,7 @@ def drains(server: AppServer) -> bool:
 
 @pytest.mark.parametrize("workers", WORKERS)
 def test_the_port_stays_open_for_the_drain_delay(tmp_path: Path, workers: tuple[str, ...]) -> None:
-    with AppServer(tmp_path / "x.db", "--drain-delay", "1.5", *workers) as server:
+    with AppServer(tmp_path / "x.db", "--drain-delay", "5", *workers) as server:
         assert server.ask("POST", "/set-value", b'{"key": "k", "value": 1}').status == 200
         before = time.monotonic()
         server.signal()
@@ -141,7 +141,7 @@ def test_the_port_stays_open_for_the_drain_delay(tmp_path: Path, workers: tuple[
             assert answer.status == 200 and answer.headers["Connection"] == "close"
             assert server.ask("POST", "/set-value", b'{"key": "k", "value": 2}').status == 200
         assert server.wait() == 0
-        assert time.monotonic() - before >= 1.5
+        assert time.monotonic() - before >= 5
         assert server.stderr == ""
 
 
@@ -150,7 +150,7 @@ def test_pipelined_requests_do_not_destroy_an_answer(
     tmp_path: Path, fast_path: tuple[str, ...]
 ) -> None:
     """Each request is answered or not read; no earlier answer is lost to a reset."""
-    with AppServer(tmp_path / "x.db", "--drain-delay", "1", *fast_path) as server:
+    with AppServer(tmp_path / "x.db", "--drain-delay", "5", *fast_path) as server:
         assert server.ask("POST", "/set-value", b'{"key": "k", "value": 1}').status == 200
         server.signal()
         poll(lambda: server.ask("GET", "/health-check").status == 503, "it drains")

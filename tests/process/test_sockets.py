@@ -10,6 +10,7 @@ import pytest
 
 from tenantbase.errors import CannotListen
 from tenantbase.process.sockets import listening_on, url_of
+from tests.servers import free_port
 
 pytestmark = pytest.mark.integration  # the package listens
 
@@ -67,8 +68,8 @@ def test_any_free_port_is_free_on_both_addresses() -> None:
 
 
 def test_a_port_in_use_on_one_of_both_addresses() -> None:
-    with listening_on("::1", 0) as sockets:
-        port = sockets[0].getsockname()[1]
+    port = free_port()  # on 127.0.0.1
+    with listening_on("::1", port):
         message = f"^cannot listen on ::1 port {port}: Address already in use$"
         with pytest.raises(CannotListen, match=message):
             with listening_on(None, port):

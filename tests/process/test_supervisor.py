@@ -123,7 +123,7 @@ def test_the_pause_before_a_replacement_grows(tmp_path: Path) -> None:
         pauses = []
         for count in range(3):
             poll(lambda: len(workers(server)) == 2, "both are there")
-            os.kill(min(workers(server)), signal.SIGKILL)
+            os.kill(max(workers(server)), signal.SIGKILL)  # the newest: its life was short
             poll(lambda n=count: len(server.stderr.splitlines()) > n, "it was noticed")  # type: ignore[misc]
             pauses.append(server.stderr.rpartition(" in ")[2].partition('"')[0])
         assert pauses == ["0.1 s", "0.2 s", "0.4 s"]

@@ -357,7 +357,7 @@ def test_renewed_authority_of_clients(tmp_path: Path, authority: Authority, pair
 
 def test_hangup_does_not_shorten_draining(tmp_path: Path, authority: Authority, pair: Pair) -> None:
     trusted = authority.trusted()
-    options = (*pair.options, "--drain-delay", "1")
+    options = (*pair.options, "--drain-delay", "5")
     with AppServer(tmp_path / "x.db", *options) as server:
         server.signal()
         server.signal(signal.SIGHUP)

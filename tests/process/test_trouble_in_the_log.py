@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sqlite3
 import time
@@ -19,7 +20,7 @@ from tests.servers import MemcachedProcess, poll
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
-OPTIONS = ("--slow-seconds", "0.2", "--cache-timeout", "0.4", "--write-timeout", "5")
+OPTIONS = ("--slow-seconds", "0.2", "--cache-timeout", "1", "--write-timeout", "5")
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,16 @@ def slow(server: AppServer, id: str) -> dict[str, Any]:
     return found()[0]
 
 
+def is_writing(server: AppServer) -> bool:
+    """Whether a write has begun and not ended: then, it holds the lock of writers."""
+    with open(f"{server.database}-lock") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def longest(line: dict[str, Any]) -> str:
     waited: dict[str, float] = line["waited_ms"]
     return max(waited, key=waited.__getitem__)
@@ -83,6 +94,7 @@ def test_slow_requests_say_what_they_waited_for(
     with closing(sqlite3.connect(server.database)) as foreign, ThreadPoolExecutor() as threads:
         foreign.execute("BEGIN IMMEDIATE")
         asked = threads.submit(server.ask, "POST", "/set-value", body, fields)
+        poll(lambda: is_writing(server), "it waits for the foreign transaction")
         time.sleep(0.4)  # so that it is slow
         foreign.rollback()
         assert asked.result().status == 200

@@ -113,7 +113,8 @@ async def server(
     async with FaultProxy(memcached.address) as proxy:
         await proxy.cut_after(3)
         cached = {"off": None, "dying": proxy}.get(way.memcached, memcached)
-        async with opened(database, cached) as cache:
+        patient = {f"{what}_timeout": 30.0 for what in ("store", "read", "write")}
+        async with opened(database, cached, **patient) as cache:
             await _use_up_versions(cache)
             token = await _tenants_token(service(cache, settings)) if way.tokens else None
             async with served(cache, settings) as server:

@@ -175,7 +175,7 @@ async def test_a_missing_body_times_out(start: Start) -> None:
 
 
 async def test_a_missing_head_times_out(start: Start) -> None:
-    async with start(web_settings(keepalive_timeout=0.1)) as server:
+    async with start(web_settings(keepalive_timeout=0.5)) as server:
         for begun in (b"", b"GET /livez HTTP/1.1\r\nX: y"):
             async with server.wire() as wire:
                 await wire.send(begun)

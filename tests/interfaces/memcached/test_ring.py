@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tenantbase.errors import CacheUnavailable
@@ -128,7 +128,6 @@ def where(addresses: Sequence[str]) -> dict[bytes, str]:
 ADDRESSES = st.lists(st.from_regex(r"[a-z]{1,8}:[1-9][0-9]{0,3}", fullmatch=True), unique=True)
 
 
-@settings(deadline=None)
 @given(ADDRESSES.filter(lambda addresses: len(addresses) > 1), st.randoms())
 def test_removing_a_server_moves_only_its_items(
     addresses: list[str], chance: random.Random

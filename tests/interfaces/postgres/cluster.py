@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -15,6 +16,7 @@ from tenantbase.interfaces.postgres.store import PostgresStore
 from tests.fakes import Granted
 from tests.interfaces.shared import SMALL, name_hash
 from tests.postgres import PostgresProcess
+from tests.servers import READY_SECONDS
 
 KEY = "default/k"
 INCREMENT = Increment(KEY, 1, 0)
@@ -33,11 +35,14 @@ async def opened(
     *servers: PostgresProcess | str,
     confirm: Confirm = Confirm.STANDBY,
     replicated: bool = True,
-    timeout: float = 2.0,
+    timeout: float = 5.0,
     write_timeout: float = 30.0,
     figures: memoryview | None = None,
 ) -> AsyncIterator[PostgresStore]:
-    """A store that knows these servers, or their addresses."""
+    """A store that knows these servers, or their addresses.
+
+    Its time limits are for a busy machine: what is to be answered must not be late, too.
+    """
     hosts = ",".join(each if isinstance(each, str) else each.host for each in servers)
     store = await PostgresStore.open(
         DatabaseAddress.parse(f"postgresql://tenantbase@{hosts}/tenantbase?sslmode=disable"),
@@ -78,10 +83,11 @@ async def value_of(store: PostgresStore, key: str = KEY) -> bytes | None:
 
 async def again(store: PostgresStore) -> None:
     """Wait until a store answers."""
-    for _ in range(60):
+    deadline = time.monotonic() + 2 * READY_SECONDS
+    while True:
         try:
             await store.ask(0)
             return
-        except StoreError:
+        except StoreError as error:
+            assert time.monotonic() < deadline, f"the store does not answer again: {error}"
             await asyncio.sleep(0.05)
-    raise AssertionError("the store does not answer again")

@@ -64,7 +64,7 @@ async def test_a_deposed_primary_confirms_nothing(
     pair: tuple[PostgresProcess, PostgresProcess], mode: Confirm
 ) -> None:
     primary, standby = pair
-    async with opened(primary, standby, confirm=mode, timeout=1.0, write_timeout=1.0) as store:
+    async with opened(primary, standby, confirm=mode, timeout=3.0, write_timeout=3.0) as store:
         entry = await put(store, KEY)
         assert (await store.ask(0)).position == entry.version
         standby.promote()
@@ -118,7 +118,7 @@ async def test_without_its_standby_nothing_is_confirmed(
     primary, standby = pair
     figures = private_cells()
     async with opened(
-        primary, standby, confirm=mode, timeout=1.0, write_timeout=1.0, figures=figures
+        primary, standby, confirm=mode, timeout=3.0, write_timeout=3.0, figures=figures
     ) as store:
         await put(store, KEY)
         standby.kill()
@@ -187,7 +187,7 @@ async def test_a_node_stops_when_synchronous_replication_is_turned_off(
 ) -> None:
     primary, standby = pair
     figures = private_cells()
-    async with opened(primary, standby, timeout=1.0, write_timeout=1.0, figures=figures) as store:
+    async with opened(primary, standby, timeout=3.0, write_timeout=3.0, figures=figures) as store:
         await put(store, KEY, b"1")
         for names in ("", "*", "ANY 1 (standby, other)"):
             primary.configure(synchronous_standby_names=names)

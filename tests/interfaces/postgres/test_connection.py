@@ -61,7 +61,7 @@ async def test_a_question_that_both_servers_leave_unanswered_fails_once() -> Non
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, what: reported.append(what))
     with replicated() as (primary, standby):
-        async with opened(primary, standby, confirm=Confirm.STANDBY, timeout=1.0) as store:
+        async with opened(primary, standby, confirm=Confirm.STANDBY, timeout=3.0) as store:
             await store.ask(0)
             primary.pause()
             standby.pause()

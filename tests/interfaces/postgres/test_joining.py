@@ -70,6 +70,8 @@ async def open_store(url: str, *, replicated: bool = False) -> PostgresStore:
         confirm=Confirm.COMMIT,
         replicated=replicated,
         timeout=30.0,
+        write_timeout=30.0,
+        read_timeout=30.0,
         sizes=SMALL,
     )
 

@@ -48,6 +48,8 @@ async def opened(url: str) -> PostgresStore:
         confirm=Confirm.NONE,
         replicated=False,
         timeout=30.0,
+        write_timeout=30.0,
+        read_timeout=30.0,
         sizes=SMALL,
     )
 

@@ -243,7 +243,7 @@ async def test_a_group_that_never_arrived_is_told_as_not_made() -> None:
     with PostgresProcess() as server:
         async with FaultProxy(server.host) as proxy:
             async with opened(
-                proxy.address, confirm=Confirm.NONE, replicated=False, timeout=1.0
+                proxy.address, confirm=Confirm.NONE, replicated=False, timeout=3.0
             ) as store:
                 await put(store, KEY, b"0")
                 server.pause()
@@ -261,7 +261,7 @@ async def test_an_outcome_that_stays_in_doubt_is_told_as_unknown() -> None:
     """A paused server may hold a COMMIT that it carries out later."""
     with PostgresProcess() as server:
         async with opened(
-            server, confirm=Confirm.NONE, replicated=False, timeout=0.5, write_timeout=1.5
+            server, confirm=Confirm.NONE, replicated=False, timeout=2.0, write_timeout=6.0
         ) as store:
             await put(store, KEY, b"0")
             await store.commit([Granted(INCREMENT)], name_hash)
@@ -285,7 +285,12 @@ async def test_lists_that_wait_for_each_other_cost_no_session(
 ) -> None:
     address = DatabaseAddress.parse(database)
     store = await PostgresStore.open(
-        address, confirm=Confirm.NONE, replicated=False, read_timeout=20.0, sizes=SMALL
+        address,
+        confirm=Confirm.NONE,
+        replicated=False,
+        timeout=20.0,
+        read_timeout=20.0,
+        sizes=SMALL,
     )
     holder = await asyncpg.connect(postgres.url(address.database, "postgres"))
     await holder.execute("BEGIN; LOCK TABLE tenantbase.entries IN ACCESS EXCLUSIVE MODE")
@@ -305,7 +310,8 @@ async def test_a_question_is_answered_by_the_session_after_the_one_that_is_lost(
             DatabaseAddress.parse(server.url()),
             confirm=Confirm.NONE,
             replicated=False,
-            timeout=0.5,
+            timeout=2.0,
+            write_timeout=60.0,
             read_timeout=60.0,
             sizes=SMALL,
         )

@@ -190,7 +190,7 @@ def _command(given: tuple[str, str, int, int | None] | tuple[str, str], now: flo
     raise AssertionError(given)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(groups=_GROUPS)
 def test_usage_is_that_of_the_rows(groups: list[tuple[list[object], int]]) -> None:
     """After every group, whatever it did."""

@@ -119,14 +119,14 @@ async def test_what_follows_the_last_request_is_ignored(tmp_path: Path, rest: by
 
 
 async def test_an_idle_borrower_does_not_close_a_connection_in_use(tmp_path: Path) -> None:
-    async with serve(tmp_path, web_settings(keepalive_timeout=0.5)) as server:
+    async with serve(tmp_path, web_settings(keepalive_timeout=2.0)) as server:
         async with await Wire.connect(server.port) as wire:
             await wire.send(LIST)
             assert (await wire.answer()).status == 200
             for _ in range(15):
                 await wire.send(GET)
                 assert (await wire.answer()).status == 200
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.2)
             await wire.send(LIST)  # answered by a new borrower
             assert (await wire.answer()).status == 200
         assert server.general == 2

@@ -26,15 +26,15 @@ async def test_a_slow_body_after_an_early_answer_is_not_idleness(
     """The borrower keeps the connection until the body has arrived, however slowly."""
     monkeypatch.setattr(web_server, "_LINGERING_SECONDS", 60.0)
     monkeypatch.setattr(tending, "_PATIENCE_SECONDS", 0.02)
-    settings = web_settings(max_value_bytes=1_000, keepalive_timeout=0.2)
+    settings = web_settings(max_value_bytes=1_000, keepalive_timeout=0.5)
     async with borrowing.serve(tmp_path, settings) as server:
         async with await Wire.connect(server.port) as wire:
             put = request("PUT", "/v1/values/p", b"x" * 20_000)
             await wire.send(put[:1_000])
             assert (await wire.answer()).status == 413
             for at in range(1_000, len(put), 2_000):
-                await wire.send(put[at : at + 2_000])
                 await asyncio.sleep(0.1)
+                await wire.send(put[at : at + 2_000])
             await wire.send(borrowing.GET)
             assert (await wire.answer()).json["value"] == 1
 

@@ -18,6 +18,7 @@ from tenantbase.commands import Set
 from tenantbase.database import reader
 from tenantbase.errors import StoreUnavailable
 from tenantbase.listing import Item, KeyRange
+from tests.servers import poll_async
 from tests.service import Server
 from tests.web.conftest import Start
 from tests.web.matchers import ID, VERSION
@@ -390,8 +391,7 @@ async def test_a_client_that_disconnects_ends_the_listing(start: Start) -> None:
         async with server.wire() as wire:
             await wire.send(request("GET", "/get-values"))
             await wire.reader.readexactly(1000)
-        while server.lifecycle.in_flight:
-            await asyncio.sleep(0.01)
+        await poll_async(lambda: not server.lifecycle.in_flight, "it has ended")
         assert (await server.ask("GET", "/livez")).status == 200
 
 

@@ -29,7 +29,7 @@ from tests.service import Server, web_settings
 from tests.web.blocked import BlockedCache, blocked
 from tests.web.conftest import Start
 from tests.web.table import problem
-from tests.wire import Answer, Wire, request
+from tests.wire import SECONDS, Answer, Wire, request
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -193,15 +193,15 @@ async def _all(wire: Wire) -> int:
 async def test_a_slow_reader_is_not_cut_off(
     start: Start, caplog: pytest.LogCaptureFixture, target: str
 ) -> None:
-    """The whole answer takes several times the send timeout."""
-    settings = web_settings(max_value_bytes=16 * MIB, send_timeout=1.0)
+    """The whole answer takes twice the send timeout."""
+    settings = web_settings(max_value_bytes=16 * MIB, send_timeout=2.0)
     async with start(settings) as server:
         await server.cache.write(Set(DEFAULT.key("big"), b'"%b"' % (b"x" * (12 * MIB)), JSON))
         async with await _slow_reader(server, target) as wire:
             transport = wire.writer.transport
             count = 0
             for _ in range(12):
-                await asyncio.sleep(0.25)
+                await asyncio.sleep(0.35)
                 transport.resume_reading()  # type: ignore[attr-defined]
                 count += len(await wire.reader.readexactly(300_000))
                 transport.pause_reading()  # type: ignore[attr-defined]
@@ -212,7 +212,7 @@ async def test_a_slow_reader_is_not_cut_off(
 
 async def _all_of(wire: Wire, least: int) -> int:
     wire.writer.transport.resume_reading()  # type: ignore[attr-defined]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(SECONDS):
         return len(await wire.reader.readexactly(least))
 
 

@@ -18,7 +18,7 @@ from tests.servers import poll_async
 from tests.service import Server, web_settings
 from tests.web.conftest import Start
 from tests.web.table import problem
-from tests.wire import Wire, request
+from tests.wire import SECONDS, Wire, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -68,7 +68,7 @@ async def test_unread_answers_stay_within_the_budget(
         for _ in range(CLIENTS):
             wire = await _asking(server, data * PIPELINED)
             await stack.enter_async_context(wire)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(2 * SECONDS):
             while not caplog.records:
                 most = max(most, unread.used)
                 small = await server.ask("GET", "/get-value?key=none")
@@ -83,8 +83,12 @@ async def test_unread_answers_stay_within_the_budget(
     await poll_async(lambda: not unread.used, "what was held for them is free")
 
 
-async def test_a_slow_reader_is_not_cut_off_for_others(start: Start) -> None:
+async def test_a_slow_reader_is_not_cut_off_for_others(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It reads a little now and then, while others read nothing and use up the budget."""
+    # On a busy machine, it may come to read much later than it wants to.
+    monkeypatch.setattr("tenantbase.web.transport.unread.STALLED_SECONDS", 2.0)
     settings = web_settings(max_value_bytes=8 * MIB, max_inflight_bytes=LIMIT)
     async with start(settings) as server, AsyncExitStack() as stack:
         await _fill(server)
