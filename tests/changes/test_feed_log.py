@@ -23,14 +23,15 @@ class Log:
 
     Attributes:
         looks: how often its counter was read.
-        reads: how often the log itself was read.
+        polls, reads: how often the log was polled, and read.
+        failing: the methods that raise StoreUnavailable, by name.
         when_asked: called while a request for the newest version is in flight.
     """
 
     def __init__(self) -> None:
         self.events: list[ChangeEvent] = []
-        self.looks = self.reads = 0
-        self.failing = self.failing_to_poll = False
+        self.looks = self.polls = self.reads = 0
+        self.failing = ""
         self.when_asked: Callable[[], object] = lambda: None
         self._commits = self._polled = 0
 
@@ -51,13 +52,18 @@ class Log:
         self._commits += 1
 
     async def poll(self) -> None:
-        if self.failing_to_poll:
-            raise StoreUnavailable("the database is away")
+        self.polls += 1
+        if self.failing == "poll":
+            raise StoreUnavailable("the disk reports an error")
+        self.count()
+
+    def count(self) -> None:
+        """Let the counter show every commit. That of a file does so at once, without a poll."""
         self._polled = self._commits
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         self.reads += 1
-        if self.failing:
+        if self.failing == "changes":
             raise StoreUnavailable("the disk reports an error")
         return self.events[after : after + limit], True
 
@@ -90,7 +96,12 @@ def by_count_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("by_count_alone")
 async def test_a_commit_while_a_subscription_begins_is_seen_at_once() -> None:
     log = Log()
-    log.when_asked = lambda: log.commit("meanwhile")
+
+    def commit() -> None:
+        log.commit("meanwhile")
+        log.count()
+
+    log.when_asked = commit
     async with Feed(log, heartbeat=3600).subscribe("", None, never) as watcher:
         assert await take(watcher, 1) == ["meanwhile"]
 
@@ -114,21 +125,22 @@ async def test_one_commit_of_many_events_is_read_to_its_end() -> None:
         assert await taking == keys
 
 
+@pytest.mark.parametrize("failing", ["poll", "changes"])
 async def test_trouble_with_the_log_is_logged_once_per_occurrence(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    failing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(feed_module, "_READ_ANYWAY_SECONDS", 0.0)
     log = Log()
     with caplog.at_level(logging.WARNING, "tenantbase.feed"):
         async with Feed(log, heartbeat=3600).subscribe("", None, never):
             for times in (1, 2):
-                log.failing = True
-                reads = log.reads
-                await poll_async(lambda reads=reads: log.reads > reads + 5, "it has read")  # type: ignore[misc]
+                log.failing = failing
+                polls = log.polls
+                await poll_async(lambda polls=polls: log.polls > polls + 5, "it has tried")  # type: ignore[misc]
                 assert caplog.text.count("the disk reports an error") == times
-                log.failing = False
-                reads = log.reads
-                await poll_async(lambda reads=reads: log.reads > reads + 2, "it has read")  # type: ignore[misc]
+                log.failing = ""
+                polls = log.polls
+                await poll_async(lambda polls=polls: log.polls > polls + 2, "it has tried")  # type: ignore[misc]
 
 
 async def test_reading_the_log_skips_unwatched_keys() -> None:

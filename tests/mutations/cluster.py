@@ -6,17 +6,28 @@ from typing import Final
 
 from tests.mutations.mutation import of
 
-_SHARED: Final = ["tests/process/test_shared_database.py"]
-_CONNECTION: Final = ["tests/interfaces/postgres/test_connection.py"]
-_CONFIRMATION: Final = ["tests/interfaces/postgres/test_confirmation.py"]
-_JOINING: Final = ["tests/interfaces/postgres/test_joining.py"]
-_STAGED: Final = ["tests/cluster/test_planted.py"]
-_WRITING: Final = ["tests/interfaces/postgres/test_writing.py"]
+
+def _test(name: str) -> list[str]:
+    # Most of them start two servers, so a whole file takes minutes.
+    return [f"tests/interfaces/postgres/{name}"]
+
+
+_WRITING: Final = _test("test_writing.py")
+_DEPOSED: Final = _test("test_confirmation.py::test_a_deposed_primary_confirms_nothing")
+_PROMOTED: Final = _test(
+    "test_confirmation.py::test_a_promoted_standby_goes_on_where_the_primary_was"
+)
+_UNHEARD: Final = _test(
+    "test_confirmation.py::test_a_cancelled_wait_for_the_standby_acknowledges_nothing"
+)
+_EARLY_PROMOTION: Final = _test(
+    "test_joining.py::test_servers_may_be_promoted_before_the_first_write"
+)
 
 MUTATIONS: Final = {
     **of(
         "tenantbase/interfaces/postgres/confirmation.py",
-        _CONFIRMATION,
+        _DEPOSED,
         {
             "a-promoted-standby-confirms": (
                 "if not in_recovery or epoch != session.epoch:",
@@ -26,6 +37,12 @@ MUTATIONS: Final = {
                 "_COMMITTING: Final = \"pg_logical_emit_message(true, 'tenantbase', '')::text\"",
                 "_COMMITTING: Final = \"''\"",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/confirmation.py",
+        _test("test_confirmation.py::test_a_node_stops_when_synchronous_replication_is_turned_off"),
+        {
             "several-standbys-may-confirm": (
                 "candidate(names) != session.standby",
                 "not names",
@@ -34,7 +51,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/postgres/connection.py",
-        _CONFIRMATION,
+        _UNHEARD,
         {
             "a-warning-with-the-answer-is-not-heard": (
                 "if message.severity_en in _LOSS:",
@@ -44,7 +61,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/postgres/connection.py",
-        _CONNECTION,
+        _test("test_connection.py::test_a_statement_after_a_fatal_error_loses_the_session"),
         {
             "an-error-of-the-driver's-own-is-not-expected": (
                 "except Exception as error:",
@@ -54,12 +71,12 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/postgres/confirmation.py",
-        _CONNECTION,
+        _test("test_connection.py::test_a_question_that_both_servers_leave_unanswered_fails_once"),
         {"a-second-error-is-never-retrieved": ("witnessing.exception()", "pass")},
     ),
     **of(
         "tenantbase/interfaces/postgres/connection.py",
-        _CONFIRMATION,
+        _UNHEARD,
         {
             "a-warning-is-counted-as-a-broken-connection": (
                 "self.on_end(why, loss)",
@@ -79,7 +96,9 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/postgres/store.py",
-        _SHARED,
+        _test(
+            "test_confirmation.py::test_a_standby_that_is_away_is_told_while_the_primary_answers"
+        ),
         {
             "any-server-is-the-standby": (
                 "EXISTS (SELECT FROM pg_stat_replication WHERE lower(application_name) = lower($1))",
@@ -89,12 +108,18 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/postgres/store.py",
-        _CONFIRMATION,
+        _test("test_confirmation.py::test_a_cancelled_caller_cancels_no_commit"),
         {
             "a-cancelled-caller-cancels-its-commit": (
                 "return await asyncio.shield(self._start(self._committer.commit(group, name_hash)))",
                 "return await self._committer.commit(group, name_hash)",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/store.py",
+        _PROMOTED,
+        {
             "positions-of-a-lost-history-are-taken": (
                 "if not (within and first <= after <= head.position) or _lost(session, after):",
                 "if not (within and first <= after <= head.position):",
@@ -103,7 +128,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/postgres/joining.py",
-        _CONFIRMATION,
+        _PROMOTED,
         {
             "a-new-term-goes-on-at-the-next-position": (
                 "start = position if first else position + TERM_POSITIONS",
@@ -113,18 +138,22 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/postgres/joining.py",
-        _JOINING,
+        _EARLY_PROMOTION,
         {
             "where-terms-begin-is-their-order": (
                 "FROM terms ORDER BY number DESC",
                 "FROM terms ORDER BY inherited DESC, number",
             ),
-            "any-encoding-will-do": ('if server.encoding != "UTF8":', "if False:"),
         },
     ),
     **of(
+        "tenantbase/interfaces/postgres/joining.py",
+        _test("test_joining.py::test_keys_need_an_encoding_that_has_all_characters"),
+        {"any-encoding-will-do": ('if server.encoding != "UTF8":', "if False:")},
+    ),
+    **of(
         "tenantbase/interfaces/postgres/schema.py",
-        _JOINING,
+        _EARLY_PROMOTION,
         {
             "no-two-terms-begin-at-one-position": (
                 "inherited bigint NOT NULL,",
@@ -134,12 +163,21 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/postgres/writing.py",
-        _STAGED,
+        ["tests/cluster/test_planted.py::test_without_the_bug_nothing_is_found[token]"],
         {
             "a-group-told-as-not-made-may-come-late": (
                 "            await connection.fetch(_MARK, token)\n",
                 "",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/writing.py",
+        [
+            "tests/cluster/test_planted.py::"
+            "test_without_the_bug_nothing_is_found[outcome-confirmed]"
+        ],
+        {
             "an-outcome-that-a-failover-may-lose": (
                 "_, ((made, position),) = await self._confirmer.ask(",
                 "_, ((made, position),) = await self._confirmer.look(",
@@ -163,7 +201,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/postgres/alone.py",
-        ["tests/interfaces/postgres/test_plans.py"],
+        _test("test_plans.py"),
         {"marks-are-looked-for-in-the-whole-table": ("WHERE number = 0 AND NOT", "WHERE NOT")},
     ),
     **of(
@@ -197,7 +235,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/postgres/plan.py",
-        ["tests/interfaces/postgres/test_contract.py", *_WRITING],
+        _test("test_writing.py::test_versions_are_those_that_the_group_got"),
         {
             "versions-are-those-of-the-plan": ("more = base - self.base", "more = 0"),
         },

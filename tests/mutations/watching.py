@@ -26,6 +26,10 @@ MUTATIONS: Final = {
                 " or loop.time() - looked > _READ_ANYWAY_SECONDS",
                 "",
             ),
+            "a-failed-poll-ends-the-feed": (
+                "            try:\n                await self._change_log.poll()\n",
+                "            await self._change_log.poll()\n            try:\n",
+            ),
             "the-log-is-read-all-the-time": (
                 "if more or commits != self._commits or",
                 "if True or",

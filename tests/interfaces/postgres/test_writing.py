@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from uuid import uuid4
 
 import asyncpg
@@ -36,6 +36,7 @@ from tests.servers import FaultProxy, poll_async
 pytestmark = pytest.mark.integration
 
 NODES = 3
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 
 
 @pytest.fixture
@@ -47,6 +48,25 @@ async def nodes(database: str) -> AsyncIterator[list[PostgresStore]]:
             stores.append(await open_postgres(database))
             stack.push_async_callback(stores[-1].close)
         yield stores
+
+
+@asynccontextmanager
+async def locked(postgres: PostgresProcess, database: str) -> AsyncIterator[asyncio.StreamWriter]:
+    """Holds the lock of a database inside the block. Yields the input of a psql in a transaction."""
+    holder = await asyncio.create_subprocess_exec(
+        *postgres.psql(database.rpartition("/")[2]),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert holder.stdin is not None and holder.stdout is not None
+    holder.stdin.write(b"BEGIN; SELECT position FROM tenantbase.clock FOR UPDATE;\n")
+    await holder.stdout.readline()
+    try:
+        yield holder.stdin
+        holder.stdin.write(b"COMMIT;\n")
+    finally:
+        holder.stdin.close()
+        await holder.wait()
 
 
 async def test_nodes_count_together(nodes: list[PostgresStore]) -> None:
@@ -121,28 +141,36 @@ async def test_a_group_planned_before_an_entry_expired_is_planned_again(
 ) -> None:
     """Another node may have seen that it has expired, when the lock is taken at last."""
     store = await open_postgres(database)
-    name = database.rpartition("/")[2]
     now = (await store.ask(0)).now
     assert isinstance(await outcome(store, Set(KEY, b"1", JSON, now + 3_600)), tuple)
-    holder = await asyncio.create_subprocess_exec(
-        *postgres.psql(name), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    assert holder.stdin is not None and holder.stdout is not None
-    holder.stdin.write(b"BEGIN; SELECT position FROM tenantbase.clock FOR UPDATE;\n")
-    await holder.stdout.readline()
-    setting = asyncio.ensure_future(
-        outcome(store, Set(KEY, b"2", JSON, None, Condition(exists=True)))
-    )
-    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    await poll_async(lambda: postgres.sql(waits) == "1", "a group waits for the lock")
-    holder.stdin.write(
-        b"UPDATE tenantbase.clock SET at = extract(epoch FROM clock_timestamp()) + 7200; COMMIT;\n"
-    )
-    holder.stdin.close()
-    await holder.wait()
+    async with locked(postgres, database) as holder:
+        setting = asyncio.ensure_future(
+            outcome(store, Set(KEY, b"2", JSON, None, Condition(exists=True)))
+        )
+        await poll_async(lambda: postgres.sql(WAITING) == "1", "a group waits for the lock")
+        holder.write(
+            b"UPDATE tenantbase.clock SET at = extract(epoch FROM clock_timestamp()) + 7200;\n"
+        )
     made = await setting
     assert isinstance(made, ConditionFailed) and made.version is None
     await store.close()
+
+
+async def test_versions_are_those_that_the_group_got(
+    postgres: PostgresProcess, nodes: list[PostgresStore], database: str
+) -> None:
+    """Groups of several nodes are planned from the same position, and get the ones after it."""
+    keys = [f"default/{at}" for at in range(NODES)]
+    async with locked(postgres, database):
+        making = [
+            asyncio.ensure_future(put(store, key)) for store, key in zip(nodes, keys, strict=True)
+        ]
+        waiting = str(NODES)
+        await poll_async(lambda: postgres.sql(WAITING) == waiting, "all wait for the lock")
+    made = await asyncio.gather(*making)
+    assert sorted(entry.version for entry in made) == list(range(1, NODES + 1))
+    stored, _ = await nodes[0].read_stamped(keys)
+    assert stored == made
 
 
 async def test_the_wait_for_the_lock_and_the_size_of_a_group_are_counted(
