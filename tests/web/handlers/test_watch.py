@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -332,6 +333,8 @@ async def test_a_watch_is_over_when_its_client_closes(
             if way == "closes":
                 wire.writer.close()
             elif way == "resets":
+                sock = wire.writer.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 wire.abort()
             else:
                 if way == "half-closes":
