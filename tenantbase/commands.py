@@ -6,6 +6,8 @@ scoped (``scope.py``).
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from tenantbase.access import Token
@@ -53,11 +55,20 @@ class Set(msgspec.Struct, frozen=True, gc=False):
     keep_expiry: bool = False
 
 
+MAX_RETURNED_BYTES: Final = 8 << 20
+"""The total size of the values that one transaction may delete and return."""
+
+
 class Delete(msgspec.Struct, frozen=True, gc=False):
-    """Remove a key. Removing an absent one changes nothing."""
+    """Remove a key. Removing an absent one changes nothing.
+
+    ``returned``: the result has the entry that was removed. The values that a transaction returns have
+    at most ``MAX_RETURNED_BYTES`` together, or it fails with TooLarge.
+    """
 
     key: str
     condition: Condition | None = None
+    returned: bool = False
 
 
 class Increment(msgspec.Struct, frozen=True, gc=False):
@@ -170,6 +181,7 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
         created: whether the key, the tenant or the token is new.
         removed: the number of removed entries (of rows for a Sweep; of tenants or tokens for
             theirs).
+        before: for a Delete that returns it, the entry that was removed.
         expired: for a Sweep, how many of them were expired entries.
     """
 
@@ -177,3 +189,4 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
     created: bool = False
     removed: int = 0
     expired: int = 0
+    before: Entry | None = None

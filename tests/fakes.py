@@ -12,6 +12,7 @@ import msgspec
 
 from tenantbase.access import Access, Tenant, TenantLimits, Token
 from tenantbase.commands import (
+    MAX_RETURNED_BYTES,
     AdminCommand,
     Applied,
     Command,
@@ -42,6 +43,7 @@ from tenantbase.errors import (
     StoreUnavailable,
     TenantbaseError,
     TenantRequired,
+    TooLarge,
     WrongType,
 )
 from tenantbase.events import ChangeEvent, EventKind
@@ -314,6 +316,10 @@ class FakeStore:
             version = None if before is None else before.version
             if change.condition is not None and not change.condition.holds(version):
                 raise ConditionFailed(plain_key(change.key), version)
+        returned = [each.key for each in transaction if isinstance(each, Delete) and each.returned]
+        stored = [entry for key in returned if (entry := _alive(tables.entries.get(key), now))]
+        if sum(len(entry.value) for entry in stored) > MAX_RETURNED_BYTES:
+            raise TooLarge("the values to return are too large", "return_values")
         earlier = tables.copy()
         applied = tuple(self._change(tables, change, now) for change in transaction)
         for name, limits in tables.limits.items():
@@ -328,7 +334,7 @@ class FakeStore:
                 return Applied()
             del tables.entries[change.key]
             tables.record(EventKind.DELETE, change.key)
-            return Applied(removed=1)
+            return Applied(removed=1, before=before if change.returned else None)
         expires_at, content_type = change.expires_at, JSON
         if isinstance(change, Set):
             value, content_type = change.value, change.content_type

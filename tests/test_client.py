@@ -106,6 +106,7 @@ WRITES: dict[str, Call] = {
     "put_raw": lambda client: client.put_raw("k", b"1"),
     "set_many": lambda client: client.set_many({"k": 1}),
     "delete_many": lambda client: client.delete_many(["k"]),
+    "pop_many": lambda client: client.pop_many(["k"]),
     "delete_prefix": lambda client: client.delete_prefix("k"),
 }
 
@@ -464,6 +465,24 @@ async def test_entries_are_deleted_only_with_their_versions(client: Client) -> N
     with pytest.raises(ConditionFailed):
         await client.delete_many({"k1": None, "k2": first.version})
     assert await client.delete_many({"k1": None, "k2": second.version}) == 2
+
+
+async def test_deleted_entries_are_returned(client: Client) -> None:
+    await client.put_raw("raw", b"\xff\0", "image/png")
+    await client.set("json", {"a": [1]}, ttl=60)
+    expected = await client.get_many(["json", "raw"])
+    with pytest.raises(ConditionFailed):
+        await client.pop_many({"json": expected["raw"].version, "raw": None})
+    keys = ("json", "absent", "raw", "json")
+    assert await client.pop_many(key for key in keys) == expected
+    assert await client.pop_many({"json": None}) == {}
+    assert await client.pop_many([]) == {}
+    large = [f"large/{number}" for number in range(9)]
+    for key in large:
+        await client.put_raw(key, b"x" * 1_000_000)
+    with pytest.raises(TooLarge):
+        await client.pop_many(large)
+    assert await client.delete_many(large) == 9
 
 
 async def test_text_and_fresh_reads(client: Client) -> None:

@@ -133,6 +133,12 @@ async def test_bulk_operations_stay_within_their_tenant(database: Database) -> N
     assert await database.delete_many(A, ["x", "y", "x"]) == 2
     assert await listed(database, A) == ["b/x"]
     assert await listed(database, B) == ["b/x", "x", "y"]
+    popped = await database.pop_many(B, ["y", "z", "x", "y"])
+    assert [(key, entry.key, entry.value) for key, entry in popped] == [
+        (key, B.key(key), b'"b"') for key in ("y", "x")
+    ]
+    assert await listed(database, B) == ["b/x"]
+    assert await value(database, B, "y") is None
 
 
 async def test_lists_hold_the_keys_of_one_tenant_in_order(database: Database) -> None:

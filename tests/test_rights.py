@@ -116,6 +116,10 @@ async def _delete_many(database: Database, scope: Scope, key: str) -> object:
     return await database.delete_many(scope, ["p/a", key])
 
 
+async def _pop_many(database: Database, scope: Scope, key: str) -> object:
+    return await database.pop_many(scope, ["p/a", key])
+
+
 async def _delete_prefix(database: Database, scope: Scope, key: str) -> object:
     return await database.delete_prefix(scope, key)
 
@@ -180,6 +184,7 @@ WRITES: dict[str, Operation] = {
     "delete": _delete,
     "delete_then": _delete_then,
     "delete_many": _delete_many,
+    "pop_many": _pop_many,
     "delete_prefix": _delete_prefix,
     "increment": _increment,
     "touch": _touch,

@@ -64,14 +64,32 @@ class Bulk:
             keys: a mapping gives the version that each entry must have, or None; if one has
                 another, nothing is deleted and ConditionFailed is raised.
         """
-        if isinstance(keys, Mapping):
-            entries = [{"key": key, "if_version": version} for key, version in keys.items()]
-            body = json_body({"entries": entries})
-        else:
-            body = json_body({"keys": list(dict.fromkeys(keys))})
+        body = json_body(_named(keys))
         return parse(await post(self._exchange, "/delete-values", body), Deleted).deleted
+
+    async def pop_many(self, keys: Iterable[str] | Mapping[str, int | None]) -> dict[str, Entry]:
+        """Delete many keys in one transaction, and return the entries that existed, by key.
+
+        Args:
+            keys: as for ``delete_many``.
+
+        Raises:
+            TooLarge: the values have more than 8 MiB together; nothing was deleted.
+        """
+        keys = keys if isinstance(keys, Mapping) else list(keys)
+        body = json_body({**_named(keys), "return_values": True})
+        values = parse(await post(self._exchange, "/delete-values", body), Deleted).values
+        check_keys(keys, (each.key for each in values))
+        return {each.key: each.entry() for each in values}
 
     async def delete_prefix(self, prefix: str) -> int:
         """Delete every key with the prefix; an empty one deletes all. Returns: how many existed."""
         body = json_body({"prefix": prefix})
         return parse(await post(self._exchange, "/delete-values", body), Deleted).deleted
+
+
+def _named(keys: Iterable[str] | Mapping[str, int | None]) -> dict[str, Any]:
+    """The keys to delete, in a body of ``delete-values``."""
+    if isinstance(keys, Mapping):
+        return {"entries": [{"key": key, "if_version": version} for key, version in keys.items()]}
+    return {"keys": list(dict.fromkeys(keys))}

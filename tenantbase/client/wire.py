@@ -100,6 +100,7 @@ class Deleted(msgspec.Struct):
     """The answer to ``delete-values``."""
 
     deleted: int
+    values: list[FoundEntry] = []
 
 
 class PutRaw(msgspec.Struct, omit_defaults=True):

@@ -6,7 +6,7 @@ import threading
 from typing import Final
 
 from tenantbase.coherence.write_queue import LARGE_BYTES, LARGE_ROWS
-from tenantbase.commands import Applied, DeletePrefix, Set, Sweep, Transaction
+from tenantbase.commands import Applied, Delete, DeletePrefix, Set, Sweep, Transaction
 from tenantbase.errors import OutcomeUnknown, StoreUnavailable
 from tenantbase.stages import Stage
 from tenantbase.waits import BatchCall, BatchResult
@@ -43,6 +43,9 @@ class PendingWrite:
         self.transaction = transaction
         self.lane = lane
         rows = len(transaction)
+        # Only the store knows the sizes of the values to return. So a group has those of one
+        # transaction, which are bounded.
+        returns = False
         held = _COMMAND_BYTES * rows
         for command in transaction:
             if isinstance(command, Set):
@@ -51,9 +54,11 @@ class PendingWrite:
                 rows += command.limit
             elif isinstance(command, DeletePrefix):
                 rows += _PREFIX_ROWS
+            elif isinstance(command, Delete) and command.returned:
+                returns = True
         self.rows = rows
         self.bytes = held
-        self.large = rows > LARGE_ROWS or held > LARGE_BYTES
+        self.large = rows > LARGE_ROWS or held > LARGE_BYTES or returns
         self.settled = False
         self._not_started = threading.Lock()
 

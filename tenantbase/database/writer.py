@@ -21,7 +21,7 @@ from tenantbase.database.import_batch import ImportBatch
 from tenantbase.database.limits import Limits
 from tenantbase.database.reader import Reader
 from tenantbase.database.validation import Draft, combined, completed, draft, set_command
-from tenantbase.entry import check_key, check_keys, check_text, expiry
+from tenantbase.entry import Entry, check_key, check_keys, check_text, expiry
 from tenantbase.errors import Forbidden, InvalidRequest
 from tenantbase.json_requests import Read, SetValue, check_count, place
 from tenantbase.scope import Scope, ScopedKey
@@ -185,18 +185,47 @@ class Writer(Reader):
             condition: what must hold for each entry.
             if_versions: for each key, the version that its entry must have, or None.
         """
+        commands = self._deletes(scope, keys, condition, if_versions, returned=False)
+        return self._removed(self._write(scope, *commands.values()))
+
+    def pop_many(
+        self,
+        scope: Scope,
+        keys: Sequence[str],
+        condition: Condition | None = None,
+        *,
+        if_versions: Sequence[int | None] | None = None,
+    ) -> Awaitable[list[tuple[str, Entry]]]:
+        """Remove entries in one transaction, as ``delete_many`` does.
+
+        Returns: keys with the entries that were removed, in the order of ``keys``.
+
+        Raises (the awaitable does):
+            TooLarge: the values have more than ``MAX_RETURNED_BYTES`` together; nothing was done.
+        """
+        commands = self._deletes(scope, keys, condition, if_versions, returned=True)
+        return self._popped(list(commands), self._write(scope, *commands.values()))
+
+    def _deletes(
+        self,
+        scope: Scope,
+        keys: Sequence[str],
+        condition: Condition | None,
+        if_versions: Sequence[int | None] | None,
+        *,
+        returned: bool,
+    ) -> dict[str, Delete]:
+        """The commands by plain key."""
         scoped = scope.keys_to_write(self._checked_keys(keys))
         self.check_room(scope, len(scoped))
         if if_versions is None:
-            commands = [Delete(key, condition) for key in scoped.values()]
-        else:
-            if len(scoped) < len(keys):
-                raise InvalidRequest("a key is given twice", "entries")
-            commands = [
-                Delete(key, combined(condition, version, False))
-                for key, version in zip(scoped.values(), if_versions, strict=True)
-            ]
-        return self._removed(self._write(scope, *commands))
+            return {key: Delete(each, condition, returned) for key, each in scoped.items()}
+        if len(scoped) < len(keys):
+            raise InvalidRequest("a key is given twice", "entries")
+        return {
+            key: Delete(each, combined(condition, version, False), returned)
+            for (key, each), version in zip(scoped.items(), if_versions, strict=True)
+        }
 
     def delete_prefix(
         self, scope: Scope, prefix: str, condition: Condition | None = None
@@ -361,6 +390,12 @@ class Writer(Reader):
         self, keys: Sequence[str], written: asyncio.Future[tuple[Applied, ...]]
     ) -> list[tuple[str, Applied]]:
         return list(zip(keys, await written, strict=True))
+
+    async def _popped(
+        self, keys: Sequence[str], written: asyncio.Future[tuple[Applied, ...]]
+    ) -> list[tuple[str, Entry]]:
+        applied = zip(keys, await written, strict=True)
+        return [(key, each.before) for key, each in applied if each.before is not None]
 
     async def _removed(self, written: asyncio.Future[tuple[Applied, ...]]) -> int:
         return sum(applied.removed for applied in await written)

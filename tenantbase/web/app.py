@@ -17,7 +17,7 @@ from tenantbase.offload.runner import ParserProcess
 from tenantbase.request_context import CURRENT
 from tenantbase.web import sending
 from tenantbase.web.caller import Callers, identify
-from tenantbase.web.fast_path.borrowed import BorrowedTransport
+from tenantbase.web.fast_path.borrowed import BorrowedTransport, own_transport
 from tenantbase.web.forwarding import forwarded_scheme
 from tenantbase.web.guard import Guard
 from tenantbase.web.handlers.administration import Administration
@@ -184,8 +184,7 @@ def _name_client(request: web.Request, guard: Guard, lifecycle: Lifecycle) -> No
     transport = request.transport
     client = guard.proxies.client(request.headers.getall(hdrs.X_FORWARDED_FOR, ()))
     if transport is not None and client is not None:
-        own = transport.lent if isinstance(transport, BorrowedTransport) else transport
-        lifecycle.connections.forwarded(own, client)
+        lifecycle.connections.forwarded(own_transport(transport), client)
 
 
 def _boundary(

@@ -162,6 +162,8 @@ class Connection(web.RequestHandler):
     def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio.Protocol has it
         """The client has closed its sending side and waits for its answers."""
         self._ended = True
+        if self._connections is not None:
+            self._connections.half_closed(self._connected)
         current = self._current_request
         incomplete = current is not None and not current.content.is_eof()
         if incomplete or self._finished == self._request_count:

@@ -197,3 +197,9 @@ def test_the_first_of_a_lane_always_has_room() -> None:
     for lane in "ab":
         assert fill(queue, huge._replace(lane=lane)) == 1
     assert fill(queue, SMALL) == 100, "of another kind"
+
+
+def test_a_deletion_that_returns_values_is_a_group_of_its_own() -> None:
+    """Only the store knows how large the values are."""
+    assert PendingWrite((Delete("t/k"), Delete("t/j", returned=True))).large
+    assert not PendingWrite((Delete("t/k"), Delete("t/j"))).large

@@ -7,12 +7,14 @@ import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
 
 from tenantbase.access import Access, Tenant, TenantLimits, Token, TokenScope
 from tenantbase.commands import (
+    MAX_RETURNED_BYTES,
     Applied,
     Command,
     Condition,
@@ -41,6 +43,7 @@ from tenantbase.errors import (
     StoreUnavailable,
     TenantbaseError,
     TenantRequired,
+    TooLarge,
     WrongType,
 )
 from tenantbase.events import ChangeEvent, EventKind
@@ -175,6 +178,54 @@ async def test_a_deleted_key_can_be_created_again(store: Store) -> None:
     second = await put(store, "default/k")
     assert second.id != first.id
     assert second.version == first.version + 2, "deleting took one, deleting nothing none"
+
+
+async def test_a_deletion_returns_what_it_removed(store: Store) -> None:
+    first = await put(store, "default/k", b" 1\n")
+    (applied,) = await write(store, Set("default/x", b"\0x", OCTETS, NOW + 5))
+    second = applied.entry
+    removed = await write(
+        store,
+        Delete("default/k", Condition(versions=frozenset({first.version})), returned=True),
+        Delete("default/absent", returned=True),
+        Delete("default/x", returned=True),
+        Delete("default/k", returned=True),
+    )
+    assert removed == (
+        Applied(removed=1, before=first),
+        Applied(),
+        Applied(removed=1, before=second),
+        Applied(),
+    )
+    assert await store.read(["default/k", "default/x"], NOW) == [None, None]
+    await write(store, Set("default/x", b"old", OCTETS, NOW + 5))
+    assert await write(store, Delete("default/x", returned=True), now=NOW + 6) == (Applied(),)
+
+
+async def test_a_deletion_returns_what_its_group_has_written(store: Store) -> None:
+    await put(store, "default/k", b"1")
+    outcomes = await write_group(
+        store,
+        Granted(Set("default/k", b"2", JSON)),
+        Granted(Delete("default/k", returned=True)),
+        Granted(Increment("default/k", 1, 0)),
+    )
+    stored, removed, again = [one for each in outcomes for one in cast("tuple[Applied]", each)]
+    assert removed.removed and removed.before == stored.entry
+    assert again.created
+
+
+async def test_values_that_are_too_large_together_are_not_returned(store: Store) -> None:
+    half = b"x" * (MAX_RETURNED_BYTES // 2)
+    for key in ("a", "b"):
+        await write(store, Set(f"default/{key}", half, OCTETS))
+    await put(store, "default/c", b"1")
+    every = [Delete(f"default/{key}", returned=True) for key in "abc"]
+    (outcome,) = await write_group(store, Granted(*every))
+    assert isinstance(outcome, TooLarge) and outcome.field == "return_values"
+    assert None not in await store.read(["default/a", "default/b", "default/c"], NOW)
+    both = await write(store, *every[:2])
+    assert [applied.before is not None and applied.before.value for applied in both] == [half] * 2
 
 
 async def test_no_version_is_used_twice(reopen: Opener) -> None:
@@ -1298,7 +1349,7 @@ def some_change(rng: random.Random, now: float, version: int) -> Command:
                 return Set(key, value, content_type, None, condition, keep_expiry=True)
             return Set(key, value, content_type, expires_at, condition)
         case 4 | 5:
-            return Delete(key, condition)
+            return Delete(key, condition, returned=rng.random() < 0.5)
         case 6 | 7:
             return Increment(key, rng.randrange(-3, 4), 10, expires_at, condition)
         case 8:

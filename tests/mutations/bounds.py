@@ -69,8 +69,8 @@ MUTATIONS: Final = {
                 "if not self._writable:",
             ),
             "a-half-closed-client-loses-its-answer": (
-                "elif not self._busy and self._writable:",
-                "else:",
+                "if incomplete or not self._busy and self._writable:",
+                "if True:",
             ),
         },
     ),

@@ -6,6 +6,8 @@ from typing import Final
 
 from tests.mutations.mutation import of
 
+_STORES: Final = "tests/interfaces/test_store.py"
+
 MUTATIONS: Final = {
     **of(
         "tenantbase/coherence/sealed_item.py",
@@ -203,6 +205,43 @@ MUTATIONS: Final = {
             "a-lonely-process-shares-no-more": (
                 "        while not _lock(self._fd, fcntl.LOCK_SH):\n",
                 "        while False:\n",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/planning/rows.py",
+        [f"{_STORES}::test_values_that_are_too_large_together_are_not_returned"],
+        {
+            "returned-values-of-any-size": (
+                "if self.returned_bytes > MAX_RETURNED_BYTES and any(map(returns, transaction)):",
+                "if False:",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/rows.py",
+        [f"{_STORES}::test_a_deletion_returns_what_it_removed"],
+        {"a-deletion-returns-no-value": ('self._look_up(returned, "value")', "pass")},
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/plan.py",
+        [
+            "tests/interfaces/postgres/test_plans.py::test_a_returned_entry_depends_on_the_versions_that_its_group_gives_out"
+        ],
+        {
+            "a-returned-entry-depends-on-no-base": (
+                "command.condition is not None or returns(command)",
+                "command.condition is not None",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/coherence/pending.py",
+        ["tests/coherence/test_write_queue.py"],
+        {
+            "returned-values-share-a-group": (
+                "rows > LARGE_ROWS or held > LARGE_BYTES or returns",
+                "rows > LARGE_ROWS or held > LARGE_BYTES",
             ),
         },
     ),

@@ -41,11 +41,6 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/web/transport/tls_transport.py",
-        [f"{_TRANSPORT}::test_watch_ends_with_the_close_notify_of_its_client"],
-        {"a-watch-outlives-its-client": ("eof_received() or self._endless", "eof_received()")},
-    ),
-    **of(
-        "tenantbase/web/transport/tls_transport.py",
         [f"{_TRANSPORT}::test_answer_to_a_slow_reader_is_counted_and_not_encrypted_ahead"],
         {
             "an-answer-is-encrypted-at-once": (

@@ -12,7 +12,34 @@ _TESTS: Final = [
     "tests/changes/test_feed.py",
 ]
 
+_ENDS: Final = ["tests/web/handlers/test_watch.py::test_a_watch_is_over_when_its_client_closes"]
+
 MUTATIONS: Final = {
+    **of(
+        "tenantbase/web/transport/connections.py",
+        [
+            *_ENDS,
+            "tests/web/transport/test_tls.py::test_watch_ends_with_the_close_notify_of_its_client",
+        ],
+        {
+            "a-watch-outlives-a-half-close": (
+                "        self._half_closed.add(transport)\n        self._end(transport)\n",
+                "        self._half_closed.add(transport)\n",
+            ),
+            "a-watch-outlives-its-connection": (
+                "        self._half_closed.discard(transport)\n        self._end(transport)\n",
+                "        self._half_closed.discard(transport)\n",
+            ),
+            "a-watch-of-a-half-closed-client-begins": (
+                "            if transport in self._half_closed or transport not in self._open:\n",
+                "            if transport not in self._open:\n",
+            ),
+            "a-half-close-is-remembered-for-ever": (
+                "        self._half_closed.discard(transport)\n",
+                "",
+            ),
+        },
+    ),
     **of(
         "tenantbase/changes/feed.py",
         _TESTS,

@@ -54,6 +54,8 @@ def _apply(
 ) -> tuple[Applied, ...]:
     if rows.missing_tenants:
         rows.check_tenants(transaction)
+    if rows.returned_bytes:
+        rows.check_returned(transaction)
     # Conditions are about the state that the client knew: the one before the transaction.
     for command in transaction:
         if command.condition is not None:

@@ -20,7 +20,8 @@ _WHITESPACE: Final = b" \t\n\r"  # what JSON allows around a value (RFC 8259, se
 def outcome(command: KeyCommand, before: Entry | None, version: int) -> Applied:
     """The result of a command for the current entry."""
     if isinstance(command, Delete):
-        return Applied(removed=0 if before is None else 1)
+        removed = 0 if before is None else 1
+        return Applied(removed=removed, before=before if command.returned else None)
     content_type, expires_at = JSON, command.expires_at
     if isinstance(command, Set):
         value, content_type = command.value, command.content_type

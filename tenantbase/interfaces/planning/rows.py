@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from tenantbase.commands import KeyCommand
+from tenantbase.commands import MAX_RETURNED_BYTES, Delete, KeyCommand
 from tenantbase.entry import Entry
-from tenantbase.errors import NoSuchTenant
+from tenantbase.errors import NoSuchTenant, TooLarge
 from tenantbase.interfaces.planning.usage import TenantUsage
 from tenantbase.scope import tenant_of
 
@@ -28,6 +28,8 @@ class NamedRows:
             under a deleted prefix.
         sizes: bytes of the values of all rows that count: those not under a deleted prefix.
         tenants: the usage of the tenants that exist.
+        returned_bytes: of the values that the commands delete and return. If they are more than
+            ``MAX_RETURNED_BYTES``, they were not read.
     """
 
     def __init__(self, now: float) -> None:
@@ -39,6 +41,7 @@ class NamedRows:
         self.tenants: Final[dict[str, TenantUsage]] = {}
         self.missing_tenants: Final[set[str]] = set()
         self.accepted: Final[dict[str, Entry | None]] = {}
+        self.returned_bytes = 0
         self._limited = False
         self._expired_rows: dict[str, tuple[int, int]] = {}
         self._pending: dict[str, Entry | None] = {}
@@ -65,6 +68,15 @@ class NamedRows:
         for command in transaction:
             if (name := tenant_of(command.key)) in self.missing_tenants:
                 raise NoSuchTenant(name)
+
+    def check_returned(self, transaction: Sequence[KeyCommand]) -> None:
+        """Raises TooLarge if the transaction returns values that were too large to be read."""
+        if self.returned_bytes > MAX_RETURNED_BYTES and any(map(returns, transaction)):
+            raise TooLarge(
+                f"the values to return have more than {MAX_RETURNED_BYTES:,} bytes together;"
+                " nothing was deleted",
+                "return_values",
+            )
 
     def get(self, key: str) -> Entry | None:
         """The living entry of a key, as the current transaction has left it."""
@@ -178,3 +190,8 @@ class NamedRows:
     def reject(self) -> None:
         """The transaction failed: drop its changes."""
         self._pending.clear()
+
+
+def returns(command: KeyCommand) -> bool:
+    """Whether the result has the value that the command removes."""
+    return isinstance(command, Delete) and command.returned

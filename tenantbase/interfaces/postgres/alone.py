@@ -139,7 +139,7 @@ async def expired_rows(transaction: Transaction, tenant: str) -> tuple[int, int]
 
 async def _find(transaction: Transaction, key: str) -> Row | None:
     rows = await transaction.fetch(
-        queries.LOCKED_LOOK_UP, transaction.now, transaction.prefixes, [key], []
+        queries.LOCKED_LOOK_UP, transaction.now, transaction.prefixes, [key], [], []
     )
     return queries.row_of(rows[0]) if rows else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, cast
 
 from msgspec.structs import replace
@@ -11,7 +11,7 @@ from tenantbase.commands import Applied, Increment, Transaction
 from tenantbase.entry import Entry
 from tenantbase.interfaces.planning.change_log import ChangeLog, Line
 from tenantbase.interfaces.planning.named import NamedTransaction, Outcome, apply_named
-from tenantbase.interfaces.planning.rows import NamedRows
+from tenantbase.interfaces.planning.rows import NamedRows, returns
 from tenantbase.interfaces.planning.usage import TenantUsage
 
 
@@ -67,6 +67,7 @@ class PlannedRows(NamedRows):
     Args:
         looked_up: rows of ``queries.LOOK_UP``.
         tenants: of all the keys; None: there is no such tenant.
+        returned: keys whose values are returned.
         expired: entries and bytes of the tenants' rows that have expired, as far as they are known.
 
     Attributes:
@@ -78,6 +79,7 @@ class PlannedRows(NamedRows):
         now: float,
         looked_up: Sequence[Any],
         tenants: Mapping[str, TenantUsage | None],
+        returned: Collection[str],
         expired: Mapping[str, tuple[int, int]],
     ) -> None:
         super().__init__(now)
@@ -90,6 +92,8 @@ class PlannedRows(NamedRows):
             if key is None:
                 continue
             self.versions[key] = version
+            if key in returned:
+                self.returned_bytes += size
             if state is not None:
                 self.sizes[key] = size
             if state:
@@ -159,21 +163,24 @@ def _moved(applied: Applied, more: int) -> Applied:
     return replace(applied, entry=replace(entry, version=entry.version + more))
 
 
-def keys_of(transactions: Sequence[Transaction]) -> tuple[list[str], list[str]]:
-    """The keys that transactions name, and those of them whose values are needed."""
+def keys_of(transactions: Sequence[Transaction]) -> tuple[list[str], list[str], list[str]]:
+    """The keys that transactions name; those whose values are needed, and those whose are returned."""
     keys: set[str] = set()
     counters: set[str] = set()
+    returned: set[str] = set()
     for transaction in transactions:
         for command in cast("NamedTransaction", transaction):
             keys.add(command.key)
             if isinstance(command, Increment):
                 counters.add(command.key)
-    return sorted(keys), sorted(counters)
+            elif returns(command):
+                returned.add(command.key)
+    return sorted(keys), sorted(counters), sorted(returned)
 
 
 def depends_on_base(transactions: Sequence[Transaction]) -> bool:
     """Whether an outcome may depend on the versions that the group itself gives out: a condition is on
-    a key that another of its transactions names."""
+    a key that another of its transactions names, or its entry is returned."""
     if len(transactions) < 2:
         return False
     users: dict[str, int] = {}
@@ -182,6 +189,6 @@ def depends_on_base(transactions: Sequence[Transaction]) -> bool:
         for command in cast("NamedTransaction", transaction):
             if users.setdefault(command.key, at) != at:
                 users[command.key] = -1
-            if command.condition is not None:
+            if command.condition is not None or returns(command):
                 conditional.add(command.key)
     return any(users[key] < 0 for key in conditional)

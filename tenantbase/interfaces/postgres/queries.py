@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from tenantbase.commands import MAX_RETURNED_BYTES
 from tenantbase.entry import Entry
 from tenantbase.errors import LeftOut, StoreError
 from tenantbase.events import ChangeEvent, EventKind
@@ -122,18 +123,22 @@ def in_transaction(statement: str) -> str:
 
 
 _LOOKED_UP: Final = """
-    entries.key, CASE WHEN entries.key = ANY({}::text[]) THEN entries.value ELSE '' END,
+    entries.key,
+    CASE WHEN entries.key = ANY({0}::text[]) OR entries.key = ANY({1}::text[]) AND
+        sum(octet_length(entries.value)) FILTER (WHERE entries.key = ANY({1}::text[])) OVER ()
+            <= {2} THEN entries.value ELSE '' END,
     entries.content_type, entries.id::text, entries.version, entries.expires_at, entries.created,
-    CASE WHEN NOT {} THEN {}::integer END, octet_length(entries.value)
+    CASE WHEN NOT {3} THEN {4}::integer END, octet_length(entries.value)
 """
 
-# Keys, and those whose values are needed. The state is that of ``Row.state``.
+# Keys; those whose values are needed; and those whose values are returned, unless they are too large
+# together. The state is that of ``Row.state``.
 LOOK_UP: Final = Question.make(
-    _LOOKED_UP.format("$3", _DELETED, _UNEXPIRED),
+    _LOOKED_UP.format("$3", "$4", MAX_RETURNED_BYTES, _DELETED, _UNEXPIRED),
     "LEFT JOIN entries ON entries.key = ANY($2::text[])",
 )
 LOCKED_LOOK_UP: Final = in_transaction(
-    f"SELECT {_LOOKED_UP.format('$4', _DELETED, _UNEXPIRED)}"
+    f"SELECT {_LOOKED_UP.format('$4', '$5', MAX_RETURNED_BYTES, _DELETED, _UNEXPIRED)}"
     " FROM head JOIN entries ON entries.key = ANY($3::text[])"
 )
 

@@ -207,10 +207,10 @@ class Committer:
         name_hash: NameHash,
     ) -> _Made:
         writer = session.writer
-        keys, counters = keys_of(transactions)
-        head, rows, tenants = await self._look_up(session, keys, counters)
+        keys, counters, returned = keys_of(transactions)
+        head, rows, tenants = await self._look_up(session, keys, counters, returned)
         try:
-            planned = PlannedRows(head.now, rows, tenants, {})
+            planned = PlannedRows(head.now, rows, tenants, returned, {})
             plan = Plan(transactions, planned, head.position)
         except ExpiredNeeded:
             raise _LockNeeded from None
@@ -247,14 +247,14 @@ class Committer:
         return _Made(plan.outcomes_from(base), base + len(effects.lines))
 
     async def _look_up(
-        self, session: Session, keys: list[str], counters: list[str]
+        self, session: Session, keys: list[str], counters: list[str], returned: list[str]
     ) -> tuple[Head, Sequence[Any], dict[str, TenantUsage | None]]:
         """What a group is planned from: the rows of its keys, and its tenants."""
         writer = session.writer
         names = {tenant_of(key) for key in keys}
         while True:
             head, rows = await self._confirmer.look(
-                session, writer, queries.LOOK_UP, keys, counters
+                session, writer, queries.LOOK_UP, keys, counters, returned
             )
             if head.access == self._tenants.version:
                 break
@@ -365,16 +365,16 @@ class Committer:
 
 async def _apply_run(transaction: LockedTransaction, run: Sequence[Transaction]) -> list[Outcome]:
     """Work out a run of transactions that name their keys, with the lock held, and write it."""
-    keys, counters = keys_of(run)
+    keys, counters, returned = keys_of(run)
     rows = await transaction.fetch(
-        queries.LOCKED_LOOK_UP, transaction.now, transaction.prefixes, keys, counters
+        queries.LOCKED_LOOK_UP, transaction.now, transaction.prefixes, keys, counters, returned
     )
     names = sorted({tenant_of(key) for key in keys})
     tenants = await read_usage(transaction, names)
     expired: dict[str, tuple[int, int]] = {}
     while True:
         try:
-            planned = PlannedRows(transaction.now, rows, tenants, expired)
+            planned = PlannedRows(transaction.now, rows, tenants, returned, expired)
             plan = Plan(run, planned, transaction.position)
             break
         except ExpiredNeeded as needed:

@@ -10,9 +10,9 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from tenantbase.commands import Increment, KeyCommand
+from tenantbase.commands import MAX_RETURNED_BYTES, Increment, KeyCommand
 from tenantbase.entry import Entry
-from tenantbase.interfaces.planning.rows import NamedRows
+from tenantbase.interfaces.planning.rows import NamedRows, returns
 from tenantbase.interfaces.sqlite.large_values import write_rows
 from tenantbase.interfaces.sqlite.queries import STATE, key_batches
 from tenantbase.interfaces.sqlite.usage import Usage, expired_rows
@@ -65,6 +65,10 @@ class Rows(NamedRows):
         self._look_up(ordered, "value")
         # A value that is not needed may be large, and is left where it is.
         self._look_up(others, "x''")
+        returned = sorted({command.key for command in commands if returns(command)})
+        self.returned_bytes = sum(self.sizes.get(key, 0) for key in returned)
+        if self.returned_bytes <= MAX_RETURNED_BYTES:
+            self._look_up(returned, "value")
 
     def _count_expired(self, tenant: str) -> tuple[int, int]:
         return expired_rows(self._connection, tenant, self._now)

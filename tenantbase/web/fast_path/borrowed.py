@@ -88,3 +88,8 @@ class BorrowedTransport(asyncio.Transport):
 
     def can_write_eof(self) -> bool:
         return False
+
+
+def own_transport(transport: asyncio.Transport) -> asyncio.Transport:
+    """The connection's own transport, whether it is lent or not."""
+    return transport.lent if isinstance(transport, BorrowedTransport) else transport

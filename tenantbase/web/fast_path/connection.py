@@ -212,9 +212,9 @@ class FastConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client has closed its sending side, as ``nc -N`` does. It still waits for answers."""
         self._ended = True
-        if self._loan is not None and self._loan.owed:  # the rest of the request will not come
-            self._transport.close()
-        elif not self._busy and self._writable:
+        self._fast_path.lifecycle.connections.half_closed(self._transport)
+        incomplete = self._loan is not None and self._loan.owed  # and the rest will not come
+        if incomplete or not self._busy and self._writable:
             self._transport.close()
         return True
 

@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 
 from tenantbase.database import Database
 from tenantbase.documents import PIECE_BYTES, applied_json, entries_json, entry_json, entry_pieces
+from tenantbase.entry import Entry
 from tenantbase.errors import InvalidRequest
 from tenantbase.json_requests import Read, SetValue, read_many, split_many
 from tenantbase.json_text import Decoder
@@ -52,11 +53,12 @@ class DeleteEntry(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class DeleteValues(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``delete-values``: exactly one of the three."""
+    """The body of ``delete-values``: exactly one of the first three."""
 
     keys: list[str] | None = None
     entries: list[DeleteEntry] | None = None
     prefix: str | None = None
+    return_values: bool | None = False
 
 
 # Memory of a parsed request for each key or entry, besides its text: the key and the scoped key,
@@ -140,26 +142,51 @@ class Bulk:
         given = await read_json(request, _DELETE, self._settings)
         condition = write_condition(request)
         database, scope = self._database, scope_of(request)
+        versions: list[int | None] | None = None
         match given:
             case DeleteValues(keys=list(keys), entries=None, prefix=None):
-                _unfold(request, _ENTRY_BYTES * len(keys))
-                removed = await database.delete_many(scope, keys, condition)
+                pass
             case DeleteValues(keys=None, entries=list(entries), prefix=None):
-                _unfold(request, _ENTRY_BYTES * len(entries))
-                removed = await database.delete_many(
-                    scope,
-                    [each.key for each in entries],
-                    condition,
-                    if_versions=[each.if_version for each in entries],
-                )
+                keys = [each.key for each in entries]
+                versions = [each.if_version for each in entries]
             case DeleteValues(keys=None, entries=None, prefix=str(prefix)):
-                removed = await database.delete_prefix(scope, prefix, condition)
+                if given.return_values:
+                    raise InvalidRequest("a prefix is deleted without return", "return_values")
+                return _deleted(await database.delete_prefix(scope, prefix, condition))
             case DeleteValues(keys=None, entries=None, prefix=None):
                 raise InvalidRequest("keys, entries or a prefix are required", "keys")
             case _:
                 field = "entries" if given.prefix is None else "prefix"
                 raise InvalidRequest("give only one of keys, entries and prefix", field)
-        return collection(b'{"deleted":%d}' % removed)
+        _unfold(request, _ENTRY_BYTES * len(keys))
+        if not given.return_values:
+            return _deleted(
+                await database.delete_many(scope, keys, condition, if_versions=versions)
+            )
+        removed = await database.pop_many(scope, keys, condition, if_versions=versions)
+        return collection(Stream(self._returned(request, removed)))
+
+    async def _returned(
+        self, request: web.Request, removed: list[tuple[str, Entry]]
+    ) -> AsyncGenerator[bytes, None]:
+        with share_of(request, self._unread) as share, self._turns.streaming():
+            share.charge(sum(len(entry.value) for _, entry in removed))
+            held = bytearray(b'{"deleted":%d,"values":[' % len(removed))
+            separator = b""
+            for key, entry in removed:
+                held += separator
+                separator = b","
+                for piece in entry_pieces(key, entry):
+                    held += piece
+                    if len(held) >= PIECE_BYTES:
+                        yield bytes(held)
+                        held.clear()
+                        await self._turns.take(scope_of(request).tenant)  # before the next one
+            yield bytes(held) + b"]}"
+
+
+def _deleted(count: int) -> Answer:
+    return collection(b'{"deleted":%d}' % count)
 
 
 def _unfold(request: web.Request, count: int) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from functools import lru_cache
 from typing import Final
 
@@ -19,10 +20,10 @@ from tenantbase.entry import check_text
 from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.web.answer import Answer
 from tenantbase.web.caller import CALLER, Caller, Callers, scope_of
+from tenantbase.web.fast_path.borrowed import own_transport
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.responses import events
 from tenantbase.web.semantics.targets import query
-from tenantbase.web.transport.tls_transport import end_with_client
 from tenantbase.web.transport.turns import Turns
 
 _LAST_EVENT_ID: Final = "Last-Event-ID"
@@ -81,14 +82,17 @@ class Watch:
         if connection is not None:
             # The buffer is too small for other answers, so the connection ends with this one.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-        end_with_client(transport)
-        return events(self._blocks(request[CALLER], prefix, after, transport.abort))
+        return events(self._blocks(request[CALLER], prefix, after, own_transport(transport)))
 
     async def _blocks(
-        self, caller: Caller, prefix: str, after: int | None, drop: Callable[[], object]
+        self, caller: Caller, prefix: str, after: int | None, transport: asyncio.Transport
     ) -> AsyncGenerator[bytes, None]:
-        async with self._database.watch(caller.scope, prefix, after, drop) as changes:
-            with self._lifecycle.idle(caller.use), self._callers.holding(caller, changes.end):
+        async with self._database.watch(caller.scope, prefix, after, transport.abort) as changes:
+            with (
+                self._lifecycle.idle(caller.use),
+                self._lifecycle.connections.endless(transport, changes.end),
+                self._callers.holding(caller, changes.end),
+            ):
                 # A client that resumes has an id already, and keeps it until the next event.
                 place = b"id: %d\n" % changes.position if after is None else b""
                 yield _BEGIN % place

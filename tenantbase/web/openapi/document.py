@@ -88,6 +88,7 @@ _FIELDS: Final[dict[str, Json]] = {
     "copy": {"description": "The entry also stays where it is."},
     "replace": {"description": "An entry at `to` is replaced, and its id is kept."},
     "entries": {"description": "Keys, each at most once, with their conditions."},
+    "return_values": {"description": "Return the entries that are removed."},
     "size": {"description": "The size of the value in bytes."},
     "by": {"description": "The amount to add; may be negative."},
     "initial": {"description": "The value that an absent key counts as."},

@@ -152,7 +152,8 @@ OPERATIONS: Final = (
         "Many values",
         "Remove many keys, or all keys with a prefix",
         "All or none. Each of `entries` may have its own condition. An empty prefix removes every"
-        " key.",
+        " key. With `return_values`, the answer also has the entries that were removed, of at most"
+        " 8 MiB together; a prefix is removed without it.",
         (Reply(200, "Removed.", {JSON: (shapes.Deleted,)}, MANY_HEADERS),),
         'curl -s localhost:8000/delete-values -d \'{"prefix": "a/"}\'',
         CONDITIONS,

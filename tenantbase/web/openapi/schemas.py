@@ -120,6 +120,10 @@ class Deleted(msgspec.Struct):
     """The result of a deletion."""
 
     deleted: int
+    values: Annotated[
+        list[Entry] | msgspec.UnsetType,
+        Meta(description="With `return_values`: the entries as they were, in the order asked for."),
+    ] = msgspec.UNSET
 
 
 class HealthReport(msgspec.Struct):

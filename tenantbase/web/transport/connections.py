@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from tenantbase.figures import CONNECTIONS, private_cells
@@ -38,6 +39,8 @@ class Connections:
         self._open: set[asyncio.Transport] = set()
         self._clients: dict[asyncio.Transport, str] = {}
         self._stalled: dict[asyncio.Transport, tuple[int, float]] = {}
+        self._half_closed: set[asyncio.Transport] = set()
+        self._endless: dict[asyncio.Transport, Callable[[], object]] = {}
 
     def __len__(self) -> int:
         return len(self._open) + self.expected
@@ -67,11 +70,43 @@ class Connections:
         """An expected connection could not be set up."""
         self.expected = max(0, self.expected - 1)
 
+    @contextmanager
+    def endless(self, transport: asyncio.Transport, end: Callable[[], object]) -> Iterator[None]:
+        """Inside the block, an answer without an end of its own is sent, such as a watch.
+
+        A client that has closed its sending side may still wait for its answer, or may be gone: the
+        two look the same until something is sent. A finite answer is worth finishing. An endless one
+        would be kept, and counted, until its client failed to take something.
+
+        Args:
+            end: ends the answer; called when the client has closed its sending side, or the
+                connection is lost.
+        """
+        self._endless[transport] = end
+        try:
+            if transport in self._half_closed or transport not in self._open:
+                end()
+            yield
+        finally:
+            del self._endless[transport]
+
+    def half_closed(self, transport: asyncio.Transport) -> None:
+        """The client has closed its sending side. Call this from ``eof_received``."""
+        self._half_closed.add(transport)
+        self._end(transport)
+
+    def _end(self, transport: asyncio.Transport) -> None:
+        end = self._endless.get(transport)
+        if end is not None:
+            end()
+
     def lost(self, transport: asyncio.Transport, error: BaseException | None) -> None:
         """A connection has ended. Call this from ``connection_lost``."""
         if transport not in self._open:
             return
         self._open.discard(transport)
+        self._half_closed.discard(transport)
+        self._end(transport)
         self.figures[CONNECTIONS] = len(self._open)
         self._clients.pop(transport, None)
         self._stalled.pop(transport, None)

@@ -25,7 +25,6 @@ _PIECE_BYTES: Final = 1 << 16
 _EMPTY_BYTES: Final = 1 << 16
 _EMPTY_PER_BYTE: Final = 64
 _NONE: Final = asyncio.Protocol()
-_SELF: Final = "tls_transport"  # a name for get_extra_info; borrowed transports pass it on
 
 
 class TlsTransport(asyncio.Transport, asyncio.Protocol):
@@ -57,7 +56,6 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         "_reading",
         "_held",
         "_ended",
-        "_endless",
         "_closing",
     )
 
@@ -85,7 +83,6 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._reading = True  # the protocol wants to read
         self._held = False  # reading is suspended nonetheless; see _send
         self._ended = False  # the client will send nothing more
-        self._endless = False  # the answer has no end; see end_with_client
         self._closing = False
 
     # The protocol of the TCP transport
@@ -216,8 +213,6 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             return self._tls.context
         if name == "ssl_object":
             return self._tls
-        if name == _SELF:
-            return self
         if name == "peercert":
             return self._tls.getpeercert() if self._established else default
         return self._raw.get_extra_info(name, default)
@@ -271,13 +266,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def _end_of_input(self) -> None:
         self._ended = True
-        if not cast(asyncio.Protocol, self._protocol).eof_received() or self._endless:
-            self.close()
-
-    def end_with_client(self) -> None:
-        """Close once the client has finished sending: the answer has no end of its own."""
-        self._endless = True
-        if self._ended:
+        if not cast(asyncio.Protocol, self._protocol).eof_received():
             self.close()
 
     def _send(self) -> None:
@@ -352,17 +341,6 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def _drop_pending(self) -> None:
         self._pending.clear()
         self._pending_bytes = 0
-
-
-def end_with_client(transport: asyncio.BaseTransport) -> None:
-    """Call this, on any transport, before an endless answer such as a watch.
-
-    TLS libraries close a connection by sending close_notify, and many then wait up to half a minute
-    for the peer's. A finite answer is worth finishing first; an endless one would never finish.
-    """
-    tls = transport.get_extra_info(_SELF)
-    if isinstance(tls, TlsTransport):
-        tls.end_with_client()
 
 
 def _reason(error: ssl.SSLError) -> str:

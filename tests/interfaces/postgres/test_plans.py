@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
+from tenantbase.commands import Delete, Set
+from tenantbase.entry import JSON
 from tenantbase.interfaces.postgres import alone, queries
+from tenantbase.interfaces.postgres.plan import depends_on_base
 from tests.interfaces.shared import open_postgres
 from tests.postgres import PostgresProcess
 
@@ -28,7 +31,7 @@ _STATEMENTS: dict[str, tuple[str, tuple[object, ...]]] = {
     "ask": (queries.ASK.plain, (0.0, 49_990)),
     "read": (queries.READ.plain, (0.0, ["default/1", "default/x"], 100)),
     "read in order": (queries.READ_IN_ORDER.plain, (0.0, ["default/1", "default/x"], 100)),
-    "look up": (queries.LOOK_UP.plain, (0.0, ["default/1"], ["default/1"])),
+    "look up": (queries.LOOK_UP.plain, (0.0, ["default/1"], ["default/1"], ["default/1"])),
     "count": (queries.COUNT.plain, (0.0, *_RANGE, 10)),
     "changes": (queries.CHANGES.plain, (0.0, 49_990, 10)),
     "rows of a prefix": (alone._IN_PREFIX, (50.0, 0, *_RANGE, 10)),
@@ -55,3 +58,10 @@ async def test_no_statement_reads_a_whole_table(postgres: PostgresProcess, datab
             assert not whole, (name, plan)
     finally:
         await connection.close()
+
+
+def test_a_returned_entry_depends_on_the_versions_that_its_group_gives_out() -> None:
+    stored = (Set("default/k", b"1", JSON),)
+    assert depends_on_base([stored, (Delete("default/k", returned=True),)])
+    assert not depends_on_base([stored, (Delete("default/k"),)])
+    assert not depends_on_base([stored, (Delete("default/j", returned=True),)])

@@ -149,6 +149,7 @@ SET = [
     ),
 ]
 
+NOTHING_RETURNED = {"deleted": 0, "values": []}
 DELETE = [
     Row(
         "keys",
@@ -199,6 +200,21 @@ DELETE = [
         post("delete", entries=[{"key": "e5"}, {"key": "e5", "if_version": 1}]),
         400,
         invalid("entries"),
+    ),
+    Row(
+        "nothing to return", post("delete", keys=["no"], return_values=True), 200, NOTHING_RETURNED
+    ),
+    Row("no keys to return", post("delete", keys=[], return_values=True), 200, NOTHING_RETURNED),
+    Row(
+        "nothing to return, null", post("delete", keys=[], return_values=None), 200, {"deleted": 0}
+    ),
+    Row(
+        "a prefix is not returned",
+        post("delete", prefix="r1", return_values=True),
+        400,
+        invalid("return_values"),
+        given=[put("r1")],
+        then=(Ask("GET", "/v1/values/r1"), 200, b'"old"'),
     ),
     Row("keys and entries", post("delete", keys=[], entries=[]), 400, invalid("entries")),
     Row("entries of texts", post("delete", entries=["e6"]), 400, invalid("entries[0]")),
@@ -251,6 +267,47 @@ async def test_an_empty_prefix_deletes_everything(start: Start) -> None:
         answer = await server.ask("POST", "/delete-values", '{"prefix":""}')
         assert answer.json == {"deleted": 3}
         assert (await server.ask("GET", "/get-values")).json == {"values": [], "cursor": None}
+
+
+async def test_deleted_entries_are_returned_as_they_were(server: Server) -> None:
+    await server.ask(
+        "PUT", "/v1/values/w/json?ttl=60", " 1.0\n", {"Content-Type": "application/json"}
+    )
+    await server.ask("PUT", "/v1/values/w/bytes", b"\xff", {"Content-Type": "image/png"})
+    await server.ask("PUT", "/v1/values/w/text", "é", {"Content-Type": "text/plain"})
+    keys = ["w/text", "w/no", "w/json", "w/bytes"]
+    before = await server.ask("POST", "/get-values", json.dumps({"keys": keys}))
+    version = before.json["values"][0]["version"]
+    entries = [{"key": key} for key in keys]
+    entries[0]["if_version"] = version + 1_000
+    asked = post("delete", entries=entries, return_values=True)
+    assert (await asked.send(server, "")).status == 412
+    entries[0]["if_version"] = version
+    answer = await post("delete", entries=entries, return_values=True).send(server, "")
+    assert answer.status == 200 and b'"value": 1.0\n,"id"' in answer.body
+    assert answer.json == {"deleted": 3, "values": before.json["values"]}
+    after = await server.ask("POST", "/get-values", json.dumps({"keys": keys}))
+    assert after.json == {"values": [], "missing": keys}
+
+
+async def test_large_deleted_entries_are_returned_in_pieces(start: Start) -> None:
+    async with start() as server:
+        given = [{"key": f"k{index}", "value": str(index) * 900_000} for index in range(8)]
+        for entry in given:
+            assert (await values(entry).send(server, "")).status == 200
+        keys = [entry["key"] for entry in given]
+        answer = await post("delete", keys=keys, return_values=True).send(server, "")
+        assert answer.headers["transfer-encoding"] == "chunked"
+        found = [{name: each[name] for name in ("key", "value")} for each in answer.json["values"]]
+        assert found == given
+        # Too much to return: nothing is deleted.
+        for index in range(10):
+            entry = {"key": f"k{index}", "value": "x" * 900_000}
+            assert (await values(entry).send(server, "")).status == 200
+        keys = [f"k{index}" for index in range(10)]
+        answer = await post("delete", keys=keys, return_values=True).send(server, "")
+        assert answer.status == 413 and answer.json["field"] == "return_values"
+        assert (await post("delete", keys=keys).send(server, "")).json == {"deleted": 10}
 
 
 async def test_bulk_reads_use_the_cache(server: Server) -> None:

@@ -6,10 +6,12 @@ import asyncio
 import json
 import re
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -310,6 +312,38 @@ async def test_a_reader_that_disconnects_is_forgotten(start: Start) -> None:
         async with watching(server.port):
             assert feed_runs()
         await poll_async(lambda: not feed_runs(), "the feed has ended")
+
+
+@pytest.mark.parametrize("fast_path", [True, False], ids=["fast path", "aiohttp"])
+@pytest.mark.parametrize("way", ["closes", "resets", "half-closes", "half-closed before"])
+async def test_a_watch_is_over_when_its_client_closes(
+    start: Start, fast_path: bool, way: str
+) -> None:
+    """Not when something is sent next, which on a quiet server is the next heartbeat."""
+    changed = replace(web_settings(), fast_path=fast_path)
+    async with start(changed, heartbeat=3600) as server:
+        connections = server.lifecycle.connections
+        async with await Wire.connect(server.port) as wire:
+            await wire.send(request("GET", "/v1/watch"))
+            if way == "half-closed before":
+                wire.writer.write_eof()
+            else:
+                assert await wire.reader.readuntil(b"id: 0\n\n")
+                await poll_async(lambda: server.lifecycle.idling == 1, "it is counted")
+            if way == "closes":
+                wire.writer.close()
+            elif way == "resets":
+                sock = wire.writer.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                wire.abort()
+            else:
+                if way == "half-closes":
+                    wire.writer.write_eof()
+                rest = await wire.reader.read()
+                assert rest.endswith(b"\r\n0\r\n\r\n"), "the answer has an end"
+            await poll_async(lambda: not server.lifecycle.idling and not feed_runs(), "it is over")
+            await poll_async(lambda: not len(connections), "the connection is closed")
+            assert not connections._half_closed and not connections._endless
 
 
 async def test_an_unavailable_database_is_reported_before_the_stream(start: Start) -> None:

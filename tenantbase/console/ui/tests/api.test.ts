@@ -94,9 +94,8 @@ test("a write is never given up", async () => {
 });
 
 test("an answer without a body is one", async () => {
-  const deleting = api.remove("a", 3);
+  const deleting = api.send("DELETE", "v1/tokens/1");
   const answer = await request(0);
-  expect(answer.req.headers["if-match"]).toBe('"3"');
   answer.writeHead(204).end();
   await deleting;
 });
@@ -118,4 +117,30 @@ test("a write that is refused is not sent again", async () => {
   expect(await writing).toBeInstanceOf(Problem);
   await vi.advanceTimersByTimeAsync(5000);
   expect(answers.length).toBe(1);
+});
+
+test("deleted entries keep the bytes that were stored", async () => {
+  const deleting = api.remove(["a", "b", "c", "d"]);
+  const answer = await request(0);
+  answer.end(
+    '{"deleted":4,"values":[' +
+      '{"key":"\\"value\\":,\\"id\\":","value": [1.0, "],{"]\n,"id":"u","version":7,"expires_at":null},' +
+      '{"key":"b","value":"/wA=","id":"u","version":8,"expires_at":1.5,"encoding":"base64","content_type":"image/png"},' +
+      '{"key":"c","value":"\\u00e9\\n","id":"u","version":9,"expires_at":null,"encoding":"utf-8","content_type":"text/plain"},' +
+      '{"key":"d","value":12345678901234567890,"id":"u","version":10,"expires_at":null}]}',
+  );
+  const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
+  const [a, b, c, d] = await deleting;
+  expect(a?.key).toBe('"value":,"id":');
+  expect(text(a?.bytes as Uint8Array)).toBe(' [1.0, "],{"]\n');
+  expect([...(b?.bytes ?? [])]).toEqual([255, 0]);
+  expect(b).toMatchObject({ contentType: "image/png", version: 8, expiresAt: 1.5 });
+  expect(text(c?.bytes as Uint8Array)).toBe("é\n");
+  expect(text(d?.bytes as Uint8Array)).toBe("12345678901234567890");
+});
+
+test("nothing was deleted", async () => {
+  const deleting = api.remove(["a"]);
+  (await request(0)).end('{"deleted":0,"values":[]}');
+  expect(await deleting).toEqual([]);
 });

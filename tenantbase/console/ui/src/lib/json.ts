@@ -285,6 +285,23 @@ export function member(text: string, name: string): string | null {
   return null;
 }
 
+/** The elements of a JSON array, each as it is written. */
+export function elements(text: string): string[] {
+  const found: string[] = [];
+  let depth = 0;
+  let start = text.indexOf("[") + 1;
+  for (const { 0: token, index } of text.matchAll(/"(?:[^"\\]|\\.)*"|[[\]{},]/g)) {
+    if (token === "[" || token === "{") depth++;
+    else if (token === "]" || token === "}") depth--;
+    if ((depth === 1 && token === ",") || depth === 0) {
+      const element = text.slice(start, index);
+      if (element.trim()) found.push(element);
+      start = index + 1;
+    }
+  }
+  return found;
+}
+
 /** Whether a JSON text is one integer, so that it can be counted up and down. */
 export function isInteger(text: string): boolean {
   return /^\s*-?(?:0|[1-9]\d*)\s*$/.test(text);

@@ -1,6 +1,6 @@
 // Requests to the service. The token is kept here, in memory, and nowhere else.
 
-import { member } from "../lib/json";
+import { elements } from "../lib/json";
 
 export interface Meta {
   key: string;
@@ -39,6 +39,14 @@ export interface RawValue {
   milliseconds: number;
   /** The size of the whole value, of which `bytes` may be the beginning. */
   size: number;
+}
+
+export interface Entry {
+  key: string;
+  bytes: Uint8Array<ArrayBuffer>;
+  contentType: string;
+  version: number;
+  expiresAt: number | null;
 }
 
 /** An answer that is an error (RFC 9457). */
@@ -293,19 +301,14 @@ export class Api {
   async #readEntry(key: string): Promise<RawValue> {
     const begun = performance.now();
     const response = await this.send("GET", "get-value", { query: { key } });
-    const text = textOf(await bytesOf(response));
-    const entry = JSON.parse(text) as { value: string; encoding?: string; content_type?: string };
-    const value =
-      entry.encoding === "base64"
-        ? Uint8Array.from(atob(entry.value), (char) => char.charCodeAt(0))
-        : new TextEncoder().encode(entry.encoding ? entry.value : (member(text, "value") ?? ""));
+    const { bytes, contentType, version } = entryOf(textOf(await bytesOf(response)));
     return {
-      bytes: value,
-      contentType: entry.content_type ?? "application/json",
-      version: Number(/\d+/.exec(response.headers.get("ETag") ?? "")?.[0] ?? 0),
+      bytes,
+      contentType,
+      version,
       cache: response.headers.get("X-Cache") ?? "",
       milliseconds: performance.now() - begun,
-      size: value.length,
+      size: bytes.length,
     };
   }
 
@@ -332,12 +335,39 @@ export class Api {
     });
   }
 
-  async remove(key: string, version: number | null): Promise<void> {
-    await this.send("DELETE", "delete-value", {
-      query: { key },
-      headers: version === null ? {} : { "If-Match": `"${version}"` },
+  /** Delete keys in one transaction. Returns the entries that it removed. */
+  async remove(keys: readonly string[]): Promise<Entry[]> {
+    const response = await this.send("POST", "delete-values", {
+      body: JSON.stringify({ keys, return_values: true }),
     });
+    const text = textOf(await bytesOf(response));
+    return elements(text.slice(text.indexOf("["), -1)).map(entryOf);
   }
+}
+
+/** An entry in an answer, with the bytes of its value as they are stored. */
+function entryOf(text: string): Entry {
+  const entry = JSON.parse(text) as {
+    key: string;
+    value: string;
+    version: number;
+    expires_at: number | null;
+    encoding?: string;
+    content_type?: string;
+  };
+  // The service copies JSON into its answer as it is stored, with the white space around it. Neither
+  // mark can be in a string, where the quotation marks would be escaped.
+  const json = text.slice(text.indexOf('"value":') + 8, text.lastIndexOf(',"id":"'));
+  return {
+    key: entry.key,
+    bytes:
+      entry.encoding === "base64"
+        ? Uint8Array.from(atob(entry.value), (char) => char.charCodeAt(0))
+        : new TextEncoder().encode(entry.encoding ? entry.value : json),
+    contentType: entry.content_type ?? "application/json",
+    version: entry.version,
+    expiresAt: entry.expires_at,
+  };
 }
 
 /** All bytes of an answer. `Response.arrayBuffer` does not say why it failed. */

@@ -35,16 +35,18 @@ export function beginDraft(key: string, shown: Shown): Draft {
     contentType: shown.raw.contentType,
     version: shown.raw.version,
   };
-  ui.drafts.set(draftName(key), draft);
+  keepDraft(key, draft);
   return draft;
 }
 
 export function keepDraft(key: string, draft: Draft): void {
-  ui.drafts.set(draftName(key), draft);
+  ui.drafts = new Map(ui.drafts).set(draftName(key), draft);
 }
 
 export function discardDraft(key: string): void {
-  ui.drafts.delete(draftName(key));
+  const rest = new Map(ui.drafts);
+  rest.delete(draftName(key));
+  ui.drafts = rest;
 }
 
 /** The text to store. */

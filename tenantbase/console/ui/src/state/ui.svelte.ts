@@ -1,7 +1,5 @@
 // What the whole page shares: the clock, the theme, messages, what is open above it.
 
-import { SvelteMap } from "svelte/reactivity";
-
 export type Theme = "light" | "dark" | null;
 
 const THEME = "tenantbase-theme";
@@ -54,7 +52,8 @@ class Ui {
   help = $state(false);
   showValues = $state(false);
   wrap = $state(false);
-  readonly drafts = new SvelteMap<string, Draft>();
+  /** By tenant and key; a change makes another map. */
+  drafts = $state.raw<ReadonlyMap<string, Draft>>(new Map());
   #nextId = 1;
 
   constructor() {

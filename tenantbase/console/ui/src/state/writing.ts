@@ -3,7 +3,7 @@
 import { named } from "../lib/keys";
 import { count, plural } from "../lib/format";
 import { kindOf } from "../lib/types";
-import { api, Problem, Unreachable, type Meta, type RawValue, type Written } from "./api";
+import { api, Problem, Unreachable, type Entry, type Meta, type Written } from "./api";
 import { live } from "./live.svelte";
 import { session } from "./session.svelte";
 import { ui } from "./ui.svelte";
@@ -113,12 +113,6 @@ export function reasonOf(error: unknown): string {
   }
 }
 
-interface Copy {
-  key: string;
-  raw: RawValue;
-  expiresAt: number | null;
-}
-
 /** Run a task for each item, a few at a time. */
 export async function each<T>(
   items: readonly T[],
@@ -140,66 +134,54 @@ export function undoable(metas: readonly Meta[]): boolean {
   );
 }
 
-/** Delete keys after reading them, so that it can be undone. False if that failed. */
+/** Delete keys, and keep what they were, so that it can be undone. False if that failed. */
 export async function deleteWithUndo(metas: readonly Meta[]): Promise<boolean> {
-  const copies: Copy[] = [];
+  let removed: Entry[];
   try {
-    await each(metas, async (meta) => {
-      const raw = await api.read(meta.key);
-      copies.push({ key: meta.key, raw, expiresAt: meta.expires_at });
-    });
-    const first = copies[0];
-    if (copies.length === 1 && first) await api.remove(first.key, first.raw.version);
-    else
-      await api.post(
-        "delete-values",
-        JSON.stringify({
-          entries: copies.map(({ key, raw }) => ({ key, if_version: raw.version })),
-        }),
-      );
+    removed = await api.remove(metas.map(({ key }) => key));
   } catch (error) {
-    if (error instanceof Problem && error.status === 412)
-      ui.fail("Not deleted: it was changed in the meantime. Look at it again first.");
-    else if (error instanceof Problem && error.status === 404)
-      ui.say({ kind: "info", text: "It was already gone." });
-    else ui.fail(`Not deleted: ${reasonOf(error)}`);
+    ui.fail(`Not deleted: ${reasonOf(error)}`);
     return false;
   }
-  const one = metas.length === 1 ? metas[0] : undefined;
-  const what = one ? named(one.key) : plural(metas.length, "key");
+  if (!removed.length) {
+    ui.say({ kind: "info", text: "It was already gone." });
+    return true;
+  }
+  const one = removed.length === 1 ? removed[0] : undefined;
+  const what = one ? named(one.key) : plural(removed.length, "key");
   ui.announce(`Deleted ${what}. Undo with Control Z.`);
   ui.say({
     kind: "info",
     text: one ? "Deleted" : `Deleted ${what}`,
     ...(one ? { key: one.key } : {}),
-    action: { label: "Undo", hint: "Ctrl Z", run: () => void restore(copies) },
+    action: { label: "Undo", hint: "Ctrl Z", run: () => void restore(removed) },
   });
   return true;
 }
 
-async function restore(copies: readonly Copy[]): Promise<void> {
+async function restore(entries: readonly Entry[]): Promise<void> {
   let restored = 0;
   const taken: string[] = [];
   try {
-    await each(copies, async ({ key, raw, expiresAt }) => {
+    await each(entries, async (entry) => {
       try {
-        await restoreOne(key, raw, expiresAt);
+        await restoreOne(entry);
         restored++;
       } catch (error) {
-        if (error instanceof Problem && error.status === 412) taken.push(key);
+        if (error instanceof Problem && error.status === 412) taken.push(entry.key);
         else throw error;
       }
     });
   } catch (error) {
     ui.fail(`Not restored: ${reasonOf(error)}`, {
       label: "Undo",
-      run: () => void restore(copies),
+      run: () => void restore(entries),
     });
     return;
   }
   if (restored) {
     const text =
-      copies.length === 1
+      entries.length === 1
         ? "Restored, with a new version."
         : `Restored ${plural(restored, "key")}, with new versions.`;
     ui.say({ kind: "ok", text });
@@ -209,16 +191,16 @@ async function restore(copies: readonly Copy[]): Promise<void> {
     ui.fail(`${named(key)} exists again, written by someone else. Not restored.`);
 }
 
-async function restoreOne(key: string, raw: RawValue, expiresAt: number | null): Promise<void> {
+async function restoreOne({ key, bytes, contentType, expiresAt }: Entry): Promise<void> {
   if (expiresAt !== null && expiresAt <= Date.now() / 1000) return;
-  if (kindOf(raw.contentType) === "json" && (key === "." || key === ".."))
+  if (kindOf(contentType) === "json" && (key === "." || key === ".."))
     await store(
       key,
-      { kind: "json", text: new TextDecoder().decode(raw.bytes), contentType: raw.contentType },
+      { kind: "json", text: new TextDecoder().decode(bytes), contentType },
       expiresAt === null ? { choice: "never" } : { choice: "at", unixSeconds: expiresAt },
       null,
     );
-  else await storeBytes(key, raw.bytes, raw.contentType, { expiresAt });
+  else await storeBytes(key, bytes, contentType, { expiresAt });
 }
 
 /** Everything below a prefix, without undo. */
