@@ -20,6 +20,7 @@ import msgspec
 from tenantbase.commands import Applied
 from tenantbase.entry import JSON, Entry
 from tenantbase.listing import EntryMeta
+from tenantbase.lookup import Lookup
 from tenantbase.media_types import is_text
 from tenantbase.plain_entries import PlainEntries
 
@@ -63,6 +64,19 @@ def entry_json(key: str, entry: Entry) -> bytes:
     if entry.content_type == JSON and entry.expires_at is None:  # nearly always
         return _json(_Document(key, _Raw(entry.value), entry.id, entry.version, None))
     return _json(_document(key, entry))
+
+
+def lookup_json(key: str, lookup: Lookup) -> bytes:
+    """What ``entry_json`` returns for the entry of a lookup, which remembers it.
+
+    Args:
+        key: the plain key of that entry.
+    """
+    document = lookup.document
+    if document is None:
+        assert lookup.entry is not None
+        document = lookup.document = entry_json(key, lookup.entry)
+    return document
 
 
 def entries_json(keys: Iterable[str], entries: Iterable[Entry]) -> bytes:

@@ -12,9 +12,9 @@ from typing import Final
 from aiohttp import hdrs
 
 from tenantbase.commands import Applied
-from tenantbase.documents import applied_json, entry_json
+from tenantbase.documents import applied_json, lookup_json
 from tenantbase.entry import JSON, Entry
-from tenantbase.lookup import CacheStatus
+from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.scope import DEFAULT
 from tenantbase.web import responses
 from tenantbase.web.answer import Answer, rendered, rendered_fields, rendered_head
@@ -61,16 +61,20 @@ class ResponseWriter:
             private: _before_and_after(private, responses.deleted()) for private in (False, True)
         }
 
-    def entry(
-        self, key: str, entry: Entry, cache_status: CacheStatus, private: bool = False
-    ) -> bytes:
+    def entry(self, key: str, entry: Entry, lookup: Lookup, private: bool = False) -> bytes:
         """What ``responses.entry_answer`` returns for an entry that is not large.
 
         Args:
+            entry: that of the lookup.
             private: the answer is for its caller alone.
         """
-        body = entry_json(key, entry)
-        return self._entry[private][cache_status] % (entry.version, len(body), self._ending(), body)
+        body = lookup_json(key, lookup)
+        return self._entry[private][lookup.cache_status] % (
+            entry.version,
+            len(body),
+            self._ending(),
+            body,
+        )
 
     def written(self, key: str, applied: Applied, private: bool = False) -> bytes:
         """What ``responses.written`` returns; ``private``: for its caller alone."""

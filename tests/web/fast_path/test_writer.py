@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from tenantbase.entry import JSON, Entry
-from tenantbase.lookup import CacheStatus
+from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.scope import DEFAULT
 from tenantbase.web import responses
 from tenantbase.web.fast_path import writer as rendering
@@ -28,16 +28,20 @@ def test_the_date_follows_the_clock_forth_and_back(monkeypatch: pytest.MonkeyPat
     writer = ResponseWriter(Lifecycle())
     dates = []
     for now in (1_000_000_000.5, 1_000_000_000.9, 1_000_000_001.0, 999_999_999.9):
-        dates.append(fields(writer.entry("k", ENTRY, CacheStatus.HIT))[b"Date"][-12:])
+        dates.append(
+            fields(writer.entry("k", ENTRY, Lookup(ENTRY, CacheStatus.HIT)))[b"Date"][-12:]
+        )
     assert dates == [b"01:46:40 GMT", b"01:46:40 GMT", b"01:46:41 GMT", b"01:46:39 GMT"]
 
 
 def test_a_draining_server_announces_the_end_of_the_connection() -> None:
     lifecycle = Lifecycle()
     writer = ResponseWriter(lifecycle)
-    assert b"Connection" not in fields(writer.entry("k", ENTRY, CacheStatus.MISS))
+    assert b"Connection" not in fields(writer.entry("k", ENTRY, Lookup(ENTRY, CacheStatus.MISS)))
     lifecycle.drain()
-    assert fields(writer.entry("k", ENTRY, CacheStatus.MISS))[b"Connection"] == b"close"
+    assert (
+        fields(writer.entry("k", ENTRY, Lookup(ENTRY, CacheStatus.MISS)))[b"Connection"] == b"close"
+    )
 
 
 @pytest.mark.parametrize("private", [False, True])
