@@ -20,7 +20,9 @@ import msgspec
 from tenantbase.commands import Applied
 from tenantbase.entry import JSON, Entry
 from tenantbase.listing import EntryMeta
+from tenantbase.lookup import Lookup
 from tenantbase.media_types import is_text
+from tenantbase.plain_entries import PlainEntries
 
 _NULL: Final = b"null"
 _UTF_8: Final = "utf-8"
@@ -64,6 +66,19 @@ def entry_json(key: str, entry: Entry) -> bytes:
     return _json(_document(key, entry))
 
 
+def lookup_json(key: str, lookup: Lookup) -> bytes:
+    """What ``entry_json`` returns for the entry of a lookup, which remembers it.
+
+    Args:
+        key: the plain key of that entry.
+    """
+    document = lookup.document
+    if document is None:
+        assert lookup.entry is not None
+        document = lookup.document = entry_json(key, lookup.entry)
+    return document
+
+
 def entries_json(keys: Iterable[str], entries: Iterable[Entry]) -> bytes:
     """What ``entry_json`` returns for each of the entries, separated by commas, at a lower cost."""
     return _json(
@@ -76,6 +91,28 @@ def entries_json(keys: Iterable[str], entries: Iterable[Entry]) -> bytes:
             for key, entry in zip(keys, entries, strict=True)
         ]
     )[1:-1]
+
+
+def plain_json(entries: PlainEntries, plain: slice) -> bytes:
+    """What ``entries_json`` returns for these entries, at the lowest cost.
+
+    Args:
+        plain: the part of their keys to show.
+    """
+    keys = [key[plain] for key in entries.keys]
+    count = len(keys)
+    parts = [b'","value":'] * (8 * count)
+    parts[0::8] = [b',"expires_at":null},{"key":"'] * count
+    parts[0] = b'{"key":"'
+    # Inside a string of JSON, a quote follows a backslash.
+    parts[1::8] = _json(keys)[2:-2].split(b'","')
+    parts[3::8] = entries.values
+    parts[4::8] = [b',"id":"'] * count
+    parts[5::8] = entries.ids
+    parts[6::8] = [b'","version":'] * count
+    parts[7::8] = entries.versions
+    parts.append(b',"expires_at":null}')
+    return b"".join(parts)
 
 
 def _document(key: str, entry: Entry) -> _Document:

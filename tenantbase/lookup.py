@@ -18,8 +18,22 @@ class CacheStatus(StrEnum):
     BYPASS = "BYPASS"  # the cache was off or down, or a write was in flight
 
 
-class Lookup(msgspec.Struct, frozen=True, gc=False):
-    """A read's result: the entry, or None, and whether the cache had it."""
+class Lookup(msgspec.Struct, gc=False):
+    """A read's result. Several reads may get the same object.
+
+    Attributes:
+        entry: None: there is none.
+        cache_status: whether the cache had it.
+        document: its JSON document, once ``documents.lookup_json`` has made it.
+    """
 
     entry: Entry | None
     cache_status: CacheStatus
+    document: bytes | None = None
+
+    @property
+    def bytes(self) -> int:
+        """What it holds in memory: of its document, or else of its value."""
+        if self.document is not None:
+            return len(self.document)
+        return 0 if self.entry is None else len(self.entry.value)

@@ -12,9 +12,11 @@ from tenantbase.documents import (
     entry_json,
     entry_pieces,
     entry_size,
+    plain_json,
 )
 from tenantbase.entry import JSON, Entry
-from tenantbase.scope import DEFAULT
+from tenantbase.plain_entries import PlainEntries
+from tenantbase.scope import DEFAULT, ScopedKey
 
 
 @pytest.mark.parametrize(
@@ -55,3 +57,20 @@ def test_documents_are_the_same_one_by_one_and_together(moment: float | None) ->
     for key, entry, whole in zip(keys, entries, alone, strict=True):
         assert b"".join(entry_pieces(key, entry)) == whole
         assert entry_size(key, entry) == len(whole)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_plain_entries_are_rendered_as_others_are(count: int) -> None:
+    texts = ['","', '"', "\\", "é\u2028\x01", 'a","b\\', "k", "\x7f/"]
+    keys: list[str] = [DEFAULT.key(text) for text in texts[:count]]
+    values = [b'["%d",\n"x"]' % number for number in range(count)]
+    versions = [b"%d" % 10**number for number in range(count)]
+    ids = [b"%d" % number * 36 for number in range(count)]
+    plain = PlainEntries(keys, values, ids, versions)
+    entries = [
+        Entry(ScopedKey(keys[at]), values[at], JSON, str(at) * 36, 10**at, None)
+        for at in range(count)
+    ]
+    assert list(plain) == entries and list(plain[1:]) == entries[1:] and plain[-1] == entries[-1]
+    shown = [key[DEFAULT.plain] for key in keys]
+    assert plain_json(plain, DEFAULT.plain) == entries_json(shown, entries)

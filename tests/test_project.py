@@ -47,7 +47,8 @@ LEAVES = {
         "media_types",
         "outage",
     ),
-    *("owned_files", "pem", "problem_types", "request_context", "scope", "secret", "troubles"),
+    *("owned_files", "pem", "plain_entries", "problem_types", "request_context", "scope"),
+    *("secret", "troubles"),
     *("stages", "waits", "withheld"),
 }
 # The modules of interfaces/ that are not drivers: Protocols, addresses, and rules of all databases.

@@ -196,7 +196,7 @@ class Cache:
 
     async def scan(
         self, wanted: KeyRange, *, limit: int | None = None, values: bool = True
-    ) -> AsyncIterator[tuple[list[Item], bool]]:
+    ) -> AsyncIterator[tuple[Sequence[Item], bool]]:
         """The items of a range, in pieces of bounded size, from the database.
 
         Each piece is a short query of its own, so a long listing holds up no other caller. A key
@@ -206,16 +206,14 @@ class Cache:
             A piece, and whether there may be items after it.
         """
         more = True
-        piece: list[Item]
+        piece: Sequence[Item]
         while more and (limit is None or limit > 0):
             size = _SCAN_ENTRIES if limit is None else min(limit, _SCAN_ENTRIES)
             began = monotonic_ns()
             if values:
-                found, more = await self._store.scan(wanted, size, _SCAN_BYTES, self._clock())
-                piece = list(found)
+                piece, more = await self._store.scan(wanted, size, _SCAN_BYTES, self._clock())
             else:
-                described, more = await self._store.scan_meta(wanted, size, self._clock())
-                piece = list(described)
+                piece, more = await self._store.scan_meta(wanted, size, self._clock())
             note(Stage.DATABASE, began)
             if limit is not None:
                 limit -= len(piece)

@@ -20,7 +20,6 @@ from tenantbase.coherence.batcher import AGAIN, LATER, Again, Batcher, Later, Li
 from tenantbase.coherence.filler import HEAVY_BYTES
 from tenantbase.coherence.loading import BATCH_KEYS, Loader, Missed, as_lookup
 from tenantbase.coherence.sealed_item import REJECTED, ItemSealer, Slot, Verdict
-from tenantbase.entry import Entry
 from tenantbase.errors import CacheUnavailable, LeftOut, StoreError
 from tenantbase.figures import BYPASSES, CACHE_FAILURES, HITS, MISSES, REJECTED_ITEMS, STALE_HITS
 from tenantbase.interfaces.cache import AWAY, LEFT_OUT, Memcache
@@ -33,7 +32,7 @@ _LARGE_ITEM_BYTES: Final = 8 << 10  # opening smaller ones is faster than passin
 _SHARED: Final = ""  # the lane of batches with keys of several lanes, which were chosen fairly
 _NO_QUESTION: Final = 0
 _NO_KEYS: Final[Set[str]] = frozenset()
-_NONE_OPENED: Final[Mapping[bytes, Entry | None | Verdict]] = {}
+_NONE_OPENED: Final[Mapping[bytes, Lookup | Verdict]] = {}
 
 
 class ReadThrough:
@@ -246,7 +245,7 @@ class ReadThrough:
         if items is None:
             direct += [slot.key for slot, _ in pairs]
             return
-        item_of, open_item = items.get, self._sealer.open
+        item_of, open_item, fresh = items.get, self._sealer.open, hit is CacheStatus.HIT
         opened = _NONE_OPENED
         if sum(map(len, items.values())) > HEAVY_BYTES:
             large = [
@@ -267,14 +266,16 @@ class ReadThrough:
                 direct.append(slot.key)
                 continue
             if opened and slot.name in opened:
-                entry = opened[slot.name]
+                lookup = opened[slot.name]
             else:
-                entry = open_item(data, slot, tag)
-            if entry is REJECTED:
+                lookup = open_item(data, slot, tag)
+            if lookup is REJECTED:
                 missed[slot.key] = slot.name, tag
                 self._figures[REJECTED_ITEMS] += 1
-            elif entry is None or entry.expires_at is None or entry.alive(now):
-                found[slot.key] = Lookup(entry, hit)
+                continue
+            entry = lookup.entry
+            if entry is None or entry.expires_at is None or entry.alive(now):
+                found[slot.key] = lookup if fresh else Lookup(entry, hit)
             else:
                 found[slot.key] = Lookup(None, hit)
 

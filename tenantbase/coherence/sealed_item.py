@@ -22,6 +22,7 @@ from typing import Final
 
 from tenantbase.coherence.authority import Tag
 from tenantbase.entry import JSON, Entry
+from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.scope import ScopedKey
 
 _MAC_BYTES: Final = 16
@@ -62,11 +63,11 @@ class Slot:
     Attributes:
         name: the key's name in memcached.
         bucket: the bucket whose tag the items are sealed under.
-        data, tag, entry: the last small item found valid here, the tag it was valid under, and its
-            decoded entry.
+        data, tag, lookup: the last small item found valid here, the tag it was valid under, and the
+            hit that it is.
     """
 
-    __slots__ = ("key", "name", "bucket", "data", "tag", "entry")
+    __slots__ = ("key", "name", "bucket", "data", "tag", "lookup")
 
     def __init__(self, key: ScopedKey, name: bytes, bucket: int) -> None:
         self.key = key
@@ -74,7 +75,7 @@ class Slot:
         self.bucket = bucket
         self.data: bytes | None = None
         self.tag: Tag | None = None
-        self.entry: Entry | None = None
+        self.lookup: Lookup | None = None
 
 
 class _Slots(OrderedDict[str, Slot]):
@@ -159,25 +160,27 @@ class ItemSealer:
             state.update(part)
         return b"".join((state.digest(), *parts))
 
-    def open(self, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
+    def open(self, data: bytes, slot: Slot, tag: Tag) -> Lookup | Verdict:
         """Open the item that memcached returned for a slot whose bucket has this tag now.
 
         The last small item found valid is remembered in its slot. If memcached returns the very
         same bytes again, only the tag is compared. Items of more than ``REMEMBERED_BYTES`` may be
         opened in any thread.
 
-        Returns: The entry; None if the item says that the key is absent; or REJECTED.
+        Returns: a hit, without an entry if the item says that the key is absent; or REJECTED. The
+            entry may have expired.
         """
-        if data == slot.data and tag == slot.tag:
-            return slot.entry
+        if data == slot.data and tag == slot.tag and slot.lookup is not None:
+            return slot.lookup
         entry = self._unseal(data, slot.key, slot.name, tag)
-        if entry is not REJECTED and len(data) <= REMEMBERED_BYTES:
-            slot.data, slot.tag, slot.entry = data, tag, entry
-        return entry
+        if entry is REJECTED:
+            return REJECTED
+        lookup = Lookup(entry, CacheStatus.HIT)
+        if len(data) <= REMEMBERED_BYTES:
+            slot.data, slot.tag, slot.lookup = data, tag, lookup
+        return lookup
 
-    def open_many(
-        self, items: Iterable[tuple[Slot, bytes, Tag]]
-    ) -> dict[bytes, Entry | None | Verdict]:
+    def open_many(self, items: Iterable[tuple[Slot, bytes, Tag]]) -> dict[bytes, Lookup | Verdict]:
         """The result of ``open`` for each, by the slot's name."""
         return {slot.name: self.open(data, slot, tag) for slot, data, tag in items}
 

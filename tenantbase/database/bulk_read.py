@@ -71,7 +71,7 @@ async def read_in_chunks(
 
 def _held(found: Sequence[Lookup]) -> tuple[Sequence[Lookup], int]:
     """The first results, as many as may be held while they are sent, at least one; and their size."""
-    sizes = [0 if (entry := each.entry) is None else len(entry.value) for each in found]
+    sizes = [each.bytes for each in found]
     total = sum(sizes)
     if total <= _HELD_BYTES:
         return found, total

@@ -30,7 +30,7 @@ class Entries(Protocol):
 
     def scan(
         self, wanted: KeyRange, *, limit: int | None = None, values: bool = True
-    ) -> AsyncIterator[tuple[list[Item], bool]]: ...
+    ) -> AsyncIterator[tuple[Sequence[Item], bool]]: ...
 
     def count(
         self, wanted: KeyRange, limit: int
@@ -77,7 +77,7 @@ class Reader:
         *,
         limit: int | None = None,
         values: bool = True,
-    ) -> AsyncIterator[tuple[list[Item], bool]]:
+    ) -> AsyncIterator[tuple[Sequence[Item], bool]]:
         """The items of a range of plain keys. Without a prefix: all that the scope includes.
 
         They come in byte order of keys, ascending or descending, in pieces of bounded size. A key

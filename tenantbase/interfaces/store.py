@@ -130,7 +130,7 @@ class Store(Protocol):
 
     async def scan(
         self, wanted: KeyRange, limit: int, max_bytes: int, now: float
-    ) -> tuple[list[Entry | Folded], bool]:
+    ) -> tuple[Sequence[Entry | Folded], bool]:
         """Entries of a range in order of keys, with folded keys among them.
 
         Stops at ``limit`` items or once the values reach ``max_bytes`` (at least one item).

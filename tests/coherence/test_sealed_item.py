@@ -18,6 +18,7 @@ from tenantbase.coherence.sealed_item import (
     bucket_of,
 )
 from tenantbase.entry import JSON, MAX_KEY_BYTES, Entry
+from tenantbase.lookup import Lookup
 from tenantbase.scope import ScopedKey
 
 SECRET = bytes(range(32))
@@ -42,7 +43,8 @@ def sealed(entry: Entry | None, key: str, tag: Tag = TAG) -> bytes:
 
 
 def opened(data: bytes, key: str, tag: Tag = TAG, sealer: ItemSealer = SEALER) -> object:
-    return sealer.open(data, sealer.slot(key), tag)
+    found = sealer.open(data, sealer.slot(key), tag)
+    return found.entry if isinstance(found, Lookup) else found
 
 
 @given(entries)

@@ -28,6 +28,7 @@ from tenantbase.commands import DeletePrefix, Sweep
 from tenantbase.entry import Entry
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.store import GroupResult
+from tenantbase.lookup import Lookup
 from tests.faults.planted_durability import Deaf, Early, Unsynced
 from tests.faults.stepped import Parts
 
@@ -122,7 +123,7 @@ class _Predictable:
 class _NoComparison(ItemSealer):
     """A sealed item is accepted under any tag."""
 
-    def open(self, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
+    def open(self, data: bytes, slot: Slot, tag: Tag) -> Lookup | Verdict:
         epoch, sequence = data[20:36], int.from_bytes(data[36:44], "little")
         return super().open(data, slot, (epoch, sequence))
 
@@ -173,7 +174,7 @@ class _FoundTicket(TagTicket):
 class _NoMac(ItemSealer):
     """The MAC of a sealed item is not checked."""
 
-    def open(self, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
+    def open(self, data: bytes, slot: Slot, tag: Tag) -> Lookup | Verdict:
         state = self._mac.copy()
         state.update(data[16:])
         try:
@@ -185,7 +186,7 @@ class _NoMac(ItemSealer):
 class _AnyOwner(ItemSealer):
     """A sealed item is accepted for any key."""
 
-    def open(self, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
+    def open(self, data: bytes, slot: Slot, tag: Tag) -> Lookup | Verdict:
         return super().open(data, Slot(slot.key, data[44:76], slot.bucket), tag)
 
 

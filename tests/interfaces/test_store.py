@@ -570,7 +570,7 @@ async def test_scanning_in_pieces(store: Store) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 50, 1_000])
-@pytest.mark.parametrize("max_bytes", [100, 41_000, 1 << 20])
+@pytest.mark.parametrize("max_bytes", [70, 100, 41_000, 1 << 20])
 async def test_scanning_values_of_all_sizes(store: Store, limit: int, max_bytes: int) -> None:
     values = [b"%d" % number for number in range(120)]
     values[40] = values[45] = b"1" * 40_000
@@ -588,6 +588,44 @@ async def test_scanning_values_of_all_sizes(store: Store, limit: int, max_bytes:
         if piece:
             wanted = wanted.after(Place(piece[-1].key))
     assert found == await store.read(keys, NOW)
+
+
+@pytest.mark.parametrize("limit", [50, 200, 256])
+@pytest.mark.parametrize("odd", ["type", "expiry", "expired", "large", "deleted", "hidden", "key"])
+async def test_scanning_many_plain_entries_with_an_odd_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch, limit: int, odd: str
+) -> None:
+    monkeypatch.setattr(sql_sweep, "ONE_BY_ONE", 0)
+    keys = [ScopedKey(f"default/{number:03d}") for number in range(300)]
+    changes = [Set(key, b'"%b"' % key.encode(), JSON) for key in keys]
+    match odd:
+        case "type":
+            changes[170] = Set(keys[170], b"1", OCTETS)
+        case "expiry" | "expired":
+            changes[170] = Set(keys[170], b"1", JSON, NOW + 5)
+        case "large":
+            changes[170] = Set(keys[170], b'"%b"' % (b"x" * 5_000), JSON)
+        case "key":
+            keys[170] = ScopedKey("default/169\x01default/1691")
+            changes[170] = Set(keys[170], b"1", JSON)
+    await write(store, *changes)
+    if odd == "deleted":
+        await write(store, Delete(keys[170]))
+    if odd == "hidden":
+        await write(store, DeletePrefix(keys[170]))
+        await write(store, Set("default/zzz", b"1", JSON))
+        keys.append(ScopedKey("default/zzz"))
+    now = NOW + 5 if odd == "expired" else NOW
+    expected = [entry for entry in await store.read(keys, now) if entry is not None]
+    assert len(expected) == 300 - (odd in ("deleted", "expired"))
+    found: list[Entry | Folded] = []
+    wanted, more = KeyRange("default/"), True
+    while more:
+        piece, more = await store.scan(wanted, limit, 1 << 20, now)
+        assert len(piece) == limit or not more
+        found += piece
+        wanted = wanted.after(place_of(found[-1]))
+    assert found == expected
 
 
 async def test_the_end_of_a_scan_is_known(store: Store) -> None:

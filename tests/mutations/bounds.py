@@ -56,8 +56,8 @@ MUTATIONS: Final = {
                 "            pass",
             ),
             "answers-pile-up": (
-                "            and self._writable\n            and not self._transport",
-                "            and not self._transport",
+                "            or not self._writable\n",
+                "",
             ),
             "what-waits-has-no-bound": ("if waiting > _MAX_AHEAD_BYTES:", "if False:"),
             "what-waits-for-a-slow-request-has-no-bound": (

@@ -36,7 +36,7 @@ MUTATIONS: Final = {
         ["tests/web/test_observer.py"],
         {
             "watches-spoil-the-percentiles": ("        if not lasts:\n", "        if True:\n"),
-            "the-log-hears-of-all": ("if self._took >= self.log_from:", "if True:"),
+            "the-log-hears-of-all": ("return self._took >= self.log_from", "return True"),
             "a-group-is-one-request": ("self._size += 1", "pass"),
             "a-group-has-any-status": ("and status == self._status and", "and"),
             "a-group-began-at-any-time": (" and began == self._began:", ":"),

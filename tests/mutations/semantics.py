@@ -114,8 +114,11 @@ MUTATIONS: Final = {
                 '    def _expire(self) -> None:\n        self._current = b""\n',
                 "    def _expire(self) -> None:\n        pass\n",
             ),
-            "another-entry-of-that-key-will-do": ("known[0] is entry and ", ""),
-            "an-answer-is-always-a-hit": (" and cache_status is CacheStatus.HIT:", ":"),
+            "another-entry-of-that-key-will-do": (
+                "known is not None and known[0] is lookup",
+                "known is not None",
+            ),
+            "misses-are-remembered": ("lookup.cache_status is CacheStatus.HIT and ", ""),
             "answers-are-remembered-without-end": ("if len(known) >= _KNOWN_ANSWERS:", "if False:"),
             "large-answers-are-remembered": (" and len(body) <= _KNOWN_BODY_BYTES", ""),
             "a-private-answer-is-for-all": (

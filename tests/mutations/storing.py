@@ -22,8 +22,8 @@ MUTATIONS: Final = {
                 "if False:",
             ),
             "what-is-remembered-has-no-tag": (
-                "if data == slot.data and tag == slot.tag:",
-                "if data == slot.data:",
+                "if data == slot.data and tag == slot.tag and",
+                "if data == slot.data and",
             ),
         },
     ),
@@ -98,6 +98,36 @@ MUTATIONS: Final = {
                 "            if False:\n",
             ),
             "the-items-before-a-larger-value-count-twice": ("max_bytes - size)", "max_bytes)"),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/plain_rows.py",
+        [
+            "tests/interfaces/test_store.py::test_scanning_values_of_all_sizes",
+            "tests/interfaces/test_store.py::test_scanning_many_plain_entries_with_an_odd_one",
+        ],
+        {
+            "an-expiry-is-not-looked-at-in-a-list": (" AND expires_at IS NULL", ""),
+            "a-media-type-is-not-looked-at-in-a-list": (" AND content_type = '{JSON}'", ""),
+            "a-deleted-prefix-is-listed": (
+                "        AND created > (SELECT coalesce(max(version), 0) FROM deleted_prefixes)\n",
+                "",
+            ),
+            "a-row-that-is-not-plain-is-left-out-of-a-list": (
+                " or any(len(column) != count for column in entries.columns)",
+                "",
+            ),
+            "plain-entries-may-exceed-the-bound": ("if size + held >= max_bytes:", "if False:"),
+        },
+    ),
+    **of(
+        "tenantbase/documents.py",
+        ["tests/test_documents.py"],
+        {
+            "a-scope-is-shown-in-a-list": (
+                "keys = [key[plain] for key in entries.keys]",
+                "keys = entries.keys",
+            ),
         },
     ),
     **of(

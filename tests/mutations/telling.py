@@ -94,10 +94,10 @@ MUTATIONS: Final = {
         ["tests/web/test_request_ids.py"],
         {
             "errors-have-no-id": (
-                "        if status >= 400 and self.context is None:\n",
-                "        if False:\n",
+                "if status >= 400 and context is None:",
+                "if False:",
             ),
-            "an-id-is-never-returned": ("status >= 400 or self.context.echoed", "status >= 400"),
+            "an-id-is-never-returned": ("status >= 400 or context.echoed", "status >= 400"),
         },
     ),
     **of(

@@ -16,6 +16,7 @@ from tenantbase.errors import LeftOut, StoreError
 from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, unavailable
 from tenantbase.interfaces.sqlite.large_values import UNLESS_LARGE, read_large, unless_larger
+from tenantbase.interfaces.sqlite.plain_rows import scan_plain
 from tenantbase.listing import EntryMeta, Folded, KeyRange, Place
 from tenantbase.scope import ScopedKey, plain_key
 
@@ -41,7 +42,8 @@ _ENTRY: Final = f"key, {UNLESS_LARGE}, content_type, id, version, expires_at"
 _KEYS_A_QUERY: Final = 256
 _READ_BYTES: Final = 4 << 20  # of values read in one query, not counting the last one
 _READ: Final = f"SELECT {_ENTRY} FROM entries WHERE key IN ({{}}) AND {ALIVE}"
-# Rows of a list are fetched in chunks, without a look at each of them. Larger values are read by
+_LEAST_PLAIN_ROWS: Final = 16  # for fewer, one statement more is not worth it
+# Other rows of a list are fetched in chunks, without a look at each of them. Larger values are read by
 # themselves, so that a chunk is at most a mebibyte.
 _CHUNK_ROWS: Final = 32
 _CHUNK_VALUE_BYTES: Final = 32 << 10
@@ -152,8 +154,22 @@ def _entry(connection: sqlite3.Connection, row: Sequence[Any]) -> Entry:
 
 def scan(
     connection: sqlite3.Connection, wanted: KeyRange, limit: int, max_bytes: int, now: float
-) -> tuple[list[Entry | Folded], bool]:
+) -> tuple[Sequence[Entry | Folded], bool]:
     """See ``Store.scan``."""
+    if wanted.delimiter or wanted.descending or limit < _LEAST_PLAIN_ROWS:
+        return _scan_rows(connection, wanted, limit, max_bytes, now)
+    with snapshot(connection):
+        plain, size, following = scan_plain(connection, *wanted.bounds(), limit, max_bytes)
+        if len(plain) == limit:
+            return plain, True
+        rest = replace(wanted, start=following)
+        left, more = _scan_rows(connection, rest, limit - len(plain), max_bytes - size, now)
+    return [*plain, *left], more
+
+
+def _scan_rows(
+    connection: sqlite3.Connection, wanted: KeyRange, limit: int, max_bytes: int, now: float
+) -> tuple[list[Entry | Folded], bool]:
     items: list[Entry | Folded] = []
     with closing(_rows(connection, _SCANNED, wanted, limit, now)) as rows:
         if wanted.delimiter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -46,20 +46,18 @@ class ReadOnly:
         *,
         limit: int | None = None,
         values: bool = True,
-    ) -> AsyncIterator[tuple[list[Item], bool]]:
+    ) -> AsyncIterator[tuple[Sequence[Item], bool]]:
         """The items of a range; as ``Cache.scan``."""
         more = True
-        piece: list[Item]
+        piece: Sequence[Item]
         while more and (limit is None or limit > 0):
             size = _SCAN_ENTRIES if limit is None else min(limit, _SCAN_ENTRIES)
             if values:
-                found, more = sql_queries.scan(
+                piece, more = sql_queries.scan(
                     self._connection, wanted, size, _SCAN_BYTES, self.now()
                 )
-                piece = list(found)
             else:
-                described, more = sql_queries.scan_meta(self._connection, wanted, size, self.now())
-                piece = list(described)
+                piece, more = sql_queries.scan_meta(self._connection, wanted, size, self.now())
             if limit is not None:
                 limit -= len(piece)
             if piece:

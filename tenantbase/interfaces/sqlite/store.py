@@ -192,7 +192,7 @@ class SqliteStore:
 
     async def scan(
         self, wanted: KeyRange, limit: int, max_bytes: int, now: float
-    ) -> tuple[list[Entry | Folded], bool]:
+    ) -> tuple[Sequence[Entry | Folded], bool]:
         lane = self._lane_of(wanted.prefix)
         return await self._read(sql_queries.scan, wanted, limit, max_bytes, now, lane=lane)
 

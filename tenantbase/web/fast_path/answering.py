@@ -133,7 +133,7 @@ class PlainAnswers:
             asker.hand_on()
         else:
             private = credentials.private
-            asker.end(self._writer.entry(key, result.entry, result.cache_status, private), 200)
+            asker.end(self._writer.entry(key, result.entry, result, private), 200)
 
     def _got_raw(self, asker: Asker, credentials: Credentials, result: Lookup | Exception) -> None:
         if isinstance(result, Exception):

@@ -12,9 +12,9 @@ from typing import Final
 from aiohttp import hdrs
 
 from tenantbase.commands import Applied
-from tenantbase.documents import applied_json, entry_json
+from tenantbase.documents import applied_json, lookup_json
 from tenantbase.entry import JSON, Entry
-from tenantbase.lookup import CacheStatus
+from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.scope import DEFAULT
 from tenantbase.waits import DELIVERY
 from tenantbase.web import responses
@@ -66,26 +66,26 @@ class ResponseWriter:
         self._deleted = {
             private: _before_and_after(private, responses.deleted()) for private in (False, True)
         }
-        # Answers to hits by key: the entry, which is the same object as long as memcached returns
-        # the same item, and the bytes before and after the last fields.
-        self._known: dict[bool, dict[str, tuple[Entry, bytes, bytes]]] = {False: {}, True: {}}
+        # Answers to hits by key: the lookup, which is the same object as long as memcached returns
+        # the same item, the bytes before the last fields, and those after them.
+        self._known: dict[bool, dict[str, tuple[Lookup, bytes, bytes]]] = {False: {}, True: {}}
 
-    def entry(
-        self, key: str, entry: Entry, cache_status: CacheStatus, private: bool = False
-    ) -> bytes:
+    def entry(self, key: str, entry: Entry, lookup: Lookup, private: bool = False) -> bytes:
         """What ``responses.entry_answer`` returns for an entry that is not large.
 
         Args:
+            entry: that of the lookup.
             private: the answer is for its caller alone.
         """
         known = self._known[private].get(key)
-        if known is not None and known[0] is entry and cache_status is CacheStatus.HIT:
-            return known[1] + (self._current or self._ending()) + known[2]
-        body = entry_json(key, entry)
-        before = self._entry[private][cache_status] % (entry.version, len(body))
-        if cache_status is CacheStatus.HIT and len(body) <= _KNOWN_BODY_BYTES:
-            self._remember(private, key, (entry, before, b"\r\n" + body))
-        return b"".join((before, self._current or self._ending(), b"\r\n", body))
+        if known is not None and known[0] is lookup:
+            _, head, body = known
+        else:
+            body = lookup_json(key, lookup)
+            head = self._entry[private][lookup.cache_status] % (entry.version, len(body))
+            if lookup.cache_status is CacheStatus.HIT and len(body) <= _KNOWN_BODY_BYTES:
+                self._remember(private, key, (lookup, head, body))
+        return b"".join((head, self._current or self._ending(), b"\r\n", body))
 
     def written(self, key: str, applied: Applied, private: bool = False) -> bytes:
         """What ``responses.written`` returns; ``private``: for its caller alone."""
@@ -126,7 +126,7 @@ class ResponseWriter:
     def _expire(self) -> None:
         self._current = b""
 
-    def _remember(self, private: bool, key: str, answer: tuple[Entry, bytes, bytes]) -> None:
+    def _remember(self, private: bool, key: str, answer: tuple[Lookup, bytes, bytes]) -> None:
         known = self._known[private]
         if len(known) >= _KNOWN_ANSWERS:
             known.clear()

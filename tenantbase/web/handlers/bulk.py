@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import hdrs, web
 
 from tenantbase.database import Database
-from tenantbase.documents import PIECE_BYTES, applied_json, entries_json, entry_json, entry_pieces
+from tenantbase.documents import PIECE_BYTES, applied_json, entry_json, entry_pieces, lookup_json
 from tenantbase.entry import Entry
 from tenantbase.errors import InvalidRequest
 from tenantbase.json_requests import Read, SetValue, read_many, split_many
@@ -205,13 +205,15 @@ async def _document(
     async for piece in pieces:
         rest = share.size  # of the values
         if rest <= PIECE_BYTES:  # nearly always: nothing is worth releasing early
-            keys = [key for key, each in piece if each.entry is not None]
-            if keys:
-                entries = [entry for _, each in piece if (entry := each.entry) is not None]
-                held += separator + entries_json(keys, entries)
+            documents = [
+                each.document or lookup_json(key, each)
+                for key, each in piece
+                if each.entry is not None
+            ]
+            if documents:
+                held += separator + b",".join(documents)
                 separator = b","
-                del entries
-            if len(keys) < len(piece):
+            if len(documents) < len(piece):
                 missing.extend(key for key, each in piece if each.entry is None)
             piece.clear()
             if len(held) >= PIECE_BYTES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Final, cast
 from urllib.parse import quote, urlencode
@@ -20,10 +20,12 @@ from tenantbase.documents import (
     entry_pieces,
     in_one_line,
     meta_json,
+    plain_json,
 )
 from tenantbase.entry import JSON, Entry, check_key
 from tenantbase.errors import InvalidRequest
 from tenantbase.listing import EntryMeta, Item, KeyRange, Place, place_of
+from tenantbase.plain_entries import PlainEntries
 from tenantbase.web.answer import Answer, Stream
 from tenantbase.web.caller import CALLER, Callers, scope_of
 from tenantbase.web.responses import collection
@@ -130,7 +132,7 @@ class _Listing:
 
     def _scan(
         self, limit: int | None, *, values: bool | None = None
-    ) -> AsyncIterator[tuple[list[Item], bool]]:
+    ) -> AsyncIterator[tuple[Sequence[Item], bool]]:
         values = self._values if values is None else values
         return self._database.scan(
             self._scope, self._range, self._after, limit=limit, values=values
@@ -158,7 +160,7 @@ class _Listing:
         cursor = cursor_of(Place(last.key[self._plain], last.folded))
         return "?" + urlencode({**self._parameters, "cursor": cursor}, quote_via=quote)
 
-    async def _up_to(self, last: Place) -> AsyncGenerator[tuple[list[Item], bool], None]:
+    async def _up_to(self, last: Place) -> AsyncGenerator[tuple[Sequence[Item], bool], None]:
         assert self._page is not None
         async for items, _ in self._scan(None):
             found = [item for item in items if place_of(item) in self._page]
@@ -169,7 +171,7 @@ class _Listing:
             if reached <= last.key if self._range.descending else reached >= last.key:
                 return
 
-    async def _groups(self) -> AsyncGenerator[list[Item], None]:
+    async def _groups(self) -> AsyncGenerator[Sequence[Item], None]:
         """The items in groups; an entry with a large value is a group of its own."""
         seconds: float | None = WAIT_SECONDS  # only the first piece has a timeout
         while True:
@@ -180,7 +182,7 @@ class _Listing:
             if page is None:
                 break
             items, self._more = page
-            sizes = [len(item.value) if isinstance(item, Entry) else 0 for item in items]
+            sizes = _value_bytes(items)
             self.share.charge(sum(sizes) + _ITEM_BYTES * len(self._folded))
             if not items:
                 continue
@@ -220,15 +222,17 @@ class _Listing:
             else:
                 yield b"".join(map(as_line, self._documents(group, None)))
 
-    def _joined(self, items: list[Item]) -> bytes:
+    def _joined(self, items: Sequence[Item]) -> bytes:
         """The items as JSON objects, separated by commas; folded ones go to ``self._folded``."""
+        if isinstance(items, PlainEntries):
+            return plain_json(items, self._plain)
         if self._values and not self._range.delimiter:  # nearly always: these are all entries
-            entries = cast("list[Entry]", items)
+            entries = cast("Sequence[Entry]", items)
             plain = self._plain
             return entries_json([entry.key[plain] for entry in entries], entries)
         return b",".join(self._documents(items, self._folded))
 
-    def _documents(self, items: list[Item], folded: list[bytes] | None) -> list[bytes]:
+    def _documents(self, items: Sequence[Item], folded: list[bytes] | None) -> list[bytes]:
         """Each item as a JSON object; folded ones go to ``folded`` instead, as strings, if given."""
         plain = self._plain
         documents = []
@@ -249,7 +253,13 @@ class _Listing:
         return entry_pieces(item.key[self._plain], item)
 
 
-def _divided(items: list[Item], sizes: list[int]) -> Iterator[list[Item]]:
+def _value_bytes(items: Sequence[Item]) -> list[int]:
+    if isinstance(items, PlainEntries):
+        return list(map(len, items.values))
+    return [len(item.value) if isinstance(item, Entry) else 0 for item in items]
+
+
+def _divided(items: Sequence[Item], sizes: list[int]) -> Iterator[Sequence[Item]]:
     """The items in groups of at most ``PIECE_BYTES``; a larger entry is a group of its own."""
     if sum(sizes) <= PIECE_BYTES:  # nearly always
         yield items

@@ -74,6 +74,7 @@ from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite import schema
 from tenantbase.interfaces.sqlite.read_only import reading
 from tenantbase.json_requests import SetValue
+from tenantbase.lookup import Lookup
 from tenantbase.process.config import Config
 from tenantbase.process.wiring import open_database
 from tenantbase.scope import DEFAULT, Scope, plain_key
@@ -446,7 +447,8 @@ def test_items_of_the_earlier_version_are_rejected(monkeypatch: pytest.MonkeyPat
     slot, tag = sealer.slot(DEFAULT.key("a")), (b"e" * 16, 2)
     entry = Entry(slot.key, b'"slashed"', JSON, "0" * 36, 7, None)
     assert plain_key(entry.key) == "a"
-    assert sealer.open(sealer.seal(slot.name, tag, entry), slot, tag) == entry
+    opened = sealer.open(sealer.seal(slot.name, tag, entry), slot, tag)
+    assert isinstance(opened, Lookup) and opened.entry == entry
     monkeypatch.setattr(sealed_item, "_MAGIC", b"TBF\x01")
     earlier = sealer.seal(slot.name, tag, entry)
     monkeypatch.undo()

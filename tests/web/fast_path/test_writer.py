@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from tenantbase.entry import JSON, Entry
-from tenantbase.lookup import CacheStatus
+from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.scope import DEFAULT, Scope
 from tenantbase.waits import DELIVERY, Timing
 from tenantbase.web import responses
@@ -31,7 +31,9 @@ def test_the_date_follows_the_clock_forth_and_back(monkeypatch: pytest.MonkeyPat
     writer = ResponseWriter(Lifecycle())
     dates = []
     for now in (1_000_000_000.5, 1_000_000_000.9, 1_000_000_001.0, 999_999_999.9):
-        dates.append(fields(writer.entry("k", ENTRY, CacheStatus.HIT))[b"Date"][-12:])
+        dates.append(
+            fields(writer.entry("k", ENTRY, Lookup(ENTRY, CacheStatus.HIT)))[b"Date"][-12:]
+        )
     assert dates == [b"01:46:40 GMT", b"01:46:40 GMT", b"01:46:41 GMT", b"01:46:39 GMT"]
 
 
@@ -61,25 +63,31 @@ def test_remembered_answers_are_those_that_would_be_made() -> None:
     remembering = ResponseWriter(Lifecycle())
     later = msgspec.structs.replace(ENTRY, version=8)
     elsewhere = msgspec.structs.replace(ENTRY, key=Scope("other").key("k"), value=b"2")
-    equal = msgspec.structs.replace(ENTRY)
     large = msgspec.structs.replace(ENTRY, value=b"1" * 2_000)
-    for entry in (ENTRY, later, later, elsewhere, ENTRY, equal, large, large, ENTRY):
-        for status in (CacheStatus.MISS, CacheStatus.HIT, CacheStatus.HIT, CacheStatus.STALE):
-            for private in (False, True, False):
-                made = remembering.entry("k", entry, status, private)
-                fresh = ResponseWriter(Lifecycle()).entry("k", entry, status, private)
-                assert without_date(made) == without_date(fresh)
+    lookups = [
+        Lookup(entry, status)
+        for entry in (ENTRY, later, elsewhere, large)
+        for status in (CacheStatus.HIT, CacheStatus.MISS, CacheStatus.HIT, CacheStatus.STALE)
+    ]
+    for lookup in (*lookups, *lookups, *reversed(lookups)):
+        assert lookup.entry is not None
+        for private in (False, True, False):
+            made = remembering.entry("k", lookup.entry, lookup, private)
+            alike = Lookup(lookup.entry, lookup.cache_status)
+            fresh = ResponseWriter(Lifecycle()).entry("k", lookup.entry, alike, private)
+            assert without_date(made) == without_date(fresh)
 
 
 def test_few_and_small_answers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendering, "_KNOWN_ANSWERS", 3)
     writer = ResponseWriter(Lifecycle())
     for number in range(10):
-        writer.entry(str(number), ENTRY, CacheStatus.HIT)
+        writer.entry(str(number), ENTRY, Lookup(ENTRY, CacheStatus.HIT))
         assert 0 < len(writer._known[False]) <= 3
     writer._known[False].clear()
-    writer.entry("k", msgspec.structs.replace(ENTRY, value=b"1" * 2_000), CacheStatus.HIT)
-    writer.entry("k", ENTRY, CacheStatus.MISS)
+    large = msgspec.structs.replace(ENTRY, value=b"1" * 2_000)
+    writer.entry("k", large, Lookup(large, CacheStatus.HIT))
+    writer.entry("k", ENTRY, Lookup(ENTRY, CacheStatus.MISS))
     assert not writer._known[False] and not writer._known[True]
 
 
@@ -90,9 +98,11 @@ def without_date(answer: bytes) -> bytes:
 def test_a_draining_server_announces_the_end_of_the_connection() -> None:
     lifecycle = Lifecycle()
     writer = ResponseWriter(lifecycle)
-    assert b"Connection" not in fields(writer.entry("k", ENTRY, CacheStatus.MISS))
+    assert b"Connection" not in fields(writer.entry("k", ENTRY, Lookup(ENTRY, CacheStatus.MISS)))
     lifecycle.drain()
-    assert fields(writer.entry("k", ENTRY, CacheStatus.MISS))[b"Connection"] == b"close"
+    assert (
+        fields(writer.entry("k", ENTRY, Lookup(ENTRY, CacheStatus.MISS)))[b"Connection"] == b"close"
+    )
 
 
 @pytest.mark.parametrize("private", [False, True])

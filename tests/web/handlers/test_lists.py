@@ -7,7 +7,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from urllib.parse import quote, urljoin
 
@@ -362,12 +362,12 @@ class _Failing(Cache):
 
     def scan(
         self, wanted: KeyRange, *, limit: int | None = None, values: bool = True
-    ) -> AsyncIterator[tuple[list[Item], bool]]:
+    ) -> AsyncIterator[tuple[Sequence[Item], bool]]:
         return self._fail(super().scan(wanted, limit=limit, values=values))
 
     async def _fail(
-        self, pieces: AsyncIterator[tuple[list[Item], bool]]
-    ) -> AsyncIterator[tuple[list[Item], bool]]:
+        self, pieces: AsyncIterator[tuple[Sequence[Item], bool]]
+    ) -> AsyncIterator[tuple[Sequence[Item], bool]]:
         async for piece in pieces:
             yield piece
             raise StoreUnavailable("the disk is gone")
@@ -451,7 +451,7 @@ class _Growing(Cache):
 
     async def scan(
         self, wanted: KeyRange, *, limit: int | None = None, values: bool = True
-    ) -> AsyncIterator[tuple[list[Item], bool]]:
+    ) -> AsyncIterator[tuple[Sequence[Item], bool]]:
         if values:
             await self.write(Set("default/b", b"2", "application/json"))
         async for piece in super().scan(wanted, limit=limit, values=values):
