@@ -229,6 +229,7 @@ def _boundary(
                     raise lifecycle.overloaded()
                 use = caller.use
                 use.requests += 1
+                lifecycle.tenants.note(use)
             return await handler(request)
         except (ConnectionError, asyncio.CancelledError):
             if observer is not None:

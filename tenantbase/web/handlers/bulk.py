@@ -28,7 +28,7 @@ from tenantbase.web.semantics.targets import NOTHING, query
 from tenantbase.web.sending import share_of
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.budget import SMALL_BYTES
-from tenantbase.web.transport.turns import Turns
+from tenantbase.web.transport.turns import PIECE_SHARE, Turns
 from tenantbase.web.transport.unread import Share, Unread
 
 
@@ -108,7 +108,9 @@ class Bulk:
                     async for piece in document:
                         yield piece
                         if len(piece) >= PIECE_BYTES:
-                            await self._turns.take(scope_of(request).tenant)  # before the next one
+                            await self._turns.take(
+                                scope_of(request).tenant, PIECE_SHARE
+                            )  # before the next one
 
     async def set(self, request: web.Request) -> Answer:
         """``POST /set-values``"""

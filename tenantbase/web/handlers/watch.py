@@ -23,7 +23,7 @@ from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.responses import events
 from tenantbase.web.semantics.targets import query
 from tenantbase.web.transport.tls_transport import end_with_client
-from tenantbase.web.transport.turns import Turns
+from tenantbase.web.transport.turns import PIECE_SHARE, Turns
 
 _LAST_EVENT_ID: Final = "Last-Event-ID"
 # Polyfills of EventSource cannot set the header. Some use the second name.
@@ -40,7 +40,7 @@ _HEARTBEAT: Final = b": alive\nid: %d\n\n"
 _END: Final = b": the server is stopping; connect again\nretry: %d\nid: %d\n\n"
 _RETURN_MILLISECONDS: Final = 500, 3000
 # Sending a batch of events takes about this share of the time that a piece of a list takes.
-_SHARE: Final = 1 / 8
+_SHARE: Final = PIECE_SHARE / 8
 # By default, the kernel would buffer megabytes for each watcher that does not read.
 _SEND_BUFFER_BYTES: Final = 64 << 10
 

@@ -12,7 +12,7 @@ import asyncio
 from typing import Final
 
 from tenantbase.web.problems import OverLimit
-from tenantbase.web.transport.turns import Turns
+from tenantbase.web.transport.turns import Turns, always
 
 STALLED_SECONDS: Final = 0.5
 """A body that has not grown for this long is stalled, and may be evicted."""
@@ -35,7 +35,7 @@ class Budget:
         self._used = 0
         self._unjudged = 0
         self._arriving: dict[Holding, float] = {}  # when each body last grew, oldest first
-        self._turns = Turns(rests=True)
+        self._turns = Turns(always)
 
     @property
     def most(self) -> int:

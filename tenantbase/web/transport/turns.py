@@ -1,4 +1,4 @@
-"""One large body, one piece of a large answer, or a few watchers, for each turn of the event loop.
+"""One large body, or a few pieces of large answers, for each turn of the event loop.
 
 Parsing some hundred KiB of a body blocks the event loop for tens of milliseconds, and rendering as
 much of a list for some, too. If a hundred were ready in the same turn, every other client would wait
@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from tenantbase.lanes import Lanes
 
-# A read takes five turns of the event loop, and would wait for a piece of a large answer in each. So
-# while other requests are in flight, this many turns pass before the next piece.
-_FREE_TURNS: Final = 8
-
-# A thread that commits a large transaction needs the interpreter's lock for each statement. While the
-# event loop parses one body after the other, it gets the lock only every 5 ms, and the commit, for
-# which small writes wait, would last until all bodies are parsed. So the event loop rests after each
-# body for as long as that took: but not longer than this, if the process was stopped meanwhile.
+# A read takes five turns of the event loop, and would wait for large pieces of work in each. And a
+# thread that commits needs the interpreter's lock for each statement, but gets it from a busy event loop
+# only every 5 ms. So while other requests are in flight, the event loop rests after each turn, for as
+# long as that took: but not for less, because no timer is finer, and not for longer, in case the process
+# was stopped meanwhile.
+_LEAST_REST_SECONDS: Final = 0.001
 _MOST_REST_SECONDS: Final = 0.1
+
+PIECE_SHARE: Final = 1 / 3
+"""The share of a turn for a piece of a large answer: a turn takes about half a millisecond."""
 
 # Threads read and check the values of large answers, and the event loop may have to wait this long in
 # each turn for one of them to release the interpreter's lock. The thread that commits has to wait for the
@@ -35,7 +37,13 @@ _USUAL_SECONDS: Final = sys.getswitchinterval()
 _Waiting = tuple[asyncio.Future[None], float]  # and the share of a turn that it needs
 
 
-def _no_others(_: int) -> bool:
+def always(_: int) -> bool:
+    """Rest after each turn, whatever is in flight."""
+    return True
+
+
+def never(_: int) -> bool:
+    """Rest after no turn."""
     return False
 
 
@@ -44,17 +52,14 @@ class Turns:
 
     Args:
         others: whether more requests are in flight than this many, which stream an answer.
-        rests: leave the event loop to threads for as long as each turn took.
     """
 
-    def __init__(self, others: Callable[[int], bool] = _no_others, *, rests: bool = False) -> None:
+    def __init__(self, others: Callable[[int], bool] = never) -> None:
         self._waiting = Lanes[_Waiting]()
         self._taken = 0.0  # how much of this turn of the event loop, or of the one before
         self._others = others
-        self._rests = rests
         self._began = 0.0  # the current turn
         self._streams = 0
-        self._passed = 0  # turns left free since the last one given
 
     @contextmanager
     def streaming(self) -> Iterator[None]:
@@ -86,21 +91,20 @@ class Turns:
         self._set_switching()
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._began = loop.time()
+        self._began = time.monotonic()  # the event loop's clock is coarser than a turn
         # Runs after the requests, and after the events that have arrived in the meantime.
-        loop.call_soon(self._rest if self._rests else self._next)
+        loop.call_soon(self._end)
 
-    def _rest(self) -> None:
-        loop = asyncio.get_running_loop()
-        loop.call_later(min(loop.time() - self._began, _MOST_REST_SECONDS), self._next)
+    def _end(self) -> None:
+        if not self._others(self._streams):
+            self._next()
+            return
+        took = time.monotonic() - self._began
+        rest = min(max(took, _LEAST_REST_SECONDS), _MOST_REST_SECONDS)
+        asyncio.get_running_loop().call_later(rest, self._next)
 
     def _next(self) -> None:
         loop = asyncio.get_running_loop()
-        if self._waiting and self._passed < _FREE_TURNS and self._others(self._streams):
-            self._passed += 1
-            loop.call_soon(self._next)
-            return
-        self._passed = 0
         self._taken = 0.0
         while self._waiting and self._taken + self._waiting.next()[1] <= 1:
             future, share = self._waiting.next()
