@@ -16,7 +16,7 @@ from tenantbase.background import running
 from tenantbase.database import Database
 from tenantbase.documents import change_details
 from tenantbase.entry import check_text
-from tenantbase.events import ChangeEvent, EventKind
+from tenantbase.events import ChangeEvent, EventKind, EventList
 from tenantbase.web.answer import Answer
 from tenantbase.web.caller import CALLER, Caller, Callers, scope_of
 from tenantbase.web.lifecycle import Lifecycle
@@ -95,7 +95,7 @@ class Watch:
                 if not self._lifecycle.draining:  # the other watches have been ended already
                     async for batch in changes:
                         await self._turns.take(caller.scope.tenant, _SHARE)
-                        yield b"".join(map(_block, batch)) or _HEARTBEAT % changes.position
+                        yield _blocks(batch) if batch else _HEARTBEAT % changes.position
                 if self._lifecycle.draining:
                     yield _END % (random.randint(*_RETURN_MILLISECONDS), changes.position)
 
@@ -113,6 +113,11 @@ def _after(*ids: str | None) -> int | None:
     return min(int(text), _UNKNOWN) if _VERSION.fullmatch(text) else _UNKNOWN
 
 
+@lru_cache(maxsize=16)  # rendered once for the many watchers that get the same list
+def _blocks(events: EventList) -> bytes:
+    return b"".join(map(_block, events))
+
+
 def _block(event: ChangeEvent) -> bytes:
     if event.kind is EventKind.RESET:
         key = msgspec.json.encode(event.key)
@@ -121,11 +126,6 @@ def _block(event: ChangeEvent) -> bytes:
             key,
             event.version,
         )
-    return _change(event)
-
-
-@lru_cache(maxsize=256)  # rendered once for the many watchers that get the same event
-def _change(event: ChangeEvent) -> bytes:
     return b'event: %b\nid: %d\ndata: {"key":%b,"version":%d%b}\n\n' % (
         event.kind.encode(),
         event.version,
