@@ -85,7 +85,7 @@ def create_app(
     lifecycle.limit = settings.max_requests
     answering = partial(sending.answering, unread=unread)
     parser = ParserProcess()
-    # For making the pieces of lists and bulk reads, and for sending events.
+    # For large bodies, the pieces of lists and bulk reads, and for sending events.
     turns = Turns(lambda streams: lifecycle.active - lifecycle.idling > streams)
     values = Values(database, settings, parser)
     bulk = Bulk(database, settings, parser, unread, callers, turns)
@@ -102,7 +102,8 @@ def create_app(
 
     # Reserve a quarter for small bodies, unless the rest could not hold the largest body.
     spare = max(0, settings.max_inflight_bytes - settings.max_request_bytes)
-    budget = Budget(settings.max_inflight_bytes, min(settings.max_inflight_bytes // 4, spare))
+    reserved = min(settings.max_inflight_bytes // 4, spare)
+    budget = Budget(settings.max_inflight_bytes, reserved, turns)
     boundary = _boundary(guard, callers, lifecycle, health, budget, observer)
     app = web.Application(middlewares=[boundary])
     if observer is not None:

@@ -8,13 +8,13 @@ for the last of them.
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from tenantbase.lanes import Lanes
+from tenantbase.switching import switch_fast
 
 # A read takes five turns of the event loop, and would wait for large pieces of work in each. And a
 # thread that commits needs the interpreter's lock for each statement, but gets it from a busy event loop
@@ -27,23 +27,10 @@ _MOST_REST_SECONDS: Final = 0.1
 PIECE_SHARE: Final = 1 / 3
 """The share of a turn for a piece of a large answer: a turn takes about half a millisecond."""
 
-# Threads read and check the values of large answers, and the event loop may have to wait this long in
-# each turn for one of them to release the interpreter's lock. The thread that commits has to wait for the
-# event loop in the same way, while that sends events to many watchers. Otherwise, Python's default of
-# 5 ms is better: frequent switching makes groups of writes smaller, and writes more expensive.
-_SWITCH_SECONDS: Final = 0.0001
-_USUAL_SECONDS: Final = sys.getswitchinterval()
-
 _Waiting = tuple[asyncio.Future[None], float]  # and the share of a turn that it needs
 
 
-def always(_: int) -> bool:
-    """Rest after each turn, whatever is in flight."""
-    return True
-
-
-def never(_: int) -> bool:
-    """Rest after no turn."""
+def _no_others(_: int) -> bool:
     return False
 
 
@@ -51,10 +38,10 @@ class Turns:
     """Gives turns in the order of requests, shared equally by lanes. Belongs to one event loop.
 
     Args:
-        others: whether more requests are in flight than this many, which stream an answer.
+        others: whether more requests are in flight than this many, which take turns.
     """
 
-    def __init__(self, others: Callable[[int], bool] = never) -> None:
+    def __init__(self, others: Callable[[int], bool] = _no_others) -> None:
         self._waiting = Lanes[_Waiting]()
         self._taken = 0.0  # how much of this turn of the event loop, or of the one before
         self._others = others
@@ -63,7 +50,7 @@ class Turns:
 
     @contextmanager
     def streaming(self) -> Iterator[None]:
-        """To be held while an answer is made in pieces, each after a ``take``."""
+        """To be held by a request while it is worked on in pieces, each after a ``take``."""
         self._streams += 1
         self._set_switching()
         try:
@@ -117,17 +104,5 @@ class Turns:
         self._set_switching()
 
     def _set_switching(self) -> None:
-        """Switch threads fast while turns are taken or answers are streamed, here or elsewhere."""
-        fast = self._streams > 0 or self._taken > 0
-        if fast == (self in _hurried):
-            return
-        if fast:
-            _hurried.add(self)
-        else:
-            _hurried.remove(self)
-        sys.setswitchinterval(_SWITCH_SECONDS if _hurried else _USUAL_SECONDS)
-
-
-_hurried: Final[set[Turns]] = (
-    set()
-)  # those that need fast switching, which the process has or has not
+        """Switch threads fast while turns are taken or answers are streamed."""
+        switch_fast(self, self._streams > 0 or self._taken > 0)
