@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
 from contextlib import aclosing
 from itertools import starmap
 from typing import Final
@@ -10,9 +10,11 @@ from typing import Final
 import msgspec
 from aiohttp import hdrs, web
 
+from tenantbase.commands import Applied, Condition
 from tenantbase.database import Database
 from tenantbase.documents import PIECE_BYTES, applied_json, entries_json, entry_json, entry_pieces
 from tenantbase.errors import InvalidRequest
+from tenantbase.fair_lock import FairLock
 from tenantbase.json_requests import Read, SetValue, read_many, split_many
 from tenantbase.json_text import Decoder
 from tenantbase.lookup import Lookup
@@ -86,6 +88,7 @@ class Bulk:
         turns: Turns,
     ) -> None:
         self._turns = turns
+        self._preparing = FairLock()
         self._unread = unread
         self._callers = callers
         self._database = database
@@ -123,18 +126,13 @@ class Bulk:
         condition = write_condition(request)
         settings = self._settings
         # Keep no reference to the body while the write waits.
-        entries = await self._read(
-            request, await read_body(request, settings.max_request_bytes, settings.body_timeout)
+        writing = await self._begin(
+            request,
+            condition,
+            await read_body(request, settings.max_request_bytes, settings.body_timeout),
         )
-        batch = self._database.set_batch(scope_of(request), condition)
+        applied = await writing
         tenant = scope_of(request).tenant
-        with self._turns.streaming():
-            for count, entry in enumerate(entries, 1):
-                batch.add(entry)
-                if not count % _ADDED_AT_ONCE:
-                    await self._turns.take(tenant)
-        del entries
-        applied = await batch.write()
         documents = []
         with self._turns.streaming():
             for at in range(0, len(applied), _SHOWN_AT_ONCE):
@@ -143,6 +141,37 @@ class Bulk:
                 some = applied[at : at + _SHOWN_AT_ONCE]
                 documents.append(b",".join(starmap(applied_json, some)))
         return collection(b'{"values":[%b]}' % b",".join(documents))
+
+    async def _begin(
+        self, request: web.Request, condition: Condition | None, body: bytes
+    ) -> Awaitable[list[tuple[str, Applied]]]:
+        """Prepare the write and begin it. Await what this returns.
+
+        Large bodies are prepared one by one: prepared entries take many times more memory, so the
+        others wait as they came.
+        """
+        if len(body) <= SMALL_BYTES:
+            return await self._prepared(request, condition, body)
+        tenant = scope_of(request).tenant
+        async with self._preparing.held(tenant):
+            await self._turns.take(tenant)
+            preparing = self._prepared(request, condition, body)
+            del body
+            return await preparing
+
+    async def _prepared(
+        self, request: web.Request, condition: Condition | None, body: bytes
+    ) -> Awaitable[list[tuple[str, Applied]]]:
+        reading = self._read(request, body)
+        del body
+        entries = await reading
+        batch = self._database.set_batch(scope_of(request), condition)
+        with self._turns.streaming():
+            for count, entry in enumerate(entries, 1):
+                batch.add(entry)
+                if not count % _ADDED_AT_ONCE:
+                    await self._turns.take(scope_of(request).tenant)
+        return batch.write()
 
     async def _read(self, request: web.Request, body: bytes) -> Iterator[Read]:
         max_entries = self._database.limits.max_batch_entries
