@@ -86,7 +86,7 @@ def create_app(
     answering = partial(sending.answering, unread=unread)
     parser = ParserProcess()
     # For large bodies, the pieces of lists and bulk reads, and for sending events.
-    turns = Turns(lambda streams: lifecycle.active - lifecycle.idling > streams)
+    turns = Turns(partial(_in_flight, lifecycle, callers))
     values = Values(database, settings, parser)
     bulk = Bulk(database, settings, parser, unread, callers, turns)
     increment = Increment(database, settings)
@@ -168,6 +168,13 @@ def create_app(
 
     app.on_response_prepare.append(finish)
     return app
+
+
+def _in_flight(lifecycle: Lifecycle, callers: Callers, tenant: str | None) -> int:
+    """How many requests are in flight, except watches; None: of all tenants."""
+    use = None if tenant is None else callers.use_of(tenant)
+    # If there is only one tenant, nothing is counted for it.
+    return lifecycle.active - lifecycle.idling if use is None else use.requests
 
 
 def _is_of_server(request: web.Request) -> bool:

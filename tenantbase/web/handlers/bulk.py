@@ -102,7 +102,10 @@ class Bulk:
         return collection(Stream(self._found(request, given.keys)))
 
     async def _found(self, request: web.Request, keys: list[str]) -> AsyncGenerator[bytes, None]:
-        with share_of(request, self._unread) as share, self._turns.streaming():
+        with (
+            share_of(request, self._unread) as share,
+            self._turns.streaming(scope_of(request).tenant),
+        ):
             wanted = request.headers.get(hdrs.CACHE_CONTROL, "")
             found = self._database.get_many(
                 scope_of(request),
@@ -134,7 +137,7 @@ class Bulk:
         applied = await writing
         tenant = scope_of(request).tenant
         documents = []
-        with self._turns.streaming():
+        with self._turns.streaming(scope_of(request).tenant):
             for at in range(0, len(applied), _SHOWN_AT_ONCE):
                 if at:
                     await self._turns.take(tenant)
@@ -166,7 +169,7 @@ class Bulk:
         del body
         entries = await reading
         batch = self._database.set_batch(scope_of(request), condition)
-        with self._turns.streaming():
+        with self._turns.streaming(scope_of(request).tenant):
             for count, entry in enumerate(entries, 1):
                 batch.add(entry)
                 if not count % _ADDED_AT_ONCE:

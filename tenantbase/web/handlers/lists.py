@@ -89,7 +89,10 @@ class Lists:
         self, request: web.Request, listing: _Listing, pieces: AsyncGenerator[bytes, None]
     ) -> AsyncGenerator[bytes, None]:
         """The same pieces. What the list holds is charged until the client has read it."""
-        with share_of(request, self._unread) as listing.share, self._turns.streaming():
+        with (
+            share_of(request, self._unread) as listing.share,
+            self._turns.streaming(scope_of(request).tenant),
+        ):
             async with aclosing(pieces):
                 with self._callers.holding(request[CALLER], listing.share.transport.abort):
                     async for piece in pieces:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -23,6 +24,9 @@ from tenantbase.switching import switch_fast
 # was stopped meanwhile.
 _LEAST_REST_SECONDS: Final = 0.001
 _MOST_REST_SECONDS: Final = 0.1
+# While requests of other tenants than the next are in flight, it rests this many times more, each for the
+# least time. Most requests are answered by then.
+_MORE_RESTS: Final = 4
 
 PIECE_SHARE: Final = 1 / 3
 """The share of a turn for a piece of a large answer: a turn takes about half a millisecond."""
@@ -30,33 +34,36 @@ PIECE_SHARE: Final = 1 / 3
 _Waiting = tuple[asyncio.Future[None], float]  # and the share of a turn that it needs
 
 
-def _no_others(_: int) -> bool:
-    return False
+def _nothing(_: str | None) -> int:
+    return 0
 
 
 class Turns:
     """Gives turns in the order of requests, shared equally by lanes. Belongs to one event loop.
 
     Args:
-        others: whether more requests are in flight than this many, which take turns.
+        in_flight: how many requests are in flight in a lane; None: in all of them.
     """
 
-    def __init__(self, others: Callable[[int], bool] = _no_others) -> None:
+    def __init__(self, in_flight: Callable[[str | None], int] = _nothing) -> None:
         self._waiting = Lanes[_Waiting]()
         self._taken = 0.0  # how much of this turn of the event loop, or of the one before
-        self._others = others
+        self._in_flight = in_flight
         self._began = 0.0  # the current turn
-        self._streams = 0
+        self._streams = Counter[str]()  # requests that are worked on in pieces, by lane
+        self._rests = 0  # since the last turn
 
     @contextmanager
-    def streaming(self) -> Iterator[None]:
+    def streaming(self, lane: str = "") -> Iterator[None]:
         """To be held by a request while it is worked on in pieces, each after a ``take``."""
-        self._streams += 1
+        self._streams[lane] += 1
         self._set_switching()
         try:
             yield
         finally:
-            self._streams -= 1
+            self._streams[lane] -= 1
+            if not self._streams[lane]:
+                del self._streams[lane]
             self._set_switching()
 
     async def take(self, lane: str = "", share: float = 1.0) -> None:
@@ -83,12 +90,26 @@ class Turns:
         loop.call_soon(self._end)
 
     def _end(self) -> None:
-        if not self._others(self._streams):
+        if self._in_flight(None) <= self._streams.total():
             self._next()
             return
         took = time.monotonic() - self._began
         rest = min(max(took, _LEAST_REST_SECONDS), _MOST_REST_SECONDS)
-        asyncio.get_running_loop().call_later(rest, self._next)
+        self._rests = 0
+        asyncio.get_running_loop().call_later(rest, self._rested)
+
+    def _rested(self) -> None:
+        self._rests += 1
+        if self._rests <= _MORE_RESTS and self._waiting and self._others():
+            asyncio.get_running_loop().call_later(_LEAST_REST_SECONDS, self._rested)
+        else:
+            self._next()
+
+    def _others(self) -> int:
+        """How many requests of other lanes than the next one are in flight, except streams."""
+        lane = self._waiting.next_lane()
+        own = self._in_flight(lane) - self._streams[lane]
+        return self._in_flight(None) - self._streams.total() - own
 
     def _next(self) -> None:
         loop = asyncio.get_running_loop()
@@ -105,4 +126,4 @@ class Turns:
 
     def _set_switching(self) -> None:
         """Switch threads fast while turns are taken or answers are streamed."""
-        switch_fast(self, self._streams > 0 or self._taken > 0)
+        switch_fast(self, bool(self._streams) or self._taken > 0)
