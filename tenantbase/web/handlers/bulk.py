@@ -110,7 +110,7 @@ class Bulk:
             found = self._database.get_many(
                 scope_of(request),
                 keys,
-                share,
+                _PacedRoom(share, self._turns, scope_of(request).tenant),
                 refresh=wants_fresh(wanted),
                 max_stale=max_stale(wanted),
             )
@@ -212,6 +212,27 @@ class Bulk:
                 field = "entries" if given.prefix is None else "prefix"
                 raise InvalidRequest("give only one of keys, entries and prefix", field)
         return collection(b'{"deleted":%d}' % removed)
+
+
+class _PacedRoom:
+    """Room for the values of one answer. Each chunk of values after the first is read in a turn."""
+
+    def __init__(self, share: Share, turns: Turns, tenant: str) -> None:
+        self._share = share
+        self._turns = turns
+        self._tenant = tenant
+        self._first = True
+
+    async def reserve(self, size: int, seconds: float | None) -> None:
+        """See ``Room.reserve``."""
+        if not self._first:
+            await self._turns.take(self._tenant)
+        self._first = False
+        await self._share.reserve(size, seconds)
+
+    def keep(self, size: int) -> bool:
+        """See ``Room.keep``."""
+        return self._share.keep(size)
 
 
 def _unfold(request: web.Request, count: int) -> None:
