@@ -35,3 +35,13 @@ class ChangeEvent(msgspec.Struct, frozen=True, gc=False):
     size: int | None = None
     content_type: str | None = None
     expires_at: float | None = None
+
+
+class EventList(list[ChangeEvent]):
+    """Events, oldest first, that all watchers of a prefix get together. It is not changed once made.
+
+    It is hashed by identity, so that what is made from it can be kept for the next watcher.
+    """
+
+    __slots__ = ()
+    __hash__ = object.__hash__  # type: ignore[assignment]

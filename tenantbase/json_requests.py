@@ -46,6 +46,7 @@ Given = TypeVar("Given", bound=SetValue)
 # An object takes 19 bytes besides its key and value; repeating a field takes at least 9 more.
 _WITHOUT_REPEATS_BYTES: Final = 27
 
+_LIST_NAME: Final = b'"values"'
 _COPIED_BYTES: Final = 1 << 20  # up to here copying is faster than scanning in pieces
 _DECODED_BYTES: Final = 1 << 20  # of base64, at a time; divisible by four
 
@@ -65,7 +66,11 @@ class _SetValuesDecoder(Decoder[_SetValues]):
     """Decodes lists of entries."""
 
     def check_once(self, given: _SetValues, text: Text) -> None:
-        check_lone_list(bytes(text), map(_text, given.values))
+        whole = bytes(text)
+        # The list is the only member, unless there is another of that name, which may be spelled with
+        # escapes. Looking for these takes a hundredth of the time of passing over the entries.
+        if whole.count(_LIST_NAME) > 1 or b"\\" in whole:
+            check_lone_list(whole, map(_text, given.values))
 
 
 _SET_VALUES: Final = _SetValuesDecoder(_SetValues)

@@ -87,6 +87,10 @@ class Lanes(Generic[Item]):
         """The item whose turn it is. There must be one."""
         return self._lanes[self._turns[0][2]].items[0]
 
+    def next_lane(self) -> str:
+        """The lane whose turn it is. There must be an item."""
+        return self._turns[0][2]
+
     def take(self, cost: float = 1, weight: int = 0) -> Item:
         """Remove and return the item whose turn it is.
 

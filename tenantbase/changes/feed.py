@@ -2,9 +2,9 @@
 
 The change log is in the database, so the writes of every process are seen. While there are
 watchers, the feed polls the authority's count of commits, reads the change log when it has
-moved, and hands each event to the watchers of its key. A watcher that asks for past events, or lets
-its queue fill up, reads the change log by itself until it has caught up. Without watchers, no task
-runs.
+moved, and hands each event to the watchers of its key. Those of the same prefix share one list. A
+watcher that asks for past events, or lets its queue fill up, reads the change log by itself until it
+has caught up. Without watchers, no task runs.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from tenantbase.background import keep_running
-from tenantbase.changes.subscription import BATCH, ChangeLog, Subscription
+from tenantbase.changes.subscription import BATCH, ChangeLog, Subscription, concerns
 from tenantbase.errors import StoreError
-from tenantbase.events import ChangeEvent, EventKind
+from tenantbase.events import ChangeEvent, EventKind, EventList
 from tenantbase.figures import WATCHERS, private_cells
 from tenantbase.outage import Outage
 
@@ -159,27 +159,34 @@ class Feed:
             return False
         if events:
             self.position = events[-1].version
-        reached: dict[Subscription, None] = {}  # in order
-        for event in events:
-            for subscription in self._watchers(event):
-                subscription.deliver(event)
-                reached[subscription] = None
+        reached: list[Subscription] = []
+        for prefix, matching in self._by_prefixes(events).items():
+            for subscription in self._by_prefix[prefix]:
+                subscription.deliver(matching)
+                reached.append(subscription)
         for count, subscription in enumerate(reached, 1):
             subscription.wake()
             if not count % _WOKEN_AT_ONCE:
                 await asyncio.sleep(0)
         return len(events) == BATCH
 
-    def _watchers(self, event: ChangeEvent) -> Iterator[Subscription]:
+    def _by_prefixes(self, events: list[ChangeEvent]) -> dict[str, EventList]:
+        """The events that concern each watched prefix."""
+        found: dict[str, EventList] = {}
+        for event in events:
+            for prefix in self._prefixes(event):
+                found.setdefault(prefix, EventList()).append(event)
+        return found
+
+    def _prefixes(self, event: ChangeEvent) -> Iterator[str]:
+        """The watched prefixes that an event concerns."""
         if event.kind is EventKind.RESET:
-            for subscription in self._due:
-                if subscription.concerns(event):
-                    yield subscription
+            yield from (prefix for prefix in self._by_prefix if concerns(event, prefix))
             return
         # One look-up for each length of prefix, however many watchers there are.
         for length in self._lengths:
-            if length <= len(event.key):
-                yield from self._by_prefix.get(event.key[:length], ())
+            if length <= len(event.key) and (prefix := event.key[:length]) in self._by_prefix:
+                yield prefix
 
     def _beat(self, now: float) -> None:
         while self._due:

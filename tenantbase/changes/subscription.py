@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from tenantbase.events import ChangeEvent, EventKind
+from tenantbase.events import ChangeEvent, EventKind, EventList
 
 BATCH: Final = 256  # events read from the change log at a time
 _QUEUE: Final = 16 * BATCH  # events; watchers share them, so a queue holds only references
@@ -32,6 +33,8 @@ class ChangeLog(Protocol):
 class Subscription:
     """An async iterator of lists of events, oldest first. An empty list is a heartbeat.
 
+    Watchers of the same prefix get the same lists, unless one of them reads the change log itself.
+
     It ends when the feed is closed or drops it. The key of a ``reset`` event is a prefix: any key
     under it may have changed, up to the event's version.
 
@@ -53,6 +56,7 @@ class Subscription:
         "_feed_position",
         "_on_drop",
         "_queue",
+        "_queued",
         "_behind",
         "_ended",
         "_beat",
@@ -72,7 +76,8 @@ class Subscription:
         self._change_log = change_log
         self._feed_position = feed_position
         self._on_drop = on_drop
-        self._queue: list[ChangeEvent] = []
+        self._queue: deque[EventList] = deque()
+        self._queued = 0  # events
         self._behind = True
         self._ended = False
         self._beat = False
@@ -81,27 +86,31 @@ class Subscription:
     def resume(self, after: int) -> None:
         """Begin after a version seen earlier, instead of at the newest one."""
         if after > self.position:  # not assigned here yet, so it is from another database
-            self._queue.append(ChangeEvent(self.position, EventKind.RESET, self.prefix))
+            self._add(EventList([ChangeEvent(self.position, EventKind.RESET, self.prefix)]))
         else:
             self.position = after
 
-    def concerns(self, event: ChangeEvent) -> bool:
-        """Whether the event is about keys with the prefix."""
-        if event.kind is EventKind.RESET:
-            return event.key.startswith(self.prefix) or self.prefix.startswith(event.key)
-        return event.key.startswith(self.prefix)
+    def deliver(self, events: EventList) -> None:
+        """Queue events for this watcher, unless it is reading the change log itself.
 
-    def deliver(self, event: ChangeEvent) -> None:
-        """Queue an event for this watcher, unless it is reading the change log itself.
-
-        The watcher gets it once ``wake`` is called.
+        The watcher gets them once ``wake`` is called.
         """
-        if self._behind or event.version <= self.position:
+        if self._behind or events[-1].version <= self.position:
             return
-        if len(self._queue) == _QUEUE:
+        if events[0].version <= self.position:  # the rest was read in the change log
+            events = EventList(event for event in events if event.version > self.position)
+        if self._queued + len(events) > _QUEUE:
             self.fall_behind()
             return
-        self._queue.append(event)
+        self._add(events)
+
+    def _add(self, events: EventList) -> None:
+        self._queue.append(events)
+        self._queued += len(events)
+
+    def _clear(self) -> None:
+        self._queue.clear()
+        self._queued = 0
 
     def wake(self) -> None:
         """Have the watcher take what is queued."""
@@ -110,7 +119,7 @@ class Subscription:
     def fall_behind(self) -> None:
         """Read the change log directly, until it has caught up with the feed."""
         if not self._behind:
-            self._queue.clear()
+            self._clear()
             self._behind = True
             self._wake.set()
 
@@ -129,18 +138,19 @@ class Subscription:
 
     def end_at_once(self) -> None:
         """End it without the events that are queued."""
-        self._queue.clear()
+        self._clear()
         self.end()
 
     def __aiter__(self) -> Subscription:
         return self
 
-    async def __anext__(self) -> list[ChangeEvent]:
+    async def __anext__(self) -> EventList:
         """Raises StoreError: the change log was needed and cannot be read."""
         self._beat = False  # asking for more means that the last one was taken
         while True:
             if self._queue:
-                events, self._queue = self._queue[:BATCH], self._queue[BATCH:]
+                events = self._queue.popleft()
+                self._queued -= len(events)
                 self.position = events[-1].version
                 return events
             if self._ended:
@@ -153,20 +163,27 @@ class Subscription:
             if self._beat:
                 self._beat = False
                 self.position = max(self.position, self._feed_position())
-                return []
+                return EventList()
             self._wake.clear()
             await self._wake.wait()
 
-    async def _catch_up(self) -> list[ChangeEvent]:
+    async def _catch_up(self) -> EventList:
         """Read on in the change log, or stop reading it once level with the feed."""
         reached = self._feed_position()
         if self.position >= reached:
             # No await since the comparison: the feed's next event is the next one here too.
             self._behind = False
-            return []
+            return EventList()
         events, complete = await self._change_log.changes(self.position, BATCH)
         if not complete:
             self.position = await self._change_log.last_version()
-            return [ChangeEvent(self.position, EventKind.RESET, self.prefix)]
+            return EventList([ChangeEvent(self.position, EventKind.RESET, self.prefix)])
         self.position = events[-1].version if events else reached
-        return [event for event in events if self.concerns(event)]
+        return EventList(event for event in events if concerns(event, self.prefix))
+
+
+def concerns(event: ChangeEvent, prefix: str) -> bool:
+    """Whether an event is about keys with the prefix."""
+    if event.kind is EventKind.RESET:
+        return event.key.startswith(prefix) or prefix.startswith(event.key)
+    return event.key.startswith(prefix)

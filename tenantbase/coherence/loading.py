@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import chain
-from operator import itemgetter
+from operator import attrgetter
 from time import monotonic_ns
 from typing import Any, Final, NamedTuple
 
@@ -25,7 +25,9 @@ from tenantbase.stages import Stage
 from tenantbase.waits import note
 
 BATCH_KEYS: Final = 256
-"""How many keys are read at once."""
+"""How many keys of small values are read at once."""
+
+_KEY_BYTES: Final = 1 << 10  # a larger value weighs as much as several keys
 
 _SELECTS: Final = 8  # queries in flight at most
 
@@ -38,13 +40,27 @@ them under. None: the tag that each bucket had before."""
 Missed = tuple[bytes, Tag]
 """A key's name, and the tag its bucket had before the store was read."""
 
-_Wanted = tuple[str, list[str]]  # a lane, and keys
 _Flight = tuple[bytes, Tag, int]  # what is missed, and the question by which that was found
+
+
+class _Wanted(NamedTuple):
+    lane: str
+    keys: list[str]
+    weight: int  # in a batch
 
 
 class _Selected(NamedTuple):
     read: Mapping[str, Loaded]
     tag: Tag | None
+
+
+def weight_of(keys: int, size: int) -> int:
+    """How much of a batch some keys take.
+
+    Args:
+        size: about how many bytes their values have together; 0: not known, or little.
+    """
+    return max(keys, size // _KEY_BYTES)
 
 
 class Loader:
@@ -62,7 +78,7 @@ class Loader:
         self._filler = filler
         self._clock = clock
         self._in_flight: dict[_Flight, asyncio.Future[Entry | None]] = {}
-        selects = Line[_Wanted, _Selected](BATCH_KEYS, lambda wanted: len(wanted[1]), itemgetter(0))
+        selects = Line[_Wanted, _Selected](BATCH_KEYS, attrgetter("weight"), attrgetter("lane"))
         self._selects = Batcher(self._select, queue=selects, parallel=_SELECTS)
         self._deadlines: Deadlines[None] = Deadlines(timeout, _time_out)
 
@@ -95,6 +111,7 @@ class Loader:
         lane: str,
         now: float,
         question: int,
+        size: int = 0,
     ) -> dict[str, Lookup | StoreError]:
         """Read keys, and fill memcached with those it was asked for.
 
@@ -106,6 +123,7 @@ class Loader:
         Args:
             direct: keys that bypass memcached.
             now: when the batch began.
+            size: about how many bytes the values have together; 0: not known, or little.
         """
         loop = asyncio.get_running_loop()
         joined: dict[str, asyncio.Future[Entry | None]] = {}
@@ -124,7 +142,7 @@ class Loader:
         if wanted := [*own, *direct]:
             try:
                 try:
-                    read, tag = await self._selected(lane, wanted)
+                    read, tag = await self._selected(lane, wanted, size)
                 finally:
                     note(Stage.DATABASE, began)
             except Exception as error:  # of any kind: callers that joined must not wait forever
@@ -153,13 +171,13 @@ class Loader:
                 loaded[key] = error
         return loaded
 
-    async def _selected(self, lane: str, keys: list[str]) -> _Selected:
-        selected = self._selects.submit((lane, keys))
+    async def _selected(self, lane: str, keys: list[str], size: int = 0) -> _Selected:
+        selected = self._selects.submit(_Wanted(lane, keys, weight_of(len(keys), size)))
         self._deadlines.watch(selected, None)
         return await selected
 
     async def _select(self, wanted: Sequence[_Wanted]) -> list[_Selected]:
-        keys = list(dict.fromkeys(chain.from_iterable(keys for _, keys in wanted)))
+        keys = list(dict.fromkeys(chain.from_iterable(each.keys for each in wanted)))
         entries, tag = await self._load(keys, self._clock())
         return [_Selected(dict(zip(keys, entries, strict=True)), tag)] * len(wanted)
 

@@ -16,7 +16,7 @@ from tenantbase.access import Access
 from tenantbase.coherence.authority import Authority
 from tenantbase.coherence.filler import Filler
 from tenantbase.coherence.loading import Load, Loaded, Loader
-from tenantbase.coherence.reading import ReadThrough
+from tenantbase.coherence.reading import BulkRead, ReadThrough
 from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.coherence.write_queue import QUEUE_BYTES
 from tenantbase.coherence.writing import Commit, WriteThrough
@@ -144,10 +144,14 @@ class Cache:
         """As ``get``, but ``receive`` is called with the result, or the exception."""
         self._reads.submit_then(key, receive)
 
-    async def get_many(self, keys: Sequence[str], max_stale: float | None = None) -> list[Lookup]:
+    async def get_many(
+        self, keys: Sequence[str], size: int = 0, max_stale: float | None = None
+    ) -> list[Lookup]:
         """Read many keys in one round trip to memcached and, for the rest, one query.
 
         Args:
+            size: about how many bytes the values have together, so that batches of large ones hold
+                fewer keys; 0: not known, or little.
             max_stale: see ``get``.
 
         Returns: the results for the first of the keys: for all of them, unless their values are too
@@ -157,11 +161,14 @@ class Cache:
             StoreUnavailable: the database was needed and cannot serve.
         """
         if self._may_recall(max_stale):
-            return await self._reading.stale_bulk.submit(keys)
-        return await self._bulk_reads.submit(keys)
+            return await self._reading.stale_bulk.submit(BulkRead(keys, size))
+        return await self._bulk_reads.submit(BulkRead(keys, size))
 
-    async def refresh(self, keys: Sequence[str]) -> list[Lookup]:
+    async def refresh(self, keys: Sequence[str], size: int = 0) -> list[Lookup]:
         """Read many keys from the database, and store the entries in memcached.
+
+        Args:
+            size: as for ``get_many``; it does not matter here.
 
         Returns and raises: as ``get_many``. The results are bypasses.
         """

@@ -12,13 +12,14 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from functools import partial
 from itertools import chain
+from operator import attrgetter
 from time import monotonic_ns
 from typing import Final, NamedTuple, cast
 
 from tenantbase.coherence.authority import Authority, Tag, Tags
 from tenantbase.coherence.batcher import AGAIN, LATER, Again, Batcher, Later, Line, Unfinished
 from tenantbase.coherence.filler import HEAVY_BYTES
-from tenantbase.coherence.loading import BATCH_KEYS, Loader, Missed, as_lookup
+from tenantbase.coherence.loading import BATCH_KEYS, Loader, Missed, as_lookup, weight_of
 from tenantbase.coherence.sealed_item import REJECTED, ItemSealer, Slot, Verdict
 from tenantbase.errors import CacheUnavailable, LeftOut, StoreError
 from tenantbase.figures import BYPASSES, CACHE_FAILURES, HITS, MISSES, REJECTED_ITEMS, STALE_HITS
@@ -33,6 +34,22 @@ _SHARED: Final = ""  # the lane of batches with keys of several lanes, which wer
 _NO_QUESTION: Final = 0
 _NO_KEYS: Final[Set[str]] = frozenset()
 _NONE_OPENED: Final[Mapping[bytes, Lookup | Verdict]] = {}
+
+
+class BulkRead(NamedTuple):
+    """Many keys of one lane, read together.
+
+    Attributes:
+        size: about how many bytes their values have together; 0: not known, or little.
+    """
+
+    keys: Sequence[str]
+    size: int = 0
+
+    @property
+    def weight(self) -> int:
+        """In a batch, where large values weigh more than one key."""
+        return weight_of(len(self.keys), self.size)
 
 
 class ReadThrough:
@@ -71,11 +88,13 @@ class ReadThrough:
 
     def _batchers(
         self, ask: _Ask, parallel: int
-    ) -> tuple[Batcher[str, Lookup], Batcher[Sequence[str], list[Lookup]]]:
+    ) -> tuple[Batcher[str, Lookup], Batcher[BulkRead, list[Lookup]]]:
         # One question to memcached at a time makes large batches, which cost least. Reading the
         # store never holds up the next question, however long it takes.
         singles = Line[str, Lookup](BATCH_KEYS, None, self._lane_of)
-        bulks = Line[Sequence[str], list[Lookup]](BATCH_KEYS, len, self._lane_of_first)
+        bulks = Line[BulkRead, list[Lookup]](
+            BATCH_KEYS, attrgetter("weight"), lambda bulk: self._lane_of_first(bulk.keys)
+        )
         return (
             Batcher(partial(self._read_single, ask), queue=singles, parallel=parallel),
             Batcher(partial(self._read_bulk, ask), queue=bulks, parallel=parallel),
@@ -129,38 +148,43 @@ class ReadThrough:
         return [AGAIN if isinstance(loaded[key], LeftOut) else loaded[key] for key in late]
 
     async def _read_bulk(
-        self, ask: _Ask, bulks: Sequence[Sequence[str]]
+        self, ask: _Ask, bulks: Sequence[BulkRead]
     ) -> Sequence[list[Lookup] | Exception | Again] | Unfinished[list[Lookup]]:
-        asked = await ask(list(chain.from_iterable(bulks)))
+        asked = await ask(list(chain.from_iterable(bulk.keys for bulk in bulks)))
         found = asked.found
         if asked.complete:
-            return [[found[key] for key in keys] for keys in bulks]
+            return [[found[key] for key in bulk.keys] for bulk in bulks]
         ready: list[list[Lookup] | Exception | Later | Again] = []
-        late: list[Sequence[str]] = []
-        for keys in bulks:
-            result = _bulk(keys, found, asked.left_out)
+        late: list[BulkRead] = []
+        for bulk in bulks:
+            result = _bulk(bulk.keys, found, asked.left_out)
             if result is LATER:
-                late.append(keys)
+                late.append(bulk)
             ready.append(result)
         return Unfinished(ready, partial(self._finish_bulk, asked, late))
 
     async def _finish_bulk(
-        self, asked: _Asked, late: list[Sequence[str]]
+        self, asked: _Asked, late: list[BulkRead]
     ) -> list[list[Lookup] | Exception | Again]:
         if not late:
             return []
-        lanes = set(map(self._lane_of_first, late))
-        loaded = await self._load(asked, lanes.pop() if len(lanes) == 1 else _SHARED)
+        lanes = {self._lane_of_first(bulk.keys) for bulk in late}
+        lane = lanes.pop() if len(lanes) == 1 else _SHARED
+        loaded = await self._load(asked, lane, sum(bulk.size for bulk in late))
         known: dict[str, Lookup | StoreError] = {**asked.found, **loaded}
         results: list[list[Lookup] | Exception | Again] = []
-        for keys in late:
-            result = _bulk(keys, known, asked.left_out)
+        for bulk in late:
+            result = _bulk(bulk.keys, known, asked.left_out)
             assert result is not LATER
             results.append(result)
         return results
 
-    async def _load(self, asked: _Asked, lane: str) -> dict[str, Lookup | StoreError]:
-        return await self._loader.load(asked.missed, asked.direct, lane, asked.now, asked.question)
+    async def _load(
+        self, asked: _Asked, lane: str, size: int = 0
+    ) -> dict[str, Lookup | StoreError]:
+        return await self._loader.load(
+            asked.missed, asked.direct, lane, asked.now, asked.question, size
+        )
 
     async def _ask(self, keys: Sequence[str]) -> _Asked:
         """The first step of a batch: what memcached has of these keys."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from time import monotonic_ns
 from typing import Final
@@ -35,6 +36,7 @@ from tenantbase.figures import COMMITS
 from tenantbase.interfaces.store import GroupResult
 from tenantbase.lanes import LaneOf
 from tenantbase.stages import Stage
+from tenantbase.switching import switching_fast
 from tenantbase.waits import BatchCall, note, note_write
 
 Commit = Callable[[Sequence[PendingWrite], float], Awaitable[GroupResult[WriteTags]]]
@@ -43,6 +45,7 @@ tags of what it wrote. Every error is the outcome of a transaction."""
 
 _WRITE_THROUGHS: Final = 7
 """How many groups may be on their way to memcached while the next one is committed."""
+_FILLS_AT_ONCE: Final = 256  # of a large group, in one turn of the event loop
 _NAMED: Final = (KeyCommand, InPlaceCommand)
 
 
@@ -130,7 +133,9 @@ class WriteThrough:
         self, group: Sequence[PendingWrite]
     ) -> Sequence[tuple[Applied, ...] | Exception] | Unfinished[tuple[Applied, ...]]:
         began = monotonic_ns()
-        result = await self._commit(group, self._clock())
+        large = any(pending.large for pending in group)
+        with switching_fast() if large else nullcontext():
+            result = await self._commit(group, self._clock())
         note_write(began, result.waited)
         for pending in group:
             pending.settled = True
@@ -138,7 +143,15 @@ class WriteThrough:
         outcomes: list[tuple[Applied, ...] | Exception] = [
             () if outcome is None else outcome for outcome in result.outcomes
         ]
-        fills = self._fills(group, result)
+        if result.ticket is None:
+            return outcomes
+        self._figures[COMMITS] += 1
+        # The whole group has one tag for each bucket, so only the last state of a key may be cached
+        # under it: an earlier one would pass for the newest.
+        last = self._last_states(group, result.outcomes)
+        if large:
+            return Unfinished(None, partial(self._store_many, last, result.ticket, outcomes))
+        fills = self._fills(last, result.ticket)
         if not fills:
             return outcomes
         # Acknowledged after memcached has it, so that the next reader finds it there.
@@ -152,18 +165,27 @@ class WriteThrough:
         note(Stage.MEMCACHED, began)
         return outcomes
 
-    def _fills(self, group: Sequence[PendingWrite], result: GroupResult[WriteTags]) -> list[Fill]:
-        """The entries of a group to store in memcached.
+    async def _store_many(
+        self,
+        last: list[tuple[str, Entry | None]],
+        ticket: WriteTags,
+        outcomes: list[tuple[Applied, ...] | Exception],
+    ) -> list[tuple[Applied, ...] | Exception]:
+        """Store what a large group wrote, while the next one is committed and other work goes on."""
+        fills: list[Fill] = []
+        for at in range(0, len(last), _FILLS_AT_ONCE):
+            fills += self._fills(last[at : at + _FILLS_AT_ONCE], ticket)
+            await asyncio.sleep(0)
+        return await self._store_fills(fills, outcomes)
 
-        The whole group has one tag for each bucket, so only the last state of a key may be cached
-        under it: an earlier one would pass for the newest.
-        """
-        ticket = result.ticket
-        if ticket is None:
-            return []
-        self._figures[COMMITS] += 1
+    def _last_states(
+        self,
+        group: Sequence[PendingWrite],
+        outcomes: Sequence[tuple[Applied, ...] | Exception | None],
+    ) -> list[tuple[str, Entry | None]]:
+        """The keys that a group changed, each with what it left there."""
         last: dict[str, Entry | None] = {}
-        for pending, outcome in zip(group, result.outcomes, strict=True):
+        for pending, outcome in zip(group, outcomes, strict=True):
             if outcome is None or isinstance(outcome, Exception):
                 continue
             for command, applied in zip(pending.transaction, outcome, strict=True):
@@ -171,9 +193,13 @@ class WriteThrough:
                     last.clear()  # it may have removed any of the group's keys
                 elif applied.entry is not None or applied.removed:
                     last[command.key] = applied.entry
+        return list(last.items())
+
+    def _fills(self, states: Sequence[tuple[str, Entry | None]], ticket: WriteTags) -> list[Fill]:
+        """What to store in memcached for these keys."""
         now = self._clock()
         fills: list[Fill] = []
-        for key, entry in last.items():
+        for key, entry in states:
             slot = self._sealer.slot(key)
             self._filler.offer(fills, slot.name, ticket.tag(slot.bucket), entry, now)
         return fills

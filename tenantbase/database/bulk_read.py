@@ -8,11 +8,15 @@ from typing import Final, Protocol
 from tenantbase.lookup import Lookup
 from tenantbase.scope import ScopedKey
 
-CHUNK_KEYS: Final = 256  # keys read at a time
+CHUNK_KEYS: Final = 256  # keys read at a time, of small values
+_FIRST_KEYS: Final = 32  # if it is not known whether they are small, and there are many more
+# Values read at a time, roughly. The event loop takes about half a millisecond to read them, and they
+# stay in the processor's caches until they are sent.
+_CHUNK_BYTES: Final = 256 << 10
 _HELD_BYTES: Final = 4 << 20  # values held while a receiver, perhaps a slow one, takes them
 _LEAST_BYTES: Final = 64 << 10  # room requested before the size is known
 _WAIT_SECONDS: Final = 5.0  # for the first values only; later, the receiver has some, and can wait
-_GROWTH: Final = 8  # the next chunk is this many times larger if values are small
+_MOST_TENANTS: Final = 4_096  # whose sizes are remembered
 
 
 class Room(Protocol):
@@ -36,25 +40,46 @@ class Unlimited:
         return True
 
 
+class UsualSizes:
+    """How large the values were that each tenant read last, for the size of the first chunk."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, float] = {}
+
+    def of(self, tenant: str) -> float | None:
+        """The average size of a value, in bytes; None if it is not known."""
+        return self._of.get(tenant)
+
+    def note(self, tenant: str, size: float) -> None:
+        """Values of this average size have been read."""
+        if len(self._of) >= _MOST_TENANTS:
+            self._of.clear()
+        self._of[tenant] = size
+
+
 async def read_in_chunks(
-    get_many: Callable[[Sequence[ScopedKey]], Awaitable[Sequence[Lookup]]],
+    get_many: Callable[[Sequence[ScopedKey], int], Awaitable[Sequence[Lookup]]],
     keys: Mapping[str, ScopedKey],
     room: Room,
+    sizes: UsualSizes,
+    tenant: str,
 ) -> AsyncIterator[list[tuple[str, Lookup]]]:
     """Yields plain keys with their results, in order. The receiver owns the lists.
 
     Args:
-        get_many: reads the first of the keys it is given, at least one.
+        get_many: reads the first of the keys it is given, at least one. Its second argument is
+            about how many bytes their values have.
         keys: the scoped key of each plain one.
         room: for values. Values that were read but find no room are dropped and read again later.
             While results are yielded, it is as large as their values.
+        sizes: what the tenant's values usually have, for the first chunk.
     """
-    at, count, wanted = 0, CHUNK_KEYS, _LEAST_BYTES
+    at, wanted, usual = 0, _LEAST_BYTES, sizes.of(tenant)
     plain, scoped = list(keys), list(keys.values())
     while at < len(plain):
         await room.reserve(wanted, None if at else _WAIT_SECONDS)
-        chunk = scoped[at : at + count]
-        found, size = _held(await get_many(chunk))
+        chunk = scoped[at : at + _fitting(usual, len(plain))]
+        found, size = _held(await get_many(chunk, int(len(chunk) * (usual or 0))))
         if not room.keep(size):
             del found
             wanted = size
@@ -63,10 +88,17 @@ async def read_in_chunks(
         # There may be fewer results than keys.
         pairs = list(zip(plain[at : at + len(found)], found, strict=True))
         at += len(found)
-        # If values turn out to be large, read no more next than can be held.
-        count = min(count * _GROWTH, CHUNK_KEYS) if len(found) == len(chunk) else len(found)
+        usual = size / len(found)
+        sizes.note(tenant, usual)
         del found
         yield pairs
+
+
+def _fitting(usual: float | None, total: int) -> int:
+    """How many values of this average size, in bytes, are read at a time; None: it is not known."""
+    if usual is None:
+        return CHUNK_KEYS if total <= CHUNK_KEYS else _FIRST_KEYS
+    return max(1, min(int(_CHUNK_BYTES / usual), CHUNK_KEYS)) if usual else CHUNK_KEYS
 
 
 def _held(found: Sequence[Lookup]) -> tuple[Sequence[Lookup], int]:

@@ -17,7 +17,7 @@ from typing import Final
 from tenantbase.changes.feed import Feed
 from tenantbase.coherence.policy import Cache
 from tenantbase.database.administration import Administration
-from tenantbase.database.bulk_read import Room, Unlimited, read_in_chunks
+from tenantbase.database.bulk_read import Room, Unlimited, UsualSizes, read_in_chunks
 from tenantbase.database.limits import Limits
 from tenantbase.database.watch import Changes
 from tenantbase.database.writer import Writer
@@ -42,6 +42,7 @@ class Database(Writer, Administration):
         super().__init__(cache)
         self._cache = cache
         self._feed = Feed(cache, heartbeat=heartbeat, figures=cache.figures)
+        self._sizes = UsualSizes()
         self.limits = limits
 
     # Reading: see also Reader
@@ -96,9 +97,10 @@ class Database(Writer, Administration):
             StoreError: the database was needed and cannot serve.
         """
         scoped = scope.keys_to_read(self._checked_keys(keys))
-        if refresh:
-            return read_in_chunks(self._cache.refresh, scoped, room)
-        return read_in_chunks(partial(self._cache.get_many, max_stale=max_stale), scoped, room)
+        read = (
+            self._cache.refresh if refresh else partial(self._cache.get_many, max_stale=max_stale)
+        )
+        return read_in_chunks(read, scoped, room, self._sizes, scope.tenant)
 
     # Changes
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from tenantbase.changes.subscription import Subscription
-from tenantbase.events import ChangeEvent, EventKind
+from tenantbase.events import ChangeEvent, EventKind, EventList
 from tenantbase.scope import Scope
 
 
@@ -33,20 +35,26 @@ class Changes:
     def __aiter__(self) -> Changes:
         return self
 
-    async def __anext__(self) -> list[ChangeEvent]:
-        """Raises StoreError: the change log was needed and cannot be read."""
-        return [self._plain(event) for event in await self._subscription.__anext__()]
+    async def __anext__(self) -> EventList:
+        """Watchers of the same prefix get the same lists.
 
-    def _plain(self, event: ChangeEvent) -> ChangeEvent:
-        key = event.key
-        if event.kind is EventKind.RESET:
-            # One of the two begins with the other. The longer one is within the scope.
-            key = max(key, self._subscription.prefix, key=len)
-        return ChangeEvent(
-            event.version,
-            event.kind,
-            key[self._start :],
-            event.size,
-            event.content_type,
-            event.expires_at,
-        )
+        Raises StoreError: the change log was needed and cannot be read.
+        """
+        events = await self._subscription.__anext__()
+        return _plain(events, self._start, self._subscription.prefix) if events else events
+
+
+@lru_cache(maxsize=16)
+def _plain(events: EventList, start: int, prefix: str) -> EventList:
+    """The same events with plain keys, which begin at ``start`` in the scoped ones."""
+    return EventList(_plain_event(event, start, prefix) for event in events)
+
+
+def _plain_event(event: ChangeEvent, start: int, prefix: str) -> ChangeEvent:
+    key = event.key
+    if event.kind is EventKind.RESET:
+        # One of the two begins with the other. The longer one is within the scope.
+        key = max(key, prefix, key=len)
+    return ChangeEvent(
+        event.version, event.kind, key[start:], event.size, event.content_type, event.expires_at
+    )

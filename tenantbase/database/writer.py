@@ -20,10 +20,11 @@ from tenantbase.commands import (
 from tenantbase.database.import_batch import ImportBatch
 from tenantbase.database.limits import Limits
 from tenantbase.database.reader import Reader
+from tenantbase.database.set_batch import SetBatch
 from tenantbase.database.validation import Draft, combined, completed, draft, set_command
 from tenantbase.entry import Entry, check_key, check_keys, check_text, expiry
 from tenantbase.errors import Forbidden, InvalidRequest
-from tenantbase.json_requests import Read, SetValue, check_count, place
+from tenantbase.json_requests import Read, SetValue, check_count
 from tenantbase.scope import Scope, ScopedKey
 
 
@@ -136,18 +137,18 @@ class Writer(Reader):
         Args:
             condition: what must hold for each entry besides its own fields.
         """
-        commands: dict[str, Set] = {}  # by plain key
-        for index, (given, value) in enumerate(entries):
-            try:
-                command = self._set_command(scope, given, condition, value)
-                if given.key in commands:
-                    raise InvalidRequest(f"key {given.key!r} is given twice", "key")
-            except InvalidRequest as error:
-                place(error, index)
-                raise
-            commands[given.key] = command
-        check_count(len(commands), self.limits.max_batch_entries, "values")
-        return self._many(list(commands), self._write(scope, *commands.values()))
+        batch = self.set_batch(scope, condition)
+        for read in entries:
+            batch.add(read)
+        return batch.write()
+
+    def set_batch(self, scope: Scope, condition: Condition | None = None) -> SetBatch:
+        """As ``set_many``, of entries that are added one by one."""
+        return SetBatch(
+            lambda read: self._set_command(scope, read.given, condition, read.value),
+            lambda keys, commands: self._many(keys, self._write(scope, *commands)),
+            self.limits.max_batch_entries,
+        )
 
     def delete(
         self,

@@ -85,8 +85,8 @@ def create_app(
     lifecycle.limit = settings.max_requests
     answering = partial(sending.answering, unread=unread)
     parser = ParserProcess()
-    # For making the pieces of lists and bulk reads, and for sending events.
-    turns = Turns(lambda streams: lifecycle.active - lifecycle.idling > streams)
+    # For large bodies, the pieces of lists and bulk reads, and for sending events.
+    turns = Turns(partial(_in_flight, lifecycle, callers))
     values = Values(database, settings, parser)
     bulk = Bulk(database, settings, parser, unread, callers, turns)
     increment = Increment(database, settings)
@@ -102,7 +102,8 @@ def create_app(
 
     # Reserve a quarter for small bodies, unless the rest could not hold the largest body.
     spare = max(0, settings.max_inflight_bytes - settings.max_request_bytes)
-    budget = Budget(settings.max_inflight_bytes, min(settings.max_inflight_bytes // 4, spare))
+    reserved = min(settings.max_inflight_bytes // 4, spare)
+    budget = Budget(settings.max_inflight_bytes, reserved, turns)
     boundary = _boundary(guard, callers, lifecycle, health, budget, observer)
     app = web.Application(middlewares=[boundary])
     if observer is not None:
@@ -169,6 +170,13 @@ def create_app(
     return app
 
 
+def _in_flight(lifecycle: Lifecycle, callers: Callers, tenant: str | None) -> int:
+    """How many requests are in flight, except watches; None: of all tenants."""
+    use = None if tenant is None else callers.use_of(tenant)
+    # If there is only one tenant, nothing is counted for it.
+    return lifecycle.active - lifecycle.idling if use is None else use.requests
+
+
 def _is_of_server(request: web.Request) -> bool:
     """Whether it is OPTIONS for the whole server, which is a health check."""
     return request.method == hdrs.METH_OPTIONS and request.raw_path in _WHOLE_SERVER
@@ -228,6 +236,7 @@ def _boundary(
                     raise lifecycle.overloaded()
                 use = caller.use
                 use.requests += 1
+                lifecycle.tenants.note(use)
             return await handler(request)
         except (ConnectionError, asyncio.CancelledError):
             if observer is not None:

@@ -168,6 +168,10 @@ class Callers:
         bucket = None if rate is None else self._rates.bucket(scope.tenant, rate)
         return Caller(principal, scope, bucket, self._uses.get(scope.tenant))
 
+    def use_of(self, tenant: str) -> TenantUse | None:
+        """What a tenant uses of this server; None: there is no other tenant to share it with."""
+        return self._uses.get(tenant)
+
     def _principal(self, authorization: Sequence[str]) -> Principal:
         if not self.directory.closed:
             return ANYBODY

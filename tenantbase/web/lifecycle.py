@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from tenantbase.web.problems import OverLimit
 from tenantbase.web.transport.connections import Connections
-from tenantbase.web.transport.tenant_use import TenantUse, leaves_enough
+from tenantbase.web.transport.tenant_use import Tenants, TenantUse, leaves_enough
 
 
 class Lifecycle:
@@ -23,6 +23,7 @@ class Lifecycle:
         begun: requests so far.
         limit: the most requests that may be active.
         connections: the open connections.
+        tenants: whether several of them use the server.
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,7 @@ class Lifecycle:
         self.limit: float = math.inf
         self.connections = Connections()
         self._unfinished = 0  # while draining: what ``in_flight`` returns
+        self.tenants = Tenants()
         self._draining = asyncio.Event()
         self._finished = asyncio.Event()
 

@@ -17,7 +17,8 @@ from tenantbase.documents import PIECE_BYTES
 from tenantbase.errors import InvalidRequest
 from tenantbase.web.app import BUDGET, CALLERS, DATABASE, GUARD, HEALTH, OBSERVER
 from tenantbase.web.fast_path.borrowed import Lender
-from tenantbase.web.fast_path.connection import FastPath
+from tenantbase.web.fast_path.connection import FastConnection
+from tenantbase.web.fast_path.shared import FastPath
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.naming import CONTEXT, X_REQUEST_ID, context_of
 from tenantbase.web.observer import Observer
@@ -260,7 +261,7 @@ async def serving(
     cut_stalled = partial(lifecycle.connections.cut_stalled, settings.send_timeout)
     tasks = [keep_running(cut_stalled, "watchdog of slow readers")]
     if settings.fast_path:
-        connect = fast_path = FastPath(
+        fast_path = FastPath(
             app[DATABASE],
             settings,
             lifecycle,
@@ -271,6 +272,7 @@ async def serving(
             general,
             observer,
         )
+        connect = partial(FastConnection, fast_path)
         tasks.append(keep_running(fast_path.connections.watch, "watchdog of the fast path"))
     if settings.tls is not None:
         # The keep-alive timeout bounds the wait for a request's headers, which follow the handshake.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tenantbase.changes.subscription import _QUEUE, BATCH, Subscription
-from tenantbase.events import ChangeEvent, EventKind
+from tenantbase.events import ChangeEvent, EventKind, EventList
 
 
 class Log:
@@ -50,11 +50,11 @@ def event(version: int) -> ChangeEvent:
 async def test_a_full_queue_is_dropped() -> None:
     subscription = Subscription(Log(0), lambda: 0, "", 0, never)
     task = await waiting(subscription)
-    subscription.deliver(event(1))
+    subscription.deliver(EventList([event(1)]))
     subscription.wake()
     assert await task == [event(1)]
     for version in range(2, _QUEUE + 3):
-        subscription.deliver(event(version))
+        subscription.deliver(EventList([event(version)]))
     assert not subscription._queue, "from here on it reads the log"
 
 
@@ -71,11 +71,11 @@ async def test_closing_wakes_the_waiting_reader() -> None:
 async def test_taking_events_counts_as_taking_a_heartbeat() -> None:
     subscription = Subscription(Log(0), lambda: 0, "", 0, never)
     task = await waiting(subscription)
-    subscription.deliver(event(1))
+    subscription.deliver(EventList([event(1)]))
     subscription.wake()
     assert await task == [event(1)]
     for version in (2, 3, 4):
-        subscription.deliver(event(version))
+        subscription.deliver(EventList([event(version)]))
         subscription.beat()
         assert await anext(subscription) == [event(version)]
 
@@ -88,7 +88,7 @@ async def test_a_watcher_reading_past_other_keys_is_not_stuck() -> None:
     task = await waiting(subscription)
     log.watcher = None
     assert subscription.position == log.length
-    subscription.deliver(ChangeEvent(log.length + 1, EventKind.SET, "mine"))
+    subscription.deliver(EventList([ChangeEvent(log.length + 1, EventKind.SET, "mine")]))
     subscription.wake()
     async with asyncio.timeout(10):
         assert [each.key for each in await task] == ["mine"]

@@ -164,7 +164,9 @@ class _Raising(Cache):
     def get_then(self, key: str, receive: Callable[[Lookup | Exception], None]) -> None:
         asyncio.get_running_loop().call_soon(receive, self.error)
 
-    async def get_many(self, keys: Sequence[str], max_stale: float | None = None) -> list[Lookup]:
+    async def get_many(
+        self, keys: Sequence[str], size: int = 0, max_stale: float | None = None
+    ) -> list[Lookup]:
         raise self.error
 
     def write(self, *changes: Command) -> asyncio.Future[tuple[Applied, ...]]:

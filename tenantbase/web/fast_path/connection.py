@@ -9,109 +9,23 @@ its end does not arrive in time, aiohttp gets the connection permanently, and ap
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
 from time import monotonic_ns
 from typing import Final, cast
 
-from aiohttp import hdrs
-
-from tenantbase.database import Database
 from tenantbase.documents import PIECE_BYTES
 from tenantbase.request_context import RequestContext
-from tenantbase.web.caller import X_TENANT, Callers, Credentials
-from tenantbase.web.fast_path.answering import PlainAnswers
+from tenantbase.web.caller import Credentials
 from tenantbase.web.fast_path.framing import frame
 from tenantbase.web.fast_path.lending import Loan
-from tenantbase.web.fast_path.parser import (
-    GENERAL,
-    INCOMPLETE,
-    ROUTES,
-    Other,
-    Request,
-    RequestParser,
-    context_in,
-)
-from tenantbase.web.fast_path.tending import OpenConnections
-from tenantbase.web.fast_path.writer import ResponseWriter
-from tenantbase.web.forwarding import X_FORWARDED_PROTO
-from tenantbase.web.guard import Guard
-from tenantbase.web.handlers.health import Health
-from tenantbase.web.lifecycle import Lifecycle
+from tenantbase.web.fast_path.parser import GENERAL, HEALTH, INCOMPLETE, Other, Request, context_in
+from tenantbase.web.fast_path.shared import FastPath
 from tenantbase.web.naming import with_id
-from tenantbase.web.observer import CLIENT_GONE, Observer, Series
-from tenantbase.web.problems import HttpError
-from tenantbase.web.settings import WebSettings
-from tenantbase.web.transport.budget import Budget
-from tenantbase.web.transport.tenant_use import TenantUse
+from tenantbase.web.observer import CLIENT_GONE, Series
+from tenantbase.web.transport.tenant_use import WINDOW, TenantUse
 from tenantbase.web.transport.unread import Share
 
 # With more unprocessed bytes than this, a connection is not read.
 _MAX_AHEAD_BYTES: Final = 1 << 16
-
-
-class FastPath:
-    """What all connections of the fast path share. Called, it makes the protocol of a new one.
-
-    Args:
-        general: makes aiohttp's protocol; the argument says whether the connection is only lent.
-        observer: told of each request answered here, if there is one.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        settings: WebSettings,
-        lifecycle: Lifecycle,
-        guard: Guard,
-        callers: Callers,
-        health: Health,
-        budget: Budget,
-        general: Callable[[bool], asyncio.Protocol],
-        observer: Observer | None,
-    ) -> None:
-        self.settings = settings
-        self.observer = observer
-        if observer is not None:
-            series = observer.requests.series
-            self.series = {route: series(route.method, route.template) for route in ROUTES}
-            self.unparsed = series("")
-        self.lifecycle = lifecycle
-        self.general = general
-        self.unread = lifecycle.connections.unread
-        self.connections: Final = OpenConnections()
-        self._guard = guard
-        self._callers = callers
-        # The checks of a request's head run once for each block of header fields, not for each
-        # request.
-        self.parse = RequestParser(self._judge).parse
-        writer = ResponseWriter(lifecycle, varies_by_origin=guard.has_cors)
-        self.answers = PlainAnswers(database, callers.directory, health, writer, lifecycle)
-        self.budget = budget
-        self._writer = writer
-
-    def __call__(self) -> FastConnection:
-        """A protocol for a new connection."""
-        return FastConnection(self)
-
-    def name_client(self, transport: asyncio.Transport, asked: bytes) -> None:
-        """Note for the log which client a trusted proxy's request comes from.
-
-        Only for a connection that takes its answer slowly: the log names no other.
-        """
-        proxies = self._guard.proxies
-        if proxies.trusts(transport) and (client := proxies.client_in(asked)) is not None:
-            self.lifecycle.connections.forwarded(transport, client)
-
-    def _judge(self, headers: Mapping[str, str]) -> Credentials | None:
-        try:
-            self._guard.check(hdrs.METH_POST, "/", headers)
-        except HttpError:
-            return None
-        if self._guard.proxies and hdrs.ORIGIN in headers and X_FORWARDED_PROTO in headers:
-            return None  # whether it counts depends on the connection
-        if self._guard.has_cors and hdrs.ORIGIN in headers:
-            return None  # pages of allowed origins need CORS headers, which aiohttp's path adds
-        return Credentials(self._callers, headers.get(hdrs.AUTHORIZATION), headers.get(X_TENANT))
 
 
 class FastConnection(asyncio.Protocol):
@@ -126,6 +40,7 @@ class FastConnection(asyncio.Protocol):
         "_series",
         "_began",
         "_busy",
+        "_waiting",
         "context",
         "_counted",
         "_use",
@@ -146,7 +61,8 @@ class FastConnection(asyncio.Protocol):
         self._series: Series  # where it is counted, if there is an observer
         self._began = 0  # when it began, likewise
         self.context: RequestContext | None = None  # its id and trace, if it has any
-        self._busy = False  # a request is in flight, here or lent out
+        self._busy = False  # a request is in flight, here or lent out, or waits
+        self._waiting = False  # it waits for its tenant's window
         self._counted = False
         self._use: TenantUse | None = None  # of the tenant of the last plain request
         self._writable = True
@@ -231,9 +147,9 @@ class FastConnection(asyncio.Protocol):
             self._transport.close()
 
     def drain(self) -> None:
-        """Hand an incomplete request to aiohttp."""
+        """Hand a request that has not begun to aiohttp."""
         waiting = self._start < len(self._buffer)
-        if waiting and not self._busy and self._writable:
+        if self._waiting or waiting and not self._busy and self._writable:
             self._leave()
 
     def close(self) -> None:
@@ -261,18 +177,39 @@ class FastConnection(asyncio.Protocol):
             request = fast_path.parse(self._buffer, self._start)
         if request is INCOMPLETE:
             return
+        if request is not GENERAL and self._waits(request):
+            return
         if request is not GENERAL and fast_path.answers.begin(request, self):
             self._begin(request)
         elif not self._lend():
             self._leave()
 
+    def _waits(self, request: Request[Credentials]) -> bool:
+        """Whether the next request has to wait until its tenant's window has room."""
+        use = request.verdict.use
+        if use is None or use.begun < WINDOW or request.route is HEALTH:  # nearly always
+            return False
+        lifecycle = self._fast_path.lifecycle
+        if lifecycle.active + len(use.waiting) >= lifecycle.limit or not lifecycle.tenants.shared:
+            return False
+        self._busy = self._waiting = self._touched = True
+        use.waiting.append(self)
+        return True
+
+    def resume(self) -> None:
+        """The tenant's window has room again."""
+        if self._waiting:
+            self._busy = self._waiting = False
+            self._go_on()
+
     def _begin(self, request: Request[Credentials]) -> None:
         self._busy = True
         self._touched = True
-        self._counted = self._fast_path.lifecycle.begin()
+        lifecycle = self._fast_path.lifecycle
+        self._counted = lifecycle.begin()
         self._use = use = request.verdict.use
         if use is not None:
-            use.requests += 1
+            lifecycle.tenants.begin(use)
         end = request.end
         self._asked = self._buffer[self._start : end]
         self.context = request.context
@@ -286,7 +223,7 @@ class FastConnection(asyncio.Protocol):
         self._busy = False
         self._fast_path.lifecycle.end(self._counted)
         if self._use is not None:
-            self._use.requests -= 1
+            self._fast_path.lifecycle.tenants.end(self._use)
 
     def _taken(self, end: int) -> None:
         """The buffer has been processed up to ``end``."""
@@ -350,6 +287,7 @@ class FastConnection(asyncio.Protocol):
 
     def _leave(self) -> None:
         """Give the connection, with its unprocessed data, to aiohttp permanently."""
+        self._waiting = False
         self._fast_path.connections.discard(self)
         if self._loan is not None:
             self._loan.end(None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
 from contextlib import aclosing
 from itertools import starmap
 from typing import Final
@@ -10,10 +10,12 @@ from typing import Final
 import msgspec
 from aiohttp import hdrs, web
 
+from tenantbase.commands import Applied, Condition
 from tenantbase.database import Database
 from tenantbase.documents import PIECE_BYTES, applied_json, entry_json, entry_pieces, lookup_json
 from tenantbase.entry import Entry
 from tenantbase.errors import InvalidRequest
+from tenantbase.fair_lock import FairLock
 from tenantbase.json_requests import Read, SetValue, read_many, split_many
 from tenantbase.json_text import Decoder
 from tenantbase.lookup import Lookup
@@ -29,7 +31,7 @@ from tenantbase.web.semantics.targets import NOTHING, query
 from tenantbase.web.sending import share_of
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.budget import SMALL_BYTES
-from tenantbase.web.transport.turns import Turns
+from tenantbase.web.transport.turns import PIECE_SHARE, Turns
 from tenantbase.web.transport.unread import Share, Unread
 
 
@@ -66,6 +68,11 @@ class DeleteValues(msgspec.Struct, forbid_unknown_fields=True):
 _KEY_BYTES: Final = 256
 _ENTRY_BYTES: Final = 512
 
+# Entries of a request that are prepared, and results that are rendered, in one turn of the event loop.
+# Each takes about half a millisecond.
+_ADDED_AT_ONCE: Final = 256
+_SHOWN_AT_ONCE: Final = 512
+
 _GET: Final = Decoder(GetValues)
 _DELETE: Final = Decoder(DeleteValues)
 
@@ -83,6 +90,7 @@ class Bulk:
         turns: Turns,
     ) -> None:
         self._turns = turns
+        self._preparing = FairLock()
         self._unread = unread
         self._callers = callers
         self._database = database
@@ -96,12 +104,15 @@ class Bulk:
         return collection(Stream(self._found(request, given.keys)))
 
     async def _found(self, request: web.Request, keys: list[str]) -> AsyncGenerator[bytes, None]:
-        with share_of(request, self._unread) as share, self._turns.streaming():
+        with (
+            share_of(request, self._unread) as share,
+            self._turns.streaming(scope_of(request).tenant),
+        ):
             wanted = request.headers.get(hdrs.CACHE_CONTROL, "")
             found = self._database.get_many(
                 scope_of(request),
                 keys,
-                share,
+                _PacedRoom(share, self._turns, scope_of(request).tenant),
                 refresh=wants_fresh(wanted),
                 max_stale=max_stale(wanted),
             )
@@ -110,7 +121,9 @@ class Bulk:
                     async for piece in document:
                         yield piece
                         if len(piece) >= PIECE_BYTES:
-                            await self._turns.take(scope_of(request).tenant)  # before the next one
+                            await self._turns.take(
+                                scope_of(request).tenant, PIECE_SHARE
+                            )  # before the next one
 
     async def set(self, request: web.Request) -> Answer:
         """``POST /set-values``"""
@@ -118,13 +131,52 @@ class Bulk:
         condition = write_condition(request)
         settings = self._settings
         # Keep no reference to the body while the write waits.
-        entries = await self._read(
-            request, await read_body(request, settings.max_request_bytes, settings.body_timeout)
+        writing = await self._begin(
+            request,
+            condition,
+            await read_body(request, settings.max_request_bytes, settings.body_timeout),
         )
-        writing = self._database.set_many(scope_of(request), entries, condition)
-        del entries
         applied = await writing
-        return collection(b'{"values":[%b]}' % b",".join(starmap(applied_json, applied)))
+        tenant = scope_of(request).tenant
+        documents = []
+        with self._turns.streaming(scope_of(request).tenant):
+            for at in range(0, len(applied), _SHOWN_AT_ONCE):
+                if at:
+                    await self._turns.take(tenant)
+                some = applied[at : at + _SHOWN_AT_ONCE]
+                documents.append(b",".join(starmap(applied_json, some)))
+        return collection(b'{"values":[%b]}' % b",".join(documents))
+
+    async def _begin(
+        self, request: web.Request, condition: Condition | None, body: bytes
+    ) -> Awaitable[list[tuple[str, Applied]]]:
+        """Prepare the write and begin it. Await what this returns.
+
+        Large bodies are prepared one by one: prepared entries take many times more memory, so the
+        others wait as they came.
+        """
+        if len(body) <= SMALL_BYTES:
+            return await self._prepared(request, condition, body)
+        tenant = scope_of(request).tenant
+        async with self._preparing.held(tenant):
+            await self._turns.take(tenant)
+            preparing = self._prepared(request, condition, body)
+            del body
+            return await preparing
+
+    async def _prepared(
+        self, request: web.Request, condition: Condition | None, body: bytes
+    ) -> Awaitable[list[tuple[str, Applied]]]:
+        reading = self._read(request, body)
+        del body
+        entries = await reading
+        batch = self._database.set_batch(scope_of(request), condition)
+        with self._turns.streaming(scope_of(request).tenant):
+            for count, entry in enumerate(entries, 1):
+                batch.add(entry)
+                if not count % _ADDED_AT_ONCE:
+                    await self._turns.take(scope_of(request).tenant)
+        return batch.write()
 
     async def _read(self, request: web.Request, body: bytes) -> Iterator[Read]:
         max_entries = self._database.limits.max_batch_entries
@@ -187,6 +239,27 @@ class Bulk:
 
 def _deleted(count: int) -> Answer:
     return collection(b'{"deleted":%d}' % count)
+
+
+class _PacedRoom:
+    """Room for the values of one answer. Each chunk of values after the first is read in a turn."""
+
+    def __init__(self, share: Share, turns: Turns, tenant: str) -> None:
+        self._share = share
+        self._turns = turns
+        self._tenant = tenant
+        self._first = True
+
+    async def reserve(self, size: int, seconds: float | None) -> None:
+        """See ``Room.reserve``."""
+        if not self._first:
+            await self._turns.take(self._tenant)
+        self._first = False
+        await self._share.reserve(size, seconds)
+
+    def keep(self, size: int) -> bool:
+        """See ``Room.keep``."""
+        return self._share.keep(size)
 
 
 def _unfold(request: web.Request, count: int) -> None:

@@ -32,7 +32,7 @@ from tenantbase.web.responses import collection
 from tenantbase.web.semantics.negotiation import weights
 from tenantbase.web.semantics.targets import integer, query
 from tenantbase.web.sending import share_of
-from tenantbase.web.transport.turns import Turns
+from tenantbase.web.transport.turns import PIECE_SHARE, Turns
 from tenantbase.web.transport.unread import WAIT_SECONDS, Share, Unread
 
 NDJSON: Final = "application/x-ndjson"
@@ -91,12 +91,17 @@ class Lists:
         self, request: web.Request, listing: _Listing, pieces: AsyncGenerator[bytes, None]
     ) -> AsyncGenerator[bytes, None]:
         """The same pieces. What the list holds is charged until the client has read it."""
-        with share_of(request, self._unread) as listing.share, self._turns.streaming():
+        with (
+            share_of(request, self._unread) as listing.share,
+            self._turns.streaming(scope_of(request).tenant),
+        ):
             async with aclosing(pieces):
                 with self._callers.holding(request[CALLER], listing.share.transport.abort):
                     async for piece in pieces:
                         yield piece
-                        await self._turns.take(scope_of(request).tenant)  # before the next one
+                        await self._turns.take(
+                            scope_of(request).tenant, PIECE_SHARE
+                        )  # before the next one
 
 
 class _Listing:

@@ -17,14 +17,14 @@ from tenantbase.background import running
 from tenantbase.database import Database
 from tenantbase.documents import change_details
 from tenantbase.entry import check_text
-from tenantbase.events import ChangeEvent, EventKind
+from tenantbase.events import ChangeEvent, EventKind, EventList
 from tenantbase.web.answer import Answer
 from tenantbase.web.caller import CALLER, Caller, Callers, scope_of
 from tenantbase.web.fast_path.borrowed import own_transport
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.responses import events
 from tenantbase.web.semantics.targets import query
-from tenantbase.web.transport.turns import Turns
+from tenantbase.web.transport.turns import PIECE_SHARE, Turns
 
 _LAST_EVENT_ID: Final = "Last-Event-ID"
 # Polyfills of EventSource cannot set the header. Some use the second name.
@@ -41,7 +41,7 @@ _HEARTBEAT: Final = b": alive\nid: %d\n\n"
 _END: Final = b": the server is stopping; connect again\nretry: %d\nid: %d\n\n"
 _RETURN_MILLISECONDS: Final = 500, 3000
 # Sending a batch of events takes about this share of the time that a piece of a list takes.
-_SHARE: Final = 1 / 8
+_SHARE: Final = PIECE_SHARE / 8
 # By default, the kernel would buffer megabytes for each watcher that does not read.
 _SEND_BUFFER_BYTES: Final = 64 << 10
 
@@ -99,7 +99,7 @@ class Watch:
                 if not self._lifecycle.draining:  # the other watches have been ended already
                     async for batch in changes:
                         await self._turns.take(caller.scope.tenant, _SHARE)
-                        yield b"".join(map(_block, batch)) or _HEARTBEAT % changes.position
+                        yield _blocks(batch) if batch else _HEARTBEAT % changes.position
                 if self._lifecycle.draining:
                     yield _END % (random.randint(*_RETURN_MILLISECONDS), changes.position)
 
@@ -117,6 +117,11 @@ def _after(*ids: str | None) -> int | None:
     return min(int(text), _UNKNOWN) if _VERSION.fullmatch(text) else _UNKNOWN
 
 
+@lru_cache(maxsize=16)  # rendered once for the many watchers that get the same list
+def _blocks(events: EventList) -> bytes:
+    return b"".join(map(_block, events))
+
+
 def _block(event: ChangeEvent) -> bytes:
     if event.kind is EventKind.RESET:
         key = msgspec.json.encode(event.key)
@@ -125,11 +130,6 @@ def _block(event: ChangeEvent) -> bytes:
             key,
             event.version,
         )
-    return _change(event)
-
-
-@lru_cache(maxsize=256)  # rendered once for the many watchers that get the same event
-def _change(event: ChangeEvent) -> bytes:
     return b'event: %b\nid: %d\ndata: {"key":%b,"version":%d%b}\n\n' % (
         event.kind.encode(),
         event.version,

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from tenantbase.errors import InvalidRequest, TooLarge
 from tenantbase.json_text import Decoder, parse
+from tenantbase.web.caller import CALLER
 from tenantbase.web.problems import TooSlow
 from tenantbase.web.semantics.expectations import invite
 from tenantbase.web.semantics.targets import NOTHING, query
@@ -79,7 +80,8 @@ async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> byt
         raise _too_large(limit)
     if holding is not None:
         holding.arrived()
-        await holding.turn()
+        caller = request.get(CALLER)
+        await holding.turn("" if caller is None else caller.scope.tenant)
     return body
 
 

@@ -27,15 +27,16 @@ class Budget:
     Args:
         limit: the most bytes.
         reserved: how many of them are for small bodies only.
+        turns: for parsing large ones.
     """
 
-    def __init__(self, limit: int, reserved: int = 0) -> None:
+    def __init__(self, limit: int, reserved: int = 0, turns: Turns | None = None) -> None:
         self._limit = limit
         self._reserved = reserved
         self._used = 0
         self._unjudged = 0
         self._arriving: dict[Holding, float] = {}  # when each body last grew, oldest first
-        self._turns = Turns(rests=True)
+        self._turns = turns or Turns()
 
     @property
     def most(self) -> int:
@@ -155,10 +156,14 @@ class Holding:
         finally:
             self.arrived()
 
-    async def turn(self) -> None:
-        """Wait until it may be parsed: a small body at once, large ones one after the other."""
+    async def turn(self, lane: str = "") -> None:
+        """Wait until it may be parsed: a small body at once, large ones one after the other.
+
+        Args:
+            lane: where to wait.
+        """
         if self.size > SMALL_BYTES:
-            await self._budget._turns.take()
+            await self._budget._turns.take(lane)
 
     def release(self) -> None:
         """The request has ended: give its bytes back."""

@@ -1,4 +1,4 @@
-"""One large body, one piece of a large answer, or a few watchers, for each turn of the event loop.
+"""One large body, or a few pieces of large answers, for each turn of the event loop.
 
 Parsing some hundred KiB of a body blocks the event loop for tens of milliseconds, and rendering as
 much of a list for some, too. If a hundred were ready in the same turn, every other client would wait
@@ -8,63 +8,62 @@ for the last of them.
 from __future__ import annotations
 
 import asyncio
-import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from tenantbase.lanes import Lanes
+from tenantbase.switching import switch_fast
 
-# A read takes five turns of the event loop, and would wait for a piece of a large answer in each. So
-# while other requests are in flight, this many turns pass before the next piece.
-_FREE_TURNS: Final = 8
-
-# A thread that commits a large transaction needs the interpreter's lock for each statement. While the
-# event loop parses one body after the other, it gets the lock only every 5 ms, and the commit, for
-# which small writes wait, would last until all bodies are parsed. So the event loop rests after each
-# body for as long as that took: but not longer than this, if the process was stopped meanwhile.
+# A read takes five turns of the event loop, and would wait for large pieces of work in each. And a
+# thread that commits needs the interpreter's lock for each statement, but gets it from a busy event loop
+# only every 5 ms. So while other requests are in flight, the event loop rests after each turn, for as
+# long as that took: but not for less, because no timer is finer, and not for longer, in case the process
+# was stopped meanwhile.
+_LEAST_REST_SECONDS: Final = 0.001
 _MOST_REST_SECONDS: Final = 0.1
+# While requests of other tenants than the next are in flight, it rests this many times more, each for the
+# least time. Most requests are answered by then.
+_MORE_RESTS: Final = 4
 
-# Threads read and check the values of large answers, and the event loop may have to wait this long in
-# each turn for one of them to release the interpreter's lock. The thread that commits has to wait for the
-# event loop in the same way, while that sends events to many watchers. Otherwise, Python's default of
-# 5 ms is better: frequent switching makes groups of writes smaller, and writes more expensive.
-_SWITCH_SECONDS: Final = 0.0001
-_USUAL_SECONDS: Final = sys.getswitchinterval()
+PIECE_SHARE: Final = 1 / 3
+"""The share of a turn for a piece of a large answer: a turn takes about half a millisecond."""
 
 _Waiting = tuple[asyncio.Future[None], float]  # and the share of a turn that it needs
 
 
-def _no_others(_: int) -> bool:
-    return False
+def _nothing(_: str | None) -> int:
+    return 0
 
 
 class Turns:
     """Gives turns in the order of requests, shared equally by lanes. Belongs to one event loop.
 
     Args:
-        others: whether more requests are in flight than this many, which stream an answer.
-        rests: leave the event loop to threads for as long as each turn took.
+        in_flight: how many requests are in flight in a lane; None: in all of them.
     """
 
-    def __init__(self, others: Callable[[int], bool] = _no_others, *, rests: bool = False) -> None:
+    def __init__(self, in_flight: Callable[[str | None], int] = _nothing) -> None:
         self._waiting = Lanes[_Waiting]()
         self._taken = 0.0  # how much of this turn of the event loop, or of the one before
-        self._others = others
-        self._rests = rests
+        self._in_flight = in_flight
         self._began = 0.0  # the current turn
-        self._streams = 0
-        self._passed = 0  # turns left free since the last one given
+        self._streams = Counter[str]()  # requests that are worked on in pieces, by lane
+        self._rests = 0  # since the last turn
 
     @contextmanager
-    def streaming(self) -> Iterator[None]:
-        """To be held while an answer is made in pieces, each after a ``take``."""
-        self._streams += 1
+    def streaming(self, lane: str = "") -> Iterator[None]:
+        """To be held by a request while it is worked on in pieces, each after a ``take``."""
+        self._streams[lane] += 1
         self._set_switching()
         try:
             yield
         finally:
-            self._streams -= 1
+            self._streams[lane] -= 1
+            if not self._streams[lane]:
+                del self._streams[lane]
             self._set_switching()
 
     async def take(self, lane: str = "", share: float = 1.0) -> None:
@@ -86,21 +85,34 @@ class Turns:
         self._set_switching()
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._began = loop.time()
+        self._began = time.monotonic()  # the event loop's clock is coarser than a turn
         # Runs after the requests, and after the events that have arrived in the meantime.
-        loop.call_soon(self._rest if self._rests else self._next)
+        loop.call_soon(self._end)
 
-    def _rest(self) -> None:
-        loop = asyncio.get_running_loop()
-        loop.call_later(min(loop.time() - self._began, _MOST_REST_SECONDS), self._next)
+    def _end(self) -> None:
+        if self._in_flight(None) <= self._streams.total():
+            self._next()
+            return
+        took = time.monotonic() - self._began
+        rest = min(max(took, _LEAST_REST_SECONDS), _MOST_REST_SECONDS)
+        self._rests = 0
+        asyncio.get_running_loop().call_later(rest, self._rested)
+
+    def _rested(self) -> None:
+        self._rests += 1
+        if self._rests <= _MORE_RESTS and self._waiting and self._others():
+            asyncio.get_running_loop().call_later(_LEAST_REST_SECONDS, self._rested)
+        else:
+            self._next()
+
+    def _others(self) -> int:
+        """How many requests of other lanes than the next one are in flight, except streams."""
+        lane = self._waiting.next_lane()
+        own = self._in_flight(lane) - self._streams[lane]
+        return self._in_flight(None) - self._streams.total() - own
 
     def _next(self) -> None:
         loop = asyncio.get_running_loop()
-        if self._waiting and self._passed < _FREE_TURNS and self._others(self._streams):
-            self._passed += 1
-            loop.call_soon(self._next)
-            return
-        self._passed = 0
         self._taken = 0.0
         while self._waiting and self._taken + self._waiting.next()[1] <= 1:
             future, share = self._waiting.next()
@@ -113,17 +125,5 @@ class Turns:
         self._set_switching()
 
     def _set_switching(self) -> None:
-        """Switch threads fast while turns are taken or answers are streamed, here or elsewhere."""
-        fast = self._streams > 0 or self._taken > 0
-        if fast == (self in _hurried):
-            return
-        if fast:
-            _hurried.add(self)
-        else:
-            _hurried.remove(self)
-        sys.setswitchinterval(_SWITCH_SECONDS if _hurried else _USUAL_SECONDS)
-
-
-_hurried: Final[set[Turns]] = (
-    set()
-)  # those that need fast switching, which the process has or has not
+        """Switch threads fast while turns are taken or answers are streamed."""
+        switch_fast(self, bool(self._streams) or self._taken > 0)

@@ -233,9 +233,11 @@ class _Counting(Cache):
     read: list[int] = []  # bytes
     given: list[Entry] = []
 
-    async def get_many(self, keys: Sequence[str], max_stale: float | None = None) -> list[Lookup]:
+    async def get_many(
+        self, keys: Sequence[str], size: int = 0, max_stale: float | None = None
+    ) -> list[Lookup]:
         self.asked.append(len(keys))
-        found = await super().get_many(keys, max_stale)
+        found = await super().get_many(keys, size, max_stale)
         entries = [each.entry for each in found if each.entry is not None]
         self.given.extend(entries)
         self.read.append(sum(len(entry.value) for entry in entries))

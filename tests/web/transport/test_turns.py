@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
+from tenantbase.switching import _USUAL_SECONDS, switching_fast
 from tenantbase.web.transport.budget import SMALL_BYTES, Budget, Holding
-from tenantbase.web.transport.turns import _USUAL_SECONDS, Turns
+from tenantbase.web.transport.turns import _MORE_RESTS, Turns
 
 
 async def test_one_turn_at_a_time_in_order() -> None:
@@ -76,7 +79,7 @@ async def test_lanes_take_turns() -> None:
 
 async def test_the_event_loop_rests_after_each_body_for_as_long_as_it_took() -> None:
     loop = asyncio.get_running_loop()
-    large = Holding(Budget(8 * SMALL_BYTES))
+    large = Holding(Budget(8 * SMALL_BYTES, turns=Turns(lambda lane: 1)))
     large.grow(SMALL_BYTES + 1)
     for _ in range(2):  # a free turn and one that was waited for
         await large.turn()
@@ -89,35 +92,114 @@ async def test_the_event_loop_rests_after_each_body_for_as_long_as_it_took() -> 
         assert time.monotonic() - ended > took / 2  # the clock of the event loop is coarse
 
 
-async def test_small_requests_go_between_two_pieces() -> None:
-    small = True
-    turns = Turns(lambda streams: small)
-    passed: list[int] = []
+async def test_bodies_wait_by_lane() -> None:
+    bodies = [Holding(Budget(8 * SMALL_BYTES, turns=turns)) for turns in [Turns()] * 4]
+    order: list[int] = []
 
-    async def take_twice() -> int:
-        await turns.take()
-        before = len(passed)
-        await turns.take()
-        return len(passed) - before
+    async def take(at: int, lane: str) -> None:
+        await bodies[at].turn(lane)
+        order.append(at)
 
-    async def count() -> None:
-        while True:
-            passed.append(0)
-            await asyncio.sleep(0)
-
-    counting = asyncio.create_task(count())
+    for body in bodies:
+        body.grow(SMALL_BYTES + 1)
     async with asyncio.timeout(10):
-        assert await take_twice() > 5  # a read takes five turns; and the stream ends all the same
-        small = False
-        await take_twice()  # the turns that are free already
-        assert await take_twice() <= 2
-    counting.cancel()
+        await asyncio.gather(*map(take, range(4), ["flood", "flood", "flood", "quiet"]))
+    assert order.index(3) < order.index(2), order
+
+
+class Load:
+    """Requests in flight, by lane, and the rests of the event loop."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.requests = Counter[str]()
+        self.rests: list[float] = []
+        loop = asyncio.get_running_loop()
+        call_later = loop.call_later
+
+        def rest(delay: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+            self.rests.append(delay)
+            return call_later(delay, *args, **options)
+
+        monkeypatch.setattr(loop, "call_later", rest)
+
+    def in_flight(self, lane: str | None) -> int:
+        return self.requests.total() if lane is None else self.requests[lane]
+
+    async def rests_of_a_stream(self, lane: str, pieces: int = 3) -> int:
+        """How often the event loop rests after the first pieces of a stream but the last."""
+        turns = Turns(self.in_flight)
+        self.rests.clear()
+        self.requests[lane] += 1
+        with turns.streaming(lane):
+            for _ in range(pieces):
+                await turns.take(lane)
+            rests = len(self.rests)
+        self.requests[lane] -= 1
+        for _ in range(3):  # until its last turn is over
+            await asyncio.sleep(0)
+        return rests
+
+
+async def test_the_event_loop_rests_between_pieces_while_others_are_in_flight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = Load(monkeypatch)
+    assert await load.rests_of_a_stream("a") == 0
+    load.requests["a"] = 1
+    assert await load.rests_of_a_stream("a") == 2
+    assert min(load.rests) >= 0.001, "no timer is finer"
+    load.requests["a"] = 0
+    assert await load.rests_of_a_stream("a") == 0
+
+
+async def test_it_rests_longer_for_requests_of_other_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = Load(monkeypatch)
+    load.requests["a"] = 1
+    own = await load.rests_of_a_stream("a")
+    load.requests["quiet"] = 1
+    others = await load.rests_of_a_stream("a")
+    assert others == own * (1 + _MORE_RESTS), "and the stream goes on in the end"
+
+
+async def test_streams_of_several_lanes_do_not_rest_for_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = Load(monkeypatch)
+    turns = Turns(load.in_flight)
+
+    async def stream(lane: str) -> None:
+        load.requests[lane] += 1
+        with turns.streaming(lane):
+            for _ in range(3):
+                await turns.take(lane)
+        load.requests[lane] -= 1
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(stream("a"), stream("b"))
+    assert not load.rests
+
+
+async def test_it_rests_no_longer_than_requests_are_in_flight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = Load(monkeypatch)
+    load.requests["quiet"] = 1
+    turns = Turns(load.in_flight)
+    load.requests["a"] = 1
+    with turns.streaming("a"):
+        await turns.take("a")
+        piece = asyncio.create_task(turns.take("a"))
+        while not load.rests:
+            await asyncio.sleep(0)
+        load.requests["quiet"] = 0  # it has been answered
+        await piece
+    assert len(load.rests) == 1
 
 
 @pytest.fixture
 def usual(monkeypatch: pytest.MonkeyPatch) -> Iterator[float]:
     """The usual interval between switches of threads, whatever earlier tests have left behind."""
-    monkeypatch.setattr("tenantbase.web.transport.turns._hurried", set())
+    monkeypatch.setattr("tenantbase.switching._hurried", set())
     found = sys.getswitchinterval()
     sys.setswitchinterval(_USUAL_SECONDS)
     yield sys.getswitchinterval()
@@ -167,4 +249,12 @@ async def test_threads_switch_faster_while_turns_are_taken(usual: float) -> None
     async with asyncio.timeout(10):
         while sys.getswitchinterval() < usual:
             await asyncio.sleep(0)
+    assert sys.getswitchinterval() == usual
+
+
+async def test_threads_switch_faster_inside_a_block(usual: float) -> None:
+    with switching_fast():
+        with switching_fast():
+            assert sys.getswitchinterval() < usual
+        assert sys.getswitchinterval() < usual
     assert sys.getswitchinterval() == usual
