@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 from tests.cluster.cluster import Cluster, Connected
 from tests.faults.excuses import Excuses
+from tests.faults.referee import Referee
+
+_SERVED_SECONDS: Final = 30.0
+"""Within this time after a change of the primary or the standby, all nodes must write again."""
 
 
 @dataclass
@@ -19,12 +26,15 @@ class Scene:
         broken: broken promises, a line each.
         gaps: for each change of the primary or the standby, its name and the seconds until all nodes
             had written again.
+        steps: how often nodes were stopped at a step, and other things happened that faults are after.
     """
 
     cluster: Cluster
     excuses: Excuses
+    referee: Referee
     broken: list[str] = field(default_factory=list)
     gaps: list[tuple[str, float]] = field(default_factory=list)
+    steps: Counter[str] = field(default_factory=Counter)
 
     @contextmanager
     def away(self, member: Connected) -> Iterator[None]:
@@ -36,5 +46,33 @@ class Scene:
             finally:
                 member.away -= 1
 
+    @contextmanager
+    def all_away(self, members: Iterable[Connected]) -> Iterator[None]:
+        """Excuse all requests to some nodes."""
+        with ExitStack() as stack:
+            for member in members:
+                stack.enter_context(self.away(member))
+            yield
+
+    async def changed(self, name: str, change: Callable[[], None]) -> None:
+        """Make a change, in a thread, and wait until the cluster serves again."""
+        await asyncio.to_thread(change)
+        seconds = await self.cluster.serves(_SERVED_SECONDS)
+        if seconds is None:
+            self.broken.append(f"{name}: not all nodes wrote within {_SERVED_SECONDS:g} s")
+        else:
+            self.gaps.append((name, seconds))
+
 
 Fault = Callable[[Scene, random.Random], AbstractAsyncContextManager[None]]
+
+
+@asynccontextmanager
+async def repeating(go_on: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run something in the background that goes on forever."""
+    task = asyncio.ensure_future(go_on())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])

@@ -15,6 +15,7 @@ from tests.faults import checker, expiry
 from tests.faults.client import DAMAGED, keys_of, slice_of
 from tests.faults.history import NEVER, Operation, Violation, by_key, describe
 from tests.faults.http_client import HttpClient, NoAnswer, NotSent
+from tests.faults.loss import Loss, histories, remaining
 from tests.faults.values import token_of
 
 _MARGIN: Final = 200_000_000  # the most nanoseconds between the choice of a key and its use
@@ -46,6 +47,8 @@ class Referee:
         lost: descriptions of entries that differed at the end from their last observation.
         checked, keys: the number of operations checked, and of keys.
         kept: the number of keys that were checked at the end.
+        losses: those that an operator has declared, in order.
+        given_up: the number of acknowledged writes that were lost with them.
     """
 
     def __init__(
@@ -72,6 +75,8 @@ class Referee:
         self.checked = 0
         self.keys = 0
         self.kept = 0
+        self.losses: list[Loss] = []
+        self.given_up = 0
 
     def hear(self, operations: Iterable[Operation]) -> None:
         """Add what clients have seen."""
@@ -122,17 +127,22 @@ class Referee:
         keys = [key for kind in keys_of(number).values() for key in kind]
         for port in ports:
             operations += await self._read(port, keys) or ()
-        histories = by_key(operations)
-        for key, history in histories.items():
+        for key, history in by_key(remaining(operations, self.losses)).items():
             self._remember(key, history)
+        self.given_up += sum(
+            each.kind != "get" and each.outcome == "ok" and loss.takes(each.version)
+            for each in operations
+            for loss in self.losses
+        )
         found = await asyncio.get_running_loop().run_in_executor(
             self._pool,
             check_history,
             operations,
             self._clocks_right_since > self._begin + number * self._slice,
+            self.losses,
         )
         self.checked += len(operations)
-        self.keys += len(histories)
+        self.keys += len({each.key for each in operations})
         self.violations += found
 
     async def look_back(self, ports: Sequence[int]) -> None:
@@ -206,15 +216,18 @@ class Referee:
         return operations
 
 
-def check_history(operations: Sequence[Operation], clocks_jump: bool) -> list[str]:
+def check_history(
+    operations: Sequence[Operation], clocks_jump: bool, losses: Sequence[Loss] = ()
+) -> list[str]:
     """The violations in a history, one text for each key that has one."""
     found = []
     for key, history in by_key(operations).items():
         try:
-            if key.startswith("t"):
-                expiry.check(history, clocks_jumped=clocks_jump)
-            else:
-                checker.check(history)
+            for left in histories(history, losses):
+                if key.startswith("t"):
+                    expiry.check(left, clocks_jumped=clocks_jump)
+                else:
+                    checker.check(left)
         except Violation as violation:
             found.append(f"{key}: {violation}")
     return found
