@@ -219,7 +219,7 @@ class Cluster:
             How many seconds it took; None: more than ``seconds``.
         """
         begin = time.monotonic()
-        waiting = [_writes(member) for member in self.members]
+        waiting = [write(member) for member in self.members]
         try:
             async with asyncio.timeout(seconds):
                 await asyncio.gather(*waiting)
@@ -245,8 +245,8 @@ def machine_of(server: PostgresProcess | MemcachedProcess | Connected) -> Machin
     return server.machine
 
 
-async def _writes(member: Connected) -> None:
-    """Wait until a node acknowledges a write, or a fault keeps it from that."""
+async def write(member: Connected) -> None:
+    """Write, again and again, until the node acknowledges it, or a fault keeps it from that."""
     body = json.dumps({"key": "probe", "value": 1}).encode()
     async with HttpClient(member.port, _ANSWER_SECONDS) as client:
         while not member.away:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from tests.cluster.cluster import Connected
+from tests.cluster.cluster import Connected, write
 from tests.cluster.scene import Scene
 from tests.cluster.steps import STEPS
 
@@ -18,6 +18,7 @@ _REACHED_SECONDS: Final = 15.0
 _LOOK_SECONDS: Final = 0.02
 _PROVOKE_SECONDS: Final = 0.3
 _LONGEST_SECONDS: Final = 60.0
+_COMMITS: Final = 20
 # Those of a session that was lost.
 _PROVOKED: Final = ("W7-", "J")
 _POSITIONS: Final = "SELECT position, trimmed FROM tenantbase.clock"
@@ -72,13 +73,16 @@ async def stopped_behind_the_log(scene: Scene, chance: random.Random) -> AsyncIt
         try:
             stopped_at = await _ask(scene, _POSITIONS)
             yield
+            others = [each for each in scene.cluster.members if each is not member]
             begin = time.monotonic()
             while time.monotonic() < begin + _LONGEST_SECONDS:
+                # The clients soon wait for the stopped node, most of the time.
+                for _ in range(_COMMITS):
+                    await write(chance.choice(others))
                 now = await _ask(scene, _POSITIONS)
                 if stopped_at and now and now[1] > stopped_at[0]:
                     scene.steps["behind the log"] += 1
                     break
-                await asyncio.sleep(_PROVOKE_SECONDS)
         finally:
             await asyncio.to_thread(member.node.resume)
 

@@ -51,6 +51,7 @@ def main() -> None:
         "--longest", type=float, default=30.0, help="longest duration of a fault, in seconds"
     )
     parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--clients", type=int, default=10, help="in each of two processes")
     parser.add_argument("--confirm", choices=("commit", "standby"), help="--store-confirm of nodes")
     parser.add_argument(
         "--break", dest="bug", choices=BUGS, help="plant a bug, to see whether it is found"
@@ -73,7 +74,16 @@ def main() -> None:
         for each in events:
             print(f"{each.at:10.3f} s  {each.fault} for {each.seconds:.1f} s")
         return
-    plan = Plan(given.seed, given.seconds, events, given.nodes, given.confirm, given.bug, network)
+    plan = Plan(
+        given.seed,
+        given.seconds,
+        events,
+        given.nodes,
+        given.confirm,
+        given.bug,
+        network,
+        clients=given.clients,
+    )
     _log(f"seed {given.seed}, {given.seconds:g} s, {len(events)} faults: {' '.join(names)}")
     if not network:
         _log("without a network of machines, because this system allows no namespaces")

@@ -106,7 +106,7 @@ MUTATIONS: Final = {
         _CONFIRMATION,
         {
             "a-new-term-goes-on-at-the-next-position": (
-                "start = position if first else position + TERM_POSITIONS",
+                "start = position if first else begins_after(Term(epoch, position))",
                 "start = position",
             ),
         },
@@ -118,6 +118,10 @@ MUTATIONS: Final = {
             "where-terms-begin-is-their-order": (
                 "FROM terms ORDER BY number DESC",
                 "FROM terms ORDER BY inherited DESC, number",
+            ),
+            "all-terms-begin-at-one-distance": (
+                'int.from_bytes(term.epoch[:2], "big")',
+                "0",
             ),
             "any-encoding-will-do": ('if server.encoding != "UTF8":', "if False:"),
         },
