@@ -104,7 +104,7 @@ async def _run(plan: Plan, pool: ProcessPoolExecutor, log: Callable[[str], objec
         judge = Judge(excuses, _SLOWEST_SECONDS)
         begin = time.monotonic() + 0.5
         referee = Referee(judge.hear, int(begin * 1e9), plan.slice_seconds, pool)
-        scene = Scene(cluster, excuses, referee)
+        scene = Scene(cluster, excuses, referee, log)
         faults: Counter[str] = Counter()
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as background:

@@ -16,6 +16,7 @@ from tests.faults.referee import Referee
 
 _SERVED_SECONDS: Final = 30.0
 """Within this time after a change of the primary or the standby, all nodes must write again."""
+_SAID_CHARACTERS: Final = 2_000
 
 
 @dataclass
@@ -23,6 +24,7 @@ class Scene:
     """The scene of a fault.
 
     Attributes:
+        log: called with lines for people.
         broken: broken promises, a line each.
         gaps: for each change of the primary or the standby, its name and the seconds until all nodes
             had written again.
@@ -32,6 +34,7 @@ class Scene:
     cluster: Cluster
     excuses: Excuses
     referee: Referee
+    log: Callable[[str], object]
     broken: list[str] = field(default_factory=list)
     gaps: list[tuple[str, float]] = field(default_factory=list)
     steps: Counter[str] = field(default_factory=Counter)
@@ -60,6 +63,8 @@ class Scene:
         seconds = await self.cluster.serves(_SERVED_SECONDS)
         if seconds is None:
             self.broken.append(f"{name}: not all nodes wrote within {_SERVED_SECONDS:g} s")
+            for member in self.cluster.members:
+                self.log(f"port {member.port} said: ... {member.node.stderr[-_SAID_CHARACTERS:]}")
         else:
             self.gaps.append((name, seconds))
 

@@ -21,12 +21,29 @@ from tests.faults.values import token_of
 _MARGIN: Final = 200_000_000  # the most nanoseconds between the choice of a key and its use
 _ANSWERS: Final = 20.0
 _BATCH: Final = 100
+_BLOCK: Final = 1 << 16
 
 
 class _LastSeen(msgspec.Struct, frozen=True):
     version: int | None
     value: int | str | None
     settled: bool  # None if it has no write of unknown outcome
+
+
+class Given:
+    """Versions that were given, a byte each. Those of one term lie close together."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, bytearray] = {}
+
+    def add(self, version: int) -> bool:
+        """Returns: whether it is new."""
+        number, at = divmod(version, _BLOCK)
+        block = self._blocks.setdefault(number, bytearray())
+        block.extend(bytes(max(0, at + 1 - len(block))))
+        is_new = not block[at]
+        block[at] = True
+        return is_new
 
 
 class Referee:
@@ -38,8 +55,8 @@ class Referee:
         slice_seconds: how long each is.
         pool: processes that check histories.
         token: of the tenant whose keys these are; empty: the servers need none.
-        given: for each version, whether a write was acknowledged with it. The referees of all
-            tenants share it, because versions are those of the whole database.
+        given: the versions that writes were acknowledged with. The referees of all tenants share
+            them, because versions are those of the whole database.
 
     Attributes:
         violations: descriptions of histories that a single copy of the data could not have
@@ -58,7 +75,7 @@ class Referee:
         slice_seconds: float,
         pool: Executor,
         token: str = "",
-        given: bytearray | None = None,
+        given: Given | None = None,
     ) -> None:
         self._heard = heard
         self._begin = begin
@@ -69,7 +86,7 @@ class Referee:
         self._told: dict[object, int] = {}
         self._seen: dict[str, _LastSeen] = {}
         self._token = token
-        self._given = bytearray() if given is None else given
+        self._given = Given() if given is None else given
         self.violations: list[str] = []
         self.lost: list[str] = []
         self.checked = 0
@@ -162,11 +179,8 @@ class Referee:
         """Find lost writes by version: the version of a lost write is given out again."""
         if write.kind not in ("set", "increment") or write.outcome != "ok":
             return
-        version = write.version or 0
-        self._given.extend(bytes(max(0, version + 1 - len(self._given))))
-        if self._given[version]:
+        if not self._given.add(write.version or 0):
             self.violations.append(f"its version was given to another write: {describe(write)}")
-        self._given[version] = True
 
     def _compare(self, now: Operation) -> None:
         last = self._seen[now.key]
