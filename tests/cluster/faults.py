@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import cycle
 from typing import Final
 
 from tests.cluster import clocks, full_disk, losing, partitions, stopping
@@ -125,15 +126,14 @@ async def _standby_slow(scene: Scene, chance: random.Random) -> AsyncIterator[No
     standby = scene.cluster.promoter.candidate
     assert standby is not None
 
-    async def go_on() -> None:
-        while True:
-            await asyncio.to_thread(standby.pause)
-            await asyncio.sleep(chance.uniform(0, 4 * _STEP_SECONDS))
-            await asyncio.to_thread(standby.resume)
-            await asyncio.sleep(_STEP_SECONDS)
+    async def pulse() -> None:
+        await asyncio.to_thread(standby.pause)
+        await asyncio.sleep(chance.uniform(0, 4 * _STEP_SECONDS))
+        await asyncio.to_thread(standby.resume)
+        await asyncio.sleep(_STEP_SECONDS)
 
     with scene.excuses.everything():
-        async with repeating(go_on):
+        async with repeating(pulse):
             yield
         await scene.changed("standby slow", standby.resume)
 
@@ -181,15 +181,14 @@ async def _calls_ended(scene: Scene, chance: random.Random) -> AsyncIterator[Non
     """Under load, statements and connections of nodes are cancelled, whatever they do."""
     primary = scene.cluster.promoter.primary
 
-    async def go_on() -> None:
-        while True:
-            some = f"usename = 'tenantbase' AND random() < {chance.choice((0.1, 0.3, 1))}"
-            end = _ENDED_BY.format(chance.choice(_ENDS), some)
-            await asyncio.to_thread(primary.sql, end)
-            await asyncio.sleep(chance.uniform(0, 10 * _STEP_SECONDS))
+    async def end_some() -> None:
+        some = f"usename = 'tenantbase' AND random() < {chance.choice((0.1, 0.3, 1))}"
+        end = _ENDED_BY.format(chance.choice(_ENDS), some)
+        await asyncio.to_thread(primary.sql, end)
+        await asyncio.sleep(chance.uniform(0, 10 * _STEP_SECONDS))
 
     with scene.excuses.everything():
-        async with repeating(go_on):
+        async with repeating(end_some):
             yield
         await scene.changed("calls ended", lambda: None)
 
@@ -222,15 +221,16 @@ async def _cut_everywhere(scene: Scene, chance: random.Random) -> AsyncIterator[
     """PostgreSQL's answers, also those to COMMIT, are cut after their first byte, their second, ..."""
     member = chance.choice(scene.cluster.proxied)
 
-    async def go_on() -> None:
-        while True:
-            for after in range(_LARGEST_ANSWER_BYTES):
-                for proxy in member.stores:
-                    proxy.cut_existing_after(after)
-                await asyncio.sleep(_STEP_SECONDS)
+    places = cycle(range(_LARGEST_ANSWER_BYTES))
+
+    async def cut() -> None:
+        after = next(places)
+        for proxy in member.stores:
+            proxy.cut_existing_after(after)
+        await asyncio.sleep(_STEP_SECONDS)
 
     with scene.away(member):
-        async with repeating(go_on):
+        async with repeating(cut):
             yield
         await _healed(member)
 
@@ -260,15 +260,14 @@ async def _cache_resurrected(scene: Scene, chance: random.Random) -> AsyncIterat
     collector = scene.cluster.collector
     kinds = (collector.old, collector.old, collector.swapped, collector.damaged)
 
-    async def go_on() -> None:
-        while True:
-            items = chance.choice(kinds)(chance)
-            for memcached in scene.cluster.ring:
-                with suppress(OSError):
-                    await asyncio.to_thread(sealed_items.put, memcached.address, items)
-            await asyncio.sleep(_STEP_SECONDS)
+    async def put() -> None:
+        items = chance.choice(kinds)(chance)
+        for memcached in scene.cluster.ring:
+            with suppress(OSError):
+                await asyncio.to_thread(sealed_items.put, memcached.address, items)
+        await asyncio.sleep(_STEP_SECONDS)
 
-    async with repeating(go_on):
+    async with repeating(put):
         yield
 
 

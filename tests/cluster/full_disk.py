@@ -21,13 +21,12 @@ async def full_disk(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     full = promoter.primary
     assert isinstance(full, RemoteServer)
 
-    async def go_on() -> None:
-        while True:
-            await asyncio.to_thread(full.disk.fill)
-            await asyncio.sleep(_STEP_SECONDS)
+    async def fill() -> None:
+        await asyncio.to_thread(full.disk.fill)
+        await asyncio.sleep(_STEP_SECONDS)
 
     with scene.excuses.everything():
-        async with repeating(go_on):
+        async with repeating(fill):
             yield
             replaced = chance.random() < 0.5
             if replaced:

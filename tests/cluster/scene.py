@@ -73,11 +73,21 @@ Fault = Callable[[Scene, random.Random], AbstractAsyncContextManager[None]]
 
 
 @asynccontextmanager
-async def repeating(go_on: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Run something in the background that goes on forever."""
-    task = asyncio.ensure_future(go_on())
+async def repeating(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Do something again and again in the background, and then let the last time come to its end.
+
+    It is not cancelled: what it does in a thread would go on.
+    """
+    stop = asyncio.Event()
+
+    async def go_on() -> None:
+        while not stop.is_set():
+            await work()
+
+    task = asyncio.create_task(go_on())
     try:
         yield
     finally:
-        task.cancel()
+        stop.set()
         await asyncio.wait([task])
+    task.result()

@@ -33,14 +33,26 @@ from collections.abc import Iterator, Sequence
 
 from tests.cluster_model.nodes import node_steps
 from tests.cluster_model.readers import reader_steps
-from tests.cluster_model.state import A, B, Config, Left, Node, Reader, Row, State, Writer
+from tests.cluster_model.state import (
+    NOBODY,
+    A,
+    B,
+    Config,
+    Left,
+    Node,
+    Reader,
+    Row,
+    Server,
+    State,
+    Writer,
+)
 from tests.cluster_model.store import store_steps
 from tests.cluster_model.view import Step, View, Violation
 from tests.cluster_model.writers import doubt_steps, writer_steps
 
 
-def _order(reader: Reader) -> tuple[str, int, Row | tuple[()]]:
-    return reader.at, reader.floor, reader.row or ()
+def _order(reader: Reader) -> tuple[str, int, int, Row | tuple[()]]:
+    return reader.at, reader.floor, reader.began, reader.row or ()
 
 
 def explore(config: Config, broken: str | None = None, *, witness: bool = False) -> int:
@@ -53,11 +65,22 @@ def explore(config: Config, broken: str | None = None, *, witness: bool = False)
     Raises:
         Violation: a property does not hold.
     """
+    unused = (Server(),) * (config.servers - 2)
     first = State(
         nodes=(Node(), Node()),
         writers=(Writer(),) * len(config.writers),
         readers=(Reader(),) * len(config.readers),
-        left=Left(config.crash, config.cancel, config.restart, config.trim, config.watch),
+        left=Left(
+            config.crash,
+            config.cancel,
+            config.restart,
+            config.trim,
+            config.watch,
+            config.change,
+            config.spare,
+        ),
+        servers=(Server(promoted=True, names=1), Server(parent=0), *unused),
+        locks=(NOBODY,) * config.servers,
     )
     # The readers of a node are alike: states that differ only in their order are one state.
     alike = [[i for i, at in enumerate(config.readers) if at == n] for n in (A, B)]
