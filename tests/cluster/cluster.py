@@ -27,7 +27,7 @@ from tests.postgres import PostgresProcess
 from tests.servers import FaultProxy, MemcachedProcess, free_port
 
 _MEMCACHEDS: Final = 3
-_ANSWER_SECONDS: Final = 1.0
+_ANSWER_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.02
 _COLLECT_SECONDS: Final = 0.1
 _OPTIONS: Final = ("--cache-timeout", "0.1", "--write-timeout", "5", "--drain-timeout", "5")

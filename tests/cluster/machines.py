@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import Final
 
 from tests.cluster.clock import Clock
 from tests.cluster.disk import Disk
@@ -13,6 +15,8 @@ from tests.cluster.network import SUBNET, Machine
 from tests.cluster.promoter import Server
 from tests.postgres import SUPERUSER, PostgresProcess
 from tests.servers import READY_SECONDS, FaultProxy, MemcachedProcess, free_port
+
+_COPIES: Final = 5
 
 
 class RemoteServer(Server):
@@ -47,7 +51,14 @@ class RemoteServer(Server):
         self.machine.run(super().start)
 
     def copy(self, primary: PostgresProcess, name: str, port: int | None = None) -> None:
-        self.machine.run(partial(super().copy, primary, name, port))
+        copy = partial(super().copy, primary, name, port)
+        for attempt in count(1):
+            try:
+                return self.machine.run(copy)
+            except AssertionError:
+                # The primary breaks the connection off when its clock is set forward.
+                if attempt == _COPIES:
+                    raise
 
     def psql(self, database: str = "tenantbase", user: str = SUPERUSER) -> list[str | Path]:
         command = super().psql(database, user)

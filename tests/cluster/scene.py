@@ -14,8 +14,9 @@ from tests.cluster.cluster import Cluster, Connected
 from tests.faults.excuses import Excuses
 from tests.faults.referee import Referee
 
-_SERVED_SECONDS: Final = 30.0
-"""Within this time after a change of the primary or the standby, all nodes must write again."""
+_SERVED_SECONDS: Final = 120.0
+"""Within this time after a change of the primary or the standby, all nodes must write again, also on a
+machine with much other load. The report has the times."""
 _SAID_CHARACTERS: Final = 2_000
 
 
