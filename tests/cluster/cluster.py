@@ -27,6 +27,7 @@ from tests.postgres import PostgresProcess
 from tests.servers import FaultProxy, MemcachedProcess, free_port
 
 _MEMCACHEDS: Final = 3
+_START_SECONDS: Final = 600.0  # other faults may keep it from the database all the while
 _ANSWER_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.02
 _COLLECT_SECONDS: Final = 0.1
@@ -85,7 +86,7 @@ class Connected:
 
     def start(self) -> None:
         """Start the node. If it ends because there is no primary, start it again, as systemd does."""
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + _START_SECONDS
         while True:
             try:
                 self._start()

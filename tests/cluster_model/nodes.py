@@ -71,6 +71,8 @@ def _confirm(view: View, n: int, question: Question) -> Iterator[Step]:
         if view.confirmed(node.server, question.entries) or view.broken == "confirm-index":
             yield f"node {n}'s answer is confirmed", state_then
         return
+    if state.servers[node.standby].dead:
+        return
     answer, earlier = view.answer_of(node.standby), state.heard[n]
     answers = [answer]
     if view.broken == "witness-after-begin":

@@ -62,7 +62,7 @@ def _select(view: View, i: int, node: Node) -> Step:
 
 
 def _confirmed(view: View, node: Node, row: Row) -> bool:
-    if view.witness and node.standby != NOBODY:
+    if view.witness and node.standby != NOBODY and not view.state.servers[node.standby].dead:
         return view.witnessed(node, row.names, row.visible, view.answer_of(node.standby))
     return view.confirmed(node.server, row.entries) or view.broken == "confirm-row"
 

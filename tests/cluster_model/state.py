@@ -149,6 +149,7 @@ class Server(NamedTuple):
     appended: Log = ()
     visible: int = 0  # so many entries are visible, once it is a primary
     promoted: bool = False
+    dead: bool = False  # it confirms nothing any more, neither as a standby nor by itself
     names: int = NOBODY  # the standby that its commits wait for; NOBODY: they do not wait
 
 

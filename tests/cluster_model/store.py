@@ -13,7 +13,7 @@ def store_steps(view: View) -> Iterator[Step]:
     """The store's steps."""
     state, left = view.state, view.state.left
     for s, server in enumerate(state.servers):
-        if server.promoted or server.parent == NOBODY:
+        if server.promoted or server.dead or server.parent == NOBODY:
             continue
         if server.received < len(view.whole[server.parent]):
             servers = view.with_server(s, received=server.received + 1)
@@ -25,8 +25,7 @@ def store_steps(view: View) -> Iterator[Step]:
     if left.crash:
         yield from _crashes(view)
     for i, writer in enumerate(state.writers):
-        waits = writer.at == "waiting" and state.servers[writer.server].names != NOBODY
-        if left.cancel and waits:
+        if left.cancel and writer.at == "waiting":
             yield f"w{i}'s wait for the standby is cancelled", _cancelled(view, i)
     top = position(view.visible[state.primary])
     if left.trim and top > state.trimmed:
@@ -58,6 +57,12 @@ def _promoted(view: View, s: int, entries: int) -> State:
     if standby != NOBODY:
         # Until it has everything, nothing is acknowledged.
         servers = put(servers, standby, Server(parent=s, received=entries))
+    if view.primary.names != s:
+        # The operator has seen to it that nothing is acknowledged any more by the old primary.
+        servers = tuple(
+            each if i == s or each.parent == s or _unused(i, each) else each._replace(dead=True)
+            for i, each in enumerate(servers)
+        )
     promoted = state._replace(servers=servers, primary=s, goal=0)
     if view.primary.names == s and entries == server.received:
         return promoted
@@ -67,6 +72,10 @@ def _promoted(view: View, s: int, entries: int) -> State:
         readers=tuple(given_up(reader) for reader in state.readers),
         writers=tuple(w if w.at == "idle" else Writer("ended") for w in state.writers),
     )
+
+
+def _unused(i: int, server: Server) -> bool:
+    return i > 0 and server.parent == NOBODY
 
 
 def _still_seen(view: View, log: Log) -> int:
@@ -99,7 +108,7 @@ def _attached(view: View, unused: int) -> Iterator[Step]:
 
 def _crashes(view: View) -> Iterator[Step]:
     for s, server in enumerate(view.state.servers):
-        if server.promoted and server.names != NOBODY:
+        if server.promoted and view.waits(s):
             yield f"server {s} crashes and restarts as a primary", _crashed(view, s)
 
 

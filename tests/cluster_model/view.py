@@ -127,11 +127,20 @@ class View:
 
     def confirmed(self, server: int, entries: int) -> bool:
         """Whether a commit that is made after so many entries can be acknowledged now."""
+        if self.broken == "one-candidate":
+            return True  # another candidate confirms, even after the promotion
+        if not self.waits(server):
+            return True
         names = self.state.servers[server].names
-        if names == NOBODY or self.broken == "one-candidate":
-            return True  # with several candidates another one confirms, even after the promotion
+        if names == NOBODY:
+            return False
         standby = self.state.servers[names]
-        return not standby.promoted and standby.received >= entries
+        return not (standby.promoted or standby.dead) and standby.received >= entries
+
+    def waits(self, server: int) -> bool:
+        """Whether commits on a server wait for a standby, or for one that it will never have."""
+        each = self.state.servers[server]
+        return each.names != NOBODY or each.dead
 
     def answer_of(self, standby: int) -> tuple[bool, int]:
         """A standby's answer: whether it is a primary, and how many entries it has."""

@@ -56,7 +56,7 @@ def _commit(view: View, i: int) -> Step:
     state, writer = view.state, view.state.writers[i]
     server, entry = writer.server, (writer.position, i)
     servers = view.with_entry(server, entry)
-    if state.servers[server].names != NOBODY:
+    if view.waits(server):
         items = _published(view, i) if view.broken == "publish-after-commit" else state.items
         logged = view.with_writer(i, "waiting", servers=servers, items=items)
         return f"w{i} is in server {server}'s log", logged
@@ -71,9 +71,11 @@ def _commit(view: View, i: int) -> Step:
 
 
 def _received(view: View, server: int) -> int:
-    """How many entries of a server its standby has; all, if it has none."""
+    """How many entries of a server its standby has; all, if it needs none."""
     names = view.state.servers[server].names
-    return len(view.whole[server]) if names == NOBODY else view.state.servers[names].received
+    if names != NOBODY:
+        return view.state.servers[names].received
+    return 0 if view.waits(server) else len(view.whole[server])
 
 
 def _published(view: View, i: int) -> frozenset[tuple[int, int, int]]:
@@ -123,7 +125,7 @@ def _late(view: View, i: int) -> Iterator[Step]:
             yield f"w{i}'s late COMMIT is done", state._replace(servers=servers, locks=locks)
         return
     servers = view.with_entry(server, entry)
-    if i not in state.marks and state.servers[server].names != NOBODY:
+    if i not in state.marks and view.waits(server):
         yield f"w{i}'s late COMMIT is in the log", state._replace(servers=servers)
     elif i not in state.marks:
         shown = servers[server]._replace(visible=len(view.whole[server]) + 1)
