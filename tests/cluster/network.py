@@ -24,6 +24,7 @@ _CLONE_NEWNET: Final = 0x40000000
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _MARK: Final = "TORTURE_ISOLATED"
 _RUN: Final = "/run"
+_SYSTEM_PROGRAMS: Final = ":/usr/sbin:/sbin"
 # Killed processes leave their files in shared memory: libfaketime's, and PostgreSQL's.
 _PREPARE: Final = (
     f"mount -t tmpfs none {_RUN}",
@@ -35,23 +36,26 @@ _PREPARE: Final = (
 _Result = TypeVar("_Result")
 
 
-def isolated(module: str) -> bool:
+def isolated(module: str) -> str:
     """Run this program again in its own network and mount namespaces, unless it already does.
 
     Root needs no more; others get a user namespace, too, in which they are themselves.
 
     Returns:
-        Whether it runs in them. False: the system does not allow it.
+        Empty, inside them. Otherwise, what the system says about them.
     """
     if os.environ.get(_MARK):
-        return True
+        return ""
+    os.environ["PATH"] += _SYSTEM_PROGRAMS  # on Debian, only root has them
     user = [] if os.geteuid() == 0 else ["--user", "--map-current-user", "--keep-caps"]
     enter = ["unshare", *user, "--net", "--mount", "--"]
     prepare = " && ".join(_PREPARE)
     try:
-        subprocess.run([*enter, "sh", "-c", prepare], capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return False
+        tried = subprocess.run([*enter, "sh", "-c", prepare], capture_output=True, text=True)
+    except OSError as error:
+        return str(error)
+    if tried.returncode:
+        return tried.stderr.strip()
     command = [*enter, "sh", "-c", f'{prepare} && exec "$@"', "sh", sys.executable, "-m", module]
     os.execvpe(enter[0], [*command, *sys.argv[1:]], os.environ | {_MARK: "1"})
 

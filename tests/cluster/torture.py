@@ -62,12 +62,12 @@ def main() -> None:
     if given.list:
         print("\n".join(fault for lane in NETWORK_LANES.values() for fault in lane))
         return
-    network = not given.plan and isolated(__spec__.name)
-    lanes = NETWORK_LANES if network or given.plan else LANES
+    refused = "" if given.plan else isolated(__spec__.name)
+    lanes = LANES if refused else NETWORK_LANES
     names = given.fault or [f"{lane}-" for lane in lanes]
     missing = [name for name in names if not known(name, lanes)]
     if missing:
-        sys.exit(f"{', '.join(missing)}: needs namespaces, which this system does not allow")
+        sys.exit(f"{', '.join(missing)}: there are no namespaces here: {refused}")
     longest = min(given.longest, given.seconds / 4)
     events = drawn(given.seed, given.seconds, names, longest, lanes)
     if given.plan:
@@ -81,12 +81,12 @@ def main() -> None:
         given.nodes,
         given.confirm,
         given.bug,
-        network,
+        not refused,
         clients=given.clients,
     )
     _log(f"seed {given.seed}, {given.seconds:g} s, {len(events)} faults: {' '.join(names)}")
-    if not network:
-        _log("without a network of machines, because this system allows no namespaces")
+    if refused:
+        _log(f"without a network of machines: there are no namespaces here: {refused}")
     _log(f"{plan.nodes} nodes, {plan.processes} processes of {plan.clients} clients")
     for line in machine.description():
         _log(line)
