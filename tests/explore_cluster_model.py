@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from tests.cluster_model import explore
-from tests.cluster_model.state import KEY, OTHER, PREFIX, A, B, Config
+from tests.cluster_model.state import EXPIRING, KEY, OTHER, PREFIX, A, B, Config
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(0)]
 
@@ -35,6 +35,17 @@ _CONFIGS: Final = {
     "all-faults": Config(crash=1, cancel=1, restart=1, trim=1, lossy=True),
     "writers-and-faults": Config(writers=_THREE_WRITERS, crash=1, cancel=1),
     "readers-and-faults": Config(readers=(A, A, B), crash=1, cancel=1),
+    "second-failover": Config(servers=3),
+    "second-failover-crash": Config(readers=(A,), servers=3, crash=2),
+    "second-failover-tokens": Config(readers=(B,), servers=3, tokens=True),
+    "third-failover": Config(readers=(A,), servers=4),
+    "change": Config(readers=(A,), servers=3, change=1, crash=1),
+    "two-changes": Config(writers=((A, KEY),), readers=(A, B), servers=4, change=2),
+    "stale": Config(readers=(A,), servers=3, spare=1, lossy=True, distance=10),
+    "expiry": Config(writers=((A, EXPIRING), (B, KEY)), readers=(A,), expiry=True),
+    "expiry-failover": Config(
+        writers=((A, EXPIRING),), readers=(A, B), servers=3, crash=1, expiry=True
+    ),
     "lossy-writers": Config(writers=_THREE_WRITERS, lossy=True, restart=1, trim=1),
 }
 

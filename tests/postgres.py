@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Final, Self
@@ -27,7 +27,6 @@ _DEBIAN: Final = Path("/usr/lib/postgresql")
 _MEMORY: Final = Path("/dev/shm")
 _NEEDED_BYTES: Final = 1 << 30  # a server takes 30 to 100 MiB
 _SETTINGS: Final = """
-listen_addresses = '127.0.0.1'
 max_connections = 60
 shared_buffers = 16MB
 min_wal_size = 2MB
@@ -54,7 +53,7 @@ def programs() -> Path:
 
 
 class PostgresProcess:
-    """A PostgreSQL server that can be started and stopped, on a fixed port of 127.0.0.1.
+    """A PostgreSQL server that can be started and stopped, on a fixed port.
 
     As a context manager it is started on entry; on exit it ends at once, together with its standbys,
     and its files are removed.
@@ -67,9 +66,13 @@ class PostgresProcess:
         directory: its files: ``data``, ``log``, and its Unix socket.
         standbys: those made with ``standby``.
         parent: where its directory is made; None: see `make_directory`.
+        address: where it listens, besides its Unix socket.
+        environment: variables besides those of all servers.
     """
 
     parent: Path | None = None
+    address: str = "127.0.0.1"
+    environment: Mapping[str, str] = {}
 
     def __init__(self, **settings: str) -> None:
         self.port = free_port()
@@ -80,20 +83,28 @@ class PostgresProcess:
 
     def __enter__(self) -> Self:
         if not self.data.exists():
-            _run("cp", "-a", _template(), self.data)
-            with open(self.data / "postgresql.conf", "a") as file:
-                file.writelines(f"{name} = '{value}'\n" for name, value in self._settings.items())
+            self.create()
         self.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         for standby in self.standbys:
             standby.__exit__()
+        self.end()
+        shutil.rmtree(self.directory)
+
+    def end(self) -> None:
+        """End it at once, if it runs, whatever its state."""
         if self._process is not None:
             self.resume()
             # Unlike a kill, this removes its shared memory.
             self._end(signal.SIGQUIT)
-        shutil.rmtree(self.directory)
+
+    def create(self) -> None:
+        """Make its files, as those of a new server."""
+        _run("cp", "-a", _template(), self.data)
+        with open(self.data / "postgresql.conf", "a") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in self._settings.items())
 
     @property
     def data(self) -> Path:
@@ -112,7 +123,7 @@ class PostgresProcess:
     @property
     def host(self) -> str:
         """Its address, as in a URL with several hosts."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.address}:{self.port}"
 
     def url(self, database: str = "tenantbase", user: str = "tenantbase") -> str:
         return f"postgresql://{user}@{self.host}/{database}"
@@ -128,9 +139,11 @@ class PostgresProcess:
             str(self.port),
             "-k",
             self.directory,
+            "-h",
+            self.address,
         ]
         with open(self.directory / "log", "ab") as log:
-            self._process = _start(*command, output=log.fileno())
+            self._process = _start(*command, output=log.fileno(), environment=self.environment)
         poll(self._answers, f"PostgreSQL in {self.directory} answers", 2 * READY_SECONDS)
 
     def stop(self) -> None:
@@ -171,11 +184,25 @@ class PostgresProcess:
         options = ["-d", database, "-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1"]
         return [programs() / "psql", *where, *options]
 
-    def sql(self, statement: str, database: str = "tenantbase", user: str = SUPERUSER) -> str:
+    def has_ended(self) -> bool:
+        """Whether it has ended by itself. It can then be started again."""
+        if self._process is None or self._process.poll() is None:
+            return False
+        self._process = None
+        return True
+
+    def sql(
+        self,
+        statement: str,
+        database: str = "tenantbase",
+        user: str = SUPERUSER,
+        seconds: float = READY_SECONDS,
+    ) -> str:
         """Run statements, each on its own. Returns: the rows, with "|" between their columns.
 
         Raises:
             subprocess.CalledProcessError: ``stderr`` says why.
+            subprocess.TimeoutExpired: they took longer than so many seconds.
         """
         run = subprocess.run(
             self.psql(database, user),
@@ -183,7 +210,7 @@ class PostgresProcess:
             capture_output=True,
             check=True,
             text=True,
-            timeout=READY_SECONDS,
+            timeout=seconds,
         )
         return run.stdout.removesuffix("\n")
 
@@ -222,7 +249,7 @@ class PostgresProcess:
         """
         assert self._process is None, "PostgreSQL is running"
         shutil.rmtree(self.data, ignore_errors=True)
-        where = f"host=127.0.0.1 port={port or primary.port}"
+        where = f"host={primary.address} port={port or primary.port}"
         source = f"{where} user={SUPERUSER} application_name={name}"
         copying: list[str | Path] = ["pg_basebackup", "-d", source, "-D", self.data, "-R"]
         _run(*copying, "-X", "stream", "--checkpoint=fast", "--no-sync")
@@ -313,7 +340,10 @@ def make_directory(parent: Path | None = None) -> Path:
 
 
 def _start(
-    *command: str | Path, output: int, stdin: int = subprocess.DEVNULL
+    *command: str | Path,
+    output: int,
+    stdin: int = subprocess.DEVNULL,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     user = owner()
     program, *arguments = command
@@ -323,7 +353,7 @@ def _start(
         stdout=output,
         stderr=subprocess.STDOUT,
         cwd="/",  # the current directory may not be readable for that user
-        env={"PATH": os.defpath, "LC_ALL": "C"},
+        env={"PATH": os.defpath, "LC_ALL": "C", **(environment or {})},
         user=user and user.pw_uid,
         group=user and user.pw_gid,
         extra_groups=user and [],

@@ -336,8 +336,15 @@ class FaultProxy:
         if self._server is None and self._address.path:
             self._server = await asyncio.start_unix_server(self._accept, self._address.path)
         elif self._server is None:
-            host, port = self._address.host, self._address.port
-            self._server = await asyncio.start_server(self._accept, host, port)
+            self._server = await self._listen(self._address.host, self._address.port)
+
+    async def _listen(self, host: str, port: int) -> asyncio.Server:
+        return await asyncio.start_server(self._accept, host, port)
+
+    async def _connect(
+        self, host: str, port: int
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(host, port)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -364,7 +371,7 @@ class FaultProxy:
         if self._upstream.path:
             reader, writer = await asyncio.open_unix_connection(self._upstream.path)
         else:
-            reader, writer = await asyncio.open_connection(self._upstream.host, self._upstream.port)
+            reader, writer = await self._connect(self._upstream.host, self._upstream.port)
         pumps = [
             asyncio.create_task(self._pass_commands(link, writer)),
             asyncio.create_task(self._pass_answers(reader, link)),

@@ -4,66 +4,125 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, Self
 
 from tests.app_server import READY_SECONDS
+from tests.cluster.clock import Clock
+from tests.cluster.machines import RemoteMemcached, RemoteProxy, RemoteServer
+from tests.cluster.network import Machine, Network
 from tests.cluster.node import Node
-from tests.cluster.promoter import Promoter
+from tests.cluster.promoter import NAMES, Promoter
+from tests.cluster.steps import STEPS
+from tests.faults.control import Control
 from tests.faults.http_client import HttpClient, NoAnswer, NotSent
 from tests.faults.sealed_items import ItemCollector
+from tests.postgres import PostgresProcess
 from tests.servers import FaultProxy, MemcachedProcess, free_port
 
 _MEMCACHEDS: Final = 3
-_ANSWER_SECONDS: Final = 1.0
+_START_SECONDS: Final = 600.0  # other faults may keep it from the database all the while
+_ANSWER_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.02
 _COLLECT_SECONDS: Final = 0.1
 _OPTIONS: Final = ("--cache-timeout", "0.1", "--write-timeout", "5", "--drain-timeout", "5")
+_BACKLOG: Final = 100
+_FIRST_DESCRIPTOR: Final = 500
+"""Of the nodes' listening sockets, high enough that no other file has it."""
 
 
 class Connected:
     """A node and the proxies through which it reaches the other servers.
 
+    Args:
+        number: of the node, from 0.
+        servers, ring: addresses of PostgreSQL's servers, and of memcacheds.
+        options: further options of `tenantbase serve`.
+        bug: planted in it.
+        directory: for what controls it.
+        machine: where it runs; None: here.
+        direct: it reaches PostgreSQL without proxies.
+
     Attributes:
-        stores: in front of each PostgreSQL server, in the promoter's order.
+        stores: in front of each PostgreSQL server, in the promoter's order; empty if it is direct.
         ring: in front of each memcached.
+        control: stops it at steps of the protocol.
+        clock: its own; None: that of this machine.
         away: how many faults keep the node from serving.
     """
 
     def __init__(
-        self, ports: Sequence[int], ring: Sequence[str], options: Sequence[str], bug: str | None
+        self,
+        number: int,
+        servers: Sequence[str],
+        ring: Sequence[str],
+        options: Sequence[str],
+        bug: str | None,
+        directory: Path,
+        machine: Machine | None = None,
+        direct: bool = False,
     ) -> None:
-        self.stores = [FaultProxy(f"127.0.0.1:{port}") for port in ports]
-        self.ring = [FaultProxy(address) for address in ring]
-        hosts = ",".join(proxy.address for proxy in self.stores)
+        self.stores = [] if direct else [_proxy(machine, address) for address in servers]
+        self.ring = [_proxy(machine, address) for address in ring]
+        hosts = ",".join(servers if direct else [proxy.address for proxy in self.stores])
         memcacheds = ",".join(proxy.address for proxy in self.ring)
         self._url = f"postgresql://tenantbase@{hosts}/tenantbase"
         self._options = ["--memcached", memcacheds, *_OPTIONS, *options]
-        self._program = ["-m", "tests.cluster.server", *(["--break", bug] if bug else []), "--"]
-        self.node = Node(self._url, *self._options, program=self._program)
+        self.control = Control(directory / str(number), STEPS)
+        self._program = ["-m", "tests.cluster.server", "--control", str(self.control.directory)]
+        self._program += [*(["--break", bug] if bug else []), "--"]
+        self.machine = machine
+        self.clock = None if machine is None else Clock()
+        self.port = free_port()
+        self._descriptor = _FIRST_DESCRIPTOR + number
+        self.node = self._made()
         self.away = 0
 
     def start(self) -> None:
         """Start the node. If it ends because there is no primary, start it again, as systemd does."""
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + _START_SECONDS
         while True:
             try:
-                self.node.start()
+                self._start()
                 return
             except AssertionError:
                 if time.monotonic() > deadline:
                     raise
-            self.node = Node(self._url, *self._options, port=self.port, program=self._program)
+            self.node = self._made()
 
     def close(self) -> None:
         """Stop the node if it still runs."""
         self.node.close()
+        if self.clock is not None:
+            self.clock.close()
 
-    @property
-    def port(self) -> int:
-        return self.node.port
+    def _made(self) -> Node:
+        options = [*self._options, "--listen", f"fd:{self._descriptor}"]
+        environment = {} if self.clock is None else self.clock.environment
+        node = Node(self._url, *options, program=self._program, environment=environment)
+        node.descriptors = [self._descriptor]
+        return node
+
+    def _start(self) -> None:
+        # Clients are not on the machine's network, so the socket is made here.
+        with socket.create_server(("127.0.0.1", self.port), backlog=_BACKLOG) as listener:
+            os.dup2(listener.fileno(), self._descriptor)
+            try:
+                spawn = self.node.spawn
+                spawn() if self.machine is None else self.machine.run(spawn)
+            finally:
+                os.close(self._descriptor)
+        self.node.await_ready()
+
+
+def _proxy(machine: Machine | None, upstream: str) -> FaultProxy:
+    return FaultProxy(upstream) if machine is None else RemoteProxy(machine, upstream)
 
 
 class Cluster:
@@ -73,18 +132,53 @@ class Cluster:
         nodes: their number.
         options: further options of `tenantbase serve`.
         bug: planted in the nodes.
+        network: everything gets a machine there, and the last of several nodes needs no proxies to
+            PostgreSQL; None: everything is on this machine.
 
     Attributes:
         promoter: used by one fault at a time.
+        operator: the promoter's machine.
         collector: has the items that nodes sent to memcached.
     """
 
-    def __init__(self, nodes: int, *options: str, bug: str | None = None) -> None:
-        self.promoter = Promoter()
-        self.ring = [MemcachedProcess(f"127.0.0.1:{free_port()}") for _ in range(_MEMCACHEDS)]
-        ports = [server.port for server in self.promoter.servers]
-        addresses = [memcached.address for memcached in self.ring]
-        self.members = [Connected(ports, addresses, options, bug) for _ in range(nodes)]
+    def __init__(
+        self,
+        nodes: int,
+        *options: str,
+        bug: str | None = None,
+        network: Network | None = None,
+    ) -> None:
+        self.network = network
+        self._directory = TemporaryDirectory(prefix="tb-cluster-")
+        self.operator: Machine | None = None
+        self.remote: list[RemoteServer] = []
+        self.ring: list[MemcachedProcess] = []
+        machines: list[Machine | None] = [None] * nodes
+        if network is None:
+            self.ring += [MemcachedProcess(f"127.0.0.1:{free_port()}") for _ in range(_MEMCACHEDS)]
+        else:
+            operator = self.operator = network.add("promoter")
+            self.remote = [RemoteServer(network.add(name), operator) for name in NAMES]
+            self.ring += [
+                RemoteMemcached(network.add(f"memcached-{number}")) for number in range(_MEMCACHEDS)
+            ]
+            machines = [network.add(f"node-{number}") for number in range(nodes)]
+        self.promoter = Promoter(*self.remote)
+        servers = [server.host for server in self.promoter.servers]
+        ring = [memcached.address for memcached in self.ring]
+        self.members = [
+            Connected(
+                number,
+                servers,
+                ring,
+                options,
+                bug,
+                Path(self._directory.name),
+                machine,
+                direct=machine is not None and number == nodes - 1 > 0,
+            )
+            for number, machine in enumerate(machines)
+        ]
         self.collector = ItemCollector()
         self._stack = AsyncExitStack()
 
@@ -92,8 +186,14 @@ class Cluster:
     def ports(self) -> list[int]:
         return [member.port for member in self.members]
 
+    @property
+    def proxied(self) -> list[Connected]:
+        """The nodes that reach PostgreSQL through proxies."""
+        return [member for member in self.members if member.stores]
+
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
+            stack.callback(self._directory.cleanup)
             await asyncio.to_thread(stack.enter_context, self.promoter)
             for memcached in self.ring:
                 stack.enter_context(memcached)
@@ -120,7 +220,7 @@ class Cluster:
             How many seconds it took; None: more than ``seconds``.
         """
         begin = time.monotonic()
-        waiting = [_writes(member) for member in self.members]
+        waiting = [write(member) for member in self.members]
         try:
             async with asyncio.timeout(seconds):
                 await asyncio.gather(*waiting)
@@ -139,8 +239,15 @@ class Cluster:
                     proxy.received.clear()
 
 
-async def _writes(member: Connected) -> None:
-    """Wait until a node acknowledges a write, or a fault keeps it from that."""
+def machine_of(server: PostgresProcess | MemcachedProcess | Connected) -> Machine:
+    """The machine of a server of a cluster that has a network."""
+    assert isinstance(server, RemoteServer | RemoteMemcached | Connected)
+    assert server.machine is not None
+    return server.machine
+
+
+async def write(member: Connected) -> None:
+    """Write, again and again, until the node acknowledges it, or a fault keeps it from that."""
     body = json.dumps({"key": "probe", "value": 1}).encode()
     async with HttpClient(member.port, _ANSWER_SECONDS) as client:
         while not member.away:

@@ -6,27 +6,19 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import cycle
 from typing import Final
 
+from tests.cluster import clocks, full_disk, losing, partitions, stopping
 from tests.cluster.cluster import Connected
-from tests.cluster.scene import Fault, Scene
+from tests.cluster.scene import Fault, Scene, repeating
 from tests.faults import sealed_items
 from tests.servers import FaultProxy
 
-_SERVED_SECONDS: Final = 30.0
-"""Within this time after a change of the primary or the standby, all nodes must write again."""
 _STEP_SECONDS: Final = 0.05
+_ENDS: Final = ("pg_cancel_backend", "pg_terminate_backend")
+_ENDED_BY: Final = "SELECT {}(pid) FROM pg_stat_activity WHERE {}"
 _LARGEST_ANSWER_BYTES: Final = 600
-
-
-async def _changed(scene: Scene, name: str, change: Callable[[], None]) -> None:
-    """Let the promoter make a change, and wait until the cluster serves again."""
-    await asyncio.to_thread(change)
-    seconds = await scene.cluster.serves(_SERVED_SECONDS)
-    if seconds is None:
-        scene.broken.append(f"{name}: not all nodes wrote within {_SERVED_SECONDS:g} s")
-    else:
-        scene.gaps.append((name, seconds))
 
 
 # The primary. It is deposed in all of these, and its successor has a standby before the fault ends.
@@ -36,7 +28,7 @@ async def _changed(scene: Scene, name: str, change: Callable[[], None]) -> None:
 async def _promoted(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     """The standby is promoted under load. The deposed primary goes on answering."""
     with scene.excuses.everything():
-        await _changed(scene, "promotion", scene.cluster.promoter.fail_over)
+        await scene.changed("promotion", scene.cluster.promoter.fail_over)
     yield
 
 
@@ -46,7 +38,7 @@ async def _primary_killed(scene: Scene, chance: random.Random) -> AsyncIterator[
     with scene.excuses.everything():
         await asyncio.to_thread(promoter.primary.kill)
         await asyncio.sleep(chance.uniform(0, 1))
-        await _changed(scene, "primary killed", promoter.fail_over)
+        await scene.changed("primary killed", promoter.fail_over)
     yield
 
 
@@ -58,7 +50,7 @@ async def _primary_stopped(scene: Scene, chance: random.Random) -> AsyncIterator
     with scene.excuses.everything():
         await asyncio.to_thread(stopped.pause)
         await asyncio.sleep(chance.uniform(0, 3))
-        await _changed(scene, "primary stopped", promoter.fail_over)
+        await scene.changed("primary stopped", promoter.fail_over)
     yield
     await asyncio.to_thread(stopped.resume)
 
@@ -79,7 +71,7 @@ async def _primary_cut_off(scene: Scene, chance: random.Random) -> AsyncIterator
         await asyncio.to_thread(promoter.fail_over)
         yield
         await stack.aclose()
-    await _changed(scene, "primary cut off", lambda: None)
+    await scene.changed("primary cut off", lambda: None)
 
 
 @asynccontextmanager
@@ -87,7 +79,7 @@ async def _primary_restarted(scene: Scene, chance: random.Random) -> AsyncIterat
     """The primary crashes and recovers: commits that waited for the standby become visible."""
     primary = scene.cluster.promoter.primary
     with scene.excuses.everything():
-        await _changed(scene, "primary restarted", primary.restart)
+        await scene.changed("primary restarted", primary.restart)
     yield
 
 
@@ -101,7 +93,7 @@ async def _standby_killed(scene: Scene, chance: random.Random) -> AsyncIterator[
         assert promoter.candidate is not None
         await asyncio.to_thread(promoter.candidate.kill)
         await asyncio.sleep(chance.uniform(0, 2))
-        await _changed(scene, "standby killed", promoter.replace_standby)
+        await scene.changed("standby killed", promoter.replace_standby)
     yield
 
 
@@ -113,7 +105,7 @@ async def _standby_stopped(scene: Scene, chance: random.Random) -> AsyncIterator
     with scene.excuses.everything():
         await asyncio.to_thread(standby.pause)
         yield
-        await _changed(scene, "standby stopped", standby.resume)
+        await scene.changed("standby stopped", standby.resume)
 
 
 @asynccontextmanager
@@ -123,7 +115,7 @@ async def _standby_stopped_and_replaced(scene: Scene, chance: random.Random) -> 
     assert stopped is not None
     with scene.excuses.everything():
         await asyncio.to_thread(stopped.pause)
-        await _changed(scene, "standby replaced", promoter.replace_standby)
+        await scene.changed("standby replaced", promoter.replace_standby)
     yield
     await asyncio.to_thread(stopped.resume)
 
@@ -134,17 +126,16 @@ async def _standby_slow(scene: Scene, chance: random.Random) -> AsyncIterator[No
     standby = scene.cluster.promoter.candidate
     assert standby is not None
 
-    async def go_on() -> None:
-        while True:
-            await asyncio.to_thread(standby.pause)
-            await asyncio.sleep(chance.uniform(0, 4 * _STEP_SECONDS))
-            await asyncio.to_thread(standby.resume)
-            await asyncio.sleep(_STEP_SECONDS)
+    async def pulse() -> None:
+        await asyncio.to_thread(standby.pause)
+        await asyncio.sleep(chance.uniform(0, 4 * _STEP_SECONDS))
+        await asyncio.to_thread(standby.resume)
+        await asyncio.sleep(_STEP_SECONDS)
 
     with scene.excuses.everything():
-        async with _repeating(go_on):
+        async with repeating(pulse):
             yield
-        await _changed(scene, "standby slow", standby.resume)
+        await scene.changed("standby slow", standby.resume)
 
 
 @asynccontextmanager
@@ -156,7 +147,7 @@ async def _waits_cancelled(scene: Scene, chance: random.Random) -> AsyncIterator
     with scene.excuses.everything():
         await asyncio.to_thread(standby.pause)
         await _cancel_waits(scene, chance)
-        await _changed(scene, "waits cancelled", standby.resume)
+        await scene.changed("waits cancelled", standby.resume)
     yield
 
 
@@ -173,15 +164,33 @@ async def _unconfirmed_lost(scene: Scene, chance: random.Random) -> AsyncIterato
         await asyncio.to_thread(standby.kill)
         await asyncio.to_thread(promoter.primary.kill)
         await asyncio.to_thread(standby.start)
-        await _changed(scene, "unconfirmed lost", promoter.fail_over)
+        await scene.changed("unconfirmed lost", promoter.fail_over)
     yield
 
 
 async def _cancel_waits(scene: Scene, chance: random.Random) -> None:
-    cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    """Cancel waits, or end their connections: both end the wait, and only one says so."""
     for _ in range(chance.randrange(3, 9)):
         await asyncio.sleep(chance.uniform(0, 0.3))
-        await asyncio.to_thread(scene.cluster.promoter.primary.sql, cancel)
+        end = _ENDED_BY.format(chance.choice(_ENDS), "wait_event = 'SyncRep'")
+        await asyncio.to_thread(scene.cluster.promoter.primary.sql, end)
+
+
+@asynccontextmanager
+async def _calls_ended(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
+    """Under load, statements and connections of nodes are cancelled, whatever they do."""
+    primary = scene.cluster.promoter.primary
+
+    async def end_some() -> None:
+        some = f"usename = 'tenantbase' AND random() < {chance.choice((0.1, 0.3, 1))}"
+        end = _ENDED_BY.format(chance.choice(_ENDS), some)
+        await asyncio.to_thread(primary.sql, end)
+        await asyncio.sleep(chance.uniform(0, 10 * _STEP_SECONDS))
+
+    with scene.excuses.everything():
+        async with repeating(end_some):
+            yield
+        await scene.changed("calls ended", lambda: None)
 
 
 # Between one node and the servers
@@ -192,7 +201,7 @@ def _between(begin: Callable[[FaultProxy, random.Random], Awaitable[None]]) -> F
 
     @asynccontextmanager
     async def fault(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-        member = chance.choice(scene.cluster.members)
+        member = chance.choice(scene.cluster.proxied)
         with scene.away(member):
             for proxy in member.stores:
                 await begin(proxy, chance)
@@ -210,17 +219,18 @@ async def _healed(member: Connected) -> None:
 @asynccontextmanager
 async def _cut_everywhere(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
     """PostgreSQL's answers, also those to COMMIT, are cut after their first byte, their second, ..."""
-    member = chance.choice(scene.cluster.members)
+    member = chance.choice(scene.cluster.proxied)
 
-    async def go_on() -> None:
-        while True:
-            for after in range(_LARGEST_ANSWER_BYTES):
-                for proxy in member.stores:
-                    proxy.cut_existing_after(after)
-                await asyncio.sleep(_STEP_SECONDS)
+    places = cycle(range(_LARGEST_ANSWER_BYTES))
+
+    async def cut() -> None:
+        after = next(places)
+        for proxy in member.stores:
+            proxy.cut_existing_after(after)
+        await asyncio.sleep(_STEP_SECONDS)
 
     with scene.away(member):
-        async with _repeating(go_on):
+        async with repeating(cut):
             yield
         await _healed(member)
 
@@ -250,15 +260,14 @@ async def _cache_resurrected(scene: Scene, chance: random.Random) -> AsyncIterat
     collector = scene.cluster.collector
     kinds = (collector.old, collector.old, collector.swapped, collector.damaged)
 
-    async def go_on() -> None:
-        while True:
-            items = chance.choice(kinds)(chance)
-            for memcached in scene.cluster.ring:
-                with suppress(OSError):
-                    await asyncio.to_thread(sealed_items.put, memcached.address, items)
-            await asyncio.sleep(_STEP_SECONDS)
+    async def put() -> None:
+        items = chance.choice(kinds)(chance)
+        for memcached in scene.cluster.ring:
+            with suppress(OSError):
+                await asyncio.to_thread(sealed_items.put, memcached.address, items)
+        await asyncio.sleep(_STEP_SECONDS)
 
-    async with _repeating(go_on):
+    async with repeating(put):
         yield
 
 
@@ -313,17 +322,6 @@ async def _node_drained(scene: Scene, chance: random.Random) -> AsyncIterator[No
         await asyncio.to_thread(member.start)
 
 
-@asynccontextmanager
-async def _repeating(go_on: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Run something in the background that goes on forever."""
-    task = asyncio.ensure_future(go_on())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
 LANES: Final[dict[str, dict[str, Fault]]] = {
     "store": {
         "store-promote": _promoted,
@@ -337,6 +335,9 @@ LANES: Final[dict[str, dict[str, Fault]]] = {
         "store-slow-standby": _standby_slow,
         "store-cancel-waits": _waits_cancelled,
         "store-lose-unconfirmed": _unconfirmed_lost,
+        "store-end-calls": _calls_ended,
+        "store-lose-acknowledged": losing.acknowledged_lost,
+        "store-promote-twice": losing.promoted_twice,
     },
     "net": {
         "net-stall": _between(lambda proxy, chance: proxy.stall()),
@@ -361,6 +362,31 @@ LANES: Final[dict[str, dict[str, Fault]]] = {
         "node-kill": _node_killed,
         "node-stop": _node_stopped,
         "node-drain": _node_drained,
+        "node-stop-at-step": stopping.stopped_at_step,
+        "node-stop-behind": stopping.stopped_behind_the_log,
     },
 }
 """The faults, by lane. The faults of one lane take turns; different lanes overlap."""
+
+NETWORK_LANES: Final[dict[str, dict[str, Fault]]] = {
+    **LANES,
+    "store": {
+        **LANES["store"],
+        "store-split": partitions.split,
+        "store-partition": partitions.between_servers,
+        "store-partition-promoter": partitions.from_promoter,
+        "store-slow-link": partitions.slow_link,
+        "store-disk-full": full_disk.full_disk,
+    },
+    "link": {
+        "link-primary": partitions.from_primary,
+        "link-standby": partitions.from_standby,
+        "link-ring": partitions.from_ring,
+        "link-any": partitions.from_any,
+    },
+    "time": {
+        "time-servers": clocks.servers_moved,
+        "time-nodes": clocks.nodes_moved,
+    },
+}
+"""The same, and those that need a network of machines."""

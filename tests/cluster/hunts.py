@@ -21,4 +21,6 @@ HUNTS: Final[dict[str, Sequence[str]]] = {
     "warning-is-no-ack": ("store-lose-unconfirmed",),
     "doubt-is-failure": ("net-cut-everywhere",),
     "join-floor": ("node-kill", "cache-resurrect"),
+    "term-distance": ("store-promote-twice",),
+    "expiry-now": ("cache-delay",),
 }

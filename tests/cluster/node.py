@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.app_server import AppServer
@@ -14,15 +14,20 @@ class Node(AppServer):
     Args:
         url: of the database.
         options: further options of `tenantbase serve`.
-        port: where it listens; 0: a free one.
         program: the Python program to run; empty: the service itself.
+        environment: variables besides those of this process.
     """
 
-    def __init__(self, url: str, *options: str, port: int = 0, program: Sequence[str] = ()) -> None:
-        super().__init__(Path(), *options)
+    def __init__(
+        self,
+        url: str,
+        *options: str,
+        program: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(Path(), *options, environment=environment)
         self.program = program or self.program
         self._url = url
-        self._free_port = port
 
     @property
     def store(self) -> str:

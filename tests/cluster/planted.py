@@ -13,17 +13,17 @@ from typing import Any, Final
 
 import msgspec
 
-from tenantbase.coherence.authority import Tag
+from tenantbase.coherence.authority import Answer, Tag
 from tenantbase.coherence.change_table import ChangeTable
 from tenantbase.coherence.read_index import ReadIndex
 from tenantbase.errors import StoreUnavailable
-from tenantbase.interfaces.postgres import queries
+from tenantbase.interfaces.postgres import joining, queries
 from tenantbase.interfaces.postgres.confirmation import Confirmer, Question
 from tenantbase.interfaces.postgres.connection import Connection
 from tenantbase.interfaces.postgres.session import Session
 from tenantbase.interfaces.postgres.store import PostgresStore
 from tenantbase.interfaces.postgres.writing import Committer, Ticket
-from tenantbase.interfaces.shared_store import Index, Stamp
+from tenantbase.interfaces.shared_store import Index, Stamp, Term
 
 _LATE_SECONDS: Final = 0.02
 
@@ -181,6 +181,27 @@ def _doubt_is_failure() -> None:
     Committer._settle = settle  # type: ignore[method-assign]
 
 
+def _begin_at_one_distance() -> None:
+    """All terms begin equally far above what they inherited."""
+
+    def begins_after(term: Term) -> int:
+        return term.inherited + (1 << 20)
+
+    joining.begins_after = begins_after
+
+
+def _judge_by_an_old_time() -> None:
+    """Whether a copy has expired is judged by the time that came with the node's first answer."""
+    answer = ReadIndex._answer
+
+    async def answered(self: ReadIndex, batches: Sequence[Sequence[int]]) -> list[Answer]:
+        answers = await answer(self, batches)
+        first = vars(self).setdefault("first_now", answers[0].now)
+        return [each._replace(now=first) for each in answers]
+
+    ReadIndex._answer = answered  # type: ignore[method-assign]
+
+
 BUGS: Final[dict[str, Callable[[], None]]] = {
     "ask": _never_ask,
     "ask-after-begin": _join_questions,
@@ -196,4 +217,6 @@ BUGS: Final[dict[str, Callable[[], None]]] = {
     "doubt-is-failure": _doubt_is_failure,
     "outcome-confirmed": _unconfirmed(queries.SETTLED),
     "join-floor": _join_without_floor,
+    "term-distance": _begin_at_one_distance,
+    "expiry-now": _judge_by_an_old_time,
 }

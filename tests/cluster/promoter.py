@@ -15,22 +15,21 @@ A deposed primary goes on running, and answering, until its place is needed.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Final, Self
 
 from tests.cluster.engine import role_settings, settings
 from tests.postgres import PostgresProcess
 from tests.servers import READY_SECONDS, poll
 
+NAMES: Final = ("one", "two", "three")
 _ANY: Final = "*"
 
 
 class Server(PostgresProcess):
     """One of the servers, known by its name to the others."""
 
-    def __init__(self, name: str, parent: Path | None = None) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.parent = parent
         super().__init__(**settings())
 
 
@@ -40,7 +39,7 @@ class Promoter:
     Its methods block, for seconds, and are called one at a time.
 
     Args:
-        parent: where the servers' directories are made.
+        servers: three; none: new ones on this machine.
 
     Attributes:
         servers: all of them.
@@ -49,8 +48,8 @@ class Promoter:
         spare: neither the primary nor its standby; it may still be answering.
     """
 
-    def __init__(self, parent: Path | None = None) -> None:
-        self.servers = [Server(name, parent) for name in ("one", "two", "three")]
+    def __init__(self, *servers: Server) -> None:
+        self.servers = servers or tuple(Server(name) for name in NAMES)
         self.primary, self._standby, self.spare = self.servers
         self.candidate: Server | None = None
         self._stack = ExitStack()
@@ -68,20 +67,47 @@ class Promoter:
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
 
-    def fail_over(self) -> None:
+    def fail_over(self, *, keep_spare: bool = False) -> None:
         """Promote the candidate. Nobody asks the primary, which may be dead, or stopped.
+
+        Args:
+            keep_spare: the deposed primary becomes the standby, instead of the spare server.
 
         Raises:
             AssertionError: there is no candidate.
         """
         chosen = self.candidate
         assert chosen is not None, "no server may be promoted"
-        self.candidate = None
-        chosen.configure(synchronous_standby_names=_ANY)
-        chosen.promote()
+        self._promote(chosen)
         # The deposed primary keeps running while the one before it takes its place.
-        self.primary, self._standby, self.spare = chosen, self.spare, self.primary
+        self._standby, self.spare = self.spare, self.primary
+        if keep_spare:
+            self._standby, self.spare = self.spare, self._standby
+        self.primary = chosen
         self._follow(self._standby)
+
+    def attach_spare(self) -> None:
+        """Make the spare server an asynchronous standby, which has everything of this moment."""
+        if self.spare.runs:
+            self.spare.kill()
+        self.spare.copy(self.primary, self.spare.name)
+        self.spare.start()
+        self._await_flush(self.spare, "async")
+
+    def give_up(self) -> None:
+        """Promote the spare server, which lacks what it has not received, as an operator may decide.
+
+        The primary and its standby are dead. The standby serves as that of the new primary.
+        """
+        self.candidate = None
+        self._promote(self.spare)
+        self.primary, self.spare = self.spare, self.primary
+        self._follow(self._standby)
+
+    def _promote(self, server: Server) -> None:
+        self.candidate = None
+        server.configure(synchronous_standby_names=_ANY)
+        server.promote()
 
     def replace_standby(self) -> None:
         """Let the spare server take the standby's place. The standby may be dead, or stopped."""
@@ -97,15 +123,15 @@ class Promoter:
         server.copy(self.primary, server.name)
         server.start()
         self.primary.configure(synchronous_standby_names=server.name)
+        self._await_flush(server, "sync")
+        self.candidate = server
+
+    def _await_flush(self, server: Server, state: str) -> None:
+        """Wait until a standby has on its disk what the primary has now."""
         flushed = self.primary.sql("SELECT pg_current_wal_flush_lsn()")
         question = (
             "SELECT count(*) FROM pg_stat_replication"
-            f" WHERE application_name = '{server.name}' AND sync_state = 'sync'"
+            f" WHERE application_name = '{server.name}' AND sync_state = '{state}'"
             f" AND flush_lsn >= '{flushed}'"
         )
-        poll(
-            lambda: self.primary.sql(question) == "1",
-            f"{server.name} is synchronous",
-            READY_SECONDS,
-        )
-        self.candidate = server
+        poll(lambda: self.primary.sql(question) == "1", f"{server.name} is {state}", READY_SECONDS)

@@ -14,7 +14,8 @@ from multiprocessing import get_context
 from typing import Final
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.faults import LANES
+from tests.cluster.faults import NETWORK_LANES
+from tests.cluster.network import Network
 from tests.cluster.scene import Scene
 from tests.faults import interrupts
 from tests.faults.client import Config
@@ -26,6 +27,8 @@ from tests.faults.schedule import Event
 
 _SLOWEST_SECONDS: Final = 5.0  # of a request without an excuse, on an overloaded machine
 _HEAL_SECONDS: Final = 60.0
+# Longer than any request without an excuse. Otherwise, all clients soon wait for a node that is stopped.
+_PATIENCE_SECONDS: Final = 6.0
 _SAID_CHARACTERS: Final = 2_000
 
 
@@ -38,6 +41,7 @@ class Plan:
         nodes: their number.
         confirm: how nodes confirm what the primary says; None: as they do by default.
         bug: planted in the nodes.
+        network: every server is on a machine of its own; see `network.isolated`.
         processes, clients: the number of client processes, and of clients in each.
         pause: average seconds between two operations of a client.
         slice_seconds: after this long clients move on to new keys.
@@ -49,6 +53,7 @@ class Plan:
     nodes: int = 3
     confirm: str | None = None
     bug: str | None = None
+    network: bool = False
     processes: int = 2
     clients: int = 6
     pause: float = 0.01
@@ -62,6 +67,7 @@ class Result:
     Attributes:
         referee: it has found violations and lost writes.
         faults: how often each took place.
+        steps: how often nodes were stopped at a step, and other things happened that faults are after.
         gaps: for each change of the primary or the standby, its name and the seconds until all nodes
             had written again.
         broken: other broken promises.
@@ -71,6 +77,7 @@ class Result:
     judge: Judge
     referee: Referee
     faults: Mapping[str, int]
+    steps: Mapping[str, int]
     gaps: Sequence[tuple[str, float]]
     broken: Sequence[str]
     slow: Sequence[str]
@@ -89,14 +96,15 @@ def run(plan: Plan, log: Callable[[str], object] = lambda line: None) -> Result:
 
 async def _run(plan: Plan, pool: ProcessPoolExecutor, log: Callable[[str], object]) -> Result:
     async with AsyncExitStack() as stack:
+        network = stack.enter_context(Network()) if plan.network else None
         cluster = await stack.enter_async_context(
-            Cluster(plan.nodes, *_options(plan), bug=plan.bug)
+            Cluster(plan.nodes, *_options(plan), bug=plan.bug, network=network)
         )
         excuses = Excuses()
         judge = Judge(excuses, _SLOWEST_SECONDS)
-        scene = Scene(cluster, excuses)
         begin = time.monotonic() + 0.5
         referee = Referee(judge.hear, int(begin * 1e9), plan.slice_seconds, pool)
+        scene = Scene(cluster, excuses, referee, log)
         faults: Counter[str] = Counter()
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as background:
@@ -104,7 +112,7 @@ async def _run(plan: Plan, pool: ProcessPoolExecutor, log: Callable[[str], objec
             async with asyncio.TaskGroup() as group:
                 for number in range(plan.processes):
                     group.create_task(run_clients(_config(plan, cluster, number, begin), referee))
-                for faults_of_lane in LANES.values():
+                for faults_of_lane in NETWORK_LANES.values():
                     events = [event for event in plan.events if event.fault in faults_of_lane]
                     group.create_task(_lane(plan, scene, events, begin, faults, log))
             stop.set()
@@ -115,7 +123,8 @@ async def _run(plan: Plan, pool: ProcessPoolExecutor, log: Callable[[str], objec
         for number in referee.known():
             await referee.check(number, cluster.ports)
         await referee.look_back(cluster.ports)
-    return Result(judge, referee, faults, scene.gaps, [*judge.broken, *scene.broken], judge.slow)
+    broken = [*judge.broken, *scene.broken]
+    return Result(judge, referee, faults, scene.steps, scene.gaps, broken, judge.slow)
 
 
 def _options(plan: Plan) -> Sequence[str]:
@@ -133,6 +142,7 @@ def _config(plan: Plan, cluster: Cluster, number: int, begin: float) -> Config:
         seconds=plan.seconds,
         slice_seconds=plan.slice_seconds,
         pause=plan.pause,
+        patience=_PATIENCE_SECONDS,
     )
 
 
@@ -145,7 +155,7 @@ async def _lane(
     log: Callable[[str], object],
 ) -> None:
     """Run the faults of one lane, one after the other."""
-    every = {name: fault for lane in LANES.values() for name, fault in lane.items()}
+    every = {name: fault for lane in NETWORK_LANES.values() for name, fault in lane.items()}
     for event in events:
         await asyncio.sleep(max(0, begin + event.at - time.monotonic()))
         if time.monotonic() - begin > plan.seconds:

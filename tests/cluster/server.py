@@ -1,6 +1,6 @@
 """A node under test: the real one, with small limits, and perhaps with a planted bug.
 
-    python -m tests.cluster.server [--break BUG] -- serve ...
+    python -m tests.cluster.server [--break BUG] [--control DIRECTORY] -- serve ...
 
 The command line of tenantbase follows after ``--``.
 """
@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Final
 
 from tenantbase.interfaces.postgres import alone
 from tenantbase.main import main as tenantbase
 from tests.cluster.planted import BUGS
+from tests.cluster.steps import STEPS, install
+from tests.faults.control import Control
 
 _KEPT_COMMITS: Final = 100
 # Longer than the write timeout: the outcomes of all groups in doubt must be found.
@@ -33,8 +36,11 @@ def main() -> None:
     at = sys.argv.index("--")
     parser = argparse.ArgumentParser()
     parser.add_argument("--break", dest="bug", choices=BUGS)
+    parser.add_argument("--control", type=Path)
     given = parser.parse_args(sys.argv[1:at])
     shrink_limits()
+    if given.control is not None:
+        install(Control(given.control, STEPS))
     if given.bug is not None:
         BUGS[given.bug]()
     tenantbase(sys.argv[at + 1 :], prog_name="tenantbase")

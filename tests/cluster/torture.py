@@ -15,7 +15,8 @@ import time
 from collections.abc import Iterator, Mapping
 
 from tests.cluster import run_torture
-from tests.cluster.faults import LANES
+from tests.cluster.faults import LANES, NETWORK_LANES
+from tests.cluster.network import isolated
 from tests.cluster.planted import BUGS
 from tests.cluster.run_torture import Plan, Result
 from tests.faults import machine
@@ -23,7 +24,7 @@ from tests.faults.schedule import drawn, known
 
 
 def _fault(name: str) -> str:
-    if not known(name, LANES):
+    if not known(name, NETWORK_LANES):
         raise argparse.ArgumentTypeError(f"there is no fault {name}; see --list")
     return name
 
@@ -50,6 +51,7 @@ def main() -> None:
         "--longest", type=float, default=30.0, help="longest duration of a fault, in seconds"
     )
     parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--clients", type=int, default=10, help="in each of two processes")
     parser.add_argument("--confirm", choices=("commit", "standby"), help="--store-confirm of nodes")
     parser.add_argument(
         "--break", dest="bug", choices=BUGS, help="plant a bug, to see whether it is found"
@@ -58,17 +60,33 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="list the faults and exit")
     given = parser.parse_args()
     if given.list:
-        print("\n".join(fault for lane in LANES.values() for fault in lane))
+        print("\n".join(fault for lane in NETWORK_LANES.values() for fault in lane))
         return
-    names = given.fault or [f"{lane}-" for lane in LANES]
+    refused = "" if given.plan else isolated(__spec__.name)
+    lanes = LANES if refused else NETWORK_LANES
+    names = given.fault or [f"{lane}-" for lane in lanes]
+    missing = [name for name in names if not known(name, lanes)]
+    if missing:
+        sys.exit(f"{', '.join(missing)}: there are no namespaces here: {refused}")
     longest = min(given.longest, given.seconds / 4)
-    events = drawn(given.seed, given.seconds, names, longest, LANES)
+    events = drawn(given.seed, given.seconds, names, longest, lanes)
     if given.plan:
         for each in events:
             print(f"{each.at:10.3f} s  {each.fault} for {each.seconds:.1f} s")
         return
-    plan = Plan(given.seed, given.seconds, events, given.nodes, given.confirm, given.bug)
+    plan = Plan(
+        given.seed,
+        given.seconds,
+        events,
+        given.nodes,
+        given.confirm,
+        given.bug,
+        not refused,
+        clients=given.clients,
+    )
     _log(f"seed {given.seed}, {given.seconds:g} s, {len(events)} faults: {' '.join(names)}")
+    if refused:
+        _log(f"without a network of machines: there are no namespaces here: {refused}")
     _log(f"{plan.nodes} nodes, {plan.processes} processes of {plan.clients} clients")
     for line in machine.description():
         _log(line)
@@ -99,6 +117,8 @@ def _summary(result: Result) -> Iterator[str]:
         f"{referee.checked:,} operations on {referee.keys:,} keys,"
         f" {len(referee.violations)} violations",
     )
+    given_up = f"{referee.given_up:,} acknowledged writes given up by an operator"
+    yield _row("declared losses", f"{len(referee.losses)}, {given_up}")
     yield _row("lost writes", f"{len(referee.lost)}, of {referee.kept:,} keys read at the end")
     for what, latencies in (("reads", judge.reads), ("writes", judge.writes)):
         quantiles = "  ".join(
@@ -106,6 +126,8 @@ def _summary(result: Result) -> Iterator[str]:
         )
         most = f"max {latencies.longest / 1e6:.1f} ms"
         yield _row(what, f"{quantiles}  {most}, of {len(latencies):,} without excuse")
+    if result.steps:
+        yield _row("reached", _counts(result.steps))
     for name in sorted({each for each, _ in result.gaps}):
         seconds = [gap for what, gap in result.gaps if what == name]
         yield _row(

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.cluster_model.state import NO_TABLE, Node, Question, Reader
+from tests.cluster_model.state import NO_TABLE, NOBODY, Node, Question, Reader
 from tests.cluster_model.view import Step, View, again, given_up, position, put
 
 
 def node_steps(view: View, n: int) -> Iterator[Step]:
     """The steps of a node."""
     state, node = view.state, view.state.nodes[n]
-    if node.server == 0 and state.promoted:
-        keep = node.position <= view.inherited or view.broken == "term-table"
-        joined = Node(1, node.position, node.change) if keep else Node(1, NO_TABLE, NO_TABLE)
-        yield f"node {n} joins server 1", view.with_node(n, joined, again)
+    primary = state.primary
+    if (node.server, node.standby) != (primary, view.primary.names):
+        # Joining is a commit, too.
+        if view.confirmed(primary, len(view.history)):
+            yield f"node {n} joins server {primary}", view.with_node(n, _joined(view, node), again)
     if state.left.restart:
-        restarted = view.with_node(n, Node(node.server, NO_TABLE, NO_TABLE), given_up)
+        fresh = Node(node.server, node.standby, NO_TABLE, NO_TABLE)
+        restarted = view.with_node(n, fresh, given_up)
         left = state.left._replace(restart=state.left.restart - 1)
         yield f"node {n} restarts", restarted._replace(left=left)
     if node.question is not None:
@@ -33,6 +35,14 @@ def node_steps(view: View, n: int) -> Iterator[Step]:
         yield f"node {n} asks server {node.server}: {question}", asked._replace(left=left)
 
 
+def _joined(view: View, node: Node) -> Node:
+    primary, names = view.state.primary, view.primary.names
+    known = view.survives(node.server, node.position, primary)
+    if known or (view.broken == "term-table" and view.descends(primary, node.server)):
+        return Node(primary, names, node.position, node.change, node.now)
+    return Node(primary, names, NO_TABLE, NO_TABLE, node.now)
+
+
 def _move(reader: Reader, before: str, after: str) -> Reader:
     return reader._replace(at=after) if reader.at == before else reader
 
@@ -45,27 +55,31 @@ def _question(view: View, node: Node) -> Question:
         change = view.last_change(log, trimmed) if view.broken == "join-floor" else top
     else:
         change = view.last_change(log, node.position)
-    return Question(top, change, len(view.whole[node.server]), len(log))
+    names = view.state.servers[node.server].names
+    return Question(top, change, len(view.whole[node.server]), len(log), names, view.state.now)
 
 
 def _confirm(view: View, n: int, question: Question) -> Iterator[Step]:
     """The answer to a question enters the table once it is confirmed."""
     state, node = view.state, view.state.nodes[n]
     table = max(node.position, question.position), max(node.change, question.change)
+    now = node.now if view.broken == "expiry-now" else max(node.now, question.now)
     state_then = view.with_node(
-        n, Node(node.server, *table), lambda r: _move(r, "asked", "answered")
+        n, Node(node.server, node.standby, *table, now), lambda r: _move(r, "asked", "answered")
     )
-    if not view.witness or node.server == 1:
+    if not view.witness or node.standby == NOBODY:
         if view.confirmed(node.server, question.entries) or view.broken == "confirm-index":
             yield f"node {n}'s answer is confirmed", state_then
         return
-    now, earlier = view.standby(), state.heard[n]
-    answers = [now]
+    if state.servers[node.standby].dead:
+        return
+    answer, earlier = view.answer_of(node.standby), state.heard[n]
+    answers = [answer]
     if view.broken == "witness-after-begin":
         answers += [earlier] if earlier is not None else []
-        if earlier != now:
-            heard = put(state.heard, n, now)
+        if earlier != answer:
+            heard = put(state.heard, n, answer)
             yield f"node {n} hears from the standby", state._replace(heard=heard)
     for answer in answers:
-        if view.witnessed(answer, question.visible):
+        if view.witnessed(node, question.names, question.visible, answer):
             yield f"node {n}'s answer is confirmed by the standby: {answer}", state_then

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.cluster_model.state import NO_TABLE, Node, Reader, Row, State
+from tests.cluster_model.state import NO_TABLE, NOBODY, Node, Reader, Row, State
 from tests.cluster_model.view import Step, View, Violation, position
 
 
@@ -13,7 +13,7 @@ def reader_steps(view: View, i: int) -> Iterator[Step]:
     state, reader = view.state, view.state.readers[i]
     node = state.nodes[view.config.readers[i]]
     if reader.at == "idle":
-        yield f"r{i} begins", view.with_reader(i, Reader("begun", state.seen))
+        yield f"r{i} begins", view.with_reader(i, Reader("begun", state.seen, state.now))
     elif reader.at == "begun":
         if view.broken == "ask" and node.position != NO_TABLE:
             taken = view.with_reader(i, reader._replace(at="answered"))
@@ -24,7 +24,7 @@ def reader_steps(view: View, i: int) -> Iterator[Step]:
     elif reader.at == "answered":
         for item in state.items:
             if _counts(view, item, node):
-                yield f"r{i} hits {item}", _returned(view, i, item[2])
+                yield f"r{i} hits {item}", _returned(view, i, item[2], node.now)
         yield _select(view, i, node)
     elif reader.at == "row, no position":
         assert reader.row is not None
@@ -35,7 +35,7 @@ def reader_steps(view: View, i: int) -> Iterator[Step]:
         assert reader.row is not None
         if _confirmed(view, node, reader.row):
             item = (node.server, reader.row.position, reader.row.writer)
-            returned = _returned(view, i, reader.row.writer)
+            returned = _returned(view, i, reader.row.writer, reader.row.now)
             stored = returned._replace(items=state.items | {item})
             yield f"r{i} returns w{reader.row.writer} and stores it", stored
 
@@ -43,31 +43,37 @@ def reader_steps(view: View, i: int) -> Iterator[Step]:
 def _counts(view: View, item: tuple[int, int, int], node: Node) -> bool:
     """Whether an item is a hit."""
     term, at, _ = item
-    inherited = node.server == 1 and (at <= view.inherited or view.broken == "term-items")
-    of_term = term == node.server or inherited
+    of_term = view.survives(term, at, node.server) or (
+        view.broken == "term-items" and view.descends(node.server, term)
+    )
     return of_term and (at >= node.change or view.broken == "compare")
 
 
 def _select(view: View, i: int, node: Node) -> Step:
     state, log = view.state, view.visible[node.server]
-    row = Row(view.value(log), position(log), len(view.whole[node.server]), len(log))
+    entries, names = len(view.whole[node.server]), state.servers[node.server].names
+    # Expiry is judged at the time of the snapshot.
+    row = Row(view.value(log), position(log), entries, len(log), names, max(node.now, state.now))
     at = "row, no position" if view.broken == "snapshot-position" else "row"
     early = {(node.server, row.position, row.writer)}
     items = state.items | early if view.broken == "fill-after-confirm" else state.items
-    reader = Reader(at, state.readers[i].floor, row)
+    reader = state.readers[i]._replace(at=at, row=row)
     return f"r{i} selects w{row.writer} at {row.position}", view.with_reader(i, reader, items=items)
 
 
 def _confirmed(view: View, node: Node, row: Row) -> bool:
-    if view.witness and node.server == 0:
-        return view.witnessed(view.standby(), row.visible)
+    if view.witness and node.standby != NOBODY and not view.state.servers[node.standby].dead:
+        return view.witnessed(node, row.names, row.visible, view.answer_of(node.standby))
     return view.confirmed(node.server, row.entries) or view.broken == "confirm-row"
 
 
-def _returned(view: View, i: int, writer: int) -> State:
-    floor, place = view.state.readers[i].floor, view.place(writer)
+def _returned(view: View, i: int, writer: int, now: int) -> State:
+    reader, expired = view.state.readers[i], view.expired(writer, now)
+    place = view.place(writer, expired=expired)
     if place is None:
         raise Violation(f"r{i} returns w{writer}, which is lost")
-    if place < floor:
-        raise Violation(f"r{i} returns version {place}, but {floor} was seen before it began")
+    if place < reader.floor:
+        raise Violation(f"r{i} returns state {place}, but {reader.floor} was seen before it began")
+    if view.expired(writer, reader.began) and not expired:
+        raise Violation(f"r{i} returns w{writer}, which had expired before it began")
     return view.with_reader(i, Reader("ended"), seen=max(view.state.seen, place))

@@ -28,17 +28,22 @@ RULES: Final = {
     "join-floor": "a node that starts, or fell behind the log, trusts no older item",
     "term-items": "an item of an earlier term counts only up to what the next term inherited",
     "term-table": "a table that reaches beyond what the new term inherited is discarded",
+    "term-distance": "no two terms begin at the same distance from what they inherited",
+    "standby-behind": "a new standby may be promoted only once it has what was there when it was named",
+    "expiry-now": "an entry has expired if it has at the time that comes with the answer",
 }
 # If the standby is asked, instead of a confirming commit, these take the place of confirm-*:
 WITNESS_RULES: Final = {
     "witness-after-begin": "the standby is asked after the read began",
     "witness-standby": "the standby's answer counts only if it is still a standby",
     "witness-position": "its answer counts only if it has reached the primary's position",
+    "witness-name": "its answer counts only if the primary still names it",
 }
 
 A, B = 0, 1
-# What a writer does: writes the key, writes a key of another bucket, deletes a prefix of the key.
-KEY, OTHER, PREFIX = "key", "other", "prefix"
+# What a writer does: writes the key, writes it with an expiry, writes a key of another bucket, deletes a
+# prefix of the key.
+KEY, EXPIRING, OTHER, PREFIX = "key", "expiring", "other", "prefix"
 NOBODY: Final = -1
 NO_TABLE: Final = -1
 
@@ -51,22 +56,33 @@ class Config(NamedTuple):
     Attributes:
         writers: the node of each, and what it does.
         readers: the node of each.
-        crash, cancel, restart, trim: how often the primary crashes, a wait for the standby is
+        servers: their number. Each promoted one takes an unused one as its standby; if there is none,
+            its commits wait for nobody.
+        crash, cancel, restart, trim: how often a primary crashes, a wait for the standby is
             cancelled, a node restarts, the log of commits is trimmed.
         watch: how often a node asks without a reader, as it does for watchers.
-        lossy: an operator may promote a standby that lacks acknowledged writes.
+        change: how often a primary gets another standby, an unused server.
+        spare: how often an unused server becomes an asynchronous standby.
+        lossy: an operator may promote any standby, without what it lacks.
         tokens: COMMITs may lose their answers; their writers ask what became of them.
+        distance: how far above what it inherited the positions of a term begin, times its number.
+        expiry: time passes once, and then what is written with an expiry has expired.
     """
 
     writers: tuple[tuple[int, str], ...] = ((A, KEY), (B, KEY))
     readers: tuple[int, ...] = (A, B)
+    servers: int = 2
     crash: int = 0
     cancel: int = 0
     restart: int = 0
     trim: int = 0
     watch: int = 0
+    change: int = 0
+    spare: int = 0
     lossy: bool = False
     tokens: bool = False
+    distance: int = 0
+    expiry: bool = False
 
 
 class Question(NamedTuple):
@@ -76,6 +92,8 @@ class Question(NamedTuple):
     change: int  # of the key's bucket
     entries: int  # in the server's log
     visible: int
+    names: int  # the standby that the server named
+    now: int
 
 
 class Row(NamedTuple):
@@ -85,12 +103,16 @@ class Row(NamedTuple):
     position: int
     entries: int
     visible: int
+    names: int
+    now: int
 
 
 class Node(NamedTuple):
     server: int = 0  # also its term
+    standby: int = 1  # that the server named when the node joined
     position: int = 0  # its table is complete up to here
     change: int = 0  # the last change of the key's bucket, by its table
+    now: int = 0  # the time that came with the last answer
     question: Question | None = None
 
 
@@ -102,7 +124,8 @@ class Writer(NamedTuple):
 
 class Reader(NamedTuple):
     at: str = "idle"
-    floor: int = 0  # the place of the newest version that was seen before it began
+    floor: int = 0  # the newest state that was seen before it began
+    began: int = 0  # the time then
     row: Row | None = None
 
 
@@ -114,6 +137,20 @@ class Left(NamedTuple):
     restart: int
     trim: int
     watch: int
+    change: int
+    spare: int
+
+
+class Server(NamedTuple):
+    """Its log is what it has received of its parent's, and what it has appended as a primary."""
+
+    parent: int = NOBODY  # NOBODY: it is not used
+    received: int = 0
+    appended: Log = ()
+    visible: int = 0  # so many entries are visible, once it is a primary
+    promoted: bool = False
+    dead: bool = False  # it confirms nothing any more, neither as a standby nor by itself
+    names: int = NOBODY  # the standby that its commits wait for; NOBODY: they do not wait
 
 
 class State(NamedTuple):
@@ -121,14 +158,14 @@ class State(NamedTuple):
     writers: tuple[Writer, ...]
     readers: tuple[Reader, ...]
     left: Left
-    log: Log = ()  # of server 0, in commit order
-    received: int = 0  # so many of them has server 1; its promotion freezes it
-    visible: int = 0  # so many of them are visible on server 0
-    promoted: bool = False
-    appended: Log = ()  # by server 1, after its promotion
-    locks: tuple[int, ...] = (NOBODY, NOBODY)  # each server's holder of the commit-order lock
-    seen: int = 0  # place in the history of the newest version that was acknowledged or returned
+    servers: tuple[Server, ...]
+    primary: int = 0  # the server that was promoted last
+    goal: int = 0  # so many entries must its standby have before it may be promoted
+    locks: tuple[int, ...] = ()  # each server's holder of the commit-order lock
+    seen: int = 0  # the newest state that was acknowledged or returned; see ``View.place``
     items: frozenset[tuple[int, int, int]] = frozenset()  # term, position, writer
     trimmed: int = 0  # positions up to here are gone from the log of commits
     marks: frozenset[int] = frozenset()  # writers whose commit is forbidden
     heard: tuple[tuple[bool, int] | None, ...] = (None, None)  # earlier answers of the standby
+    given: frozenset[int] = frozenset()  # positions of acknowledged writes
+    now: int = 0

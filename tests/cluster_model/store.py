@@ -1,75 +1,145 @@
-"""What the store does by itself: replication, promotion, crashes, cancelled waits, trims."""
+"""What the store does by itself: replication, promotions, other standbys, crashes, cancelled waits,
+trims; and time, which passes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.cluster_model.state import NOBODY, State, Writer
+from tests.cluster_model.state import NOBODY, Log, Server, State, Writer
 from tests.cluster_model.view import Step, View, Violation, again, given_up, index, position, put
 
 
 def store_steps(view: View) -> Iterator[Step]:
     """The store's steps."""
     state, left = view.state, view.state.left
-    if not state.promoted:
-        if state.received < len(state.log):
-            yield "the standby receives", state._replace(received=state.received + 1)
-        for entries in range(0 if view.config.lossy else state.received, state.received + 1):
-            yield f"the standby is promoted with {entries}", _promoted(view, entries)
+    for s, server in enumerate(state.servers):
+        if server.promoted or server.dead or server.parent == NOBODY:
+            continue
+        if server.received < len(view.whole[server.parent]):
+            servers = view.with_server(s, received=server.received + 1)
+            yield f"server {s} receives", state._replace(servers=servers)
+        yield from _promotions(view, s, server)
+    unused = view.unused()
+    if unused != NOBODY:
+        yield from _attached(view, unused)
     if left.crash:
-        yield "server 0 crashes and restarts as a primary", _crashed(view)
+        yield from _crashes(view)
     for i, writer in enumerate(state.writers):
-        if left.cancel and writer.at == "waiting" and writer.server == 0:
+        if left.cancel and writer.at == "waiting":
             yield f"w{i}'s wait for the standby is cancelled", _cancelled(view, i)
-    top = position(view.visible[state.promoted])
+    top = position(view.visible[state.primary])
     if left.trim and top > state.trimmed:
         trimmed = state._replace(trimmed=top, left=left._replace(trim=left.trim - 1))
         yield f"the log is trimmed to {top}", trimmed
+    if view.config.expiry and not state.now:
+        yield "time passes", state._replace(now=1)
 
 
-def _promoted(view: View, entries: int) -> State:
+def _promotions(view: View, s: int, server: Server) -> Iterator[Step]:
     state = view.state
-    if entries < state.seen and not view.config.lossy:
-        raise Violation(f"version {state.seen} was seen, and {entries} survive the promotion")
-    promoted = state._replace(promoted=True, received=entries)
-    if entries == state.received:
+    is_standby = view.primary.names == s
+    lowest = server.received
+    if view.config.lossy:
+        lowest = 0
+    elif not is_standby or (server.received < state.goal and view.broken != "standby-behind"):
+        return
+    for entries in range(lowest, server.received + 1):
+        yield f"server {s} is promoted with {entries}", _promoted(view, s, entries)
+
+
+def _promoted(view: View, s: int, entries: int) -> State:
+    state, server = view.state, view.state.servers[s]
+    log = view.whole[server.parent][:entries]
+    if entries < state.seen // 2 and not view.config.lossy:
+        raise Violation(f"state {state.seen} was seen, and {entries} entries survive the promotion")
+    standby = view.unused()
+    servers = view.with_server(s, received=entries, promoted=True, visible=entries, names=standby)
+    if standby != NOBODY:
+        # Until it has everything, nothing is acknowledged.
+        servers = put(servers, standby, Server(parent=s, received=entries))
+    if view.primary.names != s:
+        # The operator has seen to it that nothing is acknowledged any more by the old primary.
+        servers = tuple(
+            each if i == s or each.parent == s or _unused(i, each) else each._replace(dead=True)
+            for i, each in enumerate(servers)
+        )
+    promoted = state._replace(servers=servers, primary=s, goal=0)
+    if view.primary.names == s and entries == server.received:
         return promoted
-    kept = (i for i, (_, each) in enumerate(state.log[:entries], 1) if view.changes_key(each))
     # Requests in flight may have seen what is lost.
     return promoted._replace(
-        seen=max((i for i in kept if i <= state.seen), default=0),
+        seen=_still_seen(view, log),
         readers=tuple(given_up(reader) for reader in state.readers),
         writers=tuple(w if w.at == "idle" else Writer("ended") for w in state.writers),
     )
 
 
-def _crashed(view: View) -> State:
+def _unused(i: int, server: Server) -> bool:
+    return i > 0 and server.parent == NOBODY
+
+
+def _still_seen(view: View, log: Log) -> int:
+    """The newest state that was seen, of those that a log has, too."""
+    pairs = zip(log, view.history, strict=False)
+    common = next((i for i, (one, other) in enumerate(pairs) if one != other), None)
+    if common is None:
+        common = min(len(log), len(view.history))
+    seen = view.state.seen
+    if seen // 2 <= common:
+        return seen
+    kept = (i for i, (_, each) in enumerate(log[:common], 1) if view.changes_key(each))
+    return max((2 * i for i in kept), default=0)
+
+
+def _attached(view: View, unused: int) -> Iterator[Step]:
+    state, left = view.state, view.state.left
+    servers = view.with_server(unused, parent=state.primary)
+    if left.spare:
+        attached = state._replace(servers=servers, left=left._replace(spare=left.spare - 1))
+        yield f"server {unused} becomes an asynchronous standby", attached
+    if left.change and view.primary.names != NOBODY:
+        named = servers[state.primary]._replace(names=unused)
+        yield f"server {unused} becomes the standby", state._replace(
+            servers=put(servers, state.primary, named),
+            goal=len(view.history),
+            left=left._replace(change=left.change - 1),
+        )
+
+
+def _crashes(view: View) -> Iterator[Step]:
+    for s, server in enumerate(view.state.servers):
+        if server.promoted and view.waits(s):
+            yield f"server {s} crashes and restarts as a primary", _crashed(view, s)
+
+
+def _crashed(view: View, s: int) -> State:
     state = view.state
-    connected = [node.server == 0 for node in state.nodes]
+    connected = [node.server == s for node in state.nodes]
 
     def cut(writer: Writer) -> Writer:
-        if writer.server or writer.at not in ("begun", "waiting"):
+        if writer.server != s or writer.at not in ("begun", "waiting"):
             return writer
         return writer._replace(at="in doubt") if view.config.tokens else Writer("ended")
 
     pairs = zip(state.readers, view.config.readers, strict=True)
     return state._replace(
-        visible=len(state.log),
-        locks=put(state.locks, 0, NOBODY),
+        servers=view.with_server(s, visible=len(view.whole[s])),
+        locks=put(state.locks, s, NOBODY),
         left=state.left._replace(crash=state.left.crash - 1),
         writers=tuple(cut(writer) for writer in state.writers),
-        nodes=tuple(n._replace(question=None) if n.server == 0 else n for n in state.nodes),
+        nodes=tuple(n._replace(question=None) if n.server == s else n for n in state.nodes),
         readers=tuple(again(r) if connected[n] and r.at != "answered" else r for r, n in pairs),
     )
 
 
 def _cancelled(view: View, i: int) -> State:
-    state, at = view.state, index(view.state.log, i)
+    state, server = view.state, view.state.writers[i].server
+    at = index(view.whole[server], i)
     assert at is not None
     return view.with_writer(
         i,
         "committed" if view.broken == "warning-is-no-ack" else "ended",
-        visible=max(state.visible, at + 1),
-        locks=view.unlocked(i, 0),
+        servers=view.shown(server, at + 1),
+        locks=view.unlocked(i, server),
         left=state.left._replace(cancel=state.left.cancel - 1),
     )

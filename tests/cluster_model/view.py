@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.cluster_model.state import (
+    EXPIRING,
     KEY,
     NOBODY,
     OTHER,
@@ -14,6 +15,7 @@ from tests.cluster_model.state import (
     Log,
     Node,
     Reader,
+    Server,
     State,
     Writer,
 )
@@ -50,7 +52,7 @@ class View:
     Attributes:
         whole, visible: by server, its log, and what its snapshots show.
         history: the log that counts.
-        inherited: the last position of server 0 that server 1 had when it was promoted.
+        primary: the server that was promoted last.
     """
 
     def __init__(self, state: State, config: Config, broken: str | None, witness: bool) -> None:
@@ -58,11 +60,18 @@ class View:
         self.config = config
         self.broken = broken
         self.witness = witness
-        received = state.log[: state.received]
-        self.whole = (state.log, received + state.appended)
-        self.visible = (state.log[: state.visible], self.whole[1])
-        self.history = self.whole[state.promoted]
-        self.inherited = position(received) if state.promoted else 0
+        whole: list[Log] = []
+        for server in state.servers:
+            # A server is used after its parent.
+            parent = whole[server.parent][: server.received] if server.parent >= 0 else ()
+            whole.append(parent + server.appended)
+        self.whole = whole
+        self.visible = [
+            log[: server.visible] if server.promoted else log
+            for log, server in zip(whole, state.servers, strict=True)
+        ]
+        self.history = whole[state.primary]
+        self.primary = state.servers[state.primary]
 
     def kind(self, writer: int) -> str:
         """What a writer does."""
@@ -72,12 +81,19 @@ class View:
         """Whether a writer changes the key."""
         return self.kind(writer) != OTHER
 
-    def place(self, writer: int) -> int | None:
-        """The place of a version in the history that counts, from 1; None: it is lost."""
+    def place(self, writer: int, *, expired: bool = False) -> int | None:
+        """The place of a state of the key in the history that counts; None: it is lost.
+
+        It is even, from 2, for a version, and one more once that has expired.
+        """
         if writer == NOBODY:
             return 0
         found = index(self.history, writer)
-        return None if found is None else found + 1
+        return None if found is None else 2 * found + 2 + expired
+
+    def expired(self, writer: int, now: int) -> bool:
+        """Whether what a writer wrote has expired."""
+        return bool(now) and writer != NOBODY and self.kind(writer) == EXPIRING
 
     def value(self, log: Log) -> int:
         """The last writer of the key; one that deletes a prefix stands for the key's absence."""
@@ -85,26 +101,64 @@ class View:
 
     def last_change(self, log: Log, after: int) -> int:
         """The position of the last change of the key's bucket; 0: none after that position."""
-        known = (KEY,) if self.broken == "any-key" else (KEY, PREFIX)
+        known = (KEY, EXPIRING) if self.broken == "any-key" else (KEY, EXPIRING, PREFIX)
         return max((at for at, each in log if at > after and self.kind(each) in known), default=0)
+
+    def inherited(self, server: int) -> int:
+        """The last position of its parent that a server had when it was promoted."""
+        each = self.state.servers[server]
+        return position(self.whole[each.parent][: each.received]) if each.parent >= 0 else 0
+
+    def survives(self, term: int, at: int, server: int) -> bool:
+        """Whether a position of a term is in the history of a server."""
+        while server != term:
+            if server == 0 or at > self.inherited(server):
+                return False
+            server = self.state.servers[server].parent
+        return True
+
+    def descends(self, server: int, term: int) -> bool:
+        """Whether a term is an earlier one of a server's history, or its own."""
+        while server != term:
+            if server == 0:
+                return False
+            server = self.state.servers[server].parent
+        return True
 
     def confirmed(self, server: int, entries: int) -> bool:
         """Whether a commit that is made after so many entries can be acknowledged now."""
-        state = self.state
         if self.broken == "one-candidate":
-            return True  # another standby confirms, too, even after the promotion
-        return server == 1 or (not state.promoted and state.received >= entries)
+            return True  # another candidate confirms, even after the promotion
+        if not self.waits(server):
+            return True
+        names = self.state.servers[server].names
+        if names == NOBODY:
+            return False
+        standby = self.state.servers[names]
+        return not (standby.promoted or standby.dead) and standby.received >= entries
 
-    def standby(self) -> tuple[bool, int]:
-        """The standby's answer: whether it is a primary, and how many entries it has."""
-        return self.state.promoted, len(self.whole[1])
+    def waits(self, server: int) -> bool:
+        """Whether commits on a server wait for a standby, or for one that it will never have."""
+        each = self.state.servers[server]
+        return each.names != NOBODY or each.dead
 
-    def witnessed(self, answer: tuple[bool, int], visible: int) -> bool:
+    def answer_of(self, standby: int) -> tuple[bool, int]:
+        """A standby's answer: whether it is a primary, and how many entries it has."""
+        return self.state.servers[standby].promoted, len(self.whole[standby])
+
+    def witnessed(self, node: Node, names: int, visible: int, answer: tuple[bool, int]) -> bool:
         """Whether the standby's answer confirms a snapshot of the primary with so many entries."""
         promoted, entries = answer
-        return (not promoted or self.broken == "witness-standby") and (
-            entries >= visible or self.broken == "witness-position"
+        return (
+            (not promoted or self.broken == "witness-standby")
+            and (entries >= visible or self.broken == "witness-position")
+            and (names == node.standby or self.broken == "witness-name")
         )
+
+    def unused(self) -> int:
+        """The next server that is not used; NOBODY: there is none."""
+        servers = enumerate(self.state.servers)
+        return next((i for i, each in servers if i and each.parent == NOBODY), NOBODY)
 
     def home(self, writer: int) -> Node:
         """The node of a writer."""
@@ -114,6 +168,18 @@ class View:
         """The locks after a writer has released that of a server, if it has it."""
         locks = self.state.locks
         return put(locks, server, NOBODY) if locks[server] == writer else locks
+
+    def with_server(self, i: int, **changed: Any) -> tuple[Server, ...]:
+        """The servers with a changed one."""
+        return put(self.state.servers, i, self.state.servers[i]._replace(**changed))
+
+    def with_entry(self, server: int, entry: tuple[int, int]) -> tuple[Server, ...]:
+        """The servers after one has appended an entry to its log."""
+        return self.with_server(server, appended=(*self.state.servers[server].appended, entry))
+
+    def shown(self, server: int, entries: int) -> tuple[Server, ...]:
+        """The servers after so many entries have become visible on one."""
+        return self.with_server(server, visible=max(self.state.servers[server].visible, entries))
 
     def with_writer(self, i: int, at: str, **changed: Any) -> State:
         """The state after a writer has moved on. At its end it remembers nothing."""
@@ -135,7 +201,9 @@ class View:
 
 def again(reader: Reader) -> Reader:
     """A reader that loses its connection begins again, if it has begun."""
-    return reader if reader.at in ("idle", "ended") else Reader("begun", reader.floor)
+    if reader.at in ("idle", "ended"):
+        return reader
+    return Reader("begun", reader.floor, reader.began)
 
 
 def given_up(reader: Reader) -> Reader:

@@ -26,7 +26,6 @@ from tests.wire import Answer
 REGISTERS: Final = 6
 COUNTERS: Final = 2
 MORTALS: Final = 2
-_ANSWERS: Final = 40.0  # seconds; longer than all timeouts of the service
 # Stands for the entry in an answer that is not JSON; no client writes it.
 DAMAGED: Final[dict[str, Any]] = {
     "version": 0,
@@ -50,6 +49,8 @@ class Config(msgspec.Struct, frozen=True):
             long.
         pause: average seconds between two operations of a client.
         token: of the tenant that they belong to; empty: the servers need none.
+        patience: seconds that a client waits for an answer. By default, longer than all timeouts of the
+            service.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Config(msgspec.Struct, frozen=True):
     slice_seconds: float
     pause: float
     token: str = ""
+    patience: float = 40.0
 
 
 def keys_of(number: int) -> dict[str, list[str]]:
@@ -98,7 +100,7 @@ class Client:
         self._chance = random.Random(f"{config.seed} {self.name}")
         self._number = 0
         self._step = self.read if number < config.readers else self.step
-        self.servers = [HttpClient(port, _ANSWERS, config.token) for port in config.ports]
+        self.servers = [HttpClient(port, config.patience, config.token) for port in config.ports]
         self.done: list[Operation] = []
         self.busy_since = NEVER
         self.go_on = asyncio.Event()

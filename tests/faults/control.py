@@ -14,7 +14,7 @@ import signal
 import struct
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -33,10 +33,12 @@ class Control:
 
     Args:
         directory: shared by the torture test and all its servers.
+        steps: the names of the protocol's steps.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, steps: Sequence[str] = STEPS) -> None:
         self.directory = directory
+        self._steps = steps
         directory.mkdir(exist_ok=True)
         fd = os.open(directory / "words", os.O_RDWR | os.O_CREAT, 0o600)
         os.ftruncate(fd, _SIZE)
@@ -52,15 +54,18 @@ class Control:
     def clock_error(self, seconds: float) -> None:
         _WORDS.pack_into(self._map, 0, seconds, *self._words[1:])
 
-    def dawdle(self, likelihood: float, longest: float, steps: Collection[str] = STEPS) -> None:
+    def dawdle(
+        self, likelihood: float, longest: float, steps: Collection[str] | None = None
+    ) -> None:
         """Make some steps take longer at random.
 
         Args:
             likelihood: probability, from 0 to 1.
             longest: the longest delay in seconds.
-            steps: the steps to delay.
+            steps: the steps to delay; None: all.
         """
-        chosen = sum(1 << STEPS.index(step) for step in steps)
+        delayed = self._steps if steps is None else steps
+        chosen = sum(1 << self._steps.index(step) for step in delayed)
         _WORDS.pack_into(self._map, 0, self.clock_error, likelihood, longest, chosen)
 
     @property
@@ -78,7 +83,7 @@ class Control:
 
     def disarm(self) -> None:
         """Disarm all failpoints."""
-        for step in STEPS:
+        for step in self._steps:
             for action in ("stop", "kill"):
                 (self.directory / f"{step}.{action}").unlink(missing_ok=True)
 
@@ -106,7 +111,7 @@ class Control:
 
     def _delay(self, step: str) -> float:
         _, likelihood, longest, steps = self._words
-        if likelihood and steps >> STEPS.index(step) & 1 and random.random() < likelihood:
+        if likelihood and steps >> self._steps.index(step) & 1 and random.random() < likelihood:
             return random.uniform(0, longest)
         return 0.0
 

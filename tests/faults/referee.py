@@ -15,17 +15,35 @@ from tests.faults import checker, expiry
 from tests.faults.client import DAMAGED, keys_of, slice_of
 from tests.faults.history import NEVER, Operation, Violation, by_key, describe
 from tests.faults.http_client import HttpClient, NoAnswer, NotSent
+from tests.faults.loss import Loss, histories, remaining
 from tests.faults.values import token_of
 
 _MARGIN: Final = 200_000_000  # the most nanoseconds between the choice of a key and its use
 _ANSWERS: Final = 20.0
 _BATCH: Final = 100
+_BLOCK: Final = 1 << 16
 
 
 class _LastSeen(msgspec.Struct, frozen=True):
     version: int | None
     value: int | str | None
     settled: bool  # None if it has no write of unknown outcome
+
+
+class Given:
+    """Versions that were given, a byte each. Those of one term lie close together."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, bytearray] = {}
+
+    def add(self, version: int) -> bool:
+        """Returns: whether it is new."""
+        number, at = divmod(version, _BLOCK)
+        block = self._blocks.setdefault(number, bytearray())
+        block.extend(bytes(max(0, at + 1 - len(block))))
+        is_new = not block[at]
+        block[at] = True
+        return is_new
 
 
 class Referee:
@@ -37,8 +55,8 @@ class Referee:
         slice_seconds: how long each is.
         pool: processes that check histories.
         token: of the tenant whose keys these are; empty: the servers need none.
-        given: for each version, whether a write was acknowledged with it. The referees of all
-            tenants share it, because versions are those of the whole database.
+        given: the versions that writes were acknowledged with. The referees of all tenants share
+            them, because versions are those of the whole database.
 
     Attributes:
         violations: descriptions of histories that a single copy of the data could not have
@@ -46,6 +64,8 @@ class Referee:
         lost: descriptions of entries that differed at the end from their last observation.
         checked, keys: the number of operations checked, and of keys.
         kept: the number of keys that were checked at the end.
+        losses: those that an operator has declared, in order.
+        given_up: the number of acknowledged writes that were lost with them.
     """
 
     def __init__(
@@ -55,7 +75,7 @@ class Referee:
         slice_seconds: float,
         pool: Executor,
         token: str = "",
-        given: bytearray | None = None,
+        given: Given | None = None,
     ) -> None:
         self._heard = heard
         self._begin = begin
@@ -66,12 +86,14 @@ class Referee:
         self._told: dict[object, int] = {}
         self._seen: dict[str, _LastSeen] = {}
         self._token = token
-        self._given = bytearray() if given is None else given
+        self._given = Given() if given is None else given
         self.violations: list[str] = []
         self.lost: list[str] = []
         self.checked = 0
         self.keys = 0
         self.kept = 0
+        self.losses: list[Loss] = []
+        self.given_up = 0
 
     def hear(self, operations: Iterable[Operation]) -> None:
         """Add what clients have seen."""
@@ -122,17 +144,22 @@ class Referee:
         keys = [key for kind in keys_of(number).values() for key in kind]
         for port in ports:
             operations += await self._read(port, keys) or ()
-        histories = by_key(operations)
-        for key, history in histories.items():
+        for key, history in by_key(remaining(operations, self.losses)).items():
             self._remember(key, history)
+        self.given_up += sum(
+            each.kind != "get" and each.outcome == "ok" and loss.takes(each.version)
+            for each in operations
+            for loss in self.losses
+        )
         found = await asyncio.get_running_loop().run_in_executor(
             self._pool,
             check_history,
             operations,
             self._clocks_right_since > self._begin + number * self._slice,
+            self.losses,
         )
         self.checked += len(operations)
-        self.keys += len(histories)
+        self.keys += len({each.key for each in operations})
         self.violations += found
 
     async def look_back(self, ports: Sequence[int]) -> None:
@@ -152,11 +179,8 @@ class Referee:
         """Find lost writes by version: the version of a lost write is given out again."""
         if write.kind not in ("set", "increment") or write.outcome != "ok":
             return
-        version = write.version or 0
-        self._given.extend(bytes(max(0, version + 1 - len(self._given))))
-        if self._given[version]:
+        if not self._given.add(write.version or 0):
             self.violations.append(f"its version was given to another write: {describe(write)}")
-        self._given[version] = True
 
     def _compare(self, now: Operation) -> None:
         last = self._seen[now.key]
@@ -206,15 +230,18 @@ class Referee:
         return operations
 
 
-def check_history(operations: Sequence[Operation], clocks_jump: bool) -> list[str]:
+def check_history(
+    operations: Sequence[Operation], clocks_jump: bool, losses: Sequence[Loss] = ()
+) -> list[str]:
     """The violations in a history, one text for each key that has one."""
     found = []
     for key, history in by_key(operations).items():
         try:
-            if key.startswith("t"):
-                expiry.check(history, clocks_jumped=clocks_jump)
-            else:
-                checker.check(history)
+            for left in histories(history, losses):
+                if key.startswith("t"):
+                    expiry.check(left, clocks_jumped=clocks_jump)
+                else:
+                    checker.check(left)
         except Violation as violation:
             found.append(f"{key}: {violation}")
     return found

@@ -23,7 +23,7 @@ from tests.faults.excuses import Excuses
 from tests.faults.faults import LANES
 from tests.faults.history import Operation
 from tests.faults.judge import Judge
-from tests.faults.referee import Referee
+from tests.faults.referee import Given, Referee
 from tests.faults.scene import Scene
 from tests.faults.schedule import Event
 from tests.faults.tenants import FIRST, TENANTS, Administrator
@@ -174,7 +174,7 @@ async def _run(
             if tenants.foreign(operation, tenant):
                 foreign.append(tenants.told(operation, tenant))
 
-        given = bytearray()
+        given = Given()
         referees = {
             tenant: Referee(
                 partial(hear, tenant),

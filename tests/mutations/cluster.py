@@ -131,7 +131,7 @@ MUTATIONS: Final = {
         _PROMOTED,
         {
             "a-new-term-goes-on-at-the-next-position": (
-                "start = position if first else position + TERM_POSITIONS",
+                "start = position if first else begins_after(Term(epoch, position))",
                 "start = position",
             ),
         },
@@ -143,6 +143,10 @@ MUTATIONS: Final = {
             "where-terms-begin-is-their-order": (
                 "FROM terms ORDER BY number DESC",
                 "FROM terms ORDER BY inherited DESC, number",
+            ),
+            "all-terms-begin-at-one-distance": (
+                'int.from_bytes(term.epoch[:2], "big")',
+                "0",
             ),
         },
     ),

@@ -23,9 +23,8 @@ from tenantbase.interfaces.postgres.schema import migrate
 from tenantbase.interfaces.postgres.session import Session
 from tenantbase.interfaces.shared_store import Term
 
-TERM_POSITIONS: Final = 1 << 20
-"""By so much a new term's positions are above those of the last one: a deposed primary may have given
-some that no client has seen."""
+_TERM_POSITIONS: Final = 1 << 20
+"""So many, or a multiple of it, are left out when a term begins: a deposed primary may have given some."""
 
 EPOCH_BYTES: Final = 16
 _ERRORS: Final = (StoreError, *DRIVER_ERRORS, ValueError)  # the last one: options of the URL
@@ -215,7 +214,7 @@ class Joiner:
                 first = epoch is None
                 epoch = secrets.token_bytes(EPOCH_BYTES)
                 await connection.fetch(_NEW_TERM, server.system, server.timeline, epoch, position)
-                start = position if first else position + TERM_POSITIONS
+                start = position if first else begins_after(Term(epoch, position))
                 await connection.fetch(_ADVANCE, start, epoch)
             elif known[0][0] != epoch:
                 raise WrongTerm("a newer server has been the primary of this database")
@@ -264,6 +263,16 @@ class Joiner:
         connection = await Connection.open(self._address, host, self._timeout, **settings)
         opened.append(connection)
         return connection
+
+
+def begins_after(term: Term) -> int:
+    """The position after which those of a term begin, unless it is the first of a database.
+
+    How far that is from what it inherited is in its epoch, which is random. An operator who accepts a
+    loss may promote two servers one after the other that know nothing of each other: if the distance
+    were the same, the second would give the positions of the first again.
+    """
+    return term.inherited + _TERM_POSITIONS * (1 + int.from_bytes(term.epoch[:2], "big"))
 
 
 def _check(server: Found) -> None:

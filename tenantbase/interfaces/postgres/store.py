@@ -28,7 +28,7 @@ from tenantbase.interfaces.postgres.access import read_access
 from tenantbase.interfaces.postgres.address import DatabaseAddress
 from tenantbase.interfaces.postgres.confirmation import NOTHING, Confirm, Confirmer, Head, Question
 from tenantbase.interfaces.postgres.connection import Connection
-from tenantbase.interfaces.postgres.joining import DEFAULT_SIZES, TERM_POSITIONS, Joiner, Sizes
+from tenantbase.interfaces.postgres.joining import DEFAULT_SIZES, Joiner, Sizes, begins_after
 from tenantbase.interfaces.postgres.session import Pool, Session
 from tenantbase.interfaces.postgres.sessions import PoolOf, Sessions, Work
 from tenantbase.interfaces.postgres.writing import Committer
@@ -333,6 +333,4 @@ class PostgresStore:
 
 def _lost(session: Session, position: int) -> bool:
     """Whether a position was given out by a deposed primary, in a history that was lost."""
-    return any(
-        term.inherited < position < term.inherited + TERM_POSITIONS for term in session.terms[:-1]
-    )
+    return any(term.inherited < position < begins_after(term) for term in session.terms[:-1])

@@ -10,7 +10,7 @@ import pytest
 from tenantbase.errors import CannotOpen, OutcomeUnknown, StoreUnavailable
 from tenantbase.figures import SESSIONS_LOST, SessionLoss, private_cells
 from tenantbase.interfaces.postgres.confirmation import Confirm, candidate
-from tenantbase.interfaces.postgres.joining import TERM_POSITIONS
+from tenantbase.interfaces.postgres.joining import begins_after
 from tenantbase.listing import KeyRange
 from tests.interfaces.postgres.cluster import (
     INCREMENT,
@@ -99,7 +99,7 @@ async def test_a_promoted_standby_goes_on_where_the_primary_was(
             index = await other.ask(0)
             assert index.terms[1] == first
             assert index.terms[0].inherited == entry.version
-            assert index.position == entry.version + TERM_POSITIONS
+            assert index.position == begins_after(index.terms[0])
             assert await value_of(other) == b"1"
             assert (await put(other, KEY, b"2")).version == index.position + 1
             inherited, last = entry.version, index.position + 1

@@ -198,6 +198,21 @@ async def test_a_standby_alone_is_no_primary() -> None:
         await store.close()
 
 
+async def test_two_servers_promoted_from_one_history_give_different_positions() -> None:
+    """An operator may have given up the first of them."""
+    with PostgresProcess() as primary:
+        await (await open_store(primary.url())).close()
+        standbys = [primary.standby(name, synchronous=False) for name in ("one", "two")]
+        versions = []
+        for server in standbys:
+            server.promote()
+            store = await open_store(server.url())
+            versions.append((await put(store, "default/k")).version)
+            await store.close()
+        # Equal with a likelihood of 1 in 65,536.
+        assert abs(versions[0] - versions[1]) >= 1 << 20
+
+
 async def test_servers_may_be_promoted_before_the_first_write() -> None:
     """The first two terms then begin at the same position, and later ones above it."""
     with PostgresProcess() as primary:
@@ -209,7 +224,7 @@ async def test_servers_may_be_promoted_before_the_first_write() -> None:
             store = await open_store(server.url())
             index = await store.ask(0)
             assert [term.inherited for term in index.terms] == begun
-            assert index.position == begun[0] + joining.TERM_POSITIONS
+            assert index.position == joining.begins_after(index.terms[0])
             begun.insert(0, index.position)
             await store.close()
         store = await open_store(server.url())
