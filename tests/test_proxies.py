@@ -151,10 +151,11 @@ def test_health_checks_of_haproxy(tmp_path: Path) -> None:
             assert haproxy.checks() == {
                 "tenantbase": ("L7OK", "200"),
                 "tenantbase-below-kv": ("L7OK", "204"),
+                "tenantbase-alive": ("L7OK", "200"),
             }
             server.signal()
             poll(
-                lambda: {code for _, code in haproxy.checks().values()} == {"503"},
+                lambda: [code for _, code in haproxy.checks().values()] == ["503", "503", "200"],
                 "haproxy knows that the server drains",
                 READY_SECONDS,
             )
