@@ -16,11 +16,20 @@ import asyncpg
 
 from tenantbase.figures import SessionLoss
 from tenantbase.interfaces.postgres.address import DatabaseAddress, Host
-from tenantbase.interfaces.postgres.driver_errors import SessionLost, reason, unavailable
+from tenantbase.interfaces.postgres.driver_errors import (
+    DAMAGED_CLASS,
+    SessionLost,
+    reason,
+    unavailable,
+)
 
 SCHEMA: Final = "tenantbase"
 Rows = Sequence[Any]
 
+SNAPSHOT: Final = "ISOLATION LEVEL REPEATABLE READ READ ONLY"
+"""A mode of transactions: all statements see the same moment."""
+
+_CLOSED: Final = "the server closed the connection"
 _LOSS: Final = {
     "WARNING": SessionLoss.WARNING,
     "FATAL": SessionLoss.CONNECTION,
@@ -33,15 +42,18 @@ class Connection:
 
     Attributes:
         host: the server's.
+        calls: how many statements it runs, 0 or 1.
         on_end: called when the connection can no longer be used, with the reason in words and its kind.
     """
 
     def __init__(self, driver: asyncpg.Connection, host: Host) -> None:
         self.host: Final = host
+        self.calls = 0
         self.on_end: Callable[[str, SessionLoss], None] = lambda why, loss: None
         self._driver = driver
         self._ended = ""
         driver.add_log_listener(self._hear)
+        driver.add_termination_listener(self._hear_end)
 
     @classmethod
     async def open(
@@ -76,7 +88,7 @@ class Connection:
     @property
     def ended(self) -> str:
         """Why it can no longer be used; empty while it can."""
-        return self._ended or ("it was closed" if self._driver.is_closed() else "")
+        return self._ended or (_CLOSED if self._driver.is_closed() else "")
 
     async def fetch(self, statement: str, *args: object) -> Rows:
         """Run a statement; returns its rows.
@@ -93,9 +105,13 @@ class Connection:
         await self._run(self._driver.execute, statements)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
-        """Statements that are all carried out, or none; raises as ``fetch``."""
-        await self.execute("BEGIN")
+    async def transaction(self, mode: str = "") -> AsyncIterator[None]:
+        """Statements that are all carried out, or none; raises as ``fetch``.
+
+        Args:
+            mode: such as ``READ WRITE``; the server's default if empty.
+        """
+        await self.execute(f"BEGIN {mode}")
         try:
             yield
         except BaseException:
@@ -106,6 +122,7 @@ class Connection:
 
     async def _run(self, call: Callable[..., Awaitable[Any]], *args: object) -> Any:
         self._check()
+        self.calls += 1
         try:
             result = await call(*args)
         except Exception as error:
@@ -113,15 +130,18 @@ class Connection:
             # InternalClientError or even TypeError for the next one.
             met = unavailable(error)
             if isinstance(met, SessionLost):
-                self.terminate(reason(error))
+                # What the driver says of a connection that has ended is its own state.
+                self.terminate(_CLOSED if self._driver.is_closed() else reason(error))
             self._check()  # terminated meanwhile, or just now
             raise met from error
+        finally:
+            self.calls -= 1
         self._check()  # a warning may have come with the answer
         return result
 
     def _check(self) -> None:
         if self._ended:
-            raise SessionLost(f"the connection to the database was lost: {self._ended}")
+            raise SessionLost(self._ended)
 
     def terminate(self, why: str, loss: SessionLoss = SessionLoss.CONNECTION) -> None:
         """Close it at once, whatever it does, without asking the server to cancel that."""
@@ -130,8 +150,13 @@ class Connection:
             self._driver.terminate()
             self.on_end(why, loss)
 
+    def _hear_end(self, driver: object) -> None:
+        self.terminate(_CLOSED)
+
     def _hear(self, driver: object, message: Any) -> None:
         # PostgreSQL warns when a wait for the standby is given up; the statement succeeds all the same.
-        # The driver calls this before the call that waits for the answer goes on.
-        if message.severity_en in _LOSS:
-            self.terminate(f"the server warns: {message.message}", _LOSS[message.severity_en])
+        # The driver calls this before the call that waits for the answer goes on. A damaged page comes
+        # with a warning, too: it fails the statement, and concerns no other.
+        if message.severity_en in _LOSS and message.sqlstate[:2] != DAMAGED_CLASS:
+            said = "warns" if message.severity_en == "WARNING" else "ends the connection"
+            self.terminate(f"the server {said}: {message.message}", _LOSS[message.severity_en])

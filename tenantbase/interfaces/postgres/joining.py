@@ -18,10 +18,17 @@ from tenantbase.errors import CannotOpen, StoreError
 from tenantbase.interfaces.postgres.address import DatabaseAddress, Host
 from tenantbase.interfaces.postgres.confirmation import Confirm, candidate
 from tenantbase.interfaces.postgres.connection import Connection
-from tenantbase.interfaces.postgres.driver_errors import DRIVER_ERRORS, WrongTerm, reason
+from tenantbase.interfaces.postgres.driver_errors import (
+    DRIVER_ERRORS,
+    NotConfirmed,
+    SessionLost,
+    WrongTerm,
+    reason,
+)
 from tenantbase.interfaces.postgres.schema import migrate
 from tenantbase.interfaces.postgres.session import Session
 from tenantbase.interfaces.shared_store import Term
+from tenantbase.troubles import Trouble
 
 TERM_POSITIONS: Final = 1 << 20
 """By so much a new term's positions are above those of the last one: a deposed primary may have given
@@ -59,7 +66,21 @@ _TERM: Final = "SELECT epoch FROM terms WHERE system = $1 AND timeline = $2"
 _TERMS: Final = "SELECT epoch, inherited FROM terms ORDER BY number DESC"
 _NEW_TERM: Final = "INSERT INTO terms (system, timeline, epoch, inherited) VALUES ($1, $2, $3, $4)"
 _ADVANCE: Final = "UPDATE clock SET position = $1, epoch = $2"
+_NO_ANSWER: Final = "no answer in time (--store-timeout)"
+# Of sessions of its own, every role sees what they wait for.
+_WAITS: Final = """
+    SELECT EXISTS (
+            SELECT FROM pg_stat_activity
+            WHERE wait_event = 'SyncRep' AND datname = current_database()
+        ), EXISTS (SELECT FROM pg_stat_replication WHERE lower(application_name) = lower($1))
+"""
 _CONFIRM: Final = "SELECT pg_logical_emit_message(true, 'tenantbase', '')"
+
+
+class _NoStandby(CannotOpen):
+    """The server names no standby, or several."""
+
+    trouble = Trouble.NOT_CONFIRMED
 
 
 class Sizes(NamedTuple):
@@ -140,7 +161,7 @@ class Joiner:
             session = await self._join(opened)
         except BaseException:
             for connection in opened:
-                connection.terminate("joining failed")
+                connection.terminate("the node could not join")
             raise
         self._secret = session.secret
         used = set(map(id, session.all))
@@ -157,12 +178,16 @@ class Joiner:
         primaries = [each for each in found if not each.in_recovery]
         if found and not primaries:
             problems.append("all servers that answer are standbys")
+        trouble: Trouble | None = None
         for server in sorted(primaries, key=lambda each: each.timeline, reverse=True):
             try:
                 return await self._open(server, found, opened)
             except _ERRORS as error:
                 problems.append(f"{server.connection.host}: {_why(error)}")
-        raise CannotOpen(f"cannot open {self._address}: {'; '.join(problems)}")
+                trouble = trouble or getattr(error, "trouble", None)
+        failure = CannotOpen(f"cannot open {self._address}: {'; '.join(problems)}")
+        failure.trouble = trouble
+        raise failure
 
     async def _survey(self, host: Host, opened: list[Connection]) -> Found | str:
         """What a server says about itself, or why it says nothing."""
@@ -180,12 +205,17 @@ class Joiner:
         _check(server)
         standby = _standby_of(server) if self._replicated else ""
         writer = server.connection
-        with _deadline(writer, self._timeout):
-            await migrate(writer)
-            ((secret,),) = await writer.fetch(_SECRET)
-            if self._secret not in (None, secret):
-                raise CannotOpen("it has another database of this name")
-            terms = await self._open_term(server)
+        try:
+            with _deadline(writer, self._timeout):
+                await migrate(writer)
+                ((secret,),) = await writer.fetch(_SECRET)
+                if self._secret not in (None, secret):
+                    raise CannotOpen("it has another database of this name")
+                terms = await self._open_term(server)
+        except SessionLost:
+            if standby and writer.ended == _NO_ANSWER:
+                await self._check_standby(server, standby, opened)
+            raise
         more = [
             await self._again(server, opened)
             for _ in range(self._sizes.askers + self._sizes.readers + self._sizes.listers)
@@ -205,10 +235,27 @@ class Joiner:
             witnesses=witnesses,
         )
 
+    async def _check_standby(self, server: Found, standby: str, opened: list[Connection]) -> None:
+        """Find out whether a COMMIT, or the lock that another one holds, waits for the standby.
+
+        Raises:
+            NotConfirmed: it does.
+        """
+        connection = await self._connect(server.connection.host, opened, self._reading)
+        with _deadline(connection, self._timeout):
+            ((waits, present),) = await connection.fetch(_WAITS, standby)
+        if waits:
+            raise NotConfirmed(
+                f"its synchronous standby {standby!r} does not confirm commits within"
+                f" {self._timeout:g} s (--store-timeout)"
+                + ("" if present else ": it is not connected")
+            )
+
     async def _open_term(self, server: Found) -> list[Term]:
         """Take the lock, and insert the server's term if it is new. Returns: all, newest first."""
         connection = server.connection
-        async with connection.transaction():
+        # A server whose default is read-only can still be read, once its term is known.
+        async with connection.transaction("READ WRITE"):
             ((position, epoch),) = await connection.fetch(_CLOCK)
             known = await connection.fetch(_TERM, server.system, server.timeline)
             if not known:
@@ -292,13 +339,13 @@ def _standby_of(server: Found) -> str:
     """The name of the only standby that commits wait for. Raises CannotOpen."""
     names = server.standby_names
     if names.strip() in ("", "*"):
-        raise CannotOpen(
+        raise _NoStandby(
             "it has no synchronous standby: set synchronous_standby_names (with Patroni,"
             " synchronous_mode and synchronous_mode_strict), or use --store-unreplicated"
         )
     name = candidate(names)
     if name is None:
-        raise CannotOpen(
+        raise _NoStandby(
             f"synchronous_standby_names is {names!r}: it must name exactly one standby (with"
             " Patroni, synchronous_node_count: 1)"
         )
@@ -314,6 +361,8 @@ def _called(cluster_name: str, conninfo: str | None) -> str:
 
 
 def _why(error: BaseException) -> str:
+    if isinstance(error, SessionLost):
+        return error.why
     return str(error) if isinstance(error, StoreError) else reason(error)
 
 
@@ -325,7 +374,7 @@ def _milliseconds(seconds: float) -> str:
 def _deadline(connection: Connection, seconds: float) -> Iterator[None]:
     """Close the connection if the block takes longer."""
     loop = asyncio.get_running_loop()
-    timer = loop.call_later(seconds, connection.terminate, "no answer in time")
+    timer = loop.call_later(seconds, connection.terminate, _NO_ANSWER)
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Final
 
 from tenantbase.errors import StoreError, StoreUnavailable
@@ -90,20 +91,29 @@ class Session:
         self.witnesses: Final = Pool(witnesses) if witnesses else None
         self.ended = ""
         """Why it was abandoned; empty while it is used."""
+        self.where = ""
+        """The server that this is about, for the log; empty if it is about several."""
         self.loss = SessionLoss.CONNECTION
         """The same, as it is counted."""
         self.all: Final = [writer, *askers, *readers, *listers, *witnesses]
         for connection in self.all:
-            connection.on_end = self.abandon
+            connection.on_end = partial(self.abandon, where=str(connection.host))
 
     @property
     def epoch(self) -> bytes:
         return self.terms[0].epoch
 
-    def abandon(self, why: str, loss: SessionLoss = SessionLoss.CONNECTION) -> None:
-        """Close all connections at once. Every call in flight on them fails with SessionLost."""
+    def abandon(
+        self, why: str, loss: SessionLoss = SessionLoss.CONNECTION, *, where: str = ""
+    ) -> None:
+        """Close all connections at once. Every call in flight on them fails with SessionLost.
+
+        Args:
+            why: in words that clients may see.
+            where: the server that it is about.
+        """
         if not self.ended:
-            self.ended, self.loss = why, loss
+            self.ended, self.loss, self.where = why, loss, where
             for connection in self.all:
                 connection.terminate(why)
 
@@ -116,8 +126,20 @@ class Session:
     def within(self, seconds: float) -> Iterator[None]:
         """Abandon the session if the block takes longer."""
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(seconds, self.abandon, "no answer in time", SessionLoss.TIMEOUT)
+        timer = loop.call_later(seconds, self._abandon_late, seconds)
         try:
             yield
         finally:
             timer.cancel()
+
+    def _abandon_late(self, seconds: float) -> None:
+        """Abandon it because of an answer that did not come in time."""
+        primary = self.writer.host
+        waiting = [connection.host for connection in self.all if connection.calls]
+        why = f"no answer within {seconds:.1f} s"
+        if self.standby and primary in waiting:  # its COMMIT may wait for the standby
+            why = f"{why}, or no confirmation by the synchronous standby {self.standby!r}"
+        elif waiting and primary not in waiting:
+            why = f"{why} from the synchronous standby {self.standby!r}"
+        where = waiting[0] if waiting and primary not in waiting else primary
+        self.abandon(why, SessionLoss.TIMEOUT, where=str(where))

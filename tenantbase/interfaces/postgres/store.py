@@ -8,13 +8,14 @@ connection in the middle of a statement. Sessions are in ``sessions.py``, confir
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
 from tenantbase.access import Access
 from tenantbase.entry import Entry
-from tenantbase.errors import StoreError
+from tenantbase.errors import Damaged, StoreError
 from tenantbase.events import ChangeEvent
 from tenantbase.figures import (
     DOUBTS,
@@ -27,27 +28,22 @@ from tenantbase.interfaces.postgres import queries
 from tenantbase.interfaces.postgres.access import read_access
 from tenantbase.interfaces.postgres.address import DatabaseAddress
 from tenantbase.interfaces.postgres.confirmation import NOTHING, Confirm, Confirmer, Head, Question
-from tenantbase.interfaces.postgres.connection import Connection
+from tenantbase.interfaces.postgres.connection import SNAPSHOT, Connection
+from tenantbase.interfaces.postgres.damage import read_apart
 from tenantbase.interfaces.postgres.joining import DEFAULT_SIZES, TERM_POSITIONS, Joiner, Sizes
 from tenantbase.interfaces.postgres.session import Pool, Session
 from tenantbase.interfaces.postgres.sessions import PoolOf, Sessions, Work
+from tenantbase.interfaces.postgres.settling import Settler
+from tenantbase.interfaces.postgres.state import read_state
 from tenantbase.interfaces.postgres.writing import Committer
 from tenantbase.interfaces.shared_store import Committed, Index, NameHash, Stamp
-from tenantbase.interfaces.store import GroupResult, PendingWrite, ServerState, StoreSize
+from tenantbase.interfaces.store import GroupResult, PendingWrite, StoreSize
 from tenantbase.listing import EntryMeta, Folded, KeyRange
 from tenantbase.scope import ScopedKey
-from tenantbase.troubles import Trouble
+from tenantbase.troubles import Trouble, Troubles
 
 Result = TypeVar("Result")
 
-_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-_SIZE: Final = """
-    SELECT coalesce(sum(entries), 0)::bigint, coalesce(sum(bytes), 0)::bigint,
-        pg_database_size(current_database()),
-        (SELECT max(age(datfrozenxid)) FROM pg_database),
-        EXISTS (SELECT FROM pg_stat_replication WHERE lower(application_name) = lower($1))
-    FROM tenants
-"""
 _MOST_POSITION: Final = (1 << 63) - 1
 _CHECK_SECONDS: Final = 2.0
 # Of the time for a read, the server gets so much. A slow statement ends by its own timeout before.
@@ -80,16 +76,19 @@ class PostgresStore:
         read_timeout: float,
         change_log_size: int,
         figures: memoryview,
+        troubles: Troubles,
     ) -> None:
         self._sessions = sessions
         self._confirmer = confirmer
         self._secret = secret
         self._timeout = timeout
         self._figures = figures
+        self._troubles = troubles
         self._read_timeout = read_timeout
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._settler = Settler(sessions, confirmer, timeout, self._start, figures)
         self._committer = Committer(
-            sessions, confirmer, timeout, write_timeout, change_log_size, self._start, figures
+            sessions, confirmer, timeout, write_timeout, change_log_size, self._settler, figures
         )
 
     @classmethod
@@ -143,8 +142,9 @@ class PostgresStore:
             raise
         figures = private_cells() if figures is None else figures
         figures[STORE_REPLICATED] = replicated
+        troubles = Troubles(time.monotonic)
         return cls(
-            Sessions(joiner, session, figures),
+            Sessions(joiner, session, figures, troubles),
             confirmer,
             session.secret,
             timeout=timeout,
@@ -152,6 +152,7 @@ class PostgresStore:
             read_timeout=read_timeout,
             change_log_size=change_log_size,
             figures=figures,
+            troubles=troubles,
         )
 
     @property
@@ -160,7 +161,7 @@ class PostgresStore:
 
     @property
     def troubles(self) -> list[Trouble]:
-        return []  # those of its disk are the server's
+        return self._troubles.lasting
 
     @property
     def sessions_lost(self) -> int:
@@ -201,7 +202,17 @@ class PostgresStore:
                 )
             return queries.entries_of(keys, rows), Stamp(session.epoch, head.position)
 
-        return await self._use(_readers, read)
+        async def apart(
+            session: Session, connection: Connection
+        ) -> tuple[list[Entry | None | StoreError], Stamp]:
+            head, found = await read_apart(self._confirmer, session, connection, wanted)
+            return [found[key] for key in keys], Stamp(session.epoch, head.position)
+
+        try:
+            return await self._use(_readers, read)
+        except Damaged:
+            entries, stamp = await self._use(_readers, apart)
+            return entries, stamp
 
     async def scan(
         self, wanted: KeyRange, limit: int, max_bytes: int, now: float
@@ -227,11 +238,14 @@ class PostgresStore:
     async def commit(
         self, group: Sequence[PendingWrite], name_hash: NameHash
     ) -> GroupResult[Committed]:
-        return await asyncio.shield(self._start(self._committer.commit(group, name_hash)))
+        made = await asyncio.shield(self._start(self._committer.commit(group, name_hash)))
+        for each in made.outcomes:
+            self._notice(each)
+        return made
 
     async def settle(self, token: UUID, seconds: float) -> tuple[bool, int | None]:
-        """See ``Committer.settle``."""
-        return await asyncio.shield(self._start(self._committer.settle(token, seconds)))
+        """See ``Settler.settle``."""
+        return await asyncio.shield(self._start(self._settler.settle(token, seconds)))
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         within = 0 <= after <= _MOST_POSITION
@@ -256,25 +270,21 @@ class PostgresStore:
             head, _ = await self._confirmer.ask(session, connection, NOTHING)
             if head.access == known:
                 return None
-            await connection.execute(_SNAPSHOT)
-            try:
+            async with connection.transaction(SNAPSHOT):
                 found = await read_access(connection)
-            finally:
-                if not connection.ended:
-                    await connection.execute("COMMIT")
             await self._confirmer.confirm(session, connection)
             return found
 
         return await self._use(_readers, read)
 
     async def size(self) -> StoreSize:
-        async def read(session: Session, connection: Connection) -> StoreSize:
-            (row,) = await connection.fetch(_SIZE, session.standby)
-            entries, size, database_bytes, xid_age, present = row
-            server = ServerState(session.standby, present, xid_age)
-            return StoreSize(entries, size, database_bytes, 0, None, server)
-
-        return await self._use(_readers, read)
+        size, troubles = await self._use(_readers, read_state)
+        for trouble, detail in troubles.items():
+            if detail is None:
+                self._troubles.over(trouble)
+            else:
+                self._troubles.met(trouble, detail)
+        return size
 
     async def check(self) -> None:
         await self._ask(_askers, NOTHING, seconds=_CHECK_SECONDS)
@@ -321,7 +331,16 @@ class PostgresStore:
         seconds = seconds or self._read_timeout
         answer = min(answer or seconds * _ANSWER_PART, seconds)
         using = self._sessions.use(pool_of, work, seconds=seconds, answer=answer)
-        return await asyncio.shield(self._start(using))
+        try:
+            return await asyncio.shield(self._start(using))
+        except StoreError as error:
+            self._notice(error)
+            raise
+
+    def _notice(self, outcome: object) -> None:
+        """Note the trouble behind an error. Those that are over are noticed with the next size."""
+        if isinstance(outcome, StoreError) and outcome.trouble is not None:
+            self._troubles.met(outcome.trouble, str(outcome))
 
     def _start(self, work: Coroutine[None, None, Result]) -> asyncio.Task[Result]:
         """Run a coroutine to its end, even if its caller is cancelled."""

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from tenantbase.access import TokenScope
+from tenantbase.troubles import Trouble
 
 _ORDER: Final = "In byte order of keys, or the opposite one."
 _Prefixes = (
@@ -128,7 +129,7 @@ class HealthReport(msgspec.Struct):
     status: Literal["ok", "degraded", "unavailable"]
     store: Literal["ok", "degraded", "unavailable"]
     troubles: Annotated[
-        list[Literal["damaged rows", "disk errors", "disk full", "reads hang"]],
+        list[Trouble],
         Meta(description="Current problems of the database."),
     ]
     cache: Annotated[

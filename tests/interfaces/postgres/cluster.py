@@ -24,7 +24,7 @@ INCREMENT = Increment(KEY, 1, 0)
 def replicated() -> Iterator[tuple[PostgresProcess, PostgresProcess]]:
     """A primary and its synchronous standby. The role of the nodes may see which one that is."""
     with PostgresProcess() as primary:
-        primary.sql("GRANT pg_read_all_settings TO tenantbase")
+        primary.sql("GRANT pg_read_all_settings, pg_read_all_stats TO tenantbase")
         yield primary, primary.standby()
 
 
