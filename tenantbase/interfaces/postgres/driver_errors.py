@@ -62,6 +62,10 @@ class WrongTerm(StoreUnavailable):
     """The server is not, or no longer, the primary of the session's term. Nothing was done."""
 
 
+class TooSlow(StoreUnavailable):
+    """The server ended a statement that took longer than it may. Nothing was done."""
+
+
 class Defeated(StoreUnavailable):
     """What a group was planned from has changed. Nothing was done."""
 
@@ -112,7 +116,7 @@ def unavailable(error: BaseException) -> StoreUnavailable:
     if state == LATE:
         return StoreUnavailable("the write reached the database too late")
     if state == _CANCELLED:
-        return StoreUnavailable("the database did not answer in time")
+        return TooSlow("the database did not answer in time")
     if state == _LOCK_TIMEOUT:
         return StoreUnavailable("the database is locked by another transaction")
     if state == _DISK_FULL:

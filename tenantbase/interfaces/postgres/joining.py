@@ -146,6 +146,8 @@ class Joiner:
             "idle_in_transaction_session_timeout": _milliseconds(2.0),
             "tcp_user_timeout": _milliseconds(5.0),
             "tcp_keepalives_idle": "5",
+            # A statement that was given up ends, and leaves the lock. A COMMIT is not ended by this.
+            "client_connection_check_interval": _milliseconds(1.0),
         }
         # A list that takes too long is ended by the server: it costs no session.
         self._reading = {**self._writing, "statement_timeout": _milliseconds(read_timeout * 0.75)}

@@ -33,11 +33,16 @@ _STATE: Final = """
     SELECT coalesce(totals.entries, 0)::bigint, coalesce(totals.bytes, 0)::bigint,
         pg_database_size(current_database()),
         (SELECT max(age(datfrozenxid)) FROM pg_database),
-        EXISTS (SELECT FROM pg_stat_replication WHERE lower(application_name) = lower($1)),
+        sender.pid IS NOT NULL,
+        pg_wal_lsn_diff(pg_current_wal_lsn(), sender.replay_lsn)::bigint,
         current_setting('default_transaction_read_only') = 'on',
         extract(epoch FROM longest.age)::double precision, longest.holder,
         clock.groups - oldest.number, present() - oldest.at
     FROM clock CROSS JOIN totals LEFT JOIN oldest ON true LEFT JOIN longest ON true
+        LEFT JOIN (
+            SELECT pid, replay_lsn FROM pg_stat_replication
+            WHERE lower(application_name) = lower($1) LIMIT 1
+        ) AS sender ON true
 """
 
 
@@ -53,14 +58,16 @@ class State(NamedTuple):
 async def read_state(session: Session, connection: Connection) -> State:
     """What the primary says. Raises as ``Connection.fetch``."""
     (row,) = await connection.fetch(_STATE, session.standby)
-    entries, size, database_bytes, xid_age, present, read_only, age, holder, kept, kept_for = row
-    server = ServerState(session.standby, present, xid_age)
+    entries, size, database_bytes, xid_age, present, lag, *more = row
+    read_only, age, holder, kept, kept_for = more
+    primary = str(connection.host)
+    server = ServerState(primary, session.standby or None, present, lag, xid_age)
     troubles: dict[Trouble, str | None] = dict.fromkeys(
         (Trouble.READ_ONLY, Trouble.LONG_TRANSACTION, Trouble.TRIMMED_LATE)
     )
     if read_only:
         troubles[Trouble.READ_ONLY] = (
-            f"{connection.host} refuses writes: default_transaction_read_only is on"
+            f"{primary} refuses writes: default_transaction_read_only is on"
         )
     if age is not None and age > LONG_SECONDS:
         troubles[Trouble.LONG_TRANSACTION] = (

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
@@ -42,6 +43,7 @@ from tenantbase.interfaces.postgres.plan import (
     depends_on_base,
     keys_of,
 )
+from tenantbase.interfaces.postgres.prefixes import NONE_COUNTED, Counts, LargePrefix, counting
 from tenantbase.interfaces.postgres.session import Session
 from tenantbase.interfaces.postgres.sessions import Sessions
 from tenantbase.interfaces.postgres.settling import Doubt, Made, Settler
@@ -54,6 +56,7 @@ log = logging.getLogger("tenantbase")
 
 _COMMIT: Final = f"SELECT * FROM commit_group({', '.join(f'${number}' for number in range(1, 32))})"
 _MOST_DEFEATS: Final = 2
+_COUNTING_PART: Final = 0.6  # of the time that is left, before a large prefix is deleted
 _SLOW_BYTES_PER_SECOND: Final = 4 << 20  # so slowly a large group may be committed
 
 
@@ -164,15 +167,27 @@ class Committer:
         """
         loop = asyncio.get_running_loop()
         seconds = self._timeout + _value_bytes(transactions) / _SLOW_BYTES_PER_SECOND
+        large = False
         while True:
             session = await self._sessions.current(deadline)
             token = uuid4()
             try:
-                with session.within(min(seconds, max(deadline - loop.time(), 0.0))):
-                    return (
-                        await self._attempt(session, transactions, token, name_hash),
-                        session.epoch,
+                async with AsyncExitStack() as stack:
+                    counts = NONE_COUNTED
+                    if large:
+                        left = max(deadline - loop.time(), 0.0) * _COUNTING_PART
+                        counts = await stack.enter_async_context(
+                            counting(session, transactions, left)
+                        )
+                    stack.enter_context(
+                        session.within(min(seconds, max(deadline - loop.time(), 0.0)))
                     )
+                    made = await self._attempt(session, transactions, token, name_hash, counts)
+                return made, session.epoch
+            except LargePrefix:
+                large = True
+                if loop.time() >= deadline:
+                    raise StoreUnavailable("the keys under the prefix change too fast") from None
             except Doubt as doubt:
                 session.abandon(str(doubt))
                 return await self._settler.settle_doubt(token, doubt, deadline), session.epoch
@@ -188,6 +203,7 @@ class Committer:
         transactions: Sequence[Transaction],
         token: UUID,
         name_hash: NameHash,
+        counts: Counts,
     ) -> Made:
         if not any(map(stands_alone, transactions)):
             for _ in range(_MOST_DEFEATS):
@@ -197,7 +213,7 @@ class Committer:
                     continue
                 except _LockNeeded:
                     break
-        return await self._locked(session, transactions, token, name_hash)
+        return await self._locked(session, transactions, token, name_hash, counts)
 
     async def _optimistic(
         self,
@@ -274,6 +290,7 @@ class Committer:
         transactions: Sequence[Transaction],
         token: UUID,
         name_hash: NameHash,
+        counts: Counts,
     ) -> Made:
         writer = session.writer
         upkeep = Upkeep(None)
@@ -291,7 +308,7 @@ class Committer:
             for alone, run in groupby(transactions, stands_alone):
                 if alone:
                     for each in run:
-                        outcomes.append(await apply_alone(transaction, each, upkeep))
+                        outcomes.append(await apply_alone(transaction, each, upkeep, counts))
                 else:
                     outcomes += await _apply_run(transaction, list(run))
         except BaseException:

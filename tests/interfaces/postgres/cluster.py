@@ -36,11 +36,12 @@ async def opened(
     timeout: float = 2.0,
     write_timeout: float = 30.0,
     figures: memoryview | None = None,
+    database: str = "tenantbase",
 ) -> AsyncIterator[PostgresStore]:
     """A store that knows these servers, or their addresses."""
     hosts = ",".join(each if isinstance(each, str) else each.host for each in servers)
     store = await PostgresStore.open(
-        DatabaseAddress.parse(f"postgresql://tenantbase@{hosts}/tenantbase?sslmode=disable"),
+        DatabaseAddress.parse(f"postgresql://tenantbase@{hosts}/{database}?sslmode=disable"),
         confirm=confirm,
         replicated=replicated,
         timeout=timeout,

@@ -16,7 +16,7 @@ from tenantbase.entry import JSON, Entry
 from tenantbase.errors import Damaged, StoreError
 from tenantbase.interfaces.postgres import state
 from tenantbase.interfaces.postgres.confirmation import Confirm
-from tenantbase.interfaces.postgres.driver_errors import NotConfirmed, ReadOnly
+from tenantbase.interfaces.postgres.driver_errors import ReadOnly
 from tenantbase.interfaces.postgres.store import PostgresStore
 from tenantbase.troubles import Trouble
 from tests.fakes import Granted
@@ -123,10 +123,11 @@ async def test_a_long_transaction_is_noticed(
 async def test_commits_that_are_kept_too_long_are_noticed(
     server: PostgresProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state, "KEPT_COMMITS", 2)
+    kept = 2
+    monkeypatch.setattr(state, "KEPT_COMMITS", kept)
     monkeypatch.setattr(state, "KEPT_COMMITS_SECONDS", -1.0)
     async with alone(server) as store:
-        for number in range(state.LATE_FACTOR * state.KEPT_COMMITS + 2):
+        for number in range(state.LATE_FACTOR * kept + 2):
             await put(store, f"default/{number}")
         await store.size()
         assert store.troubles == [Trouble.TRIMMED_LATE]
@@ -168,7 +169,6 @@ async def test_a_server_that_names_no_standby_any_more(caplog: pytest.LogCapture
         async with opened(primary, standby, timeout=1.0) as store:
             primary.configure(synchronous_standby_names="")
             await until(lambda: _not_confirmed(store), "the trouble is noticed")
-            assert await _refused(store, NotConfirmed) or not store.sessions_lost == 0
             primary.configure(synchronous_standby_names="standby")
             await again(store)
             assert store.troubles == []
