@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from operator import itemgetter
 from time import monotonic_ns
@@ -31,9 +32,9 @@ _SELECTS: Final = 8  # queries in flight at most
 
 Loaded = Entry | None | StoreError
 
-Load = Callable[[Sequence[str], float], Awaitable[tuple[Sequence[Loaded], Tag | None]]]
-"""Reads these keys from the store, at this time in Unix seconds: their entries, and the tag to cache
-them under. None: the tag that each bucket had before."""
+Load = Callable[[Sequence[str], float, bool], Awaitable[tuple[Sequence[Loaded], Tag | None]]]
+"""Reads these keys from the store, at this time in Unix seconds, for a bulk read or for others: their
+entries, and the tag to cache them under. None: the tag that each bucket had before."""
 
 Missed = tuple[bytes, Tag]
 """A key's name, and the tag its bucket had before the store was read."""
@@ -62,8 +63,17 @@ class Loader:
         self._filler = filler
         self._clock = clock
         self._in_flight: dict[_Flight, asyncio.Future[Entry | None]] = {}
-        selects = Line[_Wanted, _Selected](BATCH_KEYS, lambda wanted: len(wanted[1]), itemgetter(0))
-        self._selects = Batcher(self._select, queue=selects, parallel=_SELECTS)
+        # Bulk reads do not hold up others.
+        self._selects, self._bulk_selects = (
+            Batcher(
+                partial(self._select, bulk),
+                queue=Line[_Wanted, _Selected](
+                    BATCH_KEYS, lambda wanted: len(wanted[1]), itemgetter(0)
+                ),
+                parallel=_SELECTS,
+            )
+            for bulk in (False, True)
+        )
         self._deadlines: Deadlines[None] = Deadlines(timeout, _time_out)
 
     def limit(self, awaited: asyncio.Future[Any]) -> None:
@@ -78,7 +88,7 @@ class Loader:
         Args:
             missed: None for a key whose bucket had no tag.
         """
-        selected = await self._selected(lane, list(missed))
+        selected = await self._selected(lane, list(missed), bulk=len(missed) > 1)
         fills: list[Fill] = []
         for key, load in missed.items():
             entry = selected.read[key]
@@ -95,6 +105,7 @@ class Loader:
         lane: str,
         now: float,
         question: int,
+        bulk: bool,
     ) -> dict[str, Lookup | StoreError]:
         """Read keys, and fill memcached with those it was asked for.
 
@@ -105,6 +116,7 @@ class Loader:
 
         Args:
             direct: keys that bypass memcached.
+            bulk: they are for requests of many keys.
             now: when the batch began.
         """
         loop = asyncio.get_running_loop()
@@ -124,7 +136,7 @@ class Loader:
         if wanted := [*own, *direct]:
             try:
                 try:
-                    read, tag = await self._selected(lane, wanted)
+                    read, tag = await self._selected(lane, wanted, bulk)
                 finally:
                     note(Stage.DATABASE, began)
             except Exception as error:  # of any kind: callers that joined must not wait forever
@@ -153,14 +165,14 @@ class Loader:
                 loaded[key] = error
         return loaded
 
-    async def _selected(self, lane: str, keys: list[str]) -> _Selected:
-        selected = self._selects.submit((lane, keys))
+    async def _selected(self, lane: str, keys: list[str], bulk: bool) -> _Selected:
+        selected = (self._bulk_selects if bulk else self._selects).submit((lane, keys))
         self._deadlines.watch(selected, None)
         return await selected
 
-    async def _select(self, wanted: Sequence[_Wanted]) -> list[_Selected]:
+    async def _select(self, bulk: bool, wanted: Sequence[_Wanted]) -> list[_Selected]:
         keys = list(dict.fromkeys(chain.from_iterable(keys for _, keys in wanted)))
-        entries, tag = await self._load(keys, self._clock())
+        entries, tag = await self._load(keys, self._clock(), bulk)
         return [_Selected(dict(zip(keys, entries, strict=True)), tag)] * len(wanted)
 
 

@@ -126,7 +126,7 @@ class ReadThrough:
     ) -> list[Lookup | Exception | Again]:
         if not late:
             return []
-        loaded = await self._load(asked, _SHARED)
+        loaded = await self._load(asked, _SHARED, bulk=False)
         return [AGAIN if isinstance(loaded[key], LeftOut) else loaded[key] for key in late]
 
     async def _read_bulk(
@@ -151,7 +151,8 @@ class ReadThrough:
         if not late:
             return []
         lanes = set(map(self._lane_of_first, late))
-        loaded = await self._load(asked, lanes.pop() if len(lanes) == 1 else _SHARED)
+        lane = lanes.pop() if len(lanes) == 1 else _SHARED
+        loaded = await self._load(asked, lane, bulk=True)
         known: dict[str, Lookup | StoreError] = {**asked.found, **loaded}
         results: list[list[Lookup] | Exception | Again] = []
         for keys in late:
@@ -160,8 +161,10 @@ class ReadThrough:
             results.append(result)
         return results
 
-    async def _load(self, asked: _Asked, lane: str) -> dict[str, Lookup | StoreError]:
-        return await self._loader.load(asked.missed, asked.direct, lane, asked.now, asked.question)
+    async def _load(self, asked: _Asked, lane: str, bulk: bool) -> dict[str, Lookup | StoreError]:
+        return await self._loader.load(
+            asked.missed, asked.direct, lane, asked.now, asked.question, bulk
+        )
 
     async def _ask(self, keys: Sequence[str]) -> _Asked:
         """The first step of a batch: what memcached has of these keys."""

@@ -121,8 +121,8 @@ def _position_afterwards() -> None:
     """The item's position is asked for after the row was read."""
     read = PostgresStore.read_stamped
 
-    async def read_stamped(self: PostgresStore, keys: Sequence[str]) -> Any:
-        entries, _ = await read(self, keys)
+    async def read_stamped(self: PostgresStore, keys: Sequence[str], bulk: bool = False) -> Any:
+        entries, _ = await read(self, keys, bulk)
         await asyncio.sleep(_LATE_SECONDS)
         _, later = await read(self, [])
         return entries, later

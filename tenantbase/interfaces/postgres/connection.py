@@ -8,6 +8,7 @@ have it. So calls are neither cancelled nor timed out here: a call that must end
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self
@@ -43,12 +44,14 @@ class Connection:
     Attributes:
         host: the server's.
         calls: how many statements it runs, 0 or 1.
+        patience: seconds that a statement may take; None: as long as it needs.
         on_end: called when the connection can no longer be used, with the reason in words and its kind.
     """
 
     def __init__(self, driver: asyncpg.Connection, host: Host) -> None:
         self.host: Final = host
         self.calls = 0
+        self.patience: float | None = None
         self.on_end: Callable[[str, SessionLoss], None] = lambda why, loss: None
         self._driver = driver
         self._ended = ""
@@ -123,6 +126,7 @@ class Connection:
     async def _run(self, call: Callable[..., Awaitable[Any]], *args: object) -> Any:
         self._check()
         self.calls += 1
+        timer = self._limit()
         try:
             result = await call(*args)
         except Exception as error:
@@ -136,8 +140,17 @@ class Connection:
             raise met from error
         finally:
             self.calls -= 1
+            if timer is not None:
+                timer.cancel()
         self._check()  # a warning may have come with the answer
         return result
+
+    def _limit(self) -> asyncio.TimerHandle | None:
+        if self.patience is None:
+            return None
+        loop = asyncio.get_running_loop()
+        late = f"no answer within {self.patience:g} s"
+        return loop.call_later(self.patience, self.terminate, late, SessionLoss.TIMEOUT)
 
     def _check(self) -> None:
         if self._ended:

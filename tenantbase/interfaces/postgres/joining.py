@@ -7,26 +7,33 @@ synchronous standby, which a deposed primary never hears from.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
-from tenantbase.errors import CannotOpen, StoreError
+from tenantbase.errors import CannotOpen
 from tenantbase.interfaces.postgres.address import DatabaseAddress, Host
-from tenantbase.interfaces.postgres.confirmation import Confirm, candidate
+from tenantbase.interfaces.postgres.confirmation import Confirm
 from tenantbase.interfaces.postgres.connection import Connection
-from tenantbase.interfaces.postgres.driver_errors import (
-    DRIVER_ERRORS,
-    NotConfirmed,
-    SessionLost,
-    WrongTerm,
-    reason,
-)
+from tenantbase.interfaces.postgres.driver_errors import SessionLost, WrongTerm
 from tenantbase.interfaces.postgres.schema import migrate
 from tenantbase.interfaces.postgres.session import Session
+from tenantbase.interfaces.postgres.survey import (
+    CONFIRM,
+    ERRORS,
+    FACTS,
+    NO_ANSWER,
+    Found,
+    check_confirms,
+    check_settings,
+    deadline,
+    primaries_of,
+    standby_of,
+    survey,
+    why,
+)
 from tenantbase.interfaces.shared_store import Term
 from tenantbase.troubles import Trouble
 
@@ -35,22 +42,6 @@ TERM_POSITIONS: Final = 1 << 20
 some that no client has seen."""
 
 EPOCH_BYTES: Final = 16
-_ERRORS: Final = (StoreError, *DRIVER_ERRORS, ValueError)  # the last one: options of the URL
-
-# The first releases whose backends wait for the standby from the moment the server starts; before, not
-# until the checkpointer had read the setting.
-_FLOORS: Final = {15: 13, 16: 9, 17: 5}
-_OLDEST: Final = min(_FLOORS)
-
-_FACTS: Final = """
-    SELECT pg_is_in_recovery(), system_identifier, current_setting('server_version_num')::integer,
-        current_setting('synchronous_standby_names'), current_setting('synchronous_commit'),
-        current_setting('fsync'), current_setting('full_page_writes'),
-        current_setting('server_encoding'),
-        CASE WHEN NOT pg_is_in_recovery()
-            THEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END
-    FROM pg_control_system()
-"""
 # The name by which a standby is known to its primary. Only roles with pg_read_all_settings see
 # the connection that it was configured with; without a name there, it is the cluster's.
 _CALLED: Final = """
@@ -66,21 +57,6 @@ _TERM: Final = "SELECT epoch FROM terms WHERE system = $1 AND timeline = $2"
 _TERMS: Final = "SELECT epoch, inherited FROM terms ORDER BY number DESC"
 _NEW_TERM: Final = "INSERT INTO terms (system, timeline, epoch, inherited) VALUES ($1, $2, $3, $4)"
 _ADVANCE: Final = "UPDATE clock SET position = $1, epoch = $2"
-_NO_ANSWER: Final = "no answer in time (--store-timeout)"
-# Of sessions of its own, every role sees what they wait for.
-_WAITS: Final = """
-    SELECT EXISTS (
-            SELECT FROM pg_stat_activity
-            WHERE wait_event = 'SyncRep' AND datname = current_database()
-        ), EXISTS (SELECT FROM pg_stat_replication WHERE lower(application_name) = lower($1))
-"""
-_CONFIRM: Final = "SELECT pg_logical_emit_message(true, 'tenantbase', '')"
-
-
-class _NoStandby(CannotOpen):
-    """The server names no standby, or several."""
-
-    trouble = Trouble.NOT_CONFIRMED
 
 
 class Sizes(NamedTuple):
@@ -88,29 +64,10 @@ class Sizes(NamedTuple):
 
     askers: int = 2
     readers: int = 2
-    listers: int = 1
+    listers: int = 2
 
 
 DEFAULT_SIZES: Final = Sizes()
-
-
-class Found(NamedTuple):
-    """What a server says about itself.
-
-    Attributes:
-        timeline: on which it writes; 0 for a standby.
-    """
-
-    connection: Connection
-    in_recovery: bool
-    system: int
-    version: int
-    standby_names: str
-    synchronous_commit: str
-    fsync: str
-    full_page_writes: str
-    encoding: str
-    timeline: int
 
 
 class Joiner:
@@ -150,7 +107,7 @@ class Joiner:
             "client_connection_check_interval": _milliseconds(1.0),
         }
         # A list that takes too long is ended by the server: it costs no session.
-        self._reading = {**self._writing, "statement_timeout": _milliseconds(read_timeout * 0.75)}
+        self._reading = {**self._writing, "statement_timeout": _milliseconds(read_timeout * 0.5)}
 
     async def join(self) -> Session:
         """Open a session with the primary.
@@ -174,49 +131,42 @@ class Joiner:
 
     async def _join(self, opened: list[Connection]) -> Session:
         hosts = self._address.hosts
-        answers = await asyncio.gather(*(self._survey(host, opened) for host in hosts))
+        answers = await survey(
+            hosts, partial(self._connect, opened=opened, settings=self._writing), self._timeout
+        )
         found = [answer for answer in answers if isinstance(answer, Found)]
         problems = [answer for answer in answers if isinstance(answer, str)]
-        primaries = [each for each in found if not each.in_recovery]
+        primaries = primaries_of(found)
         if found and not primaries:
             problems.append("all servers that answer are standbys")
         trouble: Trouble | None = None
-        for server in sorted(primaries, key=lambda each: each.timeline, reverse=True):
+        for server in primaries:
             try:
                 return await self._open(server, found, opened)
-            except _ERRORS as error:
-                problems.append(f"{server.connection.host}: {_why(error)}")
+            except ERRORS as error:
+                problems.append(f"{server.connection.host}: {why(error)}")
                 trouble = trouble or getattr(error, "trouble", None)
         failure = CannotOpen(f"cannot open {self._address}: {'; '.join(problems)}")
         failure.trouble = trouble
         raise failure
 
-    async def _survey(self, host: Host, opened: list[Connection]) -> Found | str:
-        """What a server says about itself, or why it says nothing."""
-        try:
-            connection = await self._connect(host, opened, self._writing)
-            with _deadline(connection, self._timeout):
-                ((*facts, timeline),) = await connection.fetch(_FACTS)
-        except _ERRORS as error:
-            return f"{host}: {_why(error)}"
-        return Found._make([connection, *facts, int(timeline or "0", 16)])
-
     async def _open(
         self, server: Found, found: Sequence[Found], opened: list[Connection]
     ) -> Session:
-        _check(server)
-        standby = _standby_of(server) if self._replicated else ""
+        check_settings(server)
+        standby = standby_of(server) if self._replicated else ""
         writer = server.connection
         try:
-            with _deadline(writer, self._timeout):
+            with deadline(writer, self._timeout):
                 await migrate(writer)
                 ((secret,),) = await writer.fetch(_SECRET)
                 if self._secret not in (None, secret):
                     raise CannotOpen("it has another database of this name")
                 terms = await self._open_term(server)
         except SessionLost:
-            if standby and writer.ended == _NO_ANSWER:
-                await self._check_standby(server, standby, opened)
+            if standby and writer.ended == NO_ANSWER:
+                again = await self._connect(server.connection.host, opened, self._reading)
+                await check_confirms(again, standby, self._timeout)
             raise
         more = [
             await self._again(server, opened)
@@ -237,22 +187,6 @@ class Joiner:
             witnesses=witnesses,
         )
 
-    async def _check_standby(self, server: Found, standby: str, opened: list[Connection]) -> None:
-        """Find out whether a COMMIT, or the lock that another one holds, waits for the standby.
-
-        Raises:
-            NotConfirmed: it does.
-        """
-        connection = await self._connect(server.connection.host, opened, self._reading)
-        with _deadline(connection, self._timeout):
-            ((waits, present),) = await connection.fetch(_WAITS, standby)
-        if waits:
-            raise NotConfirmed(
-                f"its synchronous standby {standby!r} does not confirm commits within"
-                f" {self._timeout:g} s (--store-timeout)"
-                + ("" if present else ": it is not connected")
-            )
-
     async def _open_term(self, server: Found) -> list[Term]:
         """Take the lock, and insert the server's term if it is new. Returns: all, newest first."""
         connection = server.connection
@@ -270,14 +204,14 @@ class Joiner:
                 raise WrongTerm("a newer server has been the primary of this database")
             terms = [Term(*row) for row in await connection.fetch(_TERMS)]
             if self._confirm is not Confirm.NONE:
-                await connection.fetch(_CONFIRM)
+                await connection.fetch(CONFIRM)
         return terms
 
     async def _again(self, server: Found, opened: list[Connection]) -> Connection:
         """One more connection to the same server."""
         connection = await self._connect(server.connection.host, opened, self._reading)
-        with _deadline(connection, self._timeout):
-            ((in_recovery, system, *_, timeline),) = await connection.fetch(_FACTS)
+        with deadline(connection, self._timeout):
+            ((in_recovery, system, *_, timeline),) = await connection.fetch(FACTS)
         if in_recovery or (system, int(timeline, 16)) != (server.system, server.timeline):
             raise WrongTerm("the name leads to several servers")
         return connection
@@ -291,7 +225,7 @@ class Joiner:
         for other in found:
             if other.in_recovery and other.system == server.system:
                 try:
-                    with _deadline(other.connection, self._timeout):
+                    with deadline(other.connection, self._timeout):
                         ((cluster, conninfo),) = await other.connection.fetch(_CALLED)
                     if _called(cluster, conninfo).lower() == standby.lower():
                         host = other.connection.host
@@ -303,7 +237,7 @@ class Joiner:
                                 for _ in range(more)
                             ],
                         ]
-                except _ERRORS:
+                except ERRORS:
                     continue  # it is asked by COMMIT
         return []
 
@@ -315,45 +249,6 @@ class Joiner:
         return connection
 
 
-def _check(server: Found) -> None:
-    """Refuse a primary that does not keep what it acknowledges.
-
-    Raises:
-        CannotOpen: what is wrong, as part of a sentence about the server.
-    """
-    major, minor = divmod(server.version, 10_000)
-    floor = _FLOORS.get(major, 0)
-    if major < _OLDEST or minor < floor:
-        needed = f"{max(major, _OLDEST)}.{_FLOORS[max(major, _OLDEST)]}"
-        raise CannotOpen(f"PostgreSQL {major}.{minor} is too old; {needed} or newer is needed")
-    if server.encoding != "UTF8":
-        raise CannotOpen(
-            f"the encoding of the database is {server.encoding}; it must be UTF8 (CREATE DATABASE"
-            " ... ENCODING 'UTF8' TEMPLATE template0)"
-        )
-    if server.synchronous_commit not in ("on", "remote_apply"):
-        raise CannotOpen(f"synchronous_commit is {server.synchronous_commit!r}; it must be 'on'")
-    if server.fsync != "on" or server.full_page_writes != "on":
-        raise CannotOpen("fsync and full_page_writes must be on: a power failure would lose data")
-
-
-def _standby_of(server: Found) -> str:
-    """The name of the only standby that commits wait for. Raises CannotOpen."""
-    names = server.standby_names
-    if names.strip() in ("", "*"):
-        raise _NoStandby(
-            "it has no synchronous standby: set synchronous_standby_names (with Patroni,"
-            " synchronous_mode and synchronous_mode_strict), or use --store-unreplicated"
-        )
-    name = candidate(names)
-    if name is None:
-        raise _NoStandby(
-            f"synchronous_standby_names is {names!r}: it must name exactly one standby (with"
-            " Patroni, synchronous_node_count: 1)"
-        )
-    return name
-
-
 def _called(cluster_name: str, conninfo: str | None) -> str:
     """The name by which a standby is known to its primary."""
     found = _APPLICATION.search(conninfo or "")
@@ -362,22 +257,5 @@ def _called(cluster_name: str, conninfo: str | None) -> str:
     return found[2] if found[1] is None else _ESCAPED.sub(r"\1", found[1])
 
 
-def _why(error: BaseException) -> str:
-    if isinstance(error, SessionLost):
-        return error.why
-    return str(error) if isinstance(error, StoreError) else reason(error)
-
-
 def _milliseconds(seconds: float) -> str:
     return str(round(seconds * 1000))
-
-
-@contextmanager
-def _deadline(connection: Connection, seconds: float) -> Iterator[None]:
-    """Close the connection if the block takes longer."""
-    loop = asyncio.get_running_loop()
-    timer = loop.call_later(seconds, connection.terminate, _NO_ANSWER)
-    try:
-        yield
-    finally:
-        timer.cancel()

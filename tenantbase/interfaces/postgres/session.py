@@ -7,7 +7,6 @@ answer of another term or a warning, all of its connections are closed, and the 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -18,18 +17,24 @@ from tenantbase.figures import SessionLoss
 from tenantbase.interfaces.postgres.connection import Connection
 from tenantbase.interfaces.postgres.driver_errors import WrongTerm
 from tenantbase.interfaces.shared_store import Term
+from tenantbase.lanes import Lanes
 
 
 class Pool:
-    """Connections for calls that run at the same time, each alone on its connection."""
+    """Connections for calls that run at the same time, each alone on its connection.
+
+    Calls that wait for one get equal shares by lane.
+    """
 
     def __init__(self, connections: Sequence[Connection]) -> None:
         self.connections: Final = connections
-        self._free = deque(connections)
-        self._turns = asyncio.Semaphore(len(connections))
+        self._free = list(connections)
+        self._waiting: Lanes[asyncio.Future[Connection]] = Lanes()
 
     @asynccontextmanager
-    async def take(self, deadline: float | None = None) -> AsyncIterator[Connection]:
+    async def take(
+        self, deadline: float | None = None, lane: str = ""
+    ) -> AsyncIterator[Connection]:
         """One of them, for the block. After the session was abandoned, it is one that fails.
 
         Args:
@@ -38,17 +43,30 @@ class Pool:
         Raises:
             StoreUnavailable: all of them are in use.
         """
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise StoreUnavailable("the database is busy with other requests") from None
-        connection = self._free.pop()
+        connection = self._free.pop() if self._free else await self._wait(deadline, lane)
         try:
             yield connection
         finally:
-            self._free.append(connection)
-            self._turns.release()
+            self._give_back(connection)
+
+    async def _wait(self, deadline: float | None, lane: str) -> Connection:
+        turn: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+        self._waiting.append(lane, turn)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await turn
+        except TimeoutError:
+            if turn.done() and not turn.cancelled():  # it came at the same moment
+                self._give_back(turn.result())
+            raise StoreUnavailable("the database is busy with other requests") from None
+
+    def _give_back(self, connection: Connection) -> None:
+        while self._waiting:
+            turn = self._waiting.take()
+            if not turn.done():  # otherwise it was given up
+                turn.set_result(connection)
+                return
+        self._free.append(connection)
 
 
 class Session:
@@ -61,7 +79,8 @@ class Session:
         standby: the name of the synchronous standby; empty without one.
         writer: for the one group that is being committed, and for settling its outcome.
         askers: for questions.
-        readers: for everything else that is read; the last of them for lists only.
+        readers: for everything else that is small.
+        listers: for lists and bulk reads, so that they do not hold up the others.
         witnesses: connections to the synchronous standby; None: it is not asked.
     """
 

@@ -74,7 +74,13 @@ class Sessions:
         return self._current
 
     async def use(
-        self, pool_of: PoolOf, work: Work[Result], *, seconds: float, answer: float
+        self,
+        pool_of: PoolOf,
+        work: Work[Result],
+        *,
+        seconds: float,
+        answer: float,
+        lane: str = "",
     ) -> Result:
         """Do something that may be repeated on a connection, in several sessions if need be.
 
@@ -83,6 +89,7 @@ class Sessions:
             seconds: until it is given up.
             answer: seconds that the server may take, before the session is given up. The wait for
                 a connection is not a part of them: what is busy is not lost.
+            lane: those that wait for a connection get equal shares.
 
         Raises:
             StoreUnavailable: it could not be done.
@@ -92,7 +99,7 @@ class Sessions:
         while True:
             session = await self.current(deadline)
             try:
-                async with pool_of(session).take(deadline - answer) as connection:
+                async with pool_of(session).take(deadline - answer, lane) as connection:
                     with session.within(min(answer, max(deadline - loop.time(), 0.0))):
                         return await work(session, connection)
             except (SessionLost, WrongTerm, Retry) as error:

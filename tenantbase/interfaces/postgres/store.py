@@ -39,15 +39,16 @@ from tenantbase.interfaces.postgres.writing import Committer
 from tenantbase.interfaces.shared_store import Committed, Index, NameHash, Stamp
 from tenantbase.interfaces.store import GroupResult, PendingWrite, StoreSize
 from tenantbase.listing import EntryMeta, Folded, KeyRange
-from tenantbase.scope import ScopedKey
+from tenantbase.scope import ScopedKey, tenant_of
 from tenantbase.troubles import Trouble, Troubles
 
 Result = TypeVar("Result")
 
 _MOST_POSITION: Final = (1 << 63) - 1
 _CHECK_SECONDS: Final = 2.0
-# Of the time for a read, the server gets so much. A slow statement ends by its own timeout before.
-_ANSWER_PART: Final = 0.9
+# Of the time for a read, the server gets so much, and the wait for a connection the rest. A slow
+# statement ends by its own timeout before.
+_ANSWER_PART: Final = 0.6
 
 
 def _askers(session: Session) -> Pool:
@@ -185,7 +186,7 @@ class PostgresStore:
         return entries
 
     async def read_stamped(
-        self, keys: Sequence[str]
+        self, keys: Sequence[str], bulk: bool = False
     ) -> tuple[list[Entry | None | StoreError], Stamp]:
         wanted = list(dict.fromkeys(keys))
         largest = queries.READ_BYTES // max(len(wanted), 1)
@@ -208,11 +209,11 @@ class PostgresStore:
             head, found = await read_apart(self._confirmer, session, connection, wanted)
             return [found[key] for key in keys], Stamp(session.epoch, head.position)
 
+        pool_of = _listers if bulk else _readers
         try:
-            return await self._use(_readers, read)
+            return await self._use(pool_of, read)
         except Damaged:
-            entries, stamp = await self._use(_readers, apart)
-            return entries, stamp
+            return await self._use(pool_of, apart)
 
     async def scan(
         self, wanted: KeyRange, limit: int, max_bytes: int, now: float
@@ -231,7 +232,7 @@ class PostgresStore:
         self, wanted: KeyRange, limit: int, now: float
     ) -> tuple[int, int, ScopedKey | None]:
         _, ((entries, size, last),) = await self._ask(
-            _listers, queries.COUNT, *queries.bounds(wanted), limit
+            _listers, queries.COUNT, *queries.bounds(wanted), limit, lane=tenant_of(wanted.prefix)
         )
         return entries, size, ScopedKey(last) if entries == limit and last is not None else None
 
@@ -314,23 +315,35 @@ class PostgresStore:
             limit + 1,
             max_bytes,
             values,
+            lane=tenant_of(wanted.prefix),
         )
         return rows
 
     async def _ask(
-        self, pool_of: PoolOf, question: Question, *args: object, seconds: float = 0.0
+        self,
+        pool_of: PoolOf,
+        question: Question,
+        *args: object,
+        seconds: float = 0.0,
+        lane: str = "",
     ) -> tuple[Head, Sequence[Any]]:
         async def ask(session: Session, connection: Connection) -> tuple[Head, Sequence[Any]]:
             return await self._confirmer.ask(session, connection, question, *args)
 
-        return await self._use(pool_of, ask, seconds=seconds)
+        return await self._use(pool_of, ask, seconds=seconds, lane=lane)
 
     async def _use(
-        self, pool_of: PoolOf, work: Work[Result], *, seconds: float = 0.0, answer: float = 0.0
+        self,
+        pool_of: PoolOf,
+        work: Work[Result],
+        *,
+        seconds: float = 0.0,
+        answer: float = 0.0,
+        lane: str = "",
     ) -> Result:
         seconds = seconds or self._read_timeout
         answer = min(answer or seconds * _ANSWER_PART, seconds)
-        using = self._sessions.use(pool_of, work, seconds=seconds, answer=answer)
+        using = self._sessions.use(pool_of, work, seconds=seconds, answer=answer, lane=lane)
         try:
             return await asyncio.shield(self._start(using))
         except StoreError as error:
