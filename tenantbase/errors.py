@@ -207,7 +207,7 @@ class DiskFailed(StoreUnavailable):
 class OutcomeUnknown(StoreError):
     """A commit was begun but its outcome is not known: the write may be durable or lost."""
 
-    trouble = Trouble.DISK_ERRORS
+    trouble: Trouble | None = Trouble.DISK_ERRORS
 
 
 class CacheUnavailable(TenantbaseError):

@@ -17,12 +17,20 @@ log = logging.getLogger("tenantbase.troubles")
 class Trouble(StrEnum):
     """Kinds of trouble, as the health check and the log name them."""
 
+    # Of any database.
+
     DAMAGED_ROWS = "damaged rows"
     DISK_FULL = "disk full"
     DISK_ERRORS = "disk errors"
+    # Of a file.
     READS_HANG = "reads hang"
     DISK_NEARLY_FULL = "disk nearly full"
     LOG_GROWS = "log grows"
+    # Of a server that several machines share.
+    NOT_CONFIRMED = "no standby confirms"
+    READ_ONLY = "read-only primary"
+    LONG_TRANSACTION = "long transaction"
+    TRIMMED_LATE = "log trimmed late"
 
 
 # A trouble that has not been met for this many seconds is over. A full disk refuses only writes

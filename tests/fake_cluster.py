@@ -124,7 +124,7 @@ class FakeSharedStore(FakeStore):
         return entries
 
     async def read_stamped(
-        self, keys: Sequence[str]
+        self, keys: Sequence[str], bulk: bool = False
     ) -> tuple[list[Entry | None | StoreError], Stamp]:
         self.selected.append(list(keys))
         entries = self._living(self.cluster.now)

@@ -6,6 +6,8 @@ CREATE ROLE tenantbase LOGIN;
 
 -- It recognises the synchronous standby by the name in the standby's primary_conninfo.
 GRANT pg_read_all_settings TO tenantbase;
+-- It reports transactions of other users that are open for minutes.
+GRANT pg_read_all_stats TO tenantbase;
 
 -- The clients of a node that died leave soon, with their locks. None of these ends a COMMIT that
 -- waits for the standby.

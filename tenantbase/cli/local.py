@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
+
 from tenantbase import __version__
 from tenantbase.access import Tenant, Token, TokenScope
 from tenantbase.database import Database, Reader
@@ -76,9 +78,11 @@ class LocalBackend:
 
     async def stats(self) -> dict[str, object]:
         tenants = await self._database.tenants()
+        shared = None
         if self._path is None:
             size = await self._writable().size()
             database_bytes, log_bytes = size.database_bytes, size.log_bytes
+            shared = msgspec.to_builtins(size.server)
         else:
             database_bytes, log_bytes = _size(self._path), _size(f"{self._path}-wal")
         return {
@@ -88,6 +92,7 @@ class LocalBackend:
                 "bytes": sum(each.bytes for each in tenants),
                 "database_bytes": database_bytes,
                 "log_bytes": log_bytes,
+                "shared": shared,
             },
         }
 

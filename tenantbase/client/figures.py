@@ -41,6 +41,45 @@ class CacheStats(msgspec.Struct, frozen=True):
     stale: int = 0
 
 
+class SharedStats(msgspec.Struct, frozen=True):
+    """A database that several machines share, as the node that answered sees it.
+
+    Attributes:
+        node: its host name and process.
+        primary: the address of the primary server; None while there is none.
+        standby: the name of the synchronous standby; None: there is none, or it is not known.
+        standby_present: it is connected to the primary.
+        standby_lag_bytes: of the write-ahead log, what it has yet to apply; None: unknown.
+        oldest_xid_age: age of the server's oldest transaction id; None: unknown.
+        term: how many promotions the database has seen, and its start.
+        position: the change up to which every worker knows all changes.
+        position_lag: changes that only some workers know of.
+        confirmed_age_seconds: since the last confirmed question of the worker that asked least recently.
+        questions: how many were asked of the database.
+        question_mean_ms, lock_wait_mean_ms: means since the server started; None: there were none.
+        keys_per_question: keys whose copies an answer judged, on average.
+        sessions_lost: sessions with the database that were given up, by reason.
+        doubts: groups of writes whose COMMIT was not answered, by what was found out.
+    """
+
+    node: str
+    primary: str | None
+    standby: str | None
+    standby_present: bool
+    standby_lag_bytes: int | None
+    oldest_xid_age: int | None
+    term: int
+    position: int
+    position_lag: int
+    confirmed_age_seconds: float
+    questions: int
+    question_mean_ms: float | None
+    keys_per_question: float | None
+    lock_wait_mean_ms: float | None
+    sessions_lost: dict[str, int]
+    doubts: dict[str, int]
+
+
 class StoreStats(msgspec.Struct, frozen=True):
     """The database. Figures are None while it does not answer.
 
@@ -48,6 +87,7 @@ class StoreStats(msgspec.Struct, frozen=True):
         bytes: of keys and values.
         database_bytes, log_bytes: sizes of its file and of its write-ahead log.
         commits: since the server started.
+        shared: None: the database is a file.
     """
 
     entries: int | None
@@ -55,6 +95,7 @@ class StoreStats(msgspec.Struct, frozen=True):
     database_bytes: int | None
     log_bytes: int | None
     commits: int
+    shared: SharedStats | None = None
 
 
 class Stats(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from operator import attrgetter
 from time import monotonic_ns
@@ -33,9 +34,9 @@ _SELECTS: Final = 8  # queries in flight at most
 
 Loaded = Entry | None | StoreError
 
-Load = Callable[[Sequence[str], float], Awaitable[tuple[Sequence[Loaded], Tag | None]]]
-"""Reads these keys from the store, at this time in Unix seconds: their entries, and the tag to cache
-them under. None: the tag that each bucket had before."""
+Load = Callable[[Sequence[str], float, bool], Awaitable[tuple[Sequence[Loaded], Tag | None]]]
+"""Reads these keys from the store, at this time in Unix seconds, for a bulk read or for others: their
+entries, and the tag to cache them under. None: the tag that each bucket had before."""
 
 Missed = tuple[bytes, Tag]
 """A key's name, and the tag its bucket had before the store was read."""
@@ -78,8 +79,17 @@ class Loader:
         self._filler = filler
         self._clock = clock
         self._in_flight: dict[_Flight, asyncio.Future[Entry | None]] = {}
-        selects = Line[_Wanted, _Selected](BATCH_KEYS, attrgetter("weight"), attrgetter("lane"))
-        self._selects = Batcher(self._select, queue=selects, parallel=_SELECTS)
+        # Bulk reads do not hold up others.
+        self._selects, self._bulk_selects = (
+            Batcher(
+                partial(self._select, bulk),
+                queue=Line[_Wanted, _Selected](
+                    BATCH_KEYS, attrgetter("weight"), attrgetter("lane")
+                ),
+                parallel=_SELECTS,
+            )
+            for bulk in (False, True)
+        )
         self._deadlines: Deadlines[None] = Deadlines(timeout, _time_out)
 
     def limit(self, awaited: asyncio.Future[Any]) -> None:
@@ -94,7 +104,7 @@ class Loader:
         Args:
             missed: None for a key whose bucket had no tag.
         """
-        selected = await self._selected(lane, list(missed))
+        selected = await self._selected(lane, list(missed), bulk=len(missed) > 1)
         fills: list[Fill] = []
         for key, load in missed.items():
             entry = selected.read[key]
@@ -111,6 +121,7 @@ class Loader:
         lane: str,
         now: float,
         question: int,
+        bulk: bool,
         size: int = 0,
     ) -> dict[str, Lookup | StoreError]:
         """Read keys, and fill memcached with those it was asked for.
@@ -122,6 +133,7 @@ class Loader:
 
         Args:
             direct: keys that bypass memcached.
+            bulk: they are for requests of many keys.
             now: when the batch began.
             size: about how many bytes the values have together; 0: not known, or little.
         """
@@ -142,7 +154,7 @@ class Loader:
         if wanted := [*own, *direct]:
             try:
                 try:
-                    read, tag = await self._selected(lane, wanted, size)
+                    read, tag = await self._selected(lane, wanted, bulk, size)
                 finally:
                     note(Stage.DATABASE, began)
             except Exception as error:  # of any kind: callers that joined must not wait forever
@@ -171,14 +183,15 @@ class Loader:
                 loaded[key] = error
         return loaded
 
-    async def _selected(self, lane: str, keys: list[str], size: int = 0) -> _Selected:
-        selected = self._selects.submit(_Wanted(lane, keys, weight_of(len(keys), size)))
+    async def _selected(self, lane: str, keys: list[str], bulk: bool, size: int = 0) -> _Selected:
+        selects = self._bulk_selects if bulk else self._selects
+        selected = selects.submit(_Wanted(lane, keys, weight_of(len(keys), size)))
         self._deadlines.watch(selected, None)
         return await selected
 
-    async def _select(self, wanted: Sequence[_Wanted]) -> list[_Selected]:
+    async def _select(self, bulk: bool, wanted: Sequence[_Wanted]) -> list[_Selected]:
         keys = list(dict.fromkeys(chain.from_iterable(each.keys for each in wanted)))
-        entries, tag = await self._load(keys, self._clock())
+        entries, tag = await self._load(keys, self._clock(), bulk)
         return [_Selected(dict(zip(keys, entries, strict=True)), tag)] * len(wanted)
 
 

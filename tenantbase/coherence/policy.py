@@ -273,7 +273,7 @@ class Cache:
 
 
 def _loaded_from(store: Store) -> Load:
-    async def load(keys: Sequence[str], now: float) -> tuple[Sequence[Loaded], None]:
+    async def load(keys: Sequence[str], now: float, bulk: bool) -> tuple[Sequence[Loaded], None]:
         return await store.read(keys, now), None
 
     return load

@@ -144,7 +144,7 @@ class ReadThrough:
     ) -> list[Lookup | Exception | Again]:
         if not late:
             return []
-        loaded = await self._load(asked, _SHARED)
+        loaded = await self._load(asked, _SHARED, bulk=False)
         return [AGAIN if isinstance(loaded[key], LeftOut) else loaded[key] for key in late]
 
     async def _read_bulk(
@@ -170,7 +170,7 @@ class ReadThrough:
             return []
         lanes = {self._lane_of_first(bulk.keys) for bulk in late}
         lane = lanes.pop() if len(lanes) == 1 else _SHARED
-        loaded = await self._load(asked, lane, sum(bulk.size for bulk in late))
+        loaded = await self._load(asked, lane, bulk=True, size=sum(bulk.size for bulk in late))
         known: dict[str, Lookup | StoreError] = {**asked.found, **loaded}
         results: list[list[Lookup] | Exception | Again] = []
         for bulk in late:
@@ -180,10 +180,10 @@ class ReadThrough:
         return results
 
     async def _load(
-        self, asked: _Asked, lane: str, size: int = 0
+        self, asked: _Asked, lane: str, bulk: bool, size: int = 0
     ) -> dict[str, Lookup | StoreError]:
         return await self._loader.load(
-            asked.missed, asked.direct, lane, asked.now, asked.question, size
+            asked.missed, asked.direct, lane, asked.now, asked.question, bulk, size
         )
 
     async def _ask(self, keys: Sequence[str]) -> _Asked:

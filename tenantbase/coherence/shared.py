@@ -30,8 +30,8 @@ def shared_cache(store: SharedStore, memcache: Memcache | None, **settings: Any)
     def name_hash(key: str) -> int:
         return hash_of(sealer.slot(key).name)
 
-    async def load(keys: Sequence[str], now: float) -> tuple[Sequence[Loaded], Stamp]:
-        return await store.read_stamped(keys)
+    async def load(keys: Sequence[str], now: float, bulk: bool) -> tuple[Sequence[Loaded], Stamp]:
+        return await store.read_stamped(keys, bulk)
 
     async def commit(group: Sequence[PendingWrite], now: float) -> GroupResult[Committed]:
         return await store.commit(group, name_hash)

@@ -92,9 +92,13 @@ class SharedStore(Store, Protocol):
         """
 
     async def read_stamped(
-        self, keys: Sequence[str]
+        self, keys: Sequence[str], bulk: bool = False
     ) -> tuple[list[Entry | None | StoreError], Stamp]:
-        """``read``, with the moment at which the entries are true."""
+        """``read``, with the moment at which the entries are true.
+
+        Args:
+            bulk: it is for requests of many keys, and must not hold up those of one key.
+        """
 
     async def commit(
         self, group: Sequence[PendingWrite], name_hash: NameHash

@@ -76,14 +76,18 @@ class ServerState(msgspec.Struct, frozen=True):
     """What the operator of a database server watches.
 
     Attributes:
-        standby: the name of the synchronous standby; empty without one.
+        primary: its address.
+        standby: the name of the synchronous standby; None without one.
         standby_present: it is connected to the primary.
+        standby_lag_bytes: of the write-ahead log, what it has yet to apply; None: unknown.
         oldest_xid_age: of all databases of the server, the age of the oldest transaction id that is
             not frozen. Before it reaches two billion, the server refuses writes.
     """
 
-    standby: str
+    primary: str
+    standby: str | None
     standby_present: bool
+    standby_lag_bytes: int | None
     oldest_xid_age: int
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from tenantbase.coherence.tag_file import alone
-from tenantbase.errors import CannotOpen, ConfigError
+from tenantbase.errors import CannotOpen, ConfigError, StoreError
 from tenantbase.interfaces.moving import Source, Target
 from tenantbase.interfaces.postgres.address import SCHEMES, DatabaseAddress
 from tenantbase.interfaces.sqlite.foreign import check_companions_kind, check_ours
@@ -30,7 +31,16 @@ from tenantbase.process.wiring import tags_path
 Tell = Callable[[int], object]
 """Called with the number of entries in each step."""
 
+Warn = Callable[[str], object]
+"""Called with what has gone wrong, when the move goes on all the same."""
+
+# Patroni replaces a dead primary after about 25 s.
+_FAILOVER_SECONDS: Final = 120.0
+_RETRY_SECONDS: Final = 1.0
+_MOST_LOSSES: Final = 20
+
 Place = Path | DatabaseAddress
+_Place = TypeVar("_Place", Source, Target)
 _T = TypeVar("_T")
 _Work = Callable[[Source, Target], Coroutine[None, None, _T]]
 
@@ -49,7 +59,7 @@ def place_of(text: str, option: str) -> Place:
         raise ConfigError(f"{option}: {error}") from None
 
 
-def follow(config: Config, source: Place, target: Place, tell: Tell) -> int:
+def follow(config: Config, source: Place, target: Place, tell: Tell, warn: Warn) -> int:
     """Copy, beginning or going on; see ``moving.follow``. Servers may have the source open.
 
     Raises:
@@ -57,32 +67,36 @@ def follow(config: Config, source: Place, target: Place, tell: Tell) -> int:
         TenantbaseError: one of them cannot be opened; or as ``moving.follow``.
     """
     work: _Work[int] = partial(moving.follow, tell=tell)
-    return _move(config, source, target, work, still=False)
+    return _move(config, source, target, work, warn, still=False)
 
 
-def finish(config: Config, source: Place, target: Place, tell: Tell) -> Moved:
+def finish(config: Config, source: Place, target: Place, tell: Tell, warn: Warn) -> Moved:
     """Copy what is left, and show the target; see ``moving.finish``.
 
     Raises:
         ConfigError, TenantbaseError: as ``follow``; or servers have the source open.
     """
     work: _Work[Moved] = partial(moving.finish, tell=tell)
-    return _move(config, source, target, work, still=True)
+    return _move(config, source, target, work, warn, still=True)
 
 
-def _move(config: Config, source: Place, target: Place, work: _Work[_T], *, still: bool) -> _T:
+def _move(
+    config: Config, source: Place, target: Place, work: _Work[_T], warn: Warn, *, still: bool
+) -> _T:
     try:
         from tenantbase.interfaces.postgres.moving import PostgresSource, PostgresTarget
     except ImportError:
         raise CannotOpen("PostgreSQL needs another package: install tenantbase[postgres]") from None
 
     async def to_postgres(old: Source, address: DatabaseAddress) -> _T:
-        async with PostgresTarget.open(address) as new:
-            return await work(old, new)
+        return await _persist(lambda: target_on(address), partial(work, old), warn)
 
     async def from_postgres(address: DatabaseAddress, new: Target) -> _T:
-        async with PostgresSource.open(address) as old:
-            return await work(old, new)
+        return await _persist(lambda: source_on(address), lambda old: work(old, new), warn)
+
+    replicated, timeout = not config.store_unreplicated, config.store_timeout
+    target_on = partial(PostgresTarget.open, replicated=replicated, timeout=timeout)
+    source_on = partial(PostgresSource.open, replicated=replicated, timeout=timeout)
 
     # A move may be killed at any moment. Cancelling it would be worse: a COMMIT that waits for the
     # standby would succeed without it.
@@ -94,6 +108,36 @@ def _move(config: Config, source: Place, target: Place, work: _Work[_T], *, stil
         with _file_target(target) as file_target:
             return asyncio.run(from_postgres(source, file_target))
     raise ConfigError("--from, --to: expected a file and a postgresql:// URL")
+
+
+async def _persist(
+    opened: Callable[[], AbstractAsyncContextManager[_Place]],
+    work: Callable[[_Place], Awaitable[_T]],
+    warn: Warn,
+) -> _T:
+    """Do the work on a server, and go on with it on its successor.
+
+    Raises:
+        StoreError: it cannot be opened, or not again soon enough.
+    """
+    from tenantbase.interfaces.postgres.driver_errors import SessionLost
+
+    lost: float | None = None
+    losses = 0
+    while True:
+        is_open = False
+        try:
+            async with opened() as place:
+                is_open = True
+                return await work(place)
+        except StoreError as error:
+            losses += is_open
+            if is_open and isinstance(error, SessionLost) and losses <= _MOST_LOSSES:
+                warn(f"{error}; going on as soon as there is a primary")
+                lost = time.monotonic()
+            elif is_open or lost is None or time.monotonic() - lost > _FAILOVER_SECONDS:
+                raise
+        await asyncio.sleep(_RETRY_SECONDS)
 
 
 @contextmanager

@@ -82,7 +82,7 @@ class Place:
 
     async def changed(self, target: Path) -> int:
         """Move it to a file, while a store changes it. Returns: its version in the end."""
-        move = ("migrate", "--from", self.url, "--to", str(target))
+        move = ("migrate", "--store-unreplicated", "--from", self.url, "--to", str(target))
         store = await open_postgres(self.url)
         try:
             assert (await asyncio.to_thread(command, *move)).returncode == 0
@@ -181,7 +181,8 @@ def contents(database: Path) -> dict[str, list[Any]]:
 
 
 def migrate(source: object, target: object, *options: str) -> subprocess.CompletedProcess[bytes]:
-    return command("migrate", "--from", str(source), "--to", str(target), *options)
+    where = ("--from", str(source), "--to", str(target))
+    return command("migrate", "--store-unreplicated", *where, *options)
 
 
 def succeeds(source: object, target: object, *options: str) -> str:
@@ -322,7 +323,8 @@ def test_killed_at_each_step_from_postgresql(
 
 def killed_at(step: int, source: object, target: object) -> bool:
     """Begin a move, and kill it at a step. Returns: whether it had one of this number."""
-    arguments = ["migrate", "--from", str(source), "--to", str(target), "--finish"]
+    where = ["--from", str(source), "--to", str(target)]
+    arguments = ["migrate", "--store-unreplicated", *where, "--finish"]
     killed = subprocess.run(
         [sys.executable, "-m", "tests.process.killed_move", str(step), *arguments],
         capture_output=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from tenantbase import __version__
 from tenantbase.cli.commands.stats import lines
 from tests.cli.places import place
 
-SERVER = {
+SERVER: dict[str, Any] = {
     "version": "1.2.3",
     "uptime_seconds": 93_784.5,
     "workers": 4,
@@ -35,6 +36,7 @@ SERVER = {
         "database_bytes": 5 << 20,
         "log_bytes": None,
         "commits": 7,
+        "shared": None,
     },
     "watchers": 2,
     "connections": 3,
@@ -61,6 +63,47 @@ def test_figures_for_people() -> None:
     assert "".join(f"{name}={value}\n" for name, value in lines(SERVER)) == SHOWN
     young = {**SERVER, "uptime_seconds": 61.0}
     assert dict(lines(young))["uptime"] == "1 min 1 s"
+
+
+SHARED = {
+    "node": "a/12",
+    "primary": "10.0.0.1:5432",
+    "standby": "two",
+    "standby_present": True,
+    "standby_lag_bytes": 2048,
+    "oldest_xid_age": 100,
+    "term": 3,
+    "position": 1_204_112,
+    "position_lag": 5,
+    "confirmed_age_seconds": 0.04,
+    "questions": 10,
+    "question_mean_ms": 0.5,
+    "keys_per_question": 2.0,
+    "lock_wait_mean_ms": None,
+    "sessions_lost": {"connection": 0, "timeout": 2, "term": 1, "standby": 0, "warning": 0},
+    "doubts": {"made": 0, "not_made": 0, "unknown": 0},
+}
+SHOWN_SHARED = {
+    "node": "a/12",
+    "primary": "10.0.0.1:5432",
+    "  standby": "two, 2.0 KiB behind",
+    "  term": "3",
+    "  position": "1,204,112, 5 behind in some worker",
+    "  confirmed": "0.0 s ago; 0.5 ms on average",
+    "  lock": "- on average",
+    "sessions": "3 (timeout 2, term 1) lost",
+    "in doubt": "0",
+}
+
+
+def test_figures_of_a_shared_database_for_people() -> None:
+    def shown(**changed: object) -> dict[str, str]:
+        return dict(lines({**SERVER, "store": {**SERVER["store"], "shared": SHARED | changed}}))
+
+    assert SHOWN_SHARED.items() <= shown().items()
+    assert shown(standby_present=False)["  standby"] == "two, not connected"
+    away = shown(primary=None, standby=None)
+    assert away["primary"] == "none can be used" and "  standby" not in away
 
 
 @pytest.mark.parametrize("kind", ["direct", "over HTTP"])

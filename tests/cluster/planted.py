@@ -21,6 +21,7 @@ from tenantbase.interfaces.postgres import joining, queries
 from tenantbase.interfaces.postgres.confirmation import Confirmer, Question
 from tenantbase.interfaces.postgres.connection import Connection
 from tenantbase.interfaces.postgres.session import Session
+from tenantbase.interfaces.postgres.settling import Settler
 from tenantbase.interfaces.postgres.store import PostgresStore
 from tenantbase.interfaces.postgres.writing import Committer, Ticket
 from tenantbase.interfaces.shared_store import Index, Stamp, Term
@@ -120,8 +121,8 @@ def _position_afterwards() -> None:
     """The item's position is asked for after the row was read."""
     read = PostgresStore.read_stamped
 
-    async def read_stamped(self: PostgresStore, keys: Sequence[str]) -> Any:
-        entries, _ = await read(self, keys)
+    async def read_stamped(self: PostgresStore, keys: Sequence[str], bulk: bool = False) -> Any:
+        entries, _ = await read(self, keys, bulk)
         await asyncio.sleep(_LATE_SECONDS)
         _, later = await read(self, [])
         return entries, later
@@ -157,7 +158,7 @@ def _ignore_warnings() -> None:
 def _leave_no_mark() -> None:
     """Whether a group was made is only looked up: a COMMIT on its way may come later."""
 
-    async def settle(self: Committer, token: Any, seconds: float) -> tuple[bool, int | None]:
+    async def settle(self: Settler, token: Any, seconds: float) -> tuple[bool, int | None]:
         async def look(session: Session, connection: Connection) -> tuple[bool, int | None]:
             _, ((made, position),) = await self._confirmer.ask(
                 session, connection, queries.SETTLED, token
@@ -169,16 +170,16 @@ def _leave_no_mark() -> None:
             attrgetter("readers"), look, seconds=seconds, answer=seconds
         )
 
-    Committer.settle = settle  # type: ignore[method-assign]
+    Settler.settle = settle  # type: ignore[method-assign]
 
 
 def _doubt_is_failure() -> None:
     """A COMMIT without an answer counts as not made."""
 
-    async def settle(self: Committer, token: Any, doubt: Any, deadline: float) -> Any:
+    async def settle_doubt(self: Settler, token: Any, doubt: Any, deadline: float) -> Any:
         raise StoreUnavailable("the write was not made")
 
-    Committer._settle = settle  # type: ignore[method-assign]
+    Settler.settle_doubt = settle_doubt  # type: ignore[method-assign]
 
 
 def _begin_at_one_distance() -> None:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from tenantbase.interfaces.postgres import alone
+from tenantbase.interfaces.postgres import alone, prefixes
 from tenantbase.main import main as tenantbase
 from tests.cluster.planted import BUGS
 from tests.cluster.steps import STEPS, install
@@ -26,7 +26,7 @@ _KEPT_COMMITS_SECONDS: Final = 15.0
 def shrink_limits() -> None:
     """Let what is rare in production happen all the time."""
     # Delete the clients' small prefixes as if they were large: such a commit may change any key.
-    alone.ONE_BY_ONE = 2  # type: ignore[misc]
+    prefixes.ONE_BY_ONE = 2  # type: ignore[misc]
     # A node that was stopped for a while has fallen behind the log.
     alone.KEPT_COMMITS = _KEPT_COMMITS  # type: ignore[misc]
     alone.KEPT_COMMITS_SECONDS = _KEPT_COMMITS_SECONDS  # type: ignore[misc]

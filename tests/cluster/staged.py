@@ -20,7 +20,7 @@ from tenantbase.coherence.read_index import ReadIndex
 from tenantbase.commands import Set
 from tenantbase.entry import JSON
 from tenantbase.errors import OutcomeUnknown, StoreError
-from tenantbase.interfaces.postgres import queries, writing
+from tenantbase.interfaces.postgres import queries, settling, writing
 from tenantbase.interfaces.postgres.address import DatabaseAddress
 from tenantbase.interfaces.postgres.confirmation import Confirm, Confirmer
 from tenantbase.interfaces.postgres.connection import SCHEMA, Connection, Rows
@@ -49,7 +49,7 @@ _BEFORE: Final = {
     queries.READ.plain: "reading",
     queries.READ.committing: "reading",
     writing._COMMIT: "committing",
-    writing._MARK: "marking",
+    settling._MARK: "marking",
 }
 _AFTER: Final = {queries.ASK.plain: "asked", queries.ASK.committing: "asked"}
 # Nothing is given up because the machine is busy.

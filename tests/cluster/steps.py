@@ -8,7 +8,15 @@ from typing import Final
 
 from tenantbase.interfaces.cache import Item
 from tenantbase.interfaces.memcached.client import MemcacheClient
-from tenantbase.interfaces.postgres import confirmation, joining, queries, transaction, writing
+from tenantbase.interfaces.postgres import (
+    confirmation,
+    joining,
+    queries,
+    settling,
+    survey,
+    transaction,
+    writing,
+)
 from tenantbase.interfaces.postgres.confirmation import Question
 from tenantbase.interfaces.postgres.connection import Connection, Rows
 from tests.faults.control import Control
@@ -22,9 +30,9 @@ _AROUND: Final[dict[str | Question, tuple[str, str]]] = {
     writing._COMMIT: ("W3-commit", "W4-committed"),
     transaction._LOCK: ("W5-lock", "W5-locked"),
     transaction._FINISH: ("W5-finish", "W5-finished"),
-    writing._MARK: ("W7-mark", "W7-marked"),
+    settling._MARK: ("W7-mark", "W7-marked"),
     queries.SETTLED: ("W7-look", "W7-settled"),
-    joining._FACTS: ("J1-facts", "J2-found"),
+    survey.FACTS: ("J1-facts", "J2-found"),
     joining._CLOCK: ("J3-lock", "J3-locked"),
     joining._TERMS: ("J3-terms", "J4-joined"),
 }

@@ -38,7 +38,7 @@ from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
 from tenantbase.listing import KeyRange, Place
-from tenantbase.lookup import CacheStatus
+from tenantbase.lookup import CacheStatus, Lookup
 from tests.servers import MemcachedProcess, let_pass, poll_async
 
 pytestmark = pytest.mark.integration
@@ -637,7 +637,7 @@ async def test_large_values_are_sealed_and_opened_beside_the_event_loop(
         hashed[threading.get_ident() == loop_thread] += len(item)
         return item
 
-    def decoded(self: ItemSealer, data: bytes, slot: Slot, tag: Tag) -> Entry | None | Verdict:
+    def decoded(self: ItemSealer, data: bytes, slot: Slot, tag: Tag) -> Lookup | Verdict:
         hashed[threading.get_ident() == loop_thread] += len(data)
         return open_(self, data, slot, tag)
 

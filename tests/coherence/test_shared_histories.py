@@ -263,9 +263,9 @@ class _LateStamp(FakeSharedStore):
     """Rows are stamped with the position at the end of the read."""
 
     async def read_stamped(
-        self, keys: Sequence[str]
+        self, keys: Sequence[str], bulk: bool = False
     ) -> tuple[list[Entry | None | StoreError], Stamp]:
-        entries, _ = await super().read_stamped(keys)
+        entries, _ = await super().read_stamped(keys, bulk)
         return entries, self._stamp()
 
 

@@ -166,7 +166,7 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/postgres/writing.py",
+        "tenantbase/interfaces/postgres/settling.py",
         ["tests/cluster/test_planted.py::test_without_the_bug_nothing_is_found[token]"],
         {
             "a-group-told-as-not-made-may-come-late": (
@@ -224,15 +224,21 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/postgres/writing.py",
+        "tenantbase/interfaces/postgres/settling.py",
         _WRITING,
         {
             "a-mark-counts-as-a-commit": (
                 "            return made, position\n",
                 "            return True, position\n",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/writing.py",
+        _WRITING,
+        {
             "what-is-in-doubt-is-tried-again": (
-                "return await self._settle(token, doubt, deadline), session.epoch",
+                "return await self._settler.settle_doubt(token, doubt, deadline), session.epoch",
                 "continue",
             ),
         },

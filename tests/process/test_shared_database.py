@@ -45,7 +45,12 @@ def test_two_nodes_and_commands_see_each_others_writes(postgres: PostgresProcess
                 assert reader.ask("GET", "/v1/values/k").body == b"%d" % at
         run("set", "k", "5")
         assert one.ask("GET", "/get-value?key=k").body.startswith(b'{"key":"k","value":5,')
-        assert json.loads(run("stats"))["store"]["entries"] == 1
+        store = json.loads(run("stats"))["store"]
+        assert (store["entries"], store["shared"]["primary"]) == (1, postgres.host)
+        shared = two.ask("GET", "/v1/stats").json["store"]["shared"]
+        assert (shared["primary"], shared["standby"]) == (postgres.host, None)
+        assert shared["term"] == 1 and shared["position"] > 0 and shared["questions"] > 0
+        assert not any(shared["sessions_lost"].values()) and not any(shared["doubts"].values())
         exported = run("export")
         run("delete", "k")
         assert two.ask("GET", "/v1/values/k").status == 404
@@ -88,6 +93,9 @@ def test_the_standby_is_shown() -> None:
         present = "tenantbase_store_standby_present"
         poll(lambda: value(server, present) == 1, "it is there")
         assert value(server, "tenantbase_store_standby_info", standby="standby") == 1
+        shared = server.ask("GET", "/v1/stats").json["store"]["shared"]
+        assert (shared["standby"], shared["standby_present"]) == ("standby", True)
+        assert shared["standby_lag_bytes"] >= 0
         standby.kill()
         poll(lambda: value(server, present) == 0, "it is away")
         standby.start()

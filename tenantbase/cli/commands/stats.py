@@ -54,10 +54,41 @@ def lines(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "  size", _bytes(store["bytes"])
     yield "database", _bytes(store["database_bytes"])
     yield "  log", _bytes(store["log_bytes"])
+    if store["shared"] is not None:
+        yield from _shared(store["shared"])
     if "commits" in store:
         yield "commits", f"{store['commits']:,}"
         yield "watchers", f"{figures['watchers']:,}"
         yield "connections", f"{figures['connections']:,}"
+
+
+def _shared(shared: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Of a database that several machines share. Without a server, only what its server says."""
+    if "node" in shared:
+        yield "node", shared["node"]
+    yield "primary", shared["primary"] or "none can be used"
+    if standby := shared["standby"]:
+        lag = shared["standby_lag_bytes"]
+        behind = "" if lag is None else f", {_bytes(lag)} behind"
+        yield "  standby", standby + (behind if shared["standby_present"] else ", not connected")
+    if "node" not in shared:
+        return
+    yield "  term", f"{shared['term']:,}"
+    lag = f", {shared['position_lag']:,} behind in some worker"
+    yield "  position", f"{shared['position']:,}{lag if shared['position_lag'] else ''}"
+    age = shared["confirmed_age_seconds"]
+    yield "  confirmed", f"{age:,.1f} s ago; {_milliseconds(shared['question_mean_ms'])} on average"
+    yield "  lock", f"{_milliseconds(shared['lock_wait_mean_ms'])} on average"
+    yield "sessions", f"{_counts(shared['sessions_lost'])} lost"
+    yield "in doubt", _counts(shared["doubts"])
+
+
+def _counts(of: Mapping[str, int]) -> str:
+    """A total, and what it consists of."""
+    parts = ", ".join(
+        f"{name.replace('_', ' ')} {number:,}" for name, number in of.items() if number
+    )
+    return f"{sum(of.values()):,}" + (f" ({parts})" if parts else "")
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Commands that stand alone: touch, rename, prefix deletes and sweeps."""
+"""Commands that stand alone: touch, rename and sweeps; prefix deletes are in ``prefixes.py``."""
 
 from __future__ import annotations
 
@@ -28,13 +28,10 @@ from tenantbase.interfaces.planning.usage import TenantUsage
 from tenantbase.interfaces.postgres import queries
 from tenantbase.interfaces.postgres.access import administer, read_usage, remove_expired_tokens
 from tenantbase.interfaces.postgres.connection import Connection
+from tenantbase.interfaces.postgres.prefixes import Counts, delete_prefix
 from tenantbase.interfaces.postgres.transaction import Transaction
 from tenantbase.listing import prefix_range
 from tenantbase.scope import Scope, start_bytes, tenant_of
-
-# A prefix with no more keys than this has them deleted one by one, each with a line in the change
-# log.
-ONE_BY_ONE: Final = 1_000
 
 KEPT_COMMITS: Final = 65_536
 KEPT_COMMITS_SECONDS: Final = 600.0
@@ -49,15 +46,6 @@ _COPY: Final = """
     SELECT $2, $3, $3, expires_at, $4::uuid, content_type, value FROM entries WHERE key = $1
 """
 _DELETE: Final = "DELETE FROM entries WHERE key = ANY($1::text[])"
-_IN_PREFIX: Final = queries.in_transaction(
-    "SELECT key, octet_length(value) FROM entries CROSS JOIN head"
-    " WHERE key >= $3 AND key < $4 AND {alive} ORDER BY key LIMIT $5"
-)
-_UNDER: Final = queries.in_transaction("""
-    SELECT count(*), coalesce(sum(octet_length(key) + octet_length(value)), 0)::bigint,
-        count(*) FILTER (WHERE NOT {unexpired})
-    FROM entries CROSS JOIN head WHERE key >= $3 AND key < $4 AND NOT {deleted}
-""")
 _EXPIRED: Final = queries.in_transaction("""
     SELECT key, {deleted}, octet_length(value) FROM entries CROSS JOIN head
     WHERE expires_at <= head.now ORDER BY expires_at LIMIT $3
@@ -86,7 +74,7 @@ _TRIM_COMMITS: Final = """
         ) RETURNING position
     )
     UPDATE clock SET trimmed = greatest(trimmed, (SELECT max(position) FROM gone))
-    WHERE EXISTS (SELECT FROM gone) RETURNING 1
+    WHERE EXISTS (SELECT FROM gone) RETURNING (SELECT count(*) FROM gone)
 """
 # Marks have no number, so they are found by its index.
 _TRIM_MARKS: Final = "DELETE FROM commits WHERE number = 0 AND NOT made AND at <= $1"
@@ -108,12 +96,18 @@ async def prepare(connection: Connection, change_log_size: int) -> Upkeep:
     return Upkeep(rows[0][0] if rows else None)
 
 
-async def apply_alone(transaction: Transaction, commands: Commands, upkeep: Upkeep) -> Outcome:
-    """Carry out a transaction that stands alone."""
+async def apply_alone(
+    transaction: Transaction, commands: Commands, upkeep: Upkeep, counts: Counts
+) -> Outcome:
+    """Carry out a transaction that stands alone.
+
+    Raises:
+        LargePrefix: what is under a prefix must be counted first.
+    """
     try:
         match commands:
             case (DeletePrefix(prefix=prefix),):
-                return (await _delete_prefix(transaction, prefix),)
+                return (await delete_prefix(transaction, prefix, counts),)
             case (Sweep(limit=limit),):
                 await remove_expired_tokens(transaction)
                 return (await _sweep(transaction, limit, upkeep),)
@@ -198,30 +192,6 @@ async def _rename(
     return Applied(entry, created=replaced is None)
 
 
-async def _delete_prefix(transaction: Transaction, prefix: str) -> Applied:
-    """See ``DeletePrefix``."""
-    name = tenant_of(prefix)
-    tenant = (await read_usage(transaction, [name]))[name]
-    if tenant is None:
-        return Applied()  # it was deleted meanwhile
-    place = (transaction.now, transaction.prefixes, *prefix_range(prefix))
-    rows = await transaction.fetch(_IN_PREFIX, *place, ONE_BY_ONE + 1)
-    if len(rows) <= ONE_BY_ONE:
-        await transaction.fetch(_DELETE, [key for key, _ in rows])
-        change_log = transaction.change_log()
-        for key, size in rows:
-            change_log.record(EventKind.DELETE, key)
-            tenant.remove(key, size)
-        await transaction.record(change_log.lines, tenant)
-        return Applied(removed=len(rows))
-    ((entries, size, expired),) = await transaction.fetch(_UNDER, *place)
-    await transaction.hide_range(prefix)
-    tenant.entries -= entries
-    tenant.bytes -= size - entries * start_bytes(name)
-    await transaction.record([], tenant)
-    return Applied(removed=entries - expired)
-
-
 async def _sweep(transaction: Transaction, limit: int, upkeep: Upkeep) -> Applied:
     """See ``Sweep``."""
     expired = removed = await _remove_expired(transaction, limit)
@@ -231,8 +201,9 @@ async def _sweep(transaction: Transaction, limit: int, upkeep: Upkeep) -> Applie
         transaction.changed |= bool(gone)
         removed += len(gone)
     kept_from = transaction.now - KEPT_COMMITS_SECONDS
-    if await transaction.fetch(_TRIM_COMMITS, KEPT_COMMITS, kept_from, limit):
+    for (trimmed,) in await transaction.fetch(_TRIM_COMMITS, KEPT_COMMITS, kept_from, limit):
         transaction.changed = True
+        removed = max(removed, trimmed)  # there may be more of either
     await transaction.fetch(_TRIM_MARKS, transaction.now - KEPT_MARKS_SECONDS)
     return Applied(removed=removed, expired=expired)
 

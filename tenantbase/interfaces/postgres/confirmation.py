@@ -142,14 +142,16 @@ class Confirmer:
         if self.mode is Confirm.NONE:
             return await self.look(session, connection, question, *args)
         return self._answer(
-            session, await connection.fetch(question.committing, self.latest, *args)
+            session, connection, await connection.fetch(question.committing, self.latest, *args)
         )
 
     async def look(
         self, session: Session, connection: Connection, question: Question, *args: object
     ) -> tuple[Head, Sequence[Any]]:
         """As ``ask``, not confirmed."""
-        return self._answer(session, await connection.fetch(question.plain, self.latest, *args))
+        return self._answer(
+            session, connection, await connection.fetch(question.plain, self.latest, *args)
+        )
 
     async def confirm(self, session: Session, connection: Connection) -> None:
         """Confirm everything that was read on this session before. Raises as ``ask``."""
@@ -166,7 +168,7 @@ class Confirmer:
             await asyncio.wait([asking, witnessing])
             witnessing.exception()  # if both have failed, asyncio would report the one that is not raised
             rows, seen = asking.result(), witnessing.result()
-            answer = self._answer(session, rows)
+            answer = self._answer(session, connection, rows)
             for _ in range(_WITNESS_TRIES):
                 (in_recovery, epoch, position), *_ = seen
                 if not in_recovery or epoch != session.epoch:
@@ -176,14 +178,17 @@ class Confirmer:
                 seen = await witness.fetch(_WITNESS)
             return answer, False
 
-    def _answer(self, session: Session, rows: Sequence[Any]) -> tuple[Head, Sequence[Any]]:
+    def _answer(
+        self, session: Session, connection: Connection, rows: Sequence[Any]
+    ) -> tuple[Head, Sequence[Any]]:
         *head, epoch, names, _ = rows[0][: len(_HEAD_COLUMNS)]
         if epoch != session.epoch:
             raise WrongTerm("another database server is the primary now")
         if self.replicated and candidate(names) != session.standby:
             # Whose word counts must be known before the question is asked.
-            session.abandon(f"synchronous_standby_names is {names!r} now", SessionLoss.STANDBY)
-            raise SessionLost("the synchronous standby of the database server has changed")
+            why = f"synchronous_standby_names has changed from {session.standby!r} to {names!r}"
+            session.abandon(why, SessionLoss.STANDBY, where=str(connection.host))
+            raise SessionLost(why)
         made = Head(*head)
         self.latest = max(self.latest, made.now)
         return made, [row[len(_HEAD_COLUMNS) :] for row in rows]

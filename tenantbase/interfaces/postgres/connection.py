@@ -8,6 +8,7 @@ have it. So calls are neither cancelled nor timed out here: a call that must end
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self
@@ -16,11 +17,20 @@ import asyncpg
 
 from tenantbase.figures import SessionLoss
 from tenantbase.interfaces.postgres.address import DatabaseAddress, Host
-from tenantbase.interfaces.postgres.driver_errors import SessionLost, reason, unavailable
+from tenantbase.interfaces.postgres.driver_errors import (
+    DAMAGED_CLASS,
+    SessionLost,
+    reason,
+    unavailable,
+)
 
 SCHEMA: Final = "tenantbase"
 Rows = Sequence[Any]
 
+SNAPSHOT: Final = "ISOLATION LEVEL REPEATABLE READ READ ONLY"
+"""A mode of transactions: all statements see the same moment."""
+
+_CLOSED: Final = "the server closed the connection"
 _LOSS: Final = {
     "WARNING": SessionLoss.WARNING,
     "FATAL": SessionLoss.CONNECTION,
@@ -33,15 +43,20 @@ class Connection:
 
     Attributes:
         host: the server's.
+        calls: how many statements it runs, 0 or 1.
+        patience: seconds that a statement may take; None: as long as it needs.
         on_end: called when the connection can no longer be used, with the reason in words and its kind.
     """
 
     def __init__(self, driver: asyncpg.Connection, host: Host) -> None:
         self.host: Final = host
+        self.calls = 0
+        self.patience: float | None = None
         self.on_end: Callable[[str, SessionLoss], None] = lambda why, loss: None
         self._driver = driver
         self._ended = ""
         driver.add_log_listener(self._hear)
+        driver.add_termination_listener(self._hear_end)
 
     @classmethod
     async def open(
@@ -76,7 +91,7 @@ class Connection:
     @property
     def ended(self) -> str:
         """Why it can no longer be used; empty while it can."""
-        return self._ended or ("it was closed" if self._driver.is_closed() else "")
+        return self._ended or (_CLOSED if self._driver.is_closed() else "")
 
     async def fetch(self, statement: str, *args: object) -> Rows:
         """Run a statement; returns its rows.
@@ -93,9 +108,13 @@ class Connection:
         await self._run(self._driver.execute, statements)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
-        """Statements that are all carried out, or none; raises as ``fetch``."""
-        await self.execute("BEGIN")
+    async def transaction(self, mode: str = "") -> AsyncIterator[None]:
+        """Statements that are all carried out, or none; raises as ``fetch``.
+
+        Args:
+            mode: such as ``READ WRITE``; the server's default if empty.
+        """
+        await self.execute(f"BEGIN {mode}")
         try:
             yield
         except BaseException:
@@ -106,6 +125,8 @@ class Connection:
 
     async def _run(self, call: Callable[..., Awaitable[Any]], *args: object) -> Any:
         self._check()
+        self.calls += 1
+        timer = self._limit()
         try:
             result = await call(*args)
         except Exception as error:
@@ -113,15 +134,27 @@ class Connection:
             # InternalClientError or even TypeError for the next one.
             met = unavailable(error)
             if isinstance(met, SessionLost):
-                self.terminate(reason(error))
+                # What the driver says of a connection that has ended is its own state.
+                self.terminate(_CLOSED if self._driver.is_closed() else reason(error))
             self._check()  # terminated meanwhile, or just now
             raise met from error
+        finally:
+            self.calls -= 1
+            if timer is not None:
+                timer.cancel()
         self._check()  # a warning may have come with the answer
         return result
 
+    def _limit(self) -> asyncio.TimerHandle | None:
+        if self.patience is None:
+            return None
+        loop = asyncio.get_running_loop()
+        late = f"no answer within {self.patience:g} s"
+        return loop.call_later(self.patience, self.terminate, late, SessionLoss.TIMEOUT)
+
     def _check(self) -> None:
         if self._ended:
-            raise SessionLost(f"the connection to the database was lost: {self._ended}")
+            raise SessionLost(self._ended)
 
     def terminate(self, why: str, loss: SessionLoss = SessionLoss.CONNECTION) -> None:
         """Close it at once, whatever it does, without asking the server to cancel that."""
@@ -130,8 +163,13 @@ class Connection:
             self._driver.terminate()
             self.on_end(why, loss)
 
+    def _hear_end(self, driver: object) -> None:
+        self.terminate(_CLOSED)
+
     def _hear(self, driver: object, message: Any) -> None:
         # PostgreSQL warns when a wait for the standby is given up; the statement succeeds all the same.
-        # The driver calls this before the call that waits for the answer goes on.
-        if message.severity_en in _LOSS:
-            self.terminate(f"the server warns: {message.message}", _LOSS[message.severity_en])
+        # The driver calls this before the call that waits for the answer goes on. A damaged page comes
+        # with a warning, too: it fails the statement, and concerns no other.
+        if message.severity_en in _LOSS and message.sqlstate[:2] != DAMAGED_CLASS:
+            said = "warns" if message.severity_en == "WARNING" else "ends the connection"
+            self.terminate(f"the server {said}: {message.message}", _LOSS[message.severity_en])

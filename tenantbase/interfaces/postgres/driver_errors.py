@@ -6,7 +6,14 @@ from typing import Final
 
 import asyncpg
 
-from tenantbase.errors import Damaged, DiskFailed, StoreFull, StoreUnavailable
+from tenantbase.errors import (
+    Damaged,
+    DiskFailed,
+    OutcomeUnknown,
+    StoreFull,
+    StoreUnavailable,
+)
+from tenantbase.troubles import Trouble
 
 # Of an attempt to connect. A statement may fail with any other error, too.
 DRIVER_ERRORS: Final = (
@@ -18,7 +25,33 @@ DRIVER_ERRORS: Final = (
 
 
 class SessionLost(StoreUnavailable):
-    """The connection broke or is no longer used. What it was doing may or may not have been done."""
+    """The connection broke or is no longer used. What it was doing may or may not have been done.
+
+    Args:
+        why: in words.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the connection to the database was lost: {why}")
+        self.why = why
+
+
+class NotConfirmed(StoreUnavailable):
+    """There is no synchronous standby that confirms commits. They may become visible later."""
+
+    trouble = Trouble.NOT_CONFIRMED
+
+
+class Unsettled(OutcomeUnknown):
+    """The outcome of a group in doubt could not be found out in time. No disk is to blame."""
+
+    trouble = None
+
+
+class ReadOnly(StoreUnavailable):
+    """The primary takes reads only. Nothing was done."""
+
+    trouble = Trouble.READ_ONLY
 
 
 class Retry(StoreUnavailable):
@@ -27,6 +60,10 @@ class Retry(StoreUnavailable):
 
 class WrongTerm(StoreUnavailable):
     """The server is not, or no longer, the primary of the session's term. Nothing was done."""
+
+
+class TooSlow(StoreUnavailable):
+    """The server ended a statement that took longer than it may. Nothing was done."""
 
 
 class Defeated(StoreUnavailable):
@@ -52,7 +89,7 @@ _CANCELLED: Final = "57014"
 _READ_ONLY: Final = "25006"
 _LOCK_TIMEOUT: Final = "55P03"
 _DISK_FULL: Final = "53100"
-_DAMAGED_CLASS: Final = "XX"
+DAMAGED_CLASS: Final = "XX"
 _IO_ERROR: Final = {"58030", "58P01"}
 
 
@@ -65,26 +102,28 @@ def unavailable(error: BaseException) -> StoreUnavailable:
     """What an error of a statement means."""
     state = sqlstate_of(error)
     if not state or state in _LOST or state[:2] in _LOST_CLASSES:
-        return SessionLost(f"the connection to the database was lost: {reason(error)}")
+        return SessionLost(reason(error))
     if state in _RETRY:
         return Retry("the database is busy with another transaction")
-    if state in (WRONG_TERM, _READ_ONLY):
+    if state == _READ_ONLY:
+        return ReadOnly("the database server takes reads only (default_transaction_read_only)")
+    if state == WRONG_TERM:
         return WrongTerm("another database server is the primary now")
     if state == DEFEATED:
         return Defeated("other writes were faster")
     if state == NO_STANDBY:
-        return StoreUnavailable("the database server has no synchronous standby")
+        return NotConfirmed("the database server has no synchronous standby")
     if state == LATE:
         return StoreUnavailable("the write reached the database too late")
     if state == _CANCELLED:
-        return StoreUnavailable("the database did not answer in time")
+        return TooSlow("the database did not answer in time")
     if state == _LOCK_TIMEOUT:
         return StoreUnavailable("the database is locked by another transaction")
     if state == _DISK_FULL:
         return StoreFull("the disk of the database server is full")
     if state in _IO_ERROR:
         return DiskFailed("the disk of the database server reports an error")
-    if state[:2] == _DAMAGED_CLASS:
+    if state[:2] == DAMAGED_CLASS:
         return Damaged(f"the database server reports damage: {reason(error)}")
     return StoreUnavailable(f"the database server refuses: {reason(error)}")
 

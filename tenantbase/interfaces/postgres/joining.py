@@ -7,42 +7,40 @@ synchronous standby, which a deposed primary never hears from.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
-from tenantbase.errors import CannotOpen, StoreError
+from tenantbase.errors import CannotOpen
 from tenantbase.interfaces.postgres.address import DatabaseAddress, Host
-from tenantbase.interfaces.postgres.confirmation import Confirm, candidate
+from tenantbase.interfaces.postgres.confirmation import Confirm
 from tenantbase.interfaces.postgres.connection import Connection
-from tenantbase.interfaces.postgres.driver_errors import DRIVER_ERRORS, WrongTerm, reason
+from tenantbase.interfaces.postgres.driver_errors import SessionLost, WrongTerm
 from tenantbase.interfaces.postgres.schema import migrate
 from tenantbase.interfaces.postgres.session import Session
+from tenantbase.interfaces.postgres.survey import (
+    CONFIRM,
+    ERRORS,
+    FACTS,
+    NO_ANSWER,
+    Found,
+    check_confirms,
+    check_settings,
+    deadline,
+    primaries_of,
+    standby_of,
+    survey,
+    why,
+)
 from tenantbase.interfaces.shared_store import Term
+from tenantbase.troubles import Trouble
 
 _TERM_POSITIONS: Final = 1 << 20
 """So many, or a multiple of it, are left out when a term begins: a deposed primary may have given some."""
 
 EPOCH_BYTES: Final = 16
-_ERRORS: Final = (StoreError, *DRIVER_ERRORS, ValueError)  # the last one: options of the URL
-
-# The first releases whose backends wait for the standby from the moment the server starts; before, not
-# until the checkpointer had read the setting.
-_FLOORS: Final = {15: 13, 16: 9, 17: 5}
-_OLDEST: Final = min(_FLOORS)
-
-_FACTS: Final = """
-    SELECT pg_is_in_recovery(), system_identifier, current_setting('server_version_num')::integer,
-        current_setting('synchronous_standby_names'), current_setting('synchronous_commit'),
-        current_setting('fsync'), current_setting('full_page_writes'),
-        current_setting('server_encoding'),
-        CASE WHEN NOT pg_is_in_recovery()
-            THEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END
-    FROM pg_control_system()
-"""
 # The name by which a standby is known to its primary. Only roles with pg_read_all_settings see
 # the connection that it was configured with; without a name there, it is the cluster's.
 _CALLED: Final = """
@@ -58,7 +56,6 @@ _TERM: Final = "SELECT epoch FROM terms WHERE system = $1 AND timeline = $2"
 _TERMS: Final = "SELECT epoch, inherited FROM terms ORDER BY number DESC"
 _NEW_TERM: Final = "INSERT INTO terms (system, timeline, epoch, inherited) VALUES ($1, $2, $3, $4)"
 _ADVANCE: Final = "UPDATE clock SET position = $1, epoch = $2"
-_CONFIRM: Final = "SELECT pg_logical_emit_message(true, 'tenantbase', '')"
 
 
 class Sizes(NamedTuple):
@@ -66,29 +63,10 @@ class Sizes(NamedTuple):
 
     askers: int = 2
     readers: int = 2
-    listers: int = 1
+    listers: int = 2
 
 
 DEFAULT_SIZES: Final = Sizes()
-
-
-class Found(NamedTuple):
-    """What a server says about itself.
-
-    Attributes:
-        timeline: on which it writes; 0 for a standby.
-    """
-
-    connection: Connection
-    in_recovery: bool
-    system: int
-    version: int
-    standby_names: str
-    synchronous_commit: str
-    fsync: str
-    full_page_writes: str
-    encoding: str
-    timeline: int
 
 
 class Joiner:
@@ -124,9 +102,11 @@ class Joiner:
             "idle_in_transaction_session_timeout": _milliseconds(2.0),
             "tcp_user_timeout": _milliseconds(5.0),
             "tcp_keepalives_idle": "5",
+            # A statement that was given up ends, and leaves the lock. A COMMIT is not ended by this.
+            "client_connection_check_interval": _milliseconds(1.0),
         }
         # A list that takes too long is ended by the server: it costs no session.
-        self._reading = {**self._writing, "statement_timeout": _milliseconds(read_timeout * 0.75)}
+        self._reading = {**self._writing, "statement_timeout": _milliseconds(read_timeout * 0.5)}
 
     async def join(self) -> Session:
         """Open a session with the primary.
@@ -139,7 +119,7 @@ class Joiner:
             session = await self._join(opened)
         except BaseException:
             for connection in opened:
-                connection.terminate("joining failed")
+                connection.terminate("the node could not join")
             raise
         self._secret = session.secret
         used = set(map(id, session.all))
@@ -150,41 +130,43 @@ class Joiner:
 
     async def _join(self, opened: list[Connection]) -> Session:
         hosts = self._address.hosts
-        answers = await asyncio.gather(*(self._survey(host, opened) for host in hosts))
+        answers = await survey(
+            hosts, partial(self._connect, opened=opened, settings=self._writing), self._timeout
+        )
         found = [answer for answer in answers if isinstance(answer, Found)]
         problems = [answer for answer in answers if isinstance(answer, str)]
-        primaries = [each for each in found if not each.in_recovery]
+        primaries = primaries_of(found)
         if found and not primaries:
             problems.append("all servers that answer are standbys")
-        for server in sorted(primaries, key=lambda each: each.timeline, reverse=True):
+        trouble: Trouble | None = None
+        for server in primaries:
             try:
                 return await self._open(server, found, opened)
-            except _ERRORS as error:
-                problems.append(f"{server.connection.host}: {_why(error)}")
-        raise CannotOpen(f"cannot open {self._address}: {'; '.join(problems)}")
-
-    async def _survey(self, host: Host, opened: list[Connection]) -> Found | str:
-        """What a server says about itself, or why it says nothing."""
-        try:
-            connection = await self._connect(host, opened, self._writing)
-            with _deadline(connection, self._timeout):
-                ((*facts, timeline),) = await connection.fetch(_FACTS)
-        except _ERRORS as error:
-            return f"{host}: {_why(error)}"
-        return Found._make([connection, *facts, int(timeline or "0", 16)])
+            except ERRORS as error:
+                problems.append(f"{server.connection.host}: {why(error)}")
+                trouble = trouble or getattr(error, "trouble", None)
+        failure = CannotOpen(f"cannot open {self._address}: {'; '.join(problems)}")
+        failure.trouble = trouble
+        raise failure
 
     async def _open(
         self, server: Found, found: Sequence[Found], opened: list[Connection]
     ) -> Session:
-        _check(server)
-        standby = _standby_of(server) if self._replicated else ""
+        check_settings(server)
+        standby = standby_of(server) if self._replicated else ""
         writer = server.connection
-        with _deadline(writer, self._timeout):
-            await migrate(writer)
-            ((secret,),) = await writer.fetch(_SECRET)
-            if self._secret not in (None, secret):
-                raise CannotOpen("it has another database of this name")
-            terms = await self._open_term(server)
+        try:
+            with deadline(writer, self._timeout):
+                await migrate(writer)
+                ((secret,),) = await writer.fetch(_SECRET)
+                if self._secret not in (None, secret):
+                    raise CannotOpen("it has another database of this name")
+                terms = await self._open_term(server)
+        except SessionLost:
+            if standby and writer.ended == NO_ANSWER:
+                again = await self._connect(server.connection.host, opened, self._reading)
+                await check_confirms(again, standby, self._timeout)
+            raise
         more = [
             await self._again(server, opened)
             for _ in range(self._sizes.askers + self._sizes.readers + self._sizes.listers)
@@ -207,7 +189,8 @@ class Joiner:
     async def _open_term(self, server: Found) -> list[Term]:
         """Take the lock, and insert the server's term if it is new. Returns: all, newest first."""
         connection = server.connection
-        async with connection.transaction():
+        # A server whose default is read-only can still be read, once its term is known.
+        async with connection.transaction("READ WRITE"):
             ((position, epoch),) = await connection.fetch(_CLOCK)
             known = await connection.fetch(_TERM, server.system, server.timeline)
             if not known:
@@ -220,14 +203,14 @@ class Joiner:
                 raise WrongTerm("a newer server has been the primary of this database")
             terms = [Term(*row) for row in await connection.fetch(_TERMS)]
             if self._confirm is not Confirm.NONE:
-                await connection.fetch(_CONFIRM)
+                await connection.fetch(CONFIRM)
         return terms
 
     async def _again(self, server: Found, opened: list[Connection]) -> Connection:
         """One more connection to the same server."""
         connection = await self._connect(server.connection.host, opened, self._reading)
-        with _deadline(connection, self._timeout):
-            ((in_recovery, system, *_, timeline),) = await connection.fetch(_FACTS)
+        with deadline(connection, self._timeout):
+            ((in_recovery, system, *_, timeline),) = await connection.fetch(FACTS)
         if in_recovery or (system, int(timeline, 16)) != (server.system, server.timeline):
             raise WrongTerm("the name leads to several servers")
         return connection
@@ -241,7 +224,7 @@ class Joiner:
         for other in found:
             if other.in_recovery and other.system == server.system:
                 try:
-                    with _deadline(other.connection, self._timeout):
+                    with deadline(other.connection, self._timeout):
                         ((cluster, conninfo),) = await other.connection.fetch(_CALLED)
                     if _called(cluster, conninfo).lower() == standby.lower():
                         host = other.connection.host
@@ -253,7 +236,7 @@ class Joiner:
                                 for _ in range(more)
                             ],
                         ]
-                except _ERRORS:
+                except ERRORS:
                     continue  # it is asked by COMMIT
         return []
 
@@ -275,45 +258,6 @@ def begins_after(term: Term) -> int:
     return term.inherited + _TERM_POSITIONS * (1 + int.from_bytes(term.epoch[:2], "big"))
 
 
-def _check(server: Found) -> None:
-    """Refuse a primary that does not keep what it acknowledges.
-
-    Raises:
-        CannotOpen: what is wrong, as part of a sentence about the server.
-    """
-    major, minor = divmod(server.version, 10_000)
-    floor = _FLOORS.get(major, 0)
-    if major < _OLDEST or minor < floor:
-        needed = f"{max(major, _OLDEST)}.{_FLOORS[max(major, _OLDEST)]}"
-        raise CannotOpen(f"PostgreSQL {major}.{minor} is too old; {needed} or newer is needed")
-    if server.encoding != "UTF8":
-        raise CannotOpen(
-            f"the encoding of the database is {server.encoding}; it must be UTF8 (CREATE DATABASE"
-            " ... ENCODING 'UTF8' TEMPLATE template0)"
-        )
-    if server.synchronous_commit not in ("on", "remote_apply"):
-        raise CannotOpen(f"synchronous_commit is {server.synchronous_commit!r}; it must be 'on'")
-    if server.fsync != "on" or server.full_page_writes != "on":
-        raise CannotOpen("fsync and full_page_writes must be on: a power failure would lose data")
-
-
-def _standby_of(server: Found) -> str:
-    """The name of the only standby that commits wait for. Raises CannotOpen."""
-    names = server.standby_names
-    if names.strip() in ("", "*"):
-        raise CannotOpen(
-            "it has no synchronous standby: set synchronous_standby_names (with Patroni,"
-            " synchronous_mode and synchronous_mode_strict), or use --store-unreplicated"
-        )
-    name = candidate(names)
-    if name is None:
-        raise CannotOpen(
-            f"synchronous_standby_names is {names!r}: it must name exactly one standby (with"
-            " Patroni, synchronous_node_count: 1)"
-        )
-    return name
-
-
 def _called(cluster_name: str, conninfo: str | None) -> str:
     """The name by which a standby is known to its primary."""
     found = _APPLICATION.search(conninfo or "")
@@ -322,20 +266,5 @@ def _called(cluster_name: str, conninfo: str | None) -> str:
     return found[2] if found[1] is None else _ESCAPED.sub(r"\1", found[1])
 
 
-def _why(error: BaseException) -> str:
-    return str(error) if isinstance(error, StoreError) else reason(error)
-
-
 def _milliseconds(seconds: float) -> str:
     return str(round(seconds * 1000))
-
-
-@contextmanager
-def _deadline(connection: Connection, seconds: float) -> Iterator[None]:
-    """Close the connection if the block takes longer."""
-    loop = asyncio.get_running_loop()
-    timer = loop.call_later(seconds, connection.terminate, "no answer in time")
-    try:
-        yield
-    finally:
-        timer.cancel()

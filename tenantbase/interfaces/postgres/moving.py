@@ -6,7 +6,7 @@ transaction renames it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from secrets import token_bytes
 from typing import Any, Final
@@ -28,15 +28,37 @@ from tenantbase.interfaces.moving import (
     token_rows,
 )
 from tenantbase.interfaces.postgres.access import read_access
-from tenantbase.interfaces.postgres.address import DatabaseAddress
-from tenantbase.interfaces.postgres.connection import SCHEMA, Connection
-from tenantbase.interfaces.postgres.driver_errors import DRIVER_ERRORS, reason
+from tenantbase.interfaces.postgres.address import DatabaseAddress, Host
+from tenantbase.interfaces.postgres.connection import SCHEMA, Connection, Rows
+from tenantbase.interfaces.postgres.driver_errors import SessionLost, Unsettled
 from tenantbase.interfaces.postgres.schema import MIGRATIONS, SECRET_BYTES, schema_version
+from tenantbase.interfaces.postgres.survey import (
+    CONFIRM,
+    ERRORS,
+    NO_ANSWER,
+    Found,
+    check_confirms,
+    check_settings,
+    deadline,
+    primaries_of,
+    standby_of,
+    survey,
+    why,
+)
 from tenantbase.listing import prefix_range
 
 _MOVING: Final = f"{SCHEMA}_moving"
-_CONNECT_SECONDS: Final = 10.0
-_ERRORS: Final = (*DRIVER_ERRORS, ValueError)  # the last one: options of the URL
+# A statement that reads or writes a page takes a fraction of it; one on all rows may take minutes.
+_PATIENCE_SECONDS: Final = 60.0
+# While rows of the other database are read, a transaction may be idle for long.
+_SETTINGS: Final = {
+    "lock_timeout": "0",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "tcp_user_timeout": "5000",
+    "tcp_keepalives_idle": "5",
+    "client_connection_check_interval": "1000",
+}
 _ROW: Final = "key, created, version, expires_at, id, content_type, value"
 # The sizes of values are known without reading them, so a page of large values is never read whole.
 _PAGE: Final = f"""
@@ -65,7 +87,6 @@ _REACHED: Final = """
     SELECT EXISTS (SELECT FROM changes WHERE position <= $1) OR NOT EXISTS (SELECT FROM changes)
 """
 _LAST: Final = f"SELECT {_CHANGE} FROM changes ORDER BY position DESC LIMIT 1"
-_CONFIRM: Final = "SELECT pg_logical_emit_message(true, 'tenantbase', '')"
 _OTHERS: Final = """
     SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = 'tenantbase'
@@ -105,14 +126,19 @@ class PostgresRows:
     async def rows(self, after: str, among: Sequence[str] | None = None) -> list[Row]:
         """See ``interfaces.moving.Rows``."""
         if among is None:
-            found = await self._connection.fetch(_ALL, after)
+            found = await self._read(_ALL, after)
         else:
-            found = await self._connection.fetch(_AMONG, after, list(among))
+            found = await self._read(_AMONG, after, list(among))
         return [Row(*row)._replace(id=str(row["id"])) for row in found]
+
+    async def _read(self, statement: str, *args: object) -> Rows:
+        return await self._connection.fetch(statement, *args)
 
 
 class PostgresSource(PostgresRows):
     """A database that is moved.
+
+    Everything that is read is confirmed: otherwise a failover could lose what was copied.
 
     Attributes:
         identity: see ``interfaces.moving.Source``.
@@ -121,16 +147,22 @@ class PostgresSource(PostgresRows):
     def __init__(self, connection: Connection, secret: bytes) -> None:
         super().__init__(connection)
         self.identity: Final = identity_of(secret)
+        self._quiet = False
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, address: DatabaseAddress) -> AsyncIterator[PostgresSource]:
+    async def open(
+        cls, address: DatabaseAddress, *, replicated: bool, timeout: float
+    ) -> AsyncIterator[PostgresSource]:
         """Connect to the primary.
 
+        Args:
+            replicated, timeout: as of ``PostgresStore.open``.
+
         Raises:
-            CannotOpen: it cannot be reached, or has no database of the newest schema.
+            CannotOpen: it cannot be used, or has no database of the newest schema.
         """
-        async with _connected(address, SCHEMA) as connection:
+        async with _connected(address, SCHEMA, replicated, timeout) as connection:
             version = await schema_version(connection)
             if version != len(MIGRATIONS):
                 raise CannotOpen(
@@ -151,22 +183,30 @@ class PostgresSource(PostgresRows):
         ((others,),) = await self._connection.fetch(_OTHERS)
         if others:
             raise InUse(f"servers have {others} connections to the database open; stop them first")
-        await self._connection.execute("BEGIN")
+        await self._connection.execute("BEGIN READ WRITE")
         await self._connection.fetch("SELECT position FROM clock FOR UPDATE")
+        self._quiet = True
         yield
-        await self._connection.fetch(_CONFIRM)
+        await self._connection.fetch(CONFIRM)
         await self._connection.execute("COMMIT")
+        self._quiet = False
+
+    async def _read(self, statement: str, *args: object) -> Rows:
+        rows = await self._connection.fetch(statement, *args)
+        if not self._quiet:  # otherwise the end of its transaction confirms everything
+            await self._connection.fetch(CONFIRM)
+        return rows
 
     async def last_version(self) -> int:
         """See ``interfaces.moving.Source``."""
-        ((position,),) = await self._connection.fetch("SELECT position FROM clock")
+        ((position,),) = await self._read("SELECT position FROM clock")
         return int(position)
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         """See ``interfaces.moving.Source``."""
         # First the lines: those that are removed between the two queries are older.
-        lines = await self._connection.fetch(_CHANGES, after, limit)
-        ((reached,),) = await self._connection.fetch(_REACHED, after)
+        lines = await self._read(_CHANGES, after, limit)
+        ((reached,),) = await self._read(_REACHED, after)
         return [_event(line) for line in lines], reached
 
     async def last_change(self) -> ChangeEvent | None:
@@ -188,14 +228,19 @@ class PostgresTarget(PostgresRows):
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, address: DatabaseAddress) -> AsyncIterator[PostgresTarget]:
+    async def open(
+        cls, address: DatabaseAddress, *, replicated: bool, timeout: float
+    ) -> AsyncIterator[PostgresTarget]:
         """Connect to the primary.
 
+        Args:
+            replicated, timeout: as of ``PostgresStore.open``.
+
         Raises:
-            CannotOpen: it cannot be reached.
+            CannotOpen: it cannot be used.
             CannotWrite: there is a database already.
         """
-        async with _connected(address, _MOVING) as connection:
+        async with _connected(address, _MOVING, replicated, timeout) as connection:
             ((taken,),) = await connection.fetch("SELECT to_regnamespace($1) IS NOT NULL", SCHEMA)
             if taken:
                 raise CannotWrite(
@@ -244,6 +289,16 @@ class PostgresTarget(PostgresRows):
 
     async def finish(self, access: Access, last: ChangeEvent, version: int) -> None:
         """See ``interfaces.moving.Target``."""
+        self._connection.patience = None
+        try:
+            await self._finish(access, last, version)
+        except SessionLost as error:
+            raise Unsettled(
+                f"whether the move was finished is not known: {error}; run it again, and if the target"
+                " has a database then, it was"
+            ) from error
+
+    async def _finish(self, access: Access, last: ChangeEvent, version: int) -> None:
         fetch = self._connection.fetch
         async with self._connection.transaction():
             await fetch(
@@ -274,24 +329,61 @@ class PostgresTarget(PostgresRows):
 
 
 @asynccontextmanager
-async def _connected(address: DatabaseAddress, schema: str) -> AsyncIterator[Connection]:
-    """A connection to the primary, which sees the tables of a schema."""
-    problems = []
-    for host in address.hosts:
-        try:
-            connection = await Connection.open(address, host, _CONNECT_SECONDS, search_path=schema)
-        except _ERRORS as error:
-            problems.append(f"{host}: {reason(error)}")
-            continue
-        try:
-            ((standby,),) = await connection.fetch("SELECT pg_is_in_recovery()")
-            if not standby:
-                yield connection
-                return
-            problems.append(f"{host}: it is a standby")
-        finally:
-            connection.terminate("it is not needed any more")
+async def _connected(
+    address: DatabaseAddress, schema: str, replicated: bool, timeout: float
+) -> AsyncIterator[Connection]:
+    """A connection to the primary, which sees the tables of a schema.
+
+    The server must be one that `serve` would use.
+    """
+    opened: list[Connection] = []
+
+    async def connect(host: Host) -> Connection:
+        made = await Connection.open(address, host, timeout, search_path=schema, **_SETTINGS)
+        opened.append(made)
+        return made
+
+    try:
+        answers = await survey(address.hosts, connect, timeout)
+        problems = [each for each in answers if isinstance(each, str)]
+        found = [each for each in answers if isinstance(each, Found)]
+        servers = primaries_of(found)
+        if found and not servers:
+            problems.append("all servers that answer are standbys")
+        for server in servers:
+            try:
+                connection = await _checked(server, connect, replicated, timeout)
+            except ERRORS as error:
+                problems.append(f"{server.connection.host}: {why(error)}")
+                continue
+            connection.patience = _PATIENCE_SECONDS
+            yield connection
+            return
+    finally:
+        for each in opened:
+            each.terminate("it is not needed any more")
     raise CannotOpen(f"cannot open {address}: {'; '.join(problems)}")
+
+
+async def _checked(
+    server: Found,
+    connect: Callable[[Host], Awaitable[Connection]],
+    replicated: bool,
+    timeout: float,
+) -> Connection:
+    """The connection to a primary that keeps what it acknowledges. Raises as ``Connection.fetch``."""
+    check_settings(server)
+    connection = server.connection
+    if replicated:
+        standby = standby_of(server)
+        try:
+            with deadline(connection, timeout):
+                await connection.fetch(CONFIRM)  # a deposed primary never answers
+        except SessionLost:
+            if connection.ended == NO_ANSWER:
+                await check_confirms(await connect(connection.host), standby, timeout)
+            raise
+    return connection
 
 
 def _event(line: Any) -> ChangeEvent:

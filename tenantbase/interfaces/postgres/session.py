@@ -7,9 +7,9 @@ answer of another term or a warning, all of its connections are closed, and the 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Final
 
 from tenantbase.errors import StoreError, StoreUnavailable
@@ -17,18 +17,24 @@ from tenantbase.figures import SessionLoss
 from tenantbase.interfaces.postgres.connection import Connection
 from tenantbase.interfaces.postgres.driver_errors import WrongTerm
 from tenantbase.interfaces.shared_store import Term
+from tenantbase.lanes import Lanes
 
 
 class Pool:
-    """Connections for calls that run at the same time, each alone on its connection."""
+    """Connections for calls that run at the same time, each alone on its connection.
+
+    Calls that wait for one get equal shares by lane.
+    """
 
     def __init__(self, connections: Sequence[Connection]) -> None:
         self.connections: Final = connections
-        self._free = deque(connections)
-        self._turns = asyncio.Semaphore(len(connections))
+        self._free = list(connections)
+        self._waiting: Lanes[asyncio.Future[Connection]] = Lanes()
 
     @asynccontextmanager
-    async def take(self, deadline: float | None = None) -> AsyncIterator[Connection]:
+    async def take(
+        self, deadline: float | None = None, lane: str = ""
+    ) -> AsyncIterator[Connection]:
         """One of them, for the block. After the session was abandoned, it is one that fails.
 
         Args:
@@ -37,17 +43,30 @@ class Pool:
         Raises:
             StoreUnavailable: all of them are in use.
         """
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise StoreUnavailable("the database is busy with other requests") from None
-        connection = self._free.pop()
+        connection = self._free.pop() if self._free else await self._wait(deadline, lane)
         try:
             yield connection
         finally:
-            self._free.append(connection)
-            self._turns.release()
+            self._give_back(connection)
+
+    async def _wait(self, deadline: float | None, lane: str) -> Connection:
+        turn: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+        self._waiting.append(lane, turn)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await turn
+        except TimeoutError:
+            if turn.done() and not turn.cancelled():  # it came at the same moment
+                self._give_back(turn.result())
+            raise StoreUnavailable("the database is busy with other requests") from None
+
+    def _give_back(self, connection: Connection) -> None:
+        while self._waiting:
+            turn = self._waiting.take()
+            if not turn.done():  # otherwise it was given up
+                turn.set_result(connection)
+                return
+        self._free.append(connection)
 
 
 class Session:
@@ -60,7 +79,8 @@ class Session:
         standby: the name of the synchronous standby; empty without one.
         writer: for the one group that is being committed, and for settling its outcome.
         askers: for questions.
-        readers: for everything else that is read; the last of them for lists only.
+        readers: for everything else that is small.
+        listers: for lists and bulk reads, so that they do not hold up the others.
         witnesses: connections to the synchronous standby; None: it is not asked.
     """
 
@@ -90,20 +110,29 @@ class Session:
         self.witnesses: Final = Pool(witnesses) if witnesses else None
         self.ended = ""
         """Why it was abandoned; empty while it is used."""
+        self.where = ""
+        """The server that this is about, for the log; empty if it is about several."""
         self.loss = SessionLoss.CONNECTION
         """The same, as it is counted."""
         self.all: Final = [writer, *askers, *readers, *listers, *witnesses]
         for connection in self.all:
-            connection.on_end = self.abandon
+            connection.on_end = partial(self.abandon, where=str(connection.host))
 
     @property
     def epoch(self) -> bytes:
         return self.terms[0].epoch
 
-    def abandon(self, why: str, loss: SessionLoss = SessionLoss.CONNECTION) -> None:
-        """Close all connections at once. Every call in flight on them fails with SessionLost."""
+    def abandon(
+        self, why: str, loss: SessionLoss = SessionLoss.CONNECTION, *, where: str = ""
+    ) -> None:
+        """Close all connections at once. Every call in flight on them fails with SessionLost.
+
+        Args:
+            why: in words that clients may see.
+            where: the server that it is about.
+        """
         if not self.ended:
-            self.ended, self.loss = why, loss
+            self.ended, self.loss, self.where = why, loss, where
             for connection in self.all:
                 connection.terminate(why)
 
@@ -116,8 +145,20 @@ class Session:
     def within(self, seconds: float) -> Iterator[None]:
         """Abandon the session if the block takes longer."""
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(seconds, self.abandon, "no answer in time", SessionLoss.TIMEOUT)
+        timer = loop.call_later(seconds, self._abandon_late, seconds)
         try:
             yield
         finally:
             timer.cancel()
+
+    def _abandon_late(self, seconds: float) -> None:
+        """Abandon it because of an answer that did not come in time."""
+        primary = self.writer.host
+        waiting = [connection.host for connection in self.all if connection.calls]
+        why = f"no answer within {seconds:.1f} s"
+        if self.standby and primary in waiting:  # its COMMIT may wait for the standby
+            why = f"{why}, or no confirmation by the synchronous standby {self.standby!r}"
+        elif waiting and primary not in waiting:
+            why = f"{why} from the synchronous standby {self.standby!r}"
+        where = waiting[0] if waiting and primary not in waiting else primary
+        self.abandon(why, SessionLoss.TIMEOUT, where=str(where))

@@ -8,13 +8,14 @@ connection in the middle of a statement. Sessions are in ``sessions.py``, confir
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
 from tenantbase.access import Access
 from tenantbase.entry import Entry
-from tenantbase.errors import StoreError
+from tenantbase.errors import Damaged, StoreError
 from tenantbase.events import ChangeEvent
 from tenantbase.figures import (
     DOUBTS,
@@ -27,31 +28,27 @@ from tenantbase.interfaces.postgres import queries
 from tenantbase.interfaces.postgres.access import read_access
 from tenantbase.interfaces.postgres.address import DatabaseAddress
 from tenantbase.interfaces.postgres.confirmation import NOTHING, Confirm, Confirmer, Head, Question
-from tenantbase.interfaces.postgres.connection import Connection
+from tenantbase.interfaces.postgres.connection import SNAPSHOT, Connection
+from tenantbase.interfaces.postgres.damage import read_apart
 from tenantbase.interfaces.postgres.joining import DEFAULT_SIZES, Joiner, Sizes, begins_after
 from tenantbase.interfaces.postgres.session import Pool, Session
 from tenantbase.interfaces.postgres.sessions import PoolOf, Sessions, Work
+from tenantbase.interfaces.postgres.settling import Settler
+from tenantbase.interfaces.postgres.state import read_state
 from tenantbase.interfaces.postgres.writing import Committer
 from tenantbase.interfaces.shared_store import Committed, Index, NameHash, Stamp
-from tenantbase.interfaces.store import GroupResult, PendingWrite, ServerState, StoreSize
+from tenantbase.interfaces.store import GroupResult, PendingWrite, StoreSize
 from tenantbase.listing import EntryMeta, Folded, KeyRange
-from tenantbase.scope import ScopedKey
-from tenantbase.troubles import Trouble
+from tenantbase.scope import ScopedKey, tenant_of
+from tenantbase.troubles import Trouble, Troubles
 
 Result = TypeVar("Result")
 
-_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-_SIZE: Final = """
-    SELECT coalesce(sum(entries), 0)::bigint, coalesce(sum(bytes), 0)::bigint,
-        pg_database_size(current_database()),
-        (SELECT max(age(datfrozenxid)) FROM pg_database),
-        EXISTS (SELECT FROM pg_stat_replication WHERE lower(application_name) = lower($1))
-    FROM tenants
-"""
 _MOST_POSITION: Final = (1 << 63) - 1
 _CHECK_SECONDS: Final = 2.0
-# Of the time for a read, the server gets so much. A slow statement ends by its own timeout before.
-_ANSWER_PART: Final = 0.9
+# Of the time for a read, the server gets so much, and the wait for a connection the rest. A slow
+# statement ends by its own timeout before.
+_ANSWER_PART: Final = 0.6
 
 
 def _askers(session: Session) -> Pool:
@@ -80,16 +77,19 @@ class PostgresStore:
         read_timeout: float,
         change_log_size: int,
         figures: memoryview,
+        troubles: Troubles,
     ) -> None:
         self._sessions = sessions
         self._confirmer = confirmer
         self._secret = secret
         self._timeout = timeout
         self._figures = figures
+        self._troubles = troubles
         self._read_timeout = read_timeout
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._settler = Settler(sessions, confirmer, timeout, self._start, figures)
         self._committer = Committer(
-            sessions, confirmer, timeout, write_timeout, change_log_size, self._start, figures
+            sessions, confirmer, timeout, write_timeout, change_log_size, self._settler, figures
         )
 
     @classmethod
@@ -143,8 +143,9 @@ class PostgresStore:
             raise
         figures = private_cells() if figures is None else figures
         figures[STORE_REPLICATED] = replicated
+        troubles = Troubles(time.monotonic)
         return cls(
-            Sessions(joiner, session, figures),
+            Sessions(joiner, session, figures, troubles),
             confirmer,
             session.secret,
             timeout=timeout,
@@ -152,6 +153,7 @@ class PostgresStore:
             read_timeout=read_timeout,
             change_log_size=change_log_size,
             figures=figures,
+            troubles=troubles,
         )
 
     @property
@@ -160,7 +162,7 @@ class PostgresStore:
 
     @property
     def troubles(self) -> list[Trouble]:
-        return []  # those of its disk are the server's
+        return self._troubles.lasting
 
     @property
     def sessions_lost(self) -> int:
@@ -184,7 +186,7 @@ class PostgresStore:
         return entries
 
     async def read_stamped(
-        self, keys: Sequence[str]
+        self, keys: Sequence[str], bulk: bool = False
     ) -> tuple[list[Entry | None | StoreError], Stamp]:
         wanted = list(dict.fromkeys(keys))
         largest = queries.READ_BYTES // max(len(wanted), 1)
@@ -201,7 +203,17 @@ class PostgresStore:
                 )
             return queries.entries_of(keys, rows), Stamp(session.epoch, head.position)
 
-        return await self._use(_readers, read)
+        async def apart(
+            session: Session, connection: Connection
+        ) -> tuple[list[Entry | None | StoreError], Stamp]:
+            head, found = await read_apart(self._confirmer, session, connection, wanted)
+            return [found[key] for key in keys], Stamp(session.epoch, head.position)
+
+        pool_of = _listers if bulk else _readers
+        try:
+            return await self._use(pool_of, read)
+        except Damaged:
+            return await self._use(pool_of, apart)
 
     async def scan(
         self, wanted: KeyRange, limit: int, max_bytes: int, now: float
@@ -220,18 +232,21 @@ class PostgresStore:
         self, wanted: KeyRange, limit: int, now: float
     ) -> tuple[int, int, ScopedKey | None]:
         _, ((entries, size, last),) = await self._ask(
-            _listers, queries.COUNT, *queries.bounds(wanted), limit
+            _listers, queries.COUNT, *queries.bounds(wanted), limit, lane=tenant_of(wanted.prefix)
         )
         return entries, size, ScopedKey(last) if entries == limit and last is not None else None
 
     async def commit(
         self, group: Sequence[PendingWrite], name_hash: NameHash
     ) -> GroupResult[Committed]:
-        return await asyncio.shield(self._start(self._committer.commit(group, name_hash)))
+        made = await asyncio.shield(self._start(self._committer.commit(group, name_hash)))
+        for each in made.outcomes:
+            self._notice(each)
+        return made
 
     async def settle(self, token: UUID, seconds: float) -> tuple[bool, int | None]:
-        """See ``Committer.settle``."""
-        return await asyncio.shield(self._start(self._committer.settle(token, seconds)))
+        """See ``Settler.settle``."""
+        return await asyncio.shield(self._start(self._settler.settle(token, seconds)))
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         within = 0 <= after <= _MOST_POSITION
@@ -256,25 +271,21 @@ class PostgresStore:
             head, _ = await self._confirmer.ask(session, connection, NOTHING)
             if head.access == known:
                 return None
-            await connection.execute(_SNAPSHOT)
-            try:
+            async with connection.transaction(SNAPSHOT):
                 found = await read_access(connection)
-            finally:
-                if not connection.ended:
-                    await connection.execute("COMMIT")
             await self._confirmer.confirm(session, connection)
             return found
 
         return await self._use(_readers, read)
 
     async def size(self) -> StoreSize:
-        async def read(session: Session, connection: Connection) -> StoreSize:
-            (row,) = await connection.fetch(_SIZE, session.standby)
-            entries, size, database_bytes, xid_age, present = row
-            server = ServerState(session.standby, present, xid_age)
-            return StoreSize(entries, size, database_bytes, 0, None, server)
-
-        return await self._use(_readers, read)
+        size, troubles = await self._use(_readers, read_state)
+        for trouble, detail in troubles.items():
+            if detail is None:
+                self._troubles.over(trouble)
+            else:
+                self._troubles.met(trouble, detail)
+        return size
 
     async def check(self) -> None:
         await self._ask(_askers, NOTHING, seconds=_CHECK_SECONDS)
@@ -304,24 +315,45 @@ class PostgresStore:
             limit + 1,
             max_bytes,
             values,
+            lane=tenant_of(wanted.prefix),
         )
         return rows
 
     async def _ask(
-        self, pool_of: PoolOf, question: Question, *args: object, seconds: float = 0.0
+        self,
+        pool_of: PoolOf,
+        question: Question,
+        *args: object,
+        seconds: float = 0.0,
+        lane: str = "",
     ) -> tuple[Head, Sequence[Any]]:
         async def ask(session: Session, connection: Connection) -> tuple[Head, Sequence[Any]]:
             return await self._confirmer.ask(session, connection, question, *args)
 
-        return await self._use(pool_of, ask, seconds=seconds)
+        return await self._use(pool_of, ask, seconds=seconds, lane=lane)
 
     async def _use(
-        self, pool_of: PoolOf, work: Work[Result], *, seconds: float = 0.0, answer: float = 0.0
+        self,
+        pool_of: PoolOf,
+        work: Work[Result],
+        *,
+        seconds: float = 0.0,
+        answer: float = 0.0,
+        lane: str = "",
     ) -> Result:
         seconds = seconds or self._read_timeout
         answer = min(answer or seconds * _ANSWER_PART, seconds)
-        using = self._sessions.use(pool_of, work, seconds=seconds, answer=answer)
-        return await asyncio.shield(self._start(using))
+        using = self._sessions.use(pool_of, work, seconds=seconds, answer=answer, lane=lane)
+        try:
+            return await asyncio.shield(self._start(using))
+        except StoreError as error:
+            self._notice(error)
+            raise
+
+    def _notice(self, outcome: object) -> None:
+        """Note the trouble behind an error. Those that are over are noticed with the next size."""
+        if isinstance(outcome, StoreError) and outcome.trouble is not None:
+            self._troubles.met(outcome.trouble, str(outcome))
 
     def _start(self, work: Coroutine[None, None, Result]) -> asyncio.Task[Result]:
         """Run a coroutine to its end, even if its caller is cancelled."""

@@ -10,21 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from itertools import groupby
-from operator import attrgetter
 from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
 from tenantbase.commands import Set, Sweep, Transaction
-from tenantbase.errors import OutcomeUnknown, StoreError, StoreUnavailable
+from tenantbase.errors import Damaged, StoreError, StoreUnavailable
 from tenantbase.figures import (
     COMMIT_DURATION,
     COMMIT_WRITES,
-    DOUBTS,
     LOCK_WAIT,
     SECOND,
-    DoubtEnd,
 )
 from tenantbase.interfaces.planning.named import Outcome, stands_alone
 from tenantbase.interfaces.planning.usage import TenantUsage
@@ -32,8 +30,12 @@ from tenantbase.interfaces.postgres import queries
 from tenantbase.interfaces.postgres.access import KnownTenants, read_usage
 from tenantbase.interfaces.postgres.alone import Upkeep, apply_alone, expired_rows, prepare
 from tenantbase.interfaces.postgres.confirmation import Confirmer, Head
-from tenantbase.interfaces.postgres.connection import Connection
-from tenantbase.interfaces.postgres.driver_errors import Defeated, Retry, SessionLost, WrongTerm
+from tenantbase.interfaces.postgres.driver_errors import (
+    Defeated,
+    Retry,
+    SessionLost,
+    WrongTerm,
+)
 from tenantbase.interfaces.postgres.plan import (
     ExpiredNeeded,
     Plan,
@@ -41,8 +43,10 @@ from tenantbase.interfaces.postgres.plan import (
     depends_on_base,
     keys_of,
 )
+from tenantbase.interfaces.postgres.prefixes import NONE_COUNTED, Counts, LargePrefix, counting
 from tenantbase.interfaces.postgres.session import Session
 from tenantbase.interfaces.postgres.sessions import Sessions
+from tenantbase.interfaces.postgres.settling import Doubt, Made, Settler
 from tenantbase.interfaces.postgres.transaction import Transaction as LockedTransaction
 from tenantbase.interfaces.shared_store import Committed, NameHash, Stamp
 from tenantbase.interfaces.store import GroupResult, PendingWrite
@@ -51,39 +55,13 @@ from tenantbase.scope import tenant_of
 log = logging.getLogger("tenantbase")
 
 _COMMIT: Final = f"SELECT * FROM commit_group({', '.join(f'${number}' for number in range(1, 32))})"
-_MARK: Final = """
-    INSERT INTO commits (token, made, number, at) VALUES ($1, false, 0, present())
-    ON CONFLICT (token) DO NOTHING
-"""
 _MOST_DEFEATS: Final = 2
+_COUNTING_PART: Final = 0.6  # of the time that is left, before a large prefix is deleted
 _SLOW_BYTES_PER_SECOND: Final = 4 << 20  # so slowly a large group may be committed
-_RESOLVE_SECONDS: Final = 600.0
-"""How long an outcome in doubt is looked for. Beyond it, no group can still be made."""
-
-
-class _Doubt(Exception):
-    """There was no answer to a COMMIT.
-
-    Attributes:
-        outcomes: those of the group if it was made, from the position before it.
-        changes: how many positions it would have taken.
-    """
-
-    def __init__(self, outcomes: Callable[[int], list[Outcome]], changes: int, why: str) -> None:
-        super().__init__(why)
-        self.outcomes = outcomes
-        self.changes = changes
 
 
 class _LockNeeded(Exception):
     """The group cannot be decided without the lock."""
-
-
-class _Made(NamedTuple):
-    """A group that has ended. ``position`` is that of its last change; None: it changed no key."""
-
-    outcomes: list[Outcome]
-    position: int | None
 
 
 class Ticket(NamedTuple):
@@ -102,7 +80,7 @@ class Committer:
         timeout: seconds for the database to answer, before the session is given up.
         write_timeout: seconds until a group's outcome is told in any case.
         change_log_size: how many changes the change log keeps.
-        start: runs something in the background, to its end.
+        settler: finds out what became of groups in doubt.
         figures: the worker's cells.
     """
 
@@ -113,7 +91,7 @@ class Committer:
         timeout: float,
         write_timeout: float,
         change_log_size: int,
-        start: Callable[[Coroutine[None, None, None]], object],
+        settler: Settler,
         figures: memoryview,
     ) -> None:
         self._sessions = sessions
@@ -121,7 +99,7 @@ class Committer:
         self._timeout = timeout
         self._write_timeout = write_timeout
         self._change_log_size = change_log_size
-        self._start = start
+        self._settler = settler
         self._figures = figures
         self._tenants = KnownTenants()
         self._turn = asyncio.Lock()
@@ -143,6 +121,10 @@ class Committer:
             ]
             try:
                 made, epoch = await self._make(transactions, name_hash, deadline)
+            except Damaged as error:
+                if len(transactions) == 1:
+                    return _refused(taken, error)
+                return await self._make_apart(taken, transactions, name_hash, deadline)
             except StoreError as error:
                 return _refused(taken, error)
             results = iter(made.outcomes)
@@ -153,29 +135,62 @@ class Committer:
             COMMIT_WRITES.add(self._figures, len(transactions))
             return GroupResult(outcomes, Ticket(Stamp(epoch, made.position)))
 
+    async def _make_apart(
+        self,
+        taken: Sequence[bool],
+        transactions: Sequence[Transaction],
+        name_hash: NameHash,
+        deadline: float,
+    ) -> GroupResult[Committed]:
+        """Make each transaction a group of its own, because a row that one of them needs is damaged.
+
+        Nothing is cached: there is no stamp that is right for all of them.
+        """
+        outcomes: list[Outcome] = []
+        for each in transactions:
+            try:
+                made, _ = await self._make([each], name_hash, deadline)
+                outcomes += made.outcomes
+            except StoreError as error:
+                outcomes.append(error.with_traceback(None))
+        results = iter(outcomes)
+        return GroupResult([next(results) if mine else None for mine in taken], None)
+
     async def _make(
         self, transactions: Sequence[Transaction], name_hash: NameHash, deadline: float
-    ) -> tuple[_Made, bytes]:
+    ) -> tuple[Made, bytes]:
         """Make a group in one session or another. Returns the epoch of the one that made it, too.
 
         Raises:
             StoreUnavailable: nothing was done.
-            OutcomeUnknown: it may have been made.
+            Unsettled: it may have been made.
         """
         loop = asyncio.get_running_loop()
         seconds = self._timeout + _value_bytes(transactions) / _SLOW_BYTES_PER_SECOND
+        large = False
         while True:
             session = await self._sessions.current(deadline)
             token = uuid4()
             try:
-                with session.within(min(seconds, max(deadline - loop.time(), 0.0))):
-                    return (
-                        await self._attempt(session, transactions, token, name_hash),
-                        session.epoch,
+                async with AsyncExitStack() as stack:
+                    counts = NONE_COUNTED
+                    if large:
+                        left = max(deadline - loop.time(), 0.0) * _COUNTING_PART
+                        counts = await stack.enter_async_context(
+                            counting(session, transactions, left)
+                        )
+                    stack.enter_context(
+                        session.within(min(seconds, max(deadline - loop.time(), 0.0)))
                     )
-            except _Doubt as doubt:
+                    made = await self._attempt(session, transactions, token, name_hash, counts)
+                return made, session.epoch
+            except LargePrefix:
+                large = True
+                if loop.time() >= deadline:
+                    raise StoreUnavailable("the keys under the prefix change too fast") from None
+            except Doubt as doubt:
                 session.abandon(str(doubt))
-                return await self._settle(token, doubt, deadline), session.epoch
+                return await self._settler.settle_doubt(token, doubt, deadline), session.epoch
             except (SessionLost, WrongTerm, Retry) as error:
                 if not isinstance(error, Retry):
                     session.abandon_after(error)
@@ -188,7 +203,8 @@ class Committer:
         transactions: Sequence[Transaction],
         token: UUID,
         name_hash: NameHash,
-    ) -> _Made:
+        counts: Counts,
+    ) -> Made:
         if not any(map(stands_alone, transactions)):
             for _ in range(_MOST_DEFEATS):
                 try:
@@ -197,7 +213,7 @@ class Committer:
                     continue
                 except _LockNeeded:
                     break
-        return await self._locked(session, transactions, token, name_hash)
+        return await self._locked(session, transactions, token, name_hash, counts)
 
     async def _optimistic(
         self,
@@ -205,7 +221,7 @@ class Committer:
         transactions: Sequence[Transaction],
         token: UUID,
         name_hash: NameHash,
-    ) -> _Made:
+    ) -> Made:
         writer = session.writer
         keys, counters, returned = keys_of(transactions)
         head, rows, tenants = await self._look_up(session, keys, counters, returned)
@@ -220,7 +236,7 @@ class Committer:
             if limited:
                 raise _LockNeeded  # the usage is of another snapshot than the rows
             await self._confirmer.confirm(session, writer)
-            return _Made(plan.outcomes, None)
+            return Made(plan.outcomes, None)
         try:
             ((base, waited),) = await writer.fetch(
                 _COMMIT,
@@ -242,9 +258,9 @@ class Committer:
                 *effects.arguments(),
             )
         except SessionLost as error:
-            raise _Doubt(plan.outcomes_from, len(effects.lines), str(error)) from error
+            raise Doubt(plan.outcomes_from, len(effects.lines), str(error)) from error
         LOCK_WAIT.add(self._figures, round(waited * SECOND))
-        return _Made(plan.outcomes_from(base), base + len(effects.lines))
+        return Made(plan.outcomes_from(base), base + len(effects.lines))
 
     async def _look_up(
         self, session: Session, keys: list[str], counters: list[str], returned: list[str]
@@ -274,7 +290,8 @@ class Committer:
         transactions: Sequence[Transaction],
         token: UUID,
         name_hash: NameHash,
-    ) -> _Made:
+        counts: Counts,
+    ) -> Made:
         writer = session.writer
         upkeep = Upkeep(None)
         if any(isinstance(command, Sweep) for each in transactions for command in each):
@@ -291,7 +308,7 @@ class Committer:
             for alone, run in groupby(transactions, stands_alone):
                 if alone:
                     for each in run:
-                        outcomes.append(await apply_alone(transaction, each, upkeep))
+                        outcomes.append(await apply_alone(transaction, each, upkeep, counts))
                 else:
                     outcomes += await _apply_run(transaction, list(run))
         except BaseException:
@@ -300,67 +317,16 @@ class Committer:
         if not transaction.has_changes:
             await transaction.roll_back()
             await self._confirmer.confirm(session, writer)
-            return _Made(outcomes, None)
+            return Made(outcomes, None)
         changes = transaction.position - transaction.base
         try:
             await transaction.commit(token, name_hash)
         except SessionLost as error:
-            raise _Doubt(lambda base: outcomes, changes, str(error)) from error
+            raise Doubt(lambda base: outcomes, changes, str(error)) from error
         except BaseException:
             await transaction.roll_back()
             raise
-        return _Made(outcomes, transaction.position if changes else None)
-
-    async def _settle(self, token: UUID, doubt: _Doubt, deadline: float) -> _Made:
-        """What became of a group in doubt.
-
-        Raises:
-            StoreUnavailable: it was not made, and never will be.
-            OutcomeUnknown: it cannot be found out in time.
-        """
-        left = deadline - asyncio.get_running_loop().time()
-        try:
-            made, position = await self.settle(token, left)
-        except StoreUnavailable as error:
-            self._figures[DOUBTS[DoubtEnd.UNKNOWN]] += 1
-            self._start(self._resolve(token))
-            raise OutcomeUnknown(f"whether the write was made is not known: {error}") from error
-        if not made:
-            self._figures[DOUBTS[DoubtEnd.NOT_MADE]] += 1
-            raise StoreUnavailable(f"the write was not made: {doubt}")
-        self._figures[DOUBTS[DoubtEnd.MADE]] += 1
-        return _Made(doubt.outcomes((position or 0) - doubt.changes), position)
-
-    async def settle(self, token: UUID, seconds: float) -> tuple[bool, int | None]:
-        """Whether the group of a token was made, and the position of its last change.
-
-        If it was not, it never will be: the token is marked.
-
-        Raises:
-            StoreUnavailable: it cannot be found out in so many seconds.
-        """
-
-        async def look(session: Session, connection: Connection) -> tuple[bool, int | None]:
-            # Waits for a transaction that holds the token. It and the answer must both count: the
-            # row that is found may be a mark that an earlier attempt has left.
-            await connection.fetch(_MARK, token)
-            _, ((made, position),) = await self._confirmer.ask(
-                session, connection, queries.SETTLED, token
-            )
-            return made, position
-
-        return await self._sessions.use(
-            attrgetter("readers"), look, seconds=max(seconds, 0.0), answer=self._timeout
-        )
-
-    async def _resolve(self, token: UUID) -> None:
-        try:
-            made, _ = await self.settle(token, _RESOLVE_SECONDS)
-        except StoreUnavailable as error:
-            log.error("the outcome of a group of writes could not be found out: %s", error)
-        else:
-            outcome = "was made" if made else "was not made"
-            log.warning("a group of writes whose outcome was not known %s", outcome)
+        return Made(outcomes, transaction.position if changes else None)
 
 
 async def _apply_run(transaction: LockedTransaction, run: Sequence[Transaction]) -> list[Outcome]:

@@ -25,6 +25,7 @@ from tenantbase.metrics.families import (
     in_cache_state,
 )
 from tenantbase.metrics.pulse import Pulse
+from tenantbase.metrics.shared import shared_figures
 from tenantbase.web.answer import Answer
 from tenantbase.web.caller import CALLER
 from tenantbase.web.handlers.health import Health
@@ -127,6 +128,7 @@ class Figures:
                 "database_bytes": size and size.database_bytes,
                 "log_bytes": size and size.log_bytes,
                 "commits": cells[f.COMMITS],
+                "shared": shared_figures(board, cells, size.server if size else None),
             },
             "watchers": cells[f.WATCHERS],
             "connections": cells[f.CONNECTIONS],

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from tenantbase.access import TokenScope
+from tenantbase.troubles import Trouble
 
 _ORDER: Final = "In byte order of keys, or the opposite one."
 _Prefixes = (
@@ -132,7 +133,7 @@ class HealthReport(msgspec.Struct):
     status: Literal["ok", "degraded", "unavailable"]
     store: Literal["ok", "degraded", "unavailable"]
     troubles: Annotated[
-        list[Literal["damaged rows", "disk errors", "disk full", "reads hang"]],
+        list[Trouble],
         Meta(description="Current problems of the database."),
     ]
     cache: Annotated[
@@ -231,6 +232,47 @@ class CacheStats(msgspec.Struct):
     hit_ratio: Annotated[float | None, Meta(description="Null before the first read.")]
 
 
+class SessionsLost(msgspec.Struct):
+    """Sessions with the database that were given up, by reason."""
+
+    connection: int
+    timeout: int
+    term: int
+    standby: int
+    warning: int
+
+
+class Doubts(msgspec.Struct):
+    """Groups of writes whose COMMIT was not answered, by what was found out."""
+
+    made: int
+    not_made: int
+    unknown: int
+
+
+class SharedStats(msgspec.Struct):
+    """A database that several machines share, as this node sees it."""
+
+    node: Annotated[str, Meta(description="Host name and process.")]
+    primary: Annotated[str | None, Meta(description="Its address; null while there is none.")]
+    standby: Annotated[str | None, Meta(description="The name of the synchronous standby.")]
+    standby_present: Annotated[bool, Meta(description="It is connected to the primary.")]
+    standby_lag_bytes: Annotated[
+        int | None, Meta(description="What it has yet to apply; null if unknown.")
+    ]
+    oldest_xid_age: int | None
+    term: Annotated[int, Meta(description="Promotions that the database has seen, and its start.")]
+    position: Annotated[int, Meta(description="Change up to which every worker knows all.")]
+    position_lag: Annotated[int, Meta(description="Changes that only some workers know of.")]
+    confirmed_age_seconds: float
+    questions: Annotated[int, Meta(description="Asked of the primary and its standby.")]
+    question_mean_ms: float | None
+    keys_per_question: float | None
+    lock_wait_mean_ms: float | None
+    sessions_lost: SessionsLost
+    doubts: Doubts
+
+
 class StoreStats(msgspec.Struct):
     """The database; null while it cannot say."""
 
@@ -239,6 +281,7 @@ class StoreStats(msgspec.Struct):
     database_bytes: int | None
     log_bytes: Annotated[int | None, Meta(description="Of the write-ahead log.")]
     commits: int
+    shared: Annotated[SharedStats | None, Meta(description="Null if the database is a file.")]
 
 
 class Stats(msgspec.Struct):

@@ -26,7 +26,7 @@ INCREMENT = Increment(KEY, 1, 0)
 def replicated() -> Iterator[tuple[PostgresProcess, PostgresProcess]]:
     """A primary and its synchronous standby. The role of the nodes may see which one that is."""
     with PostgresProcess() as primary:
-        primary.sql("GRANT pg_read_all_settings TO tenantbase")
+        primary.sql("GRANT pg_read_all_settings, pg_read_all_stats TO tenantbase")
         yield primary, primary.standby()
 
 
@@ -38,6 +38,7 @@ async def opened(
     timeout: float = 5.0,
     write_timeout: float = 30.0,
     figures: memoryview | None = None,
+    database: str = "tenantbase",
 ) -> AsyncIterator[PostgresStore]:
     """A store that knows these servers, or their addresses.
 
@@ -45,7 +46,7 @@ async def opened(
     """
     hosts = ",".join(each if isinstance(each, str) else each.host for each in servers)
     store = await PostgresStore.open(
-        DatabaseAddress.parse(f"postgresql://tenantbase@{hosts}/tenantbase?sslmode=disable"),
+        DatabaseAddress.parse(f"postgresql://tenantbase@{hosts}/{database}?sslmode=disable"),
         confirm=confirm,
         replicated=replicated,
         timeout=timeout,

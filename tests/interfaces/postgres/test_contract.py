@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tenantbase.interfaces.postgres import alone
+from tenantbase.interfaces.postgres import prefixes
 from tenantbase.interfaces.store import LocalStore as Store
 from tests.fakes import FakeStore, Tables
 from tests.interfaces import test_store as contract
@@ -52,7 +52,7 @@ async def test_it_never_differs_from_the_fake(
     database: str, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Random groups in both: the same outcomes, entries, usage and log, at every step."""
-    monkeypatch.setattr(alone, "ONE_BY_ONE", 2)
+    monkeypatch.setattr(prefixes, "ONE_BY_ONE", 2)
     rng = random.Random(seed)
     real = await OneMachine.open(database, change_log_size=40)
     fake = FakeStore(Tables(), change_log_size=40, one_by_one=2)

@@ -7,7 +7,7 @@ import pytest
 
 from tenantbase.commands import Delete, Set
 from tenantbase.entry import JSON
-from tenantbase.interfaces.postgres import alone, queries
+from tenantbase.interfaces.postgres import alone, prefixes, queries
 from tenantbase.interfaces.postgres.plan import depends_on_base
 from tests.interfaces.shared import open_postgres
 from tests.postgres import PostgresProcess
@@ -34,7 +34,11 @@ _STATEMENTS: dict[str, tuple[str, tuple[object, ...]]] = {
     "look up": (queries.LOOK_UP.plain, (0.0, ["default/1"], ["default/1"], ["default/1"])),
     "count": (queries.COUNT.plain, (0.0, *_RANGE, 10)),
     "changes": (queries.CHANGES.plain, (0.0, 49_990, 10)),
-    "rows of a prefix": (alone._IN_PREFIX, (50.0, 0, *_RANGE, 10)),
+    "rows of a prefix": (prefixes._IN_PREFIX, (50.0, 0, *_RANGE, 10)),
+    "changes of a prefix": (prefixes._CHANGED, (49_990, "reset", *_RANGE)),
+    "the oldest change": (prefixes._REACHES, (49_990,)),
+    "keys of a prefix": (prefixes._AMONG, (50.0, 0, ["default/1", "default/x"])),
+    "keys that expired meanwhile": (prefixes._EXPIRED_SINCE, (50.0, 0, 49.0, *_RANGE)),
     "expired rows": (alone._EXPIRED, (50.0, 0, 10)),
     "old changes": (alone._TRIM_CHANGES, (10, 10)),
     "old commits": (alone._TRIM_COMMITS, (49_990, 10.0, 10)),

@@ -14,7 +14,7 @@ from tenantbase.commands import Condition, Delete, DeletePrefix, PutTenant, Set,
 from tenantbase.entry import JSON
 from tenantbase.errors import ConditionFailed, OutcomeUnknown, QuotaExceeded, StoreUnavailable
 from tenantbase.figures import COMMIT_WRITES, LOCK_WAIT, SECOND, DoubtEnd, private_cells
-from tenantbase.interfaces.postgres import alone
+from tenantbase.interfaces.postgres import alone, prefixes
 from tenantbase.interfaces.postgres.address import DatabaseAddress
 from tenantbase.interfaces.postgres.confirmation import Confirm
 from tenantbase.interfaces.postgres.store import PostgresStore
@@ -120,7 +120,7 @@ async def test_nodes_keep_a_limit_together(nodes: list[PostgresStore]) -> None:
 async def test_a_prefix_deleted_by_one_node_is_deleted_for_others(
     nodes: list[PostgresStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alone, "ONE_BY_ONE", 1)
+    monkeypatch.setattr(prefixes, "ONE_BY_ONE", 1)
     for n in range(4):
         await put(nodes[0], f"default/p/{n}")
     before = (await nodes[1].ask(0)).position
