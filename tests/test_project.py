@@ -38,6 +38,7 @@ LEAVES = {
         "entry",
         "errors",
         "events",
+        "fair_lock",
         "figures",
         "json_requests",
         "json_text",
@@ -48,8 +49,7 @@ LEAVES = {
         "outage",
     ),
     *("owned_files", "pem", "plain_entries", "problem_types", "request_context", "scope"),
-    *("secret", "troubles"),
-    *("stages", "waits", "withheld"),
+    *("secret", "stages", "switching", "troubles", "waits", "withheld"),
 }
 # The modules of interfaces/ that are not drivers: Protocols, addresses, and rules of all databases.
 ABSTRACT = {

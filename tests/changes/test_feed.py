@@ -159,6 +159,21 @@ async def test_prefixes_are_literal(node: Node, prefix: str) -> None:
         assert [event.key for event in await take(watcher, len(wanted))] == wanted
 
 
+async def test_watchers_of_a_prefix_share_their_lists(node: Node) -> None:
+    async with (
+        node.feed.subscribe("default/a", None, never) as one,
+        node.feed.subscribe("default/a", None, never) as other,
+        node.feed.subscribe("default/", None, never) as wider,
+    ):
+        await take_ready(node, wider)
+        version = await node.set("default/a1", "default/b", "default/a2")
+        async with asyncio.timeout(PATIENCE):
+            events = await anext(one)
+            assert await anext(other) is events
+        assert events == [stored(version - 2, "default/a1"), stored(version, "default/a2")]
+        assert len(await take(wider, 3)) == 3
+
+
 async def test_writes_of_other_processes_are_seen(database: Database, node: Node) -> None:
     other = await database.node()
     async with node.feed.subscribe("", None, never) as watcher:

@@ -92,3 +92,18 @@ async def test_a_watcher_reading_past_other_keys_is_not_stuck() -> None:
     subscription.wake()
     async with asyncio.timeout(10):
         assert [each.key for each in await task] == ["mine"]
+
+
+async def test_what_was_read_in_the_log_is_not_delivered_again() -> None:
+    log = Log(0)
+    subscription = Subscription(log, lambda: log.length, "", 0, never)
+    task = await waiting(subscription)
+    events = EventList(map(event, range(1, 6)))
+    subscription.deliver(EventList(events[:2]))
+    subscription.wake()
+    assert await task == events[:2]
+    subscription.deliver(EventList(events[:2]))
+    subscription.deliver(events)
+    assert await anext(subscription) == events[2:]
+    subscription.end()
+    assert await anext(subscription, None) is None

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from tenantbase.coherence.sealed_item import CACHED_BYTES, ItemSealer, Slot, Ver
 from tenantbase.coherence.tag_file import TagFile
 from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
 from tenantbase.coherence.write_queue import QUEUE_BYTES
+from tenantbase.coherence.writing import WriteThrough
 from tenantbase.commands import Condition, Delete, DeletePrefix, Set
 from tenantbase.entry import JSON, OCTETS, Entry
 from tenantbase.errors import (
@@ -599,6 +601,25 @@ async def test_the_next_group_is_committed_while_one_is_stored_in_memcached(node
     assert not first.done() and not second.done()
     stored.set()
     await asyncio.gather(first, second)
+
+
+async def test_a_large_group_is_cached_some_entries_at_a_time(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Working out what to store of 10,000 entries would block the event loop for 50 ms."""
+    sizes: list[int] = []
+    fills = WriteThrough._fills
+
+    def counted(self: WriteThrough, states: Sequence[Any], ticket: Any) -> list[Any]:
+        sizes.append(len(states))
+        return fills(self, states, ticket)
+
+    monkeypatch.setattr(WriteThrough, "_fills", counted)
+    keys = [f"default/{number}" for number in range(1_000)]
+    await node.cache.write(*(Set(key, b"1", JSON) for key in keys))
+    assert sum(sizes) == len(keys) and max(sizes) <= 256
+    found = await node.cache.get_many(keys[:256])
+    assert {each.cache_status for each in found} == {CacheStatus.HIT}
 
 
 async def test_all_items_of_a_group_are_sent_to_memcached_at_once(node: Node) -> None:

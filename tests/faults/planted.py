@@ -17,7 +17,6 @@ from typing import Any, Final
 import msgspec
 
 from tenantbase.coherence import tag_file as tags_module
-from tenantbase.coherence.authority import Tag, Tags, WriteTags
 from tenantbase.coherence.filler import Fill, Filler
 from tenantbase.coherence.reading import ReadThrough
 from tenantbase.coherence.sealed_item import REJECTED, ItemSealer, Slot, Verdict, bucket_of
@@ -27,7 +26,6 @@ from tenantbase.coherence.writing import WriteThrough
 from tenantbase.commands import DeletePrefix, Sweep
 from tenantbase.entry import Entry
 from tenantbase.interfaces.sqlite.store import SqliteStore
-from tenantbase.interfaces.store import GroupResult
 from tenantbase.lookup import Lookup
 from tests.faults.planted_durability import Deaf, Early, Unsynced
 from tests.faults.stepped import Parts
@@ -202,18 +200,17 @@ class _Eternal(ItemSealer):
 class _WholeGroup(WriteThrough):
     """Every state that a key had within a group is stored in memcached, the first one last."""
 
-    def _fills(self, group: Sequence[Any], result: GroupResult[WriteTags]) -> list[Fill]:
-        fills = super()._fills(group, result)
-        for pending, outcome in reversed(list(zip(group, result.outcomes, strict=True))):
-            if not fills or outcome is None or isinstance(outcome, Exception):
+    def _last_states(
+        self, group: Sequence[Any], outcomes: Sequence[Any]
+    ) -> list[tuple[str, Entry | None]]:
+        states = super()._last_states(group, outcomes)
+        for pending, outcome in reversed(list(zip(group, outcomes, strict=True))):
+            if outcome is None or isinstance(outcome, Exception):
                 continue
-            assert result.ticket is not None
             for command, applied in zip(pending.transaction, outcome, strict=True):
                 if not isinstance(command, DeletePrefix | Sweep) and applied.entry is not None:
-                    name = self._sealer.name(command.key)
-                    tag = result.ticket.tag(bucket_of(name))
-                    self._filler.offer(fills, name, tag, applied.entry, self._clock())
-        return fills
+                    states.append((command.key, applied.entry))
+        return states
 
 
 class _Loads(dict[tuple[bytes, Tag, int], Any]):

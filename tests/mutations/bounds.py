@@ -87,7 +87,7 @@ MUTATIONS: Final = {
     **of(
         "tenantbase/web/transport/budget.py",
         ["tests/web/transport/test_turns.py"],
-        {"bodies-leave-no-rest": ("Turns(rests=True)", "Turns()")},
+        {"bodies-wait-in-one-lane": ("_turns.take(lane)", "_turns.take()")},
     ),
     **of(
         "tenantbase/web/transport/budget.py",
@@ -172,14 +172,27 @@ MUTATIONS: Final = {
         "tenantbase/web/transport/turns.py",
         ["tests/web/transport/test_turns.py"],
         {
-            "small-requests-wait-for-every-piece": ("and self._others(self._streams)", "and False"),
-            "the-event-loop-never-rests": (
-                "min(loop.time() - self._began, _MOST_REST_SECONDS)",
-                "0.0",
+            "small-requests-wait-for-every-piece": (
+                "if self._in_flight(None) <= self._streams.total():",
+                "if True:",
             ),
-            "small-requests-stop-streams": ("self._passed < _FREE_TURNS and", ""),
-            "threads-go-on-switching-fast": (" if _hurried else _USUAL_SECONDS", ""),
-            "one-answer-ends-the-haste-of-another": ("if _hurried else", "if fast else"),
+            "the-event-loop-never-rests": (
+                "rest = min(max(took, _LEAST_REST_SECONDS), _MOST_REST_SECONDS)",
+                "rest = 0.0",
+            ),
+            "rests-are-shorter-than-turns": (
+                "max(took, _LEAST_REST_SECONDS)",
+                "_LEAST_REST_SECONDS",
+            ),
+            "small-requests-stop-streams": ("self._rests <= _MORE_RESTS and ", ""),
+            "a-tenant-waits-for-its-own-requests": (
+                "- self._streams.total() - own",
+                "- self._streams.total()",
+            ),
+            "streams-wait-for-streams": (
+                "self._in_flight(None) - self._streams.total() - own",
+                "self._in_flight(None) - own",
+            ),
             "threads-switch-slowly-beside-watchers": (" or self._taken > 0", ""),
             "small-pieces-take-whole-turns": (
                 "self._taken += share\n        self",
@@ -188,6 +201,58 @@ MUTATIONS: Final = {
             "large-pieces-share-a-turn": (
                 "self._waiting and self._taken + self._waiting.next()[1] <= 1:",
                 "self._waiting and self._taken <= 1:",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/switching.py",
+        ["tests/web/transport/test_turns.py"],
+        {
+            "threads-go-on-switching-fast": (" if _hurried else _USUAL_SECONDS", ""),
+            "one-answer-ends-the-haste-of-another": ("if _hurried else", "if fast else"),
+        },
+    ),
+    **of(
+        "tenantbase/fair_lock.py",
+        ["tests/test_fair_lock.py"],
+        {
+            "a-cancelled-task-keeps-the-lock": ("if not turn.cancelled():", "if False:"),
+            "a-lock-for-everyone": ("        self._held = True\n        try:", "        try:"),
+            "lanes-do-not-take-turns": (
+                "self._waiting.append(lane, turn)",
+                'self._waiting.append("", turn)',
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/database/bulk_read.py",
+        ["tests/test_bulk_read.py"],
+        {
+            "large-values-in-large-chunks": (
+                "min(int(_CHUNK_BYTES / usual), CHUNK_KEYS)",
+                "CHUNK_KEYS",
+            ),
+            "the-first-chunk-is-a-guess": ("else _FIRST_KEYS", "else CHUNK_KEYS"),
+            "sizes-are-never-remembered": ("        sizes.note(tenant, usual)\n", ""),
+        },
+    ),
+    **of(
+        "tenantbase/coherence/writing.py",
+        ["tests/coherence/test_policy.py::test_a_large_group_is_cached_some_entries_at_a_time"],
+        {"large-groups-are-cached-at-once": ("        if large:\n", "        if False:\n")},
+    ),
+    **of(
+        "tenantbase/web/handlers/bulk.py",
+        ["tests/web/handlers/test_bulk.py"],
+        {
+            "bulk-writes-are-prepared-in-one-turn": ("if not count % _ADDED_AT_ONCE:", "if False:"),
+            "bulk-results-are-rendered-in-one-turn": (
+                "                if at:\n                    await",
+                "                if False:\n                    await",
+            ),
+            "chunks-of-bulk-reads-take-no-turn": (
+                "        if not self._first:\n",
+                "        if False:\n",
             ),
         },
     ),

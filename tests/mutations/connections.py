@@ -128,10 +128,41 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/web/fast_path/connection.py",
+        "tenantbase/web/transport/tenant_use.py",
         ["tests/web/transport/test_max_requests.py::test_one_tenant_does_not_take_all_places"],
         {
-            "a-tenants-requests-never-end": ("self._use.requests -= 1", "pass"),
+            "a-tenants-requests-never-end": ("        use.requests -= 1\n", "        pass\n"),
+        },
+    ),
+    **of(
+        "tenantbase/web/transport/tenant_use.py",
+        ["tests/web/transport/test_window.py"],
+        {
+            "what-waits-for-the-window-waits-for-ever": (
+                "            asyncio.get_running_loop().call_soon(self._resume, use)\n",
+                "            pass\n",
+            ),
+            "a-tenant-is-never-beside-others": (
+                "            if self._last is not None:\n",
+                "            if False:\n",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/web/fast_path/connection.py",
+        ["tests/web/transport/test_window.py"],
+        {
+            "a-tenant-has-no-window": ("or use.begun < WINDOW or", "or True or"),
+            "a-lone-tenant-has-a-window": (" or not lifecycle.tenants.shared", ""),
+            "health-waits-for-the-window": (" or request.route is HEALTH", ""),
+            "any-number-waits-for-the-window": (
+                "lifecycle.active + len(use.waiting) >= lifecycle.limit or",
+                "",
+            ),
+            "what-waits-is-forgotten-at-the-end": (
+                "if self._waiting or waiting and",
+                "if waiting and",
+            ),
         },
     ),
     **of(

@@ -175,7 +175,7 @@ MUTATIONS: Final = {
         ["tests/test_database.py"],
         {
             "a-reset-names-more-than-is-watched": (
-                "key = max(key, self._subscription.prefix, key=len)",
+                "key = max(key, prefix, key=len)",
                 "pass",
             ),
         },
