@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from tenantbase.coherence import tag_file as tags_module
+from tenantbase.coherence.authority import Tag, Tags
 from tenantbase.coherence.filler import Fill, Filler
 from tenantbase.coherence.reading import ReadThrough
 from tenantbase.coherence.sealed_item import REJECTED, ItemSealer, Slot, Verdict, bucket_of
