@@ -181,16 +181,26 @@ def configure(level: str, *, as_json: bool, keys: bool) -> Output:
     return _output
 
 
+def add_reporter(handler: logging.Handler) -> None:
+    """Pass records to this handler as well, from its level on."""
+    if _output is not None:
+        _output.reporters.append(handler)
+
+
+def remove_reporter(handler: logging.Handler) -> None:
+    """Stop passing records to this handler, if any were."""
+    if _output is not None and handler in _output.reporters:
+        _output.reporters.remove(handler)
+
+
 @contextmanager
 def reporter(handler: logging.Handler) -> Iterator[None]:
     """Pass records that are written inside the block to this handler as well, then close it."""
-    if _output is not None:
-        _output.reporters.append(handler)
+    add_reporter(handler)
     try:
         yield
     finally:
-        if _output is not None:
-            _output.reporters.remove(handler)
+        remove_reporter(handler)
         handler.close()
 
 

@@ -33,6 +33,7 @@ from tenantbase.interfaces.sqlite.open_read_only import (
     may_write,
     open_readonly,
 )
+from tenantbase.interfaces.sqlite.pacing import Pace, sync_in_pieces
 from tenantbase.interfaces.sqlite.reserve import Reserve
 from tenantbase.interfaces.sqlite.restoring import begin_again, put, settle
 from tenantbase.interfaces.sqlite.schema import close_without_checkpoint, open_writer
@@ -58,13 +59,17 @@ def back_up(config: Config, path: Path, file: BinaryIO, tell: Tell) -> Copied:
 
     Args:
         path: the file. It may have been unlinked by the time this returns an error.
-        file: the same file, open for writing. It is not synced in the end.
+        file: the same file, open for reading and writing. All but its metadata is synced in the end.
 
     Raises:
         StoreError: the database cannot be read.
         CannotWrite: the file cannot be written.
     """
-    return _back_up(config, path, file.fileno(), tell, lambda: None)
+    pace = Pace()
+    copied = _back_up(config, path, file.fileno(), tell, lambda: None, pace)
+    with _cannot_write_copy():
+        sync_in_pieces(file.fileno(), pace)
+    return copied
 
 
 def back_up_to_stream(config: Config, write: Callable[[bytes], object], tell: Tell) -> None:
@@ -82,7 +87,7 @@ def back_up_to_stream(config: Config, write: Callable[[bytes], object], tell: Te
         raise CannotWrite(f"cannot make a file in {directory}: {error.strerror}") from error
     path = Path(name)
     try:
-        _back_up(config, path, fd, tell, lambda: path.unlink())
+        _back_up(config, path, fd, tell, lambda: path.unlink(), Pace())
         at = 0
         while chunk := os.pread(fd, _CHUNK_BYTES, at):
             write(chunk)
@@ -93,23 +98,29 @@ def back_up_to_stream(config: Config, write: Callable[[bytes], object], tell: Te
 
 
 def _back_up(
-    config: Config, path: Path, fd: int, tell: Tell, opened: Callable[[], object]
+    config: Config, path: Path, fd: int, tell: Tell, opened: Callable[[], object], pace: Pace
 ) -> Copied:
     _let_others_go_first()
-    with source_of(config) as source:
+    with source_of(config) as source, _cannot_write_copy():
         try:
             with unjournaled(str(path), fd) as target:
                 opened()
-                copied = copy_database(source, target, tell, lambda: os.fdatasync(fd))
-            seal(fd)
+                copied = copy_database(source, target, tell, lambda: sync_in_pieces(fd, pace), pace)
+            seal(fd, pace)
         except sqlite3.Error as error:
             failure = unavailable(error, f"cannot copy {config.database}")
             if concerns_a_row(error):
                 raise type(failure)(f"{failure}; tenantbase check says where") from error
             raise failure from error
-        except OSError as error:
-            raise CannotWrite(f"cannot write the copy: {error.strerror}") from error
     return copied
+
+
+@contextmanager
+def _cannot_write_copy() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CannotWrite(f"cannot write the copy: {error.strerror}") from error
 
 
 def compact(config: Config, tell: Tell) -> int:

@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from tenantbase.auth.rates import Rates
@@ -27,9 +26,11 @@ from tenantbase.errors import TenantbaseError
 from tenantbase.metrics.board import Board
 from tenantbase.process import logs
 from tenantbase.process import worker as worker_process
+from tenantbase.process.child import BEAT, FAILED, READY, Ending, Worker, ending
 from tenantbase.process.config import Config
 from tenantbase.process.listening import Listening
 from tenantbase.process.notifier import Notifier
+from tenantbase.process.reports import Reports
 from tenantbase.process.tls import Certificates
 from tenantbase.process.wiring import Memcached
 from tenantbase.web.app import REQUEST_CELLS
@@ -37,10 +38,6 @@ from tenantbase.web.app import REQUEST_CELLS
 log = logging.getLogger("tenantbase.supervisor")
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-# A worker's messages on its pipe. Everything after _FAILED is the reason.
-_READY: Final = b"+"
-_BEAT: Final = b"."
-_FAILED: Final = b"!"
 _BEATS_PER_TIMEOUT: Final = 6  # heartbeats within --watchdog-seconds
 # Before its event loop runs, a worker may wait 10 s for others to open or close the tag file.
 _STARTUP_SECONDS: Final = 30.0
@@ -69,41 +66,13 @@ def run(
     Raises:
         TenantbaseError: a worker could not start. All have exited.
     """
-    with closing(_Supervisor(config, listening, memcached, ready, certificates)) as supervisor:
+    with (
+        Reports(config) as reports,
+        closing(
+            _Supervisor(config, listening, memcached, ready, certificates, reports)
+        ) as supervisor,
+    ):
         return supervisor.run()
-
-
-@dataclass(slots=True)
-class _Worker:
-    """A worker process, and what it has reported on its pipe.
-
-    Attributes:
-        pipe: the read end.
-        slot: of its figures on the board.
-        born: when it was forked, by the monotonic clock.
-        silent: seconds since its last message, while the supervisor was awake.
-        failure: why it cannot serve, as it reported.
-        killed: why the watchdog killed the worker; empty if it did not.
-    """
-
-    pid: int
-    pipe: int
-    slot: int
-    born: float
-    ready: bool = False
-    silent: float = 0.0
-    failure: bytes | None = None
-    killed: str = ""
-
-    def receive(self, data: bytes) -> None:
-        self.silent = 0.0
-        if self.failure is None:
-            messages, failed, data = data.partition(_FAILED)
-            self.ready = self.ready or _READY in messages
-            if failed:
-                self.failure = b""
-        if self.failure is not None:
-            self.failure += data
 
 
 class _Supervisor:
@@ -114,8 +83,10 @@ class _Supervisor:
         memcached: Memcached | None,
         ready: Callable[[], None],
         certificates: Certificates | None,
+        reports: Reports,
     ) -> None:
         self._config = config
+        self._reports = reports
         self._listening = listening
         self._memcached = memcached
         self._ready = ready
@@ -125,7 +96,7 @@ class _Supervisor:
         self._handled = (*_SIGNALS, signal.SIGHUP) if reloads else _SIGNALS
         self._rates = Rates()  # shared by all workers
         self._board = Board(config.workers, REQUEST_CELLS.end)
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._starts_at: list[float] = []  # when to start further workers, in order
         self._pause = _FIRST_PAUSE_SECONDS
         self._announced = False
@@ -164,6 +135,7 @@ class _Supervisor:
             if self._workers:
                 self._kill_overdue()
             logs.summarise()
+            self._reports.reap()
         if self._failure is not None:
             raise self._failure
         return self._status
@@ -185,8 +157,7 @@ class _Supervisor:
             waits = [self._deadline - now]
         if self._beat_seconds:
             waits.append(self._beat_seconds)
-        if (due := logs.summary_due()) is not None:
-            waits.append(due)
+        waits += [due for due in (logs.summary_due(), self._reports.due()) if due is not None]
         return max(min(waits), 0) if waits else None
 
     def _count_silence(self) -> None:
@@ -229,7 +200,8 @@ class _Supervisor:
             try:
                 self._start()
             except OSError as error:
-                self._replace(f"cannot start a worker: {error.strerror}")
+                reason = f"cannot start a worker: {error.strerror}"
+                self._replace(Ending(reason, reason))
 
     def _start(self) -> None:
         ours, theirs = os.pipe()
@@ -248,7 +220,7 @@ class _Supervisor:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self._handled)
             os.close(theirs)
-        worker = _Worker(pid, ours, slot, time.monotonic())
+        worker = Worker(pid, ours, slot, time.monotonic())
         self._workers.append(worker)
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._receive(worker))
 
@@ -265,6 +237,7 @@ class _Supervisor:
             # A stopped supervisor does not read, and its workers must not block on it.
             os.set_blocking(pipe, False)
             logs.forget()
+            self._reports.leave()
             os.close(self._shutdown_writer)
             self._signals.close()
             self._signal_writer.close()
@@ -276,8 +249,8 @@ class _Supervisor:
                 self._listening,
                 self._memcached,
                 self._certificates,
-                ready=lambda: _report(pipe, _READY),
-                beat=lambda: _report(pipe, _BEAT),
+                ready=lambda: _report(pipe, READY),
+                beat=lambda: _report(pipe, BEAT),
                 beat_seconds=self._beat_seconds,
                 shutdown_pipe=self._shutdown_pipe,
                 rates=self._rates,
@@ -287,7 +260,7 @@ class _Supervisor:
             status = 0
         except TenantbaseError as error:
             # A file name that is not UTF-8 holds lone surrogates.
-            _report(pipe, _FAILED + str(error).encode(errors="backslashreplace"))
+            _report(pipe, FAILED + str(error).encode(errors="backslashreplace"))
         except Exception:  # the outermost handler of the process
             log.exception("the worker has failed")
         finally:  # the exception must not unwind into the supervisor's code
@@ -299,7 +272,7 @@ class _Supervisor:
             finally:
                 os._exit(status)
 
-    def _receive(self, worker: _Worker) -> None:
+    def _receive(self, worker: Worker) -> None:
         data = os.read(worker.pipe, 65_536)
         if not data:
             self._reap(worker)
@@ -314,35 +287,35 @@ class _Supervisor:
             self._ready()
             self._notifier.ready()
 
-    def _reap(self, worker: _Worker) -> None:
+    def _reap(self, worker: Worker) -> None:
         self._selector.unregister(worker.pipe)
         os.close(worker.pipe)
         self._workers.remove(worker)
         _, raw, usage = os.wait4(worker.pid, 0)
         cpu = usage.ru_utime + usage.ru_stime
         self._board.give_back(worker.slot, cpu, restarts=self._announced and self._deadline is None)
-        code = os.waitstatus_to_exitcode(raw)
-        how = f"worker {worker.pid} " + (
-            f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-        )
-        if worker.killed:
-            how = f"worker {worker.pid} was killed: {worker.killed}"
+        ended = ending(worker, raw)
         if self._deadline is not None:
-            self._status = self._status or int(code != 0)
+            self._status = self._status or int(raw != 0)
             if worker.killed:
-                log.error("%s", how)
+                log.error("%s", ended.text, extra={"report": ended.report})
             return
         if time.monotonic() - worker.born > _SHORT_LIFE_SECONDS:
             self._pause = _FIRST_PAUSE_SECONDS
-        self._replace((worker.failure or b"").decode() or how)
+        self._replace(ended)
 
-    def _replace(self, reason: str) -> None:
+    def _replace(self, ended: Ending) -> None:
         """Schedule a worker to replace a missing one; give up if the workers never all started."""
         if not self._announced:
-            self._failure = TenantbaseError(reason)
+            self._failure = TenantbaseError(ended.text)
+            self._reports.report(log.name, ended.report)
             self._begin_shutdown()
             return
-        log.warning("%s; starting another in %.1f s", reason, self._pause)
+        # Workers that die one after the other are one trouble, which is reported once.
+        report = ended.report if self._pause == _FIRST_PAUSE_SECONDS else ""
+        log.error(
+            "%s; starting another in %.1f s", ended.text, self._pause, extra={"report": report}
+        )
         self._starts_at.append(time.monotonic() + self._pause)
         self._starts_at.sort()
         self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)

@@ -64,18 +64,29 @@ class Memcached(msgspec.Struct, frozen=True):
     log_messages: Callable[[], bool] = lambda: False
 
 
+def reporter_of(config: Config) -> logging.Handler:
+    """A log handler that reports errors to Sentry, as ``SENTRY_DSN`` says. It starts a thread.
+
+    Raises:
+        ImportError: the library is not installed.
+        ValueError: ``SENTRY_DSN`` is not valid.
+    """
+    from tenantbase.interfaces.sentry.reporter import Reporter
+
+    return Reporter(config.sentry_dsn or "", f"tenantbase@{__version__}", summary)
+
+
 @contextmanager
 def reporting(config: Config) -> Iterator[None]:
     """Report errors in the log to Sentry inside the block, if ``SENTRY_DSN`` is set.
 
-    To be used in workers only: it starts a thread, and the supervisor must not have any.
+    To be used in workers only: it starts a thread, and the supervisor must not have any
+    (``reports.py``).
     """
     reporter = None
     if config.sentry_dsn is not None:
         try:
-            from tenantbase.interfaces.sentry.reporter import Reporter
-
-            reporter = Reporter(config.sentry_dsn, f"tenantbase@{__version__}", summary)
+            reporter = reporter_of(config)
         except ImportError:
             log.warning(
                 "SENTRY_DSN is set, but errors are not reported: install tenantbase[sentry]"

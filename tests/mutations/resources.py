@@ -40,6 +40,32 @@ MUTATIONS: Final = {
         },
     ),
     **of(
+        "tenantbase/interfaces/sqlite/copying.py",
+        ["tests/interfaces/sqlite/test_copying.py"],
+        {
+            "a-copy-is-synced-in-the-end-only": (
+                "self._written - self._synced >= due_bytes(self._written)",
+                "False",
+            ),
+            "a-sync-follows-each-step": ("            self._synced = self._written\n", ""),
+            "a-copy-is-made-without-pauses": ("            self._pace.rest()\n", ""),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/pacing.py",
+        ["tests/interfaces/sqlite/test_copying.py"],
+        {
+            "a-copy-is-synced-in-one-piece": (
+                "range(0, size, _PIECE_BYTES)",
+                "range(0, size, size)",
+            ),
+            "syncs-do-not-get-rarer": (
+                "max(_LEAST_DUE_BYTES, size // _DUE_SHARE)",
+                "_LEAST_DUE_BYTES",
+            ),
+        },
+    ),
+    **of(
         "tenantbase/process/sweeper.py",
         ["tests/process/test_sweeper.py"],
         {

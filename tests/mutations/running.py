@@ -141,6 +141,34 @@ MUTATIONS: Final = {
         },
     ),
     **of(
+        "tenantbase/process/supervisor.py",
+        ["tests/process/test_telemetry.py"],
+        {
+            "each-death-is-reported": (
+                'ended.report if self._pause == _FIRST_PAUSE_SECONDS else ""',
+                "ended.report",
+            ),
+            "a-failure-to-start-is-not-reported": (
+                "            self._reports.report(log.name, ended.report)\n",
+                "",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/process/child.py",
+        ["tests/process/test_telemetry.py"],
+        {
+            "what-a-worker-reported-is-reported-again": (
+                ' if code != _FAILURE_STATUS else ""',
+                "",
+            ),
+            "the-reason-is-reported": (
+                '"a worker cannot serve; the log says why"',
+                "worker.failure.decode()",
+            ),
+        },
+    ),
+    **of(
         "tenantbase/process/notifier.py",
         ["tests/process/test_notifications.py"],
         {"an-abstract-address-is-a-path": ('address.startswith("@")', "False")},

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.app_server import AppServer
+from tests.certificates import Authority
 from tests.process.receiver import Receiver
 from tests.servers import poll
 
@@ -135,9 +139,10 @@ def test_what_ends_a_worker_is_reported(tmp_path: Path) -> None:
         server.spawn()
         try:
             poll(lambda: bool(events(receiver)), "the failure is reported")
-            (event,) = events(receiver)
+            assert server.wait() == 1  # and the supervisor does not report it again
         finally:
             server.close()
+    (event,) = events(receiver)
     assert event["logentry"] == {"message": "the worker has failed"}
     assert [each["type"] for each in event["exception"]["values"]] == ["KeyError"]
     assert b"hidden" not in b"".join(body for _, body in receiver.received)
@@ -155,3 +160,86 @@ def test_nothing_is_imported_unless_it_is_asked_for(tmp_path: Path, before: str)
         assert ["tenantbase[sentry]" in told[0], "tenantbase[otel]" in told[1]] == [True, True]
     else:
         assert (listed, told) == ([], [])
+
+
+class Reporting(AppServer):
+    """A server that reports its errors to a receiver."""
+
+    def __init__(self, database: Path, receiver: Receiver, *options: str) -> None:
+        environment = {"SENTRY_DSN": f"http://public@127.0.0.1:{receiver.port}/7"}
+        super().__init__(database, "--memcached", "off", *options, environment=environment)
+
+
+def messages(receiver: Receiver) -> list[str]:
+    return [each["logentry"]["message"] for each in events(receiver)]
+
+
+def test_a_worker_that_was_killed_is_reported_once(tmp_path: Path) -> None:
+    """By a process of its own, because the supervisor has no threads."""
+    with Receiver() as receiver:
+        with Reporting(tmp_path / "x.db", receiver) as server:
+            (first,) = server.workers
+            os.kill(first, signal.SIGKILL)
+            poll(lambda: bool(events(receiver)), "the death is reported")
+            # The process that reported has ended, too.
+            poll(lambda: len(server.workers) == 1 and server.workers != [first], "another worker")
+            # Soon after the first, so it is the same trouble.
+            os.kill(server.workers[0], signal.SIGKILL)
+            poll(lambda: server.stderr.count("starting another in") == 2, "it is in the log")
+            assert server.stop() == 0
+            lines = [json.loads(each) for each in server.stderr.splitlines()]
+    assert [(each["level"], "was killed by SIGKILL" in each["message"]) for each in lines] == [
+        ("error", True)
+    ] * 2
+    (event,) = events(receiver)
+    assert event["logentry"]["message"] == "a worker was killed by SIGKILL"
+    assert (event["level"], event["logger"]) == ("error", "tenantbase.supervisor")
+    assert not event.keys() & {"request", "extra", "breadcrumbs", "user", "modules"}
+
+
+def test_a_stuck_worker_is_reported(tmp_path: Path) -> None:
+    with Receiver() as receiver:
+        with Reporting(tmp_path / "x.db", receiver, "--watchdog-seconds", "1.5") as server:
+            os.kill(server.workers[0], signal.SIGSTOP)
+            poll(lambda: bool(events(receiver)), "it is reported")
+            assert server.stop() == 0
+    assert messages(receiver) == ["a worker was killed: its event loop was blocked"]
+
+
+def test_a_worker_that_cannot_serve_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "hidden.db").write_bytes(b"hidden, and not a database" * 400)
+    with Receiver() as receiver:
+        server = Reporting(tmp_path / "hidden.db", receiver)
+        server.spawn()
+        try:
+            assert server.wait() == 1
+        finally:
+            server.close()
+    assert messages(receiver) == ["a worker cannot serve; the log says why"]
+    assert b"hidden" not in b"".join(body for _, body in receiver.received)
+
+
+def test_certificates_that_cannot_be_reloaded_are_reported(tmp_path: Path) -> None:
+    issued = Authority(tmp_path).issue()
+    options = issued.options
+    with Receiver() as receiver:
+        with Reporting(tmp_path / "x.db", receiver, *options) as server:
+            issued.certificate.write_text("hidden")
+            server.signal(signal.SIGHUP)
+            poll(lambda: bool(events(receiver)), "it is reported")
+            assert server.stop() == 0
+    (event,) = events(receiver)
+    assert event["logger"] != "tenantbase.supervisor"
+    assert b"hidden" not in b"".join(body for _, body in receiver.received)
+
+
+def test_nothing_waits_for_a_receiver_that_does_not_answer(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        dsn = f"http://public@127.0.0.1:{silent.getsockname()[1]}/7"
+        options = ("--memcached", "off")
+        with AppServer(tmp_path / "x.db", *options, environment={"SENTRY_DSN": dsn}) as server:
+            (first,) = server.workers
+            os.kill(first, signal.SIGKILL)
+            poll(lambda: "starting another in" in server.stderr, "it is in the log")
+            assert server.ask("GET", "/livez").status == 200
+            assert server.stop() == 0

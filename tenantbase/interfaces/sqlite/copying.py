@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Final, NamedTuple
@@ -26,6 +25,7 @@ from urllib.parse import quote
 
 from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.foreign import APPLICATION_ID
+from tenantbase.interfaces.sqlite.pacing import Pace, due_bytes
 from tenantbase.interfaces.sqlite.queries import (
     DELETED,
     key_batches,
@@ -38,11 +38,9 @@ from tenantbase.listing import prefix_range
 
 _STEP_ROWS: Final = 500
 _STEP_BYTES: Final = 1 << 20  # of values; a step takes a few milliseconds
-_LEAST_PAUSE_SECONDS: Final = 0.001
 _FOLLOW_LINES: Final = 4_000  # of the change log, read at once
 _FEW_LINES: Final = 500  # are followed in the last snapshot
 _MOST_ROUNDS: Final = 100  # then the last snapshot follows however many there are
-_SYNC_BYTES: Final = 4 << 20  # written at once: a larger flush would delay the commits of others
 
 # A copy that is interrupted is thrown away. In this mode SQLite makes no files beside it.
 _SETTINGS: Final = (
@@ -111,6 +109,7 @@ def copy_database(
     target: sqlite3.Connection,
     tell: Callable[[int], object],
     sync: Callable[[], object],
+    pace: Pace,
 ) -> Copied:
     """Copy a database, while other processes may write to it.
 
@@ -120,11 +119,12 @@ def copy_database(
             original never believe each other's cached items.
         tell: called with the number of entries in each step.
         sync: makes what was written to the target durable. Called now and then.
+        pace: rests between steps.
 
     Raises:
         sqlite3.Error: one of them cannot be read or written.
     """
-    copying = _Copying(source, target, tell, sync)
+    copying = _Copying(source, target, tell, sync, pace)
     target.execute("BEGIN")
     copying.make_tables()
     try:
@@ -145,12 +145,15 @@ class _Copying:
         target: sqlite3.Connection,
         tell: Callable[[int], object],
         sync: Callable[[], object],
+        pace: Pace,
     ) -> None:
         self._source = source
         self._target = target
         self._tell = tell
         self._sync = sync
-        self._written = 0  # bytes since the last sync
+        self._pace = pace
+        self._written = 0  # bytes
+        self._synced = 0  # of those
         self._small: list[str] = []  # tables that are copied whole, in the end
         (columns,) = source.execute("SELECT count(*) FROM pragma_table_info('entries')").fetchone()
         self._put = f"INSERT OR REPLACE INTO entries VALUES ({', '.join('?' * columns)})"
@@ -172,15 +175,14 @@ class _Copying:
     def follow(self) -> int:
         """Copy in short queries; returns the version of the copy."""
         position = last_version(self._source)
-        begun = time.monotonic()
         for _ in self._steps():
             position = self._catch_up(position, _FOLLOW_LINES)
-            # As long as the step took: servers on the same processors and disk go first.
-            time.sleep(max(time.monotonic() - begun, _LEAST_PAUSE_SECONDS))
-            begun = time.monotonic()
+            self._pace.rest()
+            self._sync_if_due()
         for _ in range(_MOST_ROUNDS):
             before = position
             position = self._catch_up(position, _FEW_LINES)
+            self._sync_if_due()
             if position == before:
                 break
         with snapshot(self._source):
@@ -197,7 +199,7 @@ class _Copying:
         """Copy in one snapshot; returns its version."""
         with snapshot(self._source):
             for _ in self._steps():
-                pass
+                self._sync_if_due()
             self._copy_small()
             return last_version(self._source)
 
@@ -265,8 +267,11 @@ class _Copying:
     def _write(self, rows: Sequence[Sequence[object]], size: int) -> None:
         self._target.executemany(self._put, rows)
         self._written += size
-        if self._written > _SYNC_BYTES:
-            self._written = 0
+
+    def _sync_if_due(self) -> None:
+        """Sync what was written if it is much. It takes its time."""
+        if self._written - self._synced >= due_bytes(self._written):
+            self._synced = self._written
             self._target.execute("COMMIT")
             self._sync()
             self._target.execute("BEGIN")

@@ -12,6 +12,7 @@ import os
 from typing import IO, BinaryIO, Final
 
 from tenantbase.errors import CannotOpen
+from tenantbase.interfaces.sqlite.pacing import Pace
 
 _MAGIC: Final = b"tenantbase copy\n"
 _LENGTH_BYTES: Final = 8
@@ -20,11 +21,12 @@ SEAL_BYTES: Final = len(_MAGIC) + _LENGTH_BYTES + _DIGEST_BYTES
 _CHUNK_BYTES: Final = 1 << 20
 
 
-def seal(fd: int) -> None:
+def seal(fd: int, pace: Pace) -> None:
     """Append the seal to a file that is complete.
 
     Args:
         fd: open for reading and writing.
+        pace: rests while the file is read.
 
     Raises:
         OSError: it cannot be read or written.
@@ -33,6 +35,7 @@ def seal(fd: int) -> None:
     while chunk := os.pread(fd, _CHUNK_BYTES, at):
         digest.update(chunk)
         at += len(chunk)
+        pace.rest()
     rest = memoryview(_sealed(at, digest))
     while rest:
         written = os.pwrite(fd, rest, at)
