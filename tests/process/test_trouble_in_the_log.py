@@ -65,11 +65,6 @@ def is_writing(server: AppServer) -> bool:
     return False
 
 
-def longest(line: dict[str, Any]) -> str:
-    waited: dict[str, float] = line["waited_ms"]
-    return max(waited, key=waited.__getitem__)
-
-
 @pytest.mark.parametrize("fast", [True, False], ids=["fast", "general"])
 def test_slow_requests_say_what_they_waited_for(
     server: AppServer, memcached: MemcachedProcess, fast: bool
@@ -84,7 +79,7 @@ def test_slow_requests_say_what_they_waited_for(
     line = slow(server, f"read-{name}")
     assert (line["method"], line["route"], line["status"]) == ("GET", "/get-value", 200)
     assert (line["message"], line["trace_id"]) == ("slow request", TRACE_ID)
-    assert longest(line) == "memcached" and "database" in line["waited_ms"]
+    assert line["waited_ms"]["memcached"] >= 900 and "database" in line["waited_ms"]
     poll(lambda: server.ask("GET", "/health-check").json["cache"] == "ok", "memcached is back")
 
     fields = {"X-Request-ID": f"write-{name}"}
@@ -99,7 +94,7 @@ def test_slow_requests_say_what_they_waited_for(
         foreign.rollback()
         assert asked.result().status == 200
     line = slow(server, f"write-{name}")
-    assert (line["route"], longest(line)) == ("/set-value", "commit")
+    assert line["route"] == "/set-value" and line["waited_ms"]["commit"] >= 400
 
 
 def test_memcached_away_has_two_lines(server: AppServer, memcached: MemcachedProcess) -> None:
