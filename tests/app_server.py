@@ -17,7 +17,7 @@ from tempfile import TemporaryFile
 from tests import wire
 from tests.servers import free_port, poll
 
-READY_SECONDS = 60.0  # long enough for a busy machine
+READY_SECONDS = 120.0  # long enough for a busy machine
 
 
 _PATIENT = {"TENANTBASE_ACCESS_LOG": "off", "TENANTBASE_CACHE_TIMEOUT": "2"}
