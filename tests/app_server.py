@@ -142,7 +142,11 @@ class AppServer:
 
     def await_ready(self) -> None:
         """Wait until it reports that it is listening, after ``spawn``."""
-        lines = self._output(lines=self._options.count("--listen") or 1)
+        try:
+            lines = self._output(lines=self._options.count("--listen") or 1)
+        except AssertionError:
+            self.close()
+            raise
         if not re.fullmatch(rb"(listening on (https?://\S+|unix:[^\n]+)\n)+", lines):
             # No process may outlive this test: a later one would be blamed for it.
             said = self.stderr
