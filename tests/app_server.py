@@ -17,7 +17,7 @@ from tempfile import TemporaryFile
 from tests import wire
 from tests.servers import free_port, poll
 
-READY_SECONDS = 60.0  # long enough for a busy machine
+READY_SECONDS = 120.0  # long enough for a busy machine
 
 
 _PATIENT = {"TENANTBASE_ACCESS_LOG": "off", "TENANTBASE_CACHE_TIMEOUT": "2"}
@@ -142,7 +142,11 @@ class AppServer:
 
     def await_ready(self) -> None:
         """Wait until it reports that it is listening, after ``spawn``."""
-        lines = self._output(lines=self._options.count("--listen") or 1)
+        try:
+            lines = self._output(lines=self._options.count("--listen") or 1)
+        except AssertionError:
+            self.close()
+            raise
         if not re.fullmatch(rb"(listening on (https?://\S+|unix:[^\n]+)\n)+", lines):
             # No process may outlive this test: a later one would be blamed for it.
             said = self.stderr

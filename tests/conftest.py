@@ -52,11 +52,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """With ``-m`` and a kind, do not import the modules whose tests are all of another kind."""
+    """With ``-m`` and a kind, do not import the modules whose tests are all of another kind, nor
+    what a directory of such modules shares."""
     wanted = config.option.markexpr
-    if wanted not in kinds.KINDS or collection_path.suffix != ".py":
+    if wanted not in kinds.KINDS:
         return None
-    return True if kinds.set_by(collection_path) not in (None, wanted) else None
+    modules = [collection_path] if collection_path.suffix == ".py" else []
+    if collection_path.is_dir():
+        modules = list(collection_path.rglob("test_*.py"))
+    others = (kinds.set_by(module) not in (None, wanted) for module in modules)
+    return True if modules and all(others) else None
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects tests

@@ -1,7 +1,8 @@
 """The kinds of tests. What a test starts decides its kind.
 
 unit            nothing: functions, files, and sockets that are connected to themselves
-integration     processes, or servers on a socket: memcached, nginx, `tenantbase` itself
+integration     processes, or servers on a socket: memcached, nginx, `tenantbase` itself; and a
+    database on the disk, which has threads of its own and waits for the disk
 torture         tests that break these on purpose: all that start something in tests/faults; and the
     model of the protocol, which visits every state
 
@@ -28,6 +29,7 @@ KINDS: Final = ("unit", "integration", "torture")
 _STARTING_NAMES: Final = {
     *("subprocess", "multiprocessing", "fork", "bind"),
     *("create_server", "start_server", "start_unix_server", "serving"),
+    *("SqliteStore", "open_cache", "open_database"),
 }
 _SET_BY_MODULE: Final = re.compile(
     rf"^pytestmark = \[?pytest\.mark\.({'|'.join(KINDS)})\b", re.MULTILINE

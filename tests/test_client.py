@@ -586,7 +586,7 @@ async def test_a_refused_connection(proxy: FaultProxy, call: Call) -> None:
 )
 async def test_no_answer(proxy: FaultProxy, call: Call, error: type[ClientError]) -> None:
     await proxy.hang()
-    async with Client(f"http://{proxy.address}", timeout=3600) as client:
+    async with Client(f"http://{proxy.address}", timeout=3600, attempts=1) as client:
         calling = asyncio.ensure_future(call(client))
         await poll_async(lambda: b" HTTP/1.1\r\n" in proxy.received, "it is sent")
         let_pass(3600)

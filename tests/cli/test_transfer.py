@@ -17,6 +17,8 @@ from tenantbase.cli import transfer
 from tests.app_server import READY_SECONDS, AppServer, clean_environment
 from tests.cli.test_main import run
 
+pytestmark = pytest.mark.integration  # the commands open a database
+
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tenantbase.coherence.authority import Tag
@@ -217,12 +217,13 @@ class Run:
             self.check(self.latest)
 
     def check(self, latest: Question) -> None:
-        assert self.table.position == latest.answer.position
+        # A later answer that was incomplete may have taken the table further.
+        assert self.table.position >= latest.answer.position
         for bucket in BUCKETS:
             accepted = {stamp for stamp in self.stamps if self.accepts(bucket, stamp)}
             true = {stamp for stamp in self.stamps if self.is_newest(latest, bucket, stamp)}
             assert accepted <= true
-            if not self.trimmed:
+            if not self.trimmed and self.table.position == latest.answer.position:
                 assert accepted == true
 
     def accepts(self, bucket: int, stamp: Tag) -> bool:
@@ -259,6 +260,7 @@ STEPS = st.one_of(
 
 @settings(max_examples=300)
 @given(st.lists(STEPS, max_size=40))
+@example([("ask", 1), ("write", 0), ("write", 0), ("ask", 1), ("receive", 1), ("receive", 0)])
 def test_random_histories(steps: list[tuple[str, int | None]]) -> None:
     run = Run()
     for name, argument in [*steps, ("ask", 1_000), ("receive", -1)]:

@@ -155,6 +155,8 @@ def test_a_full_disk_refuses_writes_until_there_is_room(
         assert server.statuses(*(f"{again}/{number}" for number in made)) == [200] * 2 * len(made)
     lines = map(json.loads, server.stderr.splitlines())
     told = [line["message"] for line in lines if line["logger"] != "tenantbase.memcache"]
+    # From time to time, the watch of the space looks, too.
+    told = [line for line in told if not line.startswith("disk nearly full: ")]
     assert 1 <= len(told) <= 6 and all(line.startswith("disk full: ") for line in told), told
 
 

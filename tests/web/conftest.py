@@ -28,6 +28,10 @@ TENANT: Final = "acme"
 _DATABASES: Final = count(1)
 
 
+# Seconds: on a busy machine, what is asked must not fail because it is late.
+PATIENT: Final = {f"{what}_timeout": 60.0 for what in ("store", "read", "write")}
+
+
 class Start(Protocol):
     """Starts a server with the given settings inside the block."""
 
@@ -48,7 +52,7 @@ async def serve(
     wrap: Callable[[Cache], Cache] = lambda cache: cache,
     heartbeat: float = HEARTBEAT_SECONDS,
 ) -> AsyncIterator[Server]:
-    async with opened(database, memcached) as cache:
+    async with opened(database, memcached, **PATIENT) as cache:
         async with served(wrap(cache), settings, heartbeat=heartbeat) as server:
             server.cached = memcached is not None
             yield server
@@ -113,8 +117,7 @@ async def server(
     async with FaultProxy(memcached.address) as proxy:
         await proxy.cut_after(3)
         cached = {"off": None, "dying": proxy}.get(way.memcached, memcached)
-        patient = {f"{what}_timeout": 30.0 for what in ("store", "read", "write")}
-        async with opened(database, cached, **patient) as cache:
+        async with opened(database, cached, **PATIENT) as cache:
             await _use_up_versions(cache)
             token = await _tenants_token(service(cache, settings)) if way.tokens else None
             async with served(cache, settings) as server:

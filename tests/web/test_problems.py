@@ -220,6 +220,12 @@ ERRORS: list[tuple[Exception, dict[str, object], str | None]] = [
     (TenantbaseError("secret"), problem("internal-error", 500), None),
 ]
 
+
+def is_an_error(record: logging.LogRecord) -> bool:
+    """Whether it is one of the service's own; on a busy machine, the database may be late, too."""
+    return record.levelno >= logging.ERROR and record.name != "tenantbase.troubles"
+
+
 REQUESTS = [
     Ask("POST", "/set-value", '{"key":"k","value":1}'),
     Ask("GET", "/get-value?key=k"),
@@ -259,7 +265,7 @@ async def test_errors(
                 assert "secret" not in answer.body.decode() and "SELECT" not in answer.body.decode()
             else:
                 assert answer.json["detail"] == str(error)
-    logged = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    logged = [each for each in caplog.records if is_an_error(each)]
     assert bool(logged) == (document["status"] == 500)
 
 
@@ -270,7 +276,7 @@ async def test_an_unexpected_error_is_logged_with_the_id_in_its_answer(
         for ask in [*REQUESTS, Ask("GET", "/health-check")]:
             caplog.clear()
             answer = await ask.send(server, "")
-            (logged,) = [each for each in caplog.records if each.levelno >= logging.ERROR]
+            (logged,) = [each for each in caplog.records if is_an_error(each)]
             assert answer.status == 500
             assert vars(logged)["request"].id == answer.headers["x-request-id"], ask
 

@@ -174,7 +174,7 @@ async def test_a_client_that_reads_nothing_is_cut_off_and_logged(
         async with await _slow_reader(server, target) as wire:
             await poll_async(lambda: not len(server.lifecycle.connections), "it is cut")
             assert await _all(wire) < 12 * MIB
-    (record,) = caplog.records
+    (record,) = [each for each in caplog.records if each.name == "tenantbase.web"]
     assert "has read nothing of its answer for 0.5 s" in record.message
 
 
@@ -207,7 +207,7 @@ async def test_a_slow_reader_is_not_cut_off(
                 transport.pause_reading()  # type: ignore[attr-defined]
             count += await _all_of(wire, 12 * MIB - count)
             assert count >= 12 * MIB
-    assert not caplog.records
+    assert [each for each in caplog.records if each.name == "tenantbase.web"] == []
 
 
 async def _all_of(wire: Wire, least: int) -> int:
@@ -373,7 +373,7 @@ async def test_large_bodies_are_parsed_one_per_turn(
 
     async def count() -> None:
         nonlocal turn
-        while True:
+        while len(parsed) < 8:  # then, it would only keep the writes from the processor
             await asyncio.sleep(0)
             turn += 1
 

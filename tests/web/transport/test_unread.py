@@ -69,12 +69,14 @@ async def test_unread_answers_stay_within_the_budget(
             wire = await _asking(server, data * PIPELINED)
             await stack.enter_async_context(wire)
         async with asyncio.timeout(2 * SECONDS):
-            while not caplog.records:
+            while not (
+                logged := [each for each in caplog.records if each.name == "tenantbase.web"]
+            ):
                 most = max(most, unread.used)
                 small = await server.ask("GET", "/get-value?key=none")
                 assert small.status == 404, "small answers do not wait"
                 await asyncio.sleep(0.02)
-        assert "had read nothing" in caplog.records[0].message
+        assert "had read nothing" in logged[0].message
         assert most <= 2 * LIMIT  # allow a small answer, or a piece of a large one, for each client
         # A client that reads is served, even if it asks for as much.
         answer = await server.ask("GET", "/v1/values/big/3")
