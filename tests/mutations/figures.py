@@ -58,7 +58,7 @@ MUTATIONS: Final = {
             "the-supervisor-is-no-process": ("{board.supervisor, *workers}", "{*workers}"),
             "workers-that-ended-used-nothing": ("used.cpu + ended)", "used.cpu)"),
             "there-is-no-trouble": ("each in scraped.troubles)", "False)"),
-            "a-limit-of-zero-is-none": (
+            "a-limit-of-zero-is-not-shown": (
                 "for each, value in values if value is not None]",
                 "for each, value in values if value]",
             ),
