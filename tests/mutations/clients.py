@@ -42,6 +42,7 @@ _WATCHING: Final = _tests(
 _LISTING: Final = _tests("test_ranges_and_folders", "test_many_entries")
 _VALUES: Final = _tests(
     "test_exact_text",
+    "test_invalid_json_is_not_sent",
     "test_raw_values",
     "test_a_time_that_is_not_finite_is_not_sent",
     "test_values_come_back_as_they_were",
