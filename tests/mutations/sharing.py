@@ -144,7 +144,7 @@ MUTATIONS: Final = {
     **of(
         "tenantbase/coherence/shared.py",
         _INDEX,
-        {"loads-and-lists-by-the-nodes-clock": ("clock=index.now, ", "")},
+        {"loads-and-lists-by-the-nodes-clock": ("=index.now, ", '=__import__("time").time, ')},
     ),
     **of(
         "tenantbase/coherence/reading.py",
