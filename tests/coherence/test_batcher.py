@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import ContextVar
 
 import pytest
 
@@ -63,6 +64,18 @@ async def test_receivers_are_called_with_results_and_errors() -> None:
     one, error, two = received
     assert (one, two) == (10, 20)
     assert isinstance(error, KeyError)
+
+
+async def test_a_batch_runs_in_a_context_of_its_own() -> None:
+    """What it logs is not about the request that happened to be the first."""
+    request = ContextVar("request", default="none")
+
+    async def run(items: Sequence[int]) -> list[str]:
+        return [request.get()] * len(items)
+
+    batcher = Batcher(run, limit=1, parallel=1)
+    request.set("the caller's")
+    assert await asyncio.gather(*map(batcher.submit, (1, 2))) == ["none"] * 2
 
 
 async def test_a_receiver_that_raises_does_not_block_others() -> None:

@@ -97,6 +97,8 @@ def test_answers_may_come_in_any_order() -> None:
     assert table.enter(answer(5, first, second), 0)
     assert table.enter(answer(3, first), 0)
     assert table.position == 5
+    assert not table.enter(answer(9, first, complete=False), 0)
+    assert table.position == 5, "a late page of it does not take the table back"
     assert not valid(table, 1, 3)
 
 
@@ -128,6 +130,15 @@ def test_table_with_more_than_a_term_inherited_is_made_anew() -> None:
     assert table.position == 0
     assert table.enter(after_loss, 0)
     assert valid(table, 1, 8), "the change at 9 is gone"
+
+
+def test_table_that_is_made_anew_forgets_what_concerned_every_bucket() -> None:
+    table = ChangeTable()
+    assert table.enter(answer(9, Commit(9, None)), 0)
+    after_loss = answer(8 + TERM_GAP, terms=(Term(b"b" * 16, 8), A))
+    assert not table.enter(after_loss, 9)
+    assert table.enter(after_loss, 0)
+    assert [valid(table, bucket, 8) for bucket in BUCKETS] == [True] * 3, "9 is gone"
 
 
 def test_answer_of_a_deposed_server_is_not_entered() -> None:

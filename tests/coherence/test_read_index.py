@@ -21,7 +21,9 @@ from tenantbase.figures import (
     HITS,
     MISSES,
     QUESTION_READS,
+    SECOND,
     STALE_HITS,
+    STORE_CONFIRMED_AT,
     STORE_POSITION,
     STORE_TERM,
     private_cells,
@@ -427,6 +429,20 @@ async def test_expiry_is_judged_by_the_databases_time(
     assert await node.get() == (None, HIT)
 
 
+async def test_loads_write_and_list_by_the_databases_time(
+    cluster: FakeCluster, node: Node, ring: Ring
+) -> None:
+    """Its clock is years away from the node's."""
+    await node.get()
+    await node.set(b"1", expires_at=cluster.now + 10)
+    ring.given.clear()
+    assert await node.get() == (b"1", MISS)
+    assert node.cache.now() == pytest.approx(cluster.now, abs=60)
+    cluster.now += 10
+    ring.given.clear()
+    assert await node.get() == (None, MISS)
+
+
 async def test_time_goes_on_between_answers(cluster: FakeCluster) -> None:
     seconds = 5.0
     index = ReadIndex(FakeSharedStore(cluster).ask, monotonic=lambda: seconds)
@@ -434,6 +450,49 @@ async def test_time_goes_on_between_answers(cluster: FakeCluster) -> None:
     assert index.now() == cluster.now
     seconds += 2.5
     assert index.now() == cluster.now + 2.5
+    remembered = index.remembered([0], 10.0)
+    assert remembered is not None and remembered.now == cluster.now + 2.5
+
+
+async def test_what_is_remembered_names_its_question(cluster: FakeCluster) -> None:
+    """By it, reads that may share a load are known."""
+    index = ReadIndex(FakeSharedStore(cluster).ask)
+    numbers = []
+    for _ in range(2):
+        answered = await index.tags([0])
+        remembered = index.remembered([0], 60.0)
+        assert remembered is not None
+        assert remembered.question == answered.question
+        numbers.append(answered.question)
+    assert numbers == sorted(set(numbers)) and 0 not in numbers
+
+
+async def test_the_age_shown_counts_from_before_the_question(cluster: FakeCluster) -> None:
+    seconds, figures = 5.0, private_cells()
+    store = FakeSharedStore(cluster)
+
+    async def take_two_seconds() -> None:
+        nonlocal seconds
+        seconds += 2
+
+    store.after_ask = take_two_seconds
+    await ReadIndex(store.ask, figures=figures, monotonic=lambda: seconds).poll()
+    assert figures[STORE_CONFIRMED_AT] == 5 * SECOND
+
+
+async def test_an_index_is_drained_when_its_questions_are_answered(cluster: FakeCluster) -> None:
+    store, gate = FakeSharedStore(cluster), Gate()
+    store.after_ask = gate
+    index = ReadIndex(store.ask)
+    asking = index.tags([0])
+    await gate.reached.wait()
+    draining = asyncio.ensure_future(index.drained())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not draining.done()
+    gate.open()
+    await draining
+    assert asking.done()
 
 
 # Stale reads

@@ -1277,6 +1277,17 @@ async def test_what_has_expired_leaves_room_for_a_copy(store: Store, limits: Put
     assert await keys_of(store, "t/", now=NOW + 1) == ["t/b", "t/c"]
 
 
+async def test_a_copy_in_place_of_an_entry_grows_by_its_value(store: Store) -> None:
+    await write(store, PutTenant("t", max_entries=2, max_bytes=8))
+    await write(store, Set("t/a", b"12", JSON), Set("t/bbb", b"1", JSON))
+    copy = Rename("t/a", "t/bbb", copy=True, replace=True)
+    await write(store, copy)
+    assert await usage(store) == (2, 3 + 5)
+    await write(store, Set("t/bbb", b"1", JSON))
+    await write(store, Set("t/a", b"123", JSON))
+    assert isinstance(await refusal(store, copy), QuotaExceeded)
+
+
 # Withdrawing, the seqlock, closing
 
 

@@ -15,10 +15,12 @@ from tenantbase.figures import (
     ERRORS,
     FINE_BOUNDS,
     FIRST_REQUEST_CELL,
+    LAG,
     PID,
     REQUEST_BOUNDS,
     SECOND,
 )
+from tenantbase.metrics import pulse as pulse_module
 from tenantbase.metrics.board import Board
 from tenantbase.metrics.pulse import Pulse, beating, lag, percentile
 from tests.servers import poll_async
@@ -61,7 +63,7 @@ def test_the_fine_bounds_include_those_of_the_histogram() -> None:
 
 async def test_recent_figures_are_those_of_all_workers_since_the_first_look() -> None:
     board = Board(2, FIRST_REQUEST_CELL)
-    board.cells(1)[ALL_REQUESTS.first + 5] = 1_000  # long ago
+    board.cells(1)[ALL_REQUESTS.first + 5] = board.cells(1)[ERRORS] = 1_000  # long ago
     with beating(Pulse(board, board.cells(0), lambda: None)) as pulse:
         assert pulse.recent().p50 is None and pulse.recent().per_second == 0
         for slot in (0, 1):
@@ -71,6 +73,32 @@ async def test_recent_figures_are_those_of_all_workers_since_the_first_look() ->
     assert recent.p50 == pytest.approx(0.003, rel=0.15)
     assert recent.per_second == pytest.approx(5 * recent.errors_per_second)
     assert recent.per_second > 0
+
+
+async def test_requests_leave_the_recent_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse_module, "_BEAT_SECONDS", 0.001)
+    board = Board(1, FIRST_REQUEST_CELL)
+    cells = board.cells(0)
+    with beating(Pulse(board, cells, lambda: None)) as pulse:
+        cells[ALL_REQUESTS.first] += 1
+        assert pulse.recent().per_second > 0
+        await poll_async(lambda: pulse.recent().per_second == 0, "the window has moved on")
+
+
+async def test_a_delay_is_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse_module, "_LAG_NANOSECONDS", SECOND // 100)
+    board = Board(1, FIRST_REQUEST_CELL)
+    board.cells(0)[LAG] = 1_000 * SECOND
+    with beating(Pulse(board, board.cells(0), lambda: None)):
+        assert lag(board) >= 1_000
+        await poll_async(lambda: lag(board) < 1_000, "it has passed")
+
+
+async def test_a_pulse_that_was_stopped_is_never_late() -> None:
+    board = Board(1, FIRST_REQUEST_CELL)
+    with beating(Pulse(board, board.cells(0), lambda: None)):
+        assert board.of_each(BEAT_DUE) != [0]
+    assert board.of_each(BEAT_DUE) == [0]
 
 
 async def test_a_blocked_event_loop_is_seen_by_all_and_remembered() -> None:

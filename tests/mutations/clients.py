@@ -6,12 +6,52 @@ from typing import Final
 
 from tests.mutations.mutation import of
 
-_TESTS: Final = ["tests/test_client.py"]
+
+def _tests(*names: str) -> list[str]:
+    # All of them take minutes, because some restart servers or wait.
+    return [f"tests/test_client.py::{name}" for name in names]
+
+
+_ANSWERS: Final = _tests(
+    "test_a_refusal_of_the_server_is_final",
+    "test_a_failure_leaves_the_outcome_of_a_write_open",
+    "test_answers_not_from_the_server",
+    "test_a_problem_that_cannot_be_read",
+    "test_refusals_say_why",
+    "test_a_retry_waits_as_long_as_the_server_asks",
+)
+_SENDING: Final = _tests(
+    "test_a_write_whose_answer_is_lost_is_not_sent_again",
+    "test_attempts_are_limited",
+    "test_a_retry_does_not_wait_beyond_the_timeout",
+    "test_answers_not_from_the_server",
+    "test_events_may_come_in_any_pieces",
+)
+_BLOCKS: Final = _tests(
+    "test_blocks_of_events",
+    "test_lines_of_events_may_end_as_on_windows",
+    "test_events_may_come_in_any_pieces",
+)
+_WATCHING: Final = _tests(
+    "test_a_watch_without_an_answer",
+    "test_a_watch_of_a_foreign_server",
+    "test_a_watch_that_is_refused",
+    "test_a_watch_that_was_connected_retries_at_the_servers_pace",
+    "test_watching_survives_lost_connections",
+)
+_LISTING: Final = _tests("test_ranges_and_folders", "test_many_entries")
+_VALUES: Final = _tests(
+    "test_exact_text",
+    "test_invalid_json_is_not_sent",
+    "test_raw_values",
+    "test_a_time_that_is_not_finite_is_not_sent",
+    "test_values_come_back_as_they_were",
+)
 
 MUTATIONS: Final = {
     **of(
         "tenantbase/client/retrying.py",
-        _TESTS,
+        _ANSWERS,
         {
             "a-write-is-sent-again-behind-a-gateway": (
                 "return not writes and answer.status in _GATEWAY",
@@ -37,7 +77,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/client/errors.py",
-        _TESTS,
+        _ANSWERS,
         {
             "a-full-disk-passes": (
                 "ProblemType.STORE_UNAVAILABLE.uri, OVER_LIMIT}",
@@ -63,7 +103,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/client/exchange.py",
-        _TESTS,
+        _SENDING,
         {
             "put-and-delete-are-sent-again": ("                middlewares=(_no_resend,),\n", ""),
             "one-attempt-too-many": (
@@ -87,7 +127,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/client/watching.py",
-        _TESTS,
+        _WATCHING,
         {
             "a-watch-forgets-its-slot": ("if block.id is not None:", "if False:"),
             "a-watch-keeps-its-own-pace": (
@@ -110,7 +150,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/client/sse.py",
-        _TESTS,
+        _BLOCKS,
         {
             "lines-of-data-run-together": ('f"{block.data}\\n{value}"', 'f"{block.data}{value}"'),
             "all-blanks-are-cut": ('value.removeprefix(" ")', "value.lstrip()"),
@@ -125,7 +165,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/client/listing.py",
-        _TESTS,
+        _LISTING,
         {
             "a-limit-for-each-page": (
                 "limit = None if limit is None else limit - len(page.values)",
@@ -140,7 +180,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/client/wire.py",
-        _TESTS,
+        _VALUES,
         {
             "not-a-number-is-null": ("allow_nan=False", "allow_nan=True"),
             "base64-is-handed-on": (

@@ -32,6 +32,39 @@ MUTATIONS: Final = {
         },
     ),
     **of(
+        "tenantbase/metrics/pulse.py",
+        ["tests/metrics/test_pulse.py"],
+        {
+            "a-delay-is-never-forgotten": (
+                "if now - self._turned > _LAG_NANOSECONDS:",
+                "if False:",
+            ),
+            "a-worker-that-ended-is-late": (
+                "        self._cells[BEAT_DUE] = 0\n",
+                "        pass\n",
+            ),
+            "recent-is-since-the-start": ("if self._beats % _BEATS_PER_LOOK == 0:", "if False:"),
+            "failures-are-never-long-ago": (
+                "(now.errors - then.errors) / seconds",
+                "now.errors / seconds",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/metrics/families.py",
+        ["tests/metrics/test_families.py"],
+        {
+            "descriptors-of-one-process": ("else limit * processes", "else limit"),
+            "the-supervisor-is-no-process": ("{board.supervisor, *workers}", "{*workers}"),
+            "workers-that-ended-used-nothing": ("used.cpu + ended)", "used.cpu)"),
+            "there-is-no-trouble": ("each in scraped.troubles)", "False)"),
+            "a-limit-of-zero-is-not-shown": (
+                "for each, value in values if value is not None]",
+                "for each, value in values if value]",
+            ),
+        },
+    ),
+    **of(
         "tenantbase/web/observer.py",
         ["tests/web/test_observer.py"],
         {

@@ -99,7 +99,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/sqlite/access.py",
-        ["tests/interfaces/test_store.py"],
+        ["tests/interfaces/test_store.py::test_tokens_are_removed_a_week_after_they_expired"],
         {
             "expired-tokens-go-at-once": ("(now - EXPIRED_TOKENS_KEPT_SECONDS,)", "(now,)"),
         },

@@ -9,7 +9,9 @@ from tests.mutations.mutation import of
 MUTATIONS: Final = {
     **of(
         "tenantbase/web/semantics/cutting.py",
-        ["tests/web/fast_path/test_agreement.py"],
+        [
+            "tests/web/fast_path/test_agreement.py::test_what_follows_the_last_request_is_ignored_by_both"
+        ],
         {
             "rubbish-after-close-spoils-the-request": (
                 "|\\r\\nconnection:(?![ ",

@@ -64,7 +64,10 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/media_types.py",
-        ["tests/web/handlers/test_raw.py", "tests/web/handlers/test_values.py"],
+        [
+            "tests/web/handlers/test_raw.py::test_active_content_is_an_attachment",
+            "tests/web/handlers/test_raw.py::test_put",
+        ],
         {
             "svg-is-harmless": ('essence.endswith("+xml") or ', ""),
             "scripts-are-harmless": (' or "script" in essence', ""),
@@ -79,9 +82,8 @@ MUTATIONS: Final = {
     **of(
         "tenantbase/web/semantics/targets.py",
         [
-            "tests/web/handlers/test_values.py",
-            "tests/web/handlers/test_raw.py",
-            "tests/web/handlers/test_lists.py",
+            "tests/web/handlers/test_values.py::test_get",
+            "tests/web/handlers/test_raw.py::test_get",
         ],
         {
             "parameters-repeat": ("        if name in parameters:\n", "        if False:\n"),

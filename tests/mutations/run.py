@@ -126,6 +126,8 @@ def tried(mutations: Sequence[Mutation], jobs: int, seconds: float) -> dict[str,
     copies: SimpleQueue[Copy] = SimpleQueue()
     with ExitStack() as stack:
         directory = stack.enter_context(TemporaryDirectory(prefix="tenantbase-mutants-"))
+        # It ends after the copies: without them, what is left to try fails at once.
+        pool = stack.enter_context(ThreadPoolExecutor(jobs))
         for number in range(jobs):
             copies.put(stack.enter_context(Copy(Path(directory, str(number)))))
 
@@ -149,8 +151,7 @@ def tried(mutations: Sequence[Mutation], jobs: int, seconds: float) -> dict[str,
             finally:
                 copies.put(copy)
 
-        with ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(try_all, together.values()))
+        list(pool.map(try_all, together.values()))
     return verdicts
 
 

@@ -6,8 +6,6 @@ from typing import Final
 
 from tests.mutations.mutation import of
 
-_ROUTES: Final = ["tests/web/handlers/test_raw.py", "tests/web/handlers/test_values.py"]
-
 MUTATIONS: Final = {
     **of(
         "tenantbase/database/validation.py",
@@ -212,7 +210,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/web/responses.py",
-        [*_ROUTES, "tests/web/handlers/test_lists.py"],
+        ["tests/web/handlers/test_raw.py::test_active_content_is_an_attachment"],
         {
             "no-nosniff": ("    headers.update([NO_SNIFF])\n    headers[", "    headers["),
             "what-a-browser-runs-is-shown": ("if is_active(entry.content_type):", "if False:"),
@@ -220,7 +218,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/web/semantics/negotiation.py",
-        [*_ROUTES, "tests/web/handlers/test_lists.py"],
+        ["tests/web/handlers/test_lists.py::test_compression_is_negotiated"],
         {
             "deflate-is-refused-with-gzip": (
                 'accepted.get(coding, accepted.get("*", 0.0)) > 0',

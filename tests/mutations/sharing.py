@@ -53,6 +53,14 @@ MUTATIONS: Final = {
                 "bound = min(bound, term.inherited)",
                 "bound = term.inherited if bound == _NO_BOUND else bound",
             ),
+            "a-late-page-takes-the-table-back": (
+                "self.position = max(self.position, index.commits[-1].position)",
+                "self.position = index.commits[-1].position",
+            ),
+            "what-concerned-every-bucket-outlives-its-loss": (
+                "self.position = self._floor = 0\n            self._last",
+                "self.position = 0\n            self._last",
+            ),
             "a-table-that-knows-too-much-is-kept": (
                 "if self.position > bounds.get(self._judged[0], _NOT_OF_THIS_HISTORY):",
                 "if False:",
@@ -81,6 +89,22 @@ MUTATIONS: Final = {
                 "return self._now + self._monotonic() - self._now_at",
                 "return self._now",
             ),
+            "what-is-remembered-is-of-no-question": (
+                "self.now(), self._question)",
+                "self.now(), 0)",
+            ),
+            "what-is-remembered-is-as-old-as-its-answer": (
+                "self._table.tags(buckets), self.now(), ",
+                "self._table.tags(buckets), self._now, ",
+            ),
+            "the-age-shown-counts-from-the-answer": (
+                "round(sent_at * SECOND)",
+                "round(self._now_at * SECOND)",
+            ),
+            "drained-with-a-question-in-flight": (
+                "        await self._questions.drained()\n",
+                "        pass\n",
+            ),
             "a-node-far-behind-reads-everything": ("shorten=pages >= _PAGES", "shorten=False"),
         },
     ),
@@ -97,6 +121,30 @@ MUTATIONS: Final = {
                 "self._filler.offer(fills, flight[0], flight[1], entry, now)",
             ),
         },
+    ),
+    **of(
+        "tenantbase/coherence/loading.py",
+        ["tests/coherence/test_loading.py"],
+        {
+            "one-key-that-fails-fails-those-that-joined": (
+                "            except StoreError as error:\n                loaded[key] = error\n",
+                "            except ZeroDivisionError:\n                raise\n",
+            ),
+            "a-mistake-leaves-its-load-behind": (
+                "except Exception as error:  # of any kind",
+                "except StoreError as error:  # of any kind",
+            ),
+            "queries-of-any-number-of-keys": (
+                "BATCH_KEYS, lambda wanted: len(wanted[1])",
+                "BATCH_KEYS, lambda wanted: 1",
+            ),
+            "queries-in-order-of-arrival": ("itemgetter(0))", 'lambda wanted: "")'),
+        },
+    ),
+    **of(
+        "tenantbase/coherence/shared.py",
+        _INDEX,
+        {"loads-and-lists-by-the-nodes-clock": ("=index.now, ", '=__import__("time").time, ')},
     ),
     **of(
         "tenantbase/coherence/reading.py",

@@ -8,6 +8,27 @@ from tests.mutations.mutation import of
 
 _STORES: Final = "tests/interfaces/test_store.py"
 
+
+def _store(*names: str) -> list[str]:
+    # All of them take minutes.
+    return [f"{_STORES}::{name}" for name in names]
+
+
+_USAGE: Final = [
+    *_store(
+        "test_keys_and_values_are_counted",
+        "test_what_has_expired_counts_until_it_is_removed",
+        "test_a_large_prefix_is_counted_at_once",
+        "test_a_limit_is_exact",
+        "test_what_does_not_grow_passes_above_a_limit",
+        "test_what_has_expired_takes_no_room",
+        "test_what_has_expired_leaves_room_for_a_copy",
+    ),
+    "tests/interfaces/sqlite/test_usage.py::"
+    "test_a_key_that_is_set_and_deleted_again_leaves_no_expired_row",
+    "tests/interfaces/sqlite/test_usage.py::test_usage_is_that_of_the_rows",
+]
+
 MUTATIONS: Final = {
     **of(
         "tenantbase/coherence/sealed_item.py",
@@ -277,7 +298,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/planning/rows.py",
-        ["tests/interfaces/test_store.py", "tests/interfaces/sqlite/test_usage.py"],
+        _USAGE,
         {
             "a-replaced-value-still-counts": (
                 "                else:\n                    size -= before\n",
@@ -295,7 +316,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/sqlite/rows.py",
-        ["tests/interfaces/test_store.py", "tests/interfaces/sqlite/test_usage.py"],
+        _USAGE,
         {
             "an-expired-row-outlives-its-deletion": (
                 "elif key in self.dead:  # set and deleted again",
@@ -305,7 +326,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/sqlite/sweep.py",
-        ["tests/interfaces/test_store.py", "tests/interfaces/sqlite/test_usage.py"],
+        _USAGE,
         {
             "swept-rows-still-count": (
                 "            if tenant is not None:\n",
@@ -315,8 +336,18 @@ MUTATIONS: Final = {
         },
     ),
     **of(
+        "tenantbase/interfaces/planning/in_place.py",
+        _store("test_a_copy_in_place_of_an_entry_grows_by_its_value"),
+        {
+            "a-replaced-key-counts-again": (
+                "size -= tenant.key_bytes(command.to) + replaced.size",
+                "size -= replaced.size",
+            ),
+        },
+    ),
+    **of(
         "tenantbase/interfaces/planning/usage.py",
-        ["tests/interfaces/test_store.py", "tests/interfaces/sqlite/test_usage.py"],
+        _USAGE,
         {
             "expired-entries-take-room": ("self.entries - expired[0]", "self.entries"),
             "expired-bytes-take-room": ("self.bytes - expired[1]", "self.bytes"),
@@ -332,7 +363,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/sqlite/apply.py",
-        ["tests/interfaces/test_store.py", "tests/interfaces/sqlite/test_usage.py"],
+        _USAGE,
         {
             "limits-in-a-group-are-those-before-it": (
                 "            usage.settle()\n            try:\n",
@@ -342,7 +373,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/sqlite/access.py",
-        ["tests/interfaces/test_store.py"],
+        _store("test_a_deleted_tenant_is_gone_at_once", "test_tenants_are_kept"),
         {
             "a-deleted-tenants-tokens-stay": (
                 '    connection.execute("DELETE FROM tokens WHERE tenant = ?", (name,))\n',

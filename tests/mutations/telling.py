@@ -109,7 +109,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/coherence/batcher.py",
-        _FAULTS,
+        ["tests/coherence/test_batcher.py"],
         {
             "a-batch-works-for-its-first-caller": (
                 "create_task(work, context=Context())",

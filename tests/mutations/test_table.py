@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import os
 import re
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -80,6 +83,23 @@ def test_the_run_reports_what_is_found_and_what_survives(
         "SURVIVED: once-more",
         "NOT TRIED: no-test",
     ]
+
+
+def test_a_run_that_is_ended_leaves_nothing(tmp_path: Path) -> None:
+    file = "tenantbase/web/semantics/conditions.py"
+    command = [sys.executable, "-m", "tests.mutations.run", "--only", file]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline().startswith(b"found ")
+        running.terminate()
+        more, _ = running.communicate()
+    assert running.returncode == 128 + signal.SIGTERM
+    several = sum(each.file == file for each in MUTATIONS.values())
+    assert 1 + len(more.splitlines()) < several, "the rest is not tried"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tests_that_hang_are_killed_with_what_they_started(tmp_path: Path) -> None:

@@ -8,19 +8,37 @@ from tests.mutations.mutation import of
 
 _TRANSPORT: Final = "tests/web/transport/test_tls.py"
 
+
+def _process(name: str) -> list[str]:
+    # All of them take minutes, because they start servers.
+    return [f"tests/process/test_tls.py::{name}"]
+
+
 MUTATIONS: Final = {
     **of(
         "tenantbase/process/tls.py",
-        ["tests/process/test_tls.py"],
+        _process("test_renewed_authority_of_clients"),
         {
             "a-clients-certificate-is-optional": (
                 "verify_mode = ssl.CERT_REQUIRED",
                 "verify_mode = ssl.CERT_OPTIONAL",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/process/tls.py",
+        _process("test_failed_renewal_keeps_the_old_certificate"),
+        {
             "a-failed-reload-escapes": (
                 "        except ConfigError as error:\n            self._outage.met",
                 "        except AssertionError as error:\n            self._outage.met",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/process/tls.py",
+        _process("test_unusable_files_are_refused_in_one_line"),
+        {
             "a-passphrase-is-prompted-for": (
                 "load_cert_chain(certificate, key, passphrase)",
                 "load_cert_chain(certificate, key)",
@@ -29,9 +47,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/process/supervisor.py",
-        [
-            "tests/process/test_tls.py::test_renewed_certificate_is_used_without_losing_a_connection",
-        ],
+        _process("test_renewed_certificate_is_used_without_losing_a_connection"),
         {"workers-keep-the-old-certificate": ("os.kill(worker.pid, signal.SIGHUP)", "pass")},
     ),
     **of(

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from tenantbase.entry import JSON
-from tenantbase.interfaces.sqlite.salvage import SET_ASIDE
+from tenantbase.interfaces.sqlite.salvage import SET_ASIDE, known_rows
 from tenantbase.interfaces.sqlite.schema import MIGRATIONS, migrate
 from tenantbase.json_requests import SetValue
 from tenantbase.process.config import Config
@@ -67,13 +67,17 @@ def a_leaf(path: Path) -> set[str]:
 
 def an_index(path: Path) -> set[str]:
     """Damage the only page of the expiry index, but no row."""
+    _damage_index(path, "entries_expiry")
+    return set()
+
+
+def _damage_index(path: Path, name: str) -> None:
     with closing(sqlite3.connect(path)) as connection:
-        query = "SELECT rootpage FROM sqlite_master WHERE name = 'entries_expiry'"
-        (page,) = connection.execute(query).fetchone()
+        query = "SELECT rootpage FROM sqlite_master WHERE name = ?"
+        (page,) = connection.execute(query, (name,)).fetchone()
     with path.open("r+b") as file:
         file.seek((page - 1) * 4_096)
         file.write(b"\xff" * 4_096)
-    return set()
 
 
 @pytest.mark.parametrize("spoil", [one_row, a_leaf, an_index])
@@ -115,6 +119,15 @@ async def test_every_sound_row_is_carried_over(
         "SELECT count(*) FROM sqlite_master WHERE name = 'entries_expiry' AND tbl_name = 'entries'"
     )
     assert _rows(path, query) == [(1,)]
+
+
+def test_rows_behind_the_damage_are_found_without_the_keys(path: Path) -> None:
+    lost = a_leaf(path)
+    _damage_index(path, "sqlite_autoindex_entries_1")
+    with closing(sqlite3.connect(path)) as connection:
+        found = known_rows(connection, lambda error: True)
+    added = {created for created in found if created >= FIRST}
+    assert added == {FIRST + at for at in range(200) if f"k{at:03}" not in lost}
 
 
 @pytest.mark.parametrize("spoil", [one_row, a_leaf])
