@@ -113,6 +113,20 @@ def test_what_a_token_may_not_do_is_not_there(closed: Closed, gate: Open) -> Non
     check(page)
 
 
+def test_a_folder_out_of_reach_offers_nothing_that_would_fail(closed: Closed, gate: Open) -> None:
+    token = closed.token(name="writer", scope="write", prefix="user/")
+    page = gate().open("#/t/default/p/other%2F")
+    enter(page, token["token"])
+    expect(page.get_by_role("heading", name="Your token does not reach these keys")).to_be_visible()
+    expect(page.get_by_role("navigation", name="Path")).to_have_text("other/")
+    expect(page.get_by_role("button", name="New key")).to_have_count(0)
+    page.get_by_role("button", name="Import, export, upload").click()
+    expect(page.get_by_role("menuitem", name=re.compile("Import|Upload|Export"))).to_have_count(0)
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Go to user/").first.click()
+    expect(page.get_by_role("button", name="New key").first).to_be_visible()
+
+
 def test_a_token_that_is_revoked_while_the_page_is_open(closed: Closed, gate: Open) -> None:
     token = closed.token(name="short", scope="write")
     page = gate().open("#/t/default/k/user%2F1/edit")

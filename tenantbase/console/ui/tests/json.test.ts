@@ -5,6 +5,7 @@ import {
   format,
   isInteger,
   JsonError,
+  marked,
   member,
   problemOf,
   spacingOf,
@@ -128,4 +129,10 @@ describe("colour", () => {
 it("knows an integer", () => {
   expect(["0", "-7", "12345678901234567890"].every(isInteger)).toBe(true);
   expect(["1.0", "01", '"1"', "", "--1"].some(isInteger)).toBe(false);
+});
+
+it("underlines no indentation", () => {
+  expect(marked(colour("  ]"), [0, 3]).filter(({ differs }) => differs)).toMatchObject([
+    { text: "]" },
+  ]);
 });
