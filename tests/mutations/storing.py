@@ -115,7 +115,10 @@ MUTATIONS: Final = {
                 " or any(len(column) != count for column in entries.columns)",
                 "",
             ),
-            "plain-entries-may-exceed-the-bound": ("if size + held >= max_bytes:", "if False:"),
+            "plain-entries-may-exceed-the-bound": (
+                "        if size + held >= max_bytes:\n",
+                "        if False:\n",
+            ),
         },
     ),
     **of(
@@ -261,6 +264,26 @@ MUTATIONS: Final = {
             "an-expired-row-outlives-its-deletion": (
                 "elif key in self.dead:  # set and deleted again",
                 "elif False:",
+            ),
+            "a-new-expiry-is-not-stored": (
+                "meta == (before.expires_at, before",
+                "meta == (meta[0], before",
+            ),
+            "a-new-id-is-not-stored": ("before.id, before.content", "meta[1], before.content"),
+            "a-new-media-type-is-not-stored": ("before.content_type):", "meta[2]):"),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/change_log.py",
+        ["tests/interfaces/test_store.py"],
+        {
+            "the-media-type-of-a-change-is-lost": (
+                "if content_type == JSON and expires_at is None:",
+                "if content_type is not None and expires_at is None:",
+            ),
+            "the-expiry-of-a-change-is-lost": (
+                "if content_type == JSON and expires_at is None:",
+                "if content_type == JSON:",
             ),
         },
     ),
