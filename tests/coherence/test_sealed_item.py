@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tenantbase.coherence import sealed_item
 from tenantbase.coherence.authority import BUCKETS, Tag
 from tenantbase.coherence.sealed_item import (
     OVERHEAD_BYTES,
     REJECTED,
-    REMEMBERED_SLOTS,
     ItemSealer,
+    Slot,
     bucket_of,
 )
 from tenantbase.entry import JSON, MAX_KEY_BYTES, Entry
@@ -118,31 +119,60 @@ def test_a_remembered_item_counts_only_under_its_tag() -> None:
         assert opened(new, "k", (epoch, sequence + 2)) is None
 
 
-def test_the_number_of_slots_is_bounded() -> None:
-    sealer = ItemSealer(SECRET)
-    first = sealer.slot("first")
-    assert sealer.slot("first") is first
-    others = [sealer.slot(f"{number}") for number in range(REMEMBERED_SLOTS)]
-    assert sealer.slot(f"{REMEMBERED_SLOTS - 1}") is others[-1]
-    assert sealer.slot("first") is not first
-    assert sealer.slot("first").name == first.name
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many slots without items are remembered."""
+    monkeypatch.setattr(sealed_item, "REMEMBERED_BYTES", 60_599)
+    return 100
 
 
-def test_the_oldest_slots_are_forgotten_first() -> None:
+def store(sealer: ItemSealer, slot: Slot, size: int) -> bytes:
+    """Open an item with a value of this size."""
+    item = sealer.seal(slot.name, TAG, Entry(slot.key, bytes(size), JSON, ID, 1, None))
+    found = sealer.open(item, slot, TAG)
+    assert isinstance(found, Lookup) and found.entry is not None and len(found.entry.value) == size
+    return item
+
+
+def test_the_oldest_slots_are_forgotten_first(room: int) -> None:
     sealer = ItemSealer(SECRET)
-    oldest, *rest = [sealer.slot(f"{number}") for number in range(REMEMBERED_SLOTS)]
+    first, *others = [sealer.slot(f"{number}") for number in range(room)]
+    assert sealer.slot("0") is first and first.held
     sealer.slot("one more")
-    assert all(sealer.slot(slot.key) is slot for slot in rest)
-    assert sealer.slot(oldest.key) is not oldest
+    assert not first.held and all(slot.held for slot in others)
+    again = sealer.slot("0")
+    assert again is not first and again.name == first.name
 
 
-def test_large_items_are_not_remembered() -> None:
+@pytest.mark.parametrize(("size", "fewer"), [(10, 1), (800, 4), (6_000, 10), (50_000, 83)])
+def test_items_take_the_room_of_slots(room: int, size: int, fewer: int) -> None:
     sealer = ItemSealer(SECRET)
-    for size in (10, 10_000):
+    slots = [sealer.slot(f"{number}") for number in range(room)]
+    for _ in range(3):  # once remembered, it takes no more
+        assert store(sealer, slots[-1], size) == slots[-1].data
+        held = [slot.held > 0 for slot in slots]
+        assert held.count(False) == held.index(True) and abs(held.index(True) - fewer) <= 1
+    # A smaller item gives room back.
+    store(sealer, slots[-1], 1)
+    more = [sealer.slot(f"more {number}") for number in range(fewer - 1)]
+    assert all(slot.held for slot in (*slots[fewer + 1 :], *more))
+
+
+def test_an_item_of_a_forgotten_slot_takes_no_room(room: int) -> None:
+    sealer = ItemSealer(SECRET)
+    forgotten = sealer.slot("forgotten")
+    slots = [sealer.slot(f"{number}") for number in range(room)]
+    store(sealer, forgotten, 50_000)
+    assert all(slot.held for slot in slots)
+
+
+def test_very_large_items_are_not_remembered() -> None:
+    sealer = ItemSealer(SECRET)
+    for size in (10, 10_000, 100_000):
         slot = sealer.slot(f"{size}")
-        item = sealer.seal(slot.name, TAG, Entry(slot.key, bytes(size), JSON, ID, 1, None))
-        assert sealer.open(item, slot, TAG) is not REJECTED
-        assert (slot.data is item) == (size == 10)
+        item = store(sealer, slot, size)
+        assert (slot.data is item) == (size < 100_000) and (slot.lookup is None) == (size > 10)
+        assert store(sealer, slot, size) == item
 
 
 def test_a_foreign_item_is_rejected() -> None:

@@ -23,6 +23,18 @@ MUTATIONS: Final = {
                 "if data == slot.data and tag == slot.tag:",
                 "if data == slot.data:",
             ),
+            "slots-without-bound": ("while self._held > REMEMBERED_BYTES:", "while False:"),
+            "a-forgotten-slot-still-counts": ("self._held -= oldest.held", "pass"),
+            "items-of-a-forgotten-slot-count": (
+                "            if slot.held:\n",
+                "            if True:\n",
+            ),
+            "items-do-not-count": ("self._held += held - slot.held", "self._held += _SLOT_BYTES"),
+            "very-large-items-are-remembered": ("if size > _LARGEST_BYTES:", "if False:"),
+            "entries-of-large-items-are-remembered": (
+                "decoded = size <= DECODED_BYTES",
+                "decoded = True",
+            ),
         },
     ),
     **of(
