@@ -121,8 +121,8 @@ def test_a_remembered_item_counts_only_under_its_tag() -> None:
 
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> int:
-    """How many slots without items are remembered."""
-    monkeypatch.setattr(sealed_item, "REMEMBERED_BYTES", 60_599)
+    """How many slots without items are remembered, and 404 KiB in all."""
+    monkeypatch.setattr(sealed_item, "REMEMBERED_BYTES", 101 * 4_096 - 1)
     return 100
 
 
@@ -144,18 +144,20 @@ def test_the_oldest_slots_are_forgotten_first(room: int) -> None:
     assert again is not first and again.name == first.name
 
 
-@pytest.mark.parametrize(("size", "fewer"), [(10, 1), (800, 4), (6_000, 10), (50_000, 83)])
-def test_items_take_the_room_of_slots(room: int, size: int, fewer: int) -> None:
+@pytest.mark.parametrize(("size", "copies"), [(10, 3), (800, 3), (1_000, 1), (50_000, 1)])
+def test_more_small_items_are_remembered_than_large_ones(room: int, size: int, copies: int) -> None:
     sealer = ItemSealer(SECRET)
-    slots = [sealer.slot(f"{number}") for number in range(room)]
-    for _ in range(3):  # once remembered, it takes no more
-        assert store(sealer, slots[-1], size) == slots[-1].data
-        held = [slot.held > 0 for slot in slots]
-        assert held.count(False) == held.index(True) and abs(held.index(True) - fewer) <= 1
-    # A smaller item gives room back.
-    store(sealer, slots[-1], 1)
-    more = [sealer.slot(f"more {number}") for number in range(fewer - 1)]
-    assert all(slot.held for slot in (*slots[fewer + 1 :], *more))
+    for _ in range(2):  # once remembered, an item takes no more room
+        slots = []
+        for number in range(1_000):
+            slots.append(sealer.slot(f"{number}"))
+            store(sealer, slots[-1], size)
+        cost = 600 + copies * len(slots[0].data or b"")
+        held = [slot.held > 0 for slot in slots].count(True)
+        # Each slot had to find room before it had an item.
+        most = sealed_item.REMEMBERED_BYTES // cost
+        assert most - 4_096 // cost - 1 <= held <= most
+        assert all(slot.held == cost for slot in slots[-held:])
 
 
 def test_an_item_of_a_forgotten_slot_takes_no_room(room: int) -> None:
