@@ -277,6 +277,12 @@ MUTATIONS: Final = {
                 "elif key in self.dead:  # set and deleted again",
                 "elif False:",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/rows.py",
+        ["tests/interfaces/test_store.py::test_what_changes_with_a_value_is_stored"],
+        {
             "a-new-expiry-is-not-stored": (
                 "meta == (before.expires_at, before",
                 "meta == (meta[0], before",
@@ -287,7 +293,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/sqlite/change_log.py",
-        ["tests/interfaces/test_store.py"],
+        ["tests/interfaces/test_store.py::test_what_changes_with_a_value_is_stored"],
         {
             "the-media-type-of-a-change-is-lost": (
                 "if content_type == JSON and expires_at is None:",
