@@ -6,15 +6,16 @@ wraps some of tenantbase's methods, which costs about a microsecond per write.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from tenantbase.coherence.policy import Cache
+from tenantbase.commands import Command
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.interfaces.sqlite.commit import Committer
 from tenantbase.main import main
@@ -51,15 +52,18 @@ def _witness_awaits(owner: type, method: str, name: str) -> None:
 
 
 def _witness_writes() -> None:
-    original = Cache.write
+    original = Cache.write_then  # which the fast path calls
 
-    def witnessed(self: Cache, *changes: Any) -> asyncio.Future[Any]:
+    def witnessed(self: Cache, command: Command, receive: Callable[[Any], None]) -> None:
         begun = time.monotonic()
-        future = original(self, *changes)
-        future.add_done_callback(lambda _: spans["write"].append((begun, time.monotonic())))
-        return future
 
-    Cache.write = witnessed  # type: ignore[method-assign]
+        def received(result: Any) -> None:
+            spans["write"].append((begun, time.monotonic()))
+            receive(result)
+
+        original(self, command, received)
+
+    Cache.write_then = witnessed  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

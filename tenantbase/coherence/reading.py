@@ -273,11 +273,13 @@ class ReadThrough:
         opened = _NONE_OPENED
         if sum(map(len, items.values())) > HEAVY_BYTES:
             large = [
-                (slot, items[slot.name], tag)
+                (slot, item, tag)
                 for slot, tag in pairs
-                if len(items.get(slot.name, LEFT_OUT)) >= _LARGE_ITEM_BYTES
+                if len(item := items.get(slot.name, LEFT_OUT)) >= _LARGE_ITEM_BYTES
+                and item != slot.data  # it is probably valid still, which is known at once
             ]
-            opened = await asyncio.to_thread(self._sealer.open_many, large)
+            if large:
+                opened = await asyncio.to_thread(self._sealer.unseal_many, large)
         for slot, tag in pairs:
             data = item_of(slot.name)
             if data is None:
@@ -291,6 +293,8 @@ class ReadThrough:
                 continue
             if opened and slot.name in opened:
                 lookup = opened[slot.name]
+                if lookup is not REJECTED:
+                    self._sealer.remember(slot, data, tag, lookup)
             else:
                 lookup = open_item(data, slot, tag)
             if lookup is REJECTED:

@@ -651,7 +651,7 @@ async def test_large_values_are_sealed_and_opened_beside_the_event_loop(
         True: 0,
         False: 0,
     }  # bytes, by whether the event loop's thread did it
-    seal, open_ = ItemSealer.seal, ItemSealer.open
+    seal, unseal = ItemSealer.seal, ItemSealer.unseal
 
     def encoded(self: ItemSealer, name: bytes, tag: Tag, entry: Entry | None) -> bytes:
         item = seal(self, name, tag, entry)
@@ -660,10 +660,10 @@ async def test_large_values_are_sealed_and_opened_beside_the_event_loop(
 
     def decoded(self: ItemSealer, data: bytes, slot: Slot, tag: Tag) -> Lookup | Verdict:
         hashed[threading.get_ident() == loop_thread] += len(data)
-        return open_(self, data, slot, tag)
+        return unseal(self, data, slot, tag)
 
     monkeypatch.setattr(ItemSealer, "seal", encoded)
-    monkeypatch.setattr(ItemSealer, "open", decoded)
+    monkeypatch.setattr(ItemSealer, "unseal", decoded)
     size = 20 * 50_000 // count + 65_536
     changes = [Set(f"default/{number}", bytes(size), OCTETS) for number in range(count)]
     await node.cache.write(*changes)
@@ -672,6 +672,32 @@ async def test_large_values_are_sealed_and_opened_beside_the_event_loop(
     assert all(each.entry is not None and each.entry.value == bytes(size) for each in found[:-1])
     assert hashed[False] + hashed[True] > 2 * count * size
     assert hashed[True] <= HEAVY_BYTES, "no more than what makes it worth while"
+
+
+async def test_large_values_that_are_remembered_are_opened_once(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await cluster.start()
+    unsealed: list[str] = []
+    unseal = ItemSealer.unseal
+
+    def noted(self: ItemSealer, data: bytes, slot: Slot, tag: Tag) -> Lookup | Verdict:
+        unsealed.append(slot.key)
+        return unseal(self, data, slot, tag)
+
+    monkeypatch.setattr(ItemSealer, "unseal", noted)
+    changes = [Set(f"default/{number}", b"%d" % number * 25_000, OCTETS) for number in range(30)]
+    keys = [change.key for change in changes]
+    await node.cache.write(*changes)
+    for _ in range(2):
+        found = await node.cache.get_many(keys)
+        assert [each.entry and each.entry.value for each in found] == [c.value for c in changes]
+        assert {each.cache_status for each in found} == {CacheStatus.HIT}
+    assert sorted(unsealed) == sorted(keys)
+    await node.cache.write(Set(keys[7], b"new", OCTETS))
+    found = await node.cache.get_many(keys)
+    assert found[7].entry is not None and found[7].entry.value == b"new"
+    assert unsealed[len(keys) :] == [keys[7]]
 
 
 async def test_values_above_the_cache_limit_are_read_from_the_database(cluster: Cluster) -> None:

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tenantbase.coherence import sealed_item
 from tenantbase.coherence.authority import BUCKETS, Tag
 from tenantbase.coherence.sealed_item import (
     OVERHEAD_BYTES,
     REJECTED,
-    REMEMBERED_SLOTS,
     ItemSealer,
+    Slot,
     bucket_of,
 )
 from tenantbase.entry import JSON, MAX_KEY_BYTES, Entry
@@ -118,31 +119,62 @@ def test_a_remembered_item_counts_only_under_its_tag() -> None:
         assert opened(new, "k", (epoch, sequence + 2)) is None
 
 
-def test_the_number_of_slots_is_bounded() -> None:
-    sealer = ItemSealer(SECRET)
-    first = sealer.slot("first")
-    assert sealer.slot("first") is first
-    others = [sealer.slot(f"{number}") for number in range(REMEMBERED_SLOTS)]
-    assert sealer.slot(f"{REMEMBERED_SLOTS - 1}") is others[-1]
-    assert sealer.slot("first") is not first
-    assert sealer.slot("first").name == first.name
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many slots without items are remembered, and 404 KiB in all."""
+    monkeypatch.setattr(sealed_item, "REMEMBERED_BYTES", 101 * 4_096 - 1)
+    return 100
 
 
-def test_the_oldest_slots_are_forgotten_first() -> None:
+def store(sealer: ItemSealer, slot: Slot, size: int) -> bytes:
+    """Open an item with a value of this size."""
+    item = sealer.seal(slot.name, TAG, Entry(slot.key, bytes(size), JSON, ID, 1, None))
+    found = sealer.open(item, slot, TAG)
+    assert isinstance(found, Lookup) and found.entry is not None and len(found.entry.value) == size
+    return item
+
+
+def test_the_oldest_slots_are_forgotten_first(room: int) -> None:
     sealer = ItemSealer(SECRET)
-    oldest, *rest = [sealer.slot(f"{number}") for number in range(REMEMBERED_SLOTS)]
+    first, *others = [sealer.slot(f"{number}") for number in range(room)]
+    assert sealer.slot("0") is first and first.held
     sealer.slot("one more")
-    assert all(sealer.slot(slot.key) is slot for slot in rest)
-    assert sealer.slot(oldest.key) is not oldest
+    assert not first.held and all(slot.held for slot in others)
+    again = sealer.slot("0")
+    assert again is not first and again.name == first.name
 
 
-def test_large_items_are_not_remembered() -> None:
+@pytest.mark.parametrize(("size", "copies"), [(10, 3), (800, 3), (1_000, 1), (50_000, 1)])
+def test_more_small_items_are_remembered_than_large_ones(room: int, size: int, copies: int) -> None:
     sealer = ItemSealer(SECRET)
-    for size in (10, 10_000):
+    for _ in range(2):  # once remembered, an item takes no more room
+        slots = []
+        for number in range(1_000):
+            slots.append(sealer.slot(f"{number}"))
+            store(sealer, slots[-1], size)
+        cost = 600 + copies * len(slots[0].data or b"")
+        held = [slot.held > 0 for slot in slots].count(True)
+        # Each slot had to find room before it had an item.
+        most = sealed_item.REMEMBERED_BYTES // cost
+        assert most - 4_096 // cost - 1 <= held <= most
+        assert all(slot.held == cost for slot in slots[-held:])
+
+
+def test_an_item_of_a_forgotten_slot_takes_no_room(room: int) -> None:
+    sealer = ItemSealer(SECRET)
+    forgotten = sealer.slot("forgotten")
+    slots = [sealer.slot(f"{number}") for number in range(room)]
+    store(sealer, forgotten, 50_000)
+    assert all(slot.held for slot in slots)
+
+
+def test_very_large_items_are_not_remembered() -> None:
+    sealer = ItemSealer(SECRET)
+    for size in (10, 10_000, 100_000):
         slot = sealer.slot(f"{size}")
-        item = sealer.seal(slot.name, TAG, Entry(slot.key, bytes(size), JSON, ID, 1, None))
-        assert sealer.open(item, slot, TAG) is not REJECTED
-        assert (slot.data is item) == (size == 10)
+        item = store(sealer, slot, size)
+        assert (slot.data is item) == (size < 100_000) and (slot.lookup is None) == (size > 10)
+        assert store(sealer, slot, size) == item
 
 
 def test_a_foreign_item_is_rejected() -> None:

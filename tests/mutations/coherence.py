@@ -8,6 +8,20 @@ from tests.mutations.mutation import of
 
 MUTATIONS: Final = {
     **of(
+        "tenantbase/coherence/reading.py",
+        ["tests/coherence/test_policy.py::test_large_values_that_are_remembered_are_opened_once"],
+        {
+            "items-opened-in-a-thread-are-forgotten": (
+                "self._sealer.remember(slot, data, tag, lookup)",
+                "pass",
+            ),
+            "remembered-items-are-opened-in-a-thread": (
+                "                and item != slot.data  #",
+                "                #",
+            ),
+        },
+    ),
+    **of(
         "tenantbase/coherence/tag_seqlock.py",
         ["tests/coherence/test_tag_seqlock.py"],
         {

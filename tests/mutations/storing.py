@@ -46,6 +46,18 @@ MUTATIONS: Final = {
                 "if data == slot.data and tag == slot.tag and",
                 "if data == slot.data and",
             ),
+            "slots-without-bound": ("while self._held > REMEMBERED_BYTES:", "while False:"),
+            "a-forgotten-slot-still-counts": ("self._held -= oldest.held", "pass"),
+            "items-of-a-forgotten-slot-count": (
+                "            if slot.held:\n",
+                "            if True:\n",
+            ),
+            "items-do-not-count": ("self._held += held - slot.held", "self._held += _SLOT_BYTES"),
+            "very-large-items-are-remembered": ("if size > _LARGEST_BYTES:", "if False:"),
+            "entries-of-large-items-are-remembered": (
+                "decoded = size <= DECODED_BYTES",
+                "decoded = True",
+            ),
         },
     ),
     **of(
@@ -138,7 +150,10 @@ MUTATIONS: Final = {
                 " or any(len(column) != count for column in entries.columns)",
                 "",
             ),
-            "plain-entries-may-exceed-the-bound": ("if size + held >= max_bytes:", "if False:"),
+            "plain-entries-may-exceed-the-bound": (
+                "        if size + held >= max_bytes:\n",
+                "        if False:\n",
+            ),
         },
     ),
     **of(
@@ -272,7 +287,7 @@ MUTATIONS: Final = {
     **of(
         "tenantbase/interfaces/sqlite/rows.py",
         [f"{_STORES}::test_a_deletion_returns_what_it_removed"],
-        {"a-deletion-returns-no-value": ('self._look_up(returned, "value")', "pass")},
+        {"a-deletion-returns-no-value": ('self._look_up(returned, ", value")', "pass")},
     ),
     **of(
         "tenantbase/interfaces/postgres/plan.py",
@@ -321,6 +336,32 @@ MUTATIONS: Final = {
             "an-expired-row-outlives-its-deletion": (
                 "elif key in self.dead:  # set and deleted again",
                 "elif False:",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/rows.py",
+        ["tests/interfaces/test_store.py::test_what_changes_with_a_value_is_stored"],
+        {
+            "a-new-expiry-is-not-stored": (
+                "meta == (before.expires_at, before",
+                "meta == (meta[0], before",
+            ),
+            "a-new-id-is-not-stored": ("before.id, before.content", "meta[1], before.content"),
+            "a-new-media-type-is-not-stored": ("before.content_type):", "meta[2]):"),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/change_log.py",
+        ["tests/interfaces/test_store.py::test_what_changes_with_a_value_is_stored"],
+        {
+            "the-media-type-of-a-change-is-lost": (
+                "if content_type == JSON and expires_at is None:",
+                "if content_type is not None and expires_at is None:",
+            ),
+            "the-expiry-of-a-change-is-lost": (
+                "if content_type == JSON and expires_at is None:",
+                "if content_type == JSON:",
             ),
         },
     ),

@@ -28,8 +28,8 @@ UNLESS_LARGE: Final = unless_larger(LARGE_BYTES)
 """SQL for the value of an entry, or null if it must be read by itself."""
 
 _CREATED: Final = "SELECT created FROM entries WHERE key = ?"
-_VALUE_AT: Final = 4
-_CREATED_AT: Final = 5
+_VALUE_AT: Final = -2
+_CREATED_AT: Final = -1
 
 
 def write_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[Any]) -> None:
@@ -37,7 +37,7 @@ def write_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[An
 
     Args:
         statement: with ``{}`` in place of the value's parameter.
-        rows: parameters: the fifth is the value, the sixth the row's ``created``.
+        rows: parameters: the last but one is the value, the last the row's ``created``.
     """
     small = rows
     if large := [row for row in rows if len(row[_VALUE_AT]) > LARGE_BYTES]:
@@ -46,9 +46,7 @@ def write_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[An
         connection.executemany(statement.format("?"), small)
     for row in large:
         value, created = row[_VALUE_AT], row[_CREATED_AT]
-        connection.execute(
-            statement.format("zeroblob(?)"), (*row[:_VALUE_AT], len(value), *row[_CREATED_AT:])
-        )
+        connection.execute(statement.format("zeroblob(?)"), (*row[:_VALUE_AT], len(value), created))
         with connection.blobopen("entries", "value", created) as blob:
             blob.write(value)
 
