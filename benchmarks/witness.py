@@ -19,6 +19,7 @@ from tenantbase.commands import Command
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.interfaces.sqlite.commit import Committer
 from tenantbase.main import main
+from tenantbase.process import worker
 
 Span = tuple[float, float]  # by the monotonic clock, in seconds
 
@@ -72,7 +73,13 @@ if __name__ == "__main__":
     _witness_calls(Committer, "commit", "commit")
     _witness_calls(Committer, "checkpoint", "checkpoint")
     _witness_awaits(MemcacheClient, "set_many", "store")
-    try:
-        main()
-    finally:
-        path.write_bytes(msgspec.json.encode(spans))
+    run = worker.run
+
+    def witnessed_run(*args: Any, **options: Any) -> None:
+        try:
+            run(*args, **options)
+        finally:  # in the worker, which ends without returning to ``main``
+            path.write_bytes(msgspec.json.encode(spans))
+
+    worker.run = witnessed_run
+    main()
