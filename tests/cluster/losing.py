@@ -13,12 +13,22 @@ from tests.cluster.promoter import Server
 from tests.cluster.scene import Scene
 from tests.faults.loss import Loss
 
-# What a primary's term has inherited, the first position that it has given, and one that it never will.
-_TERM: Final = f"""
-    WITH term AS (SELECT inherited FROM tenantbase.terms ORDER BY number DESC LIMIT 1)
-    SELECT inherited, (SELECT min(position) FROM tenantbase.changes WHERE position > inherited),
-        (SELECT position + {1 << 19} FROM tenantbase.clock) FROM term
+# How many terms a server knows, and its position.
+_STATE: Final = """
+    SELECT (SELECT count(*) FROM tenantbase.terms), position FROM tenantbase.clock
 """
+# The same, and the first position that its newest term has given, or would give next.
+_TERM: Final = """
+    SELECT (SELECT count(*) FROM tenantbase.terms), position, coalesce((
+        SELECT min(changes.position) FROM tenantbase.changes WHERE changes.position > (
+            SELECT inherited FROM tenantbase.terms ORDER BY number DESC LIMIT 1
+        )
+    ), position + 1) FROM tenantbase.clock
+"""
+_MORE: Final = 1 << 19
+"""So many positions no server gives between a question and its death."""
+_OPENED_SECONDS: Final = 300.0
+_LOOK_SECONDS: Final = 0.1
 
 
 @asynccontextmanager
@@ -49,10 +59,12 @@ async def _lose(scene: Scene, chance: random.Random, *, twice: bool) -> Server:
     await asyncio.sleep(chance.uniform(0.2, 3))
     lost = []
     if twice:
+        terms, _ = await _ask(promoter.primary, _STATE)
         await scene.changed("promoted first", lambda: promoter.fail_over(keep_spare=True))
         await asyncio.sleep(chance.uniform(0.2, 3))
-        _, first, last = await _term(promoter.primary)
-        lost.append((first - 1, last))
+        known, last, first = await _ask(promoter.primary, _TERM)
+        if known > terms:  # otherwise, no node has reached it
+            lost.append((first - 1, last + _MORE))
     dead = promoter.primary
     assert promoter.candidate is not None
     begin = time.monotonic_ns()
@@ -60,13 +72,17 @@ async def _lose(scene: Scene, chance: random.Random, *, twice: bool) -> Server:
     await asyncio.to_thread(promoter.candidate.kill)
     end = time.monotonic_ns()
     await asyncio.to_thread(promoter.spare.start)
+    terms, survived = await _ask(promoter.spare, _STATE)
     await scene.changed("lossy promotion", promoter.give_up)
-    inherited, first, _ = await _term(promoter.primary)
-    lost.insert(0, (inherited, first - 1))
+    opened = time.monotonic() + _OPENED_SECONDS
+    while (now := await _ask(promoter.primary, _TERM))[0] == terms:
+        assert time.monotonic() < opened, "no node has opened the new primary"
+        await asyncio.sleep(_LOOK_SECONDS)
+    lost.insert(0, (survived, now[2] - 1))
     scene.referee.losses.append(Loss(since, begin, end, tuple(lost)))
     return dead
 
 
-async def _term(server: Server) -> list[int]:
-    told = await asyncio.to_thread(server.sql, _TERM)
+async def _ask(server: Server, question: str) -> list[int]:
+    told = await asyncio.to_thread(server.sql, question)
     return [int(each) for each in told.split("|")]

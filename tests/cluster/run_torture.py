@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -162,5 +163,10 @@ async def _lane(
             return  # earlier faults in the lane took longer than planned
         faults[event.fault] += 1
         log(f"{time.monotonic() - begin:8.1f} s  {event.fault} for {event.seconds:.1f} s")
-        async with every[event.fault](scene, random.Random(event.seed)):
-            await asyncio.sleep(event.seconds)
+        try:
+            async with every[event.fault](scene, random.Random(event.seed)):
+                await asyncio.sleep(event.seconds)
+        except Exception as error:
+            # The run goes on, so that it ends with a verdict.
+            scene.broken.append(f"{event.fault} failed: {error!r}")
+            log(traceback.format_exc())
