@@ -12,6 +12,10 @@ _CONFIRMATION: Final = ["tests/interfaces/postgres/test_confirmation.py"]
 _JOINING: Final = ["tests/interfaces/postgres/test_joining.py"]
 _STAGED: Final = ["tests/cluster/test_planted.py"]
 _WRITING: Final = ["tests/interfaces/postgres/test_writing.py"]
+_TROUBLES: Final = ["tests/interfaces/postgres/test_troubles.py"]
+_PREFIXES: Final = ["tests/interfaces/postgres/test_prefixes.py"]
+_POOLS: Final = ["tests/interfaces/postgres/test_pools.py"]
+_MIGRATE: Final = ["tests/cli/test_migrate_failover.py"]
 
 MUTATIONS: Final = {
     **of(
@@ -37,8 +41,8 @@ MUTATIONS: Final = {
         _CONFIRMATION,
         {
             "a-warning-with-the-answer-is-not-heard": (
-                "if message.severity_en in _LOSS:",
-                "if False:",
+                "if message.severity_en in _LOSS and",
+                "if False and",
             ),
         },
     ),
@@ -78,12 +82,12 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/postgres/store.py",
+        "tenantbase/interfaces/postgres/state.py",
         _SHARED,
         {
             "any-server-is-the-standby": (
-                "EXISTS (SELECT FROM pg_stat_replication WHERE lower(application_name) = lower($1))",
-                "$1 <> ''",
+                "WHERE lower(application_name) = lower($1) LIMIT 1",
+                "WHERE $1 <> '' LIMIT 1",
             ),
         },
     ),
@@ -92,8 +96,8 @@ MUTATIONS: Final = {
         _CONFIRMATION,
         {
             "a-cancelled-caller-cancels-its-commit": (
-                "return await asyncio.shield(self._start(self._committer.commit(group, name_hash)))",
-                "return await self._committer.commit(group, name_hash)",
+                "made = await asyncio.shield(self._start(self._committer.commit(group, name_hash)))",
+                "made = await self._committer.commit(group, name_hash)",
             ),
             "positions-of-a-lost-history-are-taken": (
                 "if not (within and first <= after <= head.position) or _lost(session, after):",
@@ -119,7 +123,6 @@ MUTATIONS: Final = {
                 "FROM terms ORDER BY number DESC",
                 "FROM terms ORDER BY inherited DESC, number",
             ),
-            "any-encoding-will-do": ('if server.encoding != "UTF8":', "if False:"),
         },
     ),
     **of(
@@ -149,7 +152,12 @@ MUTATIONS: Final = {
     **of(
         "tenantbase/interfaces/postgres/sessions.py",
         _WRITING,
-        {"a-busy-connection-costs-the-session": (".take(deadline - answer)", ".take()")},
+        {
+            "a-busy-connection-costs-the-session": (
+                ".take(deadline - answer, lane)",
+                ".take(None, lane)",
+            )
+        },
     ),
     **of(
         "tenantbase/interfaces/postgres/store.py",
@@ -206,6 +214,130 @@ MUTATIONS: Final = {
         ["tests/interfaces/postgres/test_contract.py", *_WRITING],
         {
             "versions-are-those-of-the-plan": ("more = base - self.base", "more = 0"),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/survey.py",
+        _JOINING,
+        {"any-encoding-will-do": ('if server.encoding != "UTF8":', "if False:")},
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/survey.py",
+        _TROUBLES,
+        {"a-standby-that-hangs-is-not-named": ("    if waits:\n", "    if False:\n")},
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/sessions.py",
+        _TROUBLES,
+        {
+            "a-standby-that-confirms-again-stays-a-trouble": (
+                "self._troubles.over(Trouble.NOT_CONFIRMED)",
+                "pass",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/connection.py",
+        _TROUBLES,
+        {
+            "a-damaged-page-ends-the-session": (
+                " and message.sqlstate[:2] != DAMAGED_CLASS",
+                "",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/writing.py",
+        _TROUBLES,
+        {"a-damaged-row-fails-its-group": ("if len(transactions) == 1:", "if True:")},
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/store.py",
+        _TROUBLES,
+        {"a-damaged-row-fails-its-batch": ("return await self._use(pool_of, apart)", "raise")},
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/joining.py",
+        _TROUBLES,
+        {"a-read-only-primary-is-not-joined": ('transaction("READ WRITE")', "transaction()")},
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/joining.py",
+        _PREFIXES,
+        {
+            "a-statement-that-was-given-up-keeps-the-lock": (
+                '"client_connection_check_interval": _milliseconds(1.0),',
+                "",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/prefixes.py",
+        _PREFIXES,
+        {
+            "what-changed-while-it-was-counted-is-not": (
+                "keys = list({key for key, _ in changed})",
+                "keys: list[str] = []",
+            ),
+            "what-expired-while-it-was-counted-is-alive": (
+                "expired_then + expired)",
+                "expired_then)",
+            ),
+            "what-was-deleted-meanwhile-is-counted": (
+                "if not reaches or any(kind == EventKind.RESET for _, kind in changed):",
+                "if not reaches:",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/alone.py",
+        _WRITING,
+        {
+            "only-so-many-commits-are-trimmed-in-a-second": (
+                "removed = max(removed, trimmed)",
+                "pass",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/session.py",
+        _POOLS,
+        {
+            "lists-of-a-tenant-hold-up-others": (
+                "self._waiting.append(lane, turn)",
+                'self._waiting.append("", turn)',
+            ),
+            "a-turn-that-was-given-up-is-given": ("if not turn.done():", "if True:"),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/store.py",
+        _POOLS,
+        {
+            "bulk-reads-hold-up-others": (
+                "pool_of = _listers if bulk else _readers",
+                "pool_of = _readers",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/moving.py",
+        _MIGRATE,
+        {
+            "a-move-goes-to-any-server": (
+                "    check_settings(server)\n    connection",
+                "    connection",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/process/migration.py",
+        _MIGRATE,
+        {
+            "a-move-ends-with-its-primary": (
+                "if is_open and isinstance(error, SessionLost)",
+                "if False and isinstance(error, SessionLost)",
+            ),
         },
     ),
 }
