@@ -21,8 +21,8 @@ from tenantbase.interfaces.postgres import queries
 from tenantbase.interfaces.postgres.confirmation import Confirmer, Question
 from tenantbase.interfaces.postgres.connection import Connection
 from tenantbase.interfaces.postgres.session import Session
-from tenantbase.interfaces.postgres.store import PostgresStore
 from tenantbase.interfaces.postgres.settling import Settler
+from tenantbase.interfaces.postgres.store import PostgresStore
 from tenantbase.interfaces.postgres.writing import Committer, Ticket
 from tenantbase.interfaces.shared_store import Index, Stamp
 

@@ -202,7 +202,7 @@ async def test_a_sweep_that_has_trimmed_its_share_asks_for_another(
     for n in range(8):
         await put(nodes[0], f"default/{n}")
     share = 3
-    removed = []
+    removed: list[int] = []
     while len(removed) < 10 and (not removed or removed[-1] >= share):
         made = await outcome(nodes[0], Sweep(share))
         assert isinstance(made, tuple)
