@@ -40,7 +40,9 @@ class Store:
         self.broken = False
         self.gate = asyncio.Event()
 
-    async def load(self, keys: Sequence[str], now: float) -> tuple[Sequence[Loaded], Tag | None]:
+    async def load(
+        self, keys: Sequence[str], now: float, bulk: bool
+    ) -> tuple[Sequence[Loaded], Tag | None]:
         self.reads.append(list(keys))
         await self.gate.wait()
         if self.broken:
@@ -66,7 +68,7 @@ Reading = asyncio.Future[dict[str, Lookup | StoreError]]
 def begin(loader: Loader, *keys: str, lane: str = "") -> Reading:
     """Begin to load keys that memcached did not have."""
     missed = {key: (key.encode(), TAG) for key in keys}
-    return asyncio.ensure_future(loader.load(missed, [], lane, NOW, 1))
+    return asyncio.ensure_future(loader.load(missed, [], lane, NOW, 1, len(keys) > 1))
 
 
 async def turns() -> None:

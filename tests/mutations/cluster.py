@@ -23,6 +23,12 @@ _UNHEARD: Final = _test(
 _EARLY_PROMOTION: Final = _test(
     "test_joining.py::test_servers_may_be_promoted_before_the_first_write"
 )
+_SHARED: Final = ["tests/process/test_shared_database.py"]
+_CONNECTION: Final = _test("test_connection.py")
+_TROUBLES: Final = _test("test_troubles.py")
+_PREFIXES: Final = _test("test_prefixes.py")
+_POOLS: Final = _test("test_pools.py")
+_MIGRATE: Final = ["tests/cli/test_migrate_failover.py"]
 
 MUTATIONS: Final = {
     **of(
@@ -54,8 +60,8 @@ MUTATIONS: Final = {
         _UNHEARD,
         {
             "a-warning-with-the-answer-is-not-heard": (
-                "if message.severity_en in _LOSS:",
-                "if False:",
+                "if message.severity_en in _LOSS and",
+                "if False and",
             ),
         },
     ),
@@ -95,14 +101,14 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/postgres/store.py",
+        "tenantbase/interfaces/postgres/state.py",
         _test(
             "test_confirmation.py::test_a_standby_that_is_away_is_told_while_the_primary_answers"
         ),
         {
             "any-server-is-the-standby": (
-                "EXISTS (SELECT FROM pg_stat_replication WHERE lower(application_name) = lower($1))",
-                "$1 <> ''",
+                "WHERE lower(application_name) = lower($1) LIMIT 1",
+                "WHERE $1 <> '' LIMIT 1",
             ),
         },
     ),
@@ -111,8 +117,8 @@ MUTATIONS: Final = {
         _test("test_confirmation.py::test_a_cancelled_caller_cancels_no_commit"),
         {
             "a-cancelled-caller-cancels-its-commit": (
-                "return await asyncio.shield(self._start(self._committer.commit(group, name_hash)))",
-                "return await self._committer.commit(group, name_hash)",
+                "made = await asyncio.shield(self._start(self._committer.commit(group, name_hash)))",
+                "made = await self._committer.commit(group, name_hash)",
             ),
         },
     ),
@@ -144,6 +150,14 @@ MUTATIONS: Final = {
                 "FROM terms ORDER BY number DESC",
                 "FROM terms ORDER BY inherited DESC, number",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/joining.py",
+        _test(
+            "test_joining.py::test_two_servers_promoted_from_one_history_give_different_positions"
+        ),
+        {
             "all-terms-begin-at-one-distance": (
                 'int.from_bytes(term.epoch[:2], "big")',
                 "0",
@@ -151,7 +165,7 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/postgres/joining.py",
+        "tenantbase/interfaces/postgres/survey.py",
         _test("test_joining.py::test_keys_need_an_encoding_that_has_all_characters"),
         {"any-encoding-will-do": ('if server.encoding != "UTF8":', "if False:")},
     ),
@@ -176,7 +190,7 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/postgres/writing.py",
+        "tenantbase/interfaces/postgres/settling.py",
         [
             "tests/cluster/test_planted.py::"
             "test_without_the_bug_nothing_is_found[outcome-confirmed]"
@@ -191,7 +205,12 @@ MUTATIONS: Final = {
     **of(
         "tenantbase/interfaces/postgres/sessions.py",
         _WRITING,
-        {"a-busy-connection-costs-the-session": (".take(deadline - answer)", ".take()")},
+        {
+            "a-busy-connection-costs-the-session": (
+                ".take(deadline - answer, lane)",
+                ".take(None, lane)",
+            )
+        },
     ),
     **of(
         "tenantbase/interfaces/postgres/store.py",
@@ -248,6 +267,125 @@ MUTATIONS: Final = {
         _test("test_writing.py::test_versions_are_those_that_the_group_got"),
         {
             "versions-are-those-of-the-plan": ("more = base - self.base", "more = 0"),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/survey.py",
+        _TROUBLES,
+        {"a-standby-that-hangs-is-not-named": ("    if waits:\n", "    if False:\n")},
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/sessions.py",
+        _TROUBLES,
+        {
+            "a-standby-that-confirms-again-stays-a-trouble": (
+                "self._troubles.over(Trouble.NOT_CONFIRMED)",
+                "pass",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/connection.py",
+        _TROUBLES,
+        {
+            "a-damaged-page-ends-the-session": (
+                " and message.sqlstate[:2] != DAMAGED_CLASS",
+                "",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/writing.py",
+        _TROUBLES,
+        {"a-damaged-row-fails-its-group": ("if len(transactions) == 1:", "if True:")},
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/store.py",
+        _TROUBLES,
+        {"a-damaged-row-fails-its-batch": ("return await self._use(pool_of, apart)", "raise")},
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/joining.py",
+        _TROUBLES,
+        {"a-read-only-primary-is-not-joined": ('transaction("READ WRITE")', "transaction()")},
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/joining.py",
+        _PREFIXES,
+        {
+            "a-statement-that-was-given-up-keeps-the-lock": (
+                '"client_connection_check_interval": _milliseconds(1.0),',
+                "",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/prefixes.py",
+        _PREFIXES,
+        {
+            "what-changed-while-it-was-counted-is-not": (
+                "keys = list({key for key, _ in changed})",
+                "keys: list[str] = []",
+            ),
+            "what-expired-while-it-was-counted-is-alive": (
+                "expired_then + expired)",
+                "expired_then)",
+            ),
+            "what-was-deleted-meanwhile-is-counted": (
+                "if not reaches or any(kind == EventKind.RESET for _, kind in changed):",
+                "if not reaches:",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/alone.py",
+        _WRITING,
+        {
+            "only-so-many-commits-are-trimmed-in-a-second": (
+                "removed = max(removed, trimmed)",
+                "pass",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/session.py",
+        _POOLS,
+        {
+            "lists-of-a-tenant-hold-up-others": (
+                "self._waiting.append(lane, turn)",
+                'self._waiting.append("", turn)',
+            ),
+            "a-turn-that-was-given-up-is-given": ("if not turn.done():", "if True:"),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/store.py",
+        _POOLS,
+        {
+            "bulk-reads-hold-up-others": (
+                "pool_of = _listers if bulk else _readers",
+                "pool_of = _readers",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/postgres/moving.py",
+        _MIGRATE,
+        {
+            "a-move-goes-to-any-server": (
+                "    check_settings(server)\n    connection",
+                "    connection",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/process/migration.py",
+        _MIGRATE,
+        {
+            "a-move-ends-with-its-primary": (
+                "if is_open and isinstance(error, SessionLost)",
+                "if False and isinstance(error, SessionLost)",
+            ),
         },
     ),
 }

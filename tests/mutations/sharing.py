@@ -135,10 +135,10 @@ MUTATIONS: Final = {
                 "except StoreError as error:  # of any kind",
             ),
             "queries-of-any-number-of-keys": (
-                "BATCH_KEYS, lambda wanted: len(wanted[1])",
+                'BATCH_KEYS, attrgetter("weight")',
                 "BATCH_KEYS, lambda wanted: 1",
             ),
-            "queries-in-order-of-arrival": ("itemgetter(0))", 'lambda wanted: "")'),
+            "queries-in-order-of-arrival": ('attrgetter("lane")', 'lambda wanted: ""'),
         },
     ),
     **of(

@@ -43,8 +43,8 @@ MUTATIONS: Final = {
                 "if False:",
             ),
             "what-is-remembered-has-no-tag": (
-                "if data == slot.data and tag == slot.tag and",
-                "if data == slot.data and",
+                "if data == slot.data and tag == slot.tag:",
+                "if data == slot.data:",
             ),
             "slots-without-bound": ("while self._held > REMEMBERED_BYTES:", "while False:"),
             "a-forgotten-slot-still-counts": ("self._held -= oldest.held", "pass"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tenantbase.errors import CannotOpen
-from tenantbase.interfaces.postgres import joining
+from tenantbase.interfaces.postgres import joining, survey
 from tenantbase.interfaces.postgres.address import DatabaseAddress, Host
 from tenantbase.interfaces.postgres.confirmation import Confirm
 from tenantbase.interfaces.postgres.store import PostgresStore
@@ -120,7 +120,7 @@ async def test_a_password_comes_from_a_file_or_the_environment(
 
 
 async def test_an_old_server_is_refused(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joining, "_FLOORS", {15: 99, 16: 99, 17: 99, 18: 99})
+    monkeypatch.setattr(survey, "_FLOORS", {15: 99, 16: 99, 17: 99, 18: 99})
     assert "is too old; 15.99 or newer is needed" in await reason(database)
 
 

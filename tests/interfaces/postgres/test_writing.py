@@ -222,6 +222,23 @@ async def test_what_is_trimmed_is_told(
     assert (await nodes[1].ask(index.position)).commits == []
 
 
+async def test_a_sweep_that_has_trimmed_its_share_asks_for_another(
+    nodes: list[PostgresStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alone, "KEPT_COMMITS", 1)
+    monkeypatch.setattr(alone, "KEPT_COMMITS_SECONDS", -1.0)
+    for n in range(8):
+        await put(nodes[0], f"default/{n}")
+    share = 3
+    removed: list[int] = []
+    while len(removed) < 10 and (not removed or removed[-1] >= share):
+        made = await outcome(nodes[0], Sweep(share))
+        assert isinstance(made, tuple)
+        removed.append(made[0].removed)
+    assert len(removed) > 2 and removed[-1] < share
+    assert len((await nodes[1].ask(0)).commits) <= share
+
+
 async def test_a_long_answer_comes_in_pieces(
     postgres: PostgresProcess, database: str, nodes: list[PostgresStore]
 ) -> None:
