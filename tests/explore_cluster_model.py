@@ -42,7 +42,9 @@ _CONFIGS: Final = {
     "change": Config(readers=(A,), servers=3, change=1, crash=1),
     "two-changes": Config(writers=((A, KEY),), readers=(A, B), servers=4, change=2),
     "stale": Config(readers=(A,), servers=3, spare=1, lossy=True, distance=10),
-    "expiry": Config(writers=((A, EXPIRING), (B, KEY)), readers=(A,), expiry=True),
+    "expiry": Config(
+        writers=((A, EXPIRING), (B, KEY)), readers=(A,), restart=1, trim=1, expiry=True
+    ),
     "expiry-failover": Config(
         writers=((A, EXPIRING),), readers=(A, B), servers=3, crash=1, expiry=True
     ),

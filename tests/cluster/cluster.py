@@ -194,13 +194,14 @@ class Cluster:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             stack.callback(self._directory.cleanup)
+            for member in self.members:
+                stack.callback(member.close)
             await asyncio.to_thread(stack.enter_context, self.promoter)
             for memcached in self.ring:
                 stack.enter_context(memcached)
             for member in self.members:
                 for proxy in (*member.stores, *member.ring):
                     await stack.enter_async_context(proxy)
-                stack.callback(member.close)
             # One after the other, because the first makes the tables.
             for member in self.members:
                 await asyncio.to_thread(member.start)

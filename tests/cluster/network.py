@@ -75,11 +75,16 @@ class Machine:
 
     def run(self, work: Callable[[], _Result]) -> _Result:
         """Do some work in the namespace. Sockets and processes that it makes stay there."""
-        with ThreadPoolExecutor(1, initializer=self._enter) as pool:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(self._enter).result()
             return pool.submit(work).result()
 
     def _enter(self) -> None:
-        """A namespace is a property of the thread, and of processes that it starts."""
+        """A namespace is a property of the thread, and of processes that it starts.
+
+        Raises:
+            OSError: the network has been closed.
+        """
         with open(f"{_RUN}/netns/{self.name}") as file:
             if _LIBC.setns(file.fileno(), _CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), f"cannot enter the namespace {self.name}")

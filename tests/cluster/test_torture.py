@@ -24,12 +24,11 @@ _NOT_SEPARABLE = {"fill-after-confirm", "publish-after-commit", "commit-order"}
 
 def test_a_short_torture_finds_nothing() -> None:
     events = [
-        Event(1.0, 0.5, "store-promote", "1"),
+        Event(1.0, 0.5, "store-promote-twice", "1"),
         Event(1.5, 2.0, "cache-resurrect", "2"),
         Event(2.0, 1.0, "node-stop", "3"),
         Event(5.0, 1.0, "net-cut-everywhere", "4"),
         Event(7.0, 1.0, "store-stop-primary", "5"),
-        Event(8.0, 1.0, "store-promote-twice", "6"),
         Event(9.0, 1.0, "node-stop-at-step", "7"),
     ]
     result = run_torture.run(run_torture.Plan(seed=1, seconds=16.0, events=events, nodes=2))
