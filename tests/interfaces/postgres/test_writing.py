@@ -302,7 +302,12 @@ async def test_lists_that_wait_for_each_other_cost_no_session(
 ) -> None:
     address = DatabaseAddress.parse(database)
     store = await PostgresStore.open(
-        address, confirm=Confirm.NONE, replicated=False, read_timeout=20.0, sizes=SMALL
+        address,
+        confirm=Confirm.NONE,
+        replicated=False,
+        read_timeout=20.0,
+        write_timeout=60.0,  # the lock is waited for so long
+        sizes=SMALL,
     )
     holder = await asyncpg.connect(postgres.url(address.database, "postgres"))
     await holder.execute("BEGIN; LOCK TABLE tenantbase.entries IN ACCESS EXCLUSIVE MODE")
