@@ -54,7 +54,8 @@ async def test_single_reads_do_not_wait_for_lists_and_bulk_reads(database: str) 
         for _ in session.listers.connections:
             await stack.enter_async_context(session.listers.take())
         bulk = asyncio.create_task(store.read_stamped([KEY, "default/other"], bulk=True))
-        assert await value_of(store) == b"1"
+        for _ in range(5):  # otherwise the bulk read would have its turn between them
+            assert await value_of(store) == b"1"
         assert not bulk.done()
     entries, _ = await bulk
     assert entries[0] is not None

@@ -335,6 +335,7 @@ async def test_lists_that_wait_for_each_other_cost_no_session(
         replicated=False,
         timeout=20.0,
         read_timeout=20.0,
+        write_timeout=60.0,  # the lock is waited for so long
         sizes=SMALL,
     )
     holder = await asyncpg.connect(postgres.url(address.database, "postgres"))
