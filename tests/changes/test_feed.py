@@ -165,7 +165,9 @@ async def test_watchers_of_a_prefix_share_their_lists(node: Node) -> None:
         node.feed.subscribe("default/a", None, never) as other,
         node.feed.subscribe("default/", None, never) as wider,
     ):
-        await take_ready(node, wider)
+        await node.set("default/a")  # when they have it, they get events live
+        for each in (one, other, wider):
+            await take(each, 1)
         version = await node.set("default/a1", "default/b", "default/a2")
         async with asyncio.timeout(PATIENCE):
             events = await anext(one)
