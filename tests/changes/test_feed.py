@@ -165,13 +165,14 @@ async def test_watchers_of_a_prefix_share_their_lists(node: Node) -> None:
         node.feed.subscribe("default/a", None, never) as other,
         node.feed.subscribe("default/", None, never) as wider,
     ):
-        await take_ready(node, wider)
+        taking = [asyncio.ensure_future(anext(each)) for each in (one, other, wider)]
+        await asyncio.sleep(0)  # they wait, and get events live
         version = await node.set("default/a1", "default/b", "default/a2")
         async with asyncio.timeout(PATIENCE):
-            events = await anext(one)
-            assert await anext(other) is events
-        assert events == [stored(version - 2, "default/a1"), stored(version, "default/a2")]
-        assert len(await take(wider, 3)) == 3
+            of_one, of_other, of_wider = await asyncio.gather(*taking)
+        assert of_one is of_other
+        assert of_one == [stored(version - 2, "default/a1"), stored(version, "default/a2")]
+        assert len(of_wider) == 3
 
 
 async def test_writes_of_other_processes_are_seen(database: Database, node: Node) -> None:
