@@ -106,7 +106,10 @@ def test_expired_entries_are_skipped(tmp_path: Path) -> None:
         ),
         (b'{"key":"\xff","value":1}', "not valid UTF-8"),
         ("[" * 100_000, "the line is too long: no value of that size may be stored"),
-        ('{"key":"k","value":' + "[" * 60_000, "the JSON is nested too deeply"),
+        (
+            '{"key":"k","value":' + "[" * 30_000 + "]" * 30_000 + "}",
+            "the JSON is nested too deeply",
+        ),
     ],
 )
 @pytest.mark.usefixtures("small_batches")

@@ -104,7 +104,7 @@ MUTATIONS: Final = {
         "tenantbase/interfaces/sqlite/sizes.py",
         ["tests/interfaces/sqlite/test_space.py"],
         {
-            "a-disk-may-fill-up-silently": ("size.free_bytes < _floor(path)", "False"),
+            "a-disk-may-fill-up-silently": ("size.free_bytes < floor", "False"),
             "a-log-may-grow-silently": ("size.log_bytes > _GROWN_BYTES", "False"),
         },
     ),

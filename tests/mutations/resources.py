@@ -40,6 +40,11 @@ MUTATIONS: Final = {
         },
     ),
     **of(
+        "tenantbase/interfaces/sqlite/sizes.py",
+        ["tests/interfaces/sqlite/test_space.py"],
+        {"a-full-disk-flaps": (" if below else 0", " if not size else 0")},
+    ),
+    **of(
         "tenantbase/interfaces/sqlite/copying.py",
         ["tests/interfaces/sqlite/test_copying.py"],
         {

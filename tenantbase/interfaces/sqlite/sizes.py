@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Final
 
+from tenantbase.interfaces.sqlite.reserve import RESERVE_BYTES
 from tenantbase.interfaces.store import StoreSize
 from tenantbase.troubles import Trouble
 
@@ -15,6 +17,10 @@ _GROWN_BYTES: Final = 256 << 20
 # Reported below this, while there is still time to act; on a small disk, below a twentieth of it.
 _FLOOR_BYTES: Final = 1 << 30
 _FLOOR_SHARE: Final = 20
+# Over only with this much above it, or a quarter of a small disk: on a full disk, the reserve and the
+# log give space back for a moment, again and again.
+_OVER_BYTES: Final = 2 * RESERVE_BYTES
+_OVER_SHARE: Final = 4
 _USAGE: Final = "SELECT coalesce(sum(entries), 0), coalesce(sum(bytes), 0) FROM tenants"
 
 
@@ -26,10 +32,17 @@ def size_of(connection: sqlite3.Connection, path: str) -> StoreSize:
     )
 
 
-def troubles_of(size: StoreSize, path: str) -> dict[Trouble, str | None]:
-    """The troubles with space, by kind: a text for the log, or None if there is no such trouble."""
+def troubles_of(
+    size: StoreSize, path: str, lasting: Collection[Trouble]
+) -> dict[Trouble, str | None]:
+    """The troubles with space, by kind: a text for the log, or None if there is no such trouble.
+
+    Args:
+        lasting: the troubles that there were until now.
+    """
     low = grown = None
-    if size.free_bytes is not None and size.free_bytes < _floor(path):
+    floor = _floor(path, Trouble.DISK_NEARLY_FULL in lasting)
+    if size.free_bytes is not None and size.free_bytes < floor:
         low = f"{size.free_bytes >> 20:,} MiB are left for the database"
     if size.log_bytes > _GROWN_BYTES:
         log = f"the write-ahead log has {size.log_bytes >> 20:,} MiB"
@@ -37,10 +50,13 @@ def troubles_of(size: StoreSize, path: str) -> dict[Trouble, str | None]:
     return {Trouble.DISK_NEARLY_FULL: low, Trouble.LOG_GROWS: grown}
 
 
-def _floor(path: str) -> int:
+def _floor(path: str, below: bool) -> int:
+    """How much has to be free, given whether less was until now."""
     with suppress(OSError):
         disk = os.statvfs(path)
-        return min(_FLOOR_BYTES, disk.f_blocks * disk.f_frsize // _FLOOR_SHARE)
+        size = disk.f_blocks * disk.f_frsize
+        more = min(_OVER_BYTES, size // _OVER_SHARE) if below else 0
+        return min(_FLOOR_BYTES, size // _FLOOR_SHARE) + more
     return 0
 
 

@@ -219,7 +219,8 @@ class SqliteStore:
 
     async def size(self) -> StoreSize:
         size = await self._read(size_of, self._committer.path)
-        for trouble, detail in troubles_of(size, self._committer.path).items():
+        lasting = self._troubles.lasting
+        for trouble, detail in troubles_of(size, self._committer.path, lasting).items():
             if detail is None:
                 self._troubles.over(trouble)
             else:

@@ -102,3 +102,24 @@ async def test_a_disk_that_is_nearly_full_is_said_once(
     assert store.troubles == []
     said = [each.getMessage() for each in caplog.records if "disk nearly full" in each.getMessage()]
     assert len(said) == 2 and said[0].endswith("MiB are left for the database")
+
+
+async def test_a_full_disk_stays_nearly_full_while_the_reserve_is_used(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reserve of a small disk is larger than the space below which it is nearly full."""
+    store = await files.open()
+    left = (await store.size()).free_bytes
+    assert left is not None
+    monkeypatch.setattr(sizes, "_FLOOR_SHARE", 1)
+    monkeypatch.setattr(sizes, "_OVER_SHARE", 1)
+    monkeypatch.setattr(sizes, "_OVER_BYTES", left)  # whatever others write meanwhile
+    monkeypatch.setattr(sizes, "_FLOOR_BYTES", 2 * left)
+    await store.size()
+    assert store.troubles == [Trouble.DISK_NEARLY_FULL]
+    monkeypatch.setattr(sizes, "_FLOOR_BYTES", left // 2)  # as if half of it were free again
+    await store.size()
+    assert store.troubles == [Trouble.DISK_NEARLY_FULL]
+    monkeypatch.setattr(sizes, "_OVER_BYTES", 0)
+    await store.size()
+    assert store.troubles == []
