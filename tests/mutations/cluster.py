@@ -324,15 +324,15 @@ MUTATIONS: Final = {
         _PREFIXES,
         {
             "what-changed-while-it-was-counted-is-not": (
-                "keys = list({key for key, _ in changed})",
-                "keys: list[str] = []",
+                "at > (covered or 0) and kind",
+                "False and kind",
             ),
             "what-expired-while-it-was-counted-is-alive": (
                 "expired_then + expired)",
                 "expired_then)",
             ),
             "what-was-deleted-meanwhile-is-counted": (
-                "if not reaches or any(kind == EventKind.RESET for _, kind in changed):",
+                "if not reaches or any(position <= transaction.base for position, _ in resets):",
                 "if not reaches:",
             ),
         },

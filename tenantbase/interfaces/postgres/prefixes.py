@@ -51,7 +51,7 @@ _EXPIRED_SINCE: Final = queries.in_transaction("""
 _NOW: Final = "SELECT position, prefixes, greatest(at, present()) FROM clock"
 # Lines are removed from the oldest on.
 _CHANGED: Final = """
-    SELECT key, kind FROM changes WHERE position > $1 AND (kind = $2 OR key >= $3 AND key < $4)
+    SELECT position, key, kind FROM changes WHERE position > $1 AND (kind = $2 OR key >= $3 AND key < $4)
 """
 _REACHES: Final = "SELECT coalesce(min(position), 0) <= $1 + 1 FROM changes"
 
@@ -92,16 +92,28 @@ class Counted:
             LargePrefix: too much has changed since.
         """
         low, high = prefix_range(prefix)
+        place = (transaction.now, transaction.prefixes)
         changed = await transaction.fetch(_CHANGED, self._position, str(EventKind.RESET), low, high)
         ((reaches,),) = await transaction.fetch(_REACHES, self._position)
-        if not reaches or any(kind == EventKind.RESET for _, kind in changed):
+        resets = [
+            (position, key)
+            for position, key, kind in changed
+            if kind == EventKind.RESET and (key.startswith(prefix) or prefix.startswith(key))
+        ]
+        if not reaches or any(position <= transaction.base for position, _ in resets):
             raise LargePrefix
-        keys = list({key for key, _ in changed})
+        # The group itself may have deleted it, or a part of it, before.
+        covered = max((at for at, key in resets if prefix.startswith(key)), default=None)
+        if resets and covered is None:
+            return Sums(*(await transaction.fetch(_UNDER, *place, low, high))[0])
+        keys = list(
+            {key for at, key, kind in changed if at > (covered or 0) and kind != EventKind.RESET}
+        )
+        after = Sums(*(await transaction.fetch(_AMONG, *place, keys))[0])
+        if covered is not None:
+            return after
         then = (transaction.now, self._prefixes)
         before = Sums(*(await self._connection.fetch(_AMONG, *then, keys))[0])
-        after = Sums(
-            *(await transaction.fetch(_AMONG, transaction.now, transaction.prefixes, keys))[0]
-        )
         ((expired,),) = await self._connection.fetch(_EXPIRED_SINCE, *then, self._now, low, high)
         found = zip(self._sums, before, after, strict=True)
         entries, size, expired_then = (total - old + new for total, old, new in found)

@@ -16,8 +16,9 @@ from tenantbase.interfaces.postgres import prefixes
 from tenantbase.interfaces.postgres.confirmation import Confirm
 from tenantbase.interfaces.postgres.connection import Connection
 from tenantbase.interfaces.postgres.store import PostgresStore
+from tests.fakes import Granted
 from tests.interfaces.postgres.cluster import KEY, opened, outcome, put, value_of
-from tests.interfaces.shared import open_postgres
+from tests.interfaces.shared import name_hash, open_postgres
 from tests.postgres import PostgresProcess
 
 pytestmark = pytest.mark.integration
@@ -115,6 +116,26 @@ async def test_it_is_counted_again_if_another_node_deletes_it_too(
     assert is_exact(postgres, database)
     await store.close()
     await other.close()
+
+
+async def test_a_group_may_delete_prefixes_within_each_other(
+    postgres: PostgresProcess, database: str
+) -> None:
+    store = await open_postgres(database)
+
+    def fill(prefix: str) -> Granted:
+        return Granted(*(Set(f"{prefix}{number}", b"1", JSON) for number in range(5)))
+
+    await store.commit([fill(_PREFIX), fill(f"{_PREFIX}q/")], name_hash)
+    inner = DeletePrefix(f"{_PREFIX}q/")
+    whole = DeletePrefix(_PREFIX)
+    group = [Granted(inner), Granted(whole), fill(_PREFIX), Granted(whole), fill(f"{_PREFIX}q/")]
+    outcomes = (await store.commit([*group, Granted(inner)], name_hash)).outcomes
+    deleted = [outcomes[at] for at in (0, 1, 3, 5)]
+    assert [each[0].removed if isinstance(each, tuple) else each for each in deleted] == [5] * 4
+    assert is_exact(postgres, database)
+    assert (await store.size()).entries == 0
+    await store.close()
 
 
 async def test_others_write_while_too_many_keys_are_counted(
