@@ -68,7 +68,7 @@ Reading = asyncio.Future[dict[str, Lookup | StoreError]]
 def begin(loader: Loader, *keys: str, lane: str = "") -> Reading:
     """Begin to load keys that memcached did not have."""
     missed = {key: (key.encode(), TAG) for key in keys}
-    return asyncio.ensure_future(loader.load(missed, [], lane, NOW, 1, len(keys) > 1))
+    return asyncio.ensure_future(loader.load(missed, [], lane, NOW, 1, False))
 
 
 async def turns() -> None:
