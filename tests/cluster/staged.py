@@ -24,6 +24,7 @@ from tenantbase.interfaces.postgres import queries, settling, writing
 from tenantbase.interfaces.postgres.address import DatabaseAddress
 from tenantbase.interfaces.postgres.confirmation import Confirm, Confirmer
 from tenantbase.interfaces.postgres.connection import SCHEMA, Connection, Rows
+from tenantbase.interfaces.postgres.settling import Settler
 from tenantbase.interfaces.postgres.store import PostgresStore
 from tenantbase.interfaces.postgres.writing import Committer, Ticket
 from tenantbase.lookup import CacheStatus
@@ -42,6 +43,7 @@ _CHANGED_CLASSES: Final = (
     Connection,
     PostgresStore,
     ReadIndex,
+    Settler,
     Ticket,
 )
 # Steps before a statement is sent, and after it was answered.
