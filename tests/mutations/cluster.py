@@ -83,11 +83,11 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/postgres/state.py",
-        _SHARED,
+        _TROUBLES,
         {
             "any-server-is-the-standby": (
-                "WHERE lower(application_name) = lower($1) LIMIT 1",
-                "WHERE $1 <> '' LIMIT 1",
+                "sender.pid IS NOT NULL,",
+                "$1 <> '',",
             ),
         },
     ),
