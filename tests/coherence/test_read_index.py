@@ -513,7 +513,10 @@ async def test_stale_read_asks_nothing_while_the_index_is_recent(node: Node, oth
     asked = len(node.store.asked)
     time.seconds += 10
     assert await node.get(max_stale=10) == (b"1", STALE)
-    assert [each.cache_status for each in await node.cache.get_many([K, K], max_stale=10)] == [STALE, STALE]
+    assert [each.cache_status for each in await node.cache.get_many([K, K], max_stale=10)] == [
+        STALE,
+        STALE,
+    ]
     assert len(node.store.asked) == asked
     assert node.figures[STALE_HITS] == 3
     assert node.figures[HITS] == 1

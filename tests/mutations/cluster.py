@@ -107,8 +107,8 @@ MUTATIONS: Final = {
         ),
         {
             "any-server-is-the-standby": (
-                "WHERE lower(application_name) = lower($1) LIMIT 1",
-                "WHERE $1 <> '' LIMIT 1",
+                "sender.pid IS NOT NULL,",
+                "$1 <> '',",
             ),
         },
     ),

@@ -81,11 +81,10 @@ _CACHED_REQUEST_BYTES: Final = 512
 """Longer requests are not remembered, so that all remembered ones take a few MiB at most."""
 
 # A key as clients send it. Some of the omitted characters have a meaning in a query (``+``, ``&``).
-# Possessive, so that a near miss costs no more than a match.
-_KEY: Final = (
-    rb"((?:[A-Za-z0-9_.~:@,;!$'()*-]|%[0-9A-Fa-f]{2})"
-    rb"(?:[A-Za-z0-9_.~:@,;!$'()*/-]++|%[0-9A-Fa-f]{2})*+)"
-)
+# Possessive, so that a near miss costs no more than a match; not a possessive group, which before
+# Python 3.11.4 may match what it should not.
+_KEY: Final = rb"([A-Za-z0-9_.~:@,;!$'()*%-][A-Za-z0-9_.~:@,;!$'()*/%-]*+)"
+_HALF_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 Verdict = TypeVar("Verdict")
@@ -301,7 +300,7 @@ def context_in(head: bytes) -> RequestContext:
 def _unescaped(escaped: bytes) -> str | None:
     """A percent-encoded key; None if it is invalid, which the general path reports."""
     raw = unquote_to_bytes(escaped)
-    if len(raw) > MAX_KEY_BYTES or b"\0" in raw:
+    if _HALF_ESCAPE.search(escaped) or len(raw) > MAX_KEY_BYTES or b"\0" in raw:
         return None
     try:
         return raw.decode()

@@ -242,3 +242,23 @@ async def test_a_row_that_cannot_be_read_fails_alone_in_a_group() -> None:
             assert isinstance(bad, Damaged) and isinstance(good, tuple)
             assert await value_of(store, "default/399") == b"3"
             assert store.troubles == [Trouble.DAMAGED_ROWS]
+
+
+async def test_a_standby_that_is_not_connected_is_told() -> None:
+    with replicated() as (primary, standby):
+        async with opened(primary, standby, confirm=Confirm.COMMIT, timeout=30.0) as store:
+
+            async def present() -> bool:
+                server = (await store.size()).server
+                assert server is not None and server.standby == "standby"
+                return server.standby_present
+
+            assert await present()
+            standby.kill()
+
+            async def absent() -> bool:
+                return not await present()
+
+            await until(absent, "the primary has noticed")
+            standby.start()
+            await until(present, "it is back")
