@@ -254,6 +254,7 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
         ("\r\n", "a", ""),
         ("\r\na:", " ", ""),
     ],
+    "parser._HALF_ESCAPE": [("", "%41", ""), ("", "%", "41"), ("", "a", "%")],
     "parser._LENGTH": [("", "1", "x")],
     "parser._LINE": [
         ("GET /get-value?key=", "a", ""),

@@ -29,9 +29,10 @@ MUTATIONS: Final = {
             ),
             "two-hosts-are-one": ("len(set(headers)) != len(weighed)", "False"),
             "no-host-is-needed": ('"host" not in headers', "False"),
+            "half-an-escape-is-a-key": ("_HALF_ESCAPE.search(escaped) or ", ""),
             "a-key-holds-nul": (' or b"\\0" in raw', ""),
             "a-plain-key-of-any-length": ("elif len(line[number]) > MAX_KEY_BYTES", "elif False"),
-            "an-escaped-key-of-any-length": ("if len(raw) > MAX_KEY_BYTES or", "if"),
+            "an-escaped-key-of-any-length": ("or len(raw) > MAX_KEY_BYTES ", ""),
             "a-head-without-fields-is-waited-for": ("fields_at - 2, start", "fields_at, start"),
             "bare-line-feeds-are-waited-for": (
                 'data.count(b"\\n", start) != data.count(b"\\r\\n", start)',
