@@ -116,12 +116,12 @@ FAILING = """if True:
     from tenantbase.interfaces.memcached import client as memcached_client
     from tenantbase.main import main
     from tenantbase.process import sweeper
-    from tenantbase.web.fast_path import connection as fast_path
+    from tenantbase.web.fast_path import tending
     MISTAKES = {
         "process/sweeper": (sweeper, "_sweep"),
         "changes/feed": (feed.Feed, "_read"),
         "probe": (memcached_client, "get_version"),
-        "watchdog": (fast_path.OpenConnections, "watch"),
+        "watchdog": (tending.OpenConnections, "watch"),
     }
     where, name = MISTAKES[sys.argv.pop(1)]
     right = getattr(where, name)

@@ -102,6 +102,13 @@ async def _set_many(database: Database, scope: Scope, key: str) -> object:
     return await database.set_many(scope, map(Read, given.values()))
 
 
+async def _set_batch(database: Database, scope: Scope, key: str) -> object:
+    batch = database.set_batch(scope)
+    for each in dict.fromkeys(("p/a", key)):
+        batch.add(Read(SetValue(each, msgspec.Raw(b"9"))))
+    return await batch.write()
+
+
 async def _delete(database: Database, scope: Scope, key: str) -> object:
     return await database.delete(scope, key)
 
@@ -181,6 +188,7 @@ WRITES: dict[str, Operation] = {
     "draft": _draft,
     "put": _put,
     "set_many": _set_many,
+    "set_batch": _set_batch,
     "delete": _delete,
     "delete_then": _delete_then,
     "delete_many": _delete_many,

@@ -53,7 +53,7 @@ _NOW: Final = "SELECT position, prefixes, greatest(at, present()) FROM clock"
 _CHANGED: Final = """
     SELECT position, key, kind FROM changes WHERE position > $1 AND (kind = $2 OR key >= $3 AND key < $4)
 """
-_REACHES: Final = "SELECT coalesce(min(position), 0) <= $1 + 1 FROM changes"
+_REACHES: Final = "SELECT coalesce(min(position), 0) <= $1::bigint + 1 FROM changes"
 
 
 class LargePrefix(Exception):

@@ -7,9 +7,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import asyncpg
 import pytest
 
-from tenantbase.commands import Delete, DeletePrefix, Set
+from tenantbase.commands import Delete, DeletePrefix, Set, Sweep
 from tenantbase.entry import JSON
 from tenantbase.errors import StoreUnavailable
 from tenantbase.interfaces.postgres import prefixes
@@ -194,3 +195,22 @@ async def _is_locked(store: PostgresStore) -> bool:
     session = await store._sessions.current(asyncio.get_running_loop().time() + 30)
     async with session.readers.take() as connection:
         return not await connection.fetch("SELECT 1 FROM clock FOR UPDATE SKIP LOCKED")
+
+
+async def test_positions_need_more_than_32_bits(postgres: PostgresProcess, database: str) -> None:
+    """Each term begins far above the last one."""
+    await (await open_postgres(database)).close()
+    far = 1 << 40
+    connection = await asyncpg.connect(database)
+    await connection.execute("UPDATE tenantbase.clock SET position = $1", far)
+    await connection.close()
+    store = await open_postgres(database)
+    for number in range(5):
+        assert (await put(store, f"{_PREFIX}{number}")).version == far + number + 1
+    assert await removed(store) == 5
+    assert is_exact(postgres, database)
+    assert isinstance(await outcome(store, Sweep(100)), tuple)
+    events, complete = await store.changes(far, 10)
+    assert complete and len(events) == 6
+    assert (await store.ask(far)).position == await store.last_version() == far + 6
+    await store.close()
