@@ -36,14 +36,15 @@ stack: always more than this, but different for every caller."""
 _RAW: Final = msgspec.json.Decoder(msgspec.Raw)
 _SCAN_BYTES: Final = 65_536  # how much is scanned at a time, for constant memory
 
-# Possessive quantifiers do not backtrack, so matching takes linear time.
-_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+# Possessive quantifiers do not backtrack, so matching takes linear time. No group is possessive: on
+# Python 3.11.2, such a group ends after what its last, failed try consumed.
+_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*"'
 # A name with its colon and, if it is a scalar, its value.
 _MEMBER: Final = re.compile(
-    rb"[\s,{]*+(%b)\s*+:\s*+(?:%b|[^\"\[\]{},\s]++)?+" % (_STRING, _STRING), re.DOTALL
+    rb"[\s,{]*+(%b)\s*+:\s*+(?:%b|[^\"\[\]{},\s]++)?" % (_STRING, _STRING), re.DOTALL
 )
 # Everything up to the next bracket that is not in a string.
-_FLAT: Final = re.compile(rb'(?:[^"\[\]{}]++|%b)*+' % _STRING, re.DOTALL)
+_FLAT: Final = re.compile(rb'(?:[^"\[\]{}]++|%b)*' % _STRING, re.DOTALL)
 # Between two items of a list; and from its last item to the end of the object around the list.
 _GAP: Final = re.compile(rb"[\s,]*+")
 _END: Final = re.compile(rb"\s*+\]\s*+\}\s*+")

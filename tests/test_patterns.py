@@ -282,6 +282,14 @@ def test_every_pattern_has_its_worst_cases() -> None:
     assert compiled().keys() == NEAR_MISSES.keys()
 
 
+def test_no_group_is_possessive() -> None:
+    """Python 3.11.2, which is Debian's, matches such groups wrongly."""
+    possessive = r"\)(?:[*+?]|\{[0-9,]+\})\+"
+    for name, pattern in compiled().items():
+        text = pattern.pattern if isinstance(pattern.pattern, str) else pattern.pattern.decode()
+        assert not re.search(possessive, text), name
+
+
 def test_every_pattern_has_a_name() -> None:
     """Patterns belong in a module, where they are compiled once and the test above finds them."""
     calls = {name: [call.lineno for call in loose_calls(tree)] for name, tree in TREES.items()}

@@ -81,8 +81,8 @@ _CACHED_REQUEST_BYTES: Final = 512
 """Longer requests are not remembered, so that all remembered ones take a few MiB at most."""
 
 # A key as clients send it. Some of the omitted characters have a meaning in a query (``+``, ``&``).
-# Possessive, so that a near miss costs no more than a match; not a possessive group, which before
-# Python 3.11.4 may match what it should not.
+# Possessive, so that a near miss costs no more than a match. Escapes are examined afterwards: a group
+# for them would have to be possessive, too, and Python 3.11.2 matches such groups wrongly.
 _KEY: Final = rb"([A-Za-z0-9_.~:@,;!$'()*%-][A-Za-z0-9_.~:@,;!$'()*/%-]*+)"
 _HALF_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 

@@ -67,7 +67,7 @@ class ResponseWriter:
             private: _before_and_after(private, responses.deleted()) for private in (False, True)
         }
         # Answers to hits by key: the lookup, which is the same object as long as memcached returns
-        # the same item, the bytes before the last fields, and those after them.
+        # the same item, the head up to the last fields, and the body.
         self._known: dict[bool, dict[str, tuple[Lookup, bytes, bytes]]] = {False: {}, True: {}}
 
     def entry(self, key: str, entry: Entry, lookup: Lookup, private: bool = False) -> bytes:

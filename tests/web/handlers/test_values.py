@@ -155,6 +155,8 @@ SET = [
     ),
     Row("type without encoding", set_("s", content_type="text/plain"), 400, invalid("encoding")),
     Row("no media type", set_("s", content_type="text\r\nX: y"), 400, invalid("content_type")),
+    Row("half a parameter", set_("s", content_type="a/b; x="), 400, invalid("content_type")),
+    Row("half a quotation", set_("s", content_type='a/b; x="y'), 400, invalid("content_type")),
     Row(
         "another type of JSON",
         set_("s16", content_type="application/geo+json"),
