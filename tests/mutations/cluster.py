@@ -102,9 +102,7 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/interfaces/postgres/state.py",
-        _test(
-            "test_confirmation.py::test_a_standby_that_is_away_is_told_while_the_primary_answers"
-        ),
+        _test("test_troubles.py::test_a_standby_that_is_not_connected_is_told"),
         {
             "any-server-is-the-standby": (
                 "sender.pid IS NOT NULL,",

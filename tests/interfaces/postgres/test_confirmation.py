@@ -202,23 +202,3 @@ async def test_a_node_stops_when_synchronous_replication_is_turned_off(
             await again(store)
         assert await value_of(store) == b"1"
         assert figures[SESSIONS_LOST[SessionLoss.STANDBY]] > 0
-
-
-async def test_a_standby_that_is_away_is_told_while_the_primary_answers(
-    pair: tuple[PostgresProcess, PostgresProcess],
-) -> None:
-    primary, standby = pair
-    # By COMMIT: a connection to the standby would end with it, and the session as well.
-    async with opened(primary, standby, confirm=Confirm.COMMIT) as store:
-
-        async def present() -> bool:
-            server = (await store.size()).server
-            assert server is not None and server.standby == "standby"
-            return server.standby_present
-
-        assert await present()
-        standby.kill()
-        connected = "SELECT count(*) FROM pg_stat_replication"
-        await poll_async(lambda: primary.sql(connected) == "0", "the primary has noticed")
-        assert not await present()
-        assert store.sessions_lost == 0

@@ -260,5 +260,7 @@ async def test_a_standby_that_is_not_connected_is_told() -> None:
                 return not await present()
 
             await until(absent, "the primary has noticed")
+            # COMMIT confirms, so the session has no connection to the standby, which would end with it.
+            assert store.sessions_lost == 0
             standby.start()
             await until(present, "it is back")
