@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from binascii import b2a_base64
 from codecs import getincrementaldecoder
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum, auto
 from functools import partial
 from typing import Final
@@ -77,6 +77,27 @@ def lookup_json(key: str, lookup: Lookup) -> bytes:
         assert lookup.entry is not None
         document = lookup.document = entry_json(key, lookup.entry)
     return document
+
+
+VALUES_BEGIN: Final = b'{"values":['
+"""The beginning of the document of ``get-values``: then come entries, and ``values_end``."""
+
+
+def values_end(missing: Sequence[str]) -> bytes:
+    """The end of the document of ``get-values``, with the keys that do not exist."""
+    return b'],"missing":%b}' % _json(missing)
+
+
+def values_json(keys: Sequence[str], lookups: Sequence[Lookup]) -> bytes:
+    """The whole document of ``get-values``, of small entries: the result for each plain key."""
+    pairs = list(zip(keys, lookups, strict=True))
+    documents = [
+        each.document or lookup_json(key, each) for key, each in pairs if each.entry is not None
+    ]
+    missing: list[str] = []
+    if len(documents) < len(pairs):
+        missing = [key for key, each in pairs if each.entry is None]
+    return b"".join((VALUES_BEGIN, b",".join(documents), values_end(missing)))
 
 
 def entries_json(keys: Iterable[str], entries: Iterable[Entry]) -> bytes:

@@ -1,4 +1,7 @@
-"""The JSON body of a write, as structures. Imports no web framework, so ``offload`` can use it."""
+"""The JSON bodies of requests with values or keys, as structures.
+
+Imports no web framework, so ``offload`` can use it.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +43,14 @@ class _SetValues(msgspec.Struct, forbid_unknown_fields=True):
 
     values: list[msgspec.Raw]
 
+
+class GetValues(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of ``get-values``."""
+
+    keys: list[str]
+
+
+GET_VALUES: Final = Decoder(GetValues)
 
 Given = TypeVar("Given", bound=SetValue)
 

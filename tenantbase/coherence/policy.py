@@ -164,6 +164,13 @@ class Cache:
             return await self._reading.stale_bulk.submit(BulkRead(keys, size))
         return await self._bulk_reads.submit(BulkRead(keys, size))
 
+    def get_many_then(
+        self, keys: Sequence[str], receive: Callable[[list[Lookup] | Exception], None]
+    ) -> None:
+        """As ``get_many``, of small values, but ``receive`` is called with the results, or the
+        exception."""
+        self._bulk_reads.submit_then(BulkRead(keys), receive)
+
     async def refresh(self, keys: Sequence[str], size: int = 0) -> list[Lookup]:
         """Read many keys from the database, and store the entries in memcached.
 

@@ -56,6 +56,11 @@ class UsualSizes:
             self._of.clear()
         self._of[tenant] = size
 
+    def fit(self, tenant: str, keys: int, size: int) -> bool:
+        """Whether the values of this many keys probably fit into so many bytes; False: not known."""
+        usual = self._of.get(tenant)
+        return usual is not None and keys <= CHUNK_KEYS and keys * usual <= size
+
 
 async def read_in_chunks(
     get_many: Callable[[Sequence[ScopedKey], int], Awaitable[Sequence[Lookup]]],

@@ -102,6 +102,34 @@ class Database(Writer, Administration):
         )
         return read_in_chunks(read, scoped, room, self._sizes, scope.tenant)
 
+    def get_few_then(
+        self,
+        scope: Scope,
+        keys: Sequence[str],
+        size: int,
+        receive: Callable[[Sequence[str], Sequence[Lookup] | Exception], None],
+    ) -> bool:
+        """Read entries that are few and probably small, without a future or a task.
+
+        Args:
+            size: the most bytes that they may be expected to have.
+            receive: called with each key once, in order, and the results, or the exception. There
+                may be fewer results than keys, as with ``Cache.get_many``. It is never called before
+                this returns.
+
+        Returns: False if they are not few and small, as far as is known. Then nothing is read, and
+            ``receive`` is not called; use ``get_many``.
+
+        Raises:
+            InvalidRequest, TooLarge, Forbidden: nothing was read; ``receive`` is not called.
+        """
+        if not self._sizes.fit(scope.tenant, len(keys), size):
+            return False
+        scoped = scope.keys_to_read(self._checked_keys(keys))
+        plain = list(scoped)
+        self._cache.get_many_then(list(scoped.values()), lambda result: receive(plain, result))
+        return True
+
     # Changes
 
     @asynccontextmanager

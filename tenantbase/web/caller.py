@@ -212,6 +212,7 @@ class Credentials:
 
     Args:
         authorization, tenant: the values of ``Authorization`` and ``X-Tenant``; None: not given.
+        compresses: whether long answers to this caller are compressed.
 
     Attributes:
         caller: None: aiohttp's path must say why there is none.
@@ -220,9 +221,25 @@ class Credentials:
         private: the answer is for this caller alone.
     """
 
-    __slots__ = ("caller", "generation", "use", "private", "_callers", "_authorization", "_tenant")
+    __slots__ = (
+        "caller",
+        "generation",
+        "use",
+        "private",
+        "compresses",
+        "_callers",
+        "_authorization",
+        "_tenant",
+    )
 
-    def __init__(self, callers: Callers, authorization: str | None, tenant: str | None) -> None:
+    def __init__(
+        self,
+        callers: Callers,
+        authorization: str | None,
+        tenant: str | None,
+        compresses: bool = False,
+    ) -> None:
+        self.compresses = compresses
         self._callers = callers
         self._authorization = () if authorization is None else (authorization,)
         self._tenant = () if tenant is None else (tenant,)

@@ -21,7 +21,8 @@ from tenantbase.web.transport.unread import SMALL_ANSWER_BYTES, WAIT_SECONDS, Sh
 
 _READS: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})  # safe to handle a second time
 _COLLECTED_BYTES: Final = 256 << 10  # of a stream; a shorter stream is sent with its length
-_COMPRESSED_FROM_BYTES: Final = 4096  # compressing less would not pay off
+COMPRESSED_FROM_BYTES: Final = 4096
+"""Shorter answers are not compressed: it would not pay off."""
 
 
 def answering(handle: Callable[[web.Request], Awaitable[Answer]], unread: Unread) -> Handler:
@@ -116,7 +117,7 @@ def whole_response(answer: Answer, request: web.BaseRequest | None = None) -> we
     response = web.Response(status=answer.status, headers=answer.headers, body=body)
     if answer.closes:
         response.force_close()
-    if request is not None and len(body) >= _COMPRESSED_FROM_BYTES:
+    if request is not None and len(body) >= COMPRESSED_FROM_BYTES:
         _compress(request, answer, response)
     return response
 

@@ -16,6 +16,12 @@ PLAIN = {
     "raw absent": request("GET", "/v1/values/absent"),
     "health": request("GET", "/health-check", headers=AGENT),
     "set": request("POST", "/set-value", '{"key": "w", "value": [1.0]}', AGENT),
+    "values": request("POST", "/get-values", '{"keys": ["plain", "absent", "page/1", "plain"]}'),
+    "no values": request("POST", "/get-values", '{"keys": ["absent"]}'),
+    "values of no keys": request("POST", "/get-values", '{"keys": []}'),
+    "compressed values": request(
+        "POST", "/get-values", '{"keys": ["plain"]}', {"Accept-Encoding": "gzip"}
+    ),
     "escaped key": request("GET", "/get-value?key=pl%61in"),
     "escaped path": request("GET", "/v1/values/page%2F1"),
     "behind a proxy": request(
@@ -73,6 +79,12 @@ RARE = {
         "POST", "/set-value", '{"key": "plain", "value": 1, "if_absent": true}'
     ),
     "set, too large": request("POST", "/set-value", '{"key": "w", "value": "%s"}' % ("x" * 70_000)),
+    "values, no JSON": request("POST", "/get-values", '{"keys": ["plain"'),
+    "values, unknown field": request("POST", "/get-values", '{"keys": ["plain"], "x": 1}'),
+    "values, not a key": request("POST", "/get-values", '{"keys": ["plain", ""]}'),
+    "values, fresh": request(
+        "POST", "/get-values", '{"keys": ["plain"]}', {"Cache-Control": "no-cache"}
+    ),
     "set, no body": request("POST", "/set-value"),
     "set, chunked": request(
         "POST",

@@ -95,6 +95,8 @@ PLAIN = {
     "raw": ("GET", "/v1/values/p/k", None),
     "set": ("POST", "/set-value", '{"key": "w", "value": 1}'),
     "set within": ("POST", "/set-value", '{"key": "p/w", "value": 1}'),
+    "values": ("POST", "/get-values", '{"keys": ["k", "p/k", "nope"]}'),
+    "values within": ("POST", "/get-values", '{"keys": ["p/k", "p/nope"]}'),
     "set badly": ("POST", "/set-value", '{"key": "p/w"}'),
     "delete": ("DELETE", "/delete-value?key=gone", None),
     "delete raw": ("DELETE", "/v1/values/p/gone", None),

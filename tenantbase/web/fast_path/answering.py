@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from tenantbase.auth.directory import Directory
 from tenantbase.commands import Applied
 from tenantbase.database import Database
-from tenantbase.documents import LARGE_BYTES
+from tenantbase.documents import LARGE_BYTES, values_json
 from tenantbase.errors import Forbidden, InvalidRequest, RateLimited, TenantbaseError
+from tenantbase.json_requests import GET_VALUES as GET_BODY
 from tenantbase.json_requests import SET_VALUE as SET_BODY
 from tenantbase.json_text import parse
 from tenantbase.lookup import Lookup
 from tenantbase.request_context import RequestContext
 from tenantbase.web.answer import Answer
 from tenantbase.web.caller import Credentials
-from tenantbase.web.fast_path.parser import GET_VALUE, HEALTH, RAW_VALUE, SET_VALUE, Request
+from tenantbase.web.fast_path.parser import (
+    GET_VALUE,
+    GET_VALUES,
+    HEALTH,
+    RAW_VALUE,
+    SET_VALUE,
+    Request,
+)
 from tenantbase.web.fast_path.writer import ResponseWriter
 from tenantbase.web.handlers.health import Health
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.problems import error_answer
 from tenantbase.web.responses import make_private, raw_answer
+from tenantbase.web.sending import COMPRESSED_FROM_BYTES
 from tenantbase.web.transport.budget import Budget
 from tenantbase.web.transport.unread import SMALL_ANSWER_BYTES
+
+# Of the entries that a request reads here. Their documents are longer than their values, and those may
+# have grown.
+_EXPECTED_BYTES: Final = SMALL_ANSWER_BYTES // 2
 
 
 class Asker(Protocol):
@@ -61,7 +75,7 @@ class PlainAnswers:
     def begin(self, request: Request[Credentials], asker: Asker) -> bool:
         """Begin a request. Its answer is sent after this has returned.
 
-        Returns: False if it is invalid. aiohttp's path must then tell the client why.
+        Returns: False if aiohttp's path must answer it: it is invalid, or reads many values.
         """
         route = request.route
         if route is HEALTH:
@@ -102,6 +116,16 @@ class PlainAnswers:
                 self._database.set_then(
                     scope, given, lambda result: self._written(asker, credentials, key, result)
                 )
+            elif route is GET_VALUES:
+                keys = parse(GET_BODY, request.body).keys
+                if not self._database.get_few_then(
+                    scope,
+                    keys,
+                    _EXPECTED_BYTES,
+                    lambda keys, result: self._got_entries(asker, credentials, keys, result),
+                ):
+                    _uncount(credentials)
+                    return False
             else:
                 self._database.delete_then(
                     scope, request.key, lambda result: self._deleted(asker, credentials, result)
@@ -134,6 +158,25 @@ class PlainAnswers:
         else:
             private = credentials.private
             asker.end(self._writer.entry(key, result.entry, result, private), 200)
+
+    def _got_entries(
+        self,
+        asker: Asker,
+        credentials: Credentials,
+        keys: Sequence[str],
+        result: Sequence[Lookup] | Exception,
+    ) -> None:
+        if isinstance(result, Exception):
+            self._refuse(asker, credentials, result)
+            return
+        if len(result) == len(keys) and sum(each.bytes for each in result) <= SMALL_ANSWER_BYTES:
+            body = values_json(keys, result)
+            most = COMPRESSED_FROM_BYTES - 1 if credentials.compresses else SMALL_ANSWER_BYTES
+            if len(body) <= most:
+                asker.end(self._writer.collection(body, credentials.private), 200)
+                return
+        _uncount(credentials)
+        asker.hand_on()
 
     def _got_raw(self, asker: Asker, credentials: Credentials, result: Lookup | Exception) -> None:
         if isinstance(result, Exception):

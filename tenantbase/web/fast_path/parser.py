@@ -43,6 +43,7 @@ _GENERAL: Final = frozenset(
 # Fields that this module or ``judge`` examines. If one is repeated, the general path decides.
 _WEIGHED: Final = frozenset(
     {
+        "accept-encoding",
         "authorization",
         "connection",
         "content-length",
@@ -100,10 +101,12 @@ class Route(msgspec.Struct, frozen=True, eq=False):
 GET_VALUE: Final = Route("GET", "/get-value")
 RAW_VALUE: Final = Route("GET", "/v1/values/{key}")
 SET_VALUE: Final = Route("POST", "/set-value")
+GET_VALUES: Final = Route("POST", "/get-values")
 HEALTH: Final = Route("GET", "/health-check")
 DELETE_VALUE: Final = Route("DELETE", "/delete-value")
 DELETE_RAW: Final = Route("DELETE", "/v1/values/{key}")
-ROUTES: Final = (GET_VALUE, RAW_VALUE, SET_VALUE, HEALTH, DELETE_VALUE, DELETE_RAW)
+ROUTES: Final = (GET_VALUE, RAW_VALUE, SET_VALUE, GET_VALUES, HEALTH, DELETE_VALUE, DELETE_RAW)
+_WITH_BODY: Final = (SET_VALUE, GET_VALUES)
 
 # The beginnings of request lines, in the order of their routes. One pattern matches them all: the
 # number of the group that matched, counted from 1, is the route's position.
@@ -111,13 +114,15 @@ _BEGINNINGS: Final = (
     b"GET /get-value?key=",
     b"GET /v1/values/",
     b"POST /set-value ",
+    b"POST /get-values ",
     b"GET /health-check ",
     b"DELETE /delete-value?key=",
     b"DELETE /v1/values/",
 )
 _LINE: Final = re.compile(
-    rb"(?:GET /get-value\?key=%b|GET /v1/values/%b|POST /set-value()|GET /health-check()"
-    rb"|DELETE /delete-value\?key=%b|DELETE /v1/values/%b) HTTP/1\.1\r\n" % (_KEY, _KEY, _KEY, _KEY)
+    rb"(?:GET /get-value\?key=%b|GET /v1/values/%b|POST /set-value()|POST /get-values()"
+    rb"|GET /health-check()|DELETE /delete-value\?key=%b|DELETE /v1/values/%b) HTTP/1\.1\r\n"
+    % (_KEY, _KEY, _KEY, _KEY)
 )
 
 
@@ -126,7 +131,7 @@ class Request(msgspec.Struct, Generic[Verdict], frozen=True, gc=False):
 
     Attributes:
         key: empty for routes without one.
-        body: empty except for SET_VALUE.
+        body: empty except for SET_VALUE and GET_VALUES.
         end: where the request ends in the data.
         verdict: on its header fields.
         context: its id and trace; None if no header field names it.
@@ -197,7 +202,7 @@ class RequestParser(Generic[Verdict]):
         end += 4
         number = line.lastindex or 0
         route = ROUTES[number - 1]
-        if route is not SET_VALUE:
+        if route not in _WITH_BODY:
             if length:
                 return GENERAL
             key: str | None = line[number].decode()

@@ -20,6 +20,7 @@ from tenantbase.web.handlers.health import Health
 from tenantbase.web.lifecycle import Lifecycle
 from tenantbase.web.observer import Observer
 from tenantbase.web.problems import HttpError
+from tenantbase.web.semantics.negotiation import accepted_coding
 from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.budget import Budget
 
@@ -82,4 +83,9 @@ class FastPath:
             return None  # whether it counts depends on the connection
         if self._guard.has_cors and hdrs.ORIGIN in headers:
             return None  # pages of allowed origins need CORS headers, which aiohttp's path adds
-        return Credentials(self._callers, headers.get(hdrs.AUTHORIZATION), headers.get(X_TENANT))
+        return Credentials(
+            self._callers,
+            headers.get(hdrs.AUTHORIZATION),
+            headers.get(X_TENANT),
+            compresses=accepted_coding(headers.get(hdrs.ACCEPT_ENCODING)) is not None,
+        )

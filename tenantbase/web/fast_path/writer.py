@@ -66,6 +66,10 @@ class ResponseWriter:
         self._deleted = {
             private: _before_and_after(private, responses.deleted()) for private in (False, True)
         }
+        self._collection = {
+            private: rendered_head(200, _for(private, responses.collection(b"").headers), 0)
+            for private in (False, True)
+        }
         # Answers to hits by key: the lookup, which is the same object as long as memcached returns
         # the same item, the head up to the last fields, and the body.
         self._known: dict[bool, dict[str, tuple[Lookup, bytes, bytes]]] = {False: {}, True: {}}
@@ -98,6 +102,12 @@ class ResponseWriter:
         """What ``responses.absent`` returns; ``private``: for its caller alone."""
         before, after = self._absent[private][cache_status]
         return before + (self._current or self._ending()) + after
+
+    def collection(self, body: bytes, private: bool = False) -> bytes:
+        """What ``responses.collection`` returns, not compressed; ``private``: for its caller alone."""
+        head = self._collection[private].removesuffix(b"0\r\n")
+        length = b"%d\r\n" % len(body)
+        return b"".join((head, length, self._current or self._ending(), b"\r\n", body))
 
     def deleted(self, private: bool = False) -> bytes:
         """What ``responses.deleted`` returns; ``private``: for its caller alone."""

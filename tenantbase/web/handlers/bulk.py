@@ -12,11 +12,19 @@ from aiohttp import hdrs, web
 
 from tenantbase.commands import Applied, Condition
 from tenantbase.database import Database
-from tenantbase.documents import PIECE_BYTES, applied_json, entry_json, entry_pieces, lookup_json
+from tenantbase.documents import (
+    PIECE_BYTES,
+    VALUES_BEGIN,
+    applied_json,
+    entry_json,
+    entry_pieces,
+    lookup_json,
+    values_end,
+)
 from tenantbase.entry import Entry
 from tenantbase.errors import InvalidRequest
 from tenantbase.fair_lock import FairLock
-from tenantbase.json_requests import Read, SetValue, read_many, split_many
+from tenantbase.json_requests import GET_VALUES, Read, SetValue, read_many, split_many
 from tenantbase.json_text import Decoder
 from tenantbase.lookup import Lookup
 from tenantbase.offload.child import Job
@@ -33,12 +41,6 @@ from tenantbase.web.settings import WebSettings
 from tenantbase.web.transport.budget import SMALL_BYTES
 from tenantbase.web.transport.turns import PIECE_SHARE, Turns
 from tenantbase.web.transport.unread import Share, Unread
-
-
-class GetValues(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``get-values``."""
-
-    keys: list[str]
 
 
 class SetValues(msgspec.Struct, forbid_unknown_fields=True):
@@ -73,7 +75,6 @@ _ENTRY_BYTES: Final = 512
 _ADDED_AT_ONCE: Final = 256
 _SHOWN_AT_ONCE: Final = 512
 
-_GET: Final = Decoder(GetValues)
 _DELETE: Final = Decoder(DeleteValues)
 
 
@@ -99,7 +100,7 @@ class Bulk:
 
     async def get(self, request: web.Request) -> Answer:
         """``POST /get-values``"""
-        given = await read_json(request, _GET, self._settings)
+        given = await read_json(request, GET_VALUES, self._settings)
         _unfold(request, _KEY_BYTES * len(given.keys))
         return collection(Stream(self._found(request, given.keys)))
 
@@ -273,7 +274,7 @@ async def _document(
     pieces: AsyncIterator[list[tuple[str, Lookup]]], share: Share
 ) -> AsyncGenerator[bytes, None]:
     missing: list[str] = []
-    separator = b'{"values":['
+    separator = VALUES_BEGIN
     held = bytearray()
     async for piece in pieces:
         rest = share.size  # of the values
@@ -320,5 +321,5 @@ async def _document(
             share.charge(rest)
     if separator != b",":
         held += separator
-    held += b'],"missing":%b}' % msgspec.json.encode(missing)
+    held += values_end(missing)
     yield bytes(held)

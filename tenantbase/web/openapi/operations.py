@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from tenantbase.entry import JSON, OCTETS
-from tenantbase.json_requests import SetValue
-from tenantbase.web.handlers.bulk import DeleteValues, GetValues, SetValues
+from tenantbase.json_requests import GetValues, SetValue
+from tenantbase.web.handlers.bulk import DeleteValues, SetValues
 from tenantbase.web.handlers.changing import RenameValue, TouchValue
 from tenantbase.web.handlers.increment import IncrementValue
 from tenantbase.web.handlers.lists import NDJSON

@@ -16,7 +16,7 @@ from tenantbase.web.fast_path import tending
 from tests import service
 from tests.servers import poll_async
 from tests.service import web_settings
-from tests.web.fast_path import test_borrowing as borrowing
+from tests.web.fast_path.counted import GET, serve
 from tests.wire import Wire, request
 
 
@@ -27,7 +27,7 @@ async def test_a_slow_body_after_an_early_answer_is_not_idleness(
     monkeypatch.setattr(web_server, "_LINGERING_SECONDS", 60.0)
     monkeypatch.setattr(tending, "_PATIENCE_SECONDS", 0.02)
     settings = web_settings(max_value_bytes=1_000, keepalive_timeout=0.5)
-    async with borrowing.serve(tmp_path, settings) as server:
+    async with serve(tmp_path, settings) as server:
         async with await Wire.connect(server.port) as wire:
             put = request("PUT", "/v1/values/p", b"x" * 20_000)
             await wire.send(put[:1_000])
@@ -35,7 +35,7 @@ async def test_a_slow_body_after_an_early_answer_is_not_idleness(
             for at in range(1_000, len(put), 2_000):
                 await asyncio.sleep(0.1)
                 await wire.send(put[at : at + 2_000])
-            await wire.send(borrowing.GET)
+            await wire.send(GET)
             assert (await wire.answer()).json["value"] == 1
 
 
@@ -57,7 +57,7 @@ async def test_a_body_that_is_not_read_is_not_received(
 
     monkeypatch.setattr(service, "create_app", create_waiting)
     settings = web_settings(max_value_bytes=4 << 20)
-    async with borrowing.serve(tmp_path, settings) as server:
+    async with serve(tmp_path, settings) as server:
         await poll_async(lambda: not len(server.lifecycle.connections), "the first has ended")
         async with await Wire.connect(server.port) as wire:
             body = b"x" * (4 << 20)
@@ -67,5 +67,5 @@ async def test_a_body_that_is_not_read_is_not_received(
             await poll_async(lambda: not transport.is_reading(), "it is read no more")
             gate.set()
             assert (await wire.answer()).status == 201
-            await wire.send(borrowing.GET)
+            await wire.send(GET)
             assert (await wire.answer()).json["value"] == 1

@@ -114,6 +114,7 @@ def test_fixed_answers_are_those_of_the_general_path(
     for made, answer in (
         (writer.absent(cache_status, private), responses.absent(cache_status)),
         (writer.deleted(private), responses.deleted()),
+        (writer.collection(b"{}", private), responses.collection(b"{}")),
     ):
         if private:
             responses.make_private(answer.headers)
