@@ -10,9 +10,11 @@ has caught up. Without watchers, no task runs.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import math
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -29,8 +31,13 @@ _POLL_SECONDS: Final = 0.025
 # Read the change log at least this often: a writer that is killed between its commit and counting
 # it leaves a change that the counter does not show.
 _READ_ANYWAY_SECONDS: Final = 1.0
-# How many watchers send in one turn of the event loop. A thousand would block it for 40 ms.
+# How many watchers get events, or a heartbeat, between two waits for ``Feed.pace``. A thousand at once
+# would block the event loop for 40 ms.
 _WOKEN_AT_ONCE: Final = 8
+
+
+async def _next_turn() -> None:
+    await asyncio.sleep(0)
 
 
 class Feed:
@@ -41,6 +48,10 @@ class Feed:
         heartbeat: seconds between heartbeats for a watcher without events. A watcher that has not
             taken one heartbeat when the next is due is dropped.
         figures: the worker's cells, for the number of watchers; None: private ones.
+
+    Attributes:
+        pace: awaited before some watchers get events, before a heartbeat for some, and before a
+            watcher reads the change log, so that others are served in between.
     """
 
     def __init__(
@@ -50,6 +61,7 @@ class Feed:
         self._outage = Outage(log, "the change log can be read again")
         self._figures = private_cells() if figures is None else figures
         self._heartbeat = heartbeat
+        self.pace: Callable[[], Awaitable[object]] = _next_turn
         self.position = 0  # events up to here have been handed out
         self._commits = 0
         self._by_prefix: dict[str, set[Subscription]] = {}
@@ -86,7 +98,7 @@ class Feed:
             self.position, self._commits = newest, commits
             self._task = keep_running(self._run, "change feed")
         subscription = Subscription(
-            self._change_log, lambda: self.position, prefix, newest, on_drop
+            self._change_log, lambda: self.position, prefix, newest, on_drop, lambda: self.pace()
         )
         if after is not None:
             subscription.resume(after)
@@ -134,7 +146,7 @@ class Feed:
         looked = loop.time()
         more = False
         while self._due and not self._closed:
-            self._beat(loop.time())
+            await self._beat(loop.time())
             try:
                 await self._change_log.poll()
                 commits = self._change_log.commits
@@ -164,10 +176,10 @@ class Feed:
             for subscription in self._by_prefix[prefix]:
                 subscription.deliver(matching)
                 reached.append(subscription)
-        for count, subscription in enumerate(reached, 1):
-            subscription.wake()
+        for count, subscription in enumerate(reached):
             if not count % _WOKEN_AT_ONCE:
-                await asyncio.sleep(0)
+                await self.pace()
+            subscription.wake()
         return len(events) == BATCH
 
     def _by_prefixes(self, events: list[ChangeEvent]) -> dict[str, EventList]:
@@ -188,10 +200,12 @@ class Feed:
             if length <= len(event.key) and (prefix := event.key[:length]) in self._by_prefix:
                 yield prefix
 
-    def _beat(self, now: float) -> None:
-        while self._due:
-            subscription, due = next(iter(self._due.items()))
-            if due > now:
+    async def _beat(self, now: float) -> None:
+        for count in itertools.count():
+            if count and not count % _WOKEN_AT_ONCE:
+                await self.pace()
+            subscription, due = next(iter(self._due.items()), (None, math.inf))
+            if subscription is None or due > now:
                 return
             self._due[subscription] = now + self._heartbeat
             self._due.move_to_end(subscription)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from tenantbase.events import ChangeEvent, EventKind, EventList
@@ -42,6 +42,7 @@ class Subscription:
         feed_position: returns the version up to which the feed has handed out events.
         position: the newest version; the subscription begins there.
         on_drop: called when the watcher has not taken its events for too long.
+        pace: awaited before the watcher reads the change log.
 
     Attributes:
         prefix: literal text; an empty one means all keys.
@@ -55,6 +56,7 @@ class Subscription:
         "_change_log",
         "_feed_position",
         "_on_drop",
+        "_pace",
         "_queue",
         "_queued",
         "_behind",
@@ -70,12 +72,14 @@ class Subscription:
         prefix: str,
         position: int,
         on_drop: Callable[[], object],
+        pace: Callable[[], Awaitable[object]],
     ) -> None:
         self.prefix = prefix
         self.position = position
         self._change_log = change_log
         self._feed_position = feed_position
         self._on_drop = on_drop
+        self._pace = pace
         self._queue: deque[EventList] = deque()
         self._queued = 0  # events
         self._behind = True
@@ -169,6 +173,7 @@ class Subscription:
 
     async def _catch_up(self) -> EventList:
         """Read on in the change log, or stop reading it once level with the feed."""
+        await self._pace()
         reached = self._feed_position()
         if self.position >= reached:
             # No await since the comparison: the feed's next event is the next one here too.

@@ -9,7 +9,7 @@ write passes through ``_check`` in ``writer.py``, so a check or a count for all 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
@@ -153,6 +153,10 @@ class Database(Writer, Administration):
         scoped = self._scoped_prefix(scope, prefix)
         async with self._feed.subscribe(scoped, after, on_drop) as subscription:
             yield Changes(subscription, scope)
+
+    def pace_watches(self, pace: Callable[[], Awaitable[object]]) -> None:
+        """Have ``pace`` awaited before each few watchers get their events; see ``Feed.pace``."""
+        self._feed.pace = pace
 
     async def end_watches(self) -> None:
         """End all watches, after their queued events, and accept no more."""

@@ -402,6 +402,56 @@ async def test_many_watchers_of_an_event_do_not_send_at_once(node: Node) -> None
     assert max(Counter(taken).values()) < 20, Counter(taken)
 
 
+class Gate:
+    """A pace that lets nothing pass until it is told to."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._open = asyncio.Semaphore(0)
+
+    async def pace(self) -> None:
+        self.asked += 1
+        await self._open.acquire()
+
+    def let_pass(self, times: int = 1) -> None:
+        for _ in range(times):
+            self._open.release()
+
+
+async def test_a_few_watchers_at_a_time_get_events_at_the_pace_given(node: Node) -> None:
+    gate = Gate()
+    node.feed.pace = gate.pace
+    taken: list[int] = []
+
+    async def watch(number: int) -> None:
+        async with node.feed.subscribe("", None, never) as watcher:
+            await anext(watcher)
+            taken.append(number)
+
+    watching = [asyncio.create_task(watch(number)) for number in range(20)]
+    await poll_async(lambda: gate.asked == 20, "each wants to know what it has missed")
+    gate.let_pass(20)
+    await node.set("default/k")
+    for groups in (0, 1, 2):
+        await poll_async(lambda: gate.asked == 21 + groups, "the next group waits")  # noqa: B023
+        await poll_async(lambda: len(taken) == 8 * groups, "the group before has it")  # noqa: B023
+        gate.let_pass()
+    await asyncio.gather(*watching)
+    assert len(taken) == 20
+
+
+async def test_a_watcher_reads_the_change_log_at_the_pace_given(node: Node) -> None:
+    gate = Gate()
+    node.feed.pace = gate.pace
+    await node.set("default/k")
+    async with node.feed.subscribe("", 0, never) as watcher:
+        task = asyncio.ensure_future(anext(watcher))
+        await poll_async(lambda: gate.asked == 1, "it waits")
+        assert not task.done()
+        gate.let_pass()
+        assert [event.key for event in await task] == ["default/k"]
+
+
 async def test_the_feed_survives_a_failing_database(
     node: Node, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -204,6 +204,27 @@ async def test_every_watcher_gets_heartbeats() -> None:
     await asyncio.gather(two(), two(), two())
 
 
+async def test_a_few_watchers_at_a_time_get_heartbeats() -> None:
+    feed = Feed(Log(), heartbeat=3600)
+    paced = asyncio.Semaphore(0)
+    taken: list[int] = []
+
+    async def watch(number: int) -> None:
+        async with feed.subscribe("", None, never) as watcher:
+            assert await anext(watcher) == []
+            taken.append(number)
+
+    watching = [asyncio.create_task(watch(number)) for number in range(20)]
+    await poll_async(lambda: feed.watchers == len(watching), "all watch")
+    feed.pace = paced.acquire
+    beating = asyncio.create_task(feed._beat(asyncio.get_running_loop().time() + 3600.1))
+    for count in (8, 16):
+        await poll_async(lambda: len(taken) == count, "some have theirs")  # noqa: B023
+        assert not beating.done()
+        paced.release()
+    await asyncio.gather(beating, *watching)
+
+
 async def test_a_watcher_that_stops_leaves_nothing_behind() -> None:
     feed = Feed(Log(), heartbeat=3600)
     async with feed.subscribe("a", None, never):

@@ -34,6 +34,10 @@ def never() -> None:
     raise AssertionError("dropped, though it takes what comes")
 
 
+async def at_once() -> None:
+    """No pace."""
+
+
 async def waiting(subscription: Subscription) -> asyncio.Task[list[ChangeEvent]]:
     """Start to wait for its next events."""
     task = asyncio.ensure_future(anext(subscription))
@@ -48,7 +52,7 @@ def event(version: int) -> ChangeEvent:
 
 
 async def test_a_full_queue_is_dropped() -> None:
-    subscription = Subscription(Log(0), lambda: 0, "", 0, never)
+    subscription = Subscription(Log(0), lambda: 0, "", 0, never, at_once)
     task = await waiting(subscription)
     subscription.deliver(EventList([event(1)]))
     subscription.wake()
@@ -59,7 +63,7 @@ async def test_a_full_queue_is_dropped() -> None:
 
 
 async def test_closing_wakes_the_waiting_reader() -> None:
-    subscription = Subscription(Log(0), lambda: 0, "", 0, never)
+    subscription = Subscription(Log(0), lambda: 0, "", 0, never, at_once)
     task = asyncio.ensure_future(anext(subscription, None))
     await asyncio.sleep(0)
     assert not task.done()
@@ -69,7 +73,7 @@ async def test_closing_wakes_the_waiting_reader() -> None:
 
 
 async def test_taking_events_counts_as_taking_a_heartbeat() -> None:
-    subscription = Subscription(Log(0), lambda: 0, "", 0, never)
+    subscription = Subscription(Log(0), lambda: 0, "", 0, never, at_once)
     task = await waiting(subscription)
     subscription.deliver(EventList([event(1)]))
     subscription.wake()
@@ -82,7 +86,7 @@ async def test_taking_events_counts_as_taking_a_heartbeat() -> None:
 
 async def test_a_watcher_reading_past_other_keys_is_not_stuck() -> None:
     log = Log(4 * BATCH)
-    subscription = Subscription(log, lambda: log.length, "mine", log.length, never)
+    subscription = Subscription(log, lambda: log.length, "mine", log.length, never, at_once)
     subscription.resume(0)
     log.watcher = subscription
     task = await waiting(subscription)
@@ -96,7 +100,7 @@ async def test_a_watcher_reading_past_other_keys_is_not_stuck() -> None:
 
 async def test_what_was_read_in_the_log_is_not_delivered_again() -> None:
     log = Log(0)
-    subscription = Subscription(log, lambda: log.length, "", 0, never)
+    subscription = Subscription(log, lambda: log.length, "", 0, never, at_once)
     task = await waiting(subscription)
     events = EventList(map(event, range(1, 6)))
     subscription.deliver(EventList(events[:2]))

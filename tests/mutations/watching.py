@@ -94,7 +94,12 @@ MUTATIONS: Final = {
                 "if concerns(event, prefix)",
                 "if True",
             ),
-            "all-watchers-send-at-once": ("if not count % _WOKEN_AT_ONCE:", "if False:"),
+            "all-watchers-send-at-once": (
+                "enumerate(reached):\n            if not count % _WOKEN_AT_ONCE:",
+                "enumerate(reached):\n            if False:",
+            ),
+            "all-heartbeats-at-once": ("if count and not count % _WOKEN_AT_ONCE:", "if False:"),
+            "catching-up-without-a-pace": ("lambda: self.pace()", "_next_turn"),
             "one-heartbeat-and-no-more": (
                 "            self._due[subscription] = now + self._heartbeat\n",
                 "            self._due[subscription] = now + 3600\n",

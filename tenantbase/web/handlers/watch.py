@@ -7,7 +7,7 @@ import random
 import re
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 import msgspec
@@ -40,8 +40,6 @@ _HEARTBEAT: Final = b": alive\nid: %d\n\n"
 # The last block from a server that shuts down. Thousands of clients must not reconnect at once.
 _END: Final = b": the server is stopping; connect again\nretry: %d\nid: %d\n\n"
 _RETURN_MILLISECONDS: Final = 500, 3000
-# Sending a batch of events takes about this share of the time that a piece of a list takes.
-_SHARE: Final = PIECE_SHARE / 8
 # By default, the kernel would buffer megabytes for each watcher that does not read.
 _SEND_BUFFER_BYTES: Final = 64 << 10
 
@@ -54,8 +52,9 @@ class Watch:
     ) -> None:
         self._database = database
         self._callers = callers
-        self._turns = turns
         self._lifecycle = lifecycle
+        # Sending events to some watchers takes about as long as rendering a piece of a list.
+        database.pace_watches(partial(turns.take, share=PIECE_SHARE))
 
     async def lifetime(self, app: web.Application) -> AsyncIterator[None]:
         """For the application's ``cleanup_ctx``."""
@@ -98,7 +97,6 @@ class Watch:
                 yield _BEGIN % place
                 if not self._lifecycle.draining:  # the other watches have been ended already
                     async for batch in changes:
-                        await self._turns.take(caller.scope.tenant, _SHARE)
                         yield _blocks(batch) if batch else _HEARTBEAT % changes.position
                 if self._lifecycle.draining:
                     yield _END % (random.randint(*_RETURN_MILLISECONDS), changes.position)
