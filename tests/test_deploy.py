@@ -268,3 +268,16 @@ def test_the_pod() -> None:
     assert {each["name"] for each in pod["volumes"]} | {
         claim["metadata"]["name"] for claim in stateful["spec"]["volumeClaimTemplates"]
     } == {mount["name"] for mount in service["volumeMounts"]}
+
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
+def test_actions_of_others_are_pinned_to_a_commit(workflow: Path) -> None:
+    """Their owners may move a tag. The comment names the version, for readers and Dependabot."""
+    used = re.findall(r"uses: (.*)", workflow.read_text())
+    assert used
+    for action in used:
+        ours = action.startswith("./")
+        assert ours or re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
