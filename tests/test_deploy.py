@@ -29,6 +29,7 @@ from tests.command import command
 from tests.servers import free_port, poll
 
 ROOT = Path(__file__).parent.parent
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 DEPLOY = ROOT / "deploy"
 UNITS = DEPLOY / "systemd"
 SERVICE = UNITS / "tenantbase.service"
@@ -181,10 +182,7 @@ def test_hadolint_finds_nothing() -> None:
     ("schema", "file"),
     [
         ("vendor.compose-spec", COMPOSE),
-        *(
-            ("vendor.github-workflows", path)
-            for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-        ),
+        *(("vendor.github-workflows", path) for path in WORKFLOWS),
         ("vendor.dependabot", ROOT / ".github" / "dependabot.yml"),
     ],
     ids=lambda value: getattr(value, "name", value),
@@ -268,9 +266,6 @@ def test_the_pod() -> None:
     assert {each["name"] for each in pod["volumes"]} | {
         claim["metadata"]["name"] for claim in stateful["spec"]["volumeClaimTemplates"]
     } == {mount["name"] for mount in service["volumeMounts"]}
-
-
-WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
