@@ -2,9 +2,10 @@
 
     scripts/bench --fairness [--seconds N] [--only TEXT]
 
-One worker with a private memcached. The quiet tenant sends a request every few milliseconds, reads and
-writes in turn, on two connections. The other floods the worker from a process of its own, with as
-many connections as the table says, each of which sends its next request when the last is answered.
+One worker with a private memcached, on a core of its own; both tenants' clients have another one. The
+quiet tenant sends a request every few milliseconds, reads and writes in turn, on two connections. The
+other floods the worker from a process of its own, with as many connections as the table says, each of
+which sends its next request when the last is answered.
 
 Latency says little on a machine that has other things to do. So the processor time that the service used
 while a request waited is measured, too: it does not grow if other programs run meanwhile.
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from benchmarks.processes import free_port, tree, used_seconds
+from benchmarks.processes import choose_cores, free_port, tree, used_seconds
 
 _PAUSE_SECONDS: Final = 0.005
 _PRIORITY: Final = -15  # as nice(2) counts
@@ -214,9 +215,12 @@ def main() -> None:
     options = parser.parse_args()
     floods = [flood for flood in FLOODS if options.only in flood.name]
     port = free_port()
+    cores = choose_cores()
+    os.sched_setaffinity(0, {cores.load})
     with tempfile.TemporaryDirectory(prefix="tenantbase-bench-") as directory:
         database = Path(directory) / "x.db"
-        command = [sys.executable, "-m", "tenantbase", "serve", "--port", str(port)]
+        command = ["taskset", "--cpu-list", str(cores.server), sys.executable, "-m", "tenantbase"]
+        command += ["serve", "--port", str(port)]
         server = subprocess.Popen(
             [*command, "--database", str(database)], stdout=subprocess.PIPE, text=True
         )
