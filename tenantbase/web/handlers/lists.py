@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Sequence,
+)
 from contextlib import aclosing
+from functools import partial
 from typing import Final, cast
 from urllib.parse import quote, urlencode
 
@@ -95,6 +103,7 @@ class Lists:
             share_of(request, self._unread) as listing.share,
             self._turns.streaming(scope_of(request).tenant),
         ):
+            listing.turn = partial(self._turns.take, scope_of(request).tenant)
             async with aclosing(pieces):
                 with self._callers.holding(request[CALLER], listing.share.transport.abort):
                     async for piece in pieces:
@@ -134,6 +143,7 @@ class _Listing:
         self._more = False
         self._folded: list[bytes] = []
         self.share: Share
+        self.turn: Callable[[], Awaitable[object]]
 
     def _scan(
         self, limit: int | None, *, values: bool | None = None
@@ -183,6 +193,8 @@ class _Listing:
             # Reserve room for a page of the usual size before reading it.
             await self.share.reserve(_PAGE_BYTES, seconds)
             seconds = None
+            # Threads that read compete with the event loop, so only a few may read at the same time.
+            await self.turn()
             page = await anext(self._pieces, None)
             if page is None:
                 break
