@@ -85,6 +85,11 @@ MUTATIONS: Final = {
         },
     ),
     **of(
+        "tenantbase/web/handlers/lists.py",
+        ["tests/web/handlers/test_lists.py::test_each_page_is_read_in_a_turn"],
+        {"pages-are-read-at-once": ("            await self.turn()\n", "")},
+    ),
+    **of(
         "tenantbase/web/transport/budget.py",
         ["tests/web/transport/test_turns.py"],
         {"bodies-wait-in-one-lane": ("_turns.take(lane)", "_turns.take()")},
