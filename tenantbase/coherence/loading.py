@@ -18,10 +18,10 @@ from typing import Any, Final, NamedTuple
 from tenantbase.coherence.authority import Tag
 from tenantbase.coherence.batcher import Batcher, Line
 from tenantbase.coherence.filler import Fill, Filler
-from tenantbase.deadlines import Deadlines
 from tenantbase.entry import Entry
 from tenantbase.errors import StoreError, StoreUnavailable
 from tenantbase.lookup import CacheStatus, Lookup
+from tenantbase.shared_timer import SharedTimer
 from tenantbase.stages import Stage
 from tenantbase.waits import note
 
@@ -90,11 +90,11 @@ class Loader:
             )
             for bulk in (False, True)
         )
-        self._deadlines: Deadlines[None] = Deadlines(timeout, _time_out)
+        self._timeouts: SharedTimer[None] = SharedTimer(timeout, _time_out)
 
     def limit(self, awaited: asyncio.Future[Any]) -> None:
         """Fail a part of a read that takes too long."""
-        self._deadlines.watch(awaited, None)
+        self._timeouts.watch(awaited, None)
 
     async def refresh(
         self, missed: Mapping[str, Missed | None], lane: str, now: float
@@ -186,7 +186,7 @@ class Loader:
     async def _selected(self, lane: str, keys: list[str], bulk: bool, size: int = 0) -> _Selected:
         selects = self._bulk_selects if bulk else self._selects
         selected = selects.submit(_Wanted(lane, keys, weight_of(len(keys), size)))
-        self._deadlines.watch(selected, None)
+        self._timeouts.watch(selected, None)
         return await selected
 
     async def _select(self, bulk: bool, wanted: Sequence[_Wanted]) -> list[_Selected]:
