@@ -171,7 +171,7 @@ class WriteThrough:
         ticket: WriteTags,
         outcomes: list[tuple[Applied, ...] | Exception],
     ) -> list[tuple[Applied, ...] | Exception]:
-        """Store what a large group wrote, while the next one is committed and other work goes on."""
+        """Store what a large group wrote, without holding up the next commit or other work."""
         fills: list[Fill] = []
         for at in range(0, len(last), _FILLS_AT_ONCE):
             fills += self._fills(last[at : at + _FILLS_AT_ONCE], ticket)
@@ -183,7 +183,7 @@ class WriteThrough:
         group: Sequence[PendingWrite],
         outcomes: Sequence[tuple[Applied, ...] | Exception | None],
     ) -> list[tuple[str, Entry | None]]:
-        """The keys that a group changed, each with what it left there."""
+        """The keys that a group changed, each with its state afterwards."""
         last: dict[str, Entry | None] = {}
         for pending, outcome in zip(group, outcomes, strict=True):
             if outcome is None or isinstance(outcome, Exception):

@@ -94,7 +94,7 @@ def test_an_interrupted_torture_leaves_nothing_behind(
         assert _mentioning(short_path), "servers run"
         torture.send_signal(number)
         assert torture.wait(90) == 128 + number
-    # What was killed last may take a moment to end, and what guards it, to remove its files.
+    # A killed process may take a moment to end, and its guard to remove its files.
     poll(lambda: _mentioning(short_path) == [], "nothing runs")
     poll(lambda: list(short_path.iterdir()) == [], "no file is left")
 
