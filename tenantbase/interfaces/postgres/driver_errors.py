@@ -108,7 +108,7 @@ def unavailable(error: BaseException) -> StoreUnavailable:
     if state in _RETRY:
         return Retry("the database is busy with another transaction")
     if state == _READ_ONLY:
-        return ReadOnly("the database server takes reads only (default_transaction_read_only)")
+        return ReadOnly("the database server is read-only (default_transaction_read_only)")
     if state == WRONG_TERM:
         return WrongTerm("another database server is the primary now")
     if state == DEFEATED:
