@@ -56,14 +56,14 @@ class Set(msgspec.Struct, frozen=True, gc=False):
 
 
 MAX_RETURNED_BYTES: Final = 8 << 20
-"""The total size of the values that one transaction may delete and return."""
+"""The most bytes of deleted values that one transaction may return."""
 
 
 class Delete(msgspec.Struct, frozen=True, gc=False):
     """Remove a key. Removing an absent one changes nothing.
 
-    ``returned``: the result has the entry that was removed. The values that a transaction returns have
-    at most ``MAX_RETURNED_BYTES`` together, or it fails with TooLarge.
+    ``returned``: the result has the entry that was removed. A transaction that would return more than
+    ``MAX_RETURNED_BYTES`` of values fails with TooLarge.
     """
 
     key: str

@@ -67,7 +67,7 @@ def entry_json(key: str, entry: Entry) -> bytes:
 
 
 def lookup_json(key: str, lookup: Lookup) -> bytes:
-    """What ``entry_json`` returns for the entry of a lookup, which remembers it.
+    """Like ``entry_json``, for the entry of a lookup, which remembers the result.
 
     Args:
         key: the plain key of that entry.
@@ -125,7 +125,7 @@ def plain_json(entries: PlainEntries, plain: slice) -> bytes:
     parts = [b'","value":'] * (8 * count)
     parts[0::8] = [b',"expires_at":null},{"key":"'] * count
     parts[0] = b'{"key":"'
-    # Inside a string of JSON, a quote follows a backslash.
+    # Inside a JSON string, a quote follows a backslash, so this splits only between strings.
     parts[1::8] = _json(keys)[2:-2].split(b'","')
     parts[3::8] = entries.values
     parts[4::8] = [b',"id":"'] * count

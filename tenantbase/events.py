@@ -38,9 +38,9 @@ class ChangeEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class EventList(list[ChangeEvent]):
-    """Events, oldest first, that all watchers of a prefix get together. It is not changed once made.
+    """Events, oldest first, that all watchers of a prefix share. Never changed once it is made.
 
-    It is hashed by identity, so that what is made from it can be kept for the next watcher.
+    Hashed by identity, so that what is rendered from it can be cached for the next watcher.
     """
 
     __slots__ = ()

@@ -29,7 +29,7 @@ class FairLock:
             try:
                 await turn
             except asyncio.CancelledError:
-                if not turn.cancelled():  # it was this one's turn already
+                if not turn.cancelled():  # its turn had already come
                     self._pass_on()
                 raise
         self._held = True

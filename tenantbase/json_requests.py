@@ -79,7 +79,8 @@ class _SetValuesDecoder(Decoder[_SetValues]):
     def check_once(self, given: _SetValues, text: Text) -> None:
         whole = bytes(text)
         # The list is the only member, unless there is another of that name, which may be spelled with
-        # escapes. Looking for these takes a hundredth of the time of passing over the entries.
+        # escapes. Searching for these takes a hundredth of the time that walking through the entries
+        # takes.
         if whole.count(_LIST_NAME) > 1 or b"\\" in whole:
             check_lone_list(whole, map(_text, given.values))
 

@@ -36,8 +36,9 @@ stack: always more than this, but different for every caller."""
 _RAW: Final = msgspec.json.Decoder(msgspec.Raw)
 _SCAN_BYTES: Final = 65_536  # how much is scanned at a time, for constant memory
 
-# Possessive quantifiers do not backtrack, so matching takes linear time. No group is possessive: on
-# Python 3.11.2, such a group ends after what its last, failed try consumed.
+# Possessive quantifiers do not backtrack, so matching takes linear time. Groups have no possessive
+# quantifiers: on Python 3.11.2, the match of such a group includes what its last, failed repetition
+# consumed.
 _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*"'
 # A name with its colon and, if it is a scalar, its value.
 _MEMBER: Final = re.compile(

@@ -33,7 +33,7 @@ class Lookup(msgspec.Struct, gc=False):
 
     @property
     def bytes(self) -> int:
-        """What it holds in memory: of its document, or else of its value."""
+        """How much memory it takes: its document's size, or else its value's."""
         if self.document is not None:
             return len(self.document)
         return 0 if self.entry is None else len(self.entry.value)

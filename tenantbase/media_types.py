@@ -10,9 +10,9 @@ from tenantbase.errors import InvalidRequest
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _QUOTED: Final = r'"(?:[\t !#-\[\]-~]|\\[\t !-~])*"'
 # RFC 9110, section 8.3.1. Nothing in it can end a header line. Blanks may stand on either side of
-# an empty parameter. Without the possessive quantifiers, a long row of these that fails to match
-# would be tried with every division of the blanks, which takes exponential time. No group is possessive:
-# on Python 3.11.2, such a group ends after what its last, failed try consumed.
+# an empty parameter. Without possessive quantifiers, a long row of these that does not match would be
+# tried with every way to divide the blanks, which takes exponential time. Groups have none: on Python
+# 3.11.2, the match of such a group includes what its last, failed repetition consumed.
 _MEDIA_TYPE: Final = re.compile(
     rf"{_TOKEN}/{_TOKEN}(?:[ \t]*+;[ \t]*+(?:{_TOKEN}=(?:{_TOKEN}|{_QUOTED}))?)*"
 )

@@ -12,7 +12,7 @@ from tenantbase.scope import ScopedKey
 class PlainEntries(Sequence[Entry]):
     """A sequence of entries that never expire, and whose media type is ``JSON``.
 
-    Entries are made when they are looked at. All columns have the same length.
+    An ``Entry`` is made when it is accessed. All columns have the same length.
 
     Attributes:
         keys: scoped.

@@ -17,11 +17,11 @@ from typing import Final
 _FAST_SECONDS: Final = 0.0001
 _USUAL_SECONDS: Final = sys.getswitchinterval()
 
-_hurried: Final[set[object]] = set()  # who needs it; the process switches fast or not
+_hurried: Final[set[object]] = set()  # who needs it; the interval is the whole process's
 
 
 def switch_fast(owner: object, fast: bool) -> None:
-    """Say whether ``owner`` needs fast switching. Its equality must be identity."""
+    """Say whether ``owner`` needs fast switching. It must be compared by identity."""
     if fast == (owner in _hurried):
         return
     if fast:

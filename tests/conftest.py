@@ -25,10 +25,10 @@ _MOST_WORKERS: Final = 16  # each imports all tests, and holds half a gigabyte i
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let no property fail because the machine is slow: neither a deadline for each example, nor a
-    limit of the time in which examples are made."""
+    """Let no property test fail because the machine is slow: its examples have no deadline, and making
+    them may take any time."""
     if config.pluginmanager.has_plugin("hypothesispytest"):
-        from hypothesis import HealthCheck, settings  # takes long, and is not always needed
+        from hypothesis import HealthCheck, settings  # slow to import, and not always needed
 
         settings.register_profile(
             "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]

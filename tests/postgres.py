@@ -67,7 +67,7 @@ class PostgresProcess:
         standbys: those made with ``standby``.
         parent: where its directory is made; None: see `make_directory`.
         address: where it listens, besides its Unix socket.
-        environment: variables besides those of all servers.
+        environment: variables in addition to those of all servers.
     """
 
     parent: Path | None = None
@@ -94,14 +94,14 @@ class PostgresProcess:
         shutil.rmtree(self.directory)
 
     def end(self) -> None:
-        """End it at once, if it runs, whatever its state."""
+        """End it at once if it runs, even if it is stopped."""
         if self._process is not None:
             self.resume()
             # Unlike a kill, this removes its shared memory.
             self._end(signal.SIGQUIT)
 
     def create(self) -> None:
-        """Make its files, as those of a new server."""
+        """Make the files of a new server."""
         _run("cp", "-a", _template(), self.data)
         with open(self.data / "postgresql.conf", "a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in self._settings.items())
@@ -202,7 +202,7 @@ class PostgresProcess:
 
         Raises:
             subprocess.CalledProcessError: ``stderr`` says why.
-            subprocess.TimeoutExpired: they took longer than so many seconds.
+            subprocess.TimeoutExpired: they took longer than ``seconds``.
         """
         run = subprocess.run(
             self.psql(database, user),
@@ -299,7 +299,7 @@ def _living(pids: list[int]) -> set[int]:
 
 
 def _running(pids: list[int]) -> set[int]:
-    """Those of these processes that have neither ended nor been stopped."""
+    """Which of these processes have neither ended nor been stopped."""
     return {pid for pid, _, state in _all_processes() if state[0] != "T"}.intersection(pids)
 
 

@@ -30,7 +30,7 @@ class Store:
         ]
 
     async def read(self, keys: int, sizes: UsualSizes, tenant: str = "t") -> list[int]:
-        """Returns: how many keys it was asked for at a time."""
+        """Returns: how many keys each call of ``get_many`` asked for."""
         self.chunks.clear()
         wanted = {f"{number}": DEFAULT.key(f"{number}") for number in range(keys)}
         found = []

@@ -33,7 +33,6 @@ LEAVES = {
         "access",
         "background",
         "commands",
-        "deadlines",
         "documents",
         "entry",
         "errors",
@@ -49,7 +48,7 @@ LEAVES = {
         "outage",
     ),
     *("owned_files", "pem", "plain_entries", "problem_types", "request_context", "scope"),
-    *("secret", "stages", "switching", "troubles", "waits", "withheld"),
+    *("secret", "shared_timer", "stages", "switching", "troubles", "waits", "withheld"),
 }
 # The modules of interfaces/ that are not drivers: Protocols, addresses, and rules of all databases.
 ABSTRACT = {

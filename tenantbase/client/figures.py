@@ -49,17 +49,17 @@ class SharedStats(msgspec.Struct, frozen=True):
         primary: the address of the primary server; None while there is none.
         standby: the name of the synchronous standby; None: there is none, or it is not known.
         standby_present: it is connected to the primary.
-        standby_lag_bytes: of the write-ahead log, what it has yet to apply; None: unknown.
+        standby_lag_bytes: how much of the write-ahead log it has yet to apply; None: unknown.
         oldest_xid_age: age of the server's oldest transaction id; None: unknown.
-        term: how many promotions the database has seen, and its start.
-        position: the change up to which every worker knows all changes.
+        term: how many promotions the database has seen, plus one for its start.
+        position: every worker knows all changes up to this one.
         position_lag: changes that only some workers know of.
-        confirmed_age_seconds: since the last confirmed question of the worker that asked least recently.
+        confirmed_age_seconds: the longest time since a worker's last confirmed question.
         questions: how many were asked of the database.
         question_mean_ms, lock_wait_mean_ms: means since the server started; None: there were none.
-        keys_per_question: keys whose copies an answer judged, on average.
+        keys_per_question: the average number of keys whose cached copies one answer judged.
         sessions_lost: sessions with the database that were given up, by reason.
-        doubts: groups of writes whose COMMIT was not answered, by what was found out.
+        doubts: groups of writes whose COMMIT was not answered, by their outcome.
     """
 
     node: str
@@ -87,7 +87,7 @@ class StoreStats(msgspec.Struct, frozen=True):
         bytes: of keys and values.
         database_bytes, log_bytes: sizes of its file and of its write-ahead log.
         commits: since the server started.
-        shared: None: the database is a file.
+        shared: None if the database is a file.
     """
 
     entries: int | None

@@ -18,15 +18,15 @@ from typing import Any, Final, NamedTuple
 from tenantbase.coherence.authority import Tag
 from tenantbase.coherence.batcher import Batcher, Line
 from tenantbase.coherence.filler import Fill, Filler
-from tenantbase.deadlines import Deadlines
 from tenantbase.entry import Entry
 from tenantbase.errors import StoreError, StoreUnavailable
 from tenantbase.lookup import CacheStatus, Lookup
+from tenantbase.shared_timer import SharedTimer
 from tenantbase.stages import Stage
 from tenantbase.waits import note
 
 BATCH_KEYS: Final = 256
-"""How many keys of small values are read at once."""
+"""The most keys that are read at once, if their values are small."""
 
 _KEY_BYTES: Final = 1 << 10  # a larger value weighs as much as several keys
 
@@ -35,8 +35,8 @@ _SELECTS: Final = 8  # queries in flight at most
 Loaded = Entry | None | StoreError
 
 Load = Callable[[Sequence[str], float, bool], Awaitable[tuple[Sequence[Loaded], Tag | None]]]
-"""Reads these keys from the store, at this time in Unix seconds, for a bulk read or for others: their
-entries, and the tag to cache them under. None: the tag that each bucket had before."""
+"""Reads keys from the store, given the time in Unix seconds and whether it is a bulk read. Returns the
+entries, and the tag to cache them under; None: the tag that each bucket had before."""
 
 Missed = tuple[bytes, Tag]
 """A key's name, and the tag its bucket had before the store was read."""
@@ -56,10 +56,10 @@ class _Selected(NamedTuple):
 
 
 def weight_of(keys: int, size: int) -> int:
-    """How much of a batch some keys take.
+    """The weight of some keys in a batch.
 
     Args:
-        size: about how many bytes their values have together; 0: not known, or little.
+        size: the approximate size of all their values, in bytes; 0: unknown, or small.
     """
     return max(keys, size // _KEY_BYTES)
 
@@ -79,7 +79,7 @@ class Loader:
         self._filler = filler
         self._clock = clock
         self._in_flight: dict[_Flight, asyncio.Future[Entry | None]] = {}
-        # Bulk reads do not hold up others.
+        # Bulk reads have a batcher of their own, so that they do not hold up others.
         self._selects, self._bulk_selects = (
             Batcher(
                 partial(self._select, bulk),
@@ -90,11 +90,11 @@ class Loader:
             )
             for bulk in (False, True)
         )
-        self._deadlines: Deadlines[None] = Deadlines(timeout, _time_out)
+        self._timeouts: SharedTimer[None] = SharedTimer(timeout, _time_out)
 
     def limit(self, awaited: asyncio.Future[Any]) -> None:
         """Fail a part of a read that takes too long."""
-        self._deadlines.watch(awaited, None)
+        self._timeouts.watch(awaited, None)
 
     async def refresh(
         self, missed: Mapping[str, Missed | None], lane: str, now: float
@@ -133,9 +133,9 @@ class Loader:
 
         Args:
             direct: keys that bypass memcached.
-            bulk: they are for requests of many keys.
+            bulk: the keys are those of bulk reads.
             now: when the batch began.
-            size: about how many bytes the values have together; 0: not known, or little.
+            size: the approximate size of all values, in bytes; 0: unknown, or small.
         """
         loop = asyncio.get_running_loop()
         joined: dict[str, asyncio.Future[Entry | None]] = {}
@@ -186,7 +186,7 @@ class Loader:
     async def _selected(self, lane: str, keys: list[str], bulk: bool, size: int = 0) -> _Selected:
         selects = self._bulk_selects if bulk else self._selects
         selected = selects.submit(_Wanted(lane, keys, weight_of(len(keys), size)))
-        self._deadlines.watch(selected, None)
+        self._timeouts.watch(selected, None)
         return await selected
 
     async def _select(self, bulk: bool, wanted: Sequence[_Wanted]) -> list[_Selected]:

@@ -43,8 +43,8 @@ class PendingWrite:
         self.transaction = transaction
         self.lane = lane
         rows = len(transaction)
-        # Only the store knows the sizes of the values to return. So a group has those of one
-        # transaction, which are bounded.
+        # Only the store knows the sizes of the values to return, and it limits them for each
+        # transaction. So a group has at most one that returns values.
         returns = False
         held = _COMMAND_BYTES * rows
         for command in transaction:

@@ -150,8 +150,8 @@ class Cache:
         """Read many keys in one round trip to memcached and, for the rest, one query.
 
         Args:
-            size: about how many bytes the values have together, so that batches of large ones hold
-                fewer keys; 0: not known, or little.
+            size: the approximate size of all values, in bytes, so that batches of large ones hold fewer
+                keys; 0: unknown, or small.
             max_stale: see ``get``.
 
         Returns: the results for the first of the keys: for all of them, unless their values are too
@@ -175,7 +175,7 @@ class Cache:
         """Read many keys from the database, and store the entries in memcached.
 
         Args:
-            size: as for ``get_many``; it does not matter here.
+            size: ignored.
 
         Returns and raises: as ``get_many``. The results are bypasses.
         """

@@ -40,7 +40,7 @@ class BulkRead(NamedTuple):
     """Many keys of one lane, read together.
 
     Attributes:
-        size: about how many bytes their values have together; 0: not known, or little.
+        size: the approximate size of all their values, in bytes; 0: unknown, or small.
     """
 
     keys: Sequence[str]
@@ -48,7 +48,7 @@ class BulkRead(NamedTuple):
 
     @property
     def weight(self) -> int:
-        """In a batch, where large values weigh more than one key."""
+        """Its weight in a batch. A large value weighs as much as several keys."""
         return weight_of(len(self.keys), self.size)
 
 
@@ -276,7 +276,7 @@ class ReadThrough:
                 (slot, item, tag)
                 for slot, tag in pairs
                 if len(item := items.get(slot.name, LEFT_OUT)) >= _LARGE_ITEM_BYTES
-                and item != slot.data  # it is probably valid still, which is known at once
+                and item != slot.data  # an equal one needs no MAC
             ]
             if large:
                 opened = await asyncio.to_thread(self._sealer.unseal_many, large)

@@ -35,18 +35,18 @@ _SMALL_BYTES: Final = 2_048
 _NO_ID: Final = bytes(36)
 
 REMEMBERED_BYTES: Final = 32 << 20
-"""About how much memory the remembered slots hold, with their items: those of 25,000 keys with values
-of 100 bytes, or of 3,000 with 10 KiB."""
+"""About how much memory the remembered slots take with their items: enough for 25,000 keys with values
+of 100 bytes, or 3,000 with values of 10 KiB."""
 
 DECODED_BYTES: Final = 1_024
 """The largest sealed item that a slot remembers together with its entry and its JSON document. Of a
-larger one, only the item itself: decoding it takes a tenth of the time of its MAC."""
+larger one, it remembers only the bytes: decoding takes a tenth of the time of the MAC."""
 
 _LARGEST_BYTES: Final = 64 << 10  # of an item that a slot remembers; few larger ones would fit
-_SLOT_BYTES: Final = 600  # a slot besides its item; about, like the next one
+_SLOT_BYTES: Final = 600  # a slot without its item; approximate, like the next one
 _DECODED_COPIES: Final = 3  # the item, its entry and its document
-# What a slot without an item counts for. More than it holds: it is made again in 3 µs, so those of
-# many keys that are only written need not fill the memory.
+# What a slot without an item counts as. That is more than it takes, so that slots of keys that are only
+# written do not displace others: making one again takes 3 µs.
 _UNREAD_BYTES: Final = 4 << 10
 
 CACHED_BYTES: Final = 8 << 20
@@ -73,9 +73,9 @@ class Slot:
     Attributes:
         name: the key's name in memcached.
         bucket: the bucket whose tag the items are sealed under.
-        data, tag, lookup: the last item found valid here that was not too large, the tag it was
-            valid under and, if it is small, the hit that it is.
-        held: the bytes it counts for; 0 if the slot itself is no longer remembered.
+        data, tag, lookup: the last valid item that was not too large, its tag and, if it is small, the
+            hit decoded from it.
+        held: the bytes it counts as; 0 if the slot itself is no longer remembered.
     """
 
     __slots__ = ("key", "name", "bucket", "data", "tag", "lookup", "held")
@@ -212,7 +212,7 @@ class ItemSealer:
         return lookup
 
     def unseal(self, data: bytes, slot: Slot, tag: Tag) -> Lookup | Verdict:
-        """As ``open``, but nothing is recalled or remembered. For any thread."""
+        """Like ``open``, but without remembering anything. For any thread."""
         if len(data) < _BODY:
             return REJECTED
         magic, epoch, sequence, owner = _unpack_origin(data, _MAC_BYTES)
@@ -237,7 +237,7 @@ class ItemSealer:
 
     @staticmethod
     def _decoded(data: bytes, key: ScopedKey) -> Lookup:
-        """The hit that a valid item is."""
+        """Decode a valid item."""
         _, _, _, _, version, expires_at, length, id_ = _unpack(data, _MAC_BYTES)
         if id_ == _NO_ID:
             return Lookup(None, CacheStatus.HIT)

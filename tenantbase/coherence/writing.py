@@ -29,12 +29,12 @@ from tenantbase.commands import (
     KeyCommand,
     Transaction,
 )
-from tenantbase.deadlines import Deadlines
 from tenantbase.entry import Entry
 from tenantbase.errors import Overloaded
 from tenantbase.figures import COMMITS
 from tenantbase.interfaces.store import GroupResult
 from tenantbase.lanes import LaneOf
+from tenantbase.shared_timer import SharedTimer
 from tenantbase.stages import Stage
 from tenantbase.switching import switching_fast
 from tenantbase.waits import BatchCall, note, note_write
@@ -85,7 +85,7 @@ class WriteThrough:
         self._writes = Batcher(
             self._write_group, queue=self.queue, parallel=1, finishing=_WRITE_THROUGHS
         )
-        self._deadlines = Deadlines(timeout, give_up)
+        self._timeouts = SharedTimer(timeout, give_up)
 
     def write(self, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
         """See ``Cache.write``."""
@@ -95,7 +95,7 @@ class WriteThrough:
             refused.set_exception(_overloaded())
             return refused
         committed = self._writes.submit(pending)
-        self._deadlines.watch(committed, pending)
+        self._timeouts.watch(committed, pending)
         return committed
 
     def write_then(self, command: Command, receive: Receiver[tuple[Applied, ...]]) -> None:
@@ -106,7 +106,7 @@ class WriteThrough:
             return
         call = BatchCall(receive)
         self._writes.submit_then(pending, call.settle)
-        self._deadlines.watch(call, pending)
+        self._timeouts.watch(call, pending)
 
     def _prepared(self, commands: Transaction) -> PendingWrite | None:
         """The transaction, ready to wait; None if there is no room for it."""
@@ -171,7 +171,7 @@ class WriteThrough:
         ticket: WriteTags,
         outcomes: list[tuple[Applied, ...] | Exception],
     ) -> list[tuple[Applied, ...] | Exception]:
-        """Store what a large group wrote, while the next one is committed and other work goes on."""
+        """Store what a large group wrote, without holding up the next commit or other work."""
         fills: list[Fill] = []
         for at in range(0, len(last), _FILLS_AT_ONCE):
             fills += self._fills(last[at : at + _FILLS_AT_ONCE], ticket)
@@ -183,7 +183,7 @@ class WriteThrough:
         group: Sequence[PendingWrite],
         outcomes: Sequence[tuple[Applied, ...] | Exception | None],
     ) -> list[tuple[str, Entry | None]]:
-        """The keys that a group changed, each with what it left there."""
+        """The keys that a group changed, each with its state afterwards."""
         last: dict[str, Entry | None] = {}
         for pending, outcome in zip(group, outcomes, strict=True):
             if outcome is None or isinstance(outcome, Exception):

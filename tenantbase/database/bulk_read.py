@@ -9,7 +9,7 @@ from tenantbase.lookup import Lookup
 from tenantbase.scope import ScopedKey
 
 CHUNK_KEYS: Final = 256  # keys read at a time, of small values
-_FIRST_KEYS: Final = 32  # if it is not known whether they are small, and there are many more
+_FIRST_KEYS: Final = 32  # keys read first, if there are many and their sizes are unknown
 # Values read at a time, roughly. The event loop takes about half a millisecond to read them, and they
 # stay in the processor's caches until they are sent.
 _CHUNK_BYTES: Final = 256 << 10
@@ -41,7 +41,8 @@ class Unlimited:
 
 
 class UsualSizes:
-    """How large the values were that each tenant read last, for the size of the first chunk."""
+    """The average size of the values that each tenant read last. It decides how large a first chunk
+    is."""
 
     def __init__(self) -> None:
         self._of: dict[str, float] = {}
@@ -51,7 +52,7 @@ class UsualSizes:
         return self._of.get(tenant)
 
     def note(self, tenant: str, size: float) -> None:
-        """Values of this average size have been read."""
+        """Note that values of this average size have been read."""
         if len(self._of) >= _MOST_TENANTS:
             self._of.clear()
         self._of[tenant] = size
@@ -72,12 +73,12 @@ async def read_in_chunks(
     """Yields plain keys with their results, in order. The receiver owns the lists.
 
     Args:
-        get_many: reads the first of the keys it is given, at least one. Its second argument is
-            about how many bytes their values have.
+        get_many: reads as many of the first keys as it can, at least one. Its second argument is the
+            approximate size of all values.
         keys: the scoped key of each plain one.
         room: for values. Values that were read but find no room are dropped and read again later.
             While results are yielded, it is as large as their values.
-        sizes: what the tenant's values usually have, for the first chunk.
+        sizes: how large values usually are, for the first chunk.
     """
     at, wanted, usual = 0, _LEAST_BYTES, sizes.of(tenant)
     plain, scoped = list(keys), list(keys.values())
@@ -100,7 +101,7 @@ async def read_in_chunks(
 
 
 def _fitting(usual: float | None, total: int) -> int:
-    """How many values of this average size, in bytes, are read at a time; None: it is not known."""
+    """How many values to read at a time. ``usual``: their average size in bytes; None: unknown."""
     if usual is None:
         return CHUNK_KEYS if total <= CHUNK_KEYS else _FIRST_KEYS
     return max(1, min(int(_CHUNK_BYTES / usual), CHUNK_KEYS)) if usual else CHUNK_KEYS

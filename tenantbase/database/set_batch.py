@@ -12,7 +12,8 @@ from tenantbase.json_requests import Read, check_count, place
 class SetBatch:
     """Entries to be stored together. Made by ``Database.set_batch``.
 
-    Preparing 10,000 entries takes 20 ms, so a caller that must not be blocked adds some at a time.
+    Preparing 10,000 entries takes 20 ms, so a caller that must not block the event loop adds some at a
+    time.
 
     Args:
         to_command: validates an entry and scopes its key.
@@ -48,7 +49,7 @@ class SetBatch:
         Returns: keys with their results, in order.
 
         Raises:
-            TooLarge: at once; there are too many.
+            TooLarge: there are too many. The call raises it, not the awaitable.
         """
         commands, self._commands = self._commands, {}
         check_count(len(commands), self._max_entries, "values")

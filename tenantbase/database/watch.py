@@ -46,14 +46,14 @@ class Changes:
 
 @lru_cache(maxsize=16)
 def _plain(events: EventList, start: int, prefix: str) -> EventList:
-    """The same events with plain keys, which begin at ``start`` in the scoped ones."""
+    """The same events with plain keys. ``start``: where these begin in the scoped keys."""
     return EventList(_plain_event(event, start, prefix) for event in events)
 
 
 def _plain_event(event: ChangeEvent, start: int, prefix: str) -> ChangeEvent:
     key = event.key
     if event.kind is EventKind.RESET:
-        # One of the two begins with the other. The longer one is within the scope.
+        # One of the two is a prefix of the other, and the longer one is within the scope.
         key = max(key, prefix, key=len)
     return ChangeEvent(
         event.version, event.kind, key[start:], event.size, event.content_type, event.expires_at

@@ -143,7 +143,7 @@ class Writer(Reader):
         return batch.write()
 
     def set_batch(self, scope: Scope, condition: Condition | None = None) -> SetBatch:
-        """As ``set_many``, of entries that are added one by one."""
+        """Like ``set_many``, for entries that are added one by one."""
         return SetBatch(
             lambda read: self._set_command(scope, read.given, condition, read.value),
             lambda keys, commands: self._many(keys, self._write(scope, *commands)),

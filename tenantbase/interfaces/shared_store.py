@@ -94,10 +94,10 @@ class SharedStore(Store, Protocol):
     async def read_stamped(
         self, keys: Sequence[str], bulk: bool = False
     ) -> tuple[list[Entry | None | StoreError], Stamp]:
-        """``read``, with the moment at which the entries are true.
+        """Like ``read``, with the stamp of the snapshot that the entries are from.
 
         Args:
-            bulk: it is for requests of many keys, and must not hold up those of one key.
+            bulk: for requests of many keys, which must not hold up those of one.
         """
 
     async def commit(

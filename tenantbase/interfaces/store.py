@@ -79,7 +79,7 @@ class ServerState(msgspec.Struct, frozen=True):
         primary: its address.
         standby: the name of the synchronous standby; None without one.
         standby_present: it is connected to the primary.
-        standby_lag_bytes: of the write-ahead log, what it has yet to apply; None: unknown.
+        standby_lag_bytes: how much of the write-ahead log it has yet to apply; None: unknown.
         oldest_xid_age: of all databases of the server, the age of the oldest transaction id that is
             not frozen. Before it reaches two billion, the server refuses writes.
     """

@@ -196,13 +196,13 @@ def _shared(board: Board, cells: list[int], size: StoreSize | None) -> Iterator[
     help = "Keys whose cached copies were judged by such an answer."
     yield _counter("store_question_keys", help, cells[f.QUESTION_READS])
     positions = [each for each in board.of_each(f.STORE_POSITION) if each]
-    help = "Change up to which every worker knows which keys have changed."
+    help = "Every worker knows which keys have changed up to this change."
     yield _gauge("store_position", help, min(positions, default=0))
     help = "Changes that some worker knows of and another does not."
     yield _gauge("store_position_lag", help, max(positions, default=0) - min(positions, default=0))
-    help = "Promotions that the database has seen, and its beginning."
+    help = "Promotions that the database has seen, plus one for its start."
     yield _gauge("store_term", help, max(board.of_each(f.STORE_TERM)))
-    help = "Since the last confirmed question of the worker that asked least recently."
+    help = "The longest time since a worker's last confirmed question."
     age = max(0.0, time.monotonic() - min(asked_at) / SECOND)
     yield _gauge("store_confirmed_age_seconds", help, age)
     yield from _sessions(cells)
@@ -215,7 +215,7 @@ def _sessions(cells: list[int]) -> Iterator[Metric]:
     help = "Sessions with the database that were given up."
     yield _labelled(CounterMetricFamily, "store_sessions_lost", help, lost)
     doubts = [({"outcome": str(end)}, cells[cell]) for end, cell in f.DOUBTS.items()]
-    help = "Groups of writes whose COMMIT was not answered, and what was found out."
+    help = "Groups of writes whose COMMIT was not answered, by their outcome."
     yield _labelled(CounterMetricFamily, "store_doubts", help, doubts)
     help = "Wait of a group of writes for the lock of the shared database."
     yield _histogram("store_lock_wait_seconds", help, cells, f.LOCK_WAIT, SECOND)

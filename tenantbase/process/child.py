@@ -21,7 +21,7 @@ class Worker:
 
     Attributes:
         pipe: the read end.
-        slot: of its figures on the board.
+        slot: where its figures are on the board.
         born: when it was forked, by the monotonic clock.
         silent: seconds since its last message, while the supervisor was awake.
         failure: why it cannot serve, as it reported.
@@ -53,8 +53,8 @@ class Ending(NamedTuple):
 
     Attributes:
         text: for the log.
-        report: for an error report: the same each time, and without what others wrote; empty if the
-            worker has reported it itself.
+        report: for the error report: a constant text, which quotes nothing; empty if the worker has
+            reported it itself.
     """
 
     text: str

@@ -59,7 +59,8 @@ def back_up(config: Config, path: Path, file: BinaryIO, tell: Tell) -> Copied:
 
     Args:
         path: the file. It may have been unlinked by the time this returns an error.
-        file: the same file, open for reading and writing. All but its metadata is synced in the end.
+        file: the same file, open for reading and writing. At the end, its contents are synced, but not
+            its metadata.
 
     Raises:
         StoreError: the database cannot be read.

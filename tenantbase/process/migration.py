@@ -32,7 +32,7 @@ Tell = Callable[[int], object]
 """Called with the number of entries in each step."""
 
 Warn = Callable[[str], object]
-"""Called with what has gone wrong, when the move goes on all the same."""
+"""Called with the reason for a delay. The move goes on."""
 
 # Patroni replaces a dead primary after about 25 s.
 _FAILOVER_SECONDS: Final = 120.0
@@ -115,10 +115,10 @@ async def _persist(
     work: Callable[[_Place], Awaitable[_T]],
     warn: Warn,
 ) -> _T:
-    """Do the work on a server, and go on with it on its successor.
+    """Do the work on a server and, if that is lost, continue on its successor.
 
     Raises:
-        StoreError: it cannot be opened, or not again soon enough.
+        StoreError: it cannot be opened, or its successor not in time.
     """
     from tenantbase.interfaces.postgres.driver_errors import SessionLost
 

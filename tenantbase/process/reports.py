@@ -54,7 +54,7 @@ class Reports(logging.Handler):
             time.sleep(_REAP_SECONDS / 10)
 
     def report(self, name: str, text: str) -> None:
-        """Report an error that is not logged. ``name`` is that of a logger."""
+        """Report an error that is not logged. ``name``: the logger's."""
         if self._config.sentry_dsn is not None:
             self.handle(logging.LogRecord(name, logging.ERROR, "", 0, text, None, None))
 
@@ -92,11 +92,12 @@ class Reports(logging.Handler):
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)  # the supervisor ends it if need be
-            # Above all the shutdown pipe, which would keep the workers from ending.
+            # Close what was inherited, above all the shutdown pipe: until it is closed, the workers go
+            # on.
             os.closerange(_FIRST_DESCRIPTOR, os.sysconf("SC_OPEN_MAX"))
             if text != record.msg:
                 record.msg, record.args = text, None
-            # Workers say what is wrong with SENTRY_DSN.
+            # If SENTRY_DSN is wrong, the workers say so.
             with suppress(ImportError, ValueError):
                 reporter = reporter_of(self._config)
                 reporter.emit(record)

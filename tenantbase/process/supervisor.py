@@ -311,7 +311,7 @@ class _Supervisor:
             self._reports.report(log.name, ended.report)
             self._begin_shutdown()
             return
-        # Workers that die one after the other are one trouble, which is reported once.
+        # Workers that die in quick succession are one trouble, which is reported once.
         report = ended.report if self._pause == _FIRST_PAUSE_SECONDS else ""
         log.error(
             "%s; starting another in %.1f s", ended.text, self._pause, extra={"report": report}

@@ -203,7 +203,7 @@ class Observer:
         context: RequestContext | None,
         transport: asyncio.BaseTransport | None,
     ) -> None:
-        """Log the request that ``finished`` was told of last.
+        """Log the request that ``finished`` was called for last.
 
         Args:
             sent: bytes of the answer.

@@ -58,7 +58,7 @@ class Log:
         self.count()
 
     def count(self) -> None:
-        """Let the counter show every commit. That of a file does so at once, without a poll."""
+        """Let the counter show every commit. A file's counter does so at once, without a poll."""
         self._polled = self._commits
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:

@@ -1,4 +1,4 @@
-"""``tenantbase migrate`` asks of PostgreSQL what ``serve`` does, and survives its failovers."""
+"""``tenantbase migrate`` demands as much of PostgreSQL as ``serve``, and survives failovers."""
 
 from __future__ import annotations
 

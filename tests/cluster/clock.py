@@ -1,7 +1,7 @@
 """Clocks that can be moved: those of processes under libfaketime.
 
-Only the time of day moves. The monotonic clock, by which timeouts are measured, goes on as it does when
-somebody sets a machine's clock.
+Only the time of day moves. The monotonic clock, which measures timeouts, is not affected, as when a
+machine's clock is set.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Clock:
         }
 
     def move(self, seconds: float) -> None:
-        """Set it so many seconds before the right time; below 0: behind it."""
-        # In one call: a process may read the file at any time.
+        """Set it this many seconds fast; below 0: slow."""
+        # In one call, because a process may read the file at any time.
         with open(self._path, "r+b", buffering=0) as file:
             file.write(f"{seconds:+014.3f}\n".encode())
 

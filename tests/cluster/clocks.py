@@ -1,4 +1,4 @@
-"""Faults of clocks: each server of PostgreSQL, and each node, gets a time of its own."""
+"""Faults of clocks: each PostgreSQL server and each node gets a wrong time of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOTICED_SECONDS: Final = 2.0  # within this time, processes look at their clock
 
 @asynccontextmanager
 async def servers_moved(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """Entries expire at other times; nothing else depends on these clocks."""
+    """Only expiry depends on these clocks."""
     clocks = [server.clock for server in scene.cluster.remote]
     offsets = [chance.uniform(-_SERVER_SECONDS, _SERVER_SECONDS) for _ in clocks]
     # Replication may be interrupted: PostgreSQL measures its timeouts with them.

@@ -45,7 +45,7 @@ class Connected:
         servers, ring: addresses of PostgreSQL's servers, and of memcacheds.
         options: further options of `tenantbase serve`.
         bug: planted in it.
-        directory: for what controls it.
+        directory: for the files that control it.
         machine: where it runs; None: here.
         direct: it reaches PostgreSQL without proxies.
 
@@ -248,7 +248,7 @@ def machine_of(server: PostgresProcess | MemcachedProcess | Connected) -> Machin
 
 
 async def write(member: Connected) -> None:
-    """Write, again and again, until the node acknowledges it, or a fault keeps it from that."""
+    """Repeat a write until the node acknowledges it, or a fault may keep the node from that."""
     body = json.dumps({"key": "probe", "value": 1}).encode()
     async with HttpClient(member.port, _ANSWER_SECONDS) as client:
         while not member.away:

@@ -27,7 +27,7 @@ class Disk:
         self._directory = directory
 
     def fill(self) -> None:
-        """Take all the space that there is now."""
+        """Use up all free space."""
         with open(self._directory / _BALLAST, "ab") as file:
             for size in (1 << 20, 1 << 16, 1 << 12):
                 try:
@@ -38,7 +38,7 @@ class Disk:
                         raise
 
     def free(self) -> None:
-        """Give back what was taken."""
+        """Free the space again."""
         with suppress(FileNotFoundError):
             (self._directory / _BALLAST).unlink()
 

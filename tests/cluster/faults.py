@@ -169,7 +169,8 @@ async def _unconfirmed_lost(scene: Scene, chance: random.Random) -> AsyncIterato
 
 
 async def _cancel_waits(scene: Scene, chance: random.Random) -> None:
-    """Cancel waits, or end their connections: both end the wait, and only one says so."""
+    """Cancel waits, or end their connections: either ends the wait, but only a cancel tells the
+    client."""
     for _ in range(chance.randrange(3, 9)):
         await asyncio.sleep(chance.uniform(0, 0.3))
         end = _ENDED_BY.format(chance.choice(_ENDS), "wait_event = 'SyncRep'")

@@ -20,14 +20,14 @@ _RUNS_SECONDS: Final = 60.0
 
 @asynccontextmanager
 async def full_disk(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """Every byte that becomes free is taken at once. Then there is room again, or a failover."""
+    """The disk is kept full. Then space is freed, or there is a failover."""
     promoter = scene.cluster.promoter
     full = promoter.primary
     assert isinstance(full, RemoteServer)
 
     async def fill() -> None:
         await asyncio.to_thread(full.disk.fill)
-        # Otherwise, it takes long until it needs another file for its log.
+        # So that it soon needs another file for its log.
         with suppress(subprocess.SubprocessError):
             await asyncio.to_thread(partial(full.sql, "SELECT pg_switch_wal()", seconds=1.0))
         await asyncio.sleep(_STEP_SECONDS)
@@ -47,7 +47,7 @@ async def full_disk(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
 
 
 def _runs(scene: Scene, server: RemoteServer) -> bool:
-    """Whether a server answers. One that has ended, by itself, is started first."""
+    """Whether a server answers. If it has stopped by itself, start it first."""
     if server.has_ended():
         scene.steps["ended by a full disk"] += 1
         server.start()

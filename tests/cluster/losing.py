@@ -1,4 +1,4 @@
-"""Faults in which an operator gives up acknowledged writes, and the referee is told which."""
+"""Faults in which an operator gives up acknowledged writes, and declares them to the referee."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _TERM: Final = """
     ), position + 1) FROM tenantbase.clock
 """
 _MORE: Final = 1 << 19
-"""So many positions no server gives between a question and its death."""
+"""No server gives out this many positions between a question and its death."""
 _OPENED_SECONDS: Final = 300.0
 _LOOK_SECONDS: Final = 0.1
 
 
 @asynccontextmanager
 async def acknowledged_lost(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """The primary and its standby die, and an asynchronous standby is promoted that lags."""
+    """The primary and its standby die, and a lagging asynchronous standby is promoted."""
     with scene.excuses.everything(), scene.referee.pending():
         await _lose(scene, chance, twice=False)
     yield
@@ -41,8 +41,8 @@ async def acknowledged_lost(scene: Scene, chance: random.Random) -> AsyncIterato
 
 @asynccontextmanager
 async def promoted_twice(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """The same, but after a failover of which the asynchronous standby has never heard: there are two
-    terms with one timeline and nothing in common. The primary of the first of them comes back."""
+    """The same, but after a failover that the asynchronous standby does not know of: two terms have the
+    same timeline, and no positions in common. The first one's primary comes back."""
     with scene.excuses.everything(), scene.referee.pending():
         first = await _lose(scene, chance, twice=True)
         await scene.changed("deposed primary back", first.start)

@@ -87,7 +87,7 @@ class RemoteMemcached(MemcachedProcess):
 
 
 class RemoteProxy(FaultProxy):
-    """A proxy on the machine of its clients, from where it reaches the server."""
+    """A proxy on its clients' machine. It reaches the server from there."""
 
     def __init__(self, machine: Machine, upstream: str) -> None:
         super().__init__(upstream)

@@ -1,7 +1,7 @@
-"""Network namespaces: machines, and a network between them that fails in each direction by itself.
+"""Network namespaces: machines, and a network between them that can fail in one direction only.
 
-`isolated` runs the program in namespaces of its own, which the kernel removes together with everything
-that was made in them when the last process has ended, however that comes about.
+`isolated` runs the program in namespaces of its own. When their last process has ended, for whatever
+reason, the kernel removes them with everything in them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _MARK: Final = "TORTURE_ISOLATED"
 _RUN: Final = "/run"
 _SYSTEM_PROGRAMS: Final = ":/usr/sbin:/sbin"
-# Killed processes leave their files in shared memory: libfaketime's, and PostgreSQL's.
+# /dev/shm is new, because killed processes leave files of libfaketime and PostgreSQL in it.
 _PREPARE: Final = (
     f"mount -t tmpfs none {_RUN}",
     f"mkdir {_RUN}/netns",
@@ -39,10 +39,10 @@ _Result = TypeVar("_Result")
 def isolated(module: str) -> str:
     """Run this program again in its own network and mount namespaces, unless it already does.
 
-    Root needs no more; others get a user namespace, too, in which they are themselves.
+    Root needs no more; other users get a user namespace, too, in which they keep their id.
 
     Returns:
-        Empty, inside them. Otherwise, what the system says about them.
+        Empty once it is inside them; otherwise the system's reason for refusing them.
     """
     if os.environ.get(_MARK):
         return ""
@@ -151,7 +151,7 @@ class Network:
 
     @contextmanager
     def slow(self, machine: Machine, kilobits: int) -> Iterator[None]:
-        """While the block runs, a machine receives only so many kilobits per second."""
+        """While the block runs, a machine receives at most ``kilobits`` per second."""
         where = f"dev {machine.link} root"
         _run("tc", f"qdisc add {where} tbf rate {kilobits}kbit burst 4kb latency 400ms")
         try:

@@ -15,7 +15,7 @@ class Node(AppServer):
         url: of the database.
         options: further options of `tenantbase serve`.
         program: the Python program to run; empty: the service itself.
-        environment: variables besides those of this process.
+        environment: variables in addition to this process's.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Faults of the network between machines: partitions in each direction, and a slow link.
 
-What is cut is lost without a word, as by a broken switch. Clients are on another network.
+Packets on a cut path are dropped silently, as by a broken switch. Clients are on another network.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _directions(
 
 @asynccontextmanager
 async def between_servers(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """Between the primary and its standby. What the promoter does about it, it decides later."""
+    """Between the primary and its standby. The promoter reacts later, or not at all."""
     promoter = scene.cluster.promoter
     primary, standby = promoter.primary, promoter.candidate
     assert standby is not None
@@ -57,7 +57,7 @@ async def between_servers(scene: Scene, chance: random.Random) -> AsyncIterator[
 
 @asynccontextmanager
 async def from_promoter(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """Between the promoter and the primary, which goes on, but the promoter cannot know."""
+    """Between the promoter and the primary, which goes on without the promoter's knowing."""
     promoter, operator = scene.cluster.promoter, scene.cluster.operator
     assert operator is not None
     deposed = promoter.primary
@@ -98,7 +98,7 @@ async def split(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def slow_link(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """Little gets through to the standby: commits wait for it."""
+    """The link to the standby is slow, so commits are."""
     standby = scene.cluster.promoter.candidate
     assert standby is not None
     with scene.excuses.everything():

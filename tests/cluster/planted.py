@@ -192,7 +192,7 @@ def _begin_at_one_distance() -> None:
 
 
 def _judge_by_an_old_time() -> None:
-    """Whether a copy has expired is judged by the time that came with the node's first answer."""
+    """A copy's expiry is judged by the time in the node's first answer."""
     answer = ReadIndex._answer
 
     async def answered(self: ReadIndex, batches: Sequence[Sequence[int]]) -> list[Answer]:

@@ -34,7 +34,7 @@ class Server(PostgresProcess):
 
 
 class Promoter:
-    """The servers, and which of them is what. A context manager.
+    """The servers, and their roles. A context manager.
 
     Its methods block, for seconds, and are called one at a time.
 
@@ -87,7 +87,7 @@ class Promoter:
         self._follow(self._standby)
 
     def attach_spare(self) -> None:
-        """Make the spare server an asynchronous standby, which has everything of this moment."""
+        """Make the spare server an asynchronous standby that has everything the primary has now."""
         if self.spare.runs:
             self.spare.kill()
         self.spare.copy(self.primary, self.spare.name)
@@ -95,9 +95,10 @@ class Promoter:
         self._await_flush(self.spare, "async")
 
     def give_up(self) -> None:
-        """Promote the spare server, which lacks what it has not received, as an operator may decide.
+        """Promote the spare server, as an operator may decide, although it has not received all
+        commits.
 
-        The primary and its standby are dead. The standby serves as that of the new primary.
+        The primary and its standby are dead. The standby becomes the new primary's.
         """
         self.candidate = None
         self._promote(self.spare)
@@ -127,7 +128,7 @@ class Promoter:
         self.candidate = server
 
     def _await_flush(self, server: Server, state: str) -> None:
-        """Wait until a standby has on its disk what the primary has now."""
+        """Wait until a standby has flushed everything that the primary has now."""
         flushed = self.primary.sql("SELECT pg_current_wal_flush_lsn()")
         question = (
             "SELECT count(*) FROM pg_stat_replication"

@@ -28,7 +28,8 @@ from tests.faults.schedule import Event
 
 _SLOWEST_SECONDS: Final = 5.0  # of a request without an excuse, on an overloaded machine
 _HEAL_SECONDS: Final = 60.0
-# Longer than any request without an excuse. Otherwise, all clients soon wait for a node that is stopped.
+# Longer than any request without an excuse. If it were much longer, all clients would soon be waiting
+# for a stopped node.
 _PATIENCE_SECONDS: Final = 6.0
 _SAID_CHARACTERS: Final = 2_000
 
@@ -68,7 +69,7 @@ class Result:
     Attributes:
         referee: it has found violations and lost writes.
         faults: how often each took place.
-        steps: how often nodes were stopped at a step, and other things happened that faults are after.
+        steps: how often nodes were stopped at each step, and how often other rare events happened.
         gaps: for each change of the primary or the standby, its name and the seconds until all nodes
             had written again.
         broken: other broken promises.
@@ -167,6 +168,6 @@ async def _lane(
             async with every[event.fault](scene, random.Random(event.seed)):
                 await asyncio.sleep(event.seconds)
         except Exception as error:
-            # The run goes on, so that it ends with a verdict.
+            # The run continues, so that it ends with a verdict.
             scene.broken.append(f"{event.fault} failed: {error!r}")
             log(traceback.format_exc())

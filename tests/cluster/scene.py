@@ -15,8 +15,8 @@ from tests.faults.excuses import Excuses
 from tests.faults.referee import Referee
 
 _SERVED_SECONDS: Final = 120.0
-"""Within this time after a change of the primary or the standby, all nodes must write again, also on a
-machine with much other load. The report has the times."""
+"""All nodes must write again within this time after a change of the primary or the standby, even on a
+machine with a high load. The report has the times."""
 _SAID_CHARACTERS: Final = 2_000
 
 
@@ -29,7 +29,7 @@ class Scene:
         broken: broken promises, a line each.
         gaps: for each change of the primary or the standby, its name and the seconds until all nodes
             had written again.
-        steps: how often nodes were stopped at a step, and other things happened that faults are after.
+        steps: how often nodes were stopped at each step, and how often other rare events happened.
     """
 
     cluster: Cluster
@@ -75,9 +75,9 @@ Fault = Callable[[Scene, random.Random], AbstractAsyncContextManager[None]]
 
 @asynccontextmanager
 async def repeating(work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Do something again and again in the background, and then let the last time come to its end.
+    """Repeat some work in the background. Afterwards, wait until its last run ends.
 
-    It is not cancelled: what it does in a thread would go on.
+    It is not cancelled, because work in a thread would go on.
     """
     stop = asyncio.Event()
 

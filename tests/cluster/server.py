@@ -24,7 +24,7 @@ _KEPT_COMMITS_SECONDS: Final = 15.0
 
 
 def shrink_limits() -> None:
-    """Let what is rare in production happen all the time."""
+    """Make events that are rare in production frequent."""
     # Delete the clients' small prefixes as if they were large: such a commit may change any key.
     prefixes.ONE_BY_ONE = 2  # type: ignore[misc]
     # A node that was stopped for a while has fallen behind the log.

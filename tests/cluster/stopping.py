@@ -19,7 +19,7 @@ _LOOK_SECONDS: Final = 0.02
 _PROVOKE_SECONDS: Final = 0.3
 _LONGEST_SECONDS: Final = 60.0
 _COMMITS: Final = 20
-# Those of a session that was lost.
+# Steps that are reached only after a session was lost.
 _PROVOKED: Final = ("W7-", "J")
 _POSITIONS: Final = "SELECT position, trimmed FROM tenantbase.clock"
 _DISCONNECT: Final = """
@@ -47,7 +47,7 @@ async def stopped_at_step(scene: Scene, chance: random.Random) -> AsyncIterator[
 
 
 async def _reached(scene: Scene, member: Connected, step: str) -> bool:
-    """Wait until the node has stopped. Returns: whether it has, within some time."""
+    """Wait until the node has stopped. Returns: whether it has in time."""
     begin = time.monotonic()
     provoked = begin
     while not member.control.caught():
@@ -66,7 +66,7 @@ async def _reached(scene: Scene, member: Connected, step: str) -> bool:
 
 @asynccontextmanager
 async def stopped_behind_the_log(scene: Scene, chance: random.Random) -> AsyncIterator[None]:
-    """A node is stopped until the commits after the last one that it knows are gone from the log."""
+    """A node is stopped until the log no longer has the commits after the last one it knows."""
     member = chance.choice(scene.cluster.members)
     with scene.away(member), scene.excuses.writes():
         await asyncio.to_thread(member.node.pause)

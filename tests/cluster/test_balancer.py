@@ -42,7 +42,7 @@ class Front:
         return wire.ask(self.haproxy.port, method, path, b"1" if method == "PUT" else None, headers)
 
     def remember(self, node: AppServer) -> None:
-        """Let a node ask the database, so that it knows what is valid, and memcached have a copy."""
+        """Read until the node knows that a copy in memcached is valid."""
         poll(
             lambda: node.ask("GET", "/v1/values/k").headers.get("X-Cache") == "HIT",
             "memcached has a copy",

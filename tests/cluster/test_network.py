@@ -1,4 +1,4 @@
-"""Machines in namespaces: what is cut is lost in one direction only, clocks move, disks fill.
+"""Machines in namespaces: packets are lost in one direction only, clocks move, disks fill up.
 
 The tests run this module as a program of its own, which may enter namespaces.
 """
@@ -51,7 +51,7 @@ def test_a_moved_clock() -> None:
             assert process.stdin is not None and process.stdout is not None
 
             def error() -> float:
-                """How fast the clock is. That of the intervals must be right."""
+                """How many seconds the clock is ahead. The monotonic one must be right."""
                 assert process.stdin is not None and process.stdout is not None
                 before = time.monotonic()
                 told, monotonic = map(float, process.stdout.readline().split())
@@ -89,7 +89,7 @@ def _namespace_of(pid: int) -> str:
 
 
 class _Mailbox:
-    """Receives what is sent to a machine, by UDP, which needs no answer."""
+    """Receives UDP packets that are sent to a machine: UDP needs no answer."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -98,7 +98,7 @@ class _Mailbox:
         self._socket.settimeout(0.2)
 
     def receives_from(self, machine: Machine) -> bool:
-        """Whether something that a machine sends arrives."""
+        """Whether a packet from a machine arrives."""
         with machine.run(lambda: socket.socket(type=socket.SOCK_DGRAM)) as sender:
             for _ in range(10):
                 sender.sendto(machine.name.encode(), (self._machine.address, 5000))

@@ -42,7 +42,7 @@ def test_a_short_torture_finds_nothing() -> None:
 
 @pytest.mark.timeout(900)
 def test_the_torture_reports_its_findings() -> None:
-    for seconds in (10, 20, 40, 80):  # on a busy machine, until there is one of a read
+    for seconds in (10, 20, 40, 80):  # longer on a busy machine, until one is about a read
         command = [sys.executable, "-m", "tests.cluster.torture", "--seconds", f"{seconds}"]
         command += ["--nodes", "2", "--fault", "cache-resurrect", "--break", "compare"]
         done = subprocess.run(command, capture_output=True, text=True)

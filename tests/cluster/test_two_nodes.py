@@ -1,4 +1,4 @@
-"""Over HTTP, what one node is told holds at the other one."""
+"""Over HTTP, a change made at one node shows at the other."""
 
 from __future__ import annotations
 

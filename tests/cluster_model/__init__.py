@@ -4,8 +4,8 @@ The store is a primary (server 0) with one synchronous standby (server 1), as Po
 commit is first in the primary's own log, then received by the standby, then visible and
 acknowledged. The standby may be promoted at any moment, and takes another server, if there is one, as
 its own standby: then there may be a second failover. A primary may also change to another standby. The
-deposed primary goes on answering its clients, and writes into its own log, but never again with the
-standby's confirmation. It may also crash and restart as a primary, and a wait for the standby may be
+deposed primary continues to answer its clients and to write into its own log, but the standby never
+confirms any of it. It may also crash and restart as a primary, and a wait for the standby may be
 cancelled: both make visible what the standby has not received. Two nodes, each with its own table, read
 and write.
 
@@ -27,11 +27,11 @@ Properties:
 - No two acknowledged writes have one position, not even after a lossy promotion.
 
 A lossy promotion is an operator's decision to go on without acknowledged writes, with the standby or
-with one that knows nothing of the last failover. The operator sees to it that the old primary
-acknowledges nothing any more. From then on the properties are those of the remaining history, for reads
+with one that knows nothing of the last failover. The operator makes sure that the old primary
+acknowledges nothing more. From then on the properties are those of the remaining history, for reads
 that begin later.
 
-Time passes once for all: the servers' clocks agree. Not modelled: a server that comes back as the
+Time passes for all servers at once: their clocks agree. Not modelled: a server that comes back as the
 standby of its successor. Its connections have ended by then, and with them the sessions that knew it.
 """
 
@@ -76,7 +76,7 @@ def explore(
     Args:
         broken: a rule to leave out.
         witness: ask the standby, instead of making a commit, to confirm an answer.
-        most: stop when so many states are known, the nearest to the first one.
+        most: stop once this many states are known; those nearest to the first are found first.
 
     Raises:
         Violation: a property does not hold.

@@ -29,8 +29,9 @@ RULES: Final = {
     "term-items": "an item of an earlier term counts only up to what the next term inherited",
     "term-table": "a table that reaches beyond what the new term inherited is discarded",
     "term-distance": "no two terms begin at the same distance from what they inherited",
-    "standby-behind": "a new standby may be promoted only once it has what was there when it was named",
-    "expiry-now": "an entry has expired if it has at the time that comes with the answer",
+    "standby-behind": "a new standby may be promoted only once it has everything from before it was"
+    " named",
+    "expiry-now": "whether an entry has expired is decided by the time that comes with the answer",
 }
 # If the standby is asked, instead of a confirming commit, these take the place of confirm-*:
 WITNESS_RULES: Final = {
@@ -41,7 +42,7 @@ WITNESS_RULES: Final = {
 }
 
 A, B = 0, 1
-# What a writer does: writes the key, writes it with an expiry, writes a key of another bucket, deletes a
+# What a writer does: write the key, write it with an expiry, write a key of another bucket, or delete a
 # prefix of the key.
 KEY, EXPIRING, OTHER, PREFIX = "key", "expiring", "other", "prefix"
 NOBODY: Final = -1
@@ -63,10 +64,10 @@ class Config(NamedTuple):
         watch: how often a node asks without a reader, as it does for watchers.
         change: how often a primary gets another standby, an unused server.
         spare: how often an unused server becomes an asynchronous standby.
-        lossy: an operator may promote any standby, without what it lacks.
+        lossy: an operator may promote any standby, which loses what it lacks.
         tokens: COMMITs may lose their answers; their writers ask what became of them.
-        distance: how far above what it inherited the positions of a term begin, times its number.
-        expiry: time passes once, and then what is written with an expiry has expired.
+        distance: a term's positions begin this far, times its number, above what it inherited.
+        expiry: time passes once; afterwards, every entry with an expiry has expired.
     """
 
     writers: tuple[tuple[int, str], ...] = ((A, KEY), (B, KEY))
@@ -142,14 +143,14 @@ class Left(NamedTuple):
 
 
 class Server(NamedTuple):
-    """Its log is what it has received of its parent's, and what it has appended as a primary."""
+    """Its log is what it received of its parent's log, and then what it appended as a primary."""
 
     parent: int = NOBODY  # NOBODY: it is not used
     received: int = 0
     appended: Log = ()
-    visible: int = 0  # so many entries are visible, once it is a primary
+    visible: int = 0  # the number of visible entries, once it is a primary
     promoted: bool = False
-    dead: bool = False  # it confirms nothing any more, neither as a standby nor by itself
+    dead: bool = False  # it no longer confirms anything, as a standby or by itself
     names: int = NOBODY  # the standby that its commits wait for; NOBODY: they do not wait
 
 
@@ -160,7 +161,7 @@ class State(NamedTuple):
     left: Left
     servers: tuple[Server, ...]
     primary: int = 0  # the server that was promoted last
-    goal: int = 0  # so many entries must its standby have before it may be promoted
+    goal: int = 0  # entries that its standby must have before it may be promoted
     locks: tuple[int, ...] = ()  # each server's holder of the commit-order lock
     seen: int = 0  # the newest state that was acknowledged or returned; see ``View.place``
     items: frozenset[tuple[int, int, int]] = frozenset()  # term, position, writer

@@ -1,5 +1,5 @@
-"""What the store does by itself: replication, promotions, other standbys, crashes, cancelled waits,
-trims; and time, which passes."""
+"""The store's own steps: replication, promotions, changes of the standby, crashes, cancelled waits,
+trims, and the passing of time."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _promoted(view: View, s: int, entries: int) -> State:
         # Until it has everything, nothing is acknowledged.
         servers = put(servers, standby, Server(parent=s, received=entries))
     if view.primary.names != s:
-        # The operator has seen to it that nothing is acknowledged any more by the old primary.
+        # The operator has made sure that the old primary acknowledges nothing more.
         servers = tuple(
             each if i == s or each.parent == s or _unused(i, each) else each._replace(dead=True)
             for i, each in enumerate(servers)
@@ -79,7 +79,7 @@ def _unused(i: int, server: Server) -> bool:
 
 
 def _still_seen(view: View, log: Log) -> int:
-    """The newest state that was seen, of those that a log has, too."""
+    """The newest seen state that a log has, too."""
     pairs = zip(log, view.history, strict=False)
     common = next((i for i, (one, other) in enumerate(pairs) if one != other), None)
     if common is None:

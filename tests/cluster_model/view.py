@@ -62,7 +62,7 @@ class View:
         self.witness = witness
         whole: list[Log] = []
         for server in state.servers:
-            # A server is used after its parent.
+            # Servers come after their parents.
             parent = whole[server.parent][: server.received] if server.parent >= 0 else ()
             whole.append(parent + server.appended)
         self.whole = whole
@@ -126,7 +126,7 @@ class View:
         return True
 
     def confirmed(self, server: int, entries: int) -> bool:
-        """Whether a commit that is made after so many entries can be acknowledged now."""
+        """Whether a commit that made the log this long can be acknowledged now."""
         if self.broken == "one-candidate":
             return True  # another candidate confirms, even after the promotion
         if not self.waits(server):
@@ -147,7 +147,8 @@ class View:
         return self.state.servers[standby].promoted, len(self.whole[standby])
 
     def witnessed(self, node: Node, names: int, visible: int, answer: tuple[bool, int]) -> bool:
-        """Whether the standby's answer confirms a snapshot of the primary with so many entries."""
+        """Whether the standby's answer confirms a snapshot of the primary that has ``visible``
+        entries."""
         promoted, entries = answer
         return (
             (not promoted or self.broken == "witness-standby")
@@ -170,7 +171,7 @@ class View:
         return put(locks, server, NOBODY) if locks[server] == writer else locks
 
     def with_server(self, i: int, **changed: Any) -> tuple[Server, ...]:
-        """The servers with a changed one."""
+        """The servers, with one of them changed."""
         return put(self.state.servers, i, self.state.servers[i]._replace(**changed))
 
     def with_entry(self, server: int, entry: tuple[int, int]) -> tuple[Server, ...]:
@@ -178,7 +179,7 @@ class View:
         return self.with_server(server, appended=(*self.state.servers[server].appended, entry))
 
     def shown(self, server: int, entries: int) -> tuple[Server, ...]:
-        """The servers after so many entries have become visible on one."""
+        """The servers, once this many entries are visible on one of them."""
         return self.with_server(server, visible=max(self.state.servers[server].visible, entries))
 
     def with_writer(self, i: int, at: str, **changed: Any) -> State:

@@ -67,7 +67,7 @@ async def test_receivers_are_called_with_results_and_errors() -> None:
 
 
 async def test_a_batch_runs_in_a_context_of_its_own() -> None:
-    """What it logs is not about the request that happened to be the first."""
+    """Its log lines must not name the request that happened to be the first."""
     request = ContextVar("request", default="none")
 
     async def run(items: Sequence[int]) -> list[str]:

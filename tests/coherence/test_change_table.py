@@ -98,7 +98,7 @@ def test_answers_may_come_in_any_order() -> None:
     assert table.enter(answer(3, first), 0)
     assert table.position == 5
     assert not table.enter(answer(9, first, complete=False), 0)
-    assert table.position == 5, "a late page of it does not take the table back"
+    assert table.position == 5, "a late page of it does not set the table back"
     assert not valid(table, 1, 3)
 
 

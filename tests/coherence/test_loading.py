@@ -26,7 +26,7 @@ def entry_of(key: str) -> Entry:
 
 
 class Store:
-    """Reads keys when the test lets it.
+    """Reads keys once the test allows it.
 
     Attributes:
         reads: the keys of each read.

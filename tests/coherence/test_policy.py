@@ -73,10 +73,10 @@ class StagedStore(SqliteStore):
 
 
 class Gate:
-    """Holds everything that comes to it, until it is opened.
+    """Holds all callers until it is opened.
 
     Attributes:
-        reached: set when something has come.
+        reached: set when a caller has come.
     """
 
     def __init__(self) -> None:

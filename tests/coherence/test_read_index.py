@@ -455,7 +455,7 @@ async def test_time_goes_on_between_answers(cluster: FakeCluster) -> None:
 
 
 async def test_what_is_remembered_names_its_question(cluster: FakeCluster) -> None:
-    """By it, reads that may share a load are known."""
+    """Its number tells which reads may share a load."""
     index = ReadIndex(FakeSharedStore(cluster).ask)
     numbers = []
     for _ in range(2):

@@ -121,7 +121,7 @@ def test_a_remembered_item_counts_only_under_its_tag() -> None:
 
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> int:
-    """How many slots without items are remembered, and 404 KiB in all."""
+    """Limits the memory to 404 KiB. Returns how many slots without items fit."""
     monkeypatch.setattr(sealed_item, "REMEMBERED_BYTES", 101 * 4_096 - 1)
     return 100
 

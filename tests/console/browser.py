@@ -14,7 +14,7 @@ UI: Final = Path(__file__).parents[2] / "tenantbase" / "console" / "ui"
 AXE: Final = UI / "node_modules" / "axe-core" / "axe.min.js"
 PHONE: Final = {"width": 390, "height": 844}
 WIDE: Final = {"width": 1280, "height": 800}
-PATIENCE_MILLISECONDS: Final = 45_000  # for what a test waits for; long enough for a busy machine
+PATIENCE_MILLISECONDS: Final = 45_000  # for anything a test waits for, on a busy machine
 expect.set_options(timeout=PATIENCE_MILLISECONDS)
 
 

@@ -1,9 +1,10 @@
 """Declared losses: an operator goes on with a server that lacks acknowledged writes.
 
-A history then is that of a copy that goes back to an earlier position, once, in a known window of time.
-Up to there, it must be that of a single copy, and so must what remains: everything up to the position
-that has survived, and what came later. Deletes have no position, so those that may be lost count as of
-unknown outcome.
+The history is then that of a copy that goes back to an earlier position once, within a known window of
+time.
+Until then it must be that of a single copy. So must the remaining history: everything up to the
+position that survived, and everything later. Deletes have no position, so a delete that may be lost
+counts as one of unknown outcome.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ class Loss(msgspec.Struct, frozen=True):
     """A declared loss. Times are nanoseconds of the monotonic clock.
 
     Attributes:
-        since: what was acknowledged before this time has survived.
-        begin, end: what ended before ``begin`` saw the copy before it went back, and what started
-            after ``end`` the copy afterwards.
-        lost: the positions that are lost, as pairs of the last one before, and the last one.
+        since: everything acknowledged before this time has survived.
+        begin, end: operations that ended before ``begin`` saw the copy before it went back, and those
+            that started after ``end`` saw it afterwards.
+        lost: ranges of lost positions, each as the last position before it and its last one.
     """
 
     since: int
@@ -35,7 +36,7 @@ class Loss(msgspec.Struct, frozen=True):
         return version is not None and any(low < version <= high for low, high in self.lost)
 
     def before(self, operation: Operation) -> Operation | None:
-        """What an operation says about the copy before; None: nothing."""
+        """What an operation says about the copy before the loss; None: nothing."""
         if operation.start > self.end:
             return None
         if _ended(operation) < self.begin or self.takes(operation.version):
@@ -48,7 +49,7 @@ class Loss(msgspec.Struct, frozen=True):
         return _unknown(operation)  # also a write that failed, because it was lost
 
     def after(self, operation: Operation) -> Operation | None:
-        """What an operation says about the copy afterwards, and all that has survived."""
+        """What an operation says about the copy that survived; None: nothing."""
         if operation.start > self.end or _ended(operation) < self.since:
             return operation
         if self.takes(operation.version) or operation.outcome == "refused":
@@ -79,7 +80,7 @@ def remaining(operations: Sequence[Operation], losses: Sequence[Loss]) -> list[O
 
 
 def histories(operations: Sequence[Operation], losses: Sequence[Loss]) -> list[list[Operation]]:
-    """All histories that must be those of a single copy.
+    """All histories that a single copy must be able to produce.
 
     Raises:
         Violation: an operation saw what had been lost before it began.

@@ -31,7 +31,8 @@ class _LastSeen(msgspec.Struct, frozen=True):
 
 
 class Given:
-    """Versions that were given, a byte each. Those of one term lie close together."""
+    """The versions that were given out, a byte for each. The versions of one term are close
+    together."""
 
     def __init__(self) -> None:
         self._blocks: dict[int, bytearray] = {}

@@ -148,7 +148,7 @@ class Stage:
         await go_on()
 
     async def missed(self, cache: Cache, count: int) -> None:
-        """Wait until so many reads of a policy have missed, and load, or have joined a load."""
+        """Wait until this many reads of a policy have missed, and load or have joined a load."""
         await poll_async(lambda: cache.figures[MISSES] >= count, "they have missed", _PATIENCE)
         for _ in range(10):  # from there, a few turns of the event loop
             await asyncio.sleep(0)

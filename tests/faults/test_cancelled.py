@@ -29,7 +29,7 @@ async def cache(tmp_path: Path) -> AsyncIterator[Cache]:
 def steps() -> Iterator[int]:
     """After how many turns to cancel something: each number, then ever larger ones.
 
-    On a busy machine, an operation may need many more turns to come to its end.
+    On a busy machine, an operation may need many more turns to finish.
     """
     yield from range(_STEPS)
     yield from (_STEPS << doublings for doublings in count(1))

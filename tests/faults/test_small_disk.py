@@ -156,7 +156,7 @@ def test_a_full_disk_refuses_writes_until_there_is_room(
         assert server.statuses(*(f"{again}/{number}" for number in made)) == [200] * 2 * len(made)
     lines = map(json.loads, server.stderr.splitlines())
     told = [line["message"] for line in lines if line["logger"] != "tenantbase.memcache"]
-    # Also the sweeper, which looks about once a second, may have met it.
+    # The sweeper, which looks about once a second, may have met it, too.
     kinds = Counter(line.partition(": ")[0] for line in told)
     assert kinds.keys() <= {"disk full", "disk nearly full"}, told
     assert 1 <= kinds["disk full"] <= 6 and kinds["disk nearly full"] <= 6, told
@@ -190,7 +190,7 @@ def test_deleting_makes_room_on_a_full_disk(
 
 def test_expired_entries_make_room(server: SmallDiskServer, disk: SmallDisk) -> None:
     for number in range(20):
-        # They have to be there until the disk is full, also on a busy machine.
+        # Even on a busy machine, they must not expire before the disk is full.
         assert server.set(f"short{number}", 20_000, ttl=8).status == 200
     disk.fill()
     server.fill_with("k", 5_000)

@@ -69,7 +69,7 @@ async def test_the_small_torture_finds_nothing_either(plan: Hunt) -> None:
 
 @BUSY
 def test_the_torture_reports_its_findings() -> None:
-    for seconds in (8, 16, 32, 64):  # on a busy machine, until there is one of a version
+    for seconds in (8, 16, 32, 64):  # longer on a busy machine, until one is about a version
         command = [sys.executable, "-m", "tests.faults.torture", "--seconds", f"{seconds}"]
         command += ["--seed", "5", "--fault", "net-refuse", "--images", "0", "--break", "compare"]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -94,7 +94,7 @@ def test_an_interrupted_torture_leaves_nothing_behind(
         assert _mentioning(short_path), "servers run"
         torture.send_signal(number)
         assert torture.wait(90) == 128 + number
-    # What was killed last may take a moment to end, and what guards it, to remove its files.
+    # A killed process may take a moment to end, and its guard to remove its files.
     poll(lambda: _mentioning(short_path) == [], "nothing runs")
     poll(lambda: list(short_path.iterdir()) == [], "no file is left")
 

@@ -144,8 +144,8 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/deadlines.py",
-        ["tests/test_deadlines.py"],
+        "tenantbase/shared_timer.py",
+        ["tests/test_shared_timer.py"],
         {
             "no-timer-after-a-pause": (
                 "        self._timer = None\n        now =",

@@ -126,7 +126,7 @@ def tried(mutations: Sequence[Mutation], jobs: int, seconds: float) -> dict[str,
     copies: SimpleQueue[Copy] = SimpleQueue()
     with ExitStack() as stack:
         directory = stack.enter_context(TemporaryDirectory(prefix="tenantbase-mutants-"))
-        # It ends after the copies: without them, what is left to try fails at once.
+        # It ends after the copies: without them, the remaining mutations fail at once.
         pool = stack.enter_context(ThreadPoolExecutor(jobs))
         for number in range(jobs):
             copies.put(stack.enter_context(Copy(Path(directory, str(number)))))

@@ -3,8 +3,8 @@
     python -m tests.process.killed_move NUMBER ARGUMENT...
     python -m tests.process.killed_move NUMBER --held FILE ARGUMENT...
 
-Counts calls of the target from 0. Before the call of this number, it kills itself, or makes the file and
-waits until that is removed.
+Counts calls of the target from 0. Before call NUMBER, it kills itself, or makes the file and waits
+until it is removed.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def test_memcached_away_has_two_lines(server: AppServer, memcached: MemcachedPro
     before = len(lines(server, "tenantbase.memcache"))
     memcached.kill()
     for number in range(300):
-        # Every other one by aiohttp, and the first one, which has an id.
+        # aiohttp answers every other request, among them the first one, which has an id.
         fields = None if number % 2 else {"If-None-Match": '"0"', "X-Request-ID": f"n{number}"}
         assert server.ask("GET", "/get-value?key=k", headers=fields).status == 200
     poll(lambda: len(lines(server, "tenantbase.memcache")) > before, "it is in the log")

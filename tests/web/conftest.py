@@ -28,7 +28,7 @@ TENANT: Final = "acme"
 _DATABASES: Final = count(1)
 
 
-# Seconds: on a busy machine, what is asked must not fail because it is late.
+# In seconds: on a busy machine, a request must not fail because it is slow.
 PATIENT: Final = {f"{what}_timeout": 60.0 for what in ("store", "read", "write")}
 
 

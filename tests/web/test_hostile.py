@@ -108,7 +108,7 @@ async def test_silent_connections_are_bounded_and_hold_nobody_up(
             for _ in range(120):
                 if not len(server.lifecycle.connections):
                     break
-                let_pass(600.0)  # again: what is seen for the first time is not idle yet
+                let_pass(600.0)  # again: a connection is not idle the first time it is seen
                 await asyncio.sleep(0.5)
             assert not len(server.lifecycle.connections), "the silent ones are cut"
             await answered_meanwhile(server)

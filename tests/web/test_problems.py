@@ -222,7 +222,8 @@ ERRORS: list[tuple[Exception, dict[str, object], str | None]] = [
 
 
 def is_an_error(record: logging.LogRecord) -> bool:
-    """Whether it is one of the service's own; on a busy machine, the database may be late, too."""
+    """Whether a record is an error other than a trouble of the database, which may be late on a busy
+    machine."""
     return record.levelno >= logging.ERROR and record.name != "tenantbase.troubles"
 
 

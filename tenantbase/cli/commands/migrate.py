@@ -22,7 +22,7 @@ def migrate(config: Config, source: str, target: str, last: bool) -> None:
     new database available. The old one is not changed.
 
     PostgreSQL must be as for `serve`: with one synchronous standby, unless --store-unreplicated is
-    given. If its primary fails, the move goes on with the next one.
+    given. If its primary fails, the move continues with the next one.
     """
     from tenantbase.process.migration import finish, follow, place_of
 

@@ -19,7 +19,7 @@ _NAME_COLUMNS: Final = 13
 
 @command("stats", *WHERE)
 def stats(config: Config) -> None:
-    """Print the figures of a server or, without --url, those of the database file.
+    """Print the figures of a server or, without --url, those of the database.
 
     In a pipe, they are one line of JSON, as GET /v1/stats has them.
     """
@@ -63,7 +63,7 @@ def lines(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _shared(shared: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Of a database that several machines share. Without a server, only what its server says."""
+    """Figures of a shared database. If no tenantbase server was asked, only what PostgreSQL says."""
     if "node" in shared:
         yield "node", shared["node"]
     yield "primary", shared["primary"] or "none can be used"
@@ -84,7 +84,7 @@ def _shared(shared: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _counts(of: Mapping[str, int]) -> str:
-    """A total, and what it consists of."""
+    """A total, and its parts."""
     parts = ", ".join(
         f"{name.replace('_', ' ')} {number:,}" for name, number in of.items() if number
     )

@@ -44,7 +44,8 @@ _SET_ANSWERS = frozenset(
 )
 
 # Each part of an answer is matched together with the CRLF that ended the part before it.
-# The name is compared with those asked for; matching its characters would take as long as the rest.
+# The pattern accepts any name, because it is compared with those asked for; checking its characters
+# here would take as long as the rest.
 _ITEM = re.compile(rb"\r\nVALUE (.{32}) \d{1,10} (\d{1,9})\r\n", re.DOTALL)
 _END = b"\r\nEND"
 _INCOMPLETE = re.compile(rb"(?:\r|\r\n[^\r\n]{0,64}\r?)?")

@@ -28,7 +28,7 @@ class NamedRows:
             under a deleted prefix.
         sizes: bytes of the values of all rows that count: those not under a deleted prefix.
         tenants: the usage of the tenants that exist.
-        returned_bytes: of the values that the commands delete and return. If they are more than
+        returned_bytes: the size of the values that the commands delete and return. If it exceeds
             ``MAX_RETURNED_BYTES``, they were not read.
     """
 

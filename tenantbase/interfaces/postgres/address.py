@@ -43,7 +43,7 @@ class DatabaseAddress(NamedTuple):
         Raises:
             ValueError: what is wrong. The text does not contain the password.
         """
-        # Not by ``urlsplit``, because newer releases of Python take no address in brackets but the first.
+        # Not by ``urlsplit``: newer releases of Python refuse a second address in brackets.
         scheme, separator, rest = text.partition("://")
         if scheme not in SCHEMES or not separator:
             raise ValueError("expected postgresql://USER@HOST/DATABASE")

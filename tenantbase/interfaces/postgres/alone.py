@@ -102,7 +102,7 @@ async def apply_alone(
     """Carry out a transaction that stands alone.
 
     Raises:
-        LargePrefix: what is under a prefix must be counted first.
+        LargePrefix: the keys under a prefix must be counted first.
     """
     try:
         match commands:
@@ -203,7 +203,7 @@ async def _sweep(transaction: Transaction, limit: int, upkeep: Upkeep) -> Applie
     kept_from = transaction.now - KEPT_COMMITS_SECONDS
     for (trimmed,) in await transaction.fetch(_TRIM_COMMITS, KEPT_COMMITS, kept_from, limit):
         transaction.changed = True
-        removed = max(removed, trimmed)  # there may be more of either
+        removed = max(removed, trimmed)  # a full batch of either may leave more
     await transaction.fetch(_TRIM_MARKS, transaction.now - KEPT_MARKS_SECONDS)
     return Applied(removed=removed, expired=expired)
 

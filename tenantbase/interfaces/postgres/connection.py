@@ -28,7 +28,7 @@ SCHEMA: Final = "tenantbase"
 Rows = Sequence[Any]
 
 SNAPSHOT: Final = "ISOLATION LEVEL REPEATABLE READ READ ONLY"
-"""A mode of transactions: all statements see the same moment."""
+"""A transaction mode in which all statements see the same snapshot."""
 
 _CLOSED: Final = "the server closed the connection"
 _LOSS: Final = {
@@ -109,7 +109,7 @@ class Connection:
 
     @asynccontextmanager
     async def transaction(self, mode: str = "") -> AsyncIterator[None]:
-        """Statements that are all carried out, or none; raises as ``fetch``.
+        """A transaction, for the block: all its statements take effect, or none. Raises as ``fetch``.
 
         Args:
             mode: such as ``READ WRITE``; the server's default if empty.
@@ -134,7 +134,7 @@ class Connection:
             # InternalClientError or even TypeError for the next one.
             met = unavailable(error)
             if isinstance(met, SessionLost):
-                # What the driver says of a connection that has ended is its own state.
+                # About a connection that has ended, the driver only says that it is closed.
                 self.terminate(_CLOSED if self._driver.is_closed() else reason(error))
             self._check()  # terminated meanwhile, or just now
             raise met from error
@@ -168,8 +168,8 @@ class Connection:
 
     def _hear(self, driver: object, message: Any) -> None:
         # PostgreSQL warns when a wait for the standby is given up; the statement succeeds all the same.
-        # The driver calls this before the call that waits for the answer goes on. A damaged page comes
-        # with a warning, too: it fails the statement, and concerns no other.
+        # The driver calls this before it resumes the caller. A damaged page causes a warning, too, but
+        # only its own statement fails.
         if message.severity_en in _LOSS and message.sqlstate[:2] != DAMAGED_CLASS:
             said = "warns" if message.severity_en == "WARNING" else "ends the connection"
             self.terminate(f"the server {said}: {message.message}", _LOSS[message.severity_en])

@@ -1,4 +1,4 @@
-"""Reading around damage: of keys that are read together, only those fail whose rows are damaged."""
+"""Reads around damage: of the keys that are read together, only those with damaged rows fail."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _ANY_SIZE: Final = (1 << 31) - 1  # the first value is always read
 async def read_apart(
     confirmer: Confirmer, session: Session, connection: Connection, keys: Sequence[str]
 ) -> tuple[Head, Mapping[str, Entry | None | StoreError]]:
-    """Read keys one by one, as of the same moment, and confirm it.
+    """Read keys one by one, in one snapshot, and confirm it.
 
-    Beyond what is read at once, keys have ``LeftOut`` in their place, but never the first one.
+    Keys that are too much for one read get ``LeftOut``, but never the first one.
 
     Raises:
         StoreError: as ``Confirmer.ask``.

@@ -25,7 +25,8 @@ DRIVER_ERRORS: Final = (
 
 
 class SessionLost(StoreUnavailable):
-    """The connection broke or is no longer used. What it was doing may or may not have been done.
+    """The connection broke or is no longer used. The statement in flight may or may not have taken
+    effect.
 
     Args:
         why: in words.
@@ -37,19 +38,20 @@ class SessionLost(StoreUnavailable):
 
 
 class NotConfirmed(StoreUnavailable):
-    """There is no synchronous standby that confirms commits. They may become visible later."""
+    """No synchronous standby confirms commits. They may become visible later."""
 
     trouble = Trouble.NOT_CONFIRMED
 
 
 class Unsettled(OutcomeUnknown):
-    """The outcome of a group in doubt could not be found out in time. No disk is to blame."""
+    """The outcome of a group in doubt could not be found out in time. Unlike with a file, the cause is
+    not a broken disk."""
 
     trouble = None
 
 
 class ReadOnly(StoreUnavailable):
-    """The primary takes reads only. Nothing was done."""
+    """The primary is read-only. Nothing was done."""
 
     trouble = Trouble.READ_ONLY
 
@@ -63,7 +65,7 @@ class WrongTerm(StoreUnavailable):
 
 
 class TooSlow(StoreUnavailable):
-    """The server ended a statement that took longer than it may. Nothing was done."""
+    """The server ended a statement that exceeded its time limit. Nothing was done."""
 
 
 class Defeated(StoreUnavailable):
@@ -106,7 +108,7 @@ def unavailable(error: BaseException) -> StoreUnavailable:
     if state in _RETRY:
         return Retry("the database is busy with another transaction")
     if state == _READ_ONLY:
-        return ReadOnly("the database server takes reads only (default_transaction_read_only)")
+        return ReadOnly("the database server is read-only (default_transaction_read_only)")
     if state == WRONG_TERM:
         return WrongTerm("another database server is the primary now")
     if state == DEFEATED:

@@ -38,7 +38,8 @@ from tenantbase.interfaces.shared_store import Term
 from tenantbase.troubles import Trouble
 
 _TERM_POSITIONS: Final = 1 << 20
-"""So many, or a multiple of it, are left out when a term begins: a deposed primary may have given some."""
+"""A new term skips a multiple of this many positions: a deposed primary may have given out some of
+them."""
 
 EPOCH_BYTES: Final = 16
 # The name by which a standby is known to its primary. Only roles with pg_read_all_settings see
@@ -102,7 +103,8 @@ class Joiner:
             "idle_in_transaction_session_timeout": _milliseconds(2.0),
             "tcp_user_timeout": _milliseconds(5.0),
             "tcp_keepalives_idle": "5",
-            # A statement that was given up ends, and leaves the lock. A COMMIT is not ended by this.
+            # The server ends a statement that was given up, which releases the lock. It does not end a
+            # COMMIT.
             "client_connection_check_interval": _milliseconds(1.0),
         }
         # A list that takes too long is ended by the server: it costs no session.
@@ -189,7 +191,7 @@ class Joiner:
     async def _open_term(self, server: Found) -> list[Term]:
         """Take the lock, and insert the server's term if it is new. Returns: all, newest first."""
         connection = server.connection
-        # A server whose default is read-only can still be read, once its term is known.
+        # Even if the server is read-only by default: once its term is known, reads continue.
         async with connection.transaction("READ WRITE"):
             ((position, epoch),) = await connection.fetch(_CLOCK)
             known = await connection.fetch(_TERM, server.system, server.timeline)
@@ -249,11 +251,11 @@ class Joiner:
 
 
 def begins_after(term: Term) -> int:
-    """The position after which those of a term begin, unless it is the first of a database.
+    """A term's positions begin after this one, unless it is the first term of a database.
 
-    How far that is from what it inherited is in its epoch, which is random. An operator who accepts a
-    loss may promote two servers one after the other that know nothing of each other: if the distance
-    were the same, the second would give the positions of the first again.
+    Its distance from what the term inherited depends on the epoch, which is random. An operator who
+    accepts a loss may promote two servers in turn that know nothing of each other: with the same
+    distance, the second would give out the first one's positions again.
     """
     return term.inherited + _TERM_POSITIONS * (1 + int.from_bytes(term.epoch[:2], "big"))
 

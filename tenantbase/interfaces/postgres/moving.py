@@ -48,7 +48,7 @@ from tenantbase.interfaces.postgres.survey import (
 from tenantbase.listing import prefix_range
 
 _MOVING: Final = f"{SCHEMA}_moving"
-# A statement that reads or writes a page takes a fraction of it; one on all rows may take minutes.
+# A statement that reads or writes a page takes a fraction of this; one on all rows may take minutes.
 _PATIENCE_SECONDS: Final = 60.0
 # While rows of the other database are read, a transaction may be idle for long.
 _SETTINGS: Final = {
@@ -138,7 +138,7 @@ class PostgresRows:
 class PostgresSource(PostgresRows):
     """A database that is moved.
 
-    Everything that is read is confirmed: otherwise a failover could lose what was copied.
+    All reads are confirmed: otherwise a failover could lose entries that were copied.
 
     Attributes:
         identity: see ``interfaces.moving.Source``.
@@ -157,7 +157,7 @@ class PostgresSource(PostgresRows):
         """Connect to the primary.
 
         Args:
-            replicated, timeout: as of ``PostgresStore.open``.
+            replicated, timeout: as for ``PostgresStore.open``.
 
         Raises:
             CannotOpen: it cannot be used, or has no database of the newest schema.
@@ -193,7 +193,7 @@ class PostgresSource(PostgresRows):
 
     async def _read(self, statement: str, *args: object) -> Rows:
         rows = await self._connection.fetch(statement, *args)
-        if not self._quiet:  # otherwise the end of its transaction confirms everything
+        if not self._quiet:  # in a transaction, its end confirms everything
             await self._connection.fetch(CONFIRM)
         return rows
 
@@ -234,7 +234,7 @@ class PostgresTarget(PostgresRows):
         """Connect to the primary.
 
         Args:
-            replicated, timeout: as of ``PostgresStore.open``.
+            replicated, timeout: as for ``PostgresStore.open``.
 
         Raises:
             CannotOpen: it cannot be used.
@@ -294,8 +294,8 @@ class PostgresTarget(PostgresRows):
             await self._finish(access, last, version)
         except SessionLost as error:
             raise Unsettled(
-                f"whether the move was finished is not known: {error}; run it again, and if the target"
-                " has a database then, it was"
+                f"it is not known whether the move was finished: {error}; run it again: if the target has"
+                " a database by then, it was"
             ) from error
 
     async def _finish(self, access: Access, last: ChangeEvent, version: int) -> None:
@@ -332,7 +332,7 @@ class PostgresTarget(PostgresRows):
 async def _connected(
     address: DatabaseAddress, schema: str, replicated: bool, timeout: float
 ) -> AsyncIterator[Connection]:
-    """A connection to the primary, which sees the tables of a schema.
+    """A connection to the primary, with a schema as its search path.
 
     The server must be one that `serve` would use.
     """
@@ -371,7 +371,8 @@ async def _checked(
     replicated: bool,
     timeout: float,
 ) -> Connection:
-    """The connection to a primary that keeps what it acknowledges. Raises as ``Connection.fetch``."""
+    """The server's connection, if it is a primary that keeps what it acknowledges. Raises as
+    ``Connection.fetch``."""
     check_settings(server)
     connection = server.connection
     if replicated:

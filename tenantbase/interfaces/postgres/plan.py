@@ -164,7 +164,8 @@ def _moved(applied: Applied, more: int) -> Applied:
 
 
 def keys_of(transactions: Sequence[Transaction]) -> tuple[list[str], list[str], list[str]]:
-    """The keys that transactions name; those whose values are needed, and those whose are returned."""
+    """The keys that transactions name, those whose values are needed, and those whose values are
+    returned."""
     keys: set[str] = set()
     counters: set[str] = set()
     returned: set[str] = set()
@@ -179,8 +180,8 @@ def keys_of(transactions: Sequence[Transaction]) -> tuple[list[str], list[str], 
 
 
 def depends_on_base(transactions: Sequence[Transaction]) -> bool:
-    """Whether an outcome may depend on the versions that the group itself gives out: a condition is on
-    a key that another of its transactions names, or its entry is returned."""
+    """Whether an outcome may depend on versions that the group itself gives out, because a transaction
+    has a condition on a key that another one names, or returns its entry."""
     if len(transactions) < 2:
         return False
     users: dict[str, int] = {}

@@ -1,7 +1,7 @@
 """Deletes everything under a prefix.
 
-Up to a thousand keys are deleted one by one, with the lock held. More of them are hidden by one row, but
-have to be counted, for the usage of their tenant and for the answer; that takes a second for a million.
+Up to a thousand keys are deleted one by one, with the lock held. More are hidden by one row, but have
+to be counted for the tenant's usage and for the answer, which takes a second for a million keys.
 So they are counted before the lock is taken, in a snapshot that stays open. With the lock held, only
 the keys that have changed since are counted again: as they are now, and as they were in the snapshot.
 """
@@ -41,7 +41,7 @@ _SUMS: Final = """
     FROM entries CROSS JOIN head
 """
 _UNDER: Final = queries.in_transaction(
-    _SUMS + "WHERE key >= $3 AND key < $4 AND NOT {deleted}"  # the two parts of a statement
+    _SUMS + "WHERE key >= $3 AND key < $4 AND NOT {deleted}"  # a statement in two parts
 )
 _AMONG: Final = queries.in_transaction(_SUMS + "WHERE key = ANY($3::text[]) AND NOT {deleted}")
 _EXPIRED_SINCE: Final = queries.in_transaction("""
@@ -49,7 +49,7 @@ _EXPIRED_SINCE: Final = queries.in_transaction("""
     WHERE expires_at > $3 AND NOT {unexpired} AND key >= $4 AND key < $5 AND NOT {deleted}
 """)
 _NOW: Final = "SELECT position, prefixes, greatest(at, present()) FROM clock"
-# Lines are removed from the oldest on.
+# The change log is trimmed from its oldest line on.
 _CHANGED: Final = """
     SELECT position, key, kind FROM changes WHERE position > $1 AND (kind = $2 OR key >= $3 AND key < $4)
 """
@@ -69,10 +69,10 @@ class Sums(NamedTuple):
 
 
 class Counted:
-    """What was counted under a prefix, and the snapshot in which it was.
+    """What is under a prefix, counted in a snapshot that is still open.
 
     Args:
-        connection: in the snapshot.
+        connection: the one that has the snapshot open.
         position, prefixes, now: of the snapshot.
     """
 
@@ -89,7 +89,7 @@ class Counted:
         """The sums as of a transaction that holds the lock.
 
         Raises:
-            LargePrefix: too much has changed since.
+            LargePrefix: too much has changed since it was counted.
         """
         low, high = prefix_range(prefix)
         place = (transaction.now, transaction.prefixes)
@@ -102,7 +102,7 @@ class Counted:
         ]
         if not reaches or any(position <= transaction.base for position, _ in resets):
             raise LargePrefix
-        # The group itself may have deleted it, or a part of it, before.
+        # An earlier command of the group may have deleted the prefix, or a part of it.
         covered = max((at for at, key in resets if prefix.startswith(key)), default=None)
         if resets and covered is None:
             return Sums(*(await transaction.fetch(_UNDER, *place, low, high))[0])
@@ -130,7 +130,8 @@ NONE_COUNTED: Final[Counts] = {}
 async def counting(
     session: Session, group: Sequence[Commands], seconds: float
 ) -> AsyncIterator[Counts]:
-    """Count what is under every prefix that a group deletes, without the lock. For the block.
+    """Count what is under each prefix that a group deletes, without the lock. The counts hold for the
+    block.
 
     Raises:
         StoreUnavailable: it takes longer.
@@ -138,7 +139,7 @@ async def counting(
     prefixes = [each.prefix for one in group for each in one if isinstance(each, DeletePrefix)]
     loop = asyncio.get_running_loop()
     async with session.listers.take(loop.time() + seconds) as connection:
-        with session.within(2 * seconds):  # the server ends it before
+        with session.within(2 * seconds):  # the server's own timeout comes first
             milliseconds = max(round(seconds * 1000), 1)
             await connection.execute(f"""
                 BEGIN {SNAPSHOT};

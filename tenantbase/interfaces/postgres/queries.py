@@ -131,8 +131,8 @@ _LOOKED_UP: Final = """
     CASE WHEN NOT {3} THEN {4}::integer END, octet_length(entries.value)
 """
 
-# Keys; those whose values are needed; and those whose values are returned, unless they are too large
-# together. The state is that of ``Row.state``.
+# Takes keys, those whose values are needed, and those whose values are returned unless they are too
+# large together. For the state, see ``Row.state``.
 LOOK_UP: Final = Question.make(
     _LOOKED_UP.format("$3", "$4", MAX_RETURNED_BYTES, _DELETED, _UNEXPIRED),
     "LEFT JOIN entries ON entries.key = ANY($2::text[])",

@@ -21,7 +21,7 @@ from tenantbase.lanes import Lanes
 
 
 class Pool:
-    """Connections for calls that run at the same time, each alone on its connection.
+    """Connections for concurrent calls: one call at a time on each.
 
     Calls that wait for one get equal shares by lane.
     """
@@ -35,7 +35,7 @@ class Pool:
     async def take(
         self, deadline: float | None = None, lane: str = ""
     ) -> AsyncIterator[Connection]:
-        """One of them, for the block. After the session was abandoned, it is one that fails.
+        """A connection, for the block. Once the session is abandoned, every call on it fails.
 
         Args:
             deadline: by the event loop's clock; until then it waits for one. None: as long as needed.

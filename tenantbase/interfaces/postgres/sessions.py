@@ -89,7 +89,7 @@ class Sessions:
             seconds: until it is given up.
             answer: seconds that the server may take, before the session is given up. The wait for
                 a connection is not a part of them: what is busy is not lost.
-            lane: those that wait for a connection get equal shares.
+            lane: calls that wait for a connection get equal shares by lane.
 
         Raises:
             StoreUnavailable: it could not be done.
@@ -126,7 +126,7 @@ class Sessions:
                 try:
                     session = await self._joiner.join()
                 except CannotOpen as error:
-                    # Clients are told what matters to them, and no addresses.
+                    # Clients are told the reason, but no addresses.
                     self._why = _NO_PRIMARY if error.trouble is None else str(error.trouble)
                     if error.trouble is not None:
                         self._troubles.met(error.trouble, str(error))

@@ -26,14 +26,14 @@ _MARK: Final = """
     ON CONFLICT (token) DO NOTHING
 """
 _RESOLVE_SECONDS: Final = 600.0
-"""How long an outcome in doubt is looked for. Beyond it, no group can still be made."""
+"""How long to look for an outcome in doubt. After that, the group can no longer be made."""
 
 
 class Doubt(Exception):
-    """There was no answer to a COMMIT.
+    """A COMMIT was not answered.
 
     Attributes:
-        outcomes: those of the group if it was made, from the position before it.
+        outcomes: the group's, if it was made, given the position before it.
         changes: how many positions it would have taken.
     """
 
@@ -44,14 +44,14 @@ class Doubt(Exception):
 
 
 class Made(NamedTuple):
-    """A group that has ended. ``position`` is that of its last change; None: it changed no key."""
+    """A group that was made. ``position``: its last change's; None: it changed no key."""
 
     outcomes: list[Outcome]
     position: int | None
 
 
 class Settler:
-    """Looks for tokens.
+    """Finds out what became of groups, by their tokens.
 
     Args:
         timeout: seconds for the database to answer, before the session is given up.
@@ -86,7 +86,7 @@ class Settler:
         except StoreUnavailable as error:
             self._figures[DOUBTS[DoubtEnd.UNKNOWN]] += 1
             self._start(self._resolve(token))
-            raise Unsettled(f"whether the write was made is not known: {error}") from error
+            raise Unsettled(f"it is not known whether the write was made: {error}") from error
         if not made:
             self._figures[DOUBTS[DoubtEnd.NOT_MADE]] += 1
             raise StoreUnavailable(f"the write was not made: {doubt}")
@@ -99,12 +99,12 @@ class Settler:
         If it was not, it never will be: the token is marked.
 
         Raises:
-            StoreUnavailable: it cannot be found out in so many seconds.
+            StoreUnavailable: it cannot be found out in time.
         """
 
         async def look(session: Session, connection: Connection) -> tuple[bool, int | None]:
-            # Waits for a transaction that holds the token. It and the answer must both count: the
-            # row that is found may be a mark that an earlier attempt has left.
+            # This waits for a transaction that holds the token. The answer must be confirmed, too: its
+            # row may be a mark that an earlier attempt left unconfirmed.
             await connection.fetch(_MARK, token)
             _, ((made, position),) = await self._confirmer.ask(
                 session, connection, queries.SETTLED, token

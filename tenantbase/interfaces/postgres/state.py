@@ -11,10 +11,11 @@ from tenantbase.interfaces.store import ServerState, StoreSize
 from tenantbase.troubles import Trouble
 
 LONG_SECONDS: Final = 300.0
-"""A transaction that is open for so long keeps too many versions of the clock's row."""
+"""A transaction that is open for longer keeps too many versions of the clock's row."""
 
 LATE_FACTOR: Final = 2
-"""So many times more commits than are kept, and for so much longer, show that sweeps fall behind."""
+"""Sweeps fall behind if the list has this many times the commits that are kept, and goes back this many
+times as far."""
 
 # Without the role pg_read_all_stats, the transactions of other users cannot be seen.
 _STATE: Final = """

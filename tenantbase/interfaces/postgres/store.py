@@ -46,8 +46,8 @@ Result = TypeVar("Result")
 
 _MOST_POSITION: Final = (1 << 63) - 1
 _CHECK_SECONDS: Final = 2.0
-# Of the time for a read, the server gets so much, and the wait for a connection the rest. A slow
-# statement ends by its own timeout before.
+# The server's share of the time for a read; the rest is for the wait for a connection. A slow
+# statement's own timeout ends it first.
 _ANSWER_PART: Final = 0.6
 
 
@@ -351,7 +351,7 @@ class PostgresStore:
             raise
 
     def _notice(self, outcome: object) -> None:
-        """Note the trouble behind an error. Those that are over are noticed with the next size."""
+        """Note the trouble behind an error. That one is over is noticed when the size is read next."""
         if isinstance(outcome, StoreError) and outcome.trouble is not None:
             self._troubles.met(outcome.trouble, str(outcome))
 

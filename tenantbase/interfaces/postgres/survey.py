@@ -1,4 +1,4 @@
-"""Asks servers what they say about themselves, and refuses those that do not keep what they acknowledge."""
+"""Asks servers about themselves, and refuses those that do not keep what they acknowledge."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tenantbase.interfaces.postgres.driver_errors import (
 )
 from tenantbase.troubles import Trouble
 
-ERRORS: Final = (StoreError, *DRIVER_ERRORS, ValueError)  # the last one: options of the URL
+ERRORS: Final = (StoreError, *DRIVER_ERRORS, ValueError)  # ValueError: an option of the URL
 
-# The first releases whose backends wait for the standby from the moment the server starts; before, not
-# until the checkpointer had read the setting.
+# The first releases whose backends wait for the standby as soon as the server starts. Those of earlier
+# ones wait only once the checkpointer has read the setting.
 _FLOORS: Final = {15: 13, 16: 9, 17: 5}
 _OLDEST: Final = min(_FLOORS)
 
@@ -36,7 +36,7 @@ FACTS: Final = """
     FROM pg_control_system()
 """
 NO_ANSWER: Final = "no answer in time (--store-timeout)"
-# Of sessions of its own, every role sees what they wait for.
+# Every role may see what its own sessions wait for.
 _WAITS: Final = """
     SELECT EXISTS (
             SELECT FROM pg_stat_activity
@@ -91,16 +91,17 @@ async def _ask(
 
 
 def primaries_of(found: Sequence[Found]) -> list[Found]:
-    """Those that are not in recovery. First the one on the highest timeline: others were deposed."""
+    """The servers that are not in recovery, the one on the highest timeline first: others were
+    deposed."""
     primaries = [each for each in found if not each.in_recovery]
     return sorted(primaries, key=lambda each: each.timeline, reverse=True)
 
 
 async def check_confirms(connection: Connection, standby: str, timeout: float) -> None:
-    """Find out whether a COMMIT, or the lock that another one holds, waits for the standby.
+    """Find out whether the node's COMMIT waits for the standby, or for a lock held by one that does.
 
     Args:
-        connection: one to the primary that does not wait for anything itself.
+        connection: another one to the primary, on which nothing waits.
 
     Raises:
         NotConfirmed: it does.

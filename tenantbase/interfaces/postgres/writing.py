@@ -57,7 +57,7 @@ log = logging.getLogger("tenantbase")
 _COMMIT: Final = f"SELECT * FROM commit_group({', '.join(f'${number}' for number in range(1, 32))})"
 _MOST_DEFEATS: Final = 2
 _COUNTING_PART: Final = 0.6  # of the time that is left, before a large prefix is deleted
-_SLOW_BYTES_PER_SECOND: Final = 4 << 20  # so slowly a large group may be committed
+_SLOW_BYTES_PER_SECOND: Final = 4 << 20  # the slowest that a large group may be committed
 
 
 class _LockNeeded(Exception):
@@ -144,7 +144,7 @@ class Committer:
     ) -> GroupResult[Committed]:
         """Make each transaction a group of its own, because a row that one of them needs is damaged.
 
-        Nothing is cached: there is no stamp that is right for all of them.
+        Nothing is cached: no stamp is right for all of them.
         """
         outcomes: list[Outcome] = []
         for each in transactions:
@@ -159,7 +159,7 @@ class Committer:
     async def _make(
         self, transactions: Sequence[Transaction], name_hash: NameHash, deadline: float
     ) -> tuple[Made, bytes]:
-        """Make a group in one session or another. Returns the epoch of the one that made it, too.
+        """Make a group, trying again in later sessions. Returns also the epoch of the one that made it.
 
         Raises:
             StoreUnavailable: nothing was done.

@@ -11,8 +11,8 @@ from tenantbase.interfaces.planning.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.queries import last_version
 
 _WRITE: Final = "INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?)"
-# Of an entry that was set, and is JSON without an expiry: nearly all are. The driver takes a thousand
-# instructions for each parameter.
+# For a set of a JSON value without an expiry, as nearly all are: each parameter costs the driver a
+# thousand instructions.
 _WRITE_PLAIN: Final = f"INSERT INTO changes VALUES (?, '{EventKind.SET}', ?, ?, '{JSON}', NULL)"
 
 

@@ -269,7 +269,7 @@ class _Copying:
         self._written += size
 
     def _sync_if_due(self) -> None:
-        """Sync what was written if it is much. It takes its time."""
+        """Sync what was written, if it is enough. This is slow on purpose."""
         if self._written - self._synced >= due_bytes(self._written):
             self._synced = self._written
             self._target.execute("COMMIT")

@@ -37,7 +37,7 @@ def write_rows(connection: sqlite3.Connection, statement: str, rows: Sequence[An
 
     Args:
         statement: with ``{}`` in place of the value's parameter.
-        rows: parameters: the last but one is the value, the last the row's ``created``.
+        rows: the parameters of each; the last two are the value and the row's ``created``.
     """
     small = rows
     if large := [row for row in rows if len(row[_VALUE_AT]) > LARGE_BYTES]:

@@ -1,7 +1,7 @@
 """How a backup makes way for servers on the same processors and the same disk.
 
 A low priority is not enough. The scheduler may compare it only with processes of the same session,
-and a disk that is writing much for one process keeps the commits of all others waiting.
+and a disk that is busy with one process's writes delays the commits of all others.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Pace:
 def due_bytes(size: int) -> int:
     """How much to add to a file of this size, in bytes, before it is synced again.
 
-    Less would mean more work: the pages of an index are changed in any order, so each sync may
+    Less would mean more work: the pages of an index are changed in random order, so each sync may
     have to write nearly all of them.
     """
     return max(_LEAST_DUE_BYTES, size // _DUE_SHARE)
@@ -50,7 +50,7 @@ def sync_in_pieces(fd: int, pace: Pace) -> None:
     size = os.fstat(fd).st_size
     if not size:
         return
-    # msync(2) writes a range of the file, also what was changed by write(2).
+    # msync(2) syncs a range of the file, including what write(2) has changed.
     with mmap.mmap(fd, size) as pages:
         for at in range(0, size, _PIECE_BYTES):
             pages.flush(at, min(_PIECE_BYTES, size - at))

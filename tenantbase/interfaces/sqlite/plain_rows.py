@@ -2,7 +2,7 @@
 
 SQLite's driver takes several thousand instructions for each row that it fetches, and about a thousand
 for each column: it locks a mutex for each of them, and releases and takes the interpreter's lock for
-each row. So rows are joined in SQL, a column at a time, and divided again in Python.
+each row. So rows are joined in SQL, a column at a time, and split again in Python.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from tenantbase.plain_entries import PlainEntries
 ROWS: Final = 128
 """How many rows are read at once, at most."""
 
-# Larger values are left to others, so that what is read at once has at most half a mebibyte.
+# Rows with larger values are read elsewhere, so that one read has at most half a mebibyte.
 _VALUE_BYTES: Final = 4 << 10
 
 # JSON texts have no control characters but line breaks and tabs. A key that has this one is read
 # elsewhere. A separator that is not a literal text would double the cost.
 _SEPARATOR: Final = "\x01"
 
-# A row made after the last deleted prefix is not under any.
+# A row made after the last prefix was deleted is under no deleted prefix.
 _READ: Final = f"""
     SELECT following, group_concat(key, '{_SEPARATOR}'),
         CAST(group_concat(value, '{_SEPARATOR}') AS BLOB),
@@ -79,7 +79,8 @@ def _read(
         return None
     keys = joined.split(_SEPARATOR)
     entries = PlainEntries(keys, *map(_divided, others))
-    # SQLite joins rows in the order of its search, which is that of the keys, but promises no order.
+    # SQLite joins rows in the order in which it finds them, which is that of the keys; but it promises
+    # no order.
     if keys != sorted(keys) or any(len(column) != count for column in entries.columns):
         return None
     return entries, following

@@ -42,8 +42,8 @@ _ENTRY: Final = f"key, {UNLESS_LARGE}, content_type, id, version, expires_at"
 _KEYS_A_QUERY: Final = 256
 _READ_BYTES: Final = 4 << 20  # of values read in one query, not counting the last one
 _READ: Final = f"SELECT {_ENTRY} FROM entries WHERE key IN ({{}}) AND {ALIVE}"
-_LEAST_PLAIN_ROWS: Final = 16  # for fewer, one statement more is not worth it
-# Other rows of a list are fetched in chunks, without a look at each of them. Larger values are read by
+_LEAST_PLAIN_ROWS: Final = 16  # for fewer, another statement is not worth it
+# Other rows of a list are fetched in chunks, without looking at each. Larger values are read by
 # themselves, so that a chunk is at most a mebibyte.
 _CHUNK_ROWS: Final = 32
 _CHUNK_VALUE_BYTES: Final = 32 << 10

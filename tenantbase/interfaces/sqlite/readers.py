@@ -15,10 +15,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
-from tenantbase.deadlines import Deadlines
 from tenantbase.errors import StoreError, StoreUnavailable
 from tenantbase.interfaces.sqlite.connection import Connection
 from tenantbase.lanes import Lanes
+from tenantbase.shared_timer import SharedTimer
 
 Result = TypeVar("Result")
 
@@ -92,7 +92,7 @@ class Readers:
         self._hang_seconds = min(_HANG_SECONDS, timeout / 2)
         self._replace_seconds = min(_REPLACE_SECONDS, timeout / 4)
         self._hanging = hanging
-        self._limit: Deadlines[_Call[Any]] = Deadlines(timeout, self._expired)
+        self._timeouts: SharedTimer[_Call[Any]] = SharedTimer(timeout, self._expired)
         self._calls = Lanes[_Call[Any]]()
         self._calls_lock = threading.Lock()
         self._readers: set[_Reader] = set()
@@ -131,7 +131,7 @@ class Readers:
                 raise StoreUnavailable(NO_ANSWER)
         future: asyncio.Future[Result] = self._loop.create_future()
         call = _Call(function, future)
-        self._limit.watch(call.future, call)
+        self._timeouts.watch(call.future, call)
         with self._calls_lock:
             self._calls.append(lane, call)
         self._wake()

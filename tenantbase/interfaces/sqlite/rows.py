@@ -30,8 +30,8 @@ _UPDATE: Final = """
     UPDATE entries SET version = ?, expires_at = ?, id = ?, content_type = ?, value = {}
     WHERE created = ?
 """
-# Usually nothing else has changed. Each parameter costs the driver a thousand instructions, and an
-# expiry a look at its index.
+# Usually nothing else has changed. Each parameter costs the driver a thousand instructions, and setting
+# an expiry costs a search in its index.
 _UPDATE_VALUE: Final = "UPDATE entries SET version = ?, value = {} WHERE created = ?"
 _DELETE: Final = "DELETE FROM entries WHERE created = ?"
 # A deleted prefix that covers only this row, with the row's own version, which no other line has.

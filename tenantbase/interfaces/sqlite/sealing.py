@@ -26,7 +26,7 @@ def seal(fd: int, pace: Pace) -> None:
 
     Args:
         fd: open for reading and writing.
-        pace: rests while the file is read.
+        pace: makes pauses while the file is read.
 
     Raises:
         OSError: it cannot be read or written.

@@ -17,8 +17,8 @@ _GROWN_BYTES: Final = 256 << 20
 # Reported below this, while there is still time to act; on a small disk, below a twentieth of it.
 _FLOOR_BYTES: Final = 1 << 30
 _FLOOR_SHARE: Final = 20
-# Over only with this much above it, or a quarter of a small disk: on a full disk, the reserve and the
-# log give space back for a moment, again and again.
+# The trouble is over once this much more is free, or a quarter of a small disk: on a full disk, the
+# reserve and the log keep giving back space for a moment.
 _OVER_BYTES: Final = 2 * RESERVE_BYTES
 _OVER_SHARE: Final = 4
 _USAGE: Final = "SELECT coalesce(sum(entries), 0), coalesce(sum(bytes), 0) FROM tenants"
@@ -51,7 +51,7 @@ def troubles_of(
 
 
 def _floor(path: str, below: bool) -> int:
-    """How much has to be free, given whether less was until now."""
+    """How much must be free. ``below``: whether less was free until now."""
     with suppress(OSError):
         disk = os.statvfs(path)
         size = disk.f_blocks * disk.f_frsize

@@ -68,7 +68,7 @@ class FastPath:
     def name_client(self, transport: asyncio.Transport, asked: bytes) -> None:
         """Note for the log which client a trusted proxy's request comes from.
 
-        Only for a connection that takes its answer slowly: the log names no other.
+        Needed only for a client that reads slowly: the log names no other.
         """
         proxies = self._guard.proxies
         if proxies.trusts(transport) and (client := proxies.client_in(asked)) is not None:

@@ -78,7 +78,7 @@ class ResponseWriter:
         """What ``responses.entry_answer`` returns for an entry that is not large.
 
         Args:
-            entry: that of the lookup.
+            entry: the lookup's.
             private: the answer is for its caller alone.
         """
         known = self._known[private].get(key)

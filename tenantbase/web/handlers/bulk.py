@@ -57,7 +57,7 @@ class DeleteEntry(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class DeleteValues(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of ``delete-values``: exactly one of the first three."""
+    """The body of ``delete-values``: exactly one of keys, entries and prefix."""
 
     keys: list[str] | None = None
     entries: list[DeleteEntry] | None = None
@@ -70,8 +70,8 @@ class DeleteValues(msgspec.Struct, forbid_unknown_fields=True):
 _KEY_BYTES: Final = 256
 _ENTRY_BYTES: Final = 512
 
-# Entries of a request that are prepared, and results that are rendered, in one turn of the event loop.
-# Each takes about half a millisecond.
+# How many entries are prepared, and how many results rendered, in one turn of the event loop. Either
+# takes about half a millisecond.
 _ADDED_AT_ONCE: Final = 256
 _SHOWN_AT_ONCE: Final = 512
 
@@ -153,8 +153,8 @@ class Bulk:
     ) -> Awaitable[list[tuple[str, Applied]]]:
         """Prepare the write and begin it. Await what this returns.
 
-        Large bodies are prepared one by one: prepared entries take many times more memory, so the
-        others wait as they came.
+        Large bodies are prepared one by one: prepared entries take many times more memory, so the other
+        bodies wait unparsed.
         """
         if len(body) <= SMALL_BYTES:
             return await self._prepared(request, condition, body)
@@ -204,7 +204,7 @@ class Bulk:
                 versions = [each.if_version for each in entries]
             case DeleteValues(keys=None, entries=None, prefix=str(prefix)):
                 if given.return_values:
-                    raise InvalidRequest("a prefix is deleted without return", "return_values")
+                    raise InvalidRequest("return_values does not work with prefix", "return_values")
                 return _deleted(await database.delete_prefix(scope, prefix, condition))
             case DeleteValues(keys=None, entries=None, prefix=None):
                 raise InvalidRequest("keys, entries or a prefix are required", "keys")

@@ -153,7 +153,7 @@ OPERATIONS: Final = (
         "Remove many keys, or all keys with a prefix",
         "All or none. Each of `entries` may have its own condition. An empty prefix removes every"
         " key. With `return_values`, the answer also has the entries that were removed, of at most"
-        " 8 MiB together; a prefix is removed without it.",
+        " 8 MiB together; it does not work with `prefix`.",
         (Reply(200, "Removed.", {JSON: (shapes.Deleted,)}, MANY_HEADERS),),
         'curl -s localhost:8000/delete-values -d \'{"prefix": "a/"}\'',
         CONDITIONS,
@@ -179,7 +179,7 @@ OPERATIONS: Final = (
         "touchValue",
         "One value",
         "Change when an entry expires",
-        "The value stays as it is. Give `ttl` or `expires_at`; null means never.",
+        "The value stays as it is. Give `ttl` or `expires_at`; an `expires_at` of null means never.",
         (Reply(200, "Changed.", {JSON: (shapes.Written,)}, WRITTEN_HEADERS),),
         'curl -s localhost:8000/touch-value -d \'{"key": "visits", "ttl": 3600}\'',
         CONDITIONS,

@@ -128,7 +128,7 @@ class Deleted(msgspec.Struct):
 
 
 class HealthReport(msgspec.Struct):
-    """The state of the server. ``degraded``: it serves, but memcached or the disk has a problem."""
+    """The state of the server. ``degraded``: it serves, but memcached or the database has a problem."""
 
     status: Literal["ok", "degraded", "unavailable"]
     store: Literal["ok", "degraded", "unavailable"]
@@ -220,7 +220,9 @@ class RequestStats(msgspec.Struct):
 class CacheStats(msgspec.Struct):
     """Keys read, by where they were found."""
 
-    available: Annotated[bool, Meta(description="Whether memcached answers every worker.")]
+    available: Annotated[
+        bool, Meta(description="Whether memcached answers every worker; of several, at least one.")
+    ]
     away: Annotated[
         list[str],
         Meta(description="The addresses in `--memcached` that do not answer some worker."),
@@ -243,7 +245,7 @@ class SessionsLost(msgspec.Struct):
 
 
 class Doubts(msgspec.Struct):
-    """Groups of writes whose COMMIT was not answered, by what was found out."""
+    """Groups of writes whose COMMIT was not answered, by their outcome."""
 
     made: int
     not_made: int
@@ -258,11 +260,13 @@ class SharedStats(msgspec.Struct):
     standby: Annotated[str | None, Meta(description="The name of the synchronous standby.")]
     standby_present: Annotated[bool, Meta(description="It is connected to the primary.")]
     standby_lag_bytes: Annotated[
-        int | None, Meta(description="What it has yet to apply; null if unknown.")
+        int | None, Meta(description="How much of the log it has yet to apply; null if unknown.")
     ]
     oldest_xid_age: int | None
-    term: Annotated[int, Meta(description="Promotions that the database has seen, and its start.")]
-    position: Annotated[int, Meta(description="Change up to which every worker knows all.")]
+    term: Annotated[
+        int, Meta(description="Promotions that the database has seen, plus one for its start.")
+    ]
+    position: Annotated[int, Meta(description="Every worker knows all changes up to this one.")]
     position_lag: Annotated[int, Meta(description="Changes that only some workers know of.")]
     confirmed_age_seconds: float
     questions: Annotated[int, Meta(description="Asked of the primary and its standby.")]
@@ -279,7 +283,7 @@ class StoreStats(msgspec.Struct):
     entries: int | None
     bytes: Annotated[int | None, Meta(description="Keys and values of all tenants.")]
     database_bytes: int | None
-    log_bytes: Annotated[int | None, Meta(description="Of the write-ahead log.")]
+    log_bytes: Annotated[int | None, Meta(description="Of the write-ahead log; 0 on PostgreSQL.")]
     commits: int
     shared: Annotated[SharedStats | None, Meta(description="Null if the database is a file.")]
 

@@ -72,7 +72,7 @@ class Connections:
 
     @contextmanager
     def endless(self, transport: asyncio.Transport, end: Callable[[], object]) -> Iterator[None]:
-        """Inside the block, an answer without an end of its own is sent, such as a watch.
+        """For an answer without an end of its own, such as a watch, which is sent inside the block.
 
         A client that has closed its sending side may still wait for its answer, or may be gone: the
         two look the same until something is sent. A finite answer is worth finishing. An endless one

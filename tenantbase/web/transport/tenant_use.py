@@ -3,9 +3,10 @@
 A tenant may use three times as much as it leaves free. So one tenant takes at most three quarters,
 two that want everything take three sevenths each, and there is always some left for another.
 
-Beside other tenants, a tenant also has a *window* of plain requests: more than these are not begun at
-the same time. Requests that begin together are parsed in the same turn of the event loop, committed in
-the same group and answered in the same turn, so a request of another tenant would wait for all of them.
+While several tenants use the server, each also has a *window*, which limits how many of its plain
+requests are begun at a time. Requests that begin together are parsed in the same turn of the event
+loop, committed in the same group and answered in the same turn, so a request of another tenant would
+wait for all of them.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import Final, Protocol
 _TIMES_FREE: Final = 3
 
 WINDOW: Final = 32
-"""How many plain requests of a tenant are begun at the same time, beside other tenants. To parse them,
-to commit them and to answer them takes about half a millisecond each."""
+"""How many plain requests a tenant may have begun while others use the server. Parsing, committing and
+answering this many takes about half a millisecond each."""
 
 _SHARED_SECONDS: Final = 1.0  # how long another tenant is expected to send more requests
 
@@ -39,7 +40,7 @@ class TenantUse:
         unread_bytes: of answers that its clients have yet to read.
         begun: plain requests that have begun and are not answered.
         waiting: connections whose next plain request waits for the window, in order of arrival.
-        resuming: those for which there is room will be resumed in this or the next turn of the event loop.
+        resuming: whether those for which there is room are about to be resumed.
     """
 
     __slots__ = ("requests", "unread_bytes", "begun", "waiting", "resuming")

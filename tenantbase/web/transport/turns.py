@@ -20,8 +20,8 @@ from tenantbase.switching import switch_fast
 # A read takes five turns of the event loop, and would wait for large pieces of work in each. And a
 # thread that commits needs the interpreter's lock for each statement, but gets it from a busy event loop
 # only every 5 ms. So while other requests are in flight, the event loop rests after each turn, for as
-# long as that took: but not for less, because no timer is finer, and not for longer, in case the process
-# was stopped meanwhile.
+# long as that took; but not for less than the first of these, because no timer is finer, nor for more
+# than the second, in case the process was stopped meanwhile.
 _LEAST_REST_SECONDS: Final = 0.001
 _MOST_REST_SECONDS: Final = 0.1
 # While requests of other tenants than the next are in flight, it rests this many times more, each for the
@@ -55,7 +55,7 @@ class Turns:
 
     @contextmanager
     def streaming(self, lane: str = "") -> Iterator[None]:
-        """To be held by a request while it is worked on in pieces, each after a ``take``."""
+        """Inside the block, a request is worked on in pieces, each of them after a ``take``."""
         self._streams[lane] += 1
         self._set_switching()
         try:

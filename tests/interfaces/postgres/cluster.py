@@ -40,9 +40,9 @@ async def opened(
     figures: memoryview | None = None,
     database: str = "tenantbase",
 ) -> AsyncIterator[PostgresStore]:
-    """A store that knows these servers, or their addresses.
+    """A store on these servers, given as processes or as addresses.
 
-    Its time limits are for a busy machine: what is to be answered must not be late, too.
+    Its time limits are generous, so that no answer is late on a busy machine.
     """
     hosts = ",".join(each if isinstance(each, str) else each.host for each in servers)
     store = await PostgresStore.open(

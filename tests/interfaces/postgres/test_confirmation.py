@@ -174,7 +174,7 @@ async def test_a_cancelled_caller_cancels_no_commit(
         assert all(caller.cancelled() for caller in callers)
         assert primary.sql(WAITING) == "2", "they still do"
         standby.resume()
-        # Until its commit is over, a transaction that waits for the standby is not seen by others.
+        # Others do not see a transaction that waits for the standby until its commit returns.
         async with asyncio.timeout(20):
             while await value_of(store) != b"2":
                 await asyncio.sleep(0.01)
@@ -197,7 +197,7 @@ async def test_a_node_stops_when_synchronous_replication_is_turned_off(
             with pytest.raises(CannotOpen, match="standby"):
                 async with opened(primary, standby):
                     pass
-            # Each time, the node must notice it on a session that it trusts.
+            # Each change must be noticed in a session that the node trusts.
             primary.configure(synchronous_standby_names="standby")
             await again(store)
         assert await value_of(store) == b"1"

@@ -199,7 +199,7 @@ async def test_a_standby_alone_is_no_primary() -> None:
 
 
 async def test_two_servers_promoted_from_one_history_give_different_positions() -> None:
-    """An operator may have given up the first of them."""
+    """An operator may have given up the first server."""
     with PostgresProcess() as primary:
         await (await open_store(primary.url())).close()
         standbys = [primary.standby(name, synchronous=False) for name in ("one", "two")]

@@ -1,4 +1,4 @@
-"""Deleting a large prefix: it is counted without the lock, and exactly all the same."""
+"""Deleting a large prefix: it is counted without the lock, and the count is still exact."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 def after_counting(
     monkeypatch: pytest.MonkeyPatch, *steps: Callable[[], Awaitable[object]]
 ) -> list[int]:
-    """Do something between counting and taking the lock: a step each time. Returns: how often."""
+    """Do one of the steps each time between counting and taking the lock. Returns: how often."""
     count = prefixes._count
     times: list[int] = []
 
@@ -67,7 +67,7 @@ async def removed(store: PostgresStore) -> int:
 
 
 def is_exact(postgres: PostgresProcess, database: str) -> bool:
-    """Whether the tenant's usage is that of its rows."""
+    """Whether the tenant's usage agrees with its rows."""
     return postgres.sql(_USAGE, database=database.rpartition("/")[2]) == "t"
 
 

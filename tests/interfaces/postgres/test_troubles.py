@@ -1,4 +1,4 @@
-"""What is wrong with the server is shown for as long as it lasts, and logged once."""
+"""A trouble of the server is shown for as long as it lasts, and logged once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PAGE_BYTES = 8_192
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresProcess]:
-    """A server of the tests in this module, who change its settings."""
+    """A server for the tests in this module, which change its settings."""
     with PostgresProcess() as server:
         server.sql("GRANT pg_read_all_stats TO tenantbase")
         yield server
@@ -260,7 +260,7 @@ async def test_a_standby_that_is_not_connected_is_told() -> None:
                 return not await present()
 
             await until(absent, "the primary has noticed")
-            # COMMIT confirms, so the session has no connection to the standby, which would end with it.
+            # A session that is confirmed by COMMIT has no connection to the standby to lose.
             assert store.sessions_lost == 0
             standby.start()
             await until(present, "it is back")

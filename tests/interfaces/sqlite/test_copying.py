@@ -1,4 +1,4 @@
-"""Copying a live database leaves time and the disk to others."""
+"""Copying a live database leaves processor time and the disk to others."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_it_is_synced_now_and_then_and_never_in_a_snapshot(
     pace, sizes = Counted(), []
 
     def sync() -> None:
-        # Whoever holds a snapshot keeps the servers' log from being written from its beginning.
+        # While anyone holds a snapshot, the servers' log cannot start over.
         source.execute("PRAGMA wal_checkpoint(RESTART)")
         sizes.append(os.fstat(file).st_size)
 

@@ -13,7 +13,6 @@ import pytest
 
 from tenantbase.coherence.tag_seqlock import WriteLock
 from tenantbase.commands import Set
-from tenantbase.deadlines import Deadlines
 from tenantbase.entry import JSON
 from tenantbase.errors import StoreUnavailable
 from tenantbase.interfaces.sqlite import readers as sql_readers
@@ -21,12 +20,13 @@ from tenantbase.interfaces.sqlite.connection import Connection
 from tenantbase.interfaces.sqlite.queries import snapshot
 from tenantbase.interfaces.sqlite.readers import MOST_READERS
 from tenantbase.interfaces.sqlite.store import SqliteStore
+from tenantbase.shared_timer import SharedTimer
 from tests.fakes import Granted, RecordingSeqlock
 from tests.servers import poll_async
 
 NOW = 1_000.0
 PATIENCE = 30.0
-READ_SECONDS = 1.0  # in which a read that does not hang has returned, also on a busy machine
+READ_SECONDS = 1.0  # enough for a read that does not hang, even on a busy machine
 
 
 class Hang:
@@ -160,7 +160,7 @@ async def test_a_check_does_not_wait_for_the_connection_that_hangs(
     store: SqliteStore, hang: Hang
 ) -> None:
     readers = store._readers
-    readers._limit = Deadlines(PATIENCE, readers._expired)  # later than the check's own
+    readers._timeouts = SharedTimer(PATIENCE, readers._expired)  # later than the check's own
     await silence(readers._idle[-1].connection, hang)  # the one that is used next
     await store.check()
     assert store.troubles == ["reads hang"]

@@ -222,7 +222,7 @@ async def cannot_open(files: Files) -> str:
     line = str(raised.value)
     assert "\n" not in line and str(files.path) in line
     assert not re.search("SELECT|PRAGMA|BEGIN|sqlite3", line)
-    # asyncio.to_thread keeps one. Others may take a moment to end.
+    # asyncio.to_thread keeps one. Other threads may take a moment to end.
     poll(lambda: threading.active_count() <= threads + 1, "no thread is left")
     with files.lock.held():
         pass

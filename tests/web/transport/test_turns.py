@@ -126,7 +126,7 @@ class Load:
         return self.requests.total() if lane is None else self.requests[lane]
 
     async def rests_of_a_stream(self, lane: str, pieces: int = 3) -> int:
-        """How often the event loop rests after the first pieces of a stream but the last."""
+        """How often the event loop rests between the pieces of a stream."""
         turns = Turns(self.in_flight)
         self.rests.clear()
         self.requests[lane] += 1

@@ -89,7 +89,7 @@ async def test_a_slow_reader_is_not_cut_off_for_others(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It reads a little now and then, while others read nothing and use up the budget."""
-    # On a busy machine, it may come to read much later than it wants to.
+    # On a busy machine, its reads may come much later than planned.
     monkeypatch.setattr("tenantbase.web.transport.unread.STALLED_SECONDS", 2.0)
     settings = web_settings(max_value_bytes=8 * MIB, max_inflight_bytes=LIMIT)
     async with start(settings) as server, AsyncExitStack() as stack:

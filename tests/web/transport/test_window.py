@@ -1,4 +1,4 @@
-"""The window of plain requests that a tenant has beside others."""
+"""The window of plain requests that each of several tenants has."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ class Flood:
         await poll_async(lambda: self.cache.begun == count, "they have begun")
 
     async def fill(self, more: int = MORE) -> TenantUse:
-        """Fill the window of a beside another tenant, with some more requests."""
+        """Send a request of another tenant, as many of tenant a as its window holds, and then some
+        more."""
         await self.send(SET)
         await self.begun(1)
         for _ in range(WINDOW):

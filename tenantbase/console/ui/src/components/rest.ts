@@ -1,5 +1,5 @@
-// The parts of the page that are read after the first keys are shown: one file, because many small ones
-// compress worse.
+// The parts of the page that are loaded after the first keys are shown: one file, because many small
+// ones compress worse.
 
 export { default as admin } from "./Admin.svelte";
 export { default as dialogs } from "./Dialogs.svelte";

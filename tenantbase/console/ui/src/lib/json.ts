@@ -320,7 +320,7 @@ export function marked(
     const cuts = [0, clamp(range[0]), clamp(range[1]), text.length];
     for (let i = 0; i < 3; i++) {
       const part = text.slice(cuts[i], cuts[i + 1]);
-      // What is underlined is to be read; an indentation would be a bar.
+      // Only text is underlined: an underlined indentation would look like a bar.
       if (part) found.push({ kind, text: part, differs: i === 1 && part.trim() !== "" });
     }
     at += text.length;

@@ -356,7 +356,7 @@ function entryOf(text: string): Entry {
     content_type?: string;
   };
   // The service copies JSON into its answer as it is stored, with the white space around it. Neither
-  // mark can be in a string, where the quotation marks would be escaped.
+  // marker can occur in a string: its quotation marks would be escaped.
   const json = text.slice(text.indexOf('"value":') + 8, text.lastIndexOf(',"id":"'));
   return {
     key: entry.key,

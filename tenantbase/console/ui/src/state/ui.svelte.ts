@@ -52,7 +52,7 @@ class Ui {
   help = $state(false);
   showValues = $state(false);
   wrap = $state(false);
-  /** By tenant and key; a change makes another map. */
+  /** By tenant and key. Each change makes a new map. */
   drafts = $state.raw<ReadonlyMap<string, Draft>>(new Map());
   #nextId = 1;
 

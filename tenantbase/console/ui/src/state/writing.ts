@@ -134,7 +134,7 @@ export function undoable(metas: readonly Meta[]): boolean {
   );
 }
 
-/** Delete keys, and keep what they were, so that it can be undone. False if that failed. */
+/** Delete keys, and keep their entries for an undo. False if that failed. */
 export async function deleteWithUndo(metas: readonly Meta[]): Promise<boolean> {
   let removed: Entry[];
   try {

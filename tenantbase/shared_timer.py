@@ -1,8 +1,8 @@
-"""One timeout for many results, with a single timer.
+"""One timer for many results that have the same timeout.
 
 ``asyncio.timeout`` makes a timer and a context for each result. That takes longer than everything
-else that the event loop does for a write. (The timeouts themselves are options, in
-``process/config.py``.)
+else that the event loop does for a write. How long each timeout is, is an option in
+``process/config.py``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Pending(Protocol):
         """Whether it has come."""
 
 
-class Deadlines(Generic[Item]):
-    """Gives results of one event loop, which mostly come in the order given, the same timeout.
+class SharedTimer(Generic[Item]):
+    """Gives results the same timeout. They belong to one event loop, and mostly come in order.
 
     Args:
         seconds: the timeout.

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tenantbase import deadlines
-from tenantbase.deadlines import Deadlines
+from tenantbase import shared_timer
+from tenantbase.shared_timer import SharedTimer
 from tests.servers import let_pass
 
 
@@ -33,11 +33,11 @@ async def outcome(future: asyncio.Future[Any]) -> str:
 
 async def test_only_unfinished_futures_expire() -> None:
     expired = Expired()
-    limit = Deadlines(0.05, expired)
+    timer = SharedTimer(0.05, expired)
     loop = asyncio.get_running_loop()
     futures = {name: loop.create_future() for name in ("done", "late", "cancelled", "slow")}
     for name, future in futures.items():
-        limit.watch(future, name)
+        timer.watch(future, name)
     futures["done"].set_result("done")
     futures["cancelled"].cancel()
     assert await outcome(futures["late"]) == "expired: late"
@@ -48,12 +48,12 @@ async def test_only_unfinished_futures_expire() -> None:
 
 async def test_each_future_has_its_own_deadline() -> None:
     expired = Expired()
-    limit = Deadlines(3600.0, expired)
+    timer = SharedTimer(3600.0, expired)
     loop = asyncio.get_running_loop()
     first, second = loop.create_future(), loop.create_future()
-    limit.watch(first, "first")
+    timer.watch(first, "first")
     let_pass(1800.0)
-    limit.watch(second, "second")
+    timer.watch(second, "second")
     let_pass(1800.0)
     assert await outcome(first) == "expired: first"
     assert not second.done()
@@ -63,18 +63,18 @@ async def test_each_future_has_its_own_deadline() -> None:
 
 async def test_it_works_again_after_a_pause() -> None:
     expired = Expired()
-    limit = Deadlines(0.02, expired)
+    timer = SharedTimer(0.02, expired)
     loop = asyncio.get_running_loop()
     for name in ("a", "b"):
         future = loop.create_future()
-        limit.watch(future, name)
+        timer.watch(future, name)
         await outcome(future)
         await asyncio.sleep(0.05)  # no future is pending, so no timer runs
     assert expired.items == ["a", "b"]
 
 
 async def test_finished_futures_are_dropped_early() -> None:
-    limit = Deadlines(3600.0, Expired())
+    timer = SharedTimer(3600.0, Expired())
     loop = asyncio.get_running_loop()
 
     class Item(str):
@@ -84,12 +84,12 @@ async def test_finished_futures_are_dropped_early() -> None:
     known = weakref.WeakSet(items)
     futures = [loop.create_future() for _ in items]
     for future, item in zip(futures, items, strict=True):
-        limit.watch(future, item)
+        timer.watch(future, item)
     for future in futures:
         future.set_result(None)
     del items, item
     assert len(known) == 100
-    limit.watch(last := loop.create_future(), Item("last"))
+    timer.watch(last := loop.create_future(), Item("last"))
     # No gc.collect(): nothing here is in a cycle, and an earlier test may have left an object whose
     # finalizer warns.
     assert not known, "the next one clears away what is done before it"
@@ -97,8 +97,8 @@ async def test_finished_futures_are_dropped_early() -> None:
 
 
 async def test_the_last_finished_future_is_dropped_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadlines, "_LOOK_SECONDS", 0.05)
-    limit = Deadlines(3600.0, Expired())
+    monkeypatch.setattr(shared_timer, "_LOOK_SECONDS", 0.05)
+    timer = SharedTimer(3600.0, Expired())
 
     class Item(str):
         pass
@@ -106,7 +106,7 @@ async def test_the_last_finished_future_is_dropped_too(monkeypatch: pytest.Monke
     item = Item("x")
     kept = weakref.ref(item)
     future = asyncio.get_running_loop().create_future()
-    limit.watch(future, item)
+    timer.watch(future, item)
     del item
     future.set_result(None)
     async with asyncio.timeout(20):
