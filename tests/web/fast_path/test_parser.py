@@ -39,6 +39,9 @@ def test_rare_requests_are_left_to_the_general_parser(name: str) -> None:
         "set, no value",
         "set, unknown field",
         "set, condition fails",
+        "values, no JSON",
+        "values, unknown field",
+        "values, not a key",
     }
     found = RequestParser(lambda headers: True).parse(RARE[name])
     assert (found is GENERAL) == (name not in looks_plain)
