@@ -38,6 +38,17 @@ GOALS: Final = (
 GOAL_P99_SECONDS: Final = 0.005
 
 
+def warning(others: float) -> list[str]:
+    """Lines that say so if other programs distorted a result.
+
+    Args:
+        others: the share of both cores that they used.
+    """
+    if others <= DISTURBED:
+        return []
+    return ["", f"**Other programs used up to {others:.0%} of both cores: measure again.**"]
+
+
 class Loads:
     """The records of `rounds.measure`."""
 
