@@ -217,9 +217,9 @@ def drive(
                 free.popleft().send(requests[sent % len(requests)], due, sent)
                 sent += 1
                 now = time.perf_counter()
-            due = next_due() if sent < total else None
+            next_one = next_due() if sent < total else None
             # The kernel wakes sleepers up to a millisecond late.
-            wait = 1.0 if due is None else due - now - 0.002
+            wait = 1.0 if next_one is None else next_one - now - 0.002
             for descriptor, _event in poll.poll(max(0.0, wait)):
                 connection = opened[descriptor]
                 if connection.receive(wanted):

@@ -277,7 +277,7 @@ def render(results: Results) -> str:
     reached = "Reached" if worst[0] <= GOAL else "Not reached"
     notes = [
         f"{results['rate']:,.0f} places a second, half of the maximum rate of the whole mix; the"
-        f" medians of {settings['rounds']} rounds of {settings['seconds']:g} s. The p99 of a get is"
+        f" medians over {settings['rounds']} rounds of {settings['seconds']:g} s. The p99 of a get is"
         " compared with that beside nothing, that of a set with that beside gets alone.",
         f"Deleting {settings['keys']:,} keys by their prefix took"
         f" {milliseconds(median(deletions))} ({milliseconds(max(deletions))} at most).",

@@ -192,7 +192,7 @@ def render(results: Results) -> str:
         row("`tenantbase backup`: most memory", "backup_peak", megabytes),
     ]
     note = (
-        f"Medians of {settings['rounds']} rounds with loads of {settings['seconds']} s. Goals: under"
+        f"Medians over {settings['rounds']} rounds with loads of {settings['seconds']} s. Goals: under"
         f" {GOAL_BYTES} bytes for an entry ({_said(found, 'bytes_each', GOAL_BYTES)}), and a p99 of"
         f" durable sets under {milliseconds(GOAL_P99_SECONDS)}"
         f" ({_said(found, 'p99', GOAL_P99_SECONDS)})."

@@ -61,10 +61,12 @@ class Watchers:
 
     Attributes:
         sets: the latencies of all sets so far, in seconds, from the moment they were due.
+        lates: how late each of them was sent.
     """
 
     def __init__(self, port: int, count: int, request: bytes) -> None:
         self.sets: list[float] = []
+        self.lates: list[float] = []
         self._expected = 0  # events, for each watcher
         self._received = 0  # events, by all watchers
         with ExitStack() as stack:
@@ -111,6 +113,7 @@ class Watchers:
             while (wait := due - time.perf_counter()) > 0 or not self._free:
                 # The kernel wakes sleepers up to a millisecond late.
                 self._receive(wait - 0.002 if self._free else TIMEOUT_SECONDS)
+            self.lates.append(time.perf_counter() - due)
             self._free.popleft().send(request, due)
             self._expected += events
             if rate is None:

@@ -294,7 +294,15 @@ def test_events_are_judged_by_the_goal() -> None:
     idle = {"p99_alone": 0.001, "p99_beside": 0.002, "opening": 1e-4, "memory": 8192, "others": 0.0}
     ask = {"rate": 9_990.0, "cost": 2e-5, "p50": 1e-4, "p99": 1e-3, "p99.9": 2e-3, "late": 0.0}
     watch = [
-        {"sent": sent, "events": 20, "cost": cost, "behind": 0.1, "set_p99": 0.01, "memory": 10_240}
+        {
+            "sent": sent,
+            "events": 20,
+            "cost": cost,
+            "behind": 0.1,
+            "set_p99": 0.01,
+            "late": 0.0,
+            "memory": 10_240,
+        }
         for sent, cost in (("one at a time", 9e-6), ("100 a second", 5e-6))
     ]
     results = {
@@ -307,8 +315,8 @@ def test_events_are_judged_by_the_goal() -> None:
         tuple(cell.strip() for cell in line.split("|")[1:-1])
         for line in connections.render(results).splitlines()
     }
-    assert ("one at a time", "20", "9.0 µs", "no", "100 ms", "10.0 ms") in cells
-    assert ("100 a second", "20", "5.0 µs", "yes", "100 ms", "10.0 ms") in cells
+    assert ("one at a time", "20", "9.0 µs", "no", "100 ms", "10.0 ms", "0.00 ms") in cells
+    assert ("100 a second", "20", "5.0 µs", "yes", "100 ms", "10.0 ms", "0.00 ms") in cells
     assert ("memory of an idle connection, of 10,000", "8.0 KiB") in cells
     assert ("memory of a watcher, of 5,000", "10.0 KiB") in cells
     assert "used up to 10% of both cores" in connections.render(results)
