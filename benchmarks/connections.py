@@ -254,7 +254,7 @@ def render(results: Results) -> str:
     )
     others = [each["others"] for part in ("idle", "watch", "ask") for each in results[part]]
     text = "\n\n".join([table(["connections", ""], measured), note, events])
-    return "\n".join([text, *warning(max(others))])
+    return "\n".join([text, *warning(max(others), results["ask"])])
 
 
 def _medians(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:

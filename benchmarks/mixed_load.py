@@ -285,7 +285,7 @@ def render(results: Results) -> str:
         f" {GOAL:g}. At most, it was {worst[0]:.1f} times as long, beside: {worst[1]}.**",
     ]
     text = "\n\n".join([table([*header, "generator late (p99)"], rows), *notes])
-    return "\n".join([text, *warning(max(each["others"] for each in loads))])
+    return "\n".join([text, *warning(max(each["others"] for each in loads), loads)])
 
 
 PART: Final = Part(

@@ -198,7 +198,8 @@ def render(results: Results) -> str:
         f" ({_said(found, 'p99', GOAL_P99_SECONDS)})."
     )
     text = "\n\n".join([table(["entries", *sizes, "largest / smallest"], rows), note])
-    return "\n".join([text, *warning(max(each["others"] for each in results["loads"]))])
+    others = max(each["others"] for each in results["loads"])
+    return "\n".join([text, *warning(others, results["loads"])])
 
 
 # The curves of the picture: their titles, fields, and how many of a unit there are in one.

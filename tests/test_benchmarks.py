@@ -16,7 +16,7 @@ from benchmarks.cluster import COMPARISONS, NAIVE, NONE, SQLITE, STANDBY, TWO, r
 from benchmarks.dialect import Answer, Etcd, Exchange, Nginx
 from benchmarks.markdown import README, write_section
 from benchmarks.mixed_load import CASES, MIX, Mix, Schedule, latencies
-from benchmarks.summary import Loads
+from benchmarks.summary import Loads, warning
 from benchmarks.work import CACHED_GET, DURABLE_SET, FEW, SMALL, Generated
 
 
@@ -239,6 +239,11 @@ def test_a_mixed_load_is_compared_within_rounds() -> None:
     assert "used up to 40%" in mixed_load.render(mixed_results(worst=4.0, others=0.4))
 
 
+@pytest.mark.parametrize(("late", "said"), [(0.0004, False), (0.0008, True)])
+def test_a_late_generator_is_reported(late: float, said: bool) -> None:
+    assert bool(warning(0.0, [{"p99": 0.001, "late": late}])) == said
+
+
 def size_results(bytes_each: int) -> dict[str, Any]:
     sizes = (1_000, 100_000)
     costs = {f"{name}_{what}": 2.0 for name in ("check", "backup") for what in ("seconds", "peak")}
@@ -254,7 +259,7 @@ def size_results(bytes_each: int) -> dict[str, Any]:
         for size in sizes
     ]
     rates = {"cold": 2e4, "cached": 4e4, "sets": 1e4, "lists": 400.0, "others": 0.0}
-    latency = {"p50": 0.001, "p99": 0.004, "p99.9": 0.01}
+    latency = {"p50": 0.001, "p99": 0.004, "p99.9": 0.01, "late": 0.0}
     loads = [
         {"round": number, "entries": size, **rates, **latency, "cold": rate * 1e6 / size}
         for number, rate in enumerate((1.0, 2.0, 9.0))
