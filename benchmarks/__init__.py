@@ -8,6 +8,9 @@ throughput  maximum throughput: a closed loop, by wrk
 client      latency: an open loop, at a fixed rate
 memory      the memory of a server process
 growth      a million entries beside a thousand
+mixed_load  gets and sets beside everything else that a tenant does
+size        up to ten million entries
+connections idle connections, watchers, and connections that ask once a second
 against     two commits side by side, with a verdict
 report      from the results to the table, the plot and the section of README.md
 """

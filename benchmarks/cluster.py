@@ -35,6 +35,7 @@ from benchmarks.launch import Server, Setup, Site, Started, serving
 from benchmarks.processes import (
     BenchmarkError,
     Cores,
+    Disturbance,
     busy_seconds,
     choose_cores,
     cpu_seconds,
@@ -45,7 +46,7 @@ from benchmarks.processes import (
     wait_for,
 )
 from benchmarks.results import write_json
-from benchmarks.summary import BUSY, DISTURBED
+from benchmarks.summary import BUSY, warning
 from benchmarks.work import CACHED_GET, DURABLE_SET, SMALL, Needs, Work
 from tests.cluster import engine
 from tests.postgres import make_directory, programs
@@ -150,31 +151,28 @@ class Bench:
         """
         files = [self._prepare(number, server, work) for number, server in enumerate(servers)]
         settle()
-        before = self._clocks()
+        before, disturbance = self._clocks(), Disturbance(self._plan.cores)
         with ThreadPoolExecutor(len(servers)) as pool:
             found = list(pool.map(self._generate, servers, files, repeat(len(servers))))
+        share = disturbance.share()
         used = {name: after - before[name] for name, after in self._clocks().items()}
         answers = sum(each.answers for each in found)
-        others = used["server core"] + used["load core"] - used["own"]
         return {
             "rate": sum(each.rate for each in found),
             "cost": (used["run"] - used["primary"] - used["standby"]) / answers,
             "primary": used["primary"] / answers,
             "load_busy": used["load core"] / used["time"],
-            "others": max(0.0, others / used["time"] / 2),
+            "others": share,
         }
 
     def _clocks(self) -> dict[str, float]:
         """What has been used so far, in seconds. Only differences mean something."""
-        run, cores = cpu_seconds(), self._plan.cores
         return {
             "time": time.monotonic(),
-            "run": run,  # all services and PostgreSQL; the load generator only while it runs
-            "own": run + sum(os.times()[:4]),  # also this process, and what has ended
+            "run": cpu_seconds(),  # all services and PostgreSQL
             "primary": _used(self._primary),
             "standby": _used(self._standby),
-            "server core": busy_seconds(cores.server),
-            "load core": busy_seconds(cores.load),
+            "load core": busy_seconds(self._plan.cores.load),
         }
 
     def _prepare(self, number: int, server: Server, work: Work) -> Path:
@@ -298,9 +296,8 @@ def _compared(wanted: Comparison, found: Sequence[float]) -> str:
 
 
 def _warnings(records: Sequence[Mapping[str, Any]]) -> Sequence[str]:
-    others = max(each["others"] for each in records)
-    if others > DISTURBED:
-        return ["", f"**Other programs used up to {others:.0%} of both cores: measure again.**"]
+    if disturbed := warning(max(each["others"] for each in records)):
+        return disturbed
     full = {each["service"]: None for each in records if each["load_busy"] > BUSY}
     if full:
         text = "The core of PostgreSQL and the load generator was the limit for"

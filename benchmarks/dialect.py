@@ -99,6 +99,31 @@ class Tenantbase(Routes):
         request = _request(self._port, "POST", "/get-values", _json({"keys": list(entries)}))
         return Exchange(request, 200, lambda answer: _values(answer) == entries)
 
+    def set_many(self, entries: Mapping[str, str]) -> Exchange:
+        """Store these entries in one transaction."""
+        values = [{"key": key, "value": value} for key, value in entries.items()]
+        request = _request(self._port, "POST", "/set-values", _json({"values": values}))
+        return Exchange(request, 200, lambda answer: len(answer.json["values"]) == len(values))
+
+    def delete_prefix(self, prefix: str, count: int) -> Exchange:
+        """Delete the keys that begin with a prefix; there are this many."""
+        request = _request(self._port, "POST", "/delete-values", _json({"prefix": prefix}))
+        return Exchange(request, 200, lambda answer: bool(answer.json == {"deleted": count}))
+
+    def count(self, prefix: str, count: int) -> Exchange:
+        """Count the keys that begin with a prefix; there are this many."""
+        request = _request(self._port, "GET", f"/v1/count?prefix={prefix}")
+        return Exchange(request, 200, lambda answer: bool(answer.json["count"] == count))
+
+    def list_prefix(self, prefix: str, entries: Mapping[str, str]) -> Exchange:
+        """List everything under a prefix: these entries."""
+        request = _request(self._port, "GET", f"/get-values?prefix={prefix}")
+        return Exchange(request, 200, lambda answer: _values(answer) == entries)
+
+    def watch(self, prefix: str) -> bytes:
+        """The request for changes under a prefix; its answer does not end."""
+        return _request(self._port, "GET", f"/v1/watch?prefix={prefix}")
+
 
 class Constant(Routes):
     """The same requests; the answer does not depend on the request."""

@@ -17,21 +17,18 @@ import argparse
 import asyncio
 import json
 import multiprocessing
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from benchmarks.processes import choose_cores, free_port, tree, used_seconds
+from benchmarks.processes import ahead_of_others, choose_cores, free_port, tree, used_seconds
 
 _PAUSE_SECONDS: Final = 0.005
-_PRIORITY: Final = -15  # as nice(2) counts
 _READY_SECONDS: Final = 20.0
 _FLOODS_SECONDS: Final = 3.0  # until all connections of a flood are open
 _ENTRIES: Final = 2_000
@@ -132,23 +129,8 @@ async def _quiet(port: int, pids: Sequence[int], seconds: float) -> dict[str, li
     return dict(zip(kinds, found, strict=True))
 
 
-@contextmanager
-def _ahead_of_others() -> Iterator[None]:
-    """Let this process run as soon as it can: it uses little, and what keeps it waiting would count.
-
-    Has no effect without the right to do so.
-    """
-    with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
-    try:
-        yield
-    finally:
-        with suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, 0, 0)
-
-
 def _measured(port: int, pids: Sequence[int], seconds: float) -> dict[str, list[_Waited]]:
-    with _ahead_of_others():
+    with ahead_of_others():
         return asyncio.run(_quiet(port, pids, seconds))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import statistics
 import threading
 import time
@@ -14,23 +13,13 @@ from typing import Any, Final
 
 from benchmarks import throughput
 from benchmarks.client import check, drive, percentile
-from benchmarks.dialect import Exchange, Routes
-from benchmarks.launch import Site, start_tenantbase, tenantbase_command
-from benchmarks.processes import (
-    BenchmarkError,
-    Cores,
-    free_port,
-    reset_peak,
-    resident,
-    worker_of,
-)
-from benchmarks.work import COLD_GET, Data, name, value
+from benchmarks.dialect import Routes
+from benchmarks.grown import Grown
+from benchmarks.launch import start_tenantbase
+from benchmarks.processes import BenchmarkError, Cores, reset_peak, resident, worker_of
+from benchmarks.work import COLD_GET
 
 SIZES: Final = (1_000, 1_000_000)
-
-_VALUE_BYTES: Final = 100
-_STARTS: Final = 5
-_IMPORT_SECONDS: Final = 300.0
 
 # Other clients' requests during a listing: rate per second, minimum seconds, repeats.
 _BESIDE_RATE: Final = 200.0
@@ -51,7 +40,7 @@ def measure(
         grown = []
         for size in SIZES:
             progress(f"growth: {size:,} entries")
-            grown.append(_Grown(size, cores, directory / f"growth-{size}", servers))
+            grown.append(_Served(size, cores, directory / f"growth-{size}", servers))
         for number in range(rounds):
             for each in grown:
                 progress(f"growth: round {number + 1}, {each.size:,} entries")
@@ -62,57 +51,32 @@ def measure(
         return [each.record for each in grown]
 
 
-class _Grown:
+class _Served:
     """A database of one size, and its server."""
 
     def __init__(self, size: int, cores: Cores, directory: Path, servers: ExitStack) -> None:
-        directory.mkdir()
+        grown = Grown(size, cores, directory)
         self.size = size
         self._cores = cores
-        data = Data("growth", size, _VALUE_BYTES)
-        self._site = Site(directory, cores.server, free_port(), data)
+        self._port = grown.site.port
         self._requests = directory / "requests"
         self.record: dict[str, Any] = {
             "entries": size,
-            "import_rate": size / self._import(),
-            "database_bytes": (directory / "tenantbase.db").stat().st_size,
-            "start_seconds": statistics.median(self._start() for _ in range(_STARTS)),
+            "import_rate": size / grown.fill().seconds,
+            "database_bytes": grown.database.stat().st_size,
+            "start_seconds": grown.start_seconds(),
             "cold_rates": [],
         }
-        started = servers.enter_context(start_tenantbase(self._site, ["--memcached", "off"]))
+        started = servers.enter_context(start_tenantbase(grown.site, ["--memcached", "off"]))
         self._pid = worker_of(started.process.pid)
-        exchanges = COLD_GET.exchanges(Routes(self._site.port), data.entries(), count=100_000)
-        check(self._site.port, exchanges[:100])
+        exchanges = COLD_GET.exchanges(Routes(self._port), grown.entries, count=100_000)
+        check(self._port, exchanges[:100])
         self._reads = [exchange.request for exchange in exchanges]
         throughput.write(self._requests, self._reads)
 
-    def _import(self) -> float:
-        """Fill the database. Returns: seconds from the start of the command to its end."""
-        lines = self._site.directory / "entries.ndjson"
-        with lines.open("w") as file:
-            for number in range(self.size):
-                key = name(number)
-                line = json.dumps({"key": key, "value": value(key, _VALUE_BYTES)})
-                file.write(f"{line}\n")
-        begun = time.monotonic()
-        with self._site.run("import", tenantbase_command(self._site, "import", lines)) as process:
-            if process.wait(_IMPORT_SECONDS):
-                raise BenchmarkError(self._site.log("import").read_text())
-        elapsed = time.monotonic() - begun
-        lines.unlink()
-        return elapsed
-
-    def _start(self) -> float:
-        """Start a server as a user would. Returns: seconds until its first answer."""
-        request = b"GET /health-check HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-        begun = time.monotonic()
-        with start_tenantbase(self._site, []):
-            check(self._site.port, [Exchange(request, 200, lambda answer: True)])
-            return time.monotonic() - begun
-
     def read(self, seconds: int) -> None:
         """One round of cold reads."""
-        read = throughput.measure(self._site.port, self._requests, 200, seconds, self._cores)
+        read = throughput.measure(self._port, self._requests, 200, seconds, self._cores)
         self.record["cold_rates"].append(read.rate)
 
     def list(self) -> None:
@@ -158,11 +122,11 @@ class _Grown:
         return latency
 
     def _beside(self, seconds: float) -> float:
-        driven = drive(self._site.port, self._reads, rate=_BESIDE_RATE, seconds=seconds)
+        driven = drive(self._port, self._reads, rate=_BESIDE_RATE, seconds=seconds)
         return percentile(driven.latencies, 0.99)
 
     def _list_all(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._site.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         try:
             connection.request("GET", "/v1/values", headers={"Accept": "application/x-ndjson"})
             response = connection.getresponse()

@@ -4,6 +4,7 @@ they use."""
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from typing import Final
 READY_SECONDS: Final = 20.0
 STOP_SECONDS: Final = 15.0
 
+_PRIORITY: Final = -15  # as nice(2) counts
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -142,6 +144,31 @@ def cpu_seconds() -> float:
     return total / _TICKS
 
 
+def own_seconds() -> float:
+    """The processor time used so far by the run: this process, its descendants, and those that have
+    ended."""
+    return cpu_seconds() + sum(os.times()[:4])
+
+
+class Disturbance:
+    """Measures, from its creation on, how much of both cores other programs use."""
+
+    def __init__(self, cores: Cores) -> None:
+        self._cores = cores
+        self._began = self._clocks()
+
+    def share(self) -> float:
+        """The share of both cores so far."""
+        elapsed, others = (
+            now - then for now, then in zip(self._clocks(), self._began, strict=True)
+        )
+        return max(0.0, others / elapsed / 2)
+
+    def _clocks(self) -> tuple[float, float]:
+        busy = busy_seconds(self._cores.server) + busy_seconds(self._cores.load)
+        return time.monotonic(), busy - own_seconds()
+
+
 def used_seconds(pids: Sequence[int]) -> float:
     """The processor time that these processes have used, to the nanosecond."""
     # The clock of another process, as clock_getcpuclockid(3) makes it.
@@ -163,13 +190,40 @@ def thread_seconds(pid: int) -> dict[int, tuple[str, float]]:
     return found
 
 
-def settle() -> None:
+@contextmanager
+def ahead_of_others() -> Iterator[None]:
+    """Let this process run as soon as it can: it uses little, and what keeps it waiting would count.
+
+    Has no effect without the right to do so.
+    """
+    with suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
+    try:
+        yield
+    finally:
+        with suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
+
+
+def allow_open_files(count: int) -> None:
+    """Let this process, and those that it starts, have this many files open.
+
+    Raises:
+        BenchmarkError: the hard limit is lower.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < count:
+        raise BenchmarkError(f"{count:,} files must be open at a time, but the limit is {hard:,}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def settle(seconds: float = READY_SECONDS) -> None:
     """Wait until all processes of the run have been idle for a while.
 
     Raises:
-        BenchmarkError: they do not become idle.
+        BenchmarkError: they do not become idle within ``seconds``.
     """
-    deadline = time.monotonic() + READY_SECONDS
+    deadline = time.monotonic() + seconds
     before = None
     while (now := _activity()) is None or now != before:
         if time.monotonic() > deadline:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.markdown import megabytes, milliseconds, table, write_section
 from benchmarks.plot import plot
 from benchmarks.results import write_json
 from benchmarks.summary import BUSY, GOAL_P99_SECONDS, GOALS, OURS, Loads
@@ -22,8 +23,6 @@ RESULTS: Final = HERE / "results.json"
 
 _MODULES: Final = 12  # how much of a profile is shown
 _PLOT: Final = "throughput.svg"
-_BEGIN: Final = "<!-- results: written by scripts/bench --publish -->"
-_END: Final = "<!-- end of results -->"
 
 _COST_NOTE: Final = (
     "Processor time for one answer (bulk get: one key) on the server's core, memcached and Redis"
@@ -59,12 +58,8 @@ def publish(results: dict[str, Any]) -> None:
     """Write results.json, the plot, and the section of README.md."""
     write_json(results, RESULTS)
     plot(Loads(results["loads"]), HERE / _PLOT)
-    readme = HERE / "README.md"
-    before, begin, rest = readme.read_text().partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    assert begin and end, f"{readme.name} has lost the marks of its section"
     image = f"![Throughput of each service at each work]({_PLOT})"
-    readme.write_text(f"{before}{_BEGIN}\n\n{image}\n\n{render(results)}\n\n{_END}{after}")
+    write_section("results", "scripts/bench --publish", f"{image}\n\n{render(results)}")
 
 
 def _throughput(loads: Loads) -> str:
@@ -82,7 +77,7 @@ def _throughput(loads: Loads) -> str:
             row.append(f"{statistics.median(ratios):.2f}" if ratios else "")
         rows.append(row)
     ratios_to = [f"{OURS} / {peer}" for peer in others]
-    return _table(["work", "data", *peers, *ratios_to], rows)
+    return table(["work", "data", *peers, *ratios_to], rows)
 
 
 def _notes(loads: Loads) -> list[str]:
@@ -115,7 +110,7 @@ def _costs(loads: Loads) -> str:
         costs = [loads.median(data, work, peer, "cost") for peer in peers]
         texts = ["" if cost is None else f"{cost * 1e6:,.1f} µs" for cost in costs]
         rows.append([_title(work), _SIZES[data], *texts])
-    return _table(["work", "data", *peers], rows)
+    return table(["work", "data", *peers], rows)
 
 
 def _goals(loads: Loads) -> str:
@@ -136,10 +131,10 @@ def _goals(loads: Loads) -> str:
     for work in ("cached-get", "durable-set"):
         p99 = loads.median("small", work, OURS, "p99")
         if p99 is not None:
-            wanted = f"< {_milliseconds(GOAL_P99_SECONDS)}"
+            wanted = f"< {milliseconds(GOAL_P99_SECONDS)}"
             reached_ = "yes" if p99 < GOAL_P99_SECONDS else "no"
-            rows.append([f"{_title(work)}, p99", wanted, _milliseconds(p99), "", reached_])
-    return _table(["goal", "wanted", "median", "rounds", "reached"], rows)
+            rows.append([f"{_title(work)}, p99", wanted, milliseconds(p99), "", reached_])
+    return table(["goal", "wanted", "median", "rounds", "reached"], rows)
 
 
 def _latency(loads: Loads) -> str:
@@ -150,9 +145,9 @@ def _latency(loads: Loads) -> str:
             if rate is not None:
                 fields = ("p50", "p99", "p99.9", "late")
                 found = [loads.median(data, work, peer, field) or 0.0 for field in fields]
-                rows.append([_title(work), peer, f"{rate:,.0f}", *map(_milliseconds, found)])
+                rows.append([_title(work), peer, f"{rate:,.0f}", *map(milliseconds, found)])
     header = ["work", "service", "requests/s", "p50", "p99", "p99.9", "generator late (p99)"]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _profile(records: list[dict[str, Any]]) -> str:
@@ -162,12 +157,12 @@ def _profile(records: list[dict[str, Any]]) -> str:
         modules = [f"{module} {share:.0%}" for module, share in each["modules"][:_MODULES]]
         rows.append([_title(each["work"]), "<br>".join(threads), ", ".join(modules)])
     header = ["work", "processor time for one key, by thread", "Python, by module"]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _steps(records: list[dict[str, Any]]) -> str:
     rows = [[each["step"], f"{each['seconds'] * 1e6:.2f} µs"] for each in records]
-    return _table(["step of reading one key", "processor time"], rows)
+    return table(["step of reading one key", "processor time"], rows)
 
 
 def _waits(record: dict[str, Any]) -> list[str]:
@@ -176,8 +171,8 @@ def _waits(record: dict[str, Any]) -> list[str]:
             each["name"],
             f"{each['share']:.0%}",
             f"{each['a_second']:.1f}",
-            _milliseconds(each["median"]),
-            _milliseconds(each["longest"]),
+            milliseconds(each["median"]),
+            milliseconds(each["longest"]),
         ]
         for each in record["causes"]
     ]
@@ -185,11 +180,11 @@ def _waits(record: dict[str, Any]) -> list[str]:
     header = ["at the same time as", "of the slowest", "a second", "median", "longest"]
     text = (
         f"The slowest {SLOWEST:.0%} of {record['rate']:,.0f} durable sets a second took"
-        f" {_milliseconds(record['slow'])} or more in the server. A commit, or storing items in"
-        f" memcached, counts as long from {_milliseconds(LONG_SECONDS)} on. A set may wait for"
+        f" {milliseconds(record['slow'])} or more in the server. A commit, or storing items in"
+        f" memcached, counts as long from {milliseconds(LONG_SECONDS)} on. A set may wait for"
         " several of these."
     )
-    return [text, _table(header, rows)]
+    return [text, table(header, rows)]
 
 
 def _memory(records: list[dict[str, Any]]) -> str:
@@ -198,10 +193,10 @@ def _memory(records: list[dict[str, Any]]) -> str:
         answers, held = each["samples"][-1]
         later = next(size for count, size in each["samples"] if count >= answers * 3 / 4)
         sizes = [each["rest"], each["peak"], held, held - later]
-        rows.append([each["peer"], *map(_megabytes, sizes)])
+        rows.append([each["peer"], *map(megabytes, sizes)])
     answers = records[-1]["samples"][-1][0]
     header = ["service", "at rest", "peak under load", f"after {answers:,} requests"]
-    return _table([*header, "growth in the last quarter"], rows)
+    return table([*header, "growth in the last quarter"], rows)
 
 
 def _growth(records: list[dict[str, Any]]) -> str:
@@ -212,19 +207,19 @@ def _growth(records: list[dict[str, Any]]) -> str:
         return [name, text(small), text(large), ""]
 
     def compared(name: str, field: str) -> list[str]:
-        texts = [_milliseconds(each[field]) for each in records]
+        texts = [milliseconds(each[field]) for each in records]
         return [name, *texts, f"{large[field] / small[field]:.2f}"]
 
     cold = both("cold reads", lambda each: f"{statistics.median(each['cold_rates']):,.0f} /s")
-    return _table(
+    return table(
         ["entries", f"{small['entries']:,}", f"{large['entries']:,}", "ratio"],
         [
             [*cold[:-1], f"{statistics.median(ratios):.2f}"],
             compared("start until the first answer", "start_seconds"),
             ["import", "", f"{large['import_rate']:,.0f} /s", ""],
-            both("database", lambda each: _megabytes(each["database_bytes"])),
+            both("database", lambda each: megabytes(each["database_bytes"])),
             both("listing everything", lambda each: f"{each['listing_rate']:,.0f} /s"),
-            both("memory for a listing", lambda each: _megabytes(each["listing_bytes"])),
+            both("memory for a listing", lambda each: megabytes(each["listing_bytes"])),
             compared("p99 of other requests, no listing", "p99_alone"),
             compared("p99 of other requests, while listing", "p99_listing"),
         ],
@@ -239,7 +234,7 @@ def _questions(loads: Loads, growth: list[dict[str, Any]]) -> str:
         return f"{loads.median('small', work, OURS) or 0:,.0f}"
 
     size = large["database_bytes"] / large["entries"]
-    return _table(
+    return table(
         ["question", "answer"],
         [
             [
@@ -251,7 +246,7 @@ def _questions(loads: Loads, growth: list[dict[str, Any]]) -> str:
             [
                 "How much data?",
                 f"{large['entries']:,} entries with values of 100 bytes take"
-                f" {_megabytes(large['database_bytes'])}, {size:,.0f} bytes each. The disk is the"
+                f" {megabytes(large['database_bytes'])}, {size:,.0f} bytes each. The disk is the"
                 f" limit: a server starts in {large['start_seconds'] * 1e3:,.0f} ms on them, in"
                 f" {small['start_seconds'] * 1e3:,.0f} ms on {small['entries']:,}.",
             ],
@@ -281,33 +276,11 @@ def _machine(results: dict[str, Any]) -> str:
     rows = [[name, text] for name, text in results["machine"].items()]
     rows.append(["versions", ", ".join(f"{k} {v}" for k, v in results["versions"].items())])
     rows.append(["run", ", ".join(f"{k} {v}" for k, v in results["settings"].items())])
-    return _table(["", ""], rows)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    rule = ["-" * max(3, width) for width in widths]
-    lines = []
-    for row in (header, rule, *rows):
-        cells = [text.ljust(max(3, width)) for text, width in zip(row, widths, strict=True)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return table(["", ""], rows)
 
 
 def _title(work: str) -> str:
     return work.replace("-", " ")
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1e3:.{_digits(seconds * 1e3)}f} ms"
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:,.1f} MB"
-
-
-def _digits(number: float) -> int:
-    return 2 if number < 10 else 1 if number < 100 else 0
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import throughput
-from benchmarks.client import check, drive, percentile
+from benchmarks.client import check, drive, percentiles
 from benchmarks.dialect import Exchange
 from benchmarks.launch import PEERS, Server, Setup, Site, serving
 from benchmarks.processes import BenchmarkError, Cores, free_port, settle
@@ -132,9 +131,7 @@ class _Bench:
         return {
             "open_rate": len(driven.latencies) / driven.seconds,
             "late": driven.late,
-            "p50": statistics.median(driven.latencies),
-            "p99": percentile(driven.latencies, 0.99),
-            "p99.9": percentile(driven.latencies, 0.999),
+            **percentiles(driven.latencies),
         }
 
     def _check(self, server: Server, exchanges: list[Exchange]) -> float:

@@ -17,6 +17,7 @@ from typing import Any, Final
 from benchmarks import against, growth, machine, memory, profiling, report, rounds, steps, waits
 from benchmarks.launch import PEERS
 from benchmarks.processes import BenchmarkError, Cores, choose_cores
+from benchmarks.progress import Progress
 from benchmarks.results import write_json
 from benchmarks.throughput import CONNECTIONS
 from benchmarks.work import DATA, SMALL, WORK
@@ -177,18 +178,7 @@ def _measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     return results
 
 
-class _Progress:
-    """Shows progress on a terminal."""
-
-    last = "start"
-
-    def __call__(self, text: str) -> None:
-        self.last = text
-        if sys.stderr.isatty():
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
-
-_progress: Final = _Progress()
+_progress: Final = Progress()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +15,8 @@ OURS: Final = "tenantbase"
 BUSY: Final = 0.97
 # Above this share of the server's core, other programs distorted the result.
 DISTURBED: Final = 0.03
+# Above this share of a latency, the load generator itself may have caused it.
+_LATE: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,25 @@ GOALS: Final = (
     Goal("bulk-get", "webdis", 0.4),
 )
 GOAL_P99_SECONDS: Final = 0.005
+
+
+def warning(others: float, open_loops: Iterable[Mapping[str, Any]] = ()) -> list[str]:
+    """Lines that say so if a result is distorted.
+
+    Args:
+        others: the share of both cores that other programs used.
+        open_loops: the ``p99`` of each, and how ``late`` the load generator itself was.
+    """
+    lines = []
+    if others > DISTURBED:
+        text = f"**Other programs used up to {others:.0%} of both cores: measure again.**"
+        lines += ["", text]
+    if any(each["late"] > each["p99"] * _LATE for each in open_loops):
+        text = (
+            "**The load generator was late itself, which makes latencies longer: measure again.**"
+        )
+        lines += ["", text]
+    return lines
 
 
 class Loads:

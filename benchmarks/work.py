@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -48,6 +48,22 @@ class Data:
     def entries(self) -> dict[str, str]:
         """The entries, the same on every call, in order of keys."""
         return {key: value(key, self.value_bytes) for key in map(name, range(self.keys))}
+
+
+class Generated(Mapping[str, str]):
+    """The same entries, each made when it is asked for: ten million would fill the memory."""
+
+    def __init__(self, data: Data) -> None:
+        self._data = data
+
+    def __getitem__(self, key: str) -> str:
+        return value(key, self._data.value_bytes)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(name, range(self._data.keys))
+
+    def __len__(self) -> int:
+        return self._data.keys
 
 
 @dataclass(frozen=True)

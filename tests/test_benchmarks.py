@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import connections, mixed_load, sizes
 from benchmarks.access import OPEN, TOKEN, rows
 from benchmarks.against import AFTER, BEFORE, MIN_ROUNDS, compare, table, verdict
 from benchmarks.cluster import COMPARISONS, NAIVE, NONE, SQLITE, STANDBY, TWO, ratios, render
-from benchmarks.dialect import Answer, Etcd, Nginx
-from benchmarks.summary import Loads
-from benchmarks.work import DURABLE_SET, SMALL
+from benchmarks.dialect import Answer, Etcd, Exchange, Nginx
+from benchmarks.markdown import README, write_section
+from benchmarks.mixed_load import CASES, MIX, Mix, Schedule, latencies
+from benchmarks.summary import Loads, warning
+from benchmarks.work import CACHED_GET, DURABLE_SET, FEW, SMALL, Generated
 
 
 @pytest.mark.parametrize(
@@ -155,3 +159,184 @@ def test_a_disturbed_run_of_a_cluster_says_so() -> None:
     shown = render(cluster_records(0.99, 0.4))
     assert "Other programs used up to 40% of both cores" in shown
     assert "was the limit" not in shown  # it may have been the others
+
+
+def exchanges(work: str) -> list[Exchange]:
+    return [Exchange(f"{work} {number}".encode(), 200, lambda answer: True) for number in range(7)]
+
+
+MIXED = Mix({work.name: exchanges(work.name) for work in MIX})
+
+
+def test_what_runs_beside_does_not_move_the_gets() -> None:
+    schedules = [MIXED.schedule(case, 1_000.0, 20.0, b"delete") for case in CASES]
+    gets = [
+        [
+            (due, request)
+            for due, name, request in zip(each.dues, each.names, each.requests, strict=True)
+            if name == CACHED_GET.name
+        ]
+        for each in schedules
+    ]
+    assert all(each == gets[0] for each in gets)
+    for case, schedule in zip(CASES, schedules, strict=True):
+        assert schedule.dues == sorted(schedule.dues)
+        assert schedule.requests.count(b"delete") == schedule.names.count("") == case.deletes
+        for work, share in MIX.items():
+            wanted = share / 100 * 20_000 if work in case.work else 0
+            assert schedule.names.count(work.name) == pytest.approx(wanted, rel=0.1)
+
+
+def test_requests_that_were_due_during_a_deletion_are_told_apart() -> None:
+    get, put = CACHED_GET.name, DURABLE_SET.name
+    schedule = Schedule([b""] * 5, [0.0, 1.0, 1.5, 2.5, 3.5], [get, "", get, put, get])
+    # In the order of the answers: the deletion, from 1.0 to 3.0, ends after two later requests.
+    found, deletion = latencies(schedule, [0, 2, 3, 1, 4], [0.1, 0.2, 0.3, 2.0, 0.4])
+    assert found == {
+        (get, False): [0.1, 0.2, 0.4],
+        (get, True): [0.2],
+        (put, False): [0.3],
+        (put, True): [0.3],
+    }
+    assert deletion == 2.0
+
+
+def mixed_results(worst: float, others: float = 0.0) -> dict[str, Any]:
+    """Three rounds, at a third of the speed each; beside lists, a get takes ``worst`` times as long."""
+    loads = [
+        {
+            "round": number,
+            "beside": case.name,
+            "work": work.name,
+            "requests": 1_000,
+            "p50": 0.0001,
+            "p99": 0.001 * speed * (worst if case.name == "sets, lists" else 1.5),
+            "p99.9": 0.01,
+            "late": 0.0,
+            "deletion": 0.25 if case.deletes else 0.0,
+            "others": others,
+        }
+        for number, speed in enumerate((1.0, 3.0, 9.0))
+        for case in CASES
+        for work in case.work[:2]
+    ]
+    return {
+        "settings": {"rounds": 3, "seconds": 10.0, "keys": 100_000},
+        "rate": 3_000.0,
+        "loads": loads,
+    }
+
+
+def test_a_mixed_load_is_compared_within_rounds() -> None:
+    results = mixed_results(worst=6.0)
+    assert mixed_load.ratios(results["loads"], CACHED_GET.name, "sets, lists") == [4.0] * 3
+    shown = mixed_load.render(results)
+    assert "**Not reached: the goal is" in shown
+    assert "At most, it was 4.0 times as long, beside: sets, lists.**" in shown
+    assert "Deleting 100,000 keys by their prefix took 250 ms" in shown
+    assert "measure again" not in shown
+    assert "**Reached:" in mixed_load.render(mixed_results(worst=4.0))
+    assert "used up to 40%" in mixed_load.render(mixed_results(worst=4.0, others=0.4))
+
+
+@pytest.mark.parametrize(("late", "said"), [(0.0004, False), (0.0008, True)])
+def test_a_late_generator_is_reported(late: float, said: bool) -> None:
+    assert bool(warning(0.0, [{"p99": 0.001, "late": late}])) == said
+
+
+def size_results(bytes_each: int) -> dict[str, Any]:
+    sizes = (1_000, 100_000)
+    costs = {f"{name}_{what}": 2.0 for name in ("check", "backup") for what in ("seconds", "peak")}
+    records = [
+        {
+            "entries": size,
+            "import_rate": 1e5,
+            "import_peak": 1e6,
+            "database_bytes": size * bytes_each,
+            "start_seconds": 0.3,
+            **costs,
+        }
+        for size in sizes
+    ]
+    rates = {"cold": 2e4, "cached": 4e4, "sets": 1e4, "lists": 400.0, "others": 0.0}
+    latency = {"p50": 0.001, "p99": 0.004, "p99.9": 0.01, "late": 0.0}
+    loads = [
+        {"round": number, "entries": size, **rates, **latency, "cold": rate * 1e6 / size}
+        for number, rate in enumerate((1.0, 2.0, 9.0))
+        for size in sizes
+    ]
+    return {"settings": {"rounds": 3, "seconds": 5}, "sizes": records, "loads": loads}
+
+
+def test_growth_is_shown_from_the_smallest_to_the_largest() -> None:
+    results = size_results(240)
+    shown = sizes.render(results)
+    (cold,) = (line for line in shown.splitlines() if line.startswith("| cold get"))
+    assert cold.split() == [
+        "|",
+        "cold",
+        "get",
+        "|",
+        "2,000",
+        "/s",
+        "|",
+        "20",
+        "/s",
+        "|",
+        "0.01",
+        "|",
+    ]
+    assert "under 250 bytes for an entry (reached at all sizes)" in shown
+    assert sizes.curves(results)["cold get (/s)"] == [(1_000, 2_000.0), (100_000, 20.0)]
+    assert "(missed at 1,000, 100,000)" in sizes.render(size_results(300))
+
+
+def test_entries_that_are_made_when_asked_for_are_the_same() -> None:
+    assert dict(Generated(FEW)) == FEW.entries()
+
+
+def test_events_are_judged_by_the_goal() -> None:
+    idle = {"p99_alone": 0.001, "p99_beside": 0.002, "opening": 1e-4, "memory": 8192, "others": 0.0}
+    ask = {"rate": 9_990.0, "cost": 2e-5, "p50": 1e-4, "p99": 1e-3, "p99.9": 2e-3, "late": 0.0}
+    watch = [
+        {
+            "sent": sent,
+            "events": 20,
+            "cost": cost,
+            "behind": 0.1,
+            "set_p99": 0.01,
+            "late": 0.0,
+            "memory": 10_240,
+        }
+        for sent, cost in (("one at a time", 9e-6), ("100 a second", 5e-6))
+    ]
+    results = {
+        "settings": {"rounds": 1, "connections": 10_000, "watchers": 5_000},
+        "idle": [idle],
+        "watch": [{**each, "others": 0.1} for each in watch],
+        "ask": [{**ask, "others": 0.0}],
+    }
+    cells = {
+        tuple(cell.strip() for cell in line.split("|")[1:-1])
+        for line in connections.render(results).splitlines()
+    }
+    assert ("one at a time", "20", "9.0 µs", "no", "100 ms", "10.0 ms", "0.00 ms") in cells
+    assert ("100 a second", "20", "5.0 µs", "yes", "100 ms", "10.0 ms", "0.00 ms") in cells
+    assert ("memory of an idle connection, of 10,000", "8.0 KiB") in cells
+    assert ("memory of a watcher, of 5,000", "10.0 KiB") in cells
+    assert "used up to 10% of both cores" in connections.render(results)
+
+
+def test_only_its_section_of_a_page_is_written(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    begin, end = "<!-- size: written by scripts/bench -->", "<!-- end of size -->"
+    page.write_text(f"before\n{begin}\n\nold\n\n{end}\nafter\n")
+    write_section("size", "scripts/bench", "new", page)
+    assert page.read_text() == f"before\n{begin}\n\nnew\n\n{end}\nafter\n"
+
+
+@pytest.mark.parametrize("part", [mixed_load.PART.name, connections.PART.name, "size"])
+def test_each_part_has_a_section(part: str) -> None:
+    text = README.read_text()
+    begin = text.index(f"<!-- {part}: written by scripts/bench --{part} --publish -->")
+    assert begin < text.index(f"<!-- end of {part} -->")
