@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
+from tenantbase.database import bulk_read
 from tenantbase.database.bulk_read import CHUNK_KEYS, Unlimited, UsualSizes, read_in_chunks
 from tenantbase.entry import OCTETS, Entry
 from tenantbase.lookup import CacheStatus, Lookup
@@ -66,3 +69,26 @@ async def test_keys_without_values_are_read_many_at_a_time() -> None:
     store, sizes = Store(b""), UsualSizes()
     await store.read(CHUNK_KEYS, sizes)
     assert await store.read(2 * CHUNK_KEYS, sizes) == [CHUNK_KEYS] * 2
+
+
+def test_what_fits_is_known_once_values_were_read() -> None:
+    sizes = UsualSizes()
+    assert not sizes.fit("t", 1, ENOUGH), "it is not known"
+    sizes.note("t", 100.0)
+    assert sizes.fit("t", 3, 300)
+    assert not sizes.fit("t", 3, 299)
+    assert not sizes.fit("t", 4, 300)
+    assert not sizes.fit("another", 1, ENOUGH)
+    sizes.note("t", 0.0)
+    assert sizes.fit("t", CHUNK_KEYS, 0)
+    assert not sizes.fit("t", CHUNK_KEYS + 1, ENOUGH)
+
+
+def test_the_sizes_of_some_tenants_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk_read, "_MOST_TENANTS", 3)
+    sizes = UsualSizes()
+    for number in range(10):
+        sizes.note(f"{number}", 1.0)
+        known = [sizes.of(f"{other}") for other in range(10)]
+        assert known[number] == 1.0
+        assert len(known) - known.count(None) <= 3

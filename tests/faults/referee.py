@@ -185,6 +185,8 @@ class Referee:
 
     def _compare(self, now: Operation) -> None:
         last = self._seen[now.key]
+        if any(loss.takes(last.version) for loss in self.losses):
+            return  # it was seen before the loss was declared, and is lost with what it was
         same = (now.version, now.value) == (last.version, last.value)
         # A write without an answer may take effect late, but no key goes back to an older state.
         if not same and (last.settled or 0 < (now.version or 0) < (last.version or 0)):

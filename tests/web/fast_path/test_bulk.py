@@ -5,16 +5,24 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from tenantbase.access import TokenScope
+from tenantbase.coherence.policy import Cache
 from tenantbase.database.bulk_read import CHUNK_KEYS
+from tenantbase.json_requests import SetValue
+from tenantbase.lookup import Lookup
+from tenantbase.scope import Scope
+from tenantbase.web.sending import COMPRESSED_FROM_BYTES
 from tenantbase.web.transport.unread import SMALL_ANSWER_BYTES
-from tests.service import web_settings
+from tests.service import opened, served, service, web_settings
 from tests.web.fast_path.counted import Served, serve
 from tests.wire import Wire, request
 
@@ -93,6 +101,110 @@ async def test_an_answer_that_is_compressed_is_left_to_the_general_path(tmp_path
         assert (await general(server, wire, read(["medium"], {"Accept-Encoding": "br"})))[
             0
         ] is False
+
+
+async def test_the_shortest_answer_that_is_compressed(tmp_path: Path) -> None:
+    async with serve(tmp_path, web_settings()) as server, await Wire.connect(server.port) as wire:
+        await store(wire, {"k": ""})
+        await general(server, wire, read(["k"]))
+        await wire.send(read(["k"]))
+        most = COMPRESSED_FROM_BYTES - 1 - len((await wire.answer()).body)
+        for size, compressed in ((most, False), (most + 1, True)):
+            await store(wire, {"k": "x" * size})
+            await general(server, wire, read(["none"]))
+            before = server.general
+            await wire.send(read(["k"], {"Accept-Encoding": "gzip"}))
+            answer = await wire.answer()
+            assert (server.general > before) is compressed
+            assert answer.headers.get("content-encoding") == ("gzip" if compressed else None)
+
+
+async def test_entries_that_are_not_read_at_once_are_all_in_the_answer(tmp_path: Path) -> None:
+    class Interrupted(Cache):
+        """Beside large values, which other reads ask for, only the first one is read at once."""
+
+        def get_many_then(
+            self, keys: Sequence[str], receive: Callable[[list[Lookup] | Exception], None]
+        ) -> None:
+            def interrupted(result: list[Lookup] | Exception) -> None:
+                try:
+                    receive(result if isinstance(result, Exception) else result[:1])
+                except Exception:
+                    wire.abort()  # there will be no answer to wait for
+                    raise
+
+            super().get_many_then(keys, interrupted)
+
+    async with AsyncExitStack() as stack:
+        cache = await stack.enter_async_context(opened(tmp_path / "x.db"))
+        settings = web_settings(drain_timeout=0.0)  # do not wait for a request that failed
+        server = await stack.enter_async_context(served(cache, settings))
+        wire = await stack.enter_async_context(server.wire())
+        await store(wire, {"a": 1, "b": 2})
+        for _ in range(2):
+            await wire.send(read(["a", "none", "b"]))
+            document = (await wire.answer()).json
+            assert [each["value"] for each in document["values"]] == [1, 2]
+            assert document["missing"] == ["none"]
+            cache.__class__ = Interrupted
+
+
+async def test_each_tenant_has_sizes_of_its_own(tmp_path: Path) -> None:
+    async with serve(tmp_path, web_settings()) as server, await Wire.connect(server.port) as wire:
+        for name in ("a", "b"):
+            await wire.send(request("PUT", f"/v1/tenants/{name}", "{}"))
+            assert (await wire.answer()).status in (200, 201)
+        await general(server, wire, read(["k"]))
+        for name in ("a", "b"):
+            for elsewhere in (True, False):
+                assert (await general(server, wire, read(["k"], {"X-Tenant": name})))[
+                    0
+                ] is elsewhere
+
+
+async def test_a_read_that_fails_is_not_repeated(tmp_path: Path) -> None:
+    async with serve(tmp_path, web_settings()) as server, await Wire.connect(server.port) as wire:
+        await general(server, wire, read(["k"]))
+        with closing(sqlite3.connect(server.database)) as connection:
+            connection.execute("ALTER TABLE entries RENAME TO gone")
+        await wire.send(read(["k"]))
+        answer = await wire.answer()
+        assert answer.status == 503 and "retry-after" in answer.headers
+        before = server.general
+        await wire.send(read(["k"]))
+        assert (await wire.answer()).status == 503
+        assert server.general == before
+
+
+@pytest.mark.parametrize(
+    ("warm", "keys"),
+    [([], ["small"]), ([["small"]], ["large/0", "large/1", "large/2"])],
+    ids=["unknown", "grown"],
+)
+async def test_a_read_left_to_the_general_path_counts_once(
+    tmp_path: Path, warm: Sequence[Sequence[str]], keys: Sequence[str]
+) -> None:
+    """A tenant's limit allows just the reads that are made here."""
+    async with opened(tmp_path / "x.db") as cache:
+        secret = await _tenant(cache, len(warm) + 1)
+        headers = {"Authorization": f"Bearer {secret}"}
+        async with served(cache) as server:
+            for each in (*warm, keys):
+                answer = await server.send(read(each, headers))
+                assert answer.status == 200
+                assert [entry["key"] for entry in answer.json["values"]] == list(each)
+
+
+async def _tenant(cache: Cache, rate: int) -> str:
+    """Make a tenant with a small and some large entries, and this limit. Returns: a token."""
+    database = service(cache, web_settings())
+    await database.put_tenant("t")
+    entries = {"small": 1} | {f"large/{at}": "x" * (SMALL_ANSWER_BYTES // 2) for at in range(3)}
+    for key, value in entries.items():
+        await database.set(Scope("t"), SetValue(key, msgspec.Raw(json.dumps(value).encode())))
+    await database.put_tenant("t", max_requests_per_second=rate)
+    _, secret = await database.create_token("t", TokenScope.READ, "t")
+    return secret
 
 
 async def test_reads_of_several_connections_are_answered_in_their_own_connection(

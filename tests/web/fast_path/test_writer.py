@@ -29,11 +29,13 @@ def test_the_date_follows_the_clock_forth_and_back(monkeypatch: pytest.MonkeyPat
     now = 1_000_000_000.5
     monkeypatch.setattr(rendering, "time", SimpleNamespace(time=lambda: now))
     writer = ResponseWriter(Lifecycle())
-    dates = []
+    dates, of_collections = [], []
     for now in (1_000_000_000.5, 1_000_000_000.9, 1_000_000_001.0, 999_999_999.9):
+        of_collections.append(fields(writer.collection(b"{}"))[b"Date"][-12:])
         dates.append(
             fields(writer.entry("k", ENTRY, Lookup(ENTRY, CacheStatus.HIT)))[b"Date"][-12:]
         )
+    assert of_collections == dates
     assert dates == [b"01:46:40 GMT", b"01:46:40 GMT", b"01:46:41 GMT", b"01:46:39 GMT"]
 
 
