@@ -69,7 +69,9 @@ def test_files_too_large_are_named(service: AppServer, console: Open, tmp_path: 
     drop(page, tmp_path / "large.bin")
     page.get_by_role("button", name="Store", exact=True).click()
     dialog = page.get_by_role("dialog", name="Some files were not stored")
-    expect(dialog).to_contain_text("dropped/large.bin: 1 MiB: at most 1 MiB.")
+    expect(dialog).to_contain_text(
+        "dropped/large.bin: 1 MiB: this service takes at most 1 MiB a value."
+    )
     assert service.ask("GET", "/v1/values/dropped%2Flarge.bin").status == 404
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests.faults.history import NEVER, Operation
 from tests.faults.loss import Loss
-from tests.faults.referee import check_history
+from tests.faults.referee import Referee, check_history
 
 # Position 2 survives; 3 and 4 are lost.
 _LOSS = Loss(since=100, begin=200, end=210, lost=((2, 1000),))
@@ -89,3 +90,15 @@ def test_what_is_in_doubt_stays_so() -> None:
     unknown = _op("set", 130, NEVER, heard=150, value="v4", outcome="unknown")
     assert _found(unknown, _op("get", 220, 230, version=2)) == []
     assert _found(unknown, _op("get", 220, 230, version=1001, value="v4")) == []
+
+
+@pytest.mark.parametrize(("last", "found"), [(3, 0), (2, 1)], ids=["lost", "kept"])
+def test_what_was_seen_last_may_be_lost_afterwards(last: int, found: int) -> None:
+    """A slice may be checked while an operator gives up what it has just shown."""
+    with ThreadPoolExecutor(1) as pool:
+        referee = Referee(lambda _: None, 0, 1.0, pool)
+        seen = _op("get", 150, 160, version=last)
+        referee._remember("r1/1", [_SETS[0], seen])
+        referee.losses.append(_LOSS)
+        referee._compare(_op("get", 300, 310, version=1))
+    assert len(referee.lost) == found

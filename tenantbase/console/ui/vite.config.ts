@@ -30,7 +30,7 @@ export default defineConfig({
       ecma: 2020,
       module: true,
       // Reading a property is how an effect says what it depends on: never drop one.
-      compress: { passes: 2, pure_getters: false },
+      compress: { passes: 4, pure_getters: false },
       format: { comments: false },
     },
     modulePreload: { polyfill: false },

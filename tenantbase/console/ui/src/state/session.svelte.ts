@@ -1,5 +1,7 @@
 // Who is calling: the token, what it allows, and the tenant that is open.
 
+import { bytes } from "../lib/format";
+import { named } from "../lib/keys";
 import { api, Problem, Unreachable } from "./api";
 
 export type Scope = "read" | "write" | "metrics" | "admin";
@@ -68,6 +70,18 @@ class Session {
   /** Whether a token may reach keys that begin with this text. */
   reaches(text: string): boolean {
     return text.startsWith(this.prefix);
+  }
+
+  /** Why nothing may be written there, for a person; null if it may. */
+  whyNotBelow(text: string): string | null {
+    return this.reaches(text) ? null : `Your token writes only below ${named(this.prefix)}.`;
+  }
+
+  /** Why a value of so many bytes cannot be stored, for a person; null if it can. */
+  whyTooLarge(size: number): string | null {
+    return size > this.maxValueBytes
+      ? `${bytes(size)}: this service takes at most ${bytes(this.maxValueBytes)} a value.`
+      : null;
   }
 
   /** Find out who is calling. True if the service lets us in. */
