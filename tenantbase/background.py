@@ -62,4 +62,5 @@ async def _keep_running(work: Callable[[], Awaitable[None]], name: str) -> None:
 
 
 def _log_failure(name: str, pause: float) -> None:
-    log.exception("the %s failed; it is restarted in %.1f s", name, pause)
+    # The log limits lines with the same format, so each task has its own.
+    log.exception(f"the {name} failed; it is restarted in %.1f s", pause)

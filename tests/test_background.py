@@ -68,9 +68,10 @@ async def test_failures_are_logged_and_restarted_with_back_off(
     work = Work(ValueError("one"), KeyError("two"), MemoryError(), RuntimeError("four"))
     task = keep_running(work, "mill")
     await poll_async(lambda: work.works, "it works in the end")
-    pauses = [record.args[1] for record in caplog.records if isinstance(record.args, tuple)]
+    pauses = [record.args[0] for record in caplog.records if isinstance(record.args, tuple)]
     assert pauses == [0.001, 0.002, 0.004, 0.004]
     assert caplog.messages[0].startswith("the mill failed; it is restarted in ")
+    assert "mill" in caplog.records[0].msg, "each task has a limit of lines of its own"
     assert "ValueError: one" in caplog.text, "with a traceback"
     assert {record.levelno for record in caplog.records} == {logging.ERROR}
     task.cancel()
