@@ -12,7 +12,11 @@ EVENT = b'event: set\nid: 7\ndata: {"key":"k","version":7}\n\n'
 
 
 class Scripted:
-    """A server that gives scripted answers in order, one per connection."""
+    """A server that gives scripted answers in order, one per connection.
+
+    When none is left, it closes connections at once: a client whose watch has ended may come back
+    before its test is over.
+    """
 
     def __init__(self) -> None:
         self.answers: list[bytes] = []
@@ -42,11 +46,15 @@ class Scripted:
         self.will(status, body, Content_Type="application/problem+json", **headers)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        lines = head.decode().lower().split("\r\n")
-        lengths = [int(line[15:]) for line in lines if line.startswith("content-length:")]
-        self.requests.append(head + await reader.readexactly(sum(lengths)))
-        writer.write(self.answers.pop(0))
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            lines = head.decode().lower().split("\r\n")
+            lengths = [int(line[15:]) for line in lines if line.startswith("content-length:")]
+            body = await reader.readexactly(sum(lengths))
+            if self.answers:
+                self.requests.append(head + body)
+                writer.write(self.answers.pop(0))
+                await writer.drain()
+        finally:
+            writer.close()
+            await writer.wait_closed()

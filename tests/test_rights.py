@@ -79,6 +79,17 @@ async def _get_many(database: Database, scope: Scope, key: str) -> object:
     return [piece async for piece in found]
 
 
+async def _get_few_then(database: Database, scope: Scope, key: str) -> object:
+    # It reads only if it is known that the tenant's values are small.
+    known = database.get_many(Scope(scope.tenant), ["p/a"])
+    assert [piece async for piece in known]
+    done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    assert database.get_few_then(
+        scope, ["p/a", key], 1 << 16, lambda keys, result: done.set_result((keys, result))
+    )
+    return await done
+
+
 async def _set(database: Database, scope: Scope, key: str) -> object:
     return await database.set(scope, SetValue(key, msgspec.Raw(b"9")))
 
@@ -177,6 +188,7 @@ READS: dict[str, Operation] = {
     "get": _get,
     "get_then": _get_then,
     "get_many": _get_many,
+    "get_few_then": _get_few_then,
     "refresh": _refresh,
     "scan": _scan,
     "count": _count,
