@@ -10,9 +10,7 @@ has caught up. Without watchers, no task runs.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import math
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -36,7 +34,7 @@ _READ_ANYWAY_SECONDS: Final = 1.0
 _WOKEN_AT_ONCE: Final = 8
 
 
-async def _next_turn() -> None:
+async def _next_turn(_: str) -> None:
     await asyncio.sleep(0)
 
 
@@ -51,7 +49,8 @@ class Feed:
 
     Attributes:
         pace: awaited before some watchers get events, before a heartbeat for some, and before a
-            watcher reads the change log, so that others are served in between.
+            watcher reads the change log, so that others are served in between. Its argument is the
+            prefix of one of these watchers.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class Feed:
         self._outage = Outage(log, "the change log can be read again")
         self._figures = private_cells() if figures is None else figures
         self._heartbeat = heartbeat
-        self.pace: Callable[[], Awaitable[object]] = _next_turn
+        self.pace: Callable[[str], Awaitable[object]] = _next_turn
         self.position = 0  # events up to here have been handed out
         self._commits = 0
         self._by_prefix: dict[str, set[Subscription]] = {}
@@ -98,7 +97,12 @@ class Feed:
             self.position, self._commits = newest, commits
             self._task = keep_running(self._run, "change feed")
         subscription = Subscription(
-            self._change_log, lambda: self.position, prefix, newest, on_drop, lambda: self.pace()
+            self._change_log,
+            lambda: self.position,
+            prefix,
+            newest,
+            on_drop,
+            lambda: self.pace(prefix),
         )
         if after is not None:
             subscription.resume(after)
@@ -178,7 +182,7 @@ class Feed:
                 reached.append(subscription)
         for count, subscription in enumerate(reached):
             if not count % _WOKEN_AT_ONCE:
-                await self.pace()
+                await self.pace(subscription.prefix)
             subscription.wake()
         return len(events) == BATCH
 
@@ -201,12 +205,14 @@ class Feed:
                 yield prefix
 
     async def _beat(self, now: float) -> None:
-        for count in itertools.count():
-            if count and not count % _WOKEN_AT_ONCE:
-                await self.pace()
-            subscription, due = next(iter(self._due.items()), (None, math.inf))
-            if subscription is None or due > now:
+        beaten = 0
+        while self._due:
+            subscription, due = next(iter(self._due.items()))
+            if due > now:
                 return
             self._due[subscription] = now + self._heartbeat
             self._due.move_to_end(subscription)
             subscription.beat()
+            beaten += 1
+            if not beaten % _WOKEN_AT_ONCE:
+                await self.pace(subscription.prefix)

@@ -23,7 +23,7 @@ from tenantbase.database.watch import Changes
 from tenantbase.database.writer import Writer
 from tenantbase.interfaces.store import StoreSize
 from tenantbase.lookup import Lookup
-from tenantbase.scope import Scope
+from tenantbase.scope import Scope, tenant_of
 from tenantbase.troubles import Trouble
 
 _UNLIMITED: Final = Unlimited()
@@ -154,9 +154,12 @@ class Database(Writer, Administration):
         async with self._feed.subscribe(scoped, after, on_drop) as subscription:
             yield Changes(subscription, scope)
 
-    def pace_watches(self, pace: Callable[[], Awaitable[object]]) -> None:
-        """Have ``pace`` awaited before each few watchers get their events; see ``Feed.pace``."""
-        self._feed.pace = pace
+    def pace_watches(self, pace: Callable[[str], Awaitable[object]]) -> None:
+        """Have ``pace`` awaited, with their tenant, before a few watchers get their events.
+
+        See ``Feed.pace``.
+        """
+        self._feed.pace = lambda prefix: pace(tenant_of(prefix))
 
     async def end_watches(self) -> None:
         """End all watches, after their queued events, and accept no more."""

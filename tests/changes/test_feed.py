@@ -409,7 +409,8 @@ class Gate:
         self.asked = 0
         self._open = asyncio.Semaphore(0)
 
-    async def pace(self) -> None:
+    async def pace(self, prefix: str) -> None:
+        assert prefix == ""
         self.asked += 1
         await self._open.acquire()
 

@@ -216,7 +216,7 @@ async def test_a_few_watchers_at_a_time_get_heartbeats() -> None:
 
     watching = [asyncio.create_task(watch(number)) for number in range(20)]
     await poll_async(lambda: feed.watchers == len(watching), "all watch")
-    feed.pace = paced.acquire
+    feed.pace = lambda prefix: paced.acquire()
     beating = asyncio.create_task(feed._beat(asyncio.get_running_loop().time() + 3600.1))
     for count in (8, 16):
         await poll_async(lambda: len(taken) == count, "some have theirs")  # noqa: B023

@@ -90,6 +90,11 @@ MUTATIONS: Final = {
         {"pages-are-read-at-once": ("            await self.turn()\n", "")},
     ),
     **of(
+        "tenantbase/database/service.py",
+        ["tests/web/handlers/test_watch.py::test_events_wait_for_a_turn"],
+        {"all-watchers-wait-in-one-lane": ("pace(tenant_of(prefix))", 'pace("")')},
+    ),
+    **of(
         "tenantbase/web/transport/budget.py",
         ["tests/web/transport/test_turns.py"],
         {"bodies-wait-in-one-lane": ("_turns.take(lane)", "_turns.take()")},

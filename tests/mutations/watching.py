@@ -98,8 +98,11 @@ MUTATIONS: Final = {
                 "enumerate(reached):\n            if not count % _WOKEN_AT_ONCE:",
                 "enumerate(reached):\n            if False:",
             ),
-            "all-heartbeats-at-once": ("if count and not count % _WOKEN_AT_ONCE:", "if False:"),
-            "catching-up-without-a-pace": ("lambda: self.pace()", "_next_turn"),
+            "all-heartbeats-at-once": ("if not beaten % _WOKEN_AT_ONCE:", "if False:"),
+            "catching-up-without-a-pace": (
+                "lambda: self.pace(prefix)",
+                "lambda: _next_turn(prefix)",
+            ),
             "one-heartbeat-and-no-more": (
                 "            self._due[subscription] = now + self._heartbeat\n",
                 "            self._due[subscription] = now + 3600\n",

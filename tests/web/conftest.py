@@ -20,6 +20,7 @@ from tenantbase.interfaces.postgres.address import DatabaseAddress
 from tenantbase.process.config import HEARTBEAT_SECONDS
 from tenantbase.scope import DEFAULT, Scope
 from tenantbase.web import WebSettings
+from tenantbase.web.transport.turns import Turns
 from tests.postgres import PostgresProcess
 from tests.servers import FaultProxy, MemcachedProcess
 from tests.service import Server, opened, served, service, web_settings
@@ -154,3 +155,16 @@ def start(tmp_path: Path) -> Start:
         return serve(tmp_path / "x.db", settings, memcached, wrap, heartbeat)
 
     return start
+
+
+@pytest.fixture
+def turns_taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
+    """The turns of the event loop that have been taken: by which lane, and the share of each."""
+    take, taken = Turns.take, list[tuple[str, float]]()
+
+    async def counted(turns: Turns, lane: str = "", share: float = 1.0) -> None:
+        taken.append((lane, share))
+        await take(turns, lane, share)
+
+    monkeypatch.setattr(Turns, "take", counted)
+    return taken

@@ -20,7 +20,6 @@ from tenantbase.entry import JSON
 from tenantbase.errors import StoreUnavailable
 from tenantbase.listing import Item, KeyRange
 from tenantbase.scope import DEFAULT
-from tenantbase.web.transport.turns import Turns
 from tests.servers import poll_async
 from tests.service import Server
 from tests.web.conftest import Start
@@ -376,22 +375,17 @@ class _Failing(Cache):
             raise StoreUnavailable("the disk is gone")
 
 
-async def test_each_page_is_read_in_a_turn(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_page_is_read_in_a_turn(
+    start: Start, turns_taken: list[tuple[str, float]]
+) -> None:
     """A crowd of threads that read would take the processor from the event loop."""
-    take, taken = Turns.take, list[float]()
-
-    async def counted(turns: Turns, lane: str = "", share: float = 1.0) -> None:
-        taken.append(share)
-        await take(turns, lane, share)
-
-    monkeypatch.setattr(Turns, "take", counted)
     async with start() as server:
         keys = [DEFAULT.key(f"{number:03}") for number in range(600)]
         await server.cache.write(*(Set(key, b"1", JSON) for key in keys))
         answer = await server.ask("GET", "/get-values")
         assert len(answer.json["values"]) == len(keys)
         # Pages of 256, 256 and 88, and one turn to find that there are no more.
-        assert taken.count(1.0) == 4
+        assert turns_taken.count(("default", 1.0)) == 4
 
 
 async def test_an_error_in_the_middle_cuts_the_answer(start: Start) -> None:

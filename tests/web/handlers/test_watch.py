@@ -21,7 +21,7 @@ from tenantbase.commands import Set
 from tenantbase.entry import JSON
 from tenantbase.errors import StoreUnavailable
 from tenantbase.scope import DEFAULT
-from tenantbase.web.transport.turns import PIECE_SHARE, Turns
+from tenantbase.web.transport.turns import PIECE_SHARE
 from tests.app_server import AppServer, clean_environment
 from tests.servers import poll_async
 from tests.service import Server, web_settings
@@ -130,20 +130,13 @@ async def test_table(server: Server, row: Row) -> None:
     await row.check(server)
 
 
-async def test_events_wait_for_a_turn(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_events_wait_for_a_turn(start: Start, turns_taken: list[tuple[str, float]]) -> None:
     """As pieces of other long answers do, so that many watchers hold up nobody."""
-    take, taken = Turns.take, list[float]()
-
-    async def counted(turns: Turns, lane: str = "", share: float = 1.0) -> None:
-        taken.append(share)
-        await take(turns, lane, share)
-
-    monkeypatch.setattr(Turns, "take", counted)
     async with start() as server, watching(server.port) as stream:
-        taken.clear()
+        turns_taken.clear()
         await set_keys(server, "a")
         assert (await stream.event())["event"] == "set"
-        assert taken == [PIECE_SHARE]
+        assert turns_taken == [("default", PIECE_SHARE)]
 
 
 async def test_the_bytes_of_a_stream(start: Start) -> None:
