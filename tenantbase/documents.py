@@ -90,14 +90,20 @@ def values_end(missing: Sequence[str]) -> bytes:
 
 def values_json(keys: Sequence[str], lookups: Sequence[Lookup]) -> bytes:
     """The whole document of ``get-values``, of small entries: the result for each plain key."""
-    pairs = list(zip(keys, lookups, strict=True))
-    documents = [
-        each.document or lookup_json(key, each) for key, each in pairs if each.entry is not None
-    ]
-    missing: list[str] = []
-    if len(documents) < len(pairs):
-        missing = [key for key, each in pairs if each.entry is None]
+    documents, missing = found_and_missing(list(zip(keys, lookups, strict=True)))
     return b"".join((VALUES_BEGIN, b",".join(documents), values_end(missing)))
+
+
+def found_and_missing(
+    results: Sequence[tuple[str, Lookup]],
+) -> tuple[list[bytes], Sequence[str]]:
+    """The documents of the entries among the results for plain keys, and the keys without one."""
+    documents = [
+        each.document or lookup_json(key, each) for key, each in results if each.entry is not None
+    ]
+    if len(documents) == len(results):  # nearly always
+        return documents, ()
+    return documents, [key for key, each in results if each.entry is None]
 
 
 def entries_json(keys: Iterable[str], entries: Iterable[Entry]) -> bytes:

@@ -23,10 +23,17 @@ MUTATIONS: Final = {
                 "            if True:",
             ),
             "the-shortest-compressed-answer-is-not": (
-                "COMPRESSED_FROM_BYTES - 1 if",
-                "COMPRESSED_FROM_BYTES if",
+                "True: COMPRESSED_FROM_BYTES - 1}",
+                "True: COMPRESSED_FROM_BYTES}",
             ),
-            "nobody-asked-for-compression": ("if credentials.compresses else", "if False else"),
+            "nobody-asked-for-compression": (
+                "most = _MOST_BYTES[credentials.compresses]",
+                "most = _MOST_BYTES[False]",
+            ),
+            "what-is-compressed-is-read-twice": (
+                "_MOST_BYTES[credentials.compresses] // 2",
+                "_MOST_BYTES[False] // 2",
+            ),
             "grown-entries-count-twice": (
                 "                return\n        _uncount(credentials)\n",
                 "                return\n",
@@ -100,8 +107,8 @@ MUTATIONS: Final = {
         _TESTS,
         {
             "what-exists-is-missing": (
-                "for key, each in pairs if each.entry is None]",
-                "for key, each in pairs]",
+                "documents, [key for key, each in results if each.entry is None]",
+                "documents, [key for key, each in results]",
             ),
         },
     ),

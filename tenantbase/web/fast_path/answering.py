@@ -36,9 +36,8 @@ from tenantbase.web.sending import COMPRESSED_FROM_BYTES
 from tenantbase.web.transport.budget import Budget
 from tenantbase.web.transport.unread import SMALL_ANSWER_BYTES
 
-# Of the entries that a request reads here. Their documents are longer than their values, and those may
-# have grown.
-_EXPECTED_BYTES: Final = SMALL_ANSWER_BYTES // 2
+# How large the answers to bulk reads may be, at most, by whether the client has long ones compressed.
+_MOST_BYTES: Final = {False: SMALL_ANSWER_BYTES, True: COMPRESSED_FROM_BYTES - 1}
 
 
 class Asker(Protocol):
@@ -118,10 +117,12 @@ class PlainAnswers:
                 )
             elif route is GET_VALUES:
                 keys = parse(GET_BODY, request.body).keys
+                # What is expected may be half of that: documents are longer than the values in them, and
+                # those may have grown. An answer that is too large after all is read a second time.
                 if not self._database.get_few_then(
                     scope,
                     keys,
-                    _EXPECTED_BYTES,
+                    _MOST_BYTES[credentials.compresses] // 2,
                     lambda keys, result: self._got_entries(asker, credentials, keys, result),
                 ):
                     _uncount(credentials)
@@ -169,9 +170,9 @@ class PlainAnswers:
         if isinstance(result, Exception):
             self._refuse(asker, credentials, result)
             return
-        if len(result) == len(keys) and sum(each.bytes for each in result) <= SMALL_ANSWER_BYTES:
+        most = _MOST_BYTES[credentials.compresses]
+        if len(result) == len(keys) and sum(each.bytes for each in result) <= most:
             body = values_json(keys, result)
-            most = COMPRESSED_FROM_BYTES - 1 if credentials.compresses else SMALL_ANSWER_BYTES
             if len(body) <= most:
                 asker.end(self._writer.collection(body, credentials.private), 200)
                 return

@@ -67,7 +67,7 @@ class ResponseWriter:
             private: _before_and_after(private, responses.deleted()) for private in (False, True)
         }
         self._collection = {
-            private: rendered_head(200, _for(private, responses.collection(b"").headers), 0)
+            private: _before_length(200, _for(private, responses.collection(b"").headers))
             for private in (False, True)
         }
         # Answers to hits by key: the lookup, which is the same object as long as memcached returns
@@ -105,9 +105,10 @@ class ResponseWriter:
 
     def collection(self, body: bytes, private: bool = False) -> bytes:
         """What ``responses.collection`` returns, not compressed; ``private``: for its caller alone."""
-        head = self._collection[private].removesuffix(b"0\r\n")
         length = b"%d\r\n" % len(body)
-        return b"".join((head, length, self._current or self._ending(), b"\r\n", body))
+        return b"".join(
+            (self._collection[private], length, self._current or self._ending(), b"\r\n", body)
+        )
 
     def deleted(self, private: bool = False) -> bytes:
         """What ``responses.deleted`` returns; ``private``: for its caller alone."""
@@ -153,7 +154,7 @@ def head_template(headers_of: Callable[[Entry], dict[str, str]]) -> bytes:
     Raises:
         ValueError: a header depends on more of the entry than its version.
     """
-    head = rendered_head(200, headers_of(_SAMPLE), 0).removesuffix(b"0\r\n")
+    head = _before_length(200, headers_of(_SAMPLE))
     version = str(_SAMPLE.version).encode()
     template = head.replace(b"%", b"%%").replace(version, b"%d") + b"%d\r\n"
     expected = rendered_head(200, headers_of(_OTHER), 2)
@@ -164,6 +165,11 @@ def head_template(headers_of: Callable[[Entry], dict[str, str]]) -> bytes:
     if made != expected:
         raise ValueError(f"a template must have the version as its only variable: {expected!r}")
     return template
+
+
+def _before_length(status: int, headers: dict[str, str]) -> bytes:
+    """The head of an answer up to the size of its body, which comes before the last fields."""
+    return rendered_head(status, headers, 0).removesuffix(b"0\r\n")
 
 
 def _before_and_after(private: bool, answer: Answer) -> tuple[bytes, bytes]:

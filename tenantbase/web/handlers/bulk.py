@@ -18,7 +18,7 @@ from tenantbase.documents import (
     applied_json,
     entry_json,
     entry_pieces,
-    lookup_json,
+    found_and_missing,
     values_end,
 )
 from tenantbase.entry import Entry
@@ -279,16 +279,11 @@ async def _document(
     async for piece in pieces:
         rest = share.size  # of the values
         if rest <= PIECE_BYTES:  # nearly always: nothing is worth releasing early
-            documents = [
-                each.document or lookup_json(key, each)
-                for key, each in piece
-                if each.entry is not None
-            ]
+            documents, absent = found_and_missing(piece)
             if documents:
                 held += separator + b",".join(documents)
                 separator = b","
-            if len(documents) < len(piece):
-                missing.extend(key for key, each in piece if each.entry is None)
+            missing.extend(absent)
             piece.clear()
             if len(held) >= PIECE_BYTES:
                 yield bytes(held)

@@ -20,7 +20,7 @@ _TIMES_FREE: Final = 3
 
 WINDOW: Final = 32
 """How many plain requests a tenant may have begun while others use the server. Parsing, committing and
-answering this many takes about half a millisecond each."""
+answering this many takes about half a millisecond each; bulk reads of small entries take longer."""
 
 _SHARED_SECONDS: Final = 1.0  # how long another tenant is expected to send more requests
 

@@ -17,6 +17,7 @@ import pytest
 from tenantbase.access import TokenScope
 from tenantbase.coherence.policy import Cache
 from tenantbase.database.bulk_read import CHUNK_KEYS
+from tenantbase.figures import BYPASSES
 from tenantbase.json_requests import SetValue
 from tenantbase.lookup import Lookup
 from tenantbase.scope import Scope
@@ -93,14 +94,26 @@ async def test_an_answer_that_is_compressed_is_left_to_the_general_path(tmp_path
     async with serve(tmp_path, web_settings()) as server, await Wire.connect(server.port) as wire:
         accepts = {"Accept-Encoding": "br, gzip;q=0.5"}
         await store(wire, {"medium": "x" * 5_000})
-        await general(server, wire, read(["k", "medium"]))
-        assert (await general(server, wire, read(["medium"])))[0] is False
+        await general(server, wire, read(["k"]))
         assert (await general(server, wire, read(["k"], accepts)))[0] is False
+        assert (await general(server, wire, read(["medium"])))[0] is False
         was_general, document = await general(server, wire, read(["medium"], accepts))
         assert was_general and document["values"][0]["value"] == "x" * 5_000
         assert (await general(server, wire, read(["medium"], {"Accept-Encoding": "br"})))[
             0
         ] is False
+
+
+async def test_an_answer_that_will_be_compressed_is_read_once(tmp_path: Path) -> None:
+    """The fast path does not try to answer what it must leave to aiohttp."""
+    async with opened(tmp_path / "x.db") as cache, served(cache) as server:
+        async with server.wire() as wire:
+            await store(wire, {"medium": "x" * 5_000})
+        for _ in range(3):
+            before = cache.figures[BYPASSES]
+            answer = await server.send(read(["medium"], {"Accept-Encoding": "gzip"}))
+            assert answer.headers["content-encoding"] == "gzip"
+            assert cache.figures[BYPASSES] == before + 1
 
 
 async def test_the_shortest_answer_that_is_compressed(tmp_path: Path) -> None:
