@@ -10,6 +10,11 @@ import logging
 from time import monotonic
 
 
+def how_often(times: int, seconds: float) -> str:
+    """``once``, or how many times in how many seconds."""
+    return "once" if times == 1 else f"{times} times in {seconds:.0f} s"
+
+
 class Outage:
     """One kind of trouble. Not thread-safe.
 
@@ -58,7 +63,7 @@ class Outage:
         if self._times:
             times, self._times = self._times, 0
             lasted = self._last - self._began
-            self._log.warning("%s; it was met %d times in %.0f s", self._end, times, lasted)
+            self._log.warning("%s; it was met %s", self._end, how_often(times, lasted))
 
     def _look(self) -> None:
         assert self._quiet_seconds is not None

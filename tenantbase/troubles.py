@@ -11,6 +11,8 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
 
+from tenantbase.outage import how_often
+
 log = logging.getLogger("tenantbase.troubles")
 
 
@@ -72,7 +74,7 @@ class Troubles:
         if last is not None:
             times = self._times[trouble]
             lasted = last - self._began[trouble]
-            log.warning("%s: over; it was met %d times in %.0f s", trouble.value, times, lasted)
+            log.warning("%s: over; it was met %s", trouble.value, how_often(times, lasted))
 
     @property
     def lasting(self) -> list[Trouble]:

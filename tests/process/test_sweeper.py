@@ -69,7 +69,7 @@ async def test_recurring_trouble_is_logged_again(caplog: pytest.LogCaptureFixtur
             await asyncio.wait_for(cache.done.wait(), 10)
     assert [message.partition(" in ")[0] for message in caplog.messages] == [
         "cannot remove expired entries: away",
-        "expired entries are removed again; it was met 1 times",
+        "expired entries are removed again; it was met once",
     ] * 2
 
 
