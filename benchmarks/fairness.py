@@ -34,6 +34,7 @@ _READY_SECONDS: Final = 20.0
 _FLOODS_SECONDS: Final = 3.0  # until all connections of a flood are open
 _ENTRIES: Final = 2_000
 _VALUE: Final = "x" * 16_384
+_SMALL_VALUE: Final = "x" * 100
 
 
 def _request(method: str, target: str, tenant: str, body: object = None) -> bytes:
@@ -55,10 +56,12 @@ class Flood:
 
 
 _KEYS: Final = [f"large/{number}" for number in range(_ENTRIES)]
+_SMALL_KEYS: Final = [f"small/{number}" for number in range(100)]
 _SET: Final = _request("POST", "/set-value", "flood", {"key": "k", "value": 1})
 FLOODS: Final = (
     Flood("small sets", 128, _SET),
     Flood("bulk reads", 32, _request("POST", "/get-values", "flood", {"keys": _KEYS})),
+    Flood("small bulk reads", 128, _request("POST", "/get-values", "flood", {"keys": _SMALL_KEYS})),
     Flood("lists", 32, _request("GET", "/get-values", "flood")),
     Flood("sets, beside 1,000 watches", 2, _SET, watches=1_000),
 )
@@ -142,6 +145,8 @@ async def _prepare(port: int) -> None:
         _request("PUT", f"/v1/tenants/{name}", "default", {}) for name in ("quiet", "flood")
     ]
     requests.append(_request("POST", "/set-value", "quiet", {"key": "k", "value": 1}))
+    small = [{"key": key, "value": _SMALL_VALUE} for key in _SMALL_KEYS]
+    requests.append(_request("POST", "/set-values", "flood", {"values": small}))
     for batch in batches:
         values = [{"key": key, "value": _VALUE} for key in batch]
         requests.append(_request("POST", "/set-values", "flood", {"values": values}))
