@@ -22,8 +22,10 @@ from tenantbase.process.wiring import Memcached, open_cache
 from tenantbase.process.worker import web_settings as settings_of
 from tenantbase.scope import DEFAULT
 from tenantbase.web import Lifecycle, WebSettings, create_app, serving
+from tenantbase.web.app import BUDGET
 from tenantbase.web.handlers.figures import Measured
 from tenantbase.web.observer import Observer
+from tenantbase.web.transport.budget import Budget
 from tests.servers import FaultProxy, MemcachedProcess
 from tests.wire import Answer, Headers, Wire, request
 
@@ -75,7 +77,10 @@ class Server:
         cached: whether reads may be served from memcached.
         token: a secret to send with every request; None: none is sent.
         scope: what the requests reach with it.
+        bodies: the budget for bodies that it holds; known once it is served.
     """
+
+    bodies: Budget
 
     def __init__(self, cache: Cache, lifecycle: Lifecycle, *, cached: bool = False) -> None:
         self.port = 0
@@ -147,6 +152,7 @@ async def served(
         server.port = listener.getsockname()[1]
         database = service(cache, settings, heartbeat=heartbeat)
         app = create_app(database, settings, server.lifecycle, observer=observer, measured=measured)
+        server.bodies = app[BUDGET]
         prepare(app)
         async with serving(app, [listener], server.lifecycle, settings):
             yield server

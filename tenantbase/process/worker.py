@@ -21,6 +21,7 @@ from tenantbase.process import logs
 from tenantbase.process.config import Config
 from tenantbase.process.exit_timer import ExitTimer
 from tenantbase.process.listening import Listening
+from tenantbase.process.memory import return_freed_memory
 from tenantbase.process.space import watching_space
 from tenantbase.process.sweeper import sweeping
 from tenantbase.process.tls import Certificates
@@ -80,6 +81,7 @@ def run(
         TenantbaseError: the database could not be opened, or is open to other machines.
         SystemExit: anything else failed; the log says what.
     """
+    return_freed_memory()
     with (
         reporting(config),
         _logging_failure(),

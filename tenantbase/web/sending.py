@@ -87,7 +87,7 @@ async def respond(request: web.BaseRequest, answer: Answer) -> web.StreamRespons
         make_private(answer.headers)
     body = answer.body
     if isinstance(body, bytes):
-        if len(body) <= SMALL_ANSWER_BYTES or answer.compressible:
+        if len(body) <= SMALL_ANSWER_BYTES:
             return whole_response(answer, request)
         body = Pieces(pieces(body), len(body))  # so that this returns only once everything is sent
     try:
@@ -122,11 +122,15 @@ def whole_response(answer: Answer, request: web.BaseRequest | None = None) -> we
     return response
 
 
-def _compress(request: web.BaseRequest, answer: Answer, response: web.StreamResponse) -> None:
-    if answer.compressible:
-        coding = accepted_coding(request.headers.get(hdrs.ACCEPT_ENCODING))
-        if coding is not None:
-            response.enable_compression(web.ContentCoding(coding))
+def _compress(request: web.BaseRequest, answer: Answer, response: web.StreamResponse) -> bool:
+    """Compress the response if the answer allows it and the client accepts it; whether it does."""
+    if not answer.compressible:
+        return False
+    coding = accepted_coding(request.headers.get(hdrs.ACCEPT_ENCODING))
+    if coding is None:
+        return False
+    response.enable_compression(web.ContentCoding(coding))
+    return True
 
 
 def _begun(answer: Answer) -> web.StreamResponse:
@@ -140,7 +144,8 @@ async def _send_pieces(
     request: web.BaseRequest, answer: Answer, body: Pieces
 ) -> web.StreamResponse:
     response = _begun(answer)
-    response.content_length = body.size
+    if not _compress(request, answer, response):
+        response.content_length = body.size
     await response.prepare(request)
     if request.method != hdrs.METH_HEAD:
         for piece in body.pieces:

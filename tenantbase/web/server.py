@@ -25,6 +25,7 @@ from tenantbase.web.observer import Observer
 from tenantbase.web.problems import HeaderTooLong, HttpError, TargetTooLong
 from tenantbase.web.refusal import refusal
 from tenantbase.web.responses import common_headers
+from tenantbase.web.semantics.bodies import HOLDING
 from tenantbase.web.semantics.cutting import pieces
 from tenantbase.web.semantics.expectations import without_early_invitation
 from tenantbase.web.sending import error_response
@@ -117,11 +118,28 @@ class Connection(web.RequestHandler):
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
+        if not self._has_room(len(data)):
+            return
         for piece in pieces(data):
             if self._head is None:
                 super().data_received(piece)
             else:
                 self._receive(piece, self._head)
+
+    def _has_room(self, count: int) -> bool:
+        """Whether these bytes may wait until their request reads them. Otherwise it is refused."""
+        request = self._current_request
+        holding = None if request is None else request.get(HOLDING)
+        if request is None or holding is None or request.content.is_eof():
+            return True
+        if not holding.evicted:
+            if self._budget.receive(count):
+                return True
+            holding.evict()
+        # The rest of the body is discarded, and the connection ends after the answer.
+        if request.content_length is None:
+            self._connected.abort()  # where a body in chunks ends, only its parser can tell
+        return False
 
     def _receive(self, data: bytes, head: Head) -> None:
         """Parse heads in small pieces. Bodies have limits of their own, and are passed on whole."""
@@ -180,6 +198,8 @@ class Connection(web.RequestHandler):
         if self._ended and self._finished == self._request_count:
             resp.force_close()
         finished = await super().finish_response(request, resp, start_time)
+        if isinstance(resp, web.Response):
+            resp.body = None  # aiohttp refers to the response until the next request comes
         if self._observer is not None:
             self._observer.answered(request, finished[0].status)
         if self.lender is not None:

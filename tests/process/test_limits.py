@@ -19,6 +19,8 @@ from tests.app_server import AppServer
 from tests.servers import poll
 from tests.wire import Answer
 
+MIB = 1 << 20
+
 
 @contextmanager
 def soft_limit(count: int) -> Iterator[int]:
@@ -105,6 +107,40 @@ def test_without_descriptors_it_refuses_serves_and_recovers(tmp_path: Path) -> N
         assert len(server.stderr.splitlines()) == 1
         for each in kept:
             assert exchange(each).status == 200
+
+
+def resident_bytes(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_thousand_bodies_at_once_take_no_more_than_the_budget(
+    tmp_path: Path, chunked: bool
+) -> None:
+    """They arrive while the worker is stopped, so it receives all of them in one turn."""
+    clients, part = 1000, 60_000
+    limits = ("--max-request-bytes", "2097152", "--max-inflight-bytes", str(4 * MIB))
+    length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 1000000"
+    head = b"POST /set-value HTTP/1.1\r\nHost: localhost\r\n%b\r\n\r\n" % length
+    with AppServer(tmp_path / "x.db", *limits) as server, ExitStack() as stack:
+        (worker,) = server.workers
+        connections = []
+        for _ in range(clients):
+            connection = stack.enter_context(wire.connect(server.port))
+            connection.sendall(head + (b"f0000\r\n{" if chunked else b"{"))
+            connection.setblocking(False)
+            connections.append(connection)
+        assert server.ask("GET", "/livez").status == 200
+        before = resident_bytes(worker)
+        os.kill(worker, signal.SIGSTOP)
+        for connection in connections:
+            assert connection.send(bytes(part)) == part
+        os.kill(worker, signal.SIGCONT)
+        assert server.ask("GET", "/livez").status == 200
+        grown = resident_bytes(worker) - before
+        assert grown < clients * part * 3 / 4
+        assert server.ask("POST", "/set-value", b'{"key": "k", "value": 1}').status == 200
 
 
 def test_workers_that_do_not_end_are_killed(tmp_path: Path) -> None:

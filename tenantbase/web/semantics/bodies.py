@@ -69,6 +69,7 @@ async def read_body(request: web.BaseRequest, limit: int, seconds: float) -> byt
                             holding.grow(len(chunk))
                         arrived.write(chunk)
                         size += len(chunk)
+                        del chunk  # it would take memory a second time until the next one comes
                 body = arrived.getvalue()
     except TimeoutError as error:
         if holding is not None and holding.evicted:

@@ -35,6 +35,8 @@ class Budget:
         self._reserved = reserved
         self._used = 0
         self._unjudged = 0
+        self._received = 0  # in this turn of the event loop
+        self._room: int | None = None  # as counted in this turn
         self._arriving: dict[Holding, float] = {}  # when each body last grew, oldest first
         self._turns = turns or Turns()
 
@@ -72,6 +74,25 @@ class Budget:
     def judged(self, arrived: int) -> None:
         """The request's body is charged from now on, or has been refused."""
         self._unjudged -= arrived
+
+    def receive(self, count: int) -> bool:
+        """Whether these bytes of a body, which have just arrived, may wait until they are read.
+
+        Requests charge what they read, but only in the event loop's next turn. In one turn, each of
+        thousands of connections can receive a part of its body.
+        """
+        if not self._received:
+            asyncio.get_running_loop().call_soon(self._turned)
+        self._received += count
+        if self._received <= self._limit - self._used:
+            return True
+        if self._room is None:
+            self._room = self._limit - self._used + self._reclaimable()
+        return self._received <= self._room
+
+    def _turned(self) -> None:
+        self._received = 0
+        self._room = None
 
     def _limit_for(self, size: int) -> int:
         return self._limit if size <= SMALL_BYTES else self.most

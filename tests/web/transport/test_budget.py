@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tenantbase.web.problems import OverLimit
@@ -32,3 +34,17 @@ async def test_large_bodies_leave_room_for_small_ones() -> None:
     large.release()
     other.release()
     Holding(budget).begin(None, LARGE)
+
+
+async def test_what_arrives_in_one_turn_is_bounded_by_the_room_that_is_left() -> None:
+    budget = Budget(4 * LARGE)
+    holding = Holding(budget)
+    holding.begin(None, LARGE)
+    assert budget.receive(LARGE)
+    assert budget.receive(3 * LARGE) and not budget.receive(1)
+    await asyncio.sleep(0)
+    holding.grow(LARGE)  # as the request does in its next turn
+    assert budget.receive(3 * LARGE) and not budget.receive(1)
+    holding.release()
+    await asyncio.sleep(0)
+    assert budget.receive(4 * LARGE)
