@@ -101,6 +101,40 @@ MUTATIONS: Final = {
     ),
     **of(
         "tenantbase/web/transport/budget.py",
+        ["tests/web/transport/test_budget.py"],
+        {
+            "any-number-of-bodies-in-one-turn": (
+                "return self._received <= self._room",
+                "return True",
+            ),
+            "what-is-received-counts-for-good": ("        self._received = 0\n", ""),
+        },
+    ),
+    **of(
+        "tenantbase/web/server.py",
+        ["tests/process/test_limits.py", "tests/web/test_held_memory.py"],
+        {
+            "a-body-without-room-is-kept": ("            holding.evict()\n", ""),
+            "a-sent-answer-stays": ("            resp.body = None  #", "            resp.body  #"),
+        },
+    ),
+    **of(
+        "tenantbase/web/semantics/bodies.py",
+        ["tests/web/test_held_memory.py"],
+        {
+            "the-last-part-is-held-twice": (
+                "                        del chunk  #",
+                "                        #",
+            )
+        },
+    ),
+    **of(
+        "tenantbase/process/memory.py",
+        ["tests/process/test_memory.py"],
+        {"freed-memory-stays": ("mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)", "pass")},
+    ),
+    **of(
+        "tenantbase/web/transport/budget.py",
         ["tests/web/transport/test_limits.py"],
         {
             "the-budget-has-no-end": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import signal
 import socket
 import time
@@ -114,6 +115,24 @@ def resident_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def readable(connections: list[socket.socket]) -> list[socket.socket]:
+    """Those that have received an answer, or have been closed."""
+    polling = select.poll()
+    for connection in connections:
+        polling.register(connection, select.POLLIN)
+    ready = {descriptor for descriptor, _ in polling.poll(0)}
+    return [connection for connection in connections if connection.fileno() in ready]
+
+
+def status(connection: socket.socket) -> int | None:
+    """Of the answer; None: the connection was reset."""
+    connection.setblocking(True)
+    try:
+        return wire.receive(connection).status
+    except ConnectionResetError:
+        return None
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_thousand_bodies_at_once_take_no_more_than_the_budget(
     tmp_path: Path, chunked: bool
@@ -140,6 +159,8 @@ def test_a_thousand_bodies_at_once_take_no_more_than_the_budget(
         assert server.ask("GET", "/livez").status == 200
         grown = resident_bytes(worker) - before
         assert grown < clients * part * 3 / 4
+        poll(lambda: len(readable(connections)) > clients * 3 / 4, "most are refused")
+        assert {status(each) for each in readable(connections)} == {None if chunked else 503}
         assert server.ask("POST", "/set-value", b'{"key": "k", "value": 1}').status == 200
 
 
