@@ -260,7 +260,10 @@ class PostgresProcess:
 
     def promote(self) -> None:
         """Make a standby the primary. It then has no synchronous standby, until ``configure``."""
-        assert self.sql("SELECT pg_promote()") == "t"
+        assert self.sql("SELECT pg_promote(wait => false)") == "t"
+        # Its receiver may be connecting to a primary that does not answer, and gives up first.
+        primary = "SELECT NOT pg_is_in_recovery()"
+        poll(lambda: self.sql(primary) == "t", "it is the primary", 4 * READY_SECONDS)
 
     def timeline(self) -> int:
         """The timeline on which it writes."""
