@@ -22,6 +22,7 @@ from tenantbase.scope import Scope
 
 _BATCH_LINES: Final = 4000
 _BATCH_BYTES: Final = 4 << 20
+_LINES_BEFORE_SWEEP: Final = 3 * _BATCH_LINES  # no sweeper runs beside an import
 _OTHER_FIELDS_BYTES: Final = 64 << 10  # the rest of a line, besides its value
 
 
@@ -72,7 +73,7 @@ async def import_lines(
         TenantbaseError: a line cannot be stored; the text gives its number. The lines before it are
             stored.
     """
-    done = 0
+    done = unswept = 0
     while True:
         await checkpoint()
         with interruptible():
@@ -89,6 +90,10 @@ async def import_lines(
         if not batch.lines:
             return
         done += batch.lines
+        unswept += batch.lines
+        if unswept >= _LINES_BEFORE_SWEEP:
+            await database.sweep_after(unswept)
+            unswept = 0
         yield batch.lines
 
 

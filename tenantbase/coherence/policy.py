@@ -255,11 +255,11 @@ class Cache:
         """Tenants and tokens; see ``Store.access``."""
         return await self._store.access(known)
 
-    async def sweep(self) -> bool:
-        """Remove a batch of expired rows; True when there may be more."""
-        (result,) = await self.write(Sweep(_SWEEP_ROWS))
+    async def sweep(self, rows: int = _SWEEP_ROWS) -> bool:
+        """Remove expired rows and old lines of the change log; True when there may be more."""
+        (result,) = await self.write(Sweep(rows))
         self.figures[EXPIRED] += result.expired
-        return result.removed >= _SWEEP_ROWS
+        return result.removed >= rows
 
     async def size(self) -> StoreSize:
         """The size of the database. Raises StoreError."""

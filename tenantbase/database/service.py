@@ -205,3 +205,9 @@ class Database(Writer, Administration):
 
         Raises StoreError, Overloaded."""
         return await self._cache.sweep()
+
+    async def sweep_after(self, written: int) -> None:
+        """Remove as much as this many writes added to the change log, if that is too long.
+
+        Raises StoreError, Overloaded."""
+        await self._cache.sweep(written)

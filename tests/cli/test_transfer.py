@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pty
+import sqlite3
 import subprocess
 import sys
 import termios
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -18,6 +20,9 @@ from tests.app_server import READY_SECONDS, AppServer, clean_environment
 from tests.cli.test_main import run
 
 pytestmark = pytest.mark.integration  # the commands open a database
+
+
+CHANGE_LOG_SIZE = 65_536  # the default
 
 
 @pytest.fixture
@@ -72,6 +77,17 @@ def test_many_lines(tmp_path: Path) -> None:
     keys = [entry["key"] for entry in without_own(dump(database))]
     assert keys == [f"{n:05d}" for n in range(10_000)]
     assert len(dump(database, "--prefix", "0001")) == 10
+
+
+def test_the_change_log_stays_within_its_bound(tmp_path: Path) -> None:
+    database = tmp_path / "x.db"
+    lines = (f'{{"key": "k{number}", "value": {number}}}' for number in range(100_000))
+    assert load(database, *lines).output == ""
+    with closing(sqlite3.connect(database)) as connection:
+        (kept,) = connection.execute("SELECT count(*) FROM changes").fetchone()
+        (entries,) = connection.execute("SELECT count(*) FROM entries").fetchone()
+    assert entries == 100_000
+    assert CHANGE_LOG_SIZE <= kept < CHANGE_LOG_SIZE + transfer._LINES_BEFORE_SWEEP
 
 
 def test_the_last_of_two_lines_counts(tmp_path: Path) -> None:
