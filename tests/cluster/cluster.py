@@ -92,9 +92,9 @@ class Connected:
                 self._start()
                 return
             except AssertionError:
+                self.node = self._made()  # the one that failed is closed
                 if time.monotonic() > deadline:
                     raise
-            self.node = self._made()
 
     def close(self) -> None:
         """Stop the node if it still runs."""
