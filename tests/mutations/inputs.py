@@ -14,10 +14,10 @@ MUTATIONS: Final = {
         ],
         {
             "rubbish-after-close-spoils-the-request": (
-                "|\\r\\nconnection:(?![ ",
-                "|\\r\\nconnexion:(?![ ",
+                "|connection:(?![ ",
+                "|connexion:(?![ ",
             ),
-            "rubbish-after-an-old-version-spoils-the-request": ("| HTTP/1\\.0", "| HTTP/0\\.9"),
+            "rubbish-after-an-old-version-spoils-the-request": ("<= HTTP/1\\.0", "<= HTTP/0\\.9"),
         },
     ),
     **of(

@@ -12,9 +12,11 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-# Part of the head of such a request.
+# Part of the head of such a request. It begins with a line break, because a search for fixed bytes is
+# twenty times as fast, and bodies are searched, too.
 _LAST: Final = re.compile(
-    rb"\r\nupgrade:| HTTP/1\.0\r\n|\r\nconnection:(?![ \t]*+keep-alive[ \t]*+\r\n)", re.IGNORECASE
+    rb"\r\n(?:(?<= HTTP/1\.0\r\n)|upgrade:|connection:(?![ \t]*+keep-alive[ \t]*+\r\n))",
+    re.IGNORECASE,
 )
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*+([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE)
 _END: Final = b"\r\n\r\n"
