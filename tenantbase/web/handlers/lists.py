@@ -6,12 +6,11 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
-    Awaitable,
     Callable,
     Iterator,
     Sequence,
 )
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
 from typing import Final, cast
 from urllib.parse import quote, urlencode
@@ -103,7 +102,7 @@ class Lists:
             share_of(request, self._unread) as listing.share,
             self._turns.streaming(scope_of(request).tenant),
         ):
-            listing.turn = partial(self._turns.take, scope_of(request).tenant)
+            listing.turn = partial(self._turns.held, scope_of(request).tenant)
             async with aclosing(pieces):
                 with self._callers.holding(request[CALLER], listing.share.transport.abort):
                     async for piece in pieces:
@@ -143,7 +142,7 @@ class _Listing:
         self._more = False
         self._folded: list[bytes] = []
         self.share: Share
-        self.turn: Callable[[], Awaitable[object]]
+        self.turn: Callable[[], AbstractAsyncContextManager[None]]
 
     def _scan(
         self, limit: int | None, *, values: bool | None = None
@@ -193,9 +192,9 @@ class _Listing:
             # Reserve room for a page of the usual size before reading it.
             await self.share.reserve(_PAGE_BYTES, seconds)
             seconds = None
-            # Threads that read compete with the event loop, so only a few may read at the same time.
-            await self.turn()
-            page = await anext(self._pieces, None)
+            # Threads that read compete with the event loop for the processor.
+            async with self.turn():
+                page = await anext(self._pieces, None)
             if page is None:
                 break
             items, self._more = page

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from tenantbase.lanes import Lanes
@@ -52,6 +52,9 @@ class Turns:
         self._began = 0.0  # the current turn
         self._streams = Counter[str]()  # requests that are worked on in pieces, by lane
         self._rests = 0  # since the last turn
+        self._turn = 0  # its number
+        self._held = 0  # blocks that hold the current turn
+        self._lasts: asyncio.TimerHandle | None = None  # it is over but for them
 
     @contextmanager
     def streaming(self, lane: str = "") -> Iterator[None]:
@@ -65,6 +68,23 @@ class Turns:
             if not self._streams[lane]:
                 del self._streams[lane]
             self._set_switching()
+
+    @asynccontextmanager
+    async def held(self, lane: str = "") -> AsyncIterator[None]:
+        """Take a turn that lasts until the end of the block, because its work is done by a thread.
+
+        It lasts no longer than the longest rest, so that work that hangs holds nobody up.
+        """
+        await self.take(lane)
+        turn = self._turn
+        self._held += 1
+        try:
+            yield
+        finally:
+            if turn == self._turn:
+                self._held -= 1
+                if self._lasts is not None and not self._held:
+                    self._finish()
 
     async def take(self, lane: str = "", share: float = 1.0) -> None:
         """Return at once or in a later turn of the event loop, when it is free.
@@ -85,6 +105,8 @@ class Turns:
         self._set_switching()
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._turn += 1
+        self._held = 0
         self._began = time.monotonic()  # the event loop's clock is coarser than a turn
         # Runs after the requests, and after the events that have arrived in the meantime.
         loop.call_soon(self._end)
@@ -92,7 +114,20 @@ class Turns:
     def _end(self) -> None:
         if self._in_flight(None) <= self._streams.total():
             self._next()
-            return
+        elif self._held:
+            loop = asyncio.get_running_loop()
+            self._lasts = loop.call_later(_MOST_REST_SECONDS, self._finish)
+        else:
+            self._rest()
+
+    def _finish(self) -> None:
+        """End a turn that is held."""
+        assert self._lasts is not None
+        self._lasts.cancel()
+        self._lasts = None
+        self._rest()
+
+    def _rest(self) -> None:
         took = time.monotonic() - self._began
         rest = min(max(took, _LEAST_REST_SECONDS), _MOST_REST_SECONDS)
         self._rests = 0

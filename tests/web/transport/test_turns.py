@@ -14,7 +14,7 @@ import pytest
 
 from tenantbase.switching import _USUAL_SECONDS, switching_fast
 from tenantbase.web.transport.budget import SMALL_BYTES, Budget, Holding
-from tenantbase.web.transport.turns import _MORE_RESTS, Turns
+from tenantbase.web.transport.turns import _MORE_RESTS, _MOST_REST_SECONDS, Turns
 
 
 async def test_one_turn_at_a_time_in_order() -> None:
@@ -256,3 +256,54 @@ async def test_threads_switch_faster_inside_a_block(usual: float) -> None:
             assert sys.getswitchinterval() < usual
         assert sys.getswitchinterval() < usual
     assert sys.getswitchinterval() == usual
+
+
+async def held_until(turns: Turns, done: asyncio.Event, begun: list[str], name: str) -> None:
+    async with turns.held():
+        begun.append(name)
+        await done.wait()
+
+
+async def settled() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_turn_is_held_for_a_thread_while_others_are_in_flight() -> None:
+    turns = Turns(lambda lane: 1 if lane is None else 0)
+    done, begun = asyncio.Event(), list[str]()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(held_until(turns, done, begun, "first"))
+        group.create_task(held_until(turns, done, begun, "second"))
+        await settled()
+        assert begun == ["first"]
+        done.set()
+    assert begun == ["first", "second"]
+    async with asyncio.timeout(10):
+        await turns.take()
+
+
+async def test_a_turn_is_not_held_for_work_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = Load(monkeypatch)
+    load.requests["quiet"] = 1
+    turns = Turns(load.in_flight)
+    done, begun = asyncio.Event(), list[str]()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(held_until(turns, done, begun, "hangs"))
+        await settled()
+        await turns.take()
+        load.rests.clear()
+        await turns.take()  # the next turns are not held
+        assert max(load.rests) < _MOST_REST_SECONDS
+        done.set()
+
+
+async def test_turns_are_not_held_if_no_other_request_is_in_flight() -> None:
+    turns = Turns()
+    done, begun = asyncio.Event(), list[str]()
+    async with asyncio.TaskGroup() as group:
+        for name in "ab":
+            group.create_task(held_until(turns, done, begun, name))
+        await settled()
+        assert begun == ["a", "b"]
+        done.set()
