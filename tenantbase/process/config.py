@@ -266,7 +266,7 @@ class Config:
     no_fast_path: bool = option(read.switch, False, "", "Answer every request through aiohttp.")
     no_console: bool = option(read.switch, False, "", "Do not serve the console at /.")
     log_level: str = option(
-        read.choice(*LOG_LEVELS), "warning", "LEVEL", f"One of {', '.join(LOG_LEVELS)}."
+        read.choice(*LOG_LEVELS), "warning", "|".join(LOG_LEVELS), "The least important lines to log."
     )
     log_format: str = option(
         read.choice("auto", "text", "json"),

@@ -87,7 +87,7 @@ MUTATIONS: Final = {
     **of(
         "tenantbase/web/handlers/lists.py",
         ["tests/web/handlers/test_lists.py::test_each_page_is_read_in_a_turn"],
-        {"pages-are-read-at-once": ("            await self.turn()\n", "")},
+        {"pages-are-read-at-once": ("async with self.turn():", "if True:")},
     ),
     **of(
         "tenantbase/database/service.py",
