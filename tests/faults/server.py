@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from tenantbase.coherence import sealed_item
 from tenantbase.interfaces.sqlite import schema as sql_schema
 from tenantbase.interfaces.sqlite import sweep as sql_sweep
 from tenantbase.main import main as tenantbase
@@ -20,6 +21,7 @@ from tests.faults.control import Control
 from tests.faults.stepped import Parts, stepped
 
 _CACHE_KIB: Final = 512
+_REMEMBERED_BYTES: Final = 2 << 20
 
 
 def main() -> None:
@@ -33,7 +35,8 @@ def main() -> None:
     parts = stepped(planted.plant(Parts(), given.bug), control)
     # Delete the clients' small prefixes as if they were large.
     sql_sweep.ONE_BY_ONE = 2  # type: ignore[misc]
-    # Small limits, so that SQLite's caches are full within a minute: later growth is a leak.
+    # Small limits, so that all caches are full within a minute or two: later growth is a leak.
+    sealed_item.REMEMBERED_BYTES = _REMEMBERED_BYTES  # type: ignore[misc]
     for name in ("_WRITER", "_READER"):
         setattr(sql_schema, name, (*getattr(sql_schema, name), ("cache_size", -_CACHE_KIB)))
     if not given.unwatched:
