@@ -90,6 +90,22 @@ MUTATIONS: Final = {
         {"pages-are-read-at-once": ("async with self.turn():", "if True:")},
     ),
     **of(
+        "tenantbase/web/handlers/bulk.py",
+        ["tests/web/handlers/test_bulk.py::test_bulk_reads_of_many_keys_begin_in_a_turn"],
+        {"reads-of-many-keys-begin-at-once": ("if len(keys) > CHUNK_KEYS:", "if False:")},
+    ),
+    **of(
+        "tenantbase/web/transport/turns.py",
+        ["tests/web/transport/test_turns.py"],
+        {
+            "threads-work-on-after-their-turn": ("elif self._held:", "elif False:"),
+            "a-thread-that-hangs-holds-later-turns": (
+                "        self._held = 0\n        self._began",
+                "        self._began",
+            ),
+        },
+    ),
+    **of(
         "tenantbase/database/service.py",
         ["tests/web/handlers/test_watch.py::test_events_wait_for_a_turn"],
         {"all-watchers-wait-in-one-lane": ("pace(tenant_of(prefix))", 'pace("")')},

@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 
 from tenantbase.commands import Applied, Condition
 from tenantbase.database import Database
+from tenantbase.database.bulk_read import CHUNK_KEYS
 from tenantbase.documents import (
     PIECE_BYTES,
     VALUES_BEGIN,
@@ -109,6 +110,8 @@ class Bulk:
             share_of(request, self._unread) as share,
             self._turns.streaming(scope_of(request).tenant),
         ):
+            if len(keys) > CHUNK_KEYS:  # checking them takes long, and the first chunk is not small
+                await self._turns.take(scope_of(request).tenant)
             wanted = request.headers.get(hdrs.CACHE_CONTROL, "")
             found = self._database.get_many(
                 scope_of(request),

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 import pytest
 
+from tenantbase.database.bulk_read import CHUNK_KEYS
 from tenantbase.figures import HITS
-from tenantbase.web.transport.turns import PIECE_SHARE, Turns
+from tenantbase.web.transport.turns import PIECE_SHARE
 from tests.service import Server, web_settings
 from tests.web.conftest import Start
 from tests.web.matchers import VERSION
@@ -351,33 +352,25 @@ async def test_limits_are_those_of_the_settings(start: Start) -> None:
         assert (await server.ask("POST", "/set-values", " " * 201)).status == 413
 
 
-@pytest.fixture
-def turns_taken(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The shares of the turns that were taken."""
-    shares: list[float] = []
-    take = Turns.take
-
-    async def counted(self: Turns, lane: str = "", share: float = 1.0) -> None:
-        shares.append(share)
-        await take(self, lane, share)
-
-    monkeypatch.setattr(Turns, "take", counted)
-    return shares
+def shares(turns: list[tuple[str, float]]) -> list[float]:
+    return [share for _, share in turns]
 
 
-async def test_large_bulk_writes_take_turns(server: Server, turns_taken: list[float]) -> None:
+async def test_large_bulk_writes_take_turns(
+    server: Server, turns_taken: list[tuple[str, float]]
+) -> None:
     """Others are served while thousands of entries are prepared, and their results rendered."""
     count = 3_000
     entries = [{"key": f"many/{number:04}", "value": number} for number in range(count)]
     answer = await server.ask("POST", "/set-values", json.dumps({"values": entries}))
     assert [each["key"] for each in answer.json["values"]] == [each["key"] for each in entries]
-    assert turns_taken.count(1.0) >= count // 256 + count // 512
+    assert shares(turns_taken).count(1.0) >= count // 256 + count // 512
     again = await server.ask("POST", "/set-values", json.dumps({"values": [*entries, entries[5]]}))
     assert again.json == invalid(f"values[{count}].key")
 
 
 async def test_bulk_reads_of_large_values_take_turns(
-    server: Server, turns_taken: list[float]
+    server: Server, turns_taken: list[tuple[str, float]]
 ) -> None:
     keys = [f"large/{number}" for number in range(64)]
     for key in keys:
@@ -387,5 +380,17 @@ async def test_bulk_reads_of_large_values_take_turns(
     for _ in range(2):  # the second time, it is known how large they are
         answer = await server.ask("POST", "/get-values", json.dumps({"keys": keys}))
         assert [each["key"] for each in answer.json["values"]] == keys
-    assert turns_taken.count(1.0) >= 64 // 4 - 1, "a chunk has 256 KiB"
-    assert turns_taken.count(PIECE_SHARE) > turns_taken.count(1.0)
+    assert shares(turns_taken).count(1.0) >= 64 // 4 - 1, "a chunk has 256 KiB"
+    assert shares(turns_taken).count(PIECE_SHARE) > shares(turns_taken).count(1.0)
+
+
+async def test_bulk_reads_of_many_keys_begin_in_a_turn(
+    server: Server, turns_taken: list[tuple[str, float]]
+) -> None:
+    # After one key without a value, chunks are as large as they can be.
+    for count, turns in ((1, 0), (CHUNK_KEYS, 0), (CHUNK_KEYS + 1, 2)):
+        keys = [f"none/{number}" for number in range(count)]
+        turns_taken.clear()
+        answer = await server.ask("POST", "/get-values", json.dumps({"keys": keys}))
+        assert len(answer.json["missing"]) == count
+        assert count == 1 or shares(turns_taken).count(1.0) == turns
