@@ -265,10 +265,24 @@ async def held_until(turns: Turns, done: asyncio.Event, begun: list[str], name: 
 
 
 async def settled() -> None:
-    for _ in range(10):
+    for _ in range(50):
         await asyncio.sleep(0)
 
 
+@pytest.fixture
+async def short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No rest takes any time, and a turn that is held does not end by itself."""
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+
+    def call(_: float, function: Any, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        seconds = 600 if function.__name__ == "_finish" else 0
+        return call_later(seconds, function, *args, **options)
+
+    monkeypatch.setattr(loop, "call_later", call)
+
+
+@pytest.mark.usefixtures("short_rests")
 async def test_a_turn_is_held_for_a_thread_while_others_are_in_flight() -> None:
     turns = Turns(lambda lane: 1 if lane is None else 0)
     done, begun = asyncio.Event(), list[str]()
