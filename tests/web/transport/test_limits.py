@@ -269,7 +269,8 @@ async def test_a_bulk_read_stays_within_its_memory(
                 key for key in keys if key in large
             ]
             assert answer.json["missing"] == small
-    assert max(_Counting.read) <= 9 * MIB
+    # 8 MiB from memcached, and as much from the database if memcached has only some of them.
+    assert max(_Counting.read) <= 17 * MIB
     assert len(_Counting.given) < 4 * len(large), "what was read is not read again and again"
 
 
