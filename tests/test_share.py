@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
+import shutil
 import subprocess
 import sys
+import time
 import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -67,3 +72,117 @@ def test_shells_complete_options(shell: str) -> None:
         path for path in SHARE.rglob("*tenantbase*") if shell in str(path) and path.is_file()
     )
     assert asked["_TENANTBASE_COMPLETE"] in script.read_text()
+
+
+PROMPT = "ready:"
+SHELLS = {
+    "bash": ("bash", "--noprofile", "--rcfile", "bash.rc", "-i"),
+    "zsh": ("zsh", "-i"),
+    "fish": ("fish", "--init-command", f"function fish_prompt; echo {PROMPT}; end"),
+}
+PROGRAM_FOR_SHELLS = """\
+#!{python}
+import os, sys
+if "_TENANTBASE_COMPLETE" in os.environ:
+    {program}
+with open("words.new", "w") as file:
+    file.write("|".join(sys.argv[1:]))
+os.rename("words.new", "words")
+"""
+
+
+class Shell:
+    """An interactive shell that has the completions, at a terminal."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self._words = directory / "words"
+        self._shown = b""
+        program = directory / "bin" / "tenantbase"
+        program.parent.mkdir()
+        program.write_text(
+            PROGRAM_FOR_SHELLS.format(
+                python=sys.executable, program=PROGRAM.replace("; ", "\n    ")
+            )
+        )
+        program.chmod(0o755)
+        (directory / "bash.rc").write_text(
+            f"PS1={PROMPT}; . {SHARE}/bash-completion/completions/tenantbase"
+        )
+        (directory / ".zshrc").write_text(
+            f"PS1={PROMPT}; fpath=({SHARE}/zsh/site-functions $fpath)"
+            "; autoload -Uz compinit; compinit -D -u"
+        )
+        self._terminal, other_end = pty.openpty()
+        self._process = subprocess.Popen(
+            ["setsid", "--ctty", *SHELLS[name]],  # fish needs a controlling terminal
+            stdin=other_end,
+            stdout=other_end,
+            stderr=other_end,
+            cwd=directory,
+            env={
+                "PATH": f"{program.parent}:{os.defpath}",
+                "HOME": str(directory),
+                "TERM": "xterm",
+                "LANG": "C.UTF-8",
+                "PYTHONPATH": str(ROOT),
+                "XDG_DATA_DIRS": f"{SHARE}:/usr/share",
+            },
+        )
+        os.close(other_end)
+
+    def typed(self, line: str) -> list[str]:
+        """The words that the program gets if this is typed, with tabs, and a return."""
+        self._wait(lambda: PROMPT.encode() in self._shown)
+        self._shown = b""
+        os.write(self._terminal, f"tenantbase {line}\n".encode())
+        self._wait(self._words.exists)
+        words = self._words.read_text().split("|")
+        self._words.unlink()
+        return words
+
+    def _wait(self, over: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not over():
+            assert time.monotonic() < deadline, self._shown
+            if select.select([self._terminal], [], [], 0.05)[0]:
+                self._shown += os.read(self._terminal, 1 << 16)
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._terminal)
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shell]:
+    if shutil.which(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    started = Shell(request.param, tmp_path)
+    yield started
+    started.end()
+
+
+def test_shells_complete_words_and_files(shell: Shell, tmp_path: Path) -> None:
+    """In a row, because a shell may load the script anew or keep it."""
+    (tmp_path / "old copy.db").touch()
+    (tmp_path / "tls").mkdir()
+    (tmp_path / "tls" / "cert.pem").touch()
+    assert shell.typed("serve --access-l\tsl\t") == ["serve", "--access-log", "slow"]
+    assert shell.typed("serve --log-level cr\t") == ["serve", "--log-level", "critical"]
+    assert shell.typed("serve --workers a\t") == ["serve", "--workers", "auto"]
+    assert shell.typed("serve --tls-cert tls/c\t") == ["serve", "--tls-cert", "tls/cert.pem"]
+    assert shell.typed("token create --scope me\t") == ["token", "create", "--scope", "metrics"]
+    assert shell.typed("check --database o\t") == ["check", "--database", "old copy.db"]
+    assert shell.typed("migrate --from o\t") == ["migrate", "--from", "old copy.db"]
+    for name in ("backup", "restore", "import", "export"):
+        assert shell.typed(f"{name} o\t") == [name, "old copy.db"]
+    url = "postgresql://u@db:5432/x"
+    assert shell.typed(f"import --database {url} o\t")[2:] == [url, "old copy.db"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"], indirect=True)
+def test_shells_complete_values_after_an_equals_sign(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "x.db").touch()
+    assert shell.typed("serve --access-log=sl\t") == ["serve", "--access-log=slow"]
+    assert shell.typed("check --database=x\t") == ["check", "--database=x.db"]
+    assert shell.typed("restore --database=new.db x\t")[1:] == ["--database=new.db", "x.db"]

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from tenantbase.cli.arguments import Command
+from tenantbase.cli.completion import complete
 from tenantbase.errors import ConfigError, TenantbaseError
 from tenantbase.process.config import OPTIONS, Config
 
@@ -53,6 +54,7 @@ def command(name: str, *options: str) -> Callable[[Callable[..., None]], Command
                     multiple=option.many,
                     metavar=option.metavar or None,
                     help=option.help + default,
+                    shell_complete=complete,
                 )(run)
         return click.command(name, cls=Command)(run)
 

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import click
 
+from tenantbase.cli.completion import complete
 from tenantbase.cli.options import command
 from tenantbase.cli.progress import progress
 from tenantbase.process.config import Config
 
 
 @command("migrate", "write_timeout", "store_timeout", "store_unreplicated")
-@click.option("--from", "source", required=True, metavar="FILE|URL", help="The old database.")
-@click.option("--to", "target", required=True, metavar="FILE|URL", help="The new database.")
+@click.option(
+    *("--from", "source"),
+    required=True,
+    metavar="FILE|URL",
+    help="The old database.",
+    shell_complete=complete,
+)
+@click.option(
+    *("--to", "target"),
+    required=True,
+    metavar="FILE|URL",
+    help="The new database.",
+    shell_complete=complete,
+)
 @click.option("--finish", "last", is_flag=True, help="Finish, once no server uses the old one.")
 def migrate(config: Config, source: str, target: str, last: bool) -> None:
     """Move the database from a file to PostgreSQL (postgresql://USER@HOST/DATABASE), or back.
