@@ -19,9 +19,77 @@ from tenantbase import __version__
 from tenantbase.main import main
 
 PROGRAM = "tenantbase"
+
+
+class Bash(shell_completion.BashComplete):
+    """click's class with a script that also completes the value in ``--option=value``."""
+
+    source_template = r"""
+%(complete_func)s() {
+    local IFS=$'\n' word words=() joined=
+    local type value
+
+    # Readline also splits --option=value and USER@HOST:PORT at =, @ and :. click takes the value
+    # of an option as a word of its own, and USER@HOST:PORT as one word.
+    for word in "${COMP_WORDS[@]:0:COMP_CWORD+1}"; do
+        if [[ $joined || $word =~ ^[:@]+$ ]]; then
+            words[-1]+=$word
+            [[ $word =~ ^[:@]+$ ]] && joined=yes || joined=
+        elif [[ $word != = ]]; then
+            words+=("$word")
+        fi
+    done
+    [[ $word == = ]] && words+=("")
+
+    while IFS=, read -r type value; do
+        case $type in
+            dir) compopt -o dirnames ;;
+            file) compopt -o default ;;
+            plain) COMPREPLY+=("$value") ;;
+        esac
+    done < <(COMP_WORDS="${words[*]}" COMP_CWORD=$((${#words[@]} - 1)) \
+        %(complete_var)s=bash_complete "$1" 2>/dev/null)
+}
+
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+
+class Zsh(shell_completion.ZshComplete):
+    """click's class with a script for fpath that also completes the value in ``--option=value``.
+
+    click's own script completes nothing the second time that it is asked.
+    """
+
+    source_template = r"""
+#compdef %(prog_name)s
+
+%(complete_func)s() {
+    local type value help
+    local -a lines plain described
+
+    lines=("${(@f)$(COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT - 1)) \
+        %(complete_var)s=zsh_complete "${(Q)words[1]}" 2>/dev/null)}")
+
+    [[ $PREFIX == --*=* ]] && compset -P 1 '*='
+    for type value help in $lines; do
+        case $type in
+            dir) _path_files -/ ;;
+            file) _path_files -f ;;
+            plain) [[ $help == _ ]] && plain+=("$value") || described+=("$value:$help") ;;
+        esac
+    done
+    [[ -n $described ]] && _describe -V unsorted described
+    [[ -n $plain ]] && compadd -V unsorted -a plain
+}
+
+%(complete_func)s "$@"
+"""
+
+
 COMPLETIONS = {
-    "bash-completion/completions/tenantbase": shell_completion.BashComplete,
-    "zsh/site-functions/_tenantbase": shell_completion.ZshComplete,
+    "bash-completion/completions/tenantbase": Bash,
+    "zsh/site-functions/_tenantbase": Zsh,
     "fish/vendor_completions.d/tenantbase.fish": shell_completion.FishComplete,
 }
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import pty
 import select
-import signal
+import shlex
 import subprocess
 import sys
+import time
 import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,15 +53,13 @@ def test_the_wheel_installs_all_of_them() -> None:
         assert installed[first] == first
 
 
-SHELLS = ("bash", "zsh", "fish")
-
-
-def completed(shell: str, *words: str) -> set[str]:
-    """What is offered for the last word, with its kind, as the shell's script asks for it."""
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_options(shell: str) -> None:
+    """Options of a command, as the shell's script asks for them."""
     asked = {
         "_TENANTBASE_COMPLETE": f"{shell}_complete",
-        "COMP_WORDS": " ".join(["tenantbase", *words]),
-        "COMP_CWORD": words[-1] if shell == "fish" else str(len(words)),
+        "COMP_WORDS": "tenantbase serve --lis",
+        "COMP_CWORD": "--lis" if shell == "fish" else "2",
     }
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
@@ -68,69 +68,117 @@ def completed(shell: str, *words: str) -> set[str]:
         env={**os.environ, **asked},
         check=True,
     )
-    if shell == "zsh":  # kind, value and help, a line each
-        lines = done.stdout.splitlines()
-        return {f"{kind},{value}" for kind, value in zip(lines[::3], lines[1::3], strict=True)}
-    return {line.partition("\t")[0] for line in done.stdout.splitlines()}
-
-
-@pytest.mark.parametrize("shell", SHELLS)
-def test_shells_complete_options(shell: str) -> None:
-    """Options of a command."""
-    assert completed(shell, "serve", "--lis") == {"plain,--listen"}
+    assert "--listen" in done.stdout and "--workers" not in done.stdout
     (script,) = (
         path for path in SHARE.rglob("*tenantbase*") if shell in str(path) and path.is_file()
     )
-    assert f"{shell}_complete" in script.read_text()
+    assert asked["_TENANTBASE_COMPLETE"] in script.read_text()
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-def test_shells_complete_values(shell: str) -> None:
-    assert completed(shell, "serve", "--access-log", "s") == {"plain,slow"}
-    assert completed(shell, "serve", "--log-level", "e") == {"plain,error"}
-    assert completed(shell, "token", "create", "--scope", "r") == {"plain,read"}
-    for words in (
-        ["serve", "--database"],
-        ["serve", "--tls-cert"],
-        ["migrate", "--from"],
-        ["restore"],
-        ["import"],
-        ["get", "--token-file"],
-    ):
-        assert completed(shell, *words, "x") == {"file,x"}, words
+PROMPT = "ready:"
+SHELLS = {
+    "bash": ("bash", "--noprofile", "--rcfile", "bash.rc", "-i"),
+    "zsh": ("zsh", "-i"),
+    "fish": ("fish", "--init-command", f"function fish_prompt; echo {PROMPT}; end"),
+}
+PROGRAM_FOR_SHELLS = """\
+import os, sys
+if "_TENANTBASE_COMPLETE" in os.environ:
+    {program}
+with open("words.new", "w") as file:
+    file.write("|".join(sys.argv[1:]))
+os.rename("words.new", "words")
+"""
 
 
-def test_bash_completes_as_one_types(tmp_path: Path) -> None:
-    program = tmp_path / "bin" / "tenantbase"
-    program.parent.mkdir()
-    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' -c \"{PROGRAM}\" \"$@\"\n")
-    program.chmod(0o755)
-    (tmp_path / "backup-of-today.db").touch()
-    path = f"{program.parent}:{os.environ['PATH']}"
-    environment = {"PATH": path, "PS1": "> ", "TERM": "dumb", "HOME": str(tmp_path)}
-    environment["PYTHONPATH"] = str(ROOT)
-    pid, terminal = pty.fork()
-    if not pid:
-        os.chdir(tmp_path)
-        os.execvpe("bash", ["bash", "--noprofile", "--norc", "-i"], environment)
-    try:
-        script = SHARE / "bash-completion" / "completions" / "tenantbase"
-        os.write(terminal, f". '{script}'; echo rea''dy\n".encode())
-        typed_until(terminal, b"ready")
-        os.write(terminal, b"tenantbase serve --access-log sl\t")
-        typed_until(terminal, b"--access-log slow ")
-        os.write(terminal, b"\x15tenantbase restore backup-\t")
-        typed_until(terminal, b"restore backup-of-today.db ")
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(terminal)
+class Shell:
+    """An interactive shell that has the completions, at a terminal."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self._words = directory / "words"
+        self._shown = b""
+        program = directory / "bin" / "tenantbase"
+        program.parent.mkdir()
+        code = directory / "program.py"
+        code.write_text(PROGRAM_FOR_SHELLS.format(program=PROGRAM.replace("; ", "\n    ")))
+        command = shlex.join([sys.executable, str(code)])
+        program.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        program.chmod(0o755)
+        bash = shlex.quote(f"{SHARE}/bash-completion/completions/tenantbase")
+        zsh = shlex.quote(f"{SHARE}/zsh/site-functions")
+        (directory / "bash.rc").write_text(f"PS1={PROMPT}; . {bash}")
+        (directory / ".zshrc").write_text(
+            f"PS1={PROMPT}; fpath=({zsh} $fpath); autoload -Uz compinit; compinit -D -u"
+        )
+        self._terminal, other_end = pty.openpty()
+        self._process = subprocess.Popen(
+            ["setsid", "--ctty", *SHELLS[name]],  # fish needs a controlling terminal
+            stdin=other_end,
+            stdout=other_end,
+            stderr=other_end,
+            cwd=directory,
+            env={
+                "PATH": f"{program.parent}:{os.defpath}",
+                "HOME": str(directory),
+                "TERM": "xterm",
+                "LANG": "C.UTF-8",
+                "PYTHONPATH": str(ROOT),
+                "XDG_DATA_DIRS": f"{SHARE}:/usr/share",
+            },
+        )
+        os.close(other_end)
+
+    def typed(self, line: str) -> list[str]:
+        """The words that the program gets if this is typed, with tabs, and a return."""
+        self._wait(lambda: PROMPT.encode() in self._shown)
+        self._shown = b""
+        os.write(self._terminal, f"tenantbase {line}\n".encode())
+        self._wait(self._words.exists)
+        words = self._words.read_text().split("|")
+        self._words.unlink()
+        return words
+
+    def _wait(self, over: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while not over():
+            assert time.monotonic() < deadline, self._shown
+            if select.select([self._terminal], [], [], 0.05)[0]:
+                self._shown += os.read(self._terminal, 1 << 16)
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._terminal)
 
 
-def typed_until(terminal: int, expected: bytes) -> None:
-    """Read until the terminal has shown this."""
-    shown = b""
-    while expected not in shown:
-        ready, _, _ = select.select([terminal], [], [], READY_SECONDS)
-        assert ready, f"not shown: {expected!r}, but {shown!r}"
-        shown += os.read(terminal, 4096)
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shell]:
+    started = Shell(request.param, tmp_path)
+    yield started
+    started.end()
+
+
+def test_shells_complete_words_and_files(shell: Shell, tmp_path: Path) -> None:
+    """In a row, because a shell may load the script anew or keep it."""
+    (tmp_path / "old copy.db").touch()
+    (tmp_path / "tls").mkdir()
+    (tmp_path / "tls" / "cert.pem").touch()
+    assert shell.typed("serve --access-l\tsl\t") == ["serve", "--access-log", "slow"]
+    assert shell.typed("serve --log-level cr\t") == ["serve", "--log-level", "critical"]
+    assert shell.typed("serve --workers a\t") == ["serve", "--workers", "auto"]
+    assert shell.typed("serve --tls-cert tls/c\t") == ["serve", "--tls-cert", "tls/cert.pem"]
+    assert shell.typed("token create --scope me\t") == ["token", "create", "--scope", "metrics"]
+    assert shell.typed("check --database o\t") == ["check", "--database", "old copy.db"]
+    assert shell.typed("migrate --from o\t") == ["migrate", "--from", "old copy.db"]
+    for name in ("backup", "restore", "import", "export"):
+        assert shell.typed(f"{name} o\t") == [name, "old copy.db"]
+    url = "postgresql://u@db:5432/x"
+    assert shell.typed(f"import --database {url} o\t")[2:] == [url, "old copy.db"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"], indirect=True)
+def test_shells_complete_values_after_an_equals_sign(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "x.db").touch()
+    assert shell.typed("serve --access-log=sl\t") == ["serve", "--access-log=slow"]
+    assert shell.typed("check --database=x\t") == ["check", "--database=x.db"]
+    assert shell.typed("restore --database=new.db x\t")[1:] == ["--database=new.db", "x.db"]

@@ -1,27 +1,25 @@
-"""What shells offer for the value of an option, or for an argument."""
+"""What shells offer for the value of an option or argument, as ``share/make.py`` installs it."""
 
 from __future__ import annotations
 
-import re
-from typing import Final
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
-_FILE: Final = "FILE"
-_WORD: Final = re.compile(r"[a-z]+")  # what is to be replaced is in capitals
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
-def complete_value(
-    context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """The words in a parameter's placeholder, such as ``off|slow|all``, or a file if it has FILE."""
-    placeholder = parameter.metavar or (parameter.name or "").upper()
-    alternatives = placeholder.split("|")
-    if _FILE in alternatives:
-        return [CompletionItem(incomplete, type="file")]
-    return [
-        CompletionItem(each)
-        for each in alternatives
-        if _WORD.fullmatch(each) and each.startswith(incomplete)
-    ]
+def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """A click callback that completes what the help says: its words in lower case, or a file.
+
+    ``auto|text|json`` completes each of the three, ``N|auto`` only ``auto``, and ``FILE`` file names.
+    """
+    from click.shell_completion import CompletionItem
+
+    forms = (param.metavar or (param.name or "").upper()).split("|")
+    words = [form for form in forms if form.isalpha() and form.islower()]
+    items = [CompletionItem(word) for word in words if word.startswith(incomplete)]
+    if "FILE" in forms and not items:
+        items.append(CompletionItem(incomplete, type="file"))
+    return items

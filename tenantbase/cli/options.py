@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from tenantbase.cli.arguments import Command
-from tenantbase.cli.completion import complete_value
+from tenantbase.cli.completion import complete
 from tenantbase.errors import ConfigError, TenantbaseError
 from tenantbase.process.config import OPTIONS, Config
 
@@ -53,8 +53,8 @@ def command(name: str, *options: str) -> Callable[[Callable[..., None]], Command
                     is_flag=option.switch,
                     multiple=option.many,
                     metavar=option.metavar or None,
-                    shell_complete=complete_value,
                     help=option.help + default,
+                    shell_complete=complete,
                 )(run)
         return click.command(name, cls=Command)(run)
 

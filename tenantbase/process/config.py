@@ -180,7 +180,7 @@ class Config:
         option(
             read.proxy,
             (),
-            "NETWORK",
+            "NETWORK|unix",
             "Proxies whose X-Forwarded-For and X-Forwarded-Proto to believe, such as 10.0.0.0/8; unix"
             " means those on Unix sockets.",
             many=True,
@@ -266,7 +266,7 @@ class Config:
     no_fast_path: bool = option(read.switch, False, "", "Answer every request through aiohttp.")
     no_console: bool = option(read.switch, False, "", "Do not serve the console at /.")
     log_level: str = option(
-        read.choice(*LOG_LEVELS), "warning", "|".join(LOG_LEVELS), "The least important lines to log."
+        read.choice(*LOG_LEVELS), "warning", "|".join(LOG_LEVELS), "The least severe lines to log."
     )
     log_format: str = option(
         read.choice("auto", "text", "json"),

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import click
 
 from tenantbase.cli.backend import OPENED
-from tenantbase.cli.completion import complete_value
+from tenantbase.cli.completion import complete
 from tenantbase.cli.input import input_from
 from tenantbase.cli.options import command
 from tenantbase.cli.output import Output, output_to
@@ -21,7 +21,7 @@ from tenantbase.process.config import Config
 
 
 @command("import", *OPENED, "tenant", "max_value_bytes")
-@click.argument("file", default="-", shell_complete=complete_value)
+@click.argument("file", default="-", shell_complete=complete)
 def import_(config: Config, file: str) -> None:
     """Store the entries in FILE, or standard input: JSON, one entry a line.
 
@@ -45,7 +45,7 @@ def import_(config: Config, file: str) -> None:
 
 @command("export", *OPENED, "tenant")
 @click.option("--prefix", default="", metavar="TEXT", help="Only keys with this prefix.")
-@click.argument("file", default="-", shell_complete=complete_value)
+@click.argument("file", default="-", shell_complete=complete)
 def export(config: Config, prefix: str, file: str) -> None:
     """Write all entries of the tenant to FILE, or standard output: JSON, one entry a line.
 

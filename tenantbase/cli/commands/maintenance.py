@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tenantbase.cli.completion import complete_value
+from tenantbase.cli.completion import complete
 from tenantbase.cli.input import input_from
 from tenantbase.cli.options import command
 from tenantbase.cli.output import output_to
@@ -18,7 +18,7 @@ from tenantbase.process.config import Config
 
 
 @command("backup", "database", "write_timeout")
-@click.argument("file", shell_complete=complete_value)
+@click.argument("file", shell_complete=complete)
 @click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 def backup(config: Config, file: str, force: bool) -> None:
     """Copy the database to FILE, or to standard output for a dash, while servers write to it.
@@ -43,7 +43,7 @@ def backup(config: Config, file: str, force: bool) -> None:
 
 
 @command("restore", "database")
-@click.argument("file", shell_complete=complete_value)
+@click.argument("file", shell_complete=complete)
 @click.option("--force", is_flag=True, help="Replace the database if it exists.")
 @click.option(
     "--without-checksum",

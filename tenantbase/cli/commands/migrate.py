@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tenantbase.cli.completion import complete_value
+from tenantbase.cli.completion import complete
 from tenantbase.cli.options import command
 from tenantbase.cli.progress import progress
 from tenantbase.process.config import Config
@@ -12,20 +12,18 @@ from tenantbase.process.config import Config
 
 @command("migrate", "write_timeout", "store_timeout", "store_unreplicated")
 @click.option(
-    "--from",
-    "source",
+    *("--from", "source"),
     required=True,
     metavar="FILE|URL",
-    shell_complete=complete_value,
     help="The old database.",
+    shell_complete=complete,
 )
 @click.option(
-    "--to",
-    "target",
+    *("--to", "target"),
     required=True,
     metavar="FILE|URL",
-    shell_complete=complete_value,
     help="The new database.",
+    shell_complete=complete,
 )
 @click.option("--finish", "last", is_flag=True, help="Finish, once no server uses the old one.")
 def migrate(config: Config, source: str, target: str, last: bool) -> None:
