@@ -309,7 +309,9 @@ class FaultProxy:
             self._server.close()
             self._server = None
             if self._address.path:
-                Path(self._address.path).unlink(missing_ok=True)  # since Python 3.13, asyncio removes it
+                Path(self._address.path).unlink(
+                    missing_ok=True
+                )  # since Python 3.13, asyncio removes it
         await self._end_links()
 
     async def say(self, data: bytes) -> None:
