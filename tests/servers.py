@@ -309,9 +309,8 @@ class FaultProxy:
             self._server.close()
             self._server = None
             if self._address.path:
-                Path(self._address.path).unlink(
-                    missing_ok=True
-                )  # since Python 3.13, asyncio removes it
+                # Since Python 3.13, asyncio removes it.
+                Path(self._address.path).unlink(missing_ok=True)
         await self._end_links()
 
     async def say(self, data: bytes) -> None:
