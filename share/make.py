@@ -123,6 +123,8 @@ def _page(context: click.Context) -> str:
     pieces = " ".join(command.collect_usage_pieces(context))
     lines = [
         f'.TH "{title.upper()}" 1 "" "{PROGRAM} {__version__}" "{PROGRAM} manual"',
+        ".nh",  # names of variables and addresses stay in one piece, to be searched for and copied
+        ".ad l",
         ".SH NAME",
         _text(title) + r" \- " + _text(paragraphs[0].partition(".")[0]),
         ".SH SYNOPSIS",

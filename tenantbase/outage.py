@@ -12,7 +12,8 @@ from time import monotonic
 
 def how_often(times: int, seconds: float) -> str:
     """``once``, or how many times in how many seconds."""
-    return "once" if times == 1 else f"{times} times in {seconds:.0f} s"
+    within = "less than 1 s" if seconds < 1 else f"{seconds:.0f} s"
+    return "once" if times == 1 else f"{times} times in {within}"
 
 
 class Outage:
@@ -62,8 +63,9 @@ class Outage:
         """The trouble is over. Logs a line if there was any."""
         if self._times:
             times, self._times = self._times, 0
-            lasted = self._last - self._began
-            self._log.warning("%s; it was met %s", self._end, how_often(times, lasted))
+            ended = monotonic() if self._quiet_seconds is None else self._last
+            often = how_often(times, ended - self._began)
+            self._log.warning("%s; the trouble was met %s", self._end, often)
 
     def _look(self) -> None:
         assert self._quiet_seconds is not None

@@ -45,6 +45,19 @@ def test_every_command_has_a_page() -> None:
         assert r"\-\-help" in page
 
 
+def test_pages_break_no_names() -> None:
+    page = SHARE / "man" / "man1" / "tenantbase.1"
+    for width in range(60, 80):  # at some of these, man would break the name
+        shown = subprocess.run(
+            ["man", "--local-file", page],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "MANWIDTH": str(width), "LC_ALL": "C.UTF-8"},
+        )
+        assert "TENANTBASE_CACHE_TIMEOUT" in shown.stdout
+
+
 def test_the_wheel_installs_all_of_them() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     installed = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]

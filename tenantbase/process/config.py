@@ -380,6 +380,9 @@ def _contradictions(config: Config, given: Mapping[str, object]) -> list[str]:
         mistakes.append("--database and --url: give one, not both")
     if given.get("listen") and (given.get("host") or given.get("port")):
         mistakes.append("--listen: replaces --host and --port; give the address as HOST:PORT")
+    chosen = [each for each in config.listen if getattr(each, "port", None) != 0]
+    if len(set(chosen)) < len(chosen):  # or the system would say that another process has it
+        mistakes.append("--listen: names one address twice")
     if config.max_request_bytes < config.max_value_bytes:
         mistakes.append("--max-request-bytes: less than --max-value-bytes")
     if config.max_inflight_bytes < config.max_request_bytes:

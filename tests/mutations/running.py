@@ -105,6 +105,10 @@ MUTATIONS: Final = {
                 "times, self._times = self._times, 0",
                 "times = self._times",
             ),
+            "an-outage-ends-when-it-was-last-met": (
+                "monotonic() if self._quiet_seconds is None else self._last",
+                "self._last",
+            ),
             "an-outage-ends-while-it-is-met": (
                 "self._last + self._quiet",
                 "self._began + self._quiet",

@@ -332,6 +332,15 @@ def test_an_address_replaces_host_and_port() -> None:
             load({"listen": ("[::1]:1",), name: "1"})
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:8000", "unix:/run/x.sock", "systemd", "fd:3"])
+def test_no_address_is_named_twice(address: str) -> None:
+    with pytest.raises(ConfigError, match="^--listen: names one address twice$"):
+        load({"listen": (address, "localhost:9000", address)})
+    assert load(
+        {"listen": ("127.0.0.1:0", "127.0.0.1:0")}
+    ).listen, "two ports of the system's choice"
+
+
 def test_requests_hold_values_of_the_largest_size() -> None:
     assert load().max_request_bytes == 8 << 20
     assert load({"max_value_bytes": "64MiB"}).max_request_bytes == 128 << 20

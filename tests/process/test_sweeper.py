@@ -58,7 +58,7 @@ async def test_it_survives_errors_and_logs_them_once(caplog: pytest.LogCaptureFi
     assert cache.calls >= 4
     assert [message.partition(" in ")[0] for message in caplog.messages] == [
         "cannot remove expired entries: away",
-        "expired entries are removed again; it was met 3 times",
+        "expired entries are removed again; the trouble was met 3 times",
     ]
 
 
@@ -69,7 +69,7 @@ async def test_recurring_trouble_is_logged_again(caplog: pytest.LogCaptureFixtur
             await asyncio.wait_for(cache.done.wait(), 10)
     assert [message.partition(" in ")[0] for message in caplog.messages] == [
         "cannot remove expired entries: away",
-        "expired entries are removed again; it was met once",
+        "expired entries are removed again; the trouble was met once",
     ] * 2
 
 

@@ -98,7 +98,7 @@ def test_memcached_away_has_two_lines(server: AppServer, memcached: MemcachedPro
     poll(lambda: len(lines(server, "tenantbase.memcache")) == before + 2, "the log says so")
     down, back = lines(server, "tenantbase.memcache")[before:]
     assert "is down" in down["message"]
-    assert "is back; it was met" in back["message"]
+    assert "is back; the trouble was met" in back["message"]
     assert all("request_id" not in line for line in (down, back)), "no single request's trouble"
 
 

@@ -176,9 +176,14 @@ class MemcacheClient:
     def _open_breaker(self, error: Exception) -> None:
         if self._available:
             self._available = False
-            self._outage.met("memcached at %s is down: %r", self._address, error)
+            self._met(error)
             self._pool.drop_all()
             self._probe = keep_running(self._await_return, "probe of memcached")
+
+    def _met(self, error: Exception) -> None:
+        silent = isinstance(error, TimeoutError)
+        reason = f"no answer in {self._timeout:g} s" if silent else repr(error)
+        self._outage.met("memcached at %s is down: %s", self._address, reason)
 
     async def _await_return(self) -> None:
         while not self._available:
@@ -190,7 +195,7 @@ class MemcacheClient:
                 async with asyncio.timeout(self._timeout):
                     await self._exchange(lambda conn: get_version(conn.reader, conn.writer))
             except _FAILURES as failure:
-                self._outage.met("memcached at %s is down: %r", self._address, failure)
+                self._met(failure)
                 continue
             self._available = True
             self._outage.over()
