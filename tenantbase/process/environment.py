@@ -41,6 +41,7 @@ def unknown_variables(variables: Iterable[str], known: Collection[str]) -> list[
     Args:
         known: the variables that are options.
     """
+    names = [each.removeprefix(PREFIX) for each in known]
     lines = []
     injected = []
     for variable in sorted(variables):
@@ -49,8 +50,9 @@ def unknown_variables(variables: Iterable[str], known: Collection[str]) -> list[
         if _INJECTED.fullmatch(variable.removeprefix(PREFIX)):
             injected.append(variable)
             continue
-        near = get_close_matches(variable, known, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        # Without the prefix, with which all are alike.
+        near = get_close_matches(variable.removeprefix(PREFIX).upper(), names, 1)
+        hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
         lines.append(f"{variable} is ignored: there is no such variable{hint}")
     if injected:
         lines.append(f"{', '.join(injected)}: ignored: {INJECTOR}")
