@@ -196,6 +196,17 @@ def test_a_file_fits_its_schema(schema: str, file: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    "dockerfile", sorted(DEPLOY.glob("docker/*Dockerfile")), ids=lambda path: path.name
+)
+def test_what_an_image_copies_is_sent_to_the_builder(dockerfile: Path) -> None:
+    sent = re.findall("^!(.+)$", (ROOT / ".dockerignore").read_text(), re.M)
+    for sources in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile.read_text(), re.M):
+        for source in sources.split():
+            assert (ROOT / source).exists()
+            assert any(Path(source).is_relative_to(each) for each in sent), source
+
+
 def test_the_image_runs_as_a_user_and_keeps_its_data() -> None:
     text = DOCKERFILE.read_text()
     final = text[text.rindex("\nFROM ") :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -66,6 +67,44 @@ def test_hadolint_finds_nothing() -> None:
     program = Path(sys.executable).parent / "hadolint"
     done = subprocess.run([program, DOCKERFILE], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_token_is_made_before_nodes_are_awaited() -> None:
+    """They end while there is none, and what awaits them fails."""
+    commands = re.findall(r"^#   docker compose -f cluster.yaml (.+)$", COMPOSE.read_text(), re.M)
+    postgres = [name for name in composed()["services"] if name.startswith("postgres-")]
+    assert commands == [
+        f"up --detach --wait {' '.join(postgres)}",
+        "run --rm node-one token create operator --scope admin",
+        "up --detach --wait",
+    ]
+
+
+def test_pods_wait_for_the_first_token(tmp_path: Path) -> None:
+    (pod,) = (
+        each["spec"]["template"]["spec"] for each in manifests() if each["kind"] == "Deployment"
+    )
+    (waiting,) = pod["initContainers"]
+    (node,) = pod["containers"]
+    assert (
+        waiting["env"] == node["env"] and f"--container {waiting['name']}" in MANIFESTS.read_text()
+    )
+    path = f"{Path(sys.executable).parent}:{os.defpath}"
+    environment = {"PATH": path, "TENANTBASE_DATABASE": str(tmp_path / "x.db")}
+    command = [
+        *waiting["command"],
+        *(each.replace("sleep 2", "sleep .1") for each in waiting["args"]),
+    ]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None and "there is no database" in process.stderr.readline()
+        assert process.poll() is None
+        create = ["tenantbase", "token", "create", "operator", "--scope", "admin"]
+        subprocess.run(create, env=environment, check=True, stdout=subprocess.DEVNULL)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    finally:
+        process.kill()
 
 
 def test_the_composed_services() -> None:
@@ -161,7 +200,7 @@ def test_the_pods_are_restricted() -> None:
     for workload in workloads:
         pod = workload["spec"]["template"]["spec"]
         assert pod["securityContext"]["runAsNonRoot"] and not pod["enableServiceLinks"]
-        for container in pod["containers"]:
+        for container in (*pod["containers"], *pod.get("initContainers", ())):
             context = container["securityContext"]
             assert context["readOnlyRootFilesystem"] and not context["allowPrivilegeEscalation"]
             assert context["capabilities"] == {"drop": ["ALL"]}
