@@ -287,3 +287,17 @@ def test_actions_of_others_are_pinned_to_a_commit(workflow: Path) -> None:
     for action in used:
         ours = action.startswith("./")
         assert ours or re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
+
+
+ON_RUNNERS = {"systemd", "chromium"}  # the runner has both, or a browser that takes its place
+
+
+@pytest.mark.parametrize("name", ["ci.yml", "nightly.yml"])
+def test_workflows_install_what_the_tests_need(name: str) -> None:
+    """``scripts/test`` installs packages as root only, and a runner is another user."""
+    script = (ROOT / "scripts" / "test").read_text().replace("\\\n", " ")
+    (needed,) = re.findall(r"^need_programs (.+)$", script, re.MULTILINE)
+    packages = {word.rpartition(":")[2] for word in needed.split()} - ON_RUNNERS
+    workflow = (ROOT / ".github" / "workflows" / name).read_text()
+    installs = [set(line.split()) for line in re.findall(r"apt-get install --yes (.+)", workflow)]
+    assert any(packages <= installed for installed in installs)
