@@ -10,6 +10,7 @@ import asyncio
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -252,7 +253,7 @@ def _put_copy(
     entries = _verify(copy, name, tell)
     given_out = settle(str(database)) if there else None
     with unjournaled(str(copy), file.fileno()) as connection:
-        version = begin_again(connection, given_out or 0)
+        version = begin_again(connection, given_out or 0, time.time_ns() // 1_000)
     make_alike(file.fileno(), database)
     os.fsync(file.fileno())
     kept = put(copy, str(database), keep=there and given_out is None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tenantbase.interfaces.sqlite.restoring import VERSION_STEP
+from tenantbase.interfaces.sqlite.restoring import VERSION_STEP, begin_again
 from tenantbase.interfaces.sqlite.sealing import SEAL_BYTES
 from tests.app_server import AppServer
 from tests.command import command, invoked, refused
@@ -188,16 +189,40 @@ def test_versions_continue_above_all_that_were_given_out(
     database = tmp_path / "x.db"
     succeeds("restore", copy, "--database", database)
     first = last_version(database)
-    assert first == last_version(filled) + VERSION_STEP
+    assert first > last_version(filled)
     succeeds("set", "after", "1", "--database", database)
     assert last_version(database) == first + 1
     secrets = {secret(copy), secret(database)}
     succeeds("restore", "--force", copy, "--database", database)
-    assert last_version(database) == first + 1 + VERSION_STEP
+    assert last_version(database) > first + 1
     secrets.add(secret(database))
     assert len(secrets) == 3
     assert rows(database) == rows(filled)
     assert succeeds("check", "--database", database) == b"ok: 2,999 entries\n"
+
+
+def test_versions_of_a_restored_database_that_was_lost_are_not_given_out_again(
+    copy: Path, tmp_path: Path
+) -> None:
+    """The copy knows nothing of its first restore, and neither does the new disk."""
+    for disk in ("first", "second"):
+        (tmp_path / disk).mkdir()
+        succeeds("restore", copy, "--database", tmp_path / disk / "x.db")
+        succeeds("set", "after", "1", "--database", tmp_path / disk / "x.db")
+    lost = last_version(tmp_path / "first" / "x.db")
+    with closing(sqlite3.connect(tmp_path / "second" / "x.db")) as connection:
+        (begun,) = connection.execute("SELECT min(version) FROM changes").fetchone()
+    assert begun > lost
+
+
+def test_versions_continue_above_a_clock_that_was_set_back(copy: Path, tmp_path: Path) -> None:
+    known = last_version(copy)
+    database = Path(shutil.copy(copy, tmp_path / "x.db"))
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        assert begin_again(connection, 0, known) == known + VERSION_STEP
+        assert begin_again(connection, 0, 0) == known + 2 * VERSION_STEP
+        assert begin_again(connection, 1 << 50, 1 << 50) == (1 << 50) + VERSION_STEP
+        assert begin_again(connection, 0, 1 << 51) == 1 << 51
 
 
 def test_a_restore_leaves_an_existing_database_alone(
