@@ -7,9 +7,11 @@ nothing else is in flight.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -25,7 +27,13 @@ from tenantbase.interfaces.sqlite.compacting import can_be_compacted
 from tenantbase.interfaces.sqlite.compacting import compact as compact_in_steps
 from tenantbase.interfaces.sqlite.compacting import rewrite
 from tenantbase.interfaces.sqlite.copying import Copied, copy_database, unjournaled
-from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, reason, unavailable
+from tenantbase.interfaces.sqlite.driver_errors import (
+    concerns_a_row,
+    error_code,
+    reason,
+    unavailable,
+)
+from tenantbase.interfaces.sqlite.file import located
 from tenantbase.interfaces.sqlite.foreign import check_companions_kind, check_ours
 from tenantbase.interfaces.sqlite.open_read_only import (
     database_bytes,
@@ -68,7 +76,7 @@ def back_up(config: Config, path: Path, file: BinaryIO, tell: Tell) -> Copied:
     """
     pace = Pace()
     copied = _back_up(config, path, file.fileno(), tell, lambda: None, pace)
-    with _cannot_write_copy():
+    with _cannot_write_copy(path.parent):
         sync_in_pieces(file.fileno(), pace)
     return copied
 
@@ -102,13 +110,15 @@ def _back_up(
     config: Config, path: Path, fd: int, tell: Tell, opened: Callable[[], object], pace: Pace
 ) -> Copied:
     _let_others_go_first()
-    with source_of(config) as source, _cannot_write_copy():
+    with source_of(config) as source, _cannot_write_copy(path.parent):
         try:
             with unjournaled(str(path), fd) as target:
                 opened()
                 copied = copy_database(source, target, tell, lambda: sync_in_pieces(fd, pace), pace)
             seal(fd, pace)
         except sqlite3.Error as error:
+            if error_code(error) & 0xFF == sqlite3.SQLITE_FULL:  # only the copy is written
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             failure = unavailable(error, f"cannot copy {config.database}")
             if concerns_a_row(error):
                 raise type(failure)(f"{failure}; tenantbase check says where") from error
@@ -117,11 +127,11 @@ def _back_up(
 
 
 @contextmanager
-def _cannot_write_copy() -> Iterator[None]:
+def _cannot_write_copy(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CannotWrite(f"cannot write the copy: {error.strerror}") from error
+        raise CannotWrite(f"cannot write the copy in {directory}: {error.strerror}") from error
 
 
 def compact(config: Config, tell: Tell) -> int:
@@ -135,7 +145,7 @@ def compact(config: Config, tell: Tell) -> int:
     Raises:
         TenantbaseError: it cannot be done, or not to its end.
     """
-    path = Path(os.path.realpath(config.file))
+    path = located(config.file)
     if not path.exists():
         raise CannotOpen(f"there is no database {config.database}")
     look_before_touching(path)
@@ -218,7 +228,7 @@ def restore(
     Raises:
         TenantbaseError: nothing was changed.
     """
-    database = Path(os.path.realpath(config.file))
+    database = located(config.file)
     if not database.parent.is_dir():
         raise CannotOpen(f"there is no directory {database.parent} for the database")
     check_companions_kind(str(database))
@@ -252,7 +262,7 @@ def _put_copy(
     entries = _verify(copy, name, tell)
     given_out = settle(str(database)) if there else None
     with unjournaled(str(copy), file.fileno()) as connection:
-        version = begin_again(connection, given_out or 0)
+        version = begin_again(connection, given_out or 0, time.time_ns() // 1_000)
     make_alike(file.fileno(), database)
     os.fsync(file.fileno())
     kept = put(copy, str(database), keep=there and given_out is None)
@@ -273,10 +283,13 @@ def _verify(copy: Path, name: str, tell: Tell) -> int:
         why = str(error) if isinstance(error, CannotOpen) else reason(error)
         raise CannotOpen(f"{name} cannot be restored: {why}") from error
     if findings:
-        raise CannotOpen(
-            f"{name} cannot be restored: {check.findings} things are wrong, first" f" {findings[0]}"
-        )
+        raise CannotOpen(f"{name} cannot be restored: {wrong(check.findings)}, first {findings[0]}")
     return check.entries
+
+
+def wrong(findings: int) -> str:
+    """How messages count findings."""
+    return "1 thing is wrong" if findings == 1 else f"{findings:,} things are wrong"
 
 
 class Checked(NamedTuple):
@@ -299,11 +312,10 @@ def check(config: Config, report: Callable[[str], object], tell: Tell) -> Checke
     try:
         with _checkable(config) as (connection, by_itself):
             checking = Check(connection, report, tell)
-            checking.run(alone=by_itself)
-    except CannotOpen as error:
-        if error.__cause__ is None and "cannot" not in str(error):
-            raise CannotOpen(f"{config.database}: {error}") from error
-        raise
+            try:
+                checking.run(alone=by_itself)
+            except CannotOpen as error:
+                raise CannotOpen(f"cannot check {config.database}: {error}") from error
     except sqlite3.Error as error:
         raise unavailable(error, f"cannot check {config.database}") from error
     return Checked(checking.entries, checking.findings)
@@ -312,7 +324,7 @@ def check(config: Config, report: Callable[[str], object], tell: Tell) -> Checke
 @contextmanager
 def _checkable(config: Config) -> Iterator[tuple[sqlite3.Connection, bool]]:
     """The database, and whether no other process can write to it meanwhile."""
-    path = Path(os.path.realpath(config.file))
+    path = located(config.file)
     with ExitStack() as stack:
         if path.is_file() and may_write(str(path)):
             look_before_touching(path)
@@ -336,17 +348,17 @@ def source_of(config: Config) -> Iterator[sqlite3.Connection]:
     Raises:
         CannotOpen: it is not a database of ours, or cannot be opened.
     """
-    path = os.path.realpath(config.file)
-    if not os.path.exists(path):
+    path = located(config.file)
+    if not path.exists():
         raise CannotOpen(f"there is no database {config.database}")
-    if os.path.isfile(path) and not may_write(path):
-        with open_readonly(path, convertible=True) as connection:
+    if path.is_file() and not may_write(str(path)):
+        with open_readonly(str(path), convertible=True) as connection:
             yield connection
         return
-    look_before_touching(Path(path))
-    if not os.stat(path).st_size:
+    look_before_touching(path)
+    if not path.stat().st_size:
         raise CannotOpen(f"cannot open {config.database}: it is empty")
-    with _writing(config, Path(path)) as (connection, _, _):
+    with _writing(config, path) as (connection, _, _):
         connection.execute("PRAGMA query_only = 1")
         yield connection
 

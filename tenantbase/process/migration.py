@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -17,6 +16,7 @@ from tenantbase.coherence.tag_file import alone
 from tenantbase.errors import CannotOpen, ConfigError, StoreError
 from tenantbase.interfaces.moving import Source, Target
 from tenantbase.interfaces.postgres.address import SCHEMES, DatabaseAddress
+from tenantbase.interfaces.sqlite.file import located
 from tenantbase.interfaces.sqlite.foreign import check_companions_kind, check_ours
 from tenantbase.interfaces.sqlite.moving import SqliteSource, SqliteTarget
 from tenantbase.interfaces.sqlite.open_read_only import immutable
@@ -146,7 +146,7 @@ def _file_source(config: Config, path: Path, still: bool) -> Iterator[SqliteSour
         with source_of(replace(config, database=path)) as connection:
             yield SqliteSource(connection, str(path), still=False)
         return
-    real = Path(os.path.realpath(path))
+    real = located(path)
     if not real.exists():
         raise CannotOpen(f"there is no database {path}")
     with alone(tags_path(real), real):
@@ -159,7 +159,7 @@ def _file_source(config: Config, path: Path, still: bool) -> Iterator[SqliteSour
 
 @contextmanager
 def _file_target(path: Path) -> Iterator[SqliteTarget]:
-    real = Path(os.path.realpath(path))
+    real = located(path)
     if not real.parent.is_dir():
         raise CannotOpen(f"there is no directory {real.parent} for the database")
     check_companions_kind(str(real))

@@ -26,7 +26,7 @@ from tenantbase.figures import private_cells
 from tenantbase.interfaces.cache import Memcache
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.postgres.address import DatabaseAddress
-from tenantbase.interfaces.sqlite.file import check_file
+from tenantbase.interfaces.sqlite.file import check_file, located
 from tenantbase.interfaces.sqlite.foreign import check_companions_kind, check_ours
 from tenantbase.interfaces.sqlite.open_read_only import may_write
 from tenantbase.interfaces.sqlite.read_only import reading
@@ -229,7 +229,7 @@ async def _open_file(
     config: Config, database: Path, memcached: Memcached | None, create: bool, figures: memoryview
 ) -> AsyncIterator[Cache]:
     # SQLite follows symbolic links, so the files beside the database go beside its real path.
-    path = Path(os.path.realpath(database))
+    path = located(database)
     if not (create or path.exists()):
         raise CannotOpen(f"there is no database {database}")
     if not path.parent.is_dir():
@@ -329,7 +329,7 @@ async def open_to_read(config: Config) -> AsyncIterator[Reader]:
         StoreError: it cannot be opened, or another process wrote to it during the read.
     """
     if isinstance(config.database, Path):
-        path = os.path.realpath(config.database)
+        path = str(located(config.database))
         if os.path.exists(path) and not may_write(path):
             with reading(path) as entries:
                 yield Reader(entries)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tenantbase.interfaces.sqlite.restoring import VERSION_STEP
+from tenantbase.interfaces.sqlite.restoring import VERSION_STEP, begin_again
 from tenantbase.interfaces.sqlite.sealing import SEAL_BYTES
 from tests.app_server import AppServer
 from tests.command import command, invoked, refused
@@ -188,16 +189,40 @@ def test_versions_continue_above_all_that_were_given_out(
     database = tmp_path / "x.db"
     succeeds("restore", copy, "--database", database)
     first = last_version(database)
-    assert first == last_version(filled) + VERSION_STEP
+    assert first > last_version(filled)
     succeeds("set", "after", "1", "--database", database)
     assert last_version(database) == first + 1
     secrets = {secret(copy), secret(database)}
     succeeds("restore", "--force", copy, "--database", database)
-    assert last_version(database) == first + 1 + VERSION_STEP
+    assert last_version(database) > first + 1
     secrets.add(secret(database))
     assert len(secrets) == 3
     assert rows(database) == rows(filled)
     assert succeeds("check", "--database", database) == b"ok: 2,999 entries\n"
+
+
+def test_versions_of_a_restored_database_that_was_lost_are_not_given_out_again(
+    copy: Path, tmp_path: Path
+) -> None:
+    """The copy knows nothing of its first restore, and neither does the new disk."""
+    for disk in ("first", "second"):
+        (tmp_path / disk).mkdir()
+        succeeds("restore", copy, "--database", tmp_path / disk / "x.db")
+        succeeds("set", "after", "1", "--database", tmp_path / disk / "x.db")
+    lost = last_version(tmp_path / "first" / "x.db")
+    with closing(sqlite3.connect(tmp_path / "second" / "x.db")) as connection:
+        (begun,) = connection.execute("SELECT min(version) FROM changes").fetchone()
+    assert begun > lost
+
+
+def test_versions_continue_above_a_clock_that_was_set_back(copy: Path, tmp_path: Path) -> None:
+    known = last_version(copy)
+    database = Path(shutil.copy(copy, tmp_path / "x.db"))
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        assert begin_again(connection, 0, known) == known + VERSION_STEP
+        assert begin_again(connection, 0, 0) == known + 2 * VERSION_STEP
+        assert begin_again(connection, 1 << 50, 1 << 50) == (1 << 50) + VERSION_STEP
+        assert begin_again(connection, 0, 1 << 51) == 1 << 51
 
 
 def test_a_restore_leaves_an_existing_database_alone(
@@ -250,6 +275,9 @@ def test_a_copy_without_a_checksum_needs_consent(filled: Path, copy: Path, tmp_p
     database = tmp_path / "x.db"
     restore = ("restore", str(plain), "--database", str(database))
     assert refused(invoked(*restore), "--without-checksum")
+    from_pipe = invoked("restore", "-", *restore[2:], stdin=plain.read_bytes())
+    assert refused(from_pipe, "standard input", "--without-checksum")
+    assert refused(invoked("restore", "-", *restore[2:]), "standard input is empty")
     succeeds(*restore, "--without-checksum")
     assert rows(database) == rows(filled)
     plain.write_bytes(copy.read_bytes()[: -SEAL_BYTES - 5_000])
@@ -469,6 +497,64 @@ def test_check_names_the_key_of_a_damaged_row(tmp_path: Path) -> None:
     # The rows after it are checked all the same.
     done = invoked("check", "--database", str(database))
     assert b"600 entries checked" in done.stderr
+
+
+def test_check_finds_damaged_tokens_and_tenants(tmp_path: Path) -> None:
+    """They would keep a server from starting, so no command may end with a traceback."""
+    options = ("--database", str(tmp_path / "x.db"))
+    for name in ("one", "two"):
+        succeeds("token", "create", name, "--scope", "write", *options)
+    succeeds("tenant", "create", "acme", *options)
+    with closing(sqlite3.connect(tmp_path / "x.db")) as connection, connection:
+        connection.execute("UPDATE tokens SET scope = 'vrite' WHERE name = 'one'")
+        (token,) = connection.execute("SELECT id FROM tokens WHERE name = 'one'").fetchone()
+        connection.execute("UPDATE tenants SET entries = 'many' WHERE name = 'acme'")
+    lines = findings(tmp_path / "x.db")
+    assert [line.partition(" is damaged")[0] for line in lines] == [
+        "access: tenant 'acme'",
+        f"access: token {token}",
+    ]
+    assert refused(invoked("token", "list", *options), "'acme' is damaged")
+    with closing(sqlite3.connect(tmp_path / "x.db")) as connection, connection:
+        connection.execute("UPDATE tenants SET entries = 0 WHERE name = 'acme'")
+    assert refused(command("serve", "--port", "0", "--memcached", "off", *options), token)
+    assert refused(invoked("token", "list", *options), f"{token} is damaged, revoke it")
+    succeeds("token", "revoke", token, *options)
+    assert succeeds("check", *options) == b"ok: 0 entries\n"
+    assert succeeds("token", "list", *options).count(b"\n") == 1
+
+
+def test_a_damaged_change_log_does_not_condemn_entries(tmp_path: Path) -> None:
+    database = tmp_path / "x.db"
+    fill(database, 300)
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        (page,) = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'changes'"
+        ).fetchone()
+    with database.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    lines = findings(database)
+    assert any(line.startswith("the change log: cannot be read") for line in lines), lines
+    assert not [line for line in lines if line.startswith("entry:")]
+    assert b"300 entries checked" in invoked("check", "--database", str(database)).stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["check", "stats", "count", "export", "compact", "backup", "restore", "set", "serve"]
+)
+def test_a_path_that_cannot_be_looked_up_is_an_error(copy: Path, tmp_path: Path, name: str) -> None:
+    arguments = {
+        "backup": (str(tmp_path / "new"),),
+        "restore": (str(copy),),
+        "set": ("k", "1"),
+        "serve": ("--port", "0", "--memcached", "off"),
+    }.get(name, ())
+    path = str(tmp_path / ("x" * 300))
+    done = command(name, *arguments, "--database", path)
+    assert refused(done, f"cannot open {path}: File name too long")
+    assert names(tmp_path) == []
 
 
 def test_check_and_restore_survive_any_file(filled: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.app_server import READY_SECONDS, AppServer
+from tests.command import command, refused
 from tests.servers import poll
 from tests.wire import Answer
 
@@ -133,6 +134,18 @@ def server(tmp_path: Path, disk: SmallDisk) -> Iterator[SmallDiskServer]:
     running = SmallDiskServer(disk, tmp_path.resolve() / "disk" / "x.db")
     with running:
         yield running
+
+
+def test_a_backup_onto_a_full_disk_says_which_disk(tmp_path: Path, disk: SmallDisk) -> None:
+    database = tmp_path / "x.db"
+    value = json.dumps("x" * 50_000).encode()
+    lines = b"".join(b'{"key":"k%d","value":%b}\n' % (number, value) for number in range(100))
+    assert command("import", "--database", str(database), stdin=lines).returncode == 0
+    directory = tmp_path.resolve() / "disk"
+    backup = ("backup", str(directory / "copy"), "--database", str(database))
+    done = command(*backup, before=disk.enter)
+    assert refused(done, f"cannot write the copy in {directory}: No space left on device")
+    assert list(disk.path.iterdir()) == []
 
 
 def test_a_full_disk_refuses_writes_until_there_is_room(

@@ -66,7 +66,12 @@ def restore(config: Config, file: str, force: bool, without_checksum: bool) -> N
             raise CannotOpen(f"cannot restore {file}: it is a database in use, as {in_use} shows")
     with input_from(file) as source, progress() as bar:
         restored = restore_database(
-            config, file, source, force=force, required=not without_checksum, tell=bar.update
+            config,
+            "standard input" if file == "-" else file,
+            source,
+            force=force,
+            required=not without_checksum,
+            tell=bar.update,
         )
     if restored.kept is not None:
         click.echo(f"The database that was replaced is kept as {restored.kept}.", err=True)
@@ -80,13 +85,13 @@ def check(config: Config) -> None:
     Says which keys are concerned. The exit status is 1 if anything is wrong.
     """
     from tenantbase.process.maintenance import check as check_database
+    from tenantbase.process.maintenance import wrong
 
     with progress() as bar:
         checked = check_database(config, click.echo, bar.update)
     if checked.findings:
         raise TenantbaseError(
-            f"{config.database}: {checked.findings:,} things are wrong"
-            f" ({checked.entries:,} entries checked)"
+            f"{config.database}: {wrong(checked.findings)} ({checked.entries:,} entries checked)"
         )
     click.echo(f"ok: {checked.entries:,} entries")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -18,7 +19,7 @@ from tenantbase.cli.options import command
 from tenantbase.cli.output import standard_output
 from tenantbase.cli.tables import print_records
 from tenantbase.entry import check_text, expiry
-from tenantbase.errors import CannotWrite, ConfigError, TenantbaseError
+from tenantbase.errors import CannotWrite, ConfigError, Damaged, TenantbaseError
 from tenantbase.process.config import Config
 from tenantbase.scope import DEFAULT
 
@@ -98,9 +99,10 @@ def revoke(config: Config, id: str) -> None:
     """Revoke the token with this ID, which list prints. Within a second, no server accepts it."""
 
     async def work(backend: Backend) -> None:
-        if id not in [each.id for each in await backend.tokens()]:
-            # Not repeated: it may be the token itself.
-            raise TenantbaseError("there is no token with this id; token list prints the ids")
+        with suppress(Damaged):  # a damaged token cannot be listed, but revoked
+            if id not in [each.id for each in await backend.tokens()]:
+                # Not repeated: it may be the token itself.
+                raise TenantbaseError("there is no token with this id; token list prints the ids")
         await backend.revoke_token(id)
 
     run(config, work)

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import msgspec
 
-from tenantbase.access import Access, Tenant, TenantLimits, Token, TokenScope
+from tenantbase.access import Access, Tenant, TenantLimits, Token
 from tenantbase.commands import PutTenant
-from tenantbase.errors import InvalidRequest, TenantRequired
+from tenantbase.errors import Damaged, InvalidRequest, TenantRequired
 from tenantbase.scope import DEFAULT
 
 # For a week, lists of tokens still show those that have expired, and so why a client is refused.
@@ -20,6 +20,9 @@ LIMIT_COLUMNS: Final = "max_entries, max_bytes, max_requests_per_second"
 
 TOKEN_COLUMNS: Final = "id, name, scope, tenant, prefix, created_at, expires_at"
 """The columns of a token besides its digest, in the order of ``token_row``."""
+
+_LIMIT_FIELDS: Final = tuple(LIMIT_COLUMNS.split(", "))
+_TOKEN_FIELDS: Final = tuple(TOKEN_COLUMNS.split(", "))
 
 Limits = tuple[int | None, ...]
 
@@ -58,37 +61,37 @@ def access_of(
     Args:
         tenants: rows of a name, entries, bytes and the limits.
         tokens: rows of a digest and what ``token_row`` gives.
+
+    Raises:
+        Damaged: a row has been changed from outside.
     """
     return Access(
         version,
         closed,
-        {
-            name: Tenant(name, entries, size, _limits(*rest))
-            for name, entries, size, *rest in tenants
-        },
-        {digest: _token(*columns) for digest, *columns in tokens},
+        {row[0]: tenant_of_row(row) for row in tenants},
+        {digest: token_of_row(row) for digest, *row in tokens},
     )
 
 
-def _limits(max_entries: int | None, max_bytes: int | None, rate: int | None) -> TenantLimits:
-    return TenantLimits(max_entries=max_entries, max_bytes=max_bytes, max_requests_per_second=rate)
+def tenant_of_row(row: Sequence[Any]) -> Tenant:
+    """A tenant from its name, entries, bytes and limits. Raises Damaged."""
+    name, entries, size, *limits = row
+    fields = dict(zip(_LIMIT_FIELDS, limits, strict=True))
+    try:
+        return Tenant(
+            msgspec.convert(name, str),
+            msgspec.convert(entries, int),
+            msgspec.convert(size, int),
+            msgspec.convert(fields, TenantLimits),
+        )
+    except msgspec.ValidationError as error:
+        raise Damaged(f"tenant {name!r} is damaged: {error}") from error
 
 
-def _token(
-    identifier: str,
-    name: str,
-    scope: str,
-    tenant: str | None,
-    prefix: str | None,
-    created_at: float,
-    expires_at: float | None,
-) -> Token:
-    return Token(
-        id=identifier,
-        name=name,
-        scope=TokenScope(scope),
-        tenant=tenant,
-        prefix=prefix,
-        created_at=created_at,
-        expires_at=expires_at,
-    )
+def token_of_row(row: Sequence[Any]) -> Token:
+    """A token from what ``token_row`` gives. Raises Damaged."""
+    fields = dict(zip(_TOKEN_FIELDS, row, strict=True))
+    try:
+        return msgspec.convert(fields, Token)
+    except msgspec.ValidationError as error:
+        raise Damaged(f"token {fields['id']} is damaged, revoke it: {error}") from error

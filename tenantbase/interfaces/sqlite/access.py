@@ -7,7 +7,8 @@ version, by which processes notice.
 from __future__ import annotations
 
 import sqlite3
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
 
 from tenantbase.access import Access, Token
 from tenantbase.commands import (
@@ -19,7 +20,7 @@ from tenantbase.commands import (
     PutTenant,
     RevokeToken,
 )
-from tenantbase.errors import NoSuchTenant
+from tenantbase.errors import Damaged, NoSuchTenant
 from tenantbase.interfaces.planning.access import (
     EXPIRED_TOKENS_KEPT_SECONDS,
     LIMIT_COLUMNS,
@@ -27,7 +28,9 @@ from tenantbase.interfaces.planning.access import (
     access_of,
     check_deletable,
     new_limits,
+    tenant_of_row,
     token_exists,
+    token_of_row,
     token_row,
 )
 from tenantbase.interfaces.planning.change_log import ChangeLog
@@ -49,6 +52,21 @@ _PUT_TOKEN: Final = f"""
     ON CONFLICT DO NOTHING
 """
 _REMOVE_EXPIRED: Final = "DELETE FROM tokens WHERE expires_at <= ?"
+
+
+def damaged_rows(connection: sqlite3.Connection) -> Iterator[str]:
+    """What is wrong with the rows of tenants and tokens, for ``tenantbase check``."""
+    state = connection.execute(_STATE).fetchall()
+    if len(state) != 1 or not all(isinstance(value, int) for value in state[0]):
+        yield "it is not known whether requests need a token"
+    rows: list[tuple[Callable[[Sequence[Any]], object], Sequence[Any]]] = []
+    rows += ((tenant_of_row, row) for row in connection.execute(_TENANTS))
+    rows += ((token_of_row, row[1:]) for row in connection.execute(_TOKENS))
+    for decode, row in rows:
+        try:
+            decode(row)
+        except Damaged as error:
+            yield str(error)
 
 
 def read_access(connection: sqlite3.Connection, known: int | None) -> Access | None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any, Final
 
 from tenantbase.errors import CannotOpen
 from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite import row_rules
+from tenantbase.interfaces.sqlite.access import damaged_rows
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, reason
 from tenantbase.interfaces.sqlite.foreign import APPLICATION_ID
 from tenantbase.interfaces.sqlite.queries import key_batches, last_version, snapshot
@@ -77,6 +78,7 @@ class Check:
         self._report = report
         self._tell = tell
         self._of_kind: dict[str, int] = {}
+        self._log_is_readable = True
         self.entries = 0
 
     @property
@@ -97,7 +99,7 @@ class Check:
         if alone or self._bytes() <= _LIVE_BYTES:
             self._sections("structure", self._check_structure)
         self._sections("state", self._check_state)
-        self._sections("the change log", self._check_changes)
+        self._log_is_readable = self._sections("the change log", self._check_changes)
         with closing(sqlite3.connect("", isolation_level=None)) as seen:
             seen.execute("PRAGMA journal_mode = OFF").fetchall()
             seen.execute("CREATE TABLE seen (version INTEGER PRIMARY KEY, created INTEGER)")
@@ -106,6 +108,7 @@ class Check:
         self._sections("the index of keys", self._check_key_index)
         self._sections("the index of expiry times", self._check_expiry_index)
         if self._value("PRAGMA user_version") >= _COUNTING_SCHEMA:
+            self._sections("access", self._check_access)
             self._sections("usage", self._check_usage)
         for kind, count in self._of_kind.items():
             if count > _MOST_OF_A_KIND:
@@ -116,14 +119,19 @@ class Check:
         if self._of_kind[kind] <= _MOST_OF_A_KIND:
             self._report(f"{kind}: {text}")
 
-    def _sections(self, name: str, check: Callable[[], None]) -> None:
-        """Run a part of the check; what cannot be read for damage is a finding."""
+    def _sections(self, name: str, check: Callable[[], None]) -> bool:
+        """Run a part of the check; what cannot be read for damage is a finding.
+
+        Returns: whether everything could be read.
+        """
         try:
             check()
         except sqlite3.DatabaseError as error:
             if not (concerns_a_row(error) or type(error) is sqlite3.OperationalError):
                 raise
             self._found(name, f"cannot be read to its end: {reason(error)}")
+            return False
+        return True
 
     def _value(self, query: str) -> Any:
         (value,) = self._connection.execute(query).fetchone()
@@ -229,8 +237,10 @@ class Check:
 
     def _check_rows(self, rows: Sequence[tuple[Any, ...]], seen: sqlite3.Connection) -> None:
         """Check rows of one snapshot, by themselves and against the indexes and the change log."""
-        last = last_version(self._connection)
-        oldest = self._value("SELECT min(version) FROM changes") or 1
+        last = oldest = None
+        if self._log_is_readable:
+            last = last_version(self._connection)
+            oldest = self._value("SELECT min(version) FROM changes") or 1
         self._check_keys_are_indexed(rows)
         for row in rows:
             created, key, version, expires_at = row[:4]
@@ -253,7 +263,7 @@ class Check:
                     f"{row_rules.shown(key)}: its version, {version}, is also that of"
                     f" {self._key_of(other)}",
                 )
-            if oldest <= version <= last:
+            if last is not None and oldest is not None and oldest <= version <= last:
                 line = self._connection.execute(_LINE, (version,)).fetchone()
                 if line is not None and line != (str(EventKind.SET).encode(), key):
                     self._found(
@@ -311,16 +321,29 @@ class Check:
                 return
             after = found[-1]
 
+    def _check_access(self) -> None:
+        with self._text():
+            for text in damaged_rows(self._connection):
+                self._found("access", text)
+
     def _check_usage(self) -> None:
-        self._connection.text_factory = str
-        try:
+        with self._text():
             for wrong in recount(self._connection):
+                if not all(isinstance(count, int) for count in wrong.stored):
+                    continue  # a finding of access
                 self._found(
                     "usage",
                     f"tenant {wrong.name!r} has {wrong.counted[0]:,} entries of"
                     f" {wrong.counted[1]:,} bytes; its counts say {wrong.stored[0]:,} of"
                     f" {wrong.stored[1]:,}",
                 )
+
+    @contextmanager
+    def _text(self) -> Iterator[None]:
+        """Text is str in the block."""
+        self._connection.text_factory = str
+        try:
+            yield
         finally:
             self._connection.text_factory = bytes
 

@@ -5,8 +5,27 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 
 from tenantbase.errors import CannotOpen
+
+
+def located(database: Path) -> Path:
+    """Where a database is, or would be: its path without symbolic links.
+
+    Afterwards it can be asked whether the file exists.
+
+    Raises:
+        CannotOpen: that cannot be known; this process may not search a directory, for instance.
+    """
+    path = os.path.realpath(database)
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise CannotOpen(f"cannot open {database}: {error.strerror}") from error
+    return Path(path)
 
 
 def make_file(path: str) -> tuple[int, int]:

@@ -2,7 +2,11 @@
 
 Servers that ran after the backup may have given out versions that the copy does not know. Clients
 still hold them in conditions, and caches in items. So the copy gets a new secret, and its version jumps
-far above its own and that of the database it replaces.
+above all that were ever given out.
+
+Which those are, the copy cannot tell: it may have been restored before, to a disk that is lost. So the
+version jumps to the time in microseconds. No database makes a million changes a second, so until the
+next restore its versions stay below the time then, and that restore begins above them all.
 """
 
 from __future__ import annotations
@@ -24,8 +28,8 @@ from tenantbase.interfaces.sqlite.queries import last_version
 from tenantbase.interfaces.sqlite.schema import SECRET_BYTES
 
 VERSION_STEP: Final = 1 << 40
-"""How far the version jumps: seven years of 5,000 changes a second. Versions stay exact in JSON,
-up to 2**53, for 8,000 restores."""
+"""How far the version jumps if the clock is behind it, because it was set back: seven years of 5,000
+changes a second. Versions stay exact in JSON, up to 2**53, until the year 2255."""
 
 _MOST_VERSION: Final = (1 << 63) - 1
 _BUSY_SECONDS: Final = 2.0
@@ -35,7 +39,7 @@ _LOGS: Final = ("-wal", "-journal")
 _INDEX: Final = "-shm"
 
 
-def begin_again(connection: sqlite3.Connection, above: int) -> int:
+def begin_again(connection: sqlite3.Connection, above: int, microseconds: int) -> int:
     """Give a copy a new secret, and a last version above all that were ever given out.
 
     The change log begins there: watchers read everything again.
@@ -43,6 +47,7 @@ def begin_again(connection: sqlite3.Connection, above: int) -> int:
     Args:
         connection: writes the copy.
         above: a version that was certainly given out; 0 if none is known of.
+        microseconds: the time, since 1970.
 
     Returns: the last version.
 
@@ -50,7 +55,8 @@ def begin_again(connection: sqlite3.Connection, above: int) -> int:
         CannotOpen: there is no such version.
         sqlite3.Error: the copy cannot be written.
     """
-    version = max(last_version(connection), above) + VERSION_STEP
+    known = max(last_version(connection), above)
+    version = microseconds if microseconds > known else known + VERSION_STEP
     if version > _MOST_VERSION:
         raise CannotOpen("the copy's version is too high to continue from")
     connection.execute("BEGIN")

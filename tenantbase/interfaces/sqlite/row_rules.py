@@ -26,12 +26,12 @@ def shown(key: object) -> str:
     return f"key {plain_key(text)[:_SHOWN_CHARACTERS]!r} of tenant {tenant_of(text)[:64]!r}"
 
 
-def mistakes(row: Sequence[Any], last: int) -> Iterator[str]:
+def mistakes(row: Sequence[Any], last: int | None) -> Iterator[str]:
     """What is wrong with a row by itself.
 
     Args:
         row: the columns of the table, text as bytes, and SQLite's types of all but the first.
-        last: the last version that was given out.
+        last: the last version that was given out; None: not known.
     """
     created, key, version, expires_at, identifier, content_type, value, types = row
     if not _TYPES.fullmatch(types):
@@ -45,7 +45,7 @@ def mistakes(row: Sequence[Any], last: int) -> Iterator[str]:
         yield f"it is not a legal key: {error}"
     if not 0 < created <= version:
         yield f"its version, {version}, is below that of its creation, {created}"
-    if version > last:
+    if last is not None and version > last:
         yield f"its version, {version}, is above the last one, {last}"
     if expires_at is not None and not 0 <= expires_at <= MAX_TIME:
         yield f"it cannot expire at {expires_at}"

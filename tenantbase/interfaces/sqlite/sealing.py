@@ -62,6 +62,8 @@ def copy_unsealed(source: BinaryIO, name: str, target: IO[bytes], *, required: b
         length += len(body)
     if held == _sealed(length, digest):
         return
+    if not held:
+        raise CannotOpen(f"{name} is empty")
     if held.startswith(_MAGIC) or length < SEAL_BYTES:
         raise CannotOpen(f"{name} is damaged: its checksum does not fit its contents")
     if required:
