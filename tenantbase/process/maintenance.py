@@ -51,6 +51,7 @@ from tenantbase.process.config import Config
 from tenantbase.process.wiring import (
     log_of,
     look_before_touching,
+    open_cache,
     open_tags,
     tags_path,
 )
@@ -152,6 +153,7 @@ def compact(config: Config, tell: Tell) -> int:
     before = os.stat(path).st_size
     if not before:
         raise CannotOpen(f"cannot open {config.database}: it is empty")
+    asyncio.run(_remove_dead_rows(config))
     try:
         with alone(tags_path(path), path):
             _rewrite(config, path)
@@ -164,6 +166,15 @@ def compact(config: Config, tell: Tell) -> int:
                 ) from None
             compact_in_steps(connection, committer, lock.held, tell)
     return before - os.stat(path).st_size
+
+
+async def _remove_dead_rows(config: Config) -> None:
+    """Remove what has expired or was deleted by prefix, as servers do in the background."""
+    async with open_cache(config, create=False) as cache:
+        began = time.monotonic()
+        while await cache.sweep():
+            await asyncio.sleep(time.monotonic() - began)  # others wait for the lock
+            began = time.monotonic()
 
 
 def _rewrite(config: Config, path: Path) -> None:

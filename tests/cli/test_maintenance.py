@@ -16,6 +16,8 @@ import pytest
 
 from tenantbase.interfaces.sqlite.restoring import VERSION_STEP, begin_again
 from tenantbase.interfaces.sqlite.sealing import SEAL_BYTES
+from tenantbase.process.config import Config
+from tenantbase.process.maintenance import compact as compact_database
 from tests.app_server import AppServer
 from tests.command import command, invoked, refused
 from tests.servers import poll
@@ -607,6 +609,39 @@ def test_compact_beside_a_server(tmp_path: Path) -> None:
             "the file to shrink",
         )
     assert succeeds("check", "--database", database) == b"ok: 100 entries\n"
+
+
+def test_a_step_of_compact_moves_many_pages(tmp_path: Path) -> None:
+    """With a commit for each page, it would take hours, and end when others free one meanwhile."""
+    database = tmp_path / "x.db"
+    fill(database, 5_000)
+    steps: list[int] = []
+    with AppServer(database), closing(sqlite3.connect(database, isolation_level=None)) as watcher:
+        watcher.execute("DELETE FROM entries WHERE created > 500")
+        (free,) = watcher.execute("PRAGMA freelist_count").fetchone()
+        compact_database(Config(database=database), steps.append)
+        assert watcher.execute("PRAGMA freelist_count").fetchone() == (0,)
+    assert sum(steps) >= free > 200
+    assert max(steps) >= 64
+
+
+def test_compact_removes_what_was_deleted_while_no_server_runs(tmp_path: Path) -> None:
+    """Servers remove the rows of deleted tenants and prefixes in the background, and expired ones."""
+    options = ("--database", str(tmp_path / "x.db"))
+    succeeds("tenant", "create", "acme", *options)
+    lines = "".join(
+        f'{{"key": "k{number}", "value": "{number:0500}"}}\n' for number in range(2_000)
+    )
+    succeeds("import", "--tenant", "acme", *options, stdin=lines.encode())
+    succeeds("set", "brief", "1", "--ttl", "0.001", *options)
+    succeeds("set", "kept", "1", *options)
+    succeeds("tenant", "delete", "acme", "--yes", *options)
+    assert len(rows(tmp_path / "x.db")) > 1_000
+    before = (tmp_path / "x.db").stat().st_size
+    succeeds("compact", *options)
+    assert len(rows(tmp_path / "x.db")) == 1
+    assert (tmp_path / "x.db").stat().st_size < before / 4
+    assert succeeds("check", *options) == b"ok: 1 entries\n"
 
 
 def test_compact_without_a_server(filled: Path, tmp_path: Path) -> None:

@@ -29,7 +29,30 @@ _USAGE: Final = [
     "tests/interfaces/sqlite/test_usage.py::test_usage_is_that_of_the_rows",
 ]
 
+_COMPACTED: Final = [
+    f"tests/cli/test_maintenance.py::{name}"
+    for name in (
+        "test_a_step_of_compact_moves_many_pages",
+        "test_compact_removes_what_was_deleted_while_no_server_runs",
+    )
+]
+
 MUTATIONS: Final = {
+    **of(
+        "tenantbase/interfaces/sqlite/compacting.py",
+        _COMPACTED,
+        {
+            "a-step-moves-one-page": (
+                'executescript(f"BEGIN IMMEDIATE; PRAGMA incremental_vacuum({pages})")',
+                'execute(f"PRAGMA incremental_vacuum({pages})").fetchall()',
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/process/maintenance.py",
+        _COMPACTED,
+        {"dead-rows-are-kept": ("    asyncio.run(_remove_dead_rows(config))\n", "")},
+    ),
     **of(
         "tenantbase/coherence/sealed_item.py",
         ["tests/coherence/test_sealed_item.py"],

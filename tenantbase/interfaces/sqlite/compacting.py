@@ -56,8 +56,9 @@ def compact(
             is set if it is unknown whether the last one is.
     """
     step, moved = _FIRST_STEP_PAGES, 0
-    while free := _free_pages(connection):
+    while _free_pages(connection):
         with lock():
+            free = _free_pages(connection)
             trouble = committer.trouble()
             if trouble is not None:
                 raise StoreUnavailable(trouble)
@@ -70,9 +71,9 @@ def compact(
                     _step(connection, committer, _FIRST_STEP_PAGES)
                     _truncate_log(connection)
             took = time.monotonic() - begun
-        given_back = free - _free_pages(connection)
+            given_back = free - _free_pages(connection)
         if given_back <= 0:
-            break  # others free pages as fast, or the rest is damaged
+            break  # others have used them meanwhile, or the rest is damaged
         tell(given_back)
         moved += given_back
         if moved >= _CHECKPOINT_PAGES:
@@ -112,8 +113,9 @@ def _free_pages(connection: sqlite3.Connection) -> int:
 def _step(connection: sqlite3.Connection, committer: Committer, pages: int) -> None:
     committing = False
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+        # One page is moved each time the statement is stepped. It has no columns, and sqlite3 steps
+        # such a statement only once, except in scripts.
+        connection.executescript(f"BEGIN IMMEDIATE; PRAGMA incremental_vacuum({pages})")
         committing = True
         connection.execute("COMMIT")
     except sqlite3.Error as error:
