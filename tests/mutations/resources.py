@@ -81,6 +81,17 @@ MUTATIONS: Final = {
         },
     ),
     **of(
+        "tenantbase/interfaces/sqlite/store.py",
+        ["tests/interfaces/sqlite/test_readers.py"],
+        {
+            "lists-occupy-readers-of-keys": ("self._listers.call(", "self._readers.call("),
+            "a-hanging-list-is-over-with-a-read": (
+                "elif not any(pool.hang for pool in pools):",
+                "else:",
+            ),
+        },
+    ),
+    **of(
         "tenantbase/interfaces/sqlite/readers.py",
         [
             "tests/interfaces/sqlite/test_readers.py",
@@ -95,6 +106,7 @@ MUTATIONS: Final = {
                 "if len(self._readers) > self._count and",
                 "if False and",
             ),
+            "lists-have-the-usual-priority": ("        os.nice(_LOWER)", "        pass"),
             "readers-without-end": ("len(self._readers) + self._opening < MOST_READERS", "True"),
             "opened-once-and-never-more": ("self._opening -= 1", "pass"),
             "a-hanging-reader-takes-the-next-call": (

@@ -3,12 +3,17 @@
 Calls wait in one queue, by lane (``lanes.py``), and free threads take them, so a call waits behind a
 hanging one only while every thread hangs. A thread in a system call that does not return cannot be
 stopped: it is replaced, up to a bound, and joins again when it returns.
+
+Threads that read much at once have a lower priority than others, on Linux. Otherwise the scheduler lets
+them run on for some milliseconds after the event loop has become ready, if both are on one processor.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -28,7 +33,19 @@ _HANG_SECONDS: Final = 1.0  # ... and one that takes this long is reported
 _PROBES: Final = 3  # connections that a probe asks, one after the other
 _LAST_WAIT_SECONDS: Final = 1.0  # wait for hanging threads when the store is closed
 
+_LOWER: Final = 10  # added to the nice value of the thread
+LOW_PRIORITY_SHARE: Final = 0.1
+"""Which share of a processor a thread with a low priority gets while others want all of it."""
+
 NO_ANSWER: Final = "the database did not answer in time"
+
+
+def at_low_priority(connect: Callable[[], sqlite3.Connection]) -> sqlite3.Connection:
+    """Open a connection, and let other threads go before this one from now on."""
+    connection = connect()
+    if sys.platform == "linux":  # elsewhere, it would be the priority of the whole process
+        os.nice(_LOWER)
+    return connection
 
 
 class _Call(Generic[Result]):
@@ -78,6 +95,8 @@ class Readers:
         count: how many connections read at the same time.
         timeout: seconds that a call may take, including its time in the queue.
         hanging: called with True when the first thread hangs, with False when all have returned.
+        share: the least share of a processor that a thread gets while others want it, too. With less,
+            calls take longer before they count as slow or hanging.
     """
 
     def __init__(
@@ -86,11 +105,12 @@ class Readers:
         count: int,
         timeout: float,
         hanging: Callable[[bool], None],
+        share: float = 1.0,
     ) -> None:
         self._connect = connect
         self._count = count
-        self._hang_seconds = min(_HANG_SECONDS, timeout / 2)
-        self._replace_seconds = min(_REPLACE_SECONDS, timeout / 4)
+        self._hang_seconds = min(_HANG_SECONDS / share, timeout / 2)
+        self._replace_seconds = min(_REPLACE_SECONDS / share, timeout / 4)
         self._hanging = hanging
         self._timeouts: SharedTimer[_Call[Any]] = SharedTimer(timeout, self._expired)
         self._calls = Lanes[_Call[Any]]()
@@ -108,6 +128,11 @@ class Readers:
     def connections(self) -> list[Connection]:
         """The open connections."""
         return [reader.connection for reader in self._readers]
+
+    @property
+    def hang(self) -> bool:
+        """Whether any thread hangs."""
+        return any(reader.hangs for reader in self._readers)
 
     async def start(self) -> None:
         """Open the connections. Raises CannotOpen."""
@@ -250,7 +275,7 @@ class Readers:
         self._idle.append(reader)
         self._returned.set()
         if was_aside:
-            if not any(other.hangs for other in self._readers):
+            if not self.hang:
                 self._hanging(False)
             if len(self._readers) > self._count and not self._closed:
                 self._idle.remove(reader)

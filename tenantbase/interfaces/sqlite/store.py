@@ -1,9 +1,9 @@
 """SQLite behind the ``Store`` protocol, over aiosqlite.
 
-One connection writes; others only read. Each has a thread of its own, and every request to it is
-one function that runs there from beginning to end. Reading is in ``queries.py``, applying commands
-in ``apply.py``, committing and its failures in ``commit.py``, opening and the schema in
-``schema.py``.
+One connection writes; others only read, some of them keys, the others lists. Each has a thread of its
+own, and every request to it is one function that runs there from beginning to end. Reading is in
+``queries.py``, applying commands in ``apply.py``, committing and its failures in ``commit.py``, opening
+and the schema in ``schema.py``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ from tenantbase.interfaces.sqlite.access import read_access
 from tenantbase.interfaces.sqlite.commit import Committer, WriteLock
 from tenantbase.interfaces.sqlite.connection import Connection
 from tenantbase.interfaces.sqlite.driver_errors import unavailable
-from tenantbase.interfaces.sqlite.readers import NO_ANSWER, Readers
+from tenantbase.interfaces.sqlite.readers import (
+    LOW_PRIORITY_SHARE,
+    NO_ANSWER,
+    Readers,
+    at_low_priority,
+)
 from tenantbase.interfaces.sqlite.recovery import WalMark
 from tenantbase.interfaces.sqlite.sizes import size_of, troubles_of
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, StoreSize, Ticket
@@ -57,6 +62,7 @@ class SqliteStore:
         self,
         writer: Connection,
         readers: Readers,
+        listers: Readers,
         committer: Committer,
         secret: bytes,
         troubles: Troubles,
@@ -64,6 +70,7 @@ class SqliteStore:
     ) -> None:
         self._writer = writer
         self._readers = readers
+        self._listers = listers
         self._lane_of = lane_of
         self._troubles = troubles
         self._look_again: asyncio.TimerHandle | None = None
@@ -95,7 +102,7 @@ class SqliteStore:
             lock: the write lock, shared by all processes on the database.
             mark: says whether the write-ahead log is safe; without it, the log is always made safe.
             change_log_size: how many changes the change log keeps.
-            readers: how many connections read at the same time.
+            readers: how many connections read at the same time, besides one that reads lists.
             busy_timeout: seconds to wait for a foreign program's lock.
             read_timeout: seconds that a read may take.
             lane_of: gives the lane in which a listing waits, from its prefix.
@@ -161,15 +168,19 @@ class SqliteStore:
         def hanging(begins: bool) -> None:
             if begins:
                 troubles.met(Trouble.READS_HANG, "SQLite does not return from a read")
-            else:
+            elif not any(pool.hang for pool in pools):
                 troubles.over(Trouble.READS_HANG)
 
-        pool = Readers(
-            partial(sql_schema.open_reader, path, busy_timeout), readers, read_timeout, hanging
+        open_reader = partial(sql_schema.open_reader, path, busy_timeout)
+        open_lister = partial(at_low_priority, open_reader)
+        pools = (
+            Readers(open_reader, readers, read_timeout, hanging),
+            Readers(open_lister, 1, read_timeout, hanging, LOW_PRIORITY_SHARE),
         )
-        store = cls(writer, pool, committer, secret, troubles, lane_of)
+        store = cls(writer, *pools, committer, secret, troubles, lane_of)
         try:
-            await pool.start()
+            for pool in pools:
+                await pool.start()
         except BaseException:
             await store.close()
             raise
@@ -194,19 +205,19 @@ class SqliteStore:
         self, wanted: KeyRange, limit: int, max_bytes: int, now: float
     ) -> tuple[Sequence[Entry | Folded], bool]:
         lane = self._lane_of(wanted.prefix)
-        return await self._read(sql_queries.scan, wanted, limit, max_bytes, now, lane=lane)
+        return await self._list(lane, sql_queries.scan, wanted, limit, max_bytes, now)
 
     async def scan_meta(
         self, wanted: KeyRange, limit: int, now: float
     ) -> tuple[list[EntryMeta | Folded], bool]:
         lane = self._lane_of(wanted.prefix)
-        return await self._read(sql_queries.scan_meta, wanted, limit, now, lane=lane)
+        return await self._list(lane, sql_queries.scan_meta, wanted, limit, now)
 
     async def count(
         self, wanted: KeyRange, limit: int, now: float
     ) -> tuple[int, int, ScopedKey | None]:
         lane = self._lane_of(wanted.prefix)
-        return await self._read(sql_queries.count, wanted, limit, now, lane=lane)
+        return await self._list(lane, sql_queries.count, wanted, limit, now)
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:
         return await self._read(sql_queries.changes, after, limit)
@@ -252,13 +263,17 @@ class SqliteStore:
         return self._committer.trouble()
 
     async def _read(
+        self, function: Callable[[sqlite3.Connection, *Arguments], Result], *args: *Arguments
+    ) -> Result:
+        return await self._answer(self._readers.call(lambda opened: function(opened, *args)))
+
+    async def _list(
         self,
+        lane: str,
         function: Callable[[sqlite3.Connection, *Arguments], Result],
         *args: *Arguments,
-        lane: str = "",
     ) -> Result:
-        call = self._readers.call(lambda connection: function(connection, *args), lane)
-        return await self._answer(call)
+        return await self._answer(self._listers.call(lambda opened: function(opened, *args), lane))
 
     async def _answer(self, call: Coroutine[None, None, Result]) -> Result:
         """Await a call of a reading connection. Raises StoreError, and notes its trouble."""
@@ -340,6 +355,7 @@ class SqliteStore:
                     stack.push_async_callback(self._writer.close)
                     stack.push_async_callback(self._writer.run, self._committer.close)
                 stack.push_async_callback(self._readers.close)
+                stack.push_async_callback(self._listers.close)
                 if not safe:
                     # The last connection to close makes a checkpoint and removes the write-ahead
                     # log. Close the writer while readers are open: they cannot do either.

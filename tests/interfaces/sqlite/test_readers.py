@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from tenantbase.interfaces.sqlite.connection import Connection
 from tenantbase.interfaces.sqlite.queries import snapshot
 from tenantbase.interfaces.sqlite.readers import MOST_READERS
 from tenantbase.interfaces.sqlite.store import SqliteStore
+from tenantbase.listing import KeyRange
 from tenantbase.shared_timer import SharedTimer
 from tests.fakes import Granted, RecordingSeqlock
 from tests.servers import poll_async
@@ -69,6 +71,10 @@ async def store(
         )
         assert isinstance(written.outcomes[0], tuple)
         yield store
+
+
+async def list_all(store: SqliteStore) -> object:
+    return await store.scan(KeyRange("default/"), 10, 1 << 20, NOW)
 
 
 def hung(store: SqliteStore, hang: Hang, count: int) -> list[asyncio.Task[object]]:
@@ -223,7 +229,7 @@ async def test_a_lane_does_not_wait_behind_another(store: SqliteStore, hang: Han
     order: list[str] = []
 
     async def call(lane: str) -> None:
-        await store._read(lambda _: order.append(lane), lane=lane)
+        await store._readers.call(lambda _: order.append(lane), lane)
 
     calls = [asyncio.create_task(call(lane)) for lane in ["flood"] * 50 + ["quiet"] * 3]
     await asyncio.sleep(0)
@@ -231,3 +237,33 @@ async def test_a_lane_does_not_wait_behind_another(store: SqliteStore, hang: Han
     await asyncio.gather(*calls, *hanging)
     assert order.count("quiet") == 3
     assert "quiet" not in order[10:], order
+
+
+async def test_reads_of_keys_and_lists_do_not_wait_for_each_other(
+    store: SqliteStore, hang: Hang
+) -> None:
+    listed = await list_all(store)
+    listers = [asyncio.create_task(store._list("", hang)) for _ in range(5)]
+    await asyncio.to_thread(hang.under_way.acquire)
+    assert (await store.read(["default/k"], NOW))[0] is not None
+    await refused(listers)
+    assert store.troubles == ["reads hang"]
+    other = Hang()
+    await refused(hung(store, other, 2))
+    assert store._readers.hang
+    other.gate.set()
+    await poll_async(lambda: not store._readers.hang, "the readers of keys are back")
+    assert store.troubles == ["reads hang"], "the reader of lists is not"
+    hang.gate.set()
+    await poll_async(lambda: not store.troubles, "all are back")
+    assert await list_all(store) == listed
+
+
+async def test_lists_give_way_to_other_threads(store: SqliteStore) -> None:
+    def priority(_: sqlite3.Connection) -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    usual = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert await store._read(priority) == usual
+    assert await store._list("", priority) == min(usual + 10, 19)
+    assert await store._writer.run(priority) == usual
