@@ -37,6 +37,19 @@ class SetValue(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     if_absent: bool | None = False
     keep_ttl: bool | None = False
 
+    @property
+    def plain(self) -> bool:
+        """Whether it has nothing but a key and a value."""
+        return (
+            self.encoding is None
+            and self.content_type is None
+            and self.ttl is None
+            and self.expires_at is None
+            and self.if_version is None
+            and not self.if_absent
+            and not self.keep_ttl
+        )
+
 
 class _SetValues(msgspec.Struct, forbid_unknown_fields=True):
     """The body of ``set-values``. Each entry is still text, to be decoded like ``set-value``'s."""

@@ -63,7 +63,16 @@ ABSTRACT = {
     "interfaces.planning",
     *(
         f"interfaces.planning.{name}"
-        for name in ("access", "change_log", "in_place", "named", "outcomes", "rows", "usage")
+        for name in (
+            "access",
+            "change_log",
+            "identifiers",
+            "in_place",
+            "named",
+            "outcomes",
+            "rows",
+            "usage",
+        )
     ),
 }
 # The rooms that each room may import, besides itself, the leaves and the abstract interfaces.

@@ -146,6 +146,8 @@ class WriteThrough:
         if result.ticket is None:
             return outcomes
         self._figures[COMMITS] += 1
+        if not self._filler.available:
+            return outcomes
         # The whole group has one tag for each bucket, so only the last state of a key may be cached
         # under it: an earlier one would pass for the newest.
         last = self._last_states(group, result.outcomes)

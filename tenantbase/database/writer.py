@@ -21,7 +21,14 @@ from tenantbase.database.import_batch import ImportBatch
 from tenantbase.database.limits import Limits
 from tenantbase.database.reader import Reader
 from tenantbase.database.set_batch import SetBatch
-from tenantbase.database.validation import Draft, combined, completed, draft, set_command
+from tenantbase.database.validation import (
+    Draft,
+    combined,
+    completed,
+    draft,
+    set_command,
+    set_commands,
+)
 from tenantbase.entry import Entry, check_key, check_keys, check_text, expiry
 from tenantbase.errors import Forbidden, InvalidRequest
 from tenantbase.json_requests import Read, SetValue, check_count
@@ -333,7 +340,7 @@ class Writer(Reader):
     def import_batch(self, scope: Scope) -> ImportBatch:
         """An empty batch of entries from another database."""
         return ImportBatch(
-            lambda given: self._set_command(scope, given, None, None),
+            lambda given: set_commands(scope, given, self.now(), self.limits.max_value_bytes),
             lambda commands: self._write(scope, *commands),
             self.now,
         )

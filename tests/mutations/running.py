@@ -36,12 +36,12 @@ MUTATIONS: Final = {
         ["tests/cli/test_transfer.py"],
         {
             "the-dead-are-imported": (
-                "if given.expires_at is not None and given.expires_at <= self._now():",
-                "if False:",
+                "if each.expires_at is None or each.expires_at > now]",
+                "]",
             ),
             "an-import-with-conditions": (
-                "if given.if_absent or given.if_version is not None:",
-                "if given.if_absent:",
+                "if any([each.if_absent or each.if_version is not None for each in given]):",
+                "if any([each.if_absent for each in given]):",
             ),
         },
     ),
@@ -55,10 +55,10 @@ MUTATIONS: Final = {
                 "        if not batch.lines:\n            return\n"
                 "        if batch.refused is not None:\n            raise batch.refused\n",
             ),
-            "any-line-may-have-a-mark": ("if done + lines == 0:", "if lines == 0:"),
+            "any-line-may-have-a-mark": ("if lines and not done:", "if lines:"),
             "the-line-is-counted-in-its-batch": (
-                "refused = _stopped(done + lines + 1,",
-                "refused = _stopped(lines + 1,",
+                "_stopped(done + at + 1,",
+                "_stopped(at + 1,",
             ),
         },
     ),
