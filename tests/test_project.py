@@ -47,8 +47,17 @@ LEAVES = {
         "media_types",
         "outage",
     ),
-    *("owned_files", "pem", "plain_entries", "problem_types", "request_context", "scope"),
-    *("secret", "shared_timer", "stages", "switching", "troubles", "waits", "withheld"),
+    *("owned_files", "pem", "plain_entries", "plain_sets", "problem_types", "scope"),
+    *(
+        "request_context",
+        "secret",
+        "shared_timer",
+        "stages",
+        "switching",
+        "troubles",
+        "waits",
+        "withheld",
+    ),
 }
 # The modules of interfaces/ that are not drivers: Protocols, addresses, and rules of all databases.
 ABSTRACT = {

@@ -34,6 +34,7 @@ from tenantbase.errors import Overloaded
 from tenantbase.figures import COMMITS
 from tenantbase.interfaces.store import GroupResult
 from tenantbase.lanes import LaneOf
+from tenantbase.plain_sets import PlainSets
 from tenantbase.shared_timer import SharedTimer
 from tenantbase.stages import Stage
 from tenantbase.switching import switching_fast
@@ -87,7 +88,7 @@ class WriteThrough:
         )
         self._timeouts = SharedTimer(timeout, give_up)
 
-    def write(self, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
+    def write(self, commands: Transaction) -> asyncio.Future[tuple[Applied, ...]]:
         """See ``Cache.write``."""
         pending = self._prepared(commands)
         if pending is None:
@@ -189,6 +190,10 @@ class WriteThrough:
         last: dict[str, Entry | None] = {}
         for pending, outcome in zip(group, outcomes, strict=True):
             if outcome is None or isinstance(outcome, Exception):
+                continue
+            if isinstance(pending.transaction, PlainSets):  # too many to be read again soon
+                for key in pending.transaction.keys:
+                    last.pop(key, None)
                 continue
             for command, applied in zip(pending.transaction, outcome, strict=True):
                 if not isinstance(command, KeyCommand):

@@ -27,10 +27,10 @@ class ImportBatch:
         self._to_commands = to_commands
         self._write = write
         self._now = now
-        self._commands: list[Set] = []
+        self._parts: list[Sequence[Set]] = []
 
     def __len__(self) -> int:
-        return len(self._commands)
+        return sum(map(len, self._parts))
 
     def add(self, given: Sequence[SetValue]) -> None:
         """Add entries, except those that have expired.
@@ -42,8 +42,13 @@ class ImportBatch:
             raise InvalidRequest("an import has no conditions")
         now = self._now()
         living = [each for each in given if each.expires_at is None or each.expires_at > now]
-        self._commands += self._to_commands(living)
+        self._parts.append(self._to_commands(living))
 
     async def write(self) -> None:
         """Store the entries in one transaction. Raises as the writes of ``Database`` do."""
-        await self._write(self._commands)
+        await self._write(self._transaction())
+
+    def _transaction(self) -> Sequence[Set]:
+        if len(self._parts) == 1:
+            return self._parts[0]
+        return [command for part in self._parts for command in part]

@@ -17,6 +17,7 @@ from tenantbase.errors import Forbidden, InvalidRequest, TooLarge
 from tenantbase.json_requests import SetValue, content
 from tenantbase.json_text import check_depths, check_json
 from tenantbase.media_types import check_media_type
+from tenantbase.plain_sets import PlainSets
 from tenantbase.scope import Scope, ScopedKey
 
 _DEFAULT_TYPES: Final = {None: JSON, "base64": OCTETS, "utf-8": TEXT}
@@ -116,7 +117,7 @@ def set_command(
 
 def set_commands(
     scope: Scope, given: Sequence[SetValue], now: float, max_value_bytes: int
-) -> list[Set]:
+) -> Sequence[Set]:
     """As ``set_command`` for each of many entries. Raises for the first that is invalid."""
 
     def alone(each: SetValue) -> Set:
@@ -133,12 +134,14 @@ def set_commands(
     return [next(done) if each.plain else alone(each) for each in given]
 
 
-def _plain_commands(scope: Scope, given: Sequence[SetValue], max_value_bytes: int) -> list[Set]:
+def _plain_commands(scope: Scope, given: Sequence[SetValue], max_value_bytes: int) -> Sequence[Set]:
     """The commands for entries that are plain: the same rules, each checked for all of them at once."""
     keys = scope.keys_to_write(check_keys([each.key for each in given], "key"))
     values = [bytes(each.value) for each in given]
     check_size(max(values, key=len, default=b""), max_value_bytes)
     check_depths(values)
+    if len(keys) == len(given):
+        return PlainSets(list(keys.values()), values)
     return [Set(keys[each.key], value, JSON) for each, value in zip(given, values, strict=True)]
 
 

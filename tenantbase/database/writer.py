@@ -16,6 +16,7 @@ from tenantbase.commands import (
     Rename,
     Set,
     Touch,
+    Transaction,
 )
 from tenantbase.database.import_batch import ImportBatch
 from tenantbase.database.limits import Limits
@@ -341,7 +342,7 @@ class Writer(Reader):
         """An empty batch of entries from another database."""
         return ImportBatch(
             lambda given: set_commands(scope, given, self.now(), self.limits.max_value_bytes),
-            lambda commands: self._write(scope, *commands),
+            lambda transaction: self._write_all(scope, transaction),
             self.now,
         )
 
@@ -372,12 +373,17 @@ class Writer(Reader):
 
     def _write(self, scope: Scope, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
         """Carry out valid commands in one transaction."""
+        return self._write_all(scope, commands)
+
+    def _write_all(
+        self, scope: Scope, transaction: Transaction
+    ) -> asyncio.Future[tuple[Applied, ...]]:
         _check(scope)
-        if not commands:
+        if not transaction:
             nothing = asyncio.get_running_loop().create_future()
             nothing.set_result(())
             return nothing
-        return self._cache.write(*commands)
+        return self._cache.write_all(transaction)
 
     def _write_then(
         self, scope: Scope, command: Command, receive: Callable[[Applied | Exception], None]

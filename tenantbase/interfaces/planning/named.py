@@ -13,15 +13,18 @@ from tenantbase.interfaces.planning.change_log import ChangeLog
 from tenantbase.interfaces.planning.identifiers import new_ids
 from tenantbase.interfaces.planning.outcomes import created, outcome
 from tenantbase.interfaces.planning.rows import NamedRows
+from tenantbase.plain_sets import PlainSets
 from tenantbase.scope import plain_key
 
 Outcome = tuple[Applied, ...] | TenantbaseError
-NamedTransaction = tuple[KeyCommand, ...]
+NamedTransaction = Sequence[KeyCommand]
 _NAMED: Final = (Set, Delete, Increment)  # a tuple, which is checked faster than a union
 
 
 def stands_alone(transaction: Transaction) -> bool:
     """Whether it has a command other than those that name their keys."""
+    if isinstance(transaction, PlainSets):
+        return False
     for command in transaction:  # a generator would take longer than the rest, and writes are many
         if not isinstance(command, _NAMED):
             return True
@@ -66,7 +69,7 @@ def _apply(
             if not command.condition.holds(version):
                 raise ConditionFailed(plain_key(command.key), version)
     if rows.all_absent and _sets_each_once(transaction):
-        return _create(change_log, rows, cast("tuple[Set, ...]", transaction))
+        return _create(change_log, rows, cast("Sequence[Set]", transaction))
     results = []
     for command in transaction:
         applied = outcome(command, rows.get(command.key), change_log.next_version)
@@ -90,9 +93,7 @@ def _sets_each_once(transaction: NamedTransaction) -> bool:
     return len(keys) == len(transaction)
 
 
-def _create(
-    change_log: ChangeLog, rows: NamedRows, commands: tuple[Set, ...]
-) -> tuple[Applied, ...]:
+def _create(change_log: ChangeLog, rows: NamedRows, commands: Sequence[Set]) -> tuple[Applied, ...]:
     """Set absent keys in a few passes, which takes a third of the time: large imports do little else."""
     first = change_log.next_version
     results = tuple(map(created, commands, new_ids(len(commands)), count(first)))

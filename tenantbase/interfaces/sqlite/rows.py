@@ -14,6 +14,7 @@ from tenantbase.commands import MAX_RETURNED_BYTES, Delete, Increment, KeyComman
 from tenantbase.entry import JSON, Entry
 from tenantbase.interfaces.planning.rows import NamedRows
 from tenantbase.interfaces.sqlite.large_values import write_rows
+from tenantbase.interfaces.sqlite.plain_sets import INSERT_PLAIN
 from tenantbase.interfaces.sqlite.queries import STATE, key_batches
 from tenantbase.interfaces.sqlite.usage import Usage, expired_rows
 from tenantbase.scope import tenants_of
@@ -25,12 +26,6 @@ _LOOK_UP: Final = (
 _INSERT: Final = """
     INSERT INTO entries (key, version, expires_at, id, content_type, value, created)
     VALUES (?, ?, ?, ?, ?, {}, ?)
-"""
-# For a JSON value without an expiry, as nearly all are, and a new row's versions, which are equal: each
-# parameter costs the driver a thousand instructions.
-_INSERT_PLAIN: Final = f"""
-    INSERT INTO entries (key, id, value, created, version, content_type)
-    VALUES (?, ?, {{}}, ?4, ?4, '{JSON}')
 """
 _UPDATE: Final = """
     UPDATE entries SET version = ?, expires_at = ?, id = ?, content_type = ?, value = {}
@@ -139,7 +134,7 @@ class Rows(NamedRows):
         if changed:
             write_rows(self._connection, _UPDATE, changed)
         if plain:
-            write_rows(self._connection, _INSERT_PLAIN, plain)
+            write_rows(self._connection, INSERT_PLAIN, plain)
         if inserted:
             write_rows(self._connection, _INSERT, inserted)
         if hidden:
