@@ -1,11 +1,12 @@
 """What the database can be asked to do, and what it did.
 
-A *transaction* is a tuple of commands: all are carried out, or none. Their keys and prefixes are
+A *transaction* is a sequence of commands: all are carried out, or none. Their keys and prefixes are
 scoped (``scope.py``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -169,7 +170,7 @@ Removal = Delete | DeletePrefix | Sweep | DeleteTenant | RevokeToken
 """Those that only remove. They are carried out on a full disk, too."""
 
 Command = KeyCommand | InPlaceCommand | DeletePrefix | Sweep | AdminCommand
-Transaction = tuple[Command, ...]
+Transaction = Sequence[Command]
 
 
 class Applied(msgspec.Struct, frozen=True, gc=False):

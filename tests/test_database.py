@@ -320,7 +320,7 @@ async def test_every_operation_checks_the_key(small: Database, key: str, text: s
         lambda: small.delete(A, key),
         lambda: small.delete_then(A, key, refuse),
         lambda: small.increment(A, key),
-        lambda: small.import_batch(A).add(given(key)),
+        lambda: small.import_batch(A).add([given(key)]),
     ]
     for operation in operations:
         with pytest.raises(InvalidRequest, match=text.replace("+", r"\+")) as caught:
@@ -458,11 +458,11 @@ async def test_an_import_skips_expired_entries_and_refuses_conditions(database: 
     batch = database.import_batch(A)
     for refused in (given("k", if_absent=True), given("k", if_version=1)):
         with pytest.raises(InvalidRequest, match="an import has no conditions"):
-            batch.add(refused)
-    batch.add(given("expired", expires_at=1.0))
+            batch.add([given("j"), refused])
+    batch.add([given("expired", expires_at=1.0)])
     assert not batch
-    batch.add(given("k", "1"))
-    batch.add(given("k", "2"))  # lines of a file may repeat a key; the last one counts
+    batch.add([given("k", "1")])
+    batch.add([given("k", "2")])  # lines of a file may repeat a key; the last one counts
     assert len(batch) == 2
     await batch.write()
     assert await value(database, A, "k") == b"2"

@@ -47,8 +47,17 @@ LEAVES = {
         "media_types",
         "outage",
     ),
-    *("owned_files", "pem", "plain_entries", "problem_types", "request_context", "scope"),
-    *("secret", "shared_timer", "stages", "switching", "troubles", "waits", "withheld"),
+    *("owned_files", "pem", "plain_entries", "plain_sets", "problem_types", "scope"),
+    *(
+        "request_context",
+        "secret",
+        "shared_timer",
+        "stages",
+        "switching",
+        "troubles",
+        "waits",
+        "withheld",
+    ),
 }
 # The modules of interfaces/ that are not drivers: Protocols, addresses, and rules of all databases.
 ABSTRACT = {
@@ -63,7 +72,16 @@ ABSTRACT = {
     "interfaces.planning",
     *(
         f"interfaces.planning.{name}"
-        for name in ("access", "change_log", "in_place", "named", "outcomes", "rows", "usage")
+        for name in (
+            "access",
+            "change_log",
+            "identifiers",
+            "in_place",
+            "named",
+            "outcomes",
+            "rows",
+            "usage",
+        )
     ),
 }
 # The rooms that each room may import, besides itself, the leaves and the abstract interfaces.

@@ -160,7 +160,7 @@ async def _rename(database: Database, scope: Scope, key: str) -> object:
 
 async def _import_batch(database: Database, scope: Scope, key: str) -> object:
     batch = database.import_batch(scope)
-    batch.add(SetValue(key, msgspec.Raw(b"9")))
+    batch.add([SetValue(key, msgspec.Raw(b"9"))])
     await batch.write()
     return None
 

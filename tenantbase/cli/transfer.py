@@ -98,30 +98,43 @@ async def import_lines(
 
 
 def _read(database: Database, scope: Scope, source: BinaryIO, done: int) -> _Batch:
+    lines, refused = _lines(source, 2 * database.limits.max_value_bytes + _OTHER_FIELDS_BYTES, done)
     entries = database.import_batch(scope)
-    longest = 2 * database.limits.max_value_bytes + _OTHER_FIELDS_BYTES
-    lines = size = 0
-    while lines < _BATCH_LINES and size < _BATCH_BYTES:
+    try:
+        entries.add(_LINE.decode_all(lines))
+    except InvalidRequest:
+        # Or only blank. One by one, each has an error of its own.
+        for at, line in enumerate(lines):
+            try:
+                if line and not line.isspace():
+                    entries.add([parse(_LINE, line)])
+            except InvalidRequest as error:
+                field = f"{error.field}: " if error.field else ""
+                return _Batch(entries, at, _stopped(done + at + 1, f"{field}{error.detail}"))
+    return _Batch(entries, len(lines), refused)
+
+
+def _lines(source: BinaryIO, longest: int, done: int) -> tuple[list[bytes], TenantbaseError | None]:
+    """The lines of the next batch, and why there is no further one, unless the input has ended."""
+    lines: list[bytes] = []
+    refused = None
+    size = 0
+    while len(lines) < _BATCH_LINES and size < _BATCH_BYTES:
         try:
             line = source.readline(longest)
         except OSError as error:
-            return _Batch(entries, lines, _stopped(done + lines + 1, error.strerror or str(error)))
+            refused = error.strerror or str(error)
+            break
         if not line:
             break
-        try:
-            if len(line) == longest:
-                raise InvalidRequest("the line is too long: no value of that size may be stored")
-            if done + lines == 0:
-                line = line.removeprefix(BOM_UTF8)
-            if line and not line.isspace():
-                entries.add(parse(_LINE, line))
-        except InvalidRequest as error:
-            field = f"{error.field}: " if error.field else ""
-            refused = _stopped(done + lines + 1, f"{field}{error.detail}")
-            return _Batch(entries, lines, refused)
-        lines += 1
+        if len(line) == longest:
+            refused = "the line is too long: no value of that size may be stored"
+            break
+        lines.append(line)
         size += len(line)
-    return _Batch(entries, lines, None)
+    if lines and not done:
+        lines[0] = lines[0].removeprefix(BOM_UTF8)
+    return lines, None if refused is None else _stopped(done + len(lines) + 1, refused)
 
 
 def _stopped(line: int, why: str) -> TenantbaseError:

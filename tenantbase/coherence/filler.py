@@ -46,11 +46,16 @@ class Filler:
         self._figures = figures
         self._max_value_bytes = min(max_item_bytes - OVERHEAD_BYTES, CACHED_BYTES)
 
+    @property
+    def available(self) -> bool:
+        """Whether there is a memcached to store anything in."""
+        return self._memcache is not None and self._memcache.available
+
     def offer(
         self, fills: list[Fill], name: bytes, tag: Tag, entry: Entry | None, now: float
     ) -> None:
         """Add an entry to ``fills``, if memcached is available and can hold it."""
-        if self._memcache is None or not self._memcache.available:
+        if not self.available:
             return
         lifetime = 0
         if entry is not None:

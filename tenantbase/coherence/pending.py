@@ -8,6 +8,7 @@ from typing import Final
 from tenantbase.coherence.write_queue import LARGE_BYTES, LARGE_ROWS
 from tenantbase.commands import Applied, Delete, DeletePrefix, Set, Sweep, Transaction
 from tenantbase.errors import OutcomeUnknown, StoreUnavailable
+from tenantbase.plain_sets import PlainSets
 from tenantbase.stages import Stage
 from tenantbase.waits import BatchCall, BatchResult
 
@@ -47,6 +48,9 @@ class PendingWrite:
         # transaction. So a group has at most one that returns values.
         returns = False
         held = _COMMAND_BYTES * rows
+        if isinstance(transaction, PlainSets):
+            held += sum(map(len, transaction.values))
+            transaction = ()
         for command in transaction:
             if isinstance(command, Set):
                 held += len(command.value)

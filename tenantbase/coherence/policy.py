@@ -20,7 +20,7 @@ from tenantbase.coherence.reading import BulkRead, ReadThrough
 from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.coherence.write_queue import QUEUE_BYTES
 from tenantbase.coherence.writing import Commit, WriteThrough
-from tenantbase.commands import Applied, Command, Sweep
+from tenantbase.commands import Applied, Command, Sweep, Transaction
 from tenantbase.events import ChangeEvent
 from tenantbase.figures import EXPIRED, private_cells
 from tenantbase.interfaces.cache import Memcache
@@ -191,7 +191,11 @@ class Cache:
             Overloaded, StoreUnavailable, StoreFull: nothing was done.
             OutcomeUnknown: it may or may not have been done.
         """
-        return self._writing.write(*commands)
+        return self._writing.write(commands)
+
+    def write_all(self, transaction: Transaction) -> asyncio.Future[tuple[Applied, ...]]:
+        """As ``write``, of a transaction that is not a tuple."""
+        return self._writing.write(transaction)
 
     def write_then(
         self, command: Command, receive: Callable[[tuple[Applied, ...] | Exception], None]

@@ -160,6 +160,10 @@ class ItemSealer:
         state.update(key.encode())
         return state.hexdigest().encode()
 
+    def bucket(self, key: str) -> int:
+        """The key's bucket, for when its slot need not be remembered."""
+        return bucket_of(self.name(key))
+
     def _locate(self, key: str) -> Slot:
         name = self.name(key)
         return Slot(ScopedKey(key), name, bucket_of(name))

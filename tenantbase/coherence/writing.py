@@ -34,6 +34,7 @@ from tenantbase.errors import Overloaded
 from tenantbase.figures import COMMITS
 from tenantbase.interfaces.store import GroupResult
 from tenantbase.lanes import LaneOf
+from tenantbase.plain_sets import PlainSets
 from tenantbase.shared_timer import SharedTimer
 from tenantbase.stages import Stage
 from tenantbase.switching import switching_fast
@@ -87,7 +88,7 @@ class WriteThrough:
         )
         self._timeouts = SharedTimer(timeout, give_up)
 
-    def write(self, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
+    def write(self, commands: Transaction) -> asyncio.Future[tuple[Applied, ...]]:
         """See ``Cache.write``."""
         pending = self._prepared(commands)
         if pending is None:
@@ -146,6 +147,8 @@ class WriteThrough:
         if result.ticket is None:
             return outcomes
         self._figures[COMMITS] += 1
+        if not self._filler.available:
+            return outcomes
         # The whole group has one tag for each bucket, so only the last state of a key may be cached
         # under it: an earlier one would pass for the newest.
         last = self._last_states(group, result.outcomes)
@@ -187,6 +190,10 @@ class WriteThrough:
         last: dict[str, Entry | None] = {}
         for pending, outcome in zip(group, outcomes, strict=True):
             if outcome is None or isinstance(outcome, Exception):
+                continue
+            if isinstance(pending.transaction, PlainSets):  # too many to be read again soon
+                for key in pending.transaction.keys:
+                    last.pop(key, None)
                 continue
             for command, applied in zip(pending.transaction, outcome, strict=True):
                 if not isinstance(command, KeyCommand):

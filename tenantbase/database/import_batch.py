@@ -13,37 +13,42 @@ class ImportBatch:
     """Entries to be stored together. Made by ``Database.import_batch``.
 
     Args:
-        to_command: validates an entry and scopes its key.
+        to_commands: validates entries and scopes their keys.
         write: carries out commands in one transaction.
         now: the current time in Unix seconds.
     """
 
     def __init__(
         self,
-        to_command: Callable[[SetValue], Set],
+        to_commands: Callable[[Sequence[SetValue]], Sequence[Set]],
         write: Callable[[Sequence[Set]], Awaitable[Sequence[Applied]]],
         now: Callable[[], float],
     ) -> None:
-        self._to_command = to_command
+        self._to_commands = to_commands
         self._write = write
         self._now = now
-        self._commands: list[Set] = []
+        self._parts: list[Sequence[Set]] = []
 
     def __len__(self) -> int:
-        return len(self._commands)
+        return sum(map(len, self._parts))
 
-    def add(self, given: SetValue) -> None:
-        """Add an entry, unless it has expired.
+    def add(self, given: Sequence[SetValue]) -> None:
+        """Add entries, except those that have expired.
 
         Raises:
-            InvalidRequest, TooLarge: it cannot be stored, or has conditions.
+            InvalidRequest, TooLarge: one cannot be stored, or has conditions; none was added.
         """
-        if given.if_absent or given.if_version is not None:
+        if any([each.if_absent or each.if_version is not None for each in given]):
             raise InvalidRequest("an import has no conditions")
-        if given.expires_at is not None and given.expires_at <= self._now():
-            return
-        self._commands.append(self._to_command(given))
+        now = self._now()
+        living = [each for each in given if each.expires_at is None or each.expires_at > now]
+        self._parts.append(self._to_commands(living))
 
     async def write(self) -> None:
         """Store the entries in one transaction. Raises as the writes of ``Database`` do."""
-        await self._write(self._commands)
+        await self._write(self._transaction())
+
+    def _transaction(self) -> Sequence[Set]:
+        if len(self._parts) == 1:
+            return self._parts[0]
+        return [command for part in self._parts for command in part]

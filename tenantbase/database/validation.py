@@ -6,16 +6,18 @@ take a scope raise Forbidden if it does not include the key.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from tenantbase.commands import Condition, Set
-from tenantbase.entry import JSON, OCTETS, TEXT, check_key, expiry, is_json
-from tenantbase.errors import InvalidRequest, TooLarge
+from tenantbase.entry import JSON, OCTETS, TEXT, check_key, check_keys, expiry, is_json
+from tenantbase.errors import Forbidden, InvalidRequest, TooLarge
 from tenantbase.json_requests import SetValue, content
-from tenantbase.json_text import check_json
+from tenantbase.json_text import check_depths, check_json
 from tenantbase.media_types import check_media_type
+from tenantbase.plain_sets import PlainSets
 from tenantbase.scope import Scope, ScopedKey
 
 _DEFAULT_TYPES: Final = {None: JSON, "base64": OCTETS, "utf-8": TEXT}
@@ -111,6 +113,36 @@ def set_command(
         combined(condition, given.if_version, bool(given.if_absent)),
         bool(given.keep_ttl),
     )
+
+
+def set_commands(
+    scope: Scope, given: Sequence[SetValue], now: float, max_value_bytes: int
+) -> Sequence[Set]:
+    """As ``set_command`` for each of many entries. Raises for the first that is invalid."""
+
+    def alone(each: SetValue) -> Set:
+        return set_command(scope, each, now, max_value_bytes, condition=None, value=None)
+
+    plain = [each for each in given if each.plain]
+    try:
+        commands = _plain_commands(scope, plain, max_value_bytes)
+    except (InvalidRequest, Forbidden):
+        return [alone(each) for each in given]
+    if len(plain) == len(given):
+        return commands
+    done = iter(commands)
+    return [next(done) if each.plain else alone(each) for each in given]
+
+
+def _plain_commands(scope: Scope, given: Sequence[SetValue], max_value_bytes: int) -> Sequence[Set]:
+    """The commands for entries that are plain: the same rules, each checked for all of them at once."""
+    keys = scope.keys_to_write(check_keys([each.key for each in given], "key"))
+    values = [bytes(each.value) for each in given]
+    check_size(max(values, key=len, default=b""), max_value_bytes)
+    check_depths(values)
+    if len(keys) == len(given):
+        return PlainSets(list(keys.values()), values)
+    return [Set(keys[each.key], value, JSON) for each, value in zip(given, values, strict=True)]
 
 
 def check_size(value: bytes, max_value_bytes: int) -> None:

@@ -16,12 +16,20 @@ from tenantbase.commands import (
     Rename,
     Set,
     Touch,
+    Transaction,
 )
 from tenantbase.database.import_batch import ImportBatch
 from tenantbase.database.limits import Limits
 from tenantbase.database.reader import Reader
 from tenantbase.database.set_batch import SetBatch
-from tenantbase.database.validation import Draft, combined, completed, draft, set_command
+from tenantbase.database.validation import (
+    Draft,
+    combined,
+    completed,
+    draft,
+    set_command,
+    set_commands,
+)
 from tenantbase.entry import Entry, check_key, check_keys, check_text, expiry
 from tenantbase.errors import Forbidden, InvalidRequest
 from tenantbase.json_requests import Read, SetValue, check_count
@@ -333,8 +341,8 @@ class Writer(Reader):
     def import_batch(self, scope: Scope) -> ImportBatch:
         """An empty batch of entries from another database."""
         return ImportBatch(
-            lambda given: self._set_command(scope, given, None, None),
-            lambda commands: self._write(scope, *commands),
+            lambda given: set_commands(scope, given, self.now(), self.limits.max_value_bytes),
+            lambda transaction: self._write_all(scope, transaction),
             self.now,
         )
 
@@ -365,12 +373,17 @@ class Writer(Reader):
 
     def _write(self, scope: Scope, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
         """Carry out valid commands in one transaction."""
+        return self._write_all(scope, commands)
+
+    def _write_all(
+        self, scope: Scope, transaction: Transaction
+    ) -> asyncio.Future[tuple[Applied, ...]]:
         _check(scope)
-        if not commands:
+        if not transaction:
             nothing = asyncio.get_running_loop().create_future()
             nothing.set_result(())
             return nothing
-        return self._cache.write(*commands)
+        return self._cache.write_all(transaction)
 
     def _write_then(
         self, scope: Scope, command: Command, receive: Callable[[Applied | Exception], None]

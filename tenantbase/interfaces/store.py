@@ -1,6 +1,6 @@
 """The Protocol of a database, as the policy needs it.
 
-A write is a *transaction*: a tuple of commands, all carried out or none. The store takes many
+A write is a *transaction*: a sequence of commands, all carried out or none. The store takes many
 transactions at a time and commits them as one group. Each has its own outcome: one whose
 condition fails does not affect its neighbours. Before a change can be seen, a local store begins a
 write on the *seqlock*, naming the keys, and afterwards ends it: that is how caches learn of writes.

@@ -267,7 +267,9 @@ async def _open_file(
         stack.push_async_callback(store.close)
         sealer = ItemSealer(store.secret)
         memcache = await _connect(stack, memcached, config.cache_timeout, figures)
-        seqlock = TagSeqlock(tags, lock, lambda key: sealer.slot(key).bucket)
+        # With memcached, the key's slot is needed for the new item, too.
+        bucket = sealer.bucket if memcache is None else (lambda key: sealer.slot(key).bucket)
+        seqlock = TagSeqlock(tags, lock, bucket)
         cache = Cache(
             store,
             tags,

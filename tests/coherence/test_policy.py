@@ -41,6 +41,7 @@ from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
 from tenantbase.listing import KeyRange, Place
 from tenantbase.lookup import CacheStatus, Lookup
+from tenantbase.plain_sets import PlainSets
 from tests.servers import MemcachedProcess, let_pass, poll_async
 
 pytestmark = pytest.mark.integration
@@ -434,6 +435,16 @@ async def test_a_set_is_not_cached_when_its_group_deletes_it_again(
     )
     assert node.store.groups == [2]
     assert (await node.get("default/k"))[0] is None
+
+
+async def test_a_set_is_not_cached_when_columns_of_its_group_replace_it(node: Node) -> None:
+    columns = PlainSets(["default/k", "default/l"], [b"2", b"2"])
+    await asyncio.gather(
+        node.cache.write(Set("default/k", b"1", JSON)), node.cache.write_all(columns)
+    )
+    assert node.store.groups == [2]
+    assert await node.get("default/k") == (b"2", CacheStatus.MISS)
+    assert await node.get("default/l") == (b"2", CacheStatus.MISS)
 
 
 async def test_a_failed_condition_does_not_touch_its_neighbours(node: Node) -> None:

@@ -6,6 +6,8 @@ from typing import Final
 
 from tests.mutations.mutation import of
 
+_IMPORTS: Final = ["tests/cli/test_import_model.py"]
+
 MUTATIONS: Final = {
     **of(
         "tenantbase/background.py",
@@ -36,12 +38,12 @@ MUTATIONS: Final = {
         ["tests/cli/test_transfer.py"],
         {
             "the-dead-are-imported": (
-                "if given.expires_at is not None and given.expires_at <= self._now():",
-                "if False:",
+                "if each.expires_at is None or each.expires_at > now]",
+                "]",
             ),
             "an-import-with-conditions": (
-                "if given.if_absent or given.if_version is not None:",
-                "if given.if_absent:",
+                "if any([each.if_absent or each.if_version is not None for each in given]):",
+                "if any([each.if_absent for each in given]):",
             ),
         },
     ),
@@ -55,11 +57,58 @@ MUTATIONS: Final = {
                 "        if not batch.lines:\n            return\n"
                 "        if batch.refused is not None:\n            raise batch.refused\n",
             ),
-            "any-line-may-have-a-mark": ("if done + lines == 0:", "if lines == 0:"),
+            "any-line-may-have-a-mark": ("if lines and not done:", "if lines:"),
             "the-line-is-counted-in-its-batch": (
-                "refused = _stopped(done + lines + 1,",
-                "refused = _stopped(lines + 1,",
+                "_stopped(done + at + 1,",
+                "_stopped(at + 1,",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/database/validation.py",
+        _IMPORTS,
+        {
+            "columns-hold-a-key-twice": ("    if len(keys) == len(given):\n", "    if True:\n"),
+            "plain-values-have-no-limit": (
+                '    check_size(max(values, key=len, default=b""), max_value_bytes)\n',
+                "",
+            ),
+            "plain-values-have-any-depth": ("    check_depths(values)\n", ""),
+            "plain-keys-are-not-checked": (
+                'check_keys([each.key for each in given], "key")',
+                "[each.key for each in given]",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/json_requests.py",
+        _IMPORTS,
+        {
+            "an-encoded-value-is-plain": (
+                "self.encoding is None\n            and",
+                "True\n            and",
+            )
+        },
+    ),
+    **of(
+        "tenantbase/json_text.py",
+        _IMPORTS,
+        {
+            "lines-need-not-be-utf-8": ('check_utf8(b"\\n".join(texts), None)  #', "#"),
+            "lines-may-repeat-fields": (
+                "        for each, text in zip(given, texts, strict=True):\n"
+                "            self.check_once(each, text)\n",
+                "",
+            ),
+            "members-in-order-may-repeat": ('rb"(?:,%b)?"', 'rb"(?:,%b)*"'),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/planning/named.py",
+        ["tests/interfaces/sqlite/test_usage.py", "tests/interfaces/test_store.py"],
+        {
+            "a-key-is-created-twice": ("return len(keys) == len(transaction)", "return True"),
+            "what-exists-is-created-again": ("if rows.all_absent and", "if"),
         },
     ),
     **of(

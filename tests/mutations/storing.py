@@ -14,6 +14,7 @@ def _store(*names: str) -> list[str]:
     return [f"{_STORES}::{name}" for name in names]
 
 
+_PLAIN_SETS: Final = ["tests/interfaces/sqlite/test_plain_sets.py"]
 _USAGE: Final = [
     *_store(
         "test_keys_and_values_are_counted",
@@ -385,6 +386,35 @@ MUTATIONS: Final = {
             "the-expiry-of-a-change-is-lost": (
                 "if content_type == JSON and expires_at is None:",
                 "if content_type == JSON:",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/plain_sets.py",
+        _PLAIN_SETS,
+        {
+            "columns-replace-no-row": (" or _any_row(connection, keys):", ":"),
+            "columns-have-no-limits": ("if not tenant.within(len(keys), size) or", "if"),
+            "columns-do-not-count": ("    tenant.bytes += size\n", ""),
+            "columns-come-first-in-the-log": (" or change_log.lines:", ":"),
+            "a-large-value-is-bound": (" or max(sizes) > LARGE_BYTES", ""),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/change_log.py",
+        _PLAIN_SETS,
+        {
+            "created-rows-share-versions": ("        self._first += len(keys)\n", ""),
+            "created-rows-are-still-cached": ("        self._created += keys\n", ""),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/planning/usage.py",
+        _PLAIN_SETS,
+        {
+            "keys-are-counted-together-in-characters": (
+                "size = len(joined) if joined.isascii() else len(joined.encode())",
+                "size = len(joined)",
             ),
         },
     ),

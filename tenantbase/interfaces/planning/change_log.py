@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 
+from tenantbase.entry import Entry
 from tenantbase.events import EventKind
 
 _SET: Final = str(EventKind.SET)
@@ -38,7 +39,7 @@ class ChangeLog:
     @property
     def keys(self) -> Collection[str] | None:
         """Every key that changed; None means that any key may have."""
-        if any(event[1] == EventKind.RESET for event in self.lines):
+        if EventKind.RESET in {event[1] for event in self.lines}:
             return None
         return {event[2] for event in self.lines}
 
@@ -55,6 +56,15 @@ class ChangeLog:
     def record_set(self, key: str, size: int, content_type: str, expires_at: float | None) -> None:
         """Assign the next version to an entry that was set."""
         self.lines.append((self.next_version, _SET, key, size, content_type, expires_at))
+
+    def record_sets(self, entries: Iterable[Entry]) -> None:
+        """As ``record_set`` for each of them, which already have the next versions."""
+        self.lines.extend(
+            [
+                (each.version, _SET, each.key, len(each.value), each.content_type, each.expires_at)
+                for each in entries
+            ]
+        )
 
     def take_back(self, length: int) -> None:
         """Forget all but the first ``length`` versions, whose changes were undone."""

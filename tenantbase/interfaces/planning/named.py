@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from itertools import count
+from typing import Final, cast
 
 from tenantbase.commands import Applied, Delete, Increment, KeyCommand, Set, Transaction
 from tenantbase.errors import ConditionFailed, TenantbaseError
 from tenantbase.events import EventKind
 from tenantbase.interfaces.planning.change_log import ChangeLog
-from tenantbase.interfaces.planning.outcomes import outcome
+from tenantbase.interfaces.planning.identifiers import new_ids
+from tenantbase.interfaces.planning.outcomes import created, outcome
 from tenantbase.interfaces.planning.rows import NamedRows
+from tenantbase.plain_sets import PlainSets
 from tenantbase.scope import plain_key
 
 Outcome = tuple[Applied, ...] | TenantbaseError
-NamedTransaction = tuple[KeyCommand, ...]
+NamedTransaction = Sequence[KeyCommand]
 _NAMED: Final = (Set, Delete, Increment)  # a tuple, which is checked faster than a union
 
 
 def stands_alone(transaction: Transaction) -> bool:
     """Whether it has a command other than those that name their keys."""
+    if isinstance(transaction, PlainSets):
+        return False
     for command in transaction:  # a generator would take longer than the rest, and writes are many
         if not isinstance(command, _NAMED):
             return True
@@ -63,6 +68,8 @@ def _apply(
             version = None if entry is None else entry.version
             if not command.condition.holds(version):
                 raise ConditionFailed(plain_key(command.key), version)
+    if rows.all_absent and _sets_each_once(transaction):
+        return _create(change_log, rows, cast("Sequence[Set]", transaction))
     results = []
     for command in transaction:
         applied = outcome(command, rows.get(command.key), change_log.next_version)
@@ -77,3 +84,20 @@ def _apply(
             rows.put(command.key, None)
         results.append(applied)
     return tuple(results)
+
+
+def _sets_each_once(transaction: NamedTransaction) -> bool:
+    if len(transaction) == 1:
+        return False  # which the general way does as fast
+    keys = {command.key for command in transaction if isinstance(command, Set)}
+    return len(keys) == len(transaction)
+
+
+def _create(change_log: ChangeLog, rows: NamedRows, commands: Sequence[Set]) -> tuple[Applied, ...]:
+    """Set absent keys in a few passes, which takes a third of the time: large imports do little else."""
+    first = change_log.next_version
+    results = tuple(map(created, commands, new_ids(len(commands)), count(first)))
+    entries = [each.entry for each in results if each.entry is not None]
+    change_log.record_sets(entries)
+    rows.put_all(entries)
+    return results

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import uuid
 from typing import Final
 
 from tenantbase.commands import Applied, Delete, KeyCommand, Set
 from tenantbase.entry import JSON, Entry, is_json
 from tenantbase.errors import InvalidRequest, WrongType
+from tenantbase.interfaces.planning.identifiers import new_id
 from tenantbase.scope import ScopedKey, plain_key
 
 MAX_DIGITS: Final = 1_000
@@ -24,18 +24,28 @@ def outcome(command: KeyCommand, before: Entry | None, version: int) -> Applied:
         return Applied(removed=removed, before=before if command.returned else None)
     content_type, expires_at = JSON, command.expires_at
     if isinstance(command, Set):
+        if before is None:
+            return created(command, new_id(), version)
         value, content_type = command.value, command.content_type
-        if command.keep_expiry and before is not None:
+        if command.keep_expiry:
             expires_at = before.expires_at
     elif before is None:
         value = _sum(command.initial, command.by)
     else:
         value, content_type = _sum(_integer(before), command.by), before.content_type
         expires_at = before.expires_at if expires_at is None else expires_at
-    identifier = str(uuid.uuid4()) if before is None else before.id
+    identifier = new_id() if before is None else before.id
     return Applied(
         entry=Entry(ScopedKey(command.key), value, content_type, identifier, version, expires_at),
         created=before is None,
+    )
+
+
+def created(command: Set, identifier: str, version: int) -> Applied:
+    """The result of setting an absent key."""
+    key, expires_at = ScopedKey(command.key), command.expires_at
+    return Applied(
+        Entry(key, command.value, command.content_type, identifier, version, expires_at), True
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from tenantbase.commands import MAX_RETURNED_BYTES, Delete, KeyCommand
@@ -89,9 +89,18 @@ class NamedRows:
         # The entry may have expired a moment before it was stored.
         return entry if entry is not None and entry.alive(self._now) else None
 
+    @property
+    def all_absent(self) -> bool:
+        """Whether no key has a living entry, and no transaction has changed any yet."""
+        return not (self.entries or self.accepted or self._pending)
+
     def put(self, key: str, entry: Entry | None) -> None:
         """Change one key in the current transaction."""
         self._pending[key] = entry
+
+    def put_all(self, entries: Iterable[Entry]) -> None:
+        """Change the keys of these entries in the current transaction."""
+        self._pending.update({entry.key: entry for entry in entries})
 
     def accept(self) -> None:
         """The transaction succeeded: count and keep its changes.
@@ -131,7 +140,19 @@ class NamedRows:
 
         Raises QuotaExceeded.
         """
+        entries, size = self._row_growth(tenant, share, accepted)
+        if not tenant.within(entries, size):  # else it need not be known what has expired
+            tenant.check_growth(*self._living_growth(tenant, share), self._expired_usage(tenant))
+        return entries, size
+
+    def _row_growth(
+        self, tenant: TenantUsage, share: Changes, accepted: Changes
+    ) -> tuple[int, int]:
         sizes = self.sizes
+        if not (sizes or accepted):  # all rows are new, as in most imports
+            added = {key: entry for key, entry in share.items() if entry is not None}
+            values = sum([len(entry.value) for entry in added.values()])
+            return len(added), tenant.keys_bytes(added) + values
         entries = size = 0
         for key, entry in share.items():
             if key in accepted:
@@ -149,8 +170,6 @@ class NamedRows:
             elif before is not None:
                 entries -= 1
                 size -= before + tenant.key_bytes(key)
-        if not tenant.within(entries, size):  # else it need not be known what has expired
-            tenant.check_growth(*self._living_growth(tenant, share), self._expired_usage(tenant))
         return entries, size
 
     def _living_growth(self, tenant: TenantUsage, share: Changes) -> tuple[int, int]:

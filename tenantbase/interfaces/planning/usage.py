@@ -7,6 +7,8 @@ see, so if a write seems to exceed one, the tenant's expired rows are subtracted
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from tenantbase.errors import QuotaExceeded
 from tenantbase.scope import start_bytes
 
@@ -58,6 +60,12 @@ class TenantUsage:
     def key_bytes(self, key: str) -> int:
         """The size of the plain key of one of its scoped keys."""
         return (len(key) if key.isascii() else len(key.encode())) - self._start_bytes
+
+    def keys_bytes(self, keys: Collection[str]) -> int:
+        """The size of the plain keys of so many of its scoped keys."""
+        joined = "".join(keys)
+        size = len(joined) if joined.isascii() else len(joined.encode())
+        return size - len(keys) * self._start_bytes
 
     def within(self, entries: int, bytes: int) -> bool:
         """Whether its rows could grow by so many entries and bytes, if expired ones took room."""

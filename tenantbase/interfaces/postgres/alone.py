@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Final, NamedTuple, assert_never
 
 from tenantbase.commands import (
@@ -17,6 +16,7 @@ from tenantbase.commands import (
 from tenantbase.commands import Transaction as Commands
 from tenantbase.errors import InvalidRequest, NoSuchTenant, StoreError, TenantbaseError
 from tenantbase.events import EventKind
+from tenantbase.interfaces.planning.identifiers import new_id
 from tenantbase.interfaces.planning.in_place import (
     Row,
     growth_of,
@@ -181,7 +181,7 @@ async def _rename(
         if target.state is not None:
             tenant.remove(command.to, target.size)
     version = change_log.next_version
-    identifier = str(uuid.uuid4()) if replaced is None else replaced.id
+    identifier = new_id() if replaced is None else replaced.id
     await transaction.fetch(_COPY, command.key, command.to, version, identifier)
     await transaction.fetch(_DELETE, gone)
     change_log.record_set(command.to, source.size, source.content_type, source.expires_at)

@@ -30,9 +30,11 @@ from tenantbase.interfaces.sqlite.access import administer, remove_expired_token
 from tenantbase.interfaces.sqlite.change_log import SqliteChangeLog
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, unavailable
 from tenantbase.interfaces.sqlite.in_place import apply_in_place
+from tenantbase.interfaces.sqlite.plain_sets import create_plain
 from tenantbase.interfaces.sqlite.rows import Rows
 from tenantbase.interfaces.sqlite.sweep import delete_prefix, sweep
 from tenantbase.interfaces.sqlite.usage import Usage
+from tenantbase.plain_sets import PlainSets
 
 # A damaged row can be hidden, but SQLite can neither remove nor replace it. A copy omits it.
 _REPAIR: Final = (
@@ -163,6 +165,9 @@ def _apply_run(
     now: float,
     damaged: Collection[int],
 ) -> list[Outcome]:
+    if len(transactions) == 1 and isinstance(transactions[0], PlainSets):
+        if create_plain(connection, change_log, usage, transactions[0]):
+            return [()]
     commands = [command for each in transactions for command in each]
     rows = Rows(connection, now, commands, usage, damaged)
     outcomes = apply_named(change_log, rows, transactions)

@@ -286,7 +286,7 @@ class Committer:
             self._roll_back(connection)
             return GroupResult(outcomes, None)
         # A sweep may change no key: what it removed had already gone for all readers.
-        ticket = seqlock.begin_write(change_log.keys) if len(change_log) else None
+        ticket = seqlock.begin_write(change_log.keys) if change_log.changed else None
         try:
             connection.execute("COMMIT")
         except (sqlite3.Error, MemoryError) as error:

@@ -6,13 +6,13 @@ Values may be large, and many such commands may be queued, so none is read into 
 from __future__ import annotations
 
 import sqlite3
-import uuid
 from typing import Final, assert_never
 
 from tenantbase.commands import Applied, InPlaceCommand, Rename, Touch
 from tenantbase.errors import NoSuchTenant
 from tenantbase.events import EventKind
 from tenantbase.interfaces.planning.change_log import ChangeLog
+from tenantbase.interfaces.planning.identifiers import new_id
 from tenantbase.interfaces.planning.in_place import (
     Row,
     growth_of,
@@ -97,7 +97,7 @@ def _rename(
         if target.state is not None:
             tenant.remove(command.to, target.size)
     version = change_log.next_version
-    identifier = str(uuid.uuid4()) if replaced is None else replaced.id
+    identifier = new_id() if replaced is None else replaced.id
     connection.execute(_COPY, (version, command.to, version, identifier, source.created))
     if not command.copy:
         connection.execute(_DELETE, (source.created,))

@@ -10,10 +10,11 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from tenantbase.commands import MAX_RETURNED_BYTES, Increment, KeyCommand
-from tenantbase.entry import Entry
-from tenantbase.interfaces.planning.rows import NamedRows, returns
+from tenantbase.commands import MAX_RETURNED_BYTES, Delete, Increment, KeyCommand
+from tenantbase.entry import JSON, Entry
+from tenantbase.interfaces.planning.rows import NamedRows
 from tenantbase.interfaces.sqlite.large_values import write_rows
+from tenantbase.interfaces.sqlite.plain_sets import INSERT_PLAIN
 from tenantbase.interfaces.sqlite.queries import STATE, key_batches
 from tenantbase.interfaces.sqlite.usage import Usage, expired_rows
 from tenantbase.scope import tenants_of
@@ -30,8 +31,8 @@ _UPDATE: Final = """
     UPDATE entries SET version = ?, expires_at = ?, id = ?, content_type = ?, value = {}
     WHERE created = ?
 """
-# Usually nothing else has changed. Each parameter costs the driver a thousand instructions, and setting
-# an expiry costs a search in its index.
+# Usually nothing else has changed. Parameters cost time, as above, and setting an expiry costs a search in
+# its index.
 _UPDATE_VALUE: Final = "UPDATE entries SET version = ?, value = {} WHERE created = ?"
 _DELETE: Final = "DELETE FROM entries WHERE created = ?"
 # A deleted prefix that covers only this row, with the row's own version, which no other line has.
@@ -68,7 +69,8 @@ class Rows(NamedRows):
         self._look_up(ordered, ", value")
         # A value that is not needed may be large, and is left where it is.
         self._look_up(others, "")
-        returned = sorted({command.key for command in commands if returns(command)})
+        deletes = [command for command in commands if isinstance(command, Delete)]
+        returned = sorted({command.key for command in deletes if command.returned})
         self.returned_bytes = sum(self.sizes.get(key, 0) for key in returned)
         if self.returned_bytes <= MAX_RETURNED_BYTES:
             self._look_up(returned, ", value")
@@ -97,7 +99,8 @@ class Rows(NamedRows):
     def write(self) -> None:
         """Write the last state of every changed key, and count what has not been counted yet."""
         self.finish()
-        deleted, updated, changed, inserted, hidden = [], [], [], [], []
+        deleted, updated, changed, hidden = [], [], [], []
+        plain, inserted = [], []
         for key, entry in self.accepted.items():
             created = self.created.get(key)
             if entry is None:
@@ -117,7 +120,10 @@ class Rows(NamedRows):
                 else:
                     changed.append((version, *meta, value, created))
                 continue
-            inserted.append((key, version, *meta, value, version))
+            if entry.expires_at is None and entry.content_type == JSON:
+                plain.append((key, entry.id, value, version))
+            else:
+                inserted.append((key, version, *meta, value, version))
             if key in self.dead:
                 # Insert instead of updating: the deleted prefix would still cover the old row.
                 deleted.append((self.dead[key],))
@@ -127,6 +133,8 @@ class Rows(NamedRows):
             write_rows(self._connection, _UPDATE_VALUE, updated)
         if changed:
             write_rows(self._connection, _UPDATE, changed)
+        if plain:
+            write_rows(self._connection, INSERT_PLAIN, plain)
         if inserted:
             write_rows(self._connection, _INSERT, inserted)
         if hidden:
