@@ -103,7 +103,7 @@ def _read(database: Database, scope: Scope, source: BinaryIO, done: int) -> _Bat
     try:
         entries.add(_LINE.decode_all(lines))
     except InvalidRequest:
-        # Or only blank. One by one, each has an error of its own.
+        # One is invalid, or only blank: one by one, each has an error of its own.
         for at, line in enumerate(lines):
             try:
                 if line and not line.isspace():

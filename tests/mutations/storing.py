@@ -404,7 +404,7 @@ MUTATIONS: Final = {
         "tenantbase/interfaces/sqlite/change_log.py",
         _PLAIN_SETS,
         {
-            "created-rows-share-versions": ("        self._first += len(keys)\n", ""),
+            "created-rows-share-versions": ("        self._first = end\n", ""),
             "created-rows-are-still-cached": ("        self._created += keys\n", ""),
         },
     ),

@@ -94,7 +94,7 @@ def _sets_each_once(transaction: NamedTransaction) -> bool:
 
 
 def _create(change_log: ChangeLog, rows: NamedRows, commands: Sequence[Set]) -> tuple[Applied, ...]:
-    """Set absent keys in a few passes, which takes a third of the time: large imports do little else."""
+    """Set absent keys in a few passes, which takes a third of the time."""
     first = change_log.next_version
     results = tuple(map(created, commands, new_ids(len(commands)), count(first)))
     entries = [each.entry for each in results if each.entry is not None]

@@ -19,7 +19,7 @@ _WRITE_PLAIN: Final = f"INSERT INTO changes VALUES (?, '{EventKind.SET}', ?, ?, 
 _WRITE_CREATED: Final = f"""
     INSERT INTO changes
     SELECT created, '{EventKind.SET}', key, length(value), content_type, expires_at
-    FROM entries WHERE created >= ?
+    FROM entries WHERE created >= ? AND created < ?
 """
 
 
@@ -57,8 +57,9 @@ class SqliteChangeLog(ChangeLog):
         Args:
             value_bytes: the size of all their values.
         """
-        self._connection.execute(_WRITE_CREATED, (self._first,))
-        self._first += len(keys)
+        end = self._first + len(keys)
+        self._connection.execute(_WRITE_CREATED, (self._first, end))
+        self._first = end
         self._created += keys
         self._created_bytes += value_bytes
 
