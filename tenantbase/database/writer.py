@@ -373,17 +373,15 @@ class Writer(Reader):
 
     def _write(self, scope: Scope, *commands: Command) -> asyncio.Future[tuple[Applied, ...]]:
         """Carry out valid commands in one transaction."""
-        return self._write_all(scope, commands)
+        _check(scope)
+        return self._cache.write(*commands) if commands else _nothing()
 
     def _write_all(
         self, scope: Scope, transaction: Transaction
     ) -> asyncio.Future[tuple[Applied, ...]]:
+        """As ``_write``, of a transaction that is not a tuple."""
         _check(scope)
-        if not transaction:
-            nothing = asyncio.get_running_loop().create_future()
-            nothing.set_result(())
-            return nothing
-        return self._cache.write_all(transaction)
+        return self._cache.write_all(transaction) if transaction else _nothing()
 
     def _write_then(
         self, scope: Scope, command: Command, receive: Callable[[Applied | Exception], None]
@@ -413,6 +411,13 @@ class Writer(Reader):
 
     async def _removed(self, written: asyncio.Future[tuple[Applied, ...]]) -> int:
         return sum(applied.removed for applied in await written)
+
+
+def _nothing() -> asyncio.Future[tuple[Applied, ...]]:
+    """The result of a transaction without commands."""
+    nothing: asyncio.Future[tuple[Applied, ...]] = asyncio.get_running_loop().create_future()
+    nothing.set_result(())
+    return nothing
 
 
 def _check(scope: Scope) -> None:
