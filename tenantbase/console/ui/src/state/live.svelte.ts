@@ -147,14 +147,13 @@ class Live {
   }
 
   async #follow(outer: AbortController): Promise<void> {
-    const abort = new AbortController();
-    const stop = (): void => abort.abort();
-    outer.signal.addEventListener("abort", stop, { once: true });
+    const silent = new AbortController();
+    const stop = (): void => silent.abort();
     let silence = setTimeout(stop, SILENCE_MILLISECONDS);
     try {
       const response = await fetch(api.address("v1/watch", { prefix: this.#prefix }), {
         headers: api.headers(this.#lastId === null ? {} : { "Last-Event-ID": this.#lastId }),
-        signal: abort.signal,
+        signal: AbortSignal.any([outer.signal, silent.signal]),
         cache: "no-store",
         credentials: "omit",
       });
@@ -183,7 +182,6 @@ class Live {
       }
     } finally {
       clearTimeout(silence);
-      outer.signal.removeEventListener("abort", stop);
     }
   }
 

@@ -143,21 +143,22 @@ class Workspace {
     this.#watched = "";
   }
 
-  /** Open the tenant that is chosen, in the corner that the token reaches. */
+  /** The corner of a tenant that the token reaches. */
+  home(tenant = session.tenant): KeysRoute {
+    return {
+      place: "keys",
+      tenant,
+      prefix: session.prefix,
+      key: null,
+      mode: "view",
+      filter: "",
+      all: false,
+      desc: false,
+    };
+  }
+
   start(tenant = session.tenant, replace = true): void {
-    router.go(
-      {
-        place: "keys",
-        tenant,
-        prefix: session.prefix,
-        key: null,
-        mode: "view",
-        filter: "",
-        all: false,
-        desc: false,
-      },
-      { replace },
-    );
+    router.go(this.home(tenant), { replace });
   }
 
   /** Open a row: a folder becomes the list, a key the value. */
