@@ -2,7 +2,7 @@
 
 import type { Where } from "../lib/curl";
 import { named } from "../lib/keys";
-import { api, Problem } from "../state/api";
+import { api, statusOf } from "../state/api";
 import { session } from "../state/session.svelte";
 import { ui } from "../state/ui.svelte";
 import type { OpenValue } from "../state/value.svelte";
@@ -31,6 +31,12 @@ class Commands {
   /** Saves what is being edited. */
   save: (() => void) | null = null;
 
+  /** Ask for a file of NDJSON to import. */
+  async importFile(): Promise<void> {
+    const [file] = await pickFiles(".ndjson,.jsonl,.json,application/x-ndjson", false);
+    if (file) workspace.dialog = { kind: "import", file };
+  }
+
   /** Put a file in place of a value, unless it was changed meanwhile. */
   async replaceFile(key: string): Promise<void> {
     const [file] = await pickFiles("", false);
@@ -45,7 +51,7 @@ class Commands {
       await workspace.open.refresh();
       if (workspace.open.look === "shown") await workspace.open.read();
     } catch (error) {
-      if (error instanceof Problem && error.status === 412)
+      if (statusOf(error) === 412)
         ui.fail(`Not replaced: someone else changed ${named(key)}. Look at it again first.`);
       else ui.fail(`Not replaced: ${reasonOf(error)}`);
     }
@@ -61,7 +67,7 @@ class Commands {
       await open.refresh();
       await open.read();
     } catch (error) {
-      if (error instanceof Problem && error.status === 412)
+      if (statusOf(error) === 412)
         ui.fail(`${named(open.key)} exists again, written by someone else. Not stored.`);
       else ui.fail(`Not stored: ${reasonOf(error)}`);
     }
@@ -104,7 +110,7 @@ const EXAMPLES: readonly (readonly [string, string])[] = [
 ];
 
 function ignoreTaken(error: unknown): void {
-  if (!(error instanceof Problem && error.status === 412)) throw error;
+  if (statusOf(error) !== 412) throw error;
 }
 
 export const commands = new Commands();

@@ -5,6 +5,7 @@ import { session } from "../state/session.svelte";
 import { ui } from "../state/ui.svelte";
 import { workspace } from "../state/workspace.svelte";
 import { commands } from "./commands.svelte";
+import { places } from "./places";
 
 const SEQUENCE_MILLISECONDS = 1000;
 let waiting = 0;
@@ -20,11 +21,9 @@ function isField(target: EventTarget | null): boolean {
 }
 
 function go(key: string): boolean {
-  if (key === "k" && session.mayRead) workspace.start(session.tenant, false);
-  else if (key === "t" && session.isAdmin) router.go({ place: "tenants" });
-  else if (key === "h" && session.maySeeHealth) router.go({ place: "health" });
-  else return false;
-  return true;
+  const place = places().find((each) => each.key === key);
+  if (place) router.go(place.route);
+  return place !== undefined;
 }
 
 function withControl(event: KeyboardEvent): boolean {

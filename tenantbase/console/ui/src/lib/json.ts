@@ -1,12 +1,12 @@
 // JSON as text. A value is shown and edited exactly as it is stored, so nothing here goes through a
-// JavaScript number or string: a token is a range of the text.
+// JavaScript number or string: a token is a piece of the text.
 
 export type Kind = "key" | "string" | "number" | "literal" | "punct";
 
 export interface Token {
   kind: Kind;
-  start: number;
-  end: number;
+  /** As it is written. */
+  text: string;
 }
 
 /** Why a text is not JSON. `offset` is in UTF-16 units, `line` counts from 1. */
@@ -49,9 +49,9 @@ export function tokenize(text: string): Token[] {
     pattern.lastIndex = at;
     return pattern.exec(text)?.[0] ?? null;
   };
-  const push = (kind: Kind, length: number): void => {
-    tokens.push({ kind, start: at, end: at + length });
-    at += length;
+  const push = (kind: Kind, token: string): void => {
+    tokens.push({ kind, text: token });
+    at += token.length;
   };
   const shown = (): string => {
     const found = match(WORD) ?? "";
@@ -76,7 +76,7 @@ export function tokenize(text: string): Token[] {
     if (opening === undefined) fail(`there is a "${closing}" too many.`);
     if ((opening === "{") !== (closing === "}"))
       fail(`"${closing}" closes what "${opening ?? ""}" opened.`);
-    push("punct", 1);
+    push("punct", closing);
     state = stack.length ? "after" : "end";
   };
 
@@ -87,7 +87,7 @@ export function tokenize(text: string): Token[] {
     if (state === "end") fail(`nothing may follow the value: ${shown()}`);
     if (state === "after") {
       if (char === ",") {
-        push("punct", 1);
+        push("punct", char);
         state = stack.at(-1) === "{" ? "key" : "value";
       } else if (char === "}" || char === "]") pop(char);
       else
@@ -95,10 +95,10 @@ export function tokenize(text: string): Token[] {
     } else if (state === "key" || state === "first-key") {
       if (char === '"') {
         const found = match(STRING) ?? badString();
-        push("key", found.length);
+        push("key", found);
         at += match(SPACE)?.length ?? 0;
         if (text.charAt(at) !== ":") fail(`a colon is missing after ${found}.`);
-        push("punct", 1);
+        push("punct", ":");
         state = "value";
       } else if (char === "}" && state === "first-key") pop(char);
       else if (char === "}") fail("there is a comma too many before }.");
@@ -108,23 +108,23 @@ export function tokenize(text: string): Token[] {
       if (char === "{" || char === "[") {
         if (stack.length >= MAX_DEPTH) fail("it is nested too deeply: at most 512 levels.");
         stack.push(char);
-        push("punct", 1);
+        push("punct", char);
         state = char === "{" ? "first-key" : "first-item";
         continue;
       }
-      if (char === '"') push("string", (match(STRING) ?? badString()).length);
+      if (char === '"') push("string", match(STRING) ?? badString());
       else if (char === "-" || (char >= "0" && char <= "9")) {
         const found = match(NUMBER) ?? fail(`${shown()} is not a number.`);
         const next = text.charAt(at + found.length);
         if (/[\w.+]/.test(next)) fail(`${found}${next} is not a number.`);
-        push("number", found.length);
+        push("number", found);
       } else {
         const found = match(LITERAL);
         if (found === null || /\w/.test(text.charAt(at + found.length))) {
           if (char === "]") fail("there is a comma too many before ].");
           if (char === "'") fail("texts take double quotes.");
           fail(`${shown()} is not a value. Texts take double quotes.`);
-        } else push("literal", found.length);
+        } else push("literal", found);
       }
       state = stack.length ? "after" : "end";
     }
@@ -172,41 +172,41 @@ export function format(text: string): Line[] {
     lines.push(line);
     line = { depth: open.length, pieces: [] };
   };
-  for (let i = 0; i < tokens.length; i++) {
-    const token = tokens[i] as Token;
-    const piece: Piece = { kind: token.kind, text: text.slice(token.start, token.end) };
-    if (piece.kind !== "punct") {
-      line.pieces.push(piece);
-      continue;
-    }
-    const next = tokens[i + 1];
-    if (piece.text === "{" || piece.text === "[") {
-      line.pieces.push(piece);
-      const char = next && text.charAt(next.start);
-      if (next?.kind === "punct" && (char === "}" || char === "]")) {
-        line.pieces.push({ kind: "punct", text: char });
-        i++;
-      } else {
+  tokens.forEach((token, i) => {
+    const before = tokens[i - 1];
+    const opener = lines[open.at(-1) ?? -1];
+    switch (token.kind === "punct" ? token.text : "") {
+      case "{":
+      case "[": {
+        line.pieces.push(token);
+        const next = tokens[i + 1]?.text;
+        if (next === "}" || next === "]") return;
         line.items = 1;
         open.push(lines.length);
         flush();
+        return;
       }
-    } else if (piece.text === "}" || piece.text === "]") {
-      const start = open.pop();
-      flush();
-      line.depth = open.length;
-      line.pieces.push(piece);
-      const opener = start === undefined ? undefined : lines[start];
-      if (opener) opener.closes = lines.length;
-    } else if (piece.text === ",") {
-      line.pieces.push(piece);
-      const opener = lines[open.at(-1) ?? -1];
-      if (opener) opener.items = (opener.items ?? 0) + 1;
-      flush();
-    } else {
-      line.pieces.push(piece, { kind: "space", text: " " });
+      case "}":
+      case "]":
+        if (before?.text !== "{" && before?.text !== "[") {
+          open.pop();
+          flush();
+          if (opener) opener.closes = lines.length;
+        }
+        line.pieces.push(token);
+        return;
+      case ",":
+        line.pieces.push(token);
+        if (opener) opener.items = (opener.items ?? 0) + 1;
+        flush();
+        return;
+      case ":":
+        line.pieces.push(token, { kind: "space", text: " " });
+        return;
+      default:
+        line.pieces.push(token);
     }
-  }
+  });
   lines.push(line);
   return lines;
 }
@@ -227,10 +227,9 @@ export interface Spacing {
 /** The tokens of a JSON text on one line. */
 export function compact(text: string, spacing: Spacing): string {
   return tokenize(text)
-    .map(({ start, end }) => {
-      const piece = text.slice(start, end);
-      return piece === ":" ? spacing.colon : piece === "," ? spacing.comma : piece;
-    })
+    .map(({ text: token }) =>
+      token === ":" ? spacing.colon : token === "," ? spacing.comma : token,
+    )
     .join("");
 }
 
@@ -261,45 +260,32 @@ export function colour(text: string): Piece[] {
   return pieces;
 }
 
-/** The text of a member of an object, as it is written. */
-export function member(text: string, name: string): string | null {
-  const tokens = tokenize(text);
-  let depth = 0;
-  for (let i = 0; i < tokens.length; i++) {
-    const token = tokens[i] as Token;
-    const char = text.charAt(token.start);
-    if (token.kind === "key" && depth === 1 && text.slice(token.start, token.end) === `"${name}"`) {
-      const first = tokens[i + 2];
-      let end = first;
-      let inner = 0;
-      for (let j = i + 2; j < tokens.length; j++) {
-        end = tokens[j] as Token;
-        const each = text.charAt(end.start);
-        if (end.kind === "punct") inner += "{[".includes(each) ? 1 : "}]".includes(each) ? -1 : 0;
-        if (inner === 0) break;
-      }
-      return first && end ? text.slice(first.start, end.end) : null;
-    }
-    if (token.kind === "punct") depth += "{[".includes(char) ? 1 : "}]".includes(char) ? -1 : 0;
-  }
-  return null;
-}
-
-/** The elements of a JSON array, each as it is written. */
+/** The elements of a JSON array, or the members of an object, each as it is written. */
 export function elements(text: string): string[] {
   const found: string[] = [];
   let depth = 0;
-  let start = text.indexOf("[") + 1;
+  let start = 0;
   for (const { 0: token, index } of text.matchAll(/"(?:[^"\\]|\\.)*"|[[\]{},]/g)) {
-    if (token === "[" || token === "{") depth++;
-    else if (token === "]" || token === "}") depth--;
-    if ((depth === 1 && token === ",") || depth === 0) {
-      const element = text.slice(start, index);
-      if (element.trim()) found.push(element);
+    const closes = token === "]" || token === "}";
+    if (closes) depth--;
+    if ((depth === 1 && token === ",") || (depth === 0 && closes)) {
+      const element = text.slice(start, index).trim();
+      if (element) found.push(element);
       start = index + 1;
+    }
+    if (token === "[" || token === "{") {
+      if (depth === 0) start = index + 1;
+      depth++;
     }
   }
   return found;
+}
+
+/** The value of a member of a JSON object, as it is written. */
+export function member(text: string, name: string): string | null {
+  const start = JSON.stringify(name);
+  const found = elements(text).find((each) => each.startsWith(start));
+  return found === undefined ? null : found.slice(found.indexOf(":", start.length) + 1).trim();
 }
 
 /** Whether a JSON text is one integer, so that it can be counted up and down. */

@@ -1,5 +1,7 @@
 // Keys: their order, their size, and how to show one without being fooled by it.
 
+import { count } from "./format";
+
 export const MAX_KEY_BYTES = 1024;
 const TAIL_CHARACTERS = 12;
 const encoder = new TextEncoder();
@@ -30,11 +32,9 @@ export function compareKeys(a: string, b: string): number {
 export function keyProblem(key: string): string | null {
   if (key === "") return "A key has at least one character.";
   if (key.includes("\0")) return "A key cannot contain U+0000.";
-  if (/[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/.test(key))
-    return "A key cannot contain half a character.";
+  if (!key.isWellFormed()) return "A key cannot contain half a character.";
   const bytes = byteLength(key);
-  if (bytes > MAX_KEY_BYTES)
-    return `${bytes.toLocaleString("en-US")} bytes: at most ${MAX_KEY_BYTES.toLocaleString("en-US")}.`;
+  if (bytes > MAX_KEY_BYTES) return `${count(bytes)} bytes: at most ${count(MAX_KEY_BYTES)}.`;
   return null;
 }
 
@@ -44,26 +44,21 @@ export interface Segment {
   boxed: boolean;
 }
 
-const ODD =
-  // eslint-disable-next-line no-misleading-character-class
-  /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\ufff9-\ufffb\u{e0000}-\u{e0fff}]/u;
+/** What is invisible, or changes its surroundings. */
+const ODD = /[\p{Cc}\p{Default_Ignorable_Code_Point}\u2028\u2029\ufff9-\ufffb]/u;
 
 /** A key in parts: plain text, and boxes for control and direction characters. */
 export function segments(key: string): Segment[] {
   const found: Segment[] = [];
-  let plain = "";
   for (const char of key) {
-    if (!ODD.test(char)) {
-      plain += char;
-      continue;
-    }
-    if (plain) found.push({ text: plain, boxed: false });
-    plain = "";
-    const code = (char.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0");
-    found.push({ text: `U+${code}`, boxed: true });
+    const last = found.at(-1);
+    if (ODD.test(char)) {
+      const code = (char.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0");
+      found.push({ text: `U+${code}`, boxed: true });
+    } else if (last && !last.boxed) last.text += char;
+    else found.push({ text: char, boxed: false });
   }
-  if (plain || found.length === 0) found.push({ text: plain, boxed: false });
-  return found;
+  return found.length ? found : [{ text: "", boxed: false }];
 }
 
 /** Text with odd characters named, for labels and places that take no markup. */
@@ -77,10 +72,8 @@ export function named(key: string): string {
 export function cut(key: string): [string, string] {
   const characters = [...key];
   if (characters.length <= 2 * TAIL_CHARACTERS) return [key, ""];
-  return [
-    characters.slice(0, -TAIL_CHARACTERS).join(""),
-    characters.slice(-TAIL_CHARACTERS).join(""),
-  ];
+  const tail = characters.splice(-TAIL_CHARACTERS);
+  return [characters.join(""), tail.join("")];
 }
 
 /** The folder of a key: everything up to its last slash. */

@@ -1,5 +1,7 @@
 // What the address says, and how it is written: #/t/default/k/user%2F1
 
+import { folderOf } from "./keys";
+
 export type Mode = "view" | "edit" | "new";
 
 export interface KeysRoute {
@@ -25,10 +27,6 @@ function part(text: string | undefined): string {
   }
 }
 
-function folder(key: string): string {
-  return key.slice(0, key.lastIndexOf("/") + 1);
-}
-
 /** The route of an address. One that means nothing leads to the start. */
 export function parseRoute(hash: string): Route {
   const [path = "", query = ""] = hash.replace(/^#/, "").split("?", 2);
@@ -50,7 +48,7 @@ export function parseRoute(hash: string): Route {
   if (kind === "p") route.prefix = part(name);
   else if (kind === "k" && name) {
     route.key = part(name);
-    route.prefix = options.get("p") ?? folder(route.key);
+    route.prefix = options.get("p") ?? folderOf(route.key);
     if (last === "edit") route.mode = "edit";
   } else if (kind === "new") {
     route.mode = "new";
@@ -72,7 +70,7 @@ export function formatRoute(route: Route): string {
     if (route.key !== null) options.set("key", route.key);
   } else if (route.key !== null) {
     path += `/k/${encodeURIComponent(route.key)}${route.mode === "edit" ? "/edit" : ""}`;
-    if (route.prefix !== folder(route.key)) options.set("p", route.prefix);
+    if (route.prefix !== folderOf(route.key)) options.set("p", route.prefix);
   } else path += `/p/${encodeURIComponent(route.prefix)}`;
   if (route.filter) options.set("q", route.filter);
   if (route.all) options.set("all", "1");

@@ -2,14 +2,16 @@
 
 export type Kind = "json" | "text" | "image" | "bytes";
 
-/** The images that a browser decodes and that cannot run anything. */
-export const IMAGES: readonly string[] = [
-  "image/png",
-  "image/jpeg",
-  "image/gif",
-  "image/webp",
-  "image/avif",
-];
+/** File names by type. The images are those that a browser decodes and that cannot run anything. */
+const EXTENSIONS: Readonly<Record<string, string>> = {
+  "application/json": ".json",
+  "application/octet-stream": ".bin",
+  "image/png": ".png",
+  "image/jpeg": ".jpg",
+  "image/gif": ".gif",
+  "image/webp": ".webp",
+  "image/avif": ".avif",
+};
 
 export function essence(contentType: string): string {
   return (contentType.split(";", 1)[0] ?? "").trim().toLowerCase();
@@ -19,7 +21,7 @@ export function essence(contentType: string): string {
 export function kindOf(contentType: string): Kind {
   const type = essence(contentType);
   if (type === "application/json" || type.endsWith("+json")) return "json";
-  if (IMAGES.includes(type)) return "image";
+  if (type.startsWith("image/") && type in EXTENSIONS) return "image";
   if (
     type.startsWith("text/") ||
     type.endsWith("+xml") ||
@@ -47,13 +49,3 @@ export function fileName(key: string, contentType: string): string {
     name + (EXTENSIONS[essence(contentType)] ?? (kindOf(contentType) === "text" ? ".txt" : ""))
   );
 }
-
-const EXTENSIONS: Record<string, string> = {
-  "application/json": ".json",
-  "image/png": ".png",
-  "image/jpeg": ".jpg",
-  "image/gif": ".gif",
-  "image/webp": ".webp",
-  "image/avif": ".avif",
-  "application/octet-stream": ".bin",
-};

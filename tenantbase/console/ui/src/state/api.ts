@@ -62,6 +62,11 @@ export class Problem extends Error {
   }
 }
 
+/** The status of an answer that is an error; null if it was something else that failed. */
+export function statusOf(error: unknown): number | null {
+  return error instanceof Problem ? error.status : null;
+}
+
 /** There was no answer, or not all of it: the connection failed, or nothing came for too long. */
 export class Unreachable extends Error {
   constructor() {

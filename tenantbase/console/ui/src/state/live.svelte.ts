@@ -2,7 +2,7 @@
 // header. It says when it is lost, comes back by itself, and resumes where it was.
 
 import { EventParser } from "../lib/streams";
-import { api, Problem } from "./api";
+import { api, Problem, statusOf } from "./api";
 import { session } from "./session.svelte";
 import { ui } from "./ui.svelte";
 
@@ -95,14 +95,14 @@ class Live {
         await this.#follow(abort);
       } catch (error) {
         if (abort.signal.aborted) return;
-        if (error instanceof Problem && error.status === 401) {
+        if (statusOf(error) === 401) {
           if (this.status !== "lost") this.lostAt = Date.now() / 1000;
           this.status = "lost";
           if (!(await this.#whileRevoked(abort))) return;
           continue;
         }
         // Out of the token's reach, or no such tenant: the list says so.
-        if (error instanceof Problem && (error.status === 403 || error.status === 404)) {
+        if (statusOf(error) === 403 || statusOf(error) === 404) {
           this.status = "off";
           return;
         }
@@ -147,14 +147,13 @@ class Live {
   }
 
   async #follow(outer: AbortController): Promise<void> {
-    const abort = new AbortController();
-    const stop = (): void => abort.abort();
-    outer.signal.addEventListener("abort", stop, { once: true });
+    const silent = new AbortController();
+    const stop = (): void => silent.abort();
     let silence = setTimeout(stop, SILENCE_MILLISECONDS);
     try {
       const response = await fetch(api.address("v1/watch", { prefix: this.#prefix }), {
         headers: api.headers(this.#lastId === null ? {} : { "Last-Event-ID": this.#lastId }),
-        signal: abort.signal,
+        signal: AbortSignal.any([outer.signal, silent.signal]),
         cache: "no-store",
         credentials: "omit",
       });
@@ -183,7 +182,6 @@ class Live {
       }
     } finally {
       clearTimeout(silence);
-      outer.signal.removeEventListener("abort", stop);
     }
   }
 

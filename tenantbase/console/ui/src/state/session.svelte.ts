@@ -2,7 +2,7 @@
 
 import { bytes } from "../lib/format";
 import { named } from "../lib/keys";
-import { api, Problem, Unreachable } from "./api";
+import { api, Problem, statusOf, Unreachable } from "./api";
 
 export type Scope = "read" | "write" | "metrics" | "admin";
 
@@ -101,7 +101,7 @@ class Session {
       if (who.scope === "admin") void this.loadTenants();
       return true;
     } catch (error) {
-      if (error instanceof Problem && error.status === 401) {
+      if (statusOf(error) === 401) {
         this.refused = token !== null;
         if (this.status !== "ready") this.status = "gate";
         api.token = this.status === "ready" ? previous : null;

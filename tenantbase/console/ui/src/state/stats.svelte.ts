@@ -1,6 +1,6 @@
 // Figures of the service over the last ten minutes, kept in memory.
 
-import { api, Problem } from "./api";
+import { api, statusOf } from "./api";
 
 export interface Stats {
   version: string;
@@ -76,7 +76,7 @@ class Figures {
       this.problem = null;
     } catch (error) {
       this.problem =
-        error instanceof Problem && error.status === 404
+        statusOf(error) === 404
           ? "This version of the service has no figures."
           : (error as Error).message;
     }

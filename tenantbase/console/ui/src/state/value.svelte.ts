@@ -4,7 +4,7 @@ import { diff } from "../lib/diff";
 import { format, textOf, type Line } from "../lib/json";
 import { named } from "../lib/keys";
 import { kindOf, type Kind } from "../lib/types";
-import { api, Problem, Stopped, type Meta, type RawValue } from "./api";
+import { api, type Meta, type RawValue, statusOf, Stopped } from "./api";
 import type { Change } from "./live.svelte";
 import { session } from "./session.svelte";
 import { ui } from "./ui.svelte";
@@ -124,14 +124,13 @@ export class OpenValue {
 
   #failed(error: unknown): void {
     if (!(error instanceof Error)) throw error;
-    if (error instanceof Problem && error.status === 404) {
+    if (statusOf(error) === 404) {
       if (this.shown) this.gone ??= { how: "deleted", at: Date.now() / 1000 };
       else this.look = "absent";
       return;
     }
     this.problem = error instanceof Stopped ? error.message : reasonOf(error);
-    if (!this.shown)
-      this.look = error instanceof Problem && error.status === 403 ? "forbidden" : "failed";
+    if (!this.shown) this.look = statusOf(error) === 403 ? "forbidden" : "failed";
     else ui.fail(`Not read: ${this.problem}`);
   }
 

@@ -143,21 +143,22 @@ class Workspace {
     this.#watched = "";
   }
 
-  /** Open the tenant that is chosen, in the corner that the token reaches. */
+  /** The corner of a tenant that the token reaches. */
+  home(tenant = session.tenant): KeysRoute {
+    return {
+      place: "keys",
+      tenant,
+      prefix: session.prefix,
+      key: null,
+      mode: "view",
+      filter: "",
+      all: false,
+      desc: false,
+    };
+  }
+
   start(tenant = session.tenant, replace = true): void {
-    router.go(
-      {
-        place: "keys",
-        tenant,
-        prefix: session.prefix,
-        key: null,
-        mode: "view",
-        filter: "",
-        all: false,
-        desc: false,
-      },
-      { replace },
-    );
+    router.go(this.home(tenant), { replace });
   }
 
   /** Open a row: a folder becomes the list, a key the value. */
@@ -274,12 +275,20 @@ class Workspace {
     return found;
   }
 
+  /** Ask to export everything below a prefix. */
+  exportFolder(prefix: string): void {
+    this.#export([{ text: prefix, whole: true }]);
+  }
+
+  /** Ask to export what is selected. */
   exportTargets(keys: string[]): void {
-    const targets = this.list?.allSelected
-      ? [{ text: this.list.prefix, whole: true }]
-      : keys.map((key) => ({ text: key, whole: this.isFolder(key) }));
-    const first = targets[0]?.text ?? "";
-    const stem = targets.length === 1 ? first.split("/").filter(Boolean).at(-1) : "keys";
+    if (this.list?.allSelected) this.exportFolder(this.list.prefix);
+    else this.#export(keys.map((key) => ({ text: key, whole: this.isFolder(key) })));
+  }
+
+  #export(targets: { text: string; whole: boolean }[]): void {
+    const [only] = targets;
+    const stem = targets.length === 1 ? only?.text.split("/").filter(Boolean).at(-1) : "keys";
     this.dialog = { kind: "export", targets, name: `${stem ?? session.tenant}.ndjson` };
   }
 }

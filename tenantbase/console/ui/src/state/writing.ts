@@ -3,7 +3,7 @@
 import { named } from "../lib/keys";
 import { count, plural } from "../lib/format";
 import { kindOf } from "../lib/types";
-import { api, Problem, Unreachable, type Entry, type Meta, type Written } from "./api";
+import { api, type Entry, type Meta, Problem, statusOf, Unreachable, type Written } from "./api";
 import { live } from "./live.svelte";
 import { session } from "./session.svelte";
 import { ui } from "./ui.svelte";
@@ -168,7 +168,7 @@ async function restore(entries: readonly Entry[]): Promise<void> {
         await restoreOne(entry);
         restored++;
       } catch (error) {
-        if (error instanceof Problem && error.status === 412) taken.push(entry.key);
+        if (statusOf(error) === 412) taken.push(entry.key);
         else throw error;
       }
     });
