@@ -5,6 +5,7 @@ Imports no web framework, so ``offload`` can use it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple, TypeVar
 
@@ -13,14 +14,15 @@ import msgspec
 from tenantbase.entry import is_json
 from tenantbase.errors import InvalidRequest, TooLarge
 from tenantbase.json_text import (
+    SCALAR,
     Decoder,
-    MemberOrder,
     Text,
     check_depth,
     check_json,
     check_lone_list,
     check_names,
     count,
+    is_at,
     parse,
 )
 
@@ -71,10 +73,19 @@ Given = TypeVar("Given", bound=SetValue)
 # An object takes 19 bytes besides its key and value; repeating a field takes at least 9 more.
 _WITHOUT_REPEATS_BYTES: Final = 27
 
-# As lists and exports write them.
-_USUAL_ORDER: Final = MemberOrder(
-    ["key", "value"],
-    ["id", "version", "expires_at", "encoding", "content_type", "ttl"],
+# An entry as lists and exports write it: what comes before its value, and after it. Two matches show that
+# no field is repeated, and take a fifth of the time of ``check_names``.
+_BEFORE_VALUE: Final = re.compile(
+    rb'\s*+\{\s*+"key"\s*+:\s*+%b\s*+,\s*+"value"\s*+:\s*+' % SCALAR, re.DOTALL
+)
+_AFTER_VALUE: Final = re.compile(
+    rb"\s*+"
+    + b"".join(
+        rb'(?:,\s*+"%b"\s*+:\s*+%b\s*+)?' % (name, SCALAR)
+        for name in (b"id", b"version", b"expires_at", b"encoding", b"content_type", b"ttl")
+    )
+    + rb"\}\s*+",
+    re.DOTALL,
 )
 
 _LIST_NAME: Final = b'"values"'
@@ -88,8 +99,15 @@ class SetValueDecoder(Decoder[Given]):
     def check_once(self, given: Given, text: Text) -> None:
         if len(text) - len(given.value) - len(given.key) > _WITHOUT_REPEATS_BYTES:
             value = _text(given.value)
-            if not _USUAL_ORDER.fits(text, value):
+            if not _in_usual_order(text, value):
                 check_names(text, value)
+
+
+def _in_usual_order(text: Text, value: Text) -> bool:
+    before = _BEFORE_VALUE.match(text)
+    if before is None or not is_at(value, text, before.end()):
+        return False  # or the parser took another value, because the name is repeated
+    return _AFTER_VALUE.fullmatch(text, before.end() + len(value)) is not None
 
 
 SET_VALUE: Final = SetValueDecoder(SetValue)

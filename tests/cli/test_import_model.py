@@ -127,6 +127,7 @@ def _expected(fields: dict[str, object]) -> tuple[object, ...]:
 @given(files=st.lists(_LINES, min_size=1, max_size=3), limit=st.none() | st.integers(0, 6))
 @example([['{"key":"a","value":1}'] * 2], None)
 @example([[DEEP]], None)
+@example([['{"key":"a","value":1,"id":"x","id":"y"}']], None)
 @example([['{"key":"a","value":1}'], ['{"key":"b","value":1}', '{"key":"a","value":2}']], 1)
 def test_what_is_stored_is_what_the_lines_say(files: list[list[str]], limit: int | None) -> None:
     async def run(directory: Path) -> None:

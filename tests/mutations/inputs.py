@@ -46,7 +46,7 @@ MUTATIONS: Final = {
         "tenantbase/json_text.py",
         ["tests/test_json_text.py", "tests/test_json_rules.py"],
         {
-            "another-value-is-this-one": ("elif _is_at(value, text, position):", "elif True:"),
+            "another-value-is-this-one": ("elif is_at(value, text, position):", "elif True:"),
             "a-place-begins-with-a-dot": ('.removeprefix(".")', ""),
             "half-an-escape-is-whole": (
                 "            piece = piece[:-1]\n            start -= 1\n",

@@ -87,7 +87,8 @@ MUTATIONS: Final = {
             "an-encoded-value-is-plain": (
                 "self.encoding is None\n            and",
                 "True\n            and",
-            )
+            ),
+            "members-in-order-may-repeat": ("%b\\s*+)?' %", "%b\\s*+)*' %"),
         },
     ),
     **of(
@@ -100,7 +101,6 @@ MUTATIONS: Final = {
                 "            self.check_once(each, text)\n",
                 "",
             ),
-            "members-in-order-may-repeat": ('rb"(?:,%b)?"', 'rb"(?:,%b)*"'),
         },
     ),
     **of(
