@@ -153,8 +153,10 @@ def compact(config: Config, tell: Tell) -> int:
     before = os.stat(path).st_size
     if not before:
         raise CannotOpen(f"cannot open {config.database}: it is empty")
-    asyncio.run(_remove_dead_rows(config))
     try:
+        with alone(tags_path(path), path):
+            pass  # servers would remove dead rows, in the background
+        asyncio.run(_remove_dead_rows(config))
         with alone(tags_path(path), path):
             _rewrite(config, path)
     except InUse:
@@ -169,12 +171,10 @@ def compact(config: Config, tell: Tell) -> int:
 
 
 async def _remove_dead_rows(config: Config) -> None:
-    """Remove what has expired or was deleted by prefix, as servers do in the background."""
+    """Remove what has expired or was deleted by prefix."""
     async with open_cache(config, create=False) as cache:
-        began = time.monotonic()
         while await cache.sweep():
-            await asyncio.sleep(time.monotonic() - began)  # others wait for the lock
-            began = time.monotonic()
+            pass
 
 
 def _rewrite(config: Config, path: Path) -> None:

@@ -52,7 +52,7 @@ MUTATIONS: Final = {
     **of(
         "tenantbase/process/maintenance.py",
         _COMPACTED,
-        {"dead-rows-are-kept": ("    asyncio.run(_remove_dead_rows(config))\n", "")},
+        {"dead-rows-are-kept": ("        asyncio.run(_remove_dead_rows(config))\n", "")},
     ),
     **of(
         "tenantbase/coherence/sealed_item.py",

@@ -73,6 +73,7 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
         os.kill(survivor, signal.SIGKILL)  # the new one must be able to serve alone
         poll(lambda: not alive(survivor), "it is dead")
         ask_all(server)
+        poll(lambda: server.stderr.count("was killed") == 2, "the supervisor knows")
         assert server.stop() == 0
         lines = server.stderr.splitlines()
         assert len(lines) == 2
