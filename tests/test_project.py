@@ -109,7 +109,7 @@ LIBRARIES = {
     "sentry_sdk": {"interfaces.sentry.reporter"},
     "prometheus_client": {"metrics.families"},
 }
-NAMES_DRIVERS = {"process.wiring", "process.maintenance", "process.migration"}
+NAMES_DRIVERS = {"process.wiring", "process.joining", "process.maintenance", "process.migration"}
 READS_ENVIRONMENT = {"process.config", "cli.options"}
 
 

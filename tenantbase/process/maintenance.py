@@ -1,7 +1,7 @@
 """Maintenance of a database file: the parts behind ``backup``, ``restore``, ``check``, ``compact``.
 
-It works on SQLite directly, beside servers that have the database open. There is no event loop:
-nothing else is in flight.
+It works on SQLite directly, beside servers that have the database open. An event loop runs only while a
+lock is taken or dead rows are removed: nothing else is in flight.
 """
 
 from __future__ import annotations
@@ -13,16 +13,13 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO, Final, NamedTuple
 
 from tenantbase.coherence.tag_file import alone
-from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
 from tenantbase.errors import CannotOpen, CannotWrite, InUse
-from tenantbase.figures import private_cells
 from tenantbase.interfaces.sqlite.checking import Check
-from tenantbase.interfaces.sqlite.commit import Committer
 from tenantbase.interfaces.sqlite.compacting import can_be_compacted
 from tenantbase.interfaces.sqlite.compacting import compact as compact_in_steps
 from tenantbase.interfaces.sqlite.compacting import rewrite
@@ -38,25 +35,20 @@ from tenantbase.interfaces.sqlite.foreign import check_companions_kind, check_ou
 from tenantbase.interfaces.sqlite.open_read_only import (
     database_bytes,
     immutable,
-    may_write,
-    open_readonly,
 )
 from tenantbase.interfaces.sqlite.pacing import Pace, sync_in_pieces
 from tenantbase.interfaces.sqlite.reserve import Reserve
 from tenantbase.interfaces.sqlite.restoring import begin_again, put, settle
-from tenantbase.interfaces.sqlite.schema import close_without_checkpoint, open_writer
 from tenantbase.interfaces.sqlite.sealing import copy_unsealed, seal
 from tenantbase.owned_files import make_alike, remove_marked
 from tenantbase.process.config import Config
+from tenantbase.process.joining import checkable, source_of, writing
 from tenantbase.process.wiring import (
-    log_of,
     look_before_touching,
     open_cache,
-    open_tags,
     tags_path,
 )
 
-_BUSY_SECONDS: Final = 5.0
 _CHUNK_BYTES: Final = 1 << 20
 
 Tell = Callable[[int], object]
@@ -160,7 +152,7 @@ def compact(config: Config, tell: Tell) -> int:
         with alone(tags_path(path), path):
             _rewrite(config, path)
     except InUse:
-        with _writing(config, path) as (connection, committer, lock):
+        with writing(config, path) as (connection, committer, lock):
             if not can_be_compacted(connection):
                 raise CannotOpen(
                     f"{config.database} was made by an earlier version: it can be compacted while"
@@ -294,11 +286,13 @@ def _verify(copy: Path, name: str, tell: Tell) -> int:
         why = str(error) if isinstance(error, CannotOpen) else reason(error)
         raise CannotOpen(f"{name} cannot be restored: {why}") from error
     if findings:
-        raise CannotOpen(f"{name} cannot be restored: {wrong(check.findings)}, first {findings[0]}")
+        raise CannotOpen(
+            f"{name} cannot be restored: {things_wrong(check.findings)}, first {findings[0]}"
+        )
     return check.entries
 
 
-def wrong(findings: int) -> str:
+def things_wrong(findings: int) -> str:
     """How messages count findings."""
     return "1 thing is wrong" if findings == 1 else f"{findings:,} things are wrong"
 
@@ -321,7 +315,7 @@ def check(config: Config, report: Callable[[str], object], tell: Tell) -> Checke
     """
     _let_others_go_first()
     try:
-        with _checkable(config) as (connection, by_itself):
+        with checkable(config) as (connection, by_itself):
             checking = Check(connection, report, tell)
             try:
                 checking.run(alone=by_itself)
@@ -330,75 +324,6 @@ def check(config: Config, report: Callable[[str], object], tell: Tell) -> Checke
     except sqlite3.Error as error:
         raise unavailable(error, f"cannot check {config.database}") from error
     return Checked(checking.entries, checking.findings)
-
-
-@contextmanager
-def _checkable(config: Config) -> Iterator[tuple[sqlite3.Connection, bool]]:
-    """The database, and whether no other process can write to it meanwhile."""
-    path = located(config.file)
-    with ExitStack() as stack:
-        if path.is_file() and may_write(str(path)):
-            look_before_touching(path)
-            try:
-                stack.enter_context(alone(tags_path(path), path))
-            except InUse:
-                yield stack.enter_context(source_of(config)), False
-                return
-            if log_of(path) is None:
-                # Everything is in the file, which SQLite then need not write to.
-                yield stack.enter_context(immutable(str(path))), True
-                return
-            stack.close()
-        yield stack.enter_context(source_of(config)), False
-
-
-@contextmanager
-def source_of(config: Config) -> Iterator[sqlite3.Connection]:
-    """A connection for reading the database, of any schema, beside other processes or alone.
-
-    Raises:
-        CannotOpen: it is not a database of ours, or cannot be opened.
-    """
-    path = located(config.file)
-    if not path.exists():
-        raise CannotOpen(f"there is no database {config.database}")
-    if path.is_file() and not may_write(str(path)):
-        with open_readonly(str(path), convertible=True) as connection:
-            yield connection
-        return
-    look_before_touching(path)
-    if not path.stat().st_size:
-        raise CannotOpen(f"cannot open {config.database}: it is empty")
-    with _writing(config, path) as (connection, _, _):
-        connection.execute("PRAGMA query_only = 1")
-        yield connection
-
-
-@contextmanager
-def _writing(
-    config: Config, path: Path
-) -> Iterator[tuple[sqlite3.Connection, Committer, WriteLock]]:
-    """The connection of a process that has joined those on the database."""
-    with ExitStack() as stack:
-        lock_path = Path(f"{path}-lock")
-        tags = open_tags(path)
-        stack.callback(tags.close, lock_path)
-        lock = WriteLock(lock_path, like=path)
-        stack.callback(lock.close)
-        asyncio.run(lock.take(config.write_timeout))
-        with lock.held():
-            opened = open_writer(str(path), _BUSY_SECONDS, tags, convert=False)
-            committer = Committer(str(path), opened.identity, lock.held, 1, private_cells())
-        try:
-            yield opened.connection, committer, lock
-        finally:
-            if committer.failure is None:
-                committer.close(opened.connection)
-            else:
-                with lock.held():
-                    # Tells the next process to open the database, see recovery.py.
-                    TagSeqlock(tags, lock, lambda key: 0).begin_write(None)
-                    close_without_checkpoint(str(path), opened.connection)
 
 
 def _with_room(database: Path) -> str:

@@ -23,7 +23,7 @@ from tenantbase.interfaces.sqlite.open_read_only import immutable
 from tenantbase.interfaces.sqlite.restoring import settle
 from tenantbase.process import moving
 from tenantbase.process.config import Config
-from tenantbase.process.maintenance import source_of
+from tenantbase.process.joining import source_of
 from tenantbase.process.moving import Moved
 from tenantbase.process.option_types import database_file
 from tenantbase.process.wiring import tags_path

@@ -85,13 +85,13 @@ def check(config: Config) -> None:
     Says which keys are concerned. The exit status is 1 if anything is wrong.
     """
     from tenantbase.process.maintenance import check as check_database
-    from tenantbase.process.maintenance import wrong
+    from tenantbase.process.maintenance import things_wrong
 
     with progress() as bar:
         checked = check_database(config, click.echo, bar.update)
     if checked.findings:
         raise TenantbaseError(
-            f"{config.database}: {wrong(checked.findings)} ({checked.entries:,} entries checked)"
+            f"{config.database}: {things_wrong(checked.findings)} ({checked.entries:,} entries checked)"
         )
     click.echo(f"ok: {checked.entries:,} entries")
 
