@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import overload
+from collections.abc import Callable, Iterator, Sequence
+from itertools import starmap
+from typing import Final, NamedTuple, overload
 
 from tenantbase.entry import JSON, Entry
 from tenantbase.scope import ScopedKey
 
+SEPARATOR: Final = "\x01"
+"""Stands between the items of a column. JSON texts have no control characters but line breaks and tabs, and
+keys that contain this one are not plain."""
 
-class PlainEntries(Sequence[Entry]):
-    """A sequence of entries that never expire, and whose media type is ``JSON``.
+_DIVIDER: Final = SEPARATOR.encode()
 
-    An ``Entry`` is made when it is accessed. All columns have the same length.
+
+class Columns(NamedTuple):
+    """The entries, column by column. All columns have the same length.
 
     Attributes:
         keys: scoped.
@@ -21,23 +26,62 @@ class PlainEntries(Sequence[Entry]):
         versions: as digits.
     """
 
-    __slots__ = ("keys", "values", "ids", "versions")
+    keys: list[str]
+    values: list[bytes]
+    ids: list[bytes]
+    versions: list[bytes]
 
-    def __init__(
-        self, keys: list[str], values: list[bytes], ids: list[bytes], versions: list[bytes]
-    ) -> None:
+
+class PlainEntries(Sequence[Entry]):
+    """A sequence of entries that never expire, and whose media type is ``JSON``.
+
+    It consists of few objects, because millions of small ones would have to be made and freed by the
+    event loop: each column is one text, in which ``SEPARATOR`` stands between the items. An ``Entry`` is
+    made when it is accessed.
+
+    Attributes:
+        keys, values, ids, versions: see ``Columns``.
+        rendered: what a ``Render`` made of the entries, if they were read for one; otherwise empty.
+    """
+
+    __slots__ = ("keys", "values", "ids", "versions", "rendered", "_count")
+
+    def __init__(self, count: int, keys: str, values: bytes, ids: bytes, versions: bytes) -> None:
         self.keys = keys
         self.values = values
         self.ids = ids
         self.versions = versions
+        self.rendered = b""
+        self._count = count
+
+    @classmethod
+    def of(cls, columns: Columns) -> PlainEntries:
+        """Entries with these columns."""
+        joined = map(_DIVIDER.join, columns[1:])
+        return cls(len(columns.keys), SEPARATOR.join(columns.keys), *joined)
 
     @property
-    def columns(self) -> tuple[list[str], list[bytes], list[bytes], list[bytes]]:
-        """All of them, in the order above."""
-        return self.keys, self.values, self.ids, self.versions
+    def columns(self) -> Columns:
+        """All columns, divided into their items."""
+        if not self._count:
+            return Columns([], [], [], [])
+        return Columns(
+            self.keys.split(SEPARATOR),
+            self.values.split(_DIVIDER),
+            self.ids.split(_DIVIDER),
+            self.versions.split(_DIVIDER),
+        )
+
+    @property
+    def value_bytes(self) -> int:
+        """The length of all values together."""
+        return len(self.values) - max(0, self._count - 1)
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return self._count
+
+    def __iter__(self) -> Iterator[Entry]:
+        return starmap(_entry, zip(*self.columns, strict=True))
 
     @overload
     def __getitem__(self, at: int, /) -> Entry: ...
@@ -45,15 +89,35 @@ class PlainEntries(Sequence[Entry]):
     def __getitem__(self, at: slice, /) -> PlainEntries: ...
 
     def __getitem__(self, at: int | slice, /) -> Entry | PlainEntries:
+        if at == -1 and self._count:  # the place of a page, without dividing all of it
+            key = self.keys.rpartition(SEPARATOR)[2]
+            others = (self.values, self.ids, self.versions)
+            return _entry(key, *(column.rpartition(_DIVIDER)[2] for column in others))
         keys, values, ids, versions = self.columns
         if isinstance(at, slice):
-            return PlainEntries(keys[at], values[at], ids[at], versions[at])
-        key = ScopedKey(keys[at])
-        return Entry(key, values[at], JSON, ids[at].decode(), int(versions[at]), None)
+            return PlainEntries.of(Columns(keys[at], values[at], ids[at], versions[at]))
+        return _entry(keys[at], values[at], ids[at], versions[at])
 
-    def extend(self, more: PlainEntries) -> None:
-        """Append other entries."""
-        self.keys += more.keys
-        self.values += more.values
-        self.ids += more.ids
-        self.versions += more.versions
+
+Render = Callable[[PlainEntries], bytes]
+"""Makes a document of entries, in the thread that has read them."""
+
+
+def joined(parts: Sequence[PlainEntries]) -> PlainEntries:
+    """All of these, one after the other. None of them is empty."""
+    if len(parts) == 1:
+        return parts[0]
+    return PlainEntries(
+        sum(map(len, parts)),
+        SEPARATOR.join([part.keys for part in parts]),
+        *(
+            _DIVIDER.join(columns)
+            for columns in zip(
+                *((part.values, part.ids, part.versions) for part in parts), strict=True
+            )
+        ),
+    )
+
+
+def _entry(key: str, value: bytes, id: bytes, version: bytes) -> Entry:
+    return Entry(ScopedKey(key), value, JSON, id.decode(), int(version), None)

@@ -49,6 +49,7 @@ from tenantbase.errors import (
 from tenantbase.events import ChangeEvent, EventKind
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, StoreSize, Ticket
 from tenantbase.listing import EntryMeta, Folded, KeyRange
+from tenantbase.plain_entries import Render
 from tenantbase.scope import ScopedKey, plain_key, tenant_of
 from tenantbase.troubles import Trouble
 
@@ -163,7 +164,12 @@ class FakeStore:
         return [entries.get(key) for key in keys]
 
     async def scan(
-        self, wanted: KeyRange, limit: int, max_bytes: int, now: float
+        self,
+        wanted: KeyRange,
+        limit: int,
+        max_bytes: int,
+        now: float,
+        render: Render | None = None,
     ) -> tuple[list[Entry | Folded], bool]:
         found = self._listed(wanted, now)
         piece: list[Entry | Folded] = []

@@ -15,7 +15,7 @@ from tenantbase.documents import (
     plain_json,
 )
 from tenantbase.entry import JSON, Entry
-from tenantbase.plain_entries import PlainEntries
+from tenantbase.plain_entries import Columns, PlainEntries
 from tenantbase.scope import DEFAULT, ScopedKey
 
 
@@ -61,12 +61,12 @@ def test_documents_are_the_same_one_by_one_and_together(moment: float | None) ->
 
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_plain_entries_are_rendered_as_others_are(count: int) -> None:
-    texts = ['","', '"', "\\", "é\u2028\x01", 'a","b\\', "k", "\x7f/"]
+    texts = ['","', '"', "\\", "é\u2028\x02", 'a","b\\', "k", "\\u0001default/"]
     keys: list[str] = [DEFAULT.key(text) for text in texts[:count]]
     values = [b'["%d",\n"x"]' % number for number in range(count)]
     versions = [b"%d" % 10**number for number in range(count)]
     ids = [b"%d" % number * 36 for number in range(count)]
-    plain = PlainEntries(keys, values, ids, versions)
+    plain = PlainEntries.of(Columns(keys, values, ids, versions))
     entries = [
         Entry(ScopedKey(keys[at]), values[at], JSON, str(at) * 36, 10**at, None)
         for at in range(count)

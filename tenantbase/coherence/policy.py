@@ -28,13 +28,17 @@ from tenantbase.interfaces.store import Store, StoreSize
 from tenantbase.lanes import LaneOf, one_lane
 from tenantbase.listing import Item, KeyRange, place_of
 from tenantbase.lookup import Lookup
+from tenantbase.plain_entries import Render
 from tenantbase.scope import ScopedKey
 from tenantbase.stages import Stage
 from tenantbase.troubles import Trouble
 from tenantbase.waits import note
 
 _SCAN_ENTRIES: Final = 256
-_SCAN_BYTES: Final = 1 << 20
+_RENDERED_ENTRIES: Final = (
+    1024  # rendered by the thread that reads them, so the event loop is not held up
+)
+_SCAN_BYTES: Final = 256 << 10
 _SWEEP_ROWS: Final = 500
 
 
@@ -213,7 +217,12 @@ class Cache:
         self._writing.check_room(prefix, rows)
 
     async def scan(
-        self, wanted: KeyRange, *, limit: int | None = None, values: bool = True
+        self,
+        wanted: KeyRange,
+        *,
+        limit: int | None = None,
+        values: bool = True,
+        render: Render | None = None,
     ) -> AsyncIterator[tuple[Sequence[Item], bool]]:
         """The items of a range, in pieces of bounded size, from the database.
 
@@ -224,12 +233,15 @@ class Cache:
             A piece, and whether there may be items after it.
         """
         more = True
+        most = _SCAN_ENTRIES if render is None else _RENDERED_ENTRIES
         piece: Sequence[Item]
         while more and (limit is None or limit > 0):
-            size = _SCAN_ENTRIES if limit is None else min(limit, _SCAN_ENTRIES)
+            size = most if limit is None else min(limit, most)
             began = monotonic_ns()
             if values:
-                piece, more = await self._store.scan(wanted, size, _SCAN_BYTES, self._clock())
+                piece, more = await self._store.scan(
+                    wanted, size, _SCAN_BYTES, self._clock(), render
+                )
             else:
                 piece, more = await self._store.scan_meta(wanted, size, self._clock())
             note(Stage.DATABASE, began)

@@ -12,6 +12,7 @@ from tenantbase.entry import check_key, check_text
 from tenantbase.errors import InvalidRequest
 from tenantbase.listing import Item, KeyRange, Place
 from tenantbase.lookup import Lookup
+from tenantbase.plain_entries import Render
 from tenantbase.scope import Scope, ScopedKey
 
 EVERYTHING: Final = KeyRange()
@@ -29,7 +30,12 @@ class Entries(Protocol):
     def get(self, key: str) -> Awaitable[Lookup]: ...
 
     def scan(
-        self, wanted: KeyRange, *, limit: int | None = None, values: bool = True
+        self,
+        wanted: KeyRange,
+        *,
+        limit: int | None = None,
+        values: bool = True,
+        render: Render | None = None,
     ) -> AsyncIterator[tuple[Sequence[Item], bool]]: ...
 
     def count(
@@ -77,6 +83,7 @@ class Reader:
         *,
         limit: int | None = None,
         values: bool = True,
+        render: Render | None = None,
     ) -> AsyncIterator[tuple[Sequence[Item], bool]]:
         """The items of a range of plain keys. Without a prefix: all that the scope includes.
 
@@ -87,6 +94,7 @@ class Reader:
             after: where the list continues.
             limit: the most items, 1 to 10,000; None: all of them.
             values: whether to read values, so that items are ``Entry`` instead of ``EntryMeta``.
+            render: may be called with pieces; see ``Store.scan``.
 
         Yields:
             A piece, and whether there may be items after it.
@@ -98,7 +106,7 @@ class Reader:
         if limit is not None and not 1 <= limit <= MAX_PAGE_ENTRIES:
             raise InvalidRequest(f"limit is a number from 1 to {MAX_PAGE_ENTRIES:,}", "limit")
         scoped = self._scoped_range(scope, wanted, after)
-        return self._entries.scan(scoped, limit=limit, values=values)
+        return self._entries.scan(scoped, limit=limit, values=values, render=render)
 
     async def count(self, scope: Scope, prefix: str = "", after: Place | None = None) -> Count:
         """Count the entries whose key begins with ``prefix``, for at most about a second.

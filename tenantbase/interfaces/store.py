@@ -20,6 +20,7 @@ from tenantbase.entry import Entry
 from tenantbase.errors import StoreError, TenantbaseError
 from tenantbase.events import ChangeEvent
 from tenantbase.listing import EntryMeta, Folded, KeyRange
+from tenantbase.plain_entries import Render
 from tenantbase.scope import ScopedKey
 from tenantbase.troubles import Trouble
 
@@ -133,12 +134,21 @@ class Store(Protocol):
         """
 
     async def scan(
-        self, wanted: KeyRange, limit: int, max_bytes: int, now: float
+        self,
+        wanted: KeyRange,
+        limit: int,
+        max_bytes: int,
+        now: float,
+        render: Render | None = None,
     ) -> tuple[Sequence[Entry | Folded], bool]:
         """Entries of a range in order of keys, with folded keys among them.
 
         Stops at ``limit`` items or once the values reach ``max_bytes`` (at least one item).
         The second part is True when there may be more.
+
+        Args:
+            render: a store that reads in threads may call it there with entries that are all plain, and
+                return them as ``PlainEntries`` that have its result.
         """
 
     async def scan_meta(

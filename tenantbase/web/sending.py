@@ -158,20 +158,22 @@ async def _send_pieces(
 async def _send_stream(
     request: web.BaseRequest, answer: Answer, body: Stream
 ) -> web.StreamResponse:
-    collected = bytearray()
+    collected: list[bytes] = []
+    size = 0
     async for piece in body.pieces:
-        collected += piece
-        if body.live or len(collected) > _COLLECTED_BYTES:
+        collected.append(piece)
+        size += len(piece)
+        if body.live or size > _COLLECTED_BYTES:
             break
     else:
-        answer.body = bytes(collected)
+        answer.body = b"".join(collected)
         return whole_response(answer, request)
     response = _begun(answer)
     _compress(request, answer, response)
     await response.prepare(request)
     if request.method != hdrs.METH_HEAD:
-        await response.write(collected)
-        del collected  # a reference would keep it for as long as the client reads
+        await response.write(b"".join(collected))
+        del collected, piece  # a reference would keep it for as long as the client reads
         async for piece in body.pieces:
             await response.write(piece)
             if not body.live:

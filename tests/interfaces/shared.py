@@ -19,6 +19,7 @@ from tenantbase.interfaces.postgres.joining import Sizes
 from tenantbase.interfaces.postgres.store import PostgresStore
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, StoreSize, Ticket
 from tenantbase.listing import EntryMeta, Folded, KeyRange
+from tenantbase.plain_entries import Render
 from tenantbase.scope import ScopedKey
 from tenantbase.troubles import Trouble
 
@@ -100,10 +101,15 @@ class OneMachine:
         return await self.store.read(keys, now)
 
     async def scan(
-        self, wanted: KeyRange, limit: int, max_bytes: int, now: float
+        self,
+        wanted: KeyRange,
+        limit: int,
+        max_bytes: int,
+        now: float,
+        render: Render | None = None,
     ) -> tuple[list[Entry | Folded], bool]:
         await self._set_clock(now)
-        return await self.store.scan(wanted, limit, max_bytes, now)
+        return await self.store.scan(wanted, limit, max_bytes, now, render)
 
     async def scan_meta(
         self, wanted: KeyRange, limit: int, now: float

@@ -52,6 +52,7 @@ from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.store import GroupResult
 from tenantbase.interfaces.store import LocalStore as Store
 from tenantbase.listing import EntryMeta, Folded, Item, KeyRange, Place, place_of
+from tenantbase.plain_entries import PlainEntries
 from tenantbase.scope import DEFAULT, ScopedKey, plain_key, tenant_of
 from tests.fake_cluster import ContractStore, FakeCluster
 from tests.fakes import FakeStore, Granted, RecordingSeqlock, Tables, Withdrawn
@@ -626,7 +627,7 @@ async def test_scanning_values_of_all_sizes(store: Store, limit: int, max_bytes:
 
 @pytest.mark.parametrize(
     ("limit", "max_bytes"),
-    [(50, 1 << 20), (200, 1 << 20), (256, 1 << 20), (256, 900), (256, 2_000)],
+    [(50, 1 << 20), (200, 1 << 20), (1_000, 1 << 20), (256, 900), (256, 2_000), (256, 2_003)],
 )
 @pytest.mark.parametrize("odd", ["type", "expiry", "expired", "large", "deleted", "hidden", "key"])
 async def test_scanning_many_plain_entries_with_an_odd_one(
@@ -658,13 +659,19 @@ async def test_scanning_many_plain_entries_with_an_odd_one(
     found: list[Entry | Folded] = []
     wanted, more = KeyRange("default/"), True
     while more:
-        piece, more = await store.scan(wanted, limit, max_bytes, now)
+        piece, more = await store.scan(wanted, limit, max_bytes, now, _values_of)
+        if isinstance(piece, PlainEntries):
+            assert piece.rendered == _values_of(piece)
         sizes = [len(entry.value) for entry in piece if isinstance(entry, Entry)]
         assert sum(sizes[:-1]) < max_bytes
         assert not more or len(piece) == limit or sum(sizes) >= max_bytes
         found += piece
         wanted = wanted.after(place_of(found[-1]))
     assert found == expected
+
+
+def _values_of(entries: PlainEntries) -> bytes:
+    return b",".join(entry.value for entry in entries)
 
 
 async def test_the_end_of_a_scan_is_known(store: Store) -> None:

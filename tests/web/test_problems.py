@@ -23,6 +23,7 @@ from tenantbase.errors import (
 )
 from tenantbase.listing import Item, KeyRange
 from tenantbase.lookup import Lookup
+from tenantbase.plain_entries import Render
 from tests.service import Server
 from tests.web.conftest import Start
 from tests.web.matchers import VERSION
@@ -186,7 +187,12 @@ class _Raising(Cache):
         raise self.error
 
     async def scan(
-        self, wanted: KeyRange, *, limit: int | None = None, values: bool = True
+        self,
+        wanted: KeyRange,
+        *,
+        limit: int | None = None,
+        values: bool = True,
+        render: Render | None = None,
     ) -> AsyncGenerator[tuple[list[Item], bool], None]:
         raise self.error
         yield [], False

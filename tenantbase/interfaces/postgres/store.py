@@ -39,6 +39,7 @@ from tenantbase.interfaces.postgres.writing import Committer
 from tenantbase.interfaces.shared_store import Committed, Index, NameHash, Stamp
 from tenantbase.interfaces.store import GroupResult, PendingWrite, StoreSize
 from tenantbase.listing import EntryMeta, Folded, KeyRange
+from tenantbase.plain_entries import Render
 from tenantbase.scope import ScopedKey, tenant_of
 from tenantbase.troubles import Trouble, Troubles
 
@@ -216,7 +217,12 @@ class PostgresStore:
             return await self._use(pool_of, apart)
 
     async def scan(
-        self, wanted: KeyRange, limit: int, max_bytes: int, now: float
+        self,
+        wanted: KeyRange,
+        limit: int,
+        max_bytes: int,
+        now: float,
+        render: Render | None = None,
     ) -> tuple[list[Entry | Folded], bool]:
         items = queries.listed(await self._list(wanted, limit, max_bytes, values=True))
         size = sum(len(item.value) for item in items[:limit] if isinstance(item, Entry))

@@ -8,28 +8,29 @@ each row. So rows are joined in SQL, a column at a time, and split again in Pyth
 from __future__ import annotations
 
 import sqlite3
-from operator import methodcaller
+from bisect import bisect_left
+from itertools import accumulate
 from typing import Final
 
 from tenantbase.entry import JSON
-from tenantbase.plain_entries import PlainEntries
+from tenantbase.plain_entries import SEPARATOR, PlainEntries, joined
 
-ROWS: Final = 128
-"""How many rows are read at once, at most."""
+FIRST_ROWS: Final = 128
+"""How many rows are read at once at first, at most. After them, the sizes of the values are known."""
 
-# Rows with larger values are read elsewhere, so that one read has at most half a mebibyte.
+_MOST_ROWS: Final = 1024
+
+# Rows with larger values are read elsewhere, so that the first read has at most half a mebibyte, and another
+# one at most four.
 _VALUE_BYTES: Final = 4 << 10
 
-# JSON texts have no control characters but line breaks and tabs. A key that has this one is read
-# elsewhere. A separator that is not a literal text would double the cost.
-_SEPARATOR: Final = "\x01"
-
-# A row made after the last prefix was deleted is under no deleted prefix.
+# A row made after the last prefix was deleted is under no deleted prefix. A separator that is not a literal
+# text would double the cost.
 _READ: Final = f"""
-    SELECT following, group_concat(key, '{_SEPARATOR}'),
-        CAST(group_concat(value, '{_SEPARATOR}') AS BLOB),
-        CAST(group_concat(id, '{_SEPARATOR}') AS BLOB),
-        CAST(group_concat(version, '{_SEPARATOR}') AS BLOB)
+    SELECT following, group_concat(key, '{SEPARATOR}'),
+        CAST(group_concat(value, '{SEPARATOR}') AS BLOB),
+        CAST(group_concat(id, '{SEPARATOR}') AS BLOB),
+        CAST(group_concat(version, '{SEPARATOR}') AS BLOB)
     FROM (
         SELECT key AS following FROM entries WHERE key >= ?1 AND key < ?2
         ORDER BY key LIMIT 1 OFFSET ?3
@@ -38,33 +39,46 @@ _READ: Final = f"""
         AND length(value) <= {_VALUE_BYTES}
         AND created > (SELECT coalesce(max(version), 0) FROM deleted_prefixes)
 """
-_divided: Final = methodcaller("split", _SEPARATOR.encode())
 
 
 def scan_plain(
     connection: sqlite3.Connection, low: str, high: str, limit: int, max_bytes: int
-) -> tuple[PlainEntries, int, str]:
+) -> tuple[PlainEntries | None, str]:
     """The first entries of a range of keys, ``low <= key < high``, in ascending order, while all of
     them are plain. Called in a snapshot.
 
-    Returns: at most ``limit`` entries, whose values have less than ``max_bytes``; the bytes of their
-        values; and the key after them. It stops early at a row that is not a plain entry, is deleted
-        or has a value above 4 KiB, and at most ``ROWS`` rows before the end of the range.
+    Returns: at most ``limit`` entries, or fewer once their values reach ``max_bytes``; and the key after
+        them. It stops early at a row that is not a plain entry, is deleted or has a value above 4 KiB, and
+        at most ``FIRST_ROWS`` rows before the end of the range.
     """
-    entries = PlainEntries([], [], [], [])
-    size = 0
-    while len(entries) < limit:
-        read = _read(connection, low, high, min(ROWS, limit - len(entries)))
-        if read is None:
+    parts: list[PlainEntries] = []
+    count = size = 0
+    rows = FIRST_ROWS
+    while count < limit and size < max_bytes:
+        read = _read(connection, low, high, min(rows, limit - count))
+        if read is not None:
+            part, low = _cut(*read, max_bytes - size)
+            parts.append(part)
+            count += len(part)
+            size += part.value_bytes
+            rows = min(_MOST_ROWS, (max_bytes - size) * count // max(size, 1) + 1)
+        elif rows > FIRST_ROWS:
+            rows = FIRST_ROWS  # these may still be plain, or within the range
+        else:
             break
-        more, following = read
-        held = sum(map(len, more.values))
-        if size + held >= max_bytes:
-            break
-        entries.extend(more)
-        size += held
-        low = following
-    return entries, size, low
+    return joined(parts) if parts else None, low
+
+
+def _cut(entries: PlainEntries, following: str, max_bytes: int) -> tuple[PlainEntries, str]:
+    """The first of the entries, until their values reach ``max_bytes``, and the key after them."""
+    if entries.value_bytes <= max_bytes:  # nearly always
+        return entries, following
+    columns = entries.columns
+    sizes = list(accumulate(map(len, columns.values)))
+    fitting = bisect_left(sizes, max_bytes) + 1
+    if fitting == len(entries):
+        return entries, following
+    return entries[:fitting], columns.keys[fitting]
 
 
 def _read(
@@ -74,13 +88,15 @@ def _read(
 
     None if one of these rows is not a plain entry, or if the range ends with them.
     """
-    following, joined, *others = connection.execute(_READ, (low, high, count)).fetchone()
-    if joined is None:
+    following, *columns = connection.execute(_READ, (low, high, count)).fetchone()
+    if columns[0] is None:
         return None
-    keys = joined.split(_SEPARATOR)
-    entries = PlainEntries(keys, *map(_divided, others))
+    joined_keys, *others = columns
+    keys = joined_keys.split(SEPARATOR)
     # SQLite joins rows in the order in which it finds them, which is that of the keys; but it promises
     # no order.
-    if keys != sorted(keys) or any(len(column) != count for column in entries.columns):
+    if len(keys) != count or keys != sorted(keys):
         return None
-    return entries, following
+    if any(column.count(SEPARATOR.encode()) != count - 1 for column in others):
+        return None
+    return PlainEntries(count, *columns), following

@@ -18,6 +18,7 @@ from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, unavailab
 from tenantbase.interfaces.sqlite.large_values import UNLESS_LARGE, read_large, unless_larger
 from tenantbase.interfaces.sqlite.plain_rows import scan_plain
 from tenantbase.listing import EntryMeta, Folded, KeyRange, Place
+from tenantbase.plain_entries import Render
 from tenantbase.scope import ScopedKey, plain_key
 
 # Whether a row is under a deleted prefix. The first comparison settles it for nearly every row
@@ -153,18 +154,28 @@ def _entry(connection: sqlite3.Connection, row: Sequence[Any]) -> Entry:
 
 
 def scan(
-    connection: sqlite3.Connection, wanted: KeyRange, limit: int, max_bytes: int, now: float
+    connection: sqlite3.Connection,
+    wanted: KeyRange,
+    limit: int,
+    max_bytes: int,
+    now: float,
+    render: Render | None = None,
 ) -> tuple[Sequence[Entry | Folded], bool]:
     """See ``Store.scan``."""
     if wanted.delimiter or wanted.descending or limit < _LEAST_PLAIN_ROWS:
         return _scan_rows(connection, wanted, limit, max_bytes, now)
     with snapshot(connection):
-        plain, size, following = scan_plain(connection, *wanted.bounds(), limit, max_bytes)
-        if len(plain) == limit:
-            return plain, True
-        rest = replace(wanted, start=following)
-        left, more = _scan_rows(connection, rest, limit - len(plain), max_bytes - size, now)
-    return [*plain, *left], more
+        plain, following = scan_plain(connection, *wanted.bounds(), limit, max_bytes)
+        if plain is None:
+            return _scan_rows(connection, wanted, limit, max_bytes, now)
+        size = plain.value_bytes
+        if len(plain) < limit and size < max_bytes:
+            rest = replace(wanted, start=following)
+            left, more = _scan_rows(connection, rest, limit - len(plain), max_bytes - size, now)
+            return [*plain, *left], more
+    if render is not None:
+        plain.rendered = render(plain)
+    return plain, True
 
 
 def _scan_rows(

@@ -15,6 +15,7 @@ from tenantbase.interfaces.sqlite.access import read_access
 from tenantbase.interfaces.sqlite.open_read_only import open_readonly
 from tenantbase.listing import Item, KeyRange, place_of
 from tenantbase.lookup import CacheStatus, Lookup
+from tenantbase.plain_entries import Render
 from tenantbase.scope import ScopedKey
 
 _SCAN_ENTRIES: Final = 1000
@@ -46,6 +47,7 @@ class ReadOnly:
         *,
         limit: int | None = None,
         values: bool = True,
+        render: Render | None = None,
     ) -> AsyncIterator[tuple[Sequence[Item], bool]]:
         """The items of a range; as ``Cache.scan``."""
         more = True
@@ -54,7 +56,7 @@ class ReadOnly:
             size = _SCAN_ENTRIES if limit is None else min(limit, _SCAN_ENTRIES)
             if values:
                 piece, more = sql_queries.scan(
-                    self._connection, wanted, size, _SCAN_BYTES, self.now()
+                    self._connection, wanted, size, _SCAN_BYTES, self.now(), render
                 )
             else:
                 piece, more = sql_queries.scan_meta(self._connection, wanted, size, self.now())

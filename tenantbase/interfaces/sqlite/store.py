@@ -43,6 +43,7 @@ from tenantbase.interfaces.sqlite.sizes import size_of, troubles_of
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, StoreSize, Ticket
 from tenantbase.lanes import LaneOf, one_lane
 from tenantbase.listing import EntryMeta, Folded, KeyRange
+from tenantbase.plain_entries import Render
 from tenantbase.scope import ScopedKey
 from tenantbase.troubles import Trouble, Troubles
 
@@ -202,10 +203,15 @@ class SqliteStore:
         return results
 
     async def scan(
-        self, wanted: KeyRange, limit: int, max_bytes: int, now: float
+        self,
+        wanted: KeyRange,
+        limit: int,
+        max_bytes: int,
+        now: float,
+        render: Render | None = None,
     ) -> tuple[Sequence[Entry | Folded], bool]:
         lane = self._lane_of(wanted.prefix)
-        return await self._list(lane, sql_queries.scan, wanted, limit, max_bytes, now)
+        return await self._list(lane, sql_queries.scan, wanted, limit, max_bytes, now, render)
 
     async def scan_meta(
         self, wanted: KeyRange, limit: int, now: float

@@ -32,7 +32,7 @@ from tenantbase.documents import (
 from tenantbase.entry import JSON, Entry, check_key
 from tenantbase.errors import InvalidRequest
 from tenantbase.listing import EntryMeta, Item, KeyRange, Place, place_of
-from tenantbase.plain_entries import PlainEntries
+from tenantbase.plain_entries import PlainEntries, Render
 from tenantbase.web.answer import Answer, Stream
 from tenantbase.web.caller import CALLER, Callers, scope_of
 from tenantbase.web.responses import collection
@@ -44,7 +44,9 @@ from tenantbase.web.transport.unread import WAIT_SECONDS, Share, Unread
 
 NDJSON: Final = "application/x-ndjson"
 
-_PAGE_BYTES: Final = 2 << 20  # ``Cache.scan`` stops at half, but the last value may exceed that
+# ``Cache.scan`` stops at 256 KiB, but the last value, usually at most a mebibyte, may exceed that.
+_PAGE_BYTES: Final = (256 << 10) + (1 << 20)
+_GROUP_ITEMS: Final = 256  # the event loop takes about half a millisecond to render so many
 _ITEM_BYTES: Final = 256  # roughly the size of an item without a value, and its key
 _PARAMETERS: Final = frozenset(
     {"prefix", "limit", "cursor", "fields", "delimiter", "start", "end", "order"}
@@ -136,7 +138,7 @@ class _Listing:
         self._scope = scope_of(request)
         self._plain = self._scope.plain
         self._database = database
-        self._pieces = self._scan(self._limit)
+        self._pieces = self._scan(self._limit, render=self._rendered)
         self._page: set[Place] | None = None
         self._last: Place | None = None
         self._more = False
@@ -145,11 +147,15 @@ class _Listing:
         self.turn: Callable[[], AbstractAsyncContextManager[None]]
 
     def _scan(
-        self, limit: int | None, *, values: bool | None = None
+        self,
+        limit: int | None,
+        *,
+        values: bool | None = None,
+        render: Render | None = None,
     ) -> AsyncIterator[tuple[Sequence[Item], bool]]:
         values = self._values if values is None else values
         return self._database.scan(
-            self._scope, self._range, self._after, limit=limit, values=values
+            self._scope, self._range, self._after, limit=limit, values=values, render=render
         )
 
     async def find_page(self) -> str | None:
@@ -198,11 +204,16 @@ class _Listing:
             if page is None:
                 break
             items, self._more = page
+            if items:
+                self._last = place_of(items[-1])
+            if isinstance(items, PlainEntries) and items.rendered:
+                self.share.charge(len(items.rendered))
+                yield items
+                continue
             sizes = _value_bytes(items)
             self.share.charge(sum(sizes) + _ITEM_BYTES * len(self._folded))
             if not items:
                 continue
-            self._last = place_of(items[-1])
             for group in _divided(items, sizes):
                 yield group
 
@@ -210,7 +221,9 @@ class _Listing:
         """``{"values": [...], "cursor": ...}``, with ``prefixes`` if there is a delimiter."""
         separator = b'{"values":['
         async for group in self._groups():
-            if _is_large(group[0]):
+            if isinstance(group, PlainEntries) and group.rendered:
+                yield separator + group.rendered
+            elif _is_large(group[0]):
                 yield separator
                 for piece in self._pieces_of(group[0]):
                     yield piece
@@ -241,12 +254,15 @@ class _Listing:
     def _joined(self, items: Sequence[Item]) -> bytes:
         """The items as JSON objects, separated by commas; folded ones go to ``self._folded``."""
         if isinstance(items, PlainEntries):
-            return plain_json(items, self._plain)
+            return self._rendered(items)
         if self._values and not self._range.delimiter:  # nearly always: these are all entries
             entries = cast("Sequence[Entry]", items)
             plain = self._plain
             return entries_json([entry.key[plain] for entry in entries], entries)
         return b",".join(self._documents(items, self._folded))
+
+    def _rendered(self, entries: PlainEntries) -> bytes:
+        return plain_json(entries, self._plain)
 
     def _documents(self, items: Sequence[Item], folded: list[bytes] | None) -> list[bytes]:
         """Each item as a JSON object; folded ones go to ``folded`` instead, as strings, if given."""
@@ -271,18 +287,19 @@ class _Listing:
 
 def _value_bytes(items: Sequence[Item]) -> list[int]:
     if isinstance(items, PlainEntries):
-        return list(map(len, items.values))
+        return list(map(len, items.columns.values))
     return [len(item.value) if isinstance(item, Entry) else 0 for item in items]
 
 
 def _divided(items: Sequence[Item], sizes: list[int]) -> Iterator[Sequence[Item]]:
-    """The items in groups of at most ``PIECE_BYTES``; a larger entry is a group of its own."""
-    if sum(sizes) <= PIECE_BYTES:  # nearly always
+    """The items in groups of at most ``PIECE_BYTES`` and ``_GROUP_ITEMS``; a larger entry is a group of its
+    own."""
+    if sum(sizes) <= PIECE_BYTES and len(sizes) <= _GROUP_ITEMS:  # nearly always
         yield items
         return
     start = held = 0
     for at, size in enumerate(sizes):
-        if at > start and held + size > PIECE_BYTES:
+        if at > start and (held + size > PIECE_BYTES or at - start == _GROUP_ITEMS):
             yield items[start:at]
             start, held = at, 0
         held += size

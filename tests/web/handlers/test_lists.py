@@ -19,6 +19,7 @@ from tenantbase.database import reader
 from tenantbase.entry import JSON
 from tenantbase.errors import StoreUnavailable
 from tenantbase.listing import Item, KeyRange
+from tenantbase.plain_entries import Render
 from tenantbase.scope import DEFAULT
 from tests.servers import poll_async
 from tests.service import Server
@@ -363,9 +364,14 @@ class _Failing(Cache):
     """A list whose second piece fails."""
 
     def scan(
-        self, wanted: KeyRange, *, limit: int | None = None, values: bool = True
+        self,
+        wanted: KeyRange,
+        *,
+        limit: int | None = None,
+        values: bool = True,
+        render: Render | None = None,
     ) -> AsyncIterator[tuple[Sequence[Item], bool]]:
-        return self._fail(super().scan(wanted, limit=limit, values=values))
+        return self._fail(super().scan(wanted, limit=limit, values=values, render=render))
 
     async def _fail(
         self, pieces: AsyncIterator[tuple[Sequence[Item], bool]]
@@ -380,11 +386,11 @@ async def test_each_page_is_read_in_a_turn(
 ) -> None:
     """A crowd of threads that read would take the processor from the event loop."""
     async with start() as server:
-        keys = [DEFAULT.key(f"{number:03}") for number in range(600)]
+        keys = [DEFAULT.key(f"{number:04}") for number in range(2300)]
         await server.cache.write(*(Set(key, b"1", JSON) for key in keys))
         answer = await server.ask("GET", "/get-values")
         assert len(answer.json["values"]) == len(keys)
-        # Pages of 256, 256 and 88, and one turn to find that there are no more.
+        # Pages of 1,024, 1,024 and 252, and one turn to find that there are no more.
         assert turns_taken.count(("default", 1.0)) == 4
 
 
@@ -465,11 +471,16 @@ class _Growing(Cache):
     """Another client adds a key in the middle of a page, after the page was chosen."""
 
     async def scan(
-        self, wanted: KeyRange, *, limit: int | None = None, values: bool = True
+        self,
+        wanted: KeyRange,
+        *,
+        limit: int | None = None,
+        values: bool = True,
+        render: Render | None = None,
     ) -> AsyncIterator[tuple[Sequence[Item], bool]]:
         if values:
             await self.write(Set("default/b", b"2", "application/json"))
-        async for piece in super().scan(wanted, limit=limit, values=values):
+        async for piece in super().scan(wanted, limit=limit, values=values, render=render):
             yield piece
 
 
