@@ -39,7 +39,8 @@ _RENDERED_ENTRIES: Final = (
     1024  # rendered by the thread that reads them, so the event loop is not held up
 )
 _SCAN_BYTES: Final = 256 << 10
-_SWEEP_ROWS: Final = 500
+# The thread that writes takes about a millisecond for them, and requests may wait for it.
+_SWEEP_ROWS: Final = 100
 
 
 class Cache:

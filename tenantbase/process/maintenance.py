@@ -49,6 +49,7 @@ from tenantbase.process.wiring import (
     tags_path,
 )
 
+_ROWS_AT_ONCE: Final = 5_000  # removed in one commit, when no server waits for it
 _CHUNK_BYTES: Final = 1 << 20
 
 Tell = Callable[[int], object]
@@ -165,7 +166,7 @@ def compact(config: Config, tell: Tell) -> int:
 async def _remove_dead_rows(config: Config) -> None:
     """Remove what has expired or was deleted by prefix."""
     async with open_cache(config, create=False) as cache:
-        while await cache.sweep():
+        while await cache.sweep(_ROWS_AT_ONCE):
             pass
 
 

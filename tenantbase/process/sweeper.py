@@ -15,7 +15,7 @@ from tenantbase.outage import Outage
 log = logging.getLogger("tenantbase.sweeper")
 
 _INTERVAL_SECONDS: Final = 1.0
-_BATCH_PAUSE_SECONDS: Final = 0.02  # between batches, so that writes of requests get a turn
+_BATCH_PAUSE_SECONDS: Final = 0.004  # between batches, so that writes of requests get a turn
 
 
 class Sweepable(Protocol):

@@ -25,6 +25,10 @@ from tenantbase.scope import Scope, tenant_of
 # log.
 ONE_BY_ONE: Final = 1_000
 
+# As many lines of the change log are removed at least as fast as a row, because they are next to each
+# other.
+_LINES_A_ROW: Final = 5
+
 _IN_PREFIX: Final = (
     f"SELECT key, length(value) FROM entries WHERE key >= ? AND key < ? AND {ALIVE} LIMIT ?"
 )
@@ -92,14 +96,14 @@ def sweep(
     now: float,
     damaged: Collection[int] = (),
 ) -> Applied:
-    """See ``Sweep``; ``change_log_size`` lines are left in the change log.
+    """See ``Sweep``; ``change_log_size`` lines are left in the change log. Lines count as parts of rows.
 
     Args:
         damaged: rows, by ``created``, that cannot be removed and are passed over.
     """
     expired = removed = _remove_expired(connection, change_log, usage, limit, now, damaged)
     removed += _remove_deleted(connection, limit - removed, damaged)
-    removed += change_log.trim(change_log_size, limit - removed)
+    removed += change_log.trim(change_log_size, _LINES_A_ROW * (limit - removed))
     return Applied(removed=removed, expired=expired)
 
 
