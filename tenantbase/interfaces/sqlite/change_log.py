@@ -31,6 +31,7 @@ class SqliteChangeLog(ChangeLog):
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         super().__init__(last_version(connection))
+        self._begin = self._first
         self._connection = connection
         self._created: list[str] = []
         self._created_bytes = 0
@@ -79,13 +80,13 @@ class SqliteChangeLog(ChangeLog):
             self._connection.executemany(_WRITE, others)
 
     def trim(self, size: int, limit: int) -> int:
-        """Remove old lines, ``limit`` at most, so that ``size`` remain; returns how many.
+        """Remove lines of earlier transactions, ``limit`` at most, so that ``size`` remain; returns how many.
 
         The newest line always stays: versions continue from it.
         """
         (oldest,) = self._connection.execute("SELECT min(version) FROM changes").fetchone()
         # Each version has one line, so they are counted without reading them.
-        surplus = self._first - (oldest or self._first) - max(size, 1)
+        surplus = self._begin - (oldest or self._begin) - max(size, 1)
         count = max(0, min(surplus, limit))
         if count:
             self._connection.execute("DELETE FROM changes WHERE version < ?", (oldest + count,))
