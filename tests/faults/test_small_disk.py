@@ -7,6 +7,7 @@ system allows that. It outlives the server.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -54,8 +56,14 @@ class SmallDisk:
         return Path(f"/proc/{self._holder.pid}/root{self._directory}")
 
     def fill(self) -> None:
-        """Fill the disk to the last byte."""
-        with (self.path / "filling").open("ab", buffering=0) as file:
+        """Fill the disk to the last byte, but not while a server has released its reserve to use it.
+
+        That cannot be prevented, but lasts milliseconds: servers have the write lock meanwhile.
+        """
+        with ExitStack() as stack:
+            file = stack.enter_context((self.path / "filling").open("ab", buffering=0))
+            for path in self.path.glob("*-lock"):
+                fcntl.flock(stack.enter_context(path.open("rb")), fcntl.LOCK_EX)
             for size in (65_536, 4096, 1):
                 try:
                     while file.write(bytes(size)):
