@@ -57,8 +57,8 @@ class PlainEntries(Sequence[Entry]):
     @classmethod
     def of(cls, columns: Columns) -> PlainEntries:
         """Entries with these columns."""
-        joined = map(_DIVIDER.join, columns[1:])
-        return cls(len(columns.keys), SEPARATOR.join(columns.keys), *joined)
+        others = map(_DIVIDER.join, columns[1:])
+        return cls(len(columns.keys), SEPARATOR.join(columns.keys), *others)
 
     @property
     def columns(self) -> Columns:
@@ -110,12 +110,9 @@ def joined(parts: Sequence[PlainEntries]) -> PlainEntries:
     return PlainEntries(
         sum(map(len, parts)),
         SEPARATOR.join([part.keys for part in parts]),
-        *(
-            _DIVIDER.join(columns)
-            for columns in zip(
-                *((part.values, part.ids, part.versions) for part in parts), strict=True
-            )
-        ),
+        _DIVIDER.join([part.values for part in parts]),
+        _DIVIDER.join([part.ids for part in parts]),
+        _DIVIDER.join([part.versions for part in parts]),
     )
 
 

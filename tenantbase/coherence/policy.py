@@ -35,9 +35,8 @@ from tenantbase.troubles import Trouble
 from tenantbase.waits import note
 
 _SCAN_ENTRIES: Final = 256
-_RENDERED_ENTRIES: Final = (
-    1024  # rendered by the thread that reads them, so the event loop is not held up
-)
+# More, because the thread that reads them also renders them, and does not hold up the event loop.
+_RENDERED_ENTRIES: Final = 1024
 _SCAN_BYTES: Final = 256 << 10
 # The thread that writes takes about a millisecond for them, and requests may wait for it.
 _SWEEP_ROWS: Final = 100

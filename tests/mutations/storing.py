@@ -180,8 +180,8 @@ MUTATIONS: Final = {
                 "    if True:",
             ),
             "a-page-ends-one-entry-early": (
-                "bisect_left(sizes, max_bytes) + 1",
-                "bisect_left(sizes, max_bytes)",
+                "max_bytes) + 1\n",
+                "max_bytes)\n",
             ),
         },
     ),

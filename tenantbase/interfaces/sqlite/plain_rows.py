@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import Final
 
 from tenantbase.entry import JSON
-from tenantbase.plain_entries import SEPARATOR, PlainEntries, joined
+from tenantbase.plain_entries import SEPARATOR, Columns, PlainEntries, joined
 
 FIRST_ROWS: Final = 128
 """How many rows are read at once at first, at most. After them, the sizes of the values are known."""
@@ -73,12 +73,12 @@ def _cut(entries: PlainEntries, following: str, max_bytes: int) -> tuple[PlainEn
     """The first of the entries, until their values reach ``max_bytes``, and the key after them."""
     if entries.value_bytes <= max_bytes:  # nearly always
         return entries, following
-    columns = entries.columns
-    sizes = list(accumulate(map(len, columns.values)))
-    fitting = bisect_left(sizes, max_bytes) + 1
+    keys, values, ids, versions = entries.columns
+    fitting = bisect_left(list(accumulate(map(len, values))), max_bytes) + 1
     if fitting == len(entries):
         return entries, following
-    return entries[:fitting], columns.keys[fitting]
+    first = Columns(keys[:fitting], values[:fitting], ids[:fitting], versions[:fitting])
+    return PlainEntries.of(first), keys[fitting]
 
 
 def _read(

@@ -70,14 +70,14 @@ class Lists:
 
     async def get_values(self, request: web.Request) -> Answer:
         """``GET /get-values``"""
-        listing = _Listing(self._database, request)
+        listing = _Listing(self._database, request, as_document=True)
         return collection(Stream(self._charged(request, listing, listing.document())))
 
     async def v1_values(self, request: web.Request) -> Answer:
         """``GET /v1/values``: the same, or NDJSON if the client prefers it."""
         if not prefers_ndjson(request.headers.get(hdrs.ACCEPT, "")):
             return await self.get_values(request)
-        listing = _Listing(self._database, request)
+        listing = _Listing(self._database, request, as_document=False)
         following = await listing.find_page()
         answer = collection(Stream(self._charged(request, listing, listing.lines())), NDJSON)
         if following is not None:
@@ -115,9 +115,16 @@ class Lists:
 
 
 class _Listing:
-    """The list that one request asks for. Raises InvalidRequest."""
+    """The list that one request asks for.
 
-    def __init__(self, database: Database, request: web.Request) -> None:
+    Args:
+        as_document: it will be sent as ``document``; otherwise as ``lines``.
+
+    Raises:
+        InvalidRequest: the request asks for an impossible list.
+    """
+
+    def __init__(self, database: Database, request: web.Request, *, as_document: bool) -> None:
         parameters = self._parameters = query(request, _PARAMETERS)
         self._limit = integer(parameters, "limit")
         fields, order = parameters.get("fields"), parameters.get("order")
@@ -138,7 +145,7 @@ class _Listing:
         self._scope = scope_of(request)
         self._plain = self._scope.plain
         self._database = database
-        self._pieces = self._scan(self._limit, render=self._rendered)
+        self._pieces = self._scan(self._limit, render=self._render if as_document else None)
         self._page: set[Place] | None = None
         self._last: Place | None = None
         self._more = False
@@ -192,7 +199,8 @@ class _Listing:
                 return
 
     async def _groups(self) -> AsyncGenerator[Sequence[Item], None]:
-        """The items in groups; an entry with a large value is a group of its own."""
+        """The items in groups; an entry with a large value is a group of its own, and so is a page that is
+        rendered already."""
         seconds: float | None = WAIT_SECONDS  # only the first piece has a timeout
         while True:
             # Reserve room for a page of the usual size before reading it.
@@ -210,7 +218,8 @@ class _Listing:
                 self.share.charge(len(items.rendered))
                 yield items
                 continue
-            sizes = _value_bytes(items)
+            items = list(items)  # plain entries are made only once
+            sizes = [len(item.value) if isinstance(item, Entry) else 0 for item in items]
             self.share.charge(sum(sizes) + _ITEM_BYTES * len(self._folded))
             if not items:
                 continue
@@ -253,15 +262,13 @@ class _Listing:
 
     def _joined(self, items: Sequence[Item]) -> bytes:
         """The items as JSON objects, separated by commas; folded ones go to ``self._folded``."""
-        if isinstance(items, PlainEntries):
-            return self._rendered(items)
         if self._values and not self._range.delimiter:  # nearly always: these are all entries
             entries = cast("Sequence[Entry]", items)
             plain = self._plain
             return entries_json([entry.key[plain] for entry in entries], entries)
         return b",".join(self._documents(items, self._folded))
 
-    def _rendered(self, entries: PlainEntries) -> bytes:
+    def _render(self, entries: PlainEntries) -> bytes:
         return plain_json(entries, self._plain)
 
     def _documents(self, items: Sequence[Item], folded: list[bytes] | None) -> list[bytes]:
@@ -283,12 +290,6 @@ class _Listing:
     def _pieces_of(self, item: Item) -> Iterator[bytes]:
         assert isinstance(item, Entry)
         return entry_pieces(item.key[self._plain], item)
-
-
-def _value_bytes(items: Sequence[Item]) -> list[int]:
-    if isinstance(items, PlainEntries):
-        return list(map(len, items.columns.values))
-    return [len(item.value) if isinstance(item, Entry) else 0 for item in items]
 
 
 def _divided(items: Sequence[Item], sizes: list[int]) -> Iterator[Sequence[Item]]:

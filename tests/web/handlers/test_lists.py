@@ -381,6 +381,19 @@ class _Failing(Cache):
             raise StoreUnavailable("the disk is gone")
 
 
+async def test_lines_are_made_in_small_pieces(
+    start: Start, turns_taken: list[tuple[str, float]]
+) -> None:
+    """The event loop makes them, so pages are smaller than those that are rendered by a thread."""
+    async with start() as server:
+        keys = [DEFAULT.key(f"{number:04}") for number in range(600)]
+        await server.cache.write(*(Set(key, b"1", JSON) for key in keys))
+        answer = await server.ask("GET", "/v1/values", headers=NDJSON)
+        assert len(answer.body.splitlines()) == len(keys)
+        # Pages of 256, 256 and 88, and one turn to find that there are no more.
+        assert turns_taken.count(("default", 1.0)) == 4
+
+
 async def test_each_page_is_read_in_a_turn(
     start: Start, turns_taken: list[tuple[str, float]]
 ) -> None:
