@@ -20,7 +20,7 @@ import msgspec
 from tenantbase.commands import Applied
 from tenantbase.entry import JSON, Entry
 from tenantbase.listing import EntryMeta
-from tenantbase.lookup import Lookup
+from tenantbase.lookup import DOCUMENT_BYTES, Lookup
 from tenantbase.media_types import is_text
 from tenantbase.plain_entries import SEPARATOR, PlainEntries
 
@@ -66,7 +66,7 @@ def entry_json(key: str, entry: Entry) -> bytes:
 
 
 def lookup_json(key: str, lookup: Lookup) -> bytes:
-    """Like ``entry_json``, for the entry of a lookup, which remembers the result.
+    """Like ``entry_json``, for the entry of a lookup, which remembers the result unless it is large.
 
     Args:
         key: the plain key of that entry.
@@ -74,7 +74,9 @@ def lookup_json(key: str, lookup: Lookup) -> bytes:
     document = lookup.document
     if document is None:
         assert lookup.entry is not None
-        document = lookup.document = entry_json(key, lookup.entry)
+        document = entry_json(key, lookup.entry)
+        if len(lookup.entry.value) <= DOCUMENT_BYTES:
+            lookup.document = document
     return document
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
 from tenantbase.entry import Entry
+
+DOCUMENT_BYTES: Final = 1_024
+"""The largest value whose document is remembered. Making a larger one takes little beside sending it."""
 
 
 class CacheStatus(StrEnum):
@@ -24,7 +28,7 @@ class Lookup(msgspec.Struct, gc=False):
     Attributes:
         entry: None: there is none.
         cache_status: whether the cache had it.
-        document: its JSON document, once ``documents.lookup_json`` has made it.
+        document: its JSON document, once ``documents.lookup_json`` has made it, unless it is large.
     """
 
     entry: Entry | None

@@ -14,16 +14,24 @@ from functools import partial
 from itertools import chain
 from operator import attrgetter
 from time import monotonic_ns
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 from tenantbase.coherence.authority import Authority, Tag, Tags
 from tenantbase.coherence.batcher import AGAIN, LATER, Again, Batcher, Later, Line, Unfinished
 from tenantbase.coherence.filler import HEAVY_BYTES
 from tenantbase.coherence.loading import BATCH_KEYS, Loader, Missed, as_lookup, weight_of
-from tenantbase.coherence.sealed_item import REJECTED, ItemSealer, Slot, Verdict
+from tenantbase.coherence.sealed_item import REJECTED, ItemSealer, Remembered, Slot, Verdict
 from tenantbase.errors import CacheUnavailable, LeftOut, StoreError
 from tenantbase.figures import BYPASSES, CACHE_FAILURES, HITS, MISSES, REJECTED_ITEMS, STALE_HITS
-from tenantbase.interfaces.cache import AWAY, LEFT_OUT, Memcache
+from tenantbase.interfaces.cache import (
+    ABSENT,
+    AWAY,
+    LEFT_OUT,
+    UNCHANGED,
+    Answer,
+    Fetched,
+    Memcache,
+)
 from tenantbase.lanes import LaneOf
 from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.stages import Stage
@@ -195,13 +203,20 @@ class ReadThrough:
             return self._count(keys, _direct(slots, now))
         # Every caller of this batch has begun by now, so the tags are fresh for all of them.
         answer = self._authority.tags([slot.bucket for slot in slots])
+        tags: Sequence[Tag | None]
         if isinstance(answer, list):
-            pairs, direct = _split(slots, answer)
-            asked = _Asked({}, {}, direct, set(), now)
-            items = await self._fetch(memcache, [slot.name for slot, _ in pairs])
+            question = _NO_QUESTION
+            slots, tags, direct = _split(slots, answer)
+            known = [
+                last if (last := slot.remembered) is not None and last.tag == tag else None
+                for slot, tag in zip(slots, tags, strict=True)
+            ]
+            answers = await self._fetch(memcache, slots, known)
         else:
             self._loader.limit(answer)
-            fetching = asyncio.ensure_future(self._fetch(memcache, [slot.name for slot in slots]))
+            direct = []
+            known = [slot.remembered for slot in slots]
+            fetching = asyncio.ensure_future(self._fetch(memcache, slots, known))
             began = monotonic_ns()
             try:
                 tags, now, question = await answer
@@ -210,10 +225,9 @@ class ReadThrough:
                 raise
             finally:
                 note(Stage.CONFIRMATION, began)
-            pairs, direct = _split(slots, tags)
-            asked = _Asked({}, {}, direct, set(), now, question)
-            items = await fetching
-        await self._open(pairs, items, asked, CacheStatus.HIT)
+            answers = await fetching
+        asked = _Asked({}, {}, direct, set(), now, question)
+        await self._open(slots, tags, known, answers, asked, CacheStatus.HIT)
         return self._count(keys, asked)
 
     async def _recall(self, keys: Sequence[str]) -> _Asked:
@@ -227,10 +241,10 @@ class ReadThrough:
             return self._count(keys, _direct(slots, self._clock()))
         answer = self._authority.remembered([slot.bucket for slot in slots], math.inf)
         assert answer is not None
-        pairs, direct = _split(slots, answer.tags)
-        asked = _Asked({}, {}, direct, set(), answer.now, answer.question)
-        items = await self._fetch(memcache, [slot.name for slot in slots])
-        await self._open(pairs, items, asked, CacheStatus.STALE)
+        known = [slot.remembered for slot in slots]
+        answers = await self._fetch(memcache, slots, known)
+        asked = _Asked({}, {}, [], set(), answer.now, answer.question)
+        await self._open(slots, answer.tags, known, answers, asked, CacheStatus.STALE)
         return self._count(keys, asked, STALE_HITS)
 
     def _count(self, keys: Sequence[str], asked: _Asked, hits: int = HITS) -> _Asked:
@@ -244,13 +258,22 @@ class ReadThrough:
             figures[hits] += sum(key in asked.found for key in keys)
         return asked
 
-    async def _fetch(self, memcache: Memcache, names: list[bytes]) -> dict[bytes, bytes] | None:
-        """What memcached has under these names; None if it cannot be asked."""
-        if not names:
-            return {}
+    async def _fetch(
+        self, memcache: Memcache, slots: Sequence[Slot], known: Sequence[Remembered | None]
+    ) -> Sequence[Answer] | None:
+        """What memcached has for these slots; None if it cannot be asked.
+
+        Args:
+            known: the items that need not be sent again if they have not changed.
+        """
+        if not slots:
+            return []
         began = monotonic_ns()
         try:
-            return await memcache.get_many(names)
+            return await memcache.get_many(
+                [slot.name for slot in slots],
+                [None if last is None else last.cas for last in known],
+            )
         except CacheUnavailable as error:
             self._figures[CACHE_FAILURES[error.reason]] += 1
             return None
@@ -259,44 +282,39 @@ class ReadThrough:
 
     async def _open(
         self,
-        pairs: Sequence[tuple[Slot, Tag]],
-        items: Mapping[bytes, bytes] | None,
+        slots: Sequence[Slot],
+        tags: Sequence[Tag | None],
+        known: Sequence[Remembered | None],
+        answers: Sequence[Answer] | None,
         asked: _Asked,
         hit: CacheStatus,
     ) -> None:
         """Sort the requested keys by whether memcached has a valid copy."""
         found, missed, direct, left_out, now, _ = asked
-        if items is None:
-            direct += [slot.key for slot, _ in pairs]
+        if answers is None:
+            direct += [slot.key for slot in slots]
             return
-        item_of, open_item, fresh = items.get, self._sealer.open, hit is CacheStatus.HIT
-        opened = _NONE_OPENED
-        if sum(map(len, items.values())) > HEAVY_BYTES:
-            large = [
-                (slot, item, tag)
-                for slot, tag in pairs
-                if len(item := items.get(slot.name, LEFT_OUT)) >= _LARGE_ITEM_BYTES
-                and item != slot.data  # an equal one needs no MAC
-            ]
-            if large:
-                opened = await asyncio.to_thread(self._sealer.unseal_many, large)
-        for slot, tag in pairs:
-            data = item_of(slot.name)
-            if data is None:
-                missed[slot.key] = slot.name, tag
-                continue
-            if data is LEFT_OUT:
-                left_out.add(slot.key)
-                continue
-            if data is AWAY:
+        open_item, reopen, fresh = self._sealer.open, self._sealer.reopen, hit is CacheStatus.HIT
+        opened = await self._open_large(slots, tags, answers)
+        for slot, tag, last, answer in zip(slots, tags, known, answers, strict=True):
+            if tag is None or answer is AWAY:
                 direct.append(slot.key)
                 continue
-            if opened and slot.name in opened:
+            if answer is ABSENT:
+                missed[slot.key] = slot.name, tag
+                continue
+            if answer is LEFT_OUT:
+                left_out.add(slot.key)
+                continue
+            if answer is UNCHANGED:
+                assert last is not None
+                lookup = reopen(slot, last, tag)
+            elif slot.name in opened:
                 lookup = opened[slot.name]
                 if lookup is not REJECTED:
-                    self._sealer.remember(slot, data, tag, lookup)
+                    self._sealer.remember(slot, answer, tag, lookup)
             else:
-                lookup = open_item(data, slot, tag)
+                lookup = open_item(answer, slot, tag)
             if lookup is REJECTED:
                 missed[slot.key] = slot.name, tag
                 self._figures[REJECTED_ITEMS] += 1
@@ -306,6 +324,25 @@ class ReadThrough:
                 found[slot.key] = lookup if fresh else Lookup(entry, hit)
             else:
                 found[slot.key] = Lookup(None, hit)
+
+    async def _open_large(
+        self, slots: Sequence[Slot], tags: Sequence[Tag | None], answers: Sequence[Answer]
+    ) -> Mapping[bytes, Lookup | Verdict]:
+        """Open the large items in a thread, if they are heavy together.
+
+        Returns: the results, by their slots' names.
+        """
+        sizes = [len(answer.data) for answer in answers if isinstance(answer, Fetched)]
+        if sum(sizes) <= HEAVY_BYTES:
+            return _NONE_OPENED
+        large = [
+            (slot, answer.data, tag)
+            for slot, tag, answer in zip(slots, tags, answers, strict=True)
+            if isinstance(answer, Fetched)
+            and len(answer.data) >= _LARGE_ITEM_BYTES
+            and tag is not None
+        ]
+        return await asyncio.to_thread(self._sealer.unseal_many, large) if large else _NONE_OPENED
 
     def _lane_of_first(self, keys: Sequence[str]) -> str:
         return self._lane_of(keys[0]) if keys else _SHARED
@@ -343,19 +380,14 @@ def _direct(slots: Sequence[Slot], now: float) -> _Asked:
     return _Asked({}, {}, [slot.key for slot in slots], set(), now)
 
 
-def _split(slots: list[Slot], tags: Tags) -> tuple[list[tuple[Slot, Tag]], list[str]]:
+def _split(slots: list[Slot], tags: Tags) -> tuple[list[Slot], Sequence[Tag | None], list[str]]:
     """Slots with their tags, and the keys of those that have none, which bypass memcached."""
-    pairs = zip(slots, tags, strict=True)
     if all(tags):  # nearly always
-        return cast("list[tuple[Slot, Tag]]", list(pairs)), []
-    asked: list[tuple[Slot, Tag]] = []
-    direct: list[str] = []
-    for slot, tag in pairs:
-        if tag is None:
-            direct.append(slot.key)
-        else:
-            asked.append((slot, tag))
-    return asked, direct
+        return slots, tags, []
+    pairs = list(zip(slots, tags, strict=True))
+    tagged = [(slot, tag) for slot, tag in pairs if tag is not None]
+    direct: list[str] = [slot.key for slot, tag in pairs if tag is None]
+    return [slot for slot, _ in tagged], [tag for _, tag in tagged], direct
 
 
 def _bulk(

@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
-
-LEFT_OUT: Final = b"left out"
-"""This very object stands for an item that did not fit into one answer's memory."""
-
-AWAY: Final = b"away"
-"""This very object stands for an item that was not asked for, because its server is away."""
+from enum import Enum
+from typing import Final, NamedTuple, Protocol
 
 Item = tuple[bytes, bytes, int]
 """A name (32 hexadecimal digits), a sealed item, and its lifetime in seconds (0: no limit)."""
+
+
+class Fetched(NamedTuple):
+    """An item that memcached has.
+
+    Attributes:
+        cas: memcached's CAS value, by which it tells the versions of an item apart.
+    """
+
+    data: bytes
+    cas: bytes
+
+
+class NotFetched(Enum):
+    """Why there is no item for a name."""
+
+    ABSENT = 0
+    UNCHANGED = 1
+    LEFT_OUT = 2
+    AWAY = 3
+
+
+ABSENT: Final = NotFetched.ABSENT
+"""memcached has none."""
+
+UNCHANGED: Final = NotFetched.UNCHANGED
+"""memcached has the one whose CAS value was given."""
+
+LEFT_OUT: Final = NotFetched.LEFT_OUT
+"""It did not fit into one answer's memory."""
+
+AWAY: Final = NotFetched.AWAY
+"""Its server is away, so it was not asked for."""
+
+Answer = Fetched | NotFetched
 
 
 class Memcache(Protocol):
@@ -26,9 +56,21 @@ class Memcache(Protocol):
     def away(self) -> Sequence[int]:
         """The servers that are known to be down, by their number from 0."""
 
-    async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The items that it has. Raises CacheUnavailable. Beyond a total size, items are
-        ``LEFT_OUT``, but never the first. If only some servers answer, the others' are ``AWAY``.
+    async def get_many(
+        self, names: Sequence[bytes], known: Sequence[bytes | None]
+    ) -> Sequence[Answer]:
+        """The items that it has.
+
+        Args:
+            names: 32 lowercase hexadecimal digits each.
+            known: for each name, the CAS value of the item that the caller has, or None. If that is the
+                item memcached has, its bytes are not sent.
+
+        Returns: an answer for each name, in order. Beyond a total size, items are ``LEFT_OUT``, but never
+            the first. If only some servers answer, the others' items are ``AWAY``.
+
+        Raises:
+            CacheUnavailable: no answer.
         """
 
     async def set_many(self, items: Sequence[Item]) -> None:

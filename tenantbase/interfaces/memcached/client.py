@@ -7,7 +7,8 @@ everything that can hang, spin, or give an old answer to a new request is replac
 - a connection is reused only if its answer was read to the last byte and nothing came after it.
   After an error, a timeout or a cancellation it is aborted;
 - the end of the stream is an error (aiomcache 0.8 reads on forever, without yielding);
-- many keys travel in one write, and whole reads are parsed at once (`protocol.py`);
+- many keys travel in one write, and whole reads are parsed at once. An item that has not changed since
+  it was last read is not sent again (`protocol.py`);
 - a circuit breaker: a failure opens it, calls then fail at once, and one background task finds out
   when memcached is back.
 """
@@ -25,13 +26,13 @@ from aiomcache.pool import Connection, MemcachePool
 from tenantbase.background import keep_running
 from tenantbase.errors import CacheUnavailable
 from tenantbase.figures import CacheFailure
-from tenantbase.interfaces.cache import Item
+from tenantbase.interfaces.cache import Answer, Item
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.protocol import (
     KEPT_BYTES,
     ProtocolError,
     get_items,
-    get_version,
+    probe,
     set_items,
 )
 from tenantbase.interfaces.memcached.reader import PieceReader
@@ -97,17 +98,21 @@ class MemcacheClient:
         """Its number, 0, while it is not available."""
         return () if self._available else (0,)
 
-    async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The items that memcached has under these keys. A key is 32 lowercase hexadecimal digits.
+    async def get_many(
+        self, names: Sequence[bytes], known: Sequence[bytes | None]
+    ) -> Sequence[Answer]:
+        """As the Protocol says.
 
         Raises:
             CacheUnavailable: no complete answer within the timeout, or the breaker is open.
-            ValueError: a key has another form; nothing was sent.
+            ValueError: a name has another form; nothing was sent.
         """
-        if not keys:
-            return {}
+        if not names:
+            return []
         kept = self._kept_bytes
-        return await self._call(lambda conn: get_items(conn.reader, conn.writer, keys, kept))
+        return await self._call(
+            lambda conn: get_items(conn.reader, conn.writer, names, known, kept)
+        )
 
     async def set_many(self, items: Sequence[Item]) -> None:
         """Store `(key, value, seconds)`; 0 seconds: no limit, otherwise up to 30 days.
@@ -193,7 +198,7 @@ class MemcacheClient:
             self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
             try:
                 async with asyncio.timeout(self._timeout):
-                    await self._exchange(lambda conn: get_version(conn.reader, conn.writer))
+                    await self._exchange(lambda conn: probe(conn.reader, conn.writer))
             except _FAILURES as failure:
                 self._met(failure)
                 continue

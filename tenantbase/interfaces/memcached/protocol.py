@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 from tenantbase.errors import CacheUnavailable
 from tenantbase.figures import CacheFailure
-from tenantbase.interfaces.cache import LEFT_OUT, Item
+from tenantbase.interfaces.cache import ABSENT, LEFT_OUT, UNCHANGED, Answer, Fetched, Item
 
 LONGEST_ANSWER_BYTES = 128 << 20
 """The longest answer that is read."""
@@ -21,12 +22,8 @@ KEPT_BYTES = 8 << 20
 """How much of the answers to a batch is kept, up to the item that exceeds it, so that memcached
 cannot fill our memory."""
 
-_KEY_BYTES = 32
-_KEY_ALPHABET = b"0123456789abcdef"
-
-# memcached reads lines above 2,048 bytes by another path, which has lost keys (its issue 849) and
-# leaks memory (1046). This many keys stay below that; more lines go in the same write.
-_KEYS_PER_LINE = 60
+_NAME_BYTES = 32
+_NAME_ALPHABET = b"0123456789abcdef"
 
 # The answers to a slice of sets are read before the next slice is sent. They are much smaller than
 # our buffers, so the two sides cannot deadlock, each waiting for the other to read.
@@ -43,14 +40,12 @@ _SET_ANSWERS = frozenset(
     ]
 )
 
-# Each part of an answer is matched together with the CRLF that ended the part before it.
-# The pattern accepts any name, because it is compared with those asked for; checking its characters
-# here would take as long as the rest.
-_ITEM = re.compile(rb"\r\nVALUE (.{32}) \d{1,10} (\d{1,9})\r\n", re.DOTALL)
-_END = b"\r\nEND"
-_INCOMPLETE = re.compile(rb"(?:\r|\r\n[^\r\n]{0,64}\r?)?")
-_LAST_LINE_END = re.compile(rb"(?:\r\n?)?")
-_VERSION = re.compile(rb"VERSION [^\r\n]{1,64}\r\n")
+# The line before an item's bytes, or instead of them, as they are ended by CRLF. An item's length has at
+# most nine digits, and a CAS value has 64 bits.
+_LINE = re.compile(rb"(?:HD |VA (\d{1,9}) )c(\d{1,20})\r\n|EN\r\n")
+_BEGUN_LINE = re.compile(rb"[A-Z]{0,2}(?: [ c\d]{0,32})?\r?")
+_UNKNOWN_COMMAND = b"ERROR\r\n"
+_ALIVE = b"MN\r\n"
 _LONGEST_LINE_BYTES = 128
 # An answer that is not understood may contain a user's value, so the log shows only this much.
 _EXCERPT_BYTES = 40
@@ -61,51 +56,91 @@ class ProtocolError(Exception):
     """memcached's answer does not match the request."""
 
 
-def join_keys(keys: Sequence[bytes]) -> bytes:
-    """The keys with a space between them.
+def check_names(names: Sequence[bytes]) -> None:
+    """Check that nothing else than names reaches the protocol, where a space or a line end inside a name
+    would be a command.
 
     Raises:
-        ValueError: a key is not 32 lowercase hexadecimal digits. Nothing else may reach the
-            protocol, where a space or a line end inside a key would be a command.
+        ValueError: a name is not 32 lowercase hexadecimal digits.
     """
-    joined = b" ".join(keys)
-    spaces = len(keys) - 1
-    # Checking all joined keys at once takes a tenth of the time of matching each. The check: there
+    # Checking all joined names at once takes a tenth of the time of matching each. The check: there
     # are no more spaces than were put in, and each is where it must be.
+    joined = b" ".join(names)
+    spaces = len(names) - 1
     if (
-        len(joined) != len(keys) * (_KEY_BYTES + 1) - 1
+        len(joined) != len(names) * (_NAME_BYTES + 1) - 1
         or joined.count(b" ") != spaces
-        or joined[_KEY_BYTES :: _KEY_BYTES + 1] != b" " * spaces
-        or joined.translate(None, _KEY_ALPHABET + b" ")
+        or joined[_NAME_BYTES :: _NAME_BYTES + 1] != b" " * spaces
+        or joined.translate(None, _NAME_ALPHABET + b" ")
     ):
-        raise ValueError(f"a key of memcached is {_KEY_BYTES} lowercase hexadecimal digits")
-    return joined
+        raise ValueError(f"a name in memcached is {_NAME_BYTES} lowercase hexadecimal digits")
 
 
 async def get_items(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
-    keys: Sequence[bytes],
+    names: Sequence[bytes],
+    known: Sequence[bytes | None],
     kept: int = KEPT_BYTES,
-) -> dict[bytes, bytes]:
-    """The values of those keys that memcached has.
+) -> list[Answer]:
+    """What memcached has under these names; see ``Memcache.get_many``.
 
-    Once they add up to ``kept`` bytes, the others are ``LEFT_OUT``.
+    Once the items add up to ``kept`` bytes, the others are ``LEFT_OUT``.
 
     Raises:
         EOFError, OSError: the connection has ended.
-        ProtocolError: the answer is malformed, or answers another request.
+        ProtocolError: the answer is malformed.
         CacheUnavailable: the answer is longer than `LONGEST_ANSWER_BYTES`.
-        ValueError: as `join_keys`.
+        ValueError: as `check_names`.
     """
-    joined = join_keys(keys)
-    step = _KEYS_PER_LINE * (_KEY_BYTES + 1)
-    lines = [joined[at : at + step - 1] for at in range(0, len(joined), step)]
-    writer.write(b"get " + b"\r\nget ".join(lines) + b"\r\n")
+    check_names(names)
+    if None in known:
+        commands = [
+            b"mg %b c v\r\n" % name if cas is None else b"mg %b c\r\n" % name
+            for name, cas in zip(names, known, strict=True)
+        ]
+        writer.write(b"".join(commands))
+        answers = await _read_answers(reader, len(names), kept)
+    else:
+        # All of them are known, and nearly always unchanged.
+        every = cast("Sequence[bytes]", known)
+        writer.write(b"mg " + b" c\r\nmg ".join(names) + b" c\r\n")
+        unchanged = b"HD c" + b"\r\nHD c".join(every) + b"\r\n"
+        begun = await _receive(reader)
+        while len(begun) < len(unchanged) and unchanged.startswith(begun):
+            begun += await _receive(reader)
+        if begun == unchanged:
+            return [UNCHANGED] * len(names)
+        answers = await _read_answers(reader, len(names), kept, begun)
 
-    found: dict[bytes, bytes] = {}
-    unread, open_lines, missing, length = b"\r\n", len(lines), 1, 0
-    while missing > 0:
+    found: list[Answer] = []
+    changed: list[int] = []
+    for at, answer in enumerate(answers):
+        if not isinstance(answer, bytes):
+            found.append(answer)
+            continue
+        found.append(UNCHANGED)
+        if answer != known[at]:
+            changed.append(at)
+    if changed:
+        late = await get_items(
+            reader, writer, [names[at] for at in changed], [None] * len(changed), kept
+        )
+        for at, answer in zip(changed, late, strict=True):
+            found[at] = answer
+    return found
+
+
+async def _read_answers(
+    reader: asyncio.StreamReader, count: int, kept: int, begun: bytes = b""
+) -> list[Answer | bytes]:
+    """Read the answers to so many commands, of which the first bytes may have been read.
+
+    Returns: a CAS value is an item whose bytes were not asked for.
+    """
+    answers: list[Answer | bytes] = []
+    unread, length, missing = begun, len(begun), 0
+    while True:
         # A large value arrives in many pieces, which are joined once.
         pieces = [unread]
         while missing > 0:
@@ -117,47 +152,60 @@ async def get_items(
                     "the items asked for are too large to be read at once", CacheFailure.TOO_LARGE
                 )
         data = b"".join(pieces)
-        position, open_lines, missing = parse_items(data, found, open_lines, kept)
+        position, missing = parse_answers(data, answers, count, kept)
+        if not missing:
+            return answers
         kept -= position
         unread = data[position:]
-    if not found.keys() <= set(keys):
-        raise ProtocolError("an item that was not requested")
-    return found
 
 
-def parse_items(
-    data: bytes, found: dict[bytes, bytes], open_lines: int, kept: int = KEPT_BYTES
-) -> tuple[int, int, int]:
-    """Add all complete items at the front of `data` to `found`.
+def parse_answers(
+    data: bytes, answers: list[Answer | bytes], count: int, kept: int = KEPT_BYTES
+) -> tuple[int, int]:
+    """Add the complete answers at the front of `data` to `answers`, until there are `count`.
 
-    Those that begin after the first `kept` bytes are added as `LEFT_OUT`.
+    Items that begin after the first `kept` bytes are added as `LEFT_OUT`.
 
-    Returns: where the rest begins; how many command lines are still unanswered there; and how many
-        more bytes are needed, at least, to parse on, or 0 at the end of the answer.
+    Returns: where the rest begins; and how many more bytes are needed, at least, to parse on, or 0 at
+        the end of the last answer.
     """
     position = 0
-    while open_lines:
-        while item := _ITEM.match(data, position):
-            start = item.end()
-            end = start + int(item[2])
-            if end > len(data):
-                return position, open_lines, end - len(data)
-            found[item[1]] = data[start:end] if position < kept else LEFT_OUT
-            position = end
-        if not data.startswith(_END, position):
-            break
-        position += len(_END)
-        open_lines -= 1
-    if not (_INCOMPLETE if open_lines else _LAST_LINE_END).fullmatch(data, position):
-        raise ProtocolError(f"unexpected answer {data[position : position + _EXCERPT_BYTES]!r}")
-    return position, open_lines, 1 if open_lines else position + 2 - len(data)
+    match = _LINE.match
+    while len(answers) < count:
+        line = match(data, position)
+        if line is None:
+            if _BEGUN_LINE.fullmatch(data, position):
+                return position, 1
+            raise _unexpected(data, position)
+        size, cas = line.groups()
+        start = line.end()
+        if size is None:
+            answers.append(ABSENT if cas is None else cas)
+            position = start
+            continue
+        end = start + int(size)
+        if end + 2 > len(data):
+            return position, end + 2 - len(data)
+        if not data.startswith(b"\r\n", end):
+            raise ProtocolError("an item that is longer than announced")
+        answers.append(Fetched(data[start:end], cas) if position < kept else LEFT_OUT)
+        position = end + 2
+    if position < len(data):
+        raise _unexpected(data, position)
+    return position, 0
+
+
+def _unexpected(data: bytes, position: int) -> ProtocolError:
+    if data.startswith(_UNKNOWN_COMMAND, position):
+        return ProtocolError("memcached does not know the meta commands; 1.6.9 and newer ones do")
+    return ProtocolError(f"unexpected answer {data[position : position + _EXCERPT_BYTES]!r}")
 
 
 async def set_items(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, items: Sequence[Item]
 ) -> None:
     """Store items; those that memcached has no room for are left out. Raises as `get_items`."""
-    join_keys([key for key, _, _ in items])
+    check_names([name for name, _, _ in items])
     for waiting, parts in _slices(items):
         writer.writelines(parts)
         unread = b""
@@ -188,14 +236,14 @@ def _slices(items: Sequence[Item]) -> Iterator[tuple[int, list[bytes]]]:
         yield count, parts
 
 
-async def get_version(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Ask for the version, to see whether memcached answers. Raises as `get_items`."""
-    writer.write(b"version\r\n")
+async def probe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """See whether memcached answers, and knows the commands used here. Raises as `get_items`."""
+    writer.write(b"mn\r\n")
     answer = b""
     while not answer.endswith(b"\r\n") and len(answer) < _LONGEST_LINE_BYTES:
         answer += await _receive(reader)
-    if not _VERSION.fullmatch(answer):
-        raise ProtocolError(f"unexpected answer to version: {answer[:_EXCERPT_BYTES]!r}")
+    if answer != _ALIVE:
+        raise _unexpected(answer, 0)
 
 
 async def _receive(reader: asyncio.StreamReader) -> bytes:

@@ -18,7 +18,7 @@ from typing import Final
 
 from tenantbase.errors import CacheUnavailable
 from tenantbase.figures import CACHE_FAILURES
-from tenantbase.interfaces.cache import AWAY, Item, Memcache
+from tenantbase.interfaces.cache import AWAY, Answer, Item, Memcache
 
 # Names are themselves hashes, so their first digits are as good as all of them. Four make 65,536
 # places, which are worked out once each: a table look-up is faster than a hash for every server.
@@ -51,23 +51,30 @@ class MemcacheRing:
         """The servers that are down, by their number from 0."""
         return [at for at, server in enumerate(self._servers) if not server.available]
 
-    async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """As the Protocol says; ``AWAY`` under each key whose server gives no answer.
+    async def get_many(
+        self, names: Sequence[bytes], known: Sequence[bytes | None]
+    ) -> Sequence[Answer]:
+        """As the Protocol says; ``AWAY`` for each name whose server gives no answer.
 
         Raises:
-            ValueError: a key is not 32 lowercase hexadecimal digits.
+            ValueError: a name is not 32 lowercase hexadecimal digits.
         """
-        parts: defaultdict[int, list[bytes]] = defaultdict(list)
-        for key in keys:
-            parts[self._places[key[:_DIGITS]]].append(key)
+        parts: defaultdict[int, list[int]] = defaultdict(list)
+        for position, name in enumerate(names):
+            parts[self._places[name[:_DIGITS]]].append(position)
         if len(parts) == 1:  # without a task
-            ((at, part),) = parts.items()
-            return await self._get(self._servers[at], part)
-        found: dict[bytes, bytes] = {}
-        asked = (self._get(self._servers[at], part) for at, part in parts.items())
-        for answer in await asyncio.gather(*asked):
-            found.update(answer)
-        return found
+            (server,) = parts
+            return await self._get(self._servers[server], names, known)
+        answers: list[Answer] = [AWAY] * len(names)
+
+        async def ask(server: Memcache, positions: list[int]) -> None:
+            part = [names[each] for each in positions]
+            found = await self._get(server, part, [known[each] for each in positions])
+            for position, answer in zip(positions, found, strict=True):
+                answers[position] = answer
+
+        await asyncio.gather(*(ask(self._servers[at], part) for at, part in parts.items()))
+        return answers
 
     async def set_many(self, items: Sequence[Item]) -> None:
         """As the Protocol says; items whose server fails are skipped.
@@ -80,13 +87,15 @@ class MemcacheRing:
             parts[self._places[item[0][:_DIGITS]]].append(item)
         await asyncio.gather(*(self._set(self._servers[at], part) for at, part in parts.items()))
 
-    async def _get(self, server: Memcache, keys: list[bytes]) -> dict[bytes, bytes]:
+    async def _get(
+        self, server: Memcache, names: Sequence[bytes], known: Sequence[bytes | None]
+    ) -> Sequence[Answer]:
         if server.available:
             try:
-                return await server.get_many(keys)
+                return await server.get_many(names, known)
             except CacheUnavailable as error:
                 self._count(error)
-        return dict.fromkeys(keys, AWAY)
+        return [AWAY] * len(names)
 
     async def _set(self, server: Memcache, items: list[Item]) -> None:
         if server.available:
