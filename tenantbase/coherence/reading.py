@@ -297,6 +297,11 @@ class ReadThrough:
         open_item, reopen, fresh = self._sealer.open, self._sealer.reopen, hit is CacheStatus.HIT
         opened = await self._open_large(slots, tags, answers)
         for slot, tag, last, answer in zip(slots, tags, known, answers, strict=True):
+            if answer is UNCHANGED and fresh:
+                assert last is not None
+                if last.tag == tag and last.expires_at > now:  # nearly always
+                    found[slot.key] = last.lookup
+                    continue
             if tag is None or answer is AWAY:
                 direct.append(slot.key)
                 continue
@@ -332,7 +337,7 @@ class ReadThrough:
 
         Returns: the results, by their slots' names.
         """
-        sizes = [len(answer.data) for answer in answers if isinstance(answer, Fetched)]
+        sizes = [len(answer.data) for answer in answers if type(answer) is Fetched]
         if sum(sizes) <= HEAVY_BYTES:
             return _NONE_OPENED
         large = [
