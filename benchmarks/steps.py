@@ -15,7 +15,8 @@ from tenantbase.coherence.sealed_item import ItemSealer, Slot
 from tenantbase.coherence.tag_file import TagFile
 from tenantbase.documents import entry_json
 from tenantbase.entry import JSON, Entry, check_keys
-from tenantbase.interfaces.memcached.protocol import parse_items
+from tenantbase.interfaces.cache import Fetched
+from tenantbase.interfaces.memcached.protocol import parse_answers
 from tenantbase.scope import DEFAULT, plain_key
 
 _REPEATS: Final = 300
@@ -39,18 +40,22 @@ def measure(directory: Path) -> list[dict[str, Any]]:
         slots = [sealer.slot(key) for key in keys]
         buckets = [slot.bucket for slot in slots]
         tokens = [tags.tag(bucket) for bucket in buckets]
-        items = [sealer.seal(*each) for each in zip(names, tokens, entries, strict=True)]
-        answer = b"".join(
-            b"\r\nVALUE %b 0 %d\r\n%b" % (name, len(item), item)
-            for name, item in zip(names, items, strict=True)
-        )
-        answer += b"\r\nEND\r\n"
+        items = [
+            Fetched(sealer.seal(*each), b"%d" % cas)
+            for cas, each in enumerate(zip(names, tokens, entries, strict=True), 1)
+        ]
+        answer = b"".join(b"VA %d c%b\r\n%b\r\n" % (len(i.data), i.cas, i.data) for i in items)
+        remembered = []
+        for item, slot, token in zip(items, slots, tokens, strict=True):
+            sealer.open(item, slot, token)
+            assert slot.remembered is not None
+            remembered.append(slot.remembered)
         steps: dict[str, Callable[[], object]] = {
             "checking the key": lambda: check_keys(keys, "keys"),
             "its name in memcached, a keyed hash": lambda: [sealer.name(key) for key in keys],
             "the same, its slot remembered": lambda: [sealer.slot(key) for key in keys],
             "its tag": lambda: tags.tags(buckets),
-            "parsing memcached's answer": lambda: parse_items(answer, {}, 1),
+            "parsing memcached's answer": lambda: parse_answers(answer, [], len(items)),
             "opening its item, MAC included": lambda: [
                 sealer.open(item, Slot(key, name, bucket), token)
                 for item, key, name, bucket, token in zip(
@@ -58,7 +63,7 @@ def measure(directory: Path) -> list[dict[str, Any]]:
                 )
             ],
             "the same, remembered": lambda: [
-                sealer.open(*each) for each in zip(items, slots, tokens, strict=True)
+                sealer.reopen(*each) for each in zip(slots, remembered, tokens, strict=True)
             ],
             "its JSON": lambda: list(map(entry_json, plain, entries)),
         }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
 
 from tenantbase.errors import CacheUnavailable
 from tenantbase.figures import CacheFailure
-from tenantbase.interfaces.cache import Item
+from tenantbase.interfaces.cache import ABSENT, UNCHANGED, Answer, Fetched, Item
 
 
 class Ring:
@@ -23,22 +24,30 @@ class Ring:
     away = ()
 
     def __init__(self) -> None:
-        self.given: dict[bytes, list[bytes]] = {}
+        self.given: dict[bytes, list[Fetched]] = {}
+        self._numbers = count(1)
         self.age = 0
         self.before_answer: Callable[[], Awaitable[object]] | None = None
         self.failing = False
 
-    async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    async def get_many(self, names: Sequence[bytes], known: Sequence[bytes | None]) -> list[Answer]:
         if self.before_answer is not None:
             await self.before_answer()
         if self.failing:
             raise CacheUnavailable("away", CacheFailure.TIMEOUT)
-        items = {key: self.given[key] for key in keys if len(self.given.get(key, ())) > self.age}
-        return {key: each[-1 - self.age] for key, each in items.items()}
+        return [self._answer(name, cas) for name, cas in zip(names, known, strict=True)]
+
+    def _answer(self, name: bytes, known: bytes | None) -> Answer:
+        given = self.given.get(name, [])
+        if len(given) <= self.age:
+            return ABSENT
+        item = given[-1 - self.age]
+        return UNCHANGED if item.cas == known else item
 
     async def set_many(self, items: Sequence[Item]) -> None:
         for name, data, _ in items:
-            self.given.setdefault(name, []).append(data)
+            cas = b"%d" % next(self._numbers)
+            self.given.setdefault(name, []).append(Fetched(data, cas))
 
     async def close(self) -> None:
         pass

@@ -2,6 +2,7 @@
 
 MemcachedProcess    memcached on a Unix socket or a free port, killed, paused, restarted
 FaultProxy          between a client and its server: hangs, stalls, delays, cuts, resets, refuses
+contents            what a memcached has, as a dictionary
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +27,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Final
 
+from tenantbase.interfaces.cache import ABSENT, Fetched, Memcache
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 
 # Below the ports that Linux and macOS give to clients' connections.
@@ -94,6 +96,23 @@ async def poll_async(
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         await asyncio.sleep(0.005)
+
+
+async def contents(memcache: Memcache, names: Sequence[bytes]) -> dict[bytes, bytes]:
+    """The bytes of all items that memcached has under these names, none of which is known.
+
+    Raises:
+        AssertionError: an item is neither there nor absent. A test of such answers looks at them itself.
+        CacheUnavailable: as ``get_many``.
+    """
+    found: dict[bytes, bytes] = {}
+    answers = await memcache.get_many(names, [None] * len(names))
+    for name, answer in zip(names, answers, strict=True):
+        if isinstance(answer, Fetched):
+            found[name] = answer.data
+        else:
+            assert answer is ABSENT, f"{name!r} is {answer}"
+    return found
 
 
 def let_pass(seconds: float) -> None:

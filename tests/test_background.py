@@ -121,7 +121,7 @@ FAILING = """if True:
     MISTAKES = {
         "process/sweeper": (sweeper, "_sweep"),
         "changes/feed": (feed.Feed, "_read"),
-        "probe": (memcached_client, "get_version"),
+        "probe": (memcached_client, "probe"),
         "watchdog": (tending.OpenConnections, "watch"),
     }
     where, name = MISTAKES[sys.argv.pop(1)]

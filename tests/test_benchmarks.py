@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import connections, mixed_load, sizes
+from benchmarks import connections, mixed_load, sizes, steps
 from benchmarks.access import OPEN, TOKEN, rows
 from benchmarks.against import AFTER, BEFORE, MIN_ROUNDS, compare, table, verdict
 from benchmarks.cluster import COMPARISONS, NAIVE, NONE, SQLITE, STANDBY, TWO, ratios, render
@@ -17,7 +18,8 @@ from benchmarks.dialect import Answer, Etcd, Exchange, Nginx
 from benchmarks.markdown import README, write_section
 from benchmarks.mixed_load import CASES, MIX, Mix, Schedule, latencies
 from benchmarks.summary import Loads, warning
-from benchmarks.work import CACHED_GET, DURABLE_SET, FEW, SMALL, Generated
+from benchmarks.work import BULK_KEYS, CACHED_GET, DURABLE_SET, FEW, SMALL, Generated
+from tenantbase.lookup import Lookup
 
 
 @pytest.mark.parametrize(
@@ -340,3 +342,25 @@ def test_each_part_has_a_section(part: str) -> None:
     text = README.read_text()
     begin = text.index(f"<!-- {part}: written by scripts/bench --{part} --publish -->")
     assert begin < text.index(f"<!-- end of {part} -->")
+
+
+def test_each_step_of_a_read_does_its_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that failed would seem to be fast."""
+    done: list[Any] = []
+
+    def once(work: Callable[[], object]) -> float:
+        done.append(work())
+        return 1.0
+
+    monkeypatch.setattr(steps, "_least", once)
+    records = steps.measure(tmp_path)
+    assert {record["seconds"] for record in records} == {1.0 / BULK_KEYS}
+    results = dict(zip((record["step"] for record in records), done, strict=True))
+    end, missing = results["parsing memcached's answer"]
+    assert end > BULK_KEYS * 100 and missing == 0
+    opened = results["opening its item, MAC included"]
+    assert all(isinstance(lookup, Lookup) and lookup.entry is not None for lookup in opened)
+    again = results["the same, remembered"]
+    assert [lookup.entry for lookup in again] == [lookup.entry for lookup in opened]
+    documents = results["its JSON"]
+    assert len(opened) == len(again) == len(documents) == BULK_KEYS

@@ -33,7 +33,7 @@ from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.process.config import Config
 from tenantbase.process.wiring import Memcached, open_cache, open_database
 from tenantbase.scope import DEFAULT, Scope
-from tests.servers import MemcachedProcess
+from tests.servers import MemcachedProcess, contents
 
 A, B = Scope("a"), Scope("b")
 LONGEST = Scope("z" * 64)
@@ -264,7 +264,7 @@ async def test_another_tenants_item_in_memcached_is_rejected(
         sealer = ItemSealer(secret)
         source, target = sealer.name(A.key("k")), sealer.name(B.key("k"))
         assert source != target
-        items = await client.get_many([source])
+        items = await contents(client, [source])
         assert b"secret of a" in items[source]
         await client.set_many([(target, items[source], 0)])
         before = database.figures[REJECTED_ITEMS]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from tenantbase import documents
 from tenantbase.commands import Applied
 from tenantbase.documents import (
     applied_json,
@@ -12,9 +13,11 @@ from tenantbase.documents import (
     entry_json,
     entry_pieces,
     entry_size,
+    lookup_json,
     plain_json,
 )
 from tenantbase.entry import JSON, Entry
+from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.plain_entries import Columns, PlainEntries
 from tenantbase.scope import DEFAULT, ScopedKey
 
@@ -57,6 +60,26 @@ def test_documents_are_the_same_one_by_one_and_together(moment: float | None) ->
     for key, entry, whole in zip(keys, entries, alone, strict=True):
         assert b"".join(entry_pieces(key, entry)) == whole
         assert entry_size(key, entry) == len(whole)
+
+
+@pytest.mark.parametrize(("size", "made"), [(1, 1), (1_024, 1), (1_025, 2), (50_000, 2)])
+def test_a_lookup_remembers_its_document_unless_it_is_large(
+    monkeypatch: pytest.MonkeyPatch, size: int, made: int
+) -> None:
+    """Lookups are remembered for long, and only small documents count as a part of them."""
+    makings: list[bytes] = []
+
+    def noted(key: str, entry: Entry) -> bytes:
+        makings.append(entry_json(key, entry))
+        return makings[-1]
+
+    monkeypatch.setattr(documents, "entry_json", noted)
+    entry = Entry(DEFAULT.key("k"), b"1" * size, JSON, "0" * 36, 7, None)
+    lookup = Lookup(entry, CacheStatus.HIT)
+    for _ in range(2):
+        assert lookup_json("k", lookup) == entry_json("k", entry)
+    assert len(makings) == made
+    assert lookup.document is (makings[0] if made == 1 else None)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])

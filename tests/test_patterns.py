@@ -239,14 +239,20 @@ NEAR_MISSES: Mapping[str, list[Case]] = {
     ],
     "address._HOST": [("", "a", "!"), ("", "a.", "."), ("", "a" * 63, "."), ("", ".", "")],
     "address._PORT": [("", "1", "x")],
-    "protocol._INCOMPLETE": [("\r\n", "a", "\n"), ("", "\r", ""), ("", "\r\n", "x")],
-    "protocol._ITEM": [
-        ("\r\nVALUE ", "0", " "),
-        ("\r\nVALUE " + "0" * 32 + " ", "1", ""),
-        ("", "\r\nVALUE ", ""),
+    "protocol._BEGUN_LINE": [
+        ("VA ", "1", "x"),
+        ("VA ", " ", "\n"),
+        ("HD c", "c", "\n"),
+        ("", "A", ""),
+        ("", "\r", ""),
     ],
-    "protocol._LAST_LINE_END": [("", "\r", ""), ("", "\r\n", "")],
-    "protocol._VERSION": [("VERSION ", "a", ""), ("", "VERSION ", "")],
+    "protocol._LINE": [
+        ("VA ", "1", " "),
+        ("VA 1 c", "1", "\r"),
+        ("HD c", "1", "\n"),
+        ("", "HD ", ""),
+        ("", "EN\r", ""),
+    ],
     "logs._UNSAFE": [("", "a", ""), ("", "\n", "")],
     "request_context._ID": [("", "a", " ")],
     "request_context._TRACEPARENT": [

@@ -314,6 +314,10 @@ class ReadThrough:
             if answer is UNCHANGED:
                 assert last is not None
                 lookup = reopen(slot, last, tag)
+                if lookup is REJECTED and slot.remembered is last:
+                    # Ask for the whole item next time. It may be a new one: without CAS values in memcached,
+                    # every item looks unchanged.
+                    slot.remembered = None
             elif slot.name in opened:
                 lookup = opened[slot.name]
                 if lookup is not REJECTED:

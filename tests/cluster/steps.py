@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from tenantbase.interfaces.cache import Item
+from tenantbase.interfaces.cache import Answer, Item
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.interfaces.postgres import (
     confirmation,
@@ -58,9 +58,11 @@ def install(control: Control) -> None:
         await control.reach_async(steps[1])
         return rows
 
-    async def stepped_get_many(self: MemcacheClient, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    async def stepped_get_many(
+        self: MemcacheClient, names: Sequence[bytes], known: Sequence[bytes | None]
+    ) -> Sequence[Answer]:
         await control.reach_async("R2-get")
-        found = await get_many(self, keys)
+        found = await get_many(self, names, known)
         await control.reach_async("R4-judge")
         return found
 

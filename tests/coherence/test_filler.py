@@ -16,7 +16,7 @@ from tenantbase.interfaces.cache import Item
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.scope import ScopedKey
-from tests.servers import MemcachedProcess
+from tests.servers import MemcachedProcess, contents
 
 TAG: Tag = (b"e" * 16, 2)
 ID = "00000000-0000-0000-0000-000000000001"
@@ -80,7 +80,7 @@ async def test_all_entries_arrive_in_batches(
     async with (memcache := Memcache(memcached)):
         given = fills(sealer, count, size)
         await Filler(sealer, memcache, private_cells(), MAX_ITEM_BYTES).store(given)
-        found = await memcache.get_many([name for name, *_ in given])
+        found = await contents(memcache, [name for name, *_ in given])
         for name, tag, entry, _ in given:
             assert found[name] == sealer.seal(name, tag, entry)
         assert sum(len(batch) for batch in memcache.batches) == count

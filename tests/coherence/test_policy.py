@@ -34,7 +34,7 @@ from tenantbase.errors import (
     StoreUnavailable,
 )
 from tenantbase.figures import CACHE_FAILURES, COMMITS, MISSES, REJECTED_ITEMS, CacheFailure
-from tenantbase.interfaces.cache import Item
+from tenantbase.interfaces.cache import Fetched, Item, NotFetched
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.interfaces.sqlite.store import SqliteStore
@@ -42,7 +42,7 @@ from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Tick
 from tenantbase.listing import KeyRange, Place
 from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.plain_sets import PlainSets
-from tests.servers import MemcachedProcess, let_pass, poll_async
+from tests.servers import MemcachedProcess, contents, let_pass, poll_async
 
 pytestmark = pytest.mark.integration
 
@@ -235,9 +235,11 @@ async def test_bulk_reads_of_one_turn_share_one_request(
     asked: list[int] = []
     get_many = node.memcache.get_many
 
-    async def counting(keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        asked.append(len(keys))
-        return await get_many(keys)
+    async def counting(
+        names: Sequence[bytes], known: Sequence[bytes | None]
+    ) -> Sequence[Fetched | NotFetched]:
+        asked.append(len(names))
+        return await get_many(names, known)
 
     monkeypatch.setattr(node.memcache, "get_many", counting)
     bulks = [
@@ -318,18 +320,24 @@ async def test_an_authority_may_be_awaited(cluster: Cluster) -> None:
     assert authority.questions == 4, "one for each batch, however many keys"
 
 
+@pytest.mark.parametrize("remembered", [False, True])
 async def test_tags_that_arrive_after_the_items_decide(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, remembered: bool
 ) -> None:
     node = await cluster.start(awaited=True)
     authority = node.cache._authority
     assert isinstance(authority, AwaitedTags)
     await node.set("default/k", b"old")
+    if remembered:
+        assert await node.get("default/k") == (b"old", CacheStatus.HIT)
     fetched = asyncio.Event()
     get_many = node.memcache.get_many
 
-    async def fetching(names: Sequence[bytes]) -> dict[bytes, bytes]:
-        items = await get_many(names)
+    async def fetching(
+        names: Sequence[bytes], known: Sequence[bytes | None]
+    ) -> Sequence[Fetched | NotFetched]:
+        items = await get_many(names, known)
+        assert (items == [NotFetched.UNCHANGED]) == remembered
         fetched.set()
         return items
 
@@ -466,10 +474,10 @@ async def test_a_failed_condition_does_not_touch_its_neighbours(node: Node) -> N
 async def test_items_that_are_not_this_keys_newest_are_misses(node: Node) -> None:
     a, b = node.sealer.name("default/a"), node.sealer.name("default/b")
     await node.set("default/a", b"1")
-    old = (await node.memcache.get_many([a]))[a]
+    old = (await contents(node.memcache, [a]))[a]
     await node.set("default/a", b"2")
     await node.set("default/b", b"3")
-    good = await node.memcache.get_many([a, b])
+    good = await contents(node.memcache, [a, b])
     for lie in (old, good[b], b"", b"x" * 500, good[a][:-1], good[a] + b"\0"):
         await node.memcache.set_many([(a, lie, 0)])
         assert await node.get("default/a") == (b"2", CacheStatus.MISS)
@@ -883,7 +891,9 @@ async def test_a_cancelled_bulk_read_leaves_no_caller_waiting(node: Node) -> Non
 
 
 async def test_the_cache_failing_in_mid_batch_is_a_bypass(node: Node) -> None:
-    async def fail(keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    async def fail(
+        names: Sequence[bytes], known: Sequence[bytes | None]
+    ) -> Sequence[Fetched | NotFetched]:
         raise CacheUnavailable("cut off", CacheFailure.CONNECTION)
 
     async def fail_to_store(items: Sequence[Item]) -> None:

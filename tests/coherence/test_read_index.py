@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import count
 from typing import Any, Final
 
 import pytest
 
+from tenantbase.coherence.authority import Tag
 from tenantbase.coherence.policy import Cache
 from tenantbase.coherence.read_index import ReadIndex
 from tenantbase.coherence.shared import shared_cache
@@ -21,6 +23,7 @@ from tenantbase.figures import (
     HITS,
     MISSES,
     QUESTION_READS,
+    REJECTED_ITEMS,
     SECOND,
     STALE_HITS,
     STORE_CONFIRMED_AT,
@@ -28,7 +31,9 @@ from tenantbase.figures import (
     STORE_TERM,
     private_cells,
 )
+from tenantbase.interfaces.cache import Answer, NotFetched
 from tenantbase.lookup import CacheStatus
+from tests.coherence.questions import ABSENT, CHANGED, LOST, SENT, UNCHANGED, Questions
 from tests.fake_cluster import TERM_GAP, FakeCluster, FakeSharedStore
 from tests.ring import Ring
 from tests.servers import poll_async
@@ -44,6 +49,7 @@ class Node:
 
     def __init__(self, cluster: FakeCluster, ring: Ring) -> None:
         self.store = FakeSharedStore(cluster)
+        self.ring = ring
         self.figures = private_cells()
         self.cache: Cache = shared_cache(self.store, ring, figures=self.figures, read_timeout=5.0)
         index = self.cache._authority
@@ -175,8 +181,13 @@ async def test_memcached_is_asked_beside_the_database(node: Node, ring: Ring) ->
     assert await read == (b"1", HIT)
 
 
-async def test_item_is_judged_by_the_answer_however_early_it_came(node: Node, other: Node) -> None:
+@pytest.mark.parametrize("remembered", [False, True])
+async def test_item_is_judged_by_the_answer_however_early_it_came(
+    node: Node, other: Node, remembered: bool
+) -> None:
     await node.set(b"old")
+    if remembered:
+        assert await node.get() == (b"old", HIT)
     gate = Gate()
     node.store.before_ask = gate
     read = asyncio.ensure_future(node.get())
@@ -215,12 +226,12 @@ async def test_failed_question_leaves_no_request_to_memcached_behind(
 ) -> None:
     ended = False
 
-    async def get_many(keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    async def get_many(names: Sequence[bytes], known: Sequence[bytes | None]) -> Sequence[Answer]:
         nonlocal ended
         for _ in range(50):  # turns of the event loop, in which the question fails
             await asyncio.sleep(0)
         ended = True
-        return {}
+        return [NotFetched.ABSENT] * len(names)
 
     async def refuse() -> None:
         raise StoreUnavailable("there is no primary")
@@ -416,6 +427,152 @@ async def test_large_prefix_changes_every_bucket(node: Node, other: Node) -> Non
     assert await other.get() == (b"1", HIT)
 
 
+# Remembered items
+
+
+async def remember(node: Node, value: bytes) -> Questions:
+    """Write the key, and read it until it is remembered. Returns: what memcached is asked from now on."""
+    await node.set(value)
+    assert await node.get() == (value, HIT)
+    questions = Questions(node.ring)
+    assert await node.get() == (value, HIT)
+    assert questions.taken() == [UNCHANGED]
+    return questions
+
+
+async def test_unchanged_item_is_not_sent_again(node: Node) -> None:
+    questions = await remember(node, b"1")
+    asked = len(node.store.asked)
+    first = await node.cache.get(K)
+    assert (await node.cache.get_many([K, K])) == [first, first]
+    assert len(node.store.asked) == asked + 2, "the database is asked as before"
+    assert await node.get("default/absent") == (None, MISS)
+    for _ in range(2):
+        assert await node.get("default/absent") == (None, HIT)
+    assert questions.taken() == [UNCHANGED, UNCHANGED, ABSENT, SENT, UNCHANGED]
+    assert node.store.selected == [["default/absent"]]
+
+
+async def test_write_of_another_node_replaces_what_is_remembered(node: Node, other: Node) -> None:
+    questions = await remember(node, b"1")
+    await other.set(b"2")
+    assert await node.get() == (b"2", HIT)
+    assert await node.get() == (b"2", HIT)
+    await other.cache.write(Delete(K))
+    assert await node.get() == (None, HIT)
+    assert questions.taken() == [CHANGED, UNCHANGED, CHANGED]
+    assert node.store.selected == []
+
+
+async def test_remembered_item_of_a_changed_bucket_is_a_miss(
+    cluster: FakeCluster, node: Node, ring: Ring
+) -> None:
+    """The writer does not reach this memcached, which has the old item, unchanged."""
+    questions = await remember(node, b"old")
+    far = Node(cluster, Ring())
+    await far.set(b"new")
+    assert await node.get() == (b"new", MISS)
+    assert questions.taken() == [UNCHANGED]
+    assert node.figures[REJECTED_ITEMS] == 1
+    assert await node.get() == (b"new", HIT)
+    assert await node.get() == (b"new", HIT)
+    assert questions.taken() == [CHANGED, UNCHANGED]
+    await far.cache.write(Delete(K))
+    bulk = await node.cache.get_many([K, "default/x", K])
+    assert [each.entry for each in bulk] == [None] * 3
+    assert {each.cache_status for each in bulk} == {MISS}
+
+
+async def test_remembered_item_is_no_longer_valid_if_another_key_of_its_bucket_changes(
+    cluster: FakeCluster, node: Node
+) -> None:
+    sealer = node.cache._reading._sealer
+    bucket = sealer.bucket(K)
+    numbers = (f"default/{number}" for number in count())
+    neighbour = next(key for key in numbers if sealer.bucket(key) == bucket)
+    questions = await remember(node, b"1")
+    await Node(cluster, node.ring).set(b"2", neighbour)
+    assert await node.get() == (b"1", MISS)
+    assert await node.get() == (b"1", HIT)
+    assert await node.get() == (b"1", HIT)
+    assert questions.taken() == [UNCHANGED, CHANGED, UNCHANGED]
+
+
+async def test_remembered_item_survives_a_failover_with_one_verdict(
+    cluster: FakeCluster, node: Node, other: Node
+) -> None:
+    questions = await remember(node, b"1")
+    sealer = node.cache._reading._sealer
+    accepts, verdicts = sealer._accepts, list[tuple[Tag, Tag]]()
+
+    def noted(sealed_under: Tag, current: Tag) -> bool:
+        verdicts.append((sealed_under, current))
+        return accepts(sealed_under, current)
+
+    sealer._accepts = noted
+    sealed_under = cluster.terms[0].epoch, cluster.position
+    for terms in range(1, 4):
+        cluster.fail_over()
+        for _ in range(3):
+            assert await node.get() == (b"1", HIT)
+        assert len(verdicts) == terms, "one for each tag"
+        assert verdicts[-1] == (sealed_under, (cluster.terms[0].epoch, sealed_under[1]))
+    assert questions.taken() == [UNCHANGED] * 9
+    await other.set(b"2")
+    assert await node.get() == (b"2", HIT)
+    assert node.store.selected == []
+
+
+async def test_remembered_item_that_a_failover_lost_does_not_count(
+    cluster: FakeCluster, node: Node
+) -> None:
+    await node.set(b"kept")
+    questions = await remember(node, b"lost")
+    cluster.fail_over(lose=1)
+    assert await node.get() == (b"kept", MISS)
+    assert questions.taken() == [UNCHANGED]
+    assert node.figures[REJECTED_ITEMS] == 1
+    assert await node.get() == (b"kept", HIT)
+
+
+async def test_remembered_item_older_than_the_floor_does_not_count(
+    cluster: FakeCluster, node: Node, other: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node was asleep, and cannot know any more what has changed."""
+    questions = await remember(node, b"1")
+    for _ in range(3):
+        await other.set(b"1", "default/x")
+    cluster.trim()
+    assert await node.get() == (b"1", MISS)
+    assert await node.get() == (b"1", HIT)
+    assert questions.taken() == [UNCHANGED, CHANGED]
+
+
+async def test_only_memcached_makes_a_hit(node: Node, ring: Ring) -> None:
+    questions = await remember(node, b"1")
+    ring.given.clear()
+    assert await node.get() == (b"1", MISS)
+    assert questions.taken() == [LOST]
+    assert await node.get() == (b"1", HIT)
+    ring.failing = True
+    assert await node.get() == (b"1", CacheStatus.BYPASS)
+    assert node.store.selected == [[K], [K]]
+
+
+async def test_remembered_entry_expires_by_the_databases_time(
+    cluster: FakeCluster, node: Node
+) -> None:
+    await node.set(b"1", expires_at=cluster.now + 10)
+    questions = Questions(node.ring)
+    for _ in range(2):
+        assert await node.get() == (b"1", HIT)
+    cluster.now += 10
+    for _ in range(2):
+        assert await node.get() == (None, HIT)
+    assert questions.taken() == [SENT, *[UNCHANGED] * 3]
+    assert node.store.selected == []
+
+
 # Time
 
 
@@ -586,6 +743,52 @@ async def test_stale_read_that_misses_is_loaded(node: Node, ring: Ring) -> None:
     ring.given.clear()
     assert await node.get(max_stale=5) == (b"1", MISS)
     assert node.figures[MISSES] == 1
+
+
+async def test_stale_read_uses_what_is_remembered(node: Node) -> None:
+    Aging(node)
+    questions = await remember(node, b"1")
+    fresh = await node.cache.get(K)
+    asked = len(node.store.asked)
+    assert await node.get(max_stale=60) == (b"1", STALE)
+    bulk = await node.cache.get_many([K, "default/absent", K], max_stale=60)
+    assert [each.entry and each.entry.value for each in bulk] == [b"1", None, b"1"]
+    assert [each.cache_status for each in bulk] == [STALE, MISS, STALE]
+    assert questions.taken() == [UNCHANGED, UNCHANGED, UNCHANGED, ABSENT]
+    assert len(node.store.asked) == asked
+    assert (await node.cache.get(K)) is fresh and fresh.cache_status is HIT
+
+
+async def test_stale_read_judges_what_is_remembered_by_the_remembered_tags(
+    cluster: FakeCluster, node: Node
+) -> None:
+    """A writer that does not reach this memcached leaves the old item there, unchanged."""
+    Aging(node)
+    questions = await remember(node, b"old")
+    far = Node(cluster, Ring())
+    await far.set(b"new")
+    for _ in range(2):
+        assert await node.get(max_stale=60) == (b"old", STALE)
+    assert questions.taken() == [UNCHANGED] * 2
+    await node.index._questions.submit(())
+    assert await node.get(max_stale=60) == (b"new", MISS), "the index has moved on"
+    assert questions.taken() == [UNCHANGED]
+    assert await node.get(max_stale=60) == (b"new", STALE)
+
+
+async def test_stale_read_of_a_remembered_entry_that_has_expired(
+    cluster: FakeCluster, node: Node
+) -> None:
+    time = Aging(node)
+    await node.set(b"1", expires_at=cluster.now + 10)
+    for _ in range(2):
+        assert await node.get() == (b"1", HIT)
+    questions = Questions(node.ring)
+    time.seconds += 9.75
+    assert await node.get(max_stale=60) == (b"1", STALE)
+    time.seconds += 0.25
+    assert await node.get(max_stale=60) == (None, STALE)
+    assert questions.taken() == [UNCHANGED] * 2
 
 
 # Watching

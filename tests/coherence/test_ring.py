@@ -19,7 +19,7 @@ from tests.service import opened
 
 pytestmark = pytest.mark.integration
 
-HIT, BYPASS = CacheStatus.HIT, CacheStatus.BYPASS
+HIT, MISS, BYPASS = CacheStatus.HIT, CacheStatus.MISS, CacheStatus.BYPASS
 KEYS: Final = [f"default/{number}" for number in range(60)]
 
 
@@ -97,6 +97,21 @@ async def test_a_server_that_missed_a_write_returns_no_old_value(
     await poll_async(lambda: not cache.cache_away, "it is back")
     assert values(await cache.get_many(KEYS)) == {b"2"}
     assert statuses(await cache.get_many(KEYS)) == {HIT}
+
+
+async def test_what_is_remembered_of_a_server_is_no_hit_without_it(
+    cache: Cache, servers: list[MemcachedProcess]
+) -> None:
+    """All entries are remembered, but only their servers' answers make them hits."""
+    servers[1].restart()
+    found = await cache.get_many(KEYS)
+    assert statuses(found) == {HIT, MISS} and values(found) == {b"1"}
+    lost = [key for key, each in zip(KEYS, found, strict=True) if each.cache_status is MISS]
+    servers[1].kill()
+    found = await cache.get_many(KEYS)
+    assert values(found) == {b"1"}
+    away = [key for key, each in zip(KEYS, found, strict=True) if each.cache_status is BYPASS]
+    assert away == lost
 
 
 async def test_without_any_server_the_database_answers(

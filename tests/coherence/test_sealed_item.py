@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import uuid
 
 import pytest
@@ -15,10 +16,12 @@ from tenantbase.coherence.sealed_item import (
     OVERHEAD_BYTES,
     REJECTED,
     ItemSealer,
+    Remembered,
     Slot,
     bucket_of,
 )
 from tenantbase.entry import JSON, MAX_KEY_BYTES, Entry
+from tenantbase.interfaces.cache import Fetched
 from tenantbase.lookup import Lookup
 from tenantbase.scope import ScopedKey
 
@@ -26,6 +29,7 @@ SECRET = bytes(range(32))
 SEALER = ItemSealer(SECRET)
 TAG: Tag = (b"e" * 16, 4)
 ID = str(uuid.UUID(int=1))
+CAS = b"12"
 
 keys = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 entries = st.builds(
@@ -44,7 +48,20 @@ def sealed(entry: Entry | None, key: str, tag: Tag = TAG) -> bytes:
 
 
 def opened(data: bytes, key: str, tag: Tag = TAG, sealer: ItemSealer = SEALER) -> object:
-    found = sealer.open(data, sealer.slot(key), tag)
+    found = sealer.open(Fetched(data, CAS), sealer.slot(key), tag)
+    return found.entry if isinstance(found, Lookup) else found
+
+
+def remembered(key: str, sealer: ItemSealer = SEALER) -> Remembered:
+    """What the key's slot remembers."""
+    found = sealer.slot(key).remembered
+    assert found is not None
+    return found
+
+
+def reopened(key: str, tag: Tag = TAG, sealer: ItemSealer = SEALER) -> object:
+    """What is opened if memcached says that it still has the item that the key's slot remembers."""
+    found = sealer.reopen(sealer.slot(key), remembered(key, sealer), tag)
     return found.entry if isinstance(found, Lookup) else found
 
 
@@ -106,7 +123,8 @@ def test_a_remembered_item_counts_only_for_the_same_bytes(
     changed[data.draw(st.integers(0, len(item) - 1))] ^= data.draw(st.integers(1, 255))
     assert opened(bytes(changed), "k") is REJECTED
     assert opened(item, "other") is REJECTED
-    assert opened(bytes(bytearray(item)), "k") == first, "and nothing took its slot"
+    assert reopened("k") == first, "and nothing took its slot"
+    assert opened(bytes(bytearray(item)), "k") == first
 
 
 def test_a_remembered_item_counts_only_under_its_tag() -> None:
@@ -119,6 +137,48 @@ def test_a_remembered_item_counts_only_under_its_tag() -> None:
         assert opened(new, "k", (epoch, sequence + 2)) is None
 
 
+@given(st.none() | entries)
+def test_reopening_is_opening_the_same_item_once_more(entry: Entry | None) -> None:
+    epoch, sequence = TAG
+    other_tags = [(epoch, sequence - 2), (epoch, sequence + 2), (b"f" * 16, sequence)]
+    key = "k" if entry is None else entry.key
+    item = sealed(entry, key)
+    first = SEALER.open(Fetched(item, CAS), SEALER.slot(key), TAG)
+    last = remembered(key)
+    assert (last.cas, last.sealed_under, last.tag) == (CAS, TAG, TAG)
+    assert last.lookup is first, "so its document is remembered with it"
+    expires_at = None if entry is None else entry.expires_at
+    assert last.expires_at == (math.inf if expires_at is None else expires_at)
+    for _ in range(2):
+        assert reopened(key) == entry
+        for tag in other_tags:
+            assert reopened(key, tag) is REJECTED is opened(item, key, tag)
+    assert remembered(key) is last
+
+
+def test_what_is_remembered_last_counts() -> None:
+    epoch, sequence = TAG
+    sealer = ItemSealer(SECRET)
+    slot, later = sealer.slot("k"), (epoch, sequence + 2)
+    old = Entry(slot.key, b"old", JSON, ID, 1, None)
+    new = Entry(slot.key, b"new", JSON, ID, 2, None)
+    assert opened(sealed(old, "k"), "k", TAG, sealer) == old
+    before = remembered("k", sealer)
+    assert sealer.open(Fetched(sealed(new, "k", later), b"13"), slot, later) is not REJECTED
+    assert remembered("k", sealer).cas == b"13"
+    assert reopened("k", later, sealer) == new
+    # A batch that has asked memcached meanwhile knows the one before.
+    assert sealer.reopen(slot, before, later) is REJECTED
+    found = sealer.reopen(slot, before, TAG)
+    assert isinstance(found, Lookup) and found.entry == old
+    assert remembered("k", sealer).lookup.entry == new
+
+
+def held(size: int) -> int:
+    """What a slot counts as that remembers a value of this size: a small one twice, with its document."""
+    return 900 + size * (2 if size <= 1_024 else 1)
+
+
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> int:
     """Limits the memory to 404 KiB. Returns how many slots without items fit."""
@@ -126,12 +186,12 @@ def room(monkeypatch: pytest.MonkeyPatch) -> int:
     return 100
 
 
-def store(sealer: ItemSealer, slot: Slot, size: int) -> bytes:
+def store(sealer: ItemSealer, slot: Slot, size: int) -> Lookup:
     """Open an item with a value of this size."""
     item = sealer.seal(slot.name, TAG, Entry(slot.key, bytes(size), JSON, ID, 1, None))
-    found = sealer.open(item, slot, TAG)
+    found = sealer.open(Fetched(item, CAS), slot, TAG)
     assert isinstance(found, Lookup) and found.entry is not None and len(found.entry.value) == size
-    return item
+    return found
 
 
 def test_the_oldest_slots_are_forgotten_first(room: int) -> None:
@@ -144,20 +204,50 @@ def test_the_oldest_slots_are_forgotten_first(room: int) -> None:
     assert again is not first and again.name == first.name
 
 
-@pytest.mark.parametrize(("size", "copies"), [(10, 3), (800, 3), (1_000, 1), (50_000, 1)])
-def test_more_small_items_are_remembered_than_large_ones(room: int, size: int, copies: int) -> None:
+@pytest.mark.parametrize("size", [0, 10, 1_024, 1_025, 50_000])
+def test_more_small_items_are_remembered_than_large_ones(room: int, size: int) -> None:
     sealer = ItemSealer(SECRET)
     for _ in range(2):  # once remembered, an item takes no more room
         slots = []
         for number in range(1_000):
             slots.append(sealer.slot(f"{number}"))
             store(sealer, slots[-1], size)
-        cost = 600 + copies * len(slots[0].data or b"")
-        held = [slot.held > 0 for slot in slots].count(True)
+        cost = held(size)
+        kept = [slot.held > 0 for slot in slots].count(True)
         # Each slot had to find room before it had an item.
         most = sealed_item.REMEMBERED_BYTES // cost
-        assert most - 4_096 // cost - 1 <= held <= most
-        assert all(slot.held == cost for slot in slots[-held:])
+        assert most - 4_096 // cost - 1 <= kept <= most
+        assert all(slot.held == cost for slot in slots[-kept:])
+
+
+def test_an_absence_counts_as_an_empty_value() -> None:
+    sealer = ItemSealer(SECRET)
+    assert opened(sealed(None, "k"), "k", TAG, sealer) is None
+    assert sealer.slot("k").held == held(0)
+
+
+def test_a_slot_counts_as_its_last_item() -> None:
+    sealer = ItemSealer(SECRET)
+    slot = sealer.slot("k")
+    for size in (10, 50_000, 1_000, 0):
+        store(sealer, slot, size)
+        assert slot.held == held(size)
+    opened(sealed(None, "k"), "k", TAG, sealer)
+    assert slot.held == held(0)
+
+
+def test_another_accepted_tag_takes_no_room(room: int) -> None:
+    """An accepted tag takes the place of the last one: the entry remains the same object."""
+    sealer = ItemSealer(SECRET, lambda sealed_under, current: True)
+    slots = [sealer.slot(f"{number}") for number in range(room)]
+    for slot in slots:
+        store(sealer, slot, 1_000)
+    before = [slot.held for slot in slots]
+    for sequence in range(10):
+        for slot in slots:
+            assert slot.remembered is not None
+            sealer.reopen(slot, slot.remembered, (TAG[0], TAG[1] + sequence))
+    assert [slot.held for slot in slots] == before == [held(1_000)] * room
 
 
 def test_an_item_of_a_forgotten_slot_takes_no_room(room: int) -> None:
@@ -168,13 +258,17 @@ def test_an_item_of_a_forgotten_slot_takes_no_room(room: int) -> None:
     assert all(slot.held for slot in slots)
 
 
-def test_very_large_items_are_not_remembered() -> None:
+@pytest.mark.parametrize("size", [10, 10_000, 65_536, 65_537, 100_000])
+def test_very_large_items_are_not_remembered(size: int) -> None:
     sealer = ItemSealer(SECRET)
-    for size in (10, 10_000, 100_000):
-        slot = sealer.slot(f"{size}")
-        item = store(sealer, slot, size)
-        assert (slot.data is item) == (size < 100_000) and (slot.lookup is None) == (size > 10)
-        assert store(sealer, slot, size) == item
+    slot = sealer.slot("k")
+    new = slot.held
+    for _ in range(2):
+        lookup = store(sealer, slot, size)
+        if size <= 65_536:
+            assert remembered("k", sealer).lookup is lookup and slot.held == held(size)
+        else:
+            assert slot.remembered is None and slot.held == new
 
 
 def test_a_foreign_item_is_rejected() -> None:
@@ -221,3 +315,55 @@ def test_a_copy_under_another_tag_is_valid_where_the_authority_accepts_it() -> N
         assert opened(item, "k", (epoch, sequence + 2), sealer) is REJECTED
         assert opened(item, "k", (b"f" * 16, sequence - 2), sealer) is REJECTED
     assert opened(item[:-1], "k", (epoch, sequence - 2), sealer) is REJECTED
+
+
+def test_a_remembered_item_is_judged_by_the_tag_it_was_sealed_under() -> None:
+    asked: list[tuple[Tag, Tag]] = []
+
+    def at_or_above(sealed_under: Tag, current: Tag) -> bool:
+        asked.append((sealed_under, current))
+        return sealed_under[0] == current[0] and sealed_under[1] >= current[1]
+
+    epoch, sequence = TAG
+    below, above, at = [(epoch, sequence + more) for more in (-2, 2, 0)]
+    sealer = ItemSealer(SECRET, at_or_above)
+    assert opened(sealed(None, "k"), "k", below, sealer) is None
+    first = remembered("k", sealer)
+    assert (first.sealed_under, first.tag) == (TAG, below)
+    asked.clear()
+    assert reopened("k", below, sealer) is None
+    assert asked == [], "the verdict is remembered"
+
+    # A verdict is remembered until there is another one, and changes nothing else.
+    assert reopened("k", at, sealer) is None
+    assert asked == [(TAG, at)]
+    again = remembered("k", sealer)
+    assert (again.cas, again.sealed_under, again.tag) == (CAS, TAG, at)
+    assert again.lookup is first.lookup and again.expires_at == first.expires_at
+    assert reopened("k", at, sealer) is None
+    assert asked == [(TAG, at)], "the new verdict is remembered, too"
+
+    # It is not the verdict on the last tag, which is lower or higher, that decides.
+    assert reopened("k", below, sealer) is None
+    assert reopened("k", at, sealer) is None
+    assert asked == [(TAG, at), (TAG, below), (TAG, at)]
+    last = remembered("k", sealer)
+    for tag in (above, (b"f" * 16, sequence), (b"f" * 16, sequence - 2)):
+        assert reopened("k", tag, sealer) is REJECTED
+        assert asked[-1] == (TAG, tag)
+    assert remembered("k", sealer) is last, "a rejection is not remembered"
+    assert reopened("k", at, sealer) is None
+
+
+def test_a_verdict_on_an_item_that_was_replaced_meanwhile_is_not_remembered() -> None:
+    """While memcached was asked about an item, another batch has opened a newer one."""
+    epoch, sequence = TAG
+    sealer = ItemSealer(SECRET, lambda sealed_under, current: True)
+    slot, later = sealer.slot("k"), (epoch, sequence + 2)
+    assert opened(sealed(None, "k"), "k", TAG, sealer) is None
+    before = remembered("k", sealer)
+    new = Entry(slot.key, b"new", JSON, ID, 2, None)
+    assert opened(sealed(new, "k", later), "k", later, sealer) == new
+    after = remembered("k", sealer)
+    assert sealer.reopen(slot, before, (epoch, sequence + 4)) is before.lookup
+    assert remembered("k", sealer) is after

@@ -1,6 +1,7 @@
 """Random schedules of several nodes on a shared database, checked; and bugs that they must find.
 
-memcached answers with any item it was ever given, or with none. The bugs are the rules of
+memcached answers with any item it was ever given, or with none, or claims that the one that was asked
+about has not changed. The bugs are the rules of
 ``cluster_model`` that concern the policy, each broken.
 """
 
@@ -10,6 +11,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import count
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -18,13 +20,15 @@ from tenantbase.coherence.authority import Answer, Tag
 from tenantbase.coherence.change_table import ChangeTable
 from tenantbase.coherence.policy import Cache
 from tenantbase.coherence.read_index import ReadIndex
+from tenantbase.coherence.sealed_item import Remembered, Slot
 from tenantbase.coherence.shared import shared_cache
 from tenantbase.commands import DeletePrefix, Set
 from tenantbase.entry import JSON, Entry
 from tenantbase.errors import StoreError
-from tenantbase.interfaces.cache import Item
+from tenantbase.interfaces.cache import ABSENT, UNCHANGED, Fetched, Item, NotFetched
 from tenantbase.interfaces.shared_store import Index, NameHash, Stamp
 from tenantbase.interfaces.store import GroupResult, PendingWrite
+from tenantbase.lookup import Lookup
 from tests.fake_cluster import Committed, FakeCluster, FakeSharedStore
 
 KEYS: Final = ("default/a", "default/b", "default/c")
@@ -44,20 +48,29 @@ class Wild:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._items: dict[bytes, list[bytes]] = {}
+        self._items: dict[bytes, list[Fetched]] = {}
+        self._numbers = count(1)
 
-    async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    async def get_many(
+        self, names: Sequence[bytes], known: Sequence[bytes | None]
+    ) -> Sequence[Fetched | NotFetched]:
         await self._run.pause()
-        return {
-            key: self._run.random.choice(self._items[key])
-            for key in keys
-            if key in self._items and self._run.random.random() < 0.8
-        }
+        return [self._answer(*each) for each in zip(names, known, strict=True)]
+
+    def _answer(self, name: bytes, known: bytes | None) -> Fetched | NotFetched:
+        random = self._run.random
+        if name not in self._items or random.random() >= 0.8:
+            return ABSENT
+        item = random.choice(self._items[name])
+        if known is not None and (item.cas == known or random.random() < 0.3):
+            return UNCHANGED
+        return item
 
     async def set_many(self, items: Sequence[Item]) -> None:
         await self._run.pause()
         for name, data, _ in items:
-            self._items.setdefault(name, []).append(data)
+            cas = b"%d" % next(self._numbers)
+            self._items.setdefault(name, []).append(Fetched(data, cas))
 
     async def close(self) -> None:
         pass
@@ -280,6 +293,16 @@ class _LatePosition(FakeSharedStore):
         return GroupResult(written.outcomes, ticket)
 
 
+def _reopen_any(cache: Cache) -> None:
+    """A remembered item counts under any tag, if memcached says that it has not changed."""
+    sealer = cache._reading._sealer
+
+    def reopen(slot: Slot, remembered: Remembered, tag: Tag) -> Lookup:
+        return remembered.lookup
+
+    sealer.reopen = reopen  # type: ignore[method-assign]
+
+
 BUGS: Final = {
     "ask": Parts(install=_no_question),
     "ask-after-begin": Parts(install=_join_sent_question),
@@ -290,6 +313,7 @@ BUGS: Final = {
     "every-page": Parts(install=_patched(enter=_changed(lambda index: {"complete": True}))),
     "snapshot-position": Parts(store=_LateStamp),
     "own-position": Parts(store=_LatePosition),
+    "compare-remembered": Parts(install=_reopen_any),
 }
 
 

@@ -20,7 +20,14 @@ from tenantbase.coherence import tag_file as tags_module
 from tenantbase.coherence.authority import Tag, Tags
 from tenantbase.coherence.filler import Fill, Filler
 from tenantbase.coherence.reading import ReadThrough
-from tenantbase.coherence.sealed_item import REJECTED, ItemSealer, Slot, Verdict, bucket_of
+from tenantbase.coherence.sealed_item import (
+    REJECTED,
+    ItemSealer,
+    Remembered,
+    Slot,
+    Verdict,
+    bucket_of,
+)
 from tenantbase.coherence.tag_file import TagFile
 from tenantbase.coherence.tag_seqlock import TagSeqlock, TagTicket, WriteLock
 from tenantbase.coherence.writing import WriteThrough
@@ -120,11 +127,14 @@ class _Predictable:
 
 
 class _NoComparison(ItemSealer):
-    """A sealed item is accepted under any tag."""
+    """A sealed item is accepted under any tag, whether memcached sends it or it is remembered."""
 
-    def open(self, data: bytes, slot: Slot, tag: Tag) -> Lookup | Verdict:
+    def unseal(self, data: bytes, slot: Slot, tag: Tag) -> Lookup | Verdict:
         epoch, sequence = data[20:36], int.from_bytes(data[36:44], "little")
-        return super().open(data, slot, (epoch, sequence))
+        return super().unseal(data, slot, (epoch, sequence))
+
+    def reopen(self, slot: Slot, remembered: Remembered, tag: Tag) -> Lookup | Verdict:
+        return remembered.lookup
 
 
 class _LateTag(ReadThrough):
@@ -173,11 +183,11 @@ class _FoundTicket(TagTicket):
 class _NoMac(ItemSealer):
     """The MAC of a sealed item is not checked."""
 
-    def open(self, data: bytes, slot: Slot, tag: Tag) -> Lookup | Verdict:
+    def unseal(self, data: bytes, slot: Slot, tag: Tag) -> Lookup | Verdict:
         state = self._mac.copy()
         state.update(data[16:])
         try:
-            return super().open(state.digest() + data[16:], slot, tag)
+            return super().unseal(state.digest() + data[16:], slot, tag)
         except UnicodeDecodeError:
             return REJECTED
 
@@ -185,8 +195,8 @@ class _NoMac(ItemSealer):
 class _AnyOwner(ItemSealer):
     """A sealed item is accepted for any key."""
 
-    def open(self, data: bytes, slot: Slot, tag: Tag) -> Lookup | Verdict:
-        return super().open(data, Slot(slot.key, data[44:76], slot.bucket), tag)
+    def unseal(self, data: bytes, slot: Slot, tag: Tag) -> Lookup | Verdict:
+        return super().unseal(data, Slot(slot.key, data[44:76], slot.bucket), tag)
 
 
 class _Eternal(ItemSealer):

@@ -26,7 +26,7 @@ from tests.faults.control import Control
 from tests.faults.history import Operation
 from tests.faults.planted import plant
 from tests.faults.stepped import Parts, stepped
-from tests.servers import READY_SECONDS, MemcachedProcess, poll_async
+from tests.servers import READY_SECONDS, MemcachedProcess, contents, poll_async
 from tests.service import opened
 
 Result = TypeVar("Result")
@@ -158,7 +158,7 @@ class Stage:
         name = ItemSealer(await self._secret()).name(key)
         address = MemcacheAddress.parse(self._address)
         async with MemcacheClient(address, timeout=2.0) as client:
-            return name, (await client.get_many([name]))[name]
+            return name, (await contents(client, [name]))[name]
 
     async def put(self, *items: tuple[bytes, bytes]) -> None:
         """Put items into memcached, bypassing the policies."""

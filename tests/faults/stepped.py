@@ -15,7 +15,7 @@ from tenantbase.coherence.tag_seqlock import TagSeqlock, TagTicket, WriteLock
 from tenantbase.coherence.writing import WriteThrough
 from tenantbase.entry import Entry
 from tenantbase.errors import StoreError
-from tenantbase.interfaces.cache import Item
+from tenantbase.interfaces.cache import Answer, Item
 from tenantbase.interfaces.memcached import client as memcached_client
 from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.interfaces.sqlite.store import SqliteStore
@@ -101,8 +101,10 @@ def stepped(parts: Parts, control: Control) -> Parts:
             return written
 
     class Memcache_(parts.memcache):  # type: ignore[misc,name-defined]
-        async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-            found: dict[bytes, bytes] = await super().get_many(keys)
+        async def get_many(
+            self, names: Sequence[bytes], known: Sequence[bytes | None]
+        ) -> Sequence[Answer]:
+            found: Sequence[Answer] = await super().get_many(names, known)
             await control.reach_async("asked")
             return found
 

@@ -12,12 +12,52 @@ MUTATIONS: Final = {
         ["tests/coherence/test_policy.py::test_large_values_that_are_remembered_are_opened_once"],
         {
             "items-opened-in-a-thread-are-forgotten": (
-                "self._sealer.remember(slot, data, tag, lookup)",
+                "self._sealer.remember(slot, answer, tag, lookup)",
                 "pass",
             ),
-            "remembered-items-are-opened-in-a-thread": (
-                "                and item != slot.data  #",
-                "                #",
+            "remembered-items-are-sent-again": (
+                "[None if last is None else last.cas for last in known]",
+                "[None for last in known]",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/coherence/reading.py",
+        ["tests/coherence/test_remembered.py"],
+        {
+            "outdated-items-are-asked-about": (
+                "if (last := slot.remembered) is not None and last.tag == tag else None",
+                "if (last := slot.remembered) is not None else None",
+            ),
+            "remembered-items-count-under-any-tag": (
+                "if last.tag == tag and last.expires_at > now:",
+                "if last.expires_at > now:",
+            ),
+            "remembered-entries-never-expire": (
+                "if last.tag == tag and last.expires_at > now:",
+                "if last.tag == tag:",
+            ),
+            "remembered-entries-live-through-their-last-moment": (
+                "if last.tag == tag and last.expires_at > now:",
+                "if last.tag == tag and last.expires_at >= now:",
+            ),
+            "what-memcached-has-lost-is-remembered": (
+                "            if answer is UNCHANGED and fresh:\n",
+                "            if last is not None and not isinstance(answer, Fetched) and fresh:\n",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/coherence/reading.py",
+        ["tests/coherence/test_read_index.py"],
+        {
+            "stale-hits-are-called-fresh": (
+                "found[slot.key] = lookup if fresh else Lookup(entry, hit)",
+                "found[slot.key] = lookup",
+            ),
+            "stale-reads-need-every-byte": (
+                "        known = [slot.remembered for slot in slots]\n        answers = await",
+                "        known = [None for slot in slots]\n        answers = await",
             ),
         },
     ),

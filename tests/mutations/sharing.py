@@ -159,8 +159,8 @@ MUTATIONS: Final = {
                 "pass",
             ),
             "a-question-without-a-deadline": (
-                "            self._loader.limit(answer)\n            fetching",
-                "            fetching",
+                "            self._loader.limit(answer)\n            direct",
+                "            direct",
             ),
         },
     ),

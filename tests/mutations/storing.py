@@ -67,8 +67,28 @@ MUTATIONS: Final = {
                 "if False:",
             ),
             "what-is-remembered-has-no-tag": (
-                "if data == slot.data and tag == slot.tag:",
-                "if data == slot.data:",
+                "        if remembered.tag == tag:\n",
+                "        if True:\n",
+            ),
+            "a-remembered-item-is-judged-by-its-last-tag": (
+                "self._accepts(remembered.sealed_under, tag)",
+                "self._accepts(remembered.tag, tag)",
+            ),
+            "a-verdict-is-forgotten": (
+                "slot.remembered = msgspec.structs.replace(remembered, tag=tag)",
+                "pass",
+            ),
+            "a-verdict-replaces-the-tag-of-an-item": (
+                "msgspec.structs.replace(remembered, tag=tag)",
+                "msgspec.structs.replace(remembered, tag=tag, sealed_under=tag)",
+            ),
+            "a-verdict-brings-a-replaced-item-back": (
+                "        if slot.remembered is remembered:  #",
+                "        if True:  #",
+            ),
+            "an-item-passes-for-one-of-the-present": (
+                "tag if sealed_under == tag else sealed_under,",
+                "tag,",
             ),
             "slots-without-bound": ("while self._held > REMEMBERED_BYTES:", "while False:"),
             "a-forgotten-slot-still-counts": ("self._held -= oldest.held", "pass"),
@@ -78,9 +98,10 @@ MUTATIONS: Final = {
             ),
             "items-do-not-count": ("self._held += held - slot.held", "self._held += _SLOT_BYTES"),
             "very-large-items-are-remembered": ("if size > _LARGEST_BYTES:", "if False:"),
-            "entries-of-large-items-are-remembered": (
-                "decoded = size <= DECODED_BYTES",
-                "decoded = True",
+            "documents-do-not-count": ("size * (2 if size <= DOCUMENT_BYTES else 1)", "size"),
+            "large-documents-count": (
+                "size * (2 if size <= DOCUMENT_BYTES else 1)",
+                "size * 2",
             ),
         },
     ),
@@ -192,6 +213,14 @@ MUTATIONS: Final = {
             "a-scope-is-shown-in-a-list": (
                 "hidden = _json(entries.keys[: plain.start])[1:-1]",
                 'hidden = b""',
+            ),
+            "large-documents-are-remembered": (
+                "        if len(lookup.entry.value) <= DOCUMENT_BYTES:\n",
+                "        if True:\n",
+            ),
+            "no-document-is-remembered": (
+                "        if len(lookup.entry.value) <= DOCUMENT_BYTES:\n",
+                "        if False:\n",
             ),
         },
     ),

@@ -43,7 +43,7 @@ _SET_ANSWERS = frozenset(
 # The line before an item's bytes, or instead of them, as they are ended by CRLF. An item's length has at
 # most nine digits, and a CAS value has 64 bits.
 _LINE = re.compile(rb"(?:HD |VA (\d{1,9}) )c(\d{1,20})\r\n|EN\r\n")
-_BEGUN_LINE = re.compile(rb"[A-Z]{0,2}(?: [ c\d]{0,32})?\r?")
+_BEGUN_LINE = re.compile(rb"(?:[A-Z]{0,2}(?: [ c\d]{0,32})?|ERRO?R?)\r?")
 _UNKNOWN_COMMAND = b"ERROR\r\n"
 _ALIVE = b"MN\r\n"
 _LONGEST_LINE_BYTES = 128
@@ -115,12 +115,14 @@ async def get_items(
 
     found: list[Answer] = []
     changed: list[int] = []
-    for at, answer in enumerate(answers):
+    for at, (cas, answer) in enumerate(zip(known, answers, strict=True)):
         if not isinstance(answer, bytes):
             found.append(answer)
             continue
+        if cas is None:
+            raise ProtocolError("an item without the bytes that were asked for")
         found.append(UNCHANGED)
-        if answer != known[at]:
+        if answer != cas:
             changed.append(at)
     if changed:
         late = await get_items(

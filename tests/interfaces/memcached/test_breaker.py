@@ -12,7 +12,7 @@ from tenantbase.errors import CacheUnavailable
 from tenantbase.interfaces.memcached import client as memcached_client
 from tenantbase.interfaces.memcached.address import MemcacheAddress
 from tenantbase.interfaces.memcached.client import MemcacheClient
-from tests.servers import FaultProxy, MemcachedProcess, let_pass, poll_async
+from tests.servers import FaultProxy, MemcachedProcess, contents, let_pass, poll_async
 
 KEY = b"a" * 32
 
@@ -49,11 +49,11 @@ async def hour_after_hour(condition: Callable[[], bool], what: str) -> None:
 async def test_waiting_for_a_turn_counts_against_the_deadline(proxy: FaultProxy) -> None:
     async with connect_to(proxy, timeout=3600.0, pool_size=1) as client:
         await proxy.hang()
-        calls = [asyncio.create_task(client.get_many([KEY])) for _ in range(3)]
+        calls = [asyncio.create_task(contents(client, [KEY])) for _ in range(3)]
         await poll_async(lambda: bool(proxy.received), "the first one has its turn")
         let_pass(3000.0)
         # Bytes arrive, so memcached is slow but not down: the breaker stays closed.
-        await proxy.say(b"VALUE " + KEY + b" 0 1000\r\n")
+        await proxy.say(b"VA 1000 c1\r\n")
         heard = client._pool
         now = asyncio.get_running_loop().time()
         await poll_async(lambda: heard.last_heard >= now - 600.0, "it has heard of it")
@@ -69,7 +69,7 @@ async def test_the_pause_between_probes_has_a_bound(proxy: FaultProxy) -> None:
     async with connect_to(proxy, timeout=10.0) as client:
         await proxy.reset()
         with pytest.raises(CacheUnavailable):
-            await client.get_many([KEY])
+            await contents(client, [KEY])
         await probes(proxy, 15, 2.0)
 
 
@@ -80,13 +80,13 @@ async def test_after_a_call_that_succeeded_the_pause_is_short_again(
     async with connect_to(proxy, timeout=10.0) as client:
         await proxy.reset()
         with pytest.raises(CacheUnavailable):
-            await client.get_many([KEY])
+            await contents(client, [KEY])
         for number in range(1, 13):
             await hour_after_hour(lambda n=number: proxy.connections > n, "it probes")  # type: ignore[misc]
         await proxy.pass_through()
         await hour_after_hour(lambda: client.available, "it is back")
-        assert await client.get_many([KEY]) == {}
+        assert await contents(client, [KEY]) == {}
         await proxy.reset()
         with pytest.raises(CacheUnavailable):
-            await client.get_many([KEY])
+            await contents(client, [KEY])
         await probes(proxy, 1, 0.2)

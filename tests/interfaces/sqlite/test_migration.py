@@ -71,6 +71,7 @@ from tenantbase.coherence.tag_file import TagFile
 from tenantbase.entry import JSON, Entry
 from tenantbase.errors import CannotOpen
 from tenantbase.events import EventKind
+from tenantbase.interfaces.cache import Fetched
 from tenantbase.interfaces.sqlite import schema
 from tenantbase.interfaces.sqlite.read_only import reading
 from tenantbase.json_requests import SetValue
@@ -447,9 +448,9 @@ def test_items_of_the_earlier_version_are_rejected(monkeypatch: pytest.MonkeyPat
     slot, tag = sealer.slot(DEFAULT.key("a")), (b"e" * 16, 2)
     entry = Entry(slot.key, b'"slashed"', JSON, "0" * 36, 7, None)
     assert plain_key(entry.key) == "a"
-    opened = sealer.open(sealer.seal(slot.name, tag, entry), slot, tag)
+    opened = sealer.open(Fetched(sealer.seal(slot.name, tag, entry), b"1"), slot, tag)
     assert isinstance(opened, Lookup) and opened.entry == entry
     monkeypatch.setattr(sealed_item, "_MAGIC", b"TBF\x01")
     earlier = sealer.seal(slot.name, tag, entry)
     monkeypatch.undo()
-    assert sealer.open(earlier, slot, tag) is REJECTED
+    assert sealer.open(Fetched(earlier, b"2"), slot, tag) is REJECTED
