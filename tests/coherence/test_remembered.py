@@ -351,3 +351,18 @@ async def test_a_cas_value_that_is_used_again_does_no_harm(cluster: Cluster, nod
     assert questions.taken() == [UNCHANGED if is_awaited(node) else SENT]
     assert node.cache.figures[REJECTED_ITEMS] == 1
     assert await node.get(K) == (b"2", HIT)
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_a_memcached_without_cas_values(tmp_path: Path, awaited: bool) -> None:
+    """It says of every item that it has not changed."""
+    with MemcachedProcess(None, "-C") as server:
+        async with AsyncExitStack() as stack:
+            cluster = Cluster(tmp_path, server, stack)
+            node, other = await cluster.start(awaited=awaited), await cluster.start()
+            await remember(node, b"1")
+            for value in (b"2", b"3"):
+                await other.set(K, value)
+                assert await node.get(K) == (value, MISS if awaited else HIT)
+                for _ in range(2):
+                    assert await node.get(K) == (value, HIT)
