@@ -38,9 +38,9 @@ _unpack_origin: Final = struct.Struct("<4s16sQ32s").unpack_from  # its first fie
 _SMALL_BYTES: Final = 2_048
 _NO_ID: Final = bytes(36)
 
-REMEMBERED_BYTES: Final = 32 << 20
-"""About how much memory the remembered slots take with their entries: enough for 30,000 keys with values
-of 100 bytes, or 3,000 with values of 10 KiB."""
+REMEMBERED_BYTES: Final = 64 << 20
+"""About how much memory the remembered slots take with their entries: enough for 60,000 keys with values
+of 100 bytes, or 6,000 with values of 10 KiB."""
 
 _LARGEST_BYTES: Final = 64 << 10  # of an item that a slot remembers; few larger ones would fit
 _SLOT_BYTES: Final = 900  # a slot with its entry, but without the value; approximate
