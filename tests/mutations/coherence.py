@@ -41,6 +41,10 @@ MUTATIONS: Final = {
                 "if last.tag == tag and last.expires_at > now:",
                 "if last.tag == tag and last.expires_at >= now:",
             ),
+            "an-outdated-item-is-asked-about-for-ever": (
+                "if lookup is REJECTED and slot.remembered is last:",
+                "if False:",
+            ),
             "what-memcached-has-lost-is-remembered": (
                 "            if answer is UNCHANGED and fresh:\n",
                 "            if last is not None and not isinstance(answer, Fetched) and fresh:\n",

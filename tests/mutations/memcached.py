@@ -129,7 +129,11 @@ MUTATIONS: Final = {
         ["tests/interfaces/memcached/test_protocol.py"],
         {
             "an-answer-may-fill-the-memory": ("if length > LONGEST_ANSWER_BYTES:", "if False:"),
-            "a-changed-item-passes-for-the-known-one": ("if answer != known[at]:", "if False:"),
+            "a-changed-item-passes-for-the-known-one": ("if answer != cas:", "if False:"),
+            "an-item-is-asked-for-until-its-bytes-come": (
+                "        if cas is None:\n            raise",
+                "        if False:\n            raise",
+            ),
             "all-known-items-pass-for-unchanged": ("if begun == unchanged:", "if True:"),
             "what-is-left-out-is-kept": (
                 "if position < kept else LEFT_OUT",
