@@ -129,6 +129,7 @@ class _Slots(OrderedDict[str, Slot]):
         entry = remembered.lookup.entry
         size = 0 if entry is None else len(entry.value)
         if size > _LARGEST_BYTES:
+            slot.remembered = None  # or memcached would always be asked about the older item first
             return
         slot.remembered = remembered
         with self._changing:

@@ -136,6 +136,15 @@ async def test_a_write_replaces_what_is_remembered(
     assert node.cache.figures[REJECTED_ITEMS] == 0
 
 
+async def test_a_value_that_is_too_large_to_be_remembered_replaces_one(node: Node) -> None:
+    questions = await remember(node, b"1")
+    await node.set(K, bytes(100_000))
+    for _ in range(3):
+        assert await node.get(K) == (bytes(100_000), HIT)
+    assert questions.taken() == [CHANGED if is_awaited(node) else SENT, SENT, SENT]
+    assert slot_of(node) is None
+
+
 async def test_a_write_that_is_not_in_memcached_counts(cluster: Cluster, node: Node) -> None:
     """A server that is cut off from memcached writes. memcached has the old item, unchanged."""
     questions = await remember(node, b"old")
