@@ -227,6 +227,16 @@ class MemcachedProcess:
             stream.flush()
             return stream.readline()
 
+    def stat(self, name: str) -> int:
+        """One of its own figures, such as `curr_items`."""
+        wanted = f"STAT {name} ".encode()
+        with connect(self.address) as connection, connection.makefile("rwb") as stream:
+            stream.write(b"stats\r\n")
+            stream.flush()
+            while not (line := stream.readline()).startswith(wanted):
+                assert line.startswith(b"STAT "), f"memcached has no figure {name}"
+        return int(line.removeprefix(wanted))
+
     def _answers(self) -> bool:
         assert self._process is not None and self._process.poll() is None, "memcached has ended"
         try:

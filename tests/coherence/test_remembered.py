@@ -22,7 +22,7 @@ from tenantbase.interfaces.memcached.client import MemcacheClient
 from tenantbase.lookup import CacheStatus
 from tests.coherence.questions import ABSENT, CHANGED, LOST, SENT, UNCHANGED, Questions
 from tests.coherence.test_policy import AwaitedTags, Cluster, Node
-from tests.servers import MemcachedProcess, connect, contents, poll_async
+from tests.servers import MemcachedProcess, contents, poll_async
 
 pytestmark = pytest.mark.integration
 
@@ -71,23 +71,13 @@ async def values(node: Node, keys: Sequence[str]) -> list[tuple[bytes | None, Ca
     return [(each.entry.value if each.entry else None, each.cache_status) for each in found]
 
 
-def bytes_sent(server: MemcachedProcess) -> int:
-    """How many bytes memcached has sent so far, by its own count."""
-    with connect(server.address) as connection, connection.makefile("rwb") as stream:
-        stream.write(b"stats\r\n")
-        stream.flush()
-        while not (line := stream.readline()).startswith(b"STAT bytes_written "):
-            assert line != b"END\r\n"
-        return int(line.split()[2])
-
-
 async def test_an_item_is_sent_once(cluster: Cluster, node: Node) -> None:
     questions = Questions(node.memcache)
     await node.cache.write(Set(K, bytes(50_000), OCTETS))
-    sent = [bytes_sent(cluster.server)]
+    sent = [cluster.server.stat("bytes_written")]
     for _ in range(4):
         assert await node.get(K) == (bytes(50_000), HIT)
-        sent.append(bytes_sent(cluster.server))
+        sent.append(cluster.server.stat("bytes_written"))
     assert questions.taken() == [SENT, UNCHANGED, UNCHANGED, UNCHANGED]
     assert sent[1] - sent[0] > 50_000
     assert sent[4] - sent[1] < 50_000, "mostly the answers to the questions for this number"
