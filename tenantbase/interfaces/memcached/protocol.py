@@ -125,8 +125,10 @@ async def get_items(
         if answer != cas:
             changed.append(at)
     if changed:
+        held = sum(len(each.data) for each in found if isinstance(each, Fetched))
+        room = max(kept - held, 1)  # for one, at least: the first must not be left out
         late = await get_items(
-            reader, writer, [names[at] for at in changed], [None] * len(changed), kept
+            reader, writer, [names[at] for at in changed], [None] * len(changed), room
         )
         for at, answer in zip(changed, late, strict=True):
             found[at] = answer

@@ -297,6 +297,16 @@ async def test_a_changed_item_is_not_left_out_for_what_came_before(line: Line) -
         assert await line.get(names, [first, *pieces], known, 100) == found, pieces
 
 
+async def test_changed_items_share_the_room_with_those_before_them(line: Line) -> None:
+    """Two requests must not keep twice as much as one."""
+    data = b"x" * 90
+    names, known = [A, B, C], [None, b"1", b"2"]
+    pieces = [item(data) + head(b"11") + head(b"22"), item(data, b"11") + item(b"small", b"22")]
+    found = [Fetched(data, b"1"), Fetched(data, b"11"), LEFT_OUT]
+    assert await line.get(names, pieces, known, 150) == found
+    assert await line.get(names, pieces, known, 250) == [*found[:2], Fetched(b"small", b"22")]
+
+
 NONE_OR_ALL_KNOWN: list[list[bytes | None]] = [
     [None, None],
     [b"1", b"2"],
