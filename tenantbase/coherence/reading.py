@@ -1,8 +1,8 @@
 """Read-through: valid copies from memcached, the rest from the store.
 
 A batch of reads asks the authority for its buckets' tags, and memcached, and uses the items that fit
-these tags. The others are loaded from the store (``loading.py``). ``DESIGN.md`` says why each rule
-is needed; ``tests/test_model.py`` shows what goes wrong without it.
+these tags (``opening.py``). The others are loaded from the store (``loading.py``). ``DESIGN.md`` says
+why each rule is needed; ``tests/test_model.py`` shows what goes wrong without it.
 """
 
 from __future__ import annotations
@@ -18,30 +18,19 @@ from typing import Final, NamedTuple
 
 from tenantbase.coherence.authority import Authority, Tag, Tags
 from tenantbase.coherence.batcher import AGAIN, LATER, Again, Batcher, Later, Line, Unfinished
-from tenantbase.coherence.filler import HEAVY_BYTES
 from tenantbase.coherence.loading import BATCH_KEYS, Loader, Missed, as_lookup, weight_of
-from tenantbase.coherence.sealed_item import REJECTED, ItemSealer, Remembered, Slot, Verdict
+from tenantbase.coherence.opening import NO_QUESTION, Asked, Opener
+from tenantbase.coherence.sealed_item import ItemSealer, Remembered, Slot
 from tenantbase.errors import CacheUnavailable, LeftOut, StoreError
-from tenantbase.figures import BYPASSES, CACHE_FAILURES, HITS, MISSES, REJECTED_ITEMS, STALE_HITS
-from tenantbase.interfaces.cache import (
-    ABSENT,
-    AWAY,
-    LEFT_OUT,
-    UNCHANGED,
-    Answer,
-    Fetched,
-    Memcache,
-)
+from tenantbase.figures import BYPASSES, CACHE_FAILURES, HITS, MISSES, STALE_HITS
+from tenantbase.interfaces.cache import Answer, Memcache
 from tenantbase.lanes import LaneOf
 from tenantbase.lookup import CacheStatus, Lookup
 from tenantbase.stages import Stage
 from tenantbase.waits import note
 
-_LARGE_ITEM_BYTES: Final = 8 << 10  # opening smaller ones is faster than passing them to a thread
 _SHARED: Final = ""  # the lane of batches with keys of several lanes, which were chosen fairly
-_NO_QUESTION: Final = 0
 _NO_KEYS: Final[Set[str]] = frozenset()
-_NONE_OPENED: Final[Mapping[bytes, Lookup | Verdict]] = {}
 
 
 class BulkRead(NamedTuple):
@@ -91,6 +80,7 @@ class ReadThrough:
         self._figures = figures
         self._clock = clock
         self._lane_of = lane_of
+        self._opener = Opener(sealer, figures)
         self.single, self.bulk = self._batchers(self._ask, authority.parallel)
         self.stale_single, self.stale_bulk = self._batchers(self._recall, 1)
 
@@ -148,7 +138,7 @@ class ReadThrough:
         return Unfinished(ready, partial(self._finish_single, asked, late))
 
     async def _finish_single(
-        self, asked: _Asked, late: list[str]
+        self, asked: Asked, late: list[str]
     ) -> list[Lookup | Exception | Again]:
         if not late:
             return []
@@ -172,7 +162,7 @@ class ReadThrough:
         return Unfinished(ready, partial(self._finish_bulk, asked, late))
 
     async def _finish_bulk(
-        self, asked: _Asked, late: list[BulkRead]
+        self, asked: Asked, late: list[BulkRead]
     ) -> list[list[Lookup] | Exception | Again]:
         if not late:
             return []
@@ -188,13 +178,13 @@ class ReadThrough:
         return results
 
     async def _load(
-        self, asked: _Asked, lane: str, bulk: bool, size: int = 0
+        self, asked: Asked, lane: str, bulk: bool, size: int = 0
     ) -> dict[str, Lookup | StoreError]:
         return await self._loader.load(
             asked.missed, asked.direct, lane, asked.now, asked.question, bulk, size
         )
 
-    async def _ask(self, keys: Sequence[str]) -> _Asked:
+    async def _ask(self, keys: Sequence[str]) -> Asked:
         """The first step of a batch: what memcached has of these keys."""
         now = self._clock()
         slots = list(map(self._sealer.slot, dict.fromkeys(keys)))
@@ -205,7 +195,7 @@ class ReadThrough:
         answer = self._authority.tags([slot.bucket for slot in slots])
         tags: Sequence[Tag | None]
         if isinstance(answer, list):
-            question = _NO_QUESTION
+            question = NO_QUESTION
             slots, tags, direct = _split(slots, answer)
             known = [
                 last if (last := slot.remembered) is not None and last.tag == tag else None
@@ -226,11 +216,11 @@ class ReadThrough:
             finally:
                 note(Stage.CONFIRMATION, began)
             answers = await fetching
-        asked = _Asked({}, {}, direct, set(), now, question)
-        await self._open(slots, tags, known, answers, asked, CacheStatus.HIT)
+        asked = Asked({}, {}, direct, set(), now, question)
+        await self._opener.sort(slots, tags, known, answers, asked, CacheStatus.HIT)
         return self._count(keys, asked)
 
-    async def _recall(self, keys: Sequence[str]) -> _Asked:
+    async def _recall(self, keys: Sequence[str]) -> Asked:
         """The first step of a batch of reads that may be stale.
 
         Each has checked how old the authority's last answer is.
@@ -243,11 +233,11 @@ class ReadThrough:
         assert answer is not None
         known = [slot.remembered for slot in slots]
         answers = await self._fetch(memcache, slots, known)
-        asked = _Asked({}, {}, [], set(), answer.now, answer.question)
-        await self._open(slots, answer.tags, known, answers, asked, CacheStatus.STALE)
+        asked = Asked({}, {}, [], set(), answer.now, answer.question)
+        await self._opener.sort(slots, answer.tags, known, answers, asked, CacheStatus.STALE)
         return self._count(keys, asked, STALE_HITS)
 
-    def _count(self, keys: Sequence[str], asked: _Asked, hits: int = HITS) -> _Asked:
+    def _count(self, keys: Sequence[str], asked: Asked, hits: int = HITS) -> Asked:
         figures = self._figures
         if asked.complete:
             figures[hits] += len(keys)
@@ -280,113 +270,16 @@ class ReadThrough:
         finally:
             note(Stage.MEMCACHED, began)
 
-    async def _open(
-        self,
-        slots: Sequence[Slot],
-        tags: Sequence[Tag | None],
-        known: Sequence[Remembered | None],
-        answers: Sequence[Answer] | None,
-        asked: _Asked,
-        hit: CacheStatus,
-    ) -> None:
-        """Sort the requested keys by whether memcached has a valid copy."""
-        found, missed, direct, left_out, now, _ = asked
-        if answers is None:
-            direct += [slot.key for slot in slots]
-            return
-        open_item, reopen, fresh = self._sealer.open, self._sealer.reopen, hit is CacheStatus.HIT
-        opened = await self._open_large(slots, tags, answers)
-        for slot, tag, last, answer in zip(slots, tags, known, answers, strict=True):
-            if answer is UNCHANGED and fresh:
-                assert last is not None
-                if last.tag == tag and last.expires_at > now:  # nearly always
-                    found[slot.key] = last.lookup
-                    continue
-            if tag is None or answer is AWAY:
-                direct.append(slot.key)
-                continue
-            if answer is ABSENT:
-                missed[slot.key] = slot.name, tag
-                continue
-            if answer is LEFT_OUT:
-                left_out.add(slot.key)
-                continue
-            if answer is UNCHANGED:
-                assert last is not None
-                lookup = reopen(slot, last, tag)
-                if lookup is REJECTED and slot.remembered is last:
-                    # Ask for the whole item next time. It may be a new one: without CAS values in memcached,
-                    # every item looks unchanged.
-                    slot.remembered = None
-            elif slot.name in opened:
-                lookup = opened[slot.name]
-                if lookup is not REJECTED:
-                    self._sealer.remember(slot, answer, tag, lookup)
-            else:
-                lookup = open_item(answer, slot, tag)
-            if lookup is REJECTED:
-                missed[slot.key] = slot.name, tag
-                self._figures[REJECTED_ITEMS] += 1
-                continue
-            entry = lookup.entry
-            if entry is None or entry.expires_at is None or entry.alive(now):
-                found[slot.key] = lookup if fresh else Lookup(entry, hit)
-            else:
-                found[slot.key] = Lookup(None, hit)
-
-    async def _open_large(
-        self, slots: Sequence[Slot], tags: Sequence[Tag | None], answers: Sequence[Answer]
-    ) -> Mapping[bytes, Lookup | Verdict]:
-        """Open the large items in a thread, if they are heavy together.
-
-        Returns: the results, by their slots' names.
-        """
-        sizes = [len(answer.data) for answer in answers if type(answer) is Fetched]
-        if sum(sizes) <= HEAVY_BYTES:
-            return _NONE_OPENED
-        large = [
-            (slot, answer.data, tag)
-            for slot, tag, answer in zip(slots, tags, answers, strict=True)
-            if isinstance(answer, Fetched)
-            and len(answer.data) >= _LARGE_ITEM_BYTES
-            and tag is not None
-        ]
-        return await asyncio.to_thread(self._sealer.unseal_many, large) if large else _NONE_OPENED
-
     def _lane_of_first(self, keys: Sequence[str]) -> str:
         return self._lane_of(keys[0]) if keys else _SHARED
 
 
-class _Asked(NamedTuple):
-    """The results of a batch's first step, and what is left for the second.
-
-    Attributes:
-        missed: keys of which memcached has no valid copy, with the tags to load them under.
-        direct: keys that have to bypass memcached.
-        left_out: keys that memcached has, but whose items did not fit; they are requested again.
-        now: the time by which expiry is judged.
-        question: see ``authority.Answer``.
-    """
-
-    found: dict[str, Lookup]
-    missed: dict[str, Missed]
-    direct: list[str]
-    left_out: set[str]
-    now: float
-    question: int = _NO_QUESTION
-
-    @property
-    def complete(self) -> bool:
-        """Whether there is nothing left to do."""
-        return not (self.missed or self.direct or self.left_out)
+_Ask = Callable[[Sequence[str]], Awaitable[Asked]]
 
 
-_Ask = Callable[[Sequence[str]], Awaitable[_Asked]]
-
-
-def _direct(slots: Sequence[Slot], now: float) -> _Asked:
+def _direct(slots: Sequence[Slot], now: float) -> Asked:
     """All keys bypass memcached."""
-    return _Asked({}, {}, [slot.key for slot in slots], set(), now)
+    return Asked({}, {}, [slot.key for slot in slots], set(), now)
 
 
 def _split(slots: list[Slot], tags: Tags) -> tuple[list[Slot], Sequence[Tag | None], list[str]]:

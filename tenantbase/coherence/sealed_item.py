@@ -42,7 +42,7 @@ REMEMBERED_BYTES: Final = 64 << 20
 """About how much memory the remembered slots take with their entries: enough for 60,000 keys with values
 of 100 bytes, or 6,000 with values of 10 KiB."""
 
-_LARGEST_BYTES: Final = 64 << 10  # of an item that a slot remembers; few larger ones would fit
+_LARGEST_BYTES: Final = 64 << 10  # of a value that a slot remembers; few larger ones would fit
 _SLOT_BYTES: Final = 900  # a slot with its entry, but without the value; approximate
 # What a slot without an item counts as. That is more than it takes, so that slots of keys that are only
 # written do not displace others: making one again takes 3 µs.

@@ -8,13 +8,19 @@ from tests.mutations.mutation import of
 
 MUTATIONS: Final = {
     **of(
-        "tenantbase/coherence/reading.py",
+        "tenantbase/coherence/opening.py",
         ["tests/coherence/test_policy.py::test_large_values_that_are_remembered_are_opened_once"],
         {
             "items-opened-in-a-thread-are-forgotten": (
                 "self._sealer.remember(slot, answer, tag, lookup)",
                 "pass",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/coherence/reading.py",
+        ["tests/coherence/test_policy.py::test_large_values_that_are_remembered_are_opened_once"],
+        {
             "remembered-items-are-sent-again": (
                 "[None if last is None else last.cas for last in known]",
                 "[None for last in known]",
@@ -29,6 +35,12 @@ MUTATIONS: Final = {
                 "if (last := slot.remembered) is not None and last.tag == tag else None",
                 "if (last := slot.remembered) is not None else None",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/coherence/opening.py",
+        ["tests/coherence/test_remembered.py"],
+        {
             "remembered-items-count-under-any-tag": (
                 "if last.tag == tag and last.expires_at > now:",
                 "if last.expires_at > now:",
@@ -52,13 +64,19 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/coherence/reading.py",
+        "tenantbase/coherence/opening.py",
         ["tests/coherence/test_read_index.py"],
         {
             "stale-hits-are-called-fresh": (
                 "found[slot.key] = lookup if fresh else Lookup(entry, hit)",
                 "found[slot.key] = lookup",
             ),
+        },
+    ),
+    **of(
+        "tenantbase/coherence/reading.py",
+        ["tests/coherence/test_read_index.py"],
+        {
             "stale-reads-need-every-byte": (
                 "        known = [slot.remembered for slot in slots]\n        answers = await",
                 "        known = [None for slot in slots]\n        answers = await",
