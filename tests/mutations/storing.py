@@ -135,6 +135,22 @@ MUTATIONS: Final = {
                 ' no more writes are taken"\n                return False',
                 "                return False",
             ),
+            "a-checkpoint-copies-much": (
+                "        often = self._commits >= _CHECKPOINT_COMMITS\n",
+                "        often = False\n",
+            ),
+            "small-commits-each-pay-for-a-checkpoint": (
+                "_CHECKPOINT_LEAST_PAGES: Final = 250",
+                "_CHECKPOINT_LEAST_PAGES: Final = 25",
+            ),
+            "each-checkpoint-waits-for-a-slow-reader": (
+                " and self._unwaited_pages >= most // 2:",
+                ":",
+            ),
+            "the-log-never-starts-over": (
+                '                mode = "RESTART"\n',
+                "                pass\n",
+            ),
         },
     ),
     **of(

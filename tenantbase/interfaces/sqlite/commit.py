@@ -34,8 +34,14 @@ log = logging.getLogger("tenantbase")
 
 WriteLock = Callable[[], AbstractContextManager[object]]
 
-# Rows, or pages of large values, written between two checkpoints. In the end a row dirties about
-# half a page, so the write-ahead log grows to 4 or 8 MiB.
+# A checkpoint is made after so many commits and so many rows, or pages of large values. So few: writes
+# wait while it copies what they changed, up to a page for each row. Not fewer commits: a checkpoint
+# syncs the disk two or three times, and each commit once. Not fewer rows: that would slow down a client
+# that writes them one by one.
+_CHECKPOINT_COMMITS: Final = 20
+_CHECKPOINT_LEAST_PAGES: Final = 250
+# However few the commits are, after so many. A row dirties about half a page, so the write-ahead log
+# grows to 4 or 8 MiB.
 _CHECKPOINT_PAGES: Final = 2_000
 _PAGE_BYTES: Final = 4_096
 _MOST_PAGES: Final = 1_073_741_823  # SQLite's own limit; it ignores a higher one
@@ -82,7 +88,9 @@ class Committer:
         self._opened = opened
         self._lock = lock
         self._change_log_size = change_log_size
-        self._pages = 0
+        self._commits = 0  # since the last checkpoint
+        self._pages = 0  # written since then
+        self._unwaited_pages = 0  # checkpointed since one waited for readers
         self._reserve = Reserve(path)
         self._tight = False  # whether part of the reserve is missing
         self._was_full = False  # whether the disk has just refused the group
@@ -93,10 +101,13 @@ class Committer:
 
     @property
     def wants_checkpoint(self) -> bool:
-        return self.failure is None and self._pages >= self._checkpoint_pages
+        often = self._commits >= _CHECKPOINT_COMMITS
+        pages = min(_CHECKPOINT_LEAST_PAGES, self._most_pages) if often else self._most_pages
+        return self.failure is None and self._pages >= pages
 
     @property
-    def _checkpoint_pages(self) -> int:
+    def _most_pages(self) -> int:
+        """How many may be written between two checkpoints."""
         if self._tight:
             # Before the log fills its file. A lone write of a row takes some pages more.
             return self._reserve.log_bytes // _PAGE_BYTES // 8
@@ -161,7 +172,7 @@ class Committer:
                 if self.trouble() is None:
                     full, self._refused_full = self._refused_full, False
                     grown = self._reserve.log_size() > _KEPT_LOG_BYTES
-                    mode = "TRUNCATE" if grown else "RESTART"
+                    mode = "TRUNCATE" if grown else None
                     if full or not self._checkpoint(connection, mode):
                         self._make_room(connection)
         except OSError:
@@ -303,6 +314,7 @@ class Committer:
             return self._refused(taken, error)
         if ticket is not None:
             seqlock.commit(ticket)
+        self._commits += 1
         self._pages += rows + change_log.value_bytes // _PAGE_BYTES
         return GroupResult(outcomes, ticket)
 
@@ -336,30 +348,37 @@ class Committer:
                     keys = {each.key for each in transaction if isinstance(each, Delete)}
                     self._damaged.update(find_damaged_keys(connection, keys, self._damaged))
 
-    def _checkpoint(self, connection: sqlite3.Connection, mode: str) -> bool:
+    def _checkpoint(self, connection: sqlite3.Connection, mode: str | None) -> bool:
         """Copy the write-ahead log as far as readers allow.
 
-        RESTART waits for readers of an older state, while new ones read from the database alone.
-        Otherwise, with reads following each other closely, one would always be in the way, and
-        the write-ahead log would never be written from its beginning again. TRUNCATE also gives
-        its space back.
+        Args:
+            mode: RESTART waits for readers of an older state, while new ones read from the database
+                alone. TRUNCATE also gives the log's space back. None: RESTART if the log has become
+                long. Usually the next write begins it again by itself, but with reads following
+                each other closely, one would always be in the way.
 
         Returns:
             False if the disk is too full for it.
         """
         began = time.monotonic_ns()
+        self._unwaited_pages += self._pages
+        self._commits = self._pages = 0
         try:
-            with busy_timeout(connection, _PATIENCE_SECONDS):
-                _, logged, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+            _, logged, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            most = self._most_pages
+            # If a reader is too slow for one that waits, writes are not held up again at once.
+            if mode is None and logged >= most and self._unwaited_pages >= most // 2:
+                mode = "RESTART"
+            if mode is not None:
+                self._unwaited_pages = 0
+                with busy_timeout(connection, _PATIENCE_SECONDS):
+                    connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         except sqlite3.Error as error:
-            self._pages = 0
             if not _is_definite(error):
                 self.failure = "the disk failed while the database was written"
             return not isinstance(unavailable(error, ""), StoreFull)
         finally:
             CHECKPOINT_DURATION.add(self._figures, time.monotonic_ns() - began)
-        # If a reader was too slow, part of the log is left, and the next attempt comes earlier.
-        self._pages = min(logged - copied, self._checkpoint_pages // 2)
         return True
 
     def _refused(self, taken: Sequence[bool], error: Exception) -> GroupResult[Never]:

@@ -640,6 +640,33 @@ async def write_pages(store: SqliteStore, count: int) -> None:
         await put(store, "default/large", os.urandom(4_096 * count))
 
 
+async def commits_until_copied(files: Files, store: SqliteStore, entries: int) -> int:
+    """How many commits of so many entries are made until the log is copied into the database."""
+    await put(store, "default/first", b"in the log alone")
+    commits = 1
+    while b"in the log alone" not in files.path.read_bytes():
+        await write(store, *(Set(f"default/{n}", b"1", JSON) for n in range(entries)))
+        while store._tasks:
+            await asyncio.wait(store._tasks)
+        commits += 1
+    return commits
+
+
+async def test_the_log_is_copied_before_there_is_much_to_copy(
+    files: Files, store: SqliteStore
+) -> None:
+    assert await commits_until_copied(files, store, 40) == sql_commit._CHECKPOINT_COMMITS == 20
+
+
+async def test_small_commits_share_a_checkpoint(files: Files, store: SqliteStore) -> None:
+    """An entry changes two rows, its own and one of the change log, and a commit may one more."""
+    assert 83 <= await commits_until_copied(files, store, 1) <= 125
+
+
+async def test_a_large_commit_is_copied_at_once(files: Files, store: SqliteStore) -> None:
+    assert await commits_until_copied(files, store, 1_000) == 2
+
+
 async def test_the_log_starts_over(
     files: Files, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -676,10 +703,36 @@ async def test_a_foreign_reader_only_delays_checkpoints(
     assert log_frames(files) < size + 1_000
 
 
-async def test_a_checkpoint_does_not_change_the_busy_timeout_of_writes(files: Files) -> None:
+async def test_checkpoints_wait_for_a_slow_reader_only_now_and_then(
+    files: Files, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = list[float]()
+
+    def counted(
+        connection: sqlite3.Connection, seconds: float
+    ) -> contextlib.AbstractContextManager[None]:
+        waits.append(seconds)
+        return sql_schema.busy_timeout(connection, seconds)
+
+    monkeypatch.setattr(sql_commit, "busy_timeout", counted)
+    monkeypatch.setattr(sql_commit, "_CHECKPOINT_PAGES", 400)
+    monkeypatch.setattr(sql_commit, "_CHECKPOINT_LEAST_PAGES", 1)
+    await put(store, "default/k")
+    with files.foreign() as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM entries").fetchone()
+        for _ in range(300):  # each writes two rows, and three pages of the log
+            await put(store, "default/k")
+    assert 1 <= len(waits) <= 3, "one for each half of 400 rows, once the log has 400 pages"
+
+
+async def test_a_checkpoint_does_not_change_the_busy_timeout_of_writes(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def patience(connection: sqlite3.Connection) -> int:
         return int(connection.execute("PRAGMA busy_timeout").fetchone()[0])
 
+    monkeypatch.setattr(sql_commit, "_CHECKPOINT_PAGES", 1)  # so that it waits for readers
     store = await files.open(busy_timeout=3.0)
     await put(store, "default/k")
     assert await store._writer.run(store._committer.checkpoint)
