@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import connections, mixed_load, sizes, steps
+from benchmarks import connections, mixed_load, sizes, steps, workers
 from benchmarks.access import OPEN, TOKEN, rows
 from benchmarks.against import AFTER, BEFORE, MIN_ROUNDS, compare, table, verdict
 from benchmarks.cluster import COMPARISONS, NAIVE, NONE, SQLITE, STANDBY, TWO, ratios, render
@@ -241,6 +241,26 @@ def test_a_mixed_load_is_compared_within_rounds() -> None:
     assert "used up to 40%" in mixed_load.render(mixed_results(worst=4.0, others=0.4))
 
 
+def test_a_second_worker_is_compared_within_rounds() -> None:
+    costs = {1: [20e-6, 40e-6, 30e-6], 2: [21e-6, 42e-6, 40e-6]}
+    results: dict[str, Any] = {
+        "settings": {"rounds": 3, "seconds": 2},
+        "loads": [
+            {"round": number, "workers": count, "cost": cost, "others": 0.0}
+            for count, each in costs.items()
+            for number, cost in enumerate(each)
+        ],
+    }
+    shown = workers.render(results)
+    cells = [tuple(map(str.strip, line.split("|")[1:-1])) for line in shown.splitlines()]
+    assert ("1", "30.0 µs", "20.0 to 40.0") in cells
+    assert ("2", "40.0 µs", "21.0 to 42.0") in cells
+    assert "would answer 1.90 times as many" in shown and "(1.50 to 1.90," in shown
+    assert "reached" in shown and "measure again" not in shown
+    results["loads"][0]["others"] = 0.2
+    assert "used up to 20%" in workers.render(results)
+
+
 @pytest.mark.parametrize(("late", "said"), [(0.0004, False), (0.0008, True)])
 def test_a_late_generator_is_reported(late: float, said: bool) -> None:
     assert bool(warning(0.0, [{"p99": 0.001, "late": late}])) == said
@@ -337,7 +357,9 @@ def test_only_its_section_of_a_page_is_written(tmp_path: Path) -> None:
     assert page.read_text() == f"before\n{begin}\n\nnew\n\n{end}\nafter\n"
 
 
-@pytest.mark.parametrize("part", [mixed_load.PART.name, connections.PART.name, "size"])
+@pytest.mark.parametrize(
+    "part", [mixed_load.PART.name, connections.PART.name, "size", workers.PART.name]
+)
 def test_each_part_has_a_section(part: str) -> None:
     text = README.read_text()
     begin = text.index(f"<!-- {part}: written by scripts/bench --{part} --publish -->")
