@@ -124,9 +124,10 @@ async def test_a_prefix_deleted_by_one_node_is_deleted_for_others(
     for n in range(4):
         await put(nodes[0], f"default/p/{n}")
     before = (await nodes[1].ask(0)).position
+    # Two of the four: whichever node is first, more than one are left for the prefix.
     deleted, *made = await asyncio.gather(
         outcome(nodes[0], DeletePrefix("default/p/")),
-        *(outcome(nodes[1], Delete(f"default/p/{n}", Condition(exists=True))) for n in range(4)),
+        *(outcome(nodes[1], Delete(f"default/p/{n}", Condition(exists=True))) for n in range(2)),
     )
     assert isinstance(deleted, tuple)
     gone = sum(isinstance(each, tuple) for each in made)
