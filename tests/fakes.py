@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -187,6 +187,9 @@ class FakeStore:
     ) -> tuple[list[EntryMeta | Folded], bool]:
         found, more = await self.scan(wanted, limit, 1 << 62, now)
         return [item if isinstance(item, Folded) else _meta(item) for item in found], more
+
+    def counting(self, prefix: str, now: float) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
     async def count(
         self, wanted: KeyRange, limit: int, now: float

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
 from time import monotonic_ns
 from typing import Final
 
@@ -20,7 +21,8 @@ from tenantbase.coherence.reading import BulkRead, ReadThrough
 from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.coherence.write_queue import QUEUE_BYTES
 from tenantbase.coherence.writing import Commit, WriteThrough
-from tenantbase.commands import Applied, Command, Sweep, Transaction
+from tenantbase.commands import Applied, Command, DeletePrefix, Sweep, Transaction
+from tenantbase.errors import StoreUnavailable
 from tenantbase.events import ChangeEvent
 from tenantbase.figures import EXPIRED, private_cells
 from tenantbase.interfaces.cache import Memcache
@@ -40,6 +42,7 @@ _RENDERED_ENTRIES: Final = 1024
 _SCAN_BYTES: Final = 256 << 10
 # The thread that writes takes about a millisecond for them, and requests may wait for it.
 _SWEEP_ROWS: Final = 100
+_COUNTING_PART: Final = 0.6  # of the time for a write, before a large prefix is deleted
 
 
 class Cache:
@@ -84,6 +87,7 @@ class Cache:
         self._authority = authority
         self._memcache = memcache
         self._clock = clock
+        self._count_timeout = _COUNTING_PART * write_timeout
         self.figures: Final = private_cells() if figures is None else figures
         filler = Filler(sealer, memcache, self.figures, max_item_bytes)
         loader = Loader(load or _loaded_from(store), filler, clock, read_timeout)
@@ -207,6 +211,26 @@ class Cache:
         """As ``write``, of one command, but ``receive`` is called, later, with the result or the
         exception."""
         self._writing.write_then(command, receive)
+
+    async def delete_prefix(self, prefix: str) -> int:
+        """Remove every entry under a prefix, in one transaction. Returns: how many.
+
+        Raises: as ``write``. StoreUnavailable also if counting the entries takes too long.
+        """
+        async with AsyncExitStack() as stack:
+            began = monotonic_ns()
+            try:
+                async with asyncio.timeout(self._count_timeout):
+                    await stack.enter_async_context(self._store.counting(prefix, self._clock()))
+            except TimeoutError:
+                raise StoreUnavailable(
+                    f"the keys under the prefix cannot be counted within {self._count_timeout:.1f} s:"
+                    " delete it in parts, or raise --write-timeout"
+                ) from None
+            finally:
+                note(Stage.DATABASE, began)
+            (applied,) = await self.write(DeletePrefix(prefix))
+        return applied.removed
 
     def check_room(self, prefix: str, rows: int) -> None:
         """Check that ``write`` would accept this many rows under a prefix now, before preparing them.

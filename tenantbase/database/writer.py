@@ -11,7 +11,6 @@ from tenantbase.commands import (
     Command,
     Condition,
     Delete,
-    DeletePrefix,
     Increment,
     Rename,
     Set,
@@ -248,8 +247,9 @@ class Writer(Reader):
         """
         if condition is not None:
             raise InvalidRequest("a prefix is deleted without conditions", "prefix")
-        command = DeletePrefix(scope.prefix_to_write(check_text(prefix, "prefix")))
-        return self._removed(self._write(scope, command))
+        scoped = scope.prefix_to_write(check_text(prefix, "prefix"))
+        _check(scope)
+        return self._cache.delete_prefix(scoped)
 
     def increment(
         self,

@@ -9,7 +9,7 @@ write on the *seqlock*, naming the keys, and afterwards ends it: that is how cac
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -163,6 +163,13 @@ class Store(Protocol):
 
         Returns: how many; the bytes of their scoped keys and values; the last one's key if there
             may be more, otherwise None. The range's order and delimiter do not matter.
+        """
+
+    def counting(self, prefix: str, now: float) -> AbstractAsyncContextManager[None]:
+        """Count what is under a prefix that is deleted in the block, so that other writes wait less for
+        the deletion.
+
+        It may take long, and may be cancelled.
         """
 
     async def changes(self, after: int, limit: int) -> tuple[list[ChangeEvent], bool]:

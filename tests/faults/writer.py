@@ -25,7 +25,7 @@ from tenantbase.coherence.policy import Cache
 from tenantbase.coherence.sealed_item import ItemSealer, bucket_of
 from tenantbase.coherence.tag_file import TagFile
 from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
-from tenantbase.commands import Command, Delete, DeletePrefix, Increment, PutTenant, Set
+from tenantbase.commands import Command, Delete, Increment, PutTenant, Set
 from tenantbase.entry import JSON
 from tenantbase.interfaces.sqlite import commit as sql_commit
 from tenantbase.interfaces.sqlite import sweep as sql_sweep
@@ -50,8 +50,8 @@ class _Writer:
         """Several concurrent transactions, which are committed in one or a few groups."""
         if self._chance.random() < 0.03:
             gone = sorted(self._living)
-            (applied,) = await self._cache.write(DeletePrefix(f"{self._name}/"))
-            assert applied.removed == len(gone)
+            removed = await self._cache.delete_prefix(f"{self._name}/")
+            assert removed == len(gone)
             self._living.clear()
             # A large prefix is deleted as one change, whose key is the prefix.
             keys = gone if len(gone) <= _ONE_BY_ONE else [f"{self._name}/"]

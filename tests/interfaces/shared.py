@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Self
 
 import asyncpg
@@ -122,6 +123,9 @@ class OneMachine:
     ) -> tuple[int, int, ScopedKey | None]:
         await self._set_clock(now)
         return await self.store.count(wanted, limit, now)
+
+    def counting(self, prefix: str, now: float) -> AbstractAsyncContextManager[None]:
+        return self.store.counting(prefix, now)
 
     async def write(
         self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]

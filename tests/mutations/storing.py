@@ -127,6 +127,56 @@ MUTATIONS: Final = {
         },
     ),
     **of(
+        "tenantbase/interfaces/sqlite/prefix_counts.py",
+        ["tests/interfaces/sqlite/test_prefix_counts.py"],
+        {
+            "what-changed-keys-were-is-not-subtracted": (
+                "total - old + new for",
+                "total + new for",
+            ),
+            "what-expired-meanwhile-is-not-noticed": (
+                "return Sums(entries, size, expired_then + expired)",
+                "return Sums(entries, size, expired_then)",
+            ),
+            "a-trimmed-change-log-passes-for-a-whole-one": (
+                "if oldest > self._version + 1 or any(",
+                "if any(",
+            ),
+            "a-prefix-deleted-meanwhile-is-overlooked": (
+                " or any(map(self._overlaps, resets)):",
+                ":",
+            ),
+            "a-key-that-changed-twice-counts-twice": (
+                "keys = list({key for key, is_reset in changed if not is_reset})",
+                "keys = [key for key, is_reset in changed if not is_reset]",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/store.py",
+        ["tests/interfaces/sqlite/test_prefix_counts.py"],
+        {
+            "a-count-that-was-given-up-goes-on-as-before": (
+                "            stack.push_async_callback(self._end_soon, counter, prefix)\n",
+                "",
+            ),
+            "closing-does-not-wait-for-a-count": (
+                'async with self._counting.held(""), self._writing:',
+                "async with self._writing:",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/sweep.py",
+        ["tests/interfaces/sqlite/test_prefix_counts.py"],
+        {
+            "a-count-hides-what-the-group-has-changed": (
+                "None if count is None or change_log.changed else",
+                "None if count is None else",
+            ),
+        },
+    ),
+    **of(
         "tenantbase/interfaces/sqlite/commit.py",
         ["tests/interfaces/sqlite/test_store.py", "tests/interfaces/sqlite/test_recovery.py"],
         {

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
@@ -241,6 +242,10 @@ class PostgresStore:
             _listers, queries.COUNT, *queries.bounds(wanted), limit, lane=tenant_of(wanted.prefix)
         )
         return entries, size, ScopedKey(last) if entries == limit and last is not None else None
+
+    @asynccontextmanager
+    async def counting(self, prefix: str, now: float) -> AsyncIterator[None]:
+        yield  # the commit counts, before it takes the lock
 
     async def commit(
         self, group: Sequence[PendingWrite], name_hash: NameHash

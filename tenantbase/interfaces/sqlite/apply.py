@@ -31,6 +31,7 @@ from tenantbase.interfaces.sqlite.change_log import SqliteChangeLog
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, unavailable
 from tenantbase.interfaces.sqlite.in_place import apply_in_place
 from tenantbase.interfaces.sqlite.plain_sets import create_plain
+from tenantbase.interfaces.sqlite.prefix_counts import NONE_COUNTED, Counts
 from tenantbase.interfaces.sqlite.rows import Rows
 from tenantbase.interfaces.sqlite.sweep import delete_prefix, sweep
 from tenantbase.interfaces.sqlite.usage import Usage
@@ -49,6 +50,7 @@ def apply(
     change_log_size: int,
     now: float,
     damaged: Collection[int] = (),
+    counts: Counts = NONE_COUNTED,
 ) -> list[Outcome]:
     """Apply transactions in order, inside one SQLite transaction.
 
@@ -58,13 +60,16 @@ def apply(
     Args:
         damaged: rows, by ``created``, that cannot be removed: sweeps pass over them, and deleting
             their keys hides them.
+        counts: of prefixes that are deleted.
     """
     usage = Usage(connection)
     outcomes: list[Outcome] = []
     for alone, group in groupby(transactions, stands_alone):
         if alone:
             outcomes.extend(
-                _apply_alone(connection, change_log, usage, each, change_log_size, now, damaged)
+                _apply_alone(
+                    connection, change_log, usage, each, change_log_size, now, damaged, counts
+                )
                 for each in group
             )
         else:
@@ -136,10 +141,11 @@ def _apply_alone(
     change_log_size: int,
     now: float,
     damaged: Collection[int],
+    counts: Counts,
 ) -> Outcome:
     match transaction:
         case (DeletePrefix(prefix=prefix),):
-            return (delete_prefix(connection, change_log, usage, prefix, now),)
+            return (delete_prefix(connection, change_log, usage, prefix, now, counts),)
         case (Sweep(limit=limit),):
             remove_expired_tokens(connection, now)
             return (sweep(connection, change_log, usage, change_log_size, limit, now, damaged),)

@@ -24,6 +24,7 @@ from tenantbase.interfaces.planning.named import Outcome
 from tenantbase.interfaces.sqlite.apply import apply, find_damage
 from tenantbase.interfaces.sqlite.change_log import SqliteChangeLog
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, error_code, unavailable
+from tenantbase.interfaces.sqlite.prefix_counts import PrefixCount
 from tenantbase.interfaces.sqlite.reserve import Reserve
 from tenantbase.interfaces.sqlite.salvage import begin_rebuilding
 from tenantbase.interfaces.sqlite.schema import EXPIRY_INDEX, busy_timeout, identity
@@ -73,6 +74,7 @@ class Committer:
 
     Attributes:
         failure: why it takes no more writes, in one sentence; None while it takes them.
+        counts: of prefixes that are about to be deleted.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Committer:
         self._damaged: set[int] = set()  # rows that cannot be removed, by ``created``
         self._next_look_at_index = 0.0  # by the monotonic clock
         self.failure: str | None = None
+        self.counts: Final[dict[str, PrefixCount]] = {}
 
     @property
     def wants_checkpoint(self) -> bool:
@@ -266,7 +269,13 @@ class Committer:
             change_log = SqliteChangeLog(connection)
             results = iter(
                 apply(
-                    connection, change_log, transactions, self._change_log_size, now, self._damaged
+                    connection,
+                    change_log,
+                    transactions,
+                    self._change_log_size,
+                    now,
+                    self._damaged,
+                    self.counts,
                 )
             )
         except sqlite3.Error as error:

@@ -242,17 +242,20 @@ def open_writer(
     return Opened(connection, opened, secret)
 
 
-def open_reader(path: str, busy_timeout: float) -> sqlite3.Connection:
+def open_reader(path: str, busy_timeout: float, *, any_thread: bool = False) -> sqlite3.Connection:
     """Open a read-only connection, while the writing one is open.
 
     Its descriptor is read-only, so it can't get the exclusive lock that a checkpoint on
     closing needs, whatever the order in which connections are closed.
 
+    Args:
+        any_thread: any thread may use it, one at a time.
+
     Raises:
         CannotOpen: one line that names the file and says why.
     """
     try:
-        connection = _connect(path, "ro", busy_timeout)
+        connection = _connect(path, "ro", busy_timeout, any_thread)
         try:
             _configure(path, connection, _READER)
             _read_secret(path, connection)
@@ -327,12 +330,13 @@ def _step(
             connection.execute("ROLLBACK")
 
 
-def _connect(path: str, mode: str, wait: float) -> sqlite3.Connection:
+def _connect(path: str, mode: str, wait: float, any_thread: bool = False) -> sqlite3.Connection:
     return sqlite3.connect(
         f"file:{quote(os.fsencode(path))}?mode={mode}",
         uri=True,
         timeout=wait,
         isolation_level=None,
+        check_same_thread=not any_thread,
     )
 
 

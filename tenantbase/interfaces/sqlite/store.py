@@ -13,8 +13,8 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from time import monotonic_ns
 from typing import Final, Self, TypeVar, TypeVarTuple
@@ -25,6 +25,7 @@ from tenantbase.access import Access
 from tenantbase.entry import Entry
 from tenantbase.errors import CannotOpen, StoreError, StoreUnavailable
 from tenantbase.events import ChangeEvent
+from tenantbase.fair_lock import FairLock
 from tenantbase.figures import private_cells
 from tenantbase.interfaces.sqlite import queries as sql_queries
 from tenantbase.interfaces.sqlite import schema as sql_schema
@@ -32,6 +33,7 @@ from tenantbase.interfaces.sqlite.access import read_access
 from tenantbase.interfaces.sqlite.commit import Committer, WriteLock
 from tenantbase.interfaces.sqlite.connection import Connection
 from tenantbase.interfaces.sqlite.driver_errors import unavailable
+from tenantbase.interfaces.sqlite.prefix_counts import PrefixCount
 from tenantbase.interfaces.sqlite.readers import (
     LOW_PRIORITY_SHARE,
     NO_ANSWER,
@@ -40,6 +42,7 @@ from tenantbase.interfaces.sqlite.readers import (
 )
 from tenantbase.interfaces.sqlite.recovery import WalMark
 from tenantbase.interfaces.sqlite.sizes import size_of, troubles_of
+from tenantbase.interfaces.sqlite.sweep import needs_count
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, StoreSize, Ticket
 from tenantbase.lanes import LaneOf, one_lane
 from tenantbase.listing import EntryMeta, Folded, KeyRange
@@ -53,6 +56,7 @@ Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
 _CHECK_SECONDS: Final = 2.0
+_END_SECONDS: Final = 1.0  # how long the end of a count is waited for
 _CLOSED: Final = "the database is closed"
 
 
@@ -65,6 +69,7 @@ class SqliteStore:
         readers: Readers,
         listers: Readers,
         committer: Committer,
+        open_counter: Callable[[], sqlite3.Connection],
         secret: bytes,
         troubles: Troubles,
         lane_of: LaneOf,
@@ -76,6 +81,8 @@ class SqliteStore:
         self._troubles = troubles
         self._look_again: asyncio.TimerHandle | None = None
         self._committer = committer
+        self._open_counter = open_counter
+        self._counting = FairLock()
         self._secret = secret
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[object]] = set()
@@ -178,7 +185,8 @@ class SqliteStore:
             Readers(open_reader, readers, read_timeout, hanging),
             Readers(open_lister, 1, read_timeout, hanging, LOW_PRIORITY_SHARE),
         )
-        store = cls(writer, *pools, committer, secret, troubles, lane_of)
+        open_counter = partial(at_low_priority, partial(open_reader, any_thread=True))
+        store = cls(writer, *pools, committer, open_counter, secret, troubles, lane_of)
         try:
             for pool in pools:
                 await pool.start()
@@ -260,6 +268,33 @@ class SqliteStore:
         self, group: Sequence[PendingWrite], now: float, seqlock: Seqlock[Ticket]
     ) -> GroupResult[Ticket]:
         return await asyncio.shield(self._start(self._write(group, now, seqlock)))
+
+    @asynccontextmanager
+    async def counting(self, prefix: str, now: float) -> AsyncIterator[None]:
+        try:
+            large = await self._read(needs_count, prefix, now)
+        except StoreError:
+            large = False  # the deletion says what is wrong
+        if not large:
+            yield
+            return
+        async with self._counting.held(self._lane_of(prefix)), AsyncExitStack() as stack:
+            counter = Connection(self._open_counter)
+            stack.push_async_callback(self._end_soon, counter, prefix)
+            try:
+                await counter.start()
+                self._committer.counts[prefix] = await counter.run(PrefixCount, prefix, now)
+            except (sqlite3.Error, CannotOpen):
+                pass  # it is counted when it is deleted, which says what is wrong
+            yield
+
+    async def _end_soon(self, counter: Connection, prefix: str) -> None:
+        """Close the connection of a count, but wait only shortly: its thread may hang."""
+        count = self._committer.counts.pop(prefix, None)
+        if count is None:
+            counter.interrupt_now()
+        ending = self._start(_end(counter, count))
+        await asyncio.wait([ending], timeout=_END_SECONDS)
 
     async def close(self) -> None:
         await asyncio.shield(self._start(self._close()))
@@ -349,7 +384,8 @@ class SqliteStore:
                 await self._writer.run(self._committer.checkpoint)
 
     async def _close(self) -> None:
-        async with self._writing:
+        # A counting connection would keep the write-ahead log from being removed.
+        async with self._counting.held(""), self._writing:
             if self._closed:
                 return
             self._closed = True
@@ -369,3 +405,9 @@ class SqliteStore:
         others = self._tasks - {asyncio.current_task()}
         if others:
             await asyncio.wait(others)
+
+
+async def _end(counter: Connection, count: PrefixCount | None) -> None:
+    if count is not None:
+        await counter.run(lambda connection: count.end())
+    await counter.close()

@@ -16,10 +16,15 @@ from tenantbase.events import EventKind
 from tenantbase.interfaces.planning.change_log import ChangeLog
 from tenantbase.interfaces.sqlite.change_log import SqliteChangeLog
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row
+from tenantbase.interfaces.sqlite.prefix_counts import (
+    Counts,
+    count_expired,
+    count_under,
+)
 from tenantbase.interfaces.sqlite.queries import ALIVE, DELETED
-from tenantbase.interfaces.sqlite.usage import Usage, rows_under
+from tenantbase.interfaces.sqlite.usage import Usage
 from tenantbase.listing import prefix_range
-from tenantbase.scope import Scope, tenant_of
+from tenantbase.scope import Scope, start_bytes, tenant_of
 
 # A prefix with no more keys than this has them deleted one by one, each with a line in the change
 # log.
@@ -32,10 +37,7 @@ _LINES_A_ROW: Final = 5
 _IN_PREFIX: Final = (
     f"SELECT key, length(value) FROM entries WHERE key >= ? AND key < ? AND {ALIVE} LIMIT ?"
 )
-_COUNT_EXPIRED: Final = (
-    "SELECT count(*) FROM entries INDEXED BY entries_expiry"
-    f" WHERE expires_at <= ? AND key >= ? AND key < ? AND NOT {DELETED}"
-)
+_BEYOND: Final = f"SELECT 1 FROM entries WHERE key >= ? AND key < ? AND {ALIVE} LIMIT 1 OFFSET ?"
 # Reads only the index, so that no damaged row is touched before it is tested.
 _EXPIRED: Final = "SELECT created FROM entries WHERE expires_at <= ? ORDER BY expires_at LIMIT ?"
 _ROW_OF_KEY: Final = "SELECT created FROM entries WHERE key = ?"
@@ -46,30 +48,52 @@ _DELETE_KEY: Final = "DELETE FROM entries WHERE key = ?"
 _DELETE_ROW: Final = "DELETE FROM entries WHERE created = ?"
 
 
+def needs_count(connection: sqlite3.Connection, prefix: str, now: float) -> bool:
+    """Whether deleting a scoped prefix takes a count. What a whole tenant has is known."""
+    if prefix == Scope(tenant_of(prefix)).start:
+        return False
+    bounds = (*prefix_range(prefix), now, ONE_BY_ONE)
+    return connection.execute(_BEYOND, bounds).fetchone() is not None
+
+
 def delete_prefix(
-    connection: sqlite3.Connection, change_log: ChangeLog, usage: Usage, prefix: str, now: float
+    connection: sqlite3.Connection,
+    change_log: SqliteChangeLog,
+    usage: Usage,
+    prefix: str,
+    now: float,
+    counts: Counts,
 ) -> Applied:
-    """See ``DeletePrefix``."""
+    """See ``DeletePrefix``.
+
+    Args:
+        counts: what was counted before. Without a count, or with one that no longer holds, everything is
+            counted now.
+    """
     execute = connection.execute
     tenant = usage.of(tenant_of(prefix))
     if tenant is None:
         return Applied()  # it was deleted meanwhile
-    low, high = prefix_range(prefix)
-    rows = execute(_IN_PREFIX, (low, high, now, ONE_BY_ONE + 1)).fetchall()
+    rows = execute(_IN_PREFIX, (*prefix_range(prefix), now, ONE_BY_ONE + 1)).fetchall()
     if len(rows) <= ONE_BY_ONE:
         connection.executemany(_DELETE_KEY, ((key,) for key, _ in rows))
         for key, size in rows:
             change_log.record(EventKind.DELETE, key)
             tenant.remove(key, size)
         return Applied(removed=len(rows))
-    # What a whole tenant has is known without reading its rows.
-    everything = prefix == Scope(tenant.name).start
-    entries, size = (
-        (tenant.entries, tenant.bytes)
-        if everything
-        else rows_under(connection, tenant.name, prefix)
-    )
-    (expired,) = execute(_COUNT_EXPIRED, (now, low, high)).fetchone()
+    if (
+        prefix == Scope(tenant.name).start
+    ):  # what a whole tenant has is known without reading its rows
+        entries, size = tenant.entries, tenant.bytes
+        expired = count_expired(connection, prefix, now)
+    else:
+        count = counts.get(prefix)
+        # Changes of this transaction are not in the table of changes yet.
+        sums = None if count is None or change_log.changed else count.brought_up(connection, now)
+        if sums is None:
+            sums = count_under(connection, prefix, now)
+        entries, size, expired = sums
+        size -= entries * start_bytes(tenant.name)
     hide_range(connection, change_log, prefix)
     tenant.entries -= entries
     tenant.bytes -= size

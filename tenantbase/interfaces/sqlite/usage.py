@@ -20,7 +20,6 @@ _UPDATE: Final = "UPDATE tenants SET entries = ?, bytes = ? WHERE name = ?"
 _SUM: Final = (
     "SELECT count(*), coalesce(sum(length(CAST(key AS BLOB)) + length(value)), 0) FROM entries"
 )
-_IN_RANGE: Final = f"{_SUM} WHERE key >= ? AND key < ? AND NOT {DELETED}"
 _EXPIRED: Final = (
     f"{_SUM} INDEXED BY entries_expiry"
     f" WHERE expires_at <= ? AND key >= ? AND key < ? AND NOT {DELETED}"
@@ -55,11 +54,6 @@ class Usage:
             if tenant is not None and tenant.changed:
                 self._connection.execute(_UPDATE, (tenant.entries, tenant.bytes, tenant.name))
         self._tenants.clear()
-
-
-def rows_under(connection: sqlite3.Connection, tenant: str, prefix: str) -> tuple[int, int]:
-    """Entries and bytes of a tenant's rows under a scoped prefix, expired ones included."""
-    return _plain(connection.execute(_IN_RANGE, prefix_range(prefix)).fetchone(), tenant)
 
 
 def expired_rows(connection: sqlite3.Connection, tenant: str, now: float) -> tuple[int, int]:

@@ -45,6 +45,7 @@ from tenantbase.errors import (
 )
 from tenantbase.interfaces.sqlite import commit as sql_commit
 from tenantbase.interfaces.sqlite import in_place as sql_in_place
+from tenantbase.interfaces.sqlite import prefix_counts as sql_counts
 from tenantbase.interfaces.sqlite import queries as sql_queries
 from tenantbase.interfaces.sqlite import rows as sql_rows
 from tenantbase.interfaces.sqlite import schema as sql_schema
@@ -439,8 +440,15 @@ _IN_RANGE = "SEARCH entries USING INDEX {key} (key>? AND key<?)"
         (sql_in_place._FIND, 2, "SEARCH entries USING INDEX {key} (key=?)"),
         (sql_rows._LOOK_UP.format("value", "?, ?"), 3, "SEARCH entries USING INDEX {key} (key=?)"),
         (sql_rows._UPDATE.format("?"), 6, "SEARCH entries USING INTEGER PRIMARY KEY (rowid=?)"),
-        (sql_usage._IN_RANGE, 2, "SEARCH entries USING INDEX {key} (key>? AND key<?)"),
-        (sql_sweep._COUNT_EXPIRED, 3, "SEARCH entries USING INDEX entries_expiry (expires_at<?)"),
+        (sql_counts._UNDER, 2, _IN_RANGE),
+        (sql_counts._AMONG.format("?, ?"), 3, "SEARCH entries USING INDEX {key} (key=?)"),
+        (
+            sql_counts._EXPIRED,
+            4,
+            "SEARCH entries USING INDEX entries_expiry (expires_at>? AND expires_at<?)",
+        ),
+        (sql_counts._CHANGED, 3, "SEARCH changes USING INTEGER PRIMARY KEY (rowid>?)"),
+        (sql_sweep._BEYOND, 4, _IN_RANGE),
         (sql_usage._EXPIRED, 3, "SEARCH entries USING INDEX entries_expiry (expires_at<?)"),
         (
             sql_sweep._EXPIRED,
