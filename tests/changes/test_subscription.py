@@ -62,6 +62,18 @@ async def test_a_full_queue_is_dropped() -> None:
     assert not subscription._queue, "from here on it reads the log"
 
 
+async def test_events_that_were_taken_leave_room() -> None:
+    subscription = Subscription(Log(0), lambda: 0, "", 0, never, at_once)
+    task = await waiting(subscription)
+    for version in range(1, _QUEUE + 3):
+        subscription.deliver(EventList([event(version)]))
+        assert subscription._queue, "it does not have to read the log"
+        subscription.wake()
+        assert await task == [event(version)]
+        task = await waiting(subscription)
+    task.cancel()
+
+
 async def test_closing_wakes_the_waiting_reader() -> None:
     subscription = Subscription(Log(0), lambda: 0, "", 0, never, at_once)
     task = asyncio.ensure_future(anext(subscription, None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -115,6 +116,26 @@ async def test_nodes_keep_a_limit_together(nodes: list[PostgresStore]) -> None:
     assert await nodes[0].count(KeyRange("t/"), 100, 0.0) == (10, 10 * 6, None)
     access = await nodes[1].access(None)
     assert access is not None and access.tenants["t"].entries == 10
+
+
+async def test_a_limit_that_another_node_has_used_up(
+    nodes: list[PostgresStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is used up after the group was planned, by a key that the group does not name."""
+    assert isinstance(await outcome(nodes[0], PutTenant("t", max_entries=1)), tuple)
+    committer = nodes[1]._committer
+    look_up = committer._look_up
+    others: list[object] = []
+
+    async def overtaken(*args: Any) -> Any:
+        seen = await look_up(*args)
+        if not others:
+            others.append(await outcome(nodes[0], Set("t/theirs", b"1", JSON)))
+        return seen
+
+    monkeypatch.setattr(committer, "_look_up", overtaken)
+    assert isinstance(await outcome(nodes[1], Set("t/ours", b"1", JSON)), QuotaExceeded)
+    assert isinstance(others[0], tuple)
 
 
 async def test_a_prefix_deleted_by_one_node_is_deleted_for_others(
@@ -366,6 +387,7 @@ async def test_a_question_is_answered_by_the_session_after_the_one_that_is_lost(
         server.pause()
         asking = asyncio.ensure_future(store.ask(0))
         await poll_async(lambda: store.sessions_lost > 0, "the session is given up")
+        await asyncio.sleep(1.0)  # longer than one session may take to answer
         server.resume()
         assert (await asking).position == entry.version
         await store.close()
