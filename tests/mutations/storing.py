@@ -157,7 +157,7 @@ MUTATIONS: Final = {
         ["tests/interfaces/sqlite/test_prefix_counts.py"],
         {
             "a-count-that-was-given-up-goes-on-as-before": (
-                "            stack.push_async_callback(self._end_soon, counter, prefix)\n",
+                "                stack.push_async_callback(self._end_soon, counter, prefix)\n",
                 "",
             ),
             "closing-does-not-wait-for-a-count": (

@@ -279,10 +279,9 @@ class SqliteStore:
             yield
             return
         async with self._counting.held(self._lane_of(prefix)), AsyncExitStack() as stack:
-            counter = Connection(self._open_counter)
-            stack.push_async_callback(self._end_soon, counter, prefix)
             try:
-                await counter.start()
+                counter = await Connection(self._open_counter).start()
+                stack.push_async_callback(self._end_soon, counter, prefix)
                 self._committer.counts[prefix] = await counter.run(PrefixCount, prefix, now)
             except (sqlite3.Error, CannotOpen):
                 pass  # it is counted when it is deleted, which says what is wrong

@@ -16,7 +16,7 @@ from tenantbase.coherence.policy import Cache
 from tenantbase.coherence.tag_seqlock import WriteLock
 from tenantbase.commands import Applied, Command, Delete, DeletePrefix, Set, Sweep
 from tenantbase.entry import JSON
-from tenantbase.errors import StoreUnavailable
+from tenantbase.errors import CannotOpen, StoreUnavailable
 from tenantbase.interfaces.sqlite import prefix_counts, sweep
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.interfaces.sqlite.usage import recount
@@ -232,6 +232,20 @@ async def test_a_count_that_fails_leaves_it_to_the_deletion(
     for number in range(5):
         await put(store, f"{_PREFIX}{number}")
     monkeypatch.setattr(prefix_counts, "count_under", failing)
+    async with store.counting(_PREFIX, NOW):
+        assert await write(store, DeletePrefix(_PREFIX)) == 5
+    assert is_exact(path)
+
+
+async def test_a_count_that_cannot_begin_leaves_it_to_the_deletion(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing() -> sqlite3.Connection:
+        raise CannotOpen("too many open files")
+
+    for number in range(5):
+        await put(store, f"{_PREFIX}{number}")
+    monkeypatch.setattr(store, "_open_counter", failing)
     async with store.counting(_PREFIX, NOW):
         assert await write(store, DeletePrefix(_PREFIX)) == 5
     assert is_exact(path)
