@@ -16,6 +16,7 @@ from tenantbase.figures import private_cells
 from tenantbase.interfaces.sqlite.commit import Committer
 from tenantbase.interfaces.sqlite.file import located
 from tenantbase.interfaces.sqlite.open_read_only import immutable, may_write, open_readonly
+from tenantbase.interfaces.sqlite.prefix_counts import NONE_COUNTED
 from tenantbase.interfaces.sqlite.schema import close_without_checkpoint, open_writer
 from tenantbase.process.config import Config
 from tenantbase.process.wiring import log_of, look_before_touching, open_tags, tags_path
@@ -59,7 +60,9 @@ def writing(
         asyncio.run(lock.take(config.write_timeout))
         with lock.held():
             opened = open_writer(str(path), _BUSY_SECONDS, tags, convert=False)
-            committer = Committer(str(path), opened.identity, lock.held, 1, private_cells())
+            committer = Committer(
+                str(path), opened.identity, lock.held, 1, NONE_COUNTED, private_cells()
+            )
         try:
             yield opened.connection, committer, lock
         finally:

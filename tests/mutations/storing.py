@@ -153,16 +153,16 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/sqlite/store.py",
+        "tenantbase/interfaces/sqlite/prefix_counter.py",
         ["tests/interfaces/sqlite/test_prefix_counts.py"],
         {
             "a-count-that-was-given-up-goes-on-as-before": (
-                "                stack.push_async_callback(self._end_soon, counter, prefix)\n",
+                "                stack.push_async_callback(self._end_soon, connection, prefix)\n",
                 "",
             ),
             "closing-does-not-wait-for-a-count": (
-                'async with self._counting.held(""), self._writing:',
-                "async with self._writing:",
+                'return self._turn.held("")',
+                "return AsyncExitStack()",
             ),
         },
     ),

@@ -24,7 +24,7 @@ from tenantbase.interfaces.planning.named import Outcome
 from tenantbase.interfaces.sqlite.apply import apply, find_damage
 from tenantbase.interfaces.sqlite.change_log import SqliteChangeLog
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, error_code, unavailable
-from tenantbase.interfaces.sqlite.prefix_counts import PrefixCount
+from tenantbase.interfaces.sqlite.prefix_counts import Counts
 from tenantbase.interfaces.sqlite.reserve import Reserve
 from tenantbase.interfaces.sqlite.salvage import begin_rebuilding
 from tenantbase.interfaces.sqlite.schema import EXPIRY_INDEX, busy_timeout, identity
@@ -74,7 +74,6 @@ class Committer:
 
     Attributes:
         failure: why it takes no more writes, in one sentence; None while it takes them.
-        counts: of prefixes that are about to be deleted.
     """
 
     def __init__(
@@ -83,6 +82,7 @@ class Committer:
         opened: tuple[int, int],
         lock: WriteLock,
         change_log_size: int,
+        counts: Counts,
         figures: memoryview,
     ) -> None:
         self.path: Final = path
@@ -90,6 +90,7 @@ class Committer:
         self._opened = opened
         self._lock = lock
         self._change_log_size = change_log_size
+        self._counts = counts
         self._commits = 0  # since the last checkpoint
         self._pages = 0  # written since then
         self._unwaited_pages = 0  # checkpointed since one waited for readers
@@ -100,7 +101,6 @@ class Committer:
         self._damaged: set[int] = set()  # rows that cannot be removed, by ``created``
         self._next_look_at_index = 0.0  # by the monotonic clock
         self.failure: str | None = None
-        self.counts: Final[dict[str, PrefixCount]] = {}
 
     @property
     def wants_checkpoint(self) -> bool:
@@ -275,7 +275,7 @@ class Committer:
                     self._change_log_size,
                     now,
                     self._damaged,
-                    self.counts,
+                    self._counts,
                 )
             )
         except sqlite3.Error as error:

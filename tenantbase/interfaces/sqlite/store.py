@@ -25,7 +25,6 @@ from tenantbase.access import Access
 from tenantbase.entry import Entry
 from tenantbase.errors import CannotOpen, StoreError, StoreUnavailable
 from tenantbase.events import ChangeEvent
-from tenantbase.fair_lock import FairLock
 from tenantbase.figures import private_cells
 from tenantbase.interfaces.sqlite import queries as sql_queries
 from tenantbase.interfaces.sqlite import schema as sql_schema
@@ -33,7 +32,7 @@ from tenantbase.interfaces.sqlite.access import read_access
 from tenantbase.interfaces.sqlite.commit import Committer, WriteLock
 from tenantbase.interfaces.sqlite.connection import Connection
 from tenantbase.interfaces.sqlite.driver_errors import unavailable
-from tenantbase.interfaces.sqlite.prefix_counts import PrefixCount
+from tenantbase.interfaces.sqlite.prefix_counter import PrefixCounter
 from tenantbase.interfaces.sqlite.readers import (
     LOW_PRIORITY_SHARE,
     NO_ANSWER,
@@ -56,7 +55,6 @@ Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
 _CHECK_SECONDS: Final = 2.0
-_END_SECONDS: Final = 1.0  # how long the end of a count is waited for
 _CLOSED: Final = "the database is closed"
 
 
@@ -69,7 +67,7 @@ class SqliteStore:
         readers: Readers,
         listers: Readers,
         committer: Committer,
-        open_counter: Callable[[], sqlite3.Connection],
+        counter: PrefixCounter,
         secret: bytes,
         troubles: Troubles,
         lane_of: LaneOf,
@@ -81,8 +79,7 @@ class SqliteStore:
         self._troubles = troubles
         self._look_again: asyncio.TimerHandle | None = None
         self._committer = committer
-        self._open_counter = open_counter
-        self._counting = FairLock()
+        self._counter = counter
         self._secret = secret
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[object]] = set()
@@ -154,6 +151,8 @@ class SqliteStore:
         lane_of: LaneOf,
         figures: memoryview,
     ) -> Self:
+        open_reader = partial(sql_schema.open_reader, path, busy_timeout)
+        counter = PrefixCounter(partial(at_low_priority, partial(open_reader, any_thread=True)))
         made: tuple[Committer, bytes] | None = None
 
         def connect() -> sqlite3.Connection:
@@ -161,7 +160,9 @@ class SqliteStore:
             try:
                 with lock():
                     opened = sql_schema.open_writer(path, busy_timeout, mark)
-                    committer = Committer(path, opened.identity, lock, change_log_size, figures)
+                    committer = Committer(
+                        path, opened.identity, lock, change_log_size, counter.counts, figures
+                    )
                     committer.keep_room(opened.connection)
             except OSError as error:
                 raise CannotOpen(f"cannot lock {path}: {error.strerror}") from error
@@ -179,14 +180,12 @@ class SqliteStore:
             elif not any(pool.hang for pool in pools):
                 troubles.over(Trouble.READS_HANG)
 
-        open_reader = partial(sql_schema.open_reader, path, busy_timeout)
         open_lister = partial(at_low_priority, open_reader)
         pools = (
             Readers(open_reader, readers, read_timeout, hanging),
             Readers(open_lister, 1, read_timeout, hanging, LOW_PRIORITY_SHARE),
         )
-        open_counter = partial(at_low_priority, partial(open_reader, any_thread=True))
-        store = cls(writer, *pools, committer, open_counter, secret, troubles, lane_of)
+        store = cls(writer, *pools, committer, counter, secret, troubles, lane_of)
         try:
             for pool in pools:
                 await pool.start()
@@ -278,22 +277,8 @@ class SqliteStore:
         if not large:
             yield
             return
-        async with self._counting.held(self._lane_of(prefix)), AsyncExitStack() as stack:
-            try:
-                counter = await Connection(self._open_counter).start()
-                stack.push_async_callback(self._end_soon, counter, prefix)
-                self._committer.counts[prefix] = await counter.run(PrefixCount, prefix, now)
-            except (sqlite3.Error, CannotOpen):
-                pass  # it is counted when it is deleted, which says what is wrong
+        async with self._counter.counting(prefix, now, self._lane_of(prefix)):
             yield
-
-    async def _end_soon(self, counter: Connection, prefix: str) -> None:
-        """Close the connection of a count, but wait only shortly: its thread may hang."""
-        count = self._committer.counts.pop(prefix, None)
-        if count is None:
-            counter.interrupt_now()
-        ending = self._start(_end(counter, count))
-        await asyncio.wait([ending], timeout=_END_SECONDS)
 
     async def close(self) -> None:
         await asyncio.shield(self._start(self._close()))
@@ -384,7 +369,7 @@ class SqliteStore:
 
     async def _close(self) -> None:
         # A counting connection would keep the write-ahead log from being removed.
-        async with self._counting.held(""), self._writing:
+        async with self._counter.none(), self._writing:
             if self._closed:
                 return
             self._closed = True
@@ -404,9 +389,3 @@ class SqliteStore:
         others = self._tasks - {asyncio.current_task()}
         if others:
             await asyncio.wait(others)
-
-
-async def _end(counter: Connection, count: PrefixCount | None) -> None:
-    if count is not None:
-        await counter.run(lambda connection: count.end())
-    await counter.close()

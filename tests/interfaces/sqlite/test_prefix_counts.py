@@ -245,7 +245,7 @@ async def test_a_count_that_cannot_begin_leaves_it_to_the_deletion(
 
     for number in range(5):
         await put(store, f"{_PREFIX}{number}")
-    monkeypatch.setattr(store, "_open_counter", failing)
+    monkeypatch.setattr(store._counter, "_connect", failing)
     async with store.counting(_PREFIX, NOW):
         assert await write(store, DeletePrefix(_PREFIX)) == 5
     assert is_exact(path)
@@ -266,7 +266,7 @@ async def test_the_connection_is_closed_in_the_end(
                 pytest.fail("it was counted")
     held.go.set()
     await poll_async(lambda: threading.active_count() == before, "its thread ends")
-    assert not store._committer.counts
+    assert not store._counter.counts
 
 
 async def test_a_store_that_is_closed_while_it_counts(
