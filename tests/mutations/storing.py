@@ -194,12 +194,20 @@ MUTATIONS: Final = {
                 "_CHECKPOINT_LEAST_PAGES: Final = 25",
             ),
             "each-checkpoint-waits-for-a-slow-reader": (
-                " and self._unwaited_pages >= most // 2:",
-                ":",
+                "if mode is None and self._unwaited_pages >= max(most // 2, self._patience_pages):",
+                "if mode is None:",
+            ),
+            "a-reader-that-stays-is-waited-for-as-often": (
+                "2 * max(self._unwaited_pages, most // 2) if busy else 0",
+                "0",
+            ),
+            "who-was-slow-once-is-waited-for-less-for-ever": (
+                "2 * max(self._unwaited_pages, most // 2) if busy else 0",
+                "2 * max(self._unwaited_pages, most // 2)",
             ),
             "the-log-never-starts-over": (
-                '                mode = "RESTART"\n',
-                "                pass\n",
+                "                    mode = restarting\n",
+                "                    pass\n",
             ),
         },
     ),

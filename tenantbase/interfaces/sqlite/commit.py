@@ -94,6 +94,7 @@ class Committer:
         self._commits = 0  # since the last checkpoint
         self._pages = 0  # written since then
         self._unwaited_pages = 0  # checkpointed since one waited for readers
+        self._patience_pages = 0  # how many go without a wait, because the last one was in vain
         self._reserve = Reserve(path)
         self._tight = False  # whether part of the reserve is missing
         self._was_full = False  # whether the disk has just refused the group
@@ -164,8 +165,12 @@ class Committer:
             finally:
                 self._roll_back(connection)  # a bug of ours may have left it open
 
-    def checkpoint(self, connection: sqlite3.Connection) -> bool:
+    def checkpoint(self, connection: sqlite3.Connection, *, wait: bool = False) -> bool:
         """Copy the write-ahead log into the database, as far as readers allow.
+
+        Args:
+            wait: in any case, wait a little for readers, so that the log begins again. Otherwise only
+                if it is long.
 
         Returns:
             Whether another checkpoint may be made, such as by closing the last connection.
@@ -174,8 +179,7 @@ class Committer:
             with self._lock():
                 if self.trouble() is None:
                     full, self._refused_full = self._refused_full, False
-                    grown = self._reserve.log_size() > _KEPT_LOG_BYTES
-                    mode = "TRUNCATE" if grown else None
+                    mode = self._restarting if wait else None
                     if full or not self._checkpoint(connection, mode):
                         self._make_room(connection)
         except OSError:
@@ -357,14 +361,19 @@ class Committer:
                     keys = {each.key for each in transaction if isinstance(each, Delete)}
                     self._damaged.update(find_damaged_keys(connection, keys, self._damaged))
 
+    @property
+    def _restarting(self) -> str:
+        """The mode of a checkpoint that has the log begin again."""
+        return "TRUNCATE" if self._reserve.log_size() > _KEPT_LOG_BYTES else "RESTART"
+
     def _checkpoint(self, connection: sqlite3.Connection, mode: str | None) -> bool:
         """Copy the write-ahead log as far as readers allow.
 
         Args:
             mode: RESTART waits for readers of an older state, while new ones read from the database
-                alone. TRUNCATE also gives the log's space back. None: RESTART if the log has become
-                long. Usually the next write begins it again by itself, but with reads following
-                each other closely, one would always be in the way.
+                alone. TRUNCATE also gives the log's space back. None: one of them, if the log has
+                become long. Usually the next write begins it again by itself, but with reads
+                following each other closely, one would always be in the way.
 
         Returns:
             False if the disk is too full for it.
@@ -375,13 +384,16 @@ class Committer:
         try:
             _, logged, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             most = self._most_pages
-            # If a reader is too slow for one that waits, writes are not held up again at once.
-            if mode is None and logged >= most and self._unwaited_pages >= most // 2:
-                mode = "RESTART"
+            if mode is None and self._unwaited_pages >= max(most // 2, self._patience_pages):
+                restarting = self._restarting
+                if logged >= most or restarting == "TRUNCATE":
+                    mode = restarting
             if mode is not None:
-                self._unwaited_pages = 0
                 with busy_timeout(connection, _PATIENCE_SECONDS):
-                    connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+                    busy, *_ = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+                # A reader that stays, such as a backup, is waited for less and less often.
+                self._patience_pages = 2 * max(self._unwaited_pages, most // 2) if busy else 0
+                self._unwaited_pages = 0
         except sqlite3.Error as error:
             if not _is_definite(error):
                 self.failure = "the disk failed while the database was written"

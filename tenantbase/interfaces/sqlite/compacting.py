@@ -78,7 +78,7 @@ def compact(
         moved += given_back
         if moved >= _CHECKPOINT_PAGES:
             moved = 0
-            committer.checkpoint(connection)
+            committer.checkpoint(connection, wait=True)
         step = min(max(step * 2 if took < _STEP_SECONDS else step // 2, 1), _MOST_STEP_PAGES)
         time.sleep(max(took, 0.002))  # others wait for the lock
     # The file shrinks in a checkpoint that nothing keeps from copying all of the log.

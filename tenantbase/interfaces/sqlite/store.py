@@ -365,7 +365,7 @@ class SqliteStore:
     async def _checkpoint(self, *, anyway: bool = False) -> None:
         async with self._writing:
             if not self._closed and (anyway or self._committer.wants_checkpoint):
-                await self._writer.run(self._committer.checkpoint)
+                await self._writer.run(partial(self._committer.checkpoint, wait=anyway))
 
     async def _close(self) -> None:
         # A counting connection would keep the write-ahead log from being removed.
@@ -376,7 +376,7 @@ class SqliteStore:
             if self._look_again is not None:
                 self._look_again.cancel()
             async with AsyncExitStack() as stack:  # closes in reverse order
-                safe = await self._writer.run(self._committer.checkpoint)
+                safe = await self._writer.run(partial(self._committer.checkpoint, wait=True))
                 if safe:
                     stack.push_async_callback(self._writer.close)
                     stack.push_async_callback(self._writer.run, self._committer.close)

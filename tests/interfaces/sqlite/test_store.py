@@ -711,8 +711,9 @@ async def test_a_foreign_reader_only_delays_checkpoints(
     assert log_frames(files) < size + 1_000
 
 
-async def test_checkpoints_wait_for_a_slow_reader_only_now_and_then(
-    files: Files, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("grown", [False, True])
+async def test_checkpoints_wait_for_a_slow_reader_less_and_less_often(
+    files: Files, store: SqliteStore, monkeypatch: pytest.MonkeyPatch, grown: bool
 ) -> None:
     waits = list[float]()
 
@@ -722,16 +723,29 @@ async def test_checkpoints_wait_for_a_slow_reader_only_now_and_then(
         waits.append(seconds)
         return sql_schema.busy_timeout(connection, seconds)
 
+    async def write_rows(count: int) -> int:
+        """A commit writes two rows, and three pages of the log. Returns: how often one waited."""
+        before = len(waits)
+        for _ in range(count // 2):
+            await put(store, "default/k")
+        return len(waits) - before
+
     monkeypatch.setattr(sql_commit, "busy_timeout", counted)
-    monkeypatch.setattr(sql_commit, "_CHECKPOINT_PAGES", 400)
+    monkeypatch.setattr(sql_commit, "_CHECKPOINT_PAGES", 100)
     monkeypatch.setattr(sql_commit, "_CHECKPOINT_LEAST_PAGES", 1)
+    if grown:
+        monkeypatch.setattr(sql_commit, "_KEPT_LOG_BYTES", 1)
     await put(store, "default/k")
     with files.foreign() as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM entries").fetchone()
-        for _ in range(300):  # each writes two rows, and three pages of the log
-            await put(store, "default/k")
-    assert 1 <= len(waits) <= 3, "one for each half of 400 rows, once the log has 400 pages"
+        assert 3 <= await write_rows(1_000) <= 5, "after 50 rows at least, 100, 200, 400"
+    frames = log_frames(files)
+    await write_rows(2_000)
+    if grown:
+        assert await write_rows(800) == 10, "no reader is slow any more: after 80 rows each"
+    else:
+        assert log_frames(files) < frames + 100, "it begins again by itself: 3,000 were written"
 
 
 async def test_a_checkpoint_does_not_change_the_busy_timeout_of_writes(
