@@ -39,7 +39,7 @@ WriteLock = Callable[[], AbstractContextManager[object]]
 # wait while it copies what they changed, up to a page for each row. Not fewer commits: a checkpoint
 # syncs the disk two or three times, and each commit once. Not fewer rows: that would slow down a client
 # that writes them one by one.
-_CHECKPOINT_COMMITS: Final = 20
+_CHECKPOINT_COMMITS: Final = 32
 _CHECKPOINT_LEAST_PAGES: Final = 250
 # However few the commits are, after so many. A row dirties about half a page, so the write-ahead log
 # grows to 4 or 8 MiB.
