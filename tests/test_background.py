@@ -28,6 +28,8 @@ OTHER_TASKS = {
     "coherence/filler": "storing in memcached: all of them are awaited where they are started",
     "interfaces/sqlite/store": "opening, writing, closing: awaited; a checkpoint that fails is"
     " made again after the next commit, and asyncio logs it",
+    "interfaces/sqlite/prefix_counter": "closing a connection: waited for, but a hanging one is left,"
+    " and asyncio logs what fails",
     "interfaces/sqlite/readers": "a connection opened in place of one that hangs: the next look opens"
     " another, and asyncio logs it",
     "interfaces/postgres/store": "opening: awaited; reads and writes: awaited even by a cancelled caller",
