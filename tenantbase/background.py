@@ -1,4 +1,4 @@
-"""Background tasks that live as long as the service and must not fail silently."""
+"""Tasks that must not fail silently, or must end even if nobody waits for them any more."""
 
 from __future__ import annotations
 
@@ -7,13 +7,27 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import Context
-from typing import Final
+from typing import Final, TypeVar
 
 log = logging.getLogger("tenantbase.background")
+
+Result = TypeVar("Result")
 
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _LONG_LIFE_SECONDS: Final = 60.0  # the back-off starts over for work that has run this long
+
+
+async def ended(task: asyncio.Task[Result]) -> Result:
+    """Wait for a task. A caller that is cancelled goes on waiting, and is cancelled when the task has ended.
+
+    The event loop may end with its caller, as after Ctrl-C, and would cancel the task.
+    """
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 @asynccontextmanager

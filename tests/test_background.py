@@ -13,7 +13,7 @@ import pytest
 
 import tenantbase
 from tenantbase import background
-from tenantbase.background import keep_running
+from tenantbase.background import ended, keep_running
 from tests import wire
 from tests.app_server import AppServer
 from tests.servers import MemcachedProcess, poll, poll_async
@@ -194,6 +194,27 @@ def test_idle_connections_are_closed_after_a_mistake(tmp_path: Path) -> None:
         with wire.connect(server.port) as idle:
             assert idle.recv(1) == b""
         assert restarted_once(server)
+
+
+async def test_a_task_ends_before_its_cancelled_caller() -> None:
+    """After Ctrl-C, the event loop ends with its caller."""
+    gate = asyncio.Event()
+
+    async def work() -> str:
+        await gate.wait()
+        return "done"
+
+    task = asyncio.create_task(work())
+    caller = asyncio.create_task(ended(task))
+    await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.sleep(0)
+    assert not caller.done()
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert task.result() == "done"
+    assert await ended(task) == "done"
 
 
 def test_every_task_is_kept_running_or_has_a_reason() -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
 from tenantbase.access import Access
+from tenantbase.background import ended
 from tenantbase.entry import Entry
 from tenantbase.errors import Damaged, StoreError
 from tenantbase.events import ChangeEvent
@@ -302,7 +303,7 @@ class PostgresStore:
         await self._ask(_askers, NOTHING, seconds=_CHECK_SECONDS)
 
     async def close(self) -> None:
-        await asyncio.shield(self._start(self._close()))
+        await ended(self._start(self._close()))
 
     async def _close(self) -> None:
         self._sessions.end()

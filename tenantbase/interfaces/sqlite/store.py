@@ -22,6 +22,7 @@ from typing import Final, Self, TypeVar, TypeVarTuple
 from msgspec.structs import replace
 
 from tenantbase.access import Access
+from tenantbase.background import ended
 from tenantbase.entry import Entry
 from tenantbase.errors import CannotOpen, StoreError, StoreUnavailable
 from tenantbase.events import ChangeEvent
@@ -281,7 +282,7 @@ class SqliteStore:
             yield
 
     async def close(self) -> None:
-        await asyncio.shield(self._start(self._close()))
+        await ended(self._start(self._close()))
 
     def _probe(self, connection: sqlite3.Connection) -> str | None:
         sql_queries.last_version(connection)
