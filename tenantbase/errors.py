@@ -220,3 +220,11 @@ class CacheUnavailable(TenantbaseError):
     def __init__(self, detail: str, reason: CacheFailure) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+def prefix_too_large(seconds: float) -> StoreUnavailable:
+    """The error if what is under a prefix could not be counted in this time."""
+    return StoreUnavailable(
+        f"the keys under the prefix cannot be counted within {seconds:.1f} s:"
+        " delete it in parts, or raise --write-timeout"
+    )

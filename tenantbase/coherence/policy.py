@@ -22,11 +22,11 @@ from tenantbase.coherence.sealed_item import ItemSealer
 from tenantbase.coherence.write_queue import QUEUE_BYTES
 from tenantbase.coherence.writing import Commit, WriteThrough
 from tenantbase.commands import Applied, Command, DeletePrefix, Sweep, Transaction
-from tenantbase.errors import StoreUnavailable
+from tenantbase.errors import prefix_too_large
 from tenantbase.events import ChangeEvent
 from tenantbase.figures import EXPIRED, private_cells
 from tenantbase.interfaces.cache import Memcache
-from tenantbase.interfaces.store import Store, StoreSize
+from tenantbase.interfaces.store import COUNTING_PART, Store, StoreSize
 from tenantbase.lanes import LaneOf, one_lane
 from tenantbase.listing import Item, KeyRange, place_of
 from tenantbase.lookup import Lookup
@@ -42,7 +42,6 @@ _RENDERED_ENTRIES: Final = 1024
 _SCAN_BYTES: Final = 256 << 10
 # The thread that writes takes about a millisecond for them, and requests may wait for it.
 _SWEEP_ROWS: Final = 100
-_COUNTING_PART: Final = 0.6  # of the time for a write, before a large prefix is deleted
 
 
 class Cache:
@@ -87,7 +86,7 @@ class Cache:
         self._authority = authority
         self._memcache = memcache
         self._clock = clock
-        self._count_timeout = _COUNTING_PART * write_timeout
+        self._count_timeout = COUNTING_PART * write_timeout
         self.figures: Final = private_cells() if figures is None else figures
         filler = Filler(sealer, memcache, self.figures, max_item_bytes)
         loader = Loader(load or _loaded_from(store), filler, clock, read_timeout)
@@ -223,10 +222,7 @@ class Cache:
                 async with asyncio.timeout(self._count_timeout):
                     await stack.enter_async_context(self._store.counting(prefix, self._clock()))
             except TimeoutError:
-                raise StoreUnavailable(
-                    f"the keys under the prefix cannot be counted within {self._count_timeout:.1f} s:"
-                    " delete it in parts, or raise --write-timeout"
-                ) from None
+                raise prefix_too_large(self._count_timeout) from None
             finally:
                 note(Stage.DATABASE, began)
             (applied,) = await self.write(DeletePrefix(prefix))

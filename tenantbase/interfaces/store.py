@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -23,6 +23,9 @@ from tenantbase.listing import EntryMeta, Folded, KeyRange
 from tenantbase.plain_entries import Render
 from tenantbase.scope import ScopedKey
 from tenantbase.troubles import Trouble
+
+COUNTING_PART: Final = 0.6
+"""How much of the time for a write there is to count what is under a prefix, before it is deleted."""
 
 Ticket = TypeVar("Ticket")
 Ticket_co = TypeVar("Ticket_co", covariant=True)

@@ -27,7 +27,7 @@ from tenantbase.coherence.tag_file import TagFile
 from tenantbase.coherence.tag_seqlock import TagSeqlock, WriteLock
 from tenantbase.commands import Command, Delete, Increment, PutTenant, Set
 from tenantbase.entry import JSON
-from tenantbase.interfaces.sqlite import commit as sql_commit
+from tenantbase.interfaces.sqlite import checkpoints as sql_checkpoints
 from tenantbase.interfaces.sqlite import sweep as sql_sweep
 from tests.faults import planted
 
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--break", dest="bug", choices=planted.BUGS)
     given = parser.parse_args()
     # Rare in production, frequent here: checkpoints, and large prefixes.
-    sql_commit._CHECKPOINT_PAGES = 60  # type: ignore[misc]
+    sql_checkpoints._MOST_PAGES = 60  # type: ignore[misc]
     sql_sweep.ONE_BY_ONE = _ONE_BY_ONE  # type: ignore[misc]
     others = [
         subprocess.Popen(

@@ -177,21 +177,16 @@ MUTATIONS: Final = {
         },
     ),
     **of(
-        "tenantbase/interfaces/sqlite/commit.py",
-        ["tests/interfaces/sqlite/test_store.py", "tests/interfaces/sqlite/test_recovery.py"],
+        "tenantbase/interfaces/sqlite/checkpoints.py",
+        ["tests/interfaces/sqlite/test_store.py"],
         {
-            "a-failed-rollback-is-forgotten": (
-                '                self.failure = "a transaction cannot be ended;'
-                ' no more writes are taken"\n                return False',
-                "                return False",
-            ),
             "a-checkpoint-copies-much": (
-                "        often = self._commits >= _CHECKPOINT_COMMITS\n",
+                "        often = self._commits >= _COMMITS\n",
                 "        often = False\n",
             ),
             "small-commits-each-pay-for-a-checkpoint": (
-                "_CHECKPOINT_LEAST_PAGES: Final = 250",
-                "_CHECKPOINT_LEAST_PAGES: Final = 25",
+                "_LEAST_PAGES: Final = 250",
+                "_LEAST_PAGES: Final = 25",
             ),
             "each-checkpoint-waits-for-a-slow-reader": (
                 "if mode is None and self._unwaited_pages >= max(most // 2, self._patience_pages):",
@@ -208,6 +203,17 @@ MUTATIONS: Final = {
             "the-log-never-starts-over": (
                 "                    mode = restarting\n",
                 "                    pass\n",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/interfaces/sqlite/commit.py",
+        ["tests/interfaces/sqlite/test_store.py", "tests/interfaces/sqlite/test_recovery.py"],
+        {
+            "a-failed-rollback-is-forgotten": (
+                '                self.failure = "a transaction cannot be ended;'
+                ' no more writes are taken"\n                return False',
+                "                return False",
             ),
         },
     ),

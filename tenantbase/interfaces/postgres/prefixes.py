@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from tenantbase.commands import Applied, DeletePrefix
 from tenantbase.commands import Transaction as Commands
-from tenantbase.errors import StoreError, StoreUnavailable
+from tenantbase.errors import StoreError, prefix_too_large
 from tenantbase.events import EventKind
 from tenantbase.interfaces.postgres import queries
 from tenantbase.interfaces.postgres.access import read_usage
@@ -149,10 +149,7 @@ async def counting(
             try:
                 yield await _count(connection, prefixes)
             except TooSlow:
-                raise StoreUnavailable(
-                    f"the keys under the prefix cannot be counted within {seconds:.1f} s:"
-                    " delete it in parts, or raise --write-timeout"
-                ) from None
+                raise prefix_too_large(seconds) from None
             finally:
                 # The group may have been made: no error here may hide that.
                 if not connection.ended:

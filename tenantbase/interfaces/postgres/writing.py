@@ -49,14 +49,13 @@ from tenantbase.interfaces.postgres.sessions import Sessions
 from tenantbase.interfaces.postgres.settling import Doubt, Made, Settler
 from tenantbase.interfaces.postgres.transaction import Transaction as LockedTransaction
 from tenantbase.interfaces.shared_store import Committed, NameHash, Stamp
-from tenantbase.interfaces.store import GroupResult, PendingWrite
+from tenantbase.interfaces.store import COUNTING_PART, GroupResult, PendingWrite
 from tenantbase.scope import tenant_of
 
 log = logging.getLogger("tenantbase")
 
 _COMMIT: Final = f"SELECT * FROM commit_group({', '.join(f'${number}' for number in range(1, 32))})"
 _MOST_DEFEATS: Final = 2
-_COUNTING_PART: Final = 0.6  # of the time that is left, before a large prefix is deleted
 _SLOW_BYTES_PER_SECOND: Final = 4 << 20  # the slowest that a large group may be committed
 
 
@@ -175,7 +174,7 @@ class Committer:
                 async with AsyncExitStack() as stack:
                     counts = NONE_COUNTED
                     if large:
-                        left = max(deadline - loop.time(), 0.0) * _COUNTING_PART
+                        left = max(deadline - loop.time(), 0.0) * COUNTING_PART
                         counts = await stack.enter_async_context(
                             counting(session, transactions, left)
                         )

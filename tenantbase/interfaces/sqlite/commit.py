@@ -19,15 +19,16 @@ from typing import Final, Never
 
 from tenantbase.commands import Delete, Removal, Sweep, Transaction
 from tenantbase.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnavailable
-from tenantbase.figures import CHECKPOINT_DURATION, COMMIT_DURATION, COMMIT_WRITES
+from tenantbase.figures import COMMIT_DURATION, COMMIT_WRITES
 from tenantbase.interfaces.planning.named import Outcome
 from tenantbase.interfaces.sqlite.apply import apply, find_damage
 from tenantbase.interfaces.sqlite.change_log import SqliteChangeLog
+from tenantbase.interfaces.sqlite.checkpoints import PAGE_BYTES, Checkpoints
 from tenantbase.interfaces.sqlite.driver_errors import concerns_a_row, error_code, unavailable
 from tenantbase.interfaces.sqlite.prefix_counts import Counts
 from tenantbase.interfaces.sqlite.reserve import Reserve
 from tenantbase.interfaces.sqlite.salvage import begin_rebuilding
-from tenantbase.interfaces.sqlite.schema import EXPIRY_INDEX, busy_timeout, identity
+from tenantbase.interfaces.sqlite.schema import EXPIRY_INDEX, identity
 from tenantbase.interfaces.sqlite.sweep import find_damaged, find_damaged_keys
 from tenantbase.interfaces.store import GroupResult, PendingWrite, Seqlock, Ticket
 
@@ -35,23 +36,9 @@ log = logging.getLogger("tenantbase")
 
 WriteLock = Callable[[], AbstractContextManager[object]]
 
-# A checkpoint is made after so many commits and so many rows, or pages of large values. So few: writes
-# wait while it copies what they changed, up to a page for each row. Not fewer commits: a checkpoint
-# syncs the disk two or three times, and each commit once. Not fewer rows: that would slow down a client
-# that writes them one by one.
-_CHECKPOINT_COMMITS: Final = 32
-_CHECKPOINT_LEAST_PAGES: Final = 250
-# However few the commits are, after so many. A row dirties about half a page, so the write-ahead log
-# grows to 4 or 8 MiB.
-_CHECKPOINT_PAGES: Final = 2_000
-_PAGE_BYTES: Final = 4_096
 _MOST_PAGES: Final = 1_073_741_823  # SQLite's own limit; it ignores a higher one
-_KEPT_LOG_BYTES: Final = (
-    64 << 20
-)  # a larger log, after a long reader or write, gives its space back
 _INDEX_LOOK_SECONDS: Final = 600.0
 _MOST_DAMAGED_ROWS: Final = 10_000  # the most damaged rows remembered; with more, sweeping stops
-_PATIENCE_SECONDS: Final = 0.02  # a checkpoint's wait for readers, during which writers wait for it
 
 # Errors of COMMIT after which the transaction is certainly not in the database. Its last WAL frame,
 # with a checksum over all frames, makes it valid. That frame is written last, so it is missing if a
@@ -91,11 +78,8 @@ class Committer:
         self._lock = lock
         self._change_log_size = change_log_size
         self._counts = counts
-        self._commits = 0  # since the last checkpoint
-        self._pages = 0  # written since then
-        self._unwaited_pages = 0  # checkpointed since one waited for readers
-        self._patience_pages = 0  # how many go without a wait, because the last one was in vain
         self._reserve = Reserve(path)
+        self._checkpoints = Checkpoints(self._reserve, figures)
         self._tight = False  # whether part of the reserve is missing
         self._was_full = False  # whether the disk has just refused the group
         self._refused_full = False  # whether it did, and no room was made since
@@ -105,18 +89,7 @@ class Committer:
 
     @property
     def wants_checkpoint(self) -> bool:
-        often = self._commits >= _CHECKPOINT_COMMITS
-        pages = min(_CHECKPOINT_LEAST_PAGES, self._most_pages) if often else self._most_pages
-        return self.failure is None and self._pages >= pages
-
-    @property
-    def _most_pages(self) -> int:
-        """How many may be written between two checkpoints."""
-        if self._tight:
-            # Before the log fills its file. A lone write of a row takes some pages more.
-            return self._reserve.log_bytes // _PAGE_BYTES // 8
-        # A checkpoint may grow the database by the same amount, which the reserve must cover.
-        return min(_CHECKPOINT_PAGES, self._reserve.bytes // _PAGE_BYTES or _CHECKPOINT_PAGES)
+        return self.failure is None and self._checkpoints.due(self._tight)
 
     def keep_room(self, connection: sqlite3.Connection) -> None:
         """Take the reserve, or as much of it as the disk allows. Called with the lock held."""
@@ -126,7 +99,7 @@ class Committer:
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
             with suppress(OSError):
                 size = os.stat(self.path).st_size + self._reserve.free_bytes()
-                pages = max(pages, size // _PAGE_BYTES)
+                pages = max(pages, size // PAGE_BYTES)
         connection.execute(f"PRAGMA max_page_count = {pages}")
 
     def commit(
@@ -179,7 +152,7 @@ class Committer:
             with self._lock():
                 if self.trouble() is None:
                     full, self._refused_full = self._refused_full, False
-                    mode = self._restarting if wait else None
+                    mode = self._checkpoints.restarting if wait else None
                     if full or not self._checkpoint(connection, mode):
                         self._make_room(connection)
         except OSError:
@@ -327,8 +300,7 @@ class Committer:
             return self._refused(taken, error)
         if ticket is not None:
             seqlock.commit(ticket)
-        self._commits += 1
-        self._pages += rows + change_log.value_bytes // _PAGE_BYTES
+        self._checkpoints.wrote(rows + change_log.value_bytes // PAGE_BYTES)
         return GroupResult(outcomes, ticket)
 
     def _rebuild_index(self, connection: sqlite3.Connection, seqlock: Seqlock[Ticket]) -> None:
@@ -361,45 +333,14 @@ class Committer:
                     keys = {each.key for each in transaction if isinstance(each, Delete)}
                     self._damaged.update(find_damaged_keys(connection, keys, self._damaged))
 
-    @property
-    def _restarting(self) -> str:
-        """The mode of a checkpoint that has the log begin again."""
-        return "TRUNCATE" if self._reserve.log_size() > _KEPT_LOG_BYTES else "RESTART"
-
     def _checkpoint(self, connection: sqlite3.Connection, mode: str | None) -> bool:
-        """Copy the write-ahead log as far as readers allow.
-
-        Args:
-            mode: RESTART waits for readers of an older state, while new ones read from the database
-                alone. TRUNCATE also gives the log's space back. None: one of them, if the log has
-                become long. Usually the next write begins it again by itself, but with reads
-                following each other closely, one would always be in the way.
-
-        Returns:
-            False if the disk is too full for it.
-        """
-        began = time.monotonic_ns()
-        self._unwaited_pages += self._pages
-        self._commits = self._pages = 0
+        """See ``Checkpoints.make``. Returns: False if the disk is too full for it."""
         try:
-            _, logged, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            most = self._most_pages
-            if mode is None and self._unwaited_pages >= max(most // 2, self._patience_pages):
-                restarting = self._restarting
-                if logged >= most or restarting == "TRUNCATE":
-                    mode = restarting
-            if mode is not None:
-                with busy_timeout(connection, _PATIENCE_SECONDS):
-                    busy, *_ = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-                # A reader that stays, such as a backup, is waited for less and less often.
-                self._patience_pages = 2 * max(self._unwaited_pages, most // 2) if busy else 0
-                self._unwaited_pages = 0
+            self._checkpoints.make(connection, mode, self._tight)
         except sqlite3.Error as error:
             if not _is_definite(error):
                 self.failure = "the disk failed while the database was written"
             return not isinstance(unavailable(error, ""), StoreFull)
-        finally:
-            CHECKPOINT_DURATION.add(self._figures, time.monotonic_ns() - began)
         return True
 
     def _refused(self, taken: Sequence[bool], error: Exception) -> GroupResult[Never]:
@@ -410,7 +351,7 @@ class Committer:
         if not isinstance(refusal, StoreFull):
             return _none_made(taken, type(refusal), str(refusal))
         # After a checkpoint the write-ahead log is written from its beginning again, in no new space.
-        self._pages = _CHECKPOINT_PAGES
+        self._checkpoints.hurry()
         self._was_full = self._refused_full = True
         return _none_made(taken, StoreFull, str(refusal))
 

@@ -16,15 +16,12 @@ from typing import Final, NamedTuple
 
 from tenantbase.events import EventKind
 from tenantbase.interfaces.sqlite.queries import DELETED, key_batches, last_version
+from tenantbase.interfaces.sqlite.usage import SUMS
 from tenantbase.listing import prefix_range
 
-# The length of a value is known without reading it.
-_SUMS: Final = (
-    "SELECT count(*), coalesce(sum(length(CAST(key AS BLOB)) + length(value)), 0){} FROM entries"
-)
-_UNDER: Final = f"{_SUMS.format('')} WHERE key >= ? AND key < ? AND NOT {DELETED}"
+_UNDER: Final = f"SELECT {SUMS} FROM entries WHERE key >= ? AND key < ? AND NOT {DELETED}"
 _AMONG: Final = (
-    f"{_SUMS.format(', count(CASE WHEN expires_at <= ? THEN 1 END)')}"
+    f"SELECT {SUMS}, count(CASE WHEN expires_at <= ? THEN 1 END) FROM entries"
     f" WHERE key IN ({{}}) AND NOT {DELETED}"
 )
 _EXPIRED: Final = (

@@ -15,13 +15,12 @@ from tenantbase.scope import Scope, start_bytes
 
 _TENANT: Final = "SELECT entries, bytes, max_entries, max_bytes FROM tenants WHERE name = ?"
 _UPDATE: Final = "UPDATE tenants SET entries = ?, bytes = ? WHERE name = ?"
-# Bytes of scoped keys: the caller subtracts what comes before the plain ones. The length of a value
-# is known without reading it.
-_SUM: Final = (
-    "SELECT count(*), coalesce(sum(length(CAST(key AS BLOB)) + length(value)), 0) FROM entries"
-)
+SUMS: Final = "count(*), coalesce(sum(length(CAST(key AS BLOB)) + length(value)), 0)"
+"""Entries, and the bytes of their scoped keys and values. The caller subtracts what comes before the plain
+keys. SQLite knows the length of a value without reading it."""
+
 _EXPIRED: Final = (
-    f"{_SUM} INDEXED BY entries_expiry"
+    f"SELECT {SUMS} FROM entries INDEXED BY entries_expiry"
     f" WHERE expires_at <= ? AND key >= ? AND key < ? AND NOT {DELETED}"
 )
 _TENANTS: Final = "SELECT name, entries, bytes FROM tenants"

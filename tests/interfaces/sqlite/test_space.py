@@ -10,7 +10,7 @@ import pytest
 
 from tenantbase.commands import Set
 from tenantbase.entry import OCTETS
-from tenantbase.interfaces.sqlite import commit, sizes
+from tenantbase.interfaces.sqlite import checkpoints, sizes
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.listing import KeyRange
 from tenantbase.troubles import Trouble
@@ -64,7 +64,7 @@ async def test_a_foreign_reader_that_never_ends_is_reported_until_it_does(
     files: Files, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sizes, "_GROWN_BYTES", 24 * MIB)
-    monkeypatch.setattr(commit, "_KEPT_LOG_BYTES", 16 * MIB)
+    monkeypatch.setattr(checkpoints, "_KEPT_LOG_BYTES", 16 * MIB)
     store = await files.open()
     await fill(store, 2)
     with files.foreign() as foreign:

@@ -43,7 +43,7 @@ from tenantbase.errors import (
     StoreUnavailable,
     TenantbaseError,
 )
-from tenantbase.interfaces.sqlite import commit as sql_commit
+from tenantbase.interfaces.sqlite import checkpoints as sql_checkpoints
 from tenantbase.interfaces.sqlite import in_place as sql_in_place
 from tenantbase.interfaces.sqlite import prefix_counts as sql_counts
 from tenantbase.interfaces.sqlite import queries as sql_queries
@@ -517,6 +517,7 @@ async def test_closing_waits_for_a_write(files: Files) -> None:
 
 
 async def test_a_cancelled_close_closes(files: Files) -> None:
+    """After Ctrl-C, the event loop ends with the task that closes the store."""
     store = await files.open()
     await put(store, "default/k")
     closing = asyncio.create_task(store.close())
@@ -524,7 +525,6 @@ async def test_a_cancelled_close_closes(files: Files) -> None:
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing
-    await asyncio.wait(store._tasks)
     assert files.names() == {"x.db"}
 
 
@@ -644,7 +644,7 @@ def log_frames(files: Files) -> int:
 
 async def write_pages(store: SqliteStore, count: int) -> None:
     """Rewrite a value of this many pages often enough to fill the log three times."""
-    for _ in range(3 * sql_commit._CHECKPOINT_PAGES // count):
+    for _ in range(3 * sql_checkpoints._MOST_PAGES // count):
         await put(store, "default/large", os.urandom(4_096 * count))
 
 
@@ -663,7 +663,7 @@ async def commits_until_copied(files: Files, store: SqliteStore, entries: int) -
 async def test_the_log_is_copied_before_there_is_much_to_copy(
     files: Files, store: SqliteStore
 ) -> None:
-    assert await commits_until_copied(files, store, 20) == sql_commit._CHECKPOINT_COMMITS
+    assert await commits_until_copied(files, store, 20) == sql_checkpoints._COMMITS
 
 
 async def test_small_commits_share_a_checkpoint(files: Files, store: SqliteStore) -> None:
@@ -678,7 +678,7 @@ async def test_a_large_commit_is_copied_at_once(files: Files, store: SqliteStore
 async def test_the_log_starts_over(
     files: Files, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql_commit, "_CHECKPOINT_PAGES", 400)
+    monkeypatch.setattr(sql_checkpoints, "_MOST_PAGES", 400)
     done = False
 
     async def read() -> None:
@@ -697,7 +697,7 @@ async def test_the_log_starts_over(
 async def test_a_foreign_reader_only_delays_checkpoints(
     files: Files, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql_commit, "_CHECKPOINT_PAGES", 400)
+    monkeypatch.setattr(sql_checkpoints, "_MOST_PAGES", 400)
     await put(store, "default/k")
     with files.foreign() as reader:
         reader.execute("BEGIN")
@@ -730,11 +730,11 @@ async def test_checkpoints_wait_for_a_slow_reader_less_and_less_often(
             await put(store, "default/k")
         return len(waits) - before
 
-    monkeypatch.setattr(sql_commit, "busy_timeout", counted)
-    monkeypatch.setattr(sql_commit, "_CHECKPOINT_PAGES", 100)
-    monkeypatch.setattr(sql_commit, "_CHECKPOINT_LEAST_PAGES", 1)
+    monkeypatch.setattr(sql_checkpoints, "busy_timeout", counted)
+    monkeypatch.setattr(sql_checkpoints, "_MOST_PAGES", 100)
+    monkeypatch.setattr(sql_checkpoints, "_LEAST_PAGES", 1)
     if grown:
-        monkeypatch.setattr(sql_commit, "_KEPT_LOG_BYTES", 1)
+        monkeypatch.setattr(sql_checkpoints, "_KEPT_LOG_BYTES", 1)
     await put(store, "default/k")
     with files.foreign() as reader:
         reader.execute("BEGIN")
@@ -754,7 +754,7 @@ async def test_a_checkpoint_does_not_change_the_busy_timeout_of_writes(
     def patience(connection: sqlite3.Connection) -> int:
         return int(connection.execute("PRAGMA busy_timeout").fetchone()[0])
 
-    monkeypatch.setattr(sql_commit, "_CHECKPOINT_PAGES", 1)  # so that it waits for readers
+    monkeypatch.setattr(sql_checkpoints, "_MOST_PAGES", 1)  # so that it waits for readers
     store = await files.open(busy_timeout=3.0)
     await put(store, "default/k")
     assert await store._writer.run(store._committer.checkpoint)
@@ -1115,7 +1115,7 @@ async def test_a_checkpoint_that_fails(
     code: int,
     goes_on: bool,
 ) -> None:
-    monkeypatch.setattr(sql_commit, "_CHECKPOINT_PAGES", 1)
+    monkeypatch.setattr(sql_checkpoints, "_MOST_PAGES", 1)
     store, fail = failing
     fail("wal_checkpoint", code)
     await put(store, "default/k", b"2")
