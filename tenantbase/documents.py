@@ -22,7 +22,7 @@ from tenantbase.entry import JSON, Entry
 from tenantbase.listing import EntryMeta
 from tenantbase.lookup import DOCUMENT_BYTES, Lookup
 from tenantbase.media_types import is_text
-from tenantbase.plain_entries import SEPARATOR, PlainEntries
+from tenantbase.plain_entries import Columns
 
 _NULL: Final = b"null"
 _UTF_8: Final = "utf-8"
@@ -121,37 +121,34 @@ def entries_json(keys: Iterable[str], entries: Iterable[Entry]) -> bytes:
     )[1:-1]
 
 
-def plain_json(entries: PlainEntries, plain: slice) -> bytes:
+def plain_json(entries: Columns, plain: slice, before: bytes = b"") -> bytes:
     """What ``entries_json`` returns for these entries, at the lowest cost.
 
     Args:
         plain: the part of their keys to show.
+        before: what to begin with. To put it there later would copy everything.
     """
-    count = len(entries)
-    columns = entries.columns
+    keys, values, ids, versions = entries
+    count = len(keys)
     parts = [b'","value":'] * (8 * count)
     parts[0::8] = [b',"expires_at":null},{"key":"'] * count
-    parts[0] = b'{"key":"'
-    parts[1::8] = _shown_keys(entries, plain)
-    parts[3::8] = columns.values
+    parts[0] = before + b'{"key":"'
+    parts[1::8] = _shown_keys(keys, plain)
+    parts[3::8] = values
     parts[4::8] = [b',"id":"'] * count
-    parts[5::8] = columns.ids
+    parts[5::8] = ids
     parts[6::8] = [b'","version":'] * count
-    parts[7::8] = columns.versions
+    parts[7::8] = versions
     parts.append(b',"expires_at":null}')
     return b"".join(parts)
 
 
-def _shown_keys(entries: PlainEntries, plain: slice) -> list[bytes]:
-    """The keys of some entries, without their common beginning, as JSON strings without quotes."""
-    # All of them are encoded at once, and what lies between two of them is removed by dividing there.
-    hidden = _json(entries.keys[: plain.start])[1:-1]
-    encoded = _json(entries.keys)[1 + len(hidden) : -1]
-    keys = encoded.split(_json(SEPARATOR)[1:-1] + hidden)
-    if len(keys) == len(entries):
-        return keys
-    # One of them contains the encoded separator, with a backslash before it.
-    return [_json(key[plain])[1:-1] for key in entries.columns.keys]
+def _shown_keys(keys: list[str], plain: slice) -> list[bytes]:
+    """These keys, without the tenant's name that all of them begin with, as JSON strings without quotes."""
+    # All of them are encoded at once. A quote in a key has a backslash before it, and no name begins with a
+    # comma, so only what lies between two keys can look like this.
+    hidden = _json(keys[0][: plain.start])[1:-1]
+    return _json(keys)[2 + len(hidden) : -2].split(b'","' + hidden)
 
 
 def _document(key: str, entry: Entry) -> _Document:

@@ -13,7 +13,8 @@ SEPARATOR: Final = "\x01"
 """Stands between the items of a column. JSON texts have no control characters but line breaks and tabs, and
 keys that contain this one are not plain."""
 
-_DIVIDER: Final = SEPARATOR.encode()
+DIVIDER: Final = SEPARATOR.encode()
+"""The same, in bytes."""
 
 
 class Columns(NamedTuple):
@@ -57,7 +58,7 @@ class PlainEntries(Sequence[Entry]):
     @classmethod
     def of(cls, columns: Columns) -> PlainEntries:
         """Entries with these columns."""
-        others = map(_DIVIDER.join, columns[1:])
+        others = map(DIVIDER.join, columns[1:])
         return cls(len(columns.keys), SEPARATOR.join(columns.keys), *others)
 
     @property
@@ -67,9 +68,9 @@ class PlainEntries(Sequence[Entry]):
             return Columns([], [], [], [])
         return Columns(
             self.keys.split(SEPARATOR),
-            self.values.split(_DIVIDER),
-            self.ids.split(_DIVIDER),
-            self.versions.split(_DIVIDER),
+            self.values.split(DIVIDER),
+            self.ids.split(DIVIDER),
+            self.versions.split(DIVIDER),
         )
 
     @property
@@ -90,16 +91,16 @@ class PlainEntries(Sequence[Entry]):
 
     def __getitem__(self, at: int | slice, /) -> Entry | PlainEntries:
         if at == -1 and self._count:  # the place of a page, without dividing all of it
-            key = self.keys.rpartition(SEPARATOR)[2]
+            key = self.keys[self.keys.rfind(SEPARATOR) + 1 :]
             others = (self.values, self.ids, self.versions)
-            return _entry(key, *(column.rpartition(_DIVIDER)[2] for column in others))
+            return _entry(key, *(column[column.rfind(DIVIDER) + 1 :] for column in others))
         keys, values, ids, versions = self.columns
         if isinstance(at, slice):
             return PlainEntries.of(Columns(keys[at], values[at], ids[at], versions[at]))
         return _entry(keys[at], values[at], ids[at], versions[at])
 
 
-Render = Callable[[PlainEntries], bytes]
+Render = Callable[[Columns], bytes]
 """Makes a document of entries, in the thread that has read them."""
 
 
@@ -110,9 +111,9 @@ def joined(parts: Sequence[PlainEntries]) -> PlainEntries:
     return PlainEntries(
         sum(map(len, parts)),
         SEPARATOR.join([part.keys for part in parts]),
-        _DIVIDER.join([part.values for part in parts]),
-        _DIVIDER.join([part.ids for part in parts]),
-        _DIVIDER.join([part.versions for part in parts]),
+        DIVIDER.join([part.values for part in parts]),
+        DIVIDER.join([part.ids for part in parts]),
+        DIVIDER.join([part.versions for part in parts]),
     )
 
 

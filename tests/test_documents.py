@@ -89,11 +89,14 @@ def test_plain_entries_are_rendered_as_others_are(count: int) -> None:
     values = [b'["%d",\n"x"]' % number for number in range(count)]
     versions = [b"%d" % 10**number for number in range(count)]
     ids = [b"%d" % number * 36 for number in range(count)]
-    plain = PlainEntries.of(Columns(keys, values, ids, versions))
+    columns = Columns(keys, values, ids, versions)
+    plain = PlainEntries.of(columns)
     entries = [
         Entry(ScopedKey(keys[at]), values[at], JSON, str(at) * 36, 10**at, None)
         for at in range(count)
     ]
     assert list(plain) == entries and list(plain[1:]) == entries[1:] and plain[-1] == entries[-1]
     shown = [key[DEFAULT.plain] for key in keys]
-    assert plain_json(plain, DEFAULT.plain) == entries_json(shown, entries)
+    assert plain.columns == columns
+    assert plain_json(columns, DEFAULT.plain) == entries_json(shown, entries)
+    assert plain_json(columns, DEFAULT.plain, before=b"[") == b"[" + entries_json(shown, entries)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import sqlite3
 from bisect import bisect_left
 from itertools import accumulate
-from typing import Final
+from typing import Final, NamedTuple
 
 from tenantbase.entry import JSON
-from tenantbase.plain_entries import SEPARATOR, Columns, PlainEntries, joined
+from tenantbase.plain_entries import DIVIDER, SEPARATOR, Columns, PlainEntries, joined
 
 FIRST_ROWS: Final = 128
 """How many rows are read at once at first, at most. After them, the sizes of the values are known."""
@@ -41,24 +41,36 @@ _READ: Final = f"""
 """
 
 
+class _Read(NamedTuple):
+    """Some rows, and the key after them."""
+
+    entries: PlainEntries
+    columns: Columns
+    following: str
+
+
 def scan_plain(
     connection: sqlite3.Connection, low: str, high: str, limit: int, max_bytes: int
-) -> tuple[PlainEntries | None, str]:
+) -> tuple[PlainEntries, Columns, str] | None:
     """The first entries of a range of keys, ``low <= key < high``, in ascending order, while all of
     them are plain. Called in a snapshot.
 
-    Returns: at most ``limit`` entries, or fewer once their values reach ``max_bytes``; and the key after
-        them. It stops early at a row that is not a plain entry, is deleted or has a value above 4 KiB, and
-        at most ``FIRST_ROWS`` rows before the end of the range.
+    Returns: at most ``limit`` entries, or fewer once their values reach ``max_bytes``; their columns; and
+        the key after them. It stops early at a row that is not a plain entry, is deleted or has a value
+        above 4 KiB, and at most ``FIRST_ROWS`` rows before the end of the range. None if there is no entry
+        before that.
     """
     parts: list[PlainEntries] = []
+    columns = Columns([], [], [], [])
     count = size = 0
     rows = FIRST_ROWS
     while count < limit and size < max_bytes:
         read = _read(connection, low, high, min(rows, limit - count))
         if read is not None:
-            part, low = _cut(*read, max_bytes - size)
+            part, added, low = _cut(read, max_bytes - size)
             parts.append(part)
+            for column, more in zip(columns, added, strict=True):
+                column += more  # type: ignore[operator]  # both have the same type
             count += len(part)
             size += part.value_bytes
             rows = min(_MOST_ROWS, (max_bytes - size) * count // max(size, 1) + 1)
@@ -66,37 +78,32 @@ def scan_plain(
             rows = FIRST_ROWS  # these may still be plain, or within the range
         else:
             break
-    return joined(parts) if parts else None, low
+    return (joined(parts), columns, low) if parts else None
 
 
-def _cut(entries: PlainEntries, following: str, max_bytes: int) -> tuple[PlainEntries, str]:
-    """The first of the entries, until their values reach ``max_bytes``, and the key after them."""
-    if entries.value_bytes <= max_bytes:  # nearly always
-        return entries, following
-    keys, values, ids, versions = entries.columns
+def _cut(read: _Read, max_bytes: int) -> _Read:
+    """The first of the rows, until their values reach ``max_bytes``."""
+    if read.entries.value_bytes <= max_bytes:  # nearly always
+        return read
+    keys, values, ids, versions = read.columns
     fitting = bisect_left(list(accumulate(map(len, values))), max_bytes) + 1
-    if fitting == len(entries):
-        return entries, following
+    if fitting == len(keys):
+        return read
     first = Columns(keys[:fitting], values[:fitting], ids[:fitting], versions[:fitting])
-    return PlainEntries.of(first), keys[fitting]
+    return _Read(PlainEntries.of(first), first, keys[fitting])
 
 
-def _read(
-    connection: sqlite3.Connection, low: str, high: str, count: int
-) -> tuple[PlainEntries, str] | None:
-    """The first ``count`` rows of a range, and the key after them.
+def _read(connection: sqlite3.Connection, low: str, high: str, count: int) -> _Read | None:
+    """The first ``count`` rows of a range.
 
     None if one of these rows is not a plain entry, or if the range ends with them.
     """
-    following, *columns = connection.execute(_READ, (low, high, count)).fetchone()
-    if columns[0] is None:
+    following, keys, *others = connection.execute(_READ, (low, high, count)).fetchone()
+    if keys is None:
         return None
-    joined_keys, *others = columns
-    keys = joined_keys.split(SEPARATOR)
+    columns = Columns(keys.split(SEPARATOR), *(other.split(DIVIDER) for other in others))
     # SQLite joins rows in the order in which it finds them, which is that of the keys; but it promises
     # no order.
-    if len(keys) != count or keys != sorted(keys):
+    if any(len(column) != count for column in columns) or columns.keys != sorted(columns.keys):
         return None
-    if any(column.count(SEPARATOR.encode()) != count - 1 for column in others):
-        return None
-    return PlainEntries(count, *columns), following
+    return _Read(PlainEntries(count, keys, *others), columns, following)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import (
     AsyncGenerator,
@@ -32,7 +33,7 @@ from tenantbase.documents import (
 from tenantbase.entry import JSON, Entry, check_key
 from tenantbase.errors import InvalidRequest
 from tenantbase.listing import EntryMeta, Item, KeyRange, Place, place_of
-from tenantbase.plain_entries import PlainEntries, Render
+from tenantbase.plain_entries import Columns, PlainEntries, Render
 from tenantbase.web.answer import Answer, Stream
 from tenantbase.web.caller import CALLER, Callers, scope_of
 from tenantbase.web.responses import collection
@@ -149,6 +150,7 @@ class _Listing:
         self._page: set[Place] | None = None
         self._last: Place | None = None
         self._more = False
+        self._separator = b'{"values":['  # what comes before the next entry of the document
         self._folded: list[bytes] = []
         self.share: Share
         self.turn: Callable[[], AbstractAsyncContextManager[None]]
@@ -202,7 +204,8 @@ class _Listing:
         """The items in groups; an entry with a large value is a group of its own, and so is a page that is
         rendered already."""
         seconds: float | None = WAIT_SECONDS  # only the first piece has a timeout
-        while True:
+        left = math.inf if self._limit is None else self._limit
+        while left > 0:
             # Reserve room for a page of the usual size before reading it.
             await self.share.reserve(_PAGE_BYTES, seconds)
             seconds = None
@@ -212,6 +215,7 @@ class _Listing:
             if page is None:
                 break
             items, self._more = page
+            left -= len(items)
             if items:
                 self._last = place_of(items[-1])
             if isinstance(items, PlainEntries) and items.rendered:
@@ -225,22 +229,23 @@ class _Listing:
                 continue
             for group in _divided(items, sizes):
                 yield group
+        # Nothing is left to read, but an iterator that has not reached its end would be closed by a task.
+        await anext(self._pieces, None)
 
     async def document(self) -> AsyncGenerator[bytes, None]:
         """``{"values": [...], "cursor": ...}``, with ``prefixes`` if there is a delimiter."""
-        separator = b'{"values":['
         async for group in self._groups():
             if isinstance(group, PlainEntries) and group.rendered:
-                yield separator + group.rendered
+                yield group.rendered
             elif _is_large(group[0]):
-                yield separator
+                yield self._separator
                 for piece in self._pieces_of(group[0]):
                     yield piece
             elif documents := self._joined(group):
-                yield separator + documents
+                yield self._separator + documents
             else:
                 continue
-            separator = b","
+            self._separator = b","
         prefixes = b""
         if self._range.delimiter:
             prefixes = b',"prefixes":[%b]' % b",".join(self._folded)
@@ -248,7 +253,7 @@ class _Listing:
         if self._more and self._last is not None:
             cursor = cursor_of(Place(self._last.key[self._plain], self._last.folded))
         ended = b']%b,"cursor":%b}' % (prefixes, msgspec.json.encode(cursor))
-        yield ended if separator == b"," else separator + ended
+        yield ended if self._separator == b"," else self._separator + ended
 
     async def lines(self) -> AsyncGenerator[bytes, None]:
         """One item per line."""
@@ -268,8 +273,8 @@ class _Listing:
             return entries_json([entry.key[plain] for entry in entries], entries)
         return b",".join(self._documents(items, self._folded))
 
-    def _render(self, entries: PlainEntries) -> bytes:
-        return plain_json(entries, self._plain)
+    def _render(self, entries: Columns) -> bytes:
+        return plain_json(entries, self._plain, before=self._separator)
 
     def _documents(self, items: Sequence[Item], folded: list[bytes] | None) -> list[bytes]:
         """Each item as a JSON object; folded ones go to ``folded`` instead, as strings, if given."""

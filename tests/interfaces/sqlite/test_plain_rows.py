@@ -16,7 +16,7 @@ from tenantbase.documents import entries_json, plain_json
 from tenantbase.entry import JSON, OCTETS, Entry
 from tenantbase.interfaces.sqlite.store import SqliteStore
 from tenantbase.listing import Folded, KeyRange, place_of
-from tenantbase.plain_entries import PlainEntries
+from tenantbase.plain_entries import Columns, PlainEntries
 from tenantbase.scope import DEFAULT
 from tests.fakes import Granted, RecordingSeqlock
 
@@ -64,7 +64,7 @@ def stored(runner: asyncio.Runner, store: SqliteStore) -> Sequence[Entry]:
     return entries
 
 
-def _rendered(entries: PlainEntries) -> bytes:
+def _rendered(entries: Columns) -> bytes:
     return plain_json(entries, DEFAULT.plain)
 
 
@@ -101,9 +101,9 @@ def test_large_pages_of_plain_entries_are_rendered_where_they_are_read(
 ) -> None:
     threads = []
 
-    def render(entries: PlainEntries) -> bytes:
+    def render(entries: Columns) -> bytes:
         threads.append(threading.get_ident())
-        return b"%d" % len(entries)
+        return b"%d" % len(entries.keys)
 
     wanted = KeyRange("default/", start=DEFAULT.key("0902"))
     piece, more = runner.run(store.scan(wanted, 500, 1 << 20, NOW, render))
