@@ -13,7 +13,7 @@ from codecs import getincrementaldecoder
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum, auto
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -89,10 +89,28 @@ def values_end(missing: Sequence[str]) -> bytes:
     return b'],"missing":%b}' % _json(missing)
 
 
-def values_json(keys: Sequence[str], lookups: Sequence[Lookup]) -> bytes:
-    """The whole document of ``get-values``, of small entries: the result for each plain key."""
-    documents, missing = found_and_missing(list(zip(keys, lookups, strict=True)))
-    return b"".join((VALUES_BEGIN, b",".join(documents), values_end(missing)))
+def values_json(keys: Sequence[str], lookups: Sequence[Lookup], most: int) -> bytes | None:
+    """The whole document of ``get-values``: the result for each plain key.
+
+    Args:
+        most: the greatest length.
+
+    Returns: None if it would be longer. Then nothing large has been rendered.
+    """
+    documents: Sequence[bytes]
+    missing: Sequence[str] = ()
+    remembered = [each.document for each in lookups]
+    if all(remembered):  # nearly always
+        documents = cast("Sequence[bytes]", remembered)
+    elif sum(each.bytes for each in lookups) > most:
+        return None
+    else:
+        documents, missing = found_and_missing(list(zip(keys, lookups, strict=True)))
+    end = values_end(missing)
+    commas = max(0, len(documents) - 1)
+    if len(VALUES_BEGIN) + sum(map(len, documents)) + commas + len(end) > most:
+        return None
+    return b"".join((VALUES_BEGIN, b",".join(documents), end))
 
 
 def found_and_missing(

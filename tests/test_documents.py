@@ -15,6 +15,7 @@ from tenantbase.documents import (
     entry_size,
     lookup_json,
     plain_json,
+    values_json,
 )
 from tenantbase.entry import JSON, Entry
 from tenantbase.lookup import CacheStatus, Lookup
@@ -80,6 +81,27 @@ def test_a_lookup_remembers_its_document_unless_it_is_large(
         assert lookup_json("k", lookup) == entry_json("k", entry)
     assert len(makings) == made
     assert lookup.document is (makings[0] if made == 1 else None)
+
+
+def test_values_are_one_document_up_to_its_greatest_length() -> None:
+    keys = ["a", "b", "c"]
+    entries = [Entry(DEFAULT.key(key), b'"%d"' % 10**9, JSON, "0" * 36, 7, None) for key in keys]
+    found = [Lookup(entry, CacheStatus.HIT) for entry in entries]
+    made = b'{"values":[%b],"missing":[]}' % entries_json(keys, entries)
+    for _ in range(2):  # rendered, then remembered
+        assert values_json(keys, found, len(made)) == made
+        assert values_json(keys, found, len(made) - 1) is None
+    absent = values_json(["d", *keys], [Lookup(None, CacheStatus.HIT), *found], len(made) + 3)
+    assert absent == made.replace(b'"missing":[', b'"missing":["d"')
+    assert values_json(["d", *keys], [Lookup(None, CacheStatus.HIT), *found], len(made)) is None
+
+
+def test_values_that_are_too_long_together_are_not_rendered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(documents, "entry_json")
+    entry = Entry(DEFAULT.key("k"), b"1" * 600, JSON, "0" * 36, 7, None)
+    assert values_json("kk", [Lookup(entry, CacheStatus.HIT)] * 2, 1_199) is None
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])

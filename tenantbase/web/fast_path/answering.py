@@ -171,11 +171,10 @@ class PlainAnswers:
             self._refuse(asker, credentials, result)
             return
         most = _MOST_BYTES[credentials.compresses]
-        if len(result) == len(keys) and sum(each.bytes for each in result) <= most:
-            body = values_json(keys, result)
-            if len(body) <= most:
-                asker.end(self._writer.collection(body, credentials.private), 200)
-                return
+        body = values_json(keys, result, most) if len(result) == len(keys) else None
+        if body is not None:
+            asker.end(self._writer.collection(body, credentials.private), 200)
+            return
         _uncount(credentials)
         asker.hand_on()
 
