@@ -287,7 +287,7 @@ async def test_a_read_only_database_has_tenants_too(config: Config) -> None:
             found = (await reader.get(scope, "k")).entry
             assert found is not None
             assert found.value == b'"%b"' % scope.tenant.encode()
-            pieces = [piece async for piece, _ in reader.scan(scope)]
+            pieces = [list(piece) async for piece, _ in reader.scan(scope)]
             assert pieces == [[found]]
 
 

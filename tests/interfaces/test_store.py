@@ -589,8 +589,9 @@ async def test_a_prefix_is_literal(store: Store, prefix: str) -> None:
     assert await keys_of(store) == rest
 
 
-async def test_scanning_in_pieces(store: Store) -> None:
-    await write(store, *(Set(key, b"123", JSON) for key in ODD_KEYS))
+@pytest.mark.parametrize("content_type", [JSON, OCTETS])
+async def test_scanning_in_pieces(store: Store, content_type: str) -> None:
+    await write(store, *(Set(key, b"123", content_type) for key in ODD_KEYS))
     for limit, max_bytes in [(1, 1 << 20), (7, 1 << 20), (100, 1), (100, 6), (100, 7), (100, 100)]:
         found: list[str] = []
         wanted, more = KeyRange(), True
@@ -606,12 +607,15 @@ async def test_scanning_in_pieces(store: Store) -> None:
 
 @pytest.mark.parametrize("limit", [1, 50, 1_000])
 @pytest.mark.parametrize("max_bytes", [100, 41_000, 1 << 20])
-async def test_scanning_values_of_all_sizes(store: Store, limit: int, max_bytes: int) -> None:
+@pytest.mark.parametrize("content_type", [JSON, OCTETS])
+async def test_scanning_values_of_all_sizes(
+    store: Store, limit: int, max_bytes: int, content_type: str
+) -> None:
     values = [b"%d" % number for number in range(120)]
     values[40] = values[45] = b"1" * 40_000
     values[70] = b"2" * 90_000
     keys = [ScopedKey(f"default/{number:03d}") for number in range(120)]
-    await write(store, *(Set(*each, JSON) for each in zip(keys, values, strict=True)))
+    await write(store, *(Set(*each, content_type) for each in zip(keys, values, strict=True)))
     found: list[Entry | Folded] = []
     wanted, more = KeyRange(), True
     while more:
@@ -1506,10 +1510,10 @@ async def seen(
             [sorted(told) if isinstance(told, set) else told for told in seqlock.told],
             await asyncio.gather(
                 store.access(None),
-                store.scan(KeyRange(), 100, 1 << 20, now),
+                scanned(store, KeyRange(), 100, 1 << 20, now),
                 store.scan_meta(KeyRange(prefix).after(Place("default/a/")), 3, now),
                 store.scan_meta(wanted, 3, now),
-                store.scan(wanted, 4, 3, now),
+                scanned(store, wanted, 4, 3, now),
                 store.count(KeyRange(prefix), 3, now),
                 store.read(["default/a", "t/b/", "u/c/x"], now),
                 store.changes(max(0, await store.last_version() - 20), 100),
@@ -1520,6 +1524,13 @@ async def seen(
     return re.sub(
         r"[0-9a-f-]{36}", lambda found: names.setdefault(found[0], f"id {len(names)}"), text
     )
+
+
+async def scanned(
+    store: Store, wanted: KeyRange, limit: int, max_bytes: int, now: float
+) -> tuple[list[Entry | Folded], bool]:
+    items, more = await store.scan(wanted, limit, max_bytes, now)
+    return list(items), more
 
 
 @pytest.mark.parametrize("seed", range(12))

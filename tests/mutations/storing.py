@@ -259,6 +259,11 @@ MUTATIONS: Final = {
         },
     ),
     **of(
+        "tenantbase/interfaces/sqlite/queries.py",
+        ["tests/interfaces/sqlite/test_plain_rows.py"],
+        {"a-list-never-ends": ("return plain, following < high", "return plain, True")},
+    ),
+    **of(
         "tenantbase/interfaces/sqlite/plain_rows.py",
         [
             "tests/interfaces/test_store.py::test_scanning_values_of_all_sizes",
@@ -266,18 +271,22 @@ MUTATIONS: Final = {
             "tests/interfaces/sqlite/test_plain_rows.py",
         ],
         {
-            "an-expiry-is-not-looked-at-in-a-list": (" AND expires_at IS NULL", ""),
+            "an-expiry-is-not-looked-at-in-a-list": ("expires_at IS NULL AND ", ""),
             "a-media-type-is-not-looked-at-in-a-list": (" AND content_type = '{JSON}'", ""),
             "a-deleted-prefix-is-listed": (
-                "        AND created > (SELECT coalesce(max(version), 0) FROM deleted_prefixes)\n",
+                "    AND created > (SELECT coalesce(max(version), 0) FROM deleted_prefixes)\n",
                 "",
             ),
             "a-row-that-is-not-plain-is-left-out-of-a-list": (
-                "len(keys) != count or ",
+                "any(len(column) != count for column in columns) or ",
                 "",
             ),
+            "the-last-rows-of-a-list-need-not-be-plain": (
+                "key < ?2 AND {_IS_PLAIN}",
+                "key < ?2",
+            ),
             "plain-entries-may-exceed-the-bound": (
-                "    if entries.value_bytes <= max_bytes:",
+                "    if read.entries.value_bytes <= max_bytes:",
                 "    if True:",
             ),
             "a-page-ends-one-entry-early": (
@@ -291,7 +300,7 @@ MUTATIONS: Final = {
         ["tests/test_documents.py"],
         {
             "a-scope-is-shown-in-a-list": (
-                "hidden = _json(entries.keys[: plain.start])[1:-1]",
+                "hidden = _json(keys[0][: plain.start])[1:-1]",
                 'hidden = b""',
             ),
             "large-documents-are-remembered": (

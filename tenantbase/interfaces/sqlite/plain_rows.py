@@ -24,21 +24,28 @@ _MOST_ROWS: Final = 1024
 # one at most four.
 _VALUE_BYTES: Final = 4 << 10
 
-# A row made after the last prefix was deleted is under no deleted prefix. A separator that is not a literal
-# text would double the cost.
+# A separator that is not a literal text would double the cost.
+_COLUMNS: Final = f"""
+    group_concat(key, '{SEPARATOR}'),
+    CAST(group_concat(value, '{SEPARATOR}') AS BLOB),
+    CAST(group_concat(id, '{SEPARATOR}') AS BLOB),
+    CAST(group_concat(version, '{SEPARATOR}') AS BLOB)
+"""
+# A row made after the last prefix was deleted is under no deleted prefix.
+_IS_PLAIN: Final = f"""
+    expires_at IS NULL AND content_type = '{JSON}' AND length(value) <= {_VALUE_BYTES}
+    AND created > (SELECT coalesce(max(version), 0) FROM deleted_prefixes)
+"""
 _READ: Final = f"""
-    SELECT following, group_concat(key, '{SEPARATOR}'),
-        CAST(group_concat(value, '{SEPARATOR}') AS BLOB),
-        CAST(group_concat(id, '{SEPARATOR}') AS BLOB),
-        CAST(group_concat(version, '{SEPARATOR}') AS BLOB)
+    SELECT following, {_COLUMNS}
     FROM (
         SELECT key AS following FROM entries WHERE key >= ?1 AND key < ?2
         ORDER BY key LIMIT 1 OFFSET ?3
     ) CROSS JOIN entries
-    WHERE key >= ?1 AND key < following AND expires_at IS NULL AND content_type = '{JSON}'
-        AND length(value) <= {_VALUE_BYTES}
-        AND created > (SELECT coalesce(max(version), 0) FROM deleted_prefixes)
+    WHERE key >= ?1 AND key < following AND {_IS_PLAIN}
 """
+_COUNT: Final = "SELECT count(*) FROM (SELECT 1 FROM entries WHERE key >= ?1 AND key < ?2 LIMIT ?3)"
+_READ_ALL: Final = f"SELECT {_COLUMNS} FROM entries WHERE key >= ?1 AND key < ?2 AND {_IS_PLAIN}"
 
 
 class _Read(NamedTuple):
@@ -56,15 +63,15 @@ def scan_plain(
     them are plain. Called in a snapshot.
 
     Returns: at most ``limit`` entries, or fewer once their values reach ``max_bytes``; their columns; and
-        the key after them. It stops early at a row that is not a plain entry, is deleted or has a value
-        above 4 KiB, and at most ``FIRST_ROWS`` rows before the end of the range. None if there is no entry
-        before that.
+        the key after them, which is ``high`` at the end of the range. It stops early, at most ``FIRST_ROWS``
+        rows before a row that is not a plain entry, is deleted or has a value above 4 KiB. None if there is
+        no entry before that.
     """
     parts: list[PlainEntries] = []
     columns = Columns([], [], [], [])
     count = size = 0
     rows = FIRST_ROWS
-    while count < limit and size < max_bytes:
+    while count < limit and size < max_bytes and low < high:
         read = _read(connection, low, high, min(rows, limit - count))
         if read is not None:
             part, added, low = _cut(read, max_bytes - size)
@@ -75,7 +82,7 @@ def scan_plain(
             size += part.value_bytes
             rows = min(_MOST_ROWS, (max_bytes - size) * count // max(size, 1) + 1)
         elif rows > FIRST_ROWS:
-            rows = FIRST_ROWS  # these may still be plain, or within the range
+            rows = FIRST_ROWS  # these may still be plain
         else:
             break
     return (joined(parts), columns, low) if parts else None
@@ -94,11 +101,18 @@ def _cut(read: _Read, max_bytes: int) -> _Read:
 
 
 def _read(connection: sqlite3.Connection, low: str, high: str, count: int) -> _Read | None:
-    """The first ``count`` rows of a range.
+    """The first ``count`` rows of a range, or all of them if there are fewer.
 
-    None if one of these rows is not a plain entry, or if the range ends with them.
+    None if one of these rows is not a plain entry, or if there is none.
     """
-    following, keys, *others = connection.execute(_READ, (low, high, count)).fetchone()
+    following, *joined_columns = connection.execute(_READ, (low, high, count)).fetchone()
+    if following is None:
+        (found,) = connection.execute(_COUNT, (low, high, count + 1)).fetchone()
+        if found > count:
+            return None  # not one of them is plain
+        following, count = high, found
+        joined_columns = connection.execute(_READ_ALL, (low, high)).fetchone()
+    keys, *others = joined_columns
     if keys is None:
         return None
     columns = Columns(keys.split(SEPARATOR), *(other.split(DIVIDER) for other in others))

@@ -165,18 +165,19 @@ def scan(
     if wanted.delimiter or wanted.descending or limit < _LEAST_PLAIN_ROWS:
         return _scan_rows(connection, wanted, limit, max_bytes, now)
     with snapshot(connection):
-        found = scan_plain(connection, *wanted.bounds(), limit, max_bytes)
+        low, high = wanted.bounds()
+        found = scan_plain(connection, low, high, limit, max_bytes)
         if found is None:
             return _scan_rows(connection, wanted, limit, max_bytes, now)
         plain, columns, following = found
         size = plain.value_bytes
-        if len(plain) < limit and size < max_bytes:
+        if len(plain) < limit and size < max_bytes and following < high:
             rest = replace(wanted, start=following)
             left, more = _scan_rows(connection, rest, limit - len(plain), max_bytes - size, now)
             return [*plain, *left], more
     if render is not None:
         plain.rendered = render(columns)
-    return plain, True
+    return plain, following < high
 
 
 def _scan_rows(

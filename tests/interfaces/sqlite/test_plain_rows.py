@@ -109,3 +109,6 @@ def test_large_pages_of_plain_entries_are_rendered_where_they_are_read(
     piece, more = runner.run(store.scan(wanted, 500, 1 << 20, NOW, render))
     assert more and isinstance(piece, PlainEntries) and piece.rendered == b"500"
     assert threads != [threading.get_ident()]
+    piece, more = runner.run(store.scan(wanted, 1_200, 1 << 20, NOW, render))
+    assert not more and isinstance(piece, PlainEntries)  # the whole range
+    assert piece.rendered == b"%d" % (COUNT - 902)
