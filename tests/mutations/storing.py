@@ -281,6 +281,8 @@ MUTATIONS: Final = {
                 "any(len(column) != count for column in columns) or ",
                 "",
             ),
+            "any-id-is-rendered-in-a-list": ("ids.translate(None, _ID_CHARACTERS)", "False"),
+            "any-version-is-rendered-in-a-list": ("versions.translate(None, _DIGITS)", "False"),
             "the-last-rows-of-a-list-need-not-be-plain": (
                 "key < ?2 AND {_IS_PLAIN}",
                 "key < ?2",

@@ -48,6 +48,11 @@ _COUNT: Final = "SELECT count(*) FROM (SELECT 1 FROM entries WHERE key >= ?1 AND
 _READ_ALL: Final = f"SELECT {_COLUMNS} FROM entries WHERE key >= ?1 AND key < ?2 AND {_IS_PLAIN}"
 
 
+# Ids and versions are rendered as they are, so nothing else may be in a row that has been tampered with.
+_ID_CHARACTERS: Final = b"0123456789abcdef-" + DIVIDER
+_DIGITS: Final = b"0123456789" + DIVIDER
+
+
 class _Read(NamedTuple):
     """Some rows, and the key after them."""
 
@@ -112,12 +117,14 @@ def _read(connection: sqlite3.Connection, low: str, high: str, count: int) -> _R
             return None  # not one of them is plain
         following, count = high, found
         joined_columns = connection.execute(_READ_ALL, (low, high)).fetchone()
-    keys, *others = joined_columns
-    if keys is None:
+    keys, values, ids, versions = joined_columns
+    if keys is None or ids.translate(None, _ID_CHARACTERS) or versions.translate(None, _DIGITS):
         return None
-    columns = Columns(keys.split(SEPARATOR), *(other.split(DIVIDER) for other in others))
+    columns = Columns(
+        keys.split(SEPARATOR), values.split(DIVIDER), ids.split(DIVIDER), versions.split(DIVIDER)
+    )
     # SQLite joins rows in the order in which it finds them, which is that of the keys; but it promises
     # no order.
     if any(len(column) != count for column in columns) or columns.keys != sorted(columns.keys):
         return None
-    return _Read(PlainEntries(count, keys, *others), columns, following)
+    return _Read(PlainEntries(count, *joined_columns), columns, following)

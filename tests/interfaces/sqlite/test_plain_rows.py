@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -112,3 +115,19 @@ def test_large_pages_of_plain_entries_are_rendered_where_they_are_read(
     piece, more = runner.run(store.scan(wanted, 1_200, 1 << 20, NOW, render))
     assert not more and isinstance(piece, PlainEntries)  # the whole range
     assert piece.rendered == b"%d" % (COUNT - 902)
+
+
+@pytest.mark.parametrize("change", ["id = 'a\"b'", "id = x'00'", "version = 'x'", "version = 1.5"])
+async def test_rows_that_were_tampered_with_are_not_rendered_as_they_are(
+    tmp_path: Path, change: str
+) -> None:
+    seqlock = RecordingSeqlock()
+    store = await SqliteStore.open(tmp_path / "x.db", seqlock.lock)
+    for at in range(3):
+        await store.write([Granted(Set(DEFAULT.key(f"{at}"), b"1", JSON))], NOW, seqlock)
+    assert isinstance((await store.scan(KeyRange("default/"), 100, 1 << 20, NOW))[0], PlainEntries)
+    with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as other:
+        other.execute(f"UPDATE entries SET {change} WHERE key = 'default/1'")
+    items, more = await store.scan(KeyRange("default/"), 100, 1 << 20, NOW, _rendered)
+    assert len(items) == 3 and not more and not isinstance(items, PlainEntries)
+    await store.close()
