@@ -17,10 +17,10 @@ MUTATIONS: Final = {
         "tenantbase/web/fast_path/answering.py",
         _TESTS,
         {
-            "some-of-the-entries-are-all": ("if len(result) == len(keys) and sum(", "if sum("),
+            "some-of-the-entries-are-all": (" if len(result) == len(keys) else None", ""),
             "entries-of-any-size-are-small": (
-                "            if len(body) <= most:",
-                "            if True:",
+                "values_json(keys, result, most)",
+                "values_json(keys, result, 1 << 40)",
             ),
             "the-shortest-compressed-answer-is-not": (
                 "True: COMPRESSED_FROM_BYTES - 1}",
@@ -35,8 +35,8 @@ MUTATIONS: Final = {
                 "_MOST_BYTES[False] // 2",
             ),
             "grown-entries-count-twice": (
-                "                return\n        _uncount(credentials)\n",
-                "                return\n",
+                "            return\n        _uncount(credentials)\n        asker.hand_on()\n",
+                "            return\n        asker.hand_on()\n",
             ),
             "many-keys-count-twice": (
                 "                ):\n                    _uncount(credentials)\n",
@@ -45,6 +45,18 @@ MUTATIONS: Final = {
             "a-failed-bulk-read-is-asked-again": (
                 "            self._refuse(asker, credentials, result)\n            return\n",
                 "            asker.hand_on()\n            return\n",
+            ),
+        },
+    ),
+    **of(
+        "tenantbase/documents.py",
+        ["tests/test_documents.py"],
+        {
+            "commas-do-not-count": ("+ commas + len(end) > most", "+ len(end) > most"),
+            "the-missing-do-not-count": ("+ commas + len(end) > most", "+ commas > most"),
+            "large-values-are-rendered-to-measure-them": (
+                "    elif sum(each.bytes for each in lookups) > most:\n        return None\n",
+                "",
             ),
         },
     ),
