@@ -163,8 +163,8 @@ def plain_json(entries: Columns, plain: slice, before: bytes = b"") -> bytes:
 
 def _shown_keys(keys: list[str], plain: slice) -> list[bytes]:
     """These keys, without the tenant's name that all of them begin with, as JSON strings without quotes."""
-    # All of them are encoded at once. A quote in a key has a backslash before it, and no name begins with a
-    # comma, so only what lies between two keys can look like this.
+    # All of them are encoded at once. A quote in a key has a backslash before it, and no tenant's name begins
+    # with a comma, so only what lies between two keys can look like this.
     hidden = _json(keys[0][: plain.start])[1:-1]
     return _json(keys)[2 + len(hidden) : -2].split(b'","' + hidden)
 

@@ -47,7 +47,6 @@ _READ: Final = f"""
 _COUNT: Final = "SELECT count(*) FROM (SELECT 1 FROM entries WHERE key >= ?1 AND key < ?2 LIMIT ?3)"
 _READ_ALL: Final = f"SELECT {_COLUMNS} FROM entries WHERE key >= ?1 AND key < ?2 AND {_IS_PLAIN}"
 
-
 # Ids and versions are rendered as they are, so nothing else may be in a row that has been tampered with.
 _ID_CHARACTERS: Final = b"0123456789abcdef-" + DIVIDER
 _DIGITS: Final = b"0123456789" + DIVIDER

@@ -99,6 +99,7 @@ def _columns(entries: dict[str, bytes]) -> PlainSets:
 
 @settings(max_examples=150)
 @given(groups=_GROUPS)
+@example([([{"é": b"1"}], 0)])
 @example([([{"a": b"1"}, (Sweep(1),), {"b": b"1"}], 0)])
 @example([([dict.fromkeys(("a", "a1", "a2", "b", "é"), b"1"), (Sweep(1),)], 0)])
 @example([([{"a": b"1"}], 0), ([(Rename("t/a", "t/a1"),), {"b": b"1"}], 0)])
