@@ -32,6 +32,14 @@ _TABLES: Final = (
     "SELECT * FROM tenants ORDER BY name",
     "SELECT * FROM deleted_prefixes ORDER BY version",
 )
+# What a tenant's usage has to be.
+_USAGE: Final = """
+    SELECT count(*), coalesce(sum(length(value) + length(CAST(key AS BLOB)) - length('t/')), 0)
+    FROM entries WHERE NOT EXISTS (
+        SELECT 1 FROM deleted_prefixes AS deleted
+        WHERE created <= deleted.version AND key >= low AND key < high
+    )
+"""
 _KEYS: Final = st.sampled_from(["a", "a1", "a2", "b", "é", "\U0010ffff"])
 _VALUES: Final = st.sampled_from([b"1", b'"12345678"', b"[]"])
 _PLAIN: Final = st.dictionaries(_KEYS, _VALUES, min_size=1)
@@ -87,6 +95,8 @@ class Twin:
         with contextlib.closing(sqlite3.connect(self._path)) as database:
             ids = [each for (each,) in database.execute("SELECT id FROM entries")]
             assert len(set(ids)) == len(ids) and all(len(each) == 36 for each in ids)
+            used = database.execute("SELECT entries, bytes FROM tenants WHERE name = 't'")
+            assert used.fetchone() == database.execute(_USAGE).fetchone()
             return [*(database.execute(query).fetchall() for query in _TABLES), self._seqlock.told]
 
     async def close(self) -> None:
