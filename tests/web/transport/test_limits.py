@@ -193,7 +193,7 @@ async def _all(wire: Wire) -> int:
 async def test_a_slow_reader_is_not_cut_off(
     start: Start, caplog: pytest.LogCaptureFixture, target: str
 ) -> None:
-    """The whole answer takes twice the send timeout."""
+    """It takes twice the send timeout for a part of the answer, while the server's buffer stays as it is."""
     settings = web_settings(max_value_bytes=16 * MIB, send_timeout=2.0)
     async with start(settings) as server:
         await server.cache.write(Set(DEFAULT.key("big"), b'"%b"' % (b"x" * (12 * MIB)), JSON))
@@ -203,7 +203,7 @@ async def test_a_slow_reader_is_not_cut_off(
             for _ in range(12):
                 await asyncio.sleep(0.35)
                 transport.resume_reading()  # type: ignore[attr-defined]
-                count += len(await wire.reader.readexactly(300_000))
+                count += len(await wire.reader.readexactly(60_000))
                 transport.pause_reading()  # type: ignore[attr-defined]
             count += await _all_of(wire, 12 * MIB - count)
             assert count >= 12 * MIB
